@@ -20,6 +20,8 @@ import pytest
 
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests import reused
+from tests.warm import WarmPython
 
 COMMAND = [sys.executable, "-m", "crucible_lineage"]
 
@@ -29,8 +31,8 @@ os.environ.setdefault("CRUCIBLE_LINEAGE_KEEP", "no")
 
 # Rooms whose tests take longest, begun first, so that no process ends long after the others.
 SLOW = ("flows", "tasks", "scale", "gcs", "crash", "soak", "pipeline", "cli", "server", "examples")
-# Rooms whose tests share the session's Prefect server, which is not asked by others meanwhile: two halves, as long.
-ON_PREFECT = {"flows": "deployed flows", "tasks": "tasks", "scale": "tasks", "gcs": "tasks"}
+# Folders whose tests share the session's Prefect server, and its worker: each is run by one process.
+ON_PREFECT = ("tests/flows/deployed", "tests/flows", "tests/tasks", "tests/scale", "tests/gcs")
 
 
 def room_of(path: str) -> str:
@@ -51,7 +53,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class Together(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             path = nodeid.partition("::")[0]
-            return ON_PREFECT.get(room_of(path), path)
+            return next((folder for folder in ON_PREFECT if path.startswith(f"{folder}/")), path)
 
     config.option.loadscopereorder = False
     return Together(config, log)
@@ -64,6 +66,34 @@ def no_outer_settings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("CRUCIBLE_LINEAGE_DATA", str(tmp_path_factory.getbasetemp() / "default-data"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.getbasetemp() / "config"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup() -> None:
+    """Processes are reused by tests with the same environment, whatever their names."""
+    os.environ.pop("PYTEST_CURRENT_TEST", None)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call() -> None:
+    """Likewise."""
+    os.environ.pop("PYTEST_CURRENT_TEST", None)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def shared_ingesting() -> Iterator[None]:
+    """The embedded servers of this process ingest by the same interpreter."""
+    reused.share_ingesting()
+    yield
+    reused.end_ingesting()
+
+
+@pytest.fixture(autouse=True)
+def no_folders_of_earlier_tests() -> Iterator[None]:
+    """Modules of steps are not looked for in the folders of tests before this one; their processes are used."""
+    yield
+    reused.forget_folders()
+    reused.free_workers(LAB_PREFIX)
 
 
 @pytest.fixture
@@ -110,18 +140,20 @@ def spectrum(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def warm_python() -> Iterator[WarmPython]:
+    """Runs programs as processes of their own that need not import what takes long."""
+    python = WarmPython()
+    yield python
+    python.close()
+
+
 @pytest.fixture
-def command() -> Command:
+def command(warm_python: WarmPython) -> Command:
     """Runs `crucible-lineage` as a process of its own."""
 
     def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*COMMAND, *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            timeout=240,
-            env={**os.environ, **environment},
-        )
+        return warm_python.run([*COMMAND[1:], *map(str, arguments)], {**os.environ, **environment})
 
     return run
 
@@ -199,6 +231,9 @@ steps:
 """
 
 
+LAB_PREFIX = "lab_"  # of modules whose names no other test has
+
+
 class Laboratory:
     """A folder with measured files, a module of steps under a name of its own, and a pipeline."""
 
@@ -224,7 +259,7 @@ class Laboratory:
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[Laboratory]:
     """A laboratory whose module is imported by no other test."""
-    module = f"lab_{abs(hash(tmp_path))}"
+    module = f"{LAB_PREFIX}{abs(hash(tmp_path))}"
     before = list(sys.path)
     yield Laboratory(tmp_path / "lab", module)
     sys.modules.pop(module, None)
@@ -305,22 +340,26 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect
 class Prefect:
     """The server of the session, as a user's program or the command line sees it."""
 
-    def __init__(self, server: Any) -> None:
+    def __init__(self, server: Any, python: WarmPython) -> None:
         self.url = server.url
         self.environment = server.environment
         self.ask = server.ask
+        self._python = python
 
     def post(self, path: str, body: Any = None) -> Any:
         answer = self.ask("POST", path, body or {})
         assert answer.is_success, answer.text
         return answer.json()
 
+    def python(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a Python program that reaches the server."""
+        return self._python.run([str(one) for one in arguments], {**self.environment, **environment}, timeout=300)
+
     def run(self, code: str, *arguments: object) -> Any:
         """What the last line printed by a program says, as JSON."""
-        ran = self.start(code, *arguments)
-        out, err = ran.communicate(timeout=240)
-        assert ran.returncode == 0, err
-        return json.loads(out.splitlines()[-1])
+        ran = self.python("-c", code, *arguments)
+        assert ran.returncode == 0, ran.stderr
+        return json.loads(ran.stdout.splitlines()[-1])
 
     def start(self, code: str, *arguments: object) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -333,14 +372,7 @@ class Prefect:
 
     def command(self, *arguments: str, cwd: Path | None = None) -> str:
         """What `prefect ...` prints."""
-        ran = subprocess.run(
-            [sys.executable, "-m", "prefect", "--no-prompt", *arguments],
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            cwd=cwd,
-        )
+        ran = self._python.run(["-m", "prefect", "--no-prompt", *arguments], self.environment, cwd, timeout=300)
         assert ran.returncode == 0, ran.stdout + ran.stderr
         return ran.stdout
 
@@ -381,13 +413,13 @@ def unfinish() -> Callable[[Any, str], None]:
 
 
 @pytest.fixture(scope="session")
-def prefect_program(prefect_server: Any) -> Prefect:
-    return Prefect(prefect_server)
+def prefect_program(prefect_server: Any, warm_python: WarmPython) -> Prefect:
+    return Prefect(prefect_server, warm_python)
 
 
 @pytest.fixture
-def prefect(prefect_server: Any) -> Prefect:
-    return Prefect(prefect_server)
+def prefect(prefect_server: Any, warm_python: WarmPython) -> Prefect:
+    return Prefect(prefect_server, warm_python)
 
 
 @pytest.fixture(scope="session")

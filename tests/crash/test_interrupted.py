@@ -58,21 +58,17 @@ def calm(lab: Any, tmp_path: Path, command: Any, state_of: Any) -> dict[str, Any
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL is POSIX")
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_killed_at_any_request_and_run_again_it_ends_as_undisturbed(
-    lab: Any, tmp_path: Path, command: Any, calm: dict[str, Any], state_of: Any, dying: str, when: str
+    lab: Any, tmp_path: Path, command: Any, calm: Any, state_of: Any, dying: str, when: str, warm_python: Any
 ) -> None:
     arguments = ["run", str(lab.pipeline), "--engine", "local"]
     for number in itertools.count(1, STEP):
         data = tmp_path / f"killed-{number}"
-        killed = subprocess.run(
-            [sys.executable, "-c", dying, *arguments, "--data", str(data)],
-            env={**os.environ, "DIE": f"{when} {number}"},
-            capture_output=True,
-            timeout=120,
-        )
+        environment = {**os.environ, "DIE": f"{when} {number}"}
+        killed = warm_python.run(["-c", dying, *arguments, "--data", str(data)], environment)
         if killed.returncode == 0:
             assert number > 2 * STEP, "so few requests cannot be all"
             return
-        assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
         again = command(*arguments, "--data", data)
         assert again.returncode == 0, again.stderr
         assert whole_state(data, state_of) == calm, f"killed {when} request {number}"
@@ -80,22 +76,18 @@ def test_killed_at_any_request_and_run_again_it_ends_as_undisturbed(
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL is POSIX")
 def test_killed_at_any_file_write_and_run_again_it_ends_as_undisturbed(
-    lab: Any, tmp_path: Path, command: Any, calm: dict[str, Any], state_of: Any
+    lab: Any, tmp_path: Path, command: Any, calm: dict[str, Any], state_of: Any, warm_python: Any
 ) -> None:
     arguments = ["run", str(lab.pipeline), "--engine", "local"]
     step = 1 if STEP == 1 else 4 * STEP
     for number in itertools.count(1, step):
         data = tmp_path / f"killed-{number}"
-        killed = subprocess.run(
-            [sys.executable, "-c", DYING_AT_WRITES, *arguments, "--data", str(data)],
-            env={**os.environ, "DIE": str(number), "DATA": str(data)},
-            capture_output=True,
-            timeout=120,
-        )
+        environment = {**os.environ, "DIE": str(number), "DATA": str(data)}
+        killed = warm_python.run(["-c", DYING_AT_WRITES, *arguments, "--data", str(data)], environment)
         if killed.returncode == 0:
             assert number > step, "so few writes cannot be all"
             return
-        assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
         again = command(*arguments, "--data", data)
         assert again.returncode == 0, again.stderr
         assert whole_state(data, state_of) == calm, f"killed before write {number}"

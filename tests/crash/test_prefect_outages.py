@@ -88,24 +88,22 @@ def branches(lab: Any) -> Path:
 def flow(prefect: Any, service: RunningServer, away: Any, branches: Path, tmp_path: Path) -> Any:
     """The flow on a runner, in a process of its own: what its state says."""
     environment = {
-        **prefect.environment,
         "CRUCIBLE_API_URL": away.url,
         "CRUCIBLE_API_KEY": service.api_key,
         "CRUCIBLE_LINEAGE_RETRY_SECONDS": "2",
-        "PYTHONPATH": os.pathsep.join([str(branches.parent), os.environ.get("PYTHONPATH", "")]),
     }
 
     class Flow:
         def start(self, kind: str, patience_s: float) -> subprocess.Popen[str]:
             line = [sys.executable, "-c", RUN, str(branches), str(tmp_path / "machine"), kind, str(patience_s)]
-            pipe = subprocess.PIPE
-            return subprocess.Popen(line, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+            options: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+            everything = {**prefect.environment, **environment}
+            return subprocess.Popen(line, env=everything, start_new_session=True, **options)
 
         def run(self, kind: str, patience_s: float) -> Any:
-            ran = self.start(kind, patience_s)
-            out, err = ran.communicate(timeout=240)
-            assert ran.returncode == 0, err
-            return json.loads(out.splitlines()[-1])
+            ran = prefect.python("-c", RUN, branches, tmp_path / "machine", kind, patience_s, **environment)
+            assert ran.returncode == 0, ran.stderr
+            return json.loads(ran.stdout.splitlines()[-1])
 
     return Flow()
 

@@ -72,19 +72,14 @@ def expected(lab: Any, tmp_path: Path, state_of: Any) -> dict[str, Any]:
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL is POSIX")
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_killed_at_any_request_and_done_again_all_is_there_once(
-    service: RunningServer, tmp_path: Path, expected: Any, state_of: Any, dying: str, when: str
+    service: RunningServer, tmp_path: Path, expected: Any, state_of: Any, dying: str, when: str, warm_python: Any
 ) -> None:
     arguments = words(tmp_path / "offline", service.url, tmp_path)
     for number in itertools.count(1, STEP):
-        killed = subprocess.run(
-            [sys.executable, "-c", dying, *arguments],
-            env={**os.environ, "DIE": f"{when} {number}"},
-            capture_output=True,
-            timeout=120,
-        )
+        killed = warm_python.run(["-c", dying, *arguments], {**os.environ, "DIE": f"{when} {number}"})
         if killed.returncode == 0:
             break
-        assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert number > 1
     assert state_at(service, tmp_path, state_of) == expected
 
@@ -128,7 +123,7 @@ def test_while_the_service_is_away_it_is_waited_for_and_what_is_left_is_told(
 
 
 def test_two_folders_with_the_same_work_pushed_at_once_end_as_one(
-    lab: Any, service: RunningServer, tmp_path: Path, expected: Any, state_of: Any
+    lab: Any, service: RunningServer, tmp_path: Path, expected: Any, state_of: Any, command: Any
 ) -> None:
     work_offline(lab, tmp_path / "other")
     pushes = [
@@ -144,8 +139,7 @@ def test_two_folders_with_the_same_work_pushed_at_once_end_as_one(
     assert [push.returncode for push in pushes] == [0, 0], said
     assert state_at(service, tmp_path, state_of) == expected
     for folder in ("offline", "other"):
-        arguments = [sys.executable, "-m", "crucible_lineage", *words(tmp_path / folder, service.url, tmp_path)]
-        again = subprocess.run(arguments, capture_output=True, text=True, timeout=240)
+        again = command(*words(tmp_path / folder, service.url, tmp_path))
         assert "nothing was sent: all is there" in again.stdout, again.stdout + again.stderr
 
 

@@ -77,17 +77,13 @@ def require_clear(ended: subprocess.CompletedProcess[str]) -> None:
 @posix
 @pytest.mark.parametrize("trouble", ["cache", "inputs", "garbage", "scattered", "cut", "disk", "later", "earlier"])
 def test_trouble_at_any_write_ends_as_undisturbed_or_in_a_clear_error(
-    lab: Any, tmp_path: Path, calm: dict[str, Any], state_of: Any, trouble: str
+    lab: Any, tmp_path: Path, calm: dict[str, Any], state_of: Any, trouble: str, warm_python: Any
 ) -> None:
-    troubled, run = [sys.executable, TROUBLED], ["run", lab.pipeline, "--engine", "local"]
+    run = ["run", str(lab.pipeline), "--engine", "local"]
     for number in itertools.count(FAR, FAR):
         data = tmp_path / f"troubled-{number}"
-        ended = subprocess.run(
-            [*troubled, trouble, str(number), data, *run, "--data", data],
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        words = [str(TROUBLED), trouble, str(number), str(data), *run, "--data", str(data)]
+        ended = warm_python.run(words, os.environ)
         require_clear(ended)
         if f"trouble: {trouble} before" not in ended.stderr:
             assert number > FAR, "so few writes cannot be all"
@@ -192,19 +188,14 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything_is_done(
 
 @posix
 def test_a_server_that_was_wiped_at_any_request_is_filled_again(
-    lab: Any, tmp_path: Path, calm: dict[str, Any], state_of: Any, dying: str
+    lab: Any, tmp_path: Path, calm: dict[str, Any], state_of: Any, dying: str, warm_python: Any
 ) -> None:
     for number in itertools.count(STEP if STEP > 1 else 1, STEP if STEP == 1 else 3 * STEP):
         machine = tmp_path / f"machine-{number}"
         with service(tmp_path / f"before-{number}") as server:
             settings = Settings(machine, server.url, server.api_key)
-            ended = subprocess.run(
-                [sys.executable, "-c", dying, "run", str(lab.pipeline), "--engine", "local"],
-                env=client_of(settings) | {"DIE": f"after {number}"},
-                capture_output=True,
-                text=True,
-                timeout=120,
-            )
+            words = ["-c", dying, "run", str(lab.pipeline), "--engine", "local"]
+            ended = warm_python.run(words, client_of(settings) | {"DIE": f"after {number}"})
             port = int(server.url.rpartition(":")[2].partition("/")[0])
         with service(tmp_path / f"after-{number}", port, server.api_key):
             run_again(lab, settings, refresh=True)

@@ -6,9 +6,8 @@ import json
 import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
@@ -41,7 +40,7 @@ def commands() -> list[list[str]]:
     return [shlex.split(line.removeprefix("$ ")) for block in blocks for line in block.splitlines()]
 
 
-def test_the_commands_of_the_page_take_along_work_offline_and_bring_home(tmp_path: Path) -> None:
+def test_the_commands_of_the_page_take_along_work_offline_and_bring_home(tmp_path: Path, warm_python: Any) -> None:
     (tmp_path / "offline_steps.py").write_text(STEPS)
     (tmp_path / "pipeline.yaml").write_text(PIPELINE)
     (tmp_path / "counts.txt").write_text("21")
@@ -60,14 +59,7 @@ def test_the_commands_of_the_page_take_along_work_offline_and_bring_home(tmp_pat
         for command, environment in zip(commands(), (online, {}, {}, {}), strict=True):
             assert command[0] == "crucible-lineage"
             words = [service.url if word == "URL" else word for word in command[1:]]
-            ran = subprocess.run(
-                [sys.executable, "-m", "crucible_lineage", *words],
-                cwd=tmp_path,
-                env={**os.environ, **environment},
-                capture_output=True,
-                text=True,
-                timeout=240,
-            )
+            ran = warm_python.run(["-m", "crucible_lineage", *words], {**os.environ, **environment}, tmp_path)
             assert ran.returncode == 0, ran.stderr
             said.append(ran.stdout)
         assert "offline: crucible-lineage run pipeline.yaml --data" in said[0]

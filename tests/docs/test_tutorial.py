@@ -16,6 +16,7 @@ import pytest
 from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.warm import WarmPython
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
@@ -33,7 +34,7 @@ def commands(block: str) -> Iterator[tuple[str, list[str]]]:
         yield line, printed
 
 
-def test_each_command_prints_what_the_page_shows(tmp_path: Path) -> None:
+def test_each_command_prints_what_the_page_shows(tmp_path: Path, warm_python: WarmPython) -> None:
     folder = tmp_path / "work"
     folder.mkdir()
     with start_server(tmp_path / "service") as service:
@@ -52,7 +53,7 @@ def test_each_command_prints_what_the_page_shows(tmp_path: Path) -> None:
             for line, printed in commands(block):
                 if line.startswith(INSTALLS):  # this environment is the one that the page makes
                     continue
-                said = follow(line.replace("--to URL", f"--to {service.url}"), folder, environment)
+                said = follow(line.replace("--to URL", f"--to {service.url}"), folder, environment, warm_python)
                 for wanted in printed:
                     pattern = ".*".join(map(re.escape, wanted.split("…")))
                     assert re.search(rf"^{pattern}", said, re.MULTILINE), (line, wanted, said)
@@ -64,11 +65,21 @@ def test_each_command_prints_what_the_page_shows(tmp_path: Path) -> None:
     assert len((folder / "peaks.csv").read_text().splitlines()) == 4
 
 
-def follow(line: str, folder: Path, environment: dict[str, str]) -> str:
+def follow(line: str, folder: Path, environment: dict[str, str], python: WarmPython) -> str:
     """What a line prints. It has to succeed."""
-    ran = subprocess.run(
-        shlex.split(line), cwd=folder, env=environment, capture_output=True, text=True, timeout=240, encoding="utf-8"
-    )
+    program, *words = shlex.split(line)
+    if program == "crucible-lineage":
+        ran = python.run(["-m", "crucible_lineage", *words], environment, folder)
+    else:
+        ran = subprocess.run(
+            [program, *words],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            encoding="utf-8",
+        )
     assert ran.returncode == 0, (line, ran.stdout, ran.stderr)
     return ran.stdout
 
@@ -82,7 +93,7 @@ def test_the_extras_that_the_pages_name_are_those_of_the_package() -> None:
     assert listed == set(declared) - for_developers
 
 
-def test_the_three_ways_to_write_steps_are_defined_as_shown(tmp_path: Path) -> None:
+def test_the_three_ways_to_write_steps_are_defined_as_shown(tmp_path: Path, warm_python: WarmPython) -> None:
     page = (ROOT / "docs" / "ways.md").read_text(encoding="utf-8")
     program = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
     (tmp_path / "ways.py").write_text(program, encoding="utf-8")
@@ -92,6 +103,7 @@ def test_the_three_ways_to_write_steps_are_defined_as_shown(tmp_path: Path) -> N
         'print(ways.smooth(Path("scan.txt"), out=Path("."))); print(ways.process.name, ways.average.name)\'',
         tmp_path,
         dict(os.environ),
+        warm_python,
     )
     assert said == "{'points': 2}\nprocess average\n"
     assert (tmp_path / "smooth.txt").read_text() == "2.0\n3.0"

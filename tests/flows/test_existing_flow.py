@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -63,25 +61,23 @@ def flows(tmp_path: Path) -> tuple[Path, Path]:
     return before, after
 
 
-def run(path: Path, server: Any, spectrum: Path, out: Path, data: Path) -> str:
+def run(path: Path, prefect: Any, spectrum: Path, out: Path, data: Path) -> str:
     out.mkdir(exist_ok=True)
-    environment = {**server.environment, "CRUCIBLE_LINEAGE_DATA": str(data), "HOME": str(data.parent)}
-    command = [sys.executable, str(path), str(spectrum), str(out)]
-    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    ran = prefect.python(path, spectrum, out, CRUCIBLE_LINEAGE_DATA=str(data), HOME=str(data.parent))
     assert ran.returncode == 0, ran.stderr
     return ran.stdout
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the flow is run by its path on POSIX")
 def test_three_changed_lines_give_an_existing_flow_its_lineage(
-    flows: tuple[Path, Path], data: Path, tmp_path: Path, prefect_server: Any
+    flows: tuple[Path, Path], data: Path, tmp_path: Path, prefect: Any
 ) -> None:
     spectrum = tmp_path / "spectrum.txt"
     spectrum.write_text("1\n2\n6\n3\n")
     before, after = flows
-    run(before, prefect_server, spectrum, tmp_path / "out-before", data)
+    run(before, prefect, spectrum, tmp_path / "out-before", data)
     assert not data.exists(), "before the change nothing is registered"
-    run(after, prefect_server, spectrum, tmp_path / "out-after", data)
+    run(after, prefect, spectrum, tmp_path / "out-after", data)
     with Session(Settings(data)) as session:
         named = {d.dataset_name: d.unique_id for d in session.client.datasets.list(project_id="lab", limit=None)}
         assert set(named) == {"spectrum.txt", "spectrum.txt (smooth)", "spectrum.txt (compare)"}
@@ -93,7 +89,7 @@ def test_three_changed_lines_give_an_existing_flow_its_lineage(
         assert record.activity.run.engine == "prefect"
         assert record.is_complete
     made = json.dumps(named, sort_keys=True)
-    run(after, prefect_server, spectrum, tmp_path / "out-after", data)
+    run(after, prefect, spectrum, tmp_path / "out-after", data)
     with Session(Settings(data)) as session:
         again = {d.dataset_name: d.unique_id for d in session.client.datasets.list(project_id="lab", limit=None)}
     assert json.dumps(again, sort_keys=True) == made, "run again, nothing is made twice"

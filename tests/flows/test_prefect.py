@@ -30,63 +30,37 @@ print(json.dumps({"state": state.type.value, "message": state.message,
 """
 
 
-def in_prefect(server: Any, code: str, *arguments: object) -> dict[str, Any]:
-    ran = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        env=server.environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert ran.returncode == 0, ran.stderr
-    printed: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
-    return printed
-
-
-def prefect(server: Any, *arguments: str) -> str:
-    ran = subprocess.run(
-        [sys.executable, "-m", "prefect", "--no-prompt", *arguments],
-        env=server.environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        cwd=ROOT,
-    )
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    return ran.stdout
-
-
 def test_the_flow_runs_what_is_not_fresh_and_gives_the_ids_of_the_local_engine(
-    lab: Any, data: Path, command: Any, tmp_path: Path, prefect_server: Any
+    lab: Any, data: Path, command: Any, tmp_path: Path, prefect: Any
 ) -> None:
-    ran = in_prefect(prefect_server, IN_PROCESS, lab.pipeline, data)
+    ran = prefect.run(IN_PROCESS, lab.pipeline, data)
     assert ran["state"] == "COMPLETED", ran
     assert ran["result"]["executed"] == ["scaled", "total"]
     local = json.loads(command("run", lab.pipeline, "--data", tmp_path / "x", "--engine", "local", "--json").stdout)
     assert ran["result"]["datasets"] == local["datasets"]
-    again = in_prefect(prefect_server, IN_PROCESS, lab.pipeline, data)
+    again = prefect.run(IN_PROCESS, lab.pipeline, data)
     assert (again["state"], again["result"]["executed"]) == ("COMPLETED", [])
 
 
-def test_a_flow_with_a_failed_step_fails_and_names_it(lab: Any, data: Path, prefect_server: Any) -> None:
+def test_a_flow_with_a_failed_step_fails_and_names_it(lab: Any, data: Path, prefect: Any) -> None:
     text = lab.pipeline.read_text().replace(f"{lab.module}:scale", f"{lab.module}:fail")
     lab.declare(text.replace("    params: {factor: 3}\n", ""))
-    ran = in_prefect(prefect_server, IN_PROCESS, lab.pipeline, data)
+    ran = prefect.run(IN_PROCESS, lab.pipeline, data)
     assert ran["state"] == "FAILED"
     assert "step 'scaled' failed: RuntimeError: the lamp was off" in ran["message"]
 
 
-def test_a_run_uses_the_configured_prefect_by_itself(lab: Any, data: Path, command: Any, prefect_server: Any) -> None:
-    ran = command("run", lab.pipeline, "--data", data, "--json", **prefect_server.environment)
+def test_a_run_uses_the_configured_prefect_by_itself(lab: Any, data: Path, command: Any, prefect: Any) -> None:
+    ran = command("run", lab.pipeline, "--data", data, "--json", **prefect.environment)
     assert ran.returncode == 0, ran.stderr
     record = json.loads(ran.stdout)
     shown = command("lineage", record["datasets"]["total"]["out"], "--data", data, "--format", "json").stdout
     assert record["executed"] == ["scaled", "total"]
     assert record["datasets"]["scaled"]["out"] in shown
-    assert lab.pipeline.stem in flow_run_names(prefect_server)
+    assert lab.pipeline.stem in flow_run_names(prefect)
 
 
-def test_api_steps_are_tasks_for_flows_written_by_hand(data: Path, tmp_path: Path, prefect_server: Any) -> None:
+def test_api_steps_are_tasks_for_flows_written_by_hand(data: Path, tmp_path: Path, prefect: Any) -> None:
     scan = tmp_path / "scan.csv"
     scan.write_text("x,y\n1,2\n")
     code = """
@@ -109,7 +83,7 @@ def by_hand(path: Path):
     return {"raw": raw, "child": child, "status": status}
 print(json.dumps(by_hand(Path(sys.argv[1]))))
 """
-    made = in_prefect(prefect_server, code, scan, data)
+    made = prefect.run(code, scan, data)
     with Session(Settings(data)) as session:
         child = session.client.datasets.get(made["child"], include_metadata=True)
         assert (child.scientific_metadata or {})["threshold"] == 3
@@ -118,21 +92,21 @@ print(json.dumps(by_hand(Path(sys.argv[1]))))
     assert made["status"] == "complete"
 
 
-def test_the_nightly_deployment_is_run_by_a_worker(data: Path, demo_origin: Any, prefect_server: Any) -> None:
-    prefect(prefect_server, "work-pool", "create", "crucible", "--type", "process", "--overwrite")
-    prefect(prefect_server, "deploy", "--all", "--prefect-file", "deployments/prefect.yaml")
+def test_the_nightly_deployment_is_run_by_a_worker(data: Path, demo_origin: Any, prefect: Any) -> None:
+    prefect.command("work-pool", "create", "crucible", "--type", "process", "--overwrite")
+    prefect.command("deploy", "--all", "--prefect-file", "deployments/prefect.yaml", cwd=ROOT)
     worker = subprocess.Popen(
         [sys.executable, "-m", "prefect", "worker", "start", "--pool", "crucible", "--limit", "1"],
-        env={**prefect_server.environment, "CRUCIBLE_LINEAGE_DATA": str(data)},
+        env={**prefect.environment, "CRUCIBLE_LINEAGE_DATA": str(data)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         cwd=data.parent,
     )
     try:
-        said = prefect(prefect_server, "deployment", "run", "run-pipeline/raman-nightly")
+        said = prefect.command("deployment", "run", "run-pipeline/raman-nightly")
         found = re.search(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", said)
         assert found, said
-        assert final_state(prefect_server, found.group()) == "COMPLETED"
+        assert final_state(prefect, found.group()) == "COMPLETED"
     finally:
         worker.terminate()
         try:

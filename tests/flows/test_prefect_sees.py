@@ -22,8 +22,7 @@ steps:
 """
 
 RUN = """
-import json, os, sys
-os.environ |= {"PREFECT_LOGGING_TO_API_ENABLED": "true", "PREFECT_LOGGING_LEVEL": "INFO"}
+import json, sys
 from crucible_lineage.flows import run_pipeline
 from crucible_lineage.tasks import CrucibleConnection
 from crucible_lineage.pipeline.spec.pipeline import Runner
@@ -32,6 +31,14 @@ given = json.loads(sys.argv[4])
 state = run_pipeline(sys.argv[1], CrucibleConnection(data=sys.argv[2]), given, runner=runner, return_state=True)
 print(json.dumps([state.type.value, state.message, str(state.state_details.flow_run_id)]))
 """
+
+
+@pytest.fixture
+def prefect(prefect: Any) -> Any:
+    """The server, which gets the logs of flows."""
+    logs = {"PREFECT_LOGGING_TO_API_ENABLED": "true", "PREFECT_LOGGING_LEVEL": "INFO"}
+    prefect.environment = {**prefect.environment, **logs}
+    return prefect
 
 
 def graph_of(prefect: Any, run: str) -> dict[str, list[str]]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +67,7 @@ print(json.dumps({"made": made, "run": state.result()}))
 """
 
 
-def test_steps_called_in_a_flow_give_the_ids_of_the_declaration(lab: Any, data: Path, prefect_server: Any) -> None:
+def test_steps_called_in_a_flow_give_the_ids_of_the_declaration(lab: Any, data: Path, prefect: Any) -> None:
     lab.file(f"{lab.module}_table.py", TABLE)
     lab.declare(PIPELINE)
     with Session(Settings(data)) as session:
@@ -78,15 +75,7 @@ def test_steps_called_in_a_flow_give_the_ids_of_the_declaration(lab: Any, data: 
         first = plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None)
         assert first.ok, first.errors
         known = {dataset.unique_id for dataset in session.client.datasets.list(project_id="lab", limit=None)}
-    ran = subprocess.run(
-        [sys.executable, "-c", FLOW, str(lab.folder), lab.module, str(data)],
-        env=prefect_server.environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert ran.returncode == 0, ran.stderr
-    told = json.loads(ran.stdout.splitlines()[-1])
+    told = prefect.run(FLOW, lab.folder, lab.module, data)
     assert told["made"] == {
         "one": first.datasets["one"]["out"],
         "halves": first.datasets["halves"]["low"],
@@ -133,7 +122,7 @@ print(json.dumps(state.result()))
 
 
 def test_facts_about_parents_cross_to_whoever_makes_the_step(
-    lab: Any, data: Path, tmp_path: Path, prefect_server: Any
+    lab: Any, data: Path, tmp_path: Path, prefect: Any
 ) -> None:
     lab.file(f"{lab.module}_facts.py", FACTS)
     lab.declare(GIVEN_FACTS)
@@ -141,12 +130,5 @@ def test_facts_about_parents_cross_to_whoever_makes_the_step(
         bound = bind_file(lab.pipeline, session.store)
         here = plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None)
         assert here.ok, here.errors
-    ran = subprocess.run(
-        [sys.executable, "-c", RUN, str(lab.pipeline), str(tmp_path / "other")],
-        env=prefect_server.environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert json.loads(ran.stdout.splitlines()[-1])["datasets"] == {k: dict(v) for k, v in here.datasets.items()}
+    ran = prefect.run(RUN, lab.pipeline, tmp_path / "other")
+    assert ran["datasets"] == {k: dict(v) for k, v in here.datasets.items()}

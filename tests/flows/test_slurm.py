@@ -37,12 +37,10 @@ def failing(counts: Path, *, out: Path) -> None:
 class Run:
     """A run of the pipeline on the cluster, in a process of its own."""
 
-    def __init__(self, path: Path, data: Path, environment: dict[str, str]) -> None:
-        command = [sys.executable, "-m", "crucible_lineage", "run", str(path), "--data", str(data)]
-        command += ["--engine", "prefect", "--verbose"]
+    def __init__(self, path: Path, data: Path, environment: dict[str, str], python: Any) -> None:
+        words = ["-m", "crucible_lineage", "run", str(path), "--data", str(data), "--engine", "prefect", "--verbose"]
         self.log = data.parent / f"run-{time.monotonic_ns()}.log"
-        with self.log.open("wb") as stream:
-            self.process = subprocess.Popen(command, env=environment, stdout=stream, stderr=stream)
+        self.process = python.start(words, environment, self.log, self.log)
 
     def arrived(self, look: Any) -> bool:
         assert self.process.poll() is None, self.log.read_text()
@@ -53,7 +51,7 @@ class Run:
 
 
 @pytest.fixture
-def start(lab: Any, data: Path, prefect: Any, cluster: Any) -> Iterator[Any]:
+def start(lab: Any, data: Path, prefect: Any, cluster: Any, warm_python: Any) -> Iterator[Any]:
     """Starts the pipeline, whose step waits for the file `open`."""
     lab.file(f"{lab.module}_gated.py", STEPS)
     runs: list[Run] = []
@@ -74,7 +72,7 @@ def start(lab: Any, data: Path, prefect: Any, cluster: Any) -> Iterator[Any]:
         environment = {
             **cluster.environment, **prefect.environment, "SLURM_CONF": cluster.environment["SLURM_CONF"]
         }  # fmt: skip
-        runs.append(Run(path, data, environment))
+        runs.append(Run(path, data, environment, warm_python))
         return runs[-1]
 
     yield started

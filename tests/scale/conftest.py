@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -104,18 +102,11 @@ def ray_access(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 
 @pytest.fixture
-def in_prefect(prefect_server: Any, ray_access: dict[str, str]) -> InPrefect:
+def in_prefect(prefect_program: Any, ray_access: dict[str, str]) -> InPrefect:
     """Runs code in a process of its own on the Prefect server, and gives the JSON that it prints last."""
 
     def run(code: str, *arguments: object, **environment: str) -> Any:
-        command = [sys.executable, "-c", code, *map(str, arguments)]
-        ran = subprocess.run(
-            command,
-            env={**prefect_server.environment, **ray_access, **environment},
-            capture_output=True,
-            text=True,
-            timeout=240,
-        )
+        ran = prefect_program.python("-c", code, *arguments, **ray_access, **environment)
         assert ran.returncode == 0, ran.stderr
         return json.loads(ran.stdout.splitlines()[-1])
 

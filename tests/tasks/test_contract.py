@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +12,9 @@ HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory, prefect_server: Any) -> dict[str, Any]:
+def told(tmp_path_factory: pytest.TempPathFactory, prefect_program: Any) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("contract")
-    ran = subprocess.run(
-        [sys.executable, str(HERE / "contract_cases.py"), str(folder / "data"), str(folder)],
-        env=prefect_server.environment,
-        capture_output=True,
-        text=True,
-        timeout=400,
-    )
+    ran = prefect_program.python(HERE / "contract_cases.py", folder / "data", folder)
     assert ran.returncode == 0, ran.stderr[-4000:]
     found: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
     return found

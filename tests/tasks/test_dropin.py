@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +64,8 @@ WARNED = (
 )
 
 
-def test_special_cases(data: Path, prefect_server: Any) -> None:
-    ran = _run(prefect_server, "special_cases.py", data, *CASES)
+def test_special_cases(data: Path, prefect: Any) -> None:
+    ran = _run(prefect, "special_cases.py", data, *CASES)
     told = json.loads(ran.stdout.splitlines()[-1])
     assert {name: tuple(one) for name, one in told.items()} == CASES
     lines = [line for line in ran.stderr.splitlines() if "WARNING" in line]
@@ -76,10 +74,10 @@ def test_special_cases(data: Path, prefect_server: Any) -> None:
     assert all(any(words in line for line in warnings) for words in WARNED)
 
 
-def test_one_flow_has_one_lineage_on_all_runners(data: Path, tmp_path: Path, prefect_server: Any) -> None:
+def test_one_flow_has_one_lineage_on_all_runners(data: Path, tmp_path: Path, prefect: Any) -> None:
     told = {}
     for runner in ("threads", "processes", "dask", "ray"):
-        ran = _run(prefect_server, "on_runners.py", runner, tmp_path / runner)
+        ran = _run(prefect, "on_runners.py", runner, tmp_path / runner)
         told[runner] = json.loads(ran.stdout.splitlines()[-1])
         assert "is not re" not in ran.stderr
     assert told["threads"]["returned"] == [58.5, "58.5 from 3 tables"]
@@ -95,13 +93,7 @@ def test_one_flow_has_one_lineage_on_all_runners(data: Path, tmp_path: Path, pre
     assert all(one == told["threads"] for one in told.values())
 
 
-def _run(server: Any, program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    ran = subprocess.run(
-        [sys.executable, str(HERE / program), *map(str, arguments)],
-        env=server.environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+def _run(prefect: Any, program: str, *arguments: object) -> Any:
+    ran = prefect.python(HERE / program, *arguments)
     assert ran.returncode == 0, ran.stderr[-4000:]
     return ran

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,22 +32,16 @@ steps: {counted: {shell: true, run: "cat {inputs.smoothed} > {out}/all.txt", inp
 class Lab:
     """A service, and machines that run flows with it: each has a data folder of its own."""
 
-    def __init__(self, folder: Path, url: str, key: str, environment: dict[str, str]) -> None:
+    def __init__(self, folder: Path, url: str, key: str, prefect: Any) -> None:
         self.folder = folder
         self.service = {"CRUCIBLE_API_URL": url, "CRUCIBLE_API_KEY": key}
-        self.environment = environment
+        self.prefect = prefect
         self.settings = Settings(folder / "looking", url, key)
 
     def run(self, flow: str, *calls: dict[str, Any], machine: str = "one", runner: str = "threads") -> Any:
         """What each run returned."""
         data = {"CRUCIBLE_LINEAGE_DATA": str(self.folder / machine)}
-        ran = subprocess.run(
-            [sys.executable, str(PROGRAM), flow, json.dumps(calls), runner],
-            env={**self.environment, **self.service, **data},
-            capture_output=True,
-            text=True,
-            timeout=240,
-        )
+        ran = self.prefect.python(PROGRAM, flow, json.dumps(calls), runner, **self.service, **data)
         assert ran.returncode == 0, ran.stderr[-4000:]
         assert "is not re" not in ran.stderr, ran.stderr[-4000:]
         return json.loads(ran.stdout.splitlines()[-1])
@@ -74,11 +66,11 @@ class Lab:
 
 
 @pytest.fixture
-def lab(tmp_path: Path, prefect_server: Any) -> Iterator[Lab]:
+def lab(tmp_path: Path, prefect: Any) -> Iterator[Lab]:
     with start_server(tmp_path / "service") as server:
         with CrucibleClient(server.url, server.api_key) as client:
             client.projects.create({"project_id": "lab", "organization": "MF", "project_lead": "local"})
-        yield Lab(tmp_path, server.url, server.api_key, prefect_server.environment)
+        yield Lab(tmp_path, server.url, server.api_key, prefect)
 
 
 @pytest.fixture

@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 
-def test_a_task_that_is_given_what_is_on_hold_fails_before_it_runs(
-    data: Path, tmp_path: Path, prefect_server: Any
-) -> None:
+def test_a_task_that_is_given_what_is_on_hold_fails_before_it_runs(data: Path, tmp_path: Path, prefect: Any) -> None:
     program = Path(__file__).parent / "held_flow.py"
-    ran = subprocess.run(
-        [sys.executable, str(program), str(data), str(tmp_path)],
-        env=prefect_server.environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    ran = prefect.python(program, data, tmp_path)
     assert ran.returncode == 0, ran.stderr[-4000:]
     free, held, lifted = json.loads(ran.stdout.splitlines()[-1])
     assert (free, lifted) == (6.0, 12.0)

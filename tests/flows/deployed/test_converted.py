@@ -124,9 +124,7 @@ class Converted:
 
     def call(self, flow: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run the file as a program."""
-        command = [sys.executable, str(self.file), flow, str(self.counts)]
-        options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 120}
-        ran = subprocess.run(command, env={**self.prefect.environment, **environment}, check=False, **options)
+        ran: subprocess.CompletedProcess[str] = self.prefect.python(self.file, flow, self.counts, **environment)
         assert ran.returncode == 0, ran.stderr
         return ran
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -48,10 +46,7 @@ def deployed(lab: Any, data: Path, prefect: Any, pool: str) -> str:
           after: {{uses: "{lab.module}:scale", inputs: {{counts: gate}}, params: {{factor: 5}}}}
         """
     )
-    deploy = [sys.executable, "-m", "crucible_lineage", "deploy", str(path), "--pool", pool, "--data", str(data)]
-    done = subprocess.run(
-        deploy, env={**os.environ, **prefect.environment}, capture_output=True, text=True, timeout=120
-    )
+    done = prefect.python("-m", "crucible_lineage", "deploy", path, "--pool", pool, "--data", data)
     assert done.returncode == 0, done.stderr
     return name
 

@@ -1,0 +1,283 @@
+"""Python processes that begin with their imports done: each is forked from one that has imported what takes long.
+
+A program run so is a process of its own, as with `subprocess.run`: its environment, folder, output and exit code. What
+a test of the start itself is about (what it imports, and in which order) needs a real start; with variables that an
+interpreter reads, as PYTHON*, it gets one.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import pkgutil
+import runpy
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any, NoReturn
+
+PLAIN = (
+    "crucible_lineage.session",
+    "crucible_lineage.pipeline.run.run",
+    "crucible_lineage.pipeline.engines.local",
+    "crucible_lineage.queries.verify.verify",
+    "crucible_lineage.server.serving",
+)
+ON_PREFECT = (
+    "prefect.flows",
+    *(f"prefect.cli.{name}" for name in ("deploy", "deployment", "flow_run", "work_pool")),
+    "crucible_lineage.tasks",
+    "crucible_lineage.flows",
+    "crucible_lineage.server.serving",
+)
+
+
+class WarmPython:
+    """Interpreters that wait for programs, by what they have imported. Usable from several threads."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, list[subprocess.Popen[str]]] = {}
+        self._lock = threading.Lock()
+        self._all: list[subprocess.Popen[str]] = []
+        self._began_with = _of_start(os.environ)
+
+    def run(
+        self, arguments: list[str], environment: Mapping[str, str], cwd: Path | str | None = None, timeout: float = 240
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `python ARGUMENTS`: what `subprocess.run` gives. Raises TimeoutExpired as it does."""
+        with tempfile.TemporaryDirectory() as folder:
+            out, err = Path(folder, "out"), Path(folder, "err")
+            process = self.start(arguments, environment, out, err, cwd)
+            try:
+                code = process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+                raise
+            return subprocess.CompletedProcess([sys.executable, *arguments], code, out.read_text(), err.read_text())
+
+    def start(
+        self, arguments: list[str], environment: Mapping[str, str], out: Path, err: Path, cwd: Path | str | None = None
+    ) -> Started | subprocess.Popen[bytes]:
+        """Start `python ARGUMENTS`; what it says goes to the ends of these files."""
+        kind = _kind(environment)
+        with self._lock:
+            is_first = kind not in self._waiting  # and maybe the only one
+            waiting = self._waiting.setdefault(kind, [])
+        is_measured = any(name.startswith("COVERAGE_") for name in environment)
+        is_other = _of_start(environment) != self._began_with
+        if is_measured or is_other or sys.platform != "linux" or (kind and is_first):
+            with out.open("ab") as said, err.open("ab") as told:
+                command = [sys.executable, *arguments]
+                return subprocess.Popen(command, env=dict(environment), cwd=cwd, stdout=said, stderr=told)
+        with self._lock:
+            python = waiting.pop() if waiting else self._start(environment)
+        order = {
+            "arguments": arguments,
+            "environment": dict(environment),
+            "folder": str(cwd or Path.cwd()),
+            "outputs": [str(path.absolute()) for path in (out, err)],
+        }
+        return Started(python, order, waiting.append)
+
+    def _start(self, environment: Mapping[str, str]) -> subprocess.Popen[str]:
+        python = subprocess.Popen(
+            [sys.executable, __file__, *(ON_PREFECT if _kind(environment) else PLAIN)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=dict(environment),
+        )
+        self._all.append(python)
+        return python
+
+    def close(self) -> None:
+        """End the interpreters."""
+        for python in self._all:
+            assert python.stdin
+            assert python.stdout
+            python.stdin.close()
+            python.wait(60)
+            python.stdout.close()
+
+
+def _of_start(environment: Mapping[str, str]) -> dict[str, str]:
+    """What an interpreter, or whoever measures it, reads when it starts."""
+    prefixes = ("PYTHON", "LC_", "LANG", "COVERAGE_")
+    return {name: value for name, value in environment.items() if name.startswith(prefixes)}
+
+
+def _kind(environment: Mapping[str, str]) -> str:
+    """What Prefect reads while it is imported."""
+    return json.dumps(sorted(one for one in environment.items() if one[0].startswith("PREFECT_")))[2:-2]
+
+
+class Started:
+    """A program that was forked; `done` gets back what has forked it, once it has ended."""
+
+    def __init__(
+        self, python: subprocess.Popen[str], order: Any, done: Callable[[subprocess.Popen[str]], object]
+    ) -> None:
+        assert python.stdin
+        assert python.stdout
+        python.stdin.write(json.dumps(order) + "\n")
+        python.stdin.flush()
+        self.pid = int(python.stdout.readline())
+        self.returncode: int | None = None
+        self._thread = threading.Thread(target=self._follow, args=(python, done), daemon=True)
+        self._thread.start()
+
+    def _follow(self, python: subprocess.Popen[str], done: Callable[[subprocess.Popen[str]], object]) -> None:
+        assert python.stdout
+        code = int(python.stdout.readline())
+        done(python)
+        self.returncode = code
+
+    def poll(self) -> int | None:
+        """Return the exit code; None while it runs."""
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return the exit code once it has ended. Raises TimeoutExpired if that takes too long."""
+        self._thread.join(timeout)
+        if self.returncode is None:
+            raise subprocess.TimeoutExpired("python", timeout or 0)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless it has ended."""
+        if self.returncode is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Kill it."""
+        self.send_signal(signal.SIGKILL)
+
+
+def _wait_for_orders(modules: list[str]) -> list[str]:
+    """Fork for each order; in what is forked, become what is ordered, and return its arguments."""
+    del sys.path[0]  # the tests' folders are no packages of the programs
+    for module in modules:
+        importlib.import_module(module)
+    if not any(module.startswith("prefect") for module in modules):
+        import crucible_lineage.cli as cli
+
+        for found in pkgutil.walk_packages(cli.__path__, "crucible_lineage.cli."):
+            if not found.name.endswith("__main__"):
+                importlib.import_module(found.name)
+    gc.freeze()  # what is imported stays shared memory
+    orders, answers = sys.stdin, sys.stdout
+    while line := orders.readline():
+        order = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            return _become(order)
+        print(pid, file=answers, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), file=answers, flush=True)
+    return []
+
+
+def _become(order: Any) -> list[str]:
+    """Take over environment, folder and outputs."""
+    os.environ.clear()
+    os.environ.update(order["environment"])
+    time.tzset()
+    with Path(os.devnull).open("rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    for number, path in enumerate(order["outputs"], 1):
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(file, number)
+        os.close(file)
+    os.chdir(order["folder"])
+    _stand_by()
+    return [str(argument) for argument in order["arguments"]]
+
+
+def _stand_by() -> None:
+    """Fork what becomes the embedded server of the program, once the program starts it; else it ends with that."""
+    from crucible_lineage.server import shared
+
+    orders, order = os.pipe()
+    ready, told = os.pipe()
+    if os.fork() == 0:
+        os.close(order)
+        os.close(ready)
+        _serve(orders, told)
+    os.close(orders)
+    os.close(told)
+    left = [None]
+
+    def start(command: list[str], **options: Any) -> Any:
+        if not left:
+            return subprocess.Popen(command, **options)
+        left.clear()
+        log = str(Path(f"/proc/self/fd/{options['stderr'].fileno()}").readlink())
+        with os.fdopen(order, "w") as stream:
+            print(json.dumps({"folder": command[-2], "port": int(command[-1]), "log": log}), file=stream)
+        return SimpleNamespace(stdout=os.fdopen(ready, "rb"), returncode=None)
+
+    constants = {"DEVNULL": subprocess.DEVNULL, "PIPE": subprocess.PIPE}
+    vars(shared)["subprocess"] = SimpleNamespace(Popen=start, **constants)
+
+
+def _serve(orders: int, told: int) -> NoReturn:
+    """Do what `python -m crucible_lineage.server.serving FOLDER PORT` does, once it is ordered."""
+    from crucible_lineage.server import serving
+
+    os.setsid()
+    with os.fdopen(orders) as stream:
+        said = stream.readline()
+    if not said:
+        os._exit(0)
+    order = json.loads(said)
+    log = os.open(order["log"], os.O_WRONLY | os.O_APPEND)
+    os.dup2(told, 1)
+    os.dup2(log, 2)
+    os.close(told)
+    os.close(log)
+    os.chdir(order["folder"])
+    os.umask(0o077)
+    code = 1
+    try:
+        serving.main(Path(order["folder"]), order["port"])
+        code = 0
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _run(arguments: list[str]) -> None:
+    """Do what `python ARGUMENTS` does."""
+    how, *rest = arguments
+    if how == "-m":
+        sys.path.insert(0, str(Path.cwd()))
+        sys.argv = rest
+        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+    elif how == "-c":
+        sys.path.insert(0, "")
+        sys.argv = ["-c", *rest[1:]]
+        sys.modules["__main__"] = main = ModuleType("__main__")
+        exec(compile(rest[0], "<string>", "exec"), main.__dict__)
+    else:
+        sys.path.insert(0, str(Path(how).parent))
+        sys.argv = arguments
+        runpy.run_path(how, run_name="__main__")
+
+
+if __name__ == "__main__":
+    ordered = _wait_for_orders(sys.argv[1:])
+    if ordered:
+        _run(ordered)
