@@ -1,4 +1,7 @@
-"""However a run ends, on whatever engine: the processes of its steps end with it. docs/running.md has the table."""
+"""However a run ends, on whatever engine: the processes of its steps end with it. docs/running.md has the table.
+
+On Prefect each end is tried with one kind of step, functions and commands in turn; with both by CRUCIBLE_NIGHTLY=1.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +48,27 @@ ENGINES = {
     "processes": ["--engine", "prefect", "--runner", "processes"],
     "dask": ["--engine", "prefect", "--runner", "dask"],
 }
+
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
+WAYS = ("cancel", "kill the run", "kill both")
+NIGHTLY = bool(os.environ.get("CRUCIBLE_NIGHTLY"))
+
+
+def in_turn(rows: Sequence[Any], columns: Sequence[Any]) -> list[tuple[Any, Any, str]]:
+    """Pair each row with each column, and the pairs with one kind of step after the other, or with all kinds."""
+    return [
+        (row, column, kind)
+        for down, row in enumerate(rows)
+        for across, column in enumerate(columns)
+        for kind in (KINDS if NIGHTLY else KINDS[(down + across) % 2 :][:1])
+    ]
+
+
+ENDS = [
+    *(("local", number, kind) for number in (*SIGNALS, signal.SIGHUP) for kind in KINDS),
+    *in_turn([engine for engine in ENGINES if engine != "local"], SIGNALS),
+]
 
 
 @pytest.fixture
@@ -96,22 +120,18 @@ def seconds_until_gone(processes: list[int], since: float) -> float:
     return time.monotonic() - since
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("engine", list(ENGINES))
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL, signal.SIGHUP], ids=lambda n: n.name)
+@pytest.mark.parametrize(("engine", "number", "kind"), ENDS, ids=lambda one: getattr(one, "name", one))
 def test_a_signal_to_the_run_ends_its_step(
-    declare: Any, data: Path, number: int, engine: str, kind: str, request: pytest.FixtureRequest
+    declare: Any, data: Path, number: int, engine: str, kind: str, request: pytest.FixtureRequest, warm_python: Any
 ) -> None:
-    if number == signal.SIGHUP and engine != "local":
-        pytest.skip("a terminal that is closed is no different there from a kill")
     path = declare(kind)
     if engine == "dask":
         pytest.importorskip("prefect_dask")
     prefect = None if engine == "local" else request.getfixturevalue("prefect")
     environment = prefect.environment if prefect else {}
-    command = [sys.executable, "-m", "crucible_lineage", "run", str(path), "--data", str(data), *ENGINES[engine]]
-    with (data.parent / "said").open("wb") as said:
-        run = subprocess.Popen(command, env={**os.environ, **environment}, stdout=said, stderr=said)
+    words = ["-m", "crucible_lineage", "run", str(path), "--data", str(data), *ENGINES[engine]]
+    said = data.parent / "said"
+    run = warm_python.start(words, {**os.environ, **environment}, said, said)
     processes = pids(path.parent)
     began = time.monotonic()
     run.send_signal(number)
@@ -120,7 +140,7 @@ def test_a_signal_to_the_run_ends_its_step(
     print(
         f"{signal.Signals(number).name} {engine} {kind}: step gone {took:.1f} s, run {time.monotonic() - began:.1f} s"
     )
-    told = (data.parent / "said").read_text()
+    told = said.read_text()
     if number in (signal.SIGINT, signal.SIGTERM):
         assert code == 130, told
         assert "Traceback" not in told
@@ -133,8 +153,7 @@ def test_a_signal_to_the_run_ends_its_step(
             assert run_of_flow["state_type"] == "CANCELLED"
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("how", ["cancel", "kill the run", "kill both"])
+@pytest.mark.parametrize(("how", "kind"), [(how, kind) for _, how, kind in in_turn(["a worker"], WAYS)])
 def test_what_a_worker_runs_ends_with_it(
     declare: Any, data: Path, prefect: Any, pool: str, how: str, kind: str, tmp_path: Path, eventually: Any
 ) -> None:
@@ -149,8 +168,8 @@ def test_what_a_worker_runs_ends_with_it(
     )
     log.close()
     try:
-        deploy = [sys.executable, "-m", "crucible_lineage", "deploy", str(path), "--pool", pool, "--data", str(data)]
-        subprocess.run(deploy, env={**os.environ, **prefect.environment}, check=True, capture_output=True, timeout=120)
+        deployed = prefect.python("-m", "crucible_lineage", "deploy", path, "--pool", pool, "--data", data)
+        assert deployed.returncode == 0, deployed.stderr
         said = prefect.command("deployment", "run", "run-pipeline/long")
         (run_id, *_) = re.findall(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", said)
         processes = pids(path.parent)
