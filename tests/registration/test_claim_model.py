@@ -559,10 +559,10 @@ def _ingests_at_once(client: Any, new: NewDataset, held: Any, *rest: Any) -> Any
 
 TRUE_MOVE, TRUE_COMPLETE, TRUE_FILL = claims.next_move, register.complete, register.fill
 BROKEN = {  # and from which history on it is looked for, since some need a rare one
-    "what was complete is taken over": (claims, "next_move", _takes_over_what_was_complete, 380),
-    "what came to its end is taken over": (claims, "next_move", _takes_over_what_is_contested, 380),
+    "what was complete is taken over": (claims, "next_move", _takes_over_what_was_complete, 1010),
+    "what came to its end is taken over": (claims, "next_move", _takes_over_what_is_contested, 1010),
     "an answer is not looked at": (register, "complete", _believes_to_have_won, 0),
-    "a file is taken away without asking": (contents, "require_held", lambda *_: None, 210),
+    "a file is taken away without asking": (contents, "require_held", lambda *_: None, 265),
     "completion is a value that changes": (claims, "completed", lambda *_: {}, 0),
     "what holds is a value that changes": (sys.modules[__name__], "places_stated", places_to_json, 0),
     "ingestion is asked for before": (register, "fill", _ingests_at_once, 0),
