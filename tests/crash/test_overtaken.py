@@ -96,7 +96,7 @@ def require_all_there(result: RunResult, session: Session) -> None:
 
 
 def test_parents_that_another_machine_registers_while_ours_wait_are_used_and_all_is_made_from_them(
-    pairs: Path, machine: Callable[..., Session], service: RunningServer, misbehaving: Any
+    lab: Any, pairs: Path, machine: Callable[..., Session], service: RunningServer, misbehaving: Any
 ) -> None:
     proxy = misbehaving(service.url, 1, 0.0)
     made = threading.Event()
@@ -107,12 +107,15 @@ def test_parents_that_another_machine_registers_while_ours_wait_are_used_and_all
         if len(executed) == 9:
             made.set()
 
+    known = pairs.read_text().partition("  after:")[0].replace("pipeline: pairs", "pipeline: known")
+    known = known.replace("[1, 2, 3]", "[0]")
     with machine("ours", proxy.url) as ours, machine("theirs") as theirs:
+        assert run(lab.declare(known, "known.yaml"), ours).ok  # ids are kept there: what is made is used at once
         proxy.away_after("POST", "/metadata")
         results: list[RunResult] = []
         thread = threading.Thread(target=lambda: results.append(run(pairs, ours, hear)))
         thread.start()
-        made.wait(60)
+        assert made.wait(60), executed
         require_all_there(run(pairs, theirs), theirs)
         proxy.back()
         thread.join(120)
