@@ -6,8 +6,6 @@ import itertools
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -52,6 +50,12 @@ STEP = int(os.environ.get("CRASH_STEP", "12"))
 
 
 @pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Repeat a call for 3 s, not 90."""
+    monkeypatch.setenv("CRUCIBLE_LINEAGE_RETRY_SECONDS", "3")
+
+
+@pytest.fixture
 def chain(lab: Any) -> Path:
     """Three steps, one after the other, that note each call."""
     module = f"{lab.module}_chain"
@@ -90,6 +94,7 @@ def state(service: RunningServer, tmp_path: Path, state_of: Any) -> Callable[[],
     return read
 
 
+@pytest.mark.usefixtures("impatient")
 def test_away_from_the_second_step_on_the_others_are_made_and_the_next_run_delivers(
     lab: Any,
     chain: Path,
@@ -116,6 +121,7 @@ def test_away_from_the_second_step_on_the_others_are_made_and_the_next_run_deliv
     assert [one["status"] for one in state().values()] == ["complete"] * 4
 
 
+@pytest.mark.usefixtures("impatient")
 def test_away_in_the_first_run_of_a_machine_whose_input_another_one_has_registered_no_step_waits(
     lab: Any, chain: Path, service: RunningServer, tmp_path: Path, misbehaving: Any, state: Any
 ) -> None:
@@ -146,6 +152,7 @@ def test_away_and_back_within_the_patience_the_run_ends_well(
     assert [one["status"] for one in state().values()] == ["complete"] * 4
 
 
+@pytest.mark.usefixtures("impatient")
 def test_the_command_names_what_waits_and_push_delivers_it(
     lab: Any, chain: Path, service: RunningServer, tmp_path: Path, misbehaving: Any, state: Any, command: Any
 ) -> None:
@@ -171,6 +178,7 @@ def test_the_command_names_what_waits_and_push_delivers_it(
     assert "nothing waits here" in command("push", **here).stdout
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_run_that_delivers_what_an_earlier_one_has_made_says_so(
     chain: Path, service: RunningServer, tmp_path: Path, misbehaving: Any, command: Any
 ) -> None:
@@ -208,9 +216,18 @@ def test_what_is_refused_for_good_is_told_at_once_and_kept(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL is POSIX")
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_push_killed_at_any_request_and_done_again_delivers_everything_once(
-    lab: Any, chain: Path, service: RunningServer, tmp_path: Path, misbehaving: Any, state: Any, dying: str, when: str
+    lab: Any,
+    chain: Path,
+    service: RunningServer,
+    tmp_path: Path,
+    misbehaving: Any,
+    state: Any,
+    dying: str,
+    when: str,
+    warm_python: Any,
 ) -> None:
     proxy = misbehaving(service.url, 1, 0.0)
     settings = Settings(tmp_path / "machine", proxy.url, service.api_key)
@@ -227,15 +244,10 @@ def test_push_killed_at_any_request_and_done_again_delivers_everything_once(
     # what waits is for the proxy's address, under which it is delivered
     environment["CRUCIBLE_API_URL"] = proxy.url
     for number in itertools.count(1, max(1, STEP // 2)):
-        killed = subprocess.run(
-            [sys.executable, "-c", dying, "push"],
-            env={**environment, "DIE": f"{when} {number}"},
-            capture_output=True,
-            timeout=120,
-        )
+        killed = warm_python.run(["-c", dying, "push"], {**environment, "DIE": f"{when} {number}"})
         if killed.returncode == 0:
             break
-        assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert calls(lab) == ["1", "2", "3"]
     found = state()
     assert [one["status"] for one in found.values()] == ["complete"] * 4
@@ -248,10 +260,10 @@ def changed(path: Path, before: str, after: str) -> None:
     path.write_text(text.replace(before, after))
 
 
+@pytest.mark.usefixtures("impatient")
 def test_away_in_a_later_run_that_makes_all_again_no_step_waits_and_it_is_known_what_they_replace(
-    lab: Any, chain: Path, service: RunningServer, tmp_path: Path, misbehaving: Any, monkeypatch: pytest.MonkeyPatch
+    lab: Any, chain: Path, service: RunningServer, tmp_path: Path, misbehaving: Any
 ) -> None:
-    monkeypatch.setenv("CRUCIBLE_LINEAGE_RETRY_SECONDS", "20")  # so long a call is repeated that a step waits for
     lab.file(
         f"{lab.module}_chain.py", COUNT.format(calls=str(tmp_path / "calls"))
     )  # not beside the code: it is no part
