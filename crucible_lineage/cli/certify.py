@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from crucible_lineage.queries.calibrations import CalibrationUse
 
 
-__all__ = ["calibration_command", "certify_command", "decertify_command", "read_fields"]
-
-
 MOST_LISTED = 20
 FOR = "field of the data and its value, as in instrument='Raman 1' or metadata.grating=1800; repeatable"
 KIND = click.option("--kind", default="", help="The kind of calibration; by default, what was measured in it.")

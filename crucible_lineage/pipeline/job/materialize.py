@@ -293,8 +293,6 @@ def _attempt_folder(job: Job, session: Session, turn: Path) -> Iterator[Path]:
 
 MOST_METADATA_BYTES = 3 << 20  # the embedded Crucible takes 4 MB of a dataset, with the record of how it came to be
 
-__all__ = ["MadeOutput", "metadata_of", "new_dataset", "output_files"]
-
 
 @dataclass(frozen=True)
 class MadeOutput:
