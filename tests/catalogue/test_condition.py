@@ -24,10 +24,11 @@ def holds(text: str, row: dict[str, Any] = ROW) -> bool:
     "text",
     [
         "params.degree > 2 and results.rms < 0.5", "1 < params.degree <= 3", "not params.degree == 2",
+        "not 1 < params.degree < 3", "not 3 < params.degree < 9", "not 9 > params.degree > results.none",
         "name in ['other', 'fit of Strong']", "'a' in results.tags", "lower(name) == 'fit of strong'",
         "startswith(name, 'fit')", "results['rms (cm-1)'] == 7", "abs(-params.degree) == 3 and params.flag",
         "params.degree * 2 + 1 == 7 and params.degree ** 2 == 9", "max(params.degree, 7) % 4 == 3",
-        "results.none == None", "results.none not in [1, 2]",
+        "results.none == None", "results.none not in [1, 2]", "'a' not in results.none", "'c' not in results.tags",
         "not results.none > 3", "not results.none + 1 < 3", "not (results.none < 3)",
     ],
 )  # fmt: skip

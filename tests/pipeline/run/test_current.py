@@ -124,6 +124,17 @@ def test_a_forced_attempt_holds(lab: Any, session: Session) -> None:
     first = run(session, lab.pipeline).datasets["scaled"]["out"]
     forced = run(session, lab.pipeline, Choice(forced=("scaled",))).datasets["scaled"]["out"]
     assert (states(session)[first], states(session)[forced]) == ("superseded", "current")
+    again = run(session, lab.pipeline)
+    assert (again.executed, again.datasets["scaled"]["out"]) == ([], forced), "the latest attempt is what is asked for"
+
+
+def test_a_step_of_which_one_output_is_lost_is_made_again(lab: Any, session: Session) -> None:
+    parts = "  parts: {uses: LABMODULE:split, inputs: {counts: first}}\n"
+    path = lab.declare(lab.pipeline.read_text() + parts)
+    first = run(session, path)
+    session.client.deletions.delete(first.datasets["parts"]["high"], force=True, elevated=True)
+    again = run(session, path)
+    assert (again.executed, again.ok, again.datasets) == (["parts"], True, first.datasets)
 
 
 def test_two_declarations_of_one_name_are_told_apart_by_their_files(lab: Any, session: Session) -> None:
