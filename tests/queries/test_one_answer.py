@@ -1,0 +1,337 @@
+"""A random history on two machines: after each act all commands and pages give one answer to one question."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from click.testing import CliRunner, Result
+
+from crucible_lineage.cli import main
+from crucible_lineage.client import CrucibleClient
+from tests.web.conftest import served
+
+ACTS = 60 if os.environ.get("CRUCIBLE_NIGHTLY") else 3
+ACTS_TO_CHOOSE = (
+    *("value", "value", "file", "new", "no", "run", "run", "force", "only", "stale"),
+    *("hand", "hand", "replace", "hold", "unhold", "unhold", "set", "flag"),
+)
+SEED = int(os.environ.get("HISTORY_SEED", "5"))
+STEPS = """
+from pathlib import Path
+
+from crucible_lineage import step
+
+
+@step(measurement="counting")
+def scale(counts: Path, *, factor: int = 2, out: Path) -> dict:
+    values = [int(text) * factor + {offset} for text in counts.read_text().split()]
+    (out / "scaled.txt").write_text(" ".join(map(str, values)))
+    return {{"sum": sum(values)}}
+
+
+@step(outputs=("low", "high"))
+def split(counts: Path, *, at: int = 20, low: Path, high: Path) -> dict:
+    values = [int(text) for text in counts.read_text().split()]
+    (low / "low.txt").write_text(" ".join(str(one) for one in values if one < at))
+    (high / "high.txt").write_text(" ".join(str(one) for one in values if one >= at))
+    return {{"low": {{"at": at}}, "high": {{"at": at}}}}
+
+
+@step
+def add(parts: list[Path], *, weight: int = 1, out: Path) -> dict:
+    total = sum(int(text) for part in parts for text in part.read_text().split()) * weight
+    (out / "total.txt").write_text(str(total))
+    return {{"sum": total}}
+"""
+PIPELINE = """
+pipeline: history
+project: lab
+inputs:
+  raw: {{file: "data/*.txt", each: true, timestamp: "2024-05-01T12:00:00Z", ingest: false}}
+defaults: {{output: {{ingest: false}}}}
+steps:
+  scaled: {{uses: "{module}:scale", inputs: {{counts: raw}}, params: {{factor: {factor}}}}}
+  parted: {{uses: "{module}:split", inputs: {{counts: scaled}}, params: {{at: {at}}}}}
+  low: {{uses: "{module}:add", inputs: {{parts: {{from: parted, output: low, collect: true}}}}}}
+  total: {{uses: "{module}:add", inputs: {{parts: {{from: scaled, collect: true}}}}, params: {{weight: {weight}}}}}
+"""
+
+
+@dataclass
+class World:
+    """Files, code and declaration; the machines that work with them, each with the options by which it is asked."""
+
+    folder: Path
+    chance: random.Random
+    views: dict[str, list[str]]
+    pages: httpx.Client
+    values: dict[str, int] = field(default_factory=lambda: {"factor": 3, "at": 20, "weight": 1, "offset": 0})
+    files: dict[str, str] = field(default_factory=lambda: {"a.txt": "1 8", "b.txt": "30"})
+    told: list[str] = field(default_factory=list)
+    by_hand: set[str] = field(default_factory=set)
+
+    @property
+    def module(self) -> str:
+        return f"history_{abs(hash(str(self.folder)))}"
+
+    @property
+    def pipeline(self) -> Path:
+        return self.folder / "history.yaml"
+
+    def write(self) -> None:
+        (self.folder / "data").mkdir(parents=True, exist_ok=True)
+        for path in (self.folder / "data").iterdir():
+            if path.name not in self.files:
+                path.unlink()
+        for name, text in self.files.items():
+            if not (path := self.folder / "data" / name).exists() or path.read_text() != text:
+                path.write_text(text)
+        (self.folder / f"{self.module}.py").write_text(STEPS.format(offset=self.values["offset"]))
+        self.pipeline.write_text(PIPELINE.format(module=self.module, **self.values))
+
+    def ask(self, view: str, *words: object, codes: tuple[int, ...] = (0,)) -> Result:
+        sys.modules.pop(self.module, None)
+        found = CliRunner().invoke(main, [*map(str, words), *self.views[view]], catch_exceptions=False)
+        assert found.exit_code in codes, (view, words, found.exit_code, found.output, self.told)
+        return found
+
+    def asked(self, view: str, *words: object, codes: tuple[int, ...] = (0,)) -> Any:
+        return json.loads(self.ask(view, *words, "--json", codes=codes).stdout)
+
+    def listed(self, view: str, *more: str) -> dict[str, Any]:
+        return {one["mfid"]: one for one in self.asked(view, "list", "--project", "lab", *more)["datasets"]}
+
+    def plan(self, view: str) -> dict[str, Any]:
+        return {one["name"]: one for one in self.asked(view, "plan", self.pipeline)["steps"]}
+
+
+def state_of(entry: Any) -> tuple[str, tuple[str, ...]]:
+    return entry["state"], tuple(sorted(entry["superseded_by"]))
+
+
+def require_one_answer(world: World, view: str, others: tuple[str, ...]) -> None:
+    """Every command says the same of what holds, on each machine, and read anew."""
+    told = world.told
+    every = world.listed(view, "--all", "--doubtful")
+    states = {mfid: state_of(one) for mfid, one in every.items()}
+    for other in others:
+        there = world.listed(other, "--all", "--doubtful")
+        assert {mfid: state_of(one) for mfid, one in there.items()} == states, told
+        assert {mfid for mfid, one in there.items() if one["doubtful"]} == {
+            mfid for mfid, one in every.items() if one["doubtful"]
+        }, told
+    fresh = world.listed(view, "--all", "--doubtful", "--refresh")
+    assert {mfid: state_of(one) for mfid, one in fresh.items()} == states, told
+    for mfid, (state, by) in states.items():
+        assert bool(by) == (state == "superseded") or state in ("superseded", "incomplete"), (mfid, state, by, told)
+        assert all(states[one][0] in ("current", "raw", "doubtful") for one in by if one in states), (mfid, by, told)
+    shown = world.asked(view, "list", "--project", "lab")
+    holding = {mfid for mfid, one in every.items() if one["state"] in ("current", "raw") and not one["doubtful"]}
+    assert {one["mfid"] for one in shown["datasets"]} == holding, told
+    _require_lineage(world, view, states)
+    for step in ("scaled", "total"):
+        wanted = {mfid for mfid, one in every.items() if one["step"] == step and mfid in holding}
+        if any(one["step"] == step for one in every.values()):
+            rows = world.asked(view, "table", "--step", step, "--project", "lab")["rows"]
+            assert {row["mfid"] for row in rows} == wanted, (step, told)
+    counted = Counter(one["state"] for one in every.values() if one["pipeline"] == "history")
+    for one in world.asked(view, "status", "--all", codes=(0, 1))["pipelines"]:
+        if one["pipeline"] == "history":
+            assert one["states"] == dict(counted), told
+    found = _findings(world, view)
+    for other in others:
+        assert _findings(world, other) == found, told
+    plan = world.plan(view)
+    for other in others:
+        there = world.plan(other)
+        assert {name: (one["state"], one["datasets"]) for name, one in there.items()} == {
+            name: (one["state"], one["datasets"]) for name, one in plan.items()
+        }, told
+    if view != "copy":
+        _require_pages(world, every)
+
+
+def _require_lineage(world: World, view: str, states: dict[str, tuple[str, tuple[str, ...]]]) -> None:
+    drawn = json.loads(world.ask(view, "lineage", "--project", "lab", "--superseded", "--format", "json").stdout)
+    nodes = {one["id"]: one for one in drawn["nodes"]}
+    for mfid, (state, by) in states.items():
+        assert nodes[mfid].get("state", "") == state, (mfid, world.told)
+        assert set(nodes[mfid].get("superseded_by") or ()) == set(by), (mfid, world.told)
+    links = {(edge["source"], edge["target"]) for edge in drawn["edges"]}
+    for mfid in world.chance.sample(sorted(states), min(3, len(states))):
+        shown = world.asked(view, "show", mfid)
+        assert state_of(shown) == states[mfid], (mfid, world.told)
+        story = world.asked(view, "why", mfid)
+        assert state_of(story) == states[mfid], (mfid, world.told)
+        equal = {one for some in shown["equal_parents"].values() for one in some}
+        assert {*shown["parents"], *equal} == {one for one, other in links if other == mfid}, (mfid, world.told)
+        assert set(shown["children"]) == {other for one, other in links if one == mfid}, (mfid, world.told)
+        redo = world.asked(view, "impact", mfid)
+        below = _below(mfid, links)
+        assert {one["mfid"] for one in redo["redo"]} == {one for one in below if states[one][0] != "superseded"}
+        assert set(redo["superseded"]) == {one for one in below if states[one][0] == "superseded"}, world.told
+
+
+def _below(mfid: str, links: set[tuple[str, str]]) -> set[str]:
+    found, waiting = set[str](), [mfid]
+    while waiting:
+        one = waiting.pop()
+        new = {child for parent, child in links if parent == one} - found
+        found |= new
+        waiting += new
+    return found
+
+
+def _findings(world: World, view: str) -> set[tuple[str, str, str]]:
+    checked = world.asked(view, "check", "--project", "lab", codes=(0, 1))["lineages"]["lab"]["findings"]
+    verified = world.asked(view, "verify", "--project", "lab", codes=(0, 1))["findings"]
+    found = {(one["class"], one["severity"], " ".join(one["mfids"])) for one in (*checked, *verified)}
+    assert not [one for one in found if one[1] == "error"], (found, world.told)
+    return found
+
+
+def _require_pages(world: World, every: dict[str, Any]) -> None:
+    answer = world.pages.get("/projects/lab/datasets.json")
+    assert answer.status_code == 200, answer.text
+    listed = {one["mfid"]: one["state"] for one in answer.json()["datasets"]}
+    assert all(every[mfid]["state"] == state for mfid, state in listed.items()), world.told
+
+
+def run(world: World, view: str) -> None:
+    """A run makes just what the plan said, and then all that it names holds, unless a person replaced it."""
+    before = world.plan(view)
+    made = world.asked(view, "run", world.pipeline, "--engine", "local", codes=(0, 4))
+    executed = set(made["executed"])
+    for name, one in before.items():
+        if one["state"] in ("fresh", "blocked"):
+            assert name not in executed, (name, world.told)
+        elif None not in one["datasets"].values():
+            assert name in executed, (name, one, world.told)
+        if one["state"] == "fresh" or (name in executed and None not in one["datasets"].values()):
+            assert made["datasets"][name] == one["datasets"], (name, world.told)
+    after = world.plan(view)
+    fresh = {name: one["datasets"] for name, one in after.items() if one["state"] == "fresh"}
+    assert fresh == made["datasets"], world.told
+    assert {one["state"] for name, one in after.items() if name not in fresh} <= {"blocked"}, world.told
+    every = world.listed(view, "--all", "--doubtful")
+    for name, outputs in made["datasets"].items():
+        for mfid in outputs.values():
+            state, by = state_of(every[mfid])
+            is_by_hand = bool(by) and world.by_hand.issuperset(by)
+            assert state in ("current", "doubtful") or is_by_hand, (name, mfid, state, by, world.told)
+
+
+def act(world: World, view: str) -> str:
+    """Do something at random; return what."""
+    chance = world.chance
+    kind = chance.choice(ACTS_TO_CHOOSE)
+    every = world.listed(view, "--all", "--doubtful")
+    current = [one for one in every.values() if one["state"] == "current" and one["step"]]
+    raw = [one for one in every.values() if one["state"] == "raw"]
+    if kind == "value":
+        name = chance.choice(list(world.values))
+        world.values[name] = chance.choice({"at": [5, 20]}.get(name, [1, 2, 3]))
+        return f"{name}={world.values[name]}"
+    if kind == "file":
+        name = chance.choice(list(world.files))
+        world.files[name] = " ".join(str(chance.randrange(9)) for _ in range(2))
+        return f"{name}: {world.files[name]}"
+    if kind == "new" and len(world.files) < 4:
+        name = chance.choice("abcd") + ".txt"
+        world.files[name] = str(chance.randrange(9))
+        return f"{name}: {world.files[name]}"
+    if kind == "no" and len(world.files) > 1:
+        name = chance.choice(list(world.files))
+        del world.files[name]
+        return f"no {name}"
+    return _at_crucible(world, view, kind, current, raw)
+
+
+def _at_crucible(world: World, view: str, kind: str, current: list[Any], raw: list[Any]) -> str:
+    """Do something by a command; return what, empty if there is nothing to do it with."""
+    chance = world.chance
+    if kind == "run":
+        run(world, view)
+        return f"run on {view}"
+    if kind in ("force", "only"):
+        step = chance.choice(["scaled", "parted", "low", "total"])
+        world.asked(view, "run", world.pipeline, "--engine", "local", f"--{kind}", step, codes=(0, 1, 4))
+        return f"run --{kind} {step} on {view}"
+    if kind == "stale" and current:
+        world.asked(view, "rerun", "--stale", "--project", "lab", codes=(0, 1, 4))
+        return f"rerun --stale on {view}"
+    if kind == "hand" and current:
+        old = chance.choice(current)
+        parent = chance.choice(world.asked(view, "show", old["mfid"])["parents"])
+        path = world.folder / f"hand-{len(world.by_hand)}.txt"
+        path.write_text(path.name)
+        options = ["--project", "lab", "--parent", parent, "--supersedes", old["mfid"]]
+        world.by_hand.add(world.asked(view, "register", path, *options)["mfid"])
+        return f"{old['mfid']} ({old['step']}) replaced by hand on {view}"
+    if kind == "replace" and raw:
+        old = chance.choice(raw)
+        path = world.folder / f"again-{len(world.told)}.txt"
+        path.write_text(" ".join(str(chance.randrange(9)) for _ in range(3)))
+        world.asked(view, "replace", old["mfid"], path)
+        return f"{old['mfid']} replaced by {path.name} on {view}"
+    if kind in ("hold", "flag") and (raw or current):
+        one = chance.choice(raw + current)
+        flag = ["--flag", "odd"] if kind == "flag" else []
+        world.asked(view, "hold", one["mfid"], "--why", "odd", *flag)
+        return f"{kind} {one['mfid']} on {view}"
+    if kind == "unhold":
+        held = [
+            one for one in world.asked(view, "statements", "--project", "lab")["statements"] if one["verb"] == "hold"
+        ]
+        if held:
+            world.asked(view, "unhold", held[0]["about"]["datasets"][0])
+            return f"unhold {held[0]['about']['datasets'][0]} on {view}"
+    if kind == "set" and raw:
+        one = chance.choice(raw)
+        world.asked(view, "set", one["mfid"], f"metadata.power={chance.randrange(9)}")
+        return f"set {one['mfid']} on {view}"
+    return ""
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """Two machines at one service."""
+    with served(tmp_path / "service", "--port", 0) as (told, key):
+        with CrucibleClient(told["url"], key) as client:
+            client.projects.create(project_id="lab", organization="a lab", project_lead="local")
+        service = ["--url", told["url"], "--api-key", key]
+        views = {name: ["--data", str(tmp_path / name), *service] for name in ("one", "two")}
+        url = told["pages"].rstrip("/")
+        with httpx.Client(base_url=url, timeout=30) as pages:
+            assert pages.post("/sign-in", data={"key": key}, headers={"Origin": url}).status_code == 303
+            made = World(tmp_path / "lab", random.Random(SEED), views, pages)
+            made.write()
+            yield made
+
+
+def test_every_command_gives_one_answer_after_any_act(world: World) -> None:
+    run(world, "one")
+    world.told.append("run on one")
+    for _ in range(ACTS):
+        view = world.chance.choice(list(world.views))
+        told = act(world, view)
+        if not told:
+            continue
+        world.told.append(told)
+        world.write()
+        if world.chance.random() < 0.5:
+            runner = world.chance.choice(list(world.views))
+            world.told.append(f"run on {runner}")
+            run(world, runner)
+        view = world.chance.choice(list(world.views))
+        require_one_answer(world, view, tuple(one for one in world.views if one != view))
