@@ -204,7 +204,12 @@ def _compared(
     times = (ours["modification_time"], theirs["modification_time"])
     if seen and (seen.here, seen.modified) == times and theirs.get("deletion_request") is None:
         return CopyComparison()
-    return compare(read_held(source.client, ours), read_held(target.client, theirs), renamed)
+    there = read_held(target.client, theirs)
+    if there.record is None and there.files:  # begun since it was listed: its record came before its files
+        mfid = str(theirs["unique_id"])
+        again = target.client.datasets.get(mfid, include_metadata=True, include_links=True)
+        there = read_held(target.client, again.model_dump())
+    return compare(read_held(source.client, ours), there, renamed)
 
 
 def _differing(chosen: Sequence[tuple[ItemToCopy, CopyComparison]]) -> Iterator[Conflict]:

@@ -193,6 +193,28 @@ def test_what_is_not_finished_here_and_is_there_is_not_told(
     assert (plan.left, plan.conflicts, plan.items) == ((), (), ())
 
 
+def test_what_another_machine_begins_there_after_it_was_listed_is_no_conflict(
+    offline: Session, service: Any, tmp_path: Path
+) -> None:
+    (first,) = offline.client.datasets.list(project_id="lab", dataset_name="first", include_metadata=True)
+    mfid, record = first.unique_id, {**(first.scientific_metadata or {})[KEY], "status": "incomplete", "completed": {}}
+    with service.session("other") as other, service.session("offline") as target:
+        other.client.datasets.create({"unique_id": mfid, "project_id": "lab", "dataset_name": "first"})
+        listed = target.client.files.list
+
+        def begun_before(dataset: str) -> Any:
+            if dataset == mfid and other.client.metadata.get(mfid) is None:
+                other.client.metadata.create(mfid, {KEY: record})
+                (tmp_path / "first.txt").write_text("other")
+                other.client.files.upload(mfid, tmp_path / "first.txt")
+            return listed(dataset)
+
+        target.client.files.list = begun_before  # type: ignore[method-assign]
+        plan = plan_project(offline, target, "lab", lambda *_: None)
+    assert plan.conflicts == ()
+    assert {item.mfid: item.lacking.whole for item in plan.items}[mfid]
+
+
 def test_a_parent_in_another_project_has_to_be_there(offline: Session, service: Any, push: Any, writes: Any) -> None:
     offline.client.projects.create(project_id="beam", organization="x", project_lead=offline.agent["unique_id"])
     raw = offline.client.datasets.create({"dataset_name": "dark field", "project_id": "beam"}).dsid
