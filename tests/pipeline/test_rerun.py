@@ -141,6 +141,16 @@ def test_all_that_is_stale_in_a_project_is_made_again_in_order(
     assert checked.exit_code == 0, checked.stdout
 
 
+def test_what_is_superseded_is_not_made_again_with_what_is_stale(
+    lab: Any, session: Session, run: Run, make: Any
+) -> None:
+    run(lab.pipeline)
+    run(lab.pipeline, scaled__factor=4)
+    change(lab, "float(line) * factor", "float(line) * factor * 10")
+    again = make(plan_stale("lab", session, lab.folder))
+    assert [name.partition("[")[0] for name in again.executed] == ["scaled", "total"]
+
+
 def test_a_step_whose_module_is_gone_is_left_out_with_what_only_it_can_tell(
     lab: Any, session: Session, run: Run, make: Any, cli: Any
 ) -> None:

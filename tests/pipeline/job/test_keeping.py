@@ -165,6 +165,28 @@ def test_the_environment_is_a_lock_without_secrets(monkeypatch: pytest.MonkeyPat
     assert any(line.startswith("numpy: lib") for line in document["blas"]), "the wheel of numpy brings its own"
 
 
+@pytest.mark.parametrize(
+    ("said", "origin"),
+    [
+        ({"url": "https://me:secret@x.test:8443/a.whl?token=secret#secret"}, {"url": "https://x.test/a.whl"}),
+        (
+            {"url": "https://secret@x.test/a.git", "vcs_info": {"vcs": "git", "commit_id": "c0ffee"}},
+            {"url": "git+https://x.test/a.git@c0ffee"},
+        ),
+        ({"url": "file:///home/secret/a"}, {"local": True}),
+    ],
+)
+def test_where_a_distribution_is_from_is_told_without_credentials_and_folders(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: dict[str, Any], origin: dict[str, Any]
+) -> None:
+    folder = tmp_path / "odd-1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: odd\nVersion: 1.0\n")
+    (folder / "direct_url.json").write_text(json.dumps(said))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert environment_document()["packages"]["odd"] == {"version": "1.0", **origin}
+
+
 def test_what_is_kept_already_costs_little_beside_the_steps(
     lab: Any, session: Session, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
