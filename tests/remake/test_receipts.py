@@ -18,6 +18,7 @@ from crucible_lineage.ids import canonical_json
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.run.run import plan_and_run
+from crucible_lineage.queries.catalogue.columns import as_json
 from crucible_lineage.queries.catalogue.listing import list_datasets
 from crucible_lineage.queries.catalogue.shown import show_dataset
 from crucible_lineage.remake.driver import GOOD, Options
@@ -82,7 +83,7 @@ def test_who_made_it_again_where_is_counted_and_shown(lab: Any, members: list[Se
     shown = show_dataset(ada, mfid).entry.remade
     assert shown.told() == f"remade 3 times by 2 people on 1 architecture, last {shown.last}"
     (entry,) = [one for one in list_datasets(bob, "lab").entries if one.mfid == mfid]
-    assert (entry.remade, entry.to_json()["remade"]["times"]) == (shown, 3)
+    assert (entry.remade, as_json([entry])[0]["remade"]["times"]) == (shown, 3)
     assert entry.state == "current"
     where = (
         "--data",

@@ -35,7 +35,8 @@ def test_a_verdict_is_told_once_and_alike_at_every_door(
         notebook = html.unescape(Catalogue(session).dataset(mfid)._repr_html_())
     monkeypatch.setenv("CRUCIBLE_API_URL", site.client.api_url)
     monkeypatch.setenv("CRUCIBLE_API_KEY", site.key)
-    terminal = CliRunner().invoke(main, ["show", mfid, "--data", str(tmp_path / "his")]).stdout
+    monkeypatch.setenv("CRUCIBLE_LINEAGE_DATA", str(tmp_path / "his"))
+    terminal = CliRunner().invoke(main, ["show", mfid]).stdout
     page = html.unescape(owner.get(f"/datasets/{mfid}").text)
 
     assert [text.count(said) for text in (notebook, terminal, page)] == [1, 1, 1]
