@@ -109,7 +109,7 @@ def test_a_changed_fact_makes_the_step_stale_and_why_names_it(
     mean = second.datasets["mean"]["out"]
     story = "\n".join(line for paragraph in explain(session, mean).paragraphs for line in paragraph)
     assert (
-        f"replaces {first.datasets['mean']['out']}\n  metadata.power_mW of 'a_5mW.txt' (input spectra) changed" in story
+        f"Replaces {first.datasets['mean']['out']}\n  metadata.power_mW of 'a_5mW.txt' (input spectra) changed" in story
     )
     assert '  spectra: b_10mW.txt, {"instrument": "A", "measurement": "Raman"' in story
     differs = cli("diff", first.datasets["mean"]["out"], mean)
