@@ -77,6 +77,7 @@ def test_what_has_another_recipe_since_is_not_parked_any_more(machines: tuple[Se
     park(one, "lab")
     time.sleep(1.1)
     fail(one, changed := new_mfid(), subject, "again", most=3)
+    assert list(failures(one)) == [changed], "before that is stated"
     park(one, "lab")
     other.mirror.sync_statements()
     assert list(failures(one)) == [changed]

@@ -182,6 +182,15 @@ def test_rejected_deletion_brings_the_dataset_back(client, dataset):
     client.deletions.request(mfid)
 
 
+def test_nobody_deletes_without_an_approved_request_but_in_elevated_mode(api, dataset):
+    mfid = dataset()
+    normal = {"Crucible-Privilege-Mode": "normal"}
+    assert api.delete(f"/resources/{mfid}", params={"force": True}, headers=normal).status_code == 403
+    assert api.get(f"/datasets/{mfid}").status_code == 200
+    assert api.delete(f"/resources/{mfid}", params={"force": True}).status_code == 200
+    assert api.get(f"/datasets/{mfid}").status_code == 404
+
+
 def test_service_accounts_are_looked_at_and_promoted_by_administrators_only(client, server, api):
     made = client.service_accounts.create("robot")
     mfid, robot, own = made["unique_id"], Official(server.url, made["api_key"]), client.whoami()["user_unique_id"]

@@ -286,6 +286,9 @@ def test_odd_files_are_registered_or_refused_by_name(
     assert bytes.fromhex(stored["file_name_bytes"]["caf%E9.txt"]) == b"caf\xe9.txt"
     assert found[long_name.encode()].dataset
     assert found[b"within.txt"].dataset
+    list(folder.look())
+    clock.now += 11
+    assert list(folder.look()) == [], "each is named once"
     assert verify_project(session, "lab", read_bytes=True).findings == ()
     again = watcher()  # a new start
     list(again.look())
