@@ -24,7 +24,9 @@ _lock = threading.Lock()
 def forget_folders() -> None:
     """Let modules of steps be looked for in no folder of a test that is over, nor be those that were found there."""
     folders = tuple(f"{folder}{os.sep}" for folder in inspect._searched)
-    there = [name for name, module in sys.modules.items() if str(getattr(module, "__file__", "")).startswith(folders)]
+    there = [
+        name for name, module in list(sys.modules.items()) if str(getattr(module, "__file__", "")).startswith(folders)
+    ]
     for name in there if folders else ():
         del sys.modules[name]
     sys.path[:] = [entry for entry in sys.path if entry not in inspect._searched]

@@ -96,7 +96,7 @@ def test_a_step_is_a_job_with_its_resources_and_is_seen_live(
     start: Any, lab: Any, cluster: Any, data: Path, command: Any, eventually: Any
 ) -> None:
     run = start()
-    eventually(lambda: run.arrived(lambda: "gate | at the gate" in run.log.read_text()), 90)
+    eventually(lambda: run.arrived(lambda: run.log.exists() and "gate | at the gate" in run.log.read_text()), 90)
     number = running(cluster)
     assert "NumCPUs=2" in cluster("scontrol", "show", "job", number)
     status = subprocess.run(

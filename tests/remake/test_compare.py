@@ -227,7 +227,7 @@ ROWS = "".join(f"{number},{number * 0.1!r}\n" for number in range(400))
             DIFFERS,
             "t in it: line 2, number 2",
         ),
-        ("a.zip", archive(1, t=ROWS, u=""), archive(1, t=ROWS), DIFFERS, "u in it is not made"),
+        ("a.zip", archive(1, t=ROWS, u=""), archive(1, t=ROWS), DIFFERS, "u in it was not made"),
         ("a.gz", gzip.compress(b"1", mtime=0), b"no archive", DIFFERS, "it cannot be unpacked"),
         ("a.h5", b"\x89HDF\r\n\x1a\n1", b"\x89HDF\r\n\x1a\n2", DIFFERS, "HDF5 cannot read it"),
         ("a.npy", b"1", b"2", DIFFERS, "NumPy cannot read it"),

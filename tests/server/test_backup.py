@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -191,5 +192,6 @@ def _until_idle(ask: Any) -> Any:
         answer = ask()
         if "a server works in" not in answer.stderr:
             break
+        time.sleep(0.25)  # the server that commands share ends some seconds after the last one
     assert answer.returncode == 0, answer.stderr
     return answer
