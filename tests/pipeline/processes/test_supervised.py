@@ -39,6 +39,8 @@ if os.fork() == 0:
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
 open(f"{folder}/child.part", "w").write(str(child.pid))
 os.rename(f"{folder}/child.part", f"{folder}/child")
+while not all(os.path.exists(f"{folder}/{name}") for name in ("left-the-session", "orphan")):
+    time.sleep(0.01)
 note("command")
 print("up", flush=True)
 """
