@@ -218,7 +218,8 @@ def test_searches_and_filters_find_what_fits(site, owner):
     assert found("?measurement=XRD&format=h5") == {mfids["raw"]}
     assert found("?q=plain raw&measurement=SEM") == set()
     assert found("?keyword=script") == {mfids["evil"]}
-    assert found("?q=factor&in=metadata") == {mfids["child"]}
+    # Tests of other files share the site, and may have made results with a factor.
+    assert found("?q=factor&in=metadata") & set(mfids.values()) == {mfids["child"]}
     assert found("?until=1999-01-01") == set()
     assert owner.get(f"/datasets?q={mfids['raw']}").headers["location"] == f"/datasets/{mfids['raw']}"
     assert found("?q=p raw") == {mfids["raw"]}, "one letter is enough for what is searched here"
