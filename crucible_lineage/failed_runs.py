@@ -81,7 +81,7 @@ def _state(session: Session, project: str, pipeline: str, why: str, errors: Mapp
     standing = [
         one
         for one in in_force(session.mirror.statements().values()).statements.values()
-        if one.verb == FAIL and one.project == project and where.items() <= one.body.items()
+        if one.verb == FAIL and one.project.casefold() == project.casefold() and where.items() <= one.body.items()
     ]
     if not why:
         revoke(session, standing, "a run has ended well since")
@@ -141,7 +141,8 @@ def park(session: Session, project: str) -> None:
     """
     session.mirror.sync_statements()
     stated = _parked(session)
-    standing = [one for one, tried_again in stated.values() if not tried_again and one.project == project]
+    here = project.casefold()
+    standing = [one for one, again in stated.values() if not again and one.project.casefold() == here]
     revoke(session, [one for one in standing if _is_passed(session, one)], "another recipe has taken its place")
     for mfid, one in failures(session, project).items():
         if one.parked and (mfid not in stated or stated[mfid][1]):

@@ -82,3 +82,15 @@ def test_what_has_another_recipe_since_is_not_parked_any_more(machines: tuple[Se
     other.mirror.sync_statements()
     assert list(failures(one)) == [changed]
     assert failures(other) == {}
+
+
+def test_a_project_is_the_same_however_its_name_is_spelled(machines: tuple[Session, Session]) -> None:
+    one, other = machines
+    subject = new_mfid()
+    fail(one, new_mfid(), subject, "run")
+    park(one, "lab")
+    time.sleep(1.1)
+    fail(one, changed := new_mfid(), subject, "again", most=3)
+    park(one, "LAB")
+    other.mirror.sync_statements()
+    assert (list(failures(one)), failures(other)) == ([changed], {})

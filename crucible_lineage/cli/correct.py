@@ -43,6 +43,7 @@ from crucible_lineage.pipeline.inputs.register import register_raw
 from crucible_lineage.pipeline.inputs.revisions import find_measured
 from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.registration.standing import take_over
+from crucible_lineage.registration.trust import lies_elsewhere
 from crucible_lineage.session import Session
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def _superseded(session: Session, mfid: str, project: str, by: str | None) -> En
     except (ForbiddenError, NotFoundError) as error:
         raise InputError(f"{what}: the dataset does not exist, or is not visible to this key") from error
     entry = entry_of(session, found)
-    if found.project_id != project:
+    if lies_elsewhere(found, project):
         raise InputError(f"{what}: it belongs to project {found.project_id}, and not to {project}")
     if mfid == by:
         raise InputError(f"{what}: these files with these parents are that dataset itself")

@@ -16,6 +16,7 @@ from crucible_lineage.client.models import Dataset, IngestionRequest
 from crucible_lineage.errors import ForbiddenError, NotFoundError
 from crucible_lineage.lineage.records import is_support
 from crucible_lineage.provenance.record import read_record
+from crucible_lineage.registration.trust import lies_elsewhere
 from crucible_lineage.session import Session
 from crucible_lineage.statements import HOLD, REVOKE, SIGN, Statement, statement_in
 from crucible_lineage.times import utc
@@ -144,7 +145,7 @@ class Watcher:
             dataset = self.session.client.datasets.get(str(request.dataset_mfid), include_metadata=True)
         except (NotFoundError, ForbiddenError):
             return None
-        if self.project is not None and dataset.project_id != self.project:
+        if self.project is not None and lies_elsewhere(dataset, self.project):
             return None
         more = {"file_mfid": request.file_mfid, "ingestion_class": request.ingestion_class, "status": request.status}
         more["error"] = (request.error_message or "")[:MOST_CHARACTERS]

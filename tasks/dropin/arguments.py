@@ -24,6 +24,7 @@ from crucible_lineage.pipeline.inputs.existing import existing_dataset, hash_fil
 from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.read import datasets_with
+from crucible_lineage.registration.trust import lies_elsewhere
 from crucible_lineage.tasks.dropin.described import Described
 from crucible_lineage.tasks.dropin.folders import Stamp, files_at, is_folder, looks_like_path, stamp
 from crucible_lineage.tasks.dropin.origins import CALL, LEAST_BYTES, MOST_ITEMS, Origin, items_of, settled
@@ -437,7 +438,7 @@ class _Tracer:
         wanted = {file.ref.sha256 for file in stored.files}
         found = []
         for mfid in sorted(datasets_with(session.client, session.mirror, project, stored.files[0].ref.sha256)):
-            if session.client.datasets.get(mfid).project_id == project:
+            if not lies_elsewhere(session.client.datasets.get(mfid), project):
                 dataset = existing_dataset(mfid, session)
                 if {file.sha256 for file in dataset.data_files if file.name != CALL} == wanted:
                     found.append(dataset)

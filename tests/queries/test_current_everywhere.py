@@ -300,7 +300,8 @@ def test_only_a_current_result_can_be_superseded_by_hand(changed: Changed, tmp_p
 
     parent = ("--parent", changed.scaled)
     assert "--supersedes goes with --parent" in refused(changed.total)
-    assert f"already superseded by {changed.total}" in refused(changed.old_total, *parent)
+    for project in ("lab", "LAB"):
+        assert f"already superseded by {changed.total}" in refused(changed.old_total, *parent, project=project)
     assert "it is raw, not a result" in refused(changed.first, *parent)
     assert "belongs to project lab" in refused(changed.total, *parent, project="elsewhere")
     assert changed.session.client.datasets.count(project_id="lab") == before

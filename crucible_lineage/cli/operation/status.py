@@ -263,7 +263,9 @@ def _is_overdue(one: Statement) -> bool:
 def _waiting(session: Session, project: str | None) -> tuple[list[Waiting], list[ResultRow]]:
     """Return what waits to be delivered by this account, and by others; nothing of an account that is not known yet."""
     try:
-        waiting = [one for one in session.outbox.waiting() if project is None or one.project == project]
+        waiting = [
+            one for one in session.outbox.waiting() if project is None or one.project.casefold() == project.casefold()
+        ]
         return waiting, session.journal.waiting_of_others()
     except UnreachableError as error:
         click.echo(f"warning: whose results wait here is not known while Crucible is away: {error}", err=True)
