@@ -35,10 +35,10 @@ class Leftover:
 def in_use(path: Path, held: Path | None = None) -> Iterator[None]:
     """In this block, and as long as this process lives, other processes find `path` in use.
 
-    `held` is the file of a lock that this process has for as long; named beside `path`, it spares another one.
+    `held` is the file of a lock that this process holds for as long; linked beside `path`, it is the mark.
     """
     try:
-        if held is not None and _is_named(held, _mark(path)):
+        if held is not None and _linked(held, _mark(path)):
             yield
             return
         from filelock import FileLock  # who only looks at a plan does not need it
@@ -49,10 +49,11 @@ def in_use(path: Path, held: Path | None = None) -> Iterator[None]:
         _mark(path).unlink(missing_ok=True)
 
 
-def _is_named(held: Path, mark: Path) -> bool:
+def _linked(held: Path, mark: Path) -> bool:
+    """Link the mark to a lock. Return False where the file system has no links."""
     try:
         mark.hardlink_to(held)
-    except OSError:  # a file system without links
+    except OSError:
         return False
     return True
 

@@ -117,7 +117,7 @@ router = partial(APIRouter, prefix=PREFIX, route_class=StrictRoute)
 def _answering(endpoint: Callable[..., Any], status: int) -> Callable[..., Response]:
     """Return the endpoint with its answer written where it is made.
 
-    FastAPI would validate what is there already, in a thread of its own: a quarter of a call.
+    FastAPI would validate the answer once more, in a thread of its own: a quarter of a call.
     """
 
     @wraps(endpoint)

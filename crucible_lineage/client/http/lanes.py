@@ -75,8 +75,8 @@ class Lanes(httpx.BaseTransport):
 class Direct(httpx.Client):
     """A client whose requests go to its transport as they are.
 
-    No call here has cookies, redirects or httpx's own authentication, which are a third of what httpx costs. Should a
-    later httpx not ask the method below, all that is lost is time.
+    No call here has cookies, redirects or httpx's own authentication, which are a third of what httpx costs. If a
+    later httpx does not call the method below, only speed is lost.
     """
 
     def __init__(self, transport: httpx.BaseTransport) -> None:

@@ -200,7 +200,7 @@ class Uploader:
             opened = open_replacement(self._connection, outgoing, taken.file_mfid, taken.etag)
         if isinstance(opened, FileRecord):
             return existing(outgoing, opened)
-        if outgoing.checksums.size > opened.part_size:  # of one part, nothing is there that need not be sent again
+        if outgoing.checksums.size > opened.part_size:  # one of a single part is sent again whole
             self._memory.keep(outgoing, Begun(opened.upload_id, opened.part_size, replaces))
         return opened
 

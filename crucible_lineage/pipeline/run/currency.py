@@ -281,22 +281,22 @@ FIELDS = ("measurement", "data_type", "session_name")
 
 
 @dataclass(frozen=True)
-class DescribedAnew:
+class DescriptionChanges:
     """By instance: what was changed, in words, and why that failed."""
 
     told: dict[str, str] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
 
 
-def described_anew(
+def apply_descriptions(
     pipeline: BoundPipeline,
     steps: Iterable[StepPlan],
     instances: Mapping[str, Instance],
     session: Session,
     run_id: str,
-) -> DescribedAnew:
-    """A changed `output:` of steps whose results are there is applied."""
-    described, found = _Redescription(session.store, pipeline), DescribedAnew()
+) -> DescriptionChanges:
+    """Apply a changed `output:` to the results of its step that are there."""
+    described, found = _Redescription(session.store, pipeline), DescriptionChanges()
     for step in steps if described.changed else ():
         instance = instances[step.name]
         if instance.step.name not in described.changed:

@@ -40,7 +40,7 @@ from crucible_lineage.pipeline.plan.plan import BLOCKED, FRESH, PipelinePlan, St
 from crucible_lineage.pipeline.plan.planner import Planned
 from crucible_lineage.pipeline.plan.used import used_datasets
 from crucible_lineage.pipeline.run.checking import Approving, Checking
-from crucible_lineage.pipeline.run.currency import Reliance, Relied, Relying, described_anew
+from crucible_lineage.pipeline.run.currency import Reliance, Relied, Relying, apply_descriptions
 from crucible_lineage.pipeline.run.result import (
     DELIVERING,
     EXECUTED,
@@ -220,7 +220,7 @@ class Run:
             steps = [step for step in steps if step.name in self.taking_part]
         errors = self.relying.rely([Relied(self.instances[step.name], step.results, step.used) for step in steps])
         there = [step for step in steps if not self.relying.waits(step.results.values()) and not self.choice.campaign]
-        again = described_anew(self.pipeline, there, self.instances, self.session, self.run_id)
+        again = apply_descriptions(self.pipeline, there, self.instances, self.session, self.run_id)
         errors |= again.errors
         for name, mfids in datasets.items():
             state = self.steps[name]
