@@ -21,7 +21,7 @@ import pytest
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from tests import reused
-from tests.warm import WarmPython
+from tests.warm import WarmPython, WarmServers
 
 COMMAND = [sys.executable, "-m", "crucible_lineage"]
 
@@ -86,6 +86,14 @@ def shared_ingesting() -> Iterator[None]:
     reused.share_ingesting()
     yield
     reused.end_ingesting()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def warm_servers() -> Iterator[None]:
+    """Sessions of this process start their servers without the imports."""
+    servers = WarmServers()
+    yield
+    servers.close()
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,8 @@
 
 A program run so is a process of its own, as with `subprocess.run`: its environment, folder, output and exit code. What
 a test of the start itself is about (what it imports, and in which order) needs a real start; with variables that an
-interpreter reads, as PYTHON*, it gets one.
+interpreter reads, as PYTHON*, it gets one. The embedded servers of the tests' own process begin likewise
+(`WarmServers`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import pkgutil
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -163,6 +165,81 @@ class Started:
         self.send_signal(signal.SIGKILL)
 
 
+class WarmServers:
+    """Lets this process start embedded servers from an interpreter that waits for them; close it, then it does not."""
+
+    def __init__(self) -> None:
+        from crucible_lineage.server import shared
+
+        self._shared = vars(shared)
+        self._began_with = _of_start(os.environ)
+        self._lock = threading.Lock()
+        self._orders: socket.socket | None = None
+        self._python: subprocess.Popen[bytes] | None = None
+        if sys.platform == "linux" and not any(name.startswith("COVERAGE_") for name in os.environ):
+            self._shared["subprocess"] = SimpleNamespace(
+                Popen=self._start, DEVNULL=subprocess.DEVNULL, PIPE=subprocess.PIPE
+            )
+
+    def _start(self, command: list[str], **options: Any) -> Any:
+        if _of_start(os.environ) != self._began_with:
+            return subprocess.Popen(command, **options)
+        order = {"environment": dict(os.environ), "folder": command[-2], "port": int(command[-1])}
+        ready, told = os.pipe()
+        with self._lock:
+            orders = self._orders or self._wait_for_orders()
+            socket.send_fds(orders, [json.dumps(order).encode()], [told, options["stderr"].fileno()])
+        os.close(told)
+        return SimpleNamespace(stdout=os.fdopen(ready, "rb"), returncode=None)
+
+    def _wait_for_orders(self) -> socket.socket:
+        self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            command = [sys.executable, "-P", __file__, SERVERS, str(theirs.fileno())]
+            self._python = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+        return self._orders
+
+    def close(self) -> None:
+        """End the interpreter; what it has started ends by itself."""
+        self._shared["subprocess"] = subprocess
+        if self._orders is not None and self._python is not None:
+            self._orders.close()
+            self._python.wait(60)
+
+
+SERVERS = "servers"  # instead of modules: orders are for servers, and come by a socket
+
+
+def _wait_for_servers(number: int) -> None:
+    """Fork a server for each order."""
+    from crucible_lineage.server import serving
+
+    assert serving
+    gc.freeze()
+    signal.signal(signal.SIGCHLD, lambda *_: _reap())
+    with socket.socket(fileno=number) as orders:
+        while True:
+            message, files, _, _ = socket.recv_fds(orders, 1 << 20, 2)
+            if not message:
+                return
+            if os.fork() == 0:
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                orders.close()
+                order = json.loads(message)
+                _take_over(order["environment"])
+                _serve_in(order["folder"], order["port"], *files)
+            for file in files:
+                os.close(file)
+
+
+def _reap() -> None:
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return
+
+
 def _wait_for_orders(modules: list[str]) -> list[str]:
     """Fork for each order; in what is forked, become what is ordered, and return its arguments."""
     del sys.path[0]  # the tests' folders are no packages of the programs
@@ -188,9 +265,7 @@ def _wait_for_orders(modules: list[str]) -> list[str]:
 
 def _become(order: Any) -> list[str]:
     """Take over environment, folder and outputs."""
-    os.environ.clear()
-    os.environ.update(order["environment"])
-    time.tzset()
+    _take_over(order["environment"])
     with Path(os.devnull).open("rb") as nothing:
         os.dup2(nothing.fileno(), 0)
     for number, path in enumerate(order["outputs"], 1):
@@ -200,6 +275,12 @@ def _become(order: Any) -> list[str]:
     os.chdir(order["folder"])
     _stand_by()
     return [str(argument) for argument in order["arguments"]]
+
+
+def _take_over(environment: Mapping[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    time.tzset()
 
 
 def _stand_by() -> None:
@@ -230,25 +311,29 @@ def _stand_by() -> None:
 
 
 def _serve(orders: int, told: int) -> NoReturn:
-    """Do what `python -m crucible_lineage.server.serving FOLDER PORT` does, once it is ordered."""
-    from crucible_lineage.server import serving
-
-    os.setsid()
+    """Serve once it is ordered."""
     with os.fdopen(orders) as stream:
         said = stream.readline()
     if not said:
         os._exit(0)
     order = json.loads(said)
-    log = os.open(order["log"], os.O_WRONLY | os.O_APPEND)
+    _serve_in(order["folder"], order["port"], told, os.open(order["log"], os.O_WRONLY | os.O_APPEND))
+
+
+def _serve_in(folder: str, port: int, told: int, log: int) -> NoReturn:
+    """Do what `python -m crucible_lineage.server.serving FOLDER PORT` does."""
+    from crucible_lineage.server import serving
+
+    os.setsid()
     os.dup2(told, 1)
     os.dup2(log, 2)
     os.close(told)
     os.close(log)
-    os.chdir(order["folder"])
+    os.chdir(folder)
     os.umask(0o077)
     code = 1
     try:
-        serving.main(Path(order["folder"]), order["port"])
+        serving.main(Path(folder), port)
         code = 0
     except SystemExit as ended:
         code = int(ended.code or 0)
@@ -277,7 +362,9 @@ def _run(arguments: list[str]) -> None:
         runpy.run_path(how, run_name="__main__")
 
 
-if __name__ == "__main__":
+if __name__ == "__main__" and sys.argv[1] == SERVERS:
+    _wait_for_servers(int(sys.argv[2]))
+elif __name__ == "__main__":
     ordered = _wait_for_orders(sys.argv[1:])
     if ordered:
         _run(ordered)
