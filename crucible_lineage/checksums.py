@@ -10,8 +10,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
-
 from crucible_lineage.errors import FileChangedError
 
 BLOCK_BYTES = 1 << 20  # measured: larger blocks cost page faults, smaller ones calls
@@ -86,6 +84,8 @@ class Scan:
         )
 
     def _extend(self, block: bytes) -> None:
+        import google_crc32c  # a run in which all is fresh reads no file
+
         self._crc = google_crc32c.extend(self._crc, block)
         self._length += len(block)
         if self._length == self.part_size:
@@ -126,6 +126,8 @@ def file_sha256(path: Path) -> str:
 
 def part_checksums(path: Path, size: int, part_size: int) -> tuple[int, ...]:
     """CRC32C of each part of a file, by reading it; for a part size that the scan did not foresee."""
+    import google_crc32c
+
     return tuple(
         functools.reduce(google_crc32c.extend, blocks(path, offset, min(part_size, size - offset)), 0)
         for offset in range(0, size, part_size)

@@ -8,7 +8,6 @@ are tried.
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -18,7 +17,6 @@ from crucible_lineage.core.journal import Failure
 from crucible_lineage.errors import TRANSIENT, LineageError
 from crucible_lineage.session import Session
 from crucible_lineage.statements import FAIL, PARK, About, Statement, in_force
-from crucible_lineage.stating import revoke, state
 
 MOST_STEPS = 20  # chosen: named in a statement; the rest is counted
 MOST_CHARACTERS = 300  # of an error
@@ -77,6 +75,10 @@ def failed_elsewhere(session: Session, project: str | None = None) -> list[Faile
 
 
 def _state(session: Session, project: str, pipeline: str, why: str, errors: Mapping[str, str]) -> None:
+    import socket
+
+    from crucible_lineage.stating import revoke, state  # an embedded Crucible is told nothing
+
     where = {"pipeline": pipeline, "folder": session.machine}
     standing = [
         one
@@ -139,6 +141,8 @@ def park(session: Session, project: str) -> None:
     Revoke what another recipe has replaced.
     Raises CrucibleError if it cannot be stated now; the next call does.
     """
+    from crucible_lineage.stating import revoke, state
+
     session.mirror.sync_statements()
     stated = _parked(session)
     here = project.casefold()
@@ -158,6 +162,8 @@ def unpark(session: Session, mfid: str) -> set[tuple[str, str]]:
 
     Return the projects and pipelines that it is of; empty if nothing has failed so.
     """
+    from crucible_lineage.stating import revoke
+
     session.mirror.sync_statements()
     stated = [one for one, tried_again in _parked(session).values() if not tried_again]
     here = [one for one in stated if mfid in (one.body.get("result"), *one.about.datasets)]

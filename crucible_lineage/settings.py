@@ -6,7 +6,6 @@ client (`config.ini` of nano-crucible). With none of these, Crucible is the embe
 
 from __future__ import annotations
 
-import configparser
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -186,6 +185,8 @@ def _stored(config_file: Path) -> dict[str, str]:
 
 def _sections(config_file: Path) -> dict[str, dict[str, str]]:
     """The sections of the file, values without the quotes that the official client drops, too."""
+    import configparser  # many have no such file
+
     parser = configparser.ConfigParser(interpolation=None)
     try:
         parser.read(config_file, encoding="utf-8")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -60,5 +59,7 @@ def in_threads(work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
     """Return the results, in order; several calls at a time."""
     if len(items) < 2:
         return map(work, items)
+    from concurrent.futures import ThreadPoolExecutor  # most runs ask for few datasets
+
     with ThreadPoolExecutor(REQUESTS_AT_ONCE, thread_name_prefix="ask") as pool:
         return iter(list(pool.map(work, items)))

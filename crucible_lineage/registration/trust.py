@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -139,6 +138,8 @@ def files_one_by_one(client: CrucibleClient, mfids: Sequence[str]) -> dict[str, 
     """Return what Crucible lists for each dataset, with a call for each."""
     if len(mfids) < 2:
         return {mfid: client.files.list(mfid) for mfid in mfids}
+    from concurrent.futures import ThreadPoolExecutor  # only what is derived anew is compared
+
     with ThreadPoolExecutor(ASKED_AT_ONCE, thread_name_prefix="ask") as pool:
         return dict(zip(mfids, pool.map(client.files.list, mfids), strict=True))
 

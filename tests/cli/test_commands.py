@@ -91,11 +91,17 @@ def test_plan_and_lineage_do_not_import_prefect(demo_data: Path, demo_origin: An
         assert "prefect" not in {line.rpartition("|")[2].strip() for line in ran.stderr.splitlines()}
 
 
-def test_a_fresh_run_starts_no_server(demo_data: Path, command: Any) -> None:
+def test_a_fresh_run_starts_no_server_and_loads_nothing_that_only_makes_or_delivers(
+    demo_data: Path, command: Any
+) -> None:
     ran = command("run", "deployments/pipelines/raman.yaml", "--data", demo_data, PYTHONPROFILEIMPORTTIME="1")
     imported = {line.rpartition("|")[2].strip() for line in ran.stderr.splitlines()}
     assert "3 reused" in ran.stdout
     assert not {"prefect", "fastapi", "uvicorn", "scipy"} & imported
+    assert "crucible_lineage.pipeline.run.run" in imported
+    making = {"materialize", "job", "calling", "delivering", "keeping"}
+    assert not {f"crucible_lineage.pipeline.job.{name}" for name in making} & imported
+    assert not {f"crucible_lineage.registration.{name}" for name in ("deliver", "register", "claim")} & imported
 
 
 def test_a_key_without_an_address_is_refused(data: Path, command: Any) -> None:

@@ -150,7 +150,7 @@ def _refuse(is_wrong: bool, message: str) -> None:
 
 def _declared_graph(path: Path) -> LineageGraph:
     from crucible_lineage.pipeline.bind.cached import bind_file
-    from crucible_lineage.pipeline.plan.planner import draw_plan
+    from crucible_lineage.pipeline.plan.drawing import draw_plan
 
     with open_session() as session:
         return draw_plan(bind_file(path, session.store), session)

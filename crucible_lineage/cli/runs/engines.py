@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from crucible_lineage.collector import kept_for_good
 from crucible_lineage.disk import private_folder
 from crucible_lineage.errors import InputError, LineageError, RunError, nearest
 from crucible_lineage.pipeline.bind.model import BoundPipeline
-from crucible_lineage.pipeline.engines.local import Engine
 from crucible_lineage.pipeline.run.result import Choice, Listener, RunResult
 from crucible_lineage.pipeline.run.run import plan_for_run, run_planned
 from crucible_lineage.pipeline.run.stopping import Stop
@@ -24,6 +23,8 @@ from crucible_lineage.session import Session
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
+
+    from crucible_lineage.pipeline.engines.local import Engine
 
 AUTO, PREFECT, LOCAL = "auto", "prefect", "local"
 GROUP = (
@@ -87,8 +88,8 @@ def _run_here(
     request: RunRequest, session: Session, listener: Listener, engine: Callable[[], Engine], stop: Stop | None
 ) -> RunResult:
     pipeline, choice = request.pipeline, request.choice
-    planned = plan_for_run(pipeline, session, listener, choice)
-    gc.freeze()  # all of this is kept until the command ends, and need not be looked through again and again
+    with kept_for_good():  # until the command ends
+        planned = plan_for_run(pipeline, session, listener, choice)
     return run_planned(pipeline, planned, session, engine, listener, choice, stop)
 
 

@@ -16,7 +16,6 @@ from crucible_lineage.calibrations import (
     certificate_document,
     range_text,
 )
-from crucible_lineage.certifying import certificates_as_of
 from crucible_lineage.errors import shortened
 from crucible_lineage.pipeline.spec.declared import BEFORE, NEAREST, NONE
 from crucible_lineage.pipeline.spec.inputs import CalibrationInput, value_of
@@ -66,6 +65,8 @@ def calibrated(
 
     With `campaign`, as if that one were promoted.
     """
+    from crucible_lineage.certifying import certificates_as_of  # few pipelines choose calibrations
+
     certificates = certificates_as_of(session, project, declared.calibration, as_of, campaign) if data else []
     others: list[str] = []
     if data and not certificates:

@@ -15,7 +15,6 @@ from crucible_lineage.checksums import blocks
 from crucible_lineage.core.slots import pipeline_keyword
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.lineage.records import provenance, returned_values
-from crucible_lineage.pipeline.inputs.corrections import corrections, note_act
 from crucible_lineage.pipeline.inputs.existing import RawFiles, find_raw, hash_files
 from crucible_lineage.pipeline.inputs.register import register_raw
 from crucible_lineage.pipeline.spec.inputs import OF_METADATA, FileInput
@@ -74,10 +73,10 @@ def find_measured(raw: RawFiles, session: Session) -> DatasetRef | None:
 
 def note_revisions(items: Sequence[InputItem], session: Session) -> None:
     """Note at what grew which dataset revises it now."""
-    from crucible_lineage.pipeline.inputs.corrections import note_act  # few runs have any
-
     for item in items:
         if item.revises is not None and item.dataset is not None:
+            from crucible_lineage.pipeline.inputs.corrections import note_act  # few runs have any
+
             note_act(session, item.revises, f"revised by {item.dataset.mfid}, since its file grew")
 
 
@@ -180,12 +179,16 @@ def replace_measured(
         same = "they are its own" if there.mfid == old else f"they are those of dataset {there.mfid} ({there.name!r})"
         raise InputError(f"{what}: the files are registered already: {same}; nothing was changed")
     new = register_raw(raw, declared, found.dataset_name or files[0].name, session, why or None, old)
+    from crucible_lineage.pipeline.inputs.corrections import note_act
+
     note_act(session, old, f"replaced by {new.mfid}", why)
     return new
 
 
 def inherited(session: Session, old: str, declared: FileInput) -> FileInput:
     """Return the declaration of files that replace a measured dataset, with what Crucible says of that dataset now."""
+    from crucible_lineage.pipeline.inputs.corrections import corrections
+
     found = _measured(session, old, f"replace {old}")
     record = found.model_dump()
     metadata = found.scientific_metadata or {}

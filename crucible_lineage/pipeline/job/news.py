@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from crucible_lineage.disk import private_file, private_folder
 from crucible_lineage.errors import StorageError
 from crucible_lineage.local.usage import in_use, remove_folder
-from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.logs import are_steps_heard, hear_steps
+
+if TYPE_CHECKING:
+    from crucible_lineage.pipeline.job.job import Job
 
 STARTED: Final = "started"
 MADE: Final = "made"
@@ -112,6 +113,8 @@ class _Writer:
 
     def __init__(self, folder: Path) -> None:
         self.hears_lines = (folder / LINES).exists()
+        import socket  # the process of a run says nothing here
+
         self._file: BinaryIO = private_file(folder / f"{socket.gethostname()}-{os.getpid()}.jsonl").open("ab")
         self._lock = threading.Lock()
         self._printed: Counter[str] = Counter()

@@ -7,29 +7,24 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from crucible_lineage.collector import collector_paused
 from crucible_lineage.core.store import Store
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import canonical_json
-from crucible_lineage.lineage.graph import LineageGraph
-from crucible_lineage.lineage.model import RAW, Edge, Node
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep, require_names
 from crucible_lineage.pipeline.files.fetch import away
 from crucible_lineage.pipeline.functions.inspection import Inspection
-from crucible_lineage.pipeline.inputs.inputs import InputItem, Inputs, asked_fields, known_inputs
+from crucible_lineage.pipeline.inputs.inputs import InputItem, asked_fields, known_inputs
 from crucible_lineage.pipeline.inputs.parent_facts import read_first
 from crucible_lineage.pipeline.inputs.register import described
-from crucible_lineage.pipeline.plan.expand import Feed, Instance, expand
+from crucible_lineage.pipeline.plan.expand import Instance, expand
 from crucible_lineage.pipeline.plan.known import ProjectKnowledge
-from crucible_lineage.pipeline.plan.plan import BLOCKED, FRESH, MISSING, Estimate, PipelinePlan, StepPlan, plan
+from crucible_lineage.pipeline.plan.plan import BLOCKED, FRESH, Estimate, PipelinePlan, plan
 from crucible_lineage.pipeline.spec.inputs import OF_METADATA, ResultInput
 from crucible_lineage.session import Session
-
-if TYPE_CHECKING:
-    from crucible_lineage.lineage.graph import LineageGraph
 
 
 @dataclass(frozen=True)
@@ -69,14 +64,6 @@ def _needed(planned: Planned) -> Iterator[str]:
                 yield from (one.mfid for output, one in results.items() if feed.output in (None, output))
             elif (item := planned.inputs[feed.input or ""][feed.index]).dataset is not None:
                 yield item.dataset.mfid
-
-
-def draw_plan(pipeline: BoundPipeline, session: Session) -> LineageGraph:
-    """The declared pipeline as a lineage, each step in the state that it is in. Changes nothing."""
-
-    planned = plan_pipeline(pipeline, session)
-    steps = {step.name: step for step in planned.plan.steps}
-    return planned_graph(pipeline.spec.project, steps, planned.instances, planned.inputs)
 
 
 @collector_paused()
@@ -221,52 +208,3 @@ def _outside(key: str) -> str:
 
 def _scope(key: str) -> str:
     return key.split("/", 3)[3]
-
-
-def planned_graph(
-    project: str, steps: Mapping[str, StepPlan], instances: Mapping[str, Instance], inputs: Inputs
-) -> LineageGraph:
-    """The graph. What is there goes by its id, what is still to be made or registered by its name."""
-    nodes = [_of_input(project, name, item) for name, items in inputs.items() for item in items]
-    nodes += [_of_step(project, instance, steps[instance.name]) for instance in instances.values()]
-    return LineageGraph(nodes, _edges(steps, instances, inputs))
-
-
-def _edges(steps: Mapping[str, StepPlan], instances: Mapping[str, Instance], inputs: Inputs) -> Iterator[Edge]:
-    for instance in instances.values():
-        for feed in instance.feeds:
-            note = feed.chosen.note if feed.chosen else ""
-            yield Edge(_parent(feed, steps, inputs), _id(steps[instance.name]), note=note)
-
-
-def _parent(feed: Feed, steps: Mapping[str, StepPlan], inputs: Inputs) -> str:
-    if feed.instance is not None:
-        return _id(steps[feed.instance])
-    name = feed.input or ""
-    return _item_id(name, inputs[name][feed.index])
-
-
-def _id(step: StepPlan) -> str:
-    return next((dataset.mfid for dataset in step.results.values()), step.name)
-
-
-def _item_id(name: str, item: InputItem) -> str:
-    return item.dataset.mfid if item.dataset else f"{name}: {item.label}"
-
-
-def _of_input(project: str, name: str, item: InputItem) -> Node:
-    found = _item_id(name, item)
-    shown = item.shown or (item.dataset.name if item.dataset else item.label)
-    return Node(found, name=shown, data_type=f"input {name}", project=project, state=RAW if item.dataset else MISSING)
-
-
-def _of_step(project: str, instance: Instance, step: StepPlan) -> Node:
-    return Node(
-        _id(step),
-        name=instance.name,
-        measurement=instance.inspection.measurement or "",
-        data_type=instance.inspection.data_type or "",
-        project=project,
-        state=step.state,
-        step=instance.step.name,
-    )

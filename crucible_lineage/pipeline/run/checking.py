@@ -21,7 +21,6 @@ from crucible_lineage.pipeline.spec.declared import FAIL, WARN, Check, Verdict
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.session import Session
 from crucible_lineage.statements import AWAIT, CHECK, FLAG, HOLD, About, Checked, Mention
-from crucible_lineage.stating import revoke, state
 
 MOST_IN_ONE = 200  # chosen: verdicts in one statement, whose record then fits into metadata
 Returned = Mapping[str, Mapping[str, Any]]
@@ -80,6 +79,10 @@ class Checking:
 
     def record(self) -> None:
         """Register the new verdicts: one statement for many."""
+        if not self._new:
+            return
+        from crucible_lineage.stating import state  # most runs have nothing to state
+
         for of, verdicts in self._new.items():
             for some in _in_portions(sorted(verdicts)):
                 found = {mfid: verdicts[mfid] for mfid in some}
@@ -139,6 +142,8 @@ class Checking:
 
     def _follow(self, one: _Subject, name: str, check: Check, verdict: Verdict) -> None:
         """Put a dataset on hold whose check has failed, or flag it; revoke what an earlier condition had said."""
+        from crucible_lineage.stating import revoke, state
+
         key, mirror = self._key(one, name), self.session.mirror
         mentions = (said for verb in (HOLD, FLAG) for said in mirror.stated(verb).datasets.get(one.mfid, ()))
         named = [Mention(*said).mfid for said in mentions]
@@ -210,6 +215,8 @@ class Approving:
                     self.waiting[instance.name] = f"{dataset.mfid} waits for a signature"
 
     def _state(self, instance: Instance, mfid: str, slots: Mapping[str, Filled]) -> None:
+        from crucible_lineage.stating import state
+
         approve = instance.step.spec.approve
         assert approve is not None
         if mfid in self.session.mirror.stated(AWAIT).datasets:

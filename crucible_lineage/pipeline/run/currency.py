@@ -16,7 +16,6 @@ from crucible_lineage.core.store import Store
 from crucible_lineage.errors import TRANSIENT, ForbiddenError, LineageError
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep
-from crucible_lineage.pipeline.job.job import Job, dataset_name, job_of
 from crucible_lineage.pipeline.plan.expand import Instance
 from crucible_lineage.pipeline.plan.known import ProjectKnowledge
 from crucible_lineage.pipeline.plan.plan import StepPlan
@@ -29,6 +28,7 @@ from crucible_lineage.session import Session
 
 if TYPE_CHECKING:
     from crucible_lineage.client import CrucibleClient
+    from crucible_lineage.pipeline.job.job import Job
 
 
 @dataclass(frozen=True)
@@ -301,6 +301,8 @@ def apply_descriptions(
         instance = instances[step.name]
         if instance.step.name not in described.changed:
             continue
+        from crucible_lineage.pipeline.job.job import job_of  # most runs describe nothing again
+
         job = job_of(pipeline, instance, step.used, step.outputs, {"run_id": run_id}, {})
         try:
             told = _redescribe(job, step.results, session)
@@ -377,6 +379,8 @@ def _not_applied(job: Job, output: str, present: Mapping[str, object]) -> list[s
 
 
 def _wanted(job: Job, output: str, metadata: Mapping[str, object], session: Session) -> dict[str, object]:
+    from crucible_lineage.pipeline.job.job import dataset_name
+
     declared, inspection = job.spec.output, job.inspection
     name, _ = dataset_name(job, output, metadata, lambda mfid: _fields(mfid, session))
     by_step = {"measurement": inspection.measurement, "data_type": inspection.data_type}

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from contextlib import nullcontext
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from crucible_lineage.amounts import value_text
-from crucible_lineage.calibrations import Certificate
-from crucible_lineage.certifying import certify
 from crucible_lineage.core.slots import pipeline_keyword
 from crucible_lineage.errors import TRANSIENT, CrucibleError, InputError, LineageError
 from crucible_lineage.pipeline.inputs.inputs import InputItem, Inputs
@@ -20,6 +19,9 @@ from crucible_lineage.pipeline.spec.inputs import value_of
 from crucible_lineage.pipeline.spec.pipeline import Certify
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.session import Session
+
+if TYPE_CHECKING:
+    from crucible_lineage.calibrations import Certificate
 
 
 def finish(run: Run, *, away: bool) -> None:
@@ -221,6 +223,8 @@ def certify_result(
     What the same step certified for the same data and time is replaced. Raises InputError if somebody else certified
     another calibration for them, or if the data do not say which instrument or time.
     """
+    from crucible_lineage.certifying import certify  # few steps ask for it
+
     wanted = instance.step.spec.certify
     assert wanted is not None
     place = f"{pipeline}/{instance.step.name}"

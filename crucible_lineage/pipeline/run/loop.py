@@ -32,10 +32,7 @@ from crucible_lineage.errors import (
     UnauthorizedError,
 )
 from crucible_lineage.pipeline.bind.model import BoundPipeline, require_names
-from crucible_lineage.pipeline.engines.local import Engine
 from crucible_lineage.pipeline.inputs.inputs import InputItem
-from crucible_lineage.pipeline.job.job import Job, job_of
-from crucible_lineage.pipeline.job.news import hearing_phases
 from crucible_lineage.pipeline.plan.plan import BLOCKED, FRESH, PipelinePlan, StepPlan, plan_instance
 from crucible_lineage.pipeline.plan.planner import Planned
 from crucible_lineage.pipeline.plan.used import used_datasets
@@ -65,7 +62,9 @@ from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.payload import Payload
 from crucible_lineage.session import Session
 
-if TYPE_CHECKING:  # a run in which all is fresh delivers nothing
+if TYPE_CHECKING:  # a run in which all is fresh makes and delivers nothing
+    from crucible_lineage.pipeline.engines.local import Engine
+    from crucible_lineage.pipeline.job.job import Job
     from crucible_lineage.registration.deliver import Deliverer
     from crucible_lineage.registration.delivery import Delivery
 
@@ -274,6 +273,8 @@ class Run:
 
     def loop(self, engine: Callable[[], Engine], deliverer: Deliverer, stop: Stop, arrived: Arrived | None) -> None:
         """Make and deliver until nothing is left, or nothing more can be had."""
+        from crucible_lineage.pipeline.job.news import hearing_phases  # a run in which all is fresh has none
+
         started: Engine | None = None
         self.relying.client, self._arrived = deliverer.context.client, arrived
         self._own |= set(self.session.outbox.names_of(mfid for s in self.steps.values() for mfid in mfids_of(s)))
@@ -367,6 +368,8 @@ class Run:
             self._note_held(planned)
             self.end_step(name, FAILED, error=f"blocked: {'; '.join(planned.causes)}")
             return
+        from crucible_lineage.pipeline.job.job import job_of  # a run in which all is fresh needs none
+
         self.listener(StepEvent(name, QUEUED))
         places = self.reliance.new_places(instance)
         job = job_of(self.pipeline, instance, used, planned.outputs, {"run_id": self.run_id}, places)

@@ -10,8 +10,8 @@ import pytest
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage import LineageGraph, check
+from crucible_lineage.pipeline.run.recording import register_run
 from crucible_lineage.pipeline.run.result import RunResult
-from crucible_lineage.pipeline.run.run import register_run
 from crucible_lineage.queries.verify.verify import verify_dataset, verify_project
 from crucible_lineage.session import Session
 
