@@ -89,10 +89,10 @@ def shared_ingesting() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def warm_servers() -> Iterator[None]:
+def warm_servers() -> Iterator[WarmServers]:
     """Sessions of this process start their servers without the imports."""
     servers = WarmServers()
-    yield
+    yield servers
     servers.close()
 
 
@@ -149,9 +149,9 @@ def spectrum(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def warm_python() -> Iterator[WarmPython]:
+def warm_python(warm_servers: WarmServers) -> Iterator[WarmPython]:
     """Runs programs as processes of their own that need not import what takes long."""
-    python = WarmPython()
+    python = WarmPython(warm_servers)
     yield python
     python.close()
 

@@ -14,6 +14,7 @@ import json
 import os
 import pkgutil
 import runpy
+import select
 import signal
 import socket
 import subprocess
@@ -23,9 +24,10 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 PLAIN = (
     "crucible_lineage.session",
@@ -46,7 +48,8 @@ ON_PREFECT = (
 class WarmPython:
     """Interpreters that wait for programs, by what they have imported. Usable from several threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, servers: WarmServers) -> None:
+        self._servers = servers
         self._waiting: dict[str, list[subprocess.Popen[str]]] = {}
         self._lock = threading.Lock()
         self._all: list[subprocess.Popen[str]] = []
@@ -92,12 +95,14 @@ class WarmPython:
         return Started(python, order, waiting.append)
 
     def _start(self, environment: Mapping[str, str]) -> subprocess.Popen[str]:
+        orders = self._servers.orders().fileno()
         python = subprocess.Popen(
-            [sys.executable, __file__, *(ON_PREFECT if _kind(environment) else PLAIN)],
+            [sys.executable, __file__, str(orders), *(ON_PREFECT if _kind(environment) else PLAIN)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             env=dict(environment),
+            pass_fds=[orders],
         )
         self._all.append(python)
         return python
@@ -166,70 +171,140 @@ class Started:
 
 
 class WarmServers:
-    """Lets this process start embedded servers from an interpreter that waits for them; close it, then it does not."""
+    """An interpreter that waits for orders of embedded servers, of this process and of its programs."""
 
     def __init__(self) -> None:
-        from crucible_lineage.server import shared
-
-        self._shared = vars(shared)
-        self._began_with = _of_start(os.environ)
         self._lock = threading.Lock()
         self._orders: socket.socket | None = None
         self._python: subprocess.Popen[bytes] | None = None
         if sys.platform == "linux" and not any(name.startswith("COVERAGE_") for name in os.environ):
-            self._shared["subprocess"] = SimpleNamespace(
-                Popen=self._start, DEVNULL=subprocess.DEVNULL, PIPE=subprocess.PIPE
-            )
+            _start_servers_by(self.orders, _of_start(os.environ))
 
-    def _start(self, command: list[str], **options: Any) -> Any:
-        if _of_start(os.environ) != self._began_with:
-            return subprocess.Popen(command, **options)
-        order = {"environment": dict(os.environ), "folder": command[-2], "port": int(command[-1])}
-        ready, told = os.pipe()
+    def orders(self) -> socket.socket:
+        """Return where to send them."""
         with self._lock:
-            orders = self._orders or self._wait_for_orders()
-            socket.send_fds(orders, [json.dumps(order).encode()], [told, options["stderr"].fileno()])
-        os.close(told)
-        return SimpleNamespace(stdout=os.fdopen(ready, "rb"), returncode=None)
-
-    def _wait_for_orders(self) -> socket.socket:
-        self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            command = [sys.executable, "-P", __file__, SERVERS, str(theirs.fileno())]
-            self._python = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
-        return self._orders
+            if self._orders is None:
+                self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                with theirs:
+                    command = [sys.executable, "-P", __file__, str(theirs.fileno())]
+                    self._python = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+            return self._orders
 
     def close(self) -> None:
         """End the interpreter; what it has started ends by itself."""
-        self._shared["subprocess"] = subprocess
         if self._orders is not None and self._python is not None:
-            self._orders.close()
+            self._orders.send(b"end")
             self._python.wait(60)
 
 
-SERVERS = "servers"  # instead of modules: orders are for servers, and come by a socket
+def _start_servers_by(orders: Callable[[], socket.socket], began_with: Mapping[str, str]) -> None:
+    """Let this process order its servers, unless it has other variables of interpreters by now."""
+    from crucible_lineage.server import shared
+
+    def start(command: list[str], **options: Any) -> Any:
+        if _of_start(os.environ) != began_with:
+            return subprocess.Popen(command, **options)
+        order = {"environment": dict(os.environ), "folder": command[-2], "port": int(command[-1])}
+        ready, told = os.pipe()
+        socket.send_fds(orders(), [json.dumps(order).encode()], [told, options["stderr"].fileno()])
+        os.close(told)
+        return SimpleNamespace(stdout=os.fdopen(ready, "rb"), returncode=None)
+
+    constants = {"DEVNULL": subprocess.DEVNULL, "PIPE": subprocess.PIPE}
+    vars(shared)["subprocess"] = SimpleNamespace(Popen=start, **constants)
 
 
 def _wait_for_servers(number: int) -> None:
-    """Fork a server for each order."""
+    """Fork for each order: a server, or what ingests for one of them."""
     from crucible_lineage.server import serving
+    from crucible_lineage.server.ingest import child
 
     assert serving
+    assert child
     gc.freeze()
     signal.signal(signal.SIGCHLD, lambda *_: _reap())
-    with socket.socket(fileno=number) as orders:
-        while True:
-            message, files, _, _ = socket.recv_fds(orders, 1 << 20, 2)
-            if not message:
-                return
-            if os.fork() == 0:
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                orders.close()
-                order = json.loads(message)
-                _take_over(order["environment"])
+    orders = socket.socket(fileno=number)
+    inside, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    while True:
+        ready, _, _ = select.select([orders, theirs], [], [])
+        message, files, _, _ = socket.recv_fds(ready[0], 1 << 20, 3)
+        if message in (b"", b"end"):
+            return
+        pid = os.fork()
+        if pid == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            orders.close()
+            theirs.close()
+            order = json.loads(message)
+            _take_over(order["environment"])
+            if ready[0] is orders:
+                _ingest_by(inside)
                 _serve_in(order["folder"], order["port"], *files)
-            for file in files:
-                os.close(file)
+            else:
+                _ingest_for(order["path"], *files)
+        if ready[0] is theirs:
+            os.write(files[2], b"%d\n" % pid)
+        for file in files:
+            os.close(file)
+
+
+def _ingest_by(orders: socket.socket) -> None:
+    """Let this server order what ingests for it."""
+    from crucible_lineage.server.ingest import isolation
+
+    def start(command: list[str], *, env: Mapping[str, str], **options: Any) -> Any:
+        errands, to_it = os.pipe()
+        from_it, told = os.pipe()
+        number, named = os.pipe()
+        order = {"environment": {**env}, "path": env["PYTHONPATH"]}
+        socket.send_fds(orders, [json.dumps(order).encode()], [errands, told, named])
+        for theirs in (errands, told, named):
+            os.close(theirs)
+        with os.fdopen(number) as stream:
+            pid = int(stream.readline())
+        return _Ordered(pid, os.fdopen(to_it, "wb"), os.fdopen(from_it, "rb"))
+
+    constants = {"DEVNULL": subprocess.DEVNULL, "PIPE": subprocess.PIPE}
+    vars(isolation)["subprocess"] = SimpleNamespace(Popen=start, **constants)
+
+
+class _Ordered:
+    """What `Popen` is for a process that another one has forked, and waits for."""
+
+    def __init__(self, pid: int, stdin: IO[bytes], stdout: IO[bytes]) -> None:
+        self.pid, self.stdin, self.stdout = pid, stdin, stdout
+
+    def poll(self) -> int | None:
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return -signal.SIGKILL
+        return None
+
+    def kill(self) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self) -> None:
+        return
+
+
+def _ingest_for(path: str, errands: int, told: int, named: int) -> NoReturn:
+    """Do what `python -P -m crucible_lineage.server.ingest.child` does."""
+    from crucible_lineage.server.ingest import child
+
+    os.setsid()
+    os.dup2(errands, 0)
+    os.dup2(told, 1)
+    with Path(os.devnull).open("wb") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    for file in (errands, told, named):
+        os.close(file)
+    sys.path[:0] = [entry for entry in path.split(os.pathsep) if entry not in sys.path]
+    try:
+        child.fork_for_each()
+    finally:
+        os._exit(0)
 
 
 def _reap() -> None:
@@ -240,7 +315,7 @@ def _reap() -> None:
         return
 
 
-def _wait_for_orders(modules: list[str]) -> list[str]:
+def _wait_for_orders(servers: socket.socket, modules: list[str]) -> list[str]:
     """Fork for each order; in what is forked, become what is ordered, and return its arguments."""
     del sys.path[0]  # the tests' folders are no packages of the programs
     for module in modules:
@@ -251,6 +326,7 @@ def _wait_for_orders(modules: list[str]) -> list[str]:
         for found in pkgutil.walk_packages(cli.__path__, "crucible_lineage.cli."):
             if not found.name.endswith("__main__"):
                 importlib.import_module(found.name)
+    _start_servers_by(lambda: servers, _of_start(os.environ))
     gc.freeze()  # what is imported stays shared memory
     orders, answers = sys.stdin, sys.stdout
     while line := orders.readline():
@@ -273,7 +349,6 @@ def _become(order: Any) -> list[str]:
         os.dup2(file, number)
         os.close(file)
     os.chdir(order["folder"])
-    _stand_by()
     return [str(argument) for argument in order["arguments"]]
 
 
@@ -281,43 +356,6 @@ def _take_over(environment: Mapping[str, str]) -> None:
     os.environ.clear()
     os.environ.update(environment)
     time.tzset()
-
-
-def _stand_by() -> None:
-    """Fork what becomes the embedded server of the program, once the program starts it; else it ends with that."""
-    from crucible_lineage.server import shared
-
-    orders, order = os.pipe()
-    ready, told = os.pipe()
-    if os.fork() == 0:
-        os.close(order)
-        os.close(ready)
-        _serve(orders, told)
-    os.close(orders)
-    os.close(told)
-    left = [None]
-
-    def start(command: list[str], **options: Any) -> Any:
-        if not left:
-            return subprocess.Popen(command, **options)
-        left.clear()
-        log = str(Path(f"/proc/self/fd/{options['stderr'].fileno()}").readlink())
-        with os.fdopen(order, "w") as stream:
-            print(json.dumps({"folder": command[-2], "port": int(command[-1]), "log": log}), file=stream)
-        return SimpleNamespace(stdout=os.fdopen(ready, "rb"), returncode=None)
-
-    constants = {"DEVNULL": subprocess.DEVNULL, "PIPE": subprocess.PIPE}
-    vars(shared)["subprocess"] = SimpleNamespace(Popen=start, **constants)
-
-
-def _serve(orders: int, told: int) -> NoReturn:
-    """Serve once it is ordered."""
-    with os.fdopen(orders) as stream:
-        said = stream.readline()
-    if not said:
-        os._exit(0)
-    order = json.loads(said)
-    _serve_in(order["folder"], order["port"], told, os.open(order["log"], os.O_WRONLY | os.O_APPEND))
 
 
 def _serve_in(folder: str, port: int, told: int, log: int) -> NoReturn:
@@ -362,9 +400,9 @@ def _run(arguments: list[str]) -> None:
         runpy.run_path(how, run_name="__main__")
 
 
-if __name__ == "__main__" and sys.argv[1] == SERVERS:
-    _wait_for_servers(int(sys.argv[2]))
-elif __name__ == "__main__":
-    ordered = _wait_for_orders(sys.argv[1:])
-    if ordered:
+if __name__ == "__main__":
+    _number, *_modules = sys.argv[1:]
+    if not _modules:
+        _wait_for_servers(int(_number))
+    elif ordered := _wait_for_orders(socket.socket(fileno=int(_number)), _modules):
         _run(ordered)
