@@ -44,7 +44,7 @@ from crucible_lineage.registration.delivery import (
     DeliveryContext,
 )
 from crucible_lineage.registration.others import Others
-from crucible_lineage.registration.payload import Payload
+from crucible_lineage.registration.payload import Label, Payload
 from crucible_lineage.registration.register import Stages, nothing
 
 if TYPE_CHECKING:  # importing either costs time that planning should not pay
@@ -57,22 +57,25 @@ STUCK_S = 30.0  # chosen: how long another process that holds a result is given 
 LOOKS_A_STEP = 8.0  # chosen: a look adds at most an eighth to what a step takes
 LOOK_S = 1.0  # chosen: no step waits longer for an answer that it can do without
 FRESH_S = 30.0  # chosen: in so short a time another machine does not make much of the same
+_DAMAGED = "its files were damaged in the outbox; they were set aside, and the step is rerun"
 
 
-@dataclass
+@dataclass(slots=True)
 class _Entry:
     """A payload on its way; `needs` are the parents that wait here and are not begun at Crucible yet.
 
-    `state` is that of its row: MADE, REFUSED or LACKING. Payloads `from_before` were made by an earlier run.
+    `state` is that of its row: MADE, REFUSED or LACKING. Payloads `from_before` were made by an earlier run. It is
+    `opened` while it is sent.
     """
 
-    payload: Payload
+    label: Label
     number: int
     needs: set[str]
     from_before: bool = False
     state: str = MADE
     error: str = ""
     failures: int = 0
+    opened: Payload | None = None
     is_running: bool = False
     is_adopted: bool = False  # another registration completed it
 
@@ -157,9 +160,9 @@ class Deliverer:
 
     # What waits
 
-    def add(self, payload: Payload, /) -> None:
+    def add(self, label: Label, /) -> None:
         """Deliver a payload as soon as may be."""
-        self._admit([payload], from_before=False)
+        self._admit([label], from_before=False)
 
     def take_up(self) -> int:
         """Deliver what waits in the outbox from before, too; returns how many payloads that are."""
@@ -167,7 +170,7 @@ class Deliverer:
         self._admit(found, from_before=True)
         return len(found)
 
-    def _admit(self, payloads: Iterable[Payload], *, from_before: bool) -> None:
+    def _admit(self, payloads: Iterable[Label], *, from_before: bool) -> None:
         """Let payloads be sent, once it is known of all of them which are parents of which."""
         with self._changed:
             new = [one for one in payloads if one.name not in self._entries or self._is_other(one)]
@@ -185,9 +188,9 @@ class Deliverer:
             self._staff()
             self._changed.notify_all()
 
-    def _is_other(self, payload: Payload) -> bool:
+    def _is_other(self, payload: Label) -> bool:
         """Whether a payload was made again under the name of one that waits."""
-        return self._entries[payload.name].payload.made != payload.made
+        return self._entries[payload.name].label.made != payload.made
 
     def waiting(self) -> int:
         """Return how many payloads wait."""
@@ -228,7 +231,7 @@ class Deliverer:
             for entry in lacking:
                 entry.state = ROW_REFUSED
         for entry in lacking:
-            self._heard(Delivery(entry.payload, REFUSED, error=entry.error))
+            self._heard(Delivery(entry.label, REFUSED, error=entry.error))
 
     def stop(self, wait_s: float = 5.0) -> None:
         """Begin nothing more; what is being sent has `wait_s` to end."""
@@ -293,13 +296,15 @@ class Deliverer:
         """Register a payload, and decide what is to be done about whatever keeps it from being registered."""
         from filelock import Timeout  # only what delivers pays for it
 
-        outbox, payload = self.context.outbox, entry.payload
+        outbox, payload = self.context.outbox, entry.label
         try:
             with self.context.turn(payload.name).acquire(timeout=0):
                 if not outbox.waits(payload):
                     self._arrived(entry, {})
                     return
-                if entry.from_before and not self._is_whole(entry):
+                entry.opened = outbox.checked(payload) if entry.from_before else outbox.opened(payload)
+                if entry.opened is None:
+                    self._drop(entry, _DAMAGED)
                     return
                 outbox.sending(payload)
                 refs = self._registered(entry)
@@ -340,7 +345,8 @@ class Deliverer:
 
     def _registered(self, entry: _Entry) -> dict[str, DatasetRef]:
         refs = {}
-        for new in entry.payload.datasets:
+        assert entry.opened is not None
+        for new in entry.opened.datasets:
             stages = Stages(
                 begun=partial(self._note_begun, new.mfid),
                 before_complete=partial(self._require_parents, entry),
@@ -353,11 +359,9 @@ class Deliverer:
 
     def _is_whole(self, entry: _Entry) -> bool:
         """Hash the files of a payload. False if one is damaged: then the payload is set aside, and dropped."""
-        found = self.context.outbox.checked(entry.payload)
-        if found is not None:
-            entry.payload = found
+        if self.context.outbox.checked(entry.label) is not None:
             return True
-        self._drop(entry, "its files were damaged in the outbox; they were set aside, and the step is rerun")
+        self._drop(entry, _DAMAGED)
         return False
 
     def _note_begun(self, mfid: str) -> None:
@@ -378,14 +382,14 @@ class Deliverer:
     def _require_parents(self, entry: _Entry) -> None:
         """All its parents are at Crucible, as they were used; else it waits for them, or is no result."""
         with self._changed:
-            while blocking := self._blocking(entry.payload):
+            while blocking := self._blocking(entry.label):
                 parents = [self._entries[self._where[mfid]] for mfid in blocking]
                 if self._stopped or not all(parent.is_running for parent in parents):
-                    raise _ParentWaitsError(f"{entry.payload.step} waits for {', '.join(sorted(blocking))}")
+                    raise _ParentWaitsError(f"{entry.label.step} waits for {', '.join(sorted(blocking))}")
                 self._changed.wait()
         self._require_same_parents(entry)
 
-    def _blocking(self, payload: Payload) -> set[str]:
+    def _blocking(self, payload: Label) -> set[str]:
         """Its parents that wait here as well."""
         return {one for one in payload.parents if self._where.get(one, payload.name) != payload.name}
 
@@ -395,13 +399,14 @@ class Deliverer:
         For a payload from before the service is asked: it may have been wiped, and filled again by a step that does not
         give the same bytes twice.
         """
+        assert entry.opened is not None
         with self._changed:
-            if why := self._why_overtaken(entry.payload):
+            if why := self._why_overtaken(entry):
                 raise _OvertakenError(why)
             if not entry.from_before:
                 return
-            skip = {*self._blocking(entry.payload), *entry.payload.mfids, *self._theirs}
-        for used in (used for new in entry.payload.datasets for used in new.record.used):
+            skip = {*self._blocking(entry.label), *entry.label.mfids, *self._theirs}
+        for used in (used for new in entry.opened.datasets for used in new.record.used):
             if not used.files or used.mfid in skip:
                 continue
             there = {file.filename: file.sha256_hash for file in self.context.client.files.list(used.mfid)}
@@ -409,10 +414,15 @@ class Deliverer:
                 if file.name not in there or there[file.name] not in (file.sha256, None):
                     raise _OvertakenError(_other_bytes(file.name, used.mfid))
 
-    def _why_overtaken(self, payload: Payload) -> str:
+    def _why_overtaken(self, entry: _Entry) -> str:
         """Return why a payload is no result of what is at Crucible; empty if it is one, as far as known here."""
-        if void := sorted(payload.parents & self._void):
+        if void := sorted(entry.label.parents & self._void):
             return f"it was made from {void[0]}, which is no result"
+        if self._theirs.keys().isdisjoint(entry.label.parents):
+            return ""
+        payload = entry.opened or self.context.outbox.opened(entry.label)
+        if payload is None:
+            return _DAMAGED
         for used in (used for new in payload.datasets for used in new.record.used):
             theirs = self._theirs.get(used.mfid)
             if theirs is None:
@@ -428,8 +438,9 @@ class Deliverer:
     # What becomes of it
 
     def _arrived(self, entry: _Entry, refs: Mapping[str, DatasetRef]) -> None:
-        payload = entry.payload
-        sent = {new.mfid: _data(file.ref for file in new.files) for new in payload.datasets}
+        payload = entry.opened or entry.label
+        datasets = entry.opened.datasets if entry.opened else ()
+        sent = {new.mfid: _data(file.ref for file in new.files) for new in datasets}
         theirs = {mfid: ref for mfid, ref in refs.items() if ref.mfid != mfid or _data(ref.files) != sent[mfid]}
         dropped: list[Delivery] = []
         with self._changed:
@@ -440,9 +451,9 @@ class Deliverer:
                 self._release(mfid)
             arrived = set(payload.mfids)
             for other in self._entries.values():
-                if other.state == LACKING and other.payload.parents & arrived:
+                if other.state == LACKING and other.label.parents & arrived:
                     other.state = MADE
-                    heapq.heappush(self._ready, (other.number, other.payload.name))
+                    heapq.heappush(self._ready, (other.number, other.label.name))
             if theirs:
                 dropped = self._drop_descendants()
         is_ours = bool(refs) and not theirs and not entry.is_adopted
@@ -457,7 +468,7 @@ class Deliverer:
 
         With `delete`, ask for what was begun to be deleted: what is never made again under these ids.
         """
-        payload = entry.payload
+        payload = entry.label
         self.context.outbox.dropped(payload, state, why)
         with self._changed:
             left = [mfid for mfid in payload.mfids if mfid in self._begun] if delete else []
@@ -480,21 +491,22 @@ class Deliverer:
         while found:
             found = False
             for other in list(self._entries.values()):
-                if not other.is_running and (why := self._why_overtaken(other.payload)):
-                    self.context.outbox.dropped(other.payload, OVERTAKEN, why)
-                    self._leave(other.payload)
-                    self._void |= set(other.payload.mfids)
-                    dropped.append(Delivery(other.payload, DROPPED, error=why))
+                if not other.is_running and (why := self._why_overtaken(other)):
+                    self.context.outbox.dropped(other.label, OVERTAKEN, why)
+                    self._leave(other.label)
+                    self._void |= set(other.label.mfids)
+                    dropped.append(Delivery(other.label, DROPPED, error=why))
                     found = True
         return dropped
 
-    def _leave(self, payload: Payload) -> None:
+    def _leave(self, payload: Label | Payload) -> None:
         self._entries.pop(payload.name, None)
         self._moved = time.monotonic()
         for mfid in payload.mfids:
             self._where.pop(mfid, None)
 
     def _ended(self, entry: _Entry) -> None:
+        entry.opened = None
         if entry.is_running:
             entry.is_running = False
             self._running -= 1
@@ -503,16 +515,16 @@ class Deliverer:
     def _wait_for_parents(self, entry: _Entry) -> None:
         """Send it again when a parent that waits here has been begun once more, or has arrived."""
         with self._changed:
-            entry.needs = self._blocking(entry.payload)
+            entry.needs = self._blocking(entry.label)
             for parent in entry.needs:
-                self._children.setdefault(parent, set()).add(entry.payload.name)
+                self._children.setdefault(parent, set()).add(entry.label.name)
             if not entry.needs:
-                heapq.heappush(self._ready, (entry.number, entry.payload.name))
+                heapq.heappush(self._ready, (entry.number, entry.label.name))
             self._ended(entry)
 
     def _again(self, entry: _Entry, wait_s: float) -> None:
         with self._changed:
-            heapq.heappush(self._later, (time.monotonic() + wait_s, entry.number, entry.payload.name))
+            heapq.heappush(self._later, (time.monotonic() + wait_s, entry.number, entry.label.name))
             self._ended(entry)
 
     def _refuse(self, entry: _Entry, error: str, log: str = "") -> None:
@@ -520,7 +532,7 @@ class Deliverer:
         with self._changed:
             entry.state = ROW_REFUSED
             self._ended(entry)
-        self._heard(Delivery(entry.payload, REFUSED, error=error, log=log, stops=self._refusal is not None))
+        self._heard(Delivery(entry.label, REFUSED, error=error, log=log, stops=self._refusal is not None))
 
     def _away(self, entry: _Entry, error: CrucibleError) -> None:
         self._fail(entry, str(error))
@@ -533,11 +545,11 @@ class Deliverer:
                 wait_s = error.retry_after_s or FIRST_WAIT_S * 2.0 ** min(self._away_tries, 10)
                 self._away_until = now + min(wait_s, LONGEST_WAIT_S)
         self._again(entry, 0.0)
-        self._heard(Delivery(entry.payload, WAITS, error=str(error)))
+        self._heard(Delivery(entry.label, WAITS, error=str(error)))
 
     def _fail(self, entry: _Entry, error: str, *, refused: bool = False) -> None:
         with suppress(OSError):  # a full disk keeps the note from being written; it is reported all the same
-            self.context.outbox.failed(entry.payload, error, refused=refused)
+            self.context.outbox.failed(entry.label, error, refused=refused)
 
     def _served(self) -> None:
         """Note that the service answers."""

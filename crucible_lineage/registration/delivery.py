@@ -9,12 +9,12 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from crucible_lineage.core.slots import Filled, places_of
-from crucible_lineage.errors import TRANSIENT, CrucibleError, ForbiddenError, NotFoundError
+from crucible_lineage.errors import TRANSIENT, CrucibleError, FileChangedError, ForbiddenError, NotFoundError
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.new_dataset import NewDataset
 from crucible_lineage.registration.outbox import Outbox
-from crucible_lineage.registration.payload import Payload
+from crucible_lineage.registration.payload import Label, Payload
 from crucible_lineage.registration.register import Stages, nothing, register_output
 
 if TYPE_CHECKING:  # importing either costs time that planning should not pay
@@ -38,11 +38,11 @@ Found = TypeVar("Found")
 class Delivery:
     """What became of a payload: the outcome, its datasets as they are at Crucible by the id made here, or the error.
 
-    `is_ours` is False where another process or machine was faster; `stops` says that the service refuses whatever is
-    sent; `log` is a file with more about the error.
+    What was delivered is there whole, of the rest the label. `is_ours` is False where another process or machine was
+    faster; `stops` says that the service refuses whatever is sent; `log` is a file with more about the error.
     """
 
-    payload: Payload
+    payload: Label | Payload
     outcome: str
     refs: Mapping[str, DatasetRef] = field(default_factory=dict)
     error: str = ""
@@ -82,27 +82,29 @@ class DeliversLater(Protocol):
     def look(self, ask: Callable[[CrucibleClient], Found | None], /) -> Found | None:
         """Ask the service; None if it is away, which keeps no step from being made."""
 
-    def add(self, payload: Payload, /) -> None:
+    def add(self, label: Label, /) -> None:
         """Deliver a payload as soon as may be."""
 
     def took(self, seconds: float, /) -> None:
         """Record how long a step took."""
 
 
-def deliver_now(context: DeliveryContext, payload: Payload) -> dict[str, DatasetRef]:
+def deliver_now(context: DeliveryContext, label: Label) -> dict[str, DatasetRef]:
     """Register the outputs of one step, one after the other; raises what keeps one from being registered.
 
     For who hands on to other machines, and has delivered all parents before.
     """
-    context.outbox.sending(payload)
+    if (payload := context.outbox.opened(label)) is None:
+        raise FileChangedError(f"the result of {label.step} was damaged in the outbox, and set aside; run it again")
+    context.outbox.sending(label)
     try:
         refs = {new.mfid: context.register(new, Stages()) for new in payload.datasets}
     except CrucibleError as error:
         with suppress(OSError):
-            context.outbox.failed(payload, str(error), refused=not isinstance(error, TRANSIENT))
+            context.outbox.failed(label, str(error), refused=not isinstance(error, TRANSIENT))
         raise
     context.note(refs)
-    context.outbox.delivered(payload)
+    context.outbox.delivered(label)
     return refs
 
 
@@ -173,7 +175,7 @@ class DeliveredByRun:
         except TRANSIENT:
             return None
 
-    def add(self, payload: Payload, /) -> None:
+    def add(self, label: Label, /) -> None:
         """Do nothing: the run finds it in the outbox."""
 
     def took(self, seconds: float, /) -> None:

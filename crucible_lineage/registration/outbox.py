@@ -35,10 +35,18 @@ from crucible_lineage.disk import private_folder
 from crucible_lineage.provenance.recipe import origin_of
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.new_dataset import NewDataset
-from crucible_lineage.registration.payload import DamageError, Payload, damaged_files, read_payload, write_payload
+from crucible_lineage.registration.payload import (
+    DamageError,
+    Label,
+    Payload,
+    damaged_files,
+    read_payload,
+    write_payload,
+)
 
 RESULT = "result.json"
 ASIDE, WHY = ".aside-", "why.json"
+MOST_OPEN = 200  # chosen: payloads in memory, 17 kB each; of more that wait it has the labels, and reads them back
 
 
 @dataclass(frozen=True)
@@ -98,6 +106,7 @@ class SetAside:
 class Outbox:
     """The outbox for one Crucible in a data folder. Thread-safe; other processes may put and take as well.
 
+    However many payloads wait, only a few are kept in memory whole: `opened` gives one whose label is known.
     With `durable` a payload has reached the disk when `put` returns, so that it outlasts a power cut, too. Without, it
     outlasts the death of any process; its seal shows what a power cut left half written.
     """
@@ -107,7 +116,8 @@ class Outbox:
         self.durable = durable
         self._root = data / "outbox"
         self._lock = threading.Lock()
-        self._known: dict[str, Payload] = {}
+        self._known: dict[str, Label] = {}
+        self._open: dict[str, Payload] = {}
         self._refs: dict[str, tuple[str, DatasetRef]] = {}
         self._is_read = False
 
@@ -128,7 +138,8 @@ class Outbox:
         payload = write_payload(payload, kept, durable=self.durable)
         self._note_made(payload)
         with self._lock:
-            return self._take_in(payload)
+            self._take_in(payload)
+        return payload
 
     def find(self, mfid: str) -> DatasetRef | None:
         """The dataset that waits here under this id, as steps may use it."""
@@ -137,15 +148,22 @@ class Outbox:
             found = self._refs.get(mfid)
         return found[1] if found else None
 
-    def look(self, name: str) -> Payload | None:
-        """The payload whose least id is this one, also if another process has just put it there."""
+    def look(self, name: str) -> Label | None:
+        """The label of the payload whose least id is this one, also if another process has just put it there."""
         with self._lock:
             known = self._known.get(name)
         folder = self.folder / name
         if known is None and (folder / RESULT).exists() and (found := self._read_back(folder)):
             with self._lock:
-                known = self._take_in(found)
+                self._take_in(found)
+            return found.label
         return known
+
+    def opened(self, label: Label) -> Payload | None:
+        """Return the payload as it lies there; None if it is gone, or damaged, and then it is set aside."""
+        with self._lock:
+            found = self._open.get(label.name)
+        return found if found and found.made == label.made else self._read_back(label.folder)
 
     def names_of(self, mfids: Iterable[str]) -> list[str]:
         """The names of the payloads in which these datasets wait, as far as they do."""
@@ -157,7 +175,8 @@ class Outbox:
         self._read()
         with self._lock:
             found = self._refs.get(mfid)
-            payload = self._known.get(found[0]) if found else None
+            label = self._known.get(found[0]) if found else None
+        payload = self.opened(label) if label else None
         return next((new for new in payload.datasets if new.mfid == mfid), None) if payload else None
 
     def file(self, mfid: str, sha256: str) -> Path | None:
@@ -168,8 +187,8 @@ class Outbox:
         path = folder / sha256 if folder else None
         return path if path is not None and path.exists() else None
 
-    def all(self, *, again: bool = False) -> list[Payload]:
-        """The payloads that wait, oldest first; with `again`, as other processes have put and taken them meanwhile."""
+    def all(self, *, again: bool = False) -> list[Label]:
+        """Return the labels of what waits, oldest first; with `again`, as other processes have changed it meanwhile."""
         self._read(again=again)
         with self._lock:
             return sorted(self._known.values(), key=lambda payload: (payload.made, payload.name))
@@ -180,7 +199,7 @@ class Outbox:
         self._read()
         return not self._known
 
-    def waits(self, payload: Payload) -> bool:
+    def waits(self, payload: Label) -> bool:
         """True if it is still there; another process may have delivered it."""
         return (payload.folder / RESULT).exists()
 
@@ -189,33 +208,35 @@ class Outbox:
         self._read(again=True)
         return [Waiting.of(row) for row in self.journal.waiting()]
 
-    def checked(self, payload: Payload) -> Payload | None:
-        """The payload, if each of its files still has the bytes of its hash; None if not, and then it is set aside."""
-        payload, wrong = damaged_files(payload)
+    def checked(self, label: Label) -> Payload | None:
+        """Return the payload if each of its files has the bytes of its hash; None if not, and then it is set aside."""
+        if (found := self.opened(label)) is None:
+            return None
+        payload, wrong = damaged_files(found)
         if wrong:
             self._set_aside(payload.folder, f"the bytes of {', '.join(wrong)} are not those that the step wrote")
             return None
         return payload
 
-    def sending(self, payload: Payload) -> None:
+    def sending(self, payload: Label) -> None:
         """Note that the payload is being sent."""
         self.journal.move_waiting(payload.name, SENDING)
 
-    def delivered(self, payload: Payload) -> None:
+    def delivered(self, payload: Label) -> None:
         """Note that its datasets are at Crucible, and remove the payload."""
         self.journal.move_waiting(payload.name, DELIVERED, error=None)
         self._remove(payload)
 
-    def dropped(self, payload: Payload, state: str, why: str) -> None:
+    def dropped(self, payload: Label, state: str, why: str) -> None:
         """Note that the payload is no result (OVERTAKEN, or FAILED), and remove it."""
         self.journal.move_waiting(payload.name, state, error=why)
         self._remove(payload)
 
-    def failed(self, payload: Payload, error: str, *, refused: bool = False, not_before: float = 0.0) -> None:
+    def failed(self, payload: Label, error: str, *, refused: bool = False, not_before: float = 0.0) -> None:
         """Note why the payload could not be delivered; `refused` if sending the same again does not help."""
         self.journal.note_failure(payload.name, REFUSED if refused else MADE, error, not_before)
 
-    def lacks(self, payload: Payload, error: str) -> None:
+    def lacks(self, payload: Label, error: str) -> None:
         """Note that Crucible does not have what the payload was made of."""
         self.journal.move_waiting(payload.name, LACKING, error=error)
 
@@ -233,7 +254,7 @@ class Outbox:
     def _note_made(self, payload: Payload) -> None:
         self.journal.note_made(payload.run, payload.project, payload.step, payload.outputs, payload.made)
 
-    def _remove(self, payload: Payload) -> None:
+    def _remove(self, payload: Label) -> None:
         gone = payload.folder.with_name(f".gone-{payload.name}-{secrets.token_hex(4)}")
         with suppress(FileNotFoundError):
             payload.folder.replace(gone)
@@ -251,17 +272,16 @@ class Outbox:
             for name in self._known.keys() - there.keys():
                 self._forget(name)
             new = [there[name] for name in sorted(there.keys() - self._known.keys())]
-        found = [payload for folder in new if (payload := self._read_back(folder)) is not None]
         rows = {row.name for row in self.journal.waiting()} if there or (again and self._root.exists()) else set()
-        for payload in found:
-            if payload.name not in rows:
-                self._note_made(payload)
+        for folder in new:
+            if (payload := self._read_back(folder)) is not None:
+                if payload.name not in rows:
+                    self._note_made(payload)
+                with self._lock:
+                    self._take_in(payload)
         for name in rows - there.keys():
             if not (self.folder / name).exists():  # nor was it put there since
                 self.journal.move_waiting(name, FAILED, error="its payload was removed from the outbox manually")
-        with self._lock:
-            for payload in found:
-                self._take_in(payload)
 
     def _folders(self) -> dict[str, Path]:
         """{name: folder} of what waits for this account."""
@@ -301,20 +321,23 @@ class Outbox:
         with self._lock:
             self._forget(name)
 
-    def _take_in(self, payload: Payload) -> Payload:
-        self._known[payload.name] = payload
+    def _take_in(self, payload: Payload) -> None:
+        self._known[payload.name] = payload.label
+        self._open.pop(payload.name, None)
+        if len(self._open) < MOST_OPEN:
+            self._open[payload.name] = payload
         for new in payload.datasets:
             files = tuple(file.ref for file in new.files)
             samples = tuple(sorted(set(new.samples)))
             origin = origin_of(new.record.recipe)
             ref = DatasetRef(new.mfid, new.name, files, samples, origin, new.parents, taken=new.taken)
             self._refs[new.mfid] = (payload.name, ref)
-        return payload
 
     def _forget(self, name: str) -> None:
-        if (payload := self._known.pop(name, None)) is not None:
-            for new in payload.datasets:
-                self._refs.pop(new.mfid, None)
+        self._open.pop(name, None)
+        if (label := self._known.pop(name, None)) is not None:
+            for mfid in label.mfids:
+                self._refs.pop(mfid, None)
 
 
 def _whole(folder: Path) -> Iterator[Path]:

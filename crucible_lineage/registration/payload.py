@@ -36,6 +36,24 @@ class DamageError(Exception):
     """A payload is not what was written; the message says in what."""
 
 
+@dataclass(frozen=True, slots=True)
+class Label:
+    """The label of a payload: where it lies, of which step it is, its datasets, and the parents to be there before."""
+
+    folder: Path
+    step: str
+    project: str
+    made: str
+    run: str
+    mfids: tuple[str, ...]
+    parents: frozenset[str]
+
+    @property
+    def name(self) -> str:
+        """The least id among its outputs."""
+        return min(self.mfids)
+
+
 @dataclass(frozen=True)
 class Payload:
     """The outputs of one step, made and not yet delivered. `datasets` have their files in `folder`.
@@ -49,6 +67,11 @@ class Payload:
     made: str
     datasets: tuple[NewDataset, ...]
     run: str = ""
+
+    @property
+    def label(self) -> Label:
+        """The label, which is a tenth of it in memory."""
+        return Label(self.folder, self.step, self.project, self.made, self.run, self.mfids, self.parents)
 
     @property
     def name(self) -> str:

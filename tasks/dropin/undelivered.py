@@ -85,8 +85,9 @@ class Undelivered:
                 self.note_away(error)
         if (remembered := self._remembered(raw)) is not None:
             return remembered
-        for payload in self.session.outbox.all():
-            for one in payload.datasets:
+        for label in self.session.outbox.all():
+            payload = self.session.outbox.opened(label)
+            for one in payload.datasets if payload else ():
                 if one.record.recipe == raw.recipe and (waits := self.session.outbox.find(one.mfid)) is not None:
                     return waits
         return self.keep(name, new_raw(raw, declared, name, self.session, note))

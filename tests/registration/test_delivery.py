@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import threading
 import time
@@ -23,8 +24,10 @@ from crucible_lineage.local.machine import machine_id
 from crucible_lineage.provenance.environment import agent
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.provenance.record import KEY, Activity, step_record
+from crucible_lineage.provenance.schema import StepRecord
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.registration.deliver import Deliverer
+from crucible_lineage.registration import outbox as outbox_module
+from crucible_lineage.registration.deliver import FEWEST, Deliverer
 from crucible_lineage.registration.delivery import (
     ADOPTED,
     DELIVERED,
@@ -277,6 +280,50 @@ def test_one_that_lacks_its_parent_is_sent_as_soon_as_that_is_made_again(machine
         assert deliverer.drain(30.0)
     assert [status_of(machine, new) for new in (parent, child)] == ["complete"] * 2
     assert machine.ended(REFUSED) == set()
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_however_many_wait_few_are_in_memory_and_all_arrive(
+    machines: Any, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    monkeypatch.setattr(outbox_module, "MOST_OPEN", 2)
+    machine = machines()
+    before = records_in_memory()
+    mfids = [machine.put(f"s{number}", str(number)).mfid for number in range(20)]
+    if again:  # as another process finds them
+        machine.outbox = Outbox(machine.data, machine.journal, durable=False)
+    machine.wire.fail = lambda request: 0
+    with machine.delivering() as deliverer:
+        assert not deliverer.drain(0.5)
+        assert records_in_memory() - before <= 2 + FEWEST
+        machine.wire.fail = lambda request: None
+        assert deliverer.drain(60.0)
+    assert machine.ended(DELIVERED) == set(mfids)
+    assert machine.outbox.is_empty
+
+
+def test_one_that_is_damaged_while_only_its_label_is_in_memory_is_set_aside_and_made_again(
+    machines: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox_module, "MOST_OPEN", 0)
+    machine = machines()
+    good, bad = machine.put("good", "1"), machine.put("bad", "2")
+    child = machine.put("child", "3", bad)
+    path = machine.outbox.folder / bad.mfid / "result.json"
+    with machine.delivering() as deliverer:
+        machine.wire.fail = lambda request: 0
+        assert not deliverer.drain(0.5)
+        path.write_bytes(path.read_bytes().replace(b'"content": "2"', b'"content": "3"'))
+        machine.wire.fail = lambda request: None
+        assert deliverer.drain(60.0)
+    assert machine.ended(DELIVERED) == {good.mfid}
+    assert machine.ended(DROPPED) == {bad.mfid, child.mfid}
+    assert [one.name for one in machine.outbox.set_aside()] == [bad.mfid]
+
+
+def records_in_memory() -> int:
+    gc.collect()
+    return sum(isinstance(one, StepRecord) for one in gc.get_objects())
 
 
 def test_one_that_is_refused_holds_up_only_what_was_made_from_it(machines: Any) -> None:

@@ -221,11 +221,11 @@ def _sent(payload: Payload, session: Session, deliveries: DeliversLater | None, 
     """Let the payload be sent; return its id at the service. What is refused, or waits, keeps no step from running."""
     mfid = payload.name
     if deliveries is not None and session.hands_on_made and not isinstance(deliveries, DeliveredByRun):
-        deliveries.add(payload)
+        deliveries.add(payload.label)
         return mfid
     try:
         with session.turn(mfid):
-            return deliver_now(delivery_context(session), payload)[mfid].mfid
+            return deliver_now(delivery_context(session), payload.label)[mfid].mfid
     except TRANSIENT:
         return mfid  # it waits in the outbox
     except CrucibleError as error:

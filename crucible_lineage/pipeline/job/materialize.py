@@ -42,7 +42,7 @@ from crucible_lineage.provenance.record import ATTACHED_NAME, Activity, step_rec
 from crucible_lineage.refs import DatasetRef, FileRef, file_stem, last_taken, name_fault
 from crucible_lineage.registration.delivery import DeliversLater, deliver_now
 from crucible_lineage.registration.new_dataset import LocalFile, NewDataset
-from crucible_lineage.registration.payload import Payload
+from crucible_lineage.registration.payload import Label
 from crucible_lineage.registration.read import find_own, read, require_not_withdrawn
 from crucible_lineage.session import Session
 
@@ -88,8 +88,8 @@ def materialize_step(
         if all(present.values()):
             there = {output: dataset for output, dataset in present.items() if dataset}
             if deliveries is not None:
-                for made in _waiting(job, session):
-                    deliveries.add(made)  # another process of this folder has made it, and may be gone
+                for label in _waiting(job, session):
+                    deliveries.add(label)  # another process of this folder has made it, and may be gone
             return Materialized(_handed_on(there, job, session, deliveries), executed=False)
         parents = [one.dataset.mfid for one in job.used]
         session.stated.require_free(parents, job.inspection.code.fingerprint, job.project)
@@ -107,12 +107,12 @@ def materialize_step(
                 session.mirror.note_attempt(*first_attempt(planned.recipe))
         outputs = {planned.output: found for planned in job.outputs if (found := session.outbox.find(planned.mfid))}
         outputs = _handed_on(outputs, job, session, deliveries)
-        waits = session.outbox.waits(made)
+        waits = session.outbox.waits(made.label)
     seconds = time.monotonic() - began
     if deliveries is None:
         return Materialized(outputs, executed=True, note=note, seconds=seconds)
     if waits:  # now that the turn is theirs
-        deliveries.add(made)
+        deliveries.add(made.label)
     deliveries.took(seconds)
     ids = {planned.mfid: planned.output for planned in job.outputs}
     # What was delivered at once may be as another machine has registered it, with what it returned there.
@@ -167,16 +167,16 @@ def _handed_on(
     if deliveries is not None and session.hands_on_made:
         return outputs
     ids = {planned.output: planned.mfid for planned in job.outputs}
-    for made in _waiting(job, session):
-        found = deliver_now(delivery_context(session), made)
+    for label in _waiting(job, session):
+        found = deliver_now(delivery_context(session), label)
         outputs = {output: found.get(ids[output], dataset) for output, dataset in outputs.items()}
     return outputs
 
 
-def _waiting(job: Job, session: Session) -> list[Payload]:
+def _waiting(job: Job, session: Session) -> list[Label]:
     """Return the job's results that wait in the outbox."""
     ids = {planned.mfid for planned in job.outputs}
-    return [made for made in session.outbox.all() if ids & set(made.mfids)]
+    return [label for label in session.outbox.all() if ids & set(label.mfids)]
 
 
 def _present(planned: PlannedOutput, job: Job, session: Session, deliveries: DeliversLater | None) -> DatasetRef | None:

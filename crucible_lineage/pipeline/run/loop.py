@@ -499,7 +499,7 @@ class Run:
                 self._set_results(name, {out: delivery.refs.get(one.mfid, one) for out, one in results.items()})
             if not delivery.is_ours:  # what another machine registered is there with what it returned there
                 self.returned.pop(name, None)
-        if delivery.is_ours and not payload.supports:
+        if delivery.is_ours and isinstance(payload, Payload) and not payload.supports:
             if payload.run != self.run_id:
                 self.delivered += payload.mfids
             if self._arrived is not None:
