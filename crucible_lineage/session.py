@@ -312,7 +312,7 @@ class Session:
         embedded = self._embedded() if self.settings.api_url is None else None
         # httpx takes a tenth of a second to import, which a question to the local store does not need.
         from crucible_lineage.client import CrucibleClient, RetryPolicy
-        from crucible_lineage.client.http.lanes import Reviving
+        from crucible_lineage.client.http.loopback import Reviving
 
         patient = {} if self._patience_s is None else {"total_s": self._patience_s, "attempts": math.inf}
         uploads, retry = self.settings.data / "uploads", RetryPolicy(**{**patient, **retries_from_environment()})

@@ -205,7 +205,9 @@ def _trust(_cert_file: str | None, _cert_dir: str | None) -> ssl.SSLContext:
 
 def _connections(trust: ssl.SSLContext | bool, transport: httpx.BaseTransport | None) -> httpx.Client:
     if transport is None and not getproxies():  # httpx finds the way through a proxy, for its own pool only
-        transport = Lanes(trust, most=MOST_CONNECTIONS, keepalive_s=KEEPALIVE_S)
+        one = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEEPALIVE_S)
+        new = functools.partial(httpx.HTTPTransport, verify=trust, limits=one)
+        transport = Lanes(new, most=MOST_CONNECTIONS, keepalive_s=KEEPALIVE_S)
     if transport is not None:
         return Direct(transport)
     most = MOST_CONNECTIONS

@@ -8,12 +8,14 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import httpx
 import pytest
 
 from crucible_lineage.client.http import lanes
 from crucible_lineage.client.http.lanes import Lanes
+from crucible_lineage.client.http.loopback import Loopback
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -62,9 +64,12 @@ def service() -> Iterator[Service]:
         thread.join()
 
 
-@pytest.fixture
-def wire() -> Iterator[Lanes]:
-    found = Lanes(False, most=5, keepalive_s=60.0)
+ONE = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=60)
+
+
+@pytest.fixture(params=[partial(httpx.HTTPTransport, limits=ONE), Loopback], ids=["httpx", "loopback"])
+def wire(request: pytest.FixtureRequest) -> Iterator[Lanes]:
+    found = Lanes(request.param, most=5, keepalive_s=60.0)
     yield found
     found.close()
 

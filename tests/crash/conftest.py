@@ -49,9 +49,9 @@ def project_state(session: Session) -> dict[str, Any]:
 # A process that dies, as by SIGKILL, just before or just after its Nth request to Crucible.
 DYING = """
 import itertools, os, signal, sys
-import httpx
+from crucible_lineage.client.http.lanes import Lanes
 calls = itertools.count(1)
-send = httpx.HTTPTransport.handle_request
+send = Lanes.handle_request
 when, number = os.environ["DIE"].split()
 def dying(self, request):
     mine = next(calls) == int(number)
@@ -61,7 +61,7 @@ def dying(self, request):
     if mine:
         os.kill(os.getpid(), signal.SIGKILL)
     return answer
-httpx.HTTPTransport.handle_request = dying
+Lanes.handle_request = dying
 from crucible_lineage.cli import main
 main(sys.argv[1:])
 """

@@ -6,7 +6,6 @@ other request pass meanwhile: from some ten at once on, that is where they wait.
 
 from __future__ import annotations
 
-import ssl
 import threading
 import time
 from collections import deque
@@ -15,20 +14,17 @@ from functools import partial
 
 import httpx
 
-KEEPALIVE_S = 60.0  # the shared server closes no idle connection
-
 
 class Lanes(httpx.BaseTransport):
-    """At most so many connections at once, each kept for `keepalive_s` after its last answer was read."""
+    """At most so many connections at once, each kept for `keepalive_s` after its last answer. `new` makes one."""
 
-    def __init__(self, trust: ssl.SSLContext | bool, *, most: int, keepalive_s: float) -> None:
-        limits = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=keepalive_s)
-        self._new = partial(httpx.HTTPTransport, verify=trust, limits=limits)
+    def __init__(self, new: Callable[[], httpx.BaseTransport], *, most: int, keepalive_s: float) -> None:
+        self._new = new
         self._keepalive_s = keepalive_s
         self._room = threading.BoundedSemaphore(most)
         self._lock = threading.Lock()
-        self._free: deque[tuple[float, httpx.HTTPTransport]] = deque()
-        self._busy: set[httpx.HTTPTransport] = set()
+        self._free: deque[tuple[float, httpx.BaseTransport]] = deque()
+        self._busy: set[httpx.BaseTransport] = set()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """The answer, whose connection is free again when it is closed."""
@@ -53,13 +49,13 @@ class Lanes(httpx.BaseTransport):
         for lane in lanes:
             lane.close()
 
-    def _take(self) -> httpx.HTTPTransport:
+    def _take(self) -> httpx.BaseTransport:
         with self._lock:
             lane = self._free.pop()[1] if self._free else self._new()
             self._busy.add(lane)
             return lane
 
-    def _give_back(self, lane: httpx.HTTPTransport) -> None:
+    def _give_back(self, lane: httpx.BaseTransport) -> None:
         now = time.monotonic()
         old = []
         with self._lock:
@@ -108,24 +104,3 @@ class _Read(httpx.SyncByteStream):
         finally:
             if done is not None:
                 done()
-
-
-class Reviving(httpx.BaseTransport):
-    """Sends requests to this machine. Where nobody listens, `revive` is asked, who says if somebody does now."""
-
-    def __init__(self, revive: Callable[[], bool]) -> None:
-        self._revive = revive
-        self._wire = Lanes(False, most=64, keepalive_s=KEEPALIVE_S)
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """The answer; httpx.ConnectError if nobody could be brought to listen."""
-        try:
-            return self._wire.handle_request(request)
-        except httpx.ConnectError:
-            if not self._revive():
-                raise
-        return self._wire.handle_request(request)
-
-    def close(self) -> None:
-        """All connections are closed."""
-        self._wire.close()

@@ -1,0 +1,193 @@
+"""Connections to the embedded Crucible, a server of this machine: HTTP/1.1 by httptools, half the cost of httpcore."""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+
+import httptools
+import httpx
+
+from crucible_lineage.client.http.lanes import Lanes
+
+KEEPALIVE_S = 60.0  # the shared server closes no idle connection
+MOST_CONNECTIONS = 64
+READ_BYTES = 1 << 16
+
+
+class Reviving(httpx.BaseTransport):
+    """Sends requests to this machine. Where nobody listens, `revive` is asked, who says if somebody does now."""
+
+    def __init__(self, revive: Callable[[], bool]) -> None:
+        self._revive = revive
+        self._wire = Lanes(Loopback, most=MOST_CONNECTIONS, keepalive_s=KEEPALIVE_S)
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Return the answer. Raises httpx.ConnectError if nobody could be brought to listen."""
+        try:
+            return self._wire.handle_request(request)
+        except httpx.ConnectError:
+            if not self._revive():
+                raise
+        return self._wire.handle_request(request)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._wire.close()
+
+
+class Loopback(httpx.BaseTransport):
+    """One connection without TLS for one request at a time. Opened when needed, and again if the other side left."""
+
+    def __init__(self) -> None:
+        self._socket: socket.socket | None = None
+        self._address: tuple[str, int] | None = None
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Return the answer as soon as its head is there. Raises httpx.TransportError as httpx's own transport does."""
+        limits = request.extensions.get("timeout", {})
+        connection = self._connected(request.url, limits.get("connect"))
+        try:
+            _send(connection, request, limits.get("write"))
+            connection.settimeout(limits.get("read"))
+            answer = _Answer(connection, self.close)
+            answer.read_head()
+        except BaseException:
+            self.close()
+            raise
+        return httpx.Response(answer.status, headers=answer.headers, stream=answer)
+
+    def close(self) -> None:
+        """Close the connection."""
+        connection, self._socket = self._socket, None
+        if connection is not None:
+            connection.close()
+
+    def _connected(self, url: httpx.URL, timeout_s: float | None) -> socket.socket:
+        address = (url.host, url.port or 80)
+        if self._socket is not None and (address != self._address or _has_ended(self._socket)):
+            self.close()
+        if self._socket is None:
+            if url.scheme != "http":
+                raise httpx.UnsupportedProtocol(f"{url.scheme}: connections of this machine have no TLS")
+            try:
+                self._socket = socket.create_connection(address, timeout_s)
+                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            except TimeoutError as error:
+                raise httpx.ConnectTimeout(str(error)) from error
+            except OSError as error:
+                raise httpx.ConnectError(str(error)) from error
+            self._address = address
+        return self._socket
+
+
+def _has_ended(connection: socket.socket) -> bool:
+    """Return whether an idle connection has something to read, which can only be its end."""
+    if hasattr(select, "poll"):
+        poll = select.poll()
+        poll.register(connection, select.POLLIN)
+        return bool(poll.poll(0))
+    return bool(select.select([connection], [], [], 0)[0])
+
+
+def _send(connection: socket.socket, request: httpx.Request, timeout_s: float | None) -> None:
+    """Send a request. A connection that closes meanwhile is no error yet: the answer may have come before."""
+    connection.settimeout(timeout_s)
+    target = request.extensions.get("target", request.url.raw_path)
+    head = [b"%b %b HTTP/1.1" % (request.method.encode("ascii"), target)]
+    head += (b"%b: %b" % pair for pair in request.headers.raw)
+    if any(b"\n" in line or b"\r" in line for line in head):
+        raise httpx.LocalProtocolError("a header has more than one line")
+    assert isinstance(request.stream, httpx.SyncByteStream)
+    for block in _with_head(b"\r\n".join(head) + b"\r\n\r\n", _body(request.stream, request.headers)):
+        try:
+            connection.sendall(block)
+        except TimeoutError as error:
+            raise httpx.WriteTimeout(str(error)) from error
+        except OSError:
+            return
+
+
+def _body(blocks: Iterable[bytes], headers: httpx.Headers) -> Iterator[bytes]:
+    if headers.get("transfer-encoding") != "chunked":
+        yield from blocks
+        return
+    for block in blocks:
+        if block:
+            yield b"%x\r\n%b\r\n" % (len(block), block)
+    yield b"0\r\n\r\n"
+
+
+def _with_head(head: bytes, body: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield the head together with the first block of the body: most requests are one packet."""
+    yield head + next(body, b"")
+    yield from body
+
+
+class _Answer(httpx.SyncByteStream):
+    """An answer as its bytes come. `hang_up` ends a connection on which no other request can follow."""
+
+    def __init__(self, connection: socket.socket, hang_up: Callable[[], None]) -> None:
+        self._connection = connection
+        self._hang_up = hang_up
+        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
+        self._blocks: deque[bytes] = deque()
+        self._has_head = self._is_whole = self._stays = False
+        self.status = 0
+        self.headers: list[tuple[bytes, bytes]] = []
+
+    def read_head(self) -> None:
+        """Read until the status and the headers are there."""
+        while not self._has_head:
+            self._read()
+
+    def __iter__(self) -> Iterator[bytes]:
+        while True:
+            while self._blocks:
+                yield self._blocks.popleft()
+            if self._is_whole:
+                return
+            self._read()
+
+    def close(self) -> None:
+        """Leave the connection to the next request, if this answer was read to its end."""
+        self._parser = None  # which refers to this object
+        if not self._stays:
+            self._hang_up()
+
+    def _read(self) -> None:
+        try:
+            data = self._connection.recv(READ_BYTES)
+        except TimeoutError as error:
+            raise httpx.ReadTimeout(str(error)) from error
+        except OSError as error:
+            raise httpx.ReadError(str(error)) from error
+        if not data:
+            raise httpx.RemoteProtocolError("the connection was closed before the answer was whole")
+        assert self._parser is not None
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            raise httpx.RemoteProtocolError(str(error)) from error
+
+    # What httptools calls.
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        assert self._parser is not None
+        self.status = self._parser.get_status_code()
+        self._has_head = self.status >= 200  # others come before the answer
+
+    def on_body(self, block: bytes) -> None:
+        self._blocks.append(block)
+
+    def on_message_complete(self) -> None:
+        if not self._has_head:
+            self.headers.clear()
+            return
+        assert self._parser is not None
+        self._is_whole, self._stays = True, self._parser.should_keep_alive()
