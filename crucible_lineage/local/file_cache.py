@@ -115,13 +115,13 @@ class FileCache:
         The bytes are hashed as they stand in the copy, unless this process hashed them before and nothing was written
         since.
         """
-        target.parent.mkdir(parents=True, exist_ok=True)
         damaged = False
         for _ in range(3):  # other processes may take away what is not used for long
             mark = _mark(self.path(sha256))
             if mark is None:
                 self._fetched(sha256, fetch)
                 continue
+            target.parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileNotFoundError):
                 _copy(self.path(sha256), target)
                 known = self._hashed.get(sha256) == mark == _mark(self.path(sha256))
@@ -205,7 +205,6 @@ class FileCache:
 
 def _copy(source: Path, target: Path) -> None:
     """The file has the same bytes, for its owner to read: copied by the system, which shares blocks where it can."""
-    target.unlink(missing_ok=True)
     with source.open("rb", buffering=0) as given, os.fdopen(_created(target), "wb", buffering=0) as taken:
         if hasattr(os, "copy_file_range"):
             with suppress(OSError):  # not between these two file systems
@@ -219,7 +218,12 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _created(path: Path) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    try:
+        return os.open(path, flags, 0o600)
+    except FileExistsError:
+        path.unlink()
+        return os.open(path, flags, 0o600)
 
 
 def _flush(path: Path) -> None:

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
 from typing import Any, Self, TextIO
 from urllib.parse import quote, quote_plus
@@ -137,7 +138,10 @@ def hear_steps(step: str, line: str) -> None:
 
 
 class StepLog:
-    """Takes bytes, in any thread. `hear` is called with each line, without its end."""
+    """Takes bytes, in any thread. `hear` is called with each line, without its end.
+
+    There is a file as soon as there is something to be written: most steps print nothing.
+    """
 
     def __init__(self, path: Path, blotter: Blotter | None = None, hear: Hear | None = None) -> None:
         self.path = path
@@ -145,7 +149,8 @@ class StepLog:
         self.size = 0
         self._hear = hear
         self._lock = threading.Lock()
-        self._file = path.open("wb", buffering=0)
+        self._file: FileIO | None = None
+        self._is_closed = False
         self._room, self._left_out, self._held = LOG_LIMIT_BYTES // 2, 0, 0
         self._tail: deque[bytes] = deque()
         self._unsure = b""  # may be the beginning of a secret
@@ -160,7 +165,7 @@ class StepLog:
     def write(self, data: bytes) -> None:
         """Add output of the step."""
         with self._lock:
-            if self._file.closed:  # by one that its step had left behind
+            if self._is_closed:  # by one that its step had left behind
                 return
             sure, self._unsure = self.blotter.data(self._unsure + data, last=False)
             self._keep(sure)
@@ -168,7 +173,7 @@ class StepLog:
     def close(self) -> None:
         """Complete the file: beginning, the size of what was left out, end."""
         with self._lock:
-            if self._file.closed:
+            if self._is_closed:
                 return
             self._keep(self.blotter.data(self._unsure)[0])
             if self._line:
@@ -176,10 +181,14 @@ class StepLog:
             if self._left_out:
                 self._write(f"\n[... {self._left_out} bytes are left out here ...]\n".encode())
             self._write(b"".join(self._tail))
-            self._file.close()
+            self._is_closed = True
+            if self._file is not None:
+                self._file.close()
 
     def text(self, most: int = LOG_LIMIT_BYTES) -> str:
         """The end of it, at `most` so many bytes."""
+        if not self.path.exists():
+            return ""
         with self.path.open("rb") as stream:
             stream.seek(max(0, self.path.stat().st_size - most))
             return stream.read().decode(errors="replace").strip()
@@ -201,7 +210,10 @@ class StepLog:
     def _write(self, data: bytes) -> None:
         """On a full disk the log ends early; the step's own files, which it needs room for as well, tell of that."""
         with suppress(OSError):
-            self._file.write(data)
+            if self._file is None and data:
+                self._file = self.path.open("wb", buffering=0)
+            if self._file is not None:
+                self._file.write(data)
 
     def _tell_lines(self, data: bytes) -> None:
         *lines, self._line = (self._line + data).split(b"\n")

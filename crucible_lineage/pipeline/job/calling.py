@@ -49,6 +49,7 @@ def call_step(
         try:
             return _read_as_declared(job, _call(job, {**arguments, **outputs}, folder, log), log, own.beside)
         except StepError as error:
+            log.path.touch()  # the error names it, whatever was printed
             error.args = tuple(blotter.text(str(part)) for part in error.args)
             raise
 

@@ -391,7 +391,7 @@ def output_files(
     fits = (path for path in paths if (fnmatchcase(path.name, preview) if preview else path.name in pictures))
     shown = next(fits, None)
     files = [LocalFile.of(path, scan_file(path), preview=path == shown) for path in paths]
-    return (*files, *([_log_file(log)] if log.stat().st_size else []))
+    return (*files, *([_log_file(log)] if log.exists() else []))
 
 
 def _log_file(path: Path) -> LocalFile:

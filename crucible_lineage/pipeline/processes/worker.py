@@ -70,10 +70,11 @@ def call_function(call: FunctionCall, attempt: Path, log: StepLog, timeout_s: fl
         worker.process.end()
         raise
     log.close()
-    if not answer.exists():
+    if not worker.answer and not answer.exists():
         raise _death(worker, call.name, log, timeout_s, ended=ended)
-    said = json.loads(answer.read_text(encoding="utf-8"))
-    answer.unlink()
+    said = json.loads(worker.answer or answer.read_bytes())
+    if not worker.answer:
+        answer.unlink()
     if said["retire"] or not ended:
         worker.retire()
     else:
@@ -126,6 +127,7 @@ class _Worker:
         self.seen: _Stamps = {}
         self.folder: Path | None = None
         self.idle_since = 0.0
+        self.answer = b""  # what came of the last call, if it is short
         self._log: StepLog | None = None
         self._mark = b"\0" + secrets.token_hex(16).encode() + b"\0"
         self._unsure = b""
@@ -138,6 +140,7 @@ class _Worker:
     def call(self, request: bytes, log: StepLog, timeout_s: float | None) -> bool:
         """False if it took too long, and was ended. If it has died, there is no answer."""
         self._done.clear()
+        self.answer = b""
         self._log = log
         if len(request) <= _AT_ONCE_BYTES:
             self._send(request)
@@ -185,10 +188,12 @@ class _Worker:
         before, mark, after = data.partition(self._mark)
         start = len(before) if mark else before.rfind(b"\0", -len(self._mark) + 1)
         start = len(before) if start < 0 else start
-        self._unsure = after if mark else before[start:]
+        answer, end, rest = after.partition(b"\0")
+        self._unsure = rest if end else data[start:]
         if self._log:
             self._log.write(before[:start])
-        if mark:
+        if end:
+            self.answer = answer
             self._done.set()
 
 

@@ -1,6 +1,7 @@
 """In a worker: calls a function for each line that it reads, and says by a mark in its output that it has ended.
 
-What came of it is in a file, whole or not at all.
+What came of it follows the mark if one write takes it, which nothing else can come between; else it is in a file, whole
+or not at all.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from crucible_lineage.pipeline.processes.outside import (
     watching_files,
 )
 
+AT_ONCE_BYTES = 4000  # a pipe takes 4096 at once on Linux
+
 
 def main(mark: str) -> None:
     calls, output = _private_pipes()
@@ -43,11 +46,14 @@ def main(mark: str) -> None:
             os._exit(0)  # the function has forked and come back twice: the first process alone answers
         answer["retire"] = not (_is_clean() and _prints_there(output))
         _restore(folder, environment)
-        _write(Path(call["answer"]), answer)
+        said = json.dumps(answer).encode()
+        if len(said) > AT_ONCE_BYTES:
+            _write(Path(call["answer"]), said)
+            said = b""
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError, AttributeError):
                 stream.flush()
-        os.write(output, b"\0" + mark.encode() + b"\0")
+        os.write(output, b"\0" + mark.encode() + b"\0" + said + b"\0")
         if answer["retire"]:
             break
     os._exit(0)  # whatever threads the function has left
@@ -143,7 +149,7 @@ def _restore(folder: Path, environment: dict[str, str]) -> None:
         _standard_streams()
 
 
-def _write(path: Path, answer: Mapping[str, object]) -> None:
+def _write(path: Path, answer: bytes) -> None:
     part = path.with_suffix(".part")
-    part.write_text(json.dumps(answer), encoding="utf-8")
+    part.write_bytes(answer)
     part.replace(path)

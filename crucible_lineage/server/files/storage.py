@@ -128,7 +128,11 @@ class ContentStore:
         received.draft.replace(self.part(upload_id, number))
 
     def discard_upload(self, upload_id: str) -> None:
-        shutil.rmtree(self.folder.uploads / upload_id, ignore_errors=True)
+        folder = self.folder.uploads / upload_id
+        try:
+            folder.rmdir()  # mostly its only part has become a content
+        except OSError:
+            shutil.rmtree(folder, ignore_errors=True)
 
     async def receive(self, stream: AsyncIterator[bytes], upload_id: str, size: int) -> Draft:
         """The stream's bytes in a flushed draft beside the upload's parts; TooLongError beyond `size` bytes."""
