@@ -31,6 +31,7 @@ from crucible_lineage.errors import (
     StorageError,
 )
 from crucible_lineage.ids import PROJECT_ID_RULE, is_project_id, new_mfid
+from crucible_lineage.local.attempts import Attempts
 from crucible_lineage.local.file_cache import FileCache, limit_from_environment
 from crucible_lineage.local.machine import machine_id
 from crucible_lineage.marks import KEY
@@ -77,6 +78,7 @@ class Session:
         self._journal: Journal | None = None
         self._outbox: Outbox | None = None
         self._mirror: Mirror | None = None
+        self._attempts: Attempts | None = None
         self._hear_again = 0.0
 
     def __enter__(self) -> Self:
@@ -89,7 +91,7 @@ class Session:
         """The client, the embedded server and the store are closed."""
         with self._lock:
             self._stack.close()
-            self._client = self._store = self._journal = self._outbox = self._mirror = None
+            self._client = self._store = self._journal = self._outbox = self._mirror = self._attempts = None
 
     @property
     def client(self) -> CrucibleClient:
@@ -143,6 +145,15 @@ class Session:
                 self._mirror = Mirror(path, lambda: self.client, self.settings.describe(), embedded)
                 self._stack.callback(self._mirror.close)
             return self._mirror
+
+    @property
+    def attempts(self) -> Attempts:
+        """Return the folders in which steps are executed."""
+        with self._lock:
+            if self._attempts is None:
+                self._attempts = Attempts(self.settings.data / "work")
+                self._stack.callback(self._attempts.close)
+            return self._attempts
 
     @property
     def stated(self) -> Stated:

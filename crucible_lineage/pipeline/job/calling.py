@@ -24,6 +24,7 @@ from crucible_lineage.pipeline.processes.command import CommandCall, call_comman
 from crucible_lineage.pipeline.processes.failure import failed_here, failure_line, failure_traceback
 from crucible_lineage.pipeline.processes.outside import Called, code_folder, draw_returned, returned, watching_files
 from crucible_lineage.pipeline.processes.worker import FunctionCall, call_function
+from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.session import Session
 from crucible_lineage.step import Step, step_runner
 
@@ -174,16 +175,26 @@ class PlacedInputs:
     note: str = ""
 
 
+def input_folders(job: Job) -> dict[str, UsedDataset]:
+    """Return the folder of each input with files in the attempt's, by the number that it has in its role."""
+    numbers: Counter[str] = Counter()
+    folders = {}
+    for part in job.used:
+        numbers[part.role] += 1
+        if part.files:
+            folders[f"inputs/{part.role}/{numbers[part.role]}"] = part
+    return folders
+
+
 def place_inputs(job: Job, folder: Path, session: Session) -> PlacedInputs:
     """The inputs in the attempt's folder, each with just the bytes of its hash, in the shapes of their roles."""
     files: dict[Path, tuple[FileStamp, str]] = {}
     placed: dict[str, list[tuple[int, Path]]] = {}
-    numbers: Counter[str] = Counter()
     replaced = []
-    for part in job.used:
-        number = numbers[part.role] = numbers[part.role] + 1
+    for place, part in input_folders(job).items():
+        number = int(place.rpartition("/")[2])
         for file in part.files:
-            target = folder / "inputs" / part.role / str(number) / file.name
+            target = folder / place / file.name
             if place_file(part.dataset, file, target, session):
                 replaced.append(file.name)
             placed.setdefault(part.role, []).append((number, target))

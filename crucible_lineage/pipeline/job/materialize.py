@@ -6,10 +6,8 @@ import json
 import os
 import shutil
 import stat
-import tempfile
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -18,14 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.checksums import scan_file
-from crucible_lineage.disk import draft_beside, private_folder
+from crucible_lineage.disk import draft_beside
 from crucible_lineage.errors import StepError
-from crucible_lineage.local.usage import in_use, remove_folder, remove_old_work
 from crucible_lineage.marks import is_own
 from crucible_lineage.pipeline.files.fetch import has_bytes, send_again
 from crucible_lineage.pipeline.inputs.register import described
 from crucible_lineage.pipeline.job.calling import (
     call_step,
+    input_folders,
     place_inputs,
     require_unchanged,
     secrets_of,
@@ -95,7 +93,7 @@ def materialize_step(
         session.stated.require_free(parents, job.inspection.code.fingerprint, job.project)
         began = time.monotonic()
         tell_phase(job, STARTED, session.settings.data)
-        with _attempt_folder(job, session, Path(turn.lock_file)) as folder:
+        with session.attempts.folder(file_stem(job.name), input_folders(job), Path(turn.lock_file)) as folder:
             new, kept, note = _execute(job, folder, session, hear, deliveries)
             if lost:
                 there = _healed(job, new, kept, lost, session)
@@ -275,20 +273,6 @@ def _tell(job: Job, data: Path, hear: Hear | None, line: str) -> None:
 
 def _git_of(folder: Path | None) -> Mapping[str, object] | None:
     return git_state(folder) if folder and folder.is_dir() else None
-
-
-@contextmanager
-def _attempt_folder(job: Job, session: Session, turn: Path) -> Iterator[Path]:
-    """A fresh folder: removed on success, kept on failure for some days, so that one can look at what was left.
-
-    It is in use as long as `turn` is held.
-    """
-    work = private_folder(session.settings.data / "work")
-    remove_old_work(work)
-    folder = Path(tempfile.mkdtemp(prefix=f"{file_stem(job.name)}-", dir=work))
-    with in_use(folder, turn):
-        yield folder
-        remove_folder(folder)
 
 
 MOST_METADATA_BYTES = 3 << 20  # the embedded Crucible takes 4 MB of a dataset, with the record of how it came to be
