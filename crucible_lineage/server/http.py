@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial, wraps
 from inspect import iscoroutinefunction
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -34,6 +34,8 @@ MAX_ROW_ID = (1 << 63) - 1
 Limit = Annotated[int, Query(ge=0, le=1000)]
 Offset = Annotated[int, Query(ge=0, le=MAX_ROW_ID)]
 Direction = Literal["asc", "desc"]
+
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 log = logging.getLogger("crucible_lineage.server")
 log.addHandler(logging.NullHandler())  # silent unless the program that embeds the server listens
@@ -114,7 +116,16 @@ class StrictRoute(APIRoute):
 router = partial(APIRouter, prefix=PREFIX, route_class=StrictRoute)
 
 
-def _answering(endpoint: Callable[..., Any], status: int) -> Callable[..., Response]:
+_short: set[Callable[..., Any]] = set()
+
+
+def short(endpoint: Endpoint) -> Endpoint:
+    """Run an endpoint of a few queries in the event loop: a thread, which waits for the interpreter, takes as long."""
+    _short.add(endpoint)
+    return endpoint
+
+
+def _answering(endpoint: Callable[..., Any], status: int) -> Callable[..., Any]:
     """Return the endpoint with its answer written where it is made.
 
     FastAPI would validate the answer once more, in a thread of its own: a quarter of a call.
@@ -130,7 +141,11 @@ def _answering(endpoint: Callable[..., Any], status: int) -> Callable[..., Respo
             response.headers.raw.extend(call.headers.raw)
         return response
 
-    return answer
+    @wraps(endpoint)
+    async def answer_here(**given: Any) -> Response:
+        return answer(**given)
+
+    return answer_here if endpoint in _short else answer
 
 
 def add_error_handlers(app: FastAPI) -> None:

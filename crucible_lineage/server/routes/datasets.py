@@ -50,7 +50,17 @@ from crucible_lineage.server.catalogue.resources import (
     touch,
 )
 from crucible_lineage.server.database import now
-from crucible_lineage.server.http import DatasetBody, DatasetPatch, Form, Json, NewSample, SamplePatch, invalid, refuse
+from crucible_lineage.server.http import (
+    DatasetBody,
+    DatasetPatch,
+    Form,
+    Json,
+    NewSample,
+    SamplePatch,
+    invalid,
+    refuse,
+    short,
+)
 from crucible_lineage.server.http import router as new_router
 from crucible_lineage.server.seals import DamagedError, require_rows, whole
 
@@ -87,6 +97,7 @@ class InstrumentChoice(Form):
 
 
 @router.post("/datasets", status_code=201)
+@short
 def create_dataset(call: Call, body: DatasetBody) -> Json:
     with call.write() as db:
         owner = choose_owner(db, call.caller, body.owner, body.owner_orcid)
@@ -134,6 +145,7 @@ def dataset_facets(call: Call, query: Annotated[DatasetFacetQuery, Query()]) -> 
 
 
 @router.get("/datasets/{mfid}")
+@short
 def get_dataset(
     call: Call, mfid: str, include_metadata: bool = False, include_links: bool = False, include_owner: bool = False
 ) -> Json:
@@ -179,6 +191,7 @@ def list_keywords(call: Call, mfid: str) -> Json:
 
 
 @router.post("/datasets/{mfid}/keywords", status_code=201)
+@short
 def add_keyword(call: Call, mfid: str, keyword: str) -> Json:
     text = keyword.strip()
     if not text or len(text) > MAX_KEYWORD_CHARACTERS:
@@ -314,6 +327,7 @@ def list_links(call: Call, mfid: str) -> Json:
 
 
 @router.get("/resources/{mfid}/metadata")
+@short
 def get_metadata(call: Call, mfid: str) -> Json:
     with call.read() as db:
         row = require(db, call.caller, mfid, VIEWER)
@@ -322,6 +336,7 @@ def get_metadata(call: Call, mfid: str) -> Json:
 
 
 @router.patch("/resources/{mfid}/metadata")
+@short
 def merge_metadata(call: Call, mfid: str, body: dict[str, Any]) -> Json:
     with call.write() as db:
         row = require(db, call.caller, mfid, CONTRIBUTOR)
@@ -329,6 +344,7 @@ def merge_metadata(call: Call, mfid: str, body: dict[str, Any]) -> Json:
 
 
 @router.post("/resources/{mfid}/metadata", status_code=201)
+@short
 def replace_metadata(call: Call, mfid: str, body: dict[str, Any], overwrite: bool = False) -> Json:
     with call.write() as db:
         row = require(db, call.caller, mfid, EDITOR if overwrite else CONTRIBUTOR)
@@ -379,6 +395,7 @@ def _add_family_routes(router: APIRouter, kind: Literal["dataset", "sample"]) ->
     """The same four routes for datasets and for samples."""
 
     @router.post(f"/{kind}s/{{parent}}/children/{{child}}", status_code=201, name=f"link_{kind}s")
+    @short
     def link(call: Call, parent: str, child: str, relationship_type: Relationship | None = None) -> Json:
         with call.write() as db:
             parent_id, child_id = _ends(db, call, kind, parent, child)

@@ -335,12 +335,12 @@ async def put_part(
     service = _permitted(request)
     if x_goog_hash not in ("", f"crc32c={crc32c}"):
         raise refuse(400, "x-goog-hash is not the one that was signed")
-    upload = await run_in_threadpool(_open_session, service, upload_id)
+    upload = _open_session(service, upload_id)
     try:
         received = await service.storage.receive(request.stream(), upload_id, part_length(upload, number))
     except TooLongError:
         raise refuse(400, f"The part is longer than the {size} bytes that were signed") from None
-    await run_in_threadpool(_keep_part, service, received, upload_id, number, crc32c, int(size))
+    _keep_part(service, received, upload_id, number, crc32c, int(size))
     return Response(status_code=200)
 
 
