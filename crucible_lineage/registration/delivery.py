@@ -126,22 +126,24 @@ def confirmed(
 
     One listing of what was modified `since` then; what it does not show is asked for by its id.
     """
-    lacking = {}
+    reasons, listed = dict[str, str](), dict[str, tuple[str, Mapping[str, Filled]]]()
+    left = {ref.mfid: ref for ref in wanted}
     try:
         filters: Any = {"project_id": project, "keyword": keyword, "modification_time_gte": since - CLOCKS_DIFFER}
-        there = {one.unique_id: one for one in client.datasets.iter(**filters, include_metadata=True)}
-        for ref in wanted:
+        for one in client.datasets.iter(**filters, include_metadata=True):
+            listed[one.unique_id] = (one.modification_time or "", places_of(one.scientific_metadata))
+            if ref := left.pop(one.unique_id, None):
+                reasons[ref.mfid] = _why_not_as_made(read_record(one.scientific_metadata), ref)
+        for mfid, ref in left.items():
             try:
-                dataset = there.get(ref.mfid) or client.datasets.get(ref.mfid, include_metadata=True)
+                dataset = client.datasets.get(mfid, include_metadata=True)
             except (ForbiddenError, NotFoundError):
-                lacking[ref.mfid] = "is not there"
+                reasons[mfid] = "is not there"
                 continue
-            if reason := _why_not_as_made(read_record(dataset.scientific_metadata), ref):
-                lacking[ref.mfid] = reason
+            reasons[mfid] = _why_not_as_made(read_record(dataset.scientific_metadata), ref)
     except TRANSIENT as error:
         return Confirmed({ref.mfid: f"could not be looked at: {error}" for ref in wanted}, {})
-    listed = {mfid: (one.modification_time or "", places_of(one.scientific_metadata)) for mfid, one in there.items()}
-    return Confirmed(lacking, listed)
+    return Confirmed({mfid: reason for mfid, reason in reasons.items() if reason}, listed)
 
 
 def _why_not_as_made(record: StepRecord | FilesRecord | None, ref: DatasetRef) -> str:
