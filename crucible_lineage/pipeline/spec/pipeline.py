@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from itertools import product
 from pathlib import Path
 from string import Formatter
@@ -12,7 +13,15 @@ from types import SimpleNamespace
 from typing import Annotated, Any, Literal, Self, get_args
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from crucible_lineage.calibrations import FIELDS, NEXT
 from crucible_lineage.condition import parse_condition
@@ -221,6 +230,17 @@ class StepSpec(Declared):
             return value
         return {role: _source(given) for role, given in value.items()}
 
+    @field_validator("output", mode="before")
+    @classmethod
+    def _shared_output(cls, value: Any) -> Any:
+        """Let steps that say the same of their outputs have one object, since there may be thousands."""
+        if not isinstance(value, dict) or any(type(said) not in (str, bool) for said in value.values()):
+            return value
+        try:
+            return _plain_output(tuple(value.items()))
+        except ValidationError:  # found again, with its place
+            return value
+
     @model_validator(mode="after")
     def _grouped(self) -> Self:
         if self.across and not self.group_by:
@@ -395,11 +415,23 @@ class PipelineSpec(Declared):
 
 
 def _source(given: object) -> object:
-    """The short forms `name` and `step.output`, and lists of them."""
+    """The short forms `name` and `step.output`, and lists of them. Equal plain sources are one object."""
     if isinstance(given, str):
         source, _, output = given.partition(".")
-        return {"from": source, "output": output or None}
+        return _plain_source(source, output or None)
+    if isinstance(given, dict) and given.keys() == {"from"} and isinstance(source := given["from"], str):
+        return _plain_source(source, None)
     return [_source(item) for item in given] if isinstance(given, list) else given
+
+
+@lru_cache(20_000)
+def _plain_source(source: str, output: str | None) -> Source:
+    return Source.model_validate({"from": source, "output": output})
+
+
+@lru_cache(1000)
+def _plain_output(said: tuple[tuple[str, str | bool], ...]) -> OutputFields:
+    return OutputFields.model_validate(dict(said))
 
 
 def is_template(value: object) -> bool:
