@@ -46,7 +46,7 @@ from crucible_lineage.registration.payload import (
 
 RESULT = "result.json"
 ASIDE, WHY = ".aside-", "why.json"
-MOST_OPEN = 200  # chosen: payloads in memory, 17 kB each; of more that wait it has the labels, and reads them back
+MOST_OPEN = 100  # chosen: payloads in memory, 17 kB each; of more that wait it has the labels, and reads them back
 
 
 @dataclass(frozen=True)

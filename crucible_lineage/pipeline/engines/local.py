@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from crucible_lineage.pipeline.job.job import Job
     from crucible_lineage.pipeline.job.materialize import Materialized
 
+AHEAD = 8  # chosen: no thread waits for its next step, and thousands that could begin take no memory yet
+
 
 class Running(Protocol):
     """A step under way."""
@@ -31,8 +33,9 @@ class Engine(Protocol):
     """What runs steps: threads of this process, or Prefect.
 
     One that hands on what is made before it is delivered has an attribute `deliverer`, which is set before the first
-    step is started. One that can get ready has a method `start_ahead`, which is told how many functions can be called
-    to begin with.
+    step is started. One that begins steps in the order in which they are started may have an attribute `most_at_once`,
+    of steps that are started and not ended. One that can get ready has a method `start_ahead`, which is told how many
+    functions can be called to begin with.
     """
 
     def start(self, job: Job) -> Running:
@@ -52,6 +55,7 @@ class LocalEngine:
         self.session = session
         self.deliverer: Deliverer | None = None
         self.jobs = jobs
+        self.most_at_once = AHEAD * jobs
         self.pool = ThreadPoolExecutor(jobs, thread_name_prefix="step")
 
     def start_ahead(self, steps: int) -> None:

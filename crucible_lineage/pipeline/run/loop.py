@@ -7,6 +7,7 @@ failed step stops only its descendants; what another machine has overtaken is ma
 from __future__ import annotations
 
 import json
+import math
 import queue
 import random
 import time
@@ -289,7 +290,7 @@ class Run:
                 ),
             ):
                 while True:
-                    while self._may_begin() and self._ready:
+                    while self._may_begin() and self._ready and self._has_room(started):
                         started = started or self._started(engine, deliverer)
                         self._start_ready(started)
                     if self._jobs or (self._ready and self._may_begin()):
@@ -343,9 +344,15 @@ class Run:
         ready, self._ready = self._ready, []
         if not self.session.settings.embedded:  # another machine may run the same: each starts elsewhere
             random.shuffle(ready)
-        for name in ready:
+        for number, name in enumerate(ready):
+            if not self._has_room(engine):
+                self._ready = ready[number:] + self._ready
+                break
             if self.steps[name].outcome == "" and name not in self._jobs:
                 self._start(engine, name)
+
+    def _has_room(self, engine: Engine | None) -> bool:
+        return len(self._jobs) < getattr(engine, "most_at_once", math.inf)
 
     def _start(self, engine: Engine, name: str) -> None:
         instance = self.instances[name]
