@@ -90,6 +90,8 @@ class LocalDatabase:
     def write_many(self, sql: str, rows: Iterable[Sequence[object]]) -> None:
         """Carry out a statement for each of the rows, in one transaction."""
         listed = list(rows)
+        if not listed:
+            return
         self.transaction(lambda connection: connection.executemany(sql, listed))
 
     def transaction(self, work: Callable[[sqlite3.Connection], T]) -> T:
