@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Self, TextIO
 from urllib.parse import quote, quote_plus
 
-from crucible_lineage.disk import private_file, private_folder
+from crucible_lineage.disk import private_file, private_folder, storage_error
 from crucible_lineage.errors import LineageError
 
 BLOT = "***"
@@ -295,8 +295,10 @@ class UnforeseenFault:
 def told_fault(error: BaseException, data: Path, *keys: str | None) -> UnforeseenFault:
     """The fault, its traceback in a file of the data folder; neither has the `keys` in it.
 
-    If the file cannot be written, the traceback stands in the message.
+    If the file cannot be written, the traceback stands in the message. What the disk refuses is no fault of ours.
     """
+    if isinstance(error, OSError) and (refused := storage_error(error)) is not None:
+        return UnforeseenFault(str(refused), None)
     blotter = Blotter(own_secrets(*keys))
     trace = blotter.text("".join(traceback.format_exception(error)))
     line = blotter.text(f"{type(error).__name__}: {error}".removesuffix(": "))

@@ -19,7 +19,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.core import journal as rows
-from crucible_lineage.disk import storage_error
 from crucible_lineage.errors import (
     TRANSIENT,
     ChecksumError,
@@ -406,8 +405,7 @@ class Run:
             counts = not isinstance(error, _NOT_COUNTED)
             self.end_step(name, FAILED, error=str(error), failed=_counted(job, engine) if counts else {})
         except (Exception, SystemExit) as error:
-            refused = storage_error(error) if isinstance(error, OSError) else None
-            told = str(refused or self._describe_fault(name, error))
+            told = self._describe_fault(name, error)
             self.end_step(name, FAILED, error=told, failed=_counted(job, engine))
         else:
             state.note, state.took = made.note, made.seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.errors import StepError
-from crucible_lineage.pipeline.logs import LOG_LIMIT_BYTES, StepLog
+from crucible_lineage.pipeline.logs import LOG_LIMIT_BYTES, StepLog, told_fault
 from crucible_lineage.pipeline.processes.command import CommandCall, call_command
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.session import Session
@@ -223,3 +224,9 @@ def test_a_variable_of_a_command_belongs_to_its_identity(talking: Any, run: Run,
     assert (step.state, step.supersedes) == ("stale", first.datasets["talked"])
     made = run(talking.pipeline).datasets["talked"]["out"]
     assert record_of(made)["activity"]["function"].startswith("run: MODE=fast 'ALONG=a b' ")
+
+
+def test_what_the_disk_refuses_is_no_fault_of_ours(tmp_path: Path) -> None:
+    fault = told_fault(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "step.lock")), tmp_path)
+    assert fault.log is None
+    assert fault.message.startswith(f"{tmp_path / 'step.lock'}: the disk is full")
