@@ -17,7 +17,8 @@ import functools
 import hashlib
 import json
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -378,19 +379,22 @@ class Journal:
 
     def run_steps(self, run: str) -> list[tuple[str, str, dict[str, str]]]:
         """Step, outcome and datasets by output of each step of a run, by name. The last attempt of each counts."""
-        found: dict[str, tuple[str, dict[str, str]]] = {}
-        present = "SELECT event.state, digest, steps FROM event JOIN present ON digest = data WHERE run = ? ORDER BY id"
+        steps: dict[str, tuple[str, dict[str, str]]] = {}
+        for step, outcome, outputs in self._ends(run):
+            steps[step] = outcome, outputs if isinstance(outputs, dict) else unsealed(outputs) or {}
+        return [(step, outcome, outputs) for step, (outcome, outputs) in sorted(steps.items())]
+
+    def _ends(self, run: str) -> Iterator[tuple[str, str, dict[str, str] | str]]:
+        """Yield how steps of a run ended, the last attempt of each last: step, outcome, and outputs, perhaps sealed."""
+        present = (
+            "SELECT event.state, digest, steps FROM event JOIN present ON digest = data"
+            " WHERE run = ? AND event.result IS NULL ORDER BY id"  # those of results, four each, have none
+        )
         for outcome, digest, steps in self.database.rows(present, run):
             if hashlib.sha256(steps.encode()).hexdigest() == digest:  # else it was damaged
-                found |= {step: (outcome, outputs) for step, outputs in json.loads(steps).items()}
-        rows = self.database.rows(
-            f"SELECT step, {_OUTCOME}, outputs FROM result WHERE run = ? ORDER BY id",  # noqa: S608  a text of ours
-            run,
-        )
-        for step, outcome, outputs in rows:
-            if outcome is not None:
-                found[step] = (outcome, unsealed(outputs) or {})
-        return [(step, outcome, outputs) for step, (outcome, outputs) in sorted(found.items())]
+                yield from ((step, outcome, outputs) for step, outputs in json.loads(steps).items())
+        made = f"SELECT step, {_OUTCOME}, outputs FROM result WHERE run = ? ORDER BY id"  # noqa: S608  a text of ours
+        yield from (row for row in self.database.rows(made, run) if row[1] is not None)
 
     def recent_runs(self, project: str | None, limit: int) -> list[dict[str, Any]]:
         """The last runs, newest first: what ran when, with what outcome, how many steps ended how, why none began."""
@@ -409,10 +413,8 @@ class Journal:
         return json.loads(rows[0][0]) if rows else ""
 
     def _counts(self, run: str) -> dict[str, int]:
-        counts: dict[str, int] = {}
-        for _, outcome, _ in self.run_steps(run):
-            counts[outcome] = counts.get(outcome, 0) + 1
-        return counts
+        outcomes = {step: outcome for step, outcome, _ in self._ends(run)}
+        return dict(Counter(outcomes[step] for step in sorted(outcomes)))
 
     def run_counts(self) -> list[tuple[str, str, str | None, int]]:
         """Count the runs by pipeline, project and outcome; None for those that have not ended."""
