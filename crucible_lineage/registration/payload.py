@@ -17,6 +17,7 @@ import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ class Payload:
     datasets: tuple[NewDataset, ...]
     run: str = ""
 
-    @property
+    @cached_property
     def label(self) -> Label:
         """The label, which is a tenth of it in memory."""
         return Label(self.folder, self.step, self.project, self.made, self.run, self.mfids, self.parents)

@@ -414,12 +414,12 @@ def _items(connection: Connection, path: str, what: str, params: Params, size: i
     offset = 0
     while True:
         page = _page(connection, path, what, {**params, "limit": size, **position})
-        items = page["items"]
-        yield from items
-        offset += len(items)
-        cursor, total = page.get("next_cursor"), page.get("total")
+        items, cursor, total = page.pop("items"), page.get("next_cursor"), page.get("total")
         if not items:
             return
+        offset += len(items)
+        yield from items
+        del items  # before the next page comes
         if cursor:
             position = {"cursor": cursor}
         elif "cursor" not in position and isinstance(total, int) and offset < total:
