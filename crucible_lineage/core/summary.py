@@ -6,13 +6,14 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from crucible_lineage.core.slots import Filled, Standing, places_of, places_to_json
 from crucible_lineage.lineage.model import PART
 from crucible_lineage.lineage.records import (
     activity_code,
     is_support,
+    mapping,
     provenance,
     recorded_run,
     returned_values,
@@ -28,9 +29,19 @@ MOST_NUMBERS = 6  # of what a step returned, that lists show
 COLUMNS = (
     *("mfid", "project", "name", "measurement", "step", "pipeline", "created", "tells_of_run", "data_type"),
     *("data_format", "session", "instrument", "timestamp", "size", "numbers", "samples", "complete", "derived"),
-    *("replaces", "places", "parents", "code", "statement", "supports"),
+    *("replaces", "places", "parents", "code", "statement", "supports", "run"),
 )
 """The columns in which the mirror keeps a summary."""
+
+
+class MadeBy(NamedTuple):
+    """The run that made a dataset: its id, when the step began and ended, the engine, and the account."""
+
+    run_id: str
+    started: str
+    ended: str
+    engine: str
+    who: str
 
 
 @dataclass(frozen=True)
@@ -39,7 +50,7 @@ class Summary:
 
     `numbers` are the first ones that its step returned; `size` is in bytes, `samples` are names; `parents` are those
     that its record names, `code` is the fingerprint, `statement` what it states, packed, if it is a statement.
-    `supports` is True for the source or the environment of steps.
+    `supports` is True for the source or the environment of steps, `run` tells packed which run made it.
     """
 
     name: str
@@ -61,6 +72,12 @@ class Summary:
     code: str = ""
     statement: str = ""
     supports: bool = False
+    run: str = ""
+
+    @property
+    def made_by(self) -> MadeBy | None:
+        """The run that made it; None if no run did."""
+        return MadeBy(*json.loads(self.run)) if self.run else None
 
     @property
     def mfid(self) -> str:
@@ -75,7 +92,7 @@ class Summary:
         own = (self.name, self.measurement, self.step, self.pipeline, self.created, int(self.tells_of_run))
         about = (self.data_type, self.data_format, self.session, self.instrument, self.timestamp, self.size)
         holds = (int(one.complete), int(one.derived), one.replaces or "", places)
-        origin = (" ".join(self.parents), self.code, self.statement, int(self.supports))
+        origin = (" ".join(self.parents), self.code, self.statement, int(self.supports), self.run)
         return one.mfid, one.project, *own, *about, numbers, self.samples, *holds, *origin
 
     @property
@@ -88,12 +105,12 @@ class Summary:
         """Return the summary of which these are the columns."""
         mfid, project, name, measurement, step, pipeline, created, tells_of_run, *columns = columns
         data_type, data_format, session, instrument, timestamp, size, *columns = columns
-        numbers, samples, complete, derived, replaces, places, parents, code, statement, supports = columns
+        numbers, samples, complete, derived, replaces, places, parents, code, statement, supports, run = columns
         filled = places_of(json.loads(places)) if places else {}
         standing = Standing(mfid, project, bool(complete), bool(derived), filled, replaces or None)
         figures = json.loads(numbers) if numbers else {}
         own = (name, measurement, step, pipeline, created, bool(tells_of_run), standing)
-        origin = (tuple(parents.split()), code, statement, bool(supports))
+        origin = (tuple(parents.split()), code, statement, bool(supports), run)
         return cls(*own, data_type, data_format, session, instrument, timestamp, size, figures, samples, *origin)
 
 
@@ -137,7 +154,18 @@ def summary_of(record: Record) -> Summary:
         code=activity_code(record) if derived else "",
         statement=stated.packed() if (stated := statement_in(record)) else "",
         supports=is_support(record),
+        run=_run(written),
     )
+
+
+def _run(written: Record) -> str:
+    activity, agent = mapping(written.get("activity")), mapping(written.get("agent"))
+    run = mapping(activity.get("run"))
+    if not (run_id := text(run.get("run_id"))):
+        return ""
+    who = text(agent.get("username")) or text(agent.get("local_user"))
+    began, ended = text(activity.get("started")), text(activity.get("ended"))
+    return json.dumps(MadeBy(run_id, began, ended, text(run.get("engine")), who))
 
 
 def _made_for(places: Mapping[str, Filled]) -> tuple[str, str]:

@@ -11,11 +11,12 @@ from weakref import WeakKeyDictionary
 
 from crucible_lineage.amounts import time_text
 from crucible_lineage.core.journal import Journal
+from crucible_lineage.core.summary import MadeBy
 from crucible_lineage.core.tables import Snapshot
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, nearest
 from crucible_lineage.failed_runs import unstarted_text
 from crucible_lineage.lineage.labels import plain
-from crucible_lineage.lineage.records import mapping, provenance, recorded_run, text
+from crucible_lineage.lineage.records import mapping, recorded_run
 from crucible_lineage.local.usage import is_in_use
 from crucible_lineage.local.usage import runs as running
 from crucible_lineage.pipeline.declare.load import read_declaration
@@ -136,10 +137,11 @@ def datasets_of_run(session: Session, run_id: str, copies: Iterable[Snapshot]) -
     there: set[str] = set()
     for copy in copies:
         there |= copy.records.keys()
-        for mfid, record in copy.records.items():
-            if _run(record).get("run_id") == run_id:
+        for mfid, summary in copy.summaries.items():
+            made_by = summary.made_by
+            if made_by is not None and made_by.run_id == run_id:
                 found.add(mfid)
-            elif recorded_run(record) == run_id:
+            elif summary.tells_of_run and recorded_run(record := copy.records[mfid]) == run_id:
                 found |= {link["unique_id"] for link in record.get("links") or () if link.get("direction") == "target"}
     return found & there
 
@@ -158,8 +160,8 @@ def runs_by_results(copy: Snapshot, project: str) -> dict[str, ListedRun]:
             succeeded = mapping(record.get("scientific_metadata")).get("succeeded")
             if isinstance(succeeded, bool):
                 states[recorded_run(record)] = COMPLETE if succeeded else FAILED
-        elif summary.step and (run := _run(record := copy.records[mfid])):
-            one = _by_result(record, summary.pipeline, project, run)
+        elif summary.step and (made_by := summary.made_by):
+            one = _by_result(made_by, summary.pipeline, project)
             known = found.setdefault(one.run_id, one)
             ended = max(known.ended or "", one.ended or "")
             found[one.run_id] = replace(known, started=min(known.started, one.started), ended=ended)
@@ -175,17 +177,10 @@ def runs_by_results(copy: Snapshot, project: str) -> dict[str, ListedRun]:
     }
 
 
-def _by_result(record: Record, pipeline: str, project: str, run: Record) -> ListedRun:
-    written = provenance(record)
-    activity, agent = written.get("activity") or {}, written.get("agent") or {}
+def _by_result(made_by: MadeBy, pipeline: str, project: str) -> ListedRun:
+    began, ended = made_by.started, made_by.ended
     return ListedRun(
-        text(run.get("run_id")),
-        pipeline,
-        project,
-        text(activity.get("started")),
-        text(activity.get("ended")),
-        engine=text(run.get("engine")) or None,
-        who=text(agent.get("username")) or text(agent.get("local_user")) or None,
+        made_by.run_id, pipeline, project, began, ended, engine=made_by.engine or None, who=made_by.who or None
     )
 
 
@@ -202,12 +197,6 @@ def _remembered(known: Mapping[str, Any], data: Path) -> ListedRun:
         error=known["error"],
         declaration=known["declaration"],
     )
-
-
-def _run(record: Record) -> Record:
-    activity = provenance(record).get("activity")
-    run = activity.get("run") if isinstance(activity, Mapping) else None
-    return run if isinstance(run, Mapping) and text(run.get("run_id")) else {}
 
 
 @dataclass(frozen=True)
