@@ -8,8 +8,10 @@ interpreter reads, as PYTHON*, it gets one. The embedded servers of the tests' o
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib
+import inspect
 import json
 import os
 import pkgutil
@@ -42,6 +44,7 @@ ON_PREFECT = (
     "crucible_lineage.tasks",
     "crucible_lineage.flows",
     "crucible_lineage.server.serving",
+    "pandas",
 )
 
 
@@ -71,16 +74,26 @@ class WarmPython:
             return subprocess.CompletedProcess([sys.executable, *arguments], code, out.read_text(), err.read_text())
 
     def start(
-        self, arguments: list[str], environment: Mapping[str, str], out: Path, err: Path, cwd: Path | str | None = None
+        self,
+        arguments: list[str],
+        environment: Mapping[str, str],
+        out: Path,
+        err: Path,
+        cwd: Path | str | None = None,
+        *,
+        is_worker: bool = False,
     ) -> Started | subprocess.Popen[bytes]:
-        """Start `python ARGUMENTS`; what it says goes to the ends of these files."""
+        """Start `python ARGUMENTS`; what it says goes to the ends of these files.
+
+        Of a worker of Prefect the flow runs, too, begin with their imports done.
+        """
         kind = _kind(environment)
         with self._lock:
             is_first = kind not in self._waiting  # and maybe the only one
             waiting = self._waiting.setdefault(kind, [])
         is_measured = any(name.startswith("COVERAGE_") for name in environment)
         is_other = _of_start(environment) != self._began_with
-        if is_measured or is_other or sys.platform != "linux" or (kind and is_first):
+        if is_measured or is_other or sys.platform != "linux" or (kind and is_first and not is_worker):
             with out.open("ab") as said, err.open("ab") as told:
                 command = [sys.executable, *arguments]
                 return subprocess.Popen(command, env=dict(environment), cwd=cwd, stdout=said, stderr=told)
@@ -91,6 +104,7 @@ class WarmPython:
             "environment": dict(environment),
             "folder": str(cwd or Path.cwd()),
             "outputs": [str(path.absolute()) for path in (out, err)],
+            "is_worker": is_worker,
         }
         return Started(python, order, waiting.append)
 
@@ -195,6 +209,7 @@ class WarmServers:
         if self._orders is not None and self._python is not None:
             self._orders.send(b"end")
             self._python.wait(60)
+            self._orders.close()
 
 
 def _start_servers_by(orders: Callable[[], socket.socket], began_with: Mapping[str, str]) -> None:
@@ -349,7 +364,102 @@ def _become(order: Any) -> list[str]:
         os.dup2(file, number)
         os.close(file)
     os.chdir(order["folder"])
+    if order["is_worker"] and (engine := _fork_engines()):
+        return engine
     return [str(argument) for argument in order["arguments"]]
+
+
+ENGINE = "prefect.engine"
+PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+
+
+def _fork_engines() -> list[str]:
+    """Let this process fork the flow runs that it starts, as children of its own. In those, return their arguments."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if os.fork() == 0:
+        ours.close()
+        return _wait_for_engines(theirs)
+    theirs.close()
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+    lock = threading.Lock()
+    methods: Any = subprocess.Popen
+    execute = methods._execute_child
+    signature = inspect.signature(execute)
+
+    def execute_child(*words: Any, **options: Any) -> None:
+        given = signature.bind(*words, **options).arguments
+        if [*given["args"]][:2] != [sys.executable, "-m"] or not given["args"][2].startswith("prefect."):
+            execute(*words, **options)
+            return
+        process, pipes = given["self"], [given[name] for name in ("p2cread", "c2pwrite", "errwrite")]
+        order = {"environment": given["env"], "folder": str(given["cwd"] or Path.cwd())}
+        order |= {"arguments": given["args"][1:], "is_apart": given["start_new_session"]}
+        with lock:
+            socket.send_fds(ours, [json.dumps(order).encode()], [pipe if pipe >= 0 else 2 for pipe in pipes])
+            process.pid = int(ours.recv(100))
+        process._child_created = True
+        names = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
+        process._close_pipe_fds(*(given[name] for name in names))
+
+    methods._execute_child = execute_child
+    return []
+
+
+def _wait_for_engines(orders: socket.socket) -> list[str]:
+    """Fork for each order a process whose parent ends at once, so that it becomes the worker's."""
+    while True:
+        message, pipes, _, _ = socket.recv_fds(orders, 1 << 20, 3)
+        if not message:
+            os._exit(0)
+        number, told = os.pipe()
+        parent = os.fork()
+        if parent == 0:
+            pid = os.fork()
+            if pid:
+                os.write(told, b"%d" % pid)
+                os._exit(0)
+            break
+        os.waitpid(parent, 0)
+        orders.send(os.read(number, 100))
+        for file in (*pipes, number, told):
+            os.close(file)
+    from prefect.context import refresh_global_settings_context
+    from prefect.logging.configuration import setup_logging
+
+    order = json.loads(message)
+    if order["is_apart"]:
+        os.setsid()
+    for standard, pipe in enumerate(pipes):
+        os.dup2(pipe, standard)
+    for file in (*pipes, number, told):
+        os.close(file)
+    orders.close()
+
+    def begin(environment: Mapping[str, str]) -> None:
+        _take_over(environment)
+        refresh_global_settings_context()
+        setup_logging()
+
+    def execute(file: str, command: list[str], environment: Mapping[str, str]) -> NoReturn:
+        """Go on as the engine that is to take this process over."""
+        if command[1:] != ["-m", ENGINE]:
+            execvpe(file, command, environment)
+        raise _Engine(environment)
+
+    execvpe, vars(os)["execvpe"] = os.execvpe, execute
+    os.chdir(order["folder"])
+    begin(order["environment"])
+    try:
+        _run(order["arguments"])
+    except _Engine as engine:
+        begin(engine.environment)
+        return ["-m", ENGINE]
+    raise SystemExit
+
+
+class _Engine(BaseException):
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self.environment = environment
 
 
 def _take_over(environment: Mapping[str, str]) -> None:

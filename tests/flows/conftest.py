@@ -8,7 +8,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -22,6 +21,7 @@ from crucible_lineage.pipeline.inputs.register import register_raw
 from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.warm import WarmPython
 
 POOL = "lab-pool"
 
@@ -46,19 +46,15 @@ def pool(prefect_server: Any, prefect_program: Any) -> str:
 
 
 @pytest.fixture(scope="session")
-def worker(prefect_server: Any, pool: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def worker(
+    prefect_server: Any, warm_python: WarmPython, pool: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
     """A worker of the pool, in a folder of its own."""
     folder = tmp_path_factory.mktemp("worker")
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool],
-            env=prefect_server.environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            cwd=folder,
-        )
+    words, log = ["-m", "prefect", "worker", "start", "--pool", pool], folder / "log"
+    process = warm_python.start(words, prefect_server.environment, log, log, folder, is_worker=True)
     yield
-    process.terminate()
+    process.send_signal(signal.SIGTERM)
     process.wait(60)
 
 

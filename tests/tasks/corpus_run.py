@@ -96,6 +96,7 @@ def main() -> None:
         executed = {one.destination.run_id: len(one.made) - one.reused for one in opened}
         told[path.stem] = {
             "returned": repr(returned),
+            "plain": module.RETURNED,
             "not reused": sum(executed.values()),
             "reused": sum({one.destination.run_id: one.reused for one in opened}.values()),
             "expected": sorted(module.EDGES),

@@ -1,20 +1,26 @@
 """Flows as Prefect's documentation writes them, as they are and with the three lines changed.
 
-They return what they returned, their lineage is the list of edges that stands at the end of each, nothing is found
-wrong with it, and a second run with reuse makes nothing that comes from a dataset.
+They return what stands at the end of each, which is what they return as they are; their lineage is the list of edges
+that stands beside it, nothing is found wrong with it, and a second run with reuse makes nothing that comes from a
+dataset. The flows as they are, and converted without reuse (as tests/tasks/shapes), run with CRUCIBLE_NIGHTLY=1.
 """
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import math
+import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 PROGRAM = Path(__file__).with_name("corpus_run.py")
+NUMBER = re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
+NIGHTLY = bool(os.environ.get("CRUCIBLE_NIGHTLY"))
+nightly = pytest.mark.skipif(not NIGHTLY, reason="half a minute each: CRUCIBLE_NIGHTLY=1")
+PLAIN, CONVERTED = (pytest.param(mode, marks=nightly) for mode in ("plain", "converted"))
 # Runs that are never reused: of the first task of each flow, since it comes from no dataset, and beside it, why.
 NOT_REUSED = {
     "s10_figures": "a figure cannot be read again from its picture",
@@ -24,54 +30,49 @@ NOT_REUSED = {
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory, prefect_server: Any) -> dict[str, Any]:
-    """What each flow returned, made and reused: plain, converted, and converted with reuse for the second time."""
+def ran(tmp_path_factory: pytest.TempPathFactory, prefect_program: Any) -> dict[str, Any]:
+    """What each flow returned, made and reused, by mode; with reuse for the first and the second time."""
     folder = tmp_path_factory.mktemp("corpus")
 
     def run(mode: str, data: str) -> dict[str, Any]:
         places = {"CRUCIBLE_LINEAGE_DATA": folder / data, "PREFECT_LOCAL_STORAGE_PATH": folder / data / "cached"}
-        environment = {**prefect_server.environment, **{name: str(place) for name, place in places.items()}}
-        ran = subprocess.run(
-            [sys.executable, str(PROGRAM), mode, "x", str(folder / data / "files")],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=400,
-        )
+        environment = {name: str(place) for name, place in places.items()}
+        ran = prefect_program.python(PROGRAM, mode, "x", folder / data / "files", **environment)
         assert ran.returncode == 0, ran.stderr[-4000:]
         assert "is not registered" not in ran.stderr
         assert "is not recorded" not in ran.stderr
         told: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
         return told
 
-    return {
-        "plain": run("plain", "plain"),
-        "converted": run("converted", "converted"),
-        "first": run("reuse", "reused"),
-        "again": run("reuse", "reused"),
-    }
+    as_they_are = {mode: run(mode, mode) for mode in ("plain", "converted") if NIGHTLY}
+    return {**as_they_are, "first": run("reuse", "reused"), "again": run("reuse", "reused")}
 
 
 def test_there_are_many(ran: dict[str, Any]) -> None:
-    assert len(ran["plain"]) >= 20
+    assert len(ran["first"]) >= 20
 
 
-@pytest.mark.parametrize("mode", ["converted", "first", "again"])
-def test_flows_return_what_they_returned(ran: dict[str, Any], mode: str) -> None:
-    def returned(mode: str) -> dict[str, str]:
-        return {name: one["returned"] for name, one in ran[mode].items()}
-
-    assert returned(mode) == returned("plain")
+@pytest.mark.parametrize("mode", [PLAIN, CONVERTED, "first", "again"])
+def test_flows_return_what_they_return_as_they_are(ran: dict[str, Any], mode: str) -> None:
+    differing = {name: one["returned"] for name, one in ran[mode].items() if not _alike(one["returned"], one["plain"])}
+    assert differing == {}
 
 
-@pytest.mark.parametrize("mode", ["converted", "again"])
+def _alike(text: str, expected: str) -> bool:
+    """Whether these are the same but for the last digits, which are a processor's."""
+    pairs = zip(NUMBER.findall(text), NUMBER.findall(expected), strict=False)
+    near = all(math.isclose(float(one), float(other), rel_tol=1e-9, abs_tol=1e-12) for one, other in pairs)
+    return near and NUMBER.sub("#", text) == NUMBER.sub("#", expected)
+
+
+@pytest.mark.parametrize("mode", [CONVERTED, "first", "again"])
 def test_their_lineage_is_complete(ran: dict[str, Any], mode: str) -> None:
     assert {name: one["edges"] for name, one in ran[mode].items()} == {
         name: one["expected"] for name, one in ran[mode].items()
     }
 
 
-@pytest.mark.parametrize("mode", ["converted", "again"])
+@pytest.mark.parametrize("mode", [CONVERTED, "again"])
 def test_check_and_verify_find_nothing(ran: dict[str, Any], mode: str) -> None:
     assert {name: one["findings"] for name, one in ran[mode].items() if one["findings"]} == {}
 

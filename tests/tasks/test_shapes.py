@@ -11,14 +11,14 @@ import importlib.util
 import json
 import os
 import re
-import subprocess
-import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from threading import Timer
 from typing import Any
 
 import pytest
+
+from tests.warm import WarmPython
 
 RUN = Path(__file__).with_name("shapes") / "run.py"
 LIMIT_S = 60  # for one shape; most take two
@@ -38,13 +38,13 @@ SHAPES = _shapes()
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory, prefect_server: Any) -> dict[str, Any]:
-    return _all("plain", tmp_path_factory.mktemp("plain"), prefect_server)
+def plain(tmp_path_factory: pytest.TempPathFactory, prefect_server: Any, warm_python: WarmPython) -> dict[str, Any]:
+    return _all("plain", tmp_path_factory.mktemp("plain"), prefect_server, warm_python)
 
 
 @pytest.fixture(scope="module")
-def converted(tmp_path_factory: pytest.TempPathFactory, prefect_server: Any) -> dict[str, Any]:
-    return _all("converted", tmp_path_factory.mktemp("converted"), prefect_server)
+def converted(tmp_path_factory: pytest.TempPathFactory, prefect_server: Any, warm_python: WarmPython) -> dict[str, Any]:
+    return _all("converted", tmp_path_factory.mktemp("converted"), prefect_server, warm_python)
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -78,12 +78,12 @@ def _calls(shape: Any, told: dict[str, Any]) -> dict[str, list[str]]:
     return {task: sorted(re.sub(r"#\d+", "", call) for call in calls) for task, calls in told["calls"].items()}
 
 
-def _all(mode: str, folder: Path, server: Any) -> dict[str, Any]:
+def _all(mode: str, folder: Path, server: Any, python: WarmPython) -> dict[str, Any]:
     """What became of each shape. After one that hangs, the others are run by a new process."""
     found: dict[str, Any] = {}
     left = list(SHAPES)
     while left:
-        last, lines = _some(mode, left, folder, server)
+        last, lines = _some(mode, left, folder, server, python)
         found |= lines
         if last is None:
             break
@@ -92,27 +92,29 @@ def _all(mode: str, folder: Path, server: Any) -> dict[str, Any]:
     return found
 
 
-def _some(mode: str, names: Sequence[str], folder: Path, server: Any) -> tuple[str | None, dict[str, Any]]:
+def _some(
+    mode: str, names: Sequence[str], folder: Path, server: Any, python: WarmPython
+) -> tuple[str | None, dict[str, Any]]:
     """What became of these, and the one that did not end in its time."""
-    command = [sys.executable, str(RUN), mode, str(folder / "data"), str(folder / "files"), *names]
+    out, log = folder / f"{names[0]}.out", folder / "log"
+    words = [str(RUN), mode, str(folder / "data"), str(folder / "files"), *names]
+    process = python.start(words, server.environment, out, log)
+    size, since = 0, time.monotonic()
+    while process.poll() is None and time.monotonic() - since < LIMIT_S:
+        time.sleep(0.1)
+        if out.exists() and out.stat().st_size != size:
+            size, since = out.stat().st_size, time.monotonic()
+    is_hung = process.poll() is None
+    if is_hung:
+        process.kill()
+        process.wait(60)
     found: dict[str, Any] = {}
     running: str | None = None
-    with (folder / "log").open("ab") as log:
-        options: Any = {"env": server.environment, "stdout": subprocess.PIPE, "stderr": log, "text": True}
-        with subprocess.Popen(command, **options) as process:
-            assert process.stdout is not None
-            timer = Timer(LIMIT_S, process.kill)
-            timer.start()
-            for line in process.stdout:
-                timer.cancel()
-                timer = Timer(LIMIT_S, process.kill)
-                timer.start()
-                if line.startswith("START "):
-                    running = line.split()[1]
-                elif line.startswith("{"):
-                    told = json.loads(line)
-                    found[told["name"]], running = told, None
-            timer.cancel()
-        code = process.returncode
-    assert running is not None or code == 0, (folder / "log").read_text()[-4000:]
+    for line in out.read_text().splitlines():
+        if line.startswith("START "):
+            running = line.split()[1]
+        elif line.startswith("{"):
+            told = json.loads(line)
+            found[told["name"]], running = told, None
+    assert running is not None or process.poll() == 0, log.read_text()[-4000:]
     return running, found

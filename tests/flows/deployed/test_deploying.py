@@ -354,6 +354,9 @@ def test_served_from_one_process_a_pipeline_runs_by_its_schedule_and_is_paused_w
         eventually(lambda: any(run["state_type"] == "COMPLETED" for run in prefect.runs(deployment["id"])))
     finally:
         serving.send_signal(signal.SIGINT)
-        out, _ = serving.communicate(timeout=180)
+        try:
+            out, _ = serving.communicate(timeout=180)
+        finally:
+            serving.kill()
     assert results() == {raw: [3]}, out
     assert prefect.deployments(name)[0]["paused"]

@@ -165,7 +165,7 @@ def calls(b: Bench) -> dict[str, Callable[[Any], Any]]:
             measurement="counting",
             scientific_metadata={"n": 1},
             keywords=["gold", "annealed"],
-            files=[b.file("one.csv"), b.file("two.csv")],
+            files=[b.file("one.csv")],  # `add_files` has two
             parents=b.parent,
             samples=b.sample,
             wait_for_ingestion=True,

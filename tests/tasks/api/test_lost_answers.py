@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +11,8 @@ from crucible_lineage.tasks import API_TASKS
 PROGRAM = Path(__file__).with_name("losing_answers.py")
 
 
-def test_no_answer_is_missed(data: Path, tmp_path: Path, prefect_server: Any) -> None:
-    ran = subprocess.run(
-        [sys.executable, str(PROGRAM), str(data), str(tmp_path / "files")],
-        env=prefect_server.environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+def test_no_answer_is_missed(data: Path, tmp_path: Path, prefect: Any) -> None:
+    ran = prefect.python(PROGRAM, data, tmp_path / "files")
     assert ran.returncode == 0, ran.stderr[-4000:]
     told: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
     assert {name: one for name, one in told.items() if one["differing"]} == {}

@@ -34,6 +34,7 @@ def main(folder: Path):
     return etl(folder)
 
 
+RETURNED = "np.float64(435.0)"
 EDGES = [
     "extract -> transform",
     "transform -> load",

@@ -34,6 +34,7 @@ def main(folder: Path):
     return asyncio.run(gathered(3))
 
 
+RETURNED = "{'sum': 0.0, 'arrays': 3}"
 EDGES = [
     "fetch -> clean",
     "fetch -> clean",

@@ -35,6 +35,7 @@ def main(folder: Path):
     return outer()
 
 
+RETURNED = "'30 rows, highest 1.00'"
 EDGES = [
     "read -> normalise",
     "normalise -> report",

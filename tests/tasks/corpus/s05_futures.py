@@ -32,6 +32,7 @@ def main(folder: Path):
     return futures()
 
 
+RETURNED = "12"
 EDGES = [
     "count -> add",
     "count -> add",

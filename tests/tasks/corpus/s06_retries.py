@@ -30,6 +30,7 @@ def main(folder: Path):
     return retried()
 
 
+RETURNED = "540.0"
 EDGES = [
     "flaky -> after",
 ]

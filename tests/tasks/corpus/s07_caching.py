@@ -27,6 +27,7 @@ def main(folder: Path):
     return cached()
 
 
+RETURNED = "np.float64(500.0)"
 EDGES = [
     "load_image -> expensive",
 ]

@@ -45,6 +45,7 @@ def main(folder: Path):
     return fitted(40, Settings(degree=3))
 
 
+RETURNED = "'good'"
 EDGES = [
     "acquire -> fit",
     "fit -> grade",

@@ -38,6 +38,7 @@ def main(folder: Path):
     return trained()
 
 
+RETURNED = "0.0"
 EDGES = [
     "make -> split",
     "split -> train",

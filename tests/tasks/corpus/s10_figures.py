@@ -32,6 +32,7 @@ def main(folder: Path):
     return drawn()
 
 
+RETURNED = "'Figure'"
 EDGES = [
     "series -> plot",
 ]

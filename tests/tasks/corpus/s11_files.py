@@ -30,6 +30,7 @@ def main(folder: Path):
     return in_files(raw, folder / "out")
 
 
+RETURNED = "-2"
 EDGES = [
     "raw.txt -> smooth",
     "smooth -> compare",

@@ -28,6 +28,7 @@ def main(folder: Path):
     return by_name(str(source), str(folder / "counts.json"))
 
 
+RETURNED = "37"
 EDGES = [
     "counts.csv -> convert",
     "convert -> check_file",

@@ -27,6 +27,7 @@ def main(folder: Path):
     return Detector(2.0).run(64)
 
 
+RETURNED = "np.float64(2016.0)"
 EDGES = [
     "acquire -> corrected",
 ]

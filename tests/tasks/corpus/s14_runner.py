@@ -27,6 +27,7 @@ def main(folder: Path):
     return stitched()
 
 
+RETURNED = "(48, 8)"
 EDGES = [
     "tile -> stitch",
     "tile -> stitch",

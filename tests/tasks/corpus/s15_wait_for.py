@@ -31,6 +31,7 @@ def main(folder: Path):
     return ordered()
 
 
+RETURNED = "100"
 EDGES = [
     "prepare -> consume",
 ]

@@ -26,6 +26,7 @@ def main(folder: Path):
     return movie()
 
 
+RETURNED = "[0.0625, 1.0625, 2.0625]"
 EDGES = [
     "frames -> brightness",
     "frames -> brightness",

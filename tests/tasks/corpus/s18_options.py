@@ -32,6 +32,7 @@ def main(folder: Path):
     return options()
 
 
+RETURNED = "np.int64(490)"
 EDGES = [
     "load -> scale",
     "scale -> value (changed)",

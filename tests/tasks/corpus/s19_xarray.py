@@ -26,6 +26,7 @@ def main(folder: Path):
     return labelled()
 
 
+RETURNED = "295.0"
 EDGES = [
     "cube -> mean_over_time",
 ]

@@ -35,6 +35,7 @@ def main(folder: Path):
     return pictures(folder / "small")
 
 
+RETURNED = "2"
 EDGES = [
     "picture -> thumbnails",
     "thumbnails -> count_files",

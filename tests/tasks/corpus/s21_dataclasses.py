@@ -33,6 +33,7 @@ def main(folder: Path):
     return described()
 
 
+RETURNED = "True"
 EDGES = [
     "table (from the flow) -> describe",
     "describe -> judge",

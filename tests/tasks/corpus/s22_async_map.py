@@ -33,6 +33,7 @@ def main(folder: Path):
     return asyncio.run(submitted())
 
 
+RETURNED = "100"
 EDGES = [
     "grow -> shrink",
     "grow -> shrink",

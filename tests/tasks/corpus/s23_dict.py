@@ -25,6 +25,7 @@ def main(folder: Path):
     return workbook()
 
 
+RETURNED = "10"
 EDGES = [
     "sheets -> use_one",
 ]

@@ -35,6 +35,7 @@ def main(folder: Path):
     return [state.type.value, state.message]
 
 
+RETURNED = "['FAILED', '100: the lamp was off']"
 EDGES = [
     "begin -> finish",
 ]
