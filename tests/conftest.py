@@ -292,7 +292,8 @@ class PrefectServer:
             "DO_NOT_TRACK": "1",
             "PREFECT_LOGGING_LEVEL": "WARNING",
             "PREFECT_LOGGING_TO_API_ENABLED": "false",  # nobody reads them there
-            "PREFECT_WORKER_QUERY_SECONDS": "1",  # and not 10: workers are what tests wait for
+            "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5",  # and not 60: runs to come are what tests wait for
+            "PREFECT_WORKER_QUERY_SECONDS": "1",  # likewise, and not 10
             "PREFECT_RUNNER_POLL_FREQUENCY": "1",
         }
         self.log = home.parent / "prefect-server.log"
