@@ -29,6 +29,11 @@ COMMAND = [sys.executable, "-m", "crucible_lineage"]
 os.environ.setdefault("CRUCIBLE_LINEAGE_KEEP", "no")
 
 
+# Folders of tests lie in memory where there is some: what waits for a disk there says nothing of this package.
+MEMORY, WANTED_BYTES = Path("/dev/shm"), 6 << 30
+if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > WANTED_BYTES:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
 # Rooms whose tests take longest, begun first, so that no process ends long after the others.
 SLOW = ("flows", "tasks", "scale", "gcs", "crash", "soak", "pipeline", "cli", "server", "examples")
 # Folders whose tests share the session's Prefect server, and its worker: each is run by one process.
@@ -39,6 +44,16 @@ def room_of(path: str) -> str:
     """The folder of tests/ that a test's file or id lies in."""
     parts = path.partition("::")[0].split("/")
     return parts[1] if len(parts) > 2 else ""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Keep the test modules as pytest rewrites them, also where Python is to write no bytecode."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, False
+    try:
+        return (yield)  # type: ignore[return-value]
+    finally:
+        sys.dont_write_bytecode = before
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
