@@ -84,7 +84,7 @@ def test_a_flow_runs_while_crucible_is_away(tmp_path: Path, service: RunningServ
         environment = {
             "CRUCIBLE_API_URL": url or away.url,
             "CRUCIBLE_API_KEY": service.api_key,
-            "CRUCIBLE_LINEAGE_RETRY_SECONDS": "1",
+            "CRUCIBLE_LINEAGE_RETRY_SECONDS": "0.3",
         }
         ran = prefect.python("-c", FLOW, data, path, undelivered, number, **environment)
         assert ran.returncode == 0, ran.stderr[-3000:]
