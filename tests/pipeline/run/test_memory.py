@@ -11,9 +11,10 @@ import pytest
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import AHEAD, LocalEngine
 from crucible_lineage.pipeline.run.result import EXECUTED, QUEUED, StepEvent
-from crucible_lineage.pipeline.run.run import plan_and_run, plan_for_run
+from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.registration import outbox
 from crucible_lineage.registration.delivery import DeliveryContext
+from crucible_lineage.registration.payload import Payload, read_payload
 from crucible_lineage.session import Session
 
 FEW, MANY = 15, 60
@@ -46,7 +47,7 @@ def objects() -> int:
     return len(gc.get_objects())
 
 
-def test_a_result_that_waits_takes_less_than_the_plan_of_its_step(
+def test_a_result_that_waits_takes_a_third_of_its_payload_at_most(
     lab: Any, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outbox, "MOST_OPEN", WIDTH)
@@ -57,25 +58,31 @@ def test_a_result_that_waits_takes_less_than_the_plan_of_its_step(
         return register(self, *args)
 
     monkeypatch.setattr(DeliveryContext, "register", late)
-    bound = bind_file(declared(lab, WIDTH), session.store, {})
-    before = objects()
-    planned = plan_for_run(bound, session, lambda event: None)
-    a_plan = (objects() - before) / MANY
-    held: list[int] = []
+    made, held = 0, dict[int, int]()
+    payloads: list[Payload] = []
 
     def listener(event: StepEvent) -> None:
-        if event.outcome == EXECUTED:
-            held.append(objects() if len(held) + 1 in (FEW, MANY) else 0)
-            if len(held) == MANY:
-                all_made.set()
+        nonlocal made
+        if event.outcome != EXECUTED:
+            return
+        made += 1
+        if made in (FEW, MANY):
+            held[made] = objects()
+        if made == MANY:
+            payloads.extend(read_payload(label.folder) for label in session.outbox.all())
+            held[MANY + len(payloads)] = objects()
+            all_made.set()
 
-    del planned
-    result = plan_and_run(bound, session, lambda: LocalEngine(session, WIDTH), listener)
+    result = plan_and_run(
+        bind_file(declared(lab, WIDTH), session.store, {}), session, lambda: LocalEngine(session, WIDTH), listener
+    )
 
-    assert len(result.executed) == MANY
     assert result.ok
-    a_result = (held[MANY - 1] - held[FEW - 1]) / (MANY - FEW)
-    assert a_result < a_plan, f"{a_result:.1f} objects a result, {a_plan:.1f} a planned step"
+    assert len(result.executed) == MANY
+    assert len(payloads) > MANY / 2, "they do not wait"
+    a_result = (held[MANY] - held[FEW]) / (MANY - FEW)
+    a_payload = (held[MANY + len(payloads)] - held[MANY]) / len(payloads)
+    assert a_result < a_payload / 3, f"{a_result:.1f} objects a result, {a_payload:.1f} a payload"
 
 
 def test_of_many_steps_that_could_begin_only_some_are_started(lab: Any, session: Session) -> None:
