@@ -523,17 +523,24 @@ class Journal:
             *(self.service, project, project),
         )
         last = {(row[3].casefold(), row[4], row[5]): row for row in rows}
+        tried = Counter((row[2], row[3].casefold(), row[4], row[5]) for row in rows)
+        when = self._when_failed({row[1] for row in last.values()})
         found = {}
-        for key, (result, run, name, of, pipeline, step, about, most, error) in sorted(
+        for key, (result, _, name, of, pipeline, step, about, most, error) in sorted(
             last.items(), key=lambda entry: entry[1][0]
         ):
-            same = [row for row in rows if row[2] == name and (row[3].casefold(), row[4], row[5]) == key]
-            at = self.database.row(
-                "SELECT max(at) FROM event WHERE run = ? AND result = ? AND state = 'failed'", run, result
-            )
-            subject, parked = tuple(json.loads(about)), most is not None and len(same) >= most
-            found[name] = Failure(name, of, pipeline, step, subject, error or "", len(same), parked, at[0] or "")
+            count = tried[(name, *key)]
+            subject, parked = tuple(json.loads(about)), most is not None and count >= most
+            found[name] = Failure(name, of, pipeline, step, subject, error or "", count, parked, when.get(result, ""))
         return found
+
+    def _when_failed(self, runs: Collection[str]) -> dict[int, str]:
+        """Return when results of these runs have failed last, by the number of their row."""
+        sql = (
+            "SELECT result, max(at) FROM event WHERE run IN (SELECT value FROM json_each(?)) AND state = 'failed'"
+            " AND result IS NOT NULL GROUP BY result"
+        )
+        return dict(self.database.rows(sql, json.dumps(list(runs)))) if runs else {}
 
     def forget_failures(self, mfid: str) -> set[tuple[str, str]]:
         """Let what failed under this id, or is about the dataset of this id, count as if it had never failed.
