@@ -8,6 +8,7 @@ import pytest
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.spec.pipeline import StepSpec
 
 
 def faults(path: Any) -> list[str]:
@@ -22,6 +23,20 @@ def test_a_good_pipeline_is_bound_in_the_order_in_which_it_can_run(lab: Any) -> 
     assert list(bound.steps) == ["scaled", "sum_up"]
     assert bound.steps["sum_up"].needs == ("scaled",)
     assert bound.steps["scaled"].inspection.params == {"factor": 3.0}
+
+
+def test_steps_that_say_the_same_share_it_as_read_from_yaml_and_from_json() -> None:
+    said = {"uses": "lab:fit", "output": {"ingest": False, "measurement": "fit"}}
+    by_name = StepSpec.model_validate({**said, "inputs": {"x": "raw", "y": "cut.mask"}})
+    in_full = StepSpec.model_validate({**said, "inputs": {"x": {"from": "raw"}, "y": ["cut.mask", "raw"]}})
+    again = StepSpec.model_validate_json(in_full.model_dump_json(by_alias=True, exclude_defaults=True))
+    assert again == in_full
+    assert by_name.inputs["x"] is in_full.inputs["x"] is again.inputs["x"]
+    assert by_name.inputs["y"] is in_full.sources["y"][0]
+    assert by_name.output is in_full.output
+    other = StepSpec.model_validate({**said, "inputs": {"x": {"from": "raw", "files": "*.csv"}}})
+    assert other.sources["x"][0].files == "*.csv"
+    assert by_name.sources["x"][0].files is None
 
 
 @pytest.mark.parametrize(
