@@ -50,7 +50,7 @@ from crucible_lineage.registration.register import Stages, nothing
 if TYPE_CHECKING:  # importing either costs time that planning should not pay
     from crucible_lineage.client import CrucibleClient
 
-FEWEST, MOST_AT_ONCE = 2, 24  # measured: one leaves a core idle while its service works
+FEWEST, MOST_AT_ONCE = 3, 24  # measured: two leave a core idle while the embedded Crucible works
 ONE_PER_S = 0.003  # measured: what a call costs this process; more threads than answers take of that only queue
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 STUCK_S = 30.0  # chosen: how long another process that holds a result is given at least
