@@ -8,6 +8,7 @@ id: few one by one, many with a listing of their project if that is small.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should
 
 FEW = 12  # chosen: datasets that are asked for one by one; a listing of all of them costs more, and then tells all
 LISTED_FOR_ONE = 50  # chosen: a project is listed for several ids if it has no more datasets than this for each
+MOST_FOUND = 500  # chosen: records in memory, 60 kB each; more are read from the mirror again when they are needed
 Record = Mapping[str, Any]
 
 
@@ -63,6 +65,7 @@ class KnownResults:
         self._lock = threading.RLock()
         self._trusted: dict[str, DatasetRef] = {}
         self._found: dict[str, Registered | None] = {}  # as Crucible has them; None of what is not there
+        self._in_mirror = deque[str]()  # those of them that the mirror has whole, in the order in which they were read
         self._refused: dict[str, str] = {}
         self._attempts: dict[str, int] | None = None
         self._slots: Currency | None = None
@@ -74,6 +77,7 @@ class KnownResults:
             return
         with self._lock:
             self._found.clear()
+            self._in_mirror.clear()
             if self.is_away:
                 self.filled = self.mirror.slots(self.project, self.scope)
             else:
@@ -81,6 +85,7 @@ class KnownResults:
             self.members = self.mirror.members(self.project, self.scope)
             standings = (Standing(mfid, self.project, True, True, slots) for mfid, slots in self.filled.items())
             self._slots, self._everything, self._attempts = Currency(standings, self.mirror.promoted()), None, None
+            self._let_go()
 
     @property
     def slots(self) -> Currency:
@@ -98,6 +103,7 @@ class KnownResults:
             rest = [mfid for mfid in new if mfid not in self._trusted and mfid not in self._refused]
             self._find([mfid for mfid in rest if ask or mfid in self.members])
             self._trust(one for mfid in rest if (one := self._found.get(mfid)) and one.ref is not None)
+            self._let_go()
 
     def known(self, mfid: str, *, ask: bool = True) -> DatasetRef | None:
         """Return the dataset, if it is there, complete and to be relied on."""
@@ -119,12 +125,15 @@ class KnownResults:
         """Return the dataset, also an incomplete one, if it has a record; not if it is to be deleted."""
         with self._lock:
             self._find([mfid])
-            return self._found.get(mfid)
+            found = self._found.get(mfid)
+            self._let_go()
+            return found
 
     def read_ahead(self, mfids: Collection[str]) -> None:
         """Read the records of these datasets that were not read yet, together."""
         with self._lock:
             self._find(mfids)
+            self._let_go()
 
     def registered(self) -> Mapping[str, Registered]:
         """Return every dataset that has a record, also incomplete ones."""
@@ -155,7 +164,18 @@ class KnownResults:
         if lacking := [mfid for mfid in new if mfid not in records]:
             records |= self._asked(lacking)
         for mfid in new:
-            self._found[mfid] = self._usable(mfid, self._registered(records[mfid])) if mfid in records else None
+            self._note(mfid, self._usable(mfid, self._registered(records[mfid])) if mfid in records else None)
+
+    def _note(self, mfid: str, found: Registered | None) -> None:
+        self._found[mfid] = found
+        if found is not None and found.record is not None and found.record.attached is None:
+            self._in_mirror.append(mfid)
+
+    def _let_go(self) -> None:
+        """Let go of what was read first and can be read from the mirror again, since there may be thousands."""
+        while len(self._in_mirror) > MOST_FOUND:
+            if (mfid := self._in_mirror.popleft()) in self.members:
+                self._found.pop(mfid, None)
 
     def _asked(self, mfids: Collection[str]) -> dict[str, Record]:
         """Read datasets at Crucible by their ids, or with all of the pipeline or project where those are many."""
@@ -225,7 +245,8 @@ class KnownResults:
     def _judged(self, records: Mapping[str, Record], changed: Collection[str]) -> Judged:
         """Judge what a sync has read; `changed` are those that others have changed."""
         found = [one for record in records.values() if (one := self._registered(record)).record is not None]
-        self._found |= {one.mfid: self._usable(one.mfid, one) for one in found}
+        for one in found:
+            self._note(one.mfid, self._usable(one.mfid, one))
         self._trusted = {mfid: ref for mfid, ref in self._trusted.items() if mfid not in changed}
         return self._judgement(found, changed)
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import gc
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import AHEAD, LocalEngine
-from crucible_lineage.pipeline.run.result import EXECUTED, QUEUED, StepEvent
+from crucible_lineage.pipeline.run.result import EXECUTED, QUEUED, RunResult, StepEvent
 from crucible_lineage.pipeline.run.run import plan_and_run
-from crucible_lineage.registration import outbox
+from crucible_lineage.provenance.schema import StepRecord
+from crucible_lineage.registration import known, outbox
 from crucible_lineage.registration.delivery import DeliveryContext
 from crucible_lineage.registration.payload import Payload, read_payload
 from crucible_lineage.session import Session
@@ -96,3 +98,33 @@ def test_of_many_steps_that_could_begin_only_some_are_started(lab: Any, session:
     begun = [outcome for outcome in events if outcome in (QUEUED, EXECUTED)]
     started = [begun[:end].count(QUEUED) - begun[:end].count(EXECUTED) for end in range(len(begun))]
     assert AHEAD < max(started) <= 2 * AHEAD
+
+
+def test_when_everything_is_made_again_few_of_the_earlier_records_are_in_memory(
+    lab: Any, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(known, "MOST_FOUND", WIDTH)
+    monkeypatch.setattr(outbox, "MOST_OPEN", WIDTH)
+    path = declared(lab, WIDTH)
+
+    def run(listener: Callable[[StepEvent], None]) -> RunResult:
+        bound = bind_file(path, session.store, {})
+        return plan_and_run(bound, session, lambda: LocalEngine(session, WIDTH), listener)
+
+    first = run(lambda event: None)
+    lab.file(f"{lab.module}_count.py", STEP.replace('f"{number}"', 'f"{number} again"'))
+    made, held = 0, list[int]()
+
+    def listener(event: StepEvent) -> None:
+        nonlocal made
+        made += event.outcome == EXECUTED
+        if event.outcome == EXECUTED and made in (FEW, MANY):
+            gc.collect()
+            held.append(sum(isinstance(one, StepRecord) for one in gc.get_objects()))
+
+    again = run(listener)
+
+    assert again.ok
+    assert len(again.executed) == MANY
+    assert not set(again.datasets["s0"].values()) & set(first.datasets["s0"].values())
+    assert held[1] - held[0] < (MANY - FEW) / 3, f"{held} records"
