@@ -158,7 +158,7 @@ def test_interrupted_while_it_waits_it_ends_at_once_and_goes_on_later(
     assert push.stderr is not None
     assert "waiting: " in push.stderr.readline()
     push.send_signal(signal.SIGINT)
-    _, said = push.communicate(timeout=30)
+    _, said = push.communicate(timeout=120)
     assert push.returncode == 130, said
     assert "finished results are kept" in said
     assert "Traceback" not in said
