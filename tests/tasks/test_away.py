@@ -21,10 +21,11 @@ from pathlib import Path
 import pandas as pd
 from prefect import flow
 
+from crucible_lineage.pipeline.job import delivering
 from crucible_lineage.tasks import CrucibleConnection, registering, task
 from crucible_lineage.tasks.dropin import recording, undelivered
 
-recording.LAST_WAIT_S = undelivered.ONE_CALL_S = 1.0  # and not ten and five: nobody will be there
+recording.LAST_WAIT_S = undelivered.ONE_CALL_S = delivering.ONE_CALL_S = 1.0  # and not ten and five: nobody comes
 
 data, path, undelivered, number = sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 
