@@ -109,6 +109,7 @@ class Deliverer:
         self._theirs: dict[str, DatasetRef] = {}  # what is there with other bytes, or another id, than was made here
         self._void: set[str] = set()  # what was made here and never comes to Crucible
         self._running = self._idle = self._numbers = 0
+        self._sending = 0  # threads that send, or have not told yet what became of it
         self._refusal: CrucibleError | None = None  # the service refuses for good, whatever is sent
         self._stopped = False
         self._threads: list[threading.Thread] = []
@@ -203,7 +204,9 @@ class Deliverer:
         Counted from `since` on. Where some payloads are `own`, the others only count while it answers.
         """
         with self._changed:
-            if not self._entries or self._stopped or self._refusal is not None or not self._can_go_on():
+            if self._stopped:
+                return True
+            if not self._sending and (not self._entries or self._refusal is not None or not self._can_go_on()):
                 return True
             now = time.monotonic()
             mine = own is None or not self._entries.keys().isdisjoint(own)
@@ -254,7 +257,12 @@ class Deliverer:
 
     def _work(self) -> None:
         while (entry := self._next()) is not None:
-            self._send(entry)
+            try:
+                self._send(entry)
+            finally:
+                with self._changed:
+                    self._sending -= 1
+                    self._changed.notify_all()
 
     def _next(self) -> _Entry | None:
         """The oldest payload that may be sent now, once there is one; None when it is all over."""
@@ -272,6 +280,7 @@ class Deliverer:
                     if entry := self._sendable(*heapq.heappop(self._ready)):
                         entry.is_running = True
                         self._running += 1
+                        self._sending += 1
                         return entry
                     continue
                 elif self._later:

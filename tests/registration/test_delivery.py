@@ -204,6 +204,29 @@ def test_children_are_linked_when_their_parents_are_there_whatever_their_order(m
     assert all(delivery.is_ours for delivery in machine.heard)
 
 
+def test_nothing_is_settled_before_it_is_reported(machines: Any) -> None:
+    machine = machines()
+    one = machine.put("one", "1")
+    reached, goes_on = threading.Event(), threading.Event()
+
+    def hear(delivery: Delivery) -> None:
+        reached.set()
+        goes_on.wait(30)
+        machine.heard.append(delivery)
+
+    deliverer = Deliverer(machine.context(), hear)
+    deliverer.take_up()
+    try:
+        assert reached.wait(30)
+        assert not deliverer.is_settled(0.0, time.monotonic())
+        goes_on.set()
+        assert deliverer.drain(30.0)
+        assert machine.ended(DELIVERED) == {one.mfid}
+    finally:
+        goes_on.set()
+        deliverer.stop()
+
+
 def test_as_many_deliver_at_once_as_the_latency_asks_for(machines: Any) -> None:
     near, far = machines(), machines()
     near.client._connection._took = Instant([0.001])  # whatever else this machine does
