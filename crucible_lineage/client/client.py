@@ -100,7 +100,9 @@ class CrucibleClient(OfficialNames):
             api_url, api_key, timeouts=timeout, retry=retry, http=self._api, privilege_mode=privilege_mode
         )
         self._connection = connection
-        self._at_once = AtOnce(lambda: connection.latency_s)
+        is_near = getattr(transport, "is_near", False)
+        self._latency: Callable[[], float] = lambda: 0.0 if is_near else connection.latency_s
+        self._at_once = AtOnce(self._latency)
         memory = UploadMemory(state_folder, connection.api_url)
         self.files = FileCalls(
             connection,
@@ -144,8 +146,8 @@ class CrucibleClient(OfficialNames):
 
     @property
     def latency_s(self) -> float:
-        """Return the shortest latency of the recent answers; 0 before the first."""
-        return self._connection.latency_s
+        """Return the shortest latency of the recent answers; 0 before the first, and on this machine."""
+        return self._latency()
 
     def at_once(self, *calls: Callable[[], Found]) -> list[Found]:
         """Make these independent calls of this client, side by side if that saves time. Returns their results in order.

@@ -6,13 +6,15 @@ import random
 import select
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import httpx
 import pytest
 
-from crucible_lineage.client.http.loopback import Loopback
+from crucible_lineage.client import CrucibleClient
+from crucible_lineage.client.http.loopback import Loopback, Reviving
 
 Serve = Callable[[socket.socket], None]
 TIMEOUT = {"timeout": {"connect": 5.0, "read": 5.0, "write": 5.0, "pool": 5.0}}
@@ -176,3 +178,17 @@ def test_a_file_that_cannot_be_read_is_no_fault_of_the_connection() -> None:
 def test_a_header_of_two_lines_is_not_sent() -> None:
     with served(lambda connection: None) as url, Loopback() as wire, pytest.raises(httpx.LocalProtocolError):
         wire.handle_request(httpx.Request("GET", url, headers={"If-Match": "a\r\nX: b"}, extensions=TIMEOUT))
+
+
+def test_a_server_of_this_machine_is_never_far() -> None:
+    slow = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+
+    def late(connection: socket.socket) -> None:
+        request_read(connection)
+        time.sleep(0.05)
+        connection.sendall(slow)
+
+    for transport, is_near in ((Reviving(lambda: False), True), (httpx.HTTPTransport(), False)):
+        with served(late) as url, CrucibleClient(url, "key", transport=transport) as client:
+            client.request("GET", "/x")
+            assert (client.latency_s == 0.0) is is_near
