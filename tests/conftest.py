@@ -29,11 +29,6 @@ COMMAND = [sys.executable, "-m", "crucible_lineage"]
 os.environ.setdefault("CRUCIBLE_LINEAGE_KEEP", "no")
 
 
-# Folders of tests lie in memory where there is some: what waits for a disk there says nothing of this package.
-MEMORY, WANTED_BYTES = Path("/dev/shm"), 6 << 30
-if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > WANTED_BYTES:
-    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
-
 # Rooms whose tests take longest, begun first, so that no process ends long after the others.
 SLOW = ("flows", "tasks", "scale", "gcs", "crash", "soak", "pipeline", "cli", "server", "examples")
 # Folders whose tests share the session's Prefect server, and its worker: each is run by one process.
