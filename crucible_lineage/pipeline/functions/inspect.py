@@ -11,11 +11,14 @@ import importlib
 import inspect
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from importlib import metadata
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,6 +30,7 @@ from crucible_lineage.core.store import Store
 from crucible_lineage.errors import Fault, InputError, nearest, nearest_word, shown_path
 from crucible_lineage.fingerprint.contained import EndedError, contained
 from crucible_lineage.fingerprint.params import canonical_params
+from crucible_lineage.fingerprint.source import is_first_party
 from crucible_lineage.fingerprint.values import ValueFaultError, plain_value
 from crucible_lineage.fingerprint.walk import Fingerprint, code_fingerprint
 from crucible_lineage.ids import canonical_json
@@ -299,7 +303,7 @@ def _package_faults(step: Step[..., Any]) -> Iterator[Fault]:
 
 def _import(name: str, folder: Path) -> object:
     """The module; the declaration's folder comes last in the search, so that it hides nothing that is installed."""
-    with contained():
+    with contained(), compiling_source():
         search_first(folder)
         token = in_declaration.set(True)
         try:
@@ -311,6 +315,36 @@ def _import(name: str, folder: Path) -> object:
     if taken and beside.is_file() and not beside.samefile(taken):
         raise InputError(f"module {name!r} is {taken}, and hides {beside}; rename one of them")
     return module
+
+
+_compiling_lock, _compiled_by = threading.Lock(), 0
+_stats = SourceFileLoader.path_stats
+
+
+@contextmanager
+def compiling_source() -> Iterator[None]:
+    """Compile the modules of which the fingerprint is from their source in this block, in all threads.
+
+    Python takes bytecode for that of a source if both have the same size and second: who edits, runs and edits again at
+    once, or copies files with their times, would run other code than that of which the fingerprint is.
+    """
+    global _compiled_by
+    with _compiling_lock:
+        SourceFileLoader.path_stats = _path_stats  # type: ignore[method-assign, assignment]
+        _compiled_by += 1
+    try:
+        yield
+    finally:
+        with _compiling_lock:
+            _compiled_by -= 1
+            if not _compiled_by:
+                SourceFileLoader.path_stats = _stats  # type: ignore[method-assign]
+
+
+def _path_stats(loader: SourceFileLoader, path: str) -> Mapping[str, Any]:
+    if is_first_party(loader.name, ""):
+        raise OSError(f"the bytecode of {path} is not to be used")
+    return _stats(loader, path)
 
 
 # Where the modules of steps are looked for: what is installed, then the folder of their declaration, then others'.

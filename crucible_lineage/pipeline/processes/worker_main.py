@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from crucible_lineage.facts import Facts
-from crucible_lineage.pipeline.functions.inspect import find_step, validated_params
+from crucible_lineage.pipeline.functions.inspect import compiling_source, find_step, validated_params
 from crucible_lineage.pipeline.logs import LOG_FORMAT
 from crucible_lineage.pipeline.processes.failure import failure_line, failure_traceback
 from crucible_lineage.pipeline.processes.opened import get_ready, watching_folders
@@ -38,24 +38,25 @@ def main(mark: str) -> None:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=LOG_FORMAT)
     folder, environment, process = Path.cwd(), dict(os.environ), os.getpid()
     get_ready()
-    while line := calls.readline():
-        call = json.loads(line)
-        sys.path[:] = call["path"]
-        answer = _answer(call)
-        if os.getpid() != process:
-            os._exit(0)  # the function has forked and come back twice: the first process alone answers
-        answer["retire"] = not (_is_clean() and _prints_there(output))
-        _restore(folder, environment)
-        said = json.dumps(answer).encode()
-        if len(said) > AT_ONCE_BYTES:
-            _write(Path(call["answer"]), said)
-            said = b""
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError, AttributeError):
-                stream.flush()
-        os.write(output, b"\0" + mark.encode() + b"\0" + said + b"\0")
-        if answer["retire"]:
-            break
+    with compiling_source():  # functions may import when they are called
+        while line := calls.readline():
+            call = json.loads(line)
+            sys.path[:] = call["path"]
+            answer = _answer(call)
+            if os.getpid() != process:
+                os._exit(0)  # the function has forked and come back twice: the first process alone answers
+            answer["retire"] = not (_is_clean() and _prints_there(output))
+            _restore(folder, environment)
+            said = json.dumps(answer).encode()
+            if len(said) > AT_ONCE_BYTES:
+                _write(Path(call["answer"]), said)
+                said = b""
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError, ValueError, AttributeError):
+                    stream.flush()
+            os.write(output, b"\0" + mark.encode() + b"\0" + said + b"\0")
+            if answer["retire"]:
+                break
     os._exit(0)  # whatever threads the function has left
 
 
