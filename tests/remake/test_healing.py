@@ -203,7 +203,8 @@ def test_what_was_once_the_same_by_chance_is_not_let_go(
         def now(cls, tz: Any = None) -> Any:
             return datetime(2026, 1, 1, 0, 0, next(moments), tzinfo=tz)
 
-    monkeypatch.setattr("crucible_lineage.stating.datetime", Clock)
+    for module in ("stating", "remake.receipts"):  # of one second, equal receipts are one
+        monkeypatch.setattr(f"crucible_lineage.{module}.datetime", Clock)
     done = run(lab, session)
     scaled = done.datasets["scaled"]["out"]
     outcomes = reproduce_datasets(session, [scaled], Options(here=True), lambda _: None)
