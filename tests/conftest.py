@@ -10,7 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,11 +42,11 @@ def room_of(path: str) -> str:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_collection() -> Iterator[None]:
+def pytest_collection() -> Generator[None, object, object]:
     """Keep the test modules as pytest rewrites them, also where Python is to write no bytecode."""
     before, sys.dont_write_bytecode = sys.dont_write_bytecode, False
     try:
-        return (yield)  # type: ignore[return-value]
+        return (yield)
     finally:
         sys.dont_write_bytecode = before
 

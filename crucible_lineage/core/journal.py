@@ -388,7 +388,7 @@ class Journal:
         """Yield how steps of a run ended, the last attempt of each last: step, outcome, and outputs, perhaps sealed."""
         present = (
             "SELECT event.state, digest, steps FROM event JOIN present ON digest = data"
-            " WHERE run = ? AND event.result IS NULL ORDER BY id"  # those of results, four each, have none
+            " WHERE run = ? AND event.result IS NULL ORDER BY id"  # skips the four events of each result
         )
         for outcome, digest, steps in self.database.rows(present, run):
             if hashlib.sha256(steps.encode()).hexdigest() == digest:  # else it was damaged

@@ -189,9 +189,9 @@ class Deliverer:
             self._staff()
             self._changed.notify_all()
 
-    def _is_other(self, payload: Label) -> bool:
+    def _is_other(self, label: Label) -> bool:
         """Whether a payload was made again under the name of one that waits."""
-        return self._entries[payload.name].label.made != payload.made
+        return self._entries[label.name].label.made != label.made
 
     def waiting(self) -> int:
         """Return how many payloads wait."""
@@ -305,20 +305,20 @@ class Deliverer:
         """Register a payload, and decide what is to be done about whatever keeps it from being registered."""
         from filelock import Timeout  # only what delivers pays for it
 
-        outbox, payload = self.context.outbox, entry.label
+        outbox, label = self.context.outbox, entry.label
         try:
-            with self.context.turn(payload.name).acquire(timeout=0):
-                if not outbox.waits(payload):
+            with self.context.turn(label.name).acquire(timeout=0):
+                if not outbox.waits(label):
                     self._arrived(entry, {})
                     return
-                entry.opened = outbox.checked(payload) if entry.from_before else outbox.opened(payload)
+                entry.opened = outbox.checked(label) if entry.from_before else outbox.opened(label)
                 if entry.opened is None:
                     self._drop(entry, _DAMAGED)
                     return
-                outbox.sending(payload)
+                outbox.sending(label)
                 refs = self._registered(entry)
                 self.context.note(refs)
-                outbox.delivered(payload)
+                outbox.delivered(label)
                 self._arrived(entry, refs)
         except Timeout:  # another process is at it
             self._again(entry, 0.2)
@@ -344,7 +344,7 @@ class Deliverer:
             with self._changed:
                 entry.state, entry.error = LACKING, str(error)
                 self._ended(entry)
-            outbox.lacks(payload, str(error))
+            outbox.lacks(label, str(error))
         except Exception as error:
             if entry.from_before or self._is_whole(entry):
                 message, log = (
@@ -398,9 +398,9 @@ class Deliverer:
                 self._changed.wait()
         self._require_same_parents(entry)
 
-    def _blocking(self, payload: Label) -> set[str]:
+    def _blocking(self, label: Label) -> set[str]:
         """Its parents that wait here as well."""
-        return {one for one in payload.parents if self._where.get(one, payload.name) != payload.name}
+        return {one for one in label.parents if self._where.get(one, label.name) != label.name}
 
     def _require_same_parents(self, entry: _Entry) -> None:
         """Raise _OvertakenError unless its parents at Crucible have the bytes that it was made from, as far as known.
@@ -477,20 +477,20 @@ class Deliverer:
 
         With `delete`, ask for what was begun to be deleted: what is never made again under these ids.
         """
-        payload = entry.label
-        self.context.outbox.dropped(payload, state, why)
+        label = entry.label
+        self.context.outbox.dropped(label, state, why)
         with self._changed:
-            left = [mfid for mfid in payload.mfids if mfid in self._begun] if delete else []
-            self._leave(payload)
-            self._void |= set(payload.mfids)
+            left = [mfid for mfid in label.mfids if mfid in self._begun] if delete else []
+            self._leave(label)
+            self._void |= set(label.mfids)
             self._ended(entry)
-            for mfid in payload.mfids:
+            for mfid in label.mfids:
                 self._release(mfid)
             dropped = self._drop_descendants()
         for mfid in left:
             with suppress(CrucibleError):
                 self.context.client.datasets.delete(mfid, "made from bytes that another registration has replaced")
-        for one in (Delivery(payload, outcome, error=why), *dropped):
+        for one in (Delivery(label, outcome, error=why), *dropped):
             self._heard(one)
 
     def _drop_descendants(self) -> list[Delivery]:

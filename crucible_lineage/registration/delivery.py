@@ -38,7 +38,7 @@ Found = TypeVar("Found")
 class Delivery:
     """What became of a payload: the outcome, its datasets as they are at Crucible by the id made here, or the error.
 
-    What was delivered is there whole, of the rest the label. `is_ours` is False where another process or machine was
+    `payload` is whole where it was delivered, else its label. `is_ours` is False where another process or machine was
     faster; `stops` says that the service refuses whatever is sent; `log` is a file with more about the error.
     """
 

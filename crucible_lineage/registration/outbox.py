@@ -199,9 +199,9 @@ class Outbox:
         self._read()
         return not self._known
 
-    def waits(self, payload: Label) -> bool:
+    def waits(self, label: Label) -> bool:
         """True if it is still there; another process may have delivered it."""
-        return (payload.folder / RESULT).exists()
+        return (label.folder / RESULT).exists()
 
     def waiting(self) -> list[Waiting]:
         """The results that wait here, of all accounts, oldest first."""
@@ -218,27 +218,27 @@ class Outbox:
             return None
         return payload
 
-    def sending(self, payload: Label) -> None:
+    def sending(self, label: Label) -> None:
         """Note that the payload is being sent."""
-        self.journal.move_waiting(payload.name, SENDING)
+        self.journal.move_waiting(label.name, SENDING)
 
-    def delivered(self, payload: Label) -> None:
+    def delivered(self, label: Label) -> None:
         """Note that its datasets are at Crucible, and remove the payload."""
-        self.journal.move_waiting(payload.name, DELIVERED, error=None)
-        self._remove(payload)
+        self.journal.move_waiting(label.name, DELIVERED, error=None)
+        self._remove(label)
 
-    def dropped(self, payload: Label, state: str, why: str) -> None:
+    def dropped(self, label: Label, state: str, why: str) -> None:
         """Note that the payload is no result (OVERTAKEN, or FAILED), and remove it."""
-        self.journal.move_waiting(payload.name, state, error=why)
-        self._remove(payload)
+        self.journal.move_waiting(label.name, state, error=why)
+        self._remove(label)
 
-    def failed(self, payload: Label, error: str, *, refused: bool = False, not_before: float = 0.0) -> None:
+    def failed(self, label: Label, error: str, *, refused: bool = False, not_before: float = 0.0) -> None:
         """Note why the payload could not be delivered; `refused` if sending the same again does not help."""
-        self.journal.note_failure(payload.name, REFUSED if refused else MADE, error, not_before)
+        self.journal.note_failure(label.name, REFUSED if refused else MADE, error, not_before)
 
-    def lacks(self, payload: Label, error: str) -> None:
+    def lacks(self, label: Label, error: str) -> None:
         """Note that Crucible does not have what the payload was made of."""
-        self.journal.move_waiting(payload.name, LACKING, error=error)
+        self.journal.move_waiting(label.name, LACKING, error=error)
 
     def set_aside(self) -> list[SetAside]:
         """The payloads of all accounts and services that were found damaged, and that nobody has freed yet."""
@@ -254,12 +254,12 @@ class Outbox:
     def _note_made(self, payload: Payload) -> None:
         self.journal.note_made(payload.run, payload.project, payload.step, payload.outputs, payload.made)
 
-    def _remove(self, payload: Label) -> None:
-        gone = payload.folder.with_name(f".gone-{payload.name}-{secrets.token_hex(4)}")
+    def _remove(self, label: Label) -> None:
+        gone = label.folder.with_name(f".gone-{label.name}-{secrets.token_hex(4)}")
         with suppress(FileNotFoundError):
-            payload.folder.replace(gone)
+            label.folder.replace(gone)
         with self._lock:
-            self._forget(payload.name)
+            self._forget(label.name)
         shutil.rmtree(gone, ignore_errors=True)
 
     def _read(self, *, again: bool = False) -> None:

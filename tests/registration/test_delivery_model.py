@@ -182,7 +182,9 @@ class Machine:
         self.done: dict[str, NewDataset] = {}
         self.theirs: dict[str, str] = {}
         for label in self.outbox.all(again=True):
-            self.done[label.step] = self.outbox.opened(label).datasets[0]  # type: ignore[union-attr]
+            payload = self.outbox.opened(label)
+            assert payload is not None
+            self.done[label.step] = payload.datasets[0]
         self.deliverer.take_up()
 
     def die(self) -> None:

@@ -33,9 +33,9 @@ class Engine(Protocol):
     """What runs steps: threads of this process, or Prefect.
 
     One that hands on what is made before it is delivered has an attribute `deliverer`, which is set before the first
-    step is started. One that begins steps in the order in which they are started may have an attribute `most_at_once`,
-    of steps that are started and not ended. One that can get ready has a method `start_ahead`, which is told how many
-    functions can be called to begin with.
+    step is started. One that begins steps in the order in which they are started may have an attribute `most_at_once`:
+    how many steps are started before one of them has ended. One that can get ready has a method `start_ahead`, which is
+    told how many functions can be called to begin with.
     """
 
     def start(self, job: Job) -> Running:

@@ -329,7 +329,7 @@ def compiling_source() -> Iterator[None]:
     once, or copies files with their times, would run other code than that of which the fingerprint is.
     """
     global _compiled_by
-    with _compiling_lock:
+    with _compiling_lock:  # a loader of another class would make other fingerprints, so this one is changed
         SourceFileLoader.path_stats = _path_stats  # type: ignore[method-assign, assignment]
         _compiled_by += 1
     try:
