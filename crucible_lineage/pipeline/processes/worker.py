@@ -28,6 +28,7 @@ from crucible_lineage.pipeline.processes.outside import Called
 from crucible_lineage.pipeline.processes.supervised import Supervised
 
 IDLE_S = 60.0  # chosen: a worker that nobody needs gives its memory back
+START_S = 0.25  # measured: the CPU time that starting a worker takes
 TAIL_BYTES = 2000
 _AT_ONCE_BYTES = 1 << 15  # fits into any pipe
 
@@ -56,8 +57,14 @@ def call_function(call: FunctionCall, attempt: Path, log: StepLog, timeout_s: fl
 
     Returns its value as plain JSON, and where it wrote. StepError if it failed, died, or took too long.
     """
-    answer = attempt / "answer.json"
     worker = _take(call)
+    try:
+        return _answer_of(worker, call, attempt / "answer.json", log, timeout_s)
+    finally:
+        worker.leave()
+
+
+def _answer_of(worker: _Worker, call: FunctionCall, answer: Path, log: StepLog, timeout_s: float | None) -> Called:
     request = {
         **{"uses": call.uses, "folder": str(call.declared_in), "params": dict(call.params)},
         **{"path": search_path(call.declared_in)},
@@ -90,13 +97,15 @@ def call_function(call: FunctionCall, attempt: Path, log: StepLog, timeout_s: fl
 
 
 def start_ahead(workers: int) -> None:
-    """Start so many workers ahead of the calls; none if there are any."""
+    """Start so many workers ahead of the calls, at most one a core; none if there are any."""
     environment = _environment()
     with _lock:
-        wanted = 0 if _idle else workers
+        wanted = 0 if _idle else min(workers, os.cpu_count() or 1)
     with suppress(OSError):  # who calls a function then is told
         for _ in range(wanted):
-            _Worker(environment, "a step to come", "").release(())
+            worker = _Worker(environment)
+            worker.start("a step to come", "")
+            worker.release(())
     if wanted:
         _start_janitor()
 
@@ -122,16 +131,27 @@ class _Worker:
     `folder` is where the declarations of its functions lie: modules of others may have the same names.
     """
 
-    def __init__(self, environment: object, name: str, run_id: str) -> None:
+    process: Supervised
+
+    def __init__(self, environment: object) -> None:
         self.environment = environment
         self.seen: _Stamps = {}
         self.folder: Path | None = None
         self.idle_since = 0.0
+        self.busy_since = 0.0
         self.answer = b""  # what came of the last call, if it is short
         self._log: StepLog | None = None
         self._mark = b"\0" + secrets.token_hex(16).encode() + b"\0"
         self._unsure = b""
         self._done = threading.Event()
+
+    @property
+    def is_started(self) -> bool:
+        """True once its process was started."""
+        return hasattr(self, "process")
+
+    def start(self, name: str, run_id: str) -> None:
+        """Start its process for a step. OSError if that fails; StoppedError if the run was stopped."""
         main = "from crucible_lineage.pipeline.processes.worker_main import main"
         code = f"import sys; sys.path[:] = {sys.path!r}; {main}; main({self._mark[1:-1].decode()!r})"
         command = [sys.executable, "-c", code]
@@ -162,6 +182,17 @@ class _Worker:
         self.idle_since = time.monotonic()
         with _lock:
             _idle.append(self)
+        self.leave()
+
+    def leave(self) -> None:
+        """Count it as busy no more."""
+        with _changed:
+            _busy.discard(self)
+            _changed.notify()
+
+    def serves(self, environment: object, folder: Path) -> bool:
+        """Return whether it is for calls from this environment and folder."""
+        return self.environment == environment and self.folder in (None, folder)
 
     def retire(self) -> None:
         """End it, with all that it started."""
@@ -198,32 +229,60 @@ class _Worker:
 
 
 _lock = threading.Lock()
+_changed = threading.Condition(_lock)  # notified when a worker is busy no more
 _idle: list[_Worker] = []
+_busy: set[_Worker] = set()
+_waited_s = 0.0  # for busy workers, since the last one was started
 _janitor: threading.Thread | None = None
 
 
 def _take(call: FunctionCall) -> _Worker:
-    """An idle worker that fits, or a new one. StoppedError if the run was stopped."""
+    """Take a worker that fits, or start one. StoppedError if the run was stopped."""
     environment = _environment()
-    while (worker := _idle_one(environment, call.declared_in)) is not None:
-        if worker.is_current() and worker.process.take_over(call.name, call.run_id):
-            break
-        worker.process.finish()
-    else:
-        worker = _Worker(environment, call.name, call.run_id)
-        _start_janitor()
-    worker.folder = call.declared_in
-    return worker
-
-
-def _idle_one(environment: object, folder: Path) -> _Worker | None:
-    """Take the worker that was used last out of the idle ones; others stay there for other threads."""
-    with _lock:
-        for worker in reversed(_idle):
-            if worker.environment == environment and worker.folder in (None, folder):
-                _idle.remove(worker)
+    while True:
+        worker = _reserved(environment, call.declared_in)
+        try:
+            if not worker.is_started:
+                worker.start(call.name, call.run_id)
+                _start_janitor()
                 return worker
-    return None
+            if worker.is_current() and worker.process.take_over(call.name, call.run_id):
+                return worker
+        except BaseException:
+            worker.leave()
+            if worker.is_started:
+                worker.process.finish()
+            raise
+        worker.leave()
+        worker.process.finish()
+
+
+def _reserved(environment: object, folder: Path) -> _Worker:
+    """Take the worker that was used last out of the idle ones, or one that is still to be started.
+
+    Waits for a busy one while that is cheaper: until calls have waited as long as a start takes, and as long as a call
+    has just begun, which may be short.
+    """
+    global _waited_s
+    began = time.monotonic()
+    with _changed:
+        while True:
+            now = time.monotonic()
+            worker = next((one for one in reversed(_idle) if one.serves(environment, folder)), None)
+            if worker is not None:
+                _idle.remove(worker)
+                _waited_s += now - began
+                break
+            left = START_S - _waited_s - (now - began)
+            ends_soon = [one for one in _busy if one.serves(environment, folder) and now - one.busy_since < START_S]
+            if left <= 0 or not ends_soon:
+                worker = _Worker(environment)
+                _waited_s = 0.0
+                break
+            _changed.wait(left)
+        worker.folder, worker.busy_since = folder, now
+        _busy.add(worker)
+        return worker
 
 
 def _environment() -> object:
@@ -250,9 +309,11 @@ def _end_idle() -> None:
 
 
 def _forget_after_fork() -> None:
-    global _lock, _janitor
+    global _lock, _changed, _janitor
     _lock, _janitor = threading.Lock(), None
+    _changed = threading.Condition(_lock)
     _idle.clear()
+    _busy.clear()
 
 
 if hasattr(os, "register_at_fork"):
