@@ -30,7 +30,7 @@ from prefect.states import Cancelled, Completed, Failed
 from prefect.task_runners import TaskRunner
 
 from crucible_lineage.flows.reports import leave_artifacts, reasons_of, telling_what_was_made, with_its_error
-from crucible_lineage.flows.runners import THREADS, requesting, task_runner
+from crucible_lineage.flows.runners import MOST_THREADS, THREADS, requesting, task_runner
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import Running
 from crucible_lineage.pipeline.engines.slurm import cancel_jobs
@@ -39,6 +39,7 @@ from crucible_lineage.pipeline.job.job_json import job_to_json, made_from_json
 from crucible_lineage.pipeline.job.materialize import Materialized
 from crucible_lineage.pipeline.job.news import NewsReader, hearing_news
 from crucible_lineage.pipeline.processes.supervised import stop_run
+from crucible_lineage.pipeline.processes.worker import start_ahead
 from crucible_lineage.pipeline.run.result import PASSING, Choice, Listener, RunResult, StepEvent
 from crucible_lineage.pipeline.run.run import noting_unstarted, plan_and_run
 from crucible_lineage.pipeline.run.stopping import Stop
@@ -185,6 +186,12 @@ class PrefectEngine:
 
     def __exit__(self, *failure: object) -> None:
         self._stack.close()
+
+    def start_ahead(self, steps: int) -> None:
+        """Start the first processes for functions of steps, where they are called by threads of this process."""
+        if self._declared is None or self._declared.type == "threads":
+            threads = (self._declared.workers if self._declared else None) or MOST_THREADS
+            start_ahead(min(steps, threads))
 
     def start(self, job: Job) -> Running:
         """The step has been submitted, with the tags and resources that it declares."""

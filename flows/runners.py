@@ -17,7 +17,8 @@ from crucible_lineage.pipeline.spec.pipeline import Runner
 
 # What steps run on if nothing else is said: as many threads as the local engine has. Prefect's own default is one for
 # each step, however many are ready: then two machines would begin all of them at once, and make each twice.
-THREADS: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=min(8, (os.cpu_count() or 1) + 2))
+MOST_THREADS = min(8, (os.cpu_count() or 1) + 2)
+THREADS: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=MOST_THREADS)
 
 # A cluster's library takes a second or two to import, and is there only with its extra.
 

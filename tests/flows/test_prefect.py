@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from crucible_lineage.session import Session
@@ -141,3 +142,36 @@ def test_without_any_prefect_configured_the_demo_starts_one_for_itself(tmp_path:
     assert ran.returncode == 0, ran.stderr
     assert json.loads(ran.stdout)["executed"] == ["axis", "calibrated", "bands"]
     assert not (tmp_path / "home" / ".prefect").exists(), "the demo keeps Prefect's files in its own folder"
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from crucible_lineage.cli.runs.engines import PREFECT_SETTINGS, _TemporaryServer
+os.environ |= PREFECT_SETTINGS
+server = _TemporaryServer(Path(sys.argv[1]))
+server.wait_until_ready()
+print(os.environ['PREFECT_API_URL'], flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the ephemeral API is tried on POSIX only")
+def test_the_prefect_server_of_a_run_that_is_killed_ends_too(tmp_path: Path, eventually: Any) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path)],
+        env={**os.environ, "PREFECT_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    def refuses() -> bool:
+        try:
+            httpx.get(f"{run.stdout.strip()}/health")
+        except httpx.ConnectError:
+            return True
+        return False
+
+    assert run.stdout.startswith("http"), run.stderr
+    eventually(refuses, 60)

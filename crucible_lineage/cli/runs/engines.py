@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import socket
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,11 +36,12 @@ GROUP = (
 )
 ENGINES = {LOCAL: "crucible_lineage.pipeline.engines.local:LocalEngine"}
 
+_STARTUP_TIMEOUT = "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"
 # Nothing of ours phones home; a slow machine gets time to start Prefect's ephemeral API (its own limit is 20 s).
 PREFECT_SETTINGS = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+    _STARTUP_TIMEOUT: "180",
     "PREFECT_LOGGING_LEVEL": "ERROR",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
@@ -144,9 +149,12 @@ def _run_on_prefect(request: RunRequest, session: Session, listener: Listener, s
         return run_planned(request.pipeline, planned, session, engine, listener, request.choice, stop)
     for name, value in PREFECT_SETTINGS.items():
         os.environ.setdefault(name, value)
+    server = None
     if not prefect_is_configured():
         click.echo("starting Prefect for this run; that takes some seconds", err=True)
         os.environ.setdefault("PREFECT_HOME", str(private_folder(session.settings.data / "prefect")))
+        if os.name != "nt" and "prefect" not in sys.modules:  # else Prefect starts its server, once it needs one
+            server = _TemporaryServer(Path(os.environ["PREFECT_HOME"]).expanduser())
     # Importing Prefect costs over a second; only a run that has something to do pays for it.
     from crucible_lineage.flows.pipelines import observing, run_pipeline
     from crucible_lineage.flows.reaching import reaching_prefect
@@ -156,6 +164,8 @@ def _run_on_prefect(request: RunRequest, session: Session, listener: Listener, s
     path, connection = str(request.pipeline.spec.path), CrucibleConnection.of(session.settings)
     way_out = "registered results are kept: run the same command again when it is back, or with --engine local"
     with observing(listener, stop) as observer, reaching_prefect("run the pipeline", way_out):
+        if server:
+            server.wait_until_ready()
         state = run_pipeline(
             path, connection, dict(request.overrides), request.choice, request.runner, return_state=True
         )
@@ -165,3 +175,57 @@ def _run_on_prefect(request: RunRequest, session: Session, listener: Listener, s
             raise error
         raise RunError(f"the Prefect flow ended before the pipeline was run: {state.message}")
     return observer.result
+
+
+# Ends with the process that started it, however that ends.
+_SERVE = """
+import os, signal, socket, sys, threading
+listener, lifeline = map(int, sys.argv[1:])
+def watch():
+    os.read(lifeline, 1)
+    os.kill(os.getpid(), signal.SIGTERM)
+threading.Thread(target=watch, daemon=True).start()
+import uvicorn
+config = uvicorn.Config("prefect.server.api.server:create_app", factory=True, log_level="error", lifespan="on")
+uvicorn.Server(config).run(sockets=[socket.socket(fileno=listener)])
+"""
+_SERVER_SETTINGS = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+
+
+class _TemporaryServer:
+    """Prefect's temporary server, as Prefect starts it itself, but while this process imports Prefect."""
+
+    def __init__(self, home: Path) -> None:
+        home.mkdir(parents=True, exist_ok=True)
+        self._log = home / "server.log"
+        its_lifeline, self._lifeline = os.pipe()
+        with socket.create_server(("127.0.0.1", 0)) as listener, self._log.open("ab") as log:
+            self._url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+            passed = (listener.fileno(), its_lifeline)
+            self._process = subprocess.Popen(  # noqa: S603 (this interpreter with the lines above)
+                [sys.executable, "-P", "-c", _SERVE, *map(str, passed)],
+                pass_fds=passed,
+                env={**os.environ, **_SERVER_SETTINGS},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        os.close(its_lifeline)
+        os.environ["PREFECT_API_URL"] = self._url
+        atexit.register(self._end)  # called after what Prefect registers later, which sends the last events
+
+    def wait_until_ready(self) -> None:
+        """Wait for its first answer. Raises RuntimeError, as Prefect does, if there is none in time."""
+        import httpx
+
+        from crucible_lineage.flows.reaching import NOT_STARTED
+
+        try:
+            httpx.get(f"{self._url}/health", timeout=float(os.environ[_STARTUP_TIMEOUT])).raise_for_status()
+        except httpx.HTTPError as error:
+            raise RuntimeError(f"{NOT_STARTED}; its log is {self._log}") from error
+
+    def _end(self) -> None:
+        os.close(self._lifeline)
+        self._process.wait()

@@ -293,6 +293,7 @@ def test_a_prefect_that_cannot_be_started_for_a_run_is_told_in_a_line(
     ran = command("run", lab.pipeline, "--data", data, "--engine", "prefect", **environment)
     assert (ran.returncode, "Traceback" in ran.stderr) == (3, False), ran.stderr
     assert "error: could not run the pipeline: Prefect, which was started for this" in ran.stderr
+    assert f"its log is {tmp_path / 'home' / 'server.log'}" in ran.stderr
     assert "or with --engine local" in ran.stderr
 
 
