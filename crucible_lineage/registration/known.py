@@ -10,6 +10,8 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.core.datasets import in_threads
@@ -28,16 +30,18 @@ from crucible_lineage.registration.read import (
     registered,
     withdrawn_text,
 )
-from crucible_lineage.registration.trust import lies_elsewhere, told_elsewhere, told_other_recipe
+from crucible_lineage.registration.trust import files_of, lies_elsewhere, told_elsewhere, told_other_recipe
 from crucible_lineage.service import DERIVED_IDS
 
 if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
+    from crucible_lineage.client.models import FileRecord
 
 FEW = 12  # chosen: datasets that are asked for one by one; a listing of all of them costs more, and then tells all
 LISTED_FOR_ONE = 50  # chosen: a project is listed for several ids if it has no more datasets than this for each
 MOST_FOUND = 500  # chosen: records in memory, 60 kB each; more are read from the mirror again when they are needed
 Record = Mapping[str, Any]
+Files = Mapping[str, Sequence["FileRecord"]]
 
 
 class KnownResults:
@@ -235,7 +239,7 @@ class KnownResults:
         return None if one.record is None else one
 
     def _trust(self, found: Iterable[Registered]) -> None:
-        judged = self._judgement(list(found), frozenset())
+        judged = self._judgement([list(found)], frozenset())
         if judged.trusted:
             self.mirror.trust(judged.trusted)
             self._trusted |= judged.trusted
@@ -244,28 +248,43 @@ class KnownResults:
 
     def _judged(self, records: Mapping[str, Record], changed: Collection[str]) -> Judged:
         """Judge what a sync has read; `changed` are those that others have changed."""
-        found = [one for record in records.values() if (one := self._registered(record)).record is not None]
-        for one in found:
-            self._note(one.mfid, self._usable(one.mfid, one))
         self._trusted = {mfid: ref for mfid, ref in self._trusted.items() if mfid not in changed}
-        return self._judgement(found, changed)
+        known = self.mirror.known_among(records)
+        new = [mfid for mfid in records if mfid in changed or mfid not in known]
+        files = files_of(self._client(), new) if len(new) > MOST_FOUND else {}  # of few they are asked for below
+        return self._judgement(self._read_in_turn(records.values()), changed, files)
 
-    def _judgement(self, found: Collection[Registered], changed: Collection[str]) -> Judged:
-        refused = dict(self._refusals(found, changed))
-        self._refused |= refused
+    def _read_in_turn(self, records: Iterable[Record]) -> Iterator[list[Registered]]:
+        """Yield what has a record, some at a time; the last ones stay in memory, all come into the mirror."""
+        rest = iter(records)
+        while some := list(islice(rest, MOST_FOUND)):
+            found = [one for record in some if (one := self._registered(record)).record is not None]
+            for one in found:
+                self._note(one.mfid, self._usable(one.mfid, one))
+            while len(self._in_mirror) > MOST_FOUND:
+                self._found.pop(self._in_mirror.popleft(), None)
+            yield found
+
+    def _judgement(
+        self, found: Iterable[Collection[Registered]], changed: Collection[str], files: Files = MappingProxyType({})
+    ) -> Judged:
         trusted: dict[str, DatasetRef] = {}
         assigned: dict[str, DatasetRef] = {}
         attempts: dict[str, int] = {}
-        for one in found:
-            if one.ref is None or one.record is None or one.mfid in refused:
-                continue
-            trusted[one.mfid] = one.ref
-            if one.step_record:
-                assigned[derived_mfid(one.record.recipe)] = one.ref  # another one at a service that assigns ids itself
-            if one.record.recipe.get("attempt"):
-                first, attempt = first_attempt(one.record.recipe)
-                attempts[first] = max(attempt, attempts.get(first, 0))
-        there = {one.mfid for one in found}
+        there: set[str] = set()
+        for some in found:
+            refused = dict(self._refusals(some, changed, files))
+            self._refused |= refused
+            there |= {one.mfid for one in some}
+            for one in some:
+                if one.ref is None or one.record is None or one.mfid in refused:
+                    continue
+                trusted[one.mfid] = one.ref
+                if one.step_record:  # another one at a service that assigns ids itself
+                    assigned[derived_mfid(one.record.recipe)] = one.ref
+                if one.record.recipe.get("attempt"):
+                    first, attempt = first_attempt(one.record.recipe)
+                    attempts[first] = max(attempt, attempts.get(first, 0))
         elsewhere = {mfid: ref for mfid, ref in assigned.items() if mfid not in there}
         for mfid, ref in elsewhere.items():
             self.mirror.service.note(DERIVED_IDS, False, f"{ref.mfid} was given to a dataset that was to be {mfid}")
@@ -274,7 +293,9 @@ class KnownResults:
         trusted |= elsewhere
         return Judged(trusted, attempts)
 
-    def _refusals(self, found: Collection[Registered], changed: Collection[str]) -> Iterator[tuple[str, str]]:
+    def _refusals(
+        self, found: Collection[Registered], changed: Collection[str], files: Files
+    ) -> Iterator[tuple[str, str]]:
         """Yield what says that it is complete and is not what its id or its record says, and why.
 
         Files are compared where this data folder does not know the dataset yet, or others have changed it.
@@ -287,4 +308,4 @@ class KnownResults:
                 yield one.mfid, told_other_recipe(self._client(), one.dataset, f"result {one.mfid}")
             elif one.mfid in changed or not knows(self.mirror, one):
                 new.append(one)
-        yield from refusals(self._client(), new).items() if new else ()
+        yield from refusals(self._client(), new, files).items() if new else ()

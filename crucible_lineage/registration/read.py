@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
 from crucible_lineage.core.slots import Standing, places_of
@@ -22,7 +23,7 @@ T = TypeVar("T", bound="ProvenanceRecord")
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
-    from crucible_lineage.client.models import Dataset
+    from crucible_lineage.client.models import Dataset, FileRecord
     from crucible_lineage.core.mirror import Mirror
     from crucible_lineage.provenance.schema import FilesRecord, ProvenanceRecord, StepRecord
 
@@ -165,10 +166,17 @@ def knows(mirror: Mirror, found: Registered) -> bool:
     return known is not None and found.ref is not None and known.files == found.ref.files
 
 
-def refusals(client: CrucibleClient, found: Sequence[Registered]) -> dict[str, str]:
-    """Return why complete datasets are not to be relied on, by id: their files are not those of their records."""
+def refusals(
+    client: CrucibleClient,
+    found: Sequence[Registered],
+    known: Mapping[str, Sequence[FileRecord]] = MappingProxyType({}),
+) -> dict[str, str]:
+    """Return why complete datasets are not to be relied on, by id: their files are not those of their records.
+
+    `known` are files of datasets at Crucible, as they were listed a moment ago.
+    """
     complete = [(one, one.record) for one in found if one.ref is not None and one.record is not None]
-    files = files_of(client, [one.mfid for one, _ in complete])
+    files = {**known, **files_of(client, [one.mfid for one, _ in complete if one.mfid not in known])}
     refused = {}
     for one, record in complete:
         if other_files(record, files[one.mfid]):

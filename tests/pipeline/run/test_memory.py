@@ -128,3 +128,25 @@ def test_when_everything_is_made_again_few_of_the_earlier_records_are_in_memory(
     assert len(again.executed) == MANY
     assert not set(again.datasets["s0"].values()) & set(first.datasets["s0"].values())
     assert held[1] - held[0] < (MANY - FEW) / 3, f"{held} records"
+
+
+def test_where_nothing_is_known_yet_records_are_judged_some_at_a_time(
+    lab: Any, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(known, "MOST_FOUND", WIDTH)
+    bound = bind_file(declared(lab, WIDTH), session.store, {})
+    first = plan_and_run(bound, session, lambda: LocalEngine(session, WIDTH), lambda event: None)
+    session.mirror.forget()
+    held, judge = list[int](), known.refusals
+
+    def judged(*args: Any) -> Any:
+        gc.collect()
+        held.append(sum(isinstance(one, StepRecord) for one in gc.get_objects()))
+        return judge(*args)
+
+    monkeypatch.setattr(known, "refusals", judged)
+    again = plan_and_run(bound, session, lambda: LocalEngine(session, WIDTH), lambda event: None)
+
+    assert (again.ok, again.executed, again.datasets) == (True, [], first.datasets)
+    assert len(held) >= MANY // WIDTH
+    assert max(held) - min(held) <= 3 * WIDTH, f"{held} records"
