@@ -13,14 +13,14 @@ from typing import Any
 
 from crucible_lineage.amounts import amount, time_text
 from crucible_lineage.core.journal import Failure
-from crucible_lineage.core.slots import CURRENT, INCOMPLETE
+from crucible_lineage.core.slots import CURRENT, INCOMPLETE, SUPERSEDED
 from crucible_lineage.errors import InputError
 from crucible_lineage.failed_runs import FailedRun, failed_elsewhere, failures
 from crucible_lineage.lineage.model import CANDIDATE, DOUBTFUL
 from crucible_lineage.queries.catalogue.runs import ListedRun, PipelineSummary, list_runs, pipelines_of
 from crucible_lineage.queries.check import made_of_superseded
 from crucible_lineage.queries.graph.fetch import fetch_projects
-from crucible_lineage.queries.graph.standing import entries_of_copy, stated_entries
+from crucible_lineage.queries.graph.standing import Entry, entries_of_copy, stated_entries
 from crucible_lineage.registration.outbox import Waiting
 from crucible_lineage.session import Session
 from crucible_lineage.times import utc
@@ -86,10 +86,10 @@ def _within(found: Iterable[Any], project: str) -> list[Any]:
 def _of_project(
     session: Session, project: str, failed: Sequence[Failure], waiting: Sequence[Waiting]
 ) -> list[PipelineOverview]:
-    fetched = fetch_projects(session, [project])
     copy = session.mirror.snapshot(project)
-    entries = stated_entries(session, entries_of_copy(copy), project, copy.summaries)
-    outdated = Counter(fetched.summaries[one.ids[0]].pipeline for one in made_of_superseded(fetched.graph))
+    recorded = entries_of_copy(copy)
+    entries = stated_entries(session, recorded, project, copy.summaries)
+    outdated = _outdated(session, project, recorded)
     summaries = {one.name: one for one in pipelines_of(session, project)}
     runs: dict[str, ListedRun] = {}
     for run in list_runs(session, [project]):
@@ -128,6 +128,18 @@ def _of_project(
         )
         for name in names
     ]
+
+
+def _outdated(session: Session, project: str, entries: Mapping[str, Entry]) -> Counter[str]:
+    """Count by pipeline the current results that were made of superseded ones, and would be others without them.
+
+    The lineage of the project is fetched only where there may be any.
+    """
+    superseded = {mfid for mfid, one in entries.items() if one.state == SUPERSEDED}
+    if not any(one.state == CURRENT and not superseded.isdisjoint(one.summary.parents) for one in entries.values()):
+        return Counter()
+    fetched = fetch_projects(session, [project])
+    return Counter(fetched.summaries[one.ids[0]].pipeline for one in made_of_superseded(fetched.graph))
 
 
 def _states(summary: PipelineSummary | None, stated: Counter[str]) -> dict[str, int]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
+from crucible_lineage.pipeline.run.result import Choice
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.queries.overview import PipelineOverview, overview
 from crucible_lineage.session import Session
@@ -49,6 +50,18 @@ def test_what_failed_and_what_is_on_hold_is_named_with_what_to_do(lab: Any, sess
     assert last.what == "the last run here is failed"
     assert failed.what.startswith("scaled failed 1 time: RuntimeError: the lamp was off")
     assert last.command == failed.command == f"crucible-lineage run {lab.pipeline}"
+
+
+def test_a_current_result_of_a_superseded_one_is_named(lab: Any, session: Session) -> None:
+    run(session, lab.pipeline)
+    code = lab.pipeline.with_name(f"{lab.module}.py")
+    code.write_text(code.read_text().replace("* factor for", "* factor * 10 for"))
+    bound = bind_file(lab.pipeline, session.store)
+    made = plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None, Choice(only=("scaled",)))
+    assert made.executed == ["scaled"]
+    (todo,) = only(session).todo
+    assert todo.what == "1 current result made of what is superseded"
+    assert todo.command == "crucible-lineage rerun --stale --project lab"
 
 
 def test_the_command_ends_with_code_1_if_something_needs_a_person(
