@@ -92,7 +92,8 @@ def _fault_of(document: Document, error: Mapping[str, Any], hidden: Collection[L
     if error["type"] == "too_short" and _is_source(location):
         message = "the list of sources is empty; name at least one"
     if error["type"] == "input_kind" and isinstance(error["input"], dict):
-        near = next(filter(None, (nearest_word(str(key), INPUT_KEYS) for key in error["input"])), None)
+        wrong = (str(key) for key in error["input"] if key not in INPUT_KEYS)
+        near = next(filter(None, (nearest_word(key, INPUT_KEYS) for key in wrong)), None)
         message += f"; did you mean {near!r}?" if near else ""
     if error["type"].startswith(("datetime_", "date_")):
         message = "that is not a time; write it as in 2024-05-10T12:00:00Z"

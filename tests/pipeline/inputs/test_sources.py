@@ -177,6 +177,7 @@ def test_one_result_of_another_pipeline_is_one_dataset(many: Any, session: Sessi
         ("{files: s1.txt}", "it needs one of the keys file, dataset, select"),
         ("{file: [], each: true}", "at least 1 item"),
         ("s1.txt", "it needs one of the keys"),
+        ("{each: s1.txt}", "or each with a list (given"),
         (
             "{select: {measuremint: x}}",
             "5:20: input 'taken': there is no filter 'measuremint'; did you mean 'measurement'?",
