@@ -21,7 +21,7 @@ import pytest
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from tests import reused
-from tests.warm import WarmPython, WarmServers
+from tests.warm import WarmPython, WarmServers, WarmWorkers
 
 COMMAND = [sys.executable, "-m", "crucible_lineage"]
 
@@ -106,6 +106,15 @@ def warm_servers() -> Iterator[WarmServers]:
     servers.close()
 
 
+@pytest.fixture(autouse=True, scope="session")
+def warm_workers() -> Iterator[WarmWorkers]:
+    """Likewise the workers that call functions of steps."""
+    workers = WarmWorkers()
+    yield workers
+    reused.end_workers()
+    workers.close()
+
+
 @pytest.fixture(autouse=True)
 def no_folders_of_earlier_tests() -> Iterator[None]:
     """Modules of steps are not looked for in the folders of tests before this one; their processes are used."""
@@ -159,9 +168,9 @@ def spectrum(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def warm_python(warm_servers: WarmServers) -> Iterator[WarmPython]:
+def warm_python(warm_servers: WarmServers, warm_workers: WarmWorkers) -> Iterator[WarmPython]:
     """Runs programs as processes of their own that need not import what takes long."""
-    python = WarmPython(warm_servers)
+    python = WarmPython(warm_servers, warm_workers)
     yield python
     python.close()
 

@@ -3,11 +3,12 @@
 A program run so is a process of its own, as with `subprocess.run`: its environment, folder, output and exit code. What
 a test of the start itself is about (what it imports, and in which order) needs a real start; with variables that an
 interpreter reads, as PYTHON*, it gets one. The embedded servers of the tests' own process begin likewise
-(`WarmServers`).
+(`WarmServers`), and so do the workers that call functions of steps (`WarmWorkers`).
 """
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import gc
 import importlib
@@ -29,14 +30,17 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import IO, Any, NoReturn
+from typing import IO, Any, NoReturn, cast
 
 PLAIN = (
     "crucible_lineage.session",
     "crucible_lineage.pipeline.run.run",
     "crucible_lineage.pipeline.engines.local",
     "crucible_lineage.queries.verify.verify",
+    "crucible_lineage.pipeline.bind.binder",
+    "crucible_lineage.client.http.loopback",
     "crucible_lineage.server.serving",
+    "encodings.idna",
 )
 ON_PREFECT = (
     "prefect.flows",
@@ -51,8 +55,9 @@ ON_PREFECT = (
 class WarmPython:
     """Interpreters that wait for programs, by what they have imported. Usable from several threads."""
 
-    def __init__(self, servers: WarmServers) -> None:
+    def __init__(self, servers: WarmServers, workers: WarmWorkers) -> None:
         self._servers = servers
+        self._workers = workers
         self._waiting: dict[str, list[subprocess.Popen[str]]] = {}
         self._lock = threading.Lock()
         self._all: list[subprocess.Popen[str]] = []
@@ -109,14 +114,14 @@ class WarmPython:
         return Started(python, order, waiting.append)
 
     def _start(self, environment: Mapping[str, str]) -> subprocess.Popen[str]:
-        orders = self._servers.orders().fileno()
+        orders = [self._servers.orders().fileno(), self._workers.orders().fileno()]
         python = subprocess.Popen(
-            [sys.executable, __file__, str(orders), *(ON_PREFECT if _kind(environment) else PLAIN)],
+            [sys.executable, __file__, *map(str, orders), *(ON_PREFECT if _kind(environment) else PLAIN)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             env=dict(environment),
-            pass_fds=[orders],
+            pass_fds=orders,
         )
         self._all.append(python)
         return python
@@ -184,15 +189,15 @@ class Started:
         self.send_signal(signal.SIGKILL)
 
 
-class WarmServers:
-    """An interpreter that waits for orders of embedded servers, of this process and of its programs."""
+class _Orders:
+    """An interpreter that waits for orders of this process and of its programs, once there is one."""
+
+    what: str
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._orders: socket.socket | None = None
         self._python: subprocess.Popen[bytes] | None = None
-        if sys.platform == "linux" and not any(name.startswith("COVERAGE_") for name in os.environ):
-            _start_servers_by(self.orders, _of_start(os.environ))
 
     def orders(self) -> socket.socket:
         """Return where to send them."""
@@ -200,7 +205,7 @@ class WarmServers:
             if self._orders is None:
                 self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
                 with theirs:
-                    command = [sys.executable, "-P", __file__, str(theirs.fileno())]
+                    command = [sys.executable, "-P", __file__, str(theirs.fileno()), self.what]
                     self._python = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
             return self._orders
 
@@ -210,6 +215,109 @@ class WarmServers:
             self._orders.send(b"end")
             self._python.wait(60)
             self._orders.close()
+
+
+class WarmServers(_Orders):
+    """Forks embedded servers, and what ingests for them."""
+
+    what = "servers"
+
+    def __init__(self) -> None:
+        super().__init__()
+        if _can_fork():
+            _start_servers_by(self.orders, _of_start(os.environ))
+
+
+class WarmWorkers(_Orders):
+    """Forks the servers of supervisors, whose workers begin with their imports done."""
+
+    what = "workers"
+
+    def __init__(self) -> None:
+        super().__init__()
+        if _can_fork():
+            _start_workers_by(self.orders, _of_start(os.environ))
+
+
+def _can_fork() -> bool:
+    return sys.platform == "linux" and not any(name.startswith("COVERAGE_") for name in os.environ)
+
+
+def _start_workers_by(orders: Callable[[], socket.socket], began_with: Mapping[str, str]) -> None:
+    """Let this process order its servers of supervisors, unless it has other variables of interpreters by now."""
+    from crucible_lineage.pipeline.processes import supervised
+
+    def start(command: list[str], *, pass_fds: tuple[int], **options: Any) -> Any:
+        if _of_start(os.environ) != began_with:
+            return subprocess.Popen(command, pass_fds=pass_fds, **options)
+        number, named = os.pipe()
+        socket.send_fds(orders(), [b"%d" % os.getpid()], [*pass_fds, named])
+        os.close(named)
+        with os.fdopen(number) as stream:
+            return SimpleNamespace(pid=int(stream.read()), wait=lambda: 0, returncode=None)
+
+    vars(supervised)["subprocess"] = SimpleNamespace(Popen=start, DEVNULL=subprocess.DEVNULL)
+
+
+def _wait_for_workers(number: int) -> None:
+    """Fork for each order a server of supervisors."""
+    del sys.path[0]  # the tests' folders are no packages of the steps
+    from crucible_lineage.pipeline.processes import worker_main
+
+    assert worker_main
+    gc.freeze()
+    signal.signal(signal.SIGCHLD, lambda *_: _reap())
+    orders = socket.socket(fileno=number)
+    while True:
+        message, files, _, _ = socket.recv_fds(orders, 1 << 10, 2)
+        if message in (b"", b"end"):
+            return
+        pid = os.fork()
+        if pid == 0:
+            orders.close()
+            os.close(files[1])
+            _supervise_for(int(message), socket.socket(fileno=files[0]))
+        os.write(files[1], b"%d" % pid)
+        for file in files:
+            os.close(file)
+
+
+def _supervise_for(run: int, channel: socket.socket) -> NoReturn:
+    """Do what `python -I -S supervisor.py` does; what it forks becomes the worker that is to be started."""
+    from crucible_lineage.pipeline.processes import supervisor
+
+    began_with, warm = _of_start(os.environ), os.getppid()
+
+    def parent() -> int:
+        return run if (above := os.getppid()) == warm and Path(f"/proc/{run}").exists() else above
+
+    def execute(file: str, command: list[str], environment: Mapping[str, str]) -> NoReturn:
+        is_worker = command[:2] == [sys.executable, "-c"] and ".worker_main import main; " in command[2]
+        if is_worker and _of_start(environment) == began_with:
+            _work(command[1:], environment)
+        os.execvpe(file, command, environment)
+
+    os.setsid()
+    vars(supervisor)["os"] = SimpleNamespace(**{**vars(os), "getppid": parent, "execvpe": execute})
+    try:
+        supervisor.serve(channel)
+    finally:
+        os._exit(0)
+
+
+def _work(arguments: list[str], environment: Mapping[str, str]) -> NoReturn:
+    """Do what this process would do as `python ARGUMENTS`."""
+    os.closerange(3, 1 << 10)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    _take_over(environment)
+    try:
+        _run(arguments)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(1)
 
 
 def _start_servers_by(orders: Callable[[], socket.socket], began_with: Mapping[str, str]) -> None:
@@ -234,8 +342,8 @@ def _wait_for_servers(number: int) -> None:
     from crucible_lineage.server import serving
     from crucible_lineage.server.ingest import child
 
-    assert serving
     assert child
+    asyncio.run(_ask_all(serving.build_app(cast("Any", None))))
     gc.freeze()
     signal.signal(signal.SIGCHLD, lambda *_: _reap())
     orders = socket.socket(fileno=number)
@@ -261,6 +369,21 @@ def _wait_for_servers(number: int) -> None:
             os.write(files[2], b"%d\n" % pid)
         for file in files:
             os.close(file)
+
+
+async def _ask_all(app: Any) -> None:
+    """Have the first request of each route behind the application, which refuses them: it reads the route's source."""
+    begun = {"type": "http", "http_version": "1.1", "scheme": "http", "query_string": b"", "headers": []}
+
+    async def receive() -> Any:
+        return {"type": "http.request"}
+
+    async def send(_: Any) -> None:
+        return
+
+    for route in app.routes:
+        for method in getattr(route, "methods", None) or ():
+            await app({**begun, "method": method, "path": route.path.replace("{", "").replace("}", "")}, receive, send)
 
 
 def _ingest_by(orders: socket.socket) -> None:
@@ -330,7 +453,7 @@ def _reap() -> None:
         return
 
 
-def _wait_for_orders(servers: socket.socket, modules: list[str]) -> list[str]:
+def _wait_for_orders(servers: socket.socket, workers: socket.socket, modules: list[str]) -> list[str]:
     """Fork for each order; in what is forked, become what is ordered, and return its arguments."""
     del sys.path[0]  # the tests' folders are no packages of the programs
     for module in modules:
@@ -341,7 +464,9 @@ def _wait_for_orders(servers: socket.socket, modules: list[str]) -> list[str]:
         for found in pkgutil.walk_packages(cli.__path__, "crucible_lineage.cli."):
             if not found.name.endswith("__main__"):
                 importlib.import_module(found.name)
+    _build_models()
     _start_servers_by(lambda: servers, _of_start(os.environ))
+    _start_workers_by(lambda: workers, _of_start(os.environ))
     gc.freeze()  # what is imported stays shared memory
     orders, answers = sys.stdin, sys.stdout
     while line := orders.readline():
@@ -352,6 +477,17 @@ def _wait_for_orders(servers: socket.socket, modules: list[str]) -> list[str]:
         print(pid, file=answers, flush=True)
         print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), file=answers, flush=True)
     return []
+
+
+def _build_models() -> None:
+    """Build the models that else are built when they are first used."""
+    from pydantic import BaseModel
+
+    models = [BaseModel]
+    for model in models:
+        models += model.__subclasses__()
+        if model.__module__.startswith("crucible_lineage.") and not model.__pydantic_complete__:
+            model.model_rebuild(raise_errors=False)
 
 
 def _become(order: Any) -> list[str]:
@@ -511,8 +647,10 @@ def _run(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    _number, *_modules = sys.argv[1:]
-    if not _modules:
+    _number, _other, *_modules = sys.argv[1:]
+    if _other == WarmServers.what:
         _wait_for_servers(int(_number))
-    elif ordered := _wait_for_orders(socket.socket(fileno=int(_number)), _modules):
+    elif _other == WarmWorkers.what:
+        _wait_for_workers(int(_number))
+    elif ordered := _wait_for_orders(socket.socket(fileno=int(_number)), socket.socket(fileno=int(_other)), _modules):
         _run(ordered)

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,21 @@ from crucible_lineage.pipeline.processes import supervised, supervisor
 from crucible_lineage.pipeline.processes.supervised import GRACE_S, Supervised, stop_run
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are POSIX; Windows has job objects")
+
+
+@pytest.fixture(autouse=True)
+def real_servers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Servers are started here, and not forked from one that has its imports done."""
+    monkeypatch.setattr(supervised, "subprocess", subprocess)
+    end_server()
+    yield
+    end_server()
+
+
+def end_server() -> None:
+    supervised._leave()
+    supervised._channel = supervised._server = None
+
 
 # A command with a child of its own, one that left its session and ignores SIGTERM, and one whose parent has gone.
 FAMILY = """
