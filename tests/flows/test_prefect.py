@@ -137,7 +137,7 @@ def final_state(server: Any, flow_run_id: str, seconds: float = 400) -> str:
 
 @pytest.mark.skipif(os.name == "nt", reason="the ephemeral API is tried on POSIX only")
 def test_without_any_prefect_configured_the_demo_starts_one_for_itself(tmp_path: Path, command: Any) -> None:
-    environment = {"PREFECT_API_URL": "", "HOME": str(tmp_path / "home")}
+    environment = {"PREFECT_API_URL": "", "HOME": str(tmp_path / "home"), "HTTP_PROXY": "http://127.0.0.1:9"}
     ran = command("demo", "--data", tmp_path / "data", "--json", **environment)
     assert ran.returncode == 0, ran.stderr
     assert json.loads(ran.stdout)["executed"] == ["axis", "calibrated", "bands"]

@@ -153,6 +153,8 @@ def _run_on_prefect(request: RunRequest, session: Session, listener: Listener, s
     if not prefect_is_configured():
         click.echo("starting Prefect for this run; that takes some seconds", err=True)
         os.environ.setdefault("PREFECT_HOME", str(private_folder(session.settings.data / "prefect")))
+        for name in ("NO_PROXY", "no_proxy"):  # Prefect would ask a proxy for its own server
+            os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1")))
         if os.name != "nt" and "prefect" not in sys.modules:  # else Prefect starts its server, once it needs one
             server = _TemporaryServer(Path(os.environ["PREFECT_HOME"]).expanduser())
     # Importing Prefect costs over a second; only a run that has something to do pays for it.
