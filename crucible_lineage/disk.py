@@ -39,7 +39,8 @@ def private_folder(path: Path) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.mkdir(OWNER_FOLDER, exist_ok=True)
     except OSError as error:
-        raise storage_error(error, path) or error from error
+        no_folder = f"{path}: no folder can be made there ({error.strerror}); {_ELSEWHERE}"
+        raise storage_error(error, path) or StorageError(no_folder) from error
     return path
 
 
@@ -58,10 +59,7 @@ def private_file(path: Path) -> Path:
 
 
 def storage_error(error: OSError, path: Path | str | None = None) -> StorageError | None:
-    """Return the error, in one line, if the disk refused something; None if it was not about a disk.
-
-    None if it was not about a disk.
-    """
+    """Return the error, in one line, if the disk refused something; None if it was not about a disk."""
     said = _SAID.get(error.errno or 0)
     place = path or error.filename
     return StorageError(f"{place}: {said}") if said and place else StorageError(said) if said else None

@@ -167,7 +167,7 @@ def test_a_small_disk_ends_in_a_clear_error_and_goes_on_when_there_is_room(
 
 
 @posix
-@pytest.mark.parametrize("made", ["read-only", "a file"])
+@pytest.mark.parametrize("made", ["read-only", "a file", "not mounted"])
 def test_a_folder_that_cannot_be_written_is_told_before_anything_is_done(
     lab: Any, tmp_path: Path, command: Any, made: str
 ) -> None:
@@ -175,6 +175,8 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything_is_done(
     if made == "a file":
         place.write_text("")
         ended = command("run", lab.pipeline, "--engine", "local", "--data", place / "data")
+    elif made == "not mounted":  # as a home folder on a node of a cluster; nothing can be made in /proc either
+        ended = command("run", lab.pipeline, "--engine", "local", "--data", "/proc/home/data")
     else:
         with small_disk(place, 64):
             subprocess.run(["mount", "-o", "remount,ro", place], check=True)
