@@ -10,7 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -183,6 +183,16 @@ def command(warm_python: WarmPython) -> Command:
         return warm_python.run([*COMMAND[1:], *map(str, arguments)], {**os.environ, **environment})
 
     return run
+
+
+@pytest.fixture(scope="session")
+def begin(warm_python: WarmPython) -> Callable[..., Any]:
+    """Start `crucible-lineage` as a process of its own, which is not waited for: as `subprocess.Popen` does."""
+
+    def start(*arguments: object, environment: Mapping[str, str] | None = None, **files: Any) -> Any:
+        return warm_python.popen([*COMMAND[1:], *map(str, arguments)], {**os.environ, **(environment or {})}, **files)
+
+    return start
 
 
 @pytest.fixture(scope="session")

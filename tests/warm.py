@@ -92,26 +92,67 @@ class WarmPython:
 
         Of a worker of Prefect the flow runs, too, begin with their imports done.
         """
-        kind = _kind(environment)
-        with self._lock:
-            is_first = kind not in self._waiting  # and maybe the only one
-            waiting = self._waiting.setdefault(kind, [])
-        is_measured = any(name.startswith("COVERAGE_") for name in environment)
-        is_other = _of_start(environment) != self._began_with
-        if is_measured or is_other or sys.platform != "linux" or (kind and is_first and not is_worker):
+        if not self._is_forked(environment, is_worker=is_worker):
             with out.open("ab") as said, err.open("ab") as told:
                 command = [sys.executable, *arguments]
                 return subprocess.Popen(command, env=dict(environment), cwd=cwd, stdout=said, stderr=told)
+        paths = [Path(os.devnull), out.absolute(), err.absolute()]
+        return self._forked(arguments, environment, paths, cwd, is_worker=is_worker)
+
+    def _is_forked(self, environment: Mapping[str, str], *, is_worker: bool = False) -> bool:
+        kind = _kind(environment)
+        with self._lock:
+            is_first = kind not in self._waiting  # and maybe the only one
+            self._waiting.setdefault(kind, [])
+        is_measured = any(name.startswith("COVERAGE_") for name in environment)
+        is_other = _of_start(environment) != self._began_with
+        return not (is_measured or is_other or sys.platform != "linux" or (kind and is_first and not is_worker))
+
+    def _forked(
+        self,
+        arguments: list[str],
+        environment: Mapping[str, str],
+        files: list[Path],
+        cwd: Path | str | None,
+        *,
+        is_worker: bool = False,
+    ) -> Started:
+        waiting = self._waiting[_kind(environment)]
         with self._lock:
             python = waiting.pop() if waiting else self._start(environment)
         order = {
             "arguments": arguments,
             "environment": dict(environment),
             "folder": str(cwd or Path.cwd()),
-            "outputs": [str(path.absolute()) for path in (out, err)],
+            "files": [str(path) for path in files],
             "is_worker": is_worker,
         }
         return Started(python, order, waiting.append)
+
+    def popen(
+        self,
+        arguments: list[str],
+        environment: Mapping[str, str],
+        cwd: Path | str | None = None,
+        *,
+        stdin: int = subprocess.DEVNULL,
+        stdout: int = subprocess.PIPE,
+        stderr: int = 2,
+    ) -> Started | subprocess.Popen[str]:
+        """Start `python ARGUMENTS` with pipes or descriptors, as `subprocess.Popen` does."""
+        if not self._is_forked(environment):
+            command, options = [sys.executable, *arguments], {"stdin": stdin, "stdout": stdout, "stderr": stderr}
+            return subprocess.Popen(command, env=dict(environment), cwd=cwd, text=True, **options)
+        ours = [os.pipe() if wanted == subprocess.PIPE else (-1, wanted) for wanted in (stdout, stderr)]
+        standard = [stdin, *(end for _, end in ours)]
+        place = f"/proc/{os.getpid()}/fd"
+        paths = [Path(os.devnull if file == subprocess.DEVNULL else f"{place}/{file}") for file in standard]
+        started = self._forked(arguments, environment, paths, cwd)
+        for name, (reading, writing) in zip(("stdout", "stderr"), ours, strict=True):
+            if reading >= 0:
+                os.close(writing)
+                setattr(started, name, os.fdopen(reading))
+        return started
 
     def _start(self, environment: Mapping[str, str]) -> subprocess.Popen[str]:
         orders = [self._servers.orders().fileno(), self._workers.orders().fileno()]
@@ -150,6 +191,9 @@ def _kind(environment: Mapping[str, str]) -> str:
 class Started:
     """A program that was forked; `done` gets back what has forked it, once it has ended."""
 
+    stdout: IO[str] | None = None
+    stderr: IO[str] | None = None
+
     def __init__(
         self, python: subprocess.Popen[str], order: Any, done: Callable[[subprocess.Popen[str]], object]
     ) -> None:
@@ -178,6 +222,27 @@ class Started:
         if self.returncode is None:
             raise subprocess.TimeoutExpired("python", timeout or 0)
         return self.returncode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Read what it prints until it ends. Raises TimeoutExpired if that takes too long."""
+        said = {"stdout": "", "stderr": ""}
+
+        def read(place: str, stream: IO[str]) -> None:
+            with stream:
+                said[place] = stream.read()
+
+        streams = [(place, stream) for place in said if (stream := getattr(self, place)) and not stream.closed]
+        readers = [threading.Thread(target=read, args=each, daemon=True) for each in streams]
+        for reader in readers:
+            reader.start()
+        self.wait(timeout)
+        for reader in readers:
+            reader.join(timeout)
+        return said["stdout"], said["stderr"]
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        self.send_signal(signal.SIGTERM)
 
     def send_signal(self, number: int) -> None:
         """Send a signal, unless it has ended."""
@@ -471,9 +536,13 @@ def _wait_for_orders(servers: socket.socket, workers: socket.socket, modules: li
     orders, answers = sys.stdin, sys.stdout
     while line := orders.readline():
         order = json.loads(line)
+        modes = (os.O_RDONLY, *(os.O_WRONLY | os.O_CREAT | os.O_APPEND,) * 2)
+        files = [os.open(path, mode, 0o600) for path, mode in zip(order["files"], modes, strict=True)]
         pid = os.fork()
         if pid == 0:
-            return _become(order)
+            return _become(order, files)
+        for file in files:
+            os.close(file)
         print(pid, file=answers, flush=True)
         print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), file=answers, flush=True)
     return []
@@ -490,13 +559,10 @@ def _build_models() -> None:
             model.model_rebuild(raise_errors=False)
 
 
-def _become(order: Any) -> list[str]:
-    """Take over environment, folder and outputs."""
+def _become(order: Any, files: list[int]) -> list[str]:
+    """Take over environment, folder, input and outputs."""
     _take_over(order["environment"])
-    with Path(os.devnull).open("rb") as nothing:
-        os.dup2(nothing.fileno(), 0)
-    for number, path in enumerate(order["outputs"], 1):
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
     os.chdir(order["folder"])

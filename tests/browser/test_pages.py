@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import json
 import shutil
-import subprocess
-import sys
 from itertools import pairwise
 from typing import Any
 
@@ -104,15 +102,11 @@ def _failure(request: Any) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def served(demo_origin, tmp_path_factory):
+def served(demo_origin, tmp_path_factory, begin):
     """The demo's data served by the installed command, with a dataset whose every text is markup: (address, key)."""
     folder = tmp_path_factory.mktemp("pages") / "data"
     shutil.copytree(demo_origin[0], folder)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "crucible_lineage", "serve", "--data", str(folder), "--json"],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    process = begin("serve", "--data", folder, "--json")
     try:
         told = json.loads(process.stdout.readline())
         key = (folder / "crucible" / "api_key").read_text().strip()

@@ -8,8 +8,6 @@ import json
 import random
 import re
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -165,11 +163,11 @@ def test_pages_are_all_of_it_once(session: Session) -> None:
 
 
 def test_the_page_shows_it_and_gives_it_as_csv_and_json(
-    filled: Path, ours: list[dict[str, Any]], everything: list[dict[str, Any]], tmp_path: Path
+    filled: Path, ours: list[dict[str, Any]], everything: list[dict[str, Any]], tmp_path: Path, begin: Any
 ) -> None:
     copy = tmp_path / "data"
     shutil.copytree(filled, copy)
-    with pages(copy) as browser:
+    with pages(begin, copy) as browser:
 
         def names(page: str) -> list[str]:
             return re.findall(r'class="name"><a href="/datasets/([0-9a-z]{26})"', page)
@@ -212,12 +210,10 @@ def test_the_page_shows_it_and_gives_it_as_csv_and_json(
 
 
 @contextmanager
-def pages(folder: Path) -> Iterator[httpx.Client]:
+def pages(begin: Any, folder: Path) -> Iterator[httpx.Client]:
     """Somebody who has signed in to the pages of `serve`."""
-    command = [sys.executable, "-m", "crucible_lineage", "serve", "--data", str(folder), "--json"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = begin("serve", "--data", folder, "--json")
     try:
-        assert process.stdout is not None
         site = json.loads(process.stdout.readline())["pages"].rstrip("/")
         with httpx.Client(base_url=site, timeout=60, verify=False) as browser:
             key = (folder / "crucible" / "api_key").read_text().strip()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
@@ -20,17 +18,17 @@ from crucible_lineage.settings import Settings
 
 
 @pytest.fixture(scope="module")
-def browser(project: Any, tmp_path_factory: pytest.TempPathFactory, unfinish: Any) -> Iterator[httpx.Client]:
+def browser(
+    project: Any, tmp_path_factory: pytest.TempPathFactory, unfinish: Any, begin: Any
+) -> Iterator[httpx.Client]:
     """Somebody who has signed in to the pages over the project, in which one result is incomplete."""
     folder: Path = tmp_path_factory.mktemp("compared") / "data"
     shutil.copytree(project.data, folder)
     with Session(Settings(folder)) as session:
         mfid = project.fitted("weak-2.txt")
         unfinish(session.client, mfid)
-    command = [sys.executable, "-m", "crucible_lineage", "serve", "--data", str(folder), "--json"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = begin("serve", "--data", folder, "--json")
     try:
-        assert process.stdout is not None
         site = json.loads(process.stdout.readline())["pages"].rstrip("/")
         with httpx.Client(base_url=site, timeout=60) as opened:
             key = (folder / "crucible" / "api_key").read_text().strip()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -21,18 +20,15 @@ KEY = "a-key-of-more-than-twenty-characters"
 
 
 @pytest.fixture
-def serving(tmp_path: Path) -> Iterator[Callable[..., tuple[str, Callable[[], str]]]]:
+def serving(tmp_path: Path, begin: Any) -> Iterator[Callable[..., tuple[str, Callable[[], str]]]]:
     """Starts `serve`; gives its address and a function that ends it and gives what it said on stderr."""
-    processes: list[subprocess.Popen[str]] = []
+    processes: list[Any] = []
 
     def start(*arguments: object, **environment: str) -> tuple[str, Callable[[], str]]:
-        command = [sys.executable, "-m", "crucible_lineage", "serve", "--json", "--data", tmp_path, *arguments]
-        process = subprocess.Popen(
-            list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env=os.environ | environment,
-        )  # fmt: skip
+        process = begin(
+            "serve", "--json", "--data", tmp_path, *arguments, stderr=subprocess.PIPE, environment=environment
+        )
         processes.append(process)
-        assert process.stdout is not None
         line = process.stdout.readline()
 
         refused = line.strip() == "{"  # an error is an object of several lines

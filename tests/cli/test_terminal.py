@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +12,10 @@ import pytest
 pty = pytest.importorskip("pty", reason="terminals are POSIX")
 
 
-def on_a_terminal(*arguments: object) -> tuple[str, list[str]]:
+def on_a_terminal(begin: Any, *arguments: object) -> tuple[str, list[str]]:
     """All that a terminal was told, and the lines that stand there in the end."""
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "crucible_lineage", *map(str, arguments)]
-    process = subprocess.Popen(command, stdout=theirs, stderr=theirs, env={**os.environ, "TERM": "xterm"})
+    process = begin(*arguments, stdout=theirs, stderr=theirs, environment={"TERM": "xterm"})
     os.close(theirs)
     said = b""
     while block := _read(ours):
@@ -36,13 +33,15 @@ def _read(handle: int) -> bytes:
         return b""
 
 
-def test_each_step_has_a_line_of_its_own_and_what_runs_is_named_with_its_brackets(lab: Any, data: Path) -> None:
+def test_each_step_has_a_line_of_its_own_and_what_runs_is_named_with_its_brackets(
+    lab: Any, data: Path, begin: Any
+) -> None:
     slow = "import time\n\n\n@step\ndef slow(counts: Path, *, out: Path) -> None:\n    time.sleep(1)\n"
     module = lab.folder / f"{lab.module}.py"
     module.write_text(module.read_text() + slow + "    (out / 'x.txt').write_text('1')\n")
     head = lab.pipeline.read_text().partition("  second:")[0].replace("first.txt,", '"*.txt", each: true,')
     lab.declare(f"{head}steps:\n  slow: {{uses: {lab.module}:slow, inputs: {{counts: first}}}}\n")
-    told, lines = on_a_terminal("run", lab.pipeline, "--data", data, "--engine", "local")
+    told, lines = on_a_terminal(begin, "run", lab.pipeline, "--data", data, "--engine", "local")
     done = [line for line in lines if "  done in " in line]
     assert sorted(line.split()[0] for line in done) == ["slow[first.txt]", "slow[second.txt]"], lines
     assert all(line.startswith("  slow[") for line in done), lines

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,15 +58,10 @@ class Site:
 
 
 @contextmanager
-def served(folder: Path, *options: Any) -> Iterator[tuple[dict[str, str], str]]:
+def served(begin: Any, folder: Path, *options: Any) -> Iterator[tuple[dict[str, str], str]]:
     """`serve` over a data folder until the block ends: what it printed, and the key of its owner."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "crucible_lineage", "serve", "--data", str(folder), "--json", *map(str, options)],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    process = begin("serve", "--data", folder, "--json", *options)
     try:
-        assert process.stdout is not None
         told = json.loads(process.stdout.readline())
         yield told, (folder / "crucible" / "api_key").read_text().strip()
     finally:
@@ -76,14 +70,14 @@ def served(folder: Path, *options: Any) -> Iterator[tuple[dict[str, str], str]]:
 
 
 @pytest.fixture(scope="session")
-def serving() -> Callable[..., AbstractContextManager[tuple[dict[str, str], str]]]:
-    return served
+def serving(begin: Any) -> Callable[..., AbstractContextManager[tuple[dict[str, str], str]]]:
+    return partial(served, begin)
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(tmp_path_factory: pytest.TempPathFactory, begin: Any) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("web")
-    with served(folder) as (told, key), CrucibleClient(told["url"], key) as client:
+    with served(begin, folder) as (told, key), CrucibleClient(told["url"], key) as client:
         yield furnished(Site(told["pages"].rstrip("/"), key, client), folder)
 
 

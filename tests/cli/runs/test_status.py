@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -49,13 +48,13 @@ def until(met: Callable[[], object]) -> None:
 
 
 @pytest.fixture
-def waiting_run(lab: Any, data: Path) -> Iterator[subprocess.Popen[bytes]]:
+def waiting_run(lab: Any, data: Path, begin: Any) -> Iterator[Any]:
     """A run whose step does not end by itself."""
     lab.file(f"{lab.module}.py", WAITS)
     text = "\n".join(line for line in lab.pipeline.read_text().splitlines() if "second" not in line)
     lab.declare(text.partition("  total:")[0])
-    command = [sys.executable, "-m", "crucible_lineage", "run", str(lab.pipeline), "--data", str(data)]
-    process = subprocess.Popen([*command, "--engine", "local"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    nowhere = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = begin("run", lab.pipeline, "--data", data, "--engine", "local", **nowhere)
     try:
         until(lambda: (lab.folder / "begun").exists() or process.poll() is not None)
         yield process

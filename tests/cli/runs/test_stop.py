@@ -7,7 +7,6 @@ import os
 import re
 import select
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.warm import WarmPython
 
 pty = pytest.importorskip("pty", reason="terminals are POSIX")
 
@@ -54,16 +55,11 @@ KINDS = {
 class Terminal:
     """A command on a terminal of its own, as a person has it."""
 
-    def __init__(self, *arguments: object, before: str = "", **environment: str) -> None:
+    def __init__(self, python: WarmPython, *arguments: object, before: str = "") -> None:
         self._ours, theirs = pty.openpty()
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", before + _ON_TERMINAL, *map(str, arguments)],
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            start_new_session=True,
-            env={**os.environ, "TERM": "xterm", **environment},
-        )
+        code = ["-c", before + _ON_TERMINAL, *map(str, arguments)]
+        terminal = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
+        self.process = python.popen(code, {**os.environ, "TERM": "xterm"}, **terminal)
         os.close(theirs)
         self._said = b""
 
@@ -94,8 +90,9 @@ class Terminal:
 
 
 _ON_TERMINAL = """
-import faulthandler, fcntl, signal, sys, termios
+import faulthandler, fcntl, os, signal, sys, termios
 faulthandler.register(signal.SIGUSR1)
+os.setsid()
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 sys.argv[0] = "crucible-lineage"
 from crucible_lineage.cli import main
@@ -133,8 +130,10 @@ def is_gone(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("how", ["ctrl-c", "sigterm"])
-def test_the_first_ends_what_runs_and_all_is_told_as_it_is(stubborn: Any, data: Path, command: Any, how: str) -> None:
-    terminal = Terminal("run", stubborn.pipeline, "--data", data, "--engine", "local")
+def test_the_first_ends_what_runs_and_all_is_told_as_it_is(
+    stubborn: Any, data: Path, command: Any, how: str, warm_python: WarmPython
+) -> None:
+    terminal = Terminal(warm_python, "run", stubborn.pipeline, "--data", data, "--engine", "local")
     pid = pid_of(stubborn)
     began = time.monotonic()
     if how == "ctrl-c":
@@ -164,9 +163,11 @@ signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 """
 
 
-def test_a_signal_that_does_not_wake_the_main_thread_is_heard(stubborn: Any, data: Path) -> None:
+def test_a_signal_that_does_not_wake_the_main_thread_is_heard(
+    stubborn: Any, data: Path, warm_python: WarmPython
+) -> None:
     """As when it comes just before that begins to wait: Python notes it, and nothing interrupts the wait."""
-    terminal = Terminal("run", stubborn.pipeline, "--data", data, "--engine", "local", before=UNHEARD)
+    terminal = Terminal(warm_python, "run", stubborn.pipeline, "--data", data, "--engine", "local", before=UNHEARD)
     pid_of(stubborn)
     terminal.process.send_signal(signal.SIGTERM)
     said = terminal.read(30)
@@ -174,8 +175,8 @@ def test_a_signal_that_does_not_wake_the_main_thread_is_heard(stubborn: Any, dat
     assert "stopping: no further steps are started" in said
 
 
-def test_the_second_leaves_within_a_second(stubborn: Any, data: Path, command: Any) -> None:
-    terminal = Terminal("run", stubborn.pipeline, "--data", data, "--engine", "local")
+def test_the_second_leaves_within_a_second(stubborn: Any, data: Path, command: Any, warm_python: WarmPython) -> None:
+    terminal = Terminal(warm_python, "run", stubborn.pipeline, "--data", data, "--engine", "local")
     pid = pid_of(stubborn)
     terminal.press(b"\x03")
     awaited(lambda: (stubborn.folder / "asked").exists())
@@ -191,9 +192,8 @@ def test_the_second_leaves_within_a_second(stubborn: Any, data: Path, command: A
     assert run["state"] == "stopped"
 
 
-def test_with_json_the_outcome_of_each_step_is_printed(stubborn: Any, data: Path) -> None:
-    arguments = ["run", str(stubborn.pipeline), "--data", str(data), "--engine", "local", "--json"]
-    run = subprocess.Popen([sys.executable, "-m", "crucible_lineage", *arguments], stdout=subprocess.PIPE, text=True)
+def test_with_json_the_outcome_of_each_step_is_printed(stubborn: Any, data: Path, begin: Any) -> None:
+    run = begin("run", stubborn.pipeline, "--data", data, "--engine", "local", "--json")
     pid_of(stubborn)
     run.send_signal(signal.SIGTERM)
     out, _ = run.communicate(timeout=60)
