@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import signal
 from pathlib import Path
@@ -55,6 +56,21 @@ def test_the_command_to_type_next_asks_the_same_crucible(lab: Any, data: Path, c
     (line,) = (line for line in ran.stdout.splitlines() if line.startswith("see it: crucible-lineage "))
     shown = command(*shlex.split(line)[3:])
     assert (shown.returncode, "total" in shown.stdout) == (0, True), shown.stderr
+
+
+def test_values_are_printed_with_their_ids_however_long_a_name_is(lab: Any, data: Path, command: Any) -> None:
+    lab.file(f"{'n' * 200}.txt", "1 2")
+    lab.declare(
+        """
+        pipeline: long
+        project: lab
+        inputs: {counts: {file: "n*.txt", each: true}}
+        steps: {scaled: {uses: "LABMODULE:scale", inputs: {counts: counts}}}
+        """
+    )
+    ran = command("run", lab.pipeline, "--data", data, "--engine", "local")
+    (line,) = (line for line in ran.stdout.splitlines() if line.startswith("scaled[nnn"))
+    assert re.fullmatch(r"scaled\[n{200}\.txt\]  [0-9a-z]{26}  factor 2\.0", line), ran.stdout
 
 
 def test_run_and_plan_speak_json(lab: Any, data: Path, command: Any) -> None:

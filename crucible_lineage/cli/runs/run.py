@@ -23,7 +23,7 @@ from crucible_lineage.cli.options import (
     open_session,
     print_json,
 )
-from crucible_lineage.cli.printing import terminal_width
+from crucible_lineage.cli.printing import MOST_CELL, terminal_width
 from crucible_lineage.cli.runs.engines import RunRequest, require_engine, run_with_engine
 from crucible_lineage.cli.runs.plans import notes_text, print_plan, undeclared_text
 from crucible_lineage.cli.runs.progress import Progress
@@ -360,9 +360,10 @@ def _lines(returned: Returned) -> Iterator[str]:
     from crucible_lineage.lineage.labels import plain, told_value
 
     names = {key: key[0] if key[1] == "out" else f"{key[0]}.{key[1]}" for key in returned}
-    widest = max(map(len, names.values()), default=0)
+    widest = min(max(map(len, names.values()), default=0), MOST_CELL)
     for key, (mfid, values) in returned.items():
         said = "  ".join(f"{plain(name)} {told_value(name, value, MOST_VALUE)}" for name, value in values.items())
-        line = f"{names[key]:{widest}}  {mfid}  {said}".rstrip()
-        room = max(terminal_width() * 2, 120)
+        named = f"{names[key]:{widest}}  {mfid}"
+        room = max(terminal_width() * 2, 120, len(named) + MOST_VALUE)
+        line = f"{named}  {said}".rstrip()
         yield line if len(line) <= room else f"{line[: room - 1]}…"
