@@ -1,8 +1,9 @@
 """A flow stays the flow it was: shapes that people publish, each run plain and converted, and compared.
 
 Calls in their order for each task, arguments (the very objects that tasks gave), values, states, errors, attempts, and
-the parents that a person wrote down. A fifth of the shapes runs every time; all do with CRUCIBLE_NIGHTLY=1.
-To add one, write a function in shapes/shapes_*.py.
+the parents that a person wrote down. A fifth of the shapes runs every time; all do with CRUCIBLE_NIGHTLY=1. What plain
+Prefect does with that fifth is stored (shapes/plain.json) and used with the versions that are in it; with others, and
+by night, it runs. To add a shape, write a function in shapes/shapes_*.py; if it is `fast`, run shapes/stored.py.
 """
 
 from __future__ import annotations
@@ -22,24 +23,31 @@ from tests.warm import WarmPython
 
 RUN = Path(__file__).with_name("shapes") / "run.py"
 LIMIT_S = 60  # for one shape; most take two
+NIGHTLY = bool(os.environ.get("CRUCIBLE_NIGHTLY"))
+PINNED = Path(__file__).parents[2] / "requirements" / "test.txt"
 
 
-def _shapes() -> dict[str, Any]:
-    spec = importlib.util.spec_from_file_location("shapes_run", RUN)
+def _load(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(f"shapes_{path.stem}", path)
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    found = module.load_all()
-    return {name: one for name, one in found.items() if one.fast or os.environ.get("CRUCIBLE_NIGHTLY")}
+    return module
 
 
-SHAPES = _shapes()
+SHAPES = {name: one for name, one in _load(RUN).load_all().items() if one.fast or NIGHTLY}
+stored = _load(RUN.with_name("stored.py"))
+IS_STORED = stored.read()["versions"] == stored.versions()
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory, prefect_server: Any, warm_python: WarmPython) -> dict[str, Any]:
-    return _all("plain", tmp_path_factory.mktemp("plain"), prefect_server, warm_python)
+def plain(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> dict[str, Any]:
+    if IS_STORED and not NIGHTLY:
+        found: dict[str, Any] = stored.read()["shapes"]
+        return found
+    server, python = (request.getfixturevalue(name) for name in ("prefect_server", "warm_python"))
+    return _all("plain", tmp_path_factory.mktemp("plain"), server, python)
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +77,21 @@ def test_it_says_what_it_has_to_and_no_more(name: str, plain: dict[str, Any], co
     says = SHAPES[name].says
     assert [line for line in lines if not any(words in line for words in says)] == []
     assert [words for words in says if not any(words in line for line in lines)] == []
+
+
+def test_what_is_stored_is_of_these_shapes_and_of_the_pinned_packages() -> None:
+    found, pinned = stored.read(), PINNED.read_text(encoding="utf-8").split()
+    assert found["digest"] == stored.digest(), "run python tests/tasks/shapes/stored.py"
+    for name in stored.PACKAGES:
+        assert f"{name}=={found['versions'][name]}" in pinned, "run python tests/tasks/shapes/stored.py"
+
+
+@pytest.mark.skipif(not NIGHTLY, reason="plain flows run by night: CRUCIBLE_NIGHTLY=1")
+@pytest.mark.skipif(not IS_STORED, reason="it is stored of other versions")
+@pytest.mark.parametrize("name", [name for name, one in SHAPES.items() if one.fast])
+def test_plain_prefect_does_what_is_stored(name: str, plain: dict[str, Any]) -> None:
+    shape, was, now = SHAPES[name], stored.read()["shapes"][name], plain[name]
+    assert {**now, "calls": _calls(shape, now)} == {**was, "calls": _calls(shape, was)}
 
 
 def _calls(shape: Any, told: dict[str, Any]) -> dict[str, list[str]]:
