@@ -10,6 +10,7 @@ import json
 import sys
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,7 +20,6 @@ from prefect import flow
 
 from crucible_lineage import tasks
 from crucible_lineage.client import CrucibleClient, RetryPolicy
-from crucible_lineage.marks import settled
 from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
@@ -73,8 +73,8 @@ class Handler(BaseHTTPRequestHandler):
             return
         hidden = ("content-length", "connection", "transfer-encoding")
         lines = [f"{k}: {v}" for k, v in answer.getheaders() if k.lower() not in hidden]
-        lines.append(f"Content-Length: {len(content)}")
-        self.wfile.write(f"HTTP/1.1 {answer.status} Said\r\n{chr(13) + chr(10)}".encode()[:-2])
+        lines = [f"HTTP/1.1 {answer.status} Said", *lines, f"Content-Length: {len(content)}"]
+        # in one write: a second one would wait for the receiver, who acknowledges the first a while later
         self.wfile.write(("\r\n".join(lines) + "\r\n\r\n").encode() + content)
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any
@@ -99,6 +99,7 @@ class Bench:
 
     def prepare(self) -> None:
         self.number += 1
+        self.began = datetime.now(UTC)
         self.tag = f"trial-{self.number:04}"
         self.folder = FILES / self.tag
         self.folder.mkdir(parents=True)
@@ -124,16 +125,18 @@ class Bench:
 
     def state(self) -> Any:
         """What there is of this trial, by name, its ids replaced by what they name."""
-        names = {}
-        found = [one for one in self.direct.datasets.list(limit=None) if self.tag in one.dataset_name.split()]
-        samples = [one for one in self.direct.samples.list(limit=None) if self.tag in one.sample_name.split()]
-        for one in found:
-            names[one.unique_id] = one.dataset_name.replace(self.tag, "TAG")
+        known = self.direct.datasets.list(
+            limit=None, creation_time_gte=self.began, include_metadata=True, include_links=True
+        )
+        found = [one for one in known if self.tag in str(one.dataset_name).split()]
+        samples = self.direct.samples.list(limit=None, creation_time_gte=self.began)
+        names = {one.unique_id: str(one.dataset_name).replace(self.tag, "TAG") for one in found}
         state = []
         for one in found:
             mfid = one.unique_id
-            metadata = settled(self.direct.metadata.get(mfid) or {})
+            metadata = dict(one.scientific_metadata or {})
             record = metadata.pop("crucible_lineage", {})
+            links = [(link.resource_type, link.direction, link.unique_id) for link in one.links or ()]
             state.append(
                 [
                     names[mfid],
@@ -143,17 +146,18 @@ class Bench:
                     record.get("status"),
                     sorted(word.keyword for word in self.direct.datasets.get_keywords(mfid)),
                     sorted((file.filename, file.size) for file in self.direct.datasets.list_files(mfid)),
-                    sorted(names[parent.unique_id] for parent in self.direct.datasets.list_parents(mfid)),
-                    len(self.direct.samples.list(dataset_mfid=mfid)),
+                    sorted(names[other] for kind, way, other in links if (kind, way) == ("dataset", "source")),
+                    sum(kind == "sample" for kind, _, _ in links),
                     [shown.thumbnail_name for shown in self.direct.datasets.get_thumbnails(mfid)],
                     sorted(
-                        self.direct.ingestions.wait(request.id).status
+                        self.direct.ingestions.wait(request.id).status if request.is_open else request.status
                         for request in self.direct.ingestions.list(dataset_mfid=mfid)
                     ),
                 ]
             )
         asked = sum(request.resource_id == self.subject for request in self.direct.deletions.list(limit=None))
-        return [sorted(state, key=str), len(samples), asked]
+        mine = [one for one in samples if self.tag in str(one.sample_name).split()]
+        return [sorted(state, key=str), len(mine), asked]
 
 
 def calls(b: Bench) -> dict[str, Callable[[Any], Any]]:
