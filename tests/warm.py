@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import fcntl
 import gc
 import importlib
 import inspect
 import json
 import os
 import pkgutil
+import queue
 import runpy
 import select
 import signal
@@ -26,8 +28,9 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from multiprocessing import util
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import IO, Any, NoReturn, cast
@@ -53,14 +56,13 @@ ON_PREFECT = (
 
 
 class WarmPython:
-    """Interpreters that wait for programs, by what they have imported. Usable from several threads."""
+    """Two interpreters that wait for programs: with Prefect imported, and without. Usable from several threads."""
 
     def __init__(self, servers: WarmServers, workers: WarmWorkers) -> None:
         self._servers = servers
         self._workers = workers
-        self._waiting: dict[str, list[subprocess.Popen[str]]] = {}
+        self._interpreters: dict[bool, _Interpreter] = {}
         self._lock = threading.Lock()
-        self._all: list[subprocess.Popen[str]] = []
         self._began_with = _of_start(os.environ)
 
     def run(
@@ -85,49 +87,37 @@ class WarmPython:
         out: Path,
         err: Path,
         cwd: Path | str | None = None,
-        *,
-        is_worker: bool = False,
     ) -> Started | subprocess.Popen[bytes]:
         """Start `python ARGUMENTS`; what it says goes to the ends of these files.
 
-        Of a worker of Prefect the flow runs, too, begin with their imports done.
+        On Prefect, the flow runs and the processes for tasks that it starts begin with their imports done, too.
         """
-        if not self._is_forked(environment, is_worker=is_worker):
+        if not self._is_forked(environment):
             with out.open("ab") as said, err.open("ab") as told:
                 command = [sys.executable, *arguments]
                 return subprocess.Popen(command, env=dict(environment), cwd=cwd, stdout=said, stderr=told)
-        paths = [Path(os.devnull), out.absolute(), err.absolute()]
-        return self._forked(arguments, environment, paths, cwd, is_worker=is_worker)
+        return self._forked(arguments, environment, [Path(os.devnull), out.absolute(), err.absolute()], cwd)
 
-    def _is_forked(self, environment: Mapping[str, str], *, is_worker: bool = False) -> bool:
-        kind = _kind(environment)
-        with self._lock:
-            is_first = kind not in self._waiting  # and maybe the only one
-            self._waiting.setdefault(kind, [])
+    def _is_forked(self, environment: Mapping[str, str]) -> bool:
         is_measured = any(name.startswith("COVERAGE_") for name in environment)
-        is_other = _of_start(environment) != self._began_with
-        return not (is_measured or is_other or sys.platform != "linux" or (kind and is_first and not is_worker))
+        return not is_measured and _of_start(environment) == self._began_with and sys.platform == "linux"
 
     def _forked(
-        self,
-        arguments: list[str],
-        environment: Mapping[str, str],
-        files: list[Path],
-        cwd: Path | str | None,
-        *,
-        is_worker: bool = False,
+        self, arguments: list[str], environment: Mapping[str, str], files: list[Path], cwd: Path | str | None
     ) -> Started:
-        waiting = self._waiting[_kind(environment)]
+        on_prefect = _is_on_prefect(arguments, environment)
         with self._lock:
-            python = waiting.pop() if waiting else self._start(environment)
+            if on_prefect not in self._interpreters:
+                modules = ON_PREFECT if on_prefect else PLAIN
+                others = [self._servers.orders().fileno(), self._workers.orders().fileno()]
+                self._interpreters[on_prefect] = _Interpreter(modules, environment, others)
         order = {
             "arguments": arguments,
             "environment": dict(environment),
             "folder": str(cwd or Path.cwd()),
             "files": [str(path) for path in files],
-            "is_worker": is_worker,
         }
-        return Started(python, order, waiting.append)
+        return self._interpreters[on_prefect].start(order)
 
     def popen(
         self,
@@ -154,27 +144,46 @@ class WarmPython:
                 setattr(started, name, os.fdopen(reading))
         return started
 
-    def _start(self, environment: Mapping[str, str]) -> subprocess.Popen[str]:
-        orders = [self._servers.orders().fileno(), self._workers.orders().fileno()]
-        python = subprocess.Popen(
-            [sys.executable, __file__, *map(str, orders), *(ON_PREFECT if _kind(environment) else PLAIN)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=dict(environment),
-            pass_fds=orders,
-        )
-        self._all.append(python)
-        return python
-
     def close(self) -> None:
         """End the interpreters."""
-        for python in self._all:
-            assert python.stdin
-            assert python.stdout
-            python.stdin.close()
-            python.wait(60)
-            python.stdout.close()
+        for one in self._interpreters.values():
+            one.close()
+
+
+class _Interpreter:
+    """One that forks a program for each order, and says when it has begun and ended."""
+
+    def __init__(self, modules: Sequence[str], environment: Mapping[str, str], others: list[int]) -> None:
+        self._lock = threading.Lock()
+        self._begun: queue.Queue[Started] = queue.Queue()
+        self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            numbers = [theirs.fileno(), *others]
+            command = [sys.executable, __file__, *map(str, numbers), *modules]
+            self._python = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=dict(environment), pass_fds=numbers)
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+
+    def start(self, order: Any) -> Started:
+        with self._lock:
+            self._orders.send(json.dumps(order).encode())
+            return self._begun.get(timeout=120)
+
+    def _listen(self) -> None:
+        started: dict[str, Started] = {}
+        while message := self._orders.recv(100):
+            pid, _, code = message.decode().partition(" ")
+            if code:
+                started.pop(pid).end(int(code))
+            else:
+                started[pid] = Started(int(pid))
+                self._begun.put(started[pid])
+
+    def close(self) -> None:
+        self._orders.shutdown(socket.SHUT_WR)
+        self._python.wait(60)
+        self._thread.join(60)
+        self._orders.close()
 
 
 def _of_start(environment: Mapping[str, str]) -> dict[str, str]:
@@ -183,34 +192,26 @@ def _of_start(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name.startswith(prefixes)}
 
 
-def _kind(environment: Mapping[str, str]) -> str:
-    """What Prefect reads while it is imported."""
-    return json.dumps(sorted(one for one in environment.items() if one[0].startswith("PREFECT_")))[2:-2]
+def _is_on_prefect(arguments: list[str], environment: Mapping[str, str]) -> bool:
+    """Whether Prefect may be imported beforehand: not where a command of ours sets it up, and only then imports it."""
+    return bool(environment.get("PREFECT_API_URL")) or arguments[:2] == ["-m", "prefect"]
 
 
 class Started:
-    """A program that was forked; `done` gets back what has forked it, once it has ended."""
+    """A program that was forked."""
 
     stdout: IO[str] | None = None
     stderr: IO[str] | None = None
 
-    def __init__(
-        self, python: subprocess.Popen[str], order: Any, done: Callable[[subprocess.Popen[str]], object]
-    ) -> None:
-        assert python.stdin
-        assert python.stdout
-        python.stdin.write(json.dumps(order) + "\n")
-        python.stdin.flush()
-        self.pid = int(python.stdout.readline())
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
         self.returncode: int | None = None
-        self._thread = threading.Thread(target=self._follow, args=(python, done), daemon=True)
-        self._thread.start()
+        self._ended = threading.Event()
 
-    def _follow(self, python: subprocess.Popen[str], done: Callable[[subprocess.Popen[str]], object]) -> None:
-        assert python.stdout
-        code = int(python.stdout.readline())
-        done(python)
+    def end(self, code: int) -> None:
+        """Note that it has ended."""
         self.returncode = code
+        self._ended.set()
 
     def poll(self) -> int | None:
         """Return the exit code; None while it runs."""
@@ -218,9 +219,9 @@ class Started:
 
     def wait(self, timeout: float | None = None) -> int:
         """Return the exit code once it has ended. Raises TimeoutExpired if that takes too long."""
-        self._thread.join(timeout)
-        if self.returncode is None:
+        if not self._ended.wait(timeout):
             raise subprocess.TimeoutExpired("python", timeout or 0)
+        assert self.returncode is not None
         return self.returncode
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
@@ -518,7 +519,9 @@ def _reap() -> None:
         return
 
 
-def _wait_for_orders(servers: socket.socket, workers: socket.socket, modules: list[str]) -> list[str]:
+def _wait_for_orders(
+    orders: socket.socket, servers: socket.socket, workers: socket.socket, modules: list[str]
+) -> list[str]:
     """Fork for each order; in what is forked, become what is ordered, and return its arguments."""
     del sys.path[0]  # the tests' folders are no packages of the programs
     for module in modules:
@@ -535,19 +538,30 @@ def _wait_for_orders(servers: socket.socket, workers: socket.socket, modules: li
     _start_servers_by(lambda: servers, _of_start(os.environ))
     _start_workers_by(lambda: workers, _of_start(os.environ))
     gc.freeze()  # what is imported stays shared memory
-    orders, answers = sys.stdin, sys.stdout
-    while line := orders.readline():
-        order = json.loads(line)
-        modes = (os.O_RDONLY, *(os.O_WRONLY | os.O_CREAT | os.O_APPEND,) * 2)
+    modes = (os.O_RDONLY, *(os.O_WRONLY | os.O_CREAT | os.O_APPEND,) * 2)
+    running: dict[int, int] = {}  # by what is ready once it has ended
+    while True:
+        ready, _, _ = select.select([orders, *running], [], [])
+        for ended in running.keys() & set(ready):
+            pid = running.pop(ended)
+            os.close(ended)
+            orders.send(b"%d %d" % (pid, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])))
+        if orders not in ready:
+            continue
+        if not (message := orders.recv(1 << 20)):
+            return []
+        order = json.loads(message)
         files = [os.open(path, mode, 0o600) for path, mode in zip(order["files"], modes, strict=True)]
         pid = os.fork()
         if pid == 0:
+            for other in running:
+                os.close(other)
+            orders.close()
             return _become(order, files)
         for file in files:
             os.close(file)
-        print(pid, file=answers, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), file=answers, flush=True)
-    return []
+        orders.send(b"%d" % pid)
+        running[os.pidfd_open(pid)] = pid
 
 
 def _end_flows_at_once() -> None:
@@ -572,12 +586,15 @@ def _build_models() -> None:
 
 def _become(order: Any, files: list[int]) -> list[str]:
     """Take over environment, folder, input and outputs."""
+    before = _of_prefect()
     _take_over(order["environment"])
+    if _of_prefect() != before or "PREFECT_API_URL" not in before:  # a profile may say it by now
+        _read_settings()
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
     os.chdir(order["folder"])
-    if order["is_worker"] and (engine := _fork_engines()):
+    if "prefect" in sys.modules and (engine := _fork_children()):
         return engine
     return [str(argument) for argument in order["arguments"]]
 
@@ -586,42 +603,64 @@ ENGINE = "prefect.engine"
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
-def _fork_engines() -> list[str]:
-    """Let this process fork the flow runs that it starts, as children of its own. In those, return their arguments."""
+def _fork_children() -> list[str]:
+    """Let this process fork the flow runs, and the processes for tasks, that it starts; they are its children.
+
+    In a process that is to become an engine, return the arguments of that.
+    """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if os.fork() == 0:
         ours.close()
-        return _wait_for_engines(theirs)
+        return _wait_for_children(theirs)
     theirs.close()
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     lock = threading.Lock()
-    methods: Any = subprocess.Popen
-    execute = methods._execute_child
+    popen: Any = subprocess.Popen
+    execute, spawn = popen._execute_child, util.spawnv_passfds
     signature = inspect.signature(execute)
+
+    def fork(files: list[int], **order: Any) -> int:
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+        with lock:
+            socket.send_fds(ours, [json.dumps(order).encode()], files)
+            return int(ours.recv(100))
 
     def execute_child(*words: Any, **options: Any) -> None:
         given = signature.bind(*words, **options).arguments
-        if [*given["args"]][:2] != [sys.executable, "-m"] or not given["args"][2].startswith("prefect."):
+        command = [*given["args"]]
+        if command[:2] != [sys.executable, "-m"] or not command[2].startswith("prefect."):
             execute(*words, **options)
             return
         process, pipes = given["self"], [given[name] for name in ("p2cread", "c2pwrite", "errwrite")]
-        order = {"environment": given["env"], "folder": str(given["cwd"] or Path.cwd())}
-        order |= {"arguments": given["args"][1:], "is_apart": given["start_new_session"]}
-        with lock:
-            socket.send_fds(ours, [json.dumps(order).encode()], [pipe if pipe >= 0 else 2 for pipe in pipes])
-            process.pid = int(ours.recv(100))
+        process.pid = fork(
+            [pipe if pipe >= 0 else 2 for pipe in pipes],
+            numbers=[0, 1, 2],
+            environment=given["env"],
+            folder=str(given["cwd"] or Path.cwd()),
+            arguments=command[1:],
+            is_apart=given["start_new_session"],
+        )
         process._child_created = True
         names = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
         process._close_pipe_fds(*(given[name] for name in names))
 
-    methods._execute_child = execute_child
+    def spawnv_passfds(path: bytes, command: list[Any], files: list[Any]) -> int:
+        words = [str(word) for word in command]
+        if "--multiprocessing-fork" not in words:
+            return spawn(path, command, files)
+        numbers = sorted({int(file) for file in files})
+        arguments = words[words.index("-c") :]
+        order = {"environment": dict(os.environ), "folder": str(Path.cwd()), "arguments": arguments}
+        return fork(numbers, numbers=numbers, is_apart=False, **order)
+
+    popen._execute_child = execute_child
+    vars(util)["spawnv_passfds"] = spawnv_passfds
     return []
 
 
-def _wait_for_engines(orders: socket.socket) -> list[str]:
-    """Fork for each order a process whose parent ends at once, so that it becomes the worker's."""
+def _wait_for_children(orders: socket.socket) -> list[str]:
+    """Fork for each order a process whose parent ends at once, so that it becomes a child of who has ordered it."""
     while True:
-        message, pipes, _, _ = socket.recv_fds(orders, 1 << 20, 3)
+        message, files, _, _ = socket.recv_fds(orders, 1 << 20, 100)
         if not message:
             os._exit(0)
         number, told = os.pipe()
@@ -634,24 +673,18 @@ def _wait_for_engines(orders: socket.socket) -> list[str]:
             break
         os.waitpid(parent, 0)
         orders.send(os.read(number, 100))
-        for file in (*pipes, number, told):
+        for file in (*files, number, told):
             os.close(file)
-    from prefect.context import refresh_global_settings_context
-    from prefect.logging.configuration import setup_logging
-
     order = json.loads(message)
     if order["is_apart"]:
         os.setsid()
-    for standard, pipe in enumerate(pipes):
-        os.dup2(pipe, standard)
-    for file in (*pipes, number, told):
-        os.close(file)
-    orders.close()
+    _put(files, order["numbers"], [number, told, orders.detach()])
 
     def begin(environment: Mapping[str, str]) -> None:
+        before = _of_prefect()
         _take_over(environment)
-        refresh_global_settings_context()
-        setup_logging()
+        if _of_prefect() != before:
+            _read_settings()
 
     def execute(file: str, command: list[str], environment: Mapping[str, str]) -> NoReturn:
         """Go on as the engine that is to take this process over."""
@@ -670,9 +703,34 @@ def _wait_for_engines(orders: socket.socket) -> list[str]:
     raise SystemExit
 
 
+def _put(files: Sequence[int], numbers: Sequence[int], needless: Sequence[int]) -> None:
+    """Let open files have these numbers."""
+    above = max(*files, *numbers, *needless) + 1
+    apart = [fcntl.fcntl(file, fcntl.F_DUPFD, above) for file in files]
+    for file in (*files, *needless):
+        os.close(file)
+    for file, number in zip(apart, numbers, strict=True):
+        os.dup2(file, number)
+        os.close(file)
+
+
 class _Engine(BaseException):
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.environment = environment
+
+
+def _of_prefect() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith("PREFECT_")}
+
+
+def _read_settings() -> None:
+    """Let Prefect, if it is imported, read its settings again."""
+    if "prefect" in sys.modules:
+        from prefect.context import refresh_global_settings_context
+        from prefect.logging.configuration import setup_logging
+
+        refresh_global_settings_context()
+        setup_logging()
 
 
 def _take_over(environment: Mapping[str, str]) -> None:
@@ -724,10 +782,12 @@ def _run(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    _number, _other, *_modules = sys.argv[1:]
-    if _other == WarmServers.what:
+    _number, _what, *_others = sys.argv[1:]
+    if _what == WarmServers.what:
         _wait_for_servers(int(_number))
-    elif _other == WarmWorkers.what:
+    elif _what == WarmWorkers.what:
         _wait_for_workers(int(_number))
-    elif ordered := _wait_for_orders(socket.socket(fileno=int(_number)), socket.socket(fileno=int(_other)), _modules):
-        _run(ordered)
+    else:
+        _sockets = [socket.socket(fileno=int(number)) for number in (_number, _what, _others[0])]
+        if ordered := _wait_for_orders(*_sockets, _others[1:]):
+            _run(ordered)

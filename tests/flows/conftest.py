@@ -52,7 +52,7 @@ def worker(
     """A worker of the pool, in a folder of its own."""
     folder = tmp_path_factory.mktemp("worker")
     words, log = ["-m", "prefect", "worker", "start", "--pool", pool], folder / "log"
-    process = warm_python.start(words, prefect_server.environment, log, log, folder, is_worker=True)
+    process = warm_python.start(words, prefect_server.environment, log, log, folder)
     yield
     process.send_signal(signal.SIGTERM)
     process.wait(60)
@@ -144,6 +144,47 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+class Run:
+    """A command `run` in a process of its own, whose output can be read meanwhile."""
+
+    def __init__(self, process: Any, log: Path) -> None:
+        self.process, self.log = process, log
+
+    def arrived(self, look: Callable[[], Any]) -> bool:
+        assert self.process.poll() is None, self.log.read_text()
+        return bool(look())
+
+    def ended(self) -> tuple[int, str]:
+        return self.process.wait(180), self.log.read_text()
+
+
+# Asks Slurm often: what it does about an answer is what is tested, and not how seldom it asks.
+ASKING = """
+import runpy
+from crucible_lineage.pipeline.engines import slurm
+slurm.ASK_S = slurm.SETTLE_S = 1.0
+runpy.run_module("crucible_lineage", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.fixture
+def start_run(data: Path, warm_python: WarmPython) -> Iterator[Callable[..., Run]]:
+    """Starts `crucible-lineage run ...`, which asks Slurm often, or as seldom as it does by itself."""
+    runs: list[Run] = []
+
+    def started(environment: dict[str, str], *words: object, is_patient: bool = False) -> Run:
+        log = data.parent / f"run-{len(runs)}.log"
+        program = ["-m", "crucible_lineage"] if is_patient else ["-c", ASKING]
+        arguments = [*program, "run", "--data", str(data), *map(str, words)]
+        runs.append(Run(warm_python.start(arguments, environment, log, log), log))
+        return runs[-1]
+
+    yield started
+    for run in runs:
+        run.process.kill()
+        run.process.wait(60)
 
 
 class Cluster:

@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import re
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,31 +31,14 @@ def failing(counts: Path, *, out: Path) -> None:
 """
 
 
-class Run:
-    """A run of the pipeline on the cluster, in a process of its own."""
-
-    def __init__(self, path: Path, data: Path, environment: dict[str, str], python: Any) -> None:
-        words = ["-m", "crucible_lineage", "run", str(path), "--data", str(data), "--engine", "prefect", "--verbose"]
-        self.log = data.parent / f"run-{time.monotonic_ns()}.log"
-        self.process = python.start(words, environment, self.log, self.log)
-
-    def arrived(self, look: Any) -> bool:
-        assert self.process.poll() is None, self.log.read_text()
-        return bool(look())
-
-    def ended(self) -> tuple[int, str]:
-        return self.process.wait(180), self.log.read_text()
-
-
 @pytest.fixture
-def start(lab: Any, data: Path, prefect: Any, cluster: Any, warm_python: Any) -> Iterator[Any]:
+def start(lab: Any, prefect: Any, cluster: Any, start_run: Any) -> Iterator[Any]:
     """Starts the pipeline, whose step waits for the file `open`."""
     lab.file(f"{lab.module}_gated.py", STEPS)
-    runs: list[Run] = []
 
     def started(
         uses: str = "gated", options: str = "{partition: debug}", resources: str = "{cpus: 2, memory: 1000000, time: 5}"
-    ) -> Run:
+    ) -> Any:
         path = lab.declare(
             f"""
             pipeline: batch
@@ -72,13 +52,9 @@ def start(lab: Any, data: Path, prefect: Any, cluster: Any, warm_python: Any) ->
         environment = {
             **cluster.environment, **prefect.environment, "SLURM_CONF": cluster.environment["SLURM_CONF"]
         }  # fmt: skip
-        runs.append(Run(path, data, environment, warm_python))
-        return runs[-1]
+        return start_run(environment, path, "--engine", "prefect", "--verbose")
 
     yield started
-    for run in runs:
-        run.process.kill()
-        run.process.wait(60)
     cluster.clear()
 
 
@@ -99,10 +75,7 @@ def test_a_step_is_a_job_with_its_resources_and_is_seen_live(
     eventually(lambda: run.arrived(lambda: run.log.exists() and "gate | at the gate" in run.log.read_text()), 90)
     number = running(cluster)
     assert "NumCPUs=2" in cluster("scontrol", "show", "job", number)
-    status = subprocess.run(
-        [sys.executable, "-m", "crucible_lineage", "status", "--data", str(data)],
-        env=cluster.environment, capture_output=True, text=True,
-    )  # fmt: skip
+    status = command("status", "--data", data, **cluster.environment)
     assert re.search(rf"Slurm: {number} RUNNING gate", status.stdout), status
     lab.file("open", "")
     code, said = run.ended()

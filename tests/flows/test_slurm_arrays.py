@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,8 +34,8 @@ esac"""
 class Fleet:
     """A pipeline with many instances of a step, run as a process of its own that asks Slurm through counted calls."""
 
-    def __init__(self, lab: Any, data: Path, cluster: Any) -> None:
-        self.lab, self.data, self.cluster = lab, data, cluster
+    def __init__(self, lab: Any, cluster: Any, start_run: Any) -> None:
+        self.lab, self.start_run = lab, start_run
         self.calls = lab.folder / "calls"
         lab.file(f"{lab.module}_many.py", STEPS)
         self.environment = {**cluster.environment, "PREFECT_API_URL": ""}
@@ -52,7 +50,7 @@ class Fleet:
             (programs / name).chmod(0o755)
         self.environment["PATH"] = f"{programs}:{os.environ['PATH']}"
 
-    def start(self, instances: int, runner: str = "slurm", *options: str) -> subprocess.Popen[str]:
+    def start(self, instances: int, runner: str = "slurm", *options: str, is_patient: bool = False) -> Any:
         for number in range(instances):
             self.lab.file(f"measured-{number:04}.txt", str(number))
         path = self.lab.declare(
@@ -67,10 +65,7 @@ class Fleet:
               scaled: {{uses: "{self.lab.module}_many:scaled", inputs: {{counts: counts}}}}
             """
         )
-        command = [sys.executable, "-m", "crucible_lineage", "run", str(path), "--data", str(self.data), *options]
-        return subprocess.Popen(
-            command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
+        return self.start_run(self.environment, path, *options, is_patient=is_patient)
 
     def called(self, name: str) -> list[int]:
         """When a program of Slurm was called; sbatch only where it was to submit."""
@@ -87,9 +82,9 @@ def which(name: str) -> str:
 
 
 @pytest.fixture
-def fleet(lab: Any, data: Path, cluster: Any) -> Iterator[Fleet]:
+def fleet(lab: Any, cluster: Any, start_run: Any) -> Iterator[Fleet]:
     """No job of it is left behind."""
-    yield Fleet(lab, data, cluster)
+    yield Fleet(lab, cluster, start_run)
     cluster("scontrol", "update", "PartitionName=debug", "State=UP")
     cluster.clear()
 
@@ -98,9 +93,9 @@ def fleet(lab: Any, data: Path, cluster: Any) -> Iterator[Fleet]:
 def test_many_instances_are_few_submissions_few_questions_and_share_tasks(
     fleet: Fleet, lab: Any, data: Path, command: Any
 ) -> None:
-    run = fleet.start(INSTANCES)
-    said = run.communicate()[0]
-    assert run.returncode == 0, said
+    run = fleet.start(INSTANCES, is_patient=True)
+    code, said = run.ended()
+    assert code == 0, said
     assert f"{INSTANCES} executed" in said
     assert len(fleet.called("sbatch")) <= max(2, INSTANCES // 50)
     asked = fleet.called("squeue")
@@ -113,7 +108,7 @@ def test_many_instances_are_few_submissions_few_questions_and_share_tasks(
     assert f"{INSTANCES} executed" in command("status", "--data", data).stdout
     assert command("verify", "--project", "lab", "--data", data).returncode == 0
     again = fleet.start(INSTANCES)
-    assert "everything is up to date" in again.communicate()[0]
+    assert "everything is up to date" in again.ended()[1]
 
 
 def test_what_was_pending_when_its_run_was_killed_is_taken_up_and_not_submitted_again(
@@ -121,16 +116,16 @@ def test_what_was_pending_when_its_run_was_killed_is_taken_up_and_not_submitted_
 ) -> None:
     cluster("scontrol", "update", "PartitionName=debug", "State=DOWN")
     run = fleet.start(3)
-    eventually(lambda: run.poll() is not None or cluster("squeue", "-h"), 60)
-    run.send_signal(signal.SIGKILL)
-    run.communicate()
+    eventually(lambda: run.process.poll() is not None or cluster("squeue", "-h"), 60)
+    run.process.send_signal(signal.SIGKILL)
+    run.process.wait(60)
     status = command("status", "--data", data, **cluster.environment).stdout
     assert status.count(" PENDING scaled[") == 3, status
     again = fleet.start(3)
-    eventually(lambda: again.poll() is not None or len(fleet.called("squeue")) >= 2, 60)
+    eventually(lambda: again.process.poll() is not None or len(fleet.called("squeue")) >= 2, 60)
     cluster("scontrol", "update", "PartitionName=debug", "State=UP")
-    said = again.communicate()[0]
-    assert again.returncode == 0, said
+    code, said = again.ended()
+    assert code == 0, said
     assert "3 executed" in said
     assert len(fleet.called("sbatch")) == 1
     assert not list((data / "work").glob("slurm-*"))
@@ -140,28 +135,28 @@ def test_what_was_pending_when_its_run_was_killed_is_taken_up_and_not_submitted_
 def test_a_cancelled_array_is_steps_that_failed(fleet: Fleet, cluster: Any, eventually: Any) -> None:
     cluster("scontrol", "update", "PartitionName=debug", "State=DOWN")
     run = fleet.start(3)
-    eventually(lambda: run.poll() is not None or len(fleet.called("squeue")) >= 1, 60)
+    eventually(lambda: run.process.poll() is not None or len(fleet.called("squeue")) >= 1, 60)
     cluster.clear()
-    said = run.communicate()[0]
-    assert run.returncode == 1, said
+    code, said = run.ended()
+    assert code == 1, said
     assert said.count("of Slurm ended without a result: cancelled") == 3
 
 
 def test_ctrl_c_cancels_the_array(fleet: Fleet, cluster: Any, eventually: Any) -> None:
     cluster("scontrol", "update", "PartitionName=debug", "State=DOWN")
     run = fleet.start(3)
-    eventually(lambda: run.poll() is not None or cluster("squeue", "-h"), 60)
-    run.send_signal(signal.SIGINT)
-    said = run.communicate()[0]
-    assert run.returncode == 130, said
+    eventually(lambda: run.process.poll() is not None or cluster("squeue", "-h"), 60)
+    run.process.send_signal(signal.SIGINT)
+    code, said = run.ended()
+    assert code == 130, said
     assert not cluster("squeue", "-h")
 
 
 def test_a_site_that_takes_few_jobs_at_once_gets_fewer(fleet: Fleet) -> None:
     fleet.wrap(REFUSAL)
     run = fleet.start(16)
-    said = run.communicate()[0]
-    assert run.returncode == 0, said
+    code, said = run.ended()
+    assert code == 0, said
     assert "16 executed" in said
     assert len(fleet.called("sbatch")) == 3, "one of 16 was refused, two of 8 were taken"
 
@@ -175,7 +170,7 @@ def test_a_site_that_takes_few_jobs_at_once_gets_fewer(fleet: Fleet) -> None:
 )
 def test_a_runner_that_is_not_used_is_named(fleet: Fleet, runner: str, options: list[str], told: str) -> None:
     run = fleet.start(1, runner, *options)
-    said = run.communicate()[0]
-    assert run.returncode == 0, said
+    code, said = run.ended()
+    assert code == 0, said
     assert told in said
     assert fleet.called("sbatch") == []
