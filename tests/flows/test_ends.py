@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -155,18 +154,19 @@ def test_a_signal_to_the_run_ends_its_step(
 
 @pytest.mark.parametrize(("how", "kind"), [(how, kind) for _, how, kind in in_turn(["a worker"], WAYS)])
 def test_what_a_worker_runs_ends_with_it(
-    declare: Any, data: Path, prefect: Any, pool: str, how: str, kind: str, tmp_path: Path, eventually: Any
+    declare: Any,
+    data: Path,
+    prefect: Any,
+    pool: str,
+    how: str,
+    kind: str,
+    tmp_path: Path,
+    eventually: Any,
+    warm_python: Any,
 ) -> None:
     path = declare(kind)
-    log = (tmp_path / "worker.log").open("wb")
-    worker = subprocess.Popen(
-        [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--limit", "1"],
-        env=prefect.environment,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        cwd=tmp_path,
-    )
-    log.close()
+    words, log = ["-m", "prefect", "worker", "start", "--pool", pool, "--limit", "1"], tmp_path / "worker.log"
+    worker = warm_python.start(words, prefect.environment, log, log, tmp_path)
     try:
         deployed = prefect.python("-m", "crucible_lineage", "deploy", path, "--pool", pool, "--data", data)
         assert deployed.returncode == 0, deployed.stderr
@@ -187,7 +187,7 @@ def test_what_a_worker_runs_ends_with_it(
             asked = {"flow_runs": {"id": {"any_": [run_id]}}}
             eventually(lambda: prefect.post("flow_runs/filter", asked)[0]["state_type"] == STATES[how], 90)
     finally:
-        worker.terminate()
+        worker.send_signal(signal.SIGTERM)
         worker.wait(60)
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +81,7 @@ RUNNERS = ("threads", "processes", *(("dask", "ray") if os.environ.get("CRUCIBLE
 
 @pytest.mark.parametrize("runner", RUNNERS)
 def test_what_a_step_prints_is_seen_while_it_runs_on_every_runner(
-    lab: Any, data: Path, prefect: Any, runner: str
+    lab: Any, data: Path, prefect: Any, runner: str, eventually: Any, warm_python: Any, tmp_path: Path
 ) -> None:
     if runner in ("dask", "ray"):
         pytest.importorskip(f"prefect_{runner}")
@@ -98,16 +96,13 @@ def test_what_a_step_prints_is_seen_while_it_runs_on_every_runner(
         """
     )
     asked = ["run", str(path), "--data", str(data), "--engine", "prefect", "--runner", runner, "--verbose"]
-    command = [sys.executable, "-m", "crucible_lineage", *asked]
-    environment = {**os.environ, **prefect.environment}
-    said = []
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run:
-        assert run.stderr
-        for line in run.stderr:
-            said.append(line.strip())
-            if "first light" in line:  # and it has not ended: it waits for this file
-                lab.file("go on", "")
-    assert run.returncode == 0, said
+    out, err = tmp_path / "out", tmp_path / "err"
+    run = warm_python.start(["-m", "crucible_lineage", *asked], {**os.environ, **prefect.environment}, out, err)
+    eventually(lambda: "first light" in err.read_text() or run.poll() is not None)
+    assert "second light" not in err.read_text(), "it has not ended: it waits for a file"
+    lab.file("go on", "")
+    code, said = run.wait(180), [line.strip() for line in err.read_text().splitlines()]
+    assert code == 0, said
     ours = [line for line in said if line.startswith("waited")]
     assert ours[:2] == ["waited | first light", "waited | second light"], said
     assert ours[2].startswith("waited  done in "), said
@@ -133,11 +128,10 @@ def test_what_is_wrong_with_a_declaration_is_the_message_of_the_flow_run_and_no_
     lab: Any, data: Path, prefect: Any
 ) -> None:
     path = lab.declare("pipeline: wrong\nproject: lab\nsteps: {}\nstep: {}\n")
-    ran = prefect.start(WRONG, path, data)
-    out, err = ran.communicate(timeout=240)
-    told = json.loads(out.splitlines()[-1])
+    ran = prefect.python("-c", WRONG, path, data)
+    told = json.loads(ran.stdout.splitlines()[-1])
     assert told["state"] == "Failed"
     assert "unknown key 'step'" in told["message"]
     assert told["raised"] == told["message"], "who calls the flow gets the error itself"
-    assert "Traceback" not in err
-    assert "unknown key 'step'" in err
+    assert "Traceback" not in ran.stderr
+    assert "unknown key 'step'" in ran.stderr

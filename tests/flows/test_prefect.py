@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -93,23 +94,21 @@ print(json.dumps(by_hand(Path(sys.argv[1]))))
     assert made["status"] == "complete"
 
 
-def test_the_nightly_deployment_is_run_by_a_worker(data: Path, demo_origin: Any, prefect: Any) -> None:
+def test_the_nightly_deployment_is_run_by_a_worker(
+    data: Path, demo_origin: Any, prefect: Any, warm_python: Any, tmp_path: Path
+) -> None:
     prefect.command("work-pool", "create", "crucible", "--type", "process", "--overwrite")
     prefect.command("deploy", "--all", "--prefect-file", "deployments/prefect.yaml", cwd=ROOT)
-    worker = subprocess.Popen(
-        [sys.executable, "-m", "prefect", "worker", "start", "--pool", "crucible", "--limit", "1"],
-        env={**prefect.environment, "CRUCIBLE_LINEAGE_DATA": str(data)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd=data.parent,
-    )
+    words, log = ["-m", "prefect", "worker", "start", "--pool", "crucible", "--limit", "1"], tmp_path / "log"
+    environment = {**prefect.environment, "CRUCIBLE_LINEAGE_DATA": str(data)}
+    worker = warm_python.start(words, environment, log, log, data.parent)
     try:
         said = prefect.command("deployment", "run", "run-pipeline/raman-nightly")
         found = re.search(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", said)
         assert found, said
         assert final_state(prefect, found.group()) == "COMPLETED"
     finally:
-        worker.terminate()
+        worker.send_signal(signal.SIGTERM)
         try:
             worker.wait(60)
         except subprocess.TimeoutExpired:  # it waits for another deployment's run that it has begun

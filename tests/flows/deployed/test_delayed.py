@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -37,23 +36,21 @@ if __name__ == "__main__":
 """
 
 
-def test_what_a_task_worker_makes_is_registered(tmp_path: Path, data: Path, prefect: Any, eventually: Any) -> None:
+def test_what_a_task_worker_makes_is_registered(
+    tmp_path: Path, data: Path, prefect: Any, eventually: Any, warm_python: Any
+) -> None:
     program = tmp_path / "delayed.py"
     program.write_text(FLOW)
     environment = {**prefect.environment, "LAB_DATA": str(data), "PREFECT_LOGGING_LEVEL": "INFO"}
     log = tmp_path / "worker.log"
-    with log.open("wb") as stream:
-        worker = subprocess.Popen(
-            [sys.executable, str(program)], env=environment, stdout=stream, stderr=stream, cwd=tmp_path
-        )
+    worker = warm_python.start([str(program)], environment, log, log, tmp_path)
     try:
         eventually(lambda: "Subscribing to runs" in log.read_text(), 120)
-        flow = [sys.executable, str(program), "flow"]
-        ran = subprocess.run(flow, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+        ran = warm_python.run([str(program), "flow"], environment, tmp_path)
         assert ran.returncode == 0, ran.stderr
         eventually(lambda: "Finished in state Completed" in log.read_text(), 60)
     finally:
-        worker.terminate()
+        worker.send_signal(signal.SIGTERM)
         worker.wait(60)
     with Session(Settings(data)) as session:
         found = session.client.datasets.list(project_id="lab", include_links=True, limit=None)

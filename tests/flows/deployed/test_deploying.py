@@ -6,7 +6,6 @@ import json
 import re
 import shlex
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -339,25 +338,29 @@ def test_a_file_that_arrives_becomes_an_event_that_starts_a_run_that_registers_t
 
 @pytest.mark.skipif(sys.platform == "win32", reason="it is ended by SIGINT")
 def test_served_from_one_process_a_pipeline_runs_by_its_schedule_and_is_paused_when_that_ends(
-    lab: Any, declared: Path, name: str, data: Path, registered: Any, results: Any, prefect: Any, eventually: Any
+    lab: Any,
+    declared: Path,
+    name: str,
+    data: Path,
+    registered: Any,
+    results: Any,
+    prefect: Any,
+    eventually: Any,
+    warm_python: Any,
+    tmp_path: Path,
 ) -> None:
     (raw,) = registered("1\n")
     declared.write_text(declared.read_text().replace(SCHEDULE, "schedule: {interval: 5}\n").replace(TRIGGER, ""))
-    serving = subprocess.Popen(
-        [sys.executable, "-m", "crucible_lineage", "deploy", "--serve", str(declared), "--data", str(data)],
-        env=prefect.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    serve, log = ["-m", "crucible_lineage", "deploy", "--serve", str(declared), "--data", str(data)], tmp_path / "log"
+    serving = warm_python.start(serve, prefect.environment, log, log)
     try:
         (deployment,) = eventually(lambda: prefect.deployments(name))
         eventually(lambda: any(run["state_type"] == "COMPLETED" for run in prefect.runs(deployment["id"])))
     finally:
         serving.send_signal(signal.SIGINT)
         try:
-            out, _ = serving.communicate(timeout=180)
+            serving.wait(180)
         finally:
             serving.kill()
-    assert results() == {raw: [3]}, out
+    assert results() == {raw: [3]}, log.read_text()
     assert prefect.deployments(name)[0]["paused"]

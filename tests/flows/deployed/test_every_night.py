@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import signal
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ def port() -> int:
 
 @pytest.mark.skipif(os.name == "nt", reason="the worker is ended by a signal")
 def test_its_five_commands_let_the_pipeline_run_by_itself(
-    lab: Any, data: Path, port: int, tmp_path: Path, eventually: Any
+    lab: Any, data: Path, port: int, tmp_path: Path, eventually: Any, warm_python: Any
 ) -> None:
     server, configure, *others, worker = commands()
     assert len(others) + 3 == 5
@@ -56,10 +55,10 @@ def test_its_five_commands_let_the_pipeline_run_by_itself(
     environment.pop("PREFECT_API_URL", None)
     output = tmp_path / "output.txt"
 
-    def start(command: list[str]) -> subprocess.Popen[bytes]:
-        line = [sys.executable, "-m", MODULES[command[0]], *command[1:]]
-        with output.open("wb") as log:  # not a pipe, which the server in the background would keep open
-            return subprocess.Popen(line, env=environment, cwd=lab.folder, stdout=log, stderr=subprocess.STDOUT)
+    def start(command: list[str]) -> Any:
+        output.unlink(missing_ok=True)
+        words = ["-m", MODULES[command[0]], *command[1:]]
+        return warm_python.start(words, environment, output, output, lab.folder)
 
     def run(command: list[str]) -> str:
         running = start(command)
@@ -83,7 +82,7 @@ def test_its_five_commands_let_the_pipeline_run_by_itself(
         try:
             eventually(completed, 300)
         finally:
-            working.terminate()
+            working.send_signal(signal.SIGTERM)
             working.wait(180)
     finally:
         run(["prefect", "server", "stop"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,10 @@ def test_two_at_once_make_each_result_once_and_a_bad_dataset_is_parked_until_its
     selected: Path, data: Path, registered: Any, results: Any, prefect: Any, command: Any
 ) -> None:
     one, bad, two, three = registered("1\n", "no number\n", "2\n", "3\n")
-    both = [prefect.start(RUN, selected, data, 1) for _ in range(2)]
-    said = [process.communicate(timeout=240) for process in both]
-    for out, err in said:
-        ((state, message),) = json.loads(out.splitlines()[-1])
-        assert state == "FAILED", err
+    with ThreadPoolExecutor(2) as both:
+        said = list(both.map(lambda _: prefect.run(RUN, selected, data, 1), range(2)))
+    for ((state, message),) in said:
+        assert state == "FAILED", message
         assert f"scaled[{bad}]" in message
         assert "1 failed" in message
     assert results() == {one: [3], two: [3], three: [3]}
