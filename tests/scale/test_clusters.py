@@ -80,7 +80,9 @@ def start_ray(cluster: Cluster) -> str:
         port = probe.getsockname()[1]
     ray, address = Path(sys.executable).with_name("ray"), f"127.0.0.1:{port}"
     common = (ray, "start", "--block", "--num-cpus", 1, "--disable-usage-stats", "--node-ip-address", "127.0.0.1")
-    head = ("--head", "--port", port, "--include-dashboard", "false", "--temp-dir", cluster.folder / "ray")
+    common = (*common, "--include-log-monitor", "false")
+    folder = ("--temp-dir", cluster.folder / "ray")
+    head = ("--head", "--port", port, "--include-dashboard", "false", "--no-monitor", *folder)
     cluster.start(*common, *head, LAB_WORKER="a")
 
     def answers() -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
+import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,36 +23,37 @@ SCANS = 16
 
 
 @pytest.fixture
-def service(tmp_path: Path) -> Iterator[str]:
+def service(tmp_path: Path, warm_python: Any, eventually: Any) -> Iterator[str]:
     """The address of an embedded Crucible that runs for others, with the project lab."""
-    command = [sys.executable, "-m", "crucible_lineage", "serve", "--json", "--api-key", KEY]
-    serving = subprocess.Popen([*command, "--data", str(tmp_path / "service")], stdout=subprocess.PIPE, text=True)
-    assert serving.stdout is not None
-    url = json.loads(serving.stdout.readline())["url"]
+    words = ["-m", "crucible_lineage", "serve", "--json", "--api-key", KEY, "--data", str(tmp_path / "service")]
+    said = tmp_path / "said"
+    serving = warm_python.start(words, os.environ, said, tmp_path / "complained")
+    url = json.loads(eventually(lambda: said.read_text().rpartition("\n")[0]))["url"]
     with CrucibleClient(url, KEY) as client:
         lead = client.account.whoami().user_unique_id
         client.projects.create(project_id="lab", organization="local", project_lead=lead)
     yield url
-    serving.terminate()
+    serving.send_signal(signal.SIGTERM)
     serving.wait(30)
-    serving.stdout.close()
 
 
-def start_machine(
-    home: Path, pipeline: Path, url: str, engine: list[str], environment: dict[str, str]
-) -> subprocess.Popen[str]:
-    """The pipeline, run from a home and a data folder of its own."""
+def run_machine(
+    python: Any, home: Path, pipeline: Path, url: str, engine: list[str], environment: dict[str, str]
+) -> Any:
+    """The pipeline, run from a home and a data folder of its own; gives the JSON that it prints."""
     home.mkdir()
     environment = {**environment, "HOME": str(home), "CRUCIBLE_API_URL": url, "CRUCIBLE_API_KEY": KEY}
     environment |= {"CRUCIBLE_LINEAGE_DATA": str(home / "data")}
     environment |= {"LAB_MEETS": str(home.parent / "machines"), "LAB_MACHINE": home.name}
-    command = [sys.executable, "-m", "crucible_lineage", "run", str(pipeline), "--json", "--engine", *engine]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    words = ["-m", "crucible_lineage", "run", str(pipeline), "--json", "--engine", *engine]
+    ran = python.run(words, environment, timeout=400)
+    assert ran.returncode == 0, ran.stderr
+    return json.loads(ran.stdout)
 
 
 @pytest.mark.parametrize("engine", [["local", "--jobs", "2"], ["prefect"]], ids=["local", "prefect"])
 def test_two_machines_split_the_work_and_nothing_is_there_twice(
-    many: Any, service: str, tmp_path: Path, engine: list[str], request: pytest.FixtureRequest
+    many: Any, service: str, tmp_path: Path, engine: list[str], request: pytest.FixtureRequest, warm_python: Any
 ) -> None:
     on_prefect = engine == ["prefect"]
     environment = request.getfixturevalue("prefect_server").environment if on_prefect else dict(os.environ)
@@ -62,9 +63,9 @@ def test_two_machines_split_the_work_and_nothing_is_there_twice(
     # What one machine has made has to arrive before the other one would begin it, however slow this computer is.
     text = text.replace("{scan: scan}", f"{{scan: scan}}, params: {{pause: {1.0 if on_prefect else 0.3}}}")
     path = many.declare(text.replace("project: lab", "project: lab\nrunner: {type: threads, workers: 2}"))
-    machines = [start_machine(tmp_path / name, path, service, engine, environment) for name in ("east", "west")]
-    ended = [(machine, *machine.communicate(timeout=400)) for machine in machines]
-    results = [json.loads(out) for machine, out, err in ended if machine.returncode == 0 or pytest.fail(err)]
+    homes = [tmp_path / name for name in ("east", "west")]
+    with ThreadPoolExecutor(2) as both:
+        results = list(both.map(lambda home: run_machine(warm_python, home, path, service, engine, environment), homes))
     assert results[0]["datasets"] == results[1]["datasets"]
     executed = [len(result["executed"]) for result in results]
     assert min(executed) > 0, "both have worked"
