@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import pytest
 from crucible_lineage.errors import InputError, RunError
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.warm import WarmPython
 
 PIPELINES = Path(__file__).parents[2] / "examples"
 sys.path.append(str(PIPELINES))  # as a pipeline file has it: the modules of its steps lie beside it
@@ -51,6 +51,7 @@ class Ran:
     data: Path
     products: dict[str, str]
     inputs: dict[str, list[str]]
+    python: WarmPython
 
     def metadata(self, step: str) -> dict[str, Any]:
         """What the step returned, as its dataset keeps it."""
@@ -61,7 +62,7 @@ class Ran:
     def links(self, step: str) -> tuple[int, int]:
         """How many datasets and links the lineage of a step's dataset has."""
         target = self.data / "lineage.json"
-        _command("lineage", self.products[step], "--data", self.data, "-o", target)
+        _command(self.python, "lineage", self.products[step], "--data", self.data, "-o", target)
         graph = json.loads(target.read_text(encoding="utf-8"))
         return len(graph["nodes"]), len(graph["edges"])
 
@@ -70,7 +71,7 @@ RunPipeline = Callable[[str, str], Ran]
 
 
 @pytest.fixture(scope="session")
-def ran(example_data: Fetched, tmp_path_factory: pytest.TempPathFactory) -> RunPipeline:
+def ran(example_data: Fetched, tmp_path_factory: pytest.TempPathFactory, warm_python: WarmPython) -> RunPipeline:
     """Runs an example pipeline on its data, once a session; gives what came of it."""
     said: dict[str, tuple[Path, str]] = {}
 
@@ -79,24 +80,19 @@ def ran(example_data: Fetched, tmp_path_factory: pytest.TempPathFactory) -> RunP
         if pipeline not in said:
             home = tmp_path_factory.mktemp(pipeline)
             options = ("--data", home, "--engine", "local", "--json")
-            said[pipeline] = home, _command("run", PIPELINES / f"{pipeline}.yaml", *options, examples=folder)
+            file = PIPELINES / f"{pipeline}.yaml"
+            said[pipeline] = home, _command(warm_python, "run", file, *options, examples=folder)
         home, text = said[pipeline]
         outcome = json.loads(text)
         assert outcome["errors"] == {}
         products = {name: made["out"] for name, made in outcome["datasets"].items()}
-        return Ran(home, products, outcome["inputs"])
+        return Ran(home, products, outcome["inputs"], warm_python)
 
     return run
 
 
-def _command(*arguments: object, examples: Path | None = None) -> str:
+def _command(python: WarmPython, *arguments: object, examples: Path | None = None) -> str:
     environment = dict(os.environ) | ({"CRUCIBLE_LINEAGE_EXAMPLES": str(examples)} if examples else {})
-    done = subprocess.run(
-        [sys.executable, "-m", "crucible_lineage", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        env=environment,
-    )
+    done = python.run(["-m", "crucible_lineage", *map(str, arguments)], environment)
     assert done.stdout, done.stderr
     return done.stdout

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +17,10 @@ FAILING = """
 
 
 @pytest.fixture
-def failed(lab: Any, data: Path) -> Path:
+def failed(lab: Any, data: Path, command: Any) -> Path:
     """A data folder in which a run made two results, failed once, and was recorded."""
     pipeline = lab.declare((lab.folder / "pipeline.yaml").read_text() + FAILING)
-    command = [sys.executable, "-m", "crucible_lineage", "run", str(pipeline), "--record-run", "--data", str(data)]
-    ran = subprocess.run(command, capture_output=True, text=True, cwd=lab.folder)
+    ran = command("run", pipeline, "--record-run", "--data", data, "--engine", "local")
     assert ran.returncode == 1, ran.stderr
     return data
 
