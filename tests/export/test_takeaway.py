@@ -206,7 +206,7 @@ def assert_valid_0_6(crate: Path, scratch: Path) -> None:
 
     No validator knows 0.6; it has the requirements of 0.5, by its changelog and the text of its profiles.
     """
-    cache = Path(shutil.copy(VALIDATORS / "http-cache.sqlite", scratch / "of-1.3.sqlite"))
+    cache = Path(shutil.copy(VALIDATORS / "http-cache.sqlite", scratch / "with-1-3.sqlite"))
     (context,) = Path(rocrate.__file__).parent.glob("data/ro-crate.jsonld")  # of RO-Crate 1.3; 1.1 is there
     warm = [VALIDATORS / "bin" / "python", Path(__file__).with_name("warm_validator.py"), cache, context]
     subprocess.run(warm, check=True, timeout=60)
