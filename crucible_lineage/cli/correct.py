@@ -25,6 +25,7 @@ from crucible_lineage.cli.options import (
 from crucible_lineage.cli.working import showing_work
 from crucible_lineage.core.slots import CURRENT, SUPERSEDED
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, no_file
+from crucible_lineage.lineage.model import DOUBTFUL
 from crucible_lineage.pipeline.declare.load import project_in
 from crucible_lineage.pipeline.inputs.corrections import (
     add_sample,
@@ -136,7 +137,7 @@ def _superseded(session: Session, mfid: str, project: str, by: str | None) -> En
 
     what = f"register what supersedes {mfid}"
     try:
-        found = session.client.datasets.get(mfid, include_metadata=True)
+        found = session.client.datasets.get(mfid, include_metadata=True, include_links=True)
     except (ForbiddenError, NotFoundError) as error:
         raise InputError(f"{what}: the dataset does not exist, or is not visible to this key") from error
     entry = entry_of(session, found)
@@ -147,8 +148,10 @@ def _superseded(session: Session, mfid: str, project: str, by: str | None) -> En
     if entry.superseded_by not in ((), (by,)):
         holding = ", ".join(entry.superseded_by)
         raise InputError(f"{what}: already superseded by {holding}")
-    if entry.state not in (CURRENT, SUPERSEDED) or not entry.summary.standing.places:
+    if not entry.summary.standing.places:
         raise InputError(f"{what}: it is {entry.state}, not a result of a pipeline's step")
+    if entry.state not in (CURRENT, SUPERSEDED, DOUBTFUL):
+        raise InputError(f"{what}: it is {entry.state}; only a current result can be superseded")
     return entry
 
 

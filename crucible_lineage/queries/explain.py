@@ -10,7 +10,8 @@ from html import escape
 from typing import Any
 
 from crucible_lineage.core.slots import CURRENT
-from crucible_lineage.errors import InputError, NotFoundError
+from crucible_lineage.errors import NotFoundError
+from crucible_lineage.lineage.model import CANDIDATE
 from crucible_lineage.pipeline.inputs.corrections import Correction, corrections
 from crucible_lineage.pipeline.inputs.parent_facts import facts_in
 from crucible_lineage.pipeline.plan.differences import code_diff, differences
@@ -20,6 +21,7 @@ from crucible_lineage.pipeline.run.reproduced import NOT_DETERMINISTIC, moved
 from crucible_lineage.provenance.parts import HandActivity, StatementActivity
 from crucible_lineage.provenance.record import read_record, unreadable
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
+from crucible_lineage.queries.catalogue.shown import existing
 from crucible_lineage.queries.graph.standing import Entry, entry_of
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.session import Session
@@ -59,10 +61,7 @@ class Explanation:
 
 def explain(session: Session, mfid: str) -> Explanation:
     """The story of a dataset. InputError if there is none that this key may see."""
-    try:
-        dataset = session.client.datasets.get(mfid, include_metadata=True)
-    except NotFoundError as error:
-        raise InputError(f"dataset {mfid} does not exist, or is not visible to this key") from error
+    dataset = existing(session, mfid)
     name = dataset.dataset_name or mfid
     record = read_record(dataset.scientific_metadata)
     entry = entry_of(session, dataset)
@@ -71,8 +70,12 @@ def explain(session: Session, mfid: str) -> Explanation:
         said = f"its provenance record cannot be read: {reason}" if reason else "it has no provenance record"
         how = "How it was made is unknown; it was registered by another program or manually."
         corrected = tuple(_corrected(corrections(dataset.scientific_metadata)))
-        paragraphs = [(f"{name} ({mfid})", f"{said}. {how}"), *([corrected] if corrected else [])]
-        return Explanation(mfid, name, tuple(paragraphs), None, entry)
+        paragraphs = [
+            (f"{name} ({mfid})", f"{said}. {how}"),
+            tuple(_standing(entry, _names(session, entry.superseded_by))),
+            corrected,
+        ]
+        return Explanation(mfid, name, tuple(paragraph for paragraph in paragraphs if paragraph), None, entry)
     record = whole_record(session.client, mfid, record)
     made = _of_step(record) if isinstance(record, StepRecord) else _of_files(record)
     paragraphs = [
@@ -99,9 +102,11 @@ def _names(session: Session, mfids: Sequence[str]) -> dict[str, str]:
 
 
 def _standing(entry: Entry, names: Mapping[str, str]) -> Iterator[str]:
-    """Whether it holds. It goes without saying that measured data do, and that what is incomplete does not."""
+    """Yield whether it holds: what is measured does, and what is incomplete does not, without saying."""
     if entry.state == CURRENT:
         yield "Current"
+    if entry.doubt is not None:
+        yield f"{'Candidate' if entry.state == CANDIDATE else 'Doubtful'}: {entry.doubt.told(entry.mfid)}"
     for mfid in entry.superseded_by:
         yield f"Superseded by {names[mfid]} ({mfid})" + (f", since {entry.since[:19]}" if entry.since else "")
 

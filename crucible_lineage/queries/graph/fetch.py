@@ -53,10 +53,9 @@ def fetch_lineage(session: Session, mfid: str, *, thumbnails: bool = False) -> L
     records, copies = _records(session, {node.id for node in datasets}, {node.project for node in datasets})
     if thumbnails:
         records = {key: {**record, "thumbnail": _picture(session, key)} for key, record in records.items()}
-    summaries = {**_summaries(copies), **{mfid: summary_of(record) for mfid, record in records.items()}}
-    return _as_stated(
-        session, _with_states(graph.with_records(records), summaries, session.mirror.promoted()), summaries
-    )
+    graph = graph.with_records(records)
+    summaries = {**_summaries(copies), **_summaries_of(graph)}
+    return _as_stated(session, _with_states(graph, summaries, session.mirror.promoted()), summaries)
 
 
 def _without_graphs(session: Session, mfid: str, refusal: CrucibleError | None = None) -> LineageGraph:
@@ -180,7 +179,7 @@ def with_states(session: Session, graph: LineageGraph) -> LineageGraph:
     """The graph, in which each dataset that has a record says whether it holds, and what holds in its place if not."""
     records = {mfid: node.record for mfid, node in graph.nodes.items() if node.record and node.kind == "dataset"}
     copies = _copies(session, (), records.values()) if _any_result(records.values()) else []
-    summaries = {**_summaries(copies), **{mfid: summary_of(one) for mfid, one in records.items()}}
+    summaries = {**_summaries(copies), **_summaries_of(graph)}
     return _as_stated(session, _with_states(graph, summaries, session.mirror.promoted()), summaries)
 
 
@@ -204,6 +203,14 @@ def _visible_project(session: Session, project: str) -> Snapshot | None:
 
 def _summaries(copies: Iterable[Snapshot]) -> dict[str, Summary]:
     return {mfid: summary for copy in copies for mfid, summary in copy.summaries.items()}
+
+
+def _summaries_of(graph: LineageGraph) -> dict[str, Summary]:
+    """Summarize the datasets that were read, with the parents that they have in the graph, recorded or only linked."""
+    records = {mfid: node.record for mfid, node in graph.nodes.items() if node.record and node.kind == "dataset"}
+    found = {mfid: summary_of(record) for mfid, record in records.items()}
+    linked = {mfid: [*one.parents, *graph.parents(mfid)] for mfid, one in found.items()}
+    return {mfid: replace(one, parents=tuple(dict.fromkeys(linked[mfid]))) for mfid, one in found.items()}
 
 
 def _with_states(graph: LineageGraph, summaries: Mapping[str, Summary], promoted: Mapping[str, str]) -> LineageGraph:

@@ -124,12 +124,12 @@ def _stated(entry: Entry, doubt: Doubt | None, flags: tuple[str, ...], checks: M
 
 
 def entry_of(session: Session, found: Dataset) -> Entry:
-    """Return the standing of a dataset, read with its metadata."""
+    """Return the standing of a dataset, read with its metadata and links."""
     return entries_now(session, [found])[0]
 
 
 def entries_now(session: Session, found: Sequence[Dataset]) -> list[Entry]:
-    """Return the standing of datasets, read with their metadata, with what statements say of them."""
+    """Return the standing of datasets, read with metadata and links, with what statements say of them."""
     session.mirror.sync_statements()
     entries = {entry.mfid: entry for entry in entries_in_projects(session, found)}
     known = {mfid: entry.summary for mfid, entry in entries.items()}

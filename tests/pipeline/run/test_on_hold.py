@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from crucible_lineage.pipeline.rerun import plan_rerun, plan_stale
 from crucible_lineage.pipeline.run.result import Choice, RunResult
 from crucible_lineage.queries.catalogue.listing import list_datasets
 from crucible_lineage.queries.catalogue.shown import show_dataset
+from crucible_lineage.queries.explain import explain
+from crucible_lineage.queries.graph.fetch import fetch_lineage, fetch_projects
 from crucible_lineage.queries.table import make_table
 from crucible_lineage.queries.verify.verify import verify_project
 from crucible_lineage.session import Session
@@ -49,6 +52,37 @@ def states(session: Session, project: str = "lab") -> dict[str, str]:
 def blocked(session: Session, path: Path, *forced: str) -> dict[str, str]:
     steps = make_plan(bind_file(path, session.store), session, forced).steps
     return {step.name: "; ".join(step.causes) for step in steps if step.state == "blocked"}
+
+
+def test_what_is_only_linked_to_what_is_on_hold_is_doubtful_wherever_it_is_shown(
+    lab: Any, session: Session, run: Run
+) -> None:
+    made = run(lab.pipeline)
+    (first, second), total = (made.inputs[name][0] for name in ("first", "second")), made.datasets["total"]["out"]
+    session.client.datasets.link_parent_child(first, second)
+    put_on_hold(session, first)
+    for mfid in (second, total):
+        assert states(session)[mfid] == "doubtful"
+        assert show_dataset(session, mfid).entry.state == "doubtful"
+        assert fetch_lineage(session, mfid).nodes[mfid].shown_state == "doubtful"
+        assert fetch_projects(session, ["lab"]).graph.nodes[mfid].shown_state == "doubtful"
+        story = explain(session, mfid)
+        assert story.entry.state == "doubtful"
+        assert f"Doubtful: comes from {first}, which is on hold" in str(story)
+
+
+def test_a_doubtful_result_can_be_superseded_manually(
+    lab: Any, session: Session, run: Run, data: Path, command: Any
+) -> None:
+    made = run(lab.pipeline)
+    total = made.datasets["total"]["out"]
+    put_on_hold(session, made.inputs["first"][0])
+    path = lab.file("by_hand.txt", "5")
+    words = ("--project", "lab", "--parent", made.inputs["second"][0], "--supersedes", total, "--note", "without first")
+    registered = command("register", path, *words, "--data", data, "--json")
+    assert registered.returncode == 0, registered.stderr
+    found = states(session)
+    assert (found[total], found[json.loads(registered.stdout)["mfid"]]) == ("superseded", "current")
 
 
 def test_a_hold_blocks_what_comes_after_at_any_depth_and_lifting_it_computes_nothing(
