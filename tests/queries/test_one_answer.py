@@ -23,7 +23,7 @@ from tests.web.conftest import served
 ACTS = 60 if os.environ.get("CRUCIBLE_NIGHTLY") else 3
 ACTS_TO_CHOOSE = (
     *("value", "value", "file", "new", "no", "run", "run", "force", "only", "stale"),
-    *("hand", "hand", "replace", "hold", "unhold", "unhold", "set", "flag"),
+    *("hand", "hand", "replace", "hold", "unhold", "unhold", "set", "flag", "link", "link", "unlink", "rename"),
 )
 SEED = int(os.environ.get("HISTORY_SEED", "5"))
 STEPS = """
@@ -79,6 +79,7 @@ class World:
     files: dict[str, str] = field(default_factory=lambda: {"a.txt": "1 8", "b.txt": "30"})
     told: list[str] = field(default_factory=list)
     by_hand: set[str] = field(default_factory=set)
+    linked: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def module(self) -> str:
@@ -173,6 +174,9 @@ def _require_lineage(world: World, view: str, states: dict[str, tuple[str, tuple
         assert state_of(shown) == states[mfid], (mfid, world.told)
         story = world.asked(view, "why", mfid)
         assert state_of(story) == states[mfid], (mfid, world.told)
+        alone = json.loads(world.ask(view, "lineage", mfid, "--superseded", "--format", "json").stdout)
+        for one in alone["nodes"]:
+            assert one.get("state", "") == states[one["id"]][0], (mfid, one, world.told)
         equal = {one for some in shown["equal_parents"].values() for one in some}
         assert {*shown["parents"], *equal} == {one for one, other in links if other == mfid}, (mfid, world.told)
         assert set(shown["children"]) == {other for one, other in links if one == mfid}, (mfid, world.told)
@@ -296,6 +300,26 @@ def _at_crucible(world: World, view: str, kind: str, current: list[Any], raw: li
         if held:
             world.asked(view, "unhold", held[0]["about"]["datasets"][0])
             return f"unhold {held[0]['about']['datasets'][0]} on {view}"
+    return _corrected(world, view, kind, current, raw)
+
+
+def _corrected(world: World, view: str, kind: str, current: list[Any], raw: list[Any]) -> str:
+    """Correct a dataset or its links by a command; return what, empty if there is nothing to correct."""
+    chance = world.chance
+    if kind == "link" and len(raw + current) > 1:
+        parent, child = (one["mfid"] for one in chance.sample(raw + current, 2))
+        there = child in world.asked(view, "show", parent)["children"]
+        if not there and world.ask(view, "link", parent, child, codes=(0, 2)).exit_code == 0:  # 2 of a circle
+            world.linked.append((parent, child))
+            return f"link {parent} to {child} on {view}"
+    if kind == "unlink" and world.linked:
+        parent, child = world.linked.pop()
+        world.ask(view, "unlink", parent, child)
+        return f"unlink {parent} from {child} on {view}"
+    if kind == "rename" and raw + current:
+        one = chance.choice(raw + current)
+        world.ask(view, "rename", one["mfid"], f"name {chance.randrange(99)}")
+        return f"rename {one['mfid']} on {view}"
     if kind == "set" and raw:
         one = chance.choice(raw)
         world.asked(view, "set", one["mfid"], f"metadata.power={chance.randrange(9)}")
@@ -304,9 +328,9 @@ def _at_crucible(world: World, view: str, kind: str, current: list[Any], raw: li
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def world(tmp_path: Path, begin: Any) -> Iterator[World]:
     """Two machines at one service."""
-    with served(tmp_path / "service", "--port", 0) as (told, key):
+    with served(begin, tmp_path / "service", "--port", 0) as (told, key):
         with CrucibleClient(told["url"], key) as client:
             client.projects.create(project_id="lab", organization="a lab", project_lead="local")
         service = ["--url", told["url"], "--api-key", key]
