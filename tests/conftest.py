@@ -6,12 +6,14 @@ import json
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import textwrap
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -196,15 +198,10 @@ def begin(warm_python: WarmPython) -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="session")
-def demo_origin(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def demo_origin(tmp_path_factory: pytest.TempPathFactory, warm_python: WarmPython) -> tuple[Path, str]:
     """The data folder in which the demo ran once, on the local engine, and what it printed as JSON."""
     folder = tmp_path_factory.mktemp("demo") / "data"
-    ran = subprocess.run(
-        [*COMMAND, "demo", "--data", str(folder), "--engine", "local", "--json"],
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    ran = warm_python.run([*COMMAND[1:], "demo", "--data", str(folder), "--engine", "local", "--json"], os.environ)
     assert ran.returncode == 0, ran.stderr
     return folder, ran.stdout
 
@@ -304,9 +301,16 @@ def lab(tmp_path: Path) -> Iterator[Laboratory]:
 
 
 class PrefectServer:
-    """A real Prefect server as a process of its own, with a home that goes away with it."""
+    """A real Prefect server as a process of its own, with a home that goes away with it.
 
-    def __init__(self, home: Path) -> None:
+    It begins with a copy of the database, if there is one already.
+    """
+
+    def __init__(self, home: Path, database: Path) -> None:
+        self.database = home / "prefect.db"
+        if database.exists():
+            home.mkdir()
+            shutil.copyfile(database, self.database)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -365,11 +369,25 @@ class PrefectServer:
 
 
 @pytest.fixture(scope="session")
-def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+def prefect_database(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a new database of Prefect's is kept once a server has made one, which takes seconds of a core."""
+    name = f"prefect-{version('prefect')}"
+    cache = getattr(pytestconfig, "cache", None)
+    folder: Path = cache.mkdir(name) if cache else tmp_path_factory.mktemp(name)
+    return folder / "prefect.db"
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory, prefect_database: Path) -> Iterator[PrefectServer]:
     """One Prefect server for the whole session."""
-    server = PrefectServer(tmp_path_factory.mktemp("prefect") / "home")
+    server = PrefectServer(tmp_path_factory.mktemp("prefect") / "home", prefect_database)
     try:
         server.wait(180)
+        if not prefect_database.exists():
+            copy = prefect_database.with_name(f"{os.getpid()}.db")
+            with closing(sqlite3.connect(server.database)) as made, closing(sqlite3.connect(copy)) as kept:
+                made.backup(kept)
+            copy.replace(prefect_database)  # at once, since other processes of tests do the same
         yield server
     finally:
         server.close()

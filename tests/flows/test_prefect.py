@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -156,7 +157,10 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the ephemeral API is tried on POSIX only")
-def test_the_prefect_server_of_a_run_that_is_killed_ends_too(tmp_path: Path, eventually: Any) -> None:
+def test_the_prefect_server_of_a_run_that_is_killed_ends_too(
+    tmp_path: Path, eventually: Any, prefect: Any, prefect_database: Path
+) -> None:
+    shutil.copyfile(prefect_database, tmp_path / "prefect.db")
     run = subprocess.run(
         [sys.executable, "-c", KILLED, str(tmp_path)],
         env={**os.environ, "PREFECT_HOME": str(tmp_path)},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 from pathlib import Path
@@ -37,7 +38,14 @@ def port() -> int:
 
 @pytest.mark.skipif(os.name == "nt", reason="the worker is ended by a signal")
 def test_its_five_commands_let_the_pipeline_run_by_itself(
-    lab: Any, data: Path, port: int, tmp_path: Path, eventually: Any, warm_python: Any
+    lab: Any,
+    data: Path,
+    port: int,
+    tmp_path: Path,
+    eventually: Any,
+    warm_python: Any,
+    prefect: Any,
+    prefect_database: Path,
 ) -> None:
     server, configure, *others, worker = commands()
     assert len(others) + 3 == 5
@@ -70,6 +78,8 @@ def test_its_five_commands_let_the_pipeline_run_by_itself(
         answer = httpx.post(f"{url}/flow_runs/filter", json=asked, timeout=60)
         return answer.is_success and bool(answer.json())
 
+    (tmp_path / "home").mkdir()
+    shutil.copyfile(prefect_database, tmp_path / "home" / "prefect.db")  # it takes seconds to make one
     try:
         run(server)
         run([part.replace("http://127.0.0.1:4200/api", url) for part in configure])
