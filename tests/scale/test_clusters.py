@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -24,21 +24,32 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="ends process groups")
 class Cluster:
     """Processes that make up a cluster, ended together. `runner` names it, as `--runner` takes it."""
 
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
+    def __init__(self, folder: Path, stack: ExitStack, python: Any, environment: dict[str, str]) -> None:
         self.folder = folder
+        self._python, self._environment = python, environment
         self.runner = ""
         self._stack = stack
 
-    def start(self, *command: object, **environment: str) -> subprocess.Popen[bytes]:
+    def start(self, *command: object, **environment: str) -> None:
+        """Start a program that itself starts others."""
         process = subprocess.Popen(
             [*map(str, command)],
-            env={**os.environ, "LAB_MEETS": str(self.folder / "workers"), **environment},
+            env=self._surroundings(os.environ, environment),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
         self._stack.callback(ended, process)
-        return process
+
+    def start_python(self, *arguments: object, **environment: str) -> None:
+        """Start a program that begins with Prefect imported, as what it is sent needs it."""
+        nothing = Path(os.devnull)
+        words, surroundings = [str(one) for one in arguments], self._surroundings(self._environment, environment)
+        process = self._python.start(words, surroundings, nothing, nothing)
+        self._stack.callback(process.kill)
+
+    def _surroundings(self, environment: Mapping[str, str], more: Mapping[str, str]) -> dict[str, str]:
+        return {**environment, "LAB_MEETS": str(self.folder / "workers"), **more}
 
 
 def ended(process: subprocess.Popen[bytes]) -> None:
@@ -58,8 +69,8 @@ def wait_for(happened: Callable[[], Any], seconds: float = 240) -> Any:
 
 def start_dask(cluster: Cluster) -> str:
     """The address of the scheduler."""
-    dask, file = (sys.executable, "-m", "dask"), cluster.folder / "scheduler.json"
-    cluster.start(*dask, "scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", file)
+    dask, file = ("-m", "dask"), cluster.folder / "scheduler.json"
+    cluster.start_python(*dask, "scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", file)
 
     def address() -> str:
         with suppress(OSError, ValueError):  # the file is there before its content is
@@ -69,7 +80,7 @@ def start_dask(cluster: Cluster) -> str:
     found = wait_for(address)
     for name, options in (("a", ()), ("b", ("--resources", "press=1"))):
         worker = (*dask, "worker", found, "--nthreads", "1", "--no-dashboard", "--no-nanny", *options)
-        cluster.start(*worker, "--local-directory", cluster.folder, LAB_WORKER=name)
+        cluster.start_python(*worker, "--local-directory", cluster.folder, LAB_WORKER=name)
     return str(found)
 
 
@@ -95,12 +106,12 @@ def start_ray(cluster: Cluster) -> str:
 
 
 @pytest.fixture(params=["dask", "ray"])
-def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+def cluster(request: pytest.FixtureRequest, warm_python: Any, prefect_server: Any) -> Iterator[Cluster]:
     # A short path: Ray has sockets in it, whose names may have a hundred letters.
     folder = Path(tempfile.mkdtemp(prefix="lab-"))
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        cluster = Cluster(folder, stack)
+        cluster = Cluster(folder, stack, warm_python, prefect_server.environment)
         start = {"dask": start_dask, "ray": start_ray}[request.param]
         cluster.runner = f"{request.param}={start(cluster)}"
         yield cluster

@@ -18,6 +18,7 @@ from crucible_lineage.flows import run_pipeline
 from crucible_lineage.pipeline.spec.pipeline import Runner
 from crucible_lineage.tasks import CrucibleConnection
 told = {"process": os.getpid()}
+os.environ["PYTHON_OF_RUNNERS"] = "ours"  # or supervisors are forked by another process: steps look above them
 if __name__ == "__main__":
     for text in sys.argv[3:]:
         runner = Runner.model_validate(json.loads(text))

@@ -12,14 +12,15 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from crucible_lineage.queries.verify.verify import verify_project
@@ -106,7 +107,8 @@ def postgres() -> Iterator[str]:
 class Prefect:
     """A server and its workers, each of which may die."""
 
-    def __init__(self, folder: Path, database: str | None) -> None:
+    def __init__(self, folder: Path, database: str | None, python: Any) -> None:
+        self._python = python
         port = free_port()
         self.url = f"http://127.0.0.1:{port}/api"
         self.environment = {
@@ -128,19 +130,12 @@ class Prefect:
         self.folder = folder
         self.server = self.serve()
 
-    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        with (self.folder / "prefect.log").open("ab") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", "prefect", *arguments],
-                env=self.environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=self.folder,
-                start_new_session=True,  # so that it can be killed with all that it has started
-            )
+    def python(self, *arguments: object) -> Any:
+        words, log = [str(one) for one in arguments], self.folder / "prefect.log"
+        return self._python.start(words, self.environment, log, log, self.folder)
 
-    def serve(self) -> subprocess.Popen[bytes]:
-        server = self.start("server", "start", "--host", "127.0.0.1")
+    def serve(self) -> Any:
+        server = self.python("-m", "prefect", "server", "start", "--host", "127.0.0.1")
         wait_for(self.answers, (self.folder / "prefect.log").read_text, 180)
         return server
 
@@ -151,12 +146,12 @@ class Prefect:
             return False
 
     def restart(self) -> None:
-        self.server.terminate()
+        self.server.send_signal(signal.SIGTERM)
         self.server.wait(30)
         self.server = self.serve()
 
-    def worker(self) -> subprocess.Popen[bytes]:
-        return self.start("worker", "start", "--pool", POOL, "--limit", "1")
+    def worker(self) -> Any:
+        return self.python("-m", "prefect", "worker", "start", "--pool", POOL, "--limit", "1")
 
     def states(self) -> list[str]:
         answer = httpx.post(f"{self.url}/flow_runs/filter", json={"limit": 200}, timeout=30)
@@ -164,10 +159,13 @@ class Prefect:
         return [run["state_type"] for run in runs]
 
 
-def kill(process: subprocess.Popen[bytes]) -> None:
+def kill(process: Any) -> None:
     """Killed with everything that it has started, at once."""
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    there = psutil.Process(process.pid)
+    for one in (there, *there.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
+    process.wait(30)
 
 
 DATABASES = ("sqlite", "postgres") if os.environ.get("CRUCIBLE_NIGHTLY") else ("postgres" if binaries() else "sqlite",)
@@ -175,18 +173,17 @@ DATABASES = ("sqlite", "postgres") if os.environ.get("CRUCIBLE_NIGHTLY") else ("
 
 @pytest.mark.parametrize("database", DATABASES)
 def test_a_scheduled_run_whose_worker_and_server_went_away_is_made_up_for(
-    database: str, request: pytest.FixtureRequest, lab: Any, data: Path, tmp_path: Path
+    database: str, request: pytest.FixtureRequest, lab: Any, data: Path, tmp_path: Path, warm_python: Any
 ) -> None:
     (gate := tmp_path / "gate").mkdir()
     lab.file(f"{lab.module}.py", STEPS)
     path = lab.declare(PIPELINE.replace("GATE", str(gate)))
-    prefect = Prefect(tmp_path, request.getfixturevalue("postgres") if database == "postgres" else None)
+    prefect = Prefect(tmp_path, request.getfixturevalue("postgres") if database == "postgres" else None, warm_python)
     processes = []
     try:
         httpx.post(f"{prefect.url}/work_pools/", json={"name": POOL, "type": "process"}).raise_for_status()
-        deploy = [sys.executable, "-m", "crucible_lineage", "deploy", path, "--pool", POOL, "--data", data]
-        deployed = subprocess.run(deploy, env=prefect.environment, capture_output=True, text=True)
-        assert deployed.returncode == 0, deployed.stderr
+        deployed = prefect.python("-m", "crucible_lineage", "deploy", path, "--pool", POOL, "--data", data)
+        assert deployed.wait(120) == 0, (tmp_path / "prefect.log").read_text()
         assert (tmp_path / "home" / "prefect.db").exists() == (database == "sqlite")
         processes.append(prefect.worker())
         wait_for((gate / "started").exists, "no tick has started the step")
