@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -41,39 +39,24 @@ steps:
 """
 
 
-def python(code: str, environment: dict[str, str], *arguments: object) -> str:
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
-    assert ran.returncode == 0, ran.stderr
-    return ran.stdout
-
-
 def test_blocks_give_access_and_a_bucket_holds_the_results_of_tasks(
-    fake: Any, bucket: Any, lab: Any, data: Path, prefect_server: Any, key_file: Path
+    fake: Any, bucket: Any, lab: Any, data: Path, prefect: Any, key_file: Path, command: Any
 ) -> None:
     bucket.put("run7/first.txt", "1\n2\n")
-    environment = {**prefect_server.environment, "STORAGE_EMULATOR_HOST": fake.url}
-    python(BLOCKS, {**environment, "GOOGLE_APPLICATION_CREDENTIALS": str(key_file)})
-    environment["GOOGLE_APPLICATION_CREDENTIALS"] = "/nonexistent"
+    environment = {"STORAGE_EMULATOR_HOST": fake.url, "GOOGLE_APPLICATION_CREDENTIALS": "/nonexistent"}
+    made = prefect.python("-c", BLOCKS, **{**environment, "GOOGLE_APPLICATION_CREDENTIALS": str(key_file)})
+    assert made.returncode == 0, made.stderr
     declared = [("beamline-raw", "raw"), ("beamline-raw", "gcp-credentials/lab"), ("other", "raw"), ("other", "absent")]
     paths = [
         lab.declare(PIPELINE.replace("BUCKET", where).replace("BLOCK", block), f"{number}.yaml")
         for number, (where, block) in enumerate(declared)
     ]
-    said = python(RUN, environment, data, *paths[:2])
-    assert said.count("COMPLETED") == 2
+    ran = prefect.python("-c", RUN, data, *paths[:2], **environment)
+    assert ran.stdout.count("COMPLETED") == 2, ran.stdout + ran.stderr
     names = bucket.names()
     assert any(name.startswith("prefect/") for name in names), "what the task returned"
     assert any(name.startswith("results/") and name.endswith("/scaled.txt") for name in names)
-    refused = [
-        subprocess.run(
-            [sys.executable, "-m", "crucible_lineage", "plan", path, "--data", data],
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-        for path in paths[2:]
-    ]
+    refused = [command("plan", path, "--data", data, **{**prefect.environment, **environment}) for path in paths[2:]]
     assert [ran.returncode for ran in refused] == [2, 2]
     assert "the block gives access to the bucket 'beamline-raw', not to 'other'" in refused[0].stderr
     assert "there is no usable block gcs-bucket/absent at this Prefect server" in refused[1].stderr
