@@ -309,7 +309,7 @@ def _corrected(world: World, view: str, kind: str, current: list[Any], raw: list
     if kind == "link" and len(raw + current) > 1:
         parent, child = (one["mfid"] for one in chance.sample(raw + current, 2))
         there = child in world.asked(view, "show", parent)["children"]
-        if not there and world.ask(view, "link", parent, child, codes=(0, 2)).exit_code == 0:  # 2 of a circle
+        if not there and world.ask(view, "link", parent, child, codes=(0, 1)).exit_code == 0:  # 1: a cycle
             world.linked.append((parent, child))
             return f"link {parent} to {child} on {view}"
     if kind == "unlink" and world.linked:
