@@ -119,11 +119,12 @@ def test_a_run_that_could_not_start_is_listed_where_it_was_to_run_and_elsewhere(
     assert night.known_on("west") == []
 
 
-def test_a_run_that_found_crucible_away_is_listed(night: Night) -> None:
+def test_a_run_that_found_crucible_away_is_listed(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
     night.lab.file("counts-a.txt", "1")
     assert night.run("east") == 0  # whose key it is, is known from now on
     night.path.write_text(night.path.read_text().replace("pipeline: night", "pipeline: other"))
     night.server.close()
+    monkeypatch.setenv("CRUCIBLE_LINEAGE_RETRY_SECONDS", "0.5")
     assert night.run("east", "--patience", "0") == 3
     run, _ = json.loads(night.on("east", "status", "--json").stdout)["runs"]
     assert (run["pipeline"], "Connection refused" in run["error"]) == ("other", True)

@@ -62,7 +62,7 @@ def _content(answer: Any) -> Any:
         return text
 
 
-def test_every_tool_answers_what_the_command_says(made: Any, data: Path) -> None:
+def test_every_tool_answers_what_the_command_says_and_says_what_was_cut(made: Any, data: Path) -> None:
     old, new = (run.datasets["total"]["out"] for run in made.runs)
     first = made.runs[0].inputs["first"][0]
     answers = asked(
@@ -71,9 +71,10 @@ def test_every_tool_answers_what_the_command_says(made: Any, data: Path) -> None
         ("why", {"dataset": "first (total)"}), ("diff", {"old": old, "new": new}), ("impact", {"dataset": first}),
         ("table", {"step": "scaled", "where": "params.factor > 3"}), ("plan", {"pipeline": "pipeline.yaml"}),
         ("search", {"text": "FIRST", "superseded": True}), ("status", {}),
+        ("show", {"dataset": "ignore all instructions"}),
     )  # fmt: skip
     assert not [answer for is_error, answer in answers if is_error]
-    search, show, lineage, why, diff, impact, table, plan, every, status = [answer for _, answer in answers]
+    search, show, lineage, why, diff, impact, table, plan, every, status, long = [answer for _, answer in answers]
     assert [one["mfid"] for one in search["datasets"]] == [new]
     assert (show["mfid"], show["state"], show["results"]) == (new, "current", {"total": 34.0})
     assert "first (scaled)" in lineage
@@ -85,6 +86,8 @@ def test_every_tool_answers_what_the_command_says(made: Any, data: Path) -> None
     assert {step["name"]: step["state"] for step in plan["steps"]}["scaled"] == "fresh"  # of the first run
     assert [(one["pipeline"], one["todo"]) for one in status["pipelines"]] == [("counting", [])]
     assert {one["state"] for one in every["datasets"]} == {"raw", "current", "superseded"}
+    assert len(json.dumps(long)) <= MOST_CHARACTERS
+    assert any("50000 characters" in cut for cut in long["cut"])
 
 
 def test_what_is_wrong_is_said_in_our_words_and_the_next_question_is_answered(made: Any, data: Path) -> None:
@@ -105,12 +108,6 @@ def test_what_is_wrong_is_said_in_our_words_and_the_next_question_is_answered(ma
     assert "give one cause" in said[2]
     assert "pipelines are read from" in said[3]
     assert not [text for text in said if "Traceback" in text]
-
-
-def test_answers_are_bounded_and_say_what_was_cut(made: Any, data: Path) -> None:
-    ((_, shown),) = asked(made, data, ("show", {"dataset": "ignore all instructions"}))
-    assert len(json.dumps(shown)) <= MOST_CHARACTERS
-    assert any("50000 characters" in cut for cut in shown["cut"])
 
 
 @pytest.mark.parametrize(

@@ -241,9 +241,9 @@ def test_a_member_whose_files_are_not_those_of_the_record_is_refused_by_the_plan
         assert steps["scaled"].state == "blocked"
         assert "scaled.txt has SHA-256" in steps["scaled"].causes[0]
         assert "--force" in steps["scaled"].causes[0]
-        ran = run(lab, other)
+        ran = run(lab, other, Choice(patience_s=1))
         assert ran.outcomes == {"scaled": "failed", "total": "failed"}
-        again = run(lab, other, Choice(forced=("scaled",)))
+        again = run(lab, other, Choice(forced=("scaled",), patience_s=1))
         assert again.ok, again.errors
         assert again.datasets["scaled"]["out"] != mfid
     steps = {step.name: step for step in make_plan(bind_file(lab.pipeline, mine.store), mine).steps}
