@@ -19,16 +19,21 @@ __all__ = ["end_ingesting", "end_workers", "forget_folders", "free_workers", "sh
 _ForkServer = isolation._ForkServer
 _idle: list[_Shared] = []
 _lock = threading.Lock()
+_INSTALLED = (sys.prefix, sys.base_prefix)
+_installed: set[str] = set()  # names of modules that come from no folder of a test: there are thousands
 
 
 def forget_folders() -> None:
     """Let modules of steps be looked for in no folder of a test that is over, nor be those that were found there."""
     folders = tuple(f"{folder}{os.sep}" for folder in inspect._searched)
-    there = [
-        name for name, module in list(sys.modules.items()) if str(getattr(module, "__file__", "")).startswith(folders)
-    ]
-    for name in there if folders else ():
-        del sys.modules[name]
+    if not folders:
+        return
+    for name in [name for name in sys.modules if name not in _installed]:
+        path = str(getattr(sys.modules[name], "__file__", None) or "")
+        if path.startswith(folders):
+            del sys.modules[name]
+        elif path.startswith(_INSTALLED):
+            _installed.add(name)
     sys.path[:] = [entry for entry in sys.path if entry not in inspect._searched]
     inspect._searched.clear()
 

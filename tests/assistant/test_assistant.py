@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mcp import Client, StdioServerParameters
-from mcp.client.stdio import stdio_client
 
 from crucible_lineage.assistant import MOST_CHARACTERS, TOOLS, bounded
 from crucible_lineage.pipeline.bind.cached import bind_file
@@ -40,6 +38,9 @@ def made(lab: Any, data: Path) -> Any:
 
 def asked(lab: Any, data: Path, *questions: Question) -> list[tuple[bool, Any]]:
     """(is it an error, the answer) of each question, which one process is asked one after the other."""
+    from mcp import Client, StdioServerParameters  # takes a second, also where no test of this file runs
+    from mcp.client.stdio import stdio_client
+
     command = [*["-m", "crucible_lineage", "mcp", "--folder"], str(lab.folder), "--data", str(data)]
     server = StdioServerParameters(command=sys.executable, args=command, env=dict(os.environ), cwd=str(lab.folder))
 

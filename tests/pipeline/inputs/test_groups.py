@@ -280,15 +280,16 @@ def test_what_inputs_share_stands_once(lab: Any, run: Run, session: Session) -> 
         bind_file(lab.declare(text.replace("instrument_name: A", "instrument: A")))
 
 
-def test_a_declared_pipeline_is_drawn_with_the_states_of_its_steps(lab: Any, spectra: Path, run: Run, cli: Any) -> None:
+def test_a_declared_pipeline_is_drawn_with_the_states_of_its_steps(lab: Any, run: Run, cli: Any) -> None:
+    spectra = measured(lab, (1, 2, 5, 10, 20), 3)
     text = GROUPED + "  all: {uses: 'LABMODULE:gather', inputs: {means: mean}}\n"
     drawn = cli("lineage", lab.declare(text)).stdout
-    assert "input spectra [missing]" in drawn
+    assert "30 × input spectra [30 missing]" in drawn
     assert "all [missing]" in drawn
     result = run(lab.pipeline)
     (spectra / "A_01mW_6.txt").write_text("7")
     drawn = cli("lineage", lab.pipeline).stdout
-    assert "19 × input spectra" in drawn
+    assert "31 × input spectra" in drawn
     assert "1 blocked" in drawn
     assert "all [blocked]" in drawn
     (spectra / "A_01mW_6.txt").unlink()
