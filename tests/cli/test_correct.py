@@ -138,6 +138,15 @@ def test_a_replaced_measurement_is_superseded_and_selections_take_the_new_one(
     assert f"replaced by {new} (the lamp was off)" in cl("why", made["s1.txt"]).stdout
 
 
+@pytest.mark.usefixtures("made")
+def test_a_replaced_measurement_of_which_nothing_was_made_is_superseded_in_its_lineage(lab: Any, cl: Any) -> None:
+    registered = cl("register", lab.file("alone.txt", "1"), "--project", "lab", "--json")
+    old = json.loads(registered.stdout)["mfid"]
+    new = json.loads(cl("replace", old, lab.file("better.txt", "2"), "--json").stdout)["mfid"]
+    (node,) = (one for one in json.loads(cl("lineage", old, "--format", "json").stdout)["nodes"] if one["id"] == old)
+    assert (node["state"], node["superseded_by"]) == ("superseded", [new])
+
+
 def test_what_something_was_made_of_is_deleted_only_when_that_is_said(
     session: Session, made: dict[str, str], cl: Any
 ) -> None:

@@ -16,6 +16,7 @@ from crucible_lineage.lineage import LineageGraph, Node
 from crucible_lineage.lineage.records import PROVENANCE_KEY, provenance, text, used_mfids
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.queries.deleted import deletion_of
+from crucible_lineage.queries.graph.standing import may_be_replaced
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.service import GRAPHS
 from crucible_lineage.session import Session
@@ -164,10 +165,10 @@ def with_whole_records(session: Session, graph: LineageGraph) -> LineageGraph:
 def _records(session: Session, wanted: set[str], projects: Iterable[str]) -> tuple[dict[str, Record], list[Snapshot]]:
     """Records by id, and copies of the projects that were looked at: single ones for a few datasets, else projects.
 
-    What supersedes a result need not be linked to it: where there are results, their projects are looked at.
+    What supersedes one need not be linked to it: then their projects are looked at.
     """
     found = dict(fetch_datasets(session.client, wanted).found) if len(wanted) <= ONE_BY_ONE else {}
-    if found and not _any_result(found.values()):
+    if found and not any(map(may_be_replaced, found.values())):
         return found, []
     copies = _copies(session, projects, found.values())
     for copy in copies:
@@ -178,13 +179,9 @@ def _records(session: Session, wanted: set[str], projects: Iterable[str]) -> tup
 def with_states(session: Session, graph: LineageGraph) -> LineageGraph:
     """The graph, in which each dataset that has a record says whether it holds, and what holds in its place if not."""
     records = {mfid: node.record for mfid, node in graph.nodes.items() if node.record and node.kind == "dataset"}
-    copies = _copies(session, (), records.values()) if _any_result(records.values()) else []
+    copies = _copies(session, (), records.values()) if any(map(may_be_replaced, records.values())) else []
     summaries = {**_summaries(copies), **_summaries_of(graph)}
     return _as_stated(session, _with_states(graph, summaries, session.mirror.promoted()), summaries)
-
-
-def _any_result(records: Iterable[Record]) -> bool:
-    return any(summary_of(record).standing.derived for record in records)
 
 
 def _copies(session: Session, projects: Iterable[str], records: Iterable[Record]) -> list[Snapshot]:

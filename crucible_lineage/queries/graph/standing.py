@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from crucible_lineage.core.slots import CURRENT, RAW, Currency
@@ -29,6 +29,7 @@ __all__ = [
     "entries_of",
     "entries_of_copy",
     "entry_of",
+    "may_be_replaced",
     "stated_entries",
 ]
 
@@ -136,16 +137,20 @@ def entries_now(session: Session, found: Sequence[Dataset]) -> list[Entry]:
     return list(stated_entries(session, entries, EVERYTHING, known).values())
 
 
+def may_be_replaced(record: Mapping[str, Any]) -> bool:
+    """Return whether another dataset may hold in place of this one: of a result, and of what notes corrections."""
+    return summary_of(record).standing.derived or CORRECTIONS_KEY in (record.get("scientific_metadata") or {})
+
+
 def entries_in_projects(session: Session, found: Sequence[Dataset]) -> list[Entry]:
     """Return the standing of datasets, read with their metadata.
 
     What holds in place of one may be any other of its project.
     """
-    wanted = {dataset.unique_id: summary_of(dataset.model_dump()) for dataset in found}
+    records = {dataset.unique_id: dataset.model_dump() for dataset in found}
+    wanted = {mfid: summary_of(record) for mfid, record in records.items()}
     copies: list[Snapshot] = []
-    # Measured data hold unless they were replaced, which is noted there.
-    asked = (dataset.project_id for dataset in found if wanted[dataset.unique_id].standing.derived
-             or CORRECTIONS_KEY in (dataset.scientific_metadata or {}))  # fmt: skip
+    asked = (record["project_id"] for record in records.values() if may_be_replaced(record))
     for project in dict.fromkeys(filter(None, asked)):
         # It may be that the dataset is this key's to see, and its project is not.
         with suppress(ForbiddenError, InputError, NotFoundError):
