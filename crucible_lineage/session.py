@@ -102,12 +102,16 @@ class Session:
             return self._client
 
     def connect(self, *, at_most_s: float) -> CrucibleClient:
-        """One more client, with connections of its own, that gives up a call after that time. Close it."""
+        """One more client, with connections of its own, that gives up a call after that time, or sooner. Close it.
+
+        Sooner where the environment says that calls are repeated for less.
+        """
         client = self.client
         from crucible_lineage.client import RetryPolicy
 
-        retry = RetryPolicy(**{**retries_from_environment(), "total_s": at_most_s, "asked_total_s": at_most_s})
-        return client.another(retry)
+        given = retries_from_environment()
+        limits = {name: min(at_most_s, given.get(name, at_most_s)) for name in ("total_s", "asked_total_s")}
+        return client.another(RetryPolicy(**{**given, **limits}))
 
     @contextmanager
     def going_on(self) -> Iterator[None]:

@@ -36,6 +36,15 @@ def test_a_session_goes_on_as_long_as_the_environment_says(session: Session, mon
         assert (retry.total_s, retry.attempts, retry.asked_total_s) == (7.5, 3, 12)
 
 
+@pytest.mark.parametrize(("given", "used"), [("0.2", 0.2), ("7.5", 5.0), ("", 5.0)])
+def test_what_is_delivered_beside_a_run_is_given_up_no_later_than_the_environment_says(
+    session: Session, monkeypatch: pytest.MonkeyPatch, given: str, used: float
+) -> None:
+    monkeypatch.setenv("CRUCIBLE_LINEAGE_RETRY_SECONDS", given)
+    with Session(Settings(session.settings.data, "http://x.test", "k")) as other, other.connect(at_most_s=5.0) as more:
+        assert (more._connection.retry.total_s, more._connection.retry.asked_total_s) == (used, 5.0)
+
+
 @pytest.mark.parametrize(
     ("given", "used"),
     [
