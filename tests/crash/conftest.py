@@ -99,7 +99,8 @@ class Misbehaving(ThreadingHTTPServer):
         self._then = 0
         self._back = threading.Event()
         self._left = -1
-        self.thread = threading.Thread(target=self.serve_forever, daemon=True)
+        every_s = 0.02  # it looks whether it is to end
+        self.thread = threading.Thread(target=self.serve_forever, args=(every_s,), daemon=True)
         self.thread.start()
 
     @property

@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import pytest
 
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
+from crucible_lineage.pipeline.job import delivering
+from crucible_lineage.pipeline.run import run as running
 from crucible_lineage.pipeline.run.result import AWAY, EXECUTED, MADE, STARTED, Choice, RunResult
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.server import RunningServer
@@ -51,8 +54,8 @@ STEP = int(os.environ.get("CRASH_STEP", "12"))
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Repeat a call for 3 s, not 90."""
-    monkeypatch.setenv("CRUCIBLE_LINEAGE_RETRY_SECONDS", "3")
+    """Repeat a call for a moment, not for 90 s."""
+    monkeypatch.setenv("CRUCIBLE_LINEAGE_RETRY_SECONDS", "0.2")
 
 
 @pytest.fixture
@@ -320,7 +323,7 @@ def test_a_service_that_stops_answering_in_mid_run_keeps_no_step_from_beginning(
     lab: Any, service: RunningServer, tmp_path: Path, misbehaving: Any
 ) -> None:
     module = f"{lab.module}_slow"
-    slow = COUNT.format(calls=str(tmp_path / "calls")).replace("    (out /", "    time.sleep(1)\n    (out /")
+    slow = COUNT.format(calls=str(tmp_path / "calls")).replace("    (out /", "    time.sleep(0.5)\n    (out /")
     slow = slow.replace("from pathlib", "import time\nfrom pathlib")
     lab.file(f"{module}.py", slow)
     proxy = misbehaving(service.url, 1, 0.0)
@@ -348,8 +351,20 @@ def declared_otherwise(lab: Any, chain: Path) -> None:
 
 
 @pytest.fixture
-def known(lab: Any, chain: Path, service: RunningServer, tmp_path: Path, misbehaving: Any) -> Any:
-    """The proxy of a service at which the chain is, which is away; the last step is declared otherwise since."""
+def known(
+    lab: Any,
+    chain: Path,
+    service: RunningServer,
+    tmp_path: Path,
+    misbehaving: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Any:
+    """The proxy of a service at which the chain is, which is away; the last step is declared otherwise since.
+
+    That it is away is known at once, and not after five seconds, of which test_commands_in_an_outage... is.
+    """
+    monkeypatch.setattr(running, "_SOON_S", 0.2)
+    monkeypatch.setattr(delivering, "ONE_CALL_S", 0.2)
     proxy = misbehaving(service.url, 1, 0.0)
     with Session(Settings(tmp_path / "machine", proxy.url, service.api_key)) as session:
         proxy.first = run(chain, session)
@@ -413,14 +428,15 @@ def test_commands_in_an_outage_go_by_what_is_known_or_wait_as_long_as_they_are_t
     here = reached_by(proxy.url, service, tmp_path)
     assert command("run", chain, "--engine", "local", **here).returncode == 0
     proxy.away_after("GET", "/")
-    ran = command("run", chain, "--engine", "local", **here)
+    nothing_known = {**here, "CRUCIBLE_LINEAGE_DATA": str(tmp_path / "new")}
+    began = time.monotonic()
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(command, "run", chain, "--engine", "local", "--patience", "1s", **nothing_known)
+        ran = command("run", chain, "--engine", "local", **here)
     assert ran.returncode == 3, ran.stderr
     assert "going on with what is known here" in ran.stderr
     assert "Crucible was not asked" in ran.stderr
-    nothing_known = {**here, "CRUCIBLE_LINEAGE_DATA": str(tmp_path / "new")}
-    began = time.monotonic()
-    ran = command("run", chain, "--engine", "local", "--patience", "1s", **nothing_known)
-    assert ran.returncode == 3
-    assert "does not suffice, waiting for it for 1 s (--patience)" in ran.stderr
+    assert waiting.result().returncode == 3
+    assert "does not suffice, waiting for it for 1 s (--patience)" in waiting.result().stderr
     assert time.monotonic() - began < 30
     assert calls(lab) == ["1", "2", "3"]

@@ -90,7 +90,7 @@ def flow(prefect: Any, service: RunningServer, away: Any, branches: Path, tmp_pa
     environment = {
         "CRUCIBLE_API_URL": away.url,
         "CRUCIBLE_API_KEY": service.api_key,
-        "CRUCIBLE_LINEAGE_RETRY_SECONDS": "2",
+        "CRUCIBLE_LINEAGE_RETRY_SECONDS": "0.2",
     }
 
     class Flow:

@@ -21,11 +21,10 @@ from pathlib import Path
 import pandas as pd
 from prefect import flow
 
-from crucible_lineage.pipeline.job import delivering
 from crucible_lineage.tasks import CrucibleConnection, registering, task
-from crucible_lineage.tasks.dropin import recording, undelivered
+from crucible_lineage.tasks.dropin import recording
 
-recording.LAST_WAIT_S = undelivered.ONE_CALL_S = delivering.ONE_CALL_S = 1.0  # and not ten and five: nobody comes
+recording.LAST_WAIT_S = 0.5  # and not ten: nobody comes
 
 data, path, undelivered, number = sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 
@@ -88,7 +87,7 @@ def test_a_flow_runs_while_crucible_is_away(tmp_path: Path, service: RunningServ
         environment = {
             "CRUCIBLE_API_URL": url or away.url,
             "CRUCIBLE_API_KEY": service.api_key,
-            "CRUCIBLE_LINEAGE_RETRY_SECONDS": "1",
+            "CRUCIBLE_LINEAGE_RETRY_SECONDS": "0.2",
         }
         ran = prefect.python("-c", FLOW, data, path, undelivered, number, **environment)
         assert ran.returncode == 0, ran.stderr[-3000:]
