@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -42,22 +41,18 @@ def undisturbed(lab: Any, folder: Path, state_of: Any) -> dict[str, Any]:
         return state
 
 
-def test_eight_processes_at_the_same_moment_make_everything_once(lab: Any, tmp_path: Path, state_of: Any) -> None:
+def test_eight_processes_at_the_same_moment_make_everything_once(
+    lab: Any, tmp_path: Path, state_of: Any, begin: Any
+) -> None:
     wanted = undisturbed(lab, tmp_path / "calm", state_of)
     with start_server(tmp_path / "service") as server:
         with Session(Settings(tmp_path / "first", server.url, server.api_key)) as session:
             session.client.projects.create(project_id="lab", organization="x", project_lead="local")
-        command = [sys.executable, "-m", "crucible_lineage", "run", str(lab.pipeline), "--engine", "local"]
-        environment = {**os.environ, "CRUCIBLE_API_URL": server.url, "CRUCIBLE_API_KEY": server.api_key}
-        processes = [  # four share a data folder, four have one of their own
-            subprocess.Popen(
-                command,
-                env={**environment, "CRUCIBLE_LINEAGE_DATA": str(tmp_path / f"machine-{max(number, 3)}")},
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for number in range(8)
+        there = {"CRUCIBLE_API_URL": server.url, "CRUCIBLE_API_KEY": server.api_key}
+        processes = [
+            begin("run", lab.pipeline, "--engine", "local", stderr=subprocess.PIPE, environment={**there, **here})
+            for number in range(8)  # four share a data folder, four have one of their own
+            for here in [{"CRUCIBLE_LINEAGE_DATA": str(tmp_path / f"machine-{max(number, 3)}")}]
         ]
         ended = [(process.communicate(timeout=120)[1], process.returncode) for process in processes]
         assert [code for _, code in ended] == [0] * 8, [text for text, code in ended if code]

@@ -7,7 +7,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,13 @@ sys.addaudithook(dying)
 from crucible_lineage.cli import main
 main(sys.argv[1:])
 """
+# As in a terminal; a shell starts what is in the background with SIGINT ignored, and children inherit that.
+ON_TERMINAL = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from crucible_lineage.cli import main
+main(sys.argv[1:])
+"""
 STEP = int(os.environ.get("CRASH_STEP", "12"))  # `make crash` tries every request
 KILLS = int(os.environ.get("CRASH_KILLS", "4"))  # and 300 moments
 
@@ -47,12 +53,17 @@ def whole_state(data: Path, state_of: Any) -> dict[str, Any]:
         return found
 
 
+_calm: list[dict[str, Any]] = []
+
+
 @pytest.fixture
 def calm(lab: Any, tmp_path: Path, command: Any, state_of: Any) -> dict[str, Any]:
-    """The state after an undisturbed run."""
-    ran = command("run", lab.pipeline, "--engine", "local", "--data", tmp_path / "calm")
-    assert ran.returncode == 0, ran.stderr
-    return whole_state(tmp_path / "calm", state_of)
+    """The state after an undisturbed run: the same for every laboratory, as ids depend on no place."""
+    if not _calm:
+        ran = command("run", lab.pipeline, "--engine", "local", "--data", tmp_path / "calm")
+        assert ran.returncode == 0, ran.stderr
+        _calm.append(whole_state(tmp_path / "calm", state_of))
+    return _calm[0]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL is POSIX")
@@ -95,16 +106,14 @@ def test_killed_at_any_file_write_and_run_again_it_ends_as_undisturbed(
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL is POSIX")
 def test_killed_again_and_again_at_random_it_ends_as_undisturbed(
-    lab: Any, tmp_path: Path, command: Any, calm: dict[str, Any], state_of: Any
+    lab: Any, tmp_path: Path, command: Any, calm: dict[str, Any], state_of: Any, begin: Any
 ) -> None:
     dice = random.Random(7)
     arguments = ["run", str(lab.pipeline), "--engine", "local", "--data", str(tmp_path / "data")]
     for _ in range(KILLS):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "crucible_lineage", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        process = begin(*arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         with suppress(subprocess.TimeoutExpired):
-            process.wait(dice.uniform(0.5, 2.0))
+            process.wait(dice.uniform(0.02, 0.8))
         process.kill()
         process.wait()
     assert command(*arguments).returncode == 0
@@ -112,7 +121,9 @@ def test_killed_again_and_again_at_random_it_ends_as_undisturbed(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGINT is POSIX")
-def test_ctrl_c_in_mid_run_then_run_again_finishes(lab: Any, data: Path, command: Any, state_of: Any) -> None:
+def test_ctrl_c_in_mid_run_then_run_again_finishes(
+    lab: Any, data: Path, command: Any, state_of: Any, warm_python: Any
+) -> None:
     module = f"{lab.module}_slow"
     lab.file(
         f"{module}.py",
@@ -127,13 +138,7 @@ def test_ctrl_c_in_mid_run_then_run_again_finishes(lab: Any, data: Path, command
         + f"  slow:\n    uses: {module}:slow\n    inputs: {{counts: total}}\n".replace("total}", "first}")
     )
     arguments = ["run", str(lab.pipeline), "--engine", "local", "--data", str(data)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "crucible_lineage", *arguments],
-        stderr=subprocess.PIPE,
-        text=True,
-        # As in a terminal; a shell starts what is in the background with SIGINT ignored, and children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
+    process = warm_python.popen(["-c", ON_TERMINAL, *arguments], os.environ, stderr=subprocess.PIPE)
     while not (lab.folder / "began").exists():
         assert process.poll() is None
     process.send_signal(signal.SIGINT)

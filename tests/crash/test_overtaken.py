@@ -13,6 +13,7 @@ import pytest
 from crucible_lineage.cli.runs.run import exit_code
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
+from crucible_lineage.pipeline.job import delivering
 from crucible_lineage.pipeline.run.result import EXECUTED, PLANNED, Choice, Listener, RunResult
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.queries.verify.verify import verify_project
@@ -96,8 +97,14 @@ def require_all_there(result: RunResult, session: Session) -> None:
 
 
 def test_parents_that_another_machine_registers_while_ours_wait_are_used_and_all_is_made_from_them(
-    lab: Any, pairs: Path, machine: Callable[..., Session], service: RunningServer, misbehaving: Any
+    lab: Any,
+    pairs: Path,
+    machine: Callable[..., Session],
+    service: RunningServer,
+    misbehaving: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(delivering, "ONE_CALL_S", 0.2)
     proxy = misbehaving(service.url, 1, 0.0)
     made = threading.Event()
     executed: set[str] = set()

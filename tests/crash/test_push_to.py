@@ -6,7 +6,6 @@ import itertools
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -123,19 +122,14 @@ def test_while_the_service_is_away_it_is_waited_for_and_what_is_left_is_told(
 
 
 def test_two_folders_with_the_same_work_pushed_at_once_end_as_one(
-    lab: Any, service: RunningServer, tmp_path: Path, expected: Any, state_of: Any, command: Any
+    lab: Any, service: RunningServer, tmp_path: Path, expected: Any, state_of: Any, command: Any, begin: Any
 ) -> None:
     work_offline(lab, tmp_path / "other")
     pushes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "crucible_lineage", *words(tmp_path / folder, service.url, tmp_path)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        begin(*words(tmp_path / folder, service.url, tmp_path), stderr=subprocess.PIPE)
         for folder in ("offline", "other")
     ]
-    said = [push.communicate(timeout=240)[0] for push in pushes]
+    said = [push.communicate(timeout=240) for push in pushes]
     assert [push.returncode for push in pushes] == [0, 0], said
     assert state_at(service, tmp_path, state_of) == expected
     for folder in ("offline", "other"):
@@ -145,17 +139,19 @@ def test_two_folders_with_the_same_work_pushed_at_once_end_as_one(
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGINT is POSIX")
 def test_interrupted_while_it_waits_it_ends_at_once_and_goes_on_later(
-    service: RunningServer, tmp_path: Path, expected: Any, state_of: Any, misbehaving: Any, command: Any
+    service: RunningServer,
+    tmp_path: Path,
+    expected: Any,
+    state_of: Any,
+    misbehaving: Any,
+    command: Any,
+    begin: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("CRUCIBLE_LINEAGE_RETRY_SECONDS", "0.2")
     proxy = misbehaving(service.url, 1, 0.0)
     proxy.away_after("POST", "/children/")
-    push = subprocess.Popen(
-        [sys.executable, "-m", "crucible_lineage", *words(tmp_path / "offline", proxy.url, tmp_path)],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-    )
-    assert push.stderr is not None
+    push = begin(*words(tmp_path / "offline", proxy.url, tmp_path), stderr=subprocess.PIPE)
     assert "waiting: " in push.stderr.readline()
     push.send_signal(signal.SIGINT)
     _, said = push.communicate(timeout=120)
