@@ -9,6 +9,7 @@ interpreter reads, as PYTHON*, it gets one. The embedded servers of the tests' o
 from __future__ import annotations
 
 import asyncio
+import atexit
 import ctypes
 import fcntl
 import gc
@@ -764,7 +765,25 @@ def _serve_in(folder: str, port: int, told: int, log: int) -> NoReturn:
 
 
 def _run(arguments: list[str]) -> None:
-    """Do what `python ARGUMENTS` does."""
+    """Do what `python ARGUMENTS` does, and end without the interpreter's taking all its modules apart."""
+    try:
+        _execute(arguments)
+        code = 0
+    except SystemExit as ended:
+        if not isinstance(ended.code, int | None):
+            raise
+        code = ended.code or 0
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):  # which the interpreter tells
+            raise SystemExit(code) from None
+    os._exit(code)
+
+
+def _execute(arguments: list[str]) -> None:
     how, *rest = arguments
     if how == "-m":
         sys.path.insert(0, str(Path.cwd()))
