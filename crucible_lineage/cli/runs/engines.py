@@ -162,6 +162,8 @@ def _run_on_prefect(request: RunRequest, session: Session, listener: Listener, s
     from crucible_lineage.flows.reaching import reaching_prefect
     from crucible_lineage.tasks.sessions import CrucibleConnection, share_session
 
+    if server:  # Prefect has read it; what steps start uses no server of this run
+        del os.environ["PREFECT_API_URL"]
     share_session(session)
     path, connection = str(request.pipeline.spec.path), CrucibleConnection.of(session.settings)
     way_out = "registered results are kept: run the same command again when it is back, or with --engine local"
