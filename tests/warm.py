@@ -14,6 +14,7 @@ import ctypes
 import fcntl
 import gc
 import importlib
+import importlib.util
 import inspect
 import json
 import os
@@ -52,6 +53,7 @@ ON_PREFECT = (
     "crucible_lineage.tasks",
     "crucible_lineage.flows",
     "crucible_lineage.server.serving",
+    "prefect_dask",
     "pandas",
 )
 
@@ -628,7 +630,7 @@ def _fork_children() -> list[str]:
     def execute_child(*words: Any, **options: Any) -> None:
         given = signature.bind(*words, **options).arguments
         command = [*given["args"]]
-        if command[:2] != [sys.executable, "-m"] or not command[2].startswith("prefect."):
+        if not _is_of_prefect(command):
             execute(*words, **options)
             return
         process, pipes = given["self"], [given[name] for name in ("p2cread", "c2pwrite", "errwrite")]
@@ -656,6 +658,12 @@ def _fork_children() -> list[str]:
     popen._execute_child = execute_child
     vars(util)["spawnv_passfds"] = spawnv_passfds
     return []
+
+
+def _is_of_prefect(command: list[Any]) -> bool:
+    """Whether a command starts a module of Prefect, or a program of its runner."""
+    python, how, what = map(os.fsdecode, [*command, "", ""][:3])
+    return python == sys.executable and ((how == "-m" and what.startswith("prefect.")) or "/prefect/runner/" in how)
 
 
 def _wait_for_children(orders: socket.socket) -> list[str]:
