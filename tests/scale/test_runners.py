@@ -23,7 +23,8 @@ if __name__ == "__main__":
     for text in sys.argv[3:]:
         runner = Runner.model_validate(json.loads(text))
         data = os.path.join(sys.argv[2], runner.type)
-        os.environ["LAB_MEETS"] = data + "-workers"  # a worker waits for the other one, however slowly that starts
+        # A worker waits for the other one, however slowly that starts.
+        os.environ["LAB_MEETS"] = data + "-workers" if runner.workers == 2 else ""
         state = run_pipeline(sys.argv[1], CrucibleConnection(data=data), runner=runner, return_state=True)
         told[runner.type] = state.result() if state.is_completed() else state.message
     print(json.dumps(told))
@@ -35,7 +36,8 @@ def test_every_runner_makes_the_same_datasets_each_in_its_own_way(
 ) -> None:
     text = many.pipeline.read_text().replace(", resources: {press: 1}", "").partition("  broken:")[0]
     kinds = ("threads", "processes", "dask", "ray")
-    runners = [json.dumps({"type": kind, "workers": 2}) for kind in kinds]
+    workers = dict.fromkeys(kinds, 2) | {"ray": 1}  # each of Ray's starts for three seconds
+    runners = [json.dumps({"type": kind, "workers": workers[kind]}) for kind in kinds]
     ran = in_prefect(RUN, many.declare(text), tmp_path, *runners)
     parent = ran.pop("process")
     datasets = {kind: result["datasets"] for kind, result in ran.items()}
@@ -46,7 +48,7 @@ def test_every_runner_makes_the_same_datasets_each_in_its_own_way(
         for kind, result in ran.items()
     }
     assert runners_of["threads"] == {parent}
-    assert [len(runners_of[kind] - {parent}) for kind in kinds] == [0, 2, 2, 2]
+    assert [len(runners_of[kind] - {parent}) for kind in kinds] == [0, 2, 2, 1]
 
 
 @pytest.mark.parametrize(
