@@ -6,7 +6,6 @@ On Prefect each end is tried with one kind of step, functions and commands in tu
 from __future__ import annotations
 
 import os
-import re
 import signal
 import sys
 import time
@@ -170,8 +169,9 @@ def test_what_a_worker_runs_ends_with_it(
     try:
         deployed = prefect.python("-m", "crucible_lineage", "deploy", path, "--pool", pool, "--data", data)
         assert deployed.returncode == 0, deployed.stderr
-        said = prefect.command("deployment", "run", "run-pipeline/long")
-        (run_id, *_) = re.findall(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", said)
+        (deployment,) = prefect.deployments("long")
+        begun = prefect.post(f"deployments/{deployment['id']}/create_flow_run", {"state": {"type": "SCHEDULED"}})
+        run_id = begun["id"]
         processes = pids(path.parent)
         began = time.monotonic()
         if how == "cancel":
