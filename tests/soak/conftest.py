@@ -1,13 +1,13 @@
 """The parts of a laboratory that runs day and night, each a process that may die and is started again.
 
 A Crucible service, a Prefect server, two machines with a worker each (sharing nothing but these two), and a watcher of
-the folder into which an instrument writes.
+the folder into which an instrument writes. In the short form they are forked from interpreters with their imports done;
+in the long one each is a Python that starts.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -16,13 +16,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import psutil
 import pytest
 
 from crucible_lineage.client import CrucibleClient
+
+if TYPE_CHECKING:  # groups.py runs from this folder
+    from tests.warm import Started, WarmPython
 
 KEY = "key-of-the-soak"
 POOL = "soak"
@@ -100,8 +103,9 @@ class Part:
     environment: dict[str, str]
     folder: Path
     back_at: float = 0.0
+    python: WarmPython | None = None  # forks it
     deaths: int = 0  # of its own accord
-    process: subprocess.Popen[bytes] | None = None
+    process: Started | subprocess.Popen[bytes] | None = None
     below: dict[int, psutil.Process] = field(default_factory=dict)  # all that it was seen to have started
 
     def look_after(self) -> None:
@@ -123,11 +127,12 @@ class Part:
         self.look_after()
         if self.process is None or self.process.poll() is not None:
             return
-        with suppress(ProcessLookupError):
-            if alone:
-                self.process.kill()
-            else:
-                os.killpg(self.process.pid, signal.SIGKILL)
+        with suppress(psutil.NoSuchProcess, ProcessLookupError):
+            below = [] if alone else psutil.Process(self.process.pid).children(recursive=True)
+            self.process.kill()
+            for one in below:
+                with suppress(psutil.NoSuchProcess):
+                    one.kill()
         self.process.wait()
         self.back_at = time.monotonic() + down_s
 
@@ -145,22 +150,21 @@ class Part:
         return [one for one in self.below.values() if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
 
     def _start(self) -> None:
-        with (self.folder / f"{self.name}.log").open("ab") as log:
+        words, log = ["-m", *self.command], self.folder / f"{self.name}.log"
+        if self.python is not None:
+            self.process = self.python.start(words, self.environment, log, log, self.folder)
+            return
+        with log.open("ab") as said:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", *self.command],
-                env=self.environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=self.folder,
-                start_new_session=True,
+                [sys.executable, *words], env=self.environment, stdout=said, stderr=subprocess.STDOUT, cwd=self.folder
             )
 
 
 class Site:
     """The laboratory, and what has been measured in it."""
 
-    def __init__(self, folder: Path, lab: Any) -> None:
-        self.folder, self.lab = folder, lab
+    def __init__(self, folder: Path, lab: Any, python: WarmPython | None) -> None:
+        self.folder, self.lab, self.python = folder, lab, python
         self.inbox, self.scans = folder / "inbox", lab.folder / "scans"
         for place in (self.inbox, self.scans):
             place.mkdir(exist_ok=True)
@@ -190,14 +194,14 @@ class Site:
         )  # fmt: skip
         work = ["prefect", "worker", "start", "--pool", POOL, "--limit", "1"]
         self.workers = [self._part(name, *work) for name in ("east", "west")]
-        self.parts = [self.service, self.server, self.watcher, *self.workers]
+        self.parts = [self.service, self.server]  # the others once these answer
 
     def _part(self, name: str, *command: str) -> Part:
         """Each with a home of its own."""
         home = self.folder / name
         home.mkdir(exist_ok=True)
         own = {"HOME": str(home), "PREFECT_HOME": str(home / "prefect"), "CRUCIBLE_LINEAGE_DATA": str(home / "data")}
-        return Part(name, command, {**self.common, **own}, home)
+        return Part(name, command, {**self.common, **own}, home, python=self.python)
 
     def look_after(self) -> None:
         for part in self.parts:
@@ -210,9 +214,10 @@ class Site:
 
     def command(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         """What `crucible-lineage` says to an operator, whose home is that of the first worker."""
-        environment = self.workers[0].environment
-        command = [sys.executable, "-m", "crucible_lineage", *map(str, arguments)]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        environment, words = self.workers[0].environment, ["-m", "crucible_lineage", *map(str, arguments)]
+        if self.python is not None:
+            return self.python.run(words, environment)
+        return subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True, timeout=300)
 
     def client(self) -> CrucibleClient:
         """Of the service, with the key that everything here has."""
@@ -249,9 +254,9 @@ def answers(url: str) -> bool:
 
 
 @pytest.fixture
-def site(tmp_path: Path, lab: Any) -> Iterator[Site]:
+def site(tmp_path: Path, lab: Any, warm_python: WarmPython) -> Iterator[Site]:
     """The laboratory, running, with its two pipelines deployed."""
-    site = Site(tmp_path, lab)
+    site = Site(tmp_path, lab, None if "SOAK_SECONDS" in os.environ else warm_python)
     try:
         site.look_after()
         site.wait()
@@ -262,6 +267,8 @@ def site(tmp_path: Path, lab: Any) -> Iterator[Site]:
         for name, options in (("new", ["--process-new"]), ("files", [])):
             deployed = site.command("deploy", site.declared[name], "--pool", POOL, *options)
             assert deployed.returncode == 0, deployed.stderr
+        site.parts += [site.watcher, *site.workers]
+        site.look_after()
         yield site
     finally:
         site.close()
