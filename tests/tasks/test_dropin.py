@@ -1,6 +1,6 @@
 """`task` and `registering`: on each task runner, in pools, in `with`, without a flow, and where something fails.
 
-On Dask with CRUCIBLE_NIGHTLY=1; test_flow_places.py runs flows there each time.
+On Dask with CRUCIBLE_NIGHTLY=1; on Ray, which hands tasks to other processes in the same way, each time.
 """
 
 from __future__ import annotations

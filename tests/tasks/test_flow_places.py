@@ -1,6 +1,6 @@
 """Results of flows written by hand have places: the newest run of the flow says which of them hold.
 
-Where tasks run on processes, with CRUCIBLE_NIGHTLY=1; on Dask, whose workers are processes, too, each time.
+Where tasks run on Dask, with CRUCIBLE_NIGHTLY=1; in processes each time, and on Ray in test_dropin.py.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def test_back_and_forth_between_parameters_and_machines(lab: Lab, scan: Callable
     assert lab.states("process", "smooth", "width") == {2: "superseded", 3: "current", 4: "current"}
 
 
-@pytest.mark.parametrize("runner", ["dask", *(["processes"] if os.environ.get("CRUCIBLE_NIGHTLY") else [])])
+@pytest.mark.parametrize("runner", ["processes", *(["dask"] if os.environ.get("CRUCIBLE_NIGHTLY") else [])])
 def test_places_are_the_same_wherever_the_tasks_run(lab: Lab, scan: Callable[..., Path], runner: str) -> None:
     path = str(scan(1, 5, 2))
     calls = [{"path": path, "widths": widths} for widths in ([2], [3], [2])]
