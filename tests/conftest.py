@@ -428,15 +428,6 @@ class Prefect:
         assert ran.returncode == 0, ran.stderr
         return json.loads(ran.stdout.splitlines()[-1])
 
-    def start(self, code: str, *arguments: object) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-c", code, *map(str, arguments)],
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
     def command(self, *arguments: str, cwd: Path | None = None) -> str:
         """What `prefect ...` prints."""
         ran = self._python.run(["-m", "prefect", "--no-prompt", *arguments], self.environment, cwd, timeout=300)

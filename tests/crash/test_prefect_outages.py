@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from crucible_lineage.server import RunningServer
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.warm import WarmPython
 
 COUNT = """
 import os
@@ -88,7 +88,9 @@ def branches(lab: Any) -> Path:
 
 
 @pytest.fixture
-def flow(prefect: Any, service: RunningServer, away: Any, branches: Path, tmp_path: Path) -> Any:
+def flow(
+    prefect: Any, service: RunningServer, away: Any, branches: Path, tmp_path: Path, warm_python: WarmPython
+) -> Any:
     """The flow on a runner, in a process of its own: what its state says."""
     environment = {
         "CRUCIBLE_API_URL": away.url,
@@ -97,11 +99,9 @@ def flow(prefect: Any, service: RunningServer, away: Any, branches: Path, tmp_pa
     }
 
     class Flow:
-        def start(self, kind: str, patience_s: float) -> subprocess.Popen[str]:
-            line = [sys.executable, "-c", RUN, str(branches), str(tmp_path / "machine"), kind, str(patience_s)]
-            options: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-            everything = {**prefect.environment, **environment}
-            return subprocess.Popen(line, env=everything, start_new_session=True, **options)
+        def start(self, kind: str, patience_s: float) -> Any:
+            arguments = ["-c", RUN, str(branches), str(tmp_path / "machine"), kind, str(patience_s)]
+            return warm_python.popen(arguments, {**prefect.environment, **environment}, stderr=subprocess.PIPE)
 
         def run(self, kind: str, patience_s: float) -> Any:
             ran = prefect.python("-c", RUN, branches, tmp_path / "machine", kind, patience_s, **environment)
@@ -149,7 +149,6 @@ def test_away_from_the_second_step_on_all_are_made_and_the_next_run_delivers_and
         assert [one["status"] for one in state_of(session).values()] == ["complete"] * 6
 
 
-@pytest.mark.skipif(os.name == "nt", reason="whole groups of processes are killed, which is a matter of POSIX")
 @pytest.mark.parametrize("kind", ["threads", "processes"])
 def test_killed_before_anything_is_delivered_nothing_is_made_again(
     kind: str,
@@ -166,7 +165,9 @@ def test_killed_before_anything_is_delivered_nothing_is_made_again(
     running = flow.start(kind, 600)
     waiting = tmp_path / "machine" / "outbox"
     eventually(lambda: len([one for one in waiting.glob("*/*/result.json") if one.parent.name[0] != "."]) == 4, 120)
-    os.killpg(running.pid, signal.SIGKILL)
+    below = psutil.Process(running.pid).children(recursive=True)
+    for process in (running, *below):
+        process.kill()
     running.communicate()
     away.back()
     again = flow.run(kind, 30)

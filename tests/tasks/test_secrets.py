@@ -63,10 +63,10 @@ print(json.dumps(process()))
 
 
 def test_no_secret_is_kept(tmp_path: Path, data: Path, prefect: Any) -> None:
-    ran = prefect.start(PROGRAM, tmp_path, data)
-    out, err = ran.communicate(timeout=240)
+    ran = prefect.python("-c", PROGRAM, tmp_path, data)
+    err = ran.stderr
     assert ran.returncode == 0, err
-    assert out.splitlines()[-1] == "[14, true]"
+    assert ran.stdout.splitlines()[-1] == "[14, true]"
     kept = [path for path in data.rglob("*") if path.is_file()]
     found = [
         (path.relative_to(data).as_posix(), secret)
