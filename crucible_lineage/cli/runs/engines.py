@@ -193,6 +193,7 @@ import uvicorn
 config = uvicorn.Config("prefect.server.api.server:create_app", factory=True, log_level="error", lifespan="on")
 uvicorn.Server(config).run(sockets=[socket.socket(fileno=listener)])
 """
+_END_S = 5.0  # as long as Prefect waits for its own
 _SERVER_SETTINGS = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
 
 
@@ -202,7 +203,7 @@ class _TemporaryServer:
     def __init__(self, home: Path) -> None:
         home.mkdir(parents=True, exist_ok=True)
         self._log = home / "server.log"
-        its_lifeline, self._lifeline = os.pipe()
+        its_lifeline, _ = os.pipe()  # the other end is closed when this process ends
         with socket.create_server(("127.0.0.1", 0)) as listener, self._log.open("ab") as log:
             self._url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
             passed = (listener.fileno(), its_lifeline)
@@ -231,5 +232,9 @@ class _TemporaryServer:
             raise RuntimeError(f"{NOT_STARTED}; its log is {self._log}") from error
 
     def _end(self) -> None:
-        os.close(self._lifeline)
-        self._process.wait()
+        self._process.terminate()
+        try:
+            self._process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
