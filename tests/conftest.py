@@ -25,7 +25,7 @@ import pytest
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from tests import reused
-from tests.warm import WarmPython, WarmServers, WarmWorkers
+from tests.warm import WarmPython, WarmServers, WarmWorkers, copy_new_databases
 
 COMMAND = [sys.executable, "-m", "crucible_lineage"]
 
@@ -110,8 +110,9 @@ def shared_ingesting() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def warm_servers() -> Iterator[WarmServers]:
-    """Sessions of this process start their servers without the imports."""
+    """Sessions of this process start their servers without the imports, and its own migrate no new database."""
     servers = WarmServers()
+    copy_new_databases()
     yield servers
     servers.close()
 

@@ -21,6 +21,7 @@ import os
 import pkgutil
 import queue
 import runpy
+import secrets
 import select
 import signal
 import socket
@@ -31,7 +32,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from multiprocessing import util
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -406,6 +407,34 @@ def _start_servers_by(orders: Callable[[], socket.socket], began_with: Mapping[s
     vars(shared)["subprocess"] = SimpleNamespace(Popen=start, **constants)
 
 
+def copy_new_databases() -> None:
+    """Let a new database of a server be a copy of one that was migrated before, with an id and a secret of its own."""
+    from crucible_lineage.server import database
+
+    applied, migrations = database._applied, database.MIGRATIONS
+    with tempfile.TemporaryDirectory() as folder:
+        database.open_database(Path(folder, "new.db")).close()
+        content = Path(folder, "new.db").read_bytes()
+
+    def copied(path: Path) -> set[str]:
+        if path.exists() or database.MIGRATIONS is not migrations:
+            return applied(path)
+        try:
+            with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(content)
+        except FileExistsError:
+            return applied(path)
+        except OSError:
+            path.unlink(missing_ok=True)
+            return applied(path)
+        with closing(database.connect(path)) as db:
+            for name, size in (("instance_id", 16), ("link_secret", 32)):
+                db.execute("UPDATE setting SET value = ? WHERE name = ?", (secrets.token_hex(size), name))
+        return applied(path)
+
+    database._applied = copied
+
+
 def _wait_for_servers(number: int) -> None:
     """Fork for each order: a server, or what ingests for one of them."""
     from crucible_lineage.server import serving
@@ -413,6 +442,7 @@ def _wait_for_servers(number: int) -> None:
 
     assert child
     asyncio.run(_ask_all(serving.build_app(cast("Any", None))))
+    copy_new_databases()
     gc.freeze()
     signal.signal(signal.SIGCHLD, lambda *_: _reap())
     orders = socket.socket(fileno=number)
