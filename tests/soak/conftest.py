@@ -8,6 +8,7 @@ in the long one each is a Python that starts.
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -254,9 +255,13 @@ def answers(url: str) -> bool:
 
 
 @pytest.fixture
-def site(tmp_path: Path, lab: Any, warm_python: WarmPython) -> Iterator[Site]:
+def site(tmp_path: Path, lab: Any, warm_python: WarmPython, prefect_database: Path) -> Iterator[Site]:
     """The laboratory, running, with its two pipelines deployed."""
     site = Site(tmp_path, lab, None if "SOAK_SECONDS" in os.environ else warm_python)
+    if site.python is not None and prefect_database.exists():
+        home = Path(site.server.environment["PREFECT_HOME"])
+        home.mkdir()
+        shutil.copy(prefect_database, home / "prefect.db")
     try:
         site.look_after()
         site.wait()

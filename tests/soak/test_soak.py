@@ -22,6 +22,7 @@ from crucible_lineage.provenance.record import read_record
 SECONDS = float(os.environ.get("SOAK_SECONDS", "8"))
 SEED = int(os.environ.get("SOAK_SEED", "1"))
 DEPLOYED = ("process-new/soak-new", "run-pipeline/soak-files")
+DOWN_S = min(12.0, SECONDS / 2)  # at most, after a part was killed
 OUTAGE_S = min(240.0, SECONDS / 4)  # for so long the service goes away once: runs wait for it, or give up
 MOST_RUNS = 8  # until a pipeline is at rest: each of two machines fails three times with what is no number
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
@@ -89,7 +90,7 @@ class Chaos:
             ["worker", "worker alone", "flow run", "service", "server", "watcher"], [4, 2, 3, 3, 2, 2]
         )[0]
         worker = self.dice.choice(self.site.workers)
-        down_s = self.dice.uniform(0.5, 12)
+        down_s = self.dice.uniform(0.5, DOWN_S)
         if kind.startswith("worker"):
             worker.kill(down_s, alone=kind.endswith("alone"))
         elif kind == "flow run":
