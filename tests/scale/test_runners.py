@@ -1,8 +1,12 @@
-"""The same pipeline on threads, processes, Dask and Ray: the same datasets, made where they were to be made."""
+"""The same pipeline on threads, processes, Dask and Ray: the same datasets, made where they were to be made.
+
+On a Ray of our own with CRUCIBLE_NIGHTLY=1. By day its settings are looked at, and test_clusters.py has steps on Ray.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +16,7 @@ import pytest
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.bind.cached import bind_file
 
+NIGHTLY = bool(os.environ.get("CRUCIBLE_NIGHTLY"))
 RUN = """
 import json, os, sys
 from crucible_lineage.flows import run_pipeline
@@ -35,20 +40,34 @@ def test_every_runner_makes_the_same_datasets_each_in_its_own_way(
     many: Any, in_prefect: Any, metadata_of: Any, tmp_path: Path
 ) -> None:
     text = many.pipeline.read_text().replace(", resources: {press: 1}", "").partition("  broken:")[0]
-    kinds = ("threads", "processes", "dask", "ray")
+    kinds = ("threads", "processes", "dask", *(("ray",) if NIGHTLY else ()))
     workers = dict.fromkeys(kinds, 2) | {"ray": 1}  # each of Ray's starts for three seconds
     runners = [json.dumps({"type": kind, "workers": workers[kind]}) for kind in kinds]
     ran = in_prefect(RUN, many.declare(text), tmp_path, *runners)
     parent = ran.pop("process")
     datasets = {kind: result["datasets"] for kind, result in ran.items()}
-    assert [datasets[kind] for kind in kinds] == [datasets["threads"]] * 4
+    assert [datasets[kind] for kind in kinds] == [datasets["threads"]] * len(kinds)
     assert all(len(result["executed"]) == 7 for result in ran.values())
     runners_of = {
         kind: {made["runner"] for made in metadata_of(tmp_path / kind, result["datasets"]).values()}
         for kind, result in ran.items()
     }
     assert runners_of["threads"] == {parent}
-    assert [len(runners_of[kind] - {parent}) for kind in kinds] == [0, 2, 2, 1]
+    assert [len(runners_of[kind] - {parent}) for kind in kinds] == [0, 2, 2, 1][: len(kinds)]
+
+
+def test_ray_of_our_own_has_the_workers_that_are_declared_and_no_dashboard(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("prefect_ray")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "")
+    monkeypatch.delenv("RAY_USAGE_STATS_ENABLED")
+    from crucible_lineage.flows.runners import task_runner
+    from crucible_lineage.pipeline.spec.pipeline import Runner
+
+    runner: Any = task_runner(Runner(type="ray", workers=3))
+    assert runner.address is None
+    asked = {"num_cpus": 3, "include_dashboard": False, "log_to_driver": False}
+    assert {name: runner.init_kwargs.get(name) for name in asked} == asked
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
 
 
 @pytest.mark.parametrize(
