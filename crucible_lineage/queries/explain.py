@@ -9,7 +9,7 @@ from datetime import datetime
 from html import escape
 from typing import Any
 
-from crucible_lineage.core.slots import CURRENT
+from crucible_lineage.core.slots import CURRENT, WITHDRAWN
 from crucible_lineage.errors import NotFoundError
 from crucible_lineage.lineage.model import CANDIDATE
 from crucible_lineage.pipeline.inputs.corrections import Correction, corrections
@@ -105,6 +105,8 @@ def _standing(entry: Entry, names: Mapping[str, str]) -> Iterator[str]:
     """Yield whether it holds: what is measured does, and what is incomplete does not, without saying."""
     if entry.state == CURRENT:
         yield "Current"
+    if entry.state == WITHDRAWN:
+        yield "Withdrawn: its deletion was requested"
     if entry.doubt is not None:
         yield f"{'Candidate' if entry.state == CANDIDATE else 'Doubtful'}: {entry.doubt.told(entry.mfid)}"
     for mfid in entry.superseded_by:

@@ -14,7 +14,10 @@ from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.run.result import Choice, RunResult
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.queries.catalogue.listing import list_datasets
+from crucible_lineage.queries.catalogue.shown import show_dataset
 from crucible_lineage.queries.check import check_dataset, check_projects
+from crucible_lineage.queries.explain import explain
+from crucible_lineage.queries.graph.fetch import fetch_lineage
 from crucible_lineage.session import Session
 
 LATER = "2126-01-01T00:00:00+00:00"
@@ -55,6 +58,21 @@ def test_what_stays_since_the_bytes_do_is_made_of_what_holds(lab: Any, session: 
     assert after.executed == ["scaled"]
     assert after.datasets["total"] == before.datasets["total"]
     assert found(session) == []
+
+
+def test_where_the_later_result_is_to_be_deleted_the_earlier_one_is_current_wherever_it_is_shown(
+    lab: Any, session: Session
+) -> None:
+    old = run(session, lab.pipeline).datasets["total"]["out"]
+    new = run(session, lab.pipeline, scaled__factor=4).datasets["total"]["out"]
+    session.client.deletions.request(new, reason="wrong factor")
+    lineage = fetch_lineage(session, old)
+    for mfid, state in ((old, "current"), (new, "withdrawn")):
+        assert fetch_lineage(session, mfid).nodes[mfid].state == state
+        assert show_dataset(session, mfid).entry.state == explain(session, mfid).entry.state == state
+    assert lineage.nodes[old].superseded_by == ()
+    assert "Withdrawn: its deletion was requested" in str(explain(session, new))
+    assert new not in {one.mfid for one in list_datasets(session, "lab", every=True).entries}
 
 
 def test_a_hand_made_result_of_a_superseded_one(lab: Any, session: Session, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from crucible_lineage.core.datasets import ONE_BY_ONE, fetch_datasets
-from crucible_lineage.core.slots import Currency
+from crucible_lineage.core.slots import WITHDRAWN, Currency
 from crucible_lineage.core.summary import Summary, summary_of
 from crucible_lineage.core.tables import Snapshot
 from crucible_lineage.errors import CrucibleError, ForbiddenError, InputError, NotFoundError, RefusedError
@@ -16,7 +16,7 @@ from crucible_lineage.lineage import LineageGraph, Node
 from crucible_lineage.lineage.records import PROVENANCE_KEY, provenance, text, used_mfids
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.queries.deleted import deletion_of
-from crucible_lineage.queries.graph.standing import may_be_replaced
+from crucible_lineage.queries.graph.standing import is_withdrawn, may_be_replaced
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.service import GRAPHS
 from crucible_lineage.session import Session
@@ -212,9 +212,11 @@ def _summaries_of(graph: LineageGraph) -> dict[str, Summary]:
 
 def _with_states(graph: LineageGraph, summaries: Mapping[str, Summary], promoted: Mapping[str, str]) -> LineageGraph:
     """The graph, in which each dataset that is known says whether it holds, and what holds in its place if not."""
-    currency = Currency((summary.standing for summary in summaries.values()), promoted)
-    known = graph.nodes.keys() & summaries.keys()
-    return graph.with_states({mfid: (currency.state(mfid), currency.superseded_by(mfid)) for mfid in known})
+    withdrawn = {mfid for mfid, node in graph.nodes.items() if node.record and is_withdrawn(node.record)}
+    currency = Currency((one.standing for mfid, one in summaries.items() if mfid not in withdrawn), promoted)
+    known = (graph.nodes.keys() & summaries.keys()) - withdrawn
+    states = {mfid: (currency.state(mfid), currency.superseded_by(mfid)) for mfid in known}
+    return graph.with_states({**states, **dict.fromkeys(withdrawn, (WITHDRAWN, ()))})
 
 
 def _as_stated(session: Session, graph: LineageGraph, summaries: Mapping[str, Summary]) -> LineageGraph:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from crucible_lineage.core.slots import CURRENT, RAW, Currency
+from crucible_lineage.core.slots import CURRENT, RAW, WITHDRAWN, Currency
 from crucible_lineage.core.summary import Summary, summary_of
 from crucible_lineage.core.tables import EVERYTHING, Snapshot
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
@@ -29,6 +29,7 @@ __all__ = [
     "entries_of",
     "entries_of_copy",
     "entry_of",
+    "is_withdrawn",
     "may_be_replaced",
     "stated_entries",
 ]
@@ -137,6 +138,12 @@ def entries_now(session: Session, found: Sequence[Dataset]) -> list[Entry]:
     return list(stated_entries(session, entries, EVERYTHING, known).values())
 
 
+def is_withdrawn(record: Mapping[str, Any]) -> bool:
+    """Return whether the dataset is to be deleted: that was asked for, and not rejected."""
+    request = record.get("deletion_request")
+    return request is not None and request.get("status") != "rejected"
+
+
 def may_be_replaced(record: Mapping[str, Any]) -> bool:
     """Return whether another dataset may hold in place of this one: of a result, and of what notes corrections."""
     return summary_of(record).standing.derived or CORRECTIONS_KEY in (record.get("scientific_metadata") or {})
@@ -148,7 +155,7 @@ def entries_in_projects(session: Session, found: Sequence[Dataset]) -> list[Entr
     What holds in place of one may be any other of its project.
     """
     records = {dataset.unique_id: dataset.model_dump() for dataset in found}
-    wanted = {mfid: summary_of(record) for mfid, record in records.items()}
+    wanted = {mfid: summary_of(record) for mfid, record in records.items() if not is_withdrawn(record)}
     copies: list[Snapshot] = []
     asked = (record["project_id"] for record in records.values() if may_be_replaced(record))
     for project in dict.fromkeys(filter(None, asked)):
@@ -157,9 +164,12 @@ def entries_in_projects(session: Session, found: Sequence[Dataset]) -> list[Entr
             copies.append(session.mirror.snapshot(project))
     known = {mfid: entry for copy in copies for mfid in wanted if (entry := entries_of_copy(copy).get(mfid))}
     if all(mfid in known and known[mfid].summary.standing == one.standing for mfid, one in wanted.items()):
-        return [replace(known[mfid], summary=one) for mfid, one in wanted.items()]
-    everything = {mfid: one for copy in copies for mfid, one in copy.summaries.items()}
-    return entries_of(wanted.values(), {**everything, **wanted}.values(), session.mirror.promoted())
+        entries = {mfid: replace(known[mfid], summary=one) for mfid, one in wanted.items()}
+    else:
+        everything = {mfid: one for copy in copies for mfid, one in copy.summaries.items()}
+        among = {**everything, **wanted}.values()
+        entries = {one.mfid: one for one in entries_of(wanted.values(), among, session.mirror.promoted())}
+    return [entries.get(mfid) or Entry(summary_of(record), WITHDRAWN) for mfid, record in records.items()]
 
 
 def _entry(summary: Summary, currency: Currency) -> Entry:
