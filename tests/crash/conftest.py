@@ -46,7 +46,8 @@ def project_state(session: Session) -> dict[str, Any]:
     return state
 
 
-# A process that dies, as by SIGKILL, just before or just after its Nth request to Crucible.
+# A process that dies, as by SIGKILL, just before or just after its Nth request to Crucible. What the last one has begun
+# it takes for deserted sooner than after four seconds, which the commands that run again in test_interrupted.py wait.
 DYING = """
 import itertools, os, signal, sys
 from crucible_lineage.client.http.lanes import Lanes
@@ -62,6 +63,8 @@ def dying(self, request):
         os.kill(os.getpid(), signal.SIGKILL)
     return answer
 Lanes.handle_request = dying
+from crucible_lineage.registration import register
+register.PATIENCE_S = 0.3
 from crucible_lineage.cli import main
 main(sys.argv[1:])
 """

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -15,7 +13,6 @@ from pydantic import ValidationError
 
 from crucible_lineage.tasks.credentials import CrucibleCredentials
 
-COMMAND = (sys.executable, "-m", "crucible_lineage")
 KEY = "key-of-the-test-7c1d"
 
 RUN = """
@@ -34,16 +31,11 @@ print(json.dumps([who, state.type.value, state.message, str(state.state_details.
 
 
 @pytest.fixture
-def service(tmp_path: Path) -> Iterator[str]:
+def service(tmp_path: Path, begin: Any) -> Iterator[str]:
     """The address of an embedded Crucible that runs for others, with a key of ours and the project lab."""
     from crucible_lineage.client import CrucibleClient
 
-    serving = subprocess.Popen(
-        [*COMMAND, "serve", "--data", str(tmp_path / "service"), "--json", "--api-key", KEY],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert serving.stdout is not None
+    serving = begin("serve", "--data", tmp_path / "service", "--json", "--api-key", KEY)
     url = json.loads(serving.stdout.readline())["url"]
     with CrucibleClient(url, KEY) as client:
         lead = client.account.whoami().user_unique_id
