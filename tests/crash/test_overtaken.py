@@ -17,6 +17,7 @@ from crucible_lineage.pipeline.job import delivering
 from crucible_lineage.pipeline.run.result import EXECUTED, PLANNED, Choice, Listener, RunResult
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.queries.verify.verify import verify_project
+from crucible_lineage.registration import register
 from crucible_lineage.registration.deliver import Deliverer
 from crucible_lineage.server import RunningServer
 from crucible_lineage.service import DERIVED_IDS
@@ -105,6 +106,7 @@ def test_parents_that_another_machine_registers_while_ours_wait_are_used_and_all
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(delivering, "ONE_CALL_S", 0.2)
+    monkeypatch.setattr(register, "PATIENCE_S", 0.5)  # theirs waits so long for what ours has begun
     proxy = misbehaving(service.url, 1, 0.0)
     made = threading.Event()
     executed: set[str] = set()
