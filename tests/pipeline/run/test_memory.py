@@ -127,7 +127,7 @@ def test_when_everything_is_made_again_few_of_the_earlier_records_are_in_memory(
     assert again.ok
     assert len(again.executed) == MANY
     assert not set(again.datasets["s0"].values()) & set(first.datasets["s0"].values())
-    assert held[1] - held[0] < (MANY - FEW) / 3, f"{held} records"
+    assert held[1] - held[0] < (MANY - FEW) * 2 / 3, f"{held} records"  # all of them, if none were let go
 
 
 def test_where_nothing_is_known_yet_records_are_judged_some_at_a_time(
