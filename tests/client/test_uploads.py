@@ -244,6 +244,12 @@ def test_progress_ends_at_the_size_of_the_file_also_when_a_part_is_sent_twice(
     assert max(sent for sent, _ in seen) == size
 
 
+def test_full_storage_is_an_error_at_once(client: CrucibleClient, stub: Any, dsid: str, spectrum: Path) -> None:
+    stub.fault("PUT", "/part/", status=507)  # once: the next part would be taken
+    with pytest.raises(ServerError, match="storage answered 507"):
+        client.files.upload(dsid, spectrum)
+
+
 def test_slow_storage_is_waited_for(client: CrucibleClient, stub: Any, dsid: str, spectrum: Path) -> None:
     stub.fault("PUT", "/part/", "pass", wait_s=0.2)
     assert not client.files.upload(dsid, spectrum).existed

@@ -124,6 +124,9 @@ class Storage:
         )
 
 
+FULL = 507  # as the service's own answers, not repeated: who is told can free some room
+
+
 def storage_error(response: httpx.Response, what: str) -> CrucibleError:
     """The error for storage's answer. Of its body only the error code is told: the rest may repeat the link."""
     status = response.status_code
@@ -175,7 +178,12 @@ def _no_answer(what: str, request: httpx.Request, cause: httpx.TransportError) -
 def storage_wait_s(
     error: CrucibleError, transient: bool, number: int, waited_s: float, policy: RetryPolicy
 ) -> float | None:
-    """Seconds before bytes are sent again; only tries and waits are bounded, since sending them may take minutes."""
+    """Seconds before bytes are sent again; only tries and waits are bounded, since sending them may take minutes.
+
+    None if they are not: the tries are used up, or storage is full.
+    """
+    if error.status == FULL:
+        return None
     status = 503 if transient and error.status is not None else error.status
     jitter = random.random()  # noqa: S311  spreads retries, guards nothing
     return decide(Tries(number, waited_s, transient, status, True, error.retry_after_s, jitter), policy)
