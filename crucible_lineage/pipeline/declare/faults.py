@@ -92,9 +92,7 @@ def _fault_of(document: Document, error: Mapping[str, Any], hidden: Collection[L
     if error["type"] == "too_short" and _is_source(location):
         message = "the list of sources is empty; name at least one"
     if error["type"] == "input_kind" and isinstance(error["input"], dict):
-        wrong = (str(key) for key in error["input"] if key not in INPUT_KEYS)
-        near = next(filter(None, (nearest_word(key, INPUT_KEYS) for key in wrong)), None)
-        message += f"; did you mean {near!r}?" if near else ""
+        message += _meant_key(error["input"])
     if error["type"].startswith(("datetime_", "date_")):
         message = "that is not a time; write it as in 2024-05-10T12:00:00Z"
     if error["type"] == "string_type":
@@ -102,6 +100,13 @@ def _fault_of(document: Document, error: Mapping[str, Any], hidden: Collection[L
     secret = any(location[: len(place)] == place or place[: len(location)] == location for place in hidden)
     given = "a value from the environment" if secret else _short(_written(error["input"]))
     return document.fault(location, f"{label}: {message} (given: {given})")
+
+
+def _meant_key(given: Mapping[object, object]) -> str:
+    """Return the key of inputs that one of these was meant to be; empty if none is near."""
+    wrong = (str(key) for key in given if key not in INPUT_KEYS)
+    near = next(filter(None, (nearest_word(key, INPUT_KEYS) for key in wrong)), None)
+    return f"; did you mean {near!r}?" if near else ""
 
 
 def _not_quoted(given: object) -> str:
