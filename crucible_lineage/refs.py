@@ -110,6 +110,11 @@ def last_taken(datasets: Iterable[DatasetRef]) -> str:
     return max(known, key=datetime.fromisoformat) if known and all(known) else ""
 
 
+def asks_for_deletion(status: str | None) -> bool:
+    """Return whether a request for deletion of this status withdraws its dataset: any but a rejected one."""
+    return status not in (None, "rejected")
+
+
 def file_stem(name: str) -> str:
     """The name of a step or dataset, as far as it may stand in a file's name anywhere."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", name)[:60]

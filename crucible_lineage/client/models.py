@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from crucible_lineage.errors import nearest
 from crucible_lineage.ids import is_mfid, new_mfid
 from crucible_lineage.marks import is_own, settled
+from crucible_lineage.refs import asks_for_deletion
 
 __all__ = [
     "Account", "Dataset", "DatasetCreate", "DeletedRecord", "DeletionRequest", "FacetValue", "FileRecord", "Health",
@@ -162,7 +163,7 @@ class _Owned(_Described):
     @property
     def is_to_be_deleted(self) -> bool:
         """True if that was asked for, and not rejected."""
-        return self.deletion_request is not None and self.deletion_request.status != "rejected"
+        return asks_for_deletion(self.deletion_request.status if self.deletion_request else None)
 
 
 class Dataset(_Owned):

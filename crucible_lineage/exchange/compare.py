@@ -14,6 +14,7 @@ from typing import Any
 
 from crucible_lineage.core.slots import Filled, places_of
 from crucible_lineage.exchange.model import Conflict, CopyComparison, Held, Lacking, has_bytes, linked
+from crucible_lineage.lineage.records import is_withdrawn
 from crucible_lineage.provenance.record import ATTACHED_NAME, KEY, PLACES_KEY, unreadable
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 from crucible_lineage.times import as_known
@@ -86,9 +87,8 @@ def _refused(here: Held, reason: str) -> CopyComparison:
 
 def _taken(here: Held, there: Held) -> str:
     """Return why what is there is another dataset, or not to be relied on; empty if it is the same."""
-    request = there.dataset.get("deletion_request")
-    if request is not None and request.get("status") != "rejected":
-        return f"its deletion there is requested (request {request.get('id')})"
+    if is_withdrawn(there.dataset):
+        return f"its deletion there is requested (request {there.dataset['deletion_request'].get('id')})"
     theirs_in, ours_in = (str(one.dataset.get("project_id") or "") for one in (there, here))
     if theirs_in.casefold() != ours_in.casefold():
         return f"its id is taken there by a dataset of project {theirs_in or 'none'!r}"

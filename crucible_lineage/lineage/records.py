@@ -9,6 +9,7 @@ from typing import Any
 
 from crucible_lineage.calibrations import certified_text
 from crucible_lineage.ids import canonical_json
+from crucible_lineage.refs import asks_for_deletion
 from crucible_lineage.times import span_text, taken
 
 PROVENANCE_KEY = "crucible_lineage"  # in the scientific metadata
@@ -163,6 +164,11 @@ def is_support(record: Record | None) -> bool:
     """Return whether results rest on the dataset: the source of their steps, or the environment of these."""
     kind = mapping(provenance(record).get("activity")).get("kind")
     return kind in ("source of steps", "environment of steps")
+
+
+def is_withdrawn(record: Record | None) -> bool:
+    """Return whether the dataset is to be deleted."""
+    return asks_for_deletion(((record or {}).get("deletion_request") or {}).get("status"))
 
 
 def recorded_project(record: Record | None) -> str:

@@ -13,10 +13,10 @@ from crucible_lineage.core.tables import Snapshot
 from crucible_lineage.errors import CrucibleError, ForbiddenError, InputError, NotFoundError, RefusedError
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.lineage import LineageGraph, Node
-from crucible_lineage.lineage.records import PROVENANCE_KEY, provenance, text, used_mfids
+from crucible_lineage.lineage.records import PROVENANCE_KEY, is_withdrawn, provenance, text, used_mfids
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.queries.deleted import deletion_of
-from crucible_lineage.queries.graph.standing import is_withdrawn, may_be_replaced
+from crucible_lineage.queries.graph.standing import may_be_replaced
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.service import GRAPHS
 from crucible_lineage.session import Session
@@ -212,7 +212,7 @@ def _summaries_of(graph: LineageGraph) -> dict[str, Summary]:
 
 def _with_states(graph: LineageGraph, summaries: Mapping[str, Summary], promoted: Mapping[str, str]) -> LineageGraph:
     """The graph, in which each dataset that is known says whether it holds, and what holds in its place if not."""
-    withdrawn = {mfid for mfid, node in graph.nodes.items() if node.record and is_withdrawn(node.record)}
+    withdrawn = {mfid for mfid, node in graph.nodes.items() if is_withdrawn(node.record)}
     currency = Currency((one.standing for mfid, one in summaries.items() if mfid not in withdrawn), promoted)
     known = (graph.nodes.keys() & summaries.keys()) - withdrawn
     states = {mfid: (currency.state(mfid), currency.superseded_by(mfid)) for mfid in known}

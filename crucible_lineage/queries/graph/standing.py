@@ -13,6 +13,7 @@ from crucible_lineage.core.summary import Summary, summary_of
 from crucible_lineage.core.tables import EVERYTHING, Snapshot
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.lineage.model import CANDIDATE, DOUBTFUL
+from crucible_lineage.lineage.records import is_withdrawn
 from crucible_lineage.marks import CORRECTIONS_KEY
 from crucible_lineage.session import Session
 from crucible_lineage.statements import Checked, Doubt, Remade
@@ -29,7 +30,6 @@ __all__ = [
     "entries_of",
     "entries_of_copy",
     "entry_of",
-    "is_withdrawn",
     "may_be_replaced",
     "stated_entries",
 ]
@@ -136,12 +136,6 @@ def entries_now(session: Session, found: Sequence[Dataset]) -> list[Entry]:
     entries = {entry.mfid: entry for entry in entries_in_projects(session, found)}
     known = {mfid: entry.summary for mfid, entry in entries.items()}
     return list(stated_entries(session, entries, EVERYTHING, known).values())
-
-
-def is_withdrawn(record: Mapping[str, Any]) -> bool:
-    """Return whether the dataset is to be deleted: that was asked for, and not rejected."""
-    request = record.get("deletion_request")
-    return request is not None and request.get("status") != "rejected"
 
 
 def may_be_replaced(record: Mapping[str, Any]) -> bool:
