@@ -21,7 +21,6 @@ if TYPE_CHECKING:  # importing the client costs a tenth of a second, which plann
     from crucible_lineage.core.mirror import Mirror
 
 CURRENT, SUPERSEDED, INCOMPLETE, RAW = "current", "superseded", "incomplete", "raw"
-WITHDRAWN = "withdrawn"  # to be deleted: it is in no list, and an earlier one holds
 CANDIDATE = "candidate"  # of a campaign that is not promoted
 MOST_CHARACTERS = 200  # of a scope; a longer one is told by its hash
 

@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from crucible_lineage.collector import collector_paused
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.labels import short_id
-from crucible_lineage.lineage.model import CURRENT, DERIVED, MEASURED, PART, RAW, SUPERSEDED, Edge, Kind, Node
+from crucible_lineage.lineage.model import (
+    CURRENT,
+    DERIVED,
+    MEASURED,
+    PART,
+    RAW,
+    SUPERSEDED,
+    WITHDRAWN,
+    Edge,
+    Kind,
+    Node,
+)
 from crucible_lineage.lineage.records import PROVENANCE_KEY, provenance, run_ids, state, text, used_mfids
 from crucible_lineage.statements import Doubt
 
@@ -287,7 +298,7 @@ def described(node: Node, record: Record) -> Node:
     kind: Kind = "sample" if record.get("resource_type") == "sample" or "sample_name" in record else "dataset"
     written = provenance(record)
     known_state = state(record)
-    if node.state in (CURRENT, SUPERSEDED, RAW) and known_state != "incomplete":
+    if node.state in (CURRENT, SUPERSEDED, RAW, WITHDRAWN) and known_state != "incomplete":
         known_state = node.state
     if not known_state and PROVENANCE_KEY not in (record.get("scientific_metadata") or ()):
         known_state = node.state

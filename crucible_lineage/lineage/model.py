@@ -16,6 +16,7 @@ MEASURED = "measured-from"  # Crucible's association of a dataset with a sample,
 CANDIDATE = "candidate"  # how a result is shown that waits for a signature
 DOUBTFUL = "doubtful"  # how current and measured data are shown that are on hold, or come from what is
 CURRENT, SUPERSEDED, RAW = "current", "superseded", "raw"  # states that no record tells by itself
+WITHDRAWN = "withdrawn"  # to be deleted: it is in no list, and an earlier one holds
 KNOWN_RELATIONSHIPS = frozenset({DERIVED, PART, MEASURED})
 
 

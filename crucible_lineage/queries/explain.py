@@ -9,9 +9,9 @@ from datetime import datetime
 from html import escape
 from typing import Any
 
-from crucible_lineage.core.slots import CURRENT, WITHDRAWN
+from crucible_lineage.core.slots import CURRENT
 from crucible_lineage.errors import NotFoundError
-from crucible_lineage.lineage.model import CANDIDATE
+from crucible_lineage.lineage.model import CANDIDATE, WITHDRAWN
 from crucible_lineage.pipeline.inputs.corrections import Correction, corrections
 from crucible_lineage.pipeline.inputs.parent_facts import facts_in
 from crucible_lineage.pipeline.plan.differences import code_diff, differences

@@ -70,6 +70,8 @@ def test_where_the_later_result_is_to_be_deleted_the_earlier_one_is_current_wher
     for mfid, state in ((old, "current"), (new, "withdrawn")):
         assert fetch_lineage(session, mfid).nodes[mfid].state == state
         assert show_dataset(session, mfid).entry.state == explain(session, mfid).entry.state == state
+        described = {mfid: lineage.nodes[mfid].record or {}}
+        assert lineage.with_records(described).nodes[mfid].state == state, "as pages draw it"
     assert lineage.nodes[old].superseded_by == ()
     assert "Withdrawn: its deletion was requested" in str(explain(session, new))
     assert new not in {one.mfid for one in list_datasets(session, "lab", every=True).entries}

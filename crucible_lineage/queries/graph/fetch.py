@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from crucible_lineage.core.datasets import ONE_BY_ONE, fetch_datasets
-from crucible_lineage.core.slots import WITHDRAWN, Currency
+from crucible_lineage.core.slots import Currency
 from crucible_lineage.core.summary import Summary, summary_of
 from crucible_lineage.core.tables import Snapshot
 from crucible_lineage.errors import CrucibleError, ForbiddenError, InputError, NotFoundError, RefusedError
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.lineage import LineageGraph, Node
+from crucible_lineage.lineage.model import WITHDRAWN
 from crucible_lineage.lineage.records import PROVENANCE_KEY, is_withdrawn, provenance, text, used_mfids
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.queries.deleted import deletion_of

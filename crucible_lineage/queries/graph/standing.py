@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from crucible_lineage.core.slots import CURRENT, RAW, WITHDRAWN, Currency
+from crucible_lineage.core.slots import CURRENT, RAW, Currency
 from crucible_lineage.core.summary import Summary, summary_of
 from crucible_lineage.core.tables import EVERYTHING, Snapshot
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
-from crucible_lineage.lineage.model import CANDIDATE, DOUBTFUL
+from crucible_lineage.lineage.model import CANDIDATE, DOUBTFUL, WITHDRAWN
 from crucible_lineage.lineage.records import is_withdrawn
 from crucible_lineage.marks import CORRECTIONS_KEY
 from crucible_lineage.session import Session
