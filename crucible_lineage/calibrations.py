@@ -18,7 +18,7 @@ from typing import Any
 from crucible_lineage.amounts import value_text
 from crucible_lineage.condition import Condition, parse_condition
 from crucible_lineage.errors import InputError
-from crucible_lineage.statements import CERTIFY, DECERTIFY, PROMOTE, About, InForce, Statement, promoted_in
+from crucible_lineage.statements import CERTIFY, DECERTIFY, PROMOTE, About, ActiveStatements, Statement, promoted_in
 from crucible_lineage.times import moment_text, utc
 
 FIELDS = ("instrument_name", "measurement", "data_type", "session_name", "dataset_name")  # beside metadata.NAME
@@ -142,7 +142,7 @@ def _until(until: datetime) -> str | None:
     return None if until == NO_END else until.isoformat()
 
 
-def certificates_of(found: InForce, campaign: str = "") -> list[Certificate]:
+def certificates_of(found: ActiveStatements, campaign: str = "") -> list[Certificate]:
     """Return the certificates in force, the earliest first, with what is left of the time that each was stated for.
 
     Those of a campaign are among them once it is promoted. With `campaign`, those of that one are as well, and end all
@@ -218,7 +218,7 @@ def _of_campaign(stated: Statement, since: str) -> list[Certificate]:
     return found
 
 
-def _cuts(found: InForce, certificates: Sequence[Certificate]) -> dict[Certificate, list[Span]]:
+def _cuts(found: ActiveStatements, certificates: Sequence[Certificate]) -> dict[Certificate, list[Span]]:
     """Return what is cut out of certificates by statements that count where these lie.
 
     A certificate ends others of the same data, a decertification those of its dataset, the promotion of a campaign
@@ -260,7 +260,7 @@ def _without(span: Span, cuts: Iterable[Span]) -> tuple[Span, ...]:
     return tuple(sorted(set(left)))
 
 
-def certificates_to_json(found: InForce) -> Any:
+def certificates_to_json(found: ActiveStatements) -> Any:
     """Return the certificates in force as JSON, for `counting_certificates`."""
     rows = []
     for one in certificates_of(found):
@@ -273,7 +273,7 @@ def certificates_to_json(found: InForce) -> Any:
 def counting_certificates(found: Any, project: str, kind: str | None = None) -> list[Certificate]:
     """Return those of the certificates in such JSON that count in a project, of one kind or of all."""
     rows, trusted = found
-    trusting = InForce({}, {name: frozenset(whose) for name, whose in trusted.items()})
+    trusting = ActiveStatements({}, {name: frozenset(whose) for name, whose in trusted.items()})
     read = (_from_row(row) for row in rows if kind is None or row[4] == kind)
     return [one for one in read if trusting.counts(one, project)]
 
@@ -291,7 +291,7 @@ def _from_row(row: Sequence[Any]) -> Certificate:
 
 
 @dataclass(frozen=True)
-class Fitting:
+class CertificateMatch:
     """The certificates of which the data are, at a moment: those valid then, and the nearest that ended and begin."""
 
     valid: tuple[Certificate, ...] = ()
@@ -367,7 +367,7 @@ class Calibrations:
         """The kinds of calibrations that there are."""
         return sorted(self._timelines)
 
-    def fitting(self, kind: str, value_of: Values, moment: datetime) -> Fitting:
+    def fitting(self, kind: str, value_of: Values, moment: datetime) -> CertificateMatch:
         """Return the certificates of a kind that data with these fields have, as of the moment they were measured."""
         timelines = list(self._of(kind, value_of))
         valid = [one for timeline in timelines for one in timeline.at(moment)]
@@ -375,7 +375,7 @@ class Calibrations:
         after = [found for timeline in timelines if (found := timeline.after(moment))]
         ended, earlier = max(before, key=_place, default=(None, None))
         begins, later = min(after, key=_place, default=(None, None))
-        return Fitting(tuple(sorted(valid, key=lambda one: one.statement)), earlier, later, ended, begins)
+        return CertificateMatch(tuple(sorted(valid, key=lambda one: one.statement)), earlier, later, ended, begins)
 
     def _of(self, kind: str, value_of: Values) -> Iterator[_Timeline]:
         for (names, condition), by_values in self._timelines.get(kind, {}).items():

@@ -20,8 +20,8 @@ from crucible_lineage.calibrations import (
 from crucible_lineage.condition import parse_condition
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.session import Session
-from crucible_lineage.statements import CERTIFY, DECERTIFY, About, InForce, Statement, in_force
-from crucible_lineage.stating import Stating, known_statements, state
+from crucible_lineage.statements import CERTIFY, DECERTIFY, About, ActiveStatements, Statement, in_force
+from crucible_lineage.stating import StatementOutcome, known_statements, state
 from crucible_lineage.times import utc
 
 OF_METADATA = "metadata."
@@ -29,10 +29,10 @@ SHORT = {"instrument": "instrument_name"}
 
 
 @dataclass(frozen=True)
-class Decertified:
+class Decertification:
     """What was taken back: the statement, and the certificates with the ranges that they have lost."""
 
-    stating: Stating
+    stating: StatementOutcome
     lost: tuple[tuple[Certificate, tuple[Span, ...]], ...]
 
 
@@ -49,7 +49,7 @@ def certify(
     project: str = "",
     replaced: bool | Collection[str] = False,
     place: str = "",
-) -> Stating:
+) -> StatementOutcome:
     """State that a dataset is a valid calibration of the data with these fields from one moment until another one.
 
     `until` is empty for no end, or `next`: until the next certificate of the same data begins. Where another
@@ -69,7 +69,7 @@ def certify(
     same = [one for one in others if one.key == own.key]
     for one in same:
         if (one.dataset, one.since, one.until, one.spans) == (own.dataset, own.since, own.until, own.spans):
-            return Stating(standing.statements[one.statement], is_new=False)
+            return StatementOutcome(standing.statements[one.statement], is_new=False)
     against = [one for one in same if any(overlapping(span, [one]) for span in own.spans)]
     if replaced is not True and (left := [one for one in against if one.statement not in (replaced or ())]):
         raise InputError(_refusal(own, left))
@@ -90,7 +90,7 @@ def decertify(
     fields: Mapping[str, str] | None = None,
     why: str = "",
     project: str = "",
-) -> Decertified:
+) -> Decertification:
     """State that a calibration is not valid in a time after all: by default in all of it.
 
     With `kind` and `fields` only as a calibration of these. Raises InputError if it is not certified in that time.
@@ -115,7 +115,7 @@ def decertify(
     body = {"from": span[0].isoformat(), "over": sorted(one.statement for one in cut)}
     body |= {"until": span[1].isoformat()} if until else {}
     stating = state(session, project, DECERTIFY, About((dataset,)), why=why, body=body)
-    return Decertified(stating, tuple((one, _common(one, span)) for one in cut))
+    return Decertification(stating, tuple((one, _common(one, span)) for one in cut))
 
 
 def _not_certified(dataset: str, mine: Sequence[Certificate], span: Span | None) -> InputError:
@@ -204,15 +204,15 @@ def _dataset(session: Session, mfid: str) -> tuple[str, str]:
     return found.measurement or "", found.project_id
 
 
-def _with(standing: InForce, new: Statement, project: str) -> tuple[list[Certificate], list[Certificate]]:
+def _with(standing: ActiveStatements, new: Statement, project: str) -> tuple[list[Certificate], list[Certificate]]:
     """Return what a new certificate would be, and what the others in the project would be beside it."""
-    both = InForce({**standing.statements, new.mfid: new}, standing.trusted)
+    both = ActiveStatements({**standing.statements, new.mfid: new}, standing.trusted)
     found = [one for one in certificates_of(both) if both.counts(one, project)]
     return [one for one in found if not one.statement], [one for one in found if one.statement]
 
 
 def _require_counting(
-    session: Session, standing: InForce, act: str, project: str, ended: Iterable[Certificate]
+    session: Session, standing: ActiveStatements, act: str, project: str, ended: Iterable[Certificate]
 ) -> None:
     """Raise InputError if a statement in a project would not end one of these certificates, which lie in others."""
     by = str(session.agent.get("unique_id") or "")

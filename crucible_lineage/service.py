@@ -254,7 +254,7 @@ class ServiceProfile:
         return found.seen.partition(" ")[0] if found and found.holds else ""
 
     @property
-    def keeps_ids(self) -> bool:
+    def accepts_client_ids(self) -> bool:
         """Whether datasets are known to get the ids that their recipes give."""
         return self.holds(DERIVED_IDS) is True
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from crucible_lineage.core.datasets import no_project
 from crucible_lineage.core.journal import Journal
 from crucible_lineage.core.mirror import Mirror
-from crucible_lineage.core.stated import Stated
+from crucible_lineage.core.stated import StatementEffects
 from crucible_lineage.core.store import Store
 from crucible_lineage.disk import private_folder, storage_error
 from crucible_lineage.errors import (
@@ -160,9 +160,9 @@ class Session:
             return self._attempts
 
     @property
-    def stated(self) -> Stated:
+    def stated(self) -> StatementEffects:
         """Return the statements about datasets, as of now."""
-        return Stated(self.mirror, self._waiting, is_away=self.is_away)
+        return StatementEffects(self.mirror, self._waiting, is_away=self.is_away)
 
     def _waiting(self, mfid: str) -> DatasetRef | None:
         return self._outbox.find(mfid) if self._outbox is not None else None
@@ -209,9 +209,9 @@ class Session:
         return self.mirror.known(mfid) or self.outbox.find(mfid)
 
     @property
-    def hands_on_made(self) -> bool:
+    def defers_delivery(self) -> bool:
         """True if what is made may be used before it is delivered: the service is sure to keep its id."""
-        return self.mirror.service.keeps_ids
+        return self.mirror.service.accepts_client_ids
 
     @property
     def agent(self) -> dict[str, Any]:
@@ -327,7 +327,7 @@ class Session:
         embedded = self._embedded() if self.settings.api_url is None else None
         # httpx takes a tenth of a second to import, which a question to the local store does not need.
         from crucible_lineage.client import CrucibleClient, RetryPolicy
-        from crucible_lineage.client.http.loopback import Reviving
+        from crucible_lineage.client.http.loopback import RestartingTransport
 
         patient = {} if self._patience_s is None else {"total_s": self._patience_s, "attempts": math.inf}
         uploads, retry = self.settings.data / "uploads", RetryPolicy(**{**patient, **retries_from_environment()})
@@ -347,7 +347,7 @@ class Session:
             raise storage_error(error, self.settings.data / "crucible") or error from error
         except RuntimeError as error:  # its database is damaged, or of a newer version; it says what to do
             raise StorageError(str(error)) from error
-        wire = Reviving(server.revive) if server.revive else None
+        wire = RestartingTransport(server.revive) if server.revive else None
         return CrucibleClient(
             server.url, server.api_key, retry=retry, transport=wire, state_folder=uploads, service=self.mirror.service
         )

@@ -111,7 +111,7 @@ class Statement:
         """By whom, since when and why, as messages give it."""
         return f"by {self.who or self.by} since {self.when[:10]}" + (f": {self.why}" if self.why else "")
 
-    def is_about(self, mfid: str, facts: Facts) -> bool:
+    def is_about(self, mfid: str, facts: SubjectFacts) -> bool:
         """Return whether it is about this dataset, by its id or because it fits the condition."""
         return mfid in self.about.datasets or (self.about.is_condition and _fits(self.about, facts))
 
@@ -254,7 +254,7 @@ def _is_complete(written: Document) -> bool:
     return "registrar" not in written or (isinstance(completed, Mapping) and written["registrar"] in completed)
 
 
-class Vouched(Protocol):
+class Attributed(Protocol):
     """What lies in a project, and is vouched for by an account."""
 
     @property
@@ -267,7 +267,7 @@ class Vouched(Protocol):
 
 
 @dataclass(frozen=True)
-class InForce:
+class ActiveStatements:
     """The statements that are in force, by id; and of each project whose statements count there beside its own.
 
     These are ids of projects in small letters, and ids of accounts.
@@ -276,12 +276,12 @@ class InForce:
     statements: Mapping[str, Statement]
     trusted: Mapping[str, frozenset[str]]
 
-    def counts(self, one: Vouched, project: str) -> bool:
+    def counts(self, one: Attributed, project: str) -> bool:
         """Return whether a statement counts for the datasets of a project: one that lies there, or is trusted there."""
         return _counts(one, project, self.trusted)
 
 
-def in_force(statements: Iterable[Statement]) -> InForce:
+def in_force(statements: Iterable[Statement]) -> ActiveStatements:
     """Return which statements are in force: those that no other one revokes which is in force and counts there."""
     known: dict[str, Statement] = {}
     for one in statements:  # of one id there is one content; only the account that registered it may be unknown
@@ -291,10 +291,10 @@ def in_force(statements: Iterable[Statement]) -> InForce:
     for one in _standing(known, trusts, {}).values():
         whose = {name.casefold() for name in map(str, one.body.get("whose") or ())}
         trusted[one.project.casefold()] = trusted.get(one.project.casefold(), frozenset()) | whose
-    return InForce(_standing(known, known, trusted), trusted)
+    return ActiveStatements(_standing(known, known, trusted), trusted)
 
 
-def _counts(one: Vouched, project: str, trusted: Mapping[str, frozenset[str]]) -> bool:
+def _counts(one: Attributed, project: str, trusted: Mapping[str, frozenset[str]]) -> bool:
     own = one.project.casefold()
     if own == project.casefold():
         return True
@@ -329,7 +329,7 @@ def _standing(
     return {mfid: one for mfid, one in wanted.items() if stands.get(mfid, True)}
 
 
-def signatures_of(found: InForce) -> dict[str, list[Statement]]:
+def signatures_of(found: ActiveStatements) -> dict[str, list[Statement]]:
     """Return the signatures in force, by dataset."""
     signed: dict[str, list[Statement]] = {}
     for one in found.statements.values():
@@ -338,7 +338,7 @@ def signatures_of(found: InForce) -> dict[str, list[Statement]]:
     return signed
 
 
-def signatures_lacking(found: InForce, awaited: Statement, signed: Mapping[str, Collection[Statement]]) -> int:
+def signatures_lacking(found: ActiveStatements, awaited: Statement, signed: Mapping[str, Collection[Statement]]) -> int:
     """Return how many signatures a result lacks that waits for some. Each account counts once."""
     body = awaited.body
     by = {str(one).casefold() for one in body.get("by") or ()}
@@ -353,7 +353,7 @@ def signatures_lacking(found: InForce, awaited: Statement, signed: Mapping[str, 
     return max(0, int(body.get("count") or 1) - len(accounts))
 
 
-def promoted_in(found: InForce) -> dict[str, str]:
+def promoted_in(found: ActiveStatements) -> dict[str, str]:
     """Return the campaigns that are promoted, each with the moment since when: the latest, if it was twice."""
     promoted: dict[str, str] = {}
     for one in sorted(found.statements.values(), key=lambda one: (one.when, one.mfid)):
@@ -363,7 +363,7 @@ def promoted_in(found: InForce) -> dict[str, str]:
     return promoted
 
 
-class Checked(NamedTuple):
+class CheckResult(NamedTuple):
     """The verdict of a check on a dataset: the condition as it was declared, whether it held, and its values."""
 
     that: str
@@ -371,9 +371,9 @@ class Checked(NamedTuple):
     values: Mapping[str, Any]
 
 
-def verdicts_in(found: InForce) -> dict[str, dict[str, Checked]]:
+def verdicts_in(found: ActiveStatements) -> dict[str, dict[str, CheckResult]]:
     """Return the latest verdicts in force: {dataset: {PIPELINE/STEP/CHECK: verdict}}."""
-    verdicts: dict[str, dict[str, Checked]] = {}
+    verdicts: dict[str, dict[str, CheckResult]] = {}
     for one in sorted(found.statements.values(), key=lambda one: (one.when, one.mfid)):
         if one.verb != CHECK:
             continue
@@ -382,11 +382,13 @@ def verdicts_in(found: InForce) -> dict[str, dict[str, Checked]]:
             for name, verdict in told.items():
                 that = str(conditions.get(name) or "") if isinstance(conditions, Mapping) else ""
                 values = verdict.get("values") or {}
-                verdicts.setdefault(mfid, {})[f"{place}/{name}"] = Checked(that, bool(verdict.get("passed")), values)
+                verdicts.setdefault(mfid, {})[f"{place}/{name}"] = CheckResult(
+                    that, bool(verdict.get("passed")), values
+                )
     return verdicts
 
 
-class Remade(NamedTuple):
+class ReproductionCount(NamedTuple):
     """How often a result was made again: with the same outcome elsewhere than where it was made, and with another one.
 
     `last` is when it was the same last, as a day.
@@ -412,7 +414,7 @@ class Remade(NamedTuple):
 SAME = ("identical", "numbers within tolerance", "picture alike")  # verdicts by which a result was made again
 
 
-def remade_in(found: InForce) -> dict[str, Remade]:
+def remade_in(found: ActiveStatements) -> dict[str, ReproductionCount]:
     """Return how often results were made again. The machine on which one was made counts for nothing."""
     same: dict[str, list[Statement]] = {}
     other: dict[str, int] = {}
@@ -425,7 +427,7 @@ def remade_in(found: InForce) -> dict[str, Remade]:
             elif not one.body.get("own"):
                 same.setdefault(mfid, []).append(one)
     return {
-        mfid: Remade(
+        mfid: ReproductionCount(
             len(some := same.get(mfid, [])),
             len({one.account for one in some}),
             len({str(one.body.get("architecture") or "") for one in some}),
@@ -436,7 +438,7 @@ def remade_in(found: InForce) -> dict[str, Remade]:
     }
 
 
-class Facts(NamedTuple):
+class SubjectFacts(NamedTuple):
     """What decides whether statements concern a dataset: where it lies, how it was measured and made, and of what."""
 
     project: str
@@ -467,7 +469,7 @@ class StatementIndex:
         return bool(self.datasets or self.conditions)
 
     @classmethod
-    def of(cls, found: InForce, verb: str) -> StatementIndex:
+    def of(cls, found: ActiveStatements, verb: str) -> StatementIndex:
         """Return the index of the statements of this verb; holds are those too that wait for a signature."""
         datasets: dict[str, tuple[Mention, ...]] = {}
         conditions: list[tuple[About, Mention]] = []
@@ -498,7 +500,7 @@ class StatementIndex:
             {project: frozenset(whose) for project, whose in trusted.items()},
         )
 
-    def on(self, mfid: str, facts: Facts, viewer: str) -> tuple[Mention, ...]:
+    def on(self, mfid: str, facts: SubjectFacts, viewer: str) -> tuple[Mention, ...]:
         """Return the statements that are about this dataset itself and count for its project, or that of who asks."""
         listed: Iterable[Mention] = (Mention(*one) for one in self.datasets.get(mfid, ()))
         fitting = (said for about, said in self.conditions if _fits(about, facts)) if self.conditions else ()
@@ -518,7 +520,7 @@ class StatementIndex:
         return False
 
 
-def _fits(about: About, facts: Facts) -> bool:
+def _fits(about: About, facts: SubjectFacts) -> bool:
     """Whether a dataset fits a condition; of an unknown time of measurement it may, and so does."""
     if about.code:
         return bool(facts.code) and facts.code.startswith(about.code)
@@ -531,14 +533,14 @@ def _fits(about: About, facts: Facts) -> bool:
 
 
 def at_fault(
-    wanted: Collection[str], facts_of: Callable[[str], Facts | None], index: StatementIndex, viewer: str
+    wanted: Collection[str], facts_of: Callable[[str], SubjectFacts | None], index: StatementIndex, viewer: str
 ) -> dict[str, str]:
     """Return the nearest dataset that the statements are about, for each of these that comes from one or is one.
 
     {dataset: itself or an ancestor}. The way up ends at a dataset of which `facts_of` knows nothing.
     """
     children: dict[str, list[str]] = {}
-    known: dict[str, Facts] = {}
+    known: dict[str, SubjectFacts] = {}
     seen, waiting = set(wanted), list(wanted)
     while waiting:
         mfid = waiting.pop()

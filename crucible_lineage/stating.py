@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.core.slots import Filled, hold, later_than
+from crucible_lineage.core.slots import SlotClaim, hold, later_than
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.session import Session
 from crucible_lineage.statements import (
@@ -24,7 +24,7 @@ from crucible_lineage.statements import (
     REVOKE,
     SIGN,
     About,
-    InForce,
+    ActiveStatements,
     Statement,
     in_force,
     signatures_lacking,
@@ -36,7 +36,7 @@ MOST_CHARACTERS = 120  # of a name
 
 
 @dataclass(frozen=True)
-class Stating:
+class StatementOutcome:
     """A statement that is in force now; `is_new` unless it was before."""
 
     statement: Statement
@@ -47,7 +47,7 @@ class Stating:
         return {**self.statement.to_json(), "new": self.is_new}
 
 
-def known_statements(session: Session) -> tuple[dict[str, Statement], InForce]:
+def known_statements(session: Session) -> tuple[dict[str, Statement], ActiveStatements]:
     """Return all statements that this key may see, and those that are in force."""
     session.mirror.sync_statements()
     known = session.mirror.statements()
@@ -79,7 +79,7 @@ def state(
     why: str = "",
     body: Mapping[str, Any] | None = None,
     revokes: Iterable[str] = (),
-) -> Stating:
+) -> StatementOutcome:
     """Register a statement in a project, unless the same is in force already.
 
     It is signed with an ssh key, where one is configured. Raises InputError if this account may not register in the
@@ -101,12 +101,12 @@ def state(
     )
     while there := session.mirror.statements([mfid := statement_id(one)]):
         if mfid in in_force(session.mirror.statements().values()).statements:
-            return Stating(there[mfid], is_new=False)
+            return StatementOutcome(there[mfid], is_new=False)
         one = replace(one, again=one.again + 1)
     one = replace(one, mfid=mfid)
     _register(session, one)
     session.mirror.sync_statements()
-    return Stating(session.mirror.statements([mfid]).get(mfid, one), is_new=True)
+    return StatementOutcome(session.mirror.statements([mfid]).get(mfid, one), is_new=True)
 
 
 def lift(session: Session, about: About, why: str, *, project: str, flag: str = "") -> list[Statement]:
@@ -166,10 +166,10 @@ def _register(session: Session, one: Statement) -> None:
 
 
 @dataclass(frozen=True)
-class Signed:
+class SignatureOutcome:
     """A signature, and for each dataset how many more it needs; 0 too where it needed none."""
 
-    stating: Stating
+    stating: StatementOutcome
     lacking: Mapping[str, int]
 
     def to_json(self) -> dict[str, Any]:
@@ -177,7 +177,7 @@ class Signed:
         return {**self.stating.to_json(), "lacking": dict(self.lacking)}
 
 
-def sign(session: Session, mfids: Collection[str], why: str = "", *, project: str = "") -> Signed:
+def sign(session: Session, mfids: Collection[str], why: str = "", *, project: str = "") -> SignatureOutcome:
     """Sign datasets. What has all its signatures then, is current from now on.
 
     Raises InputError if one is not there, or they lie in several projects.
@@ -194,13 +194,13 @@ def sign(session: Session, mfids: Collection[str], why: str = "", *, project: st
             if not lacking[mfid] and stating.is_new:
                 with suppress(ForbiddenError):  # the next run of its pipeline does
                     _make_current(session, mfid, one)
-    return Signed(stating, lacking)
+    return SignatureOutcome(stating, lacking)
 
 
 def _make_current(session: Session, mfid: str, awaited: Statement) -> None:
     """Let a result that was signed hold in the slots that it was made for."""
     said = awaited.body.get("slots")
-    slots = {key: Filled.from_json(one) for key, one in said.items()} if isinstance(said, Mapping) else {}
+    slots = {key: SlotClaim.from_json(one) for key, one in said.items()} if isinstance(said, Mapping) else {}
     if slots:
         since = later_than(datetime.now(UTC), [one.since for one in slots.values()])
         now = {key: replace(one, since=since) for key, one in slots.items()}

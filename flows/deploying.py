@@ -83,7 +83,7 @@ class DeploymentRequest:
 
 
 @dataclass(frozen=True)
-class Deployed:
+class DeploymentState:
     """A deployment as it stands: its full name, and in words when it runs."""
 
     name: str
@@ -92,7 +92,7 @@ class Deployed:
     created: bool
 
 
-def deploy(requests: Sequence[DeploymentRequest], pool: str, *, reset: bool = False) -> list[Deployed]:
+def deploy(requests: Sequence[DeploymentRequest], pool: str, *, reset: bool = False) -> list[DeploymentState]:
     """Each pipeline has just one deployment, with the schedule and trigger that it declares now.
 
     What an operator has set stays as it is, unless `reset`: pauses (of schedule and trigger, too), job variables,
@@ -122,7 +122,7 @@ def serve_pipelines(requests: Sequence[DeploymentRequest]) -> None:
         serve(*(_deployment(request, paused=False) for request in requests))
 
 
-def _deployed(client: SyncPrefectClient, request: DeploymentRequest, pool: str, reset: bool) -> Deployed:
+def _deployed(client: SyncPrefectClient, request: DeploymentRequest, pool: str, reset: bool) -> DeploymentState:
     existing = _find(client, request.flow.name, request.spec.pipeline)
     deployment = _deployment(request)
     related: Sequence[Automation] = ()
@@ -142,7 +142,7 @@ def _deployed(client: SyncPrefectClient, request: DeploymentRequest, pool: str, 
     for other in FLOWS:
         if other is not request.flow:
             _removed(client, other.name, request.spec.pipeline)
-    return Deployed(f"{request.flow.name}/{request.spec.pipeline}", made, request.runs, existing is None)
+    return DeploymentState(f"{request.flow.name}/{request.spec.pipeline}", made, request.runs, existing is None)
 
 
 def _alarm(client: SyncPrefectClient, request: DeploymentRequest, made: str, before: Sequence[Automation]) -> None:

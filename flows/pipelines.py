@@ -37,10 +37,10 @@ from crucible_lineage.pipeline.engines.slurm import cancel_jobs
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.job.job_json import job_to_json, made_from_json
 from crucible_lineage.pipeline.job.materialize import Materialized
-from crucible_lineage.pipeline.job.news import NewsReader, hearing_news
+from crucible_lineage.pipeline.job.news import ProgressReader, hearing_news
 from crucible_lineage.pipeline.processes.supervised import stop_run
 from crucible_lineage.pipeline.processes.worker import start_ahead
-from crucible_lineage.pipeline.run.result import PASSING, Choice, Listener, RunResult, StepEvent
+from crucible_lineage.pipeline.run.result import PASSING, Listener, RunResult, StepChoice, StepEvent
 from crucible_lineage.pipeline.run.run import noting_unstarted, plan_and_run
 from crucible_lineage.pipeline.run.stopping import Stop
 from crucible_lineage.pipeline.spec.inputs import located
@@ -93,7 +93,7 @@ def run_pipeline(
     pipeline: str,
     crucible: CrucibleConnection | None = None,
     overrides: dict[str, Any] | None = None,
-    choice: Choice = Choice(),
+    choice: StepChoice = StepChoice(),
     runner: Runner | None = None,
 ) -> State[Any]:
     """Completed if every step of a pipeline has its result; Failed, with the reasons, if not.
@@ -112,7 +112,7 @@ def _run_pipeline(
     pipeline: str,
     crucible: CrucibleConnection | None,
     overrides: dict[str, Any] | None,
-    choice: Choice,
+    choice: StepChoice,
     runner: Runner | None,
 ) -> State[Any]:
     session = session_for(crucible)
@@ -176,7 +176,7 @@ class PrefectEngine:
         self._declared = runner
         self._stack = ExitStack()
         self._runner: TaskRunner[Any] | None = None
-        self._news: NewsReader | None = None
+        self._news: ProgressReader | None = None
         self.deliverer: Deliverer | None = None
         self._delivers = False
         self._made: dict[str, Any] = {}  # the task runs that gave these datasets, for the arrows in Prefect's picture
@@ -209,7 +209,7 @@ class PrefectEngine:
         parameters: dict[str, Any] = {"step": job.name, "job": sent, "crucible": self.connection}
         if self._declared and self._declared.type == "slurm":
             parameters["slurm"] = self._declared
-        elif self._news and self.deliverer and self.session.hands_on_made:
+        elif self._news and self.deliverer and self.session.defers_delivery:
             parameters["driver"] = Driver.of(job, self.session, self.deliverer)
         parents = list({id(one): one for part in job.used if (one := self._made.get(part.dataset.mfid))}.values())
         with requesting(self._runner, spec.amounts):

@@ -39,7 +39,7 @@ from crucible_lineage.registration.deliver import Deliverer
 from crucible_lineage.session import Session
 from crucible_lineage.tasks.artifacts import tell_failed, tell_reused, telling_arrived
 from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
-from crucible_lineage.watch.new_data import Newest, each_selection, narrowed
+from crucible_lineage.watch.new_data import SelectionMarks, each_selection, narrowed
 
 __all__ = ["Parking", "process_new"]
 
@@ -91,7 +91,7 @@ def _process_new(
     if since is not None or select:
         result = processing.run(_chosen(bound, since, select or {}))
     elif name := each_selection(bound):
-        result = _since_last(processing, Newest(bound, name, session, timedelta(hours=sweep_hours)))
+        result = _since_last(processing, SelectionMarks(bound, name, session, timedelta(hours=sweep_hours)))
     else:
         result = processing.run(bound)
     return processing.state(result)
@@ -107,7 +107,7 @@ def _chosen(bound: BoundPipeline, since: datetime | None, select: dict[str, Any]
     return narrowed(bound, name, {**select, **({"creation_time_gte": since.isoformat()} if since else {})})
 
 
-def _since_last(processing: _Processing, newest: Newest) -> RunResult:
+def _since_last(processing: _Processing, newest: SelectionMarks) -> RunResult:
     full = newest.is_full
     result = processing.run(newest.look(full=full))
     if not full and newest.has_other_inputs(result):

@@ -45,7 +45,7 @@ CRASHED = """'{"state": {"type": "CRASHED", "name": "Crashed"}, "force": true}'"
 
 
 @dataclass(frozen=True)
-class FlowRunLeft:
+class AbandonedFlowRun:
     """A flow run that has not ended and has no worker; `since` is its last change."""
 
     id: str
@@ -60,7 +60,7 @@ class FlowRunLeft:
         return f"prefect api POST /flow_runs/{self.id}/set_state --data {CRASHED}"
 
 
-def flow_runs_left(after: timedelta = AFTER) -> list[FlowRunLeft]:
+def flow_runs_left(after: timedelta = AFTER) -> list[AbandonedFlowRun]:
     """Return the runs of our deployments that have been Pending, or Running without their worker, for some time.
 
     A worker that is back under the same name counts as the one that began. Raises PrefectAwayError if Prefect is away.
@@ -74,7 +74,9 @@ def flow_runs_left(after: timedelta = AFTER) -> list[FlowRunLeft]:
         pools = {run.work_pool_name for run in runs if run.work_pool_name}
         began = {pool: _earliest(client, pool) for pool in pools}
     return [
-        FlowRunLeft(str(run.id), run.name, str(run.state_name), run.state.timestamp.isoformat(), run.work_pool_name)
+        AbandonedFlowRun(
+            str(run.id), run.name, str(run.state_name), run.state.timestamp.isoformat(), run.work_pool_name
+        )
         for run in runs
         if run.state and run.work_pool_name and _is_left(run, began[run.work_pool_name], datetime.now(UTC) - after)
     ]

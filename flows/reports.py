@@ -32,7 +32,7 @@ from crucible_lineage.pipeline.run.result import (
 from crucible_lineage.queries.graph.fetch import fetch_lineage
 from crucible_lineage.session import Session
 from crucible_lineage.tasks.artifacts import dataset_page, dataset_resource_id, lineage_artifact, markdown_table
-from crucible_lineage.watch.changes import News
+from crucible_lineage.watch.changes import DatasetEvent
 
 MOST_LINEAGES = 20  # of a run whose results do not hang together; each is one request
 
@@ -94,7 +94,7 @@ def _graph(result: RunResult, waiting: Collection[str], session: Session) -> Lin
     return whole.subgraph(shown)
 
 
-def emit_events(news: Sequence[News]) -> None:
+def emit_events(news: Sequence[DatasetEvent]) -> None:
     """Prefect has received an event for each of the news. RunError if it cannot be reached."""
     if not news:
         return
@@ -105,7 +105,7 @@ def emit_events(news: Sequence[News]) -> None:
         raise RunError(f"report {len(news)} events to Prefect at {PREFECT_API_URL.value()}: {reason}") from error
 
 
-def as_event(news: News) -> Event:
+def as_event(news: DatasetEvent) -> Event:
     """The event that tells of it; the same news are the same event, however often they are told."""
     resource = {
         "prefect.resource.id": dataset_resource_id(news.mfid),

@@ -18,10 +18,10 @@ from crucible_lineage.statements import (
     REVOKE,
     TRUST,
     About,
-    Facts,
     Mention,
     Statement,
     StatementIndex,
+    SubjectFacts,
     at_fault,
     in_force,
     statement_id,
@@ -157,7 +157,7 @@ def test_doubt_on_ten_thousand_datasets_is_that_of_a_brute_force(seed: int) -> N
     instruments = {name: chance.choice(["", "Raman 1", "Raman 2"]) for name in names}
     months = {name: chance.randrange(1, 13) for name in names}
     facts = {
-        name: Facts(
+        name: SubjectFacts(
             projects[name],
             tuple(graph.predecessors(name)),
             instruments[name],
@@ -191,7 +191,7 @@ def test_doubt_on_ten_thousand_datasets_is_that_of_a_brute_force(seed: int) -> N
 
 
 def test_a_forged_circle_ends() -> None:
-    facts = {"a": Facts("lab", ("b",)), "b": Facts("lab", ("a", "c")), "c": Facts("lab")}
+    facts = {"a": SubjectFacts("lab", ("b",)), "b": SubjectFacts("lab", ("a", "c")), "c": SubjectFacts("lab")}
     index = StatementIndex({"c": (Mention("s", "lab", "u"),)})
     assert at_fault(["a", "b", "c"], facts.get, index, "lab").keys() == {"a", "b", "c"}
 
@@ -199,6 +199,6 @@ def test_a_forged_circle_ends() -> None:
 def test_an_unknown_time_of_measurement_may_lie_in_the_span_and_counts() -> None:
     about = About(instrument="Raman 1", since="2026-03-01T00:00:00+00:00")
     index = StatementIndex.of(in_force([said(about=about)]), HOLD)
-    assert index.on("x", Facts("lab", (), "Raman 1"), "lab")
-    assert not index.on("x", Facts("lab", (), "Raman 1", "2026-02-28T23:59:59+00:00"), "lab")
-    assert not index.on("x", Facts("lab", (), "Raman 2"), "lab")
+    assert index.on("x", SubjectFacts("lab", (), "Raman 1"), "lab")
+    assert not index.on("x", SubjectFacts("lab", (), "Raman 1", "2026-02-28T23:59:59+00:00"), "lab")
+    assert not index.on("x", SubjectFacts("lab", (), "Raman 2"), "lab")

@@ -137,7 +137,7 @@ def run_command(
     from crucible_lineage.cli.runs.progress import Progress
     from crucible_lineage.cli.runs.run import exit_code, print_summary
     from crucible_lineage.pipeline.campaign import canary, plan_campaign
-    from crucible_lineage.pipeline.run.result import Choice
+    from crucible_lineage.pipeline.run.result import StepChoice
 
     with open_session() as session:
         if not as_json and not quiet:
@@ -150,7 +150,7 @@ def run_command(
         chosen = canary(plan, count, _fields(stratify)) if count else plan.affected
         if not chosen:
             raise InputError(f"campaign {name} changes nothing: no data have one of its calibrations")
-        request = RunRequest(bound, choice=Choice(only=chosen, campaign=campaign.mfid))
+        request = RunRequest(bound, choice=StepChoice(only=chosen, campaign=campaign.mfid))
         shown = Progress(list(bound.steps), quiet=quiet, silent=as_json, verbose=False, jobs=jobs)
         with shown as progress:
             timer = threading.Timer(max_hours * 3600, progress.stop.ask) if max_hours else None

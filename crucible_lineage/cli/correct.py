@@ -48,7 +48,7 @@ from crucible_lineage.registration.trust import lies_elsewhere
 from crucible_lineage.session import Session
 
 if TYPE_CHECKING:
-    from crucible_lineage.queries.graph.standing import Entry
+    from crucible_lineage.queries.graph.standing import DatasetEntry
 
 MOST_SHOWN = 20
 WHY = click.option("--why", default="", help="Why, in your own words: noted with who did it and when.")
@@ -128,7 +128,7 @@ def _checked_project(project: str | None, files: Sequence[Path]) -> str:
     return project
 
 
-def _superseded(session: Session, mfid: str, project: str, by: str | None) -> Entry:
+def _superseded(session: Session, mfid: str, project: str, by: str | None) -> DatasetEntry:
     """The result that is to be superseded. InputError unless it is a current one of the project, and fills a place.
 
     Nothing is wrong if `by`, which is there already, holds in its place.

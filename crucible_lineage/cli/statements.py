@@ -20,7 +20,7 @@ from crucible_lineage.cli.options import (
     open_session,
     print_json,
 )
-from crucible_lineage.core.stated import Heard
+from crucible_lineage.core.stated import AppliedStatement
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.lineage.labels import plain
@@ -31,7 +31,7 @@ from crucible_lineage.times import utc
 
 if TYPE_CHECKING:
     from crucible_lineage.session import Session
-    from crucible_lineage.stating import Stating
+    from crucible_lineage.stating import StatementOutcome
 
 DATASETS = click.argument("datasets", nargs=-1)
 INSTRUMENT = click.option(
@@ -187,7 +187,7 @@ def _project(session: Session, what: str, about: About, project: str | None) -> 
     return project_of(session, about.datasets, what)
 
 
-def _print(done: Stating, *, as_json: bool) -> None:
+def _print(done: StatementOutcome, *, as_json: bool) -> None:
     one = done.statement
     if as_json:
         print_json(done.to_json())
@@ -298,7 +298,7 @@ def statements_command(
         sys.exit(1)
 
 
-def _found(session: Session, dataset: str | None) -> Sequence[Heard]:
+def _found(session: Session, dataset: str | None) -> Sequence[AppliedStatement]:
     """Return what is stated about a dataset, or all that this key may see."""
     session.mirror.sync_statements()
     if dataset is None:
@@ -308,7 +308,7 @@ def _found(session: Session, dataset: str | None) -> Sequence[Heard]:
     return show_dataset(session, dataset_id(session, dataset)).statements
 
 
-def _signer(one: Heard, allowed: Path) -> str | None:
+def _signer(one: AppliedStatement, allowed: Path) -> str | None:
     """Return the signer: None without a signature, empty if the signer is not allowed."""
     statement = one.statement
     receipt, signature = statement.body.get("receipt"), statement.body.get("signature")
@@ -323,5 +323,5 @@ def _told(signer: str | None) -> str:
     return f"  (signed by {signer})" if signer else "  (INVALID SIGNATURE: SIGNER NOT ALLOWED, OR TEXT CHANGED)"
 
 
-def _line(one: Heard) -> str:
+def _line(one: AppliedStatement) -> str:
     return f"{one.statement.mfid}  {str(one.statement.about) or ', '.join(one.statement.revokes)}  {one.told}"

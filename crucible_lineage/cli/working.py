@@ -28,16 +28,16 @@ WINDOW_S = 5.0  # over which it is measured how fast they move
 
 
 @contextmanager
-def showing_work(*, silent: bool = False) -> Iterator[Work]:
+def showing_work(*, silent: bool = False) -> Iterator[ProgressDisplay]:
     """Show how far the work of this block is; may be called from any thread."""
-    work = Work(silent=silent)
+    work = ProgressDisplay(silent=silent)
     try:
         yield work
     finally:
         work.end()
 
 
-class Work:
+class ProgressDisplay:
     """Shows what it is told, with the bytes that move meanwhile."""
 
     def __init__(self, *, silent: bool = False) -> None:
@@ -45,7 +45,7 @@ class Work:
         self._began = time.monotonic()
         self._said = self._began
         self._text, self._of = "", 0
-        self._moving = Moving()
+        self._moving = TrafficMonitor()
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._shown = False
@@ -95,7 +95,7 @@ class Work:
             sys.stderr.flush()
 
 
-class Moving:
+class TrafficMonitor:
     """Watches the traffic of this process from now on; ask it often."""
 
     def __init__(self, watched: Traffic = traffic) -> None:

@@ -19,9 +19,9 @@ from crucible_lineage.client.dataset.contents import MetadataCalls
 from crucible_lineage.client.dataset.datasets import DatasetCalls, DeletionCalls, LinkCalls
 from crucible_lineage.client.dataset.files import FileCalls
 from crucible_lineage.client.filters import SampleFilters, sent_filters
-from crucible_lineage.client.http.at_once import AtOnce
+from crucible_lineage.client.http.at_once import ConcurrentCalls
 from crucible_lineage.client.http.connection import Connection, Timeouts, count_of, pages
-from crucible_lineage.client.http.lanes import Direct, Lanes
+from crucible_lineage.client.http.lanes import DirectClient, PooledTransport
 from crucible_lineage.client.http.retry import RetryPolicy
 from crucible_lineage.client.http.wire import parse, parse_all, quoted, segment, to_send
 from crucible_lineage.client.ingestions import IngestionCalls
@@ -29,7 +29,7 @@ from crucible_lineage.client.models import Account, Health, Profile, Sample, Sam
 from crucible_lineage.client.official import OfficialNames
 from crucible_lineage.client.projects import InstrumentCalls, ProjectCalls
 from crucible_lineage.client.transfer.outgoing import UploadMemory
-from crucible_lineage.client.transfer.storage import LinkHosts, Storage, Unsealing
+from crucible_lineage.client.transfer.storage import LinkHosts, SignedUrlTransport, Storage
 from crucible_lineage.errors import ServerError
 from crucible_lineage.service import ServiceProfile
 from crucible_lineage.settings import official_access
@@ -95,14 +95,14 @@ class CrucibleClient(OfficialNames):
         if transport is None:
             trust = _trust(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
         self._api = _connections(trust, transport)
-        self._storage = _connections(trust, Unsealing(transport) if transport else None)
+        self._storage = _connections(trust, SignedUrlTransport(transport) if transport else None)
         connection = Connection(
             api_url, api_key, timeouts=timeout, retry=retry, http=self._api, privilege_mode=privilege_mode
         )
         self._connection = connection
         is_near = getattr(transport, "is_near", False)
         self._latency: Callable[[], float] = lambda: 0.0 if is_near else connection.latency_s
-        self._at_once = AtOnce(self._latency)
+        self._at_once = ConcurrentCalls(self._latency)
         memory = UploadMemory(state_folder, connection.api_url)
         self.files = FileCalls(
             connection,
@@ -209,9 +209,9 @@ def _connections(trust: ssl.SSLContext | bool, transport: httpx.BaseTransport | 
     if transport is None and not getproxies():  # httpx finds the way through a proxy, for its own pool only
         one = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEEPALIVE_S)
         new = functools.partial(httpx.HTTPTransport, verify=trust, limits=one)
-        transport = Lanes(new, most=MOST_CONNECTIONS, keepalive_s=KEEPALIVE_S)
+        transport = PooledTransport(new, most=MOST_CONNECTIONS, keepalive_s=KEEPALIVE_S)
     if transport is not None:
-        return Direct(transport)
+        return DirectClient(transport)
     most = MOST_CONNECTIONS
     limits = httpx.Limits(max_connections=most, max_keepalive_connections=most, keepalive_expiry=KEEPALIVE_S)
     return httpx.Client(limits=limits, verify=trust, timeout=None)  # noqa: S113  set per request

@@ -21,7 +21,7 @@ from crucible_lineage.refs import asks_for_deletion
 __all__ = [
     "Account", "Dataset", "DatasetCreate", "DeletedRecord", "DeletionRequest", "FacetValue", "FileRecord", "Health",
     "IngestionRequest", "Instrument", "InstrumentCreate", "Keyword", "Link", "Member", "Metadata", "Person", "Profile",
-    "Project", "ProjectCreate", "Received", "RemoteFileCreate", "Sample", "SampleCreate", "SearchHit", "Sent",
+    "Project", "ProjectCreate", "ReceivedModel", "RemoteFileCreate", "Sample", "SampleCreate", "SearchHit", "SentModel",
     "Thumbnail",
 ]  # fmt: skip
 
@@ -49,7 +49,7 @@ Timestamp = Annotated[str | datetime, BeforeValidator(_iso)]  # text once it is 
 Relationship = Literal["is_derived_from", "is_part_of"]  # what it means is in lineage/model.py
 
 
-class Received(BaseModel):
+class ReceivedModel(BaseModel):
     """Base of what comes back: unknown keys are kept."""
 
     model_config = ConfigDict(frozen=True, extra="allow", defer_build=True)
@@ -61,7 +61,7 @@ class Received(BaseModel):
         raise KeyError(f"{key!r}; {nearest(key, type(self).model_fields)}")
 
 
-class Person(Received):
+class Person(ReceivedModel):
     """A user or service account, as far as others may see it."""
 
     unique_id: str
@@ -78,7 +78,7 @@ class Member(Person):
     role: str | None = None
 
 
-class ProjectRef(Received):
+class ProjectRef(ReceivedModel):
     """The project named inside another record."""
 
     unique_id: str
@@ -86,7 +86,7 @@ class ProjectRef(Received):
     title: str | None = None
 
 
-class InstrumentRef(Received):
+class InstrumentRef(ReceivedModel):
     """The instrument named inside another record."""
 
     unique_id: str
@@ -94,7 +94,7 @@ class InstrumentRef(Received):
     instrument_id: str | None = None
 
 
-class Link(Received):
+class Link(ReceivedModel):
     """One link of a resource. `direction` is the other end's: a source is a parent, a target is a child."""
 
     unique_id: str
@@ -104,7 +104,7 @@ class Link(Received):
     relationship_type: str | None = None
 
 
-class DeletionRequest(Received):
+class DeletionRequest(ReceivedModel):
     """A request to delete a resource, and what became of it."""
 
     id: int
@@ -120,7 +120,7 @@ class DeletionRequest(Received):
     reviewer_notes: str | None = None
 
 
-class DeletedRecord(Received):
+class DeletedRecord(ReceivedModel):
     """The audit entry of a resource that is gone."""
 
     id: int
@@ -131,7 +131,7 @@ class DeletedRecord(Received):
     deleted_at: str | None = None
 
 
-class _Described(Received):
+class _Described(ReceivedModel):
     """What datasets, samples, projects and instruments have in common."""
 
     unique_id: str
@@ -237,7 +237,7 @@ class Instrument(_Described):
     owner: Person | str | None = None
 
 
-class FileRecord(Received):
+class FileRecord(ReceivedModel):
     """A file of a dataset. Without `storage_path` it cannot be downloaded (yet).
 
     `reused_content` says, in the answer to an upload, that it is new and its bytes were at the service already.
@@ -255,7 +255,7 @@ class FileRecord(Received):
     reused_content: bool = False
 
 
-class IngestionRequest(Received):
+class IngestionRequest(ReceivedModel):
     """A request to ingest a file, and how far it has come."""
 
     id: int
@@ -274,7 +274,7 @@ class IngestionRequest(Received):
         return self.status in ("requested", "started")
 
 
-class Thumbnail(Received):
+class Thumbnail(ReceivedModel):
     """A preview picture; `thumbnail_b64str` is bare base64."""
 
     id: int
@@ -283,21 +283,21 @@ class Thumbnail(Received):
     mime_type: str | None = None
 
 
-class Keyword(Received):
+class Keyword(ReceivedModel):
     """A keyword and how many datasets carry it."""
 
     keyword: str
     num_datasets: int | None = None
 
 
-class Metadata(Received):
+class Metadata(ReceivedModel):
     """The scientific metadata of one resource, after the call that returned it."""
 
     unique_id: str
     scientific_metadata: dict[str, Any]
 
 
-class SearchHit(Received):
+class SearchHit(ReceivedModel):
     """A resource whose metadata matched."""
 
     unique_id: str
@@ -307,7 +307,7 @@ class SearchHit(Received):
     scientific_metadata: dict[str, Any] | None = None
 
 
-class FacetValue(Received):
+class FacetValue(ReceivedModel):
     """One value of a field and how often it occurs."""
 
     value: str | None = None
@@ -315,7 +315,7 @@ class FacetValue(Received):
     count: int
 
 
-class Account(Received):
+class Account(ReceivedModel):
     """Whose key it is."""
 
     user_unique_id: str
@@ -330,7 +330,7 @@ class Profile(Person):
     capabilities: dict[str, bool | None] = Field(default_factory=dict)
 
 
-class Health(Received):
+class Health(ReceivedModel):
     """State of the service and its database."""
 
     status: str
@@ -338,7 +338,7 @@ class Health(Received):
     build: dict[str, Any] | None = None
 
 
-class Sent(BaseModel):
+class SentModel(BaseModel):
     """Base of what is sent: unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
@@ -348,7 +348,7 @@ class Sent(BaseModel):
         return self.model_dump(exclude_none=True)
 
 
-class DatasetCreate(Sent):
+class DatasetCreate(SentModel):
     """A dataset to be made. Its MFID is chosen here, not by the service."""
 
     unique_id: Mfid = Field(default_factory=new_mfid)
@@ -369,7 +369,7 @@ class DatasetCreate(Sent):
     instrument_mfid: Mfid | None = None
 
 
-class SampleCreate(Sent):
+class SampleCreate(SentModel):
     """A sample to be made. Without `unique_id` the service chooses one, and the call cannot be repeated safely."""
 
     unique_id: Mfid | None = None
@@ -384,7 +384,7 @@ class SampleCreate(Sent):
     project_mfid: Mfid | None = None
 
 
-class ProjectCreate(Sent):
+class ProjectCreate(SentModel):
     """A project to be made; exactly one of the four lead fields names its lead."""
 
     project_id: Slug
@@ -397,7 +397,7 @@ class ProjectCreate(Sent):
     project_lead_username: str | None = None
 
 
-class InstrumentCreate(Sent):
+class InstrumentCreate(SentModel):
     """An instrument to be made."""
 
     instrument_id: Slug
@@ -412,7 +412,7 @@ class InstrumentCreate(Sent):
     owner: str | None = None
 
 
-class RemoteFileCreate(Sent):
+class RemoteFileCreate(SentModel):
     """A file that stays where it is; Crucible keeps only a record of it."""
 
     filename: str

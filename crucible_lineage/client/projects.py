@@ -15,7 +15,7 @@ from crucible_lineage.client.models import (
     Member,
     Project,
     ProjectCreate,
-    Received,
+    ReceivedModel,
 )
 from crucible_lineage.client.official import OfficialNames
 from crucible_lineage.errors import InputError, NotFoundError, ServerError
@@ -25,7 +25,7 @@ __all__ = ["InstrumentCalls", "ProjectCalls"]
 
 LEADS = ("project_lead", "project_lead_orcid", "project_lead_email", "project_lead_username")
 
-Record = TypeVar("Record", bound=Received)
+Record = TypeVar("Record", bound=ReceivedModel)
 
 
 class ProjectCalls(OfficialNames):

@@ -18,7 +18,7 @@ ONE_BY_ONE = 20  # up to here, datasets are asked for one by one, and not with t
 
 
 @dataclass(frozen=True)
-class Fetched:
+class FetchedDatasets:
     """Datasets by id as Crucible gave them; the ids of those that are not there, and that this key may not read."""
 
     found: dict[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -26,9 +26,9 @@ class Fetched:
     hidden: set[str] = field(default_factory=set)
 
 
-def fetch_datasets(client: CrucibleClient, mfids: Iterable[str], *, include_links: bool = False) -> Fetched:
+def fetch_datasets(client: CrucibleClient, mfids: Iterable[str], *, include_links: bool = False) -> FetchedDatasets:
     """Read these datasets with their metadata, as far as there are such and this key may read them."""
-    fetched = Fetched()
+    fetched = FetchedDatasets()
 
     def ask(mfid: str) -> tuple[str, Mapping[str, Any] | CrucibleError]:
         try:

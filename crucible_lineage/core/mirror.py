@@ -33,10 +33,10 @@ from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.calibrations import Certificate, counting_certificates
 from crucible_lineage.core import tables
-from crucible_lineage.core.slots import Filled
+from crucible_lineage.core.slots import SlotClaim
 from crucible_lineage.core.sql import LocalDatabase
 from crucible_lineage.core.summary import Summary
-from crucible_lineage.core.tables import EVERYTHING, SCHEMA, Feed, Record, Row, Snapshot, StoredRecord
+from crucible_lineage.core.tables import EVERYTHING, SCHEMA, FeedState, Record, Row, Snapshot, StoredRecord
 from crucible_lineage.errors import InputError, NotFoundError, RefusedError
 from crucible_lineage.local.sealed import unsealed
 from crucible_lineage.refs import DatasetRef, ProjectChanges
@@ -47,8 +47,8 @@ from crucible_lineage.statements import (
     CHECK,
     KEYWORD,
     REMAKE,
-    Checked,
-    Remade,
+    CheckResult,
+    ReproductionCount,
     Statement,
     StatementIndex,
 )
@@ -64,7 +64,7 @@ MOST_HELD = 4  # snapshots that a process keeps in memory, beside the file
 
 
 @dataclass(frozen=True)
-class Judged:
+class Judgements:
     """What follows from records: datasets to be trusted, by the ids that their recipes give, and attempts at recipes.
 
     An id that is not the dataset's own is the one that it was asked for, at a service that assigns ids itself.
@@ -74,7 +74,7 @@ class Judged:
     attempts: Mapping[str, int] = field(default_factory=dict)
 
 
-Judge = Callable[[Mapping[str, Record], Collection[str]], Judged]
+Judge = Callable[[Mapping[str, Record], Collection[str]], Judgements]
 
 
 class Mirror:
@@ -160,7 +160,7 @@ class Mirror:
 
     # What one pipeline has made
 
-    def sync(self, project: str, scope: str, judge: Judge) -> dict[str, dict[str, Filled]]:
+    def sync(self, project: str, scope: str, judge: Judge) -> dict[str, dict[str, SlotClaim]]:
         """Bring up to date what is known of a pipeline's datasets in a project; `scope` is their keyword.
 
         `judge` is given the records that are new or were changed, and which of them others have changed. Returns which
@@ -198,9 +198,9 @@ class Mirror:
             found = {row.mfid: row.modified for row in rows}
             seen = {mfid: when for mfid, when in changes.modified.items() if mfid not in changed} | found
             gone = changed - found.keys()
-        after = Feed(changes.revision, max([*changes.modified.values(), before.latest if before else ""]))
+        after = FeedState(changes.revision, max([*changes.modified.values(), before.latest if before else ""]))
         if rows or gone or after != before or any(members.get(mfid) != when for mfid, when in seen.items()):
-            judged = judge({row.mfid: StoredRecord(row.record) for row in rows}, changed) if rows else Judged()
+            judged = judge({row.mfid: StoredRecord(row.record) for row in rows}, changed) if rows else Judgements()
 
             def store(db: sqlite3.Connection) -> None:
                 tables.drop(db, gone)
@@ -218,11 +218,11 @@ class Mirror:
         slots = self._slots(project, scope)
         return self.sync(project, scope, judge) if slots is None else slots
 
-    def slots(self, project: str, scope: str) -> dict[str, dict[str, Filled]]:
+    def slots(self, project: str, scope: str) -> dict[str, dict[str, SlotClaim]]:
         """Return the same as `sync`, as of the last one, without asking."""
         return self._slots(project, scope) or {}
 
-    def _slots(self, project: str, scope: str) -> dict[str, dict[str, Filled]] | None:
+    def _slots(self, project: str, scope: str) -> dict[str, dict[str, SlotClaim]] | None:
         """Return which slots are filled by what was seen at Crucible; None if some were damaged, which are dropped."""
         pipeline = scope.partition(":")[2]
         rows = self.database.rows(
@@ -232,13 +232,13 @@ class Mirror:
             " OR EXISTS (SELECT 1 FROM dataset WHERE dataset.mfid = slot.mfid))",
             *(project, scope, f"{pipeline}/", f"{pipeline}0"),
         )
-        found: dict[str, dict[str, Filled]] = {}
+        found: dict[str, dict[str, SlotClaim]] = {}
         damaged = set()
         for mfid, slot, text in rows:
             if (entry := unsealed(text, slot, mfid)) is None:
                 damaged.add(mfid)
             else:
-                found.setdefault(mfid, {})[slot] = Filled.from_json(entry)
+                found.setdefault(mfid, {})[slot] = SlotClaim.from_json(entry)
         if not damaged:
             return found
 
@@ -249,11 +249,11 @@ class Mirror:
         self.database.transaction(list_again)
         return None
 
-    def _feed(self, project: str, scope: str) -> Feed | None:
+    def _feed(self, project: str, scope: str) -> FeedState | None:
         """Return the state of Crucible up to which all was seen; None if it is not known."""
         row = self.database.row("SELECT state FROM feed WHERE project = ? AND scope = ?", project, scope)
         state = unsealed(row[0], project.casefold(), scope) if row else None
-        return Feed(*state) if state else None
+        return FeedState(*state) if state else None
 
     def latest(self, project: str, scope: str) -> str | None:
         """Return the latest change that a sync has seen, as the service dates it."""
@@ -274,7 +274,7 @@ class Mirror:
         sql = "SELECT 1 FROM member WHERE project = ? AND scope = ? AND mfid = ?"
         return self.database.row(sql, project, scope, mfid) is not None
 
-    def note_held(self, project: str, scopes: Iterable[str], mfid: str, slots: Mapping[str, Filled]) -> None:
+    def note_held(self, project: str, scopes: Iterable[str], mfid: str, slots: Mapping[str, SlotClaim]) -> None:
         """Note that this machine has written that a dataset, which has these keywords, fills these slots."""
 
         def note(db: sqlite3.Connection) -> None:
@@ -284,7 +284,7 @@ class Mirror:
 
         self.database.transaction(note)
 
-    def settle(self, project: str, scope: str, there: Mapping[str, tuple[str, Mapping[str, Filled]]]) -> None:
+    def settle(self, project: str, scope: str, there: Mapping[str, tuple[str, Mapping[str, SlotClaim]]]) -> None:
         """Note when what this machine has written was modified: {MFID: (when, the slots that it fills)}, as listed now.
 
         The next sync need not read it back. Where somebody else has changed the slots since, or nothing is settled, as
@@ -292,11 +292,11 @@ class Mirror:
         """
 
         def note(db: sqlite3.Connection) -> None:
-            noted: dict[str, dict[str, Filled]] = {}
+            noted: dict[str, dict[str, SlotClaim]] = {}
             own = "SELECT mfid, slot, filled FROM member JOIN slot USING (project, mfid)"
             where = "project = ? AND scope = ? AND seen = '' AND mfid IN (SELECT there FROM trusted)"
             for mfid, slot, text in db.execute(f"{own} WHERE {where}", (project, scope)):
-                noted.setdefault(mfid, {})[slot] = Filled.from_json(unsealed(text, slot, mfid) or {"since": ""})
+                noted.setdefault(mfid, {})[slot] = SlotClaim.from_json(unsealed(text, slot, mfid) or {"since": ""})
             seen = [(there[mfid][0], project, scope, mfid) for mfid, slots in noted.items()
                     if mfid in there and there[mfid][1] == slots]  # fmt: skip
             db.executemany("UPDATE member SET seen = ? WHERE project = ? AND scope = ? AND mfid = ?", seen)
@@ -398,7 +398,7 @@ class Mirror:
         listed = self.database.row("SELECT listed FROM feed WHERE project = '' AND scope = ?", KEYWORD)
         is_recent = token is None and listed is not None and 0 <= time.time() - listed[0] < MAX_AGE_S
         rows, gone = self._read_stated(known, changed, latest, none=none, is_recent=is_recent)
-        after = Feed(token or "", max([latest, *changed.values()]))
+        after = FeedState(token or "", max([latest, *changed.values()]))
 
         def store(db: sqlite3.Connection) -> None:
             tables.drop(db, gone)
@@ -449,7 +449,7 @@ class Mirror:
             return self.stated(verb)
         return StatementIndex.from_json(found)
 
-    def verdicts(self) -> dict[str, dict[str, Checked]]:
+    def verdicts(self) -> dict[str, dict[str, CheckResult]]:
         """Return the verdicts of checks, as of the last sync: {dataset: {PIPELINE/STEP/CHECK: verdict}}."""
         row = self.database.row("SELECT found FROM stated WHERE verb = ?", CHECK)
         if row is None:
@@ -457,9 +457,9 @@ class Mirror:
         if (found := unsealed(row[0], CHECK)) is None:
             self.database.transaction(tables.set_stated)
             return self.verdicts()
-        return {mfid: {name: Checked(*one) for name, one in some.items()} for mfid, some in found.items()}
+        return {mfid: {name: CheckResult(*one) for name, one in some.items()} for mfid, some in found.items()}
 
-    def remade(self) -> dict[str, Remade]:
+    def remade(self) -> dict[str, ReproductionCount]:
         """Return how often results were made again, as of the last sync."""
         row = self.database.row("SELECT found FROM stated WHERE verb = ?", REMAKE)
         if row is None:
@@ -467,7 +467,7 @@ class Mirror:
         if (found := unsealed(row[0], REMAKE)) is None:
             self.database.transaction(tables.set_stated)
             return self.remade()
-        return {mfid: Remade(*one) for mfid, one in found.items()}
+        return {mfid: ReproductionCount(*one) for mfid, one in found.items()}
 
     def promoted(self) -> dict[str, str]:
         """Return the campaigns that are promoted, each with the moment since when, as of the last sync."""
@@ -638,7 +638,7 @@ def _nothing_lost(seen: str, now: str) -> bool:
     return bool(lost) and lost == lost_then and not _is_fewer(made, made_then)
 
 
-def _is_older(before: Feed, changes: ProjectChanges, members: Mapping[str, str]) -> bool:
+def _is_older(before: FeedState, changes: ProjectChanges, members: Mapping[str, str]) -> bool:
     """Return whether a Crucible that tells revisions lacks what was last seen there, or delivered by this machine.
 
     Both are among the changes since then, unless an older copy was put back, whatever has come to that meanwhile. A

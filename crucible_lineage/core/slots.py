@@ -26,7 +26,7 @@ MOST_CHARACTERS = 200  # of a scope; a longer one is told by its hash
 
 
 @dataclass(frozen=True)
-class Filled:
+class SlotClaim:
     """That a dataset fills a place: which run relied on it last, begun when, for the declaration in which file.
 
     `also` are other files that declare the same and rely on it still, `was` are former names of the file: what was made
@@ -52,7 +52,7 @@ class Filled:
         return {"since": self.since, "run": self.run, "declared_in": self.declared_in, **others, **of}
 
     @classmethod
-    def from_json(cls, entry: Mapping[str, object]) -> Filled:
+    def from_json(cls, entry: Mapping[str, object]) -> SlotClaim:
         """Return what such an entry says; what is not understood of it is left out."""
         also, was = _texts(entry.get("also")), _texts(entry.get("was"))
         declared_in, campaign = str(entry.get("declared_in", "")), str(entry.get("campaign") or "")
@@ -60,7 +60,7 @@ class Filled:
 
 
 @dataclass(frozen=True)
-class Standing:
+class DatasetStatus:
     """What there is to know of a dataset to tell whether it holds: is it complete, made of others, and what it fills.
 
     `replaces` is the dataset that it was made to replace; it counts only for those that fill no place. What is neither
@@ -72,17 +72,17 @@ class Standing:
     project: str
     complete: bool
     derived: bool
-    places: Mapping[str, Filled]
+    places: Mapping[str, SlotClaim]
     replaces: str | None = None
     is_candidate: bool = False
 
     @property
-    def fills(self) -> Mapping[str, Filled]:
+    def fills(self) -> Mapping[str, SlotClaim]:
         """The places that count."""
         return self.places if self.derived or self.replaces else {}
 
 
-def _promoted(one: Standing, promoted: Mapping[str, str]) -> Standing:
+def _promoted(one: DatasetStatus, promoted: Mapping[str, str]) -> DatasetStatus:
     """Return what there is to know of a dataset, where what campaigns made counts only if they are promoted."""
     if not any(filled.campaign for filled in one.places.values()):
         return one
@@ -99,7 +99,7 @@ def pipeline_keyword(pipeline: str) -> str:
     return f"pipeline:{pipeline}"
 
 
-def hold(mirror: Mirror, client: CrucibleClient, project: str, mfid: str, slots: Mapping[str, Filled]) -> None:
+def hold(mirror: Mirror, client: CrucibleClient, project: str, mfid: str, slots: Mapping[str, SlotClaim]) -> None:
     """Make a dataset hold in these slots from now on.
 
     It gets the keywords of the slots' pipelines, by which their runs find it. The mirror is told, so that nobody reads
@@ -135,12 +135,12 @@ def place(pipeline: str, step: str, output: str, scope: str) -> str:
     return f"{pipeline}/{step}/{output}/{scope}"
 
 
-def places_of(scientific_metadata: Mapping[str, object] | None) -> dict[str, Filled]:
+def places_of(scientific_metadata: Mapping[str, object] | None) -> dict[str, SlotClaim]:
     """The places that a dataset fills; what is not understood is left out."""
     found = {}
     for key, entry in places_in(scientific_metadata).items():
         if isinstance(entry, Mapping) and isinstance(entry.get("since"), str):
-            found[str(key)] = Filled.from_json(entry)
+            found[str(key)] = SlotClaim.from_json(entry)
     return found
 
 
@@ -148,12 +148,12 @@ def _texts(value: object) -> tuple[str, ...]:
     return tuple(map(str, value)) if isinstance(value, list | tuple) else ()
 
 
-def places_to_json(places: Mapping[str, Filled]) -> dict[str, object]:
+def places_to_json(places: Mapping[str, SlotClaim]) -> dict[str, object]:
     """Return the metadata that a dataset is registered with."""
     return {PLACES_KEY: {key: one.to_json() for key, one in places.items()}}
 
 
-def places_stated(places: Mapping[str, Filled]) -> dict[str, object]:
+def places_stated(places: Mapping[str, SlotClaim]) -> dict[str, object]:
     """Return the metadata of a dataset that fills these places from now on."""
     return holds({key: one.to_json() for key, one in places.items()})
 
@@ -167,9 +167,9 @@ def later_than(moment: datetime, others: Iterable[str]) -> str:
 class Currency:
     """Of many datasets, which hold now. `promoted` are campaigns, each with the moment since when it is promoted."""
 
-    def __init__(self, standings: Iterable[Standing], promoted: Mapping[str, str] = MappingProxyType({})) -> None:
+    def __init__(self, standings: Iterable[DatasetStatus], promoted: Mapping[str, str] = MappingProxyType({})) -> None:
         self._standings = {one.mfid: _promoted(one, promoted) for one in standings}
-        self._holders: dict[tuple[str, str], list[Standing]] = {}
+        self._holders: dict[tuple[str, str], list[DatasetStatus]] = {}
         self._successors: dict[str, str] = {}
         for one in self._standings.values():
             if not one.complete:
@@ -202,7 +202,7 @@ class Currency:
         names = (*one.places[key].files, *one.places[key].was)
         return tuple(name for name in names if self._holds_for(one, key, name))
 
-    def filled(self, key: str, project: str) -> list[Filled]:
+    def filled(self, key: str, project: str) -> list[SlotClaim]:
         """By whom a place is or was filled."""
         return [one.places[key] for one in self._holders.get((project.casefold(), key), ())]
 
@@ -210,7 +210,7 @@ class Currency:
         """The project (in small letters) and key of all places that a complete dataset fills."""
         return self._holders.keys()
 
-    def places(self, mfid: str) -> Mapping[str, Filled]:
+    def places(self, mfid: str) -> Mapping[str, SlotClaim]:
         """The places that a dataset fills or has filled."""
         return self._standings[mfid].places if mfid in self._standings else {}
 
@@ -247,10 +247,10 @@ class Currency:
             mfid = following
         return self.superseded_by(mfid) or (mfid,)
 
-    def _holds(self, one: Standing, key: str) -> bool:
+    def _holds(self, one: DatasetStatus, key: str) -> bool:
         return any(self._holds_for(one, key, file) for file in one.places[key].files)
 
-    def _holds_for(self, one: Standing, key: str, file: str) -> bool:
+    def _holds_for(self, one: DatasetStatus, key: str, file: str) -> bool:
         """True if no run of the declaration in this file has relied on another dataset since."""
         holders = self._holders.get((one.project.casefold(), key), ())
         if len(holders) == 1 and holders[0] is one:  # as nearly all

@@ -11,11 +11,21 @@ from crucible_lineage.core.mirror import Mirror
 from crucible_lineage.core.summary import Summary
 from crucible_lineage.errors import CrucibleError, OnHoldError
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.statements import EVICT, FLAG, HOLD, Doubt, Facts, Statement, StatementIndex, at_fault, in_force
+from crucible_lineage.statements import (
+    EVICT,
+    FLAG,
+    HOLD,
+    Doubt,
+    Statement,
+    StatementIndex,
+    SubjectFacts,
+    at_fault,
+    in_force,
+)
 
 
 @dataclass(frozen=True)
-class Heard:
+class AppliedStatement:
     """A statement as a project hears it: whether it is in force, whether it counts there, and what revoked it."""
 
     statement: Statement
@@ -44,7 +54,7 @@ class Heard:
         }
 
 
-class Stated:
+class StatementEffects:
     """What statements say of the datasets of a Crucible, as of the moment when it is made.
 
     Where the service `is_away`, only what was read before is known. `waiting` gives a dataset that waits here to be
@@ -57,7 +67,7 @@ class Stated:
         self.mirror = mirror
         self._is_away = is_away
         self._waiting = waiting
-        self._read_facts: dict[str, Facts] = {}
+        self._read_facts: dict[str, SubjectFacts] = {}
 
     @cached_property
     def _holds(self) -> StatementIndex:
@@ -122,11 +132,11 @@ class Stated:
                 found[mfid] = tuple(dict.fromkeys(one.note for one in said))
         return found
 
-    def about(self, mfid: str, viewer: str, known: Summary) -> tuple[Heard, ...]:
+    def about(self, mfid: str, viewer: str, known: Summary) -> tuple[AppliedStatement, ...]:
         """Return the statements about a dataset, by its id or by a condition, the oldest first: revoked ones, too."""
         return tuple(one for one in self.all(viewer) if one.statement.is_about(mfid, known.facts))
 
-    def all(self, viewer: str | None) -> list[Heard]:
+    def all(self, viewer: str | None) -> list[AppliedStatement]:
         """Return all statements, the oldest first, with whether they are in force and count in a project.
 
         Without one, each is taken to count where it lies.
@@ -136,7 +146,7 @@ class Stated:
         revoked = {mfid: one for one in standing.statements.values() for mfid in one.revokes}
         listed = sorted(statements.values(), key=lambda one: (one.when, one.mfid))
         return [
-            Heard(
+            AppliedStatement(
                 one,
                 one.mfid in standing.statements,
                 viewer is None or standing.counts(one, viewer),
@@ -159,9 +169,9 @@ class Stated:
                     found.setdefault(mfid, set()).update(map(str, one.body.get("files") or ()))
         return found
 
-    def _facts(self, mfids: Iterable[str], known: Mapping[str, Summary], viewer: str) -> dict[str, Facts]:
+    def _facts(self, mfids: Iterable[str], known: Mapping[str, Summary], viewer: str) -> dict[str, SubjectFacts]:
         """Return what is known of these datasets and all that they come from."""
-        found: dict[str, Facts] = {}
+        found: dict[str, SubjectFacts] = {}
         asked: set[str] = set()
         waiting = set(mfids)
         while waiting:
@@ -177,7 +187,7 @@ class Stated:
             waiting = {parent for facts in here.values() for parent in facts.parents} - asked
         return found
 
-    def _read(self, mfids: Collection[str], viewer: str) -> dict[str, Facts]:
+    def _read(self, mfids: Collection[str], viewer: str) -> dict[str, SubjectFacts]:
         if not mfids:
             return {}
         refs = self.mirror.known_among(mfids) if self._is_away else {}
@@ -192,5 +202,5 @@ class Stated:
         return known | {mfid: one.facts for mfid, one in read.items()}
 
 
-def _facts_of(ref: DatasetRef, project: str) -> Facts:
-    return Facts(project, (*ref.parents, *ref.equals), taken=ref.taken)
+def _facts_of(ref: DatasetRef, project: str) -> SubjectFacts:
+    return SubjectFacts(project, (*ref.parents, *ref.equals), taken=ref.taken)

@@ -69,7 +69,7 @@ class Ingestion:
 
 
 @dataclass(frozen=True)
-class Brought:
+class CopiedDataset:
     """A dataset that is at two Crucibles, equal as far as the one is to have what the other has.
 
     `there` is its id at the one that it was brought to; `here` and `modified` are when it was last modified at either.
@@ -138,12 +138,12 @@ class Store:
         rows = [(self.instance, project.casefold(), pipeline, step, digest) for step, digest in digests.items()]
         self.database.write_many("INSERT OR REPLACE INTO described VALUES (?, ?, ?, ?, ?)", rows)
 
-    def brought(self, source: str) -> list[Brought]:
+    def brought(self, source: str) -> list[CopiedDataset]:
         """The datasets that were brought here from there, as they stood then."""
         sql = "SELECT mfid, there, here, modified FROM brought WHERE instance = ? AND source = ?"
-        return [Brought(*row) for row in self.database.rows(sql, self.instance, source)]
+        return [CopiedDataset(*row) for row in self.database.rows(sql, self.instance, source)]
 
-    def note_brought(self, source: str, datasets: Iterable[Brought]) -> None:
+    def note_brought(self, source: str, datasets: Iterable[CopiedDataset]) -> None:
         """Record that these datasets were copied here from there."""
         rows = [(self.instance, source, *astuple(one)) for one in datasets]
         self.database.write_many("INSERT OR REPLACE INTO brought VALUES (?, ?, ?, ?, ?, ?)", rows)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from crucible_lineage.core.slots import Filled, Standing, places_of, places_to_json
+from crucible_lineage.core.slots import DatasetStatus, SlotClaim, places_of, places_to_json
 from crucible_lineage.lineage.model import PART
 from crucible_lineage.lineage.records import (
     activity_code,
@@ -21,7 +21,7 @@ from crucible_lineage.lineage.records import (
     text,
     used_mfids,
 )
-from crucible_lineage.statements import Facts, statement_in
+from crucible_lineage.statements import SubjectFacts, statement_in
 from crucible_lineage.times import as_known
 
 Record = Mapping[str, Any]
@@ -34,7 +34,7 @@ COLUMNS = (
 """The columns in which the mirror keeps a summary."""
 
 
-class MadeBy(NamedTuple):
+class Producer(NamedTuple):
     """The run that made a dataset: its id, when the step began and ended, the engine, and the account."""
 
     run_id: str
@@ -59,7 +59,7 @@ class Summary:
     pipeline: str
     created: str
     tells_of_run: bool
-    standing: Standing
+    standing: DatasetStatus
     data_type: str = ""
     data_format: str = ""
     session: str = ""
@@ -75,9 +75,9 @@ class Summary:
     run: str = ""
 
     @property
-    def made_by(self) -> MadeBy | None:
+    def made_by(self) -> Producer | None:
         """The run that made it; None if no run did."""
-        return MadeBy(*json.loads(self.run)) if self.run else None
+        return Producer(*json.loads(self.run)) if self.run else None
 
     @property
     def mfid(self) -> str:
@@ -96,9 +96,9 @@ class Summary:
         return one.mfid, one.project, *own, *about, numbers, self.samples, *holds, *origin
 
     @property
-    def facts(self) -> Facts:
+    def facts(self) -> SubjectFacts:
         """Return the facts that decide which statements apply."""
-        return Facts(self.standing.project, self.parents, self.instrument, self.timestamp, self.code)
+        return SubjectFacts(self.standing.project, self.parents, self.instrument, self.timestamp, self.code)
 
     @classmethod
     def from_columns(cls, columns: Sequence[Any]) -> Summary:
@@ -107,7 +107,7 @@ class Summary:
         data_type, data_format, session, instrument, timestamp, size, *columns = columns
         numbers, samples, complete, derived, replaces, places, parents, code, statement, supports, run = columns
         filled = places_of(json.loads(places)) if places else {}
-        standing = Standing(mfid, project, bool(complete), bool(derived), filled, replaces or None)
+        standing = DatasetStatus(mfid, project, bool(complete), bool(derived), filled, replaces or None)
         figures = json.loads(numbers) if numbers else {}
         own = (name, measurement, step, pipeline, created, bool(tells_of_run), standing)
         origin = (tuple(parents.split()), code, statement, bool(supports), run)
@@ -134,7 +134,7 @@ def summary_of(record: Record) -> Summary:
         pipeline=pipeline,
         created=text(record.get("creation_time")),
         tells_of_run=bool(recorded_run(record)),
-        standing=Standing(
+        standing=DatasetStatus(
             mfid=text(record.get("unique_id")),
             project=text(record.get("project_id")),
             complete=state(record) in ("", "complete"),
@@ -165,10 +165,10 @@ def _run(written: Record) -> str:
         return ""
     who = text(agent.get("username")) or text(agent.get("local_user"))
     began, ended = text(activity.get("started")), text(activity.get("ended"))
-    return json.dumps(MadeBy(run_id, began, ended, text(run.get("engine")), who))
+    return json.dumps(Producer(run_id, began, ended, text(run.get("engine")), who))
 
 
-def _made_for(places: Mapping[str, Filled]) -> tuple[str, str]:
+def _made_for(places: Mapping[str, SlotClaim]) -> tuple[str, str]:
     parts = min(places).split("/")
     return parts[0], parts[1] if len(parts) > 1 else ""
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from crucible_lineage.calibrations import certificates_to_json
 from crucible_lineage.collector import collector_paused
-from crucible_lineage.core.slots import Filled
+from crucible_lineage.core.slots import SlotClaim
 from crucible_lineage.core.summary import COLUMNS, Summary, summary_of
 from crucible_lineage.local.sealed import sealed, unsealed
 from crucible_lineage.refs import DatasetRef
@@ -140,7 +140,7 @@ class Row(NamedTuple):
         return (*kept, seal_of(kept))
 
 
-class Feed(NamedTuple):
+class FeedState(NamedTuple):
     """A state of Crucible: a revision, empty where the service tells none, and the latest change."""
 
     revision: str
@@ -159,16 +159,16 @@ def store(db: sqlite3.Connection, project: str, found: Sequence[Row], *, everyth
     """
     if everything:
         drop(db, ids_of(db, project) - {row.mfid for row in found})
-        set_feed(db, project, EVERYTHING, Feed("", ""))
+        set_feed(db, project, EVERYTHING, FeedState("", ""))
     latest = max((row.modified for row in found), default="")
     row = db.execute("SELECT state FROM feed WHERE project = ? AND scope = ''", (project,)).fetchone()
     if row is not None and (state := unsealed(row[0], project.casefold(), EVERYTHING)):
-        state = sealed(Feed("", max(latest, state[1])), project.casefold(), EVERYTHING)
+        state = sealed(FeedState("", max(latest, state[1])), project.casefold(), EVERYTHING)
         db.execute("UPDATE feed SET state = ? WHERE project = ? AND scope = ''", (state, project))
     return write(db, found)
 
 
-def set_feed(db: sqlite3.Connection, project: str, scope: str, feed: Feed) -> None:
+def set_feed(db: sqlite3.Connection, project: str, scope: str, feed: FeedState) -> None:
     row = (project, scope, sealed(feed, project.casefold(), scope), time.time())
     db.execute("INSERT OR REPLACE INTO feed VALUES (?, ?, ?, ?, hex(randomblob(8)))", row)
 
@@ -186,7 +186,7 @@ def write(db: sqlite3.Connection, rows: Sequence[Row]) -> int:
     return len(changed)
 
 
-def fill(db: sqlite3.Connection, project: str, mfid: str, slots: Mapping[str, Filled]) -> None:
+def fill(db: sqlite3.Connection, project: str, mfid: str, slots: Mapping[str, SlotClaim]) -> None:
     entries = [(project, slot, mfid, sealed(one.to_json(), slot, mfid)) for slot, one in slots.items()]
     db.executemany("INSERT OR REPLACE INTO slot VALUES (?, ?, ?, ?)", entries)
 

@@ -25,7 +25,7 @@ from crucible_lineage.checksums import FileChecksums
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.models import FileRecord
 from crucible_lineage.core.slots import hold, places_of
-from crucible_lineage.core.store import Brought
+from crucible_lineage.core.store import CopiedDataset
 from crucible_lineage.errors import (
     TRANSIENT,
     ConflictError,
@@ -36,14 +36,14 @@ from crucible_lineage.errors import (
     UnauthorizedError,
 )
 from crucible_lineage.exchange.compare import FIELDS, SAMPLE_FIELDS, compare, compare_sample, is_brought
-from crucible_lineage.exchange.model import Conflict, Held, Lacking, has_bytes, linked, read_held
+from crucible_lineage.exchange.model import Conflict, HeldDataset, MissingParts, has_bytes, linked, read_held
 from crucible_lineage.exchange.plan import CopyPlan, ItemToCopy
 from crucible_lineage.lineage.model import DERIVED
 from crucible_lineage.pipeline.files.fetch import LOST, remade
 from crucible_lineage.provenance.record import INCOMPLETE, KEY, PLACES_KEY
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord, parse_record
 from crucible_lineage.refs import FileRef
-from crucible_lineage.registration.new_dataset import Elsewhere, LocalFile, NewDataset
+from crucible_lineage.registration.new_dataset import ExternalLocation, LocalFile, NewDataset
 from crucible_lineage.registration.read import recipe_keyword, whole_record
 from crucible_lineage.registration.register import register_output
 from crucible_lineage.registration.server_ids import make_dataset
@@ -80,7 +80,7 @@ class Sender:
     ingested: frozenset[str] = frozenset()
     instruments: frozenset[str] = frozenset()
 
-    def send(self, item: ItemToCopy) -> Brought | None:
+    def send(self, item: ItemToCopy) -> CopiedDataset | None:
         """Make the dataset there equal to the one here.
 
         Returns the record of its copy. ConflictError if something else came meanwhile.
@@ -97,19 +97,19 @@ class Sender:
         if lacking:
             self._complete(here, mfid, lacking)
             modified = str(self.client.datasets.get(mfid).modification_time)
-        return Brought(item.mfid, mfid, str(item.record["modification_time"]), modified)
+        return CopiedDataset(item.mfid, mfid, str(item.record["modification_time"]), modified)
 
     def _renamed(self, mfid: str) -> str:
         return self.ids.get(mfid, mfid)
 
-    def _register(self, here: Held) -> str:
+    def _register(self, here: HeldDataset) -> str:
         with self._files(here) as local:
             new = self._new_dataset(here, local)
             ref = register_output(self.client, new, self.target.machine)
         self.target.mirror.trust({here.mfid: ref, ref.mfid: ref})
         return ref.mfid
 
-    def _new_dataset(self, here: Held, local: Callable[[FileRecord], Path]) -> NewDataset:
+    def _new_dataset(self, here: HeldDataset, local: Callable[[FileRecord], Path]) -> NewDataset:
         record = here.record
         assert record is not None
         record = whole_record(self.source.client, here.mfid, record)
@@ -131,17 +131,17 @@ class Sender:
         )
 
     def _local_file(
-        self, here: Held, stored: FileRecord | None, ref: FileRef, local: Callable[[FileRecord], Path]
+        self, here: HeldDataset, stored: FileRecord | None, ref: FileRef, local: Callable[[FileRecord], Path]
     ) -> LocalFile:
         if stored is None:
             raise InputError(f"dataset {here.mfid} ({here.name!r}) has no file {ref.name!r} here")
         if not has_bytes(stored):
-            place = Elsewhere(str(stored.storage_backend), str(stored.storage_path))
+            place = ExternalLocation(str(stored.storage_backend), str(stored.storage_path))
             return LocalFile(Path(ref.name), ref, FileChecksums(ref.size, 0, ref.sha256, 0, 0, ()), place)
         path = local(stored)
         return LocalFile(path, ref, self._checksums(path))
 
-    def _create(self, here: Held) -> str:
+    def _create(self, here: HeldDataset) -> str:
         """The dataset, made if it is not there; it has no provenance record that could say that it is complete."""
         mfid = self._renamed(here.mfid)
         with suppress(NotFoundError):
@@ -163,17 +163,17 @@ class Sender:
             fields["instrument_id"] = instrument
         return fields
 
-    def _left_over(self, here: Held, mfid: str) -> tuple[Lacking, str]:
+    def _left_over(self, here: HeldDataset, mfid: str) -> tuple[MissingParts, str]:
         """Return what the dataset still lacks once it is registered or made, and when it was last modified."""
         dataset = self.client.datasets.get(mfid, include_metadata=True, include_links=True).model_dump()
-        there = Held(dataset)
+        there = HeldDataset(dataset)
         if here.record is not None and there.record is not None and is_brought(here.record, there.record):
             made = {file.name: file for file in whole_record(self.source.client, here.mfid, here.record).files}
             files = tuple(file for file in here.files if file.filename in made)
             pictures = tuple(
                 one for one in here.pictures if (name := one.thumbnail_name or "") in made and made[name].preview
             )
-            there = Held(dataset, here.keywords, files, pictures)
+            there = HeldDataset(dataset, here.keywords, files, pictures)
         else:
             there = read_held(self.client, dataset)
         found = compare(here, there, self._renamed)
@@ -181,7 +181,7 @@ class Sender:
             raise ConflictError(f"{here.name!r} ({here.mfid}): {found.conflicts[0].reason}", mfid=here.mfid)
         return found.lacking, str(dataset["modification_time"])
 
-    def _complete(self, here: Held, mfid: str, lacking: Lacking) -> None:
+    def _complete(self, here: HeldDataset, mfid: str, lacking: MissingParts) -> None:
         """The dataset has what it lacks."""
         client = self.client
         if fields := {name: value for name, value in lacking.fields.items() if name != "instrument_name"}:
@@ -206,7 +206,7 @@ class Sender:
             project = str(here.dataset.get("project_id") or "")
             hold(self.target.mirror, client, project, mfid, lacking.places)
 
-    def _send_files(self, here: Held, mfid: str, names: frozenset[str]) -> None:
+    def _send_files(self, here: HeldDataset, mfid: str, names: frozenset[str]) -> None:
         with self._files(here) as local:
             for file in here.files:
                 if file.filename not in names:
@@ -225,7 +225,7 @@ class Sender:
                     self.client.datasets.add_remote_file(mfid, new, storage_path=file.storage_path)
 
     @contextmanager
-    def _files(self, here: Held) -> Iterator[Callable[[FileRecord], Path]]:
+    def _files(self, here: HeldDataset) -> Iterator[Callable[[FileRecord], Path]]:
         """Gives the files of a dataset, fetched here, in a folder of their own until the block ends."""
         work = self.source.settings.data / "work"
         work.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -280,7 +280,7 @@ class Sender:
             client.samples.link_parent_child(parent, mfid, relationship_type=relationship)
 
 
-def _described(here: Held) -> dict[str, object]:
+def _described(here: HeldDataset) -> dict[str, object]:
     """The metadata beside the record and the places."""
     return {key: value for key, value in here.metadata.items() if key not in (KEY, PLACES_KEY)}
 
@@ -386,7 +386,7 @@ class _Bringing:
         self.outcome = CopyOutcome(ids=sender.ids)
         self._waiting = {item.mfid: item for item in plan.items}
         self._open = {item.mfid: {one for one in item.parents if one in self._waiting} for item in plan.items}
-        self._noted: list[Brought] = []
+        self._noted: list[CopiedDataset] = []
         self._told: set[str] = set()
         self._stopped: CrucibleError | None = None
         self._away_since: float | None = None
@@ -395,7 +395,7 @@ class _Bringing:
         self._over = threading.Event()
 
     def run(self) -> CopyOutcome:
-        running: dict[Future[Brought | None], ItemToCopy] = {}
+        running: dict[Future[CopiedDataset | None], ItemToCopy] = {}
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="bring") as pool:
             try:
                 while True:
@@ -417,7 +417,7 @@ class _Bringing:
         self.outcome.left += [Conflict(item.mfid, item.name, reason) for item in self._waiting.values()]
         return self.outcome
 
-    def _start(self, pool: ThreadPoolExecutor, running: dict[Future[Brought | None], ItemToCopy]) -> None:
+    def _start(self, pool: ThreadPoolExecutor, running: dict[Future[CopiedDataset | None], ItemToCopy]) -> None:
         """Send what is ready; one dataset alone while the service is away."""
         if self._stopped is not None:
             return
@@ -429,7 +429,7 @@ class _Bringing:
             if mfid not in ids and not self._open[mfid]:
                 running[pool.submit(self.sender.send, item)] = item
 
-    def _ended(self, item: ItemToCopy, future: Future[Brought | None]) -> None:
+    def _ended(self, item: ItemToCopy, future: Future[CopiedDataset | None]) -> None:
         try:
             brought = future.result()
         except TRANSIENT as error:

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from crucible_lineage.core.slots import Filled, places_of
-from crucible_lineage.exchange.model import Conflict, CopyComparison, Held, Lacking, has_bytes, linked
+from crucible_lineage.core.slots import SlotClaim, places_of
+from crucible_lineage.exchange.model import Conflict, CopyComparison, HeldDataset, MissingParts, has_bytes, linked
 from crucible_lineage.lineage.records import is_withdrawn
 from crucible_lineage.provenance.record import ATTACHED_NAME, KEY, PLACES_KEY, unreadable
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
@@ -29,17 +29,17 @@ PUT_IN = timedelta(seconds=1)
 MOST_CHARACTERS = 60  # of a value in a message
 
 
-def compare(here: Held, there: Held | None, renamed: Renamed = str) -> CopyComparison:
+def compare(here: HeldDataset, there: HeldDataset | None, renamed: Renamed = str) -> CopyComparison:
     """Return what `there` lacks of `here`. `renamed` gives the id that a dataset has there."""
     if reason := unreadable(here.metadata):
         return _refused(here, f"its provenance record cannot be read here: {reason}")
     if there is None:
-        return CopyComparison(Lacking(whole=True))
+        return CopyComparison(MissingParts(whole=True))
     if reason := _taken(here, there):
         return _refused(here, reason)
     ours, theirs = here.record, there.record
     if ours is not None and (theirs is None or not theirs.is_complete):
-        return CopyComparison(Lacking(whole=True))
+        return CopyComparison(MissingParts(whole=True))
     twice = ours is not None and theirs is not None and not is_brought(ours, theirs)
     files, faults, other_files = _files(here, there, twice=twice)
     fields, other_fields = _fields(here.dataset, there.dataset)
@@ -47,7 +47,7 @@ def compare(here: Held, there: Held | None, renamed: Renamed = str) -> CopyCompa
     differs = [*other_fields, *other_values, *other_files]
     if not twice:
         faults += differs
-    lacking = Lacking(
+    lacking = MissingParts(
         fields=fields,
         metadata=metadata,
         places=_later(places_of(here.metadata), places_of(there.metadata)),
@@ -70,7 +70,7 @@ def is_brought(ours: Record, theirs: Record) -> bool:
 def compare_sample(here: Mapping[str, Any], there: Mapping[str, Any] | None, renamed: Renamed = str) -> CopyComparison:
     """Return what a sample there lacks of the one here."""
     if there is None:
-        return CopyComparison(Lacking(whole=True))
+        return CopyComparison(MissingParts(whole=True))
     fields, differs = _fields(here, there, SAMPLE_FIELDS)
     ours, theirs = (one.get("scientific_metadata") or {} for one in (here, there))
     metadata, more = _added(ours, theirs)
@@ -78,14 +78,14 @@ def compare_sample(here: Mapping[str, Any], there: Mapping[str, Any] | None, ren
     parents = {renamed(one): how for one, how in linked(here, "sample").items() if renamed(one) not in have}
     mfid, name = str(here["unique_id"]), f"sample {here.get('sample_name') or ''}".strip()
     conflicts = tuple(Conflict(mfid, name, reason) for reason in (*differs, *more))
-    return CopyComparison(Lacking(fields=fields, metadata=metadata, parents=parents), conflicts)
+    return CopyComparison(MissingParts(fields=fields, metadata=metadata, parents=parents), conflicts)
 
 
-def _refused(here: Held, reason: str) -> CopyComparison:
+def _refused(here: HeldDataset, reason: str) -> CopyComparison:
     return CopyComparison(conflicts=(Conflict(here.mfid, here.name, reason),))
 
 
-def _taken(here: Held, there: Held) -> str:
+def _taken(here: HeldDataset, there: HeldDataset) -> str:
     """Return why what is there is another dataset, or not to be relied on; empty if it is the same."""
     if is_withdrawn(there.dataset):
         return f"its deletion there is requested (request {there.dataset['deletion_request'].get('id')})"
@@ -165,7 +165,7 @@ def _equal(ours: object, theirs: object) -> bool:
     return bool(ours == theirs)
 
 
-def _files(here: Held, there: Held, *, twice: bool) -> tuple[frozenset[str], list[str], list[str]]:
+def _files(here: HeldDataset, there: HeldDataset, *, twice: bool) -> tuple[frozenset[str], list[str], list[str]]:
     """Names of files that are not there; in words, files whose bytes contradict, and files that may well differ.
 
     Where the same was registered `twice`, that is what stands beside the data: pictures, and what the step printed.
@@ -194,7 +194,7 @@ def _beside(record: Record | None) -> set[str]:
     return {file.name for file in (record and record.generated) or () if file.preview or file.log}
 
 
-def _later(here: Mapping[str, Filled], there: Mapping[str, Filled]) -> dict[str, Filled]:
+def _later(here: Mapping[str, SlotClaim], there: Mapping[str, SlotClaim]) -> dict[str, SlotClaim]:
     """The places that it holds here as of a later run than there."""
     return {
         key: filled
@@ -218,22 +218,22 @@ def _equal_parents(ours: Record | None, theirs: Record | None, renamed: Renamed)
     return {one: other for one, other in wanted.items() if one not in noted and one not in theirs.parents}
 
 
-def _keywords(here: Held, there: Held) -> tuple[str, ...]:
+def _keywords(here: HeldDataset, there: HeldDataset) -> tuple[str, ...]:
     theirs = {keyword.casefold() for keyword in there.keywords}
     return tuple(keyword for keyword in here.keywords if keyword.casefold() not in theirs)
 
 
-def _parents(here: Held, there: Held, renamed: Renamed) -> dict[str, str | None]:
+def _parents(here: HeldDataset, there: HeldDataset, renamed: Renamed) -> dict[str, str | None]:
     theirs = linked(there.dataset, "dataset")
     wanted = {renamed(parent): relationship for parent, relationship in linked(here.dataset, "dataset").items()}
     return {parent: relationship for parent, relationship in wanted.items() if parent not in theirs}
 
 
-def _samples(held: Held) -> Iterator[str]:
+def _samples(held: HeldDataset) -> Iterator[str]:
     return iter(linked(held.dataset, "sample"))
 
 
-def _names(held: Held) -> set[str]:
+def _names(held: HeldDataset) -> set[str]:
     return {picture.thumbnail_name or "" for picture in held.pictures}
 
 

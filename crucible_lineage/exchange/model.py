@@ -9,7 +9,7 @@ from typing import Any
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.models import FileRecord, Thumbnail
 from crucible_lineage.core.datasets import in_threads
-from crucible_lineage.core.slots import Filled
+from crucible_lineage.core.slots import SlotClaim
 from crucible_lineage.errors import NotFoundError
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
@@ -17,7 +17,7 @@ from crucible_lineage.session import Session
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldDataset:
     """A dataset as a Crucible holds it, all but the bytes of its files. `dataset` has metadata and links."""
 
     dataset: Mapping[str, Any]
@@ -60,13 +60,13 @@ class Conflict:
 
 
 @dataclass(frozen=True)
-class Lacking:
+class MissingParts:
     """What a dataset lacks there. `whole`: it is not there, or was begun and not finished."""
 
     whole: bool = False
     fields: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    places: Mapping[str, Filled] = field(default_factory=dict)
+    places: Mapping[str, SlotClaim] = field(default_factory=dict)
     equal_parents: Mapping[str, str] = field(default_factory=dict)
     keywords: tuple[str, ...] = ()
     parents: Mapping[str, str | None] = field(default_factory=dict)
@@ -75,7 +75,7 @@ class Lacking:
     files: frozenset[str] = frozenset()
 
     def __bool__(self) -> bool:
-        return self != Lacking()
+        return self != MissingParts()
 
     @property
     def in_words(self) -> str:
@@ -102,7 +102,7 @@ class CopyComparison:
     `differs` are in words what two registrations of the same say differently: the one that was there first stands.
     """
 
-    lacking: Lacking = Lacking()
+    lacking: MissingParts = MissingParts()
     conflicts: tuple[Conflict, ...] = ()
     differs: tuple[str, ...] = ()
 
@@ -127,10 +127,10 @@ def has_bytes(file: FileRecord) -> bool:
     return file.storage_path is not None and (file.storage_backend or "gcs") == "gcs"
 
 
-def read_held(client: CrucibleClient, dataset: Mapping[str, object]) -> Held:
+def read_held(client: CrucibleClient, dataset: Mapping[str, object]) -> HeldDataset:
     """The dataset, read with metadata and links, with all else that is in it."""
     mfid = str(dataset["unique_id"])
-    return Held(
+    return HeldDataset(
         dataset,
         tuple(keyword.keyword for keyword in client.datasets.get_keywords(mfid)),
         tuple(client.files.list(mfid)),

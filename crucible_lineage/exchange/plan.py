@@ -8,14 +8,14 @@ from typing import Any
 
 from crucible_lineage.amounts import amount
 from crucible_lineage.core.datasets import fetch_datasets, in_threads
-from crucible_lineage.core.store import Brought
+from crucible_lineage.core.store import CopiedDataset
 from crucible_lineage.errors import InputError
 from crucible_lineage.exchange.compare import compare, compare_sample
 from crucible_lineage.exchange.model import (
     Conflict,
     CopyComparison,
-    Held,
-    Lacking,
+    HeldDataset,
+    MissingParts,
     derived_parents,
     linked,
     read_held,
@@ -38,7 +38,7 @@ class ItemToCopy:
     mfid: str
     name: str
     record: Record
-    lacking: Lacking
+    lacking: MissingParts
     parents: frozenset[str] = frozenset()
 
     @property
@@ -72,7 +72,7 @@ class CopyPlan:
     left: tuple[Conflict, ...] = ()
     differs: tuple[Conflict, ...] = ()
     ids: Mapping[str, str] = field(default_factory=dict)
-    brought: tuple[Brought, ...] = ()
+    brought: tuple[CopiedDataset, ...] = ()
     instruments: frozenset[str] = frozenset()
 
     def without_conflicts(self) -> CopyPlan:
@@ -128,7 +128,7 @@ def _rests_on(dataset: Record) -> Iterator[str]:
         yield from (kept.mfid for kept in (step.activity.code.archive, step.software.environment) if kept)
 
 
-def known_names(source: Session, target: Session) -> dict[str, Brought]:
+def known_names(source: Session, target: Session) -> dict[str, CopiedDataset]:
     """Return the copies recorded here of datasets that are at both, by the id here."""
     return {one.mfid: one for one in target.store.brought(source.store.instance)}
 
@@ -170,7 +170,7 @@ def _plan(
         conflicts += _without_parents(chosen, absent)
     todo, equal = _sorted_out(items, chosen, {fault.mfid for fault in conflicts})
     brought = tuple(
-        Brought(mfid, renamed(mfid), here[mfid]["modification_time"], there[renamed(mfid)]["modification_time"])
+        CopiedDataset(mfid, renamed(mfid), here[mfid]["modification_time"], there[renamed(mfid)]["modification_time"])
         for mfid in equal
     )
     order = _parents_first(todo)
@@ -195,12 +195,12 @@ def _compared(
     target: Session,
     ours: Record,
     theirs: Record | None,
-    seen: Brought | None,
+    seen: CopiedDataset | None,
     renamed: Callable[[str], str],
 ) -> CopyComparison:
     """Compare a dataset with the one there; nothing is read of one that was copied and has not changed since."""
     if theirs is None:
-        return compare(Held(ours), None, renamed)
+        return compare(HeldDataset(ours), None, renamed)
     times = (ours["modification_time"], theirs["modification_time"])
     if seen and (seen.here, seen.modified) == times and theirs.get("deletion_request") is None:
         return CopyComparison()
@@ -274,7 +274,7 @@ def fetch_absent(target: Session, mfids: Mapping[str, str]) -> set[str]:
     return {mfids[mfid] for mfid in fetched.absent | fetched.hidden}
 
 
-def _item(dataset: Record, lacking: Lacking, here: Collection[str]) -> ItemToCopy:
+def _item(dataset: Record, lacking: MissingParts, here: Collection[str]) -> ItemToCopy:
     parents = {*(derived_parents(dataset) & set(here)), *linked(dataset, "sample")}
     name = str(dataset.get("dataset_name") or dataset["unique_id"])
     return ItemToCopy(str(dataset["unique_id"]), name, dataset, lacking, frozenset(parents))

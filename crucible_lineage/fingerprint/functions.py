@@ -14,7 +14,7 @@ from importlib.util import resolve_name
 from typing import Any
 
 from crucible_lineage.fingerprint.contained import contained
-from crucible_lineage.fingerprint.model import Context, External, Piece, Reference
+from crucible_lineage.fingerprint.model import Context, ExternalName, ObjectDescription, Reference
 from crucible_lineage.fingerprint.source import (
     Definition,
     bytecode_text,
@@ -67,11 +67,11 @@ _UNKNOWABLE = {
 
 def function_piece(
     context: Context, function: types.FunctionType, key: tuple[str, str] | None, *, with_defaults: bool
-) -> Piece:
+) -> ObjectDescription:
     """The piece of a function. Without `with_defaults` the defaults of its parameters do not count."""
     if not context.is_first_party(home_of(function)):
         return _foreign(context, function, key)
-    piece = Piece()
+    piece = ObjectDescription()
     code = function.__code__
     scope = CodeScope(context, home_of(function), function.__globals__, _cells(function))
     definition, source = definition_of(context, function), context.source(code.co_filename)
@@ -127,7 +127,7 @@ def carries_code(context: Context, value: object) -> bool:
 
 
 def _read(
-    scope: CodeScope, function: types.FunctionType, node: FunctionNode, piece: Piece, with_defaults: bool
+    scope: CodeScope, function: types.FunctionType, node: FunctionNode, piece: ObjectDescription, with_defaults: bool
 ) -> None:
     decorators = getattr(node, "decorator_list", [])
     hints = scope.decorate(decorators, piece)
@@ -142,7 +142,7 @@ def _read(
     _note_changes(scope, function, node, piece)
 
 
-def _note_changes(scope: CodeScope, function: types.FunctionType, node: FunctionNode, piece: Piece) -> None:
+def _note_changes(scope: CodeScope, function: types.FunctionType, node: FunctionNode, piece: ObjectDescription) -> None:
     cells = scope.cells
     seen = loaded_globals(function.__code__) | scope.imported.keys() | scope.cells.keys()
     for change in changed_objects(node):
@@ -168,10 +168,10 @@ def _cells(function: types.FunctionType) -> dict[str, types.CellType]:
     return dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
 
 
-def _foreign(context: Context, function: types.FunctionType, key: tuple[str, str] | None) -> Piece:
+def _foreign(context: Context, function: types.FunctionType, key: tuple[str, str] | None) -> ObjectDescription:
     """A library's function, with the code of ours that it wraps or was given."""
     name = external_name(context, function, key)
-    piece = Piece(f"external {name}", notes=unknowable_notes(name))
+    piece = ObjectDescription(f"external {name}", notes=unknowable_notes(name))
     scope = CodeScope(context, home_of(function), {}, _cells(function))
     scope.refer([(name,) for name in sorted(scope.cells)], piece)
     piece.references += [Reference(f".{name}", value) for name, value in sorted(vars(function).items())]
@@ -197,7 +197,7 @@ class CodeScope:
         self.cells = cells
         self.imported: dict[str, Any] = {}
 
-    def add_imports(self, node: ast.AST, piece: Piece) -> None:
+    def add_imports(self, node: ast.AST, piece: ObjectDescription) -> None:
         """The names that imports in the code bind are known; those that fail are noted."""
         package = self.known.get("__package__") or ""
         for found in imports_of(node):
@@ -207,10 +207,12 @@ class CodeScope:
                 piece.notes.append(f"import {found.module or found.attribute} ({type(error).__name__} when imported)")
                 continue
             self.imported[found.bound] = value
-            if isinstance(value, External):
+            if isinstance(value, ExternalName):
                 piece.references.append(Reference(found.bound, value))
 
-    def refer(self, chains: Iterable[Chain], piece: Piece, *, label: str = "", at_import: bool = False) -> None:
+    def refer(
+        self, chains: Iterable[Chain], piece: ObjectDescription, *, label: str = "", at_import: bool = False
+    ) -> None:
         """The piece refers to what these names stand for, each once."""
         labels = {reference.label for reference in piece.references}
         for chain in chains:
@@ -219,7 +221,7 @@ class CodeScope:
                     labels.add(label + found.label)
                     piece.references.append(replace(found, label=label + found.label, at_import=at_import))
 
-    def decorate(self, decorators: Iterable[ast.expr], piece: Piece) -> bool:
+    def decorate(self, decorators: Iterable[ast.expr], piece: ObjectDescription) -> bool:
         """The piece tells of its decorators, `@step` aside. True if one of them is a library's."""
         foreign = False
         for decorator in decorators:
@@ -230,19 +232,21 @@ class CodeScope:
                 continue
             piece.text += f"@{syntax_text(decorator)}"
             self.refer(read_chains(decorator), piece, label="@", at_import=True)
-            module = value.name if isinstance(value, External) else getattr(value, "__module__", None)
+            module = value.name if isinstance(value, ExternalName) else getattr(value, "__module__", None)
             foreign = foreign or (module is not None and self.context.is_package(str(module).partition(":")[0]))
         return foreign
 
     def target(self, chain: Chain) -> Reference | None:
         """Resolve a chain of names, as far as it leads through our own modules."""
-        return next((found for found in self._resolved(chain, Piece()) if found.value is not _MISSING), None)
+        return next(
+            (found for found in self._resolved(chain, ObjectDescription()) if found.value is not _MISSING), None
+        )
 
     def _value(self, chain: Chain) -> Any:
         """Resolve a chain of names to its last attribute; None if that is not known."""
         value = self._root(chain[0])
         for attribute in chain[1:]:
-            if isinstance(value, External):
+            if isinstance(value, ExternalName):
                 return value
             value = vars(value).get(attribute) if isinstance(value, types.ModuleType) else None
         return None if value is _MISSING else value
@@ -254,7 +258,7 @@ class CodeScope:
             return _content(self.cells[name])
         return self.known.get(name, _MISSING)
 
-    def _resolved(self, chain: Chain, piece: Piece) -> list[Reference]:
+    def _resolved(self, chain: Chain, piece: ObjectDescription) -> list[Reference]:
         name, *rest = chain
         if name in _TELLTALES and (name.startswith("__") or self._root(name) is _MISSING):
             piece.notes.append(f"{name} ({_TELLTALES[name]})")
@@ -265,25 +269,25 @@ class CodeScope:
         if name == "globals" and value is _MISSING:
             return [Reference(self.module, sys.modules.get(self.module))]
         if value is _MISSING:
-            return [] if hasattr(builtins, name) else [Reference(name, External(""))]
+            return [] if hasattr(builtins, name) else [Reference(name, ExternalName(""))]
         key = (self.module, name) if name not in self.imported and name not in self.cells else None
         label = name
         while rest and isinstance(value, types.ModuleType) and self.context.is_first_party(value.__name__):
             key = value.__name__, rest[0]
             label = f"{label}.{rest[0]}"
-            value = getattr(value, rest.pop(0), External(""))
+            value = getattr(value, rest.pop(0), ExternalName(""))
         found = [Reference(label, value, key, cell=id(self.cells.get(name)) if name in self.cells else None)]
-        if rest and isinstance(value, (types.ModuleType, External)):
+        if rest and isinstance(value, (types.ModuleType, ExternalName)):
             found += self._foreign(found[0], rest, piece)
         for attribute in rest:
             if attribute in ("__doc__", "__annotations__"):
                 piece.notes.append(f"{'.'.join(chain)} ({_TELLTALES[attribute]})")
         return found
 
-    def _foreign(self, module: Reference, rest: list[str], piece: Piece) -> list[Reference]:
+    def _foreign(self, module: Reference, rest: list[str], piece: ObjectDescription) -> list[Reference]:
         """Resolve a chain through a foreign module that leads to code of ours; notes what is unknowable."""
         dotted = f"{external_name(self.context, module.value, module.key)}.{'.'.join(rest)}"
-        if isinstance(module.value, External):
+        if isinstance(module.value, ExternalName):
             dotted = f"{module.value.name}.{'.'.join(rest)}"
         piece.notes += unknowable_notes(dotted)
         value: Any = module.value
@@ -349,8 +353,8 @@ def imported_value(context: Context, found: Import, package: str) -> Any:
     module = module_of(found, package)
     if not context.is_first_party(module):
         if found.attribute is not None:
-            return External(f"{module}:{found.attribute}")
-        return External(module if found.bound != root_package(module) else root_package(module))
+            return ExternalName(f"{module}:{found.attribute}")
+        return ExternalName(module if found.bound != root_package(module) else root_package(module))
     loaded = _imported(module)
     if found.attribute is None:
         return loaded if found.bound != root_package(module) else sys.modules[root_package(module)]

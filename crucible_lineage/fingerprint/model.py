@@ -11,7 +11,7 @@ from crucible_lineage.fingerprint.source import ModuleSource, base_folder, is_fi
 
 
 @dataclass(frozen=True)
-class External:
+class ExternalName:
     """Something that an import names and that is not ours: `numpy.linalg:norm`, or a module."""
 
     name: str
@@ -32,7 +32,7 @@ class Reference:
 
 
 @dataclass
-class Piece:
+class ObjectDescription:
     """What one object does by itself, what it uses, and what there is to say about it.
 
     `changes` holds what its code changes when it runs: ("name", module, name), ("contents", id) of an object,

@@ -37,7 +37,7 @@ from crucible_lineage.fingerprint.functions import (
     unknowable_notes,
     written_name,
 )
-from crucible_lineage.fingerprint.model import Context, External, Piece, Reference
+from crucible_lineage.fingerprint.model import Context, ExternalName, ObjectDescription, Reference
 from crucible_lineage.fingerprint.syntax import changed_attributes, class_text, read_chains, syntax_text
 from crucible_lineage.fingerprint.values import quantity_of
 from crucible_lineage.step import Step
@@ -71,10 +71,10 @@ _TELLING = (date, datetime, time, timedelta, timezone, Decimal, Fraction, UUID, 
 CONTAINERS = (list, tuple, dict, set, frozenset, deque, OrderedDict, Counter, types.MappingProxyType)
 
 
-def piece_of(context: Context, reference: Reference) -> Piece:
+def piece_of(context: Context, reference: Reference) -> ObjectDescription:
     """The piece that a reference leads to."""
     value = reference.value
-    if isinstance(value, External):
+    if isinstance(value, ExternalName):
         return _named(context, value.name)
     if isinstance(value, types.FunctionType):
         return function_piece(context, value, reference.key, with_defaults=True)
@@ -83,9 +83,11 @@ def piece_of(context: Context, reference: Reference) -> Piece:
     if isinstance(value, types.ModuleType):
         return _module(context, value, reference)
     if isinstance(value, _INERT) or typing.get_origin(value) is not None:
-        return Piece("inert")
+        return ObjectDescription("inert")
     if (parts := _wrapped(value)) is not None:
-        return Piece(f"wrapper {type(value).__name__}", [Reference(f".{name}", part) for name, part in parts.items()])
+        return ObjectDescription(
+            f"wrapper {type(value).__name__}", [Reference(f".{name}", part) for name, part in parts.items()]
+        )
     if isinstance(value, _BUILTINS):
         return _builtin(context, value, reference)
     if context.is_changed(reference):
@@ -96,13 +98,13 @@ def piece_of(context: Context, reference: Reference) -> Piece:
         return _object(context, reference)
 
 
-def _named(context: Context, name: str) -> Piece:
+def _named(context: Context, name: str) -> ObjectDescription:
     module = name.partition(":")[0]
     packages = {module.partition(".")[0]} if context.is_package(module) else set()
-    return Piece(f"external {name}", notes=unknowable_notes(name), packages=packages)
+    return ObjectDescription(f"external {name}", notes=unknowable_notes(name), packages=packages)
 
 
-def _module(context: Context, module: types.ModuleType, reference: Reference) -> Piece:
+def _module(context: Context, module: types.ModuleType, reference: Reference) -> ObjectDescription:
     """A module that is passed on as a value: if it is ours, all that it defines, for any of it may be looked up."""
     if not context.is_first_party(module.__name__):
         piece = _named(context, external_name(context, module, reference.key))
@@ -110,7 +112,7 @@ def _module(context: Context, module: types.ModuleType, reference: Reference) ->
         return piece
     named = [(name, value) for name, value in sorted(vars(module).items()) if not name.startswith("__")]
     parts = [(name, value) for name, value in named if not isinstance(value, types.ModuleType)]
-    return Piece("module", [Reference(f".{name}", value, (module.__name__, name)) for name, value in parts])
+    return ObjectDescription("module", [Reference(f".{name}", value, (module.__name__, name)) for name, value in parts])
 
 
 def _wrapped(value: Any) -> dict[str, Any] | None:
@@ -143,31 +145,31 @@ def _attribute(value: object, name: str, default: Any = None) -> Any:
         return default
 
 
-def _builtin(context: Context, value: Any, reference: Reference) -> Piece:
+def _builtin(context: Context, value: Any, reference: Reference) -> ObjectDescription:
     module = getattr(value, "__module__", None) or getattr(getattr(value, "__objclass__", None), "__module__", None)
     owner = getattr(value, "__self__", None)
     name = external_name(context, value, reference.key)
     if owner is not None and not isinstance(owner, types.ModuleType):
-        return Piece(f"builtin {value.__qualname__}", [Reference(".self", owner)])
+        return ObjectDescription(f"builtin {value.__qualname__}", [Reference(".self", owner)])
     piece = _named(context, name)
     if module and context.is_first_party(module):
         piece.notes.append(f"{module}:{value.__qualname__} (compiled code)")
     return piece
 
 
-def _constant(context: Context, reference: Reference) -> Piece:
+def _constant(context: Context, reference: Reference) -> ObjectDescription:
     files: set[str] = set()
     folder = context.folder(reference.key[0]) if reference.key else None
     text = constant_text(reference.value, folder, lambda path: files.add(str(path)))
-    piece = Piece(f"constant {text}", files=files)
+    piece = ObjectDescription(f"constant {text}", files=files)
     if folder and isinstance(reference.value, Path) and reference.value.is_relative_to(folder) and not files:
         piece.notes.append(f"{reference.label} (a path beside the code; what lies there is not covered)")
     return piece
 
 
-def _state(context: Context, reference: Reference) -> Piece:
+def _state(context: Context, reference: Reference) -> ObjectDescription:
     """Describe what the code itself changes when it runs: its initial value, and the code that it holds."""
-    piece = Piece("state")
+    piece = ObjectDescription("state")
     piece.notes.append(f"{reference.label} (changed by the code itself; its value is not covered)")
     _tell_binding(context, reference, piece)
     if isinstance(reference.value, CONTAINERS):
@@ -177,18 +179,18 @@ def _state(context: Context, reference: Reference) -> Piece:
     return piece
 
 
-def _object(context: Context, reference: Reference) -> Piece:
+def _object(context: Context, reference: Reference) -> ObjectDescription:
     """A container that holds more than plain values, or an instance."""
     value, cls = reference.value, type(reference.value)
     if cls in CONTAINERS:
-        return Piece(f"container {cls.__name__} {len(value)}", _items(value))
+        return ObjectDescription(f"container {cls.__name__} {len(value)}", _items(value))
     if isinstance(value, enum.Enum):
-        return Piece(f"member {value.name}", [Reference(" class", cls)])
+        return ObjectDescription(f"member {value.name}", [Reference(" class", cls)])
     if context.is_first_party(cls.__module__):
         return _instance(context, reference)
     if written := written_name(context, value, reference.key):  # an object that a library offers, such as numpy.sin
         return _named(context, written)
-    piece = Piece(f"object {external_name(context, cls, None)} {_attribute(value, '__name__', '')}")
+    piece = ObjectDescription(f"object {external_name(context, cls, None)} {_attribute(value, '__name__', '')}")
     piece.notes.append(f"{reference.label} (a {cls.__module__}.{cls.__qualname__}, whose state is not covered)")
     if context.is_package(cls.__module__):
         piece.packages.add(cls.__module__.partition(".")[0])
@@ -198,10 +200,10 @@ def _object(context: Context, reference: Reference) -> Piece:
     return piece
 
 
-def _instance(context: Context, reference: Reference) -> Piece:
+def _instance(context: Context, reference: Reference) -> ObjectDescription:
     """An instance of one of our classes: the class, its attributes, and what it holds if it is a list or the like."""
     value, cls = reference.value, type(reference.value)
-    piece = Piece("instance", [Reference(" class", cls)])
+    piece = ObjectDescription("instance", [Reference(" class", cls)])
     attributes = dict(_attribute(value, "__dict__", {}))
     for base in cls.__mro__:
         slots = vars(base).get("__slots__", ())
@@ -234,7 +236,7 @@ def _items(value: Any) -> list[Reference]:
     return [Reference(f"[{index}]", item) for index, item in enumerate(value)]
 
 
-def _tell_binding(context: Context, reference: Reference, piece: Piece) -> None:
+def _tell_binding(context: Context, reference: Reference, piece: ObjectDescription) -> None:
     """Let the way in which the module makes the object stand for it."""
     if reference.key is None:
         return
@@ -251,13 +253,13 @@ _METHODS = (types.FunctionType, staticmethod, classmethod, property, functools.c
 _SLOTS = (types.MemberDescriptorType, types.GetSetDescriptorType)
 
 
-def class_piece(context: Context, cls: type, key: tuple[str, str] | None) -> Piece:
+def class_piece(context: Context, cls: type, key: tuple[str, str] | None) -> ObjectDescription:
     """The piece of a class: what it inherits, declares, and holds."""
     if not context.is_first_party(cls.__module__):
-        foreign = Piece(f"external {external_name(context, cls, key)}")
+        foreign = ObjectDescription(f"external {external_name(context, cls, key)}")
         foreign.packages = {cls.__module__.partition(".")[0]} if context.is_package(cls.__module__) else set()
         return foreign
-    piece = Piece("class")
+    piece = ObjectDescription("class")
     node = _node(context, cls, piece)
     bases = [base for base in cls.__bases__ if base not in (object, typing.Generic)]
     piece.references += [Reference(f"base {index}", base) for index, base in enumerate(bases)]
@@ -296,7 +298,7 @@ def is_changing_attribute(context: Context, owner: object, cls: type, name: str)
     return False
 
 
-def _node(context: Context, cls: type, piece: Piece) -> ast.ClassDef | None:
+def _node(context: Context, cls: type, piece: ObjectDescription) -> ast.ClassDef | None:
     source = context.module_source(cls.__module__)
     node = source.class_node(cls.__qualname__) if source else None
     file = getattr(sys.modules.get(cls.__module__), "__file__", None)
@@ -307,7 +309,7 @@ def _node(context: Context, cls: type, piece: Piece) -> ast.ClassDef | None:
     return node
 
 
-def _declared(context: Context, cls: type, node: ast.ClassDef, piece: Piece) -> None:
+def _declared(context: Context, cls: type, node: ast.ClassDef, piece: ObjectDescription) -> None:
     """Add what the text gives to the attributes: decorators, keywords, fields, and all of it if a library reads it."""
     module = sys.modules.get(cls.__module__)
     scope = CodeScope(context, cls.__module__, vars(module) if module else {})
@@ -325,7 +327,7 @@ def _declared(context: Context, cls: type, node: ast.ClassDef, piece: Piece) -> 
         scope.refer(read_chains(keyword.value), piece, at_import=True)
 
 
-def _dataclass_fields(cls: Any, piece: Piece) -> None:
+def _dataclass_fields(cls: Any, piece: ObjectDescription) -> None:
     for field in dataclasses.fields(cls):
         piece.text += f" {field.name} {field.init} {field.compare} {field.repr} {field.hash} {field.kw_only}"
         for kind, value in (("default", field.default), ("factory", field.default_factory)):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.fingerprint.functions import definition_of, function_piece, home_of, imported_files
-from crucible_lineage.fingerprint.model import Context, Piece, Reference
+from crucible_lineage.fingerprint.model import Context, ObjectDescription, Reference
 from crucible_lineage.fingerprint.objects import piece_of
 from crucible_lineage.fingerprint.source import root_package
 from crucible_lineage.ids import CODE_TAG, canonical_json
@@ -76,7 +76,7 @@ class _Node:
 
     name: str
     reference: Reference
-    piece: Piece
+    piece: ObjectDescription
     edges: list[tuple[str, int]] = field(default_factory=list)
 
 
@@ -151,7 +151,7 @@ class _Walk:
                 self._numbers[id(reference.value)] = number
         return number
 
-    def _piece(self, reference: Reference) -> Piece:
+    def _piece(self, reference: Reference) -> ObjectDescription:
         value = reference.value
         if isinstance(value, types.FunctionType) and id(value) in self._steps:
             # The defaults of the step itself reach the identity as parameters, whether they were given or not.

@@ -30,14 +30,14 @@ from crucible_lineage.pipeline.inputs.corrections import (
     unlink_datasets,
 )
 from crucible_lineage.pipeline.plan.planner import make_plan
-from crucible_lineage.pipeline.run.result import Choice, StepEvent
+from crucible_lineage.pipeline.run.result import StepChoice, StepEvent
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.queries.catalogue.listing import list_datasets
 from crucible_lineage.queries.catalogue.reference import find_mfid, find_project
 from crucible_lineage.queries.diff import LineageComparison, compare_datasets
 from crucible_lineage.queries.explain import Explanation, explain
 from crucible_lineage.queries.graph.fetch import fetch_lineage
-from crucible_lineage.queries.impact import AskedDeletion, ask_deletion
+from crucible_lineage.queries.impact import RequestedDeletion, ask_deletion
 from crucible_lineage.queries.table import data_frame, make_table
 from crucible_lineage.session import Session
 
@@ -170,7 +170,7 @@ class Catalogue:
         """
         bound = bind_file(Path(path), self.session.store, dict(params or {}))
         most = jobs or min(8, (os.cpu_count() or 1) + 2)
-        choice = Choice(tuple(force), tuple(only))
+        choice = StepChoice(tuple(force), tuple(only))
         result = plan_and_run(bound, self.session, lambda: LocalEngine(self.session, most), _unheard, choice)
         if not result.ok:
             failed = [*map(result.error_line, result.errors)]
@@ -259,7 +259,7 @@ class Catalogue:
             raise InputError("replace: name the files")
         return Dataset(self, replace_measured(self.session, self._meant(old), paths, why).mfid)
 
-    def delete(self, name: str | Dataset, *, why: str = "", even_if_used: bool = False) -> AskedDeletion:
+    def delete(self, name: str | Dataset, *, why: str = "", even_if_used: bool = False) -> RequestedDeletion:
         """Ask for a dataset to be deleted: it is hidden at once, and deleted when an administrator has agreed.
 
         Raises InputError, with what was made of it, if that is anything, unless `even_if_used` is True.

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, overload
 from zipfile import BadZipFile
 
-from crucible_lineage.core.stated import Heard
+from crucible_lineage.core.stated import AppliedStatement
 from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.notebook.html import block, line, pairs, rows_table, state_mark, strong
 from crucible_lineage.pipeline.files.fetch import place_file
 from crucible_lineage.pipeline.inputs.corrections import Correction, corrections
 from crucible_lineage.pipeline.inputs.existing import existing_dataset
 from crucible_lineage.queries.catalogue.columns import as_texts
-from crucible_lineage.queries.catalogue.shown import Shown, existing, show_dataset
+from crucible_lineage.queries.catalogue.shown import DatasetView, existing, show_dataset
 from crucible_lineage.queries.graph.standing import entries_now
 from crucible_lineage.refs import DatasetRef, FileRef
 from crucible_lineage.statements import FLAG, HOLD, About
@@ -57,7 +57,7 @@ class Dataset:
         self.mfid = mfid
 
     @cached_property
-    def _shown(self) -> Shown:
+    def _shown(self) -> DatasetView:
         return show_dataset(self._catalogue.session, self.mfid)
 
     @property
@@ -82,7 +82,7 @@ class Dataset:
         return self._shown.entry.flags
 
     @property
-    def statements(self) -> tuple[Heard, ...]:
+    def statements(self) -> tuple[AppliedStatement, ...]:
         """List the statements about the dataset, oldest first, including revoked ones."""
         return self._shown.statements
 

@@ -16,7 +16,7 @@ from typing import Any, Self
 from crucible_lineage.errors import InputError
 from crucible_lineage.notebook.catalogue import Catalogue
 from crucible_lineage.notebook.dataset import Dataset, Datasets
-from crucible_lineage.pipeline.called import FlowPlaces, FlowRun, called_step
+from crucible_lineage.pipeline.called import FlowRun, FlowSlots, called_step
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings, profile_settings, resolve_settings
 from crucible_lineage.step import Step, StepRunner, open_runners, step_runner
@@ -43,7 +43,7 @@ class registering:  # noqa: N801 (used like contextlib's helpers)
         self.catalogue = catalogue or _default()
         self.name = name or _script() or "notebook"
         self.run_id = uuid.uuid4().hex
-        self._places: FlowPlaces | None = None
+        self._places: FlowSlots | None = None
         self._made: dict[str, None] = {}
         self._open: list[tuple[StepRunner, Any]] = []
 
@@ -56,7 +56,7 @@ class registering:  # noqa: N801 (used like contextlib's helpers)
         session = self.catalogue.session
         session.ensure_project(self.project)
         run = FlowRun(self.run_id, self.name, _script(), datetime.now(UTC).isoformat())
-        self._places = FlowPlaces(session, run, at_once=False)
+        self._places = FlowSlots(session, run, at_once=False)
         runner = functools.partial(self._run)
         self._open.append((runner, step_runner.set(runner)))
         open_runners.append(runner)

@@ -10,7 +10,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.core.slots import Currency, Filled, hold, is_replaced_by_hand, later_than, pipeline_keyword, place
+from crucible_lineage.core.slots import (
+    Currency,
+    SlotClaim,
+    hold,
+    is_replaced_by_hand,
+    later_than,
+    pipeline_keyword,
+    place,
+)
 from crucible_lineage.errors import TRANSIENT, InputError, NotFoundError, RefusedError
 from crucible_lineage.pipeline.functions.inspect import inspection_of
 from crucible_lineage.pipeline.inputs.existing import existing_dataset, find_raw, hash_files
@@ -34,11 +42,11 @@ About = tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class CalledStep:
+class StepCall:
     """A call of a step that is ready to be made."""
 
     session: Session
-    places: FlowPlaces
+    places: FlowSlots
     job: Job
     about: About
 
@@ -58,9 +66,9 @@ def called_step(
     called: Step[..., Any],
     inputs: Mapping[str, object],
     params: Mapping[str, object],
-    places: FlowPlaces,
+    places: FlowSlots,
     salt: str | None = None,
-) -> CalledStep:
+) -> StepCall:
     """Resolve a call of a step. Files that it is given are registered as raw data if they are new.
 
     An input is a path, the id of a dataset, a dataset, or a list of these. InputError if one is missing or is none. A
@@ -82,14 +90,14 @@ def called_step(
     )
     spec = StepSpec(uses=uses, salt=salt)
     job = Job(called.name, project, inspection, given, used, outputs, spec, {}, filled, step=called)
-    return CalledStep(session, places, job, about)
+    return StepCall(session, places, job, about)
 
 
 @dataclass(frozen=True)
 class _Inputs:
     session: Session
     project: str
-    places: FlowPlaces
+    places: FlowSlots
     salt: str | None
     ingest: bool | Ingest
 
@@ -138,7 +146,7 @@ class _Project:
     slots: Currency = field(default_factory=lambda: Currency(()))
 
 
-class FlowPlaces:
+class FlowSlots:
     """What a run of a flow relies on. In the flow's own process it is settled at its end, so that a run that changes
     nothing writes nothing; elsewhere at once.
     """
@@ -169,14 +177,14 @@ class FlowPlaces:
         """Return the origin of a dataset: itself, if it is not of this run."""
         return self._about.get(mfid, (mfid,))
 
-    def filled(self, project: str, task: str, output: str, about: About) -> dict[str, Filled]:
+    def filled(self, project: str, task: str, output: str, about: About) -> dict[str, SlotClaim]:
         """The place of a result, as it is filled by this run. Empty outside of a flow."""
         if not self._run.flow:
             return {}
         key = place(self._run.flow, task, output, ", ".join(about))
-        return {key: Filled(self._since_of(project, key), self._run.id, self._run.file)}
+        return {key: SlotClaim(self._since_of(project, key), self._run.id, self._run.file)}
 
-    def rely(self, project: str, places: Mapping[str, Filled], dataset: DatasetRef, *, made: bool) -> None:
+    def rely(self, project: str, places: Mapping[str, SlotClaim], dataset: DatasetRef, *, made: bool) -> None:
         """The run relies on a result for these places; one that it has `made` was registered with them."""
         for key, filled in places.items():
             if self._at_once:
@@ -196,9 +204,11 @@ class FlowPlaces:
             stays = failed and not any(relied.values())  # what it made has taken the place of what held before
             for mfid, made in relied.items():
                 if not made and not (stays and mfid in holding):
-                    self._hold(project, key, Filled(self._since_of(project, key), self._run.id, self._run.file), mfid)
+                    self._hold(
+                        project, key, SlotClaim(self._since_of(project, key), self._run.id, self._run.file), mfid
+                    )
 
-    def _hold(self, project: str, key: str, filled: Filled, mfid: str) -> None:
+    def _hold(self, project: str, key: str, filled: SlotClaim, mfid: str) -> None:
         known = self._known(project)
 
         def replaced(holder: str) -> str | None:

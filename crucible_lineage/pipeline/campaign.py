@@ -21,11 +21,19 @@ from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, n
 from crucible_lineage.pipeline.bind.model import BoundPipeline
 from crucible_lineage.pipeline.inputs.inputs import InputItem
 from crucible_lineage.pipeline.plan.plan import BLOCKED, FRESH, StepPlan
-from crucible_lineage.pipeline.plan.planner import Planned, plan_pipeline
+from crucible_lineage.pipeline.plan.planner import PlannedPipeline, plan_pipeline
 from crucible_lineage.pipeline.spec.inputs import CalibrationInput, value_of
 from crucible_lineage.session import Session
-from crucible_lineage.statements import CAMPAIGN, PROMOTE, About, InForce, Statement, promoted_in, signatures_of
-from crucible_lineage.stating import Stating, known_statements, revoke, sign, state
+from crucible_lineage.statements import (
+    CAMPAIGN,
+    PROMOTE,
+    About,
+    ActiveStatements,
+    Statement,
+    promoted_in,
+    signatures_of,
+)
+from crucible_lineage.stating import StatementOutcome, known_statements, revoke, sign, state
 from crucible_lineage.times import utc
 
 MONTH = "month"
@@ -94,7 +102,7 @@ class CampaignPlan:
     `done` are those whose candidates are there, `todo` those still to be made, `blocked` those that cannot be.
     """
 
-    planned: Planned
+    planned: PlannedPipeline
     affected: tuple[str, ...]
     campaign: str = ""
 
@@ -166,7 +174,7 @@ def new_campaign(
     require: str = "",
     why: str = "",
     file: str = "",
-) -> Stating:
+) -> StatementOutcome:
     """State a campaign: for data from a moment until another one, other calibrations than those that are certified.
 
     `replaced` are names of calibration inputs, each with the new calibration. It is for the data of the instrument that
@@ -239,14 +247,14 @@ def strata(item: InputItem, by: Sequence[str]) -> tuple[str, ...]:
     return tuple(values)
 
 
-def approve(session: Session, campaign: Campaign, why: str) -> Stating:
+def approve(session: Session, campaign: Campaign, why: str) -> StatementOutcome:
     """Sign a campaign."""
     return sign(session, [campaign.mfid], why, project=campaign.statement.project).stating
 
 
 def promote(
     session: Session, pipeline: BoundPipeline, campaign: Campaign, gate: str = "", why: str = ""
-) -> tuple[Stating, CampaignPlan]:
+) -> tuple[StatementOutcome, CampaignPlan]:
     """Make what a campaign made current, by one statement; nothing is computed.
 
     `gate` says why the comparison does not let it pass; empty if it does. Raises InputError, and states nothing, where
@@ -284,7 +292,7 @@ def roll_back(session: Session, campaign: Campaign, why: str) -> list[Statement]
     return revoke(session, campaign.promotions, why)
 
 
-def _campaigns(standing: InForce, project: str) -> list[Campaign]:
+def _campaigns(standing: ActiveStatements, project: str) -> list[Campaign]:
     signed, promoted = signatures_of(standing), promoted_in(standing)
     promotions: dict[str, list[Statement]] = {}
     for one in standing.statements.values():

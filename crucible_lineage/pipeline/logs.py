@@ -55,7 +55,7 @@ def own_secrets(*keys: str | None) -> list[str]:
     return [key for key in (*keys, *(os.environ.get(name) for name in _OWN)) if key]
 
 
-class Blotter:
+class Redactor:
     """Knows the spellings of some secrets: as they are, in base64, quoted as in addresses, in JSON, in hexadecimal."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
@@ -143,9 +143,9 @@ class StepLog:
     There is a file as soon as there is something to be written: most steps print nothing.
     """
 
-    def __init__(self, path: Path, blotter: Blotter | None = None, hear: Hear | None = None) -> None:
+    def __init__(self, path: Path, blotter: Redactor | None = None, hear: Hear | None = None) -> None:
         self.path = path
-        self.blotter = blotter or Blotter()
+        self.blotter = blotter or Redactor()
         self.size = 0
         self._hear = hear
         self._lock = threading.Lock()
@@ -299,7 +299,7 @@ def told_fault(error: BaseException, data: Path, *keys: str | None) -> Unforesee
     """
     if isinstance(error, OSError) and (refused := storage_error(error)) is not None:
         return UnforeseenFault(str(refused), None)
-    blotter = Blotter(own_secrets(*keys))
+    blotter = Redactor(own_secrets(*keys))
     trace = blotter.text("".join(traceback.format_exception(error)))
     line = blotter.text(f"{type(error).__name__}: {error}".removesuffix(": "))
     message = f"{line}; this is a fault of crucible-lineage, please report it"

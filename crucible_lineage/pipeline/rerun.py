@@ -22,11 +22,11 @@ from crucible_lineage.pipeline.functions.inspect import find_step, inspect_step
 from crucible_lineage.pipeline.functions.inspection import Inspection
 from crucible_lineage.pipeline.inputs.existing import existing_dataset
 from crucible_lineage.pipeline.inputs.inputs import InputItem
-from crucible_lineage.pipeline.plan.expand import Feed, Instance
+from crucible_lineage.pipeline.plan.expand import InputEdge, Instance
 from crucible_lineage.pipeline.plan.known import ProjectKnowledge, earlier_result, step_records
-from crucible_lineage.pipeline.plan.plan import Earlier, plan
-from crucible_lineage.pipeline.plan.planner import Planned
-from crucible_lineage.pipeline.run.result import Choice
+from crucible_lineage.pipeline.plan.plan import EarlierResult, plan
+from crucible_lineage.pipeline.plan.planner import PlannedPipeline
+from crucible_lineage.pipeline.run.result import StepChoice
 from crucible_lineage.pipeline.spec.pipeline import OutputFields, PipelineSpec, StepSpec
 from crucible_lineage.registration.read import samples_of, whole_record
 from crucible_lineage.session import Session
@@ -39,18 +39,18 @@ _FIELDS = ("measurement", "data_type", "session_name", "instrument_name", "instr
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RecordedPipeline:
     """A pipeline that records describe, planned; `left_out` says of datasets why they cannot be made again."""
 
     pipeline: BoundPipeline
-    planned: Planned
-    choice: Choice
+    planned: PlannedPipeline
+    choice: StepChoice
     left_out: Mapping[str, str]
 
 
 def plan_rerun(
     mfid: str, session: Session, folder: Path | None, overrides: Mapping[str, object], *, forced: bool = False
-) -> Recorded:
+) -> RecordedPipeline:
     """The plan that makes a dataset again, with what it descends from, or finishes it. InputError if no step made it.
 
     `folder` is where modules and scripts are looked for, `overrides` are other values for the step's parameters.
@@ -74,7 +74,7 @@ def plan_rerun(
     return found
 
 
-def _finishing(mfid: str, history: _History, session: Session, folder: Path | None) -> Recorded:
+def _finishing(mfid: str, history: _History, session: Session, folder: Path | None) -> RecordedPipeline:
     """The plan that makes a dataset whole whose registration was cut short: from the parents that it had, as it was.
 
     Its pipeline does so when it runs again; but not if by now it has other parents for it.
@@ -95,7 +95,7 @@ def _finishing(mfid: str, history: _History, session: Session, folder: Path | No
     return found
 
 
-def plan_stale(project: str, session: Session, folder: Path | None) -> Recorded:
+def plan_stale(project: str, session: Session, folder: Path | None) -> RecordedPipeline:
     """Plan to make again what is stale in a project: all current results, in order. InputError for no project."""
     if session.client.projects.find(project) is None:
         raise no_project(session.client, project, session.settings.describe())
@@ -153,7 +153,7 @@ class _OwnHistory(ProjectKnowledge):
     def is_held(self, place: str) -> bool:
         return place in self.forerunners
 
-    def current(self, place: str) -> Earlier | None:
+    def current(self, place: str) -> EarlierResult | None:
         mfid = self.forerunners.get(place)
         record = self.registered()[mfid].step_record if mfid else None
         if mfid is None or record is None:
@@ -173,7 +173,7 @@ class _Builder:
 
     def build(
         self, wanted: Collection[str], overrides: Mapping[str, Mapping[str, object]], forced: Collection[str]
-    ) -> Recorded:
+    ) -> RecordedPipeline:
         for group in self._ordered(self._groups(wanted)):
             self._add(group, {key: value for mfid in group.values() for key, value in overrides.get(mfid, {}).items()})
         steps = {instance.name: instance.step for instance in self.instances.values()}
@@ -192,10 +192,10 @@ class _Builder:
             digest="",
         )
         inputs = {"datasets": tuple(self.items)}
-        choice = Choice(forced=tuple(self.maker[mfid][0] for mfid in forced if mfid in self.maker))
+        choice = StepChoice(forced=tuple(self.maker[mfid][0] for mfid in forced if mfid in self.maker))
         planned = plan(self.history.project, self.instances, inputs, self.history.knowledge, choice.forced)
-        found = Planned(planned, self.instances, inputs, self.history.knowledge)
-        return Recorded(BoundPipeline(spec, steps), found, choice, self.left_out)
+        found = PlannedPipeline(planned, self.instances, inputs, self.history.knowledge)
+        return RecordedPipeline(BoundPipeline(spec, steps), found, choice, self.left_out)
 
     def _groups(self, wanted: Collection[str]) -> list[dict[str, str]]:
         """Outputs of one execution together: output -> dataset."""
@@ -296,16 +296,16 @@ class _Builder:
         roles = {role: "files" if len(given) > 1 else "file" for role, given in record.recipe["inputs"].items()}
         return inspect_command(declared, spec, roles, spec.params)
 
-    def _feed(self, used: Used) -> Feed:
+    def _feed(self, used: Used) -> InputEdge:
         parent = self.history.current(used.mfid)
         names = [file.name for file in used.files or ()]
         pattern = names[0] if len(names) == 1 else None
         if parent in self.maker:
             instance, output = self.maker[parent]
-            return Feed(used.role, pattern, instance=instance, output=output)
+            return InputEdge(used.role, pattern, instance=instance, output=output)
         try:
             item = InputItem(parent, existing_dataset(parent, self.session))
         except InputError as error:
             item = InputItem(parent, None, blocked=str(error))
         self.items.append(item)
-        return Feed(used.role, pattern, input="datasets", index=len(self.items) - 1)
+        return InputEdge(used.role, pattern, input="datasets", index=len(self.items) - 1)

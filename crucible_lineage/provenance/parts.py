@@ -28,7 +28,7 @@ Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"}), AfterV
 Hashes = dict[str, Sha256]
 
 
-class Part(BaseModel):
+class RecordPart(BaseModel):
     """Base of the record and its parts: frozen, and unknown keys are kept."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True, defer_build=True)
@@ -38,7 +38,7 @@ class Part(BaseModel):
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
-class File(Part):
+class File(RecordPart):
     """A file as it was when it was used or generated (prov:Entity)."""
 
     name: Text
@@ -48,7 +48,7 @@ class File(Part):
     log: bool = Field(False, description="true for what the step printed")
 
 
-class CertificateUsed(Part):
+class CertificateUsed(RecordPart):
     """The certificate by which a calibration was chosen, and the range in which it was valid then."""
 
     statement: Mfid = Field(description="the statement that certifies the calibration")
@@ -60,7 +60,7 @@ class CertificateUsed(Part):
     as_of: str | None = Field(None, description="the moment by whose statements the run went, if it was asked for one")
 
 
-class Chosen(Part):
+class TimeChoice(RecordPart):
     """How a dataset was chosen in time: by which rule, on which side of what the step is about, how far away."""
 
     rule: Text = Field(description="by which rule it was chosen")
@@ -74,17 +74,17 @@ class Chosen(Part):
     certificate: CertificateUsed | None = Field(None, description="given where it was chosen by one")
 
 
-class Used(Part):
+class Used(RecordPart):
     """A dataset that was used (prov:used), in its role, and those of its files that were given to the step."""
 
     role: Text = Field(description="the name of the argument, or `parent` for manual work")
     mfid: Mfid
     origin: Mfid | None = Field(None, description="what the dataset comes from; absent if that is the dataset itself")
     files: list[File] | None = Field(None, description="absent where the lists are in the attached file")
-    chosen: Chosen | None = Field(None, description="given where it was chosen in time")
+    chosen: TimeChoice | None = Field(None, description="given where it was chosen in time")
 
 
-class RecipeInput(Part):
+class RecipeInput(RecordPart):
     """What goes into the id of an input: what it comes from, and the SHA-256 of each of its files.
 
     Recipes of version 1 named the parent itself instead of its origin.
@@ -101,7 +101,7 @@ class RecipeInput(Part):
         return self
 
 
-class RecipeFacts(Part):
+class RecipeFacts(RecordPart):
     """What a step is given about a parent beside its files; absent is what nobody has said."""
 
     name: str
@@ -112,7 +112,7 @@ class RecipeFacts(Part):
     metadata: dict[str, JsonValue] | None = None
 
 
-class StepRecipe(Part):
+class StepRecipe(RecordPart):
     """What the id of an output of a step is derived from."""
 
     kind: Literal["step"]
@@ -131,7 +131,7 @@ class StepRecipe(Part):
     attempt: Annotated[int, Field(ge=1)] | None = Field(None, description="given where it was forced to run again")
 
 
-class FilesRecipe(Part):
+class FilesRecipe(RecordPart):
     """What the id of registered files is derived from; `inputs` where a person made them of other datasets."""
 
     kind: Literal["files"]
@@ -142,7 +142,7 @@ class FilesRecipe(Part):
     inputs: dict[str, list[RecipeInput]] | None = Field(None, description="given where a person made them of others")
 
 
-class StatementAbout(Part):
+class StatementAbout(RecordPart):
     """What a statement is about: datasets, an instrument and a time of measurement, a code fingerprint, a project."""
 
     datasets: list[Mfid] | None = None
@@ -153,7 +153,7 @@ class StatementAbout(Part):
     project: Text | None = None
 
 
-class StatementRecipe(Part):
+class StatementRecipe(RecordPart):
     """What the id of a statement about results is derived from."""
 
     kind: Literal["statement"]
@@ -167,7 +167,7 @@ class StatementRecipe(Part):
     again: Annotated[int, Field(ge=1)] | None = Field(None, description="how many equal ones were revoked before")
 
 
-class KeptFile(Part):
+class KeptFile(RecordPart):
     """A file of a dataset that supports results: their source, or the environment that they were made in."""
 
     mfid: Mfid
@@ -175,7 +175,7 @@ class KeptFile(Part):
     sha256: Sha256
 
 
-class Program(Part):
+class Program(RecordPart):
     """The program that a command starts, as it was."""
 
     path: Text
@@ -183,14 +183,14 @@ class Program(Part):
     version: str | None = Field(None, description="the first line that it printed when it was asked for its version")
 
 
-class Git(Part):
+class Git(RecordPart):
     """The checkout that the code lay in."""
 
     commit: Text
     dirty: bool = Field(description="whether files differed from the commit")
 
 
-class Code(Part):
+class Code(RecordPart):
     """The code that ran (prov:hadPlan): its fingerprint, its text, and what the fingerprint could not see."""
 
     fingerprint: Text = Field(description="the hash of the function and all that it reaches")
@@ -206,7 +206,7 @@ class Code(Part):
     program: Program | None = Field(None, description="of a command")
 
 
-class Run(Part):
+class Run(RecordPart):
     """The run in which it happened; the last two are Prefect's own ids, where Prefect ran it."""
 
     engine: Text = Field(description="local or prefect")
@@ -215,7 +215,7 @@ class Run(Part):
     task_run_id: str | None = None
 
 
-class DeclaredOutput(Part):
+class DeclaredOutput(RecordPart):
     """What was declared of an output and shows nowhere else; `metadata` are names, their values are in the dataset."""
 
     metadata: list[str] | None = None
@@ -224,7 +224,7 @@ class DeclaredOutput(Part):
     publish: dict[str, str | None] | None = None
 
 
-class Declared(Part):
+class DeclaredFields(RecordPart):
     """What was declared beside the recipe: by it the step can be made again as it was made."""
 
     retries: Annotated[int, Field(ge=0)] | None = Field(None, description="how often a failure is tried again")
@@ -238,7 +238,7 @@ class Declared(Part):
     output: DeclaredOutput | None = None
 
 
-class StepActivity(Part):
+class StepActivity(RecordPart):
     """One execution of a step (prov:Activity)."""
 
     step: Text = Field(description="the name of the step in its code")
@@ -247,18 +247,18 @@ class StepActivity(Part):
     started: Moment = Field(description="prov:startedAtTime")
     ended: Moment = Field(description="prov:endedAtTime")
     run: Run | None
-    declared: Declared | None = None
+    declared: DeclaredFields | None = None
     gaps: list[Text] | None = Field(None, description="what was blocked and left out of its lists, with the reason")
 
 
-class HandActivity(Part):
+class ManualActivity(RecordPart):
     """What a person did (prov:Activity)."""
 
     kind: Literal["by hand"]
     note: str | None = Field(description="what the person wrote about it")
 
 
-class RunActivity(Part):
+class RunActivity(RecordPart):
     """The run of a pipeline that a dataset tells of (prov:Activity)."""
 
     kind: Literal["pipeline run"]
@@ -266,7 +266,7 @@ class RunActivity(Part):
     run_id: Text
 
 
-class StatementActivity(Part):
+class StatementActivity(RecordPart):
     """When a person stated something about results (prov:Activity)."""
 
     kind: Literal["statement"]
@@ -274,13 +274,13 @@ class StatementActivity(Part):
     signature: Text | None = Field(None, description="of the recipe and the time, by ssh-keygen -Y sign")
 
 
-class SupportActivity(Part):
+class SupportActivity(RecordPart):
     """That a dataset was registered since results rest on it."""
 
     kind: Literal["source of steps", "environment of steps"]
 
 
-class Agent(Part):
+class Agent(RecordPart):
     """Who did it (prov:wasAssociatedWith): the account at Crucible, and the name on the machine."""
 
     unique_id: str | None = Field(description="ORCID, or the MFID of a service account")
@@ -289,7 +289,7 @@ class Agent(Part):
     local_user: str | None = Field(description="the name on the machine")
 
 
-class Software(Part):
+class Software(RecordPart):
     """What it ran with (prov:SoftwareAgent)."""
 
     python: Text
@@ -302,7 +302,7 @@ class Software(Part):
     environment: KeptFile | None = Field(None, description="all that was installed, and on which machine")
 
 
-class Pipeline(Part):
+class Pipeline(RecordPart):
     """The declaration that asked for it, and what the step is called in it."""
 
     name: Text
@@ -310,7 +310,7 @@ class Pipeline(Part):
     step: Text | None = Field(None, description="the name of the step in the declaration")
 
 
-class Attached(Part):
+class Attachment(RecordPart):
     """The file of this dataset that holds what is too long for the record: recipe, used and generated."""
 
     name: Text
@@ -321,7 +321,7 @@ class Attached(Part):
     generated: Annotated[int, Field(ge=0)] = Field(description="how many files were generated")
 
 
-class Result(Part):
+class Result(RecordPart):
     """What was registered with it, hashed, so that an edit shows; the record of an older version has none."""
 
     keys: list[str] = Field(description="JSON Pointers of the scientific metadata that were registered")

@@ -27,15 +27,15 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.provenance.parts import (
     Agent,
-    Attached,
+    Attachment,
     File,
     FilesRecipe,
-    HandActivity,
+    ManualActivity,
     Mfid,
     Moment,
-    Part,
     Pipeline,
     RecipeFacts,
+    RecordPart,
     Result,
     RunActivity,
     Software,
@@ -53,7 +53,7 @@ SCHEMA_FILE = Path(__file__).with_name("schema.json")
 MOST_FAULTS = 5  # more do not help whoever reads the message
 
 
-class ProvenanceRecord(Part):
+class ProvenanceRecord(RecordPart):
     """Provenance of a dataset (prov:Entity); one of two kinds."""
 
     schema_: Literal["crucible-lineage/provenance/1"] = Field(alias="schema")
@@ -69,7 +69,7 @@ class ProvenanceRecord(Part):
         description="later parents that would give the same: {parent: the one of `used` whose bytes and origin it has}",
     )
     agent: Agent
-    attached: Attached | None = None
+    attached: Attachment | None = None
     registrar: Text | None = Field(None, description="the registration that this record is of")
     completed: dict[str, Moment] | None = Field(
         None,
@@ -198,7 +198,7 @@ class FilesRecord(ProvenanceRecord):
     """
 
     recipe_: FilesRecipe | StatementRecipe | None = Field(None, alias="recipe")
-    activity: HandActivity | RunActivity | StatementActivity | SupportActivity | None = None
+    activity: ManualActivity | RunActivity | StatementActivity | SupportActivity | None = None
     supersedes: Mfid | None = Field(None, description="prov:wasRevisionOf: the dataset that this one replaces")
 
     @property

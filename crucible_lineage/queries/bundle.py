@@ -56,7 +56,7 @@ _CHECKING = (
 
 
 @dataclass(frozen=True)
-class Taken:
+class BundleReport:
     """What was written: how many datasets, files of theirs and bytes; which files could not be had, and why not.
 
     `list_sha256` is the SHA-256 of the bundle's list of files, empty for a crate.
@@ -99,7 +99,7 @@ def write_crate(
     files: bool,
     license_url: str = "",
     profile: str = PROFILES[0],
-) -> Taken:
+) -> BundleReport:
     """`folder`, which must be new or empty, is an RO-Crate of the graph; with `files` it holds their bytes.
 
     InputError if the folder holds something, or `rocrate` is not installed.
@@ -118,7 +118,7 @@ def write_crate(
 
 def write_bundle(
     session: Session, mfid: str, target: Path, *, license_url: str = "", profile: str = PROFILES[0]
-) -> Taken:
+) -> BundleReport:
     """Write a ZIP file with the dataset and all that it was made from. InputError as for `write_crate`."""
     require_library("a bundle", "rocrate", "export")
     graph = lineage_to_share(session, mfid, thumbnails=True).around(mfid, direction="ancestors")
@@ -332,9 +332,9 @@ def _entry(file: StoredFile) -> dict[str, object]:
     return {"path": file.path, "name": file.name, "sha256": file.sha256, "size": file.size}
 
 
-def _taken(graph: LineageGraph, stored: Mapping[str, _Stored], list_sha256: str = "") -> Taken:
+def _taken(graph: LineageGraph, stored: Mapping[str, _Stored], list_sha256: str = "") -> BundleReport:
     files = [file for one in stored.values() for file in one.files if file.path]
-    return Taken(
+    return BundleReport(
         datasets=sum(1 for _ in _datasets(graph)),
         hidden=sum(1 for node in graph.nodes.values() if node.kind == "hidden"),
         files=len(files),

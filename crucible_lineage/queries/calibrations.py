@@ -9,14 +9,14 @@ from functools import partial
 from html import escape
 from typing import Any
 
-from crucible_lineage.calibrations import Calibrations, Certificate, Fitting, Span, range_text
+from crucible_lineage.calibrations import Calibrations, Certificate, CertificateMatch, Span, range_text
 from crucible_lineage.certifying import certificates_as_of
 from crucible_lineage.core.slots import CURRENT
 from crucible_lineage.core.summary import Summary
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.records import OWN_KEYS
 from crucible_lineage.queries.catalogue.shown import existing
-from crucible_lineage.queries.graph.standing import Entry, entries_of_copy, entry_of
+from crucible_lineage.queries.graph.standing import DatasetEntry, entries_of_copy, entry_of
 from crucible_lineage.session import Session
 from crucible_lineage.times import moment_text, span_text, taken, utc
 
@@ -40,7 +40,7 @@ class CalibrationFor:
     """What is certified for a dataset, of one kind; `names` and `standings` are of the calibrations, by id."""
 
     kind: str
-    fitting: Fitting
+    fitting: CertificateMatch
     uses: tuple[CalibrationUse, ...]
     names: Mapping[str, str]
     standings: Mapping[str, str]
@@ -152,7 +152,7 @@ def _value(record: Mapping[str, Any], name: str) -> object:
 
 
 def _calibration_for(
-    session: Session, kind: str, fitting: Fitting, uses: tuple[CalibrationUse, ...], moment: datetime
+    session: Session, kind: str, fitting: CertificateMatch, uses: tuple[CalibrationUse, ...], moment: datetime
 ) -> CalibrationFor:
     """Add the names and standings of the calibrations that fit, and of those that were used."""
     standings = {one.dataset: _standing(session, one.dataset) for one in fitting.valid}
@@ -205,7 +205,7 @@ def _taken(mfid: str, summaries: Mapping[str, Summary], cache: dict[str, frozens
 def _standing(session: Session, mfid: str) -> tuple[str, str]:
     """Return the name of a calibration, and whether it is good: its state, doubts, checks, flags and numbers."""
     try:
-        entry: Entry = entry_of(session, existing(session, mfid))
+        entry: DatasetEntry = entry_of(session, existing(session, mfid))
     except InputError:
         return mfid, "not visible to this key"
     parts = [entry.state]

@@ -12,7 +12,7 @@ from crucible_lineage.condition import parse_condition
 from crucible_lineage.lineage.records import returned_values
 from crucible_lineage.pipeline.campaign import Campaign, CampaignPlan, strata
 from crucible_lineage.pipeline.plan.plan import FRESH
-from crucible_lineage.queries.trend import FEWEST, SCALED, SIGMAS, Point, Series, Trend
+from crucible_lineage.queries.trend import FEWEST, SCALED, SIGMAS, Series, Trend, TrendPoint
 
 MOST_OUTLIERS = 5
 
@@ -25,7 +25,7 @@ class Pair:
     old: str
     new: str
     stratum: tuple[str, ...]
-    point: Point
+    point: TrendPoint
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Effect:
         """Return the differences over the time of measurement, for a picture."""
         far = {one.new for one in self.outliers}
         points = sorted(self.pairs, key=lambda one: (one.point.time, one.new))
-        judged = tuple(Point(one.new, one.point.time, one.point.value, one.new in far) for one in points)
+        judged = tuple(TrendPoint(one.new, one.point.time, one.point.value, one.new in far) for one in points)
         limit = SIGMAS * self.spread if len(points) >= FEWEST else None
         low, high = (None, None) if limit is None else (self.median - limit, self.median + limit)
         series = Series("new minus old", judged, self.median, low, high, ())
@@ -157,7 +157,7 @@ def compare_campaign(campaign: Campaign, plan: CampaignPlan, by: Sequence[str] =
         spans = [item.span for item in items if item.span]
         stratum = strata(items[0], by) if items else ()
         for name in before.keys() & after.keys() if spans else ():
-            point = Point(new, max(last for _, last in spans), after[name] - before[name])
+            point = TrendPoint(new, max(last for _, last in spans), after[name] - before[name])
             found.setdefault((step.step, name), []).append(Pair(step.name, old, new, stratum, point))
     effects = tuple(Effect(step, name, tuple(pairs)) for (step, name), pairs in sorted(found.items()))
     return Comparison(campaign, effects, len(paired), len(places) - len(paired), len(plan.todo))

@@ -18,11 +18,11 @@ from crucible_lineage.pipeline.plan.differences import code_diff, differences
 from crucible_lineage.pipeline.plan.known import earlier_result
 from crucible_lineage.pipeline.plan.relation import chosen_text
 from crucible_lineage.pipeline.run.reproduced import NOT_DETERMINISTIC, moved
-from crucible_lineage.provenance.parts import HandActivity, StatementActivity
+from crucible_lineage.provenance.parts import ManualActivity, StatementActivity
 from crucible_lineage.provenance.record import read_record, unreadable
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 from crucible_lineage.queries.catalogue.shown import existing
-from crucible_lineage.queries.graph.standing import Entry, entry_of
+from crucible_lineage.queries.graph.standing import DatasetEntry, entry_of
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.session import Session
 from crucible_lineage.statements import About
@@ -36,7 +36,7 @@ class Explanation:
     name: str
     paragraphs: tuple[tuple[str, ...], ...]
     record: StepRecord | FilesRecord | None
-    entry: Entry
+    entry: DatasetEntry
 
     def __repr__(self) -> str:
         return f"<explanation of {self.mfid}: {self.name}, {self.entry.state}>"
@@ -101,7 +101,7 @@ def _names(session: Session, mfids: Sequence[str]) -> dict[str, str]:
     return names
 
 
-def _standing(entry: Entry, names: Mapping[str, str]) -> Iterator[str]:
+def _standing(entry: DatasetEntry, names: Mapping[str, str]) -> Iterator[str]:
     """Yield whether it holds: what is measured does, and what is incomplete does not, without saying."""
     if entry.state == CURRENT:
         yield "Current"
@@ -124,7 +124,7 @@ def _of_files(record: FilesRecord) -> Iterator[str]:
         yield f"states {record.recipe['verb']}" + (f" of {about}" if str(about) else "") + f" on {record.activity.when}"
         return
     files = ", ".join(file.name for file in record.files)
-    note = record.activity.note if isinstance(record.activity, HandActivity) else None
+    note = record.activity.note if isinstance(record.activity, ManualActivity) else None
     made = "was made manually from its parents" if record.used else "was measured"
     yield f"{made}, from the files {files}" + (f": {note}" if note else "")
 

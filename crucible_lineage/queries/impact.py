@@ -33,7 +33,7 @@ MOST_DEPENDENT = 5
 
 
 @dataclass(frozen=True)
-class Redone:
+class RedoList:
     """What must be redone, in the lineage that shows why.
 
     `untimed` are those of an instrument's data of which nobody said when they were taken: they may be of the time that
@@ -82,7 +82,7 @@ class Redone:
         }
 
 
-def dataset_impact(session: Session, mfid: str) -> Redone:
+def dataset_impact(session: Session, mfid: str) -> RedoList:
     """Return what comes from a dataset or a sample; from a deleted dataset, what records say was made of it."""
     try:
         graph = fetch_lineage(session, mfid)
@@ -91,8 +91,8 @@ def dataset_impact(session: Session, mfid: str) -> Redone:
         if deletion is None or not deletion.project:
             raise
         graph = _with_recorded_children(fetch_projects(session, [deletion.project]).graph, deletion)
-        return Redone(graph, impact_of_dataset(graph, mfid), deletion=deletion)
-    return Redone(graph, impact_of_dataset(graph, mfid))
+        return RedoList(graph, impact_of_dataset(graph, mfid), deletion=deletion)
+    return RedoList(graph, impact_of_dataset(graph, mfid))
 
 
 def note_what_follows(session: Session, outcomes: Iterable[Outcome]) -> None:
@@ -118,7 +118,7 @@ def _with_recorded_children(graph: LineageGraph, deletion: Deletion) -> LineageG
     return LineageGraph(nodes.values(), {**edges, **graph.edges}.values())
 
 
-def file_impact(session: Session, sha256: str, projects: Sequence[str], *, refresh: bool = False) -> Redone:
+def file_impact(session: Session, sha256: str, projects: Sequence[str], *, refresh: bool = False) -> RedoList:
     """Return what comes from a file, whichever datasets of the projects have it. InputError if none has or used it."""
     if not re.fullmatch("[0-9a-f]{64}", sha256):
         raise InputError(f"{sha256!r} is not a SHA-256 hash (64 digits, 0 to 9 and a to f)")
@@ -131,10 +131,10 @@ def file_impact(session: Session, sha256: str, projects: Sequence[str], *, refre
         and not any(sha256 in generated_files(n.record).values() for n in graph.nodes.values())
     ):
         raise InputError(f"no dataset of {named_projects(projects)} has or used a file with SHA-256 {sha256}")
-    return Redone(graph, impact)
+    return RedoList(graph, impact)
 
 
-def code_impact(session: Session, fingerprint: str, projects: Sequence[str], *, refresh: bool = False) -> Redone:
+def code_impact(session: Session, fingerprint: str, projects: Sequence[str], *, refresh: bool = False) -> RedoList:
     """Return what code of that fingerprint, or of the only one that begins so, made, and what comes from that."""
     graph = fetch_projects(session, projects, refresh=refresh).graph
     made_by = {code: node.step for node in graph.nodes.values() if (code := activity_code(node.record))}
@@ -145,7 +145,7 @@ def code_impact(session: Session, fingerprint: str, projects: Sequence[str], *, 
             f"{len(meant)} fingerprints begin with {fingerprint!r}" if meant else f"no code {fingerprint!r} made any"
         )
         raise InputError(f"find what code made in {named_projects(projects)}: {state}; {_instead(there)}")
-    return Redone(graph, impact_of_code(graph, *meant))
+    return RedoList(graph, impact_of_code(graph, *meant))
 
 
 def instrument_impact(
@@ -156,7 +156,7 @@ def instrument_impact(
     since: datetime | None = None,
     until: datetime | None = None,
     refresh: bool = False,
-) -> Redone:
+) -> RedoList:
     """Return what comes from the data that an instrument (name, slug or MFID) took in a closed interval."""
     graph = fetch_projects(session, projects, refresh=refresh).graph
     there = dict.fromkeys(name for node in graph.nodes.values() for name in sorted(instruments(node.record)))
@@ -164,7 +164,7 @@ def instrument_impact(
         state = f"no dataset of {named_projects(projects)} names it; {_instead(there)}"
         raise InputError(f"find what comes from instrument {instrument!r}: {state}")
     untimed = tuple(taken_without_time(graph, instrument)) if since or until else ()
-    return Redone(graph, impact_of_instrument(graph, instrument, since=since, until=until), untimed)
+    return RedoList(graph, impact_of_instrument(graph, instrument, since=since, until=until), untimed)
 
 
 def _owners(session: Session, sha256: str) -> set[str]:
@@ -182,7 +182,7 @@ def _instead(there: Iterable[str]) -> str:
 
 
 @dataclass(frozen=True)
-class AskedDeletion:
+class RequestedDeletion:
     """A dataset whose deletion was asked for, the number of the request, and the datasets that were made of it."""
 
     mfid: str
@@ -197,7 +197,7 @@ class AskedDeletion:
         return {"mfid": self.mfid, "request": self.request, "made_of_it": list(self.made_of_it)}
 
 
-def ask_deletion(session: Session, mfid: str, why: str = "", *, even_if_used: bool, else_say: str) -> AskedDeletion:
+def ask_deletion(session: Session, mfid: str, why: str = "", *, even_if_used: bool, else_say: str) -> RequestedDeletion:
     """Ask for a dataset to be deleted: it is hidden at once, and deleted when an administrator has agreed.
 
     Raises InputError if something was made of it, unless it is to be deleted `even_if_used`; the message ends with
@@ -212,4 +212,4 @@ def ask_deletion(session: Session, mfid: str, why: str = "", *, even_if_used: bo
         )
     request = session.client.datasets.delete(mfid, why or None)
     session.mirror.forget([mfid])
-    return AskedDeletion(mfid, request.id, tuple(below))
+    return RequestedDeletion(mfid, request.id, tuple(below))

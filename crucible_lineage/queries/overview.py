@@ -20,14 +20,14 @@ from crucible_lineage.lineage.model import CANDIDATE, DOUBTFUL
 from crucible_lineage.queries.catalogue.runs import ListedRun, PipelineSummary, list_runs, pipelines_of
 from crucible_lineage.queries.check import made_of_superseded
 from crucible_lineage.queries.graph.fetch import fetch_projects
-from crucible_lineage.queries.graph.standing import Entry, entries_of_copy, stated_entries
-from crucible_lineage.registration.outbox import Waiting
+from crucible_lineage.queries.graph.standing import DatasetEntry, entries_of_copy, stated_entries
+from crucible_lineage.registration.outbox import WaitingResult
 from crucible_lineage.session import Session
 from crucible_lineage.times import utc
 
 
 @dataclass(frozen=True)
-class Todo:
+class ActionItem:
     """What is wrong, since when, and the command that does something about it."""
 
     what: str
@@ -47,7 +47,7 @@ class PipelineOverview:
     states: Mapping[str, int]
     newest: str
     run: ListedRun | None
-    todo: tuple[Todo, ...]
+    todo: tuple[ActionItem, ...]
 
     def to_json(self) -> dict[str, Any]:
         """An entry of `status --all --json`."""
@@ -84,7 +84,7 @@ def _within(found: Iterable[Any], project: str) -> list[Any]:
 
 
 def _of_project(
-    session: Session, project: str, failed: Sequence[Failure], waiting: Sequence[Waiting]
+    session: Session, project: str, failed: Sequence[Failure], waiting: Sequence[WaitingResult]
 ) -> list[PipelineOverview]:
     copy = session.mirror.snapshot(project)
     recorded = entries_of_copy(copy)
@@ -130,7 +130,7 @@ def _of_project(
     ]
 
 
-def _outdated(session: Session, project: str, entries: Mapping[str, Entry]) -> Counter[str]:
+def _outdated(session: Session, project: str, entries: Mapping[str, DatasetEntry]) -> Counter[str]:
     """Count by pipeline the current results that were made of superseded ones, and would be others without them.
 
     The lineage of the project is fetched only where there may be any.
@@ -155,42 +155,44 @@ def _states(summary: PipelineSummary | None, stated: Counter[str]) -> dict[str, 
 def _todo(
     project: str,
     failed: Sequence[Failure],
-    waiting: Sequence[Waiting],
+    waiting: Sequence[WaitingResult],
     stated: Counter[str],
     outdated: int,
     run: ListedRun | None,
     elsewhere: Sequence[FailedRun],
     declared: str,
     newest: str,
-) -> Iterable[Todo]:
+) -> Iterable[ActionItem]:
     again = f"crucible-lineage run {declared}"
     yield from _late(declared, newest, again)
     if run and run.state in ("failed", "cut short", "stopped"):
         why = run.error.partition("\n")[0]
         what = f"the last run here could not start: {why}" if why else f"the last run here is {run.state}"
-        yield Todo(what, run.ended or run.started, again)
+        yield ActionItem(what, run.ended or run.started, again)
     for other in elsewhere:
-        yield Todo(other.told, other.since, f"crucible-lineage runs --pipeline {other.pipeline} --project {project}")
+        yield ActionItem(
+            other.told, other.since, f"crucible-lineage runs --pipeline {other.pipeline} --project {project}"
+        )
     for one in failed:
         what = f"{one.step} {'is parked: failed' if one.parked else 'failed'} {amount(one.failures, 'time')}: "
         command = f"crucible-lineage status --unpark {one.mfid}" if one.parked else again
         why = one.error.partition("\n")[0].removeprefix(f"step {one.step!r} failed: ")
-        yield Todo(what + why, one.last, command)
+        yield ActionItem(what + why, one.last, command)
     if waiting:
         refused = sum(one.refused for one in waiting)
         what = f"{amount(len(waiting), 'result')} made here and not delivered"
         what += f", {refused} refused by Crucible" if refused else ""
-        yield Todo(what, min(one.since for one in waiting), "crucible-lineage push")
+        yield ActionItem(what, min(one.since for one in waiting), "crucible-lineage push")
     if outdated:
         what = f"{amount(outdated, 'current result')} made of what is superseded"
-        yield Todo(what, "", f"crucible-lineage rerun --stale --project {project}")
+        yield ActionItem(what, "", f"crucible-lineage rerun --stale --project {project}")
     if number := stated[CANDIDATE]:
-        yield Todo(f"{amount(number, 'result')} to be signed", "", f"crucible-lineage list --project {project}")
+        yield ActionItem(f"{amount(number, 'result')} to be signed", "", f"crucible-lineage list --project {project}")
     if number := stated[INCOMPLETE]:
-        yield Todo(f"{amount(number, 'result')} incomplete", "", again)
+        yield ActionItem(f"{amount(number, 'result')} incomplete", "", again)
 
 
-def _late(declared: str, newest: str, again: str) -> Iterable[Todo]:
+def _late(declared: str, newest: str, again: str) -> Iterable[ActionItem]:
     """Describe the way out if no result arrived for as long as the pipeline declares (`fresh`)."""
     from crucible_lineage.pipeline.declare.load import read_declaration
 
@@ -201,4 +203,4 @@ def _late(declared: str, newest: str, again: str) -> Iterable[Todo]:
         within = spec.fresh.within if spec and spec.fresh else None
         age = (datetime.now(UTC) - utc(newest)).total_seconds() if newest else inf
         if within is not None and age > within:
-            yield Todo(f"no result for more than {time_text(within)}, as is declared", newest, again)
+            yield ActionItem(f"no result for more than {time_text(within)}, as is declared", newest, again)

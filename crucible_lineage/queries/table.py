@@ -32,7 +32,7 @@ from crucible_lineage.provenance.record import read_record
 from crucible_lineage.queries.graph.standing import CANDIDATE, DOUBTFUL, entries_of_copy, stated_entries
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.session import Session
-from crucible_lineage.statements import Checked
+from crucible_lineage.statements import CheckResult
 from crucible_lineage.times import as_known
 
 if TYPE_CHECKING:
@@ -362,7 +362,7 @@ class ProjectFacts:
         return whole_record(self.session.client, mfid, found).document() if found else provenance(record)
 
 
-def _told_checks(verdicts: Mapping[str, Checked]) -> str:
+def _told_checks(verdicts: Mapping[str, CheckResult]) -> str:
     """Which of its checks a dataset has failed, or that it has passed them; empty where none was made."""
     failed = [name.rpartition("/")[2] for name, one in verdicts.items() if not one.passed]
     return f"failed: {', '.join(failed)}" if failed else "passed" if verdicts else ""

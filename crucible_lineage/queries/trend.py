@@ -24,7 +24,7 @@ FEWEST = 5  # chosen: values without which there are no limits
 
 
 @dataclass(frozen=True)
-class Point:
+class TrendPoint:
     """A result: when its data were measured, and its value; `is_beyond` the limits, or `is_doubtful`."""
 
     mfid: str
@@ -62,7 +62,7 @@ class Series:
     """The results of one group, by time; without limits where there are few of them. `marks` are what changed."""
 
     label: str
-    points: tuple[Point, ...]
+    points: tuple[TrendPoint, ...]
     median: float
     low: float | None
     high: float | None
@@ -118,7 +118,7 @@ def trend_of(
         instead = nearest(step, there) if there else "no step has made any"
         raise InputError(f"trend of step {step!r}: no dataset of project {project!r} is of it; {instead}")
     shown = [one.mfid for one in made if facts.entries[one.mfid].state in (CURRENT, DOUBTFUL)]
-    groups: dict[str, list[Point]] = {}
+    groups: dict[str, list[TrendPoint]] = {}
     left_out = 0
     for mfid in shown:
         value, time = facts.value(mfid, column), _time(facts, mfid)
@@ -127,7 +127,7 @@ def trend_of(
             continue
         label = str(facts.value(mfid, by)) if by else ""
         is_doubtful = facts.entries[mfid].state == DOUBTFUL
-        groups.setdefault(label, []).append(Point(mfid, time, float(value), is_doubtful=is_doubtful))
+        groups.setdefault(label, []).append(TrendPoint(mfid, time, float(value), is_doubtful=is_doubtful))
     if not groups:
         raise InputError(
             f"trend of {step} {column}: none of {amount(len(shown), 'result')} has a number there "
@@ -144,7 +144,7 @@ def _time(facts: ProjectFacts, mfid: str) -> datetime | None:
     return max((utc(str(one)) for one in listed), default=None)
 
 
-def _series(facts: ProjectFacts, label: str, points: list[Point]) -> Series:
+def _series(facts: ProjectFacts, label: str, points: list[TrendPoint]) -> Series:
     points.sort(key=lambda one: (one.time, one.mfid))
     good = [one.value for one in points if not one.is_doubtful] or [one.value for one in points]
     median = statistics.median(good)
@@ -153,14 +153,16 @@ def _series(facts: ProjectFacts, label: str, points: list[Point]) -> Series:
         spread = SIGMAS * SCALED * statistics.median(abs(value - median) for value in good)
         low, high = median - spread, median + spread
     judged = tuple(
-        Point(one.mfid, one.time, one.value, low is not None and not low <= one.value <= (high or low), one.is_doubtful)
+        TrendPoint(
+            one.mfid, one.time, one.value, low is not None and not low <= one.value <= (high or low), one.is_doubtful
+        )
         for one in points
     )
     marks = (*_changes(facts, judged), *_holds(facts, judged))
     return Series(label, judged, median, low, high, tuple(sorted(marks, key=lambda one: (one.time, one.kind))))
 
 
-def _changes(facts: ProjectFacts, points: Sequence[Point]) -> Iterator[AxisMark]:
+def _changes(facts: ProjectFacts, points: Sequence[TrendPoint]) -> Iterator[AxisMark]:
     """Changes of the code and of shared parents, at the first result that has the new one."""
     shared = _shared(facts, points)
     code: str | None = None
@@ -179,7 +181,7 @@ def _changes(facts: ProjectFacts, points: Sequence[Point]) -> Iterator[AxisMark]
                 used[role] = known
 
 
-def _shared(facts: ProjectFacts, points: Sequence[Point]) -> set[str]:
+def _shared(facts: ProjectFacts, points: Sequence[TrendPoint]) -> set[str]:
     """The parents that more than one of the results has."""
     counts: dict[str, int] = {}
     for point in points:
@@ -188,7 +190,7 @@ def _shared(facts: ProjectFacts, points: Sequence[Point]) -> set[str]:
     return {mfid for mfid, count in counts.items() if count > 1}
 
 
-def _holds(facts: ProjectFacts, points: Sequence[Point]) -> Iterator[AxisMark]:
+def _holds(facts: ProjectFacts, points: Sequence[TrendPoint]) -> Iterator[AxisMark]:
     """Holds in force on these results: one on a span of measurements at its beginning, else when it was placed."""
     named = {doubt.statement.mfid: doubt.statement for one in points if (doubt := facts.entries[one.mfid].doubt)}
     for one in named.values():

@@ -88,7 +88,7 @@ class State(Enum):
     EMPTY = "no metadata"
 
 
-class Whose(Enum):
+class Ownership(Enum):
     """Whose a dataset is that is not complete."""
 
     OURS = "this registration"
@@ -97,7 +97,7 @@ class Whose(Enum):
     OTHER = "another machine"
 
 
-class Move(Enum):
+class NextMove(Enum):
     """What a registration does next."""
 
     USE = "take the dataset as it is complete"
@@ -111,43 +111,43 @@ class Move(Enum):
 
 
 @dataclass(frozen=True)
-class Seen:
+class ClaimEvidence:
     """What decides about the next move. `files_there` is None as long as nobody looked.
 
     A dataset without a record is ours if this process has created it.
     """
 
     state: State
-    whose: Whose = Whose.OTHER
+    whose: Ownership = Ownership.OTHER
     is_still: bool = False
     files_there: bool | None = None
     tried: bool = False
 
 
-def next_move(seen: Seen) -> Move:
+def next_move(seen: ClaimEvidence) -> NextMove:
     """Decide what to do next, as the table says."""
     match seen.state:
         case State.COMPLETE:
-            return Move.USE
+            return NextMove.USE
         case State.COMPLETE_BUT_FOR_OURS:
-            return Move.KEEP
+            return NextMove.KEEP
         case State.CONTESTED if seen.files_there is None:
-            return Move.LOOK
+            return NextMove.LOOK
         case State.CONTESTED if not seen.is_still:
-            return Move.WAIT
+            return NextMove.WAIT
         case State.CONTESTED if seen.files_there:
-            return Move.KEEP
-        case State.CONTESTED | State.BEGUN if seen.whose is Whose.OURS:
-            return Move.GO_ON
-        case State.BEGUN if seen.whose is Whose.SAME:
-            return Move.RESUME
-        case State.BEGUN if seen.whose is Whose.OTHER and not seen.is_still:
-            return Move.WAIT
+            return NextMove.KEEP
+        case State.CONTESTED | State.BEGUN if seen.whose is Ownership.OURS:
+            return NextMove.GO_ON
+        case State.BEGUN if seen.whose is Ownership.SAME:
+            return NextMove.RESUME
+        case State.BEGUN if seen.whose is Ownership.OTHER and not seen.is_still:
+            return NextMove.WAIT
         case State.CONTESTED | State.BEGUN:
-            return Move.TAKE_OVER
-    if seen.whose is Whose.OTHER and not seen.is_still:
-        return Move.WAIT
-    return Move.BEGIN if seen.state is State.EMPTY and not seen.tried else Move.TAKE_OVER
+            return NextMove.TAKE_OVER
+    if seen.whose is Ownership.OTHER and not seen.is_still:
+        return NextMove.WAIT
+    return NextMove.BEGIN if seen.state is State.EMPTY and not seen.tried else NextMove.TAKE_OVER
 
 
 @dataclass(frozen=True)
@@ -204,22 +204,22 @@ def claim(
         require_own(client, dataset, project, record.recipe_sha256, f"registering {name!r}")
         known = registrations(dataset.stored_metadata)
         move = next_move(watch.seen(known, dataset, ours))
-        if move is Move.LOOK:
+        if move is NextMove.LOOK:
             watch.list_files(client, dataset, known)
             move = next_move(watch.seen(known, dataset, ours))
-        if move in (Move.TAKE_OVER, Move.RESUME):
-            known = (ours.take_over if move is Move.TAKE_OVER else ours.resume)(client, known)
+        if move in (NextMove.TAKE_OVER, NextMove.RESUME):
+            known = (ours.take_over if move is NextMove.TAKE_OVER else ours.resume)(client, known)
             move = next_move(watch.seen(known, dataset, ours))
         match move:
-            case Move.USE if registrations(dataset.stored_metadata).complete is not None:
+            case NextMove.USE if registrations(dataset.stored_metadata).complete is not None:
                 return dataset
-            case Move.GO_ON:
+            case NextMove.GO_ON:
                 return ours.claim_of(known, dataset)
-            case Move.BEGIN:
+            case NextMove.BEGIN:
                 watch.tried = True
                 if (first := ours.begin(client)) is not None:
                     return first
-            case Move.KEEP:
+            case NextMove.KEEP:
                 if (kept := ours.keep(client, dataset, known, watch.whole)) is not None:
                     return kept
                 watch.start_again()
@@ -307,15 +307,15 @@ class _Ours:
         client.service.note(FREE_METADATA, True, "a provenance record was taken")
         return Claim(self._mfid, record, self._metadata, self._patience_s, holding(str(record.registrar)))
 
-    def whose(self, holder: Registration | None, dataset: Dataset, *, created: bool) -> Whose:
+    def whose(self, holder: Registration | None, dataset: Dataset, *, created: bool) -> Ownership:
         """Whose a dataset is that is not complete, as far as its holder tells."""
         if holder is None:
-            return Whose.OURS if created else Whose.OTHER
+            return Ownership.OURS if created else Ownership.OTHER
         if holder.name in self._names and not holder.keeps:
-            return Whose.OURS
+            return Ownership.OURS
         if not is_of_machine(holder.name, self._machine):
-            return Whose.OTHER
-        return Whose.SAME if self._is_record_of(holder, dataset) else Whose.MACHINE
+            return Ownership.OTHER
+        return Ownership.SAME if self._is_record_of(holder, dataset) else Ownership.MACHINE
 
     def take_over(self, client: CrucibleClient, known: Registrations) -> Registrations:
         """State that this registration goes on from here. Returns what is known from then on."""
@@ -434,7 +434,7 @@ class _Watch:
                 break
         return dataset
 
-    def seen(self, known: Registrations, dataset: Dataset, ours: _Ours) -> Seen:
+    def seen(self, known: Registrations, dataset: Dataset, ours: _Ours) -> ClaimEvidence:
         """Sum up what decides about the next move."""
         others = known.without(*ours.stated)
         what = (others.by_name.keys(), others.ended.keys(), dataset.modification_time)
@@ -443,7 +443,7 @@ class _Watch:
             self.start_again()
         is_doubtful = bool(known.contested) or (is_news and ours.took_over)
         is_old = not is_doubtful and not _is_recent(dataset.modification_time)
-        return Seen(
+        return ClaimEvidence(
             _state(known, others, dataset),
             ours.whose(known.holder, dataset, created=self._created),
             is_old or time.monotonic() - self._still_since >= self._patience_s,

@@ -17,7 +17,7 @@ from crucible_lineage.marks import Document
 from crucible_lineage.provenance.record import ATTACHED_NAME
 from crucible_lineage.refs import FileRef
 from crucible_lineage.registration.claim import Claim, require_held, start_over
-from crucible_lineage.registration.new_dataset import Elsewhere, LocalFile, NewDataset
+from crucible_lineage.registration.new_dataset import ExternalLocation, LocalFile, NewDataset
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
@@ -31,7 +31,7 @@ MOST_CONFLICTS = 3  # chosen: an overtaken registration may send each file once 
 
 
 @dataclass
-class Put:
+class SentContent:
     """What this process has sent, by file name and thumbnail id, should another registration turn out to be faster.
 
     `theirs` are the files that unfinished attempts had for this dataset, and whether each was a preview.
@@ -54,7 +54,9 @@ def announce(client: CrucibleClient, mfid: str, new: NewDataset) -> None:
             client.files.announce(mfid, file.path, filename=file.ref.name, checksums=file.checksums)
 
 
-def fill(client: CrucibleClient, new: NewDataset, held: Claim, attached: bytes | None, put: Put) -> dict[str, str]:
+def fill(
+    client: CrucibleClient, new: NewDataset, held: Claim, attached: bytes | None, put: SentContent
+) -> dict[str, str]:
     """Put everything there but the word that it is complete. Returns the id of each file, by name.
 
     Raises ConflictError, or NotFoundError, also where another registration has taken over meanwhile.
@@ -107,7 +109,7 @@ def _linking(client: CrucibleClient, mfid: str, new: NewDataset) -> Iterator[Cal
         yield partial(client.datasets.add_sample, mfid, sample)
 
 
-def tidy(client: CrucibleClient, new: NewDataset, held: Claim, put: Put) -> None:
+def tidy(client: CrucibleClient, new: NewDataset, held: Claim, put: SentContent) -> None:
     """Remove what unfinished attempts have left: their files of other names, their picture.
 
     To be called when the dataset is complete, since nobody takes it over then, and what is taken away earlier might
@@ -128,7 +130,7 @@ def tidy(client: CrucibleClient, new: NewDataset, held: Claim, put: Put) -> None
                 _quietly(client.datasets.delete_thumbnail, held.mfid, picture.id)
 
 
-def take_back(client: CrucibleClient, mfid: str, put: Put, record: StepRecord | FilesRecord) -> None:
+def take_back(client: CrucibleClient, mfid: str, put: SentContent, record: StepRecord | FilesRecord) -> None:
     """Remove what this process has sent and does not belong to the complete `record` of another registration."""
     previews = {file.name: file.preview for file in record.generated or ()}
     names = previews.keys() | ({record.attached.name} if record.attached else set())
@@ -166,7 +168,7 @@ def _attached_file(content: bytes | None) -> Iterator[list[LocalFile]]:
         yield [LocalFile.of(path, scan_file(path))]
 
 
-def _uploaded(client: CrucibleClient, held: Claim, files: list[LocalFile], put: Put) -> list[UploadedFile]:
+def _uploaded(client: CrucibleClient, held: Claim, files: list[LocalFile], put: SentContent) -> list[UploadedFile]:
     """The files, uploaded in their order; many of them several at once."""
     if len(files) < MANY:
         return [_upload(client, held, file, put) for file in files]
@@ -179,7 +181,7 @@ def _uploaded(client: CrucibleClient, held: Claim, files: list[LocalFile], put: 
         pool.shutdown(cancel_futures=True)
 
 
-def _upload(client: CrucibleClient, held: Claim, file: LocalFile, put: Put) -> UploadedFile:
+def _upload(client: CrucibleClient, held: Claim, file: LocalFile, put: SentContent) -> UploadedFile:
     """The file, uploaded. What an unfinished attempt of other results has left under this name is taken away first.
 
     That is safe, since only what belongs to a complete record was ever given to anyone. It is not replaced: a
@@ -216,7 +218,7 @@ def _may_stay(held: Claim) -> bool:
     return held.is_same
 
 
-def _catalogue(client: CrucibleClient, mfid: str, ref: FileRef, place: Elsewhere) -> UploadedFile:
+def _catalogue(client: CrucibleClient, mfid: str, ref: FileRef, place: ExternalLocation) -> UploadedFile:
     """The record of a file that stays elsewhere; FileConflictError if the dataset has another one of that name."""
     from crucible_lineage.client.transfer.outgoing import UploadedFile  # the client is there by now
 
@@ -253,7 +255,7 @@ def _start_over(client: CrucibleClient, new: NewDataset, held: Claim) -> None:
             _quietly(client.datasets.delete_thumbnail, held.mfid, picture.id)
 
 
-def _show(client: CrucibleClient, held: Claim, preview: LocalFile, put: Put) -> None:
+def _show(client: CrucibleClient, held: Claim, preview: LocalFile, put: SentContent) -> None:
     """The dataset shows this picture; one that an earlier attempt left there is gone when all is tidied up."""
     name, content = preview.ref.name, base64.b64encode(preview.path.read_bytes()).decode()
     present = client.datasets.get_thumbnails(held.mfid) if held.taken_over and held.is_same else []

@@ -43,9 +43,9 @@ from crucible_lineage.registration.delivery import (
     Delivery,
     DeliveryContext,
 )
-from crucible_lineage.registration.others import Others
+from crucible_lineage.registration.others import RemoteChanges
 from crucible_lineage.registration.payload import Label, Payload
-from crucible_lineage.registration.register import Stages, nothing
+from crucible_lineage.registration.register import RegistrationHooks, nothing
 
 if TYPE_CHECKING:  # importing either costs time that planning should not pay
     from crucible_lineage.client import CrucibleClient
@@ -97,7 +97,7 @@ class Deliverer:
     def __init__(self, context: DeliveryContext, heard: Callable[[Delivery], None] = nothing) -> None:
         self.context = context
         self.shared = False  # other machines may make the same at this service
-        self.others: Others | None = None  # which datasets they changed, if one call tells it of all
+        self.others: RemoteChanges | None = None  # which datasets they changed, if one call tells it of all
         self._heard = heard
         self._changed = threading.Condition()
         self._entries: dict[str, _Entry] = {}
@@ -356,7 +356,7 @@ class Deliverer:
         refs = {}
         assert entry.opened is not None
         for new in entry.opened.datasets:
-            stages = Stages(
+            stages = RegistrationHooks(
                 begun=partial(self._note_begun, new.mfid),
                 before_complete=partial(self._require_parents, entry),
                 adopted=partial(setattr, entry, "is_adopted", True),

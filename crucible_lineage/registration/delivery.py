@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from crucible_lineage.core.slots import Filled, places_of
+from crucible_lineage.core.slots import SlotClaim, places_of
 from crucible_lineage.errors import TRANSIENT, CrucibleError, FileChangedError, ForbiddenError, NotFoundError
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.new_dataset import NewDataset
 from crucible_lineage.registration.outbox import Outbox
 from crucible_lineage.registration.payload import Label, Payload
-from crucible_lineage.registration.register import Stages, nothing, register_output
+from crucible_lineage.registration.register import RegistrationHooks, nothing, register_output
 
 if TYPE_CHECKING:  # importing either costs time that planning should not pay
     from filelock import FileLock
@@ -67,7 +67,7 @@ class DeliveryContext:
     ingesting: Callable[[DatasetRef, Mapping[str, IngestionRequest]], None] = nothing
     describe_fault: Callable[[BaseException], tuple[str, str]] = lambda error: (repr(error), "")
 
-    def register(self, new: NewDataset, stages: Stages) -> DatasetRef:
+    def register(self, new: NewDataset, stages: RegistrationHooks) -> DatasetRef:
         """Register one dataset of a payload."""
         stages = replace(stages, ingesting=self.ingesting)
         return register_output(self.client, new, self.machine, stages=stages)
@@ -98,7 +98,7 @@ def deliver_now(context: DeliveryContext, label: Label) -> dict[str, DatasetRef]
         raise FileChangedError(f"the result of {label.step} was damaged in the outbox, and set aside; run it again")
     context.outbox.sending(label)
     try:
-        refs = {new.mfid: context.register(new, Stages()) for new in payload.datasets}
+        refs = {new.mfid: context.register(new, RegistrationHooks()) for new in payload.datasets}
     except CrucibleError as error:
         with suppress(OSError):
             context.outbox.failed(label, str(error), refused=not isinstance(error, TRANSIENT))
@@ -109,24 +109,24 @@ def deliver_now(context: DeliveryContext, label: Label) -> dict[str, DatasetRef]
 
 
 @dataclass(frozen=True)
-class Confirmed:
+class Confirmation:
     """What a last look at Crucible has shown: why datasets are not there as they were made, by id, and what was listed.
 
     `listed` are all that were modified since the run began: {MFID: (when, the slots that it fills)}.
     """
 
     lacking: Mapping[str, str]
-    listed: Mapping[str, tuple[str, Mapping[str, Filled]]]
+    listed: Mapping[str, tuple[str, Mapping[str, SlotClaim]]]
 
 
 def confirmed(
     client: CrucibleClient, project: str, keyword: str, since: datetime, wanted: Collection[DatasetRef]
-) -> Confirmed:
+) -> Confirmation:
     """Look whether datasets are at Crucible, complete, with the files that they were made with.
 
     One listing of what was modified `since` then; what it does not show is asked for by its id.
     """
-    reasons, listed = dict[str, str](), dict[str, tuple[str, Mapping[str, Filled]]]()
+    reasons, listed = dict[str, str](), dict[str, tuple[str, Mapping[str, SlotClaim]]]()
     left = {ref.mfid: ref for ref in wanted}
     try:
         filters: Any = {"project_id": project, "keyword": keyword, "modification_time_gte": since - CLOCKS_DIFFER}
@@ -142,8 +142,8 @@ def confirmed(
                 continue
             reasons[mfid] = _why_not_as_made(read_record(dataset.scientific_metadata), ref)
     except TRANSIENT as error:
-        return Confirmed({ref.mfid: f"could not be looked at: {error}" for ref in wanted}, {})
-    return Confirmed({mfid: reason for mfid, reason in reasons.items() if reason}, listed)
+        return Confirmation({ref.mfid: f"could not be looked at: {error}" for ref in wanted}, {})
+    return Confirmation({mfid: reason for mfid, reason in reasons.items() if reason}, listed)
 
 
 def _why_not_as_made(record: StepRecord | FilesRecord | None, ref: DatasetRef) -> str:

@@ -15,8 +15,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.core.datasets import in_threads
-from crucible_lineage.core.mirror import Judged, Mirror
-from crucible_lineage.core.slots import Currency, Filled, Standing, pipeline_keyword
+from crucible_lineage.core.mirror import Judgements, Mirror
+from crucible_lineage.core.slots import Currency, DatasetStatus, SlotClaim, pipeline_keyword
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import has_derived_id
 from crucible_lineage.provenance.recipe import derived_mfid, first_attempt, gives_id
@@ -64,7 +64,7 @@ class KnownResults:
         self.project = project
         self.scope = pipeline_keyword(pipeline) if pipeline is not None else None
         self.members: frozenset[str] = frozenset()  # of the last sync: what has the keyword, and what fills which slots
-        self.filled: Mapping[str, Mapping[str, Filled]] = {}
+        self.filled: Mapping[str, Mapping[str, SlotClaim]] = {}
         self._client = client
         self._lock = threading.RLock()
         self._trusted: dict[str, DatasetRef] = {}
@@ -87,7 +87,7 @@ class KnownResults:
             else:
                 self.filled = self.mirror.sync(self.project, self.scope, self._judged)
             self.members = self.mirror.members(self.project, self.scope)
-            standings = (Standing(mfid, self.project, True, True, slots) for mfid, slots in self.filled.items())
+            standings = (DatasetStatus(mfid, self.project, True, True, slots) for mfid, slots in self.filled.items())
             self._slots, self._everything, self._attempts = Currency(standings, self.mirror.promoted()), None, None
             self._let_go()
 
@@ -193,7 +193,11 @@ class KnownResults:
                 return self._by_recipe(self._of_project())
         found = self.mirror.read(wanted)
         lacking = [mfid for mfid in wanted if mfid not in found and has_derived_id(mfid)]
-        return found if not lacking or self.mirror.service.keeps_ids else {**self._under_other_ids(lacking), **found}
+        return (
+            found
+            if not lacking or self.mirror.service.accepts_client_ids
+            else {**self._under_other_ids(lacking), **found}
+        )
 
     def _under_other_ids(self, mfids: Sequence[str]) -> dict[str, Record]:
         """Read what a service that assigns ids itself may have given another one than these, which recipes give."""
@@ -205,7 +209,7 @@ class KnownResults:
 
     def _by_recipe(self, records: dict[str, Record]) -> dict[str, Record]:
         """Return the records also under the ids that their recipes give: of several complete ones the oldest."""
-        if self.mirror.service.keeps_ids:
+        if self.mirror.service.accepts_client_ids:
             return records
         found: dict[str, tuple[bool, str, Record]] = {}
         for mfid, record in records.items():
@@ -246,7 +250,7 @@ class KnownResults:
         for first, attempt in judged.attempts.items():
             self.mirror.note_attempt(first, attempt)
 
-    def _judged(self, records: Mapping[str, Record], changed: Collection[str]) -> Judged:
+    def _judged(self, records: Mapping[str, Record], changed: Collection[str]) -> Judgements:
         """Judge what a sync has read; `changed` are those that others have changed."""
         self._trusted = {mfid: ref for mfid, ref in self._trusted.items() if mfid not in changed}
         known = self.mirror.known_among(records)
@@ -267,7 +271,7 @@ class KnownResults:
 
     def _judgement(
         self, found: Iterable[Collection[Registered]], changed: Collection[str], files: Files = MappingProxyType({})
-    ) -> Judged:
+    ) -> Judgements:
         trusted: dict[str, DatasetRef] = {}
         assigned: dict[str, DatasetRef] = {}
         attempts: dict[str, int] = {}
@@ -291,7 +295,7 @@ class KnownResults:
         if not elsewhere and (kept := assigned.keys() & there):
             self.mirror.service.note(DERIVED_IDS, True, f"{min(kept)} was kept")
         trusted |= elsewhere
-        return Judged(trusted, attempts)
+        return Judgements(trusted, attempts)
 
     def _refusals(
         self, found: Collection[Registered], changed: Collection[str], files: Files

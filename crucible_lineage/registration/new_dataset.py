@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.checksums import FileChecksums
-from crucible_lineage.core.slots import Filled
+from crucible_lineage.core.slots import SlotClaim
 from crucible_lineage.refs import FileRef, utf8_name
 
 if TYPE_CHECKING:  # pydantic, which planning should not pay
@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # pydantic, which planning should not pay
 
 
 @dataclass(frozen=True)
-class Elsewhere:
+class ExternalLocation:
     """Where a file stays of which Crucible gets a record only: the kind of storage, and the address in it."""
 
     storage: str
@@ -33,7 +33,7 @@ class LocalFile:
     path: Path
     ref: FileRef
     checksums: FileChecksums
-    elsewhere: Elsewhere | None = None
+    elsewhere: ExternalLocation | None = None
 
     @classmethod
     def of(cls, path: Path, checksums: FileChecksums, *, preview: bool = False) -> LocalFile:
@@ -56,7 +56,7 @@ class NewDataset:
     metadata: Mapping[str, Any]
     files: tuple[LocalFile, ...]
     keywords: tuple[str, ...] = ()
-    places: Mapping[str, Filled] = field(default_factory=dict)
+    places: Mapping[str, SlotClaim] = field(default_factory=dict)
     parents: tuple[str, ...] = ()
     samples: tuple[str, ...] = ()
     ingest: bool = True

@@ -17,7 +17,7 @@ AWAY_S = 30.0
 Changes = Callable[[str | None], ProjectChanges]
 
 
-class Others:
+class RemoteChanges:
     """Which datasets may be there that were not when this was begun. Thread-safe.
 
     `changes` tells what was changed since a moment of the service's clock, `since` is the last one that is known of.

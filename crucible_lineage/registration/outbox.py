@@ -50,7 +50,7 @@ MOST_OPEN = 100  # chosen: payloads in memory, 17 kB each; of more that wait it 
 
 
 @dataclass(frozen=True)
-class Waiting:
+class WaitingResult:
     """A result that waits: since when, how often it was sent, and the last error.
 
     `account` is the only one that delivers it, `run` the run that made it.
@@ -67,7 +67,7 @@ class Waiting:
     run: str = ""
 
     @classmethod
-    def of(cls, row: ResultRow) -> Waiting:
+    def of(cls, row: ResultRow) -> WaitingResult:
         """The result that a row of the journal describes."""
         mfids = tuple(row.outputs.values())
         return cls(mfids, row.step, row.project, row.made, row.tries, row.error, row.refused, row.account, row.run)
@@ -203,10 +203,10 @@ class Outbox:
         """True if it is still there; another process may have delivered it."""
         return (label.folder / RESULT).exists()
 
-    def waiting(self) -> list[Waiting]:
+    def waiting(self) -> list[WaitingResult]:
         """The results that wait here, of all accounts, oldest first."""
         self._read(again=True)
-        return [Waiting.of(row) for row in self.journal.waiting()]
+        return [WaitingResult.of(row) for row in self.journal.waiting()]
 
     def checked(self, label: Label) -> Payload | None:
         """Return the payload if each of its files has the bytes of its hash; None if not, and then it is set aside."""

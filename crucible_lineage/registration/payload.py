@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.checksums import FileChecksums, scan_file
-from crucible_lineage.core.slots import Filled
+from crucible_lineage.core.slots import SlotClaim
 from crucible_lineage.provenance.record import SOURCE, SURROUNDINGS
 from crucible_lineage.refs import FileRef
-from crucible_lineage.registration.new_dataset import Elsewhere, LocalFile, NewDataset
+from crucible_lineage.registration.new_dataset import ExternalLocation, LocalFile, NewDataset
 
 RESULT = "result.json"
 COPIED_BYTES = 1 << 20  # chosen: copying so few costs what linking does, and nobody else has the copy to write to
@@ -260,7 +260,7 @@ def _dataset_from_json(stored: Mapping[str, Any]) -> NewDataset:
             **stored,
             "record": new_record(stored["record"]),
             "files": tuple(map(_file_from_json, stored["files"])),
-            "places": {key: Filled(**filled) for key, filled in stored["places"].items()},
+            "places": {key: SlotClaim(**filled) for key, filled in stored["places"].items()},
             **{name: tuple(stored[name]) for name in ("keywords", "parents", "samples")},
         }
     )
@@ -282,5 +282,5 @@ def _file_from_json(stored: Mapping[str, Any]) -> LocalFile:
         Path(stored["path"]),
         FileRef.from_json(stored["ref"]),
         FileChecksums.from_json(stored["checksums"]),
-        Elsewhere(*place) if place else None,
+        ExternalLocation(*place) if place else None,
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
-from crucible_lineage.core.slots import Standing, places_of
+from crucible_lineage.core.slots import DatasetStatus, places_of
 from crucible_lineage.errors import ChecksumError, IdTakenError, InputError, NotFoundError, RefusedError, WithdrawnError
 from crucible_lineage.ids import has_derived_id
 from crucible_lineage.provenance.recipe import origin_of
@@ -45,9 +45,9 @@ class Registered:
         return self.dataset.unique_id
 
     @property
-    def standing(self) -> Standing:
+    def standing(self) -> DatasetStatus:
         """Return its standing, which says whether it holds now."""
-        return Standing(
+        return DatasetStatus(
             mfid=self.mfid,
             project=self.dataset.project_id or "",
             complete=not self.is_begun,
@@ -153,7 +153,7 @@ def find_own(
     def under_another_id() -> Registered | None:
         return _of_recipe(client, mfid, project, lambda recipe: sha256_of(recipe) == recipe_sha256)
 
-    renamed = None if mirror.service.keeps_ids else client.ahead(under_another_id)
+    renamed = None if mirror.service.accepts_client_ids else client.ahead(under_another_id)
     found = read_own(client, mfid, project, recipe_sha256, what)
     if found is not None and found.ref is not None and has_derived_id(mfid):
         mirror.service.note(DERIVED_IDS, True, f"{mfid} was kept")  # whoever registered it gave it this one

@@ -34,7 +34,7 @@ from crucible_lineage.registration.claim import (
     is_of_machine,
     require_held,
 )
-from crucible_lineage.registration.contents import Put, announce, fill, ingest, take_back, tidy
+from crucible_lineage.registration.contents import SentContent, announce, fill, ingest, take_back, tidy
 from crucible_lineage.registration.new_dataset import NewDataset
 from crucible_lineage.registration.read import recipe_keyword, registered, require_not_withdrawn
 from crucible_lineage.registration.server_ids import make_dataset, oldest_duplicate
@@ -54,7 +54,7 @@ def nothing(*_: object) -> None:
 
 
 @dataclass(frozen=True)
-class Stages:
+class RegistrationHooks:
     """What is called while a dataset is registered: when it is there and no other registration was seen, before it is
     marked complete, and with what was asked to be ingested when it is; or when another registration has completed it.
     """
@@ -80,7 +80,7 @@ def register_output(
     machine: str | None = None,
     *,
     patience_s: float | None = None,
-    stages: Stages = Stages(),
+    stages: RegistrationHooks = RegistrationHooks(),
 ) -> DatasetRef:
     """The dataset, registered: record, metadata, keywords, links, files, then marked complete. Ingestion is asked for.
 
@@ -107,7 +107,12 @@ def register_output(
 
 
 def _registered(
-    client: CrucibleClient, new: NewDataset, found: _Created, machine: str | None, patience_s: float, stages: Stages
+    client: CrucibleClient,
+    new: NewDataset,
+    found: _Created,
+    machine: str | None,
+    patience_s: float,
+    stages: RegistrationHooks,
 ) -> DatasetRef:
     mfid, created, refusal = found.mfid, found.created, found.refusal
     project = str(new.fields["project_id"])
@@ -115,7 +120,7 @@ def _registered(
     if created:
         stages.begun()
     record, attached = compact(_with_result(new))
-    put = Put()
+    put = SentContent()
     for left in reversed(range(ROUNDS)):
         try:
             held = claim(
@@ -165,7 +170,12 @@ class _OvertakenError(Exception):
 
 
 def _completed(
-    client: CrucibleClient, new: NewDataset, held: Claim, attached: bytes | None, put: Put, stages: Stages
+    client: CrucibleClient,
+    new: NewDataset,
+    held: Claim,
+    attached: bytes | None,
+    put: SentContent,
+    stages: RegistrationHooks,
 ) -> DatasetRef | None:
     """Fill the dataset, mark it complete, and ask for its ingestion. Returns None if another one has taken over."""
     mfid = held.mfid
@@ -230,7 +240,12 @@ def _create(client: CrucibleClient, new: NewDataset) -> _Created:
 
 
 def _adopted(
-    client: CrucibleClient, new: NewDataset, dataset: Dataset, put: Put, machine: str | None, stages: Stages
+    client: CrucibleClient,
+    new: NewDataset,
+    dataset: Dataset,
+    put: SentContent,
+    machine: str | None,
+    stages: RegistrationHooks,
 ) -> DatasetRef:
     """Take a dataset as another registration has completed it, without what this one has put into it."""
     stages.adopted()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from crucible_lineage.core.slots import Filled, Standing, hold, later_than
+from crucible_lineage.core.slots import DatasetStatus, SlotClaim, hold, later_than
 from crucible_lineage.errors import NotFoundError
 from crucible_lineage.marks import equals
 from crucible_lineage.provenance.record import read_record
@@ -16,10 +16,10 @@ if TYPE_CHECKING:  # importing the client costs a tenth of a second, which plann
     from crucible_lineage.core.mirror import Mirror
 
 
-def take_over(client: CrucibleClient, mirror: Mirror, mfid: str, old: Standing) -> None:
+def take_over(client: CrucibleClient, mirror: Mirror, mfid: str, old: DatasetStatus) -> None:
     """Make a dataset, which a person made in place of a current one, hold in all of its slots."""
     since = later_than(datetime.now(UTC), (filled.since for filled in old.places.values()))
-    places = {key: Filled(since, "", filled.declared_in) for key, filled in old.places.items()}
+    places = {key: SlotClaim(since, "", filled.declared_in) for key, filled in old.places.items()}
     if places:
         hold(mirror, client, old.project, mfid, places)
 

@@ -28,7 +28,7 @@ LEAST_S = 0.01  # no step is free
 
 
 @dataclass(frozen=True)
-class Goes:
+class EvictionCandidate:
     """The bytes of a result that go: of which files, how many, and how long its step took."""
 
     mfid: str
@@ -48,7 +48,7 @@ class Goes:
 class Eviction:
     """What may go, the most bytes for a second of work first; and how many bytes of results stay, by the reason."""
 
-    goes: tuple[Goes, ...]
+    goes: tuple[EvictionCandidate, ...]
     stays: Mapping[str, int]
 
     @property
@@ -81,7 +81,7 @@ def plan_eviction(session: Session, to_free: int, *, trust_own: bool = False) ->
         )
     store = _Store(session)
     candidates = store.candidates(trust_own=trust_own)
-    goes: list[Goes] = []
+    goes: list[EvictionCandidate] = []
     free = 0
     gone: set[str] = set()
     for one in sorted(candidates.values(), key=lambda one: one.bytes / max(one.seconds, LEAST_S), reverse=True):
@@ -91,13 +91,13 @@ def plan_eviction(session: Session, to_free: int, *, trust_own: bool = False) ->
         files = tuple(sha256 for sha256 in one.files if sha256 not in gone)
         size = sum(store.size(sha256) for sha256 in files)
         if size:
-            goes.append(Goes(one.mfid, one.name, one.project, one.files, size, one.seconds))
+            goes.append(EvictionCandidate(one.mfid, one.name, one.project, one.files, size, one.seconds))
             gone |= set(files)
             free += size
     going = {one.mfid for one in goes}
     for one in candidates.values():  # results of the same bytes go with them, as far as these are shared
         if one.mfid not in going and (shared := tuple(sha256 for sha256 in one.files if sha256 in gone)):
-            goes.append(Goes(one.mfid, one.name, one.project, shared, 0, one.seconds))
+            goes.append(EvictionCandidate(one.mfid, one.name, one.project, shared, 0, one.seconds))
     return Eviction(tuple(goes), {reason: size for reason, size in store.stays.items() if size})
 
 
@@ -158,18 +158,20 @@ class _Store:
         path = stored_file(self.session, sha256)
         return path.stat().st_size if path.exists() else 0
 
-    def candidates(self, *, trust_own: bool) -> dict[str, Goes]:
+    def candidates(self, *, trust_own: bool) -> dict[str, EvictionCandidate]:
         """Return all that may go, whatever is needed."""
         proved = self._proved(trust_own=trust_own)
         doubtful = self.session.stated.doubts(list(self.copy.records), "", self.copy.summaries)
-        found: dict[str, Goes] = {}
+        found: dict[str, EvictionCandidate] = {}
         for mfid, record in self.copy.records.items():
             size = sum(self.size(sha256) for sha256 in set(self.files[mfid].values()))
             if reason := self._why_stays(mfid, record, proved, set(doubtful)):
                 self.stays[reason] += size
             elif size:
                 summary, files = self.copy.summaries[mfid], tuple(sorted(set(self.files[mfid].values())))
-                found[mfid] = Goes(mfid, summary.name, summary.standing.project, files, size, made_in(record))
+                found[mfid] = EvictionCandidate(
+                    mfid, summary.name, summary.standing.project, files, size, made_in(record)
+                )
         return self._whose_parents_can_be_had(found)
 
     def _proved(self, *, trust_own: bool) -> set[str]:
@@ -207,7 +209,7 @@ class _Store:
             return "not reproduced elsewhere yet (reproduce; or --trust-own)"
         return ""
 
-    def _whose_parents_can_be_had(self, found: dict[str, Goes]) -> dict[str, Goes]:
+    def _whose_parents_can_be_had(self, found: dict[str, EvictionCandidate]) -> dict[str, EvictionCandidate]:
         """Leave out what needs bytes that are neither here nor can go themselves, and bytes that others need, too."""
         while True:
             bad = {}

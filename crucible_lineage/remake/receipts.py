@@ -27,7 +27,7 @@ from crucible_lineage.registration.read import whole_record
 from crucible_lineage.remake.driver import DIFFERS, EXCHANGED, NOT_DETERMINISTIC, Outcome
 from crucible_lineage.session import Session
 from crucible_lineage.statements import REMAKE, SAME, About, Statement, in_force
-from crucible_lineage.stating import Stating, project_of, signature_of, state
+from crucible_lineage.stating import StatementOutcome, project_of, signature_of, state
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://w3id.org/crucible-lineage/remake/v1"
@@ -69,7 +69,7 @@ def receipt_of(outcome: Outcome, mfid: str, when: datetime) -> dict[str, Any]:
     }
 
 
-def state_receipts(session: Session, outcomes: Sequence[Outcome]) -> tuple[list[Stating], list[str]]:
+def state_receipts(session: Session, outcomes: Sequence[Outcome]) -> tuple[list[StatementOutcome], list[str]]:
     """State what came of making results again, one statement for each; return also why some could not be stated.
 
     Of what was not tried nothing is stated.

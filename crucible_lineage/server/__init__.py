@@ -16,12 +16,12 @@ from crucible_lineage.server.instance import (
 )
 
 if TYPE_CHECKING:
-    from crucible_lineage.server.ingest.worker import WritesBack
+    from crucible_lineage.server.ingest.worker import MetadataWriteBack
     from crucible_lineage.server.running import RunningServer, serve, start_server
 
 __all__ = [
+    "MetadataWriteBack",
     "RunningServer",
-    "WritesBack",
     "instance_id",
     "present_datasets",
     "project_changes",
@@ -38,8 +38,8 @@ def __getattr__(name: str) -> Any:
         from crucible_lineage.server import running
 
         return getattr(running, name)
-    if name == "WritesBack":
-        from crucible_lineage.server.ingest.worker import WritesBack  # pydantic, likewise
+    if name == "MetadataWriteBack":
+        from crucible_lineage.server.ingest.worker import MetadataWriteBack  # pydantic, likewise
 
-        return WritesBack
+        return MetadataWriteBack
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

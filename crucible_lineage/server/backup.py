@@ -47,7 +47,7 @@ class Backup:
 
 
 @dataclass(frozen=True)
-class Restored:
+class RestoreReport:
     """What came back. `younger` are (MFID, name) of the datasets that only the folder set aside has, `changed` of
     those that it has in a later state; None where it could not be read."""
 
@@ -84,7 +84,7 @@ def back_up(data_dir: Path, target: Path) -> Backup:
     return found
 
 
-def restore(source: Path, data_dir: Path) -> Restored:
+def restore(source: Path, data_dir: Path) -> RestoreReport:
     """Put a backup in the place of an embedded Crucible, which is set aside beside it.
 
     Every client notices: what it knew of a project, it asks again. Raises BackupError if the backup is damaged or
@@ -110,7 +110,7 @@ def restore(source: Path, data_dir: Path) -> Restored:
     aside = _set_aside(folder)
     draft.root.replace(folder.root)
     _flush_folder(folder.root.parent)
-    return Restored(found, aside, younger, changed)
+    return RestoreReport(found, aside, younger, changed)
 
 
 def _require_whole(path: Path, what: str) -> None:

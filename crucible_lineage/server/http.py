@@ -47,7 +47,7 @@ class Form(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class Loose(BaseModel):
+class LenientBody(BaseModel):
     """Base of the JSON bodies that clients make from their own models, with fields nobody here asks for."""
 
     model_config = ConfigDict(extra="ignore")
@@ -285,7 +285,7 @@ Moment = Annotated[str, Field(max_length=64), AfterValidator(_as_given)]
 Count = Annotated[int, Field(ge=0, le=MAX_ROW_ID)]
 
 
-class _New(Loose):
+class _New(LenientBody):
     unique_id: str | None = None
     public: bool = False
     owner: str | None = None

@@ -46,7 +46,7 @@ class SearchAnswer(Answer, Generic[Item]):
     items: list[Item]
 
 
-class Done(Answer):
+class Acknowledgement(Answer):
     detail: str
 
 
@@ -312,7 +312,7 @@ ANSWERS: dict[str, Any] = {
     "GET /datasets/{mfid}/thumbnails": list[ThumbnailAnswer],
     "POST /datasets/{mfid}/thumbnails": ThumbnailAnswer,
     "PATCH /datasets/{mfid}/thumbnails/{number}": ThumbnailAnswer,
-    "DELETE /datasets/{mfid}/thumbnails/{number}": Done,
+    "DELETE /datasets/{mfid}/thumbnails/{number}": Acknowledgement,
     "GET /datasets/{mfid}/files": list[FileAnswer],
     "POST /datasets/{mfid}/files": FileAnswer,
     "GET /datasets/{mfid}/download_links": dict[str, str | None],
@@ -320,8 +320,8 @@ ANSWERS: dict[str, Any] = {
     "POST /datasets/{mfid}/upload/initiate/multipart": Upload,
     "POST /datasets/{mfid}/upload/multipart/initiate": Upload,
     "POST /files/{mfid}/upload/multipart/initiate": Upload,
-    "DELETE /datasets/{parent}/children/{child}": Done,
-    "DELETE /datasets/{dataset}/samples/{sample}": Done,
+    "DELETE /datasets/{parent}/children/{child}": Acknowledgement,
+    "DELETE /datasets/{dataset}/samples/{sample}": Acknowledgement,
     "GET /samples": CursorPage[SampleAnswer],
     "POST /samples": SampleAnswer,
     "GET /samples/search": SearchAnswer[SampleAnswer],
@@ -330,9 +330,9 @@ ANSWERS: dict[str, Any] = {
     "PATCH /samples/{mfid}": SampleAnswer,
     "GET /samples/{mfid}/children": Page[SampleAnswer],
     "GET /samples/{mfid}/parents": Page[SampleAnswer],
-    "DELETE /samples/{parent}/children/{child}": Done,
+    "DELETE /samples/{parent}/children/{child}": Acknowledgement,
     "GET /resources/{mfid}": DatasetAnswer | SampleAnswer | ProjectAnswer | InstrumentAnswer,
-    "DELETE /resources/{mfid}": Done,
+    "DELETE /resources/{mfid}": Acknowledgement,
     "GET /resources/{mfid}/links": list[LinkAnswer],
     "GET /resources/{mfid}/metadata": MetadataAnswer | None,
     "PATCH /resources/{mfid}/metadata": MetadataAnswer,

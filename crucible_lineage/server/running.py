@@ -23,7 +23,7 @@ from crucible_lineage.server.database import Database, open_database, register_k
 from crucible_lineage.server.files.sessions import Links
 from crucible_lineage.server.files.storage import ContentStore
 from crucible_lineage.server.http import PREFIX
-from crucible_lineage.server.ingest.worker import Worker, WritesBack
+from crucible_lineage.server.ingest.worker import MetadataWriteBack, Worker
 from crucible_lineage.server.instance import open_folder
 
 LOCAL_USER_ID = 1
@@ -64,7 +64,7 @@ def start_server(
     *,
     port: int = 0,
     api_key: str | None = None,
-    ingestion: WritesBack | None = None,
+    ingestion: MetadataWriteBack | None = None,
 ) -> RunningServer:
     """A server over `data_dir` in a thread of this process, for this machine only, ready to answer.
 
@@ -99,7 +99,7 @@ def serve(
     api_key: str | None = None,
     certfile: Path | str | None = None,
     keyfile: Path | str | None = None,
-    ingestion: WritesBack | None = None,
+    ingestion: MetadataWriteBack | None = None,
     around: Callable[[ASGIApp], ASGIApp] = lambda app: app,
     on_ready: Callable[[str], None],
 ) -> None:
@@ -179,7 +179,7 @@ class Serving(uvicorn.Server):
 
 
 def open_service(
-    data_dir: Path | str, api_key: str | None, ingestion: WritesBack | None = None
+    data_dir: Path | str, api_key: str | None, ingestion: MetadataWriteBack | None = None
 ) -> tuple[Service, Worker, str]:
     """Open a data folder. Returns its application, the worker that ingests its files, and a key of the local user."""
     folder = open_folder(data_dir)

@@ -37,7 +37,7 @@ _ATTRIBUTES = (
 
 
 @dataclass(frozen=True)
-class News:
+class DatasetEvent:
     """Something that happened to a dataset. A trigger's `match` compares `attributes`; `id` is the event's own.
 
     The attributes are fields of the dataset's record, and `kind`: derived if a step made it, else raw.
@@ -78,12 +78,12 @@ class Watcher:
             open_ = [request.id for request in requests if request.is_open]
             self.marks.set(self._ingestions, {"up_to": up_to, "open": open_})
 
-    def look(self) -> Iterator[list[News]]:
+    def look(self) -> Iterator[list[DatasetEvent]]:
         """The news in two portions; a portion counts as told when the next one is asked for."""
         yield from self._new_datasets()
         yield from self._ended_ingestions()
 
-    def _new_datasets(self) -> Iterator[list[News]]:
+    def _new_datasets(self) -> Iterator[list[DatasetEvent]]:
         mark = self.marks.get(self._datasets)
         since, told = utc(mark["since"]), set(mark["told"])
         found = list(self._created_since(since - OVERLAP))
@@ -97,7 +97,7 @@ class Watcher:
         recent = {dataset.unique_id for dataset in found if _created(dataset) >= until - OVERLAP}
         self.marks.set(self._datasets, {"since": until.isoformat(), "told": sorted(told & recent)})
 
-    def _of_dataset(self, dataset: Dataset) -> Iterator[News]:
+    def _of_dataset(self, dataset: Dataset) -> Iterator[DatasetEvent]:
         """Yield the events of a new dataset; of a statement, the holds placed or lifted."""
         record = dataset.model_dump()
         stated = statement_in(record)
@@ -115,16 +115,16 @@ class Watcher:
                 if revoked.verb == HOLD:
                     yield from self._of_statement(HOLD_LIFTED, revoked, stated)
 
-    def _of_statement(self, event: str, hold: Statement, said: Statement) -> Iterator[News]:
+    def _of_statement(self, event: str, hold: Statement, said: Statement) -> Iterator[DatasetEvent]:
         """News of each dataset that a statement names, or of the statement itself where it is about a condition."""
         about = {key: value for key, value in hold.about.document().items() if key != "datasets"}
         told = {"project_id": hold.project, "why": said.why, "by": said.who or said.by, "statement": said.mfid, **about}
         for mfid in hold.about.datasets or (hold.mfid,):
             key = f"{self.session.store.instance} {event} {mfid} {hold.mfid} {said.mfid}"
             attributes = {"mfid": mfid, **{name: value for name, value in told.items() if value}}
-            yield News(event, mfid, str(hold.about), uuid.uuid5(_NAMESPACE, key), attributes)
+            yield DatasetEvent(event, mfid, str(hold.about), uuid.uuid5(_NAMESPACE, key), attributes)
 
-    def _ended_ingestions(self) -> Iterator[list[News]]:
+    def _ended_ingestions(self) -> Iterator[list[DatasetEvent]]:
         mark = self.marks.get(self._ingestions)
         requests = {request.id: request for request in self._requests(mark["up_to"])}
         for number in mark["open"]:
@@ -140,7 +140,7 @@ class Watcher:
         open_ = [request.id for request in requests.values() if request.is_open]
         self.marks.set(self._ingestions, {"up_to": up_to, "open": open_})
 
-    def _of_ingestion(self, request: IngestionRequest) -> News | None:
+    def _of_ingestion(self, request: IngestionRequest) -> DatasetEvent | None:
         try:
             dataset = self.session.client.datasets.get(str(request.dataset_mfid), include_metadata=True)
         except (NotFoundError, ForbiddenError):
@@ -173,11 +173,11 @@ class Watcher:
             if request.id > up_to:
                 yield request
 
-    def _news(self, event: str, dataset: Dataset, what: str = "", more: dict[str, Any] | None = None) -> News:
+    def _news(self, event: str, dataset: Dataset, what: str = "", more: dict[str, Any] | None = None) -> DatasetEvent:
         record = read_record(dataset.scientific_metadata)
         kind = "derived" if record and record.is_derived else "raw"
         values = {**{name: getattr(dataset, name, None) for name in _ATTRIBUTES}, "kind": kind, **(more or {})}
-        return News(
+        return DatasetEvent(
             event=event,
             mfid=dataset.unique_id,
             name=dataset.dataset_name or dataset.unique_id,

@@ -70,7 +70,7 @@ class _Seen:
     found: Registered
 
 
-class Newest:
+class SelectionMarks:
     """The looks of one pipeline at its selection; `name` is the input."""
 
     def __init__(self, pipeline: BoundPipeline, name: str, session: Session, sweep_every: timedelta) -> None:

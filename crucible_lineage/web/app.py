@@ -35,7 +35,7 @@ from crucible_lineage.errors import (
 )
 from crucible_lineage.queries.verify.verify import Verification
 from crucible_lineage.web.pages import browsing, comparing, datasets, lineage
-from crucible_lineage.web.reader import LongWorks, Reader, SignIn
+from crucible_lineage.web.reader import BackgroundTasks, Reader, SignIn
 from crucible_lineage.web.rendering import rendered, resource
 
 log = logging.getLogger("crucible_lineage.web")
@@ -299,7 +299,7 @@ class SignIns:
             expired = [old for old, sign_in in self._known.items() if sign_in.expires <= now]
             for old in [*expired, *list(self._known)[: max(0, len(self._known) - len(expired) - MOST_SIGN_INS + 1)]]:
                 self._known.pop(old, None)
-            checks, copies = LongWorks[Verification](self._checking), LongWorks[None](self._copying)
+            checks, copies = BackgroundTasks[Verification](self._checking), BackgroundTasks[None](self._copying)
             self._known[token] = SignIn(client, _name(account), checks, copies, folder, self._data, now + LIFETIME_S)
         response.set_cookie(_cookie_name(request), token, httponly=True, samesite="strict", secure=_is_secure(request))
 

@@ -44,8 +44,8 @@ class SignIn:
 
     client: CrucibleClient
     name: str
-    checks: LongWorks[Verification]
-    copies: LongWorks[None]
+    checks: BackgroundTasks[Verification]
+    copies: BackgroundTasks[None]
     folder: Path
     data: Path
     expires: float
@@ -113,7 +113,7 @@ class ReadingSession(Session):
 
 
 @dataclass(frozen=True)
-class LongWork(Generic[T]):
+class BackgroundTask(Generic[T]):
     """Work that is under way or done."""
 
     begun: datetime
@@ -124,21 +124,21 @@ class LongWork(Generic[T]):
         return bool(wait([self.result], seconds).done)
 
 
-class LongWorks(Generic[T]):
+class BackgroundTasks(Generic[T]):
     """The last work of one kind on each project, for one reader."""
 
     def __init__(self, pool: ThreadPoolExecutor) -> None:
         self._pool = pool
-        self._last: dict[str, LongWork[T]] = {}
+        self._last: dict[str, BackgroundTask[T]] = {}
         self._lock = threading.Lock()
 
-    def of(self, project: str, work: Callable[[], T], *, anew: bool = False) -> LongWork[T]:
+    def of(self, project: str, work: Callable[[], T], *, anew: bool = False) -> BackgroundTask[T]:
         """The last work on a project; begun now if there is none, if it failed, or if a new one is asked for."""
         with self._lock:
             last = self._last.get(project)
             failed = last is not None and last.result.done() and last.result.exception() is not None
             if last is None or failed or (anew and last.result.done()):
-                last = self._last[project] = LongWork(datetime.now(UTC), self._pool.submit(work))
+                last = self._last[project] = BackgroundTask(datetime.now(UTC), self._pool.submit(work))
             return last
 
 

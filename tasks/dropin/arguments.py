@@ -25,14 +25,14 @@ from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.read import datasets_with
 from crucible_lineage.registration.trust import lies_elsewhere
-from crucible_lineage.tasks.dropin.described import Described
+from crucible_lineage.tasks.dropin.described import TaskDescription
 from crucible_lineage.tasks.dropin.folders import Stamp, files_at, is_folder, looks_like_path, stamp
 from crucible_lineage.tasks.dropin.origins import CALL, LEAST_BYTES, MOST_ITEMS, Origin, items_of, settled
 from crucible_lineage.tasks.dropin.recording import Recording, data_folder, run_logger, warn
 from crucible_lineage.tasks.dropin.secret import hidden, hidden_text, is_secret_name, shown_secret
 from crucible_lineage.tasks.dropin.values.kinds import is_plain, kind_of
-from crucible_lineage.tasks.dropin.values.spelled import UnspelledError, spelled
-from crucible_lineage.tasks.dropin.values.storing import Stored, UnstorableError, plain_digest, store_value
+from crucible_lineage.tasks.dropin.values.spelled import NotJsonError, spelled
+from crucible_lineage.tasks.dropin.values.storing import NotStorableError, Stored, plain_digest, store_value
 from crucible_lineage.tasks.dropin.views import is_constant, is_literal, taken_from
 
 LONG_PARAMETER = 4000  # characters of JSON: more is data, and an input of its own
@@ -102,7 +102,7 @@ class Arguments:
 
 
 @dataclass(frozen=True)
-class Traced:
+class ArgumentTrace:
     """Which task runs gave the arguments of a call, by argument: those of futures, those that they are items of, and
     those that Prefect's record of the run names.
     """
@@ -112,7 +112,9 @@ class Traced:
     recorded: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def traced(bound: Mapping[str, object], runs: Traced, recording: Recording, described: Described) -> Arguments:
+def traced(
+    bound: Mapping[str, object], runs: ArgumentTrace, recording: Recording, described: TaskDescription
+) -> Arguments:
     """Trace the arguments of a call. Raises LineageError where a parent is not known and the flow is strict."""
     tracer = _Tracer(recording, described)
     tracer.found.given = frozenset(id(one) for value in bound.values() for one in (value, *items_of(value)))
@@ -124,7 +126,7 @@ def traced(bound: Mapping[str, object], runs: Traced, recording: Recording, desc
     return tracer.found
 
 
-def said_to_be_used(sources: Sequence[object], recording: Recording, described: Described) -> list[Input]:
+def said_to_be_used(sources: Sequence[object], recording: Recording, described: TaskDescription) -> list[Input]:
     """Return what a task says that it has used, as inputs."""
     tracer = _Tracer(recording, described)
     for source in sources:
@@ -133,7 +135,7 @@ def said_to_be_used(sources: Sequence[object], recording: Recording, described: 
 
 
 class _Tracer:
-    def __init__(self, recording: Recording, described: Described) -> None:
+    def __init__(self, recording: Recording, described: TaskDescription) -> None:
         self.recording = recording
         self.described = described
         self.found = Arguments()
@@ -141,7 +143,7 @@ class _Tracer:
         self.whole: Origin | None = None  # what the argument is an item of
         self.made: list[str] = []  # lists, tuples and dicts of the flow's own code
 
-    def argument(self, role: str, value: object, runs: Traced) -> None:
+    def argument(self, role: str, value: object, runs: ArgumentTrace) -> None:
         """One argument becomes inputs, a parameter, or both."""
         if is_secret_name(role):
             self.found.params[role] = shown_secret(value, role, self.described.name)
@@ -360,7 +362,7 @@ class _Tracer:
                 if stored.digest == origin.digest:
                     return self.known(role, value, origin)
                 changed = self.keep(role, stored, "changed in the flow's code", (origin,))
-        except UnstorableError:
+        except NotStorableError:
             return self.add(role, origin, "the same object")
         self.recording.origins.note_object(value, changed)
         return self.add(role, changed, "the same object, changed since it was made")
@@ -372,7 +374,7 @@ class _Tracer:
             return _INPUT
         try:
             plain, _ = spelled(value)
-        except UnspelledError:
+        except NotJsonError:
             return _INPUT
         return deepcopy(plain) if len(canonical_json(plain)) <= LONG_PARAMETER else _INPUT
 
@@ -389,7 +391,7 @@ class _Tracer:
                 stored = store_value(value, Path(folder))
                 self.found.objects[role] = (value, stored.digest)
                 origin = self.keep(role, stored, "derived in the flow's code", parents)
-        except UnstorableError:
+        except NotStorableError:
             for origin in parents:
                 self.add(role, origin, how)
             return self.opaque(role, value)
@@ -423,7 +425,7 @@ class _Tracer:
                 elif not self.whole and not is_constant(value):
                     self.found.unknown.append(role)
                 origin = self.keep(role, stored, what, parents)
-        except UnstorableError:
+        except NotStorableError:
             return self.opaque(role, value)
         origins.note_object(value, origin)
         if self.whole is not None:
@@ -500,7 +502,7 @@ def digest_now(value: object, recording: Recording) -> str:
     try:
         with tempfile.TemporaryDirectory(dir=data_folder(recording)) as folder:
             return store_value(value, Path(folder)).digest
-    except UnstorableError:
+    except NotStorableError:
         return ""
 
 

@@ -16,7 +16,7 @@ from crucible_lineage.errors import FileChangedError
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.pipeline.inputs.existing import hash_files
 from crucible_lineage.pipeline.job.job import without_step
-from crucible_lineage.pipeline.job.keeping import Kept, code_rests_on
+from crucible_lineage.pipeline.job.keeping import KeptSupport, code_rests_on
 from crucible_lineage.pipeline.logs import own_secrets
 from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.provenance.environment import software
@@ -25,12 +25,12 @@ from crucible_lineage.provenance.record import Activity, step_record
 from crucible_lineage.refs import DatasetRef, last_taken
 from crucible_lineage.registration.new_dataset import NewDataset
 from crucible_lineage.registration.read import recipe_keyword
-from crucible_lineage.registration.register import Stages, register_output
+from crucible_lineage.registration.register import RegistrationHooks, register_output
 from crucible_lineage.registration.standing import add_equal_parents
 from crucible_lineage.session import Session
 from crucible_lineage.tasks.artifacts import tell_asset
 from crucible_lineage.tasks.dropin.arguments import Input
-from crucible_lineage.tasks.dropin.described import Described, cache_keyword
+from crucible_lineage.tasks.dropin.described import TaskDescription, cache_keyword
 from crucible_lineage.tasks.dropin.origins import CALL
 from crucible_lineage.tasks.dropin.result import (
     TaskResult,
@@ -93,7 +93,9 @@ def _child(
             )
 
             def register() -> DatasetRef:
-                return register_output(session.client, new, session.machine, stages=Stages(before_complete=made.set))
+                return register_output(
+                    session.client, new, session.machine, stages=RegistrationHooks(before_complete=made.set)
+                )
 
             known = result.recording.undelivered.registered(described.name, new, register)
             if result.recording.undelivered.is_kept(known.mfid):
@@ -136,7 +138,7 @@ def _new_dataset(
 ) -> NewDataset:
     described, found = result.described, result.code.fingerprint
     session = result.recording.session
-    kept = Kept()
+    kept = KeptSupport()
     if found is not None and result.code.folder is not None:  # elsewhere its files are not those that ran
         secrets = (*own_secrets(session.settings.api_key), *known_secrets())
         rests = code_rests_on(result.code.name, found.files, result.code.folder, session, secrets)
@@ -238,7 +240,7 @@ def _dataset_name(result: TaskResult, used: list[UsedDataset]) -> str:
     return f"{about} ({suffix})"[:250]
 
 
-def _descriptive(described: Described) -> dict[str, str]:
+def _descriptive(described: TaskDescription) -> dict[str, str]:
     fields = {"measurement": described.measurement, "data_type": described.data_type}
     return {name: value for name, value in fields.items() if value is not None}
 

@@ -18,10 +18,10 @@ from prefect.transactions import get_transaction
 from prefect.utilities.annotations import allow_failure, opaque, quote, unmapped
 from prefect.utilities.callables import get_call_parameters
 
-from crucible_lineage.tasks.dropin.described import OURS, Described, Named, TaskCode, asked_first, task_code
+from crucible_lineage.tasks.dropin.described import OURS, Named, TaskCode, TaskDescription, asked_first, task_code
 from crucible_lineage.tasks.dropin.described import described as describe
-from crucible_lineage.tasks.dropin.recording import HeldResult, Recording, current
-from crucible_lineage.tasks.dropin.running import Call, Hit, by_name
+from crucible_lineage.tasks.dropin.recording import PendingResult, Recording, current
+from crucible_lineage.tasks.dropin.running import CacheHit, Call, by_name
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -35,11 +35,11 @@ class LineageTask(Task[P, R]):
     Its `fn` called by hand is the function as it is: a test of it needs neither Prefect nor Crucible.
     """
 
-    def __init__(self, fn: Any, *, described: Described | None = None, **options: Any) -> None:
+    def __init__(self, fn: Any, *, described: TaskDescription | None = None, **options: Any) -> None:
         bound: Any = fn if isinstance(fn, (classmethod, staticmethod)) else None
         function = bound.__func__ if bound else fn
         name = str(options.get("name") or getattr(function, "__name__", type(function).__name__))
-        self.described = described or Described(name)
+        self.described = described or TaskDescription(name)
         if not inspect.isroutine(function):  # an object that can be called
             function = function.__call__
         wrapped = getattr(function, "__crucible_function__", function)
@@ -96,7 +96,7 @@ class LineageTask(Task[P, R]):
         function = _function_of(self.fn)
         is_timed = self.timeout_seconds is not None and not self.isgenerator
         limit = self.timeout_seconds if is_timed else None
-        held = HeldResult() if get_transaction() is not None and TaskRunContext.get() is None else None
+        held = PendingResult() if get_transaction() is not None and TaskRunContext.get() is None else None
         call = Call(self.described, recording.destination, futures, code, mapped or {}, limit, held)
         made = copy(self)
         if held is not None:
@@ -104,7 +104,7 @@ class LineageTask(Task[P, R]):
             made.on_rollback_hooks = [*self.on_rollback_hooks, held.roll_back]
         made.__class__ = _TimedTask if is_timed else LineageTask
         made.fn = _wrapped(function, self.fn, call)
-        policy: Any = asked_first(self, Hit(function, call))
+        policy: Any = asked_first(self, CacheHit(function, call))
         made.cache_policy = policy
         return made
 

@@ -32,7 +32,7 @@ OURS = frozenset(
 
 
 @dataclass(frozen=True)
-class Described:
+class TaskDescription:
     """How the results of a task are described as datasets, and what the task reads and writes.
 
     `reads` and `writes` are names of arguments, `reads` patterns of file names too, or functions of the arguments that
@@ -73,7 +73,7 @@ class Described:
         return not isinstance(self.writes, tuple) or role in self.writes
 
 
-def described(name: str, ours: Mapping[str, Any], before: Described | None = None) -> Described:
+def described(name: str, ours: Mapping[str, Any], before: TaskDescription | None = None) -> TaskDescription:
     """The description with these options, and with those that were there before."""
     given = dict(ours)
     if "code_version" in given:
@@ -81,7 +81,7 @@ def described(name: str, ours: Mapping[str, Any], before: Described | None = Non
     for key in ("keywords", "reads", "writes", "parents", "ignore"):
         if key in given and not callable(given[key]):
             given[key] = (given[key],) if isinstance(given[key], (str, Path)) else tuple(given[key])
-    return Described(**{**(vars(before) if before else {}), **given, "name": name})
+    return TaskDescription(**{**(vars(before) if before else {}), **given, "name": name})
 
 
 def _is_pattern(text: str) -> bool:
@@ -104,10 +104,10 @@ def asked_first(task: Any, hit: Callable[[TaskRunContext, str], None]) -> CacheP
         return None
     if policy == NO_CACHE:
         return NO_CACHE
-    return AskedFirst(policy if isinstance(policy, CachePolicy) else None, hit)
+    return KeyFirstPolicy(policy if isinstance(policy, CachePolicy) else None, hit)
 
 
-class AskedFirst(CachePolicy):
+class KeyFirstPolicy(CachePolicy):
     """A policy that gives the keys of the user's, or else the task's own storage key."""
 
     def __init__(self, asked: CachePolicy | None, hit: Callable[[TaskRunContext, str], None]) -> None:

@@ -16,9 +16,9 @@ _current: ContextVar[Effects | None] = ContextVar("effects", default=None)
 
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-_watched: ContextVar[Opened | None] = ContextVar("opened", default=None)
-_writers: dict[str, Opened] = {}  # by path, the call that opened a file for writing last
-_running: list[Opened] = []
+_watched: ContextVar[OpenedFiles | None] = ContextVar("opened", default=None)
+_writers: dict[str, OpenedFiles] = {}  # by path, the call that opened a file for writing last
+_running: list[OpenedFiles] = []
 _lock = threading.Lock()
 _is_watching = False
 
@@ -62,7 +62,7 @@ def saying(effects: Effects | None) -> Iterator[None]:
 
 
 @dataclass(eq=False)
-class Opened:
+class OpenedFiles:
     """The files that one call opens, and whether others wrote to its places at the same time."""
 
     places: tuple[Path, ...]
@@ -101,7 +101,7 @@ def watch_files() -> None:
             sys.addaudithook(_heard)
 
 
-def _begin(opened: Opened) -> None:
+def _begin(opened: OpenedFiles) -> None:
     """The call has begun: others that write to its places are not alone any more."""
     with _lock:
         for other in _running:
@@ -110,14 +110,14 @@ def _begin(opened: Opened) -> None:
         _running.append(opened)
 
 
-def _end(opened: Opened) -> None:
+def _end(opened: OpenedFiles) -> None:
     """The call has ended."""
     with _lock:
         _running.remove(opened)
 
 
 @contextmanager
-def watched(opened: Opened | None) -> Iterator[None]:
+def watched(opened: OpenedFiles | None) -> Iterator[None]:
     """Files that are opened in this block are those of the call."""
     if opened is None:
         yield

@@ -16,7 +16,7 @@ Stamp = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class FilesAt:
+class FolderFiles:
     """The files at a place, and those of them that a task may have been given; what is `left_out` of these, and why."""
 
     paths: tuple[Path, ...]
@@ -24,21 +24,21 @@ class FilesAt:
     left_out: list[str] = field(default_factory=list)
 
 
-def files_at(place: Path) -> FilesAt:
+def files_at(place: Path) -> FolderFiles:
     """The files at a place. In a folder, hidden files and folders are passed over."""
     if place.is_file():
         if is_key_file(place):
-            return FilesAt((place,), (), [f"{place.name} (a file of keys)"])
-        return FilesAt((place,), (place,))
+            return FolderFiles((place,), (), [f"{place.name} (a file of keys)"])
+        return FolderFiles((place,), (place,))
     if not place.is_dir():
-        return FilesAt((), ())
+        return FolderFiles((), ())
     found = sorted(path for _, path in zip(range(MOST_LOOKED_AT), _below(str(place)), strict=False))
     keys = [path for path in found if is_key_file(path)]
     inputs = [path for path in found if path not in keys]
     left_out = [f"{path.name} in {place.name} (a file of keys)" for path in keys]
     if len(inputs) > MOST_INPUTS:
         left_out.append(f"{len(inputs) - MOST_INPUTS} of {len(inputs)} files in {place.name}")
-    return FilesAt(tuple(found), tuple(inputs[:MOST_INPUTS]), left_out)
+    return FolderFiles(tuple(found), tuple(inputs[:MOST_INPUTS]), left_out)
 
 
 def _below(folder: str) -> Iterator[Path]:

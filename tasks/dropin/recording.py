@@ -21,7 +21,7 @@ from prefect.exceptions import MissingContextError
 from prefect.logging import get_logger, get_run_logger
 
 from crucible_lineage.errors import LineageError
-from crucible_lineage.pipeline.called import FlowPlaces, FlowRun, file_of
+from crucible_lineage.pipeline.called import FlowRun, FlowSlots, file_of
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.session import Session
 from crucible_lineage.tasks.dropin.effects import watch_files
@@ -69,14 +69,14 @@ class Recording:
         self._noted_before = set(self.origins.notes.names())
         self.undelivered = Undelivered(session, destination.run_id)
         run = FlowRun(destination.run_id, destination.flow, destination.file, destination.begun)
-        self.places = FlowPlaces(session, run, at_once=not owner, is_away=self.undelivered.is_away)
+        self.places = FlowSlots(session, run, at_once=not owner, is_away=self.undelivered.is_away)
         self.shared = not owner  # whether other processes have to know what is made here
         self.made: list[Made] = []
         self._elsewhere: list[DatasetRef] = []
         self.said: list[str] = []  # what is not certain
         self.reused = 0
         self.within: Recording | None = None
-        self._held: list[HeldResult] = []
+        self._held: list[PendingResult] = []
         self._inner: dict[Recording, bool] = {}  # of subflows that have ended in a transaction that has not: failed?
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix=THREADS) if owner else None
@@ -88,7 +88,7 @@ class Recording:
         if self._pool is not None and not undelivered.is_away() and not self.session.outbox.is_empty:
             self._pool.submit(undelivered.deliver, LAST_WAIT_S)
 
-    def later(self, work: Callable[[], DatasetRef], logger: Any, what: str, held: HeldResult | None = None) -> Made:
+    def later(self, work: Callable[[], DatasetRef], logger: Any, what: str, held: PendingResult | None = None) -> Made:
         """The dataset that `work` registers; in the flow's process, it is being registered when this returns.
 
         A failure is a warning; whoever needs the dataset finds the error in it. A result that is `held` waits for the
@@ -175,7 +175,7 @@ class Recording:
         return list({dataset.mfid: dataset for dataset in (*done, *self._elsewhere)}.values())
 
 
-class HeldResult:
+class PendingResult:
     """The results of one call in a transaction: registered when that is committed, dropped when it is rolled back."""
 
     def __init__(self) -> None:

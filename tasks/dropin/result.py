@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.core.slots import Filled
+from crucible_lineage.core.slots import SlotClaim
 from crucible_lineage.pipeline.called import About, about_inputs
 from crucible_lineage.provenance.recipe import StepCode, UsedDataset, step_recipe
 from crucible_lineage.tasks.dropin.arguments import Arguments, Input, given_file
-from crucible_lineage.tasks.dropin.described import Described, TaskCode
-from crucible_lineage.tasks.dropin.effects import Opened
-from crucible_lineage.tasks.dropin.recording import HeldResult, Recording
+from crucible_lineage.tasks.dropin.described import TaskCode, TaskDescription
+from crucible_lineage.tasks.dropin.effects import OpenedFiles
+from crucible_lineage.tasks.dropin.recording import PendingResult, Recording
 from crucible_lineage.tasks.dropin.secret import hidden_text
 
 LONGEST_LABEL = 60  # letters of the arguments in a name
@@ -26,15 +26,15 @@ class TaskResult:
     """One result of a task run, and all that its dataset is described by."""
 
     code: TaskCode
-    described: Described
+    described: TaskDescription
     recording: Recording
     arguments: Arguments
     logger: Any
     flow_run_id: str
     task_run_id: str
     output: str
-    opened: Opened | None = None  # the files that the call opened
-    held: HeldResult | None = None  # until its transaction ends
+    opened: OpenedFiles | None = None  # the files that the call opened
+    held: PendingResult | None = None  # until its transaction ends
     key: str = ""  # of Prefect's cache, where that stores it
     addresses: tuple[str, ...] = ()  # what the task says it has written elsewhere
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -62,7 +62,7 @@ def inputs_of(result: TaskResult, written: Mapping[str, Sequence[Path]]) -> list
     ]
 
 
-def _is_used(one: Input, path: Path, opened: Opened | None, places: set[Path], changed: set[Path]) -> bool:
+def _is_used(one: Input, path: Path, opened: OpenedFiles | None, places: set[Path], changed: set[Path]) -> bool:
     """Whether a file is an input of the call, as it stood when the call began."""
     if path in changed or path in places:
         if opened is None or one.origin is None:  # what it was has to be known
@@ -97,7 +97,7 @@ def about_of(inputs: list[Input]) -> About:
     return about_inputs((one.role, one.in_list, about(one)) for one in inputs)
 
 
-def places_of(result: TaskResult, about: About) -> dict[str, Filled]:
+def places_of(result: TaskResult, about: About) -> dict[str, SlotClaim]:
     return result.recording.places.filled(result.project, result.described.name, result.output, about)
 
 

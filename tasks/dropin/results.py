@@ -33,8 +33,8 @@ from crucible_lineage.tasks.dropin.result import (
 from crucible_lineage.tasks.dropin.secret import hidden_text, holds_secret
 from crucible_lineage.tasks.dropin.values.storing import (
     Document,
+    NotStorableError,
     Stored,
-    UnstorableError,
     copied,
     described_only,
     digest_of,
@@ -219,7 +219,7 @@ def _of_key(result: TaskResult, key: str, digest: str) -> Origin | None:
 def _stored_or_described(value: object, folder: Path, given: Collection[Path] = ()) -> Stored:
     try:
         return store_value(value, folder, given=frozenset(given))
-    except UnstorableError as error:
+    except NotStorableError as error:
         return described_only(value, folder, str(error))
 
 

@@ -21,11 +21,11 @@ from prefect.transactions import TransactionState, get_transaction
 from prefect.utilities.timeout import timeout, timeout_async
 
 from crucible_lineage.errors import OnHoldError
-from crucible_lineage.tasks.dropin.arguments import Arguments, Traced, said_to_be_used, traced
-from crucible_lineage.tasks.dropin.described import Described, TaskCode, task_code
-from crucible_lineage.tasks.dropin.effects import Effects, Opened, saying, watched
+from crucible_lineage.tasks.dropin.arguments import Arguments, ArgumentTrace, said_to_be_used, traced
+from crucible_lineage.tasks.dropin.described import TaskCode, TaskDescription, task_code
+from crucible_lineage.tasks.dropin.effects import Effects, OpenedFiles, saying, watched
 from crucible_lineage.tasks.dropin.folders import files_at
-from crucible_lineage.tasks.dropin.recording import Destination, HeldResult, Recording, current, run_logger, warn
+from crucible_lineage.tasks.dropin.recording import Destination, PendingResult, Recording, current, run_logger, warn
 from crucible_lineage.tasks.dropin.result import TaskResult, fingerprint, inputs_of
 from crucible_lineage.tasks.dropin.results import found_in_cache, reused, take
 from crucible_lineage.tasks.dropin.written import learned
@@ -39,17 +39,17 @@ class Call:
     whose results its arguments are items of.
     """
 
-    described: Described
+    described: TaskDescription
     destination: Destination | None = None
     futures: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     code: TaskCode | None = None
     mapped: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     limit_s: float | None = None
-    held: HeldResult | None = None
+    held: PendingResult | None = None
 
 
 @dataclass(frozen=True)
-class Hit:
+class CacheHit:
     """What is done where Prefect's cache has the result of a call."""
 
     function: Callable[..., Any]
@@ -137,7 +137,7 @@ class _Run:
         self.recording = recording
         self.arguments = arguments
         self.logger = run_logger()
-        self.opened = Opened(tuple(arguments.places.values()), is_here=recording.owner)
+        self.opened = OpenedFiles(tuple(arguments.places.values()), is_here=recording.owner)
         self.effects = Effects()
         running = TaskRunContext.get()
         self.task_run_id = str(running.task_run.id) if running else ""
@@ -160,9 +160,9 @@ class _Run:
             addresses=tuple(self.effects.addresses),
         )
 
-    def described(self) -> Described:
+    def described(self) -> TaskDescription:
         """The task as it is declared, with what the call has said."""
-        return Described(**self.effects.described(vars(self.call.described)))
+        return TaskDescription(**self.effects.described(vars(self.call.described)))
 
     def reuse(self) -> None:
         """If a result of the same call is there and is wanted, it is this run's."""
@@ -255,7 +255,7 @@ def _begun(
         recording.origins.note_copies(str(within.flow_run.id), (within.parameters or {}).values())
     signature = inspect.signature(function)
     named = by_name(signature, arguments)
-    found = traced(named, Traced(call.futures, call.mapped, _recorded_runs()), recording, call.described)
+    found = traced(named, ArgumentTrace(call.futures, call.mapped, _recorded_runs()), recording, call.described)
     defaults = ((name, one.default) for name, one in signature.parameters.items() if one.default is not one.empty)
     found.defaults = frozenset(name for name, default in defaults if named.get(name) is default)
     return _Run(function, call, recording, found)

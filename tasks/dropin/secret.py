@@ -17,7 +17,7 @@ from pydantic import Secret, SecretBytes, SecretStr
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.fingerprint.params import secret_digest
-from crucible_lineage.pipeline.logs import BLOT, Blotter
+from crucible_lineage.pipeline.logs import BLOT, Redactor
 
 LEAST_LETTERS = 6  # of a secret that is looked for: shorter ones are in everything
 LARGEST_SCANNED = 4 << 20  # bytes of a file that is looked through
@@ -31,7 +31,7 @@ _KEY_FILES = re.compile(
 )
 
 _revealed: set[str] = set()
-_blotter = Blotter()
+_blotter = Redactor()
 _lock = threading.Lock()
 _is_watching = False
 
@@ -65,7 +65,7 @@ def _note(value: object) -> None:
     if found:
         with _lock:
             _revealed.update(found)
-            _blotter = Blotter(_revealed)
+            _blotter = Redactor(_revealed)
 
 
 def _texts(value: object) -> Iterable[str]:

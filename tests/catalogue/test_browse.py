@@ -24,7 +24,7 @@ import pytest
 from crucible_lineage.core.tables import EVERYTHING
 from crucible_lineage.errors import InputError
 from crucible_lineage.queries.catalogue.columns import COLUMNS, facets
-from crucible_lineage.queries.catalogue.listing import PER_PAGE, Wanted, browse, page_of
+from crucible_lineage.queries.catalogue.listing import PER_PAGE, DatasetSearch, browse, page_of
 from crucible_lineage.queries.catalogue.shown import show_dataset
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
@@ -87,7 +87,7 @@ def everything(session: Session) -> list[dict[str, Any]]:
     return found
 
 
-def fits(one: dict[str, Any], wanted: Wanted) -> bool:
+def fits(one: dict[str, Any], wanted: DatasetSearch) -> bool:
     fields = ("name", "step", "pipeline", "measurement", "instrument")
     said = " ".join([*(one[field] for field in fields), one["kind"] if one["kind"] != one["format"] else ""]).lower()
     return all(word in said or one["mfid"].startswith(word) for word in wanted.words.lower().split()) and all(
@@ -120,14 +120,14 @@ def test_random_searches_are_those_of_brute_force(
         }
         column = chance.choice(["", *sortable, "results.peak_nm"])
         backwards = bool(column) and chance.random() < 0.5
-        wanted = Wanted(words, chosen, sort=("-" if backwards else "") + column)
+        wanted = DatasetSearch(words, chosen, sort=("-" if backwards else "") + column)
         found = browse(session, within, wanted)
         expected = [one for one in everything if fits(one, wanted)]
         some += bool(expected)
         assert {entry.mfid for entry in found.entries} == {one["mfid"] for one in expected}, wanted
         assert_sorted([entry.mfid for entry in found.entries], everything, column, backwards)
         for name in facets():
-            others = Wanted(words, {other: value for other, value in chosen.items() if other != name})
+            others = DatasetSearch(words, {other: value for other, value in chosen.items() if other != name})
             counts = Counter(one[name] for one in everything if fits(one, others) and one[name])
             assert dict(found.facets[name]) == counts, (name, wanted)
     assert some > SEARCHES / 3
@@ -151,20 +151,20 @@ def assert_sorted(mfids: list[str], everything: list[dict[str, Any]], column: st
 
 
 def test_what_only_the_service_knows_filters_too(session: Session) -> None:
-    found = browse(session, "spectra", Wanted(service={"keyword": ["rare"]}))
+    found = browse(session, "spectra", DatasetSearch(service={"keyword": ["rare"]}))
     assert len(found.entries) == 19
-    assert browse(session, "spectra", Wanted("gold", service={"keyword": ["rare"]})).entries
+    assert browse(session, "spectra", DatasetSearch("gold", service={"keyword": ["rare"]})).entries
 
 
 def test_pages_are_all_of_it_once(session: Session) -> None:
-    found = browse(session, "spectra", Wanted(sort="name"))
+    found = browse(session, "spectra", DatasetSearch(sort="name"))
     pages = [page_of(found.entries, number)[0] for number in range(1, page_of(found.entries, 1)[1] + 1)]
     assert [entry for page in pages for entry in page] == list(found.entries)
     assert all(len(page) == PER_PAGE for page in pages[:-1])
     with pytest.raises(InputError, match="there is no page 99"):
         page_of(found.entries, 99)
     with pytest.raises(InputError, match="did you mean 'name'"):
-        browse(session, "spectra", Wanted(sort="nmae"))
+        browse(session, "spectra", DatasetSearch(sort="nmae"))
 
 
 def test_the_page_shows_it_and_gives_it_as_csv_and_json(
@@ -184,7 +184,7 @@ def test_the_page_shows_it_and_gives_it_as_csv_and_json(
         assert 'rel="prev" href="?sort=name"' in second
         assert not set(names(first)) & set(names(second))
         found = browser.get("/projects/spectra?q=gold+film&measurement=XRD").text
-        wanted = Wanted("gold film", {"measurement": "XRD"})
+        wanted = DatasetSearch("gold film", {"measurement": "XRD"})
         assert set(names(found)) == {one["mfid"] for one in ours if fits(one, wanted)}
         step = browser.get("/projects/spectra?step=fitted&state=current&sort=-results.peak_nm").text
         assert "peak_nm ↓" in step
@@ -194,8 +194,8 @@ def test_the_page_shows_it_and_gives_it_as_csv_and_json(
         assert len(rows) == 8
         assert {row["results"]["peak_nm"] for row in rows} == {1.5, 2.5, 10.25, 11.75}
         table = list(csv.DictReader(io.StringIO(browser.get("/projects/spectra/datasets.csv?q=gold").text)))
-        assert {row["mfid"] for row in table} == {one["mfid"] for one in ours if fits(one, Wanted("gold"))}
-        wanted = Wanted("gold", {"measurement": "SEM"})
+        assert {row["mfid"] for row in table} == {one["mfid"] for one in ours if fits(one, DatasetSearch("gold"))}
+        wanted = DatasetSearch("gold", {"measurement": "SEM"})
         everywhere = browser.get("/datasets?q=gold&measurement=SEM&sort=project").text
         expected = [one for one in everything if fits(one, wanted)]
         old = sum(one["state"] == "superseded" for one in expected)

@@ -22,7 +22,7 @@ from crucible_lineage.queries.catalogue.columns import Column
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from crucible_lineage.web.pages import browsing
-from crucible_lineage.web.reader import LongWorks, Reader, SignIn
+from crucible_lineage.web.reader import BackgroundTasks, Reader, SignIn
 
 
 @pytest.fixture
@@ -36,7 +36,13 @@ def reader(session: Session, project: Any, tmp_path: Path) -> Iterator[Any]:
     """Somebody who looks at a page of the project with this query."""
     with ThreadPoolExecutor(1) as pool:
         sign_in = SignIn(
-            session.client, "somebody", LongWorks(pool), LongWorks(pool), tmp_path / "reader", project.data, 0.0
+            session.client,
+            "somebody",
+            BackgroundTasks(pool),
+            BackgroundTasks(pool),
+            tmp_path / "reader",
+            project.data,
+            0.0,
         )
 
         def reading(query: str) -> Reader:

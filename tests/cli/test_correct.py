@@ -13,7 +13,7 @@ from crucible_lineage.cli import main
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.planner import make_plan
-from crucible_lineage.pipeline.run.result import Choice
+from crucible_lineage.pipeline.run.result import StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.session import Session
 
@@ -46,7 +46,7 @@ def made(lab: Any, session: Session) -> dict[str, str]:
     lab.file("s2.txt", "2")
     path = lab.declare(ONE)
     result = plan_and_run(
-        bind_file(path, session.store), session, lambda: LocalEngine(session, 2), lambda _: None, Choice()
+        bind_file(path, session.store), session, lambda: LocalEngine(session, 2), lambda _: None, StepChoice()
     )
     assert result.ok, result.errors
     scans = {session.client.datasets.get(mfid).dataset_name: mfid for mfid in result.inputs["scan"]}

@@ -8,13 +8,13 @@ from functools import partial
 
 import pytest
 
-from crucible_lineage.client.http.at_once import MOST, AtOnce
+from crucible_lineage.client.http.at_once import MOST, ConcurrentCalls
 from crucible_lineage.errors import ConflictError, NotFoundError
 
 
 @pytest.fixture
-def far() -> Iterator[AtOnce]:
-    asked = AtOnce(lambda: 0.05)
+def far() -> Iterator[ConcurrentCalls]:
+    asked = ConcurrentCalls(lambda: 0.05)
     yield asked
     asked.close()
 
@@ -32,31 +32,31 @@ def conflicting() -> int:
     raise ConflictError("a name is taken")
 
 
-def test_far_away_all_are_under_way_at_once_and_told_in_their_order(far: AtOnce) -> None:
+def test_far_away_all_are_under_way_at_once_and_told_in_their_order(far: ConcurrentCalls) -> None:
     meet = meeting(MOST)
     assert far.all([partial(lambda n: (meet(), n)[1], number) for number in range(MOST)]) == list(range(MOST))
 
 
 def test_nearby_each_waits_for_the_one_before_in_the_thread_that_asks() -> None:
-    near = AtOnce(lambda: 0.001)
+    near = ConcurrentCalls(lambda: 0.001)
     assert near.all([threading.get_ident] * 3) == [threading.get_ident()] * 3
     assert near.ahead(threading.get_ident)() == threading.get_ident()
     near.close()
 
 
-def test_the_first_error_is_raised_when_all_have_ended(far: AtOnce) -> None:
+def test_the_first_error_is_raised_when_all_have_ended(far: ConcurrentCalls) -> None:
     done = threading.Event()
     with pytest.raises(NotFoundError):
         far.all([lambda: 1, refused, conflicting, done.set])
     assert done.is_set()
 
 
-def test_calls_that_ask_for_others_do_not_wait_for_threads_that_wait(far: AtOnce) -> None:
+def test_calls_that_ask_for_others_do_not_wait_for_threads_that_wait(far: ConcurrentCalls) -> None:
     inner = partial(far.all, [partial(int, "1")] * 5)
     assert far.all([inner] * (3 * MOST)) == [[1] * 5] * (3 * MOST)
 
 
-def test_what_is_asked_ahead_is_under_way_before_it_is_wanted(far: AtOnce) -> None:
+def test_what_is_asked_ahead_is_under_way_before_it_is_wanted(far: ConcurrentCalls) -> None:
     begun = threading.Event()
     answer = far.ahead(lambda: (begun.set(), 7)[1])
     assert begun.wait(30)

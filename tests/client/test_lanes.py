@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from crucible_lineage.client.http import lanes
-from crucible_lineage.client.http.lanes import Lanes
+from crucible_lineage.client.http.lanes import PooledTransport
 from crucible_lineage.client.http.loopback import Loopback
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -68,14 +68,14 @@ ONE = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_exp
 
 
 @pytest.fixture(params=[partial(httpx.HTTPTransport, limits=ONE), Loopback], ids=["httpx", "loopback"])
-def wire(request: pytest.FixtureRequest) -> Iterator[Lanes]:
-    found = Lanes(request.param, most=5, keepalive_s=60.0)
+def wire(request: pytest.FixtureRequest) -> Iterator[PooledTransport]:
+    found = PooledTransport(request.param, most=5, keepalive_s=60.0)
     yield found
     found.close()
 
 
 def test_requests_at_once_have_connections_of_their_own_and_later_ones_use_them_again(
-    service: Service, wire: Lanes
+    service: Service, wire: PooledTransport
 ) -> None:
     with httpx.Client(transport=wire) as http, ThreadPoolExecutor(5) as pool:
         answers = list(pool.map(http.get, [f"{service.url}/together"] * 5))
@@ -84,7 +84,7 @@ def test_requests_at_once_have_connections_of_their_own_and_later_ones_use_them_
     assert service.connections == 5
 
 
-def test_no_more_than_so_many_are_open_and_who_waits_too_long_is_told(service: Service, wire: Lanes) -> None:
+def test_no_more_than_so_many_are_open_and_who_waits_too_long_is_told(service: Service, wire: PooledTransport) -> None:
     with httpx.Client(transport=wire, timeout=httpx.Timeout(30, pool=0.05)) as http:
         held = [http.send(http.build_request("GET", service.url), stream=True) for _ in range(5)]
         with pytest.raises(httpx.PoolTimeout):
@@ -95,7 +95,7 @@ def test_no_more_than_so_many_are_open_and_who_waits_too_long_is_told(service: S
     assert service.connections == 5
 
 
-def test_a_connection_that_is_lost_or_refused_takes_no_room(service: Service, wire: Lanes) -> None:
+def test_a_connection_that_is_lost_or_refused_takes_no_room(service: Service, wire: PooledTransport) -> None:
     with httpx.Client(transport=wire, timeout=httpx.Timeout(30, pool=0.05)) as http:
         for _ in range(10):
             with pytest.raises(httpx.TransportError):
@@ -106,7 +106,7 @@ def test_a_connection_that_is_lost_or_refused_takes_no_room(service: Service, wi
 
 
 def test_those_that_nobody_needed_for_long_are_closed(
-    service: Service, wire: Lanes, monkeypatch: pytest.MonkeyPatch
+    service: Service, wire: PooledTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with httpx.Client(transport=wire) as http, ThreadPoolExecutor(5) as pool:
         list(pool.map(http.get, [f"{service.url}/together"] * 5))

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from crucible_lineage.client.http.connection import Timeouts
-from crucible_lineage.client.transfer.storage import LinkHosts, Storage, Unsealing
+from crucible_lineage.client.transfer.storage import LinkHosts, SignedUrlTransport, Storage
 from crucible_lineage.errors import ServerError
 from crucible_lineage.service import LINKS, ServiceProfile
 
@@ -40,7 +40,7 @@ def storage(asked: list[str], api_url: str = PUBLIC, service: ServiceProfile | N
         return httpx.Response(200)
 
     hosts = LinkHosts(api_url, service or ServiceProfile())
-    return Storage(Timeouts(), httpx.Client(transport=Unsealing(httpx.MockTransport(answer))), hosts)
+    return Storage(Timeouts(), httpx.Client(transport=SignedUrlTransport(httpx.MockTransport(answer))), hosts)
 
 
 @pytest.mark.parametrize("url", PRIVATE)

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from crucible_lineage.client import CrucibleClient
-from crucible_lineage.client.http.loopback import Loopback, Reviving
+from crucible_lineage.client.http.loopback import Loopback, RestartingTransport
 
 Serve = Callable[[socket.socket], None]
 TIMEOUT = {"timeout": {"connect": 5.0, "read": 5.0, "write": 5.0, "pool": 5.0}}
@@ -188,7 +188,7 @@ def test_a_server_of_this_machine_is_never_far() -> None:
         time.sleep(0.05)
         connection.sendall(slow)
 
-    for transport, is_near in ((Reviving(lambda: False), True), (httpx.HTTPTransport(), False)):
+    for transport, is_near in ((RestartingTransport(lambda: False), True), (httpx.HTTPTransport(), False)):
         with served(late) as url, CrucibleClient(url, "key", transport=transport) as client:
             client.request("GET", "/x")
             assert (client.latency_s == 0.0) is is_near

@@ -6,14 +6,14 @@ from datetime import UTC, datetime
 
 import pytest
 
-from crucible_lineage.client.http.retry import RetryPolicy, Tries, decide, retry_after_s
+from crucible_lineage.client.http.retry import RetryPolicy, RetryState, decide, retry_after_s
 
 POLICY = RetryPolicy(attempts=4, total_s=60.0, first_wait_s=1.0, longest_wait_s=3.0)
 
 
 def waits(**fields: object) -> float | None:
     defaults = {"number": 1, "elapsed_s": 0.0, "repeatable": True, "jitter": 1.0}
-    return decide(Tries(**{**defaults, **fields}), POLICY)  # type: ignore[arg-type]
+    return decide(RetryState(**{**defaults, **fields}), POLICY)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("status", [None, 429, 502, 503, 504])
@@ -69,7 +69,7 @@ def test_the_last_try_is_made_when_the_time_is_just_over() -> None:
 
 def test_the_defaults_go_on_for_a_restart() -> None:
     policy, elapsed_s, number = RetryPolicy(), 0.0, 1
-    while (wait_s := decide(Tries(number, elapsed_s, True, 503, jitter=0.0), policy)) is not None:
+    while (wait_s := decide(RetryState(number, elapsed_s, True, 503, jitter=0.0), policy)) is not None:
         elapsed_s, number = elapsed_s + wait_s, number + 1
     assert elapsed_s == policy.total_s == 90.0
 

@@ -98,9 +98,9 @@ def test_without_the_project_nothing_is_tried(behind: Any, asked: Callable[..., 
 
 
 def test_an_ingestion_that_writes_back_is_seen(tmp_path: Path, asked: Callable[..., Result]) -> None:
-    from crucible_lineage.server import WritesBack
+    from crucible_lineage.server import MetadataWriteBack
 
-    with start_server(tmp_path / "elsewhere", ingestion=WritesBack(0.02, 0.6)) as server:
+    with start_server(tmp_path / "elsewhere", ingestion=MetadataWriteBack(0.02, 0.6)) as server:
         with CrucibleClient(server.url, server.api_key) as client:
             client.projects.create(project_id="lab", organization="a lab", project_lead="local")
         ran = asked(server, "doctor", "--project", "lab", "--seconds", "6", "--json")

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from crucible_lineage.core.slots import CANDIDATE, CURRENT, SUPERSEDED, Currency, Filled, Standing
+from crucible_lineage.core.slots import CANDIDATE, CURRENT, SUPERSEDED, Currency, DatasetStatus, SlotClaim
 from crucible_lineage.statements import CAMPAIGN, PROMOTE, REVOKE, About, Statement, in_force, promoted_in, statement_id
 
 SLOTS = 10_000 if os.environ.get("CRUCIBLE_NIGHTLY") else 500
@@ -31,7 +31,7 @@ class Laboratory:
 
     statements: list[Statement]
     campaign: str
-    fills: dict[int, dict[str, Filled]] = field(default_factory=dict)
+    fills: dict[int, dict[str, SlotClaim]] = field(default_factory=dict)
     expected: dict[int, str] = field(default_factory=dict)
     before: dict[int, str | None] = field(default_factory=dict)
     clock: int = 0
@@ -63,7 +63,7 @@ class Laboratory:
         if is_cut:
             return
         if self.current(slot, promoted) != (which,):
-            self.fills.setdefault(slot, {})[which] = Filled(self.tick(), "run", "a.yaml")
+            self.fills.setdefault(slot, {})[which] = SlotClaim(self.tick(), "run", "a.yaml")
             self.before.pop(slot, None)
         self.expected[slot] = which
 
@@ -72,7 +72,7 @@ class Laboratory:
         promoted, own = self.promoted, self.fills.get(slot, {}).get("new")
         if is_cut or self.current(slot, promoted) == ("new",) or (own and own.campaign):
             return
-        self.fills.setdefault(slot, {})["new"] = Filled(self.tick(), "run", "a.yaml", campaign=self.campaign)
+        self.fills.setdefault(slot, {})["new"] = SlotClaim(self.tick(), "run", "a.yaml", campaign=self.campaign)
         if self.promotion is not None:
             self.before[slot] = self.expected.get(slot)
             self.expected[slot] = "new"
@@ -98,8 +98,8 @@ class Laboratory:
             self.before.clear()
 
 
-def currency(fills: Mapping[str, Mapping[str, Filled]], promoted: Mapping[str, str]) -> Currency:
-    return Currency((Standing(one, "lab", True, True, places) for one, places in fills.items()), promoted)
+def currency(fills: Mapping[str, Mapping[str, SlotClaim]], promoted: Mapping[str, str]) -> Currency:
+    return Currency((DatasetStatus(one, "lab", True, True, places) for one, places in fills.items()), promoted)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -128,7 +128,7 @@ def test_any_interleaving_of_runs_promotions_and_crashes_is_that_of_one_after_th
 
 
 def test_a_candidate_is_neither_current_nor_superseded_until_its_campaign_is_promoted() -> None:
-    old, new = Filled("2026-01-01T00:00:00+00:00", "1"), Filled("2026-01-02T00:00:00+00:00", "2", campaign="k")
+    old, new = SlotClaim("2026-01-01T00:00:00+00:00", "1"), SlotClaim("2026-01-02T00:00:00+00:00", "2", campaign="k")
     before = currency({"old": {"s": old}, "new": {"s": new}}, {})
     assert (before.state("old"), before.state("new")) == (CURRENT, CANDIDATE)
     assert before.current("s", "lab") == ("old",)

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.core.mirror import Judged, Mirror
-from crucible_lineage.core.slots import Filled, places_of, places_to_json
+from crucible_lineage.core.mirror import Judgements, Mirror
+from crucible_lineage.core.slots import SlotClaim, places_of, places_to_json
 from crucible_lineage.errors import NotFoundError
 from crucible_lineage.refs import DatasetRef, ProjectChanges
 
@@ -65,8 +65,8 @@ class Service:
         metadata["crucible_lineage"] = {**metadata.get("crucible_lineage", {}), **record}
         self._touch(mfid, dated=dated)
 
-    def fill(self, mfid: str, slot: str, since: int, *, dated: bool = True) -> Filled:
-        filled = Filled(f"2026-03-02T12:00:00.{since:06}+00:00", f"run {since}", "raman.yaml")
+    def fill(self, mfid: str, slot: str, since: int, *, dated: bool = True) -> SlotClaim:
+        filled = SlotClaim(f"2026-03-02T12:00:00.{since:06}+00:00", f"run {since}", "raman.yaml")
         metadata = self.records[mfid]["scientific_metadata"]
         places = {**places_of(metadata), slot: filled}
         self.records[mfid]["scientific_metadata"] = {**metadata, **places_to_json(places)}
@@ -116,9 +116,9 @@ class Service:
         return len(self.records)
 
 
-def judge(records: Mapping[str, Mapping[str, Any]], changed: Any) -> Judged:
+def judge(records: Mapping[str, Mapping[str, Any]], changed: Any) -> Judgements:
     """Complete datasets are trusted."""
-    return Judged({mfid: trusted(mfid) for mfid, record in records.items() if is_complete(record)})
+    return Judgements({mfid: trusted(mfid) for mfid, record in records.items() if is_complete(record)})
 
 
 def trusted(mfid: str) -> DatasetRef:
@@ -129,7 +129,7 @@ def is_complete(record: Mapping[str, Any]) -> bool:
     return bool(record["scientific_metadata"]["crucible_lineage"]["status"] == "complete")
 
 
-def truth(service: Service) -> dict[str, dict[str, Filled]]:
+def truth(service: Service) -> dict[str, dict[str, SlotClaim]]:
     """Which slots the complete results of the pipeline fill, by brute force."""
     found = {
         mfid: {slot: one for slot, one in places_of(record["scientific_metadata"]).items() if slot.startswith("raman/")}

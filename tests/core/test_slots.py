@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.core.slots import Currency, Filled, Standing, is_replaced_by_hand, later_than, places_of
+from crucible_lineage.core.slots import Currency, DatasetStatus, SlotClaim, is_replaced_by_hand, later_than, places_of
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SLOT = "raman/fitted/out/first.txt"
 
 
-def filled(minutes: int, file: str = "raman.yaml", **more: Any) -> Filled:
-    return Filled((NOON + timedelta(minutes=minutes)).isoformat(), f"run {minutes}", file, **more)
+def filled(minutes: int, file: str = "raman.yaml", **more: Any) -> SlotClaim:
+    return SlotClaim((NOON + timedelta(minutes=minutes)).isoformat(), f"run {minutes}", file, **more)
 
 
-def result(mfid: str, by: Filled | None = None, project: str = "lab", **more: Any) -> Standing:
-    return Standing(mfid, project, True, True, {SLOT: by} if by else {}, **more)
+def result(mfid: str, by: SlotClaim | None = None, project: str = "lab", **more: Any) -> DatasetStatus:
+    return DatasetStatus(mfid, project, True, True, {SLOT: by} if by else {}, **more)
 
 
 @pytest.mark.parametrize("clock", [-60, 0, 60])
@@ -61,15 +61,15 @@ def test_slots_of_another_project_are_no_rivals() -> None:
 
 def test_a_replacement_counts_within_its_project_only() -> None:
     old = result("a")
-    stranger = Standing("b", "elsewhere", True, False, {}, replaces="a")
+    stranger = DatasetStatus("b", "elsewhere", True, False, {}, replaces="a")
     assert Currency([old, stranger]).state("a") == "current"
-    own = Standing("c", "Lab", True, False, {}, replaces="a")
+    own = DatasetStatus("c", "Lab", True, False, {}, replaces="a")
     currency = Currency([old, stranger, own])
     assert (currency.state("a"), currency.superseded_by("a")) == ("superseded", ("c",))
 
 
 def test_an_incomplete_result_replaces_nothing() -> None:
-    begun = Standing("b", "lab", False, True, {SLOT: filled(2)}, replaces="a")
+    begun = DatasetStatus("b", "lab", False, True, {SLOT: filled(2)}, replaces="a")
     assert Currency([result("a", filled(1)), begun]).current(SLOT, "lab") == ("a",)
 
 
@@ -84,4 +84,4 @@ def test_what_a_person_made_in_the_stead_of_a_result_is_known_over_several_hands
 
 def test_what_is_not_understood_of_a_slot_is_left_out() -> None:
     written = {"a": {"since": "2026", "also": "no list"}, "b": {"run": "x"}, "c": "no mapping"}
-    assert places_of({"crucible_lineage_places": written}) == {"a": Filled("2026", "")}
+    assert places_of({"crucible_lineage_places": written}) == {"a": SlotClaim("2026", "")}

@@ -15,7 +15,7 @@ from crucible_lineage.errors import InputError, UnreachableError
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.rerun import plan_rerun
-from crucible_lineage.pipeline.run.result import Choice, RunResult
+from crucible_lineage.pipeline.run.result import RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run, run_planned
 from crucible_lineage.queries.verify.verify import verify_project
 from crucible_lineage.registration import register as registering
@@ -46,7 +46,7 @@ def joined(parts: list[Path], *, out: Path) -> dict:
 def run(session: Session) -> Callable[[Path], RunResult]:
     def run_file(path: Path) -> RunResult:
         bound = bind_file(path, session.store)
-        choice = Choice(patience_s=0.0)
+        choice = StepChoice(patience_s=0.0)
         return plan_and_run(bound, session, lambda: LocalEngine(session, 1), lambda event: None, choice)
 
     return run_file

@@ -18,7 +18,7 @@ from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.job import delivering
 from crucible_lineage.pipeline.run import run as running
-from crucible_lineage.pipeline.run.result import AWAY, EXECUTED, MADE, STARTED, Choice, RunResult
+from crucible_lineage.pipeline.run.result import AWAY, EXECUTED, MADE, STARTED, RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.server import RunningServer
 from crucible_lineage.session import Session
@@ -75,7 +75,7 @@ def calls(lab: Any) -> list[str]:
 def run(path: Path, session: Session, patience_s: float = 30.0) -> RunResult:
     bound = bind_file(path, session.store)
     engine = lambda: LocalEngine(session, 2)  # noqa: E731
-    return plan_and_run(bound, session, engine, lambda event: None, Choice(patience_s=patience_s))
+    return plan_and_run(bound, session, engine, lambda event: None, StepChoice(patience_s=patience_s))
 
 
 def reached_by(url: str, service: RunningServer, folder: Path) -> dict[str, str]:
@@ -338,7 +338,7 @@ def test_a_service_that_stops_answering_in_mid_run_keeps_no_step_from_beginning(
         assert run(lab.declare(CHAIN.partition("  two:")[0].replace("MODULE", module)), session).ok  # ids are kept
         bound = bind_file(lab.declare(CHAIN.replace("MODULE", module)), session.store)
         proxy.hang_after("POST", "/datasets")
-        result = plan_and_run(bound, session, lambda: LocalEngine(session, 2), hear, Choice(patience_s=60.0))
+        result = plan_and_run(bound, session, lambda: LocalEngine(session, 2), hear, StepChoice(patience_s=60.0))
         assert result.ok, result.errors
     assert seen["three", STARTED] - seen["two", MADE] < 3.0, "the step waited for an answer"
 
@@ -375,7 +375,9 @@ def known(
 
 def begin(lab: Any, session: Session, listen: Callable[[Any], None], patience_s: float, stop: Any = None) -> RunResult:
     bound = bind_file(lab.pipeline, session.store)
-    return plan_and_run(bound, session, lambda: LocalEngine(session, 2), listen, Choice(patience_s=patience_s), stop)
+    return plan_and_run(
+        bound, session, lambda: LocalEngine(session, 2), listen, StepChoice(patience_s=patience_s), stop
+    )
 
 
 def test_away_before_a_run_begins_what_can_be_made_is_made_and_waits(

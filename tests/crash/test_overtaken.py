@@ -14,7 +14,7 @@ from crucible_lineage.cli.runs.run import exit_code
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.job import delivering
-from crucible_lineage.pipeline.run.result import EXECUTED, PLANNED, Choice, Listener, RunResult
+from crucible_lineage.pipeline.run.result import EXECUTED, PLANNED, Listener, RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.queries.verify.verify import verify_project
 from crucible_lineage.registration import register
@@ -74,7 +74,7 @@ def machine(tmp_path: Path, service: RunningServer) -> Callable[..., Session]:
 
 def run(path: Path, session: Session, listener: Listener = lambda event: None, patience_s: float = 60.0) -> RunResult:
     bound = bind_file(path, session.store)
-    return plan_and_run(bound, session, lambda: LocalEngine(session, 2), listener, Choice(patience_s=patience_s))
+    return plan_and_run(bound, session, lambda: LocalEngine(session, 2), listener, StepChoice(patience_s=patience_s))
 
 
 def require_all_there(result: RunResult, session: Session) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from crucible_lineage.client.http.lanes import Lanes
+from crucible_lineage.client.http.lanes import PooledTransport
 from crucible_lineage.exchange.bring import CopyOutcome, bring
 from crucible_lineage.exchange.plan import CopyPlan, plan_project
 from crucible_lineage.pipeline.bind.cached import bind_file
@@ -182,14 +182,14 @@ def push() -> Push:
 def writes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every request from now on that could change something, as `METHOD host path`."""
     seen: list[str] = []
-    send = Lanes.handle_request
+    send = PooledTransport.handle_request
 
-    def noting(self: Lanes, request: httpx.Request) -> httpx.Response:
+    def noting(self: PooledTransport, request: httpx.Request) -> httpx.Response:
         if request.method != "GET":
             seen.append(f"{request.method} {request.url.netloc.decode()} {request.url.path}")
         return send(self, request)
 
-    monkeypatch.setattr(Lanes, "handle_request", noting)
+    monkeypatch.setattr(PooledTransport, "handle_request", noting)
     return seen
 
 

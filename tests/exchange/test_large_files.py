@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from crucible_lineage.client.http.lanes import Lanes
+from crucible_lineage.client.http.lanes import PooledTransport
 from crucible_lineage.session import Session
 
 PART = 64 << 20
@@ -29,9 +29,9 @@ def test_a_file_that_is_cut_eleven_times_goes_on_where_it_was(
     scan.unlink()
     arrived: list[int] = []
     cuts = tries = 0
-    send = Lanes.handle_request
+    send = PooledTransport.handle_request
 
-    def cut(self: Lanes, request: httpx.Request) -> httpx.Response:
+    def cut(self: PooledTransport, request: httpx.Request) -> httpx.Response:
         nonlocal cuts, tries
         is_theirs = str(request.url).startswith(service.url.removesuffix("/api/v3"))
         size = int(request.headers.get("Content-Length") or 0)
@@ -45,7 +45,7 @@ def test_a_file_that_is_cut_eleven_times_goes_on_where_it_was(
             arrived.append(size)
         return answer
 
-    monkeypatch.setattr(Lanes, "handle_request", cut)
+    monkeypatch.setattr(PooledTransport, "handle_request", cut)
     _, outcome = push(service, offline, patience_s=120.0)
     assert (outcome.left, cuts) == ([], CUTS)
     assert arrived.count(PART) == 2, "a part that has arrived is not sent again"

@@ -15,7 +15,7 @@ from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.plan import StepPlan
 from crucible_lineage.pipeline.plan.planner import make_plan
-from crucible_lineage.pipeline.run.result import Choice, RunResult
+from crucible_lineage.pipeline.run.result import RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.session import Session
@@ -37,7 +37,7 @@ def faults() -> Callable[..., list[str]]:
 def run(session: Session) -> Callable[..., RunResult]:
     """A run of a declaration on threads of this process."""
 
-    def run_file(path: Path, choice: Choice = Choice(), **overrides: Any) -> RunResult:
+    def run_file(path: Path, choice: StepChoice = StepChoice(), **overrides: Any) -> RunResult:
         bound = bind_file(path, session.store, {name.replace("__", "."): value for name, value in overrides.items()})
         return plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None, choice)
 

@@ -12,7 +12,7 @@ import pytest
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.engines.local import LocalEngine
-from crucible_lineage.pipeline.rerun import Recorded, plan_rerun, plan_stale
+from crucible_lineage.pipeline.rerun import RecordedPipeline, plan_rerun, plan_stale
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.pipeline.run.run import run_planned
 from crucible_lineage.session import Session
@@ -22,8 +22,8 @@ Rerun = Callable[..., RunResult]
 
 
 @pytest.fixture
-def make(session: Session) -> Callable[[Recorded], RunResult]:
-    def made(found: Recorded) -> RunResult:
+def make(session: Session) -> Callable[[RecordedPipeline], RunResult]:
+    def made(found: RecordedPipeline) -> RunResult:
         engine = lambda: LocalEngine(session, 2)  # noqa: E731
         return run_planned(found.pipeline, found.planned, session, engine, lambda event: None, found.choice)
 
@@ -31,7 +31,7 @@ def make(session: Session) -> Callable[[Recorded], RunResult]:
 
 
 @pytest.fixture
-def rerun(session: Session, lab: Any, make: Callable[[Recorded], RunResult]) -> Rerun:
+def rerun(session: Session, lab: Any, make: Callable[[RecordedPipeline], RunResult]) -> Rerun:
     def again(mfid: str, values: Mapping[str, Any] = {}, *, forced: bool = False) -> RunResult:
         return make(plan_rerun(mfid, session, lab.folder, values, forced=forced))
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.core.slots import Filled, hold, places_of, places_to_json
+from crucible_lineage.core.slots import SlotClaim, hold, places_of, places_to_json
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
-from crucible_lineage.pipeline.run.result import Choice, RunResult
+from crucible_lineage.pipeline.run.result import RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.queries.catalogue.listing import list_datasets
 from crucible_lineage.queries.catalogue.shown import show_dataset
@@ -23,7 +23,7 @@ from crucible_lineage.session import Session
 LATER = "2126-01-01T00:00:00+00:00"
 
 
-def run(session: Session, path: Path, choice: Choice = Choice(), **overrides: Any) -> RunResult:
+def run(session: Session, path: Path, choice: StepChoice = StepChoice(), **overrides: Any) -> RunResult:
     bound = bind_file(path, session.store, {name.replace("__", "."): value for name, value in overrides.items()})
     done = plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None, choice)
     assert done.ok, done.errors
@@ -36,7 +36,7 @@ def found(session: Session) -> list[tuple[str, tuple[str, ...]]]:
 
 def test_a_result_that_holds_and_was_made_of_what_is_superseded(lab: Any, session: Session) -> None:
     first = run(session, lab.pipeline).datasets
-    only = Choice(only=("scaled",))
+    only = StepChoice(only=("scaled",))
     second = run(session, lab.pipeline, only, scaled__factor=4).datasets
     scaled, total, new = first["scaled"]["out"], first["total"]["out"], second["scaled"]["out"]
     assert found(session) == [("made-of-superseded", (total, scaled))]
@@ -110,7 +110,7 @@ def test_a_place_that_two_hold_and_one_that_a_stranger_claims(lab: Any, session:
     run(session, lab.pipeline)
     assert found(session) == []
     (key,) = filled
-    session.client.metadata.merge(raw, places_to_json({key: Filled(LATER, "", filled[key].declared_in)}))
+    session.client.metadata.merge(raw, places_to_json({key: SlotClaim(LATER, "", filled[key].declared_in)}))
     session.client.datasets.add_keyword(raw, "pipeline:counting")
     assert found(session) == [], "measured data fills no place, whatever is written on it"
     assert list_datasets(session, "lab", step="total").entries[0].mfid == old

@@ -8,7 +8,7 @@ from typing import Any
 
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
-from crucible_lineage.pipeline.run.result import Choice
+from crucible_lineage.pipeline.run.result import StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.queries.overview import PipelineOverview, overview
 from crucible_lineage.session import Session
@@ -57,7 +57,9 @@ def test_a_current_result_of_a_superseded_one_is_named(lab: Any, session: Sessio
     code = lab.pipeline.with_name(f"{lab.module}.py")
     code.write_text(code.read_text().replace("* factor for", "* factor * 10 for"))
     bound = bind_file(lab.pipeline, session.store)
-    made = plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None, Choice(only=("scaled",)))
+    made = plan_and_run(
+        bound, session, lambda: LocalEngine(session, 2), lambda event: None, StepChoice(only=("scaled",))
+    )
     assert made.executed == ["scaled"]
     (todo,) = only(session).todo
     assert todo.what == "1 current result made of what is superseded"

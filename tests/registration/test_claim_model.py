@@ -33,7 +33,7 @@ import pytest
 from crucible_lineage.checksums import FileChecksums
 from crucible_lineage.client.models import Dataset, FileRecord, IngestionRequest
 from crucible_lineage.client.transfer.outgoing import UploadedFile
-from crucible_lineage.core.slots import Filled, places_of, places_stated, places_to_json
+from crucible_lineage.core.slots import SlotClaim, places_of, places_stated, places_to_json
 from crucible_lineage.errors import ConflictError, FileConflictError, LineageError, NotFoundError, UnreachableError
 from crucible_lineage.ids import derive_mfid, new_mfid
 from crucible_lineage.marks import record_in, registrations, settled
@@ -396,7 +396,7 @@ class Machine:
         self.world.check(found.mfid)
         if self.world.random.random() < 0.5:
             since = datetime.fromtimestamp(self.world.now, UTC).isoformat(timespec="microseconds")
-            client.metadata.merge(found.mfid, places_stated({PLACE: Filled(since, self.name, "lab.yaml")}))
+            client.metadata.merge(found.mfid, places_stated({PLACE: SlotClaim(since, self.name, "lab.yaml")}))
             self.world.held[found.mfid] = max(since, self.world.held.get(found.mfid, ""))
         return found
 
@@ -436,7 +436,7 @@ class Machine:
             metadata={"attempt": local[0].ref.sha256, "of": {attempt: 1}},
             files=local,
             keywords=("model",),
-            places={PLACE: Filled("2026-01-01T00:00:00+00:00", attempt, "lab.yaml")},
+            places={PLACE: SlotClaim("2026-01-01T00:00:00+00:00", attempt, "lab.yaml")},
             parents=(used.mfid,) if parent else (),
         )
 
@@ -537,13 +537,13 @@ def test_histories() -> None:
     print(f"{HISTORIES} histories, {steps} steps, {told} results told to be done")
 
 
-def _takes_over_what_was_complete(seen: claims.Seen) -> claims.Move:
+def _takes_over_what_was_complete(seen: claims.ClaimEvidence) -> claims.Move:
     return claims.Move.GO_ON if seen.state is claims.State.COMPLETE_BUT_FOR_OURS else TRUE_MOVE(seen)
 
 
-def _takes_over_what_is_contested(seen: claims.Seen) -> claims.Move:
+def _takes_over_what_is_contested(seen: claims.ClaimEvidence) -> claims.Move:
     move = TRUE_MOVE(seen)
-    is_ours = seen.whose is claims.Whose.OURS
+    is_ours = seen.whose is claims.Ownership.OURS
     return (claims.Move.GO_ON if is_ours else claims.Move.TAKE_OVER) if move is claims.Move.KEEP else move
 
 

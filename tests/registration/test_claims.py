@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.checksums import scan_file
-from crucible_lineage.core.slots import Filled, places_stated
+from crucible_lineage.core.slots import SlotClaim, places_stated
 from crucible_lineage.errors import InputError, UnreachableError
 from crucible_lineage.local.machine import machine_id
 from crucible_lineage.provenance.recipe import derived_mfid
@@ -197,15 +197,15 @@ def test_what_was_linked_ahead_leaves_nothing_in_what_another_registration_has_c
 
 def test_nothing_of_others_is_touched_while_it_moves() -> None:
     for one in itertools.product(
-        claims.State, claims.Whose, (False, True), (None, False, True), (False, True)
+        claims.State, claims.Ownership, (False, True), (None, False, True), (False, True)
     ):  # every row of the table, and what it leaves open
-        seen = claims.Seen(*one)
+        seen = claims.ClaimEvidence(*one)
         move = claims.next_move(seen)
         assert (move is claims.Move.USE) == (seen.state is claims.State.COMPLETE)
-        if seen.whose is claims.Whose.OTHER and not seen.is_still:
+        if seen.whose is claims.Ownership.OTHER and not seen.is_still:
             assert move not in (claims.Move.TAKE_OVER, claims.Move.GO_ON, claims.Move.BEGIN), seen
         if move is claims.Move.GO_ON:
-            assert seen.whose is claims.Whose.OURS
+            assert seen.whose is claims.Ownership.OURS
 
 
 @pytest.mark.parametrize("whole", [False, True])
@@ -216,7 +216,7 @@ def test_an_older_copy_of_the_metadata_that_is_merged_back_changes_nothing(
     interrupted(session, replace(new, metadata={"seed": 1}), "elsewhere", monkeypatch)
     older = dict(session.client.metadata.get(new.mfid) or {})
     register_output(session.client, replace(new, metadata={"seed": 2}), "here", patience_s=0.05)
-    session.client.metadata.merge(new.mfid, places_stated({"a/b/c/d": Filled("2026-01-02T00:00:00+00:00", "run")}))
+    session.client.metadata.merge(new.mfid, places_stated({"a/b/c/d": SlotClaim("2026-01-02T00:00:00+00:00", "run")}))
     before = read(session.client, new.mfid)
     newer = dict(session.client.metadata.get(new.mfid) or {})
     if whole:

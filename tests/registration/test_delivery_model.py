@@ -29,7 +29,7 @@ from crucible_lineage.registration.delivery import ADOPTED, DELIVERED, DROPPED, 
 from crucible_lineage.registration.new_dataset import NewDataset
 from crucible_lineage.registration.outbox import Outbox
 from crucible_lineage.registration.payload import Payload
-from crucible_lineage.registration.register import Stages
+from crucible_lineage.registration.register import RegistrationHooks
 from tests.registration.test_delivery import dataset
 
 SEEDS = int(os.environ.get("MODEL_SEEDS", "24"))
@@ -79,7 +79,7 @@ class Context(DeliveryContext):
     service: Service
     die: Callable[[], None]
 
-    def register(self, new: NewDataset, stages: Stages) -> DatasetRef:
+    def register(self, new: NewDataset, stages: RegistrationHooks) -> DatasetRef:
         service, ours = self.service, new.files[0].ref.sha256
         service.shake()
         self.die()

@@ -10,7 +10,7 @@ import pytest
 from crucible_lineage.errors import NotFoundError, UnreachableError
 from crucible_lineage.refs import ProjectChanges
 from crucible_lineage.registration import others
-from crucible_lineage.registration.others import AWAY_S, EVERY_S, LATE_S, Others
+from crucible_lineage.registration.others import AWAY_S, EVERY_S, LATE_S, RemoteChanges
 
 NOON, LATER = "2024-05-01T12:00:00Z", "2024-05-01T12:00:05Z"
 
@@ -45,7 +45,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return found
 
 
-class AtOnce:
+class ConcurrentCalls:
     """A thread that does its work when it is started."""
 
     def __init__(self, target: Callable[[], None], **_: object) -> None:
@@ -54,7 +54,7 @@ class AtOnce:
 
 def test_many_steps_are_one_question_and_each_follows_from_the_last(clock: Clock) -> None:
     service = Service()
-    found = Others(service.changes, NOON)
+    found = RemoteChanges(service.changes, NOON)
     assert not any(found.may_have(str(number)) for number in range(100))
     assert service.asked == [], "the plan has asked a moment ago"
     clock.now_s += LATE_S
@@ -67,9 +67,9 @@ def test_many_steps_are_one_question_and_each_follows_from_the_last(clock: Clock
 
 
 def test_an_answer_of_a_second_ago_is_renewed_beside_the_step(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(others.threading, "Thread", AtOnce)
+    monkeypatch.setattr(others.threading, "Thread", ConcurrentCalls)
     service = Service()
-    found = Others(service.changes, None)
+    found = RemoteChanges(service.changes, None)
     clock.now_s += EVERY_S
     service.error = RuntimeError("told to nobody")
     assert not found.may_have("one")
@@ -81,7 +81,7 @@ def test_an_answer_of_a_second_ago_is_renewed_beside_the_step(clock: Clock, monk
 def test_a_service_that_is_away_keeps_no_step_from_being_made(clock: Clock) -> None:
     service = Service()
     service.error = UnreachableError("no answer")
-    found = Others(service.changes, None)
+    found = RemoteChanges(service.changes, None)
     clock.now_s += LATE_S
     assert not found.may_have("one")
     clock.now_s += AWAY_S
@@ -102,7 +102,7 @@ def test_one_thread_waits_for_a_slow_answer(monkeypatch: pytest.MonkeyPatch) -> 
         answered.wait(30)
         return ProjectChanges("", {})
 
-    asked = Others(changes, None)
+    asked = RemoteChanges(changes, None)
     assert not asked.may_have("0sh4")
     assert begun.wait(30)
     for _ in range(50):

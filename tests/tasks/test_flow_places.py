@@ -18,7 +18,7 @@ from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.queries.catalogue.listing import list_datasets
-from crucible_lineage.queries.graph.standing import Entry
+from crucible_lineage.queries.graph.standing import DatasetEntry
 from crucible_lineage.registration.read import read
 from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
@@ -50,7 +50,7 @@ class Lab:
         assert "is not re" not in ran.stderr, ran.stderr[-4000:]
         return json.loads(ran.stdout.splitlines()[-1])
 
-    def entries(self, flow: str) -> list[Entry]:
+    def entries(self, flow: str) -> list[DatasetEntry]:
         """All results of a flow."""
         with Session(self.settings) as session:
             return list(list_datasets(session, "lab", pipeline=flow, every=True, refresh=True).entries)

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from pydantic import BaseModel
 
-from crucible_lineage.tasks.dropin.values.storing import UnstorableError, equal, loaded, store_value
+from crucible_lineage.tasks.dropin.values.storing import NotStorableError, equal, loaded, store_value
 
 
 class Phase(Enum):
@@ -85,10 +85,10 @@ def test_a_value_of_another_class_is_one_file_too(value: object, text: str, tmp_
 def test_a_dataclass_with_an_array_is_stored_by_its_fields(tmp_path: Path) -> None:
     stored = store_value(Fit(1.5, 2, np.arange(3)), tmp_path)
     assert [file.ref.name for file in stored.files] == ["peak-value.json", "count-value.json", "image-value.npy"]
-    with pytest.raises(UnstorableError, match="by its fields"):
+    with pytest.raises(NotStorableError, match="by its fields"):
         loaded(stored.document, tmp_path)
 
 
 def test_what_is_no_json_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UnstorableError):
+    with pytest.raises(NotStorableError):
         store_value(object(), tmp_path)

@@ -13,7 +13,7 @@ from crucible_lineage.flows.reports import as_event
 from crucible_lineage.session import Session
 from crucible_lineage.statements import HOLD, About
 from crucible_lineage.stating import lift, state
-from crucible_lineage.watch.changes import DATASET_CREATED, INGESTION_COMPLETED, News, Watcher
+from crucible_lineage.watch.changes import DATASET_CREATED, INGESTION_COMPLETED, DatasetEvent, Watcher
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def new(session: Session) -> Callable[..., str]:
     return make
 
 
-def heard(watcher: Watcher) -> list[News]:
+def heard(watcher: Watcher) -> list[DatasetEvent]:
     return [news for portion in watcher.look() for news in portion]
 
 

@@ -11,7 +11,7 @@ from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.session import Session
-from crucible_lineage.watch.new_data import OVERLAP, Newest
+from crucible_lineage.watch.new_data import OVERLAP, SelectionMarks
 
 FOLLOWING = """
 pipeline: following
@@ -32,14 +32,14 @@ def test_a_superseded_result_is_not_waited_for(lab: Any, session: Session) -> No
     first = run(bind_file(lab.pipeline)).datasets["scaled"]["out"]
     second = run(bind_file(lab.pipeline, None, {"scaled.factor": 4})).datasets["scaled"]["out"]
     bound = bind_file(lab.declare(FOLLOWING, "following.yaml"))
-    newest = Newest(bound, "scaled", session, timedelta(hours=24))
+    newest = SelectionMarks(bound, "scaled", session, timedelta(hours=24))
     result = run(newest.look(full=True))
     assert result.inputs["scaled"] == (second,)
     assert newest._superseded() == {first}
     latest = max(seen.changed for seen in newest._seen.values())
     assert newest._since(result, set()) == latest - OVERLAP, "the next look begins after both"
     run(bind_file(lab.pipeline))  # back to what held first
-    newest = Newest(bound, "scaled", session, timedelta(hours=24))
+    newest = SelectionMarks(bound, "scaled", session, timedelta(hours=24))
     assert run(newest.look(full=True)).inputs["scaled"] == (first,)
     assert newest._superseded() == {second}
 
@@ -55,7 +55,7 @@ def test_a_result_that_holds_again_is_seen_when_it_does(
     bound = bind_file(lab.declare(FOLLOWING, "following.yaml"))
 
     def looked_at() -> tuple[bool, tuple[str, ...]]:
-        newest = Newest(bound, "scaled", session, timedelta(hours=24))
+        newest = SelectionMarks(bound, "scaled", session, timedelta(hours=24))
         full = newest.is_full
         result = run(newest.look(full=full))
         newest.note(result, (), full=full)

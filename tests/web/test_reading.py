@@ -11,13 +11,13 @@ import pytest
 
 from crucible_lineage.errors import NotFoundError
 from crucible_lineage.web import reader as reading
-from crucible_lineage.web.reader import LongWorks
+from crucible_lineage.web.reader import BackgroundTasks
 
 
 @pytest.fixture
 def reader() -> Any:
     with ThreadPoolExecutor(1) as pool:
-        yield SimpleNamespace(name="somebody", sign_in=SimpleNamespace(copies=LongWorks(pool)))
+        yield SimpleNamespace(name="somebody", sign_in=SimpleNamespace(copies=BackgroundTasks(pool)))
 
 
 def test_a_page_asks_again_until_the_datasets_are_read(reader: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,10 +123,10 @@ def _filters(given: tuple[str, ...]) -> dict[str, object]:
 
 
 def _listed(found: Listing) -> Iterator[str]:
-    from crucible_lineage.queries.catalogue.columns import Door, columns_at
+    from crucible_lineage.queries.catalogue.columns import Surface, columns_at
 
     widest = max((len(entry.state) for entry in found.entries), default=0)
-    others = [column for column in columns_at(Door.TERMINAL) if column.name not in ("mfid", "state")]
+    others = [column for column in columns_at(Surface.TERMINAL) if column.name not in ("mfid", "state")]
     for entry in found.entries:
         described = "  ".join(filter(None, (column.text(entry) for column in others)))
         yield f"{entry.mfid}  {entry.state:{widest}}  {plain(described)}"

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from crucible_lineage.client.models import Thumbnail
     from crucible_lineage.queries.catalogue.files import FilesFetched
     from crucible_lineage.queries.catalogue.runs import StepAttempt
-    from crucible_lineage.queries.catalogue.shown import Making, Shown
+    from crucible_lineage.queries.catalogue.shown import DatasetView, ProducingRun
     from crucible_lineage.session import Session
 
 MOST_KIN = 20  # parents or children that are listed
@@ -112,7 +112,7 @@ def _print_attempts(attempts: Sequence[StepAttempt], *, as_json: bool) -> None:
             click.echo(attempt.error, err=True)
 
 
-def _shown(found: Shown) -> Iterator[str]:
+def _shown(found: DatasetView) -> Iterator[str]:
     """Yield the lines for a dataset: how it stands, what it is, what it contains, and what it comes from."""
     mfid = found.entry.summary.mfid
     yield from _standing(found)
@@ -124,7 +124,7 @@ def _shown(found: Shown) -> Iterator[str]:
     yield f"its files: {next_command('get', mfid, '-o', 'FOLDER')}"
 
 
-def _standing(found: Shown) -> Iterator[str]:
+def _standing(found: DatasetView) -> Iterator[str]:
     entry, mfid = found.entry, found.entry.summary.mfid
     yield plain(entry.summary.name)
     yield f"{mfid}  {entry.state}"
@@ -139,7 +139,7 @@ def _standing(found: Shown) -> Iterator[str]:
         yield plain(f"superseded by {_named(other, found.names)}{since}")
 
 
-def _measured(found: Shown) -> Iterator[str]:
+def _measured(found: DatasetView) -> Iterator[str]:
     what = " · ".join(filter(None, (found.entry.summary.measurement, found.facts.get("data_type"))))
     taken = found.facts.get("timestamp", "")[:19]
     when = f"taken {taken}" if taken else "taken at a time that is not known"
@@ -147,7 +147,7 @@ def _measured(found: Shown) -> Iterator[str]:
         yield plain("  ".join(filter(None, about)))
 
 
-def _contents(found: Shown) -> Iterator[str]:
+def _contents(found: DatasetView) -> Iterator[str]:
     if found.made.params:
         yield "parameters"
         yield from _values(found.made.params)
@@ -164,7 +164,7 @@ def _contents(found: Shown) -> Iterator[str]:
         yield from (_file(file) for file in found.files)
 
 
-def _kin(kin: str, mfids: Sequence[str], found: Shown) -> Iterator[str]:
+def _kin(kin: str, mfids: Sequence[str], found: DatasetView) -> Iterator[str]:
     if mfids:
         yield kin
     for one in mfids[:MOST_KIN]:
@@ -175,7 +175,7 @@ def _kin(kin: str, mfids: Sequence[str], found: Shown) -> Iterator[str]:
         yield f"  and {len(mfids) - MOST_KIN} more; see {next_command('lineage', found.entry.summary.mfid)}"
 
 
-def _made(found: Shown) -> Iterator[str]:
+def _made(found: DatasetView) -> Iterator[str]:
     """By what, by whom, when, in which run; of measured data who registered them."""
     one, made = found.entry.summary, found.made
     by = f" by {made.who}" if made.who else ""
@@ -190,7 +190,7 @@ def _made(found: Shown) -> Iterator[str]:
         yield f"run {made.run}{f' ({made.engine})' if made.engine else ''}"
 
 
-def _when(made: Making) -> str:
+def _when(made: ProducingRun) -> str:
     began = f" on {made.started[:19].replace('T', ' ')}" if made.started else ""
     return began + (f", in {time_text(made.seconds)}" if made.seconds is not None else "")
 

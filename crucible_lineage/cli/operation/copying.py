@@ -16,7 +16,7 @@ from crucible_lineage.amounts import size_text
 from crucible_lineage.cli.ending import FAILURE
 from crucible_lineage.cli.options import announce, crucible_options, given, json_option, open_session, print_json
 from crucible_lineage.cli.runs.waiting import PATIENCE, print_set_aside, print_waiting
-from crucible_lineage.cli.working import Work, showing_work
+from crucible_lineage.cli.working import ProgressDisplay, showing_work
 from crucible_lineage.errors import InputError
 from crucible_lineage.exchange.bring import CopyOutcome, bring
 from crucible_lineage.exchange.model import Conflict
@@ -28,7 +28,7 @@ from crucible_lineage.settings import Settings, default_data_folder, resolve_set
 from crucible_lineage.statements import Statement
 
 if TYPE_CHECKING:
-    from crucible_lineage.registration.outbox import Waiting
+    from crucible_lineage.registration.outbox import WaitingResult
 
 
 @click.command("push")
@@ -81,7 +81,7 @@ def push_command(
     if here.api_url == there.api_url:
         raise InputError(f"{there.api_url} is both source and target; correct --to, or --url")
     with Session(here) as source, Session(there, patience_s=patience) as target, showing_work(silent=as_json) as work:
-        bringing = Bringing(source, target, work, as_json=as_json, patience_s=patience)
+        bringing = ExchangeReport(source, target, work, as_json=as_json, patience_s=patience)
         waiting = _deliver_all(source, patience, work)[1] if not dry_run else ()
         if not as_json:
             print_waiting(waiting)
@@ -105,7 +105,9 @@ def _deliver(patience: float, as_json: bool) -> None:
     sys.exit(FAILURE if waiting or damaged else 0)
 
 
-def _deliver_all(session: Session, patience: float, work: Work) -> tuple[tuple[str, ...], tuple[Waiting, ...]]:
+def _deliver_all(
+    session: Session, patience: float, work: ProgressDisplay
+) -> tuple[tuple[str, ...], tuple[WaitingResult, ...]]:
     """Deliver what runs left in the outbox. Returns what was delivered, and what still waits."""
     return deliver_all(session, patience, lambda reason: work.say(f"  {reason}"), work)
 
@@ -183,7 +185,7 @@ def pull_command(mfids: tuple[str, ...], pipelines: tuple[Path, ...], patience: 
         showing_work(silent=as_json) as work,
     ):
         wanted = [*mfids, *(mfid for path in pipelines for mfid in _inputs(path, source))]
-        code = Bringing(source, target, work, as_json=as_json, patience_s=patience).pull(wanted)
+        code = ExchangeReport(source, target, work, as_json=as_json, patience_s=patience).pull(wanted)
     if pipelines and not code and not as_json:
         click.echo(f"offline: {shlex.join(['crucible-lineage', 'run', str(pipelines[0]), '--data', str(folder)])}")
     sys.exit(code)
@@ -217,10 +219,12 @@ def _named_by(one: Statement) -> list[str]:
 MOST_LINES = 20
 
 
-class Bringing:
+class ExchangeReport:
     """One exchange between two Crucibles, told on stdout (or as JSON) and stderr."""
 
-    def __init__(self, source: Session, target: Session, work: Work, *, as_json: bool, patience_s: float) -> None:
+    def __init__(
+        self, source: Session, target: Session, work: ProgressDisplay, *, as_json: bool, patience_s: float
+    ) -> None:
         self.source = source
         self.target = target
         self.as_json = as_json

@@ -75,7 +75,7 @@ def serve_command(
 
     Browsers find its pages at the same host and port: projects, datasets, lineages, runs and findings.
     """
-    from crucible_lineage.server import WritesBack, serve  # FastAPI, which no other command needs
+    from crucible_lineage.server import MetadataWriteBack, serve  # FastAPI, which no other command needs
     from crucible_lineage.web import with_pages  # likewise, and Jinja
 
     folder = (data or default_data_folder()).expanduser().absolute() / "crucible"
@@ -102,7 +102,7 @@ def serve_command(
             api_key=key,
             certfile=certfile,
             keyfile=keyfile,
-            ingestion=WritesBack(*ingestion_delays) if ingestion == "writes-back" else None,
+            ingestion=MetadataWriteBack(*ingestion_delays) if ingestion == "writes-back" else None,
             around=lambda app: with_pages(app, folder.parent),
             on_ready=ready,
         )

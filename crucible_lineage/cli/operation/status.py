@@ -30,7 +30,7 @@ from crucible_lineage.local.usage import disk_usage
 from crucible_lineage.queries.metrics import metrics_text
 from crucible_lineage.queries.metrics import send_metrics as send
 from crucible_lineage.registration.ingestion import in_words
-from crucible_lineage.registration.outbox import Waiting
+from crucible_lineage.registration.outbox import WaitingResult
 from crucible_lineage.service import ASSUMPTIONS, Observation
 from crucible_lineage.session import Session
 from crucible_lineage.statements import Statement
@@ -38,7 +38,7 @@ from crucible_lineage.times import utc
 from crucible_lineage.watch.folder import unpark as try_again
 
 if TYPE_CHECKING:
-    from crucible_lineage.flows.reaching import FlowRunLeft
+    from crucible_lineage.flows.reaching import AbandonedFlowRun
     from crucible_lineage.queries.overview import PipelineOverview
 
 MOST_UNREAD = 20
@@ -189,7 +189,7 @@ def _print_pipelines_of_all(found: Sequence[PipelineOverview]) -> None:
     click.echo("\n".join(in_columns(names, rows, MOST_STEPS)))
 
 
-def _flow_runs_left() -> list[FlowRunLeft]:
+def _flow_runs_left() -> list[AbandonedFlowRun]:
     if not prefect_is_configured():
         return []
     from crucible_lineage.flows.reaching import flow_runs_left  # Prefect takes a second to import
@@ -260,7 +260,7 @@ def _is_overdue(one: Statement) -> bool:
     return bool(one.due) and one.due < f"{datetime.now(UTC):%Y-%m-%d}"
 
 
-def _waiting(session: Session, project: str | None) -> tuple[list[Waiting], list[ResultRow]]:
+def _waiting(session: Session, project: str | None) -> tuple[list[WaitingResult], list[ResultRow]]:
     """Return what waits to be delivered by this account, and by others; nothing of an account that is not known yet."""
     try:
         waiting = [

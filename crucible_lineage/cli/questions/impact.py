@@ -21,7 +21,7 @@ from crucible_lineage.cli.options import (
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.lineage.model import SUPERSEDED
-from crucible_lineage.queries.impact import Redone, code_impact, dataset_impact, file_impact, instrument_impact
+from crucible_lineage.queries.impact import RedoList, code_impact, dataset_impact, file_impact, instrument_impact
 from crucible_lineage.session import Session
 from crucible_lineage.times import utc
 
@@ -70,7 +70,7 @@ def impact_command(
         raise InputError("--since and --until go with --instrument")
     span = _time_option("--since", since, time.min), _time_option("--until", until, time.max)
 
-    def ask(session: Session) -> Redone:
+    def ask(session: Session) -> RedoList:
         if mfid is not None:
             return dataset_impact(session, dataset_id(session, mfid, projects))
         among = chosen_projects(session, projects)
@@ -103,7 +103,7 @@ def _time_option(option: str, value: str | None, of_day: time) -> datetime | Non
     return utc(found)
 
 
-def _report(found: Redone, every: bool) -> Iterator[str]:
+def _report(found: RedoList, every: bool) -> Iterator[str]:
     graph, superseded = found.graph, len(found.superseded)
     if found.deletion is not None:
         yield plain(f"{found.deletion.text}; by the records, these were made from it:")

@@ -19,7 +19,7 @@ from crucible_lineage.collector import kept_for_good
 from crucible_lineage.disk import private_folder
 from crucible_lineage.errors import InputError, LineageError, RunError, nearest
 from crucible_lineage.pipeline.bind.model import BoundPipeline
-from crucible_lineage.pipeline.run.result import Choice, Listener, RunResult
+from crucible_lineage.pipeline.run.result import Listener, RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import plan_for_run, run_planned
 from crucible_lineage.pipeline.run.stopping import Stop
 from crucible_lineage.pipeline.spec.pipeline import Runner
@@ -54,7 +54,7 @@ class RunRequest:
 
     pipeline: BoundPipeline
     overrides: Mapping[str, Any] = field(default_factory=dict)
-    choice: Choice = Choice()
+    choice: StepChoice = StepChoice()
     runner: Runner | None = None
 
 

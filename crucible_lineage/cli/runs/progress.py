@@ -18,7 +18,7 @@ from typing import Self
 import click
 
 from crucible_lineage.cli.printing import coloured, is_lively, terminal_width, whoever_reads
-from crucible_lineage.cli.working import Moving
+from crucible_lineage.cli.working import TrafficMonitor
 from crucible_lineage.pipeline.run.result import (
     AWAY,
     DELIVERING,
@@ -77,8 +77,8 @@ class Progress:
         self._said_at = -1.0
         self._text = "looking for existing results"
         self._delivering = ""
-        self._estimate = TimeLeft(jobs)
-        self._moving = Moving()
+        self._estimate = RemainingTime(jobs)
+        self._moving = TrafficMonitor()
 
     def __enter__(self) -> Self:
         self._stack.enter_context(self.stop.on_signals())
@@ -223,7 +223,7 @@ FEWEST = 3  # steps that have been made, before what they took says anything of 
 RATE_S = 60.0  # steps that ended within it are the rate
 
 
-class TimeLeft:
+class RemainingTime:
     """Counts the steps of a run. `jobs` is how many run at once; if that is not known, as many as are seen to."""
 
     def __init__(self, jobs: int = 0) -> None:

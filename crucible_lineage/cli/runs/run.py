@@ -41,8 +41,8 @@ from crucible_lineage.pipeline.run.result import (
     REUSED,
     SKIPPED,
     STOPPED,
-    Choice,
     RunResult,
+    StepChoice,
 )
 from crucible_lineage.pipeline.run.run import noting_unstarted
 from crucible_lineage.pipeline.spec.inputs import located
@@ -140,7 +140,9 @@ def run_command(
         tell_same_name(bound, session)
         if refresh:
             session.mirror.forget()
-        request = RunRequest(bound, values, Choice(forced, only, from_, keep_going, patience, as_of), _runner(runner))
+        request = RunRequest(
+            bound, values, StepChoice(forced, only, from_, keep_going, patience, as_of), _runner(runner)
+        )
         request.choice.steps(bound)  # a name that is none is refused before anything is looked up
         if dry_run:
             planned = make_plan(bound, session, forced, as_of)

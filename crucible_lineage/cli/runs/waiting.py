@@ -10,7 +10,7 @@ import click
 from crucible_lineage.amounts import amount
 from crucible_lineage.cli.options import next_command
 from crucible_lineage.core.journal import ResultRow
-from crucible_lineage.registration.outbox import SetAside, Waiting
+from crucible_lineage.registration.outbox import SetAside, WaitingResult
 
 MOST_LINES = 20
 UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -40,7 +40,7 @@ PATIENCE = click.option(
 )
 
 
-def print_waiting(waiting: Sequence[Waiting]) -> None:
+def print_waiting(waiting: Sequence[WaitingResult]) -> None:
     """Print what waits, since when, and why."""
     if not waiting:
         return

@@ -20,7 +20,7 @@ from crucible_lineage.client.models import (
     DeletedRecord,
     DeletionRequest,
     FacetValue,
-    Received,
+    ReceivedModel,
     Relationship,
 )
 from crucible_lineage.client.official import OfficialNames
@@ -42,7 +42,7 @@ ANSWERED = frozenset(
 )
 
 
-Record = TypeVar("Record", bound=Received)
+Record = TypeVar("Record", bound=ReceivedModel)
 RELATIONSHIPS: tuple[str, ...] = get_args(Relationship)
 
 

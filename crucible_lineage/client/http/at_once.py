@@ -14,7 +14,7 @@ MOST = 16  # chosen: calls of one client that wait for answers, beside those of 
 Found = TypeVar("Found")
 
 
-class AtOnce:
+class ConcurrentCalls:
     """Threads that wait for answers, begun when they are first needed. `latency` tells how long answers take."""
 
     def __init__(self, latency: Callable[[], float]) -> None:

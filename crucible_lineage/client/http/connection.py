@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from crucible_lineage.client.http.retry import RetryPolicy, Tries, decide, retry_after_s
+from crucible_lineage.client.http.retry import RetryPolicy, RetryState, decide, retry_after_s
 from crucible_lineage.client.http.wire import Params, encoded, json_bytes, parse
-from crucible_lineage.client.models import Received
+from crucible_lineage.client.models import ReceivedModel
 from crucible_lineage.errors import (
     CertificateError,
     ConflictError,
@@ -67,7 +67,7 @@ WAYS_OUT = {
 }
 
 
-Record = TypeVar("Record", bound=Received)
+Record = TypeVar("Record", bound=ReceivedModel)
 PAGE = 1000  # the largest page that the service gives
 
 
@@ -256,8 +256,8 @@ def _is_in_doubt(error: CrucibleError) -> bool:
     return _is_reached(error) and error.status in (None, 502, 503, 504)
 
 
-def _attempt(number: int, elapsed_s: float, repeatable: bool, error: CrucibleError) -> Tries:
-    return Tries(
+def _attempt(number: int, elapsed_s: float, repeatable: bool, error: CrucibleError) -> RetryState:
+    return RetryState(
         number=number,
         elapsed_s=elapsed_s,
         repeatable=repeatable,

@@ -15,7 +15,7 @@ from functools import partial
 import httpx
 
 
-class Lanes(httpx.BaseTransport):
+class PooledTransport(httpx.BaseTransport):
     """At most so many connections at once, each kept for `keepalive_s` after its last answer. `new` makes one."""
 
     def __init__(self, new: Callable[[], httpx.BaseTransport], *, most: int, keepalive_s: float) -> None:
@@ -68,7 +68,7 @@ class Lanes(httpx.BaseTransport):
             idle.close()
 
 
-class Direct(httpx.Client):
+class DirectClient(httpx.Client):
     """A client whose requests go to its transport as they are.
 
     No call here has cookies, redirects or httpx's own authentication, which are a third of what httpx costs. If a

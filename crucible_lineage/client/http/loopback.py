@@ -10,21 +10,21 @@ from collections.abc import Callable, Iterable, Iterator
 import httptools
 import httpx
 
-from crucible_lineage.client.http.lanes import Lanes
+from crucible_lineage.client.http.lanes import PooledTransport
 
 KEEPALIVE_S = 60.0  # the shared server closes no idle connection
 MOST_CONNECTIONS = 64
 READ_BYTES = 1 << 16
 
 
-class Reviving(httpx.BaseTransport):
+class RestartingTransport(httpx.BaseTransport):
     """Sends requests to this machine. Where nobody listens, `revive` is asked, who says if somebody does now."""
 
     is_near = True  # an answer that takes long shows a busy machine, which more threads make busier
 
     def __init__(self, revive: Callable[[], bool]) -> None:
         self._revive = revive
-        self._wire = Lanes(Loopback, most=MOST_CONNECTIONS, keepalive_s=KEEPALIVE_S)
+        self._wire = PooledTransport(Loopback, most=MOST_CONNECTIONS, keepalive_s=KEEPALIVE_S)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Return the answer. Raises httpx.ConnectError if nobody could be brought to listen."""

@@ -27,7 +27,7 @@ class RetryPolicy:
 
 
 @dataclass(frozen=True)
-class Tries:
+class RetryState:
     """How the last try went; `number` counts those after which the service did not say when to come back.
 
     `jitter` is a random number from 0 to 1, drawn by the caller.
@@ -47,7 +47,7 @@ class Tries:
         return bool(self.retry_after_s)
 
 
-def decide(attempt: Tries, policy: RetryPolicy = RetryPolicy()) -> float | None:
+def decide(attempt: RetryState, policy: RetryPolicy = RetryPolicy()) -> float | None:
     """Seconds to wait before the next try, or None to give up.
 
     A call that may not be repeated is tried again only if it certainly had no effect: the service was not reached
@@ -79,7 +79,7 @@ def retry_after_s(header: str | None, now: datetime | None = None) -> float | No
     return max(0.0, (moment - (now or datetime.now(UTC))).total_seconds())
 
 
-def _wait_s(attempt: Tries, policy: RetryPolicy) -> float:
+def _wait_s(attempt: RetryState, policy: RetryPolicy) -> float:
     """A doubling wait of which the upper half is random."""
     doublings = min(max(attempt.number, 1) - 1, 30)
     ceiling: float = min(policy.longest_wait_s, policy.first_wait_s * 2.0**doublings)

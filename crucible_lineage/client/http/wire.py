@@ -9,13 +9,13 @@ from urllib.parse import quote, urlencode
 
 from pydantic import ValidationError
 
-from crucible_lineage.client.models import Received, Sent
+from crucible_lineage.client.models import ReceivedModel, SentModel
 from crucible_lineage.errors import InputError, ServerError
 from crucible_lineage.ids import is_mfid
 
 Params = Mapping[str, Any]
-Record = TypeVar("Record", bound=Received)
-Request = TypeVar("Request", bound=Sent)
+Record = TypeVar("Record", bound=ReceivedModel)
+Request = TypeVar("Request", bound=SentModel)
 
 
 def segment(value: str, what: str = "dataset") -> str:

@@ -112,7 +112,7 @@ def complete(connection: Connection, outgoing: Outgoing, upload_id: str) -> File
 
 
 @dataclass(frozen=True)
-class Begun:
+class UnfinishedUpload:
     """A signed upload that may be unfinished. Which parts arrived, the service knows; `replaces` is a file's MFID."""
 
     upload_id: str
@@ -132,17 +132,17 @@ class UploadMemory:
         """True if what is kept here can be read by another process."""
         return self._folder is not None
 
-    def recall(self, outgoing: Outgoing) -> Begun | None:
+    def recall(self, outgoing: Outgoing) -> UnfinishedUpload | None:
         """The upload of this content to this place that was begun before, if there was one."""
         path = self._path(outgoing)
         if path is None:
             return None
         try:
-            return Begun(**json.loads(path.read_text(encoding="utf-8")))
+            return UnfinishedUpload(**json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):  # absent, or not written by this version: begin anew
             return None
 
-    def keep(self, outgoing: Outgoing, begun: Begun) -> None:
+    def keep(self, outgoing: Outgoing, begun: UnfinishedUpload) -> None:
         """The upload can be recalled from now on."""
         path = self._path(outgoing)
         if path is None:

@@ -16,7 +16,7 @@ from urllib.parse import urljoin, urlsplit
 import httpx
 
 from crucible_lineage.client.http.connection import Timeouts, read_whole
-from crucible_lineage.client.http.retry import RetryPolicy, Tries, decide, retry_after_s
+from crucible_lineage.client.http.retry import RetryPolicy, RetryState, decide, retry_after_s
 from crucible_lineage.errors import (
     CrucibleError,
     ForbiddenError,
@@ -155,7 +155,7 @@ class _WithoutLocation(logging.Filter):
 _WITHOUT_LOCATION = _WithoutLocation()
 
 
-class Unsealing(httpx.BaseTransport):
+class SignedUrlTransport(httpx.BaseTransport):
     """Gives a caller's own transport the full URL; httpx's transport reads the extension itself."""
 
     def __init__(self, inner: httpx.BaseTransport) -> None:
@@ -186,7 +186,7 @@ def storage_wait_s(
         return None
     status = 503 if transient and error.status is not None else error.status
     jitter = random.random()  # noqa: S311  spreads retries, guards nothing
-    return decide(Tries(number, waited_s, transient, status, True, error.retry_after_s, jitter), policy)
+    return decide(RetryState(number, waited_s, transient, status, True, error.retry_after_s, jitter), policy)
 
 
 class LinkHosts:

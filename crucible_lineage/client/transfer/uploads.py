@@ -22,10 +22,10 @@ from crucible_lineage.client.http.wire import parse
 from crucible_lineage.client.models import FileRecord
 from crucible_lineage.client.transfer.outgoing import (
     REUSE,
-    Begun,
     Meter,
     Outgoing,
     Progress,
+    UnfinishedUpload,
     UploadedFile,
     UploadMemory,
     complete,
@@ -201,7 +201,7 @@ class Uploader:
         if isinstance(opened, FileRecord):
             return existing(outgoing, opened)
         if outgoing.checksums.size > opened.part_size:  # one of a single part is sent again whole
-            self._memory.keep(outgoing, Begun(opened.upload_id, opened.part_size, replaces))
+            self._memory.keep(outgoing, UnfinishedUpload(opened.upload_id, opened.part_size, replaces))
         return opened
 
     def _holder(self, outgoing: Outgoing, error: ConflictError, replace: bool) -> UploadedFile | FileConflictError:

@@ -27,7 +27,7 @@ from crucible_lineage.pipeline.declare.yaml import Location
 from crucible_lineage.pipeline.files.remote import source_fault
 from crucible_lineage.pipeline.functions.command import inspect_command
 from crucible_lineage.pipeline.functions.inspect import (
-    EndsWhenImportedError,
+    ImportExitError,
     ImportFaultError,
     Inspector,
     find_step,
@@ -169,7 +169,7 @@ class _Binder:
             given = {**step.params, **swept}
             try:
                 variants.append(Variant(label_of(swept), given, self._inspect(name, step, sources, given)))
-            except EndsWhenImportedError as error:
+            except ImportExitError as error:
                 place = ("steps", name, *place_in_step(step, (), swept))
                 self.blocked[name] = self.document.fault(place, str(error))
                 variants.append(Variant(label_of(swept), given, unknown_inspection(name, self._shapes(sources))))

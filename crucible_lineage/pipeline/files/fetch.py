@@ -232,7 +232,7 @@ def publish(dataset: DatasetRef, place: Publish, session: Session) -> None:
 
 
 @dataclass(frozen=True)
-class Away:
+class EvictedDataset:
     """A dataset whose bytes have to be made again before they can be read, and how many seconds its step took."""
 
     mfid: str
@@ -245,11 +245,11 @@ class Away:
         return dict(vars(self))
 
 
-def away(session: Session, wanted: Iterable[str]) -> list[Away]:
+def away(session: Session, wanted: Iterable[str]) -> list[EvictedDataset]:
     """Return those of these datasets that were let go, with all that has to be made again for them, in this order."""
     asked = list(dict.fromkeys(wanted))
     evicted = session.stated.evicted() if asked else {}
-    found: dict[str, Away] = {}
+    found: dict[str, EvictedDataset] = {}
     records: dict[str, Mapping[str, Any]] = {}
     waiting = asked[::-1] if evicted else []
     while waiting:  # a chain may be longer than calls can be nested
@@ -265,10 +265,10 @@ def away(session: Session, wanted: Iterable[str]) -> list[Away]:
     return list(found.values())
 
 
-def _away(mfid: str, record: Mapping[str, Any], gone: Sequence[str]) -> Away:
+def _away(mfid: str, record: Mapping[str, Any], gone: Sequence[str]) -> EvictedDataset:
     sizes = {one.get("sha256"): one.get("size") for one in provenance(record).get("generated") or ()}
     name = text(record.get("dataset_name")) or mfid
-    return Away(mfid, name, sum(sizes.get(one) or 0 for one in gone), made_in(record))
+    return EvictedDataset(mfid, name, sum(sizes.get(one) or 0 for one in gone), made_in(record))
 
 
 def made_in(record: Mapping[str, Any]) -> float:

@@ -41,7 +41,7 @@ from crucible_lineage.step import FaultyStep, ParameterSpec, Step, in_declaratio
 _searched: dict[str, None] = {}  # folders of declarations that the search was given, the last one at the end
 
 
-class EndsWhenImportedError(InputError):
+class ImportExitError(InputError):
     """The module of a step ends its process when it is imported, so that nothing is known of the step."""
 
 
@@ -183,7 +183,7 @@ def find_function(uses: str, folder: Path) -> Any:
     except EndedError as error:
         told = f"it ends its process when it is imported ({error}); let it do so only as a program"
         told = f"module {module_name!r} cannot be imported: {told}, `if __name__ == '__main__'`"
-        raise EndsWhenImportedError(told) from error
+        raise ImportExitError(told) from error
     except InputError:  # of ours: it is hidden by another one
         raise
     except Exception as error:

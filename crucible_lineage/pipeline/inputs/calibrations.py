@@ -10,7 +10,7 @@ from typing import Any
 from crucible_lineage.calibrations import (
     Calibrations,
     Certificate,
-    Fitting,
+    CertificateMatch,
     Span,
     Values,
     certificate_document,
@@ -44,7 +44,7 @@ class ChosenCertificate:
 
 
 @dataclass(frozen=True)
-class Calibrated:
+class CalibrationSelection:
     """The calibrations of data, in the order asked for; or why there are none. The role may stay `absent`."""
 
     chosen: tuple[ChosenCertificate, ...] = ()
@@ -60,7 +60,7 @@ def calibrated(
     session: Session,
     as_of: str = "",
     campaign: str = "",
-) -> list[Calibrated]:
+) -> list[CalibrationSelection]:
     """Choose calibrations for each of these data, by what counts in a project, stated now or `as_of` a moment.
 
     With `campaign`, as if that one were promoted.
@@ -92,11 +92,11 @@ class _Chooser:
         self._calibrations = Calibrations(certificates)
         self._as_of = as_of
 
-    def of(self, label: str, fields: Mapping[str, Any], span: Span | None) -> Calibrated:
+    def of(self, label: str, fields: Mapping[str, Any], span: Span | None) -> CalibrationSelection:
         kind, absent = self._declared.calibration, self._declared.otherwise == NONE
         if span is None:
             fault = f"{label} has no time of measurement (timestamp), by which its {kind} is chosen; set it"
-            return Calibrated(fault=fault, absent=absent)
+            return CalibrationSelection(fault=fault, absent=absent)
 
         def value(field: str) -> object:
             return value_of(fields, field)
@@ -108,10 +108,10 @@ class _Chooser:
         if [one.certificate for one in first.chosen] != [one.certificate for one in last.chosen]:
             until = moment_text(span[1])
             fault = f"{label} was measured {range_text(span)}, and the {kind} that is certified changes before {until}"
-            return Calibrated(fault=fault, absent=absent)
+            return CalibrationSelection(fault=fault, absent=absent)
         return first
 
-    def _at(self, label: str, value: Values, moment: datetime) -> Calibrated:
+    def _at(self, label: str, value: Values, moment: datetime) -> CalibrationSelection:
         fitting = self._calibrations.fitting(self._declared.calibration, value, moment)
         found: list[ChosenCertificate] = []
         for side in self._declared.take:
@@ -119,9 +119,9 @@ class _Chooser:
             if one is None:
                 return self._otherwise(fitting, moment, fault)
             found.append(one)
-        return Calibrated(tuple(found))
+        return CalibrationSelection(tuple(found))
 
-    def _valid(self, label: str, fitting: Fitting, moment: datetime) -> tuple[ChosenCertificate | None, str]:
+    def _valid(self, label: str, fitting: CertificateMatch, moment: datetime) -> tuple[ChosenCertificate | None, str]:
         if len({one.dataset for one in fitting.valid}) > 1:
             both = "; ".join(f"{one.dataset} of {one.of} ({one.said})" for one in fitting.valid[:3])
             told = f"{self._name}: {len(fitting.valid)} certificates fit {label} ({moment_text(moment)}): {both}"
@@ -131,25 +131,25 @@ class _Chooser:
         one = fitting.valid[0]
         return ChosenCertificate(one, _span(one, moment), as_of=self._as_of), ""
 
-    def _next(self, label: str, fitting: Fitting, moment: datetime) -> tuple[ChosenCertificate | None, str]:
+    def _next(self, label: str, fitting: CertificateMatch, moment: datetime) -> tuple[ChosenCertificate | None, str]:
         one, begins = fitting.after, fitting.begins
         if one is None or begins is None or self._is_far((begins - moment).total_seconds()):
             return None, f"{self._nothing(label, moment)} that becomes valid next: {_near(fitting, moment)}"
         seconds = (begins - moment).total_seconds()
         return ChosenCertificate(one, _span(one, begins), FOLLOWING, "after", seconds, self._as_of), ""
 
-    def _otherwise(self, fitting: Fitting, moment: datetime, fault: str) -> Calibrated:
+    def _otherwise(self, fitting: CertificateMatch, moment: datetime, fault: str) -> CalibrationSelection:
         is_conflict = len({one.dataset for one in fitting.valid}) > 1
         nearest = fitting.nearest(moment) if self._declared.otherwise == NEAREST and not is_conflict else None
         if fitting.valid and nearest and not is_conflict:  # what is valid is nearer than what becomes valid next
             one = fitting.valid[0]
-            return Calibrated((ChosenCertificate(one, _span(one, moment), as_of=self._as_of),))
+            return CalibrationSelection((ChosenCertificate(one, _span(one, moment), as_of=self._as_of),))
         if nearest is None or self._is_far(nearest[2]):
-            return Calibrated(fault=fault, absent=self._declared.otherwise == NONE and not is_conflict)
+            return CalibrationSelection(fault=fault, absent=self._declared.otherwise == NONE and not is_conflict)
         one, side, seconds = nearest
         at = fitting.begins if side == "after" else fitting.ended
         span = next(span for span in one.spans if at in span)
-        return Calibrated((ChosenCertificate(one, span, "else nearest", side, seconds, self._as_of),))
+        return CalibrationSelection((ChosenCertificate(one, span, "else nearest", side, seconds, self._as_of),))
 
     def _is_far(self, seconds: float) -> bool:
         return self._declared.within is not None and seconds > self._declared.within
@@ -165,7 +165,7 @@ def _span(one: Certificate, moment: datetime) -> Span:
     return found
 
 
-def _near(fitting: Fitting, moment: datetime) -> str:
+def _near(fitting: CertificateMatch, moment: datetime) -> str:
     """Name the nearest calibrations before and after, and the ways out."""
     said = []
     if fitting.before and fitting.ended:

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from crucible_lineage.core.datasets import ONE_BY_ONE
-from crucible_lineage.core.slots import CANDIDATE, SUPERSEDED, Currency, Filled, Standing
+from crucible_lineage.core.slots import CANDIDATE, SUPERSEDED, Currency, DatasetStatus, SlotClaim
 from crucible_lineage.errors import IdTakenError, InputError, NotFoundError, RefusedError
 from crucible_lineage.ids import mfid_time
 from crucible_lineage.lineage.records import is_support
 from crucible_lineage.pipeline.bind.step import from_parents
-from crucible_lineage.pipeline.inputs.calibrations import Calibrated, calibrated
+from crucible_lineage.pipeline.inputs.calibrations import CalibrationSelection, calibrated
 from crucible_lineage.pipeline.inputs.current import DeclaredDifference, as_at_crucible, note_agreeing
 from crucible_lineage.pipeline.inputs.existing import RawFiles, existing_dataset, find_raw, hash_files
 from crucible_lineage.pipeline.inputs.register import described, register_raw
@@ -79,7 +79,7 @@ class InputItem:
     differs: tuple[DeclaredDifference, ...] = ()
     revises: str | None = None
     notes: tuple[str, ...] = ()
-    calibrations: Mapping[str, Calibrated] = field(default_factory=dict)
+    calibrations: Mapping[str, CalibrationSelection] = field(default_factory=dict)
 
     @property
     def scope(self) -> str:
@@ -437,13 +437,13 @@ def _measured(dataset: Dataset) -> tuple[datetime, str]:
 
 def currency_among(project: str, found: Sequence[Registered], session: Session) -> Currency:
     """Return which of these hold: what holds in place of one of them need not be among them."""
-    filled: dict[str, dict[str, Filled]] = {}
+    filled: dict[str, dict[str, SlotClaim]] = {}
     for pipeline in sorted({key.partition("/")[0] for one in found for key in one.standing.places}):
         known = KnownResults(session.mirror, lambda: session.client, project, pipeline)
         known.sync()
         for mfid, places in known.filled.items():
             filled.setdefault(mfid, {}).update(places)
-    others = {mfid: Standing(mfid, project, True, True, places) for mfid, places in filled.items()}
+    others = {mfid: DatasetStatus(mfid, project, True, True, places) for mfid, places in filled.items()}
     standings = {**others, **{one.mfid: one.standing for one in found}}.values()
     return Currency(standings, session.mirror.promoted())
 

@@ -14,7 +14,7 @@ from crucible_lineage.pipeline.inputs.existing import RawFiles, begun_with, find
 from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.provenance.record import raw_record
 from crucible_lineage.refs import DatasetRef, utf8_name
-from crucible_lineage.registration.new_dataset import Elsewhere, LocalFile, NewDataset
+from crucible_lineage.registration.new_dataset import ExternalLocation, LocalFile, NewDataset
 from crucible_lineage.session import Session
 
 
@@ -62,9 +62,9 @@ def _register(
     new = new_raw(raw, declared, name, session, note, supersedes, mfid=raw.mfid or begun_with(raw, session))
     # A plan registers nothing, and has to start fast.
     from crucible_lineage.registration.ingestion import note_ingestions
-    from crucible_lineage.registration.register import Stages, register_output
+    from crucible_lineage.registration.register import RegistrationHooks, register_output
 
-    stages = Stages(ingesting=partial(note_ingestions, session.store))
+    stages = RegistrationHooks(ingesting=partial(note_ingestions, session.store))
     dataset = register_output(session.client, new, session.machine, stages=stages)
     for file in raw.files:
         if file.ref.name not in raw.remote:
@@ -115,7 +115,7 @@ def _to_register(file: LocalFile, raw: RawFiles, declared: FileInput, session: S
     if remote is None:
         return file
     if not declared.copied:
-        return replace(file, elsewhere=Elsewhere(remote.url.partition("://")[0], remote.address))
+        return replace(file, elsewhere=ExternalLocation(remote.url.partition("://")[0], remote.address))
     from crucible_lineage.pipeline.files.remote import remote_checksums  # most pipelines need it not
 
     return replace(file, checksums=remote_checksums(remote, session, present=True))

@@ -19,10 +19,16 @@ from crucible_lineage.pipeline.files.fetch import place_file
 from crucible_lineage.pipeline.functions.command import arguments_of
 from crucible_lineage.pipeline.functions.inspect import validated_params
 from crucible_lineage.pipeline.job.job import Job
-from crucible_lineage.pipeline.logs import STEP_LOG, Blotter, Hear, StepLog, keeping_prints
+from crucible_lineage.pipeline.logs import STEP_LOG, Hear, Redactor, StepLog, keeping_prints
 from crucible_lineage.pipeline.processes.command import CommandCall, call_command
 from crucible_lineage.pipeline.processes.failure import failed_here, failure_line, failure_traceback
-from crucible_lineage.pipeline.processes.outside import Called, code_folder, draw_returned, returned, watching_files
+from crucible_lineage.pipeline.processes.outside import (
+    CallOutcome,
+    code_folder,
+    draw_returned,
+    returned,
+    watching_files,
+)
 from crucible_lineage.pipeline.processes.worker import FunctionCall, call_function
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.session import Session
@@ -39,13 +45,13 @@ def call_step(
     *,
     secrets: Iterable[str] = (),
     hear: Hear | None = None,
-) -> Called:
+) -> CallOutcome:
     """Call the step. Returns its values and where it wrote. StepError if it failed; what it printed is in `folder`.
 
     Neither has any of the `secrets` in it, nor those that the step was given. `hear` is told each line when it is
     printed.
     """
-    blotter = Blotter((*secrets, *secrets_of(job)))
+    blotter = Redactor((*secrets, *secrets_of(job)))
     with StepLog(folder / STEP_LOG, blotter, hear) as log, _running(job) as own:
         try:
             return _read_as_declared(job, _call(job, {**arguments, **outputs}, folder, log), log, own.beside)
@@ -55,7 +61,7 @@ def call_step(
             raise
 
 
-def _call(job: Job, paths: Mapping[str, Any], folder: Path, log: StepLog) -> Called:
+def _call(job: Job, paths: Mapping[str, Any], folder: Path, log: StepLog) -> CallOutcome:
     spec, run_id = job.spec, str(job.run.get("run_id", ""))
     if spec.run:
         params, env = job.inspection.params, from_environment(spec.env, job.variables, f"step {job.name!r}")
@@ -98,7 +104,7 @@ def _running(job: Job) -> Iterator[_Running]:
             _calls.remove(own)
 
 
-def _read_as_declared(job: Job, called: Called, log: StepLog, beside: Sequence[_Running]) -> Called:
+def _read_as_declared(job: Job, called: CallOutcome, log: StepLog, beside: Sequence[_Running]) -> CallOutcome:
     """The call, of what it read without the files that `reads` names. StepError if a strict step read others.
 
     What was opened while other steps ran fails no step, since it may have been theirs. The log of the step names only
@@ -140,7 +146,7 @@ def _texts(value: object) -> Iterator[str]:
         yield str(value)
 
 
-def _call_here(step: Step[..., Any], job: Job, paths: Mapping[str, Any], log: StepLog) -> Called:
+def _call_here(step: Step[..., Any], job: Job, paths: Mapping[str, Any], log: StepLog) -> CallOutcome:
 
     token = step_runner.set(None)  # a step that calls another one calls a plain function
     try:
@@ -150,7 +156,7 @@ def _call_here(step: Step[..., Any], job: Job, paths: Mapping[str, Any], log: St
             result, pictures = draw_returned(result, {name: paths[name] for name in step.outputs})
             plain = returned(result)
         code = code_folder(step.function)
-        return Called(plain, tuple(watched.written), code=code, pictures=pictures, read=tuple(watched.read))
+        return CallOutcome(plain, tuple(watched.written), code=code, pictures=pictures, read=tuple(watched.read))
     except BaseException as error:
         if not failed_here(error):
             raise
@@ -167,7 +173,7 @@ def _call_here(step: Step[..., Any], job: Job, paths: Mapping[str, Any], log: St
 
 
 @dataclass(frozen=True)
-class PlacedInputs:
+class StagedInputs:
     """What a step is given by role; how each file stood then, and its hash. `note` tells of what had to be replaced."""
 
     arguments: Mapping[str, Any]
@@ -186,7 +192,7 @@ def input_folders(job: Job) -> dict[str, UsedDataset]:
     return folders
 
 
-def place_inputs(job: Job, folder: Path, session: Session) -> PlacedInputs:
+def place_inputs(job: Job, folder: Path, session: Session) -> StagedInputs:
     """The inputs in the attempt's folder, each with just the bytes of its hash, in the shapes of their roles."""
     files: dict[Path, tuple[FileStamp, str]] = {}
     placed: dict[str, list[tuple[int, Path]]] = {}
@@ -200,14 +206,14 @@ def place_inputs(job: Job, folder: Path, session: Session) -> PlacedInputs:
             placed.setdefault(part.role, []).append((number, target))
             files[target] = (stamp(target), file.sha256)
     note = f"the file cache held other bytes for {', '.join(replaced)}; they were fetched again" if replaced else ""
-    return PlacedInputs(
+    return StagedInputs(
         arguments={role: _shaped(job.inspection.roles[role], paths) for role, paths in placed.items()},
         files=files,
         note=note,
     )
 
 
-def require_unchanged(job: Job, placed: PlacedInputs) -> None:
+def require_unchanged(job: Job, placed: StagedInputs) -> None:
     """FileChangedError if the step has changed one of its inputs: nobody can say then what its result was made from."""
     if changed := _changed(placed):
         raise FileChangedError(
@@ -217,7 +223,7 @@ def require_unchanged(job: Job, placed: PlacedInputs) -> None:
 
 
 @contextmanager
-def telling_of_changes(placed: PlacedInputs) -> Iterator[None]:
+def telling_of_changes(placed: StagedInputs) -> Iterator[None]:
     """A step that fails in this block is told with the input that was changed meanwhile: that may be why it failed."""
     try:
         yield
@@ -227,7 +233,7 @@ def telling_of_changes(placed: PlacedInputs) -> Iterator[None]:
         raise
 
 
-def _changed(placed: PlacedInputs) -> str:
+def _changed(placed: StagedInputs) -> str:
     """The name of the first file that is another one by now; empty if none is."""
     for path, (before, sha256) in placed.files.items():
         if not path.exists() or (stamp(path) != before and file_sha256(path) != sha256):

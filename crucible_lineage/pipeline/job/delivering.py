@@ -13,7 +13,7 @@ from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.deliver import Deliverer
 from crucible_lineage.registration.delivery import DELIVERED, Delivery, DeliveryContext
 from crucible_lineage.registration.ingestion import note_ingestions
-from crucible_lineage.registration.outbox import Waiting
+from crucible_lineage.registration.outbox import WaitingResult
 from crucible_lineage.session import Session
 from crucible_lineage.traffic import Tell
 
@@ -50,7 +50,7 @@ def delivering(session: Session, heard: Callable[[Delivery], None]) -> Iterator[
 
 def deliver_all(
     session: Session, patience_s: float, report: Callable[[str], None], tell: Tell
-) -> tuple[tuple[str, ...], tuple[Waiting, ...]]:
+) -> tuple[tuple[str, ...], tuple[WaitingResult, ...]]:
     """Deliver what waits here; returns the datasets that are at Crucible now, and what still waits.
 
     `report` is given each reason once, `tell` how far it is.

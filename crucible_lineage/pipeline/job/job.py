@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
-from crucible_lineage.core.slots import Filled, pipeline_keyword
+from crucible_lineage.core.slots import SlotClaim, pipeline_keyword
 from crucible_lineage.facts import Facts
 from crucible_lineage.pipeline.bind.model import BoundPipeline
 from crucible_lineage.pipeline.functions.inspection import Inspection
@@ -43,7 +43,7 @@ class Job:
     outputs: tuple[PlannedOutput, ...]
     spec: StepSpec
     run: Mapping[str, Any]
-    places: Mapping[str, Mapping[str, Filled]] = field(default_factory=dict)
+    places: Mapping[str, Mapping[str, SlotClaim]] = field(default_factory=dict)
     label: str = ""
     group: str = ""
     subject: tuple[str, ...] = ()
@@ -95,7 +95,7 @@ def job_of(
     used: tuple[UsedDataset, ...],
     outputs: tuple[PlannedOutput, ...],
     run: Mapping[str, object],
-    places: Mapping[str, Mapping[str, Filled]],
+    places: Mapping[str, Mapping[str, SlotClaim]],
 ) -> Job:
     """The job that an instance of a pipeline's step comes down to, once its parents are there."""
     return Job(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from crucible_lineage.core.slots import Filled
+from crucible_lineage.core.slots import SlotClaim
 from crucible_lineage.pipeline.declare.variables import from_environment
 from crucible_lineage.pipeline.functions.command import inspect_command
 from crucible_lineage.pipeline.functions.inspect import inspect_step
@@ -86,7 +86,9 @@ def job_from_json(sent: Mapping[str, Any], run: Mapping[str, Any], session: Sess
         outputs=outputs,
         spec=spec,
         run={**sent["run"], **run},
-        places={output: {key: Filled(**one) for key, one in held.items()} for output, held in sent["places"].items()},
+        places={
+            output: {key: SlotClaim(**one) for key, one in held.items()} for output, held in sent["places"].items()
+        },
         label=sent["label"],
         group=sent["group"],
         pipeline=sent["pipeline"],

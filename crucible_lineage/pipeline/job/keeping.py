@@ -31,7 +31,7 @@ from crucible_lineage.pipeline.functions.command import arguments_of, is_command
 from crucible_lineage.pipeline.functions.inspection import RULES
 from crucible_lineage.pipeline.job.delivering import delivery_context
 from crucible_lineage.pipeline.job.job import Job
-from crucible_lineage.pipeline.logs import Blotter
+from crucible_lineage.pipeline.logs import Redactor
 from crucible_lineage.provenance.environment import (
     CONTAINER_VARIABLE,
     UNKNOWN,
@@ -74,7 +74,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptSupport:
     """What a record says of the source and the environment of a step. `left_out` is what could not be kept."""
 
     archive: Mapping[str, str] | None = None
@@ -94,7 +94,7 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Rests:
+class PlannedSupport:
     """What a result is going to rest on, as it is before the step runs."""
 
     source: Contents = ()
@@ -102,34 +102,36 @@ class Rests:
     program: Mapping[str, str] | None = None
     left_out: tuple[str, ...] = ()
 
-    def register(self, project: str, session: Session, deliveries: DeliversLater | None = None) -> Kept:
+    def register(self, project: str, session: Session, deliveries: DeliversLater | None = None) -> KeptSupport:
         """Register what is not registered in the project. What cannot be fails no step."""
         faults: list[str] = []
         archive, environment = (
             _registered(project, session, kind, contents, deliveries, faults) if contents else None
             for kind, contents in ((SOURCE, self.source), (SURROUNDINGS, self.environment))
         )
-        return Kept(archive, environment, self.program, self.left_out, tuple(faults))
+        return KeptSupport(archive, environment, self.program, self.left_out, tuple(faults))
 
 
-def rests_on(job: Job, session: Session, secrets: Sequence[str]) -> Rests:
+def rests_on(job: Job, session: Session, secrets: Sequence[str]) -> PlannedSupport:
     """Return the source of a job's step and the environment, read once while they are the same."""
     if not _is_wanted():
-        return Rests()
+        return PlannedSupport()
     if not is_command(job.inspection.uses):
         return code_rests_on(job.inspection.uses, job.inspection.files, job.spec.folder, session, secrets)
     source = source_of_command(job)
     contents, left_out = _read(source.files.values(), (), lambda: source, secrets)
-    return Rests(contents, _environment(session), _program(job, session), left_out)
+    return PlannedSupport(contents, _environment(session), _program(job, session), left_out)
 
 
-def code_rests_on(uses: str, files: Iterable[str], folder: Path, session: Session, secrets: Sequence[str]) -> Rests:
+def code_rests_on(
+    uses: str, files: Iterable[str], folder: Path, session: Session, secrets: Sequence[str]
+) -> PlannedSupport:
     """Return the same of a function that no pipeline declares."""
     if not _is_wanted():
-        return Rests()
+        return PlannedSupport()
     paths = [Path(file) for file in files]
     contents, left_out = _read(paths, (uses, folder, *sys.path), lambda: source_of_code(uses, paths, folder), secrets)
-    return Rests(contents, _environment(session), None, left_out)
+    return PlannedSupport(contents, _environment(session), None, left_out)
 
 
 def _is_wanted() -> bool:
@@ -220,7 +222,7 @@ def _registered(
 def _sent(payload: Payload, session: Session, deliveries: DeliversLater | None, faults: list[str]) -> str:
     """Let the payload be sent; return its id at the service. What is refused, or waits, keeps no step from running."""
     mfid = payload.name
-    if deliveries is not None and session.hands_on_made and not isinstance(deliveries, DeliveredByRun):
+    if deliveries is not None and session.defers_delivery and not isinstance(deliveries, DeliveredByRun):
         deliveries.add(payload.label)
         return mfid
     try:
@@ -311,7 +313,7 @@ def lies_in(path: Path, folder: Path) -> bool:
 
 def archived(source: SourceArchive, secrets: Iterable[str]) -> tuple[bytes, tuple[str, ...]]:
     """Return the archive, and what is not in it, with the reason. Equal files give equal bytes on every machine."""
-    blotter, left_out = Blotter(secrets), list(source.left_out)
+    blotter, left_out = Redactor(secrets), list(source.left_out)
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as archive:  # what is deflated differs between versions
         for place, file in sorted(source.files.items()):

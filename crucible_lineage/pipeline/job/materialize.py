@@ -31,7 +31,7 @@ from crucible_lineage.pipeline.job.calling import (
 )
 from crucible_lineage.pipeline.job.delivering import delivery_context
 from crucible_lineage.pipeline.job.job import Job, dataset_name
-from crucible_lineage.pipeline.job.keeping import Kept, rests_on
+from crucible_lineage.pipeline.job.keeping import KeptSupport, rests_on
 from crucible_lineage.pipeline.job.news import MADE, STARTED, tell_line, tell_phase
 from crucible_lineage.pipeline.logs import STEP_LOG, Hear, own_secrets
 from crucible_lineage.provenance.environment import git_state, software
@@ -162,7 +162,7 @@ def _handed_on(
     outputs: dict[str, DatasetRef], job: Job, session: Session, deliveries: DeliversLater | None
 ) -> dict[str, DatasetRef]:
     """The outputs as whoever uses them gets them: at Crucible, unless somebody delivers and their ids are sure."""
-    if deliveries is not None and session.hands_on_made:
+    if deliveries is not None and session.defers_delivery:
         return outputs
     ids = {planned.output: planned.mfid for planned in job.outputs}
     for label in _waiting(job, session):
@@ -237,7 +237,7 @@ def _execute(
         program=kept_for_it.program,
     )
     made = [  # all outputs are looked at before the first is registered
-        MadeOutput(planned, metadata[planned.output], files[planned.output]) for planned in job.outputs
+        StepOutput(planned, metadata[planned.output], files[planned.output]) for planned in job.outputs
     ]
 
     def fields_of(mfid: str) -> Mapping[str, object]:
@@ -279,7 +279,7 @@ MOST_METADATA_BYTES = 3 << 20  # the embedded Crucible takes 4 MB of a dataset, 
 
 
 @dataclass(frozen=True)
-class MadeOutput:
+class StepOutput:
     """One output of a step that has run: its identity, and what is in it."""
 
     planned: PlannedOutput
@@ -288,7 +288,7 @@ class MadeOutput:
 
 
 def new_dataset(
-    job: Job, made: MadeOutput, activity: Activity, agent: Mapping[str, object], name: str, kept: Kept
+    job: Job, made: StepOutput, activity: Activity, agent: Mapping[str, object], name: str, kept: KeptSupport
 ) -> NewDataset:
     """The dataset to be registered for an output, under that name."""
     inspection, declared, planned = job.inspection, job.spec.output, made.planned

@@ -50,14 +50,14 @@ def is_run_here(data: Path, run_id: str) -> bool:
 
 
 @contextmanager
-def hearing_news(data: Path, run_id: str) -> Iterator[NewsReader]:
+def hearing_news(data: Path, run_id: str) -> Iterator[ProgressReader]:
     """Receive in this process the news of the run's steps in other processes."""
     folder = private_folder(_folder(data, run_id))
     over = threading.Event()
     with in_use(folder):
         if are_steps_heard():
             private_file(folder / LINES)
-        reader = NewsReader(folder, run_id)
+        reader = ProgressReader(folder, run_id)
         thread = threading.Thread(target=reader.keep_looking, args=(over,), name="news", daemon=True)
         thread.start()
         try:
@@ -70,7 +70,7 @@ def hearing_news(data: Path, run_id: str) -> Iterator[NewsReader]:
                 remove_folder(folder)
 
 
-class NewsReader:
+class ProgressReader:
     """Reads on in the files of a folder, and passes on what has been added."""
 
     def __init__(self, folder: Path, run_id: str) -> None:

@@ -26,7 +26,7 @@ class UsedFiles:
 
 
 @dataclass(frozen=True)
-class Made:
+class Ingredients:
     """What a result was made by: its recipe, the text of the step's function, and of what that reaches, and its inputs.
 
     `pieces` holds a text, a value, or `#` and a hash for each; it is empty where nobody wrote it down.
@@ -38,7 +38,7 @@ class Made:
     used: tuple[UsedFiles, ...] = ()
 
 
-def differences(earlier: Made, now: Made) -> list[str]:
+def differences(earlier: Ingredients, now: Ingredients) -> list[str]:
     """Return the differences, one sentence each: code, packages, parameters, inputs."""
     before, after = earlier.recipe, now.recipe
     causes = list(_code_differences(earlier, now)) if before["code"] != after["code"] else []
@@ -67,7 +67,7 @@ def file_changes(before: UsedFiles, after: UsedFiles) -> str:
     return "; ".join(_file_difference(name, before, after) for name in changed[:MOST_NAMED]) + more
 
 
-def code_diff(earlier: Made, now: Made) -> tuple[str, ...]:
+def code_diff(earlier: Ingredients, now: Ingredients) -> tuple[str, ...]:
     """The lines in which the code differs, as a short unified diff: of the step's function, then of what it reaches."""
     lines = _diff(earlier.source, now.source)
     for name in sorted({*earlier.pieces, *now.pieces}):
@@ -81,7 +81,7 @@ def code_diff(earlier: Made, now: Made) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _code_differences(earlier: Made, now: Made) -> Iterable[str]:
+def _code_differences(earlier: Ingredients, now: Ingredients) -> Iterable[str]:
     """Which function, class or constant changed; the hashes where nobody wrote down what there was."""
     changed = sorted(
         name for name in {*earlier.pieces, *now.pieces} if earlier.pieces.get(name) != now.pieces.get(name)
@@ -132,7 +132,7 @@ def _shown(value: object) -> str:
     return "not given" if value is _ABSENT else repr(value)
 
 
-def _input_difference(role: str, earlier: Made, now: Made) -> str:
+def _input_difference(role: str, earlier: Ingredients, now: Ingredients) -> str:
     old, new = (one.recipe["inputs"].get(role, []) for one in (earlier, now))
     if len(old) == len(new) == 1:
         before, after = (_used(one, role) for one in (earlier, now))
@@ -181,7 +181,7 @@ def _changed_facts(old: Mapping[str, Any], new: Mapping[str, Any], above: str = 
             yield f"{above}{name}", f"{_shown(was)} -> {_shown(now)}"
 
 
-def _used(made: Made, role: str) -> UsedFiles:
+def _used(made: Ingredients, role: str) -> UsedFiles:
     """The one parent in a role; with the hashes of the recipe where nothing more is known."""
     found = next((one for one in made.used if one.role == role), None)
     if found is not None:

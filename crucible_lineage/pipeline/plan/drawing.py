@@ -8,7 +8,7 @@ from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import RAW, Edge, Node
 from crucible_lineage.pipeline.bind.model import BoundPipeline
 from crucible_lineage.pipeline.inputs.inputs import InputItem, Inputs
-from crucible_lineage.pipeline.plan.expand import Feed, Instance
+from crucible_lineage.pipeline.plan.expand import InputEdge, Instance
 from crucible_lineage.pipeline.plan.plan import MISSING, StepPlan
 from crucible_lineage.pipeline.plan.planner import plan_pipeline
 from crucible_lineage.session import Session
@@ -37,7 +37,7 @@ def _edges(steps: Mapping[str, StepPlan], instances: Mapping[str, Instance], inp
             yield Edge(_parent(feed, steps, inputs), _id(steps[instance.name]), note=note)
 
 
-def _parent(feed: Feed, steps: Mapping[str, StepPlan], inputs: Inputs) -> str:
+def _parent(feed: InputEdge, steps: Mapping[str, StepPlan], inputs: Inputs) -> str:
     if feed.instance is not None:
         return _id(steps[feed.instance])
     name = feed.input or ""

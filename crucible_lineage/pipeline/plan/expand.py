@@ -15,9 +15,9 @@ from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep, Varia
 from crucible_lineage.pipeline.bind.step import from_parents, label_of
 from crucible_lineage.pipeline.functions.inspection import Inspection
 from crucible_lineage.pipeline.inputs.inputs import InputItem, Inputs
-from crucible_lineage.pipeline.plan.naming import Group, Naming, Point, Scope, groups_of, groups_of_variants
+from crucible_lineage.pipeline.plan.naming import DimensionLabels, Group, Point, Scope, groups_of, groups_of_variants
 from crucible_lineage.pipeline.plan.relation import NO_ID, Candidates, Partner, Partners, RelationRow
-from crucible_lineage.pipeline.spec.declared import REGISTERED, InTime
+from crucible_lineage.pipeline.spec.declared import REGISTERED, TimeMatch
 from crucible_lineage.pipeline.spec.inputs import CalibrationInput, value_of
 from crucible_lineage.pipeline.spec.pipeline import Source, StepSpec
 
@@ -25,7 +25,7 @@ MOST_INSTANCES = 100_000
 
 
 @dataclass(frozen=True)
-class Feed:
+class InputEdge:
     """A parent of an instance: an item of an input, or an output of another instance; `chosen` in time, if it was."""
 
     role: str
@@ -53,7 +53,7 @@ class Instance:
     label: str
     given: Mapping[str, Any]
     inspection: Inspection
-    feeds: tuple[Feed, ...]
+    feeds: tuple[InputEdge, ...]
     needs: tuple[str, ...]
     subject: tuple[str, ...] = ()
     blocked: str = ""
@@ -93,7 +93,7 @@ class _Expansion:
         self.points: dict[str, list[tuple[Point, str]]] = {}  # step -> where its instances stand
         self.names: dict[tuple[str, tuple[int, ...]], str] = {}
         self.groups: dict[str, tuple[Group, ...]] = {}
-        self.naming = Naming(pipeline, inputs, self.groups)
+        self.naming = DimensionLabels(pipeline, inputs, self.groups)
         self.group_at: dict[str, dict[int, int]] = {}  # dimension -> member -> its group
         self.params: dict[str, Mapping[str, Any]] = {}  # instance -> its parameters, and those above it
         self.templated = {name: _is_templated(step.spec) for name, step in pipeline.steps.items()}
@@ -188,7 +188,7 @@ class _Expansion:
         chosen = {place: self._chosen(step.sources[place[0]][place[1]], place[0], given) for place in partners}
         return _Given(name, {**given.found, **chosen})
 
-    def _params(self, variant: Variant, feeds: Sequence[Feed]) -> Mapping[str, Any]:
+    def _params(self, variant: Variant, feeds: Sequence[InputEdge]) -> Mapping[str, Any]:
         """The parameters of an instance, and of those above it as far as they agree there."""
         above: dict[str, Any] = {}
         differing = set()
@@ -202,7 +202,7 @@ class _Expansion:
         roots = [root for root in dict.fromkeys(map(root_of, point)) if root in self.inputs]
         return tuple((root, index) for root in roots for index in self._about(root, point) or ())
 
-    def _behind(self, feeds: Iterable[Feed]) -> Iterator[tuple[str, int]]:
+    def _behind(self, feeds: Iterable[InputEdge]) -> Iterator[tuple[str, int]]:
         """The datasets of inputs that parents are, or lead back to."""
         for feed in feeds:
             if feed.instance is not None:
@@ -210,7 +210,7 @@ class _Expansion:
             elif feed.input is not None:
                 yield feed.input, feed.index
 
-    def _in_scope(self, step: BoundStep, variant: Variant, feeds: Sequence[Feed]) -> _Filled:
+    def _in_scope(self, step: BoundStep, variant: Variant, feeds: Sequence[InputEdge]) -> _Filled:
         """The step with parameters and descriptions filled in with what the data behind its roles say."""
         behind: dict[str, list[InputItem]] = {}
         for role in step.sources:
@@ -232,7 +232,7 @@ class _Expansion:
         described, fault, note = replace(scope, params=inspection.params).output(step)
         return _Filled(described, given, inspection, fault, note)
 
-    def _unexpected(self, role: str, source: Source, feeds: Sequence[Feed]) -> str:
+    def _unexpected(self, role: str, source: Source, feeds: Sequence[InputEdge]) -> str:
         if source.expect is None or len(feeds) == source.expect:
             return ""
         labels = [feed.instance or self.inputs[feed.input or ""][feed.index].label for feed in feeds]
@@ -267,7 +267,7 @@ class _Expansion:
         if source.source not in self.inputs:
             names = list(self._instances(source, point, collects=collects))
             fault = "" if names else f"there is nothing to collect: {source.source} has no instances"
-            feeds = tuple(Feed(role, source.files, instance=name, output=source.output) for name in names)
+            feeds = tuple(InputEdge(role, source.files, instance=name, output=source.output) for name in names)
             return _Found(feeds, fault)
         found = self._items(source, point, role, collects=collects)
         if source.gaps:
@@ -296,7 +296,7 @@ class _Expansion:
         if members is None or not (source.group_by or not collects or name not in point):
             members = range(len(self.inputs[name]))
         fault = "" if members else f"input {name} has no dataset"
-        return _Found(tuple(Feed(role, source.files, input=name, index=index) for index in members), fault)
+        return _Found(tuple(InputEdge(role, source.files, input=name, index=index) for index in members), fault)
 
     def _matched(self, source: Source, role: str, point: Point, *, collects: bool) -> _Found:
         """The datasets of an input that belong to those that the instance is about: the nearest in time, or all."""
@@ -314,7 +314,7 @@ class _Expansion:
         asked = range(len(items)) if members is None else members
         equal = [candidates.equal(_row(0, items[one].label, [items[one]], {}, same, declared)) for one in asked]
         indices = sorted({row.key for rows, _ in equal for row in rows})
-        feeds = tuple(Feed(role, source.files, input=name, index=index) for index in indices)
+        feeds = tuple(InputEdge(role, source.files, input=name, index=index) for index in indices)
         return _Found(feeds, next((none.fault for _, none in equal if none.fault and members is not None), ""))
 
     def _calibrated(self, source: Source, role: str, of: str, point: Point, *, collects: bool) -> _Found:
@@ -322,7 +322,7 @@ class _Expansion:
         name, members = source.source, self._about(of, point)
         numbers = {item.mfid or item.label: number for number, item in enumerate(self.inputs[name])}
         data = [self.inputs[of][index] for index in (range(len(self.inputs[of])) if members is None else members)]
-        feeds: dict[tuple[str, str], Feed] = {}
+        feeds: dict[tuple[str, str], InputEdge] = {}
         for one in data:
             found = one.calibrations[name]
             if found.fault:
@@ -333,7 +333,7 @@ class _Expansion:
                 label = item.dataset.name if item.dataset else item.label
                 same, document = dict(certificate.fields), chosen.document()
                 partner = Partner(number, label, chosen.side, chosen.seconds, chosen.rule, same, certificate=document)
-                feed = Feed(role, source.files, input=name, index=number, chosen=partner)
+                feed = InputEdge(role, source.files, input=name, index=number, chosen=partner)
                 feeds.setdefault((certificate.dataset, chosen.rule), feed)
         blocked = next((blocked for feed in feeds.values() if (blocked := self.inputs[name][feed.index].blocked)), "")
         if not collects and len(feeds) > max(len(one.calibrations[name].chosen) for one in data):
@@ -355,11 +355,11 @@ class _Expansion:
         feeds, blocked = [], ""
         for one in partners.chosen:
             if source.source in self.inputs:
-                feeds.append(Feed(role, source.files, input=source.source, index=one.key, chosen=one))
+                feeds.append(InputEdge(role, source.files, input=source.source, index=one.key, chosen=one))
                 blocked = blocked or self.inputs[source.source][one.key].blocked
             else:
                 _, name = self.points[source.source][one.key]
-                feeds.append(Feed(role, source.files, instance=name, output=source.output, chosen=one))
+                feeds.append(InputEdge(role, source.files, instance=name, output=source.output, chosen=one))
         fault = partners.fault or blocked
         return _Found(tuple(feeds), fault, blocks=bool(fault) and not partners.absent)
 
@@ -374,7 +374,7 @@ class _Expansion:
             rows.append(_row(number, name, items, self.params[name], source.same, source))
         return Candidates(f"step {source.source}", rows, source.same, source)
 
-    def _rows_of(self, name: str, same: Sequence[str], rule: InTime) -> list[RelationRow]:
+    def _rows_of(self, name: str, same: Sequence[str], rule: TimeMatch) -> list[RelationRow]:
         return [_row(index, item.label, [item], {}, same, rule) for index, item in enumerate(self.inputs[name])]
 
     def _instances(self, source: Source, point: Point, *, collects: bool) -> Iterator[str]:
@@ -417,7 +417,7 @@ class _Found:
     It `blocks` also where the function could do without the input. `gaps` are what was left out, with the reason.
     """
 
-    feeds: tuple[Feed, ...] = ()
+    feeds: tuple[InputEdge, ...] = ()
     fault: str = ""
     blocks: bool = False
     gaps: tuple[str, ...] = ()
@@ -431,19 +431,19 @@ class _Given:
     found: dict[tuple[str, int], _Found]
 
     @property
-    def feeds(self) -> tuple[Feed, ...]:
+    def feeds(self) -> tuple[InputEdge, ...]:
         """The parents."""
         return tuple(feed for found in self.found.values() for feed in found.feeds)
 
     @property
-    def first(self) -> tuple[Feed, ...]:
+    def first(self) -> tuple[InputEdge, ...]:
         """The parents in the first role that has none chosen in time: what the instance is about."""
         feeds = [feed for feed in self.feeds if feed.chosen is None]
         return tuple(feed for feed in feeds if feed.role == feeds[0].role)
 
 
 def _row(
-    key: int, label: str, items: Sequence[InputItem], params: Mapping[str, Any], same: Sequence[str], rule: InTime
+    key: int, label: str, items: Sequence[InputItem], params: Mapping[str, Any], same: Sequence[str], rule: TimeMatch
 ) -> RelationRow:
     """Datasets as one thing in time, with the values that all of them share."""
     values, lacking = [], ""
@@ -479,7 +479,7 @@ def _values(name: str, items: Sequence[InputItem], params: Mapping[str, Any]) ->
     return dict.fromkeys("" if value is None else value_text(value) for value in found)
 
 
-def _notes(step: BoundStep, feeds: Sequence[Feed]) -> Iterator[str]:
+def _notes(step: BoundStep, feeds: Sequence[InputEdge]) -> Iterator[str]:
     """Yield the plan's notes on the parents: which were chosen in time, and which variants are joined."""
     for feed in feeds:
         if feed.chosen is not None:

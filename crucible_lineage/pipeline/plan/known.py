@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from crucible_lineage.core.slots import Currency, Filled
-from crucible_lineage.core.stated import Stated
+from crucible_lineage.core.slots import Currency, SlotClaim
+from crucible_lineage.core.stated import StatementEffects
 from crucible_lineage.pipeline.inputs.parent_facts import ParentFacts
-from crucible_lineage.pipeline.plan.differences import Made, UsedFiles
-from crucible_lineage.pipeline.plan.plan import Earlier
+from crucible_lineage.pipeline.plan.differences import Ingredients, UsedFiles
+from crucible_lineage.pipeline.plan.plan import EarlierResult
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.refs import DatasetRef, ProjectChanges
 from crucible_lineage.registration.known import KnownResults
-from crucible_lineage.registration.others import Others
+from crucible_lineage.registration.others import RemoteChanges
 from crucible_lineage.registration.read import Registered
 from crucible_lineage.service import DERIVED_IDS
 from crucible_lineage.session import Session
@@ -35,7 +35,7 @@ class ProjectKnowledge:
         self.results = KnownResults(session.mirror, lambda: session.client, project, pipeline, is_away=self.is_away)
         self._facts = ParentFacts(session, project)
         self._has_begun = False
-        self._stated: Stated | None = None
+        self._stated: StatementEffects | None = None
         self._held: dict[str, str] = {}
         self._lost = session.mirror.all_lost()
 
@@ -81,15 +81,17 @@ class ProjectKnowledge:
             self.results.read_ahead({mfid for place in places for mfid in self.holding(place)})
         self._has_begun = True
 
-    def others(self, client: CrucibleClient) -> Others | None:
+    def others(self, client: CrucibleClient) -> RemoteChanges | None:
         """Return what finds the pipeline's datasets that others have changed since; None if the service cannot say."""
         mirror, keyword = self.session.mirror, self.results.scope
         if keyword is None or mirror.service.holds(DERIVED_IDS) is False:
             return None
         since = mirror.latest(self.project, keyword)
         if self.session.settings.embedded:  # it is on this machine, where nobody has to be asked
-            return Others(lambda since: mirror.changes(self.project, since, keyword) or ProjectChanges("", {}), since)
-        return Others(lambda since: client.datasets.changes(self.project, since, keyword), since)
+            return RemoteChanges(
+                lambda since: mirror.changes(self.project, since, keyword) or ProjectChanges("", {}), since
+            )
+        return RemoteChanges(lambda since: client.datasets.changes(self.project, since, keyword), since)
 
     def look(self, mfids: Collection[str]) -> None:
         """Find out about these datasets together, before they are asked for one by one."""
@@ -123,7 +125,7 @@ class ProjectKnowledge:
         """Return every dataset that has a record, also incomplete ones."""
         return self.results.registered()
 
-    def current(self, place: str) -> Earlier | None:
+    def current(self, place: str) -> EarlierResult | None:
         """Return the result that holds in a place now; the newest, if several declarations have the place."""
         found = {mfid: self.registered_as(mfid) for mfid in self.holding(place)}
         records = ((mfid, one.step_record) for mfid, one in found.items() if one)
@@ -142,7 +144,7 @@ class ProjectKnowledge:
         """Return all places in which a result holds."""
         return frozenset(place for _, place in self.currency().all_places())
 
-    def filled(self, place: str) -> Iterable[Filled]:
+    def filled(self, place: str) -> Iterable[SlotClaim]:
         """Return by whom a place is or was filled."""
         return self.currency().filled(place, self.project)
 
@@ -176,7 +178,7 @@ def step_records(found: Mapping[str, Registered]) -> dict[str, StepRecord]:
     return {mfid: record for mfid, one in found.items() if (record := one.step_record) is not None}
 
 
-def earlier_result(mfid: str, record: StepRecord, names: Mapping[str, str]) -> Earlier:
+def earlier_result(mfid: str, record: StepRecord, names: Mapping[str, str]) -> EarlierResult:
     """A result, with what it was made by; `names` are those of its parents, as far as they are known."""
     code = record.activity.code
     used = tuple(
@@ -188,4 +190,4 @@ def earlier_result(mfid: str, record: StepRecord, names: Mapping[str, str]) -> E
         )
         for part in record.used
     )
-    return Earlier(mfid, Made(record.recipe, code.source, code.pieces or {}, used))
+    return EarlierResult(mfid, Ingredients(record.recipe, code.source, code.pieces or {}, used))

@@ -23,7 +23,7 @@ Point = Mapping[str, int]  # dimension -> index of its value
 _WHOLE = re.compile(r"\{([^{}!:]+)\}")
 
 
-class Naming:
+class DimensionLabels:
     """The labels of all values of dimensions. `groups` are those of the dimensions that are groups, once known."""
 
     def __init__(self, pipeline: BoundPipeline, inputs: Inputs, groups: Mapping[str, tuple[Group, ...]]) -> None:

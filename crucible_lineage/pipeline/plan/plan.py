@@ -8,11 +8,11 @@ from functools import partial
 from typing import Any, Protocol
 
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.files.fetch import Away
+from crucible_lineage.pipeline.files.fetch import EvictedDataset
 from crucible_lineage.pipeline.inputs.current import DeclaredDifference
 from crucible_lineage.pipeline.inputs.inputs import InputItem, Inputs
-from crucible_lineage.pipeline.plan.differences import Made, UsedFiles, code_diff, differences, file_changes
-from crucible_lineage.pipeline.plan.expand import Feed, Instance
+from crucible_lineage.pipeline.plan.differences import Ingredients, UsedFiles, code_diff, differences, file_changes
+from crucible_lineage.pipeline.plan.expand import InputEdge, Instance
 from crucible_lineage.pipeline.plan.used import used_datasets
 from crucible_lineage.provenance.recipe import PlannedOutput, UsedDataset, derived_mfid, planned_outputs
 from crucible_lineage.refs import DatasetRef
@@ -22,14 +22,14 @@ FORCED = "it is forced"  # the cause of what is made again on request
 
 
 @dataclass(frozen=True)
-class Earlier:
+class EarlierResult:
     """An earlier result of a step, and what it was made by."""
 
     mfid: str
-    made: Made
+    made: Ingredients
 
 
-class Knowledge(Protocol):
+class DatasetIndex(Protocol):
     """Knowledge about Crucible's datasets."""
 
     def look(self, mfids: Collection[str]) -> None:
@@ -50,7 +50,7 @@ class Knowledge(Protocol):
     def attempt(self, first_mfid: str) -> int:
         """The latest attempt at the recipe whose first attempt has this id."""
 
-    def current(self, place: str) -> Earlier | None:
+    def current(self, place: str) -> EarlierResult | None:
         """The result that holds in a place now."""
 
     def look_ahead(self, mfids: Collection[str]) -> None:
@@ -138,7 +138,7 @@ class PipelinePlan:
     instances: Mapping[str, Instance] = field(default_factory=dict, compare=False)
     differences: tuple[DeclaredDifference, ...] = ()
     notes: tuple[str, ...] = ()
-    away: tuple[Away, ...] = ()
+    away: tuple[EvictedDataset, ...] = ()
 
     @property
     def is_fresh(self) -> bool:
@@ -162,7 +162,7 @@ def plan(
     project: str,
     instances: Mapping[str, Instance],
     inputs: Inputs,
-    knowledge: Knowledge,
+    knowledge: DatasetIndex,
     forced: Collection[str] = (),
 ) -> PipelinePlan:
     """The plan. Steps (or instances) in `forced` are made again though their results are there.
@@ -240,7 +240,7 @@ class _Draft:
 
 
 def plan_instance(
-    project: str, instance: Instance, used: Sequence[UsedDataset], knowledge: Knowledge, *, forced: bool = False
+    project: str, instance: Instance, used: Sequence[UsedDataset], knowledge: DatasetIndex, *, forced: bool = False
 ) -> StepPlan:
     """The plan of an instance whose parents are all there."""
     try:
@@ -250,7 +250,7 @@ def plan_instance(
     return _planned(draft, knowledge, forced=forced)
 
 
-def _draft(project: str, instance: Instance, used: Sequence[UsedDataset], knowledge: Knowledge) -> _Draft:
+def _draft(project: str, instance: Instance, used: Sequence[UsedDataset], knowledge: DatasetIndex) -> _Draft:
     """The outputs of the latest attempt at an instance. InputError if facts about a parent cannot be read."""
     inspection = instance.inspection
     code, params = inspection.code, inspection.params
@@ -263,7 +263,7 @@ def _draft(project: str, instance: Instance, used: Sequence[UsedDataset], knowle
     return _Draft(instance, tuple(used), outputs)
 
 
-def _planned(draft: _Draft, knowledge: Knowledge, *, forced: bool) -> StepPlan:
+def _planned(draft: _Draft, knowledge: DatasetIndex, *, forced: bool) -> StepPlan:
     instance, used, outputs = draft.instance, draft.used, draft.outputs
     found = {planned.output: knowledge.complete(planned.mfid) for planned in outputs}
     results = {output: dataset for output, dataset in found.items() if dataset}
@@ -296,7 +296,7 @@ def _forced(draft: _Draft) -> StepPlan:
     return StepPlan(name, STALE, (FORCED,), _ids(again), outputs=again, step=step, roots=(f"{name}: {FORCED}",))
 
 
-def _unfinished(draft: _Draft, knowledge: Knowledge) -> StepPlan:
+def _unfinished(draft: _Draft, knowledge: DatasetIndex) -> StepPlan:
     """Return the plan of an instance without results, or not all: begun, never made, or made of something else."""
     instance, outputs = draft.instance, draft.outputs
     name, step = instance.name, instance.step.name
@@ -317,7 +317,7 @@ def _look_ahead(
     instances: Mapping[str, Instance],
     inputs: Inputs,
     done: Mapping[str, StepPlan],
-    knowledge: Knowledge,
+    knowledge: DatasetIndex,
 ) -> None:
     """The parents of all instances of a step that asks for facts are looked at together, before its first one."""
     step = instance.step.name
@@ -343,7 +343,7 @@ def _again(planned: PlannedOutput) -> PlannedOutput:
 
 
 def _replaced(
-    instance: Instance, outputs: Sequence[PlannedOutput], used: Sequence[UsedDataset], knowledge: Knowledge
+    instance: Instance, outputs: Sequence[PlannedOutput], used: Sequence[UsedDataset], knowledge: DatasetIndex
 ) -> tuple[dict[str, str], list[str], tuple[str, ...]]:
     """The results that hold now and that these would replace, by output; what differs, and how the code does."""
     replaced: dict[str, str] = {}
@@ -362,12 +362,14 @@ def _replaced(
     return replaced, causes, changed
 
 
-def _current(instance: Instance, output: str, knowledge: Knowledge) -> Earlier | None:
+def _current(instance: Instance, output: str, knowledge: DatasetIndex) -> EarlierResult | None:
     found = (knowledge.current(key) for key in instance.places.get(output, ()))
     return next((one for one in found if one), None)
 
 
-def _unready(instance: Instance, inputs: Inputs, done: Mapping[str, StepPlan], knowledge: Knowledge) -> StepPlan | None:
+def _unready(
+    instance: Instance, inputs: Inputs, done: Mapping[str, StepPlan], knowledge: DatasetIndex
+) -> StepPlan | None:
     """The plan of an instance whose parents are not all there; None if they are."""
     above = [need for need in instance.needs if done[need].state == BLOCKED]
     blocked = [*([instance.blocked] if instance.blocked else []), *(f"parent {need} is blocked" for need in above)]
@@ -385,7 +387,7 @@ def _unready(instance: Instance, inputs: Inputs, done: Mapping[str, StepPlan], k
 
 
 def _waiting(
-    instance: Instance, waiting: Sequence[StepPlan], new: Sequence[Feed], inputs: Inputs, knowledge: Knowledge
+    instance: Instance, waiting: Sequence[StepPlan], new: Sequence[InputEdge], inputs: Inputs, knowledge: DatasetIndex
 ) -> StepPlan:
     """Return the plan of an instance that waits for parents to be made and for files to be registered."""
     name, step = instance.name, instance.step.name
@@ -400,7 +402,7 @@ def _waiting(
     return StepPlan(name, STALE if held else MISSING, causes, outputs, step=step, roots=roots)
 
 
-def _dataset(feed: Feed, inputs: Inputs, done: Mapping[str, StepPlan]) -> DatasetRef | None:
+def _dataset(feed: InputEdge, inputs: Inputs, done: Mapping[str, StepPlan]) -> DatasetRef | None:
     """The dataset that a feed gives, if it is there."""
     if feed.instance is None:
         return _item(feed, inputs).dataset
@@ -408,11 +410,11 @@ def _dataset(feed: Feed, inputs: Inputs, done: Mapping[str, StepPlan]) -> Datase
     return results.get(feed.output) if feed.output else next(iter(results.values()), None)
 
 
-def _item(feed: Feed, inputs: Inputs) -> InputItem:
+def _item(feed: InputEdge, inputs: Inputs) -> InputItem:
     return inputs[feed.input or ""][feed.index]
 
 
-def _new_input(feed: Feed, item: InputItem, earlier: Earlier | None) -> str:
+def _new_input(feed: InputEdge, item: InputItem, earlier: EarlierResult | None) -> str:
     """Return what is new about files that are not registered yet, compared with the current result's."""
     files = {file.ref.name: (file.ref.sha256, file.ref.size) for file in (item.raw.files if item.raw else ())}
     before = next((one for one in (earlier.made.used if earlier else ()) if one.role == feed.role), None)
@@ -429,7 +431,7 @@ def _told(files: Mapping[str, tuple[str, int]]) -> str:
     return ", ".join(shown[:3]) + (f" and {len(shown) - 3} more" if len(shown) > 3 else "")
 
 
-def _made(instance: Instance, planned: PlannedOutput, used: Sequence[UsedDataset]) -> Made:
+def _made(instance: Instance, planned: PlannedOutput, used: Sequence[UsedDataset]) -> Ingredients:
     """Return what the output would be made by now."""
     parents = tuple(
         UsedFiles(
@@ -440,7 +442,7 @@ def _made(instance: Instance, planned: PlannedOutput, used: Sequence[UsedDataset
         )
         for part in used
     )
-    return Made(planned.recipe, instance.inspection.source, instance.inspection.pieces, parents)
+    return Ingredients(planned.recipe, instance.inspection.source, instance.inspection.pieces, parents)
 
 
 def _follows(parents: Sequence[StepPlan], *, held: bool) -> Iterator[str]:

@@ -28,7 +28,7 @@ from crucible_lineage.session import Session
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedPipeline:
     """A pipeline's plan with all it rests on."""
 
     plan: PipelinePlan
@@ -52,7 +52,7 @@ def make_plan(pipeline: BoundPipeline, session: Session, forced: Collection[str]
     )
 
 
-def _needed(planned: Planned) -> Iterator[str]:
+def _needed(planned: PlannedPipeline) -> Iterator[str]:
     """Yield the datasets that are there and that steps are going to read."""
     steps = {step.name: step for step in planned.plan.steps}
     for step in planned.plan.steps:
@@ -74,7 +74,7 @@ def plan_pipeline(
     within: tuple[Path, ...] = (),
     as_of: str = "",
     campaign: str = "",
-) -> Planned:
+) -> PlannedPipeline:
     """The plan and what it rests on. `within` are the pipelines on whose behalf this one is planned.
 
     Calibrations are chosen by what was certified `as_of` a moment, by default now, or as if a `campaign` were promoted.
@@ -99,7 +99,7 @@ def plan_pipeline(
     differences = tuple(one for items in inputs.values() for item in items for one in item.differs)
     notes = tuple(dict.fromkeys(note for items in inputs.values() for item in items for note in item.notes))
     planned = replace(planned, undeclared=left, differences=differences, notes=notes)
-    return Planned(planned, planned.instances, inputs, knowledge)
+    return PlannedPipeline(planned, planned.instances, inputs, knowledge)
 
 
 def _inspected(store: Store, seen: dict[bytes, Inspection], step: BoundStep, given: Mapping[str, object]) -> Inspection:

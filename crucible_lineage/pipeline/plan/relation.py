@@ -14,7 +14,7 @@ from itertools import accumulate
 from typing import Any
 
 from crucible_lineage.calibrations import certified_text
-from crucible_lineage.pipeline.spec.declared import AFTER, BEFORE, EARLIEST, EITHER, NEAREST, NONE, SKIP, InTime
+from crucible_lineage.pipeline.spec.declared import AFTER, BEFORE, EARLIEST, EITHER, NEAREST, NONE, SKIP, TimeMatch
 from crucible_lineage.times import moment_text, span_text
 
 AROUND = "around"  # the side of a group whose members were measured before and after
@@ -130,7 +130,7 @@ class _Timeline:
 class Candidates:
     """The rows that partners are chosen from: those with equal values in the fields `same`. Messages say `name`."""
 
-    def __init__(self, name: str, rows: Iterable[RelationRow], same: Sequence[str], rule: InTime) -> None:
+    def __init__(self, name: str, rows: Iterable[RelationRow], same: Sequence[str], rule: TimeMatch) -> None:
         self.name = name
         self._same = same
         self._rule = rule

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 from crucible_lineage.errors import Fault, InputError
 from crucible_lineage.pipeline.inputs.inputs import Inputs
-from crucible_lineage.pipeline.plan.expand import Feed, Instance
+from crucible_lineage.pipeline.plan.expand import InputEdge, Instance
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.refs import DatasetRef, FileRef
 
@@ -29,7 +29,7 @@ def used_datasets(instance: Instance, inputs: Inputs, results: Results) -> tuple
     return tuple(used)
 
 
-def _dataset_of(feed: Feed, inputs: Inputs, results: Results) -> DatasetRef:
+def _dataset_of(feed: InputEdge, inputs: Inputs, results: Results) -> DatasetRef:
     if feed.instance is not None:
         outputs = results[feed.instance]
         return outputs[feed.output] if feed.output else next(iter(outputs.values()))

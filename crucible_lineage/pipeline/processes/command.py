@@ -16,7 +16,7 @@ from crucible_lineage.facts import Facts
 from crucible_lineage.pipeline.functions.command import FACTS, FIELD, SHELL_FIELD, arguments_of
 from crucible_lineage.pipeline.logs import STEP_LOG, StepLog
 from crucible_lineage.pipeline.processes.opened import watching_folders
-from crucible_lineage.pipeline.processes.outside import Called, ReturnedError, not_installed, returned
+from crucible_lineage.pipeline.processes.outside import CallOutcome, ReturnedError, not_installed, returned
 from crucible_lineage.pipeline.processes.supervised import Supervised
 
 FACTS_FILE = "facts.json"  # beside {out}; what {facts} stands for
@@ -50,7 +50,7 @@ class CommandCall:
     facts: Facts | None = None
 
 
-def call_command(call: CommandCall, attempt: Path, log: StepLog, timeout_s: float | None) -> Called:
+def call_command(call: CommandCall, attempt: Path, log: StepLog, timeout_s: float | None) -> CallOutcome:
     """The metadata that the command left. StepError if it failed or took too long; its output is in the log."""
     out, name = attempt / "out", call.name
     arguments = arguments_of(call.run, shell=call.shell)
@@ -86,7 +86,7 @@ def call_command(call: CommandCall, attempt: Path, log: StepLog, timeout_s: floa
         raise StepError(message, step=name, log=str(log.path))
     scripts = [Path(part) for part in command]
     others = tuple(path for path in opened if path not in scripts and path.suffix not in COMPILED)
-    return Called(_metadata(name, out / METADATA_FILE), left=process.left, code=call.declared_in, opened=others)
+    return CallOutcome(_metadata(name, out / METADATA_FILE), left=process.left, code=call.declared_in, opened=others)
 
 
 def _ended(code: int) -> str:

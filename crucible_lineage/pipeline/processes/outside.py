@@ -41,7 +41,7 @@ _NAMELESS = "figure"  # of one that is returned alone
 
 
 @dataclass(frozen=True)
-class Called:
+class CallOutcome:
     """What a step returned, and what else is known of its call.
 
     `outside` are the files that it wrote elsewhere than in its folder, `left` is how many processes it left running,
@@ -128,7 +128,7 @@ def returned(result: object) -> dict[str, object] | None:
 
 
 @dataclass(frozen=True)
-class Watched:
+class FileAccesses:
     """Files that were opened elsewhere than in a step's folder: written, and read without being written before."""
 
     written: list[Path] = field(default_factory=list)
@@ -142,14 +142,14 @@ class _Opened:
 
 
 @contextmanager
-def watching_files(allowed: Path) -> Iterator[Watched]:
+def watching_files(allowed: Path) -> Iterator[FileAccesses]:
     """At the end of the block it holds the files that were opened elsewhere than in `allowed`.
 
     Folders for temporary files, caches and settings are nobody's result, and are not listed as written; files of the
     system, of Python and of packages are not listed as read.
     """
     _hook()
-    watched, opened = Watched(), _Opened()
+    watched, opened = FileAccesses(), _Opened()
     token = _watched.set(opened)
     try:
         yield watched

@@ -24,7 +24,7 @@ from crucible_lineage.errors import StepError, StoppedError
 from crucible_lineage.facts import Facts
 from crucible_lineage.pipeline.functions.inspect import search_path
 from crucible_lineage.pipeline.logs import StepLog
-from crucible_lineage.pipeline.processes.outside import Called
+from crucible_lineage.pipeline.processes.outside import CallOutcome
 from crucible_lineage.pipeline.processes.supervised import Supervised
 
 IDLE_S = 60.0  # chosen: a worker that nobody needs gives its memory back
@@ -52,7 +52,7 @@ class FunctionCall:
     facts: Facts | None = None
 
 
-def call_function(call: FunctionCall, attempt: Path, log: StepLog, timeout_s: float | None) -> Called:
+def call_function(call: FunctionCall, attempt: Path, log: StepLog, timeout_s: float | None) -> CallOutcome:
     """Call the function.
 
     Returns its value as plain JSON, and where it wrote. StepError if it failed, died, or took too long.
@@ -64,7 +64,7 @@ def call_function(call: FunctionCall, attempt: Path, log: StepLog, timeout_s: fl
         worker.leave()
 
 
-def _answer_of(worker: _Worker, call: FunctionCall, answer: Path, log: StepLog, timeout_s: float | None) -> Called:
+def _answer_of(worker: _Worker, call: FunctionCall, answer: Path, log: StepLog, timeout_s: float | None) -> CallOutcome:
     request = {
         **{"uses": call.uses, "folder": str(call.declared_in), "params": dict(call.params)},
         **{"path": search_path(call.declared_in)},
@@ -93,7 +93,7 @@ def _answer_of(worker: _Worker, call: FunctionCall, answer: Path, log: StepLog, 
     code = Path(said["code"]) if said["code"] else None
     outside, pictures = tuple(map(Path, said["outside"])), tuple(said["pictures"])
     read, opened = (tuple(map(Path, said[name])) for name in ("read", "opened"))
-    return Called(said["result"], outside, worker.process.left, code, pictures, read, opened)
+    return CallOutcome(said["result"], outside, worker.process.left, code, pictures, read, opened)
 
 
 def start_ahead(workers: int) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from crucible_lineage.core.slots import Filled
+from crucible_lineage.core.slots import SlotClaim
 from crucible_lineage.errors import CrucibleError
 from crucible_lineage.lineage.records import returned_values
 from crucible_lineage.pipeline.bind.model import BoundPipeline
@@ -20,7 +20,7 @@ from crucible_lineage.pipeline.plan.known import ProjectKnowledge
 from crucible_lineage.pipeline.spec.declared import FAIL, WARN, Check, Verdict
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.session import Session
-from crucible_lineage.statements import AWAIT, CHECK, FLAG, HOLD, About, Checked, Mention
+from crucible_lineage.statements import AWAIT, CHECK, FLAG, HOLD, About, CheckResult, Mention
 
 MOST_IN_ONE = 200  # chosen: verdicts in one statement, whose record then fits into metadata
 Returned = Mapping[str, Mapping[str, Any]]
@@ -39,7 +39,7 @@ class _Subject:
 
 
 @dataclass
-class Checking:
+class RunChecks:
     """The checks of one run. `failed` are steps of which a check says that they have, `held` those whose results a
     check puts on hold; `told` is what is to be said; `has_lifted` says that a hold was revoked.
     """
@@ -52,7 +52,7 @@ class Checking:
     held: dict[str, str] = field(default_factory=dict)
     has_lifted: bool = False
     _new: dict[str, dict[str, dict[str, tuple[Check, Verdict]]]] = field(default_factory=dict)
-    _known: Mapping[str, Mapping[str, Checked]] | None = None
+    _known: Mapping[str, Mapping[str, CheckResult]] | None = None
 
     def look_at_inputs(self, inputs: Inputs) -> None:
         """Evaluate the checks of inputs, as far as Crucible has read what they go by."""
@@ -193,7 +193,9 @@ class Approving:
     unsigned: list[str] = field(default_factory=list)
 
     def look(
-        self, instances: Iterable[tuple[Instance, Mapping[str, DatasetRef]]], slots: Mapping[str, Mapping[str, Filled]]
+        self,
+        instances: Iterable[tuple[Instance, Mapping[str, DatasetRef]]],
+        slots: Mapping[str, Mapping[str, SlotClaim]],
     ) -> None:
         """State of the results of these steps that they wait for signatures, unless that was stated; find which do.
 
@@ -214,7 +216,7 @@ class Approving:
                     self.unsigned.append(dataset.mfid)
                     self.waiting[instance.name] = f"{dataset.mfid} waits for a signature"
 
-    def _state(self, instance: Instance, mfid: str, slots: Mapping[str, Filled]) -> None:
+    def _state(self, instance: Instance, mfid: str, slots: Mapping[str, SlotClaim]) -> None:
         from crucible_lineage.stating import state
 
         approve = instance.step.spec.approve

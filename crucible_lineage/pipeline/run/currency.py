@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crucible_lineage.core.slots import Filled, hold, is_replaced_by_hand, later_than, pipeline_keyword
+from crucible_lineage.core.slots import SlotClaim, hold, is_replaced_by_hand, later_than, pipeline_keyword
 from crucible_lineage.core.store import Store
 from crucible_lineage.errors import TRANSIENT, ForbiddenError, LineageError
 from crucible_lineage.ids import canonical_json
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Relied:
+class SlotUpdate:
     """An instance whose results are there: they, and the parents that it would be made of now."""
 
     instance: Instance
@@ -40,7 +40,7 @@ class Relied:
     used: tuple[UsedDataset, ...]
 
 
-class Reliance:
+class SlotWriter:
     """What a run of a pipeline relies on. A result that holds already, as far as is known, costs no call.
 
     `file` is that of the declaration; None where there is none, and results take over the places of recorded ones.
@@ -71,13 +71,13 @@ class Reliance:
         self.wrote = False  # something that was there already
         self.notes: dict[str, str] = {}  # by instance, what of its result is for others to note
 
-    def new_places(self, instance: Instance) -> dict[str, dict[str, Filled]]:
+    def new_places(self, instance: Instance) -> dict[str, dict[str, SlotClaim]]:
         """For each output, the places that its result holds once it is made by this run."""
         if instance.step.spec.approve is not None:  # it holds once it is signed
             return {output: {} for output in instance.places}
         return self.slots_of(instance)
 
-    def slots_of(self, instance: Instance) -> dict[str, dict[str, Filled]]:
+    def slots_of(self, instance: Instance) -> dict[str, dict[str, SlotClaim]]:
         """For each output, the places that this run makes its result hold, or that it will hold once it is signed."""
         return {output: {key: self._filled(key) for key in keys} for output, keys in instance.places.items()}
 
@@ -91,9 +91,9 @@ class Reliance:
 
     def rely(
         self,
-        relied: Iterable[Relied],
+        relied: Iterable[SlotUpdate],
         client: CrucibleClient | None = None,
-        away: Callable[[Relied], None] | None = None,
+        away: Callable[[SlotUpdate], None] | None = None,
     ) -> dict[str, str]:
         """The results hold, and are linked to the parents they would be of. Why that failed, by instance.
 
@@ -106,11 +106,11 @@ class Reliance:
         outcomes = (client or self.session.client).at_once(*(partial(attempt, one) for one in wanted))
         return {one.instance.name: error for one, error in zip(wanted, outcomes, strict=True) if error}
 
-    def _is_candidate(self, relied: Relied) -> bool:
+    def _is_candidate(self, relied: SlotUpdate) -> bool:
         approve = relied.instance.step.spec.approve
         return approve is not None and any(self.knowledge.is_candidate(one.mfid) for one in relied.results.values())
 
-    def _is_news(self, relied: Relied) -> bool:
+    def _is_news(self, relied: SlotUpdate) -> bool:
         return bool(_new_parents(relied)) or any(
             not self._holds(key, relied.results[output].mfid)
             for output, keys in relied.instance.places.items()
@@ -126,7 +126,7 @@ class Reliance:
         before = self._relied_on.get(key)
         return before == mfid if before is not None else self._holding(key) == [mfid]
 
-    def _try(self, relied: Relied, client: CrucibleClient | None, away: Callable[[Relied], None] | None) -> str:
+    def _try(self, relied: SlotUpdate, client: CrucibleClient | None, away: Callable[[SlotUpdate], None] | None) -> str:
         try:
             self._rely(relied, client or self.session.client)
         except LineageError as error:
@@ -136,7 +136,7 @@ class Reliance:
             return f"the result exists, but could not be marked as current: {error}"
         return ""
 
-    def _rely(self, relied: Relied, client: CrucibleClient) -> None:
+    def _rely(self, relied: SlotUpdate, client: CrucibleClient) -> None:
         equal = _new_parents(relied)
         changed = False
         for output, keys in relied.instance.places.items():
@@ -195,26 +195,26 @@ class Reliance:
         with self._lock:
             self._relied_on |= places
 
-    def _filled(self, key: str, mfid: str = "", before: Filled | None = None) -> Filled:
+    def _filled(self, key: str, mfid: str = "", before: SlotClaim | None = None) -> SlotClaim:
         """That this run relied on something there: later than whoever filled the place before."""
         since = later_than(self._begun, (filled.since for filled in self.knowledge.filled(key)))
         if self.campaign:
-            return Filled(since, self.run_id, self.file or self._declared_in(key), campaign=self.campaign)
+            return SlotClaim(since, self.run_id, self.file or self._declared_in(key), campaign=self.campaign)
         if self.file is None or self.folder is None:
-            kept = before or Filled("", "")
-            return Filled(since, self.run_id, self._declared_in(key), kept.also, kept.was)
+            kept = before or SlotClaim("", "")
+            return SlotClaim(since, self.run_id, self._declared_in(key), kept.also, kept.was)
         names = {*before.files, *before.was} - {"", self.file} if before else set()
         if not names:
-            return Filled(since, self.run_id, self.file)
+            return SlotClaim(since, self.run_id, self.file)
         others = names.intersection(self.knowledge.currency().latest_for(mfid, key))
         also = {name for name in others if (self.folder / name).is_file()}
-        return Filled(since, self.run_id, self.file, tuple(sorted(also)), tuple(sorted(others - also)))
+        return SlotClaim(since, self.run_id, self.file, tuple(sorted(also)), tuple(sorted(others - also)))
 
     def _declared_in(self, key: str) -> str:
-        return max(self.knowledge.filled(key), key=lambda one: one.since, default=Filled("", "")).declared_in
+        return max(self.knowledge.filled(key), key=lambda one: one.since, default=SlotClaim("", "")).declared_in
 
 
-def _new_parents(relied: Relied) -> dict[str, str]:
+def _new_parents(relied: SlotUpdate) -> dict[str, str]:
     """{parent that it would be made of now: parent that it was made of}, where that is another one and is not noted."""
     dataset = next(iter(relied.results.values()), None)
     if dataset is None or len(dataset.parents) != len(relied.used):
@@ -229,17 +229,17 @@ def _with_equals(dataset: DatasetRef, equal: Mapping[str, str]) -> DatasetRef:
     return replace(dataset, equals=(*dataset.equals, *equal))
 
 
-class Relying:
+class SlotUpdates:
     """The reliance of one run, and what of it has to wait."""
 
-    def __init__(self, reliance: Reliance, outbox: Outbox, *, is_away: bool = False) -> None:
+    def __init__(self, reliance: SlotWriter, outbox: Outbox, *, is_away: bool = False) -> None:
         self._reliance = reliance
         self._outbox = outbox
-        self._later: list[Relied] = []
+        self._later: list[SlotUpdate] = []
         self._is_away = is_away
         self.client: CrucibleClient | None = None  # one that gives up soon, while steps are being made
 
-    def rely(self, relied: list[Relied]) -> dict[str, str]:
+    def rely(self, relied: list[SlotUpdate]) -> dict[str, str]:
         """Make them hold from now on.
 
         Returns the reason by instance where that failed. Of what is not at Crucible yet it is noted later.
@@ -258,11 +258,11 @@ class Relying:
         relied, self._later, self._is_away = self._later, [], False
         return self._reliance.rely(self._ready([one for one in relied if one.instance.name in wanted]))
 
-    def _note_away(self, relied: Relied) -> None:
+    def _note_away(self, relied: SlotUpdate) -> None:
         self._is_away = True
         self._later.append(relied)
 
-    def _ready(self, relied: list[Relied]) -> list[Relied]:
+    def _ready(self, relied: list[SlotUpdate]) -> list[SlotUpdate]:
         """Return those that are at Crucible; keep the rest for later."""
         later = [one for one in relied if self._is_on_its_way(one)] if not self._outbox.is_empty else []
         self._later += later
@@ -272,7 +272,7 @@ class Relying:
         """True if one of them is not at Crucible yet."""
         return not self._outbox.is_empty and any(self._outbox.find(dataset.mfid) for dataset in datasets)
 
-    def _is_on_its_way(self, relied: Relied) -> bool:
+    def _is_on_its_way(self, relied: SlotUpdate) -> bool:
         return self.waits((*relied.results.values(), *(part.dataset for part in relied.used)))
 
 

@@ -34,10 +34,10 @@ from crucible_lineage.errors import (
 from crucible_lineage.pipeline.bind.model import BoundPipeline, require_names
 from crucible_lineage.pipeline.inputs.inputs import InputItem
 from crucible_lineage.pipeline.plan.plan import BLOCKED, FRESH, PipelinePlan, StepPlan, plan_instance
-from crucible_lineage.pipeline.plan.planner import Planned
+from crucible_lineage.pipeline.plan.planner import PlannedPipeline
 from crucible_lineage.pipeline.plan.used import used_datasets
-from crucible_lineage.pipeline.run.checking import Approving, Checking
-from crucible_lineage.pipeline.run.currency import Reliance, Relied, Relying, apply_descriptions
+from crucible_lineage.pipeline.run.checking import Approving, RunChecks
+from crucible_lineage.pipeline.run.currency import SlotUpdate, SlotUpdates, SlotWriter, apply_descriptions
 from crucible_lineage.pipeline.run.result import (
     DELIVERING,
     EXECUTED,
@@ -52,8 +52,8 @@ from crucible_lineage.pipeline.run.result import (
     STOPPED,
     STOPPING,
     WAITING,
-    Choice,
     Listener,
+    StepChoice,
     StepEvent,
 )
 from crucible_lineage.pipeline.run.stopping import Stop
@@ -131,10 +131,10 @@ class Run:
         pipeline: BoundPipeline,
         session: Session,
         run_id: str,
-        planned: Planned,
+        planned: PlannedPipeline,
         inputs: Mapping[str, tuple[InputItem, ...]],
         listener: Listener,
-        choice: Choice,
+        choice: StepChoice,
     ) -> None:
         self.pipeline = pipeline
         self.session = session
@@ -153,10 +153,10 @@ class Run:
         )
         self.steps = {name: StepState() for name in self.instances}
         declared_in = _declared_in(pipeline)
-        self.reliance = Reliance(session, planned.knowledge, pipeline.name, run_id, declared_in, choice.campaign)
-        self.relying = Relying(self.reliance, session.outbox, is_away=planned.knowledge.is_away)
+        self.reliance = SlotWriter(session, planned.knowledge, pipeline.name, run_id, declared_in, choice.campaign)
+        self.relying = SlotUpdates(self.reliance, session.outbox, is_away=planned.knowledge.is_away)
         self.unseen = ""
-        self.checking = Checking(pipeline, session, planned.knowledge)
+        self.checking = RunChecks(pipeline, session, planned.knowledge)
         self.approving = Approving(session, planned.knowledge)
         self.held: dict[str, str] = {}
         self.stayed: list[str] = []
@@ -217,7 +217,7 @@ class Run:
         self.session.journal.note_present(self.run_id, REUSED, datasets)
         if self.choice.campaign:  # what it does not change stays as it is
             steps = [step for step in steps if step.name in self.taking_part]
-        errors = self.relying.rely([Relied(self.instances[step.name], step.results, step.used) for step in steps])
+        errors = self.relying.rely([SlotUpdate(self.instances[step.name], step.results, step.used) for step in steps])
         there = [step for step in steps if not self.relying.waits(step.results.values()) and not self.choice.campaign]
         again = apply_descriptions(self.pipeline, there, self.instances, self.session, self.run_id)
         errors |= again.errors
@@ -426,7 +426,7 @@ class Run:
     def _rely_on(self, name: str, outputs: Mapping[str, DatasetRef], used: tuple[UsedDataset, ...]) -> None:
         """Rely on results that were there already; they hold from now on."""
         self._own |= set(self.session.outbox.names_of(ids_of(outputs).values()))
-        errors = self.relying.rely([Relied(self.instances[name], outputs, used)])
+        errors = self.relying.rely([SlotUpdate(self.instances[name], outputs, used)])
         if name in errors:
             self.end_step(name, FAILED, outputs, errors[name])
         else:

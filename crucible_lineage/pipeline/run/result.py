@@ -8,7 +8,7 @@ from typing import Any
 
 from crucible_lineage.pipeline.bind.model import BoundPipeline, descendants, require_names
 from crucible_lineage.pipeline.job.news import MADE, STARTED
-from crucible_lineage.registration.outbox import Waiting
+from crucible_lineage.registration.outbox import WaitingResult
 
 __all__ = [
     "AWAY",
@@ -27,9 +27,9 @@ __all__ = [
     "STOPPED",
     "STOPPING",
     "WAITING",
-    "Choice",
     "Listener",
     "RunResult",
+    "StepChoice",
     "StepEvent",
 ]
 
@@ -53,7 +53,7 @@ MOST_RETURNED = 12  # chosen: datasets of which a run tells what their steps ret
 
 
 @dataclass(frozen=True)
-class Choice:
+class StepChoice:
     """Which steps a run makes: all that are not fresh, unless said otherwise.
 
     `forced` ones are made again; with `only`, just these; with `from_`, these and all that depend on them. Without
@@ -132,7 +132,7 @@ class RunResult:
     tracebacks: Mapping[str, str] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
     stopped: bool = False
-    waiting: tuple[Waiting, ...] = ()
+    waiting: tuple[WaitingResult, ...] = ()
     delivered: tuple[str, ...] = ()
     not_ingested: tuple[str, ...] = ()
     stayed: tuple[str, ...] = ()

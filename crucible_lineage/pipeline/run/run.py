@@ -24,7 +24,7 @@ from crucible_lineage.local.usage import in_use, runs
 from crucible_lineage.pipeline.bind.model import BoundPipeline
 from crucible_lineage.pipeline.inputs.inputs import register_inputs
 from crucible_lineage.pipeline.plan.plan import BLOCKED, FORCED, FRESH
-from crucible_lineage.pipeline.plan.planner import Planned, plan_pipeline
+from crucible_lineage.pipeline.plan.planner import PlannedPipeline, plan_pipeline
 from crucible_lineage.pipeline.run.ending import finish, result_of, to_be_ingested
 from crucible_lineage.pipeline.run.loop import Arrived, Run
 from crucible_lineage.pipeline.run.result import (
@@ -33,9 +33,9 @@ from crucible_lineage.pipeline.run.result import (
     FAILED,
     REGISTERING,
     WAITING,
-    Choice,
     Listener,
     RunResult,
+    StepChoice,
     StepEvent,
 )
 from crucible_lineage.pipeline.run.stopping import Stop
@@ -55,7 +55,7 @@ def plan_and_run(
     session: Session,
     engine: Callable[[], Engine],
     listener: Listener,
-    choice: Choice = Choice(),
+    choice: StepChoice = StepChoice(),
     stop: Stop | None = None,
     arrived: Arrived | None = None,
 ) -> RunResult:
@@ -68,7 +68,9 @@ def plan_and_run(
     return run_planned(pipeline, planned, session, engine, listener, choice, stop, arrived)
 
 
-def plan_for_run(pipeline: BoundPipeline, session: Session, listener: Listener, choice: Choice = Choice()) -> Planned:
+def plan_for_run(
+    pipeline: BoundPipeline, session: Session, listener: Listener, choice: StepChoice = StepChoice()
+) -> PlannedPipeline:
     """Plan a pipeline that is to be run now, in an outage by what is known here.
 
     If that does not suffice, the service is waited for, as long as `choice` is patient, unless the environment says for
@@ -79,7 +81,7 @@ def plan_for_run(pipeline: BoundPipeline, session: Session, listener: Listener, 
         return _plan(pipeline, session, listener, choice)
 
 
-def _plan(pipeline: BoundPipeline, session: Session, listener: Listener, choice: Choice) -> Planned:
+def _plan(pipeline: BoundPipeline, session: Session, listener: Listener, choice: StepChoice) -> PlannedPipeline:
     if session.settings.embedded:
         return plan_pipeline(pipeline, session, choice.forced, as_of=choice.as_of, campaign=choice.campaign)
     is_set = bool(retries_from_environment())
@@ -107,11 +109,11 @@ def _plan(pipeline: BoundPipeline, session: Session, listener: Listener, choice:
 
 def run_planned(
     pipeline: BoundPipeline,
-    planned: Planned,
+    planned: PlannedPipeline,
     session: Session,
     engine: Callable[[], Engine],
     listener: Listener,
-    choice: Choice = Choice(),
+    choice: StepChoice = StepChoice(),
     stop: Stop | None = None,
     arrived: Arrived | None = None,
 ) -> RunResult:
@@ -161,7 +163,7 @@ def run_planned(
     return result
 
 
-def _with_notes(result: RunResult, planned: Planned, session: Session) -> RunResult:
+def _with_notes(result: RunResult, planned: PlannedPipeline, session: Session) -> RunResult:
     """The result with what is to be said of measured files, and of steps that gave something else when forced."""
     notes, waiting = dict(result.notes), {mfid for one in result.waiting for mfid in one.mfids}
     for step in planned.plan.steps:
@@ -180,13 +182,13 @@ def _with_notes(result: RunResult, planned: Planned, session: Session) -> RunRes
     return replace(result, notes=notes, input_notes=planned.plan.notes)
 
 
-def _places_to_be_filled(planned: Planned) -> list[str]:
+def _places_to_be_filled(planned: PlannedPipeline) -> list[str]:
     """The places of the steps that are not fresh."""
     todo = [planned.instances[step.name] for step in planned.plan.steps if step.state not in (FRESH, BLOCKED)]
     return [key for one in todo for keys in one.places.values() for key in keys]
 
 
-def _started_ahead(engine: Callable[[], Engine], planned: Planned, chosen: Collection[str]) -> Engine:
+def _started_ahead(engine: Callable[[], Engine], planned: PlannedPipeline, chosen: Collection[str]) -> Engine:
     """The engine, which has begun to start processes for the functions that can be called first."""
     made = engine()
     if start_ahead := getattr(made, "start_ahead", None):

@@ -25,7 +25,7 @@ from crucible_lineage.condition import parse_condition
 from crucible_lineage.errors import InputError
 
 
-class Declared(BaseModel):
+class DeclaredModel(BaseModel):
     """What is declared has just the keys that are known, and does not change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
@@ -71,7 +71,7 @@ Distance = Annotated[
 Side = Literal["before", "after"]
 
 
-class InTime(Declared):
+class TimeMatch(DeclaredModel):
     """Which data belong to others by their times of measurement.
 
     `take` gives a partner on each side, in that order. Nothing is taken from beyond `within`. Where nothing fits,
@@ -118,7 +118,7 @@ class Verdict:
         )
 
 
-class Reproduce(Declared):
+class Reproduce(DeclaredModel):
     """How a result that is made again is compared: the tolerance of numbers, the kind of files, what does not count."""
 
     rtol: float | None = Field(default=None, ge=0, lt=1)
@@ -126,7 +126,7 @@ class Reproduce(Declared):
     ignore: tuple[str, ...] = ()
 
 
-class Check(Declared):
+class Check(DeclaredModel):
     """A condition in the language of tables, over `results.NAME`, `params.NAME` and `metadata.NAME`.
 
     Where it does not hold, the dataset is put on hold, or gets a flag, or the step has failed as well.

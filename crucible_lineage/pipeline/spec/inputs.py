@@ -19,7 +19,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator,
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.marks import is_own
-from crucible_lineage.pipeline.spec.declared import Check, Declared, Distance, Folder, InTime, Side
+from crucible_lineage.pipeline.spec.declared import Check, DeclaredModel, Distance, Folder, Side, TimeMatch
 from crucible_lineage.pipeline.spec.ingestion import Ingested, from_name_fault
 
 PACKAGE = "package:"
@@ -45,7 +45,7 @@ Mfid = Annotated[str, AfterValidator(_require_mfid)]
 Salt = Annotated[str, Field(min_length=1, max_length=200)]
 
 
-class DatasetFields(Declared):
+class DatasetFields(DeclaredModel):
     """Fields of a dataset's record that a declaration may set."""
 
     dataset_name: str | None = None
@@ -67,7 +67,7 @@ class DatasetFields(Declared):
         return value
 
 
-class _Paired(InTime):
+class _Paired(TimeMatch):
     """`match: {spectrum: [instrument_name]}`: for each dataset of `spectrum`, the one with the same instrument.
 
     Of several it is the nearest before, unless `nearest` says another side. `label` is what instances of steps are
@@ -279,7 +279,7 @@ class ResultInput(_Paired):
         return located(self.pipeline, self.folder)
 
 
-class CalibrationInput(Declared):
+class CalibrationInput(DeclaredModel):
     """For each dataset of another input, the calibration of that kind that is certified for it when it was measured.
 
     `take` says which: the one that is valid then, as `before`, and the one that becomes valid next, as `after`. Where
@@ -371,7 +371,7 @@ def _over(shared: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]
     return both
 
 
-INPUT_KINDS: Mapping[str, type[Declared]] = {
+INPUT_KINDS: Mapping[str, type[DeclaredModel]] = {
     "each": EachInput,
     "file": FileInput,
     "dataset": DatasetInput,
@@ -382,7 +382,7 @@ INPUT_KINDS: Mapping[str, type[Declared]] = {
 
 
 def _input_kind(value: object) -> str | None:
-    if isinstance(value, Declared):
+    if isinstance(value, DeclaredModel):
         return next(kind for kind, model in INPUT_KINDS.items() if type(value) is model)
     keys = value if isinstance(value, dict) else {}
     if isinstance(keys.get("each"), (list, tuple)):

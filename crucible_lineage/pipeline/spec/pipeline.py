@@ -27,7 +27,7 @@ from crucible_lineage.calibrations import FIELDS, NEXT
 from crucible_lineage.condition import parse_condition
 from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.ids import canonical_json
-from crucible_lineage.pipeline.spec.declared import Check, Declared, Folder, InTime, Reproduce
+from crucible_lineage.pipeline.spec.declared import Check, DeclaredModel, Folder, Reproduce, TimeMatch
 from crucible_lineage.pipeline.spec.ingestion import Ingested, Seconds
 from crucible_lineage.pipeline.spec.inputs import NIGHT, OF_METADATA, DatasetFields, PipelineInput, Salt, is_remote
 from crucible_lineage.times import utc
@@ -83,7 +83,7 @@ def _zone(value: str) -> str:
 Zone = Annotated[str, AfterValidator(_zone)]
 
 
-class Source(InTime):
+class Source(TimeMatch):
     """What a step's input is taken from: an input of the pipeline or a step, and which of its files.
 
     `collect` says whether all instances of the source are given as one list; without it, a role that takes a list of
@@ -129,7 +129,7 @@ class Source(InTime):
         return self.nearest is not None or self.take is not None
 
 
-class Publish(Declared):
+class Publish(DeclaredModel):
     """Where results are copied to once they are registered, and the Prefect block that gives access to it."""
 
     to: str
@@ -163,7 +163,7 @@ class OutputFields(Ingested, DatasetFields):
         return {"to": value} if isinstance(value, str) else value
 
 
-class StepSpec(Declared):
+class StepSpec(DeclaredModel):
     """One step: the function or command, where its inputs come from, and its parameters.
 
     `matrix` sweeps parameters: a list of values each (every combination is made), or a list of combinations. `group_by`
@@ -311,7 +311,7 @@ RunnerType = Literal["threads", "processes", "dask", "ray", "slurm"]  # flows/ru
 RUNNERS = ", ".join(get_args(RunnerType))
 
 
-class Runner(Declared):
+class Runner(DeclaredModel):
     """What steps run on, except for slurm when a pipeline runs on Prefect: `workers`, or the cluster at an `address`.
 
     `cluster` is the class of a Dask cluster that is started for the run (`dask_jobqueue.SLURMCluster`), with `options`.
@@ -349,7 +349,7 @@ class Runner(Declared):
         return self
 
 
-class Schedule(Declared):
+class Schedule(DeclaredModel):
     """When the pipeline runs by itself: one of cron, interval (seconds) and rrule."""
 
     cron: str | None = None
@@ -372,20 +372,20 @@ class Schedule(Declared):
         return value
 
 
-class Trigger(Declared):
+class Trigger(DeclaredModel):
     """What makes the pipeline run: an event whose attributes match (`*` at the end stands for any rest)."""
 
     event: Literal["crucible.dataset.created", "crucible.ingestion.completed"]
     match: dict[str, str] = Field(default_factory=dict)
 
 
-class Fresh(Declared):
+class Freshness(DeclaredModel):
     """The time within which a new result is expected."""
 
     within: Seconds
 
 
-class PipelineSpec(Declared):
+class PipelineSpec(DeclaredModel):
     """A pipeline as it was declared, its variables filled in.
 
     `path` is its file, `digest` SHA-256 over its content: the same for any spelling of it, and without what a run
@@ -404,7 +404,7 @@ class PipelineSpec(Declared):
     runner: Runner | None = None
     schedule: Schedule | None = None
     trigger: Trigger | None = None
-    fresh: Fresh | None = None
+    fresh: Freshness | None = None
     path: Path
     digest: str
 
@@ -486,7 +486,7 @@ def template_fault(
     return None
 
 
-class Certify(Declared):
+class Certify(DeclaredModel):
     """The step's result is certified as a calibration of data that agree with its own in these fields.
 
     `since` names the role whose data begin its validity, as {neon.timestamp}, or is a moment; `until` is a moment, or
@@ -539,7 +539,7 @@ class Certify(Declared):
         return utc(self.since)
 
 
-class Approve(Declared):
+class Approve(DeclaredModel):
     """`by` are names or ids of accounts, anybody of the project if there are none; `count` of them have to sign.
 
     `not: maker` leaves out the account that made the result.

@@ -13,10 +13,10 @@ from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.lineage.labels import told_value
 
 if TYPE_CHECKING:
-    from crucible_lineage.queries.graph.standing import Entry
+    from crucible_lineage.queries.graph.standing import DatasetEntry
 
 
-class Door(Flag):
+class Surface(Flag):
     """Where lists are shown."""
 
     JSON = auto()
@@ -26,9 +26,9 @@ class Door(Flag):
     NOTEBOOK = auto()
 
 
-DATA = Door.JSON | Door.CSV
-READ = Door.TERMINAL | Door.NOTEBOOK
-EVERYWHERE = DATA | READ | Door.PAGE
+DATA = Surface.JSON | Surface.CSV
+READ = Surface.TERMINAL | Surface.NOTEBOOK
+EVERYWHERE = DATA | READ | Surface.PAGE
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ class Column:
 
     name: str
     heading: str
-    value: Callable[[Entry], Any]
+    value: Callable[[DatasetEntry], Any]
     key: str = ""
-    shown: Door = EVERYWHERE
-    as_text: Callable[[Entry], str] | None = None
+    shown: Surface = EVERYWHERE
+    as_text: Callable[[DatasetEntry], str] | None = None
     is_facet: bool = False
     kind: str = "wide"
 
@@ -53,13 +53,13 @@ class Column:
         """Return the key in JSON and the header in CSV."""
         return self.key or self.name
 
-    def cell(self, entry: Entry) -> Any:
+    def cell(self, entry: DatasetEntry) -> Any:
         """Return the value as one that CSV has and lists are sorted by; None where there is none."""
         value = self.value(entry)
         value = " ".join(value) if isinstance(value, tuple) else value
         return None if value == "" else value
 
-    def text(self, entry: Entry) -> str:
+    def text(self, entry: DatasetEntry) -> str:
         """Return the value as people read it; empty where there is none."""
         if self.as_text:
             return self.as_text(entry)
@@ -67,12 +67,12 @@ class Column:
         return "" if value is None else told_value(self.name, value)
 
 
-def _origin(entry: Entry) -> str:
+def _origin(entry: DatasetEntry) -> str:
     one = entry.summary
     return "/".join(filter(None, (one.pipeline, one.step))) or one.measurement
 
 
-def _key_numbers(entry: Entry) -> str:
+def _key_numbers(entry: DatasetEntry) -> str:
     return ", ".join(f"{name} {told_value(name, value)}" for name, value in list(entry.summary.numbers.items())[:3])
 
 
@@ -84,49 +84,52 @@ COLUMNS: tuple[Column, ...] = (
     Column("pipeline", "Pipeline", lambda entry: entry.summary.pipeline, shown=DATA, is_facet=True),
     Column(
         "results", "Numbers", lambda entry: dict(entry.summary.numbers),
-        shown=Door.JSON | Door.PAGE, as_text=_key_numbers,
+        shown=Surface.JSON | Surface.PAGE, as_text=_key_numbers,
     ),
     Column(
-        "measurement", "Measurement", lambda entry: entry.summary.measurement, shown=DATA | Door.PAGE, is_facet=True
+        "measurement", "Measurement", lambda entry: entry.summary.measurement, shown=DATA | Surface.PAGE, is_facet=True
     ),
     Column("created", "Registered", lambda entry: entry.summary.created, shown=DATA),
     Column("superseded_by", "Superseded by", lambda entry: entry.superseded_by, shown=DATA),
-    Column("superseded_since", "Superseded since", lambda entry: entry.since, shown=Door.JSON),
+    Column("superseded_since", "Superseded since", lambda entry: entry.since, shown=Surface.JSON),
     Column(
         "flags", "Flags", lambda entry: entry.flags,
-        shown=Door.JSON | READ, as_text=lambda entry: " ".join(f"[{name}]" for name in entry.flags),
+        shown=Surface.JSON | READ, as_text=lambda entry: " ".join(f"[{name}]" for name in entry.flags),
     ),
     Column(
         "remade", "Remade", lambda entry: entry.remade._asdict(),
-        shown=Door.JSON | READ,
+        shown=Surface.JSON | READ,
         as_text=lambda entry: f"remade {amount(entry.remade.times, 'time')}" if entry.remade.times else "",
     ),
     Column(
         "doubtful", "Doubt", lambda entry: entry.doubt and entry.doubt.to_json(),
-        shown=Door.JSON | READ, as_text=lambda entry: entry.doubt.told(entry.mfid) if entry.doubt else "",
+        shown=Surface.JSON | READ, as_text=lambda entry: entry.doubt.told(entry.mfid) if entry.doubt else "",
     ),
     Column(
-        "checks", "Checks", lambda entry: {name: one._asdict() for name, one in entry.checks.items()}, shown=Door.JSON
+        "checks", "Checks", lambda entry: {name: one._asdict() for name, one in entry.checks.items()},
+        shown=Surface.JSON,
     ),
-    Column("kind", "Kind", lambda entry: entry.summary.data_type or entry.summary.data_format, shown=Door.PAGE),
-    Column("project", "Project", lambda entry: entry.summary.standing.project, shown=DATA | Door.PAGE, is_facet=True),
+    Column("kind", "Kind", lambda entry: entry.summary.data_type or entry.summary.data_format, shown=Surface.PAGE),
+    Column(
+        "project", "Project", lambda entry: entry.summary.standing.project, shown=DATA | Surface.PAGE, is_facet=True
+    ),
     Column("type", "Type", lambda entry: entry.summary.data_type, "data_type", shown=DATA),
     Column("format", "Format", lambda entry: entry.summary.data_format, "data_format", shown=DATA, is_facet=True),
     Column("session", "Session", lambda entry: entry.summary.session, "session_name", shown=DATA, is_facet=True),
     Column(
         "instrument", "Instrument", lambda entry: entry.summary.instrument, "instrument_name", shown=DATA, is_facet=True
     ),
-    Column("taken", "Taken", lambda entry: entry.summary.timestamp, "timestamp", shown=DATA | Door.PAGE),
+    Column("taken", "Taken", lambda entry: entry.summary.timestamp, "timestamp", shown=DATA | Surface.PAGE),
     Column(
         "size", "Size", lambda entry: entry.summary.size,
-        shown=DATA | Door.PAGE, kind="wide number",
+        shown=DATA | Surface.PAGE, kind="wide number",
         as_text=lambda entry: "" if entry.summary.size is None else size_text(entry.summary.size),
     ),
 )  # fmt: skip
 NUMBER = "results."  # before the name of a number that a step returned
 
 
-def columns_at(door: Door) -> list[Column]:
+def columns_at(door: Surface) -> list[Column]:
     """Return the columns that are shown there, in their order."""
     return [column for column in COLUMNS if door in column.shown]
 
@@ -139,18 +142,18 @@ def facets() -> Mapping[str, Column]:
 def number_column(name: str) -> Column:
     """Return the column of one of the numbers that a step returned."""
 
-    def value(entry: Entry) -> float | None:
+    def value(entry: DatasetEntry) -> float | None:
         return entry.summary.numbers.get(name)
 
-    def text(entry: Entry) -> str:
+    def text(entry: DatasetEntry) -> str:
         return "" if (number := value(entry)) is None else told_value(name, number)
 
     return Column(f"{NUMBER}{name}", name, value, as_text=text, kind="wide number")
 
 
-def as_json(entries: Iterable[Entry]) -> list[dict[str, Any]]:
+def as_json(entries: Iterable[DatasetEntry]) -> list[dict[str, Any]]:
     """Return datasets as JSON, in `list --json` and elsewhere."""
-    columns = [(column.label, column.value) for column in columns_at(Door.JSON)]
+    columns = [(column.label, column.value) for column in columns_at(Surface.JSON)]
     with collector_paused():  # a third of the time for 100,000 datasets
         return [{label: _json(value(entry)) for label, value in columns} for entry in entries]
 
@@ -159,36 +162,36 @@ def _json(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else None if value == "" else value
 
 
-def as_table(entries: Sequence[Entry]) -> tuple[list[str], list[list[Any]]]:
+def as_table(entries: Sequence[DatasetEntry]) -> tuple[list[str], list[list[Any]]]:
     """Return headers and rows for CSV, the numbers that steps returned last."""
     numbers = dict.fromkeys(name for entry in entries for name in entry.summary.numbers)
-    columns = [*columns_at(Door.CSV), *map(number_column, numbers)]
+    columns = [*columns_at(Surface.CSV), *map(number_column, numbers)]
     return [column.label for column in columns], [[column.cell(entry) for column in columns] for entry in entries]
 
 
-def as_texts(entries: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
+def as_texts(entries: Sequence[DatasetEntry]) -> tuple[list[str], list[list[str]]]:
     """Return headings and rows for notebooks, without columns in which nothing stands."""
-    columns = columns_at(Door.NOTEBOOK)
+    columns = columns_at(Surface.NOTEBOOK)
     rows = [[column.text(entry) for column in columns] for entry in entries]
     filled = [at for at in range(len(columns)) if any(row[at] for row in rows)]
     return [columns[at].heading for at in filled], [[row[at] for at in filled] for row in rows]
 
 
-def in_order(entries: Iterable[Entry], sort: str) -> list[Entry]:
+def in_order(entries: Iterable[DatasetEntry], sort: str) -> list[DatasetEntry]:
     """Sort by a column, with a minus before its name the other way round; what has no value there comes last.
 
     Equal ones stay in their order. Raises InputError if there is no such column.
     """
     name, backwards = sort.removeprefix("-"), sort.startswith("-")
-    sortable = {one.name: one for one in COLUMNS if one.shown & (Door.CSV | Door.PAGE) and one.name != "results"}
+    sortable = {one.name: one for one in COLUMNS if one.shown & (Surface.CSV | Surface.PAGE) and one.name != "results"}
     if name.startswith(NUMBER):
         column = number_column(name.removeprefix(NUMBER))
     elif name in sortable:
         column = sortable[name]
     else:
         raise InputError(f"sort by {name!r}: {nearest(name, sortable)}")
-    present: list[tuple[Any, Entry]] = []
-    absent: list[Entry] = []
+    present: list[tuple[Any, DatasetEntry]] = []
+    absent: list[DatasetEntry] = []
     for entry in entries:
         value = column.cell(entry)
         if value is None:

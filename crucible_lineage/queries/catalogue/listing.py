@@ -18,7 +18,7 @@ from crucible_lineage.queries.catalogue.runs import datasets_of_run, list_runs
 from crucible_lineage.queries.graph.standing import (
     CANDIDATE,
     DOUBTFUL,
-    Entry,
+    DatasetEntry,
     entries_of,
     entries_of_copy,
     stated_entries,
@@ -41,7 +41,7 @@ class Listing:
     """The datasets of a project that were asked for, measured data first; and how many others are in which state."""
 
     project: str
-    entries: tuple[Entry, ...]
+    entries: tuple[DatasetEntry, ...]
     others: Mapping[str, int]
 
     def __len__(self) -> int:
@@ -113,7 +113,7 @@ def _of_run(session: Session, project: str, run: str, copy: Snapshot) -> set[str
 
 
 @dataclass(frozen=True)
-class Wanted:
+class DatasetSearch:
     """What one looks for. `words` all stand in name, step or another field, or begin the MFID; `facets` are exact.
 
     `since` and `until` are dates of registration, both included; `service` are filters that only Crucible knows
@@ -131,16 +131,16 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Browsed:
+class SearchResult:
     """All that matches, in order, without and with what is superseded; facet values with counts; columns of numbers.
 
     The count of a facet's value is of what would match if that facet were not chosen. `folded` is what is superseded,
     unless a state was chosen: then it is empty, and `listed` has everything.
     """
 
-    entries: tuple[Entry, ...]
-    listed: tuple[Entry, ...]
-    folded: tuple[Entry, ...]
+    entries: tuple[DatasetEntry, ...]
+    listed: tuple[DatasetEntry, ...]
+    folded: tuple[DatasetEntry, ...]
     facets: Mapping[str, tuple[tuple[str, int], ...]]
     numbers: tuple[str, ...]
 
@@ -156,14 +156,14 @@ def page_of(found: Sequence[Item], number: int) -> tuple[Sequence[Item], int]:
     return found[(number - 1) * PER_PAGE : number * PER_PAGE], pages
 
 
-def browse(session: Session, project: str, wanted: Wanted) -> Browsed:
+def browse(session: Session, project: str, wanted: DatasetSearch) -> SearchResult:
     """Find what matches in a project, or in EVERYTHING. InputError for a facet or a column that there is not."""
     there = facets()
     for name in wanted.facets:
         if name not in there:
             raise InputError(f"there is no facet {name!r}; {nearest(name, there)}")
     copy = session.mirror.snapshot(project)
-    entries: Iterable[Entry] = stated_entries(session, entries_of_copy(copy), project, copy.summaries).values()
+    entries: Iterable[DatasetEntry] = stated_entries(session, entries_of_copy(copy), project, copy.summaries).values()
     if wanted.since or wanted.until or wanted.words:
         entries = [entry for entry in entries if _fits(entry, wanted)]
     if wanted.service:
@@ -179,10 +179,10 @@ def browse(session: Session, project: str, wanted: Wanted) -> Browsed:
     found = in_order(found, wanted.sort) if wanted.sort else found
     folded = tuple(entry for entry in found if entry.state == SUPERSEDED and "state" not in wanted.facets)
     unfolded = [entry for entry in found if entry.state != SUPERSEDED] if folded else found
-    return Browsed(tuple(found), tuple(unfolded), folded, counts, _numbers(chosen))
+    return SearchResult(tuple(found), tuple(unfolded), folded, counts, _numbers(chosen))
 
 
-def _fits(entry: Entry, wanted: Wanted) -> bool:
+def _fits(entry: DatasetEntry, wanted: DatasetSearch) -> bool:
     one = entry.summary
     if (wanted.since and one.created[:10] < wanted.since) or (wanted.until and one.created[:10] > wanted.until):
         return False
@@ -194,14 +194,14 @@ def _fits(entry: Entry, wanted: Wanted) -> bool:
 
 
 def _chosen(
-    entries: Iterable[Entry], chosen: Mapping[str, str], columns: Mapping[str, Column]
-) -> tuple[list[Entry], dict[str, tuple[tuple[str, int], ...]]]:
+    entries: Iterable[DatasetEntry], chosen: Mapping[str, str], columns: Mapping[str, Column]
+) -> tuple[list[DatasetEntry], dict[str, tuple[tuple[str, int], ...]]]:
     """Filter by all chosen values.
 
     Also returns, for each facet, the values of what matches the others, the commonest first.
     """
-    fitting: list[Entry] = []
-    beside: dict[str, list[Entry]] = {name: [] for name in chosen}  # what lacks the value of this one facet only
+    fitting: list[DatasetEntry] = []
+    beside: dict[str, list[DatasetEntry]] = {name: [] for name in chosen}  # what lacks the value of this one facet only
     for entry in entries:
         lacking = [name for name, value in chosen.items() if (columns[name].value(entry) or "") != value]
         if not lacking:
@@ -211,13 +211,13 @@ def _chosen(
     return fitting, {name: _counted(column, fitting, beside.get(name, ())) for name, column in columns.items()}
 
 
-def _counted(column: Column, *entries: Iterable[Entry]) -> tuple[tuple[str, int], ...]:
+def _counted(column: Column, *entries: Iterable[DatasetEntry]) -> tuple[tuple[str, int], ...]:
     counts = Counter(map(column.value, chain(*entries)))
     counts.pop("", None)
     return tuple(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
-def _numbers(entries: Sequence[Entry]) -> tuple[str, ...]:
+def _numbers(entries: Sequence[DatasetEntry]) -> tuple[str, ...]:
     """The numbers that most of the results have, where all are of one step."""
     results = [entry for entry in entries if entry.summary.step]
     if not results or len({entry.summary.step for entry in results}) > 1:

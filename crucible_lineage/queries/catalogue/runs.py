@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 from crucible_lineage.amounts import time_text
 from crucible_lineage.core.journal import Journal
-from crucible_lineage.core.summary import MadeBy
+from crucible_lineage.core.summary import Producer
 from crucible_lineage.core.tables import Snapshot
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, nearest
 from crucible_lineage.failed_runs import unstarted_text
@@ -22,7 +22,7 @@ from crucible_lineage.local.usage import runs as running
 from crucible_lineage.pipeline.declare.load import read_declaration
 from crucible_lineage.pipeline.logs import STEP_LOG
 from crucible_lineage.queries.catalogue.reference import visible_projects
-from crucible_lineage.queries.graph.standing import Entry, entries_of_copy
+from crucible_lineage.queries.graph.standing import DatasetEntry, entries_of_copy
 from crucible_lineage.session import Session
 from crucible_lineage.times import utc
 
@@ -177,7 +177,7 @@ def runs_by_results(copy: Snapshot, project: str) -> dict[str, ListedRun]:
     }
 
 
-def _by_result(made_by: MadeBy, pipeline: str, project: str) -> ListedRun:
+def _by_result(made_by: Producer, pipeline: str, project: str) -> ListedRun:
     began, ended = made_by.started, made_by.ended
     return ListedRun(
         made_by.run_id, pipeline, project, began, ended, engine=made_by.engine or None, who=made_by.who or None
@@ -301,8 +301,8 @@ def pipelines_of(session: Session, project: str) -> tuple[PipelineSummary, ...]:
 _pipelines: WeakKeyDictionary[Snapshot, tuple[PipelineSummary, ...]] = WeakKeyDictionary()
 
 
-def _told_by(entries: Iterable[Entry]) -> tuple[PipelineSummary, ...]:
-    found: dict[str, dict[str, list[tuple[Entry, str, str]]]] = {}
+def _told_by(entries: Iterable[DatasetEntry]) -> tuple[PipelineSummary, ...]:
+    found: dict[str, dict[str, list[tuple[DatasetEntry, str, str]]]] = {}
     for entry in sorted(entries, key=lambda one: (one.summary.created, one.mfid)):
         for pipeline, step, run, since in _parts(entry):
             found.setdefault(pipeline, {}).setdefault(step, []).append((entry, run, since))
@@ -313,7 +313,7 @@ def _told_by(entries: Iterable[Entry]) -> tuple[PipelineSummary, ...]:
     return tuple(sorted(pipelines, key=lambda one: one.newest.since, reverse=True))
 
 
-def _parts(entry: Entry) -> Iterable[tuple[str, str, str, str]]:
+def _parts(entry: DatasetEntry) -> Iterable[tuple[str, str, str, str]]:
     """(pipeline, step, run, begun) of all that a result stands for; of one that is not complete, of what makes it."""
     one = entry.summary
     parts: dict[tuple[str, str], tuple[str, str]] = {}
@@ -326,6 +326,6 @@ def _parts(entry: Entry) -> Iterable[tuple[str, str, str, str]]:
     return [(*names, *relied) for names, relied in parts.items()]
 
 
-def _step(name: str, relied: list[tuple[Entry, str, str]]) -> PipelineStep:
+def _step(name: str, relied: list[tuple[DatasetEntry, str, str]]) -> PipelineStep:
     _, run, since = max(relied, key=lambda one: one[2])
     return PipelineStep(name, Counter(entry.state for entry, _, _ in relied), run, since)

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from crucible_lineage.core.stated import Heard
+from crucible_lineage.core.stated import AppliedStatement
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.lineage.records import OWN_KEYS, parents_as_used, provenance, returned_values, text
 from crucible_lineage.queries.catalogue.columns import as_json
 from crucible_lineage.queries.catalogue.files import own_files
 from crucible_lineage.queries.deleted import deletion_of
-from crucible_lineage.queries.graph.standing import Entry, entry_of
+from crucible_lineage.queries.graph.standing import DatasetEntry, entry_of
 from crucible_lineage.remake.receipts import known_to_vary
 from crucible_lineage.session import Session
 from crucible_lineage.statements import CHECK, REMAKE
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Making:
+class ProducingRun:
     """Who made a dataset, when, by which function with which parameters, and in which run; what is known of it."""
 
     who: str | None = None
@@ -41,7 +41,7 @@ class Making:
 
 
 @dataclass(frozen=True)
-class Shown:
+class DatasetView:
     """One dataset with what it holds and what it hangs together with; `names` are those of the datasets it names.
 
     `equal` are, for each of `parents`, other linked datasets that stand for it with equal bytes.
@@ -49,19 +49,19 @@ class Shown:
     step is known as not deterministic.
     """
 
-    entry: Entry
+    entry: DatasetEntry
     results: Mapping[str, Any]
     files: tuple[Mapping[str, Any], ...]
     parents: tuple[str, ...]
     equal: Mapping[str, tuple[str, ...]]
     children: tuple[str, ...]
     names: Mapping[str, str]
-    made: Making
+    made: ProducingRun
     facts: Mapping[str, str]
     samples: Mapping[str, str]
     metadata: Mapping[str, Any]
     deletion: Mapping[str, Any] | None = None
-    statements: tuple[Heard, ...] = ()
+    statements: tuple[AppliedStatement, ...] = ()
     varies: str = ""
 
     @property
@@ -94,12 +94,12 @@ class Shown:
         }
 
 
-def one_by_one(statements: Sequence[Heard]) -> tuple[Heard, ...]:
+def one_by_one(statements: Sequence[AppliedStatement]) -> tuple[AppliedStatement, ...]:
     """Return the statements to show one by one: verdicts of checks and of remakes are summed up elsewhere."""
     return tuple(one for one in statements if one.statement.verb not in (CHECK, REMAKE))
 
 
-def show_dataset(session: Session, mfid: str) -> Shown:
+def show_dataset(session: Session, mfid: str) -> DatasetView:
     """A dataset with its state, what its step returned, its files, who made it when, and its next of kin.
 
     InputError if there is none that this key may see.
@@ -114,7 +114,7 @@ def show_dataset(session: Session, mfid: str) -> Shown:
     parents = parents_as_used(record, [link.unique_id for link in links if link.direction == "source"])
     results = returned_values(record)
     given = {key: value for key, value in (found.scientific_metadata or {}).items() if key not in OWN_KEYS}
-    return Shown(
+    return DatasetView(
         entry=entry,
         results=results,
         files=tuple(
@@ -151,11 +151,11 @@ def existing(session: Session, mfid: str) -> Dataset:
         raise InputError(f"dataset {mfid} does not exist, or is not visible to this key ({where})") from error
 
 
-def _making(record: Mapping[str, object]) -> Making:
+def _making(record: Mapping[str, object]) -> ProducingRun:
     written = provenance(record)
     activity, agent = written.get("activity") or {}, written.get("agent") or {}
     run, started, ended = activity.get("run") or {}, text(activity.get("started")), text(activity.get("ended"))
-    return Making(
+    return ProducingRun(
         who=text(agent.get("username")) or text(agent.get("local_user")) or _owner(record),
         started=started or None,
         seconds=(utc(ended) - utc(started)).total_seconds() if started and ended else None,

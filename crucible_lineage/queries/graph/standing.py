@@ -16,7 +16,7 @@ from crucible_lineage.lineage.model import CANDIDATE, DOUBTFUL, WITHDRAWN
 from crucible_lineage.lineage.records import is_withdrawn
 from crucible_lineage.marks import CORRECTIONS_KEY
 from crucible_lineage.session import Session
-from crucible_lineage.statements import Checked, Doubt, Remade
+from crucible_lineage.statements import CheckResult, Doubt, ReproductionCount
 
 if TYPE_CHECKING:
     from crucible_lineage.client.models import Dataset
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CANDIDATE",
     "DOUBTFUL",
-    "Entry",
+    "DatasetEntry",
     "entries_in_projects",
     "entries_now",
     "entries_of",
@@ -35,11 +35,11 @@ __all__ = [
 ]
 
 
-NEVER = Remade()
+NEVER = ReproductionCount()
 
 
 @dataclass(frozen=True)
-class Entry:
+class DatasetEntry:
     """A dataset with its state. If it is superseded: what holds in its place, and since when.
 
     `doubt` says why it is doubtful, also of what is superseded; `flags` are the names of those in force on it,
@@ -52,8 +52,8 @@ class Entry:
     since: str = ""
     doubt: Doubt | None = None
     flags: tuple[str, ...] = ()
-    checks: Mapping[str, Checked] = field(default_factory=dict)
-    remade: Remade = NEVER
+    checks: Mapping[str, CheckResult] = field(default_factory=dict)
+    remade: ReproductionCount = NEVER
 
     @property
     def mfid(self) -> str:
@@ -66,21 +66,23 @@ class Entry:
         return tuple(_verdict_text(name, one) for name, one in self.checks.items())
 
 
-def _verdict_text(name: str, one: Checked) -> str:
+def _verdict_text(name: str, one: CheckResult) -> str:
     values = ", ".join(f"{name} is {value}" for name, value in one.values.items())
     return f"check {name.rpartition('/')[2]} {'passed' if one.passed else 'failed'}: {one.that} ({values})"
 
 
-def entries_of(wanted: Iterable[Summary], everything: Iterable[Summary], promoted: Mapping[str, str]) -> list[Entry]:
+def entries_of(
+    wanted: Iterable[Summary], everything: Iterable[Summary], promoted: Mapping[str, str]
+) -> list[DatasetEntry]:
     """Return the standing of these datasets among all of their projects, with these campaigns promoted."""
     currency = Currency((summary.standing for summary in everything), promoted)
     return [_entry(summary, currency) for summary in wanted]
 
 
-_entries: WeakKeyDictionary[Snapshot, dict[str, Entry]] = WeakKeyDictionary()
+_entries: WeakKeyDictionary[Snapshot, dict[str, DatasetEntry]] = WeakKeyDictionary()
 
 
-def entries_of_copy(copy: Snapshot) -> Mapping[str, Entry]:
+def entries_of_copy(copy: Snapshot) -> Mapping[str, DatasetEntry]:
     """Return the standing of all datasets of a copy, by id and in its order; computed once for the same copy."""
     found = _entries.get(copy)
     if found is None:
@@ -90,8 +92,8 @@ def entries_of_copy(copy: Snapshot) -> Mapping[str, Entry]:
 
 
 def stated_entries(
-    session: Session, entries: Mapping[str, Entry], project: str, known: Mapping[str, Summary]
-) -> Mapping[str, Entry]:
+    session: Session, entries: Mapping[str, DatasetEntry], project: str, known: Mapping[str, Summary]
+) -> Mapping[str, DatasetEntry]:
     """Return the entries with what statements say of them, as a project asks; the same while nothing is stated.
 
     Of EVERYTHING, each is as its own project sees it. `known` are summaries that were read already.
@@ -118,19 +120,21 @@ def stated_entries(
     }
 
 
-def _stated(entry: Entry, doubt: Doubt | None, flags: tuple[str, ...], checks: Mapping[str, Checked]) -> Entry:
+def _stated(
+    entry: DatasetEntry, doubt: Doubt | None, flags: tuple[str, ...], checks: Mapping[str, CheckResult]
+) -> DatasetEntry:
     state = entry.state
     if doubt and state in (CURRENT, RAW):
         state = CANDIDATE if doubt.is_candidate and doubt.source == entry.mfid else DOUBTFUL
     return replace(entry, state=state, doubt=doubt, flags=flags, checks=checks)
 
 
-def entry_of(session: Session, found: Dataset) -> Entry:
+def entry_of(session: Session, found: Dataset) -> DatasetEntry:
     """Return the standing of a dataset, read with its metadata and links."""
     return entries_now(session, [found])[0]
 
 
-def entries_now(session: Session, found: Sequence[Dataset]) -> list[Entry]:
+def entries_now(session: Session, found: Sequence[Dataset]) -> list[DatasetEntry]:
     """Return the standing of datasets, read with metadata and links, with what statements say of them."""
     session.mirror.sync_statements()
     entries = {entry.mfid: entry for entry in entries_in_projects(session, found)}
@@ -143,7 +147,7 @@ def may_be_replaced(record: Mapping[str, Any]) -> bool:
     return summary_of(record).standing.derived or CORRECTIONS_KEY in (record.get("scientific_metadata") or {})
 
 
-def entries_in_projects(session: Session, found: Sequence[Dataset]) -> list[Entry]:
+def entries_in_projects(session: Session, found: Sequence[Dataset]) -> list[DatasetEntry]:
     """Return the standing of datasets, read with their metadata.
 
     What holds in place of one may be any other of its project.
@@ -163,10 +167,12 @@ def entries_in_projects(session: Session, found: Sequence[Dataset]) -> list[Entr
         everything = {mfid: one for copy in copies for mfid, one in copy.summaries.items()}
         among = {**everything, **wanted}.values()
         entries = {one.mfid: one for one in entries_of(wanted.values(), among, session.mirror.promoted())}
-    return [entries.get(mfid) or Entry(summary_of(record), WITHDRAWN) for mfid, record in records.items()]
+    return [entries.get(mfid) or DatasetEntry(summary_of(record), WITHDRAWN) for mfid, record in records.items()]
 
 
-def _entry(summary: Summary, currency: Currency) -> Entry:
+def _entry(summary: Summary, currency: Currency) -> DatasetEntry:
     by = currency.superseded_by(summary.mfid)
     shared = (currency.places(other).get(key) for other in by for key in summary.standing.places)
-    return Entry(summary, currency.state(summary.mfid), by, max((one.since for one in shared if one), default=""))
+    return DatasetEntry(
+        summary, currency.state(summary.mfid), by, max((one.since for one in shared if one), default="")
+    )

@@ -46,7 +46,7 @@ _JOINS = {
 }
 
 
-class Where:
+class Conditions:
     """Conditions that all hold, with their values."""
 
     def __init__(self, *clauses: str, **values: object) -> None:
@@ -87,11 +87,11 @@ _TIMES = {
 _SORTS = {"created": "resource.created", "updated": "resource.modified"}
 
 
-def where(db: sqlite3.Connection, caller: Caller, kind: str, query: ResourceQuery) -> Where:
+def where(db: sqlite3.Connection, caller: Caller, kind: str, query: ResourceQuery) -> Conditions:
     """Return the query's condition among what the caller may see, without what is about to be deleted."""
     if len(query.accessible_to_user) + len(query.accessible_to_project) > 10:
         raise invalid("query", "accessible_to_user", "at most 10 access selectors in one request", kind="too_long")
-    found = Where("resource.type = :kind", "NOT resource.hidden", kind=kind, user=caller.id)
+    found = Conditions("resource.type = :kind", "NOT resource.hidden", kind=kind, user=caller.id)
     if not caller.elevated:
         found.add(READABLE)
     given = query.model_dump(exclude_unset=True, exclude_none=True)
@@ -110,7 +110,7 @@ def where(db: sqlite3.Connection, caller: Caller, kind: str, query: ResourceQuer
     return found
 
 
-def _add_people(db: sqlite3.Connection, caller: Caller, found: Where, given: dict[str, Any]) -> None:
+def _add_people(db: sqlite3.Connection, caller: Caller, found: Conditions, given: dict[str, Any]) -> None:
     for name in ("owner_id", "owner_orcid"):
         if name in given:
             found.add("resource.owner_id = ?", user_row(db, given[name], status=422)["id"])
@@ -134,7 +134,7 @@ def _add_people(db: sqlite3.Connection, caller: Caller, found: Where, given: dic
         )
 
 
-def _add_project(db: sqlite3.Connection, found: Where, query: ResourceQuery) -> None:
+def _add_project(db: sqlite3.Connection, found: Conditions, query: ResourceQuery) -> None:
     project = select_project(db, query.project_id, query.project_mfid)
     if project is None:
         if "project_scope" in query.model_fields_set:
@@ -151,7 +151,7 @@ def _add_project(db: sqlite3.Connection, found: Where, query: ResourceQuery) -> 
             found.add(f"({assigned} OR {shared})", project["id"], project["id"])
 
 
-def _add_relations(found: Where, caller: Caller, given: dict[str, Any]) -> None:
+def _add_relations(found: Conditions, caller: Caller, given: dict[str, Any]) -> None:
     mfid = f"(SELECT id FROM resource WHERE mfid = ?{'' if caller.elevated else f' AND {READABLE}'})"
     if "unique_id" in given:
         found.add("resource.mfid = ?", given["unique_id"])
@@ -204,7 +204,7 @@ def cursor_page(db: sqlite3.Connection, caller: Caller, kind: str, query: Datase
 
 
 def list_page(
-    db: sqlite3.Connection, caller: Caller, kind: str, query: DatasetQuery | SampleQuery, found: Where
+    db: sqlite3.Connection, caller: Caller, kind: str, query: DatasetQuery | SampleQuery, found: Conditions
 ) -> Json:
     """One page by offset."""
     column, direction = _order(kind, query)
@@ -222,7 +222,7 @@ def list_page(
     return {"items": items, "limit": query.limit, "total": total, "offset": query.offset}
 
 
-def _count(db: sqlite3.Connection, kind: str, found: Where) -> int:
+def _count(db: sqlite3.Connection, kind: str, found: Conditions) -> int:
     source = f"resource JOIN {kind} ON {kind}.id = resource.id"
     if kind == "dataset":
         source += " LEFT JOIN instrument ON instrument.id = dataset.instrument_id"

@@ -36,7 +36,7 @@ log = logging.getLogger("crucible_lineage.server")
 
 
 @dataclass(frozen=True)
-class WritesBack:
+class MetadataWriteBack:
     """An ingestion like that of the public worker: it sends back all metadata that it picked up, after a while."""
 
     pick_up_s: float = 0.05
@@ -46,7 +46,7 @@ class WritesBack:
 class Worker:
     """Start it, wake it, close it. It holds a lock file while it lives, by which other workers know that it does."""
 
-    def __init__(self, database: Database, storage: ContentStore, writes_back: WritesBack | None = None) -> None:
+    def __init__(self, database: Database, storage: ContentStore, writes_back: MetadataWriteBack | None = None) -> None:
         self._database = database
         self._storage = storage
         self._writes_back = writes_back

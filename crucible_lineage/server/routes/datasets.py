@@ -23,12 +23,12 @@ from crucible_lineage.server.catalogue.access import (
 from crucible_lineage.server.catalogue.filters import (
     ChildDatasetQuery,
     ChildSampleQuery,
+    Conditions,
     DatasetFacetQuery,
     DatasetQuery,
     Relationship,
     SampleFacetQuery,
     SampleQuery,
-    Where,
     cursor_page,
     facet_page,
     list_page,
@@ -244,7 +244,7 @@ def attach_keyword(db: sqlite3.Connection, dataset_id: int, keyword: str) -> sql
 
 def _keyword_record(db: sqlite3.Connection, caller: Caller, row: sqlite3.Row) -> Json:
     """With the number of datasets that carry the keyword, as far as the caller may know of them and up to a bound."""
-    found = Where("keyword_id = :keyword", keyword=row["keyword_id"], user=caller.id)
+    found = Conditions("keyword_id = :keyword", keyword=row["keyword_id"], user=caller.id)
     source = "attached_keyword"
     if not caller.elevated:
         source += " JOIN resource ON resource.id = dataset_id"

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from crucible_lineage.server.call import Call
 from crucible_lineage.server.catalogue.access import ADMIN, EDITOR, Caller, not_found, public_user, require, roles
-from crucible_lineage.server.catalogue.filters import Where
+from crucible_lineage.server.catalogue.filters import Conditions
 from crucible_lineage.server.catalogue.records import names
 from crucible_lineage.server.catalogue.resources import project_row, remove, user_row
 from crucible_lineage.server.database import now
@@ -85,7 +85,7 @@ def list_requests(
     limit: Limit = 100,
     offset: Offset = 0,
 ) -> Json:
-    found = Where("1")
+    found = Conditions("1")
     if status is not None:
         found.add("deletion_request.status = ?", status)
     with call.read() as db:
@@ -143,7 +143,7 @@ def list_audit(
     limit: Limit = 100,
     offset: Offset = 0,
 ) -> Json:
-    found = Where("1")
+    found = Conditions("1")
     for column, value in (("resource_mfid", resource_id), ("project_slug", project_id), ("project_mfid", project_mfid)):
         if value is not None:
             found.add(f"{column} = ?", value)

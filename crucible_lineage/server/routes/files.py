@@ -21,7 +21,7 @@ from crucible_lineage.server.catalogue.access import (
     require,
     roles,
 )
-from crucible_lineage.server.catalogue.filters import Where
+from crucible_lineage.server.catalogue.filters import Conditions
 from crucible_lineage.server.catalogue.metadata import renew_metadata
 from crucible_lineage.server.catalogue.records import file_record
 from crucible_lineage.server.database import now
@@ -42,8 +42,8 @@ from crucible_lineage.server.http import (
     Count,
     Form,
     Json,
+    LenientBody,
     Limit,
-    Loose,
     Moment,
     Offset,
     Text,
@@ -84,7 +84,7 @@ _REQUESTS = """SELECT ingestion_request.*, file.mfid AS file_mfid, file.dataset_
     FROM ingestion_request JOIN file ON file.id = file_id JOIN resource ON resource.id = file.dataset_id"""
 
 
-class CataloguedFile(Loose):
+class CataloguedFile(LenientBody):
     filename: FileName
     storage_backend: Backend
     size: Count | None = None
@@ -144,7 +144,7 @@ def dataset_download_links(call: Call, mfid: str, disposition: Disposition = "at
 
 @router.get("/files")
 def list_files(call: Call, sha256_hash: str | None = None, limit: Limit = 100, offset: Offset = 0) -> Json:
-    found = Where("NOT resource.hidden", user=call.caller.id)
+    found = Conditions("NOT resource.hidden", user=call.caller.id)
     if not call.caller.elevated:
         found.add(READABLE)
     if sha256_hash is not None:
@@ -358,7 +358,7 @@ def list_requests(
     limit: Limit = 100,
     offset: Offset = 0,
 ) -> Json:
-    found = Where("1", user=call.caller.id)
+    found = Conditions("1", user=call.caller.id)
     if not call.caller.elevated:
         found.add(READABLE)
     if dataset_mfid is not None:

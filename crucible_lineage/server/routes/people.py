@@ -31,7 +31,7 @@ from crucible_lineage.server.catalogue.access import (
     user_record,
     user_roles,
 )
-from crucible_lineage.server.catalogue.filters import Where
+from crucible_lineage.server.catalogue.filters import Conditions
 from crucible_lineage.server.catalogue.resources import (
     USERNAME,
     hand_over,
@@ -214,7 +214,7 @@ def list_users(
         require_elevated(call)
     exact = {"first_name": first_name, "last_name": last_name, "username": username, "email": email,
              "unique_id": unique_id}  # fmt: skip
-    found = Where("1")
+    found = Conditions("1")
     for column, value in exact.items():
         if value is not None:
             found.add(f"{column} = ?", value)

@@ -21,7 +21,7 @@ from crucible_lineage.server.catalogue.access import (
     require,
     user_record,
 )
-from crucible_lineage.server.catalogue.filters import Where
+from crucible_lineage.server.catalogue.filters import Conditions
 from crucible_lineage.server.catalogue.records import INSTRUMENTS, PROJECTS, Embed, load, records
 from crucible_lineage.server.catalogue.resources import (
     SLUG,
@@ -33,7 +33,7 @@ from crucible_lineage.server.catalogue.resources import (
     touch,
     user_row,
 )
-from crucible_lineage.server.http import Direction, Form, Json, Limit, Loose, Offset, Text, page, refuse
+from crucible_lineage.server.http import Direction, Form, Json, LenientBody, Limit, Offset, Text, page, refuse
 from crucible_lineage.server.http import router as new_router
 
 # ruff: noqa: ARG001 - a route declares each parameter that clients may send, used or not
@@ -57,7 +57,7 @@ _INSTRUMENT_SORTS = {"instrument_id": "slug", "name": "instrument_name", "create
 _OPTIONAL = ("manufacturer", "model", "instrument_type", "description", "other_id", "other_id_source")
 
 
-class NewProject(Loose):
+class NewProject(LenientBody):
     project_id: Slug
     organization: Text | None = None
     title: Text | None = None
@@ -92,7 +92,7 @@ def list_projects(
     offset: Offset = 0,
 ) -> Json:
     with call.read() as db:
-        found = Where("NOT resource.hidden", user=call.caller.id)
+        found = Conditions("NOT resource.hidden", user=call.caller.id)
         if project_id is not None:
             found.add("project.slug = ?", project_id)
             call.tell_revision(db, _id_of(db, project_id))
@@ -196,7 +196,7 @@ def remove_member(call: Call, reference: str, user: str) -> Json:
 def projects_page(
     db: sqlite3.Connection,
     caller: Caller,
-    found: Where,
+    found: Conditions,
     sort: str | None,
     direction: str | None,
     limit: int,
@@ -223,7 +223,7 @@ def _id_of(db: sqlite3.Connection, slug: str) -> int | None:
     return row and int(row["id"])
 
 
-def _add_member(found: Where, user_id: int, wanted: list[str]) -> None:
+def _add_member(found: Conditions, user_id: int, wanted: list[str]) -> None:
     """Only projects in which the user has a part, as lead or in one of the wanted roles."""
     unknown = [role for role in wanted if role not in ROLE_VALUES]
     if unknown:
@@ -241,7 +241,7 @@ def _refuse_taken_slug(db: sqlite3.Connection, slug: str) -> None:
         raise refuse(409, f"A project with project_id {slug} already exists")
 
 
-class NewInstrument(Loose):
+class NewInstrument(LenientBody):
     instrument_id: Slug
     instrument_name: Name
     location: Text
@@ -305,7 +305,7 @@ def list_instruments(
     }
     if direction and not sort:
         raise refuse(422, "direction needs sort")
-    found = Where("NOT hidden")
+    found = Conditions("NOT hidden")
     for column, value in exact.items():
         if value is not None:
             found.add(f"{column} = ?", value)

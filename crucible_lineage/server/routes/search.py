@@ -10,7 +10,7 @@ from fastapi import Query
 
 from crucible_lineage.server.call import AuthenticatedCall, Call
 from crucible_lineage.server.catalogue.access import READABLE
-from crucible_lineage.server.catalogue.filters import Where
+from crucible_lineage.server.catalogue.filters import Conditions
 from crucible_lineage.server.catalogue.records import SELECTS, Embed, names, records, within_bounds
 from crucible_lineage.server.catalogue.resources import project_row, similarity
 from crucible_lineage.server.http import Json
@@ -55,7 +55,7 @@ def search_instruments(
     status: Literal["active", "maintenance", "decommissioned"] | None = None,
     affiliation: Annotated[list[Literal["owner", "maintainer"]], Query(max_length=10)] = [],  # noqa: B006
 ) -> Json:
-    found = Where()
+    found = Conditions()
     if status is not None:
         found.add("instrument.status = ?", status)
     if affiliation:
@@ -68,7 +68,7 @@ def search_metadata(call: Call, q: Annotated[str, Query(max_length=200)], limit:
     words = re.findall(r"\w+", q.replace("_", " "))
     if not words:
         return {"items": []}
-    found = Where("metadata_words MATCH :words", "NOT resource.hidden", user=call.caller.id)
+    found = Conditions("metadata_words MATCH :words", "NOT resource.hidden", user=call.caller.id)
     found.values["words"] = " ".join(f'"{word}"' for word in words)
     if not call.caller.elevated:
         found.add(READABLE)
@@ -107,11 +107,11 @@ def _by_name(
     q: str,
     limit: int,
     project: str | None,
-    found: Where | None = None,
+    found: Conditions | None = None,
     embed: Embed = Embed(),  # noqa: B008
 ) -> Json:
     """The records whose names have a substring like the query or enough trigrams of it, best first."""
-    found = found or Where()
+    found = found or Conditions()
     q = q.replace("\0", " ")  # which would end the query early
     trigrams = {q[start : start + 3] for start in range(len(q) - 2)}
     found.add("name_parts MATCH ?", " OR ".join('"' + part.replace('"', '""') + '"' for part in sorted(trigrams)))

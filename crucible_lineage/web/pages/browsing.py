@@ -25,14 +25,14 @@ from crucible_lineage.ids import is_mfid
 from crucible_lineage.lineage.labels import csv_text
 from crucible_lineage.queries.catalogue.columns import (
     Column,
-    Door,
+    Surface,
     as_json,
     as_table,
     columns_at,
     facets,
     number_column,
 )
-from crucible_lineage.queries.catalogue.listing import MOST_HITS, PER_PAGE, Browsed, Wanted, browse, page_of
+from crucible_lineage.queries.catalogue.listing import MOST_HITS, PER_PAGE, DatasetSearch, SearchResult, browse, page_of
 from crucible_lineage.queries.catalogue.runs import (
     ListedRun,
     newest_first,
@@ -41,7 +41,7 @@ from crucible_lineage.queries.catalogue.runs import (
     runs_by_results,
     with_memory,
 )
-from crucible_lineage.queries.graph.standing import Entry, entries_of_copy
+from crucible_lineage.queries.graph.standing import DatasetEntry, entries_of_copy
 from crucible_lineage.queries.overview import overview
 from crucible_lineage.web.reader import Reader, still_reading
 from crucible_lineage.web.rendering import rendered
@@ -120,7 +120,7 @@ def _datasets(reader: Reader, project: Project | None) -> Response:
 def _columns(project: Project | None, numbers: Sequence[str] = ()) -> list[Column]:
     """Return the columns of a page, with one for each of these numbers instead of some of them in one."""
     found: list[Column] = []
-    for column in columns_at(Door.PAGE):
+    for column in columns_at(Surface.PAGE):
         if column.name == "results" and numbers:
             found.extend(map(number_column, numbers))
         elif not (project and column.name == "project"):
@@ -143,12 +143,12 @@ def _file_name(project: Project | None) -> str:
     return project.project_id if project else "datasets"
 
 
-def _found(reader: Reader, project: Project | None) -> Browsed:
+def _found(reader: Reader, project: Project | None) -> SearchResult:
     with reader.sign_in.session() as session:
         return browse(session, project.project_id if project else EVERYTHING, _wanted(reader))
 
 
-def _wanted(reader: Reader) -> Wanted:
+def _wanted(reader: Reader) -> DatasetSearch:
     service: dict[str, Any] = {}
     if keyword := reader.asked("keyword"):
         service["keyword"] = [keyword]
@@ -159,7 +159,7 @@ def _wanted(reader: Reader) -> Wanted:
         raise InputError(f"in={where} is no place to search in; there is metadata, or leave it out")
     if words and where and len(words) < SHORTEST_SEARCH:
         raise InputError(f"A search in metadata needs {SHORTEST_SEARCH} letters or more, and {words!r} is shorter.")
-    return Wanted(
+    return DatasetSearch(
         words="" if where else words,
         metadata=words if where else "",
         facets={name: value for name in facets() if (value := reader.asked(name))},
@@ -227,7 +227,7 @@ class RunRow:
     """A run with those of its outputs that the reader may see."""
 
     run: ListedRun
-    outputs: tuple[Entry, ...]
+    outputs: tuple[DatasetEntry, ...]
 
 
 def runs(reader: Reader) -> Response:

@@ -16,7 +16,7 @@ from starlette.responses import RedirectResponse, Response
 
 from crucible_lineage.client.models import Dataset, Link, Thumbnail
 from crucible_lineage.core.slots import RAW
-from crucible_lineage.core.stated import Heard
+from crucible_lineage.core.stated import AppliedStatement
 from crucible_lineage.errors import ForbiddenError, InputError, LineageError, NotFoundError
 from crucible_lineage.lineage.labels import HIDDEN_NAME
 from crucible_lineage.lineage.records import (
@@ -44,7 +44,7 @@ from crucible_lineage.provenance.record import read_record, unreadable
 from crucible_lineage.queries.calibrations import CalibrationFor, calibrations_for
 from crucible_lineage.queries.catalogue.reference import find_mfid
 from crucible_lineage.queries.catalogue.shown import one_by_one
-from crucible_lineage.queries.graph.standing import Entry, entry_of
+from crucible_lineage.queries.graph.standing import DatasetEntry, entry_of
 from crucible_lineage.queries.impact import ask_deletion
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.remake.receipts import known_to_vary
@@ -139,13 +139,13 @@ def _metadata(shown: Mapping[str, Any], beside: Collection[str]) -> dict[str, An
     return {key: value for key, value in (shown.get("scientific_metadata") or {}).items() if key not in beside}
 
 
-def _statements(reader: Reader, entry: Entry) -> tuple[Heard, ...]:
+def _statements(reader: Reader, entry: DatasetEntry) -> tuple[AppliedStatement, ...]:
     with reader.sign_in.session() as session:
         found = session.stated.about(entry.mfid, entry.summary.standing.project, entry.summary)
     return one_by_one(found)
 
 
-def _calibrations(reader: Reader, found: Dataset, entry: Entry) -> tuple[CalibrationFor, ...]:
+def _calibrations(reader: Reader, found: Dataset, entry: DatasetEntry) -> tuple[CalibrationFor, ...]:
     """Return the calibrations certified for measured data; none for results and data without a time."""
     if entry.state != RAW or taken(found.model_dump()) is None:
         return ()

@@ -24,7 +24,7 @@ Classes = Any
 """None where JSON gives the value back, the name of a class, or a list of what the container is and its items."""
 
 
-class UnspelledError(Exception):
+class NotJsonError(Exception):
     """JSON cannot hold the value."""
 
 
@@ -33,7 +33,7 @@ def spelled(value: object, level: int = 0) -> tuple[Any, Classes]:
     if is_plain(value):
         return value, None
     if level > MOST_LEVELS:
-        raise UnspelledError
+        raise NotJsonError
     if isinstance(value, Enum):
         return _by_pydantic(value)
     if isinstance(value, float):
@@ -50,7 +50,7 @@ def spelled(value: object, level: int = 0) -> tuple[Any, Classes]:
     kind = kind_of(value)
     if isinstance(value, SCALARS) or (kind is not None and kind.name in ("model", "dataclass")):
         return _by_pydantic(value)
-    raise UnspelledError
+    raise NotJsonError
 
 
 def read_spelled(plain: Any, classes: Classes) -> Any:
@@ -133,13 +133,13 @@ def _by_pydantic(value: object) -> tuple[Any, Classes]:
     try:
         plain = json.loads(to_json(value, inf_nan_mode="strings", fallback=_number))
     except Exception as error:  # whatever a class of the user raises
-        raise UnspelledError from error
+        raise NotJsonError from error
     return plain, f"{type(value).__module__}.{type(value).__qualname__}"
 
 
 def _number(value: Any) -> Any:
     if _number_class(value) is None:
-        raise UnspelledError
+        raise NotJsonError
     return value.item()
 
 
@@ -150,7 +150,7 @@ def _read_items(plain: list[Any], inside: Classes) -> list[Any]:
 
 def _read_one(plain: Any, name: str) -> Any:
     if name == OTHER:
-        raise UnspelledError
+        raise NotJsonError
     if name == "float":
         return float(plain)
     if name.startswith("numpy."):

@@ -18,14 +18,14 @@ from typing import Any
 from crucible_lineage.checksums import scan_file
 from crucible_lineage.registration.new_dataset import LocalFile
 from crucible_lineage.tasks.dropin.values.kinds import Kind, fields_of, kind_of
-from crucible_lineage.tasks.dropin.values.spelled import UnspelledError, load_class, read_spelled, spelled
+from crucible_lineage.tasks.dropin.values.spelled import NotJsonError, load_class, read_spelled, spelled
 
 MOST_PARTS = 200  # of a list, tuple or dict: each is a file of its own
 
 Document = dict[str, Any]
 
 
-class UnstorableError(Exception):
+class NotStorableError(Exception):
     """The value is of no kind that can be stored; the message says which it is."""
 
 
@@ -72,16 +72,16 @@ def store_value(value: object, folder: Path, prefix: str = "", given: Collection
     if kind is not None:
         try:
             return _of_kind(kind, value, folder, prefix)
-        except UnstorableError:
+        except NotStorableError:
             if not is_record:
                 raise
-    with suppress(UnspelledError):
+    with suppress(NotJsonError):
         return _spelled(value, folder, prefix)
     if is_record:
         return _fields(value, folder, prefix)
     if isinstance(value, (list, tuple, Mapping)):
         return _container(value, folder, prefix, given)
-    raise UnstorableError(_named(value))
+    raise NotStorableError(_named(value))
 
 
 def returned_paths(value: object, depth: int = 4) -> set[Path]:
@@ -133,7 +133,7 @@ def loaded(document: Document, folder: Path) -> Any:
     if name == "spelled":
         return read_spelled(json.loads((folder / document["files"][0]).read_bytes()), document["classes"])
     if name == "fields":
-        raise UnstorableError(f"a {document['class']} by its fields, which cannot be read again")
+        raise NotStorableError(f"a {document['class']} by its fields, which cannot be read again")
     if name in ("list", "tuple of parts", "dict"):
         parts = [loaded(part, folder) for part in document["parts"]]
         if name == "dict":
@@ -183,7 +183,7 @@ def _of_kind(kind: Kind, value: object, folder: Path, prefix: str) -> Stored:
         try:
             kind.dump(value, place)
         except Exception as error:  # whatever the library raises, or the user's own kind
-            raise UnstorableError(f"{_named(value)} ({type(error).__name__} when written as {kind.name})") from error
+            raise NotStorableError(f"{_named(value)} ({type(error).__name__} when written as {kind.name})") from error
         names = []
         for written in sorted(place.iterdir()):
             target = folder / f"{prefix}{written.name}"
@@ -222,11 +222,11 @@ def _fields(value: object, folder: Path, prefix: str) -> Stored:
 def _container(value: Any, folder: Path, prefix: str, given: Collection[Path] = ()) -> Stored:
     items = list(value.items()) if isinstance(value, Mapping) else list(enumerate(value))
     if len(items) > MOST_PARTS:
-        raise UnstorableError(
+        raise NotStorableError(
             f"a {type(value).__name__} of {len(items)} values, of which at most {MOST_PARTS} are stored"
         )
     if not all(type(key) in (str, int) for key, _ in items):
-        raise UnstorableError("a dict with keys that are neither text nor numbers")
+        raise NotStorableError("a dict with keys that are neither text nor numbers")
     prefixes = _prefixes([key for key, _ in items])
     parts = [_part(item, folder, f"{prefix}{own}", given) for (_, item), own in zip(items, prefixes, strict=True)]
     name = "dict" if isinstance(value, Mapping) else "list" if type(value) is list else "tuple of parts"
@@ -246,7 +246,7 @@ def _part(value: object, folder: Path, prefix: str, given: Collection[Path]) -> 
     """A value in another one; if it cannot be stored, the others are all the same."""
     try:
         return store_value(value, folder, prefix, given)
-    except UnstorableError as error:
+    except NotStorableError as error:
         return described_only(value, folder, str(error), prefix)
 
 
@@ -267,9 +267,9 @@ def _path(path: Path, folder: Path, prefix: str, kind: str = "path") -> Stored:
     elif path.is_dir():
         found, base, kind = sorted(one for one in path.rglob("*") if one.is_file()), path, f"folder {kind}"
     else:
-        raise UnstorableError(f"the path of a file that is not there: {path.name}")
+        raise NotStorableError(f"the path of a file that is not there: {path.name}")
     if not found or len(found) > MOST_PARTS:
-        raise UnstorableError(f"a folder of {len(found)} files, of which one to {MOST_PARTS} are stored")
+        raise NotStorableError(f"a folder of {len(found)} files, of which one to {MOST_PARTS} are stored")
     files = tuple(copied(one, folder, f"{prefix}{flat(one.relative_to(base))}") for one in found)
     document = {
         "kind": kind,
@@ -331,7 +331,7 @@ def plain_digest(value: object) -> str:
         return ""
     try:
         plain, _ = spelled(value)
-    except UnspelledError:
+    except NotJsonError:
         return ""
     return digest_of_hashes([hashlib.sha256(_text(plain).encode()).hexdigest()])
 
@@ -360,7 +360,7 @@ def _loader(document: Document) -> Any:
         return lambda folder: load_class(document["class"], (folder / "value.json").read_bytes())
     found = next((kind.load for kind in KINDS if kind.name == document["kind"]), None)
     if found is None:
-        raise UnstorableError(f"a value of kind {document['kind']!r}, which cannot be read again")
+        raise NotStorableError(f"a value of kind {document['kind']!r}, which cannot be read again")
     return found
 
 

@@ -24,7 +24,7 @@ from prefect.cache_policies import NO_CACHE
 from crucible_lineage.flows import run_pipeline
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
-from crucible_lineage.pipeline.run.result import Choice
+from crucible_lineage.pipeline.run.result import StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
@@ -109,7 +109,7 @@ def watch_memory(lab: Path, place: Place, runs: int) -> None:
     with Session(Settings(lab / "data", place.url, place.api_key)) as session:
         for number in range(runs):
             bound = bind_file(lab / "pipeline.yaml", session.store)
-            choice = Choice(forced=("copied",))
+            choice = StepChoice(forced=("copied",))
             result = plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None, choice)
             assert result.executed, result.errors
             if number + 1 in (runs // 10, runs):

@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from crucible_lineage.cli import working
-from crucible_lineage.cli.runs.progress import Progress, TimeLeft
-from crucible_lineage.cli.working import Moving, showing_work
+from crucible_lineage.cli.runs.progress import Progress, RemainingTime
+from crucible_lineage.cli.working import TrafficMonitor, showing_work
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.pipeline.inputs.existing import hash_files
 from crucible_lineage.pipeline.inputs.register import register_raw
@@ -169,13 +169,13 @@ def test_steps_that_end_every_few_milliseconds_are_four_lines_a_second(capfd: py
 
 
 def test_the_end_is_estimated_from_what_steps_took_and_the_jobs() -> None:
-    estimate = TimeLeft(jobs=2)
+    estimate = RemainingTime(jobs=2)
     estimate.plan({"a": 10.0, "b": 10.0, "c": 10.0, "d": 10.0})
     assert estimate.seconds_left() == pytest.approx(20)
     estimate.moved("a", STARTED)
     estimate.ended("a", EXECUTED, 10.0)
     assert estimate.seconds_left() == pytest.approx(15)
-    unknown = TimeLeft(jobs=4)
+    unknown = RemainingTime(jobs=4)
     unknown.plan(dict.fromkeys("abcdefgh"))
     assert unknown.seconds_left() is None
     for step in "abcd":
@@ -203,7 +203,7 @@ def test_bytes_that_move_are_told_with_their_speed_and_the_end(monkeypatch: pyte
     now = 100.0
     monkeypatch.setattr(working.time, "monotonic", lambda: now)
     bytes_of = Traffic()
-    seen = Moving(bytes_of)
+    seen = TrafficMonitor(bytes_of)
     assert seen.text() == ""
     now += 2
     bytes_of.find(2_000_000)
@@ -226,7 +226,7 @@ def test_many_small_files_are_counted_though_they_are_few_bytes(monkeypatch: pyt
     now = 100.0
     monkeypatch.setattr(working.time, "monotonic", lambda: now)
     sent = Traffic()
-    seen = Moving(sent)
+    seen = TrafficMonitor(sent)
     for number in range(1200):
         sent.send(2)
         sent.end_file()

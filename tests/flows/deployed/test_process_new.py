@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.pipeline.bind.cached import bind_file
-from crucible_lineage.watch.new_data import Newest, each_selection, narrowed
+from crucible_lineage.watch.new_data import SelectionMarks, each_selection, narrowed
 
 RUN = """
 import json, sys
@@ -85,7 +85,7 @@ def made(selected: Path, session: Any, registered: Any) -> Any:
 
     def run(hours: float = 24) -> tuple[bool, set[str], Any]:
         bound = bind_file(selected, session.store)
-        newest = Newest(bound, "counts", session, timedelta(hours=hours))
+        newest = SelectionMarks(bound, "counts", session, timedelta(hours=hours))
         full = newest.is_full
         result = plan_and_run(newest.look(full=full), session, lambda: LocalEngine(session, 2), lambda event: None)
         newest.note(result, (), full=full)

@@ -10,7 +10,7 @@ import h5py
 import httpx
 import pytest
 
-from crucible_lineage.client.http.lanes import Lanes
+from crucible_lineage.client.http.lanes import PooledTransport
 from crucible_lineage.errors import IdTakenError, InputError, RecipeConflictError
 from crucible_lineage.ids import derive_mfid, new_mfid
 from crucible_lineage.pipeline.bind.cached import bind_file
@@ -197,13 +197,13 @@ def test_many_new_files_cost_a_few_calls_and_what_is_there_is_found_among_them(
     registered = register(session, lab.file("00.txt", "0\n"), timestamp="2024-05-01T12:00:00Z")
     session.client.datasets.create({"project_id": "lab", "dataset_name": "begun elsewhere"})
     asked: list[str] = []
-    send = Lanes.handle_request
+    send = PooledTransport.handle_request
 
-    def counted(transport: Lanes, request: httpx.Request) -> httpx.Response:
+    def counted(transport: PooledTransport, request: httpx.Request) -> httpx.Response:
         asked.append(f"{request.method} {request.url.path}")
         return send(transport, request)
 
-    monkeypatch.setattr(Lanes, "handle_request", counted)
+    monkeypatch.setattr(PooledTransport, "handle_request", counted)
     bound = bind_file(lab.declare(MANY, "many.yaml"), session.store)
     items = known_inputs(bound.spec, session, lambda _: iter(()), asked=False)["scan"]
     assert len(items) == 40

@@ -191,7 +191,7 @@ def test_what_is_kept_already_costs_little_beside_the_steps(
     lab: Any, session: Session, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seconds: list[float] = []
-    rests_on, register = module.rests_on, module.Rests.register
+    rests_on, register = module.rests_on, module.PlannedSupport.register
 
     def timed(call: Any) -> Any:
         def measured(*given: Any) -> Any:
@@ -204,7 +204,7 @@ def test_what_is_kept_already_costs_little_beside_the_steps(
         return measured
 
     monkeypatch.setattr("crucible_lineage.pipeline.job.materialize.rests_on", timed(rests_on))
-    monkeypatch.setattr(module.Rests, "register", timed(register))
+    monkeypatch.setattr(module.PlannedSupport, "register", timed(register))
     run(lab.pipeline)
     seconds.clear()
     began = time.perf_counter()

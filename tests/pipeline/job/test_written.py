@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.errors import UnreachableError
-from crucible_lineage.pipeline.run.result import Choice
+from crucible_lineage.pipeline.run.result import StepChoice
 from crucible_lineage.registration import contents
 from crucible_lineage.registration.read import read
 from crucible_lineage.session import Session
@@ -97,7 +97,7 @@ def test_many_files_are_sent_several_at_once_and_one_that_fails_leaves_nothing_t
 
     monkeypatch.setattr(contents, "_upload", watched)
     path = declare(lab, "for number in range(40):\n    (out / f'f{number}.txt').write_text(f'{number}')")
-    waits = run(path, Choice(patience_s=0.5))
+    waits = run(path, StepChoice(patience_s=0.5))
     assert not waits.ok
     (mfid,) = [mfid for one in waits.waiting for mfid in one.mfids]
     assert mfid == waits.datasets["odd"]["out"]

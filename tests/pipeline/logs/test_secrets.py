@@ -11,7 +11,7 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from crucible_lineage.pipeline.logs import LOG_LIMIT_BYTES, Blotter, StepLog
+from crucible_lineage.pipeline.logs import LOG_LIMIT_BYTES, Redactor, StepLog
 from crucible_lineage.session import Session
 
 SECRET = 'top secret/"ä"+4711'
@@ -37,21 +37,21 @@ def spellings(secret: str) -> dict[str, str]:
 
 
 def test_each_spelling_is_blotted_out() -> None:
-    blotter = Blotter([SECRET])
+    blotter = Redactor([SECRET])
     certain = base64.b64encode(SECRET.encode()).decode()[4:16]
     for name, text in spellings(SECRET).items():
         shown = blotter.text(f"before {text} after")
         assert "***" in shown, name
         assert shown.startswith("before "), name
         assert not any(part in shown for part in (SECRET, quote(SECRET), SECRET.encode().hex(), certain)), (name, shown)
-    assert Blotter([""]).text("as it was") == "as it was"
+    assert Redactor([""]).text("as it was") == "as it was"
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 64])
 def test_a_secret_that_comes_in_parts_is_blotted_out(tmp_path: Path, size: int) -> None:
     text = f"first {SECRET}\nsecond {SECRET}{SECRET} top secr".encode()
     heard: list[str] = []
-    with StepLog(tmp_path / "log", Blotter([SECRET]), heard.append) as log:
+    with StepLog(tmp_path / "log", Redactor([SECRET]), heard.append) as log:
         for start in range(0, len(text), size):
             log.write(text[start : start + size])
     assert log.path.read_text() == "first ***\nsecond ****** top secr"
@@ -59,7 +59,7 @@ def test_a_secret_that_comes_in_parts_is_blotted_out(tmp_path: Path, size: int) 
 
 
 def test_a_secret_across_what_is_left_out_of_a_long_log_is_blotted_out(tmp_path: Path) -> None:
-    with StepLog(tmp_path / "log", Blotter([SECRET])) as log:
+    with StepLog(tmp_path / "log", Redactor([SECRET])) as log:
         for _ in range(4 * LOG_LIMIT_BYTES // 1000):
             log.write(b"x" * 990 + SECRET.encode())
     assert SECRET.encode() not in log.path.read_bytes()

@@ -12,7 +12,7 @@ from crucible_lineage.certifying import certify, decertify
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.records import chosen_in_time
 from crucible_lineage.notebook.catalogue import Catalogue
-from crucible_lineage.pipeline.run.result import Choice
+from crucible_lineage.pipeline.run.result import StepChoice
 from crucible_lineage.queries.calibrations import calibrations_for, used_in
 from crucible_lineage.queries.explain import explain
 from crucible_lineage.session import Session
@@ -294,7 +294,7 @@ def test_a_run_as_of_a_moment_says_so_in_its_records(
 ) -> None:
     register("a", "2024-01-10T00:00:00Z")
     certify(session, axes[0], RAMAN, "2024-01-01", why="fits")
-    done = run(lab.declare(SCANS, "scans.yaml"), Choice(as_of="2999-01-01"))
+    done = run(lab.declare(SCANS, "scans.yaml"), StepChoice(as_of="2999-01-01"))
     record = record_of(done.datasets["calibrate[a]"]["out"])
     assert record["used"][1]["chosen"]["certificate"]["as_of"] == "2999-01-01"
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.run.result import Choice, RunResult
+from crucible_lineage.pipeline.run.result import RunResult, StepChoice
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 
@@ -39,17 +39,17 @@ FAILING = (
 
 def test_only_makes_just_these_steps_and_says_what_they_lack(lab: Any, run: Run) -> None:
     lab.declare(PIPELINE)
-    lacking = run(lab.pipeline, Choice(only=("total",)))
+    lacking = run(lab.pipeline, StepChoice(only=("total",)))
     assert lacking.outcomes["parts"] == "left out"
     assert not lacking.ok
     assert (
         "its parent scaled[factor=2] is not there and was left out; run without --only"
         in lacking.errors["total[factor=2]"]
     )
-    first = run(lab.pipeline, Choice(only=("parts",)))
+    first = run(lab.pipeline, StepChoice(only=("parts",)))
     assert (first.executed, first.ok) == (["parts"], True), "what was left out is no failure"
     assert first.outcomes["total[factor=3]"] == "left out"
-    assert run(lab.pipeline, Choice(only=("scaled", "total"))).executed == [
+    assert run(lab.pipeline, StepChoice(only=("scaled", "total"))).executed == [
         *("scaled[factor=2]", "scaled[factor=3]", "total[factor=2]", "total[factor=3]")
     ]
 
@@ -59,7 +59,7 @@ def test_from_makes_a_step_and_all_that_depend_on_it(lab: Any, run: Run) -> None
     run(lab.pipeline)
     lab.file(f"{lab.module}_2.py", (lab.folder / f"{lab.module}.py").read_text().replace("2.5", "2.25"))
     lab.declare(PIPELINE.replace("LABMODULE:split", f"{lab.module}_2:split").replace("[2, 3]", "[2, 3, 4]"))
-    result = run(lab.pipeline, Choice(from_=("parts",), only=()))
+    result = run(lab.pipeline, StepChoice(from_=("parts",), only=()))
     assert result.outcomes["parts"] == "executed"
     assert result.outcomes["scaled[factor=2]"] == "reused"
     assert result.outcomes["scaled[factor=4]"] == "left out"
@@ -79,18 +79,20 @@ def test_force_takes_a_step_or_one_of_its_instances(lab: Any, run: Run, planned:
         "total[factor=2]": "fresh",
         "total[factor=3]": "stale",
     }
-    second = run(lab.pipeline, Choice(forced=("scaled[factor=3]",)))
+    second = run(lab.pipeline, StepChoice(forced=("scaled[factor=3]",)))
     assert second.executed == ["scaled[factor=3]"]
     assert second.stayed == ("total[factor=3]",), "it was made again with the same bytes"
     mfid = second.datasets["scaled[factor=3]"]["out"]
     assert record_of(mfid)["supersedes"] == first.datasets["scaled[factor=3]"]["out"]
-    third = run(lab.pipeline, Choice(forced=("scaled",)))
+    third = run(lab.pipeline, StepChoice(forced=("scaled",)))
     assert len(third.executed) == 2
     assert run(lab.pipeline).datasets == third.datasets
 
 
-@pytest.mark.parametrize("choice", [Choice(only=("totl",)), Choice(from_=("totl",)), Choice(forced=("totl",))])
-def test_a_name_that_is_no_step_is_refused_with_the_nearest(lab: Any, run: Run, choice: Choice) -> None:
+@pytest.mark.parametrize(
+    "choice", [StepChoice(only=("totl",)), StepChoice(from_=("totl",)), StepChoice(forced=("totl",))]
+)
+def test_a_name_that_is_no_step_is_refused_with_the_nearest(lab: Any, run: Run, choice: StepChoice) -> None:
     with pytest.raises(InputError, match="no step 'totl'; did you mean 'total'"):
         run(lab.declare(PIPELINE), choice)
 
@@ -120,7 +122,7 @@ def test_after_a_failure_nothing_more_is_started_if_so_asked(lab: Any, run: Run)
     names = [f"s{number}" for number in range(25)]
     for before, name in itertools.pairwise(names):
         chain += f"  {name}: {{uses: 'LABMODULE:scale', inputs: {{counts: {before}}}}}\n    "
-    result = run(lab.declare(chain), Choice(keep_going=False))
+    result = run(lab.declare(chain), StepChoice(keep_going=False))
     assert result.outcomes["broken"] == "failed"
     assert result.outcomes["s24"] == "skipped"
     assert set(result.outcomes) == {"broken", *names}
@@ -171,7 +173,7 @@ def test_the_id_that_a_plan_shows_for_a_forced_step_is_the_one_it_gets(
     for attempt in (1, 2):
         shown = planned(lab.pipeline, ("total",))["total"].datasets["out"]
         assert shown != first
-        made = run(lab.pipeline, Choice(forced=("total",))).datasets["total"]["out"]
+        made = run(lab.pipeline, StepChoice(forced=("total",))).datasets["total"]["out"]
         assert made == shown
         assert record_of(made)["recipe"]["attempt"] == attempt
         first = made

@@ -11,7 +11,7 @@ import pytest
 from crucible_lineage.amounts import size_text, time_text
 from crucible_lineage.cli.runs.plans import print_plan
 from crucible_lineage.fingerprint.objects import constant_text
-from crucible_lineage.pipeline.plan.differences import Made, code_diff, differences
+from crucible_lineage.pipeline.plan.differences import Ingredients, code_diff, differences
 from crucible_lineage.pipeline.plan.plan import Estimate, PipelinePlan, StepPlan
 from crucible_lineage.pipeline.run.result import RunResult
 
@@ -97,8 +97,8 @@ def test_a_constant_is_shown_as_people_write_it(value: object) -> None:
     assert differences(before, after) == [f"constant N changed: 7 -> {value!r}"]
 
 
-def made(recipe: Any = None, **more: Any) -> Made:
-    return Made(recipe or RECIPE, **more)
+def made(recipe: Any = None, **more: Any) -> Ingredients:
+    return Ingredients(recipe or RECIPE, **more)
 
 
 RECIPE: dict[str, Any] = {

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crucible_lineage.pipeline.plan.relation import Candidates, Partners, RelationRow
-from crucible_lineage.pipeline.spec.declared import InTime
+from crucible_lineage.pipeline.spec.declared import TimeMatch
 
 START = datetime(2024, 5, 10, tzinfo=UTC)
 
@@ -24,7 +24,7 @@ spans = st.tuples(st.integers(0, 60), st.integers(0, 12)).map(lambda pair: (at(p
 values = st.sampled_from([("A",), ("B",)])
 numbered = st.lists(st.tuples(values, spans, st.sampled_from("abcd")), max_size=12)
 rules = st.builds(
-    lambda nearest, within, otherwise: InTime(nearest=nearest, within=within, **{"else": otherwise}),
+    lambda nearest, within, otherwise: TimeMatch(nearest=nearest, within=within, **{"else": otherwise}),
     st.sampled_from(["before", "after", "either"]),
     st.sampled_from([None, 0, 300, 1800]),
     st.sampled_from([None, "nearest", "earliest", "none"]),
@@ -46,7 +46,7 @@ def side_and_distance(row: RelationRow, one: RelationRow, side: str) -> float | 
     return min(there, default=0.0)
 
 
-def brute(row: RelationRow, rows: Sequence[RelationRow], rule: InTime) -> set[int] | None:
+def brute(row: RelationRow, rows: Sequence[RelationRow], rule: TimeMatch) -> set[int] | None:
     """The keys of all that may be chosen: those that no other is nearer than. None if none is."""
     equal = [one for one in rows if one.values == row.values]
 
@@ -83,7 +83,7 @@ def test_what_is_chosen_is_what_looking_at_each_would_choose(drawn, subject, rul
 @given(drawn=numbered, subject=spans, shuffled=st.randoms())
 def test_the_order_of_candidates_does_not_matter_and_ids_decide_between_equal_times(drawn, subject, shuffled) -> None:
     rows = rows_of([(("A",), span, tie) for _, span, tie in drawn])
-    row, rule = RelationRow(0, "subject", ("A",), subject), InTime(nearest="before")
+    row, rule = RelationRow(0, "subject", ("A",), subject), TimeMatch(nearest="before")
     chosen = Candidates("dark", rows, ["x"], rule).choose(row).chosen
     mixed = list(rows)
     shuffled.shuffle(mixed)
@@ -93,31 +93,31 @@ def test_the_order_of_candidates_does_not_matter_and_ids_decide_between_equal_ti
         assert chosen[0].key == latest.key
 
 
-def choose(rule: InTime, *minutes: int, subject: int = 30) -> Partners:
+def choose(rule: TimeMatch, *minutes: int, subject: int = 30) -> Partners:
     rows = [RelationRow(key, f"dark-{key}", (), (at(one), at(one)), str(key)) for key, one in enumerate(minutes)]
     return Candidates("dark", rows, [], rule).choose(RelationRow(0, "scan", (), (at(subject), at(subject))))
 
 
 def test_both_sides_are_given_for_interpolation_in_the_order_asked_for() -> None:
-    both = choose(InTime(take=["before", "after"]), 10, 20, 45, 60)
+    both = choose(TimeMatch(take=["before", "after"]), 10, 20, 45, 60)
     assert [(one.label, one.side, one.seconds) for one in both.chosen] == [
         ("dark-1", "before", 600.0),
         ("dark-2", "after", 900.0),
     ]
-    assert "has nothing after scan" in choose(InTime(take=["before", "after"]), 10, 20).fault
-    at_the_moment = choose(InTime(take=["before", "after"]), 30, 45)
+    assert "has nothing after scan" in choose(TimeMatch(take=["before", "after"]), 10, 20).fault
+    at_the_moment = choose(TimeMatch(take=["before", "after"]), 30, 45)
     assert [one.label for one in at_the_moment.chosen] == ["dark-0", "dark-1"], "not the same one twice"
 
 
 def test_what_nothing_fits_is_blocked_and_names_the_nearest_of_both_sides() -> None:
-    late = choose(InTime(nearest="before"), 50, 90)
+    late = choose(TimeMatch(nearest="before"), 50, 90)
     assert late.fault == (
         "dark has nothing before scan (2024-05-10 00:30:00 UTC): none was found before, the nearest after is dark-0 "
         "(2024-05-10 00:50:00 UTC, 20 min after); if another one will do, say so with `else: nearest`, `earliest` or "
         "`none`"
     )
     assert not late.absent
-    far = choose(InTime(nearest="before", within="5min"), 10, 40)
+    far = choose(TimeMatch(nearest="before", within="5min"), 10, 40)
     assert "has nothing before scan (2024-05-10 00:30:00 UTC) within 5 min" in far.fault
     assert "the nearest before is dark-0 (2024-05-10 00:10:00 UTC, 20 min before)" in far.fault
     assert "the nearest after is dark-1 (2024-05-10 00:40:00 UTC, 10 min after)" in far.fault
@@ -129,16 +129,16 @@ def test_without_a_time_nothing_is_chosen_and_what_has_none_is_named() -> None:
         RelationRow(1, "dark-1", (), None, undated="dark-1"),
     )
     scan = RelationRow(0, "scan", (), (at(30), at(30)))
-    blocked = Candidates("dark", [dated, undated], [], InTime(nearest="before")).choose(scan)
+    blocked = Candidates("dark", [dated, undated], [], TimeMatch(nearest="before")).choose(scan)
     assert "dark-1 has no time of measurement (timestamp); set it" in blocked.fault
-    skipping = Candidates("dark", [dated, undated], [], InTime(nearest="before", undated="skip"))
+    skipping = Candidates("dark", [dated, undated], [], TimeMatch(nearest="before", undated="skip"))
     assert [one.label for one in skipping.choose(scan).chosen] == ["dark-0"]
     without = RelationRow(0, "scan", (), None, undated="scan")
     assert (
         "scan has no time of measurement"
-        in Candidates("d", [dated], [], InTime(nearest="either")).choose(without).fault
+        in Candidates("d", [dated], [], TimeMatch(nearest="either")).choose(without).fault
     )
-    earliest = Candidates("d", [dated], [], InTime(nearest="either", **{"else": "earliest"})).choose(without)
+    earliest = Candidates("d", [dated], [], TimeMatch(nearest="either", **{"else": "earliest"})).choose(without)
     assert str(earliest.chosen[0]) == "at a time not known (else earliest)"
 
 
@@ -146,14 +146,14 @@ def test_a_group_counts_from_its_last_before_and_from_its_first_after() -> None:
     group = RelationRow(0, "master", (), (at(0), at(25)), size=5)
     for subject, side, seconds in ((30, "before", 300.0), (20, "around", 0.0), (-10, "after", 600.0)):
         scan = RelationRow(0, "scan", (), (at(subject), at(subject)))
-        (one,) = Candidates("master", [group], [], InTime(nearest="either")).choose(scan).chosen
+        (one,) = Candidates("master", [group], [], TimeMatch(nearest="either")).choose(scan).chosen
         assert (one.side, one.seconds) == (side, seconds)
     assert "counted from the last of its 5" in str(
-        Candidates("master", [group], [], InTime(nearest="before"))
+        Candidates("master", [group], [], TimeMatch(nearest="before"))
         .choose(RelationRow(0, "s", (), (at(30), at(30))))
         .chosen[0]
     )
-    during = Candidates("master", [group], [], InTime(nearest="before")).choose(
+    during = Candidates("master", [group], [], TimeMatch(nearest="before")).choose(
         RelationRow(0, "s", (), (at(20), at(20)))
     )
     assert during.fault, "a group that is not over is not before"
@@ -163,7 +163,7 @@ def test_a_group_counts_from_its_last_before_and_from_its_first_after() -> None:
 def test_ten_thousand_for_ten_thousand_take_less_than_a_second(nearest: str) -> None:
     rows = [RelationRow(key, str(key), (str(key % 7),), (at(key), at(key + key % 90))) for key in range(10_000)]
     started = time.process_time()
-    candidates = Candidates("dark", rows, ["x"], InTime(nearest=nearest))
+    candidates = Candidates("dark", rows, ["x"], TimeMatch(nearest=nearest))
     for row in rows:
         candidates.choose(row)
     assert time.process_time() - started < 1.0

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.pipeline.run.result import Choice, RunResult
+from crucible_lineage.pipeline.run.result import RunResult, StepChoice
 from crucible_lineage.queries.explain import explain
 from crucible_lineage.session import Session
 
@@ -59,7 +59,7 @@ def test_the_story_says_what_it_supersedes_and_exactly_what_differs(lab: Any, ru
     assert any(line.lstrip().startswith("+") and "/ factor" in line for line in lines)
     total = why(second.datasets["total"]["out"])
     assert "  input left: scaled.txt changed: sha " in total
-    forced = run(lab.pipeline, Choice(forced=("scaled",)))
+    forced = run(lab.pipeline, StepChoice(forced=("scaled",)))
     again = why(forced.datasets["scaled"]["out"])
     assert "of pipeline counting, attempt 2, made by" in again
     assert "forced rerun: same values and bytes" in again

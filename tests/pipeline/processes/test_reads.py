@@ -13,7 +13,7 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.processes.opened import watching_folders
 from crucible_lineage.pipeline.processes.outside import watching_files
-from crucible_lineage.pipeline.run.result import Choice
+from crucible_lineage.pipeline.run.result import StepChoice
 from crucible_lineage.queries.explain import explain
 from crucible_lineage.session import Session
 
@@ -144,7 +144,7 @@ def test_what_a_program_or_a_library_opens_beside_the_code_is_named(reading: Any
 """
     text = ONE[: ONE.index("  corrected:")] + steps
     path = reading.declare(text)
-    notes = {step: run(path, Choice(only=(step,))).notes for step in ("shell", "called", "plain")}  # one at a time
+    notes = {step: run(path, StepChoice(only=(step,))).notes for step in ("shell", "called", "plain")}  # one at a time
     assert f"{reading.folder / 'calib.dat'} was opened, which it was not given" in notes["shell"]["shell"]
     assert "take.sh" not in notes["shell"]["shell"], "the script that it is"
     assert f"{reading.folder / 'tables' / 'gain.dat'} was opened" in notes["called"]["called"]
@@ -152,7 +152,7 @@ def test_what_a_program_or_a_library_opens_beside_the_code_is_named(reading: Any
     declared = text.replace("{scan: scan}}", "{scan: scan}, reads: [calib.dat, tables/gain.dat], strict: true}")
     result = run(reading.declare(declared))
     assert result.ok, result.errors
-    made = run(reading.declare(text), Choice(only=("shell",))).datasets["shell"]["out"]
+    made = run(reading.declare(text), StepChoice(only=("shell",))).datasets["shell"]["out"]
     assert record_of(made)["activity"]["code"]["read"] == [f"{reading.folder / 'calib.dat'} (opened while it ran)"]
     assert [file["name"] for file in record_of(made)["generated"]] == ["both.txt"], "whoever opened it"
 

@@ -15,7 +15,7 @@ from crucible_lineage.checksums import stamp
 from crucible_lineage.errors import StepError, StoppedError
 from crucible_lineage.pipeline.logs import STEP_LOG, StepLog
 from crucible_lineage.pipeline.processes import worker
-from crucible_lineage.pipeline.processes.outside import Called
+from crucible_lineage.pipeline.processes.outside import CallOutcome
 from crucible_lineage.pipeline.processes.supervised import stop_run
 from crucible_lineage.pipeline.processes.worker import FunctionCall, call_function
 
@@ -85,13 +85,13 @@ def large(counts: Path, *, text: str, out: Path) -> dict:
 
 
 @pytest.fixture
-def call(tmp_path: Path) -> Callable[..., Called]:
+def call(tmp_path: Path) -> Callable[..., CallOutcome]:
     """Calls a function of the module in a folder of its own."""
     module = f"steps_{abs(hash(tmp_path))}"
     (tmp_path / f"{module}.py").write_text(CODE)
     number = iter(range(100))
 
-    def calling(name: str, timeout_s: float | None = 60, run_id: str = "", **params: Any) -> Called:
+    def calling(name: str, timeout_s: float | None = 60, run_id: str = "", **params: Any) -> CallOutcome:
         attempt = tmp_path / f"attempt{next(number)}"
         (attempt / "out").mkdir(parents=True)
         files = (str(tmp_path / f"{module}.py"),)

@@ -25,7 +25,7 @@ from crucible_lineage.pipeline.campaign import (
     roll_back,
 )
 from crucible_lineage.pipeline.engines.local import LocalEngine
-from crucible_lineage.pipeline.run.result import Choice, RunResult
+from crucible_lineage.pipeline.run.result import RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.queries.campaigns import compare_campaign
 from crucible_lineage.queries.catalogue.listing import list_datasets
@@ -110,8 +110,8 @@ def begin(session: Session, path: Path, new: str, **more: Any) -> CampaignPlan:
     return plan_campaign(session, bound, find_campaign(session, "lab", "neon"))
 
 
-def choice(session: Session, only: tuple[str, ...]) -> Choice:
-    return Choice(only=only, campaign=find_campaign(session, "lab", "neon").mfid)
+def choice(session: Session, only: tuple[str, ...]) -> StepChoice:
+    return StepChoice(only=only, campaign=find_campaign(session, "lab", "neon").mfid)
 
 
 def test_its_data_are_named_as_those_of_a_certificate_are(session: Session, scans: tuple[Path, str]) -> None:
@@ -257,11 +257,11 @@ def test_a_canary_is_spread_over_the_strata(session: Session, scans: tuple[Path,
 def test_one_instance_of_a_step_is_made_alone(scans: tuple[Path, str], lab: Any, run: Any) -> None:
     path, _ = scans
     lab.file(f"{lab.module}.py", STEPS.replace("2 *", "3 *"))
-    done = run(path, Choice(only=("fit[s2]",)))
+    done = run(path, StepChoice(only=("fit[s2]",)))
     assert done.executed == ["fit[s2]"]
     assert sum(outcome == "left out" for outcome in done.outcomes.values()) == 3
     with pytest.raises(InputError, match=r"has no step 'fit\[s9\]'"):
-        run(path, Choice(only=("fit[s9]",)))
+        run(path, StepChoice(only=("fit[s9]",)))
 
 
 @pytest.mark.parametrize(
@@ -303,7 +303,7 @@ def test_another_machine_reads_the_promotion_and_two_workers_make_each_candidate
             old, new = (register(name, value, "wavenumber axis") for name, value in (("old", 0.0), ("new", 0.5)))
             certify(first, old, {"instrument": "Raman 1"}, "2024-01-01", why="the first one")
             path = lab.declare(SCANS, "scans.yaml")
-            run_of(first, path, Choice())
+            run_of(first, path, StepChoice())
             before = current(second)
             plan = begin(first, path, new)
             with ThreadPoolExecutor(2) as pool:
@@ -316,11 +316,11 @@ def test_another_machine_reads_the_promotion_and_two_workers_make_each_candidate
             promote(first, bind_file(path, first.store), find_campaign(first, "lab", "neon"))
             promoted = current(second)
             assert set(promoted.values()).isdisjoint(before[name] for name in promoted if "(" in name)
-            assert run_of(second, path, Choice()).executed == []
+            assert run_of(second, path, StepChoice()).executed == []
             roll_back(second, find_campaign(second, "lab", "neon"), "from the other machine")
             assert current(first) == before
 
 
-def run_of(session: Session, path: Path, wanted: Choice) -> RunResult:
+def run_of(session: Session, path: Path, wanted: StepChoice) -> RunResult:
     bound = bind_file(path, session.store)
     return plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None, wanted)

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from crucible_lineage.cli.runs.plans import print_plan
-from crucible_lineage.core.slots import Currency, Standing, places_of
+from crucible_lineage.core.slots import Currency, DatasetStatus, places_of
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.inputs.existing import existing_dataset, hash_files
 from crucible_lineage.pipeline.inputs.register import register_raw
 from crucible_lineage.pipeline.plan.known import ProjectKnowledge
 from crucible_lineage.pipeline.plan.planner import make_plan
-from crucible_lineage.pipeline.run.result import Choice, RunResult
+from crucible_lineage.pipeline.run.result import RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.queries.catalogue.shown import show_dataset
@@ -26,7 +26,7 @@ from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 
 
-def run(session: Session, path: Path, choice: Choice = Choice(), **overrides: Any) -> RunResult:
+def run(session: Session, path: Path, choice: StepChoice = StepChoice(), **overrides: Any) -> RunResult:
     bound = bind_file(path, session.store, {name.replace("__", "."): value for name, value in overrides.items()})
     return plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None, choice)
 
@@ -122,7 +122,7 @@ def test_equal_bytes_of_different_measurements_stay_different_results(lab: Any, 
 
 def test_a_forced_attempt_holds(lab: Any, session: Session) -> None:
     first = run(session, lab.pipeline).datasets["scaled"]["out"]
-    forced = run(session, lab.pipeline, Choice(forced=("scaled",))).datasets["scaled"]["out"]
+    forced = run(session, lab.pipeline, StepChoice(forced=("scaled",))).datasets["scaled"]["out"]
     assert (states(session)[first], states(session)[forced]) == ("superseded", "current")
     again = run(session, lab.pipeline)
     assert (again.executed, again.datasets["scaled"]["out"]) == ([], forced), "the latest attempt is what is asked for"
@@ -373,7 +373,7 @@ def test_a_run_does_not_undo_what_a_person_made_in_the_stead_of_its_result(lab: 
     path = lab.file("by-eye.txt", "41\n")
     raw = hash_files("lab", [path], None, session, [existing_dataset(scaled, session)])
     by_hand = register_raw(raw, FileInput(file=str(path)), "total", session, "by eye", old).mfid
-    standing = Standing(old, "lab", True, True, places_of(session.client.metadata.get(old)))
+    standing = DatasetStatus(old, "lab", True, True, places_of(session.client.metadata.get(old)))
     take_over(session.client, session.mirror, by_hand, standing)
     assert states(session)[by_hand] == "current"
 

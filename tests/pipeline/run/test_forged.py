@@ -15,7 +15,7 @@ from crucible_lineage.ids import new_mfid
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.planner import make_plan
-from crucible_lineage.pipeline.run.result import Choice, RunResult
+from crucible_lineage.pipeline.run.result import RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.provenance.record import KEY, PLACES_KEY
 from crucible_lineage.queries.catalogue.listing import list_datasets
@@ -80,7 +80,7 @@ def honest(lab: Any, session: Session) -> Honest:
     return found
 
 
-def run(lab: Any, session: Session, choice: Choice = Choice()) -> RunResult:
+def run(lab: Any, session: Session, choice: StepChoice = StepChoice()) -> RunResult:
     bound = bind_file(lab.pipeline, session.store)
     return plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None, choice)
 
@@ -132,7 +132,7 @@ def test_a_step_whose_id_an_outsider_has_taken_is_refused_and_goes_on_with_a_sal
     outsider.datasets.add_keyword(mfid, recipe_keyword(mfid))
     outsider.datasets.add_keyword(mfid, "pipeline:counting")
     assert find_by_recipe(mine.client, mfid, "lab", lambda recipe: True) is None, "a keyword can say anything"
-    ran = run(lab, mine, Choice(patience_s=2))
+    ran = run(lab, mine, StepChoice(patience_s=2))
     assert not ran.ok
     assert ran.outcomes["scaled"] == "failed"
     assert "total" not in ran.datasets, "what follows was made from ours and is not registered"
@@ -241,9 +241,9 @@ def test_a_member_whose_files_are_not_those_of_the_record_is_refused_by_the_plan
         assert steps["scaled"].state == "blocked"
         assert "scaled.txt has SHA-256" in steps["scaled"].causes[0]
         assert "--force" in steps["scaled"].causes[0]
-        ran = run(lab, other, Choice(patience_s=1))
+        ran = run(lab, other, StepChoice(patience_s=1))
         assert ran.outcomes == {"scaled": "failed", "total": "failed"}
-        again = run(lab, other, Choice(forced=("scaled",), patience_s=1))
+        again = run(lab, other, StepChoice(forced=("scaled",), patience_s=1))
         assert again.ok, again.errors
         assert again.datasets["scaled"]["out"] != mfid
     steps = {step.name: step for step in make_plan(bind_file(lab.pipeline, mine.store), mine).steps}

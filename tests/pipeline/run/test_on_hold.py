@@ -14,7 +14,7 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.pipeline.rerun import plan_rerun, plan_stale
-from crucible_lineage.pipeline.run.result import Choice, RunResult
+from crucible_lineage.pipeline.run.result import RunResult, StepChoice
 from crucible_lineage.queries.catalogue.listing import list_datasets
 from crucible_lineage.queries.catalogue.shown import show_dataset
 from crucible_lineage.queries.explain import explain
@@ -99,7 +99,7 @@ def test_a_hold_blocks_what_comes_after_at_any_depth_and_lifting_it_computes_not
     print_plan(make_plan(bind_file(lab.pipeline, session.store), session, ("scaled",)), as_json=False)
     assert f"because {first} is on hold by" in capsys.readouterr().out
 
-    other = run(lab.pipeline, Choice(forced=("total",)))
+    other = run(lab.pipeline, StepChoice(forced=("total",)))
     assert not other.ok
     assert other.errors["total"].startswith(f"blocked: {first} is on hold by "), "at any depth: of scaled, of first"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from crucible_lineage.pipeline.run.result import Choice
+from crucible_lineage.pipeline.run.result import StepChoice
 from crucible_lineage.queries.explain import explain
 from crucible_lineage.session import Session
 
@@ -46,7 +46,7 @@ def test_what_moved_is_named_by_the_run_and_by_why(lab: Any, run: Any, session: 
     lab.file(f"{lab.module}.py", STEPS.replace("TRIES", repr(str(tries))))
     lab.file("scan.txt", "1")
     run(lab.declare(PIPELINE))
-    result = run(lab.pipeline, Choice(forced=("walk", "fixed")))
+    result = run(lab.pipeline, StepChoice(forced=("walk", "fixed")))
     assert list(result.notes) == ["walk"]
     story = str(explain(session, result.datasets["walk"]["out"]))
     for said in (result.notes["walk"], story):

@@ -11,7 +11,7 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.planner import make_plan
-from crucible_lineage.pipeline.run.result import Choice, RunResult, StepEvent
+from crucible_lineage.pipeline.run.result import RunResult, StepChoice, StepEvent
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.session import Session
@@ -281,7 +281,7 @@ def test_a_forced_step_is_a_new_attempt_beside_the_old(lab: Any, session: Sessio
     first = run(lab.pipeline, session)
     bound = bind_file(lab.pipeline, session.store)
     forced = plan_and_run(
-        bound, session, lambda: LocalEngine(session, 2), lambda event: None, Choice(forced=("scaled",))
+        bound, session, lambda: LocalEngine(session, 2), lambda event: None, StepChoice(forced=("scaled",))
     )
     assert forced.executed == ["scaled"]
     assert forced.stayed == ("total",), "it was made again with the same bytes"

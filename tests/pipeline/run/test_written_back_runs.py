@@ -20,7 +20,7 @@ from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.queries.verify.verify import verify_project
-from crucible_lineage.server import RunningServer, WritesBack, start_server
+from crucible_lineage.server import MetadataWriteBack, RunningServer, start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 
@@ -64,7 +64,7 @@ class Worker(threading.Thread):
 
 @pytest.fixture(params=[(0.0, 0.05), (0.02, 0.2)], ids=str)
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RunningServer]:
-    with start_server(tmp_path / "service", ingestion=WritesBack(*request.param)) as running:
+    with start_server(tmp_path / "service", ingestion=MetadataWriteBack(*request.param)) as running:
         with CrucibleClient(running.url, running.api_key) as client:
             client.projects.create(project_id="lab", organization="a lab", project_lead="local")
         yield running

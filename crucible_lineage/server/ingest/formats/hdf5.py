@@ -10,7 +10,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.server.ingest.formats.findings import MAX_ENTRIES, Found, acquired, heat, plain, plot, read_time
+from crucible_lineage.server.ingest.formats.findings import (
+    MAX_ENTRIES,
+    Found,
+    acquired,
+    heat,
+    plain,
+    plot,
+    read_time,
+)
 
 MAX_SCALAR_BYTES = 1 << 16
 
