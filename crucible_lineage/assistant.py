@@ -22,7 +22,7 @@ from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.queries.catalogue.listing import list_datasets
 from crucible_lineage.queries.catalogue.reference import find_mfid, find_project
-from crucible_lineage.queries.catalogue.shown import show_dataset
+from crucible_lineage.queries.catalogue.view import show_dataset
 from crucible_lineage.queries.diff import compare_datasets
 from crucible_lineage.queries.explain import explain
 from crucible_lineage.queries.graph.fetch import fetch_lineage

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from crucible_lineage.core.datasets import no_project
 from crucible_lineage.core.journal import Journal
 from crucible_lineage.core.mirror import Mirror
-from crucible_lineage.core.stated import StatementEffects
+from crucible_lineage.core.statement_effects import StatementEffects
 from crucible_lineage.core.store import Store
 from crucible_lineage.disk import private_folder, storage_error
 from crucible_lineage.errors import (

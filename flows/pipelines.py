@@ -37,7 +37,7 @@ from crucible_lineage.pipeline.engines.slurm import cancel_jobs
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.job.job_json import job_to_json, made_from_json
 from crucible_lineage.pipeline.job.materialize import Materialized
-from crucible_lineage.pipeline.job.news import ProgressReader, hearing_news
+from crucible_lineage.pipeline.job.progress import ProgressReader, hearing_news
 from crucible_lineage.pipeline.processes.supervised import stop_run
 from crucible_lineage.pipeline.processes.worker import start_ahead
 from crucible_lineage.pipeline.run.result import PASSING, Listener, RunResult, StepChoice, StepEvent

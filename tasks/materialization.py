@@ -21,7 +21,7 @@ from crucible_lineage.pipeline.job.delivering import ONE_CALL_S
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.job.job_json import job_from_json, made_to_json
 from crucible_lineage.pipeline.job.materialize import materialize_step
-from crucible_lineage.pipeline.job.news import is_run_here
+from crucible_lineage.pipeline.job.progress import is_run_here
 from crucible_lineage.pipeline.processes.supervised import end_with_parent
 from crucible_lineage.pipeline.spec.pipeline import Runner
 from crucible_lineage.registration.deliver import Deliverer

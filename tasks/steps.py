@@ -20,8 +20,8 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run, task_run
 
-from crucible_lineage.pipeline.called import called_step
 from crucible_lineage.pipeline.inputs.existing import existing_dataset
+from crucible_lineage.pipeline.step_call import called_step
 from crucible_lineage.step import Step, StepRunner, step
 from crucible_lineage.tasks.dropin.recording import Recording
 from crucible_lineage.tasks.sessions import is_transient

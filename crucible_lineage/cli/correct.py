@@ -43,12 +43,12 @@ from crucible_lineage.pipeline.inputs.existing import existing_dataset, hash_fil
 from crucible_lineage.pipeline.inputs.register import register_raw
 from crucible_lineage.pipeline.inputs.revisions import find_measured
 from crucible_lineage.pipeline.spec.inputs import FileInput
-from crucible_lineage.registration.standing import take_over
+from crucible_lineage.registration.reliance import take_over
 from crucible_lineage.registration.trust import lies_elsewhere
 from crucible_lineage.session import Session
 
 if TYPE_CHECKING:
-    from crucible_lineage.queries.graph.standing import DatasetEntry
+    from crucible_lineage.queries.graph.state import DatasetEntry
 
 MOST_SHOWN = 20
 WHY = click.option("--why", default="", help="Why, in your own words: noted with who did it and when.")
@@ -133,7 +133,7 @@ def _superseded(session: Session, mfid: str, project: str, by: str | None) -> Da
 
     Nothing is wrong if `by`, which is there already, holds in its place.
     """
-    from crucible_lineage.queries.graph.standing import entry_of  # who registers measured files needs none
+    from crucible_lineage.queries.graph.state import entry_of  # who registers measured files needs none
 
     what = f"register what supersedes {mfid}"
     try:

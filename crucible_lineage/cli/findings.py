@@ -9,7 +9,7 @@ from typing import TextIO
 import click
 
 from crucible_lineage.amounts import amount
-from crucible_lineage.cli.ending import FAILURE
+from crucible_lineage.cli.exit_codes import FAILURE
 from crucible_lineage.cli.printing import coloured
 from crucible_lineage.lineage.checks import Finding, has_errors, worst_first
 from crucible_lineage.lineage.labels import plain

@@ -20,7 +20,7 @@ from crucible_lineage.cli.options import (
     open_session,
     print_json,
 )
-from crucible_lineage.core.stated import AppliedStatement
+from crucible_lineage.core.statement_effects import AppliedStatement
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.lineage.labels import plain
@@ -303,7 +303,7 @@ def _found(session: Session, dataset: str | None) -> Sequence[AppliedStatement]:
     session.mirror.sync_statements()
     if dataset is None:
         return session.stated.all(None)
-    from crucible_lineage.queries.catalogue.shown import show_dataset  # with pydantic, as --help need not have
+    from crucible_lineage.queries.catalogue.view import show_dataset  # with pydantic, as --help need not have
 
     return show_dataset(session, dataset_id(session, dataset)).statements
 

@@ -19,9 +19,9 @@ from crucible_lineage.client.dataset.contents import MetadataCalls
 from crucible_lineage.client.dataset.datasets import DatasetCalls, DeletionCalls, LinkCalls
 from crucible_lineage.client.dataset.files import FileCalls
 from crucible_lineage.client.filters import SampleFilters, sent_filters
-from crucible_lineage.client.http.at_once import ConcurrentCalls
+from crucible_lineage.client.http.concurrent import ConcurrentCalls
 from crucible_lineage.client.http.connection import Connection, Timeouts, count_of, pages
-from crucible_lineage.client.http.lanes import DirectClient, PooledTransport
+from crucible_lineage.client.http.pool import DirectClient, PooledTransport
 from crucible_lineage.client.http.retry import RetryPolicy
 from crucible_lineage.client.http.wire import parse, parse_all, quoted, segment, to_send
 from crucible_lineage.client.ingestions import IngestionCalls

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.core.sql import LocalDatabase
-from crucible_lineage.local.sealed import SEAL, sealed, unsealed
+from crucible_lineage.local.checksummed import SEAL, sealed, unsealed
 
 PLANNED, RUNNING, MADE, SENDING, DELIVERED, INGESTED = (
     *("planned", "running", "made", "sending", "delivered", "ingested"),

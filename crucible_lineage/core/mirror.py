@@ -38,7 +38,7 @@ from crucible_lineage.core.sql import LocalDatabase
 from crucible_lineage.core.summary import Summary
 from crucible_lineage.core.tables import EVERYTHING, SCHEMA, FeedState, Record, Row, Snapshot, StoredRecord
 from crucible_lineage.errors import InputError, NotFoundError, RefusedError
-from crucible_lineage.local.sealed import unsealed
+from crucible_lineage.local.checksummed import unsealed
 from crucible_lineage.refs import DatasetRef, ProjectChanges
 from crucible_lineage.server import present_datasets, project_changes, project_revision, statements_token
 from crucible_lineage.service import DATES, Observation, ServiceProfile

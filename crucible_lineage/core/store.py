@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from crucible_lineage.checksums import FileChecksums, scan_file, stamp
 from crucible_lineage.core.sql import LocalDatabase
 from crucible_lineage.errors import FileChangedError
-from crucible_lineage.local.sealed import sealed, unsealed
+from crucible_lineage.local.checksummed import sealed, unsealed
 from crucible_lineage.refs import utf8_name
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from crucible_lineage.calibrations import certificates_to_json
 from crucible_lineage.collector import collector_paused
 from crucible_lineage.core.slots import SlotClaim
 from crucible_lineage.core.summary import COLUMNS, Summary, summary_of
-from crucible_lineage.local.sealed import sealed, unsealed
+from crucible_lineage.local.checksummed import sealed, unsealed
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.statements import (
     AWAIT,

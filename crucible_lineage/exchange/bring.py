@@ -46,8 +46,8 @@ from crucible_lineage.refs import FileRef
 from crucible_lineage.registration.new_dataset import ExternalLocation, LocalFile, NewDataset
 from crucible_lineage.registration.read import recipe_keyword, whole_record
 from crucible_lineage.registration.register import register_output
+from crucible_lineage.registration.reliance import add_equal_parents
 from crucible_lineage.registration.server_ids import make_dataset
-from crucible_lineage.registration.standing import add_equal_parents
 from crucible_lineage.session import Session
 from crucible_lineage.times import as_known
 

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, overload
 from zipfile import BadZipFile
 
-from crucible_lineage.core.stated import AppliedStatement
+from crucible_lineage.core.statement_effects import AppliedStatement
 from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.notebook.html import block, line, pairs, rows_table, state_mark, strong
 from crucible_lineage.pipeline.files.fetch import place_file
 from crucible_lineage.pipeline.inputs.corrections import Correction, corrections
 from crucible_lineage.pipeline.inputs.existing import existing_dataset
 from crucible_lineage.queries.catalogue.columns import as_texts
-from crucible_lineage.queries.catalogue.shown import DatasetView, existing, show_dataset
-from crucible_lineage.queries.graph.standing import entries_now
+from crucible_lineage.queries.catalogue.view import DatasetView, existing, show_dataset
+from crucible_lineage.queries.graph.state import entries_now
 from crucible_lineage.refs import DatasetRef, FileRef
 from crucible_lineage.statements import FLAG, HOLD, About
 from crucible_lineage.stating import lift, state

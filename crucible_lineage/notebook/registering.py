@@ -16,7 +16,7 @@ from typing import Any, Self
 from crucible_lineage.errors import InputError
 from crucible_lineage.notebook.catalogue import Catalogue
 from crucible_lineage.notebook.dataset import Dataset, Datasets
-from crucible_lineage.pipeline.called import FlowRun, FlowSlots, called_step
+from crucible_lineage.pipeline.step_call import FlowRun, FlowSlots, called_step
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings, profile_settings, resolve_settings
 from crucible_lineage.step import Step, StepRunner, open_runners, step_runner

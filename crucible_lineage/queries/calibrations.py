@@ -15,8 +15,8 @@ from crucible_lineage.core.slots import CURRENT
 from crucible_lineage.core.summary import Summary
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.records import OWN_KEYS
-from crucible_lineage.queries.catalogue.shown import existing
-from crucible_lineage.queries.graph.standing import DatasetEntry, entries_of_copy, entry_of
+from crucible_lineage.queries.catalogue.view import existing
+from crucible_lineage.queries.graph.state import DatasetEntry, entries_of_copy, entry_of
 from crucible_lineage.session import Session
 from crucible_lineage.times import moment_text, span_text, taken, utc
 

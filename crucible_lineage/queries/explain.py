@@ -21,8 +21,8 @@ from crucible_lineage.pipeline.run.reproduced import NOT_DETERMINISTIC, moved
 from crucible_lineage.provenance.parts import ManualActivity, StatementActivity
 from crucible_lineage.provenance.record import read_record, unreadable
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
-from crucible_lineage.queries.catalogue.shown import existing
-from crucible_lineage.queries.graph.standing import DatasetEntry, entry_of
+from crucible_lineage.queries.catalogue.view import existing
+from crucible_lineage.queries.graph.state import DatasetEntry, entry_of
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.session import Session
 from crucible_lineage.statements import About

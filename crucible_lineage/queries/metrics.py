@@ -12,7 +12,7 @@ from typing import Any
 from crucible_lineage.core.journal import Failure
 from crucible_lineage.errors import InputError, UnreachableError
 from crucible_lineage.failed_runs import failures
-from crucible_lineage.local.sealed import unsealed
+from crucible_lineage.local.checksummed import unsealed
 from crucible_lineage.local.usage import disk_usage
 from crucible_lineage.session import Session
 from crucible_lineage.times import utc

@@ -20,7 +20,7 @@ from crucible_lineage.lineage.model import CANDIDATE, DOUBTFUL
 from crucible_lineage.queries.catalogue.runs import ListedRun, PipelineSummary, list_runs, pipelines_of
 from crucible_lineage.queries.check import made_of_superseded
 from crucible_lineage.queries.graph.fetch import fetch_projects
-from crucible_lineage.queries.graph.standing import DatasetEntry, entries_of_copy, stated_entries
+from crucible_lineage.queries.graph.state import DatasetEntry, entries_of_copy, stated_entries
 from crucible_lineage.registration.outbox import WaitingResult
 from crucible_lineage.session import Session
 from crucible_lineage.times import utc

@@ -29,7 +29,7 @@ from crucible_lineage.lineage.records import (
     used_roles,
 )
 from crucible_lineage.provenance.record import read_record
-from crucible_lineage.queries.graph.standing import CANDIDATE, DOUBTFUL, entries_of_copy, stated_entries
+from crucible_lineage.queries.graph.state import CANDIDATE, DOUBTFUL, entries_of_copy, stated_entries
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.session import Session
 from crucible_lineage.statements import CheckResult

@@ -43,9 +43,9 @@ from crucible_lineage.registration.delivery import (
     Delivery,
     DeliveryContext,
 )
-from crucible_lineage.registration.others import RemoteChanges
 from crucible_lineage.registration.payload import Label, Payload
 from crucible_lineage.registration.register import RegistrationHooks, nothing
+from crucible_lineage.registration.remote_changes import RemoteChanges
 
 if TYPE_CHECKING:  # importing either costs time that planning should not pay
     from crucible_lineage.client import CrucibleClient

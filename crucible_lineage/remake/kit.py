@@ -40,7 +40,7 @@ DRIVER = "reproduce.py"
 SOURCES, ENVIRONMENTS = "remake/source", "remake/environment"
 _RUNTIME = (
     *("__init__.py", "step.py", "errors.py", "facts.py", "ids.py", "refs.py", "times.py"),
-    *("pipeline/__init__.py", "pipeline/processes/__init__.py", "pipeline/processes/outside.py"),
+    *("pipeline/__init__.py", "pipeline/processes/__init__.py", "pipeline/processes/side_files.py"),
 )
 _DECLARING = frozenset({"DatasetFacts", "Facts", "__version__", "step"})  # of crucible_lineage itself
 _OWN = "crucible_lineage"

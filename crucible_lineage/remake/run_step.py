@@ -155,7 +155,7 @@ def converted(annotation: Any, value: Any) -> Any:
 def drawn(result: Any, folders: dict[str, Path]) -> Any:
     """Save the figures that were returned, as crucible-lineage does."""
     try:
-        from crucible_lineage.pipeline.processes.outside import draw_returned
+        from crucible_lineage.pipeline.processes.side_files import draw_returned
     except ImportError:
         return result
     return draw_returned(result, folders)[0]

@@ -19,7 +19,7 @@ from typing import Any
 from crucible_lineage import failed_runs
 from crucible_lineage.checksums import FileStamp, stamp
 from crucible_lineage.errors import InputError, LineageError, RecipeConflictError, RefusedError
-from crucible_lineage.local.sealed import sealed, unsealed
+from crucible_lineage.local.checksummed import sealed, unsealed
 from crucible_lineage.pipeline.inputs.existing import hash_files
 from crucible_lineage.pipeline.inputs.register import register_raw
 from crucible_lineage.pipeline.inputs.revisions import find_measured

@@ -19,19 +19,19 @@ from prefect.futures import PrefectFuture
 from crucible_lineage.errors import InputError, LineageError
 from crucible_lineage.fingerprint.params import canonical_value
 from crucible_lineage.ids import canonical_json, is_mfid
-from crucible_lineage.pipeline.called import about_file
 from crucible_lineage.pipeline.inputs.existing import existing_dataset, hash_files
 from crucible_lineage.pipeline.spec.inputs import FileInput
+from crucible_lineage.pipeline.step_call import about_file
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.read import datasets_with
 from crucible_lineage.registration.trust import lies_elsewhere
-from crucible_lineage.tasks.dropin.described import TaskDescription
+from crucible_lineage.tasks.dropin.description import TaskDescription
 from crucible_lineage.tasks.dropin.folders import Stamp, files_at, is_folder, looks_like_path, stamp
 from crucible_lineage.tasks.dropin.origins import CALL, LEAST_BYTES, MOST_ITEMS, Origin, items_of, settled
 from crucible_lineage.tasks.dropin.recording import Recording, data_folder, run_logger, warn
 from crucible_lineage.tasks.dropin.secret import hidden, hidden_text, is_secret_name, shown_secret
+from crucible_lineage.tasks.dropin.values.as_json import NotJsonError, spelled
 from crucible_lineage.tasks.dropin.values.kinds import is_plain, kind_of
-from crucible_lineage.tasks.dropin.values.spelled import NotJsonError, spelled
 from crucible_lineage.tasks.dropin.values.storing import NotStorableError, Stored, plain_digest, store_value
 from crucible_lineage.tasks.dropin.views import is_constant, is_literal, taken_from
 

@@ -26,12 +26,13 @@ from crucible_lineage.refs import DatasetRef, last_taken
 from crucible_lineage.registration.new_dataset import NewDataset
 from crucible_lineage.registration.read import recipe_keyword
 from crucible_lineage.registration.register import RegistrationHooks, register_output
-from crucible_lineage.registration.standing import add_equal_parents
+from crucible_lineage.registration.reliance import add_equal_parents
 from crucible_lineage.session import Session
 from crucible_lineage.tasks.artifacts import tell_asset
 from crucible_lineage.tasks.dropin.arguments import Input
-from crucible_lineage.tasks.dropin.described import TaskDescription, cache_keyword
+from crucible_lineage.tasks.dropin.description import TaskDescription, cache_keyword
 from crucible_lineage.tasks.dropin.origins import CALL
+from crucible_lineage.tasks.dropin.output_paths import learn
 from crucible_lineage.tasks.dropin.result import (
     TaskResult,
     about_of,
@@ -43,7 +44,6 @@ from crucible_lineage.tasks.dropin.result import (
 )
 from crucible_lineage.tasks.dropin.secret import hidden, hidden_text, known_secrets
 from crucible_lineage.tasks.dropin.values.storing import Stored
-from crucible_lineage.tasks.dropin.written import learn
 
 METADATA = "flow"  # the key under which a dataset's metadata say how the flow knows it
 LONG_METADATA = 4000  # characters of JSON

@@ -18,8 +18,8 @@ from prefect.transactions import get_transaction
 from prefect.utilities.annotations import allow_failure, opaque, quote, unmapped
 from prefect.utilities.callables import get_call_parameters
 
-from crucible_lineage.tasks.dropin.described import OURS, Named, TaskCode, TaskDescription, asked_first, task_code
-from crucible_lineage.tasks.dropin.described import described as describe
+from crucible_lineage.tasks.dropin.description import OURS, Named, TaskCode, TaskDescription, asked_first, task_code
+from crucible_lineage.tasks.dropin.description import described as describe
 from crucible_lineage.tasks.dropin.recording import PendingResult, Recording, current
 from crucible_lineage.tasks.dropin.running import CacheHit, Call, by_name
 

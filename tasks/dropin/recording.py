@@ -21,7 +21,7 @@ from prefect.exceptions import MissingContextError
 from prefect.logging import get_logger, get_run_logger
 
 from crucible_lineage.errors import LineageError
-from crucible_lineage.pipeline.called import FlowRun, FlowSlots, file_of
+from crucible_lineage.pipeline.step_call import FlowRun, FlowSlots, file_of
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.session import Session
 from crucible_lineage.tasks.dropin.effects import watch_files

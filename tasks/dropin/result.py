@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.core.slots import SlotClaim
-from crucible_lineage.pipeline.called import About, about_inputs
+from crucible_lineage.pipeline.step_call import About, about_inputs
 from crucible_lineage.provenance.recipe import StepCode, UsedDataset, step_recipe
 from crucible_lineage.tasks.dropin.arguments import Arguments, Input, given_file
-from crucible_lineage.tasks.dropin.described import TaskCode, TaskDescription
+from crucible_lineage.tasks.dropin.description import TaskCode, TaskDescription
 from crucible_lineage.tasks.dropin.effects import OpenedFiles
 from crucible_lineage.tasks.dropin.recording import PendingResult, Recording
 from crucible_lineage.tasks.dropin.secret import hidden_text

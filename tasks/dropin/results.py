@@ -17,8 +17,9 @@ from crucible_lineage.refs import DatasetRef, file_stem
 from crucible_lineage.registration.read import find_by_recipe
 from crucible_lineage.tasks.dropin.arguments import Arguments
 from crucible_lineage.tasks.dropin.dataset import METADATA, linked, registered
-from crucible_lineage.tasks.dropin.described import cache_keyword
+from crucible_lineage.tasks.dropin.description import cache_keyword
 from crucible_lineage.tasks.dropin.origins import Made, Origin, settled
+from crucible_lineage.tasks.dropin.output_paths import files_written, learned, paths_of, placed, related
 from crucible_lineage.tasks.dropin.recording import data_folder
 from crucible_lineage.tasks.dropin.result import (
     RESULT,
@@ -47,7 +48,6 @@ from crucible_lineage.tasks.dropin.values.storing import (
     returned_paths,
     store_value,
 )
-from crucible_lineage.tasks.dropin.written import files_written, learned, paths_of, placed, related
 
 
 def take(result: TaskResult, value: object) -> bool:

@@ -22,13 +22,13 @@ from prefect.utilities.timeout import timeout, timeout_async
 
 from crucible_lineage.errors import OnHoldError
 from crucible_lineage.tasks.dropin.arguments import Arguments, ArgumentTrace, said_to_be_used, traced
-from crucible_lineage.tasks.dropin.described import TaskCode, TaskDescription, task_code
+from crucible_lineage.tasks.dropin.description import TaskCode, TaskDescription, task_code
 from crucible_lineage.tasks.dropin.effects import Effects, OpenedFiles, saying, watched
 from crucible_lineage.tasks.dropin.folders import files_at
+from crucible_lineage.tasks.dropin.output_paths import learned
 from crucible_lineage.tasks.dropin.recording import Destination, PendingResult, Recording, current, run_logger, warn
 from crucible_lineage.tasks.dropin.result import TaskResult, fingerprint, inputs_of
 from crucible_lineage.tasks.dropin.results import found_in_cache, reused, take
-from crucible_lineage.tasks.dropin.written import learned
 
 
 @dataclass(frozen=True)

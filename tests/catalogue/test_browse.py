@@ -25,7 +25,7 @@ from crucible_lineage.core.tables import EVERYTHING
 from crucible_lineage.errors import InputError
 from crucible_lineage.queries.catalogue.columns import COLUMNS, facets
 from crucible_lineage.queries.catalogue.listing import PER_PAGE, DatasetSearch, browse, page_of
-from crucible_lineage.queries.catalogue.shown import show_dataset
+from crucible_lineage.queries.catalogue.view import show_dataset
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 

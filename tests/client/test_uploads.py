@@ -14,7 +14,7 @@ from typing import Any, cast
 import pytest
 
 from crucible_lineage.client import CrucibleClient, scan_file
-from crucible_lineage.client.http import at_once
+from crucible_lineage.client.http import concurrent
 from crucible_lineage.client.transfer.outgoing import Outgoing
 from crucible_lineage.client.transfer.uploads import Uploader
 from crucible_lineage.errors import (
@@ -284,7 +284,7 @@ def test_an_existing_file_with_another_checksum_is_not_believed(
 def test_a_file_that_was_announced_takes_no_call_more(
     client: CrucibleClient, stub: Any, dsid: str, spectrum: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(at_once, "FAR_S", -1.0)  # as if answers took long
+    monkeypatch.setattr(concurrent, "FAR_S", -1.0)  # as if answers took long
     stub.calls.clear()
     checksums = scan_file(spectrum)
     client.files.announce(dsid, spectrum, filename=spectrum.name, checksums=checksums)
@@ -297,7 +297,7 @@ def test_a_file_that_was_announced_takes_no_call_more(
 def test_what_was_announced_and_is_not_sent_leaves_nothing_open(
     client: CrucibleClient, stub: Any, dsid: str, spectrum: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(at_once, "FAR_S", -1.0)
+    monkeypatch.setattr(concurrent, "FAR_S", -1.0)
     client.files.announce(dsid, spectrum, filename=spectrum.name, checksums=scan_file(spectrum))
     client.files.withdraw(dsid)
     end = time.monotonic() + 30
@@ -310,7 +310,7 @@ def test_what_was_announced_and_is_not_sent_leaves_nothing_open(
 def test_nearby_nothing_is_asked_before_a_file_is_sent(
     client: CrucibleClient, stub: Any, dsid: str, spectrum: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(at_once, "FAR_S", math.inf)
+    monkeypatch.setattr(concurrent, "FAR_S", math.inf)
     stub.calls.clear()
     client.files.announce(dsid, spectrum, filename=spectrum.name, checksums=scan_file(spectrum))
     client.files.withdraw(dsid)

@@ -50,7 +50,7 @@ def project_state(session: Session) -> dict[str, Any]:
 # it takes for deserted sooner than after four seconds, which the commands that run again in test_interrupted.py wait.
 DYING = """
 import itertools, os, signal, sys
-from crucible_lineage.client.http.lanes import Lanes
+from crucible_lineage.client.http.pool import Lanes
 calls = itertools.count(1)
 send = Lanes.handle_request
 when, number = os.environ["DIE"].split()

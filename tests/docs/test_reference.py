@@ -139,10 +139,10 @@ def test_every_variable_of_the_environment_is_on_the_page_and_no_other(assembled
 
 
 def test_every_exit_code_is_on_the_page(assembled: Path) -> None:
-    from crucible_lineage.cli import ending
+    from crucible_lineage.cli import exit_codes
 
     page = (assembled / "reference" / "settings.md").read_text(encoding="utf-8")
-    codes = {value for name, value in vars(ending).items() if name.isupper() and isinstance(value, int)}
+    codes = {value for name, value in vars(exit_codes).items() if name.isupper() and isinstance(value, int)}
     assert {0, *codes} == {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)}
 
 

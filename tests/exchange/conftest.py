@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from crucible_lineage.client.http.lanes import PooledTransport
+from crucible_lineage.client.http.pool import PooledTransport
 from crucible_lineage.exchange.bring import CopyOutcome, bring
 from crucible_lineage.exchange.plan import CopyPlan, plan_project
 from crucible_lineage.pipeline.bind.cached import bind_file

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from crucible_lineage.client.http.lanes import PooledTransport
+from crucible_lineage.client.http.pool import PooledTransport
 from crucible_lineage.session import Session
 
 PART = 64 << 20

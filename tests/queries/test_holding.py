@@ -14,7 +14,7 @@ from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.run.result import RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.queries.catalogue.listing import list_datasets
-from crucible_lineage.queries.catalogue.shown import show_dataset
+from crucible_lineage.queries.catalogue.view import show_dataset
 from crucible_lineage.queries.check import check_dataset, check_projects
 from crucible_lineage.queries.explain import explain
 from crucible_lineage.queries.graph.fetch import fetch_lineage

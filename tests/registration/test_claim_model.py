@@ -537,14 +537,14 @@ def test_histories() -> None:
     print(f"{HISTORIES} histories, {steps} steps, {told} results told to be done")
 
 
-def _takes_over_what_was_complete(seen: claims.ClaimEvidence) -> claims.Move:
-    return claims.Move.GO_ON if seen.state is claims.State.COMPLETE_BUT_FOR_OURS else TRUE_MOVE(seen)
+def _takes_over_what_was_complete(seen: claims.ClaimEvidence) -> claims.NextMove:
+    return claims.NextMove.GO_ON if seen.state is claims.State.COMPLETE_BUT_FOR_OURS else TRUE_MOVE(seen)
 
 
-def _takes_over_what_is_contested(seen: claims.ClaimEvidence) -> claims.Move:
+def _takes_over_what_is_contested(seen: claims.ClaimEvidence) -> claims.NextMove:
     move = TRUE_MOVE(seen)
     is_ours = seen.whose is claims.Ownership.OURS
-    return (claims.Move.GO_ON if is_ours else claims.Move.TAKE_OVER) if move is claims.Move.KEEP else move
+    return (claims.NextMove.GO_ON if is_ours else claims.NextMove.TAKE_OVER) if move is claims.NextMove.KEEP else move
 
 
 def _believes_to_have_won(client: Any, held: claims.Claim) -> Any:

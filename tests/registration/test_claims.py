@@ -201,10 +201,10 @@ def test_nothing_of_others_is_touched_while_it_moves() -> None:
     ):  # every row of the table, and what it leaves open
         seen = claims.ClaimEvidence(*one)
         move = claims.next_move(seen)
-        assert (move is claims.Move.USE) == (seen.state is claims.State.COMPLETE)
+        assert (move is claims.NextMove.USE) == (seen.state is claims.State.COMPLETE)
         if seen.whose is claims.Ownership.OTHER and not seen.is_still:
-            assert move not in (claims.Move.TAKE_OVER, claims.Move.GO_ON, claims.Move.BEGIN), seen
-        if move is claims.Move.GO_ON:
+            assert move not in (claims.NextMove.TAKE_OVER, claims.NextMove.GO_ON, claims.NextMove.BEGIN), seen
+        if move is claims.NextMove.GO_ON:
             assert seen.whose is claims.Ownership.OURS
 
 

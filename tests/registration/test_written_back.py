@@ -21,7 +21,7 @@ from crucible_lineage.registration import register as registering
 from crucible_lineage.registration.new_dataset import LocalFile, NewDataset
 from crucible_lineage.registration.read import read
 from crucible_lineage.registration.register import register_output
-from crucible_lineage.registration.standing import add_equal_parents
+from crucible_lineage.registration.reliance import add_equal_parents
 from crucible_lineage.server import MetadataWriteBack, RunningServer, start_server
 
 HISTORIES = int(os.environ.get("WRITTEN_BACK_HISTORIES", "4"))  # `make crash` tries 200

@@ -20,7 +20,7 @@ from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.queries.catalogue.columns import as_json
 from crucible_lineage.queries.catalogue.listing import list_datasets
-from crucible_lineage.queries.catalogue.shown import show_dataset
+from crucible_lineage.queries.catalogue.view import show_dataset
 from crucible_lineage.remake.driver import GOOD, Options
 from crucible_lineage.remake.receipts import PREDICATE, state_receipts, write_receipts
 from crucible_lineage.remake.reproduce import reproduce_datasets

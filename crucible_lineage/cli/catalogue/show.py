@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from crucible_lineage.amounts import size_text, time_text
-from crucible_lineage.cli.ending import FAILURE
+from crucible_lineage.cli.exit_codes import FAILURE
 from crucible_lineage.cli.options import (
     crucible_options,
     dataset_id,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from crucible_lineage.client.models import Thumbnail
     from crucible_lineage.queries.catalogue.files import FilesFetched
     from crucible_lineage.queries.catalogue.runs import StepAttempt
-    from crucible_lineage.queries.catalogue.shown import DatasetView, ProducingRun
+    from crucible_lineage.queries.catalogue.view import DatasetView, ProducingRun
     from crucible_lineage.session import Session
 
 MOST_KIN = 20  # parents or children that are listed
@@ -61,7 +61,7 @@ def show_command(
         _print_log(dataset, pipeline, [project] if project else (), as_json=as_json)
         return
     from crucible_lineage.queries.catalogue.reference import find_mfid
-    from crucible_lineage.queries.catalogue.shown import show_dataset
+    from crucible_lineage.queries.catalogue.view import show_dataset
 
     with open_session() as session:
         mfid = find_mfid(session, dataset, [project] if project else ())
@@ -306,8 +306,8 @@ def _meant(
     """Return {MFID: (name, state)} of the datasets that are meant. InputError if there are none."""
     from crucible_lineage.queries.catalogue.listing import list_datasets
     from crucible_lineage.queries.catalogue.reference import find_mfid, find_project
-    from crucible_lineage.queries.catalogue.shown import existing
-    from crucible_lineage.queries.graph.standing import entry_of
+    from crucible_lineage.queries.catalogue.view import existing
+    from crucible_lineage.queries.graph.state import entry_of
 
     if not datasets:
         listed = list_datasets(session, find_project(session, project), step=step, run=run, every=run is not None)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from crucible_lineage.amounts import amount, size_text, time_text
-from crucible_lineage.cli.ending import FAILURE
+from crucible_lineage.cli.exit_codes import FAILURE
 from crucible_lineage.cli.options import (
     DataFolderType,
     announce,

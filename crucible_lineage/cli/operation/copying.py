@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from crucible_lineage.amounts import size_text
-from crucible_lineage.cli.ending import FAILURE
+from crucible_lineage.cli.exit_codes import FAILURE
 from crucible_lineage.cli.options import announce, crucible_options, given, json_option, open_session, print_json
 from crucible_lineage.cli.runs.waiting import PATIENCE, print_set_aside, print_waiting
 from crucible_lineage.cli.working import ProgressDisplay, showing_work

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from crucible_lineage.cli.ending import FAILURE
+from crucible_lineage.cli.exit_codes import FAILURE
 from crucible_lineage.cli.options import DataFolderType, crucible_options, json_option, open_session, print_json
 from crucible_lineage.cli.runs.engines import prefect_is_configured
 from crucible_lineage.cli.statements import print_resumed

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from crucible_lineage.amounts import amount
-from crucible_lineage.cli.ending import BAD_INPUT
+from crucible_lineage.cli.exit_codes import BAD_INPUT
 from crucible_lineage.cli.findings import ALL, exit_code, in_colour, print_findings
 from crucible_lineage.cli.options import (
     announce,

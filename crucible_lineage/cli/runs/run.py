@@ -14,7 +14,7 @@ import click
 from pydantic import ValidationError
 
 from crucible_lineage.amounts import amount
-from crucible_lineage.cli.ending import FAILURE, INTERRUPTED, ON_HOLD, UNREACHABLE
+from crucible_lineage.cli.exit_codes import FAILURE, INTERRUPTED, ON_HOLD, UNREACHABLE
 from crucible_lineage.cli.options import (
     announce,
     crucible_options,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 import httptools
 import httpx
 
-from crucible_lineage.client.http.lanes import PooledTransport
+from crucible_lineage.client.http.pool import PooledTransport
 
 KEEPALIVE_S = 60.0  # the shared server closes no idle connection
 MOST_CONNECTIONS = 64

@@ -193,7 +193,7 @@ KEY_DESCRIPTIONS: dict[str, dict[str, str]] = {
         "cluster": "the class of a Dask cluster to start for the run",
         "options": "keywords for that class",
     },
-    "Fresh": {
+    "Freshness": {
         "within": "the time within which a new result is expected: seconds, or as in 90m, 24h",
     },
     "Schedule": {

@@ -32,7 +32,7 @@ from crucible_lineage.pipeline.engines.slurm_batch import EMPTY, SCRIPT, Batch, 
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.job.job_json import job_to_json, made_from_json
 from crucible_lineage.pipeline.job.materialize import Materialized
-from crucible_lineage.pipeline.job.news import ProgressReader, hearing_news
+from crucible_lineage.pipeline.job.progress import ProgressReader, hearing_news
 from crucible_lineage.pipeline.spec.pipeline import Runner
 from crucible_lineage.session import Session
 

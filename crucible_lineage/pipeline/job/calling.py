@@ -22,7 +22,7 @@ from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.logs import STEP_LOG, Hear, Redactor, StepLog, keeping_prints
 from crucible_lineage.pipeline.processes.command import CommandCall, call_command
 from crucible_lineage.pipeline.processes.failure import failed_here, failure_line, failure_traceback
-from crucible_lineage.pipeline.processes.outside import (
+from crucible_lineage.pipeline.processes.side_files import (
     CallOutcome,
     code_folder,
     draw_returned,

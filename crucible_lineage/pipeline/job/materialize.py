@@ -32,7 +32,7 @@ from crucible_lineage.pipeline.job.calling import (
 from crucible_lineage.pipeline.job.delivering import delivery_context
 from crucible_lineage.pipeline.job.job import Job, dataset_name
 from crucible_lineage.pipeline.job.keeping import KeptSupport, rests_on
-from crucible_lineage.pipeline.job.news import MADE, STARTED, tell_line, tell_phase
+from crucible_lineage.pipeline.job.progress import MADE, STARTED, tell_line, tell_phase
 from crucible_lineage.pipeline.logs import STEP_LOG, Hear, own_secrets
 from crucible_lineage.provenance.environment import git_state, software
 from crucible_lineage.provenance.recipe import PlannedOutput, first_attempt, recipe_sha256

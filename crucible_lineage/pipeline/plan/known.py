@@ -6,15 +6,15 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.core.slots import Currency, SlotClaim
-from crucible_lineage.core.stated import StatementEffects
+from crucible_lineage.core.statement_effects import StatementEffects
 from crucible_lineage.pipeline.inputs.parent_facts import ParentFacts
 from crucible_lineage.pipeline.plan.differences import Ingredients, UsedFiles
 from crucible_lineage.pipeline.plan.plan import EarlierResult
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.refs import DatasetRef, ProjectChanges
 from crucible_lineage.registration.known import KnownResults
-from crucible_lineage.registration.others import RemoteChanges
 from crucible_lineage.registration.read import Registered
+from crucible_lineage.registration.remote_changes import RemoteChanges
 from crucible_lineage.service import DERIVED_IDS
 from crucible_lineage.session import Session
 from crucible_lineage.statements import AWAIT

@@ -15,8 +15,8 @@ from crucible_lineage.errors import StepError, StoppedError
 from crucible_lineage.facts import Facts
 from crucible_lineage.pipeline.functions.command import FACTS, FIELD, SHELL_FIELD, arguments_of
 from crucible_lineage.pipeline.logs import STEP_LOG, StepLog
-from crucible_lineage.pipeline.processes.opened import watching_folders
-from crucible_lineage.pipeline.processes.outside import CallOutcome, ReturnedError, not_installed, returned
+from crucible_lineage.pipeline.processes.file_accesses import watching_folders
+from crucible_lineage.pipeline.processes.side_files import CallOutcome, ReturnedError, not_installed, returned
 from crucible_lineage.pipeline.processes.supervised import Supervised
 
 FACTS_FILE = "facts.json"  # beside {out}; what {facts} stands for

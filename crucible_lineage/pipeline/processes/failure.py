@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import CodeType, TracebackType
 
-from crucible_lineage.pipeline.processes.outside import ReturnedError
+from crucible_lineage.pipeline.processes.side_files import ReturnedError
 
 
 def failed_here(error: BaseException) -> bool:

@@ -24,7 +24,7 @@ from crucible_lineage.errors import StepError, StoppedError
 from crucible_lineage.facts import Facts
 from crucible_lineage.pipeline.functions.inspect import search_path
 from crucible_lineage.pipeline.logs import StepLog
-from crucible_lineage.pipeline.processes.outside import CallOutcome
+from crucible_lineage.pipeline.processes.side_files import CallOutcome
 from crucible_lineage.pipeline.processes.supervised import Supervised
 
 IDLE_S = 60.0  # chosen: a worker that nobody needs gives its memory back

@@ -20,8 +20,8 @@ from crucible_lineage.facts import Facts
 from crucible_lineage.pipeline.functions.inspect import compiling_source, find_step, validated_params
 from crucible_lineage.pipeline.logs import LOG_FORMAT
 from crucible_lineage.pipeline.processes.failure import failure_line, failure_traceback
-from crucible_lineage.pipeline.processes.opened import get_ready, watching_folders
-from crucible_lineage.pipeline.processes.outside import (
+from crucible_lineage.pipeline.processes.file_accesses import get_ready, watching_folders
+from crucible_lineage.pipeline.processes.side_files import (
     code_folder,
     draw_returned,
     not_code,

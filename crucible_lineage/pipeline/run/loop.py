@@ -273,7 +273,7 @@ class Run:
 
     def loop(self, engine: Callable[[], Engine], deliverer: Deliverer, stop: Stop, arrived: Arrived | None) -> None:
         """Make and deliver until nothing is left, or nothing more can be had."""
-        from crucible_lineage.pipeline.job.news import hearing_phases  # a run in which all is fresh has none
+        from crucible_lineage.pipeline.job.progress import hearing_phases  # a run in which all is fresh has none
 
         started: Engine | None = None
         self.relying.client, self._arrived = deliverer.context.client, arrived

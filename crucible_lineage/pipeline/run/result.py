@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from crucible_lineage.pipeline.bind.model import BoundPipeline, descendants, require_names
-from crucible_lineage.pipeline.job.news import MADE, STARTED
+from crucible_lineage.pipeline.job.progress import MADE, STARTED
 from crucible_lineage.registration.outbox import WaitingResult
 
 __all__ = [

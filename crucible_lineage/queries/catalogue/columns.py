@@ -13,7 +13,7 @@ from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.lineage.labels import told_value
 
 if TYPE_CHECKING:
-    from crucible_lineage.queries.graph.standing import DatasetEntry
+    from crucible_lineage.queries.graph.state import DatasetEntry
 
 
 class Surface(Flag):

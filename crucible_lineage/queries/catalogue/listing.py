@@ -15,7 +15,7 @@ from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.queries.catalogue.columns import Column, as_json, facets, in_order
 from crucible_lineage.queries.catalogue.reference import find_run
 from crucible_lineage.queries.catalogue.runs import datasets_of_run, list_runs
-from crucible_lineage.queries.graph.standing import (
+from crucible_lineage.queries.graph.state import (
     CANDIDATE,
     DOUBTFUL,
     DatasetEntry,

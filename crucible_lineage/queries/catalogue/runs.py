@@ -22,7 +22,7 @@ from crucible_lineage.local.usage import runs as running
 from crucible_lineage.pipeline.declare.load import read_declaration
 from crucible_lineage.pipeline.logs import STEP_LOG
 from crucible_lineage.queries.catalogue.reference import visible_projects
-from crucible_lineage.queries.graph.standing import DatasetEntry, entries_of_copy
+from crucible_lineage.queries.graph.state import DatasetEntry, entries_of_copy
 from crucible_lineage.session import Session
 from crucible_lineage.times import utc
 

@@ -17,7 +17,7 @@ from crucible_lineage.lineage.model import WITHDRAWN
 from crucible_lineage.lineage.records import PROVENANCE_KEY, is_withdrawn, provenance, text, used_mfids
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.queries.deleted import deletion_of
-from crucible_lineage.queries.graph.standing import may_be_replaced
+from crucible_lineage.queries.graph.state import may_be_replaced
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.service import GRAPHS
 from crucible_lineage.session import Session

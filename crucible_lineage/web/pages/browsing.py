@@ -41,7 +41,7 @@ from crucible_lineage.queries.catalogue.runs import (
     runs_by_results,
     with_memory,
 )
-from crucible_lineage.queries.graph.standing import DatasetEntry, entries_of_copy
+from crucible_lineage.queries.graph.state import DatasetEntry, entries_of_copy
 from crucible_lineage.queries.overview import overview
 from crucible_lineage.web.reader import Reader, still_reading
 from crucible_lineage.web.rendering import rendered

@@ -16,7 +16,7 @@ from starlette.responses import RedirectResponse, Response
 
 from crucible_lineage.client.models import Dataset, Link, Thumbnail
 from crucible_lineage.core.slots import RAW
-from crucible_lineage.core.stated import AppliedStatement
+from crucible_lineage.core.statement_effects import AppliedStatement
 from crucible_lineage.errors import ForbiddenError, InputError, LineageError, NotFoundError
 from crucible_lineage.lineage.labels import HIDDEN_NAME
 from crucible_lineage.lineage.records import (
@@ -43,8 +43,8 @@ from crucible_lineage.pipeline.inputs.corrections import (
 from crucible_lineage.provenance.record import read_record, unreadable
 from crucible_lineage.queries.calibrations import CalibrationFor, calibrations_for
 from crucible_lineage.queries.catalogue.reference import find_mfid
-from crucible_lineage.queries.catalogue.shown import one_by_one
-from crucible_lineage.queries.graph.standing import DatasetEntry, entry_of
+from crucible_lineage.queries.catalogue.view import one_by_one
+from crucible_lineage.queries.graph.state import DatasetEntry, entry_of
 from crucible_lineage.queries.impact import ask_deletion
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.remake.receipts import known_to_vary

@@ -17,8 +17,8 @@ from typing import Any
 
 from crucible_lineage.checksums import scan_file
 from crucible_lineage.registration.new_dataset import LocalFile
+from crucible_lineage.tasks.dropin.values.as_json import NotJsonError, load_class, read_spelled, spelled
 from crucible_lineage.tasks.dropin.values.kinds import Kind, fields_of, kind_of
-from crucible_lineage.tasks.dropin.values.spelled import NotJsonError, load_class, read_spelled, spelled
 
 MOST_PARTS = 200  # of a list, tuple or dict: each is a file of its own
 

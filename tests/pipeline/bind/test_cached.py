@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.local.sealed import sealed, unsealed
+from crucible_lineage.local.checksummed import sealed, unsealed
 from crucible_lineage.pipeline.bind import cached
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.functions import inspect

@@ -10,7 +10,7 @@ import h5py
 import httpx
 import pytest
 
-from crucible_lineage.client.http.lanes import PooledTransport
+from crucible_lineage.client.http.pool import PooledTransport
 from crucible_lineage.errors import IdTakenError, InputError, RecipeConflictError
 from crucible_lineage.ids import derive_mfid, new_mfid
 from crucible_lineage.pipeline.bind.cached import bind_file

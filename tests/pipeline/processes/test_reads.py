@@ -11,8 +11,8 @@ import pytest
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.bind.cached import bind_file
-from crucible_lineage.pipeline.processes.opened import watching_folders
-from crucible_lineage.pipeline.processes.outside import watching_files
+from crucible_lineage.pipeline.processes.file_accesses import watching_folders
+from crucible_lineage.pipeline.processes.side_files import watching_files
 from crucible_lineage.pipeline.run.result import StepChoice
 from crucible_lineage.queries.explain import explain
 from crucible_lineage.session import Session

@@ -15,7 +15,7 @@ from crucible_lineage.checksums import stamp
 from crucible_lineage.errors import StepError, StoppedError
 from crucible_lineage.pipeline.logs import STEP_LOG, StepLog
 from crucible_lineage.pipeline.processes import worker
-from crucible_lineage.pipeline.processes.outside import CallOutcome
+from crucible_lineage.pipeline.processes.side_files import CallOutcome
 from crucible_lineage.pipeline.processes.supervised import stop_run
 from crucible_lineage.pipeline.processes.worker import FunctionCall, call_function
 

@@ -18,9 +18,9 @@ from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.pipeline.run.result import RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.pipeline.spec.inputs import FileInput
-from crucible_lineage.queries.catalogue.shown import show_dataset
+from crucible_lineage.queries.catalogue.view import show_dataset
 from crucible_lineage.registration.read import registered
-from crucible_lineage.registration.standing import take_over
+from crucible_lineage.registration.reliance import take_over
 from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings

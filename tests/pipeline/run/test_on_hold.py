@@ -16,7 +16,7 @@ from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.pipeline.rerun import plan_rerun, plan_stale
 from crucible_lineage.pipeline.run.result import RunResult, StepChoice
 from crucible_lineage.queries.catalogue.listing import list_datasets
-from crucible_lineage.queries.catalogue.shown import show_dataset
+from crucible_lineage.queries.catalogue.view import show_dataset
 from crucible_lineage.queries.explain import explain
 from crucible_lineage.queries.graph.fetch import fetch_lineage, fetch_projects
 from crucible_lineage.queries.table import make_table

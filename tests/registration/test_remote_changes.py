@@ -9,8 +9,8 @@ import pytest
 
 from crucible_lineage.errors import NotFoundError, UnreachableError
 from crucible_lineage.refs import ProjectChanges
-from crucible_lineage.registration import others
-from crucible_lineage.registration.others import AWAY_S, EVERY_S, LATE_S, RemoteChanges
+from crucible_lineage.registration import remote_changes
+from crucible_lineage.registration.remote_changes import AWAY_S, EVERY_S, LATE_S, RemoteChanges
 
 NOON, LATER = "2024-05-01T12:00:00Z", "2024-05-01T12:00:05Z"
 
@@ -41,11 +41,11 @@ class Service:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     found = Clock()
-    monkeypatch.setattr(others, "time", found)
+    monkeypatch.setattr(remote_changes, "time", found)
     return found
 
 
-class ConcurrentCalls:
+class RunsAtOnce:
     """A thread that does its work when it is started."""
 
     def __init__(self, target: Callable[[], None], **_: object) -> None:
@@ -67,7 +67,7 @@ def test_many_steps_are_one_question_and_each_follows_from_the_last(clock: Clock
 
 
 def test_an_answer_of_a_second_ago_is_renewed_beside_the_step(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(others.threading, "Thread", ConcurrentCalls)
+    monkeypatch.setattr(remote_changes.threading, "Thread", RunsAtOnce)
     service = Service()
     found = RemoteChanges(service.changes, None)
     clock.now_s += EVERY_S
@@ -94,7 +94,7 @@ def test_a_service_that_is_away_keeps_no_step_from_being_made(clock: Clock) -> N
 
 
 def test_one_thread_waits_for_a_slow_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(others, "EVERY_S", 0.0)
+    monkeypatch.setattr(remote_changes, "EVERY_S", 0.0)
     begun, answered = threading.Event(), threading.Event()
 
     def changes(_: str | None) -> ProjectChanges:

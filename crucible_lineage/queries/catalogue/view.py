@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from crucible_lineage.core.stated import AppliedStatement
+from crucible_lineage.core.statement_effects import AppliedStatement
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.lineage.records import OWN_KEYS, parents_as_used, provenance, returned_values, text
 from crucible_lineage.queries.catalogue.columns import as_json
 from crucible_lineage.queries.catalogue.files import own_files
 from crucible_lineage.queries.deleted import deletion_of
-from crucible_lineage.queries.graph.standing import DatasetEntry, entry_of
+from crucible_lineage.queries.graph.state import DatasetEntry, entry_of
 from crucible_lineage.remake.receipts import known_to_vary
 from crucible_lineage.session import Session
 from crucible_lineage.statements import CHECK, REMAKE

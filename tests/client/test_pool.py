@@ -13,9 +13,9 @@ from functools import partial
 import httpx
 import pytest
 
-from crucible_lineage.client.http import lanes
-from crucible_lineage.client.http.lanes import PooledTransport
+from crucible_lineage.client.http import pool as connection_pool
 from crucible_lineage.client.http.loopback import Loopback
+from crucible_lineage.client.http.pool import PooledTransport
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -110,8 +110,8 @@ def test_those_that_nobody_needed_for_long_are_closed(
 ) -> None:
     with httpx.Client(transport=wire) as http, ThreadPoolExecutor(5) as pool:
         list(pool.map(http.get, [f"{service.url}/together"] * 5))
-        now = lanes.time.monotonic()
-        monkeypatch.setattr(lanes.time, "monotonic", lambda: now + 61)
+        now = connection_pool.time.monotonic()
+        monkeypatch.setattr(connection_pool.time, "monotonic", lambda: now + 61)
         http.get(service.url)
         assert len(wire._free) == 1
 

@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from crucible_lineage.client.http.at_once import MOST, ConcurrentCalls
+from crucible_lineage.client.http.concurrent import MOST, ConcurrentCalls
 from crucible_lineage.errors import ConflictError, NotFoundError
 
 
