@@ -10,8 +10,8 @@ has to last is a mark: a key of its own at the outermost level, written once and
 | `crucible_lineage_begun_NAME` | the same, `keeps` | once NAME came to its end, the one that it names stands |
 | `crucible_lineage_held_NAME` | true | nothing; its answer tells NAME whether it still holds the dataset |
 | `crucible_lineage_complete_NAME` | when | registration NAME came to its end |
-| `crucible_lineage_places` | places | the places that the dataset fills, as it was registered |
-| `crucible_lineage_holds_DIGEST` | places | it fills these since; of one place the latest counts |
+| `crucible_lineage_places` | slots | the slots that the dataset fills, as it was registered |
+| `crucible_lineage_holds_DIGEST` | slots | it fills these since; of one slot the latest counts |
 | `crucible_lineage_equals_DIGEST` | parents | it would be the same of these parents |
 | `crucible_lineage_corrected_NAME` | act | a value was corrected, by whom, when and why |
 
@@ -30,7 +30,7 @@ from functools import cached_property
 from typing import Any
 
 KEY = "crucible_lineage"
-PLACES_KEY = "crucible_lineage_places"
+SLOTS_KEY = "crucible_lineage_places"
 _BEGUN, _HELD, _COMPLETE = "crucible_lineage_begun_", "crucible_lineage_held_", "crucible_lineage_complete_"
 _HOLDS, _EQUALS = "crucible_lineage_holds_", "crucible_lineage_equals_"
 CORRECTIONS_KEY, _CORRECTED = "crucible_lineage_corrections", "crucible_lineage_corrected_"
@@ -141,9 +141,9 @@ def complete(name: str, when: str) -> dict[str, Any]:
     return {f"{_COMPLETE}{name}": when}
 
 
-def holds(places: Document) -> dict[str, Any]:
-    """State that the dataset fills these places."""
-    return {f"{_HOLDS}{_digest(places)}": dict(places)} if places else {}
+def holds(slots: Document) -> dict[str, Any]:
+    """State that the dataset fills these slots."""
+    return {f"{_HOLDS}{_digest(slots)}": dict(slots)} if slots else {}
 
 
 def equals(parents: Mapping[str, str]) -> dict[str, Any]:
@@ -178,14 +178,14 @@ def record_in(metadata: Document | None) -> Any:
     return record
 
 
-def places_in(metadata: Document | None) -> dict[str, Any]:
-    """The places that a dataset fills: of one place, what was stated for the latest moment."""
+def slots_in(metadata: Document | None) -> dict[str, Any]:
+    """The slots that a dataset fills: of one slot, what was stated for the latest moment."""
     metadata = metadata or {}
-    found = dict(_mapping(metadata.get(PLACES_KEY)))
+    found = dict(_mapping(metadata.get(SLOTS_KEY)))
     for key in sorted(key for key in metadata if key.startswith(_HOLDS)):
-        for place, filled in _mapping(metadata[key]).items():
-            if place not in found or _since(filled) >= _since(found[place]):
-                found[place] = filled
+        for slot, filled in _mapping(metadata[key]).items():
+            if slot not in found or _since(filled) >= _since(found[slot]):
+                found[slot] = filled
     return found
 
 
@@ -195,7 +195,7 @@ def corrected(name: str, act: Document) -> dict[str, Any]:
 
 
 def settled(metadata: Document | None) -> dict[str, Any]:
-    """The metadata as all marks together give them: record and places under one key each, and the rest."""
+    """The metadata as all marks together give them: record and slots under one key each, and the rest."""
     metadata = metadata or {}
     acts = {key.removeprefix(_CORRECTED): value for key, value in metadata.items() if key.startswith(_CORRECTED)}
     corrected = {CORRECTIONS_KEY: acts} if acts else {}
@@ -208,8 +208,8 @@ def settled(metadata: Document | None) -> dict[str, Any]:
         found |= shown.metadata
     if (record := record_in(metadata)) is not None:
         found[KEY] = record
-    if places := places_in(metadata):
-        found[PLACES_KEY] = places
+    if slots := slots_in(metadata):
+        found[SLOTS_KEY] = slots
     return found | corrected
 
 

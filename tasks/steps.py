@@ -43,7 +43,7 @@ def _run_step(
     """The registered output of a step (a mapping of them, if it has several)."""
     project, session = recording.destination.project, recording.session
     salt = recording.destination.salt
-    ready = called_step(session, project, called, inputs, params, recording.places, salt)
+    ready = called_step(session, project, called, inputs, params, recording.slots, salt)
 
     @task(
         name=called.name,

@@ -148,7 +148,7 @@ def _superseded(session: Session, mfid: str, project: str, by: str | None) -> Da
     if entry.superseded_by not in ((), (by,)):
         holding = ", ".join(entry.superseded_by)
         raise InputError(f"{what}: already superseded by {holding}")
-    if not entry.summary.standing.places:
+    if not entry.summary.standing.slots:
         raise InputError(f"{what}: it is {entry.state}, not a result of a pipeline's step")
     if entry.state not in (CURRENT, SUPERSEDED, DOUBTFUL):
         raise InputError(f"{what}: it is {entry.state}; only a current result can be superseded")

@@ -1,6 +1,6 @@
-"""Which results hold now. A result fills places; the newest run that relied on one for a place made it current there.
+"""Which results hold now. A result fills slots; the newest run that relied on one for a slot made it current there.
 
-A place is what a result is of: pipeline, step, output, and the data (and variant) it is about. The places that a
+A slot is what a result is of: pipeline, step, output, and the data (and variant) it is about. The slots that a
 dataset fills lie in its scientific metadata beside the provenance record, each with the run that last relied on it and
 when. So all machines agree, ids never change, and going back to an earlier parameter makes the earlier result current.
 """
@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from crucible_lineage.marks import PLACES_KEY, holds, places_in
+from crucible_lineage.marks import SLOTS_KEY, holds, slots_in
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
@@ -27,7 +27,7 @@ MOST_CHARACTERS = 200  # of a scope; a longer one is told by its hash
 
 @dataclass(frozen=True)
 class SlotClaim:
-    """That a dataset fills a place: which run relied on it last, begun when, for the declaration in which file.
+    """That a dataset fills a slot: which run relied on it last, begun when, for the declaration in which file.
 
     `also` are other files that declare the same and rely on it still, `was` are former names of the file: what was made
     for these before is not current again. What a `campaign` made counts once that is promoted, since that moment.
@@ -63,35 +63,35 @@ class SlotClaim:
 class DatasetStatus:
     """What there is to know of a dataset to tell whether it holds: is it complete, made of others, and what it fills.
 
-    `replaces` is the dataset that it was made to replace; it counts only for those that fill no place. What is neither
+    `replaces` is the dataset that it was made to replace; it counts only for those that fill no slot. What is neither
     derived nor a replacement is measured data and fills none, whatever is written on it. All of this counts in its own
-    `project`: what lies elsewhere may say what it likes. A candidate fills some place only once a campaign is promoted.
+    `project`: what lies elsewhere may say what it likes. A candidate fills some slot only once a campaign is promoted.
     """
 
     mfid: str
     project: str
     complete: bool
     derived: bool
-    places: Mapping[str, SlotClaim]
+    slots: Mapping[str, SlotClaim]
     replaces: str | None = None
     is_candidate: bool = False
 
     @property
     def fills(self) -> Mapping[str, SlotClaim]:
-        """The places that count."""
-        return self.places if self.derived or self.replaces else {}
+        """The slots that count."""
+        return self.slots if self.derived or self.replaces else {}
 
 
 def _promoted(one: DatasetStatus, promoted: Mapping[str, str]) -> DatasetStatus:
     """Return what there is to know of a dataset, where what campaigns made counts only if they are promoted."""
-    if not any(filled.campaign for filled in one.places.values()):
+    if not any(filled.campaign for filled in one.slots.values()):
         return one
     counting = {
         key: replace(filled, since=promoted[filled.campaign]) if filled.campaign else filled
-        for key, filled in one.places.items()
+        for key, filled in one.slots.items()
         if not filled.campaign or filled.campaign in promoted
     }
-    return replace(one, places=counting, is_candidate=len(counting) < len(one.places))
+    return replace(one, slots=counting, is_candidate=len(counting) < len(one.slots))
 
 
 def pipeline_keyword(pipeline: str) -> str:
@@ -109,7 +109,7 @@ def hold(mirror: Mirror, client: CrucibleClient, project: str, mfid: str, slots:
     for keyword in keywords:
         if not mirror.is_member(project, keyword, mfid):
             client.datasets.add_keyword(mfid, keyword)
-    after = places_of(client.metadata.merge(mfid, places_stated(slots)))
+    after = slots_of(client.metadata.merge(mfid, slots_stated(slots)))
     mirror.note_held(project, keywords, mfid, after)  # what others have written meanwhile, too
 
 
@@ -128,17 +128,17 @@ def is_replaced_by_hand(holding: Iterable[str], mfid: str, replaced: Callable[[s
     return False
 
 
-def place(pipeline: str, step: str, output: str, scope: str) -> str:
-    """The key of a place. `scope` says which data and which variant it is about."""
+def slot(pipeline: str, step: str, output: str, scope: str) -> str:
+    """The key of a slot. `scope` says which data and which variant it is about."""
     if len(scope) > MOST_CHARACTERS:
         scope = f"{scope[:80]}... {hashlib.sha256(scope.encode()).hexdigest()[:16]}"
     return f"{pipeline}/{step}/{output}/{scope}"
 
 
-def places_of(scientific_metadata: Mapping[str, object] | None) -> dict[str, SlotClaim]:
-    """The places that a dataset fills; what is not understood is left out."""
+def slots_of(scientific_metadata: Mapping[str, object] | None) -> dict[str, SlotClaim]:
+    """The slots that a dataset fills; what is not understood is left out."""
     found = {}
-    for key, entry in places_in(scientific_metadata).items():
+    for key, entry in slots_in(scientific_metadata).items():
         if isinstance(entry, Mapping) and isinstance(entry.get("since"), str):
             found[str(key)] = SlotClaim.from_json(entry)
     return found
@@ -148,14 +148,14 @@ def _texts(value: object) -> tuple[str, ...]:
     return tuple(map(str, value)) if isinstance(value, list | tuple) else ()
 
 
-def places_to_json(places: Mapping[str, SlotClaim]) -> dict[str, object]:
+def slots_to_json(slots: Mapping[str, SlotClaim]) -> dict[str, object]:
     """Return the metadata that a dataset is registered with."""
-    return {PLACES_KEY: {key: one.to_json() for key, one in places.items()}}
+    return {SLOTS_KEY: {key: one.to_json() for key, one in slots.items()}}
 
 
-def places_stated(places: Mapping[str, SlotClaim]) -> dict[str, object]:
-    """Return the metadata of a dataset that fills these places from now on."""
-    return holds({key: one.to_json() for key, one in places.items()})
+def slots_stated(slots: Mapping[str, SlotClaim]) -> dict[str, object]:
+    """Return the metadata of a dataset that fills these slots from now on."""
+    return holds({key: one.to_json() for key, one in slots.items()})
 
 
 def later_than(moment: datetime, others: Iterable[str]) -> str:
@@ -181,38 +181,38 @@ class Currency:
                 self._successors[one.replaces] = max(one.mfid, self._successors.get(one.replaces, ""))
 
     def current(self, key: str, project: str) -> tuple[str, ...]:
-        """The datasets that hold in a place: those that the newest run relied on, of each declaration that has it."""
+        """The datasets that hold in a slot: those that the newest run relied on, of each declaration that has it."""
         holders = self._holders.get((project.casefold(), key), ())
         return tuple(sorted(one.mfid for one in holders if self._holds(one, key)))
 
     def by_declaration(self, key: str, project: str) -> dict[str, list[str]]:
-        """The datasets that hold in a place, for each of the files that declare it."""
+        """The datasets that hold in a slot, for each of the files that declare it."""
         found: dict[str, list[str]] = {}
         for one in self._holders.get((project.casefold(), key), ()):
-            for file in one.places[key].files:
+            for file in one.slots[key].files:
                 if self._holds_for(one, key, file):
                     found.setdefault(file, []).append(one.mfid)
         return {file: sorted(mfids) for file, mfids in found.items()}
 
     def latest_for(self, mfid: str, key: str) -> tuple[str, ...]:
-        """The files, former names included, whose runs have relied on nothing else in a place since."""
+        """The files, former names included, whose runs have relied on nothing else in a slot since."""
         one = self._standings.get(mfid)
-        if one is None or key not in one.places:
+        if one is None or key not in one.slots:
             return ()
-        names = (*one.places[key].files, *one.places[key].was)
+        names = (*one.slots[key].files, *one.slots[key].was)
         return tuple(name for name in names if self._holds_for(one, key, name))
 
     def filled(self, key: str, project: str) -> list[SlotClaim]:
-        """By whom a place is or was filled."""
-        return [one.places[key] for one in self._holders.get((project.casefold(), key), ())]
+        """By whom a slot is or was filled."""
+        return [one.slots[key] for one in self._holders.get((project.casefold(), key), ())]
 
-    def all_places(self) -> Iterable[tuple[str, str]]:
-        """The project (in small letters) and key of all places that a complete dataset fills."""
+    def all_slots(self) -> Iterable[tuple[str, str]]:
+        """The project (in small letters) and key of all slots that a complete dataset fills."""
         return self._holders.keys()
 
-    def places(self, mfid: str) -> Mapping[str, SlotClaim]:
-        """The places that a dataset fills or has filled."""
-        return self._standings[mfid].places if mfid in self._standings else {}
+    def slots(self, mfid: str) -> Mapping[str, SlotClaim]:
+        """The slots that a dataset fills or has filled."""
+        return self._standings[mfid].slots if mfid in self._standings else {}
 
     def state(self, mfid: str) -> str:
         """CURRENT, CANDIDATE, SUPERSEDED, INCOMPLETE or RAW; RAW also for a dataset of which nothing is known."""
@@ -248,16 +248,16 @@ class Currency:
         return self.superseded_by(mfid) or (mfid,)
 
     def _holds(self, one: DatasetStatus, key: str) -> bool:
-        return any(self._holds_for(one, key, file) for file in one.places[key].files)
+        return any(self._holds_for(one, key, file) for file in one.slots[key].files)
 
     def _holds_for(self, one: DatasetStatus, key: str, file: str) -> bool:
         """True if no run of the declaration in this file has relied on another dataset since."""
         holders = self._holders.get((one.project.casefold(), key), ())
         if len(holders) == 1 and holders[0] is one:  # as nearly all
             return True
-        rivals = (other.places[key] for other in holders)
+        rivals = (other.slots[key] for other in holders)
         same = (other.since for other in rivals if file in (*other.files, *other.was))
-        return one.places[key].since == max(same, key=_moment_or_text)
+        return one.slots[key].since == max(same, key=_moment_or_text)
 
 
 def _moment(text: str) -> datetime | None:

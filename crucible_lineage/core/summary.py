@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from crucible_lineage.core.slots import DatasetStatus, SlotClaim, places_of, places_to_json
+from crucible_lineage.core.slots import DatasetStatus, SlotClaim, slots_of, slots_to_json
 from crucible_lineage.lineage.model import PART
 from crucible_lineage.lineage.records import (
     activity_code,
@@ -29,7 +29,7 @@ MOST_NUMBERS = 6  # of what a step returned, that lists show
 COLUMNS = (
     *("mfid", "project", "name", "measurement", "step", "pipeline", "created", "tells_of_run", "data_type"),
     *("data_format", "session", "instrument", "timestamp", "size", "numbers", "samples", "complete", "derived"),
-    *("replaces", "places", "parents", "code", "statement", "supports", "run"),
+    *("replaces", "slots", "parents", "code", "statement", "supports", "run"),
 )
 """The columns in which the mirror keeps a summary."""
 
@@ -88,10 +88,10 @@ class Summary:
         """Return the same as values of the columns COLUMNS."""
         one = self.standing
         numbers = json.dumps(dict(self.numbers)) if self.numbers else ""
-        places = json.dumps(places_to_json(one.places)) if one.places else ""
+        slots = json.dumps(slots_to_json(one.slots)) if one.slots else ""
         own = (self.name, self.measurement, self.step, self.pipeline, self.created, int(self.tells_of_run))
         about = (self.data_type, self.data_format, self.session, self.instrument, self.timestamp, self.size)
-        holds = (int(one.complete), int(one.derived), one.replaces or "", places)
+        holds = (int(one.complete), int(one.derived), one.replaces or "", slots)
         origin = (" ".join(self.parents), self.code, self.statement, int(self.supports), self.run)
         return one.mfid, one.project, *own, *about, numbers, self.samples, *holds, *origin
 
@@ -105,8 +105,8 @@ class Summary:
         """Return the summary of which these are the columns."""
         mfid, project, name, measurement, step, pipeline, created, tells_of_run, *columns = columns
         data_type, data_format, session, instrument, timestamp, size, *columns = columns
-        numbers, samples, complete, derived, replaces, places, parents, code, statement, supports, run = columns
-        filled = places_of(json.loads(places)) if places else {}
+        numbers, samples, complete, derived, replaces, slots, parents, code, statement, supports, run = columns
+        filled = slots_of(json.loads(slots)) if slots else {}
         standing = DatasetStatus(mfid, project, bool(complete), bool(derived), filled, replaces or None)
         figures = json.loads(numbers) if numbers else {}
         own = (name, measurement, step, pipeline, created, bool(tells_of_run), standing)
@@ -120,12 +120,12 @@ def summary_of(record: Record) -> Summary:
     written = provenance(record)
     declared = written.get("pipeline")
     declared = declared if isinstance(declared, Mapping) else {}
-    places = places_of(metadata if isinstance(metadata, Mapping) else None)
+    slots = slots_of(metadata if isinstance(metadata, Mapping) else None)
     pipeline, step = text(declared.get("name")), text(declared.get("step")) or text(written.get("step"))
     used = used_mfids(record)
     derived = bool(used) or bool(written.get("step"))
-    if derived and places and not pipeline:  # of a flow written by hand, or made by hand in place of a result
-        pipeline, made_for = _made_for(places)
+    if derived and slots and not pipeline:  # of a flow written by hand, or made by hand in place of a result
+        pipeline, made_for = _made_for(slots)
         step = step or made_for
     return Summary(
         name=text(record.get("dataset_name")) or text(record.get("unique_id")),
@@ -139,7 +139,7 @@ def summary_of(record: Record) -> Summary:
             project=text(record.get("project_id")),
             complete=state(record) in ("", "complete"),
             derived=derived,
-            places=places,
+            slots=slots,
             replaces=text(written.get("supersedes")) or None,
         ),
         data_type=text(record.get("data_type")),
@@ -168,8 +168,8 @@ def _run(written: Record) -> str:
     return json.dumps(Producer(run_id, began, ended, text(run.get("engine")), who))
 
 
-def _made_for(places: Mapping[str, SlotClaim]) -> tuple[str, str]:
-    parts = min(places).split("/")
+def _made_for(slots: Mapping[str, SlotClaim]) -> tuple[str, str]:
+    parts = min(slots).split("/")
     return parts[0], parts[1] if len(parts) > 1 else ""
 
 

@@ -24,7 +24,7 @@ from typing import Any
 from crucible_lineage.checksums import FileChecksums
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.models import FileRecord
-from crucible_lineage.core.slots import hold, places_of
+from crucible_lineage.core.slots import hold, slots_of
 from crucible_lineage.core.store import CopiedDataset
 from crucible_lineage.errors import (
     TRANSIENT,
@@ -40,7 +40,7 @@ from crucible_lineage.exchange.model import Conflict, HeldDataset, MissingParts,
 from crucible_lineage.exchange.plan import CopyPlan, ItemToCopy
 from crucible_lineage.lineage.model import DERIVED
 from crucible_lineage.pipeline.files.fetch import LOST, remade
-from crucible_lineage.provenance.record import INCOMPLETE, KEY, PLACES_KEY
+from crucible_lineage.provenance.record import INCOMPLETE, KEY, SLOTS_KEY
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord, parse_record
 from crucible_lineage.refs import FileRef
 from crucible_lineage.registration.new_dataset import ExternalLocation, LocalFile, NewDataset
@@ -123,7 +123,7 @@ class Sender:
             metadata=_described(here),
             files=tuple(self._local_file(here, stored.get(ref.name), ref, local) for ref in record.files),
             keywords=here.keywords,
-            places=places_of(here.metadata),
+            slots=slots_of(here.metadata),
             parents=tuple(parents),
             samples=tuple(self._renamed(sample) for sample in linked(here.dataset, "sample")),
             ingest=self.ingests and any(file.mfid in self.ingested for file in here.files),
@@ -202,9 +202,9 @@ class Sender:
                 client.datasets.add_thumbnail(mfid, content, name=picture.thumbnail_name)
         if lacking.files:
             self._send_files(here, mfid, lacking.files)
-        if lacking.places:
+        if lacking.slots:
             project = str(here.dataset.get("project_id") or "")
-            hold(self.target.mirror, client, project, mfid, lacking.places)
+            hold(self.target.mirror, client, project, mfid, lacking.slots)
 
     def _send_files(self, here: HeldDataset, mfid: str, names: frozenset[str]) -> None:
         with self._files(here) as local:
@@ -281,8 +281,8 @@ class Sender:
 
 
 def _described(here: HeldDataset) -> dict[str, object]:
-    """The metadata beside the record and the places."""
-    return {key: value for key, value in here.metadata.items() if key not in (KEY, PLACES_KEY)}
+    """The metadata beside the record and the slots."""
+    return {key: value for key, value in here.metadata.items() if key not in (KEY, SLOTS_KEY)}
 
 
 def _as_new(record: StepRecord | FilesRecord, ids: Mapping[str, str]) -> StepRecord | FilesRecord:

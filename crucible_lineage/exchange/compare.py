@@ -2,7 +2,7 @@
 
 What is there is never overwritten: values that differ are a conflict, which a person decides. Of a result that two
 machines registered on their own (the recipe is the same, so the id is) the first one there stands, and is completed.
-Which places it holds is no contradiction: the newest run has the last word.
+Which slots it holds is no contradiction: the newest run has the last word.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from crucible_lineage.core.slots import SlotClaim, places_of
+from crucible_lineage.core.slots import SlotClaim, slots_of
 from crucible_lineage.exchange.model import Conflict, CopyComparison, HeldDataset, MissingParts, has_bytes, linked
 from crucible_lineage.lineage.records import is_withdrawn
-from crucible_lineage.provenance.record import ATTACHED_NAME, KEY, PLACES_KEY, unreadable
+from crucible_lineage.provenance.record import ATTACHED_NAME, KEY, SLOTS_KEY, unreadable
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 from crucible_lineage.times import as_known
 
@@ -50,7 +50,7 @@ def compare(here: HeldDataset, there: HeldDataset | None, renamed: Renamed = str
     lacking = MissingParts(
         fields=fields,
         metadata=metadata,
-        places=_later(places_of(here.metadata), places_of(there.metadata)),
+        slots=_later(slots_of(here.metadata), slots_of(there.metadata)),
         equal_parents=_equal_parents(ours, theirs, renamed),
         keywords=_keywords(here, there),
         parents=_parents(here, there, renamed),
@@ -105,7 +105,7 @@ def _taken(here: HeldDataset, there: HeldDataset) -> str:
 
 
 def _plain(metadata: Mapping[str, object]) -> dict[str, object]:
-    return {key: value for key, value in metadata.items() if key not in (KEY, PLACES_KEY)}
+    return {key: value for key, value in metadata.items() if key not in (KEY, SLOTS_KEY)}
 
 
 def _fields(
@@ -195,7 +195,7 @@ def _beside(record: Record | None) -> set[str]:
 
 
 def _later(here: Mapping[str, SlotClaim], there: Mapping[str, SlotClaim]) -> dict[str, SlotClaim]:
-    """The places that it holds here as of a later run than there."""
+    """The slots that it holds here as of a later run than there."""
     return {
         key: filled
         for key, filled in here.items()

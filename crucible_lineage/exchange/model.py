@@ -66,7 +66,7 @@ class MissingParts:
     whole: bool = False
     fields: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    places: Mapping[str, SlotClaim] = field(default_factory=dict)
+    slots: Mapping[str, SlotClaim] = field(default_factory=dict)
     equal_parents: Mapping[str, str] = field(default_factory=dict)
     keywords: tuple[str, ...] = ()
     parents: Mapping[str, str | None] = field(default_factory=dict)
@@ -90,7 +90,7 @@ class MissingParts:
             "parents": sorted({**self.parents, **self.equal_parents}),
             "samples": sorted(self.samples),
             "pictures": sorted(self.pictures),
-            "which places it holds": ["as of later runs"] if self.places else [],
+            "which slots it holds": ["as of later runs"] if self.slots else [],
         }
         return "; ".join(f"{name}: {', '.join(values)}" for name, values in named.items() if values)
 

@@ -127,11 +127,11 @@ def _successors(old: LineageGraph, new: LineageGraph, known: Mapping[str, str]) 
     return pairs
 
 
-def _alone(nodes: Iterable[Node], places_of: Callable[[Node], Iterable[Place]]) -> dict[Place, Node]:
+def _alone(nodes: Iterable[Node], slots_of: Callable[[Node], Iterable[Place]]) -> dict[Place, Node]:
     """The nodes by their places, those left out that share one."""
     places: dict[Place, list[Node]] = {}
     for node in nodes:
-        for place in places_of(node):
+        for place in slots_of(node):
             places.setdefault(place, []).append(node)
     return {place: found[0] for place, found in places.items() if len(found) == 1 and found[0].kind != "hidden"}
 

@@ -13,9 +13,9 @@ from crucible_lineage.refs import asks_for_deletion
 from crucible_lineage.times import span_text, taken
 
 PROVENANCE_KEY = "crucible_lineage"  # in the scientific metadata
-PLACES_KEY = "crucible_lineage_places"  # beside it: what the dataset is a result of
+SLOTS_KEY = "crucible_lineage_places"  # beside it: what the dataset is a result of
 CORRECTIONS_KEY = "crucible_lineage_corrections"  # beside it: what was changed after the registration, by whom and why
-OWN_KEYS = frozenset((PROVENANCE_KEY, PLACES_KEY, CORRECTIONS_KEY))  # what crucible-lineage itself keeps there
+OWN_KEYS = frozenset((PROVENANCE_KEY, SLOTS_KEY, CORRECTIONS_KEY))  # what crucible-lineage itself keeps there
 Record = Mapping[str, Any]
 
 
@@ -124,7 +124,7 @@ def generated_files(record: Record | None) -> dict[str, str]:
 
 def place_keys(record: Record | None) -> tuple[str, ...]:
     """The places that a result fills or has filled."""
-    return tuple(map(str, mapping(mapping(mapping(record).get("scientific_metadata")).get(PLACES_KEY))))
+    return tuple(map(str, mapping(mapping(mapping(record).get("scientific_metadata")).get(SLOTS_KEY))))
 
 
 def returned_values(record: Record | None) -> dict[str, Any]:

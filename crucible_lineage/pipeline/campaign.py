@@ -1,7 +1,7 @@
 """Campaigns: better calibrations tried over data of years, compared, and then made current by one statement.
 
 A campaign is a statement that holds certificates which do not count yet. Its runs choose as if they did; what they make
-has the ids that it would have anyway, and fills its places only once the campaign is promoted, by one more statement.
+has the ids that it would have anyway, and fills its slots only once the campaign is promoted, by one more statement.
 Rolling back revokes that.
 """
 
@@ -131,10 +131,10 @@ class CampaignPlan:
         """Whether the results are there, and hold as soon as the campaign is promoted."""
         if step.state != FRESH:
             return False
-        knowledge, places = self.planned.knowledge, self.planned.instances[step.name].places
+        knowledge, slots = self.planned.knowledge, self.planned.instances[step.name].slots
         for output, dataset in step.results.items():
             own = knowledge.results.filled.get(dataset.mfid, {})
-            for key in places.get(output, ()):
+            for key in slots.get(output, ()):
                 is_marked = key in own and own[key].campaign == self.campaign
                 if not is_marked and knowledge.holding(key) != (dataset.mfid,):
                     return False

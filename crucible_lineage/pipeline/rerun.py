@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.core.datasets import no_project
-from crucible_lineage.core.slots import CURRENT, Currency, pipeline_keyword, place
+from crucible_lineage.core.slots import CURRENT, Currency, pipeline_keyword, slot
 from crucible_lineage.errors import ChecksumError, InputError, NotFoundError
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep, Variant
@@ -148,13 +148,13 @@ class _OwnHistory(ProjectKnowledge):
 
     def __init__(self, session: Session, project: str, pipeline: None) -> None:
         super().__init__(session, project, pipeline)
-        self.forerunners: dict[str, str] = {}  # by the place that the dataset made in its place will hold
+        self.forerunners: dict[str, str] = {}  # by the slot that the dataset made in its place will hold
 
-    def is_held(self, place: str) -> bool:
-        return place in self.forerunners
+    def is_held(self, slot: str) -> bool:
+        return slot in self.forerunners
 
-    def current(self, place: str) -> EarlierResult | None:
-        mfid = self.forerunners.get(place)
+    def current(self, slot: str) -> EarlierResult | None:
+        mfid = self.forerunners.get(slot)
         record = self.registered()[mfid].step_record if mfid else None
         if mfid is None or record is None:
             return None
@@ -243,17 +243,17 @@ class _Builder:
         variants = (Variant("", spec.params, inspection),)
         step = BoundStep(name, spec, variants, {}, needs, declared=self._declared(record, declared))
         blocked = next((item.blocked for feed in feeds if feed.input and (item := self.items[feed.index]).blocked), "")
-        places = {output: self._places(mfid) for output, mfid in group.items()}
-        self.instances[name] = Instance(name, step, "", spec.params, inspection, feeds, needs, (), blocked, places)
+        slots = {output: self._slots(mfid) for output, mfid in group.items()}
+        self.instances[name] = Instance(name, step, "", spec.params, inspection, feeds, needs, (), blocked, slots)
         for output, mfid in group.items():
             self.maker[mfid] = (name, output)
-            self.history.knowledge.forerunners |= dict.fromkeys(places[output], mfid)
+            self.history.knowledge.forerunners |= dict.fromkeys(slots[output], mfid)
 
-    def _places(self, mfid: str) -> tuple[str, ...]:
-        """The places that the dataset fills; if it has none, one that stands for it alone."""
+    def _slots(self, mfid: str) -> tuple[str, ...]:
+        """The slots that the dataset fills; if it has none, one that stands for it alone."""
         record = self.history.made[mfid]
-        own = (place("rerun", record.declared_step, record.output, mfid),)
-        return tuple(self.history.currency.places(mfid)) or own
+        own = (slot("rerun", record.declared_step, record.output, mfid),)
+        return tuple(self.history.currency.slots(mfid)) or own
 
     def _step_spec(self, record: StepRecord, mfid: str, overrides: Mapping[str, object]) -> StepSpec:
         uses = record.activity.function

@@ -1,4 +1,4 @@
-"""A step that is called in code and not named in a declaration: as a job, and the places that its results fill."""
+"""A step that is called in code and not named in a declaration: as a job, and the slots that its results fill."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from crucible_lineage.core.slots import (
     is_replaced_by_hand,
     later_than,
     pipeline_keyword,
-    place,
+    slot,
 )
 from crucible_lineage.errors import TRANSIENT, InputError, NotFoundError, RefusedError
 from crucible_lineage.pipeline.functions.inspect import inspection_of
@@ -46,7 +46,7 @@ class StepCall:
     """A call of a step that is ready to be made."""
 
     session: Session
-    places: FlowSlots
+    slots: FlowSlots
     job: Job
     about: About
 
@@ -55,8 +55,8 @@ class StepCall:
         self.session.hear_statements()
         done = materialize_step(replace(self.job, run=run), self.session)
         for name, dataset in done.outputs.items():
-            self.places.note_about(dataset.mfid, self.about)
-            self.places.rely(self.job.project, self.job.places[name], dataset, made=done.executed)
+            self.slots.note_about(dataset.mfid, self.about)
+            self.slots.rely(self.job.project, self.job.slots[name], dataset, made=done.executed)
         return done.outputs
 
 
@@ -66,7 +66,7 @@ def called_step(
     called: Step[..., Any],
     inputs: Mapping[str, object],
     params: Mapping[str, object],
-    places: FlowSlots,
+    slots: FlowSlots,
     salt: str | None = None,
 ) -> StepCall:
     """Resolve a call of a step. Files that it is given are registered as raw data if they are new.
@@ -79,25 +79,25 @@ def called_step(
     inspection = inspection_of(called, uses, given)
     if missing := [role for role in inspection.required if role not in inputs]:
         raise InputError(f"step {called.name!r} was called without its input {missing[0]!r}")
-    found = _Inputs(session, project, places, salt, Ingest(wait=True) if inspection.facts else True)
+    found = _Inputs(session, project, slots, salt, Ingest(wait=True) if inspection.facts else True)
     used = tuple(part for role, value in inputs.items() for part in found.parts(inspection.roles[role], role, value))
     lists = {role for role, value in inputs.items() if isinstance(value, list)}
-    about = about_inputs((part.role, part.role in lists, places.about(part.dataset.mfid)) for part in used)
-    filled = {output: places.filled(project, called.name, output, about) for output in inspection.outputs}
+    about = about_inputs((part.role, part.role in lists, slots.about(part.dataset.mfid)) for part in used)
+    filled = {output: slots.filled(project, called.name, output, about) for output in inspection.outputs}
     facts = ParentFacts(session, project).of(used) if inspection.facts else None
     outputs = planned_outputs(
         project, inspection.code, inspection.outputs, inspection.params, used, salt=salt, facts=facts
     )
     spec = StepSpec(uses=uses, salt=salt)
     job = Job(called.name, project, inspection, given, used, outputs, spec, {}, filled, step=called)
-    return StepCall(session, places, job, about)
+    return StepCall(session, slots, job, about)
 
 
 @dataclass(frozen=True)
 class _Inputs:
     session: Session
     project: str
-    places: FlowSlots
+    slots: FlowSlots
     salt: str | None
     ingest: bool | Ingest
 
@@ -117,20 +117,20 @@ class _Inputs:
         raw = hash_files(self.project, [value], None, self.session, salt=self.salt)
         declared = FileInput(file=str(value), ingest=self.ingest)
         dataset = find_raw(raw, self.session) or register_raw(raw, declared, value.name, self.session)
-        self.places.note_about(dataset.mfid, about_file(value))
+        self.slots.note_about(dataset.mfid, about_file(value))
         return dataset
 
 
-# Which results of a flow hold: the places that they fill, so that the newest run of the flow has the last word.
+# Which results of a flow hold: the slots that they fill, so that the newest run of the flow has the last word.
 #
-# A place is the flow, the task and its output, and the data that the result is about. Results that one run gives for
-# one place (of a parameter that it sweeps, say) hold side by side; those that only earlier runs gave are superseded
+# A slot is the flow, the task and its output, and the data that the result is about. Results that one run gives for
+# one slot (of a parameter that it sweeps, say) hold side by side; those that only earlier runs gave are superseded
 # by them.
 
 
 @dataclass(frozen=True)
 class FlowRun:
-    """A run of a flow that registers: the name and file of the flow, when it began. Outside of a flow no place."""
+    """A run of a flow that registers: the name and file of the flow, when it began. Outside of a flow no slot."""
 
     id: str
     flow: str
@@ -161,7 +161,7 @@ class FlowSlots:
         self._lock = threading.Lock()
         self._projects: dict[str, _Project] = {}
         self._since: dict[tuple[str, str], str] = {}
-        self._relied: dict[tuple[str, str], dict[str, bool]] = {}  # {(project, place): {MFID: was it made by this run}}
+        self._relied: dict[tuple[str, str], dict[str, bool]] = {}  # {(project, slot): {MFID: was it made by this run}}
         self._about: dict[str, About] = {}
 
     @property
@@ -181,12 +181,12 @@ class FlowSlots:
         """The place of a result, as it is filled by this run. Empty outside of a flow."""
         if not self._run.flow:
             return {}
-        key = place(self._run.flow, task, output, ", ".join(about))
+        key = slot(self._run.flow, task, output, ", ".join(about))
         return {key: SlotClaim(self._since_of(project, key), self._run.id, self._run.file)}
 
-    def rely(self, project: str, places: Mapping[str, SlotClaim], dataset: DatasetRef, *, made: bool) -> None:
-        """The run relies on a result for these places; one that it has `made` was registered with them."""
-        for key, filled in places.items():
+    def rely(self, project: str, slots: Mapping[str, SlotClaim], dataset: DatasetRef, *, made: bool) -> None:
+        """The run relies on a result for these slots; one that it has `made` was registered with them."""
+        for key, filled in slots.items():
             if self._at_once:
                 if not made and self._holding(project, key) != {dataset.mfid}:
                     self._hold(project, key, filled, dataset.mfid)
@@ -218,8 +218,8 @@ class FlowSlots:
         if is_replaced_by_hand(known.slots.current(key, project), mfid, replaced):
             return
         before = known.found.get(mfid)
-        places = before.standing.places if before else {}
-        if (earlier := places.get(key)) is not None:  # flows of other files that had the same result
+        slots = before.standing.slots if before else {}
+        if (earlier := slots.get(key)) is not None:  # flows of other files that had the same result
             was = {*earlier.files, *earlier.was} - {"", filled.declared_in}
             filled = replace(filled, was=tuple(sorted(was)))
         hold(self._session.mirror, self._session.client, project, mfid, {key: filled})
@@ -227,18 +227,16 @@ class FlowSlots:
     def _holding(self, project: str, key: str) -> set[str]:
         currency = self._known(project).slots
         return {
-            mfid for mfid in currency.current(key, project) if currency.places(mfid)[key].declared_in == self._run.file
+            mfid for mfid in currency.current(key, project) if currency.slots(mfid)[key].declared_in == self._run.file
         }
 
     def _since_of(self, project: str, key: str) -> str:
-        """One moment for all that this run relies on in a place, in whichever process; later than other runs'."""
+        """One moment for all that this run relies on in a slot, in whichever process; later than other runs'."""
         known = self._known(project)
         with self._lock:
             if (project, key) not in self._since:
-                places = [
-                    one.standing.places for one in known.found.values()
-                ]  # incomplete ones, too: of other processes
-                filled = [one[key] for one in places if key in one]
+                slots = [one.standing.slots for one in known.found.values()]  # incomplete ones, too: of other processes
+                filled = [one[key] for one in slots if key in one]
                 own = [one.since for one in filled if one.run == self._run.id]
                 begun = datetime.fromisoformat(self._run.begun)
                 self._since[project, key] = max(own) if own else later_than(begun, (one.since for one in filled))
@@ -271,7 +269,7 @@ def about_file(path: Path) -> About:
 def about_inputs(inputs: Iterable[tuple[str, bool, About]]) -> About:
     """The data of all inputs together: their roles, whether a role takes a list or a folder, and what each is about.
 
-    A list of files of one folder stands for that folder, so that one file more is the same place.
+    A list of files of one folder stands for that folder, so that one file more is the same slot.
     """
     roles: dict[tuple[str, bool], dict[str, None]] = {}
     for role, is_list, about in inputs:

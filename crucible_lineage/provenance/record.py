@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from crucible_lineage.errors import ChecksumError
 from crucible_lineage.ids import canonical_json
-from crucible_lineage.marks import KEY, PLACES_KEY, record_in
+from crucible_lineage.marks import KEY, SLOTS_KEY, record_in
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.refs import DatasetRef, FileRef
 
@@ -26,7 +26,7 @@ __all__ = [
     "COMPLETE",
     "INCOMPLETE",
     "KEY",
-    "PLACES_KEY",
+    "SLOTS_KEY",
     "SOURCE",
     "SURROUNDINGS",
     "Activity",

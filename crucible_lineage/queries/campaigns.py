@@ -138,17 +138,17 @@ class Comparison:
 
 
 def compare_campaign(campaign: Campaign, plan: CampaignPlan, by: Sequence[str] = ()) -> Comparison:
-    """Compare the candidates that are there with what is current in their places. Changes nothing."""
+    """Compare the candidates that are there with what is current in their slots. Changes nothing."""
     knowledge, instances = plan.planned.knowledge, plan.planned.instances
     made = [step for step in plan.steps if step.state == FRESH]
-    places = [
+    slots = [
         (step, dataset.mfid, key)
         for step in made
         for output, dataset in step.results.items()
-        for key in instances[step.name].places.get(output, ())[:1]
+        for key in instances[step.name].slots.get(output, ())[:1]
     ]
-    holding = {key: knowledge.holding(key) for _, _, key in places}
-    paired = [(step, holding[key][0], new) for step, new, key in places if holding[key] and new not in holding[key]]
+    holding = {key: knowledge.holding(key) for _, _, key in slots}
+    paired = [(step, holding[key][0], new) for step, new, key in slots if holding[key] and new not in holding[key]]
     knowledge.results.read_ahead([mfid for _, old, new in paired for mfid in (old, new)])
     found: dict[tuple[str, str], list[Pair]] = {}
     for step, old, new in paired:
@@ -160,7 +160,7 @@ def compare_campaign(campaign: Campaign, plan: CampaignPlan, by: Sequence[str] =
             point = TrendPoint(new, max(last for _, last in spans), after[name] - before[name])
             found.setdefault((step.step, name), []).append(Pair(step.name, old, new, stratum, point))
     effects = tuple(Effect(step, name, tuple(pairs)) for (step, name), pairs in sorted(found.items()))
-    return Comparison(campaign, effects, len(paired), len(places) - len(paired), len(plan.todo))
+    return Comparison(campaign, effects, len(paired), len(slots) - len(paired), len(plan.todo))
 
 
 def _numbers(found: Any) -> dict[str, float]:

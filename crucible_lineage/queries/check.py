@@ -132,7 +132,7 @@ def held_wrongly(graph: LineageGraph, summaries: Summaries, promoted: Mapping[st
     """Places that several hold at once, or that two declarations share."""
     currency = Currency((one.standing for one in summaries.values()), promoted)
     shared: defaultdict[tuple[str, ...], dict[str, None]] = defaultdict(dict)
-    for project, key in sorted(currency.all_places()):
+    for project, key in sorted(currency.all_slots()):
         by_file = currency.by_declaration(key, project)
         if len({tuple(mfids) for mfids in by_file.values()}) > 1:
             ids = dict.fromkeys(mfid for mfids in by_file.values() for mfid in mfids)
@@ -145,7 +145,7 @@ def held_wrongly(graph: LineageGraph, summaries: Summaries, promoted: Mapping[st
 
 
 def _of_one_flow_run(graph: LineageGraph, mfids: Iterable[str]) -> bool:
-    """True for what a flow written by hand gave in one run: it may give several results for one place."""
+    """True for what a flow written by hand gave in one run: it may give several results for one slot."""
     written = [provenance(graph.nodes[mfid].record) for mfid in mfids if mfid in graph]
     return all(one.get("step") and not one.get("pipeline") for one in written)
 
@@ -181,7 +181,7 @@ def withdrawn(session: Session, project: str, summaries: Summaries) -> Iterator[
     before = Currency(there, promoted)
     everything = Currency([*(one.standing for _, one in hidden.values()), *there], promoted)
     for mfid, (request, summary) in hidden.items():
-        held = [key for key in summary.standing.places if mfid in everything.current(key, project)]
+        held = [key for key in summary.standing.slots if mfid in everything.current(key, project)]
         shown = dict.fromkeys(other for key in held for other in before.current(key, project))
         if held:
             instead = f"; {', '.join(shown)} shows as current meanwhile, and is of an earlier state" if shown else ""

@@ -46,7 +46,7 @@ from typing import TYPE_CHECKING
 from crucible_lineage.errors import ChecksumError, ConflictError, NotFoundError, RefusedError
 from crucible_lineage.lineage.records import returned_values
 from crucible_lineage.marks import (
-    PLACES_KEY,
+    SLOTS_KEY,
     Document,
     Registration,
     Registrations,
@@ -280,7 +280,7 @@ class _Ours:
     ) -> None:
         self._mfid = mfid
         self._metadata = metadata
-        self._own_metadata = {key: value for key, value in metadata.items() if key != PLACES_KEY}
+        self._own_metadata = {key: value for key, value in metadata.items() if key != SLOTS_KEY}
         self._patience_s = patience_s
         self._machine = machine or _this_process()
         self._record = record
@@ -322,7 +322,7 @@ class _Ours:
         name = self._new_name()
         said = begun(name, known.next_rank, self._record_as(name).document(), self._own_metadata)
         self.took_over = True
-        after = client.metadata.merge(self._mfid, {**said, **holds(self._metadata.get(PLACES_KEY) or {})})
+        after = client.metadata.merge(self._mfid, {**said, **holds(self._metadata.get(SLOTS_KEY) or {})})
         return registrations(after)
 
     def resume(self, client: CrucibleClient, known: Registrations) -> Registrations:

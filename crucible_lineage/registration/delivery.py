@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from crucible_lineage.core.slots import SlotClaim, places_of
+from crucible_lineage.core.slots import SlotClaim, slots_of
 from crucible_lineage.errors import TRANSIENT, CrucibleError, FileChangedError, ForbiddenError, NotFoundError
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
@@ -131,7 +131,7 @@ def confirmed(
     try:
         filters: Any = {"project_id": project, "keyword": keyword, "modification_time_gte": since - CLOCKS_DIFFER}
         for one in client.datasets.iter(**filters, include_metadata=True):
-            listed[one.unique_id] = (one.modification_time or "", places_of(one.scientific_metadata))
+            listed[one.unique_id] = (one.modification_time or "", slots_of(one.scientific_metadata))
             if ref := left.pop(one.unique_id, None):
                 reasons[ref.mfid] = _why_not_as_made(read_record(one.scientific_metadata), ref)
         for mfid, ref in left.items():

@@ -46,7 +46,7 @@ class NewDataset:
     """A dataset to be registered: what it is, how it came to be, where it belongs.
 
     `fields` are those of Crucible's dataset record (project_id, dataset_name, measurement ...), `record` is the
-    provenance record, `metadata` the scientific metadata beside it, `places` are those that it
+    provenance record, `metadata` the scientific metadata beside it, `slots` are those that it
     holds from now on.
     """
 
@@ -56,7 +56,7 @@ class NewDataset:
     metadata: Mapping[str, Any]
     files: tuple[LocalFile, ...]
     keywords: tuple[str, ...] = ()
-    places: Mapping[str, SlotClaim] = field(default_factory=dict)
+    slots: Mapping[str, SlotClaim] = field(default_factory=dict)
     parents: tuple[str, ...] = ()
     samples: tuple[str, ...] = ()
     ingest: bool = True

@@ -242,7 +242,7 @@ def _dataset_to_json(new: NewDataset) -> dict[str, object]:
         "metadata": dict(new.metadata),
         "files": [_file_to_json(file) for file in new.files],
         "keywords": list(new.keywords),
-        "places": {key: asdict(filled) for key, filled in new.places.items()},
+        "places": {key: asdict(filled) for key, filled in new.slots.items()},  # so called in results that wait already
         "parents": list(new.parents),
         "samples": list(new.samples),
         "ingest": new.ingest,
@@ -255,12 +255,13 @@ def _dataset_to_json(new: NewDataset) -> dict[str, object]:
 def _dataset_from_json(stored: Mapping[str, Any]) -> NewDataset:
     from crucible_lineage.provenance.schema import new_record  # pydantic, which planning should not pay
 
+    fields = {name: value for name, value in stored.items() if name != "places"}
     return NewDataset(
         **{
-            **stored,
+            **fields,
             "record": new_record(stored["record"]),
             "files": tuple(map(_file_from_json, stored["files"])),
-            "places": {key: SlotClaim(**filled) for key, filled in stored["places"].items()},
+            "slots": {key: SlotClaim(**filled) for key, filled in stored["places"].items()},
             **{name: tuple(stored[name]) for name in ("keywords", "parents", "samples")},
         }
     )

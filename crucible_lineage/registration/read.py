@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
-from crucible_lineage.core.slots import DatasetStatus, places_of
+from crucible_lineage.core.slots import DatasetStatus, slots_of
 from crucible_lineage.errors import ChecksumError, IdTakenError, InputError, NotFoundError, RefusedError, WithdrawnError
 from crucible_lineage.ids import has_derived_id
 from crucible_lineage.provenance.recipe import origin_of
@@ -52,7 +52,7 @@ class Registered:
             project=self.dataset.project_id or "",
             complete=not self.is_begun,
             derived=self.record is not None and self.record.is_derived,
-            places=places_of(self.dataset.scientific_metadata),
+            slots=slots_of(self.dataset.scientific_metadata),
             replaces=self.record.replaces if self.record else None,
         )
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from crucible_lineage.core.slots import places_to_json
+from crucible_lineage.core.slots import slots_to_json
 from crucible_lineage.errors import (
     ConflictError,
     CrucibleError,
@@ -116,7 +116,7 @@ def _registered(
 ) -> DatasetRef:
     mfid, created, refusal = found.mfid, found.created, found.refusal
     project = str(new.fields["project_id"])
-    metadata = {**new.metadata, **(places_to_json(new.places) if new.places else {})}
+    metadata = {**new.metadata, **(slots_to_json(new.slots) if new.slots else {})}
     if created:
         stages.begun()
     record, attached = compact(_with_result(new))

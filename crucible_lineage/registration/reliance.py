@@ -1,4 +1,4 @@
-"""A result that is there already, relied on once more: made current in its places, linked to parents it would be of."""
+"""A result that is there already, relied on once more: made current in its slots, linked to parents it would be of."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:  # importing the client costs a tenth of a second, which plann
 
 def take_over(client: CrucibleClient, mirror: Mirror, mfid: str, old: DatasetStatus) -> None:
     """Make a dataset, which a person made in place of a current one, hold in all of its slots."""
-    since = later_than(datetime.now(UTC), (filled.since for filled in old.places.values()))
-    places = {key: SlotClaim(since, "", filled.declared_in) for key, filled in old.places.items()}
-    if places:
-        hold(mirror, client, old.project, mfid, places)
+    since = later_than(datetime.now(UTC), (filled.since for filled in old.slots.values()))
+    slots = {key: SlotClaim(since, "", filled.declared_in) for key, filled in old.slots.items()}
+    if slots:
+        hold(mirror, client, old.project, mfid, slots)
 
 
 def add_equal_parents(client: CrucibleClient, mfid: str, parents: Mapping[str, str]) -> None:

@@ -21,7 +21,7 @@ from starlette.responses import HTMLResponse, Response
 from crucible_lineage.amounts import amount, size_text, time_text
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.lineage.labels import HIDDEN_NAME, plain, short_id
-from crucible_lineage.lineage.records import PLACES_KEY, PROVENANCE_KEY, provenance
+from crucible_lineage.lineage.records import PROVENANCE_KEY, SLOTS_KEY, provenance
 from crucible_lineage.times import taken, utc
 
 Record = Mapping[str, Any]
@@ -112,7 +112,7 @@ def shown_record(record: Record, hidden: Collection[str]) -> dict[str, Any]:
         return dict(record)
     metadata = record.get("scientific_metadata")
     if isinstance(metadata, Mapping):  # places tell by which data they are named, facts what these are called
-        shown = {k: v for k, v in metadata.items() if k != PLACES_KEY}
+        shown = {k: v for k, v in metadata.items() if k != SLOTS_KEY}
         written = provenance(record)
         if isinstance(recipe := written.get("recipe"), Mapping) and "facts" in recipe:
             without = {k: v for k, v in recipe.items() if k != "facts"}

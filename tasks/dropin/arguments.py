@@ -266,7 +266,7 @@ class _Tracer:
     def traced(self, role: str, value: Any, depth: int) -> Any:
         """Return what stands for the value among the parameters; `_INPUT` if it is a dataset."""
         if isinstance(value, DatasetRef):
-            names, about = tuple(file.name for file in value.data_files), self.recording.places.about(value.mfid)
+            names, about = tuple(file.name for file in value.data_files), self.recording.slots.about(value.mfid)
             return self.add(role, Origin(settled(value), names, about=about), "it is a dataset")
         if isinstance(value, PrefectFuture):  # quoted: the task is given the future itself
             origin = self.recording.origins.of_run(str(value.task_run_id))
@@ -295,7 +295,7 @@ class _Tracer:
             self.found.left_out.append(f"{role} looks like the id of a dataset and is taken as a parameter: {error}")
             return None
         names = tuple(file.name for file in dataset.data_files)
-        about = self.recording.places.about(dataset.mfid)
+        about = self.recording.slots.about(dataset.mfid)
         return self.add(role, Origin(settled(dataset), names, about=about), "the id of a dataset was given")
 
     def is_traced_inside(self, value: Any, depth: int = 3) -> bool:
@@ -447,7 +447,7 @@ class _Tracer:
         if len(found) != 1:
             return None
         names = tuple(file.name for file in found[0].data_files if file.name != CALL)
-        return Origin(settled(found[0]), names, stored.digest, self.recording.places.about(found[0].mfid))
+        return Origin(settled(found[0]), names, stored.digest, self.recording.slots.about(found[0].mfid))
 
     def opaque(self, role: str, value: Any) -> Any:
         self.found.opaque.append(role)

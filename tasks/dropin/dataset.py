@@ -38,8 +38,8 @@ from crucible_lineage.tasks.dropin.result import (
     about_of,
     call_label,
     fingerprint,
-    places_of,
     recipe_of,
+    slots_of,
     used_datasets,
 )
 from crucible_lineage.tasks.dropin.secret import hidden, hidden_text, known_secrets
@@ -82,14 +82,14 @@ def _child(
     key = derived_mfid(recipe_of(result, used, places, None))
     mfid = derived_mfid(recipe)
     with session.turn(mfid):
-        filled, made = places_of(result, about_of(inputs)), threading.Event()
+        filled, made = slots_of(result, about_of(inputs)), threading.Event()
         known = session.mirror.known(mfid)
         if known is None:
             new = _new_dataset(result, stored, inputs, used, recipe, mfid, ended)
             by_call = (recipe_keyword(key),) if stored.exact else ()
             keys = (cache_keyword(result.key),) if result.key else ()
             new = replace(
-                new, places=filled, keywords=(*new.keywords, *result.recording.places.keywords, *by_call, *keys)
+                new, slots=filled, keywords=(*new.keywords, *result.recording.slots.keywords, *by_call, *keys)
             )
 
             def register() -> DatasetRef:
@@ -99,12 +99,12 @@ def _child(
 
             known = result.recording.undelivered.registered(described.name, new, register)
             if result.recording.undelivered.is_kept(known.mfid):
-                result.recording.places.rely(result.project, filled, known, made=True)
+                result.recording.slots.rely(result.project, filled, known, made=True)
                 result.logger.debug("%s is dataset %s, which waits in the outbox", described.name, known.mfid)
                 return known
             told = {"project": result.project, "flow": result.recording.destination.flow, "task": described.name}
             tell_asset(known, [part.dataset.mfid for part in used], told)
-    result.recording.places.rely(result.project, filled, known, made=made.is_set())
+    result.recording.slots.rely(result.project, filled, known, made=made.is_set())
     known = linked(known, used, session)
     session.mirror.trust({mfid: known, known.mfid: known})
     if stored.exact:  # the same call may take it from now on, here and on other machines

@@ -69,7 +69,7 @@ class Recording:
         self._noted_before = set(self.origins.notes.names())
         self.undelivered = Undelivered(session, destination.run_id)
         run = FlowRun(destination.run_id, destination.flow, destination.file, destination.begun)
-        self.places = FlowSlots(session, run, at_once=not owner, is_away=self.undelivered.is_away)
+        self.slots = FlowSlots(session, run, at_once=not owner, is_away=self.undelivered.is_away)
         self.shared = not owner  # whether other processes have to know what is made here
         self.made: list[Made] = []
         self._elsewhere: list[DatasetRef] = []
@@ -84,7 +84,7 @@ class Recording:
     def begin(self, undelivered: Undelivered) -> None:
         """Begin with what is known of the service; what waits from before is delivered, if it answers."""
         self.undelivered = undelivered
-        self.places.is_away = undelivered.is_away
+        self.slots.is_away = undelivered.is_away
         if self._pool is not None and not undelivered.is_away() and not self.session.outbox.is_empty:
             self._pool.submit(undelivered.deliver, LAST_WAIT_S)
 
@@ -154,7 +154,7 @@ class Recording:
             if self.undelivered.left():
                 self.undelivered.deliver(LAST_WAIT_S)
             try:
-                self.places.settle(failed=failed)
+                self.slots.settle(failed=failed)
             except LineageError as error:
                 warn("results are there, but could not be noted as those that hold: %s", error)
             self._elsewhere = [*self._elsewhere, *self.origins.notes.datasets(self._noted_before)]

@@ -1,4 +1,4 @@
-"""One result of a task run: its project and its fingerprint, what it is made of, its recipe, and its places."""
+"""One result of a task run: its project and its fingerprint, what it is made of, its recipe, and its slots."""
 
 from __future__ import annotations
 
@@ -53,28 +53,28 @@ def inputs_of(result: TaskResult, written: Mapping[str, Sequence[Path]]) -> list
     """The inputs without files that the task has written over, and without those in a folder that it writes to, unless
     it has read them. Files that the flow was given are registered.
     """
-    places = {result.arguments.places[role] for role in written if role in result.arguments.places}
+    outputs = {result.arguments.places[role] for role in written if role in result.arguments.places}
     changed = {path for paths in written.values() for path in paths}
     return [
         one if one.given is None else replace(one, origin=given_file(one.given, result.recording, result.logger))
         for one in result.arguments.inputs
-        if one.path is None or _is_used(one, one.path, result.opened, places, changed)
+        if one.path is None or _is_used(one, one.path, result.opened, outputs, changed)
     ]
 
 
-def _is_used(one: Input, path: Path, opened: OpenedFiles | None, places: set[Path], changed: set[Path]) -> bool:
+def _is_used(one: Input, path: Path, opened: OpenedFiles | None, outputs: set[Path], changed: set[Path]) -> bool:
     """Whether a file is an input of the call, as it stood when the call began."""
-    if path in changed or path in places:
+    if path in changed or path in outputs:
         if opened is None or one.origin is None:  # what it was has to be known
             return False
         return opened.has_read(path) or not opened.is_seen(path)  # opened by a library in C
-    if one.in_folder and _is_under(path, places):
+    if one.in_folder and _is_under(path, outputs):
         return opened is not None and opened.has_read(path)
     return True
 
 
-def _is_under(path: Path, places: set[Path]) -> bool:
-    return any(path == place or place in path.parents for place in places)
+def _is_under(path: Path, folders: set[Path]) -> bool:
+    return any(path == folder or folder in path.parents for folder in folders)
 
 
 def call_label(result: TaskResult) -> str:
@@ -97,8 +97,8 @@ def about_of(inputs: list[Input]) -> About:
     return about_inputs((one.role, one.in_list, about(one)) for one in inputs)
 
 
-def places_of(result: TaskResult, about: About) -> dict[str, SlotClaim]:
-    return result.recording.places.filled(result.project, result.described.name, result.output, about)
+def slots_of(result: TaskResult, about: About) -> dict[str, SlotClaim]:
+    return result.recording.slots.filled(result.project, result.described.name, result.output, about)
 
 
 def used_datasets(inputs: list[Input]) -> list[UsedDataset]:
@@ -115,14 +115,14 @@ def used_datasets(inputs: list[Input]) -> list[UsedDataset]:
     return list(used.values())
 
 
-def recipe_of(result: TaskResult, used: list[UsedDataset], places: set[str], digest: str | None) -> dict[str, Any]:
+def recipe_of(result: TaskResult, used: list[UsedDataset], outputs: set[str], digest: str | None) -> dict[str, Any]:
     """The recipe of the result; without `digest` that of the call, whatever it gives."""
     code = StepCode(result.described.name, fingerprint(result), {})
     params = {
-        name: Path(str(result.arguments.places[name])).name if name in places else value
+        name: Path(str(result.arguments.places[name])).name if name in outputs else value
         for name, value in result.arguments.params.items()
     }
-    for name in places:
+    for name in outputs:
         params.setdefault(name, result.arguments.places[name].name)
     shown = {**params, **({RESULT: digest} if digest else {})}
     return step_recipe(result.project, code, result.output, shown, used, salt=result.recording.destination.salt)

@@ -27,8 +27,8 @@ from crucible_lineage.tasks.dropin.result import (
     about_of,
     call_label,
     inputs_of,
-    places_of,
     recipe_of,
+    slots_of,
     used_datasets,
 )
 from crucible_lineage.tasks.dropin.secret import hidden_text, holds_secret
@@ -142,7 +142,7 @@ def reused(result: TaskResult) -> tuple[Any] | None:
     value = _brought_back(result, dataset, document, told.get("written", ()))
     session.mirror.trust({key: dataset})
     about = about_of(inputs)
-    recording.places.rely(result.project, places_of(result, about), dataset, made=False)
+    recording.slots.rely(result.project, slots_of(result, about), dataset, made=False)
     origin = Origin(settled(dataset), tuple(file.name for file in dataset.files), told.get("digest", ""), about)
     recording.origins.note_run(result.task_run_id, origin)
     shas = {file.name: file.sha256 for file in dataset.files}
@@ -195,7 +195,7 @@ def found_in_cache(result: TaskResult, value: object, key: str) -> None:
     origins.note_object(value, origin)
     origins.note_key(key, origin)
     about = about_of(inputs_of(result, {}))
-    recording.places.rely(result.project, places_of(result, about), recording.dataset(origin.made), made=False)
+    recording.slots.rely(result.project, slots_of(result, about), recording.dataset(origin.made), made=False)
     recording.made.append(origin.made)
 
 
@@ -211,7 +211,7 @@ def _of_key(result: TaskResult, key: str, digest: str) -> Origin | None:
     if not same:
         return None
     dataset = existing_dataset(same[-1].unique_id, session)
-    about = result.recording.places.about(dataset.mfid)
+    about = result.recording.slots.about(dataset.mfid)
     names = tuple(file.name for file in dataset.data_files)
     return Origin(settled(dataset), names, digest, about, label=call_label(result))
 

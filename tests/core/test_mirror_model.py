@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.core.mirror import Judgements, Mirror
-from crucible_lineage.core.slots import SlotClaim, places_of, places_to_json
+from crucible_lineage.core.slots import SlotClaim, slots_of, slots_to_json
 from crucible_lineage.errors import NotFoundError
 from crucible_lineage.refs import DatasetRef, ProjectChanges
 
@@ -68,8 +68,8 @@ class Service:
     def fill(self, mfid: str, slot: str, since: int, *, dated: bool = True) -> SlotClaim:
         filled = SlotClaim(f"2026-03-02T12:00:00.{since:06}+00:00", f"run {since}", "raman.yaml")
         metadata = self.records[mfid]["scientific_metadata"]
-        places = {**places_of(metadata), slot: filled}
-        self.records[mfid]["scientific_metadata"] = {**metadata, **places_to_json(places)}
+        places = {**slots_of(metadata), slot: filled}
+        self.records[mfid]["scientific_metadata"] = {**metadata, **slots_to_json(places)}
         self._touch(mfid, dated=dated)
         return filled
 
@@ -132,7 +132,7 @@ def is_complete(record: Mapping[str, Any]) -> bool:
 def truth(service: Service) -> dict[str, dict[str, SlotClaim]]:
     """Which slots the complete results of the pipeline fill, by brute force."""
     found = {
-        mfid: {slot: one for slot, one in places_of(record["scientific_metadata"]).items() if slot.startswith("raman/")}
+        mfid: {slot: one for slot, one in slots_of(record["scientific_metadata"]).items() if slot.startswith("raman/")}
         for mfid, record in service.records.items()
         if is_complete(record)
     }
@@ -161,10 +161,10 @@ def test_after_any_history_the_mirror_says_what_the_service_has(tmp_path: Path, 
         elif move == "own fill" and mirror.known(one):
             service.fill(one, f"raman/scaled/out/{dice.randrange(3)}", number, dated=dated)
             service.keywords[one].add(SCOPE)
-            mirror.note_held(PROJECT, [SCOPE], one, places_of(service.records[one]["scientific_metadata"]))
+            mirror.note_held(PROJECT, [SCOPE], one, slots_of(service.records[one]["scientific_metadata"]))
         elif move == "settle":
             listed = service.records.items()
-            there = {mfid: (one["modification_time"], places_of(one["scientific_metadata"])) for mfid, one in listed}
+            there = {mfid: (one["modification_time"], slots_of(one["scientific_metadata"])) for mfid, one in listed}
             mirror.settle(PROJECT, SCOPE, there)
         elif move == "lose":
             service.lose(one)

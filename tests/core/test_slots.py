@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.core.slots import Currency, DatasetStatus, SlotClaim, is_replaced_by_hand, later_than, places_of
+from crucible_lineage.core.slots import Currency, DatasetStatus, SlotClaim, is_replaced_by_hand, later_than, slots_of
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SLOT = "raman/fitted/out/first.txt"
@@ -84,4 +84,4 @@ def test_what_a_person_made_in_the_stead_of_a_result_is_known_over_several_hands
 
 def test_what_is_not_understood_of_a_slot_is_left_out() -> None:
     written = {"a": {"since": "2026", "also": "no list"}, "b": {"run": "x"}, "c": "no mapping"}
-    assert places_of({"crucible_lineage_places": written}) == {"a": SlotClaim("2026", "")}
+    assert slots_of({"crucible_lineage_places": written}) == {"a": SlotClaim("2026", "")}

@@ -148,7 +148,7 @@ def test_which_result_holds_is_brought_as_of_the_later_run(
     three(3)
     run_local(lab.pipeline, offline)
     plan, _ = push(service, offline)
-    assert {item.lacking.in_words for item in plan.items} == {"which places it holds: as of later runs"}
+    assert {item.lacking.in_words for item in plan.items} == {"which slots it holds: as of later runs"}
     assert service.state() == state_of(offline)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.core.slots import SlotClaim, hold, places_of, places_to_json
+from crucible_lineage.core.slots import SlotClaim, hold, slots_of, slots_to_json
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.run.result import RunResult, StepChoice
@@ -98,9 +98,9 @@ def test_a_place_that_two_hold_and_one_that_a_stranger_claims(lab: Any, session:
     done = run(session, lab.pipeline)
     other = run(session, lab.pipeline, scaled__factor=4)
     old, new, raw = done.datasets["total"]["out"], other.datasets["total"]["out"], done.inputs["first"][0]
-    filled = places_of(session.client.metadata.get(new))
+    filled = slots_of(session.client.metadata.get(new))
     hold(session.mirror, session.client, "lab", old, filled)
-    scaled = places_of(session.client.metadata.get(other.datasets["scaled"]["out"]))
+    scaled = slots_of(session.client.metadata.get(other.datasets["scaled"]["out"]))
     hold(session.mirror, session.client, "lab", done.datasets["scaled"]["out"], scaled)
     twice = [ids for name, ids in found(session) if name == "held-twice"]
     assert [set(ids) for ids in twice] == [
@@ -110,7 +110,7 @@ def test_a_place_that_two_hold_and_one_that_a_stranger_claims(lab: Any, session:
     run(session, lab.pipeline)
     assert found(session) == []
     (key,) = filled
-    session.client.metadata.merge(raw, places_to_json({key: SlotClaim(LATER, "", filled[key].declared_in)}))
+    session.client.metadata.merge(raw, slots_to_json({key: SlotClaim(LATER, "", filled[key].declared_in)}))
     session.client.datasets.add_keyword(raw, "pipeline:counting")
     assert found(session) == [], "measured data fills no place, whatever is written on it"
     assert list_datasets(session, "lab", step="total").entries[0].mfid == old

@@ -33,7 +33,7 @@ import pytest
 from crucible_lineage.checksums import FileChecksums
 from crucible_lineage.client.models import Dataset, FileRecord, IngestionRequest
 from crucible_lineage.client.transfer.outgoing import UploadedFile
-from crucible_lineage.core.slots import SlotClaim, places_of, places_stated, places_to_json
+from crucible_lineage.core.slots import SlotClaim, slots_of, slots_stated, slots_to_json
 from crucible_lineage.errors import ConflictError, FileConflictError, LineageError, NotFoundError, UnreachableError
 from crucible_lineage.ids import derive_mfid, new_mfid
 from crucible_lineage.marks import record_in, registrations, settled
@@ -54,7 +54,7 @@ ENOUGH = 1500  # histories in which a broken rule has to show
 MOST_STEPS = 6000
 START = 1_780_000_000.0
 RAW = "0tr9htwkj6699bssksbnh83j40"
-PLACE = "lab/step/out/all"
+SLOT = "lab/step/out/all"
 AGENT = agent({"unique_id": None, "username": "model", "is_service_account": None})
 SOFTWARE = software(())
 TAKES_AWAY = ("delete", "replace")
@@ -396,7 +396,7 @@ class Machine:
         self.world.check(found.mfid)
         if self.world.random.random() < 0.5:
             since = datetime.fromtimestamp(self.world.now, UTC).isoformat(timespec="microseconds")
-            client.metadata.merge(found.mfid, places_stated({PLACE: SlotClaim(since, self.name, "lab.yaml")}))
+            client.metadata.merge(found.mfid, slots_stated({SLOT: SlotClaim(since, self.name, "lab.yaml")}))
             self.world.held[found.mfid] = max(since, self.world.held.get(found.mfid, ""))
         return found
 
@@ -436,7 +436,7 @@ class Machine:
             metadata={"attempt": local[0].ref.sha256, "of": {attempt: 1}},
             files=local,
             keywords=("model",),
-            places={PLACE: SlotClaim("2026-01-01T00:00:00+00:00", attempt, "lab.yaml")},
+            slots={SLOT: SlotClaim("2026-01-01T00:00:00+00:00", attempt, "lab.yaml")},
             parents=(used.mfid,) if parent else (),
         )
 
@@ -485,7 +485,7 @@ def one_history(seed: int) -> World:
             assert read_record(stored.metadata).is_complete  # type: ignore[union-attr]
         world.check(mfid)
     for mfid, since in world.held.items():
-        if places_of(world.datasets[mfid].metadata)[PLACE].since < since:
+        if slots_of(world.datasets[mfid].metadata)[SLOT].since < since:
             raise Violation(f"{mfid} does not hold its place since {since} any more")
     return world
 
@@ -564,7 +564,7 @@ BROKEN = {  # and from which history on it is looked for, since some need a rare
     "an answer is not looked at": (register, "complete", _believes_to_have_won, 0),
     "a file is taken away without asking": (contents, "require_held", lambda *_: None, 265),
     "completion is a value that changes": (claims, "completed", lambda *_: {}, 0),
-    "what holds is a value that changes": (sys.modules[__name__], "places_stated", places_to_json, 0),
+    "what holds is a value that changes": (sys.modules[__name__], "slots_stated", slots_to_json, 0),
     "ingestion is asked for before": (register, "fill", _ingests_at_once, 0),
 }
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.checksums import scan_file
-from crucible_lineage.core.slots import SlotClaim, places_stated
+from crucible_lineage.core.slots import SlotClaim, slots_stated
 from crucible_lineage.errors import InputError, UnreachableError
 from crucible_lineage.local.machine import machine_id
 from crucible_lineage.provenance.recipe import derived_mfid
@@ -216,7 +216,7 @@ def test_an_older_copy_of_the_metadata_that_is_merged_back_changes_nothing(
     interrupted(session, replace(new, metadata={"seed": 1}), "elsewhere", monkeypatch)
     older = dict(session.client.metadata.get(new.mfid) or {})
     register_output(session.client, replace(new, metadata={"seed": 2}), "here", patience_s=0.05)
-    session.client.metadata.merge(new.mfid, places_stated({"a/b/c/d": SlotClaim("2026-01-02T00:00:00+00:00", "run")}))
+    session.client.metadata.merge(new.mfid, slots_stated({"a/b/c/d": SlotClaim("2026-01-02T00:00:00+00:00", "run")}))
     before = read(session.client, new.mfid)
     newer = dict(session.client.metadata.get(new.mfid) or {})
     if whole:

@@ -14,7 +14,7 @@ import pytest
 
 from crucible_lineage.checksums import scan_file
 from crucible_lineage.client import CrucibleClient
-from crucible_lineage.core.slots import SlotClaim, places_stated
+from crucible_lineage.core.slots import SlotClaim, slots_stated
 from crucible_lineage.errors import UnreachableError
 from crucible_lineage.ids import derive_mfid
 from crucible_lineage.registration import register as registering
@@ -25,7 +25,7 @@ from crucible_lineage.registration.reliance import add_equal_parents
 from crucible_lineage.server import MetadataWriteBack, RunningServer, start_server
 
 HISTORIES = int(os.environ.get("WRITTEN_BACK_HISTORIES", "4"))  # `make crash` tries 200
-PLACE = "lab/smooth/out/all"
+SLOT = "lab/smooth/out/all"
 
 
 @pytest.fixture(params=[(0.0, 0.05), (0.03, 0.0), (0.02, 0.1)], ids=str)
@@ -52,7 +52,7 @@ def test_histories(client: CrucibleClient, dataset: Any, tmp_path: Path, monkeyp
             _die_before_the_end(client, attempt, monkeypatch, asks=chance.random() < 0.5)
         done = register_output(client, attempts[-1], "here", patience_s=0.01)
         if chance.random() < 0.5:
-            client.metadata.merge(done.mfid, places_stated({PLACE: SlotClaim("2026-06-01T00:00:00+00:00", "later")}))
+            client.metadata.merge(done.mfid, slots_stated({SLOT: SlotClaim("2026-06-01T00:00:00+00:00", "later")}))
         if chance.random() < 0.5:
             add_equal_parents(client, done.mfid, {parents[1]: parents[0]})
         expected[done.mfid] = read(client, done.mfid)
@@ -85,7 +85,7 @@ def _attempt(dataset: Any, parent: str, folder: Path, number: int, attempt: int)
         mfid=derive_mfid(recipe, parent),
         metadata={"seed": attempt},
         files=(file,),
-        places={PLACE: SlotClaim("2026-01-01T00:00:00+00:00", str(attempt))},
+        slots={SLOT: SlotClaim("2026-01-01T00:00:00+00:00", str(attempt))},
     )
 
 

@@ -79,12 +79,12 @@ def differences_text(planned: PipelinePlan) -> list[str]:
     return lines
 
 
-def undeclared_text(places: Sequence[str]) -> str:
+def undeclared_text(slots: Sequence[str]) -> str:
     """Name what still holds but is no longer declared, in a line; empty if there is nothing."""
-    if not places:
+    if not slots:
         return ""
-    more = f" and {len(places) - MOST_CAUSES} more" if len(places) > MOST_CAUSES else ""
-    return f"no longer declared, left unchanged: {', '.join(places[:MOST_CAUSES])}{more}"
+    more = f" and {len(slots) - MOST_CAUSES} more" if len(slots) > MOST_CAUSES else ""
+    return f"no longer declared, left unchanged: {', '.join(slots[:MOST_CAUSES])}{more}"
 
 
 def _print_roots(planned: PipelinePlan, diffs: Mapping[str, Sequence[str]]) -> None:

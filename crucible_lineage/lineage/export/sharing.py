@@ -14,7 +14,7 @@ from typing import Any
 from crucible_lineage.lineage.draw.formats import public_ids
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import DERIVED, Edge, Node
-from crucible_lineage.lineage.records import PLACES_KEY, PROVENANCE_KEY, mapping, mappings, provenance, text, used_mfids
+from crucible_lineage.lineage.records import PROVENANCE_KEY, SLOTS_KEY, mapping, mappings, provenance, text, used_mfids
 from crucible_lineage.statements import Doubt
 
 WITHHELD = "recipe and attached record: they name datasets that the maker of this file may not see"
@@ -77,7 +77,7 @@ def _redacted(node: Node, visible: Set[str], graph: LineageGraph) -> Record:
     record, written = node.record or {}, provenance(node.record)
     if not written:
         return record
-    metadata = {key: value for key, value in record["scientific_metadata"].items() if key != PLACES_KEY}
+    metadata = {key: value for key, value in record["scientific_metadata"].items() if key != SLOTS_KEY}
     shown = {**written}
     if text(shown.get("supersedes")) not in visible and "supersedes" in shown:
         shown["supersedes"] = None

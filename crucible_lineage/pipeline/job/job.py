@@ -30,7 +30,7 @@ class Job:
     `name` is its name in the run, `label` tells the combination of swept parameters, `group` the label of what it is
     given together, `subject` the `each` datasets that it is about. `given` are the parameters as they were given; the
     function gets them validated. `outputs` are the datasets that it will give, each with the id that the plan computed,
-    and `places` those that each will hold. `variables` are those of the environment that the declaration may read,
+    and `slots` those that each will hold. `variables` are those of the environment that the declaration may read,
     `gaps` what was left out of lists. `step` is the function, where it is at hand; else `spec` names it, or is a
     command.
     """
@@ -43,7 +43,7 @@ class Job:
     outputs: tuple[PlannedOutput, ...]
     spec: StepSpec
     run: Mapping[str, Any]
-    places: Mapping[str, Mapping[str, SlotClaim]] = field(default_factory=dict)
+    slots: Mapping[str, Mapping[str, SlotClaim]] = field(default_factory=dict)
     label: str = ""
     group: str = ""
     subject: tuple[str, ...] = ()
@@ -59,9 +59,9 @@ class Job:
 
     @property
     def keywords(self) -> tuple[str, ...]:
-        """Return the keywords of the datasets: their declared pipeline, or that of the places that they fill."""
+        """Return the keywords of the datasets: their declared pipeline, or that of the slots that they fill."""
         named = {self.pipeline["name"]} if self.pipeline else set()
-        filled = {key.partition("/")[0] for places in self.places.values() for key in places}
+        filled = {key.partition("/")[0] for slots in self.slots.values() for key in slots}
         return tuple(map(pipeline_keyword, sorted(named or filled)))
 
     @property
@@ -95,7 +95,7 @@ def job_of(
     used: tuple[UsedDataset, ...],
     outputs: tuple[PlannedOutput, ...],
     run: Mapping[str, object],
-    places: Mapping[str, Mapping[str, SlotClaim]],
+    slots: Mapping[str, Mapping[str, SlotClaim]],
 ) -> Job:
     """The job that an instance of a pipeline's step comes down to, once its parents are there."""
     return Job(
@@ -107,7 +107,7 @@ def job_of(
         outputs=outputs,
         spec=instance.step.spec,
         run=run,
-        places=places,
+        slots=slots,
         label=instance.label,
         group=instance.group,
         subject=instance.subject,

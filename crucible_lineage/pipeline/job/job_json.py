@@ -49,7 +49,7 @@ def job_to_json(job: Job) -> dict[str, Any]:
             for part in job.used
         ],
         "run": dict(job.run),
-        "places": {output: {key: vars(one) for key, one in held.items()} for output, held in job.places.items()},
+        "slots": {output: {key: vars(one) for key, one in held.items()} for output, held in job.slots.items()},
         "attempt": job.outputs[0].recipe.get("attempt", 0),
         "facts": job.outputs[0].recipe.get("facts"),
         "supersedes": {planned.output: planned.supersedes for planned in job.outputs if planned.supersedes},
@@ -59,8 +59,8 @@ def job_to_json(job: Job) -> dict[str, Any]:
 def job_from_json(sent: Mapping[str, Any], run: Mapping[str, Any], session: Session) -> Job:
     """The job where it arrived: its code, and so the ids of its outputs, are those that stand there."""
     spec = StepSpec.model_validate(sent["spec"])
-    place = f"step {sent['name']!r}, where it is made"
-    given = {**sent["params"], **from_environment(spec.references, sent["variables"], place)}
+    slot = f"step {sent['name']!r}, where it is made"
+    given = {**sent["params"], **from_environment(spec.references, sent["variables"], slot)}
     if spec.uses:
         inspection = inspect_step(spec.uses, given, spec.folder, session.store, spec.reads)
     else:
@@ -86,9 +86,7 @@ def job_from_json(sent: Mapping[str, Any], run: Mapping[str, Any], session: Sess
         outputs=outputs,
         spec=spec,
         run={**sent["run"], **run},
-        places={
-            output: {key: SlotClaim(**one) for key, one in held.items()} for output, held in sent["places"].items()
-        },
+        slots={output: {key: SlotClaim(**one) for key, one in held.items()} for output, held in sent["slots"].items()},
         label=sent["label"],
         group=sent["group"],
         pipeline=sent["pipeline"],

@@ -317,7 +317,7 @@ def new_dataset(
         record=record,
         metadata=made.metadata,
         files=made.files,
-        places=job.places.get(planned.output, {}),
+        slots=job.slots.get(planned.output, {}),
         keywords=tuple(dict.fromkeys((*job.keywords, *inspection.keywords, *declared.keywords))),
         parents=tuple(part.dataset.mfid for part in job.used),
         samples=inherited if declared.samples == "inherit" else (),

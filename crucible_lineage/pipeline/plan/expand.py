@@ -41,7 +41,7 @@ class InputEdge:
 class Instance:
     """A step for one value of each of its dimensions. `needs` are the instances it waits for.
 
-    `subject` holds the ids of the `each` datasets it is about; `places` are what each output is a result of, whichever
+    `subject` holds the ids of the `each` datasets it is about; `slots` are what each output is a result of, whichever
     dataset holds there; `blocked` says why it cannot be made at all; `group` is the label of its
     group. `about` are the items of inputs that it is about,
     or leads back to, by input and number; `notes` are what the plan says of its parents, `gaps` what is left out of
@@ -57,7 +57,7 @@ class Instance:
     needs: tuple[str, ...]
     subject: tuple[str, ...] = ()
     blocked: str = ""
-    places: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    slots: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     group: str = ""
     about: tuple[tuple[str, int], ...] = ()
     notes: tuple[str, ...] = ()
@@ -167,7 +167,7 @@ class _Expansion:
             needs=tuple(dict.fromkeys(feed.instance for feed in feeds if feed.instance)),
             subject=tuple(mfid for root, index in about if (mfid := self.inputs[root][index].mfid)),
             blocked=blocked,
-            places=self.naming.places(step, point),
+            slots=self.naming.slots(step, point),
             about=about or tuple(dict.fromkeys(self._behind(feed for feed in feeds if feed.chosen is None))),
             notes=tuple(filter(None, (*_notes(step, feeds), filled.note))),
             gaps=tuple(gap for found in given.found.values() for gap in found.gaps),

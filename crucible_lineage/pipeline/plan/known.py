@@ -67,10 +67,10 @@ class ProjectKnowledge:
         """Note that a dataset is to be put on hold, which could not be stated yet."""
         self._held[mfid] = reason
 
-    def begin(self, places: Collection[str]) -> None:
+    def begin(self, slots: Collection[str]) -> None:
         """Read what a run needs to know before anything is made; the project is there now.
 
-        The records of what holds in these places are read: the service may be away when they are needed. From now on
+        The records of what holds in these slots are read: the service may be away when they are needed. From now on
         nothing waits for the answer whether a result is there that the plan did not ask for: it would be another
         pipeline's, and is found when it is registered.
         """
@@ -78,7 +78,7 @@ class ProjectKnowledge:
         if scope is not None and not self.session.mirror.is_synced(self.project, scope):
             self.sync()
         if not self.session.settings.embedded and not self.is_away:
-            self.results.read_ahead({mfid for place in places for mfid in self.holding(place)})
+            self.results.read_ahead({mfid for slot in slots for mfid in self.holding(slot)})
         self._has_begun = True
 
     def others(self, client: CrucibleClient) -> RemoteChanges | None:
@@ -125,28 +125,28 @@ class ProjectKnowledge:
         """Return every dataset that has a record, also incomplete ones."""
         return self.results.registered()
 
-    def current(self, place: str) -> EarlierResult | None:
-        """Return the result that holds in a place now; the newest, if several declarations have the place."""
-        found = {mfid: self.registered_as(mfid) for mfid in self.holding(place)}
+    def current(self, slot: str) -> EarlierResult | None:
+        """Return the result that holds in a slot now; the newest, if several declarations have the slot."""
+        found = {mfid: self.registered_as(mfid) for mfid in self.holding(slot)}
         records = ((mfid, one.step_record) for mfid, one in found.items() if one)
         earlier = [earlier_result(mfid, record, self._names(record)) for mfid, record in records if record]
         return max(earlier, key=lambda one: one.mfid, default=None)
 
-    def is_held(self, place: str) -> bool:
-        """Return whether a result holds in a place."""
-        return bool(self.holding(place))
+    def is_held(self, slot: str) -> bool:
+        """Return whether a result holds in a slot."""
+        return bool(self.holding(slot))
 
-    def holding(self, place: str) -> tuple[str, ...]:
-        """Return the results that hold in a place."""
-        return self.currency().current(place, self.project)
+    def holding(self, slot: str) -> tuple[str, ...]:
+        """Return the results that hold in a slot."""
+        return self.currency().current(slot, self.project)
 
     def held(self) -> frozenset[str]:
-        """Return all places in which a result holds."""
-        return frozenset(place for _, place in self.currency().all_places())
+        """Return all slots in which a result holds."""
+        return frozenset(slot for _, slot in self.currency().all_slots())
 
-    def filled(self, place: str) -> Iterable[SlotClaim]:
-        """Return by whom a place is or was filled."""
-        return self.currency().filled(place, self.project)
+    def filled(self, slot: str) -> Iterable[SlotClaim]:
+        """Return by whom a slot is or was filled."""
+        return self.currency().filled(slot, self.project)
 
     def currency(self) -> Currency:
         """Return which of the datasets hold now, as of the sync."""

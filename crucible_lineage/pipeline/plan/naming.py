@@ -1,4 +1,4 @@
-"""What instances are called, which places their results have, and what names in a declaration mean for them."""
+"""What instances are called, which slots their results have, and what names in a declaration mean for them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from string import Formatter
 from typing import Any
 
 from crucible_lineage.amounts import value_text
-from crucible_lineage.core.slots import place
+from crucible_lineage.core.slots import slot
 from crucible_lineage.pipeline.bind.dimensions import is_field, root_of
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep
 from crucible_lineage.pipeline.inputs.inputs import InputItem, Inputs
@@ -43,13 +43,13 @@ class DimensionLabels:
         """Return the labels of the groups at a point; empty if there are none."""
         return ", ".join(self.label(name, index) for name, index in point.items() if name in self.groups)
 
-    def places(self, step: BoundStep, point: Point) -> dict[str, tuple[str, ...]]:
-        """Return the places of each output, whichever dataset holds there."""
+    def slots(self, step: BoundStep, point: Point) -> dict[str, tuple[str, ...]]:
+        """Return the slots of each output, whichever dataset holds there."""
         if step.declared is None:
             return {}
         scope = self._scope(step, point)
         pipeline, name = step.declared["name"], step.declared["step"]
-        return {output: (place(pipeline, name, output, scope),) for output in step.inspection.outputs}
+        return {output: (slot(pipeline, name, output, scope),) for output in step.inspection.outputs}
 
     def _scope(self, step: BoundStep, point: Point) -> str:
         """Return the scope: the items it is taken for one at a time, else its first input; and its variant."""

@@ -50,8 +50,8 @@ class DatasetIndex(Protocol):
     def attempt(self, first_mfid: str) -> int:
         """The latest attempt at the recipe whose first attempt has this id."""
 
-    def current(self, place: str) -> EarlierResult | None:
-        """The result that holds in a place now."""
+    def current(self, slot: str) -> EarlierResult | None:
+        """The result that holds in a slot now."""
 
     def look_ahead(self, mfids: Collection[str]) -> None:
         """The facts about these datasets are going to be asked for."""
@@ -59,7 +59,7 @@ class DatasetIndex(Protocol):
     def facts(self, used: Sequence[UsedDataset]) -> Mapping[str, Any]:
         """Return the facts about these parents for a recipe. InputError if one cannot be read."""
 
-    def is_held(self, place: str) -> bool:
+    def is_held(self, slot: str) -> bool:
         """True if there is one, as far as is known without asking."""
 
     def on_hold(self, used: Collection[str], code: str) -> Sequence[str]:
@@ -127,7 +127,7 @@ class StepPlan:
 class PipelinePlan:
     """The plan of all instances, in an order in which they can run.
 
-    `undeclared` are places of results that still hold although the pipeline declares them no more. `instances` are
+    `undeclared` are slots of results that still hold although the pipeline declares them no more. `instances` are
     those that are planned, without what is blocked where a list may have gaps; `differences` are those between what is
     declared of files and what Crucible says of them, `notes` are what else is to be said of files. `away` are inputs of
     what is to be made whose bytes were let go and have to be made again first.
@@ -363,7 +363,7 @@ def _replaced(
 
 
 def _current(instance: Instance, output: str, knowledge: DatasetIndex) -> EarlierResult | None:
-    found = (knowledge.current(key) for key in instance.places.get(output, ()))
+    found = (knowledge.current(key) for key in instance.slots.get(output, ()))
     return next((one for one in found if one), None)
 
 
@@ -391,7 +391,7 @@ def _waiting(
 ) -> StepPlan:
     """Return the plan of an instance that waits for parents to be made and for files to be registered."""
     name, step = instance.name, instance.step.name
-    held = any(map(knowledge.is_held, (key for keys in instance.places.values() for key in keys)))
+    held = any(map(knowledge.is_held, (key for keys in instance.slots.values() for key in keys)))
     found = (_current(instance, output, knowledge) for output in instance.inspection.outputs if new)
     earlier = next((one for one in found if one), None)
     changed = [_new_input(feed, _item(feed, inputs), earlier) for feed in new]

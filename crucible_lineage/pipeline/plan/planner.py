@@ -147,7 +147,7 @@ def _results_of(
             own = planned.knowledge.registered_as(dataset.mfid) if asks_metadata else None
             metadata = {**fields["metadata"], **((own and own.dataset.scientific_metadata) or {})}
             fields = {**fields, "dataset_name": dataset.name, "metadata": metadata}
-            yield InputItem(dataset.mfid, dataset, fields, about=instance.places[output][0], span=span)
+            yield InputItem(dataset.mfid, dataset, fields, about=instance.slots[output][0], span=span)
         else:
             way_out = (
                 f"blocked: {'; '.join(step.causes)}"
@@ -184,12 +184,12 @@ def _common(values: Sequence[object]) -> object:
 
 
 def undeclared(held: Collection[str], instances: Iterable[Instance], pipeline: str) -> tuple[str, ...]:
-    """Return the places of such results, as `step/output/scope`.
+    """Return the slots of such results, as `step/output/scope`.
 
-    `held` are the places in which results of the pipeline hold. A place of other data is none of them: its result holds
+    `held` are the slots in which results of the pipeline hold. A place of other data is none of them: its result holds
     beside the others.
     """
-    declared = {key for instance in instances for keys in instance.places.values() for key in keys}
+    declared = {key for instance in instances for keys in instance.slots.values() for key in keys}
     if not declared:
         return ()
     parts = {_outside(key) for key in declared}
@@ -202,7 +202,7 @@ def undeclared(held: Collection[str], instances: Iterable[Instance], pipeline: s
 
 
 def _outside(key: str) -> str:
-    """`pipeline/step/output` of a place."""
+    """`pipeline/step/output` of a slot."""
     return "/".join(key.split("/", 3)[:3])
 
 

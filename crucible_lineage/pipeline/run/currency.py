@@ -43,7 +43,7 @@ class SlotUpdate:
 class SlotWriter:
     """What a run of a pipeline relies on. A result that holds already, as far as is known, costs no call.
 
-    `file` is that of the declaration; None where there is none, and results take over the places of recorded ones.
+    `file` is that of the declaration; None where there is none, and results take over the slots of recorded ones.
     Other declarations of this name are told from former names of this one by whether they lie beside it. What it relies
     on for a `campaign` holds once that is promoted.
     """
@@ -64,28 +64,28 @@ class SlotWriter:
         self.run_id = run_id
         self.file = path.name if path else None
         self.folder = path.parent if path else None
-        self._relied_on: dict[str, str] = {}  # by place, what this run relies on
+        self._relied_on: dict[str, str] = {}  # by slot, what this run relies on
         self._begun = datetime.now(UTC)
         self._lock = threading.Lock()
         self.again: list[str] = []  # instances whose result has become current again
         self.wrote = False  # something that was there already
         self.notes: dict[str, str] = {}  # by instance, what of its result is for others to note
 
-    def new_places(self, instance: Instance) -> dict[str, dict[str, SlotClaim]]:
-        """For each output, the places that its result holds once it is made by this run."""
+    def new_slots(self, instance: Instance) -> dict[str, dict[str, SlotClaim]]:
+        """For each output, the slots that its result holds once it is made by this run."""
         if instance.step.spec.approve is not None:  # it holds once it is signed
-            return {output: {} for output in instance.places}
+            return {output: {} for output in instance.slots}
         return self.slots_of(instance)
 
     def slots_of(self, instance: Instance) -> dict[str, dict[str, SlotClaim]]:
-        """For each output, the places that this run makes its result hold, or that it will hold once it is signed."""
-        return {output: {key: self._filled(key) for key in keys} for output, keys in instance.places.items()}
+        """For each output, the slots that this run makes its result hold, or that it will hold once it is signed."""
+        return {output: {key: self._filled(key) for key in keys} for output, keys in instance.slots.items()}
 
     def note_made(self, instance: Instance, results: Mapping[str, DatasetRef]) -> None:
         """Note that these results were made by this run, and hold once they are delivered."""
-        for output, places in self.new_places(instance).items():
+        for output, slots in self.new_slots(instance).items():
             keyword = pipeline_keyword(self.pipeline)
-            self.session.mirror.note_held(self.knowledge.project, [keyword], results[output].mfid, places)
+            self.session.mirror.note_held(self.knowledge.project, [keyword], results[output].mfid, slots)
         if instance.step.spec.approve is None:
             self._note(instance, results)
 
@@ -113,12 +113,12 @@ class SlotWriter:
     def _is_news(self, relied: SlotUpdate) -> bool:
         return bool(_new_parents(relied)) or any(
             not self._holds(key, relied.results[output].mfid)
-            for output, keys in relied.instance.places.items()
+            for output, keys in relied.instance.slots.items()
             for key in keys
         )
 
     def _holds(self, key: str, mfid: str) -> bool:
-        """Return whether just this result holds in a place for this declaration."""
+        """Return whether just this result holds in a slot for this declaration."""
         if self.campaign:
             own = self.knowledge.results.filled.get(mfid, {}).get(key)
             if (own is not None and own.campaign == self.campaign) or self._holding(key) == [mfid]:
@@ -139,7 +139,7 @@ class SlotWriter:
     def _rely(self, relied: SlotUpdate, client: CrucibleClient) -> None:
         equal = _new_parents(relied)
         changed = False
-        for output, keys in relied.instance.places.items():
+        for output, keys in relied.instance.slots.items():
             dataset = relied.results[output]
             if equal:
                 self._link(relied.instance.name, dataset, equal, client)
@@ -149,9 +149,9 @@ class SlotWriter:
             if not missing:
                 continue
             found = self.knowledge.registered_as(dataset.mfid)
-            places = found.standing.places if found else {}
+            slots = found.standing.slots if found else {}
             alone = {key for key in news if self.knowledge.holding(key) == (dataset.mfid,)}
-            filled = {key: self._filled(key, dataset.mfid, places.get(key)) for key in missing}
+            filled = {key: self._filled(key, dataset.mfid, slots.get(key)) for key in missing}
             self.wrote = True
             hold(self.session.mirror, client, self.knowledge.project, dataset.mfid, filled)
             changed = changed or not (
@@ -178,10 +178,10 @@ class SlotWriter:
         self.session.mirror.trust({dataset.mfid: _with_equals(dataset, equal)})
 
     def _holding(self, key: str) -> list[str]:
-        """Return what holds in a place for this declaration, as of the sync."""
+        """Return what holds in a slot for this declaration, as of the sync."""
         currency = self.knowledge.currency()
         holding = self.knowledge.holding(key)
-        return [mfid for mfid in holding if self.file is None or self.file in currency.places(mfid)[key].files]
+        return [mfid for mfid in holding if self.file is None or self.file in currency.slots(mfid)[key].files]
 
     def _is_replaced_by_hand(self, key: str, mfid: str) -> bool:
         def replaced(holder: str) -> str | None:
@@ -191,12 +191,12 @@ class SlotWriter:
         return is_replaced_by_hand(self.knowledge.holding(key), mfid, replaced)
 
     def _note(self, instance: Instance, results: Mapping[str, DatasetRef]) -> None:
-        places = {key: results[output].mfid for output, keys in instance.places.items() for key in keys}
+        slots = {key: results[output].mfid for output, keys in instance.slots.items() for key in keys}
         with self._lock:
-            self._relied_on |= places
+            self._relied_on |= slots
 
     def _filled(self, key: str, mfid: str = "", before: SlotClaim | None = None) -> SlotClaim:
-        """That this run relied on something there: later than whoever filled the place before."""
+        """That this run relied on something there: later than whoever filled the slot before."""
         since = later_than(self._begun, (filled.since for filled in self.knowledge.filled(key)))
         if self.campaign:
             return SlotClaim(since, self.run_id, self.file or self._declared_in(key), campaign=self.campaign)

@@ -377,8 +377,8 @@ class Run:
         from crucible_lineage.pipeline.job.job import job_of  # a run in which all is fresh needs none
 
         self.listener(StepEvent(name, QUEUED))
-        places = self.reliance.new_places(instance)
-        job = job_of(self.pipeline, instance, used, planned.outputs, {"run_id": self.run_id}, places)
+        slots = self.reliance.new_slots(instance)
+        job = job_of(self.pipeline, instance, used, planned.outputs, {"run_id": self.run_id}, slots)
         self._jobs[name], self._begun[name] = job, datetime.now(UTC).isoformat()
         engine.start(job).add_done_callback(lambda running: self._events.put(_Ended(name, running)))
 

@@ -114,7 +114,7 @@ class RunResult:
     run had left so and that are there now, `not_ingested` says which files it could not read.
     `stayed` are steps after one that was made again, which stay since it gave the same bytes; `current_again` those
     whose earlier result holds again; `unseen` says why what was there when the run began could not be seen at Crucible,
-    and went by what is known here; `undeclared` are places of results that hold and are declared no more.
+    and went by what is known here; `undeclared` are slots of results that hold and are declared no more.
     `returned` is what the last steps returned, by step and output, as far as the run knows it itself; `input_notes`
     are what is to be said of measured files.
     `held` says of steps why nothing is made from their parents, or from their results: something is on hold.

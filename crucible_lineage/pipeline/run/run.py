@@ -134,7 +134,7 @@ def run_planned(
                 inputs = register_inputs(
                     planned.inputs, session, lambda text: listener(StepEvent("", REGISTERING, text))
                 )
-                planned.knowledge.begin(_places_to_be_filled(planned))
+                planned.knowledge.begin(_slots_to_fill(planned))
                 run = Run(pipeline, session, run_id, planned, inputs, listener, choice)
                 run.adopt(planned.plan)
             if run.has_work or not session.outbox.is_empty:
@@ -182,10 +182,10 @@ def _with_notes(result: RunResult, planned: PlannedPipeline, session: Session) -
     return replace(result, notes=notes, input_notes=planned.plan.notes)
 
 
-def _places_to_be_filled(planned: PlannedPipeline) -> list[str]:
-    """The places of the steps that are not fresh."""
+def _slots_to_fill(planned: PlannedPipeline) -> list[str]:
+    """The slots of the steps that are not fresh."""
     todo = [planned.instances[step.name] for step in planned.plan.steps if step.state not in (FRESH, BLOCKED)]
-    return [key for one in todo for keys in one.places.values() for key in keys]
+    return [key for one in todo for keys in one.slots.values() for key in keys]
 
 
 def _started_ahead(engine: Callable[[], Engine], planned: PlannedPipeline, chosen: Collection[str]) -> Engine:

@@ -172,7 +172,7 @@ def entries_in_projects(session: Session, found: Sequence[Dataset]) -> list[Data
 
 def _entry(summary: Summary, currency: Currency) -> DatasetEntry:
     by = currency.superseded_by(summary.mfid)
-    shared = (currency.places(other).get(key) for other in by for key in summary.standing.places)
+    shared = (currency.slots(other).get(key) for other in by for key in summary.standing.slots)
     return DatasetEntry(
         summary, currency.state(summary.mfid), by, max((one.since for one in shared if one), default="")
     )

@@ -21,8 +21,8 @@ from crucible_lineage.errors import ForbiddenError, InputError, LineageError, No
 from crucible_lineage.lineage.labels import HIDDEN_NAME
 from crucible_lineage.lineage.records import (
     CORRECTIONS_KEY,
-    PLACES_KEY,
     PROVENANCE_KEY,
+    SLOTS_KEY,
     mapping,
     parents_as_used,
     provenance,
@@ -116,7 +116,7 @@ def dataset(reader: Reader) -> Response:
         files=reader.client.files.list(mfid),
         params=mapping(recipe.get("params")),
         facts=mapping(recipe.get("facts")),
-        metadata=_metadata(shown, {PLACES_KEY, CORRECTIONS_KEY, *({PROVENANCE_KEY} if written else ())}),
+        metadata=_metadata(shown, {SLOTS_KEY, CORRECTIONS_KEY, *({PROVENANCE_KEY} if written else ())}),
         corrections=corrections(found.scientific_metadata),
         may_correct=bool((found.capabilities or {}).get("can_edit")),
         set_fields=SET_FIELDS,

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.core.slots import SlotClaim, place, places_to_json
+from crucible_lineage.core.slots import SlotClaim, slot, slots_to_json
 from crucible_lineage.ids import derive_mfid
 from crucible_lineage.provenance.digest import result_of
 from crucible_lineage.provenance.environment import agent
@@ -109,8 +109,8 @@ def _fit(count: int, raw: _New, dice: random.Random) -> _New:
         who=WHO,
         supersedes=None,
     )
-    held = {place(PIPELINE, "fitted", "out", spectrum.name): SlotClaim(started, run["run_id"])}
-    document = {**metadata, KEY: _complete(record.document(), metadata), **places_to_json(held)}
+    held = {slot(PIPELINE, "fitted", "out", spectrum.name): SlotClaim(started, run["run_id"])}
+    document = {**metadata, KEY: _complete(record.document(), metadata), **slots_to_json(held)}
     values = {
         "dataset_name": f"Spectrum {count:05d} (fitted)",
         "measurement": "fitting",

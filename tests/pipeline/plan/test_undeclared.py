@@ -5,16 +5,16 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from crucible_lineage.core.slots import place
+from crucible_lineage.core.slots import slot
 from crucible_lineage.pipeline.plan.planner import undeclared
 
 
 def instance(*scopes: str, step: str = "scaled") -> Any:
-    return SimpleNamespace(places={"out": tuple(place("lab", step, "out", scope) for scope in scopes)})
+    return SimpleNamespace(slots={"out": tuple(slot("lab", step, "out", scope) for scope in scopes)})
 
 
 def held(step: str, scope: str) -> str:
-    return place("lab", step, "out", scope)
+    return slot("lab", step, "out", scope)
 
 
 def test_a_step_that_was_taken_out_and_a_variant_that_was_are_told() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.cli.runs.plans import print_plan
-from crucible_lineage.core.slots import Currency, DatasetStatus, places_of
+from crucible_lineage.core.slots import Currency, DatasetStatus, slots_of
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.inputs.existing import existing_dataset, hash_files
@@ -234,7 +234,7 @@ def test_what_the_service_has_lost_is_made_again(lab: Any, two_machines: tuple[S
 def test_places_are_beside_the_record(lab: Any, session: Session) -> None:
     made = run(session, lab.pipeline)
     metadata = session.client.metadata.get(made.datasets["total"]["out"])
-    ((key, filled),) = places_of(metadata).items()
+    ((key, filled),) = slots_of(metadata).items()
     assert key == "counting/total/out/first.txt"
     assert (filled.run, filled.declared_in) == (made.run_id, "pipeline.yaml")
 
@@ -373,7 +373,7 @@ def test_a_run_does_not_undo_what_a_person_made_in_the_stead_of_its_result(lab: 
     path = lab.file("by-eye.txt", "41\n")
     raw = hash_files("lab", [path], None, session, [existing_dataset(scaled, session)])
     by_hand = register_raw(raw, FileInput(file=str(path)), "total", session, "by eye", old).mfid
-    standing = DatasetStatus(old, "lab", True, True, places_of(session.client.metadata.get(old)))
+    standing = DatasetStatus(old, "lab", True, True, slots_of(session.client.metadata.get(old)))
     take_over(session.client, session.mirror, by_hand, standing)
     assert states(session)[by_hand] == "current"
 

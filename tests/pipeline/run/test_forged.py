@@ -17,7 +17,7 @@ from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.pipeline.run.result import RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run
-from crucible_lineage.provenance.record import KEY, PLACES_KEY
+from crucible_lineage.provenance.record import KEY, SLOTS_KEY
 from crucible_lineage.queries.catalogue.listing import list_datasets
 from crucible_lineage.queries.graph.fetch import fetch_lineage
 from crucible_lineage.registration.read import find_by_recipe, recipe_keyword
@@ -212,8 +212,8 @@ def test_what_an_outsider_says_of_places_and_successors_changes_nothing(
     found = mine.client.datasets.update(mfid, public=True)
     true = mine.client.datasets.get(mfid, include_metadata=True)
     metadata = json.loads(json.dumps(true.scientific_metadata))
-    (place,) = metadata[PLACES_KEY]
-    metadata[PLACES_KEY][place]["since"] = "2099-01-01T00:00:00+00:00"
+    (place,) = metadata[SLOTS_KEY]
+    metadata[SLOTS_KEY][place]["since"] = "2099-01-01T00:00:00+00:00"
     metadata[KEY]["supersedes"] = mfid
     forged = new_mfid()
     post(outsider, forged, metadata, honest["total"][2], tmp_path / "forged")
