@@ -50,9 +50,9 @@ def project_state(session: Session) -> dict[str, Any]:
 # it takes for deserted sooner than after four seconds, which the commands that run again in test_interrupted.py wait.
 DYING = """
 import itertools, os, signal, sys
-from crucible_lineage.client.http.pool import Lanes
+from crucible_lineage.client.http.pool import PooledTransport
 calls = itertools.count(1)
-send = Lanes.handle_request
+send = PooledTransport.handle_request
 when, number = os.environ["DIE"].split()
 def dying(self, request):
     mine = next(calls) == int(number)
@@ -62,7 +62,7 @@ def dying(self, request):
     if mine:
         os.kill(os.getpid(), signal.SIGKILL)
     return answer
-Lanes.handle_request = dying
+PooledTransport.handle_request = dying
 from crucible_lineage.registration import register
 register.PATIENCE_S = 0.3
 from crucible_lineage.cli import main

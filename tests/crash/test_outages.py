@@ -307,7 +307,7 @@ def test_away_when_a_result_that_stays_is_to_be_noted_it_is_noted_at_the_end(
         first = run(path, session)
         assert first.ok, first.errors
     lab.file(f"{module}.py", code.replace("+ str(number)", '+ f"{number}"'))
-    monkeypatch.setattr(Session, "hands_on_made", False)  # as where results are delivered before they are handed on
+    monkeypatch.setattr(Session, "defers_delivery", False)  # as where results are delivered before they are handed on
     two = first.datasets["two"]["out"]
     with Session(settings) as session:
         proxy.away_after("PATCH", f"/resources/{two}/metadata", back_after=2)

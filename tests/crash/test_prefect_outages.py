@@ -58,14 +58,14 @@ steps:
 RUN = """
 import json, os, sys
 from crucible_lineage.flows import run_pipeline
-from crucible_lineage.pipeline.run.result import Choice
+from crucible_lineage.pipeline.run.result import StepChoice
 from crucible_lineage.pipeline.spec.pipeline import Runner
 from crucible_lineage.tasks import CrucibleConnection
 if __name__ == "__main__":
     path, data, kind, patience = sys.argv[1:]
     runner = Runner(type=kind, workers=2)
     crucible = CrucibleConnection(data=data, api_url=os.environ["CRUCIBLE_API_URL"])
-    choice = Choice(patience_s=float(patience))
+    choice = StepChoice(patience_s=float(patience))
     state = run_pipeline(path, crucible, choice=choice, runner=runner, return_state=True)
     done = state.result() if state.is_completed() else {}
     told = {"state": state.name, "message": state.message, "executed": done.get("executed")}
