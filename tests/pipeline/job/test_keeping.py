@@ -150,7 +150,7 @@ def test_a_container_whose_image_is_not_known_is_said_so(
     monkeypatch.delenv("container")
     container.cache_clear()
     assert software["container"].startswith("unknown: Docker")
-    assert module.Kept().note == "", "outside of a container"
+    assert module.KeptSupport().note == "", "outside of a container"
 
 
 def test_the_environment_is_a_lock_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
