@@ -26,7 +26,8 @@ import pytest
 from crucible_lineage.client import CrucibleClient
 
 if TYPE_CHECKING:  # groups.py runs from this folder
-    from tests.warm import Started, WarmPython
+    from tests.warm import WarmPython
+    from tests.warm.programs import Started
 
 KEY = "key-of-the-soak"
 POOL = "soak"

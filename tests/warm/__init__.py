@@ -1,0 +1,13 @@
+"""Python processes that begin with their imports done: each is forked from one that has imported what takes long.
+
+A program run so is a process of its own, as with `subprocess.run`: its environment, folder, output and exit code. What
+a test of the start itself is about (what it imports, and in which order) needs a real start; with variables that an
+interpreter reads, as PYTHON*, it gets one. The embedded servers of the tests' own process begin likewise
+(`WarmServers`), and so do the workers that call functions of steps (`WarmWorkers`).
+"""
+
+from tests.warm.programs import WarmPython
+from tests.warm.servers import WarmServers, copy_new_databases
+from tests.warm.workers import WarmWorkers
+
+__all__ = ["WarmPython", "WarmServers", "WarmWorkers", "copy_new_databases"]

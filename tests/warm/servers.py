@@ -1,0 +1,212 @@
+"""Embedded servers and what ingests for them, forked; their new databases are copies of one that is migrated."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import os
+import secrets
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import closing, suppress
+from pathlib import Path
+from types import SimpleNamespace
+from typing import IO, Any, NoReturn, cast
+
+from tests.warm.interpreters import Orders, can_fork, of_start, reap, take_over
+
+
+class WarmServers(Orders):
+    """Forks embedded servers, and what ingests for them."""
+
+    module = __name__
+
+    def __init__(self) -> None:
+        super().__init__()
+        if can_fork():
+            start_servers_by(self.orders, of_start(os.environ))
+
+
+def start_servers_by(orders: Callable[[], socket.socket], began_with: Mapping[str, str]) -> None:
+    """Let this process order its servers, unless it has other variables of interpreters by now."""
+    from crucible_lineage.server import shared
+
+    def start(command: list[str], **options: Any) -> Any:
+        if of_start(os.environ) != began_with:
+            return subprocess.Popen(command, **options)
+        order = {"environment": dict(os.environ), "folder": command[-2], "port": int(command[-1])}
+        ready, told = os.pipe()
+        socket.send_fds(orders(), [json.dumps(order).encode()], [told, options["stderr"].fileno()])
+        os.close(told)
+        return SimpleNamespace(stdout=os.fdopen(ready, "rb"), returncode=None)
+
+    constants = {"DEVNULL": subprocess.DEVNULL, "PIPE": subprocess.PIPE}
+    vars(shared)["subprocess"] = SimpleNamespace(Popen=start, **constants)
+
+
+def copy_new_databases() -> None:
+    """Let a new database of a server be a copy of one that was migrated before, with an id and a secret of its own."""
+    from crucible_lineage.server import database
+
+    applied, migrations = database._applied, database.MIGRATIONS
+    with tempfile.TemporaryDirectory() as folder:
+        database.open_database(Path(folder, "new.db")).close()
+        content = Path(folder, "new.db").read_bytes()
+
+    def copied(path: Path) -> set[str]:
+        if path.exists() or database.MIGRATIONS is not migrations:
+            return applied(path)
+        try:
+            with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(content)
+        except FileExistsError:
+            return applied(path)
+        except OSError:
+            path.unlink(missing_ok=True)
+            return applied(path)
+        with closing(database.connect(path)) as db:
+            for name, size in (("instance_id", 16), ("link_secret", 32)):
+                db.execute("UPDATE setting SET value = ? WHERE name = ?", (secrets.token_hex(size), name))
+        return applied(path)
+
+    database._applied = copied
+
+
+def serve(number: str) -> None:
+    """Fork for each order: a server, or what ingests for one of them."""
+    from crucible_lineage.server import serving
+    from crucible_lineage.server.ingest import child
+
+    assert child
+    asyncio.run(_ask_all(serving.build_app(cast("Any", None))))
+    copy_new_databases()
+    gc.freeze()
+    signal.signal(signal.SIGCHLD, lambda *_: reap())
+    orders = socket.socket(fileno=int(number))
+    inside, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    while True:
+        ready, _, _ = select.select([orders, theirs], [], [])
+        message, files, _, _ = socket.recv_fds(ready[0], 1 << 20, 3)
+        if message in (b"", b"end"):
+            return
+        pid = os.fork()
+        if pid == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            orders.close()
+            theirs.close()
+            order = json.loads(message)
+            take_over(order["environment"])
+            if ready[0] is orders:
+                _ingest_by(inside)
+                _serve_in(order["folder"], order["port"], *files)
+            else:
+                _ingest_for(order["path"], *files)
+        if ready[0] is theirs:
+            os.write(files[2], b"%d\n" % pid)
+        for file in files:
+            os.close(file)
+
+
+async def _ask_all(app: Any) -> None:
+    """Have the first request of each route behind the application, which refuses them: it reads the route's source."""
+    begun = {"type": "http", "http_version": "1.1", "scheme": "http", "query_string": b"", "headers": []}
+
+    async def receive() -> Any:
+        return {"type": "http.request"}
+
+    async def send(_: Any) -> None:
+        return
+
+    for route in app.routes:
+        for method in getattr(route, "methods", None) or ():
+            await app({**begun, "method": method, "path": route.path.replace("{", "").replace("}", "")}, receive, send)
+
+
+def _ingest_by(orders: socket.socket) -> None:
+    """Let this server order what ingests for it."""
+    from crucible_lineage.server.ingest import isolation
+
+    def start(command: list[str], *, env: Mapping[str, str], **options: Any) -> Any:
+        errands, to_it = os.pipe()
+        from_it, told = os.pipe()
+        number, named = os.pipe()
+        order = {"environment": {**env}, "path": env["PYTHONPATH"]}
+        socket.send_fds(orders, [json.dumps(order).encode()], [errands, told, named])
+        for theirs in (errands, told, named):
+            os.close(theirs)
+        with os.fdopen(number) as stream:
+            pid = int(stream.readline())
+        return _Ordered(pid, os.fdopen(to_it, "wb"), os.fdopen(from_it, "rb"))
+
+    constants = {"DEVNULL": subprocess.DEVNULL, "PIPE": subprocess.PIPE}
+    vars(isolation)["subprocess"] = SimpleNamespace(Popen=start, **constants)
+
+
+class _Ordered:
+    """What `Popen` is for a process that another one has forked, and waits for."""
+
+    def __init__(self, pid: int, stdin: IO[bytes], stdout: IO[bytes]) -> None:
+        self.pid, self.stdin, self.stdout = pid, stdin, stdout
+
+    def poll(self) -> int | None:
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return -signal.SIGKILL
+        return None
+
+    def kill(self) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self) -> None:
+        return
+
+
+def _ingest_for(path: str, errands: int, told: int, named: int) -> NoReturn:
+    """Do what `python -P -m crucible_lineage.server.ingest.child` does."""
+    from crucible_lineage.server.ingest import child
+
+    os.setsid()
+    os.dup2(errands, 0)
+    os.dup2(told, 1)
+    with Path(os.devnull).open("wb") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    for file in (errands, told, named):
+        os.close(file)
+    sys.path[:0] = [entry for entry in path.split(os.pathsep) if entry not in sys.path]
+    try:
+        child.fork_for_each()
+    finally:
+        os._exit(0)
+
+
+def _serve_in(folder: str, port: int, told: int, log: int) -> NoReturn:
+    """Do what `python -m crucible_lineage.server.serving FOLDER PORT` does."""
+    from crucible_lineage.server import serving
+
+    os.setsid()
+    os.dup2(told, 1)
+    os.dup2(log, 2)
+    os.close(told)
+    os.close(log)
+    os.chdir(folder)
+    os.umask(0o077)
+    code = 1
+    try:
+        serving.main(Path(folder), port)
+        code = 0
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
