@@ -1,9 +1,9 @@
-"""Calibrations and when they are valid: certificates, what is left of them, and which one fits an exposure. Pure.
+"""Calibrations and when they are valid: certificates, their remaining ranges, and which one fits an exposure. Pure.
 
 A certificate is a statement: a dataset calibrates data of one kind, with given fields, from a moment (included) until
-another one (excluded), in UTC. Certificates are never edited. What a later statement names in `over` is cut out of
-them, by the range of that statement: so a certificate is split, shortened or ended, and the order in which statements
-arrive does not matter. One that lasts `until: next` ends where the next certificate of the same data begins.
+another one (excluded), in UTC. Certificates are never edited. A later statement that names them in `over` cuts its own
+range out of them, which splits, shortens or ends them; the order in which statements arrive does not matter. One that
+lasts `until: next` ends where the next certificate of the same data begins.
 """
 
 from __future__ import annotations
@@ -31,11 +31,10 @@ _Key = tuple[str, tuple[tuple[str, str], ...], str]
 
 @dataclass(frozen=True)
 class Certificate:
-    """A certificate in force. `fields` and `where` say of which data the `dataset` is a calibration of this `kind`.
+    """A certificate in force: `dataset` is the calibration of this `kind` of the data with `fields` and `where`.
 
-    `place` is the pipeline and step that declared it, empty where a person did.
-
-    `since` and `until` are as they were stated, `until` empty for no end; `spans` are what is left of that.
+    `since` and `until` are as stated, `until` empty for no end; `spans` are the ranges that remain. `declared_by` is
+    the pipeline and step that declared it, empty for a person.
     """
 
     statement: str
@@ -50,36 +49,36 @@ class Certificate:
     who: str
     when: str
     why: str
-    place: str = ""
+    declared_by: str = ""
     spans: tuple[Span, ...] = ()
 
     @property
     def key(self) -> _Key:
-        """Which data it is about: certificates with the same key must not overlap."""
+        """The data it is about: certificates with the same key must not overlap."""
         return self.kind, tuple((name, _compared(name, value)) for name, value in self.fields), self.where
 
     @property
     def stated(self) -> Span:
-        """The range as it was stated; one that lasts until the next begins has no end of its own."""
+        """The range as stated, without an end if it lasts until the next one begins."""
         return self.since, utc(self.until) if self.until not in ("", NEXT) else NO_END
 
     @property
-    def of(self) -> str:
-        """Of which data it is a calibration, in words."""
+    def scope(self) -> str:
+        """The data that it calibrates, as messages show them."""
         parts = [f"{name}={value}" for name, value in self.fields]
         return ", ".join([*parts, *([self.where] if self.where else [])])
 
     @property
-    def said(self) -> str:
-        """By whom, when and why it was stated."""
+    def attribution(self) -> str:
+        """Who stated it, when and why, as messages show it."""
         return f"certified by {self.who} on {self.when[:10]}" + (f": {self.why}" if self.why else "")
 
     def span_at(self, moment: datetime) -> Span | None:
-        """Return the part of its validity that a moment lies in."""
+        """Return the remaining range that contains a moment."""
         return next((span for span in self.spans if span[0] <= moment < span[1]), None)
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as commands print it, with the ranges in which it is valid."""
+        """Return the JSON that commands print, with the remaining ranges."""
         return {
             "statement": self.statement,
             "dataset": self.dataset,
@@ -94,29 +93,29 @@ class Certificate:
 
 
 def range_text(span: Span) -> str:
-    """Return a range as messages give it, with the time of day only where it is not midnight."""
-    since, until = (_moment(one) for one in span)
+    """Return a range as messages show it, with the time of day unless it is midnight."""
+    since, until = (_moment(limit) for limit in span)
     return f"from {since}" + (f" until {until}" if span[1] != NO_END else " on")
 
 
-def certificate_document(one: Certificate, span: Span, as_of: str = "") -> dict[str, Any]:
-    """Return what the record of a result says of the certificate by which a calibration was chosen for it."""
+def certificate_document(certificate: Certificate, span: Span, as_of: str = "") -> dict[str, Any]:
+    """Return the entry in a result's record for the certificate by which its calibration was chosen."""
     validity = {"from": span[0].isoformat(), "until": _until(span[1])}
-    said = {"by": one.who, "when": one.when, "why": one.why}
-    return {"statement": one.statement, **validity, **said, **({"as_of": as_of} if as_of else {})}
+    author = {"by": certificate.who, "when": certificate.when, "why": certificate.why}
+    return {"statement": certificate.statement, **validity, **author, **({"as_of": as_of} if as_of else {})}
 
 
-def certified_text(said: Mapping[str, Any]) -> str:
-    """Return what such a document says, in words; empty for one that says nothing."""
+def certified_text(document: Mapping[str, Any]) -> str:
+    """Return the range in such an entry as messages show it; empty if there is none."""
     try:
-        span = utc(str(said.get("from"))), utc(str(said["until"])) if said.get("until") else NO_END
+        span = utc(str(document.get("from"))), utc(str(document["until"])) if document.get("until") else NO_END
     except ValueError:
         return ""
     return f"certified {range_text(span)}"
 
 
 def validity_text(stated: Statement) -> str:
-    """Return what a statement says of the validity of a calibration, in words; empty for other statements."""
+    """Return the validity that a statement gives to a calibration, in words; empty for other statements."""
     body = stated.body
     if stated.verb not in (CERTIFY, DECERTIFY):
         return ""
@@ -130,11 +129,11 @@ def validity_text(stated: Statement) -> str:
     if stated.verb == DECERTIFY:
         return f"not valid {lasts}, decertified"
     one = _certificate(stated)
-    return f"{one.kind} of {one.of} {lasts}, certified" if one else ""
+    return f"{one.kind} of {one.scope} {lasts}, certified" if one else ""
 
 
-def _moment(one: datetime) -> str:
-    at = one.astimezone(UTC)
+def _moment(moment: datetime) -> str:
+    at = moment.astimezone(UTC)
     return f"{at:%Y-%m-%d}" if (at.hour, at.minute, at.second, at.microsecond) == (0, 0, 0, 0) else moment_text(at)
 
 
@@ -142,40 +141,40 @@ def _until(until: datetime) -> str | None:
     return None if until == NO_END else until.isoformat()
 
 
-def certificates_of(found: ActiveStatements, campaign: str = "") -> list[Certificate]:
-    """Return the certificates in force, the earliest first, with what is left of the time that each was stated for.
+def certificates_of(active: ActiveStatements, campaign: str = "") -> list[Certificate]:
+    """Return the certificates in force with their remaining ranges, the earliest first.
 
-    Those of a campaign are among them once it is promoted. With `campaign`, those of that one are as well, and end all
-    others of the same data for their time, as they would if it were promoted.
+    Those of a campaign are included once it is promoted. With `campaign`, its certificates are included as if it were
+    promoted: they end all others of the same data for their time.
     """
-    certificates = [one for stated in found.statements.values() if (one := _certificate(stated))]
-    promoted = promoted_in(found)
-    for mfid in {*promoted, campaign} & found.statements.keys():
-        certificates += _of_campaign(found.statements[mfid], promoted.get(mfid, ""))
+    certificates = [one for stated in active.statements.values() if (one := _certificate(stated))]
+    promoted = promoted_in(active)
+    for mfid in {*promoted, campaign} & active.statements.keys():
+        certificates += _of_campaign(active.statements[mfid], promoted.get(mfid, ""))
     begins: dict[tuple[str, _Key], list[datetime]] = {}
     for one in certificates:
         begins.setdefault((one.project.casefold(), one.key), []).append(one.since)
     for moments in begins.values():
         moments.sort()
-    cuts = _cuts(found, certificates)
+    cuts = _cuts(active, certificates)
     for one in certificates if campaign else ():
         cuts.setdefault(one, []).extend(
             draft.stated for draft in certificates
             if draft.statement == campaign != one.statement and draft.key == one.key
         )  # fmt: skip
-    left = []
+    remaining = []
     for one in certificates:
         since, until = one.stated
         if one.until == NEXT:
             moments = begins[one.project.casefold(), one.key]
             at = bisect_right(moments, since)
             until = moments[at] if at < len(moments) else NO_END
-        left.append(replace(one, spans=_without((since, until), cuts.get(one, ()))))
-    return sorted(left, key=lambda one: (one.since, one.statement))
+        remaining.append(replace(one, spans=_without((since, until), cuts.get(one, ()))))
+    return sorted(remaining, key=lambda one: (one.since, one.statement))
 
 
 def _certificate(stated: Statement) -> Certificate | None:
-    """Read the certificate that a statement is; None for other statements, and for what is not understood."""
+    """Return the certificate in a statement; None for other statements, and for unreadable ones."""
     body, datasets = stated.body, stated.about.datasets
     fields = body.get("for")
     if stated.verb != CERTIFY or len(datasets) != 1 or not isinstance(fields, Mapping) or not body.get("kind"):
@@ -202,38 +201,38 @@ def _certificate(stated: Statement) -> Certificate | None:
         who=stated.who or stated.by,
         when=stated.when,
         why=stated.why,
-        place=str(body.get("place") or ""),
+        declared_by=str(body.get("place") or ""),
     )
 
 
 def _of_campaign(stated: Statement, since: str) -> list[Certificate]:
-    """Return the certificates of a campaign, which is promoted since that moment, or is taken to be."""
-    listed = stated.body.get("certificates")
-    found = []
-    for body in listed if isinstance(listed, list | tuple) else ():
+    """Return the certificates of a campaign as if it were promoted at `since`."""
+    bodies = stated.body.get("certificates")
+    certificates = []
+    for body in bodies if isinstance(bodies, list | tuple) else ():
         about = About((str(body.get("dataset")),))
         when, why = since or stated.when, stated.why or f"campaign {stated.body.get('name')}"
         if one := _certificate(replace(stated, verb=CERTIFY, about=about, body=body, when=when, why=why)):
-            found.append(one)
-    return found
+            certificates.append(one)
+    return certificates
 
 
-def _cuts(found: ActiveStatements, certificates: Sequence[Certificate]) -> dict[Certificate, list[Span]]:
-    """Return what is cut out of certificates by statements that count where these lie.
+def _cuts(active: ActiveStatements, certificates: Sequence[Certificate]) -> dict[Certificate, list[Span]]:
+    """Return the ranges cut out of certificates by statements that count in their projects.
 
     A certificate ends others of the same data, a decertification those of its dataset, the promotion of a campaign
     those of the same data as one of its certificates.
     """
-    known: dict[str, list[Certificate]] = {}
+    by_statement: dict[str, list[Certificate]] = {}
     for one in certificates:
-        known.setdefault(one.statement, []).append(one)
+        by_statement.setdefault(one.statement, []).append(one)
     cuts: dict[Certificate, list[Span]] = {}
-    for stated in found.statements.values():
+    for stated in active.statements.values():
         over = stated.body.get("over") if stated.verb in (CERTIFY, DECERTIFY, PROMOTE) else None
         if not isinstance(over, list | tuple):
             continue
-        named = [one for mfid in over for one in known.get(str(mfid), ()) if found.counts(stated, one.project)]
-        ending = known.get(str(stated.body.get("campaign")) if stated.verb == PROMOTE else stated.mfid, [])
+        named = [one for mfid in over for one in by_statement.get(str(mfid), ()) if active.counts(stated, one.project)]
+        ending = by_statement.get(str(stated.body.get("campaign")) if stated.verb == PROMOTE else stated.mfid, [])
         for one in named:
             if stated.verb == DECERTIFY:
                 spans = [_stated_span(stated)] if one.dataset in stated.about.datasets else []
@@ -252,7 +251,7 @@ def _stated_span(stated: Statement) -> Span | None:
 
 
 def _without(span: Span, cuts: Iterable[Span]) -> tuple[Span, ...]:
-    """Return what is left of a range."""
+    """Return a range minus the cuts."""
     left = [span] if span[0] < span[1] else []
     for since, until in cuts:
         parts = [((begin, min(end, since)), (max(begin, until), end)) for begin, end in left]
@@ -260,39 +259,39 @@ def _without(span: Span, cuts: Iterable[Span]) -> tuple[Span, ...]:
     return tuple(sorted(set(left)))
 
 
-def certificates_to_json(found: ActiveStatements) -> Any:
+def certificates_to_json(active: ActiveStatements) -> Any:
     """Return the certificates in force as JSON, for `counting_certificates`."""
     rows = []
-    for one in certificates_of(found):
+    for one in certificates_of(active):
         spans = [[since.isoformat(), _until(until)] for since, until in one.spans]
         own = (one.statement, one.project, one.account, one.dataset, one.kind, one.fields, one.where)
-        rows.append([*own, one.since.isoformat(), one.until, one.who, one.when, one.why, one.place, spans])
-    return [rows, {project: sorted(whose) for project, whose in found.trusted.items()}]
+        rows.append([*own, one.since.isoformat(), one.until, one.who, one.when, one.why, one.declared_by, spans])
+    return [rows, {project: sorted(whose) for project, whose in active.trusted.items()}]
 
 
-def counting_certificates(found: Any, project: str, kind: str | None = None) -> list[Certificate]:
-    """Return those of the certificates in such JSON that count in a project, of one kind or of all."""
-    rows, trusted = found
+def counting_certificates(stored: Any, project: str, kind: str | None = None) -> list[Certificate]:
+    """Return the certificates in such JSON that count in a project, of one kind or of all."""
+    rows, trusted = stored
     trusting = ActiveStatements({}, {name: frozenset(whose) for name, whose in trusted.items()})
     read = (_from_row(row) for row in rows if kind is None or row[4] == kind)
     return [one for one in read if trusting.counts(one, project)]
 
 
 def _from_row(row: Sequence[Any]) -> Certificate:
-    statement, project, account, dataset, kind, fields, where, since, until, who, when, why, place, spans = row
+    statement, project, account, dataset, kind, fields, where, since, until, who, when, why, step, spans = row
     named = tuple((name, value) for name, value in fields)
-    left = tuple(
+    remaining = tuple(
         (datetime.fromisoformat(begin), datetime.fromisoformat(end) if end else NO_END) for begin, end in spans
     )
-    begun = datetime.fromisoformat(since)
+    begin = datetime.fromisoformat(since)
     return Certificate(
-        statement, project, account, dataset, kind, named, where, begun, until, who, when, why, place, left
+        statement, project, account, dataset, kind, named, where, begin, until, who, when, why, step, remaining
     )
 
 
 @dataclass(frozen=True)
 class CertificateMatch:
-    """The certificates of which the data are, at a moment: those valid then, and the nearest that ended and begin."""
+    """Certificates for some data at a moment: those valid then, and the nearest ones before and after."""
 
     valid: tuple[Certificate, ...] = ()
     before: Certificate | None = None
@@ -301,7 +300,7 @@ class CertificateMatch:
     begins: datetime | None = None
 
     def nearest(self, moment: datetime) -> tuple[Certificate, str, float] | None:
-        """Return the nearer one of those that ended before and begin after, its side, and its distance in seconds."""
+        """Return the nearer one of `before` and `after`, its side, and its distance in seconds."""
         sides = []
         if self.before and self.ended:
             sides.append(((moment - self.ended).total_seconds(), "before", self.before))
@@ -309,12 +308,12 @@ class CertificateMatch:
             sides.append(((self.begins - moment).total_seconds(), "after", self.after))
         if not sides:
             return None
-        seconds, side, one = min(sides, key=lambda found: (found[0], found[1] != "before"))
+        seconds, side, one = min(sides, key=lambda candidate: (candidate[0], candidate[1] != "before"))
         return one, side, seconds
 
 
 class _Timeline:
-    """What is left of the certificates of just the same data, sorted for both sides."""
+    """Remaining ranges of certificates with the same key, sorted by their begins and by their ends."""
 
     def __init__(self, parts: Iterable[tuple[Span, Certificate]]) -> None:
         self.by_begin = sorted(parts, key=lambda part: (part[0], part[1].statement))
@@ -341,7 +340,7 @@ class _Timeline:
 
 
 class Calibrations:
-    """Certificates, by kind and by what data must say for them."""
+    """Certificates, by kind and by the fields that data need."""
 
     def __init__(self, certificates: Iterable[Certificate]) -> None:
         grouped: dict[
@@ -364,23 +363,23 @@ class Calibrations:
 
     @property
     def kinds(self) -> list[str]:
-        """The kinds of calibrations that there are."""
+        """The kinds of calibrations."""
         return sorted(self._timelines)
 
     def fitting(self, kind: str, value_of: Values, moment: datetime) -> CertificateMatch:
-        """Return the certificates of a kind that data with these fields have, as of the moment they were measured."""
+        """Return the certificates of a kind for data with these fields, measured at `moment`."""
         timelines = list(self._of(kind, value_of))
         valid = [one for timeline in timelines for one in timeline.at(moment)]
-        before = [found for timeline in timelines if (found := timeline.before(moment))]
-        after = [found for timeline in timelines if (found := timeline.after(moment))]
-        ended, earlier = max(before, key=_place, default=(None, None))
-        begins, later = min(after, key=_place, default=(None, None))
+        before = [match for timeline in timelines if (match := timeline.before(moment))]
+        after = [match for timeline in timelines if (match := timeline.after(moment))]
+        ended, earlier = max(before, key=_order, default=(None, None))
+        begins, later = min(after, key=_order, default=(None, None))
         return CertificateMatch(tuple(sorted(valid, key=lambda one: one.statement)), earlier, later, ended, begins)
 
     def _of(self, kind: str, value_of: Values) -> Iterator[_Timeline]:
         for (names, condition), by_values in self._timelines.get(kind, {}).items():
             values = tuple(
-                _compared(name, value_text(found)) for name in names if (found := value_of(name)) is not None
+                _compared(name, value_text(value)) for name in names if (value := value_of(name)) is not None
             )
             timeline = by_values.get(values)
             if timeline is not None and (condition is None or _holds(condition, value_of)):
@@ -388,22 +387,22 @@ class Calibrations:
 
 
 def _holds(condition: Condition, value_of: Values) -> bool:
-    """Whether a condition holds; what cannot be compared does not."""
+    """Return whether a condition holds; False if its values cannot be compared."""
     try:
         return condition.holds(value_of, "the data")
     except InputError:
         return False
 
 
-def _place(found: tuple[datetime, Certificate]) -> tuple[datetime, str]:
-    return found[0], found[1].statement
+def _order(match: tuple[datetime, Certificate]) -> tuple[datetime, str]:
+    return match[0], match[1].statement
 
 
 def _compared(name: str, value: str) -> str:
-    """A value as it is compared: instruments are called the same in capitals and small letters."""
+    """Return a value for comparison: the case of instrument names does not matter."""
     return value.casefold() if name == "instrument_name" else value
 
 
 def overlapping(span: Span, others: Iterable[Certificate]) -> list[Certificate]:
-    """Return the certificates of which some part is left in a range."""
+    """Return the certificates that have a remaining range within `span`."""
     return [one for one in others if any(begin < span[1] and span[0] < end for begin, end in one.spans)]

@@ -2,31 +2,31 @@
 
 ```text
 LineageError
-├── InputError                 what was asked for cannot be done as asked; nothing was changed (exit code 2)
-├── RunError                   something failed while it was being done (exit code 1)
+├── InputError                 the request cannot be carried out; nothing was changed (exit code 2)
+├── RunError                   something failed during its execution (exit code 1)
 │   ├── StepError              a step died, timed out, or left no usable result
-│   │   ├── StoppedError       it was ended, or not begun, because the run was stopped
-│   │   └── ParkedError        it was not begun, because it failed too often
-│   ├── OnHoldError            nothing is made of what is on hold, or of what comes from it
+│   │   ├── StoppedError       it was ended, or not started, because the run was stopped
+│   │   └── ParkedError        it was not started, because it failed too often
+│   ├── OnHoldError            an input, or one of its ancestors, is on hold
 │   ├── FileChangedError       a file changed while it was being read or used
-│   ├── ChecksumError          bytes that arrived are not the bytes that were sent
-│   ├── PrefectAwayError       Prefect's API gave no answer (exit code 3)
-│   ├── StorageError           the disk refused: it is full, read-only, not this account's
-│   └── IdTakenError           the id is taken by what is not to be adopted: of another project, or with other bytes
-│       └── RecipeConflictError    ... or by a record with another recipe
+│   ├── ChecksumError          the bytes received are not the bytes sent
+│   ├── PrefectAwayError       Prefect's API did not answer (exit code 3)
+│   ├── StorageError           the disk is full, read-only, or closed to this account
+│   └── IdTakenError           the id belongs to a dataset of another project, or with other bytes
+│       └── RecipeConflictError    ... or with another recipe
 └── CrucibleError              Crucible answered with an error, or not at all
     ├── UnreachableError       no answer: connection refused, lost, timed out (exit code 3)
-    │   └── CertificateError   no secure connection to what answers there; waiting does not help
+    │   └── CertificateError   no secure connection; waiting does not help
     ├── UnauthorizedError      401
     ├── ForbiddenError         403
     ├── NotFoundError          404
     ├── ConflictError          409
-    │   ├── FileConflictError  409, the file name is taken by other content
-    │   └── WithdrawnError     a result that is to be deleted, and holds its id until it is
+    │   ├── FileConflictError  409, a file of this name has other content
+    │   └── WithdrawnError     a result marked for deletion, which holds its id until then
     ├── PreconditionError      412
-    ├── RefusedError           400, 413, 422: Crucible understood and will not
+    ├── RefusedError           400, 413, 422: Crucible rejected the call
     ├── RateLimitedError       429
-    └── ServerError            5xx, or an answer that is not what the contract says
+    └── ServerError            5xx, or an answer that violates the contract
 ```
 """
 
@@ -84,13 +84,13 @@ MOST_LISTED = 12  # possible words that it lists where none is near
 
 
 class LineageError(Exception):
-    """Base of every error that crucible-lineage raises on purpose. It goes from process to process as it is."""
+    """Base of every error that crucible-lineage raises on purpose. Pickling keeps all of its fields."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _again, (type(self), self.args, self.__dict__)
+        return _unpickle, (type(self), self.args, self.__dict__)
 
 
-def _again(kind: type[LineageError], arguments: tuple[object, ...], fields: dict[str, Any]) -> LineageError:
+def _unpickle(kind: type[LineageError], arguments: tuple[object, ...], fields: dict[str, Any]) -> LineageError:
     error = kind.__new__(kind, *arguments)
     error.__dict__.update(fields)
     return error
@@ -98,43 +98,43 @@ def _again(kind: type[LineageError], arguments: tuple[object, ...], fields: dict
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing wrong with a declaration: where it stands and what to do about it.
+    """One thing wrong with a declaration: where it is and what to do about it.
 
-    `place` leads to it within what was looked at (`("params", "degree")` of a step), until file and line are known.
+    `location` is its path within the declaration (`("params", "degree")` of a step), until file and line are known.
     """
 
     message: str
     file: str | None = None
     line: int | None = None
     column: int | None = None
-    place: tuple[str | int, ...] = field(default=(), compare=False)
+    location: tuple[str | int, ...] = field(default=(), compare=False)
 
     def to_json(self) -> dict[str, Any]:
-        """The fault as programs get it."""
+        """Return the fault as JSON."""
         return {"message": self.message, "file": self.file, "line": self.line, "column": self.column}
 
     def __str__(self) -> str:
-        place = ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
-        return f"{place}: {self.message}" if place else self.message
+        position = ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
+        return f"{position}: {self.message}" if position else self.message
 
 
 def shown_path(path: str | PathLike[str]) -> str:
-    """Return a path as seen from the working directory if it is below it, else as it is."""
+    """Return a path relative to the working directory if it lies below it, else unchanged."""
     with suppress(OSError, ValueError):
         return str(Path(path).resolve().relative_to(Path.cwd()))
     return str(path)
 
 
 def no_file(path: Path) -> InputError:
-    """Return the error for a path that is no file: because it is a folder, or because nothing is there."""
+    """Return the error for a path that is not a file: it is a folder, or does not exist."""
     if path.is_dir():
         return InputError(f"{path} is a folder; name its files, as in {path}/*")
     return InputError(f"there is no file {path}")
 
 
 def nearest(word: str, possible: Iterable[str], otherwise: str = "there are") -> str:
-    """End a message about an unknown word: `did you mean 'x' or 'y'?`, or what is possible if nothing is near."""
-    import difflib  # only who made a mistake pays for it
+    """Return the end of a message about an unknown word: `did you mean 'x' or 'y'?`, else the possible words."""
+    import difflib  # only a mistake pays for it
 
     words = list(dict.fromkeys(possible))
     near = difflib.get_close_matches(word, words, n=MOST_NEAR)
@@ -145,20 +145,20 @@ def nearest(word: str, possible: Iterable[str], otherwise: str = "there are") ->
 
 
 def shortened(words: Sequence[str], most: int) -> str:
-    """List the words, at most so many of them; of more, how many there are."""
+    """List at most `most` words, and say how many more there are."""
     more = f" and {len(words) - most} more" if len(words) > most else ""
     return (", ".join(words[:most]) or "none") + more
 
 
 def nearest_word(word: str, possible: Iterable[str]) -> str | None:
-    """The possible word that is most like this one; None if none is."""
-    import difflib  # only who made a mistake pays for it
+    """Return the possible word that is most like this one; None if none is near."""
+    import difflib  # only a mistake pays for it
 
     return next(iter(difflib.get_close_matches(word, list(possible), n=1)), None)
 
 
 class InputError(LineageError):
-    """The request is wrong as it stands; nothing was changed. `faults` holds every fault that was found."""
+    """The request is wrong; nothing was changed. `faults` holds every fault that was found."""
 
     def __init__(self, message: str, faults: Sequence[Fault] = ()) -> None:
         self.faults = tuple(faults) or (Fault(message),)
@@ -166,13 +166,13 @@ class InputError(LineageError):
 
 
 class RunError(LineageError):
-    """Something failed while it was being done."""
+    """Something failed during its execution."""
 
 
 class StepError(RunError):
-    """A step did not deliver: `step` names it, `log` is where its output lies, if anywhere.
+    """A step failed: `step` names it, `log` is the path of its output, if there is one.
 
-    `trace` is the traceback from its function on, if that failed.
+    `trace` is the traceback from the step's function on, if that raised.
     """
 
     def __init__(self, message: str, *, step: str | None = None, log: str | None = None, trace: str = "") -> None:
@@ -183,11 +183,11 @@ class StepError(RunError):
 
 
 class StoppedError(StepError):
-    """The run was stopped, and with it this step: it was ended, or not begun."""
+    """The run was stopped: this step was ended, or not started."""
 
 
 class ParkedError(StepError):
-    """The step failed so often that it was not begun."""
+    """The step failed so often that it was not started."""
 
 
 class OnHoldError(RunError):
@@ -195,23 +195,23 @@ class OnHoldError(RunError):
 
 
 class FileChangedError(RunError):
-    """A file changed between two looks at it, so that what was made from it has no certain origin."""
+    """A file changed while it was in use, so the origin of what was made from it is uncertain."""
 
 
 class ChecksumError(RunError):
-    """The bytes that arrived are not the bytes that were sent."""
+    """The bytes received are not the bytes sent."""
 
 
 class StorageError(RunError):
-    """The disk refused to keep or to give something: it is full, read-only, damaged, or not this account's to write."""
+    """The disk refused to read or write: it is full, read-only, damaged, or closed to this account."""
 
 
 class PrefectAwayError(RunError):
-    """Prefect's API gave no answer."""
+    """Prefect's API did not answer."""
 
 
 class IdTakenError(RunError):
-    """The id that the recipe gives is taken by what is not to be adopted for it. `mfid` is that id."""
+    """The id derived from the recipe, `mfid`, belongs to a dataset that must not be adopted."""
 
     def __init__(self, message: str, *, mfid: str) -> None:
         self.mfid = mfid
@@ -219,14 +219,14 @@ class IdTakenError(RunError):
 
 
 class RecipeConflictError(IdTakenError):
-    """The derived id is taken by a record whose recipe is another one."""
+    """The derived id belongs to a record with another recipe."""
 
 
 class CrucibleError(LineageError):
-    """Crucible did not do what was asked.
+    """Crucible did not carry out a call.
 
-    `status` is the HTTP status (None without an answer), `detail` what the service said (text, list or object, as it
-    came), `code` the machine-readable word in it, `mfid` the dataset, sample or file that the call was about.
+    `status` is the HTTP status (None without an answer), `detail` the service's explanation as received (text, list or
+    object), `code` its machine-readable word, `mfid` the dataset, sample or file that the call was about.
     """
 
     def __init__(
@@ -248,11 +248,11 @@ class CrucibleError(LineageError):
 
 
 class UnreachableError(CrucibleError):
-    """No answer came. Whether the call took effect is not known."""
+    """Crucible did not answer. Whether the call took effect is unknown."""
 
 
 class CertificateError(UnreachableError):
-    """The service has no accepted certificate, or does not speak TLS."""
+    """The service's certificate is not accepted, or it does not speak TLS."""
 
 
 class UnauthorizedError(CrucibleError):
@@ -260,7 +260,7 @@ class UnauthorizedError(CrucibleError):
 
 
 class ForbiddenError(CrucibleError):
-    """The key is good, but this is not allowed to its owner."""
+    """The key is valid, but its owner may not do this."""
 
 
 class NotFoundError(CrucibleError):
@@ -272,7 +272,7 @@ class ConflictError(CrucibleError):
 
 
 class FileConflictError(ConflictError):
-    """The dataset has a file of this name with other content. `filename`, `file_mfid` and `etag` name it."""
+    """The dataset has a file of this name with other content: `filename`, `file_mfid`, `etag`."""
 
     def __init__(self, message: str, *, filename: str, file_mfid: str, etag: str | None, **fields: Any) -> None:
         self.filename = filename
@@ -282,7 +282,7 @@ class FileConflictError(ConflictError):
 
 
 class WithdrawnError(ConflictError):
-    """The result is to be deleted: its id is taken, and it is not to be relied on."""
+    """The result is marked for deletion: its id is taken, and it must not be relied on."""
 
 
 class PreconditionError(CrucibleError):
@@ -290,15 +290,15 @@ class PreconditionError(CrucibleError):
 
 
 class RefusedError(CrucibleError):
-    """Crucible understood the call and will not carry it out as it is."""
+    """Crucible understood the call and rejected it."""
 
 
 class RateLimitedError(CrucibleError):
-    """Too many calls; `retry_after_s` says when to come back, if the service said so."""
+    """Too many calls; `retry_after_s` is the wait that the service asks for, if any."""
 
 
 class ServerError(CrucibleError):
-    """The service failed, or answered with something the contract does not have."""
+    """The service failed, or its answer violates the contract."""
 
 
 TRANSIENT = (UnreachableError, ServerError, RateLimitedError)
@@ -306,11 +306,11 @@ TRANSIENT = (UnreachableError, ServerError, RateLimitedError)
 
 
 def require_library(what: str, library: str, extra: str) -> None:
-    """Raise InputError if a library is not installed, before any work is done that needs it in the end."""
+    """Raise InputError if a library is not installed, before any work that needs it."""
     if find_spec(library) is None:
         raise missing_library(what, library, extra)
 
 
 def missing_library(what: str, library: str, extra: str) -> InputError:
-    """The error to raise where `library` cannot be imported."""
+    """Return the error for a `library` that cannot be imported."""
     return InputError(f"write {what}: the library {library} is missing; pip install 'crucible-lineage[{extra}]'")

@@ -12,7 +12,7 @@ from crucible_lineage.times import taken
 
 __all__ = ["DatasetFacts", "Facts"]
 
-_REPEATED = ("instrument_name", "measurement", "data_type", "session_name")  # which workers add as keywords
+_REPEATED = ("instrument_name", "measurement", "data_type", "session_name")  # workers add them as keywords, too
 _OWN_KEYWORDS = ("pipeline:", "recipe:")
 
 
@@ -21,8 +21,8 @@ class DatasetFacts:
     """Facts of one parent; None where unknown.
 
     `timestamp` is when it was measured, with its time zone. `metadata` are the scientific metadata: of measured data
-    all of them, also what was read from the files; of a result what its step returned. `keywords` are without those
-    that stand for pipelines and for the other fields. `files` are the names of the files that the step is given of it.
+    all of them, including those read from the files; of a result what its step returned. `keywords` omit those for
+    pipelines and for the other fields. `files` are the names of its files that the step receives.
     """
 
     name: str
@@ -34,7 +34,7 @@ class DatasetFacts:
     files: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, with null where nobody has said it; the time in ISO 8601."""
+        """Return all facts as JSON, with null for unknown ones; the time in ISO 8601."""
         return {
             "name": self.name,
             "instrument": self.instrument,
@@ -49,7 +49,7 @@ class DatasetFacts:
     def of_fields(
         cls, fields: Mapping[str, Any], keywords: Collection[str], metadata: Mapping[str, Any]
     ) -> DatasetFacts:
-        """Take the facts from the fields of Crucible's dataset record."""
+        """Return the facts in the fields of a dataset record of Crucible."""
         measured = taken(fields)
         repeated = {fields.get(name) for name in _REPEATED}
         words = (word for word in keywords if word not in repeated and not word.startswith(_OWN_KEYWORDS))
@@ -62,13 +62,13 @@ class DatasetFacts:
             metadata=metadata,
         )
 
-    def said(self) -> dict[str, Any]:
-        """Return what somebody has said, without the files."""
+    def known(self) -> dict[str, Any]:
+        """Return the known facts as JSON, without the files."""
         return {name: value for name, value in self.to_json().items() if name == "name" or (value and name != "files")}
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> DatasetFacts:
-        """The facts that such an entry tells; what is not in it, nobody has said."""
+        """Return the facts in such an entry; absent ones are unknown."""
         return cls(
             name=entry["name"],
             instrument=entry.get("instrument"),
@@ -81,38 +81,40 @@ class DatasetFacts:
 
 
 class Facts(Mapping[str, tuple[DatasetFacts, ...]]):
-    """The facts of a step's parents by input: `facts["spectra"]` are those of its datasets, in their order.
+    """Facts of a step's parents by input: `facts["spectra"]` has those of its datasets, in their order.
 
-    A step has them if one of its keyword-only parameters is annotated `Facts`.
+    A step receives them in a keyword-only parameter annotated `Facts`.
     """
 
-    def __init__(self, of: Mapping[str, Sequence[DatasetFacts]]) -> None:
-        self._of = {role: tuple(datasets) for role, datasets in of.items()}
+    def __init__(self, by_role: Mapping[str, Sequence[DatasetFacts]]) -> None:
+        self._by_role = {role: tuple(datasets) for role, datasets in by_role.items()}
 
     def __getitem__(self, role: str) -> tuple[DatasetFacts, ...]:
-        return self._of[role]
+        return self._by_role[role]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._of)
+        return iter(self._by_role)
 
     def __len__(self) -> int:
-        return len(self._of)
+        return len(self._by_role)
 
     def __repr__(self) -> str:
-        return f"Facts({self._of!r})"
+        return f"Facts({self._by_role!r})"
 
     def one(self, role: str) -> DatasetFacts:
-        """The facts of the only dataset of an input. InputError if it has another number of them."""
-        found = self._of.get(role, ())
-        if len(found) != 1:
-            raise InputError(f"input {role!r} has {len(found)} datasets; facts[{role!r}] are the facts of all of them")
-        return found[0]
+        """Return the facts of the only dataset of an input. Raises InputError if it has none or several."""
+        datasets = self._by_role.get(role, ())
+        if len(datasets) != 1:
+            raise InputError(
+                f"input {role!r} has {len(datasets)} datasets; facts[{role!r}] are the facts of all of them"
+            )
+        return datasets[0]
 
     def to_json(self) -> dict[str, list[dict[str, Any]]]:
-        """{input: [the facts of each dataset]}."""
-        return {role: [one.to_json() for one in datasets] for role, datasets in self._of.items()}
+        """Return {input: [the facts of each dataset]}."""
+        return {role: [one.to_json() for one in datasets] for role, datasets in self._by_role.items()}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Sequence[Mapping[str, Any]]]) -> Facts:
-        """The facts that were stored as JSON."""
+        """Return the facts that were stored as JSON."""
         return cls({role: [DatasetFacts.from_json(one) for one in entries] for role, entries in stored.items()})

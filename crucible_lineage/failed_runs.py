@@ -1,9 +1,9 @@
-"""Failures that every machine knows of: pipelines whose last run failed, and results that failed too often.
+"""Failures stated at Crucible: pipelines whose last run failed, and results that failed too often.
 
-That a run failed is stated by its data folder until a run of the same pipeline from there ends well; while the same
-steps fail, the statement stays as it is, with the time of the first failure. A run that could not start fails without
-any step. A result is parked under the id that it would have had: other code, parameters or inputs have another id, and
-are tried.
+A data folder states that a run failed, and revokes that once a run of the same pipeline from there succeeds. While the
+same steps fail, the statement stays, with the time of the first failure. A run that could not start has no failed
+steps. A result is parked under the id that it would have had: with other code, parameters or inputs it has another id,
+and is tried.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from crucible_lineage.errors import TRANSIENT, LineageError
 from crucible_lineage.session import Session
 from crucible_lineage.statements import FAIL, PARK, About, Statement, in_force
 
-MOST_STEPS = 20  # chosen: named in a statement; the rest is counted
+MOST_STEPS = 20  # chosen: named in a statement; the others are counted
 MOST_CHARACTERS = 300  # of an error
 
 
 @dataclass(frozen=True)
 class FailedRun:
-    """The last run of a pipeline from another data folder, which failed: who ran it, where, since when, and why."""
+    """The failed last run of a pipeline from another data folder: who ran it, where, since when, and why it failed."""
 
     project: str
     pipeline: str
@@ -35,20 +35,20 @@ class FailedRun:
     steps: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as commands print it."""
+        """Return the JSON that commands print."""
         return {**vars(self), "steps": dict(self.steps)}
 
     @property
-    def told(self) -> str:
-        """Return it in words."""
+    def message(self) -> str:
+        """The failure in a line."""
         return f"the last run on {self.host or 'another machine'} by {self.who} failed: {self.why}"
 
 
 def state_run(session: Session, project: str, pipeline: str, why: str, errors: Mapping[str, str]) -> str:
-    """State that the last run of a pipeline from here failed, by its steps' `errors`; revoke that if `why` is empty.
+    """State that the last run of a pipeline from here failed, with its steps' `errors`; revoke that if `why` is empty.
 
-    Return why that could not be stated; empty where it was, and where the service is away, when the next run does. An
-    embedded Crucible is told nothing: all of its runs are in the journal.
+    Return the reason if that was impossible; empty if it succeeded, or if the service is away, since the next run does
+    it. Nothing is stated at an embedded Crucible: the journal has all of its runs.
     """
     if session.settings.embedded:
         return ""
@@ -62,13 +62,12 @@ def state_run(session: Session, project: str, pipeline: str, why: str, errors: M
 
 
 def failed_elsewhere(session: Session, project: str | None = None) -> list[FailedRun]:
-    """Return the pipelines whose last run from another data folder failed, as of the last sync of statements."""
-    known = session.mirror.statements()
-    standing = in_force(known.values())
-    found = [one for one in standing.statements.values() if one.verb == FAIL and standing.counts(one, one.project)]
+    """Return the failed last runs of pipelines from other data folders, as of the last sync of statements."""
+    active = in_force(session.mirror.statements().values())
+    failed = [one for one in active.statements.values() if one.verb == FAIL and active.counts(one, one.project)]
     return [
         _failed_run(one)
-        for one in sorted(found, key=lambda one: one.when)
+        for one in sorted(failed, key=lambda one: one.when)
         if one.body.get("folder") != session.machine
         and (project is None or one.project.casefold() == project.casefold())
     ]
@@ -77,21 +76,21 @@ def failed_elsewhere(session: Session, project: str | None = None) -> list[Faile
 def _state(session: Session, project: str, pipeline: str, why: str, errors: Mapping[str, str]) -> None:
     import socket
 
-    from crucible_lineage.stating import revoke, state  # an embedded Crucible is told nothing
+    from crucible_lineage.stating import revoke, state  # not needed at an embedded Crucible
 
     where = {"pipeline": pipeline, "folder": session.machine}
-    standing = [
+    earlier = [
         one
         for one in in_force(session.mirror.statements().values()).statements.values()
         if one.verb == FAIL and one.project.casefold() == project.casefold() and where.items() <= one.body.items()
     ]
     if not why:
-        revoke(session, standing, "a run has ended well since")
+        revoke(session, earlier, "a run has ended well since")
         return
     steps = {name: _short(error) for name, error in islice(sorted(errors.items()), MOST_STEPS)}
-    if any(steps.keys() == _steps(one).keys() and (steps or one.why == _short(why)) for one in standing):
+    if any(steps.keys() == _steps(one).keys() and (steps or one.why == _short(why)) for one in earlier):
         return
-    revoke(session, standing, "another failure has taken its place")  # for good: this one is revoked in its turn
+    revoke(session, earlier, "another failure has taken its place")
     body = {**where, "host": socket.gethostname(), "steps": steps, "failed": len(errors)}
     state(session, project, FAIL, About(project=project), why=_short(why), body=body)
 
@@ -101,108 +100,130 @@ def _short(error: str) -> str:
     return line if len(line) <= MOST_CHARACTERS else f"{line[: MOST_CHARACTERS - 3]}..."
 
 
-def _steps(one: Statement) -> dict[str, str]:
-    steps = one.body.get("steps")
+def _steps(statement: Statement) -> dict[str, str]:
+    steps = statement.body.get("steps")
     return {str(name): str(error) for name, error in steps.items()} if isinstance(steps, Mapping) else {}
 
 
-def _failed_run(one: Statement) -> FailedRun:
-    pipeline, host = (str(one.body.get(key) or "") for key in ("pipeline", "host"))
-    return FailedRun(one.project, pipeline, host, one.who or one.by, one.when, one.why, _steps(one))
+def _failed_run(stated: Statement) -> FailedRun:
+    pipeline, host = (str(stated.body.get(key) or "") for key in ("pipeline", "host"))
+    return FailedRun(
+        stated.project,
+        pipeline,
+        host,
+        stated.who or stated.by,
+        stated.when,
+        stated.why,
+        _steps(stated),
+    )
 
 
 def unstarted_text(error: str) -> str:
-    """Say in a line why a run could not start."""
+    """Return in a line why a run could not start."""
     return f"could not start: {error.partition(chr(10))[0]}"
 
 
 def failures(session: Session, project: str | None = None) -> dict[str, Failure]:
-    """Return what failed and was not made since, by the id it would have had: here, or parked by any machine.
+    """Return the results that failed here, or were parked by any machine, and are still missing, by their ids.
 
-    As of the last sync of statements. What was parked here and is tried again since, on any machine, is not parked;
-    what was made or failed here since, from other code, parameters or inputs, is left out.
+    As of the last sync of statements. A result parked here that any machine released is not parked. Results that were
+    made or failed here since, from other code, parameters or inputs, are left out.
     """
-    found = session.journal.failures(project)
-    for mfid, (one, tried_again) in _parked(session).items():
-        here = found.get(mfid)
-        if here is None and not tried_again and _is_passed(session, one):
+    failed = session.journal.failures(project)
+    for mfid, (parking, released) in _parked(session).items():
+        local = failed.get(mfid)
+        if local is None and not released and _is_passed(session, parking):
             continue
-        if tried_again:
-            if here and here.last < tried_again:
-                found[mfid] = replace(here, parked=False, failures=0)
-        elif project is None or one.project.casefold() == project.casefold():
-            found[mfid] = replace(here, parked=True) if here else _failure(one)
-    return {mfid: one for mfid, one in found.items() if session.known(mfid) is None}  # may be made elsewhere since
+        if released:
+            if local and local.last < released:
+                failed[mfid] = replace(local, parked=False, failures=0)
+        elif project is None or parking.project.casefold() == project.casefold():
+            failed[mfid] = replace(local, parked=True) if local else _failure(parking)
+    return {mfid: one for mfid, one in failed.items() if session.known(mfid) is None}  # others may have made it
 
 
 def park(session: Session, project: str) -> None:
-    """State at Crucible what is parked here, so that no machine tries it again. Count what is tried again from zero.
+    """State at Crucible which results are parked here, so that no machine tries them again.
 
-    Revoke what another recipe has replaced.
-    Raises CrucibleError if it cannot be stated now; the next call does.
+    Revoke statements that another recipe has replaced, and count the failures of released results from zero. Raises
+    CrucibleError if that is impossible now; the next call does it.
     """
     from crucible_lineage.stating import revoke, state
 
     session.mirror.sync_statements()
-    stated = _parked(session)
-    here = project.casefold()
-    standing = [one for one, again in stated.values() if not again and one.project.casefold() == here]
-    revoke(session, [one for one in standing if _is_passed(session, one)], "another recipe has taken its place")
-    for mfid, one in failures(session, project).items():
-        if one.parked and (mfid not in stated or stated[mfid][1]):
-            body = {"result": mfid, "pipeline": one.pipeline, "step": one.step, "failures": one.failures}
-            about = About(one.subject) if one.subject else About(project=project)
-            state(session, project, PARK, about, why=one.error.partition("\n")[0], body=body)
-        elif not one.failures:
+    parked = _parked(session)
+    own = project.casefold()
+    active = [one for one, released in parked.values() if not released and one.project.casefold() == own]
+    revoke(session, [one for one in active if _is_passed(session, one)], "another recipe has taken its place")
+    for mfid, failure in failures(session, project).items():
+        if failure.parked and (mfid not in parked or parked[mfid][1]):
+            fields = {"pipeline": failure.pipeline, "step": failure.step, "failures": failure.failures}
+            about = About(failure.subject) if failure.subject else About(project=project)
+            why = failure.error.partition("\n")[0]
+            state(session, project, PARK, about, why=why, body={"result": mfid, **fields})
+        elif not failure.failures:
             session.journal.forget_failures(mfid)
 
 
 def unpark(session: Session, mfid: str) -> set[tuple[str, str]]:
-    """Try what failed under this id, or about the dataset of this id, again, on all machines.
+    """Release what failed under this id, or about the dataset of this id, on all machines.
 
-    Return the projects and pipelines that it is of; empty if nothing has failed so.
+    Return the projects and pipelines of the released results; empty if nothing has failed.
     """
     from crucible_lineage.stating import revoke
 
     session.mirror.sync_statements()
-    stated = [one for one, tried_again in _parked(session).values() if not tried_again]
-    here = [one for one in stated if mfid in (one.body.get("result"), *one.about.datasets)]
-    revoke(session, here, "try it again")
-    of = {(one.project, str(one.body.get("pipeline"))) for one in here}
-    return session.journal.forget_failures(mfid) | of
+    parked = [one for one, released in _parked(session).values() if not released]
+    matches = [one for one in parked if mfid in (one.body.get("result"), *one.about.datasets)]
+    revoke(session, matches, "try it again")
+    return session.journal.forget_failures(mfid) | {(one.project, str(one.body.get("pipeline"))) for one in matches}
 
 
 def _parked(session: Session) -> dict[str, tuple[Statement, str]]:
-    """Return what was parked, by the id of its result, and when it was unparked; empty if it was not."""
+    """Return the statements about parked results, by the ids of these, with when each was released, else empty."""
     known = session.mirror.statements()
-    standing = in_force(known.values())
-    revoked = {mfid: one.when for one in standing.statements.values() for mfid in one.revokes}
-    found: dict[str, tuple[Statement, str]] = {}
+    active = in_force(known.values())
+    revoked = {mfid: one.when for one in active.statements.values() for mfid in one.revokes}
+    parked: dict[str, tuple[Statement, str]] = {}
     for one in sorted(known.values(), key=lambda one: one.when):
         result = str(one.body.get("result") or "")
-        if one.verb != PARK or not result or not standing.counts(one, one.project):
+        if one.verb != PARK or not result or not active.counts(one, one.project):
             continue
-        is_parked = one.mfid in standing.statements
-        if is_parked or result not in found or found[result][1]:
-            found[result] = (one, "" if is_parked else revoked.get(one.mfid, one.when))
-    return found
+        is_parked = one.mfid in active.statements
+        if is_parked or result not in parked or parked[result][1]:
+            parked[result] = (one, "" if is_parked else revoked.get(one.mfid, one.when))
+    return parked
 
 
-def _is_passed(session: Session, one: Statement) -> bool:
-    """Whether its step was made here since, or failed under another id."""
-    pipeline, step = str(one.body.get("pipeline") or ""), str(one.body.get("step") or "")
+def _is_passed(session: Session, stated: Statement) -> bool:
+    """Return whether its step has succeeded here since, or failed under another id."""
+    pipeline, step = str(stated.body.get("pipeline") or ""), str(stated.body.get("step") or "")
     attempts = session.journal.last_attempts(pipeline, step.partition("[")[0])
-    if any(a["step"] == step and a["outcome"] in ("executed", "reused") and a["started"] > one.when for a in attempts):
+    if any(
+        a["step"] == step and a["outcome"] in ("executed", "reused") and a["started"] > stated.when for a in attempts
+    ):
         return True
-    failed = session.journal.failures(one.project).values()
+    failed = session.journal.failures(stated.project).values()
     return any(
-        (f.pipeline, f.step) == (pipeline, step) and f.last > one.when for f in failed if f.mfid != one.body["result"]
+        (f.pipeline, f.step) == (pipeline, step) and f.last > stated.when
+        for f in failed
+        if f.mfid != stated.body["result"]
     )
 
 
-def _failure(one: Statement) -> Failure:
-    body = one.body
-    name, pipeline, step = (str(body.get(key) or "") for key in ("result", "pipeline", "step"))
-    times = body.get("failures")
-    failed = times if isinstance(times, int) else 1
-    return Failure(name, one.project, pipeline, step, one.about.datasets, one.why, failed, True, one.when)
+def _failure(stated: Statement) -> Failure:
+    body = stated.body
+    result, pipeline, step = (str(body.get(key) or "") for key in ("result", "pipeline", "step"))
+    count = body.get("failures")
+    failures = count if isinstance(count, int) else 1
+    return Failure(
+        result,
+        stated.project,
+        pipeline,
+        step,
+        stated.about.datasets,
+        stated.why,
+        failures,
+        True,
+        stated.when,
+    )

@@ -1,8 +1,8 @@
-"""Statements about results: holds, flags, signatures. Pure: which of them are in force, and what follows from them.
+"""Statements about results, such as holds, flags and signatures: which are in force, and what follows. Pure.
 
-A statement is a dataset of its own, whose id is derived from what it says. It is never edited; another statement
-revokes it. Which statements are in force is a function of the set of all that are known: the order in which they
-arrive, and how often, does not matter.
+A statement is a dataset of its own, whose id is derived from its content. It is never edited; another statement
+revokes it. Which statements are in force is a function of the set of known ones: the order in which they arrive, and
+how often, does not matter.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from crucible_lineage.times import utc
 
 KEYWORD = MEASUREMENT = "statement"
 HOLD, FLAG, SIGN, TRUST, REVOKE, CHECK = "hold", "flag", "sign", "trust", "revoke", "check"
-CAMPAIGN, PROMOTE = "campaign", "promote"  # other calibrations, tried; and that they count from now on
-CERTIFY, DECERTIFY = "certify", "decertify"  # from when until when a calibration is valid
-REMAKE, EVICT = "remake", "evict"  # of a result that was made again; whose bytes were let go, as they can be
-AWAIT = "await"  # of a result that counts only once it is signed
-PARK = "park"  # of a result that failed too often to be tried again
-FAIL = "fail"  # of a pipeline whose last run from a data folder failed
-EPOCH = utc("1970-01-01T00:00:00")  # of the ids of statements about no dataset and no time
+CAMPAIGN, PROMOTE = "campaign", "promote"  # calibrations on trial; and that they count from now on
+CERTIFY, DECERTIFY = "certify", "decertify"  # when a calibration is valid
+REMAKE, EVICT = "remake", "evict"  # a result was made again; its bytes were evicted, since they can be
+AWAIT = "await"  # a result counts only once it is signed
+PARK = "park"  # a result failed too often to be tried again
+FAIL = "fail"  # the last run of a pipeline from a data folder failed
+EPOCH = utc("1970-01-01T00:00:00")  # time in the ids of statements about no dataset and no time
 
 Document = Mapping[str, Any]
 
@@ -44,23 +44,23 @@ class About:
 
     @property
     def is_condition(self) -> bool:
-        """Whether it is about all datasets that fit, those included that are registered later."""
+        """Whether it is about all datasets that match, including future ones."""
         return bool(self.instrument or self.code)
 
     def document(self) -> dict[str, Any]:
-        """Return it as JSON, without what is empty."""
+        """Return it as JSON, without empty parts."""
         named = {"instrument": self.instrument, "from": self.since, "until": self.until, "code": self.code}
         named["project"] = self.project
         datasets = {"datasets": sorted(self.datasets)} if self.datasets else {}
         return {**datasets, **{key: value for key, value in named.items() if value}}
 
     @classmethod
-    def from_document(cls, said: Document) -> About:
-        """Return what the JSON says; parts that are not understood are left out."""
-        listed = said.get("datasets")
+    def from_document(cls, document: Document) -> About:
+        """Return the subject in such JSON. Unreadable parts are ignored."""
+        listed = document.get("datasets")
         datasets = tuple(map(str, listed)) if isinstance(listed, list | tuple) else ()
         names = ("instrument", "from", "until", "code", "project")
-        return cls(datasets, *(str(said.get(name) or "") for name in names))
+        return cls(datasets, *(str(document.get(name) or "") for name in names))
 
     def __str__(self) -> str:
         if self.instrument:
@@ -71,10 +71,10 @@ class About:
 
 @dataclass(frozen=True)
 class Statement:
-    """A statement: what is said, about what, by which account, when and why, and which others it revokes.
+    """A statement: verb, subject, account, time and reason, and the statements that it revokes.
 
-    `who` is the name of the account, `owner` the account that registered it, as the service tells: empty where it does
-    not. `body` depends on the verb; `again` counts equal statements that were revoked before.
+    `who` is the name of the account, `owner` the account that registered it according to the service, else empty.
+    `body` depends on the verb; `again` counts equal statements that were revoked before.
     """
 
     mfid: str
@@ -103,29 +103,29 @@ class Statement:
 
     @property
     def due(self) -> str:
-        """The day by which it is to be settled; empty if none was given."""
+        """The day by which it is to be settled; empty if there is none."""
         return str(self.body.get("due") or "")
 
     @property
-    def said(self) -> str:
-        """By whom, since when and why, as messages give it."""
+    def attribution(self) -> str:
+        """Who made it, since when and why, as messages show it."""
         return f"by {self.who or self.by} since {self.when[:10]}" + (f": {self.why}" if self.why else "")
 
     def is_about(self, mfid: str, facts: SubjectFacts) -> bool:
-        """Return whether it is about this dataset, by its id or because it fits the condition."""
+        """Return whether it is about this dataset, by id or by condition."""
         return mfid in self.about.datasets or (self.about.is_condition and _fits(self.about, facts))
 
     def recipe(self) -> dict[str, Any]:
-        """Return what its id is derived from."""
+        """Return the document from which its id is derived."""
         return statement_recipe(self)
 
     @property
     def signed_text(self) -> bytes:
-        """Return the signed text: content and time of the statement."""
+        """The text to sign: content and time of the statement."""
         return canonical_json({**statement_recipe(self), "when": self.when})
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as commands print it."""
+        """Return the JSON that commands print."""
         return {
             "mfid": self.mfid,
             "project": self.project,
@@ -141,19 +141,19 @@ class Statement:
         }
 
     def packed(self) -> str:
-        """Return it as one text, for `unpacked`."""
+        """Return it as one text for `unpacked`."""
         return json.dumps({**vars(self), "about": self.about.document(), "body": dict(self.body)})
 
     @classmethod
     def unpacked(cls, text: str) -> Statement:
-        """Return the statement that was packed."""
-        found = json.loads(text)
-        return cls(**{**found, "about": About.from_document(found["about"]), "revokes": tuple(found["revokes"])})
+        """Return the statement in a text of `packed`."""
+        fields = json.loads(text)
+        return cls(**{**fields, "about": About.from_document(fields["about"]), "revokes": tuple(fields["revokes"])})
 
 
 @dataclass(frozen=True)
 class Doubt:
-    """Reason for doubt: the dataset is on hold itself, or comes from the dataset `source`, which is."""
+    """Reason for doubt: the dataset `source` is on hold, which is the doubtful one or an ancestor."""
 
     source: str
     statement: Statement
@@ -163,9 +163,9 @@ class Doubt:
         """Whether it waits for a signature."""
         return self.statement.verb == AWAIT
 
-    def told(self, mfid: str = "") -> str:
-        """Return it in words; of `mfid`, the dataset that is doubtful, only that it comes from the other one."""
-        own = f"on hold {self.statement.said}"
+    def message(self, mfid: str = "") -> str:
+        """Return the reason in words, for the doubtful dataset `mfid` if it is given."""
+        own = f"on hold {self.statement.attribution}"
         if self.is_candidate:
             by = ", ".join(map(str, self.statement.body.get("by") or ())) or "somebody"
             others = " who has not made it" if self.statement.body.get("not") == "maker" else ""
@@ -175,41 +175,41 @@ class Doubt:
         )
 
     def to_json(self) -> dict[str, object]:
-        """Return it as commands print it."""
-        return {"source": self.source, "hold": self.statement.mfid, "said": self.told()}
+        """Return the JSON that commands print."""
+        return {"source": self.source, "hold": self.statement.mfid, "said": self.message()}
 
 
-def statement_recipe(one: Statement) -> dict[str, Any]:
-    """Return what the id of a statement is derived from: all that it says, but for when, and for the account's name."""
+def statement_recipe(statement: Statement) -> dict[str, Any]:
+    """Return the document from which a statement's id is derived: its content without time and account name."""
     recipe: dict[str, Any] = {
         "kind": "statement",
-        "project": one.project,
-        "verb": one.verb,
-        "about": one.about.document(),
-        "by": one.by,
-        "why": one.why,
+        "project": statement.project,
+        "verb": statement.verb,
+        "about": statement.about.document(),
+        "by": statement.by,
+        "why": statement.why,
     }
-    optional = {"body": dict(one.body), "revokes": sorted(one.revokes), "again": one.again}
+    optional = {"body": dict(statement.body), "revokes": sorted(statement.revokes), "again": statement.again}
     return recipe | {key: value for key, value in optional.items() if value}
 
 
-def statement_id(one: Statement) -> str:
-    """Return the id of a statement, which sorts beside the youngest dataset that it is about."""
-    named = [mfid for mfid in (*one.about.datasets, *one.revokes) if mfid]
-    source: str | datetime = max(named) if named else utc(one.about.since) if one.about.since else EPOCH
-    return derive_mfid(statement_recipe(one), source)
+def statement_id(statement: Statement) -> str:
+    """Return the id of a statement, which sorts beside its youngest dataset."""
+    named = [mfid for mfid in (*statement.about.datasets, *statement.revokes) if mfid]
+    source: str | datetime = max(named) if named else utc(statement.about.since) if statement.about.since else EPOCH
+    return derive_mfid(statement_recipe(statement), source)
 
 
 def statement_in(record: Document) -> Statement | None:
-    """Return the statement that a complete dataset is; None of other datasets, and where its id is not that of it.
+    """Return the statement in a complete dataset; None for other datasets, and if the id does not follow from it.
 
-    `record` is that of Crucible, with settled metadata.
+    `record` is Crucible's record with settled metadata.
     """
-    written = _mapping(_mapping(record.get("scientific_metadata")).get(KEY))
-    recipe, activity = written.get("recipe"), written.get("activity")
+    stored = _mapping(_mapping(record.get("scientific_metadata")).get(KEY))
+    recipe, activity = stored.get("recipe"), stored.get("activity")
     if not isinstance(recipe, Mapping) or not isinstance(activity, Mapping) or recipe.get("kind") != "statement":
         return None
-    if not _is_complete(written):
+    if not _is_complete(stored):
         return None
     mfid, project = str(record.get("unique_id")), str(record.get("project_id") or "")
     if project.casefold() != str(recipe.get("project")).casefold():
@@ -217,7 +217,7 @@ def statement_in(record: Document) -> Statement | None:
     if has_derived_id(mfid) and derive_mfid(dict(recipe), mfid) != mfid:
         return None
     revokes, again = recipe.get("revokes"), recipe.get("again")
-    agent = _mapping(written.get("agent"))
+    agent = _mapping(stored.get("agent"))
     return Statement(
         mfid=mfid,
         project=project,
@@ -235,9 +235,8 @@ def statement_in(record: Document) -> Statement | None:
     )
 
 
-def _mapping(found: object) -> Mapping[str, Any]:
-    """Return what is found, if it is a mapping; else an empty one."""
-    return found if isinstance(found, Mapping) else {}
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _owner(record: Document) -> str:
@@ -247,19 +246,19 @@ def _owner(record: Document) -> str:
     return str(record.get("owner_orcid") or "")
 
 
-def _is_complete(written: Document) -> bool:
-    if written.get("status") != "complete":
+def _is_complete(record: Document) -> bool:
+    if record.get("status") != "complete":
         return False
-    completed = written.get("completed")
-    return "registrar" not in written or (isinstance(completed, Mapping) and written["registrar"] in completed)
+    completed = record.get("completed")
+    return "registrar" not in record or (isinstance(completed, Mapping) and record["registrar"] in completed)
 
 
 class Attributed(Protocol):
-    """What lies in a project, and is vouched for by an account."""
+    """Something that belongs to a project, and that an account vouches for."""
 
     @property
     def project(self) -> str:
-        """The project that it lies in."""
+        """The project."""
 
     @property
     def account(self) -> str:
@@ -268,130 +267,130 @@ class Attributed(Protocol):
 
 @dataclass(frozen=True)
 class ActiveStatements:
-    """The statements that are in force, by id; and of each project whose statements count there beside its own.
+    """Statements in force by id, and for each project the other projects and accounts whose statements count there.
 
-    These are ids of projects in small letters, and ids of accounts.
+    Ids of projects are in small letters.
     """
 
     statements: Mapping[str, Statement]
     trusted: Mapping[str, frozenset[str]]
 
     def counts(self, one: Attributed, project: str) -> bool:
-        """Return whether a statement counts for the datasets of a project: one that lies there, or is trusted there."""
+        """Return whether a statement counts for the datasets of a project: it is from there, or trusted there."""
         return _counts(one, project, self.trusted)
 
 
 def in_force(statements: Iterable[Statement]) -> ActiveStatements:
-    """Return which statements are in force: those that no other one revokes which is in force and counts there."""
+    """Return the statements in force: those that are not revoked by another one in force that counts there."""
     known: dict[str, Statement] = {}
-    for one in statements:  # of one id there is one content; only the account that registered it may be unknown
+    for one in statements:  # equal ids have equal contents, except that the registering account may be unknown
         known[one.mfid] = max(known.get(one.mfid, one), one, key=lambda same: (same.owner, same.when))
     trusts = {mfid: one for mfid, one in known.items() if one.verb == TRUST}
     trusted: dict[str, frozenset[str]] = {}
-    for one in _standing(known, trusts, {}).values():
+    for one in _not_revoked(known, trusts, {}).values():
         whose = {name.casefold() for name in map(str, one.body.get("whose") or ())}
         trusted[one.project.casefold()] = trusted.get(one.project.casefold(), frozenset()) | whose
-    return ActiveStatements(_standing(known, known, trusted), trusted)
+    return ActiveStatements(_not_revoked(known, known, trusted), trusted)
 
 
 def _counts(one: Attributed, project: str, trusted: Mapping[str, frozenset[str]]) -> bool:
     own = one.project.casefold()
     if own == project.casefold():
         return True
-    there = trusted.get(project.casefold())
-    return there is not None and (own in there or one.account.casefold() in there)
+    others = trusted.get(project.casefold())
+    return others is not None and (own in others or one.account.casefold() in others)
 
 
-def _standing(
-    known: Mapping[str, Statement], wanted: Mapping[str, Statement], trusted: Mapping[str, frozenset[str]]
+def _not_revoked(
+    known: Mapping[str, Statement], selected: Mapping[str, Statement], trusted: Mapping[str, frozenset[str]]
 ) -> dict[str, Statement]:
-    """Return those of the wanted statements that stand. Statements that revoke one another all stand."""
+    """Return the selected statements that are not revoked. Statements that revoke one another all count."""
     revoked_by: dict[str, list[str]] = {}
     for one in known.values():
         for mfid in one.revokes:
             if mfid in known and _counts(one, known[mfid].project, trusted):
                 revoked_by.setdefault(mfid, []).append(one.mfid)
-    stands = {mfid: True for mfid in known if mfid not in revoked_by}
+    is_active = {mfid: True for mfid in known if mfid not in revoked_by}
     left = list(revoked_by)
     while left:
         undecided = []
         for mfid in left:
-            answers = [stands.get(other) for other in revoked_by[mfid]]
-            if True in answers:
-                stands[mfid] = False
-            elif None not in answers:
-                stands[mfid] = True
+            revokers = [is_active.get(other) for other in revoked_by[mfid]]
+            if True in revokers:
+                is_active[mfid] = False
+            elif None not in revokers:
+                is_active[mfid] = True
             else:
                 undecided.append(mfid)
         if len(undecided) == len(left):
             break
         left = undecided
-    return {mfid: one for mfid, one in wanted.items() if stands.get(mfid, True)}
+    return {mfid: one for mfid, one in selected.items() if is_active.get(mfid, True)}
 
 
-def signatures_of(found: ActiveStatements) -> dict[str, list[Statement]]:
+def signatures_of(active: ActiveStatements) -> dict[str, list[Statement]]:
     """Return the signatures in force, by dataset."""
     signed: dict[str, list[Statement]] = {}
-    for one in found.statements.values():
+    for one in active.statements.values():
         for mfid in one.about.datasets if one.verb == SIGN else ():
             signed.setdefault(mfid, []).append(one)
     return signed
 
 
-def signatures_lacking(found: ActiveStatements, awaited: Statement, signed: Mapping[str, Collection[Statement]]) -> int:
-    """Return how many signatures a result lacks that waits for some. Each account counts once."""
+def missing_signatures(
+    active: ActiveStatements, awaited: Statement, signed: Mapping[str, Collection[Statement]]
+) -> int:
+    """Return how many signatures an awaiting result still needs. Each account counts once."""
     body = awaited.body
     by = {str(one).casefold() for one in body.get("by") or ()}
     accounts = {
         one.account
         for mfid in awaited.about.datasets
         for one in signed.get(mfid, ())
-        if found.counts(one, awaited.project)
+        if active.counts(one, awaited.project)
         and (not by or one.account.casefold() in by or one.who.casefold() in by)
         and not (body.get("not") == "maker" and one.account == body.get("maker"))
     }
     return max(0, int(body.get("count") or 1) - len(accounts))
 
 
-def promoted_in(found: ActiveStatements) -> dict[str, str]:
-    """Return the campaigns that are promoted, each with the moment since when: the latest, if it was twice."""
+def promoted_in(active: ActiveStatements) -> dict[str, str]:
+    """Return the promoted campaigns, each with the moment of its latest promotion."""
     promoted: dict[str, str] = {}
-    for one in sorted(found.statements.values(), key=lambda one: (one.when, one.mfid)):
-        campaign = found.statements.get(str(one.body.get("campaign"))) if one.verb == PROMOTE else None
-        if campaign is not None and campaign.verb == CAMPAIGN and found.counts(one, campaign.project):
+    for one in sorted(active.statements.values(), key=lambda one: (one.when, one.mfid)):
+        campaign = active.statements.get(str(one.body.get("campaign"))) if one.verb == PROMOTE else None
+        if campaign is not None and campaign.verb == CAMPAIGN and active.counts(one, campaign.project):
             promoted[campaign.mfid] = str(one.body.get("since") or one.when)
     return promoted
 
 
 class CheckResult(NamedTuple):
-    """The verdict of a check on a dataset: the condition as it was declared, whether it held, and its values."""
+    """Verdict of a check on a dataset: the condition as declared, whether it held, and its values."""
 
     that: str
     passed: bool
     values: Mapping[str, Any]
 
 
-def verdicts_in(found: ActiveStatements) -> dict[str, dict[str, CheckResult]]:
+def verdicts_in(active: ActiveStatements) -> dict[str, dict[str, CheckResult]]:
     """Return the latest verdicts in force: {dataset: {PIPELINE/STEP/CHECK: verdict}}."""
     verdicts: dict[str, dict[str, CheckResult]] = {}
-    for one in sorted(found.statements.values(), key=lambda one: (one.when, one.mfid)):
+    for one in sorted(active.statements.values(), key=lambda one: (one.when, one.mfid)):
         if one.verb != CHECK:
             continue
-        place, conditions = str(one.body.get("of") or ""), one.body.get("checks")
-        for mfid, told in (one.body.get("verdicts") or {}).items():
-            for name, verdict in told.items():
+        step, conditions = str(one.body.get("of") or ""), one.body.get("checks")
+        for mfid, by_name in (one.body.get("verdicts") or {}).items():
+            for name, verdict in by_name.items():
                 that = str(conditions.get(name) or "") if isinstance(conditions, Mapping) else ""
-                values = verdict.get("values") or {}
-                verdicts.setdefault(mfid, {})[f"{place}/{name}"] = CheckResult(
-                    that, bool(verdict.get("passed")), values
-                )
+                result = CheckResult(that, bool(verdict.get("passed")), verdict.get("values") or {})
+                verdicts.setdefault(mfid, {})[f"{step}/{name}"] = result
     return verdicts
 
 
 class ReproductionCount(NamedTuple):
-    """How often a result was made again: with the same outcome elsewhere than where it was made, and with another one.
+    """How often a result was made again: with the same outcome on other machines, and with a different one.
 
-    `last` is when it was the same last, as a day.
+    `last` is the day of the last same outcome.
     """
 
     times: int = 0
@@ -400,8 +399,8 @@ class ReproductionCount(NamedTuple):
     last: str = ""
     differed: int = 0
 
-    def told(self) -> str:
-        """Return it in words; empty if there is nothing to say."""
+    def summary(self) -> str:
+        """Return the counts in words; empty if it was never made again."""
         parts = []
         if self.times:
             people, machines = amount(self.people, "person", "people"), amount(self.architectures, "architecture")
@@ -411,14 +410,14 @@ class ReproductionCount(NamedTuple):
         return "; ".join(parts)
 
 
-SAME = ("identical", "numbers within tolerance", "picture alike")  # verdicts by which a result was made again
+SAME = ("identical", "numbers within tolerance", "picture alike")  # verdicts that count as the same outcome
 
 
-def remade_in(found: ActiveStatements) -> dict[str, ReproductionCount]:
-    """Return how often results were made again. The machine on which one was made counts for nothing."""
+def remade_in(active: ActiveStatements) -> dict[str, ReproductionCount]:
+    """Return how often results were made again. The machine that made a result does not count."""
     same: dict[str, list[Statement]] = {}
     other: dict[str, int] = {}
-    for one in found.statements.values():
+    for one in active.statements.values():
         if one.verb != REMAKE:
             continue
         for mfid in one.about.datasets:
@@ -428,10 +427,10 @@ def remade_in(found: ActiveStatements) -> dict[str, ReproductionCount]:
                 same.setdefault(mfid, []).append(one)
     return {
         mfid: ReproductionCount(
-            len(some := same.get(mfid, [])),
-            len({one.account for one in some}),
-            len({str(one.body.get("architecture") or "") for one in some}),
-            max((one.when[:10] for one in some), default=""),
+            len(remakes := same.get(mfid, [])),
+            len({one.account for one in remakes}),
+            len({str(one.body.get("architecture") or "") for one in remakes}),
+            max((one.when[:10] for one in remakes), default=""),
             other.get(mfid, 0),
         )
         for mfid in {*same, *other}
@@ -439,7 +438,7 @@ def remade_in(found: ActiveStatements) -> dict[str, ReproductionCount]:
 
 
 class SubjectFacts(NamedTuple):
-    """What decides whether statements concern a dataset: where it lies, how it was measured and made, and of what."""
+    """Facts that decide which statements are about a dataset: project, parents, measurement and code."""
 
     project: str
     parents: Collection[str] = ()
@@ -449,7 +448,7 @@ class SubjectFacts(NamedTuple):
 
 
 class Mention(NamedTuple):
-    """A statement in force, as indexes have it: its id, its project, and who vouches for it."""
+    """A statement in force, as indexes list it: its id, its project, and the account that vouches for it."""
 
     mfid: str
     project: str
@@ -459,7 +458,7 @@ class Mention(NamedTuple):
 
 @dataclass(frozen=True)
 class StatementIndex:
-    """The statements in force of one verb, by what they are about. `note` of a flag is its name."""
+    """Statements in force of one verb, by subject. `note` is the name of a flag."""
 
     datasets: Mapping[str, tuple[Mention, ...]] = field(default_factory=dict)
     conditions: tuple[tuple[About, Mention], ...] = ()
@@ -469,59 +468,59 @@ class StatementIndex:
         return bool(self.datasets or self.conditions)
 
     @classmethod
-    def of(cls, found: ActiveStatements, verb: str) -> StatementIndex:
-        """Return the index of the statements of this verb; holds are those too that wait for a signature."""
+    def of(cls, active: ActiveStatements, verb: str) -> StatementIndex:
+        """Return the index of a verb's statements. Results that wait for a signature count as on hold."""
         datasets: dict[str, tuple[Mention, ...]] = {}
         conditions: list[tuple[About, Mention]] = []
-        signed = signatures_of(found) if verb == HOLD else {}
-        for one in sorted(found.statements.values(), key=lambda one: (one.when, one.mfid)):
-            is_candidate = verb == HOLD and one.verb == AWAIT and signatures_lacking(found, one, signed) > 0
+        signed = signatures_of(active) if verb == HOLD else {}
+        for one in sorted(active.statements.values(), key=lambda one: (one.when, one.mfid)):
+            is_candidate = verb == HOLD and one.verb == AWAIT and missing_signatures(active, one, signed) > 0
             if one.verb != verb and not is_candidate:
                 continue
-            said = Mention(one.mfid, one.project, one.account, one.flag)
+            mention = Mention(one.mfid, one.project, one.account, one.flag)
             for mfid in one.about.datasets:
-                datasets[mfid] = (*datasets.get(mfid, ()), said)
+                datasets[mfid] = (*datasets.get(mfid, ()), mention)
             if one.about.is_condition:
-                conditions.append((one.about, said))
-        return cls(datasets, tuple(conditions), found.trusted)
+                conditions.append((one.about, mention))
+        return cls(datasets, tuple(conditions), active.trusted)
 
     def to_json(self) -> Any:
         """Return it as JSON."""
-        conditions = [[about.document(), *said] for about, said in self.conditions]
+        conditions = [[about.document(), *mention] for about, mention in self.conditions]
         return [self.datasets, conditions, {project: sorted(whose) for project, whose in self.trusted.items()}]
 
     @classmethod
-    def from_json(cls, found: Any) -> StatementIndex:
-        """Return the index of which this is the JSON."""
-        datasets, conditions, trusted = found
+    def from_json(cls, stored: Any) -> StatementIndex:
+        """Return the index that was stored as JSON."""
+        datasets, conditions, trusted = stored
         return cls(
-            datasets,  # tuples are made of what is looked at
-            tuple((About.from_document(about), Mention(*said)) for about, *said in conditions),
+            datasets,  # `on` converts the few entries that are looked up
+            tuple((About.from_document(about), Mention(*mention)) for about, *mention in conditions),
             {project: frozenset(whose) for project, whose in trusted.items()},
         )
 
     def on(self, mfid: str, facts: SubjectFacts, viewer: str) -> tuple[Mention, ...]:
-        """Return the statements that are about this dataset itself and count for its project, or that of who asks."""
+        """Return the statements about this dataset itself that count in its project, or in the project `viewer`."""
         listed: Iterable[Mention] = (Mention(*one) for one in self.datasets.get(mfid, ()))
-        fitting = (said for about, said in self.conditions if _fits(about, facts)) if self.conditions else ()
-        return tuple(one for one in (*listed, *fitting) if self._counts(one, facts.project, viewer))
+        matching = (mention for about, mention in self.conditions if _fits(about, facts)) if self.conditions else ()
+        return tuple(one for one in (*listed, *matching) if self._counts(one, facts.project, viewer))
 
     def on_code(self, code: str, project: str) -> tuple[Mention, ...]:
         """Return the statements about this code that count in a project."""
-        found = (said for about, said in self.conditions if about.code and code.startswith(about.code))
-        return tuple(one for one in found if self._counts(one, project, project))
+        matching = (mention for about, mention in self.conditions if about.code and code.startswith(about.code))
+        return tuple(one for one in matching if self._counts(one, project, project))
 
     def _counts(self, one: Mention, project: str, viewer: str) -> bool:
         own, account = one.project.casefold(), one.account.casefold()
-        for where in {project.casefold(), viewer.casefold()}:
-            there = self.trusted.get(where)
-            if own == where or (there is not None and (own in there or account in there)):
+        for name in {project.casefold(), viewer.casefold()}:
+            others = self.trusted.get(name)
+            if own == name or (others is not None and (own in others or account in others)):
                 return True
         return False
 
 
 def _fits(about: About, facts: SubjectFacts) -> bool:
-    """Whether a dataset fits a condition; of an unknown time of measurement it may, and so does."""
+    """Return whether a dataset matches a condition. An unknown time of measurement matches any range."""
     if about.code:
         return bool(facts.code) and facts.code.startswith(about.code)
     if not facts.instrument or facts.instrument.casefold() != about.instrument.casefold():
@@ -533,15 +532,15 @@ def _fits(about: About, facts: SubjectFacts) -> bool:
 
 
 def at_fault(
-    wanted: Collection[str], facts_of: Callable[[str], SubjectFacts | None], index: StatementIndex, viewer: str
+    mfids: Collection[str], facts_of: Callable[[str], SubjectFacts | None], index: StatementIndex, viewer: str
 ) -> dict[str, str]:
-    """Return the nearest dataset that the statements are about, for each of these that comes from one or is one.
+    """Return the nearest dataset that statements are about, for each of these datasets that is or comes from one.
 
-    {dataset: itself or an ancestor}. The way up ends at a dataset of which `facts_of` knows nothing.
+    {dataset: itself or an ancestor}. The walk ends at datasets of which `facts_of` knows nothing.
     """
     children: dict[str, list[str]] = {}
     known: dict[str, SubjectFacts] = {}
-    seen, waiting = set(wanted), list(wanted)
+    seen, waiting = set(mfids), list(mfids)
     while waiting:
         mfid = waiting.pop()
         if (facts := facts_of(mfid)) is None:
@@ -554,9 +553,9 @@ def at_fault(
         waiting += new
     reached = sorted(mfid for mfid, facts in known.items() if index.on(mfid, facts, viewer))
     source = {mfid: mfid for mfid in reached}
-    for mfid in reached:  # it grows while it is walked: the nearest come first
+    for mfid in reached:  # grows during the loop: the nearest come first
         for child in children.get(mfid, ()):
             if child not in source:
                 source[child] = source[mfid]
                 reached.append(child)
-    return {mfid: source[mfid] for mfid in wanted if mfid in source}
+    return {mfid: source[mfid] for mfid in mfids if mfid in source}

@@ -1,4 +1,4 @@
-"""Making statements: each is registered once, whoever makes it and however often. Revoking them, and signing."""
+"""Making, revoking and signing statements. Equal statements are registered once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from crucible_lineage.statements import (
     ActiveStatements,
     Statement,
     in_force,
-    signatures_lacking,
+    missing_signatures,
     signatures_of,
     statement_id,
 )
@@ -37,36 +37,38 @@ MOST_CHARACTERS = 120  # of a name
 
 @dataclass(frozen=True)
 class StatementOutcome:
-    """A statement that is in force now; `is_new` unless it was before."""
+    """A statement in force; `is_new` unless it was in force before."""
 
     statement: Statement
     is_new: bool
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as commands print it."""
+        """Return the JSON that commands print."""
         return {**self.statement.to_json(), "new": self.is_new}
 
 
 def known_statements(session: Session) -> tuple[dict[str, Statement], ActiveStatements]:
-    """Return all statements that this key may see, and those that are in force."""
+    """Return all statements visible to this key, and those in force."""
     session.mirror.sync_statements()
     known = session.mirror.statements()
     return known, in_force(known.values())
 
 
-def project_of(session: Session, mfids: Collection[str], what: str) -> str:
-    """Return the project that datasets lie in. Raises InputError if one is not there, or they lie in several."""
+def project_of(session: Session, mfids: Collection[str], action: str) -> str:
+    """Return the project of datasets. Raises InputError, naming the action, if one is missing or they have several."""
     projects = set()
     for mfid in mfids:
         try:
             project = session.client.datasets.get(mfid).project_id
         except (ForbiddenError, NotFoundError) as error:
-            raise InputError(f"{what}: dataset {mfid} does not exist, or is not visible to this key") from error
+            raise InputError(f"{action}: dataset {mfid} does not exist, or is not visible to this key") from error
         if not project:
-            raise InputError(f"{what}: dataset {mfid} belongs to no project")
+            raise InputError(f"{action}: dataset {mfid} belongs to no project")
         projects.add(project)
     if len(projects) > 1:
-        raise InputError(f"{what}: the datasets lie in several projects: {', '.join(sorted(projects))}; name one each")
+        raise InputError(
+            f"{action}: the datasets are in several projects: {', '.join(sorted(projects))}; name one each"
+        )
     return projects.pop()
 
 
@@ -80,14 +82,14 @@ def state(
     body: Mapping[str, Any] | None = None,
     revokes: Iterable[str] = (),
 ) -> StatementOutcome:
-    """Register a statement in a project, unless the same is in force already.
+    """Register a statement in a project, unless an equal one is in force.
 
-    It is signed with an ssh key, where one is configured. Raises InputError if this account may not register in the
-    project, there is none, or the key cannot be used.
+    It is signed if an ssh key is configured. Raises InputError if the project does not exist or this account may not
+    register in it, or if the key cannot be used.
     """
     session.mirror.sync_statements()
     agent = session.agent
-    one = Statement(
+    statement = Statement(
         mfid="",
         project=project,
         verb=verb,
@@ -99,149 +101,149 @@ def state(
         body=dict(body or {}),
         revokes=tuple(sorted(set(revokes))),
     )
-    while there := session.mirror.statements([mfid := statement_id(one)]):
+    while equal := session.mirror.statements([mfid := statement_id(statement)]):
         if mfid in in_force(session.mirror.statements().values()).statements:
-            return StatementOutcome(there[mfid], is_new=False)
-        one = replace(one, again=one.again + 1)
-    one = replace(one, mfid=mfid)
-    _register(session, one)
+            return StatementOutcome(equal[mfid], is_new=False)
+        statement = replace(statement, again=statement.again + 1)
+    statement = replace(statement, mfid=mfid)
+    _register(session, statement)
     session.mirror.sync_statements()
-    return StatementOutcome(session.mirror.statements([mfid]).get(mfid, one), is_new=True)
+    return StatementOutcome(session.mirror.statements([mfid]).get(mfid, statement), is_new=True)
 
 
 def lift(session: Session, about: About, why: str, *, project: str, flag: str = "") -> list[Statement]:
-    """Revoke the holds in force that are about just this, or the flags of that name. Returns them.
+    """Revoke the holds, or the flags of that name, with this subject. Return them.
 
-    Raises InputError if there is none.
+    Raises InputError if none is in force.
     """
-    _, standing = known_statements(session)
+    _, active = known_statements(session)
     verb = FLAG if flag else HOLD
-    found = [
+    matches = [
         one
-        for one in standing.statements.values()
-        if one.verb == verb and one.flag == flag and _is_about(one.about, about) and standing.counts(one, project)
+        for one in active.statements.values()
+        if one.verb == verb and one.flag == flag and _is_about(one.about, about) and active.counts(one, project)
     ]
-    if not found:
-        what = f"flag {flag!r}" if flag else "hold"
-        raise InputError(f"unhold {about}: there is no {what} in force on it; see `crucible-lineage statements`")
-    return revoke(session, found, why)
+    if not matches:
+        kind = f"flag {flag!r}" if flag else "hold"
+        raise InputError(f"unhold {about}: there is no {kind} in force on it; see `crucible-lineage statements`")
+    return revoke(session, matches, why)
 
 
 def revoke(session: Session, statements: Iterable[Statement], why: str) -> list[Statement]:
-    """Revoke statements, by one statement for each project in which some lie. Returns them, in order."""
+    """Revoke statements, with one statement per project. Return them, grouped by project."""
     projects: dict[str, list[Statement]] = {}
     for one in statements:
         projects.setdefault(one.project, []).append(one)
-    for project, some in projects.items():
-        state(session, project, REVOKE, About(), why=why, revokes=[one.mfid for one in some])
-    return [one for some in projects.values() for one in some]
+    for project, revoked in projects.items():
+        state(session, project, REVOKE, About(), why=why, revokes=[one.mfid for one in revoked])
+    return [one for revoked in projects.values() for one in revoked]
 
 
-def _is_about(said: About, wanted: About) -> bool:
-    """Whether a statement names the dataset, or is about just the same condition."""
-    if wanted.datasets:
-        return bool(set(wanted.datasets) & set(said.datasets))
-    if wanted.instrument and not (wanted.since or wanted.until):
-        return said.instrument.casefold() == wanted.instrument.casefold()
-    return said == wanted
+def _is_about(subject: About, requested: About) -> bool:
+    """Return whether a statement's subject names one of the requested datasets, or is the same condition."""
+    if requested.datasets:
+        return bool(set(requested.datasets) & set(subject.datasets))
+    if requested.instrument and not (requested.since or requested.until):
+        return subject.instrument.casefold() == requested.instrument.casefold()
+    return subject == requested
 
 
-def _register(session: Session, one: Statement) -> None:
-    # A plan registers nothing, and has to start fast.
+def _register(session: Session, statement: Statement) -> None:
+    # Imported here, since a plan registers nothing and has to start fast.
     from crucible_lineage.provenance.record import statement_record
     from crucible_lineage.registration.new_dataset import NewDataset
     from crucible_lineage.registration.register import register_output
 
-    name = f"{one.verb}: {one.why or one.about}"
+    name = f"{statement.verb}: {statement.why or statement.about}"
     fields = {
-        "project_id": one.project,
+        "project_id": statement.project,
         "dataset_name": name if len(name) <= MOST_CHARACTERS else f"{name[: MOST_CHARACTERS - 3]}...",
         "measurement": MEASUREMENT,
-        "data_type": one.verb,
+        "data_type": statement.verb,
     }
-    session.ensure_project(one.project)
-    record = statement_record(one.recipe(), session.agent, one.when, signature_of(one.signed_text))
-    new = NewDataset(one.mfid, fields, record, {}, (), keywords=(KEYWORD,), ingest=False)
+    session.ensure_project(statement.project)
+    record = statement_record(statement.recipe(), session.agent, statement.when, signature_of(statement.signed_text))
+    new = NewDataset(statement.mfid, fields, record, {}, (), keywords=(KEYWORD,), ingest=False)
     register_output(session.client, new, session.machine)
 
 
 @dataclass(frozen=True)
 class SignatureOutcome:
-    """A signature, and for each dataset how many more it needs; 0 too where it needed none."""
+    """A signature, and for each dataset how many more it needs, 0 also if it needed none."""
 
     stating: StatementOutcome
-    lacking: Mapping[str, int]
+    missing: Mapping[str, int]
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as `sign --json` prints it."""
-        return {**self.stating.to_json(), "lacking": dict(self.lacking)}
+        """Return the JSON that `sign --json` prints."""
+        return {**self.stating.to_json(), "lacking": dict(self.missing)}
 
 
 def sign(session: Session, mfids: Collection[str], why: str = "", *, project: str = "") -> SignatureOutcome:
-    """Sign datasets. What has all its signatures then, is current from now on.
+    """Sign datasets. Those that have all their signatures then become current.
 
-    Raises InputError if one is not there, or they lie in several projects.
+    Raises InputError if one is missing, or if they lie in several projects.
     """
-    where = project or project_of(session, mfids, "sign")
-    stating = state(session, where, SIGN, About(tuple(mfids)), why=why)
-    known, standing = known_statements(session)
-    signed = signatures_of(standing)
-    awaited = [one for one in known.values() if one.verb == AWAIT and one.mfid in standing.statements]
-    lacking = dict.fromkeys(mfids, 0)
+    project = project or project_of(session, mfids, "sign")
+    stating = state(session, project, SIGN, About(tuple(mfids)), why=why)
+    known, active = known_statements(session)
+    signed = signatures_of(active)
+    awaited = [one for one in known.values() if one.verb == AWAIT and one.mfid in active.statements]
+    missing = dict.fromkeys(mfids, 0)
     for one in awaited:
-        for mfid in set(one.about.datasets) & lacking.keys():
-            lacking[mfid] = max(lacking[mfid], signatures_lacking(standing, one, signed))
-            if not lacking[mfid] and stating.is_new:
-                with suppress(ForbiddenError):  # the next run of its pipeline does
+        for mfid in set(one.about.datasets) & missing.keys():
+            missing[mfid] = max(missing[mfid], missing_signatures(active, one, signed))
+            if not missing[mfid] and stating.is_new:
+                with suppress(ForbiddenError):  # the next run of its pipeline makes it current
                     _make_current(session, mfid, one)
-    return SignatureOutcome(stating, lacking)
+    return SignatureOutcome(stating, missing)
 
 
 def _make_current(session: Session, mfid: str, awaited: Statement) -> None:
-    """Let a result that was signed hold in the slots that it was made for."""
-    said = awaited.body.get("slots")
-    slots = {key: SlotClaim.from_json(one) for key, one in said.items()} if isinstance(said, Mapping) else {}
+    """Make a signed result current in the slots that it was made for."""
+    stored = awaited.body.get("slots")
+    slots = {key: SlotClaim.from_json(claim) for key, claim in stored.items()} if isinstance(stored, Mapping) else {}
     if slots:
-        since = later_than(datetime.now(UTC), [one.since for one in slots.values()])
-        now = {key: replace(one, since=since) for key, one in slots.items()}
+        since = later_than(datetime.now(UTC), [claim.since for claim in slots.values()])
+        now = {key: replace(claim, since=since) for key, claim in slots.items()}
         hold(session.mirror, session.client, awaited.project, mfid, now)
 
 
 KEY_VARIABLE = "CRUCIBLE_LINEAGE_SIGNING_KEY"
 NAMESPACE = "crucible-lineage"
-LIMIT_S = 60.0  # an agent may ask for a touch of a hardware key
+LIMIT_S = 60.0  # an agent may wait for a touch of a hardware key
 
 
 def signature_of(text: bytes) -> str:
-    """Return the signature of a text by the configured key; empty if there is none. Raises InputError if that fails."""
+    """Return the signature of a text by the configured key, empty without one. Raises InputError if signing fails."""
     key = os.environ.get(KEY_VARIABLE)
     if not key:
         return ""
-    done = _run("-Y", "sign", "-f", str(Path(key).expanduser()), "-n", NAMESPACE, given=text)
-    if done.returncode or not done.stdout.startswith(b"-----BEGIN SSH SIGNATURE-----"):
-        said = done.stderr.decode(errors="replace").strip() or f"ssh-keygen ended with {done.returncode}"
-        raise InputError(f"sign with the key {key} ({KEY_VARIABLE}): {said}")
-    return done.stdout.decode()
+    result = _run("-Y", "sign", "-f", str(Path(key).expanduser()), "-n", NAMESPACE, data=text)
+    if result.returncode or not result.stdout.startswith(b"-----BEGIN SSH SIGNATURE-----"):
+        message = result.stderr.decode(errors="replace").strip() or f"ssh-keygen ended with {result.returncode}"
+        raise InputError(f"sign with the key {key} ({KEY_VARIABLE}): {message}")
+    return result.stdout.decode()
 
 
 def signer_of(text: bytes, signature: str, allowed: Path) -> str:
-    """Return who of the file of allowed signers has signed a text; empty if nobody of them has."""
+    """Return the principal in the file of allowed signers who signed a text; empty if none did."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "signature"
         path.write_text(signature, encoding="ascii", errors="replace")
-        found = _run("-Y", "find-principals", "-f", str(allowed), "-s", str(path))
-        for name in found.stdout.decode(errors="replace").split("\n"):
+        principals = _run("-Y", "find-principals", "-f", str(allowed), "-s", str(path))
+        for name in principals.stdout.decode(errors="replace").split("\n"):
             if not name:
                 continue
-            given = ("-f", str(allowed), "-I", name, "-n", NAMESPACE, "-s", str(path))
-            if not _run("-Y", "verify", *given, given=text).returncode:
+            options = ("-f", str(allowed), "-I", name, "-n", NAMESPACE, "-s", str(path))
+            if not _run("-Y", "verify", *options, data=text).returncode:
                 return name
     return ""
 
 
-def _run(*arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+def _run(*arguments: str, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     command = ["ssh-keygen", *arguments]
     try:
-        return subprocess.run(command, input=given, capture_output=True, timeout=LIMIT_S, check=False)  # noqa: S603
+        return subprocess.run(command, input=data, capture_output=True, timeout=LIMIT_S, check=False)  # noqa: S603
     except (OSError, subprocess.SubprocessError) as error:
         raise InputError(f"ssh-keygen {' '.join(arguments[:2])}: {error}") from error

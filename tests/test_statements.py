@@ -130,7 +130,7 @@ def test_a_statement_is_read_only_under_its_own_id_in_its_own_project_and_comple
     record = {"unique_id": one.mfid, "project_id": "lab", "scientific_metadata": {"crucible_lineage": written}}
     found = statement_in(record)
     assert found is not None
-    assert (found.mfid, found.why, found.said) == (
+    assert (found.mfid, found.why, found.attribution) == (
         one.mfid,
         "detector saturated",
         "by Mara since 2026-11-01: detector saturated",

@@ -97,7 +97,7 @@ def list_command(project: str | None, as_json: bool) -> None:
         return
     for one in found:
         since = f" since {one.promoted[:10]}" if one.promoted else ""
-        click.echo(plain(f"{one.name}  {one.state}{since}  pipeline {one.pipeline}, {one.statement.said}"))
+        click.echo(plain(f"{one.name}  {one.state}{since}  pipeline {one.pipeline}, {one.statement.attribution}"))
     click.echo(amount(len(found), "campaign"))
 
 

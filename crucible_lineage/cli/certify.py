@@ -80,7 +80,7 @@ def certify_command(
         return
     before = "" if done.is_new else " (as before)"
     for one in mine:
-        click.echo(plain(f"{mfid} is the {one.kind} of {one.of} {', '.join(map(range_text, one.spans))}{before}"))
+        click.echo(plain(f"{mfid} is the {one.kind} of {one.scope} {', '.join(map(range_text, one.spans))}{before}"))
     click.echo(f"statement {done.statement.mfid}")
 
 
@@ -122,7 +122,7 @@ def decertify_command(
         print_json({**done.stating.to_json(), "lost": told, "used": [one.to_json() for one in used]})
         return
     for one, lost in done.lost:
-        click.echo(plain(f"{mfid} is not the {one.kind} of {one.of} any more {', '.join(map(range_text, lost))}"))
+        click.echo(plain(f"{mfid} is not the {one.kind} of {one.scope} any more {', '.join(map(range_text, lost))}"))
     click.echo(f"statement {done.stating.statement.mfid}")
     _print_used(used)
 
@@ -188,5 +188,5 @@ def calibration_list_command(project: str | None, kind: str, as_of: str, as_json
         return
     for one in found:
         for span in one.spans:
-            click.echo(plain(f"{one.kind}, {one.of}: {one.dataset} {range_text(span)}, {one.said}"))
+            click.echo(plain(f"{one.kind}, {one.scope}: {one.dataset} {range_text(span)}, {one.attribution}"))
     click.echo(amount(len(found), "certificate"))

@@ -118,7 +118,7 @@ def unhold_command(
         print_json({"lifted": [one.to_json() for one in lifted]})
         return
     for one in lifted:
-        click.echo(plain(f"{one.about}: the {one.verb} {one.said} is lifted"))
+        click.echo(plain(f"{one.about}: the {one.verb} {one.attribution} is lifted"))
 
 
 @click.command("trust")
@@ -194,7 +194,7 @@ def _print(done: StatementOutcome, *, as_json: bool) -> None:
         return
     what = f"has the flag {one.flag}" if one.flag else "is on hold"
     before = "" if done.is_new else " (as before)"
-    click.echo(plain(f"{one.about} {what} {one.said}{before}"))
+    click.echo(plain(f"{one.about} {what} {one.attribution}{before}"))
     click.echo(f"statement {one.mfid}; to take it back: {next_command(*_lifting(one.about, one.flag))}")
 
 
@@ -228,14 +228,14 @@ def sign_command(datasets: tuple[str, ...], why: str, project: str | None, as_js
     if as_json:
         print_json(done.to_json())
         with redirect_stdout(sys.stderr):
-            _resume([mfid for mfid, lacking in done.lacking.items() if not lacking])
+            _resume([mfid for mfid, lacking in done.missing.items() if not lacking])
         return
     one = done.stating.statement
     before = "" if done.stating.is_new else " (as before)"
-    for mfid, lacking in done.lacking.items():
+    for mfid, lacking in done.missing.items():
         left = f"; {lacking} more {'signature' if lacking == 1 else 'signatures'} needed" if lacking else ""
         click.echo(plain(f"{mfid} is signed by {one.who or one.by}{before}{left}"))
-    _resume([mfid for mfid, lacking in done.lacking.items() if not lacking])
+    _resume([mfid for mfid, lacking in done.missing.items() if not lacking])
 
 
 def print_resumed(mfids: Sequence[str]) -> None:

@@ -39,9 +39,11 @@ class AppliedStatement:
         one = self.statement
         what = f"flag {one.flag}" if one.flag else validity_text(one) or one.verb
         if self.in_force:
-            return f"{what} {one.said}" + ("" if self.counts else f" (of project {one.project}, does not count here)")
+            return f"{what} {one.attribution}" + (
+                "" if self.counts else f" (of project {one.project}, does not count here)"
+            )
         by = self.revoked_by
-        return f"{what} {one.said}; lifted" + (f" by {by.who or by.by} on {by.when[:10]}" if by else "")
+        return f"{what} {one.attribution}; lifted" + (f" by {by.who or by.by} on {by.when[:10]}" if by else "")
 
     def to_json(self) -> dict[str, object]:
         """Return it as commands print it."""
@@ -107,10 +109,10 @@ class StatementEffects:
         """Return why nothing may be made of these datasets by this code: what of it is on hold, by whom and why."""
         if not self.holds_any:
             return ()
-        told = [doubt.told() for doubt in self.doubts(used, project).values()]
+        told = [doubt.message() for doubt in self.doubts(used, project).values()]
         found = self._holds.on_code(code, project)
         if found and (hold := self.mirror.statements([found[0].mfid]).get(found[0].mfid)):
-            told.append(f"code {code[:12]} is on hold {hold.said}")
+            told.append(f"code {code[:12]} is on hold {hold.attribution}")
         return tuple(dict.fromkeys(told))
 
     def require_free(self, used: Collection[str], code: str, project: str) -> None:

@@ -74,7 +74,7 @@ class Dataset:
     def doubt(self) -> str:
         """Say why the dataset is doubtful: what is on hold, by whom, since when and why; empty if it is not."""
         doubt = self._shown.entry.doubt
-        return doubt.told(self.mfid) if doubt else ""
+        return doubt.message(self.mfid) if doubt else ""
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -106,7 +106,7 @@ class Dataset:
         """Sign it; a candidate with all its signatures is current. Returns how many more it needs."""
         from crucible_lineage.stating import sign  # few notebooks sign
 
-        lacking = sign(self._catalogue.session, (self.mfid,), why).lacking[self.mfid]
+        lacking = sign(self._catalogue.session, (self.mfid,), why).missing[self.mfid]
         self.__dict__.pop("_shown", None)
         return lacking
 

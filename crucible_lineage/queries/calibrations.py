@@ -67,8 +67,8 @@ class CalibrationFor:
             yield f"{self.kind}: none is certified for {moment_text(self.moment)}"
         for one in valid:
             yield f"{self.kind}: {self.named(one.dataset)}"
-            yield f"  valid {self.range_of(one)}, for {one.of}"
-            yield f"  {one.said} (certificate {one.statement})"
+            yield f"  valid {self.range_of(one)}, for {one.scope}"
+            yield f"  {one.attribution} (certificate {one.statement})"
             yield f"  it is {self.standings.get(one.dataset, 'not visible to this key')}"
         if len({one.dataset for one in valid}) > 1:
             yield "  these contradict each other and are not used: decertify one"
@@ -209,7 +209,7 @@ def _standing(session: Session, mfid: str) -> tuple[str, str]:
     except InputError:
         return mfid, "not visible to this key"
     parts = [entry.state]
-    parts += [entry.doubt.told(mfid)] if entry.doubt else []
+    parts += [entry.doubt.message(mfid)] if entry.doubt else []
     failed = [name.rpartition("/")[2] for name, check in entry.checks.items() if not check.passed]
     passed = [name.rpartition("/")[2] for name, check in entry.checks.items() if check.passed]
     parts += [f"failed checks: {', '.join(failed)}"] if failed else []

@@ -108,7 +108,7 @@ def _standing(entry: DatasetEntry, names: Mapping[str, str]) -> Iterator[str]:
     if entry.state == WITHDRAWN:
         yield "Withdrawn: its deletion was requested"
     if entry.doubt is not None:
-        yield f"{'Candidate' if entry.state == CANDIDATE else 'Doubtful'}: {entry.doubt.told(entry.mfid)}"
+        yield f"{'Candidate' if entry.state == CANDIDATE else 'Doubtful'}: {entry.doubt.message(entry.mfid)}"
     for mfid in entry.superseded_by:
         yield f"Superseded by {names[mfid]} ({mfid})" + (f", since {entry.since[:19]}" if entry.since else "")
 

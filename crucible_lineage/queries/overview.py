@@ -171,7 +171,7 @@ def _todo(
         yield ActionItem(what, run.ended or run.started, again)
     for other in elsewhere:
         yield ActionItem(
-            other.told, other.since, f"crucible-lineage runs --pipeline {other.pipeline} --project {project}"
+            other.message, other.since, f"crucible-lineage runs --pipeline {other.pipeline} --project {project}"
         )
     for one in failed:
         what = f"{one.step} {'is parked: failed' if one.parked else 'failed'} {amount(one.failures, 'time')}: "

@@ -195,4 +195,4 @@ def _holds(facts: ProjectFacts, points: Sequence[TrendPoint]) -> Iterator[AxisMa
     named = {doubt.statement.mfid: doubt.statement for one in points if (doubt := facts.entries[one.mfid].doubt)}
     for one in named.values():
         if one.verb == HOLD:
-            yield AxisMark(utc(one.about.since or one.when), "hold", f"hold {one.said}")
+            yield AxisMark(utc(one.about.since or one.when), "hold", f"hold {one.attribution}")

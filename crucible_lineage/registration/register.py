@@ -205,7 +205,7 @@ def _with_result(new: NewDataset) -> StepRecord | FilesRecord:
     if new.record.result is not None:
         return new.record
     result = result_of(new.metadata, (file.to_json() for file in new.record.files))
-    return new.record.with_result(result, DatasetFacts.of_fields(new.fields, new.keywords, {}).said())
+    return new.record.with_result(result, DatasetFacts.of_fields(new.fields, new.keywords, {}).known())
 
 
 def _not_ours_to_finish(new: NewDataset, held: Claim, refusal: ForbiddenError) -> ForbiddenError:

@@ -77,11 +77,11 @@ def test_who_made_it_again_where_is_counted_and_shown(lab: Any, members: list[Se
     ada, bob, eve = members
     mfid = made(ada, lab)
     again(ada, mfid)
-    assert show_dataset(ada, mfid).entry.remade.told() == "", "the machine that made it proves nothing"
+    assert show_dataset(ada, mfid).entry.remade.summary() == "", "the machine that made it proves nothing"
     for session in (bob, bob, eve):
         again(session, mfid)
     shown = show_dataset(ada, mfid).entry.remade
-    assert shown.told() == f"remade 3 times by 2 people on 1 architecture, last {shown.last}"
+    assert shown.summary() == f"remade 3 times by 2 people on 1 architecture, last {shown.last}"
     (entry,) = [one for one in list_datasets(bob, "lab").entries if one.mfid == mfid]
     assert (entry.remade, as_json([entry])[0]["remade"]["times"]) == (shown, 3)
     assert entry.state == "current"
@@ -94,7 +94,7 @@ def test_who_made_it_again_where_is_counted_and_shown(lab: Any, members: list[Se
         str(ada.settings.api_key),
     )
     printed = CliRunner().invoke(main, ["show", mfid, *where]).output
-    assert shown.told() in printed
+    assert shown.summary() in printed
     assert printed.count("remade") == 1
 
 

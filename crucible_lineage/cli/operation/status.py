@@ -131,7 +131,7 @@ def status_command(
     _print_pipelines(pipelines)
     _print_failures(failed)
     for other in elsewhere:
-        click.echo(plain(f"{other.project}/{other.pipeline}: {other.told} (since {_moment(other.since)})"))
+        click.echo(plain(f"{other.project}/{other.pipeline}: {other.message} (since {_moment(other.since)})"))
     _print_holds(holds)
     print_waiting(waiting)
     print_others(others)
@@ -248,7 +248,7 @@ def _print_holds(holds: Sequence[Statement]) -> None:
     for one in holds:
         days = (datetime.now(UTC) - utc(one.when)).days
         due = f"; was to be settled by {one.due}" if _is_overdue(one) else f"; until {one.due}" if one.due else ""
-        click.echo(plain(f"  {one.about}  {one.said} ({days} {'day' if days == 1 else 'days'}){due}"))
+        click.echo(plain(f"  {one.about}  {one.attribution} ({days} {'day' if days == 1 else 'days'}){due}"))
     for one in holds:
         if _is_overdue(one):
             click.echo(

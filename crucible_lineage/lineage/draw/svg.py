@@ -211,7 +211,7 @@ def _tip(item: DrawnItem) -> str:
             detail(node),
             "" if node.kind == "hidden" else plain(node.id),
             plain(node.shown_state),
-            plain(node.doubt.told(node.id)) if node.doubt else "",
+            plain(node.doubt.message(node.id)) if node.doubt else "",
         ]
         lines.append(" · ".join(part for part in known if part))
     if len(item.nodes) > 20:

@@ -194,7 +194,11 @@ class DataEntities:
 
     def _add_statement(self, one: Statement) -> Reference:
         """Add a statement as a text about datasets."""
-        told = {"name": f"{one.verb}: {one.why}", "text": f"{one.about} is on hold {one.said}", "identifier": one.mfid}
+        told = {
+            "name": f"{one.verb}: {one.why}",
+            "text": f"{one.about} is on hold {one.attribution}",
+            "identifier": one.mfid,
+        }
         return self.add({"@id": f"#{one.mfid}", "@type": "CreativeWork", "dateCreated": instant(one.when), **told})
 
     def _add_file(self, mfid: str, number: int, file: StoredFile) -> Reference:

@@ -143,7 +143,7 @@ def _add_revisions(document: ProvDocument, node: Node, nodes: Mapping[str, Node]
         hold = node.doubt.statement
         about = {
             "prov:type": "cl:OnHold" if node.doubt.source == node.id else "cl:Doubtful",
-            "cl:because": node.doubt.told(node.id),
+            "cl:because": node.doubt.message(node.id),
             "cl:statement": hold.mfid,
             "cl:statedBy": hold.by,
         }

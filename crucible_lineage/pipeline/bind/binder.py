@@ -179,7 +179,7 @@ class _Binder:
             except InputError as error:
                 sound = False
                 for fault in error.faults:
-                    place = ("steps", name, *place_in_step(step, fault.place, swept))
+                    place = ("steps", name, *place_in_step(step, fault.location, swept))
                     self._find(place, without_values(fault.message, step))
         return tuple(variants) if sound else None
 

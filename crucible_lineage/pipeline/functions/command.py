@@ -119,8 +119,9 @@ def _field_faults(
     for quoted in _QUOTED_FIELD.findall(str(step.run)) if step.shell else ():
         yield Fault(f"what {{{''.join(quoted)}}} stands for is quoted when it is filled in; take the quotes away")
     for needed in sorted(allowed - meant):
-        place = () if needed == "out" else tuple(needed.split(".", 1))
-        yield Fault(f"the command does not use {{{needed}}}; write it where it belongs, or remove it", place=place)
+        location = () if needed == "out" else tuple(needed.split(".", 1))
+        message = f"the command does not use {{{needed}}}; write it where it belongs, or remove it"
+        yield Fault(message, location=location)
 
 
 def _program_faults(step: StepSpec, arguments: Sequence[str]) -> Iterator[Fault]:

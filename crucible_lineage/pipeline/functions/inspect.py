@@ -250,7 +250,7 @@ def validated_params(
             told = f"step {step.name!r} has no parameter {name!r}; {hint}"
             if name == step.facts:
                 told = f"step {step.name!r} is given {name!r}, the facts about its parents, by Crucible; take it out"
-            faults.append(Fault(told, place=("params", name)))
+            faults.append(Fault(told, location=("params", name)))
     values = {}
     for name, spec in specs.items():
         try:
@@ -258,7 +258,7 @@ def validated_params(
         except InputError as error:
             # One that is not given has no place of its own, and is perhaps there by a name that is wrong.
             if name in given or not any(nearest_word(other, [name]) for other in given.keys() - specs.keys()):
-                faults.append(Fault(str(error), place=("params", name, "value") if name in given else ("params",)))
+                faults.append(Fault(str(error), location=("params", name, "value") if name in given else ("params",)))
     if faults:
         raise InputError("", faults)
     return values

@@ -32,7 +32,7 @@ def with_reads(inspection: Inspection, files: Mapping[str, Path]) -> Inspection:
         return inspection
     missing = [path for path in files.values() if not path.is_file()]
     if missing:
-        raise InputError("", [Fault(f"reads: there is no file {path}", place=("reads",)) for path in missing])
+        raise InputError("", [Fault(f"reads: there is no file {path}", location=("reads",)) for path in missing])
     read = {name: file_sha256(path) for name, path in files.items()}
     code = canonical_json([inspection.fingerprint, read])
     return replace(

@@ -123,7 +123,7 @@ class _Chooser:
 
     def _valid(self, label: str, fitting: CertificateMatch, moment: datetime) -> tuple[ChosenCertificate | None, str]:
         if len({one.dataset for one in fitting.valid}) > 1:
-            both = "; ".join(f"{one.dataset} of {one.of} ({one.said})" for one in fitting.valid[:3])
+            both = "; ".join(f"{one.dataset} of {one.scope} ({one.attribution})" for one in fitting.valid[:3])
             told = f"{self._name}: {len(fitting.valid)} certificates fit {label} ({moment_text(moment)}): {both}"
             return None, f"{told}; decertify one of them, or state conditions that exclude one another"
         if not fitting.valid:

@@ -96,7 +96,7 @@ class ParentFacts:
                     f"input {part.role!r}: the facts about dataset {part.dataset.mfid} ({part.dataset.name!r}) "
                     "cannot be read: it does not exist, or is not visible to this key"
                 )
-            found.setdefault(part.role, []).append(facts.said())
+            found.setdefault(part.role, []).append(facts.known())
         return found
 
     def _ask(self, mfid: str, known: Mapping[str, Any] | None) -> _Read | None:

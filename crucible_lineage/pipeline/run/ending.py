@@ -227,9 +227,9 @@ def certify_result(
 
     wanted = instance.step.spec.certify
     assert wanted is not None
-    place = f"{pipeline}/{instance.step.name}"
+    step = f"{pipeline}/{instance.step.name}"
     known = session.mirror.certificates(project)
-    if any(one.dataset == dataset.mfid and one.place == place for one in known):
+    if any(one.dataset == dataset.mfid and one.declared_by == step for one in known):
         return
     about = [inputs[root][index] for root, index in instance.about]
     certify(
@@ -240,15 +240,15 @@ def certify_result(
         wanted.until,
         kind=wanted.kind or "",
         where=wanted.where,
-        why=f"as {place} declares",
+        why=f"as {step} declares",
         project=project,
-        place=place,
-        replaced=_own(known, place),
+        declared_by=step,
+        replaced=_own(known, step),
     )
 
 
-def _own(known: list[Certificate], place: str) -> list[str]:
-    return [one.statement for one in known if one.place == place]
+def _own(known: list[Certificate], step: str) -> list[str]:
+    return [one.statement for one in known if one.declared_by == step]
 
 
 def _shared(name: str, about: list[InputItem]) -> str:

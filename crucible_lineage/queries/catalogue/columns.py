@@ -103,7 +103,7 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column(
         "doubtful", "Doubt", lambda entry: entry.doubt and entry.doubt.to_json(),
-        shown=Surface.JSON | READ, as_text=lambda entry: entry.doubt.told(entry.mfid) if entry.doubt else "",
+        shown=Surface.JSON | READ, as_text=lambda entry: entry.doubt.message(entry.mfid) if entry.doubt else "",
     ),
     Column(
         "checks", "Checks", lambda entry: {name: one._asdict() for name, one in entry.checks.items()},

@@ -69,9 +69,9 @@ class DatasetView:
         """Return what is stated about it, and what its step is known for, in words."""
         entry, doubt = self.entry, self.entry.doubt
         return (
-            *((f"doubtful: {doubt.told(entry.mfid)}",) if doubt and doubt.source != entry.mfid else ()),
+            *((f"doubtful: {doubt.message(entry.mfid)}",) if doubt and doubt.source != entry.mfid else ()),
             *(one.told for one in one_by_one(self.statements)),
-            *filter(None, (entry.remade.told(), self.varies)),
+            *filter(None, (entry.remade.summary(), self.varies)),
             *entry.verdicts,
         )
 

@@ -64,8 +64,8 @@ def test_a_result_waits_for_somebody_else_and_what_follows_goes_on_once_it_is_si
     assert (done.outcomes["scaled"], exit_code(done)) == ("executed", 4)
     assert f"{scaled} is not signed yet" in done.errors["total"]
     assert states(bob)[scaled] == "candidate"
-    assert sign(ada, [scaled]).lacking == {scaled: 1}, "who made it does not count"
-    assert sign(bob, [scaled], "looked at the fit").lacking == {scaled: 0}
+    assert sign(ada, [scaled]).missing == {scaled: 1}, "who made it does not count"
+    assert sign(bob, [scaled], "looked at the fit").missing == {scaled: 0}
     assert states(ada)[scaled] == "current"
     again = run(ada, path)
     assert (again.outcomes, exit_code(again)) == ({"scaled": "reused", "total": "executed"}, 0)
@@ -94,10 +94,10 @@ def test_each_account_counts_once_and_only_those_that_are_named(
 ) -> None:
     ada, bob, eve = members
     scaled = run(ada, needing(lab, "{by: [bob, eve], count: 2}")).datasets["scaled"]["out"]
-    assert sign(ada, [scaled]).lacking == {scaled: 2}
-    assert sign(bob, [scaled], "first look").lacking == {scaled: 1}
-    assert sign(bob, [scaled], "second look").lacking == {scaled: 1}
-    assert sign(eve, [scaled]).lacking == {scaled: 0}
+    assert sign(ada, [scaled]).missing == {scaled: 2}
+    assert sign(bob, [scaled], "first look").missing == {scaled: 1}
+    assert sign(bob, [scaled], "second look").missing == {scaled: 1}
+    assert sign(eve, [scaled]).missing == {scaled: 0}
 
 
 def test_a_notebook_signs_and_says_how_many_more_are_needed(
