@@ -108,7 +108,7 @@ def register_command(
             declared = declared.model_copy(update={"measurement": old.summary.measurement or None})
         dataset = found or register_raw(raw, declared, name or files[0].name, session, note, supersedes)
         if old is not None and not old.superseded_by:
-            take_over(session.client, session.mirror, dataset.mfid, old.summary.standing)
+            take_over(session.client, session.mirror, dataset.mfid, old.summary.status)
     if as_json:
         print_json(
             {**dataset.to_json(), "registered": found is None, "parents": [parent.mfid for parent in raw.parents]}
@@ -148,7 +148,7 @@ def _superseded(session: Session, mfid: str, project: str, by: str | None) -> Da
     if entry.superseded_by not in ((), (by,)):
         holding = ", ".join(entry.superseded_by)
         raise InputError(f"{what}: already superseded by {holding}")
-    if not entry.summary.standing.slots:
+    if not entry.summary.status.slots:
         raise InputError(f"{what}: it is {entry.state}, not a result of a pipeline's step")
     if entry.state not in (CURRENT, SUPERSEDED, DOUBTFUL):
         raise InputError(f"{what}: it is {entry.state}; only a current result can be superseded")

@@ -324,4 +324,4 @@ def _told(signer: str | None) -> str:
 
 
 def _line(one: AppliedStatement) -> str:
-    return f"{one.statement.mfid}  {str(one.statement.about) or ', '.join(one.statement.revokes)}  {one.told}"
+    return f"{one.statement.mfid}  {str(one.statement.about) or ', '.join(one.statement.revokes)}  {one.text}"

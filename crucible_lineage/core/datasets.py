@@ -1,4 +1,4 @@
-"""Datasets by their ids: one call each, several at a time. How many may be asked for so, and not with their project."""
+"""Reading datasets by id: one call each, several at a time."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:  # importing the client costs a tenth of a second, which plann
 
 T = TypeVar("T")
 R = TypeVar("R")
-REQUESTS_AT_ONCE = 8  # what one client should ask of a shared service at a time
-ONE_BY_ONE = 20  # up to here, datasets are asked for one by one, and not with their whole project
+REQUESTS_AT_ONCE = 8  # that one client should send to a shared service
+ONE_BY_ONE = 20  # up to this many datasets are read by id; above it, their project is listed
 
 
 @dataclass(frozen=True)
 class FetchedDatasets:
-    """Datasets by id as Crucible gave them; the ids of those that are not there, and that this key may not read."""
+    """Datasets by id as Crucible returned them; the ids that do not exist, and those that this key may not read."""
 
     found: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     absent: set[str] = field(default_factory=set)
@@ -27,17 +27,17 @@ class FetchedDatasets:
 
 
 def fetch_datasets(client: CrucibleClient, mfids: Iterable[str], *, include_links: bool = False) -> FetchedDatasets:
-    """Read these datasets with their metadata, as far as there are such and this key may read them."""
+    """Read datasets with their metadata, as far as they exist and this key may read them."""
     fetched = FetchedDatasets()
 
-    def ask(mfid: str) -> tuple[str, Mapping[str, Any] | CrucibleError]:
+    def get(mfid: str) -> tuple[str, Mapping[str, Any] | CrucibleError]:
         try:
             dataset = client.datasets.get(mfid, include_metadata=True, include_links=include_links)
         except (ForbiddenError, NotFoundError) as error:
             return mfid, error
         return mfid, dataset.model_dump()
 
-    for mfid, answer in in_threads(ask, sorted(mfids)):
+    for mfid, answer in in_threads(get, sorted(mfids)):
         if isinstance(answer, CrucibleError):
             (fetched.absent if isinstance(answer, NotFoundError) else fetched.hidden).add(mfid)
         else:
@@ -46,20 +46,20 @@ def fetch_datasets(client: CrucibleClient, mfids: Iterable[str], *, include_link
 
 
 def no_project(client: CrucibleClient, project: str, where: str) -> InputError:
-    """Return the error for a project that is not there, or not visible to this key, with the names that are."""
+    """Return the error for a project that does not exist or is not visible to this key; it names visible ones."""
     try:
-        there = sorted(one.project_id for one in client.projects.iter())
-        hint = nearest(project, there, "this key sees") if there else "this key sees no project"
+        visible = sorted(each.project_id for each in client.projects.iter())
+        hint = nearest(project, visible, "this key sees") if visible else "this key sees no project"
     except CrucibleError as error:
-        hint = f"which there are cannot be listed: {error}"
+        hint = f"the visible projects cannot be listed: {error}"
     return InputError(f"project {project!r} does not exist, or is not visible to this key; {hint} ({where})")
 
 
 def in_threads(work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
-    """Return the results, in order; several calls at a time."""
+    """Apply `work` to the items, several at a time; return the results in order."""
     if len(items) < 2:
         return map(work, items)
-    from concurrent.futures import ThreadPoolExecutor  # most runs ask for few datasets
+    from concurrent.futures import ThreadPoolExecutor  # most runs read few datasets
 
     with ThreadPoolExecutor(REQUESTS_AT_ONCE, thread_name_prefix="ask") as pool:
         return iter(list(pool.map(work, items)))

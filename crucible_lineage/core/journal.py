@@ -1,14 +1,14 @@
-r"""The journal: what was made from this data folder and is not delivered yet, and what happened.
+r"""The journal: the results of this data folder that are not delivered yet, and the history of its runs.
 
     planned -> running -> made -> sending -> delivered -> ingested
        |          |        ^ |       | | \-> overtaken   another registration is complete, and used
        v          v        | v       | \---> refused --(sent again)--> made
-    skipped   failed,      | lacking (a parent is not to be had)
+    skipped   failed,      | lacking (a parent is unavailable)
               stopped      \---------/ backoff: tries + 1, not_before
 
-Each move is one transaction, which changes the row of the result and appends an event. A row exists before the payload
-of its result is sent anywhere; the payloads themselves lie in folders (registration/outbox.py), from which the rows of
-what waits can be made again. So losing this file costs the list of runs, never a result.
+Each transition is one transaction, which changes the row of the result and appends an event. A row exists before the
+payload of its result is sent anywhere. Payloads are folders (registration/outbox.py), from which the rows of waiting
+results can be restored. So losing this file costs the list of runs, never a result.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ NEXT: Mapping[str, frozenset[str]] = {
     SENDING: frozenset((SENDING, MADE, DELIVERED, REFUSED, LACKING, OVERTAKEN, FAILED)),
     REFUSED: frozenset((MADE, SENDING, OVERTAKEN, FAILED)),
     LACKING: frozenset((MADE, SENDING, OVERTAKEN, FAILED)),
-    DELIVERED: frozenset((INGESTED, FAILED)),  # it failed after all: not seen there, or not to be published
+    DELIVERED: frozenset((INGESTED, FAILED)),  # FAILED: missing at Crucible after all, or not publishable
     INGESTED: frozenset((FAILED,)),
     OVERTAKEN: frozenset((FAILED,)),
 }
-"""Which state may follow which."""
+"""The states that may follow each state."""
 
-UNSTARTED = "unstarted"  # an event: why a run could not start
+UNSTARTED = "unstarted"  # an event: the reason why a run could not start
 OUTBOX = (MADE, SENDING, REFUSED, LACKING)
-"""The states of a result that waits here."""
+"""The states of a result that waits for delivery."""
 
-# What commands call a step that ended in this state. A result that waits was executed as well.
+# The outcome that commands show for a step in this state. The step of a waiting result was executed.
 _OUTCOMES = {
     **dict.fromkeys((MADE, SENDING, DELIVERED, INGESTED), "executed"),
     **{
@@ -96,15 +96,15 @@ _COLUMNS = "id, run, account, project, step, name, outputs, state, made, tries, 
 
 
 class StateError(Exception):
-    """A move that the states do not allow: a fault of this library."""
+    """A transition that the states do not allow: a defect of this library."""
 
 
 @dataclass(frozen=True)
 class ResultRow:
-    """The outputs of one step as the journal has them. `name` is the least MFID among them, `outputs` {output: MFID}.
+    """The outputs of one step in the journal. `outputs` is {output: MFID}, `name` the least of these MFIDs.
 
-    `made` says since when the result waits; `tries` how often it was sent in vain, `not_before` (seconds since the
-    epoch) when it is sent again.
+    `made` is when the result began to wait, `tries` the number of failed attempts to send it, `not_before` (seconds
+    since the epoch) the time of the next attempt.
     """
 
     id: int
@@ -122,16 +122,16 @@ class ResultRow:
 
     @property
     def refused(self) -> bool:
-        """True if sending the same again does not help."""
+        """Whether the service refused the result, so that sending it again unchanged is useless."""
         return self.state == REFUSED
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A result that could not be made, under the id that it would have had: other code or parameters, another id.
+    """A result that could not be made, under the id that it would have had: that depends on code and parameters.
 
-    `step` is the instance of the step, `subject` the datasets that it is about, `last` when it failed last. It is
-    parked if it failed as often as its pipeline lets it.
+    `step` is the instance of the step, `subject` the datasets that it is about, `last` the time of the last failure. A
+    result is `parked` once it has failed as often as its pipeline allows.
     """
 
     mfid: str
@@ -145,15 +145,15 @@ class Failure:
     last: str
 
     def to_json(self) -> dict[str, Any]:
-        """The entry in `status --json`."""
+        """Return the entry in `status --json`."""
         return {**vars(self), "subject": list(self.subject)}
 
 
 class Journal:
-    """The journal of a data folder, as far as it concerns one service and one account there.
+    """The journal of a data folder for one service and one account.
 
-    Threads and processes share the file; other hosts never open it. `who` says which account this is; it is asked once,
-    and not before something is written or what waits is read.
+    Threads and processes share the file; other hosts never open it. `who` returns the account; it is called once, when
+    something is first written or waiting results are first read.
     """
 
     def __init__(self, path: Path, service: str, who: Callable[[], str]) -> None:
@@ -163,7 +163,7 @@ class Journal:
 
     @property
     def account(self) -> str:
-        """The account whose results these are."""
+        """The account that owns the results."""
         return self._who()
 
     def close(self) -> None:
@@ -182,7 +182,7 @@ class Journal:
         )
 
     def note_running(self, run: str, step: str) -> None:
-        """Note that a planned step of a run has begun; one that is made already is left alone."""
+        """Record that a planned step of a run has begun; do nothing if it is made already."""
 
         def within(db: sqlite3.Connection) -> None:
             row = self._last(db, run, step)
@@ -194,11 +194,11 @@ class Journal:
     def end_step(
         self, run: str, project: str, step: str, state: str, outputs: Mapping[str, str], **facts: object
     ) -> None:
-        """Note how a step of a run has ended without a payload of its own: failed, skipped, stopped, overtaken.
+        """Record that a step of a run ended without a payload of its own: failed, skipped, stopped, overtaken.
 
-        The state of a result that waits is that of its payload, and stays. `facts` are error, log and seconds; of a
+        A waiting result keeps its state, which is that of its payload. `facts` are error, log and seconds; for a
         failure that counts, also the `name` of the result that was to be made, the datasets that it is `about`, as
-        JSON, and after how many (`most`) it is parked, if at all.
+        JSON, and the number of failures (`most`) after which it is parked, if any.
         """
 
         def within(db: sqlite3.Connection) -> None:
@@ -210,17 +210,17 @@ class Journal:
                     (run, self.service, self.account, project, step, PLANNED),
                 )
                 found = (added.lastrowid or 0, PLANNED)
-            known = {"name": min(outputs.values()), "outputs": sealed(dict(outputs))} if outputs else {}
+            result = {"name": min(outputs.values()), "outputs": sealed(dict(outputs))} if outputs else {}
             row, before = found
             if before in OUTBOX:
                 db.execute("UPDATE result SET log = ?, error = ? WHERE id = ?", (facts["log"], facts["error"], row))
             elif before != state:
-                self._move(db, row, run, before, state, {**known, **facts})
+                self._move(db, row, run, before, state, {**result, **facts})
 
         self.database.transaction(within)
 
     def measure(self, run: str, step: str, seconds: float | None, size: int | None) -> None:
-        """Note how long the last attempt at a step took, and how many bytes it made."""
+        """Record the duration of the last attempt at a step, and the bytes it made."""
         self.database.write(
             "UPDATE result SET seconds = ?, bytes = ?"
             " WHERE id = (SELECT max(id) FROM result WHERE run = ? AND step = ?)",
@@ -233,7 +233,7 @@ class Journal:
         return (int(row[0]), str(row[1])) if row else None
 
     def move_waiting(self, name: str, state: str, **facts: object) -> None:
-        """Bring a result that waits into its next state. One that another process has delivered is left alone."""
+        """Move a waiting result to its next state; do nothing if another process has delivered it."""
 
         def within(db: sqlite3.Connection) -> None:
             row = db.execute(
@@ -246,7 +246,7 @@ class Journal:
         self.database.transaction(within)
 
     def note_failure(self, name: str, state: str, error: str, not_before: float = 0.0) -> None:
-        """Note that sending a result that waits has failed; `state` is MADE if it is sent again, or REFUSED."""
+        """Record that sending a waiting result failed; `state` is MADE if it is to be sent again, else REFUSED."""
 
         def within(db: sqlite3.Connection) -> None:
             row = db.execute(
@@ -254,14 +254,14 @@ class Journal:
                 (self.service, self.account, name),
             ).fetchone()
             if row is not None:
-                before = SENDING if row[2] in (MADE, REFUSED, LACKING) else row[2]  # it was sent, whoever noted that
+                before = SENDING if row[2] in (MADE, REFUSED, LACKING) else row[2]  # it was sent
                 facts = {"error": error, "tries": row[3] + 1, "not_before": not_before}
                 self._move(db, row[0], row[1], before, state, facts)
 
         self.database.transaction(within)
 
     def note_made(self, run: str, project: str, step: str, outputs: Mapping[str, str], made: str) -> None:
-        """Note that the payload of a step's outputs waits, whoever made it: a run, a flow, a process that is gone."""
+        """Record that the payload of a step's outputs waits; a run, a flow or a process now ended may have made it."""
         name = min(outputs.values())
 
         def within(db: sqlite3.Connection) -> None:
@@ -292,7 +292,7 @@ class Journal:
         self.database.transaction(within)
 
     def note_ingested(self, run: str, mfids: Collection[str]) -> None:
-        """Note that the files of these datasets were read; a result of the run whose datasets all were is ingested."""
+        """Record that these datasets were ingested; move results of the run to INGESTED when all their datasets are."""
 
         def within(db: sqlite3.Connection) -> None:
             delivered = "SELECT id, outputs FROM result WHERE run = ? AND state = ?"
@@ -303,12 +303,12 @@ class Journal:
         self.database.transaction(within)
 
     def waiting(self) -> list[ResultRow]:
-        """The results of this account that wait here for this service, oldest first."""
+        """Return the results of this account that wait for this service, oldest first."""
         sql = f"SELECT {_COLUMNS} FROM result WHERE service = ? AND account = ? AND {_WAITS} ORDER BY made, name"  # noqa: S608
         return [_row(row) for row in self.database.rows(sql, self.service, self.account)]
 
     def waiting_of_others(self) -> list[ResultRow]:
-        """The results of other accounts that wait here for this service; only they deliver them."""
+        """Return the results of other accounts that wait for this service, which only those accounts deliver."""
         sql = f"SELECT {_COLUMNS} FROM result WHERE service = ? AND account <> ? AND {_WAITS} ORDER BY made, name"  # noqa: S608
         return [_row(row) for row in self.database.rows(sql, self.service, self.account)]
 
@@ -325,8 +325,8 @@ class Journal:
             raise StateError(f"result {result} of run {run} cannot go from {before} to {state}")
         names = "".join(f", {name} = ?" for name in facts)
         db.execute(f"UPDATE result SET state = ?{names} WHERE id = ?", (state, *facts.values(), result))  # noqa: S608
-        told = {name: value for name, value in facts.items() if name in ("error", "tries", "seconds") and value}
-        self._event(db, run, result, state, told)
+        data = {name: value for name, value in facts.items() if name in ("error", "tries", "seconds") and value}
+        self._event(db, run, result, state, data)
 
     def _event(
         self, db: sqlite3.Connection, run: str, result: int | None, state: str, data: Mapping[str, object]
@@ -340,7 +340,7 @@ class Journal:
     # Runs
 
     def begin_run(self, run: str, pipeline: str, project: str, declaration: Path) -> None:
-        """Note that a run of the pipeline that this file declares has begun."""
+        """Record the start of a run of the pipeline that this file declares."""
         now = datetime.now(UTC).isoformat()
         self.database.write(
             "INSERT OR REPLACE INTO run VALUES (?, ?, ?, ?, ?, ?, ?, NULL, NULL)",
@@ -348,12 +348,12 @@ class Journal:
         )
 
     def end_run(self, run: str, outcome: str) -> None:
-        """Note how a run has ended."""
+        """Record the end of a run and its outcome."""
         now = datetime.now(UTC).isoformat()
         self.database.write("UPDATE run SET ended = ?, outcome = ? WHERE id = ?", now, outcome, run)
 
     def note_unstarted(self, run: str, pipeline: str, project: str, declaration: Path, error: str) -> None:
-        """Note that a run could not start, and why."""
+        """Record that a run could not start, and the reason."""
         self.begin_run(run, pipeline, project, declaration)
         now = datetime.now(UTC).isoformat()
         self.database.write(
@@ -362,9 +362,9 @@ class Journal:
         self.end_run(run, "failed")
 
     def note_present(self, run: str, outcome: str, steps: Mapping[str, Mapping[str, str]]) -> None:
-        """Note steps of a run that needed no making (reused, left out), with their datasets by output.
+        """Record steps of a run that were not executed (reused, left out), with their datasets by output.
 
-        The list is kept once for all runs that had the same one, so that nights in which nothing changed take no room.
+        Runs with equal lists share one copy, so that nightly runs without changes take no space.
         """
         if not steps:
             return
@@ -378,37 +378,37 @@ class Journal:
         self.database.transaction(within)
 
     def run_steps(self, run: str) -> list[tuple[str, str, dict[str, str]]]:
-        """Step, outcome and datasets by output of each step of a run, by name. The last attempt of each counts."""
+        """Return step, outcome and datasets by output of the last attempt at each step of a run, sorted by step."""
         steps: dict[str, tuple[str, dict[str, str]]] = {}
         for step, outcome, outputs in self._ends(run):
             steps[step] = outcome, outputs if isinstance(outputs, dict) else unsealed(outputs) or {}
         return [(step, outcome, outputs) for step, (outcome, outputs) in sorted(steps.items())]
 
     def _ends(self, run: str) -> Iterator[tuple[str, str, dict[str, str] | str]]:
-        """Yield how steps of a run ended, the last attempt of each last: step, outcome, and outputs, perhaps sealed."""
+        """Yield step, outcome, and outputs (perhaps sealed) of all attempts in a run, the last of each step last."""
         present = (
             "SELECT event.state, digest, steps FROM event JOIN present ON digest = data"
             " WHERE run = ? AND event.result IS NULL ORDER BY id"  # skips the four events of each result
         )
         for outcome, digest, steps in self.database.rows(present, run):
-            if hashlib.sha256(steps.encode()).hexdigest() == digest:  # else it was damaged
+            if hashlib.sha256(steps.encode()).hexdigest() == digest:  # else the row is damaged
                 yield from ((step, outcome, outputs) for step, outputs in json.loads(steps).items())
         made = f"SELECT step, {_OUTCOME}, outputs FROM result WHERE run = ? ORDER BY id"  # noqa: S608  a text of ours
         yield from (row for row in self.database.rows(made, run) if row[1] is not None)
 
     def recent_runs(self, project: str | None, limit: int) -> list[dict[str, Any]]:
-        """The last runs, newest first: what ran when, with what outcome, how many steps ended how, why none began."""
+        """Return the last runs, newest first, with outcome, numbers of steps by outcome, and why none started."""
         rows = self.database.rows(
             "SELECT id, pipeline, project, declaration, started, ended, outcome FROM run"
             " WHERE ? IS NULL OR project = ? COLLATE NOCASE ORDER BY started DESC LIMIT ?",
             *(project, project, limit),
         )
         names = ("run_id", "pipeline", "project", "declaration", "started", "ended", "outcome")
-        found = [{**dict(zip(names, row, strict=True)), "steps": self._counts(row[0])} for row in rows]
-        return [{**one, "error": "" if one["steps"] else self._unstarted(one["run_id"])} for one in found]
+        runs = [{**dict(zip(names, row, strict=True)), "steps": self._counts(row[0])} for row in rows]
+        return [{**run, "error": "" if run["steps"] else self._unstarted(run["run_id"])} for run in runs]
 
     def _unstarted(self, run: str) -> str:
-        """Return why a run could not start; empty if it could."""
+        """Return the reason why a run could not start; empty if it could."""
         rows = self.database.rows("SELECT data FROM event WHERE run = ? AND state = ?", run, UNSTARTED)
         return json.loads(rows[0][0]) if rows else ""
 
@@ -417,7 +417,7 @@ class Journal:
         return dict(Counter(outcomes[step] for step in sorted(outcomes)))
 
     def run_counts(self) -> list[tuple[str, str, str | None, int]]:
-        """Count the runs by pipeline, project and outcome; None for those that have not ended."""
+        """Count the runs by pipeline, project and outcome, which is None for runs that have not ended."""
         return self.database.rows(
             "SELECT pipeline, project, outcome, count(*) FROM run GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
         )
@@ -430,14 +430,14 @@ class Journal:
         )
 
     def result_counts(self) -> list[tuple[str, str, int, float, int]]:
-        """Count the results by project and state, with the seconds that they took and the bytes that they have."""
+        """Count the results by project and state, with their total seconds and bytes."""
         return self.database.rows(
             "SELECT project, state, count(*), total(seconds), sum(ifnull(bytes, 0)) FROM result"
             " GROUP BY 1, 2 ORDER BY 1, 2"
         )
 
     def delivery_times(self) -> list[tuple[str, int, float]]:
-        """Count the results that were delivered, by project, with the seconds from when each was made until it was."""
+        """Count the delivered results by project, with the total seconds from made to delivered."""
         return self.database.rows(
             "SELECT project, count(*), total((julianday(delivered.at) - julianday(made)) * 86400) FROM result"
             " JOIN event AS delivered ON delivered.run = result.run AND delivered.result = result.id"
@@ -446,7 +446,7 @@ class Journal:
         )
 
     def pipelines(self, project: str | None = None) -> list[dict[str, Any]]:
-        """The pipelines that ran here, each with its project and the file that declared it last.
+        """Return the pipelines that ran here, each with its project and the file that declared it last.
 
         `declarations` are all files that declared it and still exist; several mean that two pipelines share a name.
         """
@@ -458,16 +458,16 @@ class Journal:
         return [
             {
                 "pipeline": name,
-                "project": of_project,
+                "project": own_project,
                 "declaration": last,
-                "declarations": sorted(one for one in json.loads(every) if one and Path(one).is_file()),
+                "declarations": sorted(file for file in json.loads(files) if file and Path(file).is_file()),
                 "last_run": started,
             }
-            for name, of_project, last, started, every in rows
+            for name, own_project, last, started, files in rows
         ]
 
     def declaration(self, pipeline: str) -> Path | None:
-        """The file that declared the pipeline when it last ran here."""
+        """Return the file that declared the pipeline when it last ran here."""
         row = self.database.row(
             "SELECT declaration FROM run WHERE pipeline = ? AND declaration IS NOT NULL ORDER BY started DESC LIMIT 1",
             pipeline,
@@ -475,7 +475,7 @@ class Journal:
         return Path(row[0]) if row else None
 
     def last_attempts(self, pipeline: str, step: str) -> list[dict[str, Any]]:
-        """The last attempt of each instance of a step that ran here: outcome, datasets, error, log, and when."""
+        """Return the last attempt at each instance of a step here: outcome, datasets, error, log, and start."""
         like = step.replace("!", "!!").replace("_", "!_").replace("%", "!%") + "[%"
         rows = self.database.rows(
             "SELECT step, outcome, datasets, error, log, started, max(started || printf('%012d', n)) FROM ("  # noqa: S608
@@ -488,11 +488,11 @@ class Journal:
             *(pipeline, pipeline, step, like),
         )
         names = ("step", "outcome", "datasets", "error", "log", "started")
-        found = [dict(zip(names, row[:-1], strict=True)) for row in rows]
-        return [{**one, "datasets": _loaded(one["datasets"]), "error": one["error"] or None} for one in found]
+        attempts = [dict(zip(names, row[:-1], strict=True)) for row in rows]
+        return [{**one, "datasets": _loaded(one["datasets"]), "error": one["error"] or None} for one in attempts]
 
     def took(self, pipeline: str) -> dict[str, tuple[float, int]]:
-        """Mean seconds and bytes of an instance of each declared step, where it was executed in the last runs."""
+        """Return mean seconds and bytes per instance of each declared step that was executed in the last runs."""
         rows = self.database.rows(
             "SELECT CASE instr(step, '[') WHEN 0 THEN step ELSE substr(step, 1, instr(step, '[') - 1) END AS declared,"
             " avg(seconds), avg(bytes) FROM result"
@@ -503,14 +503,14 @@ class Journal:
         return {name: (seconds, int(size or 0)) for name, seconds, size in rows}
 
     def datasets(self, project: str) -> set[str]:
-        """The MFIDs of all results of a project that runs from this data folder made or used."""
+        """Return the MFIDs of all results of a project that runs from this data folder made or used."""
         runs = self.database.rows("SELECT id FROM run WHERE project = ? COLLATE NOCASE", project)
         return {mfid for (run,) in runs for _, _, outputs in self.run_steps(run) for mfid in outputs.values()}
 
     # Failures
 
     def failures(self, project: str | None = None) -> dict[str, Failure]:
-        """Return what failed and was not made since, by the id it would have had, latest last."""
+        """Return the failures of results that were not made since, by the result's id, latest last."""
         made = ", ".join(f"'{state}'" for state in (*OUTBOX, DELIVERED, INGESTED, OVERTAKEN))
         rows = self.database.rows(
             "SELECT result.id, result.run, name, run.project, pipeline, step, about, most, error FROM result"  # noqa: S608
@@ -526,16 +526,17 @@ class Journal:
         tried = Counter((row[2], row[3].casefold(), row[4], row[5]) for row in rows)
         when = self._when_failed({row[1] for row in last.values()})
         found = {}
-        for key, (result, _, name, of, pipeline, step, about, most, error) in sorted(
+        for key, (row, _, name, in_project, pipeline, step, about, most, error) in sorted(
             last.items(), key=lambda entry: entry[1][0]
         ):
             count = tried[(name, *key)]
             subject, parked = tuple(json.loads(about)), most is not None and count >= most
-            found[name] = Failure(name, of, pipeline, step, subject, error or "", count, parked, when.get(result, ""))
+            failed_at = when.get(row, "")
+            found[name] = Failure(name, in_project, pipeline, step, subject, error or "", count, parked, failed_at)
         return found
 
     def _when_failed(self, runs: Collection[str]) -> dict[int, str]:
-        """Return when results of these runs have failed last, by the number of their row."""
+        """Return the time of the last failure of each failed result of these runs, by row id."""
         sql = (
             "SELECT result, max(at) FROM event WHERE run IN (SELECT value FROM json_each(?)) AND state = 'failed'"
             " AND result IS NOT NULL GROUP BY result"
@@ -543,40 +544,41 @@ class Journal:
         return dict(self.database.rows(sql, json.dumps(list(runs)))) if runs else {}
 
     def forget_failures(self, mfid: str) -> set[tuple[str, str]]:
-        """Let what failed under this id, or is about the dataset of this id, count as if it had never failed.
+        """Forget the failures of the result with this id, or about the dataset with this id.
 
-        Return the projects and pipelines that it was of.
+        Return their projects and pipelines.
         """
-        found = [one for one in self.failures().values() if mfid in (one.mfid, *one.subject)]
+        failures = [failure for failure in self.failures().values() if mfid in (failure.mfid, *failure.subject)]
 
         def within(db: sqlite3.Connection) -> None:
-            for one in found:
+            for failure in failures:
                 db.execute(
                     "UPDATE result SET about = NULL WHERE state = 'failed' AND about IS NOT NULL AND step = ?"
                     " AND run IN (SELECT id FROM run WHERE project = ? AND pipeline = ?)",
-                    (one.step, one.project, one.pipeline),
+                    (failure.step, failure.project, failure.pipeline),
                 )
-                self._event(db, "", None, "unparked", {"project": one.project, "name": one.mfid, "step": one.step})
+                data = {"project": failure.project, "name": failure.mfid, "step": failure.step}
+                self._event(db, "", None, "unparked", data)
 
         self.database.transaction(within)
-        return {(one.project, one.pipeline) for one in found}
+        return {(failure.project, failure.pipeline) for failure in failures}
 
     # Accounts
 
     def agent_of(self, key: str) -> dict[str, Any] | None:
-        """Return whom a key (its digest) belongs to, as the service last said; None if it was never asked."""
+        """Return the stored owner of a key (given its digest); None if the service was never asked."""
         row = self.database.row("SELECT account FROM account WHERE service = ? AND key = ?", self.service, key)
         return unsealed(row[0], key) if row else None
 
     def note_agent(self, key: str, agent: Mapping[str, Any]) -> None:
-        """Note whom a key belongs to, so that this is known while the service is away."""
+        """Store the owner of a key, so that it is known while the service is away."""
         self.database.write("INSERT OR REPLACE INTO account VALUES (?, ?, ?)", self.service, key, sealed(agent, key))
 
 
 class RemoteJournal(Journal):
-    """The journal as a host other than the run's sees it: never opened, since SQLite files are not for several hosts.
+    """The journal on a host other than the run's: never opened, since SQLite files do not support several hosts.
 
-    The run adds the rows of payloads that it finds in the outbox.
+    The run adds rows for the payloads that it finds in the outbox.
     """
 
     def __init__(self, service: str, who: Callable[[], str]) -> None:
@@ -596,7 +598,7 @@ class RemoteJournal(Journal):
         """Do nothing."""
 
     def waiting(self) -> list[ResultRow]:
-        """No rows: the folders of the outbox say what waits."""
+        """Return no rows: the folders of the outbox have the waiting results."""
         return []
 
     def agent_of(self, key: str) -> dict[str, Any] | None:  # noqa: ARG002 (the method's signature)
@@ -608,9 +610,9 @@ class RemoteJournal(Journal):
 
 
 def _row(row: Sequence[Any]) -> ResultRow:
-    known = dict(zip(_COLUMNS.split(", "), row, strict=True))
-    texts = {name: known[name] or "" for name in ("made", "error")}
-    return ResultRow(**{**known, **texts, "outputs": unsealed(known["outputs"]) or {}})
+    fields = dict(zip(_COLUMNS.split(", "), row, strict=True))
+    texts = {name: fields[name] or "" for name in ("made", "error")}
+    return ResultRow(**{**fields, **texts, "outputs": unsealed(fields["outputs"]) or {}})
 
 
 def _loaded(text: str) -> dict[str, str]:

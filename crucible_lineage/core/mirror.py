@@ -1,20 +1,19 @@
-"""The mirror: what this machine knows of a Crucible, as one account of it sees it.
+"""The mirror: what this machine knows of a Crucible, as one account sees it.
 
-A cache, in one SQLite file for each Crucible and account: what one account may see, another one may not.
+A cache, in one SQLite file for each Crucible and account, since accounts see different datasets.
 
-A plan asks for the datasets of one pipeline, those with its keyword: `sync` costs one call while nothing has changed.
-Where the service tells a revision, only what changed is read; where it does not, the keyword's datasets are listed. The
-results that hold are read from the slots of these datasets. What is trusted was compared with its record, files and
-all, and has not changed since; what this machine writes, it notes, so that nobody reads it back.
+A plan needs the datasets of one pipeline, those with its keyword: `sync` costs one call while nothing has changed.
+Where the service has a revision, only changes are read; where it has none, the keyword's datasets are listed. The
+current results are read from the slots of these datasets. A trusted dataset was compared with its record, including
+its files, and has not changed since. Writes of this machine are recorded here, so that no sync reads them back.
 
-Lists and pages ask for a project, which is kept up by `snapshot`: two calls while little has changed, for what was
-modified since the last one, and for how many datasets there are, which shows that some are gone. Seen is all that moves
-a dataset's `modification_time` or that number. A change that moves neither is seen when the listing is a day old, or
-with `refresh`: one dataset gone and an older one become visible in between, or a link at a service that does not date
-its links. Where a service does not date metadata at all, as completed registrations show, the whole project is listed
-each time.
+Lists and pages need a project, which `snapshot` updates: two calls while little has changed, for what was modified
+since the last one, and for the number of datasets, which shows that some are gone. It sees every change of a dataset's
+`modification_time` or of that number. A change of neither is seen when the listing is a day old, or with `refresh`:
+one dataset removed and an older one made visible in between, or a link at a service that does not date its links. Where
+a service does not date metadata at all, as completed registrations show, the whole project is listed each time.
 
-Each row carries a checksum. A damaged one is read again and never shown.
+Each row has a checksum. A damaged row is read again and never shown.
 """
 
 from __future__ import annotations
@@ -59,15 +58,15 @@ if TYPE_CHECKING:  # importing the client costs a tenth of a second, which plann
 log = logging.getLogger(__name__)
 
 MAX_AGE_S = 24 * 3600
-OVERLAP = timedelta(seconds=10)  # a change may be dated before one that could be read earlier: transactions take time
-MOST_HELD = 4  # snapshots that a process keeps in memory, beside the file
+OVERLAP = timedelta(seconds=10)  # transactions take time: a change may be dated before one that was visible earlier
+MAX_SNAPSHOTS = 4  # that a process keeps in memory, beside the file
 
 
 @dataclass(frozen=True)
 class Judgements:
-    """What follows from records: datasets to be trusted, by the ids that their recipes give, and attempts at recipes.
+    """Conclusions from records: trusted datasets by the ids that their recipes give, and attempts at recipes.
 
-    An id that is not the dataset's own is the one that it was asked for, at a service that assigns ids itself.
+    An id that is not the dataset's own is the one that was requested from a service that assigns ids itself.
     """
 
     trusted: Mapping[str, DatasetRef] = field(default_factory=dict)
@@ -78,10 +77,10 @@ Judge = Callable[[Mapping[str, Record], Collection[str]], Judgements]
 
 
 class Mirror:
-    """What is known of one Crucible. Thread-safe; `where` says which one it is, for messages.
+    """The local copy of one Crucible. Thread-safe; `where` names the Crucible in messages.
 
-    `embedded` is the folder of an embedded Crucible, which is asked for changes without a server. `service` is what the
-    Crucible does, as far as it was learnt.
+    `embedded` is the folder of an embedded Crucible, whose changes are read without a server. `service` is the profile
+    of the Crucible as observed so far.
     """
 
     def __init__(
@@ -91,120 +90,120 @@ class Mirror:
         self._client = client
         self._where = where
         self._embedded = embedded
-        self.service = ServiceProfile(self._learnt, self._learn, is_ours=embedded is not None)
+        self.service = ServiceProfile(self._observations, self._observe, is_ours=embedded is not None)
 
     def close(self) -> None:
         """Close the file."""
         self.database.close()
 
-    def _learnt(self) -> list[Observation]:
+    def _observations(self) -> list[Observation]:
         rows = self.database.rows("SELECT name, holds, seen, source, at FROM trait")
         return [Observation(name, None if holds is None else bool(holds), *rest) for name, holds, *rest in rows]
 
-    def _learn(self, found: Observation) -> None:
-        row = (found.name, found.holds, found.seen, found.by, found.at)
+    def _observe(self, observation: Observation) -> None:
+        row = (observation.name, observation.holds, observation.seen, observation.by, observation.at)
         self.database.write("INSERT OR REPLACE INTO trait VALUES (?, ?, ?, ?, ?)", *row)
 
-    # What is trusted
+    # Trusted datasets
 
     def known(self, mfid: str) -> DatasetRef | None:
-        """Return the dataset, if it is trusted to be complete with just these files."""
+        """Return the dataset if it is trusted to be complete with exactly these files."""
         row = self.database.row("SELECT ref FROM trusted WHERE mfid = ?", mfid)
         return DatasetRef.from_json(ref) if row and (ref := unsealed(row[0], mfid)) else None
 
     def known_among(self, mfids: Collection[str]) -> dict[str, DatasetRef]:
-        """Return those of these datasets that are trusted, by the ids that were asked for."""
+        """Return the trusted ones among these datasets, by the requested ids."""
         sql = "SELECT mfid, ref FROM trusted WHERE mfid IN (SELECT value FROM json_each(?))"
         rows = self.database.rows(sql, json.dumps(list(mfids)))
         return {mfid: DatasetRef.from_json(ref) for mfid, text in rows if (ref := unsealed(text, mfid))}
 
     def trust(self, datasets: Mapping[str, DatasetRef]) -> None:
-        """Trust these datasets from now on, under the ids that their recipes give."""
+        """Trust datasets, under the ids that their recipes give."""
         self.database.transaction(lambda db: tables.trust(db, datasets))
 
     def forget(self, mfids: Iterable[str] | None = None) -> None:
-        """Trust these datasets no more; without `mfids` read everything again when it is asked for."""
+        """Stop trusting these datasets; without `mfids`, clear the mirror, so that everything is read again."""
         if mfids is not None:
             self.database.write_many("DELETE FROM trusted WHERE mfid = ?", [(mfid,) for mfid in mfids])
             return
 
-        def everything(db: sqlite3.Connection) -> None:
+        def clear(db: sqlite3.Connection) -> None:
             for table in ("dataset", "trusted", "member", "slot", "feed", "stated", "absent"):
                 db.execute(f"DELETE FROM {table}")  # noqa: S608  a name of ours
 
-        self.database.transaction(everything)
+        self.database.transaction(clear)
 
     def attempts(self) -> dict[str, int]:
-        """Return the latest attempt known at recipes that were made again, by the id of their first attempt."""
+        """Return the latest known attempt at each repeated recipe, by the id of its first attempt."""
         return dict(self.database.rows("SELECT first, attempt FROM attempt"))
 
     def note_attempt(self, first: str, attempt: int) -> None:
-        """Note that the recipe was made again, as this attempt; a later one stands."""
+        """Record an attempt at a recipe that was made again, unless a later one is recorded."""
         self.database.transaction(lambda db: tables.note_attempts(db, {first: attempt}))
 
     def lost(self, mfid: str) -> tuple[str, ...]:
-        """Return the files of a dataset that Crucible is known to have lost."""
+        """Return the files of a dataset known to be lost at Crucible."""
         return tuple(file for (file,) in self.database.rows("SELECT file FROM lost WHERE mfid = ? ORDER BY file", mfid))
 
     def all_lost(self) -> frozenset[str]:
-        """Return the datasets of which Crucible is known to have lost a file."""
+        """Return the datasets with files known to be lost at Crucible."""
         return frozenset(mfid for (mfid,) in self.database.rows("SELECT DISTINCT mfid FROM lost"))
 
     def note_lost(self, mfid: str, file: str) -> None:
-        """Note that Crucible has lost a file of a dataset."""
+        """Record that Crucible has lost a file of a dataset."""
         self.database.write("INSERT OR IGNORE INTO lost VALUES (?, ?)", mfid, file)
 
     def note_whole(self, mfid: str, file: str) -> None:
-        """Note that Crucible has a file of a dataset, after all or again."""
+        """Record that Crucible has a file of a dataset, after all or again."""
         self.database.write("DELETE FROM lost WHERE mfid = ? AND file = ?", mfid, file)
 
-    # What one pipeline has made
+    # Datasets of one pipeline
 
     def sync(self, project: str, scope: str, judge: Judge) -> dict[str, dict[str, SlotClaim]]:
-        """Bring up to date what is known of a pipeline's datasets in a project; `scope` is their keyword.
+        """Update the datasets of a pipeline in a project; `scope` is their keyword.
 
-        `judge` is given the records that are new or were changed, and which of them others have changed. Returns which
-        slots of the pipeline the complete datasets fill: {MFID: {slot: by whom}}.
+        `judge` receives the new and changed records, and the ids of those that others have changed. Return the slots of
+        the pipeline that complete datasets fill: {MFID: {slot: claim}}.
         """
         before = self._feed(project, scope)
         changes = self.changes(project, before.latest or None if before else None, scope)
-        if changes is None:  # the project is not there
+        if changes is None:  # the project does not exist
             self.database.transaction(lambda db: tables.forget_scope(db, project, scope))
             self.sync_statements()
             return {}
-        is_there = (
+        at_crucible = (
             "seen <> '' OR EXISTS (SELECT 1 FROM trusted WHERE trusted.mfid = member.mfid)"  # else it may wait here
         )
-        sql = f"SELECT mfid, seen, {is_there} FROM member WHERE project = ? AND scope = ?"  # noqa: S608  a text of ours
-        rows_here = self.database.rows(sql, project, scope)
-        members = {mfid: when for mfid, when, _ in rows_here}
+        sql = f"SELECT mfid, seen, {at_crucible} FROM member WHERE project = ? AND scope = ?"  # noqa: S608  a text of ours
+        known_rows = self.database.rows(sql, project, scope)
+        members = {mfid: when for mfid, when, _ in known_rows}
         self.sync_statements(changes.statements)
-        delivered = {mfid: when for mfid, when, is_delivered in rows_here if is_delivered}
+        delivered = {mfid: when for mfid, when, is_delivered in known_rows if is_delivered}
         is_older = before is not None and _is_older(before, changes, delivered)
-        whole = before is None or is_older or not _nothing_lost(before.revision, changes.revision)
+        is_full = before is None or is_older or not _nothing_lost(before.revision, changes.revision)
         changed = {mfid for mfid, when in changes.modified.items() if members.get(mfid) != when}
-        if whole:
+        if is_full:
             rows = self._listed(project, scope) if before is not None or changes.modified else []
             seen = {row.mfid: row.modified for row in rows}
-            gone = members.keys() - seen.keys()
-            if is_older and gone:
+            missing = members.keys() - seen.keys()
+            if is_older and missing:
                 log.warning(
-                    "this Crucible lacks %d datasets of %s that were there (%s): an older copy of it was put back; "
+                    "%d datasets of %s that were at this Crucible are missing (%s): an older copy of it was restored; "
                     "what is lost is made again",
-                    len(gone), scope, ", ".join(sorted(gone)[:3]),
+                    len(missing), scope, ", ".join(sorted(missing)[:3]),
                 )  # fmt: skip
         else:
             rows = self._changed(project, scope, changed, before.latest if before else "") if changed else []
             found = {row.mfid: row.modified for row in rows}
             seen = {mfid: when for mfid, when in changes.modified.items() if mfid not in changed} | found
-            gone = changed - found.keys()
+            missing = changed - found.keys()
         after = FeedState(changes.revision, max([*changes.modified.values(), before.latest if before else ""]))
-        if rows or gone or after != before or any(members.get(mfid) != when for mfid, when in seen.items()):
+        if rows or missing or after != before or any(members.get(mfid) != when for mfid, when in seen.items()):
             judged = judge({row.mfid: StoredRecord(row.record) for row in rows}, changed) if rows else Judgements()
 
             def store(db: sqlite3.Connection) -> None:
-                tables.drop(db, gone)
-                if whole and before is not None and before.revision:  # what else was trusted may be lost, too
+                tables.drop(db, missing)
+                if is_full and before is not None and before.revision:  # other trusted datasets may be lost, too
                     db.execute("DELETE FROM trusted WHERE mfid NOT IN (SELECT mfid FROM member)")
                 db.executemany("DELETE FROM trusted WHERE mfid = ?", [(mfid,) for mfid in changed])
                 tables.write(db, rows)
@@ -219,11 +218,11 @@ class Mirror:
         return self.sync(project, scope, judge) if slots is None else slots
 
     def slots(self, project: str, scope: str) -> dict[str, dict[str, SlotClaim]]:
-        """Return the same as `sync`, as of the last one, without asking."""
+        """Return the result of the last `sync`, without a call."""
         return self._slots(project, scope) or {}
 
     def _slots(self, project: str, scope: str) -> dict[str, dict[str, SlotClaim]] | None:
-        """Return which slots are filled by what was seen at Crucible; None if some were damaged, which are dropped."""
+        """Return the slots filled by datasets seen at Crucible; None after dropping damaged rows."""
         pipeline = scope.partition(":")[2]
         rows = self.database.rows(
             "SELECT mfid, slot, filled FROM slot JOIN member USING (project, mfid)"
@@ -232,15 +231,15 @@ class Mirror:
             " OR EXISTS (SELECT 1 FROM dataset WHERE dataset.mfid = slot.mfid))",
             *(project, scope, f"{pipeline}/", f"{pipeline}0"),
         )
-        found: dict[str, dict[str, SlotClaim]] = {}
+        slots: dict[str, dict[str, SlotClaim]] = {}
         damaged = set()
-        for mfid, slot, text in rows:
-            if (entry := unsealed(text, slot, mfid)) is None:
+        for mfid, key, text in rows:
+            if (entry := unsealed(text, key, mfid)) is None:
                 damaged.add(mfid)
             else:
-                found.setdefault(mfid, {})[slot] = SlotClaim.from_json(entry)
+                slots.setdefault(mfid, {})[key] = SlotClaim.from_json(entry)
         if not damaged:
-            return found
+            return slots
 
         def list_again(db: sqlite3.Connection) -> None:
             tables.drop(db, damaged)
@@ -250,13 +249,13 @@ class Mirror:
         return None
 
     def _feed(self, project: str, scope: str) -> FeedState | None:
-        """Return the state of Crucible up to which all was seen; None if it is not known."""
+        """Return the state of Crucible at the last sync; None if there was none."""
         row = self.database.row("SELECT state FROM feed WHERE project = ? AND scope = ?", project, scope)
         state = unsealed(row[0], project.casefold(), scope) if row else None
         return FeedState(*state) if state else None
 
     def latest(self, project: str, scope: str) -> str | None:
-        """Return the latest change that a sync has seen, as the service dates it."""
+        """Return the time of the latest change that a sync has seen, by the service's clock."""
         feed = self._feed(project, scope)
         return feed.latest or None if feed else None
 
@@ -270,12 +269,12 @@ class Mirror:
         return frozenset(mfid for (mfid,) in rows)
 
     def is_member(self, project: str, scope: str, mfid: str) -> bool:
-        """Return whether a dataset has the keyword `scope`, as far as that is known."""
+        """Return whether a dataset is known to have the keyword `scope`."""
         sql = "SELECT 1 FROM member WHERE project = ? AND scope = ? AND mfid = ?"
         return self.database.row(sql, project, scope, mfid) is not None
 
     def note_held(self, project: str, scopes: Iterable[str], mfid: str, slots: Mapping[str, SlotClaim]) -> None:
-        """Note that this machine has written that a dataset, which has these keywords, fills these slots."""
+        """Record slots and keywords that this machine has written to a dataset."""
 
         def note(db: sqlite3.Connection) -> None:
             tables.fill(db, project, mfid, slots)
@@ -284,11 +283,11 @@ class Mirror:
 
         self.database.transaction(note)
 
-    def settle(self, project: str, scope: str, there: Mapping[str, tuple[str, Mapping[str, SlotClaim]]]) -> None:
-        """Note when what this machine has written was modified: {MFID: (when, the slots that it fills)}, as listed now.
+    def settle(self, project: str, scope: str, listed: Mapping[str, tuple[str, Mapping[str, SlotClaim]]]) -> None:
+        """Record the modification times of this machine's own writes: {MFID: (when, its slots)}, as listed now.
 
-        The next sync need not read it back. Where somebody else has changed the slots since, or nothing is settled, as
-        the run died or was away, it does.
+        The next sync then need not read them back. It does where somebody else has changed the slots since, or where
+        the run died or was offline before this call.
         """
 
         def note(db: sqlite3.Connection) -> None:
@@ -297,54 +296,54 @@ class Mirror:
             where = "project = ? AND scope = ? AND seen = '' AND mfid IN (SELECT there FROM trusted)"
             for mfid, slot, text in db.execute(f"{own} WHERE {where}", (project, scope)):
                 noted.setdefault(mfid, {})[slot] = SlotClaim.from_json(unsealed(text, slot, mfid) or {"since": ""})
-            seen = [(there[mfid][0], project, scope, mfid) for mfid, slots in noted.items()
-                    if mfid in there and there[mfid][1] == slots]  # fmt: skip
+            seen = [(listed[mfid][0], project, scope, mfid) for mfid, slots in noted.items()
+                    if mfid in listed and listed[mfid][1] == slots]  # fmt: skip
             db.executemany("UPDATE member SET seen = ? WHERE project = ? AND scope = ? AND mfid = ?", seen)
 
         self.database.transaction(note)
 
     def records(self, mfids: Collection[str]) -> dict[str, Record]:
-        """Return the records of these datasets as they were last read, as far as they were."""
+        """Return the records of these datasets as last read; those never read are left out."""
         names = ", ".join(tables.READ)
         sql = f"SELECT {names} FROM dataset WHERE mfid IN (SELECT value FROM json_each(?))"  # noqa: S608  names of ours
         rows = self.database.rows(sql, json.dumps(list(mfids)))
-        return {kept[0]: StoredRecord(kept[-1]) for *kept, seal in rows if tables.seal_of(kept) == seal}
+        return {columns[0]: StoredRecord(columns[-1]) for *columns, seal in rows if tables.seal_of(columns) == seal}
 
     def may_have(self, mfids: Collection[str]) -> Collection[str]:
-        """Return those of these datasets that may be at Crucible: all, where only a call can tell."""
+        """Return the ids of datasets that may be at Crucible: all, where only a call can tell."""
         if self._embedded is None:
             return mfids
-        there = present_datasets(self._embedded, mfids)
-        return mfids if there is None else there
+        present = present_datasets(self._embedded, mfids)
+        return mfids if present is None else present
 
     def lost_here(self, mfids: Collection[str]) -> frozenset[str]:
-        """Return those of these datasets that the embedded Crucible does not have; none where only a call can tell."""
+        """Return the ids that the embedded Crucible does not have; none where only a call can tell."""
         return frozenset(mfids).difference(self.may_have(mfids))
 
     def unread(self, project: str) -> int:
-        """Return how many datasets of a project were never read. One call; none of a project that is not there."""
+        """Count the datasets of a project that were never read, with one call; 0 if there is no such project."""
         try:
-            there = self._client().datasets.count(**_within(project))
+            total = self._client().datasets.count(**_within(project))
         except (NotFoundError, RefusedError):
             return 0
         row = self.database.row(f"SELECT count(*) FROM dataset WHERE {tables.of_project(project)}", project)  # noqa: S608
-        return max(0, there - int(row[0]))
+        return max(0, total - int(row[0]))
 
     def read(self, mfids: Collection[str]) -> dict[str, Record]:
-        """Read these datasets at Crucible by their ids, as far as they are there, and keep their records."""
+        """Read datasets at Crucible by id, as far as they exist, and store their records."""
         rows = self._read(mfids)
         self.database.transaction(lambda db: tables.write(db, rows))
         return {row.mfid: StoredRecord(row.record) for row in rows}
 
     def read_scope(self, project: str, scope: str) -> dict[str, Record]:
-        """Read all datasets of a project with the keyword `scope` at Crucible, and keep their records."""
+        """Read all datasets of a project with the keyword `scope` at Crucible, and store their records."""
         rows = self._listed(project, scope)
         self.database.transaction(lambda db: tables.write(db, rows))
         return {row.mfid: StoredRecord(row.record) for row in rows}
 
     def changes(self, project: str, since: str | None, scope: str) -> ProjectChanges | None:
-        """Ask what was changed since; None if the project is not there."""
-        if self._embedded is not None:  # no server is started for the question whether anything is to be done
+        """Ask Crucible for the changes since then; None if the project does not exist."""
+        if self._embedded is not None:  # reading the folder needs no server
             modified = project_changes(self._embedded, project, since, scope)
             revision = project_revision(self._embedded, project)
             statements = statements_token(self._embedded)
@@ -355,7 +354,7 @@ class Mirror:
             return None
 
     def _changed(self, project: str, scope: str, changed: Collection[str], latest: str) -> list[Row]:
-        """Read the datasets that were changed since: those that are few by their ids, else as they are listed."""
+        """Read the changed datasets: a few by id, many by listing what was modified since `latest`."""
         from crucible_lineage.core.datasets import ONE_BY_ONE  # most runs ask for none
 
         if len(changed) <= ONE_BY_ONE or not latest:
@@ -368,22 +367,22 @@ class Mirror:
         )
         try:
             return [Row.of(dataset.model_dump()) for dataset in listed]
-        except (NotFoundError, RefusedError):  # the project is not there yet
+        except (NotFoundError, RefusedError):  # the project does not exist yet
             return []
 
-    # What is stated
+    # Statements
 
     def sync_statements(self, token: str | None = None) -> None:
-        """Bring up to date which statements there are that this key may see, and which are in force.
+        """Update the statements that this key may see, and which of them are in force.
 
-        `token` is what the service tells of them, if it was heard already: none is read while it is the same. Else one
-        call; where the service tells nothing, what is gone is found out once a day.
+        `token` is the service's token for the statements, if the caller has it: while it is the same, nothing is read.
+        Without it, one call. Where the service has no token, removed statements are noticed once a day.
         """
         before = self._feed(EVERYTHING, KEYWORD)
         latest = before.latest if before else ""
         changed: Mapping[str, str] | None = None
         if token is None and self._embedded is not None:
-            token = statements_token(self._embedded) or "0:"  # there is no database yet
+            token = statements_token(self._embedded) or "0:"  # without a database, there are no statements
         elif token is None:
             changes = self._client().datasets.changes(EVERYTHING, latest or None, KEYWORD)
             token, changed = changes.statements, changes.modified
@@ -394,117 +393,117 @@ class Mirror:
             changed = {}
         elif changed is None:
             changed = self._client().datasets.changes(EVERYTHING, latest or None, KEYWORD).modified
-        none = token is not None and token.startswith("0:")
+        is_empty = token is not None and token.startswith("0:")
         listed = self.database.row("SELECT listed FROM feed WHERE project = '' AND scope = ?", KEYWORD)
         is_recent = token is None and listed is not None and 0 <= time.time() - listed[0] < MAX_AGE_S
-        rows, gone = self._read_stated(known, changed, latest, none=none, is_recent=is_recent)
+        rows, removed = self._read_stated(known, changed, latest, is_empty=is_empty, is_recent=is_recent)
         after = FeedState(token or "", max([latest, *changed.values()]))
 
         def store(db: sqlite3.Connection) -> None:
-            tables.drop(db, gone)
+            tables.drop(db, removed)
             tables.write(db, rows)
             members = [(EVERYTHING, KEYWORD, row.mfid, row.modified) for row in rows]
             db.executemany("INSERT OR REPLACE INTO member VALUES (?, ?, ?, ?)", members)
             tables.set_feed(db, EVERYTHING, KEYWORD, after)
-            if rows or gone or before is None:
+            if rows or removed or before is None:
                 tables.set_stated(db)
 
-        if rows or gone or after != before or not is_recent:
+        if rows or removed or after != before or not is_recent:
             self.database.transaction(store)
 
     def _read_stated(
-        self, known: Mapping[str, str], changed: Mapping[str, str], latest: str, *, none: bool, is_recent: bool
+        self, known: Mapping[str, str], changed: Mapping[str, str], latest: str, *, is_empty: bool, is_recent: bool
     ) -> tuple[list[Row], Collection[str]]:
-        """Read the statements that are new or were changed, and find those that are gone: all, if there are `none`.
+        """Read new and changed statements; return their rows, and the ids of removed ones: all, if the list `is_empty`.
 
-        Where nothing is new and that was found out recently, nothing is asked for.
+        Makes no call if nothing is new and the last listing is recent.
         """
         from crucible_lineage.core.datasets import ONE_BY_ONE  # most plans ask for none
 
-        if none:
+        if is_empty:
             return [], known.keys()
         new = {mfid for mfid, when in changed.items() if known.get(mfid) != when}
         datasets, rows = self._client().datasets, list[Row]()
-        gone: Collection[str] = ()
+        removed: Collection[str] = ()
         if not new and is_recent:
-            return rows, gone
-        if datasets.count(keyword=KEYWORD) != len(known.keys() | new):  # some are gone, or became visible
-            listed = {one.unique_id for one in datasets.iter(keyword=KEYWORD)}
-            new, gone = (new & listed) | (listed - known.keys()), known.keys() - listed
+            return rows, removed
+        if datasets.count(keyword=KEYWORD) != len(known.keys() | new):  # some were removed or became visible
+            listed = {dataset.unique_id for dataset in datasets.iter(keyword=KEYWORD)}
+            new, removed = (new & listed) | (listed - known.keys()), known.keys() - listed
         if len(new) <= ONE_BY_ONE:
-            return self._read(new) if new else rows, gone
-        since: dict[str, Any] = {"modification_time_gte": latest} if latest and not gone else {}
-        for one in datasets.iter(keyword=KEYWORD, include_metadata=True, include_links=True, **since):
-            if one.unique_id in new:
-                rows.append(Row.of(one.model_dump()))
-        return rows, gone
+            return self._read(new) if new else rows, removed
+        since: dict[str, Any] = {"modification_time_gte": latest} if latest and not removed else {}
+        for dataset in datasets.iter(keyword=KEYWORD, include_metadata=True, include_links=True, **since):
+            if dataset.unique_id in new:
+                rows.append(Row.of(dataset.model_dump()))
+        return rows, removed
 
     def stated(self, verb: str) -> StatementIndex:
-        """Return the statements of this verb that are in force, as of the last sync, by what they are about."""
+        """Return the index of the statements of this verb that are in force, as of the last sync."""
         row = self.database.row("SELECT found FROM stated WHERE verb = ?", verb)
         if row is None:
             return StatementIndex()
-        if (found := unsealed(row[0], verb)) is None:
+        if (index := unsealed(row[0], verb)) is None:
             self.database.transaction(tables.set_stated)
             return self.stated(verb)
-        return StatementIndex.from_json(found)
+        return StatementIndex.from_json(index)
 
     def verdicts(self) -> dict[str, dict[str, CheckResult]]:
         """Return the verdicts of checks, as of the last sync: {dataset: {PIPELINE/STEP/CHECK: verdict}}."""
         row = self.database.row("SELECT found FROM stated WHERE verb = ?", CHECK)
         if row is None:
             return {}
-        if (found := unsealed(row[0], CHECK)) is None:
+        if (verdicts := unsealed(row[0], CHECK)) is None:
             self.database.transaction(tables.set_stated)
             return self.verdicts()
-        return {mfid: {name: CheckResult(*one) for name, one in some.items()} for mfid, some in found.items()}
+        return {mfid: {name: CheckResult(*one) for name, one in some.items()} for mfid, some in verdicts.items()}
 
     def remade(self) -> dict[str, ReproductionCount]:
-        """Return how often results were made again, as of the last sync."""
+        """Return how often each result was made again, as of the last sync."""
         row = self.database.row("SELECT found FROM stated WHERE verb = ?", REMAKE)
         if row is None:
             return {}
-        if (found := unsealed(row[0], REMAKE)) is None:
+        if (counts := unsealed(row[0], REMAKE)) is None:
             self.database.transaction(tables.set_stated)
             return self.remade()
-        return {mfid: ReproductionCount(*one) for mfid, one in found.items()}
+        return {mfid: ReproductionCount(*one) for mfid, one in counts.items()}
 
     def promoted(self) -> dict[str, str]:
-        """Return the campaigns that are promoted, each with the moment since when, as of the last sync."""
+        """Return {campaign: moment of its promotion}, as of the last sync."""
         return self.database.transaction(tables.promoted_now)
 
     def certificates(self, project: str, kind: str | None = None) -> list[Certificate]:
-        """Return the certificates of calibrations that count in a project, of one kind or all, as of the last sync."""
+        """Return the calibration certificates that count in a project, of one kind or all, as of the last sync."""
         row = self.database.row("SELECT found FROM stated WHERE verb = ?", CERTIFY)
-        if row is None or (found := unsealed(row[0], CERTIFY)) is None:
+        if row is None or (certificates := unsealed(row[0], CERTIFY)) is None:
             self.database.transaction(tables.set_stated)
             return self.certificates(project, kind)
-        return counting_certificates(found, project, kind)
+        return counting_certificates(certificates, project, kind)
 
     def statements(self, mfids: Collection[str] | None = None) -> dict[str, Statement]:
-        """Return these statements, or all, as of the last sync: those too that are revoked, or count nowhere."""
+        """Return these statements, or all, as of the last sync, including revoked ones and those that count nowhere."""
         return self.database.transaction(lambda db: tables.statements_of(db, mfids))
 
     def records_beside(self, project: str) -> dict[str, Record]:
-        """Return the records of statements, and of what results rest on, in a project; no snapshot holds these."""
+        """Return a project's records of statements and of support datasets, which snapshots leave out."""
         sql = f"SELECT mfid FROM dataset WHERE (statement <> '' OR supports) AND {tables.of_project(project)}"  # noqa: S608  a text of ours
         return self.records([mfid for (mfid,) in self.database.rows(sql, project)])
 
     def summaries(self, mfids: Collection[str], *, ask: bool = True) -> dict[str, Summary]:
-        """Return what is known of these datasets; with `ask`, read at Crucible where they were not read before.
+        """Return the summaries of these datasets; with `ask`, read those at Crucible that were never read.
 
-        What is not there, or not for this key to see, is asked for again after a day.
+        Absent and hidden datasets are asked for again after a day.
         """
         found = self.database.transaction(lambda db: tables.summaries_of(db, mfids))
-        lacking = [mfid for mfid in mfids if mfid not in found]
-        if not lacking or not ask:
+        missing = [mfid for mfid in mfids if mfid not in found]
+        if not missing or not ask:
             return found
         sql = "SELECT mfid FROM absent WHERE asked > ? AND mfid IN (SELECT value FROM json_each(?))"
         earliest = time.time() - MAX_AGE_S
-        absent = {mfid for (mfid,) in self.database.rows(sql, earliest, json.dumps(lacking))}
-        if wanted := [mfid for mfid in lacking if mfid not in absent]:
-            rows = self._read(wanted)
-            absent = set(wanted) - {row.mfid for row in rows}
+        absent = {mfid for (mfid,) in self.database.rows(sql, earliest, json.dumps(missing))}
+        if to_read := [mfid for mfid in missing if mfid not in absent]:
+            rows = self._read(to_read)
+            absent = set(to_read) - {row.mfid for row in rows}
 
             def store(db: sqlite3.Connection) -> None:
                 tables.write(db, rows)
@@ -514,12 +513,12 @@ class Mirror:
             found |= {row.mfid: row.summary for row in rows}
         return found
 
-    # What a project holds
+    # Snapshots of a project
 
     def snapshot(self, project: str, *, refresh: bool = False) -> Snapshot:
-        """Return all datasets of a project with metadata and links; download what changed, with `refresh` everything.
+        """Return all datasets of a project with metadata and links; download changes, with `refresh` everything.
 
-        Of EVERYTHING, all that this key sees. Raises InputError if there is no such project.
+        The project EVERYTHING means all that this key sees. Raises InputError if there is no such project.
         """
         self.sync_statements()
         latest = None if refresh else self._latest(project)
@@ -533,7 +532,7 @@ class Mirror:
         return self._snapshot(project, downloaded)
 
     def _latest(self, project: str) -> str | None:
-        """Return the latest modification that was seen; None if the project has to be listed."""
+        """Return the latest modification seen; None if the project has to be listed."""
         row = self.database.row("SELECT listed FROM feed WHERE project = ? AND scope = ''", project)
         if row is None or not 0 <= time.time() - row[0] < MAX_AGE_S or self._is_undated(project):
             return None
@@ -546,7 +545,7 @@ class Mirror:
         return self.service.holds(DATES) is False
 
     def _changed_since(self, project: str, latest: str) -> list[Row]:
-        """Read what was modified since then and is not known in this state; list what is known without metadata."""
+        """Read what was modified since then, unless a listing without metadata shows that all of it is known."""
         sql = f"SELECT mfid, modified FROM dataset WHERE {tables.of_project(project)}"  # noqa: S608  a text of ours
         known = dict(self.database.rows(sql, project))
         earliest = datetime.fromisoformat(latest) - OVERLAP
@@ -557,17 +556,17 @@ class Mirror:
             new = [one.modification_time for one in listed if known.get(one.unique_id) != (one.modification_time or "")]
         except (NotFoundError, RefusedError) as error:
             raise self._no_project(project, error) from error
-        times = [datetime.fromisoformat(one) for one in new if one]
+        times = [datetime.fromisoformat(each) for each in new if each]
         return self._modified_since(project, min(times)) if times else []
 
     def _modified_since(self, project: str, earliest: datetime | None = None) -> list[Row]:
-        """Read what was modified since then, or all; in that order, a change while listing is listed too."""
+        """Read what was modified since then, or all; oldest first, so that changes made meanwhile are listed too."""
         filters = {**_within(project), **({"modification_time_gte": earliest} if earliest else {})}
-        found = self._client().datasets.iter(
+        listed = self._client().datasets.iter(
             include_metadata=True, include_links=True, sort="updated", direction="asc", **filters
         )
         try:
-            return [Row.of(dataset.model_dump()) for dataset in found]
+            return [Row.of(dataset.model_dump()) for dataset in listed]
         except (NotFoundError, RefusedError) as error:
             raise self._no_project(project, error) from error
 
@@ -579,7 +578,7 @@ class Mirror:
         return no_project(self._client(), project, self._where)
 
     def _reconcile(self, project: str, present: set[str]) -> int:
-        """Drop what is gone, and read what came without having been modified. Return how many those are."""
+        """Drop removed datasets; read those that appeared without being modified, and return their number."""
         listed = {dataset.unique_id for dataset in self._client().datasets.iter(**_within(project))}
         from crucible_lineage.core.datasets import ONE_BY_ONE
 
@@ -594,13 +593,13 @@ class Mirror:
         return self.database.transaction(reconcile)
 
     def _read(self, mfids: Collection[str]) -> list[Row]:
-        """Read datasets by their ids, as far as they are there."""
+        """Read datasets by id, as far as they exist."""
         from crucible_lineage.core.datasets import fetch_datasets  # most runs ask for none
 
-        return [Row.of(one) for one in fetch_datasets(self._client(), mfids, include_links=True).found.values()]
+        return [Row.of(record) for record in fetch_datasets(self._client(), mfids, include_links=True).found.values()]
 
     def _snapshot(self, project: str, downloaded: int) -> Snapshot:
-        """Return the newest first, as Crucible lists them; the same object while nothing has changed."""
+        """Return the snapshot, newest first as Crucible lists them; the same object while nothing has changed."""
         key = (self.database.path, project.casefold())
         row = self.database.row("SELECT token FROM feed WHERE project = ? AND scope = ''", project)
         with _held_lock:
@@ -617,12 +616,12 @@ class Mirror:
                 tables.store(db, project, rows, everything=True)
 
             self.database.transaction(replace_all)
-        if damaged or token is None:  # the file was begun anew meanwhile
+        if damaged or token is None:  # meanwhile the file was replaced by an empty one
             return self.snapshot(project)
         with _held_lock:
             _held[key] = token, found
             _held.move_to_end(key)
-            while len(_held) > MOST_HELD:
+            while len(_held) > MAX_SNAPSHOTS:
                 _held.popitem(last=False)
         return replace(found, downloaded=downloaded) if downloaded else found
 
@@ -631,18 +630,18 @@ def _within(project: str) -> dict[str, Any]:
     return {} if project == EVERYTHING else {"project_id": project}
 
 
-def _nothing_lost(seen: str, now: str) -> bool:
-    """Return whether nothing was lost between these revisions; where a service tells none, anything may be."""
+def _nothing_lost(before: str, now: str) -> bool:
+    """Return whether nothing was lost between two revisions; False where the service has no revisions."""
     lost, _, made = now.rpartition(":")
-    lost_then, _, made_then = seen.rpartition(":")
+    lost_then, _, made_then = before.rpartition(":")
     return bool(lost) and lost == lost_then and not _is_fewer(made, made_then)
 
 
 def _is_older(before: FeedState, changes: ProjectChanges, members: Mapping[str, str]) -> bool:
-    """Return whether a Crucible that tells revisions lacks what was last seen there, or delivered by this machine.
+    """Return whether a Crucible with revisions lacks datasets that were last seen there or delivered by this machine.
 
-    Both are among the changes since then, unless an older copy was put back, whatever has come to that meanwhile. A
-    deletion changes the revision.
+    Both are among the changes since then, unless an older copy was restored, even if that has changed meanwhile.
+    Deletions change the revision.
     """
     lost, _, made = changes.revision.rpartition(":")
     lost_then, _, made_then = before.revision.rpartition(":")

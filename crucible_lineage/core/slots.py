@@ -1,8 +1,8 @@
-"""Which results hold now. A result fills slots; the newest run that relied on one for a slot made it current there.
+"""Which results are current. In each slot that a result fills, the newest run that relied on it made it current.
 
-A slot is what a result is of: pipeline, step, output, and the data (and variant) it is about. The slots that a
-dataset fills lie in its scientific metadata beside the provenance record, each with the run that last relied on it and
-when. So all machines agree, ids never change, and going back to an earlier parameter makes the earlier result current.
+A slot names what a result is of: pipeline, step, output, and the data (and variant) it is about. The slots that a
+dataset fills are stored in its scientific metadata beside the provenance record, each with the run that last relied on
+it and when. So all machines agree, ids never change, and returning to an earlier parameter makes its result current.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ if TYPE_CHECKING:  # importing the client costs a tenth of a second, which plann
 
 CURRENT, SUPERSEDED, INCOMPLETE, RAW = "current", "superseded", "incomplete", "raw"
 CANDIDATE = "candidate"  # of a campaign that is not promoted
-MOST_CHARACTERS = 200  # of a scope; a longer one is told by its hash
+MAX_SCOPE_CHARACTERS = 200  # a longer scope is shortened and identified by its hash
 
 
 @dataclass(frozen=True)
 class SlotClaim:
-    """That a dataset fills a slot: which run relied on it last, begun when, for the declaration in which file.
+    """A dataset's claim to a slot: the run that relied on it last, when that began, and the file that declares it.
 
-    `also` are other files that declare the same and rely on it still, `was` are former names of the file: what was made
-    for these before is not current again. What a `campaign` made counts once that is promoted, since that moment.
+    `also` are other files that declare the same slot and still rely on the dataset. `was` are former names of the file:
+    results made under those names do not become current again. A `campaign`'s claim counts from its promotion on.
     """
 
     since: str
@@ -46,14 +46,14 @@ class SlotClaim:
         return (self.declared_in, *self.also)
 
     def to_json(self) -> dict[str, object]:
-        """Return what is written into the scientific metadata."""
+        """Return the entry for the scientific metadata."""
         others = {"also": list(self.also), "was": list(self.was)} if self.also or self.was else {}
-        of = {"campaign": self.campaign} if self.campaign else {}
-        return {"since": self.since, "run": self.run, "declared_in": self.declared_in, **others, **of}
+        campaign = {"campaign": self.campaign} if self.campaign else {}
+        return {"since": self.since, "run": self.run, "declared_in": self.declared_in, **others, **campaign}
 
     @classmethod
     def from_json(cls, entry: Mapping[str, object]) -> SlotClaim:
-        """Return what such an entry says; what is not understood of it is left out."""
+        """Parse an entry of the scientific metadata. Unreadable fields are ignored."""
         also, was = _texts(entry.get("also")), _texts(entry.get("was"))
         declared_in, campaign = str(entry.get("declared_in", "")), str(entry.get("campaign") or "")
         return cls(str(entry["since"]), str(entry.get("run", "")), declared_in, also, was, campaign)
@@ -61,11 +61,11 @@ class SlotClaim:
 
 @dataclass(frozen=True)
 class DatasetStatus:
-    """What there is to know of a dataset to tell whether it holds: is it complete, made of others, and what it fills.
+    """The facts that decide whether a dataset is current: whether it is complete and derived, and the slots it fills.
 
-    `replaces` is the dataset that it was made to replace; it counts only for those that fill no slot. What is neither
-    derived nor a replacement is measured data and fills none, whatever is written on it. All of this counts in its own
-    `project`: what lies elsewhere may say what it likes. A candidate fills some slot only once a campaign is promoted.
+    `replaces` is the dataset that it was made to replace; it counts only for datasets that fill no slot. A dataset that
+    is neither derived nor a replacement is measured data and fills none, whatever its metadata says. Claims count only
+    within the dataset's own `project`. A candidate fills some of its slots only once a campaign is promoted.
     """
 
     mfid: str
@@ -82,66 +82,66 @@ class DatasetStatus:
         return self.slots if self.derived or self.replaces else {}
 
 
-def _promoted(one: DatasetStatus, promoted: Mapping[str, str]) -> DatasetStatus:
-    """Return what there is to know of a dataset, where what campaigns made counts only if they are promoted."""
-    if not any(filled.campaign for filled in one.slots.values()):
-        return one
+def _with_promoted_claims(status: DatasetStatus, promoted: Mapping[str, str]) -> DatasetStatus:
+    """Drop the claims of campaigns that are not promoted; date the others from their promotion."""
+    if not any(claim.campaign for claim in status.slots.values()):
+        return status
     counting = {
-        key: replace(filled, since=promoted[filled.campaign]) if filled.campaign else filled
-        for key, filled in one.slots.items()
-        if not filled.campaign or filled.campaign in promoted
+        key: replace(claim, since=promoted[claim.campaign]) if claim.campaign else claim
+        for key, claim in status.slots.items()
+        if not claim.campaign or claim.campaign in promoted
     }
-    return replace(one, slots=counting, is_candidate=len(counting) < len(one.slots))
+    return replace(status, slots=counting, is_candidate=len(counting) < len(status.slots))
 
 
 def pipeline_keyword(pipeline: str) -> str:
-    """Return the keyword that all datasets made or relied on by a pipeline or flow carry."""
+    """Return the keyword of all datasets that a pipeline or flow made or relied on."""
     return f"pipeline:{pipeline}"
 
 
 def hold(mirror: Mirror, client: CrucibleClient, project: str, mfid: str, slots: Mapping[str, SlotClaim]) -> None:
-    """Make a dataset hold in these slots from now on.
+    """Make a dataset current in these slots.
 
-    It gets the keywords of the slots' pipelines, by which their runs find it. The mirror is told, so that nobody reads
-    back what was written. Raises CrucibleError; calling it again is harmless.
+    Adds the keywords of the slots' pipelines, by which their runs find it, and updates the mirror, so that the next
+    sync need not read the change back. Idempotent. Raises CrucibleError.
     """
     keywords = sorted({pipeline_keyword(slot.partition("/")[0]) for slot in slots})
     for keyword in keywords:
         if not mirror.is_member(project, keyword, mfid):
             client.datasets.add_keyword(mfid, keyword)
     after = slots_of(client.metadata.merge(mfid, slots_stated(slots)))
-    mirror.note_held(project, keywords, mfid, after)  # what others have written meanwhile, too
+    mirror.note_held(project, keywords, mfid, after)  # including what others have written meanwhile
 
 
-def is_replaced_by_hand(holding: Iterable[str], mfid: str, replaced: Callable[[str], str | None]) -> bool:
-    """Return whether what a person made in place of just this result holds: no run undoes that.
+def is_replaced_by_hand(current_datasets: Iterable[str], mfid: str, replaced: Callable[[str], str | None]) -> bool:
+    """Return whether one of the current datasets was made by hand to replace this result: no run undoes that.
 
-    `replaced` gives the dataset that another one was made to replace by hand, None for what a step has made.
+    `replaced` returns the dataset that another one replaces by hand, None for the result of a step.
     """
-    for one in holding:
+    for current in current_datasets:
         seen: set[str] = set()
-        holder: str | None = one
-        while holder and holder not in seen:
-            seen.add(holder)
-            if (holder := replaced(holder)) == mfid:
+        dataset: str | None = current
+        while dataset and dataset not in seen:
+            seen.add(dataset)
+            if (dataset := replaced(dataset)) == mfid:
                 return True
     return False
 
 
 def slot(pipeline: str, step: str, output: str, scope: str) -> str:
-    """The key of a slot. `scope` says which data and which variant it is about."""
-    if len(scope) > MOST_CHARACTERS:
+    """Return the key of a slot. `scope` names the data and the variant that it is about."""
+    if len(scope) > MAX_SCOPE_CHARACTERS:
         scope = f"{scope[:80]}... {hashlib.sha256(scope.encode()).hexdigest()[:16]}"
     return f"{pipeline}/{step}/{output}/{scope}"
 
 
 def slots_of(scientific_metadata: Mapping[str, object] | None) -> dict[str, SlotClaim]:
-    """The slots that a dataset fills; what is not understood is left out."""
-    found = {}
+    """Return the slots that a dataset fills. Unreadable entries are ignored."""
+    claims = {}
     for key, entry in slots_in(scientific_metadata).items():
         if isinstance(entry, Mapping) and isinstance(entry.get("since"), str):
-            found[str(key)] = SlotClaim.from_json(entry)
-    return found
+            claims[str(key)] = SlotClaim.from_json(entry)
+    return claims
 
 
 def _texts(value: object) -> tuple[str, ...]:
@@ -149,123 +149,123 @@ def _texts(value: object) -> tuple[str, ...]:
 
 
 def slots_to_json(slots: Mapping[str, SlotClaim]) -> dict[str, object]:
-    """Return the metadata that a dataset is registered with."""
-    return {SLOTS_KEY: {key: one.to_json() for key, one in slots.items()}}
+    """Return the slots as metadata for a registration."""
+    return {SLOTS_KEY: {key: claim.to_json() for key, claim in slots.items()}}
 
 
 def slots_stated(slots: Mapping[str, SlotClaim]) -> dict[str, object]:
-    """Return the metadata of a dataset that fills these slots from now on."""
-    return holds({key: one.to_json() for key, one in slots.items()})
+    """Return the metadata that makes a registered dataset fill these slots."""
+    return holds({key: claim.to_json() for key, claim in slots.items()})
 
 
 def later_than(moment: datetime, others: Iterable[str]) -> str:
-    """That moment, or one just after the latest of the others: clocks differ, and the newest run has the last word."""
-    latest = max((found for text in others if (found := _moment(text))), default=moment - timedelta(microseconds=1))
+    """Return the moment, or one just after the latest of the others: clocks differ, and the newest run wins."""
+    latest = max((other for text in others if (other := _moment(text))), default=moment - timedelta(microseconds=1))
     return max(moment, latest + timedelta(microseconds=1)).astimezone(UTC).isoformat(timespec="microseconds")
 
 
 class Currency:
-    """Of many datasets, which hold now. `promoted` are campaigns, each with the moment since when it is promoted."""
+    """Which of many datasets are current. `promoted` has the moment of promotion of each promoted campaign."""
 
-    def __init__(self, standings: Iterable[DatasetStatus], promoted: Mapping[str, str] = MappingProxyType({})) -> None:
-        self._standings = {one.mfid: _promoted(one, promoted) for one in standings}
-        self._holders: dict[tuple[str, str], list[DatasetStatus]] = {}
+    def __init__(self, statuses: Iterable[DatasetStatus], promoted: Mapping[str, str] = MappingProxyType({})) -> None:
+        self._statuses = {status.mfid: _with_promoted_claims(status, promoted) for status in statuses}
+        self._claimants: dict[tuple[str, str], list[DatasetStatus]] = {}
         self._successors: dict[str, str] = {}
-        for one in self._standings.values():
-            if not one.complete:
+        for status in self._statuses.values():
+            if not status.complete:
                 continue
-            for key in one.fills:
-                self._holders.setdefault((one.project.casefold(), key), []).append(one)
-            replaced = self._standings.get(one.replaces or "")
-            if one.replaces and (replaced is None or replaced.project.casefold() == one.project.casefold()):
-                self._successors[one.replaces] = max(one.mfid, self._successors.get(one.replaces, ""))
+            for key in status.fills:
+                self._claimants.setdefault((status.project.casefold(), key), []).append(status)
+            replaced = self._statuses.get(status.replaces or "")
+            if status.replaces and (replaced is None or replaced.project.casefold() == status.project.casefold()):
+                self._successors[status.replaces] = max(status.mfid, self._successors.get(status.replaces, ""))
 
     def current(self, key: str, project: str) -> tuple[str, ...]:
-        """The datasets that hold in a slot: those that the newest run relied on, of each declaration that has it."""
-        holders = self._holders.get((project.casefold(), key), ())
-        return tuple(sorted(one.mfid for one in holders if self._holds(one, key)))
+        """Return the current datasets of a slot: for each declaration of it, those that its newest run relied on."""
+        claimants = self._claimants.get((project.casefold(), key), ())
+        return tuple(sorted(status.mfid for status in claimants if self._holds(status, key)))
 
     def by_declaration(self, key: str, project: str) -> dict[str, list[str]]:
-        """The datasets that hold in a slot, for each of the files that declare it."""
+        """Return the current datasets of a slot by the file that declares it."""
         found: dict[str, list[str]] = {}
-        for one in self._holders.get((project.casefold(), key), ()):
-            for file in one.slots[key].files:
-                if self._holds_for(one, key, file):
-                    found.setdefault(file, []).append(one.mfid)
+        for status in self._claimants.get((project.casefold(), key), ()):
+            for file in status.slots[key].files:
+                if self._holds_for(status, key, file):
+                    found.setdefault(file, []).append(status.mfid)
         return {file: sorted(mfids) for file, mfids in found.items()}
 
     def latest_for(self, mfid: str, key: str) -> tuple[str, ...]:
-        """The files, former names included, whose runs have relied on nothing else in a slot since."""
-        one = self._standings.get(mfid)
-        if one is None or key not in one.slots:
+        """Return the files, former names included, whose runs have not relied on another dataset in the slot since."""
+        status = self._statuses.get(mfid)
+        if status is None or key not in status.slots:
             return ()
-        names = (*one.slots[key].files, *one.slots[key].was)
-        return tuple(name for name in names if self._holds_for(one, key, name))
+        names = (*status.slots[key].files, *status.slots[key].was)
+        return tuple(name for name in names if self._holds_for(status, key, name))
 
-    def filled(self, key: str, project: str) -> list[SlotClaim]:
-        """By whom a slot is or was filled."""
-        return [one.slots[key] for one in self._holders.get((project.casefold(), key), ())]
+    def claims(self, key: str, project: str) -> list[SlotClaim]:
+        """Return all claims to a slot, past ones included."""
+        return [status.slots[key] for status in self._claimants.get((project.casefold(), key), ())]
 
     def all_slots(self) -> Iterable[tuple[str, str]]:
-        """The project (in small letters) and key of all slots that a complete dataset fills."""
-        return self._holders.keys()
+        """Return the project (in lower case) and key of each slot that a complete dataset fills."""
+        return self._claimants.keys()
 
     def slots(self, mfid: str) -> Mapping[str, SlotClaim]:
-        """The slots that a dataset fills or has filled."""
-        return self._standings[mfid].slots if mfid in self._standings else {}
+        """Return the slots that a dataset fills or has filled."""
+        return self._statuses[mfid].slots if mfid in self._statuses else {}
 
     def state(self, mfid: str) -> str:
-        """CURRENT, CANDIDATE, SUPERSEDED, INCOMPLETE or RAW; RAW also for a dataset of which nothing is known."""
-        one = self._standings.get(mfid)
-        if one is None:
+        """Return CURRENT, CANDIDATE, SUPERSEDED, INCOMPLETE or RAW; RAW also for an unknown dataset."""
+        status = self._statuses.get(mfid)
+        if status is None:
             return RAW
-        if not one.complete:
+        if not status.complete:
             return INCOMPLETE
-        if one.fills and any(self._holds(one, key) for key in one.fills):
+        if status.fills and any(self._holds(status, key) for key in status.fills):
             return CURRENT
-        if one.is_candidate:
+        if status.is_candidate:
             return CANDIDATE
-        if one.fills:
+        if status.fills:
             return SUPERSEDED
         if mfid in self._successors:
             return SUPERSEDED
-        return CURRENT if one.derived else RAW
+        return CURRENT if status.derived else RAW
 
     def superseded_by(self, mfid: str) -> tuple[str, ...]:
-        """The datasets that hold in its place; none if it is not superseded."""
+        """Return the datasets that are current instead; none if the dataset is not superseded."""
         if self.state(mfid) != SUPERSEDED:
             return ()
-        one = self._standings[mfid]
-        if one.fills:
-            return tuple(dict.fromkeys(other for key in one.fills for other in self.current(key, one.project)))
-        return self._in_its_stead(mfid)
+        status = self._statuses[mfid]
+        if status.fills:
+            return tuple(dict.fromkeys(other for key in status.fills for other in self.current(key, status.project)))
+        return self._replacement(mfid)
 
-    def _in_its_stead(self, mfid: str) -> tuple[str, ...]:
+    def _replacement(self, mfid: str) -> tuple[str, ...]:
         seen = {mfid}
         while (following := self._successors.get(mfid)) and following not in seen:
             seen.add(following)
             mfid = following
         return self.superseded_by(mfid) or (mfid,)
 
-    def _holds(self, one: DatasetStatus, key: str) -> bool:
-        return any(self._holds_for(one, key, file) for file in one.slots[key].files)
+    def _holds(self, status: DatasetStatus, key: str) -> bool:
+        return any(self._holds_for(status, key, file) for file in status.slots[key].files)
 
-    def _holds_for(self, one: DatasetStatus, key: str, file: str) -> bool:
-        """True if no run of the declaration in this file has relied on another dataset since."""
-        holders = self._holders.get((one.project.casefold(), key), ())
-        if len(holders) == 1 and holders[0] is one:  # as nearly all
+    def _holds_for(self, status: DatasetStatus, key: str, file: str) -> bool:
+        """Return whether no run of the declaration in this file has relied on another dataset since."""
+        claimants = self._claimants.get((status.project.casefold(), key), ())
+        if len(claimants) == 1 and claimants[0] is status:  # the usual case
             return True
-        rivals = (other.slots[key] for other in holders)
-        same = (other.since for other in rivals if file in (*other.files, *other.was))
-        return one.slots[key].since == max(same, key=_moment_or_text)
+        claims = (claimant.slots[key] for claimant in claimants)
+        moments = (claim.since for claim in claims if file in (*claim.files, *claim.was))
+        return status.slots[key].since == max(moments, key=_moment_or_text)
 
 
 def _moment(text: str) -> datetime | None:
     try:
-        found = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text)
     except ValueError:
         return None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _moment_or_text(text: str) -> tuple[bool, object]:

@@ -1,7 +1,7 @@
-"""SQLite in the data folder: one way to open a file, and to replace one that cannot be used.
+"""SQLite in the data folder: opening a file, and replacing one that cannot be used.
 
-Everything that is kept in this way can be asked for again. So there are no migrations: a file that is damaged, belongs
-to another program or has another schema is set aside, which is logged in one line, and an empty one takes its place.
+Everything stored here can be read again from its source. So there are no migrations: a file that is damaged, belongs
+to another program or has another schema is set aside, with a line in the log, and replaced by an empty one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from crucible_lineage.errors import StorageError
 T = TypeVar("T")
 
 BUSY_S = 30.0  # chosen: other processes write too, each for a few milliseconds
-_ERRORS = (sqlite3.DatabaseError, UnicodeDecodeError)  # also what SQLite says of a damaged table may be no text
+_ERRORS = (sqlite3.DatabaseError, UnicodeDecodeError)  # a damaged table can yield invalid text, in messages too
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _NO_TEXT = "Could not decode to UTF-8"
 _REFUSED = {
@@ -48,14 +48,14 @@ _NETWORK = frozenset(
 
 
 class _UnusableError(Exception):
-    """The file is no database of ours, or has another schema."""
+    """The file is not a database of this library, or has another schema."""
 
 
 class LocalDatabase:
     """One SQLite file, shared by threads and processes.
 
-    `schema` is a script of statements; a file of another one is set aside. What callers read is repeated after a
-    repair, so that they see an empty file, never a damaged one. Raises StorageError if the disk refuses.
+    `schema` is a script of statements; a file with another schema is set aside. After a repair, the query is repeated,
+    so that callers see an empty file, never a damaged one. Raises StorageError if the disk refuses.
     """
 
     def __init__(self, path: Path, schema: str) -> None:
@@ -72,30 +72,30 @@ class LocalDatabase:
             self._connection.close()
 
     def row(self, sql: str, *values: object) -> Any:
-        """Return the first row that the query finds, None if there is none."""
+        """Return the first row of a query, None if there is none."""
         with self._lock:
             try:
                 return self._connection.execute(sql, values).fetchone()
-            except _ERRORS:  # seldom, and this is asked for each step
+            except _ERRORS:  # rare; this path is called for each step
                 return self._done(lambda connection: connection.execute(sql, values).fetchone())
 
     def rows(self, sql: str, *values: object) -> list[Any]:
-        """Return all rows that the query finds."""
+        """Return all rows of a query."""
         return self._done(lambda connection: connection.execute(sql, values).fetchall())
 
     def write(self, sql: str, *values: object) -> None:
-        """Carry out a statement, in a transaction of its own."""
+        """Execute a statement in a transaction of its own."""
         self.transaction(lambda connection: connection.execute(sql, values))
 
     def write_many(self, sql: str, rows: Iterable[Sequence[object]]) -> None:
-        """Carry out a statement for each of the rows, in one transaction."""
+        """Execute a statement for each of the rows, in one transaction."""
         listed = list(rows)
         if not listed:
             return
         self.transaction(lambda connection: connection.executemany(sql, listed))
 
     def transaction(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Return what `work` gives for the connection; keep all of its changes, or none if it raises."""
+        """Return `work(connection)`; keep all of its changes, or none if it raises."""
 
         def within(connection: sqlite3.Connection) -> T:
             with _transaction(connection):
@@ -108,7 +108,7 @@ class LocalDatabase:
             try:
                 return work(self._connection)
             except _ERRORS as error:
-                self._tell(error)
+                self._raise_if_refused(error)
                 if not _is_damage(error) and self._is_ours():
                     raise
                 self._connection.close()
@@ -116,17 +116,17 @@ class LocalDatabase:
             return work(self._connection)
 
     def _is_ours(self) -> bool:
-        """Return whether the file still holds our tables: another program may have written to it meanwhile."""
+        """Return whether the file still has our tables: another program may have written to it."""
         try:
             self._require_own(self._connection)
             return _tables(self._connection) == _expected(self.schema)
         except (_UnusableError, *_ERRORS):
             return False
 
-    def _tell(self, error: Exception) -> None:
-        """StorageError, in one line, if the disk refused."""
-        if said := _REFUSED.get(getattr(error, "sqlite_errorcode", 0) & 0xFF):
-            raise StorageError(f"{self.path}: {said} ({error})") from error
+    def _raise_if_refused(self, error: Exception) -> None:
+        """Raise StorageError, with a one-line message, if the disk refused."""
+        if reason := _REFUSED.get(getattr(error, "sqlite_errorcode", 0) & 0xFF):
+            raise StorageError(f"{self.path}: {reason} ({error})") from error
 
     def _opened(self) -> sqlite3.Connection:
         private_folder(self.path.parent)
@@ -135,12 +135,12 @@ class LocalDatabase:
         except _UnusableError as found:
             return self._repaired(str(found))
         except _ERRORS as error:
-            self._tell(error)
+            self._raise_if_refused(error)
             return self._repaired(_reason(error))
 
     def _connected(self) -> sqlite3.Connection:
         """Connect to the file, and make the tables if it is new. Raises _UnusableError, or what SQLite raises."""
-        self._inode = private_file(self.path).stat().st_ino  # SQLite would make it as open as the umask lets it
+        self._inode = private_file(self.path).stat().st_ino  # SQLite would create it with the umask's permissions
         connection = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
         try:
             on_network = lies_on_network(self.path.parent)
@@ -168,7 +168,7 @@ class LocalDatabase:
         return True
 
     def _repaired(self, reason: str) -> sqlite3.Connection:
-        """Connect to a new file; set the old one aside, unless another process did that meanwhile."""
+        """Set the file aside, unless another process already did, and connect to a new one."""
         damaged = self._inode
         # Only a repair pays for these imports.
         import logging
@@ -179,15 +179,15 @@ class LocalDatabase:
             if self.path.exists() and self.path.stat().st_ino != damaged:
                 with suppress(_UnusableError, *_ERRORS):
                     return self._connected()
-            # The log of changes first: it would be played into whatever stands under the name of its file. Who has the
-            # old ones open goes on with them: SQLite sees that they were moved, and takes nothing away.
+            # The write-ahead log first: SQLite would replay it into any file of the same name. Processes that have
+            # the old files open keep using them: SQLite notices the move and deletes nothing.
             aside = self.path.with_name(f"{self.path.name}.aside-{datetime.now(UTC):%Y%m%dT%H%M%S%f}")
             for ending in ("-wal", "-shm", ""):
                 with suppress(FileNotFoundError):
                     self.path.with_name(self.path.name + ending).replace(aside.with_name(aside.name + ending))
             connection = self._connected()
         logging.getLogger(__name__).warning(
-            "%s could not be used (%s); it was set aside as %s; a new one starts empty, to be read again",
+            "%s could not be used (%s); it was set aside as %s; a new one starts empty and is filled again",
             self.path,
             reason,
             aside.name,
@@ -213,20 +213,20 @@ def _is_damage(error: Exception) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """Return the fault in a line, without anything from the file."""
+    """Return the fault in one line, without content of the file."""
     if isinstance(error, UnicodeDecodeError) or _NO_TEXT in str(error):
         return "it contains invalid text"
     return " ".join(str(error).split())[:100]
 
 
 def _tables(connection: sqlite3.Connection) -> list[tuple[str, str]]:
-    found = connection.execute("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name")
-    return [(name, sql) for name, sql in found]
+    rows = connection.execute("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name")
+    return [(name, sql) for name, sql in rows]
 
 
 @lru_cache
 def _expected(schema: str) -> list[tuple[str, str]]:
-    """Return the tables that this schema gives, as SQLite words them."""
+    """Return the tables of this schema as SQLite stores their definitions."""
     connection = sqlite3.connect(":memory:")
     try:
         connection.executescript(schema)
@@ -236,22 +236,22 @@ def _expected(schema: str) -> list[tuple[str, str]]:
 
 
 def lies_on_network(folder: Path, mounts: str | None = None) -> bool:
-    """Return whether a folder lies on a file system that several hosts may share.
+    """Return whether a folder is on a file system that several hosts may share.
 
-    `mounts` is the text of /proc/mounts, by default that of this machine; without one only Windows' names of shares
-    tell.
+    `mounts` is the text of /proc/mounts, by default this machine's. Where there is none, only Windows share names are
+    recognized.
     """
     path = folder.absolute().resolve()
     if sys.platform == "win32":
         return path.drive.startswith("\\\\")
-    found, kind = -1, ""
+    depth, kind = -1, ""
     for line in (_mounts() if mounts is None else mounts).splitlines():
         fields = line.split()
         if len(fields) < 3:
             continue
         point = Path(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields[1]))  # a space is \040
-        if len(point.parts) >= found and path.is_relative_to(point):  # a later mount covers an earlier one
-            found, kind = len(point.parts), fields[2]
+        if len(point.parts) >= depth and path.is_relative_to(point):  # a later mount covers an earlier one
+            depth, kind = len(point.parts), fields[2]
     return kind in _NETWORK
 
 

@@ -1,4 +1,4 @@
-"""What statements say of datasets: which are on hold or come from what is, and in which words that is told."""
+"""Effects of statements on datasets: which are on hold, or derived from a dataset on hold, and in which words."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from crucible_lineage.statements import (
 
 @dataclass(frozen=True)
 class AppliedStatement:
-    """A statement as a project hears it: whether it is in force, whether it counts there, and what revoked it."""
+    """A statement seen from a project: whether it is in force, whether it counts there, and what revoked it."""
 
     statement: Statement
     in_force: bool
@@ -34,19 +34,18 @@ class AppliedStatement:
     revoked_by: Statement | None = None
 
     @property
-    def told(self) -> str:
-        """Return it in words."""
+    def text(self) -> str:
+        """The statement in words."""
         one = self.statement
-        what = f"flag {one.flag}" if one.flag else validity_text(one) or one.verb
+        content = f"flag {one.flag}" if one.flag else validity_text(one) or one.verb
         if self.in_force:
-            return f"{what} {one.attribution}" + (
-                "" if self.counts else f" (of project {one.project}, does not count here)"
-            )
+            elsewhere = "" if self.counts else f" (of project {one.project}, does not count here)"
+            return f"{content} {one.attribution}{elsewhere}"
         by = self.revoked_by
-        return f"{what} {one.attribution}; lifted" + (f" by {by.who or by.by} on {by.when[:10]}" if by else "")
+        return f"{content} {one.attribution}; lifted" + (f" by {by.who or by.by} on {by.when[:10]}" if by else "")
 
     def to_json(self) -> dict[str, object]:
-        """Return it as commands print it."""
+        """Return the statement as commands print it."""
         revoked_by = self.revoked_by.mfid if self.revoked_by and not self.in_force else None
         return {
             **self.statement.to_json(),
@@ -57,10 +56,10 @@ class AppliedStatement:
 
 
 class StatementEffects:
-    """What statements say of the datasets of a Crucible, as of the moment when it is made.
+    """The effects of statements on the datasets of a Crucible, as of the moment of construction.
 
-    Where the service `is_away`, only what was read before is known. `waiting` gives a dataset that waits here to be
-    delivered.
+    While the service `is_away`, only what was read before is used. `waiting` returns a dataset that waits here for
+    delivery.
     """
 
     def __init__(
@@ -81,7 +80,7 @@ class StatementEffects:
 
     @property
     def says_any(self) -> bool:
-        """Whether anything is on hold, or has a flag."""
+        """Whether anything is on hold or flagged."""
         return bool(self._holds or self._flags)
 
     @property
@@ -92,9 +91,9 @@ class StatementEffects:
     def doubts(
         self, mfids: Collection[str], viewer: str, known: Mapping[str, Summary] | None = None
     ) -> dict[str, Doubt]:
-        """Return why datasets are doubtful, for those of these that are. `viewer` is the project that asks.
+        """Return the reasons for doubt about the doubtful ones among these datasets, as the project `viewer` sees them.
 
-        `known` are datasets that were read already. Nothing is read while nothing is on hold.
+        `known` are summaries that were read already. Nothing is read while nothing is on hold.
         """
         index = self._holds
         if not index or not mfids:
@@ -106,64 +105,64 @@ class StatementEffects:
         return {mfid: Doubt(source, statements[mentions[source].mfid]) for mfid, source in sources.items()}
 
     def reasons(self, used: Collection[str], code: str, project: str) -> tuple[str, ...]:
-        """Return why nothing may be made of these datasets by this code: what of it is on hold, by whom and why."""
+        """Return what prevents making results from these datasets by this code: the holds, by whom and why."""
         if not self.holds_any:
             return ()
-        told = [doubt.message() for doubt in self.doubts(used, project).values()]
+        reasons = [doubt.message() for doubt in self.doubts(used, project).values()]
         found = self._holds.on_code(code, project)
         if found and (hold := self.mirror.statements([found[0].mfid]).get(found[0].mfid)):
-            told.append(f"code {code[:12]} is on hold {hold.attribution}")
-        return tuple(dict.fromkeys(told))
+            reasons.append(f"code {code[:12]} is on hold {hold.attribution}")
+        return tuple(dict.fromkeys(reasons))
 
     def require_free(self, used: Collection[str], code: str, project: str) -> None:
-        """Raise OnHoldError if nothing may be made of these datasets by this code."""
+        """Raise OnHoldError if a hold prevents making results from these datasets by this code."""
         if reasons := self.reasons(used, code, project):
             raise OnHoldError(f"blocked: {'; '.join(reasons)}")
 
     def flags(self, mfids: Collection[str], viewer: str, known: Mapping[str, Summary]) -> dict[str, tuple[str, ...]]:
-        """Return the names of the flags of datasets, for those of these that have any. Flags are not inherited.
+        """Return the names of the flags of those datasets that have any. Flags are not inherited.
 
-        `known` are the datasets, as they were read.
+        `known` are the summaries of the datasets.
         """
         index = self._flags
         if not index:
             return {}
         found = {}
         for mfid in mfids:
-            if mfid in known and (said := index.on(mfid, known[mfid].facts, viewer)):
-                found[mfid] = tuple(dict.fromkeys(one.note for one in said))
+            if mfid in known and (mentions := index.on(mfid, known[mfid].facts, viewer)):
+                found[mfid] = tuple(dict.fromkeys(mention.note for mention in mentions))
         return found
 
     def about(self, mfid: str, viewer: str, known: Summary) -> tuple[AppliedStatement, ...]:
-        """Return the statements about a dataset, by its id or by a condition, the oldest first: revoked ones, too."""
+        """Return the statements about a dataset, by its id or by a condition, oldest first, including revoked ones."""
         return tuple(one for one in self.all(viewer) if one.statement.is_about(mfid, known.facts))
 
     def all(self, viewer: str | None) -> list[AppliedStatement]:
-        """Return all statements, the oldest first, with whether they are in force and count in a project.
+        """Return all statements, oldest first, with whether they are in force and count in the project `viewer`.
 
-        Without one, each is taken to count where it lies.
+        Without a viewer, each counts in its own project.
         """
         statements = self.mirror.statements()
-        standing = in_force(statements.values())
-        revoked = {mfid: one for one in standing.statements.values() for mfid in one.revokes}
+        active = in_force(statements.values())
+        revoked = {mfid: one for one in active.statements.values() for mfid in one.revokes}
         listed = sorted(statements.values(), key=lambda one: (one.when, one.mfid))
         return [
             AppliedStatement(
                 one,
-                one.mfid in standing.statements,
-                viewer is None or standing.counts(one, viewer),
+                one.mfid in active.statements,
+                viewer is None or active.counts(one, viewer),
                 revoked.get(one.mfid),
             )
             for one in listed
         ]
 
     def holds(self, project: str | None = None) -> list[Statement]:
-        """Return the holds in force that lie in a project, or all, the oldest first: as far as they are known here."""
+        """Return the known holds in force of a project, or of all, oldest first."""
         found = [one.statement for one in self.all(None) if one.in_force and one.statement.verb == HOLD]
         return [one for one in found if project is None or one.project.casefold() == project.casefold()]
 
     def evicted(self) -> dict[str, set[str]]:
-        """Return of which files the bytes were let go, since they can be made again: {MFID: SHA-256 of each}."""
+        """Return the files whose bytes were evicted, since they can be made again: {MFID: SHA-256 of each}."""
         found: dict[str, set[str]] = {}
         for one in in_force(self.mirror.statements().values()).statements.values():
             if one.verb == EVICT:
@@ -172,21 +171,21 @@ class StatementEffects:
         return found
 
     def _facts(self, mfids: Iterable[str], known: Mapping[str, Summary], viewer: str) -> dict[str, SubjectFacts]:
-        """Return what is known of these datasets and all that they come from."""
+        """Return the facts of these datasets and of all their ancestors."""
         found: dict[str, SubjectFacts] = {}
-        asked: set[str] = set()
-        waiting = set(mfids)
-        while waiting:
-            asked |= waiting
-            here = {mfid: self._read_facts[mfid] for mfid in waiting if mfid in self._read_facts}
-            here |= {mfid: known[mfid].facts for mfid in waiting - here.keys() if mfid in known}
-            refs = {mfid: ref for mfid in waiting - here.keys() if (ref := self._waiting(mfid))}
-            here |= {mfid: _facts_of(ref, viewer) for mfid, ref in refs.items()}
-            read = self._read(waiting - here.keys(), viewer)
+        visited: set[str] = set()
+        generation = set(mfids)
+        while generation:
+            visited |= generation
+            facts = {mfid: self._read_facts[mfid] for mfid in generation if mfid in self._read_facts}
+            facts |= {mfid: known[mfid].facts for mfid in generation - facts.keys() if mfid in known}
+            refs = {mfid: ref for mfid in generation - facts.keys() if (ref := self._waiting(mfid))}
+            facts |= {mfid: _facts_of(ref, viewer) for mfid, ref in refs.items()}
+            read = self._read(generation - facts.keys(), viewer)
             self._read_facts |= read
-            here |= read
-            found |= here
-            waiting = {parent for facts in here.values() for parent in facts.parents} - asked
+            facts |= read
+            found |= facts
+            generation = {parent for each in facts.values() for parent in each.parents} - visited
         return found
 
     def _read(self, mfids: Collection[str], viewer: str) -> dict[str, SubjectFacts]:
@@ -195,7 +194,7 @@ class StatementEffects:
         refs = self.mirror.known_among(mfids) if self._is_away else {}
         try:
             read = self.mirror.summaries(mfids, ask=not self._is_away)
-        except CrucibleError:  # the service is away by now: what this machine made is known here
+        except CrucibleError:  # the service is away now: use what this machine made
             refs = self.mirror.known_among(mfids)
             if len(refs) < len(mfids):
                 raise

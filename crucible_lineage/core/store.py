@@ -1,6 +1,6 @@
-"""The local store: file hashes, inspected steps, how results are described, what was brought, marks.
+"""The local store: file checksums, inspected steps, digests of descriptions, copied datasets, marks.
 
-It is a cache, never the truth: Crucible has the truth, and deleting the store costs only time.
+It is only a cache: Crucible has the truth, and deleting the store costs nothing but time.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ INGESTIONS = "SELECT request, mfid, dataset, file, status, ingestor, error, aske
 
 @dataclass(frozen=True)
 class Ingestion:
-    """A file that was asked to be ingested: by which request, of which dataset, and how that stands."""
+    """A file whose ingestion was requested: the request, the dataset, and the status."""
 
     request: int
     mfid: str
@@ -70,9 +70,9 @@ class Ingestion:
 
 @dataclass(frozen=True)
 class CopiedDataset:
-    """A dataset that is at two Crucibles, equal as far as the one is to have what the other has.
+    """A dataset that was copied from one Crucible to another.
 
-    `there` is its id at the one that it was brought to; `here` and `modified` are when it was last modified at either.
+    `there` is its id in the copy; `here` and `modified` are its last modification times at either.
     """
 
     mfid: str
@@ -82,7 +82,7 @@ class CopiedDataset:
 
 
 class Store:
-    """One SQLite file, shared by threads and processes. `instance` names the Crucible that the datasets lie in."""
+    """One SQLite file, shared by threads and processes. `instance` names the Crucible of the datasets."""
 
     def __init__(self, path: Path, instance: str) -> None:
         self.path = path
@@ -94,99 +94,99 @@ class Store:
         self.database.close()
 
     def checksums(self, path: Path) -> FileChecksums:
-        """A file's checksums; the remembered ones while size, modification time and inode are unchanged."""
+        """Return a file's checksums: the stored ones while size, modification time and inode are unchanged."""
         key, now = utf8_name(str(path.absolute())), stamp(path)
         row = self.database.row("SELECT size, mtime_ns, inode, checksums FROM file_checksums WHERE path = ?", key)
         if row and row[:3] == now and (known := unsealed(row[3], key)):
             return FileChecksums.from_json(known)
         scanned = scan_file(path)
         if stamp(path) != now:
-            raise FileChangedError(f"{path} changed while it was read; try again when it no longer changes")
+            raise FileChangedError(f"{path} changed while it was being read; try again when it no longer changes")
         self.database.write(
             "INSERT OR REPLACE INTO file_checksums VALUES (?, ?, ?, ?, ?)", key, *now, sealed(scanned.to_json(), key)
         )
         return scanned
 
     def remote_checksums(self, url: str, generation: str) -> FileChecksums | None:
-        """The checksums of a file elsewhere in that generation, if it was read before."""
+        """Return the checksums of a remote file in this generation, if it was read before."""
         row = self.database.row(
             "SELECT checksums FROM remote_checksums WHERE url = ? AND generation = ?", url, generation
         )
         return FileChecksums.from_json(known) if row and (known := unsealed(row[0], url, generation)) else None
 
     def keep_remote_checksums(self, url: str, generation: str, checksums: FileChecksums) -> None:
-        """A file elsewhere was read in that generation, and has these checksums."""
-        kept = sealed(checksums.to_json(), url, generation)
-        self.database.write("INSERT OR REPLACE INTO remote_checksums VALUES (?, ?, ?)", url, generation, kept)
+        """Store the checksums of a remote file in this generation."""
+        stored = sealed(checksums.to_json(), url, generation)
+        self.database.write("INSERT OR REPLACE INTO remote_checksums VALUES (?, ?, ?)", url, generation, stored)
 
-    def is_published(self, mfid: str, place: str) -> bool:
-        """True if the dataset's files are known to have been copied to that place."""
+    def is_published(self, mfid: str, target: str) -> bool:
+        """Return whether the dataset's files are known to have been copied to the target."""
         sql = "SELECT mfid, place FROM published WHERE instance = ? AND mfid = ? AND place = ?"
-        return bool(self.database.row(sql, self.instance, mfid, place) == (mfid, place))
+        return bool(self.database.row(sql, self.instance, mfid, target) == (mfid, target))
 
-    def note_published(self, mfid: str, place: str) -> None:
-        """The dataset's files have been copied to that place."""
-        self.database.write("INSERT OR REPLACE INTO published VALUES (?, ?, ?)", self.instance, mfid, place)
+    def note_published(self, mfid: str, target: str) -> None:
+        """Record that the dataset's files have been copied to the target."""
+        self.database.write("INSERT OR REPLACE INTO published VALUES (?, ?, ?)", self.instance, mfid, target)
 
     def described(self, project: str, pipeline: str) -> dict[str, str]:
-        """Return {declared step: digest of how its outputs were described}, as this data folder last saw to it."""
+        """Return {declared step: digest of the descriptions of its outputs}, as last written from this data folder."""
         sql = "SELECT step, digest FROM described WHERE instance = ? AND project = ? AND pipeline = ?"
         return dict(self.database.rows(sql, self.instance, project.casefold(), pipeline))
 
     def note_described(self, project: str, pipeline: str, digests: Mapping[str, str]) -> None:
-        """Note that the results of these steps are described so."""
+        """Record the digests of the descriptions of these steps' results."""
         rows = [(self.instance, project.casefold(), pipeline, step, digest) for step, digest in digests.items()]
         self.database.write_many("INSERT OR REPLACE INTO described VALUES (?, ?, ?, ?, ?)", rows)
 
     def brought(self, source: str) -> list[CopiedDataset]:
-        """The datasets that were brought here from there, as they stood then."""
+        """Return the datasets that were copied from `source`, as they were then."""
         sql = "SELECT mfid, there, here, modified FROM brought WHERE instance = ? AND source = ?"
         return [CopiedDataset(*row) for row in self.database.rows(sql, self.instance, source)]
 
     def note_brought(self, source: str, datasets: Iterable[CopiedDataset]) -> None:
-        """Record that these datasets were copied here from there."""
+        """Record datasets that were copied from `source`."""
         rows = [(self.instance, source, *astuple(one)) for one in datasets]
         self.database.write_many("INSERT OR REPLACE INTO brought VALUES (?, ?, ?, ?, ?, ?)", rows)
 
     def note_ingestions(self, ingestions: Iterable[Ingestion]) -> None:
-        """Files that are to be ingested, and how that stands."""
+        """Record requested ingestions and their status."""
         rows = [(self.instance, *astuple(one)) for one in ingestions]
         self.database.write_many("INSERT OR REPLACE INTO ingestion VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def open_ingestions(self) -> list[Ingestion]:
-        """Return the ingestions that were requested and not seen to end, the oldest first."""
+        """Return the ingestions that have not ended as far as known, oldest first."""
         sql = f"{INGESTIONS} WHERE instance = ? AND status IN ('requested', 'started') ORDER BY request"
         return [Ingestion(*row) for row in self.database.rows(sql, self.instance)]
 
     def ended_ingestions(self, limit: int) -> list[Ingestion]:
-        """Return the last ingestions that ended without success, newest first."""
+        """Return the latest ingestions that ended without success, newest first."""
         sql = (
             f"{INGESTIONS} WHERE instance = ? AND status NOT IN ('requested', 'started', 'complete')"
             " ORDER BY request DESC LIMIT ?"
         )
         return [Ingestion(*row) for row in self.database.rows(sql, self.instance, limit)]
 
-    def inspection(self, asked: str, rules: str) -> Any:
-        """Return what is known of the code that `asked` names, by these rules; None if one of its files has changed."""
-        row = self.database.row("SELECT files, found FROM inspected WHERE asked = ? AND rules = ?", asked, rules)
-        files = unsealed(row[0], asked, rules) if row else None
-        if files is None or any(_stamp(path) != seen for path, seen in files.items()):
+    def inspection(self, query: str, rules: str) -> Any:
+        """Return the stored inspection of the code that `query` names; None if one of its files has changed."""
+        row = self.database.row("SELECT files, found FROM inspected WHERE asked = ? AND rules = ?", query, rules)
+        files = unsealed(row[0], query, rules) if row else None
+        if files is None or any(_stamp(path) != previous for path, previous in files.items()):
             return None
-        return unsealed(row[1], asked, rules)
+        return unsealed(row[1], query, rules)
 
-    def keep_inspection(self, asked: str, rules: str, files: Iterable[str], found: Any) -> None:
-        """Remember what was found out about some code, with the files it was read from. What other rules found goes."""
-        self.keep_inspections(rules, [(asked, files, found)])
+    def keep_inspection(self, query: str, rules: str, files: Iterable[str], result: Any) -> None:
+        """Store the inspection of some code with the files it was read from; drop those made by other rules."""
+        self.keep_inspections(rules, [(query, files, result)])
 
-    def keep_inspections(self, rules: str, found: Iterable[tuple[str, Iterable[str], object]]) -> None:
-        """The same of many: what was asked, the files that the answer rests on, and the answer."""
+    def keep_inspections(self, rules: str, inspections: Iterable[tuple[str, Iterable[str], object]]) -> None:
+        """Store several inspections: query, files that the result depends on, and result of each."""
         stamps: dict[str, Any] = {}
 
-        def row(asked: str, files: Iterable[str], answer: Any) -> tuple[str, ...]:
-            seen = {path: stamps.setdefault(path, _stamp(path)) for path in files}
-            return (asked, rules, sealed(seen, asked, rules), sealed(answer, asked, rules))
+        def row(query: str, files: Iterable[str], result: Any) -> tuple[str, ...]:
+            own = {path: stamps.setdefault(path, _stamp(path)) for path in files}
+            return (query, rules, sealed(own, query, rules), sealed(result, query, rules))
 
-        rows = [row(*one) for one in found]
+        rows = [row(*each) for each in inspections]
 
         def keep(connection: Connection) -> None:
             connection.execute("DELETE FROM inspected WHERE rules <> ?", (rules,))

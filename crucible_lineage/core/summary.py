@@ -46,11 +46,11 @@ class Producer(NamedTuple):
 
 @dataclass(frozen=True)
 class Summary:
-    """A dataset in a line. `step` is what it is called in its pipeline; both are empty for what no step made.
+    """A dataset in one row. `pipeline` and `step` say what made it; both are empty for data that no step made.
 
     `numbers` are the first ones that its step returned; `size` is in bytes, `samples` are names; `parents` are those
-    that its record names, `code` is the fingerprint, `statement` what it states, packed, if it is a statement.
-    `supports` is True for the source or the environment of steps, `run` tells packed which run made it.
+    that its record names, `code` is the fingerprint, `statement` its packed body, if it is a statement.
+    `supports` is True for the source or the environment of steps, `run` is the packed `Producer`.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Summary:
     pipeline: str
     created: str
     tells_of_run: bool
-    standing: DatasetStatus
+    status: DatasetStatus
     data_type: str = ""
     data_format: str = ""
     session: str = ""
@@ -76,55 +76,55 @@ class Summary:
 
     @property
     def made_by(self) -> Producer | None:
-        """The run that made it; None if no run did."""
+        """The run that made the dataset; None if no run did."""
         return Producer(*json.loads(self.run)) if self.run else None
 
     @property
     def mfid(self) -> str:
-        """Its id."""
-        return self.standing.mfid
+        """The dataset's id."""
+        return self.status.mfid
 
     def columns(self) -> tuple[object, ...]:
-        """Return the same as values of the columns COLUMNS."""
-        one = self.standing
+        """Return the values of the columns COLUMNS."""
+        status = self.status
         numbers = json.dumps(dict(self.numbers)) if self.numbers else ""
-        slots = json.dumps(slots_to_json(one.slots)) if one.slots else ""
+        slots = json.dumps(slots_to_json(status.slots)) if status.slots else ""
         own = (self.name, self.measurement, self.step, self.pipeline, self.created, int(self.tells_of_run))
         about = (self.data_type, self.data_format, self.session, self.instrument, self.timestamp, self.size)
-        holds = (int(one.complete), int(one.derived), one.replaces or "", slots)
+        holds = (int(status.complete), int(status.derived), status.replaces or "", slots)
         origin = (" ".join(self.parents), self.code, self.statement, int(self.supports), self.run)
-        return one.mfid, one.project, *own, *about, numbers, self.samples, *holds, *origin
+        return status.mfid, status.project, *own, *about, numbers, self.samples, *holds, *origin
 
     @property
     def facts(self) -> SubjectFacts:
-        """Return the facts that decide which statements apply."""
-        return SubjectFacts(self.standing.project, self.parents, self.instrument, self.timestamp, self.code)
+        """The facts that decide which statements apply."""
+        return SubjectFacts(self.status.project, self.parents, self.instrument, self.timestamp, self.code)
 
     @classmethod
     def from_columns(cls, columns: Sequence[Any]) -> Summary:
-        """Return the summary of which these are the columns."""
+        """Return the summary with these values of the columns COLUMNS."""
         mfid, project, name, measurement, step, pipeline, created, tells_of_run, *columns = columns
         data_type, data_format, session, instrument, timestamp, size, *columns = columns
         numbers, samples, complete, derived, replaces, slots, parents, code, statement, supports, run = columns
-        filled = slots_of(json.loads(slots)) if slots else {}
-        standing = DatasetStatus(mfid, project, bool(complete), bool(derived), filled, replaces or None)
+        claims = slots_of(json.loads(slots)) if slots else {}
+        status = DatasetStatus(mfid, project, bool(complete), bool(derived), claims, replaces or None)
         figures = json.loads(numbers) if numbers else {}
-        own = (name, measurement, step, pipeline, created, bool(tells_of_run), standing)
+        own = (name, measurement, step, pipeline, created, bool(tells_of_run), status)
         origin = (tuple(parents.split()), code, statement, bool(supports), run)
         return cls(*own, data_type, data_format, session, instrument, timestamp, size, figures, samples, *origin)
 
 
 def summary_of(record: Record) -> Summary:
-    """The summary of a dataset's record, with metadata."""
+    """Summarize a dataset's record, which has metadata."""
     metadata = record.get("scientific_metadata")
-    written = provenance(record)
-    declared = written.get("pipeline")
+    recorded = provenance(record)
+    declared = recorded.get("pipeline")
     declared = declared if isinstance(declared, Mapping) else {}
     slots = slots_of(metadata if isinstance(metadata, Mapping) else None)
-    pipeline, step = text(declared.get("name")), text(declared.get("step")) or text(written.get("step"))
+    pipeline, step = text(declared.get("name")), text(declared.get("step")) or text(recorded.get("step"))
     used = used_mfids(record)
-    derived = bool(used) or bool(written.get("step"))
-    if derived and slots and not pipeline:  # of a flow written by hand, or made by hand in place of a result
+    derived = bool(used) or bool(recorded.get("step"))
+    if derived and slots and not pipeline:  # made by a plain flow, or by hand to replace a result
         pipeline, made_for = _made_for(slots)
         step = step or made_for
     return Summary(
@@ -134,13 +134,13 @@ def summary_of(record: Record) -> Summary:
         pipeline=pipeline,
         created=text(record.get("creation_time")),
         tells_of_run=bool(recorded_run(record)),
-        standing=DatasetStatus(
+        status=DatasetStatus(
             mfid=text(record.get("unique_id")),
             project=text(record.get("project_id")),
             complete=state(record) in ("", "complete"),
             derived=derived,
             slots=slots,
-            replaces=text(written.get("supersedes")) or None,
+            replaces=text(recorded.get("supersedes")) or None,
         ),
         data_type=text(record.get("data_type")),
         data_format=text(record.get("data_format")),
@@ -154,12 +154,12 @@ def summary_of(record: Record) -> Summary:
         code=activity_code(record) if derived else "",
         statement=stated.packed() if (stated := statement_in(record)) else "",
         supports=is_support(record),
-        run=_run(written),
+        run=_run(recorded),
     )
 
 
-def _run(written: Record) -> str:
-    activity, agent = mapping(written.get("activity")), mapping(written.get("agent"))
+def _run(recorded: Record) -> str:
+    activity, agent = mapping(recorded.get("activity")), mapping(recorded.get("agent"))
     run = mapping(activity.get("run"))
     if not (run_id := text(run.get("run_id"))):
         return ""
@@ -180,7 +180,7 @@ def _samples(record: Record) -> Iterator[str]:
 
 
 def _linked_above(record: Record) -> Iterator[str]:
-    """The datasets that it is linked below, but for those that it is a part of."""
+    """Yield the parents by links, except the datasets that it is a part of."""
     for link in record.get("links") or ():
         is_above = link.get("resource_type") == "dataset" and link.get("direction") == "source"
         if is_above and link.get("relationship_type") != PART:
@@ -188,11 +188,11 @@ def _linked_above(record: Record) -> Iterator[str]:
 
 
 def _key_numbers(record: Record) -> dict[str, float]:
-    """The first finite numbers that its step returned."""
-    found: dict[str, float] = {}
+    """Return the first finite numbers that the step returned."""
+    numbers: dict[str, float] = {}
     for name, value in returned_values(record).items():
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            found[name] = value
-        if len(found) == MOST_NUMBERS:
+            numbers[name] = value
+        if len(numbers) == MOST_NUMBERS:
             break
-    return found
+    return numbers

@@ -1,4 +1,4 @@
-"""The tables of the mirror: their schema, and how rows are written, sealed and read, within a transaction."""
+"""The tables of the mirror: their schema, and writing, sealing and reading rows within a transaction."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ from crucible_lineage.statements import (
 
 Record = Mapping[str, Any]
 
-EVERYTHING = ""  # in place of a project: all that the key sees
-STATED = (HOLD, FLAG, SIGN, AWAIT)  # the verbs that are looked up by what they are about
-READY = 256  # records that stay unpacked: more than those that all checks look at in one turn
+EVERYTHING = ""  # as a project: all that the key sees
+STATED = (HOLD, FLAG, SIGN, AWAIT)  # the verbs that are looked up by their subjects
+READY = 256  # records that stay unpacked: more than all checks look at in one pass
 
 SCHEMA = f"""
 CREATE TABLE feed (
@@ -76,14 +76,14 @@ _WRITE = (
     f"INSERT INTO dataset ({', '.join(READ)}) VALUES ({', '.join('?' * len(READ))})"  # noqa: S608  texts of ours
     f" ON CONFLICT DO UPDATE SET {_SET} WHERE excluded.modified >= modified AND excluded.record <> record"
 )
-# What a registration completes, it changes after it was created: equal times show that the service dates nothing.
+# Completing a registration modifies the dataset: equal times show that the service does not date modifications.
 IS_UNDATED = "step <> '' AND complete AND modified = created"
 
 
 class StoredRecord(Mapping[str, Any]):
-    """A record as the mirror has it, deflated JSON, unpacked when it is looked at.
+    """A record as the mirror stores it, deflated JSON, unpacked on access.
 
-    As Python objects, records take ten times as much memory: a million links with theirs would not fit in 4 GB.
+    As Python objects, records take ten times as much memory: with a million links they would not fit in 4 GB.
     """
 
     __slots__ = ("stored",)
@@ -106,11 +106,10 @@ class StoredRecord(Mapping[str, Any]):
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """A project's datasets by id, as they are now; `downloaded` of them were not known in this state before.
+    """A project's datasets by id as they are now; `downloaded` of them were new or changed.
 
-    `promoted` are campaigns, each with the moment since when it is promoted.
-
-    Nobody may change it: in one process, who asks again while nothing has changed is given the same one.
+    `promoted` has the moment of promotion of each promoted campaign. Read-only: while nothing changes, all callers in
+    a process share one object.
     """
 
     records: dict[str, Record]
@@ -120,7 +119,7 @@ class Snapshot:
 
 
 class Row(NamedTuple):
-    """A dataset as the mirror keeps it: its summary, when it was modified, its record deflated."""
+    """A dataset as the mirror stores it: its summary, its modification time, its deflated record."""
 
     summary: Summary
     modified: str
@@ -136,36 +135,36 @@ class Row(NamedTuple):
 
     @property
     def values(self) -> tuple[object, ...]:
-        kept = (*self.summary.columns(), self.modified, self.record)
-        return (*kept, seal_of(kept))
+        columns = (*self.summary.columns(), self.modified, self.record)
+        return (*columns, seal_of(columns))
 
 
 class FeedState(NamedTuple):
-    """A state of Crucible: a revision, empty where the service tells none, and the latest change."""
+    """A state of Crucible: its revision, empty where the service has none, and the time of the latest change."""
 
     revision: str
     latest: str
 
 
 def of_project(project: str) -> str:
-    """Return the SQL condition for the rows of a project, which takes it as its value."""
+    """Return the SQL condition for the rows of a project; it takes the project as its value."""
     return "project = ?" if project != EVERYTHING else "? = ''"
 
 
-def store(db: sqlite3.Connection, project: str, found: Sequence[Row], *, everything: bool) -> int:
-    """Store these rows, with `everything` as all that there is; return how many are new or other than before.
+def store(db: sqlite3.Connection, project: str, rows: Sequence[Row], *, everything: bool) -> int:
+    """Store rows, with `everything` as the complete project; return how many are new or changed.
 
-    A record never replaces a later one: another process may have written since this one asked.
+    A record never replaces a later one: another process may have written since this one read.
     """
     if everything:
-        drop(db, ids_of(db, project) - {row.mfid for row in found})
+        drop(db, ids_of(db, project) - {row.mfid for row in rows})
         set_feed(db, project, EVERYTHING, FeedState("", ""))
-    latest = max((row.modified for row in found), default="")
+    latest = max((row.modified for row in rows), default="")
     row = db.execute("SELECT state FROM feed WHERE project = ? AND scope = ''", (project,)).fetchone()
     if row is not None and (state := unsealed(row[0], project.casefold(), EVERYTHING)):
         state = sealed(FeedState("", max(latest, state[1])), project.casefold(), EVERYTHING)
         db.execute("UPDATE feed SET state = ? WHERE project = ? AND scope = ''", (state, project))
-    return write(db, found)
+    return write(db, rows)
 
 
 def set_feed(db: sqlite3.Connection, project: str, scope: str, feed: FeedState) -> None:
@@ -174,20 +173,20 @@ def set_feed(db: sqlite3.Connection, project: str, scope: str, feed: FeedState) 
 
 
 def write(db: sqlite3.Connection, rows: Sequence[Row]) -> int:
-    """Store rows with the slots that they fill; return how many are new or other than before."""
+    """Store rows with the slots that they fill; return how many are new or changed."""
     changed = [row for row in rows if db.execute(_WRITE, row.values).rowcount > 0]
     db.executemany("DELETE FROM slot WHERE mfid = ?", [(row.mfid,) for row in changed])
     for row in changed:
-        standing = row.summary.standing
-        if standing.complete and standing.fills:
-            fill(db, standing.project, row.mfid, standing.fills)
+        status = row.summary.status
+        if status.complete and status.fills:
+            fill(db, status.project, row.mfid, status.fills)
     if changed:
         _renew(db)
     return len(changed)
 
 
 def fill(db: sqlite3.Connection, project: str, mfid: str, slots: Mapping[str, SlotClaim]) -> None:
-    entries = [(project, slot, mfid, sealed(one.to_json(), slot, mfid)) for slot, one in slots.items()]
+    entries = [(project, slot, mfid, sealed(claim.to_json(), slot, mfid)) for slot, claim in slots.items()]
     db.executemany("INSERT OR REPLACE INTO slot VALUES (?, ?, ?, ?)", entries)
 
 
@@ -204,7 +203,7 @@ def note_attempts(db: sqlite3.Connection, attempts: Mapping[str, int]) -> None:
 
 
 def forget_scope(db: sqlite3.Connection, project: str, scope: str) -> None:
-    """Forget what was seen of a pipeline whose project is not there; all that was trusted may be lost with it."""
+    """Forget a pipeline whose project does not exist, and the trusted datasets that may be lost with it."""
     for table in ("feed", "member"):
         where = "project = ? AND scope = ?"
         db.execute(f"DELETE FROM {table} WHERE {where}", (project, scope))  # noqa: S608  texts of ours
@@ -212,22 +211,22 @@ def forget_scope(db: sqlite3.Connection, project: str, scope: str) -> None:
 
 
 def drop(db: sqlite3.Connection, mfids: Iterable[str]) -> None:
-    gone = [(mfid,) for mfid in mfids]
-    for table in ("dataset", "slot", "trusted", "member") if gone else ():
-        db.executemany(f"DELETE FROM {table} WHERE mfid = ?", gone)  # noqa: S608  a name of ours
-    if gone:
+    rows = [(mfid,) for mfid in mfids]
+    for table in ("dataset", "slot", "trusted", "member") if rows else ():
+        db.executemany(f"DELETE FROM {table} WHERE mfid = ?", rows)  # noqa: S608  a name of ours
+    if rows:
         _renew(db)
 
 
 def set_stated(db: sqlite3.Connection) -> None:
-    """Keep which statements are in force."""
-    found = in_force(statements_of(db, None).values())
-    rows = [(verb, sealed(StatementIndex.of(found, verb).to_json(), verb)) for verb in STATED]
-    rows.append((CHECK, sealed(verdicts_in(found), CHECK)))
-    rows.append((REMAKE, sealed(remade_in(found), REMAKE)))
+    """Store which statements are in force."""
+    active = in_force(statements_of(db, None).values())
+    rows = [(verb, sealed(StatementIndex.of(active, verb).to_json(), verb)) for verb in STATED]
+    rows.append((CHECK, sealed(verdicts_in(active), CHECK)))
+    rows.append((REMAKE, sealed(remade_in(active), REMAKE)))
     before = promoted_now(db)
-    rows.append((PROMOTE, sealed(promoted_in(found), PROMOTE)))
-    rows.append((CERTIFY, sealed(certificates_to_json(found), CERTIFY)))
+    rows.append((PROMOTE, sealed(promoted_in(active), PROMOTE)))
+    rows.append((CERTIFY, sealed(certificates_to_json(active), CERTIFY)))
     db.executemany("INSERT OR REPLACE INTO stated VALUES (?, ?)", rows)
     if promoted_now(db) != before:
         _renew(db)
@@ -235,29 +234,29 @@ def set_stated(db: sqlite3.Connection) -> None:
 
 def promoted_now(db: sqlite3.Connection) -> dict[str, str]:
     row = db.execute("SELECT found FROM stated WHERE verb = ?", (PROMOTE,)).fetchone()
-    if row is not None and (found := unsealed(row[0], PROMOTE)) is not None:
-        return dict(found)
+    if row is not None and (promoted := unsealed(row[0], PROMOTE)) is not None:
+        return dict(promoted)
     return promoted_in(in_force(statements_of(db, None).values()))  # damaged, or of an earlier version
 
 
 def statements_of(db: sqlite3.Connection, mfids: Collection[str] | None) -> dict[str, Statement]:
-    found = summaries_of(db, mfids, "statement <> ''")
-    return {mfid: Statement.unpacked(one.statement) for mfid, one in found.items()}
+    summaries = summaries_of(db, mfids, "statement <> ''")
+    return {mfid: Statement.unpacked(summary.statement) for mfid, summary in summaries.items()}
 
 
 def summaries_of(db: sqlite3.Connection, mfids: Collection[str] | None, where: str = "1") -> dict[str, Summary]:
-    """Return the summaries of these datasets, or of all that fit the condition, as far as they are undamaged."""
+    """Return the undamaged summaries of these datasets, or of all that meet the condition."""
     sql = f"SELECT {', '.join(READ)} FROM dataset WHERE {where}"  # noqa: S608  texts of ours
     if mfids is None:
         rows = db.execute(sql)
     else:
         sql = f"{sql} AND mfid IN (SELECT value FROM json_each(?))"  # noqa: S608  texts of ours
         rows = db.execute(sql, (json.dumps(list(mfids)),))
-    return {kept[0]: Summary.from_columns(kept[: len(COLUMNS)]) for *kept, seal in rows if seal_of(kept) == seal}
+    return {row[0]: Summary.from_columns(row[: len(COLUMNS)]) for *row, seal in rows if seal_of(row) == seal}
 
 
 def _renew(db: sqlite3.Connection) -> None:
-    """Note that rows have changed: who holds a snapshot reads again."""
+    """Mark rows as changed, so that snapshots in memory are read again."""
     db.execute("UPDATE feed SET token = hex(randomblob(8))")
 
 
@@ -267,7 +266,7 @@ def ids_of(db: sqlite3.Connection, project: str) -> set[str]:
 
 
 def snapshot_of(db: sqlite3.Connection, project: str) -> tuple[str | None, Snapshot, list[str]]:
-    """Return the token (None if the project was never listed), what there is, and the ids of damaged rows."""
+    """Return the token (None if the project was never listed), the snapshot, and the ids of damaged rows."""
     row = db.execute("SELECT token FROM feed WHERE project = ? AND scope = ''", (project,)).fetchone()
     where = f"{of_project(project)} AND (statement = '') AND NOT supports"
     sql = f"SELECT {', '.join(READ)} FROM dataset WHERE {where} ORDER BY mfid DESC"  # noqa: S608  texts of ours
@@ -277,28 +276,28 @@ def snapshot_of(db: sqlite3.Connection, project: str) -> tuple[str | None, Snaps
     damaged = []
     width = len(COLUMNS)
     with collector_paused():
-        for *kept, seal in rows:
-            if seal_of(kept) != seal:
-                damaged.append(kept[0])
+        for *columns, seal in rows:
+            if seal_of(columns) != seal:
+                damaged.append(columns[0])
                 continue
-            records[kept[0]] = StoredRecord(kept[-1])
-            summaries[kept[0]] = Summary.from_columns(kept[:width])
+            records[columns[0]] = StoredRecord(columns[-1])
+            summaries[columns[0]] = Summary.from_columns(columns[:width])
     return row[0] if row else None, Snapshot(records, 0, summaries, promoted_now(db)), damaged
 
 
 def seal_of(values: Sequence[object]) -> int:
-    """Return a checksum over the columns of a row, of which the last one is the record."""
+    """Return a checksum over the columns of a row, the record last."""
     start = zlib.crc32("\0".join(map(str, values[:-1])).encode("utf-8", "surrogatepass"))
     return zlib.crc32(values[-1], start)  # type: ignore[arg-type]
 
 
 def packed(record: Record) -> bytes:
-    """Return a record as the mirror keeps it."""
+    """Return a record as the mirror stores it."""
     return zlib.compress(json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode(), 1)
 
 
 @lru_cache(READY)
 def _unpacked(stored: bytes) -> dict[str, object]:
-    """Return what was packed. Nobody may change it."""
+    """Return the packed record, which callers must not change."""
     record: dict[str, Any] = json.loads(zlib.decompress(stored).decode())
     return record

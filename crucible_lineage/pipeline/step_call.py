@@ -218,7 +218,7 @@ class FlowSlots:
         if is_replaced_by_hand(known.slots.current(key, project), mfid, replaced):
             return
         before = known.found.get(mfid)
-        slots = before.standing.slots if before else {}
+        slots = before.status.slots if before else {}
         if (earlier := slots.get(key)) is not None:  # flows of other files that had the same result
             was = {*earlier.files, *earlier.was} - {"", filled.declared_in}
             filled = replace(filled, was=tuple(sorted(was)))
@@ -235,7 +235,7 @@ class FlowSlots:
         known = self._known(project)
         with self._lock:
             if (project, key) not in self._since:
-                slots = [one.standing.slots for one in known.found.values()]  # incomplete ones, too: of other processes
+                slots = [one.status.slots for one in known.found.values()]  # incomplete ones, too: of other processes
                 filled = [one[key] for one in slots if key in one]
                 own = [one.since for one in filled if one.run == self._run.id]
                 begun = datetime.fromisoformat(self._run.begun)
@@ -258,7 +258,7 @@ class FlowSlots:
         except (NotFoundError, RefusedError, *TRANSIENT):  # the project is not there yet, or the service away
             return _Project()
         found = {one.unique_id: Registered(one, read_record(one.scientific_metadata)) for one in listed}
-        return _Project(found, Currency((one.standing for one in found.values()), self._session.mirror.promoted()))
+        return _Project(found, Currency((one.status for one in found.values()), self._session.mirror.promoted()))
 
 
 def about_file(path: Path) -> About:

@@ -130,7 +130,7 @@ def _made_of_superseded(graph: LineageGraph, mfid: str, parent: str) -> Finding:
 
 def held_wrongly(graph: LineageGraph, summaries: Summaries, promoted: Mapping[str, str]) -> Iterator[Finding]:
     """Places that several hold at once, or that two declarations share."""
-    currency = Currency((one.standing for one in summaries.values()), promoted)
+    currency = Currency((one.status for one in summaries.values()), promoted)
     shared: defaultdict[tuple[str, ...], dict[str, None]] = defaultdict(dict)
     for project, key in sorted(currency.all_slots()):
         by_file = currency.by_declaration(key, project)
@@ -177,11 +177,11 @@ def withdrawn(session: Session, project: str, summaries: Summaries) -> Iterator[
                         hidden[found.unique_id] = (request, summary_of(found.model_dump()))
     if not hidden:
         return
-    promoted, there = session.mirror.promoted(), [one.standing for one in summaries.values()]
+    promoted, there = session.mirror.promoted(), [one.status for one in summaries.values()]
     before = Currency(there, promoted)
-    everything = Currency([*(one.standing for _, one in hidden.values()), *there], promoted)
+    everything = Currency([*(one.status for _, one in hidden.values()), *there], promoted)
     for mfid, (request, summary) in hidden.items():
-        held = [key for key in summary.standing.slots if mfid in everything.current(key, project)]
+        held = [key for key in summary.status.slots if mfid in everything.current(key, project)]
         shown = dict.fromkeys(other for key in held for other in before.current(key, project))
         if held:
             instead = f"; {', '.join(shown)} shows as current meanwhile, and is of an earlier state" if shown else ""

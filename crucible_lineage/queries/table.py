@@ -300,7 +300,7 @@ class ProjectFacts:
 
     def _is_measured(self, mfid: str) -> bool:
         known = self.copy.summaries.get(mfid)
-        return known is not None and not known.standing.derived
+        return known is not None and not known.status.derived
 
     def _step(self, mfid: str) -> str:
         known = self.copy.summaries.get(mfid)
@@ -347,7 +347,7 @@ class ProjectFacts:
         }
         values = {name: value for name, value in own.items() if value}
         values |= flattened("params", (written.get("recipe") or {}).get("params") or {})
-        if summary.standing.derived:
+        if summary.status.derived:
             values |= flattened("results", returned_values(record))
         values |= flattened("metadata", metadata)
         used = {

@@ -96,7 +96,7 @@ class KnownResults:
         """Which results hold, as of the last sync."""
         with self._lock:
             if self._slots is None:
-                self._slots = Currency((one.standing for one in self.registered().values()), self.mirror.promoted())
+                self._slots = Currency((one.status for one in self.registered().values()), self.mirror.promoted())
             return self._slots
 
     def look(self, mfids: Iterable[str], *, ask: bool = True) -> None:

@@ -45,8 +45,8 @@ class Registered:
         return self.dataset.unique_id
 
     @property
-    def standing(self) -> DatasetStatus:
-        """Return its standing, which says whether it holds now."""
+    def status(self) -> DatasetStatus:
+        """The facts that decide whether it is current."""
         return DatasetStatus(
             mfid=self.mfid,
             project=self.dataset.project_id or "",

@@ -170,7 +170,7 @@ class _Store:
             elif size:
                 summary, files = self.copy.summaries[mfid], tuple(sorted(set(self.files[mfid].values())))
                 found[mfid] = EvictionCandidate(
-                    mfid, summary.name, summary.standing.project, files, size, made_in(record)
+                    mfid, summary.name, summary.status.project, files, size, made_in(record)
                 )
         return self._whose_parents_can_be_had(found)
 

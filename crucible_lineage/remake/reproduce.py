@@ -89,7 +89,7 @@ def sampled(session: Session, project: str, count: int, older_than: str | None =
     """
     until = datetime.now(UTC) - _age(older_than) if older_than else datetime.now(UTC)
     known = session.mirror.snapshot(project)
-    currency = Currency(one.standing for one in known.summaries.values())
+    currency = Currency(one.status for one in known.summaries.values())
     fitting = sorted(
         one.mfid
         for one in known.summaries.values()

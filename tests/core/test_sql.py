@@ -93,7 +93,7 @@ def test_what_cannot_be_used_is_set_aside_in_one_line_and_begun_anew(
     (line,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     (kept,) = aside(path)
     assert line.startswith(f"{path} could not be used (")
-    assert line.endswith(f"set aside as {kept.name}; a new one starts empty, to be read again")
+    assert line.endswith(f"set aside as {kept.name}; a new one starts empty and is filled again")
     filled(path)
     assert (count(path), aside(path)) == (1, [kept])
 

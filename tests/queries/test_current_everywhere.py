@@ -105,8 +105,8 @@ def test_going_back_is_seen_at_once(changed: Changed, lab: Any) -> None:
 def test_summaries_of_a_copy_tell_what_records_tell(changed: Changed) -> None:
     copy = changed.session.mirror.snapshot("lab")
     listed = changed.session.client.datasets.list(project_id="lab", include_metadata=True, include_links=True)
-    standings = [registered(changed.session.client, dataset).standing for dataset in listed]
-    assert {one.mfid: one for one in standings} == {mfid: one.standing for mfid, one in copy.summaries.items()}
+    standings = [registered(changed.session.client, dataset).status for dataset in listed]
+    assert {one.mfid: one for one in standings} == {mfid: one.status for mfid, one in copy.summaries.items()}
     assert Currency(standings).state(changed.old_total) == "superseded"
 
 

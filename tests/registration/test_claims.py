@@ -224,5 +224,5 @@ def test_an_older_copy_of_the_metadata_that_is_merged_back_changes_nothing(
     else:
         session.client.metadata.merge(new.mfid, older)
     after = read(session.client, new.mfid)
-    assert (after.ref, after.record, after.standing) == (before.ref, before.record, before.standing)
+    assert (after.ref, after.record, after.status) == (before.ref, before.record, before.status)
     assert after.dataset.scientific_metadata["seed"] == 2

@@ -63,7 +63,7 @@ def test_histories(client: CrucibleClient, dataset: Any, tmp_path: Path, monkeyp
     for mfid, before in expected.items():
         after = read(client, mfid)
         assert after is not None
-        assert (after.ref, after.record, after.standing) == (before.ref, before.record, before.standing)
+        assert (after.ref, after.record, after.status) == (before.ref, before.record, before.status)
         assert after.dataset.scientific_metadata["seed"] == before.dataset.scientific_metadata["seed"]
         written_back += "table" in (after.dataset.scientific_metadata or {})
     assert written_back > HISTORIES // 3

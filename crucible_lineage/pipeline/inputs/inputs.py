@@ -438,13 +438,13 @@ def _measured(dataset: Dataset) -> tuple[datetime, str]:
 def currency_among(project: str, found: Sequence[Registered], session: Session) -> Currency:
     """Return which of these hold: what holds in place of one of them need not be among them."""
     filled: dict[str, dict[str, SlotClaim]] = {}
-    for pipeline in sorted({key.partition("/")[0] for one in found for key in one.standing.slots}):
+    for pipeline in sorted({key.partition("/")[0] for one in found for key in one.status.slots}):
         known = KnownResults(session.mirror, lambda: session.client, project, pipeline)
         known.sync()
         for mfid, places in known.filled.items():
             filled.setdefault(mfid, {}).update(places)
     others = {mfid: DatasetStatus(mfid, project, True, True, places) for mfid, places in filled.items()}
-    standings = {**others, **{one.mfid: one.standing for one in found}}.values()
+    standings = {**others, **{one.mfid: one.status for one in found}}.values()
     return Currency(standings, session.mirror.promoted())
 
 
@@ -454,7 +454,7 @@ def _selected_item(found: Registered, session: Session, refusal: str) -> InputIt
         return InputItem(mfid, None, fields, blocked=refusal)
     if found.ref is not None:
         session.mirror.trust({found.mfid: found.ref})
-        return InputItem(mfid, found.ref, fields, about=min(found.standing.slots, default=""))
+        return InputItem(mfid, found.ref, fields, about=min(found.status.slots, default=""))
     try:
         return InputItem(mfid, existing_dataset(mfid, session), fields)
     except (IdTakenError, InputError) as error:  # one dataset that cannot be used does not stop the others

@@ -144,9 +144,9 @@ class ProjectKnowledge:
         """Return all slots in which a result holds."""
         return frozenset(slot for _, slot in self.currency().all_slots())
 
-    def filled(self, slot: str) -> Iterable[SlotClaim]:
-        """Return by whom a slot is or was filled."""
-        return self.currency().filled(slot, self.project)
+    def claims(self, slot: str) -> Iterable[SlotClaim]:
+        """Return all claims to a slot, past ones included."""
+        return self.currency().claims(slot, self.project)
 
     def currency(self) -> Currency:
         """Return which of the datasets hold now, as of the sync."""

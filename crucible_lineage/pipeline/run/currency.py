@@ -149,7 +149,7 @@ class SlotWriter:
             if not missing:
                 continue
             found = self.knowledge.registered_as(dataset.mfid)
-            slots = found.standing.slots if found else {}
+            slots = found.status.slots if found else {}
             alone = {key for key in news if self.knowledge.holding(key) == (dataset.mfid,)}
             filled = {key: self._filled(key, dataset.mfid, slots.get(key)) for key in missing}
             self.wrote = True
@@ -197,7 +197,7 @@ class SlotWriter:
 
     def _filled(self, key: str, mfid: str = "", before: SlotClaim | None = None) -> SlotClaim:
         """That this run relied on something there: later than whoever filled the slot before."""
-        since = later_than(self._begun, (filled.since for filled in self.knowledge.filled(key)))
+        since = later_than(self._begun, (filled.since for filled in self.knowledge.claims(key)))
         if self.campaign:
             return SlotClaim(since, self.run_id, self.file or self._declared_in(key), campaign=self.campaign)
         if self.file is None or self.folder is None:
@@ -211,7 +211,7 @@ class SlotWriter:
         return SlotClaim(since, self.run_id, self.file, tuple(sorted(also)), tuple(sorted(others - also)))
 
     def _declared_in(self, key: str) -> str:
-        return max(self.knowledge.filled(key), key=lambda one: one.since, default=SlotClaim("", "")).declared_in
+        return max(self.knowledge.claims(key), key=lambda one: one.since, default=SlotClaim("", "")).declared_in
 
 
 def _new_parents(relied: SlotUpdate) -> dict[str, str]:

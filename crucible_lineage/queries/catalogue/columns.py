@@ -111,7 +111,7 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column("kind", "Kind", lambda entry: entry.summary.data_type or entry.summary.data_format, shown=Surface.PAGE),
     Column(
-        "project", "Project", lambda entry: entry.summary.standing.project, shown=DATA | Surface.PAGE, is_facet=True
+        "project", "Project", lambda entry: entry.summary.status.project, shown=DATA | Surface.PAGE, is_facet=True
     ),
     Column("type", "Type", lambda entry: entry.summary.data_type, "data_type", shown=DATA),
     Column("format", "Format", lambda entry: entry.summary.data_format, "data_format", shown=DATA, is_facet=True),

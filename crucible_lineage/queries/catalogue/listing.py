@@ -85,7 +85,7 @@ def list_datasets(
             raise InputError(f"{min(asked)!r} is not a filter: all matches are listed, of `project` and by `sort`")
         found = {one.unique_id for one in session.client.datasets.iter(**{**filters, "project_id": project})}
         fitting = [one for one in fitting if one.mfid in found]
-    fitting.sort(key=lambda one: (one.standing.derived, one.created if one.standing.derived else "", one.mfid))
+    fitting.sort(key=lambda one: (one.status.derived, one.created if one.status.derived else "", one.mfid))
     standing = {entry.mfid: entry for entry in entries_of(fitting, copy.summaries.values(), copy.promoted)}
     entries = list(stated_entries(session, standing, project, copy.summaries).values())
     holding = {CURRENT} | ({RAW} if not results else set()) | ({CANDIDATE, DOUBTFUL} if doubtful else set())

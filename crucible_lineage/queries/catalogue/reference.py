@@ -38,8 +38,8 @@ def find_mfid(session: Session, text: str, projects: Sequence[str] = ()) -> str:
     if not found:
         near = nearest(text, sorted({one.name for one in among.values()}), "there are")
         raise InputError(f"dataset {text!r}: no dataset has this name or an ID starting with it; {near}")
-    in_several = len({among[mfid].standing.project for mfid in found}) > 1
-    where = {mfid: f" in {among[mfid].standing.project}" if in_several else "" for mfid in found}
+    in_several = len({among[mfid].status.project for mfid in found}) > 1
+    where = {mfid: f" in {among[mfid].status.project}" if in_several else "" for mfid in found}
     there = [f"{mfid} ({among[mfid].name}{where[mfid]})" for mfid in found]
     raise InputError(
         f"dataset {text!r}: matches {amount(len(found), 'dataset')}; choose one: {shortened(there, MOST_NAMED)}"

@@ -170,7 +170,7 @@ def runs_by_results(copy: Snapshot, project: str) -> dict[str, ListedRun]:
         run_id: replace(
             run,
             made=tuple(sorted(made[run_id])),
-            incomplete=sum(not copy.summaries[mfid].standing.complete for mfid in made[run_id]),
+            incomplete=sum(not copy.summaries[mfid].status.complete for mfid in made[run_id]),
             state=states.get(run_id),
         )
         for run_id, run in found.items()
@@ -319,7 +319,7 @@ def _parts(entry: DatasetEntry) -> Iterable[tuple[str, str, str, str]]:
     parts: dict[tuple[str, str], tuple[str, str]] = {}
     if one.pipeline and one.step:
         parts[one.pipeline, one.step] = ("", "")
-    for key, filled in one.standing.fills.items():
+    for key, filled in one.status.fills.items():
         pipeline, step, *_ = f"{key}/".split("/")
         if step and filled.since >= parts.get((pipeline, step), ("", ""))[1]:
             parts[pipeline, step] = (filled.run, filled.since)

@@ -70,7 +70,7 @@ class DatasetView:
         entry, doubt = self.entry, self.entry.doubt
         return (
             *((f"doubtful: {doubt.message(entry.mfid)}",) if doubt and doubt.source != entry.mfid else ()),
-            *(one.told for one in one_by_one(self.statements)),
+            *(one.text for one in one_by_one(self.statements)),
             *filter(None, (entry.remade.summary(), self.varies)),
             *entry.verdicts,
         )

@@ -214,7 +214,7 @@ def _summaries_of(graph: LineageGraph) -> dict[str, Summary]:
 def _with_states(graph: LineageGraph, summaries: Mapping[str, Summary], promoted: Mapping[str, str]) -> LineageGraph:
     """The graph, in which each dataset that is known says whether it holds, and what holds in its place if not."""
     withdrawn = {mfid for mfid, node in graph.nodes.items() if is_withdrawn(node.record)}
-    currency = Currency((one.standing for mfid, one in summaries.items() if mfid not in withdrawn), promoted)
+    currency = Currency((one.status for mfid, one in summaries.items() if mfid not in withdrawn), promoted)
     known = (graph.nodes.keys() & summaries.keys()) - withdrawn
     states = {mfid: (currency.state(mfid), currency.superseded_by(mfid)) for mfid in known}
     return graph.with_states({**states, **dict.fromkeys(withdrawn, (WITHDRAWN, ()))})

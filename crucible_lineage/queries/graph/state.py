@@ -75,7 +75,7 @@ def entries_of(
     wanted: Iterable[Summary], everything: Iterable[Summary], promoted: Mapping[str, str]
 ) -> list[DatasetEntry]:
     """Return the standing of these datasets among all of their projects, with these campaigns promoted."""
-    currency = Currency((summary.standing for summary in everything), promoted)
+    currency = Currency((summary.status for summary in everything), promoted)
     return [_entry(summary, currency) for summary in wanted]
 
 
@@ -105,7 +105,7 @@ def stated_entries(
         return entries
     viewers: dict[str, list[str]] = {}
     for mfid, entry in entries.items():
-        viewers.setdefault(project or entry.summary.standing.project, []).append(mfid)
+        viewers.setdefault(project or entry.summary.status.project, []).append(mfid)
     doubts: dict[str, Doubt] = {}
     flags: dict[str, tuple[str, ...]] = {}
     for viewer, mfids in viewers.items():
@@ -144,7 +144,7 @@ def entries_now(session: Session, found: Sequence[Dataset]) -> list[DatasetEntry
 
 def may_be_replaced(record: Mapping[str, Any]) -> bool:
     """Return whether another dataset may hold in place of this one: of a result, and of what notes corrections."""
-    return summary_of(record).standing.derived or CORRECTIONS_KEY in (record.get("scientific_metadata") or {})
+    return summary_of(record).status.derived or CORRECTIONS_KEY in (record.get("scientific_metadata") or {})
 
 
 def entries_in_projects(session: Session, found: Sequence[Dataset]) -> list[DatasetEntry]:
@@ -161,7 +161,7 @@ def entries_in_projects(session: Session, found: Sequence[Dataset]) -> list[Data
         with suppress(ForbiddenError, InputError, NotFoundError):
             copies.append(session.mirror.snapshot(project))
     known = {mfid: entry for copy in copies for mfid in wanted if (entry := entries_of_copy(copy).get(mfid))}
-    if all(mfid in known and known[mfid].summary.standing == one.standing for mfid, one in wanted.items()):
+    if all(mfid in known and known[mfid].summary.status == one.status for mfid, one in wanted.items()):
         entries = {mfid: replace(known[mfid], summary=one) for mfid, one in wanted.items()}
     else:
         everything = {mfid: one for copy in copies for mfid, one in copy.summaries.items()}
@@ -172,7 +172,7 @@ def entries_in_projects(session: Session, found: Sequence[Dataset]) -> list[Data
 
 def _entry(summary: Summary, currency: Currency) -> DatasetEntry:
     by = currency.superseded_by(summary.mfid)
-    shared = (currency.slots(other).get(key) for other in by for key in summary.standing.slots)
+    shared = (currency.slots(other).get(key) for other in by for key in summary.status.slots)
     return DatasetEntry(
         summary, currency.state(summary.mfid), by, max((one.since for one in shared if one), default="")
     )

@@ -141,7 +141,7 @@ def _metadata(shown: Mapping[str, Any], beside: Collection[str]) -> dict[str, An
 
 def _statements(reader: Reader, entry: DatasetEntry) -> tuple[AppliedStatement, ...]:
     with reader.sign_in.session() as session:
-        found = session.stated.about(entry.mfid, entry.summary.standing.project, entry.summary)
+        found = session.stated.about(entry.mfid, entry.summary.status.project, entry.summary)
     return one_by_one(found)
 
 

@@ -34,7 +34,7 @@ def run(session: Session, path: Path, choice: StepChoice = StepChoice(), **overr
 def states(session: Session, project: str = "lab") -> dict[str, str]:
     """The state of each dataset, as anybody sees it who asks Crucible."""
     listed = session.client.datasets.list(project_id=project, include_metadata=True, include_links=True, limit=None)
-    currency = Currency(registered(session.client, dataset).standing for dataset in listed)
+    currency = Currency(registered(session.client, dataset).status for dataset in listed)
     return {dataset.unique_id: currency.state(dataset.unique_id) for dataset in listed}
 
 

@@ -53,7 +53,7 @@ def test_what_is_lost_is_made_again(
     with caplog.at_level(logging.WARNING):
         again = run(lab.pipeline, data)
     assert (again.ok, sorted(again.executed), again.datasets) == (True, ["scaled", "total"], made.datasets)
-    assert "lacks 2 datasets of pipeline:counting that were there" in caplog.text
+    assert "2 datasets of pipeline:counting that were at this Crucible are missing" in caplog.text
     assert run(lab.pipeline, data).executed == []
 
 

@@ -170,7 +170,7 @@ def holding(session: Session) -> dict[str, str]:
     """The current result of each step, as anybody sees it who asks Crucible."""
     listed = session.client.datasets.list(project_id="lab", include_metadata=True, include_links=True, limit=None)
     found = [registered(session.client, dataset) for dataset in listed]
-    currency = Currency(one.standing for one in found)
+    currency = Currency(one.status for one in found)
     steps = [(one.step_record, one.mfid) for one in found]
     held = [(record.declared_step, mfid) for record, mfid in steps if record and currency.state(mfid) == CURRENT]
     assert len(dict(held)) == len(held), held
