@@ -57,19 +57,19 @@ def end_workers() -> None:
 def share_ingesting() -> None:
     """Let the servers of this process hand the interpreter that ingests from one to the next."""
     isolation._ForkServer = _taken  # type: ignore[assignment, misc]
-    isolation._surroundings = _surroundings
+    isolation._environment = _environment
 
 
-def _taken(surroundings: Mapping[str, str]) -> _Shared:
+def _taken(environment: Mapping[str, str]) -> _Shared:
     with _lock:
         for one in _idle:
-            if one.serves(surroundings):
+            if one.serves(environment):
                 _idle.remove(one)
                 return one
-    return _Shared(surroundings)
+    return _Shared(environment)
 
 
-def _surroundings() -> dict[str, str]:
+def _environment() -> dict[str, str]:
     """Return what ingestors are given, without the folders of declarations, of which each test has its own."""
     path = os.pathsep.join(entry for entry in sys.path if entry and entry not in inspect._searched)
     return {**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
@@ -78,8 +78,8 @@ def _surroundings() -> dict[str, str]:
 class _Shared(_ForkServer):
     """One that outlives its server, unless it is ended with an errand in hand."""
 
-    def __init__(self, surroundings: Mapping[str, str]) -> None:
-        super().__init__(surroundings)
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        super().__init__(environment)
         self._said = 0
 
     def number(self) -> int | None:

@@ -34,7 +34,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in {"RunningServer", "serve", "start_server"}:
-        # FastAPI and uvicorn cost a third of a second, which `lineage` or `plan` should not pay.
+        # FastAPI and uvicorn cost a third of a second, which `lineage` or `plan` do not need.
         from crucible_lineage.server import running
 
         return getattr(running, name)

@@ -12,13 +12,13 @@ from crucible_lineage.server.call import Service
 from crucible_lineage.server.http import PREFIX, BodyLimit, add_error_handlers
 from crucible_lineage.server.routes import datasets, deletions, files, people, projects, search, uploads
 
-ROUTERS = tuple(  # search first: where a fixed word competes with an identifier, the first route is taken
+ROUTERS = tuple(  # search first: the first match wins, and its fixed words would match as identifiers
     part.router for part in (search, datasets, uploads, files, projects, deletions, people)
 )
 
 
 def build_app(service: Service) -> FastAPI:
-    """The ASGI application of an embedded Crucible."""
+    """Return the ASGI application of an embedded Crucible."""
     app = FastAPI(
         title="Crucible, embedded",
         version=__version__,
@@ -29,7 +29,7 @@ def build_app(service: Service) -> FastAPI:
         strict_content_type=False,
     )
     app.state.service = service
-    for router in ROUTERS:  # include_router would build each route a second time, and only at the first request
+    for router in ROUTERS:  # include_router would build each route twice, the second time at the first request
         app.router.routes.extend(router.routes)
     app.openapi = cache(lambda: _document(app))  # type: ignore[method-assign]
     add_error_handlers(app)
@@ -38,6 +38,6 @@ def build_app(service: Service) -> FastAPI:
 
 
 def _document(app: FastAPI) -> dict[str, Any]:
-    from crucible_lineage.server.openapi import describe  # 50 ms, which only those pay who ask for the document
+    from crucible_lineage.server.openapi import describe  # takes 50 ms; only the document needs it
 
     return describe(app)

@@ -1,11 +1,11 @@
-"""Backup of an embedded Crucible while it runs, and bringing one back.
+"""Back up an embedded Crucible while it runs, and restore it.
 
     BACKUP/crucible.db     a consistent copy of the database, checked
     BACKUP/contents/..     the files that it names, each under its SHA-256
-    BACKUP/api_key         the local key, for its owner's eyes only
+    BACKUP/api_key         the local key, readable by its owner only
 
-Files come first and the database last, under its name in one step: whatever interrupts a backup leaves the one before
-it whole, and the next one goes on. Bringing one back sets what is there aside; nothing is thrown away.
+Files are copied first. The database is renamed into place last, in one step, so an interrupted backup leaves the
+previous one intact and the next attempt continues it. A restore sets the current folder aside and deletes nothing.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from crucible_lineage.server.instance import DataFolder
 from crucible_lineage.server.seals import damage
 
 BLOCK_BYTES = 1 << 20
-PAGES_AT_A_TIME = 1000  # of the database, between which others write
+PAGES_AT_A_TIME = 1000  # of the database; other processes may write in between
 
 
 class BackupError(Exception):
-    """A backup or a folder cannot be used; says what is so and what to do."""
+    """A backup or folder that cannot be used; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Backup:
-    """What a backup holds; `damaged` are the SHA-256 of files whose good bytes are nowhere."""
+    """The contents of a backup; `damaged` lists the SHA-256 of files of which no intact copy was found."""
 
     folder: Path
     datasets: int
@@ -48,8 +48,8 @@ class Backup:
 
 @dataclass(frozen=True)
 class RestoreReport:
-    """What came back. `younger` are (MFID, name) of the datasets that only the folder set aside has, `changed` of
-    those that it has in a later state; None where it could not be read."""
+    """The outcome of a restore. `younger` lists (MFID, name) of the datasets that only the folder set aside has,
+    `changed` those of which it has a later state; both are None if that folder could not be read."""
 
     backup: Backup
     set_aside: Path | None
@@ -58,73 +58,73 @@ class RestoreReport:
 
 
 def back_up(data_dir: Path, target: Path) -> Backup:
-    """Copy an embedded Crucible into `target`, a new folder or an earlier backup, while others may work with it.
+    """Copy an embedded Crucible, which may be in use, into `target`: a new folder or an earlier backup.
 
-    Raises BackupError if there is none, its database is damaged, or `target` is something else.
+    Raises BackupError if `data_dir` has no embedded Crucible, its database is damaged, or `target` is something else.
     """
-    source, kept = DataFolder(data_dir), DataFolder(target)
+    source, backup = DataFolder(data_dir), DataFolder(target)
     if not source.database.exists():
         raise BackupError(f"there is no embedded Crucible in {data_dir}")
-    if target.exists() and any(target.iterdir()) and not kept.contents.is_dir():
+    if target.exists() and any(target.iterdir()) and not backup.contents.is_dir():
         raise BackupError(f"{target} is neither empty nor an earlier backup; name another folder")
     target.mkdir(mode=0o700, parents=True, exist_ok=True)
-    kept.contents.mkdir(mode=0o700, exist_ok=True)
-    draft = kept.root / "crucible.db.new"
+    backup.contents.mkdir(mode=0o700, exist_ok=True)
+    draft = backup.root / "crucible.db.new"
     draft.unlink(missing_ok=True)
     os.close(os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-    with closing(connect(source.database)) as here, closing(connect(draft)) as copy:
-        here.backup(copy, pages=PAGES_AT_A_TIME)
+    with closing(connect(source.database)) as current, closing(connect(draft)) as copy:
+        current.backup(copy, pages=PAGES_AT_A_TIME)
         copy.execute("PRAGMA journal_mode = DELETE")
-    _require_whole(draft, f"the database in {data_dir}")
-    found = _gathered(draft, kept, [source])
-    if not kept.local_key.exists() and source.local_key.exists():
-        shutil.copy2(source.local_key, kept.local_key)
-    draft.replace(kept.database)
-    _flush_folder(kept.root)
-    return found
+    _require_undamaged(draft, f"the database in {data_dir}")
+    report = _copy_contents(draft, backup, [source])
+    if not backup.local_key.exists() and source.local_key.exists():
+        shutil.copy2(source.local_key, backup.local_key)
+    draft.replace(backup.database)
+    _flush_folder(backup.root)
+    return report
 
 
 def restore(source: Path, data_dir: Path) -> RestoreReport:
-    """Put a backup in the place of an embedded Crucible, which is set aside beside it.
+    """Replace an embedded Crucible by a backup; the current folder is set aside beside it.
 
-    Every client notices: what it knew of a project, it asks again. Raises BackupError if the backup is damaged or
-    none, or while a server works in `data_dir`.
+    Clients notice and discard what they cached of each project. Raises BackupError if `source` is damaged or no
+    backup, or while a server works in `data_dir`.
     """
-    kept, folder = DataFolder(source), DataFolder(data_dir)
-    if not kept.database.exists():
+    backup, folder = DataFolder(source), DataFolder(data_dir)
+    if not backup.database.exists():
         raise BackupError(f"there is no backup in {source}: it has no crucible.db")
-    _require_whole(kept.database, f"the backup in {source}")
+    _require_undamaged(backup.database, f"the backup in {source}")
     _require_idle(folder)
     draft = DataFolder(folder.root.with_name(f"{folder.root.name}.new"))
     shutil.rmtree(draft.root, ignore_errors=True)
     draft.root.mkdir(mode=0o700, parents=True)
     draft.contents.mkdir(mode=0o700)
-    shutil.copy2(kept.database, draft.database)
-    found = _gathered(kept.database, draft, [kept, folder])
-    key = kept.local_key if kept.local_key.exists() else folder.local_key
-    if key.exists():
-        shutil.copy2(key, draft.local_key)
+    shutil.copy2(backup.database, draft.database)
+    report = _copy_contents(backup.database, draft, [backup, folder])
+    local_key = backup.local_key if backup.local_key.exists() else folder.local_key
+    if local_key.exists():
+        shutil.copy2(local_key, draft.local_key)
     with closing(open_database(draft.database)) as database, database.write() as db:
         db.execute("UPDATE revision SET token = lower(hex(randomblob(8)))")
-    younger, changed = _beyond(folder, draft)
-    aside = _set_aside(folder)
+    younger, changed = _newer_datasets(folder, draft)
+    set_aside = _set_aside(folder)
     draft.root.replace(folder.root)
     _flush_folder(folder.root.parent)
-    return RestoreReport(found, aside, younger, changed)
+    return RestoreReport(report, set_aside, younger, changed)
 
 
-def _require_whole(path: Path, what: str) -> None:
+def _require_undamaged(path: Path, subject: str) -> None:
     try:
         with closing(connect(path)) as db:
-            found = list(damage(db))
+            problems = list(damage(db))
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-        found = [str(error)]
-    if found:
-        raise BackupError(f"{what} is damaged: {'; '.join(found)}; use an earlier copy")
+        problems = [str(error)]
+    if problems:
+        raise BackupError(f"{subject} is damaged: {'; '.join(problems)}; use an earlier copy")
 
 
 def _require_idle(folder: DataFolder) -> None:
-    """Raise BackupError while a server, in whatever process, works in the folder: each holds a lock there."""
+    """Raise BackupError while a server of any process works in the folder; each holds a lock there."""
     for path in sorted(folder.workers.glob("*.lock")) if folder.workers.is_dir() else ():
         try:
             with FileLock(path, timeout=0):
@@ -136,8 +136,8 @@ def _require_idle(folder: DataFolder) -> None:
             ) from None
 
 
-def _gathered(database: Path, target: DataFolder, sources: list[DataFolder]) -> Backup:
-    """Copy each file that the database names, unless it is there, from the first source with the right bytes."""
+def _copy_contents(database: Path, target: DataFolder, sources: list[DataFolder]) -> Backup:
+    """Copy the files that the database names and `target` lacks, each from the first source whose bytes are right."""
     damaged, files, size = [], 0, 0
     with closing(connect(database)) as db:
         (datasets,) = db.execute("SELECT COUNT(*) FROM dataset").fetchone()
@@ -148,7 +148,7 @@ def _gathered(database: Path, target: DataFolder, sources: list[DataFolder]) -> 
         path = _content(target, row["sha256"])
         if not path.exists() or path.stat().st_size != row["size"]:
             path.parent.mkdir(mode=0o700, exist_ok=True)
-            if not any(_copied(_content(one, row["sha256"]), path, row["sha256"]) for one in sources):
+            if not any(_copy_content(_content(folder, row["sha256"]), path, row["sha256"]) for folder in sources):
                 damaged.append(row["sha256"])
                 continue
         files += 1
@@ -156,15 +156,15 @@ def _gathered(database: Path, target: DataFolder, sources: list[DataFolder]) -> 
     return Backup(target.root, datasets, files, size, tuple(damaged))
 
 
-def _copied(source: Path, target: Path, sha256: str) -> bool:
+def _copy_content(source: Path, target: Path, sha256: str) -> bool:
     draft, digest = target.with_suffix(".new"), hashlib.sha256()
     try:
-        with source.open("rb") as given, draft.open("wb") as taken:
-            while block := given.read(BLOCK_BYTES):
+        with source.open("rb") as source_file, draft.open("wb") as target_file:
+            while block := source_file.read(BLOCK_BYTES):
                 digest.update(block)
-                taken.write(block)
-            taken.flush()
-            os.fsync(taken.fileno())
+                target_file.write(block)
+            target_file.flush()
+            os.fsync(target_file.fileno())
     except FileNotFoundError:
         draft.unlink(missing_ok=True)
         return False
@@ -175,18 +175,20 @@ def _copied(source: Path, target: Path, sha256: str) -> bool:
     return False
 
 
-def _beyond(
+def _newer_datasets(
     folder: DataFolder, draft: DataFolder
 ) -> tuple[tuple[tuple[str, str], ...] | None, tuple[tuple[str, str], ...] | None]:
-    """Datasets that the folder has and the draft has not, and those that it has in a later state."""
+    """Return the datasets that only the folder has, and those that have a later state there than in the draft."""
     if not folder.database.exists():
         return (), ()
     try:
-        there, back = dict(_states(folder.database)), dict(_states(draft.database))
+        current, restored = dict(_states(folder.database)), dict(_states(draft.database))
     except (sqlite3.DatabaseError, UnicodeDecodeError):
         return None, None
-    younger = tuple((mfid, name) for mfid, (name, _) in there.items() if mfid not in back)
-    changed = tuple((mfid, name) for mfid, (name, at) in there.items() if mfid in back and at > back[mfid][1])
+    younger = tuple((mfid, name) for mfid, (name, _) in current.items() if mfid not in restored)
+    changed = tuple(
+        (mfid, name) for mfid, (name, modified) in current.items() if mfid in restored and modified > restored[mfid][1]
+    )
     return younger, changed
 
 
@@ -201,8 +203,8 @@ def _states(database: Path) -> Iterator[tuple[str, tuple[str, str]]]:
 def _set_aside(folder: DataFolder) -> Path | None:
     if not folder.root.exists():
         return None
-    moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-    aside = folder.root.with_name(f"{folder.root.name}.before-{moment}")
+    timestamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    aside = folder.root.with_name(f"{folder.root.name}.before-{timestamp}")
     folder.root.replace(aside)
     return aside
 
@@ -215,7 +217,7 @@ def _flush_folder(path: Path) -> None:
     if os.name == "posix":
         descriptor = os.open(path, os.O_RDONLY)
         try:
-            with suppress(OSError):  # a file system that flushes no folders
+            with suppress(OSError):  # some file systems cannot flush folders
                 os.fsync(descriptor)
         finally:
             os.close(descriptor)

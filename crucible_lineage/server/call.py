@@ -1,4 +1,4 @@
-"""One request by a known user: what routes are given, and how the key that was sent becomes a user."""
+"""A request by a known user: what routes receive, and how an API key becomes a user."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REVISION_HEADER, STATEMENTS_HEADER = "Crucible-Revision", "Crucible-Statements"
 
 @dataclass(frozen=True)
 class Service:
-    """What a running server has, as the routes see it: `app.state.service`."""
+    """The parts of a running server that routes use: `app.state.service`."""
 
     database: Database
     storage: ContentStore
@@ -33,17 +33,17 @@ class Service:
 
 @dataclass(frozen=True)
 class AuthenticatedCall:
-    """One request by a known user."""
+    """A request by a known user."""
 
     caller: Caller
     service: Service
     request: Request
     key: str
-    headers: MutableHeaders  # of the answer
+    headers: MutableHeaders  # of the response
 
     @property
     def base_url(self) -> str:
-        """Scheme, host and prefix as the caller sees them, without a final slash."""
+        """The scheme, host and prefix as the caller sees them, without a final slash."""
         return base_url(self.request)
 
     @property
@@ -54,20 +54,20 @@ class AuthenticatedCall:
     def write(self) -> Any:
         return self.service.database.write
 
-    def tell_revision(self, db: sqlite3.Connection, project_id: int | None) -> None:
-        """The answer says the project's revision in a header, to those who have a part in the project."""
+    def add_revision(self, db: sqlite3.Connection, project_id: int | None) -> None:
+        """Add the project's revision to the response headers, if the caller may read the project."""
         if project_id is not None and roles(db, self.caller, [project_id])[project_id] >= VIEWER:
-            found = db.execute(f"{REVISION} WHERE project_id = ?", (project_id,)).fetchone()
-            self.headers[REVISION_HEADER] = found[0]
+            row = db.execute(f"{REVISION} WHERE project_id = ?", (project_id,)).fetchone()
+            self.headers[REVISION_HEADER] = row[0]
 
-    def tell_statements(self, db: sqlite3.Connection) -> None:
-        """The answer says in a header which statements there are that the caller may read, as a text to compare."""
-        found = db.execute(f"{STATEMENTS} AND {READABLE}", {"user": self.caller.id}).fetchone()
-        self.headers[STATEMENTS_HEADER] = found[0]
+    def add_statements(self, db: sqlite3.Connection) -> None:
+        """Add a header that changes whenever the statements that the caller may read change."""
+        row = db.execute(f"{STATEMENTS} AND {READABLE}", {"user": self.caller.id}).fetchone()
+        self.headers[STATEMENTS_HEADER] = row[0]
 
 
 async def _authenticate(request: Request, response: Response) -> AuthenticatedCall:
-    """Return who calls. Runs in the event loop: one indexed read of 20 us, where a thread hop would cost more."""
+    """Return the caller. Runs in the event loop: one indexed read takes 20 us, less than a thread switch."""
     service: Service = request.app.state.service
     if service.database.damage:
         raise refuse(500, f"This Crucible's database is damaged ({service.database.damage}); {REMEDY}")
@@ -98,7 +98,7 @@ async def _authenticate(request: Request, response: Response) -> AuthenticatedCa
 
 
 def base_url(request: Request) -> str:
-    """Scheme, host and prefix as the caller sees them, without a final slash."""
+    """Return the scheme, host and prefix as the caller sees them, without a final slash."""
     return f"{request.url.scheme}://{request.url.netloc}{PREFIX}"
 
 

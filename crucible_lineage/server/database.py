@@ -1,4 +1,4 @@
-"""SQLite as this server uses it: a few connections, many readers, one writer at a time, listed migrations."""
+"""The SQLite database of the server: pooled connections, many readers, one writer at a time, listed migrations."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from crucible_lineage.server.schema import MIGRATIONS
 from crucible_lineage.server.seals import REMEDY, add_checksum, checksum, damage
 
 Row = sqlite3.Row
-CHECKED_EVERY = timedelta(days=1)  # chosen: 100,000 datasets are read in some seconds
-BUSY_TIMEOUT_S = 30.0  # chosen: other processes write to the same folder, each for a few milliseconds
+CHECKED_EVERY = timedelta(days=1)  # chosen: reading 100,000 datasets takes seconds
+BUSY_TIMEOUT_S = 30.0  # chosen: other processes write to this folder, for milliseconds each
 
 LOCAL_USER = {"unique_id": EMBEDDED_USER, "username": "local", "first_name": "Local", "last_name": "User"}
 
 
 class Database:
-    """Connections to one database file, lent out for one transaction each."""
+    """Connections to one database file, each lent for one transaction."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._idle: deque[sqlite3.Connection] = deque()
         self._writing = threading.Lock()  # SQLite's own wait between writers sleeps up to 100 ms and is not fair
         self._closed = False
-        self.damage = ""  # what a look at the whole of it has found
+        self.damage = ""  # what the last full check found
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
-        """A connection inside a read transaction: all its queries see one state."""
+        """Open a read transaction: all its queries see the same state."""
         with self._lent() as connection:
             connection.execute("BEGIN")
             try:
@@ -46,7 +46,7 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
-        """A connection inside a write transaction, committed at the end, rolled back on an exception."""
+        """Open a write transaction: commit at the end, roll back on an exception."""
         with self._lent() as connection, self._writing:
             connection.execute("BEGIN IMMEDIATE")
             try:
@@ -77,16 +77,16 @@ class Database:
 
 
 def open_database(path: Path) -> Database:
-    """The database at `path`, brought to the newest schema; its local user and secret are made if it is new."""
+    """Open the database at `path` and migrate it to the newest schema; a new one gets its local user and secret."""
     database = Database(path)
     try:
-        known = _applied(path)
-        if newer := known - {name for name, _ in MIGRATIONS}:
+        applied = _applied(path)
+        if newer := applied - {name for name, _ in MIGRATIONS}:
             raise RuntimeError(
                 f"{path} was written by a newer crucible-lineage (migration {max(newer)}); nothing was changed.\n"
                 "Upgrade crucible-lineage, or name another data folder."
             )
-        if len(known) < len(MIGRATIONS):
+        if len(applied) < len(MIGRATIONS):
             with database.write() as db:
                 _migrate(db)
         with database.read() as db:
@@ -96,22 +96,22 @@ def open_database(path: Path) -> Database:
         database.close()
         raise RuntimeError(
             f"{path} cannot be used: {error}; nothing was changed. If it is damaged, {REMEDY}; "
-            "if it cannot be written, make room or have that allowed, or name another data folder"
+            "if it cannot be written, free disk space or change its permissions, or name another data folder"
         ) from error
     return database
 
 
-def check(database: Database, is_over: Callable[[], bool] = lambda: False) -> None:
-    """Read the whole database once a day and note in `database.damage` what is wrong with it; stop if it `is_over`."""
-    yesterday = (datetime.now(UTC) - CHECKED_EVERY).isoformat(timespec="microseconds")
+def check(database: Database, is_stopped: Callable[[], bool] = lambda: False) -> None:
+    """Check the whole database once a day and put what is wrong into `database.damage`; stop when `is_stopped`."""
+    due_before = (datetime.now(UTC) - CHECKED_EVERY).isoformat(timespec="microseconds")
     with database.read() as db:
-        if (find_setting(db, "checked") or "") > yesterday:
+        if (find_setting(db, "checked") or "") > due_before:
             return
-        db.set_progress_handler(is_over, 1000)
+        db.set_progress_handler(is_stopped, 1000)
         try:
             database.damage = "; ".join(damage(db))
         except sqlite3.OperationalError:
-            if is_over():
+            if is_stopped():
                 return
             raise
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
@@ -124,7 +124,7 @@ def check(database: Database, is_over: Callable[[], bool] = lambda: False) -> No
 
 
 def register_key(db: sqlite3.Connection, key: str, user_id: int) -> None:
-    """`key` becomes a key of that user; registering it again changes nothing."""
+    """Register `key` as a key of the user, unless it is one."""
     db.execute("INSERT OR IGNORE INTO api_key VALUES (?, ?, ?)", (hash_key(key), user_id, now()))
 
 
@@ -144,7 +144,7 @@ def find_setting(db: sqlite3.Connection, name: str) -> str | None:
 
 
 def now() -> str:
-    """The current time as all times are stored: UTC, microseconds, explicit offset; text order is time order."""
+    """Return the current time in the stored form: UTC, microseconds, explicit offset; text order is time order."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
@@ -153,8 +153,8 @@ def placeholders(values: Sequence[object]) -> str:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """A connection to a database of this server, with what its tables need for writing."""
-    # A connection serves one thread at a time, but not always the same one.
+    """Connect to a database of this server, with the SQL function that its triggers need."""
+    # A connection is used by one thread at a time, but not always by the same one.
     connection = sqlite3.connect(
         path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=512
     )
@@ -166,7 +166,7 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def _applied(path: Path) -> set[str]:
-    """The migrations that the database has seen; a new one is made, for its owner's eyes only."""
+    """Return the names of the applied migrations; create the database, readable by its owner only, if it is new."""
     if not path.exists():
         with suppress(FileExistsError):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
@@ -177,15 +177,15 @@ def _applied(path: Path) -> set[str]:
 
 
 def _migrate(db: sqlite3.Connection) -> None:
-    known = {name for (name,) in db.execute("SELECT name FROM migration")}
+    applied = {name for (name,) in db.execute("SELECT name FROM migration")}
     for name, script in MIGRATIONS:
-        if name not in known:
+        if name not in applied:
             for statement in _statements(script):
                 db.execute(statement)
             db.execute("INSERT INTO migration VALUES (?, ?)", (name, now()))
     db.execute("INSERT OR REPLACE INTO setting VALUES ('schema_seal', ?)", (_schema_seal(db),))
     db.execute("INSERT OR IGNORE INTO setting VALUES ('instance_id', ?)", (secrets.token_hex(16),))
-    if not known:
+    if not applied:
         db.execute("INSERT INTO setting VALUES ('link_secret', ?)", (secrets.token_hex(32),))
         db.execute(
             "INSERT INTO user (id, unique_id, username, first_name, last_name, platform_role)"
@@ -199,7 +199,7 @@ def _schema_seal(db: sqlite3.Connection) -> str:
 
 
 def _statements(script: str) -> Iterator[str]:
-    """The statements of a script one by one; `executescript` would commit the open transaction."""
+    """Yield the statements of a script one by one; `executescript` would commit the open transaction."""
     statement = ""
     for line in script.splitlines(keepends=True):
         statement += line

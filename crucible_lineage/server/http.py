@@ -1,4 +1,4 @@
-"""What all routes share on the HTTP side: strict query parameters, bodies, envelopes, errors, limits."""
+"""The HTTP conventions of all routes: strict query parameters, bodies, envelopes, errors, limits."""
 
 from __future__ import annotations
 
@@ -25,10 +25,8 @@ from crucible_lineage.server.seals import REMEDY, DamagedError
 
 Json = Any
 PREFIX = "/api/v3"
-NO_ROOM = "This Crucible cannot write: its disk is full or read-only; nothing of this call was kept"
-MAX_BODY_BYTES = (
-    8 << 20
-)  # chosen: metadata may take half of it, thumbnails the rest; files travel by the storage routes
+NO_ROOM = "This Crucible cannot write: its disk is full or read-only; nothing of this request was kept"
+MAX_BODY_BYTES = 8 << 20  # chosen: half for metadata, half for thumbnails; files use the storage routes
 MAX_ROW_ID = (1 << 63) - 1
 
 Limit = Annotated[int, Query(ge=0, le=1000)]
@@ -42,45 +40,45 @@ log.addHandler(logging.NullHandler())  # silent unless the program that embeds t
 
 
 class Form(BaseModel):
-    """Base of the JSON bodies in which every field counts, so that a misspelt one is refused."""
+    """Base of strict JSON bodies, which refuse unknown fields."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class LenientBody(BaseModel):
-    """Base of the JSON bodies that clients make from their own models, with fields nobody here asks for."""
+    """Base of the JSON bodies that clients build from their own models; unknown fields are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
 
 def refuse(status: int, detail: Any) -> HTTPException:
-    """The exception that answers `status` with `{"detail": ...}`."""
+    """Return the exception for the response `{"detail": ...}` with this status."""
     return HTTPException(status, detail)
 
 
 def invalid(
-    place: str, name: str, message: str, value: object = None, kind: str = "value_error"
+    location: str, name: str, message: str, value: object = None, kind: str = "value_error"
 ) -> RequestValidationError:
-    """The exception for one wrong value, answered as 422 with a list, as FastAPI itself does."""
-    return RequestValidationError([{"type": kind, "loc": (place, name), "msg": message, "input": value}])
+    """Return the exception for one wrong value: a 422 response with a list, as FastAPI itself sends."""
+    return RequestValidationError([{"type": kind, "loc": (location, name), "msg": message, "input": value}])
 
 
 def page(items: list[Any], limit: int, total: int | None, offset: int) -> Json:
-    """The envelope of a collection that is paged by offset."""
+    """Return the envelope of a collection that is paged by offset."""
     return {"items": items, "limit": limit, "total": total, "offset": offset}
 
 
 class StrictRoute(APIRoute):
-    """A route that refuses query parameters it does not declare. Its endpoint gives JSON as it is, or a response."""
+    """A route that refuses undeclared query parameters. Its endpoint returns JSON values or a response."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         if not iscoroutinefunction(endpoint):
-            endpoint = _answering(endpoint, options.get("status_code") or 200)
+            endpoint = _serialized(endpoint, options.get("status_code") or 200)
         super().__init__(path, endpoint, **options)
         self._slashes = None if ":path" in path else path.count("/")
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Look at the pattern only where the path has as many segments, which a tenth of all routes have."""
+        """Try the pattern only if the number of segments agrees, as it does for a tenth of all routes."""
         if self._slashes not in (None, scope["path"].count("/")):
             return Match.NONE, {}
         return super().matches(scope)
@@ -120,36 +118,36 @@ _short: set[Callable[..., Any]] = set()
 
 
 def short(endpoint: Endpoint) -> Endpoint:
-    """Run an endpoint of a few queries in the event loop: a thread, which waits for the interpreter, takes as long."""
+    """Run this endpoint of a few queries in the event loop, because switching to a thread would take as long."""
     _short.add(endpoint)
     return endpoint
 
 
-def _answering(endpoint: Callable[..., Any], status: int) -> Callable[..., Any]:
-    """Return the endpoint with its answer written where it is made.
+def _serialized(endpoint: Callable[..., Any], status: int) -> Callable[..., Any]:
+    """Wrap the endpoint so that it serializes its own response.
 
-    FastAPI would validate the answer once more, in a thread of its own: a quarter of a call.
+    FastAPI would validate the response again, in another thread, which takes a quarter of the time of a call.
     """
 
     @wraps(endpoint)
-    def answer(**given: Any) -> Response:
-        value = endpoint(**given)
+    def respond(**arguments: Any) -> Response:
+        value = endpoint(**arguments)
         if isinstance(value, Response):
             return value
         response = JSONResponse(value, status)
-        if (call := given.get("call")) is not None:
+        if (call := arguments.get("call")) is not None:
             response.headers.raw.extend(call.headers.raw)
         return response
 
     @wraps(endpoint)
-    async def answer_here(**given: Any) -> Response:
-        return answer(**given)
+    async def respond_in_loop(**arguments: Any) -> Response:
+        return respond(**arguments)
 
-    return answer_here if endpoint in _short else answer
+    return respond_in_loop if endpoint in _short else respond
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Every error leaves as a JSON object with `detail`, and none shows a stack trace."""
+    """Make every error a JSON object with `detail`, without a stack trace."""
     app.add_exception_handler(RequestValidationError, _validation_answer)
     app.add_exception_handler(sqlite3.DatabaseError, _database_answer)
     app.add_exception_handler(OSError, _disk_answer)
@@ -159,7 +157,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
 
 class BodyLimit:
-    """Middleware: a JSON body beyond the limit is answered 413, and an unforeseen error 500 without a trace."""
+    """Middleware: responds 413 to a JSON body beyond the limit, and 500 without a trace to an unforeseen error."""
 
     def __init__(self, app: ASGIApp, unlimited_prefix: str) -> None:
         self.app = app
@@ -173,7 +171,7 @@ class BodyLimit:
         received = 0
         limited = not scope["path"].startswith(self.unlimited_prefix)
 
-        async def counted() -> Message:
+        async def receive_counted() -> Message:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
@@ -181,13 +179,13 @@ class BodyLimit:
                 raise HTTPException(413, f"The request body is larger than {MAX_BODY_BYTES} bytes")
             return message
 
-        async def noted(message: Message) -> None:
+        async def send_noted(message: Message) -> None:
             nonlocal started
             started = True
             await send(message)
 
         try:
-            await self.app(scope, counted, noted)
+            await self.app(scope, receive_counted, send_noted)
         except ClientDisconnect:
             return
         except Exception:
@@ -219,7 +217,7 @@ def _validation_answer(_request: Request, error: Exception) -> Response:
 
 
 def _shown(value: object) -> Any:
-    """`value` if it is short and plain enough to be sent back, else nothing of it."""
+    """Return `value` if it is plain enough to be sent back, text shortened, and otherwise None."""
     if isinstance(value, tuple):
         return list(value)
     if isinstance(value, str):
@@ -234,19 +232,19 @@ def _database_answer(_request: Request, error: Exception) -> Response:
         return JSONResponse({"detail": "The database is busy; try again"}, 503, {"Retry-After": "1"})
     if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
         return JSONResponse({"detail": f"{NO_ROOM} ({error})"}, 507)
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or _is_of_damage(error):
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or _is_damage(error):
         return _damage_answer(_request, error)
     raise error
 
 
-def _is_of_damage(error: sqlite3.DatabaseError) -> bool:
-    """Whether SQLite's Python module met text that is none, itself or on the way to a checksum."""
+def _is_damage(error: sqlite3.DatabaseError) -> bool:
+    """Whether SQLite's Python module met undecodable text, itself or while it computed a checksum."""
     return "Could not decode to UTF-8" in str(error) or "user-defined function raised exception" in str(error)
 
 
 def _damage_answer(_request: Request, error: Exception) -> Response:
-    words = "text that is none" if isinstance(error, UnicodeDecodeError) else str(error)
-    return JSONResponse({"detail": f"This Crucible's database is damaged ({words}); {REMEDY}"}, 500)
+    cause = "text that cannot be decoded" if isinstance(error, UnicodeDecodeError) else str(error)
+    return JSONResponse({"detail": f"This Crucible's database is damaged ({cause}); {REMEDY}"}, 500)
 
 
 def _disk_answer(_request: Request, error: Exception) -> Response:
@@ -257,14 +255,14 @@ def _disk_answer(_request: Request, error: Exception) -> Response:
 
 
 def _unicode_answer(_request: Request, _error: Exception) -> Response:
-    return JSONResponse({"detail": "The request holds text that is not valid Unicode (a lone surrogate)"}, 422)
+    return JSONResponse({"detail": "The request contains text that is not valid Unicode (a lone surrogate)"}, 422)
 
 
-EARLIEST_YEAR, LATEST_YEAR = 1000, 9000  # chosen: far from the ends of Python's calendar, where zones overflow it
+EARLIEST_YEAR, LATEST_YEAR = 1000, 9000  # chosen: far from the ends of Python's calendar, where time zones overflow
 
 
 def moment(text: str) -> datetime:
-    """The moment that ISO 8601 text says, in UTC if it says no zone; ValueError for one that no calendar here bears."""
+    """Parse ISO 8601 text, which without a zone is in UTC. Raises ValueError for a year that is out of bounds."""
     parsed = datetime.fromisoformat(text)
     try:
         utc = (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC)
@@ -275,13 +273,13 @@ def moment(text: str) -> datetime:
     return utc
 
 
-def _as_given(text: str) -> str:
+def _checked_moment(text: str) -> str:
     moment(text)
     return text
 
 
 Text = Annotated[str, Field(max_length=10_000)]
-Moment = Annotated[str, Field(max_length=64), AfterValidator(_as_given)]
+Moment = Annotated[str, Field(max_length=64), AfterValidator(_checked_moment)]
 Count = Annotated[int, Field(ge=0, le=MAX_ROW_ID)]
 
 

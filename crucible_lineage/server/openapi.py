@@ -1,6 +1,6 @@
-"""The OpenAPI document: requests as the routes declare them, the form of each answer, one form of error.
+"""The OpenAPI document: requests as the routes declare them, the schema of each response, one schema of errors.
 
-The server itself never builds or checks the answers described here.
+The server itself neither builds nor checks the models described here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Answer(BaseModel):
 
 
 class Problem(Answer):
-    """An error: one sentence, or what is wrong with each value, or a code with what belongs to it."""
+    """An error: one sentence, the faults of individual values, or a code with its details."""
 
     detail: str | list[dict[str, Any]] | dict[str, Any]
 
@@ -266,7 +266,7 @@ TEMPLATE = "#/components/schemas/{model}"
 
 
 def describe(app: FastAPI) -> dict[str, Any]:
-    """The document for all routes of `app`."""
+    """Return the document for all routes of `app`."""
     document = get_openapi(title=app.title, version=app.version, routes=app.routes)
     components = document.setdefault("components", {})
     schemas, answers = _schemas()
@@ -274,13 +274,13 @@ def describe(app: FastAPI) -> dict[str, Any]:
     components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            _describe_answers(operation, answers.get(f"{method.upper()} {path.removeprefix(PREFIX)}"))
+            _describe_responses(operation, answers.get(f"{method.upper()} {path.removeprefix(PREFIX)}"))
             if not path.startswith(WITHOUT_KEY):
                 operation["security"] = [{"key": []}]
     return document
 
 
-def _describe_answers(operation: dict[str, Any], schema: dict[str, Any] | None) -> None:
+def _describe_responses(operation: dict[str, Any], schema: dict[str, Any] | None) -> None:
     responses = operation["responses"]
     success = next(code for code in responses if code.startswith("2"))
     if schema is not None:
@@ -291,13 +291,13 @@ def _describe_answers(operation: dict[str, Any], schema: dict[str, Any] | None) 
 
 
 def _schemas() -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """The named schemas, and the schema of the successful answer by method and path."""
+    """Return the named schemas, and the schema of the successful response by method and path."""
     inputs = [(name, "serialization", TypeAdapter(kind)) for name, kind in (ANSWERS | {"": Problem}).items()]
-    found, definitions = TypeAdapter.json_schemas(inputs, ref_template=TEMPLATE)  # type: ignore[arg-type]
-    return definitions["$defs"], {name: schema for (name, _), schema in found.items()}
+    schemas, definitions = TypeAdapter.json_schemas(inputs, ref_template=TEMPLATE)  # type: ignore[arg-type]
+    return definitions["$defs"], {name: schema for (name, _), schema in schemas.items()}
 
 
-# What is answered on success, by method and path.
+# The body of a successful response, by method and path.
 ANSWERS: dict[str, Any] = {
     "GET /datasets": CursorPage[DatasetAnswer],
     "POST /datasets": DatasetAnswer,

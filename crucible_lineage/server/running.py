@@ -1,4 +1,4 @@
-"""A running embedded Crucible: in a thread of this process while a program needs it, or in front for others."""
+"""A running embedded Crucible: in a thread of this process, or in the foreground for others."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CLOSE_TIMEOUT_S = 5
 class RunningServer:
     """A server with its address and a key for it. Close it, or use it as a context manager."""
 
-    revive: Callable[[], bool] | None = None  # it lives as long as this process
+    revive: Callable[[], bool] | None = None  # None: it lives as long as this process
 
     def __init__(self, url: str, api_key: str, close: Callable[[], None]) -> None:
         self.url = url
@@ -44,7 +44,7 @@ class RunningServer:
         atexit.register(self.close)
 
     def close(self) -> None:
-        """No request is answered any more and all files are closed; closing twice does no harm."""
+        """Stop answering requests and close all files; closing twice is harmless."""
         close, self._close = self._close, lambda: None
         close()
         atexit.unregister(self.close)
@@ -66,11 +66,11 @@ def start_server(
     api_key: str | None = None,
     ingestion: MetadataWriteBack | None = None,
 ) -> RunningServer:
-    """A server over `data_dir` in a thread of this process, for this machine only, ready to answer.
+    """Serve `data_dir` in a thread of this process, for this machine only; returns once requests are answered.
 
-    Several servers, in one or several processes, may share a data folder. `port` 0 takes a free one. `api_key` becomes
-    a key of the local user; without one, the key that the data folder got when it was made is used. `ingestion` makes
-    that of the service behave like the public worker of Crucible.
+    Several servers, in one or several processes, may share a data folder. `port` 0 picks a free one. `api_key` is
+    registered as a key of the local user; without it, the data folder's own key is used. `ingestion` makes ingestion
+    behave like Crucible's public worker.
     """
     service, worker, key = open_service(data_dir, api_key, ingestion)
     server = Serving(server_config(build_app(service), HOST, port))
@@ -103,9 +103,9 @@ def serve(
     around: Callable[[ASGIApp], ASGIApp] = lambda app: app,
     on_ready: Callable[[str], None],
 ) -> None:
-    """Serve until Ctrl-C or SIGTERM; `on_ready` is told the address once requests are answered.
+    """Serve until Ctrl-C or SIGTERM; calls `on_ready` with the address once requests are answered.
 
-    `around` may put another application around the API, which then answers what the API does not.
+    `around` may wrap the API in another application, which then answers the requests that the API does not.
     """
     service, worker, _ = open_service(data_dir, api_key, ingestion)
     server = Serving(server_config(around(build_app(service)), host, port, certfile, keyfile))
@@ -120,7 +120,7 @@ def serve(
 
 
 class Serving(uvicorn.Server):
-    """uvicorn, except that it sleeps until it is told to stop instead of looking ten times a second."""
+    """uvicorn, sleeping until it is told to stop instead of looking ten times a second."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -135,7 +135,7 @@ class Serving(uvicorn.Server):
             self.run()
         except SystemExit:
             self.error = "the address is in use or not one of this machine"
-        except OSError as error:  # a certificate that is missing or none
+        except OSError as error:  # the certificate is missing or invalid
             self.error = str(error)
         finally:
             self.ready.set()
@@ -152,7 +152,7 @@ class Serving(uvicorn.Server):
             await self._stopped.wait()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002
-        """As uvicorn does it, without its fixed tenth of a second, which every command would pay at its end."""
+        """Shut down as uvicorn does, without its fixed tenth of a second, which would delay each command's end."""
         for server in self.servers:
             server.close()
         for connection in list(self.server_state.connections):
@@ -181,14 +181,14 @@ class Serving(uvicorn.Server):
 def open_service(
     data_dir: Path | str, api_key: str | None, ingestion: MetadataWriteBack | None = None
 ) -> tuple[Service, Worker, str]:
-    """Open a data folder. Returns its application, the worker that ingests its files, and a key of the local user."""
+    """Open a data folder. Returns its service, the worker that ingests its files, and a key of the local user."""
     folder = open_folder(data_dir)
     with FileLock(folder.lock):
         database = open_database(folder.database)
     key = folder.local_key.read_text(encoding="ascii").strip()
     with database.write() as db:
-        for one in {key, api_key or key}:
-            register_key(db, one, LOCAL_USER_ID)
+        for accepted_key in {key, api_key or key}:
+            register_key(db, accepted_key, LOCAL_USER_ID)
         secret = setting(db, "link_secret")
     storage = ContentStore(folder)
     worker = Worker(database, storage, ingestion)
@@ -197,7 +197,7 @@ def open_service(
 
 
 def close_service(database: Database, worker: Worker) -> None:
-    """Stop ingesting, and close all files."""
+    """Stop the ingestion and close all files."""
     worker.close()
     database.close()
 
@@ -209,9 +209,9 @@ def server_config(
     certfile: Path | str | None = None,
     keyfile: Path | str | None = None,
     *,
-    keep_alive_s: int = 75,  # uvicorn's 5 s make a pooled connection fail just when it is used again
+    keep_alive_s: int = 75,  # with uvicorn's 5 s, pooled connections fail when they are reused
 ) -> uvicorn.Config:
-    """Configure uvicorn for the application: quietly, on one loop."""
+    """Configure uvicorn for the application: one event loop, no logging."""
     return uvicorn.Config(
         app,
         host=host,
@@ -237,29 +237,29 @@ def _url(server: Serving, host: str, *, secure: bool) -> str:
     return f"{'https' if secure else 'http'}://{shown}:{server.port}{PREFIX}"
 
 
-HEAD_S = 60.0  # chosen: from the opening of a connection, or its last answer, until the head of a request is there
-SILENCE_S = 60.0  # chosen: between two pieces of a request's body, or of an answer
-MOST_HEAD_BYTES = 64 << 10  # as uvicorn allows with its other parser, h11
+HEAD_S = 60.0  # chosen: from opening a connection, or its last response, to the complete head of a request
+SILENCE_S = 60.0  # chosen: between two pieces of a request's body, or of a response
+MAX_HEAD_BYTES = 64 << 10  # the limit of uvicorn's other parser, h11
 
 
 class HttpConnection(HttpToolsProtocol):
-    """HTTP/1.1 as uvicorn speaks it, with an end to waiting."""
+    """uvicorn's HTTP/1.1 with limits on how long it waits."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._began = self._came = self._taken = self.loop.time()
+        self._idle_since = self._received_at = self._sent_at = self.loop.time()
         self._unsent = self._head_bytes = 0
-        self._look_after(min(HEAD_S, SILENCE_S))
+        self._check_after(min(HEAD_S, SILENCE_S))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._watch.cancel()
+        self._check_timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        self._came = self.loop.time()
+        self._received_at = self.loop.time()
         self._head_bytes += len(data)
         super().data_received(data)
-        if self._waits_for_head and self._head_bytes > MOST_HEAD_BYTES and not self.transport.is_closing():
+        if self._awaits_head and self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
             self.send_400_response("The head of this request is too long.")
 
     def on_headers_complete(self) -> None:
@@ -267,35 +267,35 @@ class HttpConnection(HttpToolsProtocol):
         self._head_bytes = 0
 
     def on_response_complete(self) -> None:
-        self._began = self._came = self.loop.time()
+        self._idle_since = self._received_at = self.loop.time()
         self._head_bytes = 0
         super().on_response_complete()
 
     @property
-    def _waits_for_head(self) -> bool:
+    def _awaits_head(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
 
-    def _look_after(self, seconds: float) -> None:
-        self._watch = self.loop.call_later(seconds, self._look)
+    def _check_after(self, seconds: float) -> None:
+        self._check_timer = self.loop.call_later(seconds, self._check)
 
-    def _look(self) -> None:
-        """The connection ends if it has waited too long for the other side; if not, it is looked at again in time."""
-        left = self._patience_left()
+    def _check(self) -> None:
+        """Close the connection if the other side was silent for too long; otherwise check again later."""
+        left = self._seconds_left()
         if left > 0:
-            self._look_after(left)
+            self._check_after(left)
         else:
             self.transport.abort()
 
-    def _patience_left(self) -> float:
+    def _seconds_left(self) -> float:
         now = self.loop.time()
         if (unsent := self.transport.get_write_buffer_size()) != self._unsent:
-            self._unsent, self._taken = unsent, now
-        if self.timeout_keep_alive_task is not None:  # it rests, and uvicorn will close it
+            self._unsent, self._sent_at = unsent, now
+        if self.timeout_keep_alive_task is not None:  # idle; uvicorn will close it
             return min(HEAD_S, SILENCE_S)
-        if self._waits_for_head:
-            return self._began + HEAD_S - now
+        if self._awaits_head:
+            return self._idle_since + HEAD_S - now
         if self.flow.write_paused:
-            return self._taken + SILENCE_S - now
+            return self._sent_at + SILENCE_S - now
         if self.cycle.more_body and not self.flow.read_paused:
-            return self._came + SILENCE_S - now
-        return min(HEAD_S, SILENCE_S)  # the answer is being made
+            return self._received_at + SILENCE_S - now
+        return min(HEAD_S, SILENCE_S)  # the response is being made

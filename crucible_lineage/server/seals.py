@@ -1,10 +1,10 @@
-"""Checksums of rows: what a failing disk changed in the database is refused, not answered.
+"""Checksums of rows: what a failing disk changed in the database is refused, not served.
 
-Each sealed table has a column `seal`, which triggers keep up, so that no way of writing can forget it; what is read is
-compared with it. That rows are lost, or an index is damaged, `damage` finds, which reads everything.
+Each checksummed table has a column `seal`. Triggers update it, so that no code can forget to, and reads compare it.
+`damage` reads everything, and so also finds lost rows and damaged indexes.
 """
 
-# ruff: noqa: S608 - SQL is put together from words of this module only; values are always bound
+# ruff: noqa: S608 - SQL is built from constants of this module only; values are always bound
 from __future__ import annotations
 
 import json
@@ -32,61 +32,61 @@ COLUMNS = {
              "version"),
     "thumbnail": ("id", "dataset_id", "name", "mime_type", "image", "file_id"),
 }  # fmt: skip
-KEYS = {"link": ("parent_id", "child_id"), "association": ("dataset_id", "sample_id")}  # of tables without a rowid
-REMEDY = "put a copy back: crucible-lineage restore"
+KEYS = {"link": ("parent_id", "child_id"), "association": ("dataset_id", "sample_id")}  # for tables without a rowid
+REMEDY = "restore a backup: crucible-lineage restore"
 
 
 class DamagedError(Exception):
-    """A row is not what was written."""
+    """A row that differs from what was written."""
 
     def __init__(self, table: str, row: object) -> None:
         super().__init__(f"a row of its table {table!r} ({row}) is not what was written")
 
 
 def checksum(*values: object) -> int:
-    """CRC-32 of a row's values: it finds every change of up to 32 bits in a row, and nearly every other one."""
+    """Return the CRC-32 of a row's values: it detects every change of up to 32 bits, and nearly every other one."""
     return zlib.crc32("\x1f".join(map(_text, values)).encode("utf-8", "surrogatepass"))
 
 
 def add_checksum(connection: sqlite3.Connection) -> None:
-    """Give a connection the SQL function `checksum`, without which sealed tables take no writes."""
+    """Give a connection the SQL function `checksum`, which writes to checksummed tables need."""
     connection.create_function("checksum", -1, checksum, deterministic=True)
 
 
-def whole(table: str, alias: str | None = None) -> str:
-    """The SQL condition that a row of a table is what was written."""
+def intact(table: str, alias: str | None = None) -> str:
+    """Return the SQL condition that a row of the table is as it was written."""
     name = alias or table
     return f"{name}.seal IS checksum({', '.join(f'{name}.{column}' for column in COLUMNS[table])})"
 
 
 def require_rows(table: str, rows: Iterable[sqlite3.Row]) -> None:
-    """Raise DamagedError unless these rows, with all columns of the table, are what was written."""
+    """Raise DamagedError unless these rows, with all columns of the table, are as they were written."""
     for row in rows:
         if checksum(*(row[column] for column in COLUMNS[table])) != row["seal"]:
             raise DamagedError(table, row[COLUMNS[table][0]])
 
 
-def require_whole(db: sqlite3.Connection, **ids: Collection[int | None]) -> None:
-    """Raise DamagedError unless the rows with these ids, by table, are what was written."""
-    parts = (
-        f"SELECT '{table}', id FROM {table} WHERE id IN (SELECT value FROM json_each(:{table})) AND NOT {whole(table)}"
+def require_intact(db: sqlite3.Connection, **ids: Collection[int | None]) -> None:
+    """Raise DamagedError unless the rows with these ids, by table, are as they were written."""
+    queries = (
+        f"SELECT '{table}', id FROM {table} WHERE id IN (SELECT value FROM json_each(:{table})) AND NOT {intact(table)}"
         for table in ids
     )
     values = {table: json.dumps([number for number in set(some) if number is not None]) for table, some in ids.items()}
-    found = db.execute(" UNION ALL ".join(parts) + " LIMIT 1", values).fetchone()
-    if found is not None:
-        raise DamagedError(*found)
+    damaged = db.execute(" UNION ALL ".join(queries) + " LIMIT 1", values).fetchone()
+    if damaged is not None:
+        raise DamagedError(*damaged)
 
 
 def damage(db: sqlite3.Connection) -> Iterator[str]:
-    """Yield the damage in the database, by reading all of it: pages, indexes, and rows that were changed."""
+    """Yield what is wrong with the database, after reading all of it: pages, indexes, and changed rows."""
     for (line,) in db.execute("PRAGMA integrity_check(20)"):
         if line != "ok":
             yield str(line)
     for table in COLUMNS:
-        (wrong,) = db.execute(f"SELECT COUNT(*) FROM {table} WHERE NOT {whole(table)}").fetchone()
-        if wrong:
-            yield f"{wrong} rows of table {table!r} are not what was written"
+        (count,) = db.execute(f"SELECT COUNT(*) FROM {table} WHERE NOT {intact(table)}").fetchone()
+        if count:
+            yield f"{count} rows of table {table!r} are not what was written"
 
 
 def _text(value: object) -> str:

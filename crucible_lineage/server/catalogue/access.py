@@ -1,10 +1,10 @@
-"""Who may do what: roles on resources, as numbers to compare and as SQL to filter by.
+"""Access control: roles on resources, as numbers to compare and as SQL to filter by.
 
-A role on a resource comes from the strongest of: ownership, a grant to the user, a grant to a project of the user's,
-the user's role in the resource's own project, publicity, and (for a service account) the instrument it is bound to.
-A grant on an instrument is one on its record, and none on the datasets that came from it.
+A user's role on a resource is the strongest of: ownership, a grant to the user, a grant to a project of the user's,
+the user's role in the resource's project, public visibility, and (for a service account) its instrument binding.
+A grant on an instrument covers its record, but not the datasets that came from it.
 viewer: read. contributor: also add files, keywords, thumbnails, metadata. editor: also change and link.
-admin: also share, move, delete. owner: also give away. platform_admin: everything.
+admin: also share, move, delete. owner: also transfer. platform_admin: everything.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.server.seals import require_rows
 
-# ruff: noqa: S608 - SQL is put together from words of this package only; values are always bound
+# ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound
 
 
 NONE, VIEWER, CONTRIBUTOR, EDITOR, ADMIN, OWNER, PLATFORM_ADMIN = range(7)
@@ -43,7 +43,7 @@ class Caller:
     is_service_account: bool = False
 
 
-# The projects a user has a part in: as a member, or as their lead.
+# The projects of a user: as a member or as the lead.
 _MY_PROJECTS = """
     SELECT access.resource_id FROM access JOIN project ON project.id = access.resource_id WHERE access.user_id = :user
     UNION SELECT resource.id FROM resource WHERE resource.owner_id = :user AND resource.type = 'project'
@@ -60,37 +60,37 @@ READABLE = f"""(
 
 # Every source of a role on the resources :ids, one row each.
 _ROLES = f"""
-    WITH wanted AS (SELECT resource.* FROM resource WHERE id IN (SELECT value FROM json_each(:ids)))
-    SELECT id, 5 AS role FROM wanted WHERE owner_id = :user
-    UNION ALL SELECT id, 1 FROM wanted WHERE public OR type = 'instrument'
-    UNION ALL SELECT id, role FROM wanted JOIN access ON resource_id = id WHERE user_id = :user
-    UNION ALL SELECT id, role FROM wanted JOIN access ON resource_id = wanted.project_id WHERE user_id = :user
-    UNION ALL SELECT wanted.id, 4 FROM wanted JOIN resource AS home ON home.id = wanted.project_id
+    WITH selected AS (SELECT resource.* FROM resource WHERE id IN (SELECT value FROM json_each(:ids)))
+    SELECT id, 5 AS role FROM selected WHERE owner_id = :user
+    UNION ALL SELECT id, 1 FROM selected WHERE public OR type = 'instrument'
+    UNION ALL SELECT id, role FROM selected JOIN access ON resource_id = id WHERE user_id = :user
+    UNION ALL SELECT id, role FROM selected JOIN access ON resource_id = selected.project_id WHERE user_id = :user
+    UNION ALL SELECT selected.id, 4 FROM selected JOIN resource AS home ON home.id = selected.project_id
         WHERE home.owner_id = :user
-    UNION ALL SELECT id, role FROM wanted JOIN access ON resource_id = id WHERE access.project_id IN ({_MY_PROJECTS})
-    UNION ALL SELECT id, 2 FROM wanted JOIN dataset USING (id) JOIN binding USING (instrument_id)
+    UNION ALL SELECT id, role FROM selected JOIN access ON resource_id = id WHERE access.project_id IN ({_MY_PROJECTS})
+    UNION ALL SELECT id, 2 FROM selected JOIN dataset USING (id) JOIN binding USING (instrument_id)
         WHERE user_id = :user
 """
 
 
 def roles(db: sqlite3.Connection, caller: Caller, ids: Iterable[int]) -> dict[int, int]:
-    """The caller's role on each of these resources."""
-    wanted = list(ids)
+    """Return the caller's role on each of these resources."""
+    selected = list(ids)
     if caller.elevated:
-        return dict.fromkeys(wanted, PLATFORM_ADMIN)
-    return user_roles(db, caller.id, wanted)
+        return dict.fromkeys(selected, PLATFORM_ADMIN)
+    return user_roles(db, caller.id, selected)
 
 
 def user_roles(db: sqlite3.Connection, user_id: int, ids: Iterable[int]) -> dict[int, int]:
-    """A user's own role on each of these resources, without administrator's privileges."""
-    found = dict.fromkeys(ids, NONE)
-    for number, role in db.execute(_ROLES, {"user": user_id, "ids": json.dumps(list(found))}):
-        found[number] = max(found[number], role)
-    return found
+    """Return a user's own role on each of these resources, without administrator's privileges."""
+    strongest = dict.fromkeys(ids, NONE)
+    for number, role in db.execute(_ROLES, {"user": user_id, "ids": json.dumps(list(strongest))}):
+        strongest[number] = max(strongest[number], role)
+    return strongest
 
 
 def find(db: sqlite3.Connection, mfid: str, kind: str | tuple[str, ...] | None = None) -> sqlite3.Row:
-    """The `resource` row of an MFID, without looking at access; 404 where there is none of that kind."""
+    """Return the `resource` row of an MFID without checking access; 404 if there is none of that kind."""
     row: sqlite3.Row | None = None
     if is_mfid(mfid):
         row = db.execute("SELECT * FROM resource WHERE mfid = ?", (mfid,)).fetchone()
@@ -104,23 +104,23 @@ def find(db: sqlite3.Connection, mfid: str, kind: str | tuple[str, ...] | None =
 def require(
     db: sqlite3.Connection, caller: Caller, mfid: str, role: int, kind: str | tuple[str, ...] | None = None
 ) -> sqlite3.Row:
-    """The `resource` row of an MFID on which the caller has at least `role`.
+    """Return the `resource` row of an MFID on which the caller has at least `role`.
 
-    404 for what the caller may not even read, so that nobody learns of it; 403 for what the caller may only read.
+    404 if the caller may not even read it, so that its existence stays private; 403 if the caller may only read it.
     """
     row = find(db, mfid, kind)
-    held = roles(db, caller, [row["id"]])[row["id"]]
-    if held < VIEWER and row["type"] != "project":
+    held_role = roles(db, caller, [row["id"]])[row["id"]]
+    if held_role < VIEWER and row["type"] != "project":
         raise _not_found_as(kind)
-    if held < role:
+    if held_role < role:
         raise HTTPException(
-            403, f"This needs the role {ROLE_NAMES[role]} on this {row['type']}, not {ROLE_NAMES[held]}"
+            403, f"This needs the role {ROLE_NAMES[role]} on this {row['type']}, not {ROLE_NAMES[held_role]}"
         )
     return row
 
 
 def _not_found_as(kind: str | tuple[str, ...] | None) -> HTTPException:
-    """The same words for what is not there and for what the caller may not see."""
+    """Return the same error for a resource that does not exist and one that the caller may not see."""
     return not_found(kind if isinstance(kind, str) else "resource")
 
 
@@ -157,7 +157,7 @@ def user_record(row: sqlite3.Row) -> Record:
 
 
 def members(db: sqlite3.Connection, resource_id: int) -> list[Record]:
-    """The members of a project or the users bound to an instrument, without the lead or owner."""
+    """Return the members of a project or the users bound to an instrument, without the lead or owner."""
     rows = db.execute(
         "SELECT user.*, access.role AS role FROM access JOIN user ON user.id = access.user_id WHERE resource_id = ?"
         " ORDER BY user.last_name, user.unique_id",
@@ -167,24 +167,24 @@ def members(db: sqlite3.Connection, resource_id: int) -> list[Record]:
 
 
 def grants(db: sqlite3.Connection, resource_id: int) -> list[Record]:
-    """All that have a part in a resource, the owner first."""
+    """Return all grants on a resource, the owner first."""
     owner = db.execute(
         "SELECT user.* FROM resource JOIN user ON user.id = owner_id WHERE resource.id = ?", (resource_id,)
     ).fetchone()
-    found = [user_grant(owner, "owner")] if owner else []
+    result = [user_grant(owner, "owner")] if owner else []
     for row in db.execute(
         "SELECT user.*, role FROM access JOIN user ON user.id = user_id WHERE resource_id = ? ORDER BY user.unique_id",
         (resource_id,),
     ):
-        found.append(user_grant(row, ROLE_NAMES[row["role"]]))
+        result.append(user_grant(row, ROLE_NAMES[row["role"]]))
     for row in db.execute(
         "SELECT mfid, slug, title, role FROM access JOIN project ON project.id = access.project_id"
         " JOIN resource ON resource.id = project.id WHERE access.resource_id = ? ORDER BY mfid",
         (resource_id,),
     ):
-        found.append(project_grant(row, ROLE_NAMES[row["role"]]))
+        result.append(project_grant(row, ROLE_NAMES[row["role"]]))
     public = db.execute("SELECT public FROM resource WHERE id = ?", (resource_id,)).fetchone()["public"]
-    return [*found, PUBLIC_GRANT] if public else found
+    return [*result, PUBLIC_GRANT] if public else result
 
 
 def user_grant(row: sqlite3.Row, permission: str) -> Record:

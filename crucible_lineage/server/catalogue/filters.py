@@ -1,4 +1,4 @@
-"""Lists and facets of datasets and samples: their query parameters, the SQL of them, and the pages that it finds."""
+"""Lists and facets of datasets and samples: their query parameters, their SQL, and their pages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from crucible_lineage.server.catalogue.records import SELECTS, Embed, records, w
 from crucible_lineage.server.catalogue.resources import project_row, select_project, user_row
 from crucible_lineage.server.http import MAX_ROW_ID, Json, invalid, moment
 
-# ruff: noqa: S608 - SQL is put together from words of this package only; values are always bound
+# ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound
 
 
 # field -> (column to group by, its value, its label)
@@ -47,14 +47,14 @@ _JOINS = {
 
 
 class Conditions:
-    """Conditions that all hold, with their values."""
+    """SQL conditions, joined by AND, with their values."""
 
     def __init__(self, *clauses: str, **values: object) -> None:
         self.clauses = list(clauses)
         self.values: dict[str, Any] = dict(values)
 
     def add(self, clause: str, *values: object) -> None:
-        """One more condition; each `?` in it stands for one of the values."""
+        """Add a condition, in which each `?` stands for one of the values."""
         for value in values:
             name = f"v{len(self.values)}"
             clause = clause.replace("?", f":{name}", 1)
@@ -88,45 +88,45 @@ _SORTS = {"created": "resource.created", "updated": "resource.modified"}
 
 
 def where(db: sqlite3.Connection, caller: Caller, kind: str, query: ResourceQuery) -> Conditions:
-    """Return the query's condition among what the caller may see, without what is about to be deleted."""
+    """Return the query's conditions, limited to what the caller may see and is not about to be deleted."""
     if len(query.accessible_to_user) + len(query.accessible_to_project) > 10:
         raise invalid("query", "accessible_to_user", "at most 10 access selectors in one request", kind="too_long")
-    found = Conditions("resource.type = :kind", "NOT resource.hidden", kind=kind, user=caller.id)
+    conditions = Conditions("resource.type = :kind", "NOT resource.hidden", kind=kind, user=caller.id)
     if not caller.elevated:
-        found.add(READABLE)
-    given = query.model_dump(exclude_unset=True, exclude_none=True)
+        conditions.add(READABLE)
+    filters = query.model_dump(exclude_unset=True, exclude_none=True)
     for name in _EXACT[kind]:
-        if name in given:
-            found.add(f"{kind}.{name} = ?", given[name])
+        if name in filters:
+            conditions.add(f"{kind}.{name} = ?", filters[name])
     for name, column in _NULLABLE.items():
-        if name in given:
-            found.add(f"{column} IS {'NULL' if given[name] else 'NOT NULL'}")
+        if name in filters:
+            conditions.add(f"{column} IS {'NULL' if filters[name] else 'NOT NULL'}")
     for name, clause in _TIMES.items():
-        if name in given:
-            found.add(clause, given[name])
-    _add_people(db, caller, found, given)
-    _add_project(db, found, query)
-    _add_relations(found, caller, given)
-    return found
+        if name in filters:
+            conditions.add(clause, filters[name])
+    _add_people(db, caller, conditions, filters)
+    _add_project(db, conditions, query)
+    _add_relations(conditions, caller, filters)
+    return conditions
 
 
-def _add_people(db: sqlite3.Connection, caller: Caller, found: Conditions, given: dict[str, Any]) -> None:
+def _add_people(db: sqlite3.Connection, caller: Caller, conditions: Conditions, filters: dict[str, Any]) -> None:
     for name in ("owner_id", "owner_orcid"):
-        if name in given:
-            found.add("resource.owner_id = ?", user_row(db, given[name], status=422)["id"])
-    if given.get("affiliation"):
-        found.add("resource.owner_id = ?", caller.id)
-    if "public" in given:
-        found.add("resource.public = ?", int(given["public"]))
-    if given.get("visibility", "all") != "all":
-        found.add("resource.public = ?", int(given["visibility"] == "public"))
-    for reference in given.get("accessible_to_user", ()):
+        if name in filters:
+            conditions.add("resource.owner_id = ?", user_row(db, filters[name], status=422)["id"])
+    if filters.get("affiliation"):
+        conditions.add("resource.owner_id = ?", caller.id)
+    if "public" in filters:
+        conditions.add("resource.public = ?", int(filters["public"]))
+    if filters.get("visibility", "all") != "all":
+        conditions.add("resource.public = ?", int(filters["visibility"] == "public"))
+    for reference in filters.get("accessible_to_user", ()):
         user = user_row(db, reference, status=422)
         if user["platform_role"] != "admin":
-            found.add(READABLE.replace(":user", "?"), *[user["id"]] * READABLE.count(":user"))
-    for reference in given.get("accessible_to_project", ()):
+            conditions.add(READABLE.replace(":user", "?"), *[user["id"]] * READABLE.count(":user"))
+    for reference in filters.get("accessible_to_project", ()):
         project = project_row(db, reference, status=422)["id"]
-        found.add(
+        conditions.add(
             "(resource.public OR resource.project_id = ?"
             " OR resource.id IN (SELECT resource_id FROM access WHERE project_id = ?))",
             project,
@@ -134,7 +134,7 @@ def _add_people(db: sqlite3.Connection, caller: Caller, found: Conditions, given
         )
 
 
-def _add_project(db: sqlite3.Connection, found: Conditions, query: ResourceQuery) -> None:
+def _add_project(db: sqlite3.Connection, conditions: Conditions, query: ResourceQuery) -> None:
     project = select_project(db, query.project_id, query.project_mfid)
     if project is None:
         if "project_scope" in query.model_fields_set:
@@ -144,33 +144,33 @@ def _add_project(db: sqlite3.Connection, found: Conditions, query: ResourceQuery
     shared = "resource.id IN (SELECT resource_id FROM access WHERE project_id = ?)"
     match query.project_scope:
         case "assigned":
-            found.add(assigned, project["id"])
+            conditions.add(assigned, project["id"])
         case "shared":
-            found.add(shared, project["id"])
+            conditions.add(shared, project["id"])
         case "all":
-            found.add(f"({assigned} OR {shared})", project["id"], project["id"])
+            conditions.add(f"({assigned} OR {shared})", project["id"], project["id"])
 
 
-def _add_relations(found: Conditions, caller: Caller, given: dict[str, Any]) -> None:
+def _add_relations(conditions: Conditions, caller: Caller, filters: dict[str, Any]) -> None:
     mfid = f"(SELECT id FROM resource WHERE mfid = ?{'' if caller.elevated else f' AND {READABLE}'})"
-    if "unique_id" in given:
-        found.add("resource.mfid = ?", given["unique_id"])
-    if "sample_mfid" in given:
-        found.add(
+    if "unique_id" in filters:
+        conditions.add("resource.mfid = ?", filters["unique_id"])
+    if "sample_mfid" in filters:
+        conditions.add(
             f"resource.id IN (SELECT dataset_id FROM association WHERE sample_id = {mfid})",
-            given["sample_mfid"],
+            filters["sample_mfid"],
         )
-    if "dataset_mfid" in given:
-        found.add(
+    if "dataset_mfid" in filters:
+        conditions.add(
             f"resource.id IN (SELECT sample_id FROM association WHERE dataset_id = {mfid})",
-            given["dataset_mfid"],
+            filters["dataset_mfid"],
         )
-    if "instrument_mfid" in given:
-        found.add(f"dataset.instrument_id = {mfid}", given["instrument_mfid"])
-    if "instrument_name" in given:
-        found.add("COALESCE(instrument.instrument_name, dataset.instrument_label) = ?", given["instrument_name"])
-    for keyword in given.get("keyword", ()):
-        found.add(
+    if "instrument_mfid" in filters:
+        conditions.add(f"dataset.instrument_id = {mfid}", filters["instrument_mfid"])
+    if "instrument_name" in filters:
+        conditions.add("COALESCE(instrument.instrument_name, dataset.instrument_label) = ?", filters["instrument_name"])
+    for keyword in filters.get("keyword", ()):
+        conditions.add(
             "resource.id IN (SELECT dataset_id FROM attached_keyword JOIN keyword ON keyword.id = keyword_id"
             " WHERE instr(folded, ?))",
             keyword.casefold(),
@@ -178,23 +178,23 @@ def _add_relations(found: Conditions, caller: Caller, given: dict[str, Any]) -> 
 
 
 def cursor_page(db: sqlite3.Connection, caller: Caller, kind: str, query: DatasetQuery | SampleQuery) -> Json:
-    """One page in the order that was asked for, with a cursor to the next; the total on the first page."""
-    found = where(db, caller, kind, query)
+    """Return one page in the requested order, with a cursor to the next; the first page has the total."""
+    conditions = where(db, caller, kind, query)
     total = None
     if query.include_total or (query.include_total is None and query.cursor is None):
-        total = _count(db, kind, found)
+        total = _count(db, kind, conditions)
     column, direction = _order(kind, query)
     if query.cursor is not None:
         value, mfid = _decode(query.cursor)
         sign = "<" if direction == "DESC" else ">"
-        found.add(f"({column}, resource.mfid) {sign} (?, ?)", value, mfid)
+        conditions.add(f"({column}, resource.mfid) {sign} (?, ?)", value, mfid)
     rows = db.execute(
-        f"{SELECTS[kind]} WHERE {found} ORDER BY {column} {direction}, resource.mfid {direction}"
+        f"{SELECTS[kind]} WHERE {conditions} ORDER BY {column} {direction}, resource.mfid {direction}"
         f" LIMIT {query.limit + 1}",
-        found.values,
+        conditions.values,
     ).fetchall()
-    wanted = rows[: query.limit]
-    shown = within_bounds(db, [row["id"] for row in wanted]) if query.include_metadata else len(wanted)
+    candidates = rows[: query.limit]
+    shown = within_bounds(db, [row["id"] for row in candidates]) if query.include_metadata else len(candidates)
     more = len(rows) > shown
     rows = rows[:shown]
     items = records(db, caller, kind, rows, _embed(query))
@@ -204,29 +204,29 @@ def cursor_page(db: sqlite3.Connection, caller: Caller, kind: str, query: Datase
 
 
 def list_page(
-    db: sqlite3.Connection, caller: Caller, kind: str, query: DatasetQuery | SampleQuery, found: Conditions
+    db: sqlite3.Connection, caller: Caller, kind: str, query: DatasetQuery | SampleQuery, conditions: Conditions
 ) -> Json:
-    """One page by offset."""
+    """Return one page by offset."""
     column, direction = _order(kind, query)
-    total = _count(db, kind, found)
+    total = _count(db, kind, conditions)
     rows = db.execute(
-        f"{SELECTS[kind]} WHERE {found} ORDER BY {column} {direction}, resource.mfid {direction}"
+        f"{SELECTS[kind]} WHERE {conditions} ORDER BY {column} {direction}, resource.mfid {direction}"
         f" LIMIT {query.limit} OFFSET {query.offset}",
-        found.values,
+        conditions.values,
     ).fetchall()
-    if query.include_metadata and (most := within_bounds(db, [row["id"] for row in rows])) < len(rows):
+    if query.include_metadata and (fitting := within_bounds(db, [row["id"] for row in rows])) < len(rows):
         raise invalid(
-            "query", "limit", f"the metadata of so many are too large for one answer; ask for {most} at a time"
+            "query", "limit", f"the metadata of so many are too large for one response; ask for {fitting} at a time"
         )
     items = records(db, caller, kind, rows, _embed(query))
     return {"items": items, "limit": query.limit, "total": total, "offset": query.offset}
 
 
-def _count(db: sqlite3.Connection, kind: str, found: Conditions) -> int:
+def _count(db: sqlite3.Connection, kind: str, conditions: Conditions) -> int:
     source = f"resource JOIN {kind} ON {kind}.id = resource.id"
     if kind == "dataset":
         source += " LEFT JOIN instrument ON instrument.id = dataset.instrument_id"
-    return int(db.execute(f"SELECT COUNT(*) FROM {source} WHERE {found}", found.values).fetchone()[0])
+    return int(db.execute(f"SELECT COUNT(*) FROM {source} WHERE {conditions}", conditions.values).fetchone()[0])
 
 
 def _order(kind: str, query: DatasetQuery | SampleQuery) -> tuple[str, str]:
@@ -254,14 +254,16 @@ def _embed(query: DatasetQuery | SampleQuery) -> Embed:
 
 
 def _mark_relation(items: list[Json], query: ResourceQuery) -> None:
-    """Say whether each item lives in the project that was asked for or is only shared with it."""
+    """Mark whether each item belongs to the requested project or is only shared with it."""
     if query.project_id is None and query.project_mfid is None:
         return
     for item in items:
         slug, mfid = item["project_id"], item["project_mfid"]
-        here = mfid is not None and (mfid == query.project_mfid or slug.lower() == (query.project_id or "").lower())
-        here = here or mfid == query.project_id
-        item["project_relation"] = "assigned" if here else "shared"
+        is_assigned = mfid is not None and (
+            mfid == query.project_mfid or slug.lower() == (query.project_id or "").lower()
+        )
+        is_assigned = is_assigned or mfid == query.project_id
+        item["project_relation"] = "assigned" if is_assigned else "shared"
 
 
 def _encode(*parts: str) -> str:
@@ -279,7 +281,7 @@ def _decode(cursor: str) -> tuple[str, str]:
 
 
 def _stored_time(text: str) -> str:
-    """A moment as times are stored; text that is none is a validation error."""
+    """Convert a time to its stored form; text that is none is a validation error."""
     return moment(text).isoformat(timespec="microseconds")
 
 
@@ -288,7 +290,7 @@ Principals = Annotated[list[str], Field(max_length=10)]
 
 
 class ResourceQuery(BaseModel):
-    """What datasets and samples are both filtered by."""
+    """The filters that datasets and samples share."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -313,7 +315,7 @@ class ResourceQuery(BaseModel):
 
 
 class _ListQuery(ResourceQuery):
-    """What only lists take, and facets do not."""
+    """The parameters of lists that facets lack."""
 
     offset: int = Field(0, ge=0, le=MAX_ROW_ID)
     include_metadata: bool = False
@@ -381,20 +383,20 @@ class SampleFacetQuery(_SampleFilters):
 
 
 def facet_page(db: sqlite3.Connection, caller: Caller, kind: str, query: DatasetFacetQuery | SampleFacetQuery) -> Json:
-    """One page of buckets; the cursor is the number of buckets already seen."""
+    """Return one page of buckets; the cursor is the number of buckets on earlier pages."""
     offset = int(query.cursor) if query.cursor and query.cursor.isdigit() and len(query.cursor) < 12 else 0
     if query.cursor and not query.cursor.isdigit():
         raise invalid("query", "cursor", "is not a cursor of this list")
-    found = where(db, caller, kind, query)
+    conditions = where(db, caller, kind, query)
     group, value, label = _FIELDS[query.field]
     extra = _EXTRA_COLUMNS.get(query.field)
     direction = (query.direction or "asc").upper()
     rows = db.execute(
         f"""SELECT {value} AS value, {label} AS label, COUNT(*) AS count{", " + extra if extra else ""}
             FROM resource JOIN {kind} ON {kind}.id = resource.id {_JOINS.get(query.field, "")}
-            WHERE {found} GROUP BY {group}
+            WHERE {conditions} GROUP BY {group}
             ORDER BY {query.sort} {direction}, value {direction} LIMIT {query.limit + 1} OFFSET {offset}""",
-        found.values,
+        conditions.values,
     ).fetchall()
     items = [_bucket(query.field, row) for row in rows[: query.limit]]
     next_cursor = str(offset + query.limit) if len(rows) > query.limit and query.limit else None

@@ -1,4 +1,4 @@
-"""Scientific metadata: merging, bounds, and the words by which it is found."""
+"""Scientific metadata: merging, limits, and the words it is searched by."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from crucible_lineage.server.database import now
 from crucible_lineage.server.seals import require_rows
 
-MAX_DOCUMENT_BYTES = 4 << 20  # chosen: a hundred thousand numbers; what is larger belongs into a file
+MAX_DOCUMENT_BYTES = 4 << 20  # chosen: a hundred thousand numbers; larger data belong in a file
 MAX_DEPTH = 100  # chosen: far beyond any instrument's header, far below Python's recursion limit
 MAX_INDEXED_CHARACTERS = 200_000  # chosen: search is for words, not for arrays printed as text
 
@@ -21,16 +21,16 @@ _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
 def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """`old` with `new` merged in: objects merge key by key, anything else is replaced; null is a value."""
+    """Merge `new` into `old`: objects key by key, anything else is replaced; null is a value."""
     result = dict(old)
     for key, value in new.items():
-        before = result.get(key)
-        result[key] = merged(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
+        previous = result.get(key)
+        result[key] = merged(previous, value) if isinstance(previous, dict) and isinstance(value, dict) else value
     return result
 
 
 def read_metadata(db: sqlite3.Connection, resource_id: int) -> dict[str, Any] | None:
-    """A resource's metadata, None where none was ever written."""
+    """Return a resource's metadata, None if none was ever written."""
     row = db.execute("SELECT * FROM metadata WHERE id = ?", (resource_id,)).fetchone()
     if row is None:
         return None
@@ -39,7 +39,7 @@ def read_metadata(db: sqlite3.Connection, resource_id: int) -> dict[str, Any] | 
 
 
 def given_metadata(db: sqlite3.Connection, resource_id: int) -> dict[str, Any]:
-    """Return what people wrote of a resource's metadata, without what ingestion found in its files."""
+    """Return the metadata that people wrote, without what ingestion found in the files."""
     row = db.execute("SELECT * FROM metadata WHERE id = ?", (resource_id,)).fetchone()
     if row is None:
         return {}
@@ -48,18 +48,18 @@ def given_metadata(db: sqlite3.Connection, resource_id: int) -> dict[str, Any]:
 
 
 def write_metadata(db: sqlite3.Connection, resource_id: int, given: dict[str, Any]) -> dict[str, Any]:
-    """The resource's metadata, now that people wrote this and ingestion found what it found.
+    """Store the metadata that people wrote, merge them with what ingestion found, and return the result.
 
-    They are found by their words, and count as a modification of the resource.
+    The words are indexed for search, and the resource counts as modified.
     """
     _check_depth(given)
     parsed = _parsed(db, resource_id)
-    document = _together(given, parsed)
-    text = _as_json(document)
+    document = _merge_sources(given, parsed)
+    text = _to_json(document)
     words = " ".join(_words(document))[:MAX_INDEXED_CHARACTERS]
     if len(text.encode()) > MAX_DOCUMENT_BYTES:
         raise HTTPException(413, f"Metadata is larger than {MAX_DOCUMENT_BYTES} bytes")
-    row = {"id": resource_id, "text": text, "given": _as_json(given) if parsed else None, "words": words}
+    row = {"id": resource_id, "text": text, "given": _to_json(given) if parsed else None, "words": words}
     is_new = not db.execute("UPDATE metadata SET document = :text, given = :given WHERE id = :id", row).rowcount
     if is_new:
         db.execute("INSERT INTO metadata (id, document, given) VALUES (:id, :text, :given)", row)
@@ -71,39 +71,39 @@ def write_metadata(db: sqlite3.Connection, resource_id: int, given: dict[str, An
 
 
 def renew_metadata(db: sqlite3.Connection, dataset_id: int) -> None:
-    """The dataset's metadata say what its files say now; they are gone if neither files nor people say anything."""
-    before = read_metadata(db, dataset_id)
+    """Merge the dataset's metadata again from its present files; delete them if nothing is left."""
+    previous = read_metadata(db, dataset_id)
     given = given_metadata(db, dataset_id)
     if given or _parsed(db, dataset_id):
-        if before != _together(given, _parsed(db, dataset_id)):
+        if previous != _merge_sources(given, _parsed(db, dataset_id)):
             write_metadata(db, dataset_id, given)
-    elif before is not None:
+    elif previous is not None:
         db.execute("DELETE FROM metadata WHERE id = ?", (dataset_id,))
         db.execute("DELETE FROM metadata_words WHERE rowid = ?", (dataset_id,))
 
 
 def _parsed(db: sqlite3.Connection, dataset_id: int) -> list[tuple[str, dict[str, Any]]]:
-    """Return what ingestion found in each of the dataset's files, by name, in the order in which the files came."""
-    found = db.execute(
+    """Return what ingestion found in the dataset's files, by file name, in the order in which the files were added."""
+    rows = db.execute(
         "SELECT filename, parsed.* FROM parsed JOIN file ON file.id = file_id"
         " WHERE dataset_id = ? AND document <> '{}' ORDER BY file.id",
         (dataset_id,),
     ).fetchall()
-    require_rows("parsed", found)
-    return [(row["filename"], json.loads(row["document"])) for row in found]
+    require_rows("parsed", rows)
+    return [(row["filename"], json.loads(row["document"])) for row in rows]
 
 
-def _together(given: dict[str, Any], parsed: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
-    """Merge what people wrote over what the files say, the earlier one first; of several files, also what each says."""
-    found: dict[str, Any] = {}
+def _merge_sources(given: dict[str, Any], parsed: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+    """Merge written metadata over those of files, earlier files first; with several files, add each one's own."""
+    result: dict[str, Any] = {}
     for _, document in parsed:
-        found = merged(document, found)
+        result = merged(document, result)
     if len(parsed) > 1:
-        found["files"] = dict(parsed)
-    return merged(found, given)
+        result["files"] = dict(parsed)
+    return merged(result, given)
 
 
-def _as_json(document: dict[str, Any]) -> str:
+def _to_json(document: dict[str, Any]) -> str:
     try:
         return json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except ValueError:
@@ -126,7 +126,7 @@ def _check_depth(document: dict[str, Any]) -> None:
 
 
 def _words(value: object) -> Iterator[str]:
-    """Key names and texts; a name like `laserPower_mW` also as its parts."""
+    """Yield key names and texts; for a name like `laserPower_mW` also its parts."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield key

@@ -1,6 +1,6 @@
-"""From table rows to the JSON records of datasets, samples, projects, instruments, users and files."""
+"""Conversion of table rows to the JSON records of datasets, samples, projects, instruments, users and files."""
 
-# ruff: noqa: S608 - SQL is put together from words of this package only; values are always bound
+# ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound
 from __future__ import annotations
 
 import json
@@ -22,15 +22,15 @@ from crucible_lineage.server.catalogue.access import (
     roles,
 )
 from crucible_lineage.server.database import placeholders
-from crucible_lineage.server.seals import DamagedError, require_rows, require_whole, whole
+from crucible_lineage.server.seals import DamagedError, intact, require_intact, require_rows
 
 Record = dict[str, Any]
-MAX_METADATA_CHARACTERS = 64 << 20  # chosen: of one answer; sixteen documents of the largest size
+MAX_METADATA_CHARACTERS = 64 << 20  # chosen: per response; sixteen documents of the largest size
 
 
 @dataclass(frozen=True)
 class Embed:
-    """What a caller wants to see inside a record."""
+    """What a caller wants included in a record."""
 
     metadata: bool = False
     links: bool = False
@@ -62,7 +62,7 @@ SELECTS = {"dataset": DATASETS, "sample": SAMPLES, "project": PROJECTS, "instrum
 
 
 def load(db: sqlite3.Connection, caller: Caller, kind: str, resource_id: int, embed: Embed = Embed()) -> Record:
-    """The record of one resource, whose id is known to exist."""
+    """Return the record of one resource, which must exist."""
     rows = db.execute(f"{SELECTS[kind]} WHERE resource.id = ?", (resource_id,)).fetchall()
     return records(db, caller, kind, rows, embed)[0]
 
@@ -70,14 +70,14 @@ def load(db: sqlite3.Connection, caller: Caller, kind: str, resource_id: int, em
 def records(
     db: sqlite3.Connection, caller: Caller, kind: str, rows: Sequence[sqlite3.Row], embed: Embed = Embed()
 ) -> list[Record]:
-    """The records of rows of the kind's select, with a fixed number of further queries however many they are."""
+    """Return the records of rows of the kind's select; the number of further queries does not depend on theirs."""
     ids = [row["id"] for row in rows]
-    _require_whole(db, kind, rows)
-    held = roles(db, caller, ids)
+    _require_intact(db, kind, rows)
+    role_of = roles(db, caller, ids)
     documents = _documents(db, ids) if embed.metadata else {}
     links = link_records(db, caller, ids) if embed.links else {}
     deletions = _open_deletions(db, [row["id"] for row in rows if row["hidden"]])
-    found: list[Record] = []
+    result: list[Record] = []
     for row in rows:
         number = row["id"]
         record = {
@@ -88,31 +88,33 @@ def records(
             "modification_time": row["modified"],
             "scientific_metadata": documents.get(number),
             "deletion_request": deletions.get(number),
-            "capabilities": capabilities(held[number], kind),
+            "capabilities": capabilities(role_of[number], kind),
         }
         if embed.owner and kind != "project":
             record["owner"] = _owner(row)
         if kind in ("dataset", "sample"):
             record["links"] = links.get(number, []) if embed.links else None
-        found.append(record)
+        result.append(record)
     if kind == "sample" and embed.datasets:
-        _embed_datasets(db, caller, rows, found)
+        _embed_datasets(db, caller, rows, result)
     if kind in ("project", "instrument"):
-        _embed_members(db, rows, found, held, embed)
-    return found
+        _embed_members(db, rows, result, role_of, embed)
+    return result
 
 
-def _require_whole(db: sqlite3.Connection, kind: str, rows: Sequence[sqlite3.Row]) -> None:
-    """Refuse to answer with rows, or with what they name, that are not what was written."""
+def _require_intact(db: sqlite3.Connection, kind: str, rows: Sequence[sqlite3.Row]) -> None:
+    """Refuse to answer with rows that differ from what was written, or refer to such rows."""
     ids = {row["id"] for row in rows}
     instruments = {row["instrument_id"] for row in rows} if kind == "dataset" else set[int | None]()
-    homes = {row["home_id"] for row in rows}
-    named = {"project": homes, "instrument": instruments, "user": {row["owner_id"] for row in rows}}
-    require_whole(db, resource=ids | homes | instruments, **{**named, kind: ids | set(named.get(kind, ()))})
+    projects = {row["home_id"] for row in rows}
+    referenced = {"project": projects, "instrument": instruments, "user": {row["owner_id"] for row in rows}}
+    require_intact(
+        db, resource=ids | projects | instruments, **{**referenced, kind: ids | set(referenced.get(kind, ()))}
+    )
 
 
 def file_record(row: sqlite3.Row) -> Record:
-    """The record of a row of `file` joined with its dataset's MFID as `dataset_mfid`."""
+    """Return the record of a row of `file` that is joined with its dataset's MFID as `dataset_mfid`."""
     require_rows("file", [row])
     return {
         "mfid": row["mfid"],
@@ -128,7 +130,7 @@ def file_record(row: sqlite3.Row) -> Record:
 
 
 def etag(row: sqlite3.Row) -> str:
-    """Changes whenever the file's content does."""
+    """Return the entity tag, which changes whenever the file's content does."""
     return f'"{(row["sha256"] or "")[:16]}-{row["version"]}"'
 
 
@@ -212,7 +214,7 @@ def _owner(row: sqlite3.Row) -> Record | None:
 
 
 def within_bounds(db: sqlite3.Connection, ids: Sequence[int]) -> int:
-    """Return how many of these resources, from the first on, an answer may show with their metadata: at least one."""
+    """Return how many of these resources, from the first, fit into one response with metadata; at least one."""
     sizes = dict(db.execute(f"SELECT id, length(document) FROM metadata WHERE id IN ({placeholders(ids)})", ids))
     total = 0
     for count, number in enumerate(ids):
@@ -223,55 +225,55 @@ def within_bounds(db: sqlite3.Connection, ids: Sequence[int]) -> int:
 
 
 def _documents(db: sqlite3.Connection, ids: Sequence[int]) -> dict[int, Any]:
-    found = db.execute(f"SELECT id, document, {whole('metadata')} FROM metadata WHERE id IN ({placeholders(ids)})", ids)
+    rows = db.execute(f"SELECT id, document, {intact('metadata')} FROM metadata WHERE id IN ({placeholders(ids)})", ids)
     documents = {}
-    for number, document, is_whole in found:
-        if not is_whole:
+    for number, document, is_intact in rows:
+        if not is_intact:
             raise DamagedError("metadata", number)
         documents[number] = json.loads(document)
     return documents
 
 
 def link_records(db: sqlite3.Connection, caller: Caller, ids: Sequence[int]) -> dict[int, list[Record]]:
-    """The links of each resource, as seen from it, to other ends that the caller may read."""
+    """Return the links of each resource, as seen from it, to resources that the caller may read."""
     marks = placeholders(ids)
     rows = db.execute(
-        f"""SELECT child_id AS here, parent_id AS there, 'source' AS direction, relationship_type AS type,
-            {whole("link")} AS is_whole FROM link WHERE child_id IN ({marks})
-            UNION ALL SELECT parent_id, child_id, 'target', relationship_type, {whole("link")} FROM link
+        f"""SELECT child_id AS near, parent_id AS far, 'source' AS direction, relationship_type AS type,
+            {intact("link")} AS is_intact FROM link WHERE child_id IN ({marks})
+            UNION ALL SELECT parent_id, child_id, 'target', relationship_type, {intact("link")} FROM link
             WHERE parent_id IN ({marks})
-            UNION ALL SELECT dataset_id, sample_id, 'undirected', NULL, {whole("association")} FROM association
+            UNION ALL SELECT dataset_id, sample_id, 'undirected', NULL, {intact("association")} FROM association
             WHERE dataset_id IN ({marks})
-            UNION ALL SELECT sample_id, dataset_id, 'undirected', NULL, {whole("association")} FROM association
+            UNION ALL SELECT sample_id, dataset_id, 'undirected', NULL, {intact("association")} FROM association
             WHERE sample_id IN ({marks})""",
         [*ids, *ids, *ids, *ids],
     ).fetchall()
-    if changed := next((row for row in rows if not row["is_whole"]), None):
-        raise DamagedError("link", changed["here"])
-    ends = names(db, {row["there"] for row in rows})
-    held = roles(db, caller, ends)
-    found: dict[int, list[Record]] = defaultdict(list)
-    older_words = {"source": "parent", "target": "child", "undirected": "associated"}
+    if damaged := next((row for row in rows if not row["is_intact"]), None):
+        raise DamagedError("link", damaged["near"])
+    ends = names(db, {row["far"] for row in rows})
+    role_of = roles(db, caller, ends)
+    links: dict[int, list[Record]] = defaultdict(list)
+    older_names = {"source": "parent", "target": "child", "undirected": "associated"}
     for row in rows:
-        if held[row["there"]] >= VIEWER:
-            end = ends[row["there"]]
-            found[row["here"]].append(
+        if role_of[row["far"]] >= VIEWER:
+            end = ends[row["far"]]
+            links[row["near"]].append(
                 {
                     "unique_id": end["mfid"],
                     "resource_type": end["type"],
                     "name": end["name"],
                     "direction": row["direction"],
-                    "relationship": older_words[row["direction"]],
+                    "relationship": older_names[row["direction"]],
                     "relationship_type": row["type"],
                 }
             )
-    return found
+    return links
 
 
 def names(db: sqlite3.Connection, ids: Iterable[int]) -> dict[int, sqlite3.Row]:
-    """For each id a row with `mfid`, `type`, `name` and the project's `slug`."""
+    """Map each id to a row with `mfid`, `type`, `name` and the project's `slug`."""
     ids = set(ids)
-    require_whole(db, **dict.fromkeys(("resource", "dataset", "sample", "project", "instrument"), ids))
+    require_intact(db, **dict.fromkeys(("resource", "dataset", "sample", "project", "instrument"), ids))
     rows = db.execute(
         """SELECT resource.id, mfid, type, home.slug AS slug,
                 COALESCE(dataset_name, sample_name, project.title, project.slug, instrument.instrument_name) AS name
@@ -302,7 +304,7 @@ def _open_deletions(db: sqlite3.Connection, ids: Sequence[int]) -> dict[int, Rec
     }
 
 
-def _embed_datasets(db: sqlite3.Connection, caller: Caller, rows: Sequence[sqlite3.Row], found: list[Record]) -> None:
+def _embed_datasets(db: sqlite3.Connection, caller: Caller, rows: Sequence[sqlite3.Row], samples: list[Record]) -> None:
     ids = [row["id"] for row in rows]
     pairs = db.execute(
         f"""SELECT sample_id, resource.id, mfid, dataset_name, measurement FROM association
@@ -310,13 +312,13 @@ def _embed_datasets(db: sqlite3.Connection, caller: Caller, rows: Sequence[sqlit
             WHERE NOT hidden AND sample_id IN ({placeholders(ids)}) ORDER BY mfid""",
         ids,
     ).fetchall()
-    named = {pair["id"] for pair in pairs}
-    require_whole(db, resource=named, dataset=named)
-    held = roles(db, caller, named)
-    grouped: dict[int, list[Record]] = defaultdict(list)
+    dataset_ids = {pair["id"] for pair in pairs}
+    require_intact(db, resource=dataset_ids, dataset=dataset_ids)
+    role_of = roles(db, caller, dataset_ids)
+    datasets: dict[int, list[Record]] = defaultdict(list)
     for pair in pairs:
-        if held[pair["id"]] >= VIEWER:
-            grouped[pair["sample_id"]].append(
+        if role_of[pair["id"]] >= VIEWER:
+            datasets[pair["sample_id"]].append(
                 {
                     "unique_id": pair["mfid"],
                     "dataset_name": pair["dataset_name"],
@@ -324,15 +326,15 @@ def _embed_datasets(db: sqlite3.Connection, caller: Caller, rows: Sequence[sqlit
                     "id": pair["id"],
                 }
             )
-    for row, record in zip(rows, found, strict=True):
-        record["datasets"] = grouped[row["id"]]
+    for row, record in zip(rows, samples, strict=True):
+        record["datasets"] = datasets[row["id"]]
 
 
 def _embed_members(
-    db: sqlite3.Connection, rows: Sequence[sqlite3.Row], found: list[Record], held: dict[int, int], embed: Embed
+    db: sqlite3.Connection, rows: Sequence[sqlite3.Row], result: list[Record], role_of: dict[int, int], embed: Embed
 ) -> None:
-    for row, record in zip(rows, found, strict=True):
-        role = held[row["id"]]
+    for row, record in zip(rows, result, strict=True):
+        role = role_of[row["id"]]
         is_member = role > (VIEWER if row["type"] == "instrument" else 0)
         record["role"] = ROLE_NAMES[role] if 0 < role < PLATFORM_ADMIN else None
         record["members"] = members(db, row["id"]) if embed.members and is_member else None

@@ -1,4 +1,4 @@
-"""Making, changing and removing the rows of resources, and finding those that people mean by a name."""
+"""Creating, changing and deleting the rows of resources, and resolving the names that people use for them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from crucible_lineage.server.catalogue.access import CONTRIBUTOR, Caller, roles
 from crucible_lineage.server.database import now
 from crucible_lineage.server.http import invalid, refuse
 
-# ruff: noqa: S608 - SQL is put together from words of this package only; values are always bound
+# ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound
 
 
 _SEARCHED = {
@@ -42,7 +42,7 @@ def insert(
     project_id: int | None = None,
     public: bool = False,
 ) -> int:
-    """The id of a new resource with these columns; 409 if the MFID is taken."""
+    """Create a resource with these columns and return its id; 409 if the MFID is taken."""
     if mfid is not None and not is_mfid(mfid):
         raise invalid("body", "unique_id", "is not an MFID: 26 symbols of 0-9 a-z without i, l, o, u", mfid)
     moment = now()
@@ -57,13 +57,13 @@ def insert(
     names = ", ".join(["id", *values])
     marks = ", ".join("?" * (len(values) + 1))
     db.execute(f"INSERT INTO {kind} ({names}) VALUES ({marks})", (resource_id, *values.values()))
-    text = _searched(kind, values)
+    text = _search_text(kind, values)
     db.execute("INSERT INTO name_parts (rowid, name) VALUES (?, ?)", (resource_id, text))
     return resource_id
 
 
 def change(db: sqlite3.Connection, kind: str, resource_id: int, values: dict[str, Any]) -> None:
-    """Set these columns; names are table columns, never a caller's words."""
+    """Set these columns; their names are from the code, never from a request."""
     if values:
         assignments = ", ".join(f"{name} = ?" for name in values)
         db.execute(f"UPDATE {kind} SET {assignments} WHERE id = ?", (*values.values(), resource_id))
@@ -77,7 +77,7 @@ def touch(db: sqlite3.Connection, resource_id: int) -> None:
 
 
 def note_loss(db: sqlite3.Connection, resource_id: int) -> None:
-    """The resource's project has another revision, as after any loss."""
+    """Change the revision of the resource's project, as after any loss."""
     db.execute(
         "UPDATE revision SET token = lower(hex(randomblob(8)))"
         " WHERE project_id = (SELECT project_id FROM resource WHERE id = ?)",
@@ -86,9 +86,9 @@ def note_loss(db: sqlite3.Connection, resource_id: int) -> None:
 
 
 def index_name(db: sqlite3.Connection, kind: str, resource_id: int) -> None:
-    """Name search finds the resource by its present name."""
+    """Update name search to the resource's present name."""
     row = db.execute(f"SELECT * FROM {kind} WHERE id = ?", (resource_id,)).fetchone()
-    db.execute("UPDATE name_parts SET name = ? WHERE rowid = ?", (_searched(kind, dict(row)), resource_id))
+    db.execute("UPDATE name_parts SET name = ? WHERE rowid = ?", (_search_text(kind, dict(row)), resource_id))
 
 
 def remove(db: sqlite3.Connection, resource_id: int) -> None:
@@ -104,45 +104,45 @@ def remove(db: sqlite3.Connection, resource_id: int) -> None:
 
 
 def hand_over(db: sqlite3.Connection, row: sqlite3.Row, reference: str, *, status: int = 404) -> None:
-    """Make another user the owner of a resource, instead of whatever was granted to that user."""
-    new = user_row(db, reference, status=status)
-    db.execute("UPDATE resource SET owner_id = ? WHERE id = ?", (new["id"], row["id"]))
-    db.execute("DELETE FROM access WHERE resource_id = ? AND user_id = ?", (row["id"], new["id"]))
+    """Make another user the owner of a resource; replaces what was granted to that user."""
+    owner = user_row(db, reference, status=status)
+    db.execute("UPDATE resource SET owner_id = ? WHERE id = ?", (owner["id"], row["id"]))
+    db.execute("DELETE FROM access WHERE resource_id = ? AND user_id = ?", (row["id"], owner["id"]))
     touch(db, row["id"])
 
 
 def choose_owner(db: sqlite3.Connection, caller: Caller, *references: str | None) -> int:
-    """The user id of the one named owner, or the caller's; owning for others is an administrator's right."""
-    given = [reference for reference in references if reference is not None]
-    if len(given) > 1:
+    """Return the user id of the owner named, by default the caller; only administrators may name others."""
+    named = [reference for reference in references if reference is not None]
+    if len(named) > 1:
         raise refuse(422, "Name the owner once: owner or owner_orcid, not both")
-    if not given:
+    if not named:
         return caller.id
-    owner = int(user_row(db, given[0], status=422)["id"])
+    owner = int(user_row(db, named[0], status=422)["id"])
     if owner != caller.id and not caller.elevated:
         raise refuse(403, "Only platform administrators create records for others")
     return owner
 
 
 def home_project(db: sqlite3.Connection, caller: Caller, slug: str | None, mfid: str | None) -> int | None:
-    """The id of the project a new record goes to, in which the caller must be able to create."""
+    """Return the id of the project for a new record, in which the caller must be allowed to create."""
     project = select_project(db, slug, mfid)
     if project is None:
         return None
-    held = roles(db, caller, [project["id"]])[project["id"]]
-    if held < CONTRIBUTOR:
+    role = roles(db, caller, [project["id"]])[project["id"]]
+    if role < CONTRIBUTOR:
         raise refuse(403, f"Creating records in project {project['slug']} needs the role contributor in it")
     return int(project["id"])
 
 
-def _searched(kind: str, values: dict[str, Any]) -> str:
+def _search_text(kind: str, values: dict[str, Any]) -> str:
     return " ".join(values[name] for name in _SEARCHED[kind] if values.get(name))
 
 
 def similarity(query: str, name: str) -> float:
     """Return how alike two names are, 0 to 1: the share of the query's trigrams that the name has."""
-    wanted, present = _trigrams(query), _trigrams(name)
-    return len(wanted & present) / len(wanted) if wanted else 0.0
+    sought, present = _trigrams(query), _trigrams(name)
+    return len(sought & present) / len(sought) if sought else 0.0
 
 
 def _trigrams(text: str) -> set[str]:
@@ -151,7 +151,7 @@ def _trigrams(text: str) -> set[str]:
 
 
 def user_row(db: sqlite3.Connection, reference: str, *, status: int = 404) -> sqlite3.Row:
-    """The user with this ORCID, MFID, username or email; an error of `status` where there is none."""
+    """Return the user with this ORCID, MFID, username or email; an error of `status` if there is none."""
     if "@" in reference:
         column = "email"
     elif is_mfid(reference) or re.match(ORCID, reference):
@@ -165,27 +165,27 @@ def user_row(db: sqlite3.Connection, reference: str, *, status: int = 404) -> sq
 
 
 def project_row(db: sqlite3.Connection, reference: str, *, status: int = 404) -> sqlite3.Row:
-    """The project with this MFID or slug."""
+    """Return the project with this MFID or slug."""
     return _resource_row(db, "Project", _PROJECT, reference, status)
 
 
 def instrument_row(db: sqlite3.Connection, reference: str, *, status: int = 404) -> sqlite3.Row:
-    """The instrument with this MFID or slug."""
+    """Return the instrument with this MFID or slug."""
     return _resource_row(db, "Instrument", _INSTRUMENT, reference, status)
 
 
-def _resource_row(db: sqlite3.Connection, what: str, select: str, reference: str, status: int) -> sqlite3.Row:
+def _resource_row(db: sqlite3.Connection, label: str, select: str, reference: str, status: int) -> sqlite3.Row:
     column = "mfid" if is_mfid(reference) else "slug"
     row: sqlite3.Row | None = db.execute(f"{select} WHERE {column} = ?", (reference,)).fetchone()
     if row is None:
-        raise HTTPException(status, f"{what} not found: {reference[:100]}")
+        raise HTTPException(status, f"{label} not found: {reference[:100]}")
     return row
 
 
 def select_project(
     db: sqlite3.Connection, slug: str | None, mfid: str | None, *, status: int = 422
 ) -> sqlite3.Row | None:
-    """The project that one or both selectors name, None where there is none of them; 422 where they disagree."""
+    """Return the project that one or both selectors name, None without selectors; 422 if they disagree."""
     rows = [project_row(db, reference, status=status) for reference in (slug, mfid) if reference is not None]
     if len({row["id"] for row in rows}) > 1:
         raise HTTPException(422, "project_id and project_mfid name different projects")
@@ -201,11 +201,11 @@ def match_instrument(
     owner_id: int,
     project_id: int | None,
 ) -> sqlite3.Row | None:
-    """The instrument that the selectors name, for a new dataset of this owner in this project.
+    """Return the instrument that the selectors name, for a new dataset of this owner in this project.
 
-    A bare name counts if exactly one instrument is called so within reach: registered by the dataset's owner, by
-    somebody with a part in the project, or by an administrator of the platform. It would otherwise give whoever
-    registers an instrument under a name that others use a part in their datasets.
+    A bare name counts if exactly one instrument within reach has it: registered by the dataset's owner, by a member of
+    the project, or by a platform administrator. Otherwise, registering an instrument under a name that others use would
+    give access to their datasets.
     """
     rows = [instrument_row(db, reference, status=422) for reference in (slug, mfid) if reference is not None]
     if len({row["id"] for row in rows}) > 1:
@@ -220,5 +220,5 @@ def match_instrument(
         OR owner_id IN (SELECT user_id FROM access WHERE resource_id = :project AND role >= 2)
         OR owner_id = (SELECT owner_id FROM resource WHERE id = :project))"""
     values = {"name": name, "owner": owner_id, "project": project_id}
-    named = db.execute(f"{_INSTRUMENT} WHERE instrument_name = :name AND {within_reach} LIMIT 2", values).fetchall()
-    return named[0] if len(named) == 1 else None
+    matches = db.execute(f"{_INSTRUMENT} WHERE instrument_name = :name AND {within_reach} LIMIT 2", values).fetchall()
+    return matches[0] if len(matches) == 1 else None

@@ -1,4 +1,4 @@
-"""Upload sessions: how they begin, what they hold, how their bytes become a file; and the signed links to bytes."""
+"""Upload sessions: starting them, their state, turning their bytes into a file; and signed links to bytes."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from crucible_lineage.server.files.storage import (
 )
 from crucible_lineage.server.http import Json, refuse
 
-PART_BYTES = 64 << 20  # the official client's own slicing: any other makes it read the file twice
+PART_BYTES = 64 << 20  # as the official client slices; with any other size it reads the file twice
 
 
-LIFETIME_S = 3600  # what Crucible states for its download links
+LIFETIME_S = 3600  # as Crucible documents for its download links
 
 
 def existing(db: sqlite3.Connection, dataset_id: int, filename: str, body: NewContent) -> sqlite3.Row | None:
-    """The dataset's file of this name if it has these very bytes, None if there is none; 409 if it has others."""
+    """Return the dataset's file of this name; None if there is none, 409 if it has other bytes."""
     row = file_named(db, dataset_id, filename)
     if row is not None and not same_content(row, body.size, body.sha256_hash):
         raise refuse_other_content(row)
@@ -48,26 +48,26 @@ def begin(
     idempotency_key: str | None = None,
     replaces_id: int | None = None,
 ) -> sqlite3.Row:
-    """A session for these bytes.
+    """Return an upload session for these bytes, new or existing.
 
-    The same idempotency key gives the same session again; so does the same user's same announcement, which lets an
-    upload go on where it broke off, even in another process.
+    The same idempotency key returns the same session. So does the same announcement by the same user, which lets an
+    interrupted upload continue, even in another process.
     """
     announced = (dataset_id, kind, filename, body.size, body.sha256_hash, user_id, replaces_id)
-    known: sqlite3.Row | None = db.execute(
+    open_session: sqlite3.Row | None = db.execute(
         "SELECT * FROM upload WHERE dataset_id = ? AND kind = ? AND filename = ? AND size = ? AND sha256 = ?"
         " AND user_id = ? AND replaces_id IS ? AND state = 'uploading' ORDER BY created DESC LIMIT 1",
         announced,
     ).fetchone()
-    if known is not None:
-        return known
+    if open_session is not None:
+        return open_session
     if idempotency_key is not None:
-        used = db.execute(
+        previous = db.execute(
             "SELECT * FROM upload WHERE dataset_id = ? AND idempotency_key = ?", (dataset_id, idempotency_key)
         ).fetchone()
-        if used is not None and used["state"] == "uploading":
+        if previous is not None and previous["state"] == "uploading":
             raise refuse(409, "This Idempotency-Key was used for another upload")
-        idempotency_key = None if used is not None else idempotency_key
+        idempotency_key = None if previous is not None else idempotency_key
     upload_id = secrets.token_hex(16)
     db.execute(
         "INSERT INTO upload (id, kind, dataset_id, replaces_id, filename, size, sha256, part_size, idempotency_key,"
@@ -93,12 +93,12 @@ def part_count(row: sqlite3.Row) -> int:
 
 
 def part_length(row: sqlite3.Row, number: int) -> int:
-    """Return the length of part `number`; all but the last are equally long."""
+    """Return the length of part `number`; all parts but the last have the same length."""
     return min(int(row["part_size"]), int(row["size"]) - (number - 1) * int(row["part_size"]))
 
 
 def state_of(db: sqlite3.Connection, row: sqlite3.Row) -> Json:
-    """The session as its owner sees it."""
+    """Return the state of the session as its owner sees it."""
     parts = db.execute("SELECT number FROM upload_part WHERE upload_id = ? ORDER BY number", (row["id"],))
     return {
         "upload_id": row["id"],
@@ -112,10 +112,10 @@ def state_of(db: sqlite3.Connection, row: sqlite3.Row) -> Json:
 
 
 def finish(database: Database, storage: ContentStore, upload: sqlite3.Row, received: Draft | None) -> Json:
-    """The record of the file that the upload has become; all of it or nothing.
+    """Turn the upload into a file and return its record, atomically.
 
-    `received` holds the verified bytes, or is None if the store already has them. They get their final name inside the
-    transaction that makes the record, so a record never lacks its bytes.
+    `received` holds the verified bytes, or is None if the store has them already. They get their final name inside the
+    transaction that creates the record, so a record never lacks its bytes.
     """
     try:
         with database.write() as db:
@@ -140,7 +140,7 @@ def finish(database: Database, storage: ContentStore, upload: sqlite3.Row, recei
 
 
 def completed(db: sqlite3.Connection, upload: sqlite3.Row) -> Json:
-    """The record of the file that a completed upload became."""
+    """Return the record of the file that a completed upload became."""
     row = db.execute(
         "SELECT file.*, resource.mfid AS dataset_mfid FROM file JOIN resource ON resource.id = dataset_id"
         " WHERE file.mfid = ?",
@@ -152,18 +152,18 @@ def completed(db: sqlite3.Connection, upload: sqlite3.Row) -> Json:
 
 
 class Links:
-    """Makes and checks links with one secret, that of the data folder."""
+    """Signs and checks links with the secret of the data folder."""
 
     def __init__(self, secret: str) -> None:
         self._secret = secret.encode()
 
     def sign(self, base_url: str, path: str, lifetime_s: int = LIFETIME_S, **values: str) -> str:
-        """The address of `path` with these values, good for that long."""
+        """Return a signed URL of `path` with these values, valid for `lifetime_s`."""
         values["expires"] = str(int(time.time()) + lifetime_s)
         return f"{base_url}{quote(path)}?{urlencode(values | {'signature': self._signature(path, values)})}"
 
     def accepts(self, path: str, values: dict[str, str]) -> bool:
-        """True if this server signed exactly this and it has not expired."""
+        """Whether this server signed exactly these values and they have not expired."""
         claimed = dict(values)
         signature = claimed.pop("signature", "")
         expires = claimed.get("expires", "")

@@ -1,7 +1,7 @@
-"""The bytes on disk: verified contents under their SHA-256, and uploads on their way to become one.
+"""The bytes on disk: verified contents under their SHA-256, and unfinished uploads.
 
-Everything is written aside, checked and flushed to disk before it gets its final name, so that whatever a record points
-to is whole. Names on disk come from checksums and random ids, never from what a user sent.
+Everything is written to a draft, checked and flushed before it gets its final name, so that a record never points to
+partial bytes. Names on disk come from checksums and random ids, never from user input.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ BLOCK_BYTES = 1 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-STORE = "gcs"  # the word of Crucible's clients for files that the service itself keeps
+STORE = "gcs"  # what Crucible's clients call files that the service itself stores
 BUCKET = "crucible-local"
-MAX_FILES = 50_000  # chosen: of one dataset; a list of them has 20 MB
+MAX_FILES = 50_000  # chosen: per dataset; their list takes 20 MB
 SESSION_LIFETIME = timedelta(days=7)
 REPLACED_CONTENT_LIFETIME = timedelta(days=7)  # the contract's minimum
 
@@ -54,12 +54,12 @@ def is_sha256(text: str) -> bool:
 
 
 class TooLongError(Exception):
-    """More bytes came than were announced."""
+    """The client sent more bytes than it announced."""
 
 
 @dataclass(frozen=True)
 class Draft:
-    """A draft that arrived: where it lies, how long it is and what its bytes add up to."""
+    """A received draft: its path, its length and its checksums."""
 
     draft: Path
     size: int
@@ -68,18 +68,18 @@ class Draft:
 
 
 class ContentStore:
-    """The `contents` and `uploads` of a data folder."""
+    """The folders `contents` and `uploads` of a data folder."""
 
     def __init__(self, folder: DataFolder) -> None:
         self.folder = folder
         self._growing_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def content(self, sha256: str) -> Path:
-        """Where the bytes with this checksum lie, or would lie."""
+        """Return the path for the bytes with this checksum, whether they exist or not."""
         return self.folder.contents / sha256[:2] / sha256[2:]
 
     def holds(self, sha256: str, size: int) -> bool:
-        """Whether the bytes with this checksum are here, whole: they are read and hashed."""
+        """Whether the bytes with this checksum are stored undamaged; reads and hashes them."""
         digest, path = hashlib.sha256(), self.content(sha256)
         try:
             if path.stat().st_size != size:
@@ -92,23 +92,23 @@ class ContentStore:
         return digest.hexdigest() == sha256
 
     def keep(self, draft: Path, sha256: str) -> None:
-        """Make a flushed, verified draft the content of that checksum, in place of whatever lay there."""
+        """Make a flushed, verified draft the content with that checksum, replacing any present one."""
         target = self.content(sha256)
         target.parent.mkdir(exist_ok=True)
         try:
             draft.replace(target)
-        except PermissionError:  # Windows: open for a download
+        except PermissionError:  # Windows: a download has it open
             if not self.holds(sha256, draft.stat().st_size):
                 raise
         _flush_folder(target.parent)
 
     def discard_draft(self, draft: Path) -> None:
-        """The draft is gone, unless it is a part that a later attempt can use again."""
+        """Delete the draft, unless it is a part that a later attempt can use again."""
         if draft.suffix == ".draft":
             draft.unlink(missing_ok=True)
 
     def keep_empty(self, sha256: str) -> None:
-        """Keep the content of no bytes at all."""
+        """Store the content of zero bytes."""
         path = self.content(sha256)
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"")
@@ -117,11 +117,11 @@ class ContentStore:
         return self.folder.uploads / upload_id / f"{number}.part"
 
     def growing(self, upload_id: str) -> Path:
-        """The single file of a resumable upload."""
+        """Return the path of a resumable upload's only file."""
         return self.folder.uploads / upload_id / "growing"
 
     def growing_lock(self, upload_id: str) -> asyncio.Lock:
-        """Held while a chunk is written, so that two never mix."""
+        """Return the lock to hold while a chunk is written, so that two never mix."""
         return self._growing_locks.setdefault(upload_id, asyncio.Lock())
 
     def keep_part(self, received: Draft, upload_id: str, number: int) -> None:
@@ -130,12 +130,12 @@ class ContentStore:
     def discard_upload(self, upload_id: str) -> None:
         folder = self.folder.uploads / upload_id
         try:
-            folder.rmdir()  # mostly its only part has become a content
+            folder.rmdir()  # usually its only part has become a content
         except OSError:
             shutil.rmtree(folder, ignore_errors=True)
 
     async def receive(self, stream: AsyncIterator[bytes], upload_id: str, size: int) -> Draft:
-        """The stream's bytes in a flushed draft beside the upload's parts; TooLongError beyond `size` bytes."""
+        """Write the stream to a flushed draft beside the upload's parts. Raises TooLongError beyond `size` bytes."""
         draft = self._draft(upload_id)
         sha256, crc32c, received = hashlib.sha256(), _crc32c(), 0
         try:
@@ -154,11 +154,11 @@ class ContentStore:
         return Draft(draft, received, sha256.hexdigest(), base64.b64encode(crc32c.digest()).decode())
 
     def join(self, upload_id: str, numbers: list[int]) -> Draft:
-        """The parts, one after the other, in one flushed draft; the parts stay."""
+        """Concatenate the parts into a flushed draft; the parts stay."""
         return self._copy((self.part(upload_id, number) for number in numbers), upload_id)
 
-    def take_growing(self, upload_id: str) -> Draft:
-        """The resumable upload's bytes in a flushed draft. What was received stays."""
+    def copy_growing(self, upload_id: str) -> Draft:
+        """Copy the bytes received by a resumable upload into a flushed draft."""
         path = self.growing(upload_id)
         return self._copy([path] if path.exists() else [], upload_id)
 
@@ -187,7 +187,7 @@ class ContentStore:
 
 
 def _crc32c() -> Any:
-    """A running checksum; the library has no types."""
+    """Return a running checksum; the library has no type annotations."""
     return google_crc32c.Checksum()  # type: ignore[no-untyped-call]
 
 
@@ -197,7 +197,7 @@ def _flush(file: BinaryIO) -> None:
 
 
 def _flush_folder(path: Path) -> None:
-    """Make a rename in `path` last. Windows has no such call and needs none."""
+    """Make renames in `path` durable. Windows has no such call and needs none."""
     if os.name == "posix":
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -234,7 +234,7 @@ class NewUpload(NewContent):
 
 
 def file_of(db: sqlite3.Connection, caller: Caller, mfid: str, role: int) -> sqlite3.Row:
-    """The file with this MFID, on whose dataset the caller has at least `role`."""
+    """Return the file with this MFID, if the caller has at least `role` on its dataset; an error response otherwise."""
     row: sqlite3.Row | None = None
     if is_mfid(mfid):
         row = db.execute(f"{FILES} WHERE file.mfid = ?", (mfid,)).fetchone()
@@ -253,15 +253,15 @@ def file_named(db: sqlite3.Connection, dataset_id: int, filename: str) -> sqlite
 
 
 def same_content(row: sqlite3.Row, size: int, sha256: str) -> bool:
-    """True if the server itself holds exactly these bytes for this file."""
+    """Whether the server itself stores exactly these bytes for this file."""
     return bool(row["backend"] == STORE and row["size"] == size and row["sha256"] == sha256)
 
 
 def is_readable(db: sqlite3.Connection, caller: Caller, size: int, sha256: str) -> bool:
-    """Return whether the server keeps these bytes for a file of a dataset that the caller may read."""
-    of_these = f"file.sha256 = :sha256 AND file.size = :size AND file.backend = '{STORE}'"
-    joined = "file JOIN resource ON resource.id = file.dataset_id"
-    sql = f"SELECT 1 FROM {joined} WHERE {of_these} AND {READABLE} LIMIT 1"  # noqa: S608 (words of this package only)
+    """Whether the server stores these bytes for a file of a dataset that the caller may read."""
+    condition = f"file.sha256 = :sha256 AND file.size = :size AND file.backend = '{STORE}'"
+    tables = "file JOIN resource ON resource.id = file.dataset_id"
+    sql = f"SELECT 1 FROM {tables} WHERE {condition} AND {READABLE} LIMIT 1"  # noqa: S608 (constants of this package only)
     return db.execute(sql, {"sha256": sha256, "size": size, "user": caller.id}).fetchone() is not None
 
 
@@ -278,20 +278,20 @@ def refuse_other_content(row: sqlite3.Row) -> Exception:
 
 
 def register(db: sqlite3.Connection, dataset_id: int, filename: str, size: int, sha256: str) -> sqlite3.Row:
-    """The record of a file whose bytes are in the store: a new one, or the one that already says the same."""
-    known = file_named(db, dataset_id, filename)
-    if known is not None:
-        if same_content(known, size, sha256):
-            return known
-        raise refuse_other_content(known)
+    """Return the record of a file whose bytes are in the store: a new one, or an identical existing one."""
+    existing = file_named(db, dataset_id, filename)
+    if existing is not None:
+        if same_content(existing, size, sha256):
+            return existing
+        raise refuse_other_content(existing)
     return insert_file(db, dataset_id, filename, backend=STORE, size=size, sha256=sha256)
 
 
 def insert_file(db: sqlite3.Connection, dataset_id: int, filename: str, **values: object) -> sqlite3.Row:
-    """A new file record; one that is kept here is downloadable at once."""
-    (held,) = db.execute("SELECT COUNT(*) FROM file WHERE dataset_id = ?", (dataset_id,)).fetchone()
-    if held >= MAX_FILES:
-        raise refuse(422, f"The dataset has {MAX_FILES} files; more are not kept. Pack them, or use several datasets")
+    """Create a file record; a file in the server's own store can be downloaded at once."""
+    (file_count,) = db.execute("SELECT COUNT(*) FROM file WHERE dataset_id = ?", (dataset_id,)).fetchone()
+    if file_count >= MAX_FILES:
+        raise refuse(422, f"The dataset has {MAX_FILES} files; it cannot have more. Pack them, or use several datasets")
     mfid = new_mfid()
     dataset_mfid = db.execute("SELECT mfid FROM resource WHERE id = ?", (dataset_id,)).fetchone()[0]
     path = f"{BUCKET}/{dataset_mfid}/_files/{mfid}" if values["backend"] == STORE else values.get("storage_path")
@@ -307,7 +307,7 @@ def insert_file(db: sqlite3.Connection, dataset_id: int, filename: str, **values
 
 
 def replace_content(db: sqlite3.Connection, file_id: int, size: int, sha256: str) -> sqlite3.Row:
-    """The file's record, now pointing to other bytes; the old ones stay for a week. What they said is forgotten."""
+    """Point the file's record to other bytes, drop what the old ones said, and keep those for a week."""
     release(db, file_id)
     db.execute("UPDATE parsed SET document = '{}' WHERE file_id = ?", (file_id,))
     db.execute("DELETE FROM thumbnail WHERE file_id = ?", (file_id,))
@@ -324,7 +324,7 @@ def replace_content(db: sqlite3.Connection, file_id: int, size: int, sha256: str
 
 
 def release(db: sqlite3.Connection, file_id: int) -> None:
-    """Note that this file no longer needs its content, from now on."""
+    """Note that this file no longer needs its content."""
     db.execute(
         "INSERT OR REPLACE INTO released_content SELECT sha256, ? FROM file WHERE id = ? AND sha256 IS NOT NULL",
         (now(), file_id),
@@ -332,7 +332,7 @@ def release(db: sqlite3.Connection, file_id: int) -> None:
 
 
 def update_size(db: sqlite3.Connection, dataset_id: int) -> None:
-    """The dataset's size is the total of its files."""
+    """Set the dataset's size to the total of its files."""
     db.execute(
         "UPDATE dataset SET size = (SELECT SUM(size) FROM file WHERE dataset_id = :id) WHERE id = :id",
         {"id": dataset_id},
@@ -341,7 +341,7 @@ def update_size(db: sqlite3.Connection, dataset_id: int) -> None:
 
 
 def sweep(database: Database, storage: ContentStore) -> None:
-    """Sessions nobody finished and contents nobody needs are gone from disk, each after a week."""
+    """Delete sessions that nobody finished and contents that no file needs, each after a week."""
     oldest_session = (datetime.now(UTC) - SESSION_LIFETIME).isoformat(timespec="microseconds")
     oldest_content = (datetime.now(UTC) - REPLACED_CONTENT_LIFETIME).isoformat(timespec="microseconds")
     with database.write() as db:

@@ -1,4 +1,4 @@
-"""Ingestion: what the server finds in uploaded files by itself."""
+"""Ingestion: what the server finds in uploaded files."""
 
 from crucible_lineage.server.ingest.formats.findings import Found
 

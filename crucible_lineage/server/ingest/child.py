@@ -1,8 +1,8 @@
-"""The process in which one file is ingested: run by `processes` as a module, with the folder of its errand.
+"""The process that ingests one file; `isolation` runs this module with the folder of the job.
 
-The folder holds `request.json`; `trying` gets the name of the ingestor in hand and `reply.json` what came of it.
-Without a folder it forks a child for each one that it reads from standard input, and says the child's process id, and
-when it has ended its exit code. It stays single-threaded, since only then a fork is safe.
+The folder holds `request.json`. The process writes the name of the current ingestor to `trying` and the result to
+`reply.json`. Without a folder, it forks a child for each folder that it reads from standard input, and prints the
+child's process id, then its exit code. It stays single-threaded, because only then is forking safe.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ GRACE_S = 5.0
 
 def main(folder: Path) -> None:
     request = IngestJob.model_validate_json((folder / "request.json").read_bytes())
-    faulthandler.dump_traceback_later(request.time_s + GRACE_S, exit=True)  # should nobody be left to end this process
+    faulthandler.dump_traceback_later(request.time_s + GRACE_S, exit=True)  # in case nobody ends this process
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _limit_memory(request.memory_bytes)
     draft = folder / "reply.new"
@@ -36,18 +36,18 @@ def main(folder: Path) -> None:
     draft.replace(folder / "reply.json")
 
 
-def _reply(request: IngestJob, trying: Callable[[str], object]) -> bytes:
+def _reply(request: IngestJob, on_attempt: Callable[[str], object]) -> bytes:
     try:
-        return _found(request, trying)
+        return _ingest(request, on_attempt)
     except MemoryError:
-        failed = Reply(error=f"MemoryError: reading takes more than {request.memory_bytes >> 20} MB of memory")
+        failure = Reply(error=f"MemoryError: reading takes more than {request.memory_bytes >> 20} MB of memory")
     except Exception as error:
-        failed = Reply(error=f"{type(error).__name__}: {error}"[:500])
-    return failed.model_dump_json().encode()
+        failure = Reply(error=f"{type(error).__name__}: {error}"[:500])
+    return failure.model_dump_json().encode()
 
 
-def _found(request: IngestJob, trying: Callable[[str], object]) -> bytes:
-    name, found = ingest(Path(request.path), request.filename, request.wanted, trying)
+def _ingest(request: IngestJob, on_attempt: Callable[[str], object]) -> bytes:
+    name, found = ingest(Path(request.path), request.filename, request.wanted, on_attempt)
     reply = Reply(
         name=name,
         metadata=found.metadata,
@@ -58,57 +58,57 @@ def _found(request: IngestJob, trying: Callable[[str], object]) -> bytes:
 
 
 def _end_with_parent() -> None:
-    """Standard input ends when the parent does, however that came about."""
-    os.read(0, 1)  # not by `sys.stdin`, whose lock would be in the way when this process ends
+    """Exit when standard input ends, as it does when the parent ends in any way."""
+    os.read(0, 1)  # not by `sys.stdin`, whose lock would block the end of this process
     os._exit(1)
 
 
 def _limit_memory(size: int) -> None:
-    """Only POSIX can; elsewhere the time limit must do."""
+    """Limit memory and written bytes; only POSIX can, elsewhere the time limit must suffice."""
     try:
         import resource  # not on Windows
     except ImportError:
         return
     for kind, limit in ((resource.RLIMIT_AS, size), (resource.RLIMIT_FSIZE, MAX_WRITTEN_BYTES)):
-        with suppress(ValueError, OSError):  # a lower limit is in force, or the system has none
+        with suppress(ValueError, OSError):  # a lower limit applies, or the system has none
             resource.setrlimit(kind, (limit, limit))
 
 
 def fork_for_each() -> None:
-    """A child for each folder that standard input names, one after the other, until it ends."""
+    """Fork a child for each folder that standard input names, one after the other, until it ends."""
     while folder := _next_folder():
         _import_readers(Path(folder))
         if (pid := os.fork()) == 0:
             _be_child(Path(folder))
-        _say(pid)
-        _say(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        _send(pid)
+        _send(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 
 def _next_folder() -> str:
-    """A path up to its zero byte; read unbuffered, since the children have the same input."""
+    """Read a path up to its zero byte, unbuffered, since the children share the input."""
     name = b""
     while (byte := os.read(0, 1)) not in (b"", b"\0"):
         name += byte
     return os.fsdecode(name)
 
 
-def _say(number: int) -> None:
+def _send(number: int) -> None:
     os.write(1, b"%d\n" % number)
 
 
 def _import_readers(folder: Path) -> None:
-    """Import what takes long before the fork, once a file needs it."""
+    """Import slow modules before the fork, once a file needs them."""
     request = IngestJob.model_validate_json((folder / "request.json").read_bytes())
     suffix = Path(request.filename).suffix.lower()
-    for module in {module for one in INGESTORS if suffix in one.suffixes for module in one.modules}:
-        with suppress(ImportError):  # the ingestor goes without, or says so
+    for module in {module for ingestor in INGESTORS if suffix in ingestor.suffixes for module in ingestor.modules}:
+        with suppress(ImportError):  # the ingestor reports what it lacks
             import_module(module)
 
 
 def _be_child(folder: Path) -> NoReturn:
     code = 1
     try:
-        os.setsid()  # a group of its own, so that all that it starts can be ended with it
+        os.setsid()  # a process group of its own, so that its children can be ended with it
         log = os.open(folder / LOG_FILE, os.O_WRONLY | os.O_CREAT, 0o600)
         os.dup2(log, 1)
         os.dup2(log, 2)

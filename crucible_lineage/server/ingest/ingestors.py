@@ -1,8 +1,8 @@
-"""The ingestors, tried from the most to the least specific, and how those of other packages join them.
+"""The ingestors, tried from the most to the least specific, and their extension by other packages.
 
-Another package offers one by an entry point of the group `crucible_lineage.ingestors`: its name is the ingestor's, and
-it points to a class that takes no arguments, with `suffixes` (such as `{".spe"}`) and `read(path)`, which gives a
-`Found`, or None for a file that is not of its kind. Whatever `read` raises becomes the request's error message.
+Another package provides one as an entry point of the group `crucible_lineage.ingestors`. The entry point's name is the
+ingestor's. It points to a class without arguments that has `suffixes` (such as `{".spe"}`) and `read(path)`, which
+returns a `Found`, or None for a file of another kind. An error of `read` becomes the request's error message.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ HDF5 = frozenset({".h5", ".hdf5", ".hdf", ".he5", ".nxs", ".nx5"})
 
 @dataclass(frozen=True)
 class Ingestor:
-    """`read` gives None for a file that is not of its kind after all."""
+    """A reader for files with some suffixes; `read` returns None for a file of another kind."""
 
     name: str
     suffixes: Collection[str]
     read: Callable[[Path], Found | None]
-    modules: tuple[str, ...] = ()  # that reading imports, and that take long
+    modules: tuple[str, ...] = ()  # slow imports of `read`
 
 
 IMAGES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".bmp", ".webp"})
@@ -43,8 +43,8 @@ INGESTORS: tuple[Ingestor, ...] = (
     Ingestor("NexusIngestor", HDF5, read_nexus, ("h5py",)),
     Ingestor("H5Ingestor", HDF5, read_hdf5, ("h5py",)),
     Ingestor("ImageIngestor", IMAGES, read_image),
-    *(Ingestor(*known) for known in MICROSCOPY),
-    *(Ingestor(*known) for known in LABORATORY),
+    *(Ingestor(*row) for row in MICROSCOPY),
+    *(Ingestor(*row) for row in LABORATORY),
     Ingestor("WorkbookIngestor", frozenset({".xlsx", ".xlsm", ".xls", ".ods"}), read_workbook, ("python_calamine",)),
     Ingestor("NumpyIngestor", frozenset({".npy", ".npz"}), read_arrays, ("numpy",)),
     Ingestor("JsonIngestor", frozenset({".json"}), read_json),
@@ -54,17 +54,16 @@ INGESTORS: tuple[Ingestor, ...] = (
 
 
 def ingest(
-    path: Path, filename: str, wanted: str | None, trying: Callable[[str], object] = lambda _: None
+    path: Path, filename: str, requested: str | None, on_attempt: Callable[[str], object] = lambda _: None
 ) -> tuple[str | None, Found]:
-    """The name of the ingestor that could read the file with what it found, or None with nothing.
+    """Return the name of the first ingestor that could read the file with its findings, or None with empty findings.
 
-    The ingestor named `wanted` comes first, whatever the file's name ends in. `trying` is told each one's name before
-    it is used.
+    The `requested` ingestor is tried first, whatever the file's suffix. `on_attempt` gets the name of each one tried.
     """
     suffix = Path(filename).suffix.lower()
-    for ingestor in _in_order(wanted, trying):
-        if ingestor.name == wanted or suffix in ingestor.suffixes:
-            trying(ingestor.name)
+    for ingestor in _in_order(requested, on_attempt):
+        if ingestor.name == requested or suffix in ingestor.suffixes:
+            on_attempt(ingestor.name)
             found = ingestor.read(path)
             if found is not None:
                 return ingestor.name, found
@@ -72,7 +71,7 @@ def ingest(
 
 
 class _Names(Collection[str]):
-    """The names of all ingestors there are when one looks."""
+    """The names of all ingestors, looked up at each use."""
 
     def __iter__(self) -> Iterator[str]:
         return iter([*(entry.name for entry in _foreign()), *(ingestor.name for ingestor in INGESTORS)])
@@ -87,41 +86,41 @@ class _Names(Collection[str]):
 INGESTOR_NAMES: Collection[str] = _Names()
 
 
-def _in_order(wanted: str | None, trying: Callable[[str], object]) -> Iterator[Ingestor]:
-    """The one named, then those of other packages, which know a format of their own, then ours."""
-    foreign = sorted(_foreign(), key=lambda entry: entry.name != wanted)
-    own = sorted(INGESTORS, key=lambda ingestor: ingestor.name != wanted)
-    if own[0].name == wanted:
+def _in_order(requested: str | None, on_attempt: Callable[[str], object]) -> Iterator[Ingestor]:
+    """Yield the requested ingestor, then those of other packages, which know their own formats, then ours."""
+    foreign = sorted(_foreign(), key=lambda entry: entry.name != requested)
+    own = sorted(INGESTORS, key=lambda ingestor: ingestor.name != requested)
+    if own[0].name == requested:
         yield own.pop(0)
     for entry in foreign:
-        trying(entry.name)
-        if (loaded := _loaded(entry, must=entry.name == wanted)) is not None:
+        on_attempt(entry.name)
+        if (loaded := _load(entry, required=entry.name == requested)) is not None:
             yield loaded
     yield from own
 
 
 def _foreign() -> list[EntryPoint]:
     own = {ingestor.name for ingestor in INGESTORS}
-    found = {entry.name: entry for entry in entry_points(group=GROUP) if entry.name not in own}
-    return [found[name] for name in sorted(found)]
+    by_name = {entry.name: entry for entry in entry_points(group=GROUP) if entry.name not in own}
+    return [by_name[name] for name in sorted(by_name)]
 
 
-def _loaded(entry: EntryPoint, *, must: bool) -> Ingestor | None:
-    """The entry point's ingestor. One that cannot be loaded stays out of the way of files that others can read."""
+def _load(entry: EntryPoint, *, required: bool) -> Ingestor | None:
+    """Load the ingestor of an entry point. One that fails to load is skipped, unless it is required."""
     try:
         ingestor = entry.load()()
         return Ingestor(entry.name, frozenset(ingestor.suffixes), ingestor.read)
     except Exception as error:
-        if must:
+        if required:
             raise
         sys.stderr.write(f"{entry.name} ({entry.value}) cannot be loaded: {type(error).__name__}: {error}\n")
         return None
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Fields of the record and metadata. ValueError if nothing here reads such a file.
+    """Return the fields and metadata of a file. Raises ValueError if no ingestor can read it.
 
-    A time without its zone is left out: it says no moment.
+    A time without a zone is omitted, since it is ambiguous.
     """
     name, found = ingest(path, path.name, None)
     if name is None:

@@ -1,8 +1,7 @@
-"""Ingestion of one file in a process of its own, which may hang, crash or want all memory and harms nothing else.
+"""Ingestion of one file in a separate process, whose hang, crash or use of memory harms nothing else.
 
-`CRUCIBLE_LINEAGE_INGEST_TIMEOUT_S` and `CRUCIBLE_LINEAGE_INGEST_MEMORY_MB` move the limits. The process is forked from
-one that has imported all it needs, which takes some milliseconds, or started as a new interpreter where there is no
-fork.
+`CRUCIBLE_LINEAGE_INGEST_TIMEOUT_S` and `CRUCIBLE_LINEAGE_INGEST_MEMORY_MB` set the limits. The process is forked within
+milliseconds from one that has imported all it needs. Where fork does not exist, it is a new interpreter.
 """
 
 from __future__ import annotations
@@ -37,14 +36,14 @@ _COMMAND = [sys.executable, "-P", "-m", "crucible_lineage.server.ingest.child"]
 
 @dataclass(frozen=True)
 class Limits:
-    """What one file's ingestion may take."""
+    """The limits on the ingestion of one file."""
 
-    time_s: float = 30.0  # chosen: half of what `register` waits for an ingestion
-    memory_bytes: int = 2 << 30  # chosen: a picture of `MAX_PIXELS` in colour, several times over
+    time_s: float = 30.0  # chosen: half as long as `register` waits for an ingestion
+    memory_bytes: int = 2 << 30  # chosen: several copies of a colour picture of `MAX_PIXELS`
 
 
 def limits() -> Limits:
-    """The limits that the environment sets."""
+    """Return the limits, as set in the environment."""
     time_s = os.environ.get("CRUCIBLE_LINEAGE_INGEST_TIMEOUT_S")
     memory_mb = os.environ.get("CRUCIBLE_LINEAGE_INGEST_MEMORY_MB")
     return Limits(
@@ -54,11 +53,11 @@ def limits() -> Limits:
 
 
 class IngestionError(Exception):
-    """No ingestor came to an end with this file; the message says which one failed, and how."""
+    """The ingestion of a file failed; the message names the ingestor and the failure."""
 
 
 class IngestJob(BaseModel):
-    """What the process is to do."""
+    """The job of the process."""
 
     path: str
     filename: str
@@ -68,7 +67,7 @@ class IngestJob(BaseModel):
 
 
 class Reply(BaseModel):
-    """What came of it: what `ingestors.ingest` gives, or an error."""
+    """The result of a job: what `ingestors.ingest` returns, or an error."""
 
     name: str | None = None
     metadata: dict[str, Any] = {}
@@ -78,25 +77,29 @@ class Reply(BaseModel):
 
 
 class Isolation:
-    """Reads one file at a time; `stop`, from another thread, ends the one in hand and all that come."""
+    """Ingests one file at a time; `stop`, from another thread, ends the current job and refuses others."""
 
     def __init__(self) -> None:
         self.stopped = False
         self._processes = Processes()
         self._lock = threading.Lock()
 
-    def ingest(self, path: Path, filename: str, wanted: str | None) -> tuple[str | None, Found]:
-        """Ingest in a process of its own, as `ingestors.ingest` does."""
+    def ingest(self, path: Path, filename: str, requested: str | None) -> tuple[str | None, Found]:
+        """Ingest in a separate process, as `ingestors.ingest` does."""
         if not path.is_file():
             raise FileNotFoundError(path)
-        within = limits()
+        allowed = limits()
         request = IngestJob(
-            path=str(path), filename=filename, wanted=wanted, time_s=within.time_s, memory_bytes=within.memory_bytes
+            path=str(path),
+            filename=filename,
+            wanted=requested,
+            time_s=allowed.time_s,
+            memory_bytes=allowed.memory_bytes,
         )
         with tempfile.TemporaryDirectory(prefix="crucible-ingest-", ignore_cleanup_errors=True) as name:
             folder = Path(name)
             (folder / "request.json").write_text(request.model_dump_json(), encoding="utf-8")
-            ended = self._run(folder, within.time_s)
+            ended = self._run(folder, allowed.time_s)
             _log(folder / LOG_FILE, filename)
             reply = _reply(folder, ended)
         if reply.error is not None:
@@ -110,7 +113,7 @@ class Isolation:
             self._processes.close()
 
     def _run(self, folder: Path, time_s: float) -> str:
-        """Run the process. Returns how it ended, in words."""
+        """Run the process and return how it ended, in words."""
         with self._lock:
             if self.stopped:
                 raise IngestionError("the server is closing")
@@ -139,15 +142,15 @@ def _reply(folder: Path, ended: str) -> Reply:
         name = trying.read_text(encoding="utf-8", errors="replace") if trying.exists() else "the ingestion"
         return Reply(error=f"{name or 'the ingestion'} {ended}")
     if path.stat().st_size > MAX_REPLY_BYTES:
-        return Reply(error=f"what was found in the file is larger than {MAX_REPLY_BYTES >> 20} MB")
+        return Reply(error=f"the metadata found in the file are larger than {MAX_REPLY_BYTES >> 20} MB")
     try:
         return Reply.model_validate_json(path.read_bytes())
     except ValueError:
-        return Reply(error="what was found in the file cannot be understood")
+        return Reply(error="the process of the ingestor sent an invalid reply")
 
 
 def _log(path: Path, filename: str) -> None:
-    """Log what ingestors wrote to the console, for whoever looks after the server."""
+    """Log what ingestors wrote to the console, for the server's administrator."""
     if path.exists() and (text := path.read_bytes()[-LOGGED_BYTES:].decode("utf-8", "replace").strip()):
         log.warning("Ingesting %s: %s", filename, text)
 
@@ -156,32 +159,32 @@ class IngestProcess(Protocol):
     """A process that ingests one file."""
 
     def wait(self) -> int:
-        """Its exit code once it has ended, negative for a signal."""
+        """Return the exit code once the process has ended; negative for a signal."""
 
     def kill(self) -> None:
-        """Kill it and, where possible, what it started."""
+        """Kill the process and, where possible, its children."""
 
 
 class Processes:
-    """Starts them, one at a time."""
+    """Starts ingestion processes, one at a time."""
 
     def __init__(self) -> None:
         self._server: _ForkServer | None = None
         self._lock = threading.Lock()
 
     def start(self, folder: Path) -> IngestProcess:
-        """A process that does the errand in this folder; what it says goes to the folder's `log`."""
+        """Start a process for the job in this folder; its output goes to the folder's `log`."""
         if not hasattr(os, "fork"):
             return _Fresh(folder)
-        surroundings = _surroundings()
+        environment = _environment()
         with self._lock:
-            if self._server is None or not self._server.serves(surroundings):
+            if self._server is None or not self._server.serves(environment):
                 self._end()
-                self._server = _ForkServer(surroundings)
+                self._server = _ForkServer(environment)
             return self._server.fork(folder)
 
     def close(self) -> None:
-        """No process is left."""
+        """End all processes."""
         with self._lock:
             self._end()
 
@@ -191,52 +194,52 @@ class Processes:
             self._server = None
 
 
-def _surroundings() -> dict[str, str]:
-    """Return this process's environment and import path: ingestors of other packages may need both."""
+def _environment() -> dict[str, str]:
+    """Return this process's environment and import path; ingestors of other packages may need both."""
     path = os.pathsep.join(entry for entry in sys.path if entry)
     return {**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
 class _ForkServer:
-    """An interpreter that has done its imports and forks for each errand; it ends when its standard input does."""
+    """An interpreter that has done its imports and forks for each job; it ends with its standard input."""
 
-    def __init__(self, surroundings: Mapping[str, str]) -> None:
-        self._surroundings = surroundings
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
         self._process = subprocess.Popen(  # noqa: S603 - this interpreter with a module of this package
             _COMMAND,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=surroundings,
+            env=environment,
             start_new_session=True,
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._errands, self._told = self._process.stdin, self._process.stdout
+        self._jobs, self._replies = self._process.stdin, self._process.stdout
 
-    def serves(self, surroundings: Mapping[str, str]) -> bool:
-        """Whether it lives, and was started with just this environment."""
-        return self._process.poll() is None and self._surroundings == surroundings
+    def serves(self, environment: Mapping[str, str]) -> bool:
+        """Whether it lives and was started with this environment."""
+        return self._process.poll() is None and self._environment == environment
 
     def fork(self, folder: Path) -> IngestProcess:
-        """A child with this errand. If this interpreter is dead, so is the child."""
+        """Fork a child for this job. If this interpreter is dead, the child counts as killed."""
         with suppress(OSError):
-            self._errands.write(os.fsencode(folder) + b"\0")
-            self._errands.flush()
+            self._jobs.write(os.fsencode(folder) + b"\0")
+            self._jobs.flush()
         return _Forked(self, self.number())
 
     def number(self) -> int | None:
-        """Read what it sends next: a child's process id, then its exit code. None once it is dead."""
-        line = self._told.readline()
+        """Read the next reply: a child's process id, then its exit code. None once this interpreter is dead."""
+        line = self._replies.readline()
         return int(line) if line.strip() else None
 
     def end(self) -> None:
-        """End it, and the child in hand, which reads the same input."""
+        """End this interpreter and its current child, which reads the same input."""
         with suppress(OSError):
-            self._errands.close()
+            self._jobs.close()
         self._process.kill()
         self._process.wait()
-        self._told.close()
+        self._replies.close()
 
 
 class _Forked:
@@ -262,7 +265,7 @@ class _Fresh:
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
-                env=_surroundings(),
+                env=_environment(),
                 start_new_session=True,
             )
 

@@ -1,4 +1,4 @@
-"""The thread that works off ingestion requests, also those that a killed process left behind."""
+"""The thread that processes ingestion requests, including those that a killed process left behind."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from crucible_lineage.server.ingest.formats.findings import Found
 from crucible_lineage.server.ingest.ingestors import INGESTOR_NAMES
 from crucible_lineage.server.ingest.isolation import IngestionError, Isolation
 
-POLL_S = 60.0  # for requests whose process died before it came to them; everything else wakes the worker at once
+POLL_S = 60.0  # for requests of a process that died; all others wake the worker at once
 SWEEP_EVERY_POLLS = 60
 CLOSE_TIMEOUT_S = 10.0  # a file that takes longer is ingested again by the next worker
 
@@ -37,14 +37,14 @@ log = logging.getLogger("crucible_lineage.server")
 
 @dataclass(frozen=True)
 class MetadataWriteBack:
-    """An ingestion like that of the public worker: it sends back all metadata that it picked up, after a while."""
+    """Ingestion like that of the public worker, which after a delay writes back all metadata that it read at first."""
 
     pick_up_s: float = 0.05
     parse_s: float = 0.3
 
 
 class Worker:
-    """Start it, wake it, close it. It holds a lock file while it lives, by which other workers know that it does."""
+    """A worker to start, wake and close. It holds a lock file, by which other workers know that it lives."""
 
     def __init__(self, database: Database, storage: ContentStore, writes_back: MetadataWriteBack | None = None) -> None:
         self._database = database
@@ -66,7 +66,7 @@ class Worker:
         self._wake.set()
 
     def close(self) -> None:
-        """The request in hand is finished if it does not take long; all others stay for the next worker."""
+        """Finish the current request if that is quick; all others are left for the next worker."""
         self._closing = True
         self._stop_waiting.set()
         self._wake.set()
@@ -82,19 +82,19 @@ class Worker:
             try:
                 self._release_orphans()
                 while not self._closing and (request := self._claim()) is not None:
-                    self._work_off(request)
+                    self._process(request)
                 if polls % SWEEP_EVERY_POLLS == 0:
                     sweep(self._database, self._storage)
-                else:  # not at the start, when somebody waits for answers
+                else:  # not at the start, when a client waits for answers
                     check(self._database, lambda: self._closing)
             except Exception:
-                log.exception("Ingestion stumbled; it goes on in %s s", POLL_S)
+                log.exception("Ingestion failed; it continues in %s s", POLL_S)
             polls += 1
             self._wake.wait(POLL_S)
             self._wake.clear()
 
     def _release_orphans(self) -> None:
-        """Requests whose worker is dead are requested again."""
+        """Put back requests whose worker is dead."""
         with self._database.read() as db:
             started = db.execute("SELECT DISTINCT worker FROM ingestion_request WHERE status = 'started'").fetchall()
         for (worker,) in started:
@@ -138,10 +138,10 @@ class Worker:
             ).fetchone()
             return row
 
-    def _work_off(self, request: sqlite3.Row) -> None:
+    def _process(self, request: sqlite3.Row) -> None:
         number = request["id"]
         if request["backend"] != STORE:
-            self._end(number, "not supported", error="The service does not keep this file and cannot read it")
+            self._end(number, "not supported", error="The service does not store this file and cannot read it")
             return
         picked_up = self._pick_up(request)
         try:
@@ -152,12 +152,12 @@ class Worker:
                 self._stop_waiting.wait(self._writes_back.parse_s)
             with self._database.write() as db:
                 if picked_up is None:
-                    keep(db, request, found)
+                    store_findings(db, request, found)
                 else:
                     write_back(db, request, found, picked_up)
                 _end(db, number, "complete", name, _remark(request, name))
         except FileNotFoundError:
-            self._end(number, "file not found", error="The file's content is not there")
+            self._end(number, "file not found", error="The file's content is missing")
         except IngestionError as error:
             if self._isolation.stopped:
                 self._put_back(number)
@@ -168,7 +168,7 @@ class Worker:
             self._end(number, "failed", error=f"{type(error).__name__}: {error}"[:500])
 
     def _pick_up(self, request: sqlite3.Row) -> dict[str, Any] | None:
-        """Read the dataset's metadata, which are to be written back; None if they are not."""
+        """Read the dataset's metadata that will be written back; None if none will."""
         if self._writes_back is None:
             return None
         self._stop_waiting.wait(self._writes_back.pick_up_s)
@@ -196,58 +196,58 @@ def _end(db: sqlite3.Connection, number: int, status: str, name: str | None, err
 
 
 def _remark(request: sqlite3.Row, name: str | None) -> str | None:
-    """Return a remark for whoever asked, on an ingestion that went well but not as they may think."""
-    wanted = request["ingestion_class"]
-    if wanted not in (None, name) and wanted not in INGESTOR_NAMES:
-        return f"There is no ingestor {wanted} here (GET /ingestors lists them); " + (
+    """Return a remark for the requester on an ingestion that succeeded, but not as requested."""
+    requested = request["ingestion_class"]
+    if requested not in (None, name) and requested not in INGESTOR_NAMES:
+        return f"There is no ingestor {requested} here (GET /ingestors lists them); " + (
             f"{name} read the file" if name else "nothing was read"
         )
     if name is None:
         return f"No ingestor here reads this kind of file: {request['filename']}"
-    return None if wanted in (None, name) else f"{wanted} could not read the file; {name} did"
+    return None if requested in (None, name) else f"{requested} could not read the file; {name} did"
 
 
-PROTECTED = "crucible_lineage"  # how keys of provenance begin: written by those who made the data, never by a parser
+PROTECTED = "crucible_lineage"  # prefix of provenance keys, which come from the makers of the data, never from a parser
 FILLABLE = ("dataset_name", "data_format", "data_type", "measurement", "session_name")
 UNSET = (None, "", "unknown")
 
 
-def keep(db: sqlite3.Connection, file: sqlite3.Row, found: Found) -> None:
-    """The dataset's metadata, fields and thumbnails say what the file says, where nobody said otherwise."""
+def store_findings(db: sqlite3.Connection, file: sqlite3.Row, found: Found) -> None:
+    """Set the dataset's metadata, fields and thumbnails from the file, except where people have set them."""
     dataset_id = file["dataset_id"]
     if db.execute("SELECT 1 FROM dataset WHERE id = ?", (dataset_id,)).fetchone() is None:
         return
     document = {key: value for key, value in found.metadata.items() if not key.startswith(PROTECTED)}
-    before = db.execute("SELECT filled FROM parsed WHERE file_id = ?", (file["file_id"],)).fetchone()
-    filled = _fill(db, file, found.attributes, json.loads(before["filled"]) if before else {})
+    previous = db.execute("SELECT filled FROM parsed WHERE file_id = ?", (file["file_id"],)).fetchone()
+    filled = _fill(db, file, found.attributes, json.loads(previous["filled"]) if previous else {})
     db.execute(
         "INSERT OR REPLACE INTO parsed (file_id, document, filled) VALUES (?, ?, ?)",
         (file["file_id"], json.dumps(document, ensure_ascii=False), json.dumps(filled, ensure_ascii=False)),
     )
     renew_metadata(db, dataset_id)
-    _keep_thumbnail(db, file, found.thumbnail)
+    _replace_thumbnail(db, file, found.thumbnail)
 
 
 def write_back(db: sqlite3.Connection, file: sqlite3.Row, found: Found, picked_up: dict[str, Any]) -> None:
-    """Fill empty fields, and merge into the dataset's metadata what was found and all that were `picked_up` before.
+    """Fill empty fields, and merge into the dataset's metadata what was found and everything `picked_up` before.
 
-    So whatever changed in between under a key that was there then is undone.
+    Changes made since then to keys that existed then are undone.
     """
     dataset_id = file["dataset_id"]
     if db.execute("SELECT 1 FROM dataset WHERE id = ?", (dataset_id,)).fetchone() is None:
         return
     suffix = Path(file["filename"]).suffix.lstrip(".").lower()
-    guessed = {"measurement": "Image" if found.thumbnail else "Other", "data_type": suffix or "unknown"}
-    _fill(db, file, {**guessed, **found.attributes}, {})
-    whole = merged(found.metadata, picked_up)
-    write_metadata(db, dataset_id, merged(given_metadata(db, dataset_id), whole))
-    _keep_thumbnail(db, file, found.thumbnail)
+    defaults = {"measurement": "Image" if found.thumbnail else "Other", "data_type": suffix or "unknown"}
+    _fill(db, file, {**defaults, **found.attributes}, {})
+    result = merged(found.metadata, picked_up)
+    write_metadata(db, dataset_id, merged(given_metadata(db, dataset_id), result))
+    _replace_thumbnail(db, file, found.thumbnail)
 
 
 def _fill(
-    db: sqlite3.Connection, file: sqlite3.Row, attributes: dict[str, str], before: dict[str, str]
+    db: sqlite3.Connection, file: sqlite3.Row, attributes: dict[str, str], previous: dict[str, str]
 ) -> dict[str, str]:
-    """The dataset's fields that have their value from this file; `before` are those that had it the last time."""
+    """Set the fields that this file may set and return them; `previous` are those that it set the last time."""
     row = db.execute(
         "SELECT dataset.*, owner_id, project_id, instrument_name FROM dataset JOIN resource USING (id)"
         " LEFT JOIN instrument ON instrument.id = instrument_id WHERE dataset.id = ?",
@@ -262,31 +262,31 @@ def _fill(
     filled = {
         name: str(parsed[name])
         for name, value in current.items()
-        if parsed.get(name) not in UNSET and (value in UNSET or value == before.get(name))
+        if parsed.get(name) not in UNSET and (value in UNSET or value == previous.get(name))
     }
     if "timestamp" in filled:
         filled["timestamp"] = moment(filled["timestamp"]).isoformat(timespec="microseconds")
-    new = {name: value for name, value in filled.items() if value != current[name]}
-    if values := _columns(db, row, new):
+    changes = {name: value for name, value in filled.items() if value != current[name]}
+    if values := _columns(db, row, changes):
         change(db, "dataset", file["dataset_id"], values)
     return filled
 
 
 def _columns(db: sqlite3.Connection, row: sqlite3.Row, filled: dict[str, str]) -> dict[str, Any]:
-    """The columns of the dataset's row that these fields go to."""
+    """Return the columns of the dataset's row for these fields."""
     values: dict[str, Any] = {name: value for name, value in filled.items() if name != "instrument_name"}
     if "timestamp" in values:
         values["timed"] = 1
     if (name := filled.get("instrument_name")) is not None:
-        whose = {"owner_id": row["owner_id"], "project_id": row["project_id"]}
-        instrument = match_instrument(db, None, None, name, **whose)
+        home = {"owner_id": row["owner_id"], "project_id": row["project_id"]}
+        instrument = match_instrument(db, None, None, name, **home)
         values["instrument_id"] = instrument["id"] if instrument else None
         values["instrument_label"] = None if instrument else name
     return values
 
 
-def _keep_thumbnail(db: sqlite3.Connection, file: sqlite3.Row, image: bytes | None) -> None:
-    """One thumbnail per file, renewed with it; a name that is taken belongs to somebody."""
+def _replace_thumbnail(db: sqlite3.Connection, file: sqlite3.Row, image: bytes | None) -> None:
+    """Replace the file's only thumbnail, unless people have one under the same name."""
     db.execute("DELETE FROM thumbnail WHERE file_id = ?", (file["file_id"],))
     name = (file["dataset_id"], file["filename"])
     if (

@@ -62,14 +62,14 @@ from crucible_lineage.server.http import (
     short,
 )
 from crucible_lineage.server.http import router as new_router
-from crucible_lineage.server.seals import DamagedError, require_rows, whole
+from crucible_lineage.server.seals import DamagedError, intact, require_rows
 
 router = new_router()
 
 COLUMNS = ("dataset_name", "measurement", "data_type", "data_format", "session_name", "size")
 MAX_KEYWORD_CHARACTERS = 500
-MAX_KEYWORDS = 1000  # chosen: of one dataset
-MAX_COUNTED = 1000  # chosen: to look whether the caller may see each takes 2 us, at every keyword that is added
+MAX_KEYWORDS = 1000  # chosen: per dataset
+MAX_COUNTED = 1000  # chosen: checking that the caller may see one takes 2 us, whenever a keyword is added
 
 
 SAMPLE_COLUMNS = ("sample_name", "sample_type", "description")
@@ -109,10 +109,10 @@ def create_dataset(call: Call, body: DatasetBody) -> Json:
         values |= {"timestamp": body.timestamp or now(), "timed": int(body.timestamp is not None)}
         values["instrument_id"] = instrument["id"] if instrument else None
         values["instrument_label"] = None if instrument else body.instrument_name
-        return _inserted(db, call, "dataset", body, values, owner, project)
+        return _insert(db, call, "dataset", body, values, owner, project)
 
 
-def _inserted(
+def _insert(
     db: sqlite3.Connection,
     call: AuthenticatedCall,
     kind: Literal["dataset", "sample"],
@@ -124,7 +124,7 @@ def _inserted(
     number = insert(db, kind, values, mfid=body.unique_id, owner_id=owner, project_id=project, public=body.public)
     if body.scientific_metadata:
         write_metadata(db, number, body.scientific_metadata)
-    call.tell_revision(db, project)
+    call.add_revision(db, project)
     return load(db, call.caller, kind, number)
 
 
@@ -132,9 +132,9 @@ def _inserted(
 def list_datasets(call: Call, query: Annotated[DatasetQuery, Query()]) -> Json:
     with call.read() as db:
         project = select_project(db, query.project_id, query.project_mfid)
-        call.tell_revision(db, project["id"] if project else None)
-        if query.keyword:  # asked for by who follows what a pipeline has made
-            call.tell_statements(db)
+        call.add_revision(db, project["id"] if project else None)
+        if query.keyword:  # clients that follow the results of a pipeline ask by keyword
+            call.add_statements(db)
         return cursor_page(db, call.caller, "dataset", query)
 
 
@@ -157,23 +157,28 @@ def get_dataset(
 
 @router.patch("/datasets/{mfid}")
 def change_dataset(call: Call, mfid: str, body: DatasetPatch) -> Json:
-    given = body.model_dump(exclude_unset=True)
+    changes = body.model_dump(exclude_unset=True)
     with call.write() as db:
         row = require(db, call.caller, mfid, EDITOR, "dataset")
         current = load(db, call.caller, "dataset", row["id"])
         for name in ("instrument_id", "instrument_mfid"):
-            if name in given and given.pop(name) != current[name]:
+            if name in changes and changes.pop(name) != current[name]:
                 raise invalid("body", name, f"is changed with PUT /datasets/{mfid}/instrument")
-        if "instrument_name" in given and (label := given.pop("instrument_name")) != current["instrument_name"]:
-            known = match_instrument(db, None, None, label, owner_id=row["owner_id"], project_id=row["project_id"])
-            given |= {"instrument_id": known["id"] if known else None, "instrument_label": None if known else label}
-        if "owner_orcid" in given:
-            hand_over(db, require(db, call.caller, mfid, OWNER, "dataset"), given.pop("owner_orcid") or "", status=422)
-        if given.get("timestamp", "") is None:
+        if "instrument_name" in changes and (label := changes.pop("instrument_name")) != current["instrument_name"]:
+            instrument = match_instrument(db, None, None, label, owner_id=row["owner_id"], project_id=row["project_id"])
+            changes |= {
+                "instrument_id": instrument["id"] if instrument else None,
+                "instrument_label": None if instrument else label,
+            }
+        if "owner_orcid" in changes:
+            hand_over(
+                db, require(db, call.caller, mfid, OWNER, "dataset"), changes.pop("owner_orcid") or "", status=422
+            )
+        if changes.get("timestamp", "") is None:
             raise invalid("body", "timestamp", "cannot be null")
-        if "timestamp" in given:
-            given["timed"] = 1
-        change(db, "dataset", row["id"], given)
+        if "timestamp" in changes:
+            changes["timed"] = 1
+        change(db, "dataset", row["id"], changes)
         return load(db, call.caller, "dataset", row["id"])
 
 
@@ -181,13 +186,13 @@ def change_dataset(call: Call, mfid: str, body: DatasetPatch) -> Json:
 def list_keywords(call: Call, mfid: str) -> Json:
     with call.read() as db:
         row = require(db, call.caller, mfid, VIEWER, "dataset")
-        found = db.execute(
+        rows = db.execute(
             "SELECT attached_keyword.* FROM attached_keyword JOIN keyword ON keyword.id = keyword_id"
             " WHERE dataset_id = ? ORDER BY folded",
             (row["id"],),
         ).fetchall()
-        require_rows("attached_keyword", found)
-        return [_keyword_record(db, call.caller, keyword) for keyword in found]
+        require_rows("attached_keyword", rows)
+        return [_keyword_record(db, call.caller, keyword) for keyword in rows]
 
 
 @router.post("/datasets/{mfid}/keywords", status_code=201)
@@ -209,31 +214,31 @@ def assign_instrument(call: Call, mfid: str, body: InstrumentChoice) -> Json:
     with call.write() as db:
         row = require(db, call.caller, mfid, EDITOR, "dataset")
         rows = [instrument_row(db, reference) for reference in references]
-        if len({found["id"] for found in rows}) > 1:
+        if len({instrument["id"] for instrument in rows}) > 1:
             raise refuse(422, "instrument_id and instrument_mfid name different instruments")
-        before = load(db, call.caller, "dataset", row["id"])
+        previous = load(db, call.caller, "dataset", row["id"])
         change(db, "dataset", row["id"], {"instrument_id": rows[0]["id"], "instrument_label": None})
         return {
             "dataset_mfid": mfid,
-            "previous_instrument": before["instrument"],
-            "previous_instrument_name": before["instrument_name"],
+            "previous_instrument": previous["instrument"],
+            "previous_instrument_name": previous["instrument_name"],
             "instrument": load(db, call.caller, "dataset", row["id"])["instrument"],
         }
 
 
 def attach_keyword(db: sqlite3.Connection, dataset_id: int, keyword: str) -> sqlite3.Row:
-    """The row that says so, with the dataset carrying the keyword; its first spelling there is kept."""
+    """Attach a keyword to the dataset and return the row; a keyword keeps its first spelling there."""
     folded = keyword.casefold()
     db.execute("INSERT OR IGNORE INTO keyword (folded) VALUES (?)", (folded,))
     (number,) = db.execute("SELECT id FROM keyword WHERE folded = ?", (folded,)).fetchone()
-    known: sqlite3.Row | None = db.execute(
+    attached: sqlite3.Row | None = db.execute(
         "SELECT * FROM attached_keyword WHERE dataset_id = ? AND keyword_id = ?", (dataset_id, number)
     ).fetchone()
-    if known is not None:
-        return known
-    (carried,) = db.execute("SELECT COUNT(*) FROM attached_keyword WHERE dataset_id = ?", (dataset_id,)).fetchone()
-    if carried >= MAX_KEYWORDS:
-        raise refuse(422, f"The dataset has {MAX_KEYWORDS} keywords; more are not kept")
+    if attached is not None:
+        return attached
+    (count,) = db.execute("SELECT COUNT(*) FROM attached_keyword WHERE dataset_id = ?", (dataset_id,)).fetchone()
+    if count >= MAX_KEYWORDS:
+        raise refuse(422, f"The dataset has {MAX_KEYWORDS} keywords; it cannot have more")
     touch(db, dataset_id)
     row: sqlite3.Row = db.execute(
         "INSERT INTO attached_keyword (dataset_id, keyword_id, spelling) VALUES (?, ?, ?) RETURNING *",
@@ -243,15 +248,15 @@ def attach_keyword(db: sqlite3.Connection, dataset_id: int, keyword: str) -> sql
 
 
 def _keyword_record(db: sqlite3.Connection, caller: Caller, row: sqlite3.Row) -> Json:
-    """With the number of datasets that carry the keyword, as far as the caller may know of them and up to a bound."""
-    found = Conditions("keyword_id = :keyword", keyword=row["keyword_id"], user=caller.id)
+    """Return the keyword with the number of datasets that have it and that the caller may see, up to a bound."""
+    conditions = Conditions("keyword_id = :keyword", keyword=row["keyword_id"], user=caller.id)
     source = "attached_keyword"
     if not caller.elevated:
         source += " JOIN resource ON resource.id = dataset_id"
-        found.add(READABLE)
-    some = f"SELECT 1 FROM {source} WHERE {found} LIMIT {MAX_COUNTED}"  # noqa: S608
-    (carriers,) = db.execute(f"SELECT COUNT(*) FROM ({some})", found.values).fetchone()  # noqa: S608
-    return {"id": row["id"], "keyword": row["spelling"], "num_datasets": carriers}
+        conditions.add(READABLE)
+    matches = f"SELECT 1 FROM {source} WHERE {conditions} LIMIT {MAX_COUNTED}"  # noqa: S608
+    (count,) = db.execute(f"SELECT COUNT(*) FROM ({matches})", conditions.values).fetchone()  # noqa: S608
+    return {"id": row["id"], "keyword": row["spelling"], "num_datasets": count}
 
 
 @router.post("/samples", status_code=201)
@@ -261,14 +266,14 @@ def create_sample(call: Call, body: NewSample) -> Json:
         project = home_project(db, call.caller, body.project_id, body.project_mfid)
         values: dict[str, Any] = {name: getattr(body, name) for name in SAMPLE_COLUMNS}
         values["timestamp"] = body.timestamp or now()
-        return _inserted(db, call, "sample", body, values, owner, project)
+        return _insert(db, call, "sample", body, values, owner, project)
 
 
 @router.get("/samples")
 def list_samples(call: Call, query: Annotated[SampleQuery, Query()]) -> Json:
     with call.read() as db:
         project = select_project(db, query.project_id, query.project_mfid)
-        call.tell_revision(db, project["id"] if project else None)
+        call.add_revision(db, project["id"] if project else None)
         return cursor_page(db, call.caller, "sample", query)
 
 
@@ -295,12 +300,12 @@ def get_sample(
 
 @router.patch("/samples/{mfid}")
 def change_sample(call: Call, mfid: str, body: SamplePatch) -> Json:
-    given = body.model_dump(exclude_unset=True)
-    if given.get("timestamp", "") is None:
+    changes = body.model_dump(exclude_unset=True)
+    if changes.get("timestamp", "") is None:
         raise invalid("body", "timestamp", "cannot be null")
     with call.write() as db:
         row = require(db, call.caller, mfid, EDITOR, "sample")
-        change(db, "sample", row["id"], given)
+        change(db, "sample", row["id"], changes)
         return load(db, call.caller, "sample", row["id"])
 
 
@@ -369,10 +374,10 @@ def associate(call: Call, dataset: str, sample: str) -> Json:
     with call.write() as db:
         dataset_id = require(db, call.caller, dataset, EDITOR, "dataset")["id"]
         sample_id = require(db, call.caller, sample, VIEWER, "sample")["id"]
-        new = db.execute(
+        is_new = db.execute(
             "INSERT OR IGNORE INTO association (dataset_id, sample_id) VALUES (?, ?)", (dataset_id, sample_id)
         ).rowcount
-        if new:
+        if is_new:
             touch(db, dataset_id)
         return {"dataset_id": dataset, "sample_id": sample}
 
@@ -392,7 +397,7 @@ def dissociate(call: Call, dataset: str, sample: str) -> Json:
 
 
 def _add_family_routes(router: APIRouter, kind: Literal["dataset", "sample"]) -> None:
-    """The same four routes for datasets and for samples."""
+    """Add the same four routes for datasets and for samples."""
 
     @router.post(f"/{kind}s/{{parent}}/children/{{child}}", status_code=201, name=f"link_{kind}s")
     @short
@@ -420,7 +425,7 @@ def _add_family_routes(router: APIRouter, kind: Literal["dataset", "sample"]) ->
 
 
 def _ends(db: sqlite3.Connection, call: AuthenticatedCall, kind: str, parent: str, child: str) -> tuple[int, int]:
-    """The ids of both: a link says where the child comes from, so it needs the right to edit the child."""
+    """Return both ids. A link states the origin of the child, so it needs the right to edit the child."""
     parent_row = require(db, call.caller, parent, VIEWER, kind)
     child_row = require(db, call.caller, child, EDITOR, kind)
     return parent_row["id"], child_row["id"]
@@ -429,14 +434,14 @@ def _ends(db: sqlite3.Connection, call: AuthenticatedCall, kind: str, parent: st
 def _refuse_cycle(db: sqlite3.Connection, parent_id: int, child_id: int, parent: str, child: str) -> None:
     if parent_id == child_id:
         raise refuse(422, f"{parent} cannot be its own parent")
-    closes = db.execute(
+    closes_cycle = db.execute(
         """WITH RECURSIVE below(id) AS (
                SELECT child_id FROM link WHERE parent_id = :child
                UNION SELECT child_id FROM link JOIN below ON parent_id = below.id)
            SELECT 1 FROM below WHERE id = :parent""",
         {"child": child_id, "parent": parent_id},
     ).fetchone()
-    if closes:
+    if closes_cycle:
         raise refuse(
             422, f"Linking {parent} (parent) to {child} (child) would close a cycle: {child} is above {parent}"
         )
@@ -471,24 +476,24 @@ def _family(
     kind: str,
     mfid: str,
     query: ChildDatasetQuery | ChildSampleQuery,
-    here: str,
-    there: str,
+    near: str,
+    far: str,
 ) -> Json:
-    """A page of the records at the other ends of this one's links."""
+    """Return a page of the records that are linked with this one."""
     with call.read() as db:
         row = require(db, call.caller, mfid, VIEWER, kind)
-        found = where(db, call.caller, kind, query)
-        linked = f"resource.id IN (SELECT {there} FROM link WHERE {here} = ?"  # noqa: S608
+        conditions = where(db, call.caller, kind, query)
+        condition = f"resource.id IN (SELECT {far} FROM link WHERE {near} = ?"  # noqa: S608
         if query.relationship_type:
-            found.add(f"{linked} AND relationship_type = ?)", row["id"], query.relationship_type)
+            conditions.add(f"{condition} AND relationship_type = ?)", row["id"], query.relationship_type)
         else:
-            found.add(f"{linked})", row["id"])
-        return list_page(db, call.caller, kind, query, found)
+            conditions.add(f"{condition})", row["id"])
+        return list_page(db, call.caller, kind, query, conditions)
 
 
 @router.get("/entity_graph_cte/{mfid}")
 def entity_graph(call: Call, mfid: str, recursive: bool = False) -> Json:
-    """The resource with its neighbours, or with all that it is connected to."""
+    """Return the graph of the resource and its neighbours, or of all that it is connected to."""
     with call.read() as db:
         row = require(db, call.caller, mfid, VIEWER, ("dataset", "sample"))
         ids = [number for (number,) in db.execute(_COMPONENT if recursive else _NEIGHBOURS, {"start": row["id"]})]
@@ -498,22 +503,22 @@ def entity_graph(call: Call, mfid: str, recursive: bool = False) -> Json:
 @router.get("/project_graph/{project}")
 def project_graph(call: Call, project: str) -> Json:
     with call.read() as db:
-        home = project_row(db, project)["id"]
+        project_id = project_row(db, project)["id"]
         ids = [
             number
             for (number,) in db.execute(
-                "SELECT id FROM resource WHERE project_id = ? AND type IN ('dataset', 'sample')", (home,)
+                "SELECT id FROM resource WHERE project_id = ? AND type IN ('dataset', 'sample')", (project_id,)
             )
         ]
         return _graph(db, call, ids)
 
 
 def _graph(db: sqlite3.Connection, call: AuthenticatedCall, ids: Iterable[int]) -> Json:
-    """The node-link form of what the caller may read among these resources; edges run parent to child."""
+    """Return, in node-link form, those of the resources that the caller may read; edges run from parent to child."""
     readable = {number for number, role in roles(db, call.caller, ids).items() if role >= VIEWER}
-    named = names(db, readable)
+    named_rows = names(db, readable)
     edges = [
-        {"source": named[parent]["mfid"], "target": named[child]["mfid"], "relationship_type": relationship}
+        {"source": named_rows[parent]["mfid"], "target": named_rows[child]["mfid"], "relationship_type": relationship}
         for parent, child, relationship in _edges(db, readable)
         if parent in readable and child in readable
     ]
@@ -525,20 +530,20 @@ def _graph(db: sqlite3.Connection, call: AuthenticatedCall, ids: Iterable[int]) 
             f"{row['type']}_name": row["name"],
             "project_id": row["slug"],
         }
-        for _, row in sorted(named.items())
+        for _, row in sorted(named_rows.items())
     ]
     return {"directed": True, "multigraph": False, "graph": {}, "nodes": nodes, "edges": edges, "links": edges}
 
 
 def _edges(db: sqlite3.Connection, ids: set[int]) -> Iterator[tuple[int, int, str | None]]:
-    found = db.execute(
-        f"""SELECT parent_id, child_id, relationship_type, {whole("link")} FROM link
+    rows = db.execute(
+        f"""SELECT parent_id, child_id, relationship_type, {intact("link")} FROM link
             WHERE parent_id IN (SELECT value FROM json_each(:ids))
-            UNION ALL SELECT sample_id, dataset_id, NULL, {whole("association")} FROM association
-            WHERE dataset_id IN (SELECT value FROM json_each(:ids))""",  # noqa: S608 (words of this package)
+            UNION ALL SELECT sample_id, dataset_id, NULL, {intact("association")} FROM association
+            WHERE dataset_id IN (SELECT value FROM json_each(:ids))""",  # noqa: S608 (constants of this package)
         {"ids": json.dumps(list(ids))},
     )
-    for parent, child, relationship, is_whole in found:
-        if not is_whole:
+    for parent, child, relationship, is_intact in rows:
+        if not is_intact:
             raise DamagedError("link", parent)
         yield parent, child, relationship

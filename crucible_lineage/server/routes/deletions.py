@@ -1,4 +1,4 @@
-"""Deletion: requested by those who may edit, reviewed by those who administer, recorded for good."""
+"""Deletion: requested by editors, reviewed by administrators, recorded permanently."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from crucible_lineage.server.files.storage import sweep
 from crucible_lineage.server.http import MAX_ROW_ID, Direction, Json, Limit, Offset, page, refuse
 from crucible_lineage.server.http import router as new_router
 
-# ruff: noqa: S608 - SQL is put together from words of this package only; values are always bound
+# ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound
 
 
 router = new_router()
@@ -48,7 +48,7 @@ def request_deletion(call: Call, mfid: str, reason: Words = None) -> Json:
                 (row["id"], call.caller.id, reason, now()),
             ).lastrowid
         except sqlite3.IntegrityError:
-            raise refuse(409, "A deletion request for this resource is open already") from None
+            raise refuse(409, "A deletion request for this resource is already open") from None
         db.execute("UPDATE resource SET hidden = 1 WHERE id = ?", (row["id"],))
         return _record(db, call.caller, _find(db, number))
 
@@ -85,22 +85,22 @@ def list_requests(
     limit: Limit = 100,
     offset: Offset = 0,
 ) -> Json:
-    found = Conditions("1")
+    conditions = Conditions("1")
     if status is not None:
-        found.add("deletion_request.status = ?", status)
+        conditions.add("deletion_request.status = ?", status)
     with call.read() as db:
         if project_mfid is not None:
-            found.add("resource.project_id = ?", project_row(db, project_mfid, status=422)["id"])
+            conditions.add("resource.project_id = ?", project_row(db, project_mfid, status=422)["id"])
         default = "desc" if sort == "request_time" else "asc"
         rows = db.execute(
-            f"{_REQUESTS} WHERE {found} ORDER BY {_SORTS[sort]} {direction or default}, deletion_request.id",
-            found.values,
+            f"{_REQUESTS} WHERE {conditions} ORDER BY {_SORTS[sort]} {direction or default}, deletion_request.id",
+            conditions.values,
         ).fetchall()
-        held = roles(db, call.caller, {row["resource_id"] for row in rows})
-        mine = {row["id"] for row in rows if row["requester_id"] == call.caller.id}
-        administered = {row["id"] for row in rows if held[row["resource_id"]] >= ADMIN}
-        seen = {"accessible": mine | administered, "submitted": mine, "reviewable": administered}[scope]
-        rows = [row for row in rows if row["id"] in seen]
+        role_of = roles(db, call.caller, {row["resource_id"] for row in rows})
+        own = {row["id"] for row in rows if row["requester_id"] == call.caller.id}
+        administered = {row["id"] for row in rows if role_of[row["resource_id"]] >= ADMIN}
+        visible = {"accessible": own | administered, "submitted": own, "reviewable": administered}[scope]
+        rows = [row for row in rows if row["id"] in visible]
         items = [_record(db, call.caller, row) for row in rows[offset : offset + limit]]
         return page(items, limit, len(rows), offset)
 
@@ -120,7 +120,7 @@ def review_request(
         if not _may_review(db, call.caller, row):
             raise refuse(403, "Reviewing this deletion needs the role admin on the resource")
         if row["status"] != "pending":
-            raise refuse(409, f"The request was {row['status']} before")
+            raise refuse(409, f"The request has already been {row['status']}")
         db.execute(
             "UPDATE deletion_request SET status = ?, review_time = ?, reviewer_id = ?, reviewer_notes = ? WHERE id = ?",
             (status, now(), call.caller.id, reviewer_notes, number),
@@ -143,18 +143,18 @@ def list_audit(
     limit: Limit = 100,
     offset: Offset = 0,
 ) -> Json:
-    found = Conditions("1")
+    conditions = Conditions("1")
     for column, value in (("resource_mfid", resource_id), ("project_slug", project_id), ("project_mfid", project_mfid)):
         if value is not None:
-            found.add(f"{column} = ?", value)
+            conditions.add(f"{column} = ?", value)
     with call.read() as db:
         for column, reference in (("requester_id", requester_id), ("reviewer_id", reviewer_id)):
             if reference is not None:
-                found.add(f"{column} = ?", user_row(db, reference, status=422)["id"])
+                conditions.add(f"{column} = ?", user_row(db, reference, status=422)["id"])
         if scope == "submitted" or not call.caller.elevated:
-            found.add("requester_id = ?", call.caller.id)
+            conditions.add("requester_id = ?", call.caller.id)
         rows = db.execute(
-            f"SELECT * FROM deletion_audit WHERE {found} ORDER BY id {direction}", found.values
+            f"SELECT * FROM deletion_audit WHERE {conditions} ORDER BY id {direction}", conditions.values
         ).fetchall()
         items = [_audit_record(db, row) for row in rows[offset : offset + limit]]
         return page(items, limit, len(rows), offset)
@@ -181,7 +181,7 @@ def _find(db: sqlite3.Connection, number: int | None) -> sqlite3.Row:
 
 
 def _visible(db: sqlite3.Connection, caller: Caller, number: int) -> sqlite3.Row:
-    """The request, if it is the caller's or for the caller to review."""
+    """Return the request, if the caller made it or may review it."""
     row = _find(db, number)
     if row["requester_id"] != caller.id and not _may_review(db, caller, row):
         raise not_found("deletion request")
@@ -194,26 +194,26 @@ def _may_review(db: sqlite3.Connection, caller: Caller, row: sqlite3.Row) -> boo
 
 def _write_audit(db: sqlite3.Connection, row: sqlite3.Row, request: sqlite3.Row | None) -> None:
     name = names(db, [row["id"]])[row["id"]]
-    home = db.execute("SELECT mfid FROM resource WHERE id = ?", (row["project_id"],)).fetchone()
+    project = db.execute("SELECT mfid FROM resource WHERE id = ?", (row["project_id"],)).fetchone()
     columns = ("requester_id", "reason", "request_time", "review_time", "reviewer_id", "reviewer_notes")
     db.execute(
         "INSERT INTO deletion_audit (resource_type, resource_mfid, resource_name, project_slug, project_mfid,"
         " requester_id, reason, request_time, review_time, reviewer_id, reviewer_notes, deleted_at)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
-            row["type"], row["mfid"], name["name"], name["slug"], home["mfid"] if home else None,
+            row["type"], row["mfid"], name["name"], name["slug"], project["mfid"] if project else None,
             *(request[column] if request else None for column in columns), now(),
         ),
     )  # fmt: skip
 
 
 def _people(db: sqlite3.Connection, row: sqlite3.Row) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for part in ("requester", "reviewer"):
-        user = public_user(db.execute("SELECT * FROM user WHERE id = ?", (row[f"{part}_id"],)).fetchone())
-        found[f"{part}_id"] = user["unique_id"] if user else None
-        found[part] = user
-    return found
+    result: dict[str, Any] = {}
+    for role in ("requester", "reviewer"):
+        user = public_user(db.execute("SELECT * FROM user WHERE id = ?", (row[f"{role}_id"],)).fetchone())
+        result[f"{role}_id"] = user["unique_id"] if user else None
+        result[role] = user
+    return result
 
 
 def _record(db: sqlite3.Connection, caller: Caller, row: sqlite3.Row) -> Json:

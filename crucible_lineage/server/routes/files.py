@@ -1,4 +1,4 @@
-"""Files of datasets, their thumbnails, and what is read out of them."""
+"""Files of datasets, their thumbnails, and the ingestion of their contents."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ from crucible_lineage.server.http import router as new_router
 from crucible_lineage.server.ingest.ingestors import INGESTOR_NAMES
 from crucible_lineage.server.seals import require_rows
 
-# ruff: noqa: S608 - SQL is put together from words of this package only; values are always bound
+# ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound
 
 
 router = new_router()
@@ -65,7 +65,7 @@ Backend = Annotated[str, Field(min_length=1, max_length=100)]
 
 
 Name = Annotated[str, Field(min_length=1, max_length=500)]
-MAX_THUMBNAIL_BYTES = 32 << 20  # chosen: of one dataset
+MAX_THUMBNAIL_BYTES = 32 << 20  # chosen: per dataset
 _SIGNATURES = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
     (b"\xff\xd8\xff", "image/jpeg"),
@@ -77,7 +77,7 @@ _SIGNATURES = (
 
 
 # ruff: noqa: ARG001 - a route declares each parameter that clients may send, used or not
-# ruff: noqa: S608 - SQL is put together from words of this package only; values are always bound
+# ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound
 
 
 _REQUESTS = """SELECT ingestion_request.*, file.mfid AS file_mfid, file.dataset_id, resource.mfid AS dataset_mfid
@@ -106,14 +106,14 @@ class FilePatch(Form):
 def list_dataset_files(call: Call, mfid: str) -> Json:
     with call.read() as db:
         row = require(db, call.caller, mfid, VIEWER, "dataset")
-        found = db.execute(f"{FILES} WHERE dataset_id = ? ORDER BY file.id", (row["id"],))
-        return [file_record(file) for file in found]
+        rows = db.execute(f"{FILES} WHERE dataset_id = ? ORDER BY file.id", (row["id"],))
+        return [file_record(file) for file in rows]
 
 
 @router.post("/datasets/{mfid}/files", status_code=201)
 def catalogue_file(call: Call, mfid: str, body: CataloguedFile) -> Json:
     if body.storage_backend == STORE:
-        raise refuse(422, "Files kept by the service are uploaded; catalogue only files that lie elsewhere")
+        raise refuse(422, "Files stored by the service are uploaded; catalogue only files that are stored elsewhere")
     with call.write() as db:
         row = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
         if file_named(db, row["id"], body.filename) is not None:
@@ -135,27 +135,27 @@ def catalogue_file(call: Call, mfid: str, body: CataloguedFile) -> Json:
 def dataset_download_links(call: Call, mfid: str, disposition: Disposition = "attachment") -> Json:
     with call.read() as db:
         row = require(db, call.caller, mfid, VIEWER, "dataset")
-        found = db.execute(f"{FILES} WHERE dataset_id = ? ORDER BY file.id", (row["id"],)).fetchall()
-    if not found:
+        files = db.execute(f"{FILES} WHERE dataset_id = ? ORDER BY file.id", (row["id"],)).fetchall()
+    if not files:
         raise refuse(404, "The dataset has no files")
-    require_rows("file", found)
-    return {file["mfid"]: _link(call, file, disposition) if file["backend"] == STORE else None for file in found}
+    require_rows("file", files)
+    return {file["mfid"]: _link(call, file, disposition) if file["backend"] == STORE else None for file in files}
 
 
 @router.get("/files")
 def list_files(call: Call, sha256_hash: str | None = None, limit: Limit = 100, offset: Offset = 0) -> Json:
-    found = Conditions("NOT resource.hidden", user=call.caller.id)
+    conditions = Conditions("NOT resource.hidden", user=call.caller.id)
     if not call.caller.elevated:
-        found.add(READABLE)
+        conditions.add(READABLE)
     if sha256_hash is not None:
-        found.add("file.sha256 = ?", sha256_hash)
+        conditions.add("file.sha256 = ?", sha256_hash)
     with call.read() as db:
         total = db.execute(
-            f"SELECT COUNT(*) FROM file JOIN resource ON resource.id = file.dataset_id WHERE {found}",
-            found.values,
+            f"SELECT COUNT(*) FROM file JOIN resource ON resource.id = file.dataset_id WHERE {conditions}",
+            conditions.values,
         ).fetchone()[0]
         rows = db.execute(
-            f"{FILES} WHERE {found} ORDER BY file.id DESC LIMIT {limit} OFFSET {offset}", found.values
+            f"{FILES} WHERE {conditions} ORDER BY file.id DESC LIMIT {limit} OFFSET {offset}", conditions.values
         ).fetchall()
     return page([file_record(row) for row in rows], limit, total, offset)
 
@@ -168,22 +168,22 @@ def get_file(call: Call, mfid: str) -> Json:
 
 @router.patch("/files/{mfid}")
 def change_file(call: Call, mfid: str, body: FilePatch) -> Json:
-    given: dict[str, Any] = body.model_dump(exclude_unset=True)
+    changes: dict[str, Any] = body.model_dump(exclude_unset=True)
     with call.write() as db:
         file = file_of(db, call.caller, mfid, EDITOR)
-        if file["backend"] == STORE and given.keys() - {"filename", "access_note"}:
-            raise refuse(422, "Location, size and checksum of a file kept by the service cannot be set")
-        if given.get("storage_backend") == STORE:
-            raise refuse(422, "A file becomes kept by the service by being uploaded")
-        if any(given.get(name, "") is None for name in ("filename", "storage_backend")):
+        if file["backend"] == STORE and changes.keys() - {"filename", "access_note"}:
+            raise refuse(422, "Location, size and checksum of a file stored by the service cannot be set")
+        if changes.get("storage_backend") == STORE:
+            raise refuse(422, "A file is stored by the service only after an upload")
+        if any(changes.get(name, "") is None for name in ("filename", "storage_backend")):
             raise refuse(422, "filename and storage_backend cannot be null")
         columns = {"storage_backend": "backend", "sha256_hash": "sha256"}
-        values = {columns.get(name, name): value for name, value in given.items()}
+        values = {columns.get(name, name): value for name, value in changes.items()}
         try:
             for name, value in values.items():
                 db.execute(f"UPDATE file SET {name} = ? WHERE id = ?", (value, file["id"]))
         except sqlite3.IntegrityError:
-            raise refuse(409, f"The dataset already has a file named {given['filename']}") from None
+            raise refuse(409, f"The dataset already has a file named {changes['filename']}") from None
         update_size(db, file["dataset_id"])
         renew_metadata(db, file["dataset_id"])
         return file_record(file_of(db, call.caller, mfid, EDITOR))
@@ -210,14 +210,14 @@ def file_download_link(call: Call, mfid: str, disposition: Disposition = "attach
             {
                 "code": "storage_location_invalid",
                 "reason": "outside_store",
-                "message": f"The file lies in {file['backend']}, which the service does not serve",
+                "message": f"The file is stored in {file['backend']}, which the service does not serve",
             },
         )
     return {"url": _link(call, file, disposition), "expires_in": LIFETIME_S}
 
 
 def _link(call: AuthenticatedCall, file: sqlite3.Row, disposition: Disposition) -> str:
-    """Names the content, not the file: a link keeps giving the same bytes after the file was replaced."""
+    """Return a link to the content, not the file: it gives the same bytes after the file was replaced."""
     path = f"/storage/contents/{file['sha256']}/{file['filename']}"
     return call.service.links.sign(call.base_url, path, disposition=disposition)
 
@@ -236,14 +236,14 @@ class ThumbnailPatch(Form):
 def list_thumbnails(call: Call, mfid: str) -> Json:
     with call.read() as db:
         row = require(db, call.caller, mfid, VIEWER, "dataset")
-        found = db.execute("SELECT * FROM thumbnail WHERE dataset_id = ? ORDER BY id", (row["id"],)).fetchall()
-        require_rows("thumbnail", found)
-        return [_thumbnail_record(thumbnail) for thumbnail in found]
+        rows = db.execute("SELECT * FROM thumbnail WHERE dataset_id = ? ORDER BY id", (row["id"],)).fetchall()
+        require_rows("thumbnail", rows)
+        return [_thumbnail_record(thumbnail) for thumbnail in rows]
 
 
 @router.post("/datasets/{mfid}/thumbnails", status_code=201)
 def add_thumbnail(call: Call, mfid: str, body: NewThumbnail) -> Json:
-    image, mime_type = _decoded(body.thumbnail_b64str)
+    image, mime_type = _decode_image(body.thumbnail_b64str)
     with call.write() as db:
         row = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
         _refuse_too_many(db, row["id"], len(image))
@@ -260,7 +260,7 @@ def change_thumbnail(call: Call, mfid: str, number: int, body: ThumbnailPatch) -
         thumbnail = _find_thumbnail(db, require(db, call.caller, mfid, EDITOR, "dataset")["id"], number)
         image, mime_type = thumbnail["image"], thumbnail["mime_type"]
         if body.thumbnail_b64str is not None:
-            image, mime_type = _decoded(body.thumbnail_b64str)
+            image, mime_type = _decode_image(body.thumbnail_b64str)
             _refuse_too_many(db, thumbnail["dataset_id"], len(image) - len(thumbnail["image"]))
         changed = db.execute(
             "UPDATE thumbnail SET name = ?, mime_type = ?, image = ?, file_id = NULL WHERE id = ? RETURNING *",
@@ -288,16 +288,16 @@ def _find_thumbnail(db: sqlite3.Connection, dataset_id: int, number: int) -> sql
 
 
 def _refuse_too_many(db: sqlite3.Connection, dataset_id: int, more_bytes: int) -> None:
-    """413 where all thumbnails of the dataset, which are listed in one answer, would become too large."""
-    (held,) = db.execute(
+    """413 if all thumbnails of the dataset, which are listed in one response, would become too large."""
+    (used_bytes,) = db.execute(
         "SELECT COALESCE(SUM(length(image)), 0) FROM thumbnail WHERE dataset_id = ?", (dataset_id,)
     ).fetchone()
-    if held + more_bytes > MAX_THUMBNAIL_BYTES:
+    if used_bytes + more_bytes > MAX_THUMBNAIL_BYTES:
         raise refuse(413, f"The thumbnails of one dataset may have {MAX_THUMBNAIL_BYTES >> 20} MB; upload it as a file")
 
 
-def _decoded(text: str) -> tuple[bytes, str]:
-    """The image's bytes and type."""
+def _decode_image(text: str) -> tuple[bytes, str]:
+    """Return the image's bytes and media type."""
     try:
         image = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
@@ -358,20 +358,21 @@ def list_requests(
     limit: Limit = 100,
     offset: Offset = 0,
 ) -> Json:
-    found = Conditions("1", user=call.caller.id)
+    conditions = Conditions("1", user=call.caller.id)
     if not call.caller.elevated:
-        found.add(READABLE)
+        conditions.add(READABLE)
     if dataset_mfid is not None:
-        found.add("resource.mfid = ?", dataset_mfid)
+        conditions.add("resource.mfid = ?", dataset_mfid)
     if file_mfid is not None:
-        found.add("file.mfid = ?", file_mfid)
+        conditions.add("file.mfid = ?", file_mfid)
     with call.read() as db:
         total = db.execute(
-            f"SELECT COUNT(*) FROM ({_REQUESTS} WHERE {found})",
-            found.values,
+            f"SELECT COUNT(*) FROM ({_REQUESTS} WHERE {conditions})",
+            conditions.values,
         ).fetchone()[0]
         rows = db.execute(
-            f"{_REQUESTS} WHERE {found} ORDER BY ingestion_request.id DESC LIMIT {limit} OFFSET {offset}", found.values
+            f"{_REQUESTS} WHERE {conditions} ORDER BY ingestion_request.id DESC LIMIT {limit} OFFSET {offset}",
+            conditions.values,
         ).fetchall()
     return page([_request_record(row) for row in rows], limit, total, offset)
 
@@ -384,13 +385,13 @@ def get_request(call: Call, number: int) -> Json:
 
 @router.patch("/ingestion_requests/{number}")
 def change_request(call: Call, number: int, body: RequestPatch) -> Json:
-    """For workers outside this server."""
-    given = body.model_dump(exclude_unset=True)
-    given.pop("id", None)
+    """Change a request, as workers outside this server do."""
+    changes = body.model_dump(exclude_unset=True)
+    changes.pop("id", None)
     with call.write() as db:
         row = _find_request(db, call.caller, number)
         require(db, call.caller, row["dataset_mfid"], EDITOR, "dataset")
-        for name, value in given.items():
+        for name, value in changes.items():
             db.execute(f"UPDATE ingestion_request SET {name} = ? WHERE id = ?", (value, number))
         record = _request_record(_find_request(db, call.caller, number))
     if body.status == "requested":

@@ -1,4 +1,4 @@
-"""Accounts, users and service accounts, and who may see or change a resource."""
+"""Accounts, users, service accounts, and access to resources."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ Email = Annotated[str, Field(max_length=254, pattern=r"^[^@\s]+@[^@\s]+$")]
 
 
 # ruff: noqa: ARG001 - a route declares each parameter that clients may send, used or not
-# ruff: noqa: S608 - SQL is put together from words of this package only; values are always bound
+# ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound
 
 
 SearchLimit = Annotated[int, Query(ge=1, le=50)]
@@ -67,7 +67,7 @@ SERVICE_ACCOUNTS = (
 )
 
 
-# ruff: noqa: S608 - SQL is put together from words of this package only; values are always bound
+# ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound
 
 
 SHARED = ("dataset", "sample", "instrument")
@@ -126,7 +126,7 @@ def profile(call: Call) -> Json:
         },
         "capabilities": {
             "can_manage_service_accounts": caller.elevated,
-            "can_manage_users": False,  # service accounts and roles are all that can be managed here
+            "can_manage_users": False,  # only service accounts and roles can be managed here
             "can_create_project": True,
             "can_register_instrument": not caller.is_service_account,
             "can_create_sample": True,
@@ -144,7 +144,7 @@ def change_profile(call: Call, body: ProfilePatch) -> Json:
 
 @router.get("/account/apikey")
 def api_key(call: Call) -> Json:
-    """The key of this very request: others are stored as hashes only."""
+    """Return the key of this request; the others are stored only as hashes."""
     return {"api_key": call.key}
 
 
@@ -156,10 +156,10 @@ def verify(call: Call) -> Json:
 
 
 def update_user(db: sqlite3.Connection, user_id: int, body: ProfilePatch) -> Json:
-    given: dict[str, Any] = body.model_dump(exclude_unset=True)
-    if any(given.get(name, "") is None for name in ("first_name", "last_name")):
+    changes: dict[str, Any] = body.model_dump(exclude_unset=True)
+    if any(changes.get(name, "") is None for name in ("first_name", "last_name")):
         raise refuse(422, "first_name and last_name cannot be null")
-    for name, value in given.items():
+    for name, value in changes.items():
         try:
             db.execute(f"UPDATE user SET {name} = ? WHERE id = ?", (value, user_id))
         except sqlite3.IntegrityError:
@@ -214,22 +214,22 @@ def list_users(
         require_elevated(call)
     exact = {"first_name": first_name, "last_name": last_name, "username": username, "email": email,
              "unique_id": unique_id}  # fmt: skip
-    found = Conditions("1")
+    conditions = Conditions("1")
     for column, value in exact.items():
         if value is not None:
-            found.add(f"{column} = ?", value)
+            conditions.add(f"{column} = ?", value)
     if is_service_account is not None:
-        found.add("is_service_account = ?", int(is_service_account))
+        conditions.add("is_service_account = ?", int(is_service_account))
     if platform_role:
-        found.add("platform_role IN (" + ",".join(f"'{role}'" for role in platform_role) + ")")
+        conditions.add("platform_role IN (" + ",".join(f"'{role}'" for role in platform_role) + ")")
     if q:
-        found.add("instr(lower(first_name || ' ' || last_name || ' ' || COALESCE(username, '')), lower(?))", q)
+        conditions.add("instr(lower(first_name || ' ' || last_name || ' ' || COALESCE(username, '')), lower(?))", q)
     order = {"name": "last_name"}.get(sort, sort)
     with call.read() as db:
-        total = db.execute(f"SELECT COUNT(*) FROM user WHERE {found}", found.values).fetchone()[0]
+        total = db.execute(f"SELECT COUNT(*) FROM user WHERE {conditions}", conditions.values).fetchone()[0]
         rows = db.execute(
-            f"SELECT * FROM user WHERE {found} ORDER BY {order} {direction}, id LIMIT {limit} OFFSET {offset}",
-            found.values,
+            f"SELECT * FROM user WHERE {conditions} ORDER BY {order} {direction}, id LIMIT {limit} OFFSET {offset}",
+            conditions.values,
         )
         return page([user_record(row) for row in rows], limit, total, offset)
 
@@ -249,7 +249,7 @@ def search_users(call: Call, q: Annotated[str, Query(min_length=1, max_length=20
 @router.post("/users/resolve")
 def resolve_users(call: Call, body: References) -> Json:
     with call.read() as db:
-        return {reference: _resolved(db, reference) for reference in [*body.orcids, *body.usernames, *body.emails]}
+        return {reference: _resolve(db, reference) for reference in [*body.orcids, *body.usernames, *body.emails]}
 
 
 @router.get("/users/{reference}")
@@ -280,24 +280,24 @@ def verify_keys(call: Call, reference: str) -> Json:
 def change_platform_role(call: Call, reference: str, body: Promotion) -> Json:
     require_elevated(call)
     with call.write() as db:
-        return user_record(_promoted(db, user_row(db, reference), body.platform_role))
+        return user_record(_set_role(db, user_row(db, reference), body.platform_role))
 
 
 @router.get("/users/{reference}/access_groups")
 def list_access_groups(call: Call, reference: str) -> Json:
     with call.read() as db:
         user_row(db, reference)
-    return []  # grants to users and projects are all that there is
+    return []  # there are only grants to users and projects
 
 
 @router.get("/users/{reference}/datasets/{mfid}")
 def check_access(call: Call, reference: str, mfid: str) -> Json:
     with call.read() as db:
         user = user_row(db, reference)
-        own = user["id"] == call.caller.id
-        row = require(db, call.caller, mfid, VIEWER if own else ADMIN, "dataset")
-        held = user_roles(db, user["id"], [row["id"]])[row["id"]]
-        role = PLATFORM_ADMIN if user["platform_role"] == "admin" and held < VIEWER else held
+        is_own = user["id"] == call.caller.id
+        row = require(db, call.caller, mfid, VIEWER if is_own else ADMIN, "dataset")
+        own_role = user_roles(db, user["id"], [row["id"]])[row["id"]]
+        role = PLATFORM_ADMIN if user["platform_role"] == "admin" and own_role < VIEWER else own_role
         return {"resource_mfid": mfid, "user_id": user["unique_id"], "effective_access": ROLE_NAMES[role]}
 
 
@@ -337,7 +337,7 @@ def get_service_account(call: Call, reference: str) -> Json:
 def change_service_account(call: Call, reference: str, body: Promotion) -> Json:
     require_elevated(call)
     with call.write() as db:
-        _promoted(db, _service_account_row(db, reference), body.platform_role)
+        _set_role(db, _service_account_row(db, reference), body.platform_role)
         return _service_account(_service_account_row(db, reference))
 
 
@@ -357,7 +357,7 @@ def require_elevated(call: AuthenticatedCall) -> None:
         raise refuse(403, "Only platform administrators may do this")
 
 
-def _resolved(db: sqlite3.Connection, reference: str) -> dict[str, Any] | None:
+def _resolve(db: sqlite3.Connection, reference: str) -> dict[str, Any] | None:
     return public_user(
         db.execute(
             "SELECT * FROM user WHERE unique_id = ?1 OR username = ?1 OR (email = ?1 AND instr(?1, '@'))", (reference,)
@@ -373,11 +373,11 @@ def _service_account_row(db: sqlite3.Connection, reference: str) -> sqlite3.Row:
     return row
 
 
-def _promoted(db: sqlite3.Connection, user: sqlite3.Row, role: str) -> sqlite3.Row:
-    """The user with this role on the platform; one administrator always stays."""
+def _set_role(db: sqlite3.Connection, user: sqlite3.Row, role: str) -> sqlite3.Row:
+    """Set the user's platform role; one administrator must remain."""
     others = db.execute("SELECT 1 FROM user WHERE platform_role = 'admin' AND id <> ?", (user["id"],)).fetchone()
     if user["platform_role"] == "admin" and role != "admin" and others is None:
-        raise refuse(409, "The last administrator stays one")
+        raise refuse(409, "The last administrator cannot be demoted")
     db.execute("UPDATE user SET platform_role = ? WHERE id = ?", (role, user["id"]))
     row: sqlite3.Row = db.execute("SELECT * FROM user WHERE id = ?", (user["id"],)).fetchone()
     return row
@@ -440,26 +440,30 @@ def grant_access(call: Call, mfid: str, kind: Literal["users", "projects"], prin
     role = ROLE_VALUES[body.permission]
     with call.write() as db:
         row = require(db, call.caller, mfid, ADMIN)
-        column, found = _principal(db, kind, principal)
-        if kind == "users" and found["id"] == row["owner_id"]:
+        column, principal_row = _principal(db, kind, principal)
+        if kind == "users" and principal_row["id"] == row["owner_id"]:
             raise refuse(422, "The owner has every right already")
         db.execute(
             f"INSERT INTO access (resource_id, {column}, role) VALUES (?, ?, ?)"
             f" ON CONFLICT (resource_id, {column}) DO UPDATE SET role = excluded.role",
-            (row["id"], found["id"], role),
+            (row["id"], principal_row["id"], role),
         )
         touch(db, row["id"])
-        return user_grant(found, body.permission) if kind == "users" else project_grant(found, body.permission)
+        return (
+            user_grant(principal_row, body.permission)
+            if kind == "users"
+            else project_grant(principal_row, body.permission)
+        )
 
 
 @router.delete("/resources/{mfid}/access/{kind}/{principal}")
 def revoke_access(call: Call, mfid: str, kind: Literal["users", "projects"], principal: str) -> Json:
     with call.write() as db:
         row = require(db, call.caller, mfid, ADMIN)
-        column, found = _principal(db, kind, principal)
+        column, principal_row = _principal(db, kind, principal)
         revoked = db.execute(
             f"DELETE FROM access WHERE resource_id = ? AND {column} = ?",
-            (row["id"], found["id"]),
+            (row["id"], principal_row["id"]),
         ).rowcount
         if not revoked:
             raise refuse(404, f"{principal} has no grant on this resource")
@@ -471,21 +475,21 @@ def revoke_access(call: Call, mfid: str, kind: Literal["users", "projects"], pri
 def list_resource_access_groups(call: Call, mfid: str) -> Json:
     with call.read() as db:
         require(db, call.caller, mfid, VIEWER)
-    return []  # grants to users and projects are all that there is
+    return []  # there are only grants to users and projects
 
 
 @router.post("/resources/{mfid}/transfer_ownership")
 def transfer_ownership(call: Call, mfid: str, body: NewOwner, confirm: bool = Query(False)) -> Json:
     with call.write() as db:
         row = require(db, call.caller, mfid, OWNER)
-        new = user_row(db, body.new_owner)
-        old = db.execute("SELECT * FROM user WHERE id = ?", (row["owner_id"],)).fetchone()
+        new_owner = user_row(db, body.new_owner)
+        previous_owner = db.execute("SELECT * FROM user WHERE id = ?", (row["owner_id"],)).fetchone()
         if confirm:
             hand_over(db, row, body.new_owner)
         return {
             "resource_id": mfid,
-            "previous_owner": user_record(old) if old else None,
-            "new_owner": user_record(new),
+            "previous_owner": user_record(previous_owner) if previous_owner else None,
+            "new_owner": user_record(new_owner),
         }
 
 
@@ -495,22 +499,22 @@ def reassign_project(call: Call, mfid: str, body: ProjectForm, confirm: bool = Q
         raise refuse(422, "Name exactly one of project_id and project_mfid")
     with call.write() as db:
         row = require(db, call.caller, mfid, ADMIN, ("dataset", "sample"))
-        new = select_project(db, body.project_id, body.project_mfid, status=404)
-        assert new is not None
+        target = select_project(db, body.project_id, body.project_mfid, status=404)
+        assert target is not None
         home_project(db, call.caller, body.project_id, body.project_mfid)
-        old = db.execute(
+        previous = db.execute(
             "SELECT mfid, slug FROM resource JOIN project USING (id) WHERE id = ?", (row["project_id"],)
         ).fetchone()
         if confirm:
-            db.execute("UPDATE resource SET project_id = ? WHERE id = ?", (new["id"], row["id"]))
+            db.execute("UPDATE resource SET project_id = ? WHERE id = ?", (target["id"], row["id"]))
             touch(db, row["id"])
         return {
             "resource_id": mfid,
             "resource_mfid": mfid,
-            "previous_project_id": old["slug"] if old else None,
-            "previous_project_mfid": old["mfid"] if old else None,
-            "new_project_id": new["slug"],
-            "new_project_mfid": new["mfid"],
+            "previous_project_id": previous["slug"] if previous else None,
+            "previous_project_mfid": previous["mfid"] if previous else None,
+            "new_project_id": target["slug"],
+            "new_project_mfid": target["mfid"],
         }
 
 

@@ -37,7 +37,7 @@ from crucible_lineage.server.http import Direction, Form, Json, LenientBody, Lim
 from crucible_lineage.server.http import router as new_router
 
 # ruff: noqa: ARG001 - a route declares each parameter that clients may send, used or not
-# ruff: noqa: S608 - SQL is put together from words of this package only; values are always bound
+# ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound
 
 
 router = new_router()
@@ -92,15 +92,17 @@ def list_projects(
     offset: Offset = 0,
 ) -> Json:
     with call.read() as db:
-        found = Conditions("NOT resource.hidden", user=call.caller.id)
+        conditions = Conditions("NOT resource.hidden", user=call.caller.id)
         if project_id is not None:
-            found.add("project.slug = ?", project_id)
-            call.tell_revision(db, _id_of(db, project_id))
+            conditions.add("project.slug = ?", project_id)
+            call.add_revision(db, _project_id(db, project_id))
         for reference in [*member_ref, *accessible_to_user]:
-            _add_member(found, user_row(db, reference, status=422)["id"], member_role)
+            _add_member(conditions, user_row(db, reference, status=422)["id"], member_role)
         for reference in accessible_to_project:
-            found.add("resource.id = ?", project_row(db, reference, status=422)["id"])
-        return projects_page(db, call.caller, found, sort, direction, limit, offset, include_metadata, include_members)
+            conditions.add("resource.id = ?", project_row(db, reference, status=422)["id"])
+        return projects_page(
+            db, call.caller, conditions, sort, direction, limit, offset, include_metadata, include_members
+        )
 
 
 @router.post("/projects", status_code=201)
@@ -128,22 +130,22 @@ def create_project(call: Call, body: NewProject) -> Json:
 def get_project(call: Call, reference: str, include_metadata: bool = False, include_members: bool = False) -> Json:
     with call.read() as db:
         row = project_row(db, reference)
-        call.tell_revision(db, row["id"])
+        call.add_revision(db, row["id"])
         embed = Embed(metadata=include_metadata, members=include_members)
         return load(db, call.caller, "project", row["id"], embed)
 
 
 @router.patch("/projects/{reference}")
 def change_project(call: Call, reference: str, body: ProjectPatch) -> Json:
-    given: dict[str, Any] = body.model_dump(exclude_unset=True)
+    changes: dict[str, Any] = body.model_dump(exclude_unset=True)
     with call.write() as db:
         row = require(db, call.caller, project_row(db, reference)["mfid"], ADMIN, "project")
-        slug = given.pop("project_id", None)
+        slug = changes.pop("project_id", None)
         if slug is not None:
             if slug.lower() != project_row(db, reference)["slug"].lower():
                 _refuse_taken_slug(db, slug)
-            given["slug"] = slug
-        change(db, "project", row["id"], given)
+            changes["slug"] = slug
+        change(db, "project", row["id"], changes)
         return load(db, call.caller, "project", row["id"], Embed(members=True))
 
 
@@ -151,8 +153,8 @@ def change_project(call: Call, reference: str, body: ProjectPatch) -> Json:
 def list_members(call: Call, reference: str, limit: Limit = 100, offset: Offset = 0) -> Json:
     with call.read() as db:
         row = require(db, call.caller, project_row(db, reference)["mfid"], VIEWER, "project")
-        found = members(db, row["id"])
-        return page(found[offset : offset + limit], limit, len(found), offset)
+        project_members = members(db, row["id"])
+        return page(project_members[offset : offset + limit], limit, len(project_members), offset)
 
 
 @router.post("/projects/{reference}/users/{user}")
@@ -196,7 +198,7 @@ def remove_member(call: Call, reference: str, user: str) -> Json:
 def projects_page(
     db: sqlite3.Connection,
     caller: Caller,
-    found: Conditions,
+    conditions: Conditions,
     sort: str | None,
     direction: str | None,
     limit: int,
@@ -204,36 +206,38 @@ def projects_page(
     include_metadata: bool,
     include_members: bool,
 ) -> Json:
-    """One page of the projects that meet the conditions. All may know that a project exists."""
+    """Return a page of the projects that meet the conditions. Everybody may know that a project exists."""
     if direction and not sort:
         raise refuse(422, "direction needs sort")
     default = "DESC" if sort in ("created", "updated") else "ASC"
     order = f"{_SORTS[sort or 'project_id']} {(direction or default).upper()}, resource.mfid"
-    rows = db.execute(f"{PROJECTS} WHERE {found} ORDER BY {order} LIMIT {limit} OFFSET {offset}", found.values)
+    rows = db.execute(
+        f"{PROJECTS} WHERE {conditions} ORDER BY {order} LIMIT {limit} OFFSET {offset}", conditions.values
+    )
     items = records(db, caller, "project", rows.fetchall(), Embed(metadata=include_metadata, members=include_members))
     total = db.execute(
-        f"SELECT COUNT(*) FROM resource JOIN project USING (id) WHERE {found}",
-        found.values,
+        f"SELECT COUNT(*) FROM resource JOIN project USING (id) WHERE {conditions}",
+        conditions.values,
     ).fetchone()[0]
     return page(items, limit, total, offset)
 
 
-def _id_of(db: sqlite3.Connection, slug: str) -> int | None:
+def _project_id(db: sqlite3.Connection, slug: str) -> int | None:
     row = db.execute("SELECT id FROM project WHERE slug = ?", (slug,)).fetchone()
     return row and int(row["id"])
 
 
-def _add_member(found: Conditions, user_id: int, wanted: list[str]) -> None:
-    """Only projects in which the user has a part, as lead or in one of the wanted roles."""
-    unknown = [role for role in wanted if role not in ROLE_VALUES]
+def _add_member(conditions: Conditions, user_id: int, selected_roles: list[str]) -> None:
+    """Select projects that the user leads, or is a member of in one of the selected roles."""
+    unknown = [role for role in selected_roles if role not in ROLE_VALUES]
     if unknown:
         raise refuse(422, f"Unknown role: {unknown[0][:50]}")
-    numbers = ",".join(str(ROLE_VALUES[role]) for role in wanted) or "1,2,3,4"
+    numbers = ",".join(str(ROLE_VALUES[role]) for role in selected_roles) or "1,2,3,4"
     member = f"resource.id IN (SELECT resource_id FROM access WHERE user_id = ? AND role IN ({numbers}))"
-    if not wanted or "owner" in wanted:
-        found.add(f"(resource.owner_id = ? OR {member})", user_id, user_id)
+    if not selected_roles or "owner" in selected_roles:
+        conditions.add(f"(resource.owner_id = ? OR {member})", user_id, user_id)
     else:
-        found.add(member, user_id)
+        conditions.add(member, user_id)
 
 
 def _refuse_taken_slug(db: sqlite3.Connection, slug: str) -> None:
@@ -305,25 +309,25 @@ def list_instruments(
     }
     if direction and not sort:
         raise refuse(422, "direction needs sort")
-    found = Conditions("NOT hidden")
+    conditions = Conditions("NOT hidden")
     for column, value in exact.items():
         if value is not None:
-            found.add(f"{column} = ?", value)
+            conditions.add(f"{column} = ?", value)
     with call.read() as db:
         if owner_id is not None:
-            found.add("owner_id = ?", user_row(db, owner_id, status=422)["id"])
+            conditions.add("owner_id = ?", user_row(db, owner_id, status=422)["id"])
         if affiliation:
             member = "resource.id IN (SELECT resource_id FROM access WHERE user_id = ?)"
             clauses = [{"owner": "owner_id = ?", "maintainer": member}[name] for name in set(affiliation)]
-            found.add(f"({' OR '.join(clauses)})", *[call.caller.id] * len(clauses))
+            conditions.add(f"({' OR '.join(clauses)})", *[call.caller.id] * len(clauses))
         total = db.execute(
-            f"SELECT COUNT(*) FROM resource JOIN instrument USING (id) WHERE {found}",
-            found.values,
+            f"SELECT COUNT(*) FROM resource JOIN instrument USING (id) WHERE {conditions}",
+            conditions.values,
         ).fetchone()[0]
         default = "DESC" if sort in ("created", "updated") else "ASC"
         order = f"{_INSTRUMENT_SORTS[sort or 'instrument_id']} {(direction or default).upper()}, mfid"
         rows = db.execute(
-            f"{INSTRUMENTS} WHERE {found} ORDER BY {order} LIMIT {limit} OFFSET {offset}", found.values
+            f"{INSTRUMENTS} WHERE {conditions} ORDER BY {order} LIMIT {limit} OFFSET {offset}", conditions.values
         ).fetchall()
         embed = Embed(metadata=include_metadata, owner=include_owner, members=include_members)
         return page(records(db, call.caller, "instrument", rows, embed), limit, total, offset)
@@ -362,18 +366,18 @@ def get_instrument(
 
 @router.patch("/instruments/{reference}")
 def change_instrument(call: Call, reference: str, body: InstrumentPatch) -> Json:
-    given: dict[str, Any] = body.model_dump(exclude_unset=True)
-    if any(given.get(name, "") is None for name in ("instrument_id", "instrument_name", "location")):
+    changes: dict[str, Any] = body.model_dump(exclude_unset=True)
+    if any(changes.get(name, "") is None for name in ("instrument_id", "instrument_name", "location")):
         raise refuse(422, "instrument_id, instrument_name and location cannot be null")
     with call.write() as db:
-        found = instrument_row(db, reference)
-        row = require(db, call.caller, found["mfid"], EDITOR, "instrument")
-        slug = given.pop("instrument_id", None)
+        instrument = instrument_row(db, reference)
+        row = require(db, call.caller, instrument["mfid"], EDITOR, "instrument")
+        slug = changes.pop("instrument_id", None)
         if slug is not None:
-            if slug.lower() != found["slug"].lower():
+            if slug.lower() != instrument["slug"].lower():
                 _refuse_taken_instrument(db, slug)
-            given["slug"] = slug
-        change(db, "instrument", row["id"], given)
+            changes["slug"] = slug
+        change(db, "instrument", row["id"], changes)
         return load(db, call.caller, "instrument", row["id"], Embed(owner=True))
 
 

@@ -1,4 +1,4 @@
-"""Search: resources by name, forgiving typing errors, and by the words in their metadata."""
+"""Search: resources by name, tolerating typing errors, and by the words in their metadata."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from crucible_lineage.server.catalogue.records import SELECTS, Embed, names, rec
 from crucible_lineage.server.catalogue.resources import project_row, similarity
 from crucible_lineage.server.http import Json
 from crucible_lineage.server.http import router as new_router
-from crucible_lineage.server.seals import DamagedError, whole
+from crucible_lineage.server.seals import DamagedError, intact
 
-# ruff: noqa: S608 - SQL is put together from words of this package only; values are always bound
+# ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound
 
 
 router = new_router()
 
 Words = Annotated[str, Query(min_length=3, max_length=200)]
 SearchLimit = Annotated[int, Query(ge=1, le=50)]
-CANDIDATES = 200  # chosen: what shares the most trigrams with the query is then looked at more closely
-ALIKE = 0.3  # chosen: the share of common trigrams from which PostgreSQL's trigram search calls texts similar
+CANDIDATES = 200  # chosen: names with the most trigrams in common, which are then scored
+ALIKE = 0.3  # the share of common trigrams from which PostgreSQL's trigram search calls texts similar
 
 
 @router.get("/datasets/search")
@@ -40,10 +40,10 @@ def search_samples(call: Call, q: Words, limit: SearchLimit = 20, project_id: st
 
 @router.get("/projects/search")
 def search_projects(call: Call, q: Words, limit: SearchLimit = 20) -> Json:
-    found = _by_name(call, "project", q, limit, None)
-    for item in found["items"]:
+    result = _by_name(call, "project", q, limit, None)
+    for item in result["items"]:
         item.update(lead=None, project_lead_orcid=None, scientific_metadata=None, members=None)
-    return found
+    return result
 
 
 @router.get("/instruments/search")
@@ -55,12 +55,12 @@ def search_instruments(
     status: Literal["active", "maintenance", "decommissioned"] | None = None,
     affiliation: Annotated[list[Literal["owner", "maintainer"]], Query(max_length=10)] = [],  # noqa: B006
 ) -> Json:
-    found = Conditions()
+    conditions = Conditions()
     if status is not None:
-        found.add("instrument.status = ?", status)
+        conditions.add("instrument.status = ?", status)
     if affiliation:
-        found.add("resource.owner_id = ?", call.caller.id)
-    return _by_name(call, "instrument", q, limit, None, found, Embed(owner=include_owner))
+        conditions.add("resource.owner_id = ?", call.caller.id)
+    return _by_name(call, "instrument", q, limit, None, conditions, Embed(owner=include_owner))
 
 
 @router.get("/resources/metadata/search")
@@ -68,22 +68,22 @@ def search_metadata(call: Call, q: Annotated[str, Query(max_length=200)], limit:
     words = re.findall(r"\w+", q.replace("_", " "))
     if not words:
         return {"items": []}
-    found = Conditions("metadata_words MATCH :words", "NOT resource.hidden", user=call.caller.id)
-    found.values["words"] = " ".join(f'"{word}"' for word in words)
+    conditions = Conditions("metadata_words MATCH :words", "NOT resource.hidden", user=call.caller.id)
+    conditions.values["words"] = " ".join(f'"{word}"' for word in words)
     if not call.caller.elevated:
-        found.add(READABLE)
+        conditions.add(READABLE)
     with call.read() as db:
         rows = db.execute(
-            f"""SELECT resource.*, user.unique_id AS owner, document, {whole("metadata")} AS is_whole
+            f"""SELECT resource.*, user.unique_id AS owner, document, {intact("metadata")} AS is_intact
                 FROM metadata_words JOIN resource ON resource.id = metadata_words.rowid
                 JOIN metadata ON metadata.id = resource.id LEFT JOIN user ON user.id = resource.owner_id
-                WHERE {found} ORDER BY metadata_words.rank, resource.id DESC LIMIT {limit}""",
-            found.values,
+                WHERE {conditions} ORDER BY metadata_words.rank, resource.id DESC LIMIT {limit}""",
+            conditions.values,
         ).fetchall()
         rows = rows[: within_bounds(db, [row["id"] for row in rows])]
         named = names(db, [row["id"] for row in rows])
-    if changed := next((row for row in rows if not row["is_whole"]), None):
-        raise DamagedError("metadata", changed["id"])
+    if damaged := next((row for row in rows if not row["is_intact"]), None):
+        raise DamagedError("metadata", damaged["id"])
     return {
         "items": [
             {
@@ -93,10 +93,10 @@ def search_metadata(call: Call, q: Annotated[str, Query(max_length=200)], limit:
                 "owner_orcid": row["owner"],
                 "creation_time": row["created"],
                 "modification_time": row["modified"],
-                "rank": 1 / (1 + place),  # the index's own score tells how many documents of others hold a word
+                "rank": 1 / (1 + position),  # the index's own score reveals how many documents of others contain a word
                 "scientific_metadata": json.loads(row["document"]),
             }
-            for place, row in enumerate(rows)
+            for position, row in enumerate(rows)
         ]
     }
 
@@ -107,27 +107,27 @@ def _by_name(
     q: str,
     limit: int,
     project: str | None,
-    found: Conditions | None = None,
+    conditions: Conditions | None = None,
     embed: Embed = Embed(),  # noqa: B008
 ) -> Json:
-    """The records whose names have a substring like the query or enough trigrams of it, best first."""
-    found = found or Conditions()
-    q = q.replace("\0", " ")  # which would end the query early
+    """Return the records whose names contain the query or share enough trigrams with it, best first."""
+    conditions = conditions or Conditions()
+    q = q.replace("\0", " ")  # it would end the query early
     trigrams = {q[start : start + 3] for start in range(len(q) - 2)}
-    found.add("name_parts MATCH ?", " OR ".join('"' + part.replace('"', '""') + '"' for part in sorted(trigrams)))
-    found.add("resource.type = ?", kind)
-    found.add("NOT resource.hidden")
-    found.values["user"] = call.caller.id
+    conditions.add("name_parts MATCH ?", " OR ".join('"' + part.replace('"', '""') + '"' for part in sorted(trigrams)))
+    conditions.add("resource.type = ?", kind)
+    conditions.add("NOT resource.hidden")
+    conditions.values["user"] = call.caller.id
     if kind in ("dataset", "sample") and not call.caller.elevated:
-        found.add(READABLE)
+        conditions.add(READABLE)
     with call.read() as db:
         if project is not None:
-            found.add("resource.project_id = ?", project_row(db, project, status=422)["id"])
-        joined = "" if kind != "instrument" else "JOIN instrument ON instrument.id = resource.id"
+            conditions.add("resource.project_id = ?", project_row(db, project, status=422)["id"])
+        join = "" if kind != "instrument" else "JOIN instrument ON instrument.id = resource.id"
         candidates = db.execute(
-            f"""SELECT resource.id, name FROM name_parts JOIN resource ON resource.id = name_parts.rowid {joined}
-                WHERE {found} ORDER BY name_parts.rank LIMIT {CANDIDATES}""",
-            found.values,
+            f"""SELECT resource.id, name FROM name_parts JOIN resource ON resource.id = name_parts.rowid {join}
+                WHERE {conditions} ORDER BY name_parts.rank LIMIT {CANDIDATES}""",
+            conditions.values,
         ).fetchall()
         scored = sorted(((_score(q, row["name"]), row["id"]) for row in candidates), reverse=True)
         best = [number for score, number in scored if score >= ALIKE][:limit]
@@ -137,7 +137,7 @@ def _by_name(
 
 
 def _score(query: str, name: str) -> float:
-    """1 to 2 for names that contain the query, the more the shorter they are; below 1 for names that are alike."""
+    """Return 1 to 2 for a name that contains the query, higher for shorter names; below 1 for a similar one."""
     if query.casefold() in name.casefold():
         return 1 + len(query) / (len(name) + 1)
     return similarity(query, name)

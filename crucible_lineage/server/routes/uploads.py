@@ -1,4 +1,4 @@
-"""Uploads in their three protocols, and the bytes of files, each by a link of its own."""
+"""Uploads in three protocols, and the bytes of files, each behind a signed link."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ from crucible_lineage.server.http import router as new_router
 
 router = new_router()
 
-Reuse = Annotated[Literal["readable"] | None, Header()]  # bytes of any dataset that the caller may read will do
+Reuse = Annotated[Literal["readable"] | None, Header()]  # accept bytes of any dataset that the caller may read
 Crc32c = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{6}==$")]
 EMPTY_SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
@@ -56,7 +56,7 @@ EMPTY_SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855
 
 
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,18})-(\d{1,18})|\*)/(\d{1,18})")
-_ACTIVE_TYPES = ("html", "svg", "xml", "javascript")  # never shown inline: they could act in the reader's name
+_ACTIVE_TYPES = ("html", "svg", "xml", "javascript")  # never shown inline: they could act with the reader's rights
 
 
 class AnnouncedPart(Form):
@@ -82,10 +82,10 @@ def initiate_signed(
     idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
     crucible_reuse_content: Reuse = None,
 ) -> Json:
-    if (done := _without_bytes(call, mfid, body, crucible_reuse_content)) is not None:
-        return done
+    if (answer := _answer_without_upload(call, mfid, body, crucible_reuse_content)) is not None:
+        return answer
     with call.write() as db:
-        dataset = _checked(db, call, mfid, body)
+        dataset = _require_free_name(db, call, mfid, body)
         if body.size == 0:
             return _deduplicated(_empty_file(db, call, dataset["id"], body))
         upload = begin(
@@ -150,7 +150,7 @@ def complete_signed(call: Call, mfid: str, body: Completion) -> Json:
         raise refuse(422, "sha256_hash is not the one this upload was initiated with")
     if len(parts) < part_count(upload):
         raise refuse(409, f"{part_count(upload) - len(parts)} of {part_count(upload)} parts are missing")
-    return finish(call.service.database, call.service.storage, upload, _verified(call, upload, parts, body.crc32c))
+    return finish(call.service.database, call.service.storage, upload, _verify_parts(call, upload, parts, body.crc32c))
 
 
 @router.post("/datasets/{mfid}/upload/multipart/{upload_id}/parts")
@@ -179,10 +179,10 @@ def abort_signed(call: Call, mfid: str, upload_id: str) -> Response:
 
 @router.post("/datasets/{mfid}/upload/initiate", status_code=201)
 def initiate_resumable(call: Call, mfid: str, body: NewUpload, crucible_reuse_content: Reuse = None) -> Json:
-    if (done := _without_bytes(call, mfid, body, crucible_reuse_content)) is not None:
-        return done
+    if (answer := _answer_without_upload(call, mfid, body, crucible_reuse_content)) is not None:
+        return answer
     with call.write() as db:
-        dataset = _checked(db, call, mfid, body)
+        dataset = _require_free_name(db, call, mfid, body)
         if body.size == 0:
             return _deduplicated(_empty_file(db, call, dataset["id"], body))
         upload = begin(db, call.caller.id, "resumable", dataset["id"], body.filename, body)
@@ -199,11 +199,11 @@ def initiate_resumable(call: Call, mfid: str, body: NewUpload, crucible_reuse_co
 
 @router.post("/datasets/{mfid}/upload/initiate/multipart", status_code=201)
 def initiate_with_token(call: Call, mfid: str, body: NewUpload) -> Json:
-    """Only for empty files, which the official client sends here; they are registered at once."""
+    """Register an empty file, the only use that the official client makes of this route here."""
     with call.write() as db:
-        dataset = _checked(db, call, mfid, body)
+        dataset = _require_free_name(db, call, mfid, body)
         if body.size:
-            raise refuse(422, "Uploads with storage tokens are not offered here; use the signed multipart upload")
+            raise refuse(422, "Uploads with storage tokens are not supported here; use the signed multipart upload")
         return _deduplicated(_empty_file(db, call, dataset["id"], body))
 
 
@@ -214,85 +214,87 @@ def complete_resumable(call: Call, mfid: str, body: Completion) -> Json:
         upload = session(db, dataset["id"], body.upload_id, "resumable")
         if upload["state"] == "completed":
             return completed(db, upload)
-    received = call.service.storage.take_growing(upload["id"])
+    received = call.service.storage.copy_growing(upload["id"])
     if (received.size, received.sha256) != (upload["size"], body.sha256_hash) or body.sha256_hash != upload["sha256"]:
         received.draft.unlink()
         if received.size == upload["size"]:
             call.service.storage.discard_upload(upload["id"])
-        raise refuse(422, f"{received.size} bytes of {upload['size']} arrived, or their SHA-256 is another one")
+        raise refuse(
+            422, f"{received.size} of {upload['size']} bytes arrived, or their SHA-256 is not the announced one"
+        )
     return finish(call.service.database, call.service.storage, upload, received)
 
 
-def _without_bytes(call: AuthenticatedCall, mfid: str, body: NewUpload, reuse: str | None) -> Json | None:
-    """Answer an upload whose bytes are here already, of this dataset or, if asked for, of others; else None."""
-    if (known := _whole(call, mfid, body)) is not None:
-        return _deduplicated(known)
-    if reuse is not None and (reused := _reused(call, mfid, body)) is not None:
+def _answer_without_upload(call: AuthenticatedCall, mfid: str, body: NewUpload, reuse: str | None) -> Json | None:
+    """Return the response to an upload whose bytes the server has and may use, or None if they must be sent."""
+    if (present := _undamaged_file(call, mfid, body)) is not None:
+        return _deduplicated(present)
+    if reuse is not None and (reused := _reuse_content(call, mfid, body)) is not None:
         return _deduplicated(reused, reused_content=True)
     return None
 
 
-def _whole(call: AuthenticatedCall, mfid: str, body: NewUpload) -> sqlite3.Row | None:
-    """The dataset's file of this name and content, if its bytes are whole: a damaged one is to be sent again."""
+def _undamaged_file(call: AuthenticatedCall, mfid: str, body: NewUpload) -> sqlite3.Row | None:
+    """Return the dataset's file of this name and content; None if it is damaged and should be sent again."""
     with call.read() as db:
         dataset = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
-        known = existing(db, dataset["id"], body.filename, body)
-    is_whole = known is not None and call.service.storage.holds(known["sha256"], known["size"])
-    return known if is_whole else None
+        file = existing(db, dataset["id"], body.filename, body)
+    is_intact = file is not None and call.service.storage.holds(file["sha256"], file["size"])
+    return file if is_intact else None
 
 
-def _reused(call: AuthenticatedCall, mfid: str, body: NewUpload) -> sqlite3.Row | None:
-    """A new file of the dataset, if its bytes are those of another one that the caller may read."""
+def _reuse_content(call: AuthenticatedCall, mfid: str, body: NewUpload) -> sqlite3.Row | None:
+    """Add a file to the dataset whose bytes are stored for another one that the caller may read; else None."""
     with call.read() as db:
-        known = existing(db, require(db, call.caller, mfid, CONTRIBUTOR, "dataset")["id"], body.filename, body)
-        there = known is None and is_readable(db, call.caller, body.size, body.sha256_hash)
-    if not there or not call.service.storage.holds(body.sha256_hash, body.size):
+        present = existing(db, require(db, call.caller, mfid, CONTRIBUTOR, "dataset")["id"], body.filename, body)
+        is_stored = present is None and is_readable(db, call.caller, body.size, body.sha256_hash)
+    if not is_stored or not call.service.storage.holds(body.sha256_hash, body.size):
         return None
     with call.write() as db:
-        dataset = _checked(db, call, mfid, body)
+        dataset = _require_free_name(db, call, mfid, body)
         if not is_readable(db, call.caller, body.size, body.sha256_hash):  # deleted meanwhile
             return None
         return register(db, dataset["id"], body.filename, body.size, body.sha256_hash)
 
 
-def _checked(db: sqlite3.Connection, call: AuthenticatedCall, mfid: str, body: NewUpload) -> sqlite3.Row:
-    """The dataset's row; refused if the caller may not add to it, or the name is taken by other content."""
+def _require_free_name(db: sqlite3.Connection, call: AuthenticatedCall, mfid: str, body: NewUpload) -> sqlite3.Row:
+    """Return the dataset's row; refuse if the caller may not add to it, or the name has other content."""
     dataset = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
     existing(db, dataset["id"], body.filename, body)
     return dataset
 
 
-def _verified(
+def _verify_parts(
     call: AuthenticatedCall, upload: sqlite3.Row, parts: list[sqlite3.Row], crc32c: str | None
 ) -> Draft | None:
-    """The bytes of all parts in one draft, after comparing checksums; None if the store has got them already."""
+    """Join all parts into one draft and compare checksums; None if the store has the bytes already."""
     storage = call.service.storage
     if len(parts) == 1:
         if parts[0]["sha256"] != upload["sha256"]:
-            raise _other_bytes(call, upload)
+            raise _refuse_parts(call, upload)
         return _single_part(call, upload)
     received = storage.join(upload["id"], [part["number"] for part in parts])
     if received.sha256 != upload["sha256"] or received.size != upload["size"] or crc32c not in (None, received.crc32c):
         received.draft.unlink()
-        raise _other_bytes(call, upload)
+        raise _refuse_parts(call, upload)
     return received
 
 
 def _single_part(call: AuthenticatedCall, upload: sqlite3.Row) -> Draft | None:
-    """The only part as it lies there: it was verified and flushed as it came, and need not be copied."""
+    """Return the only part without copying it: it was verified and flushed when it was received."""
     part = call.service.storage.part(upload["id"], 1)
     if not part.exists():
         if call.service.storage.holds(upload["sha256"], upload["size"]):
-            return None  # an earlier attempt got as far as giving it its final name
-        raise _other_bytes(call, upload)
+            return None  # an earlier attempt gave it its final name
+        raise _refuse_parts(call, upload)
     return Draft(part, upload["size"], upload["sha256"], "")
 
 
-def _other_bytes(call: AuthenticatedCall, upload: sqlite3.Row) -> Exception:
-    """The parts add up to something else: they are dropped, so that a new attempt starts afresh."""
+def _refuse_parts(call: AuthenticatedCall, upload: sqlite3.Row) -> Exception:
+    """Drop parts whose bytes are not the announced ones, and return the error that asks for them again."""
     with call.write() as db:
         db.execute("DELETE FROM upload_part WHERE upload_id = ?", (upload["id"],))
-    return refuse(422, "The bytes that arrived have another checksum than was announced; upload the parts again")
+    return refuse(422, "The checksum of the received bytes is not the announced one; upload the parts again")
 
 
 def _signed_part(call: AuthenticatedCall, upload: sqlite3.Row, part: AnnouncedPart) -> dict[str, Any]:
@@ -317,8 +319,8 @@ def _empty_file(db: sqlite3.Connection, call: AuthenticatedCall, dataset_id: int
     return register(db, dataset_id, body.filename, 0, EMPTY_SHA256)
 
 
-def _deduplicated(row: sqlite3.Row, **also: object) -> Json:
-    return {"upload_id": None, "state": "completed", "parts": [], "existing_file": {**file_record(row), **also}}
+def _deduplicated(row: sqlite3.Row, **extra: object) -> Json:
+    return {"upload_id": None, "state": "completed", "parts": [], "existing_file": {**file_record(row), **extra}}
 
 
 @router.put("/storage/parts/{upload_id}/{number}")
@@ -332,7 +334,7 @@ async def put_part(
     signature: str,
     x_goog_hash: Annotated[str, Header()] = "",
 ) -> Response:
-    service = _permitted(request)
+    service = _authorized_service(request)
     if x_goog_hash not in ("", f"crc32c={crc32c}"):
         raise refuse(400, "x-goog-hash is not the one that was signed")
     upload = _open_session(service, upload_id)
@@ -353,10 +355,10 @@ async def put_chunk(
     signature: str,
     content_range: Annotated[str, Header()] = "",
 ) -> Response:
-    service = _permitted(request)
+    service = _authorized_service(request)
     total = int(size)
-    matched = _CONTENT_RANGE.fullmatch(content_range or f"bytes 0-{total - 1}/{total}")
-    if matched is None or int(matched[3]) != total:
+    match = _CONTENT_RANGE.fullmatch(content_range or f"bytes 0-{total - 1}/{total}")
+    if match is None or int(match[3]) != total:
         raise refuse(400, "Content-Range must be bytes FIRST-LAST/TOTAL or bytes */TOTAL with the announced total")
     upload = await run_in_threadpool(_session, service, upload_id)
     if upload is not None and upload["state"] == "completed":
@@ -364,13 +366,13 @@ async def put_chunk(
     if upload is None or upload["state"] != "uploading":
         raise refuse(404, "The upload is not open")
     path = service.storage.growing(upload_id)
-    if matched[1] is not None:
+    if match[1] is not None:
         async with service.storage.growing_lock(upload_id):
-            await _grow(request, path, int(matched[1]), int(matched[2]), total)
-    held = path.stat().st_size if path.exists() else 0
-    if held >= total:
+            await _grow(request, path, int(match[1]), int(match[2]), total)
+    received = path.stat().st_size if path.exists() else 0
+    if received >= total:
         return Response(status_code=200)
-    return Response(status_code=308, headers={"Range": f"bytes=0-{held - 1}"} if held else {})
+    return Response(status_code=308, headers={"Range": f"bytes=0-{received - 1}"} if received else {})
 
 
 @router.get("/storage/contents/{sha256}/{filename}")
@@ -382,10 +384,10 @@ def get_content(
     signature: str,
     disposition: Literal["attachment", "inline"] = "attachment",
 ) -> Response:
-    service = _permitted(request)
+    service = _authorized_service(request)
     path = service.storage.content(sha256)
     if not path.exists():
-        raise refuse(404, "This content is no longer kept")
+        raise refuse(404, "This content is no longer stored")
     media_type = mimetypes.guess_type(filename)[0] or "application/octet-stream"
     if any(word in media_type for word in _ACTIVE_TYPES):
         media_type, disposition = "application/octet-stream", "attachment"
@@ -399,15 +401,15 @@ def get_content(
 
 
 class _Content(FileResponse):
-    chunk_size = 1 << 20  # measured: with the default of 64 KiB a download spends its time in thread hops
+    chunk_size = 1 << 20  # measured: with the default of 64 KiB, thread switches dominate a download
 
 
-def _permitted(request: Request) -> Service:
-    """The service, if the link was signed by it for this path; 403 makes Crucible's clients ask for a new link."""
+def _authorized_service(request: Request) -> Service:
+    """Return the service, if it signed the link for this path; 403 makes Crucible's clients ask for a new link."""
     service: Service = request.app.state.service
     path = request.scope["path"].removeprefix(PREFIX)
     if not service.links.accepts(path, dict(request.query_params)):
-        raise refuse(403, "The link has expired or was not made here; ask for a new one")
+        raise refuse(403, "The link has expired or was not made here; request a new one")
     return service
 
 
@@ -425,10 +427,10 @@ def _open_session(service: Service, upload_id: str) -> sqlite3.Row:
 
 
 def _keep_part(service: Service, received: Draft, upload_id: str, number: int, crc32c: str, size: int) -> None:
-    """The part counts, if it is what was signed."""
+    """Record the part, if it is what was signed."""
     try:
         if (received.size, received.crc32c) != (size, crc32c):
-            raise refuse(400, "The part has another length or checksum than was signed")
+            raise refuse(400, "The part's length or checksum is not the signed one")
         with service.database.write() as db:
             state = db.execute("SELECT state FROM upload WHERE id = ?", (upload_id,)).fetchone()
             if state is None or state[0] != "uploading":
@@ -442,11 +444,11 @@ def _keep_part(service: Service, received: Draft, upload_id: str, number: int, c
 
 
 async def _grow(request: Request, path: Path, first: int, last: int, total: int) -> None:
-    """The chunk's bytes stand at their place in the growing file; bytes already held may come again."""
+    """Write the chunk at its position in the growing file; bytes that are already there may be sent again."""
     path.parent.mkdir(exist_ok=True)
-    held = path.stat().st_size if path.exists() else 0
-    if first > held:
-        raise refuse(400, f"The chunk starts at {first}, but only {held} bytes are held")
+    size = path.stat().st_size if path.exists() else 0
+    if first > size:
+        raise refuse(400, f"The chunk starts at {first}, but only {size} bytes have arrived")
     if not first <= last < total:
         raise refuse(400, "Content-Range lies outside the file")
     position = first

@@ -1,1 +1,1 @@
-"""Formats of files: what each says of itself, as metadata, a thumbnail and fields of its dataset."""
+"""File formats: the metadata, thumbnail and dataset fields that each file provides."""

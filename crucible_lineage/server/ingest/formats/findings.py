@@ -1,4 +1,4 @@
-"""What an ingestor finds in a file: values that metadata can hold, when it was measured and how, and a thumbnail."""
+"""What an ingestor finds in a file: metadata, the time and instrument of the measurement, and a thumbnail."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-MAX_ENTRIES = 500  # chosen: names in one group of metadata; more describe nothing any more
+MAX_ENTRIES = 500  # chosen: names in one group of metadata; more are no description
 MAX_VALUE_CHARACTERS = 2000
 MAX_LIST_ITEMS = 100
 THUMBNAIL_PX = 200  # width and height of the thumbnails that Crucible's own worker makes
 
 
-# Times without a place for doubt: day and month cannot be taken for each other. A date alone is no moment.
+# Unambiguous forms of times: day and month cannot be confused. A date alone is not enough.
 _FORMS = (
     "%a %b %d %H:%M:%S %Y",  # Mon Jun 04 14:15:57 2012, as C and SPEC write it
     "%d-%b-%Y %H:%M:%S",
@@ -39,15 +39,15 @@ _TIMES = (
 _INSTRUMENTS = ("instrument", "instrument_name", "instrument_model", "spectrometer", "microscope", "diffractometer")
 
 
-FINER = 4  # drawn this much larger and scaled down, which smooths the line
+OVERSAMPLING = 4  # factor by which plots are drawn larger and then scaled down, which smooths lines
 LEFT, TOP, RIGHT, BOTTOM = 12, 8, 192, 178
-LINE, FRAME, GRID, WORDS = "#1f6fb4", "#444444", "#e4e4e4", "#333333"
+LINE, FRAME, GRID, LABEL = "#1f6fb4", "#444444", "#e4e4e4", "#333333"
 MAX_LABEL_CHARACTERS = 30
 
 
 @dataclass(frozen=True)
 class Found:
-    """What an ingestor found in a file: metadata as JSON can hold it, a PNG, and fields of the dataset to fill in."""
+    """The findings of an ingestor: metadata for JSON, a PNG, and fields of the dataset to fill in."""
 
     metadata: dict[str, Any]
     thumbnail: bytes | None = None
@@ -55,7 +55,7 @@ class Found:
 
 
 def plain(value: Any) -> Any:
-    """A value of a file's format as JSON can hold it, cut to a sensible length; None for NaN and its like."""
+    """Convert a value of a file format to JSON, cut to a sensible length; NaN and infinities become None."""
     if hasattr(value, "tolist"):
         value = value.tolist() if getattr(value, "size", 1) <= MAX_LIST_ITEMS else f"{value.dtype} of {value.shape}"
     if isinstance(value, bytes):
@@ -76,16 +76,16 @@ def plain(value: Any) -> Any:
 
 
 def acquired(facts: Mapping[str, object]) -> dict[str, str]:
-    """`timestamp` and `instrument_name` where the facts say them, at the top or in a group of their own."""
+    """Return `timestamp` and `instrument_name` if the facts contain them, at the top or in a group."""
     groups = list(_groups(facts))
-    found = {"timestamp": _first(_time(group) for group in groups), "instrument_name": _instrument(groups)}
-    return {name: value for name, value in found.items() if value}
+    fields = {"timestamp": _first(_time(group) for group in groups), "instrument_name": _instrument(groups)}
+    return {name: value for name, value in fields.items() if value}
 
 
 def read_time(text: object, zone: str = "") -> str | None:
-    """The moment that text names, as ISO 8601; None for what is no moment or could be two.
+    """Parse a time and return it as ISO 8601; None for text that is no time or is ambiguous.
 
-    A time without zone is that of this machine, which is mostly the instrument's.
+    A time without a zone is taken to be in this machine's zone, which is usually the instrument's.
     """
     text = " ".join(f"{text} {zone}".split())
     moment: datetime | None = None
@@ -95,7 +95,7 @@ def read_time(text: object, zone: str = "") -> str | None:
         moment = moment or _parsed(lambda value, form=form: datetime.strptime(value, form), text)
     try:
         return moment.astimezone().isoformat() if moment else None
-    except (OverflowError, OSError, ValueError):  # a year that the system's calendar does not know
+    except (OverflowError, OSError, ValueError):  # a year beyond the system's calendar
         return None
 
 
@@ -108,7 +108,7 @@ def _parsed(read: Any, text: str) -> datetime | None:
 
 
 def _groups(facts: Mapping[str, object], depth: int = 2) -> Iterator[dict[str, Any]]:
-    """The facts with their names in one spelling, and those of each group below."""
+    """Yield the facts with normalized names, then those of each group below."""
     yield {re.sub(r"[\W_]+", "_", name).strip("_").lower(): value for name, value in facts.items()}
     if depth:
         for value in facts.values():
@@ -132,9 +132,9 @@ def _instrument(groups: list[dict[str, Any]]) -> str | None:
             if isinstance(group.get(name), str) and group[name].strip():
                 return str(group[name]).strip()
     for group in groups:
-        made = [group.get(name) for name in ("manufacturer", "model")]
-        if all(isinstance(part, str) and part.strip() for part in made):
-            return " ".join(str(part).strip() for part in made)
+        maker_and_model = [group.get(name) for name in ("manufacturer", "model")]
+        if all(isinstance(part, str) and part.strip() for part in maker_and_model):
+            return " ".join(str(part).strip() for part in maker_and_model)
     return None
 
 
@@ -143,7 +143,7 @@ def _first(values: Iterator[str | None]) -> str | None:
 
 
 def plot(x: Sequence[float], y: Sequence[float], label: str) -> bytes | None:
-    """A PNG of the line through the points in a frame with `label` below; None without Pillow or with one point."""
+    """Draw a PNG of the line through the points, with `label` below; None without Pillow or for a single point."""
     try:
         # Optional: only thumbnails need it.
         from PIL import Image, ImageDraw
@@ -151,36 +151,36 @@ def plot(x: Sequence[float], y: Sequence[float], label: str) -> bytes | None:
         return None
     if len(x) < 2:
         return None
-    image = Image.new("RGB", (THUMBNAIL_PX * FINER, THUMBNAIL_PX * FINER), "white")
+    image = Image.new("RGB", (THUMBNAIL_PX * OVERSAMPLING, THUMBNAIL_PX * OVERSAMPLING), "white")
     draw = ImageDraw.Draw(image)
-    for part in (1, 2, 3):
-        across = LEFT + (RIGHT - LEFT) * part / 4
-        down = TOP + (BOTTOM - TOP) * part / 4
-        draw.line(_finer([(across, TOP), (across, BOTTOM)]), GRID, FINER)
-        draw.line(_finer([(LEFT, down), (RIGHT, down)]), GRID, FINER)
-    points = _finer(list(zip(_placed(x, LEFT + 3, RIGHT - 3), _placed(y, BOTTOM - 6, TOP + 6), strict=True)))
-    draw.line(points, LINE, round(1.5 * FINER), joint="curve")
-    draw.rectangle(_finer([(LEFT, TOP), (RIGHT, BOTTOM)]), outline=FRAME, width=FINER)
+    for quarter in (1, 2, 3):
+        grid_x = LEFT + (RIGHT - LEFT) * quarter / 4
+        grid_y = TOP + (BOTTOM - TOP) * quarter / 4
+        draw.line(_scaled_up([(grid_x, TOP), (grid_x, BOTTOM)]), GRID, OVERSAMPLING)
+        draw.line(_scaled_up([(LEFT, grid_y), (RIGHT, grid_y)]), GRID, OVERSAMPLING)
+    points = _scaled_up(list(zip(_to_pixels(x, LEFT + 3, RIGHT - 3), _to_pixels(y, BOTTOM - 6, TOP + 6), strict=True)))
+    draw.line(points, LINE, round(1.5 * OVERSAMPLING), joint="curve")
+    draw.rectangle(_scaled_up([(LEFT, TOP), (RIGHT, BOTTOM)]), outline=FRAME, width=OVERSAMPLING)
     small = image.resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
     shown = label if len(label) <= MAX_LABEL_CHARACTERS else label[: MAX_LABEL_CHARACTERS - 1] + "…"
-    ImageDraw.Draw(small).text((THUMBNAIL_PX / 2, 189), shown, WORDS, anchor="mm")
+    ImageDraw.Draw(small).text((THUMBNAIL_PX / 2, 189), shown, LABEL, anchor="mm")
     png = io.BytesIO()
     small.save(png, "PNG")
     return png.getvalue()
 
 
 def heat(array: Any) -> bytes | None:
-    """A PNG of a two-dimensional array, dark at its lowest hundredth, light at its highest; None without Pillow."""
+    """Draw a PNG of a two-dimensional array, from dark (1st percentile) to light (99th); None without Pillow."""
     try:
-        # Optional: only thumbnails need Pillow; whoever has an array has numpy.
+        # Optional: only thumbnails need Pillow; arrays imply numpy.
         import numpy as np
         from PIL import Image
     except ImportError:
         return None
     if array.ndim != 2 or 0 in array.shape:
         return None
-    every = tuple(slice(None, None, max(1, size // (2 * THUMBNAIL_PX))) for size in array.shape)
-    values = np.asarray(array[every], dtype="float64")
+    sampled = tuple(slice(None, None, max(1, size // (2 * THUMBNAIL_PX))) for size in array.shape)
+    values = np.asarray(array[sampled], dtype="float64")
     finite = values[np.isfinite(values)]
     if not finite.size:
         return None
@@ -191,14 +191,15 @@ def heat(array: Any) -> bytes | None:
         scaled = (values / 2 - low / 2) / (high / 2 - low / 2) if high > low else np.zeros_like(values)
     grey = (np.clip(np.nan_to_num(scaled), 0, 1) * 255).astype("uint8")
     longest = max(grey.shape)
-    size = tuple(max(round(part * THUMBNAIL_PX / longest), THUMBNAIL_PX // 2) for part in grey.shape[::-1])  # no strip
+    # At least half as wide as the thumbnail: never a thin strip.
+    size = tuple(max(round(part * THUMBNAIL_PX / longest), THUMBNAIL_PX // 2) for part in grey.shape[::-1])
     return square(
         Image.fromarray(grey).resize(size, Image.Resampling.BOX if longest > THUMBNAIL_PX else Image.Resampling.NEAREST)
     )
 
 
 def square(picture: Picture) -> bytes:
-    """A PNG of the picture, whole and undistorted, in the middle of a white square."""
+    """Return a PNG of the complete, undistorted picture in the middle of a white square."""
     from PIL import Image
 
     picture = picture.convert("RGBA")
@@ -210,14 +211,14 @@ def square(picture: Picture) -> bytes:
     return png.getvalue()
 
 
-def _placed(values: Sequence[float], first: float, last: float) -> list[float]:
-    """The values on the way from pixel `first` (the lowest) to `last`; all in the middle if they are one value."""
+def _to_pixels(values: Sequence[float], first: float, last: float) -> list[float]:
+    """Map the values to pixels from `first` (the lowest) to `last`; equal values all go to the middle."""
     low, high = min(values), max(values)
     if low == high:
         return [(first + last) / 2] * len(values)
-    half = high / 2 - low / 2  # halves, because the whole span may be more than a number can hold
+    half = high / 2 - low / 2  # halves, because the full span may overflow
     return [first + (last - first) * (value / 2 - low / 2) / half for value in values]
 
 
-def _finer(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    return [(x * FINER, y * FINER) for x, y in points]
+def _scaled_up(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    return [(x * OVERSAMPLING, y * OVERSAMPLING) for x, y in points]

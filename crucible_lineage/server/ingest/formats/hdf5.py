@@ -1,7 +1,7 @@
-"""HDF5 files, with what ScopeFoundry and NeXus say in them; and the arrays of NumPy's files.
+"""HDF5 files, including those of ScopeFoundry and NeXus; and the arrays of NumPy's files.
 
-Attributes and single values become metadata. Links and arrays that lie in other files are not followed: they would name
-files of the server's. Nothing is unpickled.
+Attributes and single values become metadata. Links and arrays in other files are not followed, because they would name
+files of the server. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ MAX_SCALAR_BYTES = 1 << 16
 
 
 MAX_DEPTH = 6
-MAX_PLOTTED_VALUES = 16 << 20  # chosen: what is larger is thinned out before it is read
+MAX_PLOTTED_VALUES = 16 << 20  # chosen: larger arrays are thinned out while they are read
 
 
-MAX_READ_BYTES = 256 << 20  # chosen: an array beyond is described by its header
+MAX_READ_BYTES = 256 << 20  # chosen: larger arrays are described by their header
 
 
 def read_hdf5(path: Path) -> Found | None:
@@ -35,8 +35,8 @@ def read_hdf5(path: Path) -> Found | None:
     with opened(path) as file:
         if file is None:
             return None
-        own = attributes(file)
-        return Found({**own, "hdf5": contents(file)}, None, acquired(own))
+        root_attributes = attributes(file)
+        return Found({**root_attributes, "hdf5": contents(file)}, None, acquired(root_attributes))
 
 
 def read_scopefoundry(path: Path) -> Found | None:
@@ -56,15 +56,15 @@ def read_scopefoundry(path: Path) -> Found | None:
             "measurement": measurements,
             "hdf5": {"datasets": contents(file)["datasets"]},
         }
-        began = file.attrs.get("time_id")
-    said = {"measurement": next(iter(measurements))} if len(measurements) == 1 else {}
-    if hasattr(began, "__int__") and 0 < began < 1 << 33:
-        said["timestamp"] = datetime.fromtimestamp(int(began), UTC).isoformat()
-    return Found({key: value for key, value in metadata.items() if value}, None, said)
+        start_time = file.attrs.get("time_id")
+    fields = {"measurement": next(iter(measurements))} if len(measurements) == 1 else {}
+    if hasattr(start_time, "__int__") and 0 < start_time < 1 << 33:
+        fields["timestamp"] = datetime.fromtimestamp(int(start_time), UTC).isoformat()
+    return Found({key: value for key, value in metadata.items() if value}, None, fields)
 
 
 class opened:  # noqa: N801 - used as a function
-    """The open file, or None for what is no HDF5 file or cannot be read as one here."""
+    """An open HDF5 file, or None if the file is none or cannot be read."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -72,7 +72,7 @@ class opened:  # noqa: N801 - used as a function
 
     def __enter__(self) -> Any:
         try:
-            # Optional: large, and most installations never see an HDF5 file.
+            # Optional: large, and most installations never get an HDF5 file.
             import h5py
 
             self._file = h5py.File(self._path, "r")
@@ -91,55 +91,55 @@ def _is_scopefoundry(file: Any) -> bool:
 
 
 def contents(file: Any) -> dict[str, Any]:
-    """By path: attributes, single values, and shape and type of each array."""
-    noted: dict[str, dict[str, Any]] = {"attributes": {}, "values": {}, "datasets": {}}
+    """Return attributes, single values, and shape and type of each array, by path."""
+    result: dict[str, dict[str, Any]] = {"attributes": {}, "values": {}, "datasets": {}}
 
-    def note(name: str, node: Any) -> None:
-        found = {"attributes": attributes(node), "values": scalar(node)}
+    def collect(name: str, node: Any) -> None:
+        properties = {"attributes": attributes(node), "values": scalar(node)}
         if hasattr(node, "shape"):
-            found["datasets"] = {"shape": list(node.shape or ()), "dtype": str(node.dtype)}
-        for kind, value in found.items():
-            if value not in (None, {}) and len(noted[kind]) < MAX_ENTRIES:
-                noted[kind][name] = value
+            properties["datasets"] = {"shape": list(node.shape or ()), "dtype": str(node.dtype)}
+        for kind, value in properties.items():
+            if value not in (None, {}) and len(result[kind]) < MAX_ENTRIES:
+                result[kind][name] = value
 
-    file.visititems(note)
-    return noted if noted["values"] else {kind: noted[kind] for kind in ("attributes", "datasets")}
+    file.visititems(collect)
+    return result if result["values"] else {kind: result[kind] for kind in ("attributes", "datasets")}
 
 
 def children(group: Any) -> list[tuple[str, Any]]:
-    """Return what lies in a group of this file."""
+    """Return the members of a group that are in this file."""
     names = list(group)[:MAX_ENTRIES] if is_group(group) else []
     return [(name, node) for name in names if (node := _child(group, name)) is not None]
 
 
 def _child(group: Any, name: str) -> Any:
-    """Return what the group has under this name in this very file."""
-    import h5py  # for an open file it is loaded already
+    """Return the member of the group with this name, if it is in the same file."""
+    import h5py  # loaded already if a file is open
 
     if not is_group(group) or isinstance(group.get(name, getlink=True), h5py.ExternalLink):
         return None
     node = group.get(name)
-    is_here = node is not None and node.file.filename == group.file.filename and not _lies_elsewhere(node)
-    return node if is_here else None
+    is_local = node is not None and node.file.filename == group.file.filename and not _lies_elsewhere(node)
+    return node if is_local else None
 
 
 def scalar(node: Any) -> Any:
-    """The only value of a field, None where it has several, none, or one that JSON does not know."""
+    """Return the only value of a field; None if it has several, none, or one that JSON cannot represent."""
     if not hasattr(node, "shape") or node.size != 1 or _lies_elsewhere(node) or node.nbytes > MAX_SCALAR_BYTES:
         return None
     if node.dtype.kind not in "iufbSUO":
         return None
     try:
         value = node[()]
-        return _understood(value.reshape(-1)[0] if getattr(value, "shape", ()) else value)
-    except (OSError, TypeError, ValueError, KeyError):  # a filter that is not there, a reference
+        return _json_value(value.reshape(-1)[0] if getattr(value, "shape", ()) else value)
+    except (OSError, TypeError, ValueError, KeyError):  # a missing filter, a reference
         return None
 
 
-def _understood(value: object) -> Any:
-    """A single value; None for bytes that are no text, as a string that was never ended has them."""
+def _json_value(value: object) -> Any:
+    """Convert a single value; None for bytes that are not text, such as unterminated strings."""
     if isinstance(value, bytes):
-        value = value.rstrip(b"\0").decode("utf-8")  # whose error is a ValueError
+        value = value.rstrip(b"\0").decode("utf-8")  # its error is a ValueError
     if _is_no_value(value):
         return None
     value = plain(value)
@@ -150,7 +150,7 @@ def _understood(value: object) -> Any:
 
 
 def text(value: Any) -> str | None:
-    """An attribute as text, also one that comes as bytes or as the only member of a list."""
+    """Return an attribute as text, also if it is stored as bytes or as the only member of a list."""
     while hasattr(value, "shape") and getattr(value, "size", 0) == 1 and getattr(value, "shape", ()):
         value = value.reshape(-1)[0]
     value = plain(value) if value is not None else None
@@ -158,13 +158,13 @@ def text(value: Any) -> str | None:
 
 
 def points_elsewhere(path: Path) -> bool:
-    """True for an HDF5 file with any link or array that lies in other files, which a library would follow."""
+    """Whether an HDF5 file has a link or array in other files, which a library would follow."""
     with opened(path) as file:
         return file is not None and _points_elsewhere(file, set())
 
 
 def _points_elsewhere(group: Any, seen: set[Any]) -> bool:
-    import h5py  # for an open file it is loaded already
+    import h5py  # loaded already if a file is open
 
     if group.id in seen:
         return False
@@ -181,7 +181,7 @@ def _points_elsewhere(group: Any, seen: set[Any]) -> bool:
 
 
 def _lies_elsewhere(node: Any) -> bool:
-    """True for an array whose bytes are in other files."""
+    """Whether the bytes of an array are in other files."""
     return hasattr(node, "shape") and (bool(node.external) or bool(node.is_virtual))
 
 
@@ -190,15 +190,15 @@ def _settings_of_each(file: object, kind: str) -> dict[str, Any]:
 
 
 def _settings(group: object) -> dict[str, Any]:
-    """The settings of one component, with its own attributes where they have other names."""
+    """Return the settings of one component, with those of its own attributes that have other names."""
     if not is_group(group):
         return {}
     settings = _child(group, "settings")
     if not is_group(settings):
         return attributes(group)
     units = _child(settings, "units")
-    found = {"units": attributes(units)} if is_group(units) and len(units.attrs) else {}
-    return {**attributes(group), **found, **attributes(settings)}
+    unit_settings = {"units": attributes(units)} if is_group(units) and len(units.attrs) else {}
+    return {**attributes(group), **unit_settings, **attributes(settings)}
 
 
 def _groups(parent: object) -> list[tuple[str, Any]]:
@@ -212,21 +212,21 @@ def is_group(node: object) -> bool:
 
 
 def attributes(node: Any) -> dict[str, Any]:
-    """Return the values written at the node: no references to what lies in the file, no bytes."""
-    found: dict[str, Any] = {}
+    """Return the attributes of a node, without references and raw bytes."""
+    result: dict[str, Any] = {}
     for key in list(node.attrs)[:MAX_ENTRIES]:
         try:
             value = node.attrs[key]
             if not _is_no_value(value):
-                found[str(key)] = plain(value.decode("utf-8") if isinstance(value, bytes) else value)
-        except (OSError, TypeError, ValueError):  # a type that h5py cannot show, bytes that are no text
+                result[str(key)] = plain(value.decode("utf-8") if isinstance(value, bytes) else value)
+        except (OSError, TypeError, ValueError):  # a type that h5py cannot convert, bytes that are not text
             continue
-    return found
+    return result
 
 
 def _is_no_value(value: Any) -> bool:
-    """True for a reference and what holds one, for raw bytes, and for nothing."""
-    import h5py  # for an open file it is loaded already
+    """Whether the value is or contains a reference, or is raw bytes or empty."""
+    import h5py  # loaded already if a file is open
 
     if isinstance(value, h5py.Empty | h5py.Reference):
         return True
@@ -249,44 +249,44 @@ def read_nexus(path: Path) -> Found | None:
         entries = [(name, node) for name, node in children(file) if _class(node) == "NXentry"]
         if not entries:
             return None
-        told = {name: _scalars(entry, MAX_DEPTH) for name, entry in entries}
-        facts = next(iter(told.values())) if len(told) == 1 else told
+        values = {name: _scalars(entry, MAX_DEPTH) for name, entry in entries}
+        facts = next(iter(values.values())) if len(values) == 1 else values
         metadata = {**attributes(file), **facts, "hdf5": {"datasets": contents(file)["datasets"]}}
         return Found(metadata, default_plot(file), _attributes(entries[0][1]))
 
 
 def default_plot(file: Any) -> bytes | None:
-    """Return the plot that the file names as its default, or else the first data that name their signal."""
-    group, seen = file, 0
-    while is_group(group) and (name := text(group.attrs.get("default"))) and seen < MAX_DEPTH:
-        group, seen = dict(children(group)).get(name), seen + 1
+    """Draw the plot that the file names as its default, or else the first data that name their signal."""
+    group, depth = file, 0
+    while is_group(group) and (name := text(group.attrs.get("default"))) and depth < MAX_DEPTH:
+        group, depth = dict(children(group)).get(name), depth + 1
     for data in [group, *_data_groups(file, MAX_DEPTH)]:
-        if is_group(data) and (shown := _shown(data)) is not None:
-            return shown
+        if is_group(data) and (picture := _draw_data(data)) is not None:
+            return picture
     return None
 
 
 def _attributes(entry: object) -> dict[str, str]:
-    """When the entry's measurement began, and with what instrument."""
-    found = {"timestamp": read_time(scalar(dict(children(entry)).get("start_time")))}
+    """Return when the entry's measurement began, and the instrument."""
+    fields = {"timestamp": read_time(scalar(dict(children(entry)).get("start_time")))}
     for _, node in children(entry):
         if _class(node) == "NXinstrument":
-            found["instrument_name"] = scalar(dict(children(node)).get("name"))
-    return {name: str(value) for name, value in found.items() if value}
+            fields["instrument_name"] = scalar(dict(children(node)).get("name"))
+    return {name: str(value) for name, value in fields.items() if value}
 
 
 def _scalars(group: object, depth: int) -> dict[str, Any]:
-    """The single values below a group; of one with a unit, both."""
-    found: dict[str, Any] = {}
+    """Return the single values below a group, with their units if they have one."""
+    result: dict[str, Any] = {}
     for name, node in children(group):
         if is_group(node):
             inner = _scalars(node, depth - 1) if depth else {}
             if inner:
-                found[name] = inner
+                result[name] = inner
         elif (value := scalar(node)) is not None:
             unit = text(node.attrs.get("units"))
-            found[name] = {"value": value, "unit": unit} if unit else value
-    return found
+            result[name] = {"value": value, "unit": unit} if unit else value
+    return result
 
 
 def _class(node: Any) -> str | None:
@@ -294,36 +294,36 @@ def _class(node: Any) -> str | None:
 
 
 def _data_groups(group: object, depth: int) -> list[Any]:
-    """Groups of class NXdata, those nearer to the root first."""
+    """Return the groups of class NXdata, those nearer to the root first."""
     groups = [node for _, node in children(group) if is_group(node)]
-    found = [node for node in groups if _class(node) == "NXdata"]
-    return found + [inner for node in groups if depth for inner in _data_groups(node, depth - 1)]
+    direct = [node for node in groups if _class(node) == "NXdata"]
+    return direct + [inner for node in groups if depth for inner in _data_groups(node, depth - 1)]
 
 
-def _shown(data: Any) -> bytes | None:
-    """The signal over its axis, or as a picture."""
+def _draw_data(data: Any) -> bytes | None:
+    """Draw the signal over its axis, or as a picture."""
     fields = dict(children(data))
     name = text(data.attrs.get("signal")) or next((key for key, node in fields.items() if _is_old_signal(node)), None)
     signal = fields.get(name or "")
     if signal is None or not getattr(signal, "shape", None) or signal.dtype.kind not in "iuf":
         return None
-    values = _thinned(signal)
-    while values.ndim > 2:  # of many frames, the one in the middle
+    values = _read_sampled(signal)
+    while values.ndim > 2:  # of many frames, the middle one
         values = values[values.shape[0] // 2]
     if values.ndim == 2:
         return heat(values)
     axis = _axis(data, fields, signal)
-    x = _thinned(axis) if axis is not None else range(len(values))
+    x = _read_sampled(axis) if axis is not None else range(len(values))
     label = str(name) if axis is None else f"{name} over {axis.name.rpartition('/')[2]}"
     length = min(len(x), len(values))
-    return plot([float(one) for one in x[:length]], [float(one) for one in values[:length]], label)
+    return plot([float(number) for number in x[:length]], [float(number) for number in values[:length]], label)
 
 
 def _axis(data: Any, fields: dict[str, Any], signal: Any) -> Any:
-    """The numbers along a signal of one dimension, None where it names none that fit: as many, or one more as edges."""
-    named = data.attrs.get("axes", signal.attrs.get("axes"))
-    several = hasattr(named, "__len__") and not isinstance(named, str | bytes) and len(named)
-    axis = fields.get(text(named[0] if several else named) or "")
+    """Return the axis of a one-dimensional signal, with as many numbers, or one more as edges; None if none fits."""
+    axes = data.attrs.get("axes", signal.attrs.get("axes"))
+    is_list = hasattr(axes, "__len__") and not isinstance(axes, str | bytes) and len(axes)
+    axis = fields.get(text(axes[0] if is_list else axes) or "")
     if axis is None or getattr(axis, "ndim", 0) != 1 or axis.dtype.kind not in "iuf":
         return None
     return axis if 0 <= len(axis) - len(signal) <= 1 else None
@@ -333,8 +333,8 @@ def _is_old_signal(node: Any) -> bool:
     return hasattr(node, "shape") and text(node.attrs.get("signal")) == "1"
 
 
-def _thinned(node: Any) -> Any:
-    """The values, or every so many of the first dimension where they are too many to be read."""
+def _read_sampled(node: Any) -> Any:
+    """Read the values, or of too many only every nth along the first dimension."""
     total = 1
     for size in node.shape:
         total *= size
@@ -360,14 +360,14 @@ def read_arrays(path: Path) -> Found | None:
     values = {
         name: plain(array.item()) for name, array in arrays.items() if array.ndim == 0 and array.dtype.kind in "iufbSU"
     }
-    shown = {name: _described(array) for name, array in arrays.items() if name not in values}
-    told = {"arrays": shown} | ({"values": values} if values else {})
+    descriptions = {name: _describe_array(array) for name, array in arrays.items() if name not in values}
+    summary = {"arrays": descriptions} | ({"values": values} if values else {})
     thumbnail = next((png for array in arrays.values() if (png := picture_of(array)) is not None), None)
-    return Found({"numpy": told}, thumbnail)
+    return Found({"numpy": summary}, thumbnail)
 
 
 def picture_of(array: Any) -> bytes | None:
-    """A line for one dimension, or for two columns; a picture for two; of more dimensions the frame in the middle."""
+    """Draw a line for one dimension or two columns, a picture for two dimensions, or the middle frame of more."""
     if array.dtype.kind not in "iufb" or array.nbytes > MAX_READ_BYTES:
         return None
     while array.ndim > 2 and not (array.ndim == 3 and array.shape[-1] in (3, 4)):
@@ -375,21 +375,23 @@ def picture_of(array: Any) -> bytes | None:
     if array.ndim == 3:  # colours
         array = array[..., :3].mean(axis=2)
     if array.ndim == 1 and len(array) > 1:
-        return plot(list(range(len(array))), [float(one) for one in array], "value over index")
+        return plot(list(range(len(array))), [float(number) for number in array], "value over index")
     if array.ndim == 2 and array.shape[1] == 2 and len(array) > 2:
-        return plot([float(one) for one in array[:, 0]], [float(one) for one in array[:, 1]], "column 2 over 1")
+        return plot(
+            [float(number) for number in array[:, 0]], [float(number) for number in array[:, 1]], "column 2 over 1"
+        )
     return heat(array) if array.ndim == 2 and min(array.shape) > 1 else None
 
 
 def _member(archive: Any, name: str) -> Any:
-    """One array of an archive, None for one that only unpickling could read."""
+    """Return one array of an archive; None if reading it would need unpickling."""
     try:
         return archive[name]
     except ValueError:
         return None
 
 
-def _described(array: Any) -> dict[str, Any]:
+def _describe_array(array: Any) -> dict[str, Any]:
     import numpy as np
 
     described: dict[str, Any] = {"shape": list(array.shape), "dtype": str(array.dtype)}

@@ -1,4 +1,4 @@
-"""Pictures: their size, tags and thumbnail; and the signals of microscopes and spectrometers, by RosettaSciIO."""
+"""Pictures: size, tags and thumbnail; signals of microscopes and spectrometers, read by RosettaSciIO."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from crucible_lineage.server.ingest.formats.hdf5 import points_elsewhere
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-# Whatever the file is called: Pillow would start Ghostscript for what looks like EPS.
+# Only these, whatever the file's name: Pillow would start Ghostscript for what looks like EPS.
 FORMATS = ("PNG", "JPEG", "TIFF", "GIF", "BMP", "WEBP")
-MAX_PIXELS = 100_000_000  # chosen: what is larger is described, but not decoded for a thumbnail
-BROKEN = (OSError, ValueError, SyntaxError, EOFError)  # what Pillow raises over bytes that are not as they should be
+MAX_PIXELS = 100_000_000  # chosen: larger pictures are described, but get no thumbnail
+BROKEN = (OSError, ValueError, SyntaxError, EOFError)  # what Pillow raises for malformed bytes
 
 
-MAX_READ_BYTES = 256 << 20  # chosen: of a larger signal only axes and metadata are read
+MAX_READ_BYTES = 256 << 20  # chosen: of larger signals, only axes and metadata are read
 MAX_SIGNALS = 50
 
-# By name: the plugin of RosettaSciIO, and the suffixes that no other kind of file shares.
+# By name: the plugin of RosettaSciIO, and the suffixes that belong to this kind of file only.
 _PLUGINS: dict[str, tuple[str, frozenset[str]]] = {
     "DigitalMicrographIngestor": ("digitalmicrograph", frozenset({".dm3", ".dm4"})),
     "EMDIngestor": ("emd", frozenset({".emd"})),
@@ -58,7 +58,7 @@ def read_image(path: Path) -> Found | None:
     try:
         with Image.open(path, formats=FORMATS) as image:
             tags = _tags(image)
-            described = {
+            properties = {
                 "width_px": image.width,
                 "height_px": image.height,
                 "mode": image.mode,
@@ -66,21 +66,21 @@ def read_image(path: Path) -> Found | None:
                 "frames": getattr(image, "n_frames", 1),
                 "tags": tags,
             }
-            found = {"image": {key: value for key, value in described.items() if value not in (None, {})}}
+            metadata = {"image": {key: value for key, value in properties.items() if value not in (None, {})}}
             thumbnail = _thumbnail(image) if image.width * image.height <= MAX_PIXELS else None
-            return Found(found, thumbnail, _attributes(tags))
+            return Found(metadata, thumbnail, _attributes(tags))
     except (UnidentifiedImageError, *BROKEN):
         return None
 
 
 def _tags(image: Picture) -> dict[str, Any]:
-    """TIFF tags, EXIF and text chunks by their names; a later kind does not overwrite an earlier one."""
+    """Return TIFF tags, EXIF and text chunks by name; a later kind does not overwrite an earlier one."""
     from PIL import ExifTags, TiffTags
 
     tags: dict[str, Any] = {}
     for number, value in dict(getattr(image, "tag_v2", {})).items():
         tags.setdefault(TiffTags.lookup(number).name, value)
-    if "exif" in image.info or hasattr(image, "tag_v2"):  # without any, a PNG would be decoded to look behind its end
+    if "exif" in image.info or hasattr(image, "tag_v2"):  # without either, Pillow would decode a PNG to find EXIF
         exif = image.getexif()
         for number, value in {**exif.get_ifd(ExifTags.IFD.Exif), **exif}.items():
             tags.setdefault(ExifTags.TAGS.get(number, str(number)), value)
@@ -92,24 +92,24 @@ def _tags(image: Picture) -> dict[str, Any]:
 
 
 def _attributes(tags: Mapping[str, Any]) -> dict[str, str]:
-    """When the picture was taken, not when its file was written, and with what."""
-    taken = (
+    """Return when and with what the picture was taken, not when its file was written."""
+    timestamp = (
         read_time(tags["DateTimeOriginal"], tags.get("OffsetTimeOriginal") or "")
         if "DateTimeOriginal" in tags
         else None
     )
     parts = [" ".join(str(tags.get(name) or "").split()) for name in ("Make", "Model")]
     camera = parts[1] if parts[1].startswith(parts[0]) else " ".join(parts)
-    return ({"timestamp": taken} if taken else {}) | ({"instrument_name": camera} if all(parts) else {})
+    return ({"timestamp": timestamp} if timestamp else {}) | ({"instrument_name": camera} if all(parts) else {})
 
 
 def _is_layout(name: str) -> bool:
-    """True for tags that say where the bytes lie, which is nothing about the picture."""
+    """Whether the tag only describes the layout of the file."""
     return name.endswith(("Offsets", "ByteCounts", "Offset", "IFD"))
 
 
 def _thumbnail(image: Picture) -> bytes | None:
-    """The picture as a person holds it upright; None if it is cut off."""
+    """Return the picture in upright orientation; None if it is truncated."""
     from PIL import Image, ImageOps
 
     try:
@@ -122,7 +122,7 @@ def _thumbnail(image: Picture) -> bytes | None:
 
 
 def _eight_bits(image: Picture) -> Picture:
-    """Detector counts, of 16 or more bits, stretched between the lowest and the highest."""
+    """Stretch detector counts, of 16 or more bits, from the lowest to the highest."""
     if not image.mode.startswith(("I", "F")):
         return image
     counts = image.convert("F")
@@ -133,9 +133,9 @@ def _eight_bits(image: Picture) -> Picture:
 
 
 def read_signals(plugin: str, path: Path) -> Found | None:
-    """Under `signals`: axes and metadata in the words of RosettaSciIO; a spectrum, an image, or a map of sums.
+    """Under `signals`: axes and metadata as RosettaSciIO names them; a spectrum, an image, or a map of sums.
 
-    None without RosettaSciIO, and for a file by which it would read others.
+    None without RosettaSciIO, and for a file that refers to other files.
     """
     try:
         # Optional, and slow to import: only these files need it.
@@ -145,9 +145,9 @@ def read_signals(plugin: str, path: Path) -> Found | None:
     if points_elsewhere(path):
         return None
     signals = _read(reader, path)
-    told = [_told(signal) for signal in signals[:MAX_SIGNALS]]
+    descriptions = [_describe(signal) for signal in signals[:MAX_SIGNALS]]
     general = signals[0].get("metadata", {}) if signals else {}
-    return Found({"signals": told}, _picture(signals[0]) if signals else None, _signal_attributes(general))
+    return Found({"signals": descriptions}, _picture(signals[0]) if signals else None, _signal_attributes(general))
 
 
 MICROSCOPY: tuple[tuple[str, frozenset[str], Callable[[Path], Found | None], tuple[str, ...]], ...] = tuple(
@@ -157,14 +157,14 @@ MICROSCOPY: tuple[tuple[str, frozenset[str], Callable[[Path], Found | None], tup
 
 
 def _read(reader: Any, path: Path) -> list[dict[str, Any]]:
-    """The signals, lazily where the format has that."""
+    """Read the signals, lazily if the format supports that."""
     try:
         return list(reader(str(path), lazy=True))
-    except (NotImplementedError, TypeError, ValueError):  # not every file lies in pieces
+    except (NotImplementedError, TypeError, ValueError):  # not every file supports lazy reading
         return list(reader(str(path)))
 
 
-def _told(signal: Mapping[str, Any]) -> dict[str, Any]:
+def _describe(signal: Mapping[str, Any]) -> dict[str, Any]:
     data = signal["data"]
     axes = [
         {
@@ -174,17 +174,17 @@ def _told(signal: Mapping[str, Any]) -> dict[str, Any]:
         }
         for axis in signal.get("axes", ())
     ]
-    told = {
+    description = {
         "shape": list(data.shape),
         "dtype": str(data.dtype),
         "axes": axes,
         "metadata": _plain(signal.get("metadata", {})),
     }
-    return {name: value for name, value in told.items() if value not in ({}, [])}
+    return {name: value for name, value in description.items() if value not in ({}, [])}
 
 
 def _plain(value: object) -> Any:
-    """A value as JSON can hold it; what is empty is left out, and so is what the reader only notes for itself."""
+    """Convert a value to JSON without empty entries and the reader's internal notes."""
     if isinstance(value, Mapping):
         inner = {str(key): _plain(item) for key, item in value.items() if not str(key).startswith(("_", "FileIO"))}
         return {key: item for key, item in inner.items() if item not in (None, "", {}, [])}
@@ -198,17 +198,23 @@ def _plain(value: object) -> Any:
 
 
 def _signal_attributes(metadata: Mapping[str, Any]) -> dict[str, str]:
-    """When it was measured and with what, in the words that all of RosettaSciIO's readers share."""
+    """Return when and with what the signal was measured, in the vocabulary shared by RosettaSciIO's readers."""
     general = metadata.get("General", {})
-    taken = read_time(f"{general.get('date', '')} {general.get('time', '')}", str(general.get("time_zone", "") or ""))
-    taken = taken or read_time(f"{general.get('date', '')} {general.get('time', '')}")
-    kinds = metadata.get("Acquisition_instrument", {})
-    names = [kind["microscope"] for kind in kinds.values() if isinstance(kind, Mapping) and kind.get("microscope")]
-    return ({"timestamp": taken} if taken else {}) | ({"instrument_name": str(names[0])} if names else {})
+    timestamp = read_time(
+        f"{general.get('date', '')} {general.get('time', '')}", str(general.get("time_zone", "") or "")
+    )
+    timestamp = timestamp or read_time(f"{general.get('date', '')} {general.get('time', '')}")
+    instruments = metadata.get("Acquisition_instrument", {})
+    names = [
+        instrument["microscope"]
+        for instrument in instruments.values()
+        if isinstance(instrument, Mapping) and instrument.get("microscope")
+    ]
+    return ({"timestamp": timestamp} if timestamp else {}) | ({"instrument_name": str(names[0])} if names else {})
 
 
 def _picture(signal: Mapping[str, Any]) -> bytes | None:
-    """A spectrum as a line, an image as it is, a stack by the sum over what it was scanned over or spectra hold."""
+    """Draw a spectrum as a line, an image as it is, and a stack as the sum over its scan or its spectra."""
     data, axes = signal["data"], list(signal.get("axes", ()))
     if data.nbytes > MAX_READ_BYTES or data.dtype.kind not in "iufb" or not data.ndim or len(axes) != data.ndim:
         return None
@@ -228,4 +234,4 @@ def _line(values: Any, axis: Mapping[str, Any]) -> bytes | None:
     scale, offset = float(axis.get("scale", 1) or 1), float(axis.get("offset", 0) or 0)
     unit = f"({axis['units']})" if isinstance(axis.get("units"), str) else ""
     label = " ".join(filter(None, (str(axis.get("name") or ""), unit)))
-    return plot([offset + scale * place for place in range(len(values))], [float(one) for one in values], label)
+    return plot([offset + scale * index for index in range(len(values))], [float(value) for value in values], label)

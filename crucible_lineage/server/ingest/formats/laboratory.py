@@ -1,4 +1,4 @@
-"""Formats of laboratories: FITS, JCAMP-DX, XRDML of PANalytical, RAS of Rigaku, MCA of multichannel analysers, SPC."""
+"""Laboratory formats: FITS, JCAMP-DX, XRDML of PANalytical, RAS of Rigaku, MCA of multichannel analysers, SPC."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from crucible_lineage.server.ingest.formats.findings import MAX_ENTRIES, Found, 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
-MAX_BYTES = 64 << 20  # chosen: longer files of these kinds are none
-FITS_CARD, FITS_BLOCK = 80, 2880  # as the standard has them
+MAX_BYTES = 64 << 20  # chosen: real files of these kinds are smaller
+FITS_CARD, FITS_BLOCK = 80, 2880  # as in the standard
 MAX_FITS_BLOCKS = 200
 
 _CARD = re.compile(r"([A-Z0-9_-]{1,8}) *= *('(?:[^']|'')*'|[^/]*)")
@@ -27,14 +27,14 @@ _JCAMP_OWN = ("TITLE", "JCAMPDX", "END", "XYDATA", "PEAKTABLE", "XYPOINTS")
 _FITS_OWN = ("SIMPLE", "BITPIX", "NAXIS", "EXTEND", "COMMENT", "HISTORY", "CHECKSUM", "DATASUM", "END", "CONTINUE")
 
 
-MAX_SPC_BYTES = 256 << 20  # chosen: longer files of this kind are none
+MAX_SPC_BYTES = 256 << 20  # chosen: real files of this kind are smaller
 MAX_SPECTRA = 100_000
-EARLIEST, LATEST = 1970, 2100  # years that a spectrum may be of
+EARLIEST, LATEST = 1970, 2100  # plausible years of a spectrum
 NEW_FORM = 0x4B
 _HEAD = struct.Struct("<BBBbiddiBBBBi9s9sh32s130s30siiBBhf48sfifB187s")
 _SUB = struct.Struct("<BbhfffiifI")
 _SHORT, _MULTI, _OWN_LABELS, _OWN_X, _HAS_X = 0x01, 0x04, 0x20, 0x40, 0x80  # flags of the file
-_FLOAT = -128  # the exponent that says that ordinates are floats
+_FLOAT = -128  # the exponent that marks ordinates as floats
 _X = {
     1: "wavenumber (cm-1)", 2: "wavelength (um)", 3: "wavelength (nm)", 4: "time (s)", 5: "time (min)",
     6: "frequency (Hz)", 7: "frequency (kHz)", 8: "frequency (MHz)", 9: "mass (m/z)", 10: "parts per million",
@@ -59,18 +59,21 @@ def read_fits(path: Path) -> Found | None:
     axes = [
         cards[f"NAXIS{number}"] for number in range(1, int(cards.get("NAXIS") or 0) + 1) if f"NAXIS{number}" in cards
     ]
-    own = [name for name in cards if name.startswith(_FITS_OWN)]
-    said = {name: value for name, value in cards.items() if name not in own and value not in (None, "")}
-    told = {"shape": axes[::-1], "bits": cards.get("BITPIX"), "header": dict(list(said.items())[:MAX_ENTRIES])}
-    observed = str(said.get("DATE-OBS") or "")
-    observed += f"T{said['TIME-OBS']}" if "T" not in observed and "TIME-OBS" in said else ""
-    zone = "Z" if said.get("TIMESYS", "UTC") == "UTC" and "T" in observed else ""  # which is its default
-    attributes = {"timestamp": read_time(observed, zone) if zone else None, "instrument_name": said.get("INSTRUME")}
-    return Found({"fits": told}, None, {name: str(value) for name, value in attributes.items() if value})
+    structural = [name for name in cards if name.startswith(_FITS_OWN)]
+    header = {name: value for name, value in cards.items() if name not in structural and value not in (None, "")}
+    summary = {"shape": axes[::-1], "bits": cards.get("BITPIX"), "header": dict(list(header.items())[:MAX_ENTRIES])}
+    observed_at = str(header.get("DATE-OBS") or "")
+    observed_at += f"T{header['TIME-OBS']}" if "T" not in observed_at and "TIME-OBS" in header else ""
+    zone = "Z" if header.get("TIMESYS", "UTC") == "UTC" and "T" in observed_at else ""  # the default
+    attributes = {
+        "timestamp": read_time(observed_at, zone) if zone else None,
+        "instrument_name": header.get("INSTRUME"),
+    }
+    return Found({"fits": summary}, None, {name: str(value) for name, value in attributes.items() if value})
 
 
 def _fits_cards(path: Path) -> dict[str, Any] | None:
-    """Read the keywords up to END; None where the file does not begin so, or where END is missing."""
+    """Read the keywords up to END; None if the file is not FITS or END is missing."""
     cards: dict[str, Any] = {}
     with path.open("rb") as file:
         for _ in range(MAX_FITS_BLOCKS):
@@ -79,8 +82,8 @@ def _fits_cards(path: Path) -> dict[str, Any] | None:
                 return None
             lines = [block[at : at + FITS_CARD].decode("ascii", "replace") for at in range(0, FITS_BLOCK, FITS_CARD)]
             for line in lines:
-                if (matched := _CARD.match(line)) and line[8:10] == "= ":
-                    cards.setdefault(matched[1], _fits_value(matched[2]))
+                if (match := _CARD.match(line)) and line[8:10] == "= ":
+                    cards.setdefault(match[1], _fits_value(match[2]))
             if any(line.rstrip() == "END" for line in lines):
                 return cards
     return None
@@ -94,25 +97,25 @@ def read_jcamp(path: Path) -> Found | None:
     labels, rows, spectra = _jcamp_blocks(text)
     if "JCAMPDX" not in labels and "TITLE" not in labels:
         return None
-    said = {name.lower(): _value(value) for name, value in labels.items() if value and name not in _JCAMP_OWN}
-    told: dict[str, Any] = {"title": labels.get("TITLE", ""), **dict(list(said.items())[:MAX_ENTRIES])}
+    settings = {name.lower(): _value(value) for name, value in labels.items() if value and name not in _JCAMP_OWN}
+    summary: dict[str, Any] = {"title": labels.get("TITLE", ""), **dict(list(settings.items())[:MAX_ENTRIES])}
     points = list(_jcamp_points(labels, rows))
-    told |= {"spectra": spectra} if spectra > 1 else {}
+    summary |= {"spectra": spectra} if spectra > 1 else {}
     x, y = [a for a, _ in points], [b for _, b in points]
     units = f"{labels.get('YUNITS', 'y').lower()} over {labels.get('XUNITS', 'x').lower()}"
     picture = plot(x, y, units) if len(points) > 1 else None
-    told |= {"points": len(points), "min": min(y), "max": max(y)} if points else {}
+    summary |= {"points": len(points), "min": min(y), "max": max(y)} if points else {}
     facts = {
         "date": labels.get("LONGDATE") or labels.get("DATE", ""),
         "instrument": system if re.search(r"\w", system := labels.get("SPECTROMETERDATASYSTEM", "")) else "",
     }
-    return Found({"jcamp": told}, picture, acquired({**facts, "time": labels.get("TIME", "")}))
+    return Found({"jcamp": summary}, picture, acquired({**facts, "time": labels.get("TIME", "")}))
 
 
 def _jcamp_blocks(text: str) -> tuple[dict[str, str], list[str], int]:
-    """Return the labels, the rows of the only spectrum, none where there are several, and how many spectra there are.
+    """Return the labels, the rows of the spectrum if there is only one, and the number of spectra.
 
-    Of blocks within blocks, only the labels of the outer one are read.
+    Of nested blocks, only the labels of the outer one are read.
     """
     labels: dict[str, str] = {}
     data: list[str] | None = None
@@ -120,18 +123,18 @@ def _jcamp_blocks(text: str) -> tuple[dict[str, str], list[str], int]:
     spectra, nested = 0, False
     for line in text.splitlines():
         line = line.partition("$$")[0].strip()
-        if matched := _LABEL.fullmatch(line):
-            name = re.sub(r"[\s/_-]", "", matched[1]).upper()
+        if match := _LABEL.fullmatch(line):
+            name = re.sub(r"[\s/_-]", "", match[1]).upper()
             spectra += name in ("XYDATA", "XYPOINTS")
             nested = nested or (name == "TITLE" and "TITLE" in labels)
-            if nested:  # of several blocks, those within speak for themselves
+            if nested:  # inner blocks have labels of their own
                 data = None
                 continue
             data = rows if name in ("XYDATA", "XYPOINTS") and spectra == 1 else None
-            labels.setdefault(name, matched[2].strip())
+            labels.setdefault(name, match[2].strip())
         elif data is not None and line:
             data.append(line)
-    return labels, rows if spectra == 1 and not nested else [], spectra  # of several, none stands for all
+    return labels, rows if spectra == 1 and not nested else [], spectra  # several: none represents all
 
 
 def read_xrdml(path: Path) -> Found | None:
@@ -139,25 +142,27 @@ def read_xrdml(path: Path) -> Found | None:
     root = _xrdml_root(_text(path) or "")
     if root is None:
         return None
-    found = {_bare(node.tag): (node.text or "").strip() for node in root.iter() if (node.text or "").strip()}
-    counts = next((found[name] for name in ("counts", "intensities") if name in found), "")
+    texts = {_bare(node.tag): (node.text or "").strip() for node in root.iter() if (node.text or "").strip()}
+    counts = next((texts[name] for name in ("counts", "intensities") if name in texts), "")
     y = [float(part) for part in counts.split() if _AFFN.fullmatch(part)]
     axis = next((node for node in root.iter() if _bare(node.tag) == "positions" and node.get("axis") == "2Theta"), None)
     ends = {_bare(node.tag): float(node.text or "nan") for node in (axis if axis is not None else ())
             if _bare(node.tag) in ("startPosition", "endPosition")}  # fmt: skip
     names = ("kAlpha1", "kAlpha2", "tension", "current", "anodeMaterial", "commonCountingTime")
-    told: dict[str, Any] = {name: _value(found[name]) for name in names if name in found}
-    told |= {"start_2theta_deg": ends["startPosition"], "end_2theta_deg": ends["endPosition"]} if len(ends) == 2 else {}
-    told |= {"points": len(y), "min": min(y), "max": max(y)} if y else {}
+    summary: dict[str, Any] = {name: _value(texts[name]) for name in names if name in texts}
+    summary |= (
+        {"start_2theta_deg": ends["startPosition"], "end_2theta_deg": ends["endPosition"]} if len(ends) == 2 else {}
+    )
+    summary |= {"points": len(y), "min": min(y), "max": max(y)} if y else {}
     picture = None
     if len(ends) == 2 and len(y) > 1:
         step = (ends["endPosition"] - ends["startPosition"]) / (len(y) - 1)
         picture = plot([ends["startPosition"] + step * at for at in range(len(y))], y, "counts over 2theta (deg)")
-    return Found({"xrdml": told}, picture, acquired({"start": found.get("startTimeStamp", "")}))
+    return Found({"xrdml": summary}, picture, acquired({"start": texts.get("startTimeStamp", "")}))
 
 
 def _xrdml_root(text: str) -> Element | None:
-    """Parse an XRDML document; None for anything else, and for one with entities, which may expand without end."""
+    """Parse an XRDML document; None for anything else, and for one with entities, which may expand endlessly."""
     from xml.etree import ElementTree  # only these files are XML
 
     if "<xrdMeasurement" not in text[:4000] or "<!ENTITY" in text:
@@ -173,24 +178,24 @@ def read_ras(path: Path) -> Found | None:
     text = _text(path)
     if text is None or not text.lstrip().startswith("*RAS_"):
         return None
-    said: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     points: list[tuple[float, float]] = []
     for line in text.splitlines():
-        if matched := re.fullmatch(r'\*([A-Z][A-Z0-9_]*)\s+"(.*)"', line.strip()):
-            said.setdefault(matched[1].lower(), _value(matched[2]))
+        if match := re.fullmatch(r'\*([A-Z][A-Z0-9_]*)\s+"(.*)"', line.strip()):
+            settings.setdefault(match[1].lower(), _value(match[2]))
         elif len(parts := line.split()) in (2, 3) and all(map(_AFFN.fullmatch, parts)):
             points.append((float(parts[0]), float(parts[1]) * (float(parts[2]) if len(parts) == 3 else 1.0)))
     y = [value for _, value in points]
-    kept = {name: value for name, value in said.items() if value != ""}
-    told: dict[str, Any] = {**dict(list(kept.items())[:MAX_ENTRIES])}
-    told |= {"points": len(y), "min": min(y), "max": max(y)} if y else {}
-    axis = str(said.get("meas_scan_axis_x") or "angle")
+    non_empty = {name: value for name, value in settings.items() if value != ""}
+    summary: dict[str, Any] = {**dict(list(non_empty.items())[:MAX_ENTRIES])}
+    summary |= {"points": len(y), "min": min(y), "max": max(y)} if y else {}
+    axis = str(settings.get("meas_scan_axis_x") or "angle")
     picture = plot([x for x, _ in points], y, f"intensity over {axis}") if len(points) > 1 else None
     facts = {
-        "start": str(said.get("meas_scan_start_time") or ""),
-        "instrument": str(said.get("hw_goniometer_name-0") or ""),
+        "start": str(settings.get("meas_scan_start_time") or ""),
+        "instrument": str(settings.get("hw_goniometer_name-0") or ""),
     }
-    return Found({"ras": told}, picture, acquired(facts))
+    return Found({"ras": summary}, picture, acquired(facts))
 
 
 def read_rigaku_ascii(path: Path) -> Found | None:
@@ -198,28 +203,28 @@ def read_rigaku_ascii(path: Path) -> Found | None:
     text = _text(path)
     if text is None or not re.match(r"\*TYPE\s*=.*\n\*CLASS\s*=\s*ASCII CLASS", text):
         return None
-    said: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     counts: list[float] = []
     groups = 0
     for line in map(str.strip, text.splitlines()):
-        if matched := re.fullmatch(r"\*([A-Z0-9_]+)\s*=\s*(.*)", line):
-            groups += matched[1] == "START"
-            if "," not in matched[2] and matched[2] not in ("", "Unknown"):  # of a list, nobody says what is what
-                said.setdefault(matched[1].lower(), _value(matched[2]))
+        if match := re.fullmatch(r"\*([A-Z0-9_]+)\s*=\s*(.*)", line):
+            groups += match[1] == "START"
+            if "," not in match[2] and match[2] not in ("", "Unknown"):  # the values of a list have no names
+                settings.setdefault(match[1].lower(), _value(match[2]))
         elif line and not line.startswith("*"):
             parts = [part.strip() for part in line.split(",")]
             if not all(map(_AFFN.fullmatch, parts)):
                 return None
             counts += map(float, parts)
-    told: dict[str, Any] = dict(list(said.items())[:MAX_ENTRIES])
-    if groups > 1 or said.get("count") != len(counts):  # of several scans, none stands for all
-        return Found({"rigaku": told})
-    told |= {"points": len(counts), "min": min(counts), "max": max(counts)} if counts else {}
-    picture, start, step = None, said.get("start"), said.get("step")
+    summary: dict[str, Any] = dict(list(settings.items())[:MAX_ENTRIES])
+    if groups > 1 or settings.get("count") != len(counts):  # several scans: none represents all
+        return Found({"rigaku": summary})
+    summary |= {"points": len(counts), "min": min(counts), "max": max(counts)} if counts else {}
+    picture, start, step = None, settings.get("start"), settings.get("step")
     if len(counts) > 1 and isinstance(start, int | float) and isinstance(step, int | float):
-        axis = f"{said.get('yunit', 'counts')} over {said.get('scan_axis', 'angle')}"
+        axis = f"{settings.get('yunit', 'counts')} over {settings.get('scan_axis', 'angle')}"
         picture = plot([start + step * at for at in range(len(counts))], counts, axis)
-    return Found({"rigaku": told}, picture)
+    return Found({"rigaku": summary}, picture)
 
 
 def read_mca(path: Path) -> Found | None:
@@ -227,20 +232,20 @@ def read_mca(path: Path) -> Found | None:
     text = _text(path)
     if text is None or not text.startswith("<<PMCA SPECTRUM>>"):
         return None
-    said: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     counts: list[int] = []
     section = ""
     for line in map(str.strip, text.splitlines()):
-        if matched := re.fullmatch(r"<<(.+)>>", line):
-            section = matched[1]
+        if match := re.fullmatch(r"<<(.+)>>", line):
+            section = match[1]
         elif section == "DATA" and line.isdigit():
             counts.append(int(line))
-        elif section == "PMCA SPECTRUM" and (matched := re.fullmatch(r"([A-Z_]+) - (.*)", line)):
-            said[matched[1].lower()] = _value(matched[2])
-    told: dict[str, Any] = {name: value for name, value in said.items() if value != ""}
-    told |= {"channels": len(counts), "counts": sum(counts), "max": max(counts)} if counts else {}
+        elif section == "PMCA SPECTRUM" and (match := re.fullmatch(r"([A-Z_]+) - (.*)", line)):
+            settings[match[1].lower()] = _value(match[2])
+    summary: dict[str, Any] = {name: value for name, value in settings.items() if value != ""}
+    summary |= {"channels": len(counts), "counts": sum(counts), "max": max(counts)} if counts else {}
     picture = plot(list(map(float, range(len(counts)))), list(map(float, counts)), "counts over channel")
-    return Found({"mca": told}, picture)
+    return Found({"mca": summary}, picture)
 
 
 def _text(path: Path) -> str | None:
@@ -256,7 +261,7 @@ def _text(path: Path) -> str | None:
 
 
 def _value(text: str) -> Any:
-    """A number, where the text is one; else the text."""
+    """Convert text that is a number to one; return other text unchanged."""
     text = text.strip()
     if re.fullmatch(r"[+-]?(0|[1-9]\d{0,14})", text):
         return int(text)
@@ -271,20 +276,20 @@ def _fits_value(text: str) -> Any:
         return text == "T"
     if re.fullmatch(r"[+-]?\d+", text):
         return int(text)
-    return float(re.sub("[dD]", "e", text)) if _NUMBER.fullmatch(text) else None  # a complex number is left out
+    return float(re.sub("[dD]", "e", text)) if _NUMBER.fullmatch(text) else None  # complex numbers are ignored
 
 
 def _jcamp_points(labels: Mapping[str, str], rows: Sequence[str]) -> Iterator[tuple[float, float]]:
-    """The points of a curve in plain numbers; none where it is packed, or where the first abscissa is not told."""
+    """Yield the points of a curve in plain numbers; none if it is packed or lacks its first abscissa."""
     form = (labels.get("XYDATA") or labels.get("XYPOINTS") or "").replace(" ", "")
     if any(re.search(r"[^\d\s.,;eE+-]", row) for row in rows):
         return
     numbers = [[float(part) for part in _AFFN.findall(row)] for row in rows]
     try:
-        across, up = float(labels.get("XFACTOR") or 1), float(labels.get("YFACTOR") or 1)
+        x_factor, y_factor = float(labels.get("XFACTOR") or 1), float(labels.get("YFACTOR") or 1)
         if form.startswith("(XY..XY)"):
             flat = list(itertools.chain.from_iterable(numbers))
-            yield from ((x * across, y * up) for x, y in zip(flat[::2], flat[1::2], strict=False))
+            yield from ((x * x_factor, y * y_factor) for x, y in zip(flat[::2], flat[1::2], strict=False))
             return
         first, last = float(labels["FIRSTX"]), float(labels["LASTX"])
     except (KeyError, ValueError):
@@ -292,7 +297,7 @@ def _jcamp_points(labels: Mapping[str, str], rows: Sequence[str]) -> Iterator[tu
     values = list(itertools.chain.from_iterable(row[1:] for row in numbers))
     if form.startswith("(X++(Y..Y))") and len(values) > 1 and len(values) == int(float(labels.get("NPOINTS") or 0)):
         step = (last - first) / (len(values) - 1)
-        yield from ((first + step * at, value * up) for at, value in enumerate(values))
+        yield from ((first + step * at, value * y_factor) for at, value in enumerate(values))
 
 
 def _bare(tag: object) -> str:
@@ -310,25 +315,30 @@ def read_spc(path: Path) -> Found | None:
         return None
     try:
         curves = _curves(raw, flags, exponent, points, (first, last), max(spectra, 1))
-    except (struct.error, ValueError, OverflowError):  # shorter than its head says: some other kind of file
+    except (struct.error, ValueError, OverflowError):  # shorter than its header states: another kind of file
         return None
     x_label, y_label = _labels(head[18] if flags & _OWN_LABELS else b"", x_type, y_type)
-    told: dict[str, Any] = {"x": x_label, "y": y_label, "comment": _spc_text(head[17]), "source": _spc_text(head[14])}
-    told |= {"resolution": _spc_text(head[13]), "method": _spc_text(head[25])}
-    told = {name: value for name, value in told.items() if value}
-    told |= {"spectra": len(curves)} if len(curves) > 1 else {}
-    across = [value for x, _ in curves for value in (min(x), max(x))]
-    up = [value for _, y in curves for value in (min(y), max(y))]
-    told |= {"points": sum(len(y) for _, y in curves), "min_x": min(across), "max_x": max(across)}
-    told |= {"min": min(up), "max": max(up)}
+    summary: dict[str, Any] = {
+        "x": x_label,
+        "y": y_label,
+        "comment": _spc_text(head[17]),
+        "source": _spc_text(head[14]),
+    }
+    summary |= {"resolution": _spc_text(head[13]), "method": _spc_text(head[25])}
+    summary = {name: value for name, value in summary.items() if value}
+    summary |= {"spectra": len(curves)} if len(curves) > 1 else {}
+    x_values = [value for x, _ in curves for value in (min(x), max(x))]
+    y_values = [value for _, y in curves for value in (min(y), max(y))]
+    summary |= {"points": sum(len(y) for _, y in curves), "min_x": min(x_values), "max_x": max(x_values)}
+    summary |= {"min": min(y_values), "max": max(y_values)}
     picture = None
     if len(curves) == 1 and len(curves[0][0]) > 1:
         picture = plot(*curves[0], f"{y_label or 'y'} over {x_label or 'x'}")
-    return Found({"spc": told}, picture, acquired({"start": _moment(date)}))
+    return Found({"spc": summary}, picture, acquired({"start": _moment(date)}))
 
 
 def _labels(own: bytes, x_type: int, y_type: int) -> tuple[str, str]:
-    """Return what the axes show: as the file names them itself, else by the number of the quantity."""
+    """Return the labels of the axes: the file's own, or those of the quantities' numbers."""
     labels = [part.decode("cp1252", "replace").strip() for part in own.split(b"\0")]
     return labels[0] or _X.get(x_type, ""), (len(labels) > 1 and labels[1]) or _Y.get(y_type, "")
 
@@ -336,12 +346,12 @@ def _labels(own: bytes, x_type: int, y_type: int) -> tuple[str, str]:
 def _curves(
     raw: bytes, flags: int, exponent: int, points: int, ends: tuple[float, float], spectra: int
 ) -> list[tuple[list[float], list[float]]]:
-    """Abscissas and ordinates of each spectrum. ValueError or struct.error where the file does not hold them."""
+    """Return the abscissas and ordinates of each spectrum. ValueError or struct.error if the file lacks them."""
     at = _HEAD.size
     shared: list[float] = []
     if flags & _HAS_X and not flags & _OWN_X:
         shared, at = _floats(raw, at, points), at + 4 * points
-    found = []
+    curves = []
     for _ in range(spectra):
         sub = _SUB.unpack_from(raw, at)
         at += _SUB.size
@@ -355,12 +365,12 @@ def _curves(
             step = (ends[1] - ends[0]) / max(number - 1, 1)
             x = [ends[0] + step * index for index in range(number)]
         scale = sub[1] if flags & _MULTI else exponent
-        y, taken = _ordinates(raw, at, number, scale, short=bool(flags & _SHORT))
-        at += taken
+        y, size = _ordinates(raw, at, number, scale, short=bool(flags & _SHORT))
+        at += size
         if not all(value == value and abs(value) < 1e300 for value in (*x, *y)):
             raise ValueError("no numbers")
-        found.append((list(x), list(y)))
-    return found
+        curves.append((list(x), list(y)))
+    return curves
 
 
 def _ordinates(raw: bytes, at: int, number: int, scale: int, *, short: bool) -> tuple[Sequence[float], int]:
@@ -380,7 +390,7 @@ def _spc_text(raw: bytes) -> str:
 
 
 def _moment(packed: int) -> str:
-    """The date in its bits; empty where nobody set it."""
+    """Decode the packed date; empty if it is not set."""
     try:
         year, month, day = packed >> 20, packed >> 16 & 0xF, packed >> 11 & 0x1F
         if not EARLIEST <= year <= LATEST:  # some programs count years from 1900

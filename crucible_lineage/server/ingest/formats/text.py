@@ -1,4 +1,4 @@
-"""Text files and workbooks: JSON documents, tables with what their preambles say, and tables as CDS describes them."""
+"""Text files and workbooks: JSON documents, tables with their preambles, and tables as CDS describes them."""
 
 from __future__ import annotations
 
@@ -16,29 +16,27 @@ from typing import Any
 from crucible_lineage.server.ingest.formats.findings import MAX_ENTRIES, Found, acquired, plot
 from crucible_lineage.server.ingest.formats.tables import (
     TextTable,
-    described,
+    describe_table,
+    describe_wrapped,
     find_table,
     fits,
     is_wrapped,
     number,
     pairs,
-    understood,
-    wrapped,
+    unambiguous_number,
 )
 
 MAX_TEXT_BYTES = 16 << 20  # chosen: the first half million rows of a longer table are enough to describe it
-MAX_JSON_BYTES = 4 << 20  # what the metadata of one resource may hold
+MAX_JSON_BYTES = 4 << 20  # the limit of one resource's metadata
 MAX_PLOTTED_POINTS = 20_000
 BINARY_PROBE_BYTES = 4096
-SAMPLED_LINES, SAMPLED_CHARACTERS = 200, 100_000  # chosen: enough to tell how cells are separated
-LEAST_SETTINGS = 3  # chosen: of as many lines one is a setting, in a file of settings
-MAX_CELLS = 10_000  # chosen: a longer row is no row of a table
+SAMPLED_LINES, SAMPLED_CHARACTERS = 200, 100_000  # chosen: enough to recognize how cells are separated
+LEAST_SETTINGS = 3  # chosen: in a file of settings, at least one line in as many is one
+MAX_CELLS = 10_000  # chosen: longer rows do not belong to tables
 
 STRAIGHT_POINTS = 20  # chosen: fewer may lie on a line by chance
-MOST_BEND, MOST_JITTER = (
-    0.3,
-    0.02,
-)  # chosen: how much slopes of an axis differ from its mean, and from each other in a row
+# chosen: how much the slopes of an axis differ from their mean, and from one to the next
+MAX_BEND, MAX_JITTER = 0.3, 0.02
 _COMMENT = "#%;!'"
 _PAIR = re.compile(r"([A-Za-z][\w .()/%-]{0,80}?)\s*[:=]\s*(.+?)")
 _SPEC = re.compile(r"#([A-Z])\d* (.+)")
@@ -48,7 +46,7 @@ MAX_BYTES = 64 << 20  # chosen: longer tables of this kind are rare
 _MARK = "Byte-by-byte Description of file"
 _RULE = re.compile(r"[-=]{20,}\s*")
 _COLUMN = re.compile(r"\s*(?:(\d+)\s*-\s*)?(\d+)\s+([AIFED]\d+(?:\.\d+)?)\s+(\S+)\s+(\S+)(?:\s+(.*))?")
-_SAID = re.compile(r"(Title|Authors?|Table):\s*(.*)")
+_TITLE_FIELD = re.compile(r"(Title|Authors?|Table):\s*(.*)")
 
 
 MAX_SHEETS = 50
@@ -57,7 +55,7 @@ MAX_FILE_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Dialect:
-    """What separates cells (None: any run of blanks), and what a number has before its fraction."""
+    """The separator of cells (None: any whitespace), and the decimal separator."""
 
     delimiter: str | None
     decimal: str = "."
@@ -67,7 +65,7 @@ class Dialect:
         return {"\t": "tab", ",": "comma", ";": "semicolon", None: "whitespace"}[self.delimiter]
 
 
-# Where two fit a file equally, the earlier one counts.
+# If two fit a file equally well, the earlier one is used.
 _DIALECTS = tuple(
     Dialect(delimiter, decimal) for decimal in ".," for delimiter in ("\t", ";", ",", None) if delimiter != decimal
 )
@@ -88,7 +86,7 @@ def read_json(path: Path) -> Found | None:
 
 def read_table(path: Path) -> Found | None:
     """Under `table`: columns with unit and range; names with values above the table; a plot of the first two."""
-    lines, whole = _lines(path)
+    lines, is_complete = _lines(path)
     dialect = _dialect(lines)
     rows = [_cells(line, dialect) for line in lines]
     table = find_table(rows, dialect.decimal)
@@ -98,45 +96,47 @@ def read_table(path: Path) -> Found | None:
     if table is None:
         return Found(facts, None, acquired(facts)) if facts and not _is_prose(lines, facts) else None
     if is_wrapped(rows, table):
-        return Found({**facts, "counts": wrapped(rows, table)}, None, acquired(facts))
-    shown = described(rows, table, dialect.decimal)
-    shown = {"rows": shown["rows"], "delimiter": dialect.name, **shown}
+        return Found({**facts, "counts": describe_wrapped(rows, table)}, None, acquired(facts))
+    description = describe_table(rows, table, dialect.decimal)
+    description = {"rows": description["rows"], "delimiter": dialect.name, **description}
     if dialect.decimal != ".":
-        shown["decimal"] = "comma"
-    if not whole:
-        shown["read_bytes"] = MAX_TEXT_BYTES
-    return Found({**facts, "table": shown}, plotted(rows, table, dialect.decimal), acquired(facts))
+        description["decimal"] = "comma"
+    if not is_complete:
+        description["read_bytes"] = MAX_TEXT_BYTES
+    return Found({**facts, "table": description}, plot_columns(rows, table, dialect.decimal), acquired(facts))
 
 
 def _is_prose(lines: Sequence[str], facts: Mapping[str, Any]) -> bool:
-    """True of a text without a table in which few lines are settings: what looks like one is part of a sentence."""
-    said = sum(len(one) if isinstance(one, Mapping) and "value" not in one else 1 for one in facts.values())
-    return said < MAX_ENTRIES // 2 and said * LEAST_SETTINGS < sum(bool(line.strip(_COMMENT + " ")) for line in lines)
+    """Whether a text without a table has few settings; what looks like one is then part of a sentence."""
+    settings = sum(len(fact) if isinstance(fact, Mapping) and "value" not in fact else 1 for fact in facts.values())
+    return settings < MAX_ENTRIES // 2 and settings * LEAST_SETTINGS < sum(
+        bool(line.strip(_COMMENT + " ")) for line in lines
+    )
 
 
-def plotted(rows: Sequence[Sequence[str]], table: TextTable, decimal: str = ".") -> bytes | None:
-    """The next column of numbers over the first, thinned out evenly; None where the first has none."""
-    every = math.ceil((table.end - table.first) / MAX_PLOTTED_POINTS)
-    chosen: list[tuple[str, list[float | None]]] = []
+def plot_columns(rows: Sequence[Sequence[str]], table: TextTable, decimal: str = ".") -> bytes | None:
+    """Plot the next column of numbers over the first, thinned out evenly; None if the first has no numbers."""
+    step = math.ceil((table.end - table.first) / MAX_PLOTTED_POINTS)
+    columns: list[tuple[str, list[float | None]]] = []
     for index, name in enumerate(table.names[:MAX_ENTRIES]):
-        values = [understood(row[index], decimal) for row in rows[table.first : table.end : every]]
+        values = [unambiguous_number(row[index], decimal) for row in rows[table.first : table.end : step]]
         if sum(value is not None for value in values) * 2 > len(values):
-            if len(chosen) == 1 and _is_straight(chosen[0][1], values):
-                chosen.pop()  # such as wavelengths over pixels: another name of the same axis
-            chosen.append((name, values))
-        elif not chosen:
+            if len(columns) == 1 and _is_straight(columns[0][1], values):
+                columns.pop()  # such as wavelengths over pixels: the same axis again
+            columns.append((name, values))
+        elif not columns:
             return None
-        if len(chosen) == 2:
+        if len(columns) == 2:
             break
     else:
         return None
-    (x_name, x), (y_name, y) = chosen
+    (x_name, x), (y_name, y) = columns
     points = [(a, b) for a, b in zip(x, y, strict=True) if a is not None and b is not None]
     return plot([a for a, _ in points], [b for _, b in points], f"{y_name} over {x_name}")
 
 
 def _is_straight(x: Sequence[float | None], y: Sequence[float | None]) -> bool:
-    """True if y follows from x along a line or nearly so: it is another axis, and nothing that was measured."""
+    """Whether y is nearly a linear function of x, and thus another axis, not a measurement."""
     points = [(a, b) for a, b in zip(x, y, strict=True) if a is not None and b is not None]
     if len(points) < STRAIGHT_POINTS:
         return False
@@ -147,43 +147,43 @@ def _is_straight(x: Sequence[float | None], y: Sequence[float | None]) -> bool:
     slopes = [up / across for across, up in steps]
     mean = (y1 - y0) / (x1 - x0)
     bends = [abs(after - before) for before, after in pairwise(slopes)]
-    return all(abs(slope / mean - 1) < MOST_BEND for slope in slopes) and max(bends) < abs(mean) * MOST_JITTER
+    return all(abs(slope / mean - 1) < MAX_BEND for slope in slopes) and max(bends) < abs(mean) * MAX_JITTER
 
 
 def _lines(path: Path) -> tuple[list[str], bool]:
-    """The file's lines as far as they are read, none of a binary file, and whether that is all of it."""
+    """Return the lines read from the file, none for a binary file, and whether they are all of its lines."""
     with path.open("rb") as file:
         raw = file.read(BINARY_PROBE_BYTES)
         if b"\0" in raw and not raw.startswith((b"\xff\xfe", b"\xfe\xff")):
             return [], True
         raw += file.read(MAX_TEXT_BYTES - len(raw))
-        whole = not file.read(1)
-    lines = _decoded(raw).splitlines()
-    return [line.rstrip() for line in (lines if whole else lines[:-1])], whole
+        is_complete = not file.read(1)
+    lines = _decode(raw).splitlines()
+    return [line.rstrip() for line in (lines if is_complete else lines[:-1])], is_complete
 
 
-def _decoded(raw: bytes) -> str:
+def _decode(raw: bytes) -> str:
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         return raw.decode("utf-16", "replace")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        # The last character may be cut off; anything else was written by an instrument on Windows.
+        # The last character may be truncated; anything else comes from an instrument on Windows.
         return raw.decode("utf-8-sig", "ignore") if error.start > len(raw) - 4 else raw.decode("cp1252", "replace")
 
 
 def _dialect(lines: Sequence[str]) -> Dialect:
-    """That by which most of some lines, taken evenly from the whole file, have the most numbers."""
-    told = [line for line in lines if line.strip() and line.strip()[0] not in _COMMENT]
-    characters = sum(map(len, told))
-    sample = told[:: max(1, len(told) // SAMPLED_LINES, characters // SAMPLED_CHARACTERS)]
+    """Return the dialect in which a sample of lines, evenly spread over the file, has the most numbers."""
+    content = [line for line in lines if line.strip() and line.strip()[0] not in _COMMENT]
+    characters = sum(map(len, content))
+    sample = content[:: max(1, len(content) // SAMPLED_LINES, characters // SAMPLED_CHARACTERS)]
 
     def numbers(dialect: Dialect) -> tuple[int, int]:
-        """Count the numbers in rows of nothing else, and in all rows, of which blanks would tear words apart."""
+        """Count the numbers in purely numeric rows, and in all rows if cells have a separator other than blanks."""
         rows = [row for line in sample if len(row := _cells(line, dialect)) >= 2]
         pure = sum(len(row) for row in rows if all(fits(cell, dialect.decimal) for cell in row))
-        found = sum(number(cell, dialect.decimal) is not None for row in rows for cell in row)
-        return pure, found if dialect.delimiter else 0
+        total = sum(number(cell, dialect.decimal) is not None for row in rows for cell in row)
+        return pure, total if dialect.delimiter else 0
 
     return max(_DIALECTS, key=numbers)
 
@@ -200,12 +200,12 @@ def _cells(line: str, dialect: Dialect) -> list[str]:
         return [cell.strip() for cell in stripped.split(dialect.delimiter)]
     try:
         return [cell.strip() for cell in next(csv.reader([stripped], delimiter=dialect.delimiter))]
-    except csv.Error:  # a cell longer than any table has
+    except csv.Error:  # a cell longer than in any table
         return []
 
 
 def _named_by_comment(lines: Sequence[str], table: TextTable) -> TextTable:
-    """The table, its columns named by the comment right above where that has one word, or group of words, for each."""
+    """Name the columns by the comment right above the table, if it has one word or group of words for each."""
     if table.is_named or table.first == 0:
         return table
     line = lines[table.first - 1].strip()
@@ -214,44 +214,46 @@ def _named_by_comment(lines: Sequence[str], table: TextTable) -> TextTable:
     text = line[3:] if line.startswith("#L ") else line.lstrip(_COMMENT + " ")
     for parts in (re.split(r"\s{2,}|\t", text.strip()), text.split(), [part.strip() for part in text.split(",")]):
         if len(parts) == len(table.names) and all(re.search(r"[A-Za-z]", part) for part in parts):
-            units = [found[1] if (found := re.search(r"[(\[]([^()\[\]]+)[)\]]$", part)) else None for part in parts]
+            units = [match[1] if (match := re.search(r"[(\[]([^()\[\]]+)[)\]]$", part)) else None for part in parts]
             return TextTable(table.first, table.end, tuple(parts), tuple(units), table.above)
     return table
 
 
 def _facts(lines: Sequence[str], dialect: Dialect) -> dict[str, Any]:
-    """Read the facts in the lines outside the table."""
-    told = [line for index, line in enumerate(lines) if not _is_torn(lines, index)]
-    return pairs([row for line in told if (row := _saying(line, dialect))], dialect.decimal)
+    """Read the settings in the lines outside the table."""
+    usable = [line for index, line in enumerate(lines) if not _is_torn(lines, index)]
+    return pairs([row for line in usable if (row := _setting_cells(line, dialect))], dialect.decimal)
 
 
 def _is_torn(lines: Sequence[str], index: int) -> bool:
-    """True for a part of a sentence that only looks like a name with a value, and for a line of markup."""
-    bare = [
+    """Whether a line is part of a sentence that only looks like a name with a value, or is markup."""
+    neighbours = [
         lines[at].strip().lstrip(_COMMENT + " ") if 0 <= at < len(lines) else "" for at in (index - 1, index, index + 1)
     ]
-    before, line, after = bare
+    before, line, after = neighbours
     if line.startswith("<") and line.rstrip().endswith(">"):
         return True
-    matched = _PAIR.fullmatch(line)
-    if not matched or not re.search(r"[A-Za-z]{2}", matched[2]):
+    match = _PAIR.fullmatch(line)
+    if not match or not re.search(r"[A-Za-z]{2}", match[2]):
         return False
-    goes_on = after[:1].islower() and not _PAIR.fullmatch(after) and " " in after
-    began = line[:1].islower() and before[:1].isalpha() and not _PAIR.fullmatch(before) and before[-1:] not in ".:;)"
-    return (goes_on and " " in matched[2]) or (began and " " in before)
+    continues = after[:1].islower() and not _PAIR.fullmatch(after) and " " in after
+    continued = (
+        line[:1].islower() and before[:1].isalpha() and not _PAIR.fullmatch(before) and before[-1:] not in ".:;)"
+    )
+    return (continues and " " in match[2]) or (continued and " " in before)
 
 
-def _saying(line: str, dialect: Dialect) -> list[str]:
-    """A line as name and value, or as the cells of such a row."""
+def _setting_cells(line: str, dialect: Dialect) -> list[str]:
+    """Return a line as name and value, or as the cells of such a row."""
     stripped = line.strip()
-    if matched := _SPEC.fullmatch(stripped):  # as SPEC marks its lines
+    if match := _SPEC.fullmatch(stripped):  # a line marked by SPEC
         names = {"D": "date", "F": "file", "S": "scan"}
-        return [names[matched[1]], matched[2]] if matched[1] in names else []
-    if re.fullmatch(r"sep=.", stripped):  # which tells spreadsheets what separates cells
+        return [names[match[1]], match[2]] if match[1] in names else []
+    if re.fullmatch(r"sep=.", stripped):  # the separator of cells, for spreadsheets
         return []
     bare = stripped.lstrip(_COMMENT + " ")
-    if (matched := _PAIR.fullmatch(bare)) and not (dialect.delimiter and dialect.delimiter in matched[1]):
-        return [matched[1], matched[2]]
+    if (match := _PAIR.fullmatch(bare)) and not (dialect.delimiter and dialect.delimiter in match[1]):
+        return [match[1], match[2]]
     if stripped[:1] in _COMMENT:
         return []
     cells = re.split(r"\t", stripped) if "\t" in stripped else _cells(line, dialect)
@@ -267,46 +269,48 @@ def read_cds(path: Path) -> Found | None:
     except UnicodeDecodeError:
         return None
     marks = [at for at, line in enumerate(lines) if line.startswith(_MARK)]
-    if len(marks) != 1:  # of several files, nobody can tell which rows these are
+    if len(marks) != 1:  # with several files, the rows are ambiguous
         return None
     (mark,) = marks
     rules = [at for at in range(mark, len(lines)) if _RULE.fullmatch(lines[at])]
     if len(rules) < 3:
         return None
-    columns = [found for line in lines[rules[1] + 1 : rules[2]] if (found := _COLUMN.fullmatch(line))]
+    columns = [match for line in lines[rules[1] + 1 : rules[2]] if (match := _COLUMN.fullmatch(line))]
     if not columns:
         return None
     rows = [line for line in lines[rules[-1] + 1 :] if line.strip()]
-    told: dict[str, Any] = {**_said(lines[:mark]), "rows": len(rows)} if rows else _said(lines[:mark])
-    told["columns"] = [_column(column, rows) for column in columns[:MAX_ENTRIES]]
-    return Found({"cds": told})
+    description: dict[str, Any] = (
+        {**_title_fields(lines[:mark]), "rows": len(rows)} if rows else _title_fields(lines[:mark])
+    )
+    description["columns"] = [_column(column, rows) for column in columns[:MAX_ENTRIES]]
+    return Found({"cds": description})
 
 
-def _said(lines: list[str]) -> dict[str, str]:
-    """Title, authors and table, each with the lines that go on with it."""
-    found: dict[str, str] = {}
+def _title_fields(lines: list[str]) -> dict[str, str]:
+    """Return title, authors and table, each with its continuation lines."""
+    fields: dict[str, str] = {}
     name = ""
     for line in lines:
-        if matched := _SAID.fullmatch(line.strip()):
-            name = matched[1].lower()
-            found[name] = matched[2].strip()
+        if match := _TITLE_FIELD.fullmatch(line.strip()):
+            name = match[1].lower()
+            fields[name] = match[2].strip()
         elif name and line[:1].isspace() and line.strip():
-            found[name] = f"{found[name]} {line.strip()}"
+            fields[name] = f"{fields[name]} {line.strip()}"
         else:
             name = ""
-    return {name: text for name, text in found.items() if text}
+    return {name: text for name, text in fields.items() if text}
 
 
 def _column(column: re.Match[str], rows: list[str]) -> dict[str, Any]:
-    first, last, kind, unit, name, explained = column.groups()
-    shown: dict[str, Any] = {"name": name, **({"unit": unit} if unit != "---" else {})}
+    first, last, kind, unit, name, explanation = column.groups()
+    description: dict[str, Any] = {"name": name, **({"unit": unit} if unit != "---" else {})}
     if kind[0] == "A":
-        return shown
-    null = re.match(r"\?=(\S+)", explained or "")  # what stands for a missing value
+        return description
+    null = re.match(r"\?=(\S+)", explanation or "")  # the code of a missing value
     start, end = int(first or last) - 1, int(last)
     values = [_number(row[start:end], null[1] if null else "") for row in rows]
     numbers = [value for value in values if value is not None]
-    return {**shown, **({"min": min(numbers), "max": max(numbers)} if numbers else {})}
+    return {**description, **({"min": min(numbers), "max": max(numbers)} if numbers else {})}
 
 
 def _number(text: str, null: str) -> float | None:
@@ -322,7 +326,7 @@ def _number(text: str, null: str) -> float | None:
 def read_workbook(path: Path) -> Found | None:
     """Under `sheets`: names with values, and the table of each; a plot of the first table."""
     try:
-        # Optional: a reader in Rust, which only workbooks need.
+        # Optional: only workbooks need it.
         from python_calamine import CalamineError, load_workbook
     except ImportError:
         return None
@@ -336,20 +340,20 @@ def read_workbook(path: Path) -> Found | None:
     sheets: dict[str, Any] = {}
     thumbnail: bytes | None = None
     for name, cells in rows.items():
-        told, picture = _sheet([_without_end([_text(cell) for cell in row]) for row in cells])
+        description, picture = _sheet([_without_end([_text(cell) for cell in row]) for row in cells])
         thumbnail = thumbnail or picture
-        if told:
-            sheets[name] = told
+        if description:
+            sheets[name] = description
     return Found({"sheets": sheets} if sheets else {}, thumbnail, acquired(sheets)) if rows else None
 
 
 def _sheet(rows: list[list[str]]) -> tuple[dict[str, Any], bytes | None]:
-    """Read one sheet, and plot it."""
+    """Read and plot one sheet."""
     table = find_table(rows)
     if table is None:
         return pairs(rows), None
-    told = pairs([*rows[: table.above], *rows[table.end :]]) | {"table": described(rows, table)}
-    return told, plotted(rows, table)
+    description = pairs([*rows[: table.above], *rows[table.end :]]) | {"table": describe_table(rows, table)}
+    return description, plot_columns(rows, table)
 
 
 def _without_end(row: list[str]) -> list[str]:
