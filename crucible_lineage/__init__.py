@@ -1,7 +1,7 @@
 """Processing flows on Prefect that register every result in Crucible, exactly once, with its provenance.
 
-What is listed is imported when it is first used: `import crucible_lineage as cl` costs next to nothing. Type checkers
-read what is there in __init__.pyi.
+Names are imported when they are first used: `import crucible_lineage as cl` costs next to nothing. Type checkers read
+__init__.pyi.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ _LAZY = {
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(import_module(f"{__name__}.notebook.{_LAZY[name]}"), name)
-    globals()[name] = found
-    return found
+    value = getattr(import_module(f"{__name__}.notebook.{_LAZY[name]}"), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""Times, sizes, counts and values, as people say them."""
+"""Times, sizes, counts and values as readable text."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ def amount(count: int, noun: str, plural: str = "") -> str:
 
 
 def time_text(seconds: float) -> str:
-    """Return a duration, as people say it."""
+    """Return a duration with a readable unit."""
     if seconds < 100:
         return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def size_text(size: float) -> str:
-    """Return a number of bytes, as people say it."""
+    """Return a number of bytes with a readable unit."""
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:
             return f"{size:.0f} {unit}" if unit == "B" or size >= 10 else f"{size:.1f} {unit}"
@@ -27,7 +27,7 @@ def size_text(size: float) -> str:
 
 
 def value_text(value: object) -> str:
-    """Return a value as labels give it, and as values are compared: 5 and 5.0 are one."""
+    """Return a value for labels and comparisons: 5 and 5.0 give the same text."""
     if not isinstance(value, float):
         return str(value)
     if value.is_integer() and abs(value) < EXACT:

@@ -1,4 +1,4 @@
-"""What an assistant may ask over the Model Context Protocol: each tool a question of the commands, changing nothing."""
+"""Tools for assistants over the Model Context Protocol: each one answers like a command, and changes nothing."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from crucible_lineage.queries.overview import overview
 from crucible_lineage.queries.table import make_table
 from crucible_lineage.session import Session
 
-FOLD_BEYOND = 5  # siblings that a lineage shows a line each
+FOLD_BEYOND = 5  # siblings that a lineage lists one by one
 
 
 class Questions:
-    """The tools, for one session. One question at a time is answered: an assistant asks several at once.
+    """Tools of one session, which answer one question at a time, since an assistant asks several at once.
 
-    A dataset is named by its MFID, the beginning of one, or its name. Where `folder` is given, pipelines are read from
-    files in it only.
+    A dataset is named by its MFID, the beginning of one, or its name. With `folder`, pipelines are read only from
+    files in it.
     """
 
     def __init__(self, session: Session, folder: Path | None = None) -> None:
@@ -62,7 +62,7 @@ class Questions:
         """
         filters = {name: value for name, value in (("measurement", measurement), ("keyword", keyword)) if value}
         with self._lock:
-            found = list_datasets(
+            listing = list_datasets(
                 self._session,
                 find_project(self._session, project),
                 step=step,
@@ -70,37 +70,37 @@ class Questions:
                 filters=filters,
                 every=superseded,
             )
-        wanted = text.casefold()
-        told = found.to_json()
-        # What is empty would leave less room for others.
+        part = text.casefold()
+        document = listing.to_json()
+        # Empty fields would leave less room for other rows.
         datasets = [
             {key: value for key, value in row.items() if value not in (None, [], {})}
-            for row in told["datasets"]
-            if wanted in row["dataset_name"].casefold()
+            for row in document["datasets"]
+            if part in row["dataset_name"].casefold()
         ]
-        return bounded({**told, "found": len(datasets), "datasets": datasets})
+        return bounded({**document, "found": len(datasets), "datasets": datasets})
 
     def show(self, dataset: str) -> dict[str, Any]:
         """One dataset: state, returned values, parameters, metadata, files, parents, children, who made it and when."""
         with self._lock:
-            return bounded(show_dataset(self._session, self._meant(dataset)).to_json())
+            return bounded(show_dataset(self._session, self._mfid(dataset)).to_json())
 
     def lineage(self, dataset: str, depth: int | None = None) -> str:
         """Where a dataset comes from and what was made of it, as a tree; `depth` links at the most."""
         with self._lock:
-            mfid = self._meant(dataset)
+            mfid = self._mfid(dataset)
             graph = fetch_lineage(self._session, mfid)
         return cut_text(render_tree(graph.around(mfid, depth), mfid, fold_beyond=FOLD_BEYOND))
 
     def why(self, dataset: str) -> str:
         """Explain how a dataset came to be: step, code, parameters and parents, by whom and when, what it replaced."""
         with self._lock:
-            return cut_text(str(explain(self._session, self._meant(dataset))))
+            return cut_text(str(explain(self._session, self._mfid(dataset))))
 
     def diff(self, old: str, new: str) -> dict[str, Any]:
         """Compare two datasets and all that they come from: returned values first, then the causes."""
         with self._lock:
-            return bounded(compare_datasets(self._session, self._meant(old), self._meant(new)).to_json())
+            return bounded(compare_datasets(self._session, self._mfid(old), self._mfid(new)).to_json())
 
     def impact(
         self,
@@ -114,12 +114,12 @@ class Questions:
             raise InputError("give one cause: dataset, code or instrument")
         with self._lock:
             if dataset is not None:
-                found = dataset_impact(self._session, self._meant(dataset))
+                impact = dataset_impact(self._session, self._mfid(dataset))
             elif code is not None:
-                found = code_impact(self._session, code, [find_project(self._session, project)])
+                impact = code_impact(self._session, code, [find_project(self._session, project)])
             else:
-                found = instrument_impact(self._session, str(instrument), [find_project(self._session, project)])
-        return bounded({"count": len(found.redo), **found.to_json()})
+                impact = instrument_impact(self._session, str(instrument), [find_project(self._session, project)])
+        return bounded({"count": len(impact.redo), **impact.to_json()})
 
     def table(
         self,
@@ -137,7 +137,7 @@ class Questions:
         mean, std, min and max. `rows` is how many rows to give.
         """
         with self._lock:
-            found = make_table(
+            table = make_table(
                 self._session,
                 find_project(self._session, project),
                 step,
@@ -145,14 +145,14 @@ class Questions:
                 fields=fields or (),
                 by=by or (),
             )
-        told = found.to_json()
-        return bounded({"count": len(found), **told, "rows": told["rows"][: max(rows, 0)]})
+        document = table.to_json()
+        return bounded({"count": len(table), **document, "rows": document["rows"][: max(rows, 0)]})
 
     def status(self) -> dict[str, Any]:
         """List each pipeline of each project: its last run, its results by state, and what a person has to do."""
         with self._lock:
-            found = overview(self._session)
-        return bounded({"pipelines": [one.to_json() for one in found]})
+            pipelines = overview(self._session)
+        return bounded({"pipelines": [one.to_json() for one in pipelines]})
 
     def plan(self, pipeline: str) -> dict[str, Any]:
         """Preview a run of the pipeline in this file: what it would do, and why.
@@ -167,7 +167,7 @@ class Questions:
             planned = make_plan(bound, self._session)
         return bounded({"pipeline": bound.name, "fresh": planned.is_fresh, **planned.to_json()})
 
-    def _meant(self, dataset: str) -> str:
+    def _mfid(self, dataset: str) -> str:
         return find_mfid(self._session, dataset)
 
 
@@ -191,20 +191,20 @@ DEEPEST = 12
 
 
 def bounded(answer: Mapping[str, object]) -> dict[str, Any]:
-    """The answer, within MOST_CHARACTERS as JSON. What was cut is told under `cut`, with how much there is in all."""
+    """Return the answer within MOST_CHARACTERS as JSON. `cut` lists what was shortened, with its full length."""
     items, text = MOST_ITEMS, MOST_TEXT
     while True:
         cut: list[str] = []
-        found = {key: _within(value, key, items, text, cut) for key, value in answer.items()}
+        short = {key: _within(value, key, items, text, cut) for key, value in answer.items()}
         if cut:
-            found["cut"] = cut[:20]
-        if len(json.dumps(found, ensure_ascii=False, default=str)) <= MOST_CHARACTERS or items <= 1:
-            return found
+            short["cut"] = cut[:20]
+        if len(json.dumps(short, ensure_ascii=False, default=str)) <= MOST_CHARACTERS or items <= 1:
+            return short
         items, text = items // 2, max(text // 2, 80)
 
 
 def cut_text(text: str) -> str:
-    """A text of MOST_CHARACTERS at the most; where it is cut it says so."""
+    """Return at most MOST_CHARACTERS of a text; a cut text says so."""
     return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}\n... cut: {len(text)} characters in all"
 
 
@@ -218,15 +218,15 @@ def _within(value: object, path: str, items: int, text: int, cut: list[str], dep
             return value[:text] + "…"
         return value
     if isinstance(value, Mapping):
-        kept = list(value.items())[:items]
-        if len(kept) < len(value):
+        entries = list(value.items())[:items]
+        if len(entries) < len(value):
             cut.append(f"{path}: {len(value)} entries")
-        return {str(key): _within(one, f"{path}.{key}", items, text, cut, depth + 1) for key, one in kept}
+        return {str(key): _within(one, f"{path}.{key}", items, text, cut, depth + 1) for key, one in entries}
     if isinstance(value, Sequence):
-        kept_items = value[:items]
-        if len(kept_items) < len(value):
+        members = value[:items]
+        if len(members) < len(value):
             cut.append(f"{path}: {len(value)} items")
-        return [_within(one, f"{path}[{at}]", items, text, cut, depth + 1) for at, one in enumerate(kept_items)]
+        return [_within(one, f"{path}[{index}]", items, text, cut, depth + 1) for index, one in enumerate(members)]
     return value
 
 
@@ -238,22 +238,22 @@ Nothing can be changed here."""
 
 
 def serve_questions(questions: Questions) -> None:
-    """Answers an assistant until it closes standard input. Nothing else may write to standard output meanwhile."""
+    """Answer an assistant until it closes standard input. Nothing else may write to standard output meanwhile."""
     server = MCPServer("crucible-lineage", version=__version__, instructions=INSTRUCTIONS, log_level="WARNING")
     for name, title in TOOLS.items():
         annotations = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True)
-        server.tool(name=name, title=title, annotations=annotations)(_told(getattr(questions, name)))
+        server.tool(name=name, title=title, annotations=annotations)(_reporting(getattr(questions, name)))
     server.run("stdio")
 
 
-def _told(question: Callable[..., object]) -> Callable[..., Any]:
-    """The question, whose errors an assistant is told in our words, and not as a traceback."""
+def _reporting(question: Callable[..., object]) -> Callable[..., Any]:
+    """Wrap a question so that an assistant sees the messages of our errors instead of tracebacks."""
 
     @functools.wraps(question)
-    def asked(*args: Any, **kwargs: Any) -> Any:
+    def answer(*args: Any, **kwargs: Any) -> Any:
         try:
             return question(*args, **kwargs)
         except LineageError as error:
             raise ToolError(str(error)) from error
 
-    return asked
+    return answer

@@ -1,4 +1,4 @@
-"""Checksums of a file in the shape that uploads need: SHA-256, CRC32C of the whole and of each part, in one reading."""
+"""Checksums that uploads need, from one reading of a file: SHA-256, and CRC32C of the file and of each part."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any
 
 from crucible_lineage.errors import FileChangedError
 
-BLOCK_BYTES = 1 << 20  # measured: larger blocks cost page faults, smaller ones calls
-PART_SIZE_BYTES = 64 << 20  # what Crucible's signed uploads use unless the server decides otherwise
+BLOCK_BYTES = 1 << 20  # measured: larger blocks cost page faults, smaller ones system calls
+PART_SIZE_BYTES = 64 << 20  # of Crucible's signed uploads, unless the server chooses another
 _POLYNOMIAL = 0x82F63B78  # Castagnoli, bits reflected
 
 
 @dataclass(frozen=True)
 class FileChecksums:
-    """Result of reading a file once. `mtime_ns` is that of the bytes read; the CRCs are unsigned 32-bit numbers."""
+    """Checksums from one reading. `mtime_ns` belongs to the bytes read; CRCs are unsigned 32-bit numbers."""
 
     size: int
     mtime_ns: int
@@ -29,16 +29,16 @@ class FileChecksums:
     part_crc32c: tuple[int, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """The form that is kept in the local store."""
+        """Return the JSON for the local store."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> FileChecksums:
-        """The checksums that were stored."""
+        """Return the checksums that were stored."""
         return cls(**{**stored, "part_crc32c": tuple(stored["part_crc32c"])})
 
     def parts(self, part_size: int) -> tuple[int, ...] | None:
-        """CRC32C of each part of `part_size` bytes, or None if that cannot be told without reading again."""
+        """Return CRC32C of each part of `part_size` bytes, or None if that takes another reading."""
         if part_size == self.part_size:
             return self.part_crc32c
         if part_size >= self.size:
@@ -47,15 +47,15 @@ class FileChecksums:
             return None
         per_part = part_size // self.part_size
         groups = range(0, len(self.part_crc32c), per_part)
-        return tuple(self._joined(start, min(start + per_part, len(self.part_crc32c))) for start in groups)
+        return tuple(self._concatenated(start, min(start + per_part, len(self.part_crc32c))) for start in groups)
 
-    def _joined(self, start: int, stop: int) -> int:
+    def _concatenated(self, start: int, stop: int) -> int:
         lengths = [min(self.part_size, self.size - index * self.part_size) for index in range(start, stop)]
-        return _joined(list(zip(self.part_crc32c[start:stop], lengths, strict=True)))
+        return _concatenated(list(zip(self.part_crc32c[start:stop], lengths, strict=True)))
 
 
 class Scan:
-    """Checksums of bytes that come one block after the other, of whatever length."""
+    """Checksums of a stream of blocks of any length."""
 
     def __init__(self, part_size: int = PART_SIZE_BYTES) -> None:
         self.part_size = part_size
@@ -64,7 +64,7 @@ class Scan:
         self._crc = self._length = 0
 
     def update(self, block: bytes) -> None:
-        """The block comes next."""
+        """Add the next block."""
         self._digest.update(block)
         while (room := self.part_size - self._length) < len(block):
             self._extend(block[:room])
@@ -72,19 +72,19 @@ class Scan:
         self._extend(block)
 
     def checksums(self, mtime_ns: int) -> FileChecksums:
-        """The checksums of all that came."""
+        """Return the checksums of all blocks."""
         parts = [*self._parts, *([(self._crc, self._length)] if self._length or not self._parts else [])]
         return FileChecksums(
             size=sum(length for _, length in parts),
             mtime_ns=mtime_ns,
             sha256=self._digest.hexdigest(),
-            crc32c=_joined(parts),
+            crc32c=_concatenated(parts),
             part_size=self.part_size,
             part_crc32c=tuple(crc for crc, _ in parts),
         )
 
     def _extend(self, block: bytes) -> None:
-        import google_crc32c  # a run in which all is fresh reads no file
+        import google_crc32c  # a fully fresh run reads no file
 
         self._crc = google_crc32c.extend(self._crc, block)
         self._length += len(block)
@@ -94,10 +94,7 @@ class Scan:
 
 
 def scan_file(path: Path, part_size: int = PART_SIZE_BYTES) -> FileChecksums:
-    """All checksums of a file, from one reading in blocks of 1 MiB.
-
-    Raises FileChangedError if the bytes change meanwhile.
-    """
+    """Return all checksums of a file, from one reading. Raises FileChangedError if it changes meanwhile."""
     before = path.stat()
     scan = Scan(part_size)
     for block in blocks(path, 0, None, part_size):
@@ -111,7 +108,7 @@ FileStamp = tuple[int, int, int]  # size in bytes, modification time in ns, inod
 
 
 def stamp(path: Path) -> FileStamp:
-    """Size, modification time and inode: while these stand, a hash taken before is trusted."""
+    """Return size, modification time and inode: while these are unchanged, an earlier hash is trusted."""
     info = path.stat()
     return info.st_size, info.st_mtime_ns, info.st_ino
 
@@ -125,7 +122,7 @@ def file_sha256(path: Path) -> str:
 
 
 def part_checksums(path: Path, size: int, part_size: int) -> tuple[int, ...]:
-    """CRC32C of each part of a file, by reading it; for a part size that the scan did not foresee."""
+    """Read a file for CRC32C of each part, with a part size that the scan did not foresee."""
     import google_crc32c
 
     return tuple(
@@ -137,7 +134,7 @@ def part_checksums(path: Path, size: int, part_size: int) -> tuple[int, ...]:
 def require_unchanged(path: Path, checksums: FileChecksums) -> None:
     """Raise FileChangedError unless the file has the bytes that were scanned.
 
-    The hash decides; the bytes are read again only if the modification time moved, as a copy or a restore moves it.
+    The hash decides. The bytes are read again only if the modification time has changed, as by a copy or a restore.
     """
     try:
         now = path.stat()
@@ -154,13 +151,13 @@ def require_unchanged(path: Path, checksums: FileChecksums) -> None:
 
 
 def blocks(path: Path, offset: int, size: int | None, boundary: int = BLOCK_BYTES) -> Iterator[bytes]:
-    """A file's bytes from `offset` on, `size` of them or all, in blocks that never cross a multiple of `boundary`."""
+    """Yield `size` or all bytes of a file from `offset` on, in blocks that never cross a multiple of `boundary`."""
     with path.open("rb", buffering=0) as file:
         file.seek(offset)
         position = 0
         while size is None or position < size:
-            wanted = min(BLOCK_BYTES, boundary - position % boundary)
-            block = file.read(wanted if size is None else min(wanted, size - position))
+            length = min(BLOCK_BYTES, boundary - position % boundary)
+            block = file.read(length if size is None else min(length, size - position))
             if not block:
                 return
             position += len(block)
@@ -168,18 +165,18 @@ def blocks(path: Path, offset: int, size: int | None, boundary: int = BLOCK_BYTE
 
 
 def crc32c_text(crc: int) -> str:
-    """A CRC32C as storage headers write it: four bytes, high one first, in base64."""
+    """Return a CRC32C as storage headers write it: four bytes, high one first, in base64."""
     return base64.b64encode(crc.to_bytes(4, "big")).decode()
 
 
-def _joined(parts: list[tuple[int, int]]) -> int:
-    """CRC32C of pieces laid end to end, from each piece's CRC and length."""
+def _concatenated(parts: list[tuple[int, int]]) -> int:
+    """Return CRC32C of concatenated pieces, from each piece's CRC and length."""
     return functools.reduce(lambda crc, part: _times(_shift(part[1]), crc) ^ part[0], parts, 0)
 
 
 @functools.lru_cache(maxsize=64)
 def _shift(length: int) -> int:
-    """x to the power of 8 * length, modulo the polynomial: what `length` zero bytes do to a CRC before them."""
+    """Return x to the power of 8 * length, modulo the polynomial: the effect of `length` zero bytes on a CRC."""
     result, square, exponent = 1 << 31, 1 << 30, 8 * length
     while exponent:
         if exponent & 1:
@@ -189,7 +186,7 @@ def _shift(length: int) -> int:
 
 
 def _times(a: int, b: int) -> int:
-    """Product of two polynomials over GF(2) modulo Castagnoli's; the highest bit is the lowest power."""
+    """Return the product of two polynomials over GF(2) modulo Castagnoli's; the highest bit is the lowest power."""
     product = 0
     for bit in range(31, -1, -1):
         if a >> bit & 1:

@@ -1,8 +1,7 @@
-"""Conditions over the columns of a table, as `params.degree > 2 and results.rms < 0.5`; nothing in them is executed.
+"""Conditions over the columns of a table, such as `params.degree > 2 and results.rms < 0.5`; nothing is executed.
 
-The text is parsed as a Python expression, of which a small part is understood: names, numbers, texts, lists, and, or,
-not, comparisons, `in`, arithmetic, and a few functions. A value that a row lacks is None, and no comparison of it with
-`<` or `>` holds.
+The text is parsed as a Python expression. A small subset is supported: names, numbers, texts, lists, and, or, not,
+comparisons, `in`, arithmetic, and a few functions. A missing value is None, for which `<` and `>` never hold.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import Any
 from crucible_lineage.errors import InputError, nearest
 
 LONGEST = 2000  # characters
-HIGHEST = 64  # exponent: numbers stay such as measurements have
+HIGHEST = 64  # exponent: keeps numbers in the range of measurements
 Names = Callable[[str], Any]
 Value = Callable[[Names], Any]
 
@@ -44,15 +43,16 @@ ARITHMETIC = {
 
 @dataclass(frozen=True)
 class Condition:
-    """A condition that was understood: its text, and the names of columns in it."""
+    """A parsed condition: its text, and the names of its columns."""
 
     text: str
     names: tuple[str, ...]
     _holds: Value
 
     def holds(self, value_of: Names, row: str) -> bool:
-        """Whether it holds, where `value_of` gives the value of a column. InputError, naming the row, if its values
-        cannot be compared so.
+        """Return whether it holds, with the values of columns from `value_of`.
+
+        Raises InputError, naming the row, if the values cannot be compared.
         """
         try:
             return bool(self._holds(value_of))
@@ -64,7 +64,7 @@ class Condition:
 
 
 def parse_condition(text: str) -> Condition:
-    """The condition. InputError with the column of what is not understood."""
+    """Parse a condition. Raises InputError with the column of an unsupported part."""
     if len(text) > LONGEST:
         raise InputError(f"the condition has {len(text)} characters; {LONGEST} are the most")
     try:
@@ -82,12 +82,12 @@ def parse_condition(text: str) -> Condition:
 _EXAMPLE = "params.degree > 2 and results.rms < 0.5"
 
 
-def _fault(text: str, column: int, said: str) -> InputError:
-    return InputError(f"condition {text!r}, column {column + 1}: {said}")
+def _fault(text: str, column: int, message: str) -> InputError:
+    return InputError(f"condition {text!r}, column {column + 1}: {message}")
 
 
 class _Reader:
-    """Turns the parts of a parsed text into functions; notes the names that it meets."""
+    """Turns the parts of a parsed text into functions, and collects the names in them."""
 
     def __init__(self, text: str, names: dict[str, None]) -> None:
         self.text = text
@@ -96,14 +96,14 @@ class _Reader:
     def value(self, part: ast.expr) -> Value:
         reader = getattr(self, f"_{type(part).__name__.lower()}", None)
         if reader is None:
-            raise self._not_understood(part)
-        found: Value = reader(part)
-        return found
+            raise self._unsupported(part)
+        value: Value = reader(part)
+        return value
 
     def _constant(self, part: ast.Constant) -> Value:
         value = part.value
         if not isinstance(value, str | int | float | None):
-            raise self._not_understood(part)
+            raise self._unsupported(part)
         return lambda _: value
 
     def _name(self, part: ast.Name) -> Value:
@@ -133,18 +133,18 @@ class _Reader:
             return lambda names: not value(names)
         if isinstance(part.op, ast.USub | ast.UAdd):
             sign = operator.neg if isinstance(part.op, ast.USub) else operator.pos
-            return lambda names: None if (found := value(names)) is None else sign(found)
-        raise self._not_understood(part)
+            return lambda names: None if (operand := value(names)) is None else sign(operand)
+        raise self._unsupported(part)
 
     def _binop(self, part: ast.BinOp) -> Value:
         left, right = self.value(part.left), self.value(part.right)
-        work = _power if isinstance(part.op, ast.Pow) else ARITHMETIC.get(type(part.op))
-        if work is None:
-            raise self._not_understood(part)
+        operation = _power if isinstance(part.op, ast.Pow) else ARITHMETIC.get(type(part.op))
+        if operation is None:
+            raise self._unsupported(part)
 
         def calculated(names: Names) -> object:
             one, other = left(names), right(names)
-            return None if one is None or other is None else work(_number(one), _number(other))
+            return None if one is None or other is None else operation(_number(one), _number(other))
 
         return calculated
 
@@ -153,8 +153,8 @@ class _Reader:
         tests = [_test(kind) or self._no_test(part) for kind in part.ops]
 
         def compared(names: Names) -> bool:
-            found = [value(names) for value in values]
-            return all(test(found[at], found[at + 1]) for at, test in enumerate(tests))
+            operands = [value(names) for value in values]
+            return all(test(operands[at], operands[at + 1]) for at, test in enumerate(tests))
 
         return compared
 
@@ -162,13 +162,13 @@ class _Reader:
         name = part.func.id if isinstance(part.func, ast.Name) else ""
         function = FUNCTIONS.get(name)
         if function is None or part.keywords:
-            said = ast.unparse(part.func)
-            raise _fault(self.text, part.col_offset, f"no function {said!r} is known; {nearest(said, FUNCTIONS)}")
+            unknown = ast.unparse(part.func)
+            raise _fault(self.text, part.col_offset, f"no function {unknown!r} is known; {nearest(unknown, FUNCTIONS)}")
         values = [self.value(value) for value in part.args]
 
         def called(names: Names) -> object:
-            found = [value(names) for value in values]
-            return None if any(value is None for value in found) else function(*found)
+            arguments = [value(names) for value in values]
+            return None if any(value is None for value in arguments) else function(*arguments)
 
         return called
 
@@ -177,21 +177,21 @@ class _Reader:
         return lambda names: names(name)
 
     def _dotted(self, part: ast.expr) -> str:
-        """`results.rms`, or `results["rms (cm-1)"]` for what is no name."""
+        """Return the column in `results.rms`, or in `results["rms (cm-1)"]` if it is not a name."""
         if isinstance(part, ast.Name):
             return part.id
         if isinstance(part, ast.Attribute):
             return f"{self._dotted(part.value)}.{part.attr}"
         if isinstance(part, ast.Subscript) and isinstance(part.slice, ast.Constant):
             return f"{self._dotted(part.value)}.{part.slice.value!s}"
-        raise self._not_understood(part)
+        raise self._unsupported(part)
 
     def _no_test(self, part: ast.Compare) -> Callable[[object, object], bool]:
         raise _fault(self.text, part.col_offset, "compare with ==, !=, <, <=, >, >=, in or not in")
 
-    def _not_understood(self, part: ast.expr) -> InputError:
-        said = ast.get_source_segment(self.text, part) or type(part).__name__
-        return _fault(self.text, part.col_offset, f"{said!r} is not supported; write for example {_EXAMPLE}")
+    def _unsupported(self, part: ast.expr) -> InputError:
+        source = ast.get_source_segment(self.text, part) or type(part).__name__
+        return _fault(self.text, part.col_offset, f"{source!r} is not supported; write for example {_EXAMPLE}")
 
 
 def _test(kind: ast.cmpop) -> Callable[[Any, Any], bool] | None:
@@ -209,7 +209,7 @@ def _test(kind: ast.cmpop) -> Callable[[Any, Any], bool] | None:
 
 
 def _number(value: object) -> object:
-    """The value, if one can calculate with it: multiplied texts would fill the memory."""
+    """Return a number. Raises TypeError for other values: multiplied texts would fill the memory."""
     if isinstance(value, bool | int | float):
         return value
     raise TypeError(f"{value!r:.40} is not a number")

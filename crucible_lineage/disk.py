@@ -12,30 +12,30 @@ from pathlib import Path
 
 from crucible_lineage.errors import StorageError
 
-LONGEST_KEPT = 200  # bytes of a name, so that an ending fits into the 255 of file systems
+LONGEST_NAME = 200  # bytes of a name, so that an ending fits into the 255 of file systems
 OWNER_FOLDER, OWNER_FILE = 0o700, 0o600
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _ELSEWHERE = "name another data folder with --data or CRUCIBLE_LINEAGE_DATA"
-_SAID = {
+_REASONS = {
     errno.ENOSPC: "the disk is full; free some space, then run the same command again",
     errno.EDQUOT: "this account's share of the disk is used up; free some space, then run the same command again",
     errno.EFBIG: "a file may not become that large here (see `ulimit -f`, and what the file system allows)",
     errno.EROFS: f"the file system is read-only; mount it for writing, or {_ELSEWHERE}",
     errno.EACCES: f"this account may not write there; have it allowed, or {_ELSEWHERE}",
     errno.EPERM: f"this account may not write there; have it allowed, or {_ELSEWHERE}",
-    errno.EIO: f"the disk fails; look at it before anything else, and {_ELSEWHERE}",
+    errno.EIO: f"the disk fails; check it before anything else, and {_ELSEWHERE}",
     errno.ENOTDIR: f"there is a file where a folder should be; move it away, or {_ELSEWHERE}",
     errno.EEXIST: f"there is a file where a folder should be; move it away, or {_ELSEWHERE}",
 }
 
 
 def private_folder(path: Path) -> Path:
-    """The folder is there; if it was not, nobody but its owner can look into it. StorageError if it cannot be made.
+    """Make a folder that only its owner can read, unless it exists. Raises StorageError if that is impossible.
 
-    One that is there stays as open as it is: it may be one that a person has chosen, with more in it than ours.
+    An existing folder keeps its permissions: a person may have chosen it, with other files in it.
     """
     try:
-        if not path.is_dir():  # mostly it is there, and this is asked several times for each step
+        if not path.is_dir():  # usually it exists, and each step checks this several times
             path.parent.mkdir(parents=True, exist_ok=True)
             path.mkdir(OWNER_FOLDER, exist_ok=True)
     except OSError as error:
@@ -45,9 +45,10 @@ def private_folder(path: Path) -> Path:
 
 
 def private_file(path: Path) -> Path:
-    """The file is there, and only its owner can read it. Its folder has to exist. StorageError if it cannot be made.
+    """Make an empty file if it does not exist, and let only its owner read it. Its folder has to exist.
 
-    An existing file is never opened: closing it again would end the locks that SQLite has on it in this process.
+    An existing file is never opened: closing it would end SQLite's locks on it in this process. Raises StorageError if
+    the file cannot be made.
     """
     try:
         if not path.exists():
@@ -59,23 +60,23 @@ def private_file(path: Path) -> Path:
 
 
 def storage_error(error: OSError, path: Path | str | None = None) -> StorageError | None:
-    """Return the error, in one line, if the disk refused something; None if it was not about a disk."""
-    said = _SAID.get(error.errno or 0)
-    place = path or error.filename
-    return StorageError(f"{place}: {said}") if said and place else StorageError(said) if said else None
+    """Return a StorageError in one line if the disk caused the error, else None."""
+    reason = _REASONS.get(error.errno or 0)
+    target = path or error.filename
+    return StorageError(f"{target}: {reason}") if reason and target else StorageError(reason) if reason else None
 
 
 def draft_beside(path: Path, ending: str) -> Path:
-    """Return the hidden file beside `path` with this ending, where its next bytes are written.
+    """Return the hidden file beside `path`, with this ending, for the bytes that will replace it.
 
-    A name that may be as long as the system allows is shortened, to a checksum of itself.
+    A name near the system's limit is replaced by its checksum.
     """
-    name = path.name if len(os.fsencode(path.name)) <= LONGEST_KEPT else f"{zlib.crc32(os.fsencode(path.name)):08x}"
+    name = path.name if len(os.fsencode(path.name)) <= LONGEST_NAME else f"{zlib.crc32(os.fsencode(path.name)):08x}"
     return path.with_name(f".{name}{ending}")
 
 
 def _create(path: Path) -> None:
-    """An empty file, unless another process was faster: made under another name, so that nobody has it open yet."""
+    """Make an empty file, unless another process was faster. A new name ensures that nobody has it open yet."""
     draft = draft_beside(path, f"-{secrets.token_hex(4)}")
     os.close(os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, OWNER_FILE))
     try:
@@ -90,7 +91,7 @@ def _create(path: Path) -> None:
 
 
 def _close_to_others(path: Path) -> None:
-    """A file that an earlier version, or somebody by hand, has left open is closed; another owner's is left to them."""
+    """Remove the permissions of others. Files of another owner stay as they are."""
     if os.name == "posix" and path.stat().st_mode & _OTHERS:
         with suppress(PermissionError):
             path.chmod(OWNER_FILE)
