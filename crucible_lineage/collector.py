@@ -20,7 +20,7 @@ def collector_paused() -> Iterator[None]:
 
 
 @contextmanager
-def kept_for_good() -> Iterator[None]:
+def collector_frozen() -> Iterator[None]:
     """Pause the collector, and exclude the new objects for good: they live until the process ends."""
     with collector_paused():
         yield

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from crucible_lineage.errors import InputError
-from crucible_lineage.times import taken
+from crucible_lineage.times import measured_at
 
 __all__ = ["DatasetFacts", "Facts"]
 
@@ -50,7 +50,7 @@ class DatasetFacts:
         cls, fields: Mapping[str, Any], keywords: Collection[str], metadata: Mapping[str, Any]
     ) -> DatasetFacts:
         """Return the facts in the fields of a dataset record of Crucible."""
-        measured = taken(fields)
+        measured = measured_at(fields)
         repeated = {fields.get(name) for name in _REPEATED}
         words = (word for word in keywords if word not in repeated and not word.startswith(_OWN_KEYWORDS))
         return cls(

@@ -1,22 +1,22 @@
-"""Marks in a dataset's scientific metadata, written and read such that no older copy undoes them.
+"""Marks in a dataset's scientific metadata, which no older copy can undo.
 
-A service may read the metadata, work for a while, and merge its whole copy back. Merging never removes a key, so what
-has to last is a mark: a key of its own at the outermost level, written once and never with another value.
+A service may read the metadata, work for a while, and merge its whole copy back. Merging never removes a key, so a
+lasting fact is a mark: a key of its own at the outermost level, written once and never with another value.
 
-| key | value | says |
+| key | value | meaning |
 |---|---|---|
-| `crucible_lineage` | record | the first registration has begun; it counts as rank 0 |
-| `crucible_lineage_begun_NAME` | rank, record, metadata | registration NAME goes on from those of lower rank |
-| `crucible_lineage_begun_NAME` | the same, `keeps` | once NAME came to its end, the one that it names stands |
-| `crucible_lineage_held_NAME` | true | nothing; its answer tells NAME whether it still holds the dataset |
-| `crucible_lineage_complete_NAME` | when | registration NAME came to its end |
-| `crucible_lineage_places` | slots | the slots that the dataset fills, as it was registered |
-| `crucible_lineage_holds_DIGEST` | slots | it fills these since; of one slot the latest counts |
-| `crucible_lineage_equals_DIGEST` | parents | it would be the same of these parents |
+| `crucible_lineage` | record | the first registration started; its rank is 0 |
+| `crucible_lineage_begun_NAME` | rank, record, metadata | registration NAME continues those of lower rank |
+| `crucible_lineage_begun_NAME` | the same, `keeps` | once NAME is finished, the registration in `keeps` counts |
+| `crucible_lineage_held_NAME` | true | none; the answer shows NAME whether it still holds the dataset |
+| `crucible_lineage_complete_NAME` | when | registration NAME finished |
+| `crucible_lineage_places` | slots | the slots that the dataset fills since its registration |
+| `crucible_lineage_holds_DIGEST` | slots | the slots that it fills since then; the latest mark of a slot counts |
+| `crucible_lineage_equals_DIGEST` | parents | these parents would give the same dataset |
 | `crucible_lineage_corrected_NAME` | act | a value was corrected, by whom, when and why |
 
-`settled` folds them into `crucible_lineage` and `crucible_lineage_places`, which is what everybody reads. The state
-of a dataset is a function of a set that only grows, so it does not matter when or how often an older copy arrives.
+`settled` folds them into `crucible_lineage` and `crucible_lineage_places`, which all readers use. The state of a
+dataset is a function of a set that only grows, so it does not matter when or how often an older copy arrives.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ Document = Mapping[str, Any]
 
 
 def is_own(key: str) -> bool:
-    """Whether crucible-lineage keeps this key of the metadata for itself."""
+    """Return whether this key of the metadata is reserved for crucible-lineage."""
     return key.startswith(KEY) and (key == KEY or key.startswith(f"{KEY}_"))
 
 
 @dataclass(frozen=True)
 class Registration:
-    """One attempt to register the dataset. `metadata` is None where they are those of the dataset itself."""
+    """One attempt to register the dataset. `metadata` is None if they are those of the dataset itself."""
 
     name: str
     rank: int
@@ -55,25 +55,25 @@ class Registration:
 
     @property
     def order(self) -> tuple[int, bool, str]:
-        """Which of two registrations holds the dataset: the greater one. To take over beats to keep."""
+        """Sort key: the greatest registration holds the dataset. Taking over beats keeping."""
         return self.rank, not self.keeps, self.name
 
 
 @dataclass(frozen=True)
 class Registrations:
-    """All attempts to register a dataset, by name, and when those came to their end that did."""
+    """All attempts to register a dataset, by name, and when the finished ones ended."""
 
     by_name: Mapping[str, Registration]
     ended: Mapping[str, str]
 
     @cached_property
     def holder(self) -> Registration | None:
-        """The registration that may go on."""
+        """The registration that may continue."""
         return max(self.by_name.values(), key=lambda one: one.order, default=None)
 
     @cached_property
     def complete(self) -> Registration | None:
-        """The registration as which the dataset is complete."""
+        """The registration that completed the dataset, if one did."""
         counting = (one for one in self.by_name.values() if not one.keeps or one.name in self.ended)
         last = max(counting, key=lambda one: one.order, default=None)
         if last is None or last.name not in self.ended:
@@ -82,30 +82,30 @@ class Registrations:
 
     @cached_property
     def contested(self) -> tuple[Registration, ...]:
-        """The registrations that came to their end while another one took over: which was first, does not show."""
+        """The registrations that finished while another one took over: which came first is unknown."""
         if self.complete is not None:
             return ()
         return tuple(one for name, one in self.by_name.items() if name in self.ended and not one.keeps)
 
     @cached_property
     def shown(self) -> Registration | None:
-        """The registration whose record counts: the complete one, else the latest that wrote one."""
+        """The registration whose record counts: the complete one, else the latest with a record."""
         if self.complete is not None:
             return self.complete
         return max((one for one in self.by_name.values() if one.record), key=lambda one: one.order, default=None)
 
     @property
     def next_rank(self) -> int:
-        """The rank of whoever takes over now."""
+        """The rank of the next registration to take over."""
         return max((one.rank for one in self.by_name.values()), default=0) + 1
 
     def without(self, *names: str) -> Registrations:
-        """The same as if these had written nothing."""
+        """Return the registrations as if these had written nothing."""
         return Registrations({name: one for name, one in self.by_name.items() if name not in names}, self.ended)
 
 
 def registrations(metadata: Document | None) -> Registrations:
-    """Read who has registered a dataset, as its metadata tell."""
+    """Return the registrations in the metadata of a dataset."""
     metadata = metadata or {}
     first = _mapping(metadata.get(KEY))
     ended = {name: str(when) for name, when in _mapping(first.get("completed")).items()}
@@ -125,36 +125,36 @@ def registrations(metadata: Document | None) -> Registrations:
     return Registrations(found, ended)
 
 
-def begun(name: str, rank: int, record: Document, metadata: Document, keeps: str = "") -> dict[str, Any]:
-    """State that a registration goes on from those of lower rank; or that it `keeps` one, whose record this is."""
-    said = {"rank": rank, "record": dict(record), "metadata": dict(metadata)}
-    return {f"{_BEGUN}{name}": {**said, "keeps": keeps} if keeps else said}
+def begin_mark(name: str, rank: int, record: Document, metadata: Document, keeps: str = "") -> dict[str, Any]:
+    """Return the mark that a registration continues those of lower rank, or `keeps` one, whose record this is."""
+    entry = {"rank": rank, "record": dict(record), "metadata": dict(metadata)}
+    return {f"{_BEGUN}{name}": {**entry, "keeps": keeps} if keeps else entry}
 
 
-def holding(name: str) -> dict[str, Any]:
-    """State nothing new: the answer tells the registration whether it still holds the dataset."""
+def holding_mark(name: str) -> dict[str, Any]:
+    """Return a mark without meaning: the answer shows the registration whether it still holds the dataset."""
     return {f"{_HELD}{name}": True}
 
 
-def complete(name: str, when: str) -> dict[str, Any]:
-    """State that a registration came to its end."""
+def completion_mark(name: str, when: str) -> dict[str, Any]:
+    """Return the mark that a registration finished."""
     return {f"{_COMPLETE}{name}": when}
 
 
-def holds(slots: Document) -> dict[str, Any]:
-    """State that the dataset fills these slots."""
+def slots_mark(slots: Document) -> dict[str, Any]:
+    """Return the mark that the dataset fills these slots."""
     return {f"{_HOLDS}{_digest(slots)}": dict(slots)} if slots else {}
 
 
-def equals(parents: Mapping[str, str]) -> dict[str, Any]:
-    """State that the dataset would be the same of these parents, each with the one that it was made of."""
+def equality_mark(parents: Mapping[str, str]) -> dict[str, Any]:
+    """Return the mark that these parents, each given with the actual one, would give the same dataset."""
     return {f"{_EQUALS}{_digest(parents)}": dict(parents)} if parents else {}
 
 
 def record_in(metadata: Document | None) -> Any:
-    """The provenance record as all marks together give it; None if there is none.
+    """Return the provenance record that all marks together give; None if there is none.
 
-    What lies under the key and is no record is given as it is.
+    A value under the key that is not a record is returned unchanged.
     """
     metadata = metadata or {}
     if _is_plain(metadata):
@@ -164,12 +164,12 @@ def record_in(metadata: Document | None) -> Any:
     if shown is None:
         return metadata.get(KEY)
     record = dict(shown.record)
-    equal = {**_mapping(record.get("equal_parents"))}
+    equal_parents = {**_mapping(record.get("equal_parents"))}
     for key, value in metadata.items():
         if key.startswith(_EQUALS):
-            equal |= _mapping(value)
-    if equal:
-        record["equal_parents"] = equal
+            equal_parents |= _mapping(value)
+    if equal_parents:
+        record["equal_parents"] = equal_parents
     if shown is known.complete and record.get("status") == "incomplete":
         record["status"] = "complete"
     if shown is known.complete and "registrar" in record:
@@ -179,29 +179,29 @@ def record_in(metadata: Document | None) -> Any:
 
 
 def slots_in(metadata: Document | None) -> dict[str, Any]:
-    """The slots that a dataset fills: of one slot, what was stated for the latest moment."""
+    """Return the slots that a dataset fills, with the latest claim to each."""
     metadata = metadata or {}
-    found = dict(_mapping(metadata.get(SLOTS_KEY)))
+    slots = dict(_mapping(metadata.get(SLOTS_KEY)))
     for key in sorted(key for key in metadata if key.startswith(_HOLDS)):
-        for slot, filled in _mapping(metadata[key]).items():
-            if slot not in found or _since(filled) >= _since(found[slot]):
-                found[slot] = filled
-    return found
+        for slot, claim in _mapping(metadata[key]).items():
+            if slot not in slots or _since(claim) >= _since(slots[slot]):
+                slots[slot] = claim
+    return slots
 
 
-def corrected(name: str, act: Document) -> dict[str, Any]:
-    """The mark that a value was corrected; acts count in the order of their names."""
+def correction_mark(name: str, act: Document) -> dict[str, Any]:
+    """Return the mark that a value was corrected; corrections apply in the order of their names."""
     return {f"{_CORRECTED}{name}": dict(act)}
 
 
 def settled(metadata: Document | None) -> dict[str, Any]:
-    """The metadata as all marks together give them: record and slots under one key each, and the rest."""
+    """Return the metadata that all marks together give: record and slots under one key each, and the rest."""
     metadata = metadata or {}
     acts = {key.removeprefix(_CORRECTED): value for key, value in metadata.items() if key.startswith(_CORRECTED)}
-    corrected = {CORRECTIONS_KEY: acts} if acts else {}
+    corrections = {CORRECTIONS_KEY: acts} if acts else {}
     if _is_plain(metadata):
         left = {key: value for key, value in metadata.items() if not key.startswith((_COMPLETE, _HELD, _CORRECTED))}
-        return left | corrected
+        return left | corrections
     found = {key: value for key, value in metadata.items() if not is_own(key)}
     shown = registrations(metadata).shown
     if shown is not None and shown.metadata is not None:
@@ -210,11 +210,11 @@ def settled(metadata: Document | None) -> dict[str, Any]:
         found[KEY] = record
     if slots := slots_in(metadata):
         found[SLOTS_KEY] = slots
-    return found | corrected
+    return found | corrections
 
 
 def _is_plain(metadata: Document) -> bool:
-    """True if one registration has completed the dataset, and nothing was stated later: so it is nearly always."""
+    """Return whether a single registration completed the dataset and no mark came later, which is the usual case."""
     record = metadata.get(KEY)
     if not isinstance(record, Mapping) or record.get("status") != "complete":
         return False
@@ -223,9 +223,9 @@ def _is_plain(metadata: Document) -> bool:
     return not any(key.startswith((_BEGUN, _HOLDS, _EQUALS)) for key in metadata)
 
 
-def _since(filled: object) -> tuple[bool, datetime]:
+def _since(claim: object) -> tuple[bool, datetime]:
     try:
-        moment = datetime.fromisoformat(_text(_mapping(filled).get("since")))
+        moment = datetime.fromisoformat(_text(_mapping(claim).get("since")))
     except ValueError:
         return False, datetime.min.replace(tzinfo=UTC)
     return True, moment if moment.tzinfo else moment.replace(tzinfo=UTC)

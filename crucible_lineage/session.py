@@ -114,7 +114,7 @@ class Session:
         return client.another(RetryPolicy(**{**given, **limits}))
 
     @contextmanager
-    def going_on(self) -> Iterator[None]:
+    def offline(self) -> Iterator[None]:
         """Go by what is known on this machine in this block: the service is away, and what needs it fails at once."""
         self.is_away = True
         try:
@@ -167,7 +167,7 @@ class Session:
     def _waiting(self, mfid: str) -> DatasetRef | None:
         return self._outbox.find(mfid) if self._outbox is not None else None
 
-    def hear_statements(self) -> None:
+    def refresh_statements(self) -> None:
         """Bring up to date what is stated, unless that was done some seconds ago."""
         with self._lock:
             if self.is_away or time.monotonic() < self._hear_again:
@@ -245,7 +245,7 @@ class Session:
         """Return a digest of the key in use."""
         return hashlib.sha256((self.settings.api_key or "").encode()).hexdigest()[:16]
 
-    def introduce(self, agent: dict[str, Any]) -> None:
+    def set_agent(self, agent: dict[str, Any]) -> None:
         """Another process with this key has asked already who registers."""
         with self._who_lock:
             self._agent = self._agent or agent

@@ -1,4 +1,4 @@
-"""Times in text, as records, options and answers have them; and whether it is known when data were taken."""
+"""Times as text in records, options and answers; and whether the time of a measurement is known."""
 
 from __future__ import annotations
 
@@ -6,46 +6,46 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-DEFAULTED = timedelta(seconds=1)  # between the two times that Crucible gives to a dataset of which nobody says when
+DEFAULTED = timedelta(seconds=1)  # most between the two times that Crucible gives to a dataset without a time
 
 
 def utc(value: str | datetime) -> datetime:
-    """The time that `value` says, in ISO 8601 or already read; one without a time zone counts as UTC.
+    """Return the time in a text in ISO 8601, or a time itself, with UTC as the default time zone.
 
-    ValueError if it is none.
+    Raises ValueError for other texts.
     """
     time = value if isinstance(value, datetime) else datetime.fromisoformat(value)
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
-def taken(record: Mapping[str, object]) -> datetime | None:
-    """When the data of a dataset were taken, by its record at Crucible; None where nobody has said it.
+def measured_at(record: Mapping[str, object]) -> datetime | None:
+    """Return when the data of a dataset record were measured; None if nobody gave a time.
 
-    There Crucible gives the time of the registration.
+    In that case Crucible puts in the time of the registration.
     """
     try:
-        said = utc(str(record.get("timestamp") or ""))
+        measured = utc(str(record.get("timestamp") or ""))
     except ValueError:
         return None
     try:
         created = utc(str(record.get("creation_time") or ""))
     except ValueError:
-        return said
-    return None if abs(said - created) <= DEFAULTED else said
+        return measured
+    return None if abs(measured - created) <= DEFAULTED else measured
 
 
-def as_known(record: Mapping[str, object]) -> Mapping[str, Any]:
-    """The record without a `timestamp` that nobody has said."""
-    return record if taken(record) else {name: value for name, value in record.items() if name != "timestamp"}
+def without_default_time(record: Mapping[str, object]) -> Mapping[str, Any]:
+    """Return the record without a `timestamp` that Crucible put in."""
+    return record if measured_at(record) else {name: value for name, value in record.items() if name != "timestamp"}
 
 
 def moment_text(moment: datetime) -> str:
-    """A moment as messages give it."""
+    """Return a moment as messages show it."""
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def span_text(seconds: float) -> str:
-    """A length of time in its two greatest units: `2 d 4 h`."""
+    """Return a length of time in its two greatest units: `2 d 4 h`."""
     left = round(seconds)
     if left < 60:
         return f"{seconds:.3g} s"

@@ -111,7 +111,7 @@ def deliverers_of(run_id: str, session: Session, driver: Driver | None) -> Deliv
         return deliveries
     if driver is None or driver.host != socket.gethostname() or not is_run_here(session.settings.data, run_id):
         return None
-    session.introduce(driver.agent)
+    session.set_agent(driver.agent)
     for name in driver.parents:
         session.outbox.look(name)
     return DeliveredByRun(driver.may_be_there, partial(session.connect, at_most_s=ONE_CALL_S))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from crucible_lineage import __version__
-from crucible_lineage.collector import kept_for_good
+from crucible_lineage.collector import collector_frozen
 from crucible_lineage.errors import nearest
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class _Commands(click.Group):
         if cmd_name not in COMMANDS:
             other = _commands_of_others().get(cmd_name)
             return cast("click.Command", other.load()) if other else None
-        with kept_for_good():
+        with collector_frozen():
             module = importlib.import_module(f"crucible_lineage.cli.{COMMANDS[cmd_name][0]}")
         command: click.Command = getattr(module, f"{cmd_name.replace('-', '_')}_command")
         return command

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from crucible_lineage.marks import SLOTS_KEY, holds, slots_in
+from crucible_lineage.marks import SLOTS_KEY, slots_in, slots_mark
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
@@ -155,7 +155,7 @@ def slots_to_json(slots: Mapping[str, SlotClaim]) -> dict[str, object]:
 
 def slots_stated(slots: Mapping[str, SlotClaim]) -> dict[str, object]:
     """Return the metadata that makes a registered dataset fill these slots."""
-    return holds({key: claim.to_json() for key, claim in slots.items()})
+    return slots_mark({key: claim.to_json() for key, claim in slots.items()})
 
 
 def later_than(moment: datetime, others: Iterable[str]) -> str:

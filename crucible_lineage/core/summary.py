@@ -22,7 +22,7 @@ from crucible_lineage.lineage.records import (
     used_mfids,
 )
 from crucible_lineage.statements import SubjectFacts, statement_in
-from crucible_lineage.times import as_known
+from crucible_lineage.times import without_default_time
 
 Record = Mapping[str, Any]
 MOST_NUMBERS = 6  # of what a step returned, that lists show
@@ -146,7 +146,7 @@ def summary_of(record: Record) -> Summary:
         data_format=text(record.get("data_format")),
         session=text(record.get("session_name")),
         instrument=text(record.get("instrument_name")),
-        timestamp=text(as_known(record).get("timestamp")),
+        timestamp=text(without_default_time(record).get("timestamp")),
         size=size if isinstance(size := record.get("size"), int) else None,
         numbers=_key_numbers(record) if step else {},
         samples=", ".join(_samples(record)),

@@ -49,7 +49,7 @@ from crucible_lineage.registration.register import register_output
 from crucible_lineage.registration.reliance import add_equal_parents
 from crucible_lineage.registration.server_ids import make_dataset
 from crucible_lineage.session import Session
-from crucible_lineage.times import as_known
+from crucible_lineage.times import without_default_time
 
 AT_ONCE = 6  # what one client should ask of a shared service at a time
 ONE_CALL_S = 5.0  # chosen: after that it is known that the service is away
@@ -155,7 +155,7 @@ class Sender:
         return made
 
     def _fields(self, dataset: Mapping[str, object]) -> dict[str, object]:
-        known = as_known(dataset)
+        known = without_default_time(dataset)
         fields = {name: known[name] for name in (*FIELDS, "project_id") if known.get(name) is not None}
         fields |= {"public": True} if dataset.get("public") else {}
         instrument = str(dataset.get("instrument_id") or "")

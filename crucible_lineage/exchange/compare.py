@@ -17,7 +17,7 @@ from crucible_lineage.exchange.model import Conflict, CopyComparison, HeldDatase
 from crucible_lineage.lineage.records import is_withdrawn
 from crucible_lineage.provenance.record import ATTACHED_NAME, KEY, SLOTS_KEY, unreadable
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
-from crucible_lineage.times import as_known
+from crucible_lineage.times import without_default_time
 
 FIELDS = (
     "dataset_name", "measurement", "data_type", "data_format", "session_name", "timestamp", "instrument_name",
@@ -114,7 +114,7 @@ def _fields(
     """Fields that are empty there, and those that have another value, in words."""
     added, differs = {}, []
     if names is FIELDS:  # of data it counts when they were taken, if somebody has said it
-        here, there = as_known(here), as_known(there)
+        here, there = without_default_time(here), without_default_time(there)
     for name in names:
         ours, theirs = _said(here, name), _said(there, name)
         if ours is None or _moment(here.get(name)) == _moment(there.get(name)):

@@ -10,7 +10,7 @@ from typing import Any
 from crucible_lineage.calibrations import certified_text
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.refs import asks_for_deletion
-from crucible_lineage.times import span_text, taken
+from crucible_lineage.times import measured_at, span_text
 
 PROVENANCE_KEY = "crucible_lineage"  # in the scientific metadata
 SLOTS_KEY = "crucible_lineage_places"  # beside it: what the dataset is a result of
@@ -184,7 +184,7 @@ def instruments(record: Record | None) -> frozenset[str]:
 
 def moment(record: Record | None) -> datetime | None:
     """When the data were taken, as far as somebody said it; a time without zone counts as UTC."""
-    return taken(mapping(record))
+    return measured_at(mapping(record))
 
 
 def text(value: object) -> str:

@@ -52,7 +52,7 @@ class StepCall:
 
     def make(self, run: Mapping[str, object]) -> Mapping[str, DatasetRef]:
         """The datasets that it gives, by output, made in this run or there before; the run relies on them."""
-        self.session.hear_statements()
+        self.session.refresh_statements()
         done = materialize_step(replace(self.job, run=run), self.session)
         for name, dataset in done.outputs.items():
             self.slots.note_about(dataset.mfid, self.about)

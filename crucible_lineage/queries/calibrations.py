@@ -18,7 +18,7 @@ from crucible_lineage.lineage.records import OWN_KEYS
 from crucible_lineage.queries.catalogue.view import existing
 from crucible_lineage.queries.graph.state import DatasetEntry, entries_of_copy, entry_of
 from crucible_lineage.session import Session
-from crucible_lineage.times import moment_text, span_text, taken, utc
+from crucible_lineage.times import measured_at, moment_text, span_text, utc
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def calibrations_for(session: Session, mfid: str, kind: str = "", as_of: str = "
     if kind and kind not in calibrations.kinds:
         known = sorted({one.kind for one in certificates_as_of(session, project, None, as_of)})
         raise InputError(f"no {kind} is certified in project {project}; there is {', '.join(known) or 'nothing'}")
-    moment = taken(record)
+    moment = measured_at(record)
     if moment is None and calibrations.kinds:
         raise InputError(f"dataset {mfid} has no time of measurement (timestamp), by which calibrations are chosen")
     kinds = []

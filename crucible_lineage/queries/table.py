@@ -33,7 +33,7 @@ from crucible_lineage.queries.graph.state import CANDIDATE, DOUBTFUL, entries_of
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.session import Session
 from crucible_lineage.statements import CheckResult
-from crucible_lineage.times import as_known
+from crucible_lineage.times import without_default_time
 
 if TYPE_CHECKING:
     import pandas
@@ -338,7 +338,7 @@ class ProjectFacts:
             "instrument": text(record.get("instrument_name")),
             "sample": summary.samples,
             "session": text(record.get("session_name")),
-            "timestamp": text(as_known(record).get("timestamp")),
+            "timestamp": text(without_default_time(record).get("timestamp")),
             "created": summary.created,
             "run": text((activity.get("run") or {}).get("run_id")),
             "who": text(agent.get("username")) or text(agent.get("local_user")),

@@ -50,14 +50,12 @@ from crucible_lineage.marks import (
     Document,
     Registration,
     Registrations,
-    begun,
-    holding,
-    holds,
+    begin_mark,
+    completion_mark,
+    holding_mark,
     is_own,
     registrations,
-)
-from crucible_lineage.marks import (
-    complete as completed,
+    slots_mark,
 )
 from crucible_lineage.provenance.digest import changed_keys
 from crucible_lineage.provenance.record import COMPLETE, KEY, read_record
@@ -252,7 +250,7 @@ def start_over(client: CrucibleClient, held: Claim) -> None:
     """
     now = require_held(client, held)
     others = (one for one in registrations(now).by_name.values() if one.name and one.name != held.registrar)
-    left = [begun(one.name, one.rank, _outline(one.record), {}, one.keeps) for one in others]
+    left = [begin_mark(one.name, one.rank, _outline(one.record), {}, one.keeps) for one in others]
     lasting = {key: value for key, value in now.items() if key.startswith((f"{KEY}_holds_", f"{KEY}_equals_"))}
     plain = {key: value for key, value in now.items() if not is_own(key)} if held.is_same else {}
     own = {**held.mark, **held.metadata, KEY: held.record.document()}
@@ -267,7 +265,7 @@ def complete(client: CrucibleClient, held: Claim) -> bool:
     """State that this registration came to its end. Returns False if another one has taken over."""
     when = _now().isoformat(timespec="seconds")
     record = {**held.record.document(), "status": COMPLETE, "completed": {held.registrar: when}}
-    after = client.metadata.merge(held.mfid, {KEY: record, **completed(held.registrar, when)})
+    after = client.metadata.merge(held.mfid, {KEY: record, **completion_mark(held.registrar, when)})
     won = registrations(after).complete
     return won is not None and won.name == held.registrar
 
@@ -305,7 +303,7 @@ class _Ours:
                 client.service.note(FREE_METADATA, False, str(refusal))
             raise
         client.service.note(FREE_METADATA, True, "a provenance record was taken")
-        return Claim(self._mfid, record, self._metadata, self._patience_s, holding(str(record.registrar)))
+        return Claim(self._mfid, record, self._metadata, self._patience_s, holding_mark(str(record.registrar)))
 
     def whose(self, holder: Registration | None, dataset: Dataset, *, created: bool) -> Ownership:
         """Whose a dataset is that is not complete, as far as its holder tells."""
@@ -320,9 +318,9 @@ class _Ours:
     def take_over(self, client: CrucibleClient, known: Registrations) -> Registrations:
         """State that this registration goes on from here. Returns what is known from then on."""
         name = self._new_name()
-        said = begun(name, known.next_rank, self._record_as(name).document(), self._own_metadata)
+        said = begin_mark(name, known.next_rank, self._record_as(name).document(), self._own_metadata)
         self.took_over = True
-        after = client.metadata.merge(self._mfid, {**said, **holds(self._metadata.get(SLOTS_KEY) or {})})
+        after = client.metadata.merge(self._mfid, {**said, **slots_mark(self._metadata.get(SLOTS_KEY) or {})})
         return registrations(after)
 
     def resume(self, client: CrucibleClient, known: Registrations) -> Registrations:
@@ -363,7 +361,7 @@ class _Ours:
         assert kept is not None
         when = _now().isoformat(timespec="seconds")
         if holder.name in self._names and holder.keeps == kept.name:
-            said = completed(holder.name, when)
+            said = completion_mark(holder.name, when)
         else:
             metadata = kept.metadata
             if metadata is None:  # as they are now, of which nobody has any older copy
@@ -371,8 +369,8 @@ class _Ours:
                     {"scientific_metadata": {**(dataset.stored_metadata or {}), KEY: kept.record}}
                 )
             name = self._new_name()
-            said = begun(name, known.next_rank, kept.record, metadata, keeps=kept.name)
-            said |= completed(name, when) if before is not None else {}
+            said = begin_mark(name, known.next_rank, kept.record, metadata, keeps=kept.name)
+            said |= completion_mark(name, when) if before is not None else {}
         self.took_over = True
         after = client.metadata.merge(self._mfid, said)
         won = registrations(after).complete
@@ -394,8 +392,8 @@ class _Ours:
     def _mark_of(self, holder: Registration) -> Document:
         """Return the marks of a registration that has begun, once more and unchanged."""
         if not holder.rank:
-            return holding(holder.name)
-        return begun(holder.name, holder.rank, holder.record, holder.metadata or {})
+            return holding_mark(holder.name)
+        return begin_mark(holder.name, holder.rank, holder.record, holder.metadata or {})
 
     def _new_name(self) -> str:
         name = f"{self._machine}-{secrets.token_hex(4)}"

@@ -17,7 +17,7 @@ from crucible_lineage.provenance.record import expand, read_record
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.trust import files_of, other_files, require_own, require_own_files
 from crucible_lineage.service import DERIVED_IDS
-from crucible_lineage.times import taken
+from crucible_lineage.times import measured_at
 
 T = TypeVar("T", bound="ProvenanceRecord")
 
@@ -232,7 +232,7 @@ def recipe_keyword(mfid: str) -> str:
 
 def taken_of(dataset: Dataset) -> str:
     """When the data of a dataset were measured, in ISO 8601; empty where nobody said it."""
-    known = taken({"timestamp": dataset.timestamp, "creation_time": dataset.creation_time})
+    known = measured_at({"timestamp": dataset.timestamp, "creation_time": dataset.creation_time})
     return known.isoformat() if known else ""
 
 

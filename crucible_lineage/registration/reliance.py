@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from crucible_lineage.core.slots import DatasetStatus, SlotClaim, hold, later_than
 from crucible_lineage.errors import NotFoundError
-from crucible_lineage.marks import equals
+from crucible_lineage.marks import equality_mark
 from crucible_lineage.provenance.record import read_record
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
@@ -31,5 +31,5 @@ def add_equal_parents(client: CrucibleClient, mfid: str, parents: Mapping[str, s
     """
     for parent in parents:
         client.datasets.link_parent_child(parent, mfid, relationship_type="is_derived_from")
-    if read_record(client.metadata.merge(mfid, equals(parents))) is None:
+    if read_record(client.metadata.merge(mfid, equality_mark(parents))) is None:
         raise NotFoundError(f"dataset {mfid} has lost its provenance record; run `crucible-lineage verify {mfid}`")

@@ -22,7 +22,7 @@ from crucible_lineage.amounts import amount, size_text, time_text
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.lineage.labels import HIDDEN_NAME, plain, short_id
 from crucible_lineage.lineage.records import PROVENANCE_KEY, SLOTS_KEY, provenance
-from crucible_lineage.times import taken, utc
+from crucible_lineage.times import measured_at, utc
 
 Record = Mapping[str, Any]
 _MFID = re.compile(r"(?<![0-9a-z])[0-9a-hjkmnp-tv-z]{26}(?![0-9a-z])")
@@ -89,7 +89,7 @@ def _minute(text: str | None) -> str:
 
 def _taken(record: Any) -> str:
     """When the data of a dataset were taken; empty where nobody said it."""
-    known = taken({"timestamp": record.timestamp, "creation_time": record.creation_time})
+    known = measured_at({"timestamp": record.timestamp, "creation_time": record.creation_time})
     return known.isoformat() if known else ""
 
 

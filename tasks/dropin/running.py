@@ -184,7 +184,7 @@ class _Run:
         session = self.recording.session
         if not self.arguments.inputs or self.recording.undelivered.is_away():
             return
-        session.hear_statements()
+        session.refresh_statements()
         if not (stated := session.stated).holds_any:
             return
         result = self.result()

@@ -55,7 +55,7 @@ class Undelivered:
                 client.projects.find(project)
             _ = self.session.account  # noted, so that it is known whose results wait when the service is away
         except TRANSIENT as error:
-            self.session.introduce(agent({"unique_id": self.session.account}))
+            self.session.set_agent(agent({"unique_id": self.session.account}))
             self.note_away(error)
 
     def note_away(self, error: CrucibleError) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from crucible_lineage.collector import kept_for_good
+from crucible_lineage.collector import collector_frozen
 from crucible_lineage.disk import private_folder
 from crucible_lineage.errors import InputError, LineageError, RunError, nearest
 from crucible_lineage.pipeline.bind.model import BoundPipeline
@@ -93,7 +93,7 @@ def _run_here(
     request: RunRequest, session: Session, listener: Listener, engine: Callable[[], Engine], stop: Stop | None
 ) -> RunResult:
     pipeline, choice = request.pipeline, request.choice
-    with kept_for_good():  # until the command ends
+    with collector_frozen():  # until the command ends
         planned = plan_for_run(pipeline, session, listener, choice)
     return run_planned(pipeline, planned, session, engine, listener, choice, stop)
 

@@ -28,7 +28,7 @@ from crucible_lineage.cli.runs.engines import RunRequest, require_engine, run_wi
 from crucible_lineage.cli.runs.plans import notes_text, print_plan, undeclared_text
 from crucible_lineage.cli.runs.progress import Progress
 from crucible_lineage.cli.runs.waiting import PATIENCE, print_not_ingested, print_waiting
-from crucible_lineage.collector import kept_for_good
+from crucible_lineage.collector import collector_frozen
 from crucible_lineage.errors import InputError, LineageError
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.bind.model import BoundPipeline, require_names
@@ -135,7 +135,7 @@ def run_command(
             announce(session)
         values = parse_overrides(overrides)
         path = located(pipeline)
-        with kept_for_good(), noting_unstarted(session, path) if not values and not dry_run else nullcontext():
+        with collector_frozen(), noting_unstarted(session, path) if not values and not dry_run else nullcontext():
             bound = bind_file(path, session.store, values)
         tell_same_name(bound, session)
         if refresh:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, nearest
-from crucible_lineage.marks import CORRECTIONS_KEY, corrected, is_own
+from crucible_lineage.marks import CORRECTIONS_KEY, correction_mark, is_own
 from crucible_lineage.session import Session
 from crucible_lineage.times import utc
 
@@ -274,5 +274,5 @@ def _entries(session: Session, acts: Sequence[Mapping[str, Any]], why: str) -> d
     said = {"by": by, "at": at, **({"why": why} if why else {})}
     found: dict[str, Any] = {}
     for number, act in enumerate(acts):
-        found |= corrected(f"{at}_{number:04}_{secrets.token_hex(4)}", {**act, **said})
+        found |= correction_mark(f"{at}_{number:04}_{secrets.token_hex(4)}", {**act, **said})
     return found

@@ -17,7 +17,7 @@ from crucible_lineage.lineage.records import OWN_KEYS
 from crucible_lineage.pipeline.functions.inspection import RULES
 from crucible_lineage.pipeline.spec.inputs import MATCHED
 from crucible_lineage.session import Session
-from crucible_lineage.times import taken, utc
+from crucible_lineage.times import measured_at, utc
 
 if TYPE_CHECKING:
     from crucible_lineage.pipeline.inputs.inputs import InputItem
@@ -166,7 +166,7 @@ def _equal(field: str, declared: object, there: object) -> bool:
 
 def _holding(item: InputItem, record: Mapping[str, Any], holds: str) -> dict[str, Any]:
     """The fields that groups and partners go by: what Crucible says, and what is declared beside it; or the reverse."""
-    moment = taken(record)
+    moment = measured_at(record)
     there = {name: record.get(name) for name in MATCHED} | {"timestamp": moment.isoformat() if moment else None}
     said = {name: value for name, value in there.items() if value is not None}
     metadata = {k: v for k, v in (record.get("scientific_metadata") or {}).items() if k not in OWN_KEYS}

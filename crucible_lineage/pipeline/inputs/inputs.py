@@ -45,7 +45,7 @@ from crucible_lineage.registration.known import KnownResults
 from crucible_lineage.registration.read import Registered, knows, refusals, registered
 from crucible_lineage.session import Session
 from crucible_lineage.statements import MEASUREMENT, statement_in
-from crucible_lineage.times import taken, utc
+from crucible_lineage.times import measured_at, utc
 
 if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client.models import Dataset
@@ -431,7 +431,7 @@ def _flagged(project: str, fitting: Sequence[Dataset], declared: SelectInput, se
 
 def _measured(dataset: Dataset) -> tuple[datetime, str]:
     """When it was measured, as an order: where nobody says so, it counts from the moment in its id."""
-    said = taken({"timestamp": dataset.timestamp, "creation_time": dataset.creation_time})
+    said = measured_at({"timestamp": dataset.timestamp, "creation_time": dataset.creation_time})
     return said or mfid_time(dataset.unique_id), dataset.unique_id
 
 
@@ -463,6 +463,6 @@ def _selected_item(found: Registered, session: Session, refusal: str) -> InputIt
 
 def _fields(dataset: Dataset) -> dict[str, object]:
     record = {name: getattr(dataset, name, None) for name in MATCHED}
-    moment = taken({"timestamp": dataset.timestamp, "creation_time": dataset.creation_time})
+    moment = measured_at({"timestamp": dataset.timestamp, "creation_time": dataset.creation_time})
     record |= {"timestamp": moment.isoformat()} if moment else {}
     return {**record, "metadata": dataset.scientific_metadata or {}}

@@ -22,7 +22,7 @@ from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.read import samples_of
 from crucible_lineage.session import Session
-from crucible_lineage.times import taken
+from crucible_lineage.times import measured_at
 
 if TYPE_CHECKING:
     from crucible_lineage.client.models import Dataset
@@ -199,7 +199,7 @@ def inherited(session: Session, old: str, declared: FileInput) -> FileInput:
     return declared.model_copy(
         update={
             "dataset_name": found.dataset_name or declared.dataset_name,
-            "timestamp": declared.timestamp or taken(record),
+            "timestamp": declared.timestamp or measured_at(record),
             "keywords": tuple(dict.fromkeys((*keywords, *declared.keywords))),
             "metadata": {**declared.metadata, **there},
             "samples": tuple(dict.fromkeys((*samples_of(found), *declared.samples))),

@@ -17,7 +17,7 @@ from crucible_lineage.pipeline.plan.expand import Instance
 from crucible_lineage.pipeline.spec.pipeline import StepSpec
 from crucible_lineage.provenance.recipe import PlannedOutput, UsedDataset
 from crucible_lineage.step import Step
-from crucible_lineage.times import taken
+from crucible_lineage.times import measured_at
 
 FieldsOf = Callable[[str], Mapping[str, Any]]  # the fields of a dataset's record, by MFID
 _COUNT = re.compile(r" and \d+ more$")  # what a default name says of a list
@@ -182,7 +182,7 @@ class _Parent:
         if name == "metadata":
             return _Values(fields.get("scientific_metadata") or {})
         if name == "timestamp":
-            return self._first.taken or (fields[name] if taken(fields) else "time not known")
+            return self._first.taken or (fields[name] if measured_at(fields) else "time not known")
         if fields.get(name) is None:
             raise AttributeError(f"{self._first.name} has no {name}")
         return fields[name]

@@ -44,7 +44,7 @@ class ProjectKnowledge:
         self.results.sync()
         self._stated = None
 
-    def hear_statements(self) -> None:
+    def refresh_statements(self) -> None:
         """Go by what is stated now."""
         self._stated = None
 

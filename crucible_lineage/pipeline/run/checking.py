@@ -160,7 +160,7 @@ class RunChecks:
             revoke(self.session, before, f"check {name}: {check.that} {'holds' if verdict.passed else 'counts now'}")
             self.has_lifted = True
         if before or not verdict.passed:
-            self.knowledge.hear_statements()
+            self.knowledge.refresh_statements()
 
     def _note(self, one: _Subject, name: str, check: Check, verdict: Verdict) -> None:
         told = f"check {name} failed: {check.that}, and {verdict.told}"
@@ -232,4 +232,4 @@ class Approving:
         }
         why = f"a result of {instance.step.name} counts once it is signed"
         state(self.session, self.knowledge.project, AWAIT, About((mfid,)), why=why, body=body)
-        self.knowledge.hear_statements()
+        self.knowledge.refresh_statements()

@@ -95,7 +95,7 @@ def _plan(pipeline: BoundPipeline, session: Session, listener: Listener, choice:
     except TRANSIENT as error:
         reason = str(error).partition("\n")[0]
     if session.mirror.is_synced(pipeline.spec.project, pipeline_keyword(pipeline.name)):
-        with suppress(*TRANSIENT), session.going_on():
+        with suppress(*TRANSIENT), session.offline():
             planned = plan_pipeline(pipeline, session, choice.forced, as_of=choice.as_of, campaign=choice.campaign)
             if not planned.plan.is_fresh:
                 _ = session.agent  # who registers has to be known as well
@@ -130,7 +130,7 @@ def run_planned(
         # A run that has nothing to do is over before anybody could ask whether it is under way.
         with nullcontext() if planned.plan.is_fresh and not new else in_use(runs(session.settings.data) / run_id):
             before = {one.request for one in session.store.ended_ingestions(_MOST_UNREAD)}
-            with session.going_on() if away else nullcontext():
+            with session.offline() if away else nullcontext():
                 inputs = register_inputs(
                     planned.inputs, session, lambda text: listener(StepEvent("", REGISTERING, text))
                 )

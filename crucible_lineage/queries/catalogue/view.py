@@ -16,7 +16,7 @@ from crucible_lineage.queries.graph.state import DatasetEntry, entry_of
 from crucible_lineage.remake.receipts import known_to_vary
 from crucible_lineage.session import Session
 from crucible_lineage.statements import CHECK, REMAKE
-from crucible_lineage.times import as_known, utc
+from crucible_lineage.times import utc, without_default_time
 
 if TYPE_CHECKING:
     from crucible_lineage.client.models import Dataset
@@ -126,7 +126,7 @@ def show_dataset(session: Session, mfid: str) -> DatasetView:
         children=tuple(link.unique_id for link in links if link.direction == "target"),
         names=names,
         made=_making(record),
-        facts={name: value for name in FACTS if (value := text(as_known(record).get(name)))},
+        facts={name: value for name in FACTS if (value := text(without_default_time(record).get(name)))},
         samples={
             one.unique_id: one.name or one.unique_id for one in found.links or () if one.resource_type == "sample"
         },

@@ -51,7 +51,7 @@ from crucible_lineage.remake.receipts import known_to_vary
 from crucible_lineage.session import Session
 from crucible_lineage.statements import FLAG, HOLD, About
 from crucible_lineage.stating import lift, project_of, sign, state
-from crucible_lineage.times import taken
+from crucible_lineage.times import measured_at
 from crucible_lineage.web.reader import Reader, still_reading
 from crucible_lineage.web.rendering import named_mfids, rendered, resource, shown_record
 
@@ -147,7 +147,7 @@ def _statements(reader: Reader, entry: DatasetEntry) -> tuple[AppliedStatement, 
 
 def _calibrations(reader: Reader, found: Dataset, entry: DatasetEntry) -> tuple[CalibrationFor, ...]:
     """Return the calibrations certified for measured data; none for results and data without a time."""
-    if entry.state != RAW or taken(found.model_dump()) is None:
+    if entry.state != RAW or measured_at(found.model_dump()) is None:
         return ()
     with reader.sign_in.session() as session:
         if not session.mirror.certificates(found.project_id or ""):

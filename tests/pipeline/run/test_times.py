@@ -13,7 +13,7 @@ from crucible_lineage.queries.check import check_projects
 from crucible_lineage.queries.graph.fetch import fetch_lineage
 from crucible_lineage.queries.impact import instrument_impact
 from crucible_lineage.session import Session
-from crucible_lineage.times import taken, utc
+from crucible_lineage.times import measured_at, utc
 
 TIMES = """
 pipeline: times
@@ -40,7 +40,7 @@ def made(lab: Any, run: Callable[..., Any]) -> dict[str, str]:
 def test_a_time_is_handed_on_where_it_is_known_of_all_that_a_result_comes_from(
     made: dict[str, str], session: Session
 ) -> None:
-    found = {name: taken(session.client.datasets.get(mfid).model_dump()) for name, mfid in made.items()}
+    found = {name: measured_at(session.client.datasets.get(mfid).model_dump()) for name, mfid in made.items()}
     moment = utc("2024-05-01T12:00:00Z")
     assert found == {
         "then": moment, "timed": moment, "since": None, "untimed": None, "after": None, "both": None,
@@ -90,4 +90,4 @@ def test_what_was_taken_at_an_unknown_time_counts_and_is_named(
     ],
 )
 def test_the_time_that_crucible_gives_itself_is_none(timestamp: str, created: str, known: bool) -> None:
-    assert (taken({"timestamp": timestamp, "creation_time": created}) is not None) is known
+    assert (measured_at({"timestamp": timestamp, "creation_time": created}) is not None) is known
