@@ -215,5 +215,5 @@ def test_without_any_credentials_one_is_told_what_to_do(
 
 
 def test_block_and_copy_are_only_for_files_elsewhere(lab: Any, run: Any) -> None:
-    with pytest.raises(InputError, match="block and copy are for files elsewhere"):
+    with pytest.raises(InputError, match="block and copy are for remote files"):
         run(lab.declare(ONE.replace("MORE", ", copy: false").replace("gs://beamline-raw/run7/", "")))

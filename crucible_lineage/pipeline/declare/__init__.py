@@ -1,1 +1,1 @@
-"""From a YAML file to a typed declaration, with the faults that can be seen without any code."""
+"""From a YAML file to a typed declaration, with all faults that need no code to detect."""

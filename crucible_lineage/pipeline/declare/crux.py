@@ -1,8 +1,8 @@
-"""Datasets out of `.crux` recipes, the official client's declarations, as inputs of a pipeline.
+"""Datasets from `.crux` recipes, the official client's declarations, as inputs of a pipeline.
 
     spectrum: {crux: session.crux, id: pol_1}
 
-If the recipe was applied already, its lock file names the dataset's MFID, and that dataset is the input.
+If the recipe was applied before, its lock file has the MFID of the dataset, and that dataset is the input.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _FIELDS = {  # in the recipe -> in a declaration
     "timestamp": "timestamp",
     "ingestor": "ingestor",
 }
-_KIN = {  # what may be declared within what, in the order in which the official client looks
+_KIN = {  # kinds that may be nested in each kind, in the official client's order
     "dataset": {"children": "dataset", "parents": "dataset", "samples": "sample"},
     "sample": {"children": "sample", "parents": "sample", "datasets": "dataset"},
 }
 
 
 def crux_input(declared: Mapping[str, object], folder: Path) -> dict[str, object]:
-    """The input that a dataset of a recipe stands for: a `dataset:` once it was made, else a `file:`."""
+    """Return a recipe's dataset as an input: a `dataset:` if it has been created, else a `file:`."""
     path = recipe_path(declared, folder)
     others = {key: value for key, value in declared.items() if key not in ("crux", "id")}
     recipe = _read(path)
@@ -45,20 +45,20 @@ def crux_input(declared: Mapping[str, object], folder: Path) -> dict[str, object
         raise InputError(f"{path} declares no dataset")
     name = str(declared.get("id", next(iter(recipe.datasets))))
     if name not in recipe.datasets or ("id" not in declared and len(recipe.datasets) > 1):
-        raise InputError(f"{path}: say which dataset with `id:`; it declares {', '.join(recipe.datasets)}")
-    made = _made(path)
-    if (mfid := made.get(name)) is not None:
-        taking = {key: value for key, value in others.items() if key in ("match", "each")}
-        return {"dataset": mfid, **taking}
+        raise InputError(f"{path}: select a dataset with `id:`; it declares {', '.join(recipe.datasets)}")
+    created = _created(path)
+    if (mfid := created.get(name)) is not None:
+        options = {key: value for key, value in others.items() if key in ("match", "each")}
+        return {"dataset": mfid, **options}
     body = recipe.datasets[name]
     if not body.get("files"):
-        raise InputError(f"{path}: dataset {name!r} has no files, and was not made yet")
+        raise InputError(f"{path}: dataset {name!r} has no files, and has not been created yet")
     if not isinstance(body["files"], list):
         raise InputError(f"{path}: `files` of dataset {name!r} is a list, as in [scan.txt]")
     fields = {field: body[key] for key, field in _FIELDS.items() if body.get(key) is not None}
     if isinstance(fields.get("metadata"), str):
         fields["metadata"] = _metadata(path.parent / fields["metadata"])
-    linked = (made.get(sample, sample) for sample in recipe.samples.get(name, ()))
+    linked = (created.get(sample, sample) for sample in recipe.samples.get(name, ()))
     samples = [mfid for mfid in dict.fromkeys(linked) if is_mfid(mfid)]
     return {
         "file": [str(path.parent.absolute() / str(file)) for file in body["files"]],
@@ -69,19 +69,19 @@ def crux_input(declared: Mapping[str, object], folder: Path) -> dict[str, object
 
 
 def recipe_datasets(path: Path) -> Mapping[str, Mapping[str, object]]:
-    """Each dataset of a recipe under its local id, also those declared within others."""
+    """Return the datasets of a recipe by local id, nested ones included."""
     return _read(path).datasets
 
 
 def recipe_path(declared: Mapping[str, object], folder: Path) -> Path:
-    """The recipe that an input names. InputError if it names none."""
+    """Return the path of an input's recipe. Raises InputError if it names none."""
     if not isinstance(declared["crux"], str):
         raise InputError("crux takes the name of a file")
     return located(declared["crux"], folder)
 
 
 def recipe_files(declared: Mapping[str, object], folder: Path) -> list[Path]:
-    """All files that an input out of a recipe rests on, beside the data."""
+    """Return all files that an input from a recipe depends on, apart from the data."""
     path = recipe_path(declared, folder)
     metadata = [body.get("metadata") for body in _read(path).datasets.values()]
     return [path, _lock_of(path), *(path.parent / name for name in metadata if isinstance(name, str))]
@@ -89,14 +89,14 @@ def recipe_files(declared: Mapping[str, object], folder: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class _Recipe:
-    """Datasets by local id, and the samples (local id or MFID) that each was measured on."""
+    """A recipe: datasets by local id, and the samples (local id or MFID) that each was measured on."""
 
     datasets: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     samples: dict[str, list[str]] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
 
     def add(self, kind: str, body: Mapping[str, Any]) -> str:
-        """The local id of what is declared there; it is known afterwards, and so is what is declared within it."""
+        """Add an entity and everything nested in it; return its local id."""
         name = str(body.get("id") or self._unique(str(body.get("name", "entity"))))
         if name in self.seen:
             raise InputError(f"the id {name!r} is given twice in the recipe")
@@ -119,10 +119,10 @@ class _Recipe:
             self.samples.setdefault(other, []).append(name)
 
     def _unique(self, name: str) -> str:
-        """The local id that the official client gives to what has none."""
+        """Return the local id that the official client gives to an entity without one."""
         base = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "entity"
         numbered = (f"{base}_{number}" for number in range(2, len(self.seen) + 3))
-        return base if base not in self.seen else next(one for one in numbered if one not in self.seen)
+        return base if base not in self.seen else next(name for name in numbered if name not in self.seen)
 
 
 def _read(path: Path) -> _Recipe:
@@ -144,16 +144,16 @@ def _metadata(path: Path) -> object:
 
 
 def _lock_of(path: Path) -> Path:
-    """The file in which the official client notes what it made of a recipe."""
+    """Return the lock file, in which the official client stores the ids of what it created."""
     return path.with_suffix(path.suffix + ".lock")
 
 
-def _made(path: Path) -> Mapping[str, str]:
-    """Local id -> MFID of what was made already."""
+def _created(path: Path) -> Mapping[str, str]:
+    """Return the MFIDs of entities that have been created, by local id."""
     lock = _lock_of(path)
     try:
-        said = json.loads(lock.read_text(encoding="utf-8"))
-        return {name: entry if isinstance(entry, str) else entry["server_id"] for name, entry in said["ids"].items()}
+        content = json.loads(lock.read_text(encoding="utf-8"))
+        return {name: entry if isinstance(entry, str) else entry["server_id"] for name, entry in content["ids"].items()}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with a declaration, in our words, at its place, with the nearest allowed word."""
+"""Pydantic's errors about a declaration as faults: reworded, with location and the nearest allowed word."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from crucible_lineage.pipeline.spec.pipeline import (
     Trigger,
 )
 
-OURS = ("path", "digest", "folder", "references")  # fields that are not declared but known
+OURS = ("path", "digest", "folder", "references")  # fields that are set by the reader, not declared
 INPUT_KEYS = (*(kind for kind in INPUT_KINDS), "crux")
 _NO_SOURCE = ("model_type", "tuple_type", "string_type", "dict_type")
 TOP_KEYS = [name for name in (*PipelineSpec.model_fields, "params", "defaults", "include") if name not in OURS]
@@ -31,56 +31,56 @@ TOP_KEYS = [name for name in (*PipelineSpec.model_fields, "params", "defaults", 
 def faults_of(
     document: Document, errors: Iterable[Mapping[str, Any]], hidden: Collection[Location] = ()
 ) -> Iterator[Fault]:
-    """The faults that pydantic found, one a place; the values at `hidden` places are not shown."""
+    """Yield the faults that pydantic found, without repetitions; values at `hidden` locations are not shown."""
     errors = list(errors)
-    unknown = [place_of(error["loc"]) for error in errors if error["type"] == "extra_forbidden"]
-    met: set[tuple[Location, str]] = set()
+    unknown = [location_of(error["loc"]) for error in errors if error["type"] == "extra_forbidden"]
+    reported: set[tuple[Location, str]] = set()
     for error in errors:
-        place = place_of(error["loc"])
-        here = [other["type"] for other in errors if place_of(other["loc"]) == place]
-        if error["type"] == "string_type" and isinstance(error["input"], list | tuple) and here != ["string_type"]:
-            continue  # it was read as a list, too, and what is wrong with that is found there
-        if error["type"] == "too_short" and any(place_of(other["loc"])[:-1] == place for other in errors):
-            continue  # without what is told of it
-        if _is_other_form(error, place) or (error["type"] == "missing" and _is_misspelt(place, unknown)):
+        location = location_of(error["loc"])
+        types = [other["type"] for other in errors if location_of(other["loc"]) == location]
+        if error["type"] == "string_type" and isinstance(error["input"], list | tuple) and types != ["string_type"]:
+            continue  # also read as a list, whose faults are reported instead
+        if error["type"] == "too_short" and any(location_of(other["loc"])[:-1] == location for other in errors):
+            continue  # its items have faults of their own
+        if _is_other_form(error, location) or (error["type"] == "missing" and _is_misspelt(location, unknown)):
             continue
         type_only = "type" if error["type"] in _NO_SOURCE else error["type"] + error["msg"]
-        kind = "source" if _is_source(place) else type_only
-        if (place, kind) not in met:
-            met.add((place, kind))
+        kind = "source" if _is_source(location) else type_only
+        if (location, kind) not in reported:
+            reported.add((location, kind))
             yield _fault_of(document, error, hidden)
 
 
-def _is_misspelt(place: Location, unknown: Iterable[Location]) -> bool:
-    """True for a key that is not missing, but there under a name that is told as unknown."""
-    beside = [other[-1] for other in unknown if other[:-1] == place[:-1]]
-    return any(nearest_word(str(key), [str(place[-1])]) for key in beside)
+def _is_misspelt(location: Location, unknown: Iterable[Location]) -> bool:
+    """Return whether a missing key is present under a misspelt name, which is reported as unknown."""
+    siblings = [other[-1] for other in unknown if other[:-1] == location[:-1]]
+    return any(nearest_word(str(key), [str(location[-1])]) for key in siblings)
 
 
-def _is_other_form(error: Mapping[str, object], place: Location) -> bool:
-    """True for a source that pydantic also tried to read in the form in which it was not written."""
+def _is_other_form(error: Mapping[str, object], location: Location) -> bool:
+    """Return whether an error is about the form (text, mapping, list) that a source was not written in."""
     return (
-        _is_source(place)
-        and len(place) == 4
+        _is_source(location)
+        and len(location) == 4
         and error["type"] in _NO_SOURCE
         and isinstance(error["input"], dict | list)
     )
 
 
-def _is_source(place: Location) -> bool:
-    return len(place) >= 4 and place[0] == "steps" and place[2] == "inputs"
+def _is_source(location: Location) -> bool:
+    return len(location) >= 4 and location[0] == "steps" and location[2] == "inputs"
 
 
 def _fault_of(document: Document, error: Mapping[str, Any], hidden: Collection[Location]) -> Fault:
     raw: tuple[str | int, ...] = error["loc"]
-    location = place_of(raw)
+    location = location_of(raw)
     if location[-1:] == ("[key]",):
         location = location[:-1]
     label = ".".join(str(part) for part in location)
     if error["type"] == "extra_forbidden":
         if location[-1] == "from name":
-            told = "`from name` is written as the value of a field: `metadata: {NAME: \"from name '(PATTERN)'\"}`"
-            return document.fault(location, f"unknown key 'from name'; {told}")
+            advice = "`from name` is written as the value of a field: `metadata: {NAME: \"from name '(PATTERN)'\"}`"
+            return document.fault(location, f"unknown key 'from name'; {advice}")
         allowed = _allowed_keys(raw)
         hint = nearest(str(location[-1]), sorted(allowed), "possible here")
         return document.fault(location, f"unknown key {location[-1]!r}; {hint}")
@@ -97,28 +97,28 @@ def _fault_of(document: Document, error: Mapping[str, Any], hidden: Collection[L
         message = "that is not a time; write it as in 2024-05-10T12:00:00Z"
     if error["type"] == "string_type":
         message = _not_quoted(error["input"]) or message
-    secret = any(location[: len(place)] == place or place[: len(location)] == location for place in hidden)
-    given = "a value from the environment" if secret else _short(_written(error["input"]))
-    return document.fault(location, f"{label}: {message} (given: {given})")
+    secret = any(location[: len(other)] == other or other[: len(location)] == location for other in hidden)
+    shown = "a value from the environment" if secret else _short(_written(error["input"]))
+    return document.fault(location, f"{label}: {message} (given: {shown})")
 
 
 def _meant_key(given: Mapping[object, object]) -> str:
-    """Return the key of inputs that one of these was meant to be; empty if none is near."""
+    """Return a hint to the input key that a misspelt one is near; empty if there is none."""
     wrong = (str(key) for key in given if key not in INPUT_KEYS)
     near = next(filter(None, (nearest_word(key, INPUT_KEYS) for key in wrong)), None)
     return f"; did you mean {near!r}?" if near else ""
 
 
 def _not_quoted(given: object) -> str:
-    """Return how to mend what is no text only because it is not quoted; empty if that is not the reason."""
+    """Return how to correct a text that YAML read otherwise since it is not quoted; empty for other values."""
     if isinstance(given, dict) and len(given) == 1 and next(iter(given.values())) is None:
         text = f"{{{next(iter(given))}}}"
         return f'a text in braces is quoted: "{text}"'
     return "no value; quote a text that begins with # or &" if given is None else ""
 
 
-def place_of(raw: tuple[str | int, ...]) -> Location:
-    """The place in the document: what pydantic names for its own sake is left out."""
+def location_of(raw: tuple[str | int, ...]) -> Location:
+    """Return the location in the document: pydantic's, without its tags and type names."""
     tagged = len(raw) > 2 and raw[0] == "inputs" and raw[2] in INPUT_KINDS
     tags = (
         {2, 5} if tagged and raw[2] == "each" and len(raw) > 4 and isinstance(raw[4], int) else {2} if tagged else set()
@@ -167,7 +167,7 @@ def _allowed_keys(raw: tuple[str | int, ...]) -> list[str]:
 
 
 def _written(given: object) -> object:
-    """Return the value as the declaration has it, without the folder that was added to it."""
+    """Return the value as declared, without the folder that was added."""
     return {key: value for key, value in given.items() if key != "folder"} if isinstance(given, dict) else given
 
 

@@ -1,4 +1,4 @@
-"""The JSON Schema of pipeline files, for editors: drawn from the models, with what each key says in a line."""
+"""JSON Schema of pipeline files for editors: generated from the models, with a line on each key."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _RECORD = {
     "ingestor": "the ingestor that reads the file; without it, Crucible chooses",
 }
 
-# By kind of mapping, as the schema names it; the empty name is the file itself.
+# By definition name in the schema; the empty name is the file itself.
 KEY_DESCRIPTIONS: dict[str, dict[str, str]] = {
     "": {
         "pipeline": "the name: a letter, then letters, digits, _ and -; results get the keyword pipeline:NAME",
@@ -51,7 +51,7 @@ KEY_DESCRIPTIONS: dict[str, dict[str, str]] = {
         "params": "values for ${params.NAME}, which --set can change",
         "defaults": "settings of all steps that do not override them",
         "timezone": "time zone of nights (group_by: night), which run from noon to noon; default UTC",
-        "metadata": "declared: declared fields of files win, even if Crucible says something else by now",
+        "metadata": "declared: declared fields of files win, even if Crucible has other values now",
         "include": "files whose inputs, steps, params and defaults are included",
         "runner": f"what steps run on: {RUNNERS}, or dask=ADDRESS; all but slurm under Prefect only",
         "schedule": "when it runs, once deployed",
@@ -68,13 +68,13 @@ KEY_DESCRIPTIONS: dict[str, dict[str, str]] = {
         "checks": _CHECKS,
         "header": "a function (module:name) that reads fields of the record and metadata from each file; or `ingested`",
         "timestamp": "when it was measured, with the time zone; orders ids",
-        "known_since": "if that time is unknown: a moment at which the data existed; orders ids, claims nothing",
+        "known_since": "if that time is unknown: a moment at which the data existed; orders ids, is not recorded",
         "samples": "MFIDs of the measured samples; results inherit them",
-        "block": "the Prefect block that gives access to files elsewhere",
+        "block": "the Prefect block that gives access to remote files",
         "optional": "true: the file may not exist yet; without it, that is a fault",
-        "grows": "true: a file that is written on (a log); once it has grown, its dataset replaces the former one",
-        "salt": "any text: gives new data another id, if somebody else has taken the regular one",
-        "copy": "for files elsewhere: false leaves the bytes there; Crucible gets a record of them",
+        "grows": "true: a file that is appended to (a log); once it has grown, its dataset replaces the previous one",
+        "salt": "any text: gives new data another id, if the regular one is already in use",
+        "copy": "for remote files: false leaves the bytes there; Crucible gets a record of them",
     },
     "Ingest": {
         "wait": "true: the dataset is complete only after its files were read, whatever the outcome",
@@ -91,7 +91,7 @@ KEY_DESCRIPTIONS: dict[str, dict[str, str]] = {
     "SelectInput": {
         **_IN_TIME,
         "select": "filters that datasets of the project must match, or a list of such filters",
-        "superseded": "true: superseded results are taken too",
+        "superseded": "true: superseded results are selected too",
         "each": _EACH,
         "match": _MATCH,
         "label": _LABEL,
@@ -130,20 +130,20 @@ KEY_DESCRIPTIONS: dict[str, dict[str, str]] = {
         "inputs": "the source of each role: an input, a step, step.output, or a list of them",
         "params": "values of the function's keyword-only arguments",
         "matrix": "parameters to sweep: a list of values for each (every combination), or a list of combinations",
-        "output": "how the child dataset is described",
+        "output": "description of the resulting dataset",
         "group_by": "group_by of the first input: one list, and one instance, for each group",
         "across": "across of the first input: swept parameters that are joined in one group",
         "env": "environment variables of a command, besides the few that every command gets",
-        "salt": "any text: gives the results other ids, if somebody else has taken the regular ones",
+        "salt": "any text: gives the results other ids, if the regular ones are already in use",
         "retries": "how often a failed step is tried again",
         "timeout": "seconds after which the step is stopped, with everything it started",
         "reads": "files beside the declaration that the step reads: their bytes are part of the recipe",
         "strict": "true: reading a file that was not given and that `reads` does not name is a failure",
         "approve": "whose signatures the results need: until then they are candidates, and nothing is made from them",
         "certify": "the result is certified as a calibration of the data of its instrument, from its own time on",
-        "keep": "forever: bytes of its results are never evicted; remakable: they may be, where they can be made again",
-        "reproduce": "how a result that is made again is compared",
-        "checks": "conditions on the results, by name: evaluated once they are made, and for those made before",
+        "keep": "forever: bytes of its results are never evicted; remakable: they may be, if they can be made again",
+        "reproduce": "how a remade result is compared",
+        "checks": "conditions on the results, by name: evaluated when results are made, and on existing ones",
         "tags": "tags of the task in Prefect, for concurrency limits",
         "resources": "resources of a cluster: {GPU: 1}; of Slurm: cpus, gpus, memory (bytes), time (min), partition",
     },
@@ -166,7 +166,7 @@ KEY_DESCRIPTIONS: dict[str, dict[str, str]] = {
     },
     "Check": {
         "that": "a condition in the language of tables, over results.NAME, params.NAME and metadata.NAME",
-        "else": "where it does not hold: warn (a flag), hold (nothing is made of it), fail (the step has failed, too)",
+        "else": "if it does not hold: warn (a flag), hold (nothing is made from it), fail (the step fails, too)",
     },
     "OutputFields": {
         **_RECORD,
@@ -210,7 +210,7 @@ KEY_DESCRIPTIONS: dict[str, dict[str, str]] = {
 
 
 def pipeline_schema() -> dict[str, object]:
-    """The schema (draft 2020-12)."""
+    """Return the schema (draft 2020-12)."""
     schema = PipelineSpec.model_json_schema(by_alias=True)
     definitions = schema["$defs"]
     for model in (schema, *definitions.values()):
@@ -227,7 +227,7 @@ def pipeline_schema() -> dict[str, object]:
         if "match" in definitions[name]["properties"]:
             definitions[name]["properties"]["match"] = _match()
     each = definitions["EachInput"]
-    each["additionalProperties"] = True  # what holds for every entry stands beside `each`
+    each["additionalProperties"] = True  # keys beside `each` apply to every entry
     each["properties"]["each"] = {"type": "array", "minItems": 1, "items": {"type": "object"}}
     crux = {
         "type": "object",
@@ -244,7 +244,7 @@ def pipeline_schema() -> dict[str, object]:
         "type": "object",
         "additionalProperties": False,
         "properties": {name: of_files[name] for name in INPUT_DEFAULTS},
-        "description": "fields that all inputs of measured files share, unless they say otherwise",
+        "description": "fields of all inputs of measured files that do not set them",
     }
     properties["defaults"] = {
         "type": "object",
@@ -262,7 +262,7 @@ def pipeline_schema() -> dict[str, object]:
 
 
 def _described(model: dict[str, Any], descriptions: dict[str, str]) -> None:
-    """The first paragraph of what the model says of itself, and a line for each key."""
+    """Set the descriptions: of the model the first paragraph of its docstring, of each key a line."""
     model["description"] = " ".join(model.get("description", "").partition("\n\n")[0].split())
     for key, declared in model["properties"].items():
         if key in descriptions:
@@ -270,7 +270,7 @@ def _described(model: dict[str, Any], descriptions: dict[str, str]) -> None:
 
 
 def _or_text(model: str, example: str) -> dict[str, object]:
-    """A mapping, or its short form."""
+    """Return the schema of a mapping or its short form."""
     return {"anyOf": [{"type": "string", "description": example}, {"$ref": f"#/$defs/{model}"}]}
 
 
@@ -282,11 +282,11 @@ def _without_ours(model: dict[str, Any]) -> None:
 
 
 def _with_references(model: dict[str, Any]) -> None:
-    """Numbers and truth values may also be taken from a variable."""
+    """Allow references to variables where numbers and booleans are expected."""
     for name, declared in model.get("properties", {}).items():
         if declared.get("type") in ("integer", "number", "boolean"):
-            said = {key: declared.pop(key) for key in ("description", "default", "title") if key in declared}
-            model["properties"][name] = {"anyOf": [declared, _REFERENCE], **said}
+            annotations = {key: declared.pop(key) for key in ("description", "default", "title") if key in declared}
+            model["properties"][name] = {"anyOf": [declared, _REFERENCE], **annotations}
         elif isinstance(declared.get("anyOf"), list):
             declared["anyOf"].append(_REFERENCE)
 

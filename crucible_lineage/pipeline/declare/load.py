@@ -1,4 +1,4 @@
-"""A declaration read from its file: includes, defaults, overrides and variables resolved, then checked whole."""
+"""Reading a declaration: includes, defaults, overrides and variables are resolved, then the whole is checked."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from pydantic import ValidationError
 from crucible_lineage.errors import Fault, InputError, nearest
 from crucible_lineage.ids import PROJECT_ID_RULE, canonical_json, is_project_id
 from crucible_lineage.pipeline.declare.crux import crux_input, recipe_files
-from crucible_lineage.pipeline.declare.faults import TOP_KEYS, faults_of, place_of
+from crucible_lineage.pipeline.declare.faults import TOP_KEYS, faults_of, location_of
 from crucible_lineage.pipeline.declare.variables import Variables
 from crucible_lineage.pipeline.declare.yaml import Document, Location, read_document
 from crucible_lineage.pipeline.spec.inputs import DatasetFields, EachInput, FileInput, located
 from crucible_lineage.pipeline.spec.pipeline import ANY_NAME, UNKNOWN_FUNCTION, PipelineSpec
 
-SHARED = ("inputs", "steps", "params", "defaults")  # what an included file may hold, beside `env` and `include`
+SHARED = ("inputs", "steps", "params", "defaults")  # keys of an included file, beside `env` and `include`
 DEFAULTS = (
     "output",
     "env",
@@ -40,9 +40,9 @@ INPUT_DEFAULTS = tuple(name for name in (*DatasetFields.model_fields, *_OF_FILES
 
 @dataclass(frozen=True)
 class Declaration:
-    """What a file declares: the pipeline as far as it can be read (None if it cannot be), and what is wrong with it.
+    """A declaration that was read: the pipeline as far as it is readable (None if not at all), and its faults.
 
-    With `complete` false, something that it includes could not be read, and may have names that are missed here.
+    `complete` is false if an included file could not be read: missing names may be in that file.
     """
 
     spec: PipelineSpec | None
@@ -52,7 +52,7 @@ class Declaration:
 
 
 def load_pipeline(path: Path, overrides: Mapping[str, object] | None = None) -> tuple[PipelineSpec, Document]:
-    """The pipeline declared in a file. InputError with every fault, each with line, column and a suggestion.
+    """Read the pipeline declared in a file. Raises InputError with every fault: line, column and a suggestion.
 
     `overrides` holds values for one run: of a parameter of the pipeline (`degree`) or of a step (`axis.degree`).
     """
@@ -63,7 +63,7 @@ def load_pipeline(path: Path, overrides: Mapping[str, object] | None = None) -> 
 
 
 def read_declaration(path: Path, overrides: Mapping[str, object] | None = None) -> Declaration:
-    """The same with the faults beside it. InputError where nothing can be read, or there is nothing to override."""
+    """Read a declaration with its faults. Raises InputError if it is unreadable, or an override names nothing."""
     return _Loader(path).load(overrides or {})
 
 
@@ -74,7 +74,7 @@ class _Loader:
         self.path = path
         self.faults: list[Fault] = []
         self.complete = True
-        self.folders: dict[tuple[str, str], Path] = {}  # of each input and step: where it was declared
+        self.folders: dict[tuple[str, str], Path] = {}  # folder in which each input and step was declared
 
     def load(self, overrides: Mapping[str, Any]) -> Declaration:
         document = self._read(self.path, ())
@@ -89,25 +89,23 @@ class _Loader:
         self._apply_defaults(data)
         self._read_crux(data)
         variables = self._fill(data)
-        if not overrides:  # a value that is set for this run may stand where the declaration has a reference
-            self._check_taken(variables)
+        if not overrides:  # an override may replace the only reference to a parameter
+            self._check_used(variables)
         for (part, name), folder in self.folders.items():
             if _takes_folder(part, declared := _mapping(_mapping(data, part), name)):
                 _give_folder(declared, folder)
-        known = {name: value for name, value in data.items() if name not in ("defaults", "include")}
-        spec, errors = salvaged({**known, "path": self.path.absolute(), "digest": digest}, place_of)
-        faulty_places = {
-            (fault.file, fault.line, fault.column) for fault in self.faults
-        }  # what follows from these is not
-        found = faults_of(document, errors, variables.secret_places)
-        self.faults += [fault for fault in found if (fault.file, fault.line, fault.column) not in faulty_places]
+        fields = {name: value for name, value in data.items() if name not in ("defaults", "include")}
+        spec, errors = salvaged({**fields, "path": self.path.absolute(), "digest": digest}, location_of)
+        reported = {(fault.file, fault.line, fault.column) for fault in self.faults}  # the rest only follows from these
+        found = faults_of(document, errors, variables.secret_locations)
+        self.faults += [fault for fault in found if (fault.file, fault.line, fault.column) not in reported]
         return Declaration(spec, document, tuple(dict.fromkeys(self.faults)), self.complete)
 
     def _find(self, location: Location, message: str) -> None:
         self.faults.append(self.document.fault(location, message))
 
     def _read(self, path: Path, within: tuple[Path, ...]) -> Document:
-        """The document in a file, with what it includes beneath its own. InputError if the file cannot be read."""
+        """Read a file and merge its includes, which have lower priority. Raises InputError if it cannot be read."""
         document = read_document(path)
         self.faults += document.faults
         if not isinstance(document.data, dict):
@@ -123,14 +121,14 @@ class _Loader:
         own = dict(self.folders)
         for name in names:
             self._include(document, name, (*within, path))
-        self.folders |= own  # what is declared here wins
+        self.folders |= own  # the including file wins
         return document
 
     def _include(self, document: Document, name: str, within: tuple[Path, ...]) -> None:
         try:
             other = located(name, within[-1].absolute().parent)
             if other.resolve() in {seen.resolve() for seen in within}:
-                self._miss(document, f"{name} includes itself, by way of others or not")
+                self._miss(document, f"{name} includes itself, directly or through others")
             elif not other.is_file():
                 self._miss(document, f"there is no file {other}")
             else:
@@ -140,7 +138,7 @@ class _Loader:
             self.faults += [fault if fault.file else document.fault(("include",), str(fault)) for fault in error.faults]
 
     def _miss(self, document: Document, message: str) -> None:
-        """Note that an include failed: names that are not known here may be in it."""
+        """Record a failed include: unknown names may be declared in it."""
         self.complete = False
         self.faults.append(document.fault(("include",), message))
 
@@ -153,16 +151,16 @@ class _Loader:
         for part, name in self.folders:
             entry = _mapping(data, part).get(name)
             each = entry.get("each") if isinstance(entry, dict) else None
-            several = enumerate(each) if isinstance(each, list) else ()
-            entries = [((part, name), entry), *(((part, name, "each", number), one) for number, one in several)]
-            for place, one in entries:
+            items = enumerate(each) if isinstance(each, list) else ()
+            entries = [((part, name), entry), *(((part, name, "each", number), item) for number, item in items)]
+            for location, item in entries:
                 for key in ("folder", "references"):
-                    if isinstance(one, dict) and key in one:
-                        self._find((*place, key), f"unknown key {key!r}")
-                        del one[key]
+                    if isinstance(item, dict) and key in item:
+                        self._find((*location, key), f"unknown key {key!r}")
+                        del item[key]
 
     def _override(self, data: dict[str, Any], overrides: Mapping[str, Any]) -> None:
-        """Values given for this run take the place of declared ones. InputError if there is nothing of that name."""
+        """Replace declared values by those of this run. Raises InputError if nothing has that name."""
         steps, params = _mapping(data, "steps"), _mapping(data, "params")
         for name, value in overrides.items():
             step, dot, param = name.partition(".")
@@ -189,16 +187,16 @@ class _Loader:
             if key not in (*DEFAULTS, "inputs"):
                 hint = nearest(str(key), (*DEFAULTS, "inputs"), "possible here")
                 self._find(("defaults", key), f"unknown key {key!r} in defaults; {hint}")
-        known = {key: value for key, value in defaults.items() if key in DEFAULTS}
+        valid = {key: value for key, value in defaults.items() if key in DEFAULTS}
         self._apply_to_inputs(data, defaults.get("inputs", {}))
         steps = _mapping(data, "steps")
         for name, step in steps.items():
             if isinstance(step, dict):
-                own = known if step.get("run") else {key: value for key, value in known.items() if key != "env"}
+                own = valid if step.get("run") else {key: value for key, value in valid.items() if key != "env"}
                 steps[name] = {**own, **step, **_both(own, step, "output"), **_both(own, step, "env")}
 
     def _apply_to_inputs(self, data: dict[str, Any], shared: object) -> None:
-        """Fields of measured files that hold for every input of files which does not say otherwise."""
+        """Apply the defaults of measured files to every input of files."""
         if not isinstance(shared, dict):
             self._find(("defaults", "inputs"), "these are fields of measured files, as in {instrument_name: counter A}")
             return
@@ -206,12 +204,12 @@ class _Loader:
             if key not in INPUT_DEFAULTS:
                 hint = nearest(str(key), INPUT_DEFAULTS, "possible here")
                 self._find(("defaults", "inputs", key), f"unknown key {key!r} in defaults for inputs; {hint}")
-        known = {key: value for key, value in shared.items() if key in INPUT_DEFAULTS}
+        valid = {key: value for key, value in shared.items() if key in INPUT_DEFAULTS}
         inputs = _mapping(data, "inputs")
         for name, declared in inputs.items():
             if isinstance(declared, dict) and _is_of_files(declared):
                 times = {"timestamp", "known_since"} if {"timestamp", "known_since"} & declared.keys() else set()
-                own = {key: value for key, value in known.items() if key not in times}
+                own = {key: value for key, value in valid.items() if key not in times}
                 inputs[name] = {**own, **declared, **_both(own, declared, "metadata")}
 
     def _read_crux(self, data: dict[str, Any]) -> None:
@@ -229,7 +227,7 @@ class _Loader:
         declared = data.get("env") if isinstance(data.get("env"), list) else []
         allowed = tuple(map(str, declared or ()))
         variables = Variables({}, allowed, os.environ, self._find)
-        # The same with each variable of the environment left as a reference: what may be passed on.
+        # Leaves variables of the environment as references: such values may be passed on.
         references = Variables({}, allowed, {name: f"${{env.{name}}}" for name in allowed}, lambda *_: None, True)
         params = data.pop("params", None)
         if params is not None and not isinstance(params, dict):
@@ -246,12 +244,12 @@ class _Loader:
                 steps[name] = self._filled_step(name, step, variables, references)
         return variables
 
-    def _check_taken(self, variables: Variables) -> None:
-        """Every parameter that is declared here is taken somewhere; of included ones, other pipelines may take some."""
+    def _check_used(self, variables: Variables) -> None:
+        """Report declared parameters that nothing uses; included ones may be for other pipelines."""
         for name in variables.params:
-            if name not in variables.taken and ("params", name) not in self.document.names:
+            if name not in variables.used and ("params", name) not in self.document.names:
                 hint = f"write ${{params.{name}}} where it belongs, or remove it"
-                self._find(("params", name), f"nothing takes {name!r}; {hint}")
+                self._find(("params", name), f"nothing uses {name!r}; {hint}")
 
     def _filled_step(
         self, name: str, step: dict[str, Any], variables: Variables, references: Variables
@@ -260,7 +258,7 @@ class _Loader:
             self._find(("steps", name, "run"), "a command takes parameters as {params.NAME}; ${...} is for a shell")
         location = ("steps", name)
         filled = {k: v if k == "run" else variables.filled(v, (*location, k)) for k, v in step.items()}
-        if "env" in step:  # what a command is given is filled in when it is called, and written down nowhere
+        if "env" in step:  # resolved only when the command is called, and never stored
             filled["env"] = references.filled(step["env"], (*location, "env"))
         given = step.get("params")
         if isinstance(given, dict):
@@ -270,7 +268,7 @@ class _Loader:
 
 
 def _merge(document: Document, other: Document) -> Iterator[Fault]:
-    """Merge the other document into this one, which goes first."""
+    """Merge another document into this one, which has priority. Yield the faults."""
     document.files.extend(other.files)
     for part in SHARED:
         added = other.data.get(part) or {}
@@ -278,18 +276,18 @@ def _merge(document: Document, other: Document) -> Iterator[Fault]:
             yield other.fault((part,), f"{part} is a mapping")
             continue
         own = document.data.setdefault(part, {})
-        for name, value in added.items() if isinstance(own, dict) else ():  # else it is found later
+        for name, value in added.items() if isinstance(own, dict) else ():  # otherwise validation reports it
             if name in own:
                 continue
             own[name] = value
             document.names[part, name] = other.names.get((part, name), other.name)
-            document.marks.update({place: mark for place, mark in other.marks.items() if place[:2] == (part, name)})
+            document.marks.update({where: mark for where, mark in other.marks.items() if where[:2] == (part, name)})
         if own == {}:
             del document.data[part]
     added, own = other.data.get("env") or [], document.data.get("env") or []
     if not isinstance(added, list):
         yield other.fault(("env",), "env is a list of names, as in [LAB_TOKEN]")
-    elif isinstance(own, list):  # else it is found later
+    elif isinstance(own, list):  # otherwise validation reports it
         document.data["env"] = [*own, *added]
     for key in other.data:
         if key not in (*SHARED, "env", "include"):
@@ -303,9 +301,9 @@ def _swept(matrix: object) -> set[str]:
 
 
 def _mapping(data: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """Return the mapping under a key, if it is one; another check reports any other value, with its place."""
-    found = data.get(key)
-    return found if isinstance(found, dict) else {}
+    """Return the mapping under a key; empty for any other value, which validation reports."""
+    value = data.get(key)
+    return value if isinstance(value, dict) else {}
 
 
 def _both(defaults: Mapping[str, object], step: Mapping[str, object], key: str) -> dict[str, object]:
@@ -324,7 +322,7 @@ def _takes_folder(part: str, declared: Mapping[str, Any]) -> bool:
 
 
 def _give_folder(declared: dict[str, Any], folder: Path) -> None:
-    """Where it was declared, for relative paths; in a list of datasets, for each that is given by files."""
+    """Set the folder of relative paths; in a list of datasets, that of each entry with files."""
     if isinstance(declared.get("each"), list):
         for entry in declared["each"]:
             if isinstance(entry, dict) and "dataset" not in entry:
@@ -334,11 +332,11 @@ def _give_folder(declared: dict[str, Any], folder: Path) -> None:
 
 
 def _no_override(name: str, possible: list[str]) -> str:
-    return f"--set {name}: there is nothing of that name to set; {nearest(name, possible)}"
+    return f"--set {name}: nothing that can be set has this name; {nearest(name, possible)}"
 
 
 def _not_finite(value: Any, location: Location = ()) -> Iterator[Location]:
-    """Where a number stands that JSON cannot tell."""
+    """Yield the locations of numbers that JSON cannot represent."""
     if isinstance(value, (dict, list)):
         for key, part in value.items() if isinstance(value, dict) else enumerate(value):
             yield from _not_finite(part, (*location, key))
@@ -354,92 +352,92 @@ def _put(data: Any, location: Location, value: Any) -> None:
 
 Error = Mapping[str, Any]
 PLACEHOLDERS = {"pipeline": "pipeline", "project": "project", "inputs": {}, "steps": {}}
-MOST_ROUNDS = 50  # each takes something out, and a declaration is not deeper than this
+MOST_ROUNDS = 50  # each removes something, and declarations are less deep
 
 
 def salvaged(
-    declared: Mapping[str, Any], place_of: Callable[[Any], Location]
+    declared: Mapping[str, Any], location_of: Callable[[Any], Location]
 ) -> tuple[PipelineSpec | None, list[Error]]:
-    """The pipeline as far as it can be read, None if nothing can be, and the errors; `place_of` reads their `loc`."""
+    """Return the readable part of a pipeline, or None, and the errors; `location_of` converts their `loc`."""
     try:
         return PipelineSpec.model_validate(declared), []
     except ValidationError as error:
         first = error
-    errors: list[Error] = [dict(one) for one in first.errors()]
+    errors: list[Error] = [dict(item) for item in first.errors()]
     if not isinstance(declared.get("steps"), dict) or not declared["steps"]:
         return None, errors
-    known = {name: declared[name] for name in ("path", "digest")}
-    data = copy.deepcopy({name: value for name, value in declared.items() if name not in known})
-    taken: set[Location] = set()
-    found = list(errors)
+    fixed = {name: declared[name] for name in ("path", "digest")}
+    data = copy.deepcopy({name: value for name, value in declared.items() if name not in fixed})
+    removed: set[Location] = set()
+    remaining = list(errors)
     context: dict[str, bool] | None = None
     for _ in range(MOST_ROUNDS):
-        before = frozenset(taken)
-        for one in found:
-            if _is_of_name(one):
+        before = frozenset(removed)
+        for item in remaining:
+            if _is_of_name(item):
                 context = ANY_NAME
                 continue
-            place = place_of(one["loc"])
-            if not any(place[: len(part)] == part for part in taken - before):  # not in what has just gone
-                _take_out(data, place, one, taken)
+            location = location_of(item["loc"])
+            if not any(location[: len(part)] == part for part in removed - before):  # not within what was just removed
+                _remove_faulty(data, location, item, removed)
         try:
-            return PipelineSpec.model_validate({**data, **known}, context=context), errors
+            return PipelineSpec.model_validate({**data, **fixed}, context=context), errors
         except ValidationError as error:
-            found = [dict(one) for one in error.errors()]
-            errors += [one for one in found if not _follows(place_of(one["loc"]), taken)]
+            remaining = [dict(item) for item in error.errors()]
+            errors += [item for item in remaining if not _follows(location_of(item["loc"]), removed)]
     return None, errors
 
 
 def _is_of_name(error: Error) -> bool:
-    """True if just the name of something is at fault, which can be read as it is."""
-    place = tuple(error["loc"])
-    return place[-1:] == ("[key]",) or (place == ("pipeline",) and error["type"] == "value_error")
+    """Return whether an error is only about a name, which can be read all the same."""
+    location = tuple(error["loc"])
+    return location[-1:] == ("[key]",) or (location == ("pipeline",) and error["type"] == "value_error")
 
 
-def _follows(place: Location, taken: set[Location]) -> bool:
-    """True for a fault that comes of what was taken out: at that place, or around it."""
-    return any(one[: len(place)] == place for one in taken)
+def _follows(location: Location, removed: set[Location]) -> bool:
+    """Return whether a fault follows from a removal at that location or within it."""
+    return any(other[: len(location)] == location for other in removed)
 
 
-def _take_out(data: dict[str, Any], place: Location, error: Error, taken: set[Location]) -> None:
-    """Remove the faulty part from the data; a step of which it is not known what it calls stays."""
-    if len(place) == 2 and place[0] == "steps" and isinstance(step := data["steps"].get(place[1]), dict):
-        _repair_step(step, place, taken)
+def _remove_faulty(data: dict[str, Any], location: Location, error: Error, removed: set[Location]) -> None:
+    """Remove the faulty part from the data; a step stays, even if what it calls is unreadable."""
+    if len(location) == 2 and location[0] == "steps" and isinstance(step := data["steps"].get(location[1]), dict):
+        _repair_step(step, location, removed)
         return
-    if error["type"] == "missing" and len(place) > 1:
-        place = place[:-1]
-    while len(place) > 1 and (holder := _holder(data, place)) is None:
-        place = place[:-1]  # it is taken out already, so what it stood in has to go
-    taken.add(place)
-    if len(place) <= 1:
-        name = str(place[0]) if place else ""
+    if error["type"] == "missing" and len(location) > 1:
+        location = location[:-1]
+    while len(location) > 1 and (container := _holder(data, location)) is None:
+        location = location[:-1]  # removed before, so remove what contained it
+    removed.add(location)
+    if len(location) <= 1:
+        name = str(location[0]) if location else ""
         data.pop(name, None)
         data |= {name: copy.deepcopy(PLACEHOLDERS[name])} if name in PLACEHOLDERS else {}
-    elif isinstance(holder, dict):
-        del holder[place[-1]]
+    elif isinstance(container, dict):
+        del container[location[-1]]
     else:
-        holder[int(place[-1])] = None
-        holder[:] = [item for item in holder if item is not None]
+        container[int(location[-1])] = None
+        container[:] = [item for item in container if item is not None]
 
 
-def _repair_step(step: dict[str, Any], place: Location, taken: set[Location]) -> None:
-    """One way to run it is left. The faults of a step as a whole are these: two ways, none, and keys for commands."""
+def _repair_step(step: dict[str, Any], location: Location, removed: set[Location]) -> None:
+    """Leave a step one way to run. Steps as a whole have these faults: two ways, none, or keys only for commands."""
     for name in ("run", "env", "shell"):
         if step.get("uses") and name in step:
             del step[name]
-            taken.add((*place, name))
+            removed.add((*location, name))
             return
     for name in ("env", "shell"):
         step.pop(name, None)
     step["uses"] = UNKNOWN_FUNCTION
-    taken.add((*place, "uses"))
+    removed.add((*location, "uses"))
 
 
-def _holder(data: object, place: Location) -> Any:
-    """The mapping or list that the place is in; None if there is nothing at the place."""
-    for part in place[:-1]:
+def _holder(data: object, location: Location) -> Any:
+    """Return the mapping or list that contains a location; None if nothing is there."""
+    for part in location[:-1]:
         data = _at(data, part)
-    return data if _at(data, place[-1]) is not None else None
+    return data if _at(data, location[-1]) is not None else None
 
 
 def _at(data: object, part: str | int) -> object:
@@ -449,17 +447,17 @@ def _at(data: object, part: str | int) -> object:
 
 
 def project_in(folder: Path) -> str | None:
-    """Return the project that the pipeline files in a folder name; None if they name none, or several."""
+    """Return the project of the pipeline files in a folder; None if there is none, or several."""
     projects = set()
     for file in sorted((*folder.glob("*.yaml"), *folder.glob("*.yml"))):
-        with suppress(InputError):  # of another program
+        with suppress(InputError):  # a file of another program
             spec = read_declaration(file).spec
             projects |= {spec.project} if spec else set()
     return projects.pop() if len(projects) == 1 else None
 
 
 def project_fault(declared: Declaration) -> Fault | None:
-    """Return why the pipeline's project cannot be made; None if it can, or if no project can be read."""
+    """Return why the pipeline's project cannot be created; None if it can, or if it is unreadable."""
     project = declared.spec.project if declared.spec and "project" in declared.document.data else None
     if project is None or is_project_id(project):
         return None
@@ -467,16 +465,16 @@ def project_fault(declared: Declaration) -> Fault | None:
 
 
 def named_ingestors(spec: PipelineSpec) -> dict[tuple[str | int, ...], str]:
-    """{place in the declaration: the ingestor named there}."""
-    return {place: name for place, name in _named(spec) if name}
+    """Return the named ingestors by location in the declaration."""
+    return {location: name for location, name in _named(spec) if name}
 
 
 def ingestor_faults(declared: Declaration, known: Collection[str]) -> list[Fault]:
-    """A fault for each ingestor that is named and is none of those that Crucible has."""
+    """Return a fault for each named ingestor that Crucible does not have."""
     named = named_ingestors(declared.spec) if declared.spec else {}
     return [
-        declared.document.fault(place, f"Crucible has no ingestor {name!r}; {nearest(name, known)}")
-        for place, name in named.items()
+        declared.document.fault(location, f"Crucible has no ingestor {name!r}; {nearest(name, known)}")
+        for location, name in named.items()
         if name not in known
     ]
 

@@ -1,4 +1,4 @@
-"""`${params.NAME}` and `${env.NAME}` in a declaration: what they stand for, and where they may not stand."""
+"""References in declarations: `${params.NAME}` and `${env.NAME}`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.errors import InputError, nearest
 
-if TYPE_CHECKING:  # who only looks variables up does not need the reader
+if TYPE_CHECKING:  # resolving variables does not need the YAML reader
     from crucible_lineage.pipeline.declare.yaml import Location
 
 _REFERENCE = re.compile(r"\$(\$)?\{([^{}]*)\}")
 
 
 def from_environment(value: object, allowed: Iterable[str], whose: str) -> Any:
-    """The value with its references to the environment filled in. InputError if one of them is not set."""
+    """Resolve references to the environment in a value. Raises InputError if a variable is not set."""
     faults: list[str] = []
     filled = Variables({}, tuple(allowed), os.environ, lambda _, message: faults.append(message)).filled(value, ())
     if faults:
@@ -26,18 +26,18 @@ def from_environment(value: object, allowed: Iterable[str], whose: str) -> Any:
 
 
 def referenced(text: str) -> list[str]:
-    """The variables of the environment that a text refers to."""
+    """Return the environment variables that a text refers to."""
     found = (name for dollar, name in _REFERENCE.findall(text) if not dollar)
     return [name.removeprefix("env.") for name in found if name.startswith("env.")]
 
 
 @dataclass
 class Variables:
-    """The values that references stand for. `find` is told of every fault, with its place.
+    """Values of references. `find` is called with the location and message of every fault.
 
-    `allowed` are the variables of `environ` that may be read; `secret_places` are the places that took a value from it:
-    it is not to be shown. `taken` are the params that were referred to. With `escaped`, `$${` is left for whoever fills
-    in the rest.
+    `allowed` are the variables of `environ` that may be read. `secret_locations` are those with a value from
+    `environ`, which must not be shown. `used` are the params that were referred to. With `escaped`, `$${` is kept for
+    a later pass.
     """
 
     params: Mapping[str, Any]
@@ -45,34 +45,34 @@ class Variables:
     environ: Mapping[str, str]
     find: Callable[[Location, str], None]
     escaped: bool = False
-    secret_places: set[Location] = field(default_factory=set)
-    taken: set[str] = field(default_factory=set)
+    secret_locations: set[Location] = field(default_factory=set)
+    used: set[str] = field(default_factory=set)
 
     def filled(self, value: object, location: Location) -> Any:
-        """The value with all references in it filled in; text that is just one reference becomes what it stands for."""
+        """Return the value with all references resolved; a text that is just one keeps the type of its value."""
         if isinstance(value, dict):
             return {key: self.filled(part, (*location, key)) for key, part in value.items()}
         if isinstance(value, list):
             return [self.filled(part, (*location, index)) for index, part in enumerate(value)]
         if not isinstance(value, str) or "${" not in value:
             return value
-        whole = _REFERENCE.fullmatch(value)
-        if whole and not whole[1]:
-            return self._value(whole[2], location)
-        return _REFERENCE.sub(lambda found: self._text(found, location), value)
+        match = _REFERENCE.fullmatch(value)
+        if match and not match[1]:
+            return self._value(match[2], location)
+        return _REFERENCE.sub(lambda match: self._text(match, location), value)
 
-    def _text(self, found: re.Match[str], location: Location) -> str:
-        if found[1]:
-            return found[0] if self.escaped else f"${{{found[2]}}}"
-        return str(self._value(found[2], location))
+    def _text(self, match: re.Match[str], location: Location) -> str:
+        if match[1]:
+            return match[0] if self.escaped else f"${{{match[2]}}}"
+        return str(self._value(match[2], location))
 
     def _value(self, reference: str, location: Location) -> object:
         kind, _, name = reference.partition(".")
         if kind == "params" and name in self.params:
-            self.taken.add(name)
+            self.used.add(name)
             return self.params[name]
         if kind == "env" and name in self.allowed:
-            self.secret_places.add(location)
+            self.secret_locations.add(location)
             if name not in self.environ:
                 self.find(location, f"the environment variable {name} is not set")
             return self.environ.get(name, "")

@@ -1,6 +1,6 @@
-"""YAML as plain data that remembers where each value stood. Safe: no tags, no aliases, no duplicate keys, a size limit.
+"""YAML as plain data with the position of each value. Safe: no tags, no aliases, no duplicate keys, a size limit.
 
-Words are read as YAML 1.2 reads them: `no` and `on` are text, only `true` and `false` are booleans.
+Words have the meaning of YAML 1.2: `no` and `on` are text, only `true` and `false` are booleans.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ _NO_NUMBER = re.compile(r"([-+]?)\.(inf|Inf|INF)|()\.(nan|NaN|NAN)")
 class Document:
     """The data of a YAML file, and the line and column of each value and key in it.
 
-    `names` says of places that came from another file, by `include:`, which one; `files` are all files that were read.
-    `faults` are keys given twice and their like, in spite of which the rest could be read. `options` says of values
-    that came from the command line by which option.
+    `names` maps locations to the included file that they came from; `files` are all files that were read. `faults`
+    are those that leave the rest readable, as duplicate keys. `options` maps locations to the command-line option
+    that set their value.
     """
 
     name: str
@@ -52,32 +52,32 @@ class Document:
     options: dict[Location, str] = field(default_factory=dict)
 
     def fault(self, location: Location, message: str) -> Fault:
-        """Return a fault at that place, or at the nearest enclosing one that is known."""
+        """Return a fault at a location, or at the nearest enclosing one with a known position."""
         for length in range(len(location), 0, -1) if self.options else ():
             if location[:length] in self.options:
                 return Fault(message, self.options[location[:length]])
-        place = location
-        while place not in self.marks and place:
-            place = place[:-1]
-        line, column = self.marks.get(place, (1, 1))
-        names = (self.names[place[:length]] for length in range(len(place), 0, -1) if place[:length] in self.names)
+        known = location
+        while known not in self.marks and known:
+            known = known[:-1]
+        line, column = self.marks.get(known, (1, 1))
+        names = (self.names[known[:length]] for length in range(len(known), 0, -1) if known[:length] in self.names)
         return Fault(message, next(names, self.name), line, column)
 
 
 def read_document(path: Path) -> Document:
-    """The document in a file, with the faults from which reading recovers. InputError if it is not plain YAML."""
+    """Read the document in a file, with recoverable faults. Raises InputError if it is not plain YAML."""
     document = _just_one(_parse(_read_text(path), str(path)))
     document.files.append(path)
     return document
 
 
 def read_documents(path: Path) -> list[Document]:
-    """All documents in a file, divided by `---`; empty ones are left out. InputError with every fault in them."""
+    """Read all documents in a file, separated by `---`, except empty ones. Raises InputError with every fault."""
     return _sound(_parse(_read_text(path), str(path)))
 
 
 def parse_document(text: str, name: str) -> Document:
-    """The document in a text; `name` is what errors call it. InputError with every fault in it."""
+    """Parse a text; errors refer to it as `name`. Raises InputError with every fault."""
     return _just_one(_sound(_parse(text, name)))
 
 
@@ -105,8 +105,8 @@ def _read_text(path: Path) -> str:
         beside = nearest(path.name, _beside(path.parent), "pipeline files there")
         raise InputError(f"there is no file {name}; {beside}") from error
     except IsADirectoryError as error:
-        there = ", ".join(_beside(path)) or "none"
-        raise InputError(f"{name} is a folder; name a pipeline file (in it there are: {there})") from error
+        files = ", ".join(_beside(path)) or "none"
+        raise InputError(f"{name} is a folder; name a pipeline file (in it there are: {files})") from error
     except OSError as error:
         raise InputError(f"{name} cannot be read: {error.strerror or error}") from error
     if len(raw) > SIZE_LIMIT_BYTES:
@@ -130,16 +130,16 @@ def _parse(text: str, name: str) -> list[Document]:
     try:
         for event in yaml.parse(text, Loader=_Loader):
             reader.refuse(event)
-        if reader.faults:  # before anything is built: an alias may stand for more than there is room for
+        if reader.faults:  # before building: an expanded alias may exceed the memory
             raise InputError("", reader.faults)
         roots = [root for root in yaml.compose_all(text, Loader=_Loader) if root is not None]
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        place = (mark.line, mark.column) if mark else (0, 0)
-        mend = _mend(text.splitlines(), place, problem) or _not_closed(error)
-        line, column, told = mend or (*place, problem)
-        raise InputError("", [Fault(f"this is not valid YAML: {told}", name, line + 1, column + 1)]) from error
+        position = (mark.line, mark.column) if mark else (0, 0)
+        correction = _correction(text.splitlines(), position, problem) or _not_closed(error)
+        line, column, message = correction or (*position, problem)
+        raise InputError("", [Fault(f"this is not valid YAML: {message}", name, line + 1, column + 1)]) from error
     if not roots:
         raise InputError("", [Fault("the file is empty", name, 1)])
     readers = [_Reader(name) for _ in roots]
@@ -147,24 +147,24 @@ def _parse(text: str, name: str) -> list[Document]:
     return [Document(name, data, own.marks, faults=own.faults) for data, own in built]
 
 
-def _mend(lines: list[str], place: tuple[int, int], problem: str) -> tuple[int, int, str] | None:
-    """Return where the usual mistakes stand and how each is mended, for YAML that could not be read at this place."""
-    at, column = min(place[0], len(lines) - 1), place[1]
+def _correction(lines: list[str], position: tuple[int, int], problem: str) -> tuple[int, int, str] | None:
+    """Return line, column and remedy of a common mistake near the position where YAML could not be read."""
+    at, column = min(position[0], len(lines) - 1), position[1]
     for number in range(max(0, at - 1), at + 1):
         indent = lines[number][: len(lines[number]) - len(lines[number].lstrip())]
         if "\t" in indent:
             return number, indent.index("\t"), "this line is indented by a tab; indent by spaces"
     if "escape character" in problem:
-        told = 'in double quotes a backslash is written twice, as in "\\\\d"; single quotes keep it as it is'
-        return at, column, told
+        advice = 'in double quotes a backslash is written twice, as in "\\\\d"; single quotes keep it as it is'
+        return at, column, advice
     for number in range(max(0, at - 1), at + 1):
-        if found := _FROM_NAME.search(lines[number]):
-            whole = found[0].replace("'", "''") if "\\" in found[0] else found[0]
-            quote = "'" if "\\" in found[0] else '"'
+        if match := _FROM_NAME.search(lines[number]):
+            pattern = match[0].replace("'", "''") if "\\" in match[0] else match[0]
+            quote = "'" if "\\" in match[0] else '"'
             return (
                 number,
-                found.start(),
-                f"a pattern with brackets, braces or commas is quoted whole: {quote}{whole}{quote}",
+                match.start(),
+                f"a pattern with brackets, braces or commas is quoted whole: {quote}{pattern}{quote}",
             )
     for number in range(at, -1, -1):
         if _QUOTED.sub("", lines[number]).partition(" #")[0].count('"') % 2:
@@ -176,9 +176,9 @@ def _mend(lines: list[str], place: tuple[int, int], problem: str) -> tuple[int, 
             line.index("'"),
             'an apostrophe ends the text in single quotes; put it into double ones, as in "it\'s"',
         )
-    unquoted = _QUOTED.sub(lambda found: " " * len(found[0]), line)
-    if found := _TEMPLATE.search(unquoted):
-        return at, found.start(), f'quote a text that contains {found[0]}, as in "… {found[0]} …"'
+    unquoted = _QUOTED.sub(lambda match: " " * len(match[0]), line)
+    if match := _TEMPLATE.search(unquoted):
+        return at, match.start(), f'quote a text that contains {match[0]}, as in "… {match[0]} …"'
     value = line[column - 1 if line[column - 1 : column] == "*" else column :].rstrip()
     if value[:1] and value[:1] in "%@`*|>":
         return at, column, f'quote a text that begins with {value[0]}: "{value}"'
@@ -188,7 +188,7 @@ def _mend(lines: list[str], place: tuple[int, int], problem: str) -> tuple[int, 
 
 
 def _not_closed(error: yaml.YAMLError) -> tuple[int, int, str] | None:
-    """Return where the list or mapping begins that is not closed, if that is the reason."""
+    """Return line, column and message for a list or mapping that is not closed, if that is the error."""
     context, mark = getattr(error, "context", None) or "", getattr(error, "context_mark", None)
     closing = {"while parsing a flow sequence": "[ has no ]", "while parsing a flow mapping": "{ has no }"}.get(context)
     return (
@@ -203,7 +203,7 @@ def _not_closed(error: yaml.YAMLError) -> tuple[int, int, str] | None:
 
 
 class _Reader:
-    """Turns YAML's nodes into data; keeps the marks."""
+    """Builds plain data from YAML nodes and records their positions."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -211,7 +211,7 @@ class _Reader:
         self.faults: list[Fault] = []
 
     def refuse(self, event: Any) -> None:
-        """Aliases and tags are refused before anything is built from them."""
+        """Report aliases and tags, before anything is built from them."""
         if isinstance(event, yaml.AliasEvent):
             self._find(event, f"aliases (*{event.anchor}) are not possible here; write the value out")
         if getattr(event, "tag", None) is not None:
@@ -254,7 +254,7 @@ class _Reader:
 
 
 def _plain(text: str) -> object:
-    """An unquoted word, as the core schema of YAML 1.2 reads it."""
+    """Return the value of an unquoted word in the core schema of YAML 1.2."""
     if text in _WORDS:
         return _WORDS[text]
     if _INTEGER.fullmatch(text):

@@ -104,7 +104,7 @@ class RunChecks:
                 verdict = check.of(results, one.params, metadata)
                 is_step = one.of in self.pipeline.steps
                 if not is_step and None in verdict.values.values():  # it may not have been read yet
-                    self._tell(one, f"check {name} is not made: {verdict.told}")
+                    self._tell(one, f"check {name} is not made: {verdict.values_text}")
                 else:
                     self._judge(one, name, check, verdict)
 
@@ -151,7 +151,7 @@ class RunChecks:
         if not verdict.passed:
             self._note(one, name, check, verdict)
             verb = FLAG if check.otherwise == WARN else HOLD
-            why = f"check {name}: {check.that} does not hold, {verdict.told}"
+            why = f"check {name}: {check.that} does not hold, {verdict.values_text}"
             body = {"check": key, "that": check.that, **({"flag": name} if verb == FLAG else {})}
             project = self.pipeline.spec.project
             stays = state(self.session, project, verb, About((one.mfid,)), why=why, body=body).statement
@@ -163,7 +163,7 @@ class RunChecks:
             self.knowledge.refresh_statements()
 
     def _note(self, one: _Subject, name: str, check: Check, verdict: Verdict) -> None:
-        told = f"check {name} failed: {check.that}, and {verdict.told}"
+        told = f"check {name} failed: {check.that}, and {verdict.values_text}"
         self._tell(one, told)
         if check.otherwise == FAIL:
             self.failed[one.name] = told

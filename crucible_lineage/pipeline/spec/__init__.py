@@ -1,1 +1,1 @@
-"""What a pipeline declaration may say, as typed values: steps, inputs, what is read from names and by Crucible."""
+"""Pipeline declarations as typed values: steps, inputs, values read from file names, ingestion by Crucible."""

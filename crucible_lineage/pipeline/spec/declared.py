@@ -1,4 +1,4 @@
-"""What declarations share: frozen models that know their keys, relations in time, and checks of results and inputs."""
+"""Common parts of declarations: strict frozen models, matching in time, and checks of results and inputs."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from crucible_lineage.errors import InputError
 
 
 class DeclaredModel(BaseModel):
-    """What is declared has just the keys that are known, and does not change."""
+    """Base of the declaration models: frozen, and unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 def _folder(value: object) -> Path:
     if not isinstance(value, (str, Path)):
-        raise ValueError("this is no path")
+        raise ValueError("this is not a path")
     return _path(value) if isinstance(value, str) else value
 
 
@@ -42,7 +42,7 @@ def _path(text: str) -> Path:
     return Path(text)
 
 
-# Thousands of steps are declared in one folder, and making a path takes as long as reading the rest of a step.
+# Cached: thousands of steps share a folder, and creating a Path takes as long as reading the rest of a step.
 Folder = Annotated[Path, PlainValidator(_folder), WithJsonSchema({"type": "string", "format": "path"})]
 
 
@@ -56,10 +56,10 @@ _DISTANCE = r"^[0-9]+(\.[0-9]+)? ?(s|m|min|h|d|w)$"
 def _distance(value: object) -> Any:
     if not isinstance(value, str):
         return value
-    found = re.match(_DISTANCE, value.strip())
-    if not found:
+    match = re.match(_DISTANCE, value.strip())
+    if not match:
         raise ValueError("this is not a length of time; write it as in 90s, 10min, 2h, 3d or 1w, or in seconds")
-    return float(value.strip().removesuffix(found[2])) * _UNITS[found[2]]
+    return float(value.strip().removesuffix(match[2])) * _UNITS[match[2]]
 
 
 Distance = Annotated[
@@ -72,11 +72,11 @@ Side = Literal["before", "after"]
 
 
 class TimeMatch(DeclaredModel):
-    """Which data belong to others by their times of measurement.
+    """Rule that matches datasets by their times of measurement.
 
-    `take` gives a partner on each side, in that order. Nothing is taken from beyond `within`. Where nothing fits,
-    `otherwise` says what then: without it, what needs the partner is blocked. `undated` is for data without a time:
-    `skip` leaves them out, `registered` goes by the moment in their ids.
+    `take` gives a partner on each side, in that order. Partners farther away than `within` do not count. If nothing
+    matches, `otherwise` says what to do; without it, steps that need the partner are blocked. `undated` is for data
+    without a time: `skip` leaves them out, `registered` uses the time in their ids.
     """
 
     nearest: Literal["before", "after", "either"] | None = None
@@ -95,7 +95,7 @@ class TimeMatch(DeclaredModel):
 
     @property
     def sides(self) -> tuple[str, ...]:
-        """The sides on which a partner is taken, in this order."""
+        """The sides on which to look for a partner, in order."""
         return self.take or (self.nearest or BEFORE,)
 
 
@@ -105,13 +105,13 @@ PARTS = ("results", "params", "metadata")
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a check held for a dataset, and the values that it went by."""
+    """Outcome of a check on a dataset, with the values that it used."""
 
     passed: bool
     values: Mapping[str, Any]
 
     @property
-    def told(self) -> str:
+    def values_text(self) -> str:
         """The values in words."""
         return ", ".join(
             f"{name} is {value if value is not None else 'not there'}" for name, value in self.values.items()
@@ -119,7 +119,7 @@ class Verdict:
 
 
 class Reproduce(DeclaredModel):
-    """How a result that is made again is compared: the tolerance of numbers, the kind of files, what does not count."""
+    """How a remade result is compared: relative tolerance of numbers, kinds of files, and what to ignore."""
 
     rtol: float | None = Field(default=None, ge=0, lt=1)
     files: dict[str, Literal["numbers", "picture", "bytes"]] = Field(default_factory=dict)
@@ -129,7 +129,7 @@ class Reproduce(DeclaredModel):
 class Check(DeclaredModel):
     """A condition in the language of tables, over `results.NAME`, `params.NAME` and `metadata.NAME`.
 
-    Where it does not hold, the dataset is put on hold, or gets a flag, or the step has failed as well.
+    If it does not hold, the dataset is flagged (`warn`), put on hold, or the step fails as well.
     """
 
     that: str
@@ -150,7 +150,7 @@ class Check(DeclaredModel):
         return text
 
     def of(self, results: Mapping[str, Any], params: Mapping[str, Any], metadata: Mapping[str, Any]) -> Verdict:
-        """Return whether it holds for these values. What cannot be compared does not hold."""
+        """Evaluate the condition for these values. It fails if they cannot be compared."""
         parts = {"results": results, "params": params, "metadata": metadata}
         condition = parse_condition(self.that)
 
@@ -166,7 +166,7 @@ class Check(DeclaredModel):
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as a statement can hold it."""
+    """Return a value in a form that a statement can hold."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value if isinstance(value, str | int | float | bool | None) else str(value)[:200]

@@ -1,4 +1,4 @@
-r"""What is read of a file: from its name (`power_mW: from name '(\d+)mW'`), and by Crucible (`ingest:`)."""
+r"""Values read from a file's name (`power_mW: from name '(\d+)mW'`), and ingestion by Crucible (`ingest:`)."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from pydantic import (
 
 from crucible_lineage.errors import InputError
 
-FORMS = ("form-word", "form-mapping")  # what pydantic calls the two forms of `ingest:`, in the places of faults
+FORMS = ("form-word", "form-mapping")  # tags of the two forms of `ingest:` in the locations of pydantic
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 _TIME = r"^[0-9]+(\.[0-9]+)?[smh]?$"
 
 
 _FORM = re.compile(r"from name\s+(['\"])(?P<pattern>.+)\1", re.DOTALL)
-_WHOLE, _DECIMAL = re.compile(r"[+-]?\d+"), re.compile(r"[+-]?(\d+\.\d*|\.\d+)")
+_INTEGER, _DECIMAL = re.compile(r"[+-]?\d+"), re.compile(r"[+-]?(\d+\.\d*|\.\d+)")
 
 
 def _seconds(value: object) -> Any:
@@ -47,7 +47,7 @@ Seconds = Annotated[
 
 
 class Ingest(BaseModel):
-    """How Crucible reads the files. With `wait`, the dataset is complete when that has ended, or `timeout` is over."""
+    """Ingestion by Crucible. With `wait`, the dataset is complete once it has ended or `timeout` has passed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -68,7 +68,7 @@ def _form(value: object) -> str | None:
 
 
 class Ingested(BaseModel):
-    """What a declaration says of the ingestion of a dataset's files."""
+    """The fields of a declaration for the ingestion of a dataset's files."""
 
     ingest: Annotated[
         Annotated[bool, Tag(FORMS[0])] | Annotated[Ingest, Tag(FORMS[1])],
@@ -82,39 +82,39 @@ class Ingested(BaseModel):
 
     @property
     def is_ingested(self) -> bool:
-        """True if Crucible is to read the files."""
+        """Whether Crucible should read the files."""
         return self.ingest is not False
 
     @property
     def ingestion(self) -> Ingest:
-        """Return how to wait for it."""
+        """How to wait for the ingestion."""
         return self.ingest if isinstance(self.ingest, Ingest) else Ingest()
 
 
 def is_from_name(value: object) -> bool:
-    """True if the value is to be read from the name of a file."""
+    """Return whether the value is a `from name` pattern."""
     return isinstance(value, str) and _FORM.fullmatch(value.strip()) is not None
 
 
 def from_name_fault(value: object) -> str | None:
-    """Return the fault of a value that is taken from names; None without one, or for a plain value."""
+    """Return the fault of a `from name` pattern; None for a valid one or a plain value."""
     if not isinstance(value, str) or not value.startswith("from name"):
         return None
-    found = _FORM.fullmatch(value.strip())
-    if found is None:
+    match = _FORM.fullmatch(value.strip())
+    if match is None:
         return r"write the pattern in quotes, as in from name '(\d+)mW'"
     try:
-        groups = re.compile(found["pattern"]).groups
+        groups = re.compile(match["pattern"]).groups
     except re.error as error:
-        return f"'{found['pattern']}' is no regular expression: {error}"
-    return f"'{found['pattern']}' has {groups} groups; the value is the one in round brackets" if groups > 1 else None
+        return f"'{match['pattern']}' is not a regular expression: {error}"
+    return f"'{match['pattern']}' has {groups} groups; the value is the one in round brackets" if groups > 1 else None
 
 
 def read_from_names(fields: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """The fields with what the names of the files say: text, and numbers in metadata.
+    """Fill in the `from name` fields: with text, and in metadata with numbers where they are numeric.
 
-    `names` are paths as they are declared. A pattern with a `/` is looked for in the whole path, any other one in the
-    file's own name. InputError if a name does not fit, or if the names of several files say different things.
+    `names` are paths as declared. A pattern with a `/` is searched in the whole path, any other in the file name.
+    Raises InputError if a name does not match, or if several files give different values.
     """
     filled = {name: _read(name, value, names) if is_from_name(value) else value for name, value in fields.items()}
     metadata = {
@@ -125,22 +125,22 @@ def read_from_names(fields: Mapping[str, Any], names: Sequence[str]) -> dict[str
 
 
 def _read(field: str, value: str, names: Sequence[str]) -> str:
-    pattern = _FORM.fullmatch(value.strip())["pattern"]  # type: ignore[index]  # the caller has looked
-    said: dict[str, str] = {}
+    pattern = _FORM.fullmatch(value.strip())["pattern"]  # type: ignore[index]  # checked by the caller
+    values: dict[str, str] = {}
     for name in names:
-        looked_at = name if "/" in pattern else name.rpartition("/")[2]
-        found = re.search(pattern, looked_at)
-        if found is None:
-            raise InputError(f"{looked_at!r} does not fit '{pattern}', from which its {field} is read")
-        said.setdefault(found[found.re.groups], looked_at)
-    if len(said) != 1:
-        shown = ", ".join(f"{text!r} ({name})" for text, name in said.items())
+        text = name if "/" in pattern else name.rpartition("/")[2]
+        match = re.search(pattern, text)
+        if match is None:
+            raise InputError(f"{text!r} does not fit '{pattern}', from which its {field} is read")
+        values.setdefault(match[match.re.groups], text)
+    if len(values) != 1:
+        shown = ", ".join(f"{value!r} ({source})" for value, source in values.items())
         raise InputError(f"the names of one dataset's files give several values for {field}: {shown}")
-    return next(iter(said))
+    return next(iter(values))
 
 
 def _number(text: str) -> int | float | str:
-    """`05` is 5, `2.50` is 2.5, and anything else the text itself."""
-    if _WHOLE.fullmatch(text):
+    """Convert a numeric text (`05` to 5, `2.50` to 2.5); return any other unchanged."""
+    if _INTEGER.fullmatch(text):
         return int(text)
     return float(text) if _DECIMAL.fullmatch(text) else text

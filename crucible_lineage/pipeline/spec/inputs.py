@@ -1,4 +1,4 @@
-"""What may stand under `inputs:` in a declaration: files, datasets, selections, results of another pipeline.
+"""The kinds of `inputs:` in a declaration: files, datasets, selections, results of another pipeline.
 
 Each kind may be one dataset, a list, or, with `each`, one instance of the steps per dataset. `match` pairs an input
 with another one by fields of their records.
@@ -23,14 +23,14 @@ from crucible_lineage.pipeline.spec.declared import Check, DeclaredModel, Distan
 from crucible_lineage.pipeline.spec.ingestion import Ingested, from_name_fault
 
 PACKAGE = "package:"
-# Fields of a record that data are compared by, beside `metadata.NAME`.
+# Fields of a record by which data are matched, beside `metadata.NAME`.
 MATCHED = ("dataset_name", "measurement", "data_type", "session_name", "instrument_name", "instrument_id")
 OF_METADATA = "metadata."
-FLAGS = "flags"  # in a selection: which flags its datasets have, or have not
+FLAGS = "flags"  # in a selection: flags that datasets must or must not have
 NIGHT = "night"  # the day on which the night of the measurement began, from noon to noon
-_FIELD = {"else": "otherwise"}  # keys that are words of Python
+_FIELD = {"else": "otherwise"}  # keys that are Python keywords
 _IN_TIME = ("nearest", "take", "within", "else", "undated")
-_OF_ALL = ("match", "label", "checks", *_IN_TIME)  # keys that stand beside a list of datasets
+_OF_ALL = ("match", "label", "checks", *_IN_TIME)  # keys that apply to a whole list of datasets
 _WILD = frozenset("*?[")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://[^/]+")
 
@@ -63,15 +63,15 @@ class DatasetFields(DeclaredModel):
     def _not_ours(cls, value: dict[str, Any]) -> dict[str, Any]:
         for name in value:
             if is_own(name):
-                raise ValueError(f"{name!r} is kept for what is recorded of the dataset; give it another name")
+                raise ValueError(f"{name!r} is reserved for the provenance record; choose another name")
         return value
 
 
 class _Paired(TimeMatch):
     """`match: {spectrum: [instrument_name]}`: for each dataset of `spectrum`, the one with the same instrument.
 
-    Of several it is the nearest before, unless `nearest` says another side. `label` is what instances of steps are
-    called by for each dataset, as in "{metadata.power_mW} mW".
+    Of several, the nearest before is used unless `nearest` names another side. `label` is the template that names
+    the step instances of each dataset, as in "{metadata.power_mW} mW".
     """
 
     match: dict[str, tuple[str, ...]] | None = None
@@ -80,7 +80,7 @@ class _Paired(TimeMatch):
 
     @field_validator("match", mode="before")
     @classmethod
-    def _one(cls, value: Any) -> Any:
+    def _single_partner(cls, value: Any) -> Any:
         if isinstance(value, Mapping):
             if len(value) != 1:
                 raise ValueError("an input is matched with one other input, as in {spectrum: [instrument_name]}")
@@ -89,9 +89,9 @@ class _Paired(TimeMatch):
 
     @model_validator(mode="after")
     def _matched(self) -> Self:
-        said = [name for name in _IN_TIME if getattr(self, _FIELD.get(name, name)) is not None]
-        if said and not self.match:
-            raise ValueError(f"`{said[0]}` belongs beside `match`, or where a step takes the input")
+        keys = [name for name in _IN_TIME if getattr(self, _FIELD.get(name, name)) is not None]
+        if keys and not self.match:
+            raise ValueError(f"`{keys[0]}` belongs beside `match`, or where a step takes the input")
         return self
 
     @property
@@ -101,20 +101,19 @@ class _Paired(TimeMatch):
 
 
 class FileInput(_Paired, Ingested, DatasetFields):
-    """A measured file (or several) that is registered as a raw dataset if it is new.
+    """One or more measured files, registered as a raw dataset if they are new.
 
-    `timestamp` is when it was measured. Where that is not known, `known_since` may name a moment at which the data was
-    known to exist: it orders the id, as a timestamp would, and claims nothing in the record. With `each`, every file is
-    a dataset of its own. `folder` is what relative paths start from.
+    `timestamp` is the time of measurement. If that is unknown, `known_since` may give a moment at which the data
+    existed: it orders the id as a timestamp would, and is not recorded. With `each`, every file is a dataset of its
+    own. Relative paths start from `folder`.
 
-    A file may lie elsewhere (gs://bucket/name, also with a pattern): `block` names the Prefect block that gives access,
-    and with `copy: false` Crucible holds a record of it, not its bytes.
+    A file may be remote (gs://bucket/name, also with a pattern): `block` names the Prefect block that gives access,
+    and with `copy: false` Crucible holds a record of the file, not its bytes.
 
     `header` names a function that reads fields from a file; they may also be read from the names of the files
-    (`from name '(\\d+)mW'`). A file that is not there is a fault, and so is a pattern that fits nothing, unless the
-    input is `optional`: then it has no dataset yet. A file that `grows` (a log) replaces, each time that it has grown,
-    the dataset of its beginning. A `salt` gives a new dataset another id, where that without it was
-    taken by something else.
+    (`from name '(\\d+)mW'`). A missing file is a fault, and so is a pattern without matches, unless the input is
+    `optional`: then it has no dataset yet. When a file that `grows` (a log) has grown, it supersedes the dataset of
+    its shorter version. A `salt` gives a new dataset another id where the one without it is already in use.
     """
 
     file: str | Annotated[tuple[str, ...], Field(min_length=1)]
@@ -133,17 +132,17 @@ class FileInput(_Paired, Ingested, DatasetFields):
     @model_validator(mode="after")
     def _growing(self) -> Self:
         if self.grows and (self.remote or not (self.each or isinstance(self.file, str))):
-            raise ValueError("`grows` is for one file on this disk, or for each of several with `each: true`")
+            raise ValueError("`grows` is for one local file, or for each of several with `each: true`")
         if self.grows and not self.each and self.is_pattern:
-            raise ValueError("`grows` is for one file; for a pattern, say `each: true` too")
+            raise ValueError("`grows` is for one file; for a pattern, add `each: true`")
         return self
 
     @model_validator(mode="after")
     def _elsewhere(self) -> Self:
         if (self.block or not self.copied) and not self.remote:
-            raise ValueError("block and copy are for files elsewhere, at an address such as gs://bucket/name")
+            raise ValueError("block and copy are for remote files, at an address such as gs://bucket/name")
         if self.optional and self.remote and not (self.each and self.is_pattern):
-            raise ValueError("optional is, of files elsewhere, for a pattern with `each: true`")
+            raise ValueError("for remote files, optional needs a pattern and `each: true`")
         return self
 
     @field_validator("dataset_name", "measurement", "data_type", "session_name", "instrument_name", "instrument_id")
@@ -177,12 +176,12 @@ class FileInput(_Paired, Ingested, DatasetFields):
 
     @property
     def paths(self) -> list[Path]:
-        """The files on disk, as they are now; a pattern (`*`, `?`, `[`) stands for those that match, in order."""
+        """The files on disk now; a pattern (`*`, `?`, `[`) is replaced by its matches, sorted."""
         return [path for path in self._named if path.exists()] if self.optional else self._named
 
     @property
     def absent(self) -> list[Path]:
-        """The files that are named and not there."""
+        """The named files that do not exist."""
         return [path for path in self._named if not path.exists()]
 
     @property
@@ -191,7 +190,7 @@ class FileInput(_Paired, Ingested, DatasetFields):
 
     @property
     def remote(self) -> tuple[str, ...]:
-        """The addresses of files elsewhere, as they are declared."""
+        """The addresses of remote files, as declared."""
         return tuple(name for name in self._names if is_remote(name))
 
     @property
@@ -200,18 +199,18 @@ class FileInput(_Paired, Ingested, DatasetFields):
 
     @property
     def is_pattern(self) -> bool:
-        """True if one of the names is a pattern."""
+        """Whether one of the names is a pattern."""
         return any(_WILD & set(name) for name in self._names)
 
     def of_each(self) -> tuple[FileInput, ...]:
-        """The datasets: one of all files, or, with `each`, one a file on disk."""
+        """Return one input per dataset: one for all files, or with `each` one per file on disk."""
         if not self.each:
             return (self,) if self.paths or not self.optional else ()
         return tuple(self.model_copy(update={"file": str(path), "each": False}) for path in self.paths)
 
 
 class DatasetInput(_Paired):
-    """A dataset that exists, by its MFID, or several."""
+    """One or more existing datasets, by MFID."""
 
     dataset: tuple[Mfid, ...] = Field(min_length=1)
     each: bool = False
@@ -225,8 +224,8 @@ class DatasetInput(_Paired):
 class SelectInput(_Paired):
     """All complete datasets of the project that match these filters, oldest first.
 
-    Of results only those that hold now, unless `superseded` asks for the others too. `metadata.NAME` is a filter as
-    well: its value, or one of a list. `flags` has names of flags: `none_of` and `any_of`.
+    Only current results are selected, unless `superseded` includes the others. `metadata.NAME` is a filter too: a
+    value, or a list of alternatives. `flags` lists names of flags under `none_of` and `any_of`.
     """
 
     select: dict[str, Any]
@@ -247,25 +246,25 @@ class SelectInput(_Paired):
 
     @property
     def filters(self) -> dict[str, Any]:
-        """The filters that Crucible knows."""
+        """The filters that Crucible applies."""
         return {
             name: value for name, value in self.select.items() if not name.startswith(OF_METADATA) and name != FLAGS
         }
 
     def has_flags(self, flags: Collection[str]) -> bool:
-        """Return whether a dataset with these flags passes."""
-        asked = self.select.get(FLAGS) or {}
-        wanted, unwanted = asked.get("any_of"), asked.get("none_of") or ()
-        return not set(unwanted) & set(flags) and (wanted is None or bool(set(wanted) & set(flags)))
+        """Return whether a dataset with these flags passes the filter `flags`."""
+        conditions = self.select.get(FLAGS) or {}
+        any_of, none_of = conditions.get("any_of"), conditions.get("none_of") or ()
+        return not set(none_of) & set(flags) and (any_of is None or bool(set(any_of) & set(flags)))
 
     def fits(self, metadata: Mapping[str, Any]) -> bool:
-        """True if a dataset with these scientific metadata passes the filters that Crucible does not know."""
-        asked = {name: value for name, value in self.select.items() if name.startswith(OF_METADATA)}
-        return all(_is_among(value_of({"metadata": metadata}, name), value) for name, value in asked.items())
+        """Return whether this scientific metadata passes the filters that Crucible cannot apply."""
+        filters = {name: value for name, value in self.select.items() if name.startswith(OF_METADATA)}
+        return all(_is_among(value_of({"metadata": metadata}, name), value) for name, value in filters.items())
 
 
 class ResultInput(_Paired):
-    """What a step of another pipeline made: its current results, which have to be there."""
+    """The current results of a step of another pipeline, which must exist."""
 
     pipeline: str
     step: str
@@ -280,11 +279,10 @@ class ResultInput(_Paired):
 
 
 class CalibrationInput(DeclaredModel):
-    """For each dataset of another input, the calibration of that kind that is certified for it when it was measured.
+    """For each dataset of another input, the calibration of a kind that was certified for its time of measurement.
 
-    `take` says which: the one that is valid then, as `before`, and the one that becomes valid next, as `after`. Where
-    none is valid, `otherwise` says what then: `block`, `nearest` in time, or `none`; nothing is taken from beyond
-    `within`.
+    `take` selects the one valid then (`before`), the one that becomes valid next (`after`), or both. If none is valid,
+    `otherwise` decides: `block`, `nearest` in time, or `none`. Calibrations farther away than `within` do not count.
     """
 
     calibration: str = Field(min_length=1)
@@ -303,7 +301,7 @@ class CalibrationInput(DeclaredModel):
 
     @property
     def each(self) -> bool:
-        """False: it has no instances of its own."""
+        """False: this input has no instances of its own."""
         return False
 
     @property
@@ -313,12 +311,12 @@ class CalibrationInput(DeclaredModel):
 
     @property
     def match(self) -> dict[str, tuple[str, ...]]:
-        """The same, without fields: certificates say which data they are about."""
+        """The partner without fields: certificates state the data that they apply to."""
         return {self.of: ()}
 
 
 class EachInput(_Paired):
-    """Datasets declared one by one; what stands beside `each` holds for all of them."""
+    """Datasets declared one by one; keys beside `each` apply to all of them."""
 
     each: tuple[
         Annotated[
@@ -346,29 +344,29 @@ class EachInput(_Paired):
         if any(entry.match for entry in self.each):
             raise ValueError("`match` belongs beside the list, not in it")
         if any(entry.each and not isinstance(entry, FileInput) for entry in self.each):
-            raise ValueError("in the list, `each` is for patterns of files: each file that fits is one dataset")
+            raise ValueError("in the list, `each` is for patterns of files: each matching file is one dataset")
         return self
 
 
 def value_of(fields: Mapping[str, object], name: str) -> object:
-    """The value of `instrument_name` or `metadata.laser_nm`; None if there is none."""
+    """Return the value of a field such as `instrument_name` or `metadata.laser_nm`; None if it is absent."""
     value: Any = fields
     for part in name.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
     return value
 
 
-def _is_among(value: object, wanted: object) -> bool:
-    values = wanted if isinstance(wanted, list | tuple) else [wanted]
-    return any(value == one or (value is not None and str(value) == str(one)) for one in values)
+def _is_among(value: object, accepted: object) -> bool:
+    values = accepted if isinstance(accepted, list | tuple) else [accepted]
+    return any(value == candidate or (value is not None and str(value) == str(candidate)) for candidate in values)
 
 
 def _over(shared: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]:
-    """The entry with what is shared; metadata of both."""
-    both = {**shared, **entry}
+    """Return an entry with the shared fields added and the metadata of both merged."""
+    merged = {**shared, **entry}
     if isinstance(shared.get("metadata"), Mapping) and isinstance(entry.get("metadata"), Mapping):
-        both["metadata"] = {**shared["metadata"], **entry["metadata"]}
-    return both
+        merged["metadata"] = {**shared["metadata"], **entry["metadata"]}
+    return merged
 
 
 INPUT_KINDS: Mapping[str, type[DeclaredModel]] = {
@@ -408,12 +406,12 @@ PipelineInput = Annotated[
 
 
 def is_remote(name: str) -> bool:
-    """True for an address such as gs://bucket/name, False for the name of a file on disk."""
+    """Return whether a name is an address such as gs://bucket/name and not a local file."""
     return _ADDRESS.match(name) is not None
 
 
 def located(name: str, folder: Path = Path()) -> Path:
-    """The file of that name: `package:NAME/PATH` lies in an installed package, a relative path starts from `folder`."""
+    """Resolve a file name: `package:NAME/PATH` in an installed package, a relative path from `folder`."""
     if not name.startswith(PACKAGE):
         return folder / name
     package, _, rest = name.removeprefix(PACKAGE).partition("/")
@@ -423,12 +421,12 @@ def located(name: str, folder: Path = Path()) -> Path:
         spec = None
     folders = list(spec.submodule_search_locations or ()) if spec else []
     if not folders:
-        raise InputError(f"{name}: there is no package {package!r} here")
+        raise InputError(f"{name}: the package {package} is not installed")
     return Path(folders[0]) / rest
 
 
 def _matching(name: str, folder: Path) -> list[Path]:
-    """The file of that name, or those that fit the pattern; a file that is called like a pattern is meant itself."""
+    """Return the files that match a name or pattern; an existing file is never read as a pattern."""
     path = located(name, folder)
     if path.exists() or not _WILD & set(name):
         return [path]
@@ -437,4 +435,4 @@ def _matching(name: str, folder: Path) -> list[Path]:
         folder = located(f"{package}/")
     else:
         pattern = name
-    return [folder / found for found in sorted(glob.glob(pattern, root_dir=folder, recursive=True))]  # noqa: PTH207 (absolute patterns too)
+    return [folder / match for match in sorted(glob.glob(pattern, root_dir=folder, recursive=True))]  # noqa: PTH207 (absolute patterns too)

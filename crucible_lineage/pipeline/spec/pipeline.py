@@ -1,4 +1,4 @@
-"""The declaration of a pipeline: what may stand in the YAML file, as typed values."""
+"""The declaration of a pipeline: the contents of the YAML file as typed values."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from crucible_lineage.pipeline.spec.ingestion import Ingested, Seconds
 from crucible_lineage.pipeline.spec.inputs import NIGHT, OF_METADATA, DatasetFields, PipelineInput, Salt, is_remote
 from crucible_lineage.times import utc
 
-# What the name of a result may say of its parents, beside `metadata.NAME`.
+# Fields of parents that the name of a result may contain, beside `metadata.NAME`.
 PARENT_FIELDS = (
     "dataset_name",
     "count",
@@ -45,20 +45,20 @@ PARENT_FIELDS = (
     "timestamp",
     NIGHT,
 )
-OF_PARENT = ("dataset_name", "mfid", "count", "timestamp")  # said of the parent itself, not of the data behind it
+OF_PARENT = ("dataset_name", "mfid", "count", "timestamp")  # describe the parent itself, not the data behind it
 # Fields of `output` that may be templates, beside the name and texts in `metadata`.
 TEMPLATED = ("measurement", "data_type", "session_name", "instrument_name", "instrument_id")
 _DESCRIBING = frozenset((*TEMPLATED, "dataset_name", "metadata"))
 _TEMPLATE = re.compile(r"\{([A-Za-z][\w-]*\.[\w.-]+|step)(![rsa])?(:[^{}]*)?\}")
 _BEGINS = re.compile(r"^\{([A-Za-z_]\w*)\.timestamp\}$")  # when a certificate begins
-UNKNOWN_FUNCTION = "?"  # stands for what a step calls where that cannot be read; no declaration can say it
+UNKNOWN_FUNCTION = "?"  # stands for an unreadable `uses`; no declaration can contain it
 NAME = r"^[A-Za-z][A-Za-z0-9_-]{0,63}$"
-ANY_NAME = {"any_name": True}  # the context in which what is wrong with names has been told already
+ANY_NAME = {"any_name": True}  # validation context in which faults of names were reported before
 
 
 def _named(value: str, info: ValidationInfo) -> str:
     if not re.match(NAME, value) and info.context != ANY_NAME:
-        raise ValueError("a name begins with a letter, and has letters, digits, - and _, 64 at the most")
+        raise ValueError("a name begins with a letter, and has letters, digits, - and _, at most 64")
     return value
 
 
@@ -84,15 +84,15 @@ Zone = Annotated[str, AfterValidator(_zone)]
 
 
 class Source(TimeMatch):
-    """What a step's input is taken from: an input of the pipeline or a step, and which of its files.
+    """Source of a step's input: an input of the pipeline or another step, and which of its files.
 
-    `collect` says whether all instances of the source are given as one list; without it, a role that takes a list of
-    files collects and any other does not. With `group_by`, fields of the records of measured or selected data, there is
-    a list for each group, and for each combination of swept parameters above, except those named in `across`; the step
-    has one instance for each. `expect` is how many datasets there have to be; with `gaps: allow`, what is blocked is
-    left out of the list.
+    With `collect`, all instances of the source are passed as one list; by default only roles that take a list of files
+    collect. `group_by` names fields of the records of measured or selected data: the step gets one instance and one
+    list for each group, and for each combination of swept parameters upstream except those in `across`. `expect` is
+    the required number of datasets. With `gaps: allow`, blocked ones are left out of the list.
 
-    With `nearest` or `take`, the partner in time of what the step is about, of those with equal fields `same`.
+    `nearest` and `take` select the partner in time of the dataset that the step is about, among those with equal
+    fields `same`.
     """
 
     source: str = Field(alias="from")
@@ -117,20 +117,20 @@ class Source(TimeMatch):
     def _in_time(self) -> Self:
         if self.is_partner and (self.group_by or self.collect):
             raise ValueError("a partner in time is one dataset; leave group_by and collect out")
-        said = [name for name in ("same", "within", "otherwise", "undated") if getattr(self, name)]
-        if said and not self.is_partner:
-            name = "else" if said[0] == "otherwise" else said[0]
+        keys = [name for name in ("same", "within", "otherwise", "undated") if getattr(self, name)]
+        if keys and not self.is_partner:
+            name = "else" if keys[0] == "otherwise" else keys[0]
             raise ValueError(f"`{name}` is about a partner in time; add `nearest: before` (or after, either)")
         return self
 
     @property
     def is_partner(self) -> bool:
-        """True if it is chosen in time for what the step is about."""
+        """Whether this source is a partner in time."""
         return self.nearest is not None or self.take is not None
 
 
 class Publish(DeclaredModel):
-    """Where results are copied to once they are registered, and the Prefect block that gives access to it."""
+    """Address that registered results are copied to, and the Prefect block that gives access to it."""
 
     to: str
     block: str | None = None
@@ -144,15 +144,15 @@ class Publish(DeclaredModel):
 
 
 class OutputFields(Ingested, DatasetFields):
-    """How the child dataset of a step is described, and where its files are copied to beside Crucible."""
+    """Description of the dataset that a step makes, and where its files are also published."""
 
     samples: Literal["inherit", "none"] = "inherit"
     publish: Publish | None = None
 
     @property
     def templates(self) -> tuple[str, ...]:
-        """Return the name, description and metadata that contain placeholders."""
-        if self.model_fields_set.isdisjoint(_DESCRIBING):  # as in most of thousands of steps
+        """The name, descriptive fields and metadata that contain placeholders."""
+        if self.model_fields_set.isdisjoint(_DESCRIBING):  # a shortcut: true of most steps
             return ()
         texts = (self.dataset_name, *(getattr(self, field) for field in TEMPLATED), *self.metadata.values())
         return tuple(text for text in texts if is_template(text))
@@ -166,17 +166,15 @@ class OutputFields(Ingested, DatasetFields):
 class StepSpec(DeclaredModel):
     """One step: the function or command, where its inputs come from, and its parameters.
 
-    `matrix` sweeps parameters: a list of values each (every combination is made), or a list of combinations. `group_by`
-    and `across` are those of its first input that is no partner in time. With
-    `shell` the command is a line for `sh`, into which values are filled in quoted. `env` are variables that it is
-    given beside the few that every command gets; what they take from the environment is left as it was written.
-    A `salt` gives the results other ids, where those without it were taken by something else. `reads` are files beside
-    the declaration that the step reads, whose bytes belong to the identity; with `strict`, a step that reads others
-    that it was not given has failed. `checks` say what its results have to be; they are no part of the identity. With
-    `approve` they are candidates until they are signed. `reproduce` says how they are compared when made again,
-    and `keep` whether their bytes may be let go of then.
-    `folder` is where it was declared, `references` are parameters that take values from the environment, as they were
-    written.
+    `matrix` sweeps parameters: a list of values for each (all combinations), or a list of combinations. `group_by` and
+    `across` apply to the first input that is not a partner in time. With `shell`, the command is a line for `sh`, and
+    values are filled in quoted. `env` adds variables to the few that every command gets; references to the
+    environment in it stay unresolved. A `salt` gives the results other ids where those without it are already in use.
+    `reads` lists files beside the declaration that the step reads and whose bytes belong to its identity; with
+    `strict`, a step fails if it reads any other file that it was not given. `checks` are conditions on its results and
+    not part of its identity. With `approve`, results are candidates until they are signed. `reproduce` sets how they
+    are compared when remade, and `keep` whether their bytes may then be removed. `folder` is where the step was
+    declared, `references` holds parameters with values from the environment, as written.
     """
 
     uses: str | None = None
@@ -233,12 +231,12 @@ class StepSpec(DeclaredModel):
     @field_validator("output", mode="before")
     @classmethod
     def _shared_output(cls, value: Any) -> Any:
-        """Let steps that say the same of their outputs have one object, since there may be thousands."""
-        if not isinstance(value, dict) or any(type(said) not in (str, bool) for said in value.values()):
+        """Share one object among steps with equal outputs, since there may be thousands."""
+        if not isinstance(value, dict) or any(type(entry) not in (str, bool) for entry in value.values()):
             return value
         try:
             return _plain_output(tuple(value.items()))
-        except ValidationError:  # found again, with its place
+        except ValidationError:  # reported later, with its location
             return value
 
     @model_validator(mode="after")
@@ -246,24 +244,24 @@ class StepSpec(DeclaredModel):
         if self.across and not self.group_by:
             raise ValueError("across joins swept parameters within groups; add group_by")
         if self.group_by and self._first is None:
-            raise ValueError("group_by is about the step's first input, which is one source here; say it there instead")
+            raise ValueError("group_by is about the step's first input, which is one source here; add it there instead")
         return self
 
     @property
     def sources(self) -> dict[str, tuple[Source, ...]]:
-        """Where the files of each role come from."""
-        found = {role: given if isinstance(given, tuple) else (given,) for role, given in self.inputs.items()}
+        """The sources of each role."""
+        sources = {role: given if isinstance(given, tuple) else (given,) for role, given in self.inputs.items()}
         if self.group_by and (first := self._first):
-            (source,) = found[first]
-            said = {"group_by": self.group_by, "across": self.across or source.across}
-            found[first] = (source.model_copy(update=said),)
-        return found
+            (source,) = sources[first]
+            update = {"group_by": self.group_by, "across": self.across or source.across}
+            sources[first] = (source.model_copy(update=update),)
+        return sources
 
     @property
     def _first(self) -> str | None:
-        """The role that `group_by` of the step is about."""
-        alone = [role for role, given in self.inputs.items() if not (isinstance(given, Source) and given.is_partner)]
-        return alone[0] if alone and isinstance(self.inputs[alone[0]], Source) else None
+        """The role that the step's `group_by` applies to."""
+        roles = [role for role, given in self.inputs.items() if not (isinstance(given, Source) and given.is_partner)]
+        return roles[0] if roles and isinstance(self.inputs[roles[0]], Source) else None
 
     @field_validator("resources")
     @classmethod
@@ -292,19 +290,19 @@ class StepSpec(DeclaredModel):
 
     @property
     def amounts(self) -> dict[str, float]:
-        """The resources that are counted."""
+        """The numeric resources."""
         return {name: amount for name, amount in self.resources.items() if not isinstance(amount, str)}
 
     @property
     def combinations(self) -> tuple[dict[str, object], ...]:
-        """The combinations of swept parameters, one that is empty if none is swept; each just once."""
+        """The distinct combinations of swept parameters; a single empty one if nothing is swept."""
         if self.matrix is None:
             return ({},)
         if isinstance(self.matrix, dict):
-            found = [dict(zip(self.matrix, values, strict=True)) for values in product(*self.matrix.values())]
+            combinations = [dict(zip(self.matrix, values, strict=True)) for values in product(*self.matrix.values())]
         else:
-            found = list(self.matrix)
-        return tuple({canonical_json(part): part for part in found}.values())
+            combinations = list(self.matrix)
+        return tuple({canonical_json(part): part for part in combinations}.values())
 
 
 RunnerType = Literal["threads", "processes", "dask", "ray", "slurm"]  # flows/runners.py starts each
@@ -312,10 +310,10 @@ RUNNERS = ", ".join(get_args(RunnerType))
 
 
 class Runner(DeclaredModel):
-    """What steps run on, except for slurm when a pipeline runs on Prefect: `workers`, or the cluster at an `address`.
+    """Where steps run when a pipeline runs on Prefect (slurm: also without): `workers`, or a cluster at an `address`.
 
-    `cluster` is the class of a Dask cluster that is started for the run (`dask_jobqueue.SLURMCluster`), with `options`.
-    For slurm these are options of sbatch, and `workers` is how many tasks of a job run at once.
+    `cluster` is the class of a Dask cluster to start for the run (`dask_jobqueue.SLURMCluster`), with its `options`.
+    For slurm, `options` are those of sbatch, and `workers` is how many tasks of a job run at once.
     """
 
     type: RunnerType
@@ -350,7 +348,7 @@ class Runner(DeclaredModel):
 
 
 class Schedule(DeclaredModel):
-    """When the pipeline runs by itself: one of cron, interval (seconds) and rrule."""
+    """Schedule of automatic runs: one of cron, interval (seconds) and rrule."""
 
     cron: str | None = None
     interval: float | None = Field(default=None, gt=0)
@@ -366,30 +364,30 @@ class Schedule(DeclaredModel):
     @field_validator("cron")
     @classmethod
     def _five_fields(cls, value: str | None) -> str | None:
-        """Prefect has the last word about them, when the pipeline is deployed."""
+        """Check the number of fields; Prefect validates them when the pipeline is deployed."""
         if value is not None and not value.startswith("@") and len(value.split()) != 5:
             raise ValueError("write five fields: minute, hour, day of the month, month, day of the week")
         return value
 
 
 class Trigger(DeclaredModel):
-    """What makes the pipeline run: an event whose attributes match (`*` at the end stands for any rest)."""
+    """Event that starts the pipeline if its attributes match (a final `*` matches any suffix)."""
 
     event: Literal["crucible.dataset.created", "crucible.ingestion.completed"]
     match: dict[str, str] = Field(default_factory=dict)
 
 
 class Freshness(DeclaredModel):
-    """The time within which a new result is expected."""
+    """Time within which a new result is expected."""
 
     within: Seconds
 
 
 class PipelineSpec(DeclaredModel):
-    """A pipeline as it was declared, its variables filled in.
+    """A pipeline as declared, with its variables filled in.
 
-    `path` is its file, `digest` SHA-256 over its content: the same for any spelling of it, and without what a run
-    overrides. `env` names the environment variables that it may read.
+    `path` is its file. `digest` is a SHA-256 of its content: independent of formatting and of what a run overrides.
+    `env` names the environment variables that it may read.
     """
 
     pipeline: Name
@@ -415,7 +413,7 @@ class PipelineSpec(DeclaredModel):
 
 
 def _source(given: object) -> object:
-    """The short forms `name` and `step.output`, and lists of them. Equal plain sources are one object."""
+    """Expand the short forms `name` and `step.output`, and lists of them. Equal plain sources share one object."""
     if isinstance(given, str):
         source, _, output = given.partition(".")
         return _plain_source(source, output or None)
@@ -430,25 +428,25 @@ def _plain_source(source: str, output: str | None) -> Source:
 
 
 @lru_cache(1000)
-def _plain_output(said: tuple[tuple[str, str | bool], ...]) -> OutputFields:
-    return OutputFields.model_validate(dict(said))
+def _plain_output(entries: tuple[tuple[str, str | bool], ...]) -> OutputFields:
+    return OutputFields.model_validate(dict(entries))
 
 
 def is_template(value: object) -> bool:
-    """True for a text that names a field of a role, or a parameter, in braces."""
+    """Return whether a value is a text with a field of a role, or a parameter, in braces."""
     return isinstance(value, str) and _TEMPLATE.search(value) is not None
 
 
 def named_fields(step: StepSpec) -> set[str]:
-    """The fields of roles that descriptions of the step's output name."""
-    found = (match[1].partition(".") for text in step.output.templates for match in _TEMPLATE.finditer(text))
-    return {field for role, _, field in found if role in step.inputs and field not in OF_PARENT}
+    """Return the fields of parents that the step's output templates use."""
+    names = (match[1].partition(".") for text in step.output.templates for match in _TEMPLATE.finditer(text))
+    return {field for role, _, field in names if role in step.inputs and field not in OF_PARENT}
 
 
 def _unknown_field(
     fields: Sequence[tuple[str, str]], roles: Collection[str], params: Collection[str] | None, *, late: bool
 ) -> str | None:
-    """Return the first field that a template may not name, with what is possible; None without one."""
+    """Return the first field that a template may not use, with a hint; None without one."""
     allowed = [*(f"{role}.{field}" for role in roles for field in PARENT_FIELDS)]
     allowed += [*(f"params.{name}" for name in params or ()), "step", *(("output", "results.NAME") if late else ())]
     later = rf"({'results|' if late else ''}({'|'.join(map(re.escape, roles)) or '-'})\.metadata)(\.[\w-]+)+"
@@ -460,20 +458,25 @@ def _unknown_field(
 
 
 def template_fault(
-    template: str, roles: Collection[str], params: Collection[str] | None, what: str = "the name", *, late: bool = True
+    template: str,
+    roles: Collection[str],
+    params: Collection[str] | None,
+    subject: str = "the name",
+    *,
+    late: bool = True,
 ) -> str | None:
-    """Return the fault of a template, before a step runs; None without one.
+    """Return the fault of a template before its step runs; None without one.
 
-    `what` says what it is for; with `late`, it may name what the step returns, and the output. Only parents, parameters
-    and returned values may be asked for: whatever else a template could reach stays where it is. What a step will
-    return is not known yet. The parameters come with their values, or only by name, or are not known (None).
+    `subject` names the template in the message. Templates may use parents and parameters, with `late` also the output
+    and returned values, which are not known yet. Anything else that a format string could reach is refused. `params`
+    maps names to values, lists names only, or is None if the parameters are unknown.
     """
     try:
         fields = [(name, spec or "") for _, name, spec, _ in Formatter().parse(template) if name is not None]
     except ValueError as error:
-        return f"{what} {template!r} cannot be filled in: {error}"
+        return f"{subject} {template!r} cannot be filled in: {error}"
     if unknown := _unknown_field(fields, roles, params, late=late):
-        return f"{what} {template!r} has {unknown}"
+        return f"{subject} {template!r} has {unknown}"
     if not isinstance(params, Mapping):
         return None
     if any(name.startswith("results.") or ".metadata." in name for name, _ in fields):
@@ -482,15 +485,15 @@ def template_fault(
     try:
         template.format(**parents, params=SimpleNamespace(**params), output="", step="")
     except (ValueError, TypeError) as error:
-        return f"{what} {template!r} cannot be filled in: {error}"
+        return f"{subject} {template!r} cannot be filled in: {error}"
     return None
 
 
 class Certify(DeclaredModel):
-    """The step's result is certified as a calibration of data that agree with its own in these fields.
+    """Certification of the step's result as a calibration for data that agree with its own in these fields.
 
-    `since` names the role whose data begin its validity, as {neon.timestamp}, or is a moment; `until` is a moment, or
-    `next`: until the next one is certified. `kind` is by default what the result is a measurement of.
+    `since` is a moment, or the time of measurement of a role, as {neon.timestamp}. `until` is a moment, or `next`:
+    until the next one is certified. `kind` defaults to the measurement of the result.
     """
 
     of: Fields = Field(alias="for", min_length=1)
@@ -529,20 +532,20 @@ class Certify(DeclaredModel):
 
     @property
     def role(self) -> str | None:
-        """The role whose data begin its validity; None where a moment is given."""
-        found = _BEGINS.match(self.since)
-        return found[1] if found else None
+        """The role whose time of measurement begins the validity; None if that is a moment."""
+        match = _BEGINS.match(self.since)
+        return match[1] if match else None
 
     @property
     def moment(self) -> datetime:
-        """The moment at which its validity begins, where one is given."""
+        """The moment at which the validity begins, if `since` is one."""
         return utc(self.since)
 
 
 class Approve(DeclaredModel):
-    """`by` are names or ids of accounts, anybody of the project if there are none; `count` of them have to sign.
+    """Signatures that a result needs: `count` of the accounts `by` (names or ids; by default any project member).
 
-    `not: maker` leaves out the account that made the result.
+    `not: maker` excludes the account that made the result.
     """
 
     by: tuple[str, ...] = ()

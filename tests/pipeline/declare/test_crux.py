@@ -133,9 +133,9 @@ def test_what_is_declared_beside_it_wins(lab: Any, recipe: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "content", "words"),
     [
-        ("crux: session.crux", None, "say which dataset with `id:`; it declares map_of_the_wafer, neon_lamp_2"),
-        ("crux: session.crux, id: neon", None, "say which dataset with `id:`"),
-        ("crux: session.crux, id: bare", None, "dataset 'bare' has no files, and was not made yet"),
+        ("crux: session.crux", None, "select a dataset with `id:`; it declares map_of_the_wafer, neon_lamp_2"),
+        ("crux: session.crux, id: neon", None, "select a dataset with `id:`"),
+        ("crux: session.crux, id: bare", None, "dataset 'bare' has no files, and has not been created yet"),
         ("crux: none.crux", None, "none.crux; "),
         ("crux: [a]", None, "crux takes the name of a file"),
         ("crux: session.crux", "- a\n", "a recipe's document is a mapping"),

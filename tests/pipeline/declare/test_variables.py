@@ -69,7 +69,7 @@ def test_a_parameter_may_be_taken_from_another_that_is_from_the_environment(
         (MADE_BY, 'params: {factor: "${LAB_FACTOR}"}', "${LAB_FACTOR} stands for nothing"),
         (MADE_BY, 'params: {factor: "${}"}', "${} stands for nothing"),
         ("params: {factor: 3, where: Berkeley}", "params: [3]", "5:1: params is a mapping"),
-        ("where: Berkeley}", "where: Berkeley, spare: 1}", "5:38: nothing takes 'spare'; write ${params.spare}"),
+        ("where: Berkeley}", "where: Berkeley, spare: 1}", "5:38: nothing uses 'spare'; write ${params.spare}"),
         ("env: [LAB_FACTOR]", "env: LAB_FACTOR", "4:1: env:"),
         ("uses: LABMODULE:scale", 'run: "cat ${params.factor}"', "a command takes parameters as {params.NAME}"),
     ],

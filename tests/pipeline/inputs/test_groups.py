@@ -239,7 +239,7 @@ def test_what_cannot_be_grouped_is_a_fault_in_its_place(lab: Any, spectra: Path,
     ("written", "told", "line"),
     [
         (GROUPED.replace("each: true", "session_name: may"), "spectra cannot be grouped; give it `each: true`", 13),
-        (GROUPED.replace("(\\d+)mW", "(\\d+mW"), "is no regular expression", 9),
+        (GROUPED.replace("(\\d+)mW", "(\\d+mW"), "is not a regular expression", 9),
         (GROUPED.replace("'^([AB])_'", "^A"), "write the pattern in quotes", 8),
         (GROUPED.replace("'^([AB])_'", "'^(A)(_)'"), "has 2 groups", 8),
         (GROUPED.replace('"{spectra.', '"{spectrum.'), "has no input 'spectrum'; did you mean 'spectra'", 14),

@@ -110,4 +110,4 @@ def test_a_value_that_is_not_there_or_cannot_be_compared_does_not_pass() -> None
     assert check.of({"rms": 0.01}, {}, {}).passed
     for results in ({}, {"rms": "much"}, {"rms": float("nan")}):
         assert not check.of(results, {}, {}).passed
-    assert check.of({}, {}, {}).told == "results.rms is not there"
+    assert check.of({}, {}, {}).values_text == "results.rms is not there"
