@@ -104,7 +104,7 @@ def test_data_that_is_there_is_not_fetched_again_and_damaged_data_is(packages, t
 
     assert fetch_data(tmp_path / "out", ["spectra"], empty) == [path]
     path.write_bytes(b"damaged")
-    with pytest.raises(InputError, match="the package spectra is not installed"):
+    with pytest.raises(InputError, match="there is no package spectra"):
         fetch_data(tmp_path / "out", ["spectra"], empty)
     fetch_data(tmp_path / "out", ["spectra"], packages)
     assert path.read_bytes() == CONTENT

@@ -185,7 +185,7 @@ def test_a_second_machine_fetches_a_referenced_file_from_the_bucket(
             "gs://beamline-raw/run7/absent.txt",
             "absent.txt does not exist, or is not accessible",
         ),
-        ("gs://beamline-raw/run7/absent-*.txt", "no file fits gs://beamline-raw/run7/absent-*.txt"),
+        ("gs://beamline-raw/run7/absent-*.txt", "no file matches gs://beamline-raw/run7/absent-*.txt"),
         ("gs://no-such-bucket/*.txt", "could not list gs://no-such-bucket/*: it does not exist"),
         ("ftp://host/file.txt", "nothing here reads ftp://; possible: gs"),
     ],

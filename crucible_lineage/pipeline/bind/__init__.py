@@ -1,1 +1,1 @@
-"""A declaration and the code that it names, together: every name resolved, every function inspected."""
+"""A declaration bound to its code: every name resolved, every function inspected."""

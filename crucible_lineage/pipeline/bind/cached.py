@@ -1,8 +1,8 @@
-"""A bound pipeline, made from its file or taken as it was kept when it was last bound.
+"""Bound pipelines, from their file or from the cache.
 
-What was kept holds as long as nothing it rests on has changed: the declaration with what it includes, and the source
-files of its steps, by size, modification time and inode. It saves reading, checking and importing all of them again.
-It lies in the local store beside the inspections of single steps, as JSON: to read it runs no code.
+A cached pipeline is valid while everything it depends on is unchanged: the declaration with its includes, and the
+source files of its steps, by size, modification time and inode. This saves reading, checking and importing them again.
+It is stored as JSON in the local store, beside the inspections of single steps: reading it runs no code.
 """
 
 from __future__ import annotations
@@ -26,54 +26,54 @@ if TYPE_CHECKING:
 
 
 def bind_file(path: Path, store: Store | None = None, overrides: Mapping[str, object] | None = None) -> BoundPipeline:
-    """The pipeline declared in a file, bound. InputError with every fault in it.
+    """Bind the pipeline declared in a file. Raises InputError with every fault in it.
 
-    `overrides` holds parameters for one run, as in {"axis.degree": 4}. With a store, what was bound before is used
-    again while nothing it rests on has changed.
+    `overrides` holds parameters for one run, as in {"axis.degree": 4}. With a store, an earlier binding is used again
+    while everything it depends on is unchanged.
     """
-    asked = _asked(path, overrides or {}) if store else None
-    if store is not None and asked is not None and (found := _cached(store, asked)) is not None:
-        return found
+    key = _cache_key(path, overrides or {}) if store else None
+    if store is not None and key is not None and (cached := _cached(store, key)) is not None:
+        return cached
     # An unchanged pipeline needs neither the reader nor the fingerprints.
     from crucible_lineage.pipeline.bind.binder import bind
     from crucible_lineage.pipeline.declare.load import read_declaration
 
     declared = read_declaration(path, overrides)
     bound = bind(declared, store)
-    if store is not None and asked is not None and _is_cacheable(bound):
-        _keep(store, asked, bound, declared.document)
+    if store is not None and key is not None and _is_cacheable(bound):
+        _store(store, key, bound, declared.document)
     return bound
 
 
-def _asked(path: Path, overrides: Mapping[str, object]) -> str | None:
+def _cache_key(path: Path, overrides: Mapping[str, object]) -> str | None:
     """Return the key of a pipeline in the cache: its path and this run's parameters."""
     try:
-        asked = canonical_json(["pipeline", str(path.absolute()), dict(overrides)])
-    except (TypeError, ValueError):  # a value that is refused later, with its place
+        key = canonical_json(["pipeline", str(path.absolute()), dict(overrides)])
+    except (TypeError, ValueError):  # an invalid value is reported later, with its location
         return None
-    return hashlib.sha256(asked).hexdigest()
+    return hashlib.sha256(key).hexdigest()
 
 
-def _cached(store: Store, asked: str) -> BoundPipeline | None:
-    """The pipeline that was kept, if all it rests on is unchanged."""
-    bound = _read(store.inspection(asked, RULES))
+def _cached(store: Store, key: str) -> BoundPipeline | None:
+    """Return the cached pipeline, if everything it depends on is unchanged."""
+    bound = _read(store.inspection(key, RULES))
     return bound if bound and all(path.is_file() for path in _needed(bound.spec)) else None
 
 
-def _keep(store: Store, asked: str, bound: BoundPipeline, document: Document) -> None:
-    """The pipeline is kept, if what is read again is the same: JSON does not hold all that YAML can say."""
+def _store(store: Store, key: str, bound: BoundPipeline, document: Document) -> None:
+    """Cache a pipeline if it survives the round trip: JSON cannot represent all of YAML."""
     try:
-        written = _written(bound)
+        stored = _to_json(bound)
     except (TypeError, ValueError):
         return
-    if _read(written) != bound:
+    if _read(stored) != bound:
         return
     sources = (name for step in bound.steps.values() for variant in step.variants for name in variant.inspection.files)
-    store.keep_inspection(asked, RULES, dict.fromkeys((*map(str, document.files), *sources)), written)
+    store.keep_inspection(key, RULES, dict.fromkeys((*map(str, document.files), *sources)), stored)
 
 
-def _written(bound: BoundPipeline) -> dict[str, object]:
-    """The pipeline as JSON values. What many steps have in common, their function, is there once."""
+def _to_json(bound: BoundPipeline) -> dict[str, object]:
+    """Return the pipeline as JSON values. A function that many steps share is stored once."""
     functions: dict[str, int] = {}
     numbers: dict[tuple[int, ...], int] = {}
     steps = []
@@ -81,15 +81,13 @@ def _written(bound: BoundPipeline) -> dict[str, object]:
         variants = []
         for variant in step.variants:
             inspection = vars(variant.inspection)
-            same = tuple(
-                id(value) for name, value in inspection.items() if name != "params"
-            )  # which `bound` keeps alive
-            if same not in numbers:
-                numbers[same] = functions.setdefault(json.dumps({**inspection, "params": {}}), len(functions))
-            number = numbers[same]
+            ids = tuple(id(value) for name, value in inspection.items() if name != "params")  # `bound` keeps them alive
+            if ids not in numbers:
+                numbers[ids] = functions.setdefault(json.dumps({**inspection, "params": {}}), len(functions))
+            number = numbers[ids]
             variants.append([variant.label, number, dict(variant.given), dict(variant.inspection.params)])
         needs, collected, dimensions = list(step.needs), sorted(step.collected), list(step.dimensions)
-        steps.append([step.name, variants, needs, collected, dimensions, dict(step.places)])
+        steps.append([step.name, variants, needs, collected, dimensions, dict(step.locations)])
     return {
         "spec": bound.spec.model_dump_json(by_alias=True, exclude_defaults=True),
         "functions": [json.loads(function) for function in functions],
@@ -98,11 +96,11 @@ def _written(bound: BoundPipeline) -> dict[str, object]:
 
 
 @collector_paused()
-def _read(written: Any) -> BoundPipeline | None:
-    """The pipeline that was written; None if it was written in another way."""
+def _read(stored: Any) -> BoundPipeline | None:
+    """Return the stored pipeline; None if it has another format."""
     try:
-        spec = PipelineSpec.model_validate_json(written["spec"])
-        functions = [vars(_inspection(function)) for function in written["functions"]]
+        spec = PipelineSpec.model_validate_json(stored["spec"])
+        functions = [vars(_inspection(function)) for function in stored["functions"]]
         steps = {
             name: BoundStep(
                 name=name,
@@ -116,9 +114,9 @@ def _read(written: Any) -> BoundPipeline | None:
                 collected=frozenset(collected),
                 dimensions=tuple(dimensions),
                 declared=declared_step(spec, name),
-                places=places,
+                locations=locations,
             )
-            for name, variants, needs, collected, dimensions, places in written["steps"]
+            for name, variants, needs, collected, dimensions, locations in stored["steps"]
         }
     except (KeyError, IndexError, TypeError, ValueError):
         return None
@@ -133,7 +131,7 @@ def _inspection(stored: dict[str, Any]) -> Inspection:
 
 
 def _is_cacheable(bound: BoundPipeline) -> bool:
-    """Not if it rests on more than files: on the environment, on programs, on versions of packages, or on a secret."""
+    """Return whether it depends on files only, not on the environment, programs, package versions or secrets."""
     if bound.faults:
         return False
     inspections = (variant.inspection for step in bound.steps.values() for variant in step.variants)
@@ -141,10 +139,10 @@ def _is_cacheable(bound: BoundPipeline) -> bool:
 
 
 def _needed(spec: PipelineSpec) -> Iterable[Path]:
-    """The files that have to be there for the declaration to be without fault."""
+    """Yield the files that must exist for the declaration to be valid."""
     for declared in spec.inputs.values():
         if isinstance(declared, ResultInput):
             yield declared.path
         for entry in declared.each if isinstance(declared, EachInput) else (declared,):
             if isinstance(entry, FileInput):
-                yield from entry.paths or ([] if entry.optional or entry.remote else [Path("no file fits the pattern")])
+                yield from entry.paths or ([] if entry.optional or entry.remote else [Path("no file matches")])

@@ -1,9 +1,9 @@
-"""What a step has one instance each for: datasets of an input, groups of them by fields, combinations of a matrix.
+"""Dimensions of steps: a step has an instance for each dataset of an input, group of them, or matrix combination.
 
 A dimension is the name of an input with `each`, the name of a step with a matrix, or a grouping of the datasets of an
 input (`spectra by instrument_name, metadata.power_mW`) or of the combinations of a matrix (`scaled by params.factor`).
-Of one input a step has the finest dimension that it takes: who
-takes each dataset together with what was made of its group stands for a dataset.
+Of one input, a step has the finest dimension among its sources: if it takes each dataset together with a result of
+its group, it has an instance per dataset.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ from crucible_lineage.pipeline.spec.pipeline import PipelineSpec, Source
 
 OF_PARAMS = "params."
 
-_BY = " by "  # no name holds a space
+_BY = " by "  # names contain no spaces
 
 
 def grouping(root: str, fields: Sequence[str]) -> str:
-    """The dimension of the groups that datasets of an input form by these fields, whatever their order."""
+    """Return the dimension of the groups of a root's datasets or combinations by these fields."""
     return f"{root}{_BY}{', '.join(dict.fromkeys(fields))}"
 
 
 def root_of(dimension: str) -> str:
-    """The input, or the step with a matrix, that a dimension is about."""
+    """Return the input, or the step with a matrix, of a dimension."""
     return dimension.partition(_BY)[0]
 
 
 def fields_of(dimension: str) -> tuple[str, ...]:
-    """The fields by which it groups; none for the datasets themselves."""
+    """Return the fields that a dimension groups by; none for the datasets themselves."""
     _, _, fields = dimension.partition(_BY)
     return tuple(fields.split(", ")) if fields else ()
 
 
 def is_field(name: str) -> bool:
-    """True if records can be compared by it."""
+    """Return whether records can be compared by this field."""
     return name in (*MATCHED, "timestamp", NIGHT) or (name.startswith("metadata.") and name != "metadata.")
 
 
 def unknown_field(name: str) -> str:
-    """Return that records have no such field, with the nearest that they have."""
+    """Return the message that records have no such field, with the nearest one."""
     fields = [*MATCHED, NIGHT]
     if nearest_word(name, fields) or name.startswith("metadata"):
         return f"a record has no field {name!r}; {nearest(name, [*fields, 'metadata.NAME'])}"
@@ -51,29 +51,29 @@ def unknown_field(name: str) -> str:
 
 
 def of_records(fields: Iterable[str]) -> tuple[str, ...]:
-    """Those of the fields that stand in records; the others are parameters of steps."""
+    """Return the fields of records; the others are parameters of steps."""
     return tuple(name for name in fields if not name.startswith(OF_PARAMS))
 
 
 @dataclass
 class Dimensions:
-    """The dimensions of each step, in the order of its inputs; and what is wrong: (step, role, message)."""
+    """The dimensions of each step, in the order of its inputs, and faults as (step, role, message)."""
 
-    of: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    by_step: dict[str, tuple[str, ...]] = field(default_factory=dict)
     faults: list[tuple[str, str, str]] = field(default_factory=list)
 
 
 def dimensions_of(
     spec: PipelineSpec, order: Iterable[str], collected: Mapping[str, frozenset[str]], swept: Iterable[str]
 ) -> Dimensions:
-    """The dimensions of the steps, which come in an `order` in which they can run.
+    """Determine the dimensions of steps, given in an order of execution.
 
-    `collected` are the roles of each step that are given lists, `swept` are the steps with a matrix.
+    `collected` are the roles of each step that take lists, `swept` are the steps with a matrix.
     """
-    found = _Search(spec, set(swept))
+    search = _Search(spec, set(swept))
     for name in order:
-        found.add(name, collected.get(name, frozenset()))
-    return found.done
+        search.add(name, collected.get(name, frozenset()))
+    return search.done
 
 
 class _Search:
@@ -83,62 +83,62 @@ class _Search:
         self.done = Dimensions()
 
     def add(self, name: str, collected: frozenset[str]) -> None:
-        taken: dict[str, str] = {}  # dimension -> the role that asks for it
-        matched: dict[str, str] = {}  # the same of inputs that are matched with another one
+        roles: dict[str, str] = {}  # dimension -> the first role with it
+        matched: dict[str, str] = {}  # likewise, for inputs that are matched with another one
         for role, sources in self.spec.steps[name].sources.items():
             for source in sources:
                 if source.is_partner:
                     self._check_fields(name, role, source.same)
                 elif source.group_by:
                     for dimension in self._grouped(name, role, source):
-                        taken.setdefault(dimension, role)
+                        roles.setdefault(dimension, role)
                 elif role not in collected:
                     declared = self.spec.inputs.get(source.source)
-                    into = matched if declared is not None and declared.partner else taken
+                    into = matched if declared is not None and declared.partner else roles
                     for dimension in self._of(source.source):
                         into.setdefault(dimension, role)
         for partner, role in matched.items():
-            if not self._covered(partner, taken):
-                taken.setdefault(partner, role)
+            if not self._covered(partner, roles):
+                roles.setdefault(partner, role)
         if name in self.swept:
-            taken[name] = ""
-        self.done.of[name] = self._finest(name, taken)
+            roles[name] = ""
+        self.done.by_step[name] = self._finest(name, roles)
 
     def _of(self, source: str) -> tuple[str, ...]:
         if source in self.spec.inputs:
             declared = self.spec.inputs[source]
             return (declared.partner,) if declared.partner else (source,) if declared.each else ()
-        return self.done.of.get(source, ())
+        return self.done.by_step.get(source, ())
 
-    def _covered(self, partner: str, taken: Mapping[str, str]) -> bool:
-        """True if the datasets of a group share what they are matched by, so that the group has one partner."""
+    def _covered(self, partner: str, dimensions: Mapping[str, str]) -> bool:
+        """Return whether the datasets of a group agree in the fields they are matched by, and so share one partner."""
         by = {
             field
             for declared in self.spec.inputs.values()
             if declared.match and declared.partner == partner
             for field in declared.match[partner]
         }
-        return any(root_of(one) == partner and fields_of(one) and by <= set(fields_of(one)) for one in taken)
+        return any(root_of(dim) == partner and fields_of(dim) and by <= set(fields_of(dim)) for dim in dimensions)
 
     def _check_fields(self, step: str, role: str, fields: Iterable[str]) -> bool:
-        """True if all are fields of records or parameters; what is none is a fault."""
+        """Return whether all are fields of records or parameters; report the first that is not."""
         wrong = next((name for name in of_records(fields) if not is_field(name)), None)
         if wrong is not None:
             self._fault(step, role, unknown_field(wrong))
         return wrong is None
 
     def _grouped(self, step: str, role: str, source: Source) -> tuple[str, ...]:
-        """The dimensions that `group_by` asks for; none if it cannot be, which is told."""
+        """Return the dimensions that `group_by` requests; none if that is impossible, which is reported."""
         fields = source.group_by or ()
         if not self._check_fields(step, role, fields):
             return ()
-        swept = self._swept_above(step, role, source)
+        swept = self._swept_upstream(step, role, source)
         if not (by_record := of_records(fields)):
             return swept
         roots = self._roots(source.source)
         if len(roots) != 1:
-            told = f"it is made once for each of {', '.join(roots)} together" if roots else "it is a single value"
-            self._fault(step, role, f"{source.source} cannot be grouped: {told}")
+            reason = f"it exists once for each of {', '.join(roots)} together" if roots else "it is a single value"
+            self._fault(step, role, f"{source.source} cannot be grouped: {reason}")
             return ()
         (dimension,) = roots
         root, given = root_of(dimension), self.spec.inputs[root_of(dimension)]
@@ -147,49 +147,49 @@ class _Search:
             self._fault(step, role, f"the datasets of {root} cannot be grouped; {way_out}")
             return ()
         if left := set(by_record) - set(fields_of(dimension)) if fields_of(dimension) else set():
-            told = f"{source.source} is grouped by {', '.join(fields_of(dimension))} already, and not by {min(left)}"
-            self._fault(step, role, f"{told}; group by fields that it is grouped by")
+            reason = f"{source.source} is already grouped by {', '.join(fields_of(dimension))}, and not by {min(left)}"
+            self._fault(step, role, f"{reason}; use fields that it is grouped by")
             return ()
         return grouping(root, by_record), *swept
 
-    def _swept_above(self, step: str, role: str, source: Source) -> tuple[str, ...]:
-        """The dimensions of swept parameters that a source has, without those that are joined."""
-        joined, found, known = set(source.across or ()), [], set[str]()
-        for dimension in self.done.of.get(source.source, ()):
+    def _swept_upstream(self, step: str, role: str, source: Source) -> tuple[str, ...]:
+        """Return the dimensions of swept parameters upstream, except those joined by `across`."""
+        joined, dimensions, known = set(source.across or ()), [], set[str]()
+        for dimension in self.done.by_step.get(source.source, ()):
             if (root := root_of(dimension)) not in self.spec.steps:
                 continue
             swept = {name for combination in self.spec.steps[root].combinations for name in combination}
             params = [name.removeprefix(OF_PARAMS) for name in fields_of(dimension)] or sorted(swept)
             known.update(params)
             if left := [f"{OF_PARAMS}{name}" for name in params if name not in joined]:
-                found.append(dimension if len(left) == len(params) else grouping(root, left))
-        asked = {name.removeprefix(OF_PARAMS) for name in source.group_by or () if name.startswith(OF_PARAMS)}
-        for name in sorted((joined | asked) - known):
+                dimensions.append(dimension if len(left) == len(params) else grouping(root, left))
+        grouped = {name.removeprefix(OF_PARAMS) for name in source.group_by or () if name.startswith(OF_PARAMS)}
+        for name in sorted((joined | grouped) - known):
             hint = nearest(name, sorted(known)) if known else "nothing is swept there"
             self._fault(step, role, f"no matrix above {source.source} sweeps {name!r}; {hint}")
-        for name in sorted(joined & asked):
+        for name in sorted(joined & grouped):
             self._fault(step, role, f"{name!r} is in group_by and in across; remove it from one of them")
-        return tuple(found)
+        return tuple(dimensions)
 
     def _roots(self, source: str) -> list[str]:
-        """The dimensions of a source that are about datasets."""
+        """Return the dimensions of a source over datasets."""
         if source in self.spec.inputs:
             return [source]
-        return [one for one in self.done.of.get(source, ()) if root_of(one) in self.spec.inputs]
+        return [dim for dim in self.done.by_step.get(source, ()) if root_of(dim) in self.spec.inputs]
 
-    def _finest(self, step: str, taken: Mapping[str, str]) -> tuple[str, ...]:
+    def _finest(self, step: str, roles: Mapping[str, str]) -> tuple[str, ...]:
         of_root: dict[str, list[str]] = {}
-        for dimension in taken:
+        for dimension in roles:
             of_root.setdefault(root_of(dimension), []).append(dimension)
         finest = []
         for root, several in of_root.items():
             if root in several:
                 finest.append(root)
                 continue
-            best = max(several, key=lambda one: len(fields_of(one)))
+            best = max(several, key=lambda dim: len(fields_of(dim)))
             for other in several:
                 if not set(fields_of(other)) <= set(fields_of(best)):
-                    self._fault(step, taken[other], f"groups by {' and by '.join(map(_by, (best, other)))} do not fit")
+                    self._fault(step, roles[other], f"groups by {' and by '.join(map(_by, (best, other)))} do not fit")
             finest.append(best)
         return tuple(finest)
 

@@ -1,4 +1,4 @@
-"""A pipeline bound to its functions: its steps with what is known of their code, in the order in which they can run."""
+"""Pipelines bound to their functions: steps with inspections of their code, in an order of execution."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from crucible_lineage.pipeline.spec.pipeline import PipelineSpec, Source, StepSp
 
 @dataclass(frozen=True)
 class Variant:
-    """A step with one combination of its swept parameters; the label tells them, and is empty if none is swept."""
+    """A step with one combination of its swept parameters. The label lists them; it is empty if none is swept."""
 
     label: str
     given: Mapping[str, Any]
@@ -22,12 +22,12 @@ class Variant:
 
 @dataclass(frozen=True)
 class BoundStep:
-    """A declared step with what is known of its function. `needs` are the steps it waits for.
+    """A declared step with the inspection of its function. `needs` are the steps it depends on.
 
-    `dimensions` are the inputs with `each`, and the steps with a matrix, that it has one instance for each value of.
-    `collected` are the roles that are given all instances of their sources as one list. `declared` is what records say
-    of the declaration: name and hash of the pipeline, and what the step is called in it. `places` are where its inputs
-    are declared, as file:line:column. `blocked` is why nothing is known of its function, so that it cannot be made.
+    `dimensions` are the inputs with `each` and the steps with a matrix for whose values it has instances. `collected`
+    are the roles that take all instances of their sources as one list. `declared` is the entry in records: name and
+    hash of the pipeline, and the step's name in it. `locations` are those of its inputs, as file:line:column.
+    `blocked` is why its function cannot be inspected, and so the step cannot run.
     """
 
     name: str
@@ -38,18 +38,18 @@ class BoundStep:
     collected: frozenset[str] = frozenset()
     dimensions: tuple[str, ...] = ()
     declared: Mapping[str, str] | None = None
-    places: Mapping[str, str] = field(default_factory=dict)
+    locations: Mapping[str, str] = field(default_factory=dict)
     blocked: Fault | None = None
 
     @property
     def inspection(self) -> Inspection:
-        """The step as its function is; of its parameters, those of the first variant."""
+        """The inspection of the first variant; all variants share the function."""
         return self.variants[0].inspection
 
 
 @dataclass(frozen=True)
 class BoundPipeline:
-    """A pipeline that can be planned and run. `steps` stand in the order in which they can run."""
+    """A pipeline that can be planned and run. `steps` are in an order of execution."""
 
     spec: PipelineSpec
     steps: Mapping[str, BoundStep]
@@ -61,17 +61,17 @@ class BoundPipeline:
 
     @property
     def faults(self) -> tuple[Fault, ...]:
-        """Return why some of its steps cannot be made, though the others can."""
+        """The faults of blocked steps; the other steps can run."""
         return tuple(step.blocked for step in self.steps.values() if step.blocked)
 
 
 def declared_step(spec: PipelineSpec, name: str) -> dict[str, str]:
-    """Return a step's declaration for records."""
+    """Return a step's declaration as records have it."""
     return {"name": spec.pipeline, "hash": spec.digest, "step": name}
 
 
 def require_names(pipeline: BoundPipeline, names: Collection[str], instances: Collection[str] = ()) -> None:
-    """InputError if one of the names is no step of the pipeline, nor one of the instances."""
+    """Raise InputError if a name is neither a step of the pipeline nor one of the instances."""
     for name in names:
         if name not in pipeline.steps and name not in instances:
             hint = nearest(name, [*pipeline.steps, *instances])
@@ -81,7 +81,7 @@ def require_names(pipeline: BoundPipeline, names: Collection[str], instances: Co
 def descendants(pipeline: BoundPipeline, names: Iterable[str]) -> set[str]:
     """Return these steps and all that depend on them."""
     found = set(names)
-    for name, step in pipeline.steps.items():  # in an order in which they can run
+    for name, step in pipeline.steps.items():  # in an order of execution
         if not found.isdisjoint(step.needs):
             found.add(name)
     return found

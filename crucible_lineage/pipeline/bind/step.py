@@ -1,4 +1,4 @@
-"""The declaration of a step: parameters from the records of its inputs, and where its faults stand."""
+"""Declarations of steps: parameters from the records of inputs, and the locations of faults."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ _FORM = re.compile(r"\{([A-Za-z][A-Za-z0-9_-]*)\.([\w.-]+)\}")
 
 @dataclass(frozen=True)
 class ParentField:
-    """A field of the record of the measured or selected data that a role leads back to."""
+    """A field of the record of the measured or selected data behind a role."""
 
     role: str
     name: str
 
 
 def from_parents(step: StepSpec) -> dict[str, ParentField]:
-    """The parameters of a step that are taken from records, by name."""
-    found = {name: _read(value) for name, value in step.params.items() if isinstance(value, str)}
-    return {name: one for name, one in found.items() if one and one.role in step.inputs}
+    """Return the parameters of a step that come from records, by name."""
+    fields = {name: _read(value) for name, value in step.params.items() if isinstance(value, str)}
+    return {name: field for name, field in fields.items() if field and field.role in step.inputs}
 
 
 def parent_fault(step: StepSpec, value: object) -> str | None:
-    """Return the fault of a parameter that is taken from a record; None without one, or for a plain value."""
-    found = _read(value)
-    if found is None:
+    """Return the fault of a parameter that comes from a record; None for a valid one or a plain value."""
+    field = _read(value)
+    if field is None:
         return None
-    if found.role not in step.inputs:
-        return f"the step has no input {found.role!r}; {nearest(found.role, step.inputs, 'it has')}"
-    return None if is_field(found.name) else unknown_field(found.name)
+    if field.role not in step.inputs:
+        return f"the step has no input {field.role!r}; {nearest(field.role, step.inputs, 'it has')}"
+    return None if is_field(field.name) else unknown_field(field.name)
 
 
 def _read(value: object) -> ParentField | None:
-    """The field that a text names, if it looks like one: other braces are the function's own affair."""
-    found = _FORM.fullmatch(value) if isinstance(value, str) else None
-    if found is None:
+    """Return the field that a text names, if it looks like one; other braces are passed to the function."""
+    match = _FORM.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
         return None
-    looks_so = is_field(found[2]) or found[2].startswith("metadata")
-    return ParentField(found[1], found[2]) if looks_so else None
+    is_reference = is_field(match[2]) or match[2].startswith("metadata")
+    return ParentField(match[1], match[2]) if is_reference else None
 
 
 def label_of(swept: Mapping[str, object]) -> str:
@@ -58,25 +58,25 @@ def label_of(swept: Mapping[str, object]) -> str:
     )
 
 
-def place_in_step(step: StepSpec, place: Location, swept: Mapping[str, object]) -> Location:
-    """Where in the declaration of the step a fault of its function or command stands, with these swept parameters."""
-    if not place:
+def location_in_step(step: StepSpec, location: Location, swept: Mapping[str, object]) -> Location:
+    """Return where in the step's declaration a fault of its function or command is, for these swept parameters."""
+    if not location:
         return ("uses",) if step.uses else ("run",)
-    name = str(place[1]) if len(place) > 1 else ""
-    if place[0] != "params" or name not in swept or step.matrix is None:
-        return place
+    name = str(location[1]) if len(location) > 1 else ""
+    if location[0] != "params" or name not in swept or step.matrix is None:
+        return location
     if not isinstance(step.matrix, dict):
         return ("matrix", list(step.matrix).index(dict(swept)), name)
-    return ("matrix", name, list(step.matrix[name]).index(swept[name])) if place[2:] else ("matrix", name)
+    return ("matrix", name, list(step.matrix[name]).index(swept[name])) if location[2:] else ("matrix", name)
 
 
-def place_in_file(fault: Fault) -> tuple[bool, int, int]:
-    """Faults of one file by where they stand in it, those of others after them."""
+def position_in_file(fault: Fault) -> tuple[bool, int, int]:
+    """Sort key of faults: by position in the file; those without a position last."""
     return fault.line is None, fault.line or 0, fault.column or 0
 
 
 def names_in(value: object) -> Iterator[str]:
-    """The names of sources that a step's declaration mentions, wherever it does."""
+    """Yield the names of sources anywhere in a step's declaration."""
     if isinstance(value, str):
         yield value.partition(".")[0]
     elif isinstance(value, dict):
@@ -88,30 +88,30 @@ def names_in(value: object) -> Iterator[str]:
 
 
 def without_values(message: str, step: StepSpec) -> str:
-    """The message without values that came from the environment."""
+    """Return the message without values from the environment."""
     for value in (step.params[name] for name in step.references):
         message = message.replace(repr(value), "a value from the environment")
-        if isinstance(value, str) and len(value) > 3:  # as a validator of the user's own may tell it
+        if isinstance(value, str) and len(value) > 3:  # a validator of the user may quote it
             message = message.replace(value, "a value from the environment")
     return message
 
 
 def output_fault(source: Source, outputs: tuple[str, ...] | None, *, is_input: bool) -> str | None:
-    """Return the fault of the output that is taken; `outputs` are those there are, None if that is not known."""
+    """Return the fault of a source's output, or None. `outputs` are those of the step, None if unknown."""
     if is_input and source.output is not None:
         return f"{source.source!r} is an input of the pipeline; it has no output {source.output!r}"
     if outputs is None:
         return None
     if source.output is None and len(outputs) > 1:
-        chosen = f"{source.source}.{outputs[0]}"
-        return f"{source.source!r} has the outputs {', '.join(outputs)}; name one of them, as in {chosen}"
+        example = f"{source.source}.{outputs[0]}"
+        return f"{source.source!r} has the outputs {', '.join(outputs)}; name one of them, as in {example}"
     if source.output is not None and source.output not in outputs:
         return f"{source.source!r} has no output {source.output!r}; it has: {', '.join(outputs)}"
     return None
 
 
 def collects(source: Source, shape: str | None) -> bool:
-    """True if all instances of the source are given as one list."""
+    """Return whether a source passes all its instances as one list."""
     if source.group_by or source.is_partner:
         return not source.is_partner
     return source.collect if source.collect is not None else shape == "files"

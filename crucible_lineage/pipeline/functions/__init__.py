@@ -1,1 +1,1 @@
-"""What is known of the function or command of a step, before it runs."""
+"""Inspection of the functions and commands of steps before they run."""

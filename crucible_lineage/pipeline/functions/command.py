@@ -1,10 +1,9 @@
 """A step that is a command: `run: fit --in {inputs.spectrum} --degree {params.degree} --out {out}`.
 
-The text is split into arguments first and filled in afterwards, and no shell sees it: whatever a file is called, it
-stays one argument. With `shell: true` it is one line for `sh`, and what is filled in is quoted. Names of files beside
-the declaration count as scripts: their content belongs to the identity. `{facts}` is a file with the facts of its
-parents. Of the environment a command is given a few variables that programs need to run, and those that the step
-declares.
+The text is split into arguments before the fields are filled in, and no shell is involved: a file name is always one
+argument. With `shell: true` the command is one line for `sh`, and values are quoted. Arguments that are files beside
+the declaration are scripts: their content is part of the identity. `{facts}` is a file with the facts about the
+parents. A command gets the few environment variables that programs need, and those that the step declares.
 """
 
 from __future__ import annotations
@@ -29,16 +28,16 @@ FACTS = "facts"  # the field that stands for a file with the facts of the parent
 COMMAND = "run: "  # before the text of a command, where a function would be named
 _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
 FIELD = re.compile(r"\{([^{}]*)\}")
-SHELL_FIELD = re.compile(r"(?<!\$)\{([A-Za-z_][A-Za-z0-9_.-]*)\}")  # in a line for a shell, which has braces of its own
+SHELL_FIELD = re.compile(r"(?<!\$)\{([A-Za-z_][A-Za-z0-9_.-]*)\}")  # in a line for a shell; not ${NAME}
 _LITERAL = re.compile(r"\\.|'[^']*'|\"(?:\\.|[^\"])*\"")  # quoted or escaped
 _SIGN = re.compile(r"\|+|^\d*[<>]+&?|^&+$|&+$|;+$|^;+|\$\(|`|\$\w+")
 _QUOTED_FIELD = re.compile(r"[\"']\{([A-Za-z_][A-Za-z0-9_.-]*)\}|(?<!\$)\{([A-Za-z_][A-Za-z0-9_.-]*)\}[\"']")
 
 
 def arguments_of(run: str | Sequence[str], *, shell: bool = False) -> tuple[str, ...]:
-    """The command as a list of arguments. InputError if its quotes do not match or it is empty.
+    """Return the command as a list of arguments. Raises InputError if its quotes do not match or it is empty.
 
-    With `shell` it is one line for `sh`; what is filled in there has to be quoted.
+    With `shell` it is one line for `sh`; values filled in there must be quoted.
     """
     if shell and isinstance(run, str) and run.strip():
         return (*SHELL, run)
@@ -52,12 +51,12 @@ def arguments_of(run: str | Sequence[str], *, shell: bool = False) -> tuple[str,
 
 
 def is_command(uses: str) -> bool:
-    """True if this names a command, False if it names a function."""
+    """Return whether this names a command and not a function."""
     return uses.startswith((COMMAND, SHELL_COMMAND))
 
 
 def split_command(uses: str) -> dict[str, Any]:
-    """The keys `run`, `shell` and `env` of a command as a record names it: `run: NAME=value program argument`."""
+    """Return `run`, `shell` and `env` of a command in a record: `run: NAME=value program argument`."""
     shell = uses.startswith(SHELL_COMMAND)
     arguments = shlex.split(uses.removeprefix(SHELL_COMMAND if shell else COMMAND))
     count = next((n for n, part in enumerate(arguments) if not _ASSIGNMENT.match(part)), len(arguments))
@@ -66,14 +65,14 @@ def split_command(uses: str) -> dict[str, Any]:
 
 
 def fields_in(argument: str, *, shell: bool = False) -> list[str]:
-    """The fields of an argument that are filled in, as in {inputs.spectrum}."""
+    """Return the fields of an argument, as in {inputs.spectrum}."""
     return (SHELL_FIELD if shell else FIELD).findall(argument)
 
 
 def inspect_command(name: str, step: StepSpec, roles: Mapping[str, str], params: Mapping[str, Any]) -> Inspection:
-    """The command as a step: its placeholders checked; its template, scripts and variables as its fingerprint.
+    """Inspect a command as a step: check its fields, and fingerprint its template, scripts and variables.
 
-    InputError with all that is wrong with it.
+    Raises InputError with all its faults.
     """
     run, folder, env = step.run or (), step.folder, step.env
     arguments = arguments_of(run, shell=step.shell)
@@ -107,7 +106,7 @@ def inspect_command(name: str, step: StepSpec, roles: Mapping[str, str], params:
 def _field_faults(
     step: StepSpec, arguments: Sequence[str], roles: Mapping[str, str], params: Mapping[str, object]
 ) -> Iterator[Fault]:
-    """Every field of the command is something that the step has, and all that the step has is in the command."""
+    """Yield the fields that the step does not have, and the inputs and parameters that the command does not use."""
     allowed = {"out", *(f"inputs.{role}" for role in roles), *(f"params.{key}" for key in params)}
     fields = dict.fromkeys(field for argument in arguments for field in fields_in(argument, shell=step.shell))
     meant = set(fields)
@@ -117,15 +116,14 @@ def _field_faults(
             meant |= {near} if nearest_word(field.rpartition(".")[2], [near.rpartition(".")[2]]) else set()
             yield Fault(f"the command has {{{field}}}; {nearest(field, [*sorted(allowed), FACTS], 'possible here')}")
     for quoted in _QUOTED_FIELD.findall(str(step.run)) if step.shell else ():
-        yield Fault(f"what {{{''.join(quoted)}}} stands for is quoted when it is filled in; take the quotes away")
+        yield Fault(f"the value of {{{''.join(quoted)}}} is quoted when it is filled in; remove the quotes")
     for needed in sorted(allowed - meant):
         location = () if needed == "out" else tuple(needed.split(".", 1))
-        message = f"the command does not use {{{needed}}}; write it where it belongs, or remove it"
-        yield Fault(message, location=location)
+        yield Fault(f"the command does not use {{{needed}}}; write it where it belongs, or remove it", location=location)
 
 
 def _program_faults(step: StepSpec, arguments: Sequence[str]) -> Iterator[Fault]:
-    """The program is there, and nothing in the command is meant for a shell, unless one is asked for."""
+    """Yield faults for a missing program, and for shell syntax without `shell: true`."""
     if not (step.folder / arguments[0]).is_file() and shutil.which(arguments[0]) is None:
         where = f"on the path, nor a file of that name in {step.folder}"
         yield Fault(f"there is no command {arguments[0]!r} {where}")
@@ -135,9 +133,9 @@ def _program_faults(step: StepSpec, arguments: Sequence[str]) -> Iterator[Fault]
 
 
 def _shell_signs(run: str) -> list[str]:
-    """Find what only a shell understands, outside of quotes: pipes, redirections, lists of commands, substitutions.
+    """Return the shell syntax outside of quotes: pipes, redirections, lists of commands, substitutions.
 
-    An `&` in an address or a `>` in an option is none: for a shell they would be at the beginning or end of a word.
+    An `&` in an address or a `>` in an option is none: shell operators begin or end a word.
     """
     words = _LITERAL.sub("", FIELD.sub("", run)).split()
-    return list(dict.fromkeys(sign for word in words for found in _SIGN.finditer(word) if (sign := found[0])))
+    return list(dict.fromkeys(sign for word in words for match in _SIGN.finditer(word) if (sign := match[0])))

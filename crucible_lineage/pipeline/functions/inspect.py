@@ -1,6 +1,6 @@
-"""What there is to know about a step before it runs: its inputs, outputs, checked parameters and code fingerprint.
+"""Inspection of steps before they run: inputs, outputs, checked parameters and code fingerprint.
 
-All of it is plain data, so that it can be kept: an unchanged step is not imported again to be planned.
+Inspections are plain data and are cached: planning does not import an unchanged step again.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from crucible_lineage.marks import is_own
 from crucible_lineage.pipeline.functions.inspection import RULES, Inspection, with_reads
 from crucible_lineage.step import FaultyStep, ParameterSpec, Step, in_declaration
 
-_searched: dict[str, None] = {}  # folders of declarations that the search was given, the last one at the end
+_searched: dict[str, None] = {}  # folders of declarations on the search path, the latest last
 
 
 class ImportExitError(InputError):
-    """The module of a step ends its process when it is imported, so that nothing is known of the step."""
+    """The module of a step ends its process when it is imported, so the step cannot be inspected."""
 
 
 class ImportFaultError(InputError):
@@ -50,12 +50,12 @@ class ImportFaultError(InputError):
 
 
 class Inspector:
-    """Looks at the steps of one pipeline: at each function once, however many steps use it."""
+    """Inspects the steps of one pipeline: each function once, however many steps use it."""
 
     def __init__(self, store: Store | None) -> None:
         self._store = store
         self._steps: dict[tuple[str, Path], Step[..., Any]] = {}
-        self._looked_at: dict[tuple[str, Path], Inspection] = {}
+        self._inspected: dict[tuple[str, Path], Inspection] = {}
         self._new: list[tuple[str, Inspection]] = []
 
     def inspect(
@@ -66,14 +66,15 @@ class Inspector:
         pending: Collection[str] = (),
         reads: Sequence[str] = (),
     ) -> Inspection:
-        """The step that `module:function` names, with these parameters checked and completed by its defaults.
+        """Inspect the step `module:function` with these parameters, checked and completed by its defaults.
 
-        InputError if there is no such function or it cannot take them. `folder` is searched for modules too. The values
-        of `pending` ones are not known yet, and stand as they were written. `reads` are files in `folder`.
+        `folder` is searched for modules too. The values of `pending` parameters are not known yet and stay as
+        declared. `reads` are files in `folder`. Raises InputError if the function does not exist or refuses the
+        parameters.
         """
         more = [sorted(pending), list(reads)] if pending or reads else []
-        asked = canonical_json([uses, canonical_params(params), str(folder), *more])
-        key = hashlib.sha256(asked).hexdigest()  # a hash, since a parameter may be a secret
+        request = canonical_json([uses, canonical_params(params), str(folder), *more])
+        key = hashlib.sha256(request).hexdigest()  # a hash, since a parameter may be a secret
         stored = Inspection.from_json(self._store.inspection(key, RULES)) if self._store else None
         if stored is not None:
             return stored
@@ -81,20 +82,20 @@ class Inspector:
         if named not in self._steps:
             self._steps[named] = find_step(uses, folder)
         step = self._steps[named]
-        checked = _sound_params(step, params, pending)
-        if named not in self._looked_at:
-            self._looked_at[named] = _inspection(step, uses, checked, code_fingerprint(step))
-        inspection = replace(self._looked_at[named], params=checked)
+        checked = _checked_params(step, params, pending)
+        if named not in self._inspected:
+            self._inspected[named] = _inspection(step, uses, checked, code_fingerprint(step))
+        inspection = replace(self._inspected[named], params=checked)
         inspection = with_reads(inspection, {name: folder / name for name in reads})
         if inspection.keepable:
             self._new.append((key, inspection))
         return inspection
 
     def keep(self) -> None:
-        """Keep the findings for the next time, while no file changes."""
+        """Store new inspections; they are valid while no file changes."""
         if self._store and self._new:
-            kept = ((key, inspection.files, vars(inspection)) for key, inspection in self._new)
-            self._store.keep_inspections(RULES, kept)
+            entries = ((key, inspection.files, vars(inspection)) for key, inspection in self._new)
+            self._store.keep_inspections(RULES, entries)
         self._new = []
 
 
@@ -105,7 +106,7 @@ def inspect_step(
     store: Store | None = None,
     reads: Sequence[str] = (),
 ) -> Inspection:
-    """The same of a single step."""
+    """Inspect a single step."""
     inspector = Inspector(store)
     inspection = inspector.inspect(uses, params, folder, reads=reads)
     inspector.keep()
@@ -113,15 +114,15 @@ def inspect_step(
 
 
 def inspection_of(step: Step[..., Any], uses: str, params: Mapping[str, object]) -> Inspection:
-    """The inspection of a step that is at hand. InputError with all that is wrong with its parameters and packages."""
-    checked = _sound_params(step, params)
+    """Inspect an imported step. Raises InputError with all faults of its parameters and packages."""
+    checked = _checked_params(step, params)
     return _inspection(step, uses, checked, code_fingerprint(step))
 
 
-def _sound_params(
+def _checked_params(
     step: Step[..., Any], params: Mapping[str, object], pending: Collection[str] = ()
 ) -> dict[str, object]:
-    """The checked parameters. InputError with all that is wrong with them, and with the packages of the step."""
+    """Return the checked parameters. Raises InputError with all their faults, and those of the step's packages."""
     faults = list(_package_faults(step))
     checked: dict[str, Any] = {}
     try:
@@ -154,26 +155,26 @@ def _inspection(step: Step[..., Any], uses: str, params: dict[str, Any], fingerp
         keywords=step.keywords,
         files=fingerprint.files,
         facts=step.facts,
-        # A listed package may be updated without any of the files changing; what concerns a secret is not kept at all.
+        # A listed package may be updated without a change of these files; nothing about a secret is stored.
         keepable=not step.packages and not any(spec.secret for spec in step.parameters),
     )
     return with_reads(inspection, {name: beside / name for name in step.reads})
 
 
 def find_step(uses: str, folder: Path) -> Step[..., Any]:
-    """The step that `module:function` names; a plain function counts as a step without further description."""
-    found = find_function(uses, folder)
-    return found if isinstance(found, Step) else Step(found)
+    """Return the step `module:function`; a plain function becomes a step without further description."""
+    function = find_function(uses, folder)
+    return function if isinstance(function, Step) else Step(function)
 
 
 def find_function(uses: str, folder: Path) -> Any:
-    """The function, or the step, that `module:function` names; its module is installed, or lies in the folder."""
+    """Import and return the function or step `module:function`, from an installed module or one in `folder`."""
     module_name, colon, function_name = uses.partition(":")
     if not colon or not module_name or not function_name:
         raise InputError(f"{uses!r} does not name a function; write module:function, as in mylab.raman:calibrate")
     if not all(part.isidentifier() for part in module_name.split(".")) or module_name.endswith(".py"):
         plain = module_name.removesuffix(".py").strip("./").replace("/", ".")
-        raise InputError(f"{uses!r} does not name a module of Python; did you mean '{plain}:{function_name}'?")
+        raise InputError(f"{uses!r} does not name a Python module; did you mean '{plain}:{function_name}'?")
     try:
         module = _import(module_name, folder)
     except ModuleNotFoundError as error:
@@ -181,18 +182,18 @@ def find_function(uses: str, folder: Path) -> Any:
             raise InputError(f"there is no module {error.name!r} (for {uses!r}); also looked in {folder}") from error
         raise ImportFaultError("", [_import_fault(module_name, error)]) from error
     except EndedError as error:
-        told = f"it ends its process when it is imported ({error}); let it do so only as a program"
-        told = f"module {module_name!r} cannot be imported: {told}, `if __name__ == '__main__'`"
-        raise ImportExitError(told) from error
-    except InputError:  # of ours: it is hidden by another one
+        message = f"it ends its process when it is imported ({error}); let it do so only as a program"
+        message = f"module {module_name!r} cannot be imported: {message}, `if __name__ == '__main__'`"
+        raise ImportExitError(message) from error
+    except InputError:  # raised by `_import` for a hidden module
         raise
     except Exception as error:
         raise ImportFaultError("", [_import_fault(module_name, error)]) from error
-    found = getattr(module, function_name, None)
-    if isinstance(found, FaultyStep):
-        raise ImportFaultError("", found.error.faults)
-    if isinstance(found, Step) or inspect.isfunction(found):
-        return found
+    function = getattr(module, function_name, None)
+    if isinstance(function, FaultyStep):
+        raise ImportFaultError("", function.error.faults)
+    if isinstance(function, Step) or inspect.isfunction(function):
+        return function
     own = vars(module).items() if isinstance(module, ModuleType) else ()
     names = [name for name, value in own if isinstance(value, Step) or _is_of(value, module_name)]
     hint = nearest(function_name, names, "it has")
@@ -205,21 +206,21 @@ def _is_of(value: object, module: str) -> bool:
 
 
 def _import_fault(module: str, error: Exception) -> Fault:
-    """Return the fault of a module that cannot be imported, at the line of Python that is to be mended."""
+    """Return the fault of a module that cannot be imported, at the line of Python to correct."""
     if isinstance(error, SyntaxError) and error.filename:
-        told = f"module {module!r} cannot be read: {error.msg}: {(error.text or '').strip()}"
-        return Fault(told, shown_path(error.filename), error.lineno, error.offset)
+        message = f"module {module!r} cannot be read: {error.msg}: {(error.text or '').strip()}"
+        return Fault(message, shown_path(error.filename), error.lineno, error.offset)
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
     frames = [frame for frame in frames if Path(frame.filename) not in _OWN_FRAMES]
-    told = f"module {module!r} cannot be imported: {type(error).__name__}: {error}"
+    message = f"module {module!r} cannot be imported: {type(error).__name__}: {error}"
     if isinstance(error, ModuleNotFoundError) and error.name:
         near = nearest_word(error.name, (*sys.stdlib_module_names, *metadata.packages_distributions()))
         way_out = f"did you mean {near!r}?" if near else f"install it for {sys.executable}, or correct the name"
-        told = f"module {module!r} cannot be imported: no module {error.name!r} is installed; {way_out}"
+        message = f"module {module!r} cannot be imported: no module {error.name!r} is installed; {way_out}"
     if not frames:
-        return Fault(told)
-    place = next((frame for frame in reversed(frames) if "site-packages" not in frame.filename), frames[-1])
-    return Fault(f"{told} ({place.line})" if place.line else told, shown_path(place.filename), place.lineno)
+        return Fault(message)
+    frame = next((frame for frame in reversed(frames) if "site-packages" not in frame.filename), frames[-1])
+    return Fault(f"{message} ({frame.line})" if frame.line else message, shown_path(frame.filename), frame.lineno)
 
 
 _OWN_FRAMES = {Path(__file__), Path(importlib.__file__)}
@@ -228,9 +229,9 @@ _OWN_FRAMES = {Path(__file__), Path(importlib.__file__)}
 def checked_params(
     step: Step[..., Any], given: Mapping[str, object], pending: Collection[str] = ()
 ) -> dict[str, object]:
-    """All parameters in canonical form, defaults filled in; of a secret one, its digest.
+    """Return all parameters in canonical form, with defaults; secrets are replaced by their digest.
 
-    InputError for unknown, missing or ill-typed ones, all of them.
+    Raises InputError with all that are unknown, missing or of the wrong type.
     """
     return canonical_params(validated_params(step, given, pending), step)
 
@@ -238,25 +239,25 @@ def checked_params(
 def validated_params(
     step: Step[..., Any], given: Mapping[str, object], pending: Collection[str] = ()
 ) -> dict[str, object]:
-    """All parameters as the function is given them: converted to what it is annotated with, defaults filled in.
+    """Return all parameters as the function gets them: converted to their annotations, with defaults.
 
-    `pending` ones stay as they are.
+    `pending` ones are left unchanged.
     """
     specs = {spec.name: spec for spec in step.parameters}
     faults = []
     for name in given:
         if name not in specs:
             hint = nearest(name, specs, "it has")
-            told = f"step {step.name!r} has no parameter {name!r}; {hint}"
+            message = f"step {step.name!r} has no parameter {name!r}; {hint}"
             if name == step.facts:
-                told = f"step {step.name!r} is given {name!r}, the facts about its parents, by Crucible; take it out"
-            faults.append(Fault(told, location=("params", name)))
+                message = f"step {step.name!r} is given {name!r}, the facts about its parents, by Crucible; remove it"
+            faults.append(Fault(message, location=("params", name)))
     values = {}
     for name, spec in specs.items():
         try:
             values[name] = given[name] if name in pending else _validated(step.name, spec, given)
         except InputError as error:
-            # One that is not given has no place of its own, and is perhaps there by a name that is wrong.
+            # A missing one has no location, and may be present under a misspelt name.
             if name in given or not any(nearest_word(other, [name]) for other in given.keys() - specs.keys()):
                 faults.append(Fault(str(error), location=("params", name, "value") if name in given else ("params",)))
     if faults:
@@ -283,13 +284,13 @@ def _validated(step: str, spec: ParameterSpec, given: Mapping[str, object]) -> o
 
 def _adapter(annotation: Any) -> TypeAdapter[Any]:
     try:
-        return _kept_adapter(annotation)
+        return _cached_adapter(annotation)
     except TypeError:  # an annotation that cannot be a key
         return TypeAdapter(annotation)
 
 
 @functools.lru_cache(maxsize=256, typed=True)
-def _kept_adapter(annotation: Any) -> TypeAdapter[Any]:
+def _cached_adapter(annotation: Any) -> TypeAdapter[Any]:
     return TypeAdapter(annotation)
 
 
@@ -298,11 +299,11 @@ def _package_faults(step: Step[..., Any]) -> Iterator[Fault]:
         try:
             metadata.version(package)
         except metadata.PackageNotFoundError:
-            yield Fault(f"step {step.name!r} lists the package {package!r}, which is not installed here")
+            yield Fault(f"step {step.name!r} lists the package {package!r}, which is not installed")
 
 
 def _import(name: str, folder: Path) -> object:
-    """The module; the declaration's folder comes last in the search, so that it hides nothing that is installed."""
+    """Import a module. The declaration's folder is searched last, so that it hides no installed module."""
     with contained(), compiling_source():
         search_first(folder)
         token = in_declaration.set(True)
@@ -310,10 +311,10 @@ def _import(name: str, folder: Path) -> object:
             module = importlib.import_module(name)
         finally:
             in_declaration.reset(token)
-    beside = folder.joinpath(*name.split(".")).with_suffix(".py")
-    taken = getattr(module, "__file__", None)
-    if taken and beside.is_file() and not beside.samefile(taken):
-        raise InputError(f"module {name!r} is {taken}, and hides {beside}; rename one of them")
+    own = folder.joinpath(*name.split(".")).with_suffix(".py")
+    loaded = getattr(module, "__file__", None)
+    if loaded and own.is_file() and not own.samefile(loaded):
+        raise InputError(f"module {name!r} is {loaded}, and hides {own}; rename one of them")
     return module
 
 
@@ -323,13 +324,13 @@ _stats = SourceFileLoader.path_stats
 
 @contextmanager
 def compiling_source() -> Iterator[None]:
-    """Compile the modules of which the fingerprint is from their source in this block, in all threads.
+    """Compile first-party modules from source within this block, in all threads.
 
-    Python takes bytecode for that of a source if both have the same size and second: who edits, runs and edits again at
-    once, or copies files with their times, would run other code than that of which the fingerprint is.
+    Python accepts bytecode whose source has the same size and modification second. After a quick edit, or a copy that
+    preserves times, it would run other code than the fingerprinted source.
     """
     global _compiled_by
-    with _compiling_lock:  # a loader of another class would make other fingerprints, so this one is changed
+    with _compiling_lock:  # patched in place, since another loader class would change fingerprints
         SourceFileLoader.path_stats = _path_stats  # type: ignore[method-assign, assignment]
         _compiled_by += 1
     try:
@@ -343,19 +344,19 @@ def compiling_source() -> Iterator[None]:
 
 def _path_stats(loader: SourceFileLoader, path: str) -> Mapping[str, Any]:
     if is_first_party(loader.name, ""):
-        raise OSError(f"the bytecode of {path} is not to be used")
+        raise OSError(f"the bytecode of {path} is not used")
     return _stats(loader, path)
 
 
-# Where the modules of steps are looked for: what is installed, then the folder of their declaration, then others'.
+# Search order for modules of steps: installed ones, the folder of the declaration, then those of other declarations.
 #
-# Two declarations may each have a module of one name beside them; each gets its own.
+# Two declarations may each have a module of the same name; each gets its own.
 
 
 def search_first(folder: Path) -> None:
-    """Modules are looked for in this folder before those of other declarations, and after all that is installed.
+    """Search this folder for modules after installed ones, and before the folders of other declarations.
 
-    What these have loaded under a name that stands for another module here is forgotten, with all from beside it.
+    If another declaration has loaded a module whose name exists here, its modules are unloaded.
     """
     name = str(folder)
     if name in sys.path and (name not in _searched or name == next(reversed(_searched))):
@@ -369,7 +370,7 @@ def search_first(folder: Path) -> None:
 
 
 def search_path(folder: Path) -> list[str]:
-    """The search path for whoever runs a step of a declaration in this folder."""
+    """Return the search path for running steps of a declaration in this folder."""
     name = str(folder)
     if name in sys.path and name not in _searched:
         return list(sys.path)
@@ -390,7 +391,7 @@ def _forget_namesakes(folder: Path, others: list[str]) -> None:
 
 
 def _home(name: str, module: object) -> str:
-    """The folder that a module was found in: that of its outermost package, if it is in one."""
+    """Return the folder that a module was found in: the one that contains its outermost package."""
     file = getattr(module, "__file__", None)
     if not isinstance(file, str):
         return ""
@@ -405,20 +406,20 @@ HEADER_FIELDS = ("timestamp", "measurement", "data_type", "session_name", "instr
 
 
 def header_function(uses: str, folder: Path) -> Any:
-    """The function that is meant. InputError if there is none."""
+    """Return the function that reads headers. Raises InputError if it does not exist."""
     return find_function(_INGESTORS if uses == INGESTED else uses, folder)
 
 
 def read_header(uses: str, folder: Path, path: Path, sha256: str, store: Store) -> dict[str, Any]:
-    """{field: value, "metadata": {name: value}}. InputError if there is no such function, or with what failed in it."""
-    asked = hashlib.sha256(canonical_json(["header", uses, str(folder), sha256, path.name])).hexdigest()
-    kept = store.inspection(asked, RULES)
-    if kept is None:
+    """Return {field: value, "metadata": {name: value}} read from a file. Raises InputError if that fails."""
+    key = hashlib.sha256(canonical_json(["header", uses, str(folder), sha256, path.name])).hexdigest()
+    header = store.inspection(key, RULES)
+    if header is None:
         function = header_function(uses, folder)
-        kept = _read(function, uses, path)
-        files = () if uses == INGESTED else code_fingerprint(function).files  # RULES tells our versions apart
-        store.keep_inspection(asked, RULES, files, kept)
-    fields = dict(kept)
+        header = _read(function, uses, path)
+        files = () if uses == INGESTED else code_fingerprint(function).files  # RULES include our version
+        store.keep_inspection(key, RULES, files, header)
+    fields = dict(header)
     if "timestamp" in fields:
         fields["timestamp"] = datetime.fromisoformat(fields["timestamp"])
     return fields
@@ -427,22 +428,22 @@ def read_header(uses: str, folder: Path, path: Path, sha256: str, store: Store) 
 def _read(function: Callable[[Path], object], uses: str, path: Path) -> dict[str, Any]:
     try:
         with contained():
-            found = function(path)
+            result = function(path)
     except EndedError as error:
         raise InputError(f"{uses} cannot read {path.name}: it ends its process ({error}); let it return") from error
     except Exception as error:
         raise InputError(f"{uses} cannot read {path.name}: {type(error).__name__}: {error}") from error
-    if not isinstance(found, Mapping):
-        raise InputError(f"{uses} gives a {type(found).__name__} for {path.name}; let it return a mapping")
+    if not isinstance(result, Mapping):
+        raise InputError(f"{uses} gives a {type(result).__name__} for {path.name}; let it return a mapping")
     try:
-        plain = plain_value(dict(found), "")
+        plain = plain_value(dict(result), "")
     except ValueFaultError as fault:
         raise InputError(f"{uses}: the value {fault.path.removeprefix('.')!r} for {path.name} {fault.reason}") from None
-    if uses == INGESTED:  # whatever a file says, a parser writes nothing there
+    if uses == INGESTED:  # reserved names in a file are ignored
         plain = {name: value for name, value in plain.items() if not is_own(name)}
     if ours := [name for name in plain if is_own(name)]:
         raise InputError(
-            f"{uses} gives {ours[0]!r} for {path.name}, which is kept for what is recorded; name it otherwise"
+            f"{uses} gives {ours[0]!r} for {path.name}, which is reserved for the provenance record; rename it"
         )
     fields = {name: value for name, value in plain.items() if name in HEADER_FIELDS and value is not None}
     if "timestamp" in fields:
@@ -456,6 +457,6 @@ def _moment(uses: str, path: Path, value: object) -> str:
     except ValueError:
         moment = None
     if moment is None or moment.tzinfo is None:
-        told = f"{uses} gives the timestamp {value!r} for {path.name}"
-        raise InputError(f"{told}; write a time with its zone, as 2024-05-01T12:00:00+02:00")
+        message = f"{uses} gives the timestamp {value!r} for {path.name}"
+        raise InputError(f"{message}; write a time with its zone, as 2024-05-01T12:00:00+02:00")
     return moment.isoformat()

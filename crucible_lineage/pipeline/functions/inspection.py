@@ -1,4 +1,4 @@
-"""What is known of a step before it runs, as plain data, so that it can be kept."""
+"""Inspections: what is known about steps before they run, as plain data that can be cached."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from crucible_lineage.ids import CODE_TAG, RECIPE_TAGS, canonical_json
 from crucible_lineage.provenance.recipe import StepCode
 
 BOUND = "bound/2"  # counts changes of how declarations are bound
-# By which rules code is looked at. What was found out by others is never taken: it would be told under another id.
+# Version of the rules of inspection. Inspections under other rules are not used: they would give other ids.
 RULES = " ".join(
     (__version__, BOUND, CODE_TAG.decode().strip(), RECIPE_TAGS[2].decode().strip(), sys.version.split()[0])
 )
@@ -24,9 +24,9 @@ _TUPLES = ("required", "outputs", "not_covered", "reached_packages", "keywords",
 
 
 def with_reads(inspection: Inspection, files: Mapping[str, Path]) -> Inspection:
-    """The step with the files that it reads, by name, whose bytes belong to its fingerprint.
+    """Add the files that a step reads, by name: their bytes become part of its fingerprint.
 
-    InputError if one is missing.
+    Raises InputError if one is missing.
     """
     if not files:
         return inspection
@@ -45,7 +45,7 @@ def with_reads(inspection: Inspection, files: Mapping[str, Path]) -> Inspection:
 
 @dataclass(frozen=True)
 class Inspection:
-    """A step as it stands now, with the parameters it would be given."""
+    """A step as it is now, with the parameters that it would be given."""
 
     uses: str
     step: str
@@ -55,26 +55,26 @@ class Inspection:
     params: Mapping[str, Any]
     fingerprint: str
     not_covered: tuple[str, ...]
-    packages: Mapping[str, str]  # those that the step lists: part of the identity
+    packages: Mapping[str, str]  # those listed by the step: part of the identity
     reached_packages: tuple[str, ...]
     source: str
     measurement: str | None
     data_type: str | None
     thumbnail: str | None
     keywords: tuple[str, ...]
-    pieces: Mapping[str, str] = field(default_factory=dict)  # what the function reaches, as people read it
-    files: tuple[str, ...] = ()  # the source files that it rests on
-    facts: str = ""  # the parameter that is given facts about its parents; empty if none is
-    keepable: bool = False  # False if it rests on more than these: packages that are listed, programs, a secret
+    pieces: Mapping[str, str] = field(default_factory=dict)  # what the function uses, readable: text, value or hash
+    files: tuple[str, ...] = ()  # the source files that it depends on
+    facts: str = ""  # the parameter for facts about its parents; empty without one
+    keepable: bool = False  # False if it depends on more: listed packages, programs, secrets
 
     @property
     def code(self) -> StepCode:
-        """Return the part that enters the recipe."""
+        """The part that enters the recipe."""
         return StepCode(self.step, self.fingerprint, self.packages)
 
     @classmethod
     def from_json(cls, stored: Any) -> Inspection | None:
-        """The inspection that was stored as JSON; None unless it has just the fields that are known here."""
+        """Return an inspection from JSON; None unless it has exactly the fields of this version."""
         if (
             not isinstance(stored, dict)
             or stored.keys() != _NAMES
@@ -85,7 +85,7 @@ class Inspection:
 
 
 def unknown_inspection(name: str, roles: Mapping[str, str]) -> Inspection:
-    """A step that nothing is known of but how it is declared."""
+    """Return the inspection of a step of which only the declaration is known."""
     return Inspection(
         uses=name,
         step=name,
@@ -105,4 +105,4 @@ def unknown_inspection(name: str, roles: Mapping[str, str]) -> Inspection:
     )
 
 
-_NAMES = {one.name for one in fields(Inspection)}
+_NAMES = {item.name for item in fields(Inspection)}

@@ -296,7 +296,7 @@ def _elsewhere(declared: FileInput, session: Session) -> list[RemoteFile]:
         files = find_remote(address, declared.block, session)
         if not files and not declared.optional:
             way_out = "; if it may come later, add `optional: true`" if declared.each else ""
-            raise InputError(f"no file fits {address}{way_out}")
+            raise InputError(f"no file matches {address}{way_out}")
         found += files
     return found
 

@@ -16,7 +16,7 @@ Results = Mapping[str, Mapping[str, DatasetRef]]  # of each instance, by output
 
 def used_datasets(instance: Instance, inputs: Inputs, results: Results) -> tuple[UsedDataset, ...]:
     """The parents of an instance. InputError, with the place of the input, if a role's files do not fit."""
-    roles, places = instance.inspection.roles, instance.step.places
+    roles, locations = instance.inspection.roles, instance.step.locations
     used = []
     for feed in instance.feeds:
         dataset = _dataset_of(feed, inputs, results)
@@ -24,7 +24,7 @@ def used_datasets(instance: Instance, inputs: Inputs, results: Results) -> tuple
             files = files_for_role(feed.role, roles[feed.role], dataset, feed.files)
         except InputError as error:
             message = f"step {instance.name!r}: {error}"
-            raise InputError(message, [Fault(message, places.get(feed.role))]) from error
+            raise InputError(message, [Fault(message, locations.get(feed.role))]) from error
         used.append(UsedDataset(feed.role, dataset, files, feed.chosen.to_json() if feed.chosen else None))
     return tuple(used)
 

@@ -53,9 +53,9 @@ def test_steps_that_say_the_same_share_it_as_read_from_yaml_and_from_json() -> N
         ("left: scaled", "left: total", "14:14", "takes its own result"),
         ("project: lab\n", "", "2:1", "the key 'project' is missing"),
         ("T12:00:00Z", "T12:00:00", "5:28", "the time zone is missing"),
-        ('12:00:00Z"', '12:00:00Z", metadata: {crucible_lineage: 1}', "5:63", "'crucible_lineage' is kept for what is"),
+        ('12:00:00Z"', '12:00:00Z", metadata: {crucible_lineage: 1}', "5:63", "'crucible_lineage' is reserved for the"),
         ("uses: LABMODULE:add", "uses: no_such_lab:add", "13:5", "there is no module 'no_such_lab'"),
-        ("right: second", "right: first", "6:3", "input 'second' is used by no step"),
+        ("right: second", "right: first", "6:3", "input 'second' is not used by any step"),
         ("pipeline: counting", "pipeline: count/ing", "2:1", "pipeline"),
         ("left: scaled", "left: scaled.low", "14:14", "has no output 'low'"),
         (
@@ -69,7 +69,7 @@ def test_steps_that_say_the_same_share_it_as_read_from_yaml_and_from_json() -> N
         ("file: first.txt", "file: ../lab", "5:11", "is a folder; name its files, as in lab/*"),
         ("file: first.txt", "file: {first.txt}", "5:11", 'a text in braces is quoted: "{first.txt}"'),
         ("T12:00:00Z", "?", "5:28", "that is not a time; write it as in"),
-        ("LABMODULE:add", "LABMODULE.py:add", "13:5", "does not name a module of Python; did you mean"),
+        ("LABMODULE:add", "LABMODULE.py:add", "13:5", "does not name a Python module; did you mean"),
     ],
 )
 def test_a_fault_is_told_with_its_place(lab: Any, old: str, new: str, place: str, words: str) -> None:

@@ -198,14 +198,14 @@ def test_a_step_that_is_called_is_given_them_too(
         session.client.datasets.update_scientific_metadata(spectra[0], {"power_mW": 2})
         other = step(spectra)
         assert (other.results["mean"], other.mfid != made.mfid) == (4.0, True)
-        with pytest.raises(InputError, match="by Crucible; take it out"):
+        with pytest.raises(InputError, match="by Crucible; remove it"):
             step(spectra, facts=Facts({}))
 
 
 def test_nobody_else_gives_them(power: Path, lab: Any, faults: Any) -> None:
     lab.declare(PIPELINE.replace("{spectra: spectra}}", "{spectra: spectra}, params: {facts: 1}}"))
     (fault,) = faults(lab.pipeline)
-    assert fault.endswith("step 'mean' is given 'facts', the facts about its parents, by Crucible; take it out")
+    assert fault.endswith("step 'mean' is given 'facts', the facts about its parents, by Crucible; remove it")
     step = vars(__import__(lab.module))["mean"]
     out = lab.folder / "out"
     out.mkdir()

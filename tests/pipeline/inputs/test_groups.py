@@ -246,7 +246,7 @@ def test_what_cannot_be_grouped_is_a_fault_in_its_place(lab: Any, spectra: Path,
         (GROUPED.replace("LABMODULE:mean", "LABMODULE:double").replace("spectra: {", "spectrum: {"), "is one file", 13),
         (
             GROUPED + "  x: {uses: 'LABMODULE:gather', inputs: {means: {from: mean, group_by: metadata.laser}}}\n",
-            "mean is grouped by instrument_name, metadata.power_mW already, and not by metadata.laser",
+            "mean is already grouped by instrument_name, metadata.power_mW, and not by metadata.laser",
             15,
         ),
     ],

@@ -72,7 +72,7 @@ def test_a_function_reads_what_stands_in_the_files(lab: Any, run: Run, session: 
     assert (lab.folder / "headers-read").read_text().split().count("t0.txt") == 1
     lab.file(f"{lab.module}_ours.py", "def header(path):\n    return {'crucible_lineage': 1}\n")
     told = run(lab.declare(text.replace("LABMODULE:header", f"{lab.module}_ours:header"))).errors.values()
-    assert any("gives 'crucible_lineage' for t0.txt, which is kept for what is recorded" in line for line in told), told
+    assert any("gives 'crucible_lineage' for t0.txt, which is reserved" in line for line in told), told
     with pytest.raises(InputError, match="has no function 'heade'; did you mean 'header'"):
         bind_file(lab.declare(text.replace("LABMODULE:header", "LABMODULE:heade")))
 

@@ -93,7 +93,7 @@ def test_of_an_optional_dataset_of_several_files_all_are_there_or_none(lab: Any,
     lab.file(f"{lab.module}.py", OPTIONAL)
     lab.file("first.txt", "1")
     (lab.folder / "second.txt").unlink(missing_ok=True)
-    with pytest.raises(InputError, match=r"there is no file .*second\.txt, and others of this dataset are there"):
+    with pytest.raises(InputError, match=r"there is no file .*second\.txt, but others of this dataset exist"):
         run(lab.declare(text))
     lab.file("second.txt", "3")
     assert run(lab.pipeline).ok

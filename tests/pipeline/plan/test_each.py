@@ -283,7 +283,7 @@ def test_a_value_more_in_a_matrix_replaces_nothing(many: Any, session: Session, 
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ('"s[0-9].txt", each: true', '"x*.txt"', "no file fits 'x*.txt'"),
+        ('"s[0-9].txt", each: true', '"x*.txt"', "no file matches 'x*.txt'"),
         ("each: true,", "each: true, match: {ofset: measurement},", "is matched with 'ofset'"),
         ("{base: sum}}", "{base: sum}, matrix: {exponent: 3}}", "give 'exponent' a list of values"),
         (
