@@ -114,7 +114,7 @@ def register_command(
             {**dataset.to_json(), "registered": found is None, "parents": [parent.mfid for parent in raw.parents]}
         )
     else:
-        before = "" if raw.are_those_of(dataset) else f" as {', '.join(file.name for file in dataset.data_files)}"
+        before = "" if raw.are_files_of(dataset) else f" as {', '.join(file.name for file in dataset.data_files)}"
         click.echo(f"{dataset.mfid}  {dataset.name}  {f'already registered{before}' if found else 'registered'}")
 
 

@@ -168,7 +168,7 @@ def test_what_something_was_made_of_is_deleted_only_when_that_is_said(
             "datasets have no such field; an entry of the metadata is set by metadata.temperature=VALUE",
         ),
         (("set", "MFID", "timestamp=yesterday"), "write it as in 2024-05-10T12:00:00Z"),
-        (("set", "MFID", "metadata.crucible_lineage=5"), "kept for what is recorded"),
+        (("set", "MFID", "metadata.crucible_lineage=5"), "reserved for the provenance record"),
         (("set", "MFID", "instrument_name=laser 9"), "there is none"),
     ],
 )

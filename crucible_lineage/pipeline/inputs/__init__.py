@@ -1,1 +1,1 @@
-"""The datasets that steps are made from: looked up, or registered from files; grouped, paired, and what they tell."""
+"""The datasets that pipelines start from: looked up or registered; calibrations, corrections, revisions, facts."""

@@ -1,4 +1,4 @@
-"""Which calibrations are certified for measured data, by their time of measurement; where none is valid, why."""
+"""Choice of certified calibrations for measured data, by time of measurement, with the reason if none is valid."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from crucible_lineage.pipeline.spec.inputs import CalibrationInput, value_of
 from crucible_lineage.session import Session
 from crucible_lineage.times import moment_text, span_text
 
-Data = tuple[str, Mapping[str, Any], Span | None]  # label, fields of the record, and when it was measured
+Data = tuple[str, Mapping[str, Any], Span | None]  # label, fields of the record, time of measurement
 MOST_KINDS = 6  # that a message names
 VALID, FOLLOWING = "valid then", "valid next"
 
 
 @dataclass(frozen=True)
 class ChosenCertificate:
-    """A certificate, the part of its validity that counts, and how far from the data that is, on which side."""
+    """A chosen certificate, the span of its validity that applies, and that span's side and distance from the data."""
 
     certificate: Certificate
     span: Span
@@ -39,13 +39,13 @@ class ChosenCertificate:
     as_of: str = ""
 
     def document(self) -> dict[str, Any]:
-        """Return what plans and records say of it."""
+        """Return the entry for plans and records."""
         return certificate_document(self.certificate, self.span, self.as_of)
 
 
 @dataclass(frozen=True)
 class CalibrationSelection:
-    """The calibrations of data, in the order asked for; or why there are none. The role may stay `absent`."""
+    """The calibrations of a dataset in the declared order, or the fault; `absent` if the role may stay empty."""
 
     chosen: tuple[ChosenCertificate, ...] = ()
     fault: str = ""
@@ -61,22 +61,22 @@ def calibrated(
     as_of: str = "",
     campaign: str = "",
 ) -> list[CalibrationSelection]:
-    """Choose calibrations for each of these data, by what counts in a project, stated now or `as_of` a moment.
+    """Choose calibrations for each dataset by the certificates of a project, now or `as_of` a moment.
 
-    With `campaign`, as if that one were promoted.
+    With `campaign`, as if that campaign were promoted.
     """
     from crucible_lineage.certifying import certificates_as_of  # few pipelines choose calibrations
 
     certificates = certificates_as_of(session, project, declared.calibration, as_of, campaign) if data else []
     others: list[str] = []
     if data and not certificates:
-        others = sorted({one.kind for one in certificates_as_of(session, project, None, as_of, campaign)})
-    choose = _Chooser(name, declared, certificates, as_of, others)
-    return [choose.of(*one) for one in data]
+        others = sorted({other.kind for other in certificates_as_of(session, project, None, as_of, campaign)})
+    chooser = _Chooser(name, declared, certificates, as_of, others)
+    return [chooser.select(*item) for item in data]
 
 
 class _Chooser:
-    """Chooses by the certificates of one kind, as one input asks for it."""
+    """Chooses among certificates of one kind by the rules of one input."""
 
     def __init__(
         self,
@@ -86,13 +86,13 @@ class _Chooser:
         as_of: str,
         others: Sequence[str],
     ) -> None:
-        self._others = f"; of other kinds there are: {shortened(others, MOST_KINDS)}" if others else ""
+        self._others = f"; other kinds that exist: {shortened(others, MOST_KINDS)}" if others else ""
         self._name = name
         self._declared = declared
         self._calibrations = Calibrations(certificates)
         self._as_of = as_of
 
-    def of(self, label: str, fields: Mapping[str, Any], span: Span | None) -> CalibrationSelection:
+    def select(self, label: str, fields: Mapping[str, Any], span: Span | None) -> CalibrationSelection:
         kind, absent = self._declared.calibration, self._declared.otherwise == NONE
         if span is None:
             fault = f"{label} has no time of measurement (timestamp), by which its {kind} is chosen; set it"
@@ -105,9 +105,9 @@ class _Chooser:
         if not first.chosen or span[0] == span[1]:
             return first
         last = self._at(label, value, span[1])
-        if [one.certificate for one in first.chosen] != [one.certificate for one in last.chosen]:
+        if [choice.certificate for choice in first.chosen] != [choice.certificate for choice in last.chosen]:
             until = moment_text(span[1])
-            fault = f"{label} was measured {range_text(span)}, and the {kind} that is certified changes before {until}"
+            fault = f"{label} was measured {range_text(span)}, and the certified {kind} changes before {until}"
             return CalibrationSelection(fault=fault, absent=absent)
         return first
 
@@ -115,41 +115,42 @@ class _Chooser:
         fitting = self._calibrations.fitting(self._declared.calibration, value, moment)
         found: list[ChosenCertificate] = []
         for side in self._declared.take:
-            one, fault = self._valid(label, fitting, moment) if side == BEFORE else self._next(label, fitting, moment)
-            if one is None:
+            find = self._valid if side == BEFORE else self._next
+            choice, fault = find(label, fitting, moment)
+            if choice is None:
                 return self._otherwise(fitting, moment, fault)
-            found.append(one)
+            found.append(choice)
         return CalibrationSelection(tuple(found))
 
     def _valid(self, label: str, fitting: CertificateMatch, moment: datetime) -> tuple[ChosenCertificate | None, str]:
         if len({one.dataset for one in fitting.valid}) > 1:
             both = "; ".join(f"{one.dataset} of {one.scope} ({one.attribution})" for one in fitting.valid[:3])
-            told = f"{self._name}: {len(fitting.valid)} certificates fit {label} ({moment_text(moment)}): {both}"
-            return None, f"{told}; decertify one of them, or state conditions that exclude one another"
+            conflict = f"{self._name}: {len(fitting.valid)} certificates fit {label} ({moment_text(moment)}): {both}"
+            return None, f"{conflict}; decertify one of them, or state conditions that exclude one another"
         if not fitting.valid:
             return None, f"{self._nothing(label, moment)}: {_near(fitting, moment)}{self._others}"
-        one = fitting.valid[0]
-        return ChosenCertificate(one, _span(one, moment), as_of=self._as_of), ""
+        certificate = fitting.valid[0]
+        return ChosenCertificate(certificate, _span(certificate, moment), as_of=self._as_of), ""
 
     def _next(self, label: str, fitting: CertificateMatch, moment: datetime) -> tuple[ChosenCertificate | None, str]:
-        one, begins = fitting.after, fitting.begins
-        if one is None or begins is None or self._is_far((begins - moment).total_seconds()):
+        certificate, begins = fitting.after, fitting.begins
+        if certificate is None or begins is None or self._is_far((begins - moment).total_seconds()):
             return None, f"{self._nothing(label, moment)} that becomes valid next: {_near(fitting, moment)}"
         seconds = (begins - moment).total_seconds()
-        return ChosenCertificate(one, _span(one, begins), FOLLOWING, "after", seconds, self._as_of), ""
+        return ChosenCertificate(certificate, _span(certificate, begins), FOLLOWING, "after", seconds, self._as_of), ""
 
     def _otherwise(self, fitting: CertificateMatch, moment: datetime, fault: str) -> CalibrationSelection:
-        is_conflict = len({one.dataset for one in fitting.valid}) > 1
+        is_conflict = len({certificate.dataset for certificate in fitting.valid}) > 1
         nearest = fitting.nearest(moment) if self._declared.otherwise == NEAREST and not is_conflict else None
-        if fitting.valid and nearest and not is_conflict:  # what is valid is nearer than what becomes valid next
-            one = fitting.valid[0]
-            return CalibrationSelection((ChosenCertificate(one, _span(one, moment), as_of=self._as_of),))
+        if fitting.valid and nearest and not is_conflict:  # the valid one is nearer than the next one
+            valid = fitting.valid[0]
+            return CalibrationSelection((ChosenCertificate(valid, _span(valid, moment), as_of=self._as_of),))
         if nearest is None or self._is_far(nearest[2]):
             return CalibrationSelection(fault=fault, absent=self._declared.otherwise == NONE and not is_conflict)
-        one, side, seconds = nearest
+        certificate, side, seconds = nearest
         at = fitting.begins if side == "after" else fitting.ended
-        span = next(span for span in one.spans if at in span)
-        return CalibrationSelection((ChosenCertificate(one, span, "else nearest", side, seconds, self._as_of),))
+        span = next(span for span in certificate.spans if at in span)
+        return CalibrationSelection((ChosenCertificate(certificate, span, "else nearest", side, seconds, self._as_of),))
 
     def _is_far(self, seconds: float) -> bool:
         return self._declared.within is not None and seconds > self._declared.within
@@ -159,19 +160,19 @@ class _Chooser:
         return f"no {self._declared.calibration} is certified for {label} ({moment_text(moment)}){as_of}"
 
 
-def _span(one: Certificate, moment: datetime) -> Span:
-    found = one.span_at(moment)
-    assert found is not None
-    return found
+def _span(certificate: Certificate, moment: datetime) -> Span:
+    span = certificate.span_at(moment)
+    assert span is not None
+    return span
 
 
 def _near(fitting: CertificateMatch, moment: datetime) -> str:
-    """Name the nearest calibrations before and after, and the ways out."""
-    said = []
+    """Describe the nearest calibrations before and after, and possible remedies."""
+    parts = []
     if fitting.before and fitting.ended:
         away = span_text((moment - fitting.ended).total_seconds())
-        said.append(f"{fitting.before.dataset} was until {moment_text(fitting.ended)}, {away} before")
+        parts.append(f"{fitting.before.dataset} was valid until {moment_text(fitting.ended)}, {away} before")
     if fitting.after and fitting.begins:
         away = span_text((fitting.begins - moment).total_seconds())
-        said.append(f"{fitting.after.dataset} is from {moment_text(fitting.begins)}, {away} after")
-    return f"{' and '.join(said) or 'none is at any time'}; certify one, or say `else: nearest` or `none`"
+        parts.append(f"{fitting.after.dataset} is valid from {moment_text(fitting.begins)}, {away} after")
+    return f"{' and '.join(parts) or 'none is at any time'}; certify one, or add `else: nearest` or `none`"

@@ -1,7 +1,7 @@
-"""What Crucible says now of measured files that are registered, and where a declaration says something else.
+"""Current values of registered files at Crucible, and their differences from the declaration.
 
-What a declaration, a header or a name of a file says is the value at registration. Whoever corrects it at Crucible is
-right from then on: groups, partners, parameters and names go by it. `metadata: declared` turns that round.
+Declarations, headers and file names give the values at registration. A value that is corrected at Crucible later wins:
+groups, partners, parameters and names use it. With `metadata: declared`, the declaration wins instead.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from crucible_lineage.pipeline.inputs.inputs import InputItem
 
 CRUCIBLE, DECLARED = "crucible", "declared"
-MOST_SHOWN = 60  # symbols of a value that a message shows
+MOST_SHOWN = 60  # characters of a value that a message shows
 SAMPLES, KEYWORDS = "samples", "keywords"
 
 
 @dataclass(frozen=True)
 class DeclaredDifference:
-    """A field of a registered dataset in which its declaration differs from Crucible; `holds` is whose value counts."""
+    """A field of a registered dataset whose declaration differs from Crucible; `holds` names the side that wins."""
 
     input: str
     mfid: str
@@ -40,48 +40,48 @@ class DeclaredDifference:
     holds: str
 
     def __str__(self) -> str:
-        there = f"is {_shown(self.at_crucible)} at Crucible" if self.at_crucible is not None else "is not at Crucible"
-        which = "Crucible's holds" if self.holds == CRUCIBLE else "the declared one holds"
-        said = f"{self.field} {there}, {_shown(self.declared)} as declared; {which}"
-        return f"input {self.input}, {self.name} ({self.mfid}): {said}"
+        present = f"is {_shown(self.at_crucible)} at Crucible" if self.at_crucible is not None else "is not at Crucible"
+        winner = "Crucible's holds" if self.holds == CRUCIBLE else "the declared one holds"
+        values = f"{self.field} {present}, {_shown(self.declared)} as declared; {winner}"
+        return f"input {self.input}, {self.name} ({self.mfid}): {values}"
 
     def to_json(self) -> dict[str, Any]:
-        """The entry in `plan --json`."""
+        """Return the entry in `plan --json`."""
         return dict(vars(self))
 
 
 def as_at_crucible(
-    name: str, items: Sequence[InputItem], project: str, holds: str, session: Session, *, asked: bool
+    name: str, items: Sequence[InputItem], project: str, holds: str, session: Session, *, refresh: bool
 ) -> Iterator[InputItem]:
-    """The items of an input with what holds of them now, each with the fields in which declaration and Crucible differ.
+    """Yield the items of an input with their current values, and their differences from the declaration.
 
-    What is `asked` for is read each time; else only what was not found to agree before.
+    With `refresh`, records are always read; otherwise not if they were found to agree before.
     """
-    known = {item.dataset.mfid: item for item in items if item.dataset and item.new}
-    if not known or (not asked and session.store.inspection(_key(known.values()), RULES)):
+    registered = {item.dataset.mfid: item for item in items if item.dataset and item.new}
+    if not registered or (not refresh and session.store.inspection(_key(registered.values()), RULES)):
         yield from items
         return
-    records, agreeing = _records(list(known), project, session), True
+    records, all_agree = _records(list(registered), project, session), True
     for item in items:
         record = records.get(item.dataset.mfid) if item.dataset and item.new else None
         if record is None or item.dataset is None:
-            agreeing = agreeing and item.new is None
+            all_agree = all_agree and item.new is None
             yield item
             continue
-        differs, fields = tuple(_differences(name, item, record, holds)), _holding(item, record, holds)
-        agreeing = agreeing and not differs
+        differs, fields = tuple(_differences(name, item, record, holds)), _current_fields(item, record, holds)
+        all_agree = all_agree and not differs
         dataset = replace(item.dataset, taken=fields.get("timestamp") or "")
         yield replace(item, dataset=dataset, fields=fields, differs=differs)
-    if agreeing:
+    if all_agree:
         note_agreeing(items, session)
 
 
 def apply_declared(differences: Iterable[DeclaredDifference], session: Session) -> list[DeclaredDifference]:
-    """Write what is declared of registered files to Crucible, noted as corrections; return what was written.
+    """Write declared values of registered files to Crucible, recorded as corrections; return what was written.
 
-    InputError, before anything is changed, for a value that cannot be set.
+    Raises InputError for a value that cannot be set, before anything is changed.
     """
-    from crucible_lineage.pipeline.inputs.corrections import (  # a plan corrects nothing
+    from crucible_lineage.pipeline.inputs.corrections import (  # not needed for plans
         apply_changes,
         changes_of,
         note_act,
@@ -89,31 +89,31 @@ def apply_declared(differences: Iterable[DeclaredDifference], session: Session) 
 
     applied = list(differences)
     values: dict[str, dict[str, Any]] = {}
-    for one in applied:
-        if one.field != SAMPLES:
-            values.setdefault(one.mfid, {})[one.field] = one.declared
-    changes = [change for mfid, some in values.items() for change in changes_of(session, mfid, some)]
+    for difference in applied:
+        if difference.field != SAMPLES:
+            values.setdefault(difference.mfid, {})[difference.field] = difference.declared
+    changes = [change for mfid, fields in values.items() for change in changes_of(session, mfid, fields)]
     apply_changes(session, changes, "as declared")
-    for one in applied:
-        for sample in one.declared if one.field == SAMPLES else ():
-            session.client.datasets.add_sample(one.mfid, sample)
-            note_act(session, one.mfid, f"measured on sample {sample}", "as declared")
+    for difference in applied:
+        for sample in difference.declared if difference.field == SAMPLES else ():
+            session.client.datasets.add_sample(difference.mfid, sample)
+            note_act(session, difference.mfid, f"measured on sample {sample}", "as declared")
     return applied
 
 
 def note_agreeing(items: Iterable[InputItem], session: Session) -> None:
-    """Remember that these are at Crucible as they are declared."""
-    known = [item for item in items if item.dataset and item.new]
-    if known:
-        session.store.keep_inspection(_key(known), RULES, (), True)
+    """Store that these items agree with Crucible."""
+    registered = [item for item in items if item.dataset and item.new]
+    if registered:
+        session.store.keep_inspection(_key(registered), RULES, (), True)
 
 
 def _key(items: Iterable[InputItem]) -> str:
-    """Return the key under which that is cached: each dataset with its declaration."""
-    said = sorted(
+    """Return the key under which agreement is stored: a digest of each dataset with its declaration."""
+    entries = sorted(
         (item.dataset.mfid, json.dumps(_declared(item), sort_keys=True, default=str)) for item in items if item.dataset
     )
-    return f"declared {hashlib.sha256(json.dumps(said).encode()).hexdigest()}"
+    return f"declared {hashlib.sha256(json.dumps(entries).encode()).hexdigest()}"
 
 
 def _records(mfids: Sequence[str], project: str, session: Session) -> Mapping[str, Mapping[str, Any]]:
@@ -125,7 +125,7 @@ def _records(mfids: Sequence[str], project: str, session: Session) -> Mapping[st
 
 
 def _declared(item: InputItem) -> dict[str, Any]:
-    """Return the declaration of a dataset, field by field, without empty ones."""
+    """Return the declared fields of a dataset, without empty ones."""
     fields = {name: item.fields.get(name) for name in (*MATCHED, "timestamp")}
     fields |= {f"metadata.{key}": value for key, value in (item.fields.get("metadata") or {}).items()}
     if item.new is not None:
@@ -137,44 +137,44 @@ def _differences(name: str, item: InputItem, record: Mapping[str, Any], holds: s
     assert item.dataset
     metadata = record.get("scientific_metadata") or {}
     for field, declared in _declared(item).items():
-        there: Any
+        current: Any
         if field.startswith("metadata."):
-            there = metadata.get(field.removeprefix("metadata."))
+            current = metadata.get(field.removeprefix("metadata."))
         elif field == SAMPLES:
-            there = [one["unique_id"] for one in record.get("links") or () if one.get("resource_type") == "sample"]
-            declared = [one for one in declared if one not in there]
+            current = [link["unique_id"] for link in record.get("links") or () if link.get("resource_type") == "sample"]
+            declared = [sample for sample in declared if sample not in current]
             if not declared:
                 continue
-            there = there or None
+            current = current or None
         elif field == KEYWORDS:
-            continue  # ingestion adds its own, and lists of datasets do not tell them
+            continue  # ingestion adds others, and listings of datasets lack them
         else:
-            there = record.get(field)
-        if not _equal(field, declared, there):
-            which = CRUCIBLE if holds == CRUCIBLE and there is not None else DECLARED
-            yield DeclaredDifference(name, item.dataset.mfid, item.label, field, declared, there, which)
+            current = record.get(field)
+        if not _equal(field, declared, current):
+            winner = CRUCIBLE if holds == CRUCIBLE and current is not None else DECLARED
+            yield DeclaredDifference(name, item.dataset.mfid, item.label, field, declared, current, winner)
 
 
-def _equal(field: str, declared: object, there: object) -> bool:
-    if field != "timestamp" or there is None:
-        return declared == there
+def _equal(field: str, declared: object, current: object) -> bool:
+    if field != "timestamp" or current is None:
+        return declared == current
     try:
-        return utc(str(declared)) == utc(str(there))
+        return utc(str(declared)) == utc(str(current))
     except ValueError:
         return False
 
 
-def _holding(item: InputItem, record: Mapping[str, Any], holds: str) -> dict[str, Any]:
-    """The fields that groups and partners go by: what Crucible says, and what is declared beside it; or the reverse."""
+def _current_fields(item: InputItem, record: Mapping[str, Any], holds: str) -> dict[str, Any]:
+    """Return the fields for groups and partners: Crucible's, then declared ones; or the reverse."""
     moment = measured_at(record)
-    there = {name: record.get(name) for name in MATCHED} | {"timestamp": moment.isoformat() if moment else None}
-    said = {name: value for name, value in there.items() if value is not None}
+    recorded = {name: record.get(name) for name in MATCHED} | {"timestamp": moment.isoformat() if moment else None}
+    current = {name: value for name, value in recorded.items() if value is not None}
     metadata = {k: v for k, v in (record.get("scientific_metadata") or {}).items() if k not in OWN_KEYS}
     declared = {name: value for name, value in item.fields.items() if value is not None}
-    of_declared = item.fields.get("metadata") or {}
+    own_metadata = item.fields.get("metadata") or {}
     if holds == DECLARED:
-        return {**said, **declared, "metadata": {**metadata, **of_declared}}
-    return {**declared, **said, "metadata": {**of_declared, **metadata}}
+        return {**current, **declared, "metadata": {**metadata, **own_metadata}}
+    return {**declared, **current, "metadata": {**own_metadata, **metadata}}
 
 
 def _shown(value: object) -> str:

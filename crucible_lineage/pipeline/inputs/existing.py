@@ -1,4 +1,4 @@
-"""Files that no step made, as one dataset, hashed; and datasets that are there already, by id or by their files."""
+"""Files to register as one dataset, hashed; and existing datasets, found by id or by their files."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ MOST_NAMED = 3  # files that a message lists
 
 @dataclass(frozen=True)
 class RawFiles:
-    """Files that make up one dataset, hashed; `mfid` is None while nobody knows when they were taken.
+    """Hashed files that form one dataset; `mfid` is None if their time of measurement is unknown.
 
-    `remote` are those that lie elsewhere, by name; their paths are those of copies in the cache, if there are any.
-    `named` says that the id was given, and follows from nothing.
+    `remote` are the remote ones by name; their paths are those of copies in the cache, which may not exist. `named` is
+    true if the id was given and is not derived.
     """
 
     project: str
@@ -50,20 +50,20 @@ class RawFiles:
         return recipe_sha256(self.recipe)
 
     @property
-    def told(self) -> str:
-        """The files, as a message names them."""
+    def label(self) -> str:
+        """The names of the files, shortened for messages."""
         names = [file.ref.name for file in self.files]
         return ", ".join(names[:MOST_NAMED]) + (f" and {len(names) - MOST_NAMED} more" if names[MOST_NAMED:] else "")
 
-    def are_those_of(self, dataset: DatasetRef) -> bool:
-        """True if the dataset holds just these files."""
+    def are_files_of(self, dataset: DatasetRef) -> bool:
+        """Return whether a dataset consists of exactly these files."""
         ours = {(file.ref.name, file.ref.sha256) for file in self.files}
         return {(file.name, file.sha256) for file in dataset.files} == ours
 
     def have_bytes_of(self, dataset: DatasetRef) -> bool:
-        """Return whether the dataset holds just these bytes, under other names: none that stands for other bytes there.
+        """Return whether a dataset has the same bytes under other names, and no name for different bytes.
 
-        Files of one dataset whose names were exchanged are other data: steps choose files by name.
+        If names were exchanged between files, the data are different: steps choose files by name.
         """
         theirs = {file.name: file.sha256 for file in dataset.files}
         ours = {file.ref.name: file.ref.sha256 for file in self.files}
@@ -82,19 +82,19 @@ def hash_files(
     salt: str | None = None,
     mfid: str | None = None,
 ) -> RawFiles:
-    """The files as one dataset. With `parents` it is a result made by hand, and sorts beside the youngest of them.
+    """Hash files as one dataset. With `parents` it is a manual result, whose id has the time of the youngest of them.
 
-    A `salt` gives it another id, `mfid` this one.
+    A `salt` changes the derived id; `mfid` sets the id. Raises InputError for missing files or unusable names.
     """
     local = [LocalFile.of(path, session.store.checksums(path)) for path in paths]
     copies = [_cached_copy(file, session) for file in remote]
     files = tuple(sorted((*local, *copies), key=lambda file: file.ref.name))
     if not files:
-        raise InputError("none of the declared files is there; a dataset has at least one")
+        raise InputError("none of the declared files exists; a dataset has at least one")
     names = [file.ref.name for file in files]
     if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"two of the files are called {twice!r}; a dataset's files have different names")
+        duplicate = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"two of the files are called {duplicate!r}; a dataset's files have different names")
     for name in names:
         if fault := name_fault(name):
             raise InputError(f"the name of file {name!r} {fault}; rename it")
@@ -110,21 +110,21 @@ def hash_files(
 
 
 def require_possible_id(raw: RawFiles, mfid: str) -> None:
-    """InputError if the id can only be that of something else."""
+    """Raise InputError if these files cannot have this id."""
     if raw.parents:
-        raise InputError(f"register {raw.told} as {mfid}: the id of a result follows from its recipe; leave --mfid out")
+        raise InputError(f"register {raw.label} as {mfid}: a result's id follows from its recipe; leave --mfid out")
     if not is_mfid(mfid):
         raise InputError(f"{mfid!r} is not an MFID (26 symbols, 0 to 9 and lowercase letters without i, l, o, u)")
     if not gives_id(raw.recipe, mfid):
         raise InputError(
-            f"register {raw.told} as {mfid}: that id follows from a recipe, and not from that of these files in "
+            f"register {raw.label} as {mfid}: that id follows from a recipe, and not from that of these files in "
             f"project {raw.project}; nothing was changed"
         )
 
 
 def _cached_copy(file: RemoteFile, session: Session) -> LocalFile:
-    """A file that lies elsewhere, with its checksums; the copy in the cache may have gone since they were noted."""
-    from crucible_lineage.pipeline.files.remote import remote_checksums  # most pipelines need it not
+    """Return a remote file with its checksums; its copy in the cache may have been removed."""
+    from crucible_lineage.pipeline.files.remote import remote_checksums  # few pipelines need it
 
     checksums = remote_checksums(file, session)
     ref = FileRef(file.name, checksums.sha256, checksums.size)
@@ -132,7 +132,7 @@ def _cached_copy(file: RemoteFile, session: Session) -> LocalFile:
 
 
 def existing_dataset(mfid: str, session: Session) -> DatasetRef:
-    """A dataset by its id: one of ours if it has a record, else with the files that Crucible lists."""
+    """Return a dataset by id: with the files of its record, or without a record those that Crucible lists."""
     if known := session.known(mfid):
         return known
     found = read(session.client, mfid)
@@ -150,66 +150,66 @@ def existing_dataset(mfid: str, session: Session) -> DatasetRef:
 def find_raw(raw: RawFiles, session: Session, *, renamed: bool = False) -> DatasetRef | None:
     """Return the dataset of these files, if it is registered: under its id, or with the same bytes. Change nothing.
 
-    With `renamed`, also one that holds the same bytes of the same time under other names. Raises IdTakenError if the
-    id is taken by something else, and no other dataset of the project holds the files.
+    With `renamed`, also one with the same bytes and time under other names. Raises IdTakenError if the id is in use for
+    something else and no other dataset of the project has the files.
     """
     if raw.mfid is None:
         return same_bytes(raw, session, renamed=renamed)
     if (known := session.mirror.known(raw.mfid)) and (
-        raw.are_those_of(known) or (renamed and not raw.named and raw.have_bytes_of(known))
+        raw.are_files_of(known) or (renamed and not raw.named and raw.have_bytes_of(known))
     ):
         return known
-    dataset, is_begun, taken = None, False, None
+    dataset, is_begun, conflict = None, False, None
     search = partial(same_bytes, raw, session, renamed=renamed)
     elsewhere = None if raw.parents or raw.named else session.client.ahead(search)
     try:
         dataset, is_begun = _under_its_id(raw, raw.mfid, session)
     except IdTakenError as error:
-        taken = error
+        conflict = error
     if dataset is None and not is_begun and elsewhere is not None:
         dataset = elsewhere()
-    if dataset is not None and raw.are_those_of(dataset):
+    if dataset is not None and raw.are_files_of(dataset):
         session.mirror.trust({raw.mfid: dataset, dataset.mfid: dataset})
-    elif dataset is None and taken is not None:
-        raise taken
+    elif dataset is None and conflict is not None:
+        raise conflict
     return dataset
 
 
 def same_bytes(raw: RawFiles, session: Session, *, renamed: bool = False) -> DatasetRef | None:
-    """Return the dataset of this project that holds just these files, found by their hash; the oldest of several.
+    """Return the oldest dataset of the project with exactly these files, found by hash.
 
-    With `renamed`, one that holds these bytes under other names will do if none has the names, too.
+    With `renamed`, fall back to one with the same bytes under other names.
     """
-    otherwise = None
+    fallback = None
     for mfid, record in _holders(raw, session, renamed=renamed):
         if record is not None and not record.is_complete:
-            continue  # whoever registers the files finishes it
-        with suppress(IdTakenError):  # its files are not those of its record
+            continue  # registering the files completes it
+        with suppress(IdTakenError):  # its files differ from its record
             dataset = existing_dataset(mfid, session)
-            if raw.are_those_of(dataset):
+            if raw.are_files_of(dataset):
                 return dataset
-            if renamed and otherwise is None and raw.have_bytes_of(dataset):
-                otherwise = dataset
-    return otherwise
+            if renamed and fallback is None and raw.have_bytes_of(dataset):
+                fallback = dataset
+    return fallback
 
 
 def begun_with(raw: RawFiles, session: Session) -> str | None:
-    """The dataset under which these files were being registered when that was cut short, if their bytes had arrived."""
+    """Return the id of an interrupted registration of these files, if their bytes had been uploaded."""
     return next(
         (mfid for mfid, record in _holders(raw, session) if record is not None and not record.is_complete), None
     )
 
 
 def _under_its_id(raw: RawFiles, mfid: str, session: Session) -> tuple[DatasetRef | None, bool]:
-    """The dataset of these files under their id, if it is complete; and whether one is begun there."""
+    """Return the complete dataset of these files under their id, and whether an incomplete one is there."""
     client, sha256 = session.client, raw.recipe_sha256
     try:
-        found = find_own(client, session.mirror, mfid, raw.project, sha256, f"looking for {raw.told}")
+        found = find_own(client, session.mirror, mfid, raw.project, sha256, f"looking for {raw.label}")
     except RecipeConflictError as conflict:
         if not raw.named:
             raise
         raise RecipeConflictError(
-            f"looking for {raw.told}: dataset {mfid}, whose id was given, or is in the file, was registered with "
+            f"looking for {raw.label}: dataset {mfid}, whose id was given, or is in the file, was registered with "
             "other files or another time; nothing was changed. Changed files are another dataset: register it "
             "without that id (--mfid, or the key crucible_mfid in the file), or with a new one",
             mfid=mfid,
@@ -218,15 +218,15 @@ def _under_its_id(raw: RawFiles, mfid: str, session: Session) -> tuple[DatasetRe
         return None, False
     if found.ref is not None:
         return found.ref, False
-    if raw.named and found.record is None and session.client.files.list(mfid):  # of another program
+    if raw.named and found.record is None and session.client.files.list(mfid):  # registered by another program
         return _require_of(_foreign(found.dataset, session), raw), False
     return None, True
 
 
 def _require_of(dataset: DatasetRef, raw: RawFiles) -> DatasetRef:
-    if not raw.are_those_of(dataset):
+    if not raw.are_files_of(dataset):
         raise IdTakenError(
-            f"looking for {raw.told}: dataset {dataset.mfid} ({dataset.name!r}) holds other files; nothing was "
+            f"looking for {raw.label}: dataset {dataset.mfid} ({dataset.name!r}) has other files; nothing was "
             "changed. Register them without that id, or correct it",
             mfid=dataset.mfid,
         )
@@ -234,11 +234,11 @@ def _require_of(dataset: DatasetRef, raw: RawFiles) -> DatasetRef:
 
 
 def _foreign(found: Dataset, session: Session) -> DatasetRef:
-    """A dataset that somebody else registered, read with its links. InputError if a file's hash is not known."""
+    """Return a dataset without a record, read with its links. Raises InputError if a file has no SHA-256."""
     mfid, files = found.unique_id, []
     for file in session.client.datasets.list_files(mfid):
         if file.sha256_hash is None:
-            raise InputError(f"input dataset {mfid}: Crucible knows no SHA-256 of its file {file.filename}")
+            raise InputError(f"input dataset {mfid}: Crucible has no SHA-256 of its file {file.filename}")
         files.append(FileRef(file.filename, file.sha256_hash, file.size or 0))
     if not files:
         raise InputError(f"input dataset {mfid} ({found.dataset_name!r}) has no files")
@@ -249,10 +249,10 @@ def _foreign(found: Dataset, session: Session) -> DatasetRef:
 def _holders(
     raw: RawFiles, session: Session, *, renamed: bool = False
 ) -> Iterator[tuple[str, StepRecord | FilesRecord | None]]:
-    """Yield the datasets of this project that hold the first of the files, with their records.
+    """Yield the datasets of the project that contain the first of the files, with their records.
 
-    The oldest first; before it what was measured at that moment, where it is known. Not among them are those of another
-    recipe (with `renamed`, of other bytes), and the same bytes measured at another moment, which are other data.
+    Those with the same time of measurement come first, then the oldest. Excluded are datasets of another recipe (with
+    `renamed`, of other bytes), and the same bytes with another time of measurement, which are other data.
     """
     found = []
     for mfid in sorted(datasets_with(session.client, session.mirror, raw.project, raw.files[0].ref.sha256)):
@@ -262,12 +262,12 @@ def _holders(
             continue
         if _may_be(raw, mfid, record) or (renamed and _may_be_renamed(raw, dataset, record)):
             found.append((dataset, record))
-    for dataset, record in sorted(found, key=lambda one: not _is_of_then(one[0], raw)):
+    for dataset, record in sorted(found, key=lambda item: not _has_same_time(item[0], raw)):
         yield dataset.unique_id, record
 
 
 def _may_be(raw: RawFiles, mfid: str, record: StepRecord | FilesRecord | None) -> bool:
-    """True if a dataset of this record is one of just these data. A salt makes no other data of them."""
+    """Return whether a dataset with this record has these data. A salt does not make them different."""
     if record is None:
         return True
     is_same = record.is_whole and without_salt(record.recipe) == without_salt(raw.recipe)
@@ -277,18 +277,18 @@ def _may_be(raw: RawFiles, mfid: str, record: StepRecord | FilesRecord | None) -
 
 
 def _may_be_renamed(raw: RawFiles, dataset: Dataset, record: StepRecord | FilesRecord | None) -> bool:
-    """Return whether a dataset holds measured files, of the same bytes and the same time under whatever names."""
+    """Return whether a dataset has measured files with the same time; bytes and names are compared later."""
     if record is not None and (record.as_step is not None or record.all_parents):
         return False
-    is_of_then = has_derived_id(dataset.unique_id) and raw.mfid and time_bits(dataset.unique_id) == time_bits(raw.mfid)
-    return raw.mfid is None or bool(is_of_then) or _is_of_then(dataset, raw)
+    same_bits = has_derived_id(dataset.unique_id) and raw.mfid and time_bits(dataset.unique_id) == time_bits(raw.mfid)
+    return raw.mfid is None or bool(same_bits) or _has_same_time(dataset, raw)
 
 
-def _is_of_then(dataset: Dataset, raw: RawFiles) -> bool:
-    """True if the dataset says that it was measured just when the files were."""
+def _has_same_time(dataset: Dataset, raw: RawFiles) -> bool:
+    """Return whether the dataset has the files' time of measurement."""
     try:
         return raw.mfid is not None and time_bits(datetime.fromisoformat(dataset.timestamp or "")) == time_bits(
             raw.mfid
         )
-    except ValueError:  # it says nothing, or not with its zone
+    except ValueError:  # no time, or one without a zone
         return False

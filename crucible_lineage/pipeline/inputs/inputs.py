@@ -1,4 +1,4 @@
-"""The inputs of a pipeline as datasets: looked up, selected, or registered from measured files if they are new."""
+"""Inputs of a pipeline as datasets: looked up, selected, or registered from new measured files."""
 
 from __future__ import annotations
 
@@ -51,20 +51,20 @@ if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should
     from crucible_lineage.client.models import Dataset
     from crucible_lineage.pipeline.files.remote import RemoteFile
 
-MOST_LISTED = 5  # datasets of a project for each file that is looked up: chosen, a call costs as much
+MOST_LISTED = 5  # chosen: a listing of this many datasets costs as much as one call
 NOON = timedelta(hours=12)  # when one night ends and the next one begins
 _FIELD = re.compile(r"\{([\w.-]+)\}")
 
 
 @dataclass(frozen=True)
 class InputItem:
-    """One dataset of an input. `dataset` is None for files that are not registered yet, and if it is `blocked`.
+    """One dataset of an input. `dataset` is None if it is `blocked`, and for files that are not registered yet.
 
-    `shown` is what its instances are called by, if not by its label. `fields` are what `match` and `group_by` compare;
-    `new` and `raw` are what registers it, `differs` in what its declaration differs from what Crucible says. `span` is
-    when its data were measured, from the first to the last. `about` is the place of what is itself a result, so that
-    what is made of it keeps its own place when the result is made again. `revises` is the dataset that new files
-    replace, `notes` are what the plan says of it. `calibrations` are those that are certified for it, by input.
+    `shown` names its instances, if not its label. `fields` are those that `match` and `group_by` compare. `new` and
+    `raw` describe files from a declaration, `differs` their differences from Crucible. `span` holds the first and last
+    time of measurement. `about` is the slot of a result, so that what is made from it keeps its slot when the result is
+    made again. `revises` is the dataset that new files supersede, `notes` are messages for the plan. `calibrations` are
+    those certified for it, by input.
     """
 
     label: str
@@ -83,44 +83,50 @@ class InputItem:
 
     @property
     def scope(self) -> str:
-        """Return what results made from it are about: a result's place, the name of a file, or the dataset's id."""
+        """The scope of results made from it: a result's slot, a file name, or the dataset's id."""
         return self.about or self.label
 
     @property
     def path_scope(self) -> str:
-        """The same, with the folder that a file lies in."""
+        """The scope with the folder of a file."""
         paths = [file.path for file in self.raw.files] if self.raw else []
         return f"{paths[0].parent.name}/{self.scope}" if len(paths) == 1 else self.scope
 
     @property
     def registered(self) -> tuple[datetime, datetime] | None:
-        """The moment in its id, as far as that is known."""
+        """The moment in its id, if that is known, as a span."""
         moment = mfid_time(self.mfid) if self.mfid else None
         return (moment, moment) if moment else None
 
     @property
     def mfid(self) -> str | None:
-        """Its id, as far as it is known before it is registered."""
+        """Its id, if that is known before registration."""
         return self.dataset.mfid if self.dataset else self.raw.mfid if self.raw else None
 
 
 Inputs = Mapping[str, tuple[InputItem, ...]]
-ResultsOf = Callable[[ResultInput], Iterator[InputItem]]  # what a step of another pipeline made
+ResultsOf = Callable[[ResultInput], Iterator[InputItem]]  # results of another pipeline's step
 
 
 def known_inputs(
-    spec: PipelineSpec, session: Session, results_of: ResultsOf, *, asked: bool, as_of: str = "", campaign: str = ""
+    spec: PipelineSpec,
+    session: Session,
+    results_of: ResultsOf,
+    *,
+    with_fields: bool,
+    as_of: str = "",
+    campaign: str = "",
 ) -> dict[str, tuple[InputItem, ...]]:
-    """The datasets of each input, those included that are still to be registered. Changes nothing.
+    """Return the datasets of each input, including those still to be registered. Changes nothing.
 
-    `asked` says whether the declaration goes by fields of their records (`asked_fields`); calibrations are those that
-    were certified `as_of` a moment, or would be if a `campaign` were promoted.
+    `with_fields` tells whether the declaration uses fields of their records (`asked_fields`). Calibrations are those
+    certified `as_of` a moment, or as if a `campaign` were promoted.
     """
     zone, found = ZoneInfo(spec.timezone), {}
     own = [name for name, declared in spec.inputs.items() if not isinstance(declared, CalibrationInput)]
-    read = {name: tuple(_known(spec, name, session, results_of, asked=asked)) for name in own}
-    for name, known in as_registered(read, session).items():
-        current = as_at_crucible(name, known, spec.project, spec.metadata, session, asked=asked)
+    read = {name: tuple(_known(spec, name, session, results_of, with_fields=with_fields)) for name in own}
+    for name, items in as_registered(read, session).items():
+        current = as_at_crucible(name, items, spec.project, spec.metadata, session, refresh=with_fields)
         found[name] = tuple(_shown(_dated(item, zone), spec.inputs[name].label) for item in current)
     for name, declared in spec.inputs.items():
         if isinstance(declared, CalibrationInput):
@@ -137,37 +143,37 @@ def _calibrate(
     as_of: str,
     campaign: str,
 ) -> None:
-    """Choose the calibrations of an input for the data of another one; both are put among what was found."""
+    """Choose the calibrations of an input for the data of another one, and update both in `found`."""
     data = found.get(declared.of, ())
-    measured = [(one.shown or one.label, one.fields, one.span if _is_timed(one) else None) for one in data]
+    measured = [(item.shown or item.label, item.fields, item.span if _is_timed(item) else None) for item in data]
     choices = calibrated(name, declared, measured, project, session, as_of, campaign)
     found[declared.of] = tuple(
         replace(item, calibrations={**item.calibrations, name: choice})
         for item, choice in zip(data, choices, strict=True)
     )
-    chosen = dict.fromkeys(one.certificate.dataset for choice in choices for one in choice.chosen)
+    chosen = dict.fromkeys(part.certificate.dataset for choice in choices for part in choice.chosen)
     items = (_usable(mfid, session, with_fields=bool(declared.label)) for mfid in chosen)
     found[name] = tuple(_shown(item, declared.label) for item in items)
 
 
 def _is_timed(item: InputItem) -> bool:
-    """Whether somebody said when it was measured: that files are known since a moment does not say it."""
+    """Return whether its time of measurement was stated; `known_since` does not count."""
     return item.new is None or bool(item.fields.get("timestamp"))
 
 
 def _usable(mfid: str, session: Session, *, with_fields: bool) -> InputItem:
     try:
         return _existing(mfid, session, with_fields=with_fields)
-    except InputError as error:  # one calibration that cannot be used does not stop the others
+    except InputError as error:  # one unusable calibration does not stop the others
         return InputItem(mfid, None, blocked=str(error))
 
 
 def register_inputs(
-    inputs: Inputs, session: Session, tell: Callable[[str], None] | None = None
+    inputs: Inputs, session: Session, report: Callable[[str], None] | None = None
 ) -> dict[str, tuple[InputItem, ...]]:
-    """The datasets of each input; files that were not known are registered. `tell` is told how far it is."""
+    """Register new files; return the datasets of each input. `report` is called with messages on progress."""
     new = [item for items in inputs.values() for item in items if item.dataset is None and item.raw and item.new]
-    datasets = _registered(new, session, tell)
+    datasets = _registered(new, session, report)
     for items in inputs.values():
         if items and all(id(item) in datasets for item in items):
             note_agreeing([replace(item, dataset=datasets[id(item)]) for item in items], session)
@@ -180,28 +186,28 @@ def register_inputs(
 
 
 def _registered(
-    new: Sequence[InputItem], session: Session, tell: Callable[[str], None] | None
+    new: Sequence[InputItem], session: Session, report: Callable[[str], None] | None
 ) -> dict[int, DatasetRef]:
     """Register the files of items, several at a time, and return the datasets by the `id()` of the items."""
     total = sum(_size(item) for item in new)
     done = sent = 0
-    telling = threading.Lock()
+    lock = threading.Lock()
 
     def registered(item: InputItem) -> DatasetRef:
         nonlocal done, sent
         assert item.raw is not None
         assert item.new is not None
-        with telling:
-            if tell:
-                tell(f"registering measured files: {done} of {len(new)}, {sent / 1e6:.1f} of {total / 1e6:.1f} MB")
+        with lock:
+            if report:
+                report(f"registering measured files: {done} of {len(new)}, {sent / 1e6:.1f} of {total / 1e6:.1f} MB")
         declared = inherited(session, item.revises, item.new) if item.revises else item.new
         dataset = register_raw(item.raw, declared, item.label, session, supersedes=item.revises)
-        with telling:
+        with lock:
             done, sent = done + 1, sent + _size(item)
         return dataset
 
-    found = session.at_once(partial(registered, item) for item in new)
-    return {id(item): dataset for item, dataset in zip(new, found, strict=True)}
+    datasets = session.at_once(partial(registered, item) for item in new)
+    return {id(item): dataset for item, dataset in zip(new, datasets, strict=True)}
 
 
 def _size(item: InputItem) -> int:
@@ -209,7 +215,7 @@ def _size(item: InputItem) -> int:
 
 
 def _known(
-    spec: PipelineSpec, name: str, session: Session, results_of: ResultsOf, *, asked: bool
+    spec: PipelineSpec, name: str, session: Session, results_of: ResultsOf, *, with_fields: bool
 ) -> Iterator[InputItem]:
     declared = spec.inputs[name]
     if isinstance(declared, SelectInput):
@@ -218,11 +224,11 @@ def _known(
     if isinstance(declared, ResultInput):
         yield from results_of(declared)
         return
-    if isinstance(declared, CalibrationInput):  # chosen once the data are known
+    if isinstance(declared, CalibrationInput):  # chosen when the data are known
         return
     for entry in declared.each if isinstance(declared, EachInput) else (declared,):
         if isinstance(entry, DatasetInput):
-            yield from (_existing(mfid, session, with_fields=asked) for mfid in entry.dataset)
+            yield from (_existing(mfid, session, with_fields=with_fields) for mfid in entry.dataset)
         else:
             label = name if declared.each is False else ""
             hashed = [_hashed(spec.project, single, label, session) for single in _each_file(entry, session)]
@@ -230,44 +236,44 @@ def _known(
 
 
 def _dated(item: InputItem, zone: ZoneInfo) -> InputItem:
-    """The item with its time of measurement and its night, as far as somebody said when it was measured.
+    """Return the item with its time of measurement and its night, if that time was stated.
 
-    What Crucible says counts; a time under which files are registered, until then.
+    The time at Crucible has priority; until files are registered, it is the declared one.
     """
-    at_crucible, said = item.dataset.taken if item.dataset else "", item.fields.get("timestamp")
-    said = (at_crucible or said) if item.new else (said or at_crucible)  # the fields of what is new are declared
-    if not said:
+    at_crucible, timestamp = item.dataset.taken if item.dataset else "", item.fields.get("timestamp")
+    timestamp = (at_crucible or timestamp) if item.new else (timestamp or at_crucible)  # fields of files are declared
+    if not timestamp:
         since = item.new.known_since if item.new else None
         return replace(item, span=(since, since)) if since else item
-    moment = utc(str(said))
+    moment = utc(str(timestamp))
     night = (moment.astimezone(zone) - NOON).date().isoformat()
     fields = {**item.fields, "timestamp": moment.astimezone(UTC).isoformat(), NIGHT: night}
     return replace(item, fields=fields, span=item.span or (moment, moment))
 
 
 def asked_fields(spec: PipelineSpec) -> set[str]:
-    """The fields of records that a declaration goes by: to match, group and label data, and as parameters."""
-    asked = {name for declared in spec.inputs.values() for name in _FIELD.findall(declared.label or "")}
-    asked |= {"timestamp" for declared in spec.inputs.values() if declared.match}
-    asked |= {OF_METADATA for declared in spec.inputs.values() if isinstance(declared, CalibrationInput)}
-    asked |= {name for declared in spec.inputs.values() for same in (declared.match or {}).values() for name in same}
+    """Return the fields of records that a declaration uses: to match, group and label data, and as parameters."""
+    fields = {name for declared in spec.inputs.values() for name in _FIELD.findall(declared.label or "")}
+    fields |= {"timestamp" for declared in spec.inputs.values() if declared.match}
+    fields |= {OF_METADATA for declared in spec.inputs.values() if isinstance(declared, CalibrationInput)}
+    fields |= {name for declared in spec.inputs.values() for same in (declared.match or {}).values() for name in same}
     for step in spec.steps.values():
         sources = [source for given in step.sources.values() for source in given]
-        asked |= {name for source in sources for name in (*(source.group_by or ()), *source.same)}
-        asked |= {"timestamp" for source in sources if source.is_partner} | named_fields(step)
-        asked |= {"timestamp", *step.certify.of} if step.certify else set()
-        asked |= {field.name for field in from_parents(step).values()}
-    return asked
+        fields |= {name for source in sources for name in (*(source.group_by or ()), *source.same)}
+        fields |= {"timestamp" for source in sources if source.is_partner} | named_fields(step)
+        fields |= {"timestamp", *step.certify.of} if step.certify else set()
+        fields |= {field.name for field in from_parents(step).values()}
+    return fields
 
 
 def _shown(item: InputItem, label: str | None) -> InputItem:
-    """The item with what its instances are called by. Where its record lacks what that names, it is blocked."""
+    """Return the item with its label filled in; blocked if its record lacks a field of the label."""
     if label is None or item.blocked:
         return item
-    lacking = [name for name in _FIELD.findall(label) if value_of(item.fields, name) is None]
-    if lacking:
-        return replace(item, blocked=f"{item.label} has no {lacking[0]}, which its label {label!r} names")
-    return replace(item, shown=_FIELD.sub(lambda found: str(value_of(item.fields, found[1])), label))
+    missing = [name for name in _FIELD.findall(label) if value_of(item.fields, name) is None]
+    if missing:
+        return replace(item, blocked=f"{item.label} has no {missing[0]}, which its label {label!r} needs")
+    return replace(item, shown=_FIELD.sub(lambda match: str(value_of(item.fields, match[1])), label))
 
 
 def _existing(mfid: str, session: Session, *, with_fields: bool) -> InputItem:
@@ -277,7 +283,7 @@ def _existing(mfid: str, session: Session, *, with_fields: bool) -> InputItem:
 
 
 def _each_file(declared: FileInput, session: Session) -> Iterator[FileInput]:
-    """The datasets: one of all files, or, with `each`, one a file, wherever it lies."""
+    """Yield one input per dataset: one for all files, or with `each` one per file, local or remote."""
     yield from declared.of_each()
     if declared.each:
         for file in _elsewhere(declared, session):
@@ -285,36 +291,36 @@ def _each_file(declared: FileInput, session: Session) -> Iterator[FileInput]:
 
 
 def _elsewhere(declared: FileInput, session: Session) -> list[RemoteFile]:
-    """The files of a declaration that do not lie on this disk."""
+    """Return the remote files of a declaration."""
     if not declared.remote:
         return []
-    # Most pipelines have none, and a run in which all is fresh is to start fast.
+    # Imported late: most pipelines have none, and a run without work should start fast.
     from crucible_lineage.pipeline.files.remote import find_remote
 
-    found = []
+    remote = []
     for address in declared.remote:
         files = find_remote(address, declared.block, session)
         if not files and not declared.optional:
             way_out = "; if it may come later, add `optional: true`" if declared.each else ""
             raise InputError(f"no file matches {address}{way_out}")
-        found += files
-    return found
+        remote += files
+    return remote
 
 
 def _looked_up(items: Sequence[InputItem], session: Session) -> list[InputItem]:
-    """The same, with their datasets as far as they are registered. Those that are not known here are asked for."""
+    """Return the items with their datasets, if registered; those unknown on this machine are looked up."""
     unknown = [item for item in items if item.raw and not (item.raw.mfid and session.mirror.known(item.raw.mfid))]
-    asked = _may_be_there(unknown, session) if len(unknown) > ONE_BY_ONE else unknown
-    answers = session.at_once(partial(_found, item, session) for item in asked)
-    found = {id(item): item for item in unknown}  # new, unless Crucible answers otherwise
-    found |= {id(item): answer for item, answer in zip(asked, answers, strict=True)}
+    candidates = _may_be_registered(unknown, session) if len(unknown) > ONE_BY_ONE else unknown
+    answers = session.at_once(partial(_found, item, session) for item in candidates)
+    found = {id(item): item for item in unknown}  # new, unless Crucible has them
+    found |= {id(item): answer for item, answer in zip(candidates, answers, strict=True)}
     return [found.get(id(item)) or _found(item, session) for item in items]
 
 
-def _may_be_there(items: Sequence[InputItem], session: Session) -> Sequence[InputItem]:
-    """Return those whose files may be registered, by a listing of the project, which costs less than a call for each.
+def _may_be_registered(items: Sequence[InputItem], session: Session) -> Sequence[InputItem]:
+    """Return the items whose files may be registered, by one listing of the project instead of a call for each.
 
-    All where the project holds far more than is asked for. Registering looks for each by its id once more.
+    Return all if the project is much larger. Registration looks up each id once more.
     """
     project = next(item.raw.project for item in items if item.raw)
     if session.is_away:
@@ -323,17 +329,16 @@ def _may_be_there(items: Sequence[InputItem], session: Session) -> Sequence[Inpu
         if session.client.datasets.count(project_id=project) > MOST_LISTED * len(items):
             return items
         records = session.mirror.snapshot(project).records
-    except (InputError, NotFoundError, RefusedError):  # the project is not there yet
+    except (InputError, NotFoundError, RefusedError):  # the project does not exist yet
         return []
-    written = {mfid: read_record(record.get("scientific_metadata")) for mfid, record in records.items()}
-    whole = {mfid: one for mfid, one in written.items() if one is not None and one.is_complete}
-    others = written.keys() - whole.keys()  # of other programs, or begun: their files are in no record
+    stored = {mfid: read_record(record.get("scientific_metadata")) for mfid, record in records.items()}
+    complete = {mfid: record for mfid, record in stored.items() if record is not None and record.is_complete}
+    others = stored.keys() - complete.keys()  # of other programs or incomplete: no record of their files
     if len(others) > len(items):
         return items
-    there = set(written)
-    hashes = {file.sha256 for one in whole.values() for file in one.generated or ()}
+    hashes = {file.sha256 for record in complete.values() for file in record.generated or ()}
     hashes |= {str(file.sha256_hash) for mfid in others for file in session.client.files.list(mfid)}
-    return [item for item in items if item.raw and (item.raw.mfid in there or item.raw.files[0].ref.sha256 in hashes)]
+    return [item for item in items if item.raw and (item.raw.mfid in stored or item.raw.files[0].ref.sha256 in hashes)]
 
 
 def _found(item: InputItem, session: Session) -> InputItem:
@@ -341,15 +346,15 @@ def _found(item: InputItem, session: Session) -> InputItem:
         return item
     try:
         return replace(item, dataset=find_raw(item.raw, session, renamed=True))
-    except IdTakenError as error:  # one file that cannot be used does not stop the others
+    except IdTakenError as error:  # one unusable file does not stop the others
         return replace(item, new=None, raw=None, blocked=str(error))
 
 
 def _hashed(project: str, declared: FileInput, label: str, session: Session) -> InputItem:
-    """The files of one dataset, hashed, and not looked up yet."""
+    """Hash the files of one dataset."""
     try:
         declared = _read_from_file(_named(declared), session)
-    except InputError as error:  # the name of one file does not stop the others
+    except InputError as error:  # one unusable file name does not stop the others
         return InputItem(label or declared.paths[0].name, None, blocked=str(error))
     moment = declared.timestamp or declared.known_since
     raw = hash_files(project, declared.paths, moment, session, remote=_elsewhere(declared, session), salt=declared.salt)
@@ -361,29 +366,29 @@ def _hashed(project: str, declared: FileInput, label: str, session: Session) -> 
 
 
 def _named(declared: FileInput) -> FileInput:
-    """The declaration with what the names of its files say."""
-    asked = {name: value for name in DatasetFields.model_fields if (value := getattr(declared, name)) is not None}
-    if not any(is_from_name(value) for value in (*asked.values(), *declared.metadata.values())):
+    """Return the declaration with the values from the names of its files."""
+    fields = {name: value for name in DatasetFields.model_fields if (value := getattr(declared, name)) is not None}
+    if not any(is_from_name(value) for value in (*fields.values(), *declared.metadata.values())):
         return declared
     names = [*(_relative(path, declared.folder) for path in declared.paths), *declared.remote]
-    return declared.model_copy(update=read_from_names(asked, names))
+    return declared.model_copy(update=read_from_names(fields, names))
 
 
 def _read_from_file(declared: FileInput, session: Session) -> FileInput:
-    """The declaration with what its function reads from the file; what is declared wins."""
+    """Return the declaration with the values that its header function reads; declared ones have priority."""
     if declared.header is None:
         return declared
-    from crucible_lineage.pipeline.functions.inspect import read_header  # most pipelines read none
+    from crucible_lineage.pipeline.functions.inspect import read_header  # few pipelines need it
 
     if len(declared.paths) != 1:
-        raise InputError(f"{declared.header} reads one file, and this dataset has {len(declared.paths)} on this disk")
+        raise InputError(f"{declared.header} reads one file, but this dataset has {len(declared.paths)} local ones")
     (path,) = declared.paths
-    found = read_header(declared.header, declared.folder, path, session.store.checksums(path).sha256, session.store)
-    metadata = {**found.pop("metadata"), **declared.metadata}
+    header = read_header(declared.header, declared.folder, path, session.store.checksums(path).sha256, session.store)
+    metadata = {**header.pop("metadata"), **declared.metadata}
     if declared.known_since and not declared.timestamp:
-        found.pop("timestamp", None)
+        header.pop("timestamp", None)
     return declared.model_copy(
-        update={"metadata": metadata, **{n: v for n, v in found.items() if getattr(declared, n) is None}}
+        update={"metadata": metadata, **{n: v for n, v in header.items() if getattr(declared, n) is None}}
     )
 
 
@@ -393,59 +398,59 @@ def _relative(path: Path, folder: Path) -> str:
 
 
 def _selected(project: str, declared: SelectInput, session: Session) -> Iterator[InputItem]:
-    """Yield the matching measured datasets, without the incomplete and those that another of them supersedes."""
+    """Yield the matching datasets, except incomplete and superseded ones."""
     filters = {"project_id": project, **declared.filters}
     listed = session.client.datasets.list(limit=None, include_metadata=True, include_links=True, **filters)
-    fitting = [dataset for dataset in listed if is_selected(declared, dataset)]
+    matching = [dataset for dataset in listed if is_selected(declared, dataset)]
     if FLAGS in declared.select:
-        fitting = list(_flagged(project, fitting, declared, session))
-    found = [registered(session.client, dataset) for dataset in sorted(fitting, key=_measured)]
-    usable = [one for one in found if not one.is_begun]
+        matching = list(_flagged(project, matching, declared, session))
+    found = [registered(session.client, dataset) for dataset in sorted(matching, key=_measured)]
+    usable = [item for item in found if not item.is_begun]
     if not declared.superseded:
         currency = currency_among(project, found, session)
-        usable = [one for one in usable if currency.state(one.mfid) not in (CANDIDATE, SUPERSEDED)]
+        usable = [item for item in usable if currency.state(item.mfid) not in (CANDIDATE, SUPERSEDED)]
     if not usable and not declared.each and not declared.match:
         raise InputError(f"no complete dataset matches the selection { {'project_id': project, **declared.select} }")
-    wrong = refusals(session.client, [one for one in usable if not knows(session.mirror, one)])
-    yield from (_selected_item(one, session, wrong.get(one.mfid, "")) for one in usable)
+    refused = refusals(session.client, [item for item in usable if not knows(session.mirror, item)])
+    yield from (_selected_item(item, session, refused.get(item.mfid, "")) for item in usable)
 
 
 def is_selected(declared: SelectInput, dataset: Dataset) -> bool:
-    """Return whether a listed dataset is one of the selection; statements and what results rest on never are."""
+    """Return whether a listed dataset is selected; statements and supporting datasets never are."""
     if not declared.fits(dataset.scientific_metadata or {}):
         return False
     record = dataset.model_dump()
     return not is_support(record) and (dataset.measurement != MEASUREMENT or statement_in(record) is None)
 
 
-def _flagged(project: str, fitting: Sequence[Dataset], declared: SelectInput, session: Session) -> Iterator[Dataset]:
-    """The datasets that have the flags which are asked for, and none of those that are not wanted."""
-    from crucible_lineage.core.summary import summary_of  # few selections go by flags
+def _flagged(project: str, datasets: Sequence[Dataset], declared: SelectInput, session: Session) -> Iterator[Dataset]:
+    """Yield the datasets that pass the filter of flags."""
+    from crucible_lineage.core.summary import summary_of  # few selections use flags
 
     if not session.is_away:
         session.mirror.sync_statements()
-    known = {dataset.unique_id: summary_of(dataset.model_dump()) for dataset in fitting}
+    known = {dataset.unique_id: summary_of(dataset.model_dump()) for dataset in datasets}
     flags = session.stated.flags(known.keys(), project, known)
-    yield from (dataset for dataset in fitting if declared.has_flags(flags.get(dataset.unique_id, ())))
+    yield from (dataset for dataset in datasets if declared.has_flags(flags.get(dataset.unique_id, ())))
 
 
 def _measured(dataset: Dataset) -> tuple[datetime, str]:
-    """When it was measured, as an order: where nobody says so, it counts from the moment in its id."""
-    said = measured_at({"timestamp": dataset.timestamp, "creation_time": dataset.creation_time})
-    return said or mfid_time(dataset.unique_id), dataset.unique_id
+    """Sort key by time of measurement; if that is unknown, by the time in the id."""
+    moment = measured_at({"timestamp": dataset.timestamp, "creation_time": dataset.creation_time})
+    return moment or mfid_time(dataset.unique_id), dataset.unique_id
 
 
 def currency_among(project: str, found: Sequence[Registered], session: Session) -> Currency:
-    """Return which of these hold: what holds in place of one of them need not be among them."""
-    filled: dict[str, dict[str, SlotClaim]] = {}
-    for pipeline in sorted({key.partition("/")[0] for one in found for key in one.status.slots}):
+    """Return the currency of these datasets; those that supersede them need not be among them."""
+    claims: dict[str, dict[str, SlotClaim]] = {}
+    for pipeline in sorted({key.partition("/")[0] for item in found for key in item.status.slots}):
         known = KnownResults(session.mirror, lambda: session.client, project, pipeline)
         known.sync()
-        for mfid, places in known.filled.items():
-            filled.setdefault(mfid, {}).update(places)
-    others = {mfid: DatasetStatus(mfid, project, True, True, places) for mfid, places in filled.items()}
-    standings = {**others, **{one.mfid: one.status for one in found}}.values()
-    return Currency(standings, session.mirror.promoted())
+        for mfid, slots in known.filled.items():
+            claims.setdefault(mfid, {}).update(slots)
+    others = {mfid: DatasetStatus(mfid, project, True, True, slots) for mfid, slots in claims.items()}
+    statuses = {**others, **{item.mfid: item.status for item in found}}.values()
+    return Currency(statuses, session.mirror.promoted())
 
 
 def _selected_item(found: Registered, session: Session, refusal: str) -> InputItem:
@@ -457,7 +462,7 @@ def _selected_item(found: Registered, session: Session, refusal: str) -> InputIt
         return InputItem(mfid, found.ref, fields, about=min(found.status.slots, default=""))
     try:
         return InputItem(mfid, existing_dataset(mfid, session), fields)
-    except (IdTakenError, InputError) as error:  # one dataset that cannot be used does not stop the others
+    except (IdTakenError, InputError) as error:  # one unusable dataset does not stop the others
         return InputItem(mfid, None, fields, blocked=str(error))
 
 

@@ -1,8 +1,8 @@
-"""The facts that a step is given about its parents: read from their records, and the form in which recipes hold them.
+"""Facts about parents that steps are given, and their form in recipes.
 
-Of a result they are what its registration gave, which its record keeps: a service that fills in fields or keywords
-later changes no id. Of measured data they are all there is. What a result does not say itself is what the measured data
-share that it is about, as it is for parameters and names.
+For a result they are the fields of its registration, kept in its record: a service that adds fields or keywords later
+changes no id. For measured data they are the whole record. As for parameters and names, fields that a result lacks come
+from the measured data that it is about, where these agree.
 """
 
 from __future__ import annotations
@@ -22,45 +22,45 @@ from crucible_lineage.session import Session
 if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.registration.new_dataset import NewDataset
 
-FEW = 12  # chosen: datasets that are asked for one by one; a listing of all of them costs more, and then tells all
-INGESTED_WITHIN_S = 60.0  # chosen: the files of a dataset are mostly read within a second
-AT_ONCE = 8  # what one client should ask of a shared service at a time
+FEW = 12  # chosen: up to this number, datasets are read one by one; a listing of the project costs more
+INGESTED_WITHIN_S = 60.0  # chosen: ingestion mostly takes less than a second
+MOST_REQUESTS = 8  # concurrent requests of one client to a shared service
 
 
 class ParentFacts:
-    """Facts of datasets as Crucible has them, or as they wait here to be delivered. Each is read once."""
+    """Facts about datasets at Crucible or in the outbox. Each is read once."""
 
     def __init__(self, session: Session, project: str) -> None:
         self._session = session
         self._project = project
         self._read: dict[str, _Read] = {}
-        self._facts: dict[str, DatasetFacts] = {}  # with what a result shares with the data it is about
+        self._facts: dict[str, DatasetFacts] = {}  # including those shared by the data that a result is about
 
     def look_ahead(self, mfids: Collection[str]) -> None:
-        """Read these datasets and what they are about, as far as this key may see them, several at a time."""
-        wanted = {mfid for mfid in mfids if mfid not in self._facts}
-        while wanted:
-            self._read_these([mfid for mfid in dict.fromkeys(sorted(wanted)) if mfid not in self._read])
-            above = {one for mfid in wanted if mfid in self._read for one in self._read[mfid].about}
-            wanted = above - self._read.keys()
-            self._wait_until_ingested(wanted)
+        """Read these datasets and those that they are about, as far as visible, several at a time."""
+        missing = {mfid for mfid in mfids if mfid not in self._facts}
+        while missing:
+            self._read_these([mfid for mfid in dict.fromkeys(sorted(missing)) if mfid not in self._read])
+            sources = {source for mfid in missing if mfid in self._read for source in self._read[mfid].about}
+            missing = sources - self._read.keys()
+            self._wait_until_ingested(missing)
 
     def _wait_until_ingested(self, mfids: Collection[str]) -> None:
-        """Let Crucible finish reading the files of these, as far as this machine has asked for it."""
-        if not any(one.mfid in mfids for one in self._session.store.open_ingestions()):
+        """Wait for the ingestions of these datasets that this machine has requested."""
+        if not any(request.mfid in mfids for request in self._session.store.open_ingestions()):
             return
         from crucible_lineage.registration.ingestion import follow_ingestions  # few steps ask for facts
 
         with self._session.connect(at_most_s=0.0) as client:
             follow_ingestions(client, self._session.store, at_most_s=INGESTED_WITHIN_S)
 
-    def _read_these(self, wanted: Sequence[str]) -> None:
-        for mfid in wanted:
+    def _read_these(self, mfids: Sequence[str]) -> None:
+        for mfid in mfids:
             if waiting := self._session.outbox.dataset(mfid):
-                self._read[mfid] = _of_waiting(waiting)
-        wanted = [mfid for mfid in wanted if mfid not in self._read]
-        found = self._session.mirror.snapshot(self._project).records if len(wanted) > FEW else {}
-        for mfid, read in _in_threads(lambda one: self._ask(one, found.get(one)), wanted):
+                self._read[mfid] = _undelivered(waiting)
+        mfids = [mfid for mfid in mfids if mfid not in self._read]
+        records = self._session.mirror.snapshot(self._project).records if len(mfids) > FEW else {}
+        for mfid, read in _in_threads(lambda mfid: self._request(mfid, records.get(mfid)), mfids):
             if read is not None:
                 self._read[mfid] = read
 
@@ -71,24 +71,24 @@ class ParentFacts:
         return self._facts.get(mfid)
 
     def _measured(self, mfid: str) -> list[DatasetFacts]:
-        """The facts of the measured data that a dataset is about; none if some of them cannot be read."""
-        found: dict[str, DatasetFacts] = {}
-        left, seen = [mfid], set[str]()
-        while left:
-            if (one := left.pop()) in seen:
+        """Return the facts about the measured data that a dataset is about; none if some cannot be read."""
+        measured: dict[str, DatasetFacts] = {}
+        pending, seen = [mfid], set[str]()
+        while pending:
+            if (source := pending.pop()) in seen:
                 continue
-            seen.add(one)
-            if (read := self._read.get(one)) is None:
+            seen.add(source)
+            if (read := self._read.get(source)) is None:
                 return []
-            left += read.about
+            pending += read.about
             if not read.about:
-                found[one] = read.facts
-        return list(found.values())
+                measured[source] = read.facts
+        return list(measured.values())
 
     def of(self, used: Sequence[UsedDataset]) -> dict[str, list[dict[str, object]]]:
-        """Return the facts about these parents for a recipe, by input. InputError if one cannot be read."""
+        """Return the facts about these parents for a recipe, by role. Raises InputError if one cannot be read."""
         self.look_ahead([part.dataset.mfid for part in used])
-        found: dict[str, list[dict[str, Any]]] = {}
+        by_role: dict[str, list[dict[str, Any]]] = {}
         for part in used:
             facts = self._known(part.dataset.mfid)
             if facts is None:
@@ -96,79 +96,79 @@ class ParentFacts:
                     f"input {part.role!r}: the facts about dataset {part.dataset.mfid} ({part.dataset.name!r}) "
                     "cannot be read: it does not exist, or is not visible to this key"
                 )
-            found.setdefault(part.role, []).append(facts.known())
-        return found
+            by_role.setdefault(part.role, []).append(facts.known())
+        return by_role
 
-    def _ask(self, mfid: str, known: Mapping[str, Any] | None) -> _Read | None:
+    def _request(self, mfid: str, listed: Mapping[str, Any] | None) -> _Read | None:
         datasets = self._session.client.datasets
         try:
-            record = known or datasets.get(mfid, include_metadata=True).model_dump()
+            record = listed or datasets.get(mfid, include_metadata=True).model_dump()
             about = _about(record)
-            if facts := _as_registered(record):
+            if facts := _registered_facts(record):
                 return _Read(facts, about)
-            return _Read(_as_it_stands(record, [word.keyword for word in datasets.get_keywords(mfid)]), about)
+            return _Read(_current_facts(record, [word.keyword for word in datasets.get_keywords(mfid)]), about)
         except (ForbiddenError, NotFoundError):
             return None
 
 
 @dataclass(frozen=True)
 class _Read:
-    """The facts of one dataset as it says them itself, and the datasets of the first input that it was made of."""
+    """The own facts of a dataset, and the datasets of its first input."""
 
     facts: DatasetFacts
     about: tuple[str, ...] = ()
 
 
 def facts_in(recipe: Mapping[str, Any]) -> Facts | None:
-    """The facts that a step of this recipe is given; None if it asks for none."""
+    """Return the facts in a recipe; None if its step takes none."""
     stored = recipe.get("facts")
     if stored is None:
         return None
-    of = {}
+    by_role = {}
     for role, entries in stored.items():
         files = [tuple(entry["files"]) for entry in recipe["inputs"][role]]
         pairs = zip(entries, files, strict=True)
-        of[role] = [replace(DatasetFacts.from_json(entry), files=names) for entry, names in pairs]
-    return Facts(of)
+        by_role[role] = [replace(DatasetFacts.from_json(entry), files=names) for entry, names in pairs]
+    return Facts(by_role)
 
 
 def read_first(pipeline: BoundPipeline, inputs: Inputs) -> dict[str, tuple[InputItem, ...]]:
-    """The inputs, where new files whose facts a step asks for are read by Crucible before it is made.
+    """Return the inputs, with ingestion to be waited for where a step takes facts about new files.
 
-    A declaration that says itself whether they are read, and whether that is waited for, has its way.
+    An explicit `ingest` in the declaration has priority.
     """
-    asking: set[str] = set()
-    left = [step for step in pipeline.steps.values() if step.inspection.facts]
-    while left:  # what a result does not say itself, the data behind it say
-        sources = {source.source for given in left.pop().sources.values() for source in given} - asking
-        asking |= sources
-        left += [pipeline.steps[name] for name in sources if name in pipeline.steps]
+    sources_of_facts: set[str] = set()
+    pending = [step for step in pipeline.steps.values() if step.inspection.facts]
+    while pending:  # facts that a result lacks come from the data behind it
+        sources = {source.source for given in pending.pop().sources.values() for source in given} - sources_of_facts
+        sources_of_facts |= sources
+        pending += [pipeline.steps[name] for name in sources if name in pipeline.steps]
 
-    def waiting(item: InputItem) -> InputItem:
+    def with_wait(item: InputItem) -> InputItem:
         if item.new is None or "ingest" in item.new.model_fields_set:
             return item
         return replace(item, new=item.new.model_copy(update={"ingest": Ingest(wait=True)}))
 
-    return {name: tuple(map(waiting, items)) if name in asking else items for name, items in inputs.items()}
+    return {name: tuple(map(with_wait, items)) if name in sources_of_facts else items for name, items in inputs.items()}
 
 
 def _about(record: Mapping[str, Any]) -> tuple[str, ...]:
-    """The datasets of the first input of a result, without partners in time, which it is not about."""
-    from crucible_lineage.lineage.records import mappings, provenance, text  # most steps ask for no facts
+    """Return the datasets of a result's first input, except partners in time."""
+    from crucible_lineage.lineage.records import mappings, provenance, text  # most steps take no facts
 
     used = [entry for entry in mappings(provenance(record).get("used")) if not entry.get("chosen")]
     first = [text(entry.get("mfid")) for entry in used if entry.get("role") == used[0].get("role")]
     return tuple(dict.fromkeys(filter(None, first)))
 
 
-def _with_shared(facts: DatasetFacts, above: Sequence[DatasetFacts]) -> DatasetFacts:
-    """The facts of a result, with what the datasets that it is about share and it does not say itself."""
-    first, *others = above
+def _with_shared(facts: DatasetFacts, sources: Sequence[DatasetFacts]) -> DatasetFacts:
+    """Return a result's facts, completed by those that the datasets it is about agree in."""
+    first, *others = sources
     keys = [key for key, value in first.metadata.items()
-            if all(key in one.metadata and one.metadata[key] == value for one in others)]  # fmt: skip
+            if all(key in other.metadata and other.metadata[key] == value for other in others)]  # fmt: skip
     shared = {key: first.metadata[key] for key in keys if key not in facts.metadata}
     same = {name: getattr(first, name) for name in ("instrument", "measurement")
-            if all(getattr(one, name) == getattr(first, name) for one in others)}  # fmt: skip
+            if all(getattr(other, name) == getattr(first, name) for other in others)}  # fmt: skip
     return replace(
         facts,
         instrument=facts.instrument or same.get("instrument"),
@@ -177,43 +177,43 @@ def _with_shared(facts: DatasetFacts, above: Sequence[DatasetFacts]) -> DatasetF
     )
 
 
-def _of_waiting(new: NewDataset) -> _Read:
-    from crucible_lineage.lineage.records import PROVENANCE_KEY, returned_values  # most steps ask for no facts
+def _undelivered(new: NewDataset) -> _Read:
+    from crucible_lineage.lineage.records import PROVENANCE_KEY, returned_values  # most steps take no facts
     from crucible_lineage.provenance.digest import result_of
 
-    told = {"result": result_of(new.metadata, ())}  # as the record will have it, so that the facts stay the same
-    returned = returned_values({"scientific_metadata": {**new.metadata, PROVENANCE_KEY: told}})
+    record = {"result": result_of(new.metadata, ())}  # as the record will have it, so that the facts stay the same
+    returned = returned_values({"scientific_metadata": {**new.metadata, PROVENANCE_KEY: record}})
     facts = DatasetFacts.of_fields({**new.fields, "unique_id": new.mfid}, new.keywords, returned)
     used = new.record.document().get("used")
     return _Read(facts, _about({"scientific_metadata": {PROVENANCE_KEY: {"used": used}}}))
 
 
-def _as_registered(record: Mapping[str, Any]) -> DatasetFacts | None:
-    """The facts that the registration of a result gave; None for measured data and results of older versions.
+def _registered_facts(record: Mapping[str, Any]) -> DatasetFacts | None:
+    """Return a result's facts as registered; None for measured data and results of older versions.
 
     A service may fill in fields and keywords of a result later; its children keep their ids.
     """
-    from crucible_lineage.lineage.records import provenance, returned_values  # most steps ask for no facts
+    from crucible_lineage.lineage.records import provenance, returned_values  # most steps take no facts
 
-    given = provenance(record).get("facts")
-    if not isinstance(given, Mapping):
+    stored = provenance(record).get("facts")
+    if not isinstance(stored, Mapping):
         return None
-    return replace(DatasetFacts.from_json(given), metadata=returned_values(record))
+    return replace(DatasetFacts.from_json(stored), metadata=returned_values(record))
 
 
-def _as_it_stands(record: Mapping[str, Any], keywords: Collection[str]) -> DatasetFacts:
-    from crucible_lineage.lineage.records import OWN_KEYS, provenance, returned_values  # most steps ask for no facts
+def _current_facts(record: Mapping[str, Any], keywords: Collection[str]) -> DatasetFacts:
+    from crucible_lineage.lineage.records import OWN_KEYS, provenance, returned_values  # most steps take no facts
 
-    written = provenance(record)
-    derived = bool(written.get("used") or (written.get("attached") or {}).get("used"))
+    stored = provenance(record)
+    derived = bool(stored.get("used") or (stored.get("attached") or {}).get("used"))
     everything = {k: v for k, v in (record.get("scientific_metadata") or {}).items() if k not in OWN_KEYS}
     return DatasetFacts.of_fields(record, keywords, returned_values(record) if derived else everything)
 
 
-def _in_threads(ask: Callable[[str], _Read | None], mfids: Sequence[str]) -> Iterator[tuple[str, _Read | None]]:
+def _in_threads(read: Callable[[str], _Read | None], mfids: Sequence[str]) -> Iterator[tuple[str, _Read | None]]:
     if len(mfids) < 2:
-        return iter([(mfid, ask(mfid)) for mfid in mfids])
-    from concurrent.futures import ThreadPoolExecutor  # most steps ask for no facts
+        return iter([(mfid, read(mfid)) for mfid in mfids])
+    from concurrent.futures import ThreadPoolExecutor  # most steps take no facts
 
-    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="facts") as pool:
-        return iter(list(zip(mfids, pool.map(ask, mfids), strict=True)))
+    with ThreadPoolExecutor(MOST_REQUESTS, thread_name_prefix="facts") as pool:
+        return iter(list(zip(mfids, pool.map(read, mfids), strict=True)))

@@ -1,4 +1,4 @@
-"""Files that no step made become a dataset: registered, unless it is there already."""
+"""Registration of files as a dataset, unless it exists already."""
 
 from __future__ import annotations
 
@@ -26,28 +26,29 @@ def register_raw(
     note: str | None = None,
     supersedes: str | None = None,
 ) -> DatasetRef:
-    """The dataset of these files, registered; `note` says what a person did to make them, in whose place if it is so.
+    """Register files, unless they are registered already; return their dataset.
 
-    One process at a time per data folder, so that files of unknown time are not registered twice.
+    `note` describes how a person made them, `supersedes` is the dataset that they replace. Only one process per data
+    folder registers them at a time, so that files of unknown time are not registered twice.
     """
     with session.turn(raw.mfid or f"raw-{raw.recipe_sha256[:32]}"):
         found = same_bytes(raw, session) if raw.mfid is None else None
         if found is None and not (raw.parents or raw.named):
-            raw, found = _as_their_files_say(raw, session)
+            raw, found = _with_id_in_files(raw, session)
         return found or _register(raw, declared, name, session, note, supersedes)
 
 
-def _as_their_files_say(raw: RawFiles, session: Session) -> tuple[RawFiles, DatasetRef | None]:
-    """The files under the id that one of them names, and the dataset if it is there; as they were if none names one."""
+def _with_id_in_files(raw: RawFiles, session: Session) -> tuple[RawFiles, DatasetRef | None]:
+    """Return the files under the id that one of them contains, if any, and the dataset if it exists."""
     from crucible_lineage.pipeline.files.fetch import MFID_KEY, mfid_in
 
-    names = {found: file.path for file in raw.files if file.path.exists() and (found := mfid_in(file.path))}
-    if not names:
+    ids = {mfid: file.path for file in raw.files if file.path.exists() and (mfid := mfid_in(file.path))}
+    if not ids:
         return raw, None
-    if len(names) > 1:
-        said = ", ".join(f"{path.name} says {mfid}" for mfid, path in names.items())
-        raise InputError(f"register {raw.told}: their {MFID_KEY} differs ({said}); register them one by one")
-    ((mfid, _),) = names.items()
+    if len(ids) > 1:
+        listed = ", ".join(f"{path.name} has {mfid}" for mfid, path in ids.items())
+        raise InputError(f"register {raw.label}: their {MFID_KEY} differs ({listed}); register them one by one")
+    ((mfid, _),) = ids.items()
     named = replace(raw, mfid=mfid, named=True)
     require_possible_id(named, mfid)
     dataset = find_raw(named, session)
@@ -60,7 +61,7 @@ def _register(
     raw: RawFiles, declared: FileInput, name: str, session: Session, note: str | None, supersedes: str | None
 ) -> DatasetRef:
     new = new_raw(raw, declared, name, session, note, supersedes, mfid=raw.mfid or begun_with(raw, session))
-    # A plan registers nothing, and has to start fast.
+    # Imported late: plans register nothing and should start fast.
     from crucible_lineage.registration.ingestion import note_ingestions
     from crucible_lineage.registration.register import RegistrationHooks, register_output
 
@@ -82,7 +83,7 @@ def new_raw(
     supersedes: str | None = None,
     mfid: str | None = None,
 ) -> NewDataset:
-    """The dataset of these files as it is to be registered; without an id of their own, under a new one."""
+    """Return the dataset to register for these files; under a new id if they have none."""
     fields = {
         "project_id": raw.project,
         "dataset_name": declared.dataset_name or utf8_name(name),
@@ -110,25 +111,25 @@ def new_raw(
 
 
 def _to_register(file: LocalFile, raw: RawFiles, declared: FileInput, session: Session) -> LocalFile:
-    """The file with its bytes at hand, or with the address that stands for them in the dataset."""
+    """Return a file with its bytes at hand, or with its address if it is not to be copied."""
     remote = raw.remote.get(file.ref.name)
     if remote is None:
         return file
     if not declared.copied:
         return replace(file, elsewhere=ExternalLocation(remote.url.partition("://")[0], remote.address))
-    from crucible_lineage.pipeline.files.remote import remote_checksums  # most pipelines need it not
+    from crucible_lineage.pipeline.files.remote import remote_checksums  # few pipelines need it
 
     return replace(file, checksums=remote_checksums(remote, session, present=True))
 
 
 def _true_names(raw: RawFiles) -> dict[str, Any]:
-    """Return the bytes, in hexadecimal, of names that are no UTF-8, by the name that stands for them."""
+    """Return the bytes, in hexadecimal, of file names that are not UTF-8, by their substitute names."""
     escaped = {file.ref.name: os.fsencode(file.path.name).hex() for file in raw.files
                if file.ref.name != file.path.name and file.ref.name == utf8_name(file.path.name)}  # fmt: skip
     return {"file_name_bytes": escaped} if escaped else {}
 
 
 def described(declared: Any) -> dict[str, Any]:
-    """The descriptive fields that a declaration sets."""
+    """Return the descriptive fields that a declaration sets."""
     names = ("measurement", "data_type", "session_name", "instrument_name", "instrument_id")
     return {name: value for name in names if (value := getattr(declared, name)) is not None}

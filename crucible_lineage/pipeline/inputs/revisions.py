@@ -1,4 +1,4 @@
-"""Measured data that come again: under a new name, grown, or registered in place of a dataset, which is superseded."""
+"""Revisions of measured data: renamed files, files that grew, and files that replace a dataset."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ FIELDS = ("measurement", "data_type", "session_name", "instrument_name")
 
 
 def as_registered(inputs: Items, session: Session) -> dict[str, tuple[InputItem, ...]]:
-    """Return the items with what they are known as: data under a former name, or a revision of what grew.
+    """Return the items with renamed files and revisions of files that grew recognized.
 
-    A file with the bytes and the time of a registered one is that one under a new name, unless a file of the old name
-    is still there: then both are measurements.
+    A file with the bytes and time of a registered one is that dataset under a new name, unless a file of the old name
+    still exists: then both are measurements.
     """
     claimed = {
         item.dataset.mfid: item.raw.recipe_sha256
         for items in inputs.values()
         for item in items
-        if item.dataset and item.raw and item.raw.are_those_of(item.dataset)
+        if item.dataset and item.raw and item.raw.are_files_of(item.dataset)
     }
     found: dict[str, tuple[InputItem, ...]] = {}
     for name, items in inputs.items():
@@ -53,7 +53,7 @@ def as_registered(inputs: Items, session: Session) -> dict[str, tuple[InputItem,
 
 
 def note_names(inputs: Items, session: Session) -> None:
-    """Note at Crucible under which new names registered files were found, once."""
+    """Record at Crucible the new names of registered files, once."""
     for item in (item for items in inputs.values() for item in items if _is_renamed(item)):
         assert item.dataset
         assert item.raw
@@ -61,9 +61,9 @@ def note_names(inputs: Items, session: Session) -> None:
 
 
 def find_measured(raw: RawFiles, session: Session) -> DatasetRef | None:
-    """Return the dataset of these files, as `find_raw` does; one under a former name is noted there."""
+    """Return the dataset of these files as `find_raw` does, and record a new name of the files."""
     found = find_raw(raw, session, renamed=not (raw.named or raw.parents))
-    if found is None or raw.are_those_of(found):
+    if found is None or raw.are_files_of(found):
         return found
     if _is_beside(raw, found):
         return find_raw(raw, session)
@@ -72,23 +72,23 @@ def find_measured(raw: RawFiles, session: Session) -> DatasetRef | None:
 
 
 def note_revisions(items: Sequence[InputItem], session: Session) -> None:
-    """Note at what grew which dataset revises it now."""
+    """Record at each dataset whose file grew the dataset that revises it."""
     for item in items:
         if item.revises is not None and item.dataset is not None:
-            from crucible_lineage.pipeline.inputs.corrections import note_act  # few runs have any
+            from crucible_lineage.pipeline.inputs.corrections import note_act  # few runs need it
 
             note_act(session, item.revises, f"revised by {item.dataset.mfid}, since its file grew")
 
 
 def _note_name(raw: RawFiles, dataset: DatasetRef, session: Session) -> None:
     if raw.mfid is not None and session.mirror.known(raw.mfid) is not None:
-        return  # noted before
-    from crucible_lineage.pipeline.inputs.corrections import corrections, note_act  # few runs find any
+        return  # recorded before
+    from crucible_lineage.pipeline.inputs.corrections import corrections, note_act  # few runs need it
 
-    what = f"found under the name {raw.told}"
-    with suppress(ForbiddenError, NotFoundError):  # only its owner may; it is said in any case
+    what = f"found under the name {raw.label}"
+    with suppress(ForbiddenError, NotFoundError):  # only its owner may record it; the plan shows it in any case
         metadata = session.client.datasets.get(dataset.mfid, include_metadata=True).scientific_metadata
-        if all(one.what != what for one in corrections(metadata)):
+        if all(act.what != what for act in corrections(metadata)):
             note_act(session, dataset.mfid, what)
     session.mirror.trust({dataset.mfid: dataset, **({raw.mfid: dataset} if raw.mfid else {})})
 
@@ -98,8 +98,8 @@ def _named(item: InputItem, name: str, claimed: dict[str, str], session: Session
         return item
     assert item.dataset
     assert item.raw
-    before = ", ".join(file.name for file in item.dataset.files)
-    same = f"input {name}: {item.raw.told} has the bytes of {before} ({item.dataset.mfid})"
+    former = ", ".join(file.name for file in item.dataset.files)
+    same = f"input {name}: {item.raw.label} has the bytes of {former} ({item.dataset.mfid})"
     own = claimed.setdefault(item.dataset.mfid, item.raw.recipe_sha256)
     if own == item.raw.recipe_sha256 and not _is_beside(item.raw, item.dataset):
         about = item.dataset.files[0].name if len(item.dataset.files) == 1 else ""
@@ -110,48 +110,48 @@ def _named(item: InputItem, name: str, claimed: dict[str, str], session: Session
 
 def _is_renamed(item: InputItem) -> bool:
     return bool(item.dataset and item.raw and item.new and not item.raw.named) and not (
-        item.raw is not None and item.dataset is not None and item.raw.are_those_of(item.dataset)
+        item.raw is not None and item.dataset is not None and item.raw.are_files_of(item.dataset)
     )
 
 
 def _is_beside(raw: RawFiles, dataset: DatasetRef) -> bool:
-    """Return whether a file of a former name lies beside one of the new names."""
-    gone = {file.name for file in dataset.files} - {file.ref.name for file in raw.files}
+    """Return whether a file of a former name still exists beside the new ones."""
+    former = {file.name for file in dataset.files} - {file.ref.name for file in raw.files}
     folders = {file.path.parent for file in raw.files if file.ref.name not in raw.remote}
-    return any((folder / name).exists() for folder in folders for name in gone)
+    return any((folder / name).exists() for folder in folders for name in former)
 
 
 def _revision(item: InputItem, name: str, session: Session) -> InputItem:
-    """The item with the dataset that it revises, where its file grew since that was registered."""
+    """Return the item with the dataset that it revises, if its file has grown since registration."""
     if item.dataset is not None or item.new is None or item.raw is None or not item.new.grows:
         return item
     file = item.raw.files[0]
-    there = sorted(_of_that_name(item.raw, session), key=lambda one: one[1], reverse=True)
-    for mfid, size, sha256 in there:
+    versions = sorted(_same_name(item.raw, session), key=lambda version: version[1], reverse=True)
+    for mfid, size, sha256 in versions:
         if size < file.ref.size and _begins_with(file.path, size, sha256):
             note = f"input {name}: {file.ref.name} grew from {size} to {file.ref.size} bytes: a revision of {mfid}"
             return replace(item, revises=mfid, notes=(*item.notes, note))
-    if not there:
+    if not versions:
         return item
-    called = f"the {amount(len(there), 'dataset')}" if len(there) > 1 else "the dataset"
-    note = f"input {name}: {file.ref.name} continues none of {called} of that name: it is registered as a new one"
+    subject = f"the {amount(len(versions), 'dataset')}" if len(versions) > 1 else "the dataset"
+    note = f"input {name}: {file.ref.name} continues none of {subject} of that name: it is registered as a new one"
     return replace(item, notes=(*item.notes, note))
 
 
-def _of_that_name(raw: RawFiles, session: Session) -> list[tuple[str, int, str]]:
-    """The measured datasets of the project that hold one file of that name: id, size, and SHA-256."""
+def _same_name(raw: RawFiles, session: Session) -> list[tuple[str, int, str]]:
+    """Return the measured datasets of the project with one file of that name: id, size, and SHA-256."""
     try:
         records = session.mirror.snapshot(raw.project).records
-    except InputError:  # the project is not there yet
+    except InputError:  # the project does not exist yet
         return []
-    found = []
-    for mfid, one in records.items():
-        record = read_record(one.get("scientific_metadata"))
+    versions = []
+    for mfid, fields in records.items():
+        record = read_record(fields.get("scientific_metadata"))
         if record is None or record.as_step is not None or record.all_parents or not record.is_complete:
             continue
         if record.is_whole and [file.name for file in record.files] == [raw.files[0].ref.name]:
-            found.append((mfid, record.files[0].size, record.files[0].sha256))
-    return found
+            versions.append((mfid, record.files[0].size, record.files[0].sha256))
+    return versions
 
 
 def _begins_with(path: Path, size: int, sha256: str) -> bool:
@@ -166,18 +166,18 @@ def replace_measured(
 ) -> DatasetRef:
     """Register files to replace a measured dataset, with its fields, registered metadata, keywords and samples.
 
-    The time of measurement is the old one unless another is given. Raises InputError if there is no such dataset, if
-    it was made of others, or if the files are its own.
+    The time of measurement is the old one unless another is given. Raises InputError if the dataset does not exist or
+    was made from others, or if the files are registered already.
     """
-    what = f"replace {old}"
-    found = _measured(session, old, what)
+    action = f"replace {old}"
+    found = _measured(session, old, action)
     declared = inherited(session, old, FileInput(file=tuple(map(str, files)), timestamp=timestamp))
     project = found.project_id or ""
     raw = hash_files(project, files, declared.timestamp, session)
-    there = find_raw(raw, session)
-    if there is not None:
-        same = "they are its own" if there.mfid == old else f"they are those of dataset {there.mfid} ({there.name!r})"
-        raise InputError(f"{what}: the files are registered already: {same}; nothing was changed")
+    same = find_raw(raw, session)
+    if same is not None:
+        reason = "they are its own" if same.mfid == old else f"they are those of dataset {same.mfid} ({same.name!r})"
+        raise InputError(f"{action}: the files are registered already: {reason}; nothing was changed")
     new = register_raw(raw, declared, found.dataset_name or files[0].name, session, why or None, old)
     from crucible_lineage.pipeline.inputs.corrections import note_act
 
@@ -186,14 +186,14 @@ def replace_measured(
 
 
 def inherited(session: Session, old: str, declared: FileInput) -> FileInput:
-    """Return the declaration of files that replace a measured dataset, with what Crucible says of that dataset now."""
+    """Return the declaration of files that replace a measured dataset, with the dataset's current values."""
     from crucible_lineage.pipeline.inputs.corrections import corrections
 
     found = _measured(session, old, f"replace {old}")
     record = found.model_dump()
     metadata = found.scientific_metadata or {}
-    added = (one.field.removeprefix(OF_METADATA) for one in corrections(metadata) if one.field.startswith(OF_METADATA))
-    there = {**returned_values(record), **{key: metadata[key] for key in added if key in metadata}}
+    added = (act.field.removeprefix(OF_METADATA) for act in corrections(metadata) if act.field.startswith(OF_METADATA))
+    current = {**returned_values(record), **{key: metadata[key] for key in added if key in metadata}}
     keywords = [word.keyword for word in session.client.datasets.get_keywords(old)]
     keywords = [word for word in keywords if not word.startswith(pipeline_keyword(""))]
     return declared.model_copy(
@@ -201,22 +201,22 @@ def inherited(session: Session, old: str, declared: FileInput) -> FileInput:
             "dataset_name": found.dataset_name or declared.dataset_name,
             "timestamp": declared.timestamp or measured_at(record),
             "keywords": tuple(dict.fromkeys((*keywords, *declared.keywords))),
-            "metadata": {**declared.metadata, **there},
+            "metadata": {**declared.metadata, **current},
             "samples": tuple(dict.fromkeys((*samples_of(found), *declared.samples))),
             **{name: value for name in FIELDS if (value := record.get(name))},
         }
     )
 
 
-def _measured(session: Session, mfid: str, what: str) -> Dataset:
-    """The dataset, read with its metadata. InputError if there is none, or if it was made of others."""
+def _measured(session: Session, mfid: str, action: str) -> Dataset:
+    """Read a measured dataset with its metadata. Raises InputError if it does not exist or is a result."""
     try:
         found = session.client.datasets.get(mfid, include_metadata=True, include_links=True)
     except (ForbiddenError, NotFoundError) as error:
-        raise InputError(f"{what}: the dataset does not exist, or is not visible to this key") from error
+        raise InputError(f"{action}: the dataset does not exist, or is not visible to this key") from error
     if provenance(found.model_dump()).get("used"):
         raise InputError(
-            f"{what}: it was made from other datasets; use `rerun`, or `register --supersedes` for a result made "
+            f"{action}: it was made from other datasets; use `rerun`, or `register --supersedes` for a result made "
             "manually"
         )
     return found

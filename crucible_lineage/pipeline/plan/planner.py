@@ -90,7 +90,7 @@ def plan_pipeline(
         return _results_of(declared, session, (*within, spec.path.resolve()), as_of, asks_metadata=asks_metadata)
 
     inputs = read_first(
-        pipeline, known_inputs(spec, session, results_of, asked=bool(asked), as_of=as_of, campaign=campaign)
+        pipeline, known_inputs(spec, session, results_of, with_fields=bool(asked), as_of=as_of, campaign=campaign)
     )
     instances = expand(pipeline, inputs, partial(_inspected, session.store, {}))
     require_names(pipeline, forced, instances)

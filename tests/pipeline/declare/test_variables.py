@@ -162,7 +162,7 @@ def test_a_value_of_the_environment_crosses_to_another_process_as_its_reference(
 
     bound = bind_file(asking.pipeline)
     session.ensure_project("lab")
-    inputs = register_inputs(known_inputs(bound.spec, session, lambda declared: iter(()), asked=False), session)
+    inputs = register_inputs(known_inputs(bound.spec, session, lambda declared: iter(()), with_fields=False), session)
     instances = expand(bound, inputs, lambda step, given: step.inspection)
     for name in ("asked", "told"):
         used, seen = used_datasets(instances[name], inputs, {}), instances[name].inspection

@@ -104,7 +104,7 @@ def test_the_axis_is_the_one_valid_when_the_scan_was_measured_and_a_late_one_mak
     blocked = planned(path)["calibrate[a]"]
     assert (blocked.state, "none is at any time" in blocked.causes[0]) == ("blocked", True)
     certify(session, first, RAMAN, "2020-01-01", "2020-02-01", kind="wave number axis", why="a slip of the pen")
-    assert "of other kinds there are: wave number axis" in planned(path)["calibrate[a]"].causes[0]
+    assert "other kinds that exist: wave number axis" in planned(path)["calibrate[a]"].causes[0]
 
     certificate = certify(session, first, RAMAN, "2024-01-01", why="looked at residuals").statement
     before = run(path)
@@ -136,8 +136,8 @@ def test_the_axis_is_the_one_valid_when_the_scan_was_measured_and_a_late_one_mak
     again = planned(path)
     assert {name for name, step in again.items() if step.state == "blocked"} == {"calibrate[c]"}
     (cause,) = again["calibrate[c]"].causes
-    assert f"{first} was until 2024-06-01 00:00:00 UTC" in cause
-    assert f"{first} is from 2024-06-15 00:00:00 UTC, 14 d after" in cause
+    assert f"{first} was valid until 2024-06-01 00:00:00 UTC" in cause
+    assert f"{first} is valid from 2024-06-15 00:00:00 UTC, 14 d after" in cause
 
 
 def test_certified_twice_is_certified_once_and_after_it_was_taken_back_it_can_be_again(
