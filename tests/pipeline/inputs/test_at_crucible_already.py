@@ -205,7 +205,7 @@ def test_many_new_files_cost_a_few_calls_and_what_is_there_is_found_among_them(
 
     monkeypatch.setattr(PooledTransport, "handle_request", counted)
     bound = bind_file(lab.declare(MANY, "many.yaml"), session.store)
-    items = known_inputs(bound.spec, session, lambda _: iter(()), asked=False)["scan"]
+    items = known_inputs(bound.spec, session, lambda _: iter(()), with_fields=False)["scan"]
     assert len(items) == 40
     assert {item.dataset.mfid for item in items if item.dataset} == {theirs, registered.mfid}
     assert len(asked) < 20, asked
