@@ -119,7 +119,8 @@ def _field_faults(
         yield Fault(f"the value of {{{''.join(quoted)}}} is quoted when it is filled in; remove the quotes")
     for needed in sorted(allowed - meant):
         location = () if needed == "out" else tuple(needed.split(".", 1))
-        yield Fault(f"the command does not use {{{needed}}}; write it where it belongs, or remove it", location=location)
+        message = f"the command does not use {{{needed}}}; write it where it belongs, or remove it"
+        yield Fault(message, location=location)
 
 
 def _program_faults(step: StepSpec, arguments: Sequence[str]) -> Iterator[Fault]:

@@ -111,7 +111,7 @@ def test_a_dataset_that_was_made_for_the_files_gets_them(lab: Any, session: Sess
 def test_an_id_of_something_else_is_refused_before_anything_is_changed(lab: Any, session: Session) -> None:
     path = lab.folder / "first.txt"
     other = uploaded(session, lab.folder / "second.txt")
-    with pytest.raises(IdTakenError, match="holds other files"):
+    with pytest.raises(IdTakenError, match="has other files"):
         register(session, path, mfid=other)
     with pytest.raises(InputError, match="not an MFID"):
         register(session, path, mfid="nonsense")
