@@ -35,8 +35,11 @@ os.environ.setdefault("CRUCIBLE_LINEAGE_KEEP", "no")
 
 # Rooms whose tests take longest, begun first, so that no process ends long after the others.
 SLOW = ("flows", "tasks", "scale", "gcs", "crash", "soak", "pipeline", "cli", "server", "examples")
-# Folders whose tests share the session's Prefect server, and its worker: each is run by one process.
-ON_PREFECT = ("tests/flows/deployed", "tests/flows", "tests/tasks", "tests/scale", "tests/gcs")
+# Tests on Prefect are run by two processes: each has a server for the session, and Slurm's are all in one of them.
+ON_PREFECT = {
+    "tasks": ("tests/tasks/", "tests/scale/", "tests/gcs/", "tests/flows/test_slurm"),
+    "flows": ("tests/flows/",),
+}
 
 
 def room_of(path: str) -> str:
@@ -67,13 +70,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Where tests run in several processes, those of one file stay together, and those on one Prefect server."""
+    """Where tests run in several processes, those of one file stay together, as do those on one server."""
     from xdist.scheduler.loadscope import LoadScopeScheduling
 
     class Together(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             path = nodeid.partition("::")[0]
-            return next((folder for folder in ON_PREFECT if path.startswith(f"{folder}/")), path)
+            return next((name for name, beginnings in ON_PREFECT.items() if path.startswith(beginnings)), path)
 
     config.option.loadscopereorder = False
     return Together(config, log)

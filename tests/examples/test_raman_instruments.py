@@ -9,6 +9,9 @@ import pytest
 
 from instruments import laser_of, read_measured
 from raman import calibrate, find_bands, wavenumber_axis
+from tests.nights import by_night
+
+all_instruments = by_night("31 steps of all ten instruments")
 
 TABLE = """Pixel;Wavelength;Raman Shift;Dark;Dark Subtracted #1;
 0;   ;   ;900;1,0;
@@ -93,6 +96,7 @@ def test_a_spectrum_without_the_bands_is_refused(lamps, tmp_path):
         find_bands(tmp_path / f"{silicon.stem}.calibrated.csv", out=tmp_path)
 
 
+@all_instruments
 def test_over_all_instruments_the_bands_come_nearer_to_the_standard(ran):
     table = ran("raman-instruments", "raman").metadata("table")
 
@@ -101,12 +105,14 @@ def test_over_all_instruments_the_bands_come_nearer_to_the_standard(ran):
     assert table["mean_absolute_error_cm1"] == pytest.approx(0.78, abs=0.05)
 
 
+@all_instruments
 def test_the_calibration_helps_six_instruments_and_harms_three(ran):
     table = ran("raman-instruments", "raman").metadata("table")
 
     assert (table["better"], table["worse"], table["same"]) == (6, 3, 1)
 
 
+@all_instruments
 def test_one_table_descends_from_31_measurements_by_63_links(ran):
     made = ran("raman-instruments", "raman")
 

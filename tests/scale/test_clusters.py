@@ -1,4 +1,4 @@
-"""Steps on clusters that were there before: of Dask, and of Ray. Two workers each, only the second has a press."""
+"""Steps on clusters that were there before: Dask's, by night Ray's. Of two workers only the second has a press."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.nights import by_night
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="ends process groups")
 
@@ -105,7 +107,7 @@ def start_ray(cluster: Cluster) -> str:
     return address
 
 
-@pytest.fixture(params=["dask", "ray"])
+@pytest.fixture(params=["dask", pytest.param("ray", marks=by_night("a cluster of Ray takes half a minute"))])
 def cluster(request: pytest.FixtureRequest, warm_python: Any, prefect_server: Any) -> Iterator[Cluster]:
     # A short path: Ray has sockets in it, whose names may have a hundred letters.
     folder = Path(tempfile.mkdtemp(prefix="lab-"))

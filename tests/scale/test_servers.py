@@ -1,8 +1,8 @@
-"""A Prefect server on PostgreSQL: a scheduled run, killed with its worker, is made up for after restarts.
+"""A Prefect server on SQLite or PostgreSQL: a scheduled run, killed with its worker, is made up for after restarts.
 
 Deployed with a short interval; a tick starts a run; worker and run are killed in the middle of a step, the server is
-restarted, and a new worker brings what is due to its end. Nothing is missing and nothing is there twice. On SQLite,
-where tests/soak kills servers and workers each time, with CRUCIBLE_NIGHTLY=1.
+restarted, and a new worker brings what is due to its end. Nothing is missing and nothing is there twice. By night; by
+day tests/flows/test_ends.py kills worker and run.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import pytest
 from crucible_lineage.queries.verify.verify import verify_project
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.nights import by_night
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="kills process groups")
 
@@ -168,10 +169,8 @@ def kill(process: Any) -> None:
     process.wait(30)
 
 
-DATABASES = ("sqlite", "postgres") if os.environ.get("CRUCIBLE_NIGHTLY") else ("postgres" if binaries() else "sqlite",)
-
-
-@pytest.mark.parametrize("database", DATABASES)
+@by_night("Prefect servers of its own on each database")
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
 def test_a_scheduled_run_whose_worker_and_server_went_away_is_made_up_for(
     database: str, request: pytest.FixtureRequest, lab: Any, data: Path, tmp_path: Path, warm_python: Any
 ) -> None:
