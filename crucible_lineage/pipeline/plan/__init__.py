@@ -1,1 +1,1 @@
-"""What would run, and why: steps expanded over their inputs, results looked up."""
+"""Planning: steps expanded over their inputs, results looked up, and what would run for which cause."""

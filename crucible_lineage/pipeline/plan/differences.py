@@ -1,4 +1,4 @@
-"""What differs between two results of one step, in words and with the old and the new value: the root of a rerun."""
+"""Differences between two results of a step, in words with old and new values: the causes of a rerun."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from crucible_lineage.amounts import amount
 MOST_LINES = 20
 MOST_NAMED = 5
 _ABSENT = object()
-_WHOLE = re.compile(r"-?[0-9a-f]+")
+_INTEGER = re.compile(r"-?[0-9a-f]+")
 
 
 @dataclass(frozen=True)
 class UsedFiles:
-    """A parent in its role: its name as people know it, and the files that were used: {name: (SHA-256, size)}."""
+    """A parent in its role: its display name, and the files that were used: {name: (SHA-256, size)}."""
 
     role: str
     name: str
@@ -27,9 +27,9 @@ class UsedFiles:
 
 @dataclass(frozen=True)
 class Ingredients:
-    """What a result was made by: its recipe, the text of the step's function, and of what that reaches, and its inputs.
+    """What a result was made from: its recipe, the source of the function and of the code it uses, and its inputs.
 
-    `pieces` holds a text, a value, or `#` and a hash for each; it is empty where nobody wrote it down.
+    `pieces` holds a text, a value, or `#` and a hash for each piece of code; it is empty if these were not recorded.
     """
 
     recipe: Mapping[str, Any]
@@ -61,19 +61,19 @@ def differences(earlier: Ingredients, now: Ingredients) -> list[str]:
 
 
 def file_changes(before: UsedFiles, after: UsedFiles) -> str:
-    """Which files of a parent are other ones now, with hash and size; empty if none is."""
+    """Describe which files of a parent changed, with hash and size; empty if none did."""
     changed = [name for name in sorted({*before.files, *after.files}) if _hash(before, name) != _hash(after, name)]
     more = f" and {len(changed) - MOST_NAMED} more" if len(changed) > MOST_NAMED else ""
     return "; ".join(_file_difference(name, before, after) for name in changed[:MOST_NAMED]) + more
 
 
 def code_diff(earlier: Ingredients, now: Ingredients) -> tuple[str, ...]:
-    """The lines in which the code differs, as a short unified diff: of the step's function, then of what it reaches."""
+    """Return a short unified diff of the code: the step's function, then the code that it uses."""
     lines = _diff(earlier.source, now.source)
     for name in sorted({*earlier.pieces, *now.pieces}):
         old, new = earlier.pieces.get(name, ""), now.pieces.get(name, "")
-        if _is_text(old) and _is_text(new) and (found := _diff(old, new)):
-            lines += [f"{name}:", *found]
+        if _is_text(old) and _is_text(new) and (changes := _diff(old, new)):
+            lines += [f"{name}:", *changes]
     if not lines and earlier.source and now.source and not (earlier.pieces and now.pieces):
         return ("the function itself is the same; something that it uses changed (a helper, a class, a constant)",)
     if len(lines) > MOST_LINES:
@@ -82,7 +82,7 @@ def code_diff(earlier: Ingredients, now: Ingredients) -> tuple[str, ...]:
 
 
 def _code_differences(earlier: Ingredients, now: Ingredients) -> Iterable[str]:
-    """Which function, class or constant changed; the hashes where nobody wrote down what there was."""
+    """Yield which functions, classes or constants changed; only the hashes if the code was not recorded."""
     changed = sorted(
         name for name in {*earlier.pieces, *now.pieces} if earlier.pieces.get(name) != now.pieces.get(name)
     )
@@ -111,12 +111,12 @@ def _piece_difference(name: str, old: str | None, new: str | None) -> str:
 
 
 def _constant(piece: str) -> str:
-    """Return a constant as people write it. Records spell whole numbers in hexadecimal; other numbers never look so."""
-    return str(int(piece, 16)) if _WHOLE.fullmatch(piece) else piece
+    """Format a constant. Records have integers in hexadecimal; no other number has that form."""
+    return str(int(piece, 16)) if _INTEGER.fullmatch(piece) else piece
 
 
 def _is_text(piece: str) -> bool:
-    """True for the text of a function, False for a value or a hash."""
+    """Return whether a piece is the text of a function, not a value or a hash."""
     return "\n" in piece
 
 
@@ -133,18 +133,18 @@ def _shown(value: object) -> str:
 
 
 def _input_difference(role: str, earlier: Ingredients, now: Ingredients) -> str:
-    old, new = (one.recipe["inputs"].get(role, []) for one in (earlier, now))
+    old, new = (made.recipe["inputs"].get(role, []) for made in (earlier, now))
     if len(old) == len(new) == 1:
-        before, after = (_used(one, role) for one in (earlier, now))
+        before, after = (_used(made, role) for made in (earlier, now))
         if _source(old[0]) != _source(new[0]) and before.name and after.name and before.name != after.name:
             return f"input {role} is {after.name} instead of {before.name}"
         if changes := file_changes(before, after):
             return f"input {role}: {changes}"
         return f"input {role} comes from other data: {_source(old[0])} -> {_source(new[0])}"
     before_all, after_all = {_source(entry) for entry in old}, {_source(entry) for entry in new}
-    gone, come = len(before_all - after_all), len(after_all - before_all)
-    if gone or come:
-        return f"input {role} has {amount(len(new), 'dataset')}: {come} new, {gone} gone"
+    removed, added = len(before_all - after_all), len(after_all - before_all)
+    if removed or added:
+        return f"input {role} has {amount(len(new), 'dataset')}: {added} new, {removed} gone"
     pairs = zip(old, new, strict=False)
     files = [name for was, is_ in pairs for name in is_["files"] if was["files"].get(name) != is_["files"][name]]
     named = f": {', '.join(files[:MOST_NAMED])} changed" if files else ""
@@ -152,40 +152,40 @@ def _input_difference(role: str, earlier: Ingredients, now: Ingredients) -> str:
 
 
 def _fact_differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterable[str]:
-    """Yield the facts that have changed of parents with the same data; other parents are reported elsewhere."""
+    """Yield the changed facts about parents with the same data; other parents are reported elsewhere."""
     if ("facts" in before) != ("facts" in after):
         yield f"the step is {'given facts about its parents now' if 'facts' in after else 'no longer given facts'}"
         return
     changes = [
-        f"{fact} of {_shown(new['name'] if fact != 'name' else old['name'])} (input {role}) changed: {told}"
+        f"{fact} of {_shown(new['name'] if fact != 'name' else old['name'])} (input {role}) changed: {change}"
         for role, entries in after.get("facts", {}).items()
-        if [_source(one) for one in before["inputs"].get(role, [])] == [_source(one) for one in after["inputs"][role]]
+        if list(map(_source, before["inputs"].get(role, []))) == list(map(_source, after["inputs"][role]))
         for old, new in zip(before["facts"][role], entries, strict=True)
-        for fact, told in _changed_facts(old, new)
+        for fact, change in _changed_facts(old, new)
     ]
     yield from changes[:MOST_NAMED]
     if len(changes) > MOST_NAMED:
         yield f"{len(changes) - MOST_NAMED} other facts about its parents changed"
 
 
-def _changed_facts(old: Mapping[str, Any], new: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, str]]:
-    """Each fact that differs, as (its name, what it was and is); those within others by their path."""
+def _changed_facts(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+    """Yield each fact that differs, as (name, old and new value); nested ones by their path."""
     for name in dict.fromkeys([*old, *new]):
         was, now = old.get(name, _ABSENT), new.get(name, _ABSENT)
         if was == now:
             continue
-        parts = [{} if one is _ABSENT else one for one in (was, now)]
-        if all(isinstance(one, Mapping) for one in parts) and any(parts):
-            yield from _changed_facts(parts[0], parts[1], f"{above}{name}.")
+        parts = [{} if value is _ABSENT else value for value in (was, now)]
+        if all(isinstance(part, Mapping) for part in parts) and any(parts):
+            yield from _changed_facts(parts[0], parts[1], f"{prefix}{name}.")
         else:
-            yield f"{above}{name}", f"{_shown(was)} -> {_shown(now)}"
+            yield f"{prefix}{name}", f"{_shown(was)} -> {_shown(now)}"
 
 
 def _used(made: Ingredients, role: str) -> UsedFiles:
-    """The one parent in a role; with the hashes of the recipe where nothing more is known."""
-    found = next((one for one in made.used if one.role == role), None)
-    if found is not None:
-        return found
+    """Return the only parent in a role; from the recipe if nothing more is known."""
+    recorded = next((parent for parent in made.used if parent.role == role), None)
+    if recorded is not None:
+        return recorded
     (entry,) = made.recipe["inputs"][role]
     return UsedFiles(role, "", _source(entry), {name: (sha256, -1) for name, sha256 in entry["files"].items()})
 

@@ -15,7 +15,7 @@ from crucible_lineage.session import Session
 
 
 def draw_plan(pipeline: BoundPipeline, session: Session) -> LineageGraph:
-    """The declared pipeline as a lineage, each step in the state that it is in. Changes nothing."""
+    """Plan a pipeline and return it as a lineage graph, each step in its planned state. Changes nothing."""
     planned = plan_pipeline(pipeline, session)
     steps = {step.name: step for step in planned.plan.steps}
     return _graph(pipeline.spec.project, steps, planned.instances, planned.inputs)
@@ -24,9 +24,9 @@ def draw_plan(pipeline: BoundPipeline, session: Session) -> LineageGraph:
 def _graph(
     project: str, steps: Mapping[str, StepPlan], instances: Mapping[str, Instance], inputs: Inputs
 ) -> LineageGraph:
-    """Return the graph. What is there goes by its id, what is still to be made or registered by its name."""
-    nodes = [_of_input(project, name, item) for name, items in inputs.items() for item in items]
-    nodes += [_of_step(project, instance, steps[instance.name]) for instance in instances.values()]
+    """Build the graph. Existing datasets are identified by id, those to be made or registered by name."""
+    nodes = [_input_node(project, name, item) for name, items in inputs.items() for item in items]
+    nodes += [_step_node(project, instance, steps[instance.name]) for instance in instances.values()]
     return LineageGraph(nodes, _edges(steps, instances, inputs))
 
 
@@ -52,13 +52,13 @@ def _item_id(name: str, item: InputItem) -> str:
     return item.dataset.mfid if item.dataset else f"{name}: {item.label}"
 
 
-def _of_input(project: str, name: str, item: InputItem) -> Node:
-    found = _item_id(name, item)
+def _input_node(project: str, name: str, item: InputItem) -> Node:
+    node = _item_id(name, item)
     shown = item.shown or (item.dataset.name if item.dataset else item.label)
-    return Node(found, name=shown, data_type=f"input {name}", project=project, state=RAW if item.dataset else MISSING)
+    return Node(node, name=shown, data_type=f"input {name}", project=project, state=RAW if item.dataset else MISSING)
 
 
-def _of_step(project: str, instance: Instance, step: StepPlan) -> Node:
+def _step_node(project: str, instance: Instance, step: StepPlan) -> Node:
     return Node(
         _id(step),
         name=instance.name,

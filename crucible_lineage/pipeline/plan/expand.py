@@ -1,4 +1,4 @@
-"""Steps as instances: one for each value of `each` inputs and matrices, with the datasets and results that feed it."""
+"""Expansion of steps into instances, one for each value of `each` inputs and matrices, with their parents."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MOST_INSTANCES = 100_000
 
 @dataclass(frozen=True)
 class InputEdge:
-    """A parent of an instance: an item of an input, or an output of another instance; `chosen` in time, if it was."""
+    """Edge from a parent: an item of an input, or an output of another instance; `chosen` if selected in time."""
 
     role: str
     files: str | None
@@ -39,13 +39,11 @@ class InputEdge:
 
 @dataclass(frozen=True)
 class Instance:
-    """A step for one value of each of its dimensions. `needs` are the instances it waits for.
+    """A step for one value of each of its dimensions. `needs` are the instances it depends on.
 
-    `subject` holds the ids of the `each` datasets it is about; `slots` are what each output is a result of, whichever
-    dataset holds there; `blocked` says why it cannot be made at all; `group` is the label of its
-    group. `about` are the items of inputs that it is about,
-    or leads back to, by input and number; `notes` are what the plan says of its parents, `gaps` what is left out of
-    its lists and why.
+    `subject` holds the ids of the `each` datasets it is about, `slots` the slots of each output. `blocked` says why it
+    cannot be made. `group` is the label of its group. `about` are the items of inputs that it is about or derived from,
+    by input and index. `notes` are about its parents, `gaps` are the items left out of its lists, with the reasons.
     """
 
     name: str
@@ -66,20 +64,20 @@ class Instance:
     @property
     def choices(self) -> dict[str, list[dict[str, Any]]]:
         """The parents that were chosen in time, by role."""
-        found: dict[str, list[dict[str, Any]]] = {}
+        choices: dict[str, list[dict[str, Any]]] = {}
         for feed in self.feeds:
             if feed.chosen is not None:
-                found.setdefault(feed.role, []).append({"name": feed.chosen.label, **feed.chosen.to_json()})
-        return found
+                choices.setdefault(feed.role, []).append({"name": feed.chosen.label, **feed.chosen.to_json()})
+        return choices
 
 
 Inspect = Callable[[BoundStep, Mapping[str, Any]], Inspection]
 
 
 def expand(pipeline: BoundPipeline, inputs: Inputs, inspect: Inspect) -> dict[str, Instance]:
-    """The instances of all steps, in an order in which they can run.
+    """Expand all steps into instances, in an order of execution.
 
-    `inspect` is asked for a step with the parameters that the records of its inputs give.
+    `inspect` inspects a step with parameters from the records of its inputs.
     """
     return _Expansion(pipeline, inputs, inspect).expand()
 
@@ -90,14 +88,14 @@ class _Expansion:
         self.pipeline = pipeline
         self.inputs = inputs
         self.instances: dict[str, Instance] = {}
-        self.points: dict[str, list[tuple[Point, str]]] = {}  # step -> where its instances stand
+        self.points: dict[str, list[tuple[Point, str]]] = {}  # step -> points and names of its instances
         self.names: dict[tuple[str, tuple[int, ...]], str] = {}
         self.groups: dict[str, tuple[Group, ...]] = {}
         self.naming = DimensionLabels(pipeline, inputs, self.groups)
         self.group_at: dict[str, dict[int, int]] = {}  # dimension -> member -> its group
-        self.params: dict[str, Mapping[str, Any]] = {}  # instance -> its parameters, and those above it
+        self.params: dict[str, Mapping[str, Any]] = {}  # instance -> its parameters and those upstream
         self.templated = {name: _is_templated(step.spec) for name, step in pipeline.steps.items()}
-        self.candidates: dict[object, Candidates] = {}  # of a matched input, or of a source that is chosen in time
+        self.candidates: dict[object, Candidates] = {}  # by matched input, or by source of partners in time
 
     def expand(self) -> dict[str, Instance]:
         for step in self.pipeline.steps.values():
@@ -115,22 +113,22 @@ class _Expansion:
         return self.instances
 
     def _group(self, step: BoundStep) -> None:
-        """The groups are known that the step, or one of its inputs, speaks of."""
+        """Form the groups that the step and its inputs use."""
         named = {grouping(root, by_record) for given in step.sources.values() for source in given
                  if source.group_by and (by_record := of_records(source.group_by))
                  for root in self._roots(source.source) if root in self.inputs}  # fmt: skip
-        for dimension in {*named, *(one for one in step.dimensions if fields_of(one))} - self.groups.keys():
+        for dimension in {*named, *filter(fields_of, step.dimensions)} - self.groups.keys():
             root, fields = root_of(dimension), fields_of(dimension)
             if root in self.inputs:
                 groups = groups_of(self.inputs[root], fields)
             else:
                 combinations = self.pipeline.steps[root].spec.combinations
-                groups = groups_of_variants(combinations, [one.removeprefix(OF_PARAMS) for one in fields], label_of)
+                groups = groups_of_variants(combinations, [name.removeprefix(OF_PARAMS) for name in fields], label_of)
             self.groups[dimension] = groups
-            self.group_at[dimension] = {index: number for number, one in enumerate(groups) for index in one.indices}
+            self.group_at[dimension] = {index: number for number, group in enumerate(groups) for index in group.indices}
 
     def _roots(self, source: str) -> list[str]:
-        return [source] if source in self.inputs else [root_of(one) for one in self.pipeline.steps[source].dimensions]
+        return [source] if source in self.inputs else [root_of(name) for name in self.pipeline.steps[source].dimensions]
 
     def _size(self, dimension: str) -> int:
         if dimension in self.inputs:
@@ -142,95 +140,95 @@ class _Expansion:
         labels = [self.naming.label(dimension, index) for dimension, index in point.items()]
         name = f"{step.name}[{', '.join(labels)}]" if labels else step.name
         faults = [str(step.blocked)] if step.blocked else []
-        faults += [self.groups[one][index].fault for one, index in point.items() if one in self.groups]
-        given = self._sources(step, point, name)
-        for (role, number), found in given.found.items():
-            if found.feeds or found.blocks or role in step.inspection.required:  # else it may be missing
-                faults.append(found.fault)
-            faults.append(self._unexpected(role, step.sources[role][number], found.feeds))
-        feeds, filled = given.feeds, _Filled(step, variant.given, variant.inspection)
+        faults += [self.groups[name][index].fault for name, index in point.items() if name in self.groups]
+        parents = self._sources(step, point, name)
+        for (role, number), part in parents.by_source.items():
+            if part.feeds or part.blocks or role in step.inspection.required:  # optional ones may be absent
+                faults.append(part.fault)
+            faults.append(self._unexpected(role, step.sources[role][number], part.feeds))
+        feeds, resolved = parents.feeds, _ResolvedStep(step, variant.given, variant.inspection)
         if self.templated[step.name] and not any(faults):
-            filled = self._in_scope(step, variant, feeds)
-            faults.append(filled.fault)
+            resolved = self._in_scope(step, variant, feeds)
+            faults.append(resolved.fault)
         blocked = next(filter(None, faults), "")
         if not feeds and not any(faults):
             blocked = "none of its inputs is there; a derived dataset needs a parent"
         about = self._all_about(point)
         self.instances[name] = Instance(
             name=name,
-            step=filled.step,
-            label=self.naming.told_apart(step, point),
+            step=resolved.step,
+            label=self.naming.own_label(step, point),
             group=self.naming.group(point),
-            given=filled.given,
-            inspection=filled.inspection,
+            given=resolved.given,
+            inspection=resolved.inspection,
             feeds=feeds,
             needs=tuple(dict.fromkeys(feed.instance for feed in feeds if feed.instance)),
             subject=tuple(mfid for root, index in about if (mfid := self.inputs[root][index].mfid)),
             blocked=blocked,
             slots=self.naming.slots(step, point),
             about=about or tuple(dict.fromkeys(self._behind(feed for feed in feeds if feed.chosen is None))),
-            notes=tuple(filter(None, (*_notes(step, feeds), filled.note))),
-            gaps=tuple(gap for found in given.found.values() for gap in found.gaps),
+            notes=tuple(filter(None, (*_notes(step, feeds), resolved.note))),
+            gaps=tuple(gap for part in parents.by_source.values() for gap in part.gaps),
         )
         self.points[step.name].append((point, name))
         self.names[step.name, indices] = name
 
-    def _sources(self, step: BoundStep, point: Point, name: str) -> _Given:
-        """Return what each source gives to an instance; partners in time are chosen for what the others give."""
-        places = [(role, number) for role, sources in step.sources.items() for number in range(len(sources))]
-        given = _Given(name, dict.fromkeys(places, _Found()))
-        partners = [(role, number) for role, number in places if step.sources[role][number].is_partner]
-        for role, number in places:
+    def _sources(self, step: BoundStep, point: Point, name: str) -> _Parents:
+        """Return an instance's parents by source; partners in time are chosen for the parents from other sources."""
+        keys = [(role, number) for role, sources in step.sources.items() for number in range(len(sources))]
+        parents = _Parents(name, dict.fromkeys(keys, _SourceParents()))
+        partners = [(role, number) for role, number in keys if step.sources[role][number].is_partner]
+        for role, number in keys:
             if (role, number) not in partners:
-                given.found[role, number] = self._feeds(step, role, step.sources[role][number], point)
+                parents.by_source[role, number] = self._feeds(step, role, step.sources[role][number], point)
         variant = step.variants[point.get(step.name, 0)]
-        self.params[name] = self._params(variant, given.feeds)
-        chosen = {place: self._chosen(step.sources[place[0]][place[1]], place[0], given) for place in partners}
-        return _Given(name, {**given.found, **chosen})
+        self.params[name] = self._params(variant, parents.feeds)
+        chosen = {(role, n): self._chosen(step.sources[role][n], role, parents) for role, n in partners}
+        return _Parents(name, {**parents.by_source, **chosen})
 
     def _params(self, variant: Variant, feeds: Sequence[InputEdge]) -> Mapping[str, Any]:
-        """The parameters of an instance, and of those above it as far as they agree there."""
-        above: dict[str, Any] = {}
+        """Return the parameters of an instance, and those upstream that agree."""
+        upstream: dict[str, Any] = {}
         differing = set()
         for name in dict.fromkeys(feed.instance for feed in feeds if feed.instance):
             for param, value in self.params[name].items():
-                if above.setdefault(param, value) != value:
+                if upstream.setdefault(param, value) != value:
                     differing.add(param)
-        return {**{param: value for param, value in above.items() if param not in differing}, **variant.given}
+        return {**{param: value for param, value in upstream.items() if param not in differing}, **variant.given}
 
     def _all_about(self, point: Point) -> tuple[tuple[str, int], ...]:
         roots = [root for root in dict.fromkeys(map(root_of, point)) if root in self.inputs]
         return tuple((root, index) for root in roots for index in self._about(root, point) or ())
 
     def _behind(self, feeds: Iterable[InputEdge]) -> Iterator[tuple[str, int]]:
-        """The datasets of inputs that parents are, or lead back to."""
+        """Yield the items of inputs that parents are or are derived from."""
         for feed in feeds:
             if feed.instance is not None:
                 yield from self.instances[feed.instance].about
             elif feed.input is not None:
                 yield feed.input, feed.index
 
-    def _in_scope(self, step: BoundStep, variant: Variant, feeds: Sequence[InputEdge]) -> _Filled:
-        """The step with parameters and descriptions filled in with what the data behind its roles say."""
+    def _in_scope(self, step: BoundStep, variant: Variant, feeds: Sequence[InputEdge]) -> _ResolvedStep:
+        """Return the step with its parameters and output filled in from the data behind its roles."""
         behind: dict[str, list[InputItem]] = {}
         for role in step.sources:
-            places = dict.fromkeys(self._behind(feed for feed in feeds if feed.role == role))
-            behind[role] = [self.inputs[root][index] for root, index in places]
+            items = dict.fromkeys(self._behind(feed for feed in feeds if feed.role == role))
+            behind[role] = [self.inputs[root][index] for root, index in items]
         direct = {feed.role for feed in feeds if feed.input is not None}
         given, inspection = dict(variant.given), variant.inspection
         scope = Scope(step.name, behind, frozenset(direct), inspection.params)
-        for param, field_of in from_parents(step.spec).items():
-            given[param], fault = scope.value(field_of.role, field_of.name)
+        for param, source in from_parents(step.spec).items():
+            given[param], fault = scope.value(source.role, source.name)
             if fault:
-                told = f"parameter {param!r} is {{{field_of.role}.{field_of.name}}}, and {fault}"
-                return _Filled(step, variant.given, inspection, told)
+                message = f"parameter {param!r} is {{{source.role}.{source.name}}}, and {fault}"
+                return _ResolvedStep(step, variant.given, inspection, message)
         try:
             inspection = self.inspect(step, given) if from_parents(step.spec) else inspection
         except InputError as error:
-            told = "; ".join(fault.message for fault in error.faults) or str(error)
-            return _Filled(step, given, inspection, told)
+            message = "; ".join(fault.message for fault in error.faults) or str(error)
+            return _ResolvedStep(step, given, inspection, message)
         described, fault, note = replace(scope, params=inspection.params).output(step)
-        return _Filled(described, given, inspection, fault, note)
+        return _ResolvedStep(described, given, inspection, fault, note)
 
     def _unexpected(self, role: str, source: Source, feeds: Sequence[InputEdge]) -> str:
         if source.expect is None or len(feeds) == source.expect:
@@ -240,7 +238,7 @@ class _Expansion:
         return f"{role}: {source.expect} of {source.source} are expected, and there are {len(labels)}{shown}"
 
     def _members(self, root: str, point: Point, fields: Sequence[str] = ()) -> Sequence[int] | None:
-        """The datasets of an input that an instance is about, or the whole group of them by `fields`; None for all."""
+        """Return the datasets of an input that an instance is about, or their group by `fields`; None for all."""
         members = self._about(root, point)
         if members is None or not fields:
             return members
@@ -250,45 +248,45 @@ class _Expansion:
     def _about(self, root: str, point: Point) -> Sequence[int] | None:
         if root in point:
             return (point[root],)
-        return next((self.groups[one][index].indices for one, index in point.items()
-                     if one in self.groups and root_of(one) == root), None)  # fmt: skip
+        return next((self.groups[name][index].indices for name, index in point.items()
+                     if name in self.groups and root_of(name) == root), None)  # fmt: skip
 
     def _at(self, dimension: str, point: Point) -> int:
-        """Where an instance stands along a dimension of one of its parents, which may be a coarser one than its own."""
+        """Return an instance's index in a dimension of a parent, which may be coarser than its own."""
         if dimension in point:
             return point[dimension]
         members = self._about(root_of(dimension), point)
-        assert members  # the dimensions of a step are as fine as those of its parents
+        assert members  # a step's dimensions are at least as fine as its parents'
         return self.group_at[dimension][members[0]]
 
-    def _feeds(self, step: BoundStep, role: str, source: Source, point: Point) -> _Found:
-        """The parents that a source gives, and why there are none if that is so."""
+    def _feeds(self, step: BoundStep, role: str, source: Source, point: Point) -> _SourceParents:
+        """Return the parents from a source, with the fault if there are none."""
         collects = role in step.collected
         if source.source not in self.inputs:
             names = list(self._instances(source, point, collects=collects))
             fault = "" if names else f"there is nothing to collect: {source.source} has no instances"
             feeds = tuple(InputEdge(role, source.files, instance=name, output=source.output) for name in names)
-            return _Found(feeds, fault)
-        found = self._items(source, point, role, collects=collects)
+            return _SourceParents(feeds, fault)
+        parents = self._items(source, point, role, collects=collects)
         if source.gaps:
-            found = self._without_blocked(source.source, found)
-        if len(found.feeds) > 1 and step.inspection.roles[role] == "file":
-            fault = (
-                f"input {source.source} has {amount(len(found.feeds), 'dataset')}, but {role!r} of the step is one file"
-            )
-            return replace(found, fault=f"{fault}; give the input `each: true`, or annotate the role list[Path]")
+            parents = self._without_blocked(source.source, parents)
+        if len(parents.feeds) > 1 and step.inspection.roles[role] == "file":
+            count = amount(len(parents.feeds), "dataset")
+            fault = f"input {source.source} has {count}, but {role!r} of the step is one file"
+            return replace(parents, fault=f"{fault}; give the input `each: true`, or annotate the role list[Path]")
         items = self.inputs[source.source]
-        blocked = next((items[feed.index].blocked for feed in found.feeds if items[feed.index].blocked), "")
-        return replace(found, fault=found.fault or blocked)
+        blocked = next((items[feed.index].blocked for feed in parents.feeds if items[feed.index].blocked), "")
+        return replace(parents, fault=parents.fault or blocked)
 
-    def _without_blocked(self, name: str, found: _Found) -> _Found:
+    def _without_blocked(self, name: str, parents: _SourceParents) -> _SourceParents:
         items = self.inputs[name]
-        blocked = [items[feed.index] for feed in found.feeds if items[feed.index].blocked]
-        left = tuple(feed for feed in found.feeds if not items[feed.index].blocked)
-        fault = found.fault or ("" if left else f"input {name} has no dataset that is not blocked")
-        return replace(found, feeds=left, fault=fault, gaps=tuple(f"{one.label}: {one.blocked}" for one in blocked))
+        blocked = [items[feed.index] for feed in parents.feeds if items[feed.index].blocked]
+        left = tuple(feed for feed in parents.feeds if not items[feed.index].blocked)
+        fault = parents.fault or ("" if left else f"input {name} has no dataset that is not blocked")
+        gaps = tuple(f"{item.label}: {item.blocked}" for item in blocked)
+        return replace(parents, feeds=left, fault=fault, gaps=gaps)
 
-    def _items(self, source: Source, point: Point, role: str, *, collects: bool) -> _Found:
+    def _items(self, source: Source, point: Point, role: str, *, collects: bool) -> _SourceParents:
         name = source.source
         if self.pipeline.spec.inputs[name].match is not None:
             return self._matched(source, role, point, collects=collects)
@@ -296,10 +294,10 @@ class _Expansion:
         if members is None or not (source.group_by or not collects or name not in point):
             members = range(len(self.inputs[name]))
         fault = "" if members else f"input {name} has no dataset"
-        return _Found(tuple(InputEdge(role, source.files, input=name, index=index) for index in members), fault)
+        return _SourceParents(tuple(InputEdge(role, source.files, input=name, index=index) for index in members), fault)
 
-    def _matched(self, source: Source, role: str, point: Point, *, collects: bool) -> _Found:
-        """The datasets of an input that belong to those that the instance is about: the nearest in time, or all."""
+    def _matched(self, source: Source, role: str, point: Point, *, collects: bool) -> _SourceParents:
+        """Return the datasets of a matched input for those that the instance is about: the nearest in time, or all."""
         name, declared = source.source, self.pipeline.spec.inputs[source.source]
         if isinstance(declared, CalibrationInput):
             return self._calibrated(source, role, declared.of, point, collects=collects)
@@ -308,63 +306,64 @@ class _Expansion:
             self.candidates[name] = Candidates(f"input {name}", self._rows_of(name, same, declared), same, declared)
         candidates, members, items = self.candidates[name], self._about(partner, point), self.inputs[partner]
         if members is not None and not collects:
-            those = [items[index] for index in members]
-            label = those[0].label if len(those) == 1 else self.naming.of(partner, point)
-            return self._fed(source, role, candidates.choose(_row(0, label, those, {}, same, declared)))
-        asked = range(len(items)) if members is None else members
-        equal = [candidates.equal(_row(0, items[one].label, [items[one]], {}, same, declared)) for one in asked]
+            own = [items[index] for index in members]
+            label = own[0].label if len(own) == 1 else self.naming.group_label(partner, point)
+            return self._fed(source, role, candidates.choose(_row(0, label, own, {}, same, declared)))
+        own = list(items) if members is None else [items[index] for index in members]
+        equal = [candidates.equal(_row(0, item.label, [item], {}, same, declared)) for item in own]
         indices = sorted({row.key for rows, _ in equal for row in rows})
         feeds = tuple(InputEdge(role, source.files, input=name, index=index) for index in indices)
-        return _Found(feeds, next((none.fault for _, none in equal if none.fault and members is not None), ""))
+        return _SourceParents(feeds, next((none.fault for _, none in equal if none.fault and members is not None), ""))
 
-    def _calibrated(self, source: Source, role: str, of: str, point: Point, *, collects: bool) -> _Found:
-        """The calibrations that are certified for the data that an instance is about."""
-        name, members = source.source, self._about(of, point)
+    def _calibrated(self, source: Source, role: str, partner: str, point: Point, *, collects: bool) -> _SourceParents:
+        """Return the calibrations that are certified for the data that an instance is about."""
+        name, members = source.source, self._about(partner, point)
         numbers = {item.mfid or item.label: number for number, item in enumerate(self.inputs[name])}
-        data = [self.inputs[of][index] for index in (range(len(self.inputs[of])) if members is None else members)]
+        items = self.inputs[partner]
+        data = list(items) if members is None else [items[index] for index in members]
         feeds: dict[tuple[str, str], InputEdge] = {}
-        for one in data:
-            found = one.calibrations[name]
-            if found.fault:
-                return _Found((), found.fault, blocks=not found.absent)
-            for chosen in found.chosen:
+        for measured in data:
+            selection = measured.calibrations[name]
+            if selection.fault:
+                return _SourceParents((), selection.fault, blocks=not selection.absent)
+            for chosen in selection.chosen:
                 certificate, number = chosen.certificate, numbers[chosen.certificate.dataset]
                 item = self.inputs[name][number]
                 label = item.dataset.name if item.dataset else item.label
                 same, document = dict(certificate.fields), chosen.document()
-                partner = Partner(number, label, chosen.side, chosen.seconds, chosen.rule, same, certificate=document)
-                feed = InputEdge(role, source.files, input=name, index=number, chosen=partner)
+                choice = Partner(number, label, chosen.side, chosen.seconds, chosen.rule, same, certificate=document)
+                feed = InputEdge(role, source.files, input=name, index=number, chosen=choice)
                 feeds.setdefault((certificate.dataset, chosen.rule), feed)
         blocked = next((blocked for feed in feeds.values() if (blocked := self.inputs[name][feed.index].blocked)), "")
-        if not collects and len(feeds) > max(len(one.calibrations[name].chosen) for one in data):
+        if not collects and len(feeds) > max(len(measured.calibrations[name].chosen) for measured in data):
             named = ", ".join(dict.fromkeys(feed.chosen.label for feed in feeds.values() if feed.chosen))
             fault = f"several calibrations are certified for its data: {named}; group them by what tells these apart"
-            return _Found((), fault, blocks=True)
-        return _Found(tuple(feeds.values()), blocked, blocks=bool(blocked))
+            return _SourceParents((), fault, blocks=True)
+        return _SourceParents(tuple(feeds.values()), blocked, blocks=bool(blocked))
 
-    def _chosen(self, source: Source, role: str, given: _Given) -> _Found:
-        """The partners in time that a source gives to what the instance is about."""
+    def _chosen(self, source: Source, role: str, parents: _Parents) -> _SourceParents:
+        """Choose the partners in time from a source for the data that the instance is about."""
         if source not in self.candidates:
             self.candidates[source] = self._candidates(source)
-        own = [self.inputs[root][index] for root, index in dict.fromkeys(self._behind(given.first))]
-        label = own[0].label if len(own) == 1 else given.name
-        row = _row(0, label, own, self.params[given.name], source.same, source)
+        own = [self.inputs[root][index] for root, index in dict.fromkeys(self._behind(parents.first))]
+        label = own[0].label if len(own) == 1 else parents.name
+        row = _row(0, label, own, self.params[parents.name], source.same, source)
         return self._fed(source, role, self.candidates[source].choose(row))
 
-    def _fed(self, source: Source, role: str, partners: Partners) -> _Found:
+    def _fed(self, source: Source, role: str, partners: Partners) -> _SourceParents:
         feeds, blocked = [], ""
-        for one in partners.chosen:
+        for partner in partners.chosen:
             if source.source in self.inputs:
-                feeds.append(InputEdge(role, source.files, input=source.source, index=one.key, chosen=one))
-                blocked = blocked or self.inputs[source.source][one.key].blocked
+                feeds.append(InputEdge(role, source.files, input=source.source, index=partner.key, chosen=partner))
+                blocked = blocked or self.inputs[source.source][partner.key].blocked
             else:
-                _, name = self.points[source.source][one.key]
-                feeds.append(InputEdge(role, source.files, instance=name, output=source.output, chosen=one))
+                _, name = self.points[source.source][partner.key]
+                feeds.append(InputEdge(role, source.files, instance=name, output=source.output, chosen=partner))
         fault = partners.fault or blocked
-        return _Found(tuple(feeds), fault, blocks=bool(fault) and not partners.absent)
+        return _SourceParents(tuple(feeds), fault, blocks=bool(fault) and not partners.absent)
 
     def _candidates(self, source: Source) -> Candidates:
-        """The datasets of an input, or the results of a step, that partners are chosen from."""
+        """Return the candidates for partners: the datasets of an input, or the results of a step."""
         if source.source in self.inputs:
             rows = self._rows_of(source.source, source.same, source)
             return Candidates(f"input {source.source}", rows, source.same, source)
@@ -378,25 +377,25 @@ class _Expansion:
         return [_row(index, item.label, [item], {}, same, rule) for index, item in enumerate(self.inputs[name])]
 
     def _instances(self, source: Source, point: Point, *, collects: bool) -> Iterator[str]:
-        """The instances of a step that stand where this one stands; all of them along what it collects over."""
+        """Yield the instances of a source step at this point; if it collects, all in the dimensions that it lacks."""
         name = source.source
         other = self.pipeline.steps[name]
         if not collects:
             yield self.names[name, tuple(self._at(dimension, point) for dimension in other.dimensions)]
             return
-        by_record, wanted = of_records(source.group_by or ()), {}
+        by_record, selected = of_records(source.group_by or ()), {}
         for root in self._roots(name):
             members = self._members(root, point, by_record if root in self.inputs else ())
             if members is not None:
-                wanted[root] = set(members)
-        for there, instance in self.points[name]:
-            if all(members.intersection(self._about(root, there) or ()) for root, members in wanted.items()):
+                selected[root] = set(members)
+        for other_point, instance in self.points[name]:
+            if all(members.intersection(self._about(root, other_point) or ()) for root, members in selected.items()):
                 yield instance
 
 
 @dataclass(frozen=True)
-class _Filled:
-    """A step with what the data behind its roles say filled in; or what is wrong with that."""
+class _ResolvedStep:
+    """A step with the values from the data behind its roles filled in, or the fault."""
 
     step: BoundStep
     given: Mapping[str, Any]
@@ -406,15 +405,15 @@ class _Filled:
 
 
 def _is_templated(spec: StepSpec) -> bool:
-    """True if the step takes a field of the data behind a role as a parameter, or is described by one."""
+    """Return whether parameters or the output of a step use fields of the data behind its roles."""
     return bool(spec.output.templates or from_parents(spec))
 
 
 @dataclass(frozen=True)
-class _Found:
-    """The parents that a source gives. `fault` is why there are none, or why they cannot be used.
+class _SourceParents:
+    """The parents from a source. `fault` is why there are none, or why they cannot be used.
 
-    It `blocks` also where the function could do without the input. `gaps` are what was left out, with the reason.
+    With `blocks`, the fault counts even for an optional input. `gaps` are the items left out, with the reasons.
     """
 
     feeds: tuple[InputEdge, ...] = ()
@@ -424,20 +423,20 @@ class _Found:
 
 
 @dataclass(frozen=True)
-class _Given:
-    """What the sources of an instance give, by role and number within it, in the order of the declaration."""
+class _Parents:
+    """The parents of an instance by source, as (role, index within it), in the order of the declaration."""
 
     name: str
-    found: dict[tuple[str, int], _Found]
+    by_source: dict[tuple[str, int], _SourceParents]
 
     @property
     def feeds(self) -> tuple[InputEdge, ...]:
-        """The parents."""
-        return tuple(feed for found in self.found.values() for feed in found.feeds)
+        """All parents."""
+        return tuple(feed for part in self.by_source.values() for feed in part.feeds)
 
     @property
     def first(self) -> tuple[InputEdge, ...]:
-        """The parents in the first role that has none chosen in time: what the instance is about."""
+        """The parents in the first role without partners in time: what the instance is about."""
         feeds = [feed for feed in self.feeds if feed.chosen is None]
         return tuple(feed for feed in feeds if feed.role == feeds[0].role)
 
@@ -445,14 +444,14 @@ class _Given:
 def _row(
     key: int, label: str, items: Sequence[InputItem], params: Mapping[str, Any], same: Sequence[str], rule: TimeMatch
 ) -> RelationRow:
-    """Datasets as one thing in time, with the values that all of them share."""
-    values, lacking = [], ""
+    """Return datasets as one row, with the values that all of them share."""
+    values, fault = [], ""
     for name in same:
-        found = _values(name, items, params)
-        if len(found) > 1 or "" in found:
-            told = ", ".join(value or "nothing" for value in found)
-            lacking = lacking or (f"{name} differs: {told}" if len(found) > 1 else f"there is no {name} in the record")
-        values.append(next(iter(found), ""))
+        distinct = _values(name, items, params)
+        if len(distinct) > 1 or "" in distinct:
+            listed = ", ".join(value or "nothing" for value in distinct)
+            fault = fault or (f"{name} differs: {listed}" if len(distinct) > 1 else f"there is no {name} in the record")
+        values.append(next(iter(distinct), ""))
     spans = [item.span or (item.registered if rule.undated == REGISTERED else None) for item in items]
     undated = (
         next((item.label for item, span in zip(items, spans, strict=True) if span is None), "") if items else label
@@ -464,23 +463,23 @@ def _row(
         values=tuple(values),
         span=None if undated else (min(first for first, _ in dated), max(last for _, last in dated)),
         tie=max((item.mfid or NO_ID for item in items), default=NO_ID),
-        lacking=lacking,
+        fault=fault,
         undated=undated,
         size=len(items),
     )
 
 
 def _values(name: str, items: Sequence[InputItem], params: Mapping[str, Any]) -> dict[str, None]:
-    """The values in a field, as text, each once; empty text where there is none."""
+    """Return the distinct values of a field as text; an empty text stands for a missing one."""
     if name.startswith(OF_PARAMS):
-        found: list[object] = [params.get(name.removeprefix(OF_PARAMS))]
+        values: list[object] = [params.get(name.removeprefix(OF_PARAMS))]
     else:
-        found = [value_of(item.fields, name) for item in items]
-    return dict.fromkeys("" if value is None else value_text(value) for value in found)
+        values = [value_of(item.fields, name) for item in items]
+    return dict.fromkeys("" if value is None else value_text(value) for value in values)
 
 
 def _notes(step: BoundStep, feeds: Sequence[InputEdge]) -> Iterator[str]:
-    """Yield the plan's notes on the parents: which were chosen in time, and which variants are joined."""
+    """Yield notes for the plan: parents chosen in time, and joined variants."""
     for feed in feeds:
         if feed.chosen is not None:
             yield f"{feed.role}: {feed.chosen.label}, {feed.chosen}"

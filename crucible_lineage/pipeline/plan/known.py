@@ -1,4 +1,4 @@
-"""What a plan knows of a pipeline's datasets, and of what a run makes of them."""
+"""Index of a pipeline's datasets for plans and runs."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should
 
 
 class ProjectKnowledge:
-    """What is known of one pipeline's datasets in a project; without a pipeline, of all that are recorded there."""
+    """Index of one pipeline's datasets in a project; without a pipeline, of all recorded datasets there."""
 
     def __init__(self, session: Session, project: str, pipeline: str | None) -> None:
         self.session = session
         self.project = project
         self.pipeline = pipeline
-        self.is_away = session.is_away  # what earlier syncs have seen is all that there is to go by
+        self.is_away = session.is_away  # only the results of earlier syncs are available
         self.results = KnownResults(session.mirror, lambda: session.client, project, pipeline, is_away=self.is_away)
         self._facts = ParentFacts(session, project)
         self._has_begun = False
@@ -40,16 +40,16 @@ class ProjectKnowledge:
         self._lost = session.mirror.all_lost()
 
     def sync(self) -> None:
-        """Bring up to date what is known: one cheap call if nothing changed."""
+        """Synchronize the index: one cheap call if nothing changed."""
         self.results.sync()
         self._stated = None
 
     def refresh_statements(self) -> None:
-        """Go by what is stated now."""
+        """Read statements again when they are next needed."""
         self._stated = None
 
     def on_hold(self, used: Collection[str], code: str) -> tuple[str, ...]:
-        """Return why nothing may be made of these datasets by this code: what of it is on hold, by whom and why."""
+        """Return why these datasets or this code must not be used: the holds on them, by whom and why."""
         if self._stated is None:
             self._stated = self.session.stated
         own = [self._held[mfid] for mfid in used if mfid in self._held]
@@ -64,15 +64,15 @@ class ProjectKnowledge:
         return doubt is not None and doubt.source == mfid and doubt.is_candidate
 
     def note_on_hold(self, mfid: str, reason: str) -> None:
-        """Note that a dataset is to be put on hold, which could not be stated yet."""
+        """Treat a dataset as on hold before the hold can be stated at Crucible."""
         self._held[mfid] = reason
 
     def begin(self, slots: Collection[str]) -> None:
-        """Read what a run needs to know before anything is made; the project is there now.
+        """Read what a run needs before anything is made. The project exists now.
 
-        The records of what holds in these slots are read: the service may be away when they are needed. From now on
-        nothing waits for the answer whether a result is there that the plan did not ask for: it would be another
-        pipeline's, and is found when it is registered.
+        The records of the current results in these slots are read, since the service may be unavailable when they are
+        needed. Afterwards, lookups of results that the plan has not looked up make no request: such results would be
+        another pipeline's, and are found on registration.
         """
         scope = self.results.scope
         if scope is not None and not self.session.mirror.is_synced(self.project, scope):
@@ -82,23 +82,23 @@ class ProjectKnowledge:
         self._has_begun = True
 
     def others(self, client: CrucibleClient) -> RemoteChanges | None:
-        """Return what finds the pipeline's datasets that others have changed since; None if the service cannot say."""
+        """Return an observer of others' changes to the pipeline's datasets; None if the service cannot list changes."""
         mirror, keyword = self.session.mirror, self.results.scope
         if keyword is None or mirror.service.holds(DERIVED_IDS) is False:
             return None
         since = mirror.latest(self.project, keyword)
-        if self.session.settings.embedded:  # it is on this machine, where nobody has to be asked
+        if self.session.settings.embedded:  # the mirror reads the embedded server's changes itself
             return RemoteChanges(
                 lambda since: mirror.changes(self.project, since, keyword) or ProjectChanges("", {}), since
             )
         return RemoteChanges(lambda since: client.datasets.changes(self.project, since, keyword), since)
 
     def look(self, mfids: Collection[str]) -> None:
-        """Find out about these datasets together, before they are asked for one by one."""
+        """Look up these datasets together, before they are used one by one."""
         self.results.look(mfids)
 
     def complete(self, mfid: str) -> DatasetRef | None:
-        """Return the dataset, if it is there and complete, or waits here to be delivered."""
+        """Return the dataset if it is complete, at Crucible or in the outbox."""
         found = self.results.known(mfid, ask=False) or self.session.outbox.find(mfid)
         return found or self.results.known(mfid, ask=not self._has_begun)
 
@@ -114,34 +114,34 @@ class ProjectKnowledge:
         return found is not None and found.is_begun
 
     def refusal(self, mfid: str) -> str:
-        """Return why what is under this id is not relied on; empty if it is, or if nothing is there."""
+        """Return why the dataset with this id is not used; empty if it is, or if there is none."""
         return self.results.refusal(mfid)
 
     def registered_as(self, mfid: str) -> Registered | None:
-        """Return the dataset, also an incomplete one, if it has a record; not if it is to be deleted."""
+        """Return the dataset if it has a record, even if incomplete; not if its deletion is requested."""
         return self.results.registered_as(mfid)
 
     def registered(self) -> Mapping[str, Registered]:
-        """Return every dataset that has a record, also incomplete ones."""
+        """Return every dataset with a record, including incomplete ones."""
         return self.results.registered()
 
     def current(self, slot: str) -> EarlierResult | None:
-        """Return the result that holds in a slot now; the newest, if several declarations have the slot."""
+        """Return the current result in a slot; the newest, if several declarations have the slot."""
         found = {mfid: self.registered_as(mfid) for mfid in self.holding(slot)}
-        records = ((mfid, one.step_record) for mfid, one in found.items() if one)
+        records = ((mfid, dataset.step_record) for mfid, dataset in found.items() if dataset)
         earlier = [earlier_result(mfid, record, self._names(record)) for mfid, record in records if record]
-        return max(earlier, key=lambda one: one.mfid, default=None)
+        return max(earlier, key=lambda result: result.mfid, default=None)
 
     def is_held(self, slot: str) -> bool:
-        """Return whether a result holds in a slot."""
+        """Return whether a slot has a current result."""
         return bool(self.holding(slot))
 
     def holding(self, slot: str) -> tuple[str, ...]:
-        """Return the results that hold in a slot."""
+        """Return the current results in a slot."""
         return self.currency().current(slot, self.project)
 
     def held(self) -> frozenset[str]:
-        """Return all slots in which a result holds."""
+        """Return all slots with a current result."""
         return frozenset(slot for _, slot in self.currency().all_slots())
 
     def claims(self, slot: str) -> Iterable[SlotClaim]:
@@ -149,7 +149,7 @@ class ProjectKnowledge:
         return self.currency().claims(slot, self.project)
 
     def currency(self) -> Currency:
-        """Return which of the datasets hold now, as of the sync."""
+        """Return which datasets are current, as of the sync."""
         return self.results.slots
 
     def look_ahead(self, mfids: Collection[str]) -> None:
@@ -157,7 +157,7 @@ class ProjectKnowledge:
         self._facts.look_ahead(mfids)
 
     def facts(self, used: Sequence[UsedDataset]) -> Mapping[str, Any]:
-        """Return what a recipe holds of the facts about these parents. Raises InputError if one cannot be read."""
+        """Return the facts about these parents for a recipe. Raises InputError if one cannot be read."""
         return self._facts.of(used)
 
     def attempt(self, first_mfid: str) -> int:
@@ -169,17 +169,17 @@ class ProjectKnowledge:
         return mfid not in self.results.members
 
     def _names(self, record: StepRecord) -> dict[str, str]:
-        """The names of parents, as far as they are known here."""
+        """Return the names of parents that are known on this machine."""
         return {mfid: ref.name for mfid, ref in self.session.mirror.known_among(record.parents).items()}
 
 
-def step_records(found: Mapping[str, Registered]) -> dict[str, StepRecord]:
-    """The records of what steps have made, by id."""
-    return {mfid: record for mfid, one in found.items() if (record := one.step_record) is not None}
+def step_records(datasets: Mapping[str, Registered]) -> dict[str, StepRecord]:
+    """Return the records of results of steps, by id."""
+    return {mfid: record for mfid, dataset in datasets.items() if (record := dataset.step_record) is not None}
 
 
 def earlier_result(mfid: str, record: StepRecord, names: Mapping[str, str]) -> EarlierResult:
-    """A result, with what it was made by; `names` are those of its parents, as far as they are known."""
+    """Return a result with its ingredients; `names` are the known names of its parents."""
     code = record.activity.code
     used = tuple(
         UsedFiles(

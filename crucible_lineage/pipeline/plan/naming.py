@@ -1,4 +1,4 @@
-"""What instances are called, which slots their results have, and what names in a declaration mean for them."""
+"""Names of instances, slots of their results, and values of the fields that declarations refer to."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from crucible_lineage.pipeline.spec.pipeline import OF_PARENT, TEMPLATED, is_tem
 Point = Mapping[str, int]  # dimension -> index of its value
 
 
-_WHOLE = re.compile(r"\{([^{}!:]+)\}")
+_SINGLE_FIELD = re.compile(r"\{([^{}!:]+)\}")
 
 
 class DimensionLabels:
-    """The labels of all values of dimensions. `groups` are those of the dimensions that are groups, once known."""
+    """Labels of the values of all dimensions. `groups` holds the groups of dimensions, added as they are formed."""
 
     def __init__(self, pipeline: BoundPipeline, inputs: Inputs, groups: Mapping[str, tuple[Group, ...]]) -> None:
         self.pipeline = pipeline
@@ -33,8 +33,8 @@ class DimensionLabels:
         self.labels = {name: _distinct([item.shown or item.label for item in items]) for name, items in inputs.items()}
         self.scopes = {name: _distinct(_scopes(items)) for name, items in inputs.items()}
 
-    def told_apart(self, step: BoundStep, point: Point) -> str:
-        """Return what tells its results from those of other instances, beside its group, or its first input's data."""
+    def own_label(self, step: BoundStep, point: Point) -> str:
+        """Return what distinguishes an instance, beside its group or the dataset of its first input."""
         items = [self.label(name, index) for name, index in point.items() if name in self.inputs]
         variants = self._variants(step, point)
         return ", ".join((*items[0 if self.group(point) else 1 :], *variants))
@@ -44,7 +44,7 @@ class DimensionLabels:
         return ", ".join(self.label(name, index) for name, index in point.items() if name in self.groups)
 
     def slots(self, step: BoundStep, point: Point) -> dict[str, tuple[str, ...]]:
-        """Return the slots of each output, whichever dataset holds there."""
+        """Return the slots of each output."""
         if step.declared is None:
             return {}
         scope = self._scope(step, point)
@@ -52,7 +52,7 @@ class DimensionLabels:
         return {output: (slot(pipeline, name, output, scope),) for output in step.inspection.outputs}
 
     def _scope(self, step: BoundStep, point: Point) -> str:
-        """Return the scope: the items it is taken for one at a time, else its first input; and its variant."""
+        """Return the scope: the items or groups of its point, else its first input; then its variant."""
         items = [
             self.scopes[name][index] if name in self.inputs else self.groups[name][index].label
             for name, index in point.items()
@@ -60,18 +60,18 @@ class DimensionLabels:
         ]
         return ", ".join((*(items or [self._first_input(step)]), *self._variants(step, point)))
 
-    def of(self, root: str, point: Point) -> str:
-        """Return the label of the datasets of an input at a point: their group."""
-        return next((self.label(one, index) for one, index in point.items() if root_of(one) == root), root)
+    def group_label(self, root: str, point: Point) -> str:
+        """Return the label of an input's group at a point."""
+        return next((self.label(name, index) for name, index in point.items() if root_of(name) == root), root)
 
     def _variants(self, step: BoundStep, point: Point) -> list[str]:
-        """The combinations of swept parameters that it is made with, also where only one is left of several."""
+        """Return the labels of the combinations of swept parameters, including matrices with a single one."""
         swept = dict.fromkeys(self._swept(step))
-        swept |= dict.fromkeys(name for name in point if name in self.pipeline.steps)  # those above a group, too
+        swept |= dict.fromkeys(name for name in point if name in self.pipeline.steps)  # also upstream of groups
         return [self.pipeline.steps[name].variants[point.get(name, 0)].label for name in swept]
 
     def _swept(self, step: BoundStep) -> Iterator[str]:
-        """The steps with a matrix that it hangs together with, one instance with one."""
+        """Yield the steps with a matrix that it is connected to instance by instance."""
         for role, sources in step.sources.items():
             for source in sources if role not in step.collected else ():
                 if source.source in self.pipeline.steps:
@@ -80,13 +80,13 @@ class DimensionLabels:
             yield step.name
 
     def _first_input(self, step: BoundStep) -> str:
-        """The item that the first input of a step leads back to, or the input's name if that takes several together."""
+        """Return the scope of the item behind a step's first input, or the input's name if that is several items."""
         while step.sources:
             role, sources = next(iter(step.sources.items()))
             source = sources[0].source
             if source in self.inputs:
-                alone = len(sources) == 1 and _is_single(self.pipeline.spec.inputs[source]) and self.inputs[source]
-                return self.scopes[source][0] if alone else source
+                single = len(sources) == 1 and _is_single(self.pipeline.spec.inputs[source]) and self.inputs[source]
+                return self.scopes[source][0] if single else source
             if len(sources) > 1 or role in step.collected:
                 return source
             step = self.pipeline.steps[source]
@@ -102,20 +102,20 @@ class DimensionLabels:
 
 
 def _is_single(declared: PipelineInput) -> bool:
-    """True if an input stands for one item that was named: another name is other data, and supersedes nothing."""
+    """Return whether an input is one named item: under another name it is other data and supersedes nothing."""
     if isinstance(declared, FileInput):
         return isinstance(declared.file, str) and not declared.is_pattern
     return isinstance(declared, ResultInput) or (isinstance(declared, DatasetInput) and len(declared.dataset) == 1)
 
 
 def _scopes(items: Sequence[InputItem]) -> list[str]:
-    """Return the scope of the results of each item: files of one name get their folders."""
+    """Return the scopes of the items' results; files of the same name are distinguished by folder."""
     names = Counter(item.scope for item in items)
     return [item.scope if names[item.scope] == 1 else item.path_scope for item in items]
 
 
 def _distinct(labels: Sequence[str]) -> list[str]:
-    """The labels, numbered where several are the same."""
+    """Return the labels, numbered where several are equal."""
     seen: dict[str, int] = {}
     result = []
     for label in labels:
@@ -124,16 +124,16 @@ def _distinct(labels: Sequence[str]) -> list[str]:
     return result
 
 
-# What names in a declaration mean for an instance of a step: `{spectra.metadata.power_mW}`, `{params.degree}`.
+# Values of fields for an instance: `{spectra.metadata.power_mW}`, `{params.degree}`.
 #
-# `{ROLE.FIELD}` is what the measured or selected data behind a role share, wherever it stands: in parameters, in the
-# name of a result and in what else `output` says. What they do not say may stand in the record of the parent itself;
-# that is known once it is made, and only a name waits for it.
+# In parameters, in the name of a result and elsewhere in `output`, `{ROLE.FIELD}` is the value that the measured or
+# selected data behind a role agree in. A field that these lack may be in the record of the parent itself, which is
+# known once that is made; only names wait for it.
 
 
 @dataclass(frozen=True)
 class Scope:
-    """The data behind each role of an instance, and its parameters; `direct` are roles given just these data."""
+    """The data behind each role of an instance, and its parameters; `direct` are roles that take these data."""
 
     step: str
     behind: Mapping[str, Sequence[InputItem]]
@@ -141,18 +141,18 @@ class Scope:
     params: Mapping[str, Any]
 
     def value(self, role: str, name: str) -> tuple[Any, str]:
-        """Return the value that the data behind a role share in a field; or None, and why they do not."""
+        """Return the value of a field that the data behind a role agree in; or None and the reason."""
         items = self.behind.get(role, ())
-        lacking = next((item for item in items if value_of(item.fields, name) is None), None)
-        if lacking is not None:
-            return None, f"{lacking.label} has none"
+        incomplete = next((item for item in items if value_of(item.fields, name) is None), None)
+        if incomplete is not None:
+            return None, f"{incomplete.label} has none"
         values = {str(value): value for item in items if (value := value_of(item.fields, name)) is not None}
         if len(values) != 1:
             return None, f"they differ: {', '.join(values)}; group by {name}" if values else "there are no data"
         return next(iter(values.values())), ""
 
     def output(self, step: BoundStep) -> tuple[BoundStep, str, str]:
-        """The step with what its `output` says filled in; what is wrong with it, and what is noted of its name."""
+        """Return the step with the templates of its `output` filled in, the fault, and a note on its name."""
         declared = step.spec.output
         filled: dict[str, Any] = {}
         for field in TEMPLATED:
@@ -180,9 +180,9 @@ class Scope:
         return replace(step, spec=spec), "", note
 
     def _value(self, template: str) -> tuple[Any, str]:
-        """The value that a template stands for: that of its one field, with its type, or a text."""
-        if whole := _WHOLE.fullmatch(template):
-            return self._field(whole[1])
+        """Return the value of a template: that of its only field, with its type, or a text."""
+        if match := _SINGLE_FIELD.fullmatch(template):
+            return self._field(match[1])
         return self._text(template)
 
     def _text(self, template: str) -> tuple[str, str]:
@@ -208,7 +208,7 @@ class Scope:
         return value, f"{{{name}}}: {fault}" if fault else ""
 
     def _name(self, template: str) -> tuple[str, str]:
-        """The template with what the data behind the roles say; or why it cannot be filled in, as far as is known."""
+        """Fill in the fields of a name that are known before its step runs; return it and the fault."""
         parts = []
         for literal, name, spec, conversion in Formatter().parse(template):
             parts.append(literal.replace("{", "{{").replace("}", "}}"))
@@ -239,7 +239,7 @@ def _formatted(value: object, spec: str | None, conversion: str | None) -> tuple
 
 @dataclass(frozen=True)
 class Group:
-    """The members, by their numbers, that a label stands for; `fault` says why they are no group."""
+    """The members of a group by index, and its label; `fault` says why they cannot be grouped."""
 
     label: str
     indices: tuple[int, ...]
@@ -247,18 +247,18 @@ class Group:
 
 
 def groups_of(items: Sequence[InputItem], fields: Sequence[str]) -> tuple[Group, ...]:
-    """The groups, in the order of their values. Those that lack a field are in a group with a fault."""
-    found: dict[tuple[Any, ...], list[int]] = {}
-    lacking: dict[str, list[int]] = {}
+    """Return the groups, sorted by their values. Items without a field form a group with a fault."""
+    members: dict[tuple[Any, ...], list[int]] = {}
+    incomplete: dict[str, list[int]] = {}
     for index, item in enumerate(items):
         values = tuple(value_of(item.fields, name) for name in fields)
         missing = next((name for name, value in zip(fields, values, strict=True) if value in (None, "")), None)
         if missing:
-            lacking.setdefault(missing, []).append(index)
+            incomplete.setdefault(missing, []).append(index)
         else:
-            found.setdefault(tuple(_comparable(value) for value in values), []).append(index)
-    groups = [Group(", ".join(map(value_text, key)), tuple(found[key])) for key in sorted(found, key=_order)]
-    for name, indices in lacking.items():
+            members.setdefault(tuple(_comparable(value) for value in values), []).append(index)
+    groups = [Group(", ".join(map(value_text, key)), tuple(members[key])) for key in sorted(members, key=_order)]
+    for name, indices in incomplete.items():
         first = items[indices[0]]
         more = f" and {len(indices) - 1} more" if len(indices) > 1 else ""
         fault = first.blocked or f"{first.label}{more} cannot be grouped: there is no {name} in the record"
@@ -269,16 +269,16 @@ def groups_of(items: Sequence[InputItem], fields: Sequence[str]) -> tuple[Group,
 def groups_of_variants(
     combinations: Iterable[Mapping[str, object]], names: Sequence[str], label_of: Any
 ) -> tuple[Group, ...]:
-    """The combinations of swept parameters that agree in these, in their own order."""
-    found: dict[str, list[int]] = {}
+    """Group combinations of swept parameters by the values of these, in their own order."""
+    members: dict[str, list[int]] = {}
     for index, combination in enumerate(combinations):
         label = label_of({name: combination[name] for name in names if name in combination})
-        found.setdefault(label, []).append(index)
-    return tuple(Group(label, tuple(indices)) for label, indices in found.items())
+        members.setdefault(label, []).append(index)
+    return tuple(Group(label, tuple(indices)) for label, indices in members.items())
 
 
 def _comparable(value: object) -> object:
-    """5 and 5.0 are one value; lists and mappings stand for their text."""
+    """Return a value in comparable form: 5 equals 5.0, and lists and mappings become text."""
     return value if isinstance(value, str | int | float) else str(value)
 
 

@@ -1,4 +1,4 @@
-"""The plan: for each step, whether its result is there already, and if not, why. Pure: what is known is passed in."""
+"""The plan: the state of each step, and the causes if it is not fresh. Pure: datasets come from an index."""
 
 from __future__ import annotations
 
@@ -18,57 +18,57 @@ from crucible_lineage.provenance.recipe import PlannedOutput, UsedDataset, deriv
 from crucible_lineage.refs import DatasetRef
 
 FRESH, MISSING, INCOMPLETE, STALE, BLOCKED = "fresh", "missing", "incomplete", "stale", "blocked"
-FORCED = "it is forced"  # the cause of what is made again on request
+FORCED = "it is forced"  # the cause if a fresh result is made again on request
 
 
 @dataclass(frozen=True)
 class EarlierResult:
-    """An earlier result of a step, and what it was made by."""
+    """An earlier result of a step and its ingredients."""
 
     mfid: str
     made: Ingredients
 
 
 class DatasetIndex(Protocol):
-    """Knowledge about Crucible's datasets."""
+    """The datasets at Crucible, as far as a plan needs them."""
 
     def look(self, mfids: Collection[str]) -> None:
-        """Announce the datasets that are going to be asked for."""
+        """Look up datasets together, before they are used one by one."""
 
     def complete(self, mfid: str) -> DatasetRef | None:
-        """The dataset, if it is there and complete."""
+        """Return the dataset if it is complete."""
 
     def lost(self, mfid: str) -> Sequence[str]:
-        """The files of a dataset that Crucible is known to have lost."""
+        """Return the files of a dataset that Crucible is known to have lost."""
 
     def is_begun(self, mfid: str) -> bool:
-        """True if there is an incomplete record under this id."""
+        """Return whether there is an incomplete record under this id."""
 
     def refusal(self, mfid: str) -> str:
-        """Return why the complete dataset of this id is not relied on; empty if it is, or if there is none."""
+        """Return why the dataset with this id is not used; empty if it is, or if there is none."""
 
     def attempt(self, first_mfid: str) -> int:
-        """The latest attempt at the recipe whose first attempt has this id."""
+        """Return the latest attempt at the recipe whose first attempt has this id."""
 
     def current(self, slot: str) -> EarlierResult | None:
-        """The result that holds in a slot now."""
+        """Return the current result in a slot."""
 
     def look_ahead(self, mfids: Collection[str]) -> None:
-        """The facts about these datasets are going to be asked for."""
+        """Read the facts about these datasets, several at a time."""
 
     def facts(self, used: Sequence[UsedDataset]) -> Mapping[str, Any]:
-        """Return the facts about these parents for a recipe. InputError if one cannot be read."""
+        """Return the facts about these parents for a recipe. Raises InputError if one cannot be read."""
 
     def is_held(self, slot: str) -> bool:
-        """True if there is one, as far as is known without asking."""
+        """Return whether a slot has a current result, without a request."""
 
     def on_hold(self, used: Collection[str], code: str) -> Sequence[str]:
-        """Return why these datasets must not be used with this code: the holds on them."""
+        """Return why these datasets or this code must not be used: the holds on them."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a step took when it was made before: wall-clock seconds, and bytes of its outputs."""
+    """Estimate from earlier runs: wall-clock seconds, and bytes of the outputs."""
 
     seconds: float | None = None
     bytes: int | None = None
@@ -76,13 +76,12 @@ class Estimate:
 
 @dataclass(frozen=True)
 class StepPlan:
-    """What would be done for an instance of a step. An id is None while it depends on a parent that is not there yet.
+    """The plan of an instance. An id in `datasets` is None while it depends on a parent that does not exist yet.
 
-    `results` are the datasets of a fresh step, and `used` its parents; `outputs` are those that a step would give whose
-    parents are there, with what they would replace. `roots`
-    are the causes from which it follows that it is not fresh, each with the step that it is a cause of. `notes` are
-    said of its parents, `choices` are those that were chosen in time, by role. It is blocked since something is
-    `on_hold`, and for no other reason.
+    `results` are the datasets of a fresh step, and `used` its parents. If all parents exist, `outputs` are those to be
+    made, with the results that they would replace. `roots` are the original causes, here or upstream, each with its
+    step. `notes` are about its parents, `choices` are those chosen in time, by role. With `on_hold`, holds are the only
+    reason why it is blocked.
     """
 
     name: str
@@ -102,11 +101,11 @@ class StepPlan:
 
     @property
     def supersedes(self) -> dict[str, str]:
-        """The earlier results that those of a stale step would replace, by output."""
+        """The earlier results that would be replaced, by output."""
         return {planned.output: planned.supersedes for planned in self.outputs if planned.supersedes}
 
     def to_json(self) -> dict[str, Any]:
-        """The entry in `plan --json`."""
+        """Return the entry in `plan --json`."""
         return {
             "name": self.name,
             "step": self.step or self.name,
@@ -125,12 +124,11 @@ class StepPlan:
 
 @dataclass(frozen=True)
 class PipelinePlan:
-    """The plan of all instances, in an order in which they can run.
+    """The plan of all instances, in an order of execution.
 
-    `undeclared` are slots of results that still hold although the pipeline declares them no more. `instances` are
-    those that are planned, without what is blocked where a list may have gaps; `differences` are those between what is
-    declared of files and what Crucible says of them, `notes` are what else is to be said of files. `away` are inputs of
-    what is to be made whose bytes were let go and have to be made again first.
+    `undeclared` are slots with current results that the pipeline no longer declares. `instances` are the planned ones,
+    without blocked parents in lists that may have gaps. `differences` are those between declared files and Crucible,
+    `notes` are other messages about files. `away` are inputs whose bytes were evicted and must be made again first.
     """
 
     steps: tuple[StepPlan, ...]
@@ -142,19 +140,19 @@ class PipelinePlan:
 
     @property
     def is_fresh(self) -> bool:
-        """True if nothing has to be done."""
+        """Whether there is nothing to do."""
         return all(step.state == FRESH for step in self.steps)
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan for `plan --json`."""
         steps = [step.to_json() for step in self.steps]
-        differences = [one.to_json() for one in self.differences]
+        differences = [difference.to_json() for difference in self.differences]
         return {
             "steps": steps,
             "undeclared": list(self.undeclared),
             "differences": differences,
             "notes": list(self.notes),
-            "away": [one.to_json() for one in self.away],
+            "away": [dataset.to_json() for dataset in self.away],
         }
 
 
@@ -165,16 +163,16 @@ def plan(
     knowledge: DatasetIndex,
     forced: Collection[str] = (),
 ) -> PipelinePlan:
-    """The plan. Steps (or instances) in `forced` are made again though their results are there.
+    """Plan all instances. Steps (or instances) in `forced` are made again even if their results exist.
 
-    It is made generation by generation: what is known of all results of one is looked up together.
+    Planning goes generation by generation, so that all results of one are looked up together.
     """
     done: dict[str, StepPlan] = {}
-    left, looked = dict(instances), set[str]()
+    planned_instances, looked = dict(instances), set[str]()
     for generation in _generations(instances):
         drafts = []
         for name in generation:
-            instance = left[name] = _without_gaps(instances[name], done)
+            instance = planned_instances[name] = _without_gaps(instances[name], done)
             unready = _unready(instance, inputs, done, knowledge)
             if unready is not None:
                 done[name] = unready
@@ -185,30 +183,30 @@ def plan(
             results = {need: done[need].results for need in instance.needs}
             try:
                 drafts.append(_draft(project, instance, used_datasets(instance, inputs, results), knowledge))
-            except InputError as error:  # it is this step's fault, and does not stop the others
+            except InputError as error:  # a fault of this step does not stop the others
                 done[name] = _blocked(instance, [str(error)])
         knowledge.look([planned.mfid for draft in drafts for planned in draft.outputs])
         for draft in drafts:
             name, step = draft.instance.name, draft.instance.step.name
             done[name] = _planned(draft, knowledge, forced=name in forced or step in forced)
         for name in generation:
-            notes = (*left[name].notes, *(f"without {gap}" for gap in left[name].gaps))
-            if notes or left[name].choices:
-                done[name] = replace(done[name], notes=notes, choices=left[name].choices)
-    return PipelinePlan(tuple(done[name] for name in instances), instances=left)
+            notes = (*planned_instances[name].notes, *(f"without {gap}" for gap in planned_instances[name].gaps))
+            if notes or planned_instances[name].choices:
+                done[name] = replace(done[name], notes=notes, choices=planned_instances[name].choices)
+    return PipelinePlan(tuple(done[name] for name in instances), instances=planned_instances)
 
 
 def _without_gaps(instance: Instance, done: Mapping[str, StepPlan]) -> Instance:
-    """The instance without parents that are blocked, in the lists that may have gaps."""
+    """Return the instance without blocked parents in lists that may have gaps."""
     sources = instance.step.sources
     roles = {role for role, given in sources.items() if any(source.gaps for source in given)}
-    gone = [feed for feed in instance.feeds if feed.role in roles and feed.instance
-            and done[feed.instance].state == BLOCKED]  # fmt: skip
-    if not gone:
+    left_out = [feed for feed in instance.feeds if feed.role in roles and feed.instance
+                and done[feed.instance].state == BLOCKED]  # fmt: skip
+    if not left_out:
         return instance
-    feeds = tuple(feed for feed in instance.feeds if feed not in gone)
+    feeds = tuple(feed for feed in instance.feeds if feed not in left_out)
     empty = next((role for role in roles if all(feed.role != role for feed in feeds)), "")
-    gaps = tuple(f"{feed.instance}: {', '.join(done[feed.instance or ''].causes)}" for feed in gone)
+    gaps = tuple(f"{feed.instance}: {', '.join(done[feed.instance or ''].causes)}" for feed in left_out)
     return replace(
         instance,
         feeds=feeds,
@@ -219,20 +217,20 @@ def _without_gaps(instance: Instance, done: Mapping[str, StepPlan]) -> Instance:
 
 
 def _generations(instances: Mapping[str, Instance]) -> list[list[str]]:
-    """Instances by how many others they come after: those of one generation do not need one another."""
+    """Return instances by generation: those of one generation do not depend on one another."""
     depth: dict[str, int] = {}
-    found: list[list[str]] = []
-    for name, instance in instances.items():  # parents come before their children
+    generations: list[list[str]] = []
+    for name, instance in instances.items():  # parents precede their children
         depth[name] = max((depth[need] + 1 for need in instance.needs), default=0)
-        if depth[name] == len(found):
-            found.append([])
-        found[depth[name]].append(name)
-    return found
+        if depth[name] == len(generations):
+            generations.append([])
+        generations[depth[name]].append(name)
+    return generations
 
 
 @dataclass(frozen=True)
 class _Draft:
-    """An instance whose parents are all there, with the outputs that it would give."""
+    """An instance whose parents all exist, with the outputs that it would have."""
 
     instance: Instance
     used: tuple[UsedDataset, ...]
@@ -242,7 +240,7 @@ class _Draft:
 def plan_instance(
     project: str, instance: Instance, used: Sequence[UsedDataset], knowledge: DatasetIndex, *, forced: bool = False
 ) -> StepPlan:
-    """The plan of an instance whose parents are all there."""
+    """Plan an instance whose parents all exist."""
     try:
         draft = _draft(project, instance, used, knowledge)
     except InputError as error:
@@ -251,7 +249,7 @@ def plan_instance(
 
 
 def _draft(project: str, instance: Instance, used: Sequence[UsedDataset], knowledge: DatasetIndex) -> _Draft:
-    """The outputs of the latest attempt at an instance. InputError if facts about a parent cannot be read."""
+    """Return the outputs of an instance's latest attempt. Raises InputError if facts about a parent cannot be read."""
     inspection = instance.inspection
     code, params = inspection.code, inspection.params
     salt = instance.step.spec.salt
@@ -265,21 +263,22 @@ def _draft(project: str, instance: Instance, used: Sequence[UsedDataset], knowle
 
 def _planned(draft: _Draft, knowledge: DatasetIndex, *, forced: bool) -> StepPlan:
     instance, used, outputs = draft.instance, draft.used, draft.outputs
-    found = {planned.output: knowledge.complete(planned.mfid) for planned in outputs}
-    results = {output: dataset for output, dataset in found.items() if dataset}
+    complete = {planned.output: knowledge.complete(planned.mfid) for planned in outputs}
+    results = {output: dataset for output, dataset in complete.items() if dataset}
     name, step = instance.name, instance.step.name
-    lost = [f"Crucible has lost the bytes of its file {file}" for one in outputs for file in knowledge.lost(one.mfid)]
-    is_there = not lost and len(results) == len(outputs) and not forced
-    if not is_there and (
-        on_hold := knowledge.on_hold([one.dataset.mfid for one in used], instance.inspection.code.fingerprint)
+    lost = [f"Crucible has lost the bytes of its file {file}"
+            for planned in outputs for file in knowledge.lost(planned.mfid)]  # fmt: skip
+    exists = not lost and len(results) == len(outputs) and not forced
+    if not exists and (
+        on_hold := knowledge.on_hold([parent.dataset.mfid for parent in used], instance.inspection.code.fingerprint)
     ):
         return _blocked(instance, on_hold, on_hold=True)
     if lost and not forced:
         roots = tuple(f"{name}: {cause}" for cause in lost)
         ids = _ids(outputs)
         return StepPlan(name, INCOMPLETE, tuple(lost), ids, outputs=outputs, step=step, roots=roots, used=used)
-    refused = [knowledge.refusal(planned.mfid) for planned in outputs if planned.output not in results]
-    refusals = [told for told in refused if told]
+    reasons = [knowledge.refusal(planned.mfid) for planned in outputs if planned.output not in results]
+    refusals = [reason for reason in reasons if reason]
     if forced and (refusals or len(results) == len(outputs)):
         return _forced(draft)
     if refusals:
@@ -290,26 +289,27 @@ def _planned(draft: _Draft, knowledge: DatasetIndex, *, forced: bool) -> StepPla
 
 
 def _forced(draft: _Draft) -> StepPlan:
-    """Return the plan of an instance that is made again although nothing asks for it."""
+    """Return the plan of a complete instance that is to be made again."""
     name, step = draft.instance.name, draft.instance.step.name
     again = tuple(_again(planned) for planned in draft.outputs)
     return StepPlan(name, STALE, (FORCED,), _ids(again), outputs=again, step=step, roots=(f"{name}: {FORCED}",))
 
 
 def _unfinished(draft: _Draft, knowledge: DatasetIndex) -> StepPlan:
-    """Return the plan of an instance without results, or not all: begun, never made, or made of something else."""
+    """Return the plan of an instance whose results are not all complete: interrupted, never made, or stale."""
     instance, outputs = draft.instance, draft.outputs
     name, step = instance.name, instance.step.name
-    replaced, why, changed = _replaced(instance, outputs, draft.used, knowledge)
+    replaced, causes, changed = _replaced(instance, outputs, draft.used, knowledge)
     if any(knowledge.is_begun(planned.mfid) for planned in outputs):
-        state, why = INCOMPLETE, ["an earlier run did not finish"]
+        state, causes = INCOMPLETE, ["an earlier run did not finish"]
     elif replaced:
         state = STALE
     else:
-        state, why = MISSING, ["never made"]
+        state, causes = MISSING, ["never made"]
     outputs = tuple(replace(planned, supersedes=replaced.get(planned.output)) for planned in outputs)
-    roots = tuple(f"{name}: {cause.partition(' (since ')[0]}" for cause in why)
-    return StepPlan(name, state, tuple(why), _ids(outputs), outputs=outputs, step=step, code_diff=changed, roots=roots)
+    roots = tuple(f"{name}: {cause.partition(' (since ')[0]}" for cause in causes)
+    ids = _ids(outputs)
+    return StepPlan(name, state, tuple(causes), ids, outputs=outputs, step=step, code_diff=changed, roots=roots)
 
 
 def _look_ahead(
@@ -319,17 +319,17 @@ def _look_ahead(
     done: Mapping[str, StepPlan],
     knowledge: DatasetIndex,
 ) -> None:
-    """The parents of all instances of a step that asks for facts are looked at together, before its first one."""
+    """Read the facts about the parents of all instances of a step together, before its first one."""
     step = instance.step.name
-    found = []
-    for feed in (feed for one in instances.values() if one.step.name == step for feed in one.feeds):
+    mfids = []
+    for feed in (feed for other in instances.values() if other.step.name == step for feed in other.feeds):
         if feed.instance is not None and feed.instance not in done:
             continue
         if feed.instance is not None:
-            found += [dataset.mfid for dataset in done[feed.instance].results.values()]
+            mfids += [dataset.mfid for dataset in done[feed.instance].results.values()]
         elif (item := _item(feed, inputs)).dataset is not None:
-            found.append(item.dataset.mfid)
-    knowledge.look_ahead(found)
+            mfids.append(item.dataset.mfid)
+    knowledge.look_ahead(mfids)
 
 
 def _ids(outputs: Sequence[PlannedOutput]) -> dict[str, str]:
@@ -337,7 +337,7 @@ def _ids(outputs: Sequence[PlannedOutput]) -> dict[str, str]:
 
 
 def _again(planned: PlannedOutput) -> PlannedOutput:
-    """The next attempt at an output, which would replace the one that is there."""
+    """Return the next attempt at an output, which would replace the existing one."""
     recipe = {**planned.recipe, "attempt": planned.recipe.get("attempt", 0) + 1}
     return PlannedOutput(planned.output, derived_mfid(recipe), recipe, planned.mfid)
 
@@ -345,7 +345,7 @@ def _again(planned: PlannedOutput) -> PlannedOutput:
 def _replaced(
     instance: Instance, outputs: Sequence[PlannedOutput], used: Sequence[UsedDataset], knowledge: DatasetIndex
 ) -> tuple[dict[str, str], list[str], tuple[str, ...]]:
-    """The results that hold now and that these would replace, by output; what differs, and how the code does."""
+    """Return the current results to be replaced, by output, the differences, and the diff of the code."""
     replaced: dict[str, str] = {}
     causes: list[str] = []
     changed: tuple[str, ...] = ()
@@ -363,25 +363,25 @@ def _replaced(
 
 
 def _current(instance: Instance, output: str, knowledge: DatasetIndex) -> EarlierResult | None:
-    found = (knowledge.current(key) for key in instance.slots.get(output, ()))
-    return next((one for one in found if one), None)
+    results = (knowledge.current(key) for key in instance.slots.get(output, ()))
+    return next(filter(None, results), None)
 
 
 def _unready(
     instance: Instance, inputs: Inputs, done: Mapping[str, StepPlan], knowledge: DatasetIndex
 ) -> StepPlan | None:
-    """The plan of an instance whose parents are not all there; None if they are."""
-    above = [need for need in instance.needs if done[need].state == BLOCKED]
-    blocked = [*([instance.blocked] if instance.blocked else []), *(f"parent {need} is blocked" for need in above)]
+    """Return the plan of an instance whose parents do not all exist; None if they do."""
+    parents = [need for need in instance.needs if done[need].state == BLOCKED]
+    blocked = [*([instance.blocked] if instance.blocked else []), *(f"parent {need} is blocked" for need in parents)]
     if blocked:
-        is_held = not instance.blocked and all(done[need].on_hold for need in above)
+        is_held = not instance.blocked and all(done[need].on_hold for need in parents)
         return _blocked(instance, blocked, on_hold=is_held)
     waiting = [done[need] for need in instance.needs if done[need].state != FRESH]
     new = [feed for feed in instance.feeds if feed.input is not None and _item(feed, inputs).dataset is None]
     if not waiting and not new:
         return None
-    there = [dataset.mfid for feed in instance.feeds if (dataset := _dataset(feed, inputs, done))]
-    if on_hold := knowledge.on_hold(there, instance.inspection.code.fingerprint):
+    existing = [dataset.mfid for feed in instance.feeds if (dataset := _dataset(feed, inputs, done))]
+    if on_hold := knowledge.on_hold(existing, instance.inspection.code.fingerprint):
         return _blocked(instance, on_hold, on_hold=True)
     return _waiting(instance, waiting, new, inputs, knowledge)
 
@@ -389,21 +389,21 @@ def _unready(
 def _waiting(
     instance: Instance, waiting: Sequence[StepPlan], new: Sequence[InputEdge], inputs: Inputs, knowledge: DatasetIndex
 ) -> StepPlan:
-    """Return the plan of an instance that waits for parents to be made and for files to be registered."""
+    """Return the plan of an instance with parents still to be made or registered."""
     name, step = instance.name, instance.step.name
     held = any(map(knowledge.is_held, (key for keys in instance.slots.values() for key in keys)))
-    found = (_current(instance, output, knowledge) for output in instance.inspection.outputs if new)
-    earlier = next((one for one in found if one), None)
+    results = (_current(instance, output, knowledge) for output in instance.inspection.outputs if new)
+    earlier = next(filter(None, results), None)
     changed = [_new_input(feed, _item(feed, inputs), earlier) for feed in new]
     causes = tuple(dict.fromkeys([*_follows(waiting, held=held), *changed]))
     earlier_roots = (root for parent in waiting for root in parent.roots)
-    roots = tuple(dict.fromkeys([*earlier_roots, *(f"{name}: {one}" for one in changed)]))
+    roots = tuple(dict.fromkeys([*earlier_roots, *(f"{name}: {cause}" for cause in changed)]))
     outputs: dict[str, str | None] = dict.fromkeys(instance.inspection.outputs)
     return StepPlan(name, STALE if held else MISSING, causes, outputs, step=step, roots=roots)
 
 
 def _dataset(feed: InputEdge, inputs: Inputs, done: Mapping[str, StepPlan]) -> DatasetRef | None:
-    """The dataset that a feed gives, if it is there."""
+    """Return the dataset of an edge, if it exists."""
     if feed.instance is None:
         return _item(feed, inputs).dataset
     results = done[feed.instance].results
@@ -415,24 +415,24 @@ def _item(feed: InputEdge, inputs: Inputs) -> InputItem:
 
 
 def _new_input(feed: InputEdge, item: InputItem, earlier: EarlierResult | None) -> str:
-    """Return what is new about files that are not registered yet, compared with the current result's."""
+    """Return how unregistered files differ from those of the current result."""
     files = {file.ref.name: (file.ref.sha256, file.ref.size) for file in (item.raw.files if item.raw else ())}
-    before = next((one for one in (earlier.made.used if earlier else ()) if one.role == feed.role), None)
+    before = next((parent for parent in (earlier.made.used if earlier else ()) if parent.role == feed.role), None)
     if before is not None and before.files.keys() & files.keys():
         return f"input {feed.role}: {file_changes(before, UsedFiles(feed.role, '', '', files))}"
     if before is not None and files:
-        return f"input {feed.role}: {_told(files)} instead of {_told(before.files) or 'another dataset'}"
+        return f"input {feed.role}: {_names(files)} instead of {_names(before.files) or 'another dataset'}"
     return f"input {feed.input} is not registered yet"
 
 
-def _told(files: Mapping[str, tuple[str, int]]) -> str:
-    """Files by name, with the beginning of the hash, as far as there is room."""
+def _names(files: Mapping[str, tuple[str, int]]) -> str:
+    """Name up to three files, with the first digits of their hashes."""
     shown = [f"{name} (sha {sha256[:8]})" for name, (sha256, _) in sorted(files.items())]
     return ", ".join(shown[:3]) + (f" and {len(shown) - 3} more" if len(shown) > 3 else "")
 
 
 def _made(instance: Instance, planned: PlannedOutput, used: Sequence[UsedDataset]) -> Ingredients:
-    """Return what the output would be made by now."""
+    """Return the ingredients of an output if it were made now."""
     parents = tuple(
         UsedFiles(
             part.role,
@@ -446,9 +446,9 @@ def _made(instance: Instance, planned: PlannedOutput, used: Sequence[UsedDataset
 
 
 def _follows(parents: Sequence[StepPlan], *, held: bool) -> Iterator[str]:
-    """Yield what a result waits for, a line for all parents of a step in the same state.
+    """Yield the causes from parents that are not fresh, one for all parents of a step in the same state.
 
-    `held` is whether there is a result that may be kept.
+    `held` tells whether there is a result that may be kept.
     """
     alike: dict[tuple[str, bool], list[str]] = {}
     for parent in parents:
@@ -458,8 +458,8 @@ def _follows(parents: Sequence[StepPlan], *, held: bool) -> Iterator[str]:
         if is_missing:
             yield f"{named} must be made first"
         else:
-            kept = "; this result is kept if the output is identical" if held else ""
-            yield f"{named} will be rerun{kept}"
+            note = "; this result is kept if the output is identical" if held else ""
+            yield f"{named} will be rerun{note}"
 
 
 def _blocked(instance: Instance, causes: Sequence[str], *, on_hold: bool = False) -> StepPlan:

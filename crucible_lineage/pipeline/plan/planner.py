@@ -1,4 +1,4 @@
-"""A pipeline planned as things stand: its inputs found, its steps expanded, what is known looked up in one go."""
+"""Planning of a pipeline: find its inputs, expand its steps, and look up their results together."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from crucible_lineage.session import Session
 
 @dataclass(frozen=True)
 class PlannedPipeline:
-    """A pipeline's plan with all it rests on."""
+    """A pipeline's plan with the instances, inputs and index that it is based on."""
 
     plan: PipelinePlan
     instances: Mapping[str, Instance]
@@ -38,22 +38,21 @@ class PlannedPipeline:
 
 
 def make_plan(pipeline: BoundPipeline, session: Session, forced: Collection[str] = (), as_of: str = "") -> PipelinePlan:
-    """The plan as things stand, with what each step took before. Changes nothing."""
-    whole = plan_pipeline(pipeline, session, forced, as_of=as_of)
-    planned = whole.plan
-    took = {step: Estimate(*figures) for step, figures in session.journal.took(pipeline.name).items()}
+    """Plan a pipeline, with estimates from earlier runs. Changes nothing."""
+    planned = plan_pipeline(pipeline, session, forced, as_of=as_of)
+    estimates = {step: Estimate(*figures) for step, figures in session.journal.took(pipeline.name).items()}
     return replace(
-        planned,
-        away=tuple(away(session, _needed(whole))),
+        planned.plan,
+        away=tuple(away(session, _needed(planned))),
         steps=tuple(
-            step if step.state == FRESH else replace(step, estimate=took.get(step.step, Estimate()))
-            for step in planned.steps
+            step if step.state == FRESH else replace(step, estimate=estimates.get(step.step, Estimate()))
+            for step in planned.plan.steps
         ),
     )
 
 
 def _needed(planned: PlannedPipeline) -> Iterator[str]:
-    """Yield the datasets that are there and that steps are going to read."""
+    """Yield the existing datasets that steps are going to read."""
     steps = {step.name: step for step in planned.plan.steps}
     for step in planned.plan.steps:
         if step.state in (FRESH, BLOCKED):
@@ -61,7 +60,7 @@ def _needed(planned: PlannedPipeline) -> Iterator[str]:
         for feed in planned.instances[step.name].feeds:
             if feed.instance is not None:
                 results = steps[feed.instance].results
-                yield from (one.mfid for output, one in results.items() if feed.output in (None, output))
+                yield from (dataset.mfid for output, dataset in results.items() if feed.output in (None, output))
             elif (item := planned.inputs[feed.input or ""][feed.index]).dataset is not None:
                 yield item.dataset.mfid
 
@@ -75,35 +74,37 @@ def plan_pipeline(
     as_of: str = "",
     campaign: str = "",
 ) -> PlannedPipeline:
-    """The plan and what it rests on. `within` are the pipelines on whose behalf this one is planned.
+    """Plan a pipeline. `within` are the files of the pipelines that it is planned for.
 
-    Calibrations are chosen by what was certified `as_of` a moment, by default now, or as if a `campaign` were promoted.
+    Calibrations are those certified `as_of` a moment, by default now, or as if a `campaign` were promoted.
     """
     spec = pipeline.spec
     knowledge = ProjectKnowledge(session, spec.project, pipeline.name)
     knowledge.sync()
 
-    asked = asked_fields(spec)
-    asks_metadata = any(name.startswith(OF_METADATA) for name in asked)
+    fields = asked_fields(spec)
+    with_metadata = any(name.startswith(OF_METADATA) for name in fields)
 
     def results_of(declared: ResultInput) -> Iterator[InputItem]:
-        return _results_of(declared, session, (*within, spec.path.resolve()), as_of, asks_metadata=asks_metadata)
+        return _results_of(declared, session, (*within, spec.path.resolve()), as_of, with_metadata=with_metadata)
 
     inputs = read_first(
-        pipeline, known_inputs(spec, session, results_of, with_fields=bool(asked), as_of=as_of, campaign=campaign)
+        pipeline, known_inputs(spec, session, results_of, with_fields=bool(fields), as_of=as_of, campaign=campaign)
     )
     instances = expand(pipeline, inputs, partial(_inspected, session.store, {}))
     require_names(pipeline, forced, instances)
     planned = plan(spec.project, instances, inputs, knowledge, forced)
     left = undeclared(knowledge.held(), instances.values(), pipeline.name)
-    differences = tuple(one for items in inputs.values() for item in items for one in item.differs)
+    differences = tuple(difference for items in inputs.values() for item in items for difference in item.differs)
     notes = tuple(dict.fromkeys(note for items in inputs.values() for item in items for note in item.notes))
     planned = replace(planned, undeclared=left, differences=differences, notes=notes)
     return PlannedPipeline(planned, planned.instances, inputs, knowledge)
 
 
-def _inspected(store: Store, seen: dict[bytes, Inspection], step: BoundStep, given: Mapping[str, object]) -> Inspection:
-    """The step with parameters that records have given."""
+def _inspected(
+    store: Store, cache: dict[bytes, Inspection], step: BoundStep, given: Mapping[str, object]
+) -> Inspection:
+    """Inspect a step with parameters from records."""
     from crucible_lineage.fingerprint.params import canonical_params
     from crucible_lineage.pipeline.functions.command import (
         inspect_command,  # most pipelines plan without looking at code
@@ -111,23 +112,23 @@ def _inspected(store: Store, seen: dict[bytes, Inspection], step: BoundStep, giv
     from crucible_lineage.pipeline.functions.inspect import inspect_step
 
     key = canonical_json([step.name, canonical_params(given)])
-    if key not in seen:
+    if key not in cache:
         spec = step.spec
-        seen[key] = (
+        cache[key] = (
             inspect_command(step.name, spec, step.inspection.roles, given)
             if spec.uses is None
             else inspect_step(spec.uses, given, spec.folder, store, spec.reads)
         )
-    return seen[key]
+    return cache[key]
 
 
 def _results_of(
-    declared: ResultInput, session: Session, within: tuple[Path, ...], as_of: str, *, asks_metadata: bool
+    declared: ResultInput, session: Session, within: tuple[Path, ...], as_of: str, *, with_metadata: bool
 ) -> Iterator[InputItem]:
-    """The current results of a step of another pipeline, one for each of its instances."""
+    """Yield the current results of a step of another pipeline, one for each of its instances."""
     path = declared.path
     if path.resolve() in within:
-        raise InputError(f"{path} takes a result of itself, by way of {within[-1]}")
+        raise InputError(f"{path} uses its own result, through {within[-1]}")
     other = bind_file(path, session.store)
     require_names(other, [declared.step])
     outputs = other.steps[declared.step].inspection.outputs
@@ -144,7 +145,7 @@ def _results_of(
         fields, span = _described(instance, planned.inputs)
         if step.state == FRESH:
             dataset = step.results[output]
-            own = planned.knowledge.registered_as(dataset.mfid) if asks_metadata else None
+            own = planned.knowledge.registered_as(dataset.mfid) if with_metadata else None
             metadata = {**fields["metadata"], **((own and own.dataset.scientific_metadata) or {})}
             fields = {**fields, "dataset_name": dataset.name, "metadata": metadata}
             yield InputItem(dataset.mfid, dataset, fields, about=instance.slots[output][0], span=span)
@@ -161,9 +162,9 @@ def _results_of(
 def _described(
     instance: Instance, inputs: Mapping[str, Sequence[InputItem]]
 ) -> tuple[dict[str, Any], tuple[datetime, datetime] | None]:
-    """Describe a result before it is read: what its data share, and what was declared of it.
+    """Return a result's fields before it is read, and the first and last time of measurement of its data.
 
-    And when these data were measured, the first and the last.
+    The fields are those that its data agree in, and the declared ones.
     """
     items = [inputs[root][index] for root, index in instance.about]
     names = dict.fromkeys(name for item in items for name in item.fields if name not in ("metadata", "dataset_name"))
@@ -174,20 +175,20 @@ def _described(
     fields |= {name: value for name, value in own.items() if value} | described(instance.step.spec.output)
     fields["metadata"] = {**metadata, **instance.step.spec.output.metadata}
     spans = [item.span for item in items if item.span]
-    whole = spans and len(spans) == len(items)
-    return fields, (min(first for first, _ in spans), max(last for _, last in spans)) if whole else None
+    all_dated = spans and len(spans) == len(items)
+    return fields, (min(first for first, _ in spans), max(last for _, last in spans)) if all_dated else None
 
 
 def _common(values: Sequence[object]) -> object:
-    """The value that all have; None if they differ."""
+    """Return the value that all have; None if they differ."""
     return values[0] if all(value == values[0] for value in values) else None
 
 
 def undeclared(held: Collection[str], instances: Iterable[Instance], pipeline: str) -> tuple[str, ...]:
-    """Return the slots of such results, as `step/output/scope`.
+    """Return the slots of current results that are no longer declared, as `step/output/scope`.
 
-    `held` are the slots in which results of the pipeline hold. A place of other data is none of them: its result holds
-    beside the others.
+    `held` are the slots with current results of the pipeline. Slots of a declared output for other data are excluded:
+    their results stay current beside the others.
     """
     declared = {key for instance in instances for keys in instance.slots.values() for key in keys}
     if not declared:
@@ -202,7 +203,7 @@ def undeclared(held: Collection[str], instances: Iterable[Instance], pipeline: s
 
 
 def _outside(key: str) -> str:
-    """`pipeline/step/output` of a slot."""
+    """Return `pipeline/step/output` of a slot."""
     return "/".join(key.split("/", 3)[:3])
 
 

@@ -1,7 +1,7 @@
-"""Partners in time: of rows with equal values, the one measured nearest before, after, or either side. Pure.
+"""Partners in time: among rows with equal values, the one measured nearest before, after, or on either side. Pure.
 
-A row is a dataset or a group of them. As "before" a group counts from its last member, as "after" from its first; a
-group whose members were measured before and after another row counts as at no distance for "either".
+A row is a dataset or a group. For "before", the distance to a group is taken from its last member, for "after" from its
+first. For "either", a group with members on both sides of another row is at distance zero.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ MOST_NAMED = 3
 
 @dataclass(frozen=True)
 class RelationRow:
-    """A dataset or a group: its values of the compared fields, and when its first and its last member were measured.
+    """A dataset or group: its values of the compared fields, and the times of its first and last measurement.
 
-    `tie` orders rows of one time. `lacking` says which value is missing, or that members differ in it; `undated` names
-    a member without a time of measurement, and then there is no `span`. `size` is the number of members.
+    `tie` orders rows of equal times. `fault` says which value is missing, or differs among members. `undated` names a
+    member without a time of measurement; then there is no `span`. `size` is the number of members.
     """
 
     key: int
@@ -35,26 +35,26 @@ class RelationRow:
     values: tuple[str, ...] = ()
     span: tuple[datetime, datetime] | None = None
     tie: str = NO_ID
-    lacking: str = ""
+    fault: str = ""
     undated: str = ""
     size: int = 1
 
     @property
     def first(self) -> datetime:
-        """When its first member was measured."""
+        """Time of measurement of the first member."""
         assert self.span is not None
         return self.span[0]
 
     @property
     def last(self) -> datetime:
-        """When its last member was measured."""
+        """Time of measurement of the last member."""
         assert self.span is not None
         return self.span[1]
 
 
 @dataclass(frozen=True)
 class Partner:
-    """A partner, the side in time it is on, and how far away; by which rule it was chosen, and by which certificate."""
+    """A chosen partner: its side in time, its distance, and the rule and certificate by which it was chosen."""
 
     key: int
     label: str
@@ -71,12 +71,12 @@ class Partner:
 
     @property
     def note(self) -> str:
-        """Its distance, as pictures say it: `2 h before`."""
+        """Its distance for pictures: `2 h before`."""
         note = f"{span_text(self.seconds)} {self.side}" if self.seconds else self.side
         return note or certified_text(self.certificate)
 
     def to_json(self) -> dict[str, Any]:
-        """The entry in plans and records."""
+        """Return the entry in plans and records."""
         entry: dict[str, Any] = {"rule": self.rule, "side": self.side, "seconds": self.seconds}
         entry |= {"members": self.size} if self.size > 1 else {}
         entry |= {"of_members": self.of_size} if self.of_size > 1 else {}
@@ -85,9 +85,9 @@ class Partner:
 
 @dataclass(frozen=True)
 class Partners:
-    """The partners of a row, in the order asked for; or why there are none.
+    """The partners of a row in the declared order, or the fault.
 
-    `absent` is true where the role may stay without: no candidate has equal values, or the declaration says so.
+    `absent` is true if the role may stay empty: no candidate has equal values, or the declaration allows it.
     """
 
     chosen: tuple[Partner, ...] = ()
@@ -96,7 +96,7 @@ class Partners:
 
 
 class _Timeline:
-    """Dated rows of equal values, sorted for both sides."""
+    """Dated rows with equal values, sorted for both sides."""
 
     def __init__(self, rows: Iterable[RelationRow]) -> None:
         dated = list(rows)
@@ -106,19 +106,19 @@ class _Timeline:
         self._firsts = [row.first for row in self.by_first]
         self._latest = list(accumulate((row.last for row in self.by_first), max))
 
-    def on(self, side: str, row: RelationRow, but: int | None = None) -> RelationRow | None:
-        """The nearest on that side; after the row, not the one called `but`."""
+    def on(self, side: str, row: RelationRow, exclude: int | None = None) -> RelationRow | None:
+        """Return the nearest row on a side; after the row, never the one with key `exclude`."""
         if side == BEFORE:
             index = bisect_right(self._lasts, row.last)
             return self.by_last[index - 1] if index else None
         if side == AFTER:
             index = bisect_left(self._firsts, row.first)
-            return next((one for one in self.by_first[index : index + 2] if one.key != but), None)
-        found = (self.on(BEFORE, row), self.around(row), self.on(AFTER, row))
-        return min((one for one in found if one), key=lambda one: _distance(row, one)[1], default=None)
+            return next((other for other in self.by_first[index : index + 2] if other.key != exclude), None)
+        candidates = (self.on(BEFORE, row), self.around(row), self.on(AFTER, row))
+        return min(filter(None, candidates), key=lambda other: _distance(row, other)[1], default=None)
 
     def around(self, row: RelationRow) -> RelationRow | None:
-        """Of those with members before and after the row the one that began last."""
+        """Return, of the groups with members before and after the row, the one that began last."""
         index = bisect_left(self._firsts, row.first) - 1
         while index >= 0 and self._latest[index] > row.last:
             if self.by_first[index].last > row.last:
@@ -128,7 +128,7 @@ class _Timeline:
 
 
 class Candidates:
-    """The rows that partners are chosen from: those with equal values in the fields `same`. Messages say `name`."""
+    """Rows to choose partners from, by equal values of the fields `same`. Messages refer to them as `name`."""
 
     def __init__(self, name: str, rows: Iterable[RelationRow], same: Sequence[str], rule: TimeMatch) -> None:
         self.name = name
@@ -137,27 +137,27 @@ class Candidates:
         self._equal: dict[tuple[str, ...], list[RelationRow]] = {}
         self._timelines: dict[tuple[str, ...], _Timeline] = {}
         for row in rows:
-            if not row.lacking:
+            if not row.fault:
                 self._equal.setdefault(row.values, []).append(row)
 
     def equal(self, row: RelationRow) -> tuple[Sequence[RelationRow], Partners]:
-        """The candidates with the values of the row, whenever they were measured; or why there are none."""
-        if row.lacking:
-            return (), Partners(fault=f"{row.label} cannot be matched with {self.name}: {row.lacking}")
+        """Return the candidates with equal values, whatever their times, and the fault if there are none."""
+        if row.fault:
+            return (), Partners(fault=f"{row.label} cannot be matched with {self.name}: {row.fault}")
         found = self._equal.get(row.values, [])
-        said = f" with {_told(self._values(row))}, as {row.label} has" if self._same else ""
-        return found, Partners(fault="" if found else f"{self.name} has no dataset{said}", absent=not found)
+        condition = f" with {_values_text(self._values(row))}, as {row.label} has" if self._same else ""
+        return found, Partners(fault="" if found else f"{self.name} has no dataset{condition}", absent=not found)
 
     def choose(self, row: RelationRow) -> Partners:
-        """The partners of a row."""
+        """Choose the partners of a row."""
         equal, none = self.equal(row)
         if not equal:
             return none
-        undated = [one.undated for one in equal if one.undated]
+        undated = [other.undated for other in equal if other.undated]
         if undated and self._rule.undated != SKIP:
             return Partners(fault=self._undated_fault(row, undated))
         if row.values not in self._timelines:
-            self._timelines[row.values] = _Timeline(one for one in equal if not one.undated)
+            self._timelines[row.values] = _Timeline(other for other in equal if not other.undated)
         timeline = self._timelines[row.values]
         if row.undated:
             fault = f"{row.undated} has no time of measurement (timestamp), by which {self.name} is chosen; set it"
@@ -167,11 +167,11 @@ class Candidates:
     def _in_time(self, row: RelationRow, timeline: _Timeline) -> Partners:
         found: list[tuple[str, RelationRow]] = []
         for side in self._rule.sides:
-            one = timeline.on(side, row, found[0][1].key if found else None)
-            if one is None or self._is_far(row, one, side):
+            other = timeline.on(side, row, found[0][1].key if found else None)
+            if other is None or self._is_far(row, other, side):
                 return self._otherwise(row, timeline, self._not_found(row, timeline, side))
-            found.append((side, one))
-        return Partners(tuple(self._chosen(row, one, side) for side, one in found))
+            found.append((side, other))
+        return Partners(tuple(self._chosen(row, other, side) for side, other in found))
 
     def _otherwise(self, row: RelationRow, timeline: _Timeline, fault: str) -> Partners:
         """Return the declared alternative for a row that nothing matches."""
@@ -184,28 +184,28 @@ class Candidates:
             return Partners(fault=fault, absent=otherwise == NONE)
         return Partners((self._chosen(row, instead, EITHER, f"else {otherwise}"),))
 
-    def _chosen(self, row: RelationRow, one: RelationRow, side: str, rule: str = "") -> Partner:
-        there, seconds = ("", 0.0) if row.undated else _distance(row, one, side)
-        told = rule or (f"nearest {side}" if side != EITHER else "nearest on either side")
-        return Partner(one.key, one.label, there, seconds, told, self._values(row), one.size, row.size)
+    def _chosen(self, row: RelationRow, other: RelationRow, side: str, rule: str = "") -> Partner:
+        actual, seconds = ("", 0.0) if row.undated else _distance(row, other, side)
+        rule = rule or (f"nearest {side}" if side != EITHER else "nearest on either side")
+        return Partner(other.key, other.label, actual, seconds, rule, self._values(row), other.size, row.size)
 
     def _values(self, row: RelationRow) -> dict[str, str]:
         return dict(zip(self._same, row.values, strict=True))
 
-    def _is_far(self, row: RelationRow, one: RelationRow, side: str) -> bool:
-        return self._rule.within is not None and _distance(row, one, side)[1] > self._rule.within
+    def _is_far(self, row: RelationRow, other: RelationRow, side: str) -> bool:
+        return self._rule.within is not None and _distance(row, other, side)[1] > self._rule.within
 
     def _not_found(self, row: RelationRow, timeline: _Timeline, side: str) -> str:
-        """That nothing fits on that side, with the nearest of both."""
+        """Return the message that nothing matches on a side, with the nearest on both."""
         where = "before or after" if side == EITHER else side
         within = f" within {span_text(self._rule.within)}" if self._rule.within is not None else ""
-        same = f" with {_told(self._values(row))}" if self._same else ""
+        same = f" with {_values_text(self._values(row))}" if self._same else ""
         moment = row.first if side == AFTER else row.last
-        said = f"{self.name} has nothing {where} {row.label} ({moment_text(moment)}){within}{same}"
-        near = [_near(row, timeline.on(there, row), there) for there in (BEFORE, AFTER)]
+        message = f"{self.name} has nothing {where} {row.label} ({moment_text(moment)}){within}{same}"
+        near = [_near(row, timeline.on(other, row), other) for other in (BEFORE, AFTER)]
         if (around := timeline.around(row)) is not None:
-            near.append(f"{around.label} was begun before it and ended after it (`nearest: either` takes such)")
-        return f"{said}: {', '.join(near)}; if another one will do, say so with `else: nearest`, `earliest` or `none`"
+            near.append(f"{around.label} began before it and ended after it (`nearest: either` would take it)")
+        return f"{message}: {', '.join(near)}; to accept another one, add `else: nearest`, `earliest` or `none`"
 
     def _undated_fault(self, row: RelationRow, undated: Sequence[str]) -> str:
         named = ", ".join(undated[:MOST_NAMED])
@@ -213,19 +213,19 @@ class Candidates:
         verb = "has" if len(undated) == 1 else "have"
         return (
             f"{self.name} is chosen by time for {row.label}, and {named}{more} {verb} no time of measurement "
-            "(timestamp); set it, or say `undated: skip` or `undated: registered`"
+            "(timestamp); set it, or add `undated: skip` or `undated: registered`"
         )
 
 
 def chosen_text(chosen: Mapping[str, Any]) -> str:
-    """A choice as plans and stories give it: `2 h 5 min before (nearest before, same instrument_name=A)`."""
+    """Return a choice as text: `2 h 5 min before (nearest before, same instrument_name=A)`."""
     side, members, of_members = chosen["side"], chosen.get("members") or 1, chosen.get("of_members") or 1
-    same = f", same {_told(chosen['same'])}" if chosen["same"] else ""
+    same = f", same {_values_text(chosen['same'])}" if chosen["same"] else ""
     if certificate := chosen.get("certificate"):
         far = f", {span_text(chosen['seconds'])} {side}" if side else ""
         named = f"certificate {certificate['statement']} by {certificate['by']}"
-        why = certificate["why"] or "no reason given"
-        return f"{certified_text(certificate)}{far} ({chosen['rule']}{same}; {named}: {why})"
+        reason = certificate["why"] or "no reason given"
+        return f"{certified_text(certificate)}{far} ({chosen['rule']}{same}; {named}: {reason})"
     if side not in _END:
         return f"{'measured before and after it' if side else 'at a time not known'} ({chosen['rule']}{same})"
     counted = f", counted from the {_END[side]} of its {members}" if members > 1 else ""
@@ -236,16 +236,17 @@ def chosen_text(chosen: Mapping[str, Any]) -> str:
 _END = {BEFORE: "last", AFTER: "first"}  # of the members of a group
 
 
-def _near(row: RelationRow, one: RelationRow | None, side: str) -> str:
-    if one is None:
+def _near(row: RelationRow, other: RelationRow | None, side: str) -> str:
+    if other is None:
         return f"none was found {side}"
-    when = one.last if side == BEFORE else one.first
-    return f"the nearest {side} is {one.label} ({moment_text(when)}, {span_text(_distance(row, one, side)[1])} {side})"
+    when = other.last if side == BEFORE else other.first
+    distance = span_text(_distance(row, other, side)[1])
+    return f"the nearest {side} is {other.label} ({moment_text(when)}, {distance} {side})"
 
 
-def _distance(row: RelationRow, one: RelationRow, side: str = EITHER) -> tuple[str, float]:
-    """On which side of the row it was measured, and how many seconds away."""
-    before, after = (row.last - one.last).total_seconds(), (one.first - row.first).total_seconds()
+def _distance(row: RelationRow, other: RelationRow, side: str = EITHER) -> tuple[str, float]:
+    """Return the side of the row on which another one was measured, and its distance in seconds."""
+    before, after = (row.last - other.last).total_seconds(), (other.first - row.first).total_seconds()
     if side != EITHER:
         return side, before if side == BEFORE else after
     if before < 0 and after < 0:
@@ -255,5 +256,5 @@ def _distance(row: RelationRow, one: RelationRow, side: str = EITHER) -> tuple[s
     return AFTER, after
 
 
-def _told(same: Mapping[str, str]) -> str:
+def _values_text(same: Mapping[str, str]) -> str:
     return ", ".join(f"{name}={value}" for name, value in same.items())

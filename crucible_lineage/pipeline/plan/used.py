@@ -1,4 +1,4 @@
-"""The parents of an instance as datasets, and which of their files it is given."""
+"""The parents of an instance as datasets, with the files that it uses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Results = Mapping[str, Mapping[str, DatasetRef]]  # of each instance, by output
 
 
 def used_datasets(instance: Instance, inputs: Inputs, results: Results) -> tuple[UsedDataset, ...]:
-    """The parents of an instance. InputError, with the place of the input, if a role's files do not fit."""
+    """Return the parents of an instance. Raises InputError, with the input's location, if a role's files do not fit."""
     roles, locations = instance.inspection.roles, instance.step.locations
     used = []
     for feed in instance.feeds:
@@ -34,20 +34,20 @@ def _dataset_of(feed: InputEdge, inputs: Inputs, results: Results) -> DatasetRef
         outputs = results[feed.instance]
         return outputs[feed.output] if feed.output else next(iter(outputs.values()))
     dataset = inputs[feed.input or ""][feed.index].dataset
-    assert dataset is not None  # the caller has seen to it
+    assert dataset is not None  # ensured by the caller
     return dataset
 
 
 def files_for_role(role: str, shape: str, dataset: DatasetRef, pattern: str | None) -> tuple[FileRef, ...]:
-    """The files of a parent that a step is given in a role. InputError if there is none, or one has to be chosen."""
-    place = f"input {role!r}: dataset {dataset.mfid} ({dataset.name!r})"
+    """Return the files of a parent for a role. Raises InputError if there are none, or too many for the role."""
+    subject = f"input {role!r}: dataset {dataset.mfid} ({dataset.name!r})"
     files = [file for file in dataset.data_files if pattern is None or fnmatchcase(file.name, pattern)]
     if not files:
-        raise InputError(f"{place} has no file {pattern or 'at all'}")
+        raise InputError(f"{subject} has no file {pattern or 'at all'}")
     if shape == "file" and len(files) > 1:
         names = ", ".join(file.name for file in files)
         raise InputError(
-            f"{place} has several files: {names}; choose one with {role}: {{from: ..., files: NAME}}, "
+            f"{subject} has several files: {names}; choose one with {role}: {{from: ..., files: NAME}}, "
             "or annotate the input dict[str, Path]"
         )
     return tuple(files)

@@ -166,8 +166,8 @@ def test_one_result_of_another_pipeline_is_one_dataset(many: Any, session: Sessi
     ("declared", "words"),
     [
         ("{pipeline: none.yaml, step: copied}", "there is no file"),
-        ("{pipeline: pipeline.yaml, step: made}", "takes a result of itself"),
-        ("{pipeline: circle.yaml, step: made}", "takes a result of itself"),
+        ("{pipeline: pipeline.yaml, step: made}", "uses its own result"),
+        ("{pipeline: circle.yaml, step: made}", "uses its own result"),
         ("{pipeline: many.yaml, step: copid}", "no step 'copid'; did you mean 'copied'?"),
         ("{pipeline: many.yaml, step: copied, output: low}", "has the outputs out; name one with `output:`"),
         ("{pipeline: many.yaml}", "the key 'step' is missing in inputs.taken"),

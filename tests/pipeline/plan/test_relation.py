@@ -113,7 +113,7 @@ def test_what_nothing_fits_is_blocked_and_names_the_nearest_of_both_sides() -> N
     late = choose(TimeMatch(nearest="before"), 50, 90)
     assert late.fault == (
         "dark has nothing before scan (2024-05-10 00:30:00 UTC): none was found before, the nearest after is dark-0 "
-        "(2024-05-10 00:50:00 UTC, 20 min after); if another one will do, say so with `else: nearest`, `earliest` or "
+        "(2024-05-10 00:50:00 UTC, 20 min after); to accept another one, add `else: nearest`, `earliest` or "
         "`none`"
     )
     assert not late.absent
