@@ -131,12 +131,12 @@ class CampaignPlan:
         """Whether the results are there, and hold as soon as the campaign is promoted."""
         if step.state != FRESH:
             return False
-        knowledge, slots = self.planned.knowledge, self.planned.instances[step.name].slots
+        index, slots = self.planned.index, self.planned.instances[step.name].slots
         for output, dataset in step.results.items():
-            own = knowledge.results.filled.get(dataset.mfid, {})
+            own = index.results.filled.get(dataset.mfid, {})
             for key in slots.get(output, ()):
                 is_marked = key in own and own[key].campaign == self.campaign
-                if not is_marked and knowledge.holding(key) != (dataset.mfid,):
+                if not is_marked and index.holding(key) != (dataset.mfid,):
                     return False
         return True
 

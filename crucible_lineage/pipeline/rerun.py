@@ -23,7 +23,7 @@ from crucible_lineage.pipeline.functions.inspection import Inspection
 from crucible_lineage.pipeline.inputs.existing import existing_dataset
 from crucible_lineage.pipeline.inputs.inputs import InputItem
 from crucible_lineage.pipeline.plan.expand import InputEdge, Instance
-from crucible_lineage.pipeline.plan.known import ProjectKnowledge, earlier_result, step_records
+from crucible_lineage.pipeline.plan.known import ProjectIndex, earlier_result, step_records
 from crucible_lineage.pipeline.plan.plan import EarlierResult, plan
 from crucible_lineage.pipeline.plan.planner import PlannedPipeline
 from crucible_lineage.pipeline.run.result import StepChoice
@@ -109,12 +109,12 @@ class _History:
 
     def __init__(self, session: Session, project: str) -> None:
         self.project = project
-        self.knowledge = _OwnHistory(session, project, None)
+        self.index = _OwnHistory(session, project, None)
         session.mirror.sync_statements()
-        steps = step_records(self.knowledge.registered())
+        steps = step_records(self.index.registered())
         self.made = {mfid: record for mfid, record in steps.items() if record.is_complete}
         self.begun = {mfid: record for mfid, record in steps.items() if not record.is_complete}
-        self.currency = self.knowledge.currency()
+        self.currency = self.index.currency()
 
     def current(self, mfid: str) -> str:
         """The dataset that holds in place of this one now, or itself. InputError if several do."""
@@ -143,7 +143,7 @@ class _History:
         return list(found)
 
 
-class _OwnHistory(ProjectKnowledge):
+class _OwnHistory(ProjectIndex):
     """Knowledge in which each recorded instance has just one forerunner: the dataset that it is made from."""
 
     def __init__(self, session: Session, project: str, pipeline: None) -> None:
@@ -193,8 +193,8 @@ class _Builder:
         )
         inputs = {"datasets": tuple(self.items)}
         choice = StepChoice(forced=tuple(self.maker[mfid][0] for mfid in forced if mfid in self.maker))
-        planned = plan(self.history.project, self.instances, inputs, self.history.knowledge, choice.forced)
-        found = PlannedPipeline(planned, self.instances, inputs, self.history.knowledge)
+        planned = plan(self.history.project, self.instances, inputs, self.history.index, choice.forced)
+        found = PlannedPipeline(planned, self.instances, inputs, self.history.index)
         return RecordedPipeline(BoundPipeline(spec, steps), found, choice, self.left_out)
 
     def _groups(self, wanted: Collection[str]) -> list[dict[str, str]]:
@@ -247,7 +247,7 @@ class _Builder:
         self.instances[name] = Instance(name, step, "", spec.params, inspection, feeds, needs, (), blocked, slots)
         for output, mfid in group.items():
             self.maker[mfid] = (name, output)
-            self.history.knowledge.forerunners |= dict.fromkeys(slots[output], mfid)
+            self.history.index.forerunners |= dict.fromkeys(slots[output], mfid)
 
     def _slots(self, mfid: str) -> tuple[str, ...]:
         """The slots that the dataset fills; if it has none, one that stands for it alone."""
@@ -257,7 +257,7 @@ class _Builder:
 
     def _step_spec(self, record: StepRecord, mfid: str, overrides: Mapping[str, object]) -> StepSpec:
         uses = record.activity.function
-        dataset = self.history.knowledge.registered()[mfid].dataset
+        dataset = self.history.index.registered()[mfid].dataset
         declaration = self.session.journal.declaration(record.pipeline.name if record.pipeline else "")
         folder = self.folder or (declaration.parent if declaration else Path.cwd())
         params = {**record.recipe["params"], **overrides}

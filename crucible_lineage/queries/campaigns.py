@@ -139,7 +139,7 @@ class Comparison:
 
 def compare_campaign(campaign: Campaign, plan: CampaignPlan, by: Sequence[str] = ()) -> Comparison:
     """Compare the candidates that are there with what is current in their slots. Changes nothing."""
-    knowledge, instances = plan.planned.knowledge, plan.planned.instances
+    index, instances = plan.planned.index, plan.planned.instances
     made = [step for step in plan.steps if step.state == FRESH]
     slots = [
         (step, dataset.mfid, key)
@@ -147,12 +147,12 @@ def compare_campaign(campaign: Campaign, plan: CampaignPlan, by: Sequence[str] =
         for output, dataset in step.results.items()
         for key in instances[step.name].slots.get(output, ())[:1]
     ]
-    holding = {key: knowledge.holding(key) for _, _, key in slots}
+    holding = {key: index.holding(key) for _, _, key in slots}
     paired = [(step, holding[key][0], new) for step, new, key in slots if holding[key] and new not in holding[key]]
-    knowledge.results.read_ahead([mfid for _, old, new in paired for mfid in (old, new)])
+    index.results.read_ahead([mfid for _, old, new in paired for mfid in (old, new)])
     found: dict[tuple[str, str], list[Pair]] = {}
     for step, old, new in paired:
-        before, after = _numbers(knowledge.registered_as(old)), _numbers(knowledge.registered_as(new))
+        before, after = _numbers(index.registered_as(old)), _numbers(index.registered_as(new))
         items = [plan.planned.inputs[root][index] for root, index in instances[step.name].about]
         spans = [item.span for item in items if item.span]
         stratum = strata(items[0], by) if items else ()

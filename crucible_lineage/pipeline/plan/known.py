@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should
     from crucible_lineage.provenance.schema import StepRecord
 
 
-class ProjectKnowledge:
+class ProjectIndex:
     """Index of one pipeline's datasets in a project; without a pipeline, of all recorded datasets there."""
 
     def __init__(self, session: Session, project: str, pipeline: str | None) -> None:

@@ -160,7 +160,7 @@ def plan(
     project: str,
     instances: Mapping[str, Instance],
     inputs: Inputs,
-    knowledge: DatasetIndex,
+    index: DatasetIndex,
     forced: Collection[str] = (),
 ) -> PipelinePlan:
     """Plan all instances. Steps (or instances) in `forced` are made again even if their results exist.
@@ -173,22 +173,22 @@ def plan(
         drafts = []
         for name in generation:
             instance = planned_instances[name] = _without_gaps(instances[name], done)
-            unready = _unready(instance, inputs, done, knowledge)
+            unready = _unready(instance, inputs, done, index)
             if unready is not None:
                 done[name] = unready
                 continue
             if instance.inspection.facts and instance.step.name not in looked:
                 looked.add(instance.step.name)
-                _look_ahead(instance, instances, inputs, done, knowledge)
+                _look_ahead(instance, instances, inputs, done, index)
             results = {need: done[need].results for need in instance.needs}
             try:
-                drafts.append(_draft(project, instance, used_datasets(instance, inputs, results), knowledge))
+                drafts.append(_draft(project, instance, used_datasets(instance, inputs, results), index))
             except InputError as error:  # a fault of this step does not stop the others
                 done[name] = _blocked(instance, [str(error)])
-        knowledge.look([planned.mfid for draft in drafts for planned in draft.outputs])
+        index.look([planned.mfid for draft in drafts for planned in draft.outputs])
         for draft in drafts:
             name, step = draft.instance.name, draft.instance.step.name
-            done[name] = _planned(draft, knowledge, forced=name in forced or step in forced)
+            done[name] = _planned(draft, index, forced=name in forced or step in forced)
         for name in generation:
             notes = (*planned_instances[name].notes, *(f"without {gap}" for gap in planned_instances[name].gaps))
             if notes or planned_instances[name].choices:
@@ -238,46 +238,46 @@ class _Draft:
 
 
 def plan_instance(
-    project: str, instance: Instance, used: Sequence[UsedDataset], knowledge: DatasetIndex, *, forced: bool = False
+    project: str, instance: Instance, used: Sequence[UsedDataset], index: DatasetIndex, *, forced: bool = False
 ) -> StepPlan:
     """Plan an instance whose parents all exist."""
     try:
-        draft = _draft(project, instance, used, knowledge)
+        draft = _draft(project, instance, used, index)
     except InputError as error:
         return _blocked(instance, [str(error)])
-    return _planned(draft, knowledge, forced=forced)
+    return _planned(draft, index, forced=forced)
 
 
-def _draft(project: str, instance: Instance, used: Sequence[UsedDataset], knowledge: DatasetIndex) -> _Draft:
+def _draft(project: str, instance: Instance, used: Sequence[UsedDataset], index: DatasetIndex) -> _Draft:
     """Return the outputs of an instance's latest attempt. Raises InputError if facts about a parent cannot be read."""
     inspection = instance.inspection
     code, params = inspection.code, inspection.params
     salt = instance.step.spec.salt
-    facts = knowledge.facts(used) if inspection.facts else None
+    facts = index.facts(used) if inspection.facts else None
     planned_as = partial(planned_outputs, project, code, inspection.outputs, params, used, salt=salt, facts=facts)
     outputs = planned_as()
-    if attempt := max(knowledge.attempt(planned.mfid) for planned in outputs):
+    if attempt := max(index.attempt(planned.mfid) for planned in outputs):
         outputs = planned_as(attempt=attempt)
     return _Draft(instance, tuple(used), outputs)
 
 
-def _planned(draft: _Draft, knowledge: DatasetIndex, *, forced: bool) -> StepPlan:
+def _planned(draft: _Draft, index: DatasetIndex, *, forced: bool) -> StepPlan:
     instance, used, outputs = draft.instance, draft.used, draft.outputs
-    complete = {planned.output: knowledge.complete(planned.mfid) for planned in outputs}
+    complete = {planned.output: index.complete(planned.mfid) for planned in outputs}
     results = {output: dataset for output, dataset in complete.items() if dataset}
     name, step = instance.name, instance.step.name
     lost = [f"Crucible has lost the bytes of its file {file}"
-            for planned in outputs for file in knowledge.lost(planned.mfid)]  # fmt: skip
+            for planned in outputs for file in index.lost(planned.mfid)]  # fmt: skip
     exists = not lost and len(results) == len(outputs) and not forced
     if not exists and (
-        on_hold := knowledge.on_hold([parent.dataset.mfid for parent in used], instance.inspection.code.fingerprint)
+        on_hold := index.on_hold([parent.dataset.mfid for parent in used], instance.inspection.code.fingerprint)
     ):
         return _blocked(instance, on_hold, on_hold=True)
     if lost and not forced:
         roots = tuple(f"{name}: {cause}" for cause in lost)
         ids = _ids(outputs)
         return StepPlan(name, INCOMPLETE, tuple(lost), ids, outputs=outputs, step=step, roots=roots, used=used)
-    reasons = [knowledge.refusal(planned.mfid) for planned in outputs if planned.output not in results]
+    reasons = [index.refusal(planned.mfid) for planned in outputs if planned.output not in results]
     refusals = [reason for reason in reasons if reason]
     if forced and (refusals or len(results) == len(outputs)):
         return _forced(draft)
@@ -285,7 +285,7 @@ def _planned(draft: _Draft, knowledge: DatasetIndex, *, forced: bool) -> StepPla
         return _blocked(instance, refusals)
     if len(results) == len(outputs):
         return StepPlan(name, FRESH, (), _ids(outputs), results, outputs, step, used=tuple(used))
-    return _unfinished(draft, knowledge)
+    return _unfinished(draft, index)
 
 
 def _forced(draft: _Draft) -> StepPlan:
@@ -295,12 +295,12 @@ def _forced(draft: _Draft) -> StepPlan:
     return StepPlan(name, STALE, (FORCED,), _ids(again), outputs=again, step=step, roots=(f"{name}: {FORCED}",))
 
 
-def _unfinished(draft: _Draft, knowledge: DatasetIndex) -> StepPlan:
+def _unfinished(draft: _Draft, index: DatasetIndex) -> StepPlan:
     """Return the plan of an instance whose results are not all complete: interrupted, never made, or stale."""
     instance, outputs = draft.instance, draft.outputs
     name, step = instance.name, instance.step.name
-    replaced, causes, changed = _replaced(instance, outputs, draft.used, knowledge)
-    if any(knowledge.is_begun(planned.mfid) for planned in outputs):
+    replaced, causes, changed = _replaced(instance, outputs, draft.used, index)
+    if any(index.is_begun(planned.mfid) for planned in outputs):
         state, causes = INCOMPLETE, ["an earlier run did not finish"]
     elif replaced:
         state = STALE
@@ -317,7 +317,7 @@ def _look_ahead(
     instances: Mapping[str, Instance],
     inputs: Inputs,
     done: Mapping[str, StepPlan],
-    knowledge: DatasetIndex,
+    index: DatasetIndex,
 ) -> None:
     """Read the facts about the parents of all instances of a step together, before its first one."""
     step = instance.step.name
@@ -329,7 +329,7 @@ def _look_ahead(
             mfids += [dataset.mfid for dataset in done[feed.instance].results.values()]
         elif (item := _item(feed, inputs)).dataset is not None:
             mfids.append(item.dataset.mfid)
-    knowledge.look_ahead(mfids)
+    index.look_ahead(mfids)
 
 
 def _ids(outputs: Sequence[PlannedOutput]) -> dict[str, str]:
@@ -343,14 +343,14 @@ def _again(planned: PlannedOutput) -> PlannedOutput:
 
 
 def _replaced(
-    instance: Instance, outputs: Sequence[PlannedOutput], used: Sequence[UsedDataset], knowledge: DatasetIndex
+    instance: Instance, outputs: Sequence[PlannedOutput], used: Sequence[UsedDataset], index: DatasetIndex
 ) -> tuple[dict[str, str], list[str], tuple[str, ...]]:
     """Return the current results to be replaced, by output, the differences, and the diff of the code."""
     replaced: dict[str, str] = {}
     causes: list[str] = []
     changed: tuple[str, ...] = ()
     for planned in outputs:
-        earlier = _current(instance, planned.output, knowledge)
+        earlier = _current(instance, planned.output, index)
         if earlier is None or earlier.mfid == planned.mfid:
             continue
         replaced[planned.output] = earlier.mfid
@@ -362,14 +362,12 @@ def _replaced(
     return replaced, causes, changed
 
 
-def _current(instance: Instance, output: str, knowledge: DatasetIndex) -> EarlierResult | None:
-    results = (knowledge.current(key) for key in instance.slots.get(output, ()))
+def _current(instance: Instance, output: str, index: DatasetIndex) -> EarlierResult | None:
+    results = (index.current(key) for key in instance.slots.get(output, ()))
     return next(filter(None, results), None)
 
 
-def _unready(
-    instance: Instance, inputs: Inputs, done: Mapping[str, StepPlan], knowledge: DatasetIndex
-) -> StepPlan | None:
+def _unready(instance: Instance, inputs: Inputs, done: Mapping[str, StepPlan], index: DatasetIndex) -> StepPlan | None:
     """Return the plan of an instance whose parents do not all exist; None if they do."""
     parents = [need for need in instance.needs if done[need].state == BLOCKED]
     blocked = [*([instance.blocked] if instance.blocked else []), *(f"parent {need} is blocked" for need in parents)]
@@ -381,18 +379,18 @@ def _unready(
     if not waiting and not new:
         return None
     existing = [dataset.mfid for feed in instance.feeds if (dataset := _dataset(feed, inputs, done))]
-    if on_hold := knowledge.on_hold(existing, instance.inspection.code.fingerprint):
+    if on_hold := index.on_hold(existing, instance.inspection.code.fingerprint):
         return _blocked(instance, on_hold, on_hold=True)
-    return _waiting(instance, waiting, new, inputs, knowledge)
+    return _waiting(instance, waiting, new, inputs, index)
 
 
 def _waiting(
-    instance: Instance, waiting: Sequence[StepPlan], new: Sequence[InputEdge], inputs: Inputs, knowledge: DatasetIndex
+    instance: Instance, waiting: Sequence[StepPlan], new: Sequence[InputEdge], inputs: Inputs, index: DatasetIndex
 ) -> StepPlan:
     """Return the plan of an instance with parents still to be made or registered."""
     name, step = instance.name, instance.step.name
-    held = any(map(knowledge.is_held, (key for keys in instance.slots.values() for key in keys)))
-    results = (_current(instance, output, knowledge) for output in instance.inspection.outputs if new)
+    held = any(map(index.is_held, (key for keys in instance.slots.values() for key in keys)))
+    results = (_current(instance, output, index) for output in instance.inspection.outputs if new)
     earlier = next(filter(None, results), None)
     changed = [_new_input(feed, _item(feed, inputs), earlier) for feed in new]
     causes = tuple(dict.fromkeys([*_follows(waiting, held=held), *changed]))

@@ -21,7 +21,7 @@ from crucible_lineage.pipeline.inputs.inputs import InputItem, asked_fields, kno
 from crucible_lineage.pipeline.inputs.parent_facts import read_first
 from crucible_lineage.pipeline.inputs.register import described
 from crucible_lineage.pipeline.plan.expand import Instance, expand
-from crucible_lineage.pipeline.plan.known import ProjectKnowledge
+from crucible_lineage.pipeline.plan.known import ProjectIndex
 from crucible_lineage.pipeline.plan.plan import BLOCKED, FRESH, Estimate, PipelinePlan, plan
 from crucible_lineage.pipeline.spec.inputs import OF_METADATA, ResultInput
 from crucible_lineage.session import Session
@@ -34,7 +34,7 @@ class PlannedPipeline:
     plan: PipelinePlan
     instances: Mapping[str, Instance]
     inputs: Mapping[str, tuple[InputItem, ...]]
-    knowledge: ProjectKnowledge
+    index: ProjectIndex
 
 
 def make_plan(pipeline: BoundPipeline, session: Session, forced: Collection[str] = (), as_of: str = "") -> PipelinePlan:
@@ -79,8 +79,8 @@ def plan_pipeline(
     Calibrations are those certified `as_of` a moment, by default now, or as if a `campaign` were promoted.
     """
     spec = pipeline.spec
-    knowledge = ProjectKnowledge(session, spec.project, pipeline.name)
-    knowledge.sync()
+    index = ProjectIndex(session, spec.project, pipeline.name)
+    index.sync()
 
     fields = asked_fields(spec)
     with_metadata = any(name.startswith(OF_METADATA) for name in fields)
@@ -93,12 +93,12 @@ def plan_pipeline(
     )
     instances = expand(pipeline, inputs, partial(_inspected, session.store, {}))
     require_names(pipeline, forced, instances)
-    planned = plan(spec.project, instances, inputs, knowledge, forced)
-    left = undeclared(knowledge.held(), instances.values(), pipeline.name)
+    planned = plan(spec.project, instances, inputs, index, forced)
+    left = undeclared(index.held(), instances.values(), pipeline.name)
     differences = tuple(difference for items in inputs.values() for item in items for difference in item.differs)
     notes = tuple(dict.fromkeys(note for items in inputs.values() for item in items for note in item.notes))
     planned = replace(planned, undeclared=left, differences=differences, notes=notes)
-    return PlannedPipeline(planned, planned.instances, inputs, knowledge)
+    return PlannedPipeline(planned, planned.instances, inputs, index)
 
 
 def _inspected(
@@ -145,7 +145,7 @@ def _results_of(
         fields, span = _described(instance, planned.inputs)
         if step.state == FRESH:
             dataset = step.results[output]
-            own = planned.knowledge.registered_as(dataset.mfid) if with_metadata else None
+            own = planned.index.registered_as(dataset.mfid) if with_metadata else None
             metadata = {**fields["metadata"], **((own and own.dataset.scientific_metadata) or {})}
             fields = {**fields, "dataset_name": dataset.name, "metadata": metadata}
             yield InputItem(dataset.mfid, dataset, fields, about=instance.slots[output][0], span=span)

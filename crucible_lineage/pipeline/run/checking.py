@@ -16,7 +16,7 @@ from crucible_lineage.lineage.records import returned_values
 from crucible_lineage.pipeline.bind.model import BoundPipeline
 from crucible_lineage.pipeline.inputs.inputs import Inputs
 from crucible_lineage.pipeline.plan.expand import Instance
-from crucible_lineage.pipeline.plan.known import ProjectKnowledge
+from crucible_lineage.pipeline.plan.known import ProjectIndex
 from crucible_lineage.pipeline.spec.declared import FAIL, WARN, Check, Verdict
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.session import Session
@@ -46,7 +46,7 @@ class RunChecks:
 
     pipeline: BoundPipeline
     session: Session
-    knowledge: ProjectKnowledge
+    index: ProjectIndex
     told: dict[str, list[str]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     held: dict[str, str] = field(default_factory=dict)
@@ -97,7 +97,7 @@ class RunChecks:
 
     def _look(self, subjects: Sequence[_Subject], returned: Returned) -> None:
         left = [(one, checks) for one in subjects if (checks := self._open(one))]
-        self.knowledge.results.read_ahead([one.mfid for one, _ in left if one.output not in returned])
+        self.index.results.read_ahead([one.mfid for one, _ in left if one.output not in returned])
         for one, checks in left:
             results, metadata = self._values(one, returned)
             for name, check in checks.items():
@@ -114,7 +114,7 @@ class RunChecks:
         except CrucibleError as error:
             self._tell(one, f"check {name} is not recorded, the next run does: {error}")
             if not verdict.passed and check.otherwise != WARN:
-                self.knowledge.note_on_hold(one.mfid, f"{one.mfid} is to be on hold: {check.that} does not hold")
+                self.index.note_on_hold(one.mfid, f"{one.mfid} is to be on hold: {check.that} does not hold")
         else:
             self._new.setdefault(one.of, {}).setdefault(one.mfid, {})[name] = check, verdict
 
@@ -135,7 +135,7 @@ class RunChecks:
         """Return what its step returned, and all of its metadata."""
         if one.output in returned:
             return dict(returned[one.output]), dict(returned[one.output])
-        found = self.knowledge.registered_as(one.mfid)
+        found = self.index.registered_as(one.mfid)
         if found is None:
             return {}, {}
         return returned_values(found.dataset.model_dump()), dict(found.dataset.scientific_metadata or {})
@@ -160,7 +160,7 @@ class RunChecks:
             revoke(self.session, before, f"check {name}: {check.that} {'holds' if verdict.passed else 'counts now'}")
             self.has_lifted = True
         if before or not verdict.passed:
-            self.knowledge.refresh_statements()
+            self.index.refresh_statements()
 
     def _note(self, one: _Subject, name: str, check: Check, verdict: Verdict) -> None:
         told = f"check {name} failed: {check.that}, and {verdict.values_text}"
@@ -188,7 +188,7 @@ class Approving:
     """The candidates of one run: `waiting` says by step what waits for whom, `unsigned` are their ids."""
 
     session: Session
-    knowledge: ProjectKnowledge
+    index: ProjectIndex
     waiting: dict[str, str] = field(default_factory=dict)
     unsigned: list[str] = field(default_factory=list)
 
@@ -209,10 +209,10 @@ class Approving:
                     self._state(instance, dataset.mfid, slots.get(output, {}))
                 except CrucibleError as error:
                     told = f"{dataset.mfid} needs a signature, which could not be stated: {error}"
-                    self.knowledge.note_on_hold(dataset.mfid, told)
+                    self.index.note_on_hold(dataset.mfid, told)
                     self.waiting[instance.name] = told
                     continue
-                if self.knowledge.is_candidate(dataset.mfid):
+                if self.index.is_candidate(dataset.mfid):
                     self.unsigned.append(dataset.mfid)
                     self.waiting[instance.name] = f"{dataset.mfid} waits for a signature"
 
@@ -231,5 +231,5 @@ class Approving:
             **({"not": approve.other_than} if approve.other_than else {}),
         }
         why = f"a result of {instance.step.name} counts once it is signed"
-        state(self.session, self.knowledge.project, AWAIT, About((mfid,)), why=why, body=body)
-        self.knowledge.refresh_statements()
+        state(self.session, self.index.project, AWAIT, About((mfid,)), why=why, body=body)
+        self.index.refresh_statements()

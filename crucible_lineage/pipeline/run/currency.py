@@ -17,7 +17,7 @@ from crucible_lineage.errors import TRANSIENT, ForbiddenError, LineageError
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep
 from crucible_lineage.pipeline.plan.expand import Instance
-from crucible_lineage.pipeline.plan.known import ProjectKnowledge
+from crucible_lineage.pipeline.plan.known import ProjectIndex
 from crucible_lineage.pipeline.plan.plan import StepPlan
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.provenance.record import read_record
@@ -51,7 +51,7 @@ class SlotWriter:
     def __init__(
         self,
         session: Session,
-        knowledge: ProjectKnowledge,
+        index: ProjectIndex,
         pipeline: str,
         run_id: str,
         path: Path | None,
@@ -59,7 +59,7 @@ class SlotWriter:
     ) -> None:
         self.campaign = campaign
         self.session = session
-        self.knowledge = knowledge
+        self.index = index
         self.pipeline = pipeline
         self.run_id = run_id
         self.file = path.name if path else None
@@ -85,7 +85,7 @@ class SlotWriter:
         """Note that these results were made by this run, and hold once they are delivered."""
         for output, slots in self.new_slots(instance).items():
             keyword = pipeline_keyword(self.pipeline)
-            self.session.mirror.note_held(self.knowledge.project, [keyword], results[output].mfid, slots)
+            self.session.mirror.note_held(self.index.project, [keyword], results[output].mfid, slots)
         if instance.step.spec.approve is None:
             self._note(instance, results)
 
@@ -108,7 +108,7 @@ class SlotWriter:
 
     def _is_candidate(self, relied: SlotUpdate) -> bool:
         approve = relied.instance.step.spec.approve
-        return approve is not None and any(self.knowledge.is_candidate(one.mfid) for one in relied.results.values())
+        return approve is not None and any(self.index.is_candidate(one.mfid) for one in relied.results.values())
 
     def _is_news(self, relied: SlotUpdate) -> bool:
         return bool(_new_parents(relied)) or any(
@@ -120,7 +120,7 @@ class SlotWriter:
     def _holds(self, key: str, mfid: str) -> bool:
         """Return whether just this result holds in a slot for this declaration."""
         if self.campaign:
-            own = self.knowledge.results.filled.get(mfid, {}).get(key)
+            own = self.index.results.filled.get(mfid, {}).get(key)
             if (own is not None and own.campaign == self.campaign) or self._holding(key) == [mfid]:
                 return True
         before = self._relied_on.get(key)
@@ -148,12 +148,12 @@ class SlotWriter:
             missing = [key for key in news if key not in by_hand]
             if not missing:
                 continue
-            found = self.knowledge.registered_as(dataset.mfid)
+            found = self.index.registered_as(dataset.mfid)
             slots = found.status.slots if found else {}
-            alone = {key for key in news if self.knowledge.holding(key) == (dataset.mfid,)}
+            alone = {key for key in news if self.index.holding(key) == (dataset.mfid,)}
             filled = {key: self._filled(key, dataset.mfid, slots.get(key)) for key in missing}
             self.wrote = True
-            hold(self.session.mirror, client, self.knowledge.project, dataset.mfid, filled)
+            hold(self.session.mirror, client, self.index.project, dataset.mfid, filled)
             changed = changed or not (
                 self.campaign or alone.issuperset(missing)
             )  # else only its declaration was renamed
@@ -179,16 +179,16 @@ class SlotWriter:
 
     def _holding(self, key: str) -> list[str]:
         """Return what holds in a slot for this declaration, as of the sync."""
-        currency = self.knowledge.currency()
-        holding = self.knowledge.holding(key)
+        currency = self.index.currency()
+        holding = self.index.holding(key)
         return [mfid for mfid in holding if self.file is None or self.file in currency.slots(mfid)[key].files]
 
     def _is_replaced_by_hand(self, key: str, mfid: str) -> bool:
         def replaced(holder: str) -> str | None:
-            one = self.knowledge.registered_as(holder)
+            one = self.index.registered_as(holder)
             return one.record.replaces if one and one.record and one.step_record is None else None
 
-        return is_replaced_by_hand(self.knowledge.holding(key), mfid, replaced)
+        return is_replaced_by_hand(self.index.holding(key), mfid, replaced)
 
     def _note(self, instance: Instance, results: Mapping[str, DatasetRef]) -> None:
         slots = {key: results[output].mfid for output, keys in instance.slots.items() for key in keys}
@@ -197,7 +197,7 @@ class SlotWriter:
 
     def _filled(self, key: str, mfid: str = "", before: SlotClaim | None = None) -> SlotClaim:
         """That this run relied on something there: later than whoever filled the slot before."""
-        since = later_than(self._begun, (filled.since for filled in self.knowledge.claims(key)))
+        since = later_than(self._begun, (filled.since for filled in self.index.claims(key)))
         if self.campaign:
             return SlotClaim(since, self.run_id, self.file or self._declared_in(key), campaign=self.campaign)
         if self.file is None or self.folder is None:
@@ -206,12 +206,12 @@ class SlotWriter:
         names = {*before.files, *before.was} - {"", self.file} if before else set()
         if not names:
             return SlotClaim(since, self.run_id, self.file)
-        others = names.intersection(self.knowledge.currency().latest_for(mfid, key))
+        others = names.intersection(self.index.currency().latest_for(mfid, key))
         also = {name for name in others if (self.folder / name).is_file()}
         return SlotClaim(since, self.run_id, self.file, tuple(sorted(also)), tuple(sorted(others - also)))
 
     def _declared_in(self, key: str) -> str:
-        return max(self.knowledge.claims(key), key=lambda one: one.since, default=SlotClaim("", "")).declared_in
+        return max(self.index.claims(key), key=lambda one: one.since, default=SlotClaim("", "")).declared_in
 
 
 def _new_parents(relied: SlotUpdate) -> dict[str, str]:

@@ -12,7 +12,7 @@ from crucible_lineage.core.slots import pipeline_keyword
 from crucible_lineage.errors import TRANSIENT, CrucibleError, InputError, LineageError
 from crucible_lineage.pipeline.inputs.inputs import InputItem, Inputs
 from crucible_lineage.pipeline.plan.expand import Instance
-from crucible_lineage.pipeline.plan.known import ProjectKnowledge
+from crucible_lineage.pipeline.plan.known import ProjectIndex
 from crucible_lineage.pipeline.run.loop import Run, ids_of, mfids_of, state_results
 from crucible_lineage.pipeline.run.result import EXECUTED, FAILED, REUSED, SKIPPED, WAITING, RunResult
 from crucible_lineage.pipeline.spec.inputs import value_of
@@ -93,7 +93,7 @@ def _see_again(run: Run) -> None:
     """See at Crucible what was taken for there, as the service was away; what is gone since has failed."""
     reused = {name: state.results for name, state in run.steps.items() if state.outcome == REUSED}
     mfids = [dataset.mfid for results in reused.values() for dataset in (results or {}).values()]
-    now = ProjectKnowledge(run.session, run.pipeline.spec.project, run.pipeline.name)
+    now = ProjectIndex(run.session, run.pipeline.spec.project, run.pipeline.name)
     try:
         now.sync()
         now.look(mfids)

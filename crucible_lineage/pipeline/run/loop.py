@@ -140,7 +140,7 @@ class Run:
         self.session = session
         self.run_id = run_id
         self.instances = planned.instances
-        self.knowledge = planned.knowledge
+        self.index = planned.index
         self.undeclared = planned.plan.undeclared
         self.new_inputs = {id(item) for items in planned.inputs.values() for item in items if item.dataset is None}
         self.inputs = inputs
@@ -153,11 +153,11 @@ class Run:
         )
         self.steps = {name: StepState() for name in self.instances}
         declared_in = _declared_in(pipeline)
-        self.reliance = SlotWriter(session, planned.knowledge, pipeline.name, run_id, declared_in, choice.campaign)
-        self.relying = SlotUpdates(self.reliance, session.outbox, is_away=planned.knowledge.is_away)
+        self.reliance = SlotWriter(session, planned.index, pipeline.name, run_id, declared_in, choice.campaign)
+        self.relying = SlotUpdates(self.reliance, session.outbox, is_away=planned.index.is_away)
         self.unseen = ""
-        self.checking = RunChecks(pipeline, session, planned.knowledge)
-        self.approving = Approving(session, planned.knowledge)
+        self.checking = RunChecks(pipeline, session, planned.index)
+        self.approving = Approving(session, planned.index)
         self.held: dict[str, str] = {}
         self.stayed: list[str] = []
         self.delivered: list[str] = []
@@ -362,7 +362,7 @@ class Run:
         results = {need: self.steps[need].results or {} for need in instance.needs}
         try:
             used = used_datasets(instance, self.inputs, results)
-            planned = plan_instance(self.pipeline.spec.project, instance, used, self.knowledge, forced=forced)
+            planned = plan_instance(self.pipeline.spec.project, instance, used, self.index, forced=forced)
         except (InputError, *TRANSIENT) as error:  # facts about a parent that only the service knows
             self.end_step(name, FAILED, error=str(error))
             return

@@ -118,7 +118,7 @@ def run_planned(
     arrived: Arrived | None = None,
 ) -> RunResult:
     """The same for a plan that was made already."""
-    away = planned.knowledge.is_away
+    away = planned.index.is_away
     new = any(item.raw and item.dataset is None for items in planned.inputs.values() for item in items)
     ready: Callable[[], Engine] = partial(_started_ahead, engine, planned, choice.steps(pipeline))
     if not planned.plan.is_fresh or new:
@@ -134,7 +134,7 @@ def run_planned(
                 inputs = register_inputs(
                     planned.inputs, session, lambda text: listener(StepEvent("", REGISTERING, text))
                 )
-                planned.knowledge.begin(_slots_to_fill(planned))
+                planned.index.begin(_slots_to_fill(planned))
                 run = Run(pipeline, session, run_id, planned, inputs, listener, choice)
                 run.adopt(planned.plan)
             if run.has_work or not session.outbox.is_empty:
@@ -144,7 +144,7 @@ def run_planned(
 
                 with delivering(session, run.note_delivery) as deliverer:
                     deliverer.shared = not session.settings.embedded
-                    deliverer.others = planned.knowledge.others(deliverer.context.client)
+                    deliverer.others = planned.index.others(deliverer.context.client)
                     run.loop(ready, deliverer, stop or Stop(), arrived)
         unread: tuple[str, ...] = ()
         if not run.stopped:

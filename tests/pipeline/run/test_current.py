@@ -13,7 +13,7 @@ from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.inputs.existing import existing_dataset, hash_files
 from crucible_lineage.pipeline.inputs.register import register_raw
-from crucible_lineage.pipeline.plan.known import ProjectKnowledge
+from crucible_lineage.pipeline.plan.known import ProjectIndex
 from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.pipeline.run.result import RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run
@@ -39,7 +39,7 @@ def states(session: Session, project: str = "lab") -> dict[str, str]:
 
 
 def current(session: Session, step: str) -> set[str]:
-    found = ProjectKnowledge(session, "lab", None).registered()
+    found = ProjectIndex(session, "lab", None).registered()
     now = states(session)
     return {
         mfid
