@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import random
 import re
 import shutil
@@ -28,8 +27,9 @@ from crucible_lineage.queries.catalogue.listing import PER_PAGE, DatasetSearch, 
 from crucible_lineage.queries.catalogue.view import show_dataset
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.nights import NIGHTLY
 
-SEARCHES = 240 if os.environ.get("CRUCIBLE_NIGHTLY") else 60
+SEARCHES = 240 if NIGHTLY else 60
 NAMES = ("gold", "Silver", "ünïcode", "film", "wafer", "<b>", "50 % off")
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crucible_lineage.checksums import _joined, crc32c_text, part_checksums, require_unchanged
+from crucible_lineage.checksums import _concatenated, crc32c_text, part_checksums, require_unchanged
 from crucible_lineage.client import scan_file
 from crucible_lineage.errors import FileChangedError
 
@@ -30,7 +30,7 @@ def test_one_scan_finds_all_checksums(movie: Path) -> None:
 @given(st.lists(st.binary(max_size=300), max_size=6))
 @settings(deadline=None)
 def test_crcs_of_pieces_join_to_the_crc_of_the_whole(pieces: list[bytes]) -> None:
-    joined = _joined([(google_crc32c.value(piece), len(piece)) for piece in pieces])
+    joined = _concatenated([(google_crc32c.value(piece), len(piece)) for piece in pieces])
     assert joined == google_crc32c.value(b"".join(pieces))
 
 

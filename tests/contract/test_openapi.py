@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -26,10 +25,11 @@ from schemathesis.specs.openapi.checks import (
 
 from crucible_lineage.server import RunningServer, start_server
 from crucible_lineage.server.openapi import ANSWERS
+from tests.nights import NIGHTLY
 
 CHECKS = [not_a_server_error, content_type_conformance, response_schema_conformance, status_code_conformance]
 CONTENT = b"620.9,120\n"
-EXAMPLES = 20 if os.environ.get("CRUCIBLE_NIGHTLY") else 3
+EXAMPLES = 20 if NIGHTLY else 3
 BOUNDED = settings(
     derandomize=True,  # the same examples each time
     database=None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -12,8 +11,9 @@ import pytest
 
 from crucible_lineage.core.slots import CANDIDATE, CURRENT, SUPERSEDED, Currency, DatasetStatus, SlotClaim
 from crucible_lineage.statements import CAMPAIGN, PROMOTE, REVOKE, About, Statement, in_force, promoted_in, statement_id
+from tests.nights import NIGHTLY
 
-SLOTS = 10_000 if os.environ.get("CRUCIBLE_NIGHTLY") else 500
+SLOTS = 10_000 if NIGHTLY else 500
 BEGUN = datetime(2026, 1, 1, tzinfo=UTC)
 
 

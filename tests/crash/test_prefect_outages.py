@@ -6,7 +6,6 @@ On Dask with CRUCIBLE_NIGHTLY=1; processes deliver in the same way, and tests/sc
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import pytest
 from crucible_lineage.server import RunningServer
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.nights import NIGHTLY
 from tests.warm import WarmPython
 
 COUNT = """
@@ -111,7 +111,7 @@ def flow(
     return Flow()
 
 
-@pytest.mark.parametrize("kind", ["threads", "processes", *(["dask"] if os.environ.get("CRUCIBLE_NIGHTLY") else [])])
+@pytest.mark.parametrize("kind", ["threads", "processes", *(["dask"] if NIGHTLY else [])])
 def test_away_from_the_second_step_on_all_are_made_and_the_next_run_delivers_and_tells(
     kind: str,
     flow: Any,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -25,8 +24,8 @@ from crucible_lineage.lineage.draw.html import page_data
 from crucible_lineage.lineage.export.crate_data import PROFILES
 from crucible_lineage.queries.bundle import lineage_to_share, write_bundle, write_crate
 from crucible_lineage.session import Session
+from tests.nights import NIGHTLY
 
-NIGHTLY = bool(os.environ.get("CRUCIBLE_NIGHTLY"))
 VALIDATORS = Path(__file__).parents[2] / ".venv" / "validators"
 
 

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from tests.nights import NIGHTLY
+
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
 
 WITHIN_S = 30  # what docs/running.md promises for the slowest cell, on a machine that is busy with other tests
@@ -50,7 +52,6 @@ ENGINES = {
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 WAYS = ("cancel", "kill the run", "kill both")
-NIGHTLY = bool(os.environ.get("CRUCIBLE_NIGHTLY"))
 
 
 def in_turn(rows: Sequence[Any], columns: Sequence[Any]) -> list[tuple[Any, Any, str]]:

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.nights import NIGHTLY
+
 RUN = """
 import json, sys
 from crucible_lineage.flows import run_pipeline
@@ -76,7 +78,7 @@ def waits(counts: Path, *, out: Path) -> None:
 
 
 # In this process and in another one; that is all that the runners differ in here.
-RUNNERS = ("threads", "processes", *(("dask", "ray") if os.environ.get("CRUCIBLE_NIGHTLY") else ()))
+RUNNERS = ("threads", "processes", *(("dask", "ray") if NIGHTLY else ()))
 
 
 @pytest.mark.parametrize("runner", RUNNERS)

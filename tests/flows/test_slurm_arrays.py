@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-INSTANCES = 1000 if os.environ.get("CRUCIBLE_NIGHTLY") else 24
+from tests.nights import NIGHTLY
+
+INSTANCES = 1000 if NIGHTLY else 24
 STEPS = """
 import os
 from pathlib import Path

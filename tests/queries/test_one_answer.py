@@ -18,9 +18,10 @@ from click.testing import CliRunner, Result
 
 from crucible_lineage.cli import main
 from crucible_lineage.client import CrucibleClient
+from tests.nights import NIGHTLY
 from tests.web.conftest import served
 
-ACTS = 60 if os.environ.get("CRUCIBLE_NIGHTLY") else 3
+ACTS = 60 if NIGHTLY else 3
 ACTS_TO_CHOOSE = (
     *("value", "value", "file", "new", "no", "run", "run", "force", "only", "stale"),
     *("hand", "hand", "replace", "hold", "unhold", "unhold", "set", "flag", "link", "link", "unlink", "rename"),

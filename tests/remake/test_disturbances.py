@@ -21,9 +21,9 @@ from typing import Any
 import pytest
 
 from crucible_lineage.remake.driver import DIFFERS, FAILED, IDENTICAL, NOT_MADE, WITHIN
+from tests.nights import NIGHTLY
 
 MATERIAL = Path(__file__).with_name("disturbed")
-NIGHTLY = bool(os.environ.get("CRUCIBLE_NIGHTLY"))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ be made again. Four evictions every time, 200 with CRUCIBLE_NIGHTLY=1.
 from __future__ import annotations
 
 import hashlib
-import os
 import random
 import shutil
 import signal
@@ -22,8 +21,9 @@ import pytest
 
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.nights import NIGHTLY
 
-WANTED, EACH, IN_A_ROUND = (200, 8, 6) if os.environ.get("CRUCIBLE_NIGHTLY") else (4, 2, 3)
+WANTED, EACH, IN_A_ROUND = (200, 8, 6) if NIGHTLY else (4, 2, 3)
 SEED = 30
 KILLED = Path(__file__).with_name("killed.py")
 

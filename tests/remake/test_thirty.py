@@ -6,7 +6,6 @@ CRUCIBLE_NIGHTLY=1: also those of the demo, of the example pipelines, of a flow,
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -16,9 +15,10 @@ from typing import Any
 import pytest
 
 from crucible_lineage.remake.driver import ALIKE, DIFFERS, FAILED, IDENTICAL, NOT_MADE, WITHIN
+from tests.nights import NIGHTLY, by_night
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-nightly = pytest.mark.skipif(not os.environ.get("CRUCIBLE_NIGHTLY"), reason="minutes: CRUCIBLE_NIGHTLY=1")
+nightly = by_night("minutes")
 
 # Step, verdict, and a part of what is said: of a file, of the whole, or as a cause.
 FEW = [
@@ -70,7 +70,7 @@ def judge(expected: list[tuple[str, str, str]], ids: dict[str, str], found: dict
 
 @pytest.mark.timeout(1800)
 def test_verdicts_are_right(judging: Any, tmp_path: Path) -> None:
-    is_all = bool(os.environ.get("CRUCIBLE_NIGHTLY"))
+    is_all = NIGHTLY
     expected = FEW + (MORE if is_all else [])
     only = [] if is_all else ["parted", *(name for name, _, _ in FEW if name != "unkept")]
     ids = judging.made(tmp_path / "laboratory", tmp_path / "data", only)

@@ -1,6 +1,6 @@
 """The same pipeline on threads, processes, Dask and Ray: the same datasets, made where they were to be made.
 
-On a Ray of our own with CRUCIBLE_NIGHTLY=1. By day its settings are looked at, and test_clusters.py has steps on Ray.
+On a Ray of our own with CRUCIBLE_NIGHTLY=1. By day its settings are looked at, and test_dropin.py has tasks on Ray.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import pytest
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.bind.cached import bind_file
+from tests.nights import NIGHTLY
 
-NIGHTLY = bool(os.environ.get("CRUCIBLE_NIGHTLY"))
 RUN = """
 import json, os, sys
 from crucible_lineage.flows import run_pipeline

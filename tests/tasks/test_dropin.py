@@ -6,12 +6,13 @@ On Dask with CRUCIBLE_NIGHTLY=1; on Ray, which hands tasks to other processes in
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+from tests.nights import NIGHTLY
+
 HERE = Path(__file__).parent
-RUNNERS = ("threads", "processes", "ray", *(("dask",) if os.environ.get("CRUCIBLE_NIGHTLY") else ()))
+RUNNERS = ("threads", "processes", "ray", *(("dask",) if NIGHTLY else ()))
 CASES = {
     "in_threads": ([870, 870], [" -> make", "make -> double"]),
     "in_processes": ([870], [" -> make", "make -> double"]),

@@ -6,7 +6,6 @@ Where tasks run on Dask, with CRUCIBLE_NIGHTLY=1; in processes each time, and on
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from crucible_lineage.registration.read import read
 from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.nights import NIGHTLY
 
 PROGRAM = Path(__file__).parent / "placed_flow.py"
 SELECTING = """
@@ -107,7 +107,7 @@ def test_back_and_forth_between_parameters_and_machines(lab: Lab, scan: Callable
     assert lab.states("process", "smooth", "width") == {2: "superseded", 3: "current", 4: "current"}
 
 
-@pytest.mark.parametrize("runner", ["processes", *(["dask"] if os.environ.get("CRUCIBLE_NIGHTLY") else [])])
+@pytest.mark.parametrize("runner", ["processes", *(["dask"] if NIGHTLY else [])])
 def test_places_are_the_same_wherever_the_tasks_run(lab: Lab, scan: Callable[..., Path], runner: str) -> None:
     path = str(scan(1, 5, 2))
     calls = [{"path": path, "widths": widths} for widths in ([2], [3], [2])]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import re
 import time
 from collections.abc import Sequence
@@ -19,11 +18,11 @@ from typing import Any
 
 import pytest
 
+from tests.nights import NIGHTLY, by_night
 from tests.warm import WarmPython
 
 RUN = Path(__file__).with_name("shapes") / "run.py"
 LIMIT_S = 60  # for one shape; most take two
-NIGHTLY = bool(os.environ.get("CRUCIBLE_NIGHTLY"))
 PINNED = Path(__file__).parents[2] / "requirements" / "test.txt"
 
 
@@ -86,7 +85,7 @@ def test_what_is_stored_is_of_these_shapes_and_of_the_pinned_packages() -> None:
         assert f"{name}=={found['versions'][name]}" in pinned, "run python tests/tasks/shapes/stored.py"
 
 
-@pytest.mark.skipif(not NIGHTLY, reason="plain flows run by night: CRUCIBLE_NIGHTLY=1")
+@by_night("plain flows run by night")
 @pytest.mark.skipif(not IS_STORED, reason="it is stored of other versions")
 @pytest.mark.parametrize("name", [name for name, one in SHAPES.items() if one.fast])
 def test_plain_prefect_does_what_is_stored(name: str, plain: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+from tests.nights import by_night
 
 ROOT = Path(__file__).parents[2]
 
@@ -61,7 +61,7 @@ def _checked(module: str, folder: Path) -> list[str]:
     ]
 
 
-@pytest.mark.skipif(not os.environ.get("CRUCIBLE_NIGHTLY"), reason="a minute of type checking: CRUCIBLE_NIGHTLY=1")
+@by_night("a minute of type checking")
 def test_calls_are_typed_as_prefects(tmp_path: Path) -> None:
     plain, ours = _checked("prefect", tmp_path), _checked("crucible_lineage.tasks", tmp_path)
     assert len(plain) > 10

@@ -23,9 +23,10 @@ from prefect.utilities.templating import apply_values
 
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.nights import by_night
 
 POOL = "lab-pool"
-nightly = pytest.mark.skipif(not os.environ.get("CRUCIBLE_NIGHTLY"), reason="seconds each: CRUCIBLE_NIGHTLY=1")
+nightly = by_night("seconds each")
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="files and signals")
 
 MODULE = """
