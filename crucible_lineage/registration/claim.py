@@ -1,34 +1,34 @@
-"""Who registers a dataset where several machines do the same work at once: one of them, from first byte to last.
+"""Claims to a dataset: of several machines that do the same work, one registers it, from the first byte to the last.
 
-Crucible has no locks. Two of its calls tell what they met: POST of metadata, which only the first of many can make, and
-PATCH, which merges and answers with the whole. All that is written here are marks (marks.py), a set that only
-grows: the answer to a mark shows all that came before it, and nobody's older copy of the metadata takes it back.
-A registration that takes over has a higher rank, and never touches what those before have stated.
+Crucible has no locks. Two of its calls reveal what came before them: POST of metadata, which succeeds for the first
+caller only, and PATCH, which merges and returns all of the metadata. Everything written here are marks (marks.py), a
+set that only grows: the answer to a mark shows all earlier ones, and no older copy of the metadata can remove it.
+A registration that takes over has a higher rank, and never changes the marks of earlier ones.
 
-| seen at the service | whose | still | files | move |
+| seen at the service | owner | still | files | move |
 |---|---|---|---|---|
 | complete | | | | USE |
-| complete but for what this registration stated | | | | KEEP: its answer came when that was complete |
-| contested: one came to its end while another took over | | | unknown | LOOK |
+| complete but for the marks of this registration | | | | KEEP: they were written after the completion |
+| contested: one finished while another took over | | | unknown | LOOK |
 | contested | | no | known | WAIT |
-| contested | | yes | all of one that came to its end | KEEP: it may be relied on; when all is still there, for good |
+| contested | | yes | all of one that finished | KEEP: it may be in use; confirmed if all is still there |
 | contested | this registration holds | yes | not all | GO_ON |
 | contested | other | yes | not all | TAKE_OVER |
 | begun | this registration holds | | | GO_ON |
-| begun | this machine, with the same result | | | RESUME: it died, or gave up |
+| begun | this machine, with the same result | | | RESUME: it died or gave up |
 | begun | this machine | | | TAKE_OVER |
 | begun | another machine | no | | WAIT |
 | begun | another machine | yes | | TAKE_OVER |
-| no metadata, not tried to write | created here | | | BEGIN |
-| no metadata, not tried to write | other | no | | WAIT |
-| no metadata, not tried to write | other | yes | | BEGIN |
+| no metadata, no attempt to write it | created here | | | BEGIN |
+| no metadata, no attempt to write it | other | no | | WAIT |
+| no metadata, no attempt to write it | other | yes | | BEGIN |
 | no record, or somebody else was first | created here | | | TAKE_OVER |
 | no record, or somebody else was first | other | no | | WAIT |
 | no record, or somebody else was first | other | yes | | TAKE_OVER |
 
-Still is what nobody has written to for `patience_s`, or for `RECENT`; contested, what has had the same files, too, for
-`patience_s`. What is left is a request that takes effect later than `patience_s` after it was sent. Then the dataset is
-still of one registration, but perhaps not of the one that was told so first.
+A dataset is still if nobody has written to it for `patience_s`, or for `RECENT`; a contested one, if its files have not
+changed for `patience_s` either. One gap remains: a request that takes effect later than `patience_s` after it was sent.
+Then the dataset still has a single registration, but perhaps not the one that was first confirmed.
 """
 
 from __future__ import annotations
@@ -68,18 +68,18 @@ if TYPE_CHECKING:  # importing the client costs a tenth of a second, which plann
     from crucible_lineage.client.models import Dataset, FileRecord
     from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 
-PATIENCE_S = 4.0  # chosen: many times what two calls of a registration are apart, and still bearable after a crash
+PATIENCE_S = 4.0  # chosen: many times the gap between two calls of a registration, and bearable after a crash
 FIRST_POLL_S = 0.1
 LONGEST_POLL_S = 1.0
-MOST_LATE = 3  # chosen: how often an answer that took long is asked for again; then the network is just slow
-RECENT = timedelta(minutes=10)  # chosen: what has stood still for so long needs no watching, whatever the clocks say
+MAX_RETRIES = 3  # chosen: slow answers are asked for again so often; after that the network is just slow
+RECENT = timedelta(minutes=10)  # chosen: a dataset unchanged for so long needs no watching, whatever the clocks say
 
 
 class State(Enum):
-    """How a dataset stands, as its metadata tell."""
+    """State of a dataset according to its metadata."""
 
     COMPLETE = "complete"
-    COMPLETE_BUT_FOR_OURS = "complete but for what this registration stated"
+    COMPLETE_BUT_FOR_OURS = "complete but for the marks of this registration"
     CONTESTED = "contested"
     BEGUN = "begun"
     WITHOUT_RECORD = "no record"
@@ -87,7 +87,7 @@ class State(Enum):
 
 
 class Ownership(Enum):
-    """Whose a dataset is that is not complete."""
+    """Owner of an incomplete dataset."""
 
     OURS = "this registration"
     SAME = "this machine, with the same result"
@@ -99,10 +99,10 @@ class NextMove(Enum):
     """What a registration does next."""
 
     USE = "take the dataset as it is complete"
-    KEEP = "state that a registration stands which came to its end"
+    KEEP = "confirm a registration that finished"
     GO_ON = "fill the dataset: it is this registration's"
-    TAKE_OVER = "state that this registration goes on from here"
-    RESUME = "state once more that a registration of this machine goes on"
+    TAKE_OVER = "write the marks of this registration, of a higher rank"
+    RESUME = "repeat the marks of a registration of this machine"
     BEGIN = "write the first metadata"
     LOOK = "list the files"
     WAIT = "look again later"
@@ -110,50 +110,50 @@ class NextMove(Enum):
 
 @dataclass(frozen=True)
 class ClaimEvidence:
-    """What decides about the next move. `files_there` is None as long as nobody looked.
+    """The facts that decide the next move. `has_files` is None until the files were listed.
 
-    A dataset without a record is ours if this process has created it.
+    A dataset without a record is ours if this process created it.
     """
 
     state: State
-    whose: Ownership = Ownership.OTHER
+    owner: Ownership = Ownership.OTHER
     is_still: bool = False
-    files_there: bool | None = None
+    has_files: bool | None = None
     tried: bool = False
 
 
 def next_move(seen: ClaimEvidence) -> NextMove:
-    """Decide what to do next, as the table says."""
+    """Return the next move according to the table."""
     match seen.state:
         case State.COMPLETE:
             return NextMove.USE
         case State.COMPLETE_BUT_FOR_OURS:
             return NextMove.KEEP
-        case State.CONTESTED if seen.files_there is None:
+        case State.CONTESTED if seen.has_files is None:
             return NextMove.LOOK
         case State.CONTESTED if not seen.is_still:
             return NextMove.WAIT
-        case State.CONTESTED if seen.files_there:
+        case State.CONTESTED if seen.has_files:
             return NextMove.KEEP
-        case State.CONTESTED | State.BEGUN if seen.whose is Ownership.OURS:
+        case State.CONTESTED | State.BEGUN if seen.owner is Ownership.OURS:
             return NextMove.GO_ON
-        case State.BEGUN if seen.whose is Ownership.SAME:
+        case State.BEGUN if seen.owner is Ownership.SAME:
             return NextMove.RESUME
-        case State.BEGUN if seen.whose is Ownership.OTHER and not seen.is_still:
+        case State.BEGUN if seen.owner is Ownership.OTHER and not seen.is_still:
             return NextMove.WAIT
         case State.CONTESTED | State.BEGUN:
             return NextMove.TAKE_OVER
-    if seen.whose is Ownership.OTHER and not seen.is_still:
+    if seen.owner is Ownership.OTHER and not seen.is_still:
         return NextMove.WAIT
     return NextMove.BEGIN if seen.state is State.EMPTY and not seen.tried else NextMove.TAKE_OVER
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A dataset that is this registration's to finish.
+    """The right of this registration to fill a dataset.
 
-    `mark` is what says so. `others` are the records of registrations that have begun to fill it before; it
-    `is_alone` where record and metadata under their own keys are this one's.
+    `mark` is the metadata that states it. `others` are the records of earlier registrations that began to fill the
+    dataset; the claim `is_alone` if the dataset's own record and metadata are this registration's.
     """
 
     mfid: str
@@ -167,7 +167,7 @@ class Claim:
 
     @property
     def is_same(self) -> bool:
-        """True if what earlier registrations left there may stand: they registered the same."""
+        """Whether files of earlier registrations may stay, because they registered the same result."""
         result = self.record.document().get("result")
         return all(other.get("result") == result for other in self.others)
 
@@ -189,9 +189,9 @@ def claim(
     created: bool,
     patience_s: float,
 ) -> Claim | Dataset:
-    """Claim the dataset for a new registration; or, read with its links, return it as another one has completed it.
+    """Claim the dataset for a new registration; if another one completed it, return it, read with its links.
 
-    `created` says that this process has just made it. Raises IdTakenError if it lies elsewhere or has another recipe.
+    `created` says that this process just created it. Raises IdTakenError if it is elsewhere or has another recipe.
     """
     ours = _Ours(mfid, record, metadata, machine, patience_s)
     if created and (first := ours.begin(client)) is not None:
@@ -201,13 +201,13 @@ def claim(
         dataset = watch.look(client, mfid)
         require_own(client, dataset, project, record.recipe_sha256, f"registering {name!r}")
         known = registrations(dataset.stored_metadata)
-        move = next_move(watch.seen(known, dataset, ours))
+        move = next_move(watch.evidence(known, dataset, ours))
         if move is NextMove.LOOK:
             watch.list_files(client, dataset, known)
-            move = next_move(watch.seen(known, dataset, ours))
+            move = next_move(watch.evidence(known, dataset, ours))
         if move in (NextMove.TAKE_OVER, NextMove.RESUME):
             known = (ours.take_over if move is NextMove.TAKE_OVER else ours.resume)(client, known)
-            move = next_move(watch.seen(known, dataset, ours))
+            move = next_move(watch.evidence(known, dataset, ours))
         match move:
             case NextMove.USE if registrations(dataset.stored_metadata).complete is not None:
                 return dataset
@@ -218,7 +218,7 @@ def claim(
                 if (first := ours.begin(client)) is not None:
                     return first
             case NextMove.KEEP:
-                if (kept := ours.keep(client, dataset, known, watch.whole)) is not None:
+                if (kept := ours.keep(client, dataset, known, watch.finished)) is not None:
                     return kept
                 watch.start_again()
             case _:
@@ -228,10 +228,10 @@ def claim(
 def require_held(client: CrucibleClient, held: Claim) -> Document:
     """Return the metadata. Raises ConflictError if another registration has taken over.
 
-    To be called right before something is taken away. The claim is stated once more: what answers a write is no older
-    than that, as what answers a read may be.
+    Call this right before removing anything. It writes the claim again, because the answer to a write is current, and
+    the answer to a read may be old.
     """
-    for _ in range(MOST_LATE):
+    for _ in range(MAX_RETRIES):
         asked = time.time()
         metadata = client.metadata.merge(held.mfid, held.mark)
         known = registrations(metadata)
@@ -243,18 +243,19 @@ def require_held(client: CrucibleClient, held: Claim) -> Document:
 
 
 def start_over(client: CrucibleClient, held: Claim) -> None:
-    """Put this registration's record and metadata in the place of those that earlier ones have left.
+    """Replace the records and metadata of earlier registrations by those of this one.
 
-    Of an unfinished dataset nobody relies on what goes with these. What stays of each is its rank, so that an older
-    copy of its mark counts no more than it did, and what is to be tidied up.
+    Nobody relies on those of an unfinished dataset. Of each, its rank stays, so that an older copy of its mark does not
+    count more than before, and the list of what is to be tidied up.
     """
     now = require_held(client, held)
     others = (one for one in registrations(now).by_name.values() if one.name and one.name != held.registrar)
-    left = [begin_mark(one.name, one.rank, _outline(one.record), {}, one.keeps) for one in others]
+    outlines = [begin_mark(one.name, one.rank, _outline(one.record), {}, one.keeps) for one in others]
     lasting = {key: value for key, value in now.items() if key.startswith((f"{KEY}_holds_", f"{KEY}_equals_"))}
     plain = {key: value for key, value in now.items() if not is_own(key)} if held.is_same else {}
     own = {**held.mark, **held.metadata, KEY: held.record.document()}
-    client.metadata.replace(held.mfid, {**lasting, **{k: v for said in left for k, v in said.items()}, **plain, **own})
+    marks = {key: value for outline in outlines for key, value in outline.items()}
+    client.metadata.replace(held.mfid, {**lasting, **marks, **plain, **own})
 
 
 def _outline(record: Document) -> Document:
@@ -262,7 +263,7 @@ def _outline(record: Document) -> Document:
 
 
 def complete(client: CrucibleClient, held: Claim) -> bool:
-    """State that this registration came to its end. Returns False if another one has taken over."""
+    """Mark this registration as complete. Return False if another one has taken over."""
     when = _now().isoformat(timespec="seconds")
     record = {**held.record.document(), "status": COMPLETE, "completed": {held.registrar: when}}
     after = client.metadata.merge(held.mfid, {KEY: record, **completion_mark(held.registrar, when)})
@@ -271,7 +272,7 @@ def complete(client: CrucibleClient, held: Claim) -> bool:
 
 
 class _Ours:
-    """What this registration states. Each time that it takes over it has a new name, as no mark ever changes."""
+    """The marks of this registration. It takes a new name each time it takes over, since marks never change."""
 
     def __init__(
         self, mfid: str, record: StepRecord | FilesRecord, metadata: Document, machine: str | None, patience_s: float
@@ -288,11 +289,11 @@ class _Ours:
 
     @property
     def stated(self) -> tuple[str, ...]:
-        """The names under which this process itself has stated that it goes on; not those that it resumed."""
+        """The names of this process's own marks, without those that it resumed."""
         return tuple(self._names - self._resumed)
 
     def begin(self, client: CrucibleClient) -> Claim | None:
-        """Write the first metadata of the dataset. Returns None if it has some already."""
+        """Write the first metadata of the dataset. Return None if it has some already."""
         record = self._record_as(self._new_name())
         try:
             client.metadata.create(self._mfid, {**self._metadata, KEY: record.document()})
@@ -302,11 +303,11 @@ class _Ours:
             if client.service.holds(FREE_METADATA) is None:
                 client.service.note(FREE_METADATA, False, str(refusal))
             raise
-        client.service.note(FREE_METADATA, True, "a provenance record was taken")
+        client.service.note(FREE_METADATA, True, "a provenance record was accepted")
         return Claim(self._mfid, record, self._metadata, self._patience_s, holding_mark(str(record.registrar)))
 
-    def whose(self, holder: Registration | None, dataset: Dataset, *, created: bool) -> Ownership:
-        """Whose a dataset is that is not complete, as far as its holder tells."""
+    def owner(self, holder: Registration | None, dataset: Dataset, *, created: bool) -> Ownership:
+        """Return the owner of an incomplete dataset, given the registration that holds it."""
         if holder is None:
             return Ownership.OURS if created else Ownership.OTHER
         if holder.name in self._names and not holder.keeps:
@@ -316,15 +317,15 @@ class _Ours:
         return Ownership.SAME if self._is_record_of(holder, dataset) else Ownership.MACHINE
 
     def take_over(self, client: CrucibleClient, known: Registrations) -> Registrations:
-        """State that this registration goes on from here. Returns what is known from then on."""
+        """Write marks of this registration that outrank all others. Return the registrations afterwards."""
         name = self._new_name()
-        said = begin_mark(name, known.next_rank, self._record_as(name).document(), self._own_metadata)
+        mark = begin_mark(name, known.next_rank, self._record_as(name).document(), self._own_metadata)
         self.took_over = True
-        after = client.metadata.merge(self._mfid, {**said, **slots_mark(self._metadata.get(SLOTS_KEY) or {})})
+        after = client.metadata.merge(self._mfid, {**mark, **slots_mark(self._metadata.get(SLOTS_KEY) or {})})
         return registrations(after)
 
     def resume(self, client: CrucibleClient, known: Registrations) -> Registrations:
-        """State once more that a registration of this machine goes on. Returns what is known from then on."""
+        """Repeat the marks of a registration of this machine. Return the registrations afterwards."""
         assert known.holder is not None
         self._names.add(known.holder.name)
         self._resumed.add(known.holder.name)
@@ -349,37 +350,37 @@ class _Ours:
         )
 
     def keep(
-        self, client: CrucibleClient, dataset: Dataset, known: Registrations, whole: Registration | None
+        self, client: CrucibleClient, dataset: Dataset, known: Registrations, finished: Registration | None
     ) -> Dataset | None:
-        """State that a registration stands which came to its end. Returns the dataset once that is certain.
+        """Confirm a registration that finished. Return the dataset once that is certain.
 
-        Of a contested one it is certain when whoever took over has had time to see this, and has removed nothing.
+        A contested one is certain when the registration that took over has had time to see this and removed nothing.
         """
         holder, before = known.holder, known.without(*self.stated).complete
-        kept = before or whole
+        kept = before or finished
         assert holder is not None
         assert kept is not None
         when = _now().isoformat(timespec="seconds")
         if holder.name in self._names and holder.keeps == kept.name:
-            said = completion_mark(holder.name, when)
+            mark = completion_mark(holder.name, when)
         else:
             metadata = kept.metadata
-            if metadata is None:  # as they are now, of which nobody has any older copy
+            if metadata is None:  # as it is now: there is no older copy
                 metadata = returned_values(
                     {"scientific_metadata": {**(dataset.stored_metadata or {}), KEY: kept.record}}
                 )
             name = self._new_name()
-            said = begin_mark(name, known.next_rank, kept.record, metadata, keeps=kept.name)
-            said |= completion_mark(name, when) if before is not None else {}
+            mark = begin_mark(name, known.next_rank, kept.record, metadata, keeps=kept.name)
+            mark |= completion_mark(name, when) if before is not None else {}
         self.took_over = True
-        after = client.metadata.merge(self._mfid, said)
+        after = client.metadata.merge(self._mfid, mark)
         won = registrations(after).complete
         if won is None:
             return None
         return type(dataset).model_validate({**dataset.model_dump(), "scientific_metadata": after})
 
     def _is_record_of(self, one: Registration, dataset: Dataset) -> bool:
-        """True if a registration has written down just what this one would write."""
+        """Return whether a registration has written exactly what this one would write."""
         changing = ("registrar", "status", "completed", "equal_parents")
         theirs, ours = (
             {key: value for key, value in record.items() if key not in changing}
@@ -390,7 +391,7 @@ class _Ours:
         return not one.keeps and theirs == ours and all(key in stored and stored[key] == own[key] for key in own)
 
     def _mark_of(self, holder: Registration) -> Document:
-        """Return the marks of a registration that has begun, once more and unchanged."""
+        """Return the unchanged marks of a registration that has begun."""
         if not holder.rank:
             return holding_mark(holder.name)
         return begin_mark(holder.name, holder.rank, holder.record, holder.metadata or {})
@@ -405,7 +406,7 @@ class _Ours:
 
 
 class _Watch:
-    """Looks at the dataset until nobody else is at work on it, as far as one can see."""
+    """Observation of a dataset until nobody else appears to work on it."""
 
     def __init__(self, created: bool, patience_s: float) -> None:
         self._created = created
@@ -414,59 +415,59 @@ class _Watch:
         self._last: object = None
         self._still_since = time.monotonic()
         self._wait_s = FIRST_POLL_S
-        self._files: frozenset[str] = frozenset()  # their ids, as they were listed last
-        self._whole: tuple[Registration | None] | None = None  # None while they are not listed
+        self._files: frozenset[str] = frozenset()  # their ids, as last listed
+        self._finished: tuple[Registration | None] | None = None  # None until the files were listed
 
     @property
-    def whole(self) -> Registration | None:
-        """The registration that came to its end and whose files are all there, as far as somebody looked."""
-        return self._whole[0] if self._whole else None
+    def finished(self) -> Registration | None:
+        """The registration that finished and whose files are all present, as far as they were listed."""
+        return self._finished[0] if self._finished else None
 
     def look(self, client: CrucibleClient, mfid: str) -> Dataset:
-        """Read the dataset; again if the answer took so long that it may not hold any more."""
-        self._whole = None
-        for _ in range(MOST_LATE + 1):
+        """Read the dataset; again if the answer took so long that it may be outdated."""
+        self._finished = None
+        for _ in range(MAX_RETRIES + 1):
             asked = time.time()
             dataset = client.datasets.get(mfid, include_metadata=True, include_links=True)
             if _is_prompt(asked, self._patience_s) or registrations(dataset.stored_metadata).complete:
                 break
         return dataset
 
-    def seen(self, known: Registrations, dataset: Dataset, ours: _Ours) -> ClaimEvidence:
-        """Sum up what decides about the next move."""
+    def evidence(self, known: Registrations, dataset: Dataset, ours: _Ours) -> ClaimEvidence:
+        """Return the facts that decide the next move."""
         others = known.without(*ours.stated)
-        what = (others.by_name.keys(), others.ended.keys(), dataset.modification_time)
-        if is_news := what != self._last:
-            self._last = what
+        current = (others.by_name.keys(), others.ended.keys(), dataset.modification_time)
+        if is_news := current != self._last:
+            self._last = current
             self.start_again()
         is_doubtful = bool(known.contested) or (is_news and ours.took_over)
         is_old = not is_doubtful and not _is_recent(dataset.modification_time)
         return ClaimEvidence(
             _state(known, others, dataset),
-            ours.whose(known.holder, dataset, created=self._created),
+            ours.owner(known.holder, dataset, created=self._created),
             is_old or time.monotonic() - self._still_since >= self._patience_s,
-            None if self._whole is None else self._whole[0] is not None,
+            None if self._finished is None else self._finished[0] is not None,
             self.tried,
         )
 
     def list_files(self, client: CrucibleClient, dataset: Dataset, known: Registrations) -> None:
-        """Find a registration that came to its end, and whose files and metadata are all there."""
+        """Find a registration that finished, and whose files and metadata are all present."""
         mfid, stored = dataset.unique_id, dataset.stored_metadata or {}
         listed = client.files.list(mfid)
         if (files := frozenset(file.mfid for file in listed)) != self._files:
             self._files = files
             self.start_again()
-        whole = (
-            one for one in known.contested if _is_whole(client, mfid, one, listed, {**stored, **(one.metadata or {})})
+        finished = (
+            one for one in known.contested if _has_all(client, mfid, one, listed, {**stored, **(one.metadata or {})})
         )
-        self._whole = (next(whole, None),)
+        self._finished = (next(finished, None),)
 
     def start_again(self) -> None:
-        """Count the time for which nobody has written from now on."""
+        """Restart the measurement of how long nobody has written."""
         self._still_since, self._wait_s = time.monotonic(), FIRST_POLL_S
 
     def wait(self) -> None:
-        """Wait, the longer the longer nothing has changed."""
+        """Wait, longer each time nothing has changed."""
         time.sleep(min(self._wait_s, self._patience_s))
         self._wait_s = min(self._wait_s * 1.6, LONGEST_POLL_S)
 
@@ -483,10 +484,10 @@ def _state(known: Registrations, others: Registrations, dataset: Dataset) -> Sta
     return State.EMPTY if dataset.stored_metadata is None else State.WITHOUT_RECORD
 
 
-def _is_whole(
+def _has_all(
     client: CrucibleClient, mfid: str, one: Registration, listed: Sequence[FileRecord], metadata: Document
 ) -> bool:
-    """True if a registration's files and metadata are there."""
+    """Return whether all files and metadata of a registration are present."""
     record = read_record({KEY: one.record})
     if record is None or (record.result and changed_keys(record.result.document(), metadata)):
         return False
@@ -496,7 +497,7 @@ def _is_whole(
 
 
 def is_of_machine(registrar: str | None, machine: str | None) -> bool:
-    """True if a registration is one of this machine; without `machine`, those of this process count as one."""
+    """Return whether a registration is this machine's; without `machine`, this process's."""
     return (registrar or "").partition("-")[0] == (machine or _this_process())
 
 
@@ -510,12 +511,12 @@ def _now() -> datetime:
 
 
 def _is_prompt(asked: float, patience_s: float) -> bool:
-    """True if the answer to what was asked then is still sure to hold; not if this machine slept meanwhile."""
+    """Return whether the answer to a request of that time is still valid; not if this machine slept meanwhile."""
     return 0 <= time.time() - asked < patience_s / 2
 
 
 def _is_recent(modified: str | None) -> bool:
-    """False only if it was certainly long ago; a time in the future is another clock's."""
+    """Return False only if the time was certainly long ago; a time in the future comes from another clock."""
     try:
         return modified is None or _now() - datetime.fromisoformat(modified) < RECENT
     except (TypeError, ValueError):  # no time, or one without zone

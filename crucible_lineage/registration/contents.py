@@ -25,28 +25,28 @@ if TYPE_CHECKING:  # importing the client costs a tenth of a second, which plann
     from crucible_lineage.client.transfer.outgoing import UploadedFile
     from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 
-MANY, UPLOADS_AT_ONCE = 8, 4  # chosen: files that are worth threads; most of the time of a small one is waiting
-SMALL = 1 << 20  # bytes; chosen: sent in vain, they cost no more than to wait whether they may be sent
-MOST_CONFLICTS = 3  # chosen: an overtaken registration may send each file once more
+MANY, UPLOADS_AT_ONCE = 8, 4  # chosen: so many files are worth threads; small uploads mostly wait for answers
+SMALL = 1 << 20  # bytes; chosen: sending them in vain costs no more than waiting for permission
+MAX_CONFLICTS = 3  # chosen: an overtaken registration may send each file once more
 
 
 @dataclass
 class SentContent:
-    """What this process has sent, by file name and thumbnail id, should another registration turn out to be faster.
+    """What this process has sent, by file name and thumbnail id, to be removed if another registration is faster.
 
-    `theirs` are the files that unfinished attempts had for this dataset, and whether each was a preview.
+    `earlier` are the files of unfinished attempts at this dataset: {name: whether it is a preview}.
     """
 
     files: dict[str, str] = field(default_factory=dict)
     thumbnails: dict[int, str] = field(default_factory=dict)
     shown: int | None = None
-    theirs: dict[str, bool] = field(default_factory=dict)
+    earlier: dict[str, bool] = field(default_factory=dict)
 
 
 def announce(client: CrucibleClient, mfid: str, new: NewDataset) -> None:
-    """The service hears of the files of a dataset that was just created while it is claimed, if they are few and small.
+    """Announce the files of a new dataset to the service while it is being claimed, if they are few and small.
 
-    Their bytes are sent when it is.
+    Their bytes are sent after the claim.
     """
     files = [file for file in new.files if file.elsewhere is None]
     if len(files) < MANY and sum(file.ref.size for file in files) < SMALL:
@@ -55,52 +55,52 @@ def announce(client: CrucibleClient, mfid: str, new: NewDataset) -> None:
 
 
 def fill(
-    client: CrucibleClient, new: NewDataset, held: Claim, attached: bytes | None, put: SentContent
+    client: CrucibleClient, new: NewDataset, held: Claim, attached: bytes | None, sent: SentContent
 ) -> dict[str, str]:
-    """Put everything there but the word that it is complete. Returns the id of each file, by name.
+    """Send the whole dataset except its completion. Return the id of each file, by name.
 
-    Raises ConflictError, or NotFoundError, also where another registration has taken over meanwhile.
+    Raises ConflictError or NotFoundError, also if another registration has taken over meanwhile.
     """
     mfid = held.mfid
     for other in held.others:
-        put.theirs |= _previews(other)
-    if not held.is_alone:  # before the files, which then are looked at one by one
+        sent.earlier |= _previews(other)
+    if not held.is_alone:  # before the files, which are then checked one by one
         _start_over(client, new, held)
-    with _attached_file(attached) as beside:
-        files = [*new.files, *beside]
+    with _attached_file(attached) as attachments:
+        files = [*new.files, *attachments]
         uploaded: list[UploadedFile] = []
-        upload = [lambda: uploaded.extend(_uploaded(client, held, files, put))]
+        uploads = [lambda: uploaded.extend(_uploaded(client, held, files, sent))]
         is_small = sum(file.ref.size for file in files) < SMALL
-        client.at_once(*_linking(client, mfid, new), *(upload if is_small else ()))
-        if not is_small:  # nothing big is sent for what cannot be linked
-            upload[0]()
+        client.at_once(*_linking(client, mfid, new), *(uploads if is_small else ()))
+        if not is_small:  # send large files only after the links have succeeded
+            uploads[0]()
     preview = next((file for file in new.files if file.ref.preview), None)
     if preview is not None:
-        _show(client, held, preview, put)
-    return {file.ref.name: sent.file.mfid for file, sent in zip(files, uploaded, strict=True)}
+        _show(client, held, preview, sent)
+    return {file.ref.name: upload.file.mfid for file, upload in zip(files, uploaded, strict=True)}
 
 
 def ingest(
-    client: CrucibleClient, new: NewDataset, mfid: str, files: Mapping[str, str], *, asked_before: bool
+    client: CrucibleClient, new: NewDataset, mfid: str, files: Mapping[str, str], *, may_exist: bool
 ) -> dict[str, IngestionRequest]:
-    """Ask for the ingestion of each data file, once, and wait for it if that is wanted.
+    """Request the ingestion of each data file, once, and wait for it if the dataset says so.
 
-    `files` are the ids of its files, by name; `asked_before` says that somebody may have asked already.
+    `files` are the ids of the files, by name; `may_exist` says that somebody may have requested it already.
     """
     if not new.ingest:
         return {}
-    asked = {entry.file_mfid: entry for entry in client.ingestions.list(dataset_mfid=mfid)} if asked_before else {}
+    existing = {entry.file_mfid: entry for entry in client.ingestions.list(dataset_mfid=mfid)} if may_exist else {}
     requests = {}
     for file in new.files:
         if file.ref.is_data and file.elsewhere is None and (file_mfid := files.get(file.ref.name)):
-            requests[file.ref.name] = asked.get(file_mfid) or client.ingestions.request(file_mfid, new.ingestor)
+            requests[file.ref.name] = existing.get(file_mfid) or client.ingestions.request(file_mfid, new.ingestor)
     if new.waits_for_ingestion:
         return {name: _ended(client, new, request) for name, request in requests.items()}
     return requests
 
 
 def _linking(client: CrucibleClient, mfid: str, new: NewDataset) -> Iterator[Callable[[], object]]:
-    """Yield the calls that set what the dataset is found by, and its links."""
+    """Yield the calls that add keywords and links."""
     for keyword in new.keywords:
         yield partial(client.datasets.add_keyword, mfid, keyword)
     for parent in dict.fromkeys(new.parents):
@@ -109,43 +109,43 @@ def _linking(client: CrucibleClient, mfid: str, new: NewDataset) -> Iterator[Cal
         yield partial(client.datasets.add_sample, mfid, sample)
 
 
-def tidy(client: CrucibleClient, new: NewDataset, held: Claim, put: SentContent) -> None:
-    """Remove what unfinished attempts have left: their files of other names, their picture.
+def tidy(client: CrucibleClient, new: NewDataset, held: Claim, sent: SentContent) -> None:
+    """Remove what unfinished attempts have left: files of other names, and pictures.
 
-    To be called when the dataset is complete, since nobody takes it over then, and what is taken away earlier might
-    belong to whoever has.
+    Call this when the dataset is complete: nobody takes it over then. Earlier, the files might belong to a registration
+    that has taken over.
     """
     if not held.taken_over:
         return
-    theirs = put.theirs
+    earlier = sent.earlier
     previews = {file.ref.name: file.ref.preview for file in new.files}
-    if theirs != previews or any(other.get("attached") for other in held.others):
-        wanted = previews.keys() | _attached_names(held.record.document())
+    if earlier != previews or any(other.get("attached") for other in held.others):
+        own = previews.keys() | _attached_names(held.record.document())
         for stored in client.files.list(held.mfid):
-            if stored.filename in theirs.keys() | {ATTACHED_NAME} and stored.filename not in wanted:
+            if stored.filename in earlier.keys() | {ATTACHED_NAME} and stored.filename not in own:
                 _quietly(client.files.delete, stored.mfid)
-    if pictures := {name for name, preview in {**theirs, **previews}.items() if preview}:
+    if pictures := {name for name, preview in {**earlier, **previews}.items() if preview}:
         for picture in client.datasets.get_thumbnails(held.mfid):
-            if picture.thumbnail_name in pictures and picture.id != put.shown:
+            if picture.thumbnail_name in pictures and picture.id != sent.shown:
                 _quietly(client.datasets.delete_thumbnail, held.mfid, picture.id)
 
 
-def take_back(client: CrucibleClient, mfid: str, put: SentContent, record: StepRecord | FilesRecord) -> None:
-    """Remove what this process has sent and does not belong to the complete `record` of another registration."""
+def take_back(client: CrucibleClient, mfid: str, sent: SentContent, record: StepRecord | FilesRecord) -> None:
+    """Remove what this process sent, except what belongs to the complete `record` of another registration."""
     previews = {file.name: file.preview for file in record.generated or ()}
     names = previews.keys() | ({record.attached.name} if record.attached else set())
-    for name, file_mfid in put.files.items():
+    for name, file_mfid in sent.files.items():
         if name not in names:
             _quietly(client.files.delete, file_mfid)
-    if put.thumbnails:
+    if sent.thumbnails:
         shown = [picture.thumbnail_name for picture in client.datasets.get_thumbnails(mfid)]
-        for number, name in put.thumbnails.items():
+        for number, name in sent.thumbnails.items():
             if shown.count(name) > 1 or not previews.get(name):
                 _quietly(client.datasets.delete_thumbnail, mfid, number)
 
 
 def _previews(record: Document) -> dict[str, bool]:
-    """Return the files that a record lists itself, and whether each is a preview."""
+    """Return the files of a record: {name: whether it is a preview}. Attached parts are not read."""
     listed = record.get("generated")
     files = [file for file in listed if isinstance(file, Mapping)] if isinstance(listed, list) else []
     return {str(file.get("name")): bool(file.get("preview")) for file in files}
@@ -158,7 +158,7 @@ def _attached_names(record: Document) -> set[str]:
 
 @contextmanager
 def _attached_file(content: bytes | None) -> Iterator[list[LocalFile]]:
-    """Yield the file with the part of a long record that does not fit into metadata; most records have none."""
+    """Yield the file with the part of a record that is too long for metadata; most records have none."""
     if content is None:
         yield []
         return
@@ -168,78 +168,78 @@ def _attached_file(content: bytes | None) -> Iterator[list[LocalFile]]:
         yield [LocalFile.of(path, scan_file(path))]
 
 
-def _uploaded(client: CrucibleClient, held: Claim, files: list[LocalFile], put: SentContent) -> list[UploadedFile]:
-    """The files, uploaded in their order; many of them several at once."""
+def _uploaded(client: CrucibleClient, held: Claim, files: list[LocalFile], sent: SentContent) -> list[UploadedFile]:
+    """Upload the files, several at a time if there are many; return the uploads in their order."""
     if len(files) < MANY:
-        return [_upload(client, held, file, put) for file in files]
+        return [_upload(client, held, file, sent) for file in files]
     from concurrent.futures import ThreadPoolExecutor  # planning imports this module, and sends nothing
 
     pool = ThreadPoolExecutor(UPLOADS_AT_ONCE, thread_name_prefix="upload")
     try:
-        return list(pool.map(lambda file: _upload(client, held, file, put), files))
+        return list(pool.map(lambda file: _upload(client, held, file, sent), files))
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _upload(client: CrucibleClient, held: Claim, file: LocalFile, put: SentContent) -> UploadedFile:
-    """The file, uploaded. What an unfinished attempt of other results has left under this name is taken away first.
+def _upload(client: CrucibleClient, held: Claim, file: LocalFile, sent: SentContent) -> UploadedFile:
+    """Upload a file, after removing any file of this name that an unfinished attempt at another result left.
 
-    That is safe, since only what belongs to a complete record was ever given to anyone. It is not replaced: a
-    replacement takes as long as the upload, and would hit whoever took over meanwhile. Nor is it kept if it has the
-    same bytes: who left it may be about to take it away.
+    That is safe, since only files of complete records are ever used. The old file is not replaced: a replacement takes
+    as long as the upload, and would hit a registration that took over meanwhile. Nor does it stay if it has the same
+    bytes: the attempt that left it may be about to remove it.
     """
     if file.elsewhere is not None:
         upload: Callable[[], UploadedFile] = partial(_catalogue, client, held.mfid, file.ref, file.elsewhere)
     else:
         upload = partial(client.files.upload, held.mfid, file.path, filename=file.ref.name, checksums=file.checksums)
-    for _ in range(MOST_CONFLICTS):
+    for _ in range(MAX_CONFLICTS):
         try:
             uploaded = upload()
         except FileConflictError as conflict:
-            in_the_way = conflict.file_mfid
+            obstacle = conflict.file_mfid
         else:
             if not uploaded.existed or _may_stay(held):
                 break
-            in_the_way = uploaded.file.mfid
+            obstacle = uploaded.file.mfid
         require_held(client, held)
-        _quietly(client.files.delete, in_the_way)
+        _quietly(client.files.delete, obstacle)
     else:
         uploaded = upload()
     if not uploaded.existed:
-        put.files[file.ref.name] = uploaded.file.mfid
+        sent.files[file.ref.name] = uploaded.file.mfid
     return uploaded
 
 
 def _may_stay(held: Claim) -> bool:
-    """Whether files that are there already, with the right bytes, may stay: not if another result's attempt left them.
+    """Return whether existing files with the right bytes may stay: not if an attempt at another result left them.
 
-    A request of that attempt to remove them may be on its way still.
+    A request of that attempt to remove them may still be on its way.
     """
     return held.is_same
 
 
-def _catalogue(client: CrucibleClient, mfid: str, ref: FileRef, place: ExternalLocation) -> UploadedFile:
-    """The record of a file that stays elsewhere; FileConflictError if the dataset has another one of that name."""
-    from crucible_lineage.client.transfer.outgoing import UploadedFile  # the client is there by now
+def _catalogue(client: CrucibleClient, mfid: str, ref: FileRef, location: ExternalLocation) -> UploadedFile:
+    """Record a file that stays elsewhere. Raises FileConflictError if the dataset has another file of that name."""
+    from crucible_lineage.client.transfer.outgoing import UploadedFile  # the client is imported now
 
     for stored in client.files.list(mfid):
         if stored.filename == ref.name:
-            if (stored.sha256_hash, stored.storage_path) == (ref.sha256, place.address):
+            if (stored.sha256_hash, stored.storage_path) == (ref.sha256, location.address):
                 return UploadedFile(stored, existed=True)
             raise FileConflictError(
-                f"note {ref.name} in dataset {mfid}: it has another file of that name",
+                f"record {ref.name} in dataset {mfid}: the dataset has another file of that name",
                 filename=ref.name,
                 file_mfid=stored.mfid,
                 etag=stored.etag,
             )
-    new = {"filename": ref.name, "storage_backend": place.storage, "size": ref.size, "sha256_hash": ref.sha256}
-    return UploadedFile(client.datasets.add_remote_file(mfid, new, storage_path=place.address), existed=False)
+    new = {"filename": ref.name, "storage_backend": location.storage, "size": ref.size, "sha256_hash": ref.sha256}
+    return UploadedFile(client.datasets.add_remote_file(mfid, new, storage_path=location.address), existed=False)
 
 
 def _start_over(client: CrucibleClient, new: NewDataset, held: Claim) -> None:
-    """Write this registration's metadata, and remove the pictures that were made of another result's files.
+    """Write this registration's metadata, and remove the pictures that were made from another result's files.
 
-    The ingestions of those, which somebody else may have asked for, are waited for first: each would add to that again.
+    Wait first for the ingestions of those files, which somebody else may have requested: each would add a picture.
     """
     if held.is_same:
         start_over(client, held)
@@ -248,33 +248,33 @@ def _start_over(client: CrucibleClient, new: NewDataset, held: Claim) -> None:
         if request.is_open:
             client.ingestions.wait(request.id, timeout_s=new.ingestion_timeout_s)
     start_over(client, held)
-    read = {name for other in held.others for name, is_preview in _previews(other).items() if not is_preview}
+    data = {name for other in held.others for name, is_preview in _previews(other).items() if not is_preview}
     for picture in client.datasets.get_thumbnails(held.mfid):
-        if picture.thumbnail_name in read:
+        if picture.thumbnail_name in data:
             require_held(client, held)
             _quietly(client.datasets.delete_thumbnail, held.mfid, picture.id)
 
 
-def _show(client: CrucibleClient, held: Claim, preview: LocalFile, put: SentContent) -> None:
-    """The dataset shows this picture; one that an earlier attempt left there is gone when all is tidied up."""
+def _show(client: CrucibleClient, held: Claim, preview: LocalFile, sent: SentContent) -> None:
+    """Add the picture of the dataset; `tidy` removes the one of an earlier attempt."""
     name, content = preview.ref.name, base64.b64encode(preview.path.read_bytes()).decode()
     present = client.datasets.get_thumbnails(held.mfid) if held.taken_over and held.is_same else []
     same = [shown for shown in present if (shown.thumbnail_name, shown.thumbnail_b64str) == (name, content)]
     shown = same[0] if same else client.datasets.add_thumbnail(held.mfid, preview.path, name=name)
-    put.shown = shown.id
+    sent.shown = shown.id
     if not same:
-        put.thumbnails[shown.id] = name
+        sent.thumbnails[shown.id] = name
 
 
 def _ended(client: CrucibleClient, new: NewDataset, request: IngestionRequest) -> IngestionRequest:
-    """The request once it has ended, or as it stands when the time is over: the data are whole without."""
+    """Return the request when it has ended, or when time is up: the data are complete without it."""
     with suppress(UnreachableError):
         return client.ingestions.wait(request.id, timeout_s=new.ingestion_timeout_s)
     return request
 
 
 def _quietly(delete: Any, *arguments: Any) -> None:
-    """Done, also if another process was faster."""
+    """Delete; do nothing if another process was faster."""
     try:
         delete(*arguments)
     except NotFoundError:

@@ -1,11 +1,11 @@
-"""Delivery: what waits in the outbox is registered at Crucible, several results at once, parents before children.
+"""Delivery: registering the results of the outbox at Crucible, several at once, parents before children.
 
-A result is taken up once each of its parents that waits here too is there and was begun by this machine, and marked
-complete when they are. How many are sent at once follows from how long answers take: one while the service is instant,
-since more would only get into each other's way. While the service is away it is asked ever more rarely.
+A result is sent once the registration of each parent that waits here has begun, and is marked complete when they are.
+The number of threads follows from the latency of the service: one while it is instant, since more would only get in
+each other's way. While the service is away it is asked ever more rarely.
 
-Where another machine was faster with a parent and its bytes are others, what was made here from ours is no result of
-what is registered: it is dropped, never delivered, and reported, so that it is made again from theirs.
+If another machine registers a parent first, with other bytes, what was made here from ours is not a result of the
+registered parent: it is dropped, never delivered, and reported, so that it is made again from theirs.
 """
 
 from __future__ import annotations
@@ -50,22 +50,22 @@ from crucible_lineage.registration.remote_changes import RemoteChanges
 if TYPE_CHECKING:  # importing either costs time that planning should not pay
     from crucible_lineage.client import CrucibleClient
 
-FEWEST, MOST_AT_ONCE = 3, 24  # measured: two leave a core idle while the embedded Crucible works
-ONE_PER_S = 0.003  # measured: what a call costs this process; more threads than answers take of that only queue
+MIN_THREADS, MAX_THREADS = 3, 24  # measured: two leave a core idle while the embedded Crucible works
+CALL_COST_S = 0.003  # measured: CPU time of a call; more threads than latency / cost only queue
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
-STUCK_S = 30.0  # chosen: how long another process that holds a result is given at least
-LOOKS_A_STEP = 8.0  # chosen: a look adds at most an eighth to what a step takes
-LOOK_S = 1.0  # chosen: no step waits longer for an answer that it can do without
-FRESH_S = 30.0  # chosen: in so short a time another machine does not make much of the same
+STUCK_S = 30.0  # chosen: the least time that another process may hold a result
+LOOKS_A_STEP = 8.0  # chosen: a look adds at most an eighth to a step's duration
+LOOK_S = 1.0  # chosen: the longest wait for an answer that a step can do without
+FRESH_S = 30.0  # chosen: in less time another machine makes little of the same
 _DAMAGED = "its files were damaged in the outbox; they were set aside, and the step is rerun"
 
 
 @dataclass(slots=True)
 class _Entry:
-    """A payload on its way; `needs` are the parents that wait here and are not begun at Crucible yet.
+    """A payload in the queue; `needs` are the parents that wait here and are not begun at Crucible yet.
 
-    `state` is that of its row: MADE, REFUSED or LACKING. Payloads `from_before` were made by an earlier run. It is
-    `opened` while it is sent.
+    `state` is that of its row: MADE, REFUSED or LACKING. Payloads `from_before` were made by an earlier run. `opened`
+    is the complete payload while it is sent.
     """
 
     label: Label
@@ -84,71 +84,71 @@ Found = TypeVar("Found")
 
 
 class _ParentWaitsError(LineageError):
-    """A parent is not at Crucible yet; what was made from it comes later."""
+    """A parent is not at Crucible yet, so that its child has to wait."""
 
 
 class _OvertakenError(LineageError):
-    """A parent is at Crucible with other bytes; what was made from ours is no result of it."""
+    """A parent is at Crucible with other bytes, so that its child made here is not a result of it."""
 
 
 class Deliverer:
-    """Delivers payloads in threads of this process until it is stopped. `heard` is called with what became of each."""
+    """Delivers payloads in threads of this process until it is stopped. `report` receives the outcome of each."""
 
-    def __init__(self, context: DeliveryContext, heard: Callable[[Delivery], None] = nothing) -> None:
+    def __init__(self, context: DeliveryContext, report: Callable[[Delivery], None] = nothing) -> None:
         self.context = context
         self.shared = False  # other machines may make the same at this service
-        self.others: RemoteChanges | None = None  # which datasets they changed, if one call tells it of all
-        self._heard = heard
+        self.others: RemoteChanges | None = None  # the datasets that they changed, if one call returns all
+        self._report = report
         self._changed = threading.Condition()
         self._entries: dict[str, _Entry] = {}
-        self._where: dict[str, str] = {}  # dataset that waits -> the payload that it is part of
-        self._children: dict[str, set[str]] = {}  # dataset -> payloads that need it to be begun first
+        self._where: dict[str, str] = {}  # waiting dataset -> its payload
+        self._children: dict[str, set[str]] = {}  # dataset -> payloads that wait for its beginning
         self._ready: list[tuple[int, str]] = []
         self._later: list[tuple[float, int, str]] = []
         self._begun: set[str] = set()
-        self._theirs: dict[str, DatasetRef] = {}  # what is there with other bytes, or another id, than was made here
-        self._void: set[str] = set()  # what was made here and never comes to Crucible
+        self._theirs: dict[str, DatasetRef] = {}  # registered with other bytes or another id than here
+        self._void: set[str] = set()  # made here and never delivered
         self._running = self._idle = self._numbers = 0
-        self._sending = 0  # threads that send, or have not told yet what became of it
-        self._refusal: CrucibleError | None = None  # the service refuses for good, whatever is sent
+        self._sending = 0  # threads that send, or have not reported the outcome yet
+        self._refusal: CrucibleError | None = None  # the service refuses everything for good
         self._stopped = False
         self._threads: list[threading.Thread] = []
         self._away_since: float | None = None
         self._away_until, self._away_tries = 0.0, 0
         self._began = self._moved = time.monotonic()
         self._no_look_before = 0.0
-        self._longest_s = 0.0  # that a step of this run took
+        self._longest_s = 0.0  # the longest step of this run
 
-    # What steps ask
+    # For steps
 
     def is_worth_a_look(self, mfid: str, /) -> bool:
-        """Whether the service answers and may have a result meanwhile that it had not at the beginning.
+        """Return whether the service answers, and may have a result that it did not have at the beginning.
 
-        Where machines share it, also as soon as steps of this run take much longer than it takes to ask.
+        Where machines share it, also as soon as steps of this run take much longer than a call.
         """
         now = time.monotonic()
         if self._away_since is not None or now < self._no_look_before:
             return False
-        is_dear = self.shared and self._longest_s > LOOKS_A_STEP * self.context.client.latency_s
-        if not is_dear and now - self._began < FRESH_S:
+        is_expensive = self.shared and self._longest_s > LOOKS_A_STEP * self.context.client.latency_s
+        if not is_expensive and now - self._began < FRESH_S:
             return False
         return self.others is None or self.others.may_have(mfid)
 
     def took(self, seconds: float, /) -> None:
-        """Record how long a step took."""
+        """Record a step's duration."""
         self._longest_s = max(self._longest_s, seconds)
 
     def look(self, ask: Callable[[CrucibleClient], Found | None], /) -> Found | None:
-        """Ask the service; None if it does not answer within a second, which keeps no step from being made."""
+        """Ask the service; None if it does not answer within LOOK_S, in which case the step is executed."""
         answer: queue.SimpleQueue[tuple[Found | None, Exception | None]] = queue.SimpleQueue()
 
-        def asking() -> None:
+        def ask_service() -> None:
             try:
                 answer.put((ask(self.context.client), None))
             except Exception as error:
                 answer.put((None, error))
 
-        threading.Thread(target=asking, name="look", daemon=True).start()
+        threading.Thread(target=ask_service, name="look", daemon=True).start()
         try:
             found, error = answer.get(timeout=LOOK_S)
         except queue.Empty:
@@ -159,20 +159,20 @@ class Deliverer:
             raise error
         return found
 
-    # What waits
+    # The queue
 
     def add(self, label: Label, /) -> None:
-        """Deliver a payload as soon as may be."""
+        """Queue a payload for delivery."""
         self._admit([label], from_before=False)
 
     def take_up(self) -> int:
-        """Deliver what waits in the outbox from before, too; returns how many payloads that are."""
+        """Queue the payloads that wait in the outbox from before; return their number."""
         found = self.context.outbox.all(again=True)
         self._admit(found, from_before=True)
         return len(found)
 
     def _admit(self, payloads: Iterable[Label], *, from_before: bool) -> None:
-        """Let payloads be sent, once it is known of all of them which are parents of which."""
+        """Queue payloads, after the relations between all of them are known."""
         with self._changed:
             new = [one for one in payloads if one.name not in self._entries or self._is_other(one)]
             for payload in new:
@@ -190,18 +190,18 @@ class Deliverer:
             self._changed.notify_all()
 
     def _is_other(self, label: Label) -> bool:
-        """Whether a payload was made again under the name of one that waits."""
+        """Return whether the payload was made again after the queued one of the same name."""
         return self._entries[label.name].label.made != label.made
 
     def waiting(self) -> int:
-        """Return how many payloads wait."""
+        """Return the number of payloads that wait."""
         with self._changed:
             return len(self._entries)
 
     def is_settled(self, patience_s: float, since: float, own: set[str] | None = None) -> bool:
-        """Whether waiting longer brings nothing: all has arrived, or cannot, or the service is away for `patience_s`.
+        """Return whether waiting is over: all is delivered or blocked, or the service was away for `patience_s`.
 
-        Counted from `since` on. Where some payloads are `own`, the others only count while it answers.
+        Times count from `since` on. If only some payloads are `own`, the others only count while the service answers.
         """
         with self._changed:
             if self._stopped:
@@ -214,30 +214,30 @@ class Deliverer:
                 return True
             return not self._running and now - max(self._moved, since) >= max(patience_s, STUCK_S)
 
-    def drain(self, patience_s: float, left: Callable[[int], None] = nothing) -> bool:
-        """Wait until everything has arrived. False if some is refused, or the service is away for `patience_s`."""
-        began, said = time.monotonic(), -1
+    def drain(self, patience_s: float, report_left: Callable[[int], None] = nothing) -> bool:
+        """Wait until everything is delivered. Return False if some is refused, or the service is away `patience_s`."""
+        began, reported = time.monotonic(), -1
         while not self.is_settled(patience_s, began):
             with self._changed:
                 self._changed.wait(0.25)
                 number = len(self._entries)
-            if number != said and time.monotonic() - began > 1.0:
-                said = number
-                left(number)
+            if number != reported and time.monotonic() - began > 1.0:
+                reported = number
+                report_left(number)
         self.give_up_lacking()
         return not self._entries
 
     def give_up_lacking(self) -> None:
-        """Report what lacks a parent that nobody brings as refused."""
+        """Report payloads with a missing parent as refused: nobody delivers that parent."""
         with self._changed:
-            lacking = [entry for entry in self._entries.values() if entry.state == LACKING]
-            for entry in lacking:
+            blocked = [entry for entry in self._entries.values() if entry.state == LACKING]
+            for entry in blocked:
                 entry.state = ROW_REFUSED
-        for entry in lacking:
-            self._heard(Delivery(entry.label, REFUSED, error=entry.error))
+        for entry in blocked:
+            self._report(Delivery(entry.label, REFUSED, error=entry.error))
 
     def stop(self, wait_s: float = 5.0) -> None:
-        """Begin nothing more; what is being sent has `wait_s` to end."""
+        """Start no more deliveries; those under way have `wait_s` to finish."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
@@ -248,9 +248,10 @@ class Deliverer:
     # Threads
 
     def _staff(self) -> None:
-        """Start as many threads as the answers' latency asks for."""
-        wanted = min(MOST_AT_ONCE, max(FEWEST, int(self.context.client.latency_s / ONE_PER_S)), len(self._entries))
-        for _ in range(wanted - len(self._threads) if not self._idle else 0):
+        """Start as many threads as the latency of the service calls for."""
+        useful = max(MIN_THREADS, int(self.context.client.latency_s / CALL_COST_S))
+        number = min(MAX_THREADS, useful, len(self._entries))
+        for _ in range(number - len(self._threads) if not self._idle else 0):
             thread = threading.Thread(target=self._work, name="deliverer", daemon=True)
             self._threads.append(thread)
             thread.start()
@@ -265,7 +266,7 @@ class Deliverer:
                     self._changed.notify_all()
 
     def _next(self) -> _Entry | None:
-        """The oldest payload that may be sent now, once there is one; None when it is all over."""
+        """Wait for the oldest payload that may be sent and return it; None when delivery is over."""
         with self._changed:
             while not self._stopped and self._refusal is None:
                 now, wait_s = time.monotonic(), None
@@ -275,7 +276,7 @@ class Deliverer:
                 if self._away_until > now:
                     wait_s = self._away_until - now
                 elif self._away_tries and self._running:
-                    wait_s = None  # one looks whether it is back; the others wait for that
+                    wait_s = None  # one thread tries the service; the others wait for it
                 elif self._ready:
                     if entry := self._sendable(*heapq.heappop(self._ready)):
                         entry.is_running = True
@@ -292,8 +293,9 @@ class Deliverer:
 
     def _sendable(self, number: int, name: str) -> _Entry | None:
         entry = self._entries.get(name)
-        is_it = entry is not None and entry.number == number and entry.state == MADE and not entry.is_running
-        return entry if is_it and entry is not None and not entry.needs else None
+        if entry is None or entry.number != number or entry.state != MADE or entry.is_running or entry.needs:
+            return None
+        return entry
 
     def _can_go_on(self) -> bool:
         waiting = [(number, name) for _, number, name in self._later]
@@ -302,8 +304,8 @@ class Deliverer:
     # Sending
 
     def _send(self, entry: _Entry) -> None:
-        """Register a payload, and decide what is to be done about whatever keeps it from being registered."""
-        from filelock import Timeout  # only what delivers pays for it
+        """Register a payload; on an error, decide whether to retry, refuse or drop it."""
+        from filelock import Timeout  # only delivery pays for this import
 
         outbox, label = self.context.outbox, entry.label
         try:
@@ -320,22 +322,22 @@ class Deliverer:
                 self.context.note(refs)
                 outbox.delivered(label)
                 self._arrived(entry, refs)
-        except Timeout:  # another process is at it
-            self._again(entry, 0.2)
+        except Timeout:  # another process is sending it
+            self._retry(entry, 0.2)
         except _ParentWaitsError:
             self._wait_for_parents(entry)
         except _OvertakenError as error:
             self._drop(entry, str(error), state=OVERTAKEN, delete=True)
-        except (IdTakenError, WithdrawnError) as error:  # under another id, or when the way is free, it is made again
+        except (IdTakenError, WithdrawnError) as error:  # made again under another id, or when the id is free
             self._drop(entry, str(error), outcome=REFUSED, delete=isinstance(error, WithdrawnError))
-        except FileChangedError as error:  # nothing is left of the result
+        except FileChangedError as error:  # the result is lost
             self._drop(entry, f"{error}; the next run makes it again", outcome=REFUSED)
         except TRANSIENT as error:
             self._away(entry, error)
         except ConflictError as error:
             self._fail(entry, str(error))
             entry.failures += 1
-            self._again(entry, min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0**entry.failures))
+            self._retry(entry, min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0**entry.failures))
         except UnauthorizedError as error:
             with self._changed:
                 self._refusal = error
@@ -346,7 +348,7 @@ class Deliverer:
                 self._ended(entry)
             outbox.lacks(label, str(error))
         except Exception as error:
-            if entry.from_before or self._is_whole(entry):
+            if entry.from_before or self._is_intact(entry):
                 message, log = (
                     (str(error), "") if isinstance(error, LineageError) else self.context.describe_fault(error)
                 )
@@ -366,8 +368,8 @@ class Deliverer:
             self._served()
         return refs
 
-    def _is_whole(self, entry: _Entry) -> bool:
-        """Hash the files of a payload. False if one is damaged: then the payload is set aside, and dropped."""
+    def _is_intact(self, entry: _Entry) -> bool:
+        """Return whether all files of a payload match their hashes; if not, set it aside and drop it."""
         if self.context.outbox.checked(entry.label) is not None:
             return True
         self._drop(entry, _DAMAGED)
@@ -381,7 +383,7 @@ class Deliverer:
             self._changed.notify_all()
 
     def _release(self, mfid: str) -> None:
-        """Payloads that waited for this dataset to be begun no longer do."""
+        """Release the payloads that waited for the registration of this dataset to begin."""
         for name in self._children.pop(mfid, ()):
             if entry := self._entries.get(name):
                 entry.needs.discard(mfid)
@@ -389,7 +391,7 @@ class Deliverer:
                     heapq.heappush(self._ready, (entry.number, name))
 
     def _require_parents(self, entry: _Entry) -> None:
-        """All its parents are at Crucible, as they were used; else it waits for them, or is no result."""
+        """Wait until all parents are at Crucible. Raises _ParentWaitsError, or _OvertakenError if they differ."""
         with self._changed:
             while blocking := self._blocking(entry.label):
                 parents = [self._entries[self._where[mfid]] for mfid in blocking]
@@ -399,34 +401,34 @@ class Deliverer:
         self._require_same_parents(entry)
 
     def _blocking(self, label: Label) -> set[str]:
-        """Its parents that wait here as well."""
+        """Return the parents that wait here as well."""
         return {one for one in label.parents if self._where.get(one, label.name) != label.name}
 
     def _require_same_parents(self, entry: _Entry) -> None:
-        """Raise _OvertakenError unless its parents at Crucible have the bytes that it was made from, as far as known.
+        """Raise _OvertakenError if a parent at Crucible is known to have other bytes than the payload was made from.
 
-        For a payload from before the service is asked: it may have been wiped, and filled again by a step that does not
-        give the same bytes twice.
+        For a payload of an earlier run, ask the service: it may have been wiped, and filled again by a step that does
+        not produce the same bytes twice.
         """
         assert entry.opened is not None
         with self._changed:
-            if why := self._why_overtaken(entry):
-                raise _OvertakenError(why)
+            if reason := self._overtaken_reason(entry):
+                raise _OvertakenError(reason)
             if not entry.from_before:
                 return
             skip = {*self._blocking(entry.label), *entry.label.mfids, *self._theirs}
         for used in (used for new in entry.opened.datasets for used in new.record.used):
             if not used.files or used.mfid in skip:
                 continue
-            there = {file.filename: file.sha256_hash for file in self.context.client.files.list(used.mfid)}
+            stored = {file.filename: file.sha256_hash for file in self.context.client.files.list(used.mfid)}
             for file in used.files:
-                if file.name not in there or there[file.name] not in (file.sha256, None):
+                if file.name not in stored or stored[file.name] not in (file.sha256, None):
                     raise _OvertakenError(_other_bytes(file.name, used.mfid))
 
-    def _why_overtaken(self, entry: _Entry) -> str:
-        """Return why a payload is no result of what is at Crucible; empty if it is one, as far as known here."""
+    def _overtaken_reason(self, entry: _Entry) -> str:
+        """Return why a payload is not a result of the parents at Crucible; empty if it is, as far as known here."""
         if void := sorted(entry.label.parents & self._void):
-            return f"it was made from {void[0]}, which is no result"
+            return f"it was made from {void[0]}, which is not a valid result"
         if self._theirs.keys().isdisjoint(entry.label.parents):
             return ""
         payload = entry.opened or self.context.outbox.opened(entry.label)
@@ -438,13 +440,13 @@ class Deliverer:
                 continue
             if theirs.mfid != used.mfid:
                 return f"it was made from {used.mfid}, which is registered as {theirs.mfid}"
-            there = {file.name: file.sha256 for file in theirs.files}
+            stored = {file.name: file.sha256 for file in theirs.files}
             for file in used.files or ():
-                if there.get(file.name) != file.sha256:
+                if stored.get(file.name) != file.sha256:
                     return _other_bytes(file.name, used.mfid)
         return ""
 
-    # What becomes of it
+    # Outcomes
 
     def _arrived(self, entry: _Entry, refs: Mapping[str, DatasetRef]) -> None:
         payload = entry.opened or entry.label
@@ -466,46 +468,46 @@ class Deliverer:
             if theirs:
                 dropped = self._drop_descendants()
         is_ours = bool(refs) and not theirs and not entry.is_adopted
-        self._heard(Delivery(payload, ADOPTED if theirs else DELIVERED, refs, is_ours=is_ours))
+        self._report(Delivery(payload, ADOPTED if theirs else DELIVERED, refs, is_ours=is_ours))
         for one in dropped:
-            self._heard(one)
+            self._report(one)
 
     def _drop(
-        self, entry: _Entry, why: str, *, state: str = FAILED, outcome: str = DROPPED, delete: bool = False
+        self, entry: _Entry, reason: str, *, state: str = FAILED, outcome: str = DROPPED, delete: bool = False
     ) -> None:
-        """Remove a payload that is no result, and all that was made from it.
+        """Remove an invalid payload and all that was made from it.
 
-        With `delete`, ask for what was begun to be deleted: what is never made again under these ids.
+        With `delete`, request deletion of datasets that were begun: nothing is made again under their ids.
         """
         label = entry.label
-        self.context.outbox.dropped(label, state, why)
+        self.context.outbox.dropped(label, state, reason)
         with self._changed:
-            left = [mfid for mfid in label.mfids if mfid in self._begun] if delete else []
+            unfinished = [mfid for mfid in label.mfids if mfid in self._begun] if delete else []
             self._leave(label)
             self._void |= set(label.mfids)
             self._ended(entry)
             for mfid in label.mfids:
                 self._release(mfid)
             dropped = self._drop_descendants()
-        for mfid in left:
+        for mfid in unfinished:
             with suppress(CrucibleError):
                 self.context.client.datasets.delete(mfid, "made from bytes that another registration has replaced")
-        for one in (Delivery(label, outcome, error=why), *dropped):
-            self._heard(one)
+        for delivery in (Delivery(label, outcome, error=reason), *dropped):
+            self._report(delivery)
 
     def _drop_descendants(self) -> list[Delivery]:
-        """Drop what is overtaken and not being sent; what is being sent finds out itself."""
+        """Drop overtaken payloads, except those being sent, which check that themselves."""
         dropped: list[Delivery] = []
-        found = True
-        while found:
-            found = False
+        changed = True
+        while changed:
+            changed = False
             for other in list(self._entries.values()):
-                if not other.is_running and (why := self._why_overtaken(other)):
-                    self.context.outbox.dropped(other.label, OVERTAKEN, why)
+                if not other.is_running and (reason := self._overtaken_reason(other)):
+                    self.context.outbox.dropped(other.label, OVERTAKEN, reason)
                     self._leave(other.label)
                     self._void |= set(other.label.mfids)
-                    dropped.append(Delivery(other.label, DROPPED, error=why))
-                    found = True
+                    dropped.append(Delivery(other.label, DROPPED, error=reason))
+                    changed = True
         return dropped
 
     def _leave(self, payload: Label | Payload) -> None:
@@ -522,7 +524,7 @@ class Deliverer:
         self._changed.notify_all()
 
     def _wait_for_parents(self, entry: _Entry) -> None:
-        """Send it again when a parent that waits here has been begun once more, or has arrived."""
+        """Send the payload again when its waiting parents have been begun again or delivered."""
         with self._changed:
             entry.needs = self._blocking(entry.label)
             for parent in entry.needs:
@@ -531,7 +533,7 @@ class Deliverer:
                 heapq.heappush(self._ready, (entry.number, entry.label.name))
             self._ended(entry)
 
-    def _again(self, entry: _Entry, wait_s: float) -> None:
+    def _retry(self, entry: _Entry, wait_s: float) -> None:
         with self._changed:
             heapq.heappush(self._later, (time.monotonic() + wait_s, entry.number, entry.label.name))
             self._ended(entry)
@@ -541,7 +543,7 @@ class Deliverer:
         with self._changed:
             entry.state = ROW_REFUSED
             self._ended(entry)
-        self._heard(Delivery(entry.label, REFUSED, error=error, log=log, stops=self._refusal is not None))
+        self._report(Delivery(entry.label, REFUSED, error=error, log=log, stops=self._refusal is not None))
 
     def _away(self, entry: _Entry, error: CrucibleError) -> None:
         self._fail(entry, str(error))
@@ -553,15 +555,15 @@ class Deliverer:
                 self._away_tries += 1
                 wait_s = error.retry_after_s or FIRST_WAIT_S * 2.0 ** min(self._away_tries, 10)
                 self._away_until = now + min(wait_s, LONGEST_WAIT_S)
-        self._again(entry, 0.0)
-        self._heard(Delivery(entry.label, WAITS, error=str(error)))
+        self._retry(entry, 0.0)
+        self._report(Delivery(entry.label, WAITS, error=str(error)))
 
     def _fail(self, entry: _Entry, error: str, *, refused: bool = False) -> None:
-        with suppress(OSError):  # a full disk keeps the note from being written; it is reported all the same
+        with suppress(OSError):  # a full disk prevents the record; the outcome is still reported
             self.context.outbox.failed(entry.label, error, refused=refused)
 
     def _served(self) -> None:
-        """Note that the service answers."""
+        """Record that the service answers."""
         with self._changed:
             self._away_since, self._away_until, self._away_tries = None, 0.0, 0
             self._staff()
@@ -572,4 +574,4 @@ def _data(files: Iterable[Any]) -> set[tuple[str, str]]:
 
 
 def _other_bytes(name: str, mfid: str) -> str:
-    return f"it was made from {name} of {mfid}, of which Crucible has other bytes now"
+    return f"it was made from {name} of {mfid}, and Crucible now has other bytes of that file"

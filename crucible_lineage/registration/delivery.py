@@ -1,4 +1,4 @@
-"""A delivery: what it works with, what becomes of it, one without a deliverer, and a last look at what a run made."""
+"""Delivery without threads: its context and outcome, immediate delivery, and the final check of a run's results."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ if TYPE_CHECKING:  # importing either costs time that planning should not pay
     from crucible_lineage.client.models import IngestionRequest
     from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 
-DELIVERED = "delivered"  # at Crucible, with the bytes that were made here
-ADOPTED = "adopted"  # at Crucible as another registration completed it, with other bytes or another id
-DROPPED = "dropped"  # no result: made from bytes that are not those at Crucible, or damaged; to be made again
-REFUSED = "refused"  # sending the same again does not help
+DELIVERED = "delivered"  # at Crucible, with the bytes made here
+ADOPTED = "adopted"  # at Crucible as completed by another registration, with other bytes or another id
+DROPPED = "dropped"  # invalid: damaged, or made from bytes that are not those at Crucible; to be made again
+REFUSED = "refused"  # sending it again unchanged is useless
 WAITS = "waits"  # could not be sent now
 
-CLOCKS_DIFFER = timedelta(minutes=10)  # chosen: this machine's clock is as far from the service's at most
+CLOCKS_DIFFER = timedelta(minutes=10)  # chosen: the largest difference between the clocks of machine and service
 Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """What became of a payload: the outcome, its datasets as they are at Crucible by the id made here, or the error.
+    """The outcome of a payload, with its datasets at Crucible by the id made here, or the error.
 
-    `payload` is whole where it was delivered, else its label. `is_ours` is False where another process or machine was
-    faster; `stops` says that the service refuses whatever is sent; `log` is a file with more about the error.
+    `payload` is the payload if it was delivered, else its label. `is_ours` is False where another process or machine
+    was faster; `stops` says that the service refuses everything; `log` is a file with details of the error.
     """
 
     payload: Label | Payload
@@ -53,10 +53,10 @@ class Delivery:
 
 @dataclass(frozen=True)
 class DeliveryContext:
-    """What a delivery works with: the outbox, the service, the lock of a result.
+    """The outbox, the service and the callbacks of a delivery. `turn` returns the lock of a result.
 
-    `note` is given what is at Crucible, by the id made here; `ingesting` what was asked to be ingested;
-    `describe_fault` gives the message and the log file of an error that nobody has foreseen.
+    `note` receives the datasets at Crucible by the id made here, `ingesting` the ingestion requests;
+    `describe_fault` returns the message and the log file for an unexpected error.
     """
 
     outbox: Outbox
@@ -74,28 +74,28 @@ class DeliveryContext:
 
 
 class DeliversLater(Protocol):
-    """Whoever delivers what a step made, while what comes next starts from it."""
+    """Delivery of results in the background, while dependent steps already run."""
 
     def is_worth_a_look(self, mfid: str, /) -> bool:
-        """Whether the service may have this result by now, though the plan did not find it there."""
+        """Return whether the service may have this result now, though the plan did not find it."""
 
     def look(self, ask: Callable[[CrucibleClient], Found | None], /) -> Found | None:
-        """Ask the service; None if it is away, which keeps no step from being made."""
+        """Ask the service; None if it is away, in which case the step is executed."""
 
     def add(self, label: Label, /) -> None:
-        """Deliver a payload as soon as may be."""
+        """Queue a payload for delivery."""
 
     def took(self, seconds: float, /) -> None:
-        """Record how long a step took."""
+        """Record a step's duration."""
 
 
 def deliver_now(context: DeliveryContext, label: Label) -> dict[str, DatasetRef]:
-    """Register the outputs of one step, one after the other; raises what keeps one from being registered.
+    """Register the outputs of one step, one after the other; raises the error of the first that fails.
 
-    For who hands on to other machines, and has delivered all parents before.
+    For runs whose next steps are on other machines, with all parents already delivered.
     """
     if (payload := context.outbox.opened(label)) is None:
-        raise FileChangedError(f"the result of {label.step} was damaged in the outbox, and set aside; run it again")
+        raise FileChangedError(f"the result of {label.step} was damaged in the outbox and set aside; run it again")
     context.outbox.sending(label)
     try:
         refs = {new.mfid: context.register(new, RegistrationHooks()) for new in payload.datasets}
@@ -110,64 +110,64 @@ def deliver_now(context: DeliveryContext, label: Label) -> dict[str, DatasetRef]
 
 @dataclass(frozen=True)
 class Confirmation:
-    """What a last look at Crucible has shown: why datasets are not there as they were made, by id, and what was listed.
+    """The result of a final check: the datasets that are not at Crucible as they were made, with reasons, by id.
 
-    `listed` are all that were modified since the run began: {MFID: (when, the slots that it fills)}.
+    `listed` are all datasets modified since the run began: {MFID: (when, its slots)}.
     """
 
-    lacking: Mapping[str, str]
+    faults: Mapping[str, str]
     listed: Mapping[str, tuple[str, Mapping[str, SlotClaim]]]
 
 
 def confirmed(
-    client: CrucibleClient, project: str, keyword: str, since: datetime, wanted: Collection[DatasetRef]
+    client: CrucibleClient, project: str, keyword: str, since: datetime, expected: Collection[DatasetRef]
 ) -> Confirmation:
-    """Look whether datasets are at Crucible, complete, with the files that they were made with.
+    """Check that datasets are at Crucible, complete, with the files that they were made with.
 
-    One listing of what was modified `since` then; what it does not show is asked for by its id.
+    One listing of what was modified `since` then; datasets that it does not show are read by id.
     """
     reasons, listed = dict[str, str](), dict[str, tuple[str, Mapping[str, SlotClaim]]]()
-    left = {ref.mfid: ref for ref in wanted}
+    left = {ref.mfid: ref for ref in expected}
     try:
         filters: Any = {"project_id": project, "keyword": keyword, "modification_time_gte": since - CLOCKS_DIFFER}
         for one in client.datasets.iter(**filters, include_metadata=True):
             listed[one.unique_id] = (one.modification_time or "", slots_of(one.scientific_metadata))
             if ref := left.pop(one.unique_id, None):
-                reasons[ref.mfid] = _why_not_as_made(read_record(one.scientific_metadata), ref)
+                reasons[ref.mfid] = _fault(read_record(one.scientific_metadata), ref)
         for mfid, ref in left.items():
             try:
                 dataset = client.datasets.get(mfid, include_metadata=True)
             except (ForbiddenError, NotFoundError):
                 reasons[mfid] = "is not there"
                 continue
-            reasons[mfid] = _why_not_as_made(read_record(dataset.scientific_metadata), ref)
+            reasons[mfid] = _fault(read_record(dataset.scientific_metadata), ref)
     except TRANSIENT as error:
-        return Confirmation({ref.mfid: f"could not be looked at: {error}" for ref in wanted}, {})
+        return Confirmation({ref.mfid: f"could not be checked: {error}" for ref in expected}, {})
     return Confirmation({mfid: reason for mfid, reason in reasons.items() if reason}, listed)
 
 
-def _why_not_as_made(record: StepRecord | FilesRecord | None, ref: DatasetRef) -> str:
+def _fault(record: StepRecord | FilesRecord | None, ref: DatasetRef) -> str:
     if record is None:
         return "has no provenance record"
     if not record.is_complete:
         return "is incomplete"
-    there = {(file.name, file.sha256) for file in record.generated or () if not file.log}  # what is printed may differ
-    return "" if there == {(file.name, file.sha256) for file in ref.files if not file.log} else "has other files"
+    recorded = {(file.name, file.sha256) for file in record.generated or () if not file.log}  # logs may differ
+    return "" if recorded == {(file.name, file.sha256) for file in ref.files if not file.log} else "has other files"
 
 
 class DeliveredByRun:
-    """For a step in another process than its run, on the same machine and data folder: the run delivers.
+    """Delivery by the run, for a step in another process on the same machine and data folder.
 
-    `may_be_there` says whether the service is to be asked first; `connect` gives a client that gives up soon.
+    `may_exist` says whether the service is to be asked first; `connect` returns a client with a short timeout.
     """
 
-    def __init__(self, may_be_there: bool, connect: Callable[[], CrucibleClient]) -> None:
-        self._may_be_there = may_be_there
+    def __init__(self, may_exist: bool, connect: Callable[[], CrucibleClient]) -> None:
+        self._may_exist = may_exist
         self._connect = connect
 
     def is_worth_a_look(self, mfid: str, /) -> bool:  # noqa: ARG002 (the run has looked)
-        """As the run says."""
-        return self._may_be_there
+        """Return the run's answer."""
+        return self._may_exist
 
     def look(self, ask: Callable[[CrucibleClient], Found | None], /) -> Found | None:
         """Ask the service; None if it is away."""
@@ -181,4 +181,4 @@ class DeliveredByRun:
         """Do nothing: the run finds it in the outbox."""
 
     def took(self, seconds: float, /) -> None:
-        """Do nothing: the outcome says it."""
+        """Do nothing: the step's outcome has the duration."""

@@ -1,4 +1,4 @@
-"""Ingestion: what was asked for is written down, followed, and told how it ended. Nobody waits for it."""
+"""Ingestion requests: stored, followed without waiting, and reported when they end."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:  # importing the client costs a tenth of a second, which plann
 OPEN = ("requested", "started")
 OTHERWISE = "not as asked"
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.02, 0.5
-LOOK_S = 2.0  # chosen: what a run that has nothing else to do may spend on it
+LOOK_S = 2.0  # chosen: the time that a run with nothing else to do may spend on it
 
 
 def note_ingestions(store: Store, dataset: DatasetRef, requests: Mapping[str, IngestionRequest]) -> None:
-    """Follow these ingestions from now on."""
+    """Store these requests, so that they are followed."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     store.note_ingestions(
         Ingestion(one.id, dataset.mfid, dataset.name, name, _status(one), one.ingestion_class, one.error_message, now)
@@ -35,11 +35,10 @@ def note_ingestions(store: Store, dataset: DatasetRef, requests: Mapping[str, In
 
 
 def follow_ingestions(client: CrucibleClient, store: Store, *, at_most_s: float = 0.0) -> list[Ingestion]:
-    """Return the ingestions that have ended since the last look.
+    """Return the ingestions that have ended since the last call; ask repeatedly for open ones until `at_most_s`.
 
-    What is open is asked for, again and again while there is time.
-    A look asks once for each dataset, and ends after `LOOK_S`: the service may have thousands in its queue. Whatever
-    it did not come to is asked for another time. A request that is gone from the service counts as ended.
+    A pass asks once for each dataset, and ends after `LOOK_S`, since the service may have thousands in its queue. The
+    rest is left for a later pass. A request that the service no longer has counts as ended.
     """
     until = time.monotonic() + at_most_s
     wait_s = FIRST_WAIT_S
@@ -56,13 +55,13 @@ def follow_ingestions(client: CrucibleClient, store: Store, *, at_most_s: float 
 
 
 def _ended(client: CrucibleClient, left: list[Ingestion], until: float) -> list[Ingestion]:
-    """Those that have ended, as far as there is time to ask."""
+    """Return the ingestions that have ended, as far as there is time to ask."""
     by_dataset: defaultdict[str, list[Ingestion]] = defaultdict(list)
     for one in left:
         by_dataset[one.mfid].append(one)
     ended: list[Ingestion] = []
-    for mfid in random.sample(list(by_dataset), len(by_dataset)):  # what is stuck keeps nobody from the others
-        now = _now(client, mfid, by_dataset[mfid])
+    for mfid in random.sample(list(by_dataset), len(by_dataset)):  # stuck ones do not block the others
+        now = _refreshed(client, mfid, by_dataset[mfid])
         ended += [one for one in now if one.status not in OPEN]
         if time.monotonic() > until:
             break
@@ -70,7 +69,7 @@ def _ended(client: CrucibleClient, left: list[Ingestion], until: float) -> list[
 
 
 def in_words(one: Ingestion) -> str:
-    """Describe an ingestion that did not succeed or has not ended: of which file, by which ingestor, and why."""
+    """Describe an ingestion that did not succeed or has not ended: file, ingestor, and reason."""
     if one.status in OPEN:
         return f"{one.file} of {one.dataset!r} ({one.mfid}) is not ingested yet ({one.status}); `status` follows it"
     if one.status == OTHERWISE:
@@ -81,24 +80,24 @@ def in_words(one: Ingestion) -> str:
 
 
 def _status(request: IngestionRequest) -> str:
-    """Return its status; OTHERWISE if it ended well, but not by the ingestor that was asked for."""
+    """Return the request's status; OTHERWISE if it succeeded, but with another ingestor than requested."""
     is_otherwise = request.status == "complete" and request.error_message and request.ingestion_class
     return OTHERWISE if is_otherwise else request.status
 
 
-def _now(client: CrucibleClient, mfid: str, asked: list[Ingestion]) -> list[Ingestion]:
-    """Ask for the present state of these ingestions of one dataset."""
+def _refreshed(client: CrucibleClient, mfid: str, open_requests: list[Ingestion]) -> list[Ingestion]:
+    """Return the present state of these ingestions of one dataset."""
     found: dict[int, IngestionRequest] = {}
-    if len(asked) == 1:
+    if len(open_requests) == 1:
         with suppress(NotFoundError):
-            found[asked[0].request] = client.ingestions.get(asked[0].request)
+            found[open_requests[0].request] = client.ingestions.get(open_requests[0].request)
     else:
         found = {one.id: one for one in client.ingestions.iter(dataset_mfid=mfid)}
-    return [_as_found(one, found.get(one.request)) for one in asked]
+    return [_updated(one, found.get(one.request)) for one in open_requests]
 
 
-def _as_found(one: Ingestion, found: IngestionRequest | None) -> Ingestion:
-    if found is None:
+def _updated(one: Ingestion, request: IngestionRequest | None) -> Ingestion:
+    if request is None:
         return replace(one, status="gone", error="the service no longer has this request")
-    ingestor = found.ingestion_class or one.ingestor
-    return replace(one, status=_status(found), ingestor=ingestor, error=found.error_message)
+    ingestor = request.ingestion_class or one.ingestor
+    return replace(one, status=_status(request), ingestor=ingestor, error=request.error_message)

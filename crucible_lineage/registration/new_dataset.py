@@ -1,4 +1,4 @@
-"""A dataset to be registered: what it is, how it came to be, where it belongs, and its files on disk."""
+"""A dataset to be registered: its fields, provenance, links, and files on disk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # pydantic, which planning should not pay
 
 @dataclass(frozen=True)
 class ExternalLocation:
-    """Where a file stays of which Crucible gets a record only: the kind of storage, and the address in it."""
+    """The location of a file that Crucible records but does not store: the kind of storage, and the address in it."""
 
     storage: str
     address: str
@@ -25,9 +25,9 @@ class ExternalLocation:
 
 @dataclass(frozen=True)
 class LocalFile:
-    """A file on disk, what it is called in the dataset, and its checksums, so that it is not read for them again.
+    """A file on disk with its name in the dataset and its checksums, so that they are computed only once.
 
-    One that stays `elsewhere` is recorded, not sent.
+    A file that stays `elsewhere` is recorded, not sent.
     """
 
     path: Path
@@ -37,17 +37,16 @@ class LocalFile:
 
     @classmethod
     def of(cls, path: Path, checksums: FileChecksums, *, preview: bool = False) -> LocalFile:
-        """The file under its own name, bytes that are no UTF-8 escaped."""
+        """Return the file under its own name; bytes that are not UTF-8 are escaped."""
         return cls(path, FileRef(utf8_name(path.name), checksums.sha256, checksums.size, preview), checksums)
 
 
 @dataclass(frozen=True)
 class NewDataset:
-    """A dataset to be registered: what it is, how it came to be, where it belongs.
+    """A dataset to be registered.
 
     `fields` are those of Crucible's dataset record (project_id, dataset_name, measurement ...), `record` is the
-    provenance record, `metadata` the scientific metadata beside it, `slots` are those that it
-    holds from now on.
+    provenance record, `metadata` the scientific metadata beside it, `slots` are those that it is to fill.
     """
 
     mfid: str
@@ -71,5 +70,5 @@ class NewDataset:
 
     @property
     def taken(self) -> str:
-        """When its data were measured, as far as it is said."""
+        """The time when the data were measured; empty if unknown."""
         return str(self.fields.get("timestamp") or "")

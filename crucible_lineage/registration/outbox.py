@@ -1,10 +1,10 @@
-"""The outbox: results that are made and not yet at Crucible, each a row of the journal and a payload in a folder.
+"""The outbox: results made and not yet at Crucible, each a row of the journal and a payload in a folder.
 
-    outbox/WHOSE/STEP/               a payload; WHOSE is a hash of service and account, STEP the least of its MFIDs
-    outbox/WHOSE/.aside-STEP-TOKEN/  one that was damaged while it waited, until somebody frees it by name
+    outbox/OWNER/STEP/               a payload; OWNER is a hash of service and account, STEP the least of its MFIDs
+    outbox/OWNER/.aside-STEP-TOKEN/  a payload that was damaged while it waited, until somebody frees it by name
 
-From the moment on that the folder stands under its name, no crash and no outage costs the work. The folders are the
-truth: rows that are missing are made from them.
+Once the folder has its name, no crash and no outage costs the work. The folders are the truth: missing rows are
+restored from them.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ from crucible_lineage.registration.payload import (
 )
 
 RESULT = "result.json"
-ASIDE, WHY = ".aside-", "why.json"
-MOST_OPEN = 100  # chosen: payloads in memory, 17 kB each; of more that wait it has the labels, and reads them back
+ASIDE, REASON = ".aside-", "why.json"
+MAX_OPEN = 100  # chosen: payloads in memory, 17 kB each; of the others only the labels are
 
 
 @dataclass(frozen=True)
 class WaitingResult:
-    """A result that waits: since when, how often it was sent, and the last error.
+    """A result that waits for delivery: since when, the number of attempts, and the last error.
 
-    `account` is the only one that delivers it, `run` the run that made it.
+    Only its `account` delivers it; `run` is the run that made it.
     """
 
     mfids: tuple[str, ...]
@@ -68,12 +68,12 @@ class WaitingResult:
 
     @classmethod
     def of(cls, row: ResultRow) -> WaitingResult:
-        """The result that a row of the journal describes."""
+        """Return the result of a row of the journal."""
         mfids = tuple(row.outputs.values())
         return cls(mfids, row.step, row.project, row.made, row.tries, row.error, row.refused, row.account, row.run)
 
     def to_json(self) -> dict[str, Any]:
-        """The form that is printed."""
+        """Return the entry that commands print."""
         return {
             "mfids": list(self.mfids),
             "step": self.step,
@@ -89,7 +89,7 @@ class WaitingResult:
 
 @dataclass(frozen=True)
 class SetAside:
-    """A payload that was damaged while it waited: where it lies, what is wrong with it, and what it is of."""
+    """A payload that was damaged while it waited: its folder, the damage, and its step and project."""
 
     name: str
     folder: Path
@@ -98,17 +98,17 @@ class SetAside:
     project: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """The form that is printed."""
-        told = {"name": self.name, "folder": str(self.folder), "error": self.error}
-        return {**told, "step": self.step or None, "project": self.project or None}
+        """Return the entry that commands print."""
+        entry = {"name": self.name, "folder": str(self.folder), "error": self.error}
+        return {**entry, "step": self.step or None, "project": self.project or None}
 
 
 class Outbox:
-    """The outbox for one Crucible in a data folder. Thread-safe; other processes may put and take as well.
+    """The outbox for one Crucible in a data folder. Thread-safe; other processes may add and remove payloads.
 
-    However many payloads wait, only a few are kept in memory whole: `opened` gives one whose label is known.
-    With `durable` a payload has reached the disk when `put` returns, so that it outlasts a power cut, too. Without, it
-    outlasts the death of any process; its seal shows what a power cut left half written.
+    Memory holds the labels of all payloads, and only a few complete payloads; `opened` returns the payload of a label.
+    With `durable`, a payload is on the disk when `put` returns, and survives a power cut. Without, it survives the
+    death of any process, and its seal reveals what a power cut left half written.
     """
 
     def __init__(self, data: Path, journal: Journal, *, durable: bool) -> None:
@@ -130,7 +130,7 @@ class Outbox:
     def put(
         self, step: str, project: str, datasets: Sequence[NewDataset], kept: Mapping[str, Path], run: str = ""
     ) -> Payload:
-        """Keep the outputs of a step until they are delivered. `kept` are their files by SHA-256."""
+        """Store the outputs of a step until they are delivered. `kept` are their files by SHA-256."""
         private_folder(self._root)
         name = min(new.mfid for new in datasets)
         now = datetime.now(UTC).isoformat()
@@ -142,14 +142,14 @@ class Outbox:
         return payload
 
     def find(self, mfid: str) -> DatasetRef | None:
-        """The dataset that waits here under this id, as steps may use it."""
+        """Return the waiting dataset with this id, for use by steps."""
         self._read()
         with self._lock:
             found = self._refs.get(mfid)
         return found[1] if found else None
 
     def look(self, name: str) -> Label | None:
-        """The label of the payload whose least id is this one, also if another process has just put it there."""
+        """Return the label of the payload with this least id, even if another process has just added it."""
         with self._lock:
             known = self._known.get(name)
         folder = self.folder / name
@@ -160,18 +160,18 @@ class Outbox:
         return known
 
     def opened(self, label: Label) -> Payload | None:
-        """Return the payload as it lies there; None if it is gone, or damaged, and then it is set aside."""
+        """Return the payload from its folder; None if it is gone, or damaged, which sets it aside."""
         with self._lock:
             found = self._open.get(label.name)
         return found if found and found.made == label.made else self._read_back(label.folder)
 
     def names_of(self, mfids: Iterable[str]) -> list[str]:
-        """The names of the payloads in which these datasets wait, as far as they do."""
+        """Return the names of the payloads in which any of these datasets wait."""
         with self._lock:
             return sorted({found[0] for mfid in mfids if (found := self._refs.get(mfid))})
 
     def dataset(self, mfid: str) -> NewDataset | None:
-        """The dataset that is to be registered under this id."""
+        """Return the waiting dataset with this id, as it is to be registered."""
         self._read()
         with self._lock:
             found = self._refs.get(mfid)
@@ -180,7 +180,7 @@ class Outbox:
         return next((new for new in payload.datasets if new.mfid == mfid), None) if payload else None
 
     def file(self, mfid: str, sha256: str) -> Path | None:
-        """A file of a dataset that waits here."""
+        """Return the path of a file of a waiting dataset."""
         with self._lock:
             found = self._refs.get(mfid)
             folder = self._known[found[0]].folder if found else None
@@ -188,28 +188,28 @@ class Outbox:
         return path if path is not None and path.exists() else None
 
     def all(self, *, again: bool = False) -> list[Label]:
-        """Return the labels of what waits, oldest first; with `again`, as other processes have changed it meanwhile."""
+        """Return the labels of all payloads, oldest first; with `again`, including changes by other processes."""
         self._read(again=again)
         with self._lock:
             return sorted(self._known.values(), key=lambda payload: (payload.made, payload.name))
 
     @property
     def is_empty(self) -> bool:
-        """True if nothing waits, as far as this process has seen."""
+        """Whether nothing waits, as far as this process has seen."""
         self._read()
         return not self._known
 
     def waits(self, label: Label) -> bool:
-        """True if it is still there; another process may have delivered it."""
+        """Return whether the payload still waits; another process may have delivered it."""
         return (label.folder / RESULT).exists()
 
     def waiting(self) -> list[WaitingResult]:
-        """The results that wait here, of all accounts, oldest first."""
+        """Return the results that wait for this account, oldest first."""
         self._read(again=True)
         return [WaitingResult.of(row) for row in self.journal.waiting()]
 
     def checked(self, label: Label) -> Payload | None:
-        """Return the payload if each of its files has the bytes of its hash; None if not, and then it is set aside."""
+        """Return the payload if all its files match their hashes; else set it aside and return None."""
         if (found := self.opened(label)) is None:
             return None
         payload, wrong = damaged_files(found)
@@ -219,33 +219,33 @@ class Outbox:
         return payload
 
     def sending(self, label: Label) -> None:
-        """Note that the payload is being sent."""
+        """Record that the payload is being sent."""
         self.journal.move_waiting(label.name, SENDING)
 
     def delivered(self, label: Label) -> None:
-        """Note that its datasets are at Crucible, and remove the payload."""
+        """Record that the payload's datasets are at Crucible, and remove it."""
         self.journal.move_waiting(label.name, DELIVERED, error=None)
         self._remove(label)
 
-    def dropped(self, label: Label, state: str, why: str) -> None:
-        """Note that the payload is no result (OVERTAKEN, or FAILED), and remove it."""
-        self.journal.move_waiting(label.name, state, error=why)
+    def dropped(self, label: Label, state: str, reason: str) -> None:
+        """Record that the payload is invalid (OVERTAKEN or FAILED), and remove it."""
+        self.journal.move_waiting(label.name, state, error=reason)
         self._remove(label)
 
     def failed(self, label: Label, error: str, *, refused: bool = False, not_before: float = 0.0) -> None:
-        """Note why the payload could not be delivered; `refused` if sending the same again does not help."""
+        """Record why the payload could not be delivered; `refused` if sending it again unchanged is useless."""
         self.journal.note_failure(label.name, REFUSED if refused else MADE, error, not_before)
 
     def lacks(self, label: Label, error: str) -> None:
-        """Note that Crucible does not have what the payload was made of."""
+        """Record that Crucible lacks parents of the payload."""
         self.journal.move_waiting(label.name, LACKING, error=error)
 
     def set_aside(self) -> list[SetAside]:
-        """The payloads of all accounts and services that were found damaged, and that nobody has freed yet."""
+        """Return the damaged payloads of all accounts and services that nobody has freed yet."""
         return [_set_aside(folder) for folder in sorted(self._root.glob(f"*/{ASIDE}*"))]
 
     def free(self, name: str) -> bool:
-        """Remove what was set aside under this name (an MFID). False if there is nothing."""
+        """Remove what was set aside under this name (an MFID). Return False if there is nothing."""
         found = [one for one in self.set_aside() if one.name == name]
         for one in found:
             shutil.rmtree(one.folder)
@@ -255,49 +255,49 @@ class Outbox:
         self.journal.note_made(payload.run, payload.project, payload.step, payload.outputs, payload.made)
 
     def _remove(self, label: Label) -> None:
-        gone = label.folder.with_name(f".gone-{label.name}-{secrets.token_hex(4)}")
+        removed = label.folder.with_name(f".gone-{label.name}-{secrets.token_hex(4)}")
         with suppress(FileNotFoundError):
-            label.folder.replace(gone)
+            label.folder.replace(removed)
         with self._lock:
             self._forget(label.name)
-        shutil.rmtree(gone, ignore_errors=True)
+        shutil.rmtree(removed, ignore_errors=True)
 
     def _read(self, *, again: bool = False) -> None:
-        """Bring memory, rows and folders together."""
+        """Reconcile memory, rows and folders."""
         with self._lock:
             if self._is_read and not again:
                 return
             self._is_read = True
-            there = self._folders()
-            for name in self._known.keys() - there.keys():
+            folders = self._folders()
+            for name in self._known.keys() - folders.keys():
                 self._forget(name)
-            new = [there[name] for name in sorted(there.keys() - self._known.keys())]
-        rows = {row.name for row in self.journal.waiting()} if there or (again and self._root.exists()) else set()
+            new = [folders[name] for name in sorted(folders.keys() - self._known.keys())]
+        rows = {row.name for row in self.journal.waiting()} if folders or (again and self._root.exists()) else set()
         for folder in new:
             if (payload := self._read_back(folder)) is not None:
                 if payload.name not in rows:
                     self._note_made(payload)
                 with self._lock:
                     self._take_in(payload)
-        for name in rows - there.keys():
-            if not (self.folder / name).exists():  # nor was it put there since
+        for name in rows - folders.keys():
+            if not (self.folder / name).exists():  # nor was it added since
                 self.journal.move_waiting(name, FAILED, error="its payload was removed from the outbox manually")
 
     def _folders(self) -> dict[str, Path]:
-        """{name: folder} of what waits for this account."""
-        if not self._root.is_dir():  # most runs: nobody need be asked which account this is
+        """Return {name: folder} of this account's payloads."""
+        if not self._root.is_dir():  # most runs: the account need not be known
             return {}
-        found = {folder.name: folder for folder in _whole(self.folder)}
-        shared = self._root / _digest(self.journal.service)  # where revision afca017 kept those of all accounts
+        folders = {folder.name: folder for folder in _payload_folders(self.folder)}
+        shared = self._root / _digest(self.journal.service)  # used by revision afca017 for all accounts
         if shared != self.folder:
-            for folder in _whole(shared):
-                with suppress(OSError, DamageError):  # whoever it is of sets it aside
+            for folder in _payload_folders(shared):
+                with suppress(OSError, DamageError):  # its own account sets it aside
                     if read_payload(folder).account in ("", self.journal.account):
-                        found[folder.name] = folder
-        return found
+                        folders[folder.name] = folder
+        return folders
 
     def _read_back(self, folder: Path) -> Payload | None:
-        """A payload as it lies there; None if it was delivered just now, or is damaged, and then it is set aside."""
+        """Read a payload; None if it was just delivered, or is damaged, which sets it aside."""
         try:
             return read_payload(folder)
         except FileNotFoundError:
@@ -314,17 +314,17 @@ class Outbox:
         aside = folder.with_name(f"{ASIDE}{name}-{secrets.token_hex(4)}")
         with suppress(OSError):
             folder.replace(aside)
-            told = {"error": error, "step": row.step if row else "", "project": row.project if row else ""}
-            (aside / WHY).write_text(json.dumps(told), encoding="utf-8")
-        said = f"its payload was damaged while it waited: {error}; the next run makes it again"
-        self.journal.move_waiting(name, FAILED, error=said)
+            reason = {"error": error, "step": row.step if row else "", "project": row.project if row else ""}
+            (aside / REASON).write_text(json.dumps(reason), encoding="utf-8")
+        message = f"its payload was damaged while it waited: {error}; the next run makes it again"
+        self.journal.move_waiting(name, FAILED, error=message)
         with self._lock:
             self._forget(name)
 
     def _take_in(self, payload: Payload) -> None:
         self._known[payload.name] = payload.label
         self._open.pop(payload.name, None)
-        if len(self._open) < MOST_OPEN:
+        if len(self._open) < MAX_OPEN:
             self._open[payload.name] = payload
         for new in payload.datasets:
             files = tuple(file.ref for file in new.files)
@@ -340,7 +340,7 @@ class Outbox:
                 self._refs.pop(mfid, None)
 
 
-def _whole(folder: Path) -> Iterator[Path]:
+def _payload_folders(folder: Path) -> Iterator[Path]:
     try:
         yield from (path for path in folder.iterdir() if not path.name.startswith("."))
     except FileNotFoundError:
@@ -354,7 +354,7 @@ def _digest(text: str) -> str:
 def _set_aside(folder: Path) -> SetAside:
     name = folder.name.removeprefix(ASIDE).rpartition("-")[0]
     try:
-        told = json.loads((folder / WHY).read_text(encoding="utf-8"))
-        return SetAside(name, folder, str(told["error"]), str(told["step"]), str(told["project"]))
+        reason = json.loads((folder / REASON).read_text(encoding="utf-8"))
+        return SetAside(name, folder, str(reason["error"]), str(reason["step"]), str(reason["project"]))
     except (OSError, ValueError, KeyError, TypeError):
-        return SetAside(name, folder, "it was not whole")
+        return SetAside(name, folder, "it was incomplete")

@@ -1,10 +1,10 @@
 """A payload: the outputs of one step, made and not yet delivered, sealed in a folder of the outbox.
 
-    STEP/result.json     what is to be registered, of all outputs of the step, behind the SHA-256 of it: the seal
+    STEP/result.json     all outputs of the step as they are to be registered, after their SHA-256: the seal
     STEP/SHA256          the files, named by their hashes
 
-Nothing in it can be asked for again. So what is read back is judged by hashes, the seal and those of the files, and
-never by size or time: a copied folder is as good as the first one, a folder with one changed bit is not.
+Nothing in it exists elsewhere. So a payload is verified by hashes (the seal, and those of the files), never by size or
+time: a copied folder is as good as the original, a folder with one changed bit is not.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from crucible_lineage.refs import FileRef
 from crucible_lineage.registration.new_dataset import ExternalLocation, LocalFile, NewDataset
 
 RESULT = "result.json"
-COPIED_BYTES = 1 << 20  # chosen: copying so few costs what linking does, and nobody else has the copy to write to
+COPIED_BYTES = 1 << 20  # chosen: copying so little costs no more than linking, and nobody else can write to the copy
 _SEAL, _CONTENT = b'{"sha256": "', b'", "result": '
 _START = len(_SEAL) + 64 + len(_CONTENT)
 
 
 class DamageError(Exception):
-    """A payload is not what was written; the message says in what."""
+    """A payload is not what was written; the message says how it differs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """The label of a payload: where it lies, of which step it is, its datasets, and the parents to be there before."""
+    """The label of a payload: its folder, step and datasets, and the parents that have to be at Crucible first."""
 
     folder: Path
     step: str
@@ -51,7 +51,7 @@ class Label:
 
     @property
     def name(self) -> str:
-        """The least id among its outputs."""
+        """The least id among the outputs."""
         return min(self.mfids)
 
 
@@ -71,56 +71,56 @@ class Payload:
 
     @cached_property
     def label(self) -> Label:
-        """The label, which is a tenth of it in memory."""
+        """The label, which takes a tenth of the payload's memory."""
         return Label(self.folder, self.step, self.project, self.made, self.run, self.mfids, self.parents)
 
     @property
     def name(self) -> str:
-        """The least id among its outputs."""
+        """The least id among the outputs."""
         return min(self.mfids)
 
     @property
     def mfids(self) -> tuple[str, ...]:
-        """The ids of its outputs."""
+        """The ids of the outputs."""
         return tuple(new.mfid for new in self.datasets)
 
     @property
     def outputs(self) -> dict[str, str]:
-        """{output: id}; a dataset that no step made is called by its id."""
+        """{output: id}; a dataset that no step made is listed under its id."""
         records = ((new.mfid, new.record.as_step) for new in self.datasets)
         return {record.output if record else mfid: mfid for mfid, record in records}
 
     @property
     def supports(self) -> bool:
-        """Whether it is no result, but what results rest on: source, or environment."""
+        """Whether the payload supports results (source or environment) and is not one itself."""
         return all(getattr(new.record.activity, "kind", "") in (SOURCE, SURROUNDINGS) for new in self.datasets)
 
     @property
     def parents(self) -> frozenset[str]:
-        """The datasets that have to be at Crucible before it."""
+        """The datasets that have to be at Crucible first."""
         return frozenset(parent for new in self.datasets for parent in new.parents)
 
     @property
     def account(self) -> str:
-        """The account that made it, the only one that delivers it; empty where its record does not say."""
+        """The account that made the payload and alone delivers it; empty if the record does not name one."""
         return str((self.datasets[0].record.document().get("agent") or {}).get("unique_id") or "")
 
     @property
     def bytes(self) -> int:
-        """Return the size of its files."""
+        """The total size of the files."""
         return sum(file.ref.size for new in self.datasets for file in new.files)
 
 
-def write_payload(payload: Payload, kept: Mapping[str, Path], *, durable: bool) -> Payload:
-    """Write a payload into its folder, whole or not at all, and return it with its files there.
+def write_payload(payload: Payload, sources: Mapping[str, Path], *, durable: bool) -> Payload:
+    """Write a payload into its folder, completely or not at all, and return it with its files there.
 
-    `kept` are the files by SHA-256, which are linked or copied. With `durable` all has reached the disk on return.
+    `sources` are the files by SHA-256, which are linked or copied. With `durable`, all is on the disk on return.
     """
     draft = payload.folder.with_name(f".{payload.folder.name}-{secrets.token_hex(4)}")
     draft.mkdir(mode=0o700)
     files = {file.ref.sha256: file for new in payload.datasets for file in new.files if file.elsewhere is None}
     for sha256, file in files.items():
-        _linked(kept[sha256], draft / sha256, file.checksums.mtime_ns)
+        _linked(sources[sha256], draft / sha256, file.checksums.mtime_ns)
         _flush(draft / sha256, durable)
     content = json.dumps(_to_json(payload), ensure_ascii=False).encode()
     seal = hashlib.sha256(content).hexdigest().encode()
@@ -128,50 +128,50 @@ def write_payload(payload: Payload, kept: Mapping[str, Path], *, durable: bool) 
     _flush(draft / RESULT, durable)
     try:
         draft.replace(payload.folder)
-    except OSError:  # an earlier attempt left a folder there, and nobody has delivered it
+    except OSError:  # an undelivered folder of an earlier attempt
         shutil.rmtree(payload.folder, ignore_errors=True)
         draft.replace(payload.folder)
     _flush(payload.folder.parent, durable)
-    return _placed(payload)
+    return _located(payload)
 
 
 def read_payload(folder: Path) -> Payload:
-    """Read a payload back. FileNotFoundError if there is none; DamageError if its seal or a file is wrong.
+    """Read a payload. Raises FileNotFoundError if there is none, DamageError if its seal or a file is wrong.
 
-    A payload without a seal was written by revision afca017 or before, and stands as it is.
+    A payload without a seal was written by revision afca017 or earlier, and is accepted.
     """
-    written = (folder / RESULT).read_bytes()
-    content = written
-    if written.startswith(_SEAL):
-        content = written[_START:-1]
-        if hashlib.sha256(content).hexdigest().encode() != written[len(_SEAL) : len(_SEAL) + 64]:
+    stored = (folder / RESULT).read_bytes()
+    content = stored
+    if stored.startswith(_SEAL):
+        content = stored[_START:-1]
+        if hashlib.sha256(content).hexdigest().encode() != stored[len(_SEAL) : len(_SEAL) + 64]:
             raise DamageError(f"{RESULT} does not match its seal")
     try:
-        payload = _placed(_from_json(folder, json.loads(content)))
+        payload = _located(_from_json(folder, json.loads(content)))
     except (ValueError, KeyError, TypeError) as error:
         raise DamageError(f"{RESULT} cannot be read: {type(error).__name__}") from error
     for file in (file for new in payload.datasets for file in new.files if file.elsewhere is None):
         size = file.path.stat().st_size if file.path.exists() else None
         if size != file.ref.size:
-            found = "is not there" if size is None else f"has {size} bytes"
-            raise DamageError(f"the file {file.ref.name}, of {file.ref.size} bytes, {found}")
+            state = "is missing" if size is None else f"has {size} bytes"
+            raise DamageError(f"the file {file.ref.name}, of {file.ref.size} bytes, {state}")
     return payload
 
 
 def damaged_files(payload: Payload) -> tuple[Payload, list[str]]:
-    """Read all files of a payload again: the payload with their times as they are now, and the names of wrong ones."""
+    """Hash all files of a payload; return it with their present times, and the names of damaged files."""
     scanned: dict[str, FileChecksums] = {}
     wrong = []
     for file in (file for new in payload.datasets for file in new.files if file.elsewhere is None):
         if file.ref.sha256 not in scanned:
             try:
-                found = scan_file(file.path)
+                checksums = scan_file(file.path)
             except OSError:
-                found = None
-            if found is None or found.sha256 != file.ref.sha256:
+                checksums = None
+            if checksums is None or checksums.sha256 != file.ref.sha256:
                 wrong.append(file.ref.name)
                 continue
-            scanned[file.ref.sha256] = found
+            scanned[file.ref.sha256] = checksums
     if wrong:
         return payload, wrong
     datasets = tuple(
@@ -183,30 +183,30 @@ def damaged_files(payload: Payload) -> tuple[Payload, list[str]]:
     return replace(payload, datasets=datasets), []
 
 
-def _placed(payload: Payload) -> Payload:
-    """The payload with its files where they lie in its folder: of several with the same bytes one does, the last."""
+def _located(payload: Payload) -> Payload:
+    """Return the payload with the paths of its files in its folder, where files with equal bytes are stored once."""
     files = [file for new in payload.datasets for file in new.files if file.elsewhere is None]
-    lying = {file.ref.sha256: file.checksums for file in files}
+    stored = {file.ref.sha256: file.checksums for file in files}
 
-    def placed(new: NewDataset) -> NewDataset:
+    def located(new: NewDataset) -> NewDataset:
         return replace(new, files=tuple(
             file if file.elsewhere
-            else replace(file, path=payload.folder / file.ref.sha256, checksums=lying[file.ref.sha256])
+            else replace(file, path=payload.folder / file.ref.sha256, checksums=stored[file.ref.sha256])
             for file in new.files
         ))  # fmt: skip
 
-    return replace(payload, datasets=tuple(map(placed, payload.datasets)))
+    return replace(payload, datasets=tuple(map(located, payload.datasets)))
 
 
 def _linked(source: Path, target: Path, mtime_ns: int) -> None:
-    """Give the file another name, or copy it; its time is that of the bytes that were hashed."""
-    found = source.stat()
-    if found.st_size > COPIED_BYTES and found.st_mtime_ns == mtime_ns:
+    """Link or copy a file; its modification time is that of the hashed bytes."""
+    stat = source.stat()
+    if stat.st_size > COPIED_BYTES and stat.st_mtime_ns == mtime_ns:
         with suppress(OSError):  # a file system without links, or another one
             target.hardlink_to(source)
             return
     shutil.copyfile(source, target)
-    os.utime(target, ns=(found.st_atime_ns, mtime_ns))
+    os.utime(target, ns=(stat.st_atime_ns, mtime_ns))
 
 
 def _flush(path: Path, durable: bool) -> None:
@@ -242,7 +242,7 @@ def _dataset_to_json(new: NewDataset) -> dict[str, object]:
         "metadata": dict(new.metadata),
         "files": [_file_to_json(file) for file in new.files],
         "keywords": list(new.keywords),
-        "places": {key: asdict(filled) for key, filled in new.slots.items()},  # so called in results that wait already
+        "places": {key: asdict(claim) for key, claim in new.slots.items()},  # the key in existing payloads
         "parents": list(new.parents),
         "samples": list(new.samples),
         "ingest": new.ingest,
@@ -261,27 +261,27 @@ def _dataset_from_json(stored: Mapping[str, Any]) -> NewDataset:
             **fields,
             "record": new_record(stored["record"]),
             "files": tuple(map(_file_from_json, stored["files"])),
-            "slots": {key: SlotClaim(**filled) for key, filled in stored["places"].items()},
+            "slots": {key: SlotClaim(**claim) for key, claim in stored["places"].items()},
             **{name: tuple(stored[name]) for name in ("keywords", "parents", "samples")},
         }
     )
 
 
 def _file_to_json(file: LocalFile) -> dict[str, object]:
-    place = file.elsewhere
+    location = file.elsewhere
     return {
         "ref": file.ref.to_json(),
         "checksums": file.checksums.to_json(),
         "path": str(file.path),
-        "elsewhere": [place.storage, place.address] if place else None,
+        "elsewhere": [location.storage, location.address] if location else None,
     }
 
 
 def _file_from_json(stored: Mapping[str, Any]) -> LocalFile:
-    place = stored["elsewhere"]
+    location = stored["elsewhere"]
     return LocalFile(
         Path(stored["path"]),
         FileRef.from_json(stored["ref"]),
         FileChecksums.from_json(stored["checksums"]),
-        ExternalLocation(*place) if place else None,
+        ExternalLocation(*location) if location else None,
     )

@@ -1,4 +1,4 @@
-"""Datasets read from Crucible with their provenance: one reading for everybody who asks whether something is there."""
+"""Reading datasets from Crucible with their provenance, and finding the dataset of a recipe."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ if TYPE_CHECKING:  # importing the client costs a tenth of a second, which plann
 
 @dataclass(frozen=True)
 class Registered:
-    """A dataset as Crucible has it, with its provenance record, if it has one.
+    """A dataset as Crucible has it, with its provenance record, if any.
 
-    The record of a complete dataset is whole. `ref` is what steps are given: None unless the dataset is complete.
+    The record of a complete dataset has all its parts. `ref` is for use by steps, None unless the dataset is complete.
     """
 
     dataset: Dataset
@@ -41,12 +41,12 @@ class Registered:
 
     @property
     def mfid(self) -> str:
-        """Its id."""
+        """The dataset's id."""
         return self.dataset.unique_id
 
     @property
     def status(self) -> DatasetStatus:
-        """The facts that decide whether it is current."""
+        """The facts that decide whether the dataset is current."""
         return DatasetStatus(
             mfid=self.mfid,
             project=self.dataset.project_id or "",
@@ -58,19 +58,19 @@ class Registered:
 
     @property
     def step_record(self) -> StepRecord | None:
-        """Its record, if a step has made it."""
+        """The record, if a step made the dataset."""
         return self.record.as_step if self.record is not None else None
 
     @property
     def is_begun(self) -> bool:
-        """True if its registration did not come to its end."""
+        """Whether the registration was begun and not finished."""
         return self.record is not None and not self.record.is_complete
 
 
 def read(client: CrucibleClient, mfid: str) -> Registered | None:
-    """The dataset with its record; None if there is none that this key may see. One call, two for a long record.
+    """Read a dataset with its record; None if this key sees none. One call, two for a long record.
 
-    ChecksumError if a part of its record is in an attached file that is not there, or holds other bytes.
+    Raises ChecksumError if the attached file with a part of the record is missing or has other bytes.
     """
     try:
         dataset = client.datasets.get(mfid, include_metadata=True, include_links=True)
@@ -80,24 +80,24 @@ def read(client: CrucibleClient, mfid: str) -> Registered | None:
 
 
 def require_not_withdrawn(found: Registered) -> None:
-    """WithdrawnError if the dataset is to be deleted: its id is taken, and it is not to be relied on."""
+    """Raise WithdrawnError if the dataset is to be deleted: its id is in use, but it must not be relied on."""
     if reason := withdrawn_text(found):
         raise WithdrawnError(reason, mfid=found.mfid)
 
 
 def withdrawn_text(found: Registered) -> str:
-    """Return that a dataset is to be deleted, and the way out; empty if it is not."""
+    """Return the message that a dataset is to be deleted, and what to do; empty if it is not."""
     request = found.dataset.deletion_request
     if request is None or not found.dataset.is_to_be_deleted:
         return ""
     return (
-        f"the result {found.mfid} has a request for deletion ({request.id}, {request.status}); have it carried out "
-        "or rejected, or make another attempt with --force"
+        f"the result {found.mfid} has a request for deletion ({request.id}, {request.status}); have the request "
+        "carried out or rejected, or make another attempt with --force"
     )
 
 
 def registered(client: CrucibleClient, dataset: Dataset) -> Registered:
-    """The same for a dataset that was read already, with metadata and links."""
+    """Return the dataset, read with metadata and links, with its record."""
     record = read_record(dataset.scientific_metadata)
     if record is None or not record.is_complete:
         return Registered(dataset, record)
@@ -116,7 +116,7 @@ def registered(client: CrucibleClient, dataset: Dataset) -> Registered:
 
 
 def whole_record(client: CrucibleClient, mfid: str, record: T) -> T:
-    """The record of a dataset with all its parts; asks Crucible only where a part is in the attached file."""
+    """Return the record with all its parts; asks Crucible only if one of them is in the attached file."""
     if record.is_whole or record.attached is None:
         return record
     for file in client.files.list(mfid):
@@ -127,41 +127,42 @@ def whole_record(client: CrucibleClient, mfid: str, record: T) -> T:
     )
 
 
-def read_own(client: CrucibleClient, mfid: str, project: str, recipe_sha256: str, what: str) -> Registered | None:
-    """The dataset of this recipe under its id; None if there is none that this key may see.
+def read_own(client: CrucibleClient, mfid: str, project: str, recipe_sha256: str, action: str) -> Registered | None:
+    """Read the dataset of this recipe by its id; None if this key sees none.
 
-    IdTakenError if something else is there, or its files are not those of its record. `what` says what was tried.
+    Raises IdTakenError if something else has the id, or if the files are not those of the record. `action` says what
+    was tried.
     """
     found = read(client, mfid)
     if found is None:
         return None
-    require_own(client, found.dataset, project, recipe_sha256, what)
+    require_own(client, found.dataset, project, recipe_sha256, action)
     if found.record is not None and found.ref is not None:
         require_own_files(client, found.dataset, found.record)
     return found
 
 
 def find_own(
-    client: CrucibleClient, mirror: Mirror, mfid: str, project: str, recipe_sha256: str, what: str
+    client: CrucibleClient, mirror: Mirror, mfid: str, project: str, recipe_sha256: str, action: str
 ) -> Registered | None:
-    """Return the dataset of this recipe, whatever id the service gave it; None if there is none that this key may see.
+    """Return the dataset of this recipe, whatever id the service gave it; None if this key sees none.
 
-    It is looked for under the id that the recipe gives, and by its recipe's keyword until the service was seen to keep
-    such ids. Raises IdTakenError if something else is under that id, or its files are not those of its record.
+    Search by the id that the recipe gives, and by the recipe's keyword until the service is known to keep such ids.
+    Raises IdTakenError if something else has that id, or if the files are not those of the record.
     """
 
     def under_another_id() -> Registered | None:
         return _of_recipe(client, mfid, project, lambda recipe: sha256_of(recipe) == recipe_sha256)
 
     renamed = None if mirror.service.accepts_client_ids else client.ahead(under_another_id)
-    found = read_own(client, mfid, project, recipe_sha256, what)
+    found = read_own(client, mfid, project, recipe_sha256, action)
     if found is not None and found.ref is not None and has_derived_id(mfid):
-        mirror.service.note(DERIVED_IDS, True, f"{mfid} was kept")  # whoever registered it gave it this one
+        mirror.service.note(DERIVED_IDS, True, f"{mfid} was kept")  # so the service keeps ids
     return found or (renamed and renamed())
 
 
 def knows(mirror: Mirror, found: Registered) -> bool:
-    """Return whether a complete dataset is trusted just as it is, so that its files were compared."""
+    """Return whether a complete dataset is trusted as it is now, so that its files were compared."""
     known = mirror.known(found.mfid)
     return known is not None and found.ref is not None and known.files == found.ref.files
 
@@ -171,9 +172,9 @@ def refusals(
     found: Sequence[Registered],
     known: Mapping[str, Sequence[FileRecord]] = MappingProxyType({}),
 ) -> dict[str, str]:
-    """Return why complete datasets are not to be relied on, by id: their files are not those of their records.
+    """Return the complete datasets whose files are not those of their records, by id, with the reason.
 
-    `known` are files of datasets at Crucible, as they were listed a moment ago.
+    `known` are files of datasets at Crucible, as listed a moment ago.
     """
     complete = [(one, one.record) for one in found if one.ref is not None and one.record is not None]
     files = {**known, **files_of(client, [one.mfid for one, _ in complete if one.mfid not in known])}
@@ -188,54 +189,54 @@ def refusals(
 
 
 def find_by_recipe(
-    client: CrucibleClient, mfid: str, project: str, is_it: Callable[[Mapping[str, object]], bool]
+    client: CrucibleClient, mfid: str, project: str, matches: Callable[[Mapping[str, object]], bool]
 ) -> DatasetRef | None:
-    """The complete dataset of the project whose recipe gives this id, at a service that gave it another one.
+    """Return the complete dataset of the project whose recipe gives this id, at a service that assigns ids itself.
 
-    None if there is none whose recipe `is_it`: a keyword can say anything.
+    None if there is none. `matches` checks the recipe, since anybody can set a keyword.
     """
-    found = _of_recipe(client, mfid, project, is_it)
+    found = _of_recipe(client, mfid, project, matches)
     return found.ref if found else None
 
 
 def _of_recipe(
-    client: CrucibleClient, mfid: str, project: str, is_it: Callable[[Mapping[str, object]], bool]
+    client: CrucibleClient, mfid: str, project: str, matches: Callable[[Mapping[str, object]], bool]
 ) -> Registered | None:
     keyword = recipe_keyword(mfid)
-    with suppress(NotFoundError, RefusedError):  # the project is not there yet
+    with suppress(NotFoundError, RefusedError):  # the project does not exist yet
         for dataset in client.datasets.iter(
             keyword=keyword, project_id=project, include_metadata=True, include_links=True
         ):
             found = registered(client, dataset)
-            if found.ref is not None and found.record is not None and is_it(found.record.recipe):
+            if found.ref is not None and found.record is not None and matches(found.record.recipe):
                 require_own_files(client, dataset, found.record)
                 return found
     return None
 
 
 def datasets_with(client: CrucibleClient, mirror: Mirror, project: str, sha256: str) -> set[str]:
-    """Return the datasets that hold a file of this hash: of the project, by their records, if no files are listed."""
-    with suppress(NotFoundError):  # a service may list none over all datasets
+    """Return the datasets that have a file with this hash; by records of the project if the service lists no files."""
+    with suppress(NotFoundError):  # the service may not list files across datasets
         return {file.dataset_mfid for file in client.files.list(sha256_hash=sha256) if file.dataset_mfid}
     try:
         records = mirror.snapshot(project).records
-    except InputError:  # the project is not there yet
+    except InputError:  # the project does not exist yet
         return set()
-    written = ((mfid, read_record(record.get("scientific_metadata"))) for mfid, record in records.items())
-    return {mfid for mfid, one in written if one and any(file.sha256 == sha256 for file in one.generated or ())}
+    recorded = ((mfid, read_record(record.get("scientific_metadata"))) for mfid, record in records.items())
+    return {mfid for mfid, one in recorded if one and any(file.sha256 == sha256 for file in one.generated or ())}
 
 
 def recipe_keyword(mfid: str) -> str:
-    """Where a service assigns ids itself, this keyword finds the record of the recipe that gives `mfid`."""
+    """Return the keyword that finds the recipe that gives `mfid`, at a service that assigns ids itself."""
     return f"recipe:{mfid}"
 
 
 def taken_of(dataset: Dataset) -> str:
-    """When the data of a dataset were measured, in ISO 8601; empty where nobody said it."""
+    """Return when the data of a dataset were measured, in ISO 8601; empty if that is unknown."""
     known = measured_at({"timestamp": dataset.timestamp, "creation_time": dataset.creation_time})
     return known.isoformat() if known else ""
 
 
 def samples_of(dataset: Dataset) -> tuple[str, ...]:
-    """The samples that a dataset, read with its links, is associated with."""
+    """Return the samples associated with a dataset, which was read with its links."""
     return tuple(sorted(link.unique_id for link in dataset.links or () if link.resource_type == "sample"))

@@ -1,4 +1,4 @@
-"""A result that is there already, relied on once more: made current in its slots, linked to parents it would be of."""
+"""Reuse of an existing result: making it current in its slots, and linking it to parents with equal contents."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:  # importing the client costs a tenth of a second, which plann
 
 
 def take_over(client: CrucibleClient, mirror: Mirror, mfid: str, old: DatasetStatus) -> None:
-    """Make a dataset, which a person made in place of a current one, hold in all of its slots."""
-    since = later_than(datetime.now(UTC), (filled.since for filled in old.slots.values()))
-    slots = {key: SlotClaim(since, "", filled.declared_in) for key, filled in old.slots.items()}
+    """Make a dataset current in all slots of the one that it replaces by hand."""
+    since = later_than(datetime.now(UTC), (claim.since for claim in old.slots.values()))
+    slots = {key: SlotClaim(since, "", claim.declared_in) for key, claim in old.slots.items()}
     if slots:
         hold(mirror, client, old.project, mfid, slots)
 
 
 def add_equal_parents(client: CrucibleClient, mfid: str, parents: Mapping[str, str]) -> None:
-    """The dataset is a child of these too, each with the one that it was made of and whose bytes and origin it has.
+    """Link a dataset to further parents: {parent: the parent it was made from, with the same bytes and origin}.
 
-    The links come first, so that a record never names a parent that is not linked for good.
+    The links come first, so that a record never names a parent that is not linked.
     """
     for parent in parents:
         client.datasets.link_parent_child(parent, mfid, relationship_type="is_derived_from")

@@ -1,9 +1,9 @@
-"""At a service that assigns ids itself: one dataset for one recipe all the same.
+"""One dataset per recipe at a service that assigns ids itself.
 
-There a registration that dies after the creation and before the first metadata leaves a dataset that nothing tells
-from others but what the creation carried: its project, name and time, the last of which follows from the recipe. Such
-an empty duplicate is as good as a new one, whichever recipe it was meant for. The oldest is taken, so that two machines
-that create at the same moment come to the same one; the deletion of the others is asked for.
+There a registration that dies between the creation and the first metadata leaves an empty dataset, identified only by
+its project, name and time, the last of which follows from the recipe. Such an empty duplicate is as good as a new
+dataset, whichever recipe it was meant for. The oldest is used, so that two machines that create at the same moment
+agree; deletion of the others is requested.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # importing the client costs a tenth of a second, which plann
 
 
 def make_dataset(client: CrucibleClient, mfid: str, fields: Mapping[str, object]) -> CreatedDataset:
-    """Create a dataset under the id `mfid`, or under another one if the service does not take it.
+    """Create a dataset with the id `mfid`, or with another one if the service does not accept it.
 
     Raises ConflictError if the id is taken, or ForbiddenError or RefusedError, which may mean the same.
     """
@@ -38,7 +38,7 @@ def make_dataset(client: CrucibleClient, mfid: str, fields: Mapping[str, object]
     if service.holds(TAKEN_IDS) is False:
         with suppress(NotFoundError):
             client.datasets.get(mfid)
-            raise ConflictError(f"could not create dataset {mfid}: it is there", status=409, mfid=mfid)
+            raise ConflictError(f"could not create dataset {mfid}: it exists already", status=409, mfid=mfid)
     try:
         made = client.datasets.create({**fields, "unique_id": mfid})
     except RefusedError as refusal:
@@ -58,14 +58,14 @@ def make_dataset(client: CrucibleClient, mfid: str, fields: Mapping[str, object]
 
 
 def oldest_duplicate(client: CrucibleClient, made: Dataset, new: NewDataset) -> str:
-    """The MFID under which `new` is to be registered: that of `made`, created for it, or of an older duplicate.
+    """Return the MFID to register `new` under: that of `made`, created for it, or of an older duplicate.
 
-    A dataset whose name is all that it has, since nobody knows when its files were taken, has no empty duplicates.
+    Without a timestamp, empty duplicates cannot be recognized, since the name alone is not enough.
     """
     duplicates = sorted([made, *_of_this_recipe(client, made, new), *_empty(client, made, new)], key=_preference)
     for duplicate in duplicates[1:]:
         if read_record(duplicate.scientific_metadata) is None:
-            with suppress(ConflictError, ForbiddenError, NotFoundError):  # asked for already, or for others to ask for
+            with suppress(ConflictError, ForbiddenError, NotFoundError):  # requested already, or for others to request
                 client.datasets.delete(duplicate.unique_id, f"left over; registered as {duplicates[0].unique_id}")
     return duplicates[0].unique_id
 
@@ -76,30 +76,30 @@ def _preference(duplicate: Dataset) -> tuple[bool, str, str]:
 
 
 def _of_this_recipe(client: CrucibleClient, made: Dataset, new: NewDataset) -> Iterator[Dataset]:
-    wanted: Any = {"keyword": recipe_keyword(new.mfid), "project_id": new.fields["project_id"]}
-    for duplicate in client.datasets.iter(**wanted, include_metadata=True):
+    filters: Any = {"keyword": recipe_keyword(new.mfid), "project_id": new.fields["project_id"]}
+    for duplicate in client.datasets.iter(**filters, include_metadata=True):
         if duplicate.unique_id != made.unique_id and _is_same(duplicate, new):
             yield duplicate
 
 
 def _empty(client: CrucibleClient, made: Dataset, new: NewDataset) -> Iterator[Dataset]:
-    """Other datasets of this project, name and time that hold nothing, or nothing but a record of this recipe."""
+    """Yield other datasets of this project, name and time that are empty except for a record of this recipe."""
     if "timestamp" not in new.fields:
         return
-    wanted = _comparable_time(new.fields["timestamp"])
+    expected = _comparable_time(new.fields["timestamp"])
     for listed in client.datasets.iter(project_id=new.fields["project_id"], dataset_name=new.name):
-        if listed.unique_id == made.unique_id or listed.size or _comparable_time(listed.timestamp or "") != wanted:
+        if listed.unique_id == made.unique_id or listed.size or _comparable_time(listed.timestamp or "") != expected:
             continue
         with suppress(NotFoundError):
             duplicate = client.datasets.get(listed.unique_id, include_metadata=True, include_links=True)
-            words = client.datasets.get_keywords(duplicate.unique_id) if not duplicate.scientific_metadata else ()
-            if _is_same(duplicate, new) if duplicate.scientific_metadata else not (duplicate.links or words):
+            keywords = client.datasets.get_keywords(duplicate.unique_id) if not duplicate.scientific_metadata else ()
+            if _is_same(duplicate, new) if duplicate.scientific_metadata else not (duplicate.links or keywords):
                 yield duplicate
 
 
 def _is_same(dataset: Dataset, new: NewDataset) -> bool:
-    found = read_record(dataset.scientific_metadata)
-    return found is not None and found.recipe_sha256 == new.record.recipe_sha256
+    record = read_record(dataset.scientific_metadata)
+    return record is not None and record.recipe_sha256 == new.record.recipe_sha256
 
 
 def _comparable_time(timestamp: str) -> datetime | str:

@@ -126,7 +126,7 @@ def test_an_id_that_would_be_overwritten_is_looked_for_first(behind: Any, machin
     session.mirror.service.note(TAKEN_IDS, False, "overwritten", by="doctor")
     total = run(lab.pipeline, session).datasets["total"]["out"]
     before = session.client.datasets.get(total)
-    with pytest.raises(ConflictError, match="it is there"):
+    with pytest.raises(ConflictError, match="it exists already"):
         make_dataset(session.client, total, {"project_id": "lab", "dataset_name": "mine"})
     assert session.client.datasets.get(total) == before
 

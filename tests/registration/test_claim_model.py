@@ -543,7 +543,7 @@ def _takes_over_what_was_complete(seen: claims.ClaimEvidence) -> claims.NextMove
 
 def _takes_over_what_is_contested(seen: claims.ClaimEvidence) -> claims.NextMove:
     move = TRUE_MOVE(seen)
-    is_ours = seen.whose is claims.Ownership.OURS
+    is_ours = seen.owner is claims.Ownership.OURS
     return (claims.NextMove.GO_ON if is_ours else claims.NextMove.TAKE_OVER) if move is claims.NextMove.KEEP else move
 
 
@@ -553,7 +553,7 @@ def _believes_to_have_won(client: Any, held: claims.Claim) -> Any:
 
 def _ingests_at_once(client: Any, new: NewDataset, held: Any, *rest: Any) -> Any:
     files = TRUE_FILL(client, new, held, *rest)
-    contents.ingest(client, new, held.mfid, files, asked_before=False)
+    contents.ingest(client, new, held.mfid, files, may_exist=False)
     return files
 
 

@@ -202,10 +202,10 @@ def test_nothing_of_others_is_touched_while_it_moves() -> None:
         seen = claims.ClaimEvidence(*one)
         move = claims.next_move(seen)
         assert (move is claims.NextMove.USE) == (seen.state is claims.State.COMPLETE)
-        if seen.whose is claims.Ownership.OTHER and not seen.is_still:
+        if seen.owner is claims.Ownership.OTHER and not seen.is_still:
             assert move not in (claims.NextMove.TAKE_OVER, claims.NextMove.GO_ON, claims.NextMove.BEGIN), seen
         if move is claims.NextMove.GO_ON:
-            assert seen.whose is claims.Ownership.OURS
+            assert seen.owner is claims.Ownership.OURS
 
 
 @pytest.mark.parametrize("whole", [False, True])

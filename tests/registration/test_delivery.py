@@ -27,7 +27,7 @@ from crucible_lineage.provenance.record import KEY, Activity, step_record
 from crucible_lineage.provenance.schema import StepRecord
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration import outbox as outbox_module
-from crucible_lineage.registration.deliver import FEWEST, Deliverer
+from crucible_lineage.registration.deliver import MIN_THREADS, Deliverer
 from crucible_lineage.registration.delivery import (
     ADOPTED,
     DELIVERED,
@@ -237,7 +237,7 @@ def test_as_many_deliver_at_once_as_the_latency_asks_for(machines: Any) -> None:
         with machine.delivering() as deliverer:
             assert deliverer.drain(30.0)
     assert far.wire.most >= 6
-    assert near.wire.most <= FEWEST
+    assert near.wire.most <= MIN_THREADS
 
 
 def test_what_was_made_from_bytes_that_another_machine_has_registered_otherwise_is_dropped(machines: Any) -> None:
@@ -309,7 +309,7 @@ def test_one_that_lacks_its_parent_is_sent_as_soon_as_that_is_made_again(machine
 def test_however_many_wait_few_are_in_memory_and_all_arrive(
     machines: Any, monkeypatch: pytest.MonkeyPatch, again: bool
 ) -> None:
-    monkeypatch.setattr(outbox_module, "MOST_OPEN", 2)
+    monkeypatch.setattr(outbox_module, "MAX_OPEN", 2)
     machine = machines()
     before = records_in_memory()
     mfids = [machine.put(f"s{number}", str(number)).mfid for number in range(20)]
@@ -318,7 +318,7 @@ def test_however_many_wait_few_are_in_memory_and_all_arrive(
     machine.wire.fail = lambda request: 0
     with machine.delivering() as deliverer:
         assert not deliverer.drain(0.5)
-        assert records_in_memory() - before <= 2 + FEWEST
+        assert records_in_memory() - before <= 2 + MIN_THREADS
         machine.wire.fail = lambda request: None
         assert deliverer.drain(60.0)
     assert machine.ended(DELIVERED) == set(mfids)
@@ -328,7 +328,7 @@ def test_however_many_wait_few_are_in_memory_and_all_arrive(
 def test_one_that_is_damaged_while_only_its_label_is_in_memory_is_set_aside_and_made_again(
     machines: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox_module, "MOST_OPEN", 0)
+    monkeypatch.setattr(outbox_module, "MAX_OPEN", 0)
     machine = machines()
     good, bad = machine.put("good", "1"), machine.put("bad", "2")
     child = machine.put("child", "3", bad)

@@ -289,7 +289,7 @@ def test_histories_of_two_machines_lose_nothing_and_say_done_of_nothing_that_is_
 ) -> None:
     kills = 0
     for seed in range(SEEDS):
-        monkeypatch.setattr(outbox, "MOST_OPEN", seed % 3)  # the others are read back when they are sent
+        monkeypatch.setattr(outbox, "MAX_OPEN", seed % 3)  # the others are read back when they are sent
         folder = tmp_path / str(seed)
         folder.mkdir()
         kills += history(seed, folder)
@@ -313,7 +313,7 @@ def broken_parents(deliverer: Deliverer, entry: Any) -> None:
 
 @pytest.mark.parametrize(
     ("rule", "broken"),
-    [("_why_overtaken", broken_by_id), ("_blocking", broken_order), ("_require_same_parents", broken_parents)],
+    [("_overtaken_reason", broken_by_id), ("_blocking", broken_order), ("_require_same_parents", broken_parents)],
 )
 def test_the_model_notices_a_broken_rule(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str, broken: Callable[..., object]

@@ -21,9 +21,9 @@ RECORD: Any = SimpleNamespace(
     [
         ({"a.txt": "1" * 64, "provenance.json.gz": "2" * 64}, ""),
         ({"a.txt": None, "provenance.json.gz": None}, ""),
-        ({"a.txt": "1" * 64}, "its file provenance.json.gz is not there"),
+        ({"a.txt": "1" * 64}, "its file provenance.json.gz is missing"),
         ({"a.txt": "1" * 64, "provenance.json.gz": "3" * 64}, "its file provenance.json.gz has SHA-256 333"),
-        ({"provenance.json.gz": "2" * 64}, "its file a.txt is not there"),
+        ({"provenance.json.gz": "2" * 64}, "its file a.txt is missing"),
     ],
 )
 def test_what_is_missing_or_has_other_bytes_is_named(there: dict[str, str | None], told: str) -> None:

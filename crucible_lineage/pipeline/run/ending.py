@@ -121,7 +121,7 @@ def _confirm(run: Run) -> None:
     project, keyword = run.pipeline.spec.project, pipeline_keyword(run.pipeline.name)
     seen = confirmed(run.session.client, project, keyword, run.began, wanted)
     run.session.mirror.settle(project, keyword, seen.listed)
-    lacking = seen.lacking
+    lacking = seen.faults
     for name in executed:
         reasons = [f"{ref.mfid} {lacking[ref.mfid]}" for ref in refs[name] if ref.mfid in lacking]
         if reasons:

@@ -52,7 +52,7 @@ def objects() -> int:
 def test_a_result_that_waits_takes_a_third_of_its_payload_at_most(
     lab: Any, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox, "MOST_OPEN", WIDTH)
+    monkeypatch.setattr(outbox, "MAX_OPEN", WIDTH)
     all_made, register = threading.Event(), DeliveryContext.register
 
     def late(self: DeliveryContext, *args: Any) -> Any:
@@ -103,8 +103,8 @@ def test_of_many_steps_that_could_begin_only_some_are_started(lab: Any, session:
 def test_when_everything_is_made_again_few_of_the_earlier_records_are_in_memory(
     lab: Any, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(known, "MOST_FOUND", WIDTH)
-    monkeypatch.setattr(outbox, "MOST_OPEN", WIDTH)
+    monkeypatch.setattr(known, "MAX_RECORDS", WIDTH)
+    monkeypatch.setattr(outbox, "MAX_OPEN", WIDTH)
     path = declared(lab, WIDTH)
 
     def run(listener: Callable[[StepEvent], None]) -> RunResult:
@@ -133,7 +133,7 @@ def test_when_everything_is_made_again_few_of_the_earlier_records_are_in_memory(
 def test_where_nothing_is_known_yet_records_are_judged_some_at_a_time(
     lab: Any, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(known, "MOST_FOUND", WIDTH)
+    monkeypatch.setattr(known, "MAX_RECORDS", WIDTH)
     bound = bind_file(declared(lab, WIDTH), session.store, {})
     first = plan_and_run(bound, session, lambda: LocalEngine(session, WIDTH), lambda event: None)
     session.mirror.forget()
