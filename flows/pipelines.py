@@ -37,7 +37,7 @@ from crucible_lineage.pipeline.engines.slurm import cancel_jobs
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.job.job_json import job_to_json, made_from_json
 from crucible_lineage.pipeline.job.materialize import Materialized
-from crucible_lineage.pipeline.job.progress import ProgressReader, hearing_news
+from crucible_lineage.pipeline.job.progress import ProgressReader, reading_progress
 from crucible_lineage.pipeline.processes.supervised import stop_run
 from crucible_lineage.pipeline.processes.worker import start_ahead
 from crucible_lineage.pipeline.run.result import PASSING, Listener, RunResult, StepChoice, StepEvent
@@ -201,7 +201,7 @@ class PrefectEngine:
         if self._declared and self._runner is None:  # a run in which all is fresh starts none
             self._runner = self._stack.enter_context(task_runner(self._declared))
             if self._declared.type != "threads":
-                hearing = hearing_news(self.session.settings.data, job.run_id)
+                hearing = reading_progress(self.session.settings.data, job.run_id)
                 self._news = self._stack.enter_context(hearing)
         spec = job.spec
         task = _task(spec.tags, spec.retries)

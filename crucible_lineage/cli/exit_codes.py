@@ -43,7 +43,7 @@ def report_error(error: BaseException, *, as_json: bool) -> int:
         error = storage_error(error) or error
     code = _exit_code(error)
     if code is None:
-        error, code = RunError(_told_fault(error)), FAILURE
+        error, code = RunError(_record_fault(error)), FAILURE
     if as_json:
         click.echo(json.dumps({"error": _error_json(error, code)}, indent=2, ensure_ascii=False), file=result_stream())
     for line in _lines(error):
@@ -51,11 +51,11 @@ def report_error(error: BaseException, *, as_json: bool) -> int:
     return code
 
 
-def _told_fault(error: BaseException) -> str:
+def _record_fault(error: BaseException) -> str:
     # What steps have is imported by a command that needs it; one that fails in this way needs it, too.
-    from crucible_lineage.pipeline.logs import told_fault
+    from crucible_lineage.pipeline.logs import record_fault
 
-    return told_fault(error, given("data") or default_data_folder(), given("api_key")).message
+    return record_fault(error, given("data") or default_data_folder(), given("api_key")).message
 
 
 def _exit_code(error: BaseException) -> int | None:

@@ -1,4 +1,4 @@
-"""What steps print, and faults of ours: heard, bounded, kept, with secrets blotted out in every spelling."""
+"""Logs of what steps print, and of unexpected errors: bounded, with secrets redacted in every encoding."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from crucible_lineage.disk import private_file, private_folder, storage_error
 from crucible_lineage.errors import LineageError
 
 BLOT = "***"
-LEAST_ENCODED = 4  # characters; what is shorter has encodings that are everywhere
+MIN_ENCODED = 4  # characters; encodings of shorter secrets occur everywhere
 
 
-# Ours and Prefect's: what a step may find in its environment and has no business to show.
+# Keys of Crucible and Prefect that a step may find in its environment and must not print.
 _OWN = ("CRUCIBLE_API_KEY", "PREFECT_API_KEY", "PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING")
 
 
 STEP_LOG = "step.log"  # what the step printed; it becomes a file of the child
 LOG_LIMIT_BYTES = 1 << 20  # half of it for the beginning, half for the end
-MOST_HEARD_BYTES = 1 << 16  # of a line
+MAX_LINE_BYTES = 1 << 16  # longer lines are reported in parts
 
-Hear = Callable[[str], None]
+LineCallback = Callable[[str], None]
 
-_hearers: list[Callable[[str, str], None]] = []
+_listeners: list[Callable[[str, str], None]] = []
 
 
 LOG_FORMAT = "%(levelname)s %(name)s: %(message)s"
@@ -47,16 +47,16 @@ _keep: ContextVar[Callable[[bytes], None] | None] = ContextVar("keep", default=N
 
 
 FOLDER = "logs"  # in the data folder
-MOST_KEPT = 100  # files
+MAX_FILES = 100
 
 
 def own_secrets(*keys: str | None) -> list[str]:
-    """Return these keys, and those in the environment that give access to Crucible and Prefect."""
+    """Return these keys, and the keys of Crucible and Prefect in the environment."""
     return [key for key in (*keys, *(os.environ.get(name) for name in _OWN)) if key]
 
 
 class Redactor:
-    """Knows the spellings of some secrets: as they are, in base64, quoted as in addresses, in JSON, in hexadecimal."""
+    """Replaces secrets in texts: as they are, in base64, quoted as in addresses, in JSON, in hexadecimal."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         spellings = {form for secret in set(secrets) if secret for form in _spellings(secret)}
@@ -69,21 +69,21 @@ class Redactor:
         return self._text is not None
 
     def text(self, text: str) -> str:
-        """The text without any of the secrets."""
+        """Return the text without the secrets."""
         return self._text.sub(BLOT, text) if self._text else text
 
     def data(self, data: bytes, *, last: bool = True) -> tuple[bytes, bytes]:
-        """The bytes without any of the secrets, and the rest that has to stand before what comes next.
+        """Return the bytes without the secrets, and the rest, to be put before the next bytes.
 
-        That is empty for the `last` ones; else it is what may be the beginning of a secret.
+        The rest may be the beginning of a secret; it is empty for the `last` bytes.
         """
         if self._bytes is None:
             return data, b""
-        blotted = self._bytes.sub(BLOT.encode(), data)
+        redacted = self._bytes.sub(BLOT.encode(), data)
         if last:
-            return blotted, b""
-        keep = next((size for size in range(self._most(blotted), 0, -1) if self._may_begin(blotted[-size:])), 0)
-        return blotted[: len(blotted) - keep], blotted[len(blotted) - keep :]
+            return redacted, b""
+        keep = next((size for size in range(self._most(redacted), 0, -1) if self._may_begin(redacted[-size:])), 0)
+        return redacted[: len(redacted) - keep], redacted[len(redacted) - keep :]
 
     def _most(self, data: bytes) -> int:
         return min(len(data), max(map(len, self._encoded)) - 1)
@@ -94,7 +94,7 @@ class Redactor:
 
 def _spellings(secret: str) -> Iterable[str]:
     yield secret
-    if len(secret) < LEAST_ENCODED:
+    if len(secret) < MIN_ENCODED:
         return
     yield from (quote(secret, safe=""), quote(secret), quote_plus(secret))
     for ascii_only in (True, False):
@@ -106,48 +106,48 @@ def _spellings(secret: str) -> Iterable[str]:
 
 
 def _base64(raw: bytes) -> Iterable[str]:
-    """Yield the parts of the secret's base64 that do not depend on what surrounds it, as in `user:secret`."""
+    """Yield the parts of the secret's base64 that do not depend on the bytes around it, as in `user:secret`."""
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
         yield encode(raw).decode().rstrip("=")
         for before in range(3):
             text = encode(bytes(before) + raw).decode().rstrip("=")
             certain = text[(before * 8 + 5) // 6 : (before + len(raw)) * 8 // 6]
-            if len(certain) >= LEAST_ENCODED:
+            if len(certain) >= MIN_ENCODED:
                 yield certain
 
 
 @contextmanager
-def hearing_steps(hear: Callable[[str, str], None]) -> Iterator[None]:
-    """`hear` is told the lines that steps print in this process meanwhile: whose, and which."""
-    _hearers.append(hear)
+def listening_to_steps(listener: Callable[[str, str], None]) -> Iterator[None]:
+    """Call `listener(step, line)` for each line that steps report in this process during the block."""
+    _listeners.append(listener)
     try:
         yield
     finally:
-        _hearers.remove(hear)
+        _listeners.remove(listener)
 
 
-def are_steps_heard() -> bool:
-    """True if somebody in this process wants to hear what steps print."""
-    return bool(_hearers)
+def has_listeners() -> bool:
+    """Return whether anything in this process listens to what steps print."""
+    return bool(_listeners)
 
 
-def hear_steps(step: str, line: str) -> None:
-    """Whoever hears steps in this process is told the line."""
-    for hear in list(_hearers):
-        hear(step, line)
+def publish_line(step: str, line: str) -> None:
+    """Pass a line that a step printed to the listeners in this process."""
+    for listener in list(_listeners):
+        listener(step, line)
 
 
 class StepLog:
-    """Takes bytes, in any thread. `hear` is called with each line, without its end.
+    """The log of a step, which accepts bytes in any thread. `on_line` receives each line, without its end.
 
-    There is a file as soon as there is something to be written: most steps print nothing.
+    The file is created with the first bytes: most steps print nothing.
     """
 
-    def __init__(self, path: Path, blotter: Redactor | None = None, hear: Hear | None = None) -> None:
+    def __init__(self, path: Path, redactor: Redactor | None = None, on_line: LineCallback | None = None) -> None:
         self.path = path
-        self.blotter = blotter or Redactor()
+        self.redactor = redactor or Redactor()
         self.size = 0
-        self._hear = hear
+        self._on_line = on_line
         self._lock = threading.Lock()
         self._file: FileIO | None = None
         self._is_closed = False
@@ -165,9 +165,9 @@ class StepLog:
     def write(self, data: bytes) -> None:
         """Add output of the step."""
         with self._lock:
-            if self._is_closed:  # by one that its step had left behind
+            if self._is_closed:  # written by a process that the step left behind
                 return
-            sure, self._unsure = self.blotter.data(self._unsure + data, last=False)
+            sure, self._unsure = self.redactor.data(self._unsure + data, last=False)
             self._keep(sure)
 
     def close(self) -> None:
@@ -175,9 +175,9 @@ class StepLog:
         with self._lock:
             if self._is_closed:
                 return
-            self._keep(self.blotter.data(self._unsure)[0])
+            self._keep(self.redactor.data(self._unsure)[0])
             if self._line:
-                self._tell(self._line)
+                self._report(self._line)
             if self._left_out:
                 self._write(f"\n[... {self._left_out} bytes are left out here ...]\n".encode())
             self._write(b"".join(self._tail))
@@ -186,7 +186,7 @@ class StepLog:
                 self._file.close()
 
     def text(self, most: int = LOG_LIMIT_BYTES) -> str:
-        """The end of it, at `most` so many bytes."""
+        """Return the end of the log, at most `most` bytes."""
         if not self.path.exists():
             return ""
         with self.path.open("rb") as stream:
@@ -195,8 +195,8 @@ class StepLog:
 
     def _keep(self, data: bytes) -> None:
         self.size += len(data)
-        if self._hear and data:
-            self._tell_lines(data)
+        if self._on_line and data:
+            self._report_lines(data)
         if self._room and data:
             self._write(data[: self._room])
             self._room, data = max(0, self._room - len(data)), data[self._room :]
@@ -208,31 +208,31 @@ class StepLog:
                 self._left_out += len(self._tail.popleft())
 
     def _write(self, data: bytes) -> None:
-        """On a full disk the log ends early; the step's own files, which it needs room for as well, tell of that."""
+        """Write to the file. On a full disk the log ends early; writing the step's own files reports that."""
         with suppress(OSError):
             if self._file is None and data:
                 self._file = self.path.open("wb", buffering=0)
             if self._file is not None:
                 self._file.write(data)
 
-    def _tell_lines(self, data: bytes) -> None:
+    def _report_lines(self, data: bytes) -> None:
         *lines, self._line = (self._line + data).split(b"\n")
-        if len(self._line) > MOST_HEARD_BYTES:
+        if len(self._line) > MAX_LINE_BYTES:
             lines, self._line = [*lines, self._line], b""
         for line in lines:
-            self._tell(line)
+            self._report(line)
 
-    def _tell(self, line: bytes) -> None:
-        assert self._hear is not None
-        with suppress(Exception):  # that nobody can be told is no fault of the step
-            self._hear(line.decode(errors="replace").rstrip("\r"))
+    def _report(self, line: bytes) -> None:
+        assert self._on_line is not None
+        with suppress(Exception):  # a failing callback does not fail the step
+            self._on_line(line.decode(errors="replace").rstrip("\r"))
 
 
 @contextmanager
 def keeping_prints(keep: Callable[[bytes], None]) -> Iterator[None]:
-    """`keep` is given what is printed and logged in this block, in this thread and what inherits its context.
+    """Pass to `keep` what is printed and logged in this block, in this thread and in those that inherit its context.
 
-    What goes around Python's `sys.stdout` and `sys.stderr`, as C libraries and other programs do, is not seen.
+    Output that bypasses Python's `sys.stdout` and `sys.stderr`, as of C libraries and other programs, is not seen.
     """
     _install()
     token = _keep.set(keep)
@@ -243,20 +243,20 @@ def keeping_prints(keep: Callable[[bytes], None]) -> Iterator[None]:
 
 
 def _install() -> None:
-    """The streams of this process, and its logging, tell what is printed where it is asked for. Done once for each."""
+    """Copy the standard streams and the logging of this process, unless that is done already."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if not isinstance(stream, _Copied):
-            setattr(sys, name, _Copied(stream))
+        if not isinstance(stream, _CopyingStream):
+            setattr(sys, name, _CopyingStream(stream))
     root = logging.getLogger()
-    if not any(isinstance(handler, _Kept) for handler in root.handlers):
-        root.addHandler(_Kept(logging.INFO))
+    if not any(isinstance(handler, _CopyingHandler) for handler in root.handlers):
+        root.addHandler(_CopyingHandler(logging.INFO))
 
 
-class _Copied:
-    """A stream, and a copy of what is written to it for whoever keeps prints where it is written.
+class _CopyingStream:
+    """A stream that also passes what is written to it to `keep` of the current context.
 
-    No subclass of Python's streams: those are closed when nobody has them any more, and this one is not to be.
+    It is not a subclass of Python's streams, since those are closed when they are no longer referenced.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -275,8 +275,8 @@ class _Copied:
         return getattr(self._stream, name)
 
 
-class _Kept(logging.Handler):
-    """Takes what libraries and steps log, where prints are kept."""
+class _CopyingHandler(logging.Handler):
+    """Passes what libraries and steps log to `keep` of the current context."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if keep := _keep.get():
@@ -286,33 +286,33 @@ class _Kept(logging.Handler):
 
 @dataclass(frozen=True)
 class UnforeseenFault:
-    """What is told of an error that nobody has foreseen, and the file with its traceback, if that could be written."""
+    """The message for an unexpected error, and the file with its traceback, if that could be written."""
 
     message: str
     log: Path | None
 
 
-def told_fault(error: BaseException, data: Path, *keys: str | None) -> UnforeseenFault:
-    """The fault, its traceback in a file of the data folder; neither has the `keys` in it.
+def record_fault(error: BaseException, data: Path, *keys: str | None) -> UnforeseenFault:
+    """Write the traceback to a file of the data folder and return the message, both without the `keys`.
 
-    If the file cannot be written, the traceback stands in the message. What the disk refuses is no fault of ours.
+    If the file cannot be written, the message has the traceback. A refusal by the disk is reported as such.
     """
     if isinstance(error, OSError) and (refused := storage_error(error)) is not None:
         return UnforeseenFault(str(refused), None)
-    blotter = Redactor(own_secrets(*keys))
-    trace = blotter.text("".join(traceback.format_exception(error)))
-    line = blotter.text(f"{type(error).__name__}: {error}".removesuffix(": "))
+    redactor = Redactor(own_secrets(*keys))
+    trace = redactor.text("".join(traceback.format_exception(error)))
+    line = redactor.text(f"{type(error).__name__}: {error}".removesuffix(": "))
     message = f"{line}; this is a fault of crucible-lineage, please report it"
     try:
-        log = _kept(trace, data)
+        log = _write_trace(trace, data)
     except (OSError, LineageError):
         return UnforeseenFault(f"{message}; its traceback:\n{trace}", None)
     return UnforeseenFault(f"{message}; its traceback is in {log}", log)
 
 
-def _kept(trace: str, data: Path) -> Path:
+def _write_trace(trace: str, data: Path) -> Path:
     folder = private_folder(data / FOLDER)
-    for old in sorted(folder.glob("fault-*.log"))[: -MOST_KEPT + 1]:
+    for old in sorted(folder.glob("fault-*.log"))[: -MAX_FILES + 1]:
         with suppress(OSError):
             old.unlink()
     path = folder / f"fault-{datetime.now(UTC):%Y%m%dT%H%M%S%f}.log"

@@ -1,4 +1,4 @@
-"""A step that is called in code and not named in a declaration: as a job, and the slots that its results fill."""
+"""Calls of steps in code, without a declaration: the job of a call, and the slots that its results fill."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ from crucible_lineage.session import Session
 from crucible_lineage.step import Step
 
 About = tuple[str, ...]
-"""The data that a result is about: files by folder and name, datasets by id."""
+"""The subject of a result: files by folder and name, datasets by id."""
 
 
 @dataclass(frozen=True)
 class StepCall:
-    """A call of a step that is ready to be made."""
+    """A call of a step, ready to be executed."""
 
     session: Session
     slots: FlowSlots
@@ -51,7 +51,7 @@ class StepCall:
     about: About
 
     def make(self, run: Mapping[str, object]) -> Mapping[str, DatasetRef]:
-        """The datasets that it gives, by output, made in this run or there before; the run relies on them."""
+        """Return the datasets by output, made now or existing before, and let the run rely on them."""
         self.session.refresh_statements()
         done = materialize_step(replace(self.job, run=run), self.session)
         for name, dataset in done.outputs.items():
@@ -69,27 +69,27 @@ def called_step(
     slots: FlowSlots,
     salt: str | None = None,
 ) -> StepCall:
-    """Resolve a call of a step. Files that it is given are registered as raw data if they are new.
+    """Resolve a call of a step, and register its input files as raw data if they are new.
 
-    An input is a path, the id of a dataset, a dataset, or a list of these. InputError if one is missing or is none. A
-    `salt` gives new data and results other ids.
+    An input is a path, the id of a dataset, a dataset, or a list of these. Raises InputError if one is missing or
+    invalid. A `salt` gives new data and results other ids.
     """
     uses = f"{called.function.__module__}:{called.function.__qualname__}"
     given = {name: value for name, value in params.items() if name not in called.outputs}
     inspection = inspection_of(called, uses, given)
     if missing := [role for role in inspection.required if role not in inputs]:
         raise InputError(f"step {called.name!r} was called without its input {missing[0]!r}")
-    found = _Inputs(session, project, slots, salt, Ingest(wait=True) if inspection.facts else True)
-    used = tuple(part for role, value in inputs.items() for part in found.parts(inspection.roles[role], role, value))
+    resolver = _Inputs(session, project, slots, salt, Ingest(wait=True) if inspection.facts else True)
+    used = tuple(part for role, value in inputs.items() for part in resolver.parts(inspection.roles[role], role, value))
     lists = {role for role, value in inputs.items() if isinstance(value, list)}
     about = about_inputs((part.role, part.role in lists, slots.about(part.dataset.mfid)) for part in used)
-    filled = {output: slots.filled(project, called.name, output, about) for output in inspection.outputs}
+    claims = {output: slots.claims(project, called.name, output, about) for output in inspection.outputs}
     facts = ParentFacts(session, project).of(used) if inspection.facts else None
     outputs = planned_outputs(
         project, inspection.code, inspection.outputs, inspection.params, used, salt=salt, facts=facts
     )
     spec = StepSpec(uses=uses, salt=salt)
-    job = Job(called.name, project, inspection, given, used, outputs, spec, {}, filled, step=called)
+    job = Job(called.name, project, inspection, given, used, outputs, spec, {}, claims, step=called)
     return StepCall(session, slots, job, about)
 
 
@@ -121,16 +121,15 @@ class _Inputs:
         return dataset
 
 
-# Which results of a flow hold: the slots that they fill, so that the newest run of the flow has the last word.
+# Which results of a flow are current: the slots that they fill, in which the newest run of the flow wins.
 #
-# A slot is the flow, the task and its output, and the data that the result is about. Results that one run gives for
-# one slot (of a parameter that it sweeps, say) hold side by side; those that only earlier runs gave are superseded
-# by them.
+# A slot is the flow, the task and its output, and the subject of the result. Several results of one run for one slot
+# (of a swept parameter, say) are current together; they supersede those of earlier runs only.
 
 
 @dataclass(frozen=True)
 class FlowRun:
-    """A run of a flow that registers: the name and file of the flow, when it began. Outside of a flow no slot."""
+    """A run of a flow that registers: its id, the flow's name and file, and its start. No name outside of a flow."""
 
     id: str
     flow: str
@@ -140,15 +139,17 @@ class FlowRun:
 
 @dataclass
 class _Project:
-    """What was in a project when the run first asked: the results of the flow, and which of them hold."""
+    """A project when the run first read it: the results of the flow, and which of them are current."""
 
     found: Mapping[str, Registered] = field(default_factory=dict)
     slots: Currency = field(default_factory=lambda: Currency(()))
 
 
 class FlowSlots:
-    """What a run of a flow relies on. In the flow's own process it is settled at its end, so that a run that changes
-    nothing writes nothing; elsewhere at once.
+    """The results that a run of a flow relies on, and the slots that they fill.
+
+    In the flow's own process, slots are written at its end, so that a run that changes nothing writes nothing; in other
+    processes, `at_once`.
     """
 
     def __init__(
@@ -166,49 +167,49 @@ class FlowSlots:
 
     @property
     def keywords(self) -> tuple[str, ...]:
-        """Return the keywords by which all results of the flow are found."""
+        """The keywords by which all results of the flow are found."""
         return (pipeline_keyword(self._run.flow),) if self._run.flow else ()
 
     def note_about(self, mfid: str, about: About) -> None:
-        """A dataset of this run is about this data."""
+        """Record the subject of a dataset of this run."""
         self._about[mfid] = about
 
     def about(self, mfid: str) -> About:
-        """Return the origin of a dataset: itself, if it is not of this run."""
+        """Return the subject of a dataset: itself, if it is not of this run."""
         return self._about.get(mfid, (mfid,))
 
-    def filled(self, project: str, task: str, output: str, about: About) -> dict[str, SlotClaim]:
-        """The place of a result, as it is filled by this run. Empty outside of a flow."""
+    def claims(self, project: str, task: str, output: str, about: About) -> dict[str, SlotClaim]:
+        """Return the slot of a result with this run's claim to it. Empty outside of a flow."""
         if not self._run.flow:
             return {}
         key = slot(self._run.flow, task, output, ", ".join(about))
         return {key: SlotClaim(self._since_of(project, key), self._run.id, self._run.file)}
 
     def rely(self, project: str, slots: Mapping[str, SlotClaim], dataset: DatasetRef, *, made: bool) -> None:
-        """The run relies on a result for these slots; one that it has `made` was registered with them."""
-        for key, filled in slots.items():
+        """Let the run rely on a result for these slots; one that it has `made` was registered with them."""
+        for key, claim in slots.items():
             if self._at_once:
                 if not made and self._holding(project, key) != {dataset.mfid}:
-                    self._hold(project, key, filled, dataset.mfid)
+                    self._hold(project, key, claim, dataset.mfid)
                 continue
             with self._lock:
                 relied = self._relied.setdefault((project, key), {})
                 relied[dataset.mfid] = made or relied.get(dataset.mfid, False)
 
     def settle(self, *, failed: bool) -> None:
-        """Let what the run relied on hold. After a failure what held before still does: the run did not come to all."""
+        """Make the results that the run relied on current. After a failure, earlier ones stay current as well."""
         for (project, key), relied in self._relied.items():
             holding = self._holding(project, key)
             if set(relied) == holding and not any(relied.values()):
                 continue
-            stays = failed and not any(relied.values())  # what it made has taken the place of what held before
+            stays = failed and not any(relied.values())  # a result made by this run has superseded earlier ones
             for mfid, made in relied.items():
                 if not made and not (stays and mfid in holding):
                     self._hold(
                         project, key, SlotClaim(self._since_of(project, key), self._run.id, self._run.file), mfid
                     )
 
-    def _hold(self, project: str, key: str, filled: SlotClaim, mfid: str) -> None:
+    def _hold(self, project: str, key: str, claim: SlotClaim, mfid: str) -> None:
         known = self._known(project)
 
         def replaced(holder: str) -> str | None:
@@ -220,9 +221,9 @@ class FlowSlots:
         before = known.found.get(mfid)
         slots = before.status.slots if before else {}
         if (earlier := slots.get(key)) is not None:  # flows of other files that had the same result
-            was = {*earlier.files, *earlier.was} - {"", filled.declared_in}
-            filled = replace(filled, was=tuple(sorted(was)))
-        hold(self._session.mirror, self._session.client, project, mfid, {key: filled})
+            was = {*earlier.files, *earlier.was} - {"", claim.declared_in}
+            claim = replace(claim, was=tuple(sorted(was)))
+        hold(self._session.mirror, self._session.client, project, mfid, {key: claim})
 
     def _holding(self, project: str, key: str) -> set[str]:
         currency = self._known(project).slots
@@ -231,15 +232,15 @@ class FlowSlots:
         }
 
     def _since_of(self, project: str, key: str) -> str:
-        """One moment for all that this run relies on in a slot, in whichever process; later than other runs'."""
+        """Return the moment of this run's claims to a slot, the same in all its processes, later than other runs'."""
         known = self._known(project)
         with self._lock:
             if (project, key) not in self._since:
                 slots = [one.status.slots for one in known.found.values()]  # incomplete ones, too: of other processes
-                filled = [one[key] for one in slots if key in one]
-                own = [one.since for one in filled if one.run == self._run.id]
+                claims = [one[key] for one in slots if key in one]
+                own = [claim.since for claim in claims if claim.run == self._run.id]
                 begun = datetime.fromisoformat(self._run.begun)
-                self._since[project, key] = max(own) if own else later_than(begun, (one.since for one in filled))
+                self._since[project, key] = max(own) if own else later_than(begun, (claim.since for claim in claims))
             return self._since[project, key]
 
     def _known(self, project: str) -> _Project:
@@ -249,27 +250,27 @@ class FlowSlots:
             return self._projects[project]
 
     def _ask(self, project: str) -> _Project:
-        if self.is_away():  # what this run makes is newer than all that is there
+        if self.is_away():  # results of this run are newer than all existing ones
             return _Project()
         try:
             listed = list(
                 self._session.client.datasets.iter(project_id=project, keyword=self.keywords[0], include_metadata=True)
             )
-        except (NotFoundError, RefusedError, *TRANSIENT):  # the project is not there yet, or the service away
+        except (NotFoundError, RefusedError, *TRANSIENT):  # the project does not exist yet, or the service is away
             return _Project()
         found = {one.unique_id: Registered(one, read_record(one.scientific_metadata)) for one in listed}
         return _Project(found, Currency((one.status for one in found.values()), self._session.mirror.promoted()))
 
 
 def about_file(path: Path) -> About:
-    """A file, by its folder's name and its own: where that lies differs between machines."""
+    """Return a file as a subject, by the names of its folder and itself: its full path differs between machines."""
     return (f"{path.absolute().parent.name}/{path.name}",)
 
 
 def about_inputs(inputs: Iterable[tuple[str, bool, About]]) -> About:
-    """The data of all inputs together: their roles, whether a role takes a list or a folder, and what each is about.
+    """Return the joint subject of inputs, each given by role, whether it is in a list, and its own subject.
 
-    A list of files of one folder stands for that folder, so that one file more is the same slot.
+    A list of files of one folder stands for that folder, so that an additional file does not change the slot.
     """
     roles: dict[tuple[str, bool], dict[str, None]] = {}
     for role, is_list, about in inputs:
@@ -283,7 +284,7 @@ def about_inputs(inputs: Iterable[tuple[str, bool, About]]) -> About:
 
 
 def file_of(function: Any) -> str:
-    """The name of the file that a flow is written in; empty for a notebook's cell, which has another one each time."""
+    """Return the name of the file that defines a flow; empty for a notebook's cell, whose name changes each time."""
     code = getattr(inspect.unwrap(function), "__code__", None)
     path = Path(code.co_filename) if code else Path()
     return "" if code is None or path.name.startswith("<") or "ipykernel" in str(path) else path.name

@@ -160,8 +160,8 @@ def hidden_id_error(
     if refusal.status == 403 and not _may_create(client, project):
         return refusal
     return IdTakenError(
-        f"{action}: Crucible refuses the id {mfid} ({refusal.status}), and this key cannot see its dataset: it is taken by "
-        f"a private dataset outside {project}, whose owner only an administrator of Crucible can name; "
+        f"{action}: Crucible refuses the id {mfid} ({refusal.status}), and this key cannot see its dataset: it is "
+        f"taken by a private dataset outside {project}, whose owner only an administrator of Crucible can name; "
         f"nothing was written. To continue, {WAY_OUT}",
         mfid=mfid,
     )

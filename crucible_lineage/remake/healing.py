@@ -15,7 +15,7 @@ from pathlib import Path
 from crucible_lineage.checksums import file_sha256
 from crucible_lineage.disk import private_folder
 from crucible_lineage.errors import InputError, LineageError
-from crucible_lineage.pipeline.job.calling import call_step, place_inputs
+from crucible_lineage.pipeline.job.calling import call_step, stage_inputs
 from crucible_lineage.pipeline.job.job import job_of
 from crucible_lineage.pipeline.logs import own_secrets
 from crucible_lineage.pipeline.plan.plan import FRESH
@@ -123,7 +123,7 @@ def remade_files(mfid: str, session: Session) -> Iterator[dict[str, Path]]:
     work = private_folder(session.settings.data / "work")
     with tempfile.TemporaryDirectory(dir=work, prefix="repair-") as name:
         folder = Path(name)
-        placed = place_inputs(job, folder, session)
+        placed = stage_inputs(job, folder, session)
         folders = {planned.output: folder / planned.output for planned in outputs}
         for path in folders.values():
             path.mkdir()

@@ -16,7 +16,7 @@ from crucible_lineage.errors import FileChangedError
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.pipeline.inputs.existing import hash_files
 from crucible_lineage.pipeline.job.job import without_step
-from crucible_lineage.pipeline.job.keeping import KeptSupport, code_rests_on
+from crucible_lineage.pipeline.job.keeping import KeptSupport, support_of_code
 from crucible_lineage.pipeline.logs import own_secrets
 from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.provenance.environment import software
@@ -141,7 +141,7 @@ def _new_dataset(
     kept = KeptSupport()
     if found is not None and result.code.folder is not None:  # elsewhere its files are not those that ran
         secrets = (*own_secrets(session.settings.api_key), *known_secrets())
-        rests = code_rests_on(result.code.name, found.files, result.code.folder, session, secrets)
+        rests = support_of_code(result.code.name, found.files, result.code.folder, session, secrets)
         kept = rests.register(result.project, session)
         if kept.note:
             result.logger.warning("%s: %s", described.name, kept.note)

@@ -98,7 +98,7 @@ def about_of(inputs: list[Input]) -> About:
 
 
 def slots_of(result: TaskResult, about: About) -> dict[str, SlotClaim]:
-    return result.recording.slots.filled(result.project, result.described.name, result.output, about)
+    return result.recording.slots.claims(result.project, result.described.name, result.output, about)
 
 
 def used_datasets(inputs: list[Input]) -> list[UsedDataset]:

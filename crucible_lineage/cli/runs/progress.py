@@ -83,9 +83,9 @@ class Progress:
     def __enter__(self) -> Self:
         self._stack.enter_context(self.stop.on_signals())
         if self.verbose:
-            from crucible_lineage.pipeline.logs import hearing_steps  # a run that is fresh prints nothing
+            from crucible_lineage.pipeline.logs import listening_to_steps  # a run that is fresh prints nothing
 
-            self._stack.enter_context(hearing_steps(self.hear))
+            self._stack.enter_context(listening_to_steps(self.hear))
         if not self.quiet:
             threading.Thread(target=self._keep_showing, name="progress", daemon=True).start()
         return self

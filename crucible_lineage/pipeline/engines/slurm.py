@@ -32,7 +32,7 @@ from crucible_lineage.pipeline.engines.slurm_batch import EMPTY, SCRIPT, Batch, 
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.job.job_json import job_to_json, made_from_json
 from crucible_lineage.pipeline.job.materialize import Materialized
-from crucible_lineage.pipeline.job.progress import ProgressReader, hearing_news
+from crucible_lineage.pipeline.job.progress import ProgressReader, reading_progress
 from crucible_lineage.pipeline.spec.pipeline import Runner
 from crucible_lineage.session import Session
 
@@ -76,7 +76,7 @@ class SlurmEngine:
     def start(self, job: Job) -> Running:
         """Hand the step to a thread, which gathers it with others into a job."""
         if self._news is None:
-            self._news = self._stack.enter_context(hearing_news(self.session.settings.data, job.run_id))
+            self._news = self._stack.enter_context(reading_progress(self.session.settings.data, job.run_id))
         return self._pool.submit(self._make, replace(job, run={**job.run, "engine": "slurm"}))
 
     def result(self, running: Any) -> Materialized:

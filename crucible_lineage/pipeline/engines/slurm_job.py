@@ -10,7 +10,7 @@ from crucible_lineage.errors import LineageError
 from crucible_lineage.pipeline.engines.slurm_batch import Batch
 from crucible_lineage.pipeline.job.job_json import job_from_json, made_to_json
 from crucible_lineage.pipeline.job.materialize import materialize_step
-from crucible_lineage.pipeline.logs import told_fault
+from crucible_lineage.pipeline.logs import record_fault
 from crucible_lineage.session import Session
 from crucible_lineage.settings import resolve_settings
 
@@ -32,7 +32,7 @@ def _outcome(batch: Batch, number: int, data: Path) -> dict[str, object]:
     except LineageError as error:
         return _told(type(error).__name__, str(error), getattr(error, "log", None), getattr(error, "trace", ""))
     except Exception as error:
-        fault = told_fault(error, data)
+        fault = record_fault(error, data)
         return _told("RunError", fault.message, str(fault.log or "") or None, "")
 
 

@@ -1,4 +1,4 @@
-"""A step's function or command, called: in a process of its own, except a function that only this process has."""
+"""Calling a step's function or command: in a process of its own, except a function that only this process has."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from crucible_lineage.pipeline.files.fetch import place_file
 from crucible_lineage.pipeline.functions.command import arguments_of
 from crucible_lineage.pipeline.functions.inspect import validated_params
 from crucible_lineage.pipeline.job.job import Job
-from crucible_lineage.pipeline.logs import STEP_LOG, Hear, Redactor, StepLog, keeping_prints
+from crucible_lineage.pipeline.logs import STEP_LOG, LineCallback, Redactor, StepLog, keeping_prints
 from crucible_lineage.pipeline.processes.command import CommandCall, call_command
 from crucible_lineage.pipeline.processes.failure import failed_here, failure_line, failure_traceback
 from crucible_lineage.pipeline.processes.side_files import (
@@ -34,7 +34,7 @@ from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.session import Session
 from crucible_lineage.step import Step, step_runner
 
-LEAST_TAKEN = 4  # characters; shorter values of the environment, as `1`, are no secrets, and everywhere in a log
+MIN_SECRET_LENGTH = 4  # characters; shorter values of the environment, as `1`, are not secrets, and common in logs
 
 
 def call_step(
@@ -44,20 +44,19 @@ def call_step(
     folder: Path,
     *,
     secrets: Iterable[str] = (),
-    hear: Hear | None = None,
+    on_line: LineCallback | None = None,
 ) -> CallOutcome:
-    """Call the step. Returns its values and where it wrote. StepError if it failed; what it printed is in `folder`.
+    """Call the step. Return its values and where it wrote; its output is logged in `folder`. Raises StepError.
 
-    Neither has any of the `secrets` in it, nor those that the step was given. `hear` is told each line when it is
-    printed.
+    `secrets` and those given to the step are redacted in both. `on_line` receives each line when it is printed.
     """
-    blotter = Redactor((*secrets, *secrets_of(job)))
-    with StepLog(folder / STEP_LOG, blotter, hear) as log, _running(job) as own:
+    redactor = Redactor((*secrets, *secrets_of(job)))
+    with StepLog(folder / STEP_LOG, redactor, on_line) as log, _running(job) as own:
         try:
-            return _read_as_declared(job, _call(job, {**arguments, **outputs}, folder, log), log, own.beside)
+            return _check_reads(job, _call(job, {**arguments, **outputs}, folder, log), log, own.beside)
         except StepError as error:
-            log.path.touch()  # the error names it, whatever was printed
-            error.args = tuple(blotter.text(str(part)) for part in error.args)
+            log.path.touch()  # the error names it, even if nothing was printed
+            error.args = tuple(redactor.text(str(part)) for part in error.args)
             raise
 
 
@@ -88,7 +87,7 @@ _calls_lock = threading.Lock()
 
 @contextmanager
 def _running(job: Job) -> Iterator[_Running]:
-    """Note which calls of this process run at the same time: what is opened then may have been opened by any."""
+    """Record which calls of this process overlap: any of them may have opened a file that was opened meanwhile."""
     spec = job.spec
     scripts = [spec.folder / part for part in arguments_of(spec.run, shell=spec.shell)] if spec.run else []
     own = _Running(frozenset(path.resolve() for path in (*map(Path, job.inspection.files), *scripts)))
@@ -104,11 +103,11 @@ def _running(job: Job) -> Iterator[_Running]:
             _calls.remove(own)
 
 
-def _read_as_declared(job: Job, called: CallOutcome, log: StepLog, beside: Sequence[_Running]) -> CallOutcome:
-    """The call, of what it read without the files that `reads` names. StepError if a strict step read others.
+def _check_reads(job: Job, called: CallOutcome, log: StepLog, beside: Sequence[_Running]) -> CallOutcome:
+    """Return the call without the reads that `reads` covers. Raises StepError if a strict step read other files.
 
-    What was opened while other steps ran fails no step, since it may have been theirs. The log of the step names only
-    what its own code read: whoever opened the rest, the same step leaves the same files.
+    Files opened while other steps ran do not fail a step, since the others may have opened them. The log names only
+    what the step's own code read, so that the same step always leaves the same files.
     """
     covered = {Path(path).resolve() for path in job.inspection.files}
     theirs = covered.union(*(other.covered for other in beside))
@@ -124,13 +123,13 @@ def _read_as_declared(job: Job, called: CallOutcome, log: StepLog, beside: Seque
 
 
 def secrets_of(job: Job) -> list[str]:
-    """Return the arguments that are not to be shown: secret parameters, and what comes from the environment."""
+    """Return the argument values to be redacted: secret parameters, and values from the environment."""
     declared = json.dumps([dict(job.spec.env), dict(job.spec.references)], default=str)
-    taken = [os.environ.get(name, "") for name in referenced(declared)]
+    values = [os.environ.get(name, "") for name in referenced(declared)]
     params = job.inspection.params
     secret = [name for name, value in params.items() if isinstance(value, Mapping) and {*value} == {"secret"}]
     given = [text for name in secret if name in job.given for text in _texts(job.given[name])]
-    return [*given, *(text for text in taken if len(text) >= LEAST_TAKEN)]
+    return [*given, *(text for text in values if len(text) >= MIN_SECRET_LENGTH)]
 
 
 def _texts(value: object) -> Iterator[str]:
@@ -161,11 +160,11 @@ def _call_here(step: Step[..., Any], job: Job, paths: Mapping[str, Any], log: St
         if not failed_here(error):
             raise
         trace = failure_traceback(error, step.function)
-        shown = log.blotter.text(trace)
+        shown = log.redactor.text(trace)
         log.write(trace.encode(errors="backslashreplace"))
         message = f"step {job.name!r} failed: {failure_line(error, step.function)}"
         message += f"; the traceback is in {log.path}" if trace else ""
-        # Prefect logs the cause too, with its message.
+        # Prefect logs the cause too, with its unredacted message.
         cause = error if shown == trace else None
         raise StepError(message, step=job.name, log=str(log.path), trace=shown) from cause
     finally:
@@ -174,7 +173,7 @@ def _call_here(step: Step[..., Any], job: Job, paths: Mapping[str, Any], log: St
 
 @dataclass(frozen=True)
 class StagedInputs:
-    """What a step is given by role; how each file stood then, and its hash. `note` tells of what had to be replaced."""
+    """The arguments of a step by role, with the stamp and hash of each file. `note` lists files fetched again."""
 
     arguments: Mapping[str, Any]
     files: Mapping[Path, tuple[FileStamp, str]]
@@ -182,7 +181,7 @@ class StagedInputs:
 
 
 def input_folders(job: Job) -> dict[str, UsedDataset]:
-    """Return the folder of each input with files in the attempt's, by the number that it has in its role."""
+    """Return {folder within the attempt's, by role and number: input} for the inputs with files."""
     numbers: Counter[str] = Counter()
     folders = {}
     for part in job.used:
@@ -192,15 +191,15 @@ def input_folders(job: Job) -> dict[str, UsedDataset]:
     return folders
 
 
-def place_inputs(job: Job, folder: Path, session: Session) -> StagedInputs:
-    """The inputs in the attempt's folder, each with just the bytes of its hash, in the shapes of their roles."""
+def stage_inputs(job: Job, folder: Path, session: Session) -> StagedInputs:
+    """Put the inputs into the attempt's folder, with verified bytes, and return them in the shapes of their roles."""
     files: dict[Path, tuple[FileStamp, str]] = {}
     placed: dict[str, list[tuple[int, Path]]] = {}
     replaced = []
-    for place, part in input_folders(job).items():
-        number = int(place.rpartition("/")[2])
+    for subfolder, part in input_folders(job).items():
+        number = int(subfolder.rpartition("/")[2])
         for file in part.files:
-            target = folder / place / file.name
+            target = folder / subfolder / file.name
             if place_file(part.dataset, file, target, session):
                 replaced.append(file.name)
             placed.setdefault(part.role, []).append((number, target))
@@ -213,9 +212,9 @@ def place_inputs(job: Job, folder: Path, session: Session) -> StagedInputs:
     )
 
 
-def require_unchanged(job: Job, placed: StagedInputs) -> None:
-    """FileChangedError if the step has changed one of its inputs: nobody can say then what its result was made from."""
-    if changed := _changed(placed):
+def require_unchanged(job: Job, staged: StagedInputs) -> None:
+    """Raise FileChangedError if the step changed one of its inputs, since the origin of its result is then unknown."""
+    if changed := _changed(staged):
         raise FileChangedError(
             f"step {job.name!r} changed its input {changed!r} while it ran; its result was not registered. "
             "Let it copy the file before changing it"
@@ -223,19 +222,19 @@ def require_unchanged(job: Job, placed: StagedInputs) -> None:
 
 
 @contextmanager
-def telling_of_changes(placed: StagedInputs) -> Iterator[None]:
-    """A step that fails in this block is told with the input that was changed meanwhile: that may be why it failed."""
+def naming_changed_inputs(staged: StagedInputs) -> Iterator[None]:
+    """Name the input that changed meanwhile in a StepError of this block: that may be the cause."""
     try:
         yield
     except StepError as error:
-        if changed := _changed(placed):
+        if changed := _changed(staged):
             error.args = (f"{error}; its input {changed!r} was changed while it ran", *error.args[1:])
         raise
 
 
-def _changed(placed: StagedInputs) -> str:
-    """The name of the first file that is another one by now; empty if none is."""
-    for path, (before, sha256) in placed.files.items():
+def _changed(staged: StagedInputs) -> str:
+    """Return the name of the first file that has changed; empty if none has."""
+    for path, (before, sha256) in staged.files.items():
         if not path.exists() or (stamp(path) != before and file_sha256(path) != sha256):
             return path.name
     return ""

@@ -1,4 +1,4 @@
-"""Delivering for a session: beside a run, by itself (`push`), or before a result is handed on."""
+"""Delivery of a session's results: during a run, on its own (`push`), or before a result is handed on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from crucible_lineage.amounts import amount
-from crucible_lineage.pipeline.logs import told_fault
+from crucible_lineage.pipeline.logs import record_fault
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.deliver import Deliverer
 from crucible_lineage.registration.delivery import DELIVERED, Delivery, DeliveryContext
@@ -20,7 +20,7 @@ from crucible_lineage.traffic import Tell
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
 
-ONE_CALL_S = 5.0  # chosen: after that it is known, and reported, that the service is away
+ONE_CALL_S = 5.0  # chosen: after that, the service is reported to be away
 
 
 def delivery_context(session: Session, client: CrucibleClient | None = None) -> DeliveryContext:
@@ -37,10 +37,10 @@ def delivery_context(session: Session, client: CrucibleClient | None = None) -> 
 
 
 @contextmanager
-def delivering(session: Session, heard: Callable[[Delivery], None]) -> Iterator[Deliverer]:
-    """Deliver what waits until the block ends; what is not delivered then waits in the outbox."""
+def delivering(session: Session, report: Callable[[Delivery], None]) -> Iterator[Deliverer]:
+    """Deliver waiting results until the block ends; the others stay in the outbox."""
     with session.connect(at_most_s=ONE_CALL_S) as client:
-        deliverer = Deliverer(delivery_context(session, client), heard)
+        deliverer = Deliverer(delivery_context(session, client), report)
         try:
             deliverer.take_up()
             yield deliverer
@@ -51,23 +51,23 @@ def delivering(session: Session, heard: Callable[[Delivery], None]) -> Iterator[
 def deliver_all(
     session: Session, patience_s: float, report: Callable[[str], None], tell: Tell
 ) -> tuple[tuple[str, ...], tuple[WaitingResult, ...]]:
-    """Deliver what waits here; returns the datasets that are at Crucible now, and what still waits.
+    """Deliver waiting results; return the ids of the delivered datasets, and the results that still wait.
 
-    `report` is given each reason once, `tell` how far it is.
+    `report` receives each reason for waiting once, `tell` the progress.
     """
     if not session.outbox.all(again=True):
         return (), ()
     reasons: dict[str, None] = {}
     arrived: list[str] = []
 
-    def heard(delivery: Delivery) -> None:
+    def note_outcome(delivery: Delivery) -> None:
         if delivery.outcome == DELIVERED:
             arrived.extend(delivery.payload.mfids)
         elif delivery.error and delivery.error not in reasons:
             reasons[delivery.error] = None
             report(f"{delivery.payload.step}: {delivery.error}")
 
-    with delivering(session, heard) as deliverer:
+    with delivering(session, note_outcome) as deliverer:
         total = deliverer.waiting()
         tell(f"delivering {amount(total, 'result')}", 0)
         deliverer.drain(patience_s, lambda left: tell(f"delivered: {total - left:,} of {amount(total, 'result')}", 0))
@@ -75,10 +75,10 @@ def deliver_all(
 
 
 def _describe_fault(session: Session, error: BaseException) -> tuple[str, str]:
-    fault = told_fault(error, session.settings.data, session.settings.api_key)
+    fault = record_fault(error, session.settings.data, session.settings.api_key)
     return fault.message, str(fault.log or "")
 
 
 def _note(session: Session, refs: Mapping[str, DatasetRef]) -> None:
-    """Remember what has arrived as complete, under the id made here and the one that the service gave."""
+    """Trust delivered datasets, under the id made here and the one that the service gave."""
     session.mirror.trust({mfid: ref for made, ref in refs.items() for mfid in (made, ref.mfid)})

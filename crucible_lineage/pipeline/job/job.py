@@ -1,4 +1,4 @@
-"""A step to be made: what runs, with what, which datasets come of it and what they are called. A value, no I/O."""
+"""A step to be executed, as a value without I/O: code, inputs, parameters, outputs, and the names of its datasets."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from crucible_lineage.step import Step
 from crucible_lineage.times import measured_at
 
 FieldsOf = Callable[[str], Mapping[str, Any]]  # the fields of a dataset's record, by MFID
-_COUNT = re.compile(r" and \d+ more$")  # what a default name says of a list
+_COUNT = re.compile(r" and \d+ more$")  # in the default name of a list
 
 
 @dataclass(frozen=True)
 class Job:
-    """A step to be made in a run.
+    """A step to be executed in a run.
 
-    `name` is its name in the run, `label` tells the combination of swept parameters, `group` the label of what it is
-    given together, `subject` the `each` datasets that it is about. `given` are the parameters as they were given; the
-    function gets them validated. `outputs` are the datasets that it will give, each with the id that the plan computed,
-    and `slots` those that each will hold. `variables` are those of the environment that the declaration may read,
-    `gaps` what was left out of lists. `step` is the function, where it is at hand; else `spec` names it, or is a
+    `name` is its name in the run, `label` the combination of swept parameters, `group` the label of its group of
+    inputs, `subject` the `each` datasets that it is about. `given` are the parameters as declared; the function
+    receives them validated. `outputs` are the datasets to be made, with the ids that the plan computed, and `slots`
+    those that each will fill. `variables` are those of the environment that the declaration may read, `gaps` the
+    elements missing from lists. `step` is the function, if it exists in this process; else `spec` names it, or is a
     command.
     """
 
@@ -54,39 +54,38 @@ class Job:
 
     @property
     def run_id(self) -> str:
-        """The run that it is of."""
+        """The id of the run."""
         return str(self.run.get("run_id", ""))
 
     @property
     def keywords(self) -> tuple[str, ...]:
-        """Return the keywords of the datasets: their declared pipeline, or that of the slots that they fill."""
-        named = {self.pipeline["name"]} if self.pipeline else set()
-        filled = {key.partition("/")[0] for slots in self.slots.values() for key in slots}
-        return tuple(map(pipeline_keyword, sorted(named or filled)))
+        """The keywords of the datasets: their declared pipeline, or the pipelines of the slots that they fill."""
+        declared = {self.pipeline["name"]} if self.pipeline else set()
+        of_slots = {key.partition("/")[0] for slots in self.slots.values() for key in slots}
+        return tuple(map(pipeline_keyword, sorted(declared or of_slots)))
 
     @property
     def facts(self) -> Facts | None:
-        """Return the step's facts about its parents: just what its recipe holds. None if it asks for nothing.
+        """The step's facts about its parents, exactly as in its recipe; None if it declares none.
 
-        Of an input that is not there it is nothing, too.
+        The facts of an absent optional input are empty.
         """
         found = facts_in(self.outputs[0].recipe)
         return None if found is None else Facts({**dict.fromkeys(self.inspection.roles, ()), **found})
 
     @property
     def declared(self) -> dict[str, Any] | None:
-        """Return what was declared beside the recipe and is to be seen nowhere else; None if nothing was.
+        """The declared settings that neither the recipe nor the dataset shows; None if there are none.
 
-        Of declared metadata the names: the values are in the dataset.
+        Declared metadata are listed by name: the values are in the dataset.
         """
         spec = self.spec
         names = {"retries", "timeout", "tags", "resources", "reads", "strict", "reproduce", "keep"}
-        how = spec.model_dump(mode="json", include=names, exclude_defaults=True)
-        what = spec.output.model_dump(mode="json", include={"ingestor", "publish"}, exclude_defaults=True)
-        what |= {} if spec.output.is_ingested else {"ingest": False}
-        metadata = {"metadata": sorted(spec.output.metadata)} if spec.output.metadata else {}
-        output = {**what, **metadata}
-        return {**how, **({"output": output} if output else {})} or None
+        settings = spec.model_dump(mode="json", include=names, exclude_defaults=True)
+        output = spec.output.model_dump(mode="json", include={"ingestor", "publish"}, exclude_defaults=True)
+        output |= {} if spec.output.is_ingested else {"ingest": False}
+        output |= {"metadata": sorted(spec.output.metadata)} if spec.output.metadata else {}
+        return {**settings, **({"output": output} if output else {})} or None
 
 
 def job_of(
@@ -97,7 +96,7 @@ def job_of(
     run: Mapping[str, object],
     slots: Mapping[str, Mapping[str, SlotClaim]],
 ) -> Job:
-    """The job that an instance of a pipeline's step comes down to, once its parents are there."""
+    """Return the job of a step instance whose parents exist."""
     return Job(
         name=instance.name,
         project=pipeline.spec.project,
@@ -118,12 +117,11 @@ def job_of(
 
 
 def dataset_name(job: Job, output: str, results: Mapping[str, object], fields_of: FieldsOf) -> tuple[str, str]:
-    """Return the child's name: the declared template, or what it is about with the step's name and what was swept.
+    """Return the child's name, and a note if its declared template could not be filled in.
 
-    What it is about is its group, or the data of its first input.
-
-    Beside it a note, where the template asks for what is not there and the default name stands for it. `results` is
-    what the step returned for the output. `fields_of` is asked only if the template names a field of a parent's record.
+    The default name has the group, or the data of the first input, with the step's name and the swept parameters.
+    `results` are the values that the step returned for the output. `fields_of` is called only if the template names a
+    field of a parent's record.
     """
     template = job.spec.output.dataset_name
     step = job.name.partition("[")[0]
@@ -135,7 +133,7 @@ def dataset_name(job: Job, output: str, results: Mapping[str, object], fields_of
     for part in job.used:
         parents.setdefault(part.role, []).append(part)
     try:
-        filled = template.format(
+        name = template.format(
             **{role: _Parent(parts, fields_of) for role, parts in parents.items()},
             output=output,
             step=step,
@@ -144,21 +142,21 @@ def dataset_name(job: Job, output: str, results: Mapping[str, object], fields_of
         )
     except (KeyError, AttributeError, IndexError, ValueError, TypeError) as error:
         return default, f"it got the name {default!r}, since {template!r} cannot be filled in: {error}"
-    return filled, ""
+    return name, ""
 
 
 def without_step(name: str) -> str:
-    """A default name without the step at its end, whose variant may have brackets of its own: `a (fit, f(x))`."""
+    """Return a default name without the step at its end, which may contain brackets: `a (fit, f(x))`."""
     depth = 0
-    for at in range(len(name) - 1, 0, -1):
-        depth += {")": 1, "(": -1}.get(name[at], 0)
+    for index in range(len(name) - 1, 0, -1):
+        depth += {")": 1, "(": -1}.get(name[index], 0)
         if depth == 0:
-            return name[: at - 1] if name[at - 1 : at + 1] == " (" else name
+            return name[: index - 1] if name[index - 1 : index + 1] == " (" else name
     return name
 
 
 def _subject(job: Job) -> str:
-    """The name of what its first input is about; how many more there are."""
+    """Return the name of the subject of the first input, and the number of further ones."""
     first = job.used[0]
     others = len({part.dataset.mfid for part in job.used if part.role == first.role}) - 1
     name = without_step(first.dataset.name) if first.dataset.parents else first.dataset.name
@@ -168,7 +166,7 @@ def _subject(job: Job) -> str:
 
 
 class _Parent:
-    """What a name template may say of the parents in a role."""
+    """The attributes that a name template can use of the parents in a role."""
 
     def __init__(self, parts: list[UsedDataset], fields_of: FieldsOf) -> None:
         self._first = parts[0].dataset
@@ -197,5 +195,5 @@ class _Values:
     def __getattr__(self, name: str) -> Any:
         if name not in self._values:
             raise AttributeError(f"there is no {name!r}; there is: {', '.join(map(str, self._values)) or 'nothing'}")
-        found = self._values[name]
-        return _Values(found) if isinstance(found, Mapping) else found
+        value = self._values[name]
+        return _Values(value) if isinstance(value, Mapping) else value

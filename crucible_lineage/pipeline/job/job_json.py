@@ -1,7 +1,7 @@
 """A job as JSON of names, ids and declared values, for another process.
 
-The JSON holds no client, no key, no content of a file, and no value that came from the environment: such a parameter
-crosses as its reference, and whoever makes the step fills it in from an environment of its own.
+The JSON has no client, no key, no content of a file, and no value from the environment: such a parameter is sent as a
+reference, which the process that executes the step resolves in its own environment.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from crucible_lineage.pipeline.spec.pipeline import StepSpec
 from crucible_lineage.provenance.recipe import UsedDataset, planned_outputs
 from crucible_lineage.session import Session
 
-_IN_PLAN = ("params", "matrix", "inputs", "group_by", "across")  # what the plan has made values of
+_IN_PLAN = ("params", "matrix", "inputs", "group_by", "across")  # resolved by the plan
 
 
 def job_to_json(job: Job) -> dict[str, Any]:
-    """The job as names, ids and declared values."""
+    """Encode a job as names, ids and declared values."""
     return {
         "name": job.name,
         "label": job.label,
@@ -49,7 +49,7 @@ def job_to_json(job: Job) -> dict[str, Any]:
             for part in job.used
         ],
         "run": dict(job.run),
-        "slots": {output: {key: vars(one) for key, one in held.items()} for output, held in job.slots.items()},
+        "slots": {output: {key: vars(claim) for key, claim in claims.items()} for output, claims in job.slots.items()},
         "attempt": job.outputs[0].recipe.get("attempt", 0),
         "facts": job.outputs[0].recipe.get("facts"),
         "supersedes": {planned.output: planned.supersedes for planned in job.outputs if planned.supersedes},
@@ -57,10 +57,10 @@ def job_to_json(job: Job) -> dict[str, Any]:
 
 
 def job_from_json(sent: Mapping[str, Any], run: Mapping[str, Any], session: Session) -> Job:
-    """The job where it arrived: its code, and so the ids of its outputs, are those that stand there."""
+    """Decode a job where it arrived: the local code determines the ids of its outputs."""
     spec = StepSpec.model_validate(sent["spec"])
-    slot = f"step {sent['name']!r}, where it is made"
-    given = {**sent["params"], **from_environment(spec.references, sent["variables"], slot)}
+    subject = f"step {sent['name']!r}, where it is made"
+    given = {**sent["params"], **from_environment(spec.references, sent["variables"], subject)}
     if spec.uses:
         inspection = inspect_step(spec.uses, given, spec.folder, session.store, spec.reads)
     else:
@@ -86,7 +86,10 @@ def job_from_json(sent: Mapping[str, Any], run: Mapping[str, Any], session: Sess
         outputs=outputs,
         spec=spec,
         run={**sent["run"], **run},
-        slots={output: {key: SlotClaim(**one) for key, one in held.items()} for output, held in sent["slots"].items()},
+        slots={
+            output: {key: SlotClaim(**claim) for key, claim in claims.items()}
+            for output, claims in sent["slots"].items()
+        },
         label=sent["label"],
         group=sent["group"],
         pipeline=sent["pipeline"],
@@ -97,15 +100,15 @@ def job_from_json(sent: Mapping[str, Any], run: Mapping[str, Any], session: Sess
 
 def made_to_json(made: Materialized) -> dict[str, object]:
     """Encode a step's result, for another process or machine."""
-    told = {name: getattr(made, name) for name in ("executed", "note", "seconds", "waits", "healed")}
-    return {**told, "outputs": {name: dataset.mfid for name, dataset in made.outputs.items()}}
+    fields = {name: getattr(made, name) for name in ("executed", "note", "seconds", "waits", "healed")}
+    return {**fields, "outputs": {name: dataset.mfid for name, dataset in made.outputs.items()}}
 
 
-def made_from_json(told: Mapping[str, Any], session: Session) -> Materialized:
+def made_from_json(sent: Mapping[str, Any], session: Session) -> Materialized:
     """Decode a result that another process or machine made."""
-    outputs = {name: existing_dataset(mfid, session) for name, mfid in told["outputs"].items()}
-    ended = {name: told[name] for name in ("executed", "note", "seconds", "waits", "healed")}
-    return Materialized(outputs, **ended)
+    outputs = {name: existing_dataset(mfid, session) for name, mfid in sent["outputs"].items()}
+    fields = {name: sent[name] for name in ("executed", "note", "seconds", "waits", "healed")}
+    return Materialized(outputs, **fields)
 
 
 def _used(entry: Mapping[str, Any], session: Session) -> UsedDataset:

@@ -1,4 +1,4 @@
-"""What results rest on, kept: the source of their steps and the environment, each registered once in a project.
+"""Support of results: the source of their steps and the environment, each registered once in a project.
 
 Both are datasets that lists leave out. Their ids follow from their bytes, so that ten thousand results of one code
 share one. Set CRUCIBLE_LINEAGE_KEEP=no where code must not leave the machine; records then say that nothing was kept.
@@ -55,27 +55,25 @@ if TYPE_CHECKING:
 KEEP_VARIABLE = "CRUCIBLE_LINEAGE_KEEP"
 SOURCE_NAME, ENVIRONMENT_NAME, LOCK_NAME = "source.zip", "environment.json", "requirements.txt"
 KEYWORD = "supports results"
-ASK_S = 5.0  # chosen: for a program to say its version
+ASK_S = 5.0  # chosen: the time for a program to print its version
 
 Contents = tuple[tuple[str, bytes], ...]  # names and bytes of files
 
-_lock, _looking = threading.Lock(), threading.Lock()
-_held: dict[
-    object, tuple[tuple[tuple[str, bytes], ...], tuple[str, ...]]
-] = {}  # the last contents, by what they are of
+_lock, _environment_lock = threading.Lock(), threading.Lock()
+_recent: dict[object, tuple[Contents, tuple[str, ...]]] = {}  # contents and what was left out, by key
 
 
 MOST_BYTES = 64 << 20  # chosen: of one file; larger data belong into a dataset
 SECRET_NAMES = (".env", ".env.*", "*.pem", "*.key", "*.p12", "*.pfx", "id_rsa*", "id_ed25519*", ".netrc", ".pgpass")
 PRIVATE_KEY = b"PRIVATE KEY-----"
-# A password in an address; one that is filled in when it runs is none.
+# A password in an address, unless it is a placeholder.
 _IN_ADDRESS = re.compile(rb"[a-z][a-z0-9+.-]{0,30}://[^\s/:@'\"]{1,100}:(?![{<$*%])[^\s/@'\"]{1,200}@", re.IGNORECASE)
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
 class KeptSupport:
-    """What a record says of the source and the environment of a step. `left_out` is what could not be kept."""
+    """The entries of a record for the source and the environment of a step. `left_out` could not be kept."""
 
     archive: Mapping[str, str] | None = None
     environment: Mapping[str, str] | None = None
@@ -85,17 +83,17 @@ class KeptSupport:
 
     @property
     def note(self) -> str:
-        """Return the note for the person who runs the step; empty if everything was kept."""
+        """The note for the user who runs the step; empty if everything was kept."""
         more = f" and {len(self.left_out) - 1} more" if len(self.left_out) > 1 else ""
-        left = f"not kept of its source: {self.left_out[0]}{more}" if self.left_out else ""
+        left_out = f"not kept of its source: {self.left_out[0]}{more}" if self.left_out else ""
         image = container()
-        told = f"the image of its container is not known ({image}): set {CONTAINER_VARIABLE}"
-        return "; ".join(filter(None, (left, *self.faults, told if image.startswith(UNKNOWN) else "")))
+        unknown = f"the image of its container is not known ({image}): set {CONTAINER_VARIABLE}"
+        return "; ".join(filter(None, (left_out, *self.faults, unknown if image.startswith(UNKNOWN) else "")))
 
 
 @dataclass(frozen=True)
 class PlannedSupport:
-    """What a result is going to rest on, as it is before the step runs."""
+    """The source and the environment of a result, as they are before the step runs."""
 
     source: Contents = ()
     environment: Contents = ()
@@ -103,7 +101,7 @@ class PlannedSupport:
     left_out: tuple[str, ...] = ()
 
     def register(self, project: str, session: Session, deliveries: DeliversLater | None = None) -> KeptSupport:
-        """Register what is not registered in the project. What cannot be fails no step."""
+        """Register what the project does not have yet. Failures become `faults`, and do not fail the step."""
         faults: list[str] = []
         archive, environment = (
             _registered(project, session, kind, contents, deliveries, faults) if contents else None
@@ -112,46 +110,46 @@ class PlannedSupport:
         return KeptSupport(archive, environment, self.program, self.left_out, tuple(faults))
 
 
-def rests_on(job: Job, session: Session, secrets: Sequence[str]) -> PlannedSupport:
-    """Return the source of a job's step and the environment, read once while they are the same."""
-    if not _is_wanted():
+def support_of(job: Job, session: Session, secrets: Sequence[str]) -> PlannedSupport:
+    """Return the source of a job's step and the environment, read only once while unchanged."""
+    if not _is_enabled():
         return PlannedSupport()
     if not is_command(job.inspection.uses):
-        return code_rests_on(job.inspection.uses, job.inspection.files, job.spec.folder, session, secrets)
+        return support_of_code(job.inspection.uses, job.inspection.files, job.spec.folder, session, secrets)
     source = source_of_command(job)
     contents, left_out = _read(source.files.values(), (), lambda: source, secrets)
     return PlannedSupport(contents, _environment(session), _program(job, session), left_out)
 
 
-def code_rests_on(
+def support_of_code(
     uses: str, files: Iterable[str], folder: Path, session: Session, secrets: Sequence[str]
 ) -> PlannedSupport:
-    """Return the same of a function that no pipeline declares."""
-    if not _is_wanted():
+    """Return the source and the environment of a function that no pipeline declares."""
+    if not _is_enabled():
         return PlannedSupport()
     paths = [Path(file) for file in files]
     contents, left_out = _read(paths, (uses, folder, *sys.path), lambda: source_of_code(uses, paths, folder), secrets)
     return PlannedSupport(contents, _environment(session), None, left_out)
 
 
-def _is_wanted() -> bool:
+def _is_enabled() -> bool:
     return os.environ.get(KEEP_VARIABLE, "").lower() not in ("no", "0", "off", "false")
 
 
 def _read(
-    files: Iterable[Path], searched: Sequence[object], laid_out: Callable[[], SourceArchive], secrets: Sequence[str]
+    files: Iterable[Path], searched: Sequence[object], lay_out: Callable[[], SourceArchive], secrets: Sequence[str]
 ) -> tuple[Contents, tuple[str, ...]]:
-    """Return the archive of a source, read once while its files are the same, and what is not in it."""
+    """Return the archive of a source, read only once while its files are unchanged, and what was left out."""
     try:
         key = (tuple((str(file), stamp(file)) for file in files), tuple(searched), tuple(secrets))
         with _lock:
-            known = _held.get(key)
+            known = _recent.get(key)
         if known is None:
-            source = laid_out()
+            source = lay_out()
             data, left_out = archived(source, secrets)
-            is_nothing = len(left_out) >= len(source.files) + len(source.left_out)
-            known = () if is_nothing else ((SOURCE_NAME, data),), left_out
-            _hold(key, known)
+            is_empty = len(left_out) >= len(source.files) + len(source.left_out)
+            known = () if is_empty else ((SOURCE_NAME, data),), left_out
+            _remember(key, known)
     except OSError as error:
         return (), (f"{error.filename}: it cannot be read: {error.strerror}",)
     return known
@@ -159,25 +157,25 @@ def _read(
 
 def _environment(session: Session) -> Contents:
     mark = environment_mark()
-    with _looking:  # the first steps of a run begin together, and it takes half a second
-        known = _held.get(mark)
+    with _environment_lock:  # the first steps of a run begin together, and this takes half a second
+        known = _recent.get(mark)
         if known is not None:
             return known[0]
-        asked = f"environment {mark}"
-        document = session.store.inspection(asked, RULES)
+        query = f"environment {mark}"
+        document = session.store.inspection(query, RULES)
         if not isinstance(document, dict):
             document = environment_document()
-            session.store.keep_inspection(asked, RULES, (), document)
+            session.store.keep_inspection(query, RULES, (), document)
         files = ((ENVIRONMENT_NAME, canonical_text(document).encode()), (LOCK_NAME, lock_text(document).encode()))
-        _hold(mark, (files, ()))
+        _remember(mark, (files, ()))
         return files
 
 
-def _hold(key: object, found: tuple[Contents, tuple[str, ...]]) -> None:
+def _remember(key: object, entry: tuple[Contents, tuple[str, ...]]) -> None:
     with _lock:
-        _held[key] = found
-        while len(_held) > 64:
-            del _held[next(iter(_held))]
+        _recent[key] = entry
+        while len(_recent) > 64:
+            del _recent[next(iter(_recent))]
 
 
 def _registered(
@@ -188,17 +186,17 @@ def _registered(
     deliveries: DeliversLater | None,
     faults: list[str],
 ) -> Mapping[str, str]:
-    """Register these files as a dataset, unless they are. Return what records say of the first one."""
+    """Register these files as a dataset, unless they exist as one. Return the entry for records: of the first file."""
     refs = [FileRef(name, hashlib.sha256(data).hexdigest(), len(data)) for name, data in contents]
     recipe = raw_recipe(project, refs)
     mfid = raw_mfid(recipe, EPOCH)
-    said = {"mfid": mfid, "name": refs[0].name, "sha256": refs[0].sha256}
+    entry = {"mfid": mfid, "name": refs[0].name, "sha256": refs[0].sha256}
     if known := session.known(mfid):
-        return {**said, "mfid": known.mfid}
+        return {**entry, "mfid": known.mfid}
     with session.turn(mfid):
         session.outbox.look(mfid)
         if known := session.known(mfid):
-            return {**said, "mfid": known.mfid}
+            return {**entry, "mfid": known.mfid}
         with tempfile.TemporaryDirectory(prefix="crucible-lineage-") as folder:
             files = tuple(_written(Path(folder), ref, data) for ref, (_, data) in zip(refs, contents, strict=True))
             new = NewDataset(
@@ -216,11 +214,11 @@ def _registered(
                 ingest=False,
             )
             payload = session.outbox.put(kind, project, [new], {file.ref.sha256: file.path for file in files})
-    return {**said, "mfid": _sent(payload, session, deliveries, faults)}
+    return {**entry, "mfid": _sent(payload, session, deliveries, faults)}
 
 
 def _sent(payload: Payload, session: Session, deliveries: DeliversLater | None, faults: list[str]) -> str:
-    """Let the payload be sent; return its id at the service. What is refused, or waits, keeps no step from running."""
+    """Send the payload; return its id at the service. A refusal or a delay does not keep the step from running."""
     mfid = payload.name
     if deliveries is not None and session.defers_delivery and not isinstance(deliveries, DeliveredByRun):
         deliveries.add(payload.label)
@@ -242,7 +240,7 @@ def _written(folder: Path, ref: FileRef, data: bytes) -> LocalFile:
 
 
 def _program(job: Job, session: Session) -> Mapping[str, str] | None:
-    """Return what is known of the program that a command starts; None if it is a script of the project."""
+    """Return path, hash and version of the program that a command starts; None if it is a script of the project."""
     try:
         name = arguments_of(job.spec.run or (), shell=job.spec.shell)[0]
     except InputError:
@@ -250,19 +248,19 @@ def _program(job: Job, session: Session) -> Mapping[str, str] | None:
     found = None if lies_in(job.spec.folder / name, job.spec.folder) else shutil.which(name)
     if found is None:
         return None
-    asked = f"program {found}"
-    said = session.store.inspection(asked, RULES)
-    if not isinstance(said, dict):
+    query = f"program {found}"
+    facts = session.store.inspection(query, RULES)
+    if not isinstance(facts, dict):
         path = Path(found).resolve()
-        said = {"path": str(path), "sha256": file_sha256(path)}
+        facts = {"path": str(path), "sha256": file_sha256(path)}
         if version := _version(found):
-            said["version"] = version
-        session.store.keep_inspection(asked, RULES, (found, str(path)), said)
-    return said
+            facts["version"] = version
+        session.store.keep_inspection(query, RULES, (found, str(path)), facts)
+    return facts
 
 
 def _version(program: str) -> str:
-    """Return the first line that a program prints for --version, asked in a folder of its own; empty if none."""
+    """Return the first line that a program prints for --version, run in an empty folder; empty if none."""
     with (
         tempfile.TemporaryDirectory(prefix="crucible-lineage-") as folder,
         suppress(OSError, subprocess.SubprocessError),
@@ -276,16 +274,15 @@ def _version(program: str) -> str:
     return ""
 
 
-# The source of a step: the project's own files that its fingerprint rests on, laid out as they are imported.
+# The source of a step: the project's own files that its fingerprint covers, laid out as they are imported.
 #
-# In the archive are whole modules and the files that `reads` names; of a command, its scripts and what these import
-# from beside them. Nothing outside the folders of code and declaration is taken, and nothing that is or holds a
-# secret.
+# The archive has complete modules and the files that `reads` names; for a command, its scripts and the modules that
+# these import from beside them. It has nothing from outside the folders of code and declaration, and no secrets.
 
 
 @dataclass(frozen=True)
 class SourceArchive:
-    """Files by their place in the archive, and what was left out, with the reason."""
+    """Files by their path in the archive, and what was left out, with the reason."""
 
     files: Mapping[str, Path]
     left_out: tuple[str, ...] = ()
@@ -301,30 +298,30 @@ def source_of_command(job: Job) -> SourceArchive:
 
 
 def source_of_code(uses: str, files: Sequence[Path], folder: Path) -> SourceArchive:
-    """Return the files that a function, called `module:function`, rests on; `folder` is searched for modules, too."""
+    """Return the source files of a function, given as `module:function`; `folder` is searched for modules, too."""
     roots = [*_roots(uses.partition(":")[0], files), folder, *(Path(one) for one in sys.path if one)]
     return _laid_out(files, roots)
 
 
 def lies_in(path: Path, folder: Path) -> bool:
-    """Return whether a file is there, and in the folder."""
+    """Return whether a file exists, and is in the folder."""
     return path.is_file() and path.resolve().is_relative_to(folder.resolve())
 
 
 def archived(source: SourceArchive, secrets: Iterable[str]) -> tuple[bytes, tuple[str, ...]]:
-    """Return the archive, and what is not in it, with the reason. Equal files give equal bytes on every machine."""
-    blotter, left_out = Redactor(secrets), list(source.left_out)
+    """Return the archive, and what was left out, with reasons. Equal files give equal bytes on every machine."""
+    redactor, left_out = Redactor(secrets), list(source.left_out)
     content = io.BytesIO()
-    with zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as archive:  # what is deflated differs between versions
-        for place, file in sorted(source.files.items()):
-            if reason := _named_reason(file):
-                left_out.append(f"{place}: {reason}")
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as archive:  # deflated bytes differ between versions
+        for path, file in sorted(source.files.items()):
+            if reason := _exclusion(file):
+                left_out.append(f"{path}: {reason}")
                 continue
             data = file.read_bytes()
-            if PRIVATE_KEY in data or _IN_ADDRESS.search(data) or (blotter and blotter.data(data)[0] != data):
-                left_out.append(f"{place}: it holds a secret")
+            if PRIVATE_KEY in data or _IN_ADDRESS.search(data) or (redactor and redactor.data(data)[0] != data):
+                left_out.append(f"{path}: it holds a secret")
                 continue
-            entry = zipfile.ZipInfo(place, _EPOCH)
+            entry = zipfile.ZipInfo(path, _EPOCH)
             entry.create_system, entry.external_attr = 3, 0o644 << 16
             archive.writestr(entry, data)
     return content.getvalue(), tuple(left_out)
@@ -334,15 +331,16 @@ def _laid_out(files: Iterable[Path], roots: Sequence[Path]) -> SourceArchive:
     placed: dict[str, Path] = {}
     left_out = []
     for file in dict.fromkeys(files):
-        place = _place(file, roots)
-        if not place:
+        path = _archive_path(file, roots)
+        if not path:
             left_out.append(f"{file.name}: it lies outside the folders of the code and of the declaration")
-        elif placed.setdefault(place, file) != file:
-            left_out.append(f"{file}: another file takes the place {place}")
+        elif placed.setdefault(path, file) != file:
+            left_out.append(f"{file}: another file takes the place {path}")
     return SourceArchive(placed, tuple(left_out))
 
 
-def _named_reason(file: Path) -> str:
+def _exclusion(file: Path) -> str:
+    """Return why a file is left out, by its name or size; empty if it is not."""
     if any(fnmatch(file.name.lower(), pattern) for pattern in SECRET_NAMES):
         return "by its name, it is a secret"
     try:
@@ -353,7 +351,7 @@ def _named_reason(file: Path) -> str:
 
 
 def _roots(module: str, files: Iterable[Path]) -> Iterator[Path]:
-    """Yield the folder that the module of a step was found in."""
+    """Yield the folder in which the module of a step was found."""
     parts = module.split(".")
     for file in files:
         for tail in ((*parts[:-1], f"{parts[-1]}.py"), (*parts, "__init__.py")):
@@ -361,8 +359,8 @@ def _roots(module: str, files: Iterable[Path]) -> Iterator[Path]:
                 yield file.parents[len(tail) - 1]
 
 
-def _place(file: Path, roots: Iterable[Path]) -> str:
-    """Return where a file lies below the folder that it is imported from; empty if it lies below none."""
+def _archive_path(file: Path, roots: Iterable[Path]) -> str:
+    """Return a file's path relative to the folder that it is imported from; empty if it is in none."""
     found = [file.relative_to(root) for root in roots if file.is_relative_to(root) and ".." not in file.parts]
     inside = [root for root in roots if file.resolve().is_relative_to(root.resolve())]
     if not found or not inside:
@@ -372,7 +370,7 @@ def _place(file: Path, roots: Iterable[Path]) -> str:
 
 
 def _with_imports(scripts: Iterable[Path], folder: Path) -> Iterator[Path]:
-    """Yield scripts, and the modules that those of Python import from beside them."""
+    """Yield scripts, and the modules that Python scripts import from beside them."""
     waiting, seen = list(scripts), set[Path]()
     while waiting:
         file = waiting.pop(0)

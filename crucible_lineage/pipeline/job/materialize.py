@@ -1,4 +1,4 @@
-"""One step, made real: its inputs fetched, its function run in a folder of its own, its outputs registered."""
+"""Materializing one step: fetch its inputs, run its function in a folder of its own, register its outputs."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from crucible_lineage.pipeline.inputs.register import described
 from crucible_lineage.pipeline.job.calling import (
     call_step,
     input_folders,
-    place_inputs,
+    naming_changed_inputs,
     require_unchanged,
     secrets_of,
-    telling_of_changes,
+    stage_inputs,
 )
 from crucible_lineage.pipeline.job.delivering import delivery_context
 from crucible_lineage.pipeline.job.job import Job, dataset_name
-from crucible_lineage.pipeline.job.keeping import KeptSupport, rests_on
-from crucible_lineage.pipeline.job.progress import MADE, STARTED, tell_line, tell_phase
-from crucible_lineage.pipeline.logs import STEP_LOG, Hear, own_secrets
+from crucible_lineage.pipeline.job.keeping import KeptSupport, support_of
+from crucible_lineage.pipeline.job.progress import MADE, STARTED, report_line, report_phase
+from crucible_lineage.pipeline.logs import STEP_LOG, LineCallback, own_secrets
 from crucible_lineage.provenance.environment import git_state, software
 from crucible_lineage.provenance.recipe import PlannedOutput, first_attempt, recipe_sha256
 from crucible_lineage.provenance.record import ATTACHED_NAME, Activity, step_record
@@ -50,12 +50,11 @@ if TYPE_CHECKING:  # importing the client costs a tenth of a second, which plann
 
 @dataclass(frozen=True)
 class Materialized:
-    """The datasets of a step's outputs; `executed` is False if they were there already, `waits` is True if they wait
-    in the outbox for whoever delivers them.
+    """The datasets of a step's outputs; `executed` is False if they existed already.
 
-    `healed` is True if they were there and had lost bytes, which were made and sent again.
-    `note` is what whoever ran the step should know, `seconds` is how long it took to make and to register them.
-    `returned` is what was returned for each output, if that is known here.
+    `waits` is True if they wait in the outbox for delivery, `healed` if they existed with lost bytes, which were made
+    and sent again. `note` is a message for the user, `seconds` the time to make and register them. `returned` are the
+    values returned for each output, if known here.
     """
 
     outputs: Mapping[str, DatasetRef]
@@ -68,12 +67,12 @@ class Materialized:
 
 
 def materialize_step(
-    job: Job, session: Session, hear: Hear | None = None, deliveries: DeliversLater | None = None
+    job: Job, session: Session, on_line: LineCallback | None = None, deliveries: DeliversLater | None = None
 ) -> Materialized:
-    """The outputs of a step. Runs it only if they are not there; one process at a time per recipe.
+    """Return the outputs of a step; execute it only if they do not exist. One process at a time per recipe.
 
-    They are at Crucible, or, with `deliveries`, made and on their way there. `hear` is told each line that it prints,
-    as is whoever hears steps in this process.
+    They are at Crucible, or, with `deliveries`, made and queued for delivery. `on_line` receives each line that the
+    step prints, as do the listeners of this process.
     """
     least = min(planned.mfid for planned in job.outputs)
     with session.turn(least) as turn:
@@ -84,42 +83,42 @@ def materialize_step(
             for planned in job.outputs
         }
         if all(present.values()):
-            there = {output: dataset for output, dataset in present.items() if dataset}
+            existing = {output: dataset for output, dataset in present.items() if dataset}
             if deliveries is not None:
                 for label in _waiting(job, session):
-                    deliveries.add(label)  # another process of this folder has made it, and may be gone
-            return Materialized(_handed_on(there, job, session, deliveries), executed=False)
+                    deliveries.add(label)  # made by another process of this data folder, which may have ended
+            return Materialized(_deliver_before_use(existing, job, session, deliveries), executed=False)
         parents = [one.dataset.mfid for one in job.used]
         session.stated.require_free(parents, job.inspection.code.fingerprint, job.project)
         began = time.monotonic()
-        tell_phase(job, STARTED, session.settings.data)
+        report_phase(job, STARTED, session.settings.data)
         with session.attempts.folder(file_stem(job.name), input_folders(job), Path(turn.lock_file)) as folder:
-            new, kept, note = _execute(job, folder, session, hear, deliveries)
+            new, kept, note = _execute(job, folder, session, on_line, deliveries)
             if lost:
-                there = _healed(job, new, kept, lost, session)
-                told = "; ".join(filter(None, ("Crucible had lost its bytes, which were sent again", note)))
-                return Materialized(there, True, told, time.monotonic() - began, healed=True)
+                healed = _heal(job, new, kept, lost, session)
+                note = "; ".join(filter(None, ("Crucible had lost its bytes, which were sent again", note)))
+                return Materialized(healed, True, note, time.monotonic() - began, healed=True)
             made = session.outbox.put(job.name, job.project, new, kept, job.run_id)
         for planned in job.outputs:
             if planned.recipe.get("attempt"):
                 session.mirror.note_attempt(*first_attempt(planned.recipe))
         outputs = {planned.output: found for planned in job.outputs if (found := session.outbox.find(planned.mfid))}
-        outputs = _handed_on(outputs, job, session, deliveries)
+        outputs = _deliver_before_use(outputs, job, session, deliveries)
         waits = session.outbox.waits(made.label)
     seconds = time.monotonic() - began
     if deliveries is None:
         return Materialized(outputs, executed=True, note=note, seconds=seconds)
-    if waits:  # now that the turn is theirs
+    if waits:  # the lock is released now
         deliveries.add(made.label)
     deliveries.took(seconds)
     ids = {planned.mfid: planned.output for planned in job.outputs}
-    # What was delivered at once may be as another machine has registered it, with what it returned there.
+    # A result delivered at once may be another machine's, with other returned values.
     returned = {ids[new.mfid]: new.metadata for new in made.datasets} if waits else {}
     return Materialized(outputs, executed=True, note=note, seconds=seconds, waits=waits, returned=returned)
 
 
 def _still_lost(job: Job, session: Session) -> dict[str, dict[str, str]]:
-    """{MFID: {file: SHA-256}} of what Crucible has lost of results that are there, complete."""
+    """Return the lost files of complete results at Crucible: {MFID: {file: SHA-256}}."""
     lost: dict[str, dict[str, str]] = {}
     for planned in job.outputs:
         names = session.mirror.lost(planned.mfid)
@@ -127,20 +126,20 @@ def _still_lost(job: Job, session: Session) -> dict[str, dict[str, str]]:
         hashes = {file.name: file.sha256 for file in found.ref.files} if found and found.ref else {}
         for name in names:
             if name not in hashes or has_bytes(session.client, planned.mfid, name, hashes[name]):
-                session.mirror.note_whole(planned.mfid, name)  # or the whole result is gone, and made as any other
+                session.mirror.note_whole(planned.mfid, name)  # or the dataset is gone, and made as any other
             else:
                 lost.setdefault(planned.mfid, {})[name] = hashes[name]
     return lost
 
 
-def _healed(
+def _heal(
     job: Job,
     new: Sequence[NewDataset],
     kept: Mapping[str, Path],
     lost: Mapping[str, Mapping[str, str]],
     session: Session,
 ) -> dict[str, DatasetRef]:
-    """Send the bytes that Crucible has lost; return the results. StepError, before anything is sent, if they differ."""
+    """Send the lost bytes to Crucible again; return the results. Raises StepError, before sending, if they differ."""
     made = {(one.mfid, file.ref.name): file.ref.sha256 for one in new for file in one.files}
     for mfid, files in lost.items():
         for name, sha256 in files.items():
@@ -154,14 +153,14 @@ def _healed(
         for name, sha256 in files.items():
             send_again(session.client, mfid, name, sha256, kept[sha256])
             session.mirror.note_whole(mfid, name)
-    there = {one.output: _at_service(one, job, session, session.client) for one in job.outputs}
-    return {output: dataset for output, dataset in there.items() if dataset}
+    healed = {planned.output: _at_service(planned, job, session, session.client) for planned in job.outputs}
+    return {output: dataset for output, dataset in healed.items() if dataset}
 
 
-def _handed_on(
+def _deliver_before_use(
     outputs: dict[str, DatasetRef], job: Job, session: Session, deliveries: DeliversLater | None
 ) -> dict[str, DatasetRef]:
-    """The outputs as whoever uses them gets them: at Crucible, unless somebody delivers and their ids are sure."""
+    """Return the outputs after delivering them, unless they are delivered in the background and keep their ids."""
     if deliveries is not None and session.defers_delivery:
         return outputs
     ids = {planned.output: planned.mfid for planned in job.outputs}
@@ -183,13 +182,13 @@ def _present(planned: PlannedOutput, job: Job, session: Session, deliveries: Del
     if deliveries is None:
         return _at_service(planned, job, session, session.client)
     if not deliveries.is_worth_a_look(planned.mfid):
-        return None  # the plan has asked Crucible a moment ago; it is not to be waited for again
+        return None  # the plan asked Crucible a moment ago; do not wait for it again
     return deliveries.look(partial(_at_service, planned, job, session))
 
 
 def _at_service(planned: PlannedOutput, job: Job, session: Session, client: CrucibleClient) -> DatasetRef | None:
-    sha256, what = recipe_sha256(planned.recipe), f"making {job.name!r}"
-    found = find_own(client, session.mirror, planned.mfid, job.project, sha256, what)
+    sha256, action = recipe_sha256(planned.recipe), f"making {job.name!r}"
+    found = find_own(client, session.mirror, planned.mfid, job.project, sha256, action)
     if found is None:
         return None
     require_not_withdrawn(found)
@@ -197,27 +196,26 @@ def _at_service(planned: PlannedOutput, job: Job, session: Session, client: Cruc
 
 
 def _execute(
-    job: Job, folder: Path, session: Session, hear: Hear | None, deliveries: DeliversLater | None
+    job: Job, folder: Path, session: Session, on_line: LineCallback | None, deliveries: DeliversLater | None
 ) -> tuple[list[NewDataset], dict[str, Path], str]:
-    """Execute the step. Returns the new datasets, their files by hash, and a note for whoever ran the step."""
-    placed = place_inputs(job, folder, session)
+    """Execute the step. Return the new datasets, their files by hash, and a note for the user."""
+    staged = stage_inputs(job, folder, session)
     outputs = {planned.output: folder / planned.output for planned in job.outputs}
     for path in outputs.values():
         path.mkdir()
     own = own_secrets(session.settings.api_key)
-    rests = rests_on(job, session, (*own, *secrets_of(job)))
+    planned_support = support_of(job, session, (*own, *secrets_of(job)))
     started = datetime.now(UTC)
-    with telling_of_changes(placed):
-        called = call_step(
-            job, placed.arguments, outputs, folder, secrets=own, hear=partial(_tell, job, session.settings.data, hear)
-        )
+    report = partial(_report_line, job, session.settings.data, on_line)
+    with naming_changed_inputs(staged):
+        called = call_step(job, staged.arguments, outputs, folder, secrets=own, on_line=report)
     ended = datetime.now(UTC)
-    tell_phase(job, MADE, session.settings.data)
-    require_unchanged(job, placed)
+    report_phase(job, MADE, session.settings.data)
+    require_unchanged(job, staged)
     metadata = metadata_of(job, called.result)
     note, pictures = called.note(), called.pictures
     files = {output: output_files(job, output, path, note, pictures) for output, path in outputs.items()}
-    kept_for_it = rests.register(job.project, session, deliveries)
+    support = planned_support.register(job.project, session, deliveries)
     activity = Activity(
         step=job.inspection.step,
         function=job.inspection.uses,
@@ -232,11 +230,11 @@ def _execute(
         declared=job.declared,
         gaps=job.gaps,
         read=(*map(str, called.read), *(f"{path} (opened while it ran)" for path in called.opened)),
-        archive=kept_for_it.archive,
-        left_out=kept_for_it.left_out,
-        program=kept_for_it.program,
+        archive=support.archive,
+        left_out=support.left_out,
+        program=support.program,
     )
-    made = [  # all outputs are looked at before the first is registered
+    made = [  # all outputs are checked before the first is registered
         StepOutput(planned, metadata[planned.output], files[planned.output]) for planned in job.outputs
     ]
 
@@ -247,40 +245,40 @@ def _execute(
 
     names = [dataset_name(job, output.planned.output, output.metadata, fields_of) for output in made]
     new = [
-        new_dataset(job, output, activity, session.agent, name, kept_for_it)
+        new_dataset(job, output, activity, session.agent, name, support)
         for output, (name, _) in zip(made, names, strict=True)
     ]
-    kept = {  # what comes next reads them from there
+    kept = {  # later steps read them from the cache
         file.ref.sha256: session.cache.take(file.path, file.checksums) for output in made for file in output.files
     }
     notes = dict.fromkeys(
         (
-            placed.note,
+            staged.note,
             note,
-            kept_for_it.note,
-            *(told for _, told in names),
+            support.note,
+            *(naming_note for _, naming_note in names),
             *(f"made without {gap}" for gap in job.gaps),
         )
     )
     return new, kept, "; ".join(filter(None, notes))
 
 
-def _tell(job: Job, data: Path, hear: Hear | None, line: str) -> None:
-    tell_line(job, line, data)
-    if hear:
-        hear(line)
+def _report_line(job: Job, data: Path, on_line: LineCallback | None, line: str) -> None:
+    report_line(job, line, data)
+    if on_line:
+        on_line(line)
 
 
 def _git_of(folder: Path | None) -> Mapping[str, object] | None:
     return git_state(folder) if folder and folder.is_dir() else None
 
 
-MOST_METADATA_BYTES = 3 << 20  # the embedded Crucible takes 4 MB of a dataset, with the record of how it came to be
+MAX_METADATA_BYTES = 3 << 20  # the embedded Crucible accepts 4 MB per dataset, with the provenance record
 
 
 @dataclass(frozen=True)
 class StepOutput:
-    """One output of a step that has run: its identity, and what is in it."""
+    """One output of an executed step: its identity and contents."""
 
     planned: PlannedOutput
     metadata: Mapping[str, Any]
@@ -290,7 +288,7 @@ class StepOutput:
 def new_dataset(
     job: Job, made: StepOutput, activity: Activity, agent: Mapping[str, object], name: str, kept: KeptSupport
 ) -> NewDataset:
-    """The dataset to be registered for an output, under that name."""
+    """Return the dataset to be registered for an output, with this name."""
     inspection, declared, planned = job.inspection, job.spec.output, made.planned
     record = step_record(
         recipe=planned.recipe,
@@ -329,7 +327,7 @@ def new_dataset(
 
 
 def metadata_of(job: Job, result: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
-    """The scientific metadata of each output: what the step returned, with what was declared beside it."""
+    """Return the scientific metadata of each output: the returned values and the declared metadata."""
     outputs = job.inspection.outputs
     values = {outputs[0]: result} if len(outputs) == 1 else (result or {})
     for name in outputs:
@@ -337,18 +335,18 @@ def metadata_of(job: Job, result: Mapping[str, Any] | None) -> dict[str, dict[st
             message = f"step {job.name!r} returned no mapping of metadata for each of its outputs {', '.join(outputs)}"
             raise StepError(message, step=job.name)
         if ours := [key for key in values.get(name) or {} if is_own(key)]:
-            message = f"step {job.name!r} returned {ours[0]!r}, which is kept for what is recorded; name it otherwise"
+            message = f"step {job.name!r} returned {ours[0]!r}, which is reserved for provenance; use another name"
             raise StepError(message, step=job.name)
     if lost := sorted(values.keys() - set(outputs)):
         message = f"step {job.name!r} returned {lost[0]!r}, but its outputs are {', '.join(outputs)}"
         raise StepError(f"{message}; return a mapping for each of them", step=job.name)
     metadata = {name: {**(values.get(name) or {}), **job.spec.output.metadata} for name in outputs}
-    for name, found in metadata.items():
-        size = len(json.dumps(found).encode())
-        if size > MOST_METADATA_BYTES:
+    for name, content in metadata.items():
+        size = len(json.dumps(content).encode())
+        if size > MAX_METADATA_BYTES:
             raise StepError(
                 f"step {job.name!r} returned {size / 1e6:.1f} MB of metadata for {name!r}, which is more than "
-                f"Crucible takes ({MOST_METADATA_BYTES / 1e6:.1f} MB); let it write what is large into a file",
+                f"Crucible accepts ({MAX_METADATA_BYTES / 1e6:.1f} MB); let it write large values into a file",
                 step=job.name,
             )
     return metadata
@@ -357,10 +355,10 @@ def metadata_of(job: Job, result: Mapping[str, Any] | None) -> dict[str, dict[st
 def output_files(
     job: Job, output: str, folder: Path, note: str = "", pictures: Collection[str] = ()
 ) -> tuple[LocalFile, ...]:
-    """The files that a step wrote for an output, with what it printed. StepError if they cannot be a dataset.
+    """Return the files that a step wrote for an output, and its log. Raises StepError if they cannot be registered.
 
-    `note` tells what it wrote elsewhere, `pictures` are figures that it returned: the first one is shown as its preview
-    where the step names no file for that.
+    `note` names files that it wrote elsewhere. `pictures` are figures that it returned: the first one becomes the
+    preview, unless the step declares another file.
     """
     paths = written_files(job.name, folder)
     if not paths:
@@ -370,7 +368,7 @@ def output_files(
     log = folder.parent / STEP_LOG
     for name in (ATTACHED_NAME, STEP_LOG):
         if name in (path.name for path in paths):
-            raise StepError(f"step {job.name!r} wrote {name}; that name is kept for us", step=job.name)
+            raise StepError(f"step {job.name!r} wrote {name}, which is a reserved name; use another one", step=job.name)
     preview = job.inspection.thumbnail
     fits = (path for path in paths if (fnmatchcase(path.name, preview) if preview else path.name in pictures))
     shown = next(fits, None)
@@ -384,13 +382,13 @@ def _log_file(path: Path) -> LocalFile:
 
 
 def _taken(job: Job) -> str:
-    """When the data were measured that a result is about; what was chosen for them in time does not count."""
+    """Return when the data of a result were measured; inputs chosen for them by time do not count."""
     own = [part.dataset for part in job.used if part.chosen is None]
     return last_taken(own or [part.dataset for part in job.used])
 
 
-MOST_NAME_BYTES = 200  # chosen: file systems take 255, and programs add endings
-# A file with holes is read as if they were full of zeros; one that is nearly all hole was never meant to be kept.
+MAX_NAME_BYTES = 200  # chosen: file systems allow 255, and programs add endings
+# Holes of a sparse file are read as zeros; a file that is nearly all holes was never meant to be stored.
 _SPARSE_BYTES, _SPARSE_RATIO = 1 << 30, 1000
 _KINDS = {
     stat.S_IFLNK: "a link",
@@ -402,18 +400,18 @@ _KINDS = {
 
 
 def written_files(step: str, folder: Path) -> list[Path]:
-    """The files, by name. StepError names what is none, or cannot be registered; no link is followed."""
+    """Return the files, sorted by name. Raises StepError for entries that cannot be registered; follows no links."""
 
-    def refuse(what: str) -> StepError:
-        return StepError(f"step {step!r} {what}", step=step)
+    def refuse(reason: str) -> StepError:
+        return StepError(f"step {step!r} {reason}", step=step)
 
     if not folder.is_dir() or folder.is_symlink():
-        what = "a link" if folder.is_symlink() else "something else" if folder.exists() else "nothing"
-        raise refuse(f"replaced its folder {folder.name!r} by {what}; let it write into the folder that it is given")
+        kind = "a link" if folder.is_symlink() else "something else" if folder.exists() else "nothing"
+        raise refuse(f"replaced its folder {folder.name!r} by {kind}; let it write into the folder that it is given")
     paths = []
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         state = entry.stat(follow_symlinks=False)
-        if fault := name_fault(entry.name, MOST_NAME_BYTES):
+        if fault := name_fault(entry.name, MAX_NAME_BYTES):
             raise refuse(f"wrote a file {entry.name!r}, whose name {fault}; let it use a plain name")
         if stat.S_ISDIR(state.st_mode):
             if inside := next((path for path in sorted(Path(entry.path).rglob("*")) if not path.is_dir()), None):
@@ -430,13 +428,13 @@ def written_files(step: str, folder: Path) -> list[Path]:
                 f"wrote {entry.name!r}, which claims {size} and has {on_disk} bytes on disk; let it write no holes"
             )
         if state.st_nlink > 1:
-            _take_apart(Path(entry.path))
+            _unlink_copies(Path(entry.path))
         paths.append(folder / entry.name)
     return paths
 
 
-def _take_apart(path: Path) -> None:
-    """The file shares its bytes with no other name, under which they might be changed."""
+def _unlink_copies(path: Path) -> None:
+    """Replace the file by a copy, so that its bytes cannot be changed through another hard link."""
     copy = draft_beside(path, ".own")
     shutil.copyfile(path, copy)
     shutil.copystat(path, copy)

@@ -1,7 +1,7 @@
-"""What steps tell that are made in other processes: where they are on their way, and what they print.
+"""Progress of steps in other processes: the phase that each has reached, and the lines that it prints.
 
-It goes through files in the data folder, one of each process, which the run reads and takes away. Of a step that is
-made on a machine that does not share the folder, nothing is heard until it has ended.
+Each process writes a file in the data folder, which the run reads and removes. A step on a machine that does not share
+the folder reports nothing until it has ended.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from crucible_lineage.disk import private_file, private_folder
 from crucible_lineage.errors import StorageError
 from crucible_lineage.local.usage import in_use, remove_folder
-from crucible_lineage.pipeline.logs import are_steps_heard, hear_steps
+from crucible_lineage.pipeline.logs import has_listeners, publish_line
 
 if TYPE_CHECKING:
     from crucible_lineage.pipeline.job.job import Job
@@ -26,52 +26,52 @@ if TYPE_CHECKING:
 STARTED: Final = "started"
 MADE: Final = "made"
 
-EVERY_S = 0.2  # so often the run looks
+EVERY_S = 0.2  # the run's polling interval
 MOST_BYTES = 1 << 20  # of what a step prints; the rest is in its log only
-LINES = "lines"  # a file that is there if somebody wants to hear what steps print
+LINES = "lines"  # a file that exists if somebody listens to what steps print
 
 
-def tell_phase(job: Job, phase: str, data: Path) -> None:
-    """The step has got there; its run, in this process or in another one of the data folder, is told."""
-    if not phase_reached(job.run_id, job.name, phase) and (writer := _writer(data, job.run_id)):
+def report_phase(job: Job, phase: str, data: Path) -> None:
+    """Report the phase of a step to its run, in this process or in another one of the data folder."""
+    if not publish_phase(job.run_id, job.name, phase) and (writer := _writer(data, job.run_id)):
         writer.write({"step": job.name, "phase": phase})
 
 
-def tell_line(job: Job, line: str, data: Path) -> None:
-    """The step has printed this; whoever hears steps, in this process or in that of its run, is told."""
-    hear_steps(job.name, line)
-    if not is_heard(job.run_id) and (writer := _writer(data, job.run_id)):
+def report_line(job: Job, line: str, data: Path) -> None:
+    """Report a printed line to the listeners in this process and in that of the run."""
+    publish_line(job.name, line)
+    if not is_under_way(job.run_id) and (writer := _writer(data, job.run_id)):
         writer.write_line(job.name, line)
 
 
 def is_run_here(data: Path, run_id: str) -> bool:
-    """True if the process of the run has this data folder, too, and listens."""
+    """Return whether the process of the run shares this data folder and listens."""
     return _folder(data, run_id).is_dir()
 
 
 @contextmanager
-def hearing_news(data: Path, run_id: str) -> Iterator[ProgressReader]:
-    """Receive in this process the news of the run's steps in other processes."""
+def reading_progress(data: Path, run_id: str) -> Iterator[ProgressReader]:
+    """Receive in this process the progress of the run's steps in other processes."""
     folder = private_folder(_folder(data, run_id))
-    over = threading.Event()
+    stop = threading.Event()
     with in_use(folder):
-        if are_steps_heard():
+        if has_listeners():
             private_file(folder / LINES)
         reader = ProgressReader(folder, run_id)
-        thread = threading.Thread(target=reader.keep_looking, args=(over,), name="news", daemon=True)
+        thread = threading.Thread(target=reader.poll, args=(stop,), name="news", daemon=True)
         thread.start()
         try:
             yield reader
         finally:
-            over.set()
+            stop.set()
             thread.join()
             reader.look()
-            with suppress(OSError):  # a process that is being ended still writes there
+            with suppress(OSError):  # a process that is ending may still write there
                 remove_folder(folder)
 
 
 class ProgressReader:
-    """Reads on in the files of a folder, and passes on what has been added."""
+    """Reads what is appended to the files of a folder, and publishes it in this process."""
 
     def __init__(self, folder: Path, run_id: str) -> None:
         self._folder = folder
@@ -79,13 +79,13 @@ class ProgressReader:
         self._read: Counter[str] = Counter()
         self._lock = threading.Lock()
 
-    def keep_looking(self, over: threading.Event) -> None:
-        """Until it is over."""
-        while not over.wait(EVERY_S):
+    def poll(self, stop: threading.Event) -> None:
+        """Look at intervals until `stop` is set."""
+        while not stop.wait(EVERY_S):
             self.look()
 
     def look(self) -> None:
-        """Whatever has been told until now has been passed on."""
+        """Publish everything that was reported up to now."""
         with self._lock, suppress(OSError):
             for path in sorted(self._folder.glob("*.jsonl")):
                 self._read_on(path)
@@ -93,67 +93,67 @@ class ProgressReader:
     def _read_on(self, path: Path) -> None:
         with path.open("rb") as stream:
             stream.seek(self._read[path.name])
-            whole = stream.read().rpartition(b"\n")[0]
-        if not whole:
+            complete = stream.read().rpartition(b"\n")[0]
+        if not complete:
             return
-        self._read[path.name] += len(whole) + 1
-        for line in whole.split(b"\n"):
+        self._read[path.name] += len(complete) + 1
+        for line in complete.split(b"\n"):
             try:
-                told = json.loads(line)
-            except ValueError:  # a full disk cut it short
+                report = json.loads(line)
+            except ValueError:  # a full disk truncated it
                 continue
-            if "phase" in told:
-                phase_reached(self._run_id, told["step"], told["phase"])
+            if "phase" in report:
+                publish_phase(self._run_id, report["step"], report["phase"])
             else:
-                hear_steps(told["step"], told["line"])
+                publish_line(report["step"], report["line"])
 
 
 class _Writer:
     """The file of this process in the folder of a run."""
 
     def __init__(self, folder: Path) -> None:
-        self.hears_lines = (folder / LINES).exists()
-        import socket  # the process of a run says nothing here
+        self._has_listeners = (folder / LINES).exists()
+        import socket  # not needed in the process of a run
 
         self._file: BinaryIO = private_file(folder / f"{socket.gethostname()}-{os.getpid()}.jsonl").open("ab")
         self._lock = threading.Lock()
         self._printed: Counter[str] = Counter()
 
-    def write(self, told: dict[str, Any]) -> None:
-        """That is told. A full disk, or a run that has ended, is no fault of the step."""
+    def write(self, report: dict[str, Any]) -> None:
+        """Append a report. A full disk, or a run that has ended, does not fail the step."""
         with self._lock, suppress(OSError, ValueError):
-            self._file.write(json.dumps(told).encode() + b"\n")
+            self._file.write(json.dumps(report).encode() + b"\n")
             self._file.flush()
 
     def write_line(self, step: str, line: str) -> None:
-        """The step has printed the line."""
-        if not self.hears_lines or self._printed[step] > MOST_BYTES:
+        """Append a line that the step has printed."""
+        if not self._has_listeners or self._printed[step] > MOST_BYTES:
             return
         self._printed[step] += len(line) + 1
         full = self._printed[step] > MOST_BYTES
         self.write({"step": step, "line": "... what it prints from here on is in its log" if full else line})
 
     def close(self) -> None:
-        """End the news."""
+        """Close the file; later reports are dropped."""
         with self._lock, suppress(OSError):
             self._file.close()
 
 
-MOST_RUNS = 8  # whose steps one process makes at a time, on a cluster that several runs share
+MAX_RUNS = 8  # whose steps one process executes at a time, on a cluster that several runs share
 _lock = threading.Lock()
 _writers: dict[Path, _Writer | None] = {}
 
 
 def _writer(data: Path, run_id: str) -> _Writer | None:
-    """None if no run of that id listens in this data folder."""
+    """Return the writer for a run; None if no run of that id listens in this data folder."""
     folder = _folder(data, run_id)
     with _lock:
         if folder not in _writers:
-            while len(_writers) >= MOST_RUNS:
+            while len(_writers) >= MAX_RUNS:
                 if old := _writers.pop(next(iter(_writers))):
                     old.close()
             _writers[folder] = None
-            with suppress(OSError, StorageError):  # a full disk fails the step elsewhere, and with a reason
+            with suppress(OSError, StorageError):  # on a full disk, the step fails elsewhere, with a reason
                 _writers[folder] = _Writer(folder) if run_id and folder.is_dir() else None
         return _writers[folder]
 
@@ -163,7 +163,7 @@ def _folder(data: Path, run_id: str) -> Path:
 
 
 def _forget_after_fork() -> None:
-    """A child of this process has a file of its own."""
+    """Forget the writers in a forked child, which writes a file of its own."""
     global _lock
     _lock = threading.Lock()
     _writers.clear()
@@ -173,27 +173,27 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_after_fork)
 
 
-_hearers: dict[str, Callable[[str, str], None]] = {}  # by run
+_listeners: dict[str, Callable[[str, str], None]] = {}  # by run
 
 
 @contextmanager
-def hearing_phases(run_id: str, hear: Callable[[str, str], None]) -> Iterator[None]:
-    """`hear` is told the step and its phase, in any thread, when a step of the run gets there in this process."""
-    _hearers[run_id] = hear
+def listening_to_phases(run_id: str, listener: Callable[[str, str], None]) -> Iterator[None]:
+    """Call `listener(step, phase)`, in any thread, when a step of the run reaches a phase in this process."""
+    _listeners[run_id] = listener
     try:
         yield
     finally:
-        del _hearers[run_id]
+        del _listeners[run_id]
 
 
-def is_heard(run_id: str) -> bool:
-    """True if the run is under way in this process."""
-    return run_id in _hearers
+def is_under_way(run_id: str) -> bool:
+    """Return whether the run is under way in this process."""
+    return run_id in _listeners
 
 
-def phase_reached(run_id: str, step: str, phase: str) -> bool:
-    """The step has got there. False if nobody hears of it in this process."""
-    hear = _hearers.get(run_id)
-    if hear:
-        hear(step, phase)
-    return hear is not None
+def publish_phase(run_id: str, step: str, phase: str) -> bool:
+    """Call the run's listener. Return False if it has none in this process."""
+    listener = _listeners.get(run_id)
+    if listener:
+        listener(step, phase)
+    return listener is not None

@@ -87,7 +87,7 @@ def _answer_of(worker: _Worker, call: FunctionCall, answer: Path, log: StepLog, 
     else:
         worker.release(call.files)
     if "error" in said:
-        message, trace = f"step {call.name!r} failed: {said['error']}", log.blotter.text(said["trace"])
+        message, trace = f"step {call.name!r} failed: {said['error']}", log.redactor.text(said["trace"])
         message += f"; the traceback is in {log.path}" if trace else ""
         raise StepError(message, step=call.name, log=str(log.path), trace=trace)
     code = Path(said["code"]) if said["code"] else None

@@ -273,7 +273,7 @@ class Run:
 
     def loop(self, engine: Callable[[], Engine], deliverer: Deliverer, stop: Stop, arrived: Arrived | None) -> None:
         """Make and deliver until nothing is left, or nothing more can be had."""
-        from crucible_lineage.pipeline.job.progress import hearing_phases  # a run in which all is fresh has none
+        from crucible_lineage.pipeline.job.progress import listening_to_phases  # a run in which all is fresh has none
 
         started: Engine | None = None
         self.relying.client, self._arrived = deliverer.context.client, arrived
@@ -284,7 +284,7 @@ class Run:
         try:
             with (
                 stop.heard_by(lambda: self._events.put(_StopAsked())),
-                hearing_phases(
+                listening_to_phases(
                     self.run_id, lambda step, phase: self._events.put(_Phase(step, phase, time.monotonic()))
                 ),
             ):
@@ -594,9 +594,9 @@ class Run:
         return f"waiting until {', '.join(names[:3])}{more} is ended or registered; Ctrl-C again to leave at once"
 
     def _describe_fault(self, name: str, error: BaseException) -> str:
-        from crucible_lineage.pipeline.logs import told_fault  # a run in which nothing is wrong starts faster
+        from crucible_lineage.pipeline.logs import record_fault  # a run in which nothing is wrong starts faster
 
-        fault = told_fault(error, self.session.settings.data, self.session.settings.api_key)
+        fault = record_fault(error, self.session.settings.data, self.session.settings.api_key)
         self.steps[name].log = str(fault.log) if fault.log else ""
         return fault.message
 

@@ -191,7 +191,7 @@ def test_what_is_kept_already_costs_little_beside_the_steps(
     lab: Any, session: Session, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seconds: list[float] = []
-    rests_on, register = module.rests_on, module.PlannedSupport.register
+    support_of, register = module.support_of, module.PlannedSupport.register
 
     def timed(call: Any) -> Any:
         def measured(*given: Any) -> Any:
@@ -203,7 +203,7 @@ def test_what_is_kept_already_costs_little_beside_the_steps(
 
         return measured
 
-    monkeypatch.setattr("crucible_lineage.pipeline.job.materialize.rests_on", timed(rests_on))
+    monkeypatch.setattr("crucible_lineage.pipeline.job.materialize.support_of", timed(support_of))
     monkeypatch.setattr(module.PlannedSupport, "register", timed(register))
     run(lab.pipeline)
     seconds.clear()
@@ -217,7 +217,7 @@ def test_a_plan_reads_neither_source_nor_environment(
     lab: Any, session: Session, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(lab.pipeline)
-    monkeypatch.setattr(module, "rests_on", None)
+    monkeypatch.setattr(module, "support_of", None)
     assert run(lab.pipeline).executed == []
     assert bind_file(lab.pipeline, session.store).name == "counting"
     assert "CRUCIBLE_LINEAGE_KEEP" not in os.environ

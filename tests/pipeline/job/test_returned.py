@@ -77,8 +77,8 @@ def test_what_has_a_form_in_json_is_kept_in_it(lab: Any, session: Session, run: 
         ("{'fit': object()}", "the value 'fit' that it returned is a builtins.object"),
         ("{'text': chr(0xD800)}", "the value 'text' that it returned is '\\ud800', which is not valid Unicode text"),
         ("{'long': 'x' * (16 << 20)}", "returned 16.8 MB of metadata for 'out'"),
-        ("{'a': 1, 'crucible_lineage': {}}", "returned 'crucible_lineage', which is kept for what is recorded"),
-        ("{'crucible_lineage_places': {}}", "returned 'crucible_lineage_places', which is kept for what is recorded"),
+        ("{'a': 1, 'crucible_lineage': {}}", "returned 'crucible_lineage', which is reserved for provenance"),
+        ("{'crucible_lineage_places': {}}", "returned 'crucible_lineage_places', which is reserved for provenance"),
         (
             "{'fine': __import__('numpy').longdouble(1)}",
             "the value 'fine' that it returned is a numpy.longdouble, which",

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.errors import StepError
-from crucible_lineage.pipeline.logs import LOG_LIMIT_BYTES, StepLog, told_fault
+from crucible_lineage.pipeline.logs import LOG_LIMIT_BYTES, StepLog, record_fault
 from crucible_lineage.pipeline.processes.command import CommandCall, call_command
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.session import Session
@@ -192,7 +192,7 @@ def test_what_a_command_writes_beside_its_folder_is_told(tmp_path: Path) -> None
             "left a link 'h.txt' where its files go",
         ),
         ("import os, sys; os.symlink(sys.argv[1], sys.argv[2] + '/h.txt')", "left a link 'h.txt' where its files go"),
-        ("import sys; open(sys.argv[2] + '/step.log', 'w').write('1')", "wrote step.log; that name is kept for us"),
+        ("import sys; open(sys.argv[2] + '/step.log', 'w').write('1')", "wrote step.log, which is a reserved name"),
         ("import sys; open(sys.argv[2] + '/metadata.json', 'w').write('[1]')", "that is not a JSON object"),
         ("import sys; open(sys.argv[2] + '/metadata.json', 'w').write('{')", "that is not JSON"),
         ("import sys; open(sys.argv[2] + '/metadata.json', 'w').write('{}')", "wrote nothing into 'out'"),
@@ -227,6 +227,6 @@ def test_a_variable_of_a_command_belongs_to_its_identity(talking: Any, run: Run,
 
 
 def test_what_the_disk_refuses_is_no_fault_of_ours(tmp_path: Path) -> None:
-    fault = told_fault(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "step.lock")), tmp_path)
+    fault = record_fault(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "step.lock")), tmp_path)
     assert fault.log is None
     assert fault.message.startswith(f"{tmp_path / 'step.lock'}: the disk is full")

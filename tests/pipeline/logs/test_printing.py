@@ -50,6 +50,6 @@ def test_each_thread_keeps_its_own(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_stream_is_still_the_one_that_it_was() -> None:
     with keeping_prints(lambda data: None):
-        assert isinstance(sys.stdout, logs._Copied)
+        assert isinstance(sys.stdout, logs._CopyingStream)
         assert sys.stdout.encoding == sys.__stdout__.encoding
         assert sys.stdout.isatty() == sys.__stdout__.isatty()
