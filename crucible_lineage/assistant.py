@@ -130,9 +130,9 @@ class Questions:
         project: str | None = None,
         rows: int = 50,
     ) -> dict[str, Any]:
-        """A row for each current result of a step: parameters (params.X), returned values (results.X), instrument.
+        """Tabulate the current results of a step: parameters (params.X), returned values (results.X), instrument.
 
-        `where` is a condition as "params.degree > 2 and results.rms < 0.5", `fields` are more columns, also of
+        `where` is a condition such as "params.degree > 2 and results.rms < 0.5", `fields` are more columns, also of
         ancestors (axis.results.rms, raw.metadata.X), `by` gives a row for each value of these columns, with count,
         mean, std, min and max. `rows` is how many rows to give.
         """

@@ -114,7 +114,7 @@ def stamp(path: Path) -> FileStamp:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, as 64 lowercase hex digits."""
+    """Return SHA-256 of a file's bytes, as 64 lowercase hex digits."""
     digest = hashlib.sha256()
     for block in blocks(path, 0, None):
         digest.update(block)

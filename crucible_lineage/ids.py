@@ -3,7 +3,7 @@
 An MFID is 16 bytes in 26 symbols of the lowercase Crockford alphabet. The bytes are an early-draft UUID version 7:
 36 bits of Unix seconds, 12 bits of the upper fraction of the second, 4 bits of version, 12 bits of the lower fraction,
 2 bits of variant, 14 bits of sequence, 48 random bits. A derived MFID keeps the 48 leading time bits of its youngest
-parent, so that it sorts beside it, says version 8, and takes the 74 other bits from SHA-256 over the recipe.
+parent, so that it sorts beside it, has version 8, and takes the 74 other bits from SHA-256 over the recipe.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from typing import Any
 
 from crucible_lineage.errors import InputError
 
-EMBEDDED_USER = "0000-0000-0000-0001"  # the account of an embedded Crucible; has the form of an ORCID, is nobody's
+EMBEDDED_USER = "0000-0000-0000-0001"  # account of an embedded Crucible; a well-formed ORCID of nobody
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-# By the version of the recipe. Of files that nobody made of others the first holds; docs/identity.md says why.
+# By version of the recipe. Measured files have version 1; docs/identity.md says why.
 RECIPE_TAGS = {1: b"crucible-lineage/recipe/1\n", 2: b"crucible-lineage/recipe/2\n"}
-CODE_TAG = b"crucible-lineage/code/2\n"  # of fingerprints; here, since what is remembered is kept by both tags
+CODE_TAG = b"crucible-lineage/code/2\n"  # of fingerprints; here because stored values are keyed by both tags
 _PATTERN = re.compile(r"[0-9a-hjkmnp-tv-z]{26}")
-_AS_DIGITS = str.maketrans(ALPHABET, "0123456789abcdefghijklmnopqrstuv")  # as int(text, 32) reads them
+_AS_DIGITS = str.maketrans(ALPHABET, "0123456789abcdefghijklmnopqrstuv")  # the digits of int(text, 32)
 _PAIRS = [first + second for first in ALPHABET for second in ALPHABET]
 _lock = threading.Lock()
 _last_tick = 0
@@ -36,22 +36,22 @@ PROJECT_ID_RULE = "a project id has 3 to 25 letters, digits, _ and -, and begins
 
 
 def is_project_id(text: str) -> bool:
-    """True for what a new project can be called; a service may have older ones that are called otherwise."""
+    """Return whether a new project may have this id; a service may have older projects with other ids."""
     return _PROJECT_ID.fullmatch(text) is not None
 
 
 def is_mfid(text: object) -> bool:
-    """True if `text` has the form of an MFID: 26 lowercase symbols, no i, l, o, u."""
+    """Return whether `text` has the form of an MFID: 26 lowercase symbols, no i, l, o, u."""
     return isinstance(text, str) and _PATTERN.fullmatch(text) is not None
 
 
 def has_derived_id(mfid: str) -> bool:
-    """True if the id was derived from a recipe, and not made from the clock."""
+    """Return whether the id was derived from a recipe, not made from the clock."""
     return is_mfid(mfid) and mfid_bytes(mfid)[6] >> 4 == 8
 
 
 def mfid_from_bytes(raw: bytes) -> str:
-    """The MFID of 16 bytes."""
+    """Return the MFID of 16 bytes."""
     if len(raw) != 16:
         raise ValueError(f"an MFID is made of 16 bytes, not {len(raw)}")
     number = int.from_bytes(raw, "big") << 2  # 130 bits in 26 symbols: the last two are zero
@@ -59,14 +59,14 @@ def mfid_from_bytes(raw: bytes) -> str:
 
 
 def mfid_bytes(mfid: str) -> bytes:
-    """The 16 bytes of an MFID. ValueError if `mfid` is none."""
+    """Return the 16 bytes of an MFID. Raises ValueError for other texts."""
     if not is_mfid(mfid):
         raise ValueError(f"not an MFID: {mfid!r} (26 symbols of {ALPHABET})")
     return (int(mfid.translate(_AS_DIGITS), 32) >> 2).to_bytes(16, "big")
 
 
 def new_mfid(moment: datetime | None = None) -> str:
-    """A fresh MFID for `moment`, by default now. Two calls in one process never give the same one."""
+    """Return a new MFID for `moment`, by default now. It is unique within the process."""
     global _last_tick, _sequence
     ticks = _ticks(moment) if moment else (time.time_ns() << 24) // 1_000_000_000
     with _lock:
@@ -79,48 +79,48 @@ def new_mfid(moment: datetime | None = None) -> str:
 
 
 def mfid_time(mfid: str) -> datetime:
-    """The moment in an MFID's time bits, in UTC, to a quarter of a millisecond."""
+    """Return the moment in an MFID's time bits, in UTC, to a quarter of a millisecond."""
     bits = int.from_bytes(mfid_bytes(mfid)[:6], "big")
     return datetime.fromtimestamp((bits >> 12) + (bits & 0xFFF) / 4096, UTC)
 
 
 def time_bits(source: str | datetime) -> bytes:
-    """The 6 leading bytes of an MFID, or those an MFID of that moment would have."""
+    """Return the 6 leading bytes of an MFID, or of an MFID for that moment."""
     if isinstance(source, str):
         return mfid_bytes(source)[:6]
     return (_ticks(source) >> 12).to_bytes(6, "big")
 
 
 def youngest(mfids: Iterable[str]) -> str:
-    """The MFID with the latest time bits. InputError if there is none."""
-    found = max(mfids, default=None)  # the time bits lead, and the symbols sort as what they stand for
-    if found is None:
+    """Return the MFID with the latest time bits. Raises InputError for none."""
+    latest = max(mfids, default=None)  # the time bits come first, and symbols sort like their values
+    if latest is None:
         raise InputError(
             "an id that is derived from a recipe takes its time from the youngest parent, and there is no parent; "
             "give the step an input, or register the files with the moment they were taken"
         )
-    return found
+    return latest
 
 
 def canonical_json(value: object) -> bytes:
-    """JSON with one spelling: sorted keys, no blanks, UTF-8 as it is; NaN and infinities raise ValueError.
+    """Return JSON with one spelling: sorted keys, no blanks, unescaped UTF-8. Raises ValueError for NaN and infinities.
 
     Whole numbers are written without a point: 3.0 equals 3, and a database may return one for the other.
     """
     try:
         text = _encode(value)
-    except TypeError:  # a mapping that is no dict
+    except TypeError:  # a mapping that is not a dict
         return _encode(_whole(value)).encode()
-    # Most values hold no whole number with a point, and looking for one in the text is far faster than in the value.
+    # Few values have a whole number with a point, and searching the text is far faster than searching the value.
     return (_encode(_whole(value)) if ".0" in text else text).encode()
 
 
 def derive_mfid(recipe: Mapping[str, Any], time_source: str | datetime) -> str:
-    """The MFID that this recipe has, on every machine and at any time.
+    """Return the MFID of a recipe, which is the same on every machine and at any time.
 
-    `time_source` is the youngest origin's MFID or the moment of acquisition; it gives the 48 leading bits. The rest
-    is SHA-256 over the tag of the recipe's version and its canonical JSON (self-delimiting, so no two recipes share one
-    text). InputError if this version of the library does not know the recipe's.
+    `time_source`, the youngest origin's MFID or the moment of acquisition, gives the 48 leading bits. The rest is
+    SHA-256 over the tag of the recipe's version and its canonical JSON (self-delimiting, so no two recipes share one
+    text). Raises InputError for an unknown version of recipes.
     """
     tag = RECIPE_TAGS.get(recipe.get("version", 1))
     if tag is None:
@@ -132,7 +132,7 @@ def derive_mfid(recipe: Mapping[str, Any], time_source: str | datetime) -> str:
 
 
 def _ticks(moment: datetime) -> int:
-    """2**-24 seconds since the epoch; a naive moment is refused, since it would differ between machines."""
+    """Return units of 2**-24 seconds since the epoch. Raises ValueError for naive or too distant moments."""
     if moment.tzinfo is None:
         raise ValueError(f"{moment.isoformat()} has no time zone; an id made from it would differ between machines")
     delta = moment - datetime(1970, 1, 1, tzinfo=UTC)

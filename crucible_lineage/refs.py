@@ -1,4 +1,4 @@
-"""What the library says about a dataset once it knows it: id, name and files. Frozen values, no I/O."""
+"""References to datasets: id, name and files. Frozen values, no I/O."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-MOST_NAME_BYTES = 255  # as file systems take them
+MOST_NAME_BYTES = 255  # limit of file systems
 SURROGATES = range(0xD800, 0xE000)
-ESCAPED_BYTES = range(0xDC80, 0xDD00)  # as Python decodes bytes of a file name that are no UTF-8
+ESCAPED_BYTES = range(0xDC80, 0xDD00)  # as Python decodes bytes of file names that are not UTF-8
 
 
 @dataclass(frozen=True)
 class FileRef:
     """A file of a dataset: name, SHA-256 and size.
 
-    `preview` marks the picture shown as the dataset's thumbnail, `log` what a command printed; both are no data.
+    `preview` marks the dataset's thumbnail, `log` the output of a command; neither counts as data.
     """
 
     name: str
@@ -29,29 +29,28 @@ class FileRef:
 
     @property
     def is_data(self) -> bool:
-        """True if steps are given this file."""
+        """Whether steps receive this file."""
         return not (self.preview or self.log)
 
     def to_json(self) -> dict[str, Any]:
-        """The form that is stored in provenance records."""
+        """Return the JSON for provenance records."""
         entry: dict[str, Any] = {"name": self.name, "sha256": self.sha256, "size": self.size}
         return {**entry, **({"preview": True} if self.preview else {}), **({"log": True} if self.log else {})}
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> FileRef:
-        """The file that such an entry describes."""
+        """Return the file in such an entry."""
         preview, log = bool(entry.get("preview", False)), bool(entry.get("log", False))
         return cls(entry["name"], entry["sha256"], int(entry["size"]), preview, log)
 
 
 @dataclass(frozen=True)
 class DatasetRef:
-    """A complete dataset that a step may use, with the samples it was measured on (their MFIDs).
+    """A complete dataset that a step may use, with the MFIDs of its samples.
 
-    `origin` is the MFID of the measured data that it comes from, or one that stands for several; empty where that is
-    the dataset itself. `parents` are the datasets that it was made of, in their order, `equals` those that it would be
-    the same of, since their bytes and origin are the same. `taken` is when its data were measured, in ISO 8601; empty
-    where nobody said it.
+    `origin` is the MFID of the measured data that it comes from, or one that stands for several; empty for measured
+    data. `parents` are the datasets that it was made of, in order, `equals` others with the same bytes and origin,
+    which would give the same dataset. `taken` is when its data were measured, in ISO 8601; empty if unknown.
     """
 
     mfid: str
@@ -65,16 +64,16 @@ class DatasetRef:
 
     @property
     def source(self) -> str:
-        """Return the name that the recipes of results have for it, beside the hashes of its files."""
+        """The MFID that stands for it in recipes of results, beside the hashes of its files."""
         return self.origin or self.mfid
 
     @property
     def data_files(self) -> tuple[FileRef, ...]:
-        """The files that steps are given: neither the preview nor a log."""
+        """The files that steps receive: neither the preview nor a log."""
         return tuple(file for file in self.files if file.is_data)
 
     def to_json(self) -> dict[str, Any]:
-        """The form that is kept in the local store."""
+        """Return the JSON for the local store."""
         entry: dict[str, Any] = {"mfid": self.mfid, "name": self.name, "files": [file.to_json() for file in self.files]}
         lists = {"samples": self.samples, "parents": self.parents, "equals": self.equals}
         entry |= {key: list(mfids) for key, mfids in lists.items() if mfids}
@@ -83,7 +82,7 @@ class DatasetRef:
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> DatasetRef:
-        """The dataset that such an entry describes."""
+        """Return the dataset in such an entry."""
         files = tuple(FileRef.from_json(file) for file in entry["files"])
         lists = (tuple(entry.get(key, ())) for key in ("samples", "parents", "equals"))
         samples, parents, equals = lists
@@ -93,10 +92,10 @@ class DatasetRef:
 
 @dataclass(frozen=True)
 class ProjectChanges:
-    """What changed among some datasets of a project: when each was modified, by MFID.
+    """Changes among datasets of a project: when each was modified, by MFID.
 
-    `revision` is another text once anything was lost in the project; empty where the service tells none. `statements`
-    is another text once there is another statement, or one less; None where the service does not tell.
+    `revision` changes once anything is lost from the project; empty if the service has none. `statements` changes with
+    each new or lost statement; None if the service does not support that.
     """
 
     revision: str
@@ -105,23 +104,23 @@ class ProjectChanges:
 
 
 def last_taken(datasets: Iterable[DatasetRef]) -> str:
-    """When the youngest of these data were measured; empty unless it is known of all of them."""
+    """Return when the youngest of these data were measured; empty unless the time of each is known."""
     known = [dataset.taken for dataset in datasets]
     return max(known, key=datetime.fromisoformat) if known and all(known) else ""
 
 
 def asks_for_deletion(status: str | None) -> bool:
-    """Return whether a request for deletion of this status withdraws its dataset: any but a rejected one."""
+    """Return whether a deletion request with this status withdraws its dataset: all do, except rejected ones."""
     return status not in (None, "rejected")
 
 
 def file_stem(name: str) -> str:
-    """The name of a step or dataset, as far as it may stand in a file's name anywhere."""
+    """Return the name of a step or dataset as part of a file name that any system accepts."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", name)[:60]
 
 
 def utf8_name(name: str) -> str:
-    """Return a file's name with each byte that is no UTF-8 written as `%XX`, so that any service can keep it."""
+    """Return a file's name with each byte that is not UTF-8 written as `%XX`, which any service accepts."""
     if name.isascii():
         return name
     return "".join(_escaped(sign) if ord(sign) in SURROGATES else sign for sign in name)
@@ -133,7 +132,7 @@ def _escaped(sign: str) -> str:
 
 
 def name_fault(name: str, most: int = MOST_NAME_BYTES) -> str:
-    """Return why Crucible cannot keep a file of this name; empty if it can."""
+    """Return why Crucible cannot store a file of this name; empty if it can."""
     try:
         size = len(name.encode())
     except UnicodeEncodeError:

@@ -1,7 +1,7 @@
 """Assumptions about a Crucible service, whether one satisfies them, and the fallbacks.
 
-Whether a service keeps to an assumption is learnt by runs as they meet it, and by `doctor`, which tries each. What was
-learnt is kept beside the mirror of that service, and goes before every try.
+Runs observe whether a service satisfies an assumption when they rely on it, and `doctor` tests each of them.
+Observations are stored beside the mirror of that service, so that nothing is tested twice.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ REVISIONS = "revisions"
 SIGNED = "signed uploads"
 TAKEN_IDS = "taken ids"
 
-LASTS = timedelta(days=7)  # chosen: what a service did not do so long ago is tried again
+LASTS = timedelta(days=7)  # chosen: after that, a violated assumption is tested again
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Assumption:
-    """Something that is relied on: `name`, as tables have it, and what `holds` where a service keeps to it.
+    """An assumption: its `name` in tables, and what `holds` at a service that satisfies it.
 
-    `otherwise` is what is done where it does not, None if nothing helps; `lost` is what is missing then. Without what
-    is `needed` nothing can be registered.
+    `otherwise` is the fallback, None if there is none; `lost` is what is missing then. If a `needed` one is violated,
+    nothing can be registered.
     """
 
     name: str
@@ -70,42 +70,42 @@ class Assumption:
 _ALL = (
     Assumption(
         "written-back metadata",
-        "ingestion leaves what was written meanwhile as it is",
-        "what is written are marks that an older copy cannot take back",
+        "ingestion preserves metadata that were written meanwhile",
+        "facts are written as marks, which an older copy cannot undo",
     ),
     Assumption(
         "filled-in fields",
         "ingestion fills no field of a dataset",
-        "facts about a result are those of its registration",
+        "a result keeps the facts of its registration",
     ),
     Assumption(
         CLOCK_IDS,
         "a dataset gets the id that a client made from the clock",
         "datasets are found by the keyword recipe:ID",
-        "ids cannot be known before, so results wait for the service",
+        "ids are not known in advance, so results wait for the service",
     ),
     Assumption(
         DERIVED_IDS,
         "a dataset gets the id that its recipe gives, with a time of choice",
         "datasets are found by the keyword recipe:ID",
-        "the same work has other ids than elsewhere, and results wait for the service before they are used",
+        "equal results have other ids than elsewhere, and wait for the service before they are used",
     ),
     Assumption(
         TAKEN_IDS,
-        "a second dataset of an id is refused, and the first one left as it is",
-        "the id is looked for before a dataset is made, a call more for each",
-        "two machines that make the same at one moment may overwrite each other's fields",
+        "a second dataset with the same id is refused, and the first one stays unchanged",
+        "each id is looked up before its dataset is made, which takes one more call",
+        "two machines that register the same result at once may overwrite each other's fields",
     ),
     Assumption(
         "first metadata",
-        "metadata that are there are not replaced unless that is asked for (409)",
+        "existing metadata are replaced only on request (409)",
         None,
         "nothing can be registered",
         needed=True,
     ),
     Assumption(
         "merged metadata",
-        "what is written is merged, and the whole is the answer",
+        "new metadata are merged, and the answer has all of them",
         None,
         "nothing can be registered",
         needed=True,
@@ -113,14 +113,14 @@ _ALL = (
     Assumption(
         DATES,
         "modification_time moves when metadata, keywords, files or links change",
-        "projects are listed whole each time",
-        "what others change is seen later",
+        "projects are listed completely each time",
+        "changes by others appear later",
     ),
     Assumption(
         COLONS,
-        "keywords may hold `:` and 40 signs",
+        "keywords may hold `:` and 40 characters",
         "keywords are written with `_` in place of `:`",
-        "in Crucible's own pages they read otherwise",
+        "they look different on Crucible's own pages",
     ),
     Assumption(FREE_METADATA, "metadata may hold any keys, and 100 kB", None, "nothing can be registered", needed=True),
     Assumption(
@@ -134,32 +134,32 @@ _ALL = (
     ),
     Assumption(
         "file deletion",
-        "who registered a file may delete it",
+        "an account may delete the files that it registered",
         None,
-        "what another registration left half done cannot be finished with other files",
+        "an unfinished registration cannot be completed with other files",
     ),
     Assumption(
         "immediate lists",
         "a new dataset is in lists at once",
-        "datasets are looked for by their ids, too",
+        "datasets are also looked up by their ids",
         "other machines see results later",
     ),
-    Assumption("pages of 1000", "lists give up to 1000 datasets at once", "smaller pages are followed"),
+    Assumption("pages of 1000", "lists give up to 1000 datasets at once", "several smaller pages are read"),
     Assumption(
         "lists with metadata",
         "lists hold metadata and links of each dataset",
         None,
-        "what others made is found by its id only, and lists and checks show nothing",
+        "results of others are found only by id, and lists and checks show nothing",
     ),
     Assumption(
         REVISIONS,
         "answers carry Crucible-Revision, which only the embedded Crucible does",
-        "what a pipeline made is listed",
+        "the results of a pipeline are listed",
     ),
     Assumption(
         GRAPHS,
-        "entity_graph_cte/MFID gives what hangs together",
-        "lineages are put together from the links of whole projects",
+        "entity_graph_cte/MFID returns connected datasets",
+        "lineages are assembled from the links of whole projects",
         "the first question about a project takes longer",
     ),
     Assumption(
@@ -184,7 +184,7 @@ _ALL = (
     ),
     Assumption(
         "Retry-After",
-        "who asks too often is answered 429, and when to come back",
+        "too many calls are answered with 429 and the time to wait",
         "waits between tries double",
     ),
 )
@@ -193,7 +193,7 @@ ASSUMPTIONS = {one.name: one for one in _ALL}
 
 @dataclass(frozen=True)
 class Observation:
-    """Observation of an assumption, by a `run` or by `doctor`. `holds` is None if it could not be tried."""
+    """Observation of an assumption, by a `run` or by `doctor`. `holds` is None if the test was impossible."""
 
     name: str
     holds: bool | None
@@ -203,11 +203,11 @@ class Observation:
 
     @property
     def is_missing(self) -> bool:
-        """Whether it does not hold, and nothing helps."""
+        """Whether it is violated and has no fallback."""
         return self.holds is False and ASSUMPTIONS[self.name].otherwise is None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the finding as programs get it, with what it means."""
+        """Return the observation as JSON, with its consequences."""
         assumed = ASSUMPTIONS[self.name]
         used = assumed.otherwise if self.holds is False else None
         lost = assumed.lost if self.holds is False else ""
@@ -215,9 +215,9 @@ class Observation:
 
 
 class ServiceProfile:
-    """Knowledge about one service. Thread-safe. `read` returns earlier findings, `write` stores new ones.
+    """Observations of one service. Thread-safe. `read` returns earlier ones, `write` stores new ones.
 
-    Where nothing was tried, `holds` answers None; with `is_ours`, of the embedded Crucible, True.
+    Without an observation `holds` returns None, or True for the embedded Crucible (`is_ours`).
     """
 
     def __init__(
@@ -231,17 +231,17 @@ class ServiceProfile:
         self._is_ours = is_ours
         self._lock = threading.RLock()
         self._news = threading.Condition(self._lock)
-        self._tried: set[str] = set()  # by a thread of this process, just now
-        self._found: dict[str, Observation] | None = None
+        self._under_test: set[str] = set()  # by a thread of this process
+        self._observations: dict[str, Observation] | None = None
 
     def findings(self) -> list[Observation]:
-        """Return all that was learnt, in the order of the assumptions."""
-        known = self._known()
-        return [known[name] for name in ASSUMPTIONS if name in known]
+        """Return all observations, in the order of the assumptions."""
+        observed = self._observed()
+        return [observed[name] for name in ASSUMPTIONS if name in observed]
 
     def holds(self, name: str) -> bool | None:
-        """Return whether the service keeps to an assumption, as far as it is known."""
-        found = self._known().get(name)
+        """Return whether the service satisfies an assumption; None if that is unknown."""
+        found = self._observed().get(name)
         if found is not None and found.holds is not None:
             if found.holds or datetime.now(UTC) - utc(found.at) < LASTS:
                 return found.holds
@@ -249,64 +249,64 @@ class ServiceProfile:
         return True if self._is_ours else None
 
     def seen(self, name: str) -> str:
-        """Return the first word of what was seen of an assumption that holds; empty if nothing was."""
-        found = self._known().get(name)
+        """Return the first word of the observation of an assumption that holds; empty without one."""
+        found = self._observed().get(name)
         return found.seen.partition(" ")[0] if found and found.holds else ""
 
     @property
     def accepts_client_ids(self) -> bool:
-        """Whether datasets are known to get the ids that their recipes give."""
+        """Whether the service is known to give datasets the ids derived from their recipes."""
         return self.holds(DERIVED_IDS) is True
 
     def note(self, name: str, holds: bool | None, seen: str, *, by: str = "run") -> None:
-        """Keep what was seen. What is lost where an assumption does not hold is logged the first time."""
+        """Store an observation. The first one of a violated assumption is logged, with what is lost."""
         with self._lock:
-            known = self._known()
+            observed = self._observed()
             before = self.holds(name)
-            is_known = before is holds and (name in known or self._is_ours)
-            if by == "run" and is_known and name != LINKS:  # of links it counts what was seen: which host
+            is_known = before is holds and (name in observed or self._is_ours)
+            if by == "run" and is_known and name != LINKS:  # what was seen of links names their host
                 return
             found = Observation(
                 name, holds, " ".join(seen.split())[:300], by, datetime.now(UTC).isoformat(timespec="seconds")
             )
-            known[name] = found
+            observed[name] = found
             self._write(found)
             self._news.notify_all()
         assumed = ASSUMPTIONS[name]
         if by == "run" and holds is False and assumed.otherwise and assumed.lost:
             log.warning(
-                "this Crucible is otherwise than assumed (%s: %s): %s; %s",
+                "this Crucible violates an assumption (%s: %s): %s; %s",
                 name, found.seen, assumed.otherwise, assumed.lost,
             )  # fmt: skip
 
     def require_usable(self) -> None:
-        """Raise RefusedError if something is missing without which nothing can be registered."""
+        """Raise RefusedError if a needed assumption is violated, without which nothing can be registered."""
         for found in self.findings():
             if ASSUMPTIONS[found.name].needed and self.holds(found.name) is False:
                 raise RefusedError(
-                    f"this Crucible cannot be used: {ASSUMPTIONS[found.name].holds} ({found.name}), and here: "
-                    f"{found.seen}; nothing was created. If that was changed, have it tried: crucible-lineage doctor"
+                    f"this Crucible cannot be used: {ASSUMPTIONS[found.name].holds} ({found.name}), but "
+                    f"{found.seen}; nothing was created. Once that has changed, test it with: crucible-lineage doctor"
                 )
 
     @contextmanager
     def first(self, name: str) -> Iterator[None]:
-        """Let others wait until it is known whether an assumption holds, or this block has ended."""
+        """Let other threads wait until an assumption was tested, or this block has ended."""
         with self._news:
-            while self.holds(name) is None and name in self._tried:
+            while self.holds(name) is None and name in self._under_test:
                 self._news.wait()
             tries = self.holds(name) is None
             if tries:
-                self._tried.add(name)
+                self._under_test.add(name)
         try:
             yield
         finally:
             if tries:
                 with self._news:
-                    self._tried.discard(name)
+                    self._under_test.discard(name)
                     self._news.notify_all()
 
-    def _known(self) -> dict[str, Observation]:
+    def _observed(self) -> dict[str, Observation]:
         with self._lock:
-            if self._found is None:
-                self._found = {one.name: one for one in self._read() if one.name in ASSUMPTIONS}
-            return self._found
+            if self._observations is None:
+                self._observations = {one.name: one for one in self._read() if one.name in ASSUMPTIONS}
+            return self._observations

@@ -1,7 +1,7 @@
-"""Where Crucible is and where local files go: arguments first, then the environment, then the configuration file.
+"""The address of Crucible and the data folder: from arguments, else the environment, else the configuration file.
 
-The service is the one named by `CRUCIBLE_API_URL` and `CRUCIBLE_API_KEY`, or by the configuration file of the official
-client (`config.ini` of nano-crucible). With none of these, Crucible is the embedded one in the data folder.
+`CRUCIBLE_API_URL` and `CRUCIBLE_API_KEY`, or the configuration file of the official client (`config.ini` of
+nano-crucible), name a service. Without them, Crucible is the embedded one in the data folder.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from crucible_lineage.errors import InputError, nearest
 
 API_PATH = "/api/v3"
 
-# Every variable of the environment that is read, with its meaning. The reference is generated from this table.
+# All environment variables, with their meanings. The reference is generated from this table.
 VARIABLES: Mapping[str, str] = {
     "CRUCIBLE_API_URL": "address of Crucible; without it (or with `--data`), the embedded one is used",
     "CRUCIBLE_API_KEY": "key for that address",
@@ -47,8 +47,8 @@ RETRIES = {"attempts": "CRUCIBLE_LINEAGE_RETRIES", "total_s": "CRUCIBLE_LINEAGE_
 class Settings:
     """One Crucible and one data folder. `api_url` is None for the embedded Crucible in that folder.
 
-    With `own_process` that one is a process that all sessions of the folder share, which does not hold up Python code
-    of this one; without, it is a thread of this process, unless such a process runs already.
+    With `own_process` the embedded Crucible is a process that all sessions of the folder share, so that it does not
+    slow down this one. Otherwise it is a thread of this process, unless such a process already runs.
     """
 
     data: Path
@@ -59,20 +59,20 @@ class Settings:
 
     @property
     def embedded(self) -> bool:
-        """True if Crucible is the embedded one in the data folder."""
+        """Whether Crucible is the embedded one in the data folder."""
         return self.api_url is None
 
     def describe(self) -> str:
-        """One line that says which Crucible is used, and why."""
+        """Return a line that says which Crucible is used, and why."""
         if self.embedded:
             return f"Crucible: embedded, in {self.data / 'crucible'} ({self.source})"
         return f"Crucible: {self.api_url} ({self.source})"
 
 
 def default_data_folder() -> Path:
-    """The user's data folder for crucible-lineage; `CRUCIBLE_LINEAGE_DATA` moves it."""
-    named = os.environ.get("CRUCIBLE_LINEAGE_DATA")
-    return Path(named) if named else Path(user_data_dir("crucible-lineage", appauthor=False))
+    """Return `CRUCIBLE_LINEAGE_DATA`, or the user's data folder for crucible-lineage."""
+    folder = os.environ.get("CRUCIBLE_LINEAGE_DATA")
+    return Path(folder) if folder else Path(user_data_dir("crucible-lineage", appauthor=False))
 
 
 def resolve_settings(
@@ -83,11 +83,10 @@ def resolve_settings(
     environment: Mapping[str, str] | None = None,
     config_file: Path | None = None,
 ) -> Settings:
-    """The settings that hold for this call.
+    """Return the settings for these arguments.
 
-    `data` without `api_url` asks for the embedded Crucible in that folder. An address without a key, or a key without
-    an address, is refused when it was given as an argument; a key alone in the environment goes with the address in
-    the configuration file and the other way round.
+    `data` without `api_url` requests the embedded Crucible in that folder. Address and key may come from different
+    sources, such as the environment and the configuration file. Raises InputError if one of them is missing.
     """
     folder = (data or default_data_folder()).expanduser().absolute()
     environment = os.environ if environment is None else environment
@@ -109,24 +108,24 @@ def resolve_settings(
 
 
 def api_address(url: str) -> str:
-    """The address of the API: an address without any path, as people copy it, is completed."""
+    """Return the address of the API: a path is added to an address without one."""
     bare = url.rstrip("/")
     return bare if urlsplit(bare).path else f"{bare}{API_PATH}"
 
 
-PUBLIC_URL = "https://crucible.lbl.gov/api/v3"  # what nano-crucible 3.3.0 takes where nothing names an address
+PUBLIC_URL = "https://crucible.lbl.gov/api/v3"  # default of nano-crucible 3.3.0
 
 
 @dataclass(frozen=True)
 class OfficialAccess:
-    """Access as the official client finds it: the environment first, then its configuration file."""
+    """Access as the official client reads it: from the environment, else its configuration file."""
 
     api_url: str
     api_key: str | None = field(repr=False)
     privilege_mode: str | None
 
     def required_key(self) -> str:
-        """The key. InputError if there is none."""
+        """Return the key. Raises InputError if there is none."""
         if not self.api_key:
             path = Path(user_config_dir("nano-crucible")) / "config.ini"
             raise InputError(
@@ -136,25 +135,25 @@ class OfficialAccess:
 
 
 def official_access() -> OfficialAccess:
-    """The address, the key and the privilege mode as the official client reads them."""
+    """Return the address, the key and the privilege mode as the official client reads them."""
     stored = _stored(Path(user_config_dir("nano-crucible")) / "config.ini")
     environment = {
         name: os.environ.get(f"CRUCIBLE_{name.upper()}") for name in ("api_url", "api_key", "privilege_mode")
     }
-    found = {name: value if value is not None else stored.get(name) for name, value in environment.items()}
-    return OfficialAccess(found["api_url"] or PUBLIC_URL, found["api_key"], found["privilege_mode"] or None)
+    values = {name: value if value is not None else stored.get(name) for name, value in environment.items()}
+    return OfficialAccess(values["api_url"] or PUBLIC_URL, values["api_key"], values["privilege_mode"] or None)
 
 
 def profile_settings(profile: str, *, data: Path | None = None) -> Settings:
-    """The settings of a section of the official client's configuration file: its `api_url` and `api_key`.
+    """Return the settings in a section of the official client's configuration file.
 
-    InputError if there is no such section, or a part of it is missing.
+    Raises InputError if there is no such section, or if it lacks `api_url` or `api_key`.
     """
     path = Path(user_config_dir("nano-crucible")) / "config.ini"
-    there = _sections(path)
-    if profile not in there:
-        raise InputError(f"profile {profile!r}: {path} has no section of that name; {nearest(profile, there)}")
-    url, key = there[profile].get("api_url"), there[profile].get("api_key")
+    sections = _sections(path)
+    if profile not in sections:
+        raise InputError(f"profile {profile!r}: {path} has no section of that name; {nearest(profile, sections)}")
+    url, key = sections[profile].get("api_url"), sections[profile].get("api_key")
     if not url or not key:
         raise InputError(f"profile {profile!r}: the section of {path} needs api_url and api_key")
     settings = resolve_settings(data=data, api_url=url, api_key=key)
@@ -164,7 +163,7 @@ def profile_settings(profile: str, *, data: Path | None = None) -> Settings:
 def retries_from_environment(environment: Mapping[str, str] | None = None) -> dict[str, float]:
     """Return the fields of the retry policy that the environment sets."""
     environment = os.environ if environment is None else environment
-    given: dict[str, float] = {}
+    policy: dict[str, float] = {}
     for field_name, variable in RETRIES.items():
         if text := environment.get(variable):
             try:
@@ -174,18 +173,18 @@ def retries_from_environment(environment: Mapping[str, str] | None = None) -> di
             if not 0 <= value < float("inf") or (field_name == "attempts" and not (value >= 1 and value.is_integer())):
                 unit = "a number of tries from 1 on" if field_name == "attempts" else "seconds, as in 90"
                 raise InputError(f"{variable} is {text!r}; give {unit}")
-            given[field_name] = value
-    return given
+            policy[field_name] = value
+    return policy
 
 
 def _stored(config_file: Path) -> dict[str, str]:
-    """Read the official client's configuration file; empty if there is none."""
+    """Return the main section of the official client's configuration file; empty if there is none."""
     return _sections(config_file).get("crucible", {})
 
 
 def _sections(config_file: Path) -> dict[str, dict[str, str]]:
-    """The sections of the file, values without the quotes that the official client drops, too."""
-    import configparser  # many have no such file
+    """Return the sections of the file, without quotes around values, like the official client."""
+    import configparser  # not needed by most sessions
 
     parser = configparser.ConfigParser(interpolation=None)
     try:

@@ -4,8 +4,8 @@
     def calibrate(spectrum: Path, axis: Path, *, degree: int = 3, out: Path) -> dict: ...
 
 Positional parameters are inputs, keyword-only ones are parameters, and `out` is the folder to write into (a step with
-several outputs has one keyword-only folder for each name in `outputs`). A keyword-only parameter annotated `Facts` is
-given what Crucible says of the parents. What it returns is the child's metadata.
+several outputs has one keyword-only folder for each name in `outputs`). A keyword-only parameter annotated `Facts`
+receives facts about the parents from Crucible. The function returns the child's metadata.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ R = TypeVar("R")
 
 StepRunner = Callable[["Step[..., Any]", Mapping[str, Any], Mapping[str, Any]], Any]
 in_declaration: ContextVar[bool] = ContextVar("in_declaration", default=False)
-"""True while a module is imported for a pipeline: there, one function that cannot be a step faults no other one."""
+"""True while a module is imported for a pipeline: an invalid step is reported without failing the others."""
 step_runner: ContextVar[StepRunner | None] = ContextVar("step_runner", default=None)
-open_runners: list[StepRunner] = []  # of flows that register in this process, for threads that have no context
+open_runners: list[StepRunner] = []  # of registering flows in this process, for threads without a context
 
 
 @dataclass(frozen=True)
 class InputRole:
-    """A named input, and what the function is given for it.
+    """A named input, and what the function receives for it.
 
     `shape` is "file" (a Path), "files" (a list of Paths, in the order of their datasets) or "named" (a dict from file
     name to Path).
     """
 
     name: str
-    shape: str  # "file": one path; "files": a list of paths; "named": a dict from file name to path
+    shape: str
     required: bool = True
 
 
@@ -56,7 +56,7 @@ class InputRole:
 class ParameterSpec:
     """A parameter with its annotation, for checking, and its default (inspect.Parameter.empty if it has none).
 
-    Of a `secret` one only a digest enters ids and records.
+    Ids and records contain only a digest of a `secret` one.
     """
 
     name: str
@@ -66,10 +66,10 @@ class ParameterSpec:
 
 
 class Step(Generic[P, R]):
-    """A function declared as a step. Called as it is, it is that function; where steps are registered, it registers.
+    """A function declared as a step. A call runs the function, or registers its outputs where steps are registered.
 
-    `inputs` and `parameters` are what its signature says; `facts` is the parameter that is given facts about its
-    parents, empty if none is. InputError if it is called with datasets where nothing says where to register its result.
+    `inputs` and `parameters` follow from its signature; `facts` is the name of its parameter for facts, or empty.
+    Calling it with datasets where steps are not registered raises InputError.
     """
 
     def __init__(
@@ -104,14 +104,10 @@ class Step(Generic[P, R]):
             raise InputError("", [_at(function, str(error))]) from error
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the function.
-
-        Returns its value; or the registered outputs, where steps are registered (`step_runner`).
-        """
+        """Call the function. Return its value, or the registered outputs where steps are registered."""
         runner = _runner()
         if runner is None:
-            given = (*args, *kwargs.values())
-            if any(_names_datasets(value) for value in given):
+            if any(_names_datasets(value) for value in (*args, *kwargs.values())):
                 raise InputError(
                     f"step {self.name} was called with datasets, but nothing here says where to register its result; "
                     "call it inside `with crucible_lineage.registering(project=...)` (in a Prefect flow: "
@@ -158,19 +154,19 @@ def step(
     reads: Sequence[str] = (),
 ) -> Callable[[Callable[P, R]], Step[P, R]]: ...
 def step(function: Callable[P, R] | None = None, /, **declared: Any) -> Any:
-    """The function as a step.
+    """Declare a function as a step.
 
     `measurement`, `data_type` and `keywords` describe the child; `thumbnail` is a glob for the file shown as its
     preview; `version` replaces the fingerprint of the code; `packages` are distributions whose versions belong to the
-    identity; `secrets` are parameters of which only a digest enters ids and records (those annotated SecretStr are
-    secret anyway); `reads` are files beside the module that the function reads, whose bytes belong to the identity;
-    `name` is the step's name in the identity (by default the function's); `outputs` are the names of
-    its folders, each of which becomes a dataset.
+    identity; `secrets` are parameters of which ids and records contain only a digest (like those annotated SecretStr);
+    `reads` are files beside the module that the function reads, whose bytes belong to the identity; `name` is the
+    step's name in the identity (by default the function's); `outputs` are the names of its folders, each of which
+    becomes a dataset.
 
-    The function's annotations say what it takes: an input is `Path`, `list[Path]` or `dict[str, Path]`, each folder in
-    `outputs` a keyword-only `Path`, and a keyword-only `Facts` what Crucible says of the parents. It returns None or
-    metadata that JSON can hold: a mapping (of one output), or a mapping from output to mapping (of several).
-    InputError, when it is declared, if it cannot be a step.
+    An input is annotated `Path`, `list[Path]` or `dict[str, Path]`, each folder in `outputs` is a keyword-only `Path`,
+    and a keyword-only `Facts` receives facts about the parents from Crucible. The function returns None or metadata
+    that JSON can hold: a mapping (one output), or a mapping from output to mapping (several). Raises InputError if the
+    function cannot be a step.
     """
     if function is not None:
         return _declared(function)
@@ -192,10 +188,7 @@ def _at(function: Callable[..., object], message: str) -> Fault:
 
 
 def _runner() -> StepRunner | None:
-    """Return what runs a step that is called here.
-
-    A plain thread of a flow has no context: there it is the one flow's.
-    """
+    """Return the runner of the current context, or of the only open flow in a thread without a context."""
     runner = step_runner.get()
     if runner is None and len(open_runners) == 1 and step_runner not in copy_context():
         return open_runners[0]
@@ -211,52 +204,52 @@ def _names_datasets(value: object) -> bool:
 def _read_signature(
     function: Callable[..., object], outputs: tuple[str, ...], secrets: tuple[str, ...]
 ) -> tuple[tuple[InputRole, ...], tuple[ParameterSpec, ...], str]:
-    """Roles, parameters, and the parameter for facts. InputError if the function cannot be a step."""
-    place = f"step {function.__module__}:{function.__qualname__}"
+    """Return roles, parameters, and the parameter for facts. Raises InputError if the function cannot be a step."""
+    label = f"step {function.__module__}:{function.__qualname__}"
     try:
         hints = get_type_hints(function)
     except NameError as error:
-        raise InputError(f"{place}: its annotations cannot be resolved: {error}") from error
+        raise InputError(f"{label}: its annotations cannot be resolved: {error}") from error
     roles, parameters, folders, facts = [], [], set(), ""
     for parameter in inspect.signature(function).parameters.values():
         annotation = hints.get(parameter.name, parameter.annotation)
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            raise InputError(f"{place}: *{parameter.name} is not possible; name every input and parameter")
+            raise InputError(f"{label}: *{parameter.name} is not possible; name every input and parameter")
         if parameter.name in outputs:
             folders.add(parameter.name)
         elif _without_none(annotation) is Facts:
             if facts or parameter.kind is not parameter.KEYWORD_ONLY:
-                told = "a second one for facts" if facts else "for facts, and has to be keyword-only (after `*`)"
-                raise InputError(f"{place}: the parameter {parameter.name!r} is {told}")
+                fault = "a second one for facts" if facts else "for facts, and has to be keyword-only (after `*`)"
+                raise InputError(f"{label}: the parameter {parameter.name!r} is {fault}")
             facts = parameter.name
         elif parameter.kind is parameter.KEYWORD_ONLY:
             secret = parameter.name in secrets or _is_secret(annotation)
             parameters.append(ParameterSpec(parameter.name, annotation, parameter.default, secret))
         else:
             required = parameter.default is parameter.empty
-            shape = _input_shape(place, parameter.name, annotation if required else _without_none(annotation))
+            shape = _input_shape(label, parameter.name, annotation if required else _without_none(annotation))
             roles.append(InputRole(parameter.name, shape, required))
     for name in secrets:
         if name not in {parameter.name for parameter in parameters}:
-            raise InputError(f"{place}: it has no parameter {name!r} to keep secret; parameters are keyword-only")
+            raise InputError(f"{label}: it has no parameter {name!r} to keep secret; parameters are keyword-only")
     if missing := [name for name in outputs if name not in folders]:
-        raise InputError(f"{place}: it takes no folder {missing[0]!r} to write into; add `{missing[0]}: Path`")
+        raise InputError(f"{label}: it takes no folder {missing[0]!r} to write into; add `{missing[0]}: Path`")
     return tuple(roles), tuple(parameters), facts
 
 
 def _without_none(annotation: object) -> Any:
-    """`Path` for `Path | None`, which an input that may be missing is annotated with."""
+    """Return `Path` for `Path | None`, the annotation of an optional input."""
     arguments = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else ()
     left = [argument for argument in arguments if argument is not NoneType]
     return left[0] if len(left) == 1 else annotation
 
 
 def _is_secret(annotation: object) -> bool:
-    """True for pydantic's SecretStr and its like, also as `SecretStr | None`."""
+    """Return whether an annotation is pydantic's SecretStr or similar, also as `SecretStr | None`."""
     return hasattr(annotation, "get_secret_value") or any(_is_secret(part) for part in get_args(annotation))
 
 
-def _input_shape(place: str, name: str, annotation: object) -> str:
+def _input_shape(label: str, name: str, annotation: object) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if annotation in (Path, inspect.Parameter.empty):
         return "file"
@@ -264,9 +257,9 @@ def _input_shape(place: str, name: str, annotation: object) -> str:
         return "files"
     if origin in (dict, Mapping) and arguments == (str, Path):
         return "named"
-    said = annotation.__name__ if isinstance(annotation, type) else annotation
+    shown = annotation.__name__ if isinstance(annotation, type) else annotation
     raise InputError(
-        f"{place}: input {name!r} is annotated {said}, but an input is Path (one file), list[Path] (all files) "
+        f"{label}: input {name!r} is annotated {shown}, but an input is Path (one file), list[Path] (all files) "
         f"or dict[str, Path] (files by name), with `| None = None` where it may be missing; if it is a "
         "parameter, make it keyword-only (after `*`)"
     )

@@ -1,4 +1,4 @@
-"""How many bytes of files this process has received and sent; whoever shows how far it is reads it."""
+"""Count of bytes of files that this process has received and sent, for displays of progress."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import threading
 from collections.abc import Callable
 
 Tell = Callable[[str, int], None]
-"""Hears how far something is, in any thread: what it is at, and how many bytes are to be received in all, or 0."""
+"""Receives reports of progress, in any thread: the current work, and the total of bytes to receive, or 0."""
 
 
 class Traffic:
-    """Counts bytes, in any thread. `present` are those of a file to be received that were there from an earlier try."""
+    """Counts bytes, in any thread. `present` counts those that an earlier attempt had received."""
 
     def __init__(self) -> None:
         self.received = 0
@@ -25,7 +25,7 @@ class Traffic:
             self.received += size
 
     def find(self, size: int) -> None:
-        """Count bytes that need not be sent, since they are there."""
+        """Count bytes that an earlier attempt had received."""
         with self._lock:
             self.present += size
 
@@ -35,10 +35,10 @@ class Traffic:
             self.sent += size
 
     def end_file(self) -> None:
-        """One more file has gone."""
+        """Count a file as sent."""
         with self._lock:
             self.files_sent += 1
 
 
 traffic = Traffic()
-"""Of this process."""
+"""Traffic of this process."""

@@ -35,7 +35,7 @@ def test_no_message_words_a_count_itself(folder: str) -> None:
         "MOST_INPUTS",
         "len(projects)} projects",
         "len(mfids)",
-        "len(found)} datasets; facts",
+        "len(datasets)} datasets; facts",
         "a folder of",
     )
     found = [

@@ -1,1 +1,1 @@
-"""Datasets brought from one Crucible to another, under the same ids: compared first, then sent, parents first."""
+"""Copying datasets from one Crucible to another under the same ids: comparing first, then sending parents first."""

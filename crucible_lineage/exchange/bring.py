@@ -1,9 +1,9 @@
-"""A plan carried out: several datasets at a time, parents before children, until all is there or nothing goes on.
+"""Execution of a plan: several datasets at a time, parents before children, until no more can be copied.
 
-While the service is away everybody waits, ever longer, for as long as `patience_s` says. What is refused keeps back
-what was made of it, and nothing else. Stopped at any point, the next plan has what is missing.
+While the service is away, calls wait with growing pauses for up to `patience_s`. A refused dataset holds back only its
+descendants. After an interruption at any point, the next plan has what is missing.
 
-Each dataset or sample is sent by calls that can be repeated, by anyone, after a crash at any point.
+Each dataset or sample is sent by calls that anyone can repeat after a crash at any point.
 """
 
 from __future__ import annotations
@@ -52,24 +52,23 @@ from crucible_lineage.session import Session
 from crucible_lineage.times import without_default_time
 
 AT_ONCE = 6  # what one client should ask of a shared service at a time
-ONE_CALL_S = 5.0  # chosen: after that it is known that the service is away
+ONE_CALL_S = 5.0  # chosen: after that, the service counts as away
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
-HEARD_S = 1.0  # a signal that comes just before a wait does not end it; so it is heard after this
-NOTED_EVERY = 50  # chosen: what is lost of it costs a comparison
+SIGNAL_S = 1.0  # a signal just before a wait does not end it, so it is noticed after this time
+NOTED_EVERY = 50  # chosen: each lost note costs a comparison
 
-Listen = Callable[[ItemToCopy, int, int], None]  # what has arrived, how many have, of how many
+Listen = Callable[[ItemToCopy, int, int], None]  # receives each arrived item, the number so far, and the total
 
 
-# One dataset or sample: with a provenance record it is registered as a run registers it, incomplete before the first
-# byte, complete after the last; so those who bring the same at once, or make it, come to one. What it has beside that
-# is added afterwards.
+# One dataset or sample. A dataset with a provenance record is registered as by a run, incomplete before the first byte
+# and complete after the last, so simultaneous copies and runs give one dataset. Its other parts are added afterwards.
 
 
 @dataclass
 class Sender:
-    """Brings from `source` to `target`, whose calls `client` makes. `ids` says what has another id there.
+    """Copies datasets from `source` to `target` through `client`. `ids` maps those that have another id there.
 
-    With `ingests`, the files that were ingested here are to be ingested there; `ingested` are their ids here.
+    With `ingests`, the target ingests the files that the source ingested, whose ids are `ingested`.
     """
 
     source: Session
@@ -81,140 +80,143 @@ class Sender:
     instruments: frozenset[str] = frozenset()
 
     def send(self, item: ItemToCopy) -> CopiedDataset | None:
-        """Make the dataset there equal to the one here.
+        """Complete the dataset at the target. Return the note of its copy.
 
-        Returns the record of its copy. ConflictError if something else came meanwhile.
+        Raises ConflictError if the target has received something else meanwhile.
         """
         if item.is_sample:
             self._send_sample(item)
             return None
-        here = read_held(self.source.client, item.record)
-        lacking, modified, mfid = item.lacking, "", self._renamed(item.mfid)
-        if lacking.whole:
-            mfid = self._register(here) if here.record is not None else self._create(here)
+        held = read_held(self.source.client, item.record)
+        missing, modified, mfid = item.missing, "", self._renamed(item.mfid)
+        if missing.everything:
+            mfid = self._register(held) if held.record is not None else self._create(held)
             self.ids |= {item.mfid: mfid} if mfid != item.mfid else {}
-            lacking, modified = self._left_over(here, mfid)
-        if lacking:
-            self._complete(here, mfid, lacking)
+            missing, modified = self._remaining(held, mfid)
+        if missing:
+            self._complete(held, mfid, missing)
             modified = str(self.client.datasets.get(mfid).modification_time)
         return CopiedDataset(item.mfid, mfid, str(item.record["modification_time"]), modified)
 
     def _renamed(self, mfid: str) -> str:
         return self.ids.get(mfid, mfid)
 
-    def _register(self, here: HeldDataset) -> str:
-        with self._files(here) as local:
-            new = self._new_dataset(here, local)
+    def _register(self, held: HeldDataset) -> str:
+        with self._files(held) as local:
+            new = self._new_dataset(held, local)
             ref = register_output(self.client, new, self.target.machine)
-        self.target.mirror.trust({here.mfid: ref, ref.mfid: ref})
+        self.target.mirror.trust({held.mfid: ref, ref.mfid: ref})
         return ref.mfid
 
-    def _new_dataset(self, here: HeldDataset, local: Callable[[FileRecord], Path]) -> NewDataset:
-        record = here.record
+    def _new_dataset(self, held: HeldDataset, local: Callable[[FileRecord], Path]) -> NewDataset:
+        record = held.record
         assert record is not None
-        record = whole_record(self.source.client, here.mfid, record)
-        stored = {file.filename: file for file in here.files}
-        parents = [self._renamed(mfid) for mfid, how in linked(here.dataset, "dataset").items() if how == DERIVED]
+        record = whole_record(self.source.client, held.mfid, record)
+        stored = {file.filename: file for file in held.files}
+        links = linked(held.dataset, "dataset")
+        parents = [self._renamed(mfid) for mfid, relationship in links.items() if relationship == DERIVED]
         declared = record.activity.declared if isinstance(record, StepRecord) else None
         return NewDataset(
-            mfid=here.mfid,
-            fields=self._fields(here.dataset),
+            mfid=held.mfid,
+            fields=self._fields(held.dataset),
             record=_as_new(record, self.ids),
-            metadata=_described(here),
-            files=tuple(self._local_file(here, stored.get(ref.name), ref, local) for ref in record.files),
-            keywords=here.keywords,
-            slots=slots_of(here.metadata),
+            metadata=_described(held),
+            files=tuple(self._local_file(held, stored.get(ref.name), ref, local) for ref in record.files),
+            keywords=held.keywords,
+            slots=slots_of(held.metadata),
             parents=tuple(parents),
-            samples=tuple(self._renamed(sample) for sample in linked(here.dataset, "sample")),
-            ingest=self.ingests and any(file.mfid in self.ingested for file in here.files),
+            samples=tuple(self._renamed(sample) for sample in linked(held.dataset, "sample")),
+            ingest=self.ingests and any(file.mfid in self.ingested for file in held.files),
             ingestor=declared.output.ingestor if declared and declared.output else None,
         )
 
     def _local_file(
-        self, here: HeldDataset, stored: FileRecord | None, ref: FileRef, local: Callable[[FileRecord], Path]
+        self, held: HeldDataset, stored: FileRecord | None, ref: FileRef, local: Callable[[FileRecord], Path]
     ) -> LocalFile:
         if stored is None:
-            raise InputError(f"dataset {here.mfid} ({here.name!r}) has no file {ref.name!r} here")
+            raise InputError(f"dataset {held.mfid} ({held.name!r}) has no file {ref.name!r} here")
         if not has_bytes(stored):
-            place = ExternalLocation(str(stored.storage_backend), str(stored.storage_path))
-            return LocalFile(Path(ref.name), ref, FileChecksums(ref.size, 0, ref.sha256, 0, 0, ()), place)
+            location = ExternalLocation(str(stored.storage_backend), str(stored.storage_path))
+            return LocalFile(Path(ref.name), ref, FileChecksums(ref.size, 0, ref.sha256, 0, 0, ()), location)
         path = local(stored)
         return LocalFile(path, ref, self._checksums(path))
 
-    def _create(self, here: HeldDataset) -> str:
-        """The dataset, made if it is not there; it has no provenance record that could say that it is complete."""
-        mfid = self._renamed(here.mfid)
+    def _create(self, held: HeldDataset) -> str:
+        """Create a dataset without a provenance record, unless it exists. Return its id."""
+        mfid = self._renamed(held.mfid)
         with suppress(NotFoundError):
             return self.client.datasets.get(mfid).unique_id
         try:
-            made = make_dataset(self.client, here.mfid, self._fields(here.dataset)).dsid
-        except ConflictError:  # somebody else was faster, or it is of others
-            return self.client.datasets.get(here.mfid).unique_id
-        if made != here.mfid:
-            self.client.datasets.add_keyword(made, recipe_keyword(here.mfid))
-        return made
+            created = make_dataset(self.client, held.mfid, self._fields(held.dataset)).dsid
+        except ConflictError:  # another process was faster, or the id belongs to others
+            return self.client.datasets.get(held.mfid).unique_id
+        if created != held.mfid:
+            self.client.datasets.add_keyword(created, recipe_keyword(held.mfid))
+        return created
 
     def _fields(self, dataset: Mapping[str, object]) -> dict[str, object]:
-        known = without_default_time(dataset)
-        fields = {name: known[name] for name in (*FIELDS, "project_id") if known.get(name) is not None}
+        stored = without_default_time(dataset)
+        fields = {name: stored[name] for name in (*FIELDS, "project_id") if stored.get(name) is not None}
         fields |= {"public": True} if dataset.get("public") else {}
         instrument = str(dataset.get("instrument_id") or "")
         if instrument in self.instruments:
             fields["instrument_id"] = instrument
         return fields
 
-    def _left_over(self, here: HeldDataset, mfid: str) -> tuple[MissingParts, str]:
-        """Return what the dataset still lacks once it is registered or made, and when it was last modified."""
+    def _remaining(self, held: HeldDataset, mfid: str) -> tuple[MissingParts, str]:
+        """Return what a registered or created dataset still lacks, and when it was last modified."""
         dataset = self.client.datasets.get(mfid, include_metadata=True, include_links=True).model_dump()
-        there = HeldDataset(dataset)
-        if here.record is not None and there.record is not None and is_brought(here.record, there.record):
-            made = {file.name: file for file in whole_record(self.source.client, here.mfid, here.record).files}
-            files = tuple(file for file in here.files if file.filename in made)
+        copy = HeldDataset(dataset)
+        if held.record is not None and copy.record is not None and is_brought(held.record, copy.record):
+            generated = {file.name: file for file in whole_record(self.source.client, held.mfid, held.record).files}
+            files = tuple(file for file in held.files if file.filename in generated)
             pictures = tuple(
-                one for one in here.pictures if (name := one.thumbnail_name or "") in made and made[name].preview
+                one
+                for one in held.pictures
+                if (name := one.thumbnail_name or "") in generated and generated[name].preview
             )
-            there = HeldDataset(dataset, here.keywords, files, pictures)
+            copy = HeldDataset(dataset, held.keywords, files, pictures)
         else:
-            there = read_held(self.client, dataset)
-        found = compare(here, there, self._renamed)
-        if found.conflicts:
-            raise ConflictError(f"{here.name!r} ({here.mfid}): {found.conflicts[0].reason}", mfid=here.mfid)
-        return found.lacking, str(dataset["modification_time"])
+            copy = read_held(self.client, dataset)
+        comparison = compare(held, copy, self._renamed)
+        if comparison.conflicts:
+            raise ConflictError(f"{held.name!r} ({held.mfid}): {comparison.conflicts[0].reason}", mfid=held.mfid)
+        return comparison.missing, str(dataset["modification_time"])
 
-    def _complete(self, here: HeldDataset, mfid: str, lacking: MissingParts) -> None:
-        """The dataset has what it lacks."""
+    def _complete(self, held: HeldDataset, mfid: str, missing: MissingParts) -> None:
+        """Add the missing parts to a dataset."""
         client = self.client
-        if fields := {name: value for name, value in lacking.fields.items() if name != "instrument_name"}:
+        if fields := {name: value for name, value in missing.fields.items() if name != "instrument_name"}:
             client.datasets.update(mfid, **fields)
-        if lacking.metadata:
-            client.metadata.merge(mfid, _within(lacking.metadata, client.metadata.get(mfid) or {}))
-        for keyword in lacking.keywords:
+        if missing.metadata:
+            client.metadata.merge(mfid, _within(missing.metadata, client.metadata.get(mfid) or {}))
+        for keyword in missing.keywords:
             client.datasets.add_keyword(mfid, keyword)
-        for parent, relationship in lacking.parents.items():
+        for parent, relationship in missing.parents.items():
             client.datasets.link_parent_child(parent, mfid, relationship_type=relationship)
-        if lacking.equal_parents:
-            add_equal_parents(client, mfid, lacking.equal_parents)
-        for sample in lacking.samples:
+        if missing.equal_parents:
+            add_equal_parents(client, mfid, missing.equal_parents)
+        for sample in missing.samples:
             client.datasets.add_sample(mfid, sample)
-        for picture in here.pictures:
-            if (picture.thumbnail_name or "") in lacking.pictures and picture.thumbnail_b64str:
+        for picture in held.pictures:
+            if (picture.thumbnail_name or "") in missing.pictures and picture.thumbnail_b64str:
                 content = base64.b64decode(picture.thumbnail_b64str)
                 client.datasets.add_thumbnail(mfid, content, name=picture.thumbnail_name)
-        if lacking.files:
-            self._send_files(here, mfid, lacking.files)
-        if lacking.slots:
-            project = str(here.dataset.get("project_id") or "")
-            hold(self.target.mirror, client, project, mfid, lacking.slots)
+        if missing.files:
+            self._send_files(held, mfid, missing.files)
+        if missing.slots:
+            project = str(held.dataset.get("project_id") or "")
+            hold(self.target.mirror, client, project, mfid, missing.slots)
 
-    def _send_files(self, here: HeldDataset, mfid: str, names: frozenset[str]) -> None:
-        with self._files(here) as local:
-            for file in here.files:
+    def _send_files(self, held: HeldDataset, mfid: str, names: frozenset[str]) -> None:
+        with self._files(held) as local:
+            for file in held.files:
                 if file.filename not in names:
                     continue
                 if has_bytes(file):
                     path = local(file)
-                    sums = self._checksums(path)
-                    sent = self.client.files.upload(mfid, path, filename=file.filename, checksums=sums)
+                    checksums = self._checksums(path)
+                    sent = self.client.files.upload(mfid, path, filename=file.filename, checksums=checksums)
                     if self.ingests and file.mfid in self.ingested and not sent.existed:
                         self.client.ingestions.request(sent.file.mfid)
                 elif file.storage_path is not None:
@@ -225,24 +227,24 @@ class Sender:
                     self.client.datasets.add_remote_file(mfid, new, storage_path=file.storage_path)
 
     @contextmanager
-    def _files(self, here: HeldDataset) -> Iterator[Callable[[FileRecord], Path]]:
-        """Gives the files of a dataset, fetched here, in a folder of their own until the block ends."""
+    def _files(self, held: HeldDataset) -> Iterator[Callable[[FileRecord], Path]]:
+        """Yield a function that fetches a file of the dataset into a temporary folder."""
         work = self.source.settings.data / "work"
         work.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=work, prefix="push-") as folder:
 
             def local(file: FileRecord) -> Path:
                 sha256 = str(file.sha256_hash)
-                for _ in range(3):  # other processes may take away what the cache has not used for long
+                for _ in range(3):  # other processes may remove files that were not used for long
                     path = self.source.cache.get(sha256, lambda target: self._fetch(file, target))
                     with suppress(FileNotFoundError):
                         return _linked(path, Path(folder) / sha256)
-                raise InputError(f"{file.filename} of {here.mfid} does not stay in the cache; is the disk full?")
+                raise InputError(f"{file.filename} of {held.mfid} does not stay in the cache; is the disk full?")
 
             yield local
 
     def _checksums(self, path: Path) -> FileChecksums:
-        """Those of a file whose name is its hash, remembered for its place in the cache, which lasts longer."""
+        """Return the checksums of a file named by its hash, stored for its path in the cache, which lasts longer."""
         cached = self.source.cache.path(path.name)
         with suppress(FileNotFoundError):
             return self.source.store.checksums(cached)
@@ -252,43 +254,43 @@ class Sender:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".download-") as folder:
             try:
                 self.source.client.files.download(file, folder).replace(target)
-            except LOST as error:  # it may have been let go, since it can be made again
+            except LOST as error:  # it may have been evicted, since it can be made again
                 shutil.copyfile(remade(self.source, str(file.dataset_mfid), str(file.sha256_hash), error), target)
-        return str(file.sha256_hash)  # the download has compared them
+        return str(file.sha256_hash)  # checked by the download
 
     def _send_sample(self, item: ItemToCopy) -> None:
         client, sample = self.client, item.record
         mfid = self._renamed(item.mfid)
-        lacking = item.lacking
-        if lacking.whole:
+        missing = item.missing
+        if missing.everything:
             fields = {name: sample[name] for name in (*SAMPLE_FIELDS, "project_id") if sample.get(name) is not None}
             fields |= {"public": True} if sample.get("public") else {}
-            with suppress(ConflictError):  # somebody else was faster
-                made = client.samples.create({**fields, "unique_id": mfid}).unique_id
-                self.ids |= {item.mfid: made} if made != item.mfid else {}
-                mfid = made
-            there = client.samples.get(mfid, include_metadata=True, include_links=True).model_dump()
-            found = compare_sample(sample, there, self._renamed)
-            if found.conflicts:
-                raise ConflictError(f"sample {item.name!r} ({mfid}): {found.conflicts[0].reason}", mfid=mfid)
-            lacking = found.lacking
-        if lacking.fields:
-            client.samples.update(mfid, **lacking.fields)
-        if lacking.metadata:
-            client.metadata.merge(mfid, _within(lacking.metadata, client.metadata.get(mfid) or {}))
-        for parent, relationship in lacking.parents.items():
+            with suppress(ConflictError):  # another process was faster
+                created = client.samples.create({**fields, "unique_id": mfid}).unique_id
+                self.ids |= {item.mfid: created} if created != item.mfid else {}
+                mfid = created
+            existing = client.samples.get(mfid, include_metadata=True, include_links=True).model_dump()
+            comparison = compare_sample(sample, existing, self._renamed)
+            if comparison.conflicts:
+                raise ConflictError(f"sample {item.name!r} ({mfid}): {comparison.conflicts[0].reason}", mfid=mfid)
+            missing = comparison.missing
+        if missing.fields:
+            client.samples.update(mfid, **missing.fields)
+        if missing.metadata:
+            client.metadata.merge(mfid, _within(missing.metadata, client.metadata.get(mfid) or {}))
+        for parent, relationship in missing.parents.items():
             client.samples.link_parent_child(parent, mfid, relationship_type=relationship)
 
 
-def _described(here: HeldDataset) -> dict[str, object]:
-    """The metadata beside the record and the slots."""
-    return {key: value for key, value in here.metadata.items() if key not in (KEY, SLOTS_KEY)}
+def _described(held: HeldDataset) -> dict[str, object]:
+    """Return the metadata without the record and the slots."""
+    return {key: value for key, value in held.metadata.items() if key not in (KEY, SLOTS_KEY)}
 
 
 def _as_new(record: StepRecord | FilesRecord, ids: Mapping[str, str]) -> StepRecord | FilesRecord:
-    """The record as it is registered there: begun, with the ids that datasets have there.
+    """Return the record for a new registration: incomplete, with the target's ids.
 
-    It keeps which registrations were completed before, so that it is known to be the same.
+    It keeps the completed registrations of the source, which identify it as a copy.
     """
     document = {**record.document(), "status": INCOMPLETE}
     if ids:
@@ -297,22 +299,22 @@ def _as_new(record: StepRecord | FilesRecord, ids: Mapping[str, str]) -> StepRec
             document["equal_parents"] = {ids.get(one, one): ids.get(other, other) for one, other in equal.items()}
         if supersedes := document.get("supersedes"):
             document["supersedes"] = ids.get(supersedes, supersedes)
-    made = parse_record(document)
-    assert not isinstance(made, str), made
-    return made
+    new = parse_record(document)
+    assert not isinstance(new, str), new
+    return new
 
 
 def _used(entry: Mapping[str, Any], ids: Mapping[str, str]) -> dict[str, Any]:
-    """An entry of what was used; what it comes from is told by the id that is in the recipe."""
+    """Return an entry of `used` with the target's id; its origin is the id in the recipe."""
     mfid = entry["mfid"]
     return dict(entry) if mfid not in ids else {**entry, "mfid": ids[mfid], "origin": entry.get("origin") or mfid}
 
 
-def _within(added: Mapping[str, object], there: Mapping[str, object]) -> dict[str, Any]:
-    """Merge what is added into what is there under the same keys: some services merge only the outermost level."""
+def _within(added: Mapping[str, object], existing: Mapping[str, object]) -> dict[str, Any]:
+    """Merge new metadata with existing ones under the same keys: some services merge only the outermost level."""
     merged: dict[str, Any] = {}
     for key, value in added.items():
-        theirs = there.get(key)
+        theirs = existing.get(key)
         if isinstance(value, Mapping) and isinstance(theirs, Mapping):
             merged[key] = {**theirs, **_within(value, theirs)}
         else:
@@ -321,7 +323,7 @@ def _within(added: Mapping[str, object], there: Mapping[str, object]) -> dict[st
 
 
 def _linked(source: Path, target: Path) -> Path:
-    """The file under another name, which no tidying of the cache takes away; a copy where links cannot be had."""
+    """Link a file to `target`, which stays if the cache removes the file; copy it if links are impossible."""
     if target.exists():
         return target
     try:
@@ -334,15 +336,15 @@ def _linked(source: Path, target: Path) -> Path:
     return target
 
 
-# A whole plan.
+# Execution of a plan.
 
 
 @dataclass
 class CopyOutcome:
-    """What has arrived, in the order in which it did, and what did not, each with the reason."""
+    """The copied items in order, and the skipped ones with their reasons."""
 
     sent: list[ItemToCopy] = field(default_factory=list)
-    left: list[Conflict] = field(default_factory=list)
+    skipped: list[Conflict] = field(default_factory=list)
     ids: dict[str, str] = field(default_factory=dict)
 
 
@@ -356,7 +358,7 @@ def bring(
     listen: Listen,
     troubled: Callable[[str], None],
 ) -> CopyOutcome:
-    """Copy what the plan names, as far as possible. `troubled` hears each reason for waiting once."""
+    """Execute a plan as far as possible. `troubled` receives each reason for waiting once."""
     target.store.note_brought(source.store.instance, plan.brought)
     if not plan.items:
         return CopyOutcome(ids=dict(plan.ids))
@@ -369,9 +371,9 @@ def bring(
 
 
 def _ingested(source: Session) -> frozenset[str]:
-    """The files that were asked to be ingested."""
-    asked = source.client.ingestions.iter()
-    return frozenset(str(one.file_mfid) for one in asked if one.status != "not_requested")
+    """Return the files whose ingestion was requested."""
+    ingestions = source.client.ingestions.iter()
+    return frozenset(str(one.file_mfid) for one in ingestions if one.status != "not_requested")
 
 
 class _Bringing:
@@ -387,7 +389,7 @@ class _Bringing:
         self._waiting = {item.mfid: item for item in plan.items}
         self._open = {item.mfid: {one for one in item.parents if one in self._waiting} for item in plan.items}
         self._noted: list[CopiedDataset] = []
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._stopped: CrucibleError | None = None
         self._away_since: float | None = None
         self._tries = 0
@@ -402,23 +404,23 @@ class _Bringing:
                     self._start(pool, running)
                     if not running:
                         break
-                    ended, _ = wait(running, timeout=HEARD_S, return_when=FIRST_COMPLETED)
+                    ended, _ = wait(running, timeout=SIGNAL_S, return_when=FIRST_COMPLETED)
                     for future in ended:
                         self._ended(running.pop(future), future)
                     if self._away_since is not None and not running and self._waiting and self._stopped is None:
                         self._over.wait(self._pause())
             except BaseException:
-                self.sender.client.close()  # what is under way ends with the call that it makes
+                self.sender.client.close()  # active transfers end with their current calls
                 pool.shutdown(cancel_futures=True)
                 self._note()
                 raise
         self._note()
         reason = str(self._stopped).splitlines()[0] if self._stopped else "what it was made of is not there"
-        self.outcome.left += [Conflict(item.mfid, item.name, reason) for item in self._waiting.values()]
+        self.outcome.skipped += [Conflict(item.mfid, item.name, reason) for item in self._waiting.values()]
         return self.outcome
 
     def _start(self, pool: ThreadPoolExecutor, running: dict[Future[CopiedDataset | None], ItemToCopy]) -> None:
-        """Send what is ready; one dataset alone while the service is away."""
+        """Start sending items whose parents are done; only one while the service is away."""
         if self._stopped is not None:
             return
         most = AT_ONCE if self._away_since is None else 1
@@ -431,7 +433,7 @@ class _Bringing:
 
     def _ended(self, item: ItemToCopy, future: Future[CopiedDataset | None]) -> None:
         try:
-            brought = future.result()
+            copied = future.result()
         except TRANSIENT as error:
             self._away(error)
         except UnauthorizedError as error:
@@ -439,23 +441,23 @@ class _Bringing:
         except LineageError as error:
             self._served()
             del self._waiting[item.mfid]
-            self.outcome.left.append(Conflict(item.mfid, item.name, str(error)))
+            self.outcome.skipped.append(Conflict(item.mfid, item.name, str(error)))
         else:
             self._served()
             del self._waiting[item.mfid]
             for parents in self._open.values():
                 parents.discard(item.mfid)
             self.outcome.sent.append(item)
-            if brought is not None:
-                self._noted.append(brought)
+            if copied is not None:
+                self._noted.append(copied)
             if len(self._noted) >= NOTED_EVERY:
                 self._note()
             self.listen(item, len(self.outcome.sent), self.total)
 
     def _away(self, error: CrucibleError) -> None:
-        said = str(error).splitlines()[0]
-        if said not in self._told:
-            self._told.add(said)
+        reason = str(error).splitlines()[0]
+        if reason not in self._reported:
+            self._reported.add(reason)
             self.troubled(str(error))
         now = time.monotonic()
         self._away_since = self._away_since or now

@@ -1,8 +1,8 @@
-"""What a dataset lacks at another Crucible, and what contradicts there. Pure.
+"""Comparison of datasets at two Crucibles: what the target lacks, and what conflicts there. Pure.
 
-What is there is never overwritten: values that differ are a conflict, which a person decides. Of a result that two
-machines registered on their own (the recipe is the same, so the id is) the first one there stands, and is completed.
-Which slots it holds is no contradiction: the newest run has the last word.
+Nothing at the target is overwritten: different values are a conflict, which a person resolves. If two machines
+registered the same result on their own (equal recipes give equal ids), the target keeps its own, completed with missing
+parts. Slots never conflict: the newest run decides.
 """
 
 from __future__ import annotations
@@ -24,82 +24,84 @@ FIELDS = (
 )  # fmt: skip
 SAMPLE_FIELDS = ("sample_name", "sample_type", "description", "timestamp")
 Record = StepRecord | FilesRecord
-Renamed = Callable[[str], str]
-PUT_IN = timedelta(seconds=1)
+Renamed = Callable[[str], str]  # from an id at the source to the one at the target
+DEFAULTED = timedelta(seconds=1)  # most between creation and a timestamp that a Crucible put in
 MOST_CHARACTERS = 60  # of a value in a message
 
 
-def compare(here: HeldDataset, there: HeldDataset | None, renamed: Renamed = str) -> CopyComparison:
-    """Return what `there` lacks of `here`. `renamed` gives the id that a dataset has there."""
-    if reason := unreadable(here.metadata):
-        return _refused(here, f"its provenance record cannot be read here: {reason}")
-    if there is None:
-        return CopyComparison(MissingParts(whole=True))
-    if reason := _taken(here, there):
-        return _refused(here, reason)
-    ours, theirs = here.record, there.record
+def compare(source: HeldDataset, target: HeldDataset | None, renamed: Renamed = str) -> CopyComparison:
+    """Return what `target` lacks of `source`. `renamed` gives the id of a dataset at the target."""
+    if reason := unreadable(source.metadata):
+        return _refused(source, f"its provenance record cannot be read here: {reason}")
+    if target is None:
+        return CopyComparison(MissingParts(everything=True))
+    if reason := _mismatch(source, target):
+        return _refused(source, reason)
+    ours, theirs = source.record, target.record
     if ours is not None and (theirs is None or not theirs.is_complete):
-        return CopyComparison(MissingParts(whole=True))
+        return CopyComparison(MissingParts(everything=True))
     twice = ours is not None and theirs is not None and not is_brought(ours, theirs)
-    files, faults, other_files = _files(here, there, twice=twice)
-    fields, other_fields = _fields(here.dataset, there.dataset)
-    metadata, other_values = _added(_plain(here.metadata), _plain(there.metadata))
+    files, faults, other_files = _files(source, target, twice=twice)
+    fields, other_fields = _fields(source.dataset, target.dataset)
+    metadata, other_values = _added(_plain(source.metadata), _plain(target.metadata))
     differs = [*other_fields, *other_values, *other_files]
     if not twice:
         faults += differs
-    lacking = MissingParts(
+    missing_parts = MissingParts(
         fields=fields,
         metadata=metadata,
-        slots=_later(slots_of(here.metadata), slots_of(there.metadata)),
+        slots=_later(slots_of(source.metadata), slots_of(target.metadata)),
         equal_parents=_equal_parents(ours, theirs, renamed),
-        keywords=_keywords(here, there),
-        parents=_parents(here, there, renamed),
-        samples=tuple(sorted({renamed(one) for one in linked(here.dataset, "sample")} - set(_samples(there)))),
-        pictures=frozenset(_names(here) - _names(there) - (_beside(ours) if twice else set())),
+        keywords=_keywords(source, target),
+        parents=_parents(source, target, renamed),
+        samples=tuple(sorted({renamed(one) for one in linked(source.dataset, "sample")} - set(_samples(target)))),
+        pictures=frozenset(_names(source) - _names(target) - (_beside(ours) if twice else set())),
         files=files,
     )
-    conflicts = tuple(Conflict(here.mfid, here.name, fault) for fault in faults)
-    return CopyComparison(lacking, conflicts, tuple(differs) if twice else ())
+    conflicts = tuple(Conflict(source.mfid, source.name, fault) for fault in faults)
+    return CopyComparison(missing_parts, conflicts, tuple(differs) if twice else ())
 
 
 def is_brought(ours: Record, theirs: Record) -> bool:
-    """True if the one was brought from the other; False if two machines registered the same on their own."""
+    """Return whether one was copied from the other; False if two machines registered the result on their own."""
     return ours.registrar in (theirs.completed or {}) or theirs.registrar in (ours.completed or {})
 
 
-def compare_sample(here: Mapping[str, Any], there: Mapping[str, Any] | None, renamed: Renamed = str) -> CopyComparison:
-    """Return what a sample there lacks of the one here."""
-    if there is None:
-        return CopyComparison(MissingParts(whole=True))
-    fields, differs = _fields(here, there, SAMPLE_FIELDS)
-    ours, theirs = (one.get("scientific_metadata") or {} for one in (here, there))
+def compare_sample(
+    source: Mapping[str, Any], target: Mapping[str, Any] | None, renamed: Renamed = str
+) -> CopyComparison:
+    """Return what a sample at the target lacks."""
+    if target is None:
+        return CopyComparison(MissingParts(everything=True))
+    fields, differs = _fields(source, target, SAMPLE_FIELDS)
+    ours, theirs = (one.get("scientific_metadata") or {} for one in (source, target))
     metadata, more = _added(ours, theirs)
-    have = linked(there, "sample")
-    parents = {renamed(one): how for one, how in linked(here, "sample").items() if renamed(one) not in have}
-    mfid, name = str(here["unique_id"]), f"sample {here.get('sample_name') or ''}".strip()
+    existing = linked(target, "sample")
+    parents = {renamed(one): kind for one, kind in linked(source, "sample").items() if renamed(one) not in existing}
+    mfid, name = str(source["unique_id"]), f"sample {source.get('sample_name') or ''}".strip()
     conflicts = tuple(Conflict(mfid, name, reason) for reason in (*differs, *more))
     return CopyComparison(MissingParts(fields=fields, metadata=metadata, parents=parents), conflicts)
 
 
-def _refused(here: HeldDataset, reason: str) -> CopyComparison:
-    return CopyComparison(conflicts=(Conflict(here.mfid, here.name, reason),))
+def _refused(source: HeldDataset, reason: str) -> CopyComparison:
+    return CopyComparison(conflicts=(Conflict(source.mfid, source.name, reason),))
 
 
-def _taken(here: HeldDataset, there: HeldDataset) -> str:
-    """Return why what is there is another dataset, or not to be relied on; empty if it is the same."""
-    if is_withdrawn(there.dataset):
-        return f"its deletion there is requested (request {there.dataset['deletion_request'].get('id')})"
-    theirs_in, ours_in = (str(one.dataset.get("project_id") or "") for one in (there, here))
-    if theirs_in.casefold() != ours_in.casefold():
-        return f"its id is taken there by a dataset of project {theirs_in or 'none'!r}"
-    if reason := unreadable(there.metadata):
+def _mismatch(source: HeldDataset, target: HeldDataset) -> str:
+    """Return why the target's dataset is another one, or withdrawn; empty if it is the same."""
+    if is_withdrawn(target.dataset):
+        return f"its deletion there is requested (request {target.dataset['deletion_request'].get('id')})"
+    project, own_project = (str(one.dataset.get("project_id") or "") for one in (target, source))
+    if project.casefold() != own_project.casefold():
+        return f"its id is taken there by a dataset of project {project or 'none'!r}"
+    if reason := unreadable(target.metadata):
         return f"the target's provenance record cannot be read: {reason}"
-    ours, theirs = here.record, there.record
+    ours, theirs = source.record, target.record
     if ours is None and theirs is not None:
         return "the target has a provenance record, the source has none"
     if ours is not None and theirs is not None and ours.recipe_sha256 != theirs.recipe_sha256:
         return "the target has another recipe: a record was edited or copied; `crucible-lineage verify` shows which"
-    if ours is not None and theirs is None and (there.files or there.metadata):
+    if ours is not None and theirs is None and (target.files or target.metadata):
         return "the target has files or metadata, but no provenance record"
     return ""
 
@@ -109,15 +111,15 @@ def _plain(metadata: Mapping[str, object]) -> dict[str, object]:
 
 
 def _fields(
-    here: Mapping[str, object], there: Mapping[str, object], names: tuple[str, ...] = FIELDS
+    source: Mapping[str, object], target: Mapping[str, object], names: tuple[str, ...] = FIELDS
 ) -> tuple[dict[str, object], list[str]]:
-    """Fields that are empty there, and those that have another value, in words."""
+    """Return the fields that are empty at the target, and those with another value in words."""
     added, differs = {}, []
-    if names is FIELDS:  # of data it counts when they were taken, if somebody has said it
-        here, there = without_default_time(here), without_default_time(there)
+    if names is FIELDS:  # a timestamp counts only if somebody gave it
+        source, target = without_default_time(source), without_default_time(target)
     for name in names:
-        ours, theirs = _said(here, name), _said(there, name)
-        if ours is None or _moment(here.get(name)) == _moment(there.get(name)):
+        ours, theirs = _given(source, name), _given(target, name)
+        if ours is None or _moment(source.get(name)) == _moment(target.get(name)):
             continue
         if theirs is None:
             added[name] = ours
@@ -126,34 +128,34 @@ def _fields(
     return added, differs
 
 
-def _said(record: Mapping[str, object], name: str) -> object:
-    """Return the value that somebody gave; None for the time of creation, which a Crucible puts in by itself."""
+def _given(record: Mapping[str, object], name: str) -> object:
+    """Return the value that somebody gave; None for the time of creation, which a Crucible puts in by default."""
     value = record.get(name)
     if name != "timestamp" or value is None:
         return value
-    given, made = _moment(value), _moment(record.get("creation_time"))
-    is_put_in = isinstance(given, datetime) and isinstance(made, datetime) and abs(given - made) < PUT_IN
-    return None if is_put_in else value
+    moment, created = _moment(value), _moment(record.get("creation_time"))
+    is_default = isinstance(moment, datetime) and isinstance(created, datetime) and abs(moment - created) < DEFAULTED
+    return None if is_default else value
 
 
-def _added(here: Mapping[str, Any], there: Mapping[str, Any], above: str = "") -> tuple[dict[str, Any], list[str]]:
-    """Return what of the one document is not in the other, and the differences in words."""
+def _added(source: Mapping[str, Any], target: Mapping[str, Any], above: str = "") -> tuple[dict[str, Any], list[str]]:
+    """Return the entries that the target lacks, and the differences in words."""
     added: dict[str, Any] = {}
     differs: list[str] = []
-    for key, ours in here.items():
-        if key not in there:
+    for key, ours in source.items():
+        if key not in target:
             added[key] = ours
-        elif isinstance(ours, Mapping) and isinstance(there[key], Mapping):
-            inner, others = _added(ours, there[key], f"{above}{key}.")
+        elif isinstance(ours, Mapping) and isinstance(target[key], Mapping):
+            inner, others = _added(ours, target[key], f"{above}{key}.")
             added |= {key: inner} if inner else {}
             differs += others
-        elif not _equal(ours, there[key]):
-            differs.append(f"metadata {above}{key} is {_short(there[key])} there and {_short(ours)} here")
+        elif not _equal(ours, target[key]):
+            differs.append(f"metadata {above}{key} is {_short(target[key])} there and {_short(ours)} here")
     return added, differs
 
 
 def _equal(ours: object, theirs: object) -> bool:
-    """JSON values, of which databases may return 1e22 as the whole number that it is."""
+    """Return whether JSON values are equal: databases may return 1e22 as a whole number."""
     if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
         return ours.keys() == theirs.keys() and all(_equal(ours[key], theirs[key]) for key in ours)
     if isinstance(ours, list) and isinstance(theirs, list):
@@ -165,41 +167,41 @@ def _equal(ours: object, theirs: object) -> bool:
     return bool(ours == theirs)
 
 
-def _files(here: HeldDataset, there: HeldDataset, *, twice: bool) -> tuple[frozenset[str], list[str], list[str]]:
-    """Names of files that are not there; in words, files whose bytes contradict, and files that may well differ.
+def _files(source: HeldDataset, target: HeldDataset, *, twice: bool) -> tuple[frozenset[str], list[str], list[str]]:
+    """Return the names of missing files; in words, files with conflicting bytes, and tolerated differences.
 
-    Where the same was registered `twice`, that is what stands beside the data: pictures, and what the step printed.
+    If the result was registered `twice`, pictures and the output that the step printed may differ.
     """
-    theirs = {file.filename: file for file in there.files}
-    beside = _beside(here.record) if twice else set()
-    made = {file.name for file in (here.record and here.record.generated) or ()} if twice else set()
+    theirs = {file.filename: file for file in target.files}
+    beside = _beside(source.record) if twice else set()
+    made = {file.name for file in (source.record and source.record.generated) or ()} if twice else set()
     missing: set[str] = set()
     faults: list[str] = []
     differs: list[str] = []
-    for file in here.files:
-        name, found = file.filename, theirs.get(file.filename)
-        if name == ATTACHED_NAME:  # the long part of a record; the record itself was compared
+    for file in source.files:
+        name, copy = file.filename, theirs.get(file.filename)
+        if name == ATTACHED_NAME:  # the long part of a record; the record was compared
             continue
-        if found is None and name in made:
+        if copy is None and name in made:
             (differs if name in beside else faults).append(f"its file {name} is not there, where it was made, too")
-        elif found is None or (has_bytes(file) and not found.storage_path and found.sha256_hash == file.sha256_hash):
+        elif copy is None or (has_bytes(file) and not copy.storage_path and copy.sha256_hash == file.sha256_hash):
             missing.add(name)
-        elif file.sha256_hash and found.sha256_hash and file.sha256_hash != found.sha256_hash:
+        elif file.sha256_hash and copy.sha256_hash and file.sha256_hash != copy.sha256_hash:
             (differs if name in beside else faults).append(f"its file {name} has other bytes there")
     return frozenset(missing), faults, differs
 
 
 def _beside(record: Record | None) -> set[str]:
-    """Names of the files of a result that are no data: pictures, and what the step printed."""
+    """Return the names of a result's files that are not data: pictures, and the output that the step printed."""
     return {file.name for file in (record and record.generated) or () if file.preview or file.log}
 
 
-def _later(here: Mapping[str, SlotClaim], there: Mapping[str, SlotClaim]) -> dict[str, SlotClaim]:
-    """The slots that it holds here as of a later run than there."""
+def _later(source: Mapping[str, SlotClaim], target: Mapping[str, SlotClaim]) -> dict[str, SlotClaim]:
+    """Return the slots that it holds at the source as of a later run."""
     return {
-        key: filled
-        for key, filled in here.items()
-        if key not in there or _since(filled.since) > _since(there[key].since)
+        key: claim
+        for key, claim in source.items()
+        if key not in target or _since(claim.since) > _since(target[key].since)
     }
 
 
@@ -213,20 +215,20 @@ def _since(text: str) -> tuple[bool, str]:
 def _equal_parents(ours: Record | None, theirs: Record | None, renamed: Renamed) -> dict[str, str]:
     if ours is None or theirs is None:
         return {}
-    noted = theirs.equal_parents or {}
-    wanted = {renamed(one): renamed(other) for one, other in (ours.equal_parents or {}).items()}
-    return {one: other for one, other in wanted.items() if one not in noted and one not in theirs.parents}
+    existing = {*(theirs.equal_parents or {}), *theirs.parents}
+    equal = {renamed(one): renamed(other) for one, other in (ours.equal_parents or {}).items()}
+    return {one: other for one, other in equal.items() if one not in existing}
 
 
-def _keywords(here: HeldDataset, there: HeldDataset) -> tuple[str, ...]:
-    theirs = {keyword.casefold() for keyword in there.keywords}
-    return tuple(keyword for keyword in here.keywords if keyword.casefold() not in theirs)
+def _keywords(source: HeldDataset, target: HeldDataset) -> tuple[str, ...]:
+    theirs = {keyword.casefold() for keyword in target.keywords}
+    return tuple(keyword for keyword in source.keywords if keyword.casefold() not in theirs)
 
 
-def _parents(here: HeldDataset, there: HeldDataset, renamed: Renamed) -> dict[str, str | None]:
-    theirs = linked(there.dataset, "dataset")
-    wanted = {renamed(parent): relationship for parent, relationship in linked(here.dataset, "dataset").items()}
-    return {parent: relationship for parent, relationship in wanted.items() if parent not in theirs}
+def _parents(source: HeldDataset, target: HeldDataset, renamed: Renamed) -> dict[str, str | None]:
+    theirs = linked(target.dataset, "dataset")
+    ours = {renamed(parent): relationship for parent, relationship in linked(source.dataset, "dataset").items()}
+    return {parent: relationship for parent, relationship in ours.items() if parent not in theirs}
 
 
 def _samples(held: HeldDataset) -> Iterator[str]:
@@ -238,7 +240,7 @@ def _names(held: HeldDataset) -> set[str]:
 
 
 def _moment(value: object) -> Any:
-    """Times as moments, so that their spelling does not matter; anything else as it is."""
+    """Return a time as a moment in UTC, so that its spelling does not matter; other values unchanged."""
     if not isinstance(value, str) or len(value) < len("2024-01-01T00:00"):
         return value
     try:

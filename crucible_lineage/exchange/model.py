@@ -1,4 +1,4 @@
-"""Datasets as one Crucible holds them, with all that is in them, and what another one lacks of them."""
+"""Datasets at one Crucible with all of their parts, and the parts that another one lacks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from crucible_lineage.session import Session
 
 @dataclass(frozen=True)
 class HeldDataset:
-    """A dataset as a Crucible holds it, all but the bytes of its files. `dataset` has metadata and links."""
+    """A dataset at a Crucible without the bytes of its files. `dataset` has metadata and links."""
 
     dataset: Mapping[str, Any]
     keywords: tuple[str, ...] = ()
@@ -32,7 +32,7 @@ class HeldDataset:
 
     @property
     def name(self) -> str:
-        """Return its name, or else its id."""
+        """Its name, or else its id."""
         return str(self.dataset.get("dataset_name") or self.mfid)
 
     @property
@@ -42,28 +42,28 @@ class HeldDataset:
 
     @property
     def record(self) -> StepRecord | FilesRecord | None:
-        """Its provenance record, if it has one that can be read; long ones are not whole."""
+        """Its provenance record, if that is readable; long ones are not whole."""
         return read_record(self.metadata)
 
 
 @dataclass(frozen=True)
 class Conflict:
-    """Why a dataset cannot be brought: what is there under its id, or in it, is something else."""
+    """Reason why a dataset cannot be copied: its counterpart at the target differs."""
 
     mfid: str
     name: str
     reason: str
 
     def to_json(self) -> dict[str, str]:
-        """The form that is printed."""
+        """Return the JSON that commands print."""
         return {"mfid": self.mfid, "name": self.name, "reason": self.reason}
 
 
 @dataclass(frozen=True)
 class MissingParts:
-    """What a dataset lacks there. `whole`: it is not there, or was begun and not finished."""
+    """Parts that a dataset lacks at the target. `everything`: it does not exist there, or is unfinished."""
 
-    whole: bool = False
+    everything: bool = False
     fields: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
     slots: Mapping[str, SlotClaim] = field(default_factory=dict)
@@ -79,8 +79,8 @@ class MissingParts:
 
     @property
     def in_words(self) -> str:
-        """Return what it lacks, for people."""
-        if self.whole:
+        """The missing parts in words."""
+        if self.everything:
             return "all of it"
         named = {
             "fields": sorted(self.fields),
@@ -97,38 +97,37 @@ class MissingParts:
 
 @dataclass(frozen=True)
 class CopyComparison:
-    """A dataset here beside the one of its id there: what that lacks, what contradicts, and what stands as it is there.
+    """Comparison of a dataset with its counterpart at the target: missing parts, conflicts, and tolerated differences.
 
-    `differs` are in words what two registrations of the same say differently: the one that was there first stands.
+    `differs` describes where two registrations of the same result differ: the target keeps its own.
     """
 
-    lacking: MissingParts = MissingParts()
+    missing: MissingParts = MissingParts()
     conflicts: tuple[Conflict, ...] = ()
     differs: tuple[str, ...] = ()
 
 
 def linked(dataset: Mapping[str, Any], kind: str) -> dict[str, str | None]:
-    """{id: relationship} of its parents of that kind, `dataset` or `sample`; of a dataset, the samples it is about."""
-    links = dataset.get("links") or ()
-    wanted = [link for link in links if link["resource_type"] == kind]
+    """Return {id: relationship} of its parents of a kind, `dataset` or `sample`; of a dataset, also its samples."""
+    links = [link for link in dataset.get("links") or () if link["resource_type"] == kind]
     if dataset.get("resource_type") == kind:
-        wanted = [link for link in wanted if link.get("direction") == "source"]
-    return {link["unique_id"]: link.get("relationship_type") for link in wanted}
+        links = [link for link in links if link.get("direction") == "source"]
+    return {link["unique_id"]: link.get("relationship_type") for link in links}
 
 
 def derived_parents(held: Mapping[str, Any]) -> set[str]:
-    """All that have to be there before it: what it is linked to, and what its record says was used."""
+    """Return the datasets that must be copied before it: its linked parents, and those in its record."""
     record = read_record(held.get("scientific_metadata"))
     return {*linked(held, "dataset"), *(record.all_parents if record else ())}
 
 
 def has_bytes(file: FileRecord) -> bool:
-    """True if the Crucible has the file itself, and not only a record of it."""
+    """Return whether the Crucible has the file itself, not only a record of it."""
     return file.storage_path is not None and (file.storage_backend or "gcs") == "gcs"
 
 
 def read_held(client: CrucibleClient, dataset: Mapping[str, object]) -> HeldDataset:
-    """The dataset, read with metadata and links, with all else that is in it."""
+    """Read the other parts of a dataset that was read with metadata and links."""
     mfid = str(dataset["unique_id"])
     return HeldDataset(
         dataset,

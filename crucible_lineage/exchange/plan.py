@@ -1,4 +1,4 @@
-"""What would be brought from one Crucible to another: everything is compared before anything is sent."""
+"""Plan of a copy from one Crucible to another: everything is compared before anything is sent."""
 
 from __future__ import annotations
 
@@ -33,95 +33,95 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class ItemToCopy:
-    """A dataset or sample to be brought: as it is here, what it lacks there, and what has to be there before it."""
+    """A dataset or sample to copy: its record at the source, what the target lacks, and what must be copied first."""
 
     mfid: str
     name: str
     record: Record
-    lacking: MissingParts
+    missing: MissingParts
     parents: frozenset[str] = frozenset()
 
     @property
     def is_sample(self) -> bool:
-        """True if it is a sample."""
+        """Whether it is a sample."""
         return bool(self.record.get("resource_type") == "sample")
 
     @property
     def bytes(self) -> int:
-        """Return the size of its files, if all of it is lacking."""
-        return int(self.record.get("size") or 0) if self.lacking.whole else 0
+        """The size of its files if the target lacks everything, else 0."""
+        return int(self.record.get("size") or 0) if self.missing.everything else 0
 
     def to_json(self) -> dict[str, Any]:
-        """The form that is printed."""
+        """Return the JSON that commands print."""
         kind = "sample" if self.is_sample else "dataset"
-        return {"mfid": self.mfid, "name": self.name, "kind": kind, "lacking": self.lacking.in_words}
+        return {"mfid": self.mfid, "name": self.name, "kind": kind, "lacking": self.missing.in_words}
 
 
 @dataclass(frozen=True)
 class CopyPlan:
-    """What is to be brought, parents first; how many are there as they are here; and what stands in the way.
+    """Items to copy, parents first; the number of equal datasets; and the conflicts.
 
-    `left` are not to be brought, each with the reason; `differs` are told, and stay as they are there. `ids` are those
-    under which datasets are there that have other ids than here, `brought` what was noted of those that are equal,
-    `instruments` the short names of those that are known there under the name that they have here.
+    `skipped` items are not copied, for the given reasons; `differs` are reported, and stay unchanged at the target.
+    `ids` maps datasets that have other ids there, `brought` has notes of equal ones, and `instruments` the short names
+    of instruments that the target knows under the same names.
     """
 
     items: tuple[ItemToCopy, ...]
     equal: int
     conflicts: tuple[Conflict, ...] = ()
-    left: tuple[Conflict, ...] = ()
+    skipped: tuple[Conflict, ...] = ()
     differs: tuple[Conflict, ...] = ()
     ids: Mapping[str, str] = field(default_factory=dict)
     brought: tuple[CopiedDataset, ...] = ()
     instruments: frozenset[str] = frozenset()
 
     def without_conflicts(self) -> CopyPlan:
-        """The same, in which what contradicts stays here, and all that was made of it."""
-        stays = {one.mfid: one for one in self.conflicts}
-        left, items = list(self.left), []
+        """Return the plan without conflicting items and their descendants."""
+        excluded = {one.mfid: one for one in self.conflicts}
+        skipped, items = list(self.skipped), []
         for item in self.items:  # parents first
-            if item.mfid in stays:
+            if item.mfid in excluded:
                 continue
-            if (parent := next((one for one in sorted(item.parents) if one in stays), None)) is not None:
+            if (parent := next((one for one in sorted(item.parents) if one in excluded), None)) is not None:
                 reason = f"it was made from {parent}, which conflicts with the target"
-                stays[item.mfid] = Conflict(item.mfid, item.name, reason)
-                left.append(stays[item.mfid])
+                excluded[item.mfid] = Conflict(item.mfid, item.name, reason)
+                skipped.append(excluded[item.mfid])
             else:
                 items.append(item)
-        return replace(self, items=tuple(items), left=tuple(left), conflicts=())
+        return replace(self, items=tuple(items), skipped=tuple(skipped), conflicts=())
 
 
 def plan_project(source: Session, target: Session, project: str, tell: Tell) -> CopyPlan:
-    """Plan the copy of a project. InputError if there is no such project at either end."""
+    """Plan the copy of a project. Raises InputError if either side lacks it."""
     tell(f"reading what is in project {project} here", 0)
-    here = {**source.mirror.snapshot(project).records, **source.mirror.records_beside(project)}
-    project_id = next((str(one["project_id"]) for one in here.values()), project)
+    ours = {**source.mirror.snapshot(project).records, **source.mirror.records_beside(project)}
+    project_id = next((str(one["project_id"]) for one in ours.values()), project)
     target.require_project(project_id)
     tell(f"reading what is in project {project} there", 0)
-    there = {**target.mirror.snapshot(project_id).records, **target.mirror.records_beside(project_id)}
+    theirs = {**target.mirror.snapshot(project_id).records, **target.mirror.records_beside(project_id)}
     samples = [sample.unique_id for sample in source.client.samples.iter(project_id=project_id)]
-    return _plan(source, target, here, there, samples, tell, absent_parents=False)
+    return _plan(source, target, ours, theirs, samples, tell, absent_parents=False)
 
 
 def plan_named(source: Session, target: Session, mfids: Iterable[str], tell: Tell) -> CopyPlan:
-    """Plan the copy of these datasets, with the source and environment that they rest on.
+    """Plan the copy of these datasets, with their source and environment.
 
-    What they were made of is linked as far as it is there. InputError if one of them is not to be had.
+    Parents are linked if the target has them. Raises InputError if a dataset is missing or not readable.
     """
-    wanted = list(dict.fromkeys(mfids))
-    fetched = fetch_datasets(source.client, wanted, include_links=True)
-    if missing := [mfid for mfid in wanted if mfid not in fetched.found]:
+    requested = list(dict.fromkeys(mfids))
+    fetched = fetch_datasets(source.client, requested, include_links=True)
+    if missing := [mfid for mfid in requested if mfid not in fetched.found]:
         where = source.settings.describe()
         raise InputError(f"there is no dataset {', '.join(missing)} that this key may read ({where})")
     for project in sorted({str(one["project_id"]) for one in fetched.found.values() if one.get("project_id")}):
         target.require_project(project)
-    rest = {mfid for one in fetched.found.values() for mfid in _rests_on(one)} - fetched.found.keys()
-    found = fetched.found | (fetch_datasets(source.client, sorted(rest), include_links=True).found if rest else {})
-    return _plan(source, target, found, {}, (), tell, absent_parents=True)
+    more = {mfid for one in fetched.found.values() for mfid in _support_of(one)} - fetched.found.keys()
+    records = fetched.found | (fetch_datasets(source.client, sorted(more), include_links=True).found if more else {})
+    return _plan(source, target, records, {}, (), tell, absent_parents=True)
 
 
-def _rests_on(dataset: Record) -> Iterator[str]:
-    """Yield the datasets that hold the source and the environment of a result, without which nobody makes it again."""
+def _support_of(dataset: Record) -> Iterator[str]:
+    """Yield the datasets with the source and the environment of a result, which are needed to reproduce it."""
     record = read_record(dataset.get("scientific_metadata"))
     step = record.as_step if record is not None else None
     if step is not None:
@@ -129,40 +129,40 @@ def _rests_on(dataset: Record) -> Iterator[str]:
 
 
 def known_names(source: Session, target: Session) -> dict[str, CopiedDataset]:
-    """Return the copies recorded here of datasets that are at both, by the id here."""
+    """Return the noted copies of datasets that both sides have, by the id at the source."""
     return {one.mfid: one for one in target.store.brought(source.store.instance)}
 
 
 def _plan(
     source: Session,
     target: Session,
-    here: Mapping[str, Record],
-    there: dict[str, Record],
+    ours: Mapping[str, Record],
+    theirs: dict[str, Record],
     samples: Iterable[str],
     tell: Tell,
     *,
     absent_parents: bool,
 ) -> CopyPlan:
     noted = known_names(source, target)
-    ids = {mfid: one.there for mfid, one in noted.items() if one.there != mfid}
-    left, wanted = _finished(here, {mfid for mfid in here if _is_complete(there.get(ids.get(mfid, mfid)))})
-    tell(f"comparing {amount(len(wanted), 'dataset')}", 0)
-    there |= _elsewhere(target, {ids.get(mfid, mfid) for mfid in wanted} - there.keys())
-    ids |= _assigned(target, [mfid for mfid in wanted if ids.get(mfid, mfid) not in there], here, there)
+    ids = {mfid: copy.there for mfid, copy in noted.items() if copy.there != mfid}
+    skipped, finished = _finished(ours, {mfid for mfid in ours if _is_complete(theirs.get(ids.get(mfid, mfid)))})
+    tell(f"comparing {amount(len(finished), 'dataset')}", 0)
+    theirs |= _elsewhere(target, {ids.get(mfid, mfid) for mfid in finished} - theirs.keys())
+    ids |= _assigned(target, [mfid for mfid in finished if ids.get(mfid, mfid) not in theirs], ours, theirs)
 
     def renamed(mfid: str) -> str:
         return ids.get(mfid, mfid)
 
     def compared(mfid: str) -> CopyComparison:
-        return _compared(source, target, here[mfid], there.get(renamed(mfid)), noted.get(mfid), renamed)
+        return _compared(source, target, ours[mfid], theirs.get(renamed(mfid)), noted.get(mfid), renamed)
 
-    found = dict(zip(wanted, in_threads(compared, wanted), strict=True))
-    own_samples = {*samples, *(one for mfid in wanted for one in linked(here[mfid], "sample"))}
+    comparisons = dict(zip(finished, in_threads(compared, finished), strict=True))
+    own_samples = {*samples, *(one for mfid in finished for one in linked(ours[mfid], "sample"))}
     items = list(_samples(source, target, own_samples, renamed))
     bad_samples = [fault for _, comparison in items for fault in comparison.conflicts]
-    outside = {one for mfid in wanted for one in derived_parents(here[mfid])} - here.keys()
-    absent = set(fetch_absent(target, {renamed(one): one for one in outside if renamed(one) not in there}))
-    chosen = [(_item(here[mfid], comparison.lacking, here), comparison) for mfid, comparison in found.items()]
+    outside = {one for mfid in finished for one in derived_parents(ours[mfid])} - ours.keys()
+    absent = set(fetch_absent(target, {renamed(one): one for one in outside if renamed(one) not in theirs}))
+    chosen = [(_item(ours[mfid], comparison.missing, ours), comparison) for mfid, comparison in comparisons.items()]
     conflicts = [*bad_samples, *(fault for _, comparison in chosen for fault in comparison.conflicts)]
     if absent_parents:
         chosen = [(_with_parents(item, absent), comparison) for item, comparison in chosen]
@@ -170,13 +170,13 @@ def _plan(
         conflicts += _without_parents(chosen, absent)
     todo, equal = _sorted_out(items, chosen, {fault.mfid for fault in conflicts})
     brought = tuple(
-        CopiedDataset(mfid, renamed(mfid), here[mfid]["modification_time"], there[renamed(mfid)]["modification_time"])
+        CopiedDataset(mfid, renamed(mfid), ours[mfid]["modification_time"], theirs[renamed(mfid)]["modification_time"])
         for mfid in equal
     )
     order = _parents_first(todo)
     instruments = _instruments(target, order)
     differs = (*_differing(chosen), *_without_instrument(order, instruments))
-    return CopyPlan(order, len(equal), tuple(conflicts), tuple(left), differs, ids, brought, instruments)
+    return CopyPlan(order, len(equal), tuple(conflicts), tuple(skipped), differs, ids, brought, instruments)
 
 
 def _sorted_out(
@@ -184,9 +184,9 @@ def _sorted_out(
     chosen: Sequence[tuple[ItemToCopy, CopyComparison]],
     blocked: Collection[str],
 ) -> tuple[list[ItemToCopy], list[str]]:
-    """Split the samples and datasets that lack something there, or contradict it, from the ids of the equal ones."""
-    todo = [item for item, comparison in (*samples, *chosen) if comparison.lacking or item.mfid in blocked]
-    equal = [item.mfid for item, comparison in chosen if not comparison.lacking and item.mfid not in blocked]
+    """Split the incomplete or conflicting samples and datasets from the ids of the equal ones."""
+    todo = [item for item, comparison in (*samples, *chosen) if comparison.missing or item.mfid in blocked]
+    equal = [item.mfid for item, comparison in chosen if not comparison.missing and item.mfid not in blocked]
     return todo, equal
 
 
@@ -195,21 +195,21 @@ def _compared(
     target: Session,
     ours: Record,
     theirs: Record | None,
-    seen: CopiedDataset | None,
+    noted: CopiedDataset | None,
     renamed: Callable[[str], str],
 ) -> CopyComparison:
-    """Compare a dataset with the one there; nothing is read of one that was copied and has not changed since."""
+    """Compare a dataset with the target's. One that was copied and has not changed since is not read."""
     if theirs is None:
         return compare(HeldDataset(ours), None, renamed)
     times = (ours["modification_time"], theirs["modification_time"])
-    if seen and (seen.here, seen.modified) == times and theirs.get("deletion_request") is None:
+    if noted and (noted.here, noted.modified) == times and theirs.get("deletion_request") is None:
         return CopyComparison()
-    there = read_held(target.client, theirs)
-    if there.record is None and there.files:  # begun since it was listed: its record came before its files
+    copy = read_held(target.client, theirs)
+    if copy.record is None and copy.files:  # started since it was listed: its record came before its files
         mfid = str(theirs["unique_id"])
-        again = target.client.datasets.get(mfid, include_metadata=True, include_links=True)
-        there = read_held(target.client, again.model_dump())
-    return compare(read_held(source.client, ours), there, renamed)
+        current = target.client.datasets.get(mfid, include_metadata=True, include_links=True)
+        copy = read_held(target.client, current.model_dump())
+    return compare(read_held(source.client, ours), copy, renamed)
 
 
 def _differing(chosen: Sequence[tuple[ItemToCopy, CopyComparison]]) -> Iterator[Conflict]:
@@ -217,16 +217,16 @@ def _differing(chosen: Sequence[tuple[ItemToCopy, CopyComparison]]) -> Iterator[
         yield from (Conflict(item.mfid, item.name, reason) for reason in comparison.differs)
 
 
-def _finished(here: Mapping[str, Record], complete_there: Collection[str]) -> tuple[list[Conflict], list[str]]:
-    """Split what is unfinished here, and reported unless it is complete there, from the ids of the rest."""
-    left, wanted = [], []
-    for mfid, dataset in sorted(here.items()):
+def _finished(ours: Mapping[str, Record], complete_there: Collection[str]) -> tuple[list[Conflict], list[str]]:
+    """Split unfinished datasets, unless the target has them complete, from the ids of the finished ones."""
+    skipped, finished = [], []
+    for mfid, dataset in sorted(ours.items()):
         record = read_record(dataset.get("scientific_metadata"))
         if record is None or record.is_complete:
-            wanted.append(mfid)
+            finished.append(mfid)
         elif mfid not in complete_there:
-            left.append(Conflict(mfid, str(dataset.get("dataset_name") or mfid), "it is unfinished in the source"))
-    return left, wanted
+            skipped.append(Conflict(mfid, str(dataset.get("dataset_name") or mfid), "it is unfinished in the source"))
+    return skipped, finished
 
 
 def _is_complete(dataset: Record | None) -> bool:
@@ -235,87 +235,87 @@ def _is_complete(dataset: Record | None) -> bool:
 
 
 def _elsewhere(target: Session, mfids: set[str]) -> dict[str, Record]:
-    """Those that are there and were not listed: of other projects, or to be deleted."""
+    """Return the target's datasets that were not listed: of other projects, or marked for deletion."""
     return fetch_datasets(target.client, mfids, include_links=True).found
 
 
 def _assigned(
-    target: Session, mfids: Sequence[str], here: Mapping[str, Record], there: dict[str, Record]
+    target: Session, mfids: Sequence[str], ours: Mapping[str, Record], theirs: dict[str, Record]
 ) -> dict[str, str]:
-    """The ids that a service which assigns ids has given to these; what it has under them is put into `there`."""
+    """Return the ids that the target has assigned to these datasets, and add its records to `there`."""
     if not mfids or target.mirror.service.holds(DERIVED_IDS) is not False:
         return {}
 
     def find(mfid: str) -> Record | None:
         listed = target.client.datasets.list(keyword=recipe_keyword(mfid), include_metadata=True, include_links=True)
-        project = str(here[mfid].get("project_id") or "")
-        own = (one.model_dump() for one in listed if not lies_elsewhere(one, project))  # a keyword can say anything
+        project = str(ours[mfid].get("project_id") or "")
+        own = (one.model_dump() for one in listed if not lies_elsewhere(one, project))  # anybody may add such a keyword
         return min(own, key=lambda one: str(one["creation_time"]), default=None)
 
-    found = {mfid: one for mfid, one in zip(mfids, in_threads(find, mfids), strict=True) if one is not None}
-    there |= {str(one["unique_id"]): one for one in found.values()}
-    return {mfid: str(one["unique_id"]) for mfid, one in found.items()}
+    copies = {mfid: one for mfid, one in zip(mfids, in_threads(find, mfids), strict=True) if one is not None}
+    theirs |= {str(one["unique_id"]): one for one in copies.values()}
+    return {mfid: str(one["unique_id"]) for mfid, one in copies.items()}
 
 
 def _samples(
     source: Session, target: Session, mfids: Iterable[str], renamed: Callable[[str], str]
 ) -> Iterator[tuple[ItemToCopy, CopyComparison]]:
-    here = read_samples(source, mfids)
-    there = read_samples(target, {renamed(mfid) for mfid in here})
-    for mfid, sample in sorted(here.items()):
-        comparison = compare_sample(sample, there.get(renamed(mfid)), renamed)
-        parents = frozenset(linked(sample, "sample").keys() & here.keys())
-        yield ItemToCopy(mfid, str(sample.get("sample_name") or mfid), sample, comparison.lacking, parents), comparison
+    ours = read_samples(source, mfids)
+    theirs = read_samples(target, {renamed(mfid) for mfid in ours})
+    for mfid, sample in sorted(ours.items()):
+        comparison = compare_sample(sample, theirs.get(renamed(mfid)), renamed)
+        parents = frozenset(linked(sample, "sample").keys() & ours.keys())
+        yield ItemToCopy(mfid, str(sample.get("sample_name") or mfid), sample, comparison.missing, parents), comparison
 
 
 def fetch_absent(target: Session, mfids: Mapping[str, str]) -> set[str]:
-    """The values of those keys that are no dataset there."""
+    """Return the values of the keys that are not visible datasets at the target."""
     fetched = fetch_datasets(target.client, mfids)
     return {mfids[mfid] for mfid in fetched.absent | fetched.hidden}
 
 
-def _item(dataset: Record, lacking: MissingParts, here: Collection[str]) -> ItemToCopy:
-    parents = {*(derived_parents(dataset) & set(here)), *linked(dataset, "sample")}
+def _item(dataset: Record, missing: MissingParts, ours: Collection[str]) -> ItemToCopy:
+    parents = {*(derived_parents(dataset) & set(ours)), *linked(dataset, "sample")}
     name = str(dataset.get("dataset_name") or dataset["unique_id"])
-    return ItemToCopy(str(dataset["unique_id"]), name, dataset, lacking, frozenset(parents))
+    return ItemToCopy(str(dataset["unique_id"]), name, dataset, missing, frozenset(parents))
 
 
 def _without_parents(chosen: Sequence[tuple[ItemToCopy, CopyComparison]], absent: set[str]) -> Iterator[Conflict]:
     for item, comparison in chosen:
-        for parent in sorted(derived_parents(item.record) & absent if comparison.lacking else ()):
+        for parent in sorted(derived_parents(item.record) & absent if comparison.missing else ()):
             reason = f"it was made of {parent}, of another project, which is not there; push that project first"
             yield Conflict(item.mfid, item.name, reason)
 
 
 def _with_parents(item: ItemToCopy, absent: set[str]) -> ItemToCopy:
-    """The item without links to what is not there."""
+    """Return the item without links to absent parents."""
     record = item.record
     if not linked(record, "dataset").keys() & absent:
         return item
     links = [link for link in record.get("links") or () if link["unique_id"] not in absent]
-    lacking = replace(item.lacking, parents={p: r for p, r in item.lacking.parents.items() if p not in absent})
-    return replace(item, record={**record, "links": links}, lacking=lacking)
+    missing = replace(item.missing, parents={p: r for p, r in item.missing.parents.items() if p not in absent})
+    return replace(item, record={**record, "links": links}, missing=missing)
 
 
 def _instruments(target: Session, items: Iterable[ItemToCopy]) -> frozenset[str]:
-    """The instruments of these datasets, by their short names, that are known there, and are called the same."""
+    """Return the short names of the datasets' instruments that the target knows under the same names."""
     named = {str(item.record["instrument_id"]): item.record.get("instrument_name") for item in items
-             if item.lacking.whole and item.record.get("instrument_id")}  # fmt: skip
-    found = {name: target.client.instruments.find(name) for name in sorted(named)}
-    return frozenset(name for name, one in found.items() if one is not None and one.instrument_name == named[name])
+             if item.missing.everything and item.record.get("instrument_id")}  # fmt: skip
+    known = {name: target.client.instruments.find(name) for name in sorted(named)}
+    return frozenset(name for name, one in known.items() if one is not None and one.instrument_name == named[name])
 
 
 def _without_instrument(items: Iterable[ItemToCopy], known: Collection[str]) -> Iterator[Conflict]:
     for item in items:
         name = item.record.get("instrument_id")
-        if item.lacking.whole and name and name not in known:
+        if item.missing.everything and name and name not in known:
             label = item.record.get("instrument_name")
             reason = f"its instrument {name} ({label}) is not registered there; only its name is kept"
             yield Conflict(item.mfid, item.name, reason)
 
 
 def _parents_first(items: Sequence[ItemToCopy]) -> tuple[ItemToCopy, ...]:
-    from graphlib import TopologicalSorter  # what only asks does not need it
+    from graphlib import TopologicalSorter  # not needed by questions
 
     by_id = {item.mfid: item for item in items}
     sorter = TopologicalSorter({item.mfid: sorted(item.parents & by_id.keys()) for item in items})

@@ -1,1 +1,1 @@
-"""The data folder: the local store, the file cache, which machine this is."""
+"""The data folder: file cache, folders of attempts, disk usage, and the id of this machine."""

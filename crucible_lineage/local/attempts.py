@@ -1,4 +1,4 @@
-"""The folders in which steps are executed, one for each attempt: new ones, and emptied ones that are used again."""
+"""Folders in which steps are executed, one per attempt, either new or emptied and reused."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from pathlib import Path, PurePosixPath
 from crucible_lineage.disk import OWNER_FOLDER, private_folder
 from crucible_lineage.local.usage import in_use, remove_folder, remove_old_work
 
-MOST_EMPTY = 16  # chosen: as many as a machine runs steps at once
+MOST_EMPTY = 16  # chosen: about as many steps as a machine runs at once
 
 
 class Attempts:
-    """The attempts in a folder. Thread-safe.
+    """Folders of attempts within a folder. Thread-safe.
 
-    Some file systems (ext4 without a journal) search long for the place of a new folder if many were just removed.
+    Emptied folders are reused, since some file systems (ext4 without a journal) are slow to make a new folder after
+    many were removed.
     """
 
     def __init__(self, work: Path) -> None:
@@ -31,20 +32,20 @@ class Attempts:
 
     @contextmanager
     def folder(self, name: str, subfolders: Collection[str], turn: Path) -> Iterator[Path]:
-        """Yield a folder with nothing but these subfolders, in use as long as `turn` is held.
+        """Yield a folder with only these empty subfolders, marked as in use while the lock `turn` is held.
 
-        If the block fails it is kept for some days, so that one can look at what was left.
+        If the block fails, the folder stays for some days, so that its content can be inspected.
         """
         remove_old_work(private_folder(self._work))
         folder = self._work / f"{name}-{secrets.token_hex(4)}"
-        places = frozenset(place for one in subfolders for place in _with_parents(one))
-        if not self._used_again(places, folder):
+        paths = frozenset(path for one in subfolders for path in _with_parents(one))
+        if not self._reused(paths, folder):
             folder.mkdir(OWNER_FOLDER)
-            for place in sorted(places):
-                (folder / place).mkdir(OWNER_FOLDER)
+            for path in sorted(paths):
+                (folder / path).mkdir(OWNER_FOLDER)
         with in_use(folder, turn):
             yield folder
-            self._give_back(places, folder)
+            self._give_back(paths, folder)
 
     def close(self) -> None:
         """Remove the empty folders."""
@@ -54,49 +55,49 @@ class Attempts:
         for folder in empty:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _used_again(self, places: frozenset[str], folder: Path) -> bool:
+    def _reused(self, paths: frozenset[str], folder: Path) -> bool:
         with self._lock:
-            found = next((one for one in self._empty if one[0] == places), None)
-            if found is None:
+            entry = next((one for one in self._empty if one[0] == paths), None)
+            if entry is None:
                 return False
-            self._empty.remove(found)
+            self._empty.remove(entry)
         with suppress(OSError):  # another process has tidied up
-            found[1].rename(folder)
+            entry[1].rename(folder)
             return True
         return False
 
-    def _give_back(self, places: frozenset[str], folder: Path) -> None:
-        if not _is_emptied(folder, "", places):
+    def _give_back(self, paths: frozenset[str], folder: Path) -> None:
+        if not _is_emptied(folder, "", paths):
             remove_folder(folder)
             return
         with self._lock:
-            self._empty.append((places, folder))
+            self._empty.append((paths, folder))
             old = self._empty.popleft()[1] if len(self._empty) > MOST_EMPTY else None
         if old is not None:
             shutil.rmtree(old, ignore_errors=True)
 
 
-def _with_parents(place: str) -> Iterator[str]:
-    yield place
-    yield from (parent.as_posix() for parent in PurePosixPath(place).parents if parent.name)
+def _with_parents(path: str) -> Iterator[str]:
+    yield path
+    yield from (parent.as_posix() for parent in PurePosixPath(path).parents if parent.name)
 
 
-def _is_emptied(folder: Path, below: str, places: frozenset[str]) -> bool:
-    """Remove all but these subfolders. Return False if they are not there any more as they were made."""
+def _is_emptied(folder: Path, below: str, paths: frozenset[str]) -> bool:
+    """Remove everything but these subfolders. Return False if one is missing or has other permissions."""
     try:
-        return _emptied(folder, below, places) == len(places)
+        return _emptied(folder, below, paths) == len(paths)
     except OSError:
         return False
 
 
-def _emptied(folder: Path | str, below: str, places: frozenset[str]) -> int:
-    found = 0
+def _emptied(folder: Path | str, below: str, paths: frozenset[str]) -> int:
+    count = 0
     for entry in list(os.scandir(folder)):
-        place = f"{below}{entry.name}"
+        path = f"{below}{entry.name}"
         if not entry.is_dir(follow_symlinks=False):
             os.unlink(entry.path)  # noqa: PTH108 (a Path for each of them costs as much as the call)
-        elif place not in places:
+        elif path not in paths:
             shutil.rmtree(entry.path)
         elif stat.S_IMODE(entry.stat(follow_symlinks=False).st_mode) == OWNER_FOLDER:
-            found += 1 + _emptied(entry.path, f"{place}/", places)
-    return found
+            count += 1 + _emptied(entry.path, f"{path}/", paths)
+    return count

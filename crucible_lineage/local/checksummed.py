@@ -1,4 +1,4 @@
-"""Values that are kept behind a check sum, so that a damaged one is taken for nothing."""
+"""Values stored with a checksum, so that damaged ones are ignored."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import json
 import zlib
 from typing import Any
 
-SEAL = 8  # characters of the check sum
+SEAL = 8  # characters of the checksum
 
 
 def sealed(value: object, *key: str) -> str:
-    """The value as JSON behind a check sum over it and its key.
+    """Return the value as JSON after a checksum over it and its key.
 
-    A damaged value is not taken for what it says, nor one that a damaged index finds under another key.
+    The checksum reveals a damaged value, and one that a damaged index finds under another key.
     """
     text = json.dumps(value)
     return f"{_seal(text, key)}{text}"
 
 
 def unsealed(text: str, *key: str) -> Any:
-    """The value that was sealed with this key, or None if it is another one."""
+    """Return the value that was sealed with this key, or None if the checksum differs."""
     content = text[SEAL:]
     return json.loads(content) if _seal(content, key) == text[:SEAL] else None
 

@@ -1,9 +1,8 @@
 """A content-addressed cache of files: each stored once under its SHA-256, shared by processes, never half-written.
 
-What it gives out is checked by hash, once in each process while the file stands as it was. A step is given a copy of
-its own, so that no step can write into the cache: where the file system shares blocks between files that costs nothing,
-elsewhere less than to read the file twice (docs/benchmarks.md has the figures). Its size is bounded: what was not used
-for longest goes first.
+Files are checked by hash, once per process unless they change. Each step receives its own copy, so that no step can
+write into the cache. That costs nothing if the file system shares blocks between files, else less than reading the file
+twice (docs/benchmarks.md has the figures). The size is bounded: the least recently used files are removed first.
 """
 
 from __future__ import annotations
@@ -23,15 +22,15 @@ from crucible_lineage.errors import ChecksumError, FileChangedError, InputError
 
 DEFAULT_LIMIT_BYTES = 20 << 30
 LIMIT_VARIABLE = "CRUCIBLE_LINEAGE_CACHE_GB"
-_CHECKED_EVERY = 1 / 20  # of the limit that came in: looking through the folder costs time too
-_USED_AGAIN_S = 3600  # chosen: when a file was used is known to the hour
+_CHECKED_EVERY = 1 / 20  # of the limit, in bytes added: listing the folder takes time
+_USED_AGAIN_S = 3600  # chosen: precision of the last use
 
-Fetch = Callable[[Path], str]  # writes a file, and says what SHA-256 it has
-_Mark = tuple[int, int, int, int]  # size, modification and change of state in ns, inode: any write moves one of them
+Fetch = Callable[[Path], str]  # writes a file, and returns its SHA-256
+_Mark = tuple[int, int, int, int]  # size, modification and change of state in ns, inode: any write changes one of them
 
 
 def limit_from_environment() -> int:
-    """Return how many bytes the cache may hold: CRUCIBLE_LINEAGE_CACHE_GB, or 20 GiB."""
+    """Return the limit of the cache in bytes: CRUCIBLE_LINEAGE_CACHE_GB, or 20 GiB."""
     text = os.environ.get(LIMIT_VARIABLE)
     if text is None:
         return DEFAULT_LIMIT_BYTES
@@ -50,15 +49,15 @@ class FileCache:
     def __init__(self, folder: Path, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
         self.folder = folder
         self.limit_bytes = limit_bytes
-        self._came_in = limit_bytes  # the first file looks at what is there from before
-        self._hashed: dict[str, _Mark] = {}  # files whose bytes this process has hashed, as they stood then
+        self._added = limit_bytes  # so that the first file triggers a check
+        self._hashed: dict[str, _Mark] = {}  # files that this process has hashed, with their marks then
 
     def path(self, sha256: str) -> Path:
-        """Where the file with this hash lies, or would lie."""
+        """Return the path of the file with this hash, whether it exists or not."""
         return self.folder / sha256[:2] / sha256
 
     def holds(self, sha256: str) -> bool:
-        """True if the file is there and has this hash. One that is damaged is gone afterwards."""
+        """Return whether the file exists and has this hash. A damaged one is removed."""
         mark = _mark(self.path(sha256))
         if mark is None:
             return False
@@ -70,11 +69,11 @@ class FileCache:
         return True
 
     def is_damaged(self, sha256: str) -> bool:
-        """True if there is a file under this hash that has another one. It stays as it is."""
+        """Return whether the file under this hash has other bytes, without removing it."""
         return self.path(sha256).exists() and file_sha256(self.path(sha256)) != sha256
 
     def add(self, source: Path, sha256: str) -> Path:
-        """The cached copy of a file whose hash is known; ChecksumError if its bytes are others by now."""
+        """Return the cached copy of a file with this hash. Raises ChecksumError if the file has another one."""
 
         def copy(target: Path) -> str:
             _copy(source, target)
@@ -83,9 +82,9 @@ class FileCache:
         return self.get(sha256, copy)
 
     def take(self, source: Path, checksums: FileChecksums) -> Path:
-        """The file itself, moved here without being read again. FileChangedError if it was written to since then.
+        """Move a file into the cache without reading it again. Raises FileChangedError if it has changed.
 
-        One that something still has open for writing is copied.
+        A file that is still open for writing is copied.
         """
         if not self.holds(checksums.sha256):
             require_unchanged(source, checksums)
@@ -100,23 +99,22 @@ class FileCache:
         return self.path(checksums.sha256)
 
     def receive(self, fetch: Fetch) -> Path:
-        """The cached copy of a file whose hash is found while it comes: `fetch` writes it and says what it is."""
+        """Return the cached copy of a file that `fetch` writes, which returns its hash."""
         with self._part() as part:
             sha256 = fetch(part)
             return self.path(sha256) if self.holds(sha256) else self._keep(part, sha256)
 
     def get(self, sha256: str, fetch: Fetch) -> Path:
-        """The cached file with this hash. If it is not there, or damaged, `fetch` writes it and says what it has."""
+        """Return the cached file with this hash; `fetch` writes it if it is missing or damaged."""
         return self.path(sha256) if self.holds(sha256) else self._fetched(sha256, fetch)
 
     def place(self, sha256: str, target: Path, fetch: Fetch) -> bool:
-        """`target` is a file of its own with these bytes. True if the cached one was damaged, and fetched once more.
+        """Copy the file to `target`. Return whether the cached one was damaged and had to be fetched again.
 
-        The bytes are hashed as they stand in the copy, unless this process hashed them before and nothing was written
-        since.
+        The copy is hashed, unless this process has hashed the cached file and that is unchanged.
         """
         damaged = False
-        for _ in range(3):  # other processes may take away what is not used for long
+        for _ in range(3):  # other processes may remove files that were not used for long
             mark = _mark(self.path(sha256))
             if mark is None:
                 self._fetched(sha256, fetch)
@@ -124,8 +122,8 @@ class FileCache:
             target.parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileNotFoundError):
                 _copy(self.path(sha256), target)
-                known = self._hashed.get(sha256) == mark == _mark(self.path(sha256))
-                if known or file_sha256(target) == sha256:
+                is_hashed = self._hashed.get(sha256) == mark == _mark(self.path(sha256))
+                if is_hashed or file_sha256(target) == sha256:
                     target.chmod(stat.S_IRUSR)
                     self._hashed[sha256] = mark
                     self._touch(sha256)
@@ -138,19 +136,19 @@ class FileCache:
         )
 
     def evict(self, sha256: str) -> None:
-        """The file with this hash is fetched again when it is next asked for."""
+        """Remove the file with this hash."""
         self._hashed.pop(sha256, None)
         self.path(sha256).unlink(missing_ok=True)
 
     def _fetched(self, sha256: str, fetch: Fetch) -> Path:
         with self._part() as part:
-            if (arrived := fetch(part)) != sha256:
-                raise ChecksumError(f"a file with SHA-256 {sha256} was asked for, {arrived} came; it was not kept")
+            if (received := fetch(part)) != sha256:
+                raise ChecksumError(f"a file with SHA-256 {sha256} was requested, {received} came; it was not kept")
             return self._keep(part, sha256)
 
     @contextmanager
     def _part(self) -> Iterator[Path]:
-        """A name for a file in the cache's file system; gone afterwards unless it was kept."""
+        """Yield the path of a new file in the cache's file system, which is removed afterwards unless it was kept."""
         private_folder(self.folder)
         part = self.folder / f".part-{secrets.token_hex(8)}"
         try:
@@ -161,38 +159,38 @@ class FileCache:
             part.unlink(missing_ok=True)
 
     def _keep(self, part: Path, sha256: str) -> Path:
-        """The part stands under its name, read-only, its bytes on the disk, and the cache is within its size."""
+        """Move a complete part to its path, read-only and flushed to disk, and shrink the cache to its limit."""
         target = self.path(sha256)
         private_folder(target.parent)
-        part.chmod(stat.S_IRUSR | stat.S_IWUSR)  # a step may have left it as it liked
+        part.chmod(stat.S_IRUSR | stat.S_IWUSR)  # a step may have changed the permissions
         _flush(part)
         part.chmod(stat.S_IRUSR)
         part.replace(target)
         _flush_folder(target.parent)
         if mark := _mark(target):
             self._hashed[sha256] = mark
-            self._came_in += mark[0]
-        if self._came_in >= self.limit_bytes * _CHECKED_EVERY:
-            self._came_in = 0
+            self._added += mark[0]
+        if self._added >= self.limit_bytes * _CHECKED_EVERY:
+            self._added = 0
             self._shrink(spared=target)
         return target
 
     def _touch(self, sha256: str) -> None:
-        """Set the file's time of access to now, if that is news. The file counts as hashed all the same."""
+        """Set the file's time of access to now if it is old. The file still counts as hashed."""
         path = self.path(sha256)
-        with suppress(OSError):  # another user's file: it stays as old as it is
-            found = path.stat()
-            if time.time() - found.st_atime > _USED_AGAIN_S:
-                os.utime(path, ns=(time.time_ns(), found.st_mtime_ns))
+        with suppress(OSError):  # of another user: its time stays
+            info = path.stat()
+            if time.time() - info.st_atime > _USED_AGAIN_S:
+                os.utime(path, ns=(time.time_ns(), info.st_mtime_ns))
                 if mark := _mark(path):
                     self._hashed[sha256] = mark
 
     def _shrink(self, spared: Path) -> None:
-        """The cache is within its limit: what was not used for longest is gone."""
+        """Remove the least recently used files until the cache is within its limit."""
         files = sorted(
-            (max(found.st_atime_ns, found.st_mtime_ns), found.st_size, path)
+            (max(info.st_atime_ns, info.st_mtime_ns), info.st_size, path)
             for path in self.folder.glob("??/[0-9a-f]*")
-            if (found := _stat(path)) is not None
+            if (info := _stat(path)) is not None
         )
         excess = sum(size for _, size, _ in files) - self.limit_bytes
         for _, size, path in files:
@@ -204,17 +202,17 @@ class FileCache:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """The file has the same bytes, for its owner to read: copied by the system, which shares blocks where it can."""
-    with source.open("rb", buffering=0) as given, os.fdopen(_created(target), "wb", buffering=0) as taken:
+    """Copy a file, readable by its owner only. The system shares blocks where it can."""
+    with source.open("rb", buffering=0) as reader, os.fdopen(_created(target), "wb", buffering=0) as writer:
         if hasattr(os, "copy_file_range"):
             with suppress(OSError):  # not between these two file systems
-                while os.copy_file_range(given.fileno(), taken.fileno(), 1 << 30):
+                while os.copy_file_range(reader.fileno(), writer.fileno(), 1 << 30):
                     pass
-            if given.tell() == os.fstat(given.fileno()).st_size:  # some file systems say at once that this was all
+            if reader.tell() == os.fstat(reader.fileno()).st_size:  # some file systems copy nothing, without an error
                 return
-        given.seek(0)
-        taken.seek(0)
-        shutil.copyfileobj(given, taken, 1 << 20)
+        reader.seek(0)
+        writer.seek(0)
+        shutil.copyfileobj(reader, writer, 1 << 20)
 
 
 def _created(path: Path) -> int:
@@ -241,9 +239,9 @@ def _flush_folder(folder: Path) -> None:
 
 
 def _is_open_for_writing(path: Path) -> bool:
-    """True unless it is sure that nothing can write into the file any more: Linux leases it to readers only then."""
+    """Return whether something may still write to the file: only otherwise does Linux grant a read lease."""
     if os.name != "posix":
-        return False  # Windows moves no file that is open
+        return False  # Windows cannot move an open file
     import fcntl
 
     if not hasattr(fcntl, "F_SETLEASE"):
@@ -252,7 +250,7 @@ def _is_open_for_writing(path: Path) -> bool:
     try:
         fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    except OSError:  # something has it open, or this file system leases nothing
+    except OSError:  # it is open, or this file system has no leases
         return True
     finally:
         os.close(handle)
@@ -260,8 +258,8 @@ def _is_open_for_writing(path: Path) -> bool:
 
 
 def _mark(path: Path) -> _Mark | None:
-    found = _stat(path)
-    return None if found is None else (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+    info = _stat(path)
+    return None if info is None else (info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino)
 
 
 def _stat(path: Path) -> os.stat_result | None:

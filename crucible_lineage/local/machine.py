@@ -1,4 +1,4 @@
-"""Which machine this is: what tells the registrations of one data folder from those of others."""
+"""The id of a data folder, which distinguishes its registrations from those of others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from crucible_lineage.disk import private_file, private_folder
 
 
 def machine_id(data: Path) -> str:
-    """Return what tells the registrations from this data folder from others; locks keep them apart."""
+    """Return the id of this data folder. Locks keep registrations within it apart."""
     path = data / "registrar"
     if not path.exists():
         draft = private_file(private_folder(data) / f".registrar-{secrets.token_hex(4)}")

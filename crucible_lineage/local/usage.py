@@ -1,6 +1,6 @@
-"""What lies in a data folder: what is in use, how much room it takes, and what nothing needs.
+"""Content of a data folder: what is in use, how much space it takes, and what nothing needs.
 
-What a process works in is marked by a lock beside it, which goes when the process does, however that ends.
+A lock beside a folder marks it as in use, and ends with the process, however that ends.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from pathlib import Path
 
 from crucible_lineage.disk import private_folder
 
-KEPT_DAYS = 14  # chosen: what a failed or killed attempt left can be looked at for so long
+KEPT_DAYS = 14  # chosen: how long the files of a failed or killed attempt can be inspected
 MARK = ".in-use"
 PARTS = {"cache": "cache", "work": "work", "environments": "environments", "records": "", "crucible": "crucible"}
 
 
 @dataclass(frozen=True)
 class Leftover:
-    """Something in a data folder that nothing needs, and what it is."""
+    """Something in a data folder that nothing needs, with a description."""
 
     path: Path
     kind: str
@@ -33,15 +33,15 @@ class Leftover:
 
 @contextmanager
 def in_use(path: Path, held: Path | None = None) -> Iterator[None]:
-    """In this block, and as long as this process lives, other processes find `path` in use.
+    """Mark `path` as in use during this block, or until this process ends.
 
-    `held` is the file of a lock that this process holds for as long; linked beside `path`, it is the mark.
+    `held` is the file of a lock that this process holds meanwhile; a link to it beside `path` is the mark.
     """
     try:
         if held is not None and _linked(held, _mark(path)):
             yield
             return
-        from filelock import FileLock  # who only looks at a plan does not need it
+        from filelock import FileLock  # a plan does not need it
 
         with FileLock(_mark(path), mode=0o600):
             yield
@@ -50,7 +50,7 @@ def in_use(path: Path, held: Path | None = None) -> Iterator[None]:
 
 
 def _linked(held: Path, mark: Path) -> bool:
-    """Link the mark to a lock. Return False where the file system has no links."""
+    """Link the mark to a lock. Return False if the file system has no links."""
     try:
         mark.hardlink_to(held)
     except OSError:
@@ -60,7 +60,7 @@ def _linked(held: Path, mark: Path) -> bool:
 
 @contextmanager
 def claimed(path: Path) -> Iterator[bool]:
-    """Mark `path` as in use unless another process has, without waiting for it; yield whether that is done."""
+    """Mark `path` as in use unless another process has; yield whether it did, without waiting."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(_mark(path), mode=0o600, timeout=0)
@@ -77,7 +77,7 @@ def claimed(path: Path) -> Iterator[bool]:
 
 
 def is_in_use(path: Path) -> bool:
-    """True if a process that lives has marked `path` as in use."""
+    """Return whether a living process has marked `path` as in use."""
     from filelock import FileLock, Timeout
 
     if not _mark(path).exists():
@@ -90,28 +90,28 @@ def is_in_use(path: Path) -> bool:
 
 
 def runs(data: Path) -> Path:
-    """The folder in which runs that are under way are marked, by their ids."""
+    """Return the folder with the marks of active runs, by their ids."""
     return private_folder(data / "runs")
 
 
 def disk_usage(data: Path) -> dict[str, int]:
-    """Bytes on disk: copies of files, folders of attempts, environments, records (the rest), the embedded Crucible."""
+    """Return bytes on disk by part: copies of files, attempts, environments, embedded Crucible, records (the rest)."""
     used = {name: _size(data / folder) for name, folder in PARTS.items()}
     used["records"] -= sum(size for name, size in used.items() if name != "records")
     return used
 
 
 def leftovers(data: Path, *, copies: bool = False) -> list[Leftover]:
-    """List what nothing needs: what attempts left that have ended, however they did.
+    """List what nothing needs: files of ended attempts, and marks of ended runs.
 
-    With `copies`, also copies of files and records that Crucible has, unless a process works here that may need them.
+    With `copies`, also copies of files and records that Crucible has, unless an active process may need them.
     """
     work = [folder for folder in _folders(data / "work") if not is_in_use(folder)]
     found = [Leftover(folder, "what a step left that failed or was killed", _size(folder)) for folder in work]
-    runs_here = sorted((data / "runs").glob(f"*{MARK}"))
-    marks = [path for path in runs_here if not is_in_use(path.with_suffix(""))]
+    run_marks = sorted((data / "runs").glob(f"*{MARK}"))
+    marks = [path for path in run_marks if not is_in_use(path.with_suffix(""))]
     found += [Leftover(path, "the mark of a run that was cut short", 0) for path in marks]
-    idle = len(work) == len(list(_folders(data / "work"))) and len(marks) == len(runs_here)
+    idle = len(work) == len(list(_folders(data / "work"))) and len(marks) == len(run_marks)
     if copies and idle:
         mirrors = sorted((data / "mirror").glob("*.sqlite"))
         found += [Leftover(path, "what was read of a Crucible", _size(path)) for path in mirrors]
@@ -122,7 +122,7 @@ def leftovers(data: Path, *, copies: bool = False) -> list[Leftover]:
 
 
 def remove(leftover: Leftover) -> None:
-    """Remove a leftover. OSError if it cannot be removed."""
+    """Remove a leftover. Raises OSError if that is impossible."""
     if leftover.path.is_dir():
         remove_folder(leftover.path)
         return
@@ -132,11 +132,11 @@ def remove(leftover: Leftover) -> None:
 
 @cache
 def remove_old_work(work: Path) -> None:
-    """Remove what attempts left more than `KEPT_DAYS` ago, unless something works there. Done once a process."""
+    """Remove folders of attempts older than `KEPT_DAYS` that are not in use. Done once per process."""
     oldest = time.time() - KEPT_DAYS * 86_400
     for folder in _folders(work):
         if folder.stat().st_mtime < oldest and _last_change(folder) < oldest and not is_in_use(folder):
-            with suppress(OSError):  # of another user, or gone meanwhile
+            with suppress(OSError):  # of another user, or already removed
                 remove_folder(folder)
 
 
@@ -150,24 +150,24 @@ def _folders(folder: Path) -> Iterator[Path]:
 
 
 def remove_folder(folder: Path) -> None:
-    """The folder is gone, with what is in it and what marked it."""
+    """Remove a folder with its content and its mark."""
     if os.name == "nt":  # Windows refuses to remove read-only files
         for path in folder.rglob("*"):
             path.chmod(stat.S_IWRITE)
     shutil.rmtree(folder)
-    with suppress(OSError):  # Windows: as long as it is held
+    with suppress(OSError):  # Windows: the lock is still held
         _mark(folder).unlink(missing_ok=True)
 
 
 def _entries(path: Path) -> Iterator[os.stat_result]:
     for one in (path, *path.rglob("*")) if path.is_dir() else (path,):
-        with suppress(OSError):  # gone meanwhile
+        with suppress(OSError):  # already removed
             yield one.lstat()
 
 
 def _size(path: Path) -> int:
-    return sum(found.st_size for found in _entries(path) if stat.S_ISREG(found.st_mode))
+    return sum(info.st_size for info in _entries(path) if stat.S_ISREG(info.st_mode))
 
 
 def _last_change(folder: Path) -> float:
-    return max((found.st_mtime for found in _entries(folder)), default=0.0)
+    return max((info.st_mtime for info in _entries(folder)), default=0.0)

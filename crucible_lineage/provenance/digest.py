@@ -1,8 +1,7 @@
-"""What a registration left in a dataset, as one hash each: its scientific metadata and its list of files.
+"""Hashes of what was registered with a dataset: its scientific metadata and its list of files.
 
-The id of a dataset follows from its recipe and cannot hold its result, which is known only afterwards. These hashes
-stand in the provenance record, so that a later edit of the metadata shows. Ingestion may add keys: only those that
-were registered are compared.
+The id of a dataset follows from its recipe, and its result is known only later. These hashes in the provenance record
+reveal later edits. Ingestion may add keys, so only the registered ones are compared.
 """
 
 from __future__ import annotations
@@ -13,12 +12,12 @@ from typing import Any
 
 from crucible_lineage.ids import canonical_json
 
-MOST_KEYS = 1000  # chosen: where metadata have more values than this, the outermost keys stand for what is in them
+MOST_KEYS = 1000  # chosen: if metadata have more values, their outermost keys are listed instead
 _ABSENT = object()
 
 
 def result_of(metadata: Mapping[str, object], generated: Iterable[Mapping[str, object]]) -> dict[str, object]:
-    """The `result` part of a provenance record; `metadata` is what was registered, without the record itself."""
+    """Return the `result` part of a provenance record for the registered `metadata`, without the record itself."""
     keys = [_pointer(path) for path, _ in _leaves(metadata)]
     if len(keys) > MOST_KEYS:
         keys = [_pointer((key,)) for key in metadata]
@@ -31,7 +30,7 @@ def result_of(metadata: Mapping[str, object], generated: Iterable[Mapping[str, o
 
 
 def changed_keys(result: Mapping[str, Any], metadata: Mapping[str, Any]) -> list[str]:
-    """The keys that are missing, or all registered ones if one has another value; empty if all is as it was."""
+    """Return the missing keys, or all registered ones if a value has changed; empty if nothing has."""
     keys = list(result["keys"])
     if missing := [key for key in keys if _value(metadata, key) is _ABSENT]:
         return missing
@@ -39,7 +38,7 @@ def changed_keys(result: Mapping[str, Any], metadata: Mapping[str, Any]) -> list
 
 
 def generated_sha256(generated: Iterable[Mapping[str, object]]) -> str:
-    """A hash of a record's list of files, in whatever order they stand."""
+    """Return a hash of a record's list of files, whose order does not matter."""
     entries = sorted((dict(file) for file in generated), key=lambda file: str(file["name"]))
     return hashlib.sha256(canonical_json(entries)).hexdigest()
 
@@ -50,7 +49,7 @@ def _metadata_sha256(keys: Iterable[str], metadata: Mapping[str, object]) -> str
 
 
 def _leaves(document: Mapping[str, object], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:
-    """(path, value) of everything that is no object."""
+    """Yield (path, value) of everything that is not an object."""
     for key, value in document.items():
         if isinstance(value, Mapping):
             yield from _leaves(value, (*above, str(key)))
@@ -59,7 +58,7 @@ def _leaves(document: Mapping[str, object], above: tuple[str, ...] = ()) -> Iter
 
 
 def _pointer(path: tuple[str, ...]) -> str:
-    """A path as JSON Pointer (RFC 6901)."""
+    """Return a path as JSON Pointer (RFC 6901)."""
     return "".join("/" + key.replace("~", "~0").replace("/", "~1") for key in path)
 
 
@@ -74,7 +73,7 @@ def _value(document: Mapping[str, object], pointer: str) -> object:
 
 
 def _one_spelling(value: object) -> object:
-    """Numbers as a database may return them: 1e22 may come back as the whole number that it is."""
+    """Return a value with numbers in one spelling: databases may return 1e22 as a whole number."""
     if isinstance(value, Mapping):
         return {str(key): _one_spelling(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,6 +1,6 @@
-"""The environment that steps run in: distributions, Python, machine, linear algebra, and the variables that matter.
+"""The environment of steps: distributions, Python, machine, linear algebra, and environment variables.
 
-Two environments are equal if their documents are: nothing in one says when, where or by whom it was looked at.
+Equal environments have equal documents, which contain no time, path or account.
 """
 
 from __future__ import annotations
@@ -33,22 +33,24 @@ _BLAS = re.compile(
 
 
 def environment_mark() -> str:
-    """Return what changes when a distribution comes, goes or is replaced, or a variable has another value."""
-    seen = [(entry, _changed(entry)) for entry in dict.fromkeys(sys.path) if _has_distributions(entry)]
-    return hashlib.sha256(repr([sys.version, sys.executable, seen, _variables(), os.cpu_count()]).encode()).hexdigest()
+    """Return a hash that changes with the installed distributions and the variables."""
+    folders = [(entry, _changed(entry)) for entry in dict.fromkeys(sys.path) if _has_distributions(entry)]
+    return hashlib.sha256(
+        repr([sys.version, sys.executable, folders, _variables(), os.cpu_count()]).encode()
+    ).hexdigest()
 
 
 def environment_document() -> dict[str, Any]:
-    """Return the environment of this process. It reads the metadata of all distributions, which takes a while."""
+    """Return the environment of this process. Reading the metadata of all distributions takes a while."""
     packages: dict[str, dict[str, Any]] = {}
     blas: set[str] = set()
-    for found in metadata.distributions():
-        said = found.metadata  # read and parsed each time that it is asked for
-        name = _normal(said["Name"] or "")
-        if not name or name in packages:  # what comes first on the path is imported
+    for distribution in metadata.distributions():
+        fields = distribution.metadata  # each access parses them again
+        name = _normal(fields["Name"] or "")
+        if not name or name in packages:  # the first one on the path is imported
             continue
-        record = found.read_text("RECORD") or ""
-        packages[name] = {"version": said["Version"], **_origin(found)}
+        record = distribution.read_text("RECORD") or ""
+        packages[name] = {"version": fields["Version"], **_origin(distribution)}
         if record:
             packages[name]["record_sha256"] = hashlib.sha256(record.encode()).hexdigest()
         blas |= {f"{name}: {library}" for library in _BLAS.findall(record)}
@@ -69,36 +71,36 @@ def environment_document() -> dict[str, Any]:
 
 
 def lock_text(document: Mapping[str, Any]) -> str:
-    """Return the distributions as a file of requirements, which `uv pip install -r` and `pip install -r` read."""
+    """Return the distributions as a requirements file for `uv pip install -r` and `pip install -r`."""
     lines = [f"# Python {document['python']} on {document['system']} {document['machine']}"]
-    for name, one in document["packages"].items():
-        pinned = f"{name}=={one['version']}"
-        if one.get("url"):
-            lines.append(f"{name} @ {one['url']}")
+    for name, package in document["packages"].items():
+        pinned = f"{name}=={package['version']}"
+        if package.get("url"):
+            lines.append(f"{name} @ {package['url']}")
         else:
-            lines.append(f"# {pinned}, from a folder of its machine" if one.get("local") else pinned)
+            lines.append(f"# {pinned}, from a folder of its machine" if package.get("local") else pinned)
     return "\n".join(lines) + "\n"
 
 
 def canonical_text(document: Mapping[str, Any]) -> str:
-    """Return the document as text: equal documents are equal bytes."""
+    """Return the document as text: equal documents give equal bytes."""
     return json.dumps(document, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 
 
-def _origin(found: metadata.Distribution) -> dict[str, Any]:
-    """Return where a distribution is from, unless from an index: a repository and commit, or a folder here."""
-    text = found.read_text("direct_url.json")
+def _origin(distribution: metadata.Distribution) -> dict[str, Any]:
+    """Return the source of a distribution: a URL, or `local` for a folder; empty if it is from an index."""
+    text = distribution.read_text("direct_url.json")
     if not text:
         return {}
     try:
-        said = json.loads(text)
-        parts = urlsplit(said["url"])
+        fields = json.loads(text)
+        parts = urlsplit(fields["url"])
     except (ValueError, KeyError, TypeError):
         return {"local": True}
     if parts.scheme not in ("http", "https") or not parts.hostname:
         return {"local": True}
     url = urlunsplit((parts.scheme, parts.hostname, parts.path, "", ""))  # without an account, a token or a query
-    vcs = said.get("vcs_info") or {}
+    vcs = fields.get("vcs_info") or {}
     return {"url": f"{vcs['vcs']}+{url}@{vcs['commit_id']}" if {"vcs", "commit_id"} <= vcs.keys() else url}
 
 
@@ -108,7 +110,7 @@ def _variables() -> dict[str, str]:
 
 @functools.cache
 def _has_distributions(entry: str) -> bool:
-    """Return whether distributions are installed there: a folder of declarations and data changes all the time."""
+    """Return whether distributions are installed in a folder. Other folders on the path change all the time."""
     try:
         return any(path.suffix in (".dist-info", ".egg-info") for path in Path(entry or ".").iterdir())
     except OSError:
@@ -117,7 +119,7 @@ def _has_distributions(entry: str) -> bool:
 
 def _changed(entry: str) -> int:
     try:
-        return os.stat(entry or ".").st_mtime_ns  # noqa: PTH116  (it is asked for each step)
+        return os.stat(entry or ".").st_mtime_ns  # noqa: PTH116  (called for each step)
     except OSError:
         return 0
 
@@ -127,12 +129,12 @@ def _normal(name: str) -> str:
 
 
 def _timezone() -> str:
-    """Return the name of the system's time zone, as far as it says it: TZ is among the variables."""
+    """Return the name of the system's time zone. TZ is among the variables."""
     return os.path.realpath("/etc/localtime").partition("zoneinfo/")[2] or "/".join(time.tzname)
 
 
 def _cpu() -> str:
-    """Return the model of the processor, which decides by which instructions numbers are summed."""
+    """Return the model of the processor, on which the instructions for sums depend."""
     return next(_models(), "") or platform.processor() or platform.machine()
 
 
@@ -148,18 +150,18 @@ def _models() -> Iterator[str]:
 
 
 def agent(user: Mapping[str, object]) -> dict[str, Any]:
-    """Return who did it: the account at Crucible, and the name on this machine."""
+    """Return the agent: the account at Crucible, and the name on this machine."""
     try:
         local = getpass.getuser()
     except (KeyError, OSError):  # a container without a password entry
         local = None
-    known = {key: user.get(key) for key in ("unique_id", "username", "is_service_account")}
-    return {**known, "local_user": local}
+    account = {key: user.get(key) for key in ("unique_id", "username", "is_service_account")}
+    return {**account, "local_user": local}
 
 
 @functools.cache
 def git_state(folder: Path) -> Mapping[str, object] | None:
-    """Commit and cleanliness of the git checkout that a folder lies in; None if there is none."""
+    """Return the commit and cleanliness of the git checkout that contains a folder; None if there is none."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(folder), *arguments]
@@ -172,16 +174,16 @@ def git_state(folder: Path) -> Mapping[str, object] | None:
 
 
 def software(packages: Iterable[str], environment: Mapping[str, str] | None = None) -> dict[str, object]:
-    """Python, platform, and the versions of the distributions that bring these import packages, and of our own.
+    """Return Python, platform, and the versions of our distribution and of those with these import packages.
 
-    `environment` is where all that is installed is kept.
+    `environment` refers to the full environment document.
     """
     names = {name for package in packages for name in _distributions().get(package, [])}
     names.add("crucible-lineage")
     versions = {name: _version(name) for name in sorted(names)}
-    found: dict[str, object] = {"python": platform.python_version(), "platform": platform.platform()}
-    found |= {"packages": versions, **({"container": image} if (image := container()) else {})}
-    return found | ({"environment": dict(environment)} if environment else {})
+    document: dict[str, object] = {"python": platform.python_version(), "platform": platform.platform()}
+    document |= {"packages": versions, **({"container": image} if (image := container()) else {})}
+    return document | ({"environment": dict(environment)} if environment else {})
 
 
 @functools.cache
@@ -191,60 +193,60 @@ def _distributions() -> Mapping[str, list[str]]:
 
 @functools.cache
 def _version(name: str) -> str:
-    """The version of a distribution; reading it takes longer than checking the whole record."""
+    """Return the version of a distribution, cached since reading it is slow."""
     return metadata.version(name)
 
 
 CONTAINER_VARIABLE = "CRUCIBLE_LINEAGE_CONTAINER"
-UNKNOWN = "unknown: "  # begins what is known of a container whose image is not
+UNKNOWN = "unknown: "  # prefix for a container with an unknown image
 _ID = re.compile(
     r"/(docker|containers|overlay-containers|libpod|cri-containerd|crio)[/:-](?:containers/)?([0-9a-f]{64})"
 )
 _KINDS = {"docker": "Docker", "libpod": "Podman", "overlay-containers": "Podman", "podman": "Podman"}
-_SIF_MAGIC, _SIF_ID = b"SIF_MAGIC", 48  # where the header of an image of Apptainer has its UUID
+_SIF_MAGIC, _SIF_ID = b"SIF_MAGIC", 48  # offset of the UUID in the header of an Apptainer image
 
 
 @functools.cache
 def container() -> str:
-    """Return the image as `registry/name:tag@sha256:...`, or what else names it; empty outside of a container.
+    """Return the image as `registry/name:tag@sha256:...`, or another name of it; empty outside of a container.
 
-    What begins with `UNKNOWN` says in which container it is, whose image is not known.
+    If the image is unknown, `UNKNOWN` is followed by a description of the container.
     """
     return container_in(Path("/"), os.environ)
 
 
 def container_in(root: Path, environ: Mapping[str, str]) -> str:
-    """Return the same for a file system and an environment."""
+    """Return the same for a given file system and environment."""
     if named := environ.get(CONTAINER_VARIABLE):
         return named
     if image := environ.get("APPTAINER_CONTAINER") or environ.get("SINGULARITY_CONTAINER"):
         return f"{image}{_sif_id(root / image.lstrip('/'))}"
-    if asked := environ.get("SHIFTER_IMAGEREQUEST"):
+    if request := environ.get("SHIFTER_IMAGEREQUEST"):
         digest = environ.get("SHIFTER_IMAGE", "").removeprefix("sha256:")
-        return asked.removeprefix("docker:") + (f"@sha256:{digest}" if re.fullmatch("[0-9a-f]{64}", digest) else "")
-    told = dict(line.partition("=")[::2] for line in _text(root / "run/.containerenv").splitlines())
-    told = {name: value.strip('"') for name, value in told.items()}
-    if image := "@sha256:".join(filter(None, (told.get("image"), told.get("imageid", "").removeprefix("sha256:")))):
+        return request.removeprefix("docker:") + (f"@sha256:{digest}" if re.fullmatch("[0-9a-f]{64}", digest) else "")
+    lines = (line.partition("=")[::2] for line in _text(root / "run/.containerenv").splitlines())
+    fields = {name: value.strip('"') for name, value in lines}
+    if image := "@sha256:".join(filter(None, (fields.get("image"), fields.get("imageid", "").removeprefix("sha256:")))):
         return image
     return _unknown(root, environ)
 
 
 def _unknown(root: Path, environ: Mapping[str, str]) -> str:
-    """Return in which container this is; empty if nothing says that it is in one."""
-    found = _ID.search(_text(root / "proc/self/cgroup")) or _ID.search(_text(root / "proc/self/mountinfo"))
-    named = f" container {found[2][:12]}" if found else ""
+    """Return a description of the container; empty outside of a container."""
+    match = _ID.search(_text(root / "proc/self/cgroup")) or _ID.search(_text(root / "proc/self/mountinfo"))
+    named = f" container {match[2][:12]}" if match else ""
     if environ.get("KUBERNETES_SERVICE_HOST"):
         return f"{UNKNOWN}Kubernetes pod {environ.get('HOSTNAME', '')}{',' + named if named else ''}".rstrip()
     if (root / ".dockerenv").exists():
         return f"{UNKNOWN}Docker{named}"
     if (root / "run/.containerenv").exists():
         return f"{UNKNOWN}Podman{named}"
-    kind = environ.get("container", "") or (_KINDS.get(found[1], "") if found else "")
-    return f"{UNKNOWN}{_KINDS.get(kind, kind) or 'a'}{named or ' container'}" if kind or found else ""
+    kind = environ.get("container", "") or (_KINDS.get(match[1], "") if match else "")
+    return f"{UNKNOWN}{_KINDS.get(kind, kind) or 'a'}{named or ' container'}" if kind or match else ""
 
 
 def _sif_id(image: Path) -> str:
-    """Return the UUID in the header of an image file of Apptainer, as `@uuid:...`; empty if it cannot be read here."""
+    """Return the UUID in the header of an Apptainer image, as `@uuid:...`; empty if it is unreadable."""
     try:
         with image.open("rb") as file:
             header = file.read(_SIF_ID + 16)

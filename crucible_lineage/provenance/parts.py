@@ -1,4 +1,4 @@
-"""The parts of a provenance record: files, what was used, recipes, code, runs, who and with what."""
+"""Parts of a provenance record: files, used datasets, recipes, code, runs, agents and software."""
 
 from __future__ import annotations
 
@@ -29,63 +29,63 @@ Hashes = dict[str, Sha256]
 
 
 class RecordPart(BaseModel):
-    """Base of the record and its parts: frozen, and unknown keys are kept."""
+    """Base of the record and its parts. They are frozen, and keep unknown keys."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True, defer_build=True)
 
     def document(self) -> dict[str, Any]:
-        """Return it as JSON, with the keys that it was written with, those included that this version does not know."""
+        """Return it as JSON, with the keys that it was written with, including unknown ones."""
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
 class File(RecordPart):
-    """A file as it was when it was used or generated (prov:Entity)."""
+    """A file at the time of its use or generation (prov:Entity)."""
 
     name: Text
     sha256: Sha256
     size: Annotated[int, Field(ge=0)]
-    preview: bool = Field(False, description="true for the picture that is the thumbnail of the dataset")
-    log: bool = Field(False, description="true for what the step printed")
+    preview: bool = Field(False, description="true for the thumbnail of the dataset")
+    log: bool = Field(False, description="true for the output that the step printed")
 
 
 class CertificateUsed(RecordPart):
-    """The certificate by which a calibration was chosen, and the range in which it was valid then."""
+    """The certificate by which a calibration was chosen, with its range of validity at that time."""
 
     statement: Mfid = Field(description="the statement that certifies the calibration")
-    since: Text = Field(alias="from", description="from when it was valid, in UTC, included")
-    until: Text | None = Field(description="until when, excluded; null for no end")
+    since: Text = Field(alias="from", description="start of the range, in UTC, included")
+    until: Text | None = Field(description="end of the range, excluded; null for no end")
     by: Text = Field(description="who certified it")
-    when: Text = Field(description="when that was stated")
-    why: str = Field(description="why, in their words")
-    as_of: str | None = Field(None, description="the moment by whose statements the run went, if it was asked for one")
+    when: Text = Field(description="when it was certified")
+    why: str = Field(description="the reason in their words")
+    as_of: str | None = Field(None, description="the moment whose statements the run was asked to use")
 
 
 class TimeChoice(RecordPart):
-    """How a dataset was chosen in time: by which rule, on which side of what the step is about, how far away."""
+    """How a dataset was chosen in time: the rule, and its side and distance from the step's subject."""
 
-    rule: Text = Field(description="by which rule it was chosen")
+    rule: Text = Field(description="the rule by which it was chosen")
     side: Literal["", "before", "after", "around"] = Field(
-        description="empty where a time is not known, or a calibration is valid"
+        description="empty if a time is unknown, or for a valid calibration"
     )
     seconds: float = Field(description="the distance in time")
     same: dict[str, str] = Field(description="fields that are equal in both, with their values")
-    members: Annotated[int, Field(ge=2)] | None = Field(None, description="of a group: how many it has")
-    of_members: Annotated[int, Field(ge=2)] | None = Field(None, description="the same of what the step is about")
-    certificate: CertificateUsed | None = Field(None, description="given where it was chosen by one")
+    members: Annotated[int, Field(ge=2)] | None = Field(None, description="size of the chosen group")
+    of_members: Annotated[int, Field(ge=2)] | None = Field(None, description="size of the group that the step is about")
+    certificate: CertificateUsed | None = Field(None, description="given if it was chosen by one")
 
 
 class Used(RecordPart):
-    """A dataset that was used (prov:used), in its role, and those of its files that were given to the step."""
+    """A dataset that was used (prov:used) in a role, with those of its files that the step received."""
 
     role: Text = Field(description="the name of the argument, or `parent` for manual work")
     mfid: Mfid
-    origin: Mfid | None = Field(None, description="what the dataset comes from; absent if that is the dataset itself")
-    files: list[File] | None = Field(None, description="absent where the lists are in the attached file")
-    chosen: TimeChoice | None = Field(None, description="given where it was chosen in time")
+    origin: Mfid | None = Field(None, description="the measured data that it comes from; absent if it is that itself")
+    files: list[File] | None = Field(None, description="absent if the lists are in the attached file")
+    chosen: TimeChoice | None = Field(None, description="given if it was chosen in time")
 
 
 class RecipeInput(RecordPart):
-    """What goes into the id of an input: what it comes from, and the SHA-256 of each of its files.
+    """An input in a recipe: its origin, and the SHA-256 of each of its files.
 
     Recipes of version 1 named the parent itself instead of its origin.
     """
@@ -102,7 +102,7 @@ class RecipeInput(RecordPart):
 
 
 class RecipeFacts(RecordPart):
-    """What a step is given about a parent beside its files; absent is what nobody has said."""
+    """Facts about a parent that a step receives beside its files; unknown ones are absent."""
 
     name: str
     instrument: Text | None = None
@@ -113,7 +113,7 @@ class RecipeFacts(RecordPart):
 
 
 class StepRecipe(RecordPart):
-    """What the id of an output of a step is derived from."""
+    """The recipe of an output of a step, from which its id is derived."""
 
     kind: Literal["step"]
     version: Literal[2] | None = Field(None, description="absent in recipes of version 1")
@@ -122,39 +122,39 @@ class StepRecipe(RecordPart):
     output: Text
     code: Text = Field(description="the fingerprint of the code, or `version:` and the declared version")
     params: dict[str, JsonValue] = Field(description="every parameter, defaults included")
-    inputs: dict[str, list[RecipeInput]] = Field(description="for each role the parents, in order")
+    inputs: dict[str, list[RecipeInput]] = Field(description="the parents in each role, in order")
     facts: dict[str, list[RecipeFacts]] | None = Field(
-        None, description="of the parents in each role, in their order; given where the step asks for them"
+        None, description="facts about the parents in each role, in order; given if the step requests them"
     )
     packages: dict[str, str] | None = Field(None, description="versions of the packages that the step lists")
-    salt: Text | None = Field(None, description="given where the id without it was taken by something else")
-    attempt: Annotated[int, Field(ge=1)] | None = Field(None, description="given where it was forced to run again")
+    salt: Text | None = Field(None, description="given if the id without it was already taken")
+    attempt: Annotated[int, Field(ge=1)] | None = Field(None, description="given if it was forced to run again")
 
 
 class FilesRecipe(RecordPart):
-    """What the id of registered files is derived from; `inputs` where a person made them of other datasets."""
+    """The recipe of registered files, from which their id is derived; `inputs` if a person made them."""
 
     kind: Literal["files"]
-    version: Literal[2] | None = Field(None, description="given where a person made them of other datasets")
+    version: Literal[2] | None = Field(None, description="given if a person made them from other datasets")
     project: Text
     files: Hashes = Field(description="name to SHA-256")
-    salt: Text | None = Field(None, description="given where the id without it was taken by something else")
-    inputs: dict[str, list[RecipeInput]] | None = Field(None, description="given where a person made them of others")
+    salt: Text | None = Field(None, description="given if the id without it was already taken")
+    inputs: dict[str, list[RecipeInput]] | None = Field(None, description="given if a person made them from others")
 
 
 class StatementAbout(RecordPart):
-    """What a statement is about: datasets, an instrument and a time of measurement, a code fingerprint, a project."""
+    """Subject of a statement: datasets, an instrument and a time of measurement, a code fingerprint, a project."""
 
     datasets: list[Mfid] | None = None
     instrument: Text | None = None
-    since: str | None = Field(None, alias="from", description="the time of measurement, this moment included")
-    until: str | None = Field(None, description="the time of measurement, this moment excluded")
+    since: str | None = Field(None, alias="from", description="start of the time of measurement, included")
+    until: str | None = Field(None, description="end of the time of measurement, excluded")
     code: Text | None = None
     project: Text | None = None
 
 
 class StatementRecipe(RecordPart):
-    """What the id of a statement about results is derived from."""
+    """The recipe of a statement, from which its id is derived."""
 
     kind: Literal["statement"]
     project: Text
@@ -164,11 +164,11 @@ class StatementRecipe(RecordPart):
     why: str
     body: dict[str, JsonValue] | None = Field(None, description="depends on the verb: the name of a flag, a due day")
     revokes: list[Mfid] | None = None
-    again: Annotated[int, Field(ge=1)] | None = Field(None, description="how many equal ones were revoked before")
+    again: Annotated[int, Field(ge=1)] | None = Field(None, description="number of equal statements revoked before")
 
 
 class KeptFile(RecordPart):
-    """A file of a dataset that supports results: their source, or the environment that they were made in."""
+    """A file of a dataset that results rely on: their source or their environment."""
 
     mfid: Mfid
     name: Text
@@ -176,38 +176,38 @@ class KeptFile(RecordPart):
 
 
 class Program(RecordPart):
-    """The program that a command starts, as it was."""
+    """The program that a command started."""
 
     path: Text
     sha256: Sha256
-    version: str | None = Field(None, description="the first line that it printed when it was asked for its version")
+    version: str | None = Field(None, description="the first line that it printed for its version")
 
 
 class Git(RecordPart):
-    """The checkout that the code lay in."""
+    """The git checkout that contained the code."""
 
     commit: Text
     dirty: bool = Field(description="whether files differed from the commit")
 
 
 class Code(RecordPart):
-    """The code that ran (prov:hadPlan): its fingerprint, its text, and what the fingerprint could not see."""
+    """The code that ran (prov:hadPlan): its fingerprint, its text, and what the fingerprint does not cover."""
 
     fingerprint: Text = Field(description="the hash of the function and all that it reaches")
     source: str = Field(description="the text of the function, its first 20,000 characters")
     pieces: dict[str, str] | None = Field(
-        None, description="what the function reaches: the text of a function, the value of a number, else # and a hash"
+        None, description="what the function reaches: texts of functions, values of numbers, else # and a hash"
     )
-    not_covered: list[str] = Field(description="what the fingerprint could not look into")
-    read: list[Text] | None = Field(None, description="files that it read and was not given: their bytes do not count")
+    not_covered: list[str] = Field(description="objects that the fingerprint does not cover")
+    read: list[Text] | None = Field(None, description="files that it read beside its inputs, not part of the identity")
     git: Git | None
-    archive: KeptFile | None = Field(None, description="the source files that it rests on, as they were")
-    left_out: list[Text] | None = Field(None, description="what of the source is not in the archive, and why")
-    program: Program | None = Field(None, description="of a command")
+    archive: KeptFile | None = Field(None, description="the source files that it relied on")
+    left_out: list[Text] | None = Field(None, description="sources that are not in the archive, with the reason")
+    program: Program | None = Field(None, description="for a command")
 
 
 class Run(RecordPart):
-    """The run in which it happened; the last two are Prefect's own ids, where Prefect ran it."""
+    """The run of the execution; the last two are Prefect's ids, if Prefect ran it."""
 
     engine: Text = Field(description="local or prefect")
     run_id: str
@@ -216,7 +216,7 @@ class Run(RecordPart):
 
 
 class DeclaredOutput(RecordPart):
-    """What was declared of an output and shows nowhere else; `metadata` are names, their values are in the dataset."""
+    """Declared options of an output; `metadata` lists names, whose values are in the dataset."""
 
     metadata: list[str] | None = None
     ingest: bool | None = None
@@ -225,15 +225,15 @@ class DeclaredOutput(RecordPart):
 
 
 class DeclaredFields(RecordPart):
-    """What was declared beside the recipe: by it the step can be made again as it was made."""
+    """Declared options of a step beside the recipe, which are needed to repeat it."""
 
-    retries: Annotated[int, Field(ge=0)] | None = Field(None, description="how often a failure is tried again")
+    retries: Annotated[int, Field(ge=0)] | None = Field(None, description="how often a failure is retried")
     timeout: Annotated[float, Field(gt=0)] | None = Field(None, description="seconds")
     tags: list[str] | None = None
     resources: dict[str, float | str] | None = None
-    reads: list[str] | None = Field(None, description="files beside the declaration whose bytes belong to the code")
-    strict: bool | None = Field(None, description="whether reading other files is a failure")
-    reproduce: dict[str, JsonValue] | None = Field(None, description="how it is compared when it is made again")
+    reads: list[str] | None = Field(None, description="files beside the declaration that are part of the identity")
+    strict: bool | None = Field(None, description="whether reading other files is an error")
+    reproduce: dict[str, JsonValue] | None = Field(None, description="how to compare it when it is reproduced")
     keep: str | None = Field(None, description="forever: its bytes are never evicted")
     output: DeclaredOutput | None = None
 
@@ -248,18 +248,18 @@ class StepActivity(RecordPart):
     ended: Moment = Field(description="prov:endedAtTime")
     run: Run | None
     declared: DeclaredFields | None = None
-    gaps: list[Text] | None = Field(None, description="what was blocked and left out of its lists, with the reason")
+    gaps: list[Text] | None = Field(None, description="blocked inputs that its lists omit, with the reasons")
 
 
 class ManualActivity(RecordPart):
-    """What a person did (prov:Activity)."""
+    """Manual work of a person (prov:Activity)."""
 
     kind: Literal["by hand"]
-    note: str | None = Field(description="what the person wrote about it")
+    note: str | None = Field(description="a note by the person")
 
 
 class RunActivity(RecordPart):
-    """The run of a pipeline that a dataset tells of (prov:Activity)."""
+    """The run of a pipeline that a dataset describes (prov:Activity)."""
 
     kind: Literal["pipeline run"]
     pipeline: Text
@@ -267,21 +267,21 @@ class RunActivity(RecordPart):
 
 
 class StatementActivity(RecordPart):
-    """When a person stated something about results (prov:Activity)."""
+    """The making of a statement about results (prov:Activity)."""
 
     kind: Literal["statement"]
     when: Moment
-    signature: Text | None = Field(None, description="of the recipe and the time, by ssh-keygen -Y sign")
+    signature: Text | None = Field(None, description="signature of the recipe and the time, by ssh-keygen -Y sign")
 
 
 class SupportActivity(RecordPart):
-    """That a dataset was registered since results rest on it."""
+    """The registration of source or environment that results rely on (prov:Activity)."""
 
     kind: Literal["source of steps", "environment of steps"]
 
 
 class Agent(RecordPart):
-    """Who did it (prov:wasAssociatedWith): the account at Crucible, and the name on the machine."""
+    """The agent (prov:wasAssociatedWith): the account at Crucible, and the name on the machine."""
 
     unique_id: str | None = Field(description="ORCID, or the MFID of a service account")
     username: str | None
@@ -290,20 +290,20 @@ class Agent(RecordPart):
 
 
 class Software(RecordPart):
-    """What it ran with (prov:SoftwareAgent)."""
+    """The software that was used (prov:SoftwareAgent)."""
 
     python: Text
     platform: str
     packages: dict[str, str] = Field(description="versions of the packages that the step reaches")
     container: Text | None = Field(
         None,
-        description="the container image, as registry/name:tag@sha256:..., or `unknown: ` and in which one",
+        description="the container image, as registry/name:tag@sha256:..., or `unknown: ` and a description",
     )
-    environment: KeptFile | None = Field(None, description="all that was installed, and on which machine")
+    environment: KeptFile | None = Field(None, description="all installed distributions, and the machine")
 
 
 class Pipeline(RecordPart):
-    """The declaration that asked for it, and what the step is called in it."""
+    """The pipeline that declared the step."""
 
     name: Text
     hash: Text = Field(description="SHA-256 of the text of the declaration")
@@ -311,19 +311,19 @@ class Pipeline(RecordPart):
 
 
 class Attachment(RecordPart):
-    """The file of this dataset that holds what is too long for the record: recipe, used and generated."""
+    """The file of this dataset with the parts that are too long for the record: recipe, used and generated."""
 
     name: Text
     sha256: Sha256
     size: Annotated[int, Field(ge=0)]
     recipe_sha256: Sha256 = Field(description="SHA-256 of the recipe's canonical JSON")
-    used: Annotated[int, Field(ge=0)] = Field(description="how many datasets were used")
-    generated: Annotated[int, Field(ge=0)] = Field(description="how many files were generated")
+    used: Annotated[int, Field(ge=0)] = Field(description="number of used datasets")
+    generated: Annotated[int, Field(ge=0)] = Field(description="number of generated files")
 
 
 class Result(RecordPart):
-    """What was registered with it, hashed, so that an edit shows; the record of an older version has none."""
+    """Hashes of what was registered, which reveal edits; absent from records of older versions."""
 
-    keys: list[str] = Field(description="JSON Pointers of the scientific metadata that were registered")
+    keys: list[str] = Field(description="JSON Pointers to the registered scientific metadata")
     metadata_sha256: Sha256 = Field(description="SHA-256 over their values")
     generated_sha256: Sha256 = Field(description="SHA-256 over the list of files")

@@ -1,4 +1,4 @@
-"""The recipe of a dataset: the text that its id is derived from. Pure values; docs/identity.md says why each part."""
+"""The recipe of a dataset, from which its id is derived. Pure values; docs/identity.md explains each part."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.ids import canonical_json, derive_mfid, has_derived_id, youngest
 from crucible_lineage.refs import DatasetRef, FileRef
 
-VERSION = 2  # of the recipes of what was made of other datasets; they name these by bytes and origin
+VERSION = 2  # of recipes with inputs, which are named by bytes and origin
 
 
 @dataclass(frozen=True)
 class UsedDataset:
-    """A parent in its role: the dataset, and those of its files that the step is given.
+    """A parent in its role: the dataset, and those of its files that the step receives.
 
-    `chosen` is how it was chosen in time, as the record holds it; None where it was named.
+    `chosen` is the record's entry for a choice in time; None if the dataset was named.
     """
 
     role: str
@@ -30,7 +30,7 @@ class UsedDataset:
 
 @dataclass(frozen=True)
 class StepCode:
-    """What a step does: the fingerprint of its code or its declared version, and the packages it lists."""
+    """Identity of a step's code: its fingerprint or declared version, and the versions of listed packages."""
 
     step: str
     fingerprint: str
@@ -39,7 +39,7 @@ class StepCode:
 
 @dataclass(frozen=True)
 class PlannedOutput:
-    """An output of a step before it is made: the dataset that it will be, and the one that it replaces."""
+    """An output of a step before it is made: its future dataset, and the one that it replaces."""
 
     output: str
     mfid: str
@@ -50,9 +50,9 @@ class PlannedOutput:
 def raw_recipe(
     project: str, files: Iterable[FileRef], parents: Sequence[DatasetRef] = (), salt: str | None = None
 ) -> dict[str, object]:
-    """The recipe of a dataset of measured files, or, with `parents`, of a result that was made of them by hand.
+    """Return the recipe of measured files, or with `parents` of a result that a person made from them.
 
-    A `salt` gives the same another id.
+    A `salt` changes the id.
     """
     recipe: dict[str, Any] = {
         "kind": "files",
@@ -77,9 +77,9 @@ def step_recipe(
     salt: str | None = None,
     facts: Mapping[str, object] | None = None,
 ) -> dict[str, object]:
-    """The recipe of one output of a step. `params` are in canonical form; `attempt` counts forced reruns.
+    """Return the recipe of one output of a step. `params` are in canonical form; `attempt` counts forced reruns.
 
-    A `salt` gives the same another id. `facts` are those about the parents that the step is given, if it asks for them.
+    A `salt` changes the id. `facts` are those about the parents, if the step requests them.
     """
     inputs: dict[str, list[dict[str, Any]]] = {}
     for part in used:
@@ -118,7 +118,7 @@ def planned_outputs(
     supersedes: Mapping[str, str] | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> tuple[PlannedOutput, ...]:
-    """The outputs of a step that is given these datasets, with their ids."""
+    """Return the outputs of a step for these datasets, with their ids."""
     recipes = {output: step_recipe(project, code, output, params, used, attempt, salt, facts) for output in outputs}
     return tuple(
         PlannedOutput(output, derived_mfid(recipe), recipe, (supersedes or {}).get(output))
@@ -127,48 +127,48 @@ def planned_outputs(
 
 
 def raw_mfid(recipe: Mapping[str, object], acquired: datetime) -> str:
-    """The id of measured files taken at that moment."""
+    """Return the id of files measured at that moment."""
     return derive_mfid(recipe, acquired)
 
 
 def derived_mfid(recipe: Mapping[str, object]) -> str:
-    """The id of an output of a step: it sorts beside the youngest of what it comes from."""
+    """Return the id of an output of a step, which sorts beside its youngest origin."""
     return derive_mfid(recipe, youngest(source for _, source, _ in recipe_inputs(recipe)))
 
 
 def gives_id(recipe: Mapping[str, Any], mfid: str, assigned: str | None = None) -> bool:
-    """True if the id follows from the recipe, or if that gives the one `assigned` where a server chose this one.
+    """Return whether the recipe gives the id, or `assigned`, the derived one where a server chose another.
 
-    True too where the clock made the id: of measured files nobody knows the time of.
+    Also True for an id from the clock, which measured files without a known time have.
     """
     try:
         if recipe.get("inputs"):
             return derived_mfid(recipe) in (mfid, assigned)
         return not has_derived_id(mfid) or derive_mfid(recipe, mfid) == mfid
-    except (InputError, ValueError):  # a step without a parent, or no JSON that a recipe can be
+    except (InputError, ValueError):  # a step without a parent, or not a valid recipe
         return False
 
 
 def without_salt(recipe: Mapping[str, object]) -> dict[str, object]:
-    """Return what the recipe says of the data themselves."""
+    """Return the recipe without its salt."""
     return {key: value for key, value in recipe.items() if key != "salt"}
 
 
 def recipe_sha256(recipe: Mapping[str, Any]) -> str:
-    """SHA-256 of the recipe's canonical JSON."""
+    """Return SHA-256 of the recipe's canonical JSON."""
     return hashlib.sha256(canonical_json(recipe)).hexdigest()
 
 
 def first_attempt(recipe: Mapping[str, Any]) -> tuple[str, int]:
-    """The id that the recipe's first attempt has, and which attempt this one is."""
+    """Return the id of the recipe's first attempt, and the number of this one."""
     first = {key: value for key, value in recipe.items() if key != "attempt"}
     return derived_mfid(first), int(recipe.get("attempt", 0))
 
 
 def origin_of(recipe: Mapping[str, Any]) -> str:
-    """Return the origin that all inputs of a result share, or an id that stands for all of their origins together.
+    """Return the common origin of a result's inputs, or an id that stands for all of their origins.
 
-    Empty for measured files, and for results of an older version, which did not tell: they are their own origin.
+    Empty for measured files and for results of an older version: these are their own origin.
     """
     if recipe.get("version", 1) < VERSION:
         return ""
@@ -179,7 +179,7 @@ def origin_of(recipe: Mapping[str, Any]) -> str:
 
 
 def recipe_inputs(recipe: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, str]]]:
-    """(role, origin, {file name: SHA-256}) of each input; of an older recipe, the parent's MFID for its origin."""
+    """Yield (role, origin, {file name: SHA-256}) of each input, in older recipes with the parent's MFID as origin."""
     for role, entries in (recipe.get("inputs") or {}).items():
         for entry in entries:
             yield role, entry["origin"] if "origin" in entry else entry["mfid"], entry["files"]

@@ -1,6 +1,6 @@
-"""The provenance record: how a dataset came to be. It lies in the scientific metadata; marks.py says where.
+"""The provenance record of a dataset, in its scientific metadata under the keys of marks.py.
 
-schema.py says what is in it; it is imported where a record is written or read, and not before.
+schema.py defines its content, and is slow to import: it is imported only to read or write a record.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ __all__ = [
 
 
 SCHEMA = "crucible-lineage/provenance/1"
-SOURCE, SURROUNDINGS = "source of steps", "environment of steps"  # the kinds of what results rest on
+SOURCE, SURROUNDINGS = "source of steps", "environment of steps"  # kinds of datasets that results rely on
 COMPLETE = "complete"
 INCOMPLETE = "incomplete"
 
@@ -52,13 +52,13 @@ T = TypeVar("T", bound="ProvenanceRecord")
 
 
 ATTACHED_NAME = "crucible-lineage-provenance.json"
-MAX_RECORD_BYTES = 256 << 10  # chosen: a thousand records of a project's list stay within what one answer can carry
+MAX_RECORD_BYTES = 256 << 10  # chosen: a thousand records of a project's list fit into one answer
 MOVED = ("recipe", "used", "generated")
 
 
 @dataclass(frozen=True)
 class Activity:
-    """One execution of a step: what ran, when, and in which runs of which engines."""
+    """One execution of a step: the code, the times, and the run."""
 
     step: str
     function: str
@@ -78,7 +78,7 @@ class Activity:
     program: Mapping[str, str] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The `activity` part of the record."""
+        """Return the `activity` part of the record."""
         code: dict[str, Any] = {"fingerprint": self.fingerprint, "source": self.source[:20_000]}
         code |= {"pieces": dict(self.pieces)} if self.pieces else {}
         code |= {"not_covered": list(self.not_covered), **({"read": list(self.read)} if self.read else {})}
@@ -108,10 +108,10 @@ def step_record(
     who: Mapping[str, object],
     supersedes: str | None,
 ) -> StepRecord:
-    """The record of an output of a step, as yet incomplete. InputError if it would not fit its schema."""
+    """Return the incomplete record of an output of a step. Raises InputError if it does not fit the schema."""
     from crucible_lineage.provenance.schema import StepRecord, new_record
 
-    made = new_record(
+    record = new_record(
         {
             "schema": SCHEMA,
             "status": INCOMPLETE,
@@ -137,8 +137,8 @@ def step_record(
             "supersedes": supersedes,
         }
     )
-    assert isinstance(made, StepRecord)
-    return made
+    assert isinstance(record, StepRecord)
+    return record
 
 
 def raw_record(
@@ -149,7 +149,7 @@ def raw_record(
     note: str | None = None,
     supersedes: str | None = None,
 ) -> FilesRecord:
-    """The record of files that were registered, as yet incomplete: measured, or made of `parents` by a person."""
+    """Return the incomplete record of registered files: measured, or made from `parents` by a person."""
     by_hand: dict[str, Any] = {"activity": {"kind": "by hand", "note": note}} if parents or note else {}
     by_hand |= {"supersedes": supersedes} if supersedes else {}
     return _files_record(recipe, files, who, parents, by_hand)
@@ -158,36 +158,36 @@ def raw_record(
 def run_record(
     recipe: Mapping[str, object], files: Sequence[FileRef], who: Mapping[str, object], pipeline: str, run_id: str
 ) -> FilesRecord:
-    """The record of a dataset that tells of a run, as yet incomplete."""
-    told = {"activity": {"kind": "pipeline run", "pipeline": pipeline, "run_id": run_id}}
-    return _files_record(recipe, files, who, (), told)
+    """Return the incomplete record of a dataset that describes a run."""
+    activity = {"activity": {"kind": "pipeline run", "pipeline": pipeline, "run_id": run_id}}
+    return _files_record(recipe, files, who, (), activity)
 
 
 def support_record(
     recipe: Mapping[str, object], files: Sequence[FileRef], who: Mapping[str, object], kind: str
 ) -> FilesRecord:
-    """The record of a dataset that results rest on, as yet incomplete. `kind` is SOURCE or SURROUNDINGS."""
+    """Return the incomplete record of a dataset that results rely on. `kind` is SOURCE or SURROUNDINGS."""
     return _files_record(recipe, files, who, (), {"activity": {"kind": kind}})
 
 
 def statement_record(
     recipe: Mapping[str, object], who: Mapping[str, object], when: str, signature: str = ""
 ) -> FilesRecord:
-    """The record of a statement about results, as yet incomplete."""
+    """Return the incomplete record of a statement."""
     signed = {"signature": signature} if signature else {}
     return _files_record(recipe, (), who, (), {"activity": {"kind": "statement", "when": when, **signed}})
 
 
 def read_record(scientific_metadata: Mapping[str, object] | None) -> StepRecord | FilesRecord | None:
-    """The provenance record in a dataset's metadata, if there is one that fits the schema this version knows."""
-    found = _found(scientific_metadata)
-    return None if isinstance(found, str) else found
+    """Return the provenance record in a dataset's metadata; None if there is none, or it does not fit the schema."""
+    record = _parsed(scientific_metadata)
+    return None if isinstance(record, str) else record
 
 
 def unreadable(scientific_metadata: Mapping[str, object] | None) -> str:
-    """Return why the value under the record's key is not read as a record; empty if it is, or if there is none."""
-    found = _found(scientific_metadata)
-    return found if isinstance(found, str) else ""
+    """Return why the value under the record's key is not a readable record; empty if it is, or if there is none."""
+    fault = _parsed(scientific_metadata)
+    return fault if isinstance(fault, str) else ""
 
 
 def _files_record(
@@ -199,7 +199,7 @@ def _files_record(
 ) -> FilesRecord:
     from crucible_lineage.provenance.schema import FilesRecord, new_record
 
-    made = new_record(
+    record = new_record(
         {
             "schema": SCHEMA,
             "status": INCOMPLETE,
@@ -218,33 +218,32 @@ def _files_record(
             **activity,
         }
     )
-    assert isinstance(made, FilesRecord)
-    return made
+    assert isinstance(record, FilesRecord)
+    return record
 
 
-def _found(scientific_metadata: Mapping[str, object] | None) -> StepRecord | FilesRecord | str | None:
-    """The record, or why it cannot be read; None if there is none."""
-    written = record_in(scientific_metadata)
-    if written is None and KEY not in (scientific_metadata or {}):
+def _parsed(scientific_metadata: Mapping[str, object] | None) -> StepRecord | FilesRecord | str | None:
+    """Return the record, or why it is unreadable; None if there is none."""
+    stored = record_in(scientific_metadata)
+    if stored is None and KEY not in (scientific_metadata or {}):
         return None
     from crucible_lineage.provenance.schema import parse_record
 
-    schema = written.get("schema") if isinstance(written, Mapping) else None
+    schema = stored.get("schema") if isinstance(stored, Mapping) else None
     if isinstance(schema, str) and schema != SCHEMA:
         return f"it is of schema {schema}, this version reads {SCHEMA}"
-    return parse_record(written)
+    return parse_record(stored)
 
 
-# Long provenance records: Crucible hands out the records of a whole project at once, so each must stay small. Of a long
-# one the metadata keep who, when and what it came from; the recipe and the lists of files are in a file of the dataset,
-# whose hash stays in the record, and if that is not enough, also the list of what was used. Who needs these asks for
-# the whole record; who draws a lineage need not.
+# Long provenance records: Crucible returns the records of a whole project at once, so each must stay small. A long one
+# keeps agent, times and parents. The recipe and the lists of files move to a file of the dataset, whose hash is in the
+# record; if that is not enough, so does the list of parents. Lineages are drawn without these parts.
 
 
 def compact(record: T, limit_bytes: int = MAX_RECORD_BYTES) -> tuple[T, bytes | None]:
-    """The record as it goes into the metadata, and the content of ATTACHED_NAME if it needs one.
+    """Return the record for the metadata, and the content of ATTACHED_NAME if it needs that file.
 
-    `record` is whole. The same record always gives the same bytes.
+    `record` is whole. Equal records give equal bytes.
     """
     document = record.document()
     if _size(document) <= limit_bytes:
@@ -266,7 +265,7 @@ def compact(record: T, limit_bytes: int = MAX_RECORD_BYTES) -> tuple[T, bytes | 
 
 
 def expand(record: T, content: bytes) -> T:
-    """The record with what its attached file holds; it still names the file. ChecksumError if the file was changed."""
+    """Return the record with the content of its attached file. Raises ChecksumError if the file was changed."""
     attached = record.attached
     if attached is None or hashlib.sha256(content).hexdigest() != attached.sha256:
         name = attached.name if attached else ATTACHED_NAME

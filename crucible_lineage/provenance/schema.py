@@ -1,7 +1,7 @@
-"""The provenance record as typed, frozen values, which are the source of its JSON Schema (schema.json).
+"""The provenance record as typed, frozen values, the source of its JSON Schema (schema.json).
 
-What is written has to fit, without a key that the schema does not have. What is read has to fit too, but may have more
-keys, since a later version may have written it. docs/site/record_page.py makes the reference from it.
+Records have to fit the schema. New ones have no unknown keys; existing ones may, since a later version may have written
+them. docs/site/record_page.py generates the reference from these types.
 """
 
 from __future__ import annotations
@@ -50,50 +50,48 @@ from crucible_lineage.provenance.parts import (
 from crucible_lineage.refs import FileRef
 
 SCHEMA_FILE = Path(__file__).with_name("schema.json")
-MOST_FAULTS = 5  # more do not help whoever reads the message
+MOST_FAULTS = 5  # more do not help the reader of a message
 
 
 class ProvenanceRecord(RecordPart):
-    """Provenance of a dataset (prov:Entity); one of two kinds."""
+    """Provenance of a dataset (prov:Entity), of one of two kinds."""
 
     schema_: Literal["crucible-lineage/provenance/1"] = Field(alias="schema")
     status: Literal["incomplete", "complete"] = Field(
         description="incomplete before the first byte is sent, complete after the last"
     )
-    used: list[Used] = Field(description="prov:used; may be shorter than attached.used says")
-    generated: list[File] | None = Field(
-        None, description="prov:generated; absent where the list is in the attached file"
-    )
+    used: list[Used] = Field(description="prov:used; may have fewer entries than attached.used")
+    generated: list[File] | None = Field(None, description="prov:generated; absent if the list is in the attached file")
     equal_parents: dict[str, Mfid] | None = Field(
         None,
-        description="later parents that would give the same: {parent: the one of `used` whose bytes and origin it has}",
+        description="later parents that would give the same: {parent: the one in `used` with equal bytes and origin}",
     )
     agent: Agent
     attached: Attachment | None = None
-    registrar: Text | None = Field(None, description="the registration that this record is of")
+    registrar: Text | None = Field(None, description="the registration that wrote this record")
     completed: dict[str, Moment] | None = Field(
         None,
         description="registrations that finished, and when; a record is complete if its registrar is among them",
     )
     result: Result | None = None
     facts: RecipeFacts | None = Field(
-        None, description="what a step that asks for facts is given about this result: as it was registered"
+        None, description="facts about this result for steps that request them, as registered"
     )
 
     @model_validator(mode="after")
-    def _has_its_parts(self) -> ProvenanceRecord:
+    def _has_all_parts(self) -> ProvenanceRecord:
         if self.attached is None and (self.generated is None or self.recipe_part is None):
             raise ValueError("without an attached file there have to be `recipe` and `generated`")
         return self
 
     @property
     def as_step(self) -> StepRecord | None:
-        """Return this record, if it is that of an output of a step."""
+        """This record, if it belongs to an output of a step."""
         return None
 
     @property
     def is_derived(self) -> bool:
-        """True if it was made of other datasets."""
+        """Whether it was made from other datasets."""
         return bool(self.used) or bool(self.attached and self.attached.used)
 
     @property
@@ -108,64 +106,61 @@ class ProvenanceRecord(RecordPart):
 
     @property
     def is_complete(self) -> bool:
-        """True if the dataset was registered to its end, by the registration whose record this is."""
+        """Whether the registration that wrote this record finished."""
         if self.status != "complete":
             return False
         return "registrar" not in self.model_fields_set or self.registrar in (self.completed or {})
 
     @property
     def is_whole(self) -> bool:
-        """False if a part of it stands in the attached file and was not read from there."""
+        """Whether no part is missing that is in the attached file."""
         return self.recipe_part is not None and self.generated is not None
 
     @cached_property
     def recipe(self) -> Mapping[str, Any]:
-        """Return the recipe that the id is derived from, as it was written.
-
-        InputError if that is in the attached file.
-        """
+        """The recipe from which the id is derived, as written. Raises InputError if it is in the attached file."""
         if self.recipe_part is None:
             raise InputError("the recipe of this record is in an attached file; ask for the whole record")
         return self.recipe_part.document()
 
     @cached_property
     def recipe_sha256(self) -> str:
-        """SHA-256 of the recipe, known without the attached file too."""
+        """SHA-256 of the recipe, known even without the attached file."""
         if self.recipe_part is not None:
             return hashlib.sha256(canonical_json(self.recipe)).hexdigest()
-        assert self.attached is not None  # the validator has seen to it
+        assert self.attached is not None  # ensured by the validator
         return self.attached.recipe_sha256
 
     @property
     def files(self) -> tuple[FileRef, ...]:
-        """The files that were generated. InputError if their list is in the attached file."""
+        """The generated files. Raises InputError if their list is in the attached file."""
         if self.generated is None:
             raise InputError("the list of its files is in an attached file; ask for the whole record")
         return tuple(FileRef(file.name, file.sha256, file.size, file.preview, file.log) for file in self.generated)
 
     def with_result(self, result: Mapping[str, object], facts: Mapping[str, object]) -> Self:
-        """Return the record with the hashes of what is registered and, if it was made of others, its facts."""
-        told = {"facts": RecipeFacts.model_validate(facts)} if self.is_derived else {}
-        return self.model_copy(update={"result": Result.model_validate(result), **told})
+        """Return the record with the hashes of what is registered and, if it is derived, its facts."""
+        own_facts = {"facts": RecipeFacts.model_validate(facts)} if self.is_derived else {}
+        return self.model_copy(update={"result": Result.model_validate(result), **own_facts})
 
     @property
     def parents(self) -> tuple[str, ...]:
-        """The datasets that were used, each once, in their order."""
+        """The used datasets, each once, in order."""
         return tuple(dict.fromkeys(used.mfid for used in self.used))
 
     @property
     def all_parents(self) -> tuple[str, ...]:
-        """Those, and the ones that it would be the same of."""
+        """The used datasets, and later ones that would give the same dataset."""
         return tuple(dict.fromkeys((*self.parents, *(self.equal_parents or ()))))
 
 
 class StepRecord(ProvenanceRecord):
-    """An output of a step (prov:Entity, prov:wasGeneratedBy its activity, prov:wasDerivedFrom what was used)."""
+    """An output of a step (prov:Entity, prov:wasGeneratedBy its activity, prov:wasDerivedFrom the used datasets)."""
 
     recipe_: StepRecipe | None = Field(None, alias="recipe")
     step: Text = Field(description="the name of the step in its code")
-    output: Text = Field(description="which of the outputs of the step")
-    attempt: Annotated[int, Field(ge=0)] = Field(description="how often the recipe had been made before")
+    output: Text = Field(description="the name of this output of the step")
+    attempt: Annotated[int, Field(ge=0)] = Field(description="number of earlier executions of the recipe")
     pipeline: Pipeline | None = Field(description="null for a step called directly")
     activity: StepActivity
     software: Software
@@ -178,7 +173,7 @@ class StepRecord(ProvenanceRecord):
 
     @property
     def as_step(self) -> StepRecord:
-        """Return this record."""
+        """This record."""
         return self
 
     @property
@@ -188,13 +183,13 @@ class StepRecord(ProvenanceRecord):
 
     @property
     def declared_step(self) -> str:
-        """Return the step's name in its pipeline, or in its code if no pipeline asked for it."""
+        """The step's name in its pipeline, or in its code if no pipeline declared it."""
         return (self.pipeline and self.pipeline.step) or self.step
 
 
 class FilesRecord(ProvenanceRecord):
-    """What was registered as it was: files that were measured, made by hand, or tell of a run; statements; what
-    results rest on.
+    """A dataset registered from files: measured, made by hand, a description of a run, a statement, source or
+    environment.
     """
 
     recipe_: FilesRecipe | StatementRecipe | None = Field(None, alias="recipe")
@@ -224,7 +219,7 @@ _ADAPTER: TypeAdapter[StepRecord | FilesRecord] = TypeAdapter(Record)
 
 
 def parse_record(document: Any) -> StepRecord | FilesRecord | str:
-    """The record, or in words what keeps `document` from being one. Unknown keys are no fault."""
+    """Return the record, or in words why `document` is not one. Unknown keys are allowed."""
     try:
         return _ADAPTER.validate_python(document)
     except ValidationError as error:
@@ -233,42 +228,42 @@ def parse_record(document: Any) -> StepRecord | FilesRecord | str:
 
 
 def new_record(document: Mapping[str, object]) -> StepRecord | FilesRecord:
-    """The record, to be written. InputError unless it fits the schema and has no key that is not in it."""
-    found = parse_record(document)
-    if not isinstance(found, str):
-        if not (unknown := _unknown(found)):
-            return found
-        found = "; ".join(f"{path}: unknown field" for path in unknown[:MOST_FAULTS])
-    raise InputError(f"this is not a valid provenance record: {found}")
+    """Return a new record. Raises InputError unless it fits the schema without unknown keys."""
+    record = parse_record(document)
+    if not isinstance(record, str):
+        if not (unknown := _unknown(record)):
+            return record
+        record = "; ".join(f"{path}: unknown field" for path in unknown[:MOST_FAULTS])
+    raise InputError(f"this is not a valid provenance record: {record}")
 
 
 def schema_text() -> str:
-    """The JSON Schema, as it is kept in schema.json."""
+    """Return the text of schema.json."""
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": "crucible-lineage/provenance/1",
         "title": "Provenance record of crucible-lineage",
-        "description": "How a dataset came to be; lies in its scientific metadata under crucible_lineage.",
+        "description": "How a dataset was made; in its scientific metadata under crucible_lineage.",
         **_ADAPTER.json_schema(by_alias=True),
     }
     return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
 
 
 def _in_words(fault: Any) -> str:
-    """The place (without the first word, which is the union's own), and what is wrong there."""
-    place = ".".join(str(part) for part in fault["loc"][1:])
-    return f"{place or 'the record'}: {fault['msg'].removeprefix('Value error, ')}"
+    """Return the path (without the tag of the union, its first part) and the fault."""
+    path = ".".join(str(part) for part in fault["loc"][1:])
+    return f"{path or 'the record'}: {fault['msg'].removeprefix('Value error, ')}"
 
 
-def _unknown(found: object, path: str = "") -> list[str]:
-    """The paths of keys that no model declares."""
-    if isinstance(found, BaseModel):
-        here = [f"{path}{name}" for name in found.model_extra or ()]
-        fields = type(found).model_fields
-        below = [_unknown(getattr(found, name), f"{path}{field.alias or name}.") for name, field in fields.items()]
-        return [*here, *(key for keys in below for key in keys)]
-    if isinstance(found, dict):
-        return [key for name, value in found.items() for key in _unknown(value, f"{path}{name}.")]
-    if isinstance(found, list):
-        return [key for index, value in enumerate(found) for key in _unknown(value, f"{path}{index}.")]
+def _unknown(value: object, path: str = "") -> list[str]:
+    """Return the paths of keys that no model declares."""
+    if isinstance(value, BaseModel):
+        own = [f"{path}{name}" for name in value.model_extra or ()]
+        fields = type(value).model_fields
+        below = [_unknown(getattr(value, name), f"{path}{field.alias or name}.") for name, field in fields.items()]
+        return [*own, *(key for keys in below for key in keys)]
+    if isinstance(value, dict):
+        return [key for name, member in value.items() for key in _unknown(member, f"{path}{name}.")]
+    if isinstance(value, list):
+        return [key for index, member in enumerate(value) for key in _unknown(member, f"{path}{index}.")]
     return []

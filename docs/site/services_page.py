@@ -10,14 +10,14 @@ INTRODUCTION = """\
 # Assumptions
 
 Every assumption about a Crucible service, by the name that `doctor` prints. [Assumptions about a
-service](../services.md) describes how each is known. Without those in bold, nothing can be registered.
+service](../services.md) describes how each one is tested. Without those in bold, nothing can be registered.
 """
 
 
 def services_page() -> str:
     """Return Markdown: one table, with a row for each assumption."""
-    rows = ["| name | assumed | where it is otherwise | lost then |", "|---|---|---|---|"]
+    rows = ["| name | assumption | fallback | consequence |", "|---|---|---|---|"]
     for one in ASSUMPTIONS.values():
         name = f"**{one.name}**" if one.needed else one.name
-        rows.append(f"| {name} | {one.holds} | {one.otherwise or 'nothing helps'} | {one.lost} |")
+        rows.append(f"| {name} | {one.holds} | {one.otherwise or 'none'} | {one.lost} |")
     return "\n\n".join([INTRODUCTION, "\n".join(rows)]) + "\n"

@@ -101,7 +101,7 @@ def test_without_a_stand_in_it_is_one_line_before_anything_is_made(behind: Any, 
 def test_what_is_refused_only_at_a_dataset_leaves_none(
     behind: Any, machine: Opened, lab: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Session, "_try_metadata", lambda self: None)  # a service may look for the dataset first
+    monkeypatch.setattr(Session, "_test_metadata", lambda self: None)  # a service may look for the dataset first
     door = behind("strict_metadata")
     for _ in range(2):
         with pytest.raises(RefusedError, match="cannot be used"):

@@ -38,7 +38,7 @@ def test_the_lineage_is_there_under_other_ids_and_a_second_push_sends_nothing(
     rich: Session, assigning: Any, push: Any, writes: list[str]
 ) -> None:
     _, outcome = push(assigning, rich)
-    assert (outcome.left, len(outcome.ids)) == ([], 5)
+    assert (outcome.skipped, len(outcome.ids)) == ([], 5)
     (total,) = rich.client.datasets.list(project_id="lab", data_type="sum", include_metadata=True)
     ours = read_record(total.scientific_metadata)
     with records(assigning) as there:

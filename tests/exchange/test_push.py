@@ -18,7 +18,7 @@ def test_everything_is_there_as_it_was_here_under_the_same_ids(
     rich: Session, service: Any, push: Any, state_of: Any
 ) -> None:
     _, outcome = push(service, rich)
-    assert (outcome.left, len(outcome.sent)) == ([], 7)
+    assert (outcome.skipped, len(outcome.sent)) == ([], 7)
     here, there = state_of(rich), service.state()
     assert there == here
     with service.session() as session:
@@ -39,7 +39,7 @@ def test_a_second_push_sends_nothing_and_one_of_what_changed_only_that(
     rich.client.metadata.merge(total.unique_id, {"remark": {"by": "me"}})
     writes.clear()
     plan, _ = push(service, rich)
-    assert [(item.mfid, item.lacking.in_words) for item in plan.items] == [
+    assert [(item.mfid, item.missing.in_words) for item in plan.items] == [
         (total.unique_id, "metadata: remark; keywords: looked at")
     ]
     assert len(writes) == 2
@@ -67,7 +67,7 @@ def test_two_offline_machines_that_did_overlapping_work_end_as_one(
         assert len(common) == 2, "the raw data and the scaled ones"
         push(service, rich)
         plan, outcome = push(service, other)
-        assert (plan.conflicts, outcome.left) == ((), [])
+        assert (plan.conflicts, outcome.skipped) == ((), [])
         assert service.state().keys() == mine.keys() | theirs.keys()
         again, _ = push(service, rich)
         assert (again.items, again.conflicts) == ((), ())
@@ -97,7 +97,7 @@ def test_what_contradicts_is_listed_before_anything_is_sent(
     assert told in plan.conflicts[0].reason
     assert writes == []
     plan, outcome = push(service, rich, skip_conflicts=True)
-    assert (outcome.sent, [one.mfid for one in plan.left]) == ([], [total.unique_id])
+    assert (outcome.sent, [one.mfid for one in plan.skipped]) == ([], [total.unique_id])
 
 
 def test_an_id_that_is_taken_in_another_project_is_told(rich: Session, service: Any, push: Any, writes: Any) -> None:
@@ -148,7 +148,7 @@ def test_which_result_holds_is_brought_as_of_the_later_run(
     three(3)
     run_local(lab.pipeline, offline)
     plan, _ = push(service, offline)
-    assert {item.lacking.in_words for item in plan.items} == {"which slots it holds: as of later runs"}
+    assert {item.missing.in_words for item in plan.items} == {"which slots it holds: as of later runs"}
     assert service.state() == state_of(offline)
 
 
@@ -178,7 +178,7 @@ def test_what_is_not_finished_here_stays_here_and_is_told(
     (total,) = offline.client.datasets.list(project_id="lab", data_type="sum")
     unfinish(offline.client, total.unique_id)
     plan, outcome = push(service, offline)
-    assert [(one.mfid, one.reason) for one in plan.left] == [(total.unique_id, "it is unfinished in the source")]
+    assert [(one.mfid, one.reason) for one in plan.skipped] == [(total.unique_id, "it is unfinished in the source")]
     assert total.unique_id not in service.state()
     assert len(outcome.sent) == 3
 
@@ -190,7 +190,7 @@ def test_what_is_not_finished_here_and_is_there_is_not_told(
     (total,) = offline.client.datasets.list(project_id="lab", data_type="sum")
     unfinish(offline.client, total.unique_id)
     plan, _ = push(service, offline)
-    assert (plan.left, plan.conflicts, plan.items) == ((), (), ())
+    assert (plan.skipped, plan.conflicts, plan.items) == ((), (), ())
 
 
 def test_what_another_machine_begins_there_after_it_was_listed_is_no_conflict(
@@ -212,7 +212,7 @@ def test_what_another_machine_begins_there_after_it_was_listed_is_no_conflict(
         target.client.files.list = begun_before  # type: ignore[method-assign]
         plan = plan_project(offline, target, "lab", lambda *_: None)
     assert plan.conflicts == ()
-    assert {item.mfid: item.lacking.whole for item in plan.items}[mfid]
+    assert {item.mfid: item.missing.everything for item in plan.items}[mfid]
 
 
 def test_a_parent_in_another_project_has_to_be_there(offline: Session, service: Any, push: Any, writes: Any) -> None:
@@ -246,7 +246,7 @@ def test_what_is_refused_keeps_back_only_what_was_made_of_it(rich: Session, serv
     rich.cache.evict(str(file.sha256_hash))
     _, outcome = push(service, rich)
     assert len(outcome.sent) == 5
-    assert {one.name for one in outcome.left} == {"first (scaled)", "first (total)"}
+    assert {one.name for one in outcome.skipped} == {"first (scaled)", "first (total)"}
 
 
 def test_what_was_let_go_here_is_made_again_to_be_sent(rich: Session, service: Any, push: Any, tmp_path: Path) -> None:
@@ -258,6 +258,6 @@ def test_what_was_let_go_here_is_made_again_to_be_sent(rich: Session, service: A
     asked: list[str] = []
     rich.remake = lambda _, mfid, __: asked.append(mfid) or again
     _, outcome = push(service, rich)
-    assert (outcome.left, asked) == ([], [scaled.unique_id])
+    assert (outcome.skipped, asked) == ([], [scaled.unique_id])
     with service.session() as session:
         assert session.client.files.download_bytes(session.client.files.list(scaled.unique_id)[0])

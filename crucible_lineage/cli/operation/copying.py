@@ -261,7 +261,7 @@ class ExchangeReport:
                 listen=self._listen, troubled=lambda reason: self.work.say(f"  waiting: {reason}"),
             )  # fmt: skip
         self.work.end()
-        left = (*plan.left, *outcome.left)
+        left = (*plan.skipped, *outcome.skipped)
         if self.as_json:
             print_json(_to_json(plan, conflicts, outcome, left))
         else:
@@ -275,7 +275,7 @@ class ExchangeReport:
         verb = f"{'would' if dry_run else 'to'} be {self.verb}"
         click.echo(f"{plan.equal} already there, {len(plan.items)} {verb} ({size_text(size)})")
         if dry_run:
-            _lines(f"  {item.mfid}  {item.name}: {item.lacking.in_words}" for item in plan.items if item.lacking)
+            _lines(f"  {item.mfid}  {item.name}: {item.missing.in_words}" for item in plan.items if item.missing)
         if plan.differs:
             click.echo("differs without a conflict (the target keeps its own values):")
             _lines(f"  {one.mfid}  {one.name}: {one.reason}" for one in plan.differs)
@@ -300,7 +300,7 @@ class ExchangeReport:
         if left:
             click.echo(f"{len(left)} not {self.verb}:", err=True)
             _lines((f"  {one.mfid}  {one.name}: {one.reason}" for one in left), err=True)
-            if outcome.left:
+            if outcome.skipped:
                 click.echo(f"run the same command to continue; nothing is {self.verb} twice", err=True)
 
     def _listen(self, item: ItemToCopy, done: int, total: int) -> None:
@@ -322,7 +322,7 @@ def _to_json(
     return {
         "there": plan.equal,
         "sent": [item.to_json() for item in outcome.sent],
-        "to_send": [item.to_json() for item in plan.items if item.mfid not in sent and item.lacking],
+        "to_send": [item.to_json() for item in plan.items if item.mfid not in sent and item.missing],
         "conflicts": [one.to_json() for one in conflicts],
         "differs": [one.to_json() for one in plan.differs],
         "left": [one.to_json() for one in left],
