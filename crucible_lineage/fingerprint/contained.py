@@ -1,4 +1,4 @@
-"""Code of the user's own that runs in our process: it may neither end it, nor print where a command prints."""
+"""Running the user's code in our process: it must neither end the process nor print to standard output."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from contextlib import contextmanager, redirect_stdout
 from types import FrameType
 from typing import Any, NoReturn
 
-_one_at_a_time = threading.RLock()  # what is changed is the process's
+_one_at_a_time = threading.RLock()  # the changes affect the whole process
 
 
 class EndedError(Exception):
-    """It would have ended the process; the message says by what."""
+    """The code tried to end the process; the message is the call."""
 
 
 @contextmanager
 def contained() -> Iterator[None]:
-    """Raise EndedError for what would end the process in this block, and send its output to standard error.
+    """Raise EndedError for code in this block that would end the process, and send its output to standard error.
 
-    A Ctrl-C that comes meanwhile is one.
+    A real Ctrl-C still raises KeyboardInterrupt.
     """
-    with _one_at_a_time, redirect_stdout(sys.stderr), _staying_alive(), _hearing() as interrupted:
+    with _one_at_a_time, redirect_stdout(sys.stderr), _exit_refused(), _interrupts() as interrupted:
         try:
             yield
         except SystemExit as error:
@@ -36,8 +36,8 @@ def contained() -> Iterator[None]:
 
 
 @contextmanager
-def _staying_alive() -> Iterator[None]:
-    """Raise for what ends this process without further ado; a process that was forked from it may end."""
+def _exit_refused() -> Iterator[None]:
+    """Make `os._exit` raise in this process; forked processes may still exit."""
     leave, process = os._exit, os.getpid()
 
     def refuse(status: int) -> NoReturn:
@@ -53,20 +53,20 @@ def _staying_alive() -> Iterator[None]:
 
 
 @contextmanager
-def _hearing() -> Iterator[list[int]]:
-    """The signals that came in this block; only the main thread is interrupted by any."""
-    came: list[int] = []
+def _interrupts() -> Iterator[list[int]]:
+    """Yield the list of interrupts in this block; only the main thread receives any."""
+    received: list[int] = []
     before = signal.getsignal(signal.SIGINT)
     if not callable(before) or threading.current_thread() is not threading.main_thread():
-        yield came
+        yield received
         return
 
-    def hear(number: int, frame: FrameType | None) -> Any:
-        came.append(number)
+    def handle(number: int, frame: FrameType | None) -> Any:
+        received.append(number)
         return before(number, frame)
 
-    signal.signal(signal.SIGINT, hear)
+    signal.signal(signal.SIGINT, handle)
     try:
-        yield came
+        yield received
     finally:
         signal.signal(signal.SIGINT, before)

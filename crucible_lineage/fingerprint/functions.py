@@ -1,4 +1,4 @@
-"""What a function is made of: its tree, what its names stand for, defaults, decorators, and what imports bring in."""
+"""Parts of a function: its syntax tree, the objects behind its names, defaults, decorators, and imports."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ _UNKNOWABLE = {
 def function_piece(
     context: Context, function: types.FunctionType, key: tuple[str, str] | None, *, with_defaults: bool
 ) -> ObjectDescription:
-    """The piece of a function. Without `with_defaults` the defaults of its parameters do not count."""
+    """Return the piece of a function, if `with_defaults` with the defaults of its parameters."""
     if not context.is_first_party(home_of(function)):
         return _foreign(context, function, key)
     piece = ObjectDescription()
@@ -86,7 +86,7 @@ def function_piece(
         _read(scope, function, definition.node, piece, with_defaults)
     if with_defaults:
         defaults = [*enumerate(function.__defaults__ or ()), *sorted((function.__kwdefaults__ or {}).items())]
-        piece.references += [Reference(f"default {place}", value) for place, value in defaults]
+        piece.references += [Reference(f"default {parameter}", value) for parameter, value in defaults]
     for name, value in sorted(vars(function).items()):
         if not name.startswith("__") and ("attribute", id(function), name) not in context.state:
             piece.references.append(Reference(f".{name}", value))
@@ -94,23 +94,23 @@ def function_piece(
 
 
 def definition_of(context: Context, function: types.FunctionType) -> Definition | None:
-    """The text that a function was compiled from; None if it is not there any more."""
+    """Return the definition from which a function was compiled; None if the source has changed."""
     source = context.source(function.__code__.co_filename)
     if source is None:
         return None
-    found = source.definition(function.__code__)
-    if found is None and not is_plainly_loaded(function.__globals__):  # such as pytest, which rewrites assertions
-        return source.definition_there(function.__code__)
-    return found
+    definition = source.definition(function.__code__)
+    if definition is None and not is_plainly_loaded(function.__globals__):  # pytest, for one, rewrites assertions
+        return source.definition_at(function.__code__)
+    return definition
 
 
 def home_of(function: types.FunctionType) -> str:
-    """The module that a function was defined in, also if `functools.wraps` says another one."""
+    """Return the module that defines a function, even if `functools.wraps` has set another one."""
     return str(function.__globals__.get("__name__") or function.__module__)
 
 
 def carries_code(context: Context, value: object) -> bool:
-    """True if `value` is, wraps or holds functions or classes of ours."""
+    """Return whether `value` is, wraps or holds first-party functions or classes."""
     if isinstance(value, types.FunctionType):
         return context.is_first_party(home_of(value)) or carries_code(context, getattr(value, "__wrapped__", None))
     if isinstance(value, type):
@@ -135,10 +135,10 @@ def _read(
     for part in node.body if isinstance(node.body, list) else [node.body]:
         scope.add_imports(part, piece)
     seen = loaded_globals(function.__code__) | scope.imported.keys() | scope.cells.keys()
-    if hints:  # a library's decorator may read them
-        seen |= scope.known.keys()
+    if hints:  # a library's decorator may read annotations
+        seen |= scope.names.keys()
     scope.refer((chain for chain in read_chains(node, hints=hints) if chain[0] in seen), piece)
-    scope.refer([(name,) for name in sorted(scope.cells)], piece)  # what only super() reads
+    scope.refer([(name,) for name in sorted(scope.cells)], piece)  # only super() may read them
     _note_changes(scope, function, node, piece)
 
 
@@ -154,7 +154,7 @@ def _note_changes(scope: CodeScope, function: types.FunctionType, node: Function
 
 
 def _change(target: Reference, chain: tuple[str, ...], attribute: str | None) -> tuple[object, ...]:
-    """Identify a change: `cache[key] = 1` and `cache.add(1)` change contents, `model.x = 1` an attribute."""
+    """Return the id of a change: `cache[key] = 1` and `cache.add(1)` change contents, `model.x = 1` an attribute."""
     inner = chain[len(target.label.split(".")) :]
     name = inner[0] if inner else attribute
     if name is None:
@@ -169,7 +169,7 @@ def _cells(function: types.FunctionType) -> dict[str, types.CellType]:
 
 
 def _foreign(context: Context, function: types.FunctionType, key: tuple[str, str] | None) -> ObjectDescription:
-    """A library's function, with the code of ours that it wraps or was given."""
+    """Return the piece of a library's function, with the first-party code that it wraps or holds."""
     name = external_name(context, function, key)
     piece = ObjectDescription(f"external {name}", notes=unknowable_notes(name))
     scope = CodeScope(context, home_of(function), {}, _cells(function))
@@ -182,47 +182,49 @@ def _foreign(context: Context, function: types.FunctionType, key: tuple[str, str
 
 
 class CodeScope:
-    """The names that code of a module sees: globals, those of its closure, and those that its own imports bind."""
+    """Names visible to code of a module: globals, those of its closure, and those that its own imports bind."""
 
     def __init__(
         self,
         context: Context,
         module: str,
-        known: Mapping[str, Any],
+        names: Mapping[str, Any],
         cells: Mapping[str, types.CellType] = types.MappingProxyType({}),
     ) -> None:
         self.context = context
         self.module = module
-        self.known = known
+        self.names = names
         self.cells = cells
         self.imported: dict[str, Any] = {}
 
     def add_imports(self, node: ast.AST, piece: ObjectDescription) -> None:
-        """The names that imports in the code bind are known; those that fail are noted."""
-        package = self.known.get("__package__") or ""
-        for found in imports_of(node):
+        """Add the names that imports in the code bind, and note failed imports."""
+        package = self.names.get("__package__") or ""
+        for statement in imports_of(node):
             try:
-                value = imported_value(self.context, found, package)
+                value = imported_value(self.context, statement, package)
             except Exception as error:  # whatever the imported module raises
-                piece.notes.append(f"import {found.module or found.attribute} ({type(error).__name__} when imported)")
+                piece.notes.append(
+                    f"import {statement.module or statement.attribute} ({type(error).__name__} when imported)"
+                )
                 continue
-            self.imported[found.bound] = value
+            self.imported[statement.bound] = value
             if isinstance(value, ExternalName):
-                piece.references.append(Reference(found.bound, value))
+                piece.references.append(Reference(statement.bound, value))
 
     def refer(
         self, chains: Iterable[Chain], piece: ObjectDescription, *, label: str = "", at_import: bool = False
     ) -> None:
-        """The piece refers to what these names stand for, each once."""
+        """Add references to the objects behind these names, each once."""
         labels = {reference.label for reference in piece.references}
         for chain in chains:
-            for found in self._resolved(chain, piece):
-                if label + found.label not in labels:
-                    labels.add(label + found.label)
-                    piece.references.append(replace(found, label=label + found.label, at_import=at_import))
+            for reference in self._resolved(chain, piece):
+                if label + reference.label not in labels:
+                    labels.add(label + reference.label)
+                    piece.references.append(replace(reference, label=label + reference.label, at_import=at_import))
 
     def decorate(self, decorators: Iterable[ast.expr], piece: ObjectDescription) -> bool:
-        """The piece tells of its decorators, `@step` aside. True if one of them is a library's."""
+        """Add decorators to the piece, except `@step`. Return whether one of them comes from a library."""
         foreign = False
         for decorator in decorators:
             target = decorator.func if isinstance(decorator, ast.Call) else decorator
@@ -237,13 +239,11 @@ class CodeScope:
         return foreign
 
     def target(self, chain: Chain) -> Reference | None:
-        """Resolve a chain of names, as far as it leads through our own modules."""
-        return next(
-            (found for found in self._resolved(chain, ObjectDescription()) if found.value is not _MISSING), None
-        )
+        """Resolve a chain of names as far as it leads through first-party modules."""
+        return next((one for one in self._resolved(chain, ObjectDescription()) if one.value is not _MISSING), None)
 
     def _value(self, chain: Chain) -> Any:
-        """Resolve a chain of names to its last attribute; None if that is not known."""
+        """Resolve a chain of names to its last attribute; None if that is unknown."""
         value = self._root(chain[0])
         for attribute in chain[1:]:
             if isinstance(value, ExternalName):
@@ -256,7 +256,7 @@ class CodeScope:
             return self.imported[name]
         if name in self.cells:
             return _content(self.cells[name])
-        return self.known.get(name, _MISSING)
+        return self.names.get(name, _MISSING)
 
     def _resolved(self, chain: Chain, piece: ObjectDescription) -> list[Reference]:
         name, *rest = chain
@@ -276,16 +276,16 @@ class CodeScope:
             key = value.__name__, rest[0]
             label = f"{label}.{rest[0]}"
             value = getattr(value, rest.pop(0), ExternalName(""))
-        found = [Reference(label, value, key, cell=id(self.cells.get(name)) if name in self.cells else None)]
+        references = [Reference(label, value, key, cell=id(self.cells.get(name)) if name in self.cells else None)]
         if rest and isinstance(value, (types.ModuleType, ExternalName)):
-            found += self._foreign(found[0], rest, piece)
+            references += self._foreign(references[0], rest, piece)
         for attribute in rest:
             if attribute in ("__doc__", "__annotations__"):
                 piece.notes.append(f"{'.'.join(chain)} ({_TELLTALES[attribute]})")
-        return found
+        return references
 
     def _foreign(self, module: Reference, rest: list[str], piece: ObjectDescription) -> list[Reference]:
-        """Resolve a chain through a foreign module that leads to code of ours; notes what is unknowable."""
+        """Resolve a chain through a foreign module to first-party code; note what is unknowable."""
         dotted = f"{external_name(self.context, module.value, module.key)}.{'.'.join(rest)}"
         if isinstance(module.value, ExternalName):
             dotted = f"{module.value.name}.{'.'.join(rest)}"
@@ -308,19 +308,19 @@ def _content(cell: types.CellType) -> Any:
 
 
 def unknowable_notes(name: str) -> list[str]:
-    """A note that says why what `name` stands for cannot be followed; none if nothing speaks against it."""
+    """Return notes on why the object behind `name` cannot be followed; empty if it can."""
     dotted = name.replace(":", ".")
     parts = dotted.split(".")
     names = (".".join(parts[:count]) for count in range(1, len(parts) + 1))
-    return [f"{dotted} ({_UNKNOWABLE[found]})" for found in names if found in _UNKNOWABLE]
+    return [f"{dotted} ({_UNKNOWABLE[prefix]})" for prefix in names if prefix in _UNKNOWABLE]
 
 
 def written_name(context: Context, value: object, key: tuple[str, str] | None) -> str | None:
-    """The name under which something that is not ours is imported; None if no import gave it.
+    """Return the name under which a foreign object is imported; None if no import binds it.
 
-    That name is the same on every platform and for every version of a library; the place of definition is not.
+    Unlike the module of definition, that name is the same on every platform and in every version of a library.
     """
-    for _ in range(8):  # through first-party modules that pass it on
+    for _ in range(8):  # through first-party modules that re-export it
         found = _written_import(context, value, key) if key else None
         if found is None or found.attribute is None or not context.is_first_party(found.module):
             break
@@ -331,36 +331,36 @@ def written_name(context: Context, value: object, key: tuple[str, str] | None) -
 
 
 def external_name(context: Context, value: object, key: tuple[str, str] | None) -> str:
-    """The name of something that is not ours, if possible as the importing module writes it."""
+    """Return the name of a foreign object, if possible as the importing module writes it."""
     if written := written_name(context, value, key):
         return written
     if isinstance(value, types.ModuleType):
         return value.__name__
-    if isinstance(value, types.FunctionType):  # functools.wraps gives it the name of what it wraps
+    if isinstance(value, types.FunctionType):  # functools.wraps sets the name of the wrapped function
         return f"{root_package(value.__globals__.get('__name__', ''))}:{value.__code__.co_qualname}"
     named = value if hasattr(value, "__qualname__") else type(value)
     package = root_package(getattr(named, "__module__", None) or "builtins")
     return f"{'' if context.is_first_party(package) else package}:{named.__qualname__}"
 
 
-def module_of(found: Import, package: str) -> str:
-    """The absolute name of the module that an import names. ImportError if there is none."""
-    return resolve_name("." * found.level + found.module, package) if found.level else found.module
+def module_of(statement: Import, package: str) -> str:
+    """Return the absolute name of an imported module. Raises ImportError if there is none."""
+    return resolve_name("." * statement.level + statement.module, package) if statement.level else statement.module
 
 
-def imported_value(context: Context, found: Import, package: str) -> Any:
-    """Return what an import inside a function binds: our own module or object, or the name of a foreign one."""
-    module = module_of(found, package)
+def imported_value(context: Context, statement: Import, package: str) -> Any:
+    """Return what an import in a function binds: a first-party module or object, or the name of a foreign one."""
+    module = module_of(statement, package)
     if not context.is_first_party(module):
-        if found.attribute is not None:
-            return ExternalName(f"{module}:{found.attribute}")
-        return ExternalName(module if found.bound != root_package(module) else root_package(module))
+        if statement.attribute is not None:
+            return ExternalName(f"{module}:{statement.attribute}")
+        return ExternalName(module if statement.bound != root_package(module) else root_package(module))
     loaded = _imported(module)
-    if found.attribute is None:
-        return loaded if found.bound != root_package(module) else sys.modules[root_package(module)]
-    if hasattr(loaded, found.attribute):
-        return getattr(loaded, found.attribute)
-    return _imported(f"{module}.{found.attribute}")
+    if statement.attribute is None:
+        return loaded if statement.bound != root_package(module) else sys.modules[root_package(module)]
+    if hasattr(loaded, statement.attribute):
+        return getattr(loaded, statement.attribute)
+    return _imported(f"{module}.{statement.attribute}")
 
 
 def _imported(module: str) -> types.ModuleType:
@@ -369,7 +369,7 @@ def _imported(module: str) -> types.ModuleType:
 
 
 def imported_files(context: Context, modules: Iterable[str]) -> set[str]:
-    """The files of these modules and of all first-party modules that they import, directly or not."""
+    """Return the files of these modules and of all first-party modules that they import, directly or not."""
     waiting, seen, files = list(modules), set[str](), set[str]()
     while waiting:
         name = waiting.pop()
@@ -382,31 +382,31 @@ def imported_files(context: Context, modules: Iterable[str]) -> set[str]:
         if file := getattr(module, "__file__", None):
             files.add(file)
         source = context.module_source(name)
-        for found in (item for items in source.imports.values() for item in items) if source else ():
+        for statement in (item for items in source.imports.values() for item in items) if source else ():
             try:
-                absolute = module_of(found, _package(module))
+                absolute = module_of(statement, _package(module))
             except ImportError:
                 continue
-            waiting += [absolute, f"{absolute}.{found.attribute}"]
+            waiting += [absolute, f"{absolute}.{statement.attribute}"]
     return files
 
 
 def _written_import(context: Context, value: object, key: tuple[str, str]) -> Import | None:
-    """The import statement that gave a module's global this value; None if none did, or it was replaced since."""
+    """Return the import that gave a module's global this value; None if none did, or it was replaced since."""
     module = sys.modules.get(key[0])
     source = context.module_source(key[0])
-    for found in source.imports.get(key[1], ()) if source and module else ():
+    for statement in source.imports.get(key[1], ()) if source and module else ():
         try:
-            absolute = module_of(found, _package(module))
+            absolute = module_of(statement, _package(module))
         except ImportError:
             continue
         loaded = sys.modules.get(absolute)
-        if found.attribute is None:
-            bound = absolute if found.bound != root_package(absolute) else root_package(absolute)
+        if statement.attribute is None:
+            bound = absolute if statement.bound != root_package(absolute) else root_package(absolute)
             if sys.modules.get(bound) is value:
-                return Import(found.bound, bound, None, 0)
-        elif getattr(loaded, found.attribute, _MISSING) is value:
-            return Import(found.bound, absolute, found.attribute, 0)
+                return Import(statement.bound, bound, None, 0)
+        elif getattr(loaded, statement.attribute, _MISSING) is value:
+            return Import(statement.bound, absolute, statement.attribute, 0)
     return None
 
 

@@ -1,4 +1,4 @@
-"""The parts that a fingerprint is made of, and what is known while they are gathered."""
+"""Pieces of a fingerprint, and the context in which they are collected."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from crucible_lineage.fingerprint.source import ModuleSource, base_folder, is_fi
 
 @dataclass(frozen=True)
 class ExternalName:
-    """Something that an import names and that is not ours: `numpy.linalg:norm`, or a module."""
+    """A foreign object or module that an import names, such as `numpy.linalg:norm`."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A use of `value`. `at_import` says that the code uses it only when it is imported.
+    """A use of `value`, with `at_import` only during import.
 
-    `key` is (module, name) if it is a global, `cell` the id of the closure's cell if it lies in one.
+    `key` is (module, name) of a global, `cell` the id of a closure's cell.
     """
 
     label: str
@@ -33,9 +33,9 @@ class Reference:
 
 @dataclass
 class ObjectDescription:
-    """What one object does by itself, what it uses, and what there is to say about it.
+    """The piece of one object: a text of its own behaviour, references to what it uses, and notes.
 
-    `changes` holds what its code changes when it runs: ("name", module, name), ("contents", id) of an object,
+    `changes` are the changes that its code makes when it runs: ("name", module, name), ("contents", id) of an object,
     ("attribute", id, name), ("cell", id).
     """
 
@@ -48,7 +48,7 @@ class ObjectDescription:
 
 
 class Context:
-    """What is first-party, where sources are, and which objects the code changes itself (`state`)."""
+    """First-party modules, sources, and the objects that the code itself changes (`state`)."""
 
     def __init__(self, root: str, state: frozenset[tuple[object, ...]] = frozenset()) -> None:
         self.root = root
@@ -56,30 +56,30 @@ class Context:
         self._sources: dict[str, ModuleSource | None] = {}
 
     def is_changed(self, reference: Reference) -> bool:
-        """True if the code itself gives the name another value, or the object other contents, when it runs."""
+        """Return whether running the code rebinds the name, or changes the contents of the object."""
         names = {("cell", reference.cell), ("contents", id(reference.value)), ("name", *(reference.key or ()))}
         return not names.isdisjoint(self.state)
 
     def is_first_party(self, module: str | None) -> bool:
-        """True for code that the fingerprint follows."""
+        """Return whether the fingerprint follows the code of a module."""
         return bool(module) and is_first_party(str(module), self.root)
 
     def is_package(self, module: str) -> bool:
-        """True for third-party modules, whose distribution is recorded."""
+        """Return whether a module is third-party, so that its distribution is recorded."""
         package = root_package(module)
         return bool(package) and package not in sys.stdlib_module_names and not self.is_first_party(module)
 
     def source(self, filename: str) -> ModuleSource | None:
-        """The text behind a code object's file name."""
+        """Return the source of a code object's file name."""
         if filename not in self._sources:
             self._sources[filename] = module_source(filename)
         return self._sources[filename]
 
     def module_source(self, module: str) -> ModuleSource | None:
-        """The text of a module that is imported."""
+        """Return the source of an imported module."""
         file = getattr(sys.modules.get(module), "__file__", None)
         return self.source(file) if file else None
 
     def folder(self, module: str) -> Path | None:
-        """The folder that a module's top-level package lies in, where data beside the code are told from."""
+        """Return the folder of a module's top-level package, to which paths of data are relative."""
         return base_folder(root_package(module))

@@ -1,7 +1,7 @@
-"""What one object is made of: a text that says what it does by itself, and references to all that it uses.
+"""Pieces of objects: a text of what an object does by itself, and references to all that it uses.
 
-Each is read as it is at run time: a global has the value it has now, a function the code it runs. The text of the
-source is taken only where it gives that very code.
+Objects are read as they are at run time: a global has its current value, a function its current code. The source is
+used only if it gives exactly that code.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _BUILTINS = (
     | types.MethodWrapperType
     | types.ClassMethodDescriptorType
 )
-# They return nothing that could enter a result, or are only hints.
+# Their values cannot enter a result, or they are only type hints.
 _INERT = (
     logging.Logger
     | type(threading.Lock())
@@ -66,13 +66,13 @@ _ABSENT = object()
 
 _LITERALS = (type(None), bool, str, bytes, float, complex, type(Ellipsis), type(NotImplemented))
 _GETTERS = (operator.itemgetter, operator.attrgetter, operator.methodcaller)
-# Their repr says all that there is to them, in the same words in every Python version.
-_TELLING = (date, datetime, time, timedelta, timezone, Decimal, Fraction, UUID, range, slice, *_GETTERS)
+# Their repr is complete, and the same in every Python version.
+_REPR_TYPES = (date, datetime, time, timedelta, timezone, Decimal, Fraction, UUID, range, slice, *_GETTERS)
 CONTAINERS = (list, tuple, dict, set, frozenset, deque, OrderedDict, Counter, types.MappingProxyType)
 
 
 def piece_of(context: Context, reference: Reference) -> ObjectDescription:
-    """The piece that a reference leads to."""
+    """Return the piece of the referenced object."""
     value = reference.value
     if isinstance(value, ExternalName):
         return _named(context, value.name)
@@ -105,10 +105,10 @@ def _named(context: Context, name: str) -> ObjectDescription:
 
 
 def _module(context: Context, module: types.ModuleType, reference: Reference) -> ObjectDescription:
-    """A module that is passed on as a value: if it is ours, all that it defines, for any of it may be looked up."""
+    """Return the piece of a module used as a value: all definitions of a first-party one, since any may be used."""
     if not context.is_first_party(module.__name__):
         piece = _named(context, external_name(context, module, reference.key))
-        piece.notes = []  # what is used of it is noted where it is used
+        piece.notes = []  # each use adds its own notes
         return piece
     named = [(name, value) for name, value in sorted(vars(module).items()) if not name.startswith("__")]
     parts = [(name, value) for name, value in named if not isinstance(value, types.ModuleType)]
@@ -116,7 +116,7 @@ def _module(context: Context, module: types.ModuleType, reference: Reference) ->
 
 
 def _wrapped(value: Any) -> dict[str, Any] | None:
-    """The parts of an object that only passes calls on; None if it is something else."""
+    """Return the parts of an object that only forwards calls; None for other objects."""
     if isinstance(value, Step):
         return {"version": value.version} if value.version is not None else {"function": value.function}
     if isinstance(value, (functools.partial, functools.partialmethod)):
@@ -138,7 +138,7 @@ def _wrapped(value: Any) -> dict[str, Any] | None:
 
 
 def _attribute(value: object, name: str, default: Any = None) -> Any:
-    """An attribute; the default also where a foreign class raises an error of its own instead."""
+    """Return an attribute, or the default also if a foreign class raises an error of its own."""
     try:
         return getattr(value, name, default)
     except Exception:
@@ -168,10 +168,10 @@ def _constant(context: Context, reference: Reference) -> ObjectDescription:
 
 
 def _state(context: Context, reference: Reference) -> ObjectDescription:
-    """Describe what the code itself changes when it runs: its initial value, and the code that it holds."""
+    """Return the piece of an object that the code itself changes: its initial binding, and the code that it holds."""
     piece = ObjectDescription("state")
     piece.notes.append(f"{reference.label} (changed by the code itself; its value is not covered)")
-    _tell_binding(context, reference, piece)
+    _add_binding(context, reference, piece)
     if isinstance(reference.value, CONTAINERS):
         piece.references += [part for part in _items(reference.value) if carries_code(context, part.value)]
     elif context.is_first_party(type(reference.value).__module__):
@@ -180,7 +180,7 @@ def _state(context: Context, reference: Reference) -> ObjectDescription:
 
 
 def _object(context: Context, reference: Reference) -> ObjectDescription:
-    """A container that holds more than plain values, or an instance."""
+    """Return the piece of an instance, or of a container with more than plain values."""
     value, cls = reference.value, type(reference.value)
     if cls in CONTAINERS:
         return ObjectDescription(f"container {cls.__name__} {len(value)}", _items(value))
@@ -188,20 +188,20 @@ def _object(context: Context, reference: Reference) -> ObjectDescription:
         return ObjectDescription(f"member {value.name}", [Reference(" class", cls)])
     if context.is_first_party(cls.__module__):
         return _instance(context, reference)
-    if written := written_name(context, value, reference.key):  # an object that a library offers, such as numpy.sin
+    if written := written_name(context, value, reference.key):  # an object of a library, such as numpy.sin
         return _named(context, written)
     piece = ObjectDescription(f"object {external_name(context, cls, None)} {_attribute(value, '__name__', '')}")
     piece.notes.append(f"{reference.label} (a {cls.__module__}.{cls.__qualname__}, whose state is not covered)")
     if context.is_package(cls.__module__):
         piece.packages.add(cls.__module__.partition(".")[0])
-    _tell_binding(context, reference, piece)
+    _add_binding(context, reference, piece)
     inner = [Reference(f".{name}", part) for name, part in sorted(_attribute(value, "__dict__", {}).items())]
     piece.references += [part for part in inner if carries_code(context, part.value)]
     return piece
 
 
 def _instance(context: Context, reference: Reference) -> ObjectDescription:
-    """An instance of one of our classes: the class, its attributes, and what it holds if it is a list or the like."""
+    """Return the piece of a first-party instance: class, attributes, and contents of a list or similar."""
     value, cls = reference.value, type(reference.value)
     piece = ObjectDescription("instance", [Reference(" class", cls)])
     attributes = dict(_attribute(value, "__dict__", {}))
@@ -216,7 +216,7 @@ def _instance(context: Context, reference: Reference) -> ObjectDescription:
     if changing:
         names = ", ".join(f"{reference.label}.{name}" for name in sorted(changing))
         piece.notes.append(f"{names} (changed by the code itself; its value is not covered)")
-        _tell_binding(context, reference, piece)
+        _add_binding(context, reference, piece)
     kinds: tuple[Any, ...] = (list, tuple, dict, set, frozenset, str, bytes, int, float)
     piece.references += [Reference(" contents", kind(value)) for kind in kinds if isinstance(value, kind)]
     return piece
@@ -236,8 +236,8 @@ def _items(value: Any) -> list[Reference]:
     return [Reference(f"[{index}]", item) for index, item in enumerate(value)]
 
 
-def _tell_binding(context: Context, reference: Reference, piece: ObjectDescription) -> None:
-    """Let the way in which the module makes the object stand for it."""
+def _add_binding(context: Context, reference: Reference, piece: ObjectDescription) -> None:
+    """Add the statements with which the module binds the object."""
     if reference.key is None:
         return
     module, name = reference.key
@@ -254,7 +254,7 @@ _SLOTS = (types.MemberDescriptorType, types.GetSetDescriptorType)
 
 
 def class_piece(context: Context, cls: type, key: tuple[str, str] | None) -> ObjectDescription:
-    """The piece of a class: what it inherits, declares, and holds."""
+    """Return the piece of a class: its bases, declarations and attributes."""
     if not context.is_first_party(cls.__module__):
         foreign = ObjectDescription(f"external {external_name(context, cls, key)}")
         foreign.packages = {cls.__module__.partition(".")[0]} if context.is_package(cls.__module__) else set()
@@ -285,7 +285,7 @@ def class_piece(context: Context, cls: type, key: tuple[str, str] | None) -> Obj
 
 
 def is_changing_attribute(context: Context, owner: object, cls: type, name: str) -> bool:
-    """True if code sets this attribute of the object after it was built, or fills it on first use."""
+    """Return whether code sets this attribute after the object was built, or computes it on first use."""
     if ("attribute", id(owner), name) in context.state:
         return True
     for base in cls.__mro__:
@@ -304,13 +304,13 @@ def _node(context: Context, cls: type, piece: ObjectDescription) -> ast.ClassDef
     file = getattr(sys.modules.get(cls.__module__), "__file__", None)
     if node is not None and file:
         piece.files.add(file)
-    elif not (issubclass(cls, enum.Enum) or hasattr(cls, "_fields")):  # those are told by their members and fields
+    elif not (issubclass(cls, enum.Enum) or hasattr(cls, "_fields")):  # their members and fields suffice
         piece.notes.append(f"{cls.__module__}:{cls.__qualname__} (no source text)")
     return node
 
 
 def _declared(context: Context, cls: type, node: ast.ClassDef, piece: ObjectDescription) -> None:
-    """Add what the text gives to the attributes: decorators, keywords, fields, and all of it if a library reads it."""
+    """Add what only the source has: decorators, keywords, fields, and the whole body if a library may read it."""
     module = sys.modules.get(cls.__module__)
     scope = CodeScope(context, cls.__module__, vars(module) if module else {})
     foreign = scope.decorate(node.decorator_list, piece)
@@ -318,7 +318,7 @@ def _declared(context: Context, cls: type, node: ast.ClassDef, piece: ObjectDesc
     if foreign or any(context.is_package(builder.__module__) for builder in builders):
         piece.text += class_text(node)
         scope.refer(
-            (chain for part in node.body for chain in read_chains(part, hints=True) if chain[0] in scope.known), piece
+            (chain for part in node.body for chain in read_chains(part, hints=True) if chain[0] in scope.names), piece
         )
     fields = [part.target for part in node.body if isinstance(part, ast.AnnAssign)]
     piece.text += f" fields {[target.id for target in fields if isinstance(target, ast.Name)]!a}"
@@ -336,7 +336,7 @@ def _dataclass_fields(cls: Any, piece: ObjectDescription) -> None:
 
 
 def _attributes(context: Context, cls: type, node: ast.ClassDef | None) -> Iterator[tuple[str, object]]:
-    """The attributes that were written, in the body or from outside; not those that Python or a library adds."""
+    """Yield the attributes set in the body or from outside, without those that Python or a library adds."""
     written = set(_bound(node)) if node is not None else {name for name in vars(cls) if not name.startswith("_")}
     declared = {field.name for field in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else set()
     declared |= {*getattr(cls, "__members__", ()), *getattr(cls, "_fields", ())}
@@ -376,17 +376,18 @@ def _is_plain(value: object) -> bool:
 
 
 class NotPlainError(Exception):
-    """The value is no plain value."""
+    """The value is not a plain value."""
 
 
 def constant_text(value: Any, folder: Path | None = None, opened: Callable[[Path], None] | None = None) -> str:
-    """The value in one spelling, the same on every machine. NotPlainError if it is not made of plain values only.
+    """Return the value in one spelling, the same on every machine. Raises NotPlainError unless all parts are plain.
 
-    Paths below `folder`, where the code lies, are told from there; for a file its bytes count, and `opened` is told.
+    Paths below `folder`, the one of the code, are relative to it. A file is represented by its bytes, and passed to
+    `opened`.
     """
     kind = type(value)
-    if kind is str and folder and value.startswith(str(folder)) and (place := _located(Path(value), folder, opened)):
-        return f"str:{place}"
+    if kind is str and folder and value.startswith(str(folder)) and (location := _located(Path(value), folder, opened)):
+        return f"str:{location}"
     if kind in _LITERALS:
         return f"{kind.__name__}:{value!a}"
     if kind is int:
@@ -395,7 +396,7 @@ def constant_text(value: Any, folder: Path | None = None, opened: Callable[[Path
         return f"path:{_located(value, folder, opened) or ascii(value.as_posix())}"
     if isinstance(value, re.Pattern):
         return f"pattern:{value.pattern!a} {value.flags}"
-    if kind in _TELLING:
+    if kind in _REPR_TYPES:
         return f"{kind.__name__}:{value!a}"
     if kind in CONTAINERS:
         return f"{kind.__name__}[{_sorted_items(value, folder, opened)}]"
@@ -407,20 +408,25 @@ def constant_text(value: Any, folder: Path | None = None, opened: Callable[[Path
     try:
         if hasattr(value, "dtype") and hasattr(value, "tobytes"):
             return array_text(value)
-    except Exception as error:  # a foreign class may raise whatever it likes when it is asked for an attribute
+    except Exception as error:  # a foreign class may raise any error for an attribute
         raise NotPlainError(kind.__name__) from error
     raise NotPlainError(kind.__name__)
 
 
 def array_text(value: Any) -> str:
-    """A numpy array or scalar. NotPlainError if it holds Python objects, or only looks like an array."""
+    """Return the text of a numpy array or scalar. Raises NotPlainError for Python objects and lookalikes."""
     try:
         if value.dtype.hasobject:
             raise NotPlainError("array of objects")
         dtype = value.dtype.descr if value.dtype.names else value.dtype.newbyteorder("<").str
         content = value.astype(value.dtype.newbyteorder("<")).tobytes()
         return f"array:{dtype!a} {tuple(value.shape)} {hashlib.sha256(content).hexdigest()}"
-    except (AttributeError, NotImplementedError, TypeError, ValueError) as error:  # a foreign class has its own ways
+    except (
+        AttributeError,
+        NotImplementedError,
+        TypeError,
+        ValueError,
+    ) as error:  # only resembles an array
         raise NotPlainError(f"{type(value).__name__} that is no plain array") from error
 
 
@@ -433,14 +439,14 @@ def _sorted_items(value: Any, folder: Path | None, opened: Callable[[Path], None
 
 
 def _located(path: PurePath, folder: Path | None, opened: Callable[[Path], None] | None) -> str:
-    """A path below the folder of the code, with the hash of the file that is there; empty for any other path."""
+    """Return a path below the folder of the code with the hash of its file; empty for other paths."""
     if folder is None or not path.is_relative_to(folder):
         return ""
-    place = Path(path)
+    file = Path(path)
     content = ""
-    if place.is_file():
-        with place.open("rb") as stream:
+    if file.is_file():
+        with file.open("rb") as stream:
             content = " " + hashlib.file_digest(stream, "sha256").hexdigest()
         if opened:
-            opened(place)
+            opened(file)
     return ascii(path.relative_to(folder).as_posix()) + content

@@ -1,4 +1,4 @@
-"""Parameters of a step in one spelling, so that equal values give equal ids."""
+"""Canonical parameters of a step: equal values give equal ids."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from crucible_lineage.ids import canonical_json
 from crucible_lineage.step import Step
 
 SECRET_TAG = b"crucible-lineage/secret/1\n"
-# 16 MB and some 50 ms for each guess at a secret; chosen so that planning does not become slow.
+# 16 MB and some 50 ms for each guess at a secret; chosen so that planning stays fast.
 _SCRYPT_COST = {"n": 1 << 14, "r": 8, "p": 1}
 
 
 def canonical_params(params: Mapping[str, object], step: Step[..., Any] | None = None) -> dict[str, object]:
-    """The parameters as plain JSON values; of those that the step declares secret only a digest.
+    """Return the parameters as plain JSON values, secret ones as digests.
 
-    InputError names the parameter that has no stable spelling.
+    Raises InputError for a parameter without a stable spelling.
     """
     secrets = {spec.name for spec in step.parameters if spec.secret} if step else set()
     home = step.function.__module__ if step else None
@@ -32,10 +32,10 @@ def canonical_params(params: Mapping[str, object], step: Step[..., Any] | None =
 
 
 def canonical_value(value: object, name: str, home: str | None = None, *, reveal: bool = False) -> object:
-    """`value` as JSON: numbers, text, lists and objects; `name` is told in the error when it cannot be.
+    """Return `value` as JSON: numbers, text, lists and objects. Raises InputError, with `name`, if that is impossible.
 
-    A function becomes the fingerprint of its code, seen from the module `home`. A secret is refused, unless `reveal`
-    says that the result goes no further than into a digest.
+    A function becomes the fingerprint of its code, seen from the module `home`. Secrets are refused, unless `reveal`
+    says that the result only enters a digest.
     """
 
     def other(part: object, path: str) -> Any:
@@ -58,9 +58,9 @@ def canonical_value(value: object, name: str, home: str | None = None, *, reveal
 
 
 def secret_digest(value: object, name: str, step: str) -> dict[str, str] | None:
-    """Return a secret's slow digest for ids and records: it shows a change but is hard to guess from.
+    """Return a secret's slow digest for ids and records: it reveals changes, and makes guessing hard.
 
-    The same on every machine; another one for the same secret in another step or parameter. docs/identity.md says why.
+    It is the same on every machine, and differs between steps and parameters. docs/identity.md explains it.
     """
     if value is None:
         return None

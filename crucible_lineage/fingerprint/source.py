@@ -1,4 +1,4 @@
-"""The text of a module, parsed once: which part of it a running function was compiled from, and what binds a name."""
+"""The parsed text of a module: the definitions of its functions, and the statements that bind its names."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _CO_HAS_DOCSTRING = 0x4000000  # Python 3.13 and later
 
 @dataclass(frozen=True)
 class Definition:
-    """A function or lambda in a module's text, with the lines that it takes up, decorators included."""
+    """A function or lambda in a module's text, with its range of lines, decorators included."""
 
     node: FunctionNode
     first_line: int
@@ -37,47 +37,47 @@ class Definition:
 
 
 class ModuleSource:
-    """A module's text and its tree. SyntaxError if it is none."""
+    """Text and syntax tree of a module. Raises SyntaxError for other texts."""
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.tree = ast.parse(text)
         self.imports: dict[str, list[Import]] = {}
-        for found in imports_of(self.tree):
-            self.imports.setdefault(found.bound, []).append(found)
+        for statement in imports_of(self.tree):
+            self.imports.setdefault(statement.bound, []).append(statement)
         self.bindings = _bindings(self.tree.body)
         self._classes = dict(_classes(self.tree, ""))
 
     def definition(self, code: types.CodeType) -> Definition | None:
-        """Return the definition that gave `code`; None if this text does not give it, as after an edit.
+        """Return the definition that compiles to `code`; None if there is none, as after an edit.
 
-        Positions decide only between definitions that do exactly the same.
+        Among definitions with the same code, the nearest position decides.
         """
         essence = _essence(code)
-        same = [found for found, known in self._compiled.get(code.co_name, ()) if known == essence]
-        return min(same, key=lambda found: abs(found.first_line - code.co_firstlineno), default=None)
+        same = [definition for definition, other in self._compiled.get(code.co_name, ()) if other == essence]
+        return min(same, key=lambda one: abs(one.first_line - code.co_firstlineno), default=None)
 
-    def definition_there(self, code: types.CodeType) -> Definition | None:
-        """Return the definition in the place that `code` came from, if it is just one."""
+    def definition_at(self, code: types.CodeType) -> Definition | None:
+        """Return the only definition with the name and first line of `code`, if there is exactly one."""
         named = self._compiled.get(code.co_name, ())
-        there = [found for found, _ in named if found.first_line == code.co_firstlineno]
-        return there[0] if len(there) == 1 else None
+        matches = [definition for definition, _ in named if definition.first_line == code.co_firstlineno]
+        return matches[0] if len(matches) == 1 else None
 
     @functools.cached_property
     def _compiled(self) -> dict[str, list[tuple[Definition, object]]]:
         return _compiled(self.text)
 
     def class_node(self, qualname: str) -> ast.ClassDef | None:
-        """The class of that name; the last one if there are several."""
+        """Return the last class of that name."""
         return self._classes.get(qualname)
 
     def lines(self, definition: Definition) -> str:
-        """The text of a definition."""
+        """Return the text of a definition."""
         return "".join(self.text.splitlines(keepends=True)[definition.first_line - 1 : definition.last_line])
 
 
 def module_source(filename: str) -> ModuleSource | None:
-    """The text behind a code object's file name, as it is now; None if there is none or it is no Python."""
+    """Return the current source of a code object's file name; None if there is none, or it is not Python."""
     linecache.checkcache(filename)
     lines = linecache.getlines(filename)
     return _parsed("".join(lines)) if lines else None
@@ -92,48 +92,48 @@ def _parsed(text: str) -> ModuleSource | None:
 
 
 def is_plainly_loaded(module_globals: dict[str, Any]) -> bool:
-    """True if a module was compiled from its file as it stands, without an import hook that changes code."""
+    """Return whether a module was compiled from its file without an import hook that changes code."""
     return type(module_globals.get("__loader__")) is SourceFileLoader
 
 
 @functools.lru_cache(maxsize=4096)
 def loaded_globals(code: types.CodeType) -> frozenset[str]:
-    """The global names that code reads, also in the functions nested in it."""
+    """Return the global names that code reads, including its nested functions."""
     read = {step.argval for step in dis.get_instructions(code) if step.opname in _GLOBAL_READS}
     inner = (loaded_globals(constant) for constant in code.co_consts if isinstance(constant, types.CodeType))
     return frozenset(read.union(*inner))
 
 
 def bytecode_text(code: types.CodeType) -> str:
-    """Return what stands for code whose source is not available. Other Python versions have another one."""
+    """Return the text for code without source. It differs between Python versions."""
     return f"bytecode {hashlib.sha256(_ordered(_essence(code)).encode()).hexdigest()}"
 
 
 def root_package(module: str) -> str:
-    """The first part of a module's name."""
+    """Return the first part of a module's name."""
     return module.partition(".")[0]
 
 
 @functools.lru_cache(maxsize=4096)
 def is_first_party(module: str, root: str) -> bool:
-    """True for code of the step's own package, and for modules that lie outside every installation folder."""
+    """Return whether a module belongs to the step's own package, or lies outside all installation folders."""
     package = root_package(module)
     if package == root or package == "__main__":
         return True
     if not package or package in sys.stdlib_module_names or package == "crucible_lineage":
         return False
-    place = base_folder(package)
-    if place is None or {"site-packages", "dist-packages"} & set(place.parts) or _is_installed(package, place):
+    base = base_folder(package)
+    if base is None or {"site-packages", "dist-packages"} & set(base.parts) or _is_installed(package, base):
         return False
     folders = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    return not any(place.is_relative_to(folder) for folder in [*folders, site.getusersitepackages()])
+    return not any(base.is_relative_to(folder) for folder in [*folders, site.getusersitepackages()])
 
 
 @lru_cache(maxsize=1024)
-def _is_installed(package: str, place: Path) -> bool:
-    """True if a distribution beside the package lists it among its files, as after `pip install --target`."""
+def _is_installed(package: str, base: Path) -> bool:
+    """Return whether a distribution beside the package lists it, as after `pip install --target`."""
     heads = (f"{package}/", f"{package}.py,")
-    for record in place.glob("*.dist-info/RECORD"):
+    for record in base.glob("*.dist-info/RECORD"):
         with suppress(OSError), record.open(encoding="utf-8", errors="replace") as lines:
             if any(line.startswith(heads) for line in lines):
                 return True
@@ -141,7 +141,7 @@ def _is_installed(package: str, place: Path) -> bool:
 
 
 def base_folder(package: str) -> Path | None:
-    """The folder that a top-level package or module lies in; None if it lies in none."""
+    """Return the folder that contains a top-level package or module; None if there is none."""
     loaded = sys.modules.get(package)
     file = getattr(loaded, "__file__", None)
     portions = list(getattr(loaded, "__path__", ()))
@@ -158,7 +158,7 @@ def base_folder(package: str) -> Path | None:
 
 
 def _bindings(statements: list[ast.stmt]) -> dict[str, list[ast.stmt]]:
-    """The assignments to each name of a module, also under `if`, `try` and `with`."""
+    """Return the assignments to each name of a module, also under `if`, `try` and `with`."""
     bindings: dict[str, list[ast.stmt]] = {}
     for statement in statements:
         targets: list[ast.expr] = []
@@ -172,8 +172,8 @@ def _bindings(statements: list[ast.stmt]) -> dict[str, list[ast.stmt]]:
         if isinstance(statement, (ast.If, ast.Try, ast.With, ast.For, ast.While)):
             inner = [child for field in ("body", "orelse", "finalbody") for child in getattr(statement, field, [])]
             handled = [child for handler in getattr(statement, "handlers", []) for child in handler.body]
-            for name, found in _bindings([*inner, *handled]).items():
-                bindings.setdefault(name, []).extend(found)
+            for name, assignments in _bindings([*inner, *handled]).items():
+                bindings.setdefault(name, []).extend(assignments)
     return bindings
 
 
@@ -189,10 +189,10 @@ def _classes(node: ast.AST, prefix: str) -> Iterator[tuple[str, ast.ClassDef]]:
 
 
 def _compiled(text: str) -> dict[str, list[tuple[Definition, object]]]:
-    """Every function in a text with what it compiles to, by name.
+    """Return every function in a text with its compiled code, by name.
 
-    The text is compiled a second time with a line number of its own for each function, so that lambdas on one line can
-    be told apart; only a second time, because lines also decide which instructions are merged.
+    The text is compiled again with one line number per function, to distinguish lambdas on one line. The codes are from
+    the first time, because line numbers affect which instructions are merged.
     """
     tree = ast.parse(text)
     original = _nested(_compile(tree))
@@ -204,9 +204,9 @@ def _compiled(text: str) -> dict[str, list[tuple[Definition, object]]]:
             part.col_offset = part.end_col_offset = 0
     by_name: dict[str, list[tuple[Definition, Any]]] = {}
     for code, numbered in zip(original, _nested(_compile(tree)), strict=False):
-        found = definitions[min(numbered.co_firstlineno, len(definitions)) - 1]
-        if code.co_name == numbered.co_name == getattr(found.node, "name", "<lambda>"):
-            by_name.setdefault(code.co_name, []).append((found, _essence(code)))
+        definition = definitions[min(numbered.co_firstlineno, len(definitions)) - 1]
+        if code.co_name == numbered.co_name == getattr(definition.node, "name", "<lambda>"):
+            by_name.setdefault(code.co_name, []).append((definition, _essence(code)))
     return by_name
 
 
@@ -223,11 +223,11 @@ def _compile(tree: ast.Module) -> types.CodeType:
 
 def _nested(code: types.CodeType) -> list[types.CodeType]:
     inner = [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
-    return [found for constant in inner for found in (constant, *_nested(constant))]
+    return [code for constant in inner for code in (constant, *_nested(constant))]
 
 
 def _essence(code: types.CodeType) -> object:
-    """Return what code does in this interpreter, without its file, its lines and its docstring."""
+    """Return the behaviour of code in this interpreter, without file, lines and docstring."""
     is_class = not code.co_flags & _CO_OPTIMIZED
     constants = list(code.co_consts)
     may_have_docstring = (
@@ -235,7 +235,7 @@ def _essence(code: types.CodeType) -> object:
     )
     if may_have_docstring and not is_class and constants and isinstance(constants[0], (str, type(None))):
         constants[0] = None
-    if is_class:  # line numbers and the tuple of attribute names, which comes in any order
+    if is_class:  # line numbers and the tuple of attribute names, whose order varies
         constants = [item for item in constants if not isinstance(item, (int, tuple))]
     return (
         code.co_code,

@@ -1,4 +1,4 @@
-"""Code as text in one spelling, and what a tree refers to, imports and changes. Pure: trees in, values out."""
+"""Canonical text of syntax trees, and the names that they read, import and change. Pure: trees in, values out."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 Chain = tuple[str, ...]  # `np.linalg.norm` as ("np", "linalg", "norm")
 
-_cached_by_node = functools.lru_cache(maxsize=4096)  # by node: a tree does not change, and is asked again for each step
+_cached_by_node = functools.lru_cache(maxsize=4096)  # trees do not change, and each step needs them again
 
 _HINTS = frozenset({"annotation", "returns", "type_comment", "type_params"})
-# Fields that follow from the rest of the tree, or that only some Python versions have.
+# Fields that follow from the rest of the tree, or exist only in some Python versions.
 _SILENT = frozenset({"kind", "ctx", "type_ignores", "simple"})
 _CHANGING_METHODS = re.compile(
     "add|append(left)?|clear|discard|extend(left)?|insert|pop(item|left)?|remove|reverse|rotate|setdefault|sort|update"
@@ -24,7 +24,7 @@ _BUILDING_METHODS = frozenset({"__init__", "__new__", "__post_init__", "__set_na
 
 @dataclass(frozen=True)
 class Import:
-    """The name that an import binds. `attribute` is None if it is a module; `level` counts leading dots."""
+    """An import of the name `bound`. `attribute` is None for a module; `level` counts leading dots."""
 
     bound: str
     module: str
@@ -34,14 +34,14 @@ class Import:
 
 @dataclass(frozen=True)
 class Mutation:
-    """An object that code changes: the names that lead to it, and the attribute that is set (None: its contents)."""
+    """A change of an object: the names that lead to it, and the attribute that is set (None: its contents)."""
 
     chain: Chain
     attribute: str | None
 
 
 def syntax_text(node: ast.AST) -> str:
-    """A tree in one spelling for all Python versions, without comments, docstrings, layout and (mostly) type hints."""
+    """Return a tree as text, equal in all Python versions, without comments, docstrings, layout and (mostly) hints."""
     spelled: list[str] = []
     _spell(node, spelled, _HINTS)
     return "".join(spelled)
@@ -49,7 +49,7 @@ def syntax_text(node: ast.AST) -> str:
 
 @_cached_by_node
 def function_text(node: FunctionNode, *, with_defaults: bool = True, hints: bool = False) -> str:
-    """Return what a function takes and does, without its name and decorators."""
+    """Return the arguments and the body of a function as text, without name and decorators."""
     blind = frozenset() if hints else _HINTS
     kind = "async" if isinstance(node, ast.AsyncFunctionDef) else "def"
     body = node.body if isinstance(node.body, list) else [ast.Return(node.body)]
@@ -62,7 +62,7 @@ def function_text(node: FunctionNode, *, with_defaults: bool = True, hints: bool
 
 
 def class_text(node: ast.ClassDef) -> str:
-    """A class's body with its type hints, for classes that a library builds by reading them."""
+    """Return a class's body with type hints as text, for classes that a library builds from these."""
     spelled: list[str] = []
     _spell(_effective(node.body, fields=True), spelled, frozenset())
     return "".join(spelled)
@@ -70,7 +70,7 @@ def class_text(node: ast.ClassDef) -> str:
 
 @_cached_by_node
 def read_chains(node: ast.AST, *, hints: bool = False) -> tuple[Chain, ...]:
-    """Every name that is read, with the attributes that follow it, in text order."""
+    """Return every name that is read, with the attributes that follow it, in text order."""
     chains: dict[Chain, None] = {}
     _read(node, chains, frozenset() if hints else _HINTS)
     return tuple(chains)
@@ -78,22 +78,22 @@ def read_chains(node: ast.AST, *, hints: bool = False) -> tuple[Chain, ...]:
 
 @_cached_by_node
 def imports_of(node: ast.AST) -> tuple[Import, ...]:
-    """Return what the imports anywhere in a tree bind."""
-    found: list[Import] = []
+    """Return all imports in a tree."""
+    imports: list[Import] = []
     for child in ast.walk(node):
         if isinstance(child, ast.ImportFrom):
-            found += [
+            imports += [
                 Import(alias.asname or alias.name, child.module or "", alias.name, child.level) for alias in child.names
             ]
         elif isinstance(child, ast.Import):
             for alias in child.names:  # `import a.b` binds a, `import a.b as c` binds a.b
-                found.append(Import(alias.asname or alias.name.partition(".")[0], alias.name, None, 0))
-    return tuple(found)
+                imports.append(Import(alias.asname or alias.name.partition(".")[0], alias.name, None, 0))
+    return tuple(imports)
 
 
 @_cached_by_node
 def changed_objects(node: ast.AST) -> tuple[Mutation, ...]:
-    """The objects with a name from outside that code changes when it runs: `cache[key] = 1`, `global n; n += 1`."""
+    """Return the outer objects that code changes when it runs: `cache[key] = 1`, `global n; n += 1`."""
     declared = {
         name for child in ast.walk(node) if isinstance(child, ast.Global | ast.Nonlocal) for name in child.names
     }
@@ -103,7 +103,7 @@ def changed_objects(node: ast.AST) -> tuple[Mutation, ...]:
 
 @_cached_by_node
 def changed_attributes(node: ast.ClassDef) -> frozenset[str]:
-    """The attributes that a class's methods change after an instance has been built."""
+    """Return the attributes that a class's methods change after an instance has been built."""
     changed: set[str] = set()
     for method in node.body:
         if not isinstance(method, (ast.FunctionDef, ast.AsyncFunctionDef)) or method.name in _BUILDING_METHODS:
@@ -165,7 +165,7 @@ def _read(node: ast.AST, chains: dict[Chain, None], blind: frozenset[str]) -> No
 def _spell(node: object, spelled: list[str], blind: frozenset[str]) -> None:
     if isinstance(node, ast.Constant):
         spelled.append(_literal(node.value))
-    elif isinstance(node, ast.ImportFrom):  # where from is told by what the name refers to, not by the file's name
+    elif isinstance(node, ast.ImportFrom):  # the object behind the name counts, not the name of its module
         spelled.append(f"ImportFrom({[(alias.name, alias.asname or alias.name) for alias in node.names]!a})")
     elif isinstance(node, ast.AST):
         spelled.append(type(node).__name__ + "(")
@@ -190,7 +190,7 @@ def _spell(node: object, spelled: list[str], blind: frozenset[str]) -> None:
 
 
 def _effective(nodes: Sequence[ast.AST], *, fields: bool = False) -> list[ast.AST]:
-    """The nodes that do something: no docstrings, no `pass`, no bare `x: int`; in a class `x: int = 1` is a field."""
+    """Return the nodes with an effect: no docstrings, no `pass`, no bare `x: int`; `x: int = 1` in a class is a field."""
     effective: list[ast.AST] = []
     for node in nodes:
         if isinstance(node, ast.Pass) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):

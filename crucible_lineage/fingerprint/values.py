@@ -1,7 +1,7 @@
-"""Values as plain JSON, by one rule for parameters and for what steps return. docs/identity.md has it for users.
+"""Values as plain JSON, by one rule for parameters and returned values. docs/identity.md describes it for users.
 
 Quantities of foreign libraries (astropy, pint, uncertainties) are a number or array, its unit and its uncertainty. They
-are known by what they offer, so that none of these libraries is imported, or needed.
+are recognised by their attributes, so that none of these libraries is imported or needed.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from uuid import UUID
 
 from crucible_lineage.ids import canonical_json
 
-MOST_LEVELS = 90  # of lists and mappings in each other; Crucible takes a hundred, with what stands around them
+MOST_LEVELS = 90  # of nested lists and mappings; Crucible accepts a hundred, including the document around them
 
 Other = Callable[[Any, str], Any]
 
 
-# What a class offers -> where value, uncertainty and unit stand.
+# Attributes for value, uncertainty and unit.
 _FORMS = (
     ("nominal_value", "std_dev", None),  # uncertainties: no unit
     ("magnitude", None, "units"),  # pint
@@ -36,7 +36,7 @@ _FORMS = (
 
 
 class ValueFaultError(ValueError):
-    """A value that has no JSON: `path` says where it stands, `reason` what it is and what to give instead."""
+    """A value without a form in JSON: its `path`, and the `reason` with what to give instead."""
 
     def __init__(self, path: str, reason: str) -> None:
         self.path = path
@@ -45,10 +45,10 @@ class ValueFaultError(ValueError):
 
 
 def plain_value(value: object, path: str, other: Other | None = None, *, level: int = 0) -> Any:
-    """`value` as numbers, text, lists and mappings with text as keys.
+    """Return `value` as numbers, text, lists and mappings with text as keys.
 
-    `other` is asked for what has no such form; it gives one, or None for none. ValueFaultError tells the place, which
-    begins with `path`.
+    `other` converts values without such a form, or returns None. Raises ValueFaultError with the path of the value,
+    which begins with `path`.
     """
     if value is None or isinstance(value, bool):
         return value
@@ -73,17 +73,17 @@ def plain_value(value: object, path: str, other: Other | None = None, *, level: 
 
 
 def _mapping(value: Mapping[object, object], path: str, other: Other | None, level: int) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    plain: dict[str, Any] = {}
     for key, item in value.items():
         name = _key(key, path)
-        if name in found:
+        if name in plain:
             raise ValueFaultError(path, f"has two keys that both are {name!r} as text; give them different names")
-        found[name] = plain_value(item, f"{path}.{name}", other, level=level + 1)
-    return found
+        plain[name] = plain_value(item, f"{path}.{name}", other, level=level + 1)
+    return plain
 
 
 def _key(key: object, path: str) -> str:
-    """Numbers, dates and the like as they stand in JSON."""
+    """Return a key as text: numbers, dates and similar as in JSON."""
     try:
         plain = plain_value(key, f"{path}: a key")
     except ValueFaultError:
@@ -98,7 +98,7 @@ def _key(key: object, path: str) -> str:
 def _of_known_type(value: Any, path: str, other: Other | None, level: int) -> Any:
     if isinstance(value, (bytes, bytearray)):
         return {"bytes": bytes(value).hex()}
-    if isinstance(value, datetime) and value == value:  # pandas has one that is not: no time
+    if isinstance(value, datetime) and value == value:  # not equal to itself: NaT of pandas
         return value.astimezone(UTC).isoformat() if value.tzinfo else value.isoformat()
     if isinstance(value, (date, time, timedelta, Decimal, Fraction, UUID)) and value == value:
         return str(value)
@@ -106,13 +106,13 @@ def _of_known_type(value: Any, path: str, other: Other | None, level: int) -> An
         return _text(value.as_posix(), path)
     if (quantity := quantity_of(value)) is not None:
         return plain_value(quantity.to_json(), path, other, level=level + 1)
-    if other is not None and (found := other(value, path)) is not None:
-        return found
+    if other is not None and (converted := other(value, path)) is not None:
+        return converted
     return _of_foreign_class(value, path, other, level)
 
 
 def _of_foreign_class(value: Any, path: str, other: Other | None, level: int) -> Any:
-    """Spell a dataclass, a model or an array by what it holds; ValueFaultError for a secret, and for anything else."""
+    """Return a dataclass, a model or an array by its contents. Raises ValueFaultError for secrets and other classes."""
     if hasattr(value, "get_secret_value"):
         raise ValueFaultError(path, "is or contains a secret, which must not be recorded; leave it out")
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -122,8 +122,8 @@ def _of_foreign_class(value: Any, path: str, other: Other | None, level: int) ->
         return plain_value(dict(value), path, other, level=level + 1)
     if hasattr(value, "tolist") and hasattr(value, "dtype"):  # numpy and pandas
         moments = getattr(value.dtype, "kind", "") in ("m", "M")
-        kept = value.astype(str) if moments else value  # or they become bare counts
-        if type(plain := kept.tolist()) is not type(value) and not (moments and "NaT" in str(plain)):
+        content = value.astype(str) if moments else value  # else times become bare counts
+        if type(plain := content.tolist()) is not type(value) and not (moments and "NaT" in str(plain)):
             return plain_value(plain, path, other, level=level + 1)
     raise ValueFaultError(
         path,
@@ -148,20 +148,20 @@ def _text(value: str, path: str) -> str:
 
 @dataclass(frozen=True)
 class Quantity:
-    """A value with what gives it its meaning; `unit` is empty for pure numbers."""
+    """A value with unit and uncertainty; `unit` is empty for pure numbers."""
 
     value: Any
     unit: str = ""
     uncertainty: Any = None
 
     def to_json(self) -> dict[str, Any]:
-        """The form in which metadata and parameters hold it."""
+        """Return the JSON for metadata and parameters."""
         entry = {"value": self.value, "unit": self.unit}
         return entry if self.uncertainty is None else {**entry, "uncertainty": self.uncertainty}
 
 
 def quantity_of(value: Any) -> Quantity | None:
-    """The parts of a quantity; None for anything else."""
+    """Return the parts of a quantity; None for other values."""
     kind = type(value)
     if isinstance(value, type) or kind.__module__.partition(".")[0] in ("builtins", "numpy", "pandas"):
         return None
@@ -175,7 +175,7 @@ def quantity_of(value: Any) -> Quantity | None:
 def _parts(value: Any, uncertainty: Any, unit: Any) -> Quantity | None:
     if unit is None and uncertainty is None:
         return None
-    inner = quantity_of(value)  # a measurement of pint holds a number with its uncertainty
+    inner = quantity_of(value)  # a measurement of pint contains a number with its uncertainty
     if inner is not None:
         value, uncertainty = inner.value, inner.uncertainty
     if not (isinstance(value, int | float | complex) or hasattr(value, "dtype")):

@@ -1,9 +1,9 @@
-"""What a step's code is: a hash over its function and all first-party code and constants that it reaches.
+"""Fingerprint of a step's code: a hash over its function and all first-party code and constants that it reaches.
 
-The hash is taken over syntax trees and values, so comments, docstrings, formatting, type hints, and the place and name
-of a file do not count. What cannot be followed (compiled code, objects with hidden state, code that is known only when
-it runs) is named in `not_covered`; third-party packages are named in `packages`, and count only where a step lists
-them. docs/identity.md says what counts and what does not.
+The hash covers syntax trees and values, so comments, docstrings, formatting, type hints, and the path of a file do not
+count. Code that cannot be followed (compiled code, objects with hidden state, code that is known only when it runs) is
+listed in `not_covered`. Third-party packages are listed in `packages`, and count only if a step declares them.
+docs/identity.md has the details.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from crucible_lineage.fingerprint.source import root_package
 from crucible_lineage.ids import CODE_TAG, canonical_json
 from crucible_lineage.step import Step
 
-MOST_TEXT = 20_000  # chosen: characters of what is reached, in a record
-STEP = "step"  # the piece that is the step function itself
+MOST_TEXT = 20_000  # chosen: characters of all pieces in a record
+STEP = "step"  # the piece of the step function itself
 State = frozenset[tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """The hash, and what went into it.
+    """The hash and its ingredients.
 
-    `covered` maps the name of each piece, in the order it was reached, to the hash of that piece; `files` are the
-    source files that it rests on; `source` is the text of the step function itself, `pieces` what it reaches, as people
-    read it: the text of a function, the value of a number, else `#` and a hash, since a text may be a secret.
+    `covered` maps the name of each piece, in the order of discovery, to its hash; `files` are the source files;
+    `source` is the text of the step function, `pieces` what it reaches in readable form: the text of a function, the
+    value of a number, else `#` and a hash, since a text may be a secret.
     """
 
     digest: str
@@ -47,14 +47,14 @@ class Fingerprint:
 
 
 def code_fingerprint(target: Callable[..., Any] | Step[..., Any], *, home: str | None = None) -> Fingerprint:
-    """The fingerprint of a step or function. The same on every machine and Python version for the same code.
+    """Return the fingerprint of a step or function, equal for the same code on every machine and Python version.
 
-    Code of the package of the module `home`, by default the step's own, is first-party even if it is installed.
+    Code in the package of the module `home`, by default the step's own, is first-party even if it is installed.
     """
     function = target.function if isinstance(target, Step) else target
     root = root_package(home or (function.__module__ if isinstance(target, Step) else ""))
     walk = _Walk(function, root, frozenset())
-    if changes := walk.changes():  # these are read otherwise: once more, knowing them
+    if changes := walk.changes():  # changed objects are read differently, so walk again
         walk = _Walk(function, root, changes)
     pieces = [node.piece for node in walk.nodes]
     shapes = [(role.name, role.shape) for role in target.inputs] if isinstance(target, Step) else []
@@ -72,7 +72,7 @@ def code_fingerprint(target: Callable[..., Any] | Step[..., Any], *, home: str |
 
 @dataclass
 class _Node:
-    """A piece in its place: `edges` are its references as (label, number of the node)."""
+    """A piece in the graph: `edges` are its references as (label, number of the node)."""
 
     name: str
     reference: Reference
@@ -81,25 +81,25 @@ class _Node:
 
 
 class _Walk:
-    """Breadth first over what code refers to, each object once, numbered in the order of the source text.
+    """Breadth-first walk over references of code, with each object once, numbered in the order of the source text.
 
-    Numbers, not names, tell what a reference leads to: that keeps apart what has one name in two modules, and does not
-    tell the name and place of a module.
+    References lead to numbers, not names. That distinguishes equal names in two modules, and leaves out names and paths
+    of modules.
     """
 
     def __init__(self, function: Callable[..., object], root: str, state: State) -> None:
         self.function = function
         self.context = Context(root, state)
-        self.nodes: list[_Node] = []  # also keeps the objects alive, so that an id() is not given out twice
+        self.nodes: list[_Node] = []  # keeps the objects alive, so that no id() is reused
         self._steps = {id(function), id(inspect.unwrap(function))}
         self._numbers: dict[int, int] = {}
         self._add(STEP, Reference(STEP, function))
-        for node in self.nodes:  # which grow meanwhile
+        for node in self.nodes:  # grows during the loop
             for part in node.piece.references:
                 node.edges.append((part.label, self._add(_joined(node.name, part.label), part)))
 
     def changes(self) -> State:
-        """Return what the code changes when it runs, except code that runs only when a module is imported."""
+        """Return the changes that the code makes when it runs, without those during import."""
         running, waiting = {0}, [0]
         while waiting:
             node = self.nodes[waiting.pop()]
@@ -110,7 +110,7 @@ class _Walk:
         return frozenset(change for number in running for change in self.nodes[number].piece.changes)
 
     def files(self) -> set[str]:
-        """All files whose change may change the fingerprint."""
+        """Return all files whose changes may change the fingerprint."""
         modules = {node.reference.key[0] for node in self.nodes if node.reference.key}
         modules |= {
             home_of(value) for node in self.nodes if isinstance(value := node.reference.value, types.FunctionType)
@@ -119,11 +119,11 @@ class _Walk:
         return {file for file in files if Path(file).is_file()}
 
     def source(self) -> str:
-        """The text of the step function; empty if it is not to be had."""
+        """Return the text of the step function; empty if it is unavailable."""
         return self._text_of(inspect.unwrap(self.function))
 
     def pieces(self) -> Iterator[tuple[str, str]]:
-        """Yield what the step function reaches, each as text, value or hash; all texts together are not too long."""
+        """Yield what the step function reaches as text, value or hash, within MOST_TEXT."""
         room = MOST_TEXT
         for node in self.nodes[1:]:
             if node.piece.text.startswith("external "):
@@ -146,7 +146,7 @@ class _Walk:
             number = len(self.nodes)
             piece = self._piece(reference)
             self.nodes.append(_Node(name, reference, piece))
-            # Whether equal values are one object is Python's affair.
+            # Whether equal constants are one object depends on Python.
             if not piece.text.startswith(("constant ", "state")):
                 self._numbers[id(reference.value)] = number
         return number
@@ -154,17 +154,17 @@ class _Walk:
     def _piece(self, reference: Reference) -> ObjectDescription:
         value = reference.value
         if isinstance(value, types.FunctionType) and id(value) in self._steps:
-            # The defaults of the step itself reach the identity as parameters, whether they were given or not.
+            # The defaults of the step itself are part of the identity as parameters.
             return function_piece(self.context, value, reference.key, with_defaults=False)
         return piece_of(self.context, reference)
 
 
 def _number(text: str) -> str:
-    """The value of a constant that is a number or None; empty for others."""
+    """Return the value of a numeric constant; empty for others."""
     kind, _, value = text.removeprefix("constant ").partition(":")
     return value if text.startswith("constant ") and kind in ("int", "float", "bool", "complex") else ""
 
 
 def _joined(owner: str, label: str) -> str:
-    """The name of a piece: globals go by their own, parts by that of their owner too."""
+    """Return the name of a piece: that of a global, or of its owner followed by the label."""
     return f"{owner}{label}" if label.startswith((".", "[", " ")) else label
