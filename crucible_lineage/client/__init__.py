@@ -1,6 +1,6 @@
-"""The only place that speaks HTTP to Crucible: `CrucibleClient`, and the checksums that its uploads need."""
+"""The only package that speaks HTTP to Crucible: `CrucibleClient`, and the checksums for its uploads."""
 
-import crucible_lineage.client.http.lean_httpx  # noqa: F401  # isort: skip  # before anything imports httpx
+import crucible_lineage.client.http.lean_httpx  # noqa: F401  # isort: skip  # before anything else imports httpx
 from crucible_lineage.checksums import FileChecksums, scan_file
 from crucible_lineage.client.client import CrucibleClient
 from crucible_lineage.client.dataset.contents import AddedFile

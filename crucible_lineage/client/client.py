@@ -1,4 +1,4 @@
-"""The client: one object with a key, a pool of connections, and the calls of the service by subject."""
+"""The client: one object with a key, a connection pool, and the calls of the service grouped by subject."""
 
 from __future__ import annotations
 
@@ -36,29 +36,27 @@ from crucible_lineage.settings import official_access
 
 __all__ = ["CrucibleClient"]
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
-KEEPALIVE_S = (
-    4.0  # below the 5 s after which common servers close an idle connection, so that no call meets a closing one
-)
-MOST_CONNECTIONS = 64
+KEEPALIVE_S = 4.0  # common servers close a connection that was idle for 5 s; no call should meet a closing one
+MAX_CONNECTIONS = 64
 
 
 class CrucibleClient(OfficialNames):
-    """Calls Crucible's API at `api_url` with `api_key`. Thread-safe; making one sends nothing.
+    """Calls Crucible's API at `api_url` with `api_key`. Thread-safe; creating one sends nothing.
 
     The calls are attributes by subject: `datasets`, `samples`, `files`, `metadata`, `ingestions`, `instruments`,
     `projects`, `graphs`, `deletions`, `account`. Each returns records of `client.models` or raises an error of
-    `crucible_lineage.errors`: InputError before anything is sent, NotFoundError for what is not there or not for this
-    key, ForbiddenError for what this key may not do, ConflictError for what is taken, RefusedError for what the service
-    will not have, UnreachableError where no answer came. Calls that may be sent twice without harm are repeated as
-    `retry` says. `transport` replaces the network, for API and storage. With a `state_folder`, an upload that was cut
-    short is continued by the next process that uploads the same file. An address or a key that is not given is read
-    where the official client reads it: CRUCIBLE_API_URL and CRUCIBLE_API_KEY, then its configuration file; the address
-    is the public Crucible's where nothing names one, and a key that is nowhere is an InputError. `privilege_mode`
-    (normal or elevated) is read likewise where the key is. `service` is what the service is known to do, and learns
-    more. Source: the service's OpenAPI document, and what
-    its official client sends.
+    `crucible_lineage.errors`: InputError before anything is sent, NotFoundError for what does not exist or this key may
+    not see, ForbiddenError for what this key may not do, ConflictError for what exists already, RefusedError for what
+    the service rejects, UnreachableError without an answer. Calls that are safe to send twice are repeated as `retry`
+    says. `transport` replaces the network, for API and storage. With a `state_folder`, an interrupted upload is
+    continued by the next process that uploads the same file.
+
+    Without an address or key, the client reads CRUCIBLE_API_URL and CRUCIBLE_API_KEY, then the official client's
+    configuration file. The default address is the public Crucible's; a missing key is an InputError. `privilege_mode`
+    (normal or elevated) is read from where the key is. `service` is what is known of the service's abilities; the
+    client adds to it. Source: the service's OpenAPI document, and what its official client sends.
     """
 
     subject = "client"
@@ -80,8 +78,8 @@ class CrucibleClient(OfficialNames):
             api_url, privilege_mode = api_url or access.api_url, privilege_mode or access.privilege_mode
             api_key = api_key or access.required_key()
         self.service = service or ServiceProfile()
-        # A closure, so that no attribute shows the key.
-        self._repeating: Callable[[RetryPolicy], CrucibleClient] = lambda policy: CrucibleClient(
+        # A closure, so that no attribute exposes the key.
+        self._with_retry: Callable[[RetryPolicy], CrucibleClient] = lambda policy: CrucibleClient(
             api_url,
             api_key,
             privilege_mode=privilege_mode,
@@ -91,7 +89,7 @@ class CrucibleClient(OfficialNames):
             state_folder=state_folder,
             service=self.service,
         )
-        trust: ssl.SSLContext | bool = False  # a transport of its own has its own
+        trust: ssl.SSLContext | bool = False  # a given transport has its own
         if transport is None:
             trust = _trust(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
         self._api = _connections(trust, transport)
@@ -123,18 +121,18 @@ class CrucibleClient(OfficialNames):
 
     @property
     def api_url(self) -> str:
-        """The address of the API, without a slash at the end."""
+        """The address of the API, without a final slash."""
         return self._connection.api_url
 
     def another(self, retry: RetryPolicy) -> CrucibleClient:
-        """A client of the same service that repeats calls in another way; it has connections of its own."""
-        return self._repeating(retry)
+        """Return a client of the same service with another retry policy and its own connections."""
+        return self._with_retry(retry)
 
     @contextmanager
     def repeating(self, for_s: float) -> Iterator[None]:
-        """Repeat calls of the block for so long at most, whatever its policy says; 0: not at all.
+        """Repeat the calls of the block for at most `for_s` seconds, whatever the policy; 0 never repeats.
 
-        Calls that other threads make meanwhile are repeated as ever.
+        Calls of other threads are not affected.
         """
         connection = self._connection
         policy = replace(connection.retry, attempts=math.inf, total_s=for_s, asked_total_s=for_s)
@@ -146,18 +144,18 @@ class CrucibleClient(OfficialNames):
 
     @property
     def latency_s(self) -> float:
-        """Return the shortest latency of the recent answers; 0 before the first, and on this machine."""
+        """The shortest latency of recent answers; 0 before the first, and on this machine."""
         return self._latency()
 
-    def at_once(self, *calls: Callable[[], Found]) -> list[Found]:
-        """Make these independent calls of this client, side by side if that saves time. Returns their results in order.
+    def at_once(self, *calls: Callable[[], Result]) -> list[Result]:
+        """Make independent calls, concurrently if that saves time. Returns their results in order.
 
-        All are done, also if one of them fails; then it raises what the first of those raised.
+        All calls finish, even if one fails; then the error of the first failed call is raised.
         """
         return self._at_once.all(calls)
 
-    def ahead(self, call: Callable[[], Found]) -> Callable[[], Found]:
-        """Start this call now if answers take long. Returns a function that gives its outcome."""
+    def ahead(self, call: Callable[[], Result]) -> Callable[[], Result]:
+        """Start this call now if answers take long. Returns a function that returns its result."""
         return self._at_once.ahead(call)
 
     def request(
@@ -169,22 +167,22 @@ class CrucibleClient(OfficialNames):
         body: Mapping[str, object] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
-        """JSON of the answer to a call for which there is no method here; an error of this library otherwise."""
+        """Make a call that has no method here, and return its JSON. Raises errors as the methods do."""
         return self._connection.call(method, path, f"{method} {path}", params=params, body=body, headers=headers)
 
     def health(self) -> Health:
-        """Whether the service and its database work; asked without the key, and answered also when they do not."""
-        what = "ask for the service's health"
+        """Return whether the service and its database work. Sent without the key."""
+        action = "ask for the service's health"
         try:
-            answer = self._connection.call("GET", "/health/ready", what, authorized=False, is_final=lambda _: True)
+            answer = self._connection.call("GET", "/health/ready", action, authorized=False, is_final=lambda _: True)
         except ServerError as error:
             if error.status != 503:
                 raise
             return Health(status="degraded")
-        return parse(Health, answer, what)
+        return parse(Health, answer, action)
 
     def close(self) -> None:
-        """All connections are closed; nothing can be called afterwards."""
+        """Close all connections; no call can be made afterwards."""
         self._at_once.close()
         self._api.close()
         self._storage.close()
@@ -201,24 +199,24 @@ class CrucibleClient(OfficialNames):
 
 @functools.lru_cache(maxsize=4)
 def _trust(_cert_file: str | None, _cert_dir: str | None) -> ssl.SSLContext:
-    """The certificates that are trusted, which httpx reads from there; reading them takes 20 ms or more."""
+    """Return the trusted certificates, which httpx reads from these places; that takes 20 ms or more."""
     return httpx.create_ssl_context()
 
 
 def _connections(trust: ssl.SSLContext | bool, transport: httpx.BaseTransport | None) -> httpx.Client:
-    if transport is None and not getproxies():  # httpx finds the way through a proxy, for its own pool only
-        one = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEEPALIVE_S)
-        new = functools.partial(httpx.HTTPTransport, verify=trust, limits=one)
-        transport = PooledTransport(new, most=MOST_CONNECTIONS, keepalive_s=KEEPALIVE_S)
+    if transport is None and not getproxies():  # httpx supports proxies in its own pool only
+        single = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEEPALIVE_S)
+        new = functools.partial(httpx.HTTPTransport, verify=trust, limits=single)
+        transport = PooledTransport(new, maximum=MAX_CONNECTIONS, keepalive_s=KEEPALIVE_S)
     if transport is not None:
         return DirectClient(transport)
-    most = MOST_CONNECTIONS
-    limits = httpx.Limits(max_connections=most, max_keepalive_connections=most, keepalive_expiry=KEEPALIVE_S)
+    maximum = MAX_CONNECTIONS
+    limits = httpx.Limits(max_connections=maximum, max_keepalive_connections=maximum, keepalive_expiry=KEEPALIVE_S)
     return httpx.Client(limits=limits, verify=trust, timeout=None)  # noqa: S113  set per request
 
 
 class AccountCalls(OfficialNames):
-    """`client.account`: who the key belongs to, and what it may do."""
+    """`client.account`: the owner of the key, and what the key may do."""
 
     subject = "account"
 
@@ -226,16 +224,16 @@ class AccountCalls(OfficialNames):
         self._connection = connection
 
     def whoami(self) -> Account:
-        """The account behind the key."""
+        """Return the account of the key."""
         return parse(Account, self._connection.get("/account", "read the account"), "read the account")
 
     def profile(self) -> Profile:
-        """The account's owner, with roles and capabilities."""
+        """Return the owner of the account, with roles and capabilities."""
         return parse(Profile, self._connection.get("/account/profile", "read the profile"), "read the profile")
 
 
 class GraphCalls(OfficialNames):
-    """`client.graphs`: what descends from what, as node-link JSON; `LineageGraph.from_api` reads it."""
+    """`client.graphs`: the lineage of datasets, as node-link JSON, which `LineageGraph.from_api` reads."""
 
     subject = "graphs"
 
@@ -243,33 +241,33 @@ class GraphCalls(OfficialNames):
         self._connection = connection
 
     def get(self, mfid: str, recursive: bool = True) -> dict[str, Any]:
-        """`nodes` and `edges` around a dataset or sample: all that hangs together, or only the direct neighbours.
+        """Return `nodes` and `edges` around a dataset or sample: all that is connected, or only the direct neighbours.
 
         An edge's source is the parent, its target the child.
         """
-        what = f"read the graph of {mfid}"
+        action = f"read the graph of {mfid}"
         params = {"recursive": True} if recursive else None
         path = f"/entity_graph_cte/{segment(mfid, 'dataset or sample')}"
-        return _node_link(self._connection.get(path, what, mfid=mfid, params=params), what)
+        return _node_link(self._connection.get(path, action, mfid=mfid, params=params), action)
 
     def project(self, project_id: str) -> dict[str, Any]:
-        """`nodes` and `edges` of all datasets and samples of a project."""
-        what = f"read the graph of project {project_id}"
-        return _node_link(self._connection.get(f"/project_graph/{quoted(project_id)}", what), what)
+        """Return `nodes` and `edges` of all datasets and samples of a project."""
+        action = f"read the graph of project {project_id}"
+        return _node_link(self._connection.get(f"/project_graph/{quoted(project_id)}", action), action)
 
 
-def _node_link(answer: object, what: str) -> dict[str, Any]:
-    """The graph with `edges`, which older services call `links`."""
+def _node_link(answer: object, action: str) -> dict[str, Any]:
+    """Return the graph with `edges`, which older services call `links`."""
     if not isinstance(answer, dict) or not isinstance(answer.get("nodes"), list):
-        raise ServerError(f"could not {what}: Crucible's answer is not a graph")
+        raise ServerError(f"could not {action}: Crucible's answer is not a graph")
     edges = answer.get("edges", answer.get("links"))
     if not isinstance(edges, list):
-        raise ServerError(f"could not {what}: Crucible's answer is a graph without edges")
+        raise ServerError(f"could not {action}: Crucible's answer is a graph without edges")
     return {**answer, "edges": edges}
 
 
 class SampleCalls(OfficialNames):
-    """`client.samples`: what is measured, and which sample was made from which."""
+    """`client.samples`: the measured samples, and which was made from which."""
 
     subject = "samples"
 
@@ -278,31 +276,31 @@ class SampleCalls(OfficialNames):
         self._links = LinkCalls(connection, "/samples", "sample", Sample)
 
     def create(self, sample: SampleCreate | Mapping[str, object] | None = None, **fields: object) -> Sample:
-        """The new sample. With a `unique_id` of your own a lost answer is repeated; without one it is an error."""
+        """Create a sample. With a `unique_id` of your own, the call is repeated if its answer is lost."""
         new = to_send(SampleCreate, fields if sample is None else sample)
-        what = f"create sample {new.sample_name or ''}".rstrip()
+        action = f"create sample {new.sample_name or ''}".rstrip()
         answer = self._connection.call(
-            "POST", "/samples", what, mfid=new.unique_id, body=new.body(), repeatable=new.unique_id is not None
+            "POST", "/samples", action, mfid=new.unique_id, body=new.body(), repeatable=new.unique_id is not None
         )
-        return parse(Sample, answer, what)
+        return parse(Sample, answer, action)
 
     def get(self, mfid: str, *, include_metadata: bool = False, include_links: bool = False) -> Sample:
-        """The sample; `scientific_metadata` and `links` are None unless they are asked for."""
-        what = f"read sample {mfid}"
+        """Return the sample; `scientific_metadata` and `links` are None unless they are included."""
+        action = f"read sample {mfid}"
         params = {
             "include_metadata": include_metadata or None,
             "include_links": include_links or None,
             "include_datasets": False,
         }
-        answer = self._connection.get(f"/samples/{segment(mfid, 'sample')}", what, mfid=mfid, params=params)
-        return parse(Sample, answer, what)
+        answer = self._connection.get(f"/samples/{segment(mfid, 'sample')}", action, mfid=mfid, params=params)
+        return parse(Sample, answer, action)
 
     def list(self, *, limit: int | None = None, **filters: Unpack[SampleFilters]) -> list[Sample]:
-        """Samples that fit all filters, newest first, all or `limit` of them."""
+        """Return the samples that match all filters, newest first, all or `limit` of them."""
         return list(self.iter(limit=limit, **filters))
 
     def iter(self, *, limit: int | None = None, **filters: Unpack[SampleFilters]) -> Iterator[Sample]:
-        """The same, page by page as they are taken."""
+        """Yield what `list` returns, reading each page when it is needed."""
         params = {"include_datasets": False, **sent_filters(filters, SampleFilters)}
         return pages(self._connection, "/samples", Sample, "list samples", params, limit)
 
@@ -311,29 +309,29 @@ class SampleCalls(OfficialNames):
         return count_of(self._connection, "/samples", "count samples", sent_filters(filters, SampleFilters))
 
     def search(self, q: str, *, limit: int = 20, project_id: str | None = None) -> Sequence[Sample]:
-        """Samples whose name is like `q` (3 letters or more); best first, at most 50."""
-        what = f"search samples for {q!r}"
+        """Return samples whose name resembles `q` (3 letters or more), best first, at most 50."""
+        action = f"search samples for {q!r}"
         params = {"q": q, "limit": limit, "project_id": project_id}
-        return parse_all(Sample, self._connection.get("/samples/search", what, params=params), what)
+        return parse_all(Sample, self._connection.get("/samples/search", action, params=params), action)
 
     def update(self, mfid: str, **fields: object) -> Sample:
-        """The sample with `fields` (sample_name, sample_type, description, timestamp) changed."""
-        what = f"change sample {mfid}"
+        """Change `fields` (sample_name, sample_type, description, timestamp) of the sample and return it."""
+        action = f"change sample {mfid}"
         path = f"/samples/{segment(mfid, 'sample')}"
-        return parse(Sample, self._connection.call("PATCH", path, what, mfid=mfid, body=fields), what)
+        return parse(Sample, self._connection.call("PATCH", path, action, mfid=mfid, body=fields), action)
 
     def link_parent_child(self, parent_id: str, child_id: str, relationship_type: str | None = None) -> None:
-        """The child hangs below the parent; a relationship that is given replaces a stored one."""
+        """Make one sample a child of another; a given relationship replaces the stored one."""
         self._links.link(parent_id, child_id, relationship_type)
 
     def unlink(self, parent_id: str, child_id: str) -> None:
-        """The link is gone."""
+        """Remove the link."""
         self._links.unlink(parent_id, child_id)
 
     def list_parents(self, mfid: str, *, limit: int | None = None) -> Sequence[Sample]:
-        """The samples that this one was made from."""
+        """Return the samples that this one was made from."""
         return self._links.related(mfid, "parents", {}, limit)
 
     def list_children(self, mfid: str, *, limit: int | None = None) -> Sequence[Sample]:
-        """The samples that were made from this one."""
+        """Return the samples that were made from this one."""
         return self._links.related(mfid, "children", {}, limit)

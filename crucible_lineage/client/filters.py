@@ -1,4 +1,4 @@
-"""The filters of each list: which there are, their other names, and the form in which they are sent."""
+"""The filters of each list: their names, synonyms, and the form in which they are sent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Moment = str | date | datetime
 
 
 class _RecordFilters(TypedDict, total=False):
-    """What datasets and samples have in common."""
+    """The filters that datasets and samples share."""
 
     accessible_to_project: Words
     accessible_to_user: Words
@@ -42,7 +42,7 @@ class _RecordFilters(TypedDict, total=False):
 
 
 class DatasetFilters(_RecordFilters, total=False):
-    """Filters of `GET /datasets`. `keywords`, `sample_id` and `instrument_id` are other words for what is sent."""
+    """Filters of `GET /datasets`; `keywords`, `sample_id` and `instrument_id` are synonyms of what is sent."""
 
     data_format: str
     data_format_is_null: bool
@@ -134,17 +134,17 @@ class DeletionFilters(TypedDict, total=False):
     status: str
 
 
-SAME_AS = {"keywords": "keyword", "sample_id": "sample_mfid", "dataset_id": "dataset_mfid"}
+SYNONYMS = {"keywords": "keyword", "sample_id": "sample_mfid", "dataset_id": "dataset_mfid"}
 
 
-def sent_filters(given: Mapping[str, object], allowed: type) -> dict[str, Any]:
-    """`given` as query parameters. InputError for a name that `allowed` (one of the classes above) does not have."""
+def sent_filters(filters: Mapping[str, object], allowed: type) -> dict[str, Any]:
+    """Convert filters to query parameters. Raises InputError for a name that `allowed`, a class above, lacks."""
     names = allowed.__annotations__
     params: dict[str, Any] = {}
-    for name, value in given.items():
+    for name, value in filters.items():
         if name not in names:
             raise InputError(_unknown(name, list(names)))
-        wire_name = SAME_AS.get(name, name)
+        wire_name = SYNONYMS.get(name, name)
         if wire_name in params:
             raise InputError(f"{name} and {wire_name} mean the same filter; give one of them")
         if value is not None:
@@ -157,7 +157,7 @@ def _unknown(name: str, names: list[str]) -> str:
 
 
 def _wire_time(name: str, value: object) -> Any:
-    """Dates and times as ISO 8601 with offset: a date is its whole day, a time without zone is UTC."""
+    """Convert dates and times to ISO 8601 with offset: a date is its whole day, a time without zone is UTC."""
     if isinstance(value, datetime):
         return (value if value.tzinfo else value.replace(tzinfo=UTC)).isoformat()
     if isinstance(value, date):

@@ -1,4 +1,4 @@
-"""Ingestion: asking the service to read metadata, samples and previews out of a file, and waiting for it."""
+"""Ingestion: requesting that the service reads metadata and previews from a file, and waiting for it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from crucible_lineage.errors import InputError, ServerError, UnreachableError
 
 __all__ = ["IngestionCalls"]
 
-FIRST_WAIT_S = 0.02  # chosen: small files are read in about that time, and five questions later it is a second
+FIRST_WAIT_S = 0.02  # chosen: about as long as reading a small file takes; doubles at each poll
 LONGEST_WAIT_S = 5.0
-CLOCKS_DIFFER = timedelta(minutes=2)  # chosen: the service's clock and ours, at most
+CLOCKS_DIFFER = timedelta(minutes=2)  # chosen: the largest difference between the service's clock and ours
 
 
 class IngestionCalls(OfficialNames):
-    """`client.ingestions`: Crucible reads a file, on request, into metadata and thumbnails."""
+    """`client.ingestions`: requests that Crucible reads a file into metadata and thumbnails."""
 
     subject = "ingestions"
 
@@ -32,42 +32,42 @@ class IngestionCalls(OfficialNames):
     def request(
         self, file_mfid: str, ingestion_class: str | None = None, status: str = "requested"
     ) -> IngestionRequest:
-        """A new request for the file; `not_requested` as status notes that none is wanted.
+        """Request the ingestion of a file; the status `not_requested` records that none is needed.
 
-        Each call makes one more request; after a lost answer the one that it made is looked for before it is repeated.
+        Each call creates a request. After a lost answer, the client looks for that request before it repeats the call.
         """
-        what = f"request ingestion of file {file_mfid}"
+        action = f"request ingestion of file {file_mfid}"
         since = datetime.now(UTC) - CLOCKS_DIFFER
         answer = self._connection.call(
             "POST",
             f"/files/{segment(file_mfid, 'file')}/ingest",
-            what,
+            action,
             mfid=file_mfid,
             params={"status": status, "ingestion_class": ingestion_class},
-            look=lambda: self._just_made(file_mfid, since),
+            find_effect=lambda: self._just_made(file_mfid, since),
         )
-        return answer if isinstance(answer, IngestionRequest) else parse(IngestionRequest, answer, what)
+        return answer if isinstance(answer, IngestionRequest) else parse(IngestionRequest, answer, action)
 
     def get(self, request_id: int) -> IngestionRequest:
-        """The request as it stands."""
-        what = f"read ingestion request {request_id}"
-        return parse(IngestionRequest, self._connection.get(f"/ingestion_requests/{int(request_id)}", what), what)
+        """Return the current state of the request."""
+        action = f"read ingestion request {request_id}"
+        return parse(IngestionRequest, self._connection.get(f"/ingestion_requests/{int(request_id)}", action), action)
 
     def list(self, *, limit: int | None = None, **filters: Unpack[IngestionFilters]) -> list[IngestionRequest]:
-        """Ingestion requests, all or `limit` of them."""
+        """Return ingestion requests, all or `limit` of them."""
         return list(self.iter(limit=limit, **filters))
 
     def iter(self, *, limit: int | None = None, **filters: Unpack[IngestionFilters]) -> Iterator[IngestionRequest]:
-        """The same, page by page as they are taken."""
+        """Yield what `list` returns, reading each page when it is needed."""
         params = sent_filters(filters, IngestionFilters)
         return pages(
             self._connection, "/ingestion_requests", IngestionRequest, "list ingestion requests", params, limit
         )
 
     def wait(self, request_id: int, *, timeout_s: float = 300.0) -> IngestionRequest:
-        """The request once nobody works on it any more, however that ended: look at its status.
+        """Wait until nobody works on the request any more, and return it; its status says how it ended.
 
-        Asks at once, after 0.02 s, then ever more rarely, up to every 5 s. UnreachableError when `timeout_s` is over.
+        Polls at once, after 0.02 s, then less and less often, up to every 5 s. UnreachableError after `timeout_s`.
         """
         if timeout_s <= 0:
             raise InputError(f"the time to wait for ingestion must be positive, not {timeout_s} s")
@@ -82,23 +82,27 @@ class IngestionCalls(OfficialNames):
         return request
 
     def _just_made(self, file_mfid: str, since: datetime) -> IngestionRequest | None:
-        """The newest request for the file that is open, or was made since then."""
-        found = [one for one in self.iter(file_mfid=file_mfid) if one.is_open or _is_after(one.time_created, since)]
-        return max(found, key=lambda one: one.id, default=None)
+        """Return the newest request for the file that is open or was created since then."""
+        candidates = [
+            request
+            for request in self.iter(file_mfid=file_mfid)
+            if request.is_open or _is_after(request.time_created, since)
+        ]
+        return max(candidates, key=lambda request: request.id, default=None)
 
     def ingestors(self) -> tuple[str, ...]:
-        """The names of the classes that can read files."""
-        what = "list the ingestors"
-        answer = self._connection.get("/ingestors", what)
+        """Return the names of the classes that can read files."""
+        action = "list the ingestors"
+        answer = self._connection.get("/ingestors", action)
         if not isinstance(answer, list):
-            raise ServerError(f"could not {what}: Crucible's answer holds no list")
+            raise ServerError(f"could not {action}: Crucible's answer is not a list")
         return tuple(str(name) for name in answer)
 
 
 def _is_after(created: str | None, since: datetime) -> bool:
     try:
         return created is not None and datetime.fromisoformat(created) >= since
-    except (TypeError, ValueError):  # no time, or one without zone
+    except (TypeError, ValueError):  # no time, or one without a zone
         return False
 
 

@@ -1,9 +1,9 @@
 """Requests to Crucible and its answers, as frozen pydantic models.
 
-Unknown keys are kept, since the service may add fields; only what it always sends is required. None means "not given"
-or "not fetched"; an empty list means "fetched, none". Timestamps are the ISO 8601 strings that the service sent; sizes
-are bytes, hashes 64 lowercase hex digits, ids MFIDs of 26 symbols. Source: the schemas in the OpenAPI document. In what
-is sent, a misspelt field is an error here and not a value lost there.
+Unknown keys of answers are kept, since the service may add fields; only what it always sends is required. None means
+"not given" or "not fetched"; an empty list means "fetched, none". Timestamps are the ISO 8601 strings that the service
+sent; sizes are bytes, hashes 64 lowercase hex digits, ids MFIDs of 26 symbols. Source: the schemas in the OpenAPI
+document. A misspelt field of a request is an error here, instead of being lost at the service.
 """
 
 from __future__ import annotations
@@ -36,33 +36,33 @@ def _mfid(text: str) -> str:
 
 
 def _iso(value: object) -> object:
-    """ISO 8601 text of a datetime; one without time zone is taken as UTC, as the service does."""
+    """Convert a datetime to ISO 8601; one without a time zone is in UTC, as for the service."""
     if not isinstance(value, datetime):
         return value
     return (value if value.tzinfo else value.replace(tzinfo=UTC)).isoformat()
 
 
 Mfid = Annotated[str, AfterValidator(_mfid)]
-Timestamp = Annotated[str | datetime, BeforeValidator(_iso)]  # text once it is validated
+Timestamp = Annotated[str | datetime, BeforeValidator(_iso)]  # text after validation
 
 
-Relationship = Literal["is_derived_from", "is_part_of"]  # what it means is in lineage/model.py
+Relationship = Literal["is_derived_from", "is_part_of"]  # lineage/model.py says what they mean
 
 
 class ReceivedModel(BaseModel):
-    """Base of what comes back: unknown keys are kept."""
+    """Base of answers: unknown keys are kept."""
 
     model_config = ConfigDict(frozen=True, extra="allow", defer_build=True)
 
     def __getitem__(self, key: str) -> Any:
-        """A field by its name on the wire, as the official client's records, which are mappings, have it."""
+        """Return a field by its name on the wire, like the mappings of the official client."""
         if key in type(self).model_fields or key in (self.model_extra or {}):
             return getattr(self, key)
         raise KeyError(f"{key!r}; {nearest(key, type(self).model_fields)}")
 
 
 class Person(ReceivedModel):
-    """A user or service account, as far as others may see it."""
+    """A user or service account, as others may see it."""
 
     unique_id: str
     first_name: str | None = None
@@ -73,13 +73,13 @@ class Person(ReceivedModel):
 
 
 class Member(Person):
-    """A member of a project, with the role there."""
+    """A member of a project, with a role."""
 
     role: str | None = None
 
 
 class ProjectRef(ReceivedModel):
-    """The project named inside another record."""
+    """The project that another record belongs to."""
 
     unique_id: str
     project_id: str
@@ -87,7 +87,7 @@ class ProjectRef(ReceivedModel):
 
 
 class InstrumentRef(ReceivedModel):
-    """The instrument named inside another record."""
+    """The instrument that another record refers to."""
 
     unique_id: str
     instrument_name: str
@@ -95,7 +95,7 @@ class InstrumentRef(ReceivedModel):
 
 
 class Link(ReceivedModel):
-    """One link of a resource. `direction` is the other end's: a source is a parent, a target is a child."""
+    """A link of a resource. `direction` describes the other end: a source is a parent, a target is a child."""
 
     unique_id: str
     resource_type: str
@@ -105,7 +105,7 @@ class Link(ReceivedModel):
 
 
 class DeletionRequest(ReceivedModel):
-    """A request to delete a resource, and what became of it."""
+    """A request to delete a resource, and its outcome."""
 
     id: int
     status: str
@@ -121,7 +121,7 @@ class DeletionRequest(ReceivedModel):
 
 
 class DeletedRecord(ReceivedModel):
-    """The audit entry of a resource that is gone."""
+    """The audit entry of a deleted resource."""
 
     id: int
     resource_id: str | None = None
@@ -132,7 +132,7 @@ class DeletedRecord(ReceivedModel):
 
 
 class _Described(ReceivedModel):
-    """What datasets, samples, projects and instruments have in common."""
+    """The fields that datasets, samples, projects and instruments share."""
 
     unique_id: str
     creation_time: str | None = None
@@ -147,7 +147,7 @@ class _Described(ReceivedModel):
 
 
 class _Owned(_Described):
-    """What datasets and samples have in common."""
+    """The fields that datasets and samples share."""
 
     timestamp: str | None = None
     public: bool | None = None
@@ -162,18 +162,18 @@ class _Owned(_Described):
 
     @property
     def is_to_be_deleted(self) -> bool:
-        """True if that was asked for, and not rejected."""
+        """Whether a deletion was requested and not rejected."""
         return asks_for_deletion(self.deletion_request.status if self.deletion_request else None)
 
 
 class Dataset(_Owned):
-    """A dataset as Crucible holds it. `timestamp` is when it was measured, `size` is in bytes.
+    """A dataset as Crucible stores it. `timestamp` is when it was measured, `size` is in bytes.
 
-    `scientific_metadata` are settled: what crucible-lineage has stated in them stands under one key for the record and
-    one for the places. `stored_metadata` are as the service has them.
+    In `scientific_metadata`, the statements of crucible-lineage are merged under one key for the record and one for the
+    slots. `stored_metadata` are as the service has them.
     """
 
-    unique_id: str = Field(default_factory=new_mfid)  # of one that is to be created
+    unique_id: str = Field(default_factory=new_mfid)  # for one that is to be created
     resource_type: Literal["dataset"] = "dataset"
     dataset_name: str | None = None
     measurement: str | None = None
@@ -188,7 +188,7 @@ class Dataset(_Owned):
     _stored: dict[str, Any] | None = PrivateAttr(None)
 
     def model_post_init(self, _: Any, /) -> None:
-        """Settle the metadata."""
+        """Merge the statements in the metadata."""
         stored = self.scientific_metadata
         if stored and any(map(is_own, stored)):
             self._stored = stored
@@ -201,7 +201,7 @@ class Dataset(_Owned):
 
 
 class Sample(_Owned):
-    """A sample as Crucible holds it."""
+    """A sample as Crucible stores it."""
 
     resource_type: Literal["sample"] = "sample"
     sample_name: str | None = None
@@ -210,7 +210,7 @@ class Sample(_Owned):
 
 
 class Project(_Described):
-    """A project as Crucible holds it."""
+    """A project as Crucible stores it."""
 
     resource_type: Literal["project"] = "project"
     project_id: str
@@ -223,7 +223,7 @@ class Project(_Described):
 
 
 class Instrument(_Described):
-    """An instrument as Crucible holds it."""
+    """An instrument as Crucible stores it."""
 
     resource_type: Literal["instrument"] = "instrument"
     instrument_id: str | None = None
@@ -240,7 +240,7 @@ class Instrument(_Described):
 class FileRecord(ReceivedModel):
     """A file of a dataset. Without `storage_path` it cannot be downloaded (yet).
 
-    `reused_content` says, in the answer to an upload, that it is new and its bytes were at the service already.
+    `reused_content`, in the answer to an upload, means that the file is new and the service had its bytes already.
     """
 
     mfid: str
@@ -256,7 +256,7 @@ class FileRecord(ReceivedModel):
 
 
 class IngestionRequest(ReceivedModel):
-    """A request to ingest a file, and how far it has come."""
+    """A request to ingest a file, and its state."""
 
     id: int
     status: str
@@ -270,7 +270,7 @@ class IngestionRequest(ReceivedModel):
 
     @property
     def is_open(self) -> bool:
-        """True while somebody may still work on it."""
+        """Whether a worker may still process it."""
         return self.status in ("requested", "started")
 
 
@@ -284,14 +284,14 @@ class Thumbnail(ReceivedModel):
 
 
 class Keyword(ReceivedModel):
-    """A keyword and how many datasets carry it."""
+    """A keyword and the number of datasets that have it."""
 
     keyword: str
     num_datasets: int | None = None
 
 
 class Metadata(ReceivedModel):
-    """The scientific metadata of one resource, after the call that returned it."""
+    """The scientific metadata of one resource, as returned by the call that wrote them."""
 
     unique_id: str
     scientific_metadata: dict[str, Any]
@@ -316,7 +316,7 @@ class FacetValue(ReceivedModel):
 
 
 class Account(ReceivedModel):
-    """Whose key it is."""
+    """The account of the key."""
 
     user_unique_id: str
     access_group_ids: list[int | str] = Field(default_factory=list)
@@ -324,14 +324,14 @@ class Account(ReceivedModel):
 
 
 class Profile(Person):
-    """The key's owner, with what the key may do."""
+    """The owner of the key, with what the key may do."""
 
     authorization: dict[str, Any] = Field(default_factory=dict)
     capabilities: dict[str, bool | None] = Field(default_factory=dict)
 
 
 class Health(ReceivedModel):
-    """State of the service and its database."""
+    """The state of the service and its database."""
 
     status: str
     database: dict[str, Any] | None = None
@@ -339,17 +339,17 @@ class Health(ReceivedModel):
 
 
 class SentModel(BaseModel):
-    """Base of what is sent: unknown keys are refused."""
+    """Base of requests: unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     def body(self) -> dict[str, Any]:
-        """The fields that are set, as they go into the request."""
+        """Return the fields that are set, as the body of the request."""
         return self.model_dump(exclude_none=True)
 
 
 class DatasetCreate(SentModel):
-    """A dataset to be made. Its MFID is chosen here, not by the service."""
+    """A dataset to create. The client chooses its MFID, not the service."""
 
     unique_id: Mfid = Field(default_factory=new_mfid)
     dataset_name: str | None = None
@@ -370,7 +370,7 @@ class DatasetCreate(SentModel):
 
 
 class SampleCreate(SentModel):
-    """A sample to be made. Without `unique_id` the service chooses one, and the call cannot be repeated safely."""
+    """A sample to create. Without `unique_id` the service chooses one, and the call cannot be repeated safely."""
 
     unique_id: Mfid | None = None
     sample_name: str | None = None
@@ -385,7 +385,7 @@ class SampleCreate(SentModel):
 
 
 class ProjectCreate(SentModel):
-    """A project to be made; exactly one of the four lead fields names its lead."""
+    """A project to create; exactly one of the four lead fields names its lead."""
 
     project_id: Slug
     organization: str
@@ -398,7 +398,7 @@ class ProjectCreate(SentModel):
 
 
 class InstrumentCreate(SentModel):
-    """An instrument to be made."""
+    """An instrument to create."""
 
     instrument_id: Slug
     instrument_name: str
@@ -413,7 +413,7 @@ class InstrumentCreate(SentModel):
 
 
 class RemoteFileCreate(SentModel):
-    """A file that stays where it is; Crucible keeps only a record of it."""
+    """A file that stays where it is; Crucible stores only a record."""
 
     filename: str
     storage_backend: str

@@ -1,6 +1,6 @@
-"""What the official client calls otherwise, or has and this one has not: the error says what to use instead.
+"""Names of the official client that differ or are missing here; the error says what to use instead.
 
-Names are those of nano-crucible 3.3.0.
+The names are those of nano-crucible 3.3.0.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.errors import nearest
 
-THERE = "the official client's own CrucibleClient (nano-crucible), which works beside this one"
+OFFICIAL_CLIENT = "the official client's own CrucibleClient (nano-crucible), which can be used beside this one"
 _METADATA = {
     "get_scientific_metadata": "client.metadata.get(mfid)",
     "update_scientific_metadata": "client.metadata.merge(mfid, metadata), or .replace",
@@ -27,21 +27,23 @@ _ACCESS = dict.fromkeys(
         *("add_user", "remove_user", "get_users", "update_user_role", "request_join", "list_join_requests"),
         *("bind_service_account", "unbind_service_account", "list_service_accounts", "set_status"),
     ),
-    THERE,
+    OFFICIAL_CLIENT,
 )
 _SHARING = {
     **dict.fromkeys(
-        ("publish", "set_public"), "client.datasets.set_public(mfid), which takes datasets; for others " + THERE
+        ("publish", "set_public"),
+        "client.datasets.set_public(mfid), which takes datasets; for others " + OFFICIAL_CLIENT,
     ),
     **dict.fromkeys(
         ("unpublish", "unset_public", "set_private"),
-        "client.datasets.set_private(mfid), which takes datasets; for others " + THERE,
+        "client.datasets.set_private(mfid), which takes datasets; for others " + OFFICIAL_CLIENT,
     ),
-    "reassign_project": "client.datasets.assign_project(mfid, project), which takes datasets; for others " + THERE,
+    "reassign_project": "client.datasets.assign_project(mfid, project), which takes datasets; for others "
+    + OFFICIAL_CLIENT,
 }
 _GRAPH = {"graph": "client.graphs.get(mfid, recursive=True)"}
 
-OTHERWISE: Mapping[str, Mapping[str, str]] = {
+REPLACEMENTS: Mapping[str, Mapping[str, str]] = {
     "files": {
         **_METADATA,
         "get_download_link": "client.files.download_link(file_mfid)",
@@ -65,7 +67,7 @@ OTHERWISE: Mapping[str, Mapping[str, str]] = {
                 *("request_carrier_segmentation", "request_insitu_aggregation", "request_mosaic_stitch"),
                 *("request_rga_analysis", "update_ingestion_status"),
             ),
-            THERE,
+            OFFICIAL_CLIENT,
         ),
     },
     "samples": {
@@ -81,7 +83,7 @@ OTHERWISE: Mapping[str, Mapping[str, str]] = {
             "client.datasets.remove_sample(dsid, sample_mfid)",
         ),
         "download": "client.datasets.download(dsid, folder) for each of its datasets",
-        "facets": "client.samples.list(...) and a Counter, or " + THERE,
+        "facets": "client.samples.list(...) and a Counter, or " + OFFICIAL_CLIENT,
         "link": "client.samples.link_parent_child(parent_id, child_id)",
         "remove_child": "client.samples.unlink(parent_id, child_id)",
     },
@@ -90,7 +92,7 @@ OTHERWISE: Mapping[str, Mapping[str, str]] = {
         **_METADATA,
         **_ACCESS,
         **_SHARING,
-        "get_or_create": "client.instruments.create(...), which gives the one that is there",
+        "get_or_create": "client.instruments.create(...), which returns an existing instrument",
     },
     "deletions": {
         **_METADATA,
@@ -100,13 +102,13 @@ OTHERWISE: Mapping[str, Mapping[str, str]] = {
     "graphs": _METADATA,
     "account": {
         **_METADATA,
-        **dict.fromkeys(("api_key", "join_requests", "sync_projects", "update_profile"), THERE),
+        **dict.fromkeys(("api_key", "join_requests", "sync_projects", "update_profile"), OFFICIAL_CLIENT),
         "verify": "client.account.whoami()",
     },
-    "ingestions": {**_METADATA, "list_ingestors": "client.ingestions.ingestors()", "update": THERE},
+    "ingestions": {**_METADATA, "list_ingestors": "client.ingestions.ingestors()", "update": OFFICIAL_CLIENT},
     "metadata": {},
     "client": {
-        **dict.fromkeys(("users", "service_accounts", "access_groups", "print", "api_key"), THERE),
+        **dict.fromkeys(("users", "service_accounts", "access_groups", "print", "api_key"), OFFICIAL_CLIENT),
         **dict.fromkeys(
             ("authorization", "capabilities", "can_elevate", "is_elevated", "refresh_profile"),
             "client.account.profile()",
@@ -114,49 +116,49 @@ OTHERWISE: Mapping[str, Mapping[str, str]] = {
         "download": "client.datasets.download(dsid, folder)",
         "get": "client.datasets.get(mfid), or .samples.get",
         "get_links": "client.datasets.get(mfid, include_links=True).links",
-        "get_resource_type": "client.graphs.get(mfid), or " + THERE,
+        "get_resource_type": "client.graphs.get(mfid), or " + OFFICIAL_CLIENT,
         "link": "client.datasets.link_parent_child(parent_id, child_id)",
         "unlink": "client.datasets.unlink(parent_id, child_id)",
         "live": "client.health()",
         "whoami": "client.account.whoami()",
         "privilege_mode": "CrucibleClient(privilege_mode=...)",
         "upload_progress": "client.files.upload(dsid, path, progress=...)",
-        "upload_protocol": "client.files.upload(dsid, path), which finds the protocol itself",
+        "upload_protocol": "client.files.upload(dsid, path), which chooses the protocol itself",
         "request_ingestion": "client.datasets.add_file_to_dataset(dsid, path, ingest=False)",
         "replace_existing": "client.files.upload(dsid, path, replace=True)",
     },
 }
 
 
-def otherwise(subject: str, name: str) -> str:
-    """Return what to use instead of a name of the official client; empty if it has none of that name."""
-    return OTHERWISE[subject].get(name, "")
+def replacement(subject: str, name: str) -> str:
+    """Return what to use instead of a name of the official client; empty if it has no such name."""
+    return REPLACEMENTS[subject].get(name, "")
 
 
 class OfficialNames:
-    """Base of what has calls: a name of the official client that it lacks is told with what to use.
+    """Base of classes with calls: an error for a missing name of the official client says what to use.
 
-    Names of arguments are taken as the official client has them (arguments.py).
+    Calls also accept the official client's argument names.
     """
 
     subject = "client"
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Its calls take arguments by their official names, too."""
+        """Let the calls accept arguments by their official names, too."""
         super().__init_subclass__(**options)
         for name, call in list(vars(cls).items()):
             if isinstance(call, FunctionType) and not name.startswith("_"):
-                setattr(cls, name, taking_official_names(call, f"client.{cls.subject}"))
+                setattr(cls, name, accept_official_names(call, f"client.{cls.subject}"))
 
-    if not TYPE_CHECKING:  # to type checkers, what is not there is not there
+    if not TYPE_CHECKING:  # type checkers should report missing names
 
         def __getattr__(self, name: str) -> Any:
-            said = f"{type(self).__name__!r} object has no attribute {name!r}"
-            instead = otherwise(type(self).subject, name)
-            raise AttributeError(f"{said}; use {instead}" if instead else said, name=name, obj=self)
+            message = f"{type(self).__name__!r} object has no attribute {name!r}"
+            instead = replacement(type(self).subject, name)
+            raise AttributeError(f"{message}; use {instead}" if instead else message, name=name, obj=self)
 
 
-# What an argument is called here, for those of the official client; the first that a call has.
+# Our names of the official client's arguments; the first that a call has is used.
 SPELLINGS: Mapping[str, tuple[str, ...]] = {
     "dataset_mfid": ("dsid", "dataset_id", "mfid"),
     "dataset_id": ("dsid", "mfid"),
@@ -182,23 +184,23 @@ SPELLINGS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("project_id", "project_mfid", "project_ref", "proj_id"), ("project", "project_id")),
     "unique_id": ("mfid",),
 }
-_LEAVE_OUT = "leave it out"
-_WHOLE = f"{_LEAVE_OUT}: all of them come, or as many as `limit` says"
-INSTEAD: Mapping[str, str] = {
-    **dict.fromkeys(("offset", "cursor", "include_total"), _WHOLE),
-    "limit": f"{_LEAVE_OUT}: all of them come",
+_OMIT = "omit it"
+_ALL_RECORDS = f"{_OMIT}: all records come, or as many as `limit` says"
+ARGUMENT_HINTS: Mapping[str, str] = {
+    **dict.fromkeys(("offset", "cursor", "include_total"), _ALL_RECORDS),
+    "limit": f"{_OMIT}: all records come",
     **dict.fromkeys(
         ("include_owner", "include_datasets", "include_members", "include_metadata", "include_links"),
-        f"{_LEAVE_OUT}: what Crucible says without it is there",
+        f"{_OMIT}: the default of Crucible applies",
     ),
     **dict.fromkeys(
         ("multipart", "chunk_size_mb", "max_workers", "sleep_interval", "verbose"),
-        f"{_LEAVE_OUT}: that is found out here",
+        f"{_OMIT}: the client chooses it itself",
     ),
-    "overwrite_existing": f"{_LEAVE_OUT}: a file with the same bytes stays, another one is replaced",
+    "overwrite_existing": f"{_OMIT}: a file with the same bytes is kept, a different one is replaced",
     **dict.fromkeys(("no_files", "no_record"), "use client.datasets.get for the record, .download for the files"),
-    "disposition": _LEAVE_OUT,
-    "as_networkx": "use crucible_lineage.lineage.LineageGraph.from_api with what comes",
+    "disposition": _OMIT,
+    "as_networkx": "use crucible_lineage.lineage.LineageGraph.from_api with the answer",
     "privilege_mode": "use CrucibleClient(privilege_mode=...)",
     "scientific_metadata": "use client.metadata.merge(mfid, metadata) afterwards",
     **dict.fromkeys(("parents", "children"), "use client.samples.link_parent_child(parent_id, child_id) afterwards"),
@@ -217,47 +219,47 @@ INSTEAD: Mapping[str, str] = {
             "member_ref",
             "member_role",
         ),
-        f"{_LEAVE_OUT}, and look through what comes",
+        f"{_OMIT}, and filter the answer",
     ),
-    **dict.fromkeys(("accessible_to_user", "accessible_to_project"), f"{_LEAVE_OUT}: what this key sees comes"),
+    **dict.fromkeys(("accessible_to_user", "accessible_to_project"), f"{_OMIT}: the records that this key sees come"),
 }
 
 
-def ours(name: str, known: Collection[str]) -> str:
-    """Return our name of an official argument, for a call that has the `known` ones; empty if none of them means it."""
-    return next((one for one in SPELLINGS.get(name, ()) if one in known), "")
+def our_name(name: str, known: Collection[str]) -> str:
+    """Return our name of an official argument, for a call with `known` ones; empty if none of them matches."""
+    return next((candidate for candidate in SPELLINGS.get(name, ()) if candidate in known), "")
 
 
-def instead_of(name: str) -> str:
+def argument_hint(name: str) -> str:
     """Return what to use instead of an official argument that no call here has; empty if it is none."""
-    return INSTEAD.get(name, "")
+    return ARGUMENT_HINTS.get(name, "")
 
 
-def taking_official_names(call: FunctionType, subject: str) -> Callable[..., Any]:
-    """The call, which also takes arguments under their official names. TypeError, with what to use, for others."""
+def accept_official_names(call: FunctionType, subject: str) -> Callable[..., Any]:
+    """Wrap a call to accept official argument names. For others, TypeError says what to use."""
     code = call.__code__
-    known = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-    positional = known[: code.co_argcount]
-    takes_more = bool(code.co_flags & inspect.CO_VARKEYWORDS)  # **fields or **filters, which are looked at there
+    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    positional = names[: code.co_argcount]
+    takes_more = bool(code.co_flags & inspect.CO_VARKEYWORDS)  # **fields or **filters, which the call checks
     required = positional[: code.co_argcount - len(call.__defaults__ or ())]
-    candidates = frozenset(required if takes_more else known)  # what has a default may be a field there
+    candidates = frozenset(required if takes_more else names)  # one with a default may be a field
 
     @functools.wraps(call)
-    def calling(*args: Any, **kwargs: Any) -> Any:
-        if kwargs.keys() <= _set_of(known):
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        if kwargs.keys() <= _set_of(names):
             return call(*args, **kwargs)
         bound = {*positional[: len(args)], *kwargs}
         renamed = {}
         for name, value in kwargs.items():
-            meant = name if name in known else ours(name, candidates - bound)
-            if not meant and not takes_more:
-                hint = instead_of(name) or nearest(name, known[1:], "it takes")
+            target = name if name in names else our_name(name, candidates - bound)
+            if not target and not takes_more:
+                hint = argument_hint(name) or nearest(name, names[1:], "it takes")
                 raise TypeError(f"{subject}.{call.__name__}() takes no {name!r}; {hint}")
-            renamed[meant or name] = value
-            bound.add(meant or name)
+            renamed[target or name] = value
+            bound.add(target or name)
         return call(*args, **renamed)
 
-    return calling
+    return wrapper
 
 
 @functools.cache

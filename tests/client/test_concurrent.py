@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from crucible_lineage.client.http.concurrent import MOST, ConcurrentCalls
+from crucible_lineage.client.http.concurrent import MAX_THREADS, ConcurrentCalls
 from crucible_lineage.errors import ConflictError, NotFoundError
 
 
@@ -33,8 +33,10 @@ def conflicting() -> int:
 
 
 def test_far_away_all_are_under_way_at_once_and_told_in_their_order(far: ConcurrentCalls) -> None:
-    meet = meeting(MOST)
-    assert far.all([partial(lambda n: (meet(), n)[1], number) for number in range(MOST)]) == list(range(MOST))
+    meet = meeting(MAX_THREADS)
+    assert far.all([partial(lambda n: (meet(), n)[1], number) for number in range(MAX_THREADS)]) == list(
+        range(MAX_THREADS)
+    )
 
 
 def test_nearby_each_waits_for_the_one_before_in_the_thread_that_asks() -> None:
@@ -53,7 +55,7 @@ def test_the_first_error_is_raised_when_all_have_ended(far: ConcurrentCalls) -> 
 
 def test_calls_that_ask_for_others_do_not_wait_for_threads_that_wait(far: ConcurrentCalls) -> None:
     inner = partial(far.all, [partial(int, "1")] * 5)
-    assert far.all([inner] * (3 * MOST)) == [[1] * 5] * (3 * MOST)
+    assert far.all([inner] * (3 * MAX_THREADS)) == [[1] * 5] * (3 * MAX_THREADS)
 
 
 def test_what_is_asked_ahead_is_under_way_before_it_is_wanted(far: ConcurrentCalls) -> None:

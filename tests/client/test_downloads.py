@@ -9,7 +9,7 @@ import pytest
 
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.models import FileRecord
-from crucible_lineage.client.transfer.download import is_wanted, local_path
+from crucible_lineage.client.transfer.download import is_selected, local_path
 from crucible_lineage.errors import ChecksumError, InputError, UnreachableError
 
 DATASET = "0tr5k2ndm5zvd000nr21qakeh4"
@@ -128,4 +128,4 @@ def test_folders_in_the_storage_path_are_kept(tmp_path: Path) -> None:
     [(None, None, True), ("*.dat", None, True), ("*.txt", None, False), (["*.dat"], "a*", False), ([], None, False)],
 )
 def test_a_string_is_one_pattern(include: Any, exclude: Any, wanted: bool) -> None:
-    assert is_wanted("a.dat", include, exclude) is wanted
+    assert is_selected("a.dat", include, exclude) is wanted

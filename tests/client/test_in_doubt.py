@@ -36,12 +36,14 @@ def test_what_certainly_had_no_effect_is_sent_again_and_not_looked_for(
 ) -> None:
     """Somebody else's thing of the same kind would be taken for ours."""
     sent: list[str] = []
-    made = _connection(first, sent).call("POST", "/x", "make it", look=lambda: pytest.fail("nothing was made"))
+    made = _connection(first, sent).call("POST", "/x", "make it", find_effect=lambda: pytest.fail("nothing was made"))
     assert (made, len(sent)) == ({"made": "now"}, 2)
 
 
 @pytest.mark.parametrize("first", [_lost, lambda request: httpx.Response(502)])
 def test_what_may_have_had_its_effect_is_looked_for_first(first: Callable[[httpx.Request], httpx.Response]) -> None:
     sent: list[str] = []
-    assert _connection(first, sent).call("POST", "/x", "make it", look=lambda: {"made": "before"}) == {"made": "before"}
+    assert _connection(first, sent).call("POST", "/x", "make it", find_effect=lambda: {"made": "before"}) == {
+        "made": "before"
+    }
     assert len(sent) == 1

@@ -69,7 +69,7 @@ ONE = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_exp
 
 @pytest.fixture(params=[partial(httpx.HTTPTransport, limits=ONE), Loopback], ids=["httpx", "loopback"])
 def wire(request: pytest.FixtureRequest) -> Iterator[PooledTransport]:
-    found = PooledTransport(request.param, most=5, keepalive_s=60.0)
+    found = PooledTransport(request.param, maximum=5, keepalive_s=60.0)
     yield found
     found.close()
 

@@ -17,7 +17,7 @@ from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.dataset.datasets import CreatedDataset
 from crucible_lineage.client.http.wire import parse
 from crucible_lineage.client.models import Dataset
-from crucible_lineage.client.official import OTHERWISE
+from crucible_lineage.client.official import REPLACEMENTS
 from crucible_lineage.errors import FileConflictError, InputError, ServerError
 from crucible_lineage.server import RunningServer, start_server
 
@@ -111,7 +111,7 @@ def test_what_the_errors_name_is_there() -> None:
     import re
 
     with CrucibleClient("http://127.0.0.1:9", "key") as client:
-        for hints in OTHERWISE.values():
+        for hints in REPLACEMENTS.values():
             for said in hints.values():
                 for path in re.findall(r"client((?:\.\w+)+)", said):
                     found: Any = client

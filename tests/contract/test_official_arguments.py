@@ -11,7 +11,7 @@ import pytest
 from crucible import CrucibleClient as Official
 
 from crucible_lineage.client import CrucibleClient
-from crucible_lineage.client.official import instead_of, ours
+from crucible_lineage.client.official import argument_hint, our_name
 from crucible_lineage.server import start_server
 
 SUBJECTS = ("account", "datasets", "deletions", "files", "graphs", "ingestions", "instruments", "projects", "samples")
@@ -41,7 +41,7 @@ def test_every_argument_of_a_call_that_both_have_is_taken_or_told(client: Crucib
         for argument, one in inspect.signature(call).parameters.items():
             if one.kind in VARIABLE or argument in known or takes_more:
                 continue
-            if not ours(argument, known) and not instead_of(argument):
+            if not our_name(argument, known) and not argument_hint(argument):
                 unknown.append(f"{subject}.{name}({argument}=)")
     assert unknown == []
 

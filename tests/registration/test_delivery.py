@@ -229,7 +229,7 @@ def test_nothing_is_settled_before_it_is_reported(machines: Any) -> None:
 
 def test_as_many_deliver_at_once_as_the_latency_asks_for(machines: Any) -> None:
     near, far = machines(), machines()
-    near.client._connection._took = Instant([0.001])  # whatever else this machine does
+    near.client._connection._latencies = Instant([0.001])  # whatever else this machine does
     far.wire.delay_s = 0.03
     for machine in (near, far):
         for number in range(12):

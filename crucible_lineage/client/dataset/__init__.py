@@ -1,1 +1,1 @@
-"""Calls about datasets: themselves, their files, links, metadata, thumbnails, and their deletion."""
+"""Calls about datasets: their records, files, links, metadata, thumbnails, and deletion."""

@@ -1,4 +1,4 @@
-"""Datasets: made, found, changed, linked, and their deletion."""
+"""Datasets: creating, finding, changing, linking and deleting them."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from crucible_lineage.service import ServiceProfile
 __all__ = ["CreatedDataset", "DatasetCalls", "DeletionCalls", "LinkCalls"]
 
 
-# What models of datasets have that is only ever answered.
-ANSWERED = frozenset(
+# Fields of dataset models that only answers have.
+ANSWER_ONLY = frozenset(
     (
         *("capabilities", "creation_time", "deletion_request", "id", "instrument", "links", "modification_time"),
         *("project", "project_relation", "resource_type"),
@@ -51,7 +51,7 @@ ELEVATED = {"Crucible-Privilege-Mode": "elevated"}
 
 @dataclass(frozen=True)
 class CreatedDataset:
-    """A new dataset with what was put into it."""
+    """A new dataset with its metadata and files."""
 
     record: Dataset
     scientific_metadata: dict[str, Any] | None = None
@@ -63,7 +63,7 @@ class CreatedDataset:
         return self.record.unique_id
 
     def __getitem__(self, key: str) -> Any:
-        """The same by the official client's keys: `dsid`, `created_record`, `scientific_metadata_record`, `files`."""
+        """Return an item of the official client: `dsid`, `created_record`, `scientific_metadata_record`, `files`."""
         by_key = {
             "dsid": self.dsid,
             "dataset_mfid": self.dsid,
@@ -78,14 +78,14 @@ class CreatedDataset:
 
 
 class DatasetModel(Protocol):
-    """A dataset as another library models it, as `crucible.models.Dataset` of the official client."""
+    """A dataset modelled by another library, such as `crucible.models.Dataset` of the official client."""
 
     def model_dump(self, *, exclude_none: bool = ...) -> dict[str, Any]:
-        """The fields that are set."""
+        """Return the fields that are set."""
 
 
 class DatasetCalls(ContentCalls):
-    """`client.datasets`. What concerns a dataset's contents (keywords, files, pictures) is in `ContentCalls`."""
+    """`client.datasets`. Calls about the contents of a dataset (keywords, files, pictures) are in `ContentCalls`."""
 
     def __init__(
         self,
@@ -111,79 +111,79 @@ class DatasetCalls(ContentCalls):
         wait: bool = False,
         wait_for_ingestion_response: bool = False,
     ) -> CreatedDataset:
-        """The new dataset, with metadata, keywords and files, whose ingestion is requested (and with `wait` over).
+        """Create a dataset with metadata, keywords and files, and request their ingestion (with `wait`, wait for it).
 
-        `files_to_upload` and `wait_for_ingestion_response` are the official client's words for `files` and `wait`.
-        Nothing here is undone if a later part fails. ConflictError if the MFID that was given is taken; a lost answer
-        may have the same effect, so look what stands there.
+        `files_to_upload` and `wait_for_ingestion_response` are the official client's names for `files` and `wait`. If a
+        later part fails, the earlier ones remain. Raises ConflictError if the given MFID exists. After a lost answer
+        this may be the created dataset, so check it.
         """
         paths = [Path(path) for path in (*files, *files_to_upload)]
         if missing := [str(path) for path in paths if not path.is_file()]:
             raise InputError(f"there is no file {', '.join(missing)}; nothing was created")
-        described, given = _described(dataset)
-        record = self._created(described)
+        fields, model_metadata = _split_model(dataset)
+        record = self._create(fields)
         dsid = record.unique_id
-        all_given = {**given, **(scientific_metadata or {})}
-        metadata = self._metadata.merge(dsid, all_given) if all_given else None
+        all_metadata = {**model_metadata, **(scientific_metadata or {})}
+        metadata = self._metadata.merge(dsid, all_metadata) if all_metadata else None
         for keyword in keywords:
             self.add_keyword(dsid, keyword)
         added = tuple(self.add_file_to_dataset(dsid, path, ingestor=ingestor) for path in paths)
         if wait or wait_for_ingestion_response:
-            added = tuple(self._ingested(file) for file in added)
+            added = tuple(self._wait_for_ingestion(file) for file in added)
         return CreatedDataset(record, metadata, added)
 
     def get(
         self, dsid: str, *, include_metadata: bool = False, include_links: bool = False, include_owner: bool = False
     ) -> Dataset:
-        """The dataset; `scientific_metadata`, `links` and `owner` are None unless they are asked for.
+        """Return the dataset; `scientific_metadata`, `links` and `owner` are None unless they are included.
 
-        NotFoundError if there is none of that MFID, or none that this key may read.
+        Raises NotFoundError if no dataset has that MFID, or this key may not read it.
         """
-        what = f"read dataset {dsid}"
-        asked = {"metadata": include_metadata, "links": include_links, "owner": include_owner}
-        params = {f"include_{name}": wanted or None for name, wanted in asked.items()}
-        answer = self._connection.get(f"/datasets/{segment(dsid)}", what, mfid=dsid, params=params)
-        return parse(Dataset, answer, what)
+        action = f"read dataset {dsid}"
+        includes = {"metadata": include_metadata, "links": include_links, "owner": include_owner}
+        params = {f"include_{name}": included or None for name, included in includes.items()}
+        answer = self._connection.get(f"/datasets/{segment(dsid)}", action, mfid=dsid, params=params)
+        return parse(Dataset, answer, action)
 
     def list(self, *, limit: int | None = None, **filters: Unpack[DatasetFilters]) -> list[Dataset]:
-        """Datasets that fit all filters, newest first unless sorted otherwise, all or `limit` of them."""
+        """Return the datasets that match all filters, newest first unless sorted otherwise, all or `limit` of them."""
         return list(self.iter(limit=limit, **filters))
 
     def iter(self, *, limit: int | None = None, **filters: Unpack[DatasetFilters]) -> Iterator[Dataset]:
-        """The same, page by page as they are taken."""
+        """Yield what `list` returns, reading each page when it is needed."""
         params = self._filters(filters)
         words = _words(params)
 
         def ask(spell: Callable[[str], str]) -> Iterator[Dataset]:
-            found = pages(self._connection, "/datasets", Dataset, "list datasets", _spelt(params, spell), limit)
-            if not self._keywords.is_to_be_tried(words):
-                return found
-            first = list(islice(found, 1))  # sends the request, which may be refused
-            return chain(first, found)
+            datasets = pages(self._connection, "/datasets", Dataset, "list datasets", _spelt(params, spell), limit)
+            if not self._keywords.needs_trial(words):
+                return datasets
+            first = list(islice(datasets, 1))  # sends the request, which may be refused
+            return chain(first, datasets)
 
-        return self._keywords.tried(words, ask)
+        return self._keywords.try_spellings(words, ask)
 
     def changes(self, project_id: str, since: str | None, keyword: str) -> ProjectChanges:
-        """Return the datasets of a project with that keyword that were modified since, and the project's revision.
+        """Return the datasets of a project with a keyword that were modified since then, and the project's revision.
 
-        One call, if those are no more than a page. `since` is an ISO 8601 time; None asks for all. An empty
-        `project_id` asks for the datasets of all projects, and gets no revision.
+        One call, if they fit on a page. `since` is an ISO 8601 time; None requests all. An empty `project_id` requests
+        the datasets of all projects, without a revision.
         """
         filters: DatasetFilters = {"keyword": keyword, **({"project_id": project_id} if project_id else {})}
         if since:
             filters["modification_time_gte"] = since
         headers: dict[str, str] = {}
-        what, params = "list what changed", {**self._filters(filters), "limit": PAGE}
+        action, params = "list changed datasets", {**self._filters(filters), "limit": PAGE}
 
         def ask(spell: Callable[[str], str]) -> Any:
-            sent = _spelt(params, spell)
-            return self._connection.call("GET", "/datasets", what, params=sent, heard=headers.update)
+            query = _spelt(params, spell)
+            return self._connection.call("GET", "/datasets", action, params=query, on_headers=headers.update)
 
-        page = self._keywords.tried([keyword], ask)
-        listed = parse_all(Dataset, page.get("items") or [], what)
-        if len(listed) == PAGE:
-            listed = list(self.iter(**filters))
-        modified = {dataset.unique_id: dataset.modification_time or "" for dataset in listed}
+        page = self._keywords.try_spellings([keyword], ask)
+        datasets = parse_all(Dataset, page.get("items") or [], action)
+        if len(datasets) == PAGE:
+            datasets = list(self.iter(**filters))
+        modified = {dataset.unique_id: dataset.modification_time or "" for dataset in datasets}
         return ProjectChanges(headers.get("crucible-revision", ""), modified, headers.get("crucible-statements"))
 
     def count(self, **filters: Unpack[DatasetFilters]) -> int:
@@ -193,168 +193,168 @@ class DatasetCalls(ContentCalls):
         def ask(spell: Callable[[str], str]) -> int:
             return count_of(self._connection, "/datasets", "count datasets", _spelt(params, spell))
 
-        return self._keywords.tried(_words(params), ask)
+        return self._keywords.try_spellings(_words(params), ask)
 
     def search(self, q: str, *, limit: int = 20, project_id: str | None = None) -> Sequence[Dataset]:
-        """Datasets whose name is like `q` (3 letters or more); best first, at most 50."""
-        what = f"search datasets for {q!r}"
+        """Return datasets whose name resembles `q` (3 letters or more), best first, at most 50."""
+        action = f"search datasets for {q!r}"
         params = {"q": q, "limit": limit, "project_id": project_id}
-        return parse_all(Dataset, self._connection.get("/datasets/search", what, params=params), what)
+        return parse_all(Dataset, self._connection.get("/datasets/search", action, params=params), action)
 
     def facets(self, field: str, *, limit: int = 100, **filters: Unpack[DatasetFilters]) -> Sequence[FacetValue]:
-        """The values of a field (session, measurement, data_format, owner, instrument, project) with their counts.
+        """Count the datasets by a field: session, measurement, data_format, owner, instrument or project.
 
-        Counted are the datasets that fit all filters; `limit` values at most.
+        Only datasets that match all filters are counted; returns at most `limit` values.
         """
-        what = f"count datasets by {field}"
+        action = f"count datasets by {field}"
         params = _spelt({"field": field, "limit": limit, **self._filters(filters)}, self._keywords.spell)
-        return parse_all(FacetValue, self._connection.get("/datasets/facets", what, params=params), what)
+        return parse_all(FacetValue, self._connection.get("/datasets/facets", action, params=params), action)
 
     def update(self, dsid: str, **fields: object) -> Dataset:
         """Change fields of the dataset, and return it.
 
-        `public`, owner, project and instrument go by the routes made for them. An `instrument_name` that one registered
-        instrument has stands for that one.
+        `public`, owner, project and instrument are changed by their own routes. An `instrument_name` that exactly one
+        registered instrument has selects that instrument.
         """
         public = fields.pop("public", None)
         if name := fields.get("instrument_name"):
-            named = self._instruments.list(instrument_name=str(name))
-            if len(named) == 1 and not fields.keys() & {"instrument_mfid", "instrument_id"}:
-                fields = {**fields, "instrument_mfid": named[0].unique_id}
+            matches = self._instruments.list(instrument_name=str(name))
+            if len(matches) == 1 and not fields.keys() & {"instrument_mfid", "instrument_id"}:
+                fields = {**fields, "instrument_mfid": matches[0].unique_id}
                 del fields["instrument_name"]
         owner = _one_of(fields, "owner", "owner_orcid")
         instrument = _one_of(fields, "instrument_mfid", "instrument_id")
         project = _one_of(fields, "project_mfid", "project_id")
-        record = self._patched(dsid, fields) if fields else None
+        record = self._patch(dsid, fields) if fields else None
         if project is not None:
             self.assign_project(dsid, project)
         if instrument is not None:
             self.assign_instrument(dsid, instrument)
         if public is not None:
             (self.set_public if public else self.set_private)(dsid)
-        if owner is not None:  # the last one, after which the rest may not be allowed any more
+        if owner is not None:  # last, since the other changes may not be allowed afterwards
             self._hand_over(dsid, str(owner))
         rerouted = (public, instrument, project, owner) != (None, None, None, None)
         return self.get(dsid) if record is None or rerouted else record
 
     def _hand_over(self, dsid: str, owner: str) -> None:
-        what, path = f"make {owner} the owner of dataset {dsid}", f"/resources/{segment(dsid)}/transfer_ownership"
+        action, path = f"make {owner} the owner of dataset {dsid}", f"/resources/{segment(dsid)}/transfer_ownership"
         body, params = {"new_owner": owner}, {"confirm": True}
-        self._connection.call("POST", path, what, mfid=dsid, params=params, body=body, repeatable=True)
+        self._connection.call("POST", path, action, mfid=dsid, params=params, body=body, repeatable=True)
 
     def delete(self, dsid: str, reason: str | None = None) -> DeletionRequest:
-        """The request to delete the dataset; it is hidden from lists at once, and deleted after a review."""
+        """Request deletion of the dataset; it is hidden from lists at once, and deleted after a review."""
         return DeletionCalls(self._connection).request(dsid, reason)
 
     def link_parent_child(self, parent_id: str, child_id: str, relationship_type: str | None = None) -> None:
-        """The child hangs below the parent; a relationship that is given replaces a stored one.
+        """Make one dataset a child of another; a given relationship replaces the stored one.
 
-        RefusedError if that closed a cycle, or if the service does not know the relationship.
+        Raises RefusedError if that would close a cycle, or if the service does not know the relationship.
         """
         self._links.link(parent_id, child_id, relationship_type)
 
     def unlink(self, parent_id: str, child_id: str) -> None:
-        """The link is gone."""
+        """Remove the link."""
         self._links.unlink(parent_id, child_id)
 
     def list_parents(
         self, dsid: str, *, relationship_type: str | None = None, limit: int | None = None
     ) -> Sequence[Dataset]:
-        """The datasets that this one was made from."""
+        """Return the datasets that this one was made from."""
         return self._links.related(dsid, "parents", {"relationship_type": relationship_type}, limit)
 
     def list_children(
         self, dsid: str, *, relationship_type: str | None = None, limit: int | None = None
     ) -> Sequence[Dataset]:
-        """The datasets that were made from this one."""
+        """Return the datasets that were made from this one."""
         return self._links.related(dsid, "children", {"relationship_type": relationship_type}, limit)
 
     def add_sample(self, dataset_id: str, sample_id: str) -> None:
-        """The dataset is about the sample."""
-        what = f"link dataset {dataset_id} to sample {sample_id}"
+        """Associate the dataset with a sample."""
+        action = f"link dataset {dataset_id} to sample {sample_id}"
         path = f"/datasets/{segment(dataset_id)}/samples/{segment(sample_id, 'sample')}"
-        self._connection.call("POST", path, what, mfid=dataset_id, repeatable=True)
+        self._connection.call("POST", path, action, mfid=dataset_id, repeatable=True)
 
     def remove_sample(self, dsid: str, sample_mfid: str) -> None:
-        """The dataset is no longer about the sample."""
-        what = f"unlink dataset {dsid} from sample {sample_mfid}"
+        """Remove the dataset's association with a sample."""
+        action = f"unlink dataset {dsid} from sample {sample_mfid}"
         path = f"/datasets/{segment(dsid)}/samples/{segment(sample_mfid, 'sample')}"
-        self._connection.call("DELETE", path, what, mfid=dsid)
+        self._connection.call("DELETE", path, action, mfid=dsid)
 
     def assign_instrument(self, dsid: str, instrument: str) -> None:
-        """The dataset was taken with the instrument of this MFID or `instrument_id`."""
-        what = f"assign instrument {instrument} to dataset {dsid}"
+        """Set the dataset's instrument, by MFID or `instrument_id`."""
+        action = f"assign instrument {instrument} to dataset {dsid}"
         path = f"/datasets/{segment(dsid)}/instrument"
-        self._connection.call("PUT", path, what, mfid=dsid, body=_selector("instrument", instrument))
+        self._connection.call("PUT", path, action, mfid=dsid, body=_selector("instrument", instrument))
 
     def assign_project(self, dsid: str, project: str) -> None:
-        """The dataset belongs to the project of this MFID or `project_id`."""
-        what = f"move dataset {dsid} to project {project}"
+        """Move the dataset to a project, by MFID or `project_id`."""
+        action = f"move dataset {dsid} to project {project}"
         path = f"/resources/{segment(dsid)}/project"
         body = _selector("project", project)
-        self._connection.call("POST", path, what, mfid=dsid, params={"confirm": True}, body=body, repeatable=True)
+        self._connection.call("POST", path, action, mfid=dsid, params={"confirm": True}, body=body, repeatable=True)
 
     def set_public(self, dsid: str) -> None:
-        """Everybody may read the dataset."""
+        """Let everybody read the dataset."""
         path = f"/resources/{segment(dsid)}/access/public"
         self._connection.call("PUT", path, f"make dataset {dsid} public", mfid=dsid)
 
     def set_private(self, dsid: str) -> None:
-        """Only those with a right of their own may read the dataset."""
+        """Let only users with a right of their own read the dataset."""
         path = f"/resources/{segment(dsid)}/access/public"
         self._connection.call("DELETE", path, f"make dataset {dsid} private", mfid=dsid)
 
-    def _created(self, dataset: DatasetCreate | Mapping[str, object]) -> Dataset:
-        """The record. An MFID that was made here and is taken all the same comes from our own lost answer."""
+    def _create(self, dataset: DatasetCreate | Mapping[str, object]) -> Dataset:
+        """Create the dataset. If the MFID is our own and exists, the answer to an earlier try was lost."""
         new = to_send(DatasetCreate, dataset)
-        given = dataset.model_fields_set if isinstance(dataset, DatasetCreate) else dataset.keys()
-        what = f"create dataset {new.unique_id}"
+        named_fields = dataset.model_fields_set if isinstance(dataset, DatasetCreate) else dataset.keys()
+        action = f"create dataset {new.unique_id}"
         try:
             answer = self._connection.call(
-                "POST", "/datasets", what, mfid=new.unique_id, body=new.body(), repeatable=True
+                "POST", "/datasets", action, mfid=new.unique_id, body=new.body(), repeatable=True
             )
         except ConflictError:
-            if "unique_id" in given:
+            if "unique_id" in named_fields:
                 raise
             return self.get(new.unique_id)
-        return parse(Dataset, answer, what)
+        return parse(Dataset, answer, action)
 
-    def _ingested(self, added: AddedFile) -> AddedFile:
+    def _wait_for_ingestion(self, added: AddedFile) -> AddedFile:
         if added.ingestion is None:
             return added
         return AddedFile(added.file, added.existed, self._ingestions.wait(added.ingestion.id))
 
-    def _patched(self, dsid: str, fields: Mapping[str, object]) -> Dataset:
-        what = f"change dataset {dsid}"
-        answer = self._connection.call("PATCH", f"/datasets/{segment(dsid)}", what, mfid=dsid, body=fields)
-        return parse(Dataset, answer, what)
+    def _patch(self, dsid: str, fields: Mapping[str, object]) -> Dataset:
+        action = f"change dataset {dsid}"
+        answer = self._connection.call("PATCH", f"/datasets/{segment(dsid)}", action, mfid=dsid, body=fields)
+        return parse(Dataset, answer, action)
 
-    def _filters(self, given: Mapping[str, object]) -> dict[str, Any]:
-        """As query parameters; the service takes an instrument's MFID only, so its name is looked up."""
-        params = sent_filters(given, DatasetFilters)
+    def _filters(self, filters: Mapping[str, object]) -> dict[str, Any]:
+        """Convert filters to query parameters; looks up the MFID of an instrument, which the service needs."""
+        params = sent_filters(filters, DatasetFilters)
         if slug := params.pop("instrument_id", None):
             params["instrument_mfid"] = self._instruments.get(slug).unique_id
         return params
 
 
-def _described(
+def _split_model(
     dataset: DatasetCreate | Mapping[str, object] | DatasetModel,
 ) -> tuple[DatasetCreate | Mapping[str, Any], Mapping[str, Any]]:
-    """Split a model of another library, or a record, into the description of a new dataset and its metadata."""
+    """Split a record, or a model of another library, into the fields of a new dataset and its metadata."""
     if isinstance(dataset, DatasetCreate | Mapping):
         return dataset, {}
     if not hasattr(dataset, "model_dump"):
         raise InputError(
-            f"create a dataset of a {type(dataset).__name__}: give a DatasetCreate, a mapping of its fields, or the "
-            "official client's Dataset; nothing was created"
+            f"cannot create a dataset from {type(dataset).__name__}: pass a DatasetCreate, a mapping of its fields, or "
+            "the official client's Dataset; nothing was created"
         )
-    fields = {name: value for name, value in dataset.model_dump(exclude_none=True).items() if name not in ANSWERED}
+    fields = {name: value for name, value in dataset.model_dump(exclude_none=True).items() if name not in ANSWER_ONLY}
     metadata = fields.pop("scientific_metadata", {})
     return fields, metadata
 
 
 def _words(params: Mapping[str, Any]) -> list[str]:
-    """The keywords that are asked for."""
+    """Return the keywords in the query."""
     words = params.get("keyword") or ()
     return [words] if isinstance(words, str) else list(words)
 
@@ -365,11 +365,11 @@ def _spelt(params: Mapping[str, Any], spell: Callable[[str], str]) -> dict[str, 
 
 
 def _one_of(fields: dict[str, Any], *names: str) -> Any:
-    """The value of the one field among `names` that is there, taken out of `fields`."""
-    found = {name: fields.pop(name) for name in names if name in fields}
-    if len(found) > 1:
-        raise InputError(f"{' and '.join(found)} are given; give one of them")
-    return next(iter(found.values()), None)
+    """Remove the field among `names` from `fields` and return its value; None if there is none."""
+    values = {name: fields.pop(name) for name in names if name in fields}
+    if len(values) > 1:
+        raise InputError(f"{' and '.join(values)} are given; pass one of them")
+    return next(iter(values.values()), None)
 
 
 def _selector(kind: str, name: str) -> dict[str, str]:
@@ -386,22 +386,22 @@ class LinkCalls(Generic[Record]):
         self._model = model
 
     def link(self, parent_mfid: str, child_mfid: str, relationship_type: str | None) -> None:
-        """The child hangs below the parent; a relationship that is given replaces a stored one."""
+        """Make one record a child of another; a given relationship replaces the stored one."""
         if relationship_type is not None and relationship_type not in RELATIONSHIPS:
             hint = nearest(relationship_type, RELATIONSHIPS)
             raise InputError(f"there is no relationship {relationship_type!r}; {hint}")
-        what = f"link {child_mfid} as a child of {parent_mfid}"
+        action = f"link {child_mfid} as a child of {parent_mfid}"
         params = {"relationship_type": relationship_type} if relationship_type else None
         path = self._path(parent_mfid, child_mfid)
-        self._connection.call("POST", path, what, mfid=child_mfid, params=params, repeatable=True)
+        self._connection.call("POST", path, action, mfid=child_mfid, params=params, repeatable=True)
 
     def unlink(self, parent_mfid: str, child_mfid: str) -> None:
-        """The link is gone."""
-        what = f"unlink {child_mfid} from its parent {parent_mfid}"
-        self._connection.call("DELETE", self._path(parent_mfid, child_mfid), what, mfid=child_mfid)
+        """Remove the link."""
+        action = f"unlink {child_mfid} from its parent {parent_mfid}"
+        self._connection.call("DELETE", self._path(parent_mfid, child_mfid), action, mfid=child_mfid)
 
     def related(self, mfid: str, side: str, params: Params, limit: int | None) -> list[Record]:
-        """The records on one side, `parents` or `children`."""
+        """Return the linked records on one side, `parents` or `children`."""
         path = f"{self._collection}/{segment(mfid, self._kind)}/{side}"
         return list(pages(self._connection, path, self._model, f"list the {side} of {mfid}", params, limit))
 
@@ -411,7 +411,7 @@ class LinkCalls(Generic[Record]):
 
 
 class DeletionCalls(OfficialNames):
-    """`client.deletions`. `elevated` uses the rights of an administrator; others are refused."""
+    """`client.deletions`. `elevated` uses an administrator's rights; for other users the call is refused."""
 
     subject = "deletions"
 
@@ -419,34 +419,34 @@ class DeletionCalls(OfficialNames):
         self._connection = connection
 
     def request(self, mfid: str, reason: str | None = None) -> DeletionRequest:
-        """The request to delete a resource. It is hidden from lists from now on, and deleted only after a review."""
-        what = f"request deletion of {mfid}"
+        """Request deletion of a resource; it is hidden from lists at once, and deleted after a review."""
+        action = f"request deletion of {mfid}"
         path = f"/resources/{segment(mfid, 'resource')}/delete"
         return parse(
-            DeletionRequest, self._connection.call("POST", path, what, mfid=mfid, params={"reason": reason}), what
+            DeletionRequest, self._connection.call("POST", path, action, mfid=mfid, params={"reason": reason}), action
         )
 
     def get(self, request_id: int) -> DeletionRequest:
-        """The request as it stands."""
-        what = f"read deletion request {request_id}"
-        return parse(DeletionRequest, self._connection.get(f"/deletion_requests/{int(request_id)}", what), what)
+        """Return the current state of the request."""
+        action = f"read deletion request {request_id}"
+        return parse(DeletionRequest, self._connection.get(f"/deletion_requests/{int(request_id)}", action), action)
 
     def list(self, *, limit: int | None = None, **filters: Unpack[DeletionFilters]) -> list[DeletionRequest]:
-        """Deletion requests, all or `limit` of them."""
+        """Return deletion requests, all or `limit` of them."""
         params = sent_filters(filters, DeletionFilters)
-        what = "list deletion requests"
-        return list(pages(self._connection, "/deletion_requests", DeletionRequest, what, params, limit))
+        action = "list deletion requests"
+        return list(pages(self._connection, "/deletion_requests", DeletionRequest, action, params, limit))
 
     def approve(self, request_id: int, *, notes: str | None = None, elevated: bool = False) -> DeletionRequest:
-        """The request, approved: the resource may be deleted now."""
+        """Approve the request: the resource may now be deleted."""
         return self._review(request_id, "approved", notes, elevated)
 
     def reject(self, request_id: int, *, notes: str | None = None, elevated: bool = False) -> DeletionRequest:
-        """The request, rejected: the resource is as it was before."""
+        """Reject the request: the resource becomes visible again."""
         return self._review(request_id, "rejected", notes, elevated)
 
     def delete(self, mfid: str, *, force: bool = False, elevated: bool = False) -> None:
-        """The resource is gone for good. Needs an approved request, or `force` from an administrator."""
+        """Delete the resource permanently. Needs an approved request, or `force` from an administrator."""
         self._connection.call(
             "DELETE",
             f"/resources/{segment(mfid, 'resource')}",
@@ -457,18 +457,18 @@ class DeletionCalls(OfficialNames):
         )
 
     def deleted(self, *, limit: int | None = None, resource_id: str | None = None) -> Iterator[DeletedRecord]:
-        """The audit entries of what was deleted, newest first."""
+        """Yield the audit entries of deleted resources, newest first."""
         params = {"resource_id": resource_id}
-        return pages(self._connection, "/deletion_audit", DeletedRecord, "list what was deleted", params, limit)
+        return pages(self._connection, "/deletion_audit", DeletedRecord, "list deleted resources", params, limit)
 
     def _review(self, request_id: int, status: str, notes: str | None, elevated: bool) -> DeletionRequest:
-        what = f"have deletion request {request_id} {status}"
+        action = f"have deletion request {request_id} {status}"
         answer = self._connection.call(
             "PATCH",
             f"/deletion_requests/{int(request_id)}",
-            what,
+            action,
             params={"status": status, "reviewer_notes": notes},
             headers=ELEVATED if elevated else None,
             repeatable=False,  # a second review is a conflict
         )
-        return parse(DeletionRequest, answer, what)
+        return parse(DeletionRequest, answer, action)

@@ -24,7 +24,7 @@ __all__ = ["FileCalls"]
 
 
 class FileCalls(OfficialNames):
-    """`client.files`: bytes to Crucible's storage and back, each checked by its SHA-256."""
+    """`client.files`: upload to and download from Crucible's storage, each file checked by its SHA-256."""
 
     subject = "files"
 
@@ -47,51 +47,51 @@ class FileCalls(OfficialNames):
         replace: bool = False,
         protocol: Protocol = "auto",
     ) -> UploadedFile:
-        """The file's record, after the dataset has its bytes; nothing is sent that is there already.
+        """Upload a file to the dataset and return its record; bytes that the service has are not sent.
 
-        With `checksums` (from `scan_file`) the file is read once, without it twice. A name that is taken by other
-        content is a FileConflictError, unless `replace` is True: then the record keeps its MFID and gets the new
-        content. FileChangedError if the file changes meanwhile; nothing of it is stored then.
+        With `checksums` (from `scan_file`) the file is read once, otherwise twice. If the name exists with other
+        content, raises FileConflictError, unless `replace` is True: then the record keeps its MFID and gets the new
+        content. Raises FileChangedError, and stores nothing, if the file changes meanwhile.
         """
         outgoing = _outgoing(dataset_mfid, Path(path), filename, checksums)
         return self._uploader.upload(outgoing, protocol, replace=replace, progress=progress)
 
     def announce(self, dataset_mfid: str, path: str | Path, *, filename: str, checksums: FileChecksums) -> None:
-        """Where answers take long, the service is told already of a file that `upload` is to be called for soon.
+        """Announce a file that `upload` will soon be called for, if answers take long.
 
-        Nothing of its bytes is sent. `withdraw` if that is not called after all.
+        None of its bytes are sent. Call `withdraw` if the upload is cancelled.
         """
         self._uploader.announce(_outgoing(dataset_mfid, Path(path), filename, checksums))
 
     def withdraw(self, dataset_mfid: str) -> None:
-        """The service waits no more for files of this dataset that were announced and not uploaded."""
+        """Cancel the announced files of this dataset that were not uploaded."""
         self._uploader.withdraw(segment(dataset_mfid))
 
     def linked_ahead(self, dataset_mfid: str) -> Sequence[FileRecord]:
-        """Withdraw, and return the files that announcing has put into the dataset, as their bytes were there."""
+        """Withdraw, and return the files that announcing added to the dataset, since the service had their bytes."""
         return self._uploader.linked_ahead(segment(dataset_mfid))
 
     def list(
         self, dataset_mfid: str | None = None, *, limit: int | None = None, **filters: Unpack[FileFilters]
     ) -> list[FileRecord]:
-        """The files of a dataset, or without one all that this key may read."""
+        """Return the files of a dataset, or without one all that this key may read."""
         if dataset_mfid is None:
             return list(self.iter(limit=limit, **filters))
-        what = f"list the files of {dataset_mfid}"
-        answer = self._connection.get(f"/datasets/{segment(dataset_mfid)}/files", what, mfid=dataset_mfid)
+        action = f"list the files of {dataset_mfid}"
+        answer = self._connection.get(f"/datasets/{segment(dataset_mfid)}/files", action, mfid=dataset_mfid)
         digest = filters.get("sha256_hash")
-        return [file for file in parse_all(FileRecord, answer, what) if digest in (None, file.sha256_hash)][:limit]
+        return [file for file in parse_all(FileRecord, answer, action) if digest in (None, file.sha256_hash)][:limit]
 
     def iter(self, *, limit: int | None = None, **filters: Unpack[FileFilters]) -> Iterator[FileRecord]:
-        """All files that this key may read, page by page as they are taken.
+        """Yield all files that this key may read; each page is read when it is needed.
 
-        NotFoundError if the service lists no files over all datasets.
+        Raises NotFoundError if the service cannot list files of all datasets.
         """
-        return self._listed(sent_filters(filters, FileFilters), limit)
+        return self._iter(sent_filters(filters, FileFilters), limit)
 
-    def _listed(self, params: dict[str, Any], limit: int | None) -> Iterator[FileRecord]:
+    def _iter(self, params: dict[str, Any], limit: int | None) -> Iterator[FileRecord]:
         if self._service.holds(FILES_BY_HASH) is False:
-            raise NotFoundError("could not list files: this Crucible lists none over all datasets", status=404)
+            raise NotFoundError("could not list files: this Crucible cannot list those of all datasets", status=404)
         try:
             yield from pages(self._connection, "/files", FileRecord, "list files", params, limit)
         except NotFoundError as error:
@@ -99,50 +99,50 @@ class FileCalls(OfficialNames):
             raise
 
     def get(self, file_mfid: str) -> FileRecord:
-        """The record of a file."""
-        what = f"read file {file_mfid}"
-        answer = self._connection.get(f"/files/{segment(file_mfid, 'file')}", what, mfid=file_mfid)
-        return parse(FileRecord, answer, what)
+        """Return the record of a file."""
+        action = f"read file {file_mfid}"
+        answer = self._connection.get(f"/files/{segment(file_mfid, 'file')}", action, mfid=file_mfid)
+        return parse(FileRecord, answer, action)
 
     def update(self, file_mfid: str, **fields: object) -> FileRecord:
-        """The record with `fields` (filename, access_note, ...) changed."""
-        what = f"change file {file_mfid}"
+        """Change `fields` (filename, access_note, ...) of the record and return it."""
+        action = f"change file {file_mfid}"
         path = f"/files/{segment(file_mfid, 'file')}"
-        return parse(FileRecord, self._connection.call("PATCH", path, what, mfid=file_mfid, body=fields), what)
+        return parse(FileRecord, self._connection.call("PATCH", path, action, mfid=file_mfid, body=fields), action)
 
     def delete(self, file_mfid: str) -> None:
-        """The file is gone from its dataset."""
+        """Delete the file from its dataset."""
         path = f"/files/{segment(file_mfid, 'file')}"
         self._connection.call("DELETE", path, f"delete file {file_mfid}", mfid=file_mfid)
 
     def download(self, file: str | FileRecord, folder: str | Path, *, progress: DownloadProgress | None = None) -> Path:
-        """The path in `folder` where the file is now, with its SHA-256 checked against the record.
+        """Download the file to `folder` and return its path, with its SHA-256 checked against the record.
 
-        A file that is there already with the right bytes is fetched again; an interrupted download is continued.
+        A file that exists with the right bytes is downloaded again; an interrupted download is continued.
         """
         record = self._downloadable(file)
         target = local_path(Path(folder), record)
         return fetch(self.storage, record, self.download_link(record.mfid), target, progress)
 
     def download_bytes(self, file: str | FileRecord) -> bytes:
-        """The content of a file that fits into memory, checked against the record."""
+        """Return the content of a file that fits into memory, checked against the record."""
         record = self._downloadable(file)
         return fetch_bytes(self.storage, record, self.download_link(record.mfid))
 
     def download_link(self, file_mfid: str) -> str:
-        """A link to the file's bytes, good for about an hour for anybody who has it: keep it out of logs."""
-        what = f"get a download link for file {file_mfid}"
+        """Return a link to the file's bytes, valid for about an hour for anyone who has it: do not log it."""
+        action = f"get a download link for file {file_mfid}"
         path = f"/files/{segment(file_mfid, 'file')}/download_link"
-        answer = self._connection.get(path, what, mfid=file_mfid)
+        answer = self._connection.get(path, action, mfid=file_mfid)
         if not isinstance(answer, dict) or not isinstance(answer.get("url"), str):
-            raise ServerError(f"could not {what}: Crucible's answer holds none", mfid=file_mfid)
+            raise ServerError(f"could not {action}: Crucible's answer has no link", mfid=file_mfid)
         return str(answer["url"])
 
     def _downloadable(self, file: str | FileRecord) -> FileRecord:
         record = self.get(file) if isinstance(file, str) else file
         if record.storage_path is None or (record.storage_backend or "gcs") != "gcs":
             raise InputError(
-                f"file {record.filename} ({record.mfid}) cannot be downloaded: Crucible holds its record, not its bytes"
+                f"file {record.filename} ({record.mfid}) cannot be downloaded: Crucible has its record, not its bytes"
             )
         return record
 

@@ -1,1 +1,1 @@
-"""How a call goes over the wire: the session with its key, retries, pages, and answers that are errors."""
+"""The HTTP layer: the connection with its key, retries, pages, and errors."""

@@ -1,4 +1,4 @@
-"""Calls that do not depend on each other: at once where the service is far away, else one after the other."""
+"""Independent calls: concurrent if the service is far away, else one after the other."""
 
 from __future__ import annotations
 
@@ -8,52 +8,52 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from typing import TypeVar
 
-FAR_S = 0.015  # chosen: an answer that comes sooner is not worth another thread
-MOST = 16  # chosen: calls of one client that wait for answers, beside those of the threads that ask for it
+FAR_S = 0.015  # chosen: for faster answers a thread is not worthwhile
+MAX_THREADS = 16  # chosen: per client, beside the threads that use it
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
 class ConcurrentCalls:
-    """Threads that wait for answers, begun when they are first needed. `latency` tells how long answers take."""
+    """Makes calls in threads, which are started on demand. `latency` returns how long answers take."""
 
     def __init__(self, latency: Callable[[], float]) -> None:
         self._latency = latency
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
 
-    def all(self, calls: Iterable[Callable[[], Found]]) -> list[Found]:
-        """Make all calls.
+    def all(self, calls: Iterable[Callable[[], Result]]) -> list[Result]:
+        """Make all calls and return their results in order.
 
-        Returns their results in order; raises what the first failing one raised, when all have ended.
-        A call may itself ask for others in this way: what no thread is free for is done by who waits for it.
+        If calls fail, raises the error of the first one after all have ended. A call may itself use this method: the
+        waiting thread makes the calls for which no thread is free.
         """
-        asked = list(calls)
-        if len(asked) < 2 or self._latency() < FAR_S:
-            return [call() for call in asked]
+        pending = list(calls)
+        if len(pending) < 2 or self._latency() < FAR_S:
+            return [call() for call in pending]
         pool = self._threads()
-        others = [pool.submit(copy_context().run, call) for call in asked[1:]]
+        others = [pool.submit(copy_context().run, call) for call in pending[1:]]
         try:
-            first = _outcome(asked[0])
+            first = _outcome(pending[0])
         except BaseException:
             for other in others:
                 other.cancel()
             raise
-        outcomes = [first, *(_awaited(call, other) for call, other in zip(asked[1:], others, strict=True))]
+        outcomes = [first, *(_awaited(call, other) for call, other in zip(pending[1:], others, strict=True))]
         return [outcome.result() for outcome in outcomes]
 
-    def ahead(self, call: Callable[[], Found]) -> Callable[[], Found]:
+    def ahead(self, call: Callable[[], Result]) -> Callable[[], Result]:
         """Start the call now if answers take long, else on demand. Returns a function that gives or raises its outcome.
 
-        For an answer that is mostly needed, but not always.
+        For an answer that is usually needed, but not always.
         """
         if self._latency() < FAR_S:
             return call
-        asked = self._threads().submit(copy_context().run, call)
-        return lambda: _awaited(call, asked).result()
+        future = self._threads().submit(copy_context().run, call)
+        return lambda: _awaited(call, future).result()
 
     def close(self) -> None:
-        """Its threads end when their calls have."""
+        """Stop the threads once their calls have ended."""
         with self._lock:
             if self._pool is not None:
                 self._pool.shutdown(wait=False, cancel_futures=True)
@@ -62,21 +62,21 @@ class ConcurrentCalls:
     def _threads(self) -> ThreadPoolExecutor:
         with self._lock:
             if self._pool is None:
-                self._pool = ThreadPoolExecutor(MOST, thread_name_prefix="ask")
+                self._pool = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="ask")
             return self._pool
 
 
-def _outcome(call: Callable[[], Found]) -> Future[Found]:
-    done: Future[Found] = Future()
+def _outcome(call: Callable[[], Result]) -> Future[Result]:
+    future: Future[Result] = Future()
     try:
-        done.set_result(call())
+        future.set_result(call())
     except Exception as error:
-        done.set_exception(error)
-    return done
+        future.set_exception(error)
+    return future
 
 
-def _awaited(call: Callable[[], Found], other: Future[Found]) -> Future[Found]:
-    if other.cancel():
+def _awaited(call: Callable[[], Result], future: Future[Result]) -> Future[Result]:
+    if future.cancel():
         return _outcome(call)
-    other.exception()
-    return other
+    future.exception()
+    return future

@@ -1,6 +1,7 @@
-"""httpx without what it imports with itself and we do not use: its command line (rich, pygments), and HTTP/2.
+"""httpx without two imports that we do not use: its command line (rich, pygments), and HTTP/2.
 
-Either costs as much as the rest of it. Whoever speaks HTTP/2 in this process still can: it is imported then.
+Each takes as long to import as the rest of httpx. A program in this process can still use HTTP/2, which is then
+imported.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ UNUSED = ("httpx._main", "httpcore._sync.http2", "httpcore._async.http2")
 
 if "httpx" not in sys.modules:
     unused = [name for name in UNUSED if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(unused))  # type: ignore[arg-type]  # what cannot be imported, httpx does without
+    sys.modules.update(dict.fromkeys(unused))  # type: ignore[arg-type]  # httpx works without modules that fail to import
     try:
         import httpx  # noqa: F401
     finally:

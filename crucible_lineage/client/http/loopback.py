@@ -1,4 +1,4 @@
-"""Connections to the embedded Crucible, a server of this machine: HTTP/1.1 by httptools, half the cost of httpcore."""
+"""Connections to the embedded Crucible on this machine: HTTP/1.1 by httptools, at half the cost of httpcore."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ import httpx
 from crucible_lineage.client.http.pool import PooledTransport
 
 KEEPALIVE_S = 60.0  # the shared server closes no idle connection
-MOST_CONNECTIONS = 64
+MAX_CONNECTIONS = 64
 READ_BYTES = 1 << 16
 
 
 class RestartingTransport(httpx.BaseTransport):
-    """Sends requests to this machine. Where nobody listens, `revive` is asked, who says if somebody does now."""
+    """Sends requests to this machine. If no server listens, `revive` restarts it and returns whether it does now."""
 
-    is_near = True  # an answer that takes long shows a busy machine, which more threads make busier
+    is_near = True  # slow answers mean that the machine is busy, and more threads would not help
 
     def __init__(self, revive: Callable[[], bool]) -> None:
         self._revive = revive
-        self._wire = PooledTransport(Loopback, most=MOST_CONNECTIONS, keepalive_s=KEEPALIVE_S)
+        self._wire = PooledTransport(Loopback, maximum=MAX_CONNECTIONS, keepalive_s=KEEPALIVE_S)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Return the answer. Raises httpx.ConnectError if nobody could be brought to listen."""
+        """Return the answer. Raises httpx.ConnectError if the server could not be restarted."""
         try:
             return self._wire.handle_request(request)
         except httpx.ConnectError:
@@ -41,20 +41,20 @@ class RestartingTransport(httpx.BaseTransport):
 
 
 class Loopback(httpx.BaseTransport):
-    """One connection without TLS for one request at a time. Opened when needed, and again if the other side left."""
+    """A connection without TLS, for one request at a time. Opened on demand, and again if the server closed it."""
 
     def __init__(self) -> None:
         self._socket: socket.socket | None = None
         self._address: tuple[str, int] | None = None
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Return the answer as soon as its head is there. Raises httpx.TransportError as httpx's own transport does."""
+        """Return the answer once its head has arrived. Raises httpx.TransportError as httpx's own transport does."""
         limits = request.extensions.get("timeout", {})
         connection = self._connected(request.url, limits.get("connect"))
         try:
             _send(connection, request, limits.get("write"))
             connection.settimeout(limits.get("read"))
-            answer = _Answer(connection, self.close)
+            answer = _ResponseStream(connection, self.close)
             answer.read_head()
         except BaseException:
             self.close()
@@ -73,7 +73,7 @@ class Loopback(httpx.BaseTransport):
             self.close()
         if self._socket is None:
             if url.scheme != "http":
-                raise httpx.UnsupportedProtocol(f"{url.scheme}: connections of this machine have no TLS")
+                raise httpx.UnsupportedProtocol(f"{url.scheme}: connections to this machine have no TLS")
             try:
                 self._socket = socket.create_connection(address, timeout_s)
                 self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -86,7 +86,7 @@ class Loopback(httpx.BaseTransport):
 
 
 def _has_ended(connection: socket.socket) -> bool:
-    """Return whether an idle connection has something to read, which can only be its end."""
+    """Whether an idle connection is readable, which can only mean its end."""
     if hasattr(select, "poll"):
         poll = select.poll()
         poll.register(connection, select.POLLIN)
@@ -95,7 +95,7 @@ def _has_ended(connection: socket.socket) -> bool:
 
 
 def _send(connection: socket.socket, request: httpx.Request, timeout_s: float | None) -> None:
-    """Send a request. A connection that closes meanwhile is no error yet: the answer may have come before."""
+    """Send a request. A connection that closes meanwhile is no error yet: the answer may have arrived earlier."""
     connection.settimeout(timeout_s)
     target = request.extensions.get("target", request.url.raw_path)
     head = [b"%b %b HTTP/1.1" % (request.method.encode("ascii"), target)]
@@ -123,25 +123,25 @@ def _body(blocks: Iterable[bytes], headers: httpx.Headers) -> Iterator[bytes]:
 
 
 def _with_head(head: bytes, body: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield the head together with the first block of the body: most requests are one packet."""
+    """Yield the head together with the first block of the body, so that most requests are one packet."""
     yield head + next(body, b"")
     yield from body
 
 
-class _Answer(httpx.SyncByteStream):
-    """An answer as its bytes come. `hang_up` ends a connection on which no other request can follow."""
+class _ResponseStream(httpx.SyncByteStream):
+    """An answer, read on demand. `hang_up` closes a connection that cannot be used for another request."""
 
     def __init__(self, connection: socket.socket, hang_up: Callable[[], None]) -> None:
         self._connection = connection
         self._hang_up = hang_up
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         self._blocks: deque[bytes] = deque()
-        self._has_head = self._is_whole = self._stays = False
+        self._has_head = self._is_complete = self._is_reusable = False
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
 
     def read_head(self) -> None:
-        """Read until the status and the headers are there."""
+        """Read until status and headers are complete."""
         while not self._has_head:
             self._read()
 
@@ -149,14 +149,14 @@ class _Answer(httpx.SyncByteStream):
         while True:
             while self._blocks:
                 yield self._blocks.popleft()
-            if self._is_whole:
+            if self._is_complete:
                 return
             self._read()
 
     def close(self) -> None:
-        """Leave the connection to the next request, if this answer was read to its end."""
-        self._parser = None  # which refers to this object
-        if not self._stays:
+        """Leave the connection to the next request if this answer was read completely, else close it."""
+        self._parser = None  # it refers to this object
+        if not self._is_reusable:
             self._hang_up()
 
     def _read(self) -> None:
@@ -167,14 +167,14 @@ class _Answer(httpx.SyncByteStream):
         except OSError as error:
             raise httpx.ReadError(str(error)) from error
         if not data:
-            raise httpx.RemoteProtocolError("the connection was closed before the answer was whole")
+            raise httpx.RemoteProtocolError("the connection was closed before the answer was complete")
         assert self._parser is not None
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
             raise httpx.RemoteProtocolError(str(error)) from error
 
-    # What httptools calls.
+    # Callbacks of httptools.
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self.headers.append((name, value))
@@ -182,7 +182,7 @@ class _Answer(httpx.SyncByteStream):
     def on_headers_complete(self) -> None:
         assert self._parser is not None
         self.status = self._parser.get_status_code()
-        self._has_head = self.status >= 200  # others come before the answer
+        self._has_head = self.status >= 200  # informational ones precede the answer
 
     def on_body(self, block: bytes) -> None:
         self._blocks.append(block)
@@ -192,4 +192,4 @@ class _Answer(httpx.SyncByteStream):
             self.headers.clear()
             return
         assert self._parser is not None
-        self._is_whole, self._stays = True, self._parser.should_keep_alive()
+        self._is_complete, self._is_reusable = True, self._parser.should_keep_alive()

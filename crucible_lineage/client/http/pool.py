@@ -1,7 +1,7 @@
-"""Connections without a lock that all share: each request has one of its own, the one that was free last.
+"""A connection pool without a shared lock: each request has its own connection, the one that was used last.
 
-httpx's own pool looks at all its connections, one system call for each, before and after every request, and lets no
-other request pass meanwhile: from some ten at once on, that is where they wait.
+httpx's own pool checks all its connections, with a system call each, before and after every request, and blocks other
+requests meanwhile. From about ten concurrent requests on, that dominates.
 """
 
 from __future__ import annotations
@@ -16,63 +16,63 @@ import httpx
 
 
 class PooledTransport(httpx.BaseTransport):
-    """At most so many connections at once, each kept for `keepalive_s` after its last answer. `new` makes one."""
+    """At most `maximum` connections, created by `new` and kept for `keepalive_s` after their last answer."""
 
-    def __init__(self, new: Callable[[], httpx.BaseTransport], *, most: int, keepalive_s: float) -> None:
+    def __init__(self, new: Callable[[], httpx.BaseTransport], *, maximum: int, keepalive_s: float) -> None:
         self._new = new
         self._keepalive_s = keepalive_s
-        self._room = threading.BoundedSemaphore(most)
+        self._slots = threading.BoundedSemaphore(maximum)
         self._lock = threading.Lock()
         self._free: deque[tuple[float, httpx.BaseTransport]] = deque()
         self._busy: set[httpx.BaseTransport] = set()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """The answer, whose connection is free again when it is closed."""
+        """Return the answer; closing it releases its connection."""
         within_s = request.extensions.get("timeout", {}).get("pool")
-        if not self._room.acquire(timeout=within_s):
+        if not self._slots.acquire(timeout=within_s):
             raise httpx.PoolTimeout(f"no connection became free within {within_s} s", request=request)
-        lane = self._take()
+        wire = self._acquire()
         try:
-            response = lane.handle_request(request)
+            response = wire.handle_request(request)
         except BaseException:
-            self._give_back(lane)
+            self._release(wire)
             raise
         assert isinstance(response.stream, httpx.SyncByteStream)
-        response.stream = _Read(response.stream, partial(self._give_back, lane))
+        response.stream = _ReleasingStream(response.stream, partial(self._release, wire))
         return response
 
     def close(self) -> None:
-        """All connections are closed."""
+        """Close all connections."""
         with self._lock:
-            lanes = [*(lane for _, lane in self._free), *self._busy]
+            wires = [*(wire for _, wire in self._free), *self._busy]
             self._free.clear()
-        for lane in lanes:
-            lane.close()
+        for wire in wires:
+            wire.close()
 
-    def _take(self) -> httpx.BaseTransport:
+    def _acquire(self) -> httpx.BaseTransport:
         with self._lock:
-            lane = self._free.pop()[1] if self._free else self._new()
-            self._busy.add(lane)
-            return lane
+            wire = self._free.pop()[1] if self._free else self._new()
+            self._busy.add(wire)
+            return wire
 
-    def _give_back(self, lane: httpx.BaseTransport) -> None:
+    def _release(self, wire: httpx.BaseTransport) -> None:
         now = time.monotonic()
-        old = []
+        expired = []
         with self._lock:
-            self._busy.discard(lane)
-            self._free.append((now, lane))
+            self._busy.discard(wire)
+            self._free.append((now, wire))
             while now - self._free[0][0] > self._keepalive_s:
-                old.append(self._free.popleft()[1])
-        self._room.release()
-        for idle in old:
+                expired.append(self._free.popleft()[1])
+        self._slots.release()
+        for idle in expired:
             idle.close()
 
 
 class DirectClient(httpx.Client):
-    """A client whose requests go to its transport as they are.
+    """A client that passes requests unchanged to its transport.
 
-    No call here has cookies, redirects or httpx's own authentication, which are a third of what httpx costs. If a
-    later httpx does not call the method below, only speed is lost.
+    No call here uses cookies, redirects or httpx's authentication, which are a third of httpx's cost. If a later
+    httpx does not call the method below, only speed is lost.
     """
 
     def __init__(self, transport: httpx.BaseTransport) -> None:
@@ -87,8 +87,8 @@ class DirectClient(httpx.Client):
         return response
 
 
-class _Read(httpx.SyncByteStream):
-    """The bytes of an answer; `done` is called once, when they are read or given up."""
+class _ReleasingStream(httpx.SyncByteStream):
+    """The bytes of an answer; `done` is called once, when the answer is closed."""
 
     def __init__(self, stream: httpx.SyncByteStream, done: Callable[[], None]) -> None:
         self._stream = stream

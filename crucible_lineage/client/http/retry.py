@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-TRANSIENT = frozenset({429, 502, 503, 504})  # the statuses that the service's official client repeats
+TRANSIENT = frozenset({429, 502, 503, 504})  # the statuses that the official client repeats
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
     """How long a call is repeated. The defaults outlast a restart of the service, not an outage.
 
-    It is given up when `total_s` are over, or after `attempts` tries; the last try is made when the time is just over.
-    Where the service itself says when to come back (Retry-After, a second or more), that is when the next try is made;
-    such tries are not counted, and go on until `asked_total_s` are over. A longer wait is not begun, and is told.
+    A call is given up after `total_s` or `attempts` tries; the last try starts when the time is over. If the service
+    itself names a time (Retry-After, a second or more), the next try waits for it. Such tries are not counted, and
+    continue for `asked_total_s`; a longer wait is not started, and the error says so.
     """
 
     attempts: float = 20
@@ -28,7 +28,7 @@ class RetryPolicy:
 
 @dataclass(frozen=True)
 class RetryState:
-    """How the last try went; `number` counts those after which the service did not say when to come back.
+    """The state after a try; `number` counts the tries after which the service named no time.
 
     `jitter` is a random number from 0 to 1, drawn by the caller.
     """
@@ -43,12 +43,12 @@ class RetryState:
 
     @property
     def is_asked(self) -> bool:
-        """True if the service said when to come back; "at once" says nothing of when it will be well."""
+        """Whether the service named a time to wait; zero is no information."""
         return bool(self.retry_after_s)
 
 
 def decide(attempt: RetryState, policy: RetryPolicy = RetryPolicy()) -> float | None:
-    """Seconds to wait before the next try, or None to give up.
+    """Return the seconds to wait before the next try, or None to give up.
 
     A call that may not be repeated is tried again only if it certainly had no effect: the service was not reached
     (`reached` False), or it answered 429. A status of None means that no answer came.
@@ -66,7 +66,7 @@ def decide(attempt: RetryState, policy: RetryPolicy = RetryPolicy()) -> float | 
 
 
 def retry_after_s(header: str | None, now: datetime | None = None) -> float | None:
-    """The seconds that a Retry-After header asks for, from its number or its date; None if there is none to read."""
+    """Parse a Retry-After header, a number or a date, into seconds from now; None if it has neither."""
     if not header:
         return None
     if re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", header.strip()):
@@ -80,7 +80,7 @@ def retry_after_s(header: str | None, now: datetime | None = None) -> float | No
 
 
 def _wait_s(attempt: RetryState, policy: RetryPolicy) -> float:
-    """A doubling wait of which the upper half is random."""
+    """Return a doubling wait, the upper half of which is random."""
     doublings = min(max(attempt.number, 1) - 1, 30)
     ceiling: float = min(policy.longest_wait_s, policy.first_wait_s * 2.0**doublings)
     return ceiling * (0.5 + attempt.jitter / 2)

@@ -1,4 +1,4 @@
-"""Between Python values and what travels: paths, query strings, JSON, records."""
+"""Conversion between Python values and the wire: paths, query strings, JSON, records."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ Record = TypeVar("Record", bound=ReceivedModel)
 Request = TypeVar("Request", bound=SentModel)
 
 
-def segment(value: str, what: str = "dataset") -> str:
-    """`value` if it is an MFID and so fit for a path; InputError naming `what` if not."""
+def segment(value: str, kind: str = "dataset") -> str:
+    """Return `value` if it is an MFID and so safe in a path. Raises InputError that names the `kind` if not."""
     if is_mfid(value):
         return value
     raise InputError(
-        f"not the MFID of a {what}: {value!r}\nan MFID has 26 symbols: digits and a to z without i, l, o, u"
+        f"not the MFID of a {kind}: {value!r}\nan MFID has 26 symbols: digits and a to z without i, l, o, u"
     )
 
 
 def quoted(value: object) -> str:
-    """Any text as one path segment."""
+    """Quote any text as one path segment."""
     return quote(str(value), safe="")
 
 
 def encoded(params: Params) -> str:
-    """A query string: None is left out, booleans are true and false, lists are repeated parameters."""
+    """Return a query string: None is omitted, booleans are true and false, lists are repeated parameters."""
     return urlencode([(name, _param(item)) for name, value in params.items() for item in _items(value)])
 
 
 def json_bytes(body: Mapping[str, object]) -> bytes:
-    """Compact JSON; InputError naming the first value that JSON cannot hold."""
+    """Return compact JSON. Raises InputError that names the first value without a JSON form."""
     try:
         return json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
     except (TypeError, ValueError) as cause:
@@ -46,7 +46,7 @@ def json_bytes(body: Mapping[str, object]) -> bytes:
 
 
 def to_send(model: type[Request], value: Request | Mapping[str, object]) -> Request:
-    """`value` as a record to be sent; InputError naming the fields that are wrong or unknown."""
+    """Return `value` as a record to send. Raises InputError that names the wrong or unknown fields."""
     if isinstance(value, model):
         return value
     try:
@@ -57,28 +57,30 @@ def to_send(model: type[Request], value: Request | Mapping[str, object]) -> Requ
         raise InputError(f"not a {model.__name__}; nothing was sent\n" + "\n".join(lines)) from cause
 
 
-def parse(model: type[Record], value: object, what: str) -> Record:
-    """`value` as a record; ServerError if the answer is not what the contract says."""
+def parse(model: type[Record], value: object, action: str) -> Record:
+    """Return `value` as a record. Raises ServerError if the answer is not as documented."""
     try:
         if isinstance(value, dict) and "unique_id" in model.model_fields and "unique_id" not in value:
-            raise ServerError(f"could not {what}: Crucible's answer is no {model.__name__} (unique_id: Field required)")
+            raise ServerError(
+                f"could not {action}: Crucible's answer is not a {model.__name__} (unique_id: Field required)"
+            )
         return model.model_validate(value)
     except ValidationError as cause:
         first = cause.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the answer"
+        location = ".".join(str(part) for part in first["loc"]) or "the answer"
         raise ServerError(
-            f"could not {what}: Crucible's answer is no {model.__name__} ({place}: {first['msg']})"
+            f"could not {action}: Crucible's answer is not a {model.__name__} ({location}: {first['msg']})"
         ) from cause
 
 
-def parse_all(model: type[Record], value: object, what: str) -> list[Record]:
-    """A plain array of records, or the `items` of an envelope."""
+def parse_all(model: type[Record], value: object, action: str) -> list[Record]:
+    """Return the records of an array, or of the `items` of an envelope."""
     items = value.get("items") if isinstance(value, dict) else value
     if items is None:
         return []
     if not isinstance(items, list):
-        raise ServerError(f"could not {what}: Crucible's answer holds no list")
-    return [parse(model, item, what) for item in items]
+        raise ServerError(f"could not {action}: Crucible's answer is not a list")
+    return [parse(model, item, action) for item in items]
 
 
 def _param(value: object) -> str:
@@ -92,7 +94,7 @@ def _items(value: object) -> Iterable[Any]:
 
 
 def _fault(value: object, path: str = "") -> str | None:
-    """Where in a document the first value lies that JSON has no form for, and what it is."""
+    """Return the path of the first value without a JSON form, and the value; None if there is none."""
     if isinstance(value, Mapping):
         inner = ((f"{path}.{key}".lstrip("."), item) for key, item in value.items())
     elif isinstance(value, list | tuple):
@@ -103,4 +105,4 @@ def _fault(value: object, path: str = "") -> str | None:
         except (TypeError, ValueError):
             return f"{path or 'the value'} is {value!r} ({type(value).__name__})"
         return None
-    return next((found for where, item in inner if (found := _fault(item, where))), None)
+    return next((fault for location, item in inner if (fault := _fault(item, location))), None)

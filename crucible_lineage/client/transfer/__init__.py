@@ -1,1 +1,1 @@
-"""Bytes between a disk and storage: uploads of every kind, downloads, and what was begun and can be continued."""
+"""Transfer of bytes between disk and storage: uploads, downloads, and their continuation after an interruption."""

@@ -1,4 +1,4 @@
-"""A file on its way to a dataset: the count of its bytes that have gone out, and what is remembered to go on later."""
+"""A file that is being uploaded: its progress, and what is remembered to continue later."""
 
 from __future__ import annotations
 
@@ -18,16 +18,14 @@ from crucible_lineage.client.models import FileRecord
 from crucible_lineage.disk import private_folder
 from crucible_lineage.errors import ServerError
 
-REUSE = {
-    "Crucible-Reuse-Content": "readable"
-}  # bytes that the service keeps for any dataset of ours are not sent again
+REUSE = {"Crucible-Reuse-Content": "readable"}  # do not send bytes that the service has for any readable dataset
 Progress = Callable[[int, int], None]
-"""Called with the bytes sent so far and the bytes of the file; from several threads, but never at once."""
+"""Called with the bytes sent so far and the size of the file; by several threads, but never concurrently."""
 
 
 @dataclass(frozen=True)
 class UploadedFile:
-    """A file that the dataset has. `existed`: it had these bytes under this name before, so nothing was sent."""
+    """A file of the dataset. `existed`: it had these bytes under this name before, so nothing was sent."""
 
     file: FileRecord
     existed: bool
@@ -35,7 +33,7 @@ class UploadedFile:
 
 @dataclass(frozen=True)
 class Outgoing:
-    """A file on its way to a dataset."""
+    """A file to upload to a dataset."""
 
     dataset_mfid: str
     path: Path
@@ -43,17 +41,17 @@ class Outgoing:
     checksums: FileChecksums
 
     @property
-    def what(self) -> str:
-        """Return the name that errors use."""
+    def action(self) -> str:
+        """The action as errors name it."""
         return f"upload {self.filename} to dataset {self.dataset_mfid}"
 
     def body(self) -> dict[str, Any]:
-        """Return the fields that every way of uploading sends first."""
+        """Return the fields that every protocol sends first."""
         return {"filename": self.filename, "size": self.checksums.size, "sha256_hash": self.checksums.sha256}
 
 
 class Meter:
-    """Counts bytes that went out and tells the caller; bytes of a failed try are taken back."""
+    """Counts sent bytes and reports them; bytes of a failed try are subtracted."""
 
     def __init__(self, total: int, progress: Progress | None) -> None:
         self._total = total
@@ -88,32 +86,32 @@ class Mark:
 
 
 def existing(outgoing: Outgoing, file: FileRecord) -> UploadedFile:
-    """The file that the service says it has, if its checksum bears that out."""
+    """Return the file that the service says it has, if its checksum agrees."""
     if file.sha256_hash not in (None, outgoing.checksums.sha256):
         raise ServerError(
-            f"could not {outgoing.what}: Crucible reports these bytes as present, but its file {file.mfid} has others",
+            f"could not {outgoing.action}: Crucible says it has these bytes, but its file {file.mfid} has others",
             mfid=file.mfid,
         )
     return UploadedFile(file, existed=not file.reused_content)
 
 
 def complete(connection: Connection, outgoing: Outgoing, upload_id: str) -> FileRecord:
-    """The record of a file that went by the resumable or the token route, once the service has checked it."""
+    """Complete a resumable upload: the service checks the file and returns its record."""
     answer = connection.call(
         "POST",
         f"/datasets/{outgoing.dataset_mfid}/upload/complete",
-        outgoing.what,
+        outgoing.action,
         mfid=outgoing.dataset_mfid,
         body={"upload_id": upload_id, "sha256_hash": outgoing.checksums.sha256},
         repeatable=True,
         read_s=connection.timeouts.complete_s,
     )
-    return parse(FileRecord, answer, outgoing.what)
+    return parse(FileRecord, answer, outgoing.action)
 
 
 @dataclass(frozen=True)
 class UnfinishedUpload:
-    """A signed upload that may be unfinished. Which parts arrived, the service knows; `replaces` is a file's MFID."""
+    """A signed upload that may be unfinished; the service knows which parts arrived. `replaces` is a file's MFID."""
 
     upload_id: str
     part_size: int
@@ -121,7 +119,7 @@ class UnfinishedUpload:
 
 
 class UploadMemory:
-    """One file in `folder` for each upload that is under way; without a folder nothing is remembered."""
+    """Remembers each unfinished upload in a file in `folder`; without a folder it remembers nothing."""
 
     def __init__(self, folder: Path | None, api_url: str) -> None:
         self._folder = folder
@@ -129,31 +127,31 @@ class UploadMemory:
 
     @property
     def lasts(self) -> bool:
-        """True if what is kept here can be read by another process."""
+        """Whether another process can read what is remembered."""
         return self._folder is not None
 
     def recall(self, outgoing: Outgoing) -> UnfinishedUpload | None:
-        """The upload of this content to this place that was begun before, if there was one."""
+        """Return the unfinished upload of this content to this dataset, if there is one."""
         path = self._path(outgoing)
         if path is None:
             return None
         try:
             return UnfinishedUpload(**json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):  # absent, or not written by this version: begin anew
+        except (OSError, ValueError, TypeError):  # absent, or of another version: start again
             return None
 
-    def keep(self, outgoing: Outgoing, begun: UnfinishedUpload) -> None:
-        """The upload can be recalled from now on."""
+    def keep(self, outgoing: Outgoing, upload: UnfinishedUpload) -> None:
+        """Remember the upload."""
         path = self._path(outgoing)
         if path is None:
             return
         private_folder(path.parent)
-        aside = path.with_suffix(f".{os.getpid()}")
-        aside.write_text(json.dumps(asdict(begun)), encoding="utf-8")
-        aside.replace(path)
+        draft = path.with_suffix(f".{os.getpid()}")
+        draft.write_text(json.dumps(asdict(upload)), encoding="utf-8")
+        draft.replace(path)
 
     def forget(self, outgoing: Outgoing) -> None:
-        """The upload is finished, or gone."""
+        """Forget the upload, which is finished or aborted."""
         path = self._path(outgoing)
         if path is not None:
             path.unlink(missing_ok=True)
@@ -161,5 +159,5 @@ class UploadMemory:
     def _path(self, outgoing: Outgoing) -> Path | None:
         if self._folder is None:
             return None
-        place = [self._api_url, outgoing.dataset_mfid, outgoing.filename, outgoing.checksums.sha256]
-        return self._folder / f"upload-{hashlib.sha256(json.dumps(place).encode()).hexdigest()[:32]}.json"
+        target = [self._api_url, outgoing.dataset_mfid, outgoing.filename, outgoing.checksums.sha256]
+        return self._folder / f"upload-{hashlib.sha256(json.dumps(target).encode()).hexdigest()[:32]}.json"

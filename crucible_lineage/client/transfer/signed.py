@@ -2,7 +2,7 @@
 
 initiate --existing_file--> done, nothing was sent
     |--session--> sign up to 32 parts -> PUT each -> complete
-    '--409, the name is taken--> same content: done; other content: refused, or replaced if that was asked for
+    '--409, the name exists--> same content: done; other content: refused, or replaced on request
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from crucible_lineage.traffic import traffic
 
 @dataclass(frozen=True)
 class UploadSession:
-    """An open session of the service, with the parts that it has."""
+    """An open session at the service, with the parts that have arrived."""
 
     upload_id: str
     part_size: int
@@ -45,22 +45,22 @@ class UploadSession:
 
 
 def open_session(connection: Connection, outgoing: Outgoing) -> UploadSession | FileRecord:
-    """A new session for the file, or the record of the file if the dataset has these bytes already."""
+    """Open a session for the file; return the file's record if the dataset has these bytes already."""
     answer = connection.call(
         "POST",
         f"/datasets/{outgoing.dataset_mfid}/upload/multipart/initiate",
-        outgoing.what,
+        outgoing.action,
         mfid=outgoing.dataset_mfid,
         body=outgoing.body(),
         headers={"Idempotency-Key": uuid.uuid4().hex, **REUSE},
         repeatable=True,
         is_final=is_switched_off,
     )
-    return session_of(answer, outgoing.what)
+    return parse_session(answer, outgoing.action)
 
 
 def open_replacement(connection: Connection, outgoing: Outgoing, file_mfid: str, etag: str | None) -> UploadSession:
-    """A session whose completion replaces the content of a file; PreconditionError if its etag is another one now."""
+    """Open a session that replaces a file's content. Raises PreconditionError if its etag has changed."""
     answer = connection.call(
         "POST",
         f"/files/{file_mfid}/upload/multipart/initiate",
@@ -71,21 +71,21 @@ def open_replacement(connection: Connection, outgoing: Outgoing, file_mfid: str,
         repeatable=True,
         is_final=is_switched_off,
     )
-    opened = session_of(answer, outgoing.what)
-    if isinstance(opened, FileRecord):
-        raise ServerError(f"could not {outgoing.what}: Crucible answered a replacement with an existing file")
-    return opened
+    session = parse_session(answer, outgoing.action)
+    if isinstance(session, FileRecord):
+        raise ServerError(f"could not {outgoing.action}: Crucible answered a replacement with an existing file")
+    return session
 
 
-def resumed_session(connection: Connection, outgoing: Outgoing, upload_id: str, part_size: int) -> UploadSession | None:
-    """A session that was begun earlier, with the parts that the service has of it; None if it is gone."""
+def resume_session(connection: Connection, outgoing: Outgoing, upload_id: str, part_size: int) -> UploadSession | None:
+    """Return an earlier session with the parts that have arrived; None if it no longer exists."""
     numbers: set[int] = set()
     marker: Any = None
     while True:
         try:
             answer = connection.get(
                 f"{_path(outgoing)}/{quoted(upload_id)}",
-                outgoing.what,
+                outgoing.action,
                 mfid=outgoing.dataset_mfid,
                 params={"part_number_marker": marker},
             )
@@ -103,55 +103,55 @@ def send_parts(
     connection: Connection,
     storage: Storage,
     outgoing: Outgoing,
-    opened: UploadSession,
+    session: UploadSession,
     progress: Progress | None = None,
 ) -> FileRecord:
-    """The record of the file, after all parts that are missing were sent and the whole was accepted."""
-    missing = [part for part in parts_of(outgoing, opened.part_size) if part.number not in opened.present]
+    """Send all missing parts, complete the upload and return the record of the file."""
+    missing = [part for part in parts_of(outgoing, session.part_size) if part.number not in session.present]
     meter = Meter(outgoing.checksums.size, progress)
     meter.add(outgoing.checksums.size - sum(part.size for part in missing))
-    PartSender(connection, storage, outgoing, f"{_path(outgoing)}/{quoted(opened.upload_id)}", meter).send(missing)
+    PartSender(connection, storage, outgoing, f"{_path(outgoing)}/{quoted(session.upload_id)}", meter).send(missing)
     require_unchanged(outgoing.path, outgoing.checksums)
     answer = connection.call(
         "POST",
         f"{_path(outgoing)}/complete",
-        outgoing.what,
+        outgoing.action,
         mfid=outgoing.dataset_mfid,
         body={
-            "upload_id": opened.upload_id,
+            "upload_id": session.upload_id,
             "sha256_hash": outgoing.checksums.sha256,
             "crc32c": crc32c_text(outgoing.checksums.crc32c),
         },
         repeatable=True,
         read_s=connection.timeouts.complete_s,
     )
-    return parse(FileRecord, answer, outgoing.what)
+    return parse(FileRecord, answer, outgoing.action)
 
 
 def abort(connection: Connection, outgoing: Outgoing, upload_id: str) -> None:
-    """The session is closed if the service can be told so; if not, it expires there."""
+    """Close the session if the service can be reached; if not, it expires."""
     try:
-        connection.call("DELETE", f"{_path(outgoing)}/{quoted(upload_id)}", outgoing.what, repeatable=False)
+        connection.call("DELETE", f"{_path(outgoing)}/{quoted(upload_id)}", outgoing.action, repeatable=False)
     except CrucibleError:
         return
 
 
 def is_switched_off(error: CrucibleError) -> bool:
-    """True if the service says that it takes no signed uploads at all: 503 with these words."""
+    """Whether the service refuses all signed uploads: 503 with these words."""
     return error.status == 503 and "multipart uploads are disabled" in str(error).lower()
 
 
-def session_of(answer: Any, what: str) -> UploadSession | FileRecord:
+def parse_session(answer: Any, action: str) -> UploadSession | FileRecord:
     """Parse the answer of `initiate`."""
     if isinstance(answer, dict) and answer.get("existing_file") is not None:
-        return parse(FileRecord, answer["existing_file"], what)
+        return parse(FileRecord, answer["existing_file"], action)
     try:
-        opened = UploadSession(str(answer["upload_id"]), int(answer["part_size"]), frozenset(_numbers(answer)))
+        session = UploadSession(str(answer["upload_id"]), int(answer["part_size"]), frozenset(_numbers(answer)))
     except (KeyError, TypeError, ValueError) as cause:
-        raise ServerError(f"could not {what}: Crucible opened no upload session") from cause
-    if opened.part_size <= 0:
-        raise ServerError(f"could not {what}: Crucible asks for parts of {opened.part_size} bytes")
-    return opened
+        raise ServerError(f"could not {action}: Crucible opened no upload session") from cause
+    if session.part_size <= 0:
+        raise ServerError(f"could not {action}: Crucible asks for parts of {session.part_size} bytes")
+    return session
 
 
 def _numbers(answer: Mapping[str, Any]) -> Iterable[int]:
@@ -162,7 +162,7 @@ def _path(outgoing: Outgoing) -> str:
     return f"/datasets/{outgoing.dataset_mfid}/upload/multipart"
 
 
-PARTS_AT_ONCE = 4  # measured on loopback: more add CPU, not speed
+CONCURRENT_PARTS = 4  # measured on loopback: more add CPU, not speed
 EXPIRY_MARGIN_S = 30.0
 PARTS_PER_SIGNING = 32  # the service's limit
 
@@ -177,7 +177,7 @@ class UploadPart:
 
 @dataclass(frozen=True)
 class _Link:
-    """Where and how a part is sent. The URL is a secret."""
+    """The link for a part and the headers to send. The URL is a secret."""
 
     url: str
     headers: Mapping[str, str]
@@ -191,7 +191,7 @@ class _Link:
 
 
 class PartSender:
-    """Signs and sends parts of one session, whose routes begin with `path`."""
+    """Signs and sends the parts of one session, whose routes begin with `path`."""
 
     def __init__(self, connection: Connection, storage: Storage, outgoing: Outgoing, path: str, meter: Meter) -> None:
         self._connection = connection
@@ -202,7 +202,7 @@ class PartSender:
         self._stopped = threading.Event()
 
     def send(self, parts: list[UploadPart]) -> None:
-        """All `parts` are in storage. The first failure stops the others at their next block."""
+        """Send all `parts` to storage. The first failure stops the others at their next block."""
         for start in range(0, len(parts), PARTS_PER_SIGNING):
             self._send_batch(parts[start : start + PARTS_PER_SIGNING])
 
@@ -210,7 +210,7 @@ class PartSender:
         links = self._sign(parts)
         if len(parts) == 1:
             return self._send_part(parts[0], links[parts[0].number])
-        with ThreadPoolExecutor(PARTS_AT_ONCE, thread_name_prefix="upload") as pool:
+        with ThreadPoolExecutor(CONCURRENT_PARTS, thread_name_prefix="upload") as pool:
             running = [pool.submit(self._send_part, part, links[part.number]) for part in parts]
             try:
                 for future in running:
@@ -222,15 +222,15 @@ class PartSender:
         return None
 
     def _send_part(self, part: UploadPart, link: _Link) -> None:
-        what = f"send part {part.number} of {self._outgoing.filename}"
+        action = f"send part {part.number} of {self._outgoing.filename}"
         waited_s = 0.0
         for number in itertools.count(1):
             if link.is_stale():
                 link = self._sign([part])[part.number]
-            error = self._try(part, link, what)
+            error = self._try(part, link, action)
             if error is None:
                 return
-            # 403 means that the link is to be signed anew, so it is as transient here as any 5xx.
+            # 403 means that the link must be signed again, so it is as transient as any 5xx.
             transient = isinstance(error, ForbiddenError | ServerError | UnreachableError | RateLimitedError)
             wait_s = storage_wait_s(error, transient, number, waited_s, self._connection.retry)
             if wait_s is None or self._stopped.wait(wait_s):
@@ -239,45 +239,45 @@ class PartSender:
             if error.status == 403:
                 link = self._sign([part])[part.number]
 
-    def _try(self, part: UploadPart, link: _Link, what: str) -> CrucibleError | None:
-        """One PUT of the part: None if storage has it now."""
-        before = self._meter.mark()
-        content = self._content(part, before)
+    def _try(self, part: UploadPart, link: _Link, action: str) -> CrucibleError | None:
+        """Send the part once; return None if storage has it, else the error."""
+        mark = self._meter.mark()
+        content = self._content(part, mark)
         try:
-            response = self._storage.put(link.url, what, headers=link.headers, content=content, size=part.size)
+            response = self._storage.put(link.url, action, headers=link.headers, content=content, size=part.size)
         except UnreachableError as error:
-            before.undo()
+            mark.undo()
             return error
         if response.status_code == 200:
             return None
-        before.undo()
+        mark.undo()
         require_unchanged(self._outgoing.path, self._outgoing.checksums)
-        return storage_error(response, what)
+        return storage_error(response, action)
 
     def _content(self, part: UploadPart, mark: Mark) -> Iterator[bytes]:
         sent = 0
         try:
             for block in blocks(self._outgoing.path, part.offset, part.size):
                 if self._stopped.is_set():
-                    raise UnreachableError(f"part {part.number} was given up because another one failed")
+                    raise UnreachableError(f"part {part.number} was cancelled because another one failed")
                 yield block
                 sent += len(block)
                 mark.add(len(block))
                 traffic.send(len(block))
         except FileNotFoundError as cause:
-            raise FileChangedError(f"{self._outgoing.path} is gone since it was read") from cause
+            raise FileChangedError(f"{self._outgoing.path} was deleted after it was read") from cause
         if sent < part.size:
             raise FileChangedError(f"{self._outgoing.path} became shorter while it was being sent")
 
     def _sign(self, parts: list[UploadPart]) -> dict[int, _Link]:
-        what = f"get links for {self._outgoing.filename}"
-        wanted = [{"part_number": part.number, "crc32c": crc32c_text(part.crc32c)} for part in parts]
+        action = f"get links for {self._outgoing.filename}"
+        to_sign = [{"part_number": part.number, "crc32c": crc32c_text(part.crc32c)} for part in parts]
         answer = self._connection.call(
             "POST",
             f"{self._path}/parts",
-            what,
+            action,
             mfid=self._outgoing.dataset_mfid,
-            body={"parts": wanted},
+            body={"parts": to_sign},
             repeatable=True,
         )
         try:
@@ -285,12 +285,12 @@ class PartSender:
         except (KeyError, TypeError, ValueError):
             links = {}
         if not links.keys() >= {part.number for part in parts}:
-            raise ServerError(f"could not {what}: Crucible signed not all of {len(parts)} parts")
+            raise ServerError(f"could not {action}: Crucible did not sign all {len(parts)} parts")
         return links
 
 
 def parts_of(outgoing: Outgoing, part_size: int) -> list[UploadPart]:
-    """Cut the file into parts; its bytes are read again only if the scan did not foresee this part size."""
+    """Split the file into parts; it is read again only if the scan did not prepare checksums for this part size."""
     size = outgoing.checksums.size
     crcs = outgoing.checksums.parts(part_size) or part_checksums(outgoing.path, size, part_size)
     return [

@@ -1,4 +1,4 @@
-"""Talks to the storage host behind signed links: no key goes there, and no link gets into logs or errors."""
+"""Requests to the storage host by signed links: the key is not sent there, and no link gets into logs or errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx
 
-from crucible_lineage.client.http.connection import Timeouts, read_whole
+from crucible_lineage.client.http.connection import Timeouts, read_answer
 from crucible_lineage.client.http.retry import RetryPolicy, RetryState, decide, retry_after_s
 from crucible_lineage.errors import (
     CrucibleError,
@@ -42,8 +42,8 @@ class Storage:
     """Sends requests to signed links. Thread-safe.
 
     A signed link lets anyone who reads it act on the file. httpx logs the URL of each request and keeps it in its
-    exceptions, so the request carries only the host; path and query travel in httpx's `target` extension, which also
-    sends them exactly as they were signed. Links, and what they redirect to, lead to `hosts` only.
+    exceptions. So the request has only the host as URL; path and query go into httpx's `target` extension, which also
+    sends them exactly as signed. Links and their redirects may lead to `hosts` only.
     """
 
     def __init__(self, timeouts: Timeouts, http: httpx.Client, hosts: LinkHosts) -> None:
@@ -55,31 +55,31 @@ class Storage:
     def put(
         self,
         url: str,
-        what: str,
+        action: str,
         *,
         headers: Mapping[str, str],
         content: Iterator[bytes] | bytes = b"",
         size: int = 0,
         read_s: float | None = None,
     ) -> httpx.Response:
-        """The answer, read to its end, whatever its status. UnreachableError if none came."""
-        sent = {name: value for name, value in headers.items() if name.lower() != "content-length"}
-        sent["Content-Length"] = str(size)
-        request = self._request("PUT", url, sent, content, read_s)
+        """Send a PUT and return the answer with its body, whatever its status. UnreachableError without one."""
+        all_headers = {name: value for name, value in headers.items() if name.lower() != "content-length"}
+        all_headers["Content-Length"] = str(size)
+        request = self._request("PUT", url, all_headers, content, read_s)
         try:
-            return read_whole(self._http.send(request, stream=True), what)
+            return read_answer(self._http.send(request, stream=True), action)
         except httpx.TransportError as cause:
-            raise _no_answer(what, request, cause) from None
+            raise _no_answer(action, request, cause) from None
 
     @contextmanager
-    def stream(self, url: str, what: str, *, headers: Mapping[str, str]) -> Iterator[httpx.Response]:
-        """The answer to GET, its body still to be read; redirects are followed."""
+    def stream(self, url: str, action: str, *, headers: Mapping[str, str]) -> Iterator[httpx.Response]:
+        """Return the answer to a GET, its body unread; redirects are followed."""
         for _ in range(REDIRECTS):
             request = self._request("GET", url, {"Accept-Encoding": "identity", **headers}, None, None)
             try:
                 response = self._http.send(request, stream=True)
             except httpx.TransportError as cause:
-                raise _no_answer(what, request, cause) from None
+                raise _no_answer(action, request, cause) from None
             if response.is_redirect:
                 response.close()
                 url = urljoin(url, response.headers["location"])
@@ -87,11 +87,11 @@ class Storage:
             try:
                 yield response
             except httpx.TransportError as cause:
-                raise _no_answer(what, request, cause) from None
+                raise _no_answer(action, request, cause) from None
             finally:
                 response.close()
             return
-        raise ServerError(f"could not {what}: storage redirects without end")
+        raise ServerError(f"could not {action}: storage redirected {REDIRECTS} times")
 
     def _request(
         self,
@@ -103,7 +103,7 @@ class Storage:
     ) -> httpx.Request:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ServerError(f"the link for {method} is not an absolute http(s) URL; Crucible must give absolute ones")
+            raise ServerError(f"the link for {method} is not an absolute http(s) URL, as Crucible's must be")
         self._hosts.require(url, method)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         wait_s = read_s or self._timeouts.storage_read_s
@@ -124,14 +124,14 @@ class Storage:
         )
 
 
-FULL = 507  # as the service's own answers, not repeated: who is told can free some room
+FULL = 507  # not repeated, as for the service itself: the user can free some space
 
 
-def storage_error(response: httpx.Response, what: str) -> CrucibleError:
-    """The error for storage's answer. Of its body only the error code is told: the rest may repeat the link."""
+def storage_error(response: httpx.Response, action: str) -> CrucibleError:
+    """Return the error for storage's answer. It has only the error code of the body; the rest may repeat the link."""
     status = response.status_code
     code = re.search(r"<Code>(\w{1,64})</Code>", response.text[:4096])
-    message = f"could not {what}: storage answered {status} {code[1] if code else response.reason_phrase}".rstrip()
+    message = f"could not {action}: storage answered {status} {code[1] if code else response.reason_phrase}".rstrip()
     classes: dict[int, type[CrucibleError]] = {403: ForbiddenError, 404: NotFoundError, 429: RateLimitedError}
     error_class = classes.get(status, ServerError if status >= 500 else RefusedError)
     return error_class(
@@ -143,7 +143,7 @@ def storage_error(response: httpx.Response, what: str) -> CrucibleError:
 
 
 class _WithoutLocation(logging.Filter):
-    """Blots out where an answer redirects to, which httpcore writes to its log at DEBUG and which is a signed link."""
+    """Masks redirect locations, which are signed links and which httpcore logs at DEBUG."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()
@@ -156,7 +156,7 @@ _WITHOUT_LOCATION = _WithoutLocation()
 
 
 class SignedUrlTransport(httpx.BaseTransport):
-    """Gives a caller's own transport the full URL; httpx's transport reads the extension itself."""
+    """Passes the full URL to a caller's own transport; httpx's transport reads the extension itself."""
 
     def __init__(self, inner: httpx.BaseTransport) -> None:
         self._inner = inner
@@ -170,74 +170,74 @@ class SignedUrlTransport(httpx.BaseTransport):
         )
 
 
-def _no_answer(what: str, request: httpx.Request, cause: httpx.TransportError) -> UnreachableError:
+def _no_answer(action: str, request: httpx.Request, cause: httpx.TransportError) -> UnreachableError:
     host = request.url.netloc.decode("ascii")
-    return UnreachableError(f"could not {what}: no answer from storage at {host} ({type(cause).__name__})")
+    return UnreachableError(f"could not {action}: no answer from storage at {host} ({type(cause).__name__})")
 
 
 def storage_wait_s(
     error: CrucibleError, transient: bool, number: int, waited_s: float, policy: RetryPolicy
 ) -> float | None:
-    """Seconds before bytes are sent again; only tries and waits are bounded, since sending them may take minutes.
+    """Return the seconds to wait before bytes are sent again; None after the last try, or if storage is full.
 
-    None if they are not: the tries are used up, or storage is full.
+    Only tries and waits are bounded, since sending may take minutes.
     """
     if error.status == FULL:
         return None
     status = 503 if transient and error.status is not None else error.status
-    jitter = random.random()  # noqa: S311  spreads retries, guards nothing
+    jitter = random.random()  # noqa: S311  spreads retries; not for security
     return decide(RetryState(number, waited_s, transient, status, True, error.retry_after_s, jitter), policy)
 
 
 class LinkHosts:
     """The hosts that links of the service at `api_url` may lead to. Thread-safe.
 
-    They are its own and those of its domain, public object stores, what CRUCIBLE_LINEAGE_LINK_HOSTS lists, and the
-    one other host that it has named first. A private address, also of a name, is followed only if the
-    service itself has one, or CRUCIBLE_LINEAGE_PRIVATE_LINKS is 1.
+    They are its own host and domain, public object stores, those in CRUCIBLE_LINEAGE_LINK_HOSTS, and the first other
+    host that the service has named. A private address, also behind a name, is accepted only if the service itself has
+    one, or CRUCIBLE_LINEAGE_PRIVATE_LINKS is 1.
     """
 
     def __init__(self, api_url: str, service: ServiceProfile) -> None:
         self._own = _host(api_url)
         self._service = service
-        self._takes_private = is_private(api_url) or os.environ.get(PRIVATE_LINKS) == "1"
+        self._allows_private = is_private(api_url) or os.environ.get(PRIVATE_LINKS) == "1"
         self._listed = set(os.environ.get(LINK_HOSTS, "").replace(",", " ").lower().split())
         self._lock = threading.Lock()
         self._checked: set[str] = set()
 
     def require(self, url: str, method: str) -> None:
-        """Raise ServerError if a link leads elsewhere. A name is looked up once."""
+        """Raise ServerError if a link leads elsewhere. Each name is resolved once."""
         host = _host(url)
         if host in self._checked:
             return
-        if not self._takes_private and (is_private(url) or _resolves_to_private(host)):
+        if not self._allows_private and (is_private(url) or _resolves_to_private(host)):
             raise ServerError(
-                f"the link for {method} leads to the private address {host}, and Crucible has a public one; "
-                f"it was not followed. If files are kept there, set {PRIVATE_LINKS}=1"
+                f"the link for {method} leads to the private address {host}, but Crucible has a public one; "
+                f"it was not followed. If files are stored there, set {PRIVATE_LINKS}=1"
             )
         with self._lock:
-            if not self._is_expected(host) and (known := self._named(host)) != host:
+            if not self._is_expected(host) and (storage_host := self._storage_host(host)) != host:
                 raise ServerError(
-                    f"the link for {method} leads to {host}, and files of this Crucible were at {known} so far; "
-                    f"it was not followed. If files are also kept there, set {LINK_HOSTS}={host}"
+                    f"the link for {method} leads to {host}, and files of this Crucible were at {storage_host} so far; "
+                    f"it was not followed. If files are also stored there, set {LINK_HOSTS}={host}"
                 )
             self._checked.add(host)
 
     def _is_expected(self, host: str) -> bool:
         domain = self._own.partition(".")[2]
-        own = {self._own, *([domain] if domain.count(".") else [])}
-        return host in self._listed or any(host == one or host.endswith(f".{one}") for one in (*own, *STORES))
+        trusted = {self._own, *([domain] if domain.count(".") else [])}
+        return host in self._listed or any(host == name or host.endswith(f".{name}") for name in (*trusted, *STORES))
 
-    def _named(self, host: str) -> str:
-        """Return the other host that files of this service are kept at: this one, if it is the first."""
-        if (known := self._service.seen(LINKS)) and not self._is_expected(known):
-            return known
+    def _storage_host(self, host: str) -> str:
+        """Return the other host that stores this service's files: `host`, if it is the first."""
+        if (recorded := self._service.seen(LINKS)) and not self._is_expected(recorded):
+            return recorded
         self._service.note(LINKS, True, host)
         return host
 
 
 def is_private(url: str) -> bool:
-    """Return whether an address is one of this machine or a private network, as far as it shows without a look-up."""
+    """Whether an address is on this machine or in a private network, as far as it shows without resolving names."""
     host = _host(url)
     try:
         return not ipaddress.ip_address(host).is_global
@@ -251,7 +251,7 @@ def _host(url: str) -> str:
 
 def _resolves_to_private(host: str) -> bool:
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except OSError:  # a proxy may know it, which is none of this network then
+        addresses = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError:  # a proxy may resolve it, which then is not in this network
         return False
-    return any(not ipaddress.ip_address(str(one[4][0]).partition("%")[0]).is_global for one in found)
+    return any(not ipaddress.ip_address(str(address[4][0]).partition("%")[0]).is_global for address in addresses)

@@ -1,1 +1,1 @@
-"""The catalogue: what is known of datasets, samples, projects, instruments and users, and who may see it."""
+"""The catalogue: datasets, samples, projects, instruments and users, and access to them."""

@@ -38,7 +38,7 @@ def read_metadata(db: sqlite3.Connection, resource_id: int) -> dict[str, Any] | 
     return dict(json.loads(row["document"]))
 
 
-def given_metadata(db: sqlite3.Connection, resource_id: int) -> dict[str, Any]:
+def written_metadata(db: sqlite3.Connection, resource_id: int) -> dict[str, Any]:
     """Return the metadata that people wrote, without what ingestion found in the files."""
     row = db.execute("SELECT * FROM metadata WHERE id = ?", (resource_id,)).fetchone()
     if row is None:
@@ -47,19 +47,19 @@ def given_metadata(db: sqlite3.Connection, resource_id: int) -> dict[str, Any]:
     return dict(json.loads(row["document"] if row["given"] is None else row["given"]))
 
 
-def write_metadata(db: sqlite3.Connection, resource_id: int, given: dict[str, Any]) -> dict[str, Any]:
+def write_metadata(db: sqlite3.Connection, resource_id: int, written: dict[str, Any]) -> dict[str, Any]:
     """Store the metadata that people wrote, merge them with what ingestion found, and return the result.
 
     The words are indexed for search, and the resource counts as modified.
     """
-    _check_depth(given)
+    _check_depth(written)
     parsed = _parsed(db, resource_id)
-    document = _merge_sources(given, parsed)
+    document = _merge_sources(written, parsed)
     text = _to_json(document)
     words = " ".join(_words(document))[:MAX_INDEXED_CHARACTERS]
     if len(text.encode()) > MAX_DOCUMENT_BYTES:
         raise HTTPException(413, f"Metadata is larger than {MAX_DOCUMENT_BYTES} bytes")
-    row = {"id": resource_id, "text": text, "given": _to_json(given) if parsed else None, "words": words}
+    row = {"id": resource_id, "text": text, "given": _to_json(written) if parsed else None, "words": words}
     is_new = not db.execute("UPDATE metadata SET document = :text, given = :given WHERE id = :id", row).rowcount
     if is_new:
         db.execute("INSERT INTO metadata (id, document, given) VALUES (:id, :text, :given)", row)
@@ -73,10 +73,10 @@ def write_metadata(db: sqlite3.Connection, resource_id: int, given: dict[str, An
 def renew_metadata(db: sqlite3.Connection, dataset_id: int) -> None:
     """Merge the dataset's metadata again from its present files; delete them if nothing is left."""
     previous = read_metadata(db, dataset_id)
-    given = given_metadata(db, dataset_id)
-    if given or _parsed(db, dataset_id):
-        if previous != _merge_sources(given, _parsed(db, dataset_id)):
-            write_metadata(db, dataset_id, given)
+    written = written_metadata(db, dataset_id)
+    if written or _parsed(db, dataset_id):
+        if previous != _merge_sources(written, _parsed(db, dataset_id)):
+            write_metadata(db, dataset_id, written)
     elif previous is not None:
         db.execute("DELETE FROM metadata WHERE id = ?", (dataset_id,))
         db.execute("DELETE FROM metadata_words WHERE rowid = ?", (dataset_id,))
@@ -93,14 +93,14 @@ def _parsed(db: sqlite3.Connection, dataset_id: int) -> list[tuple[str, dict[str
     return [(row["filename"], json.loads(row["document"])) for row in rows]
 
 
-def _merge_sources(given: dict[str, Any], parsed: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+def _merge_sources(written: dict[str, Any], parsed: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
     """Merge written metadata over those of files, earlier files first; with several files, add each one's own."""
     result: dict[str, Any] = {}
     for _, document in parsed:
         result = merged(document, result)
     if len(parsed) > 1:
         result["files"] = dict(parsed)
-    return merged(result, given)
+    return merged(result, written)
 
 
 def _to_json(document: dict[str, Any]) -> str:

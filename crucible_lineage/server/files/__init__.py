@@ -1,1 +1,1 @@
-"""Files: their bytes on disk, the uploads that bring them, and the links by which they are fetched."""
+"""Files: their bytes on disk, upload sessions, and signed links."""

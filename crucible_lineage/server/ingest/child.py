@@ -47,12 +47,12 @@ def _reply(request: IngestJob, on_attempt: Callable[[str], object]) -> bytes:
 
 
 def _ingest(request: IngestJob, on_attempt: Callable[[str], object]) -> bytes:
-    name, found = ingest(Path(request.path), request.filename, request.wanted, on_attempt)
+    name, findings = ingest(Path(request.path), request.filename, request.wanted, on_attempt)
     reply = Reply(
         name=name,
-        metadata=found.metadata,
-        attributes=found.attributes,
-        thumbnail=None if found.thumbnail is None else base64.b64encode(found.thumbnail).decode(),
+        metadata=findings.metadata,
+        attributes=findings.attributes,
+        thumbnail=None if findings.thumbnail is None else base64.b64encode(findings.thumbnail).decode(),
     )
     return reply.model_dump_json().encode()
 

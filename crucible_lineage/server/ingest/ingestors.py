@@ -64,9 +64,9 @@ def ingest(
     for ingestor in _in_order(requested, on_attempt):
         if ingestor.name == requested or suffix in ingestor.suffixes:
             on_attempt(ingestor.name)
-            found = ingestor.read(path)
-            if found is not None:
-                return ingestor.name, found
+            findings = ingestor.read(path)
+            if findings is not None:
+                return ingestor.name, findings
     return None, Found({})
 
 
@@ -122,12 +122,12 @@ def read(path: Path) -> dict[str, Any]:
 
     A time without a zone is omitted, since it is ambiguous.
     """
-    name, found = ingest(path, path.name, None)
+    name, findings = ingest(path, path.name, None)
     if name is None:
         raise ValueError(f"no ingestor reads files like {path.name}")
-    fields: dict[str, Any] = dict(found.attributes)
+    fields: dict[str, Any] = dict(findings.attributes)
     if "timestamp" in fields and datetime.fromisoformat(fields["timestamp"]).tzinfo is None:
         del fields["timestamp"]
     fields.pop("dataset_name", None)
     fields.pop("data_format", None)
-    return {**found.metadata, **fields}
+    return {**findings.metadata, **fields}

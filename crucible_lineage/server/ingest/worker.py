@@ -14,11 +14,11 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from crucible_lineage.server.catalogue.metadata import (
-    given_metadata,
     merged,
     read_metadata,
     renew_metadata,
     write_metadata,
+    written_metadata,
 )
 from crucible_lineage.server.catalogue.resources import change, match_instrument
 from crucible_lineage.server.database import Database, check, now
@@ -145,16 +145,16 @@ class Worker:
             return
         picked_up = self._pick_up(request)
         try:
-            name, found = self._isolation.ingest(
+            name, findings = self._isolation.ingest(
                 self._storage.content(request["sha256"]), request["filename"], request["ingestion_class"]
             )
             if self._writes_back is not None:
                 self._stop_waiting.wait(self._writes_back.parse_s)
             with self._database.write() as db:
                 if picked_up is None:
-                    store_findings(db, request, found)
+                    store_findings(db, request, findings)
                 else:
-                    write_back(db, request, found, picked_up)
+                    write_back(db, request, findings, picked_up)
                 _end(db, number, "complete", name, _remark(request, name))
         except FileNotFoundError:
             self._end(number, "file not found", error="The file's content is missing")
@@ -212,23 +212,23 @@ FILLABLE = ("dataset_name", "data_format", "data_type", "measurement", "session_
 UNSET = (None, "", "unknown")
 
 
-def store_findings(db: sqlite3.Connection, file: sqlite3.Row, found: Found) -> None:
+def store_findings(db: sqlite3.Connection, file: sqlite3.Row, findings: Found) -> None:
     """Set the dataset's metadata, fields and thumbnails from the file, except where people have set them."""
     dataset_id = file["dataset_id"]
     if db.execute("SELECT 1 FROM dataset WHERE id = ?", (dataset_id,)).fetchone() is None:
         return
-    document = {key: value for key, value in found.metadata.items() if not key.startswith(PROTECTED)}
+    document = {key: value for key, value in findings.metadata.items() if not key.startswith(PROTECTED)}
     previous = db.execute("SELECT filled FROM parsed WHERE file_id = ?", (file["file_id"],)).fetchone()
-    filled = _fill(db, file, found.attributes, json.loads(previous["filled"]) if previous else {})
+    filled = _fill(db, file, findings.attributes, json.loads(previous["filled"]) if previous else {})
     db.execute(
         "INSERT OR REPLACE INTO parsed (file_id, document, filled) VALUES (?, ?, ?)",
         (file["file_id"], json.dumps(document, ensure_ascii=False), json.dumps(filled, ensure_ascii=False)),
     )
     renew_metadata(db, dataset_id)
-    _replace_thumbnail(db, file, found.thumbnail)
+    _replace_thumbnail(db, file, findings.thumbnail)
 
 
-def write_back(db: sqlite3.Connection, file: sqlite3.Row, found: Found, picked_up: dict[str, Any]) -> None:
+def write_back(db: sqlite3.Connection, file: sqlite3.Row, findings: Found, picked_up: dict[str, Any]) -> None:
     """Fill empty fields, and merge into the dataset's metadata what was found and everything `picked_up` before.
 
     Changes made since then to keys that existed then are undone.
@@ -237,11 +237,11 @@ def write_back(db: sqlite3.Connection, file: sqlite3.Row, found: Found, picked_u
     if db.execute("SELECT 1 FROM dataset WHERE id = ?", (dataset_id,)).fetchone() is None:
         return
     suffix = Path(file["filename"]).suffix.lstrip(".").lower()
-    defaults = {"measurement": "Image" if found.thumbnail else "Other", "data_type": suffix or "unknown"}
-    _fill(db, file, {**defaults, **found.attributes}, {})
-    result = merged(found.metadata, picked_up)
-    write_metadata(db, dataset_id, merged(given_metadata(db, dataset_id), result))
-    _replace_thumbnail(db, file, found.thumbnail)
+    defaults = {"measurement": "Image" if findings.thumbnail else "Other", "data_type": suffix or "unknown"}
+    _fill(db, file, {**defaults, **findings.attributes}, {})
+    result = merged(findings.metadata, picked_up)
+    write_metadata(db, dataset_id, merged(written_metadata(db, dataset_id), result))
+    _replace_thumbnail(db, file, findings.thumbnail)
 
 
 def _fill(

@@ -34,7 +34,7 @@ from crucible_lineage.server.catalogue.filters import (
     list_page,
     where,
 )
-from crucible_lineage.server.catalogue.metadata import given_metadata, merged, read_metadata, write_metadata
+from crucible_lineage.server.catalogue.metadata import merged, read_metadata, write_metadata, written_metadata
 from crucible_lineage.server.catalogue.records import Embed, link_records, load, names
 from crucible_lineage.server.catalogue.resources import (
     change,
@@ -345,7 +345,7 @@ def get_metadata(call: Call, mfid: str) -> Json:
 def merge_metadata(call: Call, mfid: str, body: dict[str, Any]) -> Json:
     with call.write() as db:
         row = require(db, call.caller, mfid, CONTRIBUTOR)
-        return _wrapped(mfid, write_metadata(db, row["id"], merged(given_metadata(db, row["id"]), body)))
+        return _wrapped(mfid, write_metadata(db, row["id"], merged(written_metadata(db, row["id"]), body)))
 
 
 @router.post("/resources/{mfid}/metadata", status_code=201)

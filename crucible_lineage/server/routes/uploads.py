@@ -109,7 +109,7 @@ def initiate_replacement(
         if if_match not in ("*", etag(file)):
             raise refuse(412, {"code": "etag_mismatch", "message": "The file has changed", "etag": etag(file)})
         if file["backend"] != "gcs":
-            raise refuse(422, "Only files kept by the service can be replaced")
+            raise refuse(422, "Only files stored by the service can be replaced")
         is_same = same_content(file, body.size, body.sha256_hash)
         if is_same and call.service.storage.holds(body.sha256_hash, body.size):
             return _deduplicated(file)

@@ -101,10 +101,10 @@ def read_time(text: object, zone: str = "") -> str | None:
 
 def _parsed(read: Any, text: str) -> datetime | None:
     try:
-        found: datetime = read(text)
+        moment: datetime = read(text)
     except ValueError:
         return None
-    return found
+    return moment
 
 
 def _groups(facts: Mapping[str, object], depth: int = 2) -> Iterator[dict[str, Any]]:
@@ -121,8 +121,8 @@ def _time(group: Mapping[str, object]) -> str | None:
         value = group.get(name)
         if isinstance(value, str):
             clock = group.get("time") if name == "date" else None
-            if found := read_time(value) or (read_time(f"{value} {clock}") if isinstance(clock, str) else None):
-                return found
+            if moment := read_time(value) or (read_time(f"{value} {clock}") if isinstance(clock, str) else None):
+                return moment
     return None
 
 
