@@ -17,7 +17,7 @@ from crucible_lineage.ids import new_mfid
 
 
 def load(name: str) -> ModuleType:
-    """A module that lies beside this file."""
+    """Import a module from this folder."""
     full_name = f"client_tests_{name}"
     spec = importlib.util.spec_from_file_location(full_name, Path(__file__).with_name(f"{name}.py"))
     assert spec is not None
@@ -35,7 +35,7 @@ QUICK = RetryPolicy(attempts=4, first_wait_s=0.002, longest_wait_s=0.01, total_s
 
 @pytest.fixture
 def stub() -> Iterator[Any]:
-    """Crucible and its storage host, freshly empty."""
+    """Crucible and its storage host, empty."""
     stub = STUB.Stub(ROUTES)
     yield stub
     stub.close()
@@ -55,7 +55,7 @@ def dsid(client: CrucibleClient) -> str:
 
 @pytest.fixture
 def missing() -> str:
-    """The MFID of nothing."""
+    """An unused MFID."""
     return new_mfid()
 
 

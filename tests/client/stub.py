@@ -50,7 +50,7 @@ class Call:
 
 @dataclass
 class Fault:
-    """What happens instead of, or to, the next requests that fit."""
+    """A fault of the next matching requests."""
 
     method: str
     pattern: str
@@ -84,7 +84,7 @@ class Refusal(Exception):
 
 
 class Stub:
-    """`url` and `key` are for the client; `calls` and `storage_calls` are what came in, in order."""
+    """`url` and `key` are for the client; `calls` and `storage_calls` are the requests received, in order."""
 
     key = KEY
     signature = SIGNATURE
@@ -132,7 +132,7 @@ class Stub:
             server.server_close()
 
     def seen(self) -> list[str]:
-        """Method and path of each API call, ids left out."""
+        """Return method and path of each API call, without ids."""
         return [re.sub(r"\b[0-9a-hjkmnp-tv-z]{26}\b", "ID", str(call)) for call in self.calls]
 
     # ---------------------------------------------------------------- plumbing
@@ -244,16 +244,16 @@ class Stub:
             return 200, {}, b""
 
     def _read_object(self, call: Call, content: bytes) -> tuple[int, dict[str, str], bytes]:
-        wanted = re.fullmatch(r"bytes=(\d+)-", call.headers.get("range", ""))
-        if not wanted:
+        range_match = re.fullmatch(r"bytes=(\d+)-", call.headers.get("range", ""))
+        if not range_match:
             return 200, {}, content
-        start = int(wanted[1])
+        start = int(range_match[1])
         if start >= len(content):
             return 416, {}, b""
         return 206, {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}, content[start:]
 
     def _receive(self, call: Call, session: Session) -> tuple[int, dict[str, str], bytes]:
-        """A chunk of a resumable upload, or the question how far it has come."""
+        """Receive a chunk of a resumable upload, or a query of its position."""
         content_range = call.headers["content-range"]
         if chunk := re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", content_range):
             start = int(chunk[1])
@@ -296,8 +296,8 @@ class Stub:
         return self.files[mfid]
 
     def existing(self, dataset: str, filename: str) -> dict[str, Any] | None:
-        wanted = (dataset, filename)
-        return next((f for f in self.files.values() if (f["dataset_mfid"], f["filename"]) == wanted), None)
+        key = (dataset, filename)
+        return next((f for f in self.files.values() if (f["dataset_mfid"], f["filename"]) == key), None)
 
 
 def encode(value: Any) -> bytes:

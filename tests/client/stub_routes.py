@@ -1,4 +1,4 @@
-"""What each route of the stand-in answers; Crucible's, as far as the client uses them."""
+"""What each route of the stand-in answers: as Crucible does, as far as the client uses it."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def upload_status(stub: Stub, call: Call, dataset: str, upload_id: str) -> Any:
         raise Refusal(404, "no such upload")
     numbers = sorted(stub.sessions[upload_id].parts)
     after = [n for n in numbers if n > int(call.query.get("part_number_marker", ["0"])[0])]
-    marker = after[1] if len(after) > 2 else None  # two a page, so that paging is always met
+    marker = after[1] if len(after) > 2 else None  # two per page, so that paging is always tested
     shown = after[:2] if marker else after
     parts = [{"part_number": n} for n in shown]
     return {"upload_id": upload_id, "state": "uploading", "parts": parts, "next_part_number_marker": marker}
@@ -151,12 +151,12 @@ def upload_status(stub: Stub, call: Call, dataset: str, upload_id: str) -> Any:
 
 def sign_parts(stub: Stub, call: Call, dataset: str, upload_id: str) -> Any:
     session = stub.sessions[upload_id]
-    wanted = call.json["parts"]
-    if not 1 <= len(wanted) <= 32:
+    requested = call.json["parts"]
+    if not 1 <= len(requested) <= 32:
         raise Refusal(422, "1 to 32 parts")
     expires = time.gmtime(time.time() + stub.link_lifetime_s)
     parts = []
-    for part in wanted:
+    for part in requested:
         offset = (part["part_number"] - 1) * stub.part_size
         size = min(stub.part_size, session.size - offset)
         parts.append(
@@ -236,14 +236,14 @@ def create_sample(stub: Stub, call: Call) -> Any:
 
 def list_projects(stub: Stub, call: Call) -> Any:
     known = [{"unique_id": PROJECT, "resource_type": "project", "project_id": "demo-raman", "title": "Raman"}]
-    wanted = call.query.get("project_id")
-    return offset_page(call, [p for p in known if not wanted or p["project_id"] == wanted[0].lower()])
+    requested = call.query.get("project_id")
+    return offset_page(call, [p for p in known if not requested or p["project_id"] == requested[0].lower()])
 
 
 def list_instruments(stub: Stub, call: Call) -> Any:
     known = [{"unique_id": INSTRUMENT, "instrument_id": "raman-1", "instrument_name": "Raman 1"}]
-    wanted = call.query.get("instrument_id")
-    return offset_page(call, [i for i in known if not wanted or i["instrument_id"] == wanted[0].lower()])
+    requested = call.query.get("instrument_id")
+    return offset_page(call, [i for i in known if not requested or i["instrument_id"] == requested[0].lower()])
 
 
 ROUTES: list[tuple[str, str, Callable[..., Any]]] = [

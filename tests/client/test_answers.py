@@ -1,4 +1,4 @@
-"""How answers, and their absence, become errors; and that nothing secret gets out on the way."""
+"""How answers, and missing ones, become errors that contain no secret."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MFID = "0tr5k2ndm5zvd000nr21qakeh4"
 
 
 def client_for(answer: httpx.Response | Exception, key: str = "key-1") -> CrucibleClient:
-    """A client to whom every call is answered like this."""
+    """Return a client that gets this answer to every call."""
 
     def respond(request: httpx.Request) -> httpx.Response:
         if isinstance(answer, Exception):
@@ -75,9 +75,7 @@ def test_each_status_has_its_error(status: int, error_class: type[CrucibleError]
 
 
 @pytest.mark.parametrize("status", [200, 404])
-def test_no_more_of_an_answer_is_read_than_any_call_is_answered_with(
-    status: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_more_of_an_answer_is_read_than_the_limit(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("crucible_lineage.client.http.connection.MAX_BYTES", 3 << 20)
     read = 0
 
@@ -102,7 +100,7 @@ def test_a_packed_answer_is_unpacked() -> None:
         assert client.datasets.get(MFID).dataset_name == "a"
 
 
-def test_an_answer_nested_too_deeply_is_told_in_a_line() -> None:
+def test_an_answer_nested_too_deeply_is_reported_in_a_line() -> None:
     deep = b"[" * 100_000 + b"]" * 100_000
     with client_for(httpx.Response(200, content=deep)) as client:
         with pytest.raises(ServerError, match=rf"could not read dataset {MFID}: the JSON .* nested too deeply"):
@@ -162,7 +160,7 @@ def test_a_transient_refusal_is_waited_out(stub: Any, client: CrucibleClient, ds
     assert client.datasets.get(dsid).unique_id == dsid
 
 
-def test_eight_refusals_that_say_when_to_come_back_are_waited_out_and_told(
+def test_eight_refusals_with_retry_after_are_waited_out_and_logged(
     stub: Any, dsid: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     stub.fault("GET", "^/datasets/", times=8, status=429, headers={"Retry-After": "1"})
@@ -174,14 +172,14 @@ def test_eight_refusals_that_say_when_to_come_back_are_waited_out_and_told(
     assert "trying again in 1 s" in caplog.text
 
 
-def test_a_wait_that_is_too_long_is_told_with_the_bound(stub: Any, client: CrucibleClient, dsid: str) -> None:
+def test_a_wait_that_is_too_long_is_reported_with_the_limit(stub: Any, client: CrucibleClient, dsid: str) -> None:
     stub.fault("GET", "^/datasets/", status=429, headers={"Retry-After": "3600"})
     with pytest.raises(RateLimitedError, match="asks to come back in 3600 s; one call waits at most 300 s"):
         client.datasets.get(dsid)
 
 
 @pytest.mark.parametrize("status", [401, 403, 422])
-def test_a_refusal_for_good_is_told_at_once(stub: Any, client: CrucibleClient, dsid: str, status: int) -> None:
+def test_a_permanent_refusal_is_raised_at_once(stub: Any, client: CrucibleClient, dsid: str, status: int) -> None:
     stub.fault("GET", "^/datasets/", times=9, status=status, headers={"Retry-After": "1"}, body={"detail": "no"})
     with pytest.raises(CrucibleError, match=f"{status} no"):
         client.datasets.get(dsid)
@@ -200,16 +198,14 @@ def test_an_ingestion_request_whose_answer_is_lost_is_made_once(
 
 
 @pytest.mark.parametrize("kind", ["lost", "cut"])
-def test_a_thumbnail_whose_answer_is_lost_is_there_once(
-    stub: Any, client: CrucibleClient, dsid: str, kind: str
-) -> None:
+def test_a_thumbnail_whose_answer_is_lost_exists_once(stub: Any, client: CrucibleClient, dsid: str, kind: str) -> None:
     stub.fault("POST", "/thumbnails$", kind)
     shown = client.datasets.add_thumbnail(dsid, b"picture", name="a.png")
     assert [one["id"] for one in stub.thumbnails[dsid]] == [shown.id]
 
 
-def test_a_project_whose_answer_is_lost_is_there_once() -> None:
-    """Asked for again it is refused as taken, as a dataset is."""
+def test_a_project_whose_answer_is_lost_exists_once() -> None:
+    """A repeated call is refused because the name exists, as for a dataset."""
     answers = iter([httpx.ReadError("lost"), httpx.Response(409, json={"detail": "taken"})])
 
     def respond(_: httpx.Request) -> httpx.Response:
@@ -224,7 +220,7 @@ def test_a_project_whose_answer_is_lost_is_there_once() -> None:
             client.projects.create(project_id="lab", organization="x", project_lead="me")
 
 
-def test_health_is_asked_without_the_key_and_told_when_bad(stub: Any, client: CrucibleClient) -> None:
+def test_health_is_requested_without_the_key_and_returned_when_bad(stub: Any, client: CrucibleClient) -> None:
     assert client.health().status == "ok"
     assert "authorization" not in stub.calls[0].headers
     stub.fault("GET", "/health", status=503, body={"status": "degraded"})
@@ -240,7 +236,7 @@ def test_a_dead_address_is_reported_after_the_tries_that_were_allowed() -> None:
             client.account.whoami()
 
 
-def test_refused_after_a_lost_answer_it_is_not_said_that_nothing_was_sent() -> None:
+def test_after_a_lost_answer_the_error_does_not_say_that_nothing_was_sent() -> None:
     causes = iter([httpx.ReadError("lost"), httpx.ConnectError("refused")])
 
     def respond(_: httpx.Request) -> httpx.Response:

@@ -1,4 +1,4 @@
-"""No secure connection is said at once: waiting does not make a certificate right."""
+"""The error of a connection that is not secure comes at once, since waiting does not repair a certificate."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from crucible_lineage.errors import CertificateError, UnreachableError
 
 @contextmanager
 def serving(context: ssl.SSLContext | None) -> Iterator[str]:
-    """The address, as of a secure service, of a server that nobody has vouched for, or that does not speak TLS."""
+    """The https address of a server whose certificate nobody has signed, or that does not speak TLS."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
     server.handle_error = lambda *_: None  # type: ignore[method-assign,assignment]
     if context is not None:
@@ -40,7 +40,7 @@ def of_nobody() -> ssl.SSLContext:
 
 
 @pytest.mark.parametrize("context", [of_nobody, lambda: None], ids=["nobody vouches for it", "no TLS"])
-def test_it_is_said_at_once_and_not_tried_again(context: object) -> None:
+def test_it_is_reported_at_once_and_not_tried_again(context: object) -> None:
     assert callable(context)
     with serving(context()) as url, CrucibleClient(url, "key") as client:
         began = time.monotonic()

@@ -29,7 +29,7 @@ def test_one_scan_finds_all_checksums(movie: Path) -> None:
 
 @given(st.lists(st.binary(max_size=300), max_size=6))
 @settings(deadline=None)
-def test_crcs_of_pieces_join_to_the_crc_of_the_whole(pieces: list[bytes]) -> None:
+def test_crcs_of_pieces_combine_to_the_crc_of_the_file(pieces: list[bytes]) -> None:
     joined = _concatenated([(google_crc32c.value(piece), len(piece)) for piece in pieces])
     assert joined == google_crc32c.value(b"".join(pieces))
 
@@ -40,7 +40,7 @@ def test_another_part_size_gives_the_same_checksums_as_reading_again(movie: Path
     assert scanned.parts(part_size) == part_checksums(movie, scanned.size, part_size)
 
 
-def test_a_finer_part_size_cannot_be_told_without_reading(movie: Path) -> None:
+def test_checksums_of_smaller_parts_need_another_reading(movie: Path) -> None:
     assert scan_file(movie).parts(1 << 20) is None
     assert scan_file(movie, part_size=1 << 20).parts(3 << 19) is None
 

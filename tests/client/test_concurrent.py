@@ -1,4 +1,4 @@
-"""Calls that do not depend on each other: at once where answers take long, one after the other where they do not."""
+"""Independent calls are concurrent if answers take long, and sequential otherwise."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def far() -> Iterator[ConcurrentCalls]:
 
 
 def meeting(number: int) -> Callable[[], int]:
-    """A call that ends only when so many are under way."""
+    """Return a call that ends only when so many run at once."""
     return threading.Barrier(number, timeout=30).wait
 
 
@@ -32,7 +32,7 @@ def conflicting() -> int:
     raise ConflictError("a name is taken")
 
 
-def test_far_away_all_are_under_way_at_once_and_told_in_their_order(far: ConcurrentCalls) -> None:
+def test_far_away_calls_are_concurrent_and_results_in_order(far: ConcurrentCalls) -> None:
     meet = meeting(MAX_THREADS)
     assert far.all([partial(lambda n: (meet(), n)[1], number) for number in range(MAX_THREADS)]) == list(
         range(MAX_THREADS)
@@ -58,11 +58,11 @@ def test_calls_that_ask_for_others_do_not_wait_for_threads_that_wait(far: Concur
     assert far.all([inner] * (3 * MAX_THREADS)) == [[1] * 5] * (3 * MAX_THREADS)
 
 
-def test_what_is_asked_ahead_is_under_way_before_it_is_wanted(far: ConcurrentCalls) -> None:
-    begun = threading.Event()
-    answer = far.ahead(lambda: (begun.set(), 7)[1])
-    assert begun.wait(30)
+def test_a_call_made_ahead_runs_before_its_result_is_requested(far: ConcurrentCalls) -> None:
+    started = threading.Event()
+    answer = far.ahead(lambda: (started.set(), 7)[1])
+    assert started.wait(30)
     assert answer() == 7
-    wrong = far.ahead(refused)  # an error is that of who wants to know
+    wrong = far.ahead(refused)  # the error is raised where the result is requested
     with pytest.raises(NotFoundError):
         wrong()

@@ -1,4 +1,4 @@
-"""Datasets: what is sent for each call, and what comes back."""
+"""Datasets: what each call sends and returns."""
 
 from __future__ import annotations
 
@@ -69,15 +69,13 @@ def test_a_missing_file_is_found_before_the_dataset_is_made(client: CrucibleClie
     assert stub.calls == []
 
 
-def test_an_id_that_was_given_and_is_taken_is_a_conflict(client: CrucibleClient, dsid: str) -> None:
+def test_a_given_id_that_exists_is_a_conflict(client: CrucibleClient, dsid: str) -> None:
     with pytest.raises(ConflictError) as caught:
         client.datasets.create({"unique_id": dsid})
     assert caught.value.mfid == dsid
 
 
-def test_a_lost_answer_to_create_is_told_from_a_conflict_when_the_id_is_our_own(
-    client: CrucibleClient, stub: Any
-) -> None:
+def test_a_lost_answer_to_create_is_no_conflict_if_the_id_is_our_own(client: CrucibleClient, stub: Any) -> None:
     stub.fault("POST", "^/datasets$", "lost")
     created = client.datasets.create({"dataset_name": "drift-corrected"})
     assert created.record.dataset_name == "drift-corrected"
@@ -93,7 +91,7 @@ def test_a_dataset_is_read_by_id(client: CrucibleClient, stub: Any, dsid: str) -
 
 
 @pytest.mark.parametrize("wrong", ["ds-abc123", "", "../datasets", "0TK5K2NDM5ZVD000NR21QAKEH4"])
-def test_what_is_no_mfid_never_reaches_a_path(client: CrucibleClient, stub: Any, wrong: str) -> None:
+def test_only_mfids_get_into_paths(client: CrucibleClient, stub: Any, wrong: str) -> None:
     with pytest.raises(InputError, match="not the MFID of a dataset"):
         client.datasets.get(wrong)
     assert stub.calls == []
@@ -131,7 +129,7 @@ def test_a_limit_stops_in_the_page_that_reaches_it(client: CrucibleClient, stub:
         client.datasets.list(limit=-1)
 
 
-def test_pages_are_fetched_as_they_are_taken(client: CrucibleClient, stub: Any, many: list[str]) -> None:
+def test_pages_are_read_on_demand(client: CrucibleClient, stub: Any, many: list[str]) -> None:
     datasets = client.datasets.iter()
     assert stub.calls == []
     assert next(datasets).unique_id == many[0]
@@ -310,7 +308,7 @@ def test_a_graph_has_edges_whatever_the_service_calls_them(client: CrucibleClien
     assert stub.calls[-1].query == {"recursive": ["true"]}
 
 
-def test_a_validation_list_is_told_in_one_line(client: CrucibleClient, stub: Any, dsid: str) -> None:
+def test_a_validation_list_is_shown_in_one_line(client: CrucibleClient, stub: Any, dsid: str) -> None:
     items = [{"type": "extra_forbidden", "loc": ["query", "bogus"], "msg": "Extra inputs are not permitted"}]
     stub.fault("GET", "^/datasets/", status=422, body={"detail": items})
     with pytest.raises(RefusedError, match="answered 422 bogus: Extra inputs are not permitted") as caught:

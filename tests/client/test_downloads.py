@@ -1,4 +1,4 @@
-"""Files from storage to a folder."""
+"""Downloads from storage to a folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a lost call had its effect is looked up only where it may have had one."""
+"""Whether a lost call took effect is checked only if it may have."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ def _lost(request: httpx.Request) -> httpx.Response:
 
 
 @pytest.mark.parametrize("first", [_refused, lambda request: httpx.Response(429, headers={"Retry-After": "1"})])
-def test_what_certainly_had_no_effect_is_sent_again_and_not_looked_for(
+def test_a_call_without_effect_is_repeated_without_looking(
     first: Callable[[httpx.Request], httpx.Response],
 ) -> None:
-    """Somebody else's thing of the same kind would be taken for ours."""
+    """An equal resource of another user would be mistaken for ours."""
     sent: list[str] = []
     made = _connection(first, sent).call("POST", "/x", "make it", find_effect=lambda: pytest.fail("nothing was made"))
     assert (made, len(sent)) == ({"made": "now"}, 2)
 
 
 @pytest.mark.parametrize("first", [_lost, lambda request: httpx.Response(502)])
-def test_what_may_have_had_its_effect_is_looked_for_first(first: Callable[[httpx.Request], httpx.Response]) -> None:
+def test_a_call_with_a_possible_effect_is_looked_for_first(first: Callable[[httpx.Request], httpx.Response]) -> None:
     sent: list[str] = []
     assert _connection(first, sent).call("POST", "/x", "make it", find_effect=lambda: {"made": "before"}) == {
         "made": "before"

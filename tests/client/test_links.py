@@ -1,4 +1,4 @@
-"""Signed links are followed to where a service may keep files, and not into the network of whoever follows them."""
+"""Signed links are followed to hosts that may store a service's files, but not into the client's own network."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PRIVATE = [
 
 @pytest.fixture(autouse=True)
 def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """The addresses that names stand for; public ones where nothing else is said."""
+    """The addresses of names, public unless a test sets others."""
     known: dict[str, str] = {}
 
     def look_up(host: str, *_: Any, **__: Any) -> list[Any]:
@@ -32,9 +32,9 @@ def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     return known
 
 
-def storage(asked: list[str], api_url: str = PUBLIC, service: ServiceProfile | None = None) -> Storage:
+def storage(requested: list[str], api_url: str = PUBLIC, service: ServiceProfile | None = None) -> Storage:
     def answer(request: httpx.Request) -> httpx.Response:
-        asked.append(request.url.host)
+        requested.append(request.url.host)
         if request.url.path.endswith("redirect"):
             return httpx.Response(302, headers={"location": "http://10.0.0.1/secret"})
         return httpx.Response(200)
@@ -45,60 +45,60 @@ def storage(asked: list[str], api_url: str = PUBLIC, service: ServiceProfile | N
 
 @pytest.mark.parametrize("url", PRIVATE)
 def test_a_public_service_leads_to_no_private_address(url: str) -> None:
-    asked: list[str] = []
-    public = storage(asked)
+    requested: list[str] = []
+    public = storage(requested)
     with pytest.raises(ServerError, match="it was not followed"):
         public.put(url, "send a part", headers={})
     with pytest.raises(ServerError, match="it was not followed"), public.stream(url, "fetch", headers={}):
         pass
-    assert asked == []
+    assert requested == []
 
 
 def test_nor_by_a_name_that_stands_for_one(names: dict[str, str]) -> None:
-    asked: list[str] = []
+    requested: list[str] = []
     names |= {"files.example.org": "10.0.0.5", "storage.googleapis.com": "127.0.0.1"}
     for host in names:
         with pytest.raises(ServerError, match=f"the private address {host}"):
-            storage(asked).put(f"https://{host}/x", "send a part", headers={})
-    assert asked == []
+            storage(requested).put(f"https://{host}/x", "send a part", headers={})
+    assert requested == []
 
 
 def test_nor_does_a_redirect() -> None:
-    asked: list[str] = []
+    requested: list[str] = []
     with pytest.raises(ServerError, match=r"the private address 10\.0\.0\.1"):
-        with storage(asked).stream("https://storage.googleapis.com/bucket/redirect", "fetch", headers={}):
+        with storage(requested).stream("https://storage.googleapis.com/bucket/redirect", "fetch", headers={}):
             pass
-    assert asked == ["storage.googleapis.com"]
+    assert requested == ["storage.googleapis.com"]
 
 
 @pytest.mark.parametrize("url", PRIVATE[:4])
 def test_a_service_in_a_private_network_may_keep_its_files_there(url: str) -> None:
-    asked: list[str] = []
-    assert storage(asked, "http://192.168.7.7/api/v3").put(url, "send a part", headers={}).status_code == 200
-    assert len(asked) == 1
+    requested: list[str] = []
+    assert storage(requested, "http://192.168.7.7/api/v3").put(url, "send a part", headers={}).status_code == 200
+    assert len(requested) == 1
 
 
 def test_a_setting_lets_a_public_service_keep_its_files_in_a_private_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+    requested: list[str] = []
     monkeypatch.setenv("CRUCIBLE_LINEAGE_PRIVATE_LINKS", "1")
-    storage(asked).put("http://10.1.2.3:9200/", "send a part", headers={})
-    assert asked == ["10.1.2.3"]
+    storage(requested).put("http://10.1.2.3:9200/", "send a part", headers={})
+    assert requested == ["10.1.2.3"]
 
 
 def test_beside_its_own_and_public_stores_one_host_is_followed_and_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+    requested: list[str] = []
     service = ServiceProfile()
     service.note(LINKS, True, "crucible.lbl.gov is a public address", by="doctor")
     own = ["crucible.lbl.gov", "files.lbl.gov", "bucket.s3.us-west-2.amazonaws.com", "storage.googleapis.com"]
     for host in (*own, "minio.example.org", "minio.example.org"):
-        storage(asked, service=service).put(f"https://{host}/x", "send a part", headers={})
+        storage(requested, service=service).put(f"https://{host}/x", "send a part", headers={})
     assert service.seen(LINKS) == "minio.example.org"
     with pytest.raises(
         ServerError, match=r"leads to evil\.example\.net, and files .* were at minio\.example\.org so far"
     ):
-        storage(asked, service=service).put("https://evil.example.net/x", "send a part", headers={})
+        storage(requested, service=service).put("https://evil.example.net/x", "send a part", headers={})
     with pytest.raises(ServerError, match=r"evil-lbl\.gov"):
-        storage(asked, service=service).put("https://evil-lbl.gov/x", "send a part", headers={})
+        storage(requested, service=service).put("https://evil-lbl.gov/x", "send a part", headers={})
     monkeypatch.setenv("CRUCIBLE_LINEAGE_LINK_HOSTS", "other.example.org, evil.example.net")
-    storage(asked, service=service).put("https://evil.example.net/x", "send a part", headers={})
-    assert asked == [*own, "minio.example.org", "minio.example.org", "evil.example.net"]
+    storage(requested, service=service).put("https://evil.example.net/x", "send a part", headers={})
+    assert requested == [*own, "minio.example.org", "minio.example.org", "evil.example.net"]

@@ -1,4 +1,4 @@
-"""Connections to the embedded Crucible: whatever a server answers, in whatever pieces, is read as httpx reads it."""
+"""Connections to the embedded Crucible: every answer, in any pieces, is read as httpx reads it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TIMEOUT = {"timeout": {"connect": 5.0, "read": 5.0, "write": 5.0, "pool": 5.0}}
 
 @contextmanager
 def served(*connections: Serve) -> Iterator[str]:
-    """Accept one connection for each of these, and let it answer."""
+    """Accept one connection for each of these functions, and let it answer."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def serve() -> None:
@@ -61,7 +61,7 @@ def answering(*pieces: bytes) -> Serve:
 
 
 def answer_of(transport: httpx.BaseTransport, url: str) -> object:
-    """Return what was answered, or the class of the error."""
+    """Return the answer, or the class of the error."""
     request = httpx.Request("GET", url, extensions=TIMEOUT)
     try:
         response = transport.handle_request(request)
@@ -91,16 +91,16 @@ def random_answer(rng: random.Random) -> bytes:
         cut = rng.randrange(len(body) + 1)
         sent = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (body[:cut], body[cut:]) if part) + b"0\r\n\r\n"
     before = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" if rng.random() < 0.2 else b""
-    whole = before + b"HTTP/1.1 " + status + b"\r\n" + b"\r\n".join(headers) + b"\r\n\r\n" + sent
-    return whole[: rng.randrange(len(whole))] if rng.random() < 0.25 else whole
+    answer = before + b"HTTP/1.1 " + status + b"\r\n" + b"\r\n".join(headers) + b"\r\n\r\n" + sent
+    return answer[: rng.randrange(len(answer))] if rng.random() < 0.25 else answer
 
 
 @pytest.mark.parametrize("seed", range(60))
 def test_an_answer_is_read_as_httpx_reads_it(seed: int) -> None:
     rng = random.Random(seed)
-    whole = random_answer(rng)
-    cuts = sorted(rng.randrange(len(whole) + 1) for _ in range(rng.randrange(6)))
-    pieces = [whole[start:end] for start, end in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
+    answer = random_answer(rng)
+    cuts = sorted(rng.randrange(len(answer) + 1) for _ in range(rng.randrange(6)))
+    pieces = [answer[start:end] for start, end in zip([0, *cuts], [*cuts, len(answer)], strict=True)]
     with served(answering(*pieces), answering(*pieces)) as url:
         with Loopback() as ours, httpx.HTTPTransport() as theirs:
             assert answer_of(ours, url) == answer_of(theirs, url)
@@ -125,7 +125,7 @@ def test_a_request_arrives_as_httpx_sends_it(body: bytes | list[bytes]) -> None:
     assert arrived[0].startswith(b"PUT /signed?as=%2F HTTP/1.1\r\n")
 
 
-def test_a_server_that_answers_before_it_has_read_all_is_heard() -> None:
+def test_an_answer_before_the_request_was_read_is_received() -> None:
     def refuse(connection: socket.socket) -> None:
         connection.recv(10)
         connection.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
@@ -140,23 +140,23 @@ def test_a_server_that_answers_before_it_has_read_all_is_heard() -> None:
 
 
 def test_a_connection_serves_the_next_request_only_if_nothing_is_left_on_it() -> None:
-    whole, closing = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", b"HTTP/1.1 200 OK\r\nConnection: close\r\n"
+    answer, closing = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", b"HTTP/1.1 200 OK\r\nConnection: close\r\n"
 
     def first(connection: socket.socket) -> None:
         for _ in range(2):
-            answering(whole + b"first")(connection)
-        answering(whole + b"fir")(connection)  # the rest is never read
+            answering(answer + b"first")(connection)
+        answering(answer + b"fir")(connection)  # the rest is never read
         assert connection.recv(10) == b""
 
     second = answering(closing + b"Content-Length: 6\r\n\r\nsecond")
-    with served(first, second, answering(whole + b"third")) as url, Loopback() as wire:
+    with served(first, second, answering(answer + b"third")) as url, Loopback() as wire:
         assert [answer_of(wire, url) for _ in range(2)] == [(200, [("content-length", "5")], b"first")] * 2
         wire.handle_request(httpx.Request("GET", url, extensions=TIMEOUT)).close()
         assert "second" in str(answer_of(wire, url))
         assert "third" in str(answer_of(wire, url))
 
 
-def test_a_connection_that_ended_while_nobody_asked_is_opened_again() -> None:
+def test_a_connection_that_ended_while_idle_is_opened_again() -> None:
     ok = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
     with served(answering(ok), answering(ok)) as url, Loopback() as wire:
         assert answer_of(wire, url) == (200, [("content-length", "2")], b"ok")

@@ -1,4 +1,4 @@
-"""Connections: one for each request under way, used again, given back however the request ends, and never too many."""
+"""Connections: one for each open request, reused, released however the request ends, and never too many."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 class Service(socketserver.ThreadingTCPServer):
-    """Answers on connections that stay open; `meet` holds the requests to /together until so many are there."""
+    """Answers on connections that stay open; `meet` holds requests to /together until enough have arrived."""
 
     daemon_threads = True
     request_queue_size = 64
@@ -84,7 +84,7 @@ def test_requests_at_once_have_connections_of_their_own_and_later_ones_use_them_
     assert service.connections == 5
 
 
-def test_no_more_than_so_many_are_open_and_who_waits_too_long_is_told(service: Service, wire: PooledTransport) -> None:
+def test_connections_are_limited_and_a_long_wait_is_an_error(service: Service, wire: PooledTransport) -> None:
     with httpx.Client(transport=wire, timeout=httpx.Timeout(30, pool=0.05)) as http:
         held = [http.send(http.build_request("GET", service.url), stream=True) for _ in range(5)]
         with pytest.raises(httpx.PoolTimeout):
@@ -116,7 +116,7 @@ def test_those_that_nobody_needed_for_long_are_closed(
         assert len(wire._free) == 1
 
 
-def test_neither_the_command_line_of_httpx_nor_http2_is_imported_and_who_wants_it_has_it() -> None:
+def test_the_command_line_of_httpx_and_http2_are_imported_only_on_demand() -> None:
     code = (
         "import sys, crucible_lineage.client; print(sorted({'rich', 'pygments', 'h2'} & set(sys.modules)));"
         "from httpcore._sync.http2 import HTTP2Connection; print(HTTP2Connection.__name__)"

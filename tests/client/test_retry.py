@@ -52,7 +52,7 @@ def test_the_service_decides_the_wait_if_it_names_one() -> None:
     assert waits(status=503, retry_after_s=17.0) == 17.0
 
 
-def test_tries_for_which_the_service_asked_are_bounded_by_their_own_time_only() -> None:
+def test_requested_waits_are_bounded_by_their_own_limit_only() -> None:
     assert waits(status=429, number=9, elapsed_s=200.0, retry_after_s=60.0) == 60.0
     assert waits(status=429, number=1, elapsed_s=250.0, retry_after_s=60.0) is None
 

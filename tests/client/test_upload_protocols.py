@@ -1,4 +1,4 @@
-"""The other ways to upload: resumable chunks, and which way is chosen."""
+"""Resumable uploads, and the choice of the protocol."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_where_signed_uploads_are_switched_off_the_file_goes_in_chunks(
     assert "multipart" not in stub.calls[0].path, "it is remembered for the client's life"
 
 
-def test_what_was_asked_for_is_not_swapped_for_something_else(
+def test_a_requested_protocol_is_not_replaced(
     client: CrucibleClient, stub: Any, dsid: str, spectrum: Path, tmp_path: Path
 ) -> None:
     empty = tmp_path / "empty"

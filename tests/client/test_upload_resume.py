@@ -1,4 +1,4 @@
-"""Uploads that another process began, told by the files they leave in the state folder."""
+"""Uploads that another process began, resumed from the files in the state folder."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_an_upload_goes_on_after_its_process_was_killed(
     assert not arrived & {int(path.rpartition("/")[2]) for path in sent_parts(stub)}
 
 
-def test_a_session_that_the_service_forgot_is_begun_anew(
+def test_a_session_that_the_service_forgot_is_replaced(
     keeper: CrucibleClient, stub: Any, dsid: str, movie: Path, state: Path
 ) -> None:
     stub.fault("POST", "/complete", "cut", times=2)
@@ -108,7 +108,7 @@ def test_other_content_under_the_name_is_another_upload(
     assert stub.contents[uploaded.file.mfid] == b"another run"
 
 
-def test_a_replacement_that_was_begun_does_not_go_on_unasked(
+def test_an_unfinished_replacement_continues_only_on_request(
     keeper: CrucibleClient, stub: Any, dsid: str, movie: Path
 ) -> None:
     first = keeper.files.upload(dsid, movie).file

@@ -1,4 +1,4 @@
-"""Files on their way to a dataset, over real sockets, with everything going wrong on the way."""
+"""Uploads over real sockets, with faults of every kind."""
 
 from __future__ import annotations
 
@@ -148,14 +148,14 @@ def test_a_part_that_fails_is_sent_again(client: CrucibleClient, stub: Any, dsid
     assert stub.contents[uploaded.file.mfid] == movie.read_bytes()
 
 
-def test_a_link_that_storage_refuses_is_signed_anew(client: CrucibleClient, stub: Any, dsid: str, movie: Path) -> None:
+def test_a_link_that_storage_refuses_is_signed_again(client: CrucibleClient, stub: Any, dsid: str, movie: Path) -> None:
     stub.fault("PUT", "/part/upload-1/2", status=403)
     client.files.upload(dsid, movie)
     signings = [call.json["parts"] for call in stub.calls if call.path.endswith("/parts")]
     assert [[part["part_number"] for part in parts] for parts in signings] == [[1, 2, 3, 4], [2]]
 
 
-def test_a_link_about_to_expire_is_signed_anew_before_it_is_used(
+def test_a_link_about_to_expire_is_signed_again_before_use(
     client: CrucibleClient, stub: Any, dsid: str, spectrum: Path
 ) -> None:
     stub.link_lifetime_s = 5.0
@@ -197,7 +197,7 @@ def test_a_file_that_changed_since_it_was_scanned_is_not_sent(
 def test_a_file_whose_time_moves_while_it_is_sent_is_stored(
     client: CrucibleClient, stub: Any, dsid: str, movie: Path
 ) -> None:
-    """As when a folder is copied, or restored from a backup, without times."""
+    """As after copying a folder, or restoring it from a backup, without times."""
     stub.fault("POST", "/parts$", "pass", action=lambda: os.utime(movie, ns=(1, 1)))
     assert client.files.upload(dsid, movie).file.sha256_hash == scan_file(movie).sha256
 
@@ -228,7 +228,7 @@ def test_a_file_that_changes_while_it_is_sent_is_not_stored(
 def test_checksums_made_before_save_a_reading(client: CrucibleClient, stub: Any, dsid: str, movie: Path) -> None:
     checksums = scan_file(movie, part_size=1 << 20)
     forged = checksums.__class__(**{**vars(checksums), "sha256": "0" * 64})
-    with pytest.raises(RefusedError, match="sha256 does not fit"):  # so they were used as they came
+    with pytest.raises(RefusedError, match="sha256 does not fit"):  # so they were used unchanged
         client.files.upload(dsid, movie, checksums=forged)
     assert client.files.upload(dsid, movie, checksums=checksums).file.sha256_hash == checksums.sha256
 
@@ -245,7 +245,7 @@ def test_progress_ends_at_the_size_of_the_file_also_when_a_part_is_sent_twice(
 
 
 def test_full_storage_is_an_error_at_once(client: CrucibleClient, stub: Any, dsid: str, spectrum: Path) -> None:
-    stub.fault("PUT", "/part/", status=507)  # once: the next part would be taken
+    stub.fault("PUT", "/part/", status=507)  # once: the next part would be accepted
     with pytest.raises(ServerError, match="storage answered 507"):
         client.files.upload(dsid, spectrum)
 
@@ -260,7 +260,7 @@ def test_an_upload_to_no_dataset_is_not_found(client: CrucibleClient, missing: s
         client.files.upload(missing, spectrum)
 
 
-def test_what_is_no_file_is_refused_before_any_call(
+def test_a_path_without_a_file_is_refused_before_any_call(
     client: CrucibleClient, stub: Any, dsid: str, tmp_path: Path
 ) -> None:
     stub.calls.clear()
@@ -294,7 +294,7 @@ def test_a_file_that_was_announced_takes_no_call_more(
     assert len(stub.seen()) == 3
 
 
-def test_what_was_announced_and_is_not_sent_leaves_nothing_open(
+def test_an_announced_file_that_is_not_sent_leaves_no_session(
     client: CrucibleClient, stub: Any, dsid: str, spectrum: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(concurrent, "FAR_S", -1.0)
@@ -307,7 +307,7 @@ def test_what_was_announced_and_is_not_sent_leaves_nothing_open(
     assert stub.contents == {}
 
 
-def test_nearby_nothing_is_asked_before_a_file_is_sent(
+def test_nearby_no_session_is_opened_ahead(
     client: CrucibleClient, stub: Any, dsid: str, spectrum: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(concurrent, "FAR_S", math.inf)

@@ -1,4 +1,4 @@
-"""A scenario run by our client and by the official one, and a picture of what each leaves on its server."""
+"""Scenarios that our client and the official one run, and the resulting contents of their servers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+\+00:00")
 
 
 def load(name: str) -> ModuleType:
-    """A module that lies beside this file."""
+    """Import a module from this folder."""
     full_name = f"contract_{name}"
     spec = importlib.util.spec_from_file_location(full_name, Path(__file__).with_name(f"{name}.py"))
     assert spec is not None
@@ -43,7 +43,7 @@ VARIANTS = load("variants")
 
 
 def everything(server: RunningServer) -> dict[str, Any]:
-    """All that the server holds, oldest first, by plain HTTP."""
+    """Return everything on the server, oldest first, by plain HTTP."""
     with httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {server.api_key}"}) as http:
 
         def get(path: str, **params: Any) -> Any:
@@ -66,7 +66,7 @@ def everything(server: RunningServer) -> dict[str, Any]:
 
 
 def without_identity(value: Any, seen: dict[str, str]) -> Any:
-    """`value` with MFIDs numbered as they come and times of the server taken out."""
+    """Return `value` with MFIDs numbered in order and without the server's times."""
     if isinstance(value, dict):
         return {without_identity(key, seen): without_identity(inner, seen) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -82,7 +82,7 @@ Scenario = Callable[[Any], Any]
 
 @pytest.fixture
 def outcomes(tmp_path: Path) -> Callable[[Scenario], list[Any]]:
-    """Runs a scenario by each client on a server of its own; gives what came back and what the server then holds."""
+    """Run a scenario by each client on its own server; returns the answers and the server's contents."""
 
     def run(scenario: Scenario) -> list[Any]:
         found = []
@@ -110,7 +110,7 @@ def picture(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def behind(tmp_path: Path) -> Iterator[Callable[[str], Any]]:
-    """Opens a door of the variant of this name before an embedded Crucible, which has a project `lab`."""
+    """Start the variant of this name before an embedded Crucible, which has a project `lab`."""
     with start_server(tmp_path / "elsewhere") as server, contextlib.ExitStack() as stack:
         with httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {server.api_key}"}) as http:
             http.post("/projects", json={**PROJECT, "project_id": "lab"}).raise_for_status()

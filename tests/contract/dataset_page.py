@@ -1,4 +1,4 @@
-"""Every call of Crucible's documentation page on datasets, in the page's own spelling, with our client."""
+"""Every call on Crucible's documentation page about datasets, in the page's own spelling, with our client."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from crucible_lineage.client import CrucibleClient
 
 
 def page(folder: Path, sample_id: str, project: str) -> dict[str, Any]:
-    """What the calls gave, by what they show."""
+    """The results of the calls."""
     shown: dict[str, Any] = {}
     client = CrucibleClient()  # address and key as the official client finds them
 

@@ -1,4 +1,4 @@
-"""Crucible's page on datasets with our client: each call, its types, and what of the official client is otherwise."""
+"""Crucible's page about datasets with our client: each call, its types, and differences from the official client."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_type_checkers_know_its_spellings() -> None:
     assert not faults, checked.stdout
 
 
-def test_each_name_of_the_official_client_is_there_or_the_error_says_what_to_use() -> None:
+def test_each_name_of_the_official_client_exists_or_has_a_hint() -> None:
     official = Official(api_url="http://127.0.0.1:9", api_key="key")
     with CrucibleClient("http://127.0.0.1:9", "key") as ours:
         silent = []
@@ -99,7 +99,7 @@ def test_each_name_of_the_official_client_is_there_or_the_error_says_what_to_use
 
 
 def told(ours: Any, subject: str, name: str) -> list[str]:
-    """The name, if it is missing and nothing is said of it; what is said of it names calls that are there."""
+    """Return the name if it is missing and the error does not say what to use."""
     try:
         getattr(ours, name)
     except AttributeError as error:
@@ -107,13 +107,13 @@ def told(ours: Any, subject: str, name: str) -> list[str]:
     return []
 
 
-def test_what_the_errors_name_is_there() -> None:
+def test_calls_in_hints_exist() -> None:
     import re
 
     with CrucibleClient("http://127.0.0.1:9", "key") as client:
         for hints in REPLACEMENTS.values():
-            for said in hints.values():
-                for path in re.findall(r"client((?:\.\w+)+)", said):
+            for hint in hints.values():
+                for path in re.findall(r"client((?:\.\w+)+)", hint):
                     found: Any = client
                     for part in path.strip(".").split("."):
                         found = getattr(found, part)
@@ -144,7 +144,7 @@ def test_without_arguments_it_is_the_official_clients_crucible(
         assert ours.account.whoami().user_unique_id
 
 
-def test_what_is_no_dataset_is_refused_before_anything_is_sent() -> None:
+def test_an_object_that_is_no_dataset_is_refused_before_anything_is_sent() -> None:
     with CrucibleClient("http://127.0.0.1:9", "key") as client:
         with pytest.raises(InputError, match="nothing was created"):
             client.datasets.create(7)  # type: ignore[arg-type]
@@ -153,9 +153,7 @@ def test_what_is_no_dataset_is_refused_before_anything_is_sent() -> None:
             _ = created["dsd"]
 
 
-def test_links_updates_and_models_are_taken_as_the_page_has_them(
-    official_settings: RunningServer, tmp_path: Path
-) -> None:
+def test_links_updates_and_models_work_as_on_the_page(official_settings: RunningServer, tmp_path: Path) -> None:
     with CrucibleClient() as client:
         client.projects.create(project_id="page-lab", organization="lab", project_lead="local")
         client.instruments.create(instrument_id="titan", instrument_name="Titan", location="B67")
@@ -176,7 +174,7 @@ def test_an_answer_without_an_id_is_no_dataset() -> None:
         parse(Dataset, {"dataset_name": "nameless"}, "read a dataset")
 
 
-def test_other_content_under_a_name_is_a_conflict_and_replaced_where_that_is_asked(
+def test_other_content_under_a_name_is_a_conflict_and_replaced_on_request(
     official_settings: RunningServer, tmp_path: Path
 ) -> None:
     path = tmp_path / "spectrum.txt"

@@ -1,4 +1,4 @@
-"""`doctor` finds at which service what is otherwise, keeps it for runs, and leaves nothing behind."""
+"""`doctor` finds how a service differs, remembers it for runs, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from crucible_lineage.service import (
 )
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "commands.schema.json").read_text(encoding="utf-8"))
-ALWAYS = {"filled-in fields"}  # the embedded Crucible tells the format of a file
+ALWAYS = {"filled-in fields"}  # the embedded Crucible recognizes the format of a file
 
 
 @pytest.fixture
 def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """Runs a command against a service."""
+    """Run a command against a service."""
     monkeypatch.setattr("crucible_lineage.queries.doctor.LARGE", LARGE // 20)
 
     def ask(door: Any, *arguments: str) -> Result:
@@ -60,23 +60,23 @@ def test_each_variant_is_found_and_kept_and_nothing_stays(
 ) -> None:
     door = behind(variant)
     ran = asked(door, "doctor", "--project", "lab", "--seconds", "1.5", "--json")
-    said = json.loads(ran.stdout)
-    Draft202012Validator({**SCHEMA, "$ref": "#/$defs/doctor"}).validate(said)
-    found = {row["name"]: row for row in said["service"]}
+    output = json.loads(ran.stdout)
+    Draft202012Validator({**SCHEMA, "$ref": "#/$defs/doctor"}).validate(output)
+    found = {row["name"]: row for row in output["service"]}
     assert found.keys() == ASSUMPTIONS.keys()
-    lacking = {name for name, row in found.items() if row["holds"] is False}
-    assert lacking - ALWAYS == otherwise
-    assert all((row["fallback"] is None) == (not lacking & {name} or row["missing"]) for name, row in found.items())
-    assert (ran.exit_code, said["ok"]) == ((1, False) if variant == "strict_metadata" else (0, True))
+    missing = {name for name, row in found.items() if row["holds"] is False}
+    assert missing - ALWAYS == otherwise
+    assert all((row["fallback"] is None) == (not missing & {name} or row["missing"]) for name, row in found.items())
+    assert (ran.exit_code, output["ok"]) == ((1, False) if variant == "strict_metadata" else (0, True))
     with CrucibleClient(door.behind, door.api_key) as client:
         assert client.datasets.list() == []
         asked_for = {one.resource_id for one in client.deletions.list()}
-    assert {one["mfid"] for one in said["made"]} == asked_for
+    assert {one["mfid"] for one in output["made"]} == asked_for
     status = json.loads(asked(door, "status", "--service", "--json").stdout)
-    assert status["service"] == said["service"]
+    assert status["service"] == output["service"]
 
 
-def test_the_table_says_what_happened_and_what_is_done_instead(behind: Any, asked: Callable[..., Result]) -> None:
+def test_the_table_shows_what_happened_and_the_substitute(behind: Any, asked: Callable[..., Result]) -> None:
     door = behind("plain_keywords")
     unknown = asked(door, "status", "--service").stdout
     assert "nothing is known of this Crucible yet" in unknown

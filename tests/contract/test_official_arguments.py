@@ -1,4 +1,4 @@
-"""Every argument of the official client, for the calls that both have: taken by its name, or told what to use."""
+"""Every argument of the official client, for the calls that both have: accepted, or the error says what to use."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CrucibleClient]
 
 
 @pytest.mark.parametrize("subject", SUBJECTS)
-def test_every_argument_of_a_call_that_both_have_is_taken_or_told(client: CrucibleClient, subject: str) -> None:
+def test_every_argument_of_a_common_call_is_accepted_or_has_a_hint(client: CrucibleClient, subject: str) -> None:
     theirs = getattr(Official(api_url=client.api_url, api_key="x"), subject)
     own = getattr(client, subject)
     unknown = []
@@ -46,7 +46,7 @@ def test_every_argument_of_a_call_that_both_have_is_taken_or_told(client: Crucib
     assert unknown == []
 
 
-def test_calls_with_official_names_do_what_they_say(client: CrucibleClient, tmp_path: Path) -> None:
+def test_calls_with_official_argument_names_work(client: CrucibleClient, tmp_path: Path) -> None:
     lead = client.account.whoami().user_unique_id
     client.projects.create(project_id="lab-1", organization="test", project_lead=lead)
     assert (
@@ -78,7 +78,7 @@ def test_calls_with_official_names_do_what_they_say(client: CrucibleClient, tmp_
     assert datasets.get(parent).public
 
 
-def test_what_is_not_here_says_what_to_use(client: CrucibleClient) -> None:
+def test_missing_arguments_have_a_hint(client: CrucibleClient) -> None:
     datasets: Any = client.datasets
     mfid = "0tr5k2ndm5zvd000nr21qakeh4"
     for call, words in (

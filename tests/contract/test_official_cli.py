@@ -1,4 +1,4 @@
-"""The official command line, as people type it, works against the embedded Crucible."""
+"""The official command line works against the embedded Crucible."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 
 @pytest.fixture
 def client(server: RunningServer) -> Iterator[CrucibleClient]:
-    """Our client, to look at what the command line left."""
+    """Our client, to inspect what the command line left."""
     with CrucibleClient(server.url, server.api_key) as client:
         yield client
 
 
 @pytest.fixture
 def attempt(server: RunningServer, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs `crucible ...` with a home of its own."""
+    """Run `crucible ...` with its own home folder."""
     home = {name: str(tmp_path / "home") for name in ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "APPDATA")}
 
     def run(*arguments: object, key: str = server.api_key) -> subprocess.CompletedProcess[str]:
@@ -81,7 +81,7 @@ def attempt(server: RunningServer, tmp_path: Path) -> Callable[..., subprocess.C
 
 @pytest.fixture
 def crucible(attempt: Callable[..., subprocess.CompletedProcess[str]]) -> Crucible:
-    """Runs `crucible ...`, which must succeed, and gives what it printed."""
+    """Run `crucible ...`, which must succeed, and return its output."""
 
     def run(*arguments: object) -> str:
         ran = attempt(*arguments)
@@ -94,7 +94,7 @@ def crucible(attempt: Callable[..., subprocess.CompletedProcess[str]]) -> Crucib
 
 @pytest.fixture
 def made(client: CrucibleClient) -> Callable[..., str]:
-    """Makes a dataset and gives its MFID."""
+    """Create a dataset and return its MFID."""
     return lambda name, **fields: (
         client.datasets.create({"dataset_name": name, "project_id": "raman-lab"} | fields).dsid
     )
@@ -107,7 +107,7 @@ def test_status_and_whoami_show_a_healthy_service_and_the_user(crucible: Crucibl
     assert "local" in crucible("whoami", "--verbose")
 
 
-def test_cast_makes_what_the_recipe_says_once(
+def test_cast_makes_the_datasets_of_the_recipe_once(
     crucible: Crucible, client: CrucibleClient, spectrum: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "experiment.crux").write_text(textwrap.dedent(RECIPE))
@@ -166,7 +166,7 @@ def test_a_sample_linked_to_a_dataset_and_unlinked(crucible: Crucible, made: Any
     assert client.datasets.count(sample_mfid=sample) == 0
 
 
-def test_a_deletion_asked_for_listed_and_shown(crucible: Crucible, made: Any, client: CrucibleClient) -> None:
+def test_a_deletion_requested_listed_and_shown(crucible: Crucible, made: Any, client: CrucibleClient) -> None:
     dataset = made("unwanted")
     crucible("deletion", "request", dataset, "-m", "measured twice")
     (request,) = [request for request in client.deletions.list() if request.resource_id == dataset]

@@ -76,25 +76,25 @@ def test_no_request_breaks_the_server_or_its_description(
     schema = schemathesis.openapi.from_dict(document)
     schema.config.update(base_url=server.url.removesuffix("/api/v3"))
     new = furnisher(http)
-    there = new()
+    identifiers = new()
     for result in schema.get_all_operations():
         operation = result.ok()
         if "/health/" in operation.path and mode is GenerationMode.NEGATIVE:
-            continue  # they take nothing that could be wrong
+            continue  # they have no parameters that could be wrong
         with subtests.test(operation.label):
-            try_out(operation.as_strategy(generation_mode=mode), EXAMPLES, there, dict(http.headers))
+            try_out(operation.as_strategy(generation_mode=mode), EXAMPLES, identifiers, dict(http.headers))
         if operation.method.upper() == "DELETE":
-            there = new()
+            identifiers = new()
 
 
-def try_out(cases: st.SearchStrategy[Any], examples: int, there: dict[str, Any], headers: dict[str, str]) -> None:
-    """Sends some of the cases, about half of them to what is there, and checks each answer."""
+def try_out(cases: st.SearchStrategy[Any], examples: int, identifiers: dict[str, Any], headers: dict[str, str]) -> None:
+    """Send some of the cases, about half of them with existing identifiers, and check each answer."""
 
     @settings(BOUNDED, max_examples=examples)
     @given(cases, st.data())
     def send(case: Any, data: Any) -> None:
         for name in case.path_parameters or {}:
-            if (known := identifier(case.path, name, there)) is not None and data.draw(st.booleans()):
+            if (known := identifier(case.path, name, identifiers)) is not None and data.draw(st.booleans()):
                 case.path_parameters[name] = known
         response = case.call(headers=headers)
         case.validate_response(response, checks=CHECKS, headers=headers)
@@ -103,7 +103,7 @@ def try_out(cases: st.SearchStrategy[Any], examples: int, there: dict[str, Any],
 
 
 def furnisher(http: httpx.Client) -> Callable[[], dict[str, Any]]:
-    """Makes one more of everything and gives the identifiers, so that routes find what they are asked for."""
+    """Return a function that creates one of everything and returns the identifiers, so that routes find them."""
     serial = iter(range(1_000_000))
     tag = hashlib.sha256(str(http.get("/users").json()["total"]).encode()).hexdigest()[:6]
 
@@ -135,20 +135,20 @@ def furnisher(http: httpx.Client) -> Callable[[], dict[str, Any]]:
     return new
 
 
-def identifier(path: str, name: str, there: dict[str, Any]) -> Any:
-    """What of `there` fits the place `name` of a path, None if nothing does."""
+def identifier(path: str, name: str, identifiers: dict[str, Any]) -> Any:
+    """Return the identifier for the parameter `name` of a path; None if none fits."""
     group = path.removeprefix("/api/v3/").split("/")[0]
     match name:
         case "mfid":
-            return there.get(group, there["datasets"])
+            return identifiers.get(group, identifiers["datasets"])
         case "dataset" | "parent":
-            return there["datasets"] if group == "datasets" else there["samples"]
+            return identifiers["datasets"] if group == "datasets" else identifiers["samples"]
         case "sample":
-            return there["samples"]
+            return identifiers["samples"]
         case "child" | "upload_id":
-            return there[name]
+            return identifiers[name]
         case "number":
-            return there["thumbnails"] if "thumbnails" in path else there.get(group)
+            return identifiers["thumbnails"] if "thumbnails" in path else identifiers.get(group)
         case "reference" | "user" | "project" | "group" | "principal":
-            return there["slug"]
+            return identifiers["slug"]
     return None

@@ -45,7 +45,7 @@ def client(server: RunningServer) -> Iterator[CrucibleClient]:
 
 
 def deep_merge(old: Any, new: Any) -> Any:
-    """What a merge means: two objects become one, key by key; anything else is the new value."""
+    """Return the expected merge: two objects become one, key by key; anything else is the new value."""
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return new
     both = {key: deep_merge(old[key], new[key]) for key in old.keys() & new.keys()}
@@ -88,9 +88,7 @@ def test_a_dataset_carries_each_keyword_once_and_is_found_by_it(client: Crucible
 
 @BOUNDED
 @given(name=TEXT, measurement=TEXT, session=TEXT)
-def test_exact_filters_find_what_was_named_so(
-    client: CrucibleClient, name: str, measurement: str, session: str
-) -> None:
+def test_exact_filters_find_equal_names(client: CrucibleClient, name: str, measurement: str, session: str) -> None:
     fields = {"dataset_name": name, "measurement": measurement, "session_name": session}
     mfid = client.datasets.create(fields).dsid
     found = client.datasets.list(**fields, unique_id=mfid)
@@ -141,7 +139,7 @@ def test_an_identifier_in_a_filter_finds_its_record_or_nothing(client: CrucibleC
 
 @pytest.mark.parametrize("collection", ["datasets", "samples"])
 @pytest.mark.parametrize("params", [{"sort": "colour"}, {"direction": "asc"}, {"cursor": "e30="}, {"limit": 1001}])
-def test_an_order_or_place_that_no_list_has_is_refused(server: RunningServer, collection: str, params: Any) -> None:
+def test_an_invalid_order_or_position_is_refused(server: RunningServer, collection: str, params: Any) -> None:
     answer = httpx.get(
         f"{server.url}/{collection}", params=params, headers={"Authorization": f"Bearer {server.api_key}"}
     )

@@ -1,4 +1,4 @@
-"""What our client does leaves the same records as what the official client does, and is answered alike."""
+"""Our client leaves the same records as the official one, and gets the same answers."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_changed_fields_instrument_and_publicity(outcomes: Any) -> None:
     assert ours[0] == [["polystyrene spectrum"], ["polystyrene spectrum"], 0]
 
 
-def test_links_and_samples_made_and_taken_away(outcomes: Any) -> None:
+def test_links_and_samples_added_and_removed(outcomes: Any) -> None:
     def scenario(user: Any) -> Any:
         raw, dark, result = (user.create(FIELDS | {"dataset_name": name}) for name in ("raw", "dark", "result"))
         wafer = user.sample(sample_name="wafer", sample_type="substrate", project_id="raman-lab")
@@ -118,7 +118,7 @@ def test_files_uploaded_twice_replaced_and_downloaded(outcomes: Any, spectrum: P
         return user.download(mfid, tmp_path / f"from {type(user).__name__}")
 
     ours, official = outcomes(scenario)
-    for _, held in (ours, official):  # the ingestor reads the files meanwhile, as far as it has come
+    for _, held in (ours, official):  # the ingestor may still be reading the files
         held["ingestion_requests"] = len(held["ingestion_requests"])
         held["datasets"][0] |= {"scientific_metadata": None, "thumbnails": None}
     assert ours == official
@@ -148,7 +148,7 @@ def test_lists_counts_facets_and_search(outcomes: Any) -> None:
     assert ours[0][5] == {"Raman": 2, "SEM": 1}
 
 
-def test_deletion_asked_for_rejected_and_carried_out(outcomes: Any) -> None:
+def test_deletion_requested_rejected_and_carried_out(outcomes: Any) -> None:
     def scenario(user: Any) -> Any:
         kept, gone = (user.create(FIELDS | {"dataset_name": name}) for name in ("kept", "gone"))
         first, second = user.request_deletion(kept, "by mistake"), user.request_deletion(gone, "a duplicate")

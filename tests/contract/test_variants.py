@@ -1,4 +1,4 @@
-"""At services that are otherwise than assumed, what has a stand-in works and is said once; the rest leaves nothing."""
+"""At services that differ from the assumptions, a substitute works and is reported once, or nothing is left behind."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Opened = Callable[..., Session]
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Opened]:
-    """Opens a session of a service from a data folder of this name."""
+    """Open a session of a service with a data folder of this name."""
     with ExitStack() as stack:
 
         def opened(door: Any, name: str = "here") -> Session:
@@ -60,33 +60,33 @@ def there(door: Any) -> list[Any]:
         ("upserts", None),
     ],
 )
-def test_a_run_works_once_and_says_once_what_is_lost(
+def test_a_run_works_once_and_reports_once_what_is_lost(
     variant: str, name: str | None, behind: Any, machine: Opened, lab: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     lab.declare(lab.pipeline.read_text().replace(', timestamp: "2024-05-01T12:05:00Z"', ""))
     door = behind(variant)
-    here = machine(door)
+    own_session = machine(door)
     with caplog.at_level(logging.WARNING, "crucible_lineage.service"):
-        first = run(lab.pipeline, here)
+        first = run(lab.pipeline, own_session)
         assert (first.ok, sorted(first.executed)) == (True, ["scaled", "total"])
         total = first.datasets["total"]["out"]
-        graph = fetch_lineage(here, total)
+        graph = fetch_lineage(own_session, total)
         assert set(graph.nodes) == {
             total,
             first.datasets["scaled"]["out"],
             *first.inputs["first"],
             *first.inputs["second"],
         }
-        for session in (here, machine(door, "elsewhere")):
+        for session in (own_session, machine(door, "elsewhere")):
             again = run(lab.pipeline, session)
             assert (again.ok, again.executed, again.datasets) == (True, [], first.datasets)
     assert len(there(door)) == 4
-    assert verify_project(here, "lab").findings == ()
-    said = [record.getMessage() for record in caplog.records if record.name == "crucible_lineage.service"]
+    assert verify_project(own_session, "lab").findings == ()
+    messages = [record.getMessage() for record in caplog.records if record.name == "crucible_lineage.service"]
     by_machine = {"no_graphs": 1, "plain": 0, "upserts": 0}.get(variant, 2)
-    assert len(said) == by_machine
-    assert name is None or all(name in line for line in said)
-    assert name is None or here.mirror.service.holds(name) is False
+    assert len(messages) == by_machine
+    assert name is None or all(name in line for line in messages)
+    assert name is None or own_session.mirror.service.holds(name) is False
 
 
 def test_without_a_stand_in_it_is_one_line_before_anything_is_made(behind: Any, machine: Opened, lab: Any) -> None:
@@ -98,7 +98,7 @@ def test_without_a_stand_in_it_is_one_line_before_anything_is_made(behind: Any, 
     assert there(door) == []
 
 
-def test_what_is_refused_only_at_a_dataset_leaves_none(
+def test_a_refusal_after_creating_a_dataset_leaves_none(
     behind: Any, machine: Opened, lab: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Session, "_test_metadata", lambda self: None)  # a service may look for the dataset first
@@ -110,7 +110,7 @@ def test_what_is_refused_only_at_a_dataset_leaves_none(
     assert there(door) == []
 
 
-def test_what_was_learnt_is_not_tried_again(behind: Any, machine: Opened, lab: Any) -> None:
+def test_what_is_known_of_a_service_is_not_tried_again(behind: Any, machine: Opened, lab: Any) -> None:
     door = behind("version_7")
     run(lab.pipeline, machine(door))
     lab.declare(lab.pipeline.read_text().replace("factor: 3", "factor: 5"))
@@ -131,9 +131,7 @@ def test_an_id_that_would_be_overwritten_is_looked_for_first(behind: Any, machin
     assert session.client.datasets.get(total) == before
 
 
-def test_without_graphs_the_lineage_of_a_sample_is_told_and_of_nothing_is_not(
-    behind: Any, machine: Opened, lab: Any
-) -> None:
+def test_without_graphs_the_lineage_of_a_sample_works(behind: Any, machine: Opened, lab: Any) -> None:
     door = behind("no_graphs")
     session = machine(door)
     wafer = session.client.samples.create(sample_name="wafer 7", project_id="lab").unique_id

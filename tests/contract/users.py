@@ -1,4 +1,4 @@
-"""Two users with the same verbs: one works by our client, the other by the official one. What comes back is plain."""
+"""Two users with the same methods, which return plain values: one uses our client, the other the official one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from crucible_lineage.client import CrucibleClient
 
 
 class User:
-    """What is said in the same words to both clients."""
+    """Calls that are spelled alike in both clients."""
 
     client: Any
 
@@ -40,7 +40,7 @@ class User:
 
 
 class Ours(User):
-    """The scenario's verbs by crucible-lineage's client."""
+    """The scenario's methods by our client."""
 
     def __init__(self, url: str, key: str) -> None:
         self.client = CrucibleClient(url, key)
@@ -140,7 +140,7 @@ class Ours(User):
 
 
 class Official(User):
-    """The same verbs by the official client."""
+    """The same methods by the official client."""
 
     def __init__(self, url: str, key: str) -> None:
         self.client = OfficialClient(url, key)

@@ -1,4 +1,4 @@
-"""The embedded Crucible as services elsewhere may be: a door before it that answers a few requests otherwise."""
+"""A proxy before the embedded Crucible that behaves in a few requests as other services may."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length",
 
 @dataclass
 class Request:
-    """A request as it arrived; a variant may change it before it is handed on."""
+    """A request as received; a variant may change it before it is forwarded."""
 
     method: str
     path: str
@@ -49,21 +49,21 @@ def refused(status: int, detail: str) -> Answer:
 
 
 def own_ids(request: Request, hand_on: HandOn) -> Answer:
-    """Gives each dataset an id of its own, whatever it was asked for."""
+    """Assigns an id to each dataset, ignoring the requested one."""
     if (request.method, request.path) == ("POST", "/datasets"):
         request.body = json.dumps({**request.json, "unique_id": new_mfid()}).encode()
     return hand_on(request)
 
 
 def version_7(request: Request, hand_on: HandOn) -> Answer:
-    """Takes ids of version 7 only."""
+    """Accepts ids of version 7 only."""
     if (request.method, request.path) == ("POST", "/datasets") and has_derived_id(request.json.get("unique_id")):
         return refused(422, "unique_id must be a UUID version 7")
     return hand_on(request)
 
 
 def plain_keywords(request: Request, hand_on: HandOn) -> Answer:
-    """Refuses `:` in keywords, also where they are asked for."""
+    """Refuses `:` in keywords, in queries too."""
     if any(":" in word for word in request.query.get("keyword", ())):
         return refused(422, "keyword: only letters, digits, blanks, - and _")
     return hand_on(request)
@@ -85,17 +85,17 @@ def no_graphs(request: Request, hand_on: HandOn) -> Answer:
 
 
 def no_files(request: Request, hand_on: HandOn) -> Answer:
-    """Lists no files over all datasets."""
+    """Cannot list files of all datasets."""
     return refused(404, "Not Found") if (request.method, request.path) == ("GET", "/files") else hand_on(request)
 
 
 def plain(request: Request, hand_on: HandOn) -> Answer:
-    """As the embedded Crucible."""
+    """Behaves as the embedded Crucible."""
     return hand_on(request)
 
 
 def upserts(request: Request, hand_on: HandOn) -> Answer:
-    """Overwrites the dataset that is there when its id is posted again."""
+    """Overwrites an existing dataset when its id is posted again."""
     answer = hand_on(request)
     if (request.method, request.path, answer.status) == ("POST", "/datasets", 409):
         fields = {k: v for k, v in request.json.items() if k in ("dataset_name", "measurement", "timestamp")}
@@ -111,7 +111,7 @@ VARIANTS: dict[str, Variant] = {
 
 
 class Door:
-    """A service of one variant, at `url`, before the embedded Crucible at `behind`. `seen` is what was asked."""
+    """A service of one variant, at `url`, before the embedded Crucible at `behind`; `seen` has its requests."""
 
     def __init__(self, behind: str, api_key: str, variant: Variant) -> None:
         self.behind, self.api_key = behind, api_key

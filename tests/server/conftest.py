@@ -1,4 +1,4 @@
-"""A running embedded Crucible, the official client on it, and a second user who is nobody special."""
+"""A running embedded Crucible, the official client for it, and a second user without rights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PROJECT = "raman-lab"
 
 @pytest.fixture(scope="session")
 def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the running server keeps what it has."""
+    """The data folder of the running server."""
     return tmp_path_factory.mktemp("crucible")
 
 
@@ -33,13 +33,13 @@ def server(data_folder: Path) -> Iterator[RunningServer]:
 
 @pytest.fixture(scope="session")
 def client(server: RunningServer) -> CrucibleClient:
-    """The official client, as the administrator that a data folder's local user is."""
+    """The official client as the local user, who is an administrator."""
     return CrucibleClient(server.url, server.api_key)
 
 
 @pytest.fixture
 def api(server: RunningServer) -> Iterator[httpx.Client]:
-    """Plain HTTP with the same key, for what the official client would never send."""
+    """Plain HTTP with the same key, for requests that the official client never sends."""
     with httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {server.api_key}"}) as session:
         yield session
 
@@ -59,7 +59,7 @@ def guest(client: CrucibleClient, server: RunningServer) -> CrucibleClient:
 
 @pytest.fixture
 def dataset(client: CrucibleClient) -> Callable[..., str]:
-    """Makes a dataset and gives its MFID."""
+    """Create a dataset and return its MFID."""
 
     def make(name: str = "polystyrene spectrum", **fields: Any) -> str:
         created = client.datasets.create(Dataset(**{"dataset_name": name, "project_id": PROJECT, **fields}))
@@ -70,7 +70,7 @@ def dataset(client: CrucibleClient) -> Callable[..., str]:
 
 @pytest.fixture
 def sample(client: CrucibleClient) -> Callable[..., str]:
-    """Makes a sample and gives its MFID."""
+    """Create a sample and return its MFID."""
 
     def make(name: str = "silicon wafer", **fields: Any) -> str:
         created = client.samples.create(Sample(**{"sample_name": name, "project_id": PROJECT, **fields}))

@@ -1,4 +1,4 @@
-"""Who sees and does what: private by default, shared by grants, by projects, by publicity."""
+"""Access: private by default, shared by grants, by projects and publicly."""
 
 from __future__ import annotations
 

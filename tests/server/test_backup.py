@@ -1,4 +1,4 @@
-"""A backup is consistent while others write, goes on where it was interrupted, and says what is younger than it."""
+"""A backup is consistent while others write, continues after an interruption, and lists newer datasets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROJECT = "raman-lab"
 
 
 def fill(folder: Path, names: list[str]) -> dict[str, str]:
-    """Make a dataset with a file for each name; gives their MFIDs."""
+    """Create a dataset with a file for each name and return their MFIDs."""
     made = {}
     with start_server(folder) as server, CrucibleClient(server.url, server.api_key) as client:
         if client.projects.find(PROJECT) is None:
@@ -34,7 +34,7 @@ def fill(folder: Path, names: list[str]) -> dict[str, str]:
 
 
 def held(folder: Path) -> dict[str, bytes]:
-    """The datasets that a folder has, each with the bytes of its file."""
+    """Return the datasets of a folder, each with the bytes of its file."""
     with start_server(folder) as server, CrucibleClient(server.url, server.api_key) as client:
         return {
             str(dataset.dataset_name): client.files.download_bytes(client.files.list(dataset.unique_id)[0])
@@ -61,7 +61,7 @@ def test_what_was_backed_up_comes_back_and_what_is_younger_is_named(tmp_path: Pa
 
 
 def test_every_client_of_before_notices_a_restored_folder(tmp_path: Path) -> None:
-    """Also one that looked before the backup was made: nothing that it knows counts any more."""
+    """Even a client from before the backup must discard what it cached."""
     folder = tmp_path / "crucible"
     fill(folder, ["first"])
     seen = str(project_revision(folder, PROJECT))
@@ -141,7 +141,7 @@ def test_a_damaged_database_replaces_no_good_backup(tmp_path: Path) -> None:
         restore(tmp_path / "backup", folder)
 
 
-def test_what_was_there_may_be_beyond_reading(tmp_path: Path) -> None:
+def test_the_replaced_folder_may_be_unreadable(tmp_path: Path) -> None:
     folder = tmp_path / "crucible"
     fill(folder, ["first"])
     back_up(folder, tmp_path / "backup")
@@ -175,16 +175,16 @@ def test_a_folder_that_is_something_else_is_left_alone(tmp_path: Path) -> None:
 def test_a_run_after_a_restored_backup_makes_what_the_backup_lacks(
     lab: Any, data: Path, tmp_path: Path, command: Any
 ) -> None:
-    kept, here = tmp_path / "backup", ("--data", data)
-    assert command("run", lab.pipeline, "--only", "scaled", *here).returncode == 0
-    copied = command("backup", kept, *here, "--json")
+    backup, options = tmp_path / "backup", ("--data", data)
+    assert command("run", lab.pipeline, "--only", "scaled", *options).returncode == 0
+    copied = command("backup", backup, *options, "--json")
     assert (copied.returncode, json.loads(copied.stdout)["datasets"]) == (0, 3), copied.stderr
-    assert command("run", lab.pipeline, *here).returncode == 0
-    back = _until_idle(lambda: command("restore", kept, *here))
-    assert "1 dataset younger than the backup" in back.stdout, back.stdout + back.stderr
-    again = command("run", lab.pipeline, "--json", *here)
+    assert command("run", lab.pipeline, *options).returncode == 0
+    restored = _until_idle(lambda: command("restore", backup, *options))
+    assert "1 dataset younger than the backup" in restored.stdout, restored.stdout + restored.stderr
+    again = command("run", lab.pipeline, "--json", *options)
     assert json.loads(again.stdout)["outcomes"] == {"scaled": "reused", "total": "executed"}
-    assert command("verify", "--project", "lab", "--bytes", *here).returncode == 0
+    assert command("verify", "--project", "lab", "--bytes", *options).returncode == 0
 
 
 def _until_idle(ask: Any) -> Any:
@@ -192,6 +192,6 @@ def _until_idle(ask: Any) -> Any:
         answer = ask()
         if "a server works in" not in answer.stderr:
             break
-        time.sleep(0.25)  # the server that commands share ends some seconds after the last one
+        time.sleep(0.25)  # the shared server stops some seconds after the last command
     assert answer.returncode == 0, answer.stderr
     return answer

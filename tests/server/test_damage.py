@@ -1,4 +1,4 @@
-"""What a failing disk changed in the database is refused in one line, never answered as if it were so."""
+"""Data that a failing disk changed in the database are refused in one line, never served."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Answers = dict[str, tuple[int, Any]]
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with some of everything in it, closed."""
-    folder = tmp_path_factory.mktemp("whole")
+def intact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A closed folder with some of everything."""
+    folder = tmp_path_factory.mktemp("intact")
     with start_server(folder / "crucible") as server, CrucibleClient(server.url, server.api_key) as client:
         lead = client.account.whoami().user_unique_id
         client.projects.create(project_id="raman", organization="lab", title="Raman laboratory", project_lead=lead)
@@ -48,15 +48,15 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def copy(whole: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(whole, tmp_path / "crucible"))
+def copy(intact: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(intact, tmp_path / "crucible"))
 
 
 _PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
 
 def answers(folder: Path) -> Answers:
-    """What the server says to reading nearly everything."""
+    """Return the server's answers to reading nearly everything."""
     found: Answers = {}
     with start_server(folder) as server:
         key = (folder / "api_key").read_text().strip()
@@ -77,8 +77,8 @@ def answers(folder: Path) -> Answers:
 
 
 @pytest.fixture(scope="module")
-def truth(whole: Path) -> Answers:
-    return answers(whole)
+def truth(intact: Path) -> Answers:
+    return answers(intact)
 
 
 def flip(folder: Path, position: int, bit: int) -> None:
@@ -114,16 +114,16 @@ def test_altered_text_is_refused_wherever_it_is_read(truth: Answers, copy: Path,
     assert all(is_told(found[path]) for path in altered), [found[path] for path in altered]
 
 
-def test_no_flip_of_a_bit_is_answered_as_altered_text(whole: Path, truth: Answers, tmp_path: Path) -> None:
-    """Rows may be missing where an index was hit, which the daily check finds; none says what it never said."""
+def test_no_flip_of_a_bit_is_answered_as_altered_text(intact: Path, truth: Answers, tmp_path: Path) -> None:
+    """Rows may be missing if an index was hit, which the daily check finds; no answer is altered."""
     chance = random.Random(11)
     known = {repr(item) for _, answer in truth.values() for item in _items(answer)}
     noticed = 0
     for number in range(25):
-        folder = Path(shutil.copytree(whole, tmp_path / str(number)))
+        folder = Path(shutil.copytree(intact, tmp_path / str(number)))
         flip(folder, chance.randrange((folder / "crucible.db").stat().st_size), chance.randrange(8))
         found: Answers = {}
-        with suppress(RuntimeError):  # it does not even start
+        with suppress(RuntimeError):  # the server does not start
             found = answers(folder)
         for path, answer in found.items():
             assert is_told(answer) or answer[0] in (200, 404), (path, answer)
@@ -139,7 +139,7 @@ def _items(answer: Any) -> list[Any]:
 
 
 def test_damage_of_an_index_is_found_by_the_daily_check(copy: Path) -> None:
-    """A hash stands in its row and in the index that files are looked up by; where that is hit, rows are not found."""
+    """A hash is stored in its row and in the index of files; if the index is damaged, rows are not found."""
     with closing(connect(copy / "crucible.db")) as db:
         (sha256,) = db.execute("SELECT sha256 FROM file LIMIT 1").fetchone()
     stored = (copy / "crucible.db").read_bytes()
@@ -155,7 +155,7 @@ def test_damage_of_an_index_is_found_by_the_daily_check(copy: Path) -> None:
     assert any("file_sha256" in damage for damage in found)
 
 
-def test_the_check_is_made_once_a_day_and_stops_when_it_is_told_to(copy: Path) -> None:
+def test_the_check_runs_once_a_day_and_can_be_stopped(copy: Path) -> None:
     database = open_database(copy / "crucible.db")
     with closing(database):
         check(database, lambda: True)
@@ -178,7 +178,7 @@ def _checked(database: Any) -> str | None:
 
 
 def test_a_server_that_knows_of_damage_answers_nothing_else(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not even what is still whole: what is missing in it, nobody can tell."""
+    """Undamaged rows are refused, too, since nobody knows which rows are missing."""
     monkeypatch.setattr("crucible_lineage.server.ingest.worker.POLL_S", 0.01)
     with closing(connect(copy / "crucible.db")) as db:
         db.execute("UPDATE association SET seal = 1")

@@ -1,4 +1,4 @@
-"""Datasets through the official client: what is created is found again, and what is wrong is refused."""
+"""Datasets through the official client: what is created is found again, and errors are refused."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def test_dataset_keeps_the_mfid_its_client_chose(client, dataset):
 
 
 def test_taken_mfid_is_a_conflict_and_changes_nothing(client, dataset):
-    taken = dataset("first")
+    mfid = dataset("first")
     with pytest.raises(requests.HTTPError, match="409"):
-        dataset("second", unique_id=taken)
-    assert client.datasets.get(taken)["dataset_name"] == "first"
+        dataset("second", unique_id=mfid)
+    assert client.datasets.get(mfid)["dataset_name"] == "first"
 
 
 def test_server_makes_an_mfid_where_none_was_sent(api):

@@ -18,14 +18,14 @@ from crucible_lineage.server import RunningServer, start_server
 from crucible_lineage.server.app import build_app
 from crucible_lineage.server.http import PREFIX
 
-SECRET = "unobtainium"  # stands in every name and text that only the project may see
+SECRET = "unobtainium"  # in every name and text that only the project may see
 NOWHERE = "0swqzb3a1sthv000xd8kta0vrw"
 EMPTY = hashlib.sha256(b"").hexdigest()
 PICTURE = {"thumbnail_name": SECRET, "thumbnail_b64str": base64.b64encode(b"GIF89a").decode()}
 NEW_FILE = {"filename": "b.csv", "size": 10, "sha256_hash": "0" * 64}
 COMPLETION = {"upload_id": "UPLOAD", "sha256_hash": "0" * 64}
 
-# For each route: what a contributor to the project is answered, what an outsider is, and the request's query and body.
+# By route: the status for a contributor to the project, that for an outsider, and the request's query and body.
 ROUTES: dict[str, tuple[int, int] | tuple[int, int, dict[str, Any]] | tuple[int, int, dict[str, Any], Any]] = {
     "GET /account": (200, 200),
     "GET /account/apikey": (200, 200),
@@ -174,7 +174,7 @@ class Lab:
         return self.http.post(path, json=body, params=params).raise_for_status().json()
 
     def furnish(self) -> dict[str, Any]:
-        """One more of everything in the project; what a path's places stand for, by group of routes."""
+        """Create one of everything in the project; return identifiers for path parameters, by group of routes."""
         name = {"project_id": "PROJECT"}
         one, other = (
             self.post("/datasets", name | {"dataset_name": SECRET, "measurement": SECRET})["unique_id"] for _ in "ab"
@@ -202,33 +202,33 @@ class Lab:
             "deletion_audit": self.http.get("/deletion_audit").json()["items"][0]["id"],
         }  # fmt: skip
 
-    def ask(self, who: str, route: str, there: dict[str, Any]) -> httpx.Response:
-        """The route's request by that person; places of the path are filled from what is there."""
+    def ask(self, who: str, route: str, mfids: dict[str, Any]) -> httpx.Response:
+        """Send the route's request as that user; parameters of the path are filled with existing identifiers."""
         method, path = route.split()
         _, _, query, body = (*ROUTES[route], *({}, None)[len(ROUTES[route]) - 2 :])
-        address = re.sub(r"{(\w+)}", lambda found: str(place(path, found[1], there)), path)
-        body = {**body, "upload_id": there["upload_id"]} if body is COMPLETION else body
+        address = re.sub(r"{(\w+)}", lambda found: str(path_value(path, found[1], mfids)), path)
+        body = {**body, "upload_id": mfids["upload_id"]} if body is COMPLETION else body
         headers = {"Authorization": f"Bearer {self.keys[who]}"}
         return self.http.request(method, address, params=query, json=body, headers=headers)
 
 
-def place(path: str, name: str, there: dict[str, Any]) -> Any:
+def path_value(path: str, name: str, mfids: dict[str, Any]) -> Any:
     group = path.split("/")[1]
     match name:
-        case "mfid" if group in there:
-            return there[group]
+        case "mfid" if group in mfids:
+            return mfids[group]
         case "number":
-            return there["thumbnails" if "thumbnails" in path else group]
+            return mfids["thumbnails" if "thumbnails" in path else group]
         case "mfid" | "dataset":
-            return there["datasets"]
+            return mfids["datasets"]
         case "parent":
-            return there[group]
+            return mfids[group]
         case "child":
-            return there[f"child of {group}"]
+            return mfids[f"child of {group}"]
         case "sample":
-            return there["samples"]
+            return mfids["samples"]
         case "upload_id":
-            return there["upload_id"]
+            return mfids["upload_id"]
         case "kind":
             return "users"
         case "reference":
@@ -237,7 +237,7 @@ def place(path: str, name: str, there: dict[str, Any]) -> Any:
             return "PROJECT"
         case "user" | "principal" | "account":
             return "outsider"
-    raise AssertionError(f"{name} in {path} is a new kind of place; say what stands there")
+    raise AssertionError(f"{name} in {path} is a new kind of path parameter; add its value here")
 
 
 @pytest.fixture(scope="module")
@@ -248,47 +248,43 @@ def lab(server: RunningServer) -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="module")
-def there(lab: Lab) -> dict[str, Any]:
+def mfids(lab: Lab) -> dict[str, Any]:
     return lab.furnish()
 
 
-def test_it_is_said_of_every_route_who_may_use_it() -> None:
+def test_every_route_is_in_the_table() -> None:
     paths = build_app(None).openapi()["paths"]  # type: ignore[arg-type]
     routes = {f"{method.upper()} {path.removeprefix(PREFIX)}" for path, methods in paths.items() for method in methods}
     assert routes == ROUTES.keys() | WITHOUT_KEY.keys()
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_an_outsider_gets_no_further_than_is_said_and_learns_nothing(
-    lab: Lab, there: dict[str, Any], route: str
-) -> None:
-    answer = lab.ask("outsider", route, there)
+def test_an_outsider_gets_the_expected_status_and_learns_nothing(lab: Lab, mfids: dict[str, Any], route: str) -> None:
+    answer = lab.ask("outsider", route, mfids)
     assert answer.status_code == ROUTES[route][1], answer.text
     assert SECRET not in answer.text
-    assert not any(str(value) in answer.text for name, value in there.items() if isinstance(value, str))
+    assert not any(str(value) in answer.text for name, value in mfids.items() if isinstance(value, str))
     assert "Crucible-Revision" not in answer.headers
 
 
 @pytest.mark.parametrize("route", [route for route in ROUTES if "{" in route and ROUTES[route][1] == 404])
-def test_an_outsider_cannot_tell_what_is_hidden_from_what_is_not_there(
-    lab: Lab, there: dict[str, Any], route: str
-) -> None:
-    missing = {name: NOWHERE if isinstance(value, str) else 999_999 for name, value in there.items()}
-    hidden, absent = lab.ask("outsider", route, there), lab.ask("outsider", route, missing)
+def test_an_outsider_cannot_distinguish_hidden_from_missing(lab: Lab, mfids: dict[str, Any], route: str) -> None:
+    missing = {name: NOWHERE if isinstance(value, str) else 999_999 for name, value in mfids.items()}
+    hidden, absent = lab.ask("outsider", route, mfids), lab.ask("outsider", route, missing)
     assert (hidden.status_code, hidden.text) == (absent.status_code, absent.text)
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_a_contributor_may_do_what_is_said(lab: Lab, route: str) -> None:
+def test_a_contributor_gets_the_expected_status(lab: Lab, route: str) -> None:
     answer = lab.ask("colleague", route, lab.furnish())
     assert answer.status_code == ROUTES[route][0], answer.text
 
 
-def test_nobody_gets_anywhere_without_a_key_or_with_a_wrong_one(server: RunningServer, there: dict[str, Any]) -> None:
+def test_nobody_gets_anywhere_without_a_key_or_with_a_wrong_one(server: RunningServer, mfids: dict[str, Any]) -> None:
     with httpx.Client(base_url=server.url) as http:
         for route in ROUTES:
             method, path = route.split()
-            address = re.sub(r"{(\w+)}", lambda found, path=path: str(place(path, found[1], there)), path)
+            address = re.sub(r"{(\w+)}", lambda found, path=path: str(path_value(path, found[1], mfids)), path)
             for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic d3Jvbmc="}):
                 assert http.request(method, address, headers=headers).status_code == 401, route
         for route, status in WITHOUT_KEY.items():
@@ -296,5 +292,5 @@ def test_nobody_gets_anywhere_without_a_key_or_with_a_wrong_one(server: RunningS
             wanted = {"contents": ("expires", "signature"), "resumable": ("expires", "signature", "size")}
             names = wanted.get(path.split("/")[2], SIGNED) if "storage" in path else ()
             query = {name: SIGNED[name] for name in names}
-            address = path.format(sha256=EMPTY, filename="a.csv", upload_id=there["upload_id"], number=1)
+            address = path.format(sha256=EMPTY, filename="a.csv", upload_id=mfids["upload_id"], number=1)
             assert http.request(method, address, params=query).status_code == status, route

@@ -1,4 +1,4 @@
-"""Files: up, once, in any of the protocols; down, whole or in part; and never under a name that leads elsewhere."""
+"""Files: uploaded by every protocol, downloaded completely or in part, and never under a name that leads elsewhere."""
 
 from __future__ import annotations
 
@@ -104,9 +104,9 @@ def _damage(content: Path, how: str) -> None:
 def _send_resumable(api, storage, mfid: str, path: Path) -> None:
     content = path.read_bytes()
     announced = {"filename": path.name, "size": len(content), "sha256_hash": hashlib.sha256(content).hexdigest()}
-    begun = api.post(f"/datasets/{mfid}/upload/initiate", json=announced).json()
-    storage.put(begun["resumable_uri"], content=content).raise_for_status()
-    done = {"upload_id": begun["upload_id"], "sha256_hash": announced["sha256_hash"]}
+    opened = api.post(f"/datasets/{mfid}/upload/initiate", json=announced).json()
+    storage.put(opened["resumable_uri"], content=content).raise_for_status()
+    done = {"upload_id": opened["upload_id"], "sha256_hash": announced["sha256_hash"]}
     api.post(f"/datasets/{mfid}/upload/complete", json=done).raise_for_status()
 
 
@@ -151,8 +151,8 @@ def test_resumable_upload_goes_on_where_it_broke_off(api, client, dataset, stora
     uri = session["resumable_uri"]
 
     def put(first: int, last: int) -> httpx.Response:
-        place = {"Content-Range": f"bytes {first}-{last}/{len(content)}"}
-        return storage.put(uri, content=content[first : last + 1], headers=place)
+        chunk_range = {"Content-Range": f"bytes {first}-{last}/{len(content)}"}
+        return storage.put(uri, content=content[first : last + 1], headers=chunk_range)
 
     assert storage.put(uri, headers={"Content-Range": f"bytes */{len(content)}"}).status_code == 308
     assert put(0, 99_999).headers["Range"] == "bytes=0-99999"

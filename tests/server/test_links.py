@@ -50,11 +50,11 @@ def test_graph_holds_the_whole_component_once(client, dataset, sample):
     client.datasets.link(raw, mid, relationship_type="is_derived_from")
     client.datasets.link(mid, leaf)
     client.datasets.link_sample(raw, wafer)
-    near, whole = client.graphs.get(mid), client.graphs.get(leaf, recursive=True)
+    near, component = client.graphs.get(mid), client.graphs.get(leaf, recursive=True)
     assert {node["id"] for node in near["nodes"]} == {raw, mid, leaf}
-    assert {node["id"] for node in whole["nodes"]} == {raw, mid, leaf, wafer}
-    assert {(edge["source"], edge["target"]) for edge in whole["edges"]} == {(raw, mid), (mid, leaf), (wafer, raw)}
-    assert whole["edges"] == whole["links"]
+    assert {node["id"] for node in component["nodes"]} == {raw, mid, leaf, wafer}
+    assert {(edge["source"], edge["target"]) for edge in component["edges"]} == {(raw, mid), (mid, leaf), (wafer, raw)}
+    assert component["edges"] == component["links"]
     assert client.graphs.get(leaf, recursive=True, as_networkx=True).is_directed()
 
 

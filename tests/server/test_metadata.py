@@ -1,4 +1,4 @@
-"""Scientific metadata: merged deeply, replaced on demand, bounded, and found by its words."""
+"""Scientific metadata: merged deeply, replaced on demand, limited in size, and searched by their words."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def test_patch_merges_objects_and_replaces_everything_else(client, dataset):
     assert merged["scientific_metadata"] == {"laser": {"nm": 532, "mW": 5}, "peaks": [3], "note": None}
 
 
-def test_post_replaces_only_when_told(api, dataset):
+def test_post_replaces_only_on_request(api, dataset):
     path = f"/resources/{dataset()}/metadata"
     assert api.get(path).json() is None
     assert api.post(path, json={"a": 1}).status_code == 201

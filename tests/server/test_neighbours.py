@@ -1,4 +1,4 @@
-"""What other users of a server can do to one's data, learn of it, or send to make the server stumble: nothing."""
+"""Other users of a server can neither change nor read one's data, nor make the server fail."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_score_of_a_metadata_search_does_not_tell_what_others_have(api, account)
         assert score() == before
 
 
-def test_own_access_to_what_is_hidden_is_no_other_than_to_what_is_not_there(api, account):
+def test_own_access_to_a_hidden_dataset_is_that_to_a_missing_one(api, account):
     hidden = api.post("/datasets", json={}).json()["unique_id"]
     with account("asking") as asking:
         answers = [asking.get(f"/users/asking/datasets/{mfid}") for mfid in (hidden, "0swqzb3a1sthv000xd8kta0vrw")]
@@ -225,7 +225,7 @@ def test_a_head_without_end_is_refused(server):
         with suppress(ConnectionError):
             for _ in range(1000):
                 endless.sendall(line)
-            assert endless.recv(12) in (b"HTTP/1.1 400", b"")  # or it is cut off while this was sending
+            assert endless.recv(12) in (b"HTTP/1.1 400", b"")  # or the connection was closed while this was sending
 
 
 def test_connection_that_takes_no_more_of_an_answer_ends(server, api, monkeypatch):
@@ -237,13 +237,13 @@ def test_connection_that_takes_no_more_of_an_answer_ends(server, api, monkeypatc
     with connected(server) as silent:
         silent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         silent.sendall(request.encode() * 3)
-        gone = False
-        while not gone:  # until sending fails, nothing is read
+        is_closed = False
+        while not is_closed:  # read nothing until sending fails
             try:
                 silent.sendall(b"\r\n")
             except (ConnectionError, BrokenPipeError):
-                gone = True
-    assert gone
+                is_closed = True
+    assert is_closed
 
 
 def test_connection_that_goes_on_slowly_is_kept(server, monkeypatch):
@@ -268,7 +268,7 @@ def connected(server: RunningServer) -> socket.socket:
 
 
 def ended(server: RunningServer, sent: bytes) -> bool:
-    """Whether the server ends a connection over which only this was sent."""
+    """Whether the server closes a connection over which only this was sent."""
     with connected(server) as silent:
         silent.sendall(sent)
         try:
@@ -277,7 +277,7 @@ def ended(server: RunningServer, sent: bytes) -> bool:
             return True
 
 
-def test_full_disk_is_told_and_nothing_is_half_there(tmp_path, monkeypatch):
+def test_full_disk_is_reported_and_nothing_is_written_in_part(tmp_path, monkeypatch):
     connect = database.connect
 
     def small(path):
@@ -296,7 +296,7 @@ def test_full_disk_is_told_and_nothing_is_half_there(tmp_path, monkeypatch):
             assert http.get("/datasets").json()["total"] == len(answers) - len(refused)
 
 
-def test_full_disk_while_bytes_arrive_is_told_and_the_part_may_come_again(api, dataset, monkeypatch):
+def test_full_disk_during_an_upload_is_reported_and_the_part_may_be_sent_again(api, dataset, monkeypatch):
     def full(_file):
         raise OSError(errno.ENOSPC, "No space left on device")
 

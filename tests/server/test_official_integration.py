@@ -28,14 +28,14 @@ client.instruments.create({"instrument_id": "sem-1", "instrument_name": "Microsc
 
 @pytest.fixture(scope="session")
 def official_tests(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of integration tests from the client's source archive, downloaded once."""
+    """Download the client's source archive once and return the folder of its integration tests."""
     cache = pytestconfig.cache.mkdir("nano-crucible") if hasattr(pytestconfig, "cache") else None
     folder = Path(cache) if cache else tmp_path_factory.mktemp("nano-crucible")
     archive = folder / f"nano_crucible-{RELEASE}.tar.gz"
     if not archive.exists():
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-build-isolation"]
-        wanted = ["--no-binary", "nano-crucible", f"nano-crucible=={RELEASE}", "--dest", str(folder)]
-        subprocess.run([*pip, *wanted], check=True, timeout=120)
+        options = ["--no-binary", "nano-crucible", f"nano-crucible=={RELEASE}", "--dest", str(folder)]
+        subprocess.run([*pip, *options], check=True, timeout=120)
     unpacked = tmp_path_factory.mktemp("unpacked")
     with tarfile.open(archive) as source:
         source.extractall(unpacked, filter="data")

@@ -1,4 +1,4 @@
-"""Bytes that the service keeps already are not sent again, to those who may read them."""
+"""Uploads of bytes that the service has already send nothing, for users who may read them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_another_dataset_gets_them_without_their_being_sent(ours, project, tmp_p
     assert [file.filename for file in ours.files.list(other)] == ["other.bin"]
 
 
-def test_who_may_not_read_them_has_to_have_them(ours, project, api, client, server, tmp_path):
+def test_users_who_may_not_read_the_bytes_must_send_them(ours, project, api, client, server, tmp_path):
     path = tmp_path / "secret.bin"
     path.write_bytes(b"secret" * 1000)
     ours.files.upload(made(ours), path)

@@ -1,4 +1,4 @@
-"""The revision of a project: another one after a loss, the same one after anything else, told with common answers."""
+"""The revision of a project changes after a loss and only then, and comes with common answers."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class Lab:
 
     def revision(self, project: str = "raman-lab") -> tuple[str, int]:
         answer = self.http.get("/projects", params={"project_id": project})
-        told, _, made = answer.headers["Crucible-Revision"].rpartition(":")
-        return told, int(made)
+        token, _, made = answer.headers["Crucible-Revision"].rpartition(":")
+        return token, int(made)
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def test_lists_and_new_records_tell_it_too(lab: Lab) -> None:
     assert made.headers["Crucible-Revision"] == ":".join(map(str, lab.revision()))
 
 
-def test_those_without_a_part_in_the_project_are_not_told(lab: Lab) -> None:
+def test_nonmembers_do_not_get_the_revision(lab: Lab) -> None:
     key = lab.post("/service_accounts", {"username": "outsider"})["api_key"]
     outsider = {"Authorization": f"Bearer {key}"}
     for path in ("/projects?project_id=raman-lab", "/projects/raman-lab", "/datasets?project_id=raman-lab"):
@@ -127,8 +127,8 @@ def test_an_emptied_database_is_another_instance_and_a_backup_brought_back_count
                     http.post("/datasets", json={"project_id": "raman-lab"}).raise_for_status()
 
     def revision() -> tuple[str, int]:
-        told, _, made = str(project_revision(tmp_path, "raman-lab")).rpartition(":")
-        return told, int(made)
+        token, _, made = str(project_revision(tmp_path, "raman-lab")).rpartition(":")
+        return token, int(made)
 
     assert (instance_id(tmp_path), project_revision(tmp_path, "raman-lab")) == (None, None)
     fill(2)
@@ -144,7 +144,7 @@ def test_an_emptied_database_is_another_instance_and_a_backup_brought_back_count
     assert instance_id(tmp_path) not in (name, None)
 
 
-def test_a_database_of_before_gets_what_is_new(tmp_path: Path) -> None:
+def test_an_older_database_is_migrated(tmp_path: Path) -> None:
     """Schema 0001 with a keyword, an instrument's service account and a project, brought to the newest."""
     name, first = MIGRATIONS[0]
     with closing(sqlite3.connect(tmp_path / "crucible.db")) as db:

@@ -37,7 +37,7 @@ print(instance_id(sys.argv[1]), "fastapi" in sys.modules)
 
 @pytest.fixture
 def serving(tmp_path):
-    """Starts `serve` over a data folder in a process of its own; gives the process and its address."""
+    """Start `serve` over a data folder in a separate process; returns the process and its address."""
     processes: list[subprocess.Popen[str]] = []
 
     def start() -> tuple[subprocess.Popen[str], str]:
@@ -100,7 +100,7 @@ def test_closed_server_answers_no_more_and_leaves_no_thread(tmp_path):
     assert [thread for thread in set(threading.enumerate()) - before if thread.name.startswith("crucible")] == []
 
 
-def test_taken_port_is_told(tmp_path):
+def test_a_port_in_use_is_reported(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -178,9 +178,9 @@ def test_kill_in_mid_upload_leaves_no_record_without_its_bytes(serving, tmp_path
             process.wait()
             yield content[2 << 20 :]
 
-        place = {"Content-Range": f"bytes 0-{len(content) - 1}/{len(content)}"}
+        chunk_range = {"Content-Range": f"bytes 0-{len(content) - 1}/{len(content)}"}
         with pytest.raises(httpx.TransportError):
-            httpx.put(session["resumable_uri"], content=halfway(), headers=place)
+            httpx.put(session["resumable_uri"], content=halfway(), headers=chunk_range)
     _, url = serving()
     with _client(url, tmp_path / "data") as api:
         assert api.get(f"/datasets/{mfid}/files").json() == []
@@ -188,8 +188,8 @@ def test_kill_in_mid_upload_leaves_no_record_without_its_bytes(serving, tmp_path
         assert again["upload_id"] == session["upload_id"]
         held = httpx.put(again["resumable_uri"], headers={"Content-Range": f"bytes */{len(content)}"})
         start = int(held.headers["Range"].rsplit("-", 1)[1]) + 1 if "Range" in held.headers else 0
-        place = {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}
-        assert httpx.put(again["resumable_uri"], content=content[start:], headers=place).status_code == 200
+        chunk_range = {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}
+        assert httpx.put(again["resumable_uri"], content=content[start:], headers=chunk_range).status_code == 200
         complete = {"upload_id": again["upload_id"], "sha256_hash": announced["sha256_hash"]}
         file = api.post(f"/datasets/{mfid}/upload/complete", json=complete).json()
         assert httpx.get(api.get(f"/files/{file['mfid']}/download_link").json()["url"]).content == content
@@ -223,7 +223,7 @@ def test_kill_among_many_uploads_leaves_only_whole_files(serving, tmp_path):
 
 
 def _upload(api: httpx.Client, mfid: str, filename: str, content: bytes) -> None:
-    """One file by the signed protocol."""
+    """Upload one file by the signed protocol."""
     announced = {"filename": filename, "size": len(content), "sha256_hash": hashlib.sha256(content).hexdigest()}
     crc32c = base64.b64encode(google_crc32c.Checksum(content).digest()).decode()
     path = f"/datasets/{mfid}/upload/multipart"

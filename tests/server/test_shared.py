@@ -1,4 +1,4 @@
-"""The embedded Crucible as a process of its own: shared by all sessions of a folder, revived, and gone when idle."""
+"""The embedded Crucible in a process of its own: shared by all sessions of a folder, restarted, stopped when idle."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from crucible_lineage.settings import Settings
 
 
 def serving(data: Path) -> int | None:
-    """The process that serves the data folder, None if there is none."""
+    """Return the process that serves the data folder, None if there is none."""
     notice = notice_of(DataFolder(data / "crucible"))
     return int(json.loads(notice.read_text())["pid"]) if notice.exists() else None
 
 
 def is_running(pid: int) -> bool:
-    """A child that ended and was not waited for is not running."""
+    """Whether the process runs; a child that has ended but was not waited for does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
@@ -49,7 +49,7 @@ def test_all_sessions_of_a_folder_share_one_process(shared: Session, data: Path)
     assert serving(data) == pid
 
 
-def test_it_is_gone_when_nobody_is_left(shared: Session, data: Path) -> None:
+def test_it_stops_when_nobody_uses_it(shared: Session, data: Path) -> None:
     pid = serving(data)
     assert pid
     shared.close()
@@ -80,7 +80,7 @@ def test_a_copy_of_the_folder_has_a_server_of_its_own(shared: Session, data: Pat
     assert shared.client.projects.find("elsewhere") is None
 
 
-def test_a_notice_of_a_server_that_is_long_gone_misleads_nobody(shared: Session, data: Path) -> None:
+def test_a_notice_of_a_stopped_server_is_ignored(shared: Session, data: Path) -> None:
     notice = notice_of(DataFolder(data / "crucible"))
     shared.close()
     for text in ("", "{}", '{"pid": 1, "port": 9}'):

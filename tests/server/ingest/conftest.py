@@ -1,4 +1,4 @@
-"""Files that are ingested: through the official client, or by the ingestors called directly."""
+"""Files to ingest: through the official client, or by calling the ingestors directly."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Document = dict[str, Any]
 
 @pytest.fixture
 def ingested(client: CrucibleClient, dataset: Callable[..., str]) -> Callable[..., tuple[Document, Document]]:
-    """Uploads a file to a dataset and waits for its ingestion; gives the dataset's record and the request."""
+    """Upload a file to a dataset and wait for its ingestion; returns the dataset's record and the request."""
 
     def run(
         path: Path, mfid: str | None = None, ingestor: str | None = None, replace: bool = False, **fields: Any
@@ -32,7 +32,7 @@ def ingested(client: CrucibleClient, dataset: Callable[..., str]) -> Callable[..
 
 @pytest.fixture
 def read(tmp_path: Path) -> Callable[..., Found]:
-    """What is found in a file of this name and content, which must be read by the ingestor that is named."""
+    """Return the findings in a file of this name and content, which the named ingestor must read."""
 
     def run(name: str, content: str | bytes, ingestor: str | None = "DelimitedTextIngestor") -> Found:
         path = tmp_path / name

@@ -1,4 +1,4 @@
-"""What is read of NumPy files, workbooks, pictures and spectra of microscopes; and what is not."""
+"""What is read from NumPy files, workbooks, pictures and spectra of microscopes, and what is not."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def test_numpy_files_tell_their_arrays_and_nothing_is_unpickled(read: Read, tmp_
     assert not touched.exists()
 
 
-def test_what_is_no_value_in_hdf5_is_left_out(tmp_path: Path) -> None:
+def test_hdf5_attributes_that_are_not_values_are_ignored(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         axis, counts = file.create_dataset("axis", data=[1.0, 2.0]), file.create_dataset("counts", data=[3.0, 4.0])
         axis.make_scale("axis")
-        counts.dims[0].attach_scale(axis)  # whose attributes are references, as netCDF and others have them
+        counts.dims[0].attach_scale(axis)  # its attributes are references, as in netCDF and others
         file.attrs.update({"words": ["a", "b"], "ref": axis.ref, "empty": h5py.Empty("f"), "raw": np.void(b"ab")})
         file.attrs["torn"] = np.bytes_(b"\xff\xfe")
         file["points_to"] = axis.ref
@@ -73,10 +73,10 @@ def test_workbook_tells_each_sheet(read: Read) -> None:
     read("broken.xlsx", b"PK\x03\x04 and no more", None)
 
 
-def test_jpeg_stands_upright_and_says_when_it_was_taken(tmp_path: Path) -> None:
+def test_jpeg_is_upright_and_has_its_time(tmp_path: Path) -> None:
     path = tmp_path / "bench.jpg"
     picture = Image.new("RGB", (80, 40), "black")
-    picture.paste("white", (0, 0, 40, 40))  # its left half, which belongs on top
+    picture.paste("white", (0, 0, 40, 40))  # the left half, which belongs on top
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees, clockwise
     exif[0x010F], exif[0x0110] = "Canon", "Canon EOS R5"
@@ -119,16 +119,16 @@ def test_spectrum_of_a_microscope_tells_its_axis_and_metadata(read: Read) -> Non
 
 
 def workbook(sheets: dict[str, list[list[Any]]]) -> bytes:
-    """A workbook in the form that spreadsheets write."""
+    """A workbook as spreadsheet programs write it."""
     main, office = "http://schemas.openxmlformats.org/spreadsheetml/2006/main", "http://schemas.openxmlformats.org"
     relation = f"{office}/officeDocument/2006/relationships"
     head = '<?xml version="1.0" encoding="UTF-8" standalone="yes"?>'
 
     def sheet(rows: list[list[Any]]) -> str:
-        def cell(value: Any, place: str) -> str:
+        def cell(value: Any, address: str) -> str:
             if isinstance(value, str):
-                return f'<c r="{place}" t="inlineStr"><is><t>{value}</t></is></c>'
-            return f'<c r="{place}"><v>{value}</v></c>'
+                return f'<c r="{address}" t="inlineStr"><is><t>{value}</t></is></c>'
+            return f'<c r="{address}"><v>{value}</v></c>'
 
         lines = "".join(
             f'<row r="{n}">{"".join(cell(value, f"{chr(65 + m)}{n}") for m, value in enumerate(row))}</row>'

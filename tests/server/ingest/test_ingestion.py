@@ -1,4 +1,4 @@
-"""Ingestion: finds what is in a file, fills gaps, and leaves alone what people wrote."""
+"""Ingestion reads files, fills gaps, and does not change what people wrote."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_image_gets_a_thumbnail_and_its_dimensions(client, ingested, tmp_path):
     ]
 
 
-def test_request_of_a_killed_worker_is_taken_up_again(tmp_path, spectrum):
+def test_request_of_a_killed_worker_is_processed_again(tmp_path, spectrum):
     with start_server(tmp_path / "data") as server:
         client = CrucibleClient(server.url, server.api_key)
         mfid = client.datasets.create(Dataset(dataset_name="x"))["dsid"]

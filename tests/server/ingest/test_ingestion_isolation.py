@@ -1,4 +1,4 @@
-"""Ingestors of other packages, and what becomes of a server when they fail, hang, crash or want all memory."""
+"""Ingestors of other packages that fail, hang, crash or use all memory do not harm the server."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ NAMES = ("Good", "Raising", "Hanging", "Greedy", "Crashing", "Telling", "Babblin
 
 @pytest.fixture
 def plugin(tmp_path, monkeypatch):
-    """Another package with ingestors, one of which is not there, on the import path."""
+    """Another package with ingestors, one of which is missing, on the import path."""
     folder = tmp_path / "site"
     info = folder / "lab_ingestors-1.0.dist-info"
     info.mkdir(parents=True)
@@ -80,7 +80,7 @@ def plugin(tmp_path, monkeypatch):
 
 @pytest.fixture
 def named(ingested, tmp_path):
-    """Ingests a small file of this name; gives the dataset's record and the request."""
+    """Ingest a small file of this name; returns the dataset's record and the request."""
 
     def run(name, ingestor=None):
         path = tmp_path / name
@@ -157,7 +157,7 @@ def test_each_file_is_read_by_a_fork_of_one_process_until_the_surroundings_chang
     assert processes("e.pid")[1] != parent
 
 
-def test_where_there_is_no_fork_each_file_has_an_interpreter_of_its_own(named, plugin, monkeypatch):
+def test_without_fork_each_file_has_its_own_interpreter(named, plugin, monkeypatch):
     monkeypatch.delattr(os, "fork", raising=False)
     assert named("a.csv")[1]["status"] == "complete"
     assert "LabCrashing ended its process with exit code 3" in named("a.crash")[1]["error_message"]
@@ -165,7 +165,7 @@ def test_where_there_is_no_fork_each_file_has_an_interpreter_of_its_own(named, p
 
 @pytest.fixture
 def killed(tmp_path, plugin, monkeypatch):
-    """A data folder whose server was killed while it ingested, and the number of that request."""
+    """A data folder whose server was killed during an ingestion, and the number of its request."""
     monkeypatch.setenv("LAB_HANGS", "yes")
     environment = {**os.environ, "PYTHONPATH": str(plugin)}
     data = tmp_path / "data"
@@ -187,7 +187,7 @@ def killed(tmp_path, plugin, monkeypatch):
     return data, number
 
 
-def test_request_of_a_killed_server_is_taken_up_by_the_next(killed):
+def test_request_of_a_killed_server_is_processed_by_the_next(killed):
     data, number = killed
     with start_server(data) as server:
         client = CrucibleClient(server.url, server.api_key)

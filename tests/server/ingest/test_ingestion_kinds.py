@@ -1,4 +1,4 @@
-"""Each kind of file, uploaded with the official client: what its dataset then says about it."""
+"""Each kind of file, uploaded with the official client: the metadata of its dataset."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from crucible_lineage.server.ingest.ingestors import ingest
 
 @pytest.fixture
 def thumbnail(client):
-    """The only thumbnail of a dataset, decoded."""
+    """Return the only thumbnail of a dataset, decoded."""
 
     def get(record):
         (found,) = client.datasets.get_thumbnails(record["unique_id"])
@@ -29,7 +29,7 @@ def thumbnail(client):
 
 @pytest.fixture
 def scopefoundry(tmp_path):
-    """A file as ScopeFoundry lays it out."""
+    """A file with ScopeFoundry's layout."""
     path = tmp_path / "240105_hyperspec.h5"
     with h5py.File(path, "w") as file:
         file.attrs["ScopeFoundry_type"] = "Measurement"

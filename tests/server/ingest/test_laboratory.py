@@ -1,4 +1,4 @@
-"""SPC, tables of CDS, ASCII of Rigaku, JCAMP-DX of several blocks, and prose, of which nothing is read."""
+"""SPC, tables of CDS, ASCII of Rigaku, JCAMP-DX with several blocks, and prose, from which nothing is read."""
 
 from __future__ import annotations
 
@@ -38,11 +38,17 @@ def test_spc_of_floats_over_an_even_axis(tmp_path: Path) -> None:
     path = spc(tmp_path / "a.spc", flags=0x20, exponent=-128, points=5, spectra=1, body=body)
     name, metadata, found = read(path)
     assert name == "SPCIngestor"
-    told = metadata["spc"]
-    assert (told["x"], told["y"], told["comment"], told["source"]) == (
+    summary = metadata["spc"]
+    assert (summary["x"], summary["y"], summary["comment"], summary["source"]) == (
         "Raman Shift", "Rmn Intensity", "a comment", "DV420"
     )  # fmt: skip
-    assert (told["points"], told["min_x"], told["max_x"], told["min"], told["max"]) == (5, 100, 104, 1, 5)
+    assert (summary["points"], summary["min_x"], summary["max_x"], summary["min"], summary["max"]) == (
+        5,
+        100,
+        104,
+        1,
+        5,
+    )
     assert found.attributes["timestamp"].startswith("2016-04-08T14:17")
     assert found.thumbnail
 
@@ -126,15 +132,15 @@ def test_counts_that_rigaku_sets_in_columns_are_one_curve(tmp_path: Path) -> Non
     )
     name, metadata, found = read(path)
     assert name == "RigakuASCIIIngestor"
-    told = metadata["rigaku"]
-    assert (told["sample"], told["wave_length1"], told["points"], told["min"], told["max"]) == (
+    summary = metadata["rigaku"]
+    assert (summary["sample"], summary["wave_length1"], summary["points"], summary["min"], summary["max"]) == (
         "Si", 1.54059, 7, 287.0, 717569.0
     )  # fmt: skip
-    assert "slit" not in told
+    assert "slit" not in summary
     assert found.thumbnail
 
 
-def test_blocks_of_jcamp_do_not_speak_for_the_whole(tmp_path: Path) -> None:
+def test_blocks_of_jcamp_do_not_represent_the_file(tmp_path: Path) -> None:
     path = tmp_path / "linked.jdx"
     head = "##TITLE=inner\n##DATE=2007/08/30\n##SPECTROMETER/DATA SYSTEM=??\n##MAXX=5\n"
     block = f"{head}##XYDATA=(X++(Y..Y))\n1 2 3\n##END=\n"

@@ -1,4 +1,4 @@
-"""What is read of NeXus and HDF5: scalars with units, signals, images; and nothing of other files they point to."""
+"""What is read from NeXus and HDF5: scalars with units, signals, images, and nothing of other files they refer to."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from crucible_lineage.server.ingest.ingestors import ingest
 
 @pytest.fixture
 def nexus(tmp_path: Path) -> Path:
-    """A scan over 50 points as the NeXus manual lays it out, with detector frames beside."""
+    """A scan over 50 points with the layout of the NeXus manual, and detector frames beside."""
     path = tmp_path / "scan.nxs"
     with h5py.File(path, "w") as file:
         file.attrs["default"] = "entry"
@@ -105,7 +105,7 @@ def test_files_of_the_server_that_an_hdf5_file_points_to_are_not_read(tmp_path: 
 
 @pytest.mark.parametrize("way", ["link", "stored", "virtual", None])
 def test_signals_that_lie_in_other_files_are_not_read(tmp_path: Path, way: str | None) -> None:
-    """A HyperSpy file, whose reader is a library's, and follows whatever the file says."""
+    """A HyperSpy file, whose reader belongs to a library and follows all links."""
     raw, other = tmp_path / "raw.bin", tmp_path / "of_others.h5"
     raw.write_bytes(bytes(range(200)))
     with h5py.File(other, "w") as file:
@@ -132,6 +132,6 @@ def test_signals_that_lie_in_other_files_are_not_read(tmp_path: Path, way: str |
 
 
 def dark_pixels(png: bytes | None) -> set[tuple[int, int]]:
-    """Where a plot's line is, inside its frame."""
+    """Return the pixels of a plot's line inside its frame."""
     image = Image.open(io.BytesIO(png or b"")).convert("RGB")
     return {(x, y) for x in range(15, 190) for y in range(11, 176) if image.getpixel((x, y))[0] < 120}

@@ -1,4 +1,4 @@
-"""What ingestion must not say: axes as data, codes as numbers, lists as columns, half sentences, lines as pictures."""
+"""Misreadings that ingestion avoids: axes as data, codes as numbers, lists as columns, sentences, lines as plots."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ x,y
     assert {name for name in found.metadata if name != "table"} == {"Instrument"}
 
 
-def test_formats_of_laboratories_are_read_by_what_they_say(tmp_path: Path) -> None:
+def test_laboratory_formats_are_recognized_by_their_content(tmp_path: Path) -> None:
     from crucible_lineage.server.ingest.ingestors import ingest
 
     def read_as(name: str, content: bytes) -> Found:
@@ -110,14 +110,24 @@ def test_formats_of_laboratories_are_read_by_what_they_say(tmp_path: Path) -> No
     assert "points" not in read_as("b.jdx", (jcamp + jcamp).encode()).metadata["jcamp"]
     assert "points" not in read_as("c.jdx", jcamp.replace("5 3", "E3%").encode()).metadata["jcamp"]
     ras = '*RAS_DATA_START\n*MEAS_COND_XG_VOLTAGE "40"\n*RAS_INT_START\n20.0 5.0 1.0\n20.1 9.0 2.0\n*RAS_INT_END\n'
-    told = read_as("a.ras", ras.encode()).metadata["ras"]
-    assert (told["meas_cond_xg_voltage"], told["points"], told["max"]) == (40, 2, 18.0)
+    summary = read_as("a.ras", ras.encode()).metadata["ras"]
+    assert (summary["meas_cond_xg_voltage"], summary["points"], summary["max"]) == (40, 2, 18.0)
     mca = "<<PMCA SPECTRUM>>\nLIVE_TIME - 30.5\nSERIAL_NUMBER - 0042\n<<DATA>>\n1\n5\n2\n<<END>>\n"
-    told = read_as("a.mca", mca.encode()).metadata["mca"]
-    assert (told["live_time"], told["serial_number"], told["channels"], told["counts"]) == (30.5, "0042", 3, 8)
+    summary = read_as("a.mca", mca.encode()).metadata["mca"]
+    assert (summary["live_time"], summary["serial_number"], summary["channels"], summary["counts"]) == (
+        30.5,
+        "0042",
+        3,
+        8,
+    )
     xrdml = '<xrdMeasurements><xrdMeasurement><usedWavelength><kAlpha1 unit="A">1.5406</kAlpha1></usedWavelength><scan>'
     xrdml += '<dataPoints><positions axis="2Theta"><startPosition>10</startPosition>'
     xrdml += "<endPosition>12</endPosition></positions>"
     xrdml += "<intensities>1 7 3</intensities></dataPoints></scan></xrdMeasurement></xrdMeasurements>"
-    told = read_as("a.xrdml", xrdml.encode()).metadata["xrdml"]
-    assert (told["kAlpha1"], told["start_2theta_deg"], told["points"], told["max"]) == (1.5406, 10.0, 3, 7.0)
+    summary = read_as("a.xrdml", xrdml.encode()).metadata["xrdml"]
+    assert (summary["kAlpha1"], summary["start_2theta_deg"], summary["points"], summary["max"]) == (
+        1.5406,
+        10.0,
+        3,
+        7.0,
+    )

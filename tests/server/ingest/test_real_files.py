@@ -1,4 +1,4 @@
-"""Thirty-odd files as instruments and programs wrote them, from packages that ship them, and what is read of each."""
+"""Some thirty files of real instruments and programs, from packages that ship them, and what is read from each."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CALIBRATION = f"{RAMAN}/datasets2"
 EBSD = "kikuchipy/data"
 
 TEXT, HDF5, HYPERSPY, IMAGE = "DelimitedTextIngestor", "H5Ingestor", "HyperSpyIngestor", "ImageIngestor"
-# By file: the ingestor that reads it, whether it has a thumbnail, and some of what is found, by the way to it.
+# By file: the ingestor that reads it, whether it has a thumbnail, and some findings by their path.
 FILES: dict[str, tuple[str | None, bool, dict[str, Any]]] = {
     f"ramanchada2:{CALIBRATION}/FNMT-B_BW785/NIST_785nm_100%_2500msx3_1.txt": (
         TEXT, True,
@@ -122,7 +122,7 @@ FILES: dict[str, tuple[str | None, bool, dict[str, Any]]] = {
 
 @pytest.fixture(scope="session")
 def shipped(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the packages' wheels, downloaded once."""
+    """Download the packages' wheels once and return their folder."""
     cache = pytestconfig.cache.mkdir("real-files") if hasattr(pytestconfig, "cache") else None
     folder = Path(cache) if cache else tmp_path_factory.mktemp("real-files")
     missing = [
@@ -143,16 +143,16 @@ def content(shipped: Path, package: str, name: str) -> bytes:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.rpartition("/")[2])
-def test_real_file_says_what_it_says(shipped: Path, tmp_path: Path, utc: None, file: str) -> None:
+def test_real_file_is_read_as_expected(shipped: Path, tmp_path: Path, utc: None, file: str) -> None:
     package, _, name = file.partition(":")
     path = tmp_path / "content"
     path.write_bytes(content(shipped, package, name))
     ingestor, has_thumbnail, expected = FILES[file]
     used, found = ingest(path, Path(name).name, None)
     assert (used, found.thumbnail is not None) == (ingestor, has_thumbnail)
-    said = {**found.metadata, **found.attributes}
+    values = {**found.metadata, **found.attributes}
     for way, value in expected.items():
-        got = at(said, way)
+        got = at(values, way)
         assert (got[:19] if way == "timestamp" else got) == value, way
     assert used is not None or found.metadata == {}
     assert "timestamp" in expected or "timestamp" not in found.attributes
@@ -163,14 +163,14 @@ def test_real_file_says_what_it_says(shipped: Path, tmp_path: Path, utc: None, f
 
 @pytest.fixture
 def utc(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Times without a zone are those of this machine, whose clock stands at UTC here."""
+    """Times without a zone are in this machine's zone, which is UTC in this test."""
     monkeypatch.setenv("TZ", "UTC")
     if hasattr(time, "tzset"):
         time.tzset()
 
 
 def at(value: Any, way: str) -> Any:
-    """What lies at the end of a way, whose steps may have slashes of their own."""
+    """Return the value at a path, whose steps may contain slashes."""
     if not way:
         return value
     if isinstance(value, list):

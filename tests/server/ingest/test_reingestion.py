@@ -1,4 +1,4 @@
-"""What ingestion found belongs to its file: it is renewed with it, stands beside others', and yields to people."""
+"""Ingestion's findings belong to their file: renewed with it, kept beside those of others, and yielding to people."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 @pytest.fixture
 def add(client, tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    """Puts a file with this text into the dataset, waits for its ingestion, and gives the dataset's record."""
+    """Add a file with this text to the dataset, wait for its ingestion, and return the dataset's record."""
 
     def run(mfid: str, name: str, text: str, **options: Any) -> dict[str, Any]:
         path = tmp_path / name
@@ -28,7 +28,7 @@ def columns(document: dict[str, Any]) -> list[str]:
     return [column["name"] for column in document["table"]["columns"]]
 
 
-def test_replaced_file_says_what_it_says_now(client, dataset, add):
+def test_a_replaced_file_is_read_again(client, dataset, add):
     mfid = dataset()
     add(mfid, "a.csv", "# gain: 2\n# only: before\nx,y\n1,2\n2,3\n")
     document = add(mfid, "a.csv", "# gain: 3\nx,z\n1,2\n2,9\n3,4\n", replace=True)["scientific_metadata"]
@@ -55,7 +55,7 @@ def test_thumbnail_is_renewed_with_its_file_and_that_of_a_person_is_not(api, cli
     assert kept["thumbnail_b64str"] == red["thumbnail_b64str"]
 
 
-def test_each_of_several_files_keeps_what_it_says(client, dataset, add):
+def test_the_metadata_of_each_of_several_files_are_kept(client, dataset, add):
     mfid = dataset()
     assert "files" not in add(mfid, "a.csv", "# laser_nm: 633\nx,y\n1,2\n2,3\n")["scientific_metadata"]
     document = add(mfid, "b.csv", "# laser_nm: 785\n# gain: 4\nt,T\n1,2\n2,3\n")["scientific_metadata"]
@@ -67,7 +67,7 @@ def test_each_of_several_files_keeps_what_it_says(client, dataset, add):
     assert document["files"]["b.csv"]["laser_nm"] == 785
 
 
-def test_what_a_deleted_file_said_is_gone_and_a_renamed_one_says_it_under_its_new_name(api, client, dataset, add):
+def test_metadata_of_a_deleted_file_vanish_and_those_of_a_renamed_one_follow(api, client, dataset, add):
     mfid = dataset()
     add(mfid, "a.csv", "# gain: 1\nx,y\n1,2\n2,3\n")
     add(mfid, "b.csv", "# gain: 2\nx,y\n1,2\n2,3\n")
@@ -81,7 +81,7 @@ def test_what_a_deleted_file_said_is_gone_and_a_renamed_one_says_it_under_its_ne
     assert client.datasets.get_scientific_metadata(mfid) is None
 
 
-def test_what_people_gave_stays_through_every_renewal(client, dataset, add):
+def test_metadata_that_people_wrote_survive_every_renewal(client, dataset, add):
     mfid = dataset()
     client.datasets.update_scientific_metadata(mfid, {"gain": 7, "table": {"rows": 99}})
     add(mfid, "a.csv", "# gain: 2\nx,y\n1,2\n2,3\n")
@@ -121,13 +121,13 @@ def test_one_hears_of_an_ingestor_that_is_misspelt_or_missing(client, dataset, t
         return request["status"], request["error_message"]
 
     assert message("a.csv") == ("complete", None)
-    status, told = message("b.csv", ingestion_class="DelimitedTxtIngestor")
-    assert (status, "no ingestor DelimitedTxtIngestor" in told, "DelimitedTextIngestor read" in told) == (
+    status, remark = message("b.csv", ingestion_class="DelimitedTxtIngestor")
+    assert (status, "no ingestor DelimitedTxtIngestor" in remark, "DelimitedTextIngestor read" in remark) == (
         "complete",
         True,
         True,
     )
-    status, told = message("c.zzz")
-    assert (status, "c.zzz" in told) == ("complete", True)
-    status, told = message("d.csv", ingestion_class="ImageIngestor")
-    assert (status, told) == ("complete", "ImageIngestor could not read the file; DelimitedTextIngestor did")
+    status, remark = message("c.zzz")
+    assert (status, "c.zzz" in remark) == ("complete", True)
+    status, remark = message("d.csv", ingestion_class="ImageIngestor")
+    assert (status, remark) == ("complete", "ImageIngestor could not read the file; DelimitedTextIngestor did")

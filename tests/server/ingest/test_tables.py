@@ -1,4 +1,4 @@
-"""What is read of tables in texts: preambles, units, decimal commas, settings, times, instruments."""
+"""What is read from tables in texts: preambles, units, decimal commas, settings, times, instruments."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_channels_of_an_oscilloscope_are_columns_with_their_units(read: Read) ->
         ("a.csv", "sep=;\nx;y\n1,5;2\n2,5;3\n", ["x", "y"], {}),
     ],
 )
-def test_what_stands_above_the_names_of_columns_is_neither_name_nor_unit(
+def test_rows_above_the_names_of_columns_are_neither_names_nor_units(
     read: Read, name: str, text: str, names: list[str], facts: dict[str, Any]
 ) -> None:
     found = read(name, text)
@@ -60,7 +60,7 @@ def test_what_stands_above_the_names_of_columns_is_neither_name_nor_unit(
     assert {name: found.metadata[name] for name in found.metadata if name != "table"} == facts
 
 
-def test_units_beside_what_is_none_are_units_where_they_could_be_no_names(read: Read) -> None:
+def test_units_beside_other_words_are_units_if_they_could_not_be_names(read: Read) -> None:
     found = read("a.tsv", "E\tj\nV vs RHE\tmA/cm^2\n1\t2\n2\t3\n")
     assert columns(found) == [{"name": "E", "unit": "V vs RHE"}, {"name": "j", "unit": "mA/cm^2"}]
     assert columns(read("a.csv", "Sample,Si\nT,counts (raw)\n1,2\n2,3\n"))[0] == {"name": "T"}
@@ -76,7 +76,7 @@ def test_points_that_group_thousands_are_no_decimal_marks(read: Read) -> None:
     assert [(column["name"], column["min"]) for column in table["columns"]] == [("t", 1234.5), ("I", 7.1)]
 
 
-def test_what_may_be_thousands_or_a_fraction_is_neither(read: Read) -> None:
+def test_an_ambiguous_number_is_ignored(read: Read) -> None:
     first, second = read("a.csv", "t;I\n1.500;7,1\n2.500;8,1\n").metadata["table"]["columns"]
     assert (first, second["min"]) == ({"name": "t"}, 7.1)
 
@@ -144,7 +144,7 @@ def test_prose_is_no_table(read: Read, text: str) -> None:
     assert read("letter.txt", text, None).metadata == {}
 
 
-def test_table_of_words_and_numbers_counts_only_where_it_is_all_there_is(read: Read) -> None:
+def test_table_of_words_and_numbers_counts_only_if_it_is_the_whole_file(read: Read) -> None:
     assert read("samples.csv", "name,mass\na,1\nb,2\n").metadata["table"]["rows"] == 2
     assert read("log.txt", "Report of a run\nport 1;3\nbaud;9600\n").metadata == {"port 1": 3, "baud": 9600}
 
@@ -193,9 +193,7 @@ def test_facts_name_time_and_instrument_in_several_ways() -> None:
     assert acquired({"model": "BTC162E", "date": "2024-03-01", "power": 5}) == {}
 
 
-def test_what_a_file_says_of_time_and_instrument_is_taken_where_nobody_else_did(
-    api, client, dataset, tmp_path: Path
-) -> None:
+def test_time_and_instrument_of_a_file_are_used_if_nobody_has_set_them(api, client, dataset, tmp_path: Path) -> None:
     path = tmp_path / "scan.csv"
     path.write_text("# start time: 2012-06-04T14:15:57+00:00\n# instrument: Bench 7\nx,y\n1,2\n2,3\n")
 
