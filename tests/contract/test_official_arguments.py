@@ -84,7 +84,7 @@ def test_missing_arguments_have_a_hint(client: CrucibleClient) -> None:
     for call, words in (
         (
             lambda: datasets.get_keywords(dataset_mfid=mfid, limit=3),
-            "client.datasets.get_keywords() takes no 'limit'; leave",
+            "client.datasets.get_keywords() takes no 'limit'; omit",
         ),
         (lambda: client.graphs.get(mfid, as_networkx=True), "takes no 'as_networkx'; use crucible_lineage.lineage"),  # type: ignore[call-arg]
         (lambda: datasets.get(mfid, include_metdata=True), "did you mean 'include_metadata'?"),
