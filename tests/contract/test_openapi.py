@@ -87,14 +87,14 @@ def test_no_request_breaks_the_server_or_its_description(
             identifiers = new()
 
 
-def try_out(cases: st.SearchStrategy[Any], examples: int, identifiers: dict[str, Any], headers: dict[str, str]) -> None:
+def try_out(cases: st.SearchStrategy[Any], examples: int, there: dict[str, Any], headers: dict[str, str]) -> None:
     """Send some of the cases, about half of them with existing identifiers, and check each answer."""
 
     @settings(BOUNDED, max_examples=examples)
     @given(cases, st.data())
     def send(case: Any, data: Any) -> None:
         for name in case.path_parameters or {}:
-            if (known := identifier(case.path, name, identifiers)) is not None and data.draw(st.booleans()):
+            if (known := identifier(case.path, name, there)) is not None and data.draw(st.booleans()):
                 case.path_parameters[name] = known
         response = case.call(headers=headers)
         case.validate_response(response, checks=CHECKS, headers=headers)
