@@ -190,7 +190,7 @@ def _spell(node: object, spelled: list[str], blind: frozenset[str]) -> None:
 
 
 def _effective(nodes: Sequence[ast.AST], *, fields: bool = False) -> list[ast.AST]:
-    """Return the nodes with an effect: no docstrings, no `pass`, no bare `x: int`; `x: int = 1` in a class is a field."""
+    """Return the nodes with an effect: no docstrings, `pass` or bare `x: int`; in a class `x: int = 1` is a field."""
     effective: list[ast.AST] = []
     for node in nodes:
         if isinstance(node, ast.Pass) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):
