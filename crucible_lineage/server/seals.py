@@ -84,9 +84,9 @@ def damage(db: sqlite3.Connection) -> Iterator[str]:
         if line != "ok":
             yield str(line)
     for table in COLUMNS:
-        (count,) = db.execute(f"SELECT COUNT(*) FROM {table} WHERE NOT {intact(table)}").fetchone()
-        if count:
-            yield f"{count} rows of table {table!r} are not what was written"
+        (changed,) = db.execute(f"SELECT COUNT(*) FROM {table} WHERE NOT {intact(table)}").fetchone()
+        if changed:
+            yield f"{changed} rows of table {table!r} are not what was written"
 
 
 def _text(value: object) -> str:
