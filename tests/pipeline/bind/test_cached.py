@@ -1,4 +1,4 @@
-"""What was bound before is used again while nothing changed, never by other rules, and reading it runs no code."""
+"""A cached binding is used while nothing has changed, never under other rules, and reading it runs no code."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ PACKAGE = Path(__file__).parents[3] / "crucible_lineage"
 
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
-    """How often a declaration was read, and its steps looked at, since the beginning of the test."""
+    """Return a function that counts how often declarations were read during the test."""
     from crucible_lineage.pipeline.declare import load
 
     times = []
-    really = load.read_declaration
-    monkeypatch.setattr(load, "read_declaration", lambda *given: times.append(1) or really(*given))
+    original = load.read_declaration
+    monkeypatch.setattr(load, "read_declaration", lambda *arguments: times.append(1) or original(*arguments))
     return lambda: len(times)
 
 
@@ -39,21 +39,21 @@ def found(session: Session) -> list[tuple[str, Any]]:
 
 
 def rewrite(session: Session, change: Callable[[Any], None]) -> None:
-    """What is kept is as another version would have left it."""
+    """Change stored inspections as if another version had written them."""
     for asked, value in found(session):
         change(value)
         kept = sealed(value, asked, inspect.RULES)
         session.store.database.write("UPDATE inspected SET found = ? WHERE asked = ?", kept, asked)
 
 
-def test_what_is_taken_from_the_cache_is_what_was_bound(lab: Any, session: Session, read: Any) -> None:
+def test_a_cached_binding_equals_the_original(lab: Any, session: Session, read: Any) -> None:
     first = bind_file(lab.pipeline, session.store)
     again = bind_file(lab.pipeline, session.store)
     assert again == first
     assert read() == 1
 
 
-def test_the_pipeline_of_the_demo_is_kept(session: Session, read: Any) -> None:
+def test_the_pipeline_of_the_demo_is_cached(session: Session, read: Any) -> None:
     path = PACKAGE.parent / "deployments" / "pipelines" / "raman.yaml"
     assert bind_file(path, session.store) == bind_file(path, session.store)
     assert read() == 1
@@ -62,7 +62,7 @@ def test_the_pipeline_of_the_demo_is_kept(session: Session, read: Any) -> None:
 @pytest.mark.parametrize(
     "declared", ["2024-05-01", "2024-05-01 12:00:00", "-0.0", "1e9", "{a: [1, 2.0, null]}", "café"]
 )
-def test_values_of_every_kind_are_the_same_the_second_time(lab: Any, session: Session, declared: str) -> None:
+def test_values_of_every_kind_survive_the_cache(lab: Any, session: Session, declared: str) -> None:
     lab.file(f"{lab.module}_any.py", "def take(counts, *, value, out):\n    pass\n")
     path = lab.declare(
         'pipeline: p\nproject: lab\ninputs: {first: {file: first.txt, timestamp: "2024-05-01T12:00:00Z"}}\n'
@@ -72,7 +72,7 @@ def test_values_of_every_kind_are_the_same_the_second_time(lab: Any, session: Se
     assert bind_file(path, session.store) == first
 
 
-def test_what_was_found_by_other_rules_is_asked_anew(
+def test_a_binding_under_other_rules_is_not_used(
     lab: Any, session: Session, read: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bind_file(lab.pipeline, session.store)
@@ -81,7 +81,7 @@ def test_what_was_found_by_other_rules_is_asked_anew(
     bind_file(lab.pipeline, session.store)
     assert read() == 2
     rules = session.store.database.rows("SELECT DISTINCT rules FROM inspected")
-    assert rules == [("crucible-lineage/code/99",)], "what nobody asks for any more goes"
+    assert rules == [("crucible-lineage/code/99",)], "entries under other rules are removed"
 
 
 def test_the_rules_name_the_version_and_both_schemes() -> None:
@@ -97,7 +97,7 @@ def _added(value: Any) -> None:
         function["invented"] = 1
 
 
-def _left_out(value: Any) -> None:
+def _removed(value: Any) -> None:
     for function in value.get("functions", [value]):
         function.pop("fingerprint")
 
@@ -107,8 +107,8 @@ def _other_kind(value: Any) -> None:
         function["outputs"] = "out"
 
 
-@pytest.mark.parametrize("change", [_added, _left_out, _other_kind])
-def test_what_another_version_left_is_asked_anew(
+@pytest.mark.parametrize("change", [_added, _removed, _other_kind])
+def test_an_entry_of_another_version_is_not_used(
     lab: Any, session: Session, read: Any, change: Callable[[Any], None]
 ) -> None:
     first = bind_file(lab.pipeline, session.store)
@@ -117,7 +117,7 @@ def test_what_another_version_left_is_asked_anew(
     assert read() == 2
 
 
-def test_nothing_that_is_kept_can_run_code(lab: Any, data: Path, command: Any) -> None:
+def test_reading_the_cache_cannot_run_code(lab: Any, data: Path, command: Any) -> None:
     arguments = ["run", str(lab.pipeline), "--engine", "local", "--data", str(data)]
     assert command(*arguments).returncode == 0
     watching = (
@@ -140,7 +140,7 @@ def test_nothing_that_is_kept_can_run_code(lab: Any, data: Path, command: Any) -
         assert ended.returncode == 0, ended.stderr
 
 
-def test_no_module_imports_what_turns_bytes_into_code() -> None:
+def test_no_module_imports_a_library_that_turns_bytes_into_code() -> None:
     banned = {"pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
     imported = {
         (path.name, name.partition(".")[0])
@@ -148,12 +148,12 @@ def test_no_module_imports_what_turns_bytes_into_code() -> None:
         for path in root.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Import | ast.ImportFrom)
-        for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [one.name for one in node.names])
+        for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
     }
     assert {(file, name) for file, name in imported if name in banned} == set()
 
 
-def test_what_many_steps_have_in_common_is_kept_once(lab: Any, session: Session) -> None:
+def test_a_function_of_many_steps_is_stored_once(lab: Any, session: Session) -> None:
     steps = "".join(
         f"  s{number}: {{uses: 'LABMODULE:scale', inputs: {{counts: first}}, params: {{factor: {number}}}}}\n"
         for number in range(20)
@@ -163,6 +163,6 @@ def test_what_many_steps_have_in_common_is_kept_once(lab: Any, session: Session)
         + steps
     )
     bind_file(path, session.store)
-    (kept,) = [value for _, value in found(session) if "functions" in value]
-    assert len(kept["functions"]) == 1
-    assert json.dumps(kept).count("values = [float(line)") == 1
+    (stored,) = [value for _, value in found(session) if "functions" in value]
+    assert len(stored["functions"]) == 1
+    assert json.dumps(stored).count("values = [float(line)") == 1

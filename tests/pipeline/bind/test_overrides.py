@@ -56,7 +56,7 @@ def test_a_parameter_of_a_step_or_of_the_pipeline_has_another_value_in_this_run(
         ({"scaled.factor": "${env.HOME}"}, "name the variable first"),
     ],
 )
-def test_what_cannot_be_set_is_told(lab: Any, overrides: dict[str, Any], words: str) -> None:
+def test_a_value_that_cannot_be_set_is_reported(lab: Any, overrides: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError) as caught:
         bind_file(lab.declare(PIPELINE), None, overrides)
     assert words in str(caught.value)
@@ -82,12 +82,12 @@ def test_a_value_is_read_as_in_yaml(text: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize("text", ["a.b", "=3", "a.b=[1", "a.b=*x", "a.b=!!python/name:os.system x"])
-def test_what_is_no_value_is_refused(text: str) -> None:
+def test_an_invalid_value_is_refused(text: str) -> None:
     with pytest.raises(InputError):
         parse_overrides((text,))
 
 
-def test_the_same_id_whether_a_value_is_declared_or_set(
+def test_a_value_gives_the_same_id_whether_declared_or_set(
     lab: Any, session: Any, run: Callable[..., Any], planned: Callable[..., Any]
 ) -> None:
     lab.declare(PIPELINE)

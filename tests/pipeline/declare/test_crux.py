@@ -1,4 +1,4 @@
-"""Recipes of the official client (`.crux`) as inputs: read as that client reads them."""
+"""Recipes of the official client (`.crux`) as inputs, read as that client reads them."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def recipe(lab: Any) -> Path:
     return path
 
 
-def test_the_official_client_finds_the_same_datasets_under_the_same_ids(recipe: Path) -> None:
+def test_the_official_client_reads_the_same_datasets_under_the_same_ids(recipe: Path) -> None:
     theirs = official.load(recipe).datasets
     ours = dict(recipe_datasets(recipe))
     assert list(ours) == list(theirs)
@@ -104,10 +104,10 @@ def test_a_dataset_of_a_recipe_is_an_input_of_files(lab: Any, recipe: Path) -> N
     theirs = official.load(recipe).datasets["neon_lamp_2"]
     assert [str(path) for path in declared.paths] == theirs.files  # type: ignore[union-attr]
     assert declared.metadata == {"laser_nm": 632.9}  # type: ignore[union-attr]
-    assert declared.samples == (MADE,), "samples that are not made yet are left out"  # type: ignore[union-attr]
+    assert declared.samples == (MADE,), "samples that do not exist yet are left out"  # type: ignore[union-attr]
 
 
-def test_what_was_made_of_a_recipe_is_the_dataset_that_its_lock_file_names(lab: Any, recipe: Path) -> None:
+def test_a_dataset_in_the_lock_file_is_used_as_it_is(lab: Any, recipe: Path) -> None:
     lock = {"ids": {"neon_lamp_2": {"server_id": MADE, "hash": "x", "files": {}}, "wafer": MADE}, "links": []}
     lab.file("session.crux.lock", json.dumps(lock))
     assert crux_input({"crux": "session.crux", "id": "neon_lamp_2"}, lab.folder) == {"dataset": MADE}
@@ -117,14 +117,14 @@ def test_what_was_made_of_a_recipe_is_the_dataset_that_its_lock_file_names(lab: 
     }
 
 
-def test_samples_that_were_made_are_linked(lab: Any, recipe: Path) -> None:
+def test_samples_in_the_lock_file_are_linked(lab: Any, recipe: Path) -> None:
     made = {"wafer": "0tr5k2ndm5zvd000nr21qakeh5", "inline_sample": "0tr5k2ndm5zvd000nr21qakeh6"}
     lab.file("session.crux.lock", json.dumps({"ids": {k: {"server_id": v} for k, v in made.items()}}))
     declared = crux_input({"crux": "session.crux", "id": "neon_lamp_2"}, lab.folder)
     assert declared["samples"] == [made["wafer"], MADE, made["inline_sample"]]
 
 
-def test_what_is_declared_beside_it_wins(lab: Any, recipe: Path) -> None:
+def test_keys_beside_the_recipe_win(lab: Any, recipe: Path) -> None:
     lab.declare(PIPELINE.replace("id: ID", "id: neon_lamp_2, measurement: other, metadata: {a: 1}, each: true"))
     declared = bind_file(lab.pipeline).spec.inputs["first"]
     assert (declared.measurement, declared.metadata, declared.each) == ("other", {"a": 1}, True)  # type: ignore[union-attr]
@@ -150,7 +150,7 @@ def test_what_is_declared_beside_it_wins(lab: Any, recipe: Path) -> None:
         ("crux: session.crux", "dataset: {name: x, children: y, samples: 3}\n", "has no files"),
     ],
 )
-def test_a_recipe_that_cannot_be_used_is_told_where_it_is_named(
+def test_an_unusable_recipe_is_reported_where_it_is_named(
     lab: Any, recipe: Path, faults: Callable[..., list[str]], given: str, content: str | None, words: str
 ) -> None:
     if content is not None:
@@ -160,12 +160,12 @@ def test_a_recipe_that_cannot_be_used_is_told_where_it_is_named(
     assert any(message.startswith("5:") for message in found), found
 
 
-def test_a_lock_file_that_cannot_be_read_is_told(lab: Any, recipe: Path, faults: Callable[..., list[str]]) -> None:
+def test_an_unreadable_lock_file_is_reported(lab: Any, recipe: Path, faults: Callable[..., list[str]]) -> None:
     lab.file("session.crux.lock", "[1, 2]")
     assert any("session.crux.lock cannot be read" in message for message in faults(lab.pipeline))
 
 
-def test_what_was_bound_is_not_taken_again_once_the_recipe_was_applied(lab: Any, recipe: Path, session: Any) -> None:
+def test_applying_the_recipe_invalidates_the_cached_binding(lab: Any, recipe: Path, session: Any) -> None:
     assert bind_file(lab.pipeline, session.store).spec.inputs["first"].metadata == {"laser_nm": 632.9}  # type: ignore[union-attr]
     lab.file("meta.json", json.dumps({"laser_nm": 785.2}))
     assert bind_file(lab.pipeline, session.store).spec.inputs["first"].metadata == {"laser_nm": 785.2}  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""A wrong declaration gets every fault at once, each with its place, before anything is changed."""
+"""All faults of a wrong declaration are reported at once, each with its location, before anything is changed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def faults(path: Any) -> list[str]:
     return [str(fault).removeprefix(f"{path}:") for fault in caught.value.faults]
 
 
-def test_a_good_pipeline_is_bound_in_the_order_in_which_it_can_run(lab: Any) -> None:
+def test_the_steps_of_a_valid_pipeline_are_bound_in_an_order_of_execution(lab: Any) -> None:
     lab.declare(lab.pipeline.read_text().replace("  total:", "  sum_up:"))
     bound = bind_file(lab.pipeline)
     assert list(bound.steps) == ["scaled", "sum_up"]
@@ -25,22 +25,22 @@ def test_a_good_pipeline_is_bound_in_the_order_in_which_it_can_run(lab: Any) -> 
     assert bound.steps["scaled"].inspection.params == {"factor": 3.0}
 
 
-def test_steps_that_say_the_same_share_it_as_read_from_yaml_and_from_json() -> None:
-    said = {"uses": "lab:fit", "output": {"ingest": False, "measurement": "fit"}}
-    by_name = StepSpec.model_validate({**said, "inputs": {"x": "raw", "y": "cut.mask"}})
-    in_full = StepSpec.model_validate({**said, "inputs": {"x": {"from": "raw"}, "y": ["cut.mask", "raw"]}})
+def test_equal_parts_of_steps_are_shared_whether_read_from_yaml_or_json() -> None:
+    common = {"uses": "lab:fit", "output": {"ingest": False, "measurement": "fit"}}
+    by_name = StepSpec.model_validate({**common, "inputs": {"x": "raw", "y": "cut.mask"}})
+    in_full = StepSpec.model_validate({**common, "inputs": {"x": {"from": "raw"}, "y": ["cut.mask", "raw"]}})
     again = StepSpec.model_validate_json(in_full.model_dump_json(by_alias=True, exclude_defaults=True))
     assert again == in_full
     assert by_name.inputs["x"] is in_full.inputs["x"] is again.inputs["x"]
     assert by_name.inputs["y"] is in_full.sources["y"][0]
     assert by_name.output is in_full.output
-    other = StepSpec.model_validate({**said, "inputs": {"x": {"from": "raw", "files": "*.csv"}}})
+    other = StepSpec.model_validate({**common, "inputs": {"x": {"from": "raw", "files": "*.csv"}}})
     assert other.sources["x"][0].files == "*.csv"
     assert by_name.sources["x"][0].files is None
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "place", "words"),
+    ("old", "new", "location", "words"),
     [
         ("params:", "parms:", "11:5", "did you mean 'params'?"),
         ("factor: 3", "facto: 3", "11:14", "no parameter 'facto'; did you mean 'factor'?"),
@@ -72,30 +72,30 @@ def test_steps_that_say_the_same_share_it_as_read_from_yaml_and_from_json() -> N
         ("LABMODULE:add", "LABMODULE.py:add", "13:5", "does not name a Python module; did you mean"),
     ],
 )
-def test_a_fault_is_told_with_its_place(lab: Any, old: str, new: str, place: str, words: str) -> None:
+def test_a_fault_is_reported_with_its_location(lab: Any, old: str, new: str, location: str, words: str) -> None:
     text = lab.pipeline.read_text().replace(lab.module, "LABMODULE")
     assert old in text
     found = faults(lab.declare(text.replace(old, new, 1)))
-    assert any(message.startswith(f"{place}: ") and words in message for message in found), found
+    assert any(message.startswith(f"{location}: ") and words in message for message in found), found
 
 
-def test_all_faults_are_told_at_once(lab: Any) -> None:
+def test_all_faults_are_reported_at_once(lab: Any) -> None:
     text = lab.pipeline.read_text().replace("factor: 3", "facto: 3").replace("right: second", "rihgt: second")
     found = faults(lab.declare(text))
     assert any("'facto'" in message for message in found)
     assert any("'rihgt'" in message for message in found)
-    assert not any("is missing" in message for message in found), "it is there, misspelt"
+    assert not any("is missing" in message for message in found), "it is present, but misspelt"
 
 
-def test_what_was_given_is_shown_as_it_was_written(lab: Any) -> None:
+def test_a_wrong_value_is_shown_as_declared(lab: Any) -> None:
     text = lab.pipeline.read_text().replace(f"    uses: {lab.module}:add\n", "").replace("file: first.txt, ", "")
-    told = "\n".join(faults(lab.declare(text)))
-    assert "a step needs one of the keys uses (a function) and run (a command) (given: {" in told
-    assert "folder" not in told
-    assert "PosixPath" not in told
+    messages = "\n".join(faults(lab.declare(text)))
+    assert "a step needs one of the keys uses (a function) and run (a command) (given: {" in messages
+    assert "folder" not in messages
+    assert "PosixPath" not in messages
 
 
-def test_a_cycle_is_told_with_its_path(lab: Any) -> None:
+def test_a_cycle_is_reported_with_its_path(lab: Any) -> None:
     text = lab.pipeline.read_text().replace("counts: first", "counts: total").replace("right: second", "right: first")
     found = faults(lab.declare(text.replace('  second: {file: second.txt, timestamp: "2024-05-01T12:05:00Z"}\n', "")))
     assert any("scaled -> total -> scaled" in message for message in found), found
@@ -116,12 +116,12 @@ def test_a_module_that_cannot_be_imported_is_one_fault_at_its_line(lab: Any, lin
     text = lab.pipeline.read_text().replace(f"{lab.module}:", "broken_lab:")
     with pytest.raises(InputError) as caught:
         bind_file(lab.declare(text), None)
-    (fault,) = (one for one in caught.value.faults if "broken_lab" in one.message)
+    (fault,) = (fault for fault in caught.value.faults if "broken_lab" in fault.message)
     assert (fault.file, fault.line) == (str(module), 2)
     assert words in fault.message
 
 
-def test_one_function_that_cannot_be_a_step_faults_no_other(lab: Any, run: Any) -> None:
+def test_a_function_that_cannot_be_a_step_does_not_affect_others(lab: Any, run: Any) -> None:
     module = lab.folder / f"{lab.module}.py"
     wrong = "\n\n@step\ndef wrong(counts: str, *, out: Path) -> None: ...\n"
     module.write_text(module.read_text() + wrong)
@@ -129,17 +129,17 @@ def test_one_function_that_cannot_be_a_step_faults_no_other(lab: Any, run: Any) 
     line = module.read_text().splitlines().index("def wrong(counts: str, *, out: Path) -> None: ...")
     with pytest.raises(InputError) as caught:
         bind_file(lab.declare(lab.pipeline.read_text().replace(":add", ":wrong")), None)
-    fault = next(one for one in caught.value.faults if "is annotated str" in one.message)
+    fault = next(fault for fault in caught.value.faults if "is annotated str" in fault.message)
     assert (fault.file, fault.line) == (str(module), line)
 
 
-def test_a_function_that_cannot_be_a_step_is_told_why(lab: Any) -> None:
+def test_the_reason_why_a_function_cannot_be_a_step_is_reported(lab: Any) -> None:
     lab.file("odd_lab.py", "def add(left: int, right, *, out): pass\n")
     found = faults(lab.declare(lab.pipeline.read_text().replace(f"{lab.module}:add", "odd_lab:add")))
     assert any("input 'left' is annotated" in message for message in found), found
 
 
-def test_an_output_that_has_to_be_chosen_is_asked_for(lab: Any) -> None:
+def test_one_of_several_outputs_must_be_named(lab: Any) -> None:
     text = (
         lab.pipeline.read_text()
         .replace(f"{lab.module}:scale", f"{lab.module}:split")

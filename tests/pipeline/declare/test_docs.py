@@ -1,4 +1,4 @@
-"""Every example of docs/pipelines.md is a file that is bound, and the first ones run."""
+"""Every example of docs/pipelines.md can be bound, and the first ones run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="one of the examples use
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder that the page speaks of."""
+    """A folder with the files of the page."""
     for name, block in BLOCKS.items():
         (tmp_path / name).write_text(block)
     for name in ("scan-1.txt", "scan-2.txt"):
@@ -49,12 +49,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("name", PIPELINES)
-def test_each_example_is_without_fault(folder: Path, name: str) -> None:
+def test_each_example_is_valid(folder: Path, name: str) -> None:
     bound = bind_file(folder / name)
     assert f"{bound.name}.yaml" == name
 
 
-def test_the_recipe_declares_what_the_example_takes(folder: Path) -> None:
+def test_the_recipe_declares_the_datasets_of_the_example(folder: Path) -> None:
     assert list(recipe_datasets(folder / "session.crux")) == ["neon", "dark_counts"]
 
 
@@ -70,7 +70,7 @@ def test_examples_run(folder: Path, run: Callable[..., Any], text_of: Callable[[
     assert text_of(run(folder / "recipe.yaml").datasets["clean"]["out"]) == "2.0\n5.0"
 
 
-def test_every_key_has_its_place_on_the_page() -> None:
+def test_every_key_is_on_the_page() -> None:
     inputs = {key for kind in INPUT_KINDS.values() for key, field in kind.model_fields.items() if not field.alias}
     known = {*TOP_KEYS, *StepSpec.model_fields, *OutputFields.model_fields, *inputs} - {*OURS}
     assert not [key for key in sorted(known) if not re.search(rf"\b{key}\b", TEXT)]

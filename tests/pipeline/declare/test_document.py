@@ -1,4 +1,4 @@
-"""YAML is read safely, and every value knows where it stood."""
+"""YAML is read safely, and the position of every value is known."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_infinity_and_not_a_number_are_numbers() -> None:
     assert data["c"] != data["c"]
 
 
-def test_every_value_knows_its_line_and_column() -> None:
+def test_every_value_has_its_line_and_column() -> None:
     document = parse_document("steps:\n  axis:\n    params: {degree: 3}\n", "p.yaml")
     assert str(document.fault(("steps", "axis", "params", "degree"), "wrong")) == "p.yaml:3:14: wrong"
     assert str(document.fault(("steps", "axis", "unknown"), "missing")) == "p.yaml:2:3: missing"
@@ -51,7 +51,7 @@ def test_every_value_knows_its_line_and_column() -> None:
         ("a: 1\n---\nb: 2\n", "a second document begins here"),
     ],
 )
-def test_what_is_no_plain_yaml_is_refused_with_its_place(text: str, words: str) -> None:
+def test_anything_but_plain_yaml_is_refused_with_its_position(text: str, words: str) -> None:
     message = fault(text)
     assert words in message
     assert message.startswith("p.yaml:")
@@ -82,7 +82,7 @@ def test_a_huge_file_is_refused(tmp_path: Path) -> None:
         read_document(path)
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"there is no file .*absent\.yaml"):
         read_document(tmp_path / "absent.yaml")
 
@@ -108,7 +108,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         ("a: {b: 1\nc: 1", 2, "the { has no }"),
     ],
 )
-def test_usual_mistakes_are_named_with_the_mend(written: str, line: int, words: str) -> None:
+def test_common_mistakes_are_reported_with_the_correction(written: str, line: int, words: str) -> None:
     with pytest.raises(InputError) as caught:
         parse_document(f"first: 1\n{written}\n", "x.yaml")
     (fault,) = caught.value.faults
@@ -116,7 +116,7 @@ def test_usual_mistakes_are_named_with_the_mend(written: str, line: int, words: 
     assert fault.line == line
 
 
-def test_a_file_that_is_not_there_is_answered_with_what_is(tmp_path: Path) -> None:
+def test_the_message_on_a_missing_file_names_existing_ones(tmp_path: Path) -> None:
     (tmp_path / "raman.yaml").write_text("a: 1")
     with pytest.raises(InputError, match=r"there is no file .*ramn.yaml; did you mean 'raman.yaml'"):
         read_document(tmp_path / "ramn.yaml")

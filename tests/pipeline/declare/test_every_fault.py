@@ -1,4 +1,4 @@
-"""Forty broken declarations: one `check` finds all their faults, each at its line and column, with the way out."""
+"""Forty broken declarations: one `check` finds all faults, each with line, column and remedy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.declare.yaml import parse_document
 
-# In these files, «N» stands before what is at fault, and a comment at the end says with which words N is told.
+# In these files, «N» marks the location of a fault, and a comment at the end has words of its message.
 BROKEN = sorted(Path(__file__).with_name("broken").glob("*.yaml"))
 STEPS = """
 from pathlib import Path
@@ -58,10 +58,10 @@ def test_one_check_finds_all(declaration: Path, tmp_path: Path, lab: Any) -> Non
     module = lab.file(f"{lab.module}.py", STEPS).stem
     lab.file("broken_lab.py", "1 / 0\n")
     text = declaration.read_text()
-    words = {int(number): said for number, said in re.findall("^# «([0-9]+)» (.*)$", text, re.MULTILINE)}
+    words = {int(number): part for number, part in re.findall("^# «([0-9]+)» (.*)$", text, re.MULTILINE)}
     text = text.partition("\n# «")[0] + "\n"
     text = text.replace("lab:", f"{module}:").replace(f"no_{module}:", "no_lab:").replace("broken:", "broken_lab:")
-    places = seeded(text)
+    locations = seeded(text)
     lab.file("shared.yaml", INCLUDED.replace("lab:", f"{module}:"))
     path = lab.file("broken.yaml", re.sub("«[0-9]+»", "", text))
     ran = CliRunner().invoke(main, ["check", str(path), "--data", str(tmp_path / "data"), "--json"])
@@ -70,10 +70,10 @@ def test_one_check_finds_all(declaration: Path, tmp_path: Path, lab: Any) -> Non
     found = [
         (fault["line"], fault["column"], fault["message"]) for fault in checked["faults"] if fault["file"] == str(path)
     ]
-    missed = {n: words[n] for n, place in places.items() if not any(f[:2] == place and words[n] in f[2] for f in found)}
+    missed = {n: words[n] for n in locations if not any(f[:2] == locations[n] and words[n] in f[2] for f in found)}
     assert not missed, found
-    extra = [fault for fault in found if not any(fault[:2] == places[n] and words[n] in fault[2] for n in places)]
-    assert not extra, "only what was seeded is told"
+    extra = [fault for fault in found if not any(fault[:2] == locations[n] and words[n] in fault[2] for n in locations)]
+    assert not extra, "only seeded faults are reported"
     assert len(set(found)) == len(found)
     if declaration.stem == "included":
         others = [(f["file"], f["line"]) for f in checked["faults"] if f["file"] != str(path)]
@@ -81,14 +81,14 @@ def test_one_check_finds_all(declaration: Path, tmp_path: Path, lab: Any) -> Non
 
 
 def seeded(text: str) -> dict[int, tuple[int, int]]:
-    """Line and column of each mark, without the marks."""
-    places = {}
+    """Return line and column of each mark in the text without marks."""
+    locations = {}
     for number, line in enumerate(text.splitlines(), 1):
         removed = 0
         for mark in re.finditer("«([0-9]+)»", line):
-            places[int(mark[1])] = number, mark.start() - removed + 1
+            locations[int(mark[1])] = number, mark.start() - removed + 1
             removed += len(mark[0])
-    return places
+    return locations
 
 
 ODD: tuple[Any, ...] = (
@@ -113,8 +113,8 @@ KEYS = (
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_whatever_stands_there_ends_in_faults(seed: int, lab: Any) -> None:
-    """Values of the forty replaced, taken away and added at random: nothing but InputError is ever raised."""
+def test_random_changes_raise_nothing_but_input_errors(seed: int, lab: Any) -> None:
+    """Replace, remove and add values of the forty at random: only InputError is ever raised."""
     chance = random.Random(seed)
     lab.file("lab.py", STEPS)
     for path in BROKEN:
@@ -128,30 +128,30 @@ def test_whatever_stands_there_ends_in_faults(seed: int, lab: Any) -> None:
 def parse(path: Path) -> Any:
     try:
         return parse_document(re.sub("«[0-9]+»", "", path.read_text()), path.name).data
-    except InputError:  # keys given twice
+    except InputError:  # duplicate keys
         return {"pipeline": "counting", "steps": {}}
 
 
 def spoil(data: Any, chance: random.Random) -> None:
-    places = [
-        (holder, key)
-        for holder in holders(data)
-        for key in (holder if isinstance(holder, dict) else range(len(holder)))
+    targets = [
+        (container, key)
+        for container in containers(data)
+        for key in (container if isinstance(container, dict) else range(len(container)))
     ]
-    if not places:  # all is gone already
+    if not targets:  # everything was removed before
         return
-    holder, key = chance.choice(places)
+    container, key = chance.choice(targets)
     match chance.randrange(4):
         case 0:
-            del holder[key]
-        case 1 if isinstance(holder, dict):
-            holder[chance.choice(KEYS)] = deepcopy(chance.choice(ODD))
+            del container[key]
+        case 1 if isinstance(container, dict):
+            container[chance.choice(KEYS)] = deepcopy(chance.choice(ODD))
         case _:
-            holder[key] = deepcopy(chance.choice(ODD))
+            container[key] = deepcopy(chance.choice(ODD))
 
 
-def holders(data: Any) -> Iterator[Any]:
+def containers(data: Any) -> Iterator[Any]:
     if isinstance(data, dict | list) and data:
         yield data
         for part in data.values() if isinstance(data, dict) else data:
-            yield from holders(part)
+            yield from containers(part)

@@ -1,4 +1,4 @@
-"""A declaration from anywhere is refused, or read as what it says: never run, never grown, never half-believed."""
+"""A declaration from an unknown source is refused or read literally: nothing in it is executed or expanded."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ steps:
         ("factor: 3", "factor: [[1, {a: .NaN}]]", "JSON has no such number"),
         ("factor: 3", f"factor: {'9' * 5000}", "too long"),
         ("factor: 3", f"factor: 0x{'f' * 5000}", "too long"),
-        ("project: lab", "project: no", ""),  # a project may be called so
+        ("project: lab", "project: no", ""),  # a valid name of a project
         ("project: lab", "project: 12", "project: Input should be a valid string"),
         ("project: lab", "<<: {project: lab}", "unknown key '<<'"),
         ("project: lab", "? {a: b}\n: lab", "a key must be a single word"),
@@ -54,7 +54,7 @@ steps:
         ("{file: first.txt}", "{each: [{folder: /etc, file: first.txt}]}", "unknown key 'folder'"),
     ],
 )
-def test_what_is_hostile_is_refused_with_its_place(lab: Any, faults: Faults, old: str, new: str, words: str) -> None:
+def test_hostile_content_is_refused_with_its_location(lab: Any, faults: Faults, old: str, new: str, words: str) -> None:
     assert old in PIPELINE
     path = lab.declare(PIPELINE.replace(old, new, 1))
     if not words:
@@ -68,7 +68,7 @@ def test_what_is_hostile_is_refused_with_its_place(lab: Any, faults: Faults, old
 @pytest.mark.parametrize(
     "text", ["[]", "text", "3", "{}", "- a", "null", "# nothing\n", "---\n---\n", "\x00", "a: \x07"]
 )
-def test_what_is_no_pipeline_at_all_is_told(lab: Any, faults: Faults, text: str) -> None:
+def test_a_file_without_a_pipeline_is_reported(lab: Any, faults: Faults, text: str) -> None:
     assert faults(lab.declare(text))
 
 
@@ -87,20 +87,20 @@ def test_what_is_no_pipeline_at_all_is_told(lab: Any, faults: Faults, text: str)
         ("{step", "cannot be filled in"),
     ],
 )
-def test_a_name_can_ask_for_names_and_parameters_only(lab: Any, faults: Faults, template: str, words: str) -> None:
+def test_a_name_may_use_fields_and_parameters_only(lab: Any, faults: Faults, template: str, words: str) -> None:
     text = PIPELINE.replace("{factor: 3}", f"{{factor: 3}}, output: {{dataset_name: '{template}'}}")
     (found,) = faults(lab.declare(text))
     assert found.startswith("7:")
     assert words in found
 
 
-def test_a_name_that_can_be_filled_in_is_no_fault(lab: Any) -> None:
+def test_a_name_that_can_be_filled_in_is_valid(lab: Any) -> None:
     template = "{counts.dataset_name}, {params.factor:.1f} {{x}} {step}.{output!r}"
     bind_file(lab.declare(PIPELINE.replace("{factor: 3}", f"{{factor: 3}}, output: {{dataset_name: '{template}'}}")))
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "{a: " * 100_000, "- " * 100_000, "[" * 100_000 + "]" * 100_000])
-def test_what_is_nested_without_end_is_refused_and_ends_nothing(text: str) -> None:
+def test_extreme_nesting_is_refused_without_a_crash(text: str) -> None:
     with pytest.raises(InputError):
         parse_document(text, "p.yaml")
 
@@ -132,7 +132,7 @@ def test_a_file_of_five_megabytes_that_would_be_valid_is_refused(lab: Any) -> No
         (b"\x89PNG\r\n\x1a\n\x00\x00\xff", "not UTF-8 text"),
     ],
 )
-def test_what_is_not_utf8_is_told(lab: Any, raw: bytes, words: str) -> None:
+def test_a_file_that_is_not_utf8_is_reported(lab: Any, raw: bytes, words: str) -> None:
     path: Path = lab.folder / "odd.yaml"
     path.write_bytes(raw)
     with pytest.raises(InputError) as caught:
@@ -147,12 +147,12 @@ def test_a_byte_order_mark_and_windows_line_ends_are_read(lab: Any) -> None:
     assert bind_file(path).name == "counting"
 
 
-def test_a_folder_is_no_declaration(lab: Any) -> None:
+def test_a_folder_is_not_a_declaration(lab: Any) -> None:
     with pytest.raises(InputError, match="is a folder; name a pipeline file"):
         bind_file(lab.folder)
 
 
-def test_the_norway_problem_is_none(lab: Any) -> None:
+def test_yaml_1_1_booleans_are_text(lab: Any) -> None:
     text = PIPELINE.replace("{factor: 3}", "{factor: 3}, output: {dataset_name: no, keywords: [on, off, yes, y, no]}")
     output = load_pipeline(lab.declare(text))[0].steps["scaled"].output
     assert (output.dataset_name, output.keywords) == ("no", ("on", "off", "yes", "y", "no"))

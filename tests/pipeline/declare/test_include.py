@@ -1,4 +1,4 @@
-"""Defaults of a pipeline, and what it takes over from other files."""
+"""Defaults of a pipeline, and parts that it includes from other files."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ steps:
     inputs: {{counts: first}}
     retries: 0
     output: {{instrument_name: other}}
-  told:
+  command:
     run: ["{sys.executable}", "{{inputs.counts}}", "{{out}}"]
     inputs: {{counts: first}}
     env: {{MODE: slow}}
 """
 
 
-def test_defaults_hold_for_every_step_that_does_not_say_otherwise(lab: Any) -> None:
+def test_defaults_apply_to_steps_that_do_not_override_them(lab: Any) -> None:
     steps = load_pipeline(lab.declare(DEFAULTS))[0].steps
-    scaled, own, told = steps["scaled"], steps["own"], steps["told"]
+    scaled, own, command = steps["scaled"], steps["own"], steps["command"]
     assert (scaled.retries, scaled.timeout, scaled.tags, scaled.env) == (2, 60.0, ("big",), {})
     assert (own.retries, own.timeout) == (0, 60.0)
     assert (own.output.instrument_name, own.output.keywords, own.output.public) == ("other", ("counted",), True)
-    assert told.env == {"MODE": "slow", "PLACE": "here"}, "a function has no environment of its own; a command has"
+    assert command.env == {"MODE": "slow", "PLACE": "here"}, "a function has no environment of its own; a command has"
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_defaults_hold_for_every_step_that_does_not_say_otherwise(lab: Any) -> N
         ("retries: 2\n", "retries: often\n", "retries: Input should be a valid integer"),
     ],
 )
-def test_a_fault_in_the_defaults_is_told(lab: Any, faults: Faults, old: str, new: str, words: str) -> None:
+def test_a_fault_in_the_defaults_is_reported(lab: Any, faults: Faults, old: str, new: str, words: str) -> None:
     found = faults(lab.declare(DEFAULTS.replace(old, new, 1)))
     assert any(words in message for message in found), found
 
@@ -85,7 +85,7 @@ steps:
 
 @pytest.fixture
 def shared(lab: Any) -> Any:
-    """A laboratory whose shared part lies in a folder of its own, with the files and the module that it names."""
+    """A laboratory with an included file in a folder of its own, beside its data and module."""
     parts = lab.folder / "parts"
     parts.mkdir()
     for name in ("first.txt", "second.txt"):
@@ -96,7 +96,7 @@ def shared(lab: Any) -> Any:
     return lab
 
 
-def test_files_and_modules_of_an_included_file_lie_beside_it(shared: Any) -> None:
+def test_files_and_modules_of_an_included_file_are_beside_it(shared: Any) -> None:
     bound = bind_file(shared.pipeline)
     assert list(bound.steps) == ["scaled", "total"]
     assert bound.steps["scaled"].inspection.uses == f"shared_{shared.module}:scale"
@@ -105,7 +105,7 @@ def test_files_and_modules_of_an_included_file_lie_beside_it(shared: Any) -> Non
     assert {step.spec.retries for step in bound.steps.values()} == {1}
 
 
-def test_a_module_that_is_hidden_by_an_installed_one_is_told(shared: Any, faults: Faults) -> None:
+def test_a_module_that_is_hidden_by_an_installed_one_is_reported(shared: Any, faults: Faults) -> None:
     (shared.folder / "parts" / "json.py").write_text("def scale(counts, *, factor, out): ...")
     (shared.folder / "parts" / "shared.yaml").write_text(SHARED.replace("shared_MODULE", "json"))
     found = faults(shared.declare(INCLUDING))
@@ -113,7 +113,7 @@ def test_a_module_that_is_hidden_by_an_installed_one_is_told(shared: Any, faults
     assert any("and hides" in message and "rename one of them" in message for message in found), found
 
 
-def test_an_included_file_has_the_module_beside_it_though_another_one_has_its_name(shared: Any) -> None:
+def test_an_included_file_uses_the_module_beside_it_and_not_a_namesake(shared: Any) -> None:
     (shared.folder / "parts" / f"{shared.module}.py").write_text("def scale(counts, *, factor: float = 1, out): ...")
     (shared.folder / "parts" / "shared.yaml").write_text(SHARED.replace("shared_MODULE", shared.module))
     bound = bind_file(shared.declare(INCLUDING))
@@ -122,7 +122,7 @@ def test_an_included_file_has_the_module_beside_it_though_another_one_has_its_na
     assert "def add(" in sources["total"]
 
 
-def test_what_the_file_declares_itself_wins(shared: Any) -> None:
+def test_the_including_file_wins(shared: Any) -> None:
     shared.file("own.txt", "5")
     text = INCLUDING + "params: {factor: 7}\ninputs:\n  second: {file: own.txt}\n"
     bound = bind_file(shared.declare(text))
@@ -148,7 +148,7 @@ def test_variables_of_the_environment_are_named_where_they_are_used(
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "place", "words"),
+    ("old", "new", "location", "words"),
     [
         ("params: {factor:", "params: {facto:", "shared.yaml:11:14", "did you mean 'facto'"),
         ("{counts: first}", "{counts: frist}", "shared.yaml:10:14", "no input or step 'frist'"),
@@ -162,21 +162,21 @@ def test_variables_of_the_environment_are_named_where_they_are_used(
         ("defaults: {retries: 1}", "env: LAB", "shared.yaml:3:1", "env is a list"),
     ],
 )
-def test_a_fault_in_an_included_file_is_told_with_its_place_there(
-    shared: Any, faults: Faults, old: str, new: str, place: str, words: str
+def test_a_fault_in_an_included_file_is_reported_with_its_location_there(
+    shared: Any, faults: Faults, old: str, new: str, location: str, words: str
 ) -> None:
     assert old in SHARED
     (shared.folder / "parts" / "shared.yaml").write_text(SHARED.replace(old, new, 1).replace("MODULE", shared.module))
     found = faults(shared.pipeline)
-    assert any(place in message and words in message for message in found), found
+    assert any(location in message and words in message for message in found), found
 
 
-def test_the_hash_of_a_pipeline_is_that_of_its_content(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hash_of_a_pipeline_depends_on_its_content_only(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAB_FACTOR", "8")
     plain = "pipeline: p\nproject: lab\nenv: [LAB_FACTOR]\ninputs: {first: {file: first.txt}}\nsteps:\n"
     plain += '  scaled: {uses: "LABMODULE:scale", inputs: {counts: first}, params: {factor: "${env.LAB_FACTOR}"}}\n'
     spelt = """
-    # the same, said in other words
+    # the same, in another form
     steps:
       scaled:
         params:
@@ -193,13 +193,13 @@ def test_the_hash_of_a_pipeline_is_that_of_its_content(lab: Any, monkeypatch: py
     """
     digest = load_pipeline(lab.declare(plain))[0].digest
     assert load_pipeline(lab.declare(spelt, "spelt.yaml"))[0].digest == digest
-    assert load_pipeline(lab.pipeline, {"scaled.factor": 2})[0].digest == digest, "what a run overrides is not in it"
+    assert load_pipeline(lab.pipeline, {"scaled.factor": 2})[0].digest == digest, "overrides are not part of it"
     monkeypatch.setenv("LAB_FACTOR", "9")
-    assert load_pipeline(lab.pipeline)[0].digest == digest, "nor what the environment holds"
+    assert load_pipeline(lab.pipeline)[0].digest == digest, "nor is the environment"
     assert load_pipeline(lab.declare(plain.replace("project: lab", "project: other")))[0].digest != digest
 
 
-def test_what_was_bound_is_not_taken_again_once_an_included_file_changed(shared: Any, session: Any) -> None:
+def test_a_changed_include_invalidates_the_cached_binding(shared: Any, session: Any) -> None:
     assert bind_file(shared.pipeline, session.store).steps["scaled"].inspection.params == {"factor": 3.0}
     assert bind_file(shared.pipeline, session.store).steps["scaled"].inspection.params == {"factor": 3.0}
     path: Path = shared.folder / "parts" / "shared.yaml"

@@ -1,4 +1,4 @@
-"""The JSON Schema of pipeline files knows what the reader knows, so that editors complete and check them."""
+"""The JSON Schema of pipeline files, for completion and checks in editors, agrees with the reader."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ def test_deployed_pipelines_are_valid(validator: Any, path: Path) -> None:
 def test_the_pipelines_of_the_documentation_are_valid(validator: Any) -> None:
     texts = [(ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/pipelines.md")]
     blocks = [block for text in texts for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
-    whole = [block for block in blocks if re.search("^pipeline:", block, re.MULTILINE)]
-    assert len(whole) > 5
-    for block in whole:
+    pipelines = [block for block in blocks if re.search("^pipeline:", block, re.MULTILINE)]
+    assert len(pipelines) > 5
+    for block in pipelines:
         assert errors(validator, block) == [], block
 
 
-WHOLE = """
+COMPLETE = """
 pipeline: whole
-description: all that can be said
+description: all keys
 project: lab
 project_title: The lab
 env: [LAB_TOKEN]
@@ -80,15 +80,15 @@ fresh: {within: 24h}
 """
 
 
-def test_every_key_says_what_it_is_and_nothing_is_described_that_is_no_key() -> None:
+def test_descriptions_cover_exactly_the_existing_keys() -> None:
     schema = pipeline_schema()
     keys = {name: set(model["properties"]) for name, model in {"": schema, **schema["$defs"]}.items()}
     assert {name: set(described) for name, described in KEY_DESCRIPTIONS.items()} == keys
     assert schema["$defs"]["StepSpec"]["properties"]["timeout"]["description"].startswith("seconds")
 
 
-def test_all_that_can_be_said_is_valid(validator: Any) -> None:
-    assert errors(validator, WHOLE) == []
+def test_a_pipeline_with_all_keys_is_valid(validator: Any) -> None:
+    assert errors(validator, COMPLETE) == []
 
 
 @pytest.mark.parametrize(
@@ -119,12 +119,12 @@ def test_all_that_can_be_said_is_valid(validator: Any) -> None:
         ("h: {crux: s.crux, id: x}", "h: {crux: 3}"),
     ],
 )
-def test_what_the_reader_refuses_is_not_valid(validator: Any, old: str, new: str) -> None:
-    assert old in WHOLE
-    assert errors(validator, WHOLE.replace(old, new, 1))
+def test_a_pipeline_that_the_reader_refuses_is_not_valid(validator: Any, old: str, new: str) -> None:
+    assert old in COMPLETE
+    assert errors(validator, COMPLETE.replace(old, new, 1))
 
 
-def test_the_command_writes_it_with_the_line_that_editors_read(lab: Any, command: Any, validator: Any) -> None:
+def test_the_command_writes_the_schema_and_prints_the_line_for_editors(lab: Any, command: Any, validator: Any) -> None:
     path = lab.folder / "pipeline.schema.json"
     ran = command("check", "--schema", "-o", path)
     assert ran.returncode == 0

@@ -1,4 +1,4 @@
-"""Variables of a declaration: parameters of the pipeline and, where they are named, of the environment."""
+"""Variables of a declaration: parameters of the pipeline, and listed variables of the environment."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MADE_BY = 'params: {factor: "${params.factor}"}'
 Faults = Callable[..., list[str]]
 
 
-def test_a_value_keeps_its_type_where_it_stands_alone_and_is_text_within_text(lab: Any) -> None:
+def test_a_single_reference_keeps_its_type_and_becomes_text_within_text(lab: Any) -> None:
     spec, _ = load_pipeline(lab.declare(PIPELINE))
     step = spec.steps["scaled"]
     assert step.params == {"factor": 3}
@@ -40,7 +40,7 @@ def test_a_value_keeps_its_type_where_it_stands_alone_and_is_text_within_text(la
     assert step.output.keywords == ("Berkeley",)
 
 
-def test_two_dollars_stand_for_the_text_itself(lab: Any) -> None:
+def test_two_dollars_escape_a_reference(lab: Any) -> None:
     spec, _ = load_pipeline(lab.declare(PIPELINE.replace("in ${params.where}", "in $${params.where} for $5")))
     assert spec.steps["scaled"].output.dataset_name == "scaled by 3 in ${params.where} for $5"
 
@@ -50,9 +50,7 @@ def test_a_whole_list_or_mapping_may_be_a_value(lab: Any) -> None:
     assert load_pipeline(lab.declare(text))[0].steps["scaled"].output.keywords == ("a", "b")
 
 
-def test_a_parameter_may_be_taken_from_another_that_is_from_the_environment(
-    lab: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_parameter_may_refer_to_another_one_from_the_environment(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAB_FACTOR", "2.5")
     bound = bind_file(lab.declare(PIPELINE.replace("{factor: 3,", '{factor: "${env.LAB_FACTOR}",')))
     assert bound.steps["scaled"].inspection.params == {"factor": 2.5}
@@ -74,7 +72,7 @@ def test_a_parameter_may_be_taken_from_another_that_is_from_the_environment(
         ("uses: LABMODULE:scale", 'run: "cat ${params.factor}"', "a command takes parameters as {params.NAME}"),
     ],
 )
-def test_what_stands_for_nothing_is_told_with_its_place(
+def test_an_unresolved_reference_is_reported_with_its_location(
     lab: Any, faults: Faults, old: str, new: str, words: str
 ) -> None:
     assert old in PIPELINE
@@ -83,21 +81,21 @@ def test_what_stands_for_nothing_is_told_with_its_place(
 
 
 @pytest.mark.parametrize(
-    "place",
+    "change",
     [
-        (MADE_BY, 'params: {factor: "${env.LAB_FACTOR}"}'),  # found when the function's annotation is looked at
+        (MADE_BY, 'params: {factor: "${env.LAB_FACTOR}"}'),  # found when the function's annotation is checked
         (MADE_BY, 'params: {factor: ["${env.LAB_FACTOR}"]}'),
         ("inputs: {counts: first}", 'inputs: {counts: first}\n    retries: "${env.LAB_FACTOR}"'),
         ('keywords: ["${params.where}"]', 'public: "so ${env.LAB_FACTOR} it is"'),
         ("{factor: 3,", '{factor: "${env.LAB_FACTOR}",'),
     ],
 )
-def test_a_value_of_the_environment_is_not_shown_in_a_finding(
-    lab: Any, faults: Faults, monkeypatch: pytest.MonkeyPatch, place: tuple[str, str]
+def test_a_value_of_the_environment_is_not_shown_in_a_fault(
+    lab: Any, faults: Faults, monkeypatch: pytest.MonkeyPatch, change: tuple[str, str]
 ) -> None:
     monkeypatch.setenv("LAB_FACTOR", "hush-hush")
-    assert place[0] in PIPELINE
-    found = faults(lab.declare(PIPELINE.replace(*place)))
+    assert change[0] in PIPELINE
+    found = faults(lab.declare(PIPELINE.replace(*change)))
     assert found
     assert not any("hush" in message for message in found), found
     assert any("a value from the environment" in message for message in found), found
@@ -128,14 +126,14 @@ steps:
     uses: LABMODULE_ask:ask
     inputs: {counts: first}
     params: {token: "${env.LAB_TOKEN}", site: "at ${env.LAB_SITE}"}
-  told:
+  command:
     run: [PYTHON, tell.py, "{inputs.counts}", "{out}"]
     inputs: {counts: first}
     env: {TOKEN: "${env.LAB_TOKEN}", PLACE: "here"}
 """
 TELL = """
 import hashlib, os, pathlib, sys
-pathlib.Path(sys.argv[2], "told.txt").write_text(os.environ["TOKEN"][::-1] + " " + os.environ["PLACE"])
+pathlib.Path(sys.argv[2], "answer.txt").write_text(os.environ["TOKEN"][::-1] + " " + os.environ["PLACE"])
 """
 
 
@@ -149,7 +147,7 @@ def asking(lab: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     return lab
 
 
-def test_a_value_of_the_environment_crosses_to_another_process_as_its_reference(
+def test_a_value_of_the_environment_reaches_another_process_as_a_reference(
     asking: Any, session: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from crucible_lineage.pipeline.inputs.inputs import known_inputs, register_inputs
@@ -164,21 +162,21 @@ def test_a_value_of_the_environment_crosses_to_another_process_as_its_reference(
     session.ensure_project("lab")
     inputs = register_inputs(known_inputs(bound.spec, session, lambda declared: iter(()), with_fields=False), session)
     instances = expand(bound, inputs, lambda step, given: step.inspection)
-    for name in ("asked", "told"):
-        used, seen = used_datasets(instances[name], inputs, {}), instances[name].inspection
-        outputs = planned_outputs("lab", seen.code, seen.outputs, seen.params, used)
-        here = job_of(bound, instances[name], used, outputs, {"run_id": "r1"}, {})
-        crossing = json.dumps(job_to_json(here))
-        assert "hush" not in crossing
-        assert "${env.LAB_TOKEN}" in crossing
-        arrived = job_from_json(json.loads(crossing), {"engine": "test"}, session)
-        assert arrived.outputs == here.outputs
+    for name in ("asked", "command"):
+        used, inspection = used_datasets(instances[name], inputs, {}), instances[name].inspection
+        outputs = planned_outputs("lab", inspection.code, inspection.outputs, inspection.params, used)
+        job = job_of(bound, instances[name], used, outputs, {"run_id": "r1"}, {})
+        sent = json.dumps(job_to_json(job))
+        assert "hush" not in sent
+        assert "${env.LAB_TOKEN}" in sent
+        received = job_from_json(json.loads(sent), {"engine": "test"}, session)
+        assert received.outputs == job.outputs
         if name == "asked":
-            assert "hush-hush" in str(arrived.given)
-        assert (arrived.given, arrived.spec.env) == (here.given, here.spec.env)
+            assert "hush-hush" in str(received.given)
+        assert (received.given, received.spec.env) == (job.given, job.spec.env)
         monkeypatch.delenv("LAB_TOKEN")
         with pytest.raises(Exception, match="LAB_TOKEN is not set"):
-            materialize_step(job_from_json(json.loads(crossing), {}, session), session)
+            materialize_step(job_from_json(json.loads(sent), {}, session), session)
         monkeypatch.setenv("LAB_TOKEN", "hush-hush")
 
 
@@ -188,8 +186,8 @@ def test_a_secret_of_the_environment_reaches_function_and_command_and_nothing_el
     result = run(asking.pipeline)
     assert result.ok, result.errors
     assert text_of(result.datasets["asked"]["out"]) == "hsuh-hsuh at Berkeley"
-    assert text_of(result.datasets["told"]["out"]) == "hsuh-hsuh here"
-    for mfid in (result.datasets["asked"]["out"], result.datasets["told"]["out"]):
+    assert text_of(result.datasets["command"]["out"]) == "hsuh-hsuh here"
+    for mfid in (result.datasets["asked"]["out"], result.datasets["command"]["out"]):
         found = session.client.datasets.get(mfid, include_metadata=True)
         assert "hush" not in str(found.scientific_metadata)
     session.client.close()

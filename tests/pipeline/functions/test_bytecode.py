@@ -1,4 +1,4 @@
-"""What runs is the code of which the fingerprint is: no bytecode of an earlier source stands for it."""
+"""The code that runs is the fingerprinted source, never bytecode of an earlier version."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def write(folder: Path, value: int) -> None:
         os.utime(folder / name, ns=(0, SECOND * 10**9 + value * 10**8))
 
 
-def test_an_edit_within_a_second_that_keeps_the_size_is_what_runs(
+def test_an_edit_of_the_same_size_within_a_second_takes_effect(
     tmp_path: Path, command: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)

@@ -1,4 +1,4 @@
-"""A step may be a command: split without a shell, its scripts in its identity, its failures told."""
+"""Commands as steps: split without a shell, with scripts in their identity, and their failures reported."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_command_makes_a_child_with_files_and_metadata(commands: Any, run: Any
         ("pipeline.yaml", "measurement: counting", "measurement: Counting", "fresh"),
     ],
 )
-def test_what_changes_the_command_or_its_script_makes_it_stale(
+def test_a_change_of_the_command_or_its_script_makes_the_step_stale(
     commands: Any, run: Any, session: Session, file: str, old: str, new: str, state: str
 ) -> None:
     run(commands.pipeline)
@@ -84,7 +84,7 @@ def test_a_file_name_stays_one_argument(commands: Any, run: Any, session: Sessio
     assert not list(session.settings.data.rglob("pwned"))
 
 
-def test_a_command_that_fails_is_told_with_what_it_printed(commands: Any, run: Any, session: Session) -> None:
+def test_a_failed_command_is_reported_with_its_output(commands: Any, run: Any, session: Session) -> None:
     commands.file("scale.py", "import sys\nprint('no lamp')\nsys.exit(7)\n")
     result = run(commands.pipeline)
     assert "exit code 7" in result.errors["scaled"]
@@ -117,10 +117,10 @@ inputs:
   first: {file: "a file.txt", timestamp: "2024-05-01T12:00:00Z"}
 steps:
   top:
-    run: sort -rn {inputs.counts} | head -{params.lines} > {out}/top; echo {params.said} ${HOME:+home} > {out}/said
+    run: sort -rn {inputs.counts} | head -{params.lines} > {out}/top; echo {params.text} ${HOME:+home} > {out}/text
     shell: true
     inputs: {counts: first}
-    params: {lines: 1, said: "two words; rm -rf $HOME 'quoted'"}
+    params: {lines: 1, text: "two words; rm -rf $HOME 'quoted'"}
 """
 
 
@@ -134,7 +134,7 @@ def test_a_line_for_a_shell_has_pipes_and_its_values_are_quoted(lab: Any, run: A
         file.filename: session.client.files.download_bytes(file) for file in session.client.datasets.list_files(mfid)
     }
     assert files["top"] == b"3\n"
-    assert files["said"] == b"two words; rm -rf $HOME 'quoted' home\n"
+    assert files["text"] == b"two words; rm -rf $HOME 'quoted' home\n"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no sh")
@@ -152,7 +152,7 @@ def test_a_line_for_a_shell_is_run_again_as_one(lab: Any, run: Any, session: Ses
 
 def test_the_same_line_without_a_shell_is_another_step(lab: Any) -> None:
     lab.file("a file.txt", "1\n")
-    command = "sort {inputs.counts} {params.lines} {params.said} {out}"
+    command = "sort {inputs.counts} {params.lines} {params.text} {out}"
     text = "\n".join(f"    run: {command}" if "run:" in line else line for line in SHELL.splitlines())
     by_shell = bind_file(lab.declare(text)).steps["top"].inspection
     text = text.replace("    shell: true\n", "").replace(f"run: {command}", f"run: sh -c '{command}'")
@@ -173,10 +173,10 @@ def test_the_same_line_without_a_shell_is_another_step(lab: Any) -> None:
         ("sort 'a|b' \"c > d; e\" f\\\\;g {inputs.counts} {out}", None),
     ],
 )
-def test_signs_that_only_a_shell_would_see_are_told(lab: Any, run: str, signs: str | None) -> None:
+def test_shell_syntax_without_a_shell_is_reported(lab: Any, run: str, signs: str | None) -> None:
     lab.file("a file.txt", "1\n")
-    kept = (line for line in SHELL.splitlines() if "shell:" not in line and "params:" not in line)
-    path = lab.declare("\n".join(f"    run: {json.dumps(run)}" if "run:" in line else line for line in kept))
+    lines = (line for line in SHELL.splitlines() if "shell:" not in line and "params:" not in line)
+    path = lab.declare("\n".join(f"    run: {json.dumps(run)}" if "run:" in line else line for line in lines))
     if signs is None:
         assert bind_file(path).steps["top"]
         return

@@ -1,4 +1,4 @@
-"""Parameters reach the function as what it is annotated with; a secret reaches nothing else."""
+"""Parameters are converted to the function's annotations; a secret reaches only the function."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def declare(lab: Any, step: str) -> Path:
     return path
 
 
-def test_parameters_are_what_the_function_is_annotated_with(lab: Any, run: Any, session: Session) -> None:
+def test_parameters_are_converted_to_the_annotations_of_the_function(lab: Any, run: Any, session: Session) -> None:
     path = declare(lab, 'typed", params: {mode: fast, since: "2024-05-01T00:00:00Z"}')
     result = run(path)
     assert result.ok, result.errors

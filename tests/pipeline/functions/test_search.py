@@ -1,4 +1,4 @@
-"""Declarations in two folders whose modules have the same names: each gets its own."""
+"""Declarations in two folders with modules of the same names: each uses its own."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def scale(x: Path, *, out: Path) -> dict:
 @pytest.fixture
 def two(tmp_path: Path, lab: Any) -> list[Path]:
     """A pipeline in each of two folders; the second one starts from the result of the first."""
-    found = []
+    paths = []
     for number, (name, given) in enumerate(
         [
             ("one", '{file: x.txt, timestamp: "2024-05-01T12:00:00Z"}'),
@@ -39,22 +39,22 @@ def two(tmp_path: Path, lab: Any) -> list[Path]:
         (folder / f"{lab.module}_steps.py").write_text(STEPS.format(module=lab.module))
         text = f"pipeline: {name}\nproject: lab\ninputs: {{x: {given}}}\n"
         text += f"steps: {{scaled: {{uses: '{lab.module}_steps:scale', inputs: {{x: x}}}}}}\n"
-        found.append(folder / f"{name}.yaml")
-        found[-1].write_text(text)
-    return found
+        paths.append(folder / f"{name}.yaml")
+        paths[-1].write_text(text)
+    return paths
 
 
 def fingerprint(path: Path) -> str:
-    """What identifies the code of its step."""
+    """Return the fingerprint of the step's code."""
     return bind_file(path).steps["scaled"].inspection.fingerprint
 
 
-def test_each_is_looked_at_with_the_modules_beside_it(two: list[Path], command: Any) -> None:
+def test_each_is_inspected_with_the_modules_beside_it(two: list[Path], command: Any) -> None:
     first, second = two
     assert command("check", first, second).returncode == 0
     alone = [fingerprint(path) for path in (first, second)]
-    assert alone[0] != alone[1], "they do not compute the same"
-    assert [fingerprint(path) for path in (second, first)] == alone[::-1], "whichever is first"
+    assert alone[0] != alone[1], "they compute different values"
+    assert [fingerprint(path) for path in (second, first)] == alone[::-1], "in either order"
 
 
 def test_each_is_run_with_the_modules_beside_it(two: list[Path], tmp_path: Path, command: Any) -> None:

@@ -1,4 +1,4 @@
-"""Measured files that are at Crucible already are found: by their bytes, or as the dataset that they say they are."""
+"""Measured files that are registered already are found by their bytes, or by the id that they contain."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ steps:
 
 
 def uploaded(session: Session, path: Path, **fields: Any) -> str:
-    """The dataset that an instrument's own program has made of a file."""
+    """Upload a file as an instrument's own program would; return the MFID of its dataset."""
     session.ensure_project("lab")
     mfid = session.client.datasets.create({"project_id": "lab", "dataset_name": "by the instrument", **fields}).dsid
     session.client.files.upload(mfid, path)
@@ -48,7 +48,7 @@ def register(session: Session, path: Path, **how: Any) -> DatasetRef:
     return find_raw(raw, session) or register_raw(raw, declared, path.name, session)
 
 
-def test_bytes_that_an_instrument_has_uploaded_are_taken_also_where_their_time_is_given(
+def test_bytes_that_an_instrument_has_uploaded_are_found_even_with_a_declared_time(
     lab: Any, session: Session, run: Callable[..., Any]
 ) -> None:
     theirs = uploaded(session, lab.folder / "first.txt")
@@ -63,14 +63,14 @@ def test_bytes_that_an_instrument_has_uploaded_are_taken_also_where_their_time_i
     assert (again.inputs["first"], again.executed) == ((theirs,), [])
 
 
-def test_of_several_uploads_of_the_same_bytes_that_of_the_moment_is_taken(lab: Any, session: Session) -> None:
+def test_of_several_uploads_of_the_same_bytes_the_one_with_the_same_time_is_used(lab: Any, session: Session) -> None:
     path = lab.folder / "first.txt"
     uploaded(session, path, timestamp="2024-05-01T11:00:00+00:00")
-    of_then = uploaded(session, path, timestamp="2024-05-01T14:00:00+02:00")
-    assert register(session, path, timestamp="2024-05-01T12:00:00Z").mfid == of_then
+    same_time = uploaded(session, path, timestamp="2024-05-01T14:00:00+02:00")
+    assert register(session, path, timestamp="2024-05-01T12:00:00Z").mfid == same_time
 
 
-def test_equal_bytes_of_two_moments_stay_two_datasets(lab: Any, session: Session) -> None:
+def test_equal_bytes_of_two_times_are_two_datasets(lab: Any, session: Session) -> None:
     path = lab.folder / "first.txt"
     first = register(session, path, timestamp="2024-05-01T12:00:00Z")
     second = register(session, path, timestamp="2024-05-01T12:05:00Z")
@@ -78,7 +78,7 @@ def test_equal_bytes_of_two_moments_stay_two_datasets(lab: Any, session: Session
     assert register(session, path, timestamp="2024-05-01T12:00:00Z") == first
 
 
-def test_what_was_registered_without_its_time_is_the_same_with_it_and_with_a_salt(lab: Any, session: Session) -> None:
+def test_files_registered_without_a_time_are_found_with_a_time_or_a_salt(lab: Any, session: Session) -> None:
     path = lab.folder / "first.txt"
     first = register(session, path)
     assert register(session, path, timestamp="2024-05-01T12:00:00Z") == first
@@ -86,13 +86,13 @@ def test_what_was_registered_without_its_time_is_the_same_with_it_and_with_a_sal
     assert register(session, path, salt="x") == first
 
 
-def test_what_lies_in_another_project_is_not_taken(lab: Any, session: Session) -> None:
+def test_a_dataset_of_another_project_is_not_used(lab: Any, session: Session) -> None:
     session.ensure_project("elsewhere")
     theirs = uploaded(session, lab.folder / "first.txt", project_id="elsewhere")
     assert register(session, lab.folder / "first.txt", timestamp="2024-05-01T12:00:00Z").mfid != theirs
 
 
-def test_an_id_that_is_given_is_kept_and_found_again(lab: Any, session: Session) -> None:
+def test_a_given_id_is_used_and_found_again(lab: Any, session: Session) -> None:
     path, mfid = lab.folder / "first.txt", new_mfid()
     assert register(session, path, mfid=mfid).mfid == mfid
     assert register(session, path, mfid=mfid).mfid == mfid
@@ -101,14 +101,14 @@ def test_an_id_that_is_given_is_kept_and_found_again(lab: Any, session: Session)
     assert len(session.client.datasets.list(project_id="lab")) == 1
 
 
-def test_a_dataset_that_was_made_for_the_files_gets_them(lab: Any, session: Session) -> None:
+def test_a_reserved_dataset_gets_the_files(lab: Any, session: Session) -> None:
     session.ensure_project("lab")
     mfid = session.client.datasets.create({"project_id": "lab", "dataset_name": "reserved"}).dsid
     assert register(session, lab.folder / "first.txt", mfid=mfid).mfid == mfid
     assert [file.filename for file in session.client.files.list(mfid)] == ["first.txt"]
 
 
-def test_an_id_of_something_else_is_refused_before_anything_is_changed(lab: Any, session: Session) -> None:
+def test_an_id_that_is_in_use_is_refused_before_anything_is_changed(lab: Any, session: Session) -> None:
     path = lab.folder / "first.txt"
     other = uploaded(session, lab.folder / "second.txt")
     with pytest.raises(IdTakenError, match="has other files"):
@@ -133,7 +133,7 @@ def test_an_id_of_something_else_is_refused_before_anything_is_changed(lab: Any,
         "crucible_mfid = {}\r\n1\r\n",
     ],
 )
-def test_a_file_that_names_its_dataset_is_registered_as_that(
+def test_a_file_that_contains_its_id_is_registered_under_it(
     lab: Any, session: Session, run: Callable[..., Any], content: str
 ) -> None:
     mfid = new_mfid()
@@ -143,17 +143,17 @@ def test_a_file_that_names_its_dataset_is_registered_as_that(
     assert register(session, path).mfid == mfid
 
 
-def test_a_changed_file_that_names_the_dataset_of_the_old_one_is_told_what_to_do(lab: Any, session: Session) -> None:
+def test_the_message_for_a_changed_file_with_an_old_id_says_what_to_do(lab: Any, session: Session) -> None:
     mfid = new_mfid()
     register(session, lab.file("named.txt", f"# crucible_mfid: {mfid}\n1\n"))
     changed = lab.file("named.txt", f"# crucible_mfid: {mfid}\n2\n")
     with pytest.raises(RecipeConflictError, match="was registered with other files or another time") as refused:
         register(session, changed)
     assert "register it without that id (--mfid, or the key crucible_mfid in the file)" in str(refused.value)
-    assert "salt" not in str(refused.value), "which would not help"
+    assert "salt" not in str(refused.value), "a salt would not help"
 
 
-def test_hdf5_names_its_dataset_in_an_attribute(tmp_path: Path, session: Session) -> None:
+def test_hdf5_contains_its_id_in_an_attribute(tmp_path: Path, session: Session) -> None:
     mfid, path = new_mfid(), tmp_path / "scan.h5"
     with h5py.File(path, "w") as file:
         file.attrs["crucible_mfid"] = mfid
@@ -161,7 +161,7 @@ def test_hdf5_names_its_dataset_in_an_attribute(tmp_path: Path, session: Session
 
 
 @pytest.mark.parametrize("content", ["crucible_mfid: 12345", "mfid: 0tr5k2ndm5zvd000nr21qakeh4", "crucible_mfid"])
-def test_what_is_no_name_of_a_dataset_is_left_alone(tmp_path: Path, content: str) -> None:
+def test_text_that_is_not_an_id_is_ignored(tmp_path: Path, content: str) -> None:
     path = tmp_path / "scan.txt"
     path.write_text(content)
     assert mfid_in(path) is None
@@ -187,7 +187,7 @@ steps:
 """
 
 
-def test_many_new_files_cost_a_few_calls_and_what_is_there_is_found_among_them(
+def test_many_new_files_take_few_requests_and_registered_ones_are_found(
     lab: Any, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (lab.folder / "many").mkdir()
@@ -196,11 +196,11 @@ def test_many_new_files_cost_a_few_calls_and_what_is_there_is_found_among_them(
     theirs = uploaded(session, lab.folder / "many" / "39.txt")
     registered = register(session, lab.file("00.txt", "0\n"), timestamp="2024-05-01T12:00:00Z")
     session.client.datasets.create({"project_id": "lab", "dataset_name": "begun elsewhere"})
-    asked: list[str] = []
+    requests: list[str] = []
     send = PooledTransport.handle_request
 
     def counted(transport: PooledTransport, request: httpx.Request) -> httpx.Response:
-        asked.append(f"{request.method} {request.url.path}")
+        requests.append(f"{request.method} {request.url.path}")
         return send(transport, request)
 
     monkeypatch.setattr(PooledTransport, "handle_request", counted)
@@ -208,4 +208,4 @@ def test_many_new_files_cost_a_few_calls_and_what_is_there_is_found_among_them(
     items = known_inputs(bound.spec, session, lambda _: iter(()), with_fields=False)["scan"]
     assert len(items) == 40
     assert {item.dataset.mfid for item in items if item.dataset} == {theirs, registered.mfid}
-    assert len(asked) < 20, asked
+    assert len(requests) < 20, requests

@@ -1,4 +1,4 @@
-"""What Crucible says now of measured files holds; where a declaration says something else, the plan says both."""
+"""Current values of measured files at Crucible win, and the plan shows differences from the declaration."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_value_corrected_at_crucible_moves_groups_parameters_and_names(
     assert run(grouped.pipeline).executed == []
 
 
-def test_the_declared_value_holds_where_the_declaration_says_so(grouped: Any, session: Session) -> None:
+def test_declared_values_win_if_the_declaration_says_so(grouped: Any, session: Session) -> None:
     correct(session, "s2.txt", temperature_C=30)
     grouped.declare(GROUPED.replace("project: lab", "project: lab\nmetadata: declared"))
     plan = make_plan(bind_file(grouped.pipeline, session.store), session)
@@ -82,24 +82,22 @@ def test_the_declared_value_holds_where_the_declaration_says_so(grouped: Any, se
     assert str(difference).endswith("is 30 at Crucible, 20 as declared; the declared one holds")
 
 
-def test_what_is_declared_later_is_said_and_the_value_holds_where_crucible_has_none(
+def test_a_value_declared_later_is_shown_and_holds_if_crucible_has_none(
     grouped: Any, session: Session, cli: Any
 ) -> None:
     later = GROUPED.replace("metadata: {temperature_C: 30}", "metadata: {temperature_C: 30, operator: Ada}")
     later = later.replace("instrument_name: counter A", "session_name: May")
-    told = cli("plan", grouped.declare(later)).stdout
-    assert 'metadata.operator is not at Crucible, "Ada" as declared; the declared one holds' in told
-    assert 'session_name is not at Crucible, "May" as declared; the declared one holds' in told
-    assert "run --apply-declared" in told
+    output = cli("plan", grouped.declare(later)).stdout
+    assert 'metadata.operator is not at Crucible, "Ada" as declared; the declared one holds' in output
+    assert 'session_name is not at Crucible, "May" as declared; the declared one holds' in output
+    assert "run --apply-declared" in output
     cli("run", grouped.pipeline, "--apply-declared")
     (third,) = session.client.datasets.list(project_id="lab", dataset_name="s3.txt", include_metadata=True)
     assert third.scientific_metadata["operator"] == "Ada"
     assert make_plan(bind_file(grouped.pipeline, session.store), session).differences == ()
 
 
-def test_a_plan_of_what_agrees_asks_crucible_for_nothing(
-    lab: Any, session: Session, run: Any, monkeypatch: Any
-) -> None:
+def test_a_plan_without_differences_makes_no_requests(lab: Any, session: Session, run: Any, monkeypatch: Any) -> None:
     lab.file(f"{lab.module}.py", STEPS)
     path = lab.declare(GROUPED[: GROUPED.index("    group_by")].replace("temperature_C: 30", "temperature_C: 20"))
     for number in (1, 2, 3):
@@ -107,7 +105,7 @@ def test_a_plan_of_what_agrees_asks_crucible_for_nothing(
     assert run(path).ok
 
     def refused(*_: object, **__: object) -> None:
-        raise AssertionError("Crucible was asked")
+        raise AssertionError("a request was made")
 
     monkeypatch.setattr("crucible_lineage.core.mirror.Mirror.read", refused)
     assert make_plan(bind_file(path, session.store), session).is_fresh

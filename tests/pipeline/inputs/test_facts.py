@@ -1,4 +1,4 @@
-"""A step that asks for facts about its parents is given them, and they belong to its recipe."""
+"""A step may take facts about its parents, which are part of its recipe."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def power(lab: Any) -> Path:
     return path
 
 
-def test_a_step_is_given_what_crucible_says_of_its_parents(
+def test_a_step_gets_the_facts_about_its_parents_from_crucible(
     power: Path, run: Run, session: Session, text_of: Any, record_of: Any, cli: Any
 ) -> None:
     result = run(power)
@@ -83,7 +83,7 @@ def test_a_step_is_given_what_crucible_says_of_its_parents(
     assert (first.name, first.files, first.metadata["power_mW"]) == ("a_5mW.txt", ("a_5mW.txt",), 5)
     assert (second.instrument, second.measurement, second.keywords) == ("A", "Raman", ("polystyrene",))
     assert first.timestamp == datetime(2024, 5, 1, 12, tzinfo=UTC)
-    assert text_of(note) == "a_5mW.txt and 1 more (mean) 2.5", "of a result, what its step returned"
+    assert text_of(note) == "a_5mW.txt and 1 more (mean) 2.5", "facts about a result include what its step returned"
     recipe = record_of(mean)["recipe"]
     assert recipe["facts"]["spectra"][1]["metadata"]["power_mW"] == 10
     assert derived_mfid(recipe) == mean
@@ -99,8 +99,8 @@ def test_a_changed_fact_makes_the_step_stale_and_why_names_it(
     session.client.metadata.merge(raw, {"power_mW": 4, "laser": {"nm": 633}})
     plan = planned(power)
     assert [plan[name].state for name in ("mean", "note")] == ["stale", "stale"]
-    told = [cause.partition(" (since ")[0] for cause in plan["mean"].causes]
-    assert told == [
+    causes = [cause.partition(" (since ")[0] for cause in plan["mean"].causes]
+    assert causes == [
         "metadata.power_mW of 'a_5mW.txt' (input spectra) changed: 5 -> 4",
         "metadata.laser.nm of 'a_5mW.txt' (input spectra) changed: not given -> 633",
     ]
@@ -119,7 +119,7 @@ def test_a_changed_fact_makes_the_step_stale_and_why_names_it(
     assert cli("rerun", mean, "--dry-run").exit_code == 0
 
 
-def test_facts_that_are_no_bytes_leave_what_asks_for_none_alone(
+def test_changed_facts_without_changed_bytes_do_not_affect_steps_without_facts(
     power: Path, lab: Any, run: Run, session: Session
 ) -> None:
     lab.declare(PIPELINE.replace(":note", ":plain"))
@@ -130,23 +130,23 @@ def test_facts_that_are_no_bytes_leave_what_asks_for_none_alone(
     assert (again.executed, again.outcomes["note"]) == (["mean"], "reused")
 
 
-def test_a_new_file_is_read_before_a_step_is_given_facts_about_it(
+def test_a_new_file_is_ingested_before_a_step_gets_facts_about_it(
     lab: Any, run: Run, session: Session, text_of: Any
 ) -> None:
     lab.file(
         f"{lab.module}.py",
         "from pathlib import Path\nfrom crucible_lineage import Facts\n\n"
-        "def told(scan: Path, *, facts: Facts, out: Path) -> None:\n"
-        "    (out / 'told.txt').write_text(str(facts.one('scan').metadata['table']['columns']))\n",
+        "def columns(scan: Path, *, facts: Facts, out: Path) -> None:\n"
+        "    (out / 'columns.txt').write_text(str(facts.one('scan').metadata['table']['columns']))\n",
     )
     lab.file("scan.csv", "x,y\n1,2\n2,3\n")
     path = lab.declare(
         "pipeline: read\nproject: lab\ninputs:\n  scan: {file: scan.csv}\nsteps:\n"
-        '  told: {uses: "LABMODULE:told", inputs: {scan: scan}}\n'
+        '  columns: {uses: "LABMODULE:columns", inputs: {scan: scan}}\n'
     )
     result = run(path)
     assert result.ok, result.errors
-    assert "'name': 'x'" in text_of(result.datasets["told"]["out"])
+    assert "'name': 'x'" in text_of(result.datasets["columns"]["out"])
     assert run(path).executed == []
 
 
@@ -156,28 +156,28 @@ import json, sys
 open(sys.argv[2] + "/power.txt", "w").write(f"{known['metadata']['power_mW']} {known['timestamp']} {known['files'][0]}")
 """
 COMMANDS = """steps:
-  plain: {run: [PYTHON, told.py, "{facts}", "{out}", "{inputs.spectrum}"], inputs: {spectrum: spectra}}
+  plain: {run: [PYTHON, power.py, "{facts}", "{out}", "{inputs.spectrum}"], inputs: {spectrum: spectra}}
   shell:
     shell: true
-    run: PYTHON "$HERE/told.py" {facts} {out} && test -f {inputs.spectrum}
+    run: PYTHON "$HERE/power.py" {facts} {out} && test -f {inputs.spectrum}
     inputs: {spectrum: spectra}
     env: {HERE: FOLDER}
 """
 
 
-def test_a_command_finds_them_in_a_file(lab: Any, power: Path, run: Run, text_of: Any) -> None:
-    lab.file("told.py", SCRIPT)
+def test_a_command_gets_facts_in_a_file(lab: Any, power: Path, run: Run, text_of: Any) -> None:
+    lab.file("power.py", SCRIPT)
     steps = COMMANDS.replace("PYTHON", sys.executable).replace("FOLDER", str(lab.folder))
     lab.declare(PIPELINE.partition("steps:")[0] + steps)
     result = run(power)
     assert result.ok, result.errors
     for name in ("plain", "shell"):
-        told = text_of(result.datasets[f"{name}[b_10mW.txt]"]["out"])
-        assert told == "10 2024-05-01T12:00:00+00:00 b_10mW.txt"
+        text = text_of(result.datasets[f"{name}[b_10mW.txt]"]["out"])
+        assert text == "10 2024-05-01T12:00:00+00:00 b_10mW.txt"
     assert run(power).executed == []
 
 
-def test_a_step_that_is_called_is_given_them_too(
+def test_a_called_step_gets_facts_too(
     power: Path, lab: Any, data: Path, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(lab.folder))
@@ -202,7 +202,7 @@ def test_a_step_that_is_called_is_given_them_too(
             step(spectra, facts=Facts({}))
 
 
-def test_nobody_else_gives_them(power: Path, lab: Any, faults: Any) -> None:
+def test_facts_cannot_be_declared_as_a_parameter(power: Path, lab: Any, faults: Any) -> None:
     lab.declare(PIPELINE.replace("{spectra: spectra}}", "{spectra: spectra}, params: {facts: 1}}"))
     (fault,) = faults(lab.pipeline)
     assert fault.endswith("step 'mean' is given 'facts', the facts about its parents, by Crucible; remove it")
@@ -220,7 +220,7 @@ def test_nobody_else_gives_them(power: Path, lab: Any, faults: Any) -> None:
 def _positional(spectrum: Path, facts: Facts, *, out: Path) -> None: ...
 
 
-def test_fields_that_the_service_fills_in_later_change_no_id(
+def test_fields_that_the_service_adds_later_change_no_id(
     power: Path, lab: Any, run: Run, session: Session, planned: Any
 ) -> None:
     lab.file(f"{lab.module}.py", STEPS.replace('@step(measurement="Raman", data_type="mean")', "@step"))
@@ -245,10 +245,10 @@ def smooth(spectrum: Path, *, out: Path) -> dict:
     return {"own": 1}
 
 
-def told(spectra: list[Path], *, facts: Facts, sample: str, out: Path) -> dict:
+def summary(spectra: list[Path], *, facts: Facts, sample: str, out: Path) -> dict:
     known = facts["spectra"]
     metadata = [dict(one.metadata) for one in known]
-    (out / "told.txt").write_text(sample)
+    (out / "summary.txt").write_text(sample)
     return {"instruments": [one.instrument for one in known], "metadata": metadata}
 """
 SHARED_PIPELINE = r"""
@@ -264,11 +264,11 @@ inputs:
 steps:
   smooth: {uses: "LABMODULE:smooth", inputs: {spectrum: spectra}}
   again: {uses: "LABMODULE:smooth", inputs: {spectrum: smooth}}
-  told: {uses: "LABMODULE:told", inputs: {spectra: again}, params: {sample: "{spectra.metadata.sample}"}}
+  summary: {uses: "LABMODULE:summary", inputs: {spectra: again}, params: {sample: "{spectra.metadata.sample}"}}
 """
 
 
-def test_what_a_result_does_not_say_the_data_behind_it_say(
+def test_facts_that_a_result_lacks_come_from_the_data_behind_it(
     lab: Any, run: Run, session: Session, planned: Any, record_of: Any
 ) -> None:
     lab.file(f"{lab.module}.py", SHARED)
@@ -276,7 +276,7 @@ def test_what_a_result_does_not_say_the_data_behind_it_say(
     lab.file("b.txt", "2")
     result = run(lab.declare(SHARED_PIPELINE))
     assert result.ok, result.errors
-    metadata = session.client.datasets.get(result.datasets["told"]["out"], include_metadata=True).scientific_metadata
+    metadata = session.client.datasets.get(result.datasets["summary"]["out"], include_metadata=True).scientific_metadata
     assert metadata
     assert metadata["instruments"] == ["A", "A"]
     assert [(one["sample"], one["number"], one["own"]) for one in metadata["metadata"]] == [
@@ -285,7 +285,7 @@ def test_what_a_result_does_not_say_the_data_behind_it_say(
     assert run(lab.pipeline).executed == []
     session.client.metadata.merge(result.inputs["spectra"][0], {"number": 3})
     plan = planned(lab.pipeline)
-    assert {name for name, step in plan.items() if step.state != "fresh"} == {"told"}
-    assert "metadata.number of" in plan["told"].causes[0]
+    assert {name for name, step in plan.items() if step.state != "fresh"} == {"summary"}
+    assert "metadata.number of" in plan["summary"].causes[0]
     session.mirror.forget()
-    assert planned(lab.pipeline)["told"].datasets == plan["told"].datasets
+    assert planned(lab.pipeline)["summary"].datasets == plan["summary"].datasets

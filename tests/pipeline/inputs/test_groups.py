@@ -1,4 +1,4 @@
-"""Groups of datasets by what their records say: one instance each, with what the group shares as a parameter."""
+"""Groups of datasets by fields of their records: one instance each, with shared values as parameters."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_names_of_groups_of_groups_do_not_grow_with_the_chain(
     assert name("all") == "day (1), A and 1 more (all)"
 
 
-def test_a_file_more_and_one_that_does_not_fit_stop_their_groups_only(lab: Any, spectra: Path, run: Run) -> None:
+def test_an_extra_file_and_a_misnamed_one_stop_only_their_groups(lab: Any, spectra: Path, run: Run) -> None:
     text = GROUPED + "  all: {uses: 'LABMODULE:gather', inputs: {means: mean}}\n"
     assert run(lab.declare(text)).ok
     (spectra / "A_01mW_6.txt").write_text("7")
@@ -141,7 +141,7 @@ def test_a_file_more_and_one_that_does_not_fit_stop_their_groups_only(lab: Any, 
     assert sorted(again.executed) == ["all", "mean[A, 1]"]
 
 
-def test_each_dataset_with_what_was_made_of_its_group(lab: Any, spectra: Path, run: Run, text_of: Any) -> None:
+def test_each_dataset_is_combined_with_the_result_of_its_group(lab: Any, spectra: Path, run: Run, text_of: Any) -> None:
     text = (
         HEAD
         + "  twice: {uses: 'LABMODULE:double', inputs: {spectrum: spectra}}\n"
@@ -157,7 +157,7 @@ def test_each_dataset_with_what_was_made_of_its_group(lab: Any, spectra: Path, r
     assert text_of(result.datasets["all[A]"]["out"]).split() == ["-2.0", "0.0", "2.0"] * 3
 
 
-def test_a_group_takes_the_partner_that_its_datasets_share(lab: Any, spectra: Path, run: Run, text_of: Any) -> None:
+def test_a_group_has_the_partner_that_its_datasets_share(lab: Any, spectra: Path, run: Run, text_of: Any) -> None:
     dark = """
   dark:
     each:
@@ -178,17 +178,17 @@ def test_a_group_takes_the_partner_that_its_datasets_share(lab: Any, spectra: Pa
     assert text_of(result.datasets["clean[A, 20]"]["out"]) == "199.0"
 
 
-def test_selected_data_are_grouped_by_what_their_records_say(lab: Any, spectra: Path, run: Run) -> None:
+def test_selected_data_are_grouped_by_fields_of_their_records(lab: Any, spectra: Path, run: Run) -> None:
     assert run(lab.declare(GROUPED)).ok
     text = r"""
     pipeline: selected
     project: lab
     inputs:
-      taken: {select: {instrument_name: A}}
+      selected: {select: {instrument_name: A}}
     steps:
       mean:
         uses: LABMODULE:mean
-        inputs: {spectra: {from: taken, group_by: metadata.power_mW}}
+        inputs: {spectra: {from: selected, group_by: metadata.power_mW}}
         params: {power: "{spectra.metadata.power_mW}"}
     """
     path = lab.declare(text, "selected.yaml")
@@ -207,12 +207,12 @@ def test_labels_come_from_records(lab: Any, spectra: Path, session: Session) -> 
     assert "A_01mW_1.txt has no metadata.laser" in blocked.causes[0]
 
 
-def test_a_parameter_that_the_data_of_a_step_do_not_share_blocks_it(lab: Any, spectra: Path, session: Session) -> None:
+def test_a_parameter_on_which_the_data_of_a_step_differ_blocks_it(lab: Any, spectra: Path, session: Session) -> None:
     text = GROUPED.replace("group_by: [instrument_name, metadata.power_mW], expect: 3", "group_by: instrument_name")
     (first, second) = make_plan(bind_file(lab.declare(text), session.store), session).steps
-    told = "parameter 'power' is {spectra.metadata.power_mW}, and they differ: 1, 5, 20; "
-    told += "group by metadata.power_mW"
-    assert (first.state, first.causes) == ("blocked", (told,))
+    cause = "parameter 'power' is {spectra.metadata.power_mW}, and they differ: 1, 5, 20; "
+    cause += "group by metadata.power_mW"
+    assert (first.state, first.causes) == ("blocked", (cause,))
     lab.declare(text.replace("{spectra.metadata.power_mW}", "{spectra.instrument_name}"))
     (first, second) = make_plan(bind_file(lab.pipeline, session.store), session).steps
     assert "parameter 'power' of step 'mean' is 'A'" in first.causes[0]
@@ -226,17 +226,17 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("written", FAULTS)
-def test_what_cannot_be_grouped_is_a_fault_in_its_place(lab: Any, spectra: Path, written: str) -> None:
-    text = GROUPED.replace("group_by: [instrument_name, metadata.power_mW], expect: 3", written)
+@pytest.mark.parametrize("keys", FAULTS)
+def test_a_wrong_grouping_is_a_fault_at_its_location(lab: Any, spectra: Path, keys: str) -> None:
+    text = GROUPED.replace("group_by: [instrument_name, metadata.power_mW], expect: 3", keys)
     with pytest.raises(InputError) as raised:
         bind_file(lab.declare(text))
-    (fault,) = [one for one in raised.value.faults if FAULTS[written] in one.message]
+    (fault,) = [fault for fault in raised.value.faults if FAULTS[keys] in fault.message]
     assert fault.line == 13
 
 
 @pytest.mark.parametrize(
-    ("written", "told", "line"),
+    ("text", "words", "line"),
     [
         (GROUPED.replace("each: true", "session_name: may"), "spectra cannot be grouped; give it `each: true`", 13),
         (GROUPED.replace("(\\d+)mW", "(\\d+mW"), "is not a regular expression", 9),
@@ -251,14 +251,14 @@ def test_what_cannot_be_grouped_is_a_fault_in_its_place(lab: Any, spectra: Path,
         ),
     ],
 )
-def test_other_faults_of_groups(lab: Any, spectra: Path, written: str, told: str, line: int) -> None:
+def test_other_faults_of_groups(lab: Any, spectra: Path, text: str, words: str, line: int) -> None:
     with pytest.raises(InputError) as raised:
-        bind_file(lab.declare(written))
-    (fault,) = [one for one in raised.value.faults if told in one.message]
+        bind_file(lab.declare(text))
+    (fault,) = [fault for fault in raised.value.faults if words in fault.message]
     assert fault.line == line
 
 
-def test_what_inputs_share_stands_once(lab: Any, run: Run, session: Session) -> None:
+def test_defaults_of_inputs_apply_to_all_that_do_not_override_them(lab: Any, run: Run, session: Session) -> None:
     text = """
     pipeline: shared
     project: lab

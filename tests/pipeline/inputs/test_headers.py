@@ -1,4 +1,4 @@
-"""What files say themselves, read by a function or by the ingestors: fields of records that groups are made by."""
+"""Fields of records that a function or the ingestors read from files, and groups by them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def rows(spectra: list[Path], *, power: float = 0, out: Path) -> dict:
 """
 
 
-def test_a_function_reads_what_stands_in_the_files(lab: Any, run: Run, session: Session) -> None:
+def test_a_function_reads_fields_from_files(lab: Any, run: Run, session: Session) -> None:
     lab.file(f"{lab.module}.py", HEADER)
     for number, head in enumerate(("#A 5", "#A 5", "#B 10", "none")):
         lab.file(f"t{number}.txt", f"{head}\n{number}\n")
@@ -64,24 +64,24 @@ def test_a_function_reads_what_stands_in_the_files(lab: Any, run: Run, session: 
         "rows[B, 10]": "executed",
         "rows[without instrument_name]": "failed",
     }
-    told = result.errors["rows[without instrument_name]"]
-    assert f"{lab.module}:header cannot read t3.txt: ValueError: there is no header" in told
+    error = result.errors["rows[without instrument_name]"]
+    assert f"{lab.module}:header cannot read t3.txt: ValueError: there is no header" in error
     raw = session.client.datasets.get(result.inputs["spectra"][0], include_metadata=True)
     assert (raw.instrument_name, raw.scientific_metadata["power_mW"]) == ("A", 5.0)
     assert raw.timestamp.startswith("2024-05-01T12:00:00")
     assert (lab.folder / "headers-read").read_text().split().count("t0.txt") == 1
     lab.file(f"{lab.module}_ours.py", "def header(path):\n    return {'crucible_lineage': 1}\n")
-    told = run(lab.declare(text.replace("LABMODULE:header", f"{lab.module}_ours:header"))).errors.values()
-    assert any("gives 'crucible_lineage' for t0.txt, which is reserved" in line for line in told), told
+    errors = run(lab.declare(text.replace("LABMODULE:header", f"{lab.module}_ours:header"))).errors.values()
+    assert any("gives 'crucible_lineage' for t0.txt, which is reserved" in line for line in errors), errors
     with pytest.raises(InputError, match="has no function 'heade'; did you mean 'header'"):
         bind_file(lab.declare(text.replace("LABMODULE:header", "LABMODULE:heade")))
 
 
-def test_what_ingestors_read_groups_files_that_are_only_being_registered(lab: Any, run: Run, session: Session) -> None:
+def test_new_files_are_grouped_by_fields_that_ingestors_read(lab: Any, run: Run, session: Session) -> None:
     lab.file(f"{lab.module}.py", HEADER)
     for number, lines in enumerate((2, 2, 3)):
         lab.file(f"t{number}.csv", "x,y\n" + "".join(f"{number}{line},2\n" for line in range(lines)))
-    lab.file("t9.bin", "nobody reads this")
+    lab.file("t9.bin", "no ingestor reads this")
     text = """
     pipeline: read
     project: lab

@@ -1,4 +1,4 @@
-"""Inputs that may be missing: steps use them from when they are there."""
+"""Optional inputs: steps use them as soon as they exist."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def total(spectra: list[Path], *, out: Path) -> dict:
 """
 
 
-def test_an_input_that_may_be_missing_is_used_where_it_is_there(lab: Any, run: Run, text_of: Any) -> None:
+def test_an_optional_role_is_filled_where_its_input_exists(lab: Any, run: Run, text_of: Any) -> None:
     lab.file(f"{lab.module}.py", OPTIONAL)
     for name in ("A_1.txt", "B_1.txt"):
         lab.file(name, "10")
@@ -59,7 +59,7 @@ def test_an_input_that_may_be_missing_is_used_where_it_is_there(lab: Any, run: R
 
 
 @pytest.mark.parametrize("file", ["later.txt", "late*.txt"])
-def test_an_optional_file_is_used_from_when_it_is_there(lab: Any, run: Run, text_of: Any, file: str) -> None:
+def test_an_optional_file_is_used_as_soon_as_it_exists(lab: Any, run: Run, text_of: Any, file: str) -> None:
     lab.file(f"{lab.module}.py", OPTIONAL)
     lab.file("first.txt", "10")
     text = f"""
@@ -81,7 +81,7 @@ def test_an_optional_file_is_used_from_when_it_is_there(lab: Any, run: Run, text
     assert text_of(run(lab.declare(text)).datasets["corrected"]["out"]) == "7.0"
 
 
-def test_of_an_optional_dataset_of_several_files_all_are_there_or_none(lab: Any, run: Run) -> None:
+def test_an_optional_dataset_of_several_files_has_all_or_none(lab: Any, run: Run) -> None:
     text = """
     pipeline: later
     project: lab

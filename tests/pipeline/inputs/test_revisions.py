@@ -1,4 +1,4 @@
-"""The same bytes under a new name are the same data; a file that grew revises what it was."""
+"""The same bytes under a new name are the same data; a file that grew revises its earlier dataset."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def raw_states(session: Session) -> list[tuple[str, str]]:
     return sorted((entry.state, entry.mfid) for entry in found if not entry.summary.step)
 
 
-def test_a_renamed_file_is_the_data_that_it_was(lab: Any, run: Any, session: Session) -> None:
+def test_a_renamed_file_is_the_same_data(lab: Any, run: Any, session: Session) -> None:
     for number in (1, 2):
         lab.file(f"scan-{number}.txt", f"{number} {number}")
     first = run(lab.declare(EACH))
@@ -62,15 +62,15 @@ def test_a_renamed_file_is_the_data_that_it_was(lab: Any, run: Any, session: Ses
     assert raw_states(session) == before, "no second raw dataset"
     mfid = first.inputs["scans"][0]
     metadata = session.client.datasets.get(mfid, include_metadata=True).scientific_metadata
-    assert [one.what for one in corrections(metadata)] == ["found under the name scan-9.txt"]
+    assert [correction.what for correction in corrections(metadata)] == ["found under the name scan-9.txt"]
     run(lab.pipeline)
     metadata = session.client.datasets.get(mfid, include_metadata=True).scientific_metadata
-    assert len(corrections(metadata)) == 1, "it is noted once"
+    assert len(corrections(metadata)) == 1, "it is recorded once"
     (lab.folder / "scan-9.txt").rename(lab.folder / "scan-1.txt")
     assert run(lab.pipeline).datasets == first.datasets
 
 
-def test_another_machine_finds_it_by_its_bytes(lab: Any, run: Any, session: Session) -> None:
+def test_another_machine_finds_a_renamed_file_by_its_bytes(lab: Any, run: Any, session: Session) -> None:
     lab.file("scan-1.txt", "1 2")
     run(lab.declare(EACH))
     (lab.folder / "scan-1.txt").rename(lab.folder / "scan-9.txt")
@@ -78,7 +78,7 @@ def test_another_machine_finds_it_by_its_bytes(lab: Any, run: Any, session: Sess
     assert not run(lab.pipeline).executed
 
 
-def test_a_copy_beside_its_original_counts_and_is_named(lab: Any, run: Any, session: Session) -> None:
+def test_a_copy_beside_its_original_counts_and_is_reported(lab: Any, run: Any, session: Session) -> None:
     lab.file("scan-1.txt", "1 2")
     run(lab.declare(EACH))
     lab.file("scan-2.txt", "1 2")
@@ -90,7 +90,7 @@ def test_a_copy_beside_its_original_counts_and_is_named(lab: Any, run: Any, sess
 
 
 @pytest.mark.parametrize("names", [("scan-2.txt", "scan-1.txt"), ("scan-3.txt", "scan-1.txt")])
-def test_files_of_one_dataset_that_change_places_are_other_data(
+def test_files_of_one_dataset_that_exchange_names_are_other_data(
     names: tuple[str, str], lab: Any, run: Any, session: Session
 ) -> None:
     for number in (1, 2):
@@ -118,7 +118,7 @@ def test_the_same_bytes_of_another_time_are_other_data(lab: Any, run: Any, sessi
     assert len(raw_states(session)) == 2
 
 
-def test_a_file_that_grew_three_times_is_revisions_of_one_dataset(lab: Any, run: Any, session: Session) -> None:
+def test_a_file_that_grew_three_times_gives_three_revisions(lab: Any, run: Any, session: Session) -> None:
     path = lab.file("run.txt", "1\n")
     first = run(lab.declare(GROWING)).inputs["log"][0]
     apply_changes(session, changes_of(session, first, {"metadata.stage": "B", "metadata.added": 7}))
@@ -134,13 +134,13 @@ def test_a_file_that_grew_three_times_is_revisions_of_one_dataset(lab: Any, run:
     assert [state for state, _ in states] == ["raw", "superseded", "superseded", "superseded"]
     assert dict(states)["raw"] == newest
     metadata = session.client.datasets.get(newest, include_metadata=True).scientific_metadata or {}
-    assert (metadata["stage"], metadata["added"]) == ("B", 7), "what was corrected holds for the revision"
+    assert (metadata["stage"], metadata["added"]) == ("B", 7), "corrections apply to the revision"
     assert not run(lab.pipeline).executed
     current = list_datasets(session, "lab", step="scaled").entries
     assert [entry.state for entry in current] == ["current"]
 
 
-def test_a_file_that_is_no_continuation_is_named_and_new(lab: Any, run: Any, session: Session) -> None:
+def test_a_file_that_was_rewritten_is_reported_and_new(lab: Any, run: Any, session: Session) -> None:
     path = lab.file("run.txt", "1\n")
     run(lab.declare(GROWING))
     path.write_text("2\n3\n")

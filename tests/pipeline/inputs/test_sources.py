@@ -1,4 +1,4 @@
-"""Where inputs come from: datasets, selections, results of another pipeline, patterns of files."""
+"""Kinds of inputs: datasets, selections, results of another pipeline, patterns of files."""
 
 from __future__ import annotations
 
@@ -59,31 +59,31 @@ def declare(lab: Any, declared: str, step: str = "table", name: str = "pipeline.
     role = "values" if step == "table" else "value"
     path: Path = lab.declare(
         f"""
-        pipeline: taking
+        pipeline: inputs
         project: lab
         inputs:
-          taken: {declared}
+          data: {declared}
         steps:
-          made: {{uses: "LABMODULE_table:{step}", inputs: {{{role}: taken}}}}
+          made: {{uses: "LABMODULE_table:{step}", inputs: {{{role}: data}}}}
         """,
         name,
     )
     return path
 
 
-def test_a_pattern_takes_the_files_that_fit_as_one_dataset_or_each_for_itself(many: Any) -> None:
-    one = bind_file(declare(many, '{file: "s[12].txt"}')).spec.inputs["taken"]
-    assert [path.name for path in one.paths] == ["s1.txt", "s2.txt"]  # type: ignore[union-attr]
+def test_a_pattern_matches_files_and_an_existing_name_is_no_pattern(many: Any) -> None:
+    declared = bind_file(declare(many, '{file: "s[12].txt"}')).spec.inputs["data"]
+    assert [path.name for path in declared.paths] == ["s1.txt", "s2.txt"]  # type: ignore[union-attr]
     many.file("s[12].txt", "itself")
-    one = bind_file(declare(many, '{file: "s[12].txt"}', "copy")).spec.inputs["taken"]
-    assert [path.name for path in one.paths] == ["s[12].txt"]  # type: ignore[union-attr]
+    declared = bind_file(declare(many, '{file: "s[12].txt"}', "copy")).spec.inputs["data"]
+    assert [path.name for path in declared.paths] == ["s[12].txt"]  # type: ignore[union-attr]
     (many.folder / "deep" / "er").mkdir(parents=True)
     many.file("deep/er/s9.txt", "9")
-    one = bind_file(declare(many, '{file: ["**/s9.txt", s1.txt]}')).spec.inputs["taken"]
-    assert [path.name for path in one.paths] == ["s9.txt", "s1.txt"]  # type: ignore[union-attr]
+    declared = bind_file(declare(many, '{file: ["**/s9.txt", s1.txt]}')).spec.inputs["data"]
+    assert [path.name for path in declared.paths] == ["s9.txt", "s1.txt"]  # type: ignore[union-attr]
 
 
-def test_datasets_may_be_listed_selected_and_taken_from_another_pipeline(
+def test_inputs_may_be_listed_selected_or_results_of_another_pipeline(
     many: Any, session: Session, run: Run, text_of: Text
 ) -> None:
     first = run(many.folder / "many.yaml")
@@ -104,7 +104,7 @@ def test_datasets_may_be_listed_selected_and_taken_from_another_pipeline(
     assert len(mine.executed) == 1, "two of them were made above"
 
 
-def test_what_is_incomplete_or_superseded_is_not_selected(
+def test_incomplete_and_superseded_datasets_are_not_selected(
     many: Any, session: Session, run: Run, text_of: Text, record_of: Any, unfinish: Any
 ) -> None:
     first = run(many.folder / "many.yaml")
@@ -116,12 +116,10 @@ def test_what_is_incomplete_or_superseded_is_not_selected(
     unfinish(session.client, mfid)
     chosen = run(declare(many, '{select: {keyword: "pipeline:many"}}'))
     chosen_texts = sorted(text_of(chosen.datasets["made"]["out"]).split())
-    assert chosen_texts == ["1!", "2!", "3"], "the third was not replaced yet: what replaces it is not whole"
+    assert chosen_texts == ["1!", "2!", "3"], "the third is not superseded yet, since its successor is incomplete"
 
 
-def test_a_selected_dataset_that_cannot_be_used_stops_only_its_own_instance(
-    many: Any, session: Session, run: Run
-) -> None:
+def test_an_unusable_selected_dataset_stops_only_its_own_instance(many: Any, session: Session, run: Run) -> None:
     session.ensure_project("lab")
     run(many.folder / "many.yaml")
     session.client.datasets.create({"project_id": "lab", "dataset_name": "without files", "measurement": "none"})
@@ -135,7 +133,7 @@ def test_a_selected_dataset_that_cannot_be_used_stops_only_its_own_instance(
     assert all("has no files" in error for error in result.errors.values())
 
 
-def test_a_selection_that_nothing_matches_is_told_or_gives_no_instance(many: Any, session: Session, run: Run) -> None:
+def test_an_empty_selection_is_an_error_or_gives_no_instances(many: Any, session: Session, run: Run) -> None:
     session.ensure_project("lab")
     with pytest.raises(InputError, match="no complete dataset matches the selection"):
         run(declare(many, "{select: {measurement: nothing}}"))
@@ -143,7 +141,9 @@ def test_a_selection_that_nothing_matches_is_told_or_gives_no_instance(many: Any
     assert (result.ok, result.outcomes) == (True, {})
 
 
-def test_a_result_of_another_pipeline_has_to_be_there(many: Any, session: Session, run: Run, planned: Any) -> None:
+def test_a_missing_result_of_another_pipeline_blocks_the_step(
+    many: Any, session: Session, run: Run, planned: Any
+) -> None:
     (made,) = planned(declare(many, "{pipeline: many.yaml, step: copied}")).values()
     assert made.state == "blocked"
     assert "copied[s1.txt] of" in made.causes[0]
@@ -158,7 +158,7 @@ def test_one_result_of_another_pipeline_is_one_dataset(many: Any, session: Sessi
     many.declare(MANY, "many.yaml")
     run(many.folder / "many.yaml")
     refused = run(many.pipeline)
-    assert "input taken has 3 datasets" in refused.errors["made"]
+    assert "input data has 3 datasets" in refused.errors["made"]
     assert "each: true" in refused.errors["made"]
 
 
@@ -170,7 +170,7 @@ def test_one_result_of_another_pipeline_is_one_dataset(many: Any, session: Sessi
         ("{pipeline: circle.yaml, step: made}", "uses its own result"),
         ("{pipeline: many.yaml, step: copid}", "no step 'copid'; did you mean 'copied'?"),
         ("{pipeline: many.yaml, step: copied, output: low}", "has the outputs out; name one with `output:`"),
-        ("{pipeline: many.yaml}", "the key 'step' is missing in inputs.taken"),
+        ("{pipeline: many.yaml}", "the key 'step' is missing in inputs.data"),
         ("{pipeline: many.yaml, stop: copied}", "did you mean 'step'?"),
         ("{dataset: x}", "this is not an MFID"),
         ("{dataset: []}", "at least 1"),
@@ -180,7 +180,7 @@ def test_one_result_of_another_pipeline_is_one_dataset(many: Any, session: Sessi
         ("{each: s1.txt}", "or each with a list (given"),
         (
             "{select: {measuremint: x}}",
-            "5:20: input 'taken': there is no filter 'measuremint'; did you mean 'measurement'?",
+            "5:19: input 'data': there is no filter 'measuremint'; did you mean 'measurement'?",
         ),
         ("{file: s1.txt, timestamp: 2024}", "this would be seconds since 1970"),
         ("{file: s1.txt, timestamp: '20240501'}", "this would be seconds since 1970"),
@@ -188,7 +188,7 @@ def test_one_result_of_another_pipeline_is_one_dataset(many: Any, session: Sessi
         ("{file: s1.txt, known_since: 2024-05-01T12:00:00}", "the time zone is missing"),
     ],
 )
-def test_an_input_that_cannot_be_is_told(many: Any, session: Session, declared: str, words: str) -> None:
+def test_an_invalid_input_is_reported(many: Any, session: Session, declared: str, words: str) -> None:
     path = declare(many, declared)
     declare(many, "{pipeline: pipeline.yaml, step: made}", name="circle.yaml")
     with pytest.raises(InputError) as caught:

@@ -1,4 +1,4 @@
-"""Calibrations by certificate: chosen by the time of measurement, never one that is not valid, and on the record."""
+"""Certified calibrations: only valid ones are chosen, by time of measurement, and the choice is recorded."""
 
 from __future__ import annotations
 
@@ -110,9 +110,9 @@ def test_the_axis_is_the_one_valid_when_the_scan_was_measured_and_a_late_one_mak
     before = run(path)
     assert set(before.outcomes.values()) == {"executed"}
     record = record_of(before.datasets["calibrate[a]"]["out"])
-    (used,) = [one for one in record["used"] if one["role"] == "axis"]
-    told = used["chosen"]["certificate"]
-    assert (told["statement"], told["from"][:10], told["until"]) == (certificate.mfid, "2024-01-01", None)
+    (used,) = [parent for parent in record["used"] if parent["role"] == "axis"]
+    entry = used["chosen"]["certificate"]
+    assert (entry["statement"], entry["from"][:10], entry["until"]) == (certificate.mfid, "2024-01-01", None)
     dataset = session.client.datasets.get(before.datasets["calibrate[a]"]["out"], include_metadata=True)
     assert chosen_in_time(dataset.model_dump(), first) == "certified from 2024-01-01 on"
     assert certificate.mfid in str(explain(session, dataset.unique_id))
@@ -140,7 +140,7 @@ def test_the_axis_is_the_one_valid_when_the_scan_was_measured_and_a_late_one_mak
     assert f"{first} is valid from 2024-06-15 00:00:00 UTC, 14 d after" in cause
 
 
-def test_certified_twice_is_certified_once_and_after_it_was_taken_back_it_can_be_again(
+def test_a_repeated_certification_has_no_effect_until_it_is_withdrawn(
     session: Session, register: Register, axes: tuple[str, str]
 ) -> None:
     first, _ = axes
@@ -159,7 +159,7 @@ def test_certified_twice_is_certified_once_and_after_it_was_taken_back_it_can_be
     ("otherwise", "state", "axis"),
     [("block", "blocked", ""), ("nearest", "missing", "second axis"), ("none", "missing", "")],
 )
-def test_where_none_is_valid_the_declaration_says_what_then(
+def test_if_none_is_valid_the_declaration_decides(
     lab: Any,
     session: Session,
     register: Register,
@@ -181,7 +181,7 @@ def test_where_none_is_valid_the_declaration_says_what_then(
         assert planned(lab.declare(within, "within.yaml"))["calibrate[gap]"].state == "blocked"
 
 
-def test_conditions_tell_data_apart_and_certificates_that_contradict_each_other_block(
+def test_conditions_distinguish_data_and_contradicting_certificates_block(
     lab: Any, session: Session, register: Register, axes: tuple[str, str], planned: Any
 ) -> None:
     register("fine", "2024-03-01T00:00:00Z", grating=1800)
@@ -224,7 +224,7 @@ def test_both_sides_and_groups(
 
 
 @pytest.mark.parametrize(
-    ("fields", "since", "more", "said"),
+    ("fields", "since", "more", "words"),
     [
         ({}, "2024-01-01", {}, "say of which data"),
         ({"grating": "1800"}, "2024-01-01", {}, "data have no field 'grating'"),
@@ -234,16 +234,16 @@ def test_both_sides_and_groups(
         (RAMAN, "2024-01-01", {"where": "grating == 3"}, "data have no field 'grating'"),
     ],
 )
-def test_what_is_not_understood_is_refused_before_anything_is_stated(
-    session: Session, axes: tuple[str, str], fields: dict[str, str], since: str, more: dict[str, str], said: str
+def test_invalid_arguments_are_refused_before_anything_is_stated(
+    session: Session, axes: tuple[str, str], fields: dict[str, str], since: str, more: dict[str, str], words: str
 ) -> None:
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=words):
         certify(session, axes[0], fields, since, why="x", **more)
     session.mirror.sync_statements()
     assert not session.mirror.statements()
 
 
-def test_the_command_answers_which_axis_why_what_else_and_whether_it_is_good(
+def test_the_command_shows_the_axis_its_reason_alternatives_and_status(
     lab: Any, session: Session, register: Register, axes: tuple[str, str], run: Any, cli: Any
 ) -> None:
     scan = register("a", "2024-01-10T00:00:00Z")
@@ -255,23 +255,23 @@ def test_the_command_answers_which_axis_why_what_else_and_whether_it_is_good(
     assert (refused.exit_code, "Nothing was stated" in refused.output) == (2, True)
     assert cli(*later, "--replace").exit_code == 0
     assert run(lab.declare(SCANS, "scans.yaml")).ok
-    asked = cli("calibration", "for", scan)
-    assert asked.exit_code == 0
-    for said in (f"wavenumber axis: {axes[0]} (first axis)", "from 2024-01-01 until 2024-02-01", "fits", "it is raw",
+    shown = cli("calibration", "for", scan)
+    assert shown.exit_code == 0
+    for words in (f"wavenumber axis: {axes[0]} (first axis)", "from 2024-01-01 until 2024-02-01", "fits", "it is raw",
                  f"after: {axes[1]} (second axis), from 2024-02-01", f"was made with {axes[0]}"):  # fmt: skip
-        assert said in asked.output, said
+        assert words in shown.output, words
     ended = cli("decertify", axes[0], "--from", "2024-01-05", "--why", "lamp broken")
     assert "1 current result used it for data of that time" in ended.output
     assert "a (calibrate)" in ended.output
-    asked = cli("calibration", "for", scan)
-    assert (asked.exit_code, "none is certified" in asked.output) == (1, True)
-    assert "which is not certified now" in asked.output
+    shown = cli("calibration", "for", scan)
+    assert (shown.exit_code, "none is certified" in shown.output) == (1, True)
+    assert "which is not certified now" in shown.output
     listed = cli("calibration", "list", "--project", "lab")
     assert "2 certificates" in listed.output
     assert calibrations_for(session, scan, as_of="2020-01-01").kinds == ()
 
 
-def test_a_certificate_of_another_project_counts_where_it_is_trusted(
+def test_a_certificate_of_another_project_counts_if_that_is_trusted(
     lab: Any, session: Session, register: Register, axes: tuple[str, str], planned: Any, cli: Any
 ) -> None:
     register("a", "2024-01-10T00:00:00Z")
@@ -289,7 +289,7 @@ def test_a_certificate_of_another_project_counts_where_it_is_trusted(
     assert planned(path)["calibrate[a]"].state == "blocked"
 
 
-def test_a_run_as_of_a_moment_says_so_in_its_records(
+def test_a_run_as_of_a_moment_records_the_moment(
     lab: Any, session: Session, register: Register, axes: tuple[str, str], run: Any, record_of: Any
 ) -> None:
     register("a", "2024-01-10T00:00:00Z")
@@ -313,7 +313,7 @@ steps:
 """
 
 
-def test_a_step_certifies_what_it_makes_until_the_next_one_and_does_not_overrule_a_person(
+def test_a_step_certifies_its_result_until_the_next_one_and_does_not_overrule_a_person(
     lab: Any, session: Session, register: Register, run: Any, planned: Any
 ) -> None:
     register("n1", "2024-01-01T00:00:00Z", "neon")
@@ -339,10 +339,10 @@ def test_a_step_certifies_what_it_makes_until_the_next_one_and_does_not_overrule
     refused = run(neons)
     assert "is registered, but not certified" in refused.errors["axis[n3]"]
     assert other in refused.errors["axis[n3]"]
-    assert third not in [one.dataset for one in session.mirror.certificates("lab") if one.spans]
+    assert third not in [item.dataset for item in session.mirror.certificates("lab") if item.spans]
 
 
-def test_a_step_that_is_changed_replaces_what_it_had_certified(
+def test_a_changed_step_replaces_its_certificate(
     lab: Any, session: Session, register: Register, run: Any, planned: Any
 ) -> None:
     register("n1", "2024-01-01T00:00:00Z", "neon")
@@ -354,24 +354,24 @@ def test_a_step_that_is_changed_replaces_what_it_had_certified(
     assert after.ok, after.errors
     now = after.datasets["axis[n1]"]["out"]
     assert now != before
-    (valid,) = [one.dataset for one in session.mirror.certificates("lab") if one.spans]
+    (valid,) = [item.dataset for item in session.mirror.certificates("lab") if item.spans]
     assert valid == now
     assert planned(scans)["calibrate[a]"].state == "missing"
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "words"),
     [
         ("for: instrument_name", "for: grating", "data have no field 'grating'"),
         ("{scan.timestamp}", "{neon.timestamp}", "the step has no input 'neon'"),
         ("{scan.timestamp}", "yesterday", "write {ROLE.timestamp}, or a moment"),
     ],
 )
-def test_a_certificate_that_cannot_be_stated_is_a_fault_of_the_declaration(
-    lab: Any, register: Register, faults: Any, old: str, new: str, said: str
+def test_an_impossible_certificate_is_a_fault_of_the_declaration(
+    lab: Any, register: Register, faults: Any, old: str, new: str, words: str
 ) -> None:
-    del register  # which writes the steps
-    assert any(said in fault for fault in faults(lab.declare(NEONS.replace(old, new), "neons.yaml")))
+    del register  # the fixture writes the steps
+    assert any(words in fault for fault in faults(lab.declare(NEONS.replace(old, new), "neons.yaml")))
 
 
 def test_exports_name_the_certificate_and_its_range(
@@ -389,12 +389,12 @@ def test_exports_name_the_certificate_and_its_range(
         assert form == "svg" or certificate.mfid in text
     catalogue = Catalogue(session)
     (scan,) = (one for one in catalogue.dataset(made).parents if one.name == "a")
-    asked = scan.calibrations()
-    assert "from 2024-01-01 until 2024-02-01" in str(asked)
-    assert axes[0] in asked._repr_html_()
+    answer = scan.calibrations()
+    assert "from 2024-01-01 until 2024-02-01" in str(answer)
+    assert axes[0] in answer._repr_html_()
 
 
-def test_files_that_are_only_known_since_a_moment_have_no_time_of_measurement(
+def test_files_with_only_known_since_have_no_time_of_measurement(
     lab: Any, session: Session, register: Register, axes: tuple[str, str], planned: Any
 ) -> None:
     del register
@@ -406,4 +406,4 @@ def test_files_that_are_only_known_since_a_moment_have_no_time_of_measurement(
     )
     known = planned(lab.declare(files.replace("TIME", "known_since"), "known.yaml"))["calibrate[s.txt]"]
     assert "no time of measurement" in known.causes[0]
-    assert planned(lab.declare(files.replace("TIME", "timestamp"), "said.yaml"))["calibrate[s.txt]"].state == "missing"
+    assert planned(lab.declare(files.replace("TIME", "timestamp"), "dated.yaml"))["calibrate[s.txt]"].state == "missing"

@@ -1,4 +1,4 @@
-"""Which steps a run makes: all that are not fresh, or those that were asked for; and what its exit code says."""
+"""Steps that a run makes: all that are not fresh, or those selected; and its exit codes."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ FAILING = (
 )
 
 
-def test_only_makes_just_these_steps_and_says_what_they_lack(lab: Any, run: Run) -> None:
+def test_only_makes_the_selected_steps_and_reports_missing_parents(lab: Any, run: Run) -> None:
     lab.declare(PIPELINE)
-    lacking = run(lab.pipeline, StepChoice(only=("total",)))
-    assert lacking.outcomes["parts"] == "left out"
-    assert not lacking.ok
+    incomplete = run(lab.pipeline, StepChoice(only=("total",)))
+    assert incomplete.outcomes["parts"] == "left out"
+    assert not incomplete.ok
     assert (
         "its parent scaled[factor=2] is not there and was left out; run without --only"
-        in lacking.errors["total[factor=2]"]
+        in incomplete.errors["total[factor=2]"]
     )
     first = run(lab.pipeline, StepChoice(only=("parts",)))
-    assert (first.executed, first.ok) == (["parts"], True), "what was left out is no failure"
+    assert (first.executed, first.ok) == (["parts"], True), "a step that was left out has not failed"
     assert first.outcomes["total[factor=3]"] == "left out"
     assert run(lab.pipeline, StepChoice(only=("scaled", "total"))).executed == [
         *("scaled[factor=2]", "scaled[factor=3]", "total[factor=2]", "total[factor=3]")
@@ -65,10 +65,10 @@ def test_from_makes_a_step_and_all_that_depend_on_it(lab: Any, run: Run) -> None
     assert result.outcomes["scaled[factor=4]"] == "left out"
     assert result.outcomes["total[factor=2]"] == "reused", "the parts have the same bytes"
     assert result.stayed == ("total[factor=2]", "total[factor=3]")
-    assert result.outcomes["total[factor=4]"] == "failed", "its other parent is not there"
+    assert result.outcomes["total[factor=4]"] == "failed", "its other parent does not exist"
 
 
-def test_force_takes_a_step_or_one_of_its_instances(lab: Any, run: Run, planned: Any, record_of: Any) -> None:
+def test_force_accepts_a_step_or_one_of_its_instances(lab: Any, run: Run, planned: Any, record_of: Any) -> None:
     lab.declare(PIPELINE)
     first = run(lab.pipeline)
     states = {name: step.state for name, step in planned(lab.pipeline, ("scaled[factor=3]",)).items()}
@@ -92,7 +92,7 @@ def test_force_takes_a_step_or_one_of_its_instances(lab: Any, run: Run, planned:
 @pytest.mark.parametrize(
     "choice", [StepChoice(only=("totl",)), StepChoice(from_=("totl",)), StepChoice(forced=("totl",))]
 )
-def test_a_name_that_is_no_step_is_refused_with_the_nearest(lab: Any, run: Run, choice: StepChoice) -> None:
+def test_an_unknown_step_is_refused_with_the_nearest_name(lab: Any, run: Run, choice: StepChoice) -> None:
     with pytest.raises(InputError, match="no step 'totl'; did you mean 'total'"):
         run(lab.declare(PIPELINE), choice)
 
@@ -103,12 +103,12 @@ def test_a_run_goes_on_after_a_failure_and_the_next_one_resumes(lab: Any, run: R
     assert sum(outcome == "executed" for outcome in result.outcomes.values()) == 5
     assert (result.outcomes["broken"], result.outcomes["below"]) == ("failed", "skipped")
     again = run(lab.pipeline)
-    assert (again.executed, again.outcomes["broken"]) == ([], "failed"), "what failed is tried again"
-    mended = FAILING.replace('LABMODULE:fail", inputs:', 'LABMODULE:scale", params: {factor: 9}, inputs:')
-    assert run(lab.declare(mended)).executed == ["broken", "below"]
+    assert (again.executed, again.outcomes["broken"]) == ([], "failed"), "a failed step is tried again"
+    corrected = FAILING.replace('LABMODULE:fail", inputs:', 'LABMODULE:scale", params: {factor: 9}, inputs:')
+    assert run(lab.declare(corrected)).executed == ["broken", "below"]
 
 
-def test_after_a_failure_nothing_more_is_started_if_so_asked(lab: Any, run: Run) -> None:
+def test_without_keep_going_nothing_is_started_after_a_failure(lab: Any, run: Run) -> None:
     chain = """
     pipeline: chain
     project: lab
@@ -118,7 +118,7 @@ def test_after_a_failure_nothing_more_is_started_if_so_asked(lab: Any, run: Run)
       broken: {uses: "LABMODULE:fail", inputs: {counts: first}}
       s0: {uses: "LABMODULE:scale", inputs: {counts: first}, params: {factor: 1}}
     """
-    # so long that the other step has failed before its end, however busy the machine is
+    # long enough for the other step to fail first, however busy the machine is
     names = [f"s{number}" for number in range(25)]
     for before, name in itertools.pairwise(names):
         chain += f"  {name}: {{uses: 'LABMODULE:scale', inputs: {{counts: {before}}}}}\n    "
@@ -129,7 +129,7 @@ def test_after_a_failure_nothing_more_is_started_if_so_asked(lab: Any, run: Run)
     assert run(lab.pipeline).outcomes["s24"] == "executed"
 
 
-def test_exit_codes_and_what_is_printed(lab: Any, cli: Any) -> None:
+def test_exit_codes_and_output(lab: Any, cli: Any) -> None:
     lab.declare(FAILING)
     dry = cli("run", lab.pipeline, "--dry-run", "--json")
     assert dry.exit_code == 0
@@ -152,23 +152,21 @@ def test_exit_codes_and_what_is_printed(lab: Any, cli: Any) -> None:
     assert "nothing was changed" in wrong.stderr
     assert cli("run", lab.folder / "none.yaml").exit_code == 2
 
-    told = json.loads(cli("run", lab.pipeline, "--engine", "local", "--json").stdout)
-    assert (told["outcomes"]["broken"], told["outcomes"]["below"]) == ("failed", "skipped")
-    assert set(told) >= {"run_id", "pipeline", "project", "inputs", "datasets", "outcomes", "errors", "logs"}
+    result = json.loads(cli("run", lab.pipeline, "--engine", "local", "--json").stdout)
+    assert (result["outcomes"]["broken"], result["outcomes"]["below"]) == ("failed", "skipped")
+    assert set(result) >= {"run_id", "pipeline", "project", "inputs", "datasets", "outcomes", "errors", "logs"}
 
 
 def test_a_dry_run_changes_nothing(lab: Any, cli: Any, data: Path) -> None:
     lab.declare(PIPELINE)
-    said = cli("run", lab.pipeline, "--dry-run")
-    assert said.exit_code == 0
-    assert "missing" in said.stdout
+    ran = cli("run", lab.pipeline, "--dry-run")
+    assert ran.exit_code == 0
+    assert "missing" in ran.stdout
     with Session(Settings(data)) as session:
         assert session.client.projects.find("lab") is None
 
 
-def test_the_id_that_a_plan_shows_for_a_forced_step_is_the_one_it_gets(
-    lab: Any, run: Run, planned: Any, record_of: Any
-) -> None:
+def test_a_plan_shows_the_id_that_a_forced_step_will_get(lab: Any, run: Run, planned: Any, record_of: Any) -> None:
     first = run(lab.pipeline).datasets["total"]["out"]
     for attempt in (1, 2):
         shown = planned(lab.pipeline, ("total",))["total"].datasets["out"]

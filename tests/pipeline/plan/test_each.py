@@ -1,4 +1,4 @@
-"""One declaration over many datasets: `each`, `match` and `matrix` give instances, lists collect them again."""
+"""One declaration for many datasets: `each`, `match` and `matrix` give instances, and lists collect them."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_a_new_dataset_makes_only_what_depends_on_it(many: Any, session: Session
     assert run(many.pipeline).executed == ["sum[s4.txt]", "square[s4.txt]", "table"]
 
 
-def test_a_new_dataset_supersedes_nothing_of_another_one(many: Any, session: Session, run: Run) -> None:
+def test_results_of_a_new_dataset_supersede_none_of_another_one(many: Any, session: Session, run: Run) -> None:
     first = run(many.pipeline)
     many.file("s4.txt", "4")
     second = run(many.pipeline)
@@ -120,7 +120,7 @@ def test_a_new_dataset_supersedes_nothing_of_another_one(many: Any, session: Ses
     assert supersedes("table") == first.datasets["table"]["out"]
 
 
-def test_a_change_of_code_makes_every_instance_stale_each_for_its_own(many: Any, session: Session, run: Run) -> None:
+def test_a_change_of_code_makes_every_instance_stale(many: Any, session: Session, run: Run) -> None:
     first = run(many.pipeline)
     many.file(f"{many.module}_2.py", STEPS.replace("left.read_text()) +", "left.read_text()) + 0.0 +"))
     many.declare(EACH.replace("LABMODULE:add", f"{many.module}_2:add"))
@@ -130,7 +130,7 @@ def test_a_change_of_code_makes_every_instance_stale_each_for_its_own(many: Any,
         assert any(line.startswith("+") and "+ 0.0 +" in line for line in step.code_diff), step.code_diff
 
 
-def test_a_dataset_that_does_not_fit_does_not_stop_the_others(many: Any, session: Session, run: Run) -> None:
+def test_an_unusable_dataset_does_not_stop_the_others(many: Any, session: Session, run: Run) -> None:
     path = many.declare("""
     pipeline: odd
     project: lab
@@ -142,13 +142,13 @@ def test_a_dataset_that_does_not_fit_does_not_stop_the_others(many: Any, session
     steps:
       square: {uses: "LABMODULE:power", inputs: {base: base}}
     """)
-    first = run(path)  # both are new, so that the second is found when it is registered
+    first = run(path)  # both are new, so the fault of the second appears on registration
     assert (first.ok, first.executed) == (False, ["square[s1.txt]"])
     assert states(path, session) == {"square[s1.txt]": "fresh", "square[s2.txt]": "blocked"}
     assert "has several files: s2.txt, s3.txt" in run(path).errors["square[s2.txt]"]
 
 
-def test_with_no_dataset_there_is_nothing_to_do_and_nothing_fails(many: Any, session: Session, run: Run) -> None:
+def test_without_datasets_nothing_is_done_and_nothing_fails(many: Any, session: Session, run: Run) -> None:
     many.declare(EACH.replace('"s[0-9].txt"', '"none*.txt", optional: true').replace("  table:", "  tables:"))
     assert states(many.pipeline, session) == {"tables": "blocked"}
     many.declare("\n".join(line for line in many.pipeline.read_text().splitlines() if "tables" not in line))
@@ -190,7 +190,7 @@ def test_inputs_are_matched_by_a_field_of_their_records(many: Any, session: Sess
     assert third["laser"] == 785
 
 
-def test_what_has_no_match_is_blocked_and_the_others_go_on(many: Any, session: Session, run: Run) -> None:
+def test_an_instance_without_a_match_is_blocked_and_the_others_run(many: Any, session: Session, run: Run) -> None:
     many.file("second.txt", "20")
     path = many.declare(MATCHED.replace("second.txt, instrument_name: B", "second.txt, instrument_name: C"))
     planned = make_plan(bind_file(path, session.store), session)
@@ -201,9 +201,7 @@ def test_what_has_no_match_is_blocked_and_the_others_go_on(many: Any, session: S
     assert "instrument_name=B" in result.errors["sum[s2.txt]"]
 
 
-def test_a_list_takes_all_that_match_and_a_single_file_the_one_taken_before_it(
-    many: Any, session: Session, run: Run
-) -> None:
+def test_a_list_takes_all_matches_and_a_single_file_the_nearest_before(many: Any, session: Session, run: Run) -> None:
     many.file("second.txt", "20")
     several = """
     pipeline: several
@@ -269,7 +267,7 @@ def test_a_matrix_makes_every_combination(many: Any, session: Session, run: Run)
     assert record.dataset_name == "spectrum (power, exponent=3)"
 
 
-def test_a_value_more_in_a_matrix_replaces_nothing(many: Any, session: Session, run: Run) -> None:
+def test_an_additional_value_in_a_matrix_supersedes_nothing(many: Any, session: Session, run: Run) -> None:
     run(many.declare(SWEPT))
     path = many.declare(SWEPT.replace("[1, 2, 3]", "[1, 2, 3, 4]"))
     states_now = states(path, session)
@@ -277,7 +275,7 @@ def test_a_value_more_in_a_matrix_replaces_nothing(many: Any, session: Session, 
     assert (states_now["power[exponent=3]"], states_now["table"]) == ("fresh", "stale")
     path = many.declare(SWEPT.replace("[1, 2, 3]", "[1, 2, 5]"))
     planned = {step.name: step for step in make_plan(bind_file(path, session.store), session).steps}
-    assert planned["power[exponent=5]"].state == "missing", "another variant, not another state of one"
+    assert planned["power[exponent=5]"].state == "missing", "a new variant, not a stale one"
 
 
 @pytest.mark.parametrize(
@@ -302,7 +300,7 @@ def test_faults_of_instances_are_found_before_anything_runs(many: Any, old: str,
         bind_file(path)
 
 
-def test_a_pattern_that_fits_nothing_is_a_fault_unless_it_is_optional(many: Any, session: Session, run: Run) -> None:
+def test_a_pattern_without_matches_is_a_fault_unless_it_is_optional(many: Any, session: Session, run: Run) -> None:
     text = EACH.replace('"s[0-9].txt"', '"later/*.txt"')
     with pytest.raises(InputError, match="add `optional: true`"):
         bind_file(many.declare(text))

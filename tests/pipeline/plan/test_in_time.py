@@ -1,4 +1,4 @@
-"""Calibrations by their time of measurement, over data of other programs, whose ids say when they were registered."""
+"""Calibrations chosen by time of measurement, for data of other programs, whose ids have the time of registration."""
 
 # ruff: noqa: E501 (the declaration stands as a person writes it)
 from __future__ import annotations
@@ -80,7 +80,7 @@ steps:
 
 @dataclass(frozen=True)
 class Frame:
-    """A frame of a camera, as the official client registers it: its id is of the moment of registration."""
+    """A frame of a camera, as the official client registers it: its id has the time of registration."""
 
     mfid: str
     kind: str
@@ -110,21 +110,21 @@ def register(lab: Any, session: Session) -> Callable[..., Frame]:
 
 
 def a_week(register: Callable[..., Frame], seed: int) -> list[Frame]:
-    """Nights of two cameras, registered in any order; some without biases or flats."""
+    """Register nights of two cameras in random order, some without biases or flats."""
     chance = random.Random(seed)
-    wanted: list[tuple[str, str, datetime, str]] = []
+    frames: list[tuple[str, str, datetime, str]] = []
     for day, camera in ((day, camera) for day in range(4) for camera in "AB"):
         dusk = datetime(2024, 5, 10 + day, 19, tzinfo=UTC)
         if day == 0 or chance.random() < 0.6:
-            wanted += [("bias", camera, dusk + timedelta(minutes=chance.randrange(90)), "") for _ in range(2)]
+            frames += [("bias", camera, dusk + timedelta(minutes=chance.randrange(90)), "") for _ in range(2)]
         for band in "rg":
             if day == 0 or chance.random() < 0.7:
-                wanted += [("flat", camera, dusk + timedelta(minutes=95 + chance.randrange(30)), band)]
-                wanted += [("flat", camera, dusk + timedelta(minutes=600 + chance.randrange(30)), band)]
-            wanted += [("science", camera, dusk + timedelta(minutes=200 + chance.randrange(300)), band)]
-    chance.shuffle(wanted)
+                frames += [("flat", camera, dusk + timedelta(minutes=95 + chance.randrange(30)), band)]
+                frames += [("flat", camera, dusk + timedelta(minutes=600 + chance.randrange(30)), band)]
+            frames += [("science", camera, dusk + timedelta(minutes=200 + chance.randrange(300)), band)]
+    chance.shuffle(frames)
     return [register(kind, camera, when, 100.0 + number, band) for number, (kind, camera, when, band) in
-            enumerate(wanted)]  # fmt: skip
+            enumerate(frames)]  # fmt: skip
 
 
 def night_of(moment: datetime) -> str:
@@ -136,14 +136,14 @@ def mean(frames: list[Frame]) -> float:
 
 
 def masters(frames: list[Frame], kind: str, **same: str) -> Iterator[list[Frame]]:
-    """The groups of a kind, by night."""
+    """Yield the frames of a kind, grouped by night."""
     fitting = [one for one in frames if one.kind == kind and all(getattr(one, k) == v for k, v in same.items())]
     for night in sorted({night_of(one.when) for one in fitting}):
         yield [one for one in fitting if night_of(one.when) == night]
 
 
 def bias_before(frames: list[Frame], camera: str, moment: datetime) -> float | None:
-    """The mean of the biases of the last night that was over then, not more than three days before."""
+    """Return the mean of the biases of the last night before a moment, at most three days earlier."""
     over = [group for group in masters(frames, "bias", camera=camera) if max(one.when for one in group) <= moment]
     if not over:
         return None
@@ -152,7 +152,7 @@ def bias_before(frames: list[Frame], camera: str, moment: datetime) -> float | N
 
 
 def expected(frames: list[Frame], science: Frame) -> float | None:
-    """The number that a person would compute from the frames' times."""
+    """Return the number that a person would compute from the frames' times."""
     bias = bias_before(frames, science.camera, science.when)
 
     def distance(group: list[Frame]) -> timedelta:
@@ -168,7 +168,7 @@ def expected(frames: list[Frame], science: Frame) -> float | None:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_a_week_of_ccd_nights_in_one_file_gives_the_numbers_that_its_times_say(
+def test_a_week_of_ccd_nights_in_one_declaration_gives_the_expected_numbers(
     lab: Any, session: Session, run: Any, register: Any, text_of: Any, seed: int
 ) -> None:
     assert len(NIGHT.strip().splitlines()) <= 15
@@ -183,7 +183,7 @@ def test_a_week_of_ccd_nights_in_one_file_gives_the_numbers_that_its_times_say(
             assert float(text_of(outputs["out"])) == pytest.approx(value)
 
 
-def test_a_calibration_that_arrives_late_makes_stale_just_those_whose_choice_it_changes(
+def test_a_late_calibration_makes_only_results_stale_whose_choice_it_changes(
     lab: Any, run: Any, register: Any, planned: Any
 ) -> None:
     hours = {hour: register("scan", "A", datetime(2024, 5, 10, hour, tzinfo=UTC), hour) for hour in (10, 12, 14, 16)}
@@ -200,7 +200,7 @@ def test_a_calibration_that_arrives_late_makes_stale_just_those_whose_choice_it_
     assert f"clean[{other.mfid}]" in states
 
 
-def test_a_reference_from_the_future_is_not_taken_unless_the_declaration_says_so(
+def test_a_later_reference_is_not_used_unless_the_declaration_allows_it(
     lab: Any, run: Any, register: Any, planned: Any, text_of: Any
 ) -> None:
     scan = register("scan", "A", datetime(2024, 5, 10, tzinfo=UTC), 1)
@@ -218,7 +218,7 @@ def test_a_reference_from_the_future_is_not_taken_unless_the_declaration_says_so
     assert f"clean[{scan.mfid}]" in nearest.datasets
 
 
-def test_without_a_time_what_is_chosen_by_time_is_blocked_and_named(
+def test_data_without_a_time_block_choices_by_time_and_are_named(
     lab: Any, register: Any, planned: Any, run: Any
 ) -> None:
     scan = register("scan", "A", None, 1)
@@ -233,7 +233,7 @@ def test_without_a_time_what_is_chosen_by_time_is_blocked_and_named(
     assert run(registered).ok, dark
 
 
-def test_the_choice_stands_in_plan_record_story_and_picture(
+def test_the_choice_is_in_plan_record_explanation_and_picture(
     lab: Any, session: Session, run: Any, register: Any, planned: Any, record_of: Any, cli: Any
 ) -> None:
     register("scan", "A", datetime(2024, 5, 10, 12, tzinfo=UTC), 1)
@@ -259,7 +259,7 @@ def test_the_choice_stands_in_plan_record_story_and_picture(
     assert "2 h 30 min before" in target.read_text()
 
 
-def test_a_result_has_the_time_of_what_it_is_about_and_not_of_a_later_calibration(
+def test_a_result_has_the_time_of_its_data_and_not_of_a_later_calibration(
     lab: Any, session: Session, run: Any, register: Any
 ) -> None:
     register("scan", "A", datetime(2024, 5, 10, 12, tzinfo=UTC), 1)
@@ -272,7 +272,7 @@ def test_a_result_has_the_time_of_what_it_is_about_and_not_of_a_later_calibratio
     assert made.timestamp.startswith("2024-05-10T12:00:00")
 
 
-def test_both_neighbours_are_taken_for_interpolation(lab: Any, run: Any, register: Any, text_of: Any) -> None:
+def test_both_neighbours_are_used_for_interpolation(lab: Any, run: Any, register: Any, text_of: Any) -> None:
     register("scan", "A", datetime(2024, 5, 10, 12, tzinfo=UTC), 1)
     for hour, value in ((9, 2), (11, 3), (15, 4), (20, 5)):
         register("dark", "A", datetime(2024, 5, 10, hour, tzinfo=UTC), value)
@@ -284,7 +284,7 @@ def test_both_neighbours_are_taken_for_interpolation(lab: Any, run: Any, registe
         bind_file(lab.declare(both.replace(":between", ":subtract").replace("darks:", "dark:")))
 
 
-def test_results_of_another_pipeline_are_chosen_by_the_fields_and_times_of_what_they_are_about(
+def test_results_of_another_pipeline_are_chosen_by_the_fields_and_times_of_their_data(
     lab: Any, run: Any, register: Any, planned: Any, text_of: Any
 ) -> None:
     for day in (10, 11, 12):

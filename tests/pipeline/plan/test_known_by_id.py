@@ -1,4 +1,4 @@
-"""Whether something is there is asked by id, whatever the pipeline is called, and with few calls."""
+"""Existing results are found by id, whatever the name of the pipeline, with few requests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 
-STEPS = '''"""Steps of this test, each of which says that it ran."""
+STEPS = '''"""Steps of this test."""
 from pathlib import Path
 from crucible_lineage import step
 
@@ -54,16 +54,16 @@ def run(session: Session, path: Path, **overrides: Any) -> RunResult:
 
 @pytest.fixture
 def machines(tmp_path: Path) -> Iterator[tuple[Session, Session]]:
-    """Two machines at one service, where project `lab` is."""
+    """Two machines at one service with the project `lab`."""
     with start_server(tmp_path / "service") as server:
-        settings = [Settings(tmp_path / name, server.url, server.api_key) for name in ("here", "there")]
-        with Session(settings[0]) as here, Session(settings[1]) as there:
-            here.client.projects.create(project_id="lab", organization="lab", project_lead="local")
-            yield here, there
+        settings = [Settings(tmp_path / name, server.url, server.api_key) for name in ("alpha", "beta")]
+        with Session(settings[0]) as alpha, Session(settings[1]) as beta:
+            alpha.client.projects.create(project_id="lab", organization="lab", project_lead="local")
+            yield alpha, beta
 
 
 def assign_ids(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the service take no notice of the ids that it is asked for."""
+    """Make the service ignore the ids that clients choose."""
     create = DatasetCalls.create
 
     def assigning(calls: DatasetCalls, fields: Any, *args: Any, **more: Any) -> Any:
@@ -86,22 +86,22 @@ def renamed(lab: Any) -> Path:
 
 
 @pytest.mark.parametrize("parts", [3, 20])
-def test_a_declaration_of_another_name_makes_nothing_that_is_there_under_its_ids(
+def test_a_pipeline_under_another_name_finds_existing_results_by_id(
     lab: Any, machines: tuple[Session, Session], parts: int
 ) -> None:
-    here, there = machines
-    first = run(here, declared(lab, parts))
+    alpha, beta = machines
+    first = run(alpha, declared(lab, parts))
     assert len(first.executed) == parts + 1
 
-    second = run(there, renamed(lab))
+    second = run(beta, renamed(lab))
 
     assert second.executed == []
     assert second.datasets == first.datasets
-    assert run(there, lab.pipeline).executed == [], "what it relied on is found by its own name, too"
-    assert run(here, lab.pipeline).executed == []
+    assert run(beta, lab.pipeline).executed == [], "the results are also found under the original name"
+    assert run(alpha, lab.pipeline).executed == []
 
 
-def test_so_does_an_embedded_crucible_whose_data_folder_forgot_all(lab: Any, data: Path) -> None:
+def test_so_does_a_pipeline_after_the_loss_of_mirror_and_store(lab: Any, data: Path) -> None:
     with Session(Settings(data)) as session:
         first = run(session, declared(lab, 3))
     for path in (*(data / "mirror").glob("*"), data / "store.sqlite"):
@@ -111,17 +111,15 @@ def test_so_does_an_embedded_crucible_whose_data_folder_forgot_all(lab: Any, dat
         assert (second.executed, second.datasets) == ([], first.datasets)
 
 
-def test_many_unknown_ids_cost_a_listing_of_a_small_project_and_not_a_call_each(
-    lab: Any, machines: tuple[Session, Session]
-) -> None:
-    here, there = machines
+def test_many_unknown_ids_take_one_listing_of_a_small_project(lab: Any, machines: tuple[Session, Session]) -> None:
+    alpha, beta = machines
     parts = 2 * FEW
-    run(here, declared(lab, parts))
-    bound = bind_file(renamed(lab), there.store, {})
+    run(alpha, declared(lab, parts))
+    bound = bind_file(renamed(lab), beta.store, {})
     calls: list[str] = []
-    there.client._api.event_hooks = {"request": [lambda request: calls.append(str(request.url.raw_path, "ascii"))]}
+    beta.client._api.event_hooks = {"request": [lambda request: calls.append(str(request.url.raw_path, "ascii"))]}
 
-    plan = make_plan(bound, there)
+    plan = make_plan(bound, beta)
 
     assert plan.is_fresh
     by_id = [call for call in calls if "/datasets/" in call and "include_links" in call]
@@ -129,35 +127,35 @@ def test_many_unknown_ids_cost_a_listing_of_a_small_project_and_not_a_call_each(
 
 
 @pytest.mark.parametrize("parts", [3, 20])
-def test_so_it_is_at_a_service_that_assigns_ids_itself(
+def test_results_are_found_at_a_service_that_assigns_ids(
     lab: Any, machines: tuple[Session, Session], monkeypatch: pytest.MonkeyPatch, parts: int
 ) -> None:
     assign_ids(monkeypatch)
-    here, there = machines
-    first = run(here, declared(lab, parts))
+    alpha, beta = machines
+    first = run(alpha, declared(lab, parts))
     assert len(first.executed) == parts + 1
 
-    second = run(there, renamed(lab))
+    second = run(beta, renamed(lab))
 
     assert (second.executed, second.datasets) == ([], first.datasets)
-    assert run(there, lab.pipeline).executed == []
-    assert run(here, lab.pipeline).executed == []
+    assert run(beta, lab.pipeline).executed == []
+    assert run(alpha, lab.pipeline).executed == []
 
 
 @pytest.mark.parametrize("assigns", [False, True])
-def test_a_step_called_by_hand_on_another_machine_takes_what_is_there(
+def test_a_step_called_on_another_machine_uses_the_existing_result(
     lab: Any, machines: tuple[Session, Session], monkeypatch: pytest.MonkeyPatch, assigns: bool
 ) -> None:
     if assigns:
         assign_ids(monkeypatch)
-    here, there = machines
-    first = run(here, declared(lab, 1))
+    alpha, beta = machines
+    first = run(alpha, declared(lab, 1))
     step = importlib.import_module(f"{lab.module}_many").scale
 
     def execute(*_: object) -> None:
-        raise AssertionError("it is there")
+        raise AssertionError("the result exists")
 
     monkeypatch.setattr("crucible_lineage.pipeline.job.materialize._execute", execute)
-    with Catalogue(there) as catalogue, registering("lab", catalogue=catalogue):
+    with Catalogue(beta) as catalogue, registering("lab", catalogue=catalogue):
         (measured,) = first.inputs["part"]
         assert step(measured).mfid == first.datasets["scaled[part-00.txt]"]["out"]

@@ -1,4 +1,4 @@
-"""What `plan` says: for programs as JSON, for people as lines, many instances folded; with causes and estimates."""
+"""Output of `plan`, as JSON and as text: states, causes, estimates, and many instances folded into one line."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from crucible_lineage.pipeline.run.result import RunResult
 Run = Callable[..., RunResult]
 
 
-def test_the_plan_for_programs_tells_name_state_causes_and_datasets(lab: Any, cli: Any, run: Run) -> None:
+def test_the_plan_as_json_has_name_state_causes_and_datasets(lab: Any, cli: Any, run: Run) -> None:
     first = run(lab.pipeline)
     lab.declare(lab.pipeline.read_text().replace("factor: 3", "factor: 4"))
-    said = cli("plan", lab.pipeline, "--json")
-    assert said.exit_code == 0
-    scaled, total = json.loads(said.stdout)["steps"]
+    ran = cli("plan", lab.pipeline, "--json")
+    assert ran.exit_code == 0
+    scaled, total = json.loads(ran.stdout)["steps"]
     assert scaled["name"] == "scaled"
     assert scaled["state"] == "stale"
     was = first.datasets["scaled"]["out"]
@@ -35,7 +35,7 @@ def test_the_plan_for_programs_tells_name_state_causes_and_datasets(lab: Any, cl
         "stale",
         ["parent scaled will be rerun; this result is kept if the output is identical"],
     )
-    assert total["datasets"] == {"out": None}, "its id depends on what its parent will be"
+    assert total["datasets"] == {"out": None}, "its id depends on that of its parent"
     for step in (scaled, total):
         assert step["estimate"]["seconds"] >= 0
         assert step["estimate"]["bytes"] > 0
@@ -62,7 +62,7 @@ def test_a_change_of_code_is_shown_as_a_short_diff(lab: Any, cli: Any, run: Run)
     assert "+    values = [float(line) / factor" in above
 
 
-def test_a_helper_that_changed_is_named_as_that() -> None:
+def test_a_changed_helper_is_reported() -> None:
     same = made(source="def f(): g()")
     assert code_diff(same, same) == (
         "the function itself is the same; something that it uses changed (a helper, a class, a constant)",
@@ -72,7 +72,7 @@ def test_a_helper_that_changed_is_named_as_that() -> None:
     assert code_diff(made(source=many), made(source=many.replace("= ", "= 1")))[-1].startswith("... and ")
 
 
-def test_which_function_and_which_constant_changed_is_told() -> None:
+def test_changed_functions_and_constants_are_named() -> None:
     pieces = {"baseline": "def baseline(x):\n    return x\n", "LIMIT": "0.5", "KEY": "#1a2b", "kept": "3"}
     now = {**pieces, "baseline": "def baseline(x):\n    return 2 * x\n", "LIMIT": "0.6", "KEY": "#3c4d"}
     before = made(source="def f():\n    pass\n", pieces=pieces)
@@ -90,8 +90,8 @@ def test_which_function_and_which_constant_changed_is_told() -> None:
 
 
 @pytest.mark.parametrize("value", [0, 10, -16, 255, 2**80, True, 1e5, 1e-05, 1e16, 2.5, float("inf"), 3j])
-def test_a_constant_is_shown_as_people_write_it(value: object) -> None:
-    stored = constant_text(value).partition(":")[2]  # as records spell it
+def test_a_constant_is_shown_as_in_python(value: object) -> None:
+    stored = constant_text(value).partition(":")[2]  # as in records
     after = made({**RECIPE, "code": "b" * 64}, source="f", pieces={"N": stored})
     before = made(source="f", pieces={"N": "7"})
     assert differences(before, after) == [f"constant N changed: 7 -> {value!r}"]
@@ -132,7 +132,7 @@ RECIPE: dict[str, Any] = {
         ),
     ],
 )
-def test_each_difference_is_told_with_the_old_and_the_new_value(change: dict[str, Any], words: list[str]) -> None:
+def test_each_difference_has_the_old_and_the_new_value(change: dict[str, Any], words: list[str]) -> None:
     found = differences(made(), made({**RECIPE, **change}))
     assert len(found) == len(words)
     assert all(part in text for part, text in zip(words, found, strict=True)), found
@@ -152,7 +152,7 @@ def test_many_instances_of_a_step_are_folded_into_a_line_for_each_state(capsys: 
     assert len(lines) == 4
 
 
-def test_a_step_of_a_few_instances_is_shown_whole(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_few_instances_of_a_step_are_shown_one_by_one(capsys: pytest.CaptureFixture[str]) -> None:
     steps = [StepPlan(f"fit[s{n}]", "missing", ("never made",), {"out": None}, step="fit") for n in range(3)]
     print_plan(PipelinePlan(tuple(steps)), as_json=False)
     lines = capsys.readouterr().out.splitlines()
@@ -170,18 +170,18 @@ def test_a_difference_of_code_is_shown_once_for_instances_that_share_it(capsys: 
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.123, "0.12 s"), (9.0, "9 s"), (42.4, "42 s"), (600, "10 min"), (7200, "2.0 h")]
 )
-def test_durations_are_told_as_people_tell_them(seconds: float, text: str) -> None:
+def test_durations_have_readable_units(seconds: float, text: str) -> None:
     assert time_text(seconds) == text
 
 
 @pytest.mark.parametrize(
     ("size", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (2.5e7, "25 MB"), (3e13, "30.0 TB")]
 )
-def test_sizes_are_told_as_people_tell_them(size: float, text: str) -> None:
+def test_sizes_have_readable_units(size: float, text: str) -> None:
     assert size_text(size) == text
 
 
-def test_parents_of_one_step_are_counted_and_nothing_is_kept_that_is_missing(lab: Any, planned: Any) -> None:
+def test_parents_of_one_step_are_counted_and_missing_results_are_not_kept(lab: Any, planned: Any) -> None:
     lab.declare(
         """
         pipeline: many

@@ -1,4 +1,4 @@
-"""Partners in time against every candidate looked at one by one; and ten thousand of them are quick."""
+"""Partners in time, compared with a search over all candidates; ten thousand are matched quickly."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ rules = st.builds(
 
 
 def rows_of(drawn: Sequence[tuple[tuple[str], tuple[datetime, datetime], str]]) -> list[RelationRow]:
-    return [RelationRow(key, str(key), said, span, f"{tie}{key:02}") for key, (said, span, tie) in enumerate(drawn)]
+    return [RelationRow(key, str(key), values, span, f"{tie}{key:02}") for key, (values, span, tie) in enumerate(drawn)]
 
 
-def side_and_distance(row: RelationRow, one: RelationRow, side: str) -> float | None:
-    """How far a candidate is on a side of the row; None if it is not there."""
-    before, after = (row.last - one.last).total_seconds(), (one.first - row.first).total_seconds()
+def side_and_distance(row: RelationRow, other: RelationRow, side: str) -> float | None:
+    """Return the distance of a candidate on a side of the row; None if it is not on that side."""
+    before, after = (row.last - other.last).total_seconds(), (other.first - row.first).total_seconds()
     if side == "before":
         return before if before >= 0 else None
     if side == "after":
         return after if after >= 0 else None
-    there = [distance for distance in (before, after) if distance >= 0]
-    return min(there, default=0.0)
+    distances = [distance for distance in (before, after) if distance >= 0]
+    return min(distances, default=0.0)
 
 
 def brute(row: RelationRow, rows: Sequence[RelationRow], rule: TimeMatch) -> set[int] | None:
-    """The keys of all that may be chosen: those that no other is nearer than. None if none is."""
+    """Return the keys of the nearest candidates, any of which may be chosen; None if there are none."""
     equal = [one for one in rows if one.values == row.values]
 
     def nearest(side: str) -> set[int] | None:
@@ -68,7 +68,7 @@ def brute(row: RelationRow, rows: Sequence[RelationRow], rule: TimeMatch) -> set
 
 @settings(max_examples=150, deadline=None)
 @given(drawn=numbered, subject=st.tuples(values, spans), rule=rules)
-def test_what_is_chosen_is_what_looking_at_each_would_choose(drawn, subject, rule) -> None:
+def test_the_choice_agrees_with_a_search_over_all_candidates(drawn, subject, rule) -> None:
     rows, row = rows_of(drawn), RelationRow(0, "subject", subject[0], subject[1], "subject")
     partners = Candidates("dark", rows, ["instrument_name"], rule).choose(row)
     expected = brute(row, rows, rule)
@@ -98,7 +98,7 @@ def choose(rule: TimeMatch, *minutes: int, subject: int = 30) -> Partners:
     return Candidates("dark", rows, [], rule).choose(RelationRow(0, "scan", (), (at(subject), at(subject))))
 
 
-def test_both_sides_are_given_for_interpolation_in_the_order_asked_for() -> None:
+def test_both_sides_are_chosen_for_interpolation_in_the_declared_order() -> None:
     both = choose(TimeMatch(take=["before", "after"]), 10, 20, 45, 60)
     assert [(one.label, one.side, one.seconds) for one in both.chosen] == [
         ("dark-1", "before", 600.0),
@@ -109,7 +109,7 @@ def test_both_sides_are_given_for_interpolation_in_the_order_asked_for() -> None
     assert [one.label for one in at_the_moment.chosen] == ["dark-0", "dark-1"], "not the same one twice"
 
 
-def test_what_nothing_fits_is_blocked_and_names_the_nearest_of_both_sides() -> None:
+def test_the_fault_of_a_row_without_partner_names_the_nearest_on_both_sides() -> None:
     late = choose(TimeMatch(nearest="before"), 50, 90)
     assert late.fault == (
         "dark has nothing before scan (2024-05-10 00:30:00 UTC): none was found before, the nearest after is dark-0 "
@@ -123,7 +123,7 @@ def test_what_nothing_fits_is_blocked_and_names_the_nearest_of_both_sides() -> N
     assert "the nearest after is dark-1 (2024-05-10 00:40:00 UTC, 10 min after)" in far.fault
 
 
-def test_without_a_time_nothing_is_chosen_and_what_has_none_is_named() -> None:
+def test_without_a_time_nothing_is_chosen_and_the_undated_row_is_named() -> None:
     dated, undated = (
         RelationRow(0, "dark-0", (), (at(10), at(10))),
         RelationRow(1, "dark-1", (), None, undated="dark-1"),
@@ -142,7 +142,7 @@ def test_without_a_time_nothing_is_chosen_and_what_has_none_is_named() -> None:
     assert str(earliest.chosen[0]) == "at a time not known (else earliest)"
 
 
-def test_a_group_counts_from_its_last_before_and_from_its_first_after() -> None:
+def test_distances_to_a_group_are_from_its_last_before_and_its_first_after() -> None:
     group = RelationRow(0, "master", (), (at(0), at(25)), size=5)
     for subject, side, seconds in ((30, "before", 300.0), (20, "around", 0.0), (-10, "after", 600.0)):
         scan = RelationRow(0, "scan", (), (at(subject), at(subject)))
@@ -160,7 +160,7 @@ def test_a_group_counts_from_its_last_before_and_from_its_first_after() -> None:
 
 
 @pytest.mark.parametrize("nearest", ["before", "after", "either"])
-def test_ten_thousand_for_ten_thousand_take_less_than_a_second(nearest: str) -> None:
+def test_matching_ten_thousand_with_ten_thousand_takes_less_than_a_second(nearest: str) -> None:
     rows = [RelationRow(key, str(key), (str(key % 7),), (at(key), at(key + key % 90))) for key in range(10_000)]
     started = time.process_time()
     candidates = Candidates("dark", rows, ["x"], TimeMatch(nearest=nearest))

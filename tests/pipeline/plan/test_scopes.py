@@ -1,6 +1,6 @@
-"""Groups below a sweep keep its variants apart; a name means the same wherever it stands."""
+"""Groups downstream of a matrix keep its variants apart; references mean the same everywhere."""
 
-# ruff: noqa: E501 (declarations stand as a person writes them)
+# ruff: noqa: E501 (declarations as a person would write them)
 from __future__ import annotations
 
 from typing import Any
@@ -62,7 +62,7 @@ def swept(lab: Any) -> Any:
     return lab
 
 
-def test_a_group_below_a_matrix_has_one_instance_for_each_variant(
+def test_a_group_downstream_of_a_matrix_has_an_instance_for_each_variant(
     swept: Any, run: Any, text_of: Any, session: Session, planned: Any
 ) -> None:
     result = run(swept.declare(SWEPT))
@@ -73,7 +73,7 @@ def test_a_group_below_a_matrix_has_one_instance_for_each_variant(
         "mean[iron, window_nm=1]": "3.0",
         "mean[iron, window_nm=10]": "30.0",
     }
-    assert {step.state for step in planned(swept.pipeline).values()} == {"fresh"}, "each has a place of its own"
+    assert {step.state for step in planned(swept.pipeline).values()} == {"fresh"}, "each has a slot of its own"
     table = make_table(session, "lab", "mean", fields=["smooth.params.window_nm", "metadata.sample"])
     rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
     assert {(row["metadata.sample"], row["smooth.params.window_nm"], row["mean"]) for row in map(_short, rows)} == {
@@ -85,9 +85,7 @@ def _short(row: dict[str, Any]) -> dict[str, Any]:
     return {name.removeprefix("results."): value for name, value in row.items()}
 
 
-def test_variants_are_joined_where_that_is_asked_for_and_the_plan_says_so(
-    swept: Any, run: Any, text_of: Any, planned: Any
-) -> None:
+def test_variants_are_joined_by_across_and_the_plan_shows_it(swept: Any, run: Any, text_of: Any, planned: Any) -> None:
     joined = SWEPT.replace("group_by: metadata.sample", "group_by: metadata.sample, across: window_nm")
     plan = planned(swept.declare(joined))
     assert plan["mean[gold]"].notes == ("spectra: joined across window_nm",)
@@ -105,7 +103,7 @@ def test_results_are_grouped_by_a_swept_parameter_alone(swept: Any, run: Any, te
     assert text_of(result.datasets["mean[window_nm=10]"]["out"]) == "20.0"
 
 
-def test_what_follows_a_group_of_a_variant_stands_where_it_stands(swept: Any, run: Any, text_of: Any) -> None:
+def test_steps_after_a_group_of_a_variant_have_its_dimensions(swept: Any, run: Any, text_of: Any) -> None:
     text = SWEPT + '  show: {uses: "LABMODULE:show", inputs: {spectrum: mean}}\n'
     text += '  all: {uses: "LABMODULE:mean", inputs: {spectra: {from: mean, group_by: metadata.sample, across: window_nm}}}\n'
     result = run(swept.declare(text))
@@ -151,7 +149,9 @@ steps:
 """
 
 
-def test_a_name_means_the_same_in_parameters_names_and_descriptions(swept: Any, run: Any, session: Session) -> None:
+def test_a_reference_means_the_same_in_parameters_names_and_descriptions(
+    swept: Any, run: Any, session: Session
+) -> None:
     result = run(swept.declare(NAMED))
     assert result.ok, result.errors
     made = session.client.datasets.get(result.datasets["mean"]["out"], include_metadata=True)
@@ -162,14 +162,14 @@ def test_a_name_means_the_same_in_parameters_names_and_descriptions(swept: Any, 
     assert metadata["crucible_lineage"]["recipe"]["params"]["sample"] == "gold"
 
 
-def test_a_name_that_cannot_be_filled_in_is_told_by_the_plan_and_the_result_gets_its_default_name(
+def test_for_a_name_that_cannot_be_filled_in_the_plan_has_a_note_and_the_result_the_default_name(
     swept: Any, run: Any, session: Session, planned: Any
 ) -> None:
     text = NAMED.replace(
         "steps:\n  smooth: {", 'steps:\n  smooth: {output: {dataset_name: "{spectrum.metadata.lamp} result"}, '
     )
-    told = "default name, since '{spectrum.metadata.lamp} result' cannot be filled in: {spectrum.metadata.lamp}: s1.txt has none"
-    assert planned(swept.declare(text))["smooth[s1.txt]"].notes == (told,)
+    note = "default name, since '{spectrum.metadata.lamp} result' cannot be filled in: {spectrum.metadata.lamp}: s1.txt has none"
+    assert planned(swept.declare(text))["smooth[s1.txt]"].notes == (note,)
     result = run(swept.pipeline)
     assert result.ok, result.errors
     name = session.client.datasets.get(result.datasets["smooth[s1.txt]"]["out"]).dataset_name
@@ -185,21 +185,21 @@ def test_a_name_that_cannot_be_filled_in_is_told_by_the_plan_and_the_result_gets
         ('of: "sample {spectra.metadata.sample}', 'of: "sample {results.mean}', "output metadata of"),
     ],
 )
-def test_check_knows_the_names_in_descriptions(swept: Any, old: str, new: str, words: str) -> None:
+def test_check_validates_references_in_descriptions(swept: Any, old: str, new: str, words: str) -> None:
     assert old in NAMED
     with pytest.raises(InputError) as raised:
         bind_file(swept.declare(NAMED.replace(old, new)))
     assert any(words in fault.message for fault in raised.value.faults), raised.value.faults
 
 
-def test_a_description_that_the_data_do_not_give_blocks_before_anything_runs(swept: Any, planned: Any) -> None:
+def test_a_description_that_cannot_be_filled_in_blocks_before_anything_runs(swept: Any, planned: Any) -> None:
     text = NAMED.replace('instrument_name: "{spectra.instrument_name}"', 'session_name: "{spectra.session_name}"')
     step = planned(swept.declare(text))["mean"]
     assert step.state == "blocked"
     assert "output session_name is '{spectra.session_name}', and {spectra.session_name}: s1.txt has none" in step.causes
 
 
-def test_raw_in_a_table_is_refused_where_a_role_of_that_name_gave_something_else(
+def test_raw_in_a_table_is_refused_if_a_role_of_that_name_is_not_measured_data(
     swept: Any, run: Any, session: Session
 ) -> None:
     text = (
@@ -239,7 +239,7 @@ def label(spectrum: Path, *, sample: str, out: Path) -> dict:
 """
 
 
-def test_a_summary_with_gaps_is_made_of_what_there_is_and_says_what_was_missing(
+def test_a_summary_with_gaps_uses_existing_parents_and_names_the_missing_ones(
     swept: Any, run: Any, text_of: Any, planned: Any, record_of: Any, session: Session
 ) -> None:
     swept.file(f"{swept.module}.py", STEPS + LABEL)

@@ -1,4 +1,4 @@
-"""Results that a pipeline declares no more are told, and only those; what is about other data stands beside them."""
+"""Results that a pipeline no longer declares are reported, but not results for other data."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ def held(step: str, scope: str) -> str:
     return slot("lab", step, "out", scope)
 
 
-def test_a_step_that_was_taken_out_and_a_variant_that_was_are_told() -> None:
+def test_a_removed_step_and_a_removed_variant_are_reported() -> None:
     now = [instance("first.txt, factor=3"), instance("second.txt, factor=3")]
     before = {held("scaled", "first.txt, factor=3"), held("scaled", "first.txt, factor=2"), held("gone", "first.txt")}
     assert undeclared(before, now, "lab") == ("gone/out/first.txt", "scaled/out/first.txt, factor=2")
 
 
-def test_what_is_about_other_data_is_not_told() -> None:
+def test_results_for_other_data_are_not_reported() -> None:
     assert undeclared({held("scaled", "third.txt, factor=3")}, [instance("first.txt, factor=3")], "lab") == ()
 
 
-def test_nothing_is_told_where_nothing_is_declared() -> None:
+def test_nothing_is_reported_if_nothing_is_declared() -> None:
     assert undeclared({held("scaled", "first.txt")}, [], "lab") == ()

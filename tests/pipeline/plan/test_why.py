@@ -1,4 +1,4 @@
-"""`why` tells in plain words how a dataset came to be, or why a step would run."""
+"""`why` explains how a dataset was made, or why a step would run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def why(session: Session) -> Callable[[str], str]:
     return explanation
 
 
-def test_the_story_of_a_result_names_step_code_parents_parameters_and_who(lab: Any, run: Run, why: Any) -> None:
+def test_the_explanation_of_a_result_names_step_code_parents_parameters_and_user(lab: Any, run: Run, why: Any) -> None:
     result = run(lab.pipeline)
     scaled, first = result.datasets["scaled"]["out"], result.inputs["first"][0]
     explanation = why(scaled)
@@ -41,7 +41,7 @@ def test_the_story_of_a_result_names_step_code_parents_parameters_and_who(lab: A
     assert "supersedes" not in explanation
 
 
-def test_the_story_says_what_it_supersedes_and_exactly_what_differs(lab: Any, run: Run, why: Any) -> None:
+def test_the_explanation_names_the_superseded_result_and_the_differences(lab: Any, run: Run, why: Any) -> None:
     first = run(lab.pipeline)
     lab.file(f"{lab.module}_2.py", (lab.folder / f"{lab.module}.py").read_text().replace("* factor", "/ factor"))
     text = (
@@ -65,7 +65,7 @@ def test_the_story_says_what_it_supersedes_and_exactly_what_differs(lab: Any, ru
     assert "forced rerun: same values and bytes" in again
 
 
-def test_what_was_measured_made_by_hand_or_by_others_is_told_as_that(
+def test_measured_manual_and_foreign_datasets_are_described_as_such(
     lab: Any, session: Session, run: Run, why: Any, cli: Any
 ) -> None:
     raw = run(lab.pipeline).inputs["first"][0]
@@ -80,7 +80,7 @@ def test_what_was_measured_made_by_hand_or_by_others_is_told_as_that(
     assert "it has no provenance record. How it was made is unknown" in why(foreign)
 
 
-def test_an_incomplete_result_is_told_as_that_first(
+def test_the_explanation_of_an_incomplete_result_begins_with_that(
     lab: Any, session: Session, run: Run, why: Any, unfinish: Any
 ) -> None:
     mfid = run(lab.pipeline).datasets["total"]["out"]
@@ -88,10 +88,10 @@ def test_an_incomplete_result_is_told_as_that_first(
     assert why(mfid).splitlines()[1].startswith("is INCOMPLETE")
 
 
-def test_the_command_tells_of_datasets_and_of_steps(lab: Any, data: Path, run: Run, cli: Any) -> None:
+def test_the_command_explains_datasets_and_steps(lab: Any, data: Path, run: Run, cli: Any) -> None:
     made = run(lab.pipeline).datasets
-    told = cli("why", made["total"]["out"])
-    assert (told.exit_code, "is step 'total' of pipeline counting" in told.stdout) == (0, True)
+    ran = cli("why", made["total"]["out"])
+    assert (ran.exit_code, "is step 'total' of pipeline counting" in ran.stdout) == (0, True)
     as_json = json.loads(cli("why", made["total"]["out"], "--json").stdout)
     assert as_json["mfid"] == made["total"]["out"]
     assert as_json["record"]["status"] == "complete"
