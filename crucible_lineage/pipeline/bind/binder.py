@@ -13,12 +13,12 @@ from crucible_lineage.pipeline.bind.dimensions import dimensions_of, is_field, u
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep, Variant, declared_step
 from crucible_lineage.pipeline.bind.step import (
     collects,
-    from_parents,
     label_of,
     location_in_step,
     names_in,
     output_fault,
     parent_fault,
+    parent_params,
     position_in_file,
     without_values,
 )
@@ -90,19 +90,19 @@ class _Binder:
     def bind(self) -> BoundPipeline:
         self._check_names()
         for location, message in input_faults(self.spec, self.document.data, self._is_unread):
-            self._find(location, f"input {location[1]!r}: {message}")
+            self._report(location, f"input {location[1]!r}: {message}")
         bound = {name: self._bind_step(name, step) for name, step in self.spec.steps.items()}
         self.inspector.keep()
         self._check_outputs()
         self._check_unused()
         order, cycle = ordered(self.spec)
         if cycle:
-            self._find(("steps", cycle[0]), f"the steps form a cycle: {' -> '.join(cycle)}")
-        collected = {name: self._collected(name, step) for name, step in self.spec.steps.items()}
+            self._report(("steps", cycle[0]), f"the steps form a cycle: {' -> '.join(cycle)}")
+        collected = {name: self._collecting_roles(name, step) for name, step in self.spec.steps.items()}
         swept = [name for name, step in self.spec.steps.items() if len(step.combinations) > 1]
         found = dimensions_of(self.spec, order, collected, swept)
         for name, role, message in found.faults:
-            self._find(("steps", name, "inputs", role), message)
+            self._report(("steps", name, "inputs", role), message)
         if self.faults:
             raise InputError("", sorted(dict.fromkeys(self.faults), key=position_in_file))
         in_order = {
@@ -110,7 +110,7 @@ class _Binder:
         }
         return BoundPipeline(self.spec, in_order)
 
-    def _find(self, location: Location, message: str) -> None:
+    def _report(self, location: Location, message: str) -> None:
         fault = self.document.fault(location, message)
         # An unreadable value was reported before; this would be a consequence.
         if len(location) < 3 or (fault.file, fault.line, fault.column) not in self.read_faults:
@@ -119,7 +119,7 @@ class _Binder:
     def _check_names(self) -> None:
         for name in self.steps:
             if name in self.inputs:
-                self._find(("steps", name), f"{name!r} is also the name of an input; rename the step")
+                self._report(("steps", name), f"{name!r} is also the name of an input; rename the step")
 
     def _bind_step(self, name: str, step: StepSpec) -> BoundStep | None:
         sources = step.sources
@@ -134,7 +134,7 @@ class _Binder:
             self._check_signature(name, step, signature, sources)
         if not variants:
             return None
-        collected = self._collected(name, step)
+        collected = self._collecting_roles(name, step)
         needs = tuple(dict.fromkeys(s.source for given in sources.values() for s in given if self._is_step(s.source)))
         declared = declared_step(self.spec, name)
         positions = {role: self.document.fault(("steps", name, "inputs", role), "") for role in sources}
@@ -147,11 +147,11 @@ class _Binder:
     ) -> None:
         """Check that the declaration fits the function."""
         self.signatures[name] = signature
-        self._check_roles(name, signature, sources, self._collected(name, step))
+        self._check_roles(name, signature, sources, self._collecting_roles(name, step))
         self._check_template(name, step, signature.roles, signature.params)
         for param, value in step.params.items():
             if fault := parent_fault(step, value):
-                self._find(("steps", name, "params", param, "value"), f"step {name!r}: parameter {param!r}: {fault}")
+                self._report(("steps", name, "params", param, "value"), f"step {name!r}: parameter {param!r}: {fault}")
 
     def _variants(
         self, name: str, step: StepSpec, sources: Mapping[str, tuple[Source, ...]]
@@ -164,7 +164,7 @@ class _Binder:
         for swept in step.combinations if sound else ():
             for param in sorted(set(swept) & set(step.params)):
                 message = f"parameter {param!r} is in the matrix and in params; remove it from one of them"
-                self._find(("steps", name, "matrix", param), message)
+                self._report(("steps", name, "matrix", param), message)
                 sound = False
             given = {**step.params, **swept}
             try:
@@ -180,14 +180,14 @@ class _Binder:
                 sound = False
                 for fault in error.faults:
                     location = ("steps", name, *location_in_step(step, fault.location, swept))
-                    self._find(location, without_values(fault.message, step))
+                    self._report(location, without_values(fault.message, step))
         return tuple(variants) if sound else None
 
     def _inspect(
         self, name: str, step: StepSpec, sources: Mapping[str, tuple[Source, ...]], given: Mapping[str, object]
     ) -> Inspection:
         if step.uses is not None:
-            return self.inspector.inspect(step.uses, given, step.folder, tuple(from_parents(step)), step.reads)
+            return self.inspector.inspect(step.uses, given, step.folder, tuple(parent_params(step)), step.reads)
         return inspect_command(name, step, self._shapes(sources), given)
 
     def _shapes(self, sources: Mapping[str, tuple[Source, ...]]) -> dict[str, str]:
@@ -216,13 +216,13 @@ class _Binder:
         """Check that the templates of the output can be filled in; for an unknown function, as far as possible."""
         output = step.output
         if output.dataset_name and (fault := template_fault(output.dataset_name, roles, params)):
-            self._find(("steps", name, "output", "dataset_name"), f"step {name!r}: {fault}")
+            self._report(("steps", name, "output", "dataset_name"), f"step {name!r}: {fault}")
         texts: dict[tuple[str, ...], object] = {(field,): getattr(output, field) for field in TEMPLATED}
         texts |= {("metadata", key): value for key, value in output.metadata.items()}
         for key, value in texts.items():
             subject = f"output {' '.join(key)}"
             if is_template(value) and (fault := template_fault(str(value), roles, params, subject, late=False)):
-                self._find(("steps", name, "output", *key), f"step {name!r}: {fault}")
+                self._report(("steps", name, "output", *key), f"step {name!r}: {fault}")
 
     def _is_step(self, name: str) -> bool:
         return name in self.spec.steps
@@ -238,17 +238,17 @@ class _Binder:
         location = ("steps", step, "inputs", role)
         if source.source not in names and self.complete:
             hint = nearest(source.source, names)
-            self._find(location, f"step {step!r}: there is no input or step {source.source!r}; {hint}")
+            self._report(location, f"step {step!r}: there is no input or step {source.source!r}; {hint}")
         elif source.source == step:
-            self._find(location, f"step {step!r} takes its own result as input {role!r}")
+            self._report(location, f"step {step!r} takes its own result as input {role!r}")
         if not source.is_partner:
             return
         declared = self.spec.inputs.get(source.source)
         if declared is not None and declared.partner:
             conflict = f"{source.source} is already matched with {declared.partner}"
-            self._find(location, f"step {step!r}: {conflict}; remove `match` there or `nearest` here")
+            self._report(location, f"step {step!r}: {conflict}; remove `match` there or `nearest` here")
         if all(other.is_partner for given in self.spec.steps[step].sources.values() for other in given):
-            self._find(location, f"step {step!r} has no input beside its partners in time, for which they are chosen")
+            self._report(location, f"step {step!r} has no input beside its partners in time, for which they are chosen")
 
     def _check_roles(
         self,
@@ -262,7 +262,7 @@ class _Binder:
             location = ("steps", name, "inputs", role)
             if role not in inspection.roles:
                 hint = nearest(role, inspection.roles, "it has")
-                self._find(location, f"step {name!r}: {inspection.uses} has no input {role!r}; {hint}")
+                self._report(location, f"step {name!r}: {inspection.uses} has no input {role!r}; {hint}")
             elif inspection.roles[role] == "file" and (
                 len(given) > 1
                 or self._is_list(given[0])
@@ -270,18 +270,18 @@ class _Binder:
                 or (role in collected and self._is_each(given[0]))
             ):
                 message = f"input {role!r} of {inspection.uses} is one file, but several datasets are given"
-                self._find(location, f"step {name!r}: {message}; annotate it list[Path]")
+                self._report(location, f"step {name!r}: {message}; annotate it list[Path]")
             elif inspection.roles[role] == "file" and (several := self._several_files(given[0])):
                 message = f"input {role!r} of {inspection.uses} is one file, but {given[0].source} is one dataset of"
-                way_out = f"give {given[0].source} `each: true` for a dataset each, or annotate the input list[Path]"
-                self._find(location, f"step {name!r}: {message} {amount(several, 'file')}; {way_out}")
+                remedy = f"give {given[0].source} `each: true` for a dataset each, or annotate the input list[Path]"
+                self._report(location, f"step {name!r}: {message} {amount(several, 'file')}; {remedy}")
         unknown = [role for role in sources if role not in inspection.roles]
         missing = [role for role in inspection.required if role not in sources and role not in declared]
         for role in missing:
             if not any(nearest_word(other, [role]) for other in unknown):
-                self._find(("steps", name), f"step {name!r}: the input {role!r} of {inspection.uses} is missing")
+                self._report(("steps", name), f"step {name!r}: the input {role!r} of {inspection.uses} is missing")
         if not sources and not declared and not missing:
-            self._find(("steps", name), f"step {name!r} has no inputs; a derived dataset needs a parent")
+            self._report(("steps", name), f"step {name!r} has no inputs; a derived dataset needs a parent")
 
     def _check_outputs(self) -> None:
         """Check that sources name outputs that exist, and name one where a step has several."""
@@ -292,7 +292,7 @@ class _Binder:
                     outputs = signature.outputs if signature else None
                     fault = output_fault(source, outputs, is_input=source.source in self.spec.inputs)
                     if fault is not None:
-                        self._find(("steps", name, "inputs", role), f"step {name!r}: {fault}")
+                        self._report(("steps", name, "inputs", role), f"step {name!r}: {fault}")
 
     def _is_list(self, source: Source) -> bool:
         """Return whether a source is several datasets at once; so are partners on both sides."""
@@ -315,7 +315,7 @@ class _Binder:
         declared = self.spec.inputs.get(source.source)
         return declared is not None and not source.is_partner and bool(declared.each or declared.match)
 
-    def _collected(self, name: str, step: StepSpec) -> frozenset[str]:
+    def _collecting_roles(self, name: str, step: StepSpec) -> frozenset[str]:
         """Return the roles of a step that take all instances of their sources, or a group of them, as one list."""
         signature = self.signatures.get(name)
         return frozenset(
@@ -336,7 +336,7 @@ class _Binder:
             used |= set(names_in(step)) if isinstance(step, dict) else set()
         for name in self.inputs:
             if name not in used:
-                self._find(("inputs", name), f"input {name!r} is not used by any step")
+                self._report(("inputs", name), f"input {name!r} is not used by any step")
 
 
 def _is_collected(source: Source) -> bool:

@@ -15,7 +15,7 @@ from crucible_lineage.errors import nearest, nearest_word
 from crucible_lineage.pipeline.spec.inputs import MATCHED, NIGHT, FileInput
 from crucible_lineage.pipeline.spec.pipeline import PipelineSpec, Source
 
-OF_PARAMS = "params."
+PARAMS_PREFIX = "params."
 
 _BY = " by "  # names contain no spaces
 
@@ -50,9 +50,9 @@ def unknown_field(name: str) -> str:
     return f"a record has no field {name!r}; {own}, and the fields are: {', '.join(fields)}"
 
 
-def of_records(fields: Iterable[str]) -> tuple[str, ...]:
+def record_fields(fields: Iterable[str]) -> tuple[str, ...]:
     """Return the fields of records; the others are parameters of steps."""
-    return tuple(name for name in fields if not name.startswith(OF_PARAMS))
+    return tuple(name for name in fields if not name.startswith(PARAMS_PREFIX))
 
 
 @dataclass
@@ -122,7 +122,7 @@ class _Search:
 
     def _check_fields(self, step: str, role: str, fields: Iterable[str]) -> bool:
         """Return whether all are fields of records or parameters; report the first that is not."""
-        wrong = next((name for name in of_records(fields) if not is_field(name)), None)
+        wrong = next((name for name in record_fields(fields) if not is_field(name)), None)
         if wrong is not None:
             self._fault(step, role, unknown_field(wrong))
         return wrong is None
@@ -133,7 +133,7 @@ class _Search:
         if not self._check_fields(step, role, fields):
             return ()
         swept = self._swept_upstream(step, role, source)
-        if not (by_record := of_records(fields)):
+        if not (by_record := record_fields(fields)):
             return swept
         roots = self._roots(source.source)
         if len(roots) != 1:
@@ -143,8 +143,8 @@ class _Search:
         (dimension,) = roots
         root, given = root_of(dimension), self.spec.inputs[root_of(dimension)]
         if given.partner or (isinstance(given, FileInput) and not given.each):
-            way_out = f"group {given.partner}, which it is matched with" if given.partner else "give it `each: true`"
-            self._fault(step, role, f"the datasets of {root} cannot be grouped; {way_out}")
+            remedy = f"group {given.partner}, which it is matched with" if given.partner else "give it `each: true`"
+            self._fault(step, role, f"the datasets of {root} cannot be grouped; {remedy}")
             return ()
         if left := set(by_record) - set(fields_of(dimension)) if fields_of(dimension) else set():
             reason = f"{source.source} is already grouped by {', '.join(fields_of(dimension))}, and not by {min(left)}"
@@ -159,11 +159,11 @@ class _Search:
             if (root := root_of(dimension)) not in self.spec.steps:
                 continue
             swept = {name for combination in self.spec.steps[root].combinations for name in combination}
-            params = [name.removeprefix(OF_PARAMS) for name in fields_of(dimension)] or sorted(swept)
+            params = [name.removeprefix(PARAMS_PREFIX) for name in fields_of(dimension)] or sorted(swept)
             known.update(params)
-            if left := [f"{OF_PARAMS}{name}" for name in params if name not in joined]:
+            if left := [f"{PARAMS_PREFIX}{name}" for name in params if name not in joined]:
                 dimensions.append(dimension if len(left) == len(params) else grouping(root, left))
-        grouped = {name.removeprefix(OF_PARAMS) for name in source.group_by or () if name.startswith(OF_PARAMS)}
+        grouped = {name.removeprefix(PARAMS_PREFIX) for name in source.group_by or () if name.startswith(PARAMS_PREFIX)}
         for name in sorted((joined | grouped) - known):
             hint = nearest(name, sorted(known)) if known else "nothing is swept there"
             self._fault(step, role, f"no matrix above {source.source} sweeps {name!r}; {hint}")

@@ -26,7 +26,7 @@ class ParentField:
     name: str
 
 
-def from_parents(step: StepSpec) -> dict[str, ParentField]:
+def parent_params(step: StepSpec) -> dict[str, ParentField]:
     """Return the parameters of a step that come from records, by name."""
     fields = {name: _read(value) for name, value in step.params.items() if isinstance(value, str)}
     return {name: field for name, field in fields.items() if field and field.role in step.inputs}

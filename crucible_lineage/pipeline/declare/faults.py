@@ -22,10 +22,12 @@ from crucible_lineage.pipeline.spec.pipeline import (
     Trigger,
 )
 
-OURS = ("path", "digest", "folder", "references")  # fields that are set by the reader, not declared
+INTERNAL_FIELDS = ("path", "digest", "folder", "references")  # fields that are set by the reader, not declared
 INPUT_KEYS = (*(kind for kind in INPUT_KINDS), "crux")
 _NO_SOURCE = ("model_type", "tuple_type", "string_type", "dict_type")
-TOP_KEYS = [name for name in (*PipelineSpec.model_fields, "params", "defaults", "include") if name not in OURS]
+TOP_KEYS = [
+    name for name in (*PipelineSpec.model_fields, "params", "defaults", "include") if name not in INTERNAL_FIELDS
+]
 
 
 def faults_of(
@@ -92,24 +94,24 @@ def _fault_of(document: Document, error: Mapping[str, Any], hidden: Collection[L
     if error["type"] == "too_short" and _is_source(location):
         message = "the list of sources is empty; name at least one"
     if error["type"] == "input_kind" and isinstance(error["input"], dict):
-        message += _meant_key(error["input"])
+        message += _key_hint(error["input"])
     if error["type"].startswith(("datetime_", "date_")):
         message = "that is not a time; write it as in 2024-05-10T12:00:00Z"
     if error["type"] == "string_type":
-        message = _not_quoted(error["input"]) or message
+        message = _quoting_hint(error["input"]) or message
     secret = any(location[: len(other)] == other or other[: len(location)] == location for other in hidden)
-    shown = "a value from the environment" if secret else _short(_written(error["input"]))
+    shown = "a value from the environment" if secret else _shortened(_as_declared(error["input"]))
     return document.fault(location, f"{label}: {message} (given: {shown})")
 
 
-def _meant_key(given: Mapping[object, object]) -> str:
+def _key_hint(given: Mapping[object, object]) -> str:
     """Return a hint to the input key that a misspelt one is near; empty if there is none."""
     wrong = (str(key) for key in given if key not in INPUT_KEYS)
     near = next(filter(None, (nearest_word(key, INPUT_KEYS) for key in wrong)), None)
     return f"; did you mean {near!r}?" if near else ""
 
 
-def _not_quoted(given: object) -> str:
+def _quoting_hint(given: object) -> str:
     """Return how to correct a text that YAML read otherwise since it is not quoted; empty for other values."""
     if isinstance(given, dict) and len(given) == 1 and next(iter(given.values())) is None:
         text = f"{{{next(iter(given))}}}"
@@ -163,14 +165,14 @@ def _allowed_keys(raw: tuple[str | int, ...]) -> list[str]:
         model = OutputFields
     elif "inputs" in raw[:-1]:
         model = Source
-    return [field.alias or name for name, field in model.model_fields.items() if name not in OURS] + extra
+    return [field.alias or name for name, field in model.model_fields.items() if name not in INTERNAL_FIELDS] + extra
 
 
-def _written(given: object) -> object:
+def _as_declared(given: object) -> object:
     """Return the value as declared, without the folder that was added."""
     return {key: value for key, value in given.items() if key != "folder"} if isinstance(given, dict) else given
 
 
-def _short(value: object) -> str:
+def _shortened(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from crucible_lineage.pipeline.declare.faults import OURS
+from crucible_lineage.pipeline.declare.faults import INTERNAL_FIELDS
 from crucible_lineage.pipeline.declare.load import DEFAULTS, INPUT_DEFAULTS
 from crucible_lineage.pipeline.spec.pipeline import RUNNERS, PipelineSpec
 
@@ -214,8 +214,8 @@ def pipeline_schema() -> dict[str, object]:
     schema = PipelineSpec.model_json_schema(by_alias=True)
     definitions = schema["$defs"]
     for model in (schema, *definitions.values()):
-        _without_ours(model)
-        _with_references(model)
+        _remove_internal_fields(model)
+        _allow_references(model)
     step = definitions["StepSpec"]
     step["properties"]["inputs"] = {"type": "object", "additionalProperties": _source_forms()}
     step["oneOf"] = [{"required": ["uses"]}, {"required": ["run"]}]
@@ -257,11 +257,11 @@ def pipeline_schema() -> dict[str, object]:
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "crucible-lineage pipeline"
     for name, model in {"": schema, **definitions}.items():
-        _described(model, KEY_DESCRIPTIONS.get(name, {}))
+        _set_descriptions(model, KEY_DESCRIPTIONS.get(name, {}))
     return schema
 
 
-def _described(model: dict[str, Any], descriptions: dict[str, str]) -> None:
+def _set_descriptions(model: dict[str, Any], descriptions: dict[str, str]) -> None:
     """Set the descriptions: of the model the first paragraph of its docstring, of each key a line."""
     model["description"] = " ".join(model.get("description", "").partition("\n\n")[0].split())
     for key, declared in model["properties"].items():
@@ -274,14 +274,14 @@ def _or_text(model: str, example: str) -> dict[str, object]:
     return {"anyOf": [{"type": "string", "description": example}, {"$ref": f"#/$defs/{model}"}]}
 
 
-def _without_ours(model: dict[str, Any]) -> None:
-    for name in OURS:
+def _remove_internal_fields(model: dict[str, Any]) -> None:
+    for name in INTERNAL_FIELDS:
         model.get("properties", {}).pop(name, None)
     if "required" in model:
-        model["required"] = [name for name in model["required"] if name not in OURS]
+        model["required"] = [name for name in model["required"] if name not in INTERNAL_FIELDS]
 
 
-def _with_references(model: dict[str, Any]) -> None:
+def _allow_references(model: dict[str, Any]) -> None:
     """Allow references to variables where numbers and booleans are expected."""
     for name, declared in model.get("properties", {}).items():
         if declared.get("type") in ("integer", "number", "boolean"):

@@ -34,8 +34,8 @@ DEFAULTS = (
     "salt",
     "strict",
 )  # of steps; beside them, `inputs`
-_OF_FILES = ("timestamp", "known_since", "samples", "ingest", "ingestor", "header")
-INPUT_DEFAULTS = tuple(name for name in (*DatasetFields.model_fields, *_OF_FILES) if name != "dataset_name")
+_FILE_FIELDS = ("timestamp", "known_since", "samples", "ingest", "ingestor", "header")
+INPUT_DEFAULTS = tuple(name for name in (*DatasetFields.model_fields, *_FILE_FIELDS) if name != "dataset_name")
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,10 @@ class _Loader:
         data = document.data
         self.document = document
         for location in list(_not_finite(data)):
-            self._find(location, "JSON has no such number; give a finite one, or null for none")
-            _put(data, location, None)
+            self._report(location, "JSON has no such number; give a finite one, or null for none")
+            _set(data, location, None)
         digest = hashlib.sha256(canonical_json(data)).hexdigest()
-        self._refuse_our_keys()
+        self._refuse_internal_keys()
         self._override(data, overrides)
         self._apply_defaults(data)
         self._read_crux(data)
@@ -95,13 +95,13 @@ class _Loader:
             if _takes_folder(part, declared := _mapping(_mapping(data, part), name)):
                 _give_folder(declared, folder)
         fields = {name: value for name, value in data.items() if name not in ("defaults", "include")}
-        spec, errors = salvaged({**fields, "path": self.path.absolute(), "digest": digest}, location_of)
+        spec, errors = readable_part({**fields, "path": self.path.absolute(), "digest": digest}, location_of)
         reported = {(fault.file, fault.line, fault.column) for fault in self.faults}  # the rest only follows from these
         found = faults_of(document, errors, variables.secret_locations)
         self.faults += [fault for fault in found if (fault.file, fault.line, fault.column) not in reported]
         return Declaration(spec, document, tuple(dict.fromkeys(self.faults)), self.complete)
 
-    def _find(self, location: Location, message: str) -> None:
+    def _report(self, location: Location, message: str) -> None:
         self.faults.append(self.document.fault(location, message))
 
     def _read(self, path: Path, within: tuple[Path, ...]) -> Document:
@@ -116,7 +116,7 @@ class _Loader:
         included = document.data.get("include", [])
         names: Any = [included] if isinstance(included, str) else included
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            self._miss(document, "include takes the name of a file, or a list of them")
+            self._report_include(document, "include takes the name of a file, or a list of them")
             names = []
         own = dict(self.folders)
         for name in names:
@@ -128,25 +128,25 @@ class _Loader:
         try:
             other = located(name, within[-1].absolute().parent)
             if other.resolve() in {seen.resolve() for seen in within}:
-                self._miss(document, f"{name} includes itself, directly or through others")
+                self._report_include(document, f"{name} includes itself, directly or through others")
             elif not other.is_file():
-                self._miss(document, f"there is no file {other}")
+                self._report_include(document, f"there is no file {other}")
             else:
                 self.faults += _merge(document, self._read(other, within))
         except InputError as error:
             self.complete = False
             self.faults += [fault if fault.file else document.fault(("include",), str(fault)) for fault in error.faults]
 
-    def _miss(self, document: Document, message: str) -> None:
+    def _report_include(self, document: Document, message: str) -> None:
         """Record a failed include: unknown names may be declared in it."""
         self.complete = False
         self.faults.append(document.fault(("include",), message))
 
-    def _refuse_our_keys(self) -> None:
+    def _refuse_internal_keys(self) -> None:
         data = self.document.data
         for key in ("path", "digest"):
             if key in data:
-                self._find((key,), f"unknown key {key!r}; {nearest(key, TOP_KEYS, 'possible here')}")
+                self._report((key,), f"unknown key {key!r}; {nearest(key, TOP_KEYS, 'possible here')}")
                 del data[key]
         for part, name in self.folders:
             entry = _mapping(data, part).get(name)
@@ -156,7 +156,7 @@ class _Loader:
             for location, item in entries:
                 for key in ("folder", "references"):
                     if isinstance(item, dict) and key in item:
-                        self._find((*location, key), f"unknown key {key!r}")
+                        self._report((*location, key), f"unknown key {key!r}")
                         del item[key]
 
     def _override(self, data: dict[str, Any], overrides: Mapping[str, Any]) -> None:
@@ -181,36 +181,37 @@ class _Loader:
     def _apply_defaults(self, data: dict[str, Any]) -> None:
         defaults = data.get("defaults") or {}
         if not isinstance(defaults, dict):
-            self._find(("defaults",), "defaults is a mapping, as in {retries: 2}")
+            self._report(("defaults",), "defaults is a mapping, as in {retries: 2}")
             return
         for key in defaults:
             if key not in (*DEFAULTS, "inputs"):
                 hint = nearest(str(key), (*DEFAULTS, "inputs"), "possible here")
-                self._find(("defaults", key), f"unknown key {key!r} in defaults; {hint}")
+                self._report(("defaults", key), f"unknown key {key!r} in defaults; {hint}")
         valid = {key: value for key, value in defaults.items() if key in DEFAULTS}
         self._apply_to_inputs(data, defaults.get("inputs", {}))
         steps = _mapping(data, "steps")
         for name, step in steps.items():
             if isinstance(step, dict):
                 own = valid if step.get("run") else {key: value for key, value in valid.items() if key != "env"}
-                steps[name] = {**own, **step, **_both(own, step, "output"), **_both(own, step, "env")}
+                steps[name] = {**own, **step, **_merged(own, step, "output"), **_merged(own, step, "env")}
 
     def _apply_to_inputs(self, data: dict[str, Any], shared: object) -> None:
         """Apply the defaults of measured files to every input of files."""
         if not isinstance(shared, dict):
-            self._find(("defaults", "inputs"), "these are fields of measured files, as in {instrument_name: counter A}")
+            message = "these are fields of measured files, as in {instrument_name: counter A}"
+            self._report(("defaults", "inputs"), message)
             return
         for key in shared:
             if key not in INPUT_DEFAULTS:
                 hint = nearest(str(key), INPUT_DEFAULTS, "possible here")
-                self._find(("defaults", "inputs", key), f"unknown key {key!r} in defaults for inputs; {hint}")
+                self._report(("defaults", "inputs", key), f"unknown key {key!r} in defaults for inputs; {hint}")
         valid = {key: value for key, value in shared.items() if key in INPUT_DEFAULTS}
         inputs = _mapping(data, "inputs")
         for name, declared in inputs.items():
-            if isinstance(declared, dict) and _is_of_files(declared):
+            if isinstance(declared, dict) and _is_file_input(declared):
                 times = {"timestamp", "known_since"} if {"timestamp", "known_since"} & declared.keys() else set()
                 own = {key: value for key, value in valid.items() if key not in times}
-                inputs[name] = {**own, **declared, **_both(own, declared, "metadata")}
+                inputs[name] = {**own, **declared, **_merged(own, declared, "metadata")}
 
     def _read_crux(self, data: dict[str, Any]) -> None:
         inputs = _mapping(data, "inputs")
@@ -220,28 +221,28 @@ class _Loader:
                     self.document.files.extend(recipe_files(declared, self.folders["inputs", name]))
                     inputs[name] = crux_input(declared, self.folders["inputs", name])
                 except InputError as error:
-                    self._find(("inputs", name, "crux"), str(error))
+                    self._report(("inputs", name, "crux"), str(error))
                     inputs[name] = {"select": {}}
 
     def _fill(self, data: dict[str, Any]) -> Variables:
         declared = data.get("env") if isinstance(data.get("env"), list) else []
         allowed = tuple(map(str, declared or ()))
-        variables = Variables({}, allowed, os.environ, self._find)
+        variables = Variables({}, allowed, os.environ, self._report)
         # Leaves variables of the environment as references: such values may be passed on.
         references = Variables({}, allowed, {name: f"${{env.{name}}}" for name in allowed}, lambda *_: None, True)
         params = data.pop("params", None)
         if params is not None and not isinstance(params, dict):
-            self._find(("params",), "params is a mapping, as in {degree: 3}")
+            self._report(("params",), "params is a mapping, as in {degree: 3}")
         params = params if isinstance(params, dict) else {}
-        references.params = references.filled(params, ("params",))
-        variables.params = variables.filled(params, ("params",))
+        references.params = references.resolve(params, ("params",))
+        variables.params = variables.resolve(params, ("params",))
         for part in ("project", "inputs", "schedule", "trigger"):
             if part in data:
-                data[part] = variables.filled(data[part], (part,))
+                data[part] = variables.resolve(data[part], (part,))
         steps = _mapping(data, "steps")
         for name, step in steps.items():
             if isinstance(step, dict):
-                steps[name] = self._filled_step(name, step, variables, references)
+                steps[name] = self._resolved_step(name, step, variables, references)
         return variables
 
     def _check_used(self, variables: Variables) -> None:
@@ -249,20 +250,20 @@ class _Loader:
         for name in variables.params:
             if name not in variables.used and ("params", name) not in self.document.names:
                 hint = f"write ${{params.{name}}} where it belongs, or remove it"
-                self._find(("params", name), f"nothing uses {name!r}; {hint}")
+                self._report(("params", name), f"nothing uses {name!r}; {hint}")
 
-    def _filled_step(
+    def _resolved_step(
         self, name: str, step: dict[str, Any], variables: Variables, references: Variables
     ) -> dict[str, Any]:
         if "${" in str(step.get("run", "")) and step.get("shell") is not True:
-            self._find(("steps", name, "run"), "a command takes parameters as {params.NAME}; ${...} is for a shell")
+            self._report(("steps", name, "run"), "a command takes parameters as {params.NAME}; ${...} is for a shell")
         location = ("steps", name)
-        filled = {k: v if k == "run" else variables.filled(v, (*location, k)) for k, v in step.items()}
+        filled = {k: v if k == "run" else variables.resolve(v, (*location, k)) for k, v in step.items()}
         if "env" in step:  # resolved only when the command is called, and never stored
-            filled["env"] = references.filled(step["env"], (*location, "env"))
+            filled["env"] = references.resolve(step["env"], (*location, "env"))
         given = step.get("params")
         if isinstance(given, dict):
-            resolved = references.filled(given, (*location, "params"))
+            resolved = references.resolve(given, (*location, "params"))
             filled["references"] = {k: resolved[k] for k in given if repr(resolved[k]) != repr(filled["params"][k])}
         return filled
 
@@ -306,12 +307,12 @@ def _mapping(data: Mapping[str, Any], key: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _both(defaults: Mapping[str, object], step: Mapping[str, object], key: str) -> dict[str, object]:
+def _merged(defaults: Mapping[str, object], step: Mapping[str, object], key: str) -> dict[str, object]:
     own, default = step.get(key), defaults.get(key)
     return {key: {**default, **own}} if isinstance(own, dict) and isinstance(default, dict) else {}
 
 
-def _is_of_files(declared: Mapping[str, object]) -> bool:
+def _is_file_input(declared: Mapping[str, object]) -> bool:
     entries = declared.get("each")
     listed = isinstance(entries, list) and all("file" in entry for entry in entries if isinstance(entry, dict))
     return listed or "file" in declared
@@ -344,7 +345,7 @@ def _not_finite(value: Any, location: Location = ()) -> Iterator[Location]:
         yield location
 
 
-def _put(data: Any, location: Location, value: Any) -> None:
+def _set(data: Any, location: Location, value: Any) -> None:
     for part in location[:-1]:
         data = data[part]
     data[location[-1]] = value
@@ -355,7 +356,7 @@ PLACEHOLDERS = {"pipeline": "pipeline", "project": "project", "inputs": {}, "ste
 MOST_ROUNDS = 50  # each removes something, and declarations are less deep
 
 
-def salvaged(
+def readable_part(
     declared: Mapping[str, Any], location_of: Callable[[Any], Location]
 ) -> tuple[PipelineSpec | None, list[Error]]:
     """Return the readable part of a pipeline, or None, and the errors; `location_of` converts their `loc`."""
@@ -406,7 +407,7 @@ def _remove_faulty(data: dict[str, Any], location: Location, error: Error, remov
         return
     if error["type"] == "missing" and len(location) > 1:
         location = location[:-1]
-    while len(location) > 1 and (container := _holder(data, location)) is None:
+    while len(location) > 1 and (container := _container(data, location)) is None:
         location = location[:-1]  # removed before, so remove what contained it
     removed.add(location)
     if len(location) <= 1:
@@ -433,7 +434,7 @@ def _repair_step(step: dict[str, Any], location: Location, removed: set[Location
     removed.add((*location, "uses"))
 
 
-def _holder(data: object, location: Location) -> Any:
+def _container(data: object, location: Location) -> Any:
     """Return the mapping or list that contains a location; None if nothing is there."""
     for part in location[:-1]:
         data = _at(data, part)

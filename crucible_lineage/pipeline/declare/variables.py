@@ -19,10 +19,11 @@ _REFERENCE = re.compile(r"\$(\$)?\{([^{}]*)\}")
 def from_environment(value: object, allowed: Iterable[str], whose: str) -> Any:
     """Resolve references to the environment in a value. Raises InputError if a variable is not set."""
     faults: list[str] = []
-    filled = Variables({}, tuple(allowed), os.environ, lambda _, message: faults.append(message)).filled(value, ())
+    variables = Variables({}, tuple(allowed), os.environ, lambda _, message: faults.append(message))
+    resolved = variables.resolve(value, ())
     if faults:
         raise InputError(f"{whose}: {faults[0]}")
-    return filled
+    return resolved
 
 
 def referenced(text: str) -> list[str]:
@@ -33,7 +34,7 @@ def referenced(text: str) -> list[str]:
 
 @dataclass
 class Variables:
-    """Values of references. `find` is called with the location and message of every fault.
+    """Values of references. `report` is called with the location and message of every fault.
 
     `allowed` are the variables of `environ` that may be read. `secret_locations` are those with a value from
     `environ`, which must not be shown. `used` are the params that were referred to. With `escaped`, `$${` is kept for
@@ -43,17 +44,17 @@ class Variables:
     params: Mapping[str, Any]
     allowed: tuple[str, ...]
     environ: Mapping[str, str]
-    find: Callable[[Location, str], None]
+    report: Callable[[Location, str], None]
     escaped: bool = False
     secret_locations: set[Location] = field(default_factory=set)
     used: set[str] = field(default_factory=set)
 
-    def filled(self, value: object, location: Location) -> Any:
+    def resolve(self, value: object, location: Location) -> Any:
         """Return the value with all references resolved; a text that is just one keeps the type of its value."""
         if isinstance(value, dict):
-            return {key: self.filled(part, (*location, key)) for key, part in value.items()}
+            return {key: self.resolve(part, (*location, key)) for key, part in value.items()}
         if isinstance(value, list):
-            return [self.filled(part, (*location, index)) for index, part in enumerate(value)]
+            return [self.resolve(part, (*location, index)) for index, part in enumerate(value)]
         if not isinstance(value, str) or "${" not in value:
             return value
         match = _REFERENCE.fullmatch(value)
@@ -74,9 +75,9 @@ class Variables:
         if kind == "env" and name in self.allowed:
             self.secret_locations.add(location)
             if name not in self.environ:
-                self.find(location, f"the environment variable {name} is not set")
+                self.report(location, f"the environment variable {name} is not set")
             return self.environ.get(name, "")
-        self.find(location, self._fault(kind, name, reference))
+        self.report(location, self._fault(kind, name, reference))
         return ""
 
     def _fault(self, kind: str, name: str, reference: str) -> str:

@@ -102,10 +102,10 @@ def _read_text(path: Path) -> str:
         with path.open("rb") as stream:
             raw = stream.read(SIZE_LIMIT_BYTES + 1)
     except FileNotFoundError as error:
-        beside = nearest(path.name, _beside(path.parent), "pipeline files there")
+        beside = nearest(path.name, _yaml_files(path.parent), "pipeline files there")
         raise InputError(f"there is no file {name}; {beside}") from error
     except IsADirectoryError as error:
-        files = ", ".join(_beside(path)) or "none"
+        files = ", ".join(_yaml_files(path)) or "none"
         raise InputError(f"{name} is a folder; name a pipeline file (in it there are: {files})") from error
     except OSError as error:
         raise InputError(f"{name} cannot be read: {error.strerror or error}") from error
@@ -118,7 +118,7 @@ def _read_text(path: Path) -> str:
         raise InputError("", [Fault("this is not UTF-8 text; save the file as UTF-8", name, line)]) from error
 
 
-def _beside(folder: Path) -> list[str]:
+def _yaml_files(folder: Path) -> list[str]:
     """Return the names of the YAML files in a folder."""
     with suppress(OSError):
         return sorted(path.name for path in folder.iterdir() if path.suffix in (".yaml", ".yml"))
@@ -213,18 +213,18 @@ class _Reader:
     def refuse(self, event: Any) -> None:
         """Report aliases and tags, before anything is built from them."""
         if isinstance(event, yaml.AliasEvent):
-            self._find(event, f"aliases (*{event.anchor}) are not possible here; write the value out")
+            self._report(event, f"aliases (*{event.anchor}) are not possible here; write the value out")
         if getattr(event, "tag", None) is not None:
-            self._find(event, f"tags ({event.tag}) are not possible here; write plain values")
+            self._report(event, f"tags ({event.tag}) are not possible here; write plain values")
 
     def build(self, node: Any, location: Location) -> Any:
         if len(location) > DEPTH_LIMIT:
-            self._find(node, f"nested more than {DEPTH_LIMIT} deep")
+            self._report(node, f"nested more than {DEPTH_LIMIT} deep")
             return None
         self.marks.setdefault(location, (node.start_mark.line + 1, node.start_mark.column + 1))
         if isinstance(node, yaml.ScalarNode):
             if not node.style and len(node.value) > DIGITS_LIMIT and _INTEGER.fullmatch(node.value):
-                self._find(node, f"a number of over {DIGITS_LIMIT} digits is too long; quote it if it is text")
+                self._report(node, f"a number of over {DIGITS_LIMIT} digits is too long; quote it if it is text")
                 return node.value
             return node.value if node.style else _plain(node.value)
         if isinstance(node, yaml.SequenceNode):
@@ -235,11 +235,11 @@ class _Reader:
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
-                self._find(key_node, "a key must be a single word or text")
+                self._report(key_node, "a key must be a single word or text")
                 continue
             key = str(key_node.value)
             if key in result:
-                self._find(key_node, f"{key!r} is given twice; the first is in line {self._line(location, key)}")
+                self._report(key_node, f"{key!r} is given twice; the first is in line {self._line(location, key)}")
                 continue
             self.marks[*location, key] = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
             result[key] = self.build(value_node, (*location, key))
@@ -248,7 +248,7 @@ class _Reader:
     def _line(self, location: Location, key: str) -> int:
         return self.marks[*location, key][0]
 
-    def _find(self, node: Any, message: str) -> None:
+    def _report(self, node: Any, message: str) -> None:
         mark = node.start_mark
         self.faults.append(Fault(message, self.name, mark.line + 1, mark.column + 1))
 

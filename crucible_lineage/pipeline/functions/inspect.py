@@ -215,8 +215,8 @@ def _import_fault(module: str, error: Exception) -> Fault:
     message = f"module {module!r} cannot be imported: {type(error).__name__}: {error}"
     if isinstance(error, ModuleNotFoundError) and error.name:
         near = nearest_word(error.name, (*sys.stdlib_module_names, *metadata.packages_distributions()))
-        way_out = f"did you mean {near!r}?" if near else f"install it for {sys.executable}, or correct the name"
-        message = f"module {module!r} cannot be imported: no module {error.name!r} is installed; {way_out}"
+        remedy = f"did you mean {near!r}?" if near else f"install it for {sys.executable}, or correct the name"
+        message = f"module {module!r} cannot be imported: no module {error.name!r} is installed; {remedy}"
     if not frames:
         return Fault(message)
     frame = next((frame for frame in reversed(frames) if "site-packages" not in frame.filename), frames[-1])

@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should
     from crucible_lineage.client.models import Dataset
 
 FIELDS = ("dataset_name", "measurement", "data_type", "session_name", "timestamp", "instrument_name", "instrument_id")
-OF_METADATA = "metadata."
+METADATA_PREFIX = "metadata."
 ID_COLUMN = "mfid"  # of a table of corrections
 
 Request = tuple[str, str, Mapping[str, Any]]  # where it was made (for messages), the dataset, and the values to set
@@ -70,17 +70,16 @@ def changes_of(session: Session, mfid: str, values: Mapping[str, Any]) -> list[F
     Raises InputError for a value that cannot be set.
     """
     for field in values:
-        if field not in FIELDS and not (field.startswith(OF_METADATA) and field != OF_METADATA):
-            own = f"an entry of the metadata is set by {OF_METADATA}{field}=VALUE"
+        if field not in FIELDS and not (field.startswith(METADATA_PREFIX) and field != METADATA_PREFIX):
+            own = f"an entry of the metadata is set by {METADATA_PREFIX}{field}=VALUE"
             raise InputError(f"set {field}: datasets have no such field; {own}; for a field, {nearest(field, FIELDS)}")
     dataset = _dataset(session, mfid)
     metadata = dataset.scientific_metadata or {}
     changes = []
     for field, value in values.items():
         now = _checked(field, value)
-        was = (
-            metadata.get(field.removeprefix(OF_METADATA)) if field.startswith(OF_METADATA) else getattr(dataset, field)
-        )
+        is_entry = field.startswith(METADATA_PREFIX)
+        was = metadata.get(field.removeprefix(METADATA_PREFIX)) if is_entry else getattr(dataset, field)
         if not _same(field, was, now):
             changes.append(FieldChange(mfid, dataset.dataset_name or mfid, field, was, now))
     return changes
@@ -92,11 +91,11 @@ def apply_changes(session: Session, changes: Iterable[FieldChange], why: str = "
     for change in changes:
         by_dataset.setdefault(change.mfid, []).append(change)
     for mfid, group in by_dataset.items():
-        fields = {change.field: change.now for change in group if not change.field.startswith(OF_METADATA)}
+        fields = {change.field: change.now for change in group if not change.field.startswith(METADATA_PREFIX)}
         if (name := fields.pop("instrument_name", None)) is not None:
             fields["instrument_mfid"] = _instrument(session, name)
-        own = [change for change in group if change.field.startswith(OF_METADATA)]
-        metadata = {change.field.removeprefix(OF_METADATA): change.now for change in own}
+        own = [change for change in group if change.field.startswith(METADATA_PREFIX)]
+        metadata = {change.field.removeprefix(METADATA_PREFIX): change.now for change in own}
         acts = [{"field": change.field, "was": change.was, "now": change.now} for change in group]
         if fields:
             session.client.datasets.update(mfid, **fields)
@@ -146,7 +145,7 @@ def read_table(table: Path) -> list[Request]:
 
 def read_value(field: str, text: str) -> Any:
     """Convert a text to a value: for metadata as in YAML, for other fields the text itself."""
-    if not field.startswith(OF_METADATA):
+    if not field.startswith(METADATA_PREFIX):
         return text
     from crucible_lineage.pipeline.declare.yaml import parse_document  # not needed for plans
 
@@ -156,14 +155,14 @@ def read_value(field: str, text: str) -> Any:
 def link_datasets(session: Session, parent: str, child: str, why: str = "") -> None:
     """Link a dataset as derived from another, and record it at the child."""
     session.client.datasets.link_parent_child(parent, child, relationship_type="is_derived_from")
-    note_act(session, child, f"linked below {parent}", why)
+    record_act(session, child, f"linked below {parent}", why)
     session.mirror.forget([parent])
 
 
 def unlink_datasets(session: Session, parent: str, child: str, why: str = "") -> None:
     """Remove the link between two datasets, and record it at the child."""
     session.client.datasets.unlink(parent, child)
-    note_act(session, child, f"unlinked from {parent}", why)
+    record_act(session, child, f"unlinked from {parent}", why)
     session.mirror.forget([parent])
 
 
@@ -179,17 +178,17 @@ def rename_sample(session: Session, sample: str, name: str, why: str = "") -> No
     """Rename a sample, and record it at the datasets that were measured on it."""
     session.client.samples.update(sample, sample_name=name)
     for dataset in session.client.datasets.list(limit=None, sample_mfid=sample):
-        note_act(session, dataset.unique_id, f"sample {sample} renamed to {name!r}", why)
+        record_act(session, dataset.unique_id, f"sample {sample} renamed to {name!r}", why)
 
 
 def link_sample(session: Session, sample: str, datasets: Iterable[str], why: str = "") -> None:
     """Link a sample to the datasets that were measured on it, and record it there."""
     for mfid in datasets:
         session.client.datasets.add_sample(mfid, sample)
-        note_act(session, mfid, f"measured on sample {sample}", why)
+        record_act(session, mfid, f"measured on sample {sample}", why)
 
 
-def note_act(session: Session, mfid: str, what: str, why: str = "") -> None:
+def record_act(session: Session, mfid: str, what: str, why: str = "") -> None:
     """Record a change that sets no value: a link, a sample, a replacement."""
     session.client.metadata.merge(mfid, _entries(session, [{"what": what}], why))
     session.mirror.forget([mfid])
@@ -218,8 +217,8 @@ def uncorrected(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Return metadata with the recorded corrections reverted, except where the value has changed since."""
     before = dict(metadata)
     for correction in reversed(corrections(metadata)):
-        key = correction.field.removeprefix(OF_METADATA)
-        if not correction.field.startswith(OF_METADATA) or before.get(key) != correction.now:
+        key = correction.field.removeprefix(METADATA_PREFIX)
+        if not correction.field.startswith(METADATA_PREFIX) or before.get(key) != correction.now:
             continue
         if correction.was is None:
             before.pop(key, None)
@@ -236,8 +235,8 @@ def _dataset(session: Session, mfid: str) -> Dataset:
 
 
 def _checked(field: str, value: Any) -> Any:
-    if field.startswith(OF_METADATA):
-        if is_own(field.removeprefix(OF_METADATA)):
+    if field.startswith(METADATA_PREFIX):
+        if is_own(field.removeprefix(METADATA_PREFIX)):
             raise InputError(f"set {field}: this key is reserved for the provenance record")
         return value
     if not isinstance(value, str) or not value:

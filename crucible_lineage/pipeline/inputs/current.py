@@ -73,7 +73,7 @@ def as_at_crucible(
         dataset = replace(item.dataset, taken=fields.get("timestamp") or "")
         yield replace(item, dataset=dataset, fields=fields, differs=differs)
     if all_agree:
-        note_agreeing(items, session)
+        store_agreement(items, session)
 
 
 def apply_declared(differences: Iterable[DeclaredDifference], session: Session) -> list[DeclaredDifference]:
@@ -84,7 +84,7 @@ def apply_declared(differences: Iterable[DeclaredDifference], session: Session) 
     from crucible_lineage.pipeline.inputs.corrections import (  # not needed for plans
         apply_changes,
         changes_of,
-        note_act,
+        record_act,
     )
 
     applied = list(differences)
@@ -97,11 +97,11 @@ def apply_declared(differences: Iterable[DeclaredDifference], session: Session) 
     for difference in applied:
         for sample in difference.declared if difference.field == SAMPLES else ():
             session.client.datasets.add_sample(difference.mfid, sample)
-            note_act(session, difference.mfid, f"measured on sample {sample}", "as declared")
+            record_act(session, difference.mfid, f"measured on sample {sample}", "as declared")
     return applied
 
 
-def note_agreeing(items: Iterable[InputItem], session: Session) -> None:
+def store_agreement(items: Iterable[InputItem], session: Session) -> None:
     """Store that these items agree with Crucible."""
     registered = [item for item in items if item.dataset and item.new]
     if registered:

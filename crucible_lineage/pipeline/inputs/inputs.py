@@ -17,18 +17,18 @@ from crucible_lineage.core.slots import CANDIDATE, SUPERSEDED, Currency, Dataset
 from crucible_lineage.errors import IdTakenError, InputError, NotFoundError, RefusedError
 from crucible_lineage.ids import mfid_time
 from crucible_lineage.lineage.records import is_support
-from crucible_lineage.pipeline.bind.step import from_parents
+from crucible_lineage.pipeline.bind.step import parent_params
 from crucible_lineage.pipeline.inputs.calibrations import CalibrationSelection, calibrated
-from crucible_lineage.pipeline.inputs.current import DeclaredDifference, as_at_crucible, note_agreeing
+from crucible_lineage.pipeline.inputs.current import DeclaredDifference, as_at_crucible, store_agreement
 from crucible_lineage.pipeline.inputs.existing import RawFiles, existing_dataset, find_raw, hash_files
 from crucible_lineage.pipeline.inputs.register import described, register_raw
-from crucible_lineage.pipeline.inputs.revisions import as_registered, inherited, note_names, note_revisions
+from crucible_lineage.pipeline.inputs.revisions import as_registered, inherited, record_names, record_revisions
 from crucible_lineage.pipeline.spec.ingestion import is_from_name, read_from_names
 from crucible_lineage.pipeline.spec.inputs import (
     FLAGS,
     MATCHED,
+    METADATA_PREFIX,
     NIGHT,
-    OF_METADATA,
     CalibrationInput,
     DatasetFields,
     DatasetInput,
@@ -119,7 +119,7 @@ def known_inputs(
 ) -> dict[str, tuple[InputItem, ...]]:
     """Return the datasets of each input, including those still to be registered. Changes nothing.
 
-    `with_fields` tells whether the declaration uses fields of their records (`asked_fields`). Calibrations are those
+    `with_fields` tells whether the declaration uses fields of their records (`used_fields`). Calibrations are those
     certified `as_of` a moment, or as if a `campaign` were promoted.
     """
     zone, found = ZoneInfo(spec.timezone), {}
@@ -176,9 +176,9 @@ def register_inputs(
     datasets = _registered(new, session, report)
     for items in inputs.values():
         if items and all(id(item) in datasets for item in items):
-            note_agreeing([replace(item, dataset=datasets[id(item)]) for item in items], session)
-    note_revisions([replace(item, dataset=datasets[id(item)]) for item in new], session)
-    note_names(inputs, session)
+            store_agreement([replace(item, dataset=datasets[id(item)]) for item in items], session)
+    record_revisions([replace(item, dataset=datasets[id(item)]) for item in new], session)
+    record_names(inputs, session)
     return {
         name: tuple(replace(item, dataset=datasets[id(item)]) if id(item) in datasets else item for item in items)
         for name, items in inputs.items()
@@ -251,18 +251,18 @@ def _dated(item: InputItem, zone: ZoneInfo) -> InputItem:
     return replace(item, fields=fields, span=item.span or (moment, moment))
 
 
-def asked_fields(spec: PipelineSpec) -> set[str]:
+def used_fields(spec: PipelineSpec) -> set[str]:
     """Return the fields of records that a declaration uses: to match, group and label data, and as parameters."""
     fields = {name for declared in spec.inputs.values() for name in _FIELD.findall(declared.label or "")}
     fields |= {"timestamp" for declared in spec.inputs.values() if declared.match}
-    fields |= {OF_METADATA for declared in spec.inputs.values() if isinstance(declared, CalibrationInput)}
+    fields |= {METADATA_PREFIX for declared in spec.inputs.values() if isinstance(declared, CalibrationInput)}
     fields |= {name for declared in spec.inputs.values() for same in (declared.match or {}).values() for name in same}
     for step in spec.steps.values():
         sources = [source for given in step.sources.values() for source in given]
         fields |= {name for source in sources for name in (*(source.group_by or ()), *source.same)}
         fields |= {"timestamp" for source in sources if source.is_partner} | named_fields(step)
         fields |= {"timestamp", *step.certify.of} if step.certify else set()
-        fields |= {field.name for field in from_parents(step).values()}
+        fields |= {field.name for field in parent_params(step).values()}
     return fields
 
 
@@ -301,8 +301,8 @@ def _elsewhere(declared: FileInput, session: Session) -> list[RemoteFile]:
     for address in declared.remote:
         files = find_remote(address, declared.block, session)
         if not files and not declared.optional:
-            way_out = "; if it may come later, add `optional: true`" if declared.each else ""
-            raise InputError(f"no file matches {address}{way_out}")
+            remedy = "; if it may come later, add `optional: true`" if declared.each else ""
+            raise InputError(f"no file matches {address}{remedy}")
         remote += files
     return remote
 

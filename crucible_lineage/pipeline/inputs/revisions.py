@@ -17,7 +17,7 @@ from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.lineage.records import provenance, returned_values
 from crucible_lineage.pipeline.inputs.existing import RawFiles, find_raw, hash_files
 from crucible_lineage.pipeline.inputs.register import register_raw
-from crucible_lineage.pipeline.spec.inputs import OF_METADATA, FileInput
+from crucible_lineage.pipeline.spec.inputs import METADATA_PREFIX, FileInput
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.read import samples_of
@@ -52,12 +52,12 @@ def as_registered(inputs: Items, session: Session) -> dict[str, tuple[InputItem,
     return found
 
 
-def note_names(inputs: Items, session: Session) -> None:
+def record_names(inputs: Items, session: Session) -> None:
     """Record at Crucible the new names of registered files, once."""
     for item in (item for items in inputs.values() for item in items if _is_renamed(item)):
         assert item.dataset
         assert item.raw
-        _note_name(item.raw, item.dataset, session)
+        _record_name(item.raw, item.dataset, session)
 
 
 def find_measured(raw: RawFiles, session: Session) -> DatasetRef | None:
@@ -67,29 +67,29 @@ def find_measured(raw: RawFiles, session: Session) -> DatasetRef | None:
         return found
     if _is_beside(raw, found):
         return find_raw(raw, session)
-    _note_name(raw, found, session)
+    _record_name(raw, found, session)
     return found
 
 
-def note_revisions(items: Sequence[InputItem], session: Session) -> None:
+def record_revisions(items: Sequence[InputItem], session: Session) -> None:
     """Record at each dataset whose file grew the dataset that revises it."""
     for item in items:
         if item.revises is not None and item.dataset is not None:
-            from crucible_lineage.pipeline.inputs.corrections import note_act  # few runs need it
+            from crucible_lineage.pipeline.inputs.corrections import record_act  # few runs need it
 
-            note_act(session, item.revises, f"revised by {item.dataset.mfid}, since its file grew")
+            record_act(session, item.revises, f"revised by {item.dataset.mfid}, since its file grew")
 
 
-def _note_name(raw: RawFiles, dataset: DatasetRef, session: Session) -> None:
+def _record_name(raw: RawFiles, dataset: DatasetRef, session: Session) -> None:
     if raw.mfid is not None and session.mirror.known(raw.mfid) is not None:
         return  # recorded before
-    from crucible_lineage.pipeline.inputs.corrections import corrections, note_act  # few runs need it
+    from crucible_lineage.pipeline.inputs.corrections import corrections, record_act  # few runs need it
 
     what = f"found under the name {raw.label}"
     with suppress(ForbiddenError, NotFoundError):  # only its owner may record it; the plan shows it in any case
         metadata = session.client.datasets.get(dataset.mfid, include_metadata=True).scientific_metadata
         if all(act.what != what for act in corrections(metadata)):
-            note_act(session, dataset.mfid, what)
+            record_act(session, dataset.mfid, what)
     session.mirror.trust({dataset.mfid: dataset, **({raw.mfid: dataset} if raw.mfid else {})})
 
 
@@ -179,9 +179,9 @@ def replace_measured(
         reason = "they are its own" if same.mfid == old else f"they are those of dataset {same.mfid} ({same.name!r})"
         raise InputError(f"{action}: the files are registered already: {reason}; nothing was changed")
     new = register_raw(raw, declared, found.dataset_name or files[0].name, session, why or None, old)
-    from crucible_lineage.pipeline.inputs.corrections import note_act
+    from crucible_lineage.pipeline.inputs.corrections import record_act
 
-    note_act(session, old, f"replaced by {new.mfid}", why)
+    record_act(session, old, f"replaced by {new.mfid}", why)
     return new
 
 
@@ -192,7 +192,8 @@ def inherited(session: Session, old: str, declared: FileInput) -> FileInput:
     found = _measured(session, old, f"replace {old}")
     record = found.model_dump()
     metadata = found.scientific_metadata or {}
-    added = (act.field.removeprefix(OF_METADATA) for act in corrections(metadata) if act.field.startswith(OF_METADATA))
+    acts = [act for act in corrections(metadata) if act.field.startswith(METADATA_PREFIX)]
+    added = (act.field.removeprefix(METADATA_PREFIX) for act in acts)
     current = {**returned_values(record), **{key: metadata[key] for key in added if key in metadata}}
     keywords = [word.keyword for word in session.client.datasets.get_keywords(old)]
     keywords = [word for word in keywords if not word.startswith(pipeline_keyword(""))]

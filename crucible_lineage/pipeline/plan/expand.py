@@ -10,9 +10,9 @@ from typing import Any
 
 from crucible_lineage.amounts import amount, value_text
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.bind.dimensions import OF_PARAMS, fields_of, grouping, of_records, root_of
+from crucible_lineage.pipeline.bind.dimensions import PARAMS_PREFIX, fields_of, grouping, record_fields, root_of
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep, Variant
-from crucible_lineage.pipeline.bind.step import from_parents, label_of
+from crucible_lineage.pipeline.bind.step import label_of, parent_params
 from crucible_lineage.pipeline.functions.inspection import Inspection
 from crucible_lineage.pipeline.inputs.inputs import InputItem, Inputs
 from crucible_lineage.pipeline.plan.naming import DimensionLabels, Group, Point, Scope, groups_of, groups_of_variants
@@ -115,7 +115,7 @@ class _Expansion:
     def _group(self, step: BoundStep) -> None:
         """Form the groups that the step and its inputs use."""
         named = {grouping(root, by_record) for given in step.sources.values() for source in given
-                 if source.group_by and (by_record := of_records(source.group_by))
+                 if source.group_by and (by_record := record_fields(source.group_by))
                  for root in self._roots(source.source) if root in self.inputs}  # fmt: skip
         for dimension in {*named, *filter(fields_of, step.dimensions)} - self.groups.keys():
             root, fields = root_of(dimension), fields_of(dimension)
@@ -123,7 +123,8 @@ class _Expansion:
                 groups = groups_of(self.inputs[root], fields)
             else:
                 combinations = self.pipeline.steps[root].spec.combinations
-                groups = groups_of_variants(combinations, [name.removeprefix(OF_PARAMS) for name in fields], label_of)
+                params = [name.removeprefix(PARAMS_PREFIX) for name in fields]
+                groups = groups_of_variants(combinations, params, label_of)
             self.groups[dimension] = groups
             self.group_at[dimension] = {index: number for number, group in enumerate(groups) for index in group.indices}
 
@@ -217,13 +218,13 @@ class _Expansion:
         direct = {feed.role for feed in feeds if feed.input is not None}
         given, inspection = dict(variant.given), variant.inspection
         scope = Scope(step.name, behind, frozenset(direct), inspection.params)
-        for param, source in from_parents(step.spec).items():
+        for param, source in parent_params(step.spec).items():
             given[param], fault = scope.value(source.role, source.name)
             if fault:
                 message = f"parameter {param!r} is {{{source.role}.{source.name}}}, and {fault}"
                 return _ResolvedStep(step, variant.given, inspection, message)
         try:
-            inspection = self.inspect(step, given) if from_parents(step.spec) else inspection
+            inspection = self.inspect(step, given) if parent_params(step.spec) else inspection
         except InputError as error:
             message = "; ".join(fault.message for fault in error.faults) or str(error)
             return _ResolvedStep(step, given, inspection, message)
@@ -290,7 +291,7 @@ class _Expansion:
         name = source.source
         if self.pipeline.spec.inputs[name].match is not None:
             return self._matched(source, role, point, collects=collects)
-        members = self._members(name, point, of_records(source.group_by or ()))
+        members = self._members(name, point, record_fields(source.group_by or ()))
         if members is None or not (source.group_by or not collects or name not in point):
             members = range(len(self.inputs[name]))
         fault = "" if members else f"input {name} has no dataset"
@@ -383,7 +384,7 @@ class _Expansion:
         if not collects:
             yield self.names[name, tuple(self._at(dimension, point) for dimension in other.dimensions)]
             return
-        by_record, selected = of_records(source.group_by or ()), {}
+        by_record, selected = record_fields(source.group_by or ()), {}
         for root in self._roots(name):
             members = self._members(root, point, by_record if root in self.inputs else ())
             if members is not None:
@@ -406,7 +407,7 @@ class _ResolvedStep:
 
 def _is_templated(spec: StepSpec) -> bool:
     """Return whether parameters or the output of a step use fields of the data behind its roles."""
-    return bool(spec.output.templates or from_parents(spec))
+    return bool(spec.output.templates or parent_params(spec))
 
 
 @dataclass(frozen=True)
@@ -471,8 +472,8 @@ def _row(
 
 def _values(name: str, items: Sequence[InputItem], params: Mapping[str, Any]) -> dict[str, None]:
     """Return the distinct values of a field as text; an empty text stands for a missing one."""
-    if name.startswith(OF_PARAMS):
-        values: list[object] = [params.get(name.removeprefix(OF_PARAMS))]
+    if name.startswith(PARAMS_PREFIX):
+        values: list[object] = [params.get(name.removeprefix(PARAMS_PREFIX))]
     else:
         values = [value_of(item.fields, name) for item in items]
     return dict.fromkeys("" if value is None else value_text(value) for value in values)

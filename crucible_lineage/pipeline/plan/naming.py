@@ -15,7 +15,7 @@ from crucible_lineage.pipeline.bind.dimensions import is_field, root_of
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep
 from crucible_lineage.pipeline.inputs.inputs import InputItem, Inputs
 from crucible_lineage.pipeline.spec.inputs import DatasetInput, FileInput, PipelineInput, ResultInput, value_of
-from crucible_lineage.pipeline.spec.pipeline import OF_PARENT, TEMPLATED, is_template
+from crucible_lineage.pipeline.spec.pipeline import OWN_PARENT_FIELDS, TEMPLATED, is_template
 
 Point = Mapping[str, int]  # dimension -> index of its value
 
@@ -216,7 +216,7 @@ class Scope:
                 continue
             role, _, field = name.partition(".")
             left = f"{{{name}{'!' + conversion if conversion else ''}{':' + spec if spec else ''}}}"
-            if role in self.behind and field not in OF_PARENT and is_field(field):
+            if role in self.behind and field not in OWN_PARENT_FIELDS and is_field(field):
                 value, fault = self.value(role, field)
                 if fault and role in self.direct:
                     return "", f"{{{name}}}: {fault}"

@@ -17,13 +17,13 @@ from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep, require_names
 from crucible_lineage.pipeline.files.fetch import away
 from crucible_lineage.pipeline.functions.inspection import Inspection
-from crucible_lineage.pipeline.inputs.inputs import InputItem, asked_fields, known_inputs
+from crucible_lineage.pipeline.inputs.inputs import InputItem, known_inputs, used_fields
 from crucible_lineage.pipeline.inputs.parent_facts import read_first
 from crucible_lineage.pipeline.inputs.register import described
 from crucible_lineage.pipeline.plan.expand import Instance, expand
 from crucible_lineage.pipeline.plan.known import ProjectIndex
 from crucible_lineage.pipeline.plan.plan import BLOCKED, FRESH, Estimate, PipelinePlan, plan
-from crucible_lineage.pipeline.spec.inputs import OF_METADATA, ResultInput
+from crucible_lineage.pipeline.spec.inputs import METADATA_PREFIX, ResultInput
 from crucible_lineage.session import Session
 
 
@@ -82,8 +82,8 @@ def plan_pipeline(
     index = ProjectIndex(session, spec.project, pipeline.name)
     index.sync()
 
-    fields = asked_fields(spec)
-    with_metadata = any(name.startswith(OF_METADATA) for name in fields)
+    fields = used_fields(spec)
+    with_metadata = any(name.startswith(METADATA_PREFIX) for name in fields)
 
     def results_of(declared: ResultInput) -> Iterator[InputItem]:
         return _results_of(declared, session, (*within, spec.path.resolve()), as_of, with_metadata=with_metadata)
@@ -150,12 +150,12 @@ def _results_of(
             fields = {**fields, "dataset_name": dataset.name, "metadata": metadata}
             yield InputItem(dataset.mfid, dataset, fields, about=instance.slots[output][0], span=span)
         else:
-            way_out = (
+            remedy = (
                 f"blocked: {'; '.join(step.causes)}"
                 if step.state == BLOCKED
                 else f"{step.state}; run that pipeline first"
             )
-            blocked = f"{step.name} of {path} is {way_out}"
+            blocked = f"{step.name} of {path} is {remedy}"
             yield InputItem(step.name, None, fields, blocked=blocked, span=span)
 
 

@@ -25,12 +25,12 @@ from crucible_lineage.pipeline.spec.ingestion import Ingested, from_name_fault
 PACKAGE = "package:"
 # Fields of a record by which data are matched, beside `metadata.NAME`.
 MATCHED = ("dataset_name", "measurement", "data_type", "session_name", "instrument_name", "instrument_id")
-OF_METADATA = "metadata."
+METADATA_PREFIX = "metadata."
 FLAGS = "flags"  # in a selection: flags that datasets must or must not have
 NIGHT = "night"  # the day on which the night of the measurement began, from noon to noon
-_FIELD = {"else": "otherwise"}  # keys that are Python keywords
+_FIELD_NAMES = {"else": "otherwise"}  # keys that are Python keywords
 _IN_TIME = ("nearest", "take", "within", "else", "undated")
-_OF_ALL = ("match", "label", "checks", *_IN_TIME)  # keys that apply to a whole list of datasets
+_LIST_KEYS = ("match", "label", "checks", *_IN_TIME)  # keys that apply to a whole list of datasets
 _WILD = frozenset("*?[")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://[^/]+")
 
@@ -89,7 +89,7 @@ class _Paired(TimeMatch):
 
     @model_validator(mode="after")
     def _matched(self) -> Self:
-        keys = [name for name in _IN_TIME if getattr(self, _FIELD.get(name, name)) is not None]
+        keys = [name for name in _IN_TIME if getattr(self, _FIELD_NAMES.get(name, name)) is not None]
         if keys and not self.match:
             raise ValueError(f"`{keys[0]}` belongs beside `match`, or where a step takes the input")
         return self
@@ -248,7 +248,7 @@ class SelectInput(_Paired):
     def filters(self) -> dict[str, Any]:
         """The filters that Crucible applies."""
         return {
-            name: value for name, value in self.select.items() if not name.startswith(OF_METADATA) and name != FLAGS
+            name: value for name, value in self.select.items() if not name.startswith(METADATA_PREFIX) and name != FLAGS
         }
 
     def has_flags(self, flags: Collection[str]) -> bool:
@@ -259,7 +259,7 @@ class SelectInput(_Paired):
 
     def fits(self, metadata: Mapping[str, Any]) -> bool:
         """Return whether this scientific metadata passes the filters that Crucible cannot apply."""
-        filters = {name: value for name, value in self.select.items() if name.startswith(OF_METADATA)}
+        filters = {name: value for name, value in self.select.items() if name.startswith(METADATA_PREFIX)}
         return all(_is_among(value_of({"metadata": metadata}, name), value) for name, value in filters.items())
 
 
@@ -335,9 +335,9 @@ class EachInput(_Paired):
     def _spread(cls, value: Any) -> Any:
         if not isinstance(value, Mapping) or not isinstance(value.get("each"), (list, tuple)):
             return value
-        shared = {name: part for name, part in value.items() if name not in ("each", *_OF_ALL)}
-        entries = [_over(shared, entry) if isinstance(entry, Mapping) else entry for entry in value["each"]]
-        return {"each": entries, **{name: value[name] for name in _OF_ALL if name in value}}
+        shared = {name: part for name, part in value.items() if name not in ("each", *_LIST_KEYS)}
+        entries = [_with_shared(shared, entry) if isinstance(entry, Mapping) else entry for entry in value["each"]]
+        return {"each": entries, **{name: value[name] for name in _LIST_KEYS if name in value}}
 
     @model_validator(mode="after")
     def _flat(self) -> Self:
@@ -361,7 +361,7 @@ def _is_among(value: object, accepted: object) -> bool:
     return any(value == candidate or (value is not None and str(value) == str(candidate)) for candidate in values)
 
 
-def _over(shared: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]:
+def _with_shared(shared: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]:
     """Return an entry with the shared fields added and the metadata of both merged."""
     merged = {**shared, **entry}
     if isinstance(shared.get("metadata"), Mapping) and isinstance(entry.get("metadata"), Mapping):

@@ -29,7 +29,7 @@ from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.pipeline.spec.declared import Check, DeclaredModel, Folder, Reproduce, TimeMatch
 from crucible_lineage.pipeline.spec.ingestion import Ingested, Seconds
-from crucible_lineage.pipeline.spec.inputs import NIGHT, OF_METADATA, DatasetFields, PipelineInput, Salt, is_remote
+from crucible_lineage.pipeline.spec.inputs import METADATA_PREFIX, NIGHT, DatasetFields, PipelineInput, Salt, is_remote
 from crucible_lineage.times import utc
 
 # Fields of parents that the name of a result may contain, beside `metadata.NAME`.
@@ -45,7 +45,7 @@ PARENT_FIELDS = (
     "timestamp",
     NIGHT,
 )
-OF_PARENT = ("dataset_name", "mfid", "count", "timestamp")  # describe the parent itself, not the data behind it
+OWN_PARENT_FIELDS = ("dataset_name", "mfid", "count", "timestamp")  # describe the parent itself, not the data behind it
 # Fields of `output` that may be templates, beside the name and texts in `metadata`.
 TEMPLATED = ("measurement", "data_type", "session_name", "instrument_name", "instrument_id")
 _DESCRIBING = frozenset((*TEMPLATED, "dataset_name", "metadata"))
@@ -440,7 +440,7 @@ def is_template(value: object) -> bool:
 def named_fields(step: StepSpec) -> set[str]:
     """Return the fields of parents that the step's output templates use."""
     names = (match[1].partition(".") for text in step.output.templates for match in _TEMPLATE.finditer(text))
-    return {field for role, _, field in names if role in step.inputs and field not in OF_PARENT}
+    return {field for role, _, field in names if role in step.inputs and field not in OWN_PARENT_FIELDS}
 
 
 def _unknown_field(
@@ -506,7 +506,7 @@ class Certify(DeclaredModel):
     @classmethod
     def _known_fields(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
-            if name not in FIELDS and not name.startswith(OF_METADATA):
+            if name not in FIELDS and not name.startswith(METADATA_PREFIX):
                 raise ValueError(f"data have no field {name!r}; {nearest(name, FIELDS)}, or metadata.NAME")
         return value
 

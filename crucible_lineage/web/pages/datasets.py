@@ -30,7 +30,7 @@ from crucible_lineage.lineage.records import (
 )
 from crucible_lineage.pipeline.inputs.corrections import (
     FIELDS,
-    OF_METADATA,
+    METADATA_PREFIX,
     add_sample,
     apply_changes,
     changes_of,
@@ -278,7 +278,7 @@ def correct(reader: Reader, form: Form) -> Response:
 
 def _set(session: Session, mfid: str, form: Form) -> None:
     field = _given(form, "field", "which field")
-    field = f"{OF_METADATA}{_given(form, 'key', 'which key')}" if field == "metadata" else field
+    field = f"{METADATA_PREFIX}{_given(form, 'key', 'which key')}" if field == "metadata" else field
     changes = changes_of(session, mfid, {field: read_value(field, form.get("value", ""))})
     apply_changes(session, changes, _why(form))
 

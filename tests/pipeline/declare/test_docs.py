@@ -14,7 +14,7 @@ import pytest
 from crucible_lineage.cli import COMMANDS
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.declare.crux import recipe_datasets
-from crucible_lineage.pipeline.declare.faults import OURS, TOP_KEYS
+from crucible_lineage.pipeline.declare.faults import INTERNAL_FIELDS, TOP_KEYS
 from crucible_lineage.pipeline.spec.inputs import INPUT_KINDS
 from crucible_lineage.pipeline.spec.pipeline import OutputFields, StepSpec
 
@@ -72,7 +72,7 @@ def test_examples_run(folder: Path, run: Callable[..., Any], text_of: Callable[[
 
 def test_every_key_is_on_the_page() -> None:
     inputs = {key for kind in INPUT_KINDS.values() for key, field in kind.model_fields.items() if not field.alias}
-    known = {*TOP_KEYS, *StepSpec.model_fields, *OutputFields.model_fields, *inputs} - {*OURS}
+    known = {*TOP_KEYS, *StepSpec.model_fields, *OutputFields.model_fields, *inputs} - {*INTERNAL_FIELDS}
     assert not [key for key in sorted(known) if not re.search(rf"\b{key}\b", TEXT)]
     for command in re.findall(r"crucible-lineage (\w+)", TEXT):
         assert command in COMMANDS
