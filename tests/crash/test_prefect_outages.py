@@ -1,6 +1,6 @@
 """On Prefect, too, steps go on while the service is away: what was made is kept, delivered later, and told then.
 
-On Dask with CRUCIBLE_NIGHTLY=1; processes deliver in the same way, and tests/scale has steps on Dask each time.
+In processes, where results travel further; in threads and on Dask by night.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from crucible_lineage.settings import Settings
 from tests.nights import NIGHTLY
 from tests.warm import WarmPython
 
+KINDS = ["threads", "processes"] if NIGHTLY else ["processes"]
 COUNT = """
 import os
 from pathlib import Path
@@ -111,7 +112,7 @@ def flow(
     return Flow()
 
 
-@pytest.mark.parametrize("kind", ["threads", "processes", *(["dask"] if NIGHTLY else [])])
+@pytest.mark.parametrize("kind", [*KINDS, *(["dask"] if NIGHTLY else [])])
 def test_away_from_the_second_step_on_all_are_made_and_the_next_run_delivers_and_tells(
     kind: str,
     flow: Any,
@@ -149,7 +150,7 @@ def test_away_from_the_second_step_on_all_are_made_and_the_next_run_delivers_and
         assert [one["status"] for one in state_of(session).values()] == ["complete"] * 6
 
 
-@pytest.mark.parametrize("kind", ["threads", "processes"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_killed_before_anything_is_delivered_nothing_is_made_again(
     kind: str,
     flow: Any,
@@ -177,7 +178,7 @@ def test_killed_before_anything_is_delivered_nothing_is_made_again(
         assert [one["status"] for one in state_of(session).values()] == ["complete"] * 6
 
 
-@pytest.mark.parametrize("kind", ["threads", "processes"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_what_crucible_refuses_fails_its_step_by_name_and_is_kept(
     kind: str, flow: Any, away: Any, branches: Path, service: RunningServer, tmp_path: Path
 ) -> None:
@@ -191,7 +192,7 @@ def test_what_crucible_refuses_fails_its_step_by_name_and_is_kept(
     assert sorted((branches.parent / "calls").read_text().split()) == ["1", "2", "3", "split"], "none is made again"
 
 
-@pytest.mark.parametrize("kind", ["threads", "processes"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_through_a_hostile_proxy_all_is_there_once(
     kind: str, flow: Any, away: Any, branches: Path, service: RunningServer, tmp_path: Path, state_of: Any
 ) -> None:

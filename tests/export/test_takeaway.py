@@ -1,6 +1,6 @@
 """What people carry away: files of every format, crates with bytes, bundles that a stranger checks offline.
 
-Of crates with bytes the validator judges that of a bundle; one by itself, too, with CRUCIBLE_NIGHTLY=1.
+The validator judges the crate of a bundle by day, those that are written by themselves by night.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from crucible_lineage.lineage.draw.html import page_data
 from crucible_lineage.lineage.export.crate_data import PROFILES
 from crucible_lineage.queries.bundle import lineage_to_share, write_bundle, write_crate
 from crucible_lineage.session import Session
-from tests.nights import NIGHTLY
+from tests.nights import by_night
 
 VALIDATORS = Path(__file__).parents[2] / ".venv" / "validators"
 
@@ -89,14 +89,8 @@ def test_a_crate_is_never_written_over_something(made: Any, tmp_path: Path, invo
     assert [path.name for path in tmp_path.glob("crate*/*")] == ["mine.txt"]
 
 
-@pytest.mark.parametrize(
-    ("files", "profile"),
-    [
-        (False, "0.5"),
-        pytest.param(True, "0.5", marks=pytest.mark.skipif(not NIGHTLY, reason="that of a bundle is one by day")),
-        (False, "0.6"),
-    ],
-)
+@by_night("that of a bundle is judged by day")
+@pytest.mark.parametrize(("files", "profile"), [(False, "0.5"), (True, "0.5"), (False, "0.6")])
 def test_a_crate_passes_the_validator_and_runcrate_reads_it(
     made: Any, tmp_path: Path, files: bool, profile: str
 ) -> None:

@@ -1,6 +1,6 @@
 """However a run ends, on whatever engine: the processes of its steps end with it. docs/running.md has the table.
 
-On Prefect each end is tried with one kind of step, functions and commands in turn; with both by CRUCIBLE_NIGHTLY=1.
+On Prefect each runner gets one signal by day, and functions and commands are tried in turn; all of it by night.
 """
 
 from __future__ import annotations
@@ -66,7 +66,11 @@ def in_turn(rows: Sequence[Any], columns: Sequence[Any]) -> list[tuple[Any, Any,
 
 ENDS = [
     *(("local", number, kind) for number in (*SIGNALS, signal.SIGHUP) for kind in KINDS),
-    *in_turn([engine for engine in ENGINES if engine != "local"], SIGNALS),
+    *(
+        in_turn([engine for engine in ENGINES if engine != "local"], SIGNALS)
+        if NIGHTLY
+        else zip(("threads", "processes", "dask"), SIGNALS, ("function", "command", "function"), strict=True)
+    ),
 ]
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.nights import by_night
+
 ROOT = Path(__file__).parents[2]
 FOLDERS = {"tasks": "tasks", "flows": "flows", "deployments": "deployments", "crucible_lineage": ""}
 
@@ -119,6 +121,7 @@ def test_no_module_wants_at_its_top_what_windows_does_not_have() -> None:
                 assert not POSIX_ONLY & set(names), (path, names)
 
 
+@by_night("an environment of its own")
 def test_the_wheel_works_where_somebody_has_tasks_and_flows_of_their_own(wheel: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(site)

@@ -23,6 +23,7 @@ from crucible_lineage.queries.bundle import write_bundle
 from crucible_lineage.remake.driver import DIFFERS, FAILED, IDENTICAL, NOT_MADE, WITHIN, Options, Outcome
 from crucible_lineage.remake.reproduce import reproduce_bundle, reproduce_datasets
 from crucible_lineage.session import Session
+from tests.nights import by_night
 
 pytestmark = pytest.mark.usefixtures("keeping")
 HERE = Options(here=True)
@@ -243,7 +244,7 @@ def test_a_bundle_is_made_again_by_its_own_script(bundle: Path, tmp_path: Path) 
     assert checked.returncode == 0, checked.stdout
 
 
-@pytest.mark.parametrize("builder", ["uv", "pip"])
+@pytest.mark.parametrize("builder", ["uv", pytest.param("pip", marks=by_night("the same by a slower builder"))])
 def test_a_bundle_is_made_again_by_a_python_that_has_nothing(
     bundle: Path, made: RunResult, other_python: str, tmp_path: Path, builder: str
 ) -> None:

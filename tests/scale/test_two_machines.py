@@ -17,6 +17,7 @@ from crucible_lineage.provenance.record import read_record
 from crucible_lineage.queries.verify.verify import verify_project
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.nights import by_night
 
 KEY = "a-key-for-two-machines"
 SCANS = 16
@@ -51,7 +52,13 @@ def run_machine(
     return json.loads(ran.stdout)
 
 
-@pytest.mark.parametrize("engine", [["local", "--jobs", "2"], ["prefect"]], ids=["local", "prefect"])
+@pytest.mark.parametrize(
+    "engine",
+    [
+        pytest.param(["local", "--jobs", "2"], id="local"),
+        pytest.param(["prefect"], id="prefect", marks=by_night("two servers of Prefect")),
+    ],
+)
 def test_two_machines_split_the_work_and_nothing_is_there_twice(
     many: Any, service: str, tmp_path: Path, engine: list[str], request: pytest.FixtureRequest, warm_python: Any
 ) -> None:

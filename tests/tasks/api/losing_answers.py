@@ -1,6 +1,6 @@
 """Each task of the API in a flow, once for each of its requests, of which the answer to one is lost. Prints JSON.
 
-A program: `losing_answers.py DATA FILES`, in the environment of a Prefect server.
+A program: `losing_answers.py DATA FILES STEP` loses every STEP-th answer, in the environment of a Prefect server.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from crucible_lineage.settings import Settings
 PICTURE = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
-DATA, FILES = Path(sys.argv[1]), Path(sys.argv[2])
+DATA, FILES, STEP = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 
 
 class Proxy(ThreadingHTTPServer):
@@ -239,7 +239,7 @@ def every_task(bench: Any, proxy: Any, crucible: Any) -> dict[str, Any]:
             proxy.reset(None)
             length = len(result) if isinstance(result, (list, dict)) else None
             outcomes.append([proxy.seen, type(result).__name__, length, bench.state()])
-            loses = 0 if loses is None else loses + 1
+            loses = 0 if loses is None else loses + STEP
         differing = [number for number, one in enumerate(outcomes[1:]) if one[1:] != outcomes[0][1:]]
         shown = [outcomes[0][1:], *(outcomes[1 + number][1:] for number in differing[:1])]
         told[name] = {"requests": requests, "differing": differing, "outcomes": shown if differing else []}
