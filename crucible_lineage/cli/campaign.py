@@ -153,7 +153,7 @@ def run_command(
         request = RunRequest(bound, choice=StepChoice(only=chosen, campaign=campaign.mfid))
         shown = Progress(list(bound.steps), quiet=quiet, silent=as_json, verbose=False, jobs=jobs)
         with shown as progress:
-            timer = threading.Timer(max_hours * 3600, progress.stop.ask) if max_hours else None
+            timer = threading.Timer(max_hours * 3600, progress.stop.request) if max_hours else None
             if timer:
                 timer.daemon = True
                 timer.start()

@@ -133,7 +133,7 @@ class CampaignPlan:
             return False
         index, slots = self.planned.index, self.planned.instances[step.name].slots
         for output, dataset in step.results.items():
-            own = index.results.filled.get(dataset.mfid, {})
+            own = index.results.claims.get(dataset.mfid, {})
             for key in slots.get(output, ()):
                 is_marked = key in own and own[key].campaign == self.campaign
                 if not is_marked and index.holding(key) != (dataset.mfid,):

@@ -64,7 +64,7 @@ class KnownResults:
         self.project = project
         self.scope = pipeline_keyword(pipeline) if pipeline is not None else None
         self.members: frozenset[str] = frozenset()  # of the last sync: the datasets with the keyword, and their slots
-        self.filled: Mapping[str, Mapping[str, SlotClaim]] = {}
+        self.claims: Mapping[str, Mapping[str, SlotClaim]] = {}
         self._client = client
         self._lock = threading.RLock()
         self._trusted: dict[str, DatasetRef] = {}
@@ -83,11 +83,11 @@ class KnownResults:
             self._found.clear()
             self._in_mirror.clear()
             if self.is_away:
-                self.filled = self.mirror.slots(self.project, self.scope)
+                self.claims = self.mirror.slots(self.project, self.scope)
             else:
-                self.filled = self.mirror.sync(self.project, self.scope, self._judged)
+                self.claims = self.mirror.sync(self.project, self.scope, self._judged)
             self.members = self.mirror.members(self.project, self.scope)
-            statuses = (DatasetStatus(mfid, self.project, True, True, slots) for mfid, slots in self.filled.items())
+            statuses = (DatasetStatus(mfid, self.project, True, True, slots) for mfid, slots in self.claims.items())
             self._slots, self._everything, self._attempts = Currency(statuses, self.mirror.promoted()), None, None
             self._trim()
 

@@ -37,7 +37,7 @@ from crucible_lineage.pipeline.run.result import (
     EXECUTED,
     FAILED,
     LEFT_OUT,
-    MOST_RETURNED,
+    MAX_RETURNED,
     REUSED,
     SKIPPED,
     STOPPED,
@@ -68,7 +68,7 @@ AS_OF = click.option(
 REFRESH = click.option("--refresh", is_flag=True, help="Ask Crucible again, also for what is known to be complete.")
 
 
-MOST_DATASETS = MOST_RETURNED  # that are shown: the last ones
+MOST_DATASETS = MAX_RETURNED  # that are shown: the last ones
 MOST_VALUE = 60  # characters
 
 Returned = dict[tuple[str, str], tuple[str, Mapping[str, Any]]]

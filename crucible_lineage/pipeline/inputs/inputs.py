@@ -446,7 +446,7 @@ def currency_among(project: str, found: Sequence[Registered], session: Session) 
     for pipeline in sorted({key.partition("/")[0] for item in found for key in item.status.slots}):
         known = KnownResults(session.mirror, lambda: session.client, project, pipeline)
         known.sync()
-        for mfid, slots in known.filled.items():
+        for mfid, slots in known.claims.items():
             claims.setdefault(mfid, {}).update(slots)
     others = {mfid: DatasetStatus(mfid, project, True, True, slots) for mfid, slots in claims.items()}
     statuses = {**others, **{item.mfid: item.status for item in found}}.values()

@@ -1,7 +1,7 @@
-"""Checks of what a run takes, makes or reuses: evaluated once for each condition, recorded, and what follows from them.
+"""Checks of the inputs and results of a run: evaluating each condition once, recording it, and its consequences.
 
-A verdict is recorded as a statement, many in one. It is asked for again only when the condition is another one. Where
-a check fails that is to hold its dataset, that is put on hold at once; where a later condition holds, it is lifted.
+Verdicts are recorded as statements, many in one, and evaluated again only if the condition has changed. A dataset
+whose check fails is put on hold at once if the check says so; the hold is lifted when a later condition is met.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from crucible_lineage.refs import DatasetRef
 from crucible_lineage.session import Session
 from crucible_lineage.statements import AWAIT, CHECK, FLAG, HOLD, About, CheckResult, Mention
 
-MOST_IN_ONE = 200  # chosen: verdicts in one statement, whose record then fits into metadata
+MAX_VERDICTS = 200  # chosen: verdicts in one statement, so that its record fits into metadata
 Returned = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class _Subject:
-    """A dataset to be checked: the step or input that declares the checks, and the instance that has made it."""
+    """A dataset to be checked: the step or input that declares the checks, and the name of the instance."""
 
-    of: str
+    declared_by: str
     name: str
     mfid: str
     checks: Mapping[str, Check]
@@ -40,14 +40,14 @@ class _Subject:
 
 @dataclass
 class RunChecks:
-    """The checks of one run. `failed` are steps of which a check says that they have, `held` those whose results a
-    check puts on hold; `told` is what is to be said; `has_lifted` says that a hold was revoked.
+    """The checks of one run. `failed` are steps that failed because of a check, `held` those whose results a check put
+    on hold, `messages` are by step; `has_lifted` says that a hold was revoked.
     """
 
     pipeline: BoundPipeline
     session: Session
     index: ProjectIndex
-    told: dict[str, list[str]] = field(default_factory=dict)
+    messages: dict[str, list[str]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     held: dict[str, str] = field(default_factory=dict)
     has_lifted: bool = False
@@ -55,7 +55,7 @@ class RunChecks:
     _known: Mapping[str, Mapping[str, CheckResult]] | None = None
 
     def look_at_inputs(self, inputs: Inputs) -> None:
-        """Evaluate the checks of inputs, as far as Crucible has read what they go by."""
+        """Evaluate the checks of inputs whose metadata Crucible has ingested."""
         for name, declared in self.pipeline.spec.inputs.items():
             if declared.checks:
                 mfids = [item.dataset.mfid for item in inputs.get(name, ()) if item.dataset]
@@ -64,9 +64,9 @@ class RunChecks:
     def look(
         self, instances: Sequence[tuple[Instance, Mapping[str, DatasetRef]]], returned: Returned | None = None
     ) -> None:
-        """Evaluate the checks of these instances on their results, where that was not done for the same condition.
+        """Evaluate the checks of these instances on their results, except for conditions evaluated before.
 
-        `returned` is what the step of a single instance has returned, by output, if it is known here.
+        `returned` are the values that the step of a single instance returned, by output, if known here.
         """
         self._look(
             [
@@ -83,43 +83,43 @@ class RunChecks:
             return
         from crucible_lineage.stating import state  # most runs have nothing to state
 
-        for of, verdicts in self._new.items():
-            for some in _in_portions(sorted(verdicts)):
-                found = {mfid: verdicts[mfid] for mfid in some}
-                conditions = {name: check.that for one in found.values() for name, (check, _) in one.items()}
-                told = {
+        for declared_by, verdicts in self._new.items():
+            for mfids in _batches(sorted(verdicts)):
+                batch = {mfid: verdicts[mfid] for mfid in mfids}
+                conditions = {name: check.that for one in batch.values() for name, (check, _) in one.items()}
+                entries = {
                     mfid: {name: {"passed": it.passed, "values": dict(it.values)} for name, (_, it) in one.items()}
-                    for mfid, one in found.items()
+                    for mfid, one in batch.items()
                 }
-                body = {"of": f"{self.pipeline.name}/{of}", "checks": conditions, "verdicts": told}
-                state(self.session, self.pipeline.spec.project, CHECK, About(tuple(some)), body=body)
+                body = {"of": f"{self.pipeline.name}/{declared_by}", "checks": conditions, "verdicts": entries}
+                state(self.session, self.pipeline.spec.project, CHECK, About(tuple(mfids)), body=body)
         self._new.clear()
 
     def _look(self, subjects: Sequence[_Subject], returned: Returned) -> None:
-        left = [(one, checks) for one in subjects if (checks := self._open(one))]
-        self.index.results.read_ahead([one.mfid for one, _ in left if one.output not in returned])
-        for one, checks in left:
+        open_checks = [(one, checks) for one in subjects if (checks := self._open(one))]
+        self.index.results.read_ahead([one.mfid for one, _ in open_checks if one.output not in returned])
+        for one, checks in open_checks:
             results, metadata = self._values(one, returned)
             for name, check in checks.items():
                 verdict = check.of(results, one.params, metadata)
-                is_step = one.of in self.pipeline.steps
-                if not is_step and None in verdict.values.values():  # it may not have been read yet
-                    self._tell(one, f"check {name} is not made: {verdict.values_text}")
+                is_step = one.declared_by in self.pipeline.steps
+                if not is_step and None in verdict.values.values():  # it may not be ingested yet
+                    self._add_message(one, f"check {name} was not evaluated: {verdict.values_text}")
                 else:
                     self._judge(one, name, check, verdict)
 
     def _judge(self, one: _Subject, name: str, check: Check, verdict: Verdict) -> None:
         try:
-            self._follow(one, name, check, verdict)
+            self._apply(one, name, check, verdict)
         except CrucibleError as error:
-            self._tell(one, f"check {name} is not recorded, the next run does: {error}")
+            self._add_message(one, f"check {name} is not recorded; the next run records it: {error}")
             if not verdict.passed and check.otherwise != WARN:
                 self.index.note_on_hold(one.mfid, f"{one.mfid} is to be on hold: {check.that} does not hold")
         else:
-            self._new.setdefault(one.of, {}).setdefault(one.mfid, {})[name] = check, verdict
+            self._new.setdefault(one.declared_by, {}).setdefault(one.mfid, {})[name] = check, verdict
 
     def _open(self, one: _Subject) -> dict[str, Check]:
-        """Return the checks without a verdict; what those that have one say is noted."""
+        """Return the checks without a verdict; report the failed ones among the others."""
         if self._known is None:
             self._known = self.session.mirror.verdicts()
         known, left = self._known.get(one.mfid, {}), {}
@@ -132,7 +132,7 @@ class RunChecks:
         return left
 
     def _values(self, one: _Subject, returned: Returned) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return what its step returned, and all of its metadata."""
+        """Return the values that the step returned, and all metadata of the dataset."""
         if one.output in returned:
             return dict(returned[one.output]), dict(returned[one.output])
         found = self.index.registered_as(one.mfid)
@@ -140,22 +140,22 @@ class RunChecks:
             return {}, {}
         return returned_values(found.dataset.model_dump()), dict(found.dataset.scientific_metadata or {})
 
-    def _follow(self, one: _Subject, name: str, check: Check, verdict: Verdict) -> None:
-        """Put a dataset on hold whose check has failed, or flag it; revoke what an earlier condition had said."""
+    def _apply(self, one: _Subject, name: str, check: Check, verdict: Verdict) -> None:
+        """Put a dataset whose check failed on hold, or flag it; revoke the statements of earlier conditions."""
         from crucible_lineage.stating import revoke, state
 
         key, mirror = self._key(one, name), self.session.mirror
-        mentions = (said for verb in (HOLD, FLAG) for said in mirror.stated(verb).datasets.get(one.mfid, ()))
-        named = [Mention(*said).mfid for said in mentions]
-        before = [said for said in mirror.statements(named).values() if said.body.get("check") == key] if named else []
+        mentions = (entry for verb in (HOLD, FLAG) for entry in mirror.stated(verb).datasets.get(one.mfid, ()))
+        ids = [Mention(*entry).mfid for entry in mentions]
+        before = [found for found in mirror.statements(ids).values() if found.body.get("check") == key] if ids else []
         if not verdict.passed:
             self._note(one, name, check, verdict)
             verb = FLAG if check.otherwise == WARN else HOLD
             why = f"check {name}: {check.that} does not hold, {verdict.values_text}"
             body = {"check": key, "that": check.that, **({"flag": name} if verb == FLAG else {})}
             project = self.pipeline.spec.project
-            stays = state(self.session, project, verb, About((one.mfid,)), why=why, body=body).statement
-            before = [said for said in before if said.mfid != stays.mfid]
+            new = state(self.session, project, verb, About((one.mfid,)), why=why, body=body).statement
+            before = [statement for statement in before if statement.mfid != new.mfid]
         if before:
             revoke(self.session, before, f"check {name}: {check.that} {'holds' if verdict.passed else 'counts now'}")
             self.has_lifted = True
@@ -163,29 +163,29 @@ class RunChecks:
             self.index.refresh_statements()
 
     def _note(self, one: _Subject, name: str, check: Check, verdict: Verdict) -> None:
-        told = f"check {name} failed: {check.that}, and {verdict.values_text}"
-        self._tell(one, told)
+        message = f"check {name} failed: {check.that}, and {verdict.values_text}"
+        self._add_message(one, message)
         if check.otherwise == FAIL:
-            self.failed[one.name] = told
+            self.failed[one.name] = message
         elif check.otherwise != WARN:
-            self.held[one.name] = told
+            self.held[one.name] = message
 
-    def _tell(self, one: _Subject, told: str) -> None:
-        said = self.told.setdefault(one.name, [])
-        if told not in said:
-            said.append(told)
+    def _add_message(self, one: _Subject, message: str) -> None:
+        messages = self.messages.setdefault(one.name, [])
+        if message not in messages:
+            messages.append(message)
 
     def _key(self, one: _Subject, name: str) -> str:
-        return f"{self.pipeline.name}/{one.of}/{name}"
+        return f"{self.pipeline.name}/{one.declared_by}/{name}"
 
 
-def _in_portions(mfids: Sequence[str]) -> Iterator[Sequence[str]]:
-    return (mfids[at : at + MOST_IN_ONE] for at in range(0, len(mfids), MOST_IN_ONE))
+def _batches(mfids: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (mfids[start : start + MAX_VERDICTS] for start in range(0, len(mfids), MAX_VERDICTS))
 
 
 @dataclass
 class Approving:
-    """The candidates of one run: `waiting` says by step what waits for whom, `unsigned` are their ids."""
+    """The candidates of one run: `waiting` has a message for each step, `unsigned` are the ids."""
 
     session: Session
     index: ProjectIndex
@@ -197,7 +197,7 @@ class Approving:
         instances: Iterable[tuple[Instance, Mapping[str, DatasetRef]]],
         slots: Mapping[str, Mapping[str, SlotClaim]],
     ) -> None:
-        """State of the results of these steps that they wait for signatures, unless that was stated; find which do.
+        """State that results of these steps wait for signatures, unless that was stated; collect those that do.
 
         `slots` are those that each output is to fill once it is signed.
         """
@@ -208,9 +208,9 @@ class Approving:
                 try:
                     self._state(instance, dataset.mfid, slots.get(output, {}))
                 except CrucibleError as error:
-                    told = f"{dataset.mfid} needs a signature, which could not be stated: {error}"
-                    self.index.note_on_hold(dataset.mfid, told)
-                    self.waiting[instance.name] = told
+                    message = f"{dataset.mfid} needs a signature, which could not be stated: {error}"
+                    self.index.note_on_hold(dataset.mfid, message)
+                    self.waiting[instance.name] = message
                     continue
                 if self.index.is_candidate(dataset.mfid):
                     self.unsigned.append(dataset.mfid)
@@ -227,7 +227,7 @@ class Approving:
             "by": list(approve.by),
             "count": approve.count,
             "maker": str(self.session.agent.get("unique_id") or ""),
-            "slots": {key: one.to_json() for key, one in slots.items()},
+            "slots": {key: claim.to_json() for key, claim in slots.items()},
             **({"not": approve.other_than} if approve.other_than else {}),
         }
         why = f"a result of {instance.step.name} counts once it is signed"

@@ -1,4 +1,4 @@
-"""The results that a run relies on: made current, and described again where only their `output:` has changed."""
+"""The results that a run relies on: made current, and their descriptions updated where only `output:` has changed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SlotUpdate:
-    """An instance whose results are there: they, and the parents that it would be made of now."""
+    """An instance with existing results, and the parents that it would be made from now."""
 
     instance: Instance
     results: Mapping[str, DatasetRef]
@@ -41,11 +41,11 @@ class SlotUpdate:
 
 
 class SlotWriter:
-    """What a run of a pipeline relies on. A result that holds already, as far as is known, costs no call.
+    """Makes the results current that a run of a pipeline relies on. A result known to be current costs no call.
 
-    `file` is that of the declaration; None where there is none, and results take over the slots of recorded ones.
-    Other declarations of this name are told from former names of this one by whether they lie beside it. What it relies
-    on for a `campaign` holds once that is promoted.
+    `file` is the name of the declaration; None if there is none, and results take over the slots of recorded ones.
+    Other names in a slot belong to other declarations if a file of that name is beside this one; else they are former
+    names of this one. Results for a `campaign` become current with its promotion.
     """
 
     def __init__(
@@ -64,109 +64,108 @@ class SlotWriter:
         self.run_id = run_id
         self.file = path.name if path else None
         self.folder = path.parent if path else None
-        self._relied_on: dict[str, str] = {}  # by slot, what this run relies on
+        self._relied_on: dict[str, str] = {}  # by slot, the result that this run relies on
         self._begun = datetime.now(UTC)
         self._lock = threading.Lock()
-        self.again: list[str] = []  # instances whose result has become current again
-        self.wrote = False  # something that was there already
-        self.notes: dict[str, str] = {}  # by instance, what of its result is for others to note
+        self.again: list[str] = []  # instances whose result became current again
+        self.wrote = False  # to an existing result
+        self.notes: dict[str, str] = {}  # by instance, links that another account has to write
 
     def new_slots(self, instance: Instance) -> dict[str, dict[str, SlotClaim]]:
-        """For each output, the slots that its result holds once it is made by this run."""
-        if instance.step.spec.approve is not None:  # it holds once it is signed
+        """Return the slots that the result of each output fills once this run has made it."""
+        if instance.step.spec.approve is not None:  # it becomes current once it is signed
             return {output: {} for output in instance.slots}
         return self.slots_of(instance)
 
     def slots_of(self, instance: Instance) -> dict[str, dict[str, SlotClaim]]:
-        """For each output, the slots that this run makes its result hold, or that it will hold once it is signed."""
-        return {output: {key: self._filled(key) for key in keys} for output, keys in instance.slots.items()}
+        """Return the slots that the result of each output fills with this run, or once it is signed."""
+        return {output: {key: self._claim(key) for key in keys} for output, keys in instance.slots.items()}
 
     def note_made(self, instance: Instance, results: Mapping[str, DatasetRef]) -> None:
-        """Note that these results were made by this run, and hold once they are delivered."""
+        """Record results that this run made, and that are current once they are delivered."""
         for output, slots in self.new_slots(instance).items():
             keyword = pipeline_keyword(self.pipeline)
             self.session.mirror.note_held(self.index.project, [keyword], results[output].mfid, slots)
         if instance.step.spec.approve is None:
             self._note(instance, results)
 
-    def rely(
+    def write(
         self,
-        relied: Iterable[SlotUpdate],
+        updates: Iterable[SlotUpdate],
         client: CrucibleClient | None = None,
         away: Callable[[SlotUpdate], None] | None = None,
     ) -> dict[str, str]:
-        """The results hold, and are linked to the parents they would be of. Why that failed, by instance.
+        """Make results current, and link them to the parents that they would be made from. Return errors by instance.
 
-        `away` hears of those for which `client` found the service away, and then that is no failure yet.
+        `away` receives the updates for which `client` found the service away; these do not count as failed.
         """
-        wanted = [one for one in relied if self._is_news(one) and not self._is_candidate(one)]
+        needed = [update for update in updates if self._is_needed(update) and not self._is_candidate(update)]
         attempt = partial(self._try, client=client, away=away)
-        if not wanted:  # as mostly
+        if not needed:  # the usual case
             return {}
-        outcomes = (client or self.session.client).at_once(*(partial(attempt, one) for one in wanted))
-        return {one.instance.name: error for one, error in zip(wanted, outcomes, strict=True) if error}
+        outcomes = (client or self.session.client).at_once(*(partial(attempt, update) for update in needed))
+        return {update.instance.name: error for update, error in zip(needed, outcomes, strict=True) if error}
 
-    def _is_candidate(self, relied: SlotUpdate) -> bool:
-        approve = relied.instance.step.spec.approve
-        return approve is not None and any(self.index.is_candidate(one.mfid) for one in relied.results.values())
+    def _is_candidate(self, update: SlotUpdate) -> bool:
+        approve = update.instance.step.spec.approve
+        return approve is not None and any(self.index.is_candidate(one.mfid) for one in update.results.values())
 
-    def _is_news(self, relied: SlotUpdate) -> bool:
-        return bool(_new_parents(relied)) or any(
-            not self._holds(key, relied.results[output].mfid)
-            for output, keys in relied.instance.slots.items()
+    def _is_needed(self, update: SlotUpdate) -> bool:
+        return bool(_new_parents(update)) or any(
+            not self._holds(key, update.results[output].mfid)
+            for output, keys in update.instance.slots.items()
             for key in keys
         )
 
     def _holds(self, key: str, mfid: str) -> bool:
-        """Return whether just this result holds in a slot for this declaration."""
+        """Return whether this result alone is current in a slot for this declaration."""
         if self.campaign:
-            own = self.index.results.filled.get(mfid, {}).get(key)
+            own = self.index.results.claims.get(mfid, {}).get(key)
             if (own is not None and own.campaign == self.campaign) or self._holding(key) == [mfid]:
                 return True
         before = self._relied_on.get(key)
         return before == mfid if before is not None else self._holding(key) == [mfid]
 
-    def _try(self, relied: SlotUpdate, client: CrucibleClient | None, away: Callable[[SlotUpdate], None] | None) -> str:
+    def _try(self, update: SlotUpdate, client: CrucibleClient | None, away: Callable[[SlotUpdate], None] | None) -> str:
         try:
-            self._rely(relied, client or self.session.client)
+            self._write(update, client or self.session.client)
         except LineageError as error:
             if away is not None and isinstance(error, TRANSIENT):
-                away(relied)
+                away(update)
                 return ""
             return f"the result exists, but could not be marked as current: {error}"
         return ""
 
-    def _rely(self, relied: SlotUpdate, client: CrucibleClient) -> None:
-        equal = _new_parents(relied)
+    def _write(self, update: SlotUpdate, client: CrucibleClient) -> None:
+        equal = _new_parents(update)
         changed = False
-        for output, keys in relied.instance.slots.items():
-            dataset = relied.results[output]
+        for output, keys in update.instance.slots.items():
+            dataset = update.results[output]
             if equal:
-                self._link(relied.instance.name, dataset, equal, client)
-            news = [key for key in keys if not self._holds(key, dataset.mfid)]
-            by_hand = {key for key in news if self._is_replaced_by_hand(key, dataset.mfid)}
-            missing = [key for key in news if key not in by_hand]
+                self._link(update.instance.name, dataset, equal, client)
+            new = [key for key in keys if not self._holds(key, dataset.mfid)]
+            by_hand = {key for key in new if self._is_replaced_by_hand(key, dataset.mfid)}
+            missing = [key for key in new if key not in by_hand]
             if not missing:
                 continue
             found = self.index.registered_as(dataset.mfid)
             slots = found.status.slots if found else {}
-            alone = {key for key in news if self.index.holding(key) == (dataset.mfid,)}
-            filled = {key: self._filled(key, dataset.mfid, slots.get(key)) for key in missing}
+            alone = {key for key in new if self.index.holding(key) == (dataset.mfid,)}
+            claims = {key: self._claim(key, dataset.mfid, slots.get(key)) for key in missing}
             self.wrote = True
-            hold(self.session.mirror, client, self.index.project, dataset.mfid, filled)
-            changed = changed or not (
-                self.campaign or alone.issuperset(missing)
-            )  # else only its declaration was renamed
+            hold(self.session.mirror, client, self.index.project, dataset.mfid, claims)
+            is_renamed = alone.issuperset(missing)  # only the declaration has another name
+            changed = changed or not (self.campaign or is_renamed)
         if changed:
             with self._lock:
-                self.again.append(relied.instance.name)
-        self._note(relied.instance, relied.results)
+                self.again.append(update.instance.name)
+        self._note(update.instance, update.results)
 
     def _link(self, name: str, dataset: DatasetRef, equal: Mapping[str, str], client: CrucibleClient) -> None:
-        """The dataset is a child of these too; if this account may not say so of it, that is noted."""
+        """Link the dataset to further parents; if this account may not do that, add a note."""
         try:
             add_equal_parents(client, dataset.mfid, equal)
-        except ForbiddenError as refusal:  # what another member has made, a contributor may use and not link
+        except ForbiddenError as refusal:  # contributors may not link datasets of other members
             record = read_record(client.metadata.get(dataset.mfid) or {})
             if record is None or not equal.keys() <= (record.equal_parents or {}).keys():
                 reason = str(refusal).partition("\n")[0]
@@ -178,7 +177,7 @@ class SlotWriter:
         self.session.mirror.trust({dataset.mfid: _with_equals(dataset, equal)})
 
     def _holding(self, key: str) -> list[str]:
-        """Return what holds in a slot for this declaration, as of the sync."""
+        """Return the datasets that are current in a slot for this declaration, as of the sync."""
         currency = self.index.currency()
         holding = self.index.holding(key)
         return [mfid for mfid in holding if self.file is None or self.file in currency.slots(mfid)[key].files]
@@ -195,14 +194,14 @@ class SlotWriter:
         with self._lock:
             self._relied_on |= slots
 
-    def _filled(self, key: str, mfid: str = "", before: SlotClaim | None = None) -> SlotClaim:
-        """That this run relied on something there: later than whoever filled the slot before."""
-        since = later_than(self._begun, (filled.since for filled in self.index.claims(key)))
+    def _claim(self, key: str, mfid: str = "", before: SlotClaim | None = None) -> SlotClaim:
+        """Return this run's claim to a slot, later than all earlier ones."""
+        since = later_than(self._begun, (claim.since for claim in self.index.claims(key)))
         if self.campaign:
             return SlotClaim(since, self.run_id, self.file or self._declared_in(key), campaign=self.campaign)
         if self.file is None or self.folder is None:
-            kept = before or SlotClaim("", "")
-            return SlotClaim(since, self.run_id, self._declared_in(key), kept.also, kept.was)
+            previous = before or SlotClaim("", "")
+            return SlotClaim(since, self.run_id, self._declared_in(key), previous.also, previous.was)
         names = {*before.files, *before.was} - {"", self.file} if before else set()
         if not names:
             return SlotClaim(since, self.run_id, self.file)
@@ -214,14 +213,14 @@ class SlotWriter:
         return max(self.index.claims(key), key=lambda one: one.since, default=SlotClaim("", "")).declared_in
 
 
-def _new_parents(relied: SlotUpdate) -> dict[str, str]:
-    """{parent that it would be made of now: parent that it was made of}, where that is another one and is not noted."""
-    dataset = next(iter(relied.results.values()), None)
-    if dataset is None or len(dataset.parents) != len(relied.used):
+def _new_parents(update: SlotUpdate) -> dict[str, str]:
+    """Return {parent it would be made from now: parent it was made from} for parents that differ and are not linked."""
+    dataset = next(iter(update.results.values()), None)
+    if dataset is None or len(dataset.parents) != len(update.used):
         return {}
-    own = {one.mfid for one in relied.results.values()}  # a step that leaves its own result as it is
+    own = {one.mfid for one in update.results.values()}  # a step that does not change its own result
     noted = {*dataset.parents, *dataset.equals, *own}
-    pairs = zip(relied.used, dataset.parents, strict=True)
+    pairs = zip(update.used, dataset.parents, strict=True)
     return {part.dataset.mfid: was for part, was in pairs if part.dataset.mfid not in noted}
 
 
@@ -230,50 +229,50 @@ def _with_equals(dataset: DatasetRef, equal: Mapping[str, str]) -> DatasetRef:
 
 
 class SlotUpdates:
-    """The reliance of one run, and what of it has to wait."""
+    """The slot updates of one run, with those that have to wait for delivery or for the service."""
 
-    def __init__(self, reliance: SlotWriter, outbox: Outbox, *, is_away: bool = False) -> None:
-        self._reliance = reliance
+    def __init__(self, writer: SlotWriter, outbox: Outbox, *, is_away: bool = False) -> None:
+        self._writer = writer
         self._outbox = outbox
-        self._later: list[SlotUpdate] = []
+        self._delayed: list[SlotUpdate] = []
         self._is_away = is_away
-        self.client: CrucibleClient | None = None  # one that gives up soon, while steps are being made
+        self.client: CrucibleClient | None = None  # with a short timeout, while steps are executed
 
-    def rely(self, relied: list[SlotUpdate]) -> dict[str, str]:
-        """Make them hold from now on.
+    def write(self, updates: list[SlotUpdate]) -> dict[str, str]:
+        """Make results current; return errors by instance.
 
-        Returns the reason by instance where that failed. Of what is not at Crucible yet it is noted later.
-        So it is while steps are being made and the service is away.
+        Updates of results that are not at Crucible yet are delayed, as are all updates while steps are executed and the
+        service is away.
         """
-        ready = self._ready(relied)
+        ready = self._ready(updates)
         if self._is_away:
-            self._later += ready
+            self._delayed += ready
             return {}
         if self.client is None:
-            return self._reliance.rely(ready)
-        return self._reliance.rely(ready, self.client, self._note_away)
+            return self._writer.write(ready)
+        return self._writer.write(ready, self.client, self._note_away)
 
-    def rely_on_arrived(self, wanted: Collection[str]) -> dict[str, str]:
-        """The same of what had to wait, as far as these instances are still wanted. Now the service is waited for."""
-        relied, self._later, self._is_away = self._later, [], False
-        return self._reliance.rely(self._ready([one for one in relied if one.instance.name in wanted]))
+    def write_delayed(self, instances: Collection[str]) -> dict[str, str]:
+        """Write the delayed updates of these instances, now waiting for the service; return errors by instance."""
+        updates, self._delayed, self._is_away = self._delayed, [], False
+        return self._writer.write(self._ready([update for update in updates if update.instance.name in instances]))
 
-    def _note_away(self, relied: SlotUpdate) -> None:
+    def _note_away(self, update: SlotUpdate) -> None:
         self._is_away = True
-        self._later.append(relied)
+        self._delayed.append(update)
 
-    def _ready(self, relied: list[SlotUpdate]) -> list[SlotUpdate]:
-        """Return those that are at Crucible; keep the rest for later."""
-        later = [one for one in relied if self._is_on_its_way(one)] if not self._outbox.is_empty else []
-        self._later += later
-        return [one for one in relied if one not in later] if later else relied
+    def _ready(self, updates: list[SlotUpdate]) -> list[SlotUpdate]:
+        """Return the updates of results that are at Crucible; delay the others."""
+        delayed = [update for update in updates if self._is_in_outbox(update)] if not self._outbox.is_empty else []
+        self._delayed += delayed
+        return [update for update in updates if update not in delayed] if delayed else updates
 
     def waits(self, datasets: Iterable[DatasetRef]) -> bool:
-        """True if one of them is not at Crucible yet."""
+        """Return whether one of the datasets is not at Crucible yet."""
         return not self._outbox.is_empty and any(self._outbox.find(dataset.mfid) for dataset in datasets)
 
-    def _is_on_its_way(self, relied: SlotUpdate) -> bool:
-        return self.waits((*relied.results.values(), *(part.dataset for part in relied.used)))
+    def _is_in_outbox(self, update: SlotUpdate) -> bool:
+        return self.waits((*update.results.values(), *(part.dataset for part in update.used)))
 
 
 WHOLE = ""  # the declaration as a whole
@@ -282,9 +281,9 @@ FIELDS = ("measurement", "data_type", "session_name")
 
 @dataclass(frozen=True)
 class DescriptionChanges:
-    """By instance: what was changed, in words, and why that failed."""
+    """The changed descriptions in words, and the errors, by instance."""
 
-    told: dict[str, str] = field(default_factory=dict)
+    messages: dict[str, str] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
 
 
@@ -295,55 +294,56 @@ def apply_descriptions(
     session: Session,
     run_id: str,
 ) -> DescriptionChanges:
-    """Apply a changed `output:` to the results of its step that are there."""
-    described, found = _Redescription(session.store, pipeline), DescriptionChanges()
-    for step in steps if described.changed else ():
+    """Apply a changed `output:` to the existing results of its step."""
+    redescription, changes = _Redescription(session.store, pipeline), DescriptionChanges()
+    for step in steps if redescription.changed else ():
         instance = instances[step.name]
-        if instance.step.name not in described.changed:
+        if instance.step.name not in redescription.changed:
             continue
-        from crucible_lineage.pipeline.job.job import job_of  # most runs describe nothing again
+        from crucible_lineage.pipeline.job.job import job_of  # most runs change no description
 
         job = job_of(pipeline, instance, step.used, step.outputs, {"run_id": run_id}, {})
         try:
-            told = _redescribe(job, step.results, session)
-        except ForbiddenError as refusal:  # a contributor may use what another member has made, not rename it
+            message = _redescribe(job, step.results, session)
+        except ForbiddenError as refusal:  # contributors may not rename datasets of other members
             reason = str(refusal).partition("\n")[0]
-            found.told[step.name] = (
+            changes.messages[step.name] = (
                 f"the description was not updated: {reason}; "
                 "the owner or an editor of the project can update it by running this once"
             )
-            described.left = True
+            redescription.is_partial = True
             continue
         except LineageError as error:
-            found.errors[step.name] = f"the result exists, but its description could not be updated: {error}"
+            changes.errors[step.name] = f"the result exists, but its description could not be updated: {error}"
             continue
-        if told:
-            found.told[step.name] = told
-    if not found.errors and not described.left:
-        described.note()
-    return found
+        if message:
+            changes.messages[step.name] = message
+    if not changes.errors and not redescription.is_partial:
+        redescription.note()
+    return changes
 
 
 class _Redescription:
-    """Which declared steps describe their outputs otherwise than when their results were last looked at."""
+    """The declared steps whose description of outputs has changed since it was last applied."""
 
     def __init__(self, store: Store, pipeline: BoundPipeline) -> None:
         self.store = store
         self.pipeline = pipeline
         self.before = store.described(pipeline.spec.project, pipeline.name)
-        self.left = False  # something is for others to change
-        whole = {WHOLE: pipeline.spec.digest}
-        same = self.before.get(WHOLE) == pipeline.spec.digest  # most runs: no step need be looked at
-        self.now = whole if same else {**whole, **{step.name: _digest(step) for step in pipeline.steps.values()}}
+        self.is_partial = False  # if others have to change some descriptions
+        declaration = {WHOLE: pipeline.spec.digest}
+        is_same = self.before.get(WHOLE) == pipeline.spec.digest  # most runs: no step need be checked
+        steps = {} if is_same else {step.name: _digest(step) for step in pipeline.steps.values()}
+        self.now = {**declaration, **steps}
 
     @property
     def changed(self) -> frozenset[str]:
-        """The steps whose results are to be described anew."""
+        """The steps whose results need another description."""
         names = self.now.keys() - {WHOLE}
         return frozenset(name for name in names if self.before.get(name, self.now[name]) != self.now[name])
 
     def note(self) -> None:
-        """All results are described as is declared now."""
+        """Record that all results are described as declared now."""
         if len(self.now) > 1:
             self.store.note_described(self.pipeline.spec.project, self.pipeline.name, self.now)
 
@@ -351,34 +351,34 @@ class _Redescription:
 def _redescribe(job: Job, results: Mapping[str, DatasetRef], session: Session) -> str:
     """Change the records of a step's results.
 
-    Returns what was changed and what was not, in words; empty if nothing had to be.
+    Return what was and was not changed, in words; empty if nothing had to be.
     """
-    told, left = list[str](), list[str]()
+    changed, unchanged = list[str](), list[str]()
     for output, dataset in results.items():
-        found = session.client.datasets.get(dataset.mfid, include_metadata=True)
-        wanted = _wanted(job, output, found.scientific_metadata or {}, session)
-        fields = {name: value for name, value in wanted.items() if value is not None and getattr(found, name) != value}
+        record = session.client.datasets.get(dataset.mfid, include_metadata=True)
+        declared = _declared_fields(job, output, record.scientific_metadata or {}, session)
+        fields = {name: text for name, text in declared.items() if text is not None and getattr(record, name) != text}
         if fields:
             session.client.datasets.update(dataset.mfid, **fields)
         present = {word.keyword for word in session.client.datasets.get_keywords(dataset.mfid)}
-        words = [word for word in job.spec.output.keywords if word not in present]
-        for word in words:
-            session.client.datasets.add_keyword(dataset.mfid, word)
-        told += [f"{name} is {value!r}" for name, value in fields.items()]
-        told += [f"keyword {word!r} was added" for word in words]
-        left += _not_applied(job, output, found.scientific_metadata or {})
-    return "; ".join(([f"description updated: {'; '.join(told)}"] if told else []) + left)
+        keywords = [word for word in job.spec.output.keywords if word not in present]
+        for keyword in keywords:
+            session.client.datasets.add_keyword(dataset.mfid, keyword)
+        changed += [f"{name} is {value!r}" for name, value in fields.items()]
+        changed += [f"keyword {keyword!r} was added" for keyword in keywords]
+        unchanged += _not_applied(job, output, record.scientific_metadata or {})
+    return "; ".join(([f"description updated: {'; '.join(changed)}"] if changed else []) + unchanged)
 
 
 def _not_applied(job: Job, output: str, present: Mapping[str, object]) -> list[str]:
-    """Declared metadata that the result has not: its record holds the hash of those with which it was made."""
-    lacking = [name for name, value in job.spec.output.metadata.items() if present.get(name, ...) != value]
+    """Describe declared metadata that the result lacks: they cannot change, since its record has their hash."""
+    missing = [name for name, value in job.spec.output.metadata.items() if present.get(name, ...) != value]
     where = "" if len(job.inspection.outputs) == 1 else f" of {output}"
     step = job.name.partition("[")[0]
-    return [f"metadata {name!r}{where} is unchanged until `--force {step}` reruns the step" for name in lacking]
+    return [f"metadata {name!r}{where} is unchanged until `--force {step}` reruns the step" for name in missing]
 
 
-def _wanted(job: Job, output: str, metadata: Mapping[str, object], session: Session) -> dict[str, object]:
+def _declared_fields(job: Job, output: str, metadata: Mapping[str, object], session: Session) -> dict[str, object]:
     from crucible_lineage.pipeline.job.job import dataset_name
 
     declared, inspection = job.spec.output, job.inspection

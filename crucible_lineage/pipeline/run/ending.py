@@ -1,4 +1,4 @@
-"""The end of a run: what it relied on is seen at Crucible, and its results are certified, published and reported."""
+"""The end of a run: its results are confirmed at Crucible, certified, published and reported."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 
 def finish(run: Run, *, away: bool) -> None:
-    """See, certify and publish what a run has made; what does not succeed ends its step as failed.
+    """Confirm, certify and publish the results of a run; a step for which that fails ends as failed.
 
     `away` says that the service was away when the run was planned.
     """
     with run.session.client.repeating(0.0) if away else nullcontext():
         _rely_on_arrived(run)
         if away:
-            _see_again(run)
+            _confirm_reused(run)
     _confirm(run)
     _record_checks(run)
     _certify(run)
@@ -40,12 +40,12 @@ def finish(run: Run, *, away: bool) -> None:
 
 
 def result_of(run: Run, unread: tuple[str, ...]) -> RunResult:
-    """Return what the run has done."""
+    """Return the result of the run."""
     items = {name: [item.mfid for item in found if item.dataset] for name, found in run.inputs.items()}
     steps = run.steps
-    checks = run.checking.told
+    checks = run.checking.messages
     notes = {
-        name: [run.reliance.notes.get(name, ""), state.note, *checks.get(name, ())] for name, state in steps.items()
+        name: [run.slot_writer.notes.get(name, ""), state.note, *checks.get(name, ())] for name, state in steps.items()
     }
     own = {mfid for state in steps.values() for mfid in mfids_of(state)}
     waiting = [one for one in run.session.outbox.waiting() if own & set(one.mfids) or one.run == run.run_id]
@@ -59,13 +59,13 @@ def result_of(run: Run, unread: tuple[str, ...]) -> RunResult:
         errors={name: state.error for name, state in steps.items() if state.error},
         logs={name: state.log for name, state in steps.items() if state.log},
         tracebacks={name: state.trace for name, state in steps.items() if state.trace},
-        notes={name: "; ".join(filter(None, said)) for name, said in notes.items() if any(said)},
+        notes={name: "; ".join(filter(None, texts)) for name, texts in notes.items() if any(texts)},
         stopped=run.stopped,
         waiting=tuple(waiting),
         delivered=tuple(run.delivered),
         not_ingested=unread,
         stayed=tuple(run.stayed),
-        current_again=tuple(run.reliance.again),
+        current_again=tuple(run.slot_writer.again),
         undeclared=run.undeclared,
         unseen=run.unseen,
         returned=run.returned,
@@ -75,7 +75,7 @@ def result_of(run: Run, unread: tuple[str, ...]) -> RunResult:
 
 
 def to_be_ingested(run: Run) -> set[str]:
-    """The datasets whose ingestion the declaration asks to wait for."""
+    """Return the datasets whose ingestion is to be waited for, as declared."""
     waits = [name for name, one in run.instances.items() if one.step.spec.output.ingestion.wait]
     results = {dataset.mfid for name in waits for dataset in state_results(run.steps[name]).values()}
     files = (item for items in run.inputs.values() for item in items if item.new and item.new.ingestion.wait)
@@ -83,75 +83,75 @@ def to_be_ingested(run: Run) -> set[str]:
 
 
 def _rely_on_arrived(run: Run) -> None:
-    """Let what had to wait for its delivery, or for the service, hold now."""
-    wanted = {name for name, state in run.steps.items() if state.results is not None}
-    for name, error in run.relying.rely_on_arrived(wanted).items():
+    """Make results current that had to wait for their delivery or for the service."""
+    done = {name for name, state in run.steps.items() if state.results is not None}
+    for name, error in run.slot_updates.write_delayed(done).items():
         run.end_step(name, FAILED, run.steps[name].results, error)
 
 
-def _see_again(run: Run) -> None:
-    """See at Crucible what was taken for there, as the service was away; what is gone since has failed."""
+def _confirm_reused(run: Run) -> None:
+    """Look at Crucible for results that were reused while it was away; steps whose results are gone have failed."""
     reused = {name: state.results for name, state in run.steps.items() if state.outcome == REUSED}
     mfids = [dataset.mfid for results in reused.values() for dataset in (results or {}).values()]
     now = ProjectIndex(run.session, run.pipeline.spec.project, run.pipeline.name)
     try:
         now.sync()
         now.look(mfids)
-        gone = {mfid for mfid in mfids if now.complete(mfid) is None}
+        missing = {mfid for mfid in mfids if now.complete(mfid) is None}
     except TRANSIENT as error:
         run.unseen = str(error).partition("\n")[0]
         return
     for name, results in reused.items():
-        if lost := sorted(gone.intersection(ids_of(results or {}).values())):
-            message = f"{', '.join(lost)} was known here, and is not at Crucible any more; run the same command again"
+        if lost := sorted(missing.intersection(ids_of(results or {}).values())):
+            message = f"{', '.join(lost)} was known here and is no longer at Crucible; run the same command again"
             run.end_step(name, FAILED, results, message)
 
 
 def _confirm(run: Run) -> None:
-    """See at Crucible, complete, whatever this run made, adopted or registered; what is not seen has failed."""
+    """Confirm at Crucible all results that this run made or adopted; steps whose results are not there have failed."""
     executed = [name for name, state in run.steps.items() if state.outcome == EXECUTED]
     refs = {name: list(state_results(run.steps[name]).values()) for name in executed}
     waiting = {mfid for payload in run.session.outbox.all() for mfid in payload.mfids}
-    _see_here(run, waiting)
-    wanted = [ref for found in refs.values() for ref in found if ref.mfid not in waiting]
-    if not wanted and not run.reliance.wrote:
+    _confirm_embedded(run, waiting)
+    expected = [ref for results in refs.values() for ref in results if ref.mfid not in waiting]
+    if not expected and not run.slot_writer.wrote:
         return
     from crucible_lineage.registration.delivery import confirmed
 
     project, keyword = run.pipeline.spec.project, pipeline_keyword(run.pipeline.name)
-    seen = confirmed(run.session.client, project, keyword, run.began, wanted)
-    run.session.mirror.settle(project, keyword, seen.listed)
-    lacking = seen.faults
+    confirmation = confirmed(run.session.client, project, keyword, run.began, expected)
+    run.session.mirror.settle(project, keyword, confirmation.listed)
+    faults = confirmation.faults
     for name in executed:
-        reasons = [f"{ref.mfid} {lacking[ref.mfid]}" for ref in refs[name] if ref.mfid in lacking]
+        reasons = [f"{ref.mfid} {faults[ref.mfid]}" for ref in refs[name] if ref.mfid in faults]
         if reasons:
             message = f"made, and not seen at Crucible: {'; '.join(reasons)}; run the same command again"
             run.end_step(name, FAILED, run.steps[name].results, message)
 
 
-def _see_here(run: Run, waiting: Collection[str]) -> None:
-    """See all results in the embedded Crucible, of which an older copy may have been put back meanwhile."""
+def _confirm_embedded(run: Run, waiting: Collection[str]) -> None:
+    """Confirm all results in the embedded Crucible, which may have been restored from an older copy meanwhile."""
     results = {name: set(mfids_of(state)) for name, state in run.steps.items() if state.outcome in (EXECUTED, REUSED)}
     lost = run.session.mirror.lost_here({mfid for mfids in results.values() for mfid in mfids}.difference(waiting))
     for name, mfids in results.items():
-        if gone := ", ".join(sorted(mfids & lost)):
+        if missing := ", ".join(sorted(mfids & lost)):
             message = (
-                f"{gone} was in the embedded Crucible while this run was under way, and is not any more: an older "
-                "copy was put back; run the same command again, which makes what is lost"
+                f"{missing} was in the embedded Crucible during this run and no longer is: an older copy was "
+                "restored; run the same command again to make it again"
             )
             run.end_step(name, FAILED, run.steps[name].results, message)
 
 
 def _record_checks(run: Run) -> None:
-    """Register the verdicts of checks; the next run does what cannot be done now."""
+    """Register the verdicts of checks; the next run registers those that cannot be registered now."""
     try:
         run.checking.record()
     except CrucibleError as error:
-        run.report_once(WAITING, f"verdicts of checks are not recorded, the next run does: {error}")
+        run.report_once(WAITING, f"verdicts of checks are not recorded; the next run records them: {error}")
 
 
 def _certify(run: Run) -> None:
-    """Certify what steps ask for, once it is at Crucible; a step of which that fails has failed."""
+    """Certify results as declared, once they are at Crucible; a step whose result cannot be certified has failed."""
     for name, state in run.steps.items():
         step = run.instances[name].step
         if (
@@ -161,8 +161,8 @@ def _certify(run: Run) -> None:
             or state.outcome not in (EXECUTED, REUSED)
         ):
             continue
-        if run.relying.waits(state.results.values()) or name in run.approving.waiting:
-            continue  # the run after its delivery, or its signature, does
+        if run.slot_updates.waits(state.results.values()) or name in run.approving.waiting:
+            continue  # certified by the run after its delivery or its signature
 
         project = run.pipeline.spec.project
         try:
@@ -181,13 +181,13 @@ def _certify(run: Run) -> None:
 
 
 def _publish(run: Run) -> None:
-    """Copy results to where their steps say that they are published; a step of which that fails has failed."""
+    """Publish results as declared; a step whose result cannot be published has failed."""
     for name, state in run.steps.items():
         step = run.instances[name].step
         if state.results is None or step.spec.output.publish is None or name not in run.taking_part:
             continue
-        if run.choice.campaign or run.relying.waits(state.results.values()):
-            continue  # it comes after what Crucible has
+        if run.choice.campaign or run.slot_updates.waits(state.results.values()):
+            continue  # results are published after they are at Crucible
         from crucible_lineage.pipeline.files.fetch import publish  # most pipelines publish nothing
 
         try:
@@ -198,15 +198,15 @@ def _publish(run: Run) -> None:
 
 
 def _all_held(run: Run) -> dict[str, str]:
-    """The steps that are not made since something is on hold, and those whose results a check has put on hold."""
-    after = {**run.checking.held, **run.approving.waiting}  # of what is made; one that failed did for another reason
+    """Return the steps that a hold prevents, and those whose results a check has put on hold, with reasons."""
+    after = {**run.checking.held, **run.approving.waiting}  # of results; failed steps have another reason
     failed = {name for name, state in run.steps.items() if state.outcome == FAILED}
-    found = {**run.held, **{name: told for name, told in after.items() if name not in failed}}
+    held = {**run.held, **{name: reason for name, reason in after.items() if name not in failed}}
     for name, state in run.steps.items():  # parents come before their children
-        above = [need for need in run.instances[name].needs if need in found and run.steps[need].results is None]
+        above = [need for need in run.instances[name].needs if need in held and run.steps[need].results is None]
         if state.outcome == SKIPPED and above:
-            found[name] = f"{above[0]}, which it needs, is blocked"
-    return found
+            held[name] = f"{above[0]}, which it needs, is blocked"
+    return held
 
 
 def certify_result(
@@ -218,15 +218,15 @@ def certify_result(
     inputs: Inputs,
     dataset: DatasetRef,
 ) -> None:
-    """Certify a result as its step asks for, unless that was stated before: what was taken back since stays so.
+    """Certify a result as its step declares, unless that was stated before, even if it was revoked since.
 
-    What the same step certified for the same data and time is replaced. Raises InputError if somebody else certified
-    another calibration for them, or if the data do not say which instrument or time.
+    Replaces certificates of the same step for the same data and time. Raises InputError if somebody else certified
+    another calibration for them, or if the data do not name the instrument or time.
     """
-    from crucible_lineage.certifying import certify  # few steps ask for it
+    from crucible_lineage.certifying import certify  # few steps declare it
 
-    wanted = instance.step.spec.certify
-    assert wanted is not None
+    declared = instance.step.spec.certify
+    assert declared is not None
     step = f"{pipeline}/{instance.step.name}"
     known = session.mirror.certificates(project)
     if any(one.dataset == dataset.mfid and one.declared_by == step for one in known):
@@ -235,11 +235,11 @@ def certify_result(
     certify(
         session,
         dataset.mfid,
-        {name: _shared(name, about) for name in wanted.of},
-        _since(wanted, instance, instances, inputs).isoformat(),
-        wanted.until,
-        kind=wanted.kind or "",
-        where=wanted.where,
+        {name: _shared(name, about) for name in declared.of},
+        _since(declared, instance, instances, inputs).isoformat(),
+        declared.until,
+        kind=declared.kind or "",
+        where=declared.where,
         why=f"as {step} declares",
         project=project,
         declared_by=step,
@@ -252,26 +252,26 @@ def _own(known: list[Certificate], step: str) -> list[str]:
 
 
 def _shared(name: str, about: list[InputItem]) -> str:
-    """Return the value of a field that all data have which a result is about."""
-    found = {value_text(value) for item in about if (value := value_of(item.fields, name)) not in (None, "")}
-    if len(found) != 1:
-        told = f"differ in {name}: {', '.join(sorted(found))}" if found else f"have no {name}"
-        raise InputError(f"the data it is made from {told}")
-    return found.pop()
+    """Return the value of a field that all source data of a result share."""
+    values = {value_text(value) for item in about if (value := value_of(item.fields, name)) not in (None, "")}
+    if len(values) != 1:
+        reason = f"differ in {name}: {', '.join(sorted(values))}" if values else f"have no {name}"
+        raise InputError(f"the data it is made from {reason}")
+    return values.pop()
 
 
-def _since(wanted: Certify, instance: Instance, instances: Mapping[str, Instance], inputs: Inputs) -> datetime:
-    """Return when the first data of the role were measured that the validity begins with."""
-    if wanted.role is None:
-        return wanted.moment
-    places: list[tuple[str, int]] = []
+def _since(declared: Certify, instance: Instance, instances: Mapping[str, Instance], inputs: Inputs) -> datetime:
+    """Return the start of the validity: when the first data of the declared role were measured."""
+    if declared.role is None:
+        return declared.moment
+    data: list[tuple[str, int]] = []
     for feed in instance.feeds:
-        if feed.role == wanted.role and feed.instance is not None:
-            places += instances[feed.instance].about
-        elif feed.role == wanted.role and feed.input is not None:
-            places.append((feed.input, feed.index))
-    spans = [inputs[root][index].span for root, index in places]
+        if feed.role == declared.role and feed.instance is not None:
+            data += instances[feed.instance].about
+        elif feed.role == declared.role and feed.input is not None:
+            data.append((feed.input, feed.index))
+    spans = [inputs[root][index].span for root, index in data]
     dated = [span[0] for span in spans if span]
     if not dated or len(dated) < len(spans):
-        raise InputError(f"the data behind {wanted.role} have no time of measurement (timestamp)")
+        raise InputError(f"the data behind {declared.role} have no time of measurement (timestamp)")
     return min(dated)

@@ -1,7 +1,7 @@
-"""The loop of a run: what is not fresh is made when its parents are done, delivered, and seen at Crucible.
+"""The loop of a run: executing steps that are not fresh when their parents are done, and delivering the results.
 
-One thread changes the state of a run, the one of `Run.loop`. Engine, deliverer and signals put events on its queue. A
-failed step stops only its descendants; what another machine has overtaken is made again from what is there.
+Only the thread of `Run.loop` changes the state of a run. Engine, deliverer and signals put events on its queue. A
+failed step stops only its descendants; a result overtaken by another machine is made again from that machine's parents.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from crucible_lineage.pipeline.run.result import (
     EXECUTED,
     FAILED,
     LEFT_OUT,
-    MOST_RETURNED,
+    MAX_RETURNED,
     PLANNED,
     QUEUED,
     REUSED,
@@ -68,11 +68,11 @@ if TYPE_CHECKING:  # a run in which all is fresh makes and delivers nothing
     from crucible_lineage.registration.deliver import Deliverer
     from crucible_lineage.registration.delivery import Delivery
 
-_PATIENCE_S = 1.0  # before a run that was stopped says what it still waits for
+_PATIENCE_S = 1.0  # before a stopped run reports what it still waits for
 _POLL_S = 0.25  # while only deliveries are waited for
-_MOST_REMADE = 5  # chosen: how often a step is made again in one run since others registered its parents otherwise
+_MAX_REMADE = 5  # chosen: how often a run makes a step again because others registered other parents
 _ROW: Mapping[str, str] = {FAILED: rows.FAILED, SKIPPED: rows.SKIPPED, STOPPED: rows.STOPPED, REUSED: rows.OVERTAKEN}
-# What is not the fault of the step or its data is not counted against it.
+# Errors that are not the fault of the step or its data do not count as its failures.
 _NOT_COUNTED = (
     *TRANSIENT,
     ChecksumError,
@@ -88,7 +88,7 @@ Arrived = Callable[[Payload], None]
 
 @dataclass
 class StepState:
-    """How a step of a run stands: its outcome once it has ended, its results, and what is to be said of it."""
+    """The state of a step in a run: its outcome once it has ended, its results, and messages about it."""
 
     outcome: str = ""
     results: Mapping[str, DatasetRef] | None = None
@@ -119,12 +119,12 @@ class _Ended:
     running: object
 
 
-class _StopAsked:
-    """Somebody asked for the run to stop."""
+class _StopRequested:
+    """A stop was requested."""
 
 
 class Run:
-    """One run of a pipeline: what is done, what is under way, what waits for which parents."""
+    """One run of a pipeline: steps done, steps under way, and steps that wait for parents."""
 
     def __init__(
         self,
@@ -153,8 +153,8 @@ class Run:
         )
         self.steps = {name: StepState() for name in self.instances}
         declared_in = _declared_in(pipeline)
-        self.reliance = SlotWriter(session, planned.index, pipeline.name, run_id, declared_in, choice.campaign)
-        self.relying = SlotUpdates(self.reliance, session.outbox, is_away=planned.index.is_away)
+        self.slot_writer = SlotWriter(session, planned.index, pipeline.name, run_id, declared_in, choice.campaign)
+        self.slot_updates = SlotUpdates(self.slot_writer, session.outbox, is_away=planned.index.is_away)
         self.unseen = ""
         self.checking = RunChecks(pipeline, session, planned.index)
         self.approving = Approving(session, planned.index)
@@ -163,13 +163,13 @@ class Run:
         self.delivered: list[str] = []
         self.stopped = False
         self.began = datetime.now(UTC)
-        self._events: queue.SimpleQueue[_Phase | _Ended | _StopAsked | Delivery] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[_Phase | _Ended | _StopRequested | Delivery] = queue.SimpleQueue()
         self._children: dict[str, list[str]] = {}
         self._ready: list[str] = []
         self._jobs: dict[str, Job] = {}
-        self._begun: dict[str, str] = {}  # when the last job of each step was started
-        self._early: dict[str, list[Delivery]] = {}  # of what a step has made that has not ended yet
-        self._own: set[str] = set()  # payloads that this run answers for
+        self._begun: dict[str, str] = {}  # start of the last job of each step
+        self._early: dict[str, list[Delivery]] = {}  # of results of a step that has not ended yet
+        self._own: set[str] = set()  # payloads of this run
         self._made_by: dict[str, str] = {}  # dataset -> step
         self.returned: dict[str, Mapping[str, Mapping[str, Any]]] = {}
         self._reported: set[str] = set()
@@ -182,7 +182,7 @@ class Run:
     # Before the loop
 
     def adopt(self, plan: PipelinePlan) -> None:
-        """Take over what the plan found: steps with results are done, those that cannot or shall not be made end."""
+        """Apply the plan: fresh steps are reused; blocked steps and those left out end; the others wait or begin."""
         self.checking.look_at_inputs(self.inputs)
         reused, left_out, todo = [], [], []
         for step in plan.steps:
@@ -208,22 +208,24 @@ class Run:
 
     @property
     def has_work(self) -> bool:
-        """Whether a step is to be made."""
+        """Whether any step is still to be executed."""
         return any(not state.outcome for state in self.steps.values())
 
     def _reuse(self, steps: list[StepPlan]) -> None:
-        """Rely on results that are there already, all at once, since there may be thousands."""
+        """Rely on existing results, all at once, since there may be thousands."""
         datasets = {step.name: ids_of(step.results) for step in steps}
         self.session.journal.note_present(self.run_id, REUSED, datasets)
-        if self.choice.campaign:  # what it does not change stays as it is
+        if self.choice.campaign:  # other steps stay as they are
             steps = [step for step in steps if step.name in self.taking_part]
-        errors = self.relying.rely([SlotUpdate(self.instances[step.name], step.results, step.used) for step in steps])
-        there = [step for step in steps if not self.relying.waits(step.results.values()) and not self.choice.campaign]
-        again = apply_descriptions(self.pipeline, there, self.instances, self.session, self.run_id)
-        errors |= again.errors
+        updates = [SlotUpdate(self.instances[step.name], step.results, step.used) for step in steps]
+        errors = self.slot_updates.write(updates)
+        described = [] if self.choice.campaign else steps
+        delivered = [step for step in described if not self.slot_updates.waits(step.results.values())]
+        redescribed = apply_descriptions(self.pipeline, delivered, self.instances, self.session, self.run_id)
+        errors |= redescribed.errors
         for name, mfids in datasets.items():
             state = self.steps[name]
-            state.note = again.told.get(name, "")
+            state.note = redescribed.messages.get(name, "")
             if name in errors:
                 self.end_step(name, FAILED, error=errors[name])
                 continue
@@ -236,11 +238,11 @@ class Run:
             self.held[step.name] = "; ".join(step.causes)
 
     def _check(self, results: Mapping[str, Mapping[str, DatasetRef]]) -> None:
-        """Evaluate the checks of these steps; one that says that its step has failed ends it so."""
-        for name, found in results.items():
+        """Evaluate the checks of these steps; a check that fails its step ends the step as failed."""
+        for name, outputs in results.items():
             if self.instances[name].step.spec.approve is not None:
-                self.approving.look([(self.instances[name], found)], self.reliance.slots_of(self.instances[name]))
-        checked = [(self.instances[name], found) for name, found in results.items() if self._has_checks(name)]
+                self.approving.look([(self.instances[name], outputs)], self.slot_writer.slots_of(self.instances[name]))
+        checked = [(self.instances[name], outputs) for name, outputs in results.items() if self._has_checks(name)]
         if not checked:
             return
         returned = self.returned.get(checked[0][0].name) if len(checked) == 1 else None
@@ -253,10 +255,10 @@ class Run:
         return bool(self.instances[name].step.spec.checks)
 
     def _wait(self, name: str) -> None:
-        """Let a step begin when its parents are done."""
+        """Start a step when its parents are done, or end it if one cannot be."""
         state, needs = self.steps[name], self.instances[name].needs
         if left_out := [need for need in needs if self.steps[need].outcome == LEFT_OUT]:
-            message = f"its parent {left_out[0]} is not there and was left out; run without --only, or --from it"
+            message = f"its parent {left_out[0]} is missing and was left out; run without --only, or --from it"
             self.end_step(name, FAILED, error=message)
             return
         state.needs = {need for need in needs if self.steps[need].results is None}
@@ -268,29 +270,29 @@ class Run:
     # The loop
 
     def note_delivery(self, delivery: Delivery) -> None:
-        """Put what became of a payload on the queue; called in threads of the deliverer."""
+        """Put a delivery on the queue; called in threads of the deliverer."""
         self._events.put(delivery)
 
     def loop(self, engine: Callable[[], Engine], deliverer: Deliverer, stop: Stop, arrived: Arrived | None) -> None:
-        """Make and deliver until nothing is left, or nothing more can be had."""
+        """Execute and deliver until nothing is left, or nothing more can be done."""
         from crucible_lineage.pipeline.job.progress import listening_to_phases  # a run in which all is fresh has none
 
         started: Engine | None = None
-        self.relying.client, self._arrived = deliverer.context.client, arrived
+        self.slot_updates.client, self._arrived = deliverer.context.client, arrived
         self._own |= set(self.session.outbox.names_of(mfid for s in self.steps.values() for mfid in mfids_of(s)))
         if self.has_work:
             self._report_planned()
         idle_since: float | None = None
         try:
             with (
-                stop.heard_by(lambda: self._events.put(_StopAsked())),
+                stop.listened_to_by(lambda: self._events.put(_StopRequested())),
                 listening_to_phases(
                     self.run_id, lambda step, phase: self._events.put(_Phase(step, phase, time.monotonic()))
                 ),
             ):
                 while True:
                     while self._may_begin() and self._ready and self._has_room(started):
-                        started = started or self._started(engine, deliverer)
+                        started = started or self._create_engine(engine, deliverer)
                         self._start_ready(started)
                     if self._jobs or (self._ready and self._may_begin()):
                         idle_since = None
@@ -309,16 +311,16 @@ class Run:
         finally:
             self._end_open()
 
-    def _started(self, engine: Callable[[], Engine], deliverer: Deliverer) -> Engine:
-        made = engine()
-        if hasattr(made, "deliverer"):
-            made.deliverer = deliverer
-        return made
+    def _create_engine(self, create: Callable[[], Engine], deliverer: Deliverer) -> Engine:
+        engine = create()
+        if hasattr(engine, "deliverer"):
+            engine.deliverer = deliverer
+        return engine
 
     def _apply_next(self, engine: Engine | None, deliverer: Deliverer, idle_since: float | None) -> None:
-        """Apply the next event, or say for what the run waits if none comes."""
+        """Apply the next event, or report what the run waits for if none comes."""
         try:
-            # A signal just before a wait does not end it, so that no wait is without an end.
+            # A signal just before a wait does not end the wait, so that every wait needs a timeout.
             event = self._events.get(timeout=_PATIENCE_S if idle_since is None else _POLL_S)
         except queue.Empty:
             if self.stopped:
@@ -331,7 +333,7 @@ class Run:
         elif isinstance(event, _Ended):
             assert engine is not None
             self._collect(engine, event.step, event.running)
-        elif isinstance(event, _StopAsked):
+        elif isinstance(event, _StopRequested):
             self._stop(engine)
         else:
             self._note_delivered(event)
@@ -341,7 +343,7 @@ class Run:
 
     def _start_ready(self, engine: Engine) -> None:
         ready, self._ready = self._ready, []
-        if not self.session.settings.embedded:  # another machine may run the same: each starts elsewhere
+        if not self.session.settings.embedded:  # other machines may run the same: each starts with another step
             random.shuffle(ready)
         for number, name in enumerate(ready):
             if not self._has_room(engine):
@@ -355,7 +357,7 @@ class Run:
 
     def _start(self, engine: Engine, name: str) -> None:
         instance = self.instances[name]
-        if any(self.steps[need].results is None for need in instance.needs):  # refused, or made again, meanwhile
+        if any(self.steps[need].results is None for need in instance.needs):  # refused or made again meanwhile
             self._wait(name)
             return
         forced = name in self.choice.forced or instance.step.name in self.choice.forced
@@ -363,10 +365,10 @@ class Run:
         try:
             used = used_datasets(instance, self.inputs, results)
             planned = plan_instance(self.pipeline.spec.project, instance, used, self.index, forced=forced)
-        except (InputError, *TRANSIENT) as error:  # facts about a parent that only the service knows
+        except (InputError, *TRANSIENT) as error:  # facts about a parent may need the service
             self.end_step(name, FAILED, error=str(error))
             return
-        if planned.state == FRESH:  # its parents were made again, with the same bytes
+        if planned.state == FRESH:  # its parents were made again with the same bytes
             self.stayed.append(name)
             self._rely_on(name, planned.results, used)
             return
@@ -377,7 +379,7 @@ class Run:
         from crucible_lineage.pipeline.job.job import job_of  # a run in which all is fresh needs none
 
         self.listener(StepEvent(name, QUEUED))
-        slots = self.reliance.new_slots(instance)
+        slots = self.slot_writer.new_slots(instance)
         job = job_of(self.pipeline, instance, used, planned.outputs, {"run_id": self.run_id}, slots)
         self._jobs[name], self._begun[name] = job, datetime.now(UTC).isoformat()
         engine.start(job).add_done_callback(lambda running: self._events.put(_Ended(name, running)))
@@ -391,13 +393,13 @@ class Run:
         self.listener(StepEvent(event.step, event.phase))
 
     def _collect(self, engine: Engine, name: str, running: object) -> None:
-        job, state = self._jobs[name], self.steps[name]  # until its outcome is known: a run may be suspended here
+        job, state = self._jobs[name], self.steps[name]  # kept until the outcome is known: a run may be suspended here
         try:
             made = engine.result(running)
         except StoppedError as error:
             state.log = error.log or ""
             if state.began is not None:
-                self.end_step(name, STOPPED, error="it was ended, since the run was stopped")
+                self.end_step(name, STOPPED, error="it was ended, because the run was stopped")
             else:
                 self.end_step(name, SKIPPED, error=self._why_skipped(name))
         except LineageError as error:
@@ -405,8 +407,8 @@ class Run:
             counts = not isinstance(error, _NOT_COUNTED)
             self.end_step(name, FAILED, error=str(error), failed=_counted(job, engine) if counts else {})
         except (Exception, SystemExit) as error:
-            told = self._describe_fault(name, error)
-            self.end_step(name, FAILED, error=told, failed=_counted(job, engine))
+            message = self._describe_fault(name, error)
+            self.end_step(name, FAILED, error=message, failed=_counted(job, engine))
         else:
             state.note, state.took = made.note, made.seconds
             if made.healed:
@@ -414,7 +416,7 @@ class Run:
                 state.outcome = EXECUTED if state.outcome == REUSED else state.outcome
             elif made.executed:
                 self._own.add(min(ids_of(made.outputs).values()))
-                self.reliance.note_made(self.instances[name], made.outputs)
+                self.slot_writer.note_made(self.instances[name], made.outputs)
                 self._keep_returned(name, made.returned)
                 self._done(name, EXECUTED, made.outputs)
             else:
@@ -424,9 +426,9 @@ class Run:
             self._note_delivered(delivery)
 
     def _rely_on(self, name: str, outputs: Mapping[str, DatasetRef], used: tuple[UsedDataset, ...]) -> None:
-        """Rely on results that were there already; they hold from now on."""
+        """Rely on existing results, and make them current."""
         self._own |= set(self.session.outbox.names_of(ids_of(outputs).values()))
-        errors = self.relying.rely([SlotUpdate(self.instances[name], outputs, used)])
+        errors = self.slot_updates.write([SlotUpdate(self.instances[name], outputs, used)])
         if name in errors:
             self.end_step(name, FAILED, outputs, errors[name])
         else:
@@ -455,7 +457,7 @@ class Run:
         error: str = "",
         failed: Mapping[str, object] = MappingProxyType({}),
     ) -> None:
-        """Note how a step has ended; what depends on a failed one is skipped. `failed` is what a failure counts by."""
+        """Record the outcome of a step; skip the descendants of a failed one. `failed` identifies a failure's count."""
         state, mfids = self.steps[name], ids_of(outputs or state_results(self.steps[name]))
         state.outcome, state.error = outcome, error
         seconds = state.took
@@ -475,18 +477,18 @@ class Run:
                 if not self.steps[child].outcome and child not in self._jobs and self.steps[child].needs:
                     self.end_step(child, SKIPPED, error=f"{name}, which it needs, has no result")
 
-    # What becomes of results
+    # Deliveries
 
     def _note_delivered(self, delivery: Delivery) -> None:
-        """Apply what became of a payload."""
+        """Apply the outcome of a delivery."""
         from crucible_lineage.registration.delivery import ADOPTED, DROPPED, REFUSED, WAITS
 
         payload = delivery.payload
         if payload.step in self._jobs and payload.run == self.run_id and payload.made >= self._begun[payload.step]:
             self._early.setdefault(payload.step, []).append(delivery)
             return
-        found = (self._made_by.get(mfid, "") for mfid in payload.mfids)
-        names = [name for name in dict.fromkeys(found) if name and set(mfids_of(self.steps[name])) & set(payload.mfids)]
+        made_by = dict.fromkeys(self._made_by.get(mfid, "") for mfid in payload.mfids)
+        names = [name for name in made_by if name and set(mfids_of(self.steps[name])) & set(payload.mfids)]
         if delivery.outcome in (REFUSED, WAITS):
             self._note_undelivered(delivery, names, refused=delivery.outcome == REFUSED)
             return
@@ -502,7 +504,7 @@ class Run:
             if delivery.outcome == ADOPTED:
                 results = state_results(self.steps[name])
                 self._set_results(name, {out: delivery.refs.get(one.mfid, one) for out, one in results.items()})
-            if not delivery.is_ours:  # what another machine registered is there with what it returned there
+            if not delivery.is_ours:  # another machine's result has that machine's returned values
                 self.returned.pop(name, None)
         if delivery.is_ours and isinstance(payload, Payload) and not payload.supports:
             if payload.run != self.run_id:
@@ -511,7 +513,7 @@ class Run:
                 self._arrived(payload)
 
     def _note_undelivered(self, delivery: Delivery, names: list[str], *, refused: bool) -> None:
-        """Say what waits; end steps whose results are refused."""
+        """Report a result that waits; end the steps of a refused one."""
         self._refuses_all = self._refuses_all or delivery.stops
         if refused and names:
             self._reported.add(delivery.error)
@@ -522,46 +524,46 @@ class Run:
             outputs, self.steps[name].results = self.steps[name].results, None
             self.end_step(name, FAILED, outputs, f"made, and not registered: {delivery.error}")
 
-    def _make_again(self, name: str, why: str) -> None:
-        """Forget a step and all that was made from it, and let them begin once more."""
-        found = {name}
+    def _make_again(self, name: str, reason: str) -> None:
+        """Reset a step and its descendants, and let them begin again."""
+        affected = {name}
         for other, instance in self.instances.items():  # parents come before their children
-            if found & set(instance.needs) and other not in self._jobs and self.steps[other].outcome != LEFT_OUT:
-                found.add(other)
-        again = [one for one in self.instances if one in found]
-        for one in again:
+            if affected & set(instance.needs) and other not in self._jobs and self.steps[other].outcome != LEFT_OUT:
+                affected.add(other)
+        names = [one for one in self.instances if one in affected]
+        for one in names:
             state = self.steps[one]
             state.remade += state.results is not None
             state.outcome, state.error, state.results, state.took, state.began = "", "", None, None, None
-        self.session.journal.plan(self.run_id, self.pipeline.spec.project, again)
-        for one in again:
-            if self.steps[one].remade > _MOST_REMADE:
-                self.end_step(one, FAILED, error=f"it was made {_MOST_REMADE} times, and each time {why}")
+        self.session.journal.plan(self.run_id, self.pipeline.spec.project, names)
+        for one in names:
+            if self.steps[one].remade > _MAX_REMADE:
+                self.end_step(one, FAILED, error=f"it was made {_MAX_REMADE} times, and each time {reason}")
             elif not self.steps[one].outcome:
                 self._wait(one)
 
     # Stopping
 
     def _stop(self, engine: Engine | None) -> None:
-        """Begin nothing more, and end what runs."""
+        """Start no more steps, and end those under way."""
         self.stopped = True
-        self.session.journal.end_run(self.run_id, "stopped")  # so it is, should nobody be left to say so later
+        self.session.journal.end_run(self.run_id, "stopped")  # now, since the process may be killed
         self.listener(StepEvent("", STOPPING, "stopping: no further steps are started, running ones are terminated"))
         if engine is None or engine.stop(self.run_id):
             return
-        for name in list(self._jobs):  # they run elsewhere, and are not to be waited for
+        for name in list(self._jobs):  # they run elsewhere, and are not waited for
             del self._jobs[name]
-            self.end_step(name, STOPPED, error="it was ended, since the run was stopped")
+            self.end_step(name, STOPPED, error="it was ended, because the run was stopped")
 
     def _end_open(self) -> None:
-        """End what is open when the loop does: a step under way may have its result all the same."""
+        """End the open steps at the end of the loop; a step under way may have its result nevertheless."""
         for name, state in self.steps.items():
             if job := self._jobs.pop(name, None):
                 made = {planned.output: self.session.known(planned.mfid) for planned in job.outputs}
                 if all(made.values()):
                     self.end_step(name, EXECUTED, {output: dataset for output, dataset in made.items() if dataset})
                 else:
-                    self.end_step(name, STOPPED, error="it was ended, since the run was stopped")
+                    self.end_step(name, STOPPED, error="it was ended, because the run was stopped")
             elif not state.outcome:
                 self.end_step(name, SKIPPED, error=self._why_skipped(name))
 
@@ -572,7 +574,7 @@ class Run:
         bad = next((need for need in needs if self.steps[need].outcome in (FAILED, SKIPPED)), None)
         return f"{bad}, which it needs, has no result" if bad else "not started, because another step failed"
 
-    # What is reported
+    # Reports
 
     def _report_planned(self) -> None:
         took = self.session.journal.took(self.pipeline.name)
@@ -591,44 +593,44 @@ class Run:
     def _waited_for(self) -> str:
         names = sorted(self._jobs)
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        return f"waiting until {', '.join(names[:3])}{more} is ended or registered; Ctrl-C again to leave at once"
+        return f"waiting until {', '.join(names[:3])}{more} is ended or registered; press Ctrl-C again to exit at once"
 
     def _describe_fault(self, name: str, error: BaseException) -> str:
-        from crucible_lineage.pipeline.logs import record_fault  # a run in which nothing is wrong starts faster
+        from crucible_lineage.pipeline.logs import record_fault  # runs without such errors start faster
 
         fault = record_fault(error, self.session.settings.data, self.session.settings.api_key)
         self.steps[name].log = str(fault.log) if fault.log else ""
         return fault.message
 
     def _keep_returned(self, name: str, returned: Mapping[str, Mapping[str, Any]]) -> None:
-        """Keep what the last steps returned, so that nobody asks Crucible for what was just sent there."""
+        """Keep the values that the last steps returned, which would else be read back from Crucible."""
         self.returned[name] = returned
-        if len(self.returned) > 4 * MOST_RETURNED:
-            last = [one for one in self.instances if one in self.returned][-MOST_RETURNED:]
+        if len(self.returned) > 4 * MAX_RETURNED:
+            last = [one for one in self.instances if one in self.returned][-MAX_RETURNED:]
             self.returned = {one: self.returned[one] for one in last}
 
 
 def _counted(job: Job, engine: Engine) -> dict[str, object]:
-    """Return the id under which failures of a step are counted, and when the step is parked, if at all."""
+    """Return the id under which failures of a step are counted, and the number at which it is parked, if any."""
     name = min(planned.mfid for planned in job.outputs)
     return {"name": name, "about": json.dumps(job.subject), "most": getattr(engine, "most_failures", None)}
 
 
 def ids_of(outputs: Mapping[str, DatasetRef]) -> dict[str, str]:
-    """{output: id of its dataset}."""
+    """Return {output: id of its dataset}."""
     return {output: dataset.mfid for output, dataset in outputs.items()}
 
 
 def state_results(state: StepState) -> Mapping[str, DatasetRef]:
-    """The results of a step, none if it has none."""
+    """Return the results of a step; empty if it has none."""
     return state.results or {}
 
 
 def mfids_of(state: StepState) -> list[str]:
-    """The ids of the results of a step."""
+    """Return the ids of the results of a step."""
     return [dataset.mfid for dataset in state_results(state).values()]
 
 
 def _declared_in(pipeline: BoundPipeline) -> Path | None:
-    """The file that declares it; None if records do."""
+    """Return the file that declares the pipeline; None if it was made from records."""
     return pipeline.spec.path if pipeline.spec.digest else None

@@ -1,4 +1,4 @@
-"""The dataset that records a run: what it relied on, how each step ended, and what failed steps printed."""
+"""The dataset that records a run: its inputs, the outcome of each step, and the logs of failed steps."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ MEASUREMENT = "pipeline run"
 
 
 def register_run(session: Session, result: RunResult) -> DatasetRef:
-    """The dataset that records the run, with its outputs linked as its parts. Doing it twice does it once.
+    """Register the dataset that records the run, with the run's outputs linked as its parts. Idempotent.
 
-    Its id follows from the run's id and from what the run relied on. InputError if that was nothing at all; an output
-    that this key may not link is named in the file all the same.
+    Its id follows from the run's id and from the datasets that the run relied on. Raises InputError if there are none.
+    An output that this key may not link is still named in the file.
     """
     relied_on = [*(mfid for mfids in result.inputs.values() for mfid in mfids), *_outputs(result)]
     if not relied_on:
@@ -41,8 +41,8 @@ def register_run(session: Session, result: RunResult) -> DatasetRef:
         path.write_text(_content(result), encoding="utf-8")
         files = (LocalFile.of(path, scan_file(path)), *_logs(result))
         new = _new_dataset(session, result, files, youngest(relied_on))
-        sha256, what = new.record.recipe_sha256, f"recording run {result.run_id}"
-        found = find_own(session.client, session.mirror, new.mfid, result.project, sha256, what)
+        sha256, action = new.record.recipe_sha256, f"recording run {result.run_id}"
+        found = find_own(session.client, session.mirror, new.mfid, result.project, sha256, action)
         dataset = found.ref if found else None
         if dataset is None:
             with session.turn(new.mfid):
@@ -52,14 +52,14 @@ def register_run(session: Session, result: RunResult) -> DatasetRef:
 
 
 def _logs(result: RunResult) -> Iterator[LocalFile]:
-    """Yield what failed steps printed, each under its step's name; those on another machine stay there."""
+    """Yield the logs of failed steps, named by step; those on another machine stay there."""
     names: Counter[str] = Counter()
     for step, log in result.logs.items():
         path = Path(log)
         if path.is_file() and path.stat().st_size:
             checksums = scan_file(path)
             names[stem := file_stem(step)] += 1
-            name = f"{stem}.log" if names[stem] == 1 else f"{stem}-{names[stem]}.log"  # two may differ in odd symbols
+            name = f"{stem}.log" if names[stem] == 1 else f"{stem}-{names[stem]}.log"  # stems drop special characters
             yield LocalFile(path, FileRef(name, checksums.sha256, checksums.size, log=True), checksums)
 
 
@@ -89,7 +89,7 @@ def _new_dataset(session: Session, result: RunResult, files: tuple[LocalFile, ..
 
 
 def _content(result: RunResult) -> str:
-    """The run as JSON, the same text each time; where it ran is nobody else's business."""
+    """Return the run as JSON, always the same text; it does not name the machine."""
     content: dict[str, Any] = {
         "run_id": result.run_id,
         "pipeline": result.pipeline,
@@ -105,13 +105,13 @@ def _content(result: RunResult) -> str:
 
 
 def _outputs(result: RunResult) -> Iterator[str]:
-    """Each dataset that the run's steps gave, new or reused, once."""
+    """Yield each dataset of the run's steps, new or reused, once."""
     yield from dict.fromkeys(mfid for outputs in result.datasets.values() for mfid in outputs.values())
 
 
 def _link(session: Session, run: str, result: RunResult) -> None:
-    found = session.client.datasets.get(run, include_links=True)
-    linked = {link.unique_id for link in found.links or ()}
+    record = session.client.datasets.get(run, include_links=True)
+    linked = {link.unique_id for link in record.links or ()}
     for mfid in _outputs(result):
         if mfid not in linked:
             with suppress(ForbiddenError):

@@ -1,4 +1,4 @@
-"""Whether a step that was made again, of the same, gave the same: which numbers moved, and by how much."""
+"""Comparison of two results of one recipe: which numbers differ, and by how much."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from crucible_lineage.registration.read import whole_record
 from crucible_lineage.session import Session
 
 NOT_DETERMINISTIC = "the step is not deterministic: the same code, parameters and inputs gave other results"
-MOST_NAMED = 8  # numbers, and files
-MOST_BYTES = 1 << 20  # of a file whose numbers are compared
+MAX_NAMED = 8  # numbers, and files
+MAX_BYTES = 1 << 20  # of a file whose numbers are compared
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 
 
 def moved(session: Session, before: str, after: str) -> list[str]:
-    """Return what differs between two results of one recipe: numbers that were returned, then files; empty if nothing.
+    """Return the differences between two results of one recipe: returned numbers, then files; empty if there are none.
 
     Raises CrucibleError if one of them cannot be read.
     """
@@ -35,17 +35,17 @@ def moved(session: Session, before: str, after: str) -> list[str]:
         return []
     was, now = (dict(_flat(returned_values(records[mfid]))) for mfid in (before, after))
     values = [name for name in dict.fromkeys([*was, *now]) if not _is_same(was.get(name), now.get(name))]
-    lines = [_told(name, was.get(name), now.get(name)) for name in values[:MOST_NAMED]]
-    if len(values) > MOST_NAMED:
-        lines.append(f"and {len(values) - MOST_NAMED} values more")
+    lines = [_value_line(name, was.get(name), now.get(name)) for name in values[:MAX_NAMED]]
+    if len(values) > MAX_NAMED:
+        lines.append(f"and {len(values) - MAX_NAMED} values more")
     old, new = (_data_files(session, mfid, records[mfid]) for mfid in (before, after))
     names = [name for name in sorted({*old, *new}) if _sha256(old, name) != _sha256(new, name)]
-    lines += [_file_told(session, name, (before, old.get(name)), (after, new.get(name))) for name in names[:MOST_NAMED]]
-    return [*lines, *([f"and {amount(len(names) - MOST_NAMED, 'more file')}"] if len(names) > MOST_NAMED else [])]
+    lines += [_file_line(session, name, (before, old.get(name)), (after, new.get(name))) for name in names[:MAX_NAMED]]
+    return [*lines, *([f"and {amount(len(names) - MAX_NAMED, 'more file')}"] if len(names) > MAX_NAMED else [])]
 
 
 def _flat(value: object, path: str = "") -> Iterator[tuple[str, object]]:
-    """The values within mappings and lists, by their paths."""
+    """Yield the values within mappings and lists with their paths."""
     if isinstance(value, Mapping) and value:
         for name, part in value.items():
             yield from _flat(part, f"{path}.{name}" if path else str(name))
@@ -64,39 +64,39 @@ def _is_same(one: Any, other: Any) -> bool:
     return bool(one == other) or (_is_number(one) and _is_number(other) and math.isnan(one) and math.isnan(other))
 
 
-def _told(name: str, was: Any, now: Any) -> str:
-    said = f"{name} {value_text(was)} -> {value_text(now)}"
+def _value_line(name: str, was: Any, now: Any) -> str:
+    line = f"{name} {value_text(was)} -> {value_text(now)}"
     if not (_is_number(was) and _is_number(now)):
-        return said
-    part = f", {abs((now - was) / was) * 100:.2g} %" if was else ""
-    return f"{said}, by {now - was:+.3g}{part}"
+        return line
+    percent = f", {abs((now - was) / was) * 100:.2g} %" if was else ""
+    return f"{line}, by {now - was:+.3g}{percent}"
 
 
 def _data_files(session: Session, mfid: str, record: Mapping[str, Any]) -> dict[str, FileRef]:
-    found = read_record(record.get("scientific_metadata"))
-    if found is None:
+    provenance = read_record(record.get("scientific_metadata"))
+    if provenance is None:
         return {}
-    whole = whole_record(session.client, mfid, found)
-    return {file.name: file for file in whole.files if file.is_data}
+    provenance = whole_record(session.client, mfid, provenance)
+    return {file.name: file for file in provenance.files if file.is_data}
 
 
 def _sha256(files: Mapping[str, FileRef], name: str) -> str:
     return files[name].sha256 if name in files else ""
 
 
-def _file_told(session: Session, name: str, was: tuple[str, FileRef | None], now: tuple[str, FileRef | None]) -> str:
+def _file_line(session: Session, name: str, was: tuple[str, FileRef | None], now: tuple[str, FileRef | None]) -> str:
     if was[1] is None or now[1] is None:
         return f"file {name} is {'new' if was[1] is None else 'gone'}"
     numbers: Sequence[tuple[float, float]] | None = None
-    if max(was[1].size, now[1].size) <= MOST_BYTES:
-        with suppress(LineageError, OSError, UnicodeDecodeError):  # that the bytes differ is known without them
+    if max(was[1].size, now[1].size) <= MAX_BYTES:
+        with suppress(LineageError, OSError, UnicodeDecodeError):  # the bytes differ in any case
             numbers = _numbers(_text(session, was[0], was[1]), _text(session, now[0], now[1]))
     if numbers is None:
         return f"file {name} has other bytes"
-    others = [abs(after - before) for before, after in numbers if not _is_same(before, after)]
-    if not others:
+    changes = [abs(after - before) for before, after in numbers if not _is_same(before, after)]
+    if not changes:
         return f"file {name} has other bytes, and the same numbers"
-    return f"file {name}: {len(others)} of {len(numbers)} numbers moved, by {max(others):.3g} at most"
+    return f"file {name}: {len(changes)} of {len(numbers)} numbers moved, by {max(changes):.3g} at most"
 
 
 def _text(session: Session, mfid: str, file: FileRef) -> str:
@@ -104,7 +104,7 @@ def _text(session: Session, mfid: str, file: FileRef) -> str:
 
 
 def _numbers(was: str, now: str) -> list[tuple[float, float]] | None:
-    """The numbers of two texts side by side; None where these are no tables of the same shape."""
+    """Return the numbers of two texts side by side; None unless these are tables of the same shape."""
     if "\0" in was or _NUMBER.sub("", was).split() != _NUMBER.sub("", now).split():
         return None
     old, new = _NUMBER.findall(was), _NUMBER.findall(now)

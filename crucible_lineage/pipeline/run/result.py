@@ -1,4 +1,4 @@
-"""What a run is asked for and says of itself: which steps, events while it goes on, its result."""
+"""The choice of steps for a run, the events during it, and its result."""
 
 from __future__ import annotations
 
@@ -37,29 +37,29 @@ EXECUTED = "executed"
 REUSED = "reused"
 FAILED = "failed"
 SKIPPED = "skipped"
-# On its way a step is handed to the engine, begun, and made; registered, it is executed.
+# A step is QUEUED when the engine has it, then STARTED, then MADE; when registered, it is EXECUTED.
 QUEUED = "queued"
 LEFT_OUT = "left out"  # by --only or --from
-STOPPED = "stopped"  # it was under way when the run was stopped
-# Said of a run, not of a step.
+STOPPED = "stopped"  # under way when the run was stopped
+# Of a run, not of a step.
 STOPPING, PLANNED, REGISTERING, DELIVERING = "stopping", "planned", "registering", "delivering"
-WAITING = "waiting"  # a result that was made could not be delivered yet, for this reason
-AWAY = "away"  # the service does not answer, and what the run does meanwhile
-# What is of interest only to whoever looks on.
+WAITING = "waiting"  # why a result could not be delivered yet
+AWAY = "away"  # why the service is away, and what the run does meanwhile
+# Of interest only while the run goes on.
 PASSING = (QUEUED, STARTED, MADE, PLANNED, REGISTERING, DELIVERING)
 
 
-MOST_RETURNED = 12  # chosen: datasets of which a run tells what their steps returned
+MAX_RETURNED = 12  # chosen: datasets whose returned values a run reports
 
 
 @dataclass(frozen=True)
 class StepChoice:
-    """Which steps a run makes: all that are not fresh, unless said otherwise.
+    """The steps that a run executes: by default all that are not fresh.
 
-    `forced` ones are made again; with `only`, just these; with `from_`, these and all that depend on them. Without
-    `keep_going` nothing more is started once a step has failed. At the end a Crucible that is away is waited for, for
-    `patience_s` in which it does not come back. Calibrations are those that were certified `as_of` a moment. What is
-    made for a `campaign` counts once that is promoted.
+    `forced` steps are executed again; with `only`, just these; with `from_`, these and their descendants. Without
+    `keep_going`, nothing is started after a step has failed. At the end, the run waits up to `patience_s` for a
+    Crucible that is away. Calibrations are those certified `as_of` a moment. Results for a `campaign` count once it is
+    promoted.
     """
 
     forced: tuple[str, ...] = ()
@@ -72,11 +72,11 @@ class StepChoice:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it asks for the pipeline as it is declared."""
+        """Whether the choice is the complete pipeline as declared."""
         return not (self.only or self.from_ or self.campaign or self.as_of)
 
     def steps(self, pipeline: BoundPipeline) -> Collection[str]:
-        """The declared steps that may be made. InputError if a name is none."""
+        """Return the declared steps that may be executed. Raises InputError for an unknown name."""
         instances = [name for name in self.only if "[" in name and name.partition("[")[0] in pipeline.steps]
         require_names(pipeline, (*self.only, *self.from_), instances)
         if not self.only and not self.from_:
@@ -84,7 +84,7 @@ class StepChoice:
         return {name.partition("[")[0] for name in self.only} | descendants(pipeline, self.from_)
 
     def makes(self, step: str, instance: str, pipeline: BoundPipeline) -> bool:
-        """Return whether an instance of a step may be made."""
+        """Return whether an instance of a step may be executed."""
         if not self.only and not self.from_:
             return True
         return not {step, instance}.isdisjoint(self.only) or step in descendants(pipeline, self.from_)
@@ -92,13 +92,13 @@ class StepChoice:
 
 @dataclass(frozen=True)
 class StepEvent:
-    """Something happened to an instance of a step (`outcome` is one of the words above), or to the run (no name)."""
+    """An event of a step instance, or of the run (without a name); `outcome` is one of the words above."""
 
     step: str
     outcome: str
     detail: str = ""
-    seconds: float | None = None  # that it took, from its real beginning
-    todo: Mapping[str, float | None] = field(default_factory=dict)  # PLANNED: what each step took on average before
+    seconds: float | None = None  # from its actual start
+    todo: Mapping[str, float | None] = field(default_factory=dict)  # PLANNED: the mean duration of each step before
 
 
 Listener = Callable[[StepEvent], None]
@@ -106,19 +106,19 @@ Listener = Callable[[StepEvent], None]
 
 @dataclass(frozen=True)
 class RunResult:
-    """Outcome of a run. `datasets` maps steps (their instances) to the ids of their datasets, by output.
+    """Outcome of a run. `datasets` maps step instances to the ids of their datasets, by output.
 
-    `logs` are what failed steps printed, in files; `tracebacks` theirs, from their functions on; `notes` is what
-    one should know of steps that did not fail. `stopped` is True if it was told to end before it was done.
-    `waiting` are results of this run that are made and not yet at Crucible, `delivered` are datasets that an earlier
-    run had left so and that are there now, `not_ingested` says which files it could not read.
-    `stayed` are steps after one that was made again, which stay since it gave the same bytes; `current_again` those
-    whose earlier result holds again; `unseen` says why what was there when the run began could not be seen at Crucible,
-    and went by what is known here; `undeclared` are slots of results that hold and are declared no more.
-    `returned` is what the last steps returned, by step and output, as far as the run knows it itself; `input_notes`
-    are what is to be said of measured files.
-    `held` says of steps why nothing is made from their parents, or from their results: something is on hold.
-    `unsigned` are results that wait for signatures.
+    `logs` are the log files of failed steps, `tracebacks` their tracebacks, starting at their functions; `notes` are
+    messages about steps that did not fail. `stopped` is True if the run was stopped before it was done.
+    `waiting` are results of this run that are not yet at Crucible, `delivered` are datasets of earlier runs that were
+    delivered now, `not_ingested` describes files that Crucible could not read.
+    `stayed` are steps that were not executed because a parent that was made again has the same bytes; `current_again`
+    are those whose earlier result is current again. `unseen` says why reused results could not be confirmed at
+    Crucible, so that the run relied on local knowledge; `undeclared` are slots with current results that are no longer
+    declared. `returned` are the values that the last steps returned, by step and output, if known to the run;
+    `input_notes` are messages about measured files.
+    `held` has the steps whose parents or results are on hold, with the reason. `unsigned` are results that wait for
+    signatures.
     """
 
     run_id: str
@@ -146,28 +146,28 @@ class RunResult:
 
     @property
     def is_held(self) -> bool:
-        """True if all that is not made is not made since something is on hold, or a result of it is on hold now."""
+        """Whether every step without a result is prevented by a hold, or some result was put on hold."""
         bad = [step for step, outcome in self.outcomes.items() if outcome not in (EXECUTED, REUSED, LEFT_OUT)]
         return bool(self.held) and not self.waiting and not self.stopped and all(step in self.held for step in bad)
 
     def error_line(self, step: str) -> str:
-        """Return the error of a step, which names it once."""
+        """Return the error of a step, with its name exactly once."""
         error = self.errors[step]
         return error if repr(step) in error else f"{step}: {error}"
 
     @property
     def executed(self) -> list[str]:
-        """The steps that ran."""
+        """The executed steps."""
         return [step for step, outcome in self.outcomes.items() if outcome == EXECUTED]
 
     @property
     def ok(self) -> bool:
-        """Whether every step that was asked for has its result, seen at Crucible, and nothing waits to be delivered."""
+        """Whether every requested step has its result, confirmed at Crucible, and nothing waits for delivery."""
         return not self.waiting and not self.unseen and not self.is_failed
 
     @property
     def is_failed(self) -> bool:
-        """Whether a step that was asked for has no result."""
+        """Whether a requested step has no result."""
         return any(outcome not in (EXECUTED, REUSED, LEFT_OUT) for outcome in self.outcomes.values())
 
     def to_json(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A pipeline planned and run: what is not fresh is made, delivered, confirmed, published, reported, and recorded."""
+"""Planning and running a pipeline: execute, deliver, confirm, publish, report and record what is not fresh."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ from crucible_lineage.pipeline.run.stopping import Stop
 from crucible_lineage.session import Session
 from crucible_lineage.settings import retries_from_environment
 
-if TYPE_CHECKING:  # a run in which all is fresh makes nothing
+if TYPE_CHECKING:  # a fresh run executes nothing
     from crucible_lineage.pipeline.engines.local import Engine
 
-_MOST_UNREAD = 1000  # files that could not be read, in one run
-_SOON_S = 5.0  # chosen: after that the service is away, and a run goes by what is known here
-_INGESTED_HERE_S = 10.0  # chosen: this machine reads the files itself, and mostly within a second
+_MAX_UNREAD = 1000  # files that could not be ingested, in one run
+_SOON_S = 5.0  # chosen: after that the service is away, and a run uses what is known here
+_INGESTED_HERE_S = 10.0  # chosen: this machine ingests the files itself, mostly within a second
 
 
 def plan_and_run(
@@ -59,10 +59,10 @@ def plan_and_run(
     stop: Stop | None = None,
     arrived: Arrived | None = None,
 ) -> RunResult:
-    """Plan a pipeline and make what is not fresh.
+    """Plan a pipeline and execute the steps that are not fresh.
 
-    `engine` is called only if something has to be made; `listener` is given every event, and `arrived` each payload
-    that this run has brought to Crucible.
+    `engine` is called only if a step has to be executed; `listener` receives every event, and `arrived` each payload
+    that this run has delivered.
     """
     planned = plan_for_run(pipeline, session, listener, choice)
     return run_planned(pipeline, planned, session, engine, listener, choice, stop, arrived)
@@ -71,12 +71,12 @@ def plan_and_run(
 def plan_for_run(
     pipeline: BoundPipeline, session: Session, listener: Listener, choice: StepChoice = StepChoice()
 ) -> PlannedPipeline:
-    """Plan a pipeline that is to be run now, in an outage by what is known here.
+    """Plan a pipeline that is to be run now; during an outage, from what is known here.
 
-    If that does not suffice, the service is waited for, as long as `choice` is patient, unless the environment says for
-    how long calls are repeated. Raises CrucibleError after it.
+    If that does not suffice, wait for the service up to `choice.patience_s`, unless the environment says how long calls
+    are repeated; then raise CrucibleError.
     """
-    choice.steps(pipeline)  # a name that is none is refused before anything is looked up
+    choice.steps(pipeline)  # refuse an unknown name before anything is looked up
     with noting_unstarted(session, pipeline.spec.path, pipeline.name, pipeline.spec.project):
         return _plan(pipeline, session, listener, choice)
 
@@ -98,7 +98,7 @@ def _plan(pipeline: BoundPipeline, session: Session, listener: Listener, choice:
         with suppress(*TRANSIENT), session.offline():
             planned = plan_pipeline(pipeline, session, choice.forced, as_of=choice.as_of, campaign=choice.campaign)
             if not planned.plan.is_fresh:
-                _ = session.agent  # who registers has to be known as well
+                _ = session.agent  # registrations need the account
             listener(StepEvent("", AWAY, f"{reason}; going on with what is known here"))
             return planned
     waits = "asking again" if is_set else f"waiting for it for {choice.patience_s:g} s (--patience)"
@@ -117,19 +117,19 @@ def run_planned(
     stop: Stop | None = None,
     arrived: Arrived | None = None,
 ) -> RunResult:
-    """The same for a plan that was made already."""
+    """Execute a plan; arguments and result are those of `plan_and_run`."""
     away = planned.index.is_away
     new = any(item.raw and item.dataset is None for items in planned.inputs.values() for item in items)
-    ready: Callable[[], Engine] = partial(_started_ahead, engine, planned, choice.steps(pipeline))
+    ready: Callable[[], Engine] = partial(_create_engine, engine, planned, choice.steps(pipeline))
     if not planned.plan.is_fresh or new:
         ready = ready if planned.plan.is_fresh else session.client.ahead(ready)
         if not away:
             with noting_unstarted(session, pipeline.spec.path, pipeline.name, pipeline.spec.project):
                 session.prepare(pipeline.spec.project, pipeline.spec.project_title)
-    with _recorded(pipeline, session) as run_id:  # one that was refused until here has not begun
-        # A run that has nothing to do is over before anybody could ask whether it is under way.
+    with _recorded(pipeline, session) as run_id:  # a run that was refused before has not begun
+        # A fresh run is over before anybody could ask whether it is under way.
         with nullcontext() if planned.plan.is_fresh and not new else in_use(runs(session.settings.data) / run_id):
-            before = {one.request for one in session.store.ended_ingestions(_MOST_UNREAD)}
+            before = {one.request for one in session.store.ended_ingestions(_MAX_UNREAD)}
             with session.offline() if away else nullcontext():
                 inputs = register_inputs(
                     planned.inputs, session, lambda text: listener(StepEvent("", REGISTERING, text))
@@ -149,22 +149,22 @@ def run_planned(
         unread: tuple[str, ...] = ()
         if not run.stopped:
             finish(run, away=away)
-            asked = new or any(state.outcome == EXECUTED for state in run.steps.values())
-            unread = _not_ingested(session, run_id, before, partial(to_be_ingested, run), asked=asked)
+            requested = new or any(state.outcome == EXECUTED for state in run.steps.values())
+            unread = _not_ingested(session, run_id, before, partial(to_be_ingested, run), requested=requested)
         result = _with_notes(result_of(run, unread), planned, session)
         session.journal.end_run(run_id, "complete" if result.ok else "stopped" if result.stopped else "failed")
     if choice.is_whole and not result.stopped and not result.is_held:
         errors = {step: error for step, error in result.errors.items() if result.outcomes.get(step) == FAILED}
-        why = next(iter(errors.values()), "results wait to be delivered") if not result.ok else ""
+        reason = next(iter(errors.values()), "results wait to be delivered") if not result.ok else ""
         with session.client.repeating(0.0) if away else nullcontext():
-            told = state_run(session, result.project, result.pipeline, why, errors)
-        if told:
-            listener(StepEvent("", WAITING, told))
+            message = state_run(session, result.project, result.pipeline, reason, errors)
+        if message:
+            listener(StepEvent("", WAITING, message))
     return result
 
 
 def _with_notes(result: RunResult, planned: PlannedPipeline, session: Session) -> RunResult:
-    """The result with what is to be said of measured files, and of steps that gave something else when forced."""
+    """Add notes about measured files, and about forced steps that gave another result."""
     notes, waiting = dict(result.notes), {mfid for one in result.waiting for mfid in one.mfids}
     for step in planned.plan.steps:
         if FORCED not in step.causes or result.outcomes.get(step.name) != EXECUTED:
@@ -175,61 +175,61 @@ def _with_notes(result: RunResult, planned: PlannedPipeline, session: Session) -
             now = result.datasets.get(step.name, {}).get(output)
             if now is None or now in waiting or before == now:
                 continue
-            with suppress(CrucibleError):  # what was made is there; `why` compares them later
+            with suppress(CrucibleError):  # the result exists; `why` can compare it later
                 if lines := moved(session, before, now):
-                    said = f"{NOT_DETERMINISTIC}: {'; '.join(lines)}"
-                    notes[step.name] = "; ".join(filter(None, (notes.get(step.name), said)))
+                    note = f"{NOT_DETERMINISTIC}: {'; '.join(lines)}"
+                    notes[step.name] = "; ".join(filter(None, (notes.get(step.name), note)))
     return replace(result, notes=notes, input_notes=planned.plan.notes)
 
 
 def _slots_to_fill(planned: PlannedPipeline) -> list[str]:
-    """The slots of the steps that are not fresh."""
+    """Return the slots of the steps that are not fresh."""
     todo = [planned.instances[step.name] for step in planned.plan.steps if step.state not in (FRESH, BLOCKED)]
     return [key for one in todo for keys in one.slots.values() for key in keys]
 
 
-def _started_ahead(engine: Callable[[], Engine], planned: PlannedPipeline, chosen: Collection[str]) -> Engine:
-    """The engine, which has begun to start processes for the functions that can be called first."""
-    made = engine()
-    if start_ahead := getattr(made, "start_ahead", None):
+def _create_engine(create: Callable[[], Engine], planned: PlannedPipeline, chosen: Collection[str]) -> Engine:
+    """Create the engine, and start processes for the functions that can be called first."""
+    engine = create()
+    if start_ahead := getattr(engine, "start_ahead", None):
         done = {step.name for step in planned.plan.steps if step.state == FRESH}
         todo = [planned.instances[step.name] for step in planned.plan.steps if step.state not in (FRESH, BLOCKED)]
         functions = [one for one in todo if one.step.name in chosen and not one.step.spec.run]
         start_ahead(sum(done.issuperset(one.needs) for one in functions))
-    return made
+    return engine
 
 
 @contextmanager
 def _recorded(pipeline: BoundPipeline, session: Session) -> Iterator[str]:
-    """The id of a run that the journal knows as under way, and as ended if it is left by an error."""
+    """Record the start of a run in the journal, and its end if the block raises. Yields the run's id."""
     run_id = uuid.uuid4().hex
     session.journal.begin_run(run_id, pipeline.name, pipeline.spec.project, pipeline.spec.path)
     try:
         yield run_id
     except BaseException as error:
-        with suppress(StorageError):  # what is raised already says more
+        with suppress(StorageError):  # the original error says more
             session.journal.end_run(run_id, "failed" if isinstance(error, Exception) else "stopped")
         raise
 
 
 def _not_ingested(
-    session: Session, run_id: str, before: Collection[int], waited: Callable[[], Collection[str]], *, asked: bool
+    session: Session, run_id: str, before: Collection[int], awaited: Callable[[], Collection[str]], *, requested: bool
 ) -> tuple[str, ...]:
-    """Follow ingestions, and describe the files that were not read, apart from those described `before`.
+    """Follow ingestions, and describe the files that were not ingested, apart from those described `before`.
 
-    Those of the embedded Crucible are given some seconds to end, if the run has `asked` for any. `waited` gives the
-    datasets whose ingestion is to be waited for: where that is still open, it is described as well.
+    Ingestions of the embedded Crucible get some seconds to end, if the run has `requested` any. `awaited` returns the
+    datasets whose ingestion is to be waited for: if that is still open, it is described as well.
     """
-    found = [one for one in session.store.ended_ingestions(_MOST_UNREAD) if one.request not in before]
+    found = [one for one in session.store.ended_ingestions(_MAX_UNREAD) if one.request not in before]
     if session.store.open_ingestions() and session.outbox.is_empty:
         from crucible_lineage.registration.ingestion import follow_ingestions  # few runs have any
 
-        at_most_s = _INGESTED_HERE_S if session.settings.embedded and asked else 0.0
-        with suppress(CrucibleError), session.connect(at_most_s=0.0) as client:  # else whoever comes next asks
+        at_most_s = _INGESTED_HERE_S if session.settings.embedded and requested else 0.0
+        with suppress(CrucibleError), session.connect(at_most_s=0.0) as client:  # else the next run asks
             found += follow_ingestions(client, session.store, at_most_s=at_most_s)
         still_open = {one.mfid for one in session.store.open_ingestions()}
         session.journal.note_ingested(run_id, {one.mfid for one in found if one.status == "complete"} - still_open)
-        mfids = waited()
+        mfids = awaited()
         found += [one for one in session.store.open_ingestions() if one.mfid in mfids]
     if not found:
         return ()
@@ -240,17 +240,17 @@ def _not_ingested(
 
 @contextmanager
 def noting_unstarted(session: Session, declaration: Path, pipeline: str = "", project: str = "") -> Iterator[None]:
-    """Note an error that ends this block as a run that could not start.
+    """Record an error that ends this block as a run that could not start.
 
-    Pipeline and project are found out where they are not given, from the file or from earlier runs.
+    Without arguments, pipeline and project are read from the file or from earlier runs.
     """
     try:
         yield
     except LineageError as error:
         if not pipeline:
-            pipeline, project = _named(session, declaration)
+            pipeline, project = _name_and_project(session, declaration)
         with nullcontext() if session.settings.embedded else session.client.repeating(0.0):
-            with suppress(LineageError):  # what is raised already says more; or nobody knows whose key it is
+            with suppress(LineageError):  # the original error says more, or the key's owner is unknown
                 path = declaration.absolute()
                 session.journal.note_unstarted(uuid.uuid4().hex, pipeline, project, path, str(error))
             if project and not isinstance(error, TRANSIENT):
@@ -258,9 +258,9 @@ def noting_unstarted(session: Session, declaration: Path, pipeline: str = "", pr
         raise
 
 
-def _named(session: Session, declaration: Path) -> tuple[str, str]:
-    """Return name and project of a declaration that may have faults; without a project if nobody knows."""
-    from crucible_lineage.pipeline.declare.yaml import parse_document  # only what cannot be read is read twice
+def _name_and_project(session: Session, declaration: Path) -> tuple[str, str]:
+    """Return name and project of a declaration that may have faults; an empty project if it is unknown."""
+    from crucible_lineage.pipeline.declare.yaml import parse_document  # only unreadable files are read twice
 
     data: Any = None
     with suppress(OSError, LineageError):

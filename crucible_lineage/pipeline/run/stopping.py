@@ -1,4 +1,4 @@
-"""Stopping a run before it is done, by Ctrl-C or SIGTERM: the first ends what can be, the second leaves at once."""
+"""Stopping a run by Ctrl-C or SIGTERM: the first signal ends the steps under way, the second exits at once."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-INTERRUPTED = 130  # the exit code, as shells have it for Ctrl-C
+INTERRUPTED = 130  # the exit code that shells use for Ctrl-C
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stop:
-    """Whether a run is to stop. Who makes steps hears of it (`heard_by`); while nobody does, it is an interrupt."""
+    """A request to stop a run. It calls the listener (see `listened_to_by`); without one, it is a KeyboardInterrupt."""
 
     def __init__(self) -> None:
-        self.asked = False
-        self._hear: Callable[[], None] | None = None
+        self.is_requested = False
+        self._listener: Callable[[], None] | None = None
         self._on_signals = False
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM ask for it in this block; asked twice, the process ends within a second, as it stands."""
+        """Let Ctrl-C and SIGTERM request the stop in this block; the second signal ends the process within a second."""
         self._on_signals = threading.current_thread() is threading.main_thread()
         with self._handling():
             try:
@@ -34,16 +34,16 @@ class Stop:
                 self._on_signals = False
 
     @contextmanager
-    def heard_by(self, hear: Callable[[], None]) -> Iterator[None]:
-        """`hear` is called, once and perhaps within a signal handler, when a stop is asked for in this block."""
-        self._hear = hear
-        if self.asked:
-            hear()
-        with self._handling():  # again, since Prefect has handlers of its own for the time of a flow
+    def listened_to_by(self, listener: Callable[[], None]) -> Iterator[None]:
+        """Call `listener`, perhaps within a signal handler, when a stop is requested in this block."""
+        self._listener = listener
+        if self.is_requested:
+            listener()
+        with self._handling():  # again, since Prefect installs its own handlers during a flow
             try:
                 yield
             finally:
-                self._hear = None
+                self._listener = None
 
     @contextmanager
     def _handling(self) -> Iterator[None]:
@@ -57,23 +57,23 @@ class Stop:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def ask(self) -> None:
-        """Ask for the stop of whoever makes steps, now or as soon as somebody does."""
-        self.asked = True
-        if self._hear is not None:
-            self._hear()
+    def request(self) -> None:
+        """Request the stop, now or as soon as there is a listener."""
+        self.is_requested = True
+        if self._listener is not None:
+            self._listener()
 
     def _signalled(self, number: int, frame: FrameType | None) -> Any:  # noqa: ARG002 (Python's signature)
-        if self.asked:
-            _leave()
-        self.asked = True
-        if self._hear is None:
+        if self.is_requested:
+            _exit()
+        self.is_requested = True
+        if self._listener is None:
             raise KeyboardInterrupt
-        self._hear()
+        self._listener()
 
 
-def _leave() -> None:
-    """End this process, whatever its threads do; the processes of steps end with it."""
+def _exit() -> None:
+    """End this process despite its threads; the processes of steps end with it."""
     clear = "\r\x1b[2K\x1b[?25h" if sys.stderr.isatty() else ""
     os.write(
         2, f"{clear}stopped immediately; registered results are kept; run the same command again to continue\n".encode()

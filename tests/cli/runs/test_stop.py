@@ -148,7 +148,7 @@ def test_the_first_ends_what_runs_and_all_is_told_as_it_is(
     assert "Traceback" not in said
     assert "stopping: no further steps are started, running ones are terminated" in said
     assert "1 executed, 1 stopped, 1 skipped" in said
-    assert re.search(r"long +stopped .*it was ended, since the run was stopped", said)
+    assert re.search(r"long +stopped .*it was ended, because the run was stopped", said)
     assert re.search(r"after +skipped .*the run was stopped before it was begun", said)
     (run,) = json.loads(command("status", "--data", data, "--json").stdout)["runs"]
     assert (run["state"], run["steps"]) == ("stopped", {"executed": 1, "stopped": 1, "skipped": 1})

@@ -43,7 +43,7 @@ def test_only_makes_the_selected_steps_and_reports_missing_parents(lab: Any, run
     assert incomplete.outcomes["parts"] == "left out"
     assert not incomplete.ok
     assert (
-        "its parent scaled[factor=2] is not there and was left out; run without --only"
+        "its parent scaled[factor=2] is missing and was left out; run without --only"
         in incomplete.errors["total[factor=2]"]
     )
     first = run(lab.pipeline, StepChoice(only=("parts",)))

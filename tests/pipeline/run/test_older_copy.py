@@ -80,7 +80,7 @@ def test_put_back_while_a_run_is_under_way_it_ends_as_failed(lab: Any, data: Pat
 
     ended = run(lab.pipeline, data, heard)
     assert not ended.ok
-    assert all("an older copy was put back; run the same command again" in error for error in ended.errors.values())
+    assert all("an older copy was restored; run the same command again" in error for error in ended.errors.values())
     assert sorted(ended.errors) == ["scaled", "total"]
     again = run(lab.pipeline, data)
     assert (again.ok, sorted(again.executed)) == (True, ["scaled", "total"])
