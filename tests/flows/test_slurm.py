@@ -155,7 +155,7 @@ def test_the_job_of_a_killed_run_ends_by_itself_and_the_next_run_takes_its_resul
 def test_what_slurm_refuses_or_a_step_raises_is_told(start: Any, cluster: Any) -> None:
     code, said = start(options="{partition: nowhere}").ended()
     assert code in (1, 2), said
-    assert "Slurm would not take its job" in said
+    assert "Slurm would reject its job" in said
     assert not cluster("squeue", "-h")
     code, said = start(uses="failing", resources="{}").ended()
     assert code == 1

@@ -1,4 +1,4 @@
-"""What a run asks of whatever runs its steps; and the local engine, with steps in threads of this process."""
+"""The interface of engines, which execute the steps of a run; and the local engine, with threads of this process."""
 
 from __future__ import annotations
 
@@ -19,33 +19,32 @@ if TYPE_CHECKING:
     from crucible_lineage.pipeline.job.job import Job
     from crucible_lineage.pipeline.job.materialize import Materialized
 
-AHEAD = 8  # chosen: no thread waits for its next step, and thousands that could begin take no memory yet
+AHEAD = 8  # chosen: queued steps per thread, so that none is idle, and thousands of ready steps take no memory
 
 
 class Running(Protocol):
     """A step under way."""
 
     def add_done_callback(self, callback: Callable[[object], None], /) -> None:
-        """`callback` is called, in any thread, when the step has ended."""
+        """Call `callback`, in any thread, when the step has ended."""
 
 
 class Engine(Protocol):
-    """What runs steps: threads of this process, or Prefect.
+    """An executor of steps: threads of this process, or Prefect.
 
-    One that hands on what is made before it is delivered has an attribute `deliverer`, which is set before the first
-    step is started. One that begins steps in the order in which they are started may have an attribute `most_at_once`:
-    how many steps are started before one of them has ended. One that can get ready has a method `start_ahead`, which is
-    told how many functions can be called to begin with.
+    Optional attributes: `deliverer`, set before the first step, for an engine that hands results on before they are
+    delivered; `most_at_once`, the number of steps to start before one has ended, for an engine that begins steps in
+    order; `start_ahead(n)`, called with the number of functions that can be called first.
     """
 
     def start(self, job: Job) -> Running:
-        """The step has been handed over."""
+        """Start a step."""
 
     def result(self, running: object) -> Materialized:
-        """The outcome of a step that has ended; raises what it raised."""
+        """Return the outcome of a step that has ended; raises the step's error."""
 
     def stop(self, run_id: str) -> bool:
-        """Stop what can be stopped, and begin nothing more. False if its steps are not to be waited for."""
+        """Start no more steps, and stop those that can be stopped. Return False if the others are not waited for."""
 
 
 class LocalEngine:
@@ -59,15 +58,15 @@ class LocalEngine:
         self.pool = ThreadPoolExecutor(jobs, thread_name_prefix="step")
 
     def start_ahead(self, steps: int) -> None:
-        """The first processes for functions of steps are being started, where there are so many steps to begin with."""
+        """Start processes for this number of functions, at most one per thread."""
         start_ahead(min(steps, self.jobs))
 
     def start(self, job: Job) -> Running:
-        """The step has been put into the pool."""
+        """Put the step into the pool."""
         return self.pool.submit(self._make, replace(job, run={**job.run, "engine": "local"}))
 
     def result(self, running: Any) -> Materialized:
-        """The outcome of the step."""
+        """Return the outcome of the step."""
         try:
             made: Materialized = running.result()
         except CancelledError:
@@ -75,17 +74,17 @@ class LocalEngine:
         return made
 
     def stop(self, run_id: str) -> bool:
-        """Steps that wait are taken back, processes are being ended; what is being registered goes on."""
+        """Cancel waiting steps and end processes; registrations go on."""
         self.pool.shutdown(wait=False, cancel_futures=True)
         stop_run(run_id)
         return True
 
     def _make(self, job: Job) -> Materialized:
-        return trying_again(job, lambda: materialize_step(job, self.session, deliveries=self.deliverer))
+        return with_retries(job, lambda: materialize_step(job, self.session, deliveries=self.deliverer))
 
 
-def trying_again(job: Job, make: Callable[[], Materialized]) -> Materialized:
-    """Make a step, again as often as it declares; raises what the last attempt raised."""
+def with_retries(job: Job, make: Callable[[], Materialized]) -> Materialized:
+    """Execute a step with its declared number of retries; raises the error of the last attempt."""
     for _ in range(job.spec.retries):
         try:
             return make()

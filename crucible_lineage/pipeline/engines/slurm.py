@@ -1,7 +1,7 @@
-"""Steps as jobs of Slurm: gathered into arrays, submitted, watched all at once, cancelled when their run is stopped.
+"""Steps as Slurm jobs: gathered into arrays, submitted, watched together, cancelled when their run is stopped.
 
-A job that is requeued, or done twice, does no harm: the result's id says whether it is there. A job whose run is killed
-goes on; the next run takes up what still waits or runs, and finds what was made.
+Requeued or duplicate jobs are harmless: the result's id shows whether it exists. Jobs of a killed run continue; the
+next run waits for those that are queued or running, and reuses their results.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any, Self
 from crucible_lineage.core.journal import DELIVERED, SENDING
 from crucible_lineage.errors import InputError, RunError, StepError, StoppedError
 from crucible_lineage.local.usage import claimed, is_in_use, remove_folder
-from crucible_lineage.pipeline.engines.local import Running, trying_again
+from crucible_lineage.pipeline.engines.local import Running, with_retries
 from crucible_lineage.pipeline.engines.slurm_batch import EMPTY, SCRIPT, Batch, Member
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.job.job_json import job_to_json, made_from_json
@@ -36,13 +36,13 @@ from crucible_lineage.pipeline.job.progress import ProgressReader, reading_progr
 from crucible_lineage.pipeline.spec.pipeline import Runner
 from crucible_lineage.session import Session
 
-AT_ONCE = 64  # chosen: tasks of one array that run at once, if the declaration does not say
+AT_ONCE = 64  # chosen: tasks of one array that run at once, unless declared
 MOST_WAITING = 1000  # steps that wait at once; Slurm's own limit of an array's size is 1001
-LOOK_S = 1.0  # between looks for outcomes, which are files
-ASK_S = 15.0  # between questions to Slurm, one for all jobs of this process: at most four a minute
-GATHER_S = 0.5  # without another step, after which those that have gathered are submitted
+LOOK_S = 1.0  # between checks for outcomes, which are files
+ASK_S = 15.0  # between queries to Slurm, one for all jobs of this process: at most four a minute
+GATHER_S = 0.5  # without a new step, after which the gathered ones are submitted
 FIRST_GAP_S, LAST_GAP_S = 1.0, 30.0  # between submissions; doubled with each, until nothing is under way
-SETTLE_S = 5.0  # chosen: a file system shared by nodes may show a file so much later
+SETTLE_S = 5.0  # chosen: a shared file system may show a file that much later
 TAIL_BYTES = 2000
 
 _stopped: set[str] = set()  # runs
@@ -50,7 +50,7 @@ _stopped: set[str] = set()  # runs
 
 @dataclass(frozen=True)
 class BatchJob:
-    """A step that a job of Slurm is to make, and the job's state as Slurm calls it."""
+    """A step that a Slurm job is to execute, and the job's state in Slurm's words."""
 
     id: str
     step: str
@@ -58,14 +58,14 @@ class BatchJob:
 
 
 class SlurmEngine:
-    """Steps as jobs of Slurm, submitted by threads of this process, which wait for them. Without Prefect."""
+    """Steps as Slurm jobs, submitted and awaited by threads of this process, without Prefect."""
 
     def __init__(self, session: Session, runner: Runner) -> None:
         self.session = session
         self.runner = runner
         self._pool = ThreadPoolExecutor(MOST_WAITING, thread_name_prefix="slurm")
         self._stack = ExitStack()
-        self._news: ProgressReader | None = None
+        self._progress: ProgressReader | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -75,15 +75,15 @@ class SlurmEngine:
 
     def start(self, job: Job) -> Running:
         """Hand the step to a thread, which gathers it with others into a job."""
-        if self._news is None:
-            self._news = self._stack.enter_context(reading_progress(self.session.settings.data, job.run_id))
+        if self._progress is None:
+            self._progress = self._stack.enter_context(reading_progress(self.session.settings.data, job.run_id))
         return self._pool.submit(self._make, replace(job, run={**job.run, "engine": "slurm"}))
 
     def result(self, running: Any) -> Materialized:
-        """Return the outcome of the step, after what it printed."""
+        """Return the outcome of the step, after publishing the lines that it printed."""
         made: Future[Materialized] = running
-        if self._news:
-            self._news.look()
+        if self._progress:
+            self._progress.look()
         return made.result()
 
     def stop(self, run_id: str) -> bool:
@@ -92,23 +92,22 @@ class SlurmEngine:
         return True
 
     def _make(self, job: Job) -> Materialized:
-        return trying_again(job, lambda: materialize_on_slurm(job, self.session, self.runner))
+        return with_retries(job, lambda: materialize_on_slurm(job, self.session, self.runner))
 
 
 def materialize_on_slurm(job: Job, session: Session, runner: Runner) -> Materialized:
-    """Return the outputs of a step, made by a job; steps that are asked for at the same time share one.
+    """Return the outputs of a step, executed by a Slurm job; steps requested at the same time share one.
 
-    Raises InputError, before anything is submitted, if Slurm would not take it; StepError if it ended without a result;
+    Raises InputError, before anything is submitted, if Slurm would reject it; StepError if it ended without a result;
     StoppedError if its run was stopped.
     """
-    what = f"step {job.name!r}"
     if shutil.which("sbatch") is None:
-        raise InputError(f"{what} needs Slurm, but there is no sbatch here; run it where Slurm is")
-    outcome = _cluster.ask(_Asked(job, session, _flags(job, runner), runner.workers or AT_ONCE)).result()
+        raise InputError(f"step {job.name!r} needs Slurm, but there is no sbatch here; run it where Slurm is installed")
+    outcome = _cluster.ask(_Request(job, session, _flags(job, runner), runner.workers or AT_ONCE)).result()
     if "error" in outcome:
         raise _error(job, outcome["error"])
     made = made_from_json(outcome, session)
-    if made.executed and not made.healed:  # a node leaves the journal, which is SQLite, to the run
+    if made.executed and not made.healed:  # nodes do not write the journal, which is SQLite
         outputs = {output: dataset.mfid for output, dataset in made.outputs.items()}
         session.journal.note_made(job.run_id, job.project, job.name, outputs, datetime.now(UTC).isoformat())
         for state in (SENDING, DELIVERED):
@@ -124,20 +123,20 @@ def cancel_jobs(run_id: str) -> None:
 
 
 def batch_jobs(data: Path) -> list[BatchJob]:
-    """List the steps that jobs of Slurm are to make for runs of this data folder, also for one that was killed."""
+    """List the steps that Slurm jobs are to execute for runs of this data folder, including killed ones."""
     batches = list(Batch.all(data))
     queue = _ask_queue() if batches else {}
-    found = []
+    jobs = []
     for batch in batches:
         queued = _Queued() if queue is None else queue.get(str(batch.folder), _Queued())
         if not queued.tasks and not is_in_use(batch.folder):
-            continue  # it has ended, and so has its run; or nobody knows
+            continue  # job and run have ended, or Slurm does not answer
         waiting = next((state for state in queued.tasks.values() if state == "PENDING"), "ended")
         for number in sorted(set(range(len(batch.members))) - batch.outcomes()):
-            taken = batch.taken(number)
-            state = "UNKNOWN" if queue is None else waiting if taken is None else queued.tasks.get(taken, "ended")
-            found.append(BatchJob(queued.name(batch, taken), batch.members[number].step, state))
-    return found
+            task = batch.task_of(number)
+            state = "UNKNOWN" if queue is None else waiting if task is None else queued.tasks.get(task, "ended")
+            jobs.append(BatchJob(queued.name(batch, task), batch.members[number].step, state))
+    return jobs
 
 
 @dataclass
@@ -148,13 +147,13 @@ class _Queued:
     tasks: dict[int, str] = field(default_factory=dict)
 
     def name(self, batch: Batch, task: int | None) -> str:
-        """Return a task as Slurm names it; that of the whole array if none is given."""
+        """Return Slurm's name of a task; that of the whole array without one."""
         return self.number if len(batch.members) == 1 or task is None else f"{self.number}_{task}"
 
 
 @dataclass(eq=False)
-class _Asked:
-    """A step that is asked for, and its outcome."""
+class _Request:
+    """A requested step, and its outcome."""
 
     job: Job
     session: Session
@@ -173,56 +172,56 @@ class _Asked:
 
     @property
     def kind(self) -> tuple[object, ...]:
-        """Return what all steps of one job share."""
+        """The properties that all steps of one job share."""
         return self.job.run_id, self.flags, self.at_once, tuple(self.context.items())
 
 
 @dataclass(eq=False)
 class _UnderWay:
-    """A batch that this process waits for: who asked for which of its members, and since when their tasks are gone."""
+    """A batch that this process waits for: the request for each member, and when missing tasks were first noticed."""
 
     batch: Batch
-    queued: _Queued  # as it was last seen
-    asked: dict[int, _Asked]
+    queued: _Queued  # as last seen
+    requests: dict[int, _Request]
     is_own: bool
     marked: ExitStack = field(default_factory=ExitStack)
     since: float = field(default_factory=time.monotonic)
     compared_at: float = 0.0
     gone: dict[int, float] = field(default_factory=dict)
-    answers: list[tuple[_Asked, dict[str, Any] | Exception]] = field(default_factory=list)
+    answers: list[tuple[_Request, dict[str, Any] | Exception]] = field(default_factory=list)
     has_failed: bool = False
 
     def is_of(self, run_id: str) -> bool:
-        return any(one.job.run_id == run_id for one in self.asked.values())
+        return any(one.job.run_id == run_id for one in self.requests.values())
 
     def look(self) -> None:
-        """Take the outcomes that have appeared."""
-        for number in sorted(self.batch.outcomes() & self.asked.keys()):
+        """Collect the outcomes that have appeared."""
+        for number in sorted(self.batch.outcomes() & self.requests.keys()):
             if (outcome := self.batch.outcome(number)) is not None:
-                self.answers.append((self.asked.pop(number), outcome))
+                self.answers.append((self.requests.pop(number), outcome))
 
     def compare(self, queue: Mapping[str, _Queued], asked_at: float) -> None:
-        """Note whose tasks are in the queue no more, and fail those that have left no outcome since."""
+        """Record the tasks that have left the queue, and fail those that have not left an outcome since."""
         if asked_at < self.since or (asked_at == self.compared_at and not self.gone):
             return
         self.compared_at = asked_at
-        self.look()  # what came before the answer counts
+        self.look()  # outcomes from before the answer count
         tasks, now = queue.get(str(self.batch.folder), _Queued()).tasks, time.monotonic()
-        for number in list(self.asked):
-            taken = self.batch.taken(number)
-            if tasks if taken is None else taken in tasks:
+        for number in list(self.requests):
+            task = self.batch.task_of(number)
+            if tasks if task is None else task in tasks:
                 self.gone.pop(number, None)
-            elif now - self.gone.setdefault(number, now) > SETTLE_S or self.asked[number].job.run_id in _stopped:
-                asked = self.asked.pop(number)
-                self.answers.append((asked, self._failure(asked, taken)))
+            elif now - self.gone.setdefault(number, now) > SETTLE_S or self.requests[number].job.run_id in _stopped:
+                requests = self.requests.pop(number)
+                self.answers.append((requests, self._failure(requests, task)))
 
     def give_up(self, error: OSError) -> None:
-        """Fail whoever waits, since the folder is gone."""
-        self.answers += [(asked, error) for asked in self.asked.values()]
-        self.asked.clear()
+        """Fail all requests, since the folder is gone."""
+        self.answers += [(requests, error) for requests in self.requests.values()]
+        self.requests.clear()
 
     def close(self) -> None:
-        """Cancel tasks that would find nothing to do; remove the folder unless a log in it is named by an error."""
+        """Cancel tasks with nothing to do; remove the folder, unless an error names a log in it."""
         is_done = self.is_own or len(self.batch.outcomes()) == len(self.batch.members)
         if is_done and len(self.batch.members) > 1:
             _call("scancel", self.queued.number)
@@ -231,54 +230,54 @@ class _UnderWay:
             remove_folder(self.batch.folder)
 
     def answer(self) -> None:
-        """Hand on what has come, after the last of it without leaving anything behind."""
+        """Pass on the collected outcomes; clean up first if they are the last ones."""
         answers, self.answers = self.answers, []
-        if not self.asked:
+        if not self.requests:
             with suppress(OSError):
                 self.close()
-        for asked, answer in answers:
+        for requests, answer in answers:
             if isinstance(answer, Exception):
-                asked.future.set_exception(answer)
+                requests.future.set_exception(answer)
             else:
-                asked.future.set_result(answer)
+                requests.future.set_result(answer)
 
-    def _failure(self, asked: _Asked, taken: int | None) -> Exception:
-        name = asked.job.name
-        if asked.job.run_id in _stopped:
+    def _failure(self, requests: _Request, task: int | None) -> Exception:
+        name = requests.job.name
+        if requests.job.run_id in _stopped:
             return StoppedError(f"step {name!r} was ended, since the run was stopped", step=name)
         self.has_failed = True
-        log = self.batch.log(taken or 0)
-        said = log.read_bytes()[-TAIL_BYTES:].decode(errors="replace").strip() if log.exists() else ""
-        what = "ended without a result: cancelled, out of time or memory, or a node failed"
-        message = f"step {name!r}: its job {self.queued.name(self.batch, taken)} of Slurm {what}"
-        message += f"; what Slurm says is in {log}" + (f": {said}" if said else "")
+        log = self.batch.log(task or 0)
+        tail = log.read_bytes()[-TAIL_BYTES:].decode(errors="replace").strip() if log.exists() else ""
+        reason = "ended without a result: cancelled, out of time or memory, or a node failed"
+        message = f"step {name!r}: its job {self.queued.name(self.batch, task)} of Slurm {reason}"
+        message += f"; Slurm's messages are in {log}" + (f": {tail}" if tail else "")
         return StepError(message, step=name, log=str(log))
 
 
 class _Cluster:
-    """All that this process asks of Slurm, in one thread: submissions, and one `squeue` for all jobs."""
+    """All calls of Slurm by this process, in one thread: submissions, and one `squeue` for all jobs."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._waiting: deque[_Asked] = deque()
+        self._waiting: deque[_Request] = deque()
         self._under_way: list[_UnderWay] = []
         self._thread: threading.Thread | None = None
         self._gathered_at = self._submitted_at = self._asked_at = float("-inf")
         self._gap_s = FIRST_GAP_S
         self._most = MOST_WAITING  # in one submission
         self._queue: dict[str, _Queued] | None = {}
-        self._tested: set[tuple[str, ...]] = set()  # options that Slurm would take
+        self._tested: set[tuple[str, ...]] = set()  # options that Slurm accepts
 
-    def ask(self, asked: _Asked) -> Future[dict[str, Any]]:
-        """Gather a step; its outcome comes by the future."""
+    def ask(self, request: _Request) -> Future[dict[str, Any]]:
+        """Queue a step for submission; the future gets its outcome."""
         with self._changed:
-            self._waiting.append(asked)
+            self._waiting.append(request)
             self._gathered_at = time.monotonic()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="slurm", daemon=True)
                 self._thread.start()
             self._changed.notify()
-        return asked.future
+        return request.future
 
     def numbers(self, run_id: str) -> list[str]:
         """Return the numbers of jobs under way of a run."""
@@ -295,7 +294,7 @@ class _Cluster:
                 for some in self._gathered():
                     self._submit(some)
                 self._look()
-            except Exception as error:  # a fault of ours must not leave anybody waiting
+            except Exception as error:  # an unexpected error must not leave anybody waiting
                 self._fail(error)
             time.sleep(GATHER_S if self._waiting else LOOK_S)
 
@@ -304,59 +303,59 @@ class _Cluster:
             waiting, under_way = list(self._waiting), self._under_way
             self._waiting.clear()
             self._under_way = []
-        for asked in (*waiting, *(asked for one in under_way for asked in one.asked.values())):
-            asked.future.set_exception(error)
+        for request in (*waiting, *(request for one in under_way for request in one.requests.values())):
+            request.future.set_exception(error)
 
-    def _gathered(self) -> list[list[_Asked]]:
-        """Return the steps to be submitted now, by what they have in common; those of stopped runs have ended."""
+    def _gathered(self) -> list[list[_Request]]:
+        """Return the steps to be submitted now, grouped by job; end those of stopped runs."""
         with self._changed:
             stopped = [one for one in self._waiting if one.job.run_id in _stopped]
             self._waiting = deque(one for one in self._waiting if one not in stopped)
             now, gap_s = time.monotonic(), self._gap_s if self._under_way else 0.0
             is_time = now - self._gathered_at >= GATHER_S and now - self._submitted_at >= gap_s
-            found: dict[tuple[object, ...], list[_Asked]] = {}
+            found: dict[tuple[object, ...], list[_Request]] = {}
             if is_time or len(self._waiting) >= MOST_WAITING:
                 while self._waiting:
-                    asked = self._waiting.popleft()
-                    found.setdefault(asked.kind, []).append(asked)
+                    request = self._waiting.popleft()
+                    found.setdefault(request.kind, []).append(request)
         for one in stopped:
-            told = f"step {one.job.name!r} was not begun, since the run was stopped"
-            one.future.set_exception(StoppedError(told, step=one.job.name))
+            message = f"step {one.job.name!r} was not begun, since the run was stopped"
+            one.future.set_exception(StoppedError(message, step=one.job.name))
         most = min(self._most, _most_tasks())
-        return [them[start : start + most] for them in found.values() for start in range(0, len(them), most)]
+        return [group[start : start + most] for group in found.values() for start in range(0, len(group), most)]
 
-    def _submit(self, some: list[_Asked]) -> None:
+    def _submit(self, some: list[_Request]) -> None:
         try:
             left = self._take_up(some)
             if left:
                 self._start(left)
         except BaseException as error:
-            for asked in some:
-                if not asked.future.done():
-                    asked.future.set_exception(error)
+            for request in some:
+                if not request.future.done():
+                    request.future.set_exception(error)
 
-    def _take_up(self, some: list[_Asked]) -> list[_Asked]:
-        """Wait for those that a job of a killed run is about to make; return the others."""
-        wanted, context = {one.mfid: one for one in some}, some[0].context
+    def _take_up(self, some: list[_Request]) -> list[_Request]:
+        """Wait for steps that a job of a killed run will execute; return the others."""
+        left, context = {one.mfid: one for one in some}, some[0].context
         for batch in Batch.all(some[0].session.settings.data):
-            there = {number for number, one in enumerate(batch.members) if one.mfid in wanted}
-            if not there or batch.context != context or is_in_use(batch.folder):
+            shared = {number for number, one in enumerate(batch.members) if one.mfid in left}
+            if not shared or batch.context != context or is_in_use(batch.folder):
                 continue
             self._ask_slurm(0.0)
             if (queued := (self._queue or {}).get(str(batch.folder))) is None:
                 continue
             tasks = queued.tasks
-            asked: dict[int, _Asked] = {}
-            for number in sorted(there - batch.outcomes()):
-                taken = batch.taken(number)
-                if tasks if taken is None else taken in tasks:
-                    asked[number] = wanted[batch.members[number].mfid]
-            if asked and self._add(_UnderWay(batch, queued, asked, is_own=False)):
-                for one in asked.values():
-                    del wanted[one.mfid]
-        return list(wanted.values())
+            request: dict[int, _Request] = {}
+            for number in sorted(shared - batch.outcomes()):
+                task = batch.task_of(number)
+                if tasks if task is None else task in tasks:
+                    request[number] = left[batch.members[number].mfid]
+            if request and self._add(_UnderWay(batch, queued, request, is_own=False)):
+                for one in request.values():
+                    del left[one.mfid]
+        return list(left.values())
 
-    def _start(self, some: list[_Asked]) -> None:
+    def _start(self, some: list[_Request]) -> None:
         first = some[0]
         jobs = [{"job": job_to_json(one.job), "run": dict(one.job.run)} for one in some]
         members = [Member(one.mfid, one.job.name) for one in some]
@@ -379,22 +378,22 @@ class _Cluster:
     def _test(self, flags: tuple[str, ...], script: Path) -> None:
         if flags in self._tested:
             return
-        tried = _call("sbatch", "--test-only", *flags, str(script))
-        if tried.returncode != 0:
-            said = tried.stderr.strip()
-            raise InputError(f"Slurm would not take its job: {said}\ncorrect the runner's options, {' '.join(flags)}")
+        tested = _call("sbatch", "--test-only", *flags, str(script))
+        if tested.returncode != 0:
+            reason = tested.stderr.strip()
+            raise InputError(f"Slurm would reject its job: {reason}\ncorrect the runner's options, {' '.join(flags)}")
         self._tested.add(flags)
 
-    def _refused(self, some: list[_Asked], said: str) -> None:
-        """Try fewer at once, as many sites limit how many jobs an account may submit. RunError if one is too many."""
+    def _refused(self, some: list[_Request], reason: str) -> None:
+        """Submit fewer at once, since sites limit the jobs of an account. Raises RunError if one is too many."""
         if len(some) == 1 and not self._under_way:
-            raise RunError(f"sbatch failed: {said}")
+            raise RunError(f"sbatch failed: {reason}")
         self._most = max(1, len(some) // 2)
         with self._changed:
             self._waiting.extendleft(reversed(some))
 
     def _add(self, under_way: _UnderWay) -> bool:
-        """Wait for a batch. False if another process does."""
+        """Add a batch to wait for. Return False if another process waits for it."""
         if not under_way.marked.enter_context(claimed(under_way.batch.folder)):
             return False
         with self._changed:
@@ -411,15 +410,15 @@ class _Cluster:
                 if self._queue is not None:
                     one.compare(self._queue, self._asked_at)
             except OSError as error:
-                if not one.batch.folder.exists():  # else the file system is away for a moment
+                if not one.batch.folder.exists():  # else the file system is briefly unavailable
                     one.give_up(error)
-            if not one.asked:
+            if not one.requests:
                 with self._changed:
                     self._under_way.remove(one)
             one.answer()
 
     def _ask_slurm(self, within_s: float) -> None:
-        """Ask for the states of all jobs, unless they are known that well. None if Slurm does not answer."""
+        """Ask for the states of all jobs, unless they are that recent; the queue is None if Slurm does not answer."""
         if time.monotonic() - self._asked_at > within_s:
             asked_at = time.monotonic()
             self._queue, self._asked_at = _ask_queue(), asked_at
@@ -438,7 +437,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _flags(job: Job, runner: Runner) -> tuple[str, ...]:
-    """Return the options of sbatch that a step and its runner declare: memory in bytes, time in minutes."""
+    """Return the sbatch options that a step and its runner declare, from memory in bytes and time in minutes."""
     known = {"cpus": "cpus-per-task", "gpus": "gpus", "time": "time", "memory": "mem", "partition": "partition"}
     if unknown := sorted(job.spec.resources.keys() - known.keys()):
         raise InputError(f"step {job.name!r}: Slurm has no resource {unknown[0]!r}; there are {', '.join(known)}")
@@ -459,7 +458,7 @@ def _own_flags(batch: Batch, at_once: int) -> list[str]:
 
 
 def _script(batch: Batch) -> Path:
-    """Write what each task runs; where nothing is left to be taken, no Python is started."""
+    """Write the script of the tasks; if no members are left, it does not start Python."""
     script, empty = batch.folder / SCRIPT, shlex.quote(str(batch.folder / EMPTY))
     command = [sys.executable, "-P", "-m", "crucible_lineage.pipeline.engines.slurm_job", str(batch.folder)]
     script.write_text(
@@ -477,25 +476,25 @@ def _call(*command: str) -> subprocess.CompletedProcess[str]:
 
 @cache
 def _most_tasks() -> int:
-    """Return how many tasks an array may have here."""
+    """Return the largest number of tasks in an array here."""
     found = re.search(r"^MaxArraySize\s*=\s*(\d+)", _call("scontrol", "show", "config").stdout, re.MULTILINE)
     return max(1, min(int(found[1]), MOST_WAITING)) if found else MOST_WAITING
 
 
 def _ask_queue() -> dict[str, _Queued] | None:
-    """Ask Slurm once for all jobs of this user, by the folders that they work in; None if it does not answer."""
-    asked = _call("squeue", "--noheader", "--me", "--array", "--format=%i %T %Z")
-    if asked.returncode != 0:
+    """Ask Slurm for all jobs of this user, by working folder; None if it does not answer."""
+    listing = _call("squeue", "--noheader", "--me", "--array", "--format=%i %T %Z")
+    if listing.returncode != 0:
         return None
-    found: dict[str, _Queued] = {}
-    for line in asked.stdout.splitlines():
+    jobs: dict[str, _Queued] = {}
+    for line in listing.stdout.splitlines():
         name, state, folder = line.split(" ", 2)
         number, _, task = name.partition("_")
-        found.setdefault(folder, _Queued(number)).tasks[int(task or 0)] = state
-    return found
+        jobs.setdefault(folder, _Queued(number)).tasks[int(task or 0)] = state
+    return jobs
 
 
-def _error(job: Job, told: Mapping[str, Any]) -> Exception:
-    if told["kind"] == "InputError":
-        return InputError(told["message"])
-    return StepError(told["message"], step=job.name, log=told["log"], trace=told["trace"])
+def _error(job: Job, fields: Mapping[str, Any]) -> Exception:
+    if fields["kind"] == "InputError":
+        return InputError(fields["message"])
+    return StepError(fields["message"], step=job.name, log=fields["log"], trace=fields["trace"])

@@ -1,8 +1,8 @@
-"""The folder that a run and the tasks of a Slurm job share: steps to be made, who has taken which, what came of them.
+"""The folder that a run and the tasks of a Slurm job share: steps, claims of tasks to steps, and outcomes.
 
-A job is an array. Each of its tasks takes a step that no other one has taken, and more while they are short; tasks that
-find none left end at once. So short steps share a task, and long ones have one each. A task that Slurm starts again
-goes on with what it had taken.
+A job is an array. Each task claims a step that no other task has claimed, and further ones while they are short; tasks
+that find none end at once. So short steps share a task, and long ones have one each. A task that Slurm restarts
+continues with its claims.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from crucible_lineage.disk import private_folder
 
 BATCH, EMPTY, SCRIPT = "batch.json", "empty", "script.sh"
 CLAIM, JOB, OUTCOME = "claim-", "job-", "outcome-"
-SHARED_S = 60.0  # chosen: a task takes another step only if it is likely to have ended that by then
+SHARED_S = 60.0  # chosen: a task claims another step only if that will probably end within this time
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Batch:
-    """The steps of one job of Slurm, in a folder. `context` are data folder, address and account."""
+    """The steps of one Slurm job, in a folder. `context` has data folder, address and account."""
 
     folder: Path
     members: tuple[Member, ...]
@@ -48,15 +48,15 @@ class Batch:
         folder = Path(tempfile.mkdtemp(prefix="slurm-", dir=private_folder(data / "work")))
         for number, job in enumerate(jobs):
             (folder / f"{JOB}{number}.json").write_text(json.dumps(job), encoding="utf-8")
-        told = {"members": [vars(one) for one in members], "context": dict(context)}
-        (folder / BATCH).write_text(json.dumps(told), encoding="utf-8")
+        content = {"members": [vars(one) for one in members], "context": dict(context)}
+        (folder / BATCH).write_text(json.dumps(content), encoding="utf-8")
         return cls(folder, tuple(members), context)
 
     @classmethod
     def read(cls, folder: Path) -> Batch:
-        """Read a batch. OSError or ValueError if there is none in the folder."""
-        told = json.loads((folder / BATCH).read_text(encoding="utf-8"))
-        return cls(folder, tuple(Member(**one) for one in told["members"]), told["context"])
+        """Read a batch. Raises OSError or ValueError if the folder has none."""
+        content = json.loads((folder / BATCH).read_text(encoding="utf-8"))
+        return cls(folder, tuple(Member(**one) for one in content["members"]), content["context"])
 
     @classmethod
     def all(cls, data: Path) -> Iterator[Batch]:
@@ -68,42 +68,42 @@ class Batch:
                 continue
 
     def job(self, number: int) -> Any:
-        """Return a member's job as it was written."""
+        """Return a member's job as written by `create`."""
         return json.loads((self.folder / f"{JOB}{number}.json").read_text(encoding="utf-8"))
 
     def log(self, task: int) -> Path:
-        """Return the file of what a task printed outside of its steps, and of what Slurm says."""
+        """Return the log file of a task: what it printed outside of its steps, and Slurm's messages."""
         return self.folder / f"task-{task}.log"
 
-    def taken(self, number: int) -> int | None:
-        """Return the task that has taken a member; None if none has."""
+    def task_of(self, number: int) -> int | None:
+        """Return the task that has claimed a member; None if none has."""
         try:
             return int((self.folder / f"{CLAIM}{number}").read_text() or 0)
         except FileNotFoundError:
             return None
 
     def outcomes(self) -> set[int]:
-        """Return the members of which the outcome is there."""
+        """Return the numbers of the members that have an outcome."""
         return _numbers(self._names(), OUTCOME)
 
     def outcome(self, number: int) -> dict[str, Any] | None:
-        """Return what came of a member; None if it has not ended."""
+        """Return the outcome of a member; None if it has not ended."""
         try:
-            found: dict[str, Any] = json.loads((self.folder / f"{OUTCOME}{number}").read_text(encoding="utf-8"))
+            outcome: dict[str, Any] = json.loads((self.folder / f"{OUTCOME}{number}").read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        return found
+        return outcome
 
-    def leave(self, number: int, outcome: Mapping[str, object]) -> None:
-        """Write what came of a member, whole."""
+    def write_outcome(self, number: int, outcome: Mapping[str, object]) -> None:
+        """Write the outcome of a member, atomically."""
         part = self.folder / f"part-{number}-{os.getpid()}"
         part.write_text(json.dumps(outcome), encoding="utf-8")
         part.replace(self.folder / f"{OUTCOME}{number}")
 
-    def to_make(self, task: int) -> Iterator[int]:
-        """Yield the members that a task makes: what it had taken before, then free ones while they are short."""
+    def claims(self, task: int) -> Iterator[int]:
+        """Yield the members for a task to execute: its earlier claims, then free members while they are short."""
         began, longest = time.monotonic(), 0.0
-        while (number := self._take(task)) is not None:
+        while (number := self._next(task)) is not None:
             step_began = time.monotonic()
             yield number
             longest = max(longest, time.monotonic() - step_began)
@@ -114,16 +114,16 @@ class Batch:
     def _names(self) -> list[str]:
         return [path.name for path in self.folder.iterdir()]
 
-    def _take(self, task: int) -> int | None:
+    def _next(self, task: int) -> int | None:
         names = self._names()
         claimed, ended = _numbers(names, CLAIM), _numbers(names, OUTCOME)
-        if own := [number for number in sorted(claimed - ended) if self.taken(number) == task]:
+        if own := [number for number in sorted(claimed - ended) if self.task_of(number) == task]:
             return own[0]
         free = sorted(set(range(len(self.members))) - claimed, key=lambda number: (number < task, number))
         return next((number for number in free if self._claim(number, task)), None)
 
     def _claim(self, number: int, task: int) -> bool:
-        """Take a member, unless another task does. The claim appears with its content, by a link to a whole file."""
+        """Claim a member, unless another task has. The claim appears complete, as a link to a written file."""
         draft = self.folder / f"part-{task}-{os.getpid()}"
         draft.write_text(str(task))
         try:

@@ -1,4 +1,4 @@
-"""A task of a Slurm job: makes steps of the batch in the given folder, and leaves what came of them there."""
+"""A task of a Slurm job: executes steps of the batch in the given folder, and writes their outcomes there."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from crucible_lineage.settings import resolve_settings
 
 
 def main(folder: Path, task: int) -> None:
-    """Make what this task takes, and write each outcome."""
+    """Execute the steps that this task claims, and write each outcome."""
     batch = Batch.read(folder)
     data = Path(str(batch.context["data"]))
-    for number in batch.to_make(task):
-        batch.leave(number, _outcome(batch, number, data))
+    for number in batch.claims(task):
+        batch.write_outcome(number, _outcome(batch, number, data))
 
 
 def _outcome(batch: Batch, number: int, data: Path) -> dict[str, object]:
-    """Make a member, in a session of its own, so that what keeps one from opening is an error of its step."""
+    """Execute a member in a session of its own, so that a session that does not open fails only that step."""
     try:
-        asked = batch.job(number)
+        entry = batch.job(number)
         with _NodeSession(resolve_settings(data=data, api_url=batch.context["api_url"])) as session:
-            return made_to_json(materialize_step(job_from_json(asked["job"], asked["run"], session), session))
+            return made_to_json(materialize_step(job_from_json(entry["job"], entry["run"], session), session))
     except LineageError as error:
-        return _told(type(error).__name__, str(error), getattr(error, "log", None), getattr(error, "trace", ""))
+        return _failure(type(error).__name__, str(error), getattr(error, "log", None), getattr(error, "trace", ""))
     except Exception as error:
         fault = record_fault(error, data)
-        return _told("RunError", fault.message, str(fault.log or "") or None, "")
+        return _failure("RunError", fault.message, str(fault.log or "") or None, "")
 
 
 class _NodeSession(Session):
-    """A session on a node of the cluster, which leaves the journal to the run."""
+    """A session on a cluster node, which does not write the journal: the run does."""
 
     @property
     def journal(self) -> Journal:
@@ -45,7 +45,7 @@ class _NodeSession(Session):
         return RemoteJournal(self.store.instance, lambda: self.account)
 
 
-def _told(kind: str, message: str, log: str | None, trace: str) -> dict[str, object]:
+def _failure(kind: str, message: str, log: str | None, trace: str) -> dict[str, object]:
     return {"error": {"kind": kind, "message": message, "log": log, "trace": trace}}
 
 

@@ -1,4 +1,4 @@
-"""A command run as a step: its placeholders filled in, its environment kept small, its metadata read."""
+"""A command run as a step: fill in its placeholders, restrict its environment, read its metadata."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from crucible_lineage.pipeline.processes.side_files import CallOutcome, Returned
 from crucible_lineage.pipeline.processes.supervised import Supervised
 
 FACTS_FILE = "facts.json"  # beside {out}; what {facts} stands for
-METADATA_FILE = "metadata.json"  # written into {out}, it becomes the child's metadata and is no file of it
+METADATA_FILE = "metadata.json"  # written into {out}: becomes the child's metadata, not one of its files
 TAIL_BYTES = 2000
 COMPILED = (".pyc", ".so", ".dll", ".pyd")
-# What programs need to run at all; keys and other secrets of ours are not among them.
+# Variables that programs need to run at all, without our keys and other secrets.
 PASSED = (
     *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "LD_LIBRARY_PATH"),
     *("DYLD_LIBRARY_PATH", "VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "PYTHONPATH", "SYSTEMROOT", "WINDIR"),
@@ -33,10 +33,9 @@ PASSED = (
 
 @dataclass(frozen=True)
 class CommandCall:
-    """A command with what is filled in: inputs by role, parameters, and variables of its environment.
+    """A command with the values to fill in: inputs by role, parameters, and environment variables.
 
-    With `shell` it is one line for `sh`, in which every value is quoted. `facts` are put into a file, if it asks for
-    them.
+    With `shell` it is one line for `sh`, in which every value is quoted. `facts` are written to a file, if declared.
     """
 
     name: str
@@ -51,13 +50,13 @@ class CommandCall:
 
 
 def call_command(call: CommandCall, attempt: Path, log: StepLog, timeout_s: float | None) -> CallOutcome:
-    """The metadata that the command left. StepError if it failed or took too long; its output is in the log."""
+    """Run the command; return its metadata. Its output goes to the log. Raises StepError if it failed or timed out."""
     out, name = attempt / "out", call.name
     arguments = arguments_of(call.run, shell=call.shell)
     if call.facts is not None:
         text = json.dumps(call.facts.to_json(), indent=1, ensure_ascii=False)
         (attempt / FACTS_FILE).write_text(text, encoding="utf-8")
-    command = [part for argument in arguments for part in _filled(argument, call, attempt)]
+    command = [part for argument in arguments for part in _fill(argument, call, attempt)]
     command = [str(call.declared_in / part) if (call.declared_in / part).is_file() else part for part in command]
     passed = {key: value for key, value in os.environ.items() if key in PASSED or key.startswith("LC_")}
     with watching_folders(not_installed(call.declared_in), attempt) as opened:
@@ -78,8 +77,8 @@ def call_command(call: CommandCall, attempt: Path, log: StepLog, timeout_s: floa
         raise StepError(message, step=name, log=str(log.path))
     if process.code != 0:
         message = f"step {name!r}: the command {_ended(process.code or 0)}"
-        said = log.text(TAIL_BYTES)
-        message += f"; what it printed is in {log.path}: {said}" if said else "; it printed nothing"
+        tail = log.text(TAIL_BYTES)
+        message += f"; its output is in {log.path}: {tail}" if tail else "; it printed nothing"
         raise StepError(message, step=name, log=str(log.path))
     if not any(out.iterdir()) and (stray := _stray(attempt)):
         message = f"step {name!r}: the command wrote {stray[0]} beside {{out}} instead of into it; it is in {attempt}"
@@ -100,21 +99,21 @@ def _stray(attempt: Path) -> list[str]:
     return sorted(path.name for path in attempt.iterdir() if path.name not in ("inputs", "out", STEP_LOG, FACTS_FILE))
 
 
-def _filled(argument: str, call: CommandCall, attempt: Path) -> list[str]:
-    """The argument with its placeholders filled in; one that is just a list of files becomes several."""
+def _fill(argument: str, call: CommandCall, attempt: Path) -> list[str]:
+    """Fill in the placeholders of an argument; one that is only a list of files becomes several arguments."""
     inputs, params = call.inputs, call.params
     paths = {"out": attempt / "out", FACTS: attempt / FACTS_FILE}
-    whole = None if call.shell else FIELD.fullmatch(argument)
-    if whole and whole[1].startswith("inputs.") and isinstance(inputs[whole[1][7:]], list):
-        return [str(path) for path in inputs[whole[1][7:]]]
+    field = None if call.shell else FIELD.fullmatch(argument)
+    if field and field[1].startswith("inputs.") and isinstance(inputs[field[1][7:]], list):
+        return [str(path) for path in inputs[field[1][7:]]]
 
     def value(match: re.Match[str]) -> str:
         kind, _, name = match[1].partition(".")
-        found = paths[kind] if kind in paths else inputs[name] if kind == "inputs" else params[name]
+        filling = paths[kind] if kind in paths else inputs[name] if kind == "inputs" else params[name]
         quoted = shlex.quote if call.shell else str
-        if isinstance(found, list) and kind == "inputs":
-            return " ".join(quoted(str(path)) for path in found)
-        return quoted(str(found) if isinstance(found, str | Path) else json.dumps(found))
+        if isinstance(filling, list) and kind == "inputs":
+            return " ".join(quoted(str(path)) for path in filling)
+        return quoted(str(filling) if isinstance(filling, str | Path) else json.dumps(filling))
 
     return [(SHELL_FIELD if call.shell else FIELD).sub(value, argument)]
 

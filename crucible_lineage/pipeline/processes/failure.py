@@ -1,4 +1,4 @@
-"""How a step's function failed: in one line that names the place, and as a traceback without what called it."""
+"""The failure of a step's function: in one line with file and line number, and as a traceback without its callers."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from crucible_lineage.pipeline.processes.side_files import ReturnedError
 
 
 def failed_here(error: BaseException) -> bool:
-    """True if the function is to blame; False if something told this process to end while it ran."""
+    """Return whether the function caused the error, and not a signal to end this process."""
     if isinstance(error, (Exception, SystemExit)):
         return True
     return threading.current_thread() is not threading.main_thread()  # only the main thread is interrupted
 
 
 def failure_line(error: BaseException, function: Callable[..., object] | None) -> str:
-    """`ValueError: no lamp, at steps.py:12`: the last line of the function's own file on the way to the error.
+    """Return the error with the last line of the function's file that led to it: `ValueError: no lamp, at steps.py:12`.
 
-    Of a value that it returned, the line at which the function begins. No function: it could not even be found.
+    For a returned value, the line at which the function begins. Without a function (it was not found), no line.
     """
     code = _code(function)
     if isinstance(error, ReturnedError) and code is not None:
         return f"{error}, in {Path(code.co_filename).name}:{code.co_firstlineno}"
     frames = traceback.extract_tb(error.__traceback__)
     file = _file(function)
-    place = next((frame for frame in reversed(frames) if frame.filename == file), None)
-    return _what(error) + (f", at {Path(place.filename).name}:{place.lineno}" if place else "")
+    own = next((frame for frame in reversed(frames) if frame.filename == file), None)
+    return _message(error) + (f", at {Path(own.filename).name}:{own.lineno}" if own else "")
 
 
 def failure_traceback(error: BaseException, function: Callable[..., object] | None) -> str:
-    """Return the traceback from the function on; empty if it returned, and only its value is at fault."""
+    """Return the traceback, starting at the function; empty if only the returned value is wrong."""
     if isinstance(error, ReturnedError):
         return ""
     file = _file(function)
@@ -44,18 +44,18 @@ def failure_traceback(error: BaseException, function: Callable[..., object] | No
     return "".join(traceback.format_exception(type(error), error, start or error.__traceback__))
 
 
-def _what(error: BaseException) -> str:
+def _message(error: BaseException) -> str:
     if isinstance(error, SystemExit):
         return f"it called sys.exit({'' if error.code is None else repr(error.code)}); a step ends by returning"
     if isinstance(error, ReturnedError):
         return str(error)
     try:
-        said = str(error)
-    except Exception:  # its class is the step's own
-        said = "its message cannot be shown"
-    if isinstance(error, MemoryError) and not said:
+        text = str(error)
+    except Exception:  # the class may be the step's own
+        text = "its message cannot be shown"
+    if isinstance(error, MemoryError) and not text:
         return "MemoryError: there was not enough memory"
-    return f"{type(error).__name__}: {said}".removesuffix(": ")
+    return f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
 def _file(function: Callable[..., object] | None) -> str | None:

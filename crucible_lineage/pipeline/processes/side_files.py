@@ -1,7 +1,7 @@
-"""What a step's function leaves and takes: what it returns, what it writes outside of its folder, what it reads there.
+"""Side effects of a step's function: its returned value, and the files that it writes or reads outside of its folder.
 
 Python reports each file that it opens itself (`open`, `Path.write_text`, `numpy.savetxt`), in the thread that calls
-the function. What a library opens in C, as HDF5 does, or a program, is seen beside the code and the declaration only.
+the function. Files opened by C libraries such as HDF5, or by programs, are seen only beside code and declaration.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from platformdirs import user_cache_dir, user_config_dir
 
 from crucible_lineage.fingerprint.values import ValueFaultError, plain_value
 
-MOST_PATHS = 100  # more do not help whoever reads the message
+MAX_PATHS = 100  # more do not help the reader of a message
 _WRITES = os.O_WRONLY | os.O_RDWR
 
-MOST_NAMED = 3
-_CODE = (".py", ".pyc", ".pyi", ".so", ".pyd", ".dll", ".pth")  # what an import reads
-# Where the system, Python and its packages lie.
+MAX_NAMED = 3
+_CODE = (".py", ".pyc", ".pyi", ".so", ".pyd", ".dll", ".pth")  # files that imports read
+# Folders of the system, of Python and of its packages.
 _SYSTEM = tuple(os.path.join(path, "") for path in dict.fromkeys((  # noqa: PTH118 (compared as text, at each opening)
     sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix,
     *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
@@ -37,17 +37,17 @@ _watched: ContextVar[_Opened | None] = ContextVar("watched", default=None)
 _hooked = False
 
 
-_NAMELESS = "figure"  # of one that is returned alone
+_NAMELESS = "figure"  # the name of a figure that is returned alone
 
 
 @dataclass(frozen=True)
 class CallOutcome:
-    """What a step returned, and what else is known of its call.
+    """The value that a step returned, and the side effects of its call.
 
-    `outside` are the files that it wrote elsewhere than in its folder, `left` is how many processes it left running,
-    `code` the folder of what was called, `pictures` are the names of the figures that it returned, `read` the files
-    that it read and was not given, `opened` those that something opened while it ran: a program or a library that it
-    called, as far as can be known.
+    `outside` are the files that it wrote outside of its folder, `left` is the number of processes that it left running,
+    `code` the folder of the called function, `pictures` are the names of the figures that it returned, `read` the files
+    that it read without being given them, `opened` those that were opened while it ran, probably by a program or
+    library that it called.
     """
 
     result: Any
@@ -59,69 +59,66 @@ class CallOutcome:
     opened: tuple[Path, ...] = ()
 
     def read_note(self) -> str:
-        """Return the note on the files that it read and was not given."""
-        said = [f"it read {_named(self.read)}, which it was not given"] if self.read else []
+        """Return the note on files that it read without being given them."""
+        notes = [f"it read {_named(self.read)}, which it was not given"] if self.read else []
         if self.opened:
-            said.append(
+            notes.append(
                 f"while it ran, {_named(self.opened)} was opened, which it was not given, by a program or library that "
                 "it called (or by something else)"
             )
         return (
-            f"{'; '.join(said)}: another content there makes no new result; name it in `reads`, or give it as an input"
+            f"{'; '.join(notes)}: other content there makes no new result; name it in `reads`, or give it as an input"
         )
 
     def note(self) -> str:
-        """Return the note on the files and processes; empty if there are none."""
+        """Return the note on files and processes; empty if there are none."""
         notes = [self.read_note()] if self.read or self.opened else []
         if self.outside:
             more = f" and {len(self.outside) - 1} more" if len(self.outside) > 1 else ""
-            where = f"it wrote {self.outside[0]}{more}, outside of its folder"
-            notes.append(f"{where}; that is no part of its result")
+            notes.append(f"it wrote {self.outside[0]}{more}, outside of its folder; that is not part of its result")
         if self.left:
-            one = self.left == 1
-            notes.append(
-                f"it left {self.left} process{'' if one else 'es'} running, which {'was' if one else 'were'} ended"
-            )
+            count = "1 process running, which was" if self.left == 1 else f"{self.left} processes running, which were"
+            notes.append(f"it left {count} ended")
         return "; ".join(notes)
 
 
 def _named(paths: Sequence[Path]) -> str:
-    more = f" and {len(paths) - MOST_NAMED} more" if len(paths) > MOST_NAMED else ""
-    return ", ".join(map(str, paths[:MOST_NAMED])) + more
+    more = f" and {len(paths) - MAX_NAMED} more" if len(paths) > MAX_NAMED else ""
+    return ", ".join(map(str, paths[:MAX_NAMED])) + more
 
 
 def not_code(paths: Iterable[Path], but: Iterable[Path] = ()) -> tuple[Path, ...]:
-    """Return the files that are no code of Python, without some that are known already."""
+    """Return the files that are not Python code, without those in `but`."""
     known = set(but)
     return tuple(path for path in paths if not path.name.endswith(_CODE) and path not in known)
 
 
 def not_installed(*folders: Path | None) -> list[Path]:
-    """Return the folders that belong neither to the system nor to Python and its packages."""
+    """Return the folders outside of the system, Python and its packages."""
     return [
         one for one in folders if one and not (f"{one}{os.sep}".startswith(_SYSTEM) or "site-packages" in one.parts)
     ]
 
 
 def code_folder(function: Callable[..., object]) -> Path | None:
-    """The folder of the file that a function was read from; None if it was read from none."""
+    """Return the folder of a function's source file; None if it has none."""
     code = getattr(inspect.unwrap(function), "__code__", None)
     return Path(code.co_filename).parent if code else None
 
 
 class ReturnedError(TypeError):
-    """What a step returned cannot be metadata; the message says which value of it."""
+    """A returned value cannot be metadata; the message names the value."""
 
 
 def returned(result: object) -> dict[str, object] | None:
-    """Convert a step's return value to plain JSON: a mapping, or None also for the path of its result."""
-    if result is None or isinstance(result, PurePath):  # as functions often tell where they put it
+    """Convert a step's return value to plain JSON: a mapping, or None, also for a path."""
+    if result is None or isinstance(result, PurePath):  # functions often return where they wrote
         return None
     try:
         plain = plain_value(result, "")
     except ValueFaultError as fault:
-        what = f"the value {fault.path.removeprefix('.')!r} that it returned" if fault.path else "what it returned"
-        raise ReturnedError(f"{what} {fault.reason}") from None
+        subject = f"the value {fault.path.removeprefix('.')!r} that it returned" if fault.path else "what it returned"
+        raise ReturnedError(f"{subject} {fault.reason}") from None
     if not isinstance(plain, dict):
         raise ReturnedError(f"it returned a {type(result).__name__}; return a mapping of metadata, or None")
     return plain
@@ -129,7 +126,7 @@ def returned(result: object) -> dict[str, object] | None:
 
 @dataclass(frozen=True)
 class FileAccesses:
-    """Files that were opened elsewhere than in a step's folder: written, and read without being written before."""
+    """Files opened outside of a step's folder: written ones, and those read without being written before."""
 
     written: list[Path] = field(default_factory=list)
     read: list[Path] = field(default_factory=list)
@@ -143,10 +140,10 @@ class _Opened:
 
 @contextmanager
 def watching_files(allowed: Path) -> Iterator[FileAccesses]:
-    """At the end of the block it holds the files that were opened elsewhere than in `allowed`.
+    """Yield accesses that have, at the end of the block, the files opened outside of `allowed`.
 
-    Folders for temporary files, caches and settings are nobody's result, and are not listed as written; files of the
-    system, of Python and of packages are not listed as read.
+    Files in folders for temporary files, caches and settings are not listed as written; files of the system, of Python
+    and of packages are not listed as read.
     """
     _hook()
     watched, opened = FileAccesses(), _Opened()
@@ -155,24 +152,24 @@ def watching_files(allowed: Path) -> Iterator[FileAccesses]:
         yield watched
     finally:
         _watched.reset(token)
-        passing = [path.resolve() for path in (allowed, *_caches())]
+        ignored = [path.resolve() for path in (allowed, *_caches())]
         temporary = Path(tempfile.gettempdir()).resolve()
-        for paths, found, places in (
-            (opened.written, watched.written, [*passing, temporary]),
-            (opened.read, watched.read, passing),
+        for paths, listed, folders in (
+            (opened.written, watched.written, [*ignored, temporary]),
+            (opened.read, watched.read, ignored),
         ):
             for path in map(Path, paths):
-                if not any(path.resolve().is_relative_to(place) for place in places) and path.is_file():
-                    found.append(path)
+                if not any(path.resolve().is_relative_to(folder) for folder in folders) and path.is_file():
+                    listed.append(path)
 
 
 def _caches() -> list[Path]:
-    named = os.environ.get("MPLCONFIGDIR")
-    return [Path(user_cache_dir()), Path(user_config_dir()), *([Path(named)] if named else [])]
+    matplotlib = os.environ.get("MPLCONFIGDIR")
+    return [Path(user_cache_dir()), Path(user_config_dir()), *([Path(matplotlib)] if matplotlib else [])]
 
 
 def _hook() -> None:
-    """Python calls `_note` at each audit event from now on. There is no way to take that back."""
+    """Make Python call `_note` at each audit event. The hook cannot be removed."""
     global _hooked
     if not _hooked:
         _hooked = True
@@ -187,19 +184,19 @@ def _note(event: str, arguments: tuple[object, ...]) -> None:
         return
     name = os.path.abspath(os.fsdecode(path))  # noqa: PTH100 - resolving would ask the disk at each opening
     if flags & _WRITES:
-        if "__pycache__" not in name and len(opened.written) < MOST_PATHS:
+        if "__pycache__" not in name and len(opened.written) < MAX_PATHS:
             opened.written[name] = None
-    elif len(opened.read) < MOST_PATHS and not (
+    elif len(opened.read) < MAX_PATHS and not (
         name.startswith(_SYSTEM) or name.endswith(_CODE) or "site-packages" in name or name in opened.written
     ):
         opened.read[name] = None
 
 
 def draw_returned(result: object, folders: Mapping[str, Path]) -> tuple[object, tuple[str, ...]]:
-    """The result with the name of a file in place of each figure, and these names.
+    """Save returned figures to files; return the result with file names in their place, and these names.
 
-    `folders` are those of the step's outputs; of several, the result is a mapping from output to mapping. Figures of
-    matplotlib and images of Pillow are recognised. FileExistsError if the step has written a file of that name itself.
+    `folders` are those of the step's outputs; with several, the result is a mapping from output to mapping. Recognizes
+    figures of matplotlib and images of Pillow. Raises FileExistsError if the step has written a file of that name.
     """
     if len(folders) == 1:
         return _drawn({_NAMELESS: result} if _is_picture(result) else result, next(iter(folders.values())))
@@ -225,7 +222,7 @@ def _drawn(result: object, folder: Path) -> tuple[object, tuple[str, ...]]:
 
 
 def _is_picture(value: object) -> bool:
-    """True for a figure or an image; neither library is imported to find out."""
+    """Return whether the value is a figure or an image, without importing either library."""
     figure, image = sys.modules.get("matplotlib.figure"), sys.modules.get("PIL.Image")
     return (figure is not None and isinstance(value, figure.Figure)) or (
         image is not None and isinstance(value, image.Image)
@@ -233,7 +230,7 @@ def _is_picture(value: object) -> bool:
 
 
 def _save(picture: Any, path: Path) -> None:
-    """Without a date or a version in it: equal figures are equal bytes."""
+    """Save without date and version, so that equal figures have equal bytes."""
     if hasattr(picture, "savefig"):
         picture.savefig(path, metadata={"Software": None})
     else:

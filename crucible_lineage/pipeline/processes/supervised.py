@@ -1,4 +1,4 @@
-"""A process of a step, started under a supervisor: it ends with the run, with its time, or when the run is stopped."""
+"""A step's process under a supervisor: it ends with the run, at its timeout, or when the run is stopped."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from typing import IO, Any
 from crucible_lineage.errors import StoppedError
 from crucible_lineage.pipeline.processes import supervisor
 
-GRACE_S = 2.0  # chosen: between asking a process to end and killing it; users expect seconds
+GRACE_S = 2.0  # chosen: between terminating and killing a process; users expect seconds
 _BLOCK_BYTES = 1 << 16
-_ATTEMPTS = 3  # chosen: whatever ends supervisors once may well end the second one too
-_OUTPUT_WAIT_S = 3.0  # for what is still in the pipe; one that escaped may hold it open, and does not hold us
+_ATTEMPTS = 3  # chosen: whatever ended one supervisor may end the second one too
+_OUTPUT_WAIT_S = 3.0  # for output still in the pipe, which an escaped process may hold open
 
 _lock = threading.Lock()
 _under_way: set[Supervised] = set()
@@ -35,7 +35,7 @@ _server: subprocess.Popen[bytes] | None = None
 
 
 def stop_run(run_id: str) -> list[str]:
-    """The names of the run's steps whose processes are being ended. It may start no others in this process."""
+    """End the processes of a run and let it start no others here. Return the names of their steps."""
     with _lock:
         _stopped.add(run_id)
         ending = [process for process in _under_way if process.run_id == run_id]
@@ -45,10 +45,10 @@ def stop_run(run_id: str) -> list[str]:
 
 
 class Supervised:
-    """A running process. `output` is given what it prints, in order; `send` is what it reads from standard input.
+    """A running process. `output` receives what it prints, in order; `send` writes to its standard input.
 
-    `env` is its whole environment (by default, ours). `ended` is called, in a thread, when it and all that it started
-    are gone. OSError if it cannot be started; StoppedError if the run `run_id` was stopped.
+    `env` is its complete environment (by default, that of this process). `ended` is called, in a thread, when it and
+    all its descendants have ended. Raises OSError if it cannot be started, StoppedError if the run was stopped.
     """
 
     def __init__(
@@ -65,10 +65,10 @@ class Supervised:
         self.name = name
         self.run_id = run_id
         self.code: int | None = None
-        self.left = 0  # processes that it had started and that were ended after it
+        self.left = 0  # its descendants that were ended after it
         self.stopped = False
         self._output = output
-        self._tell_ended = ended
+        self._on_ended = ended
         self._ended = threading.Event()
         self._lifeline = -1
         self._job: Any = None
@@ -87,11 +87,11 @@ class Supervised:
         self._reader = threading.Thread(target=self._read, args=(reading,), name=f"output of {name}", daemon=True)
         self._reader.start()
         threading.Thread(target=self._wait, args=(report,), name=f"end of {name}", daemon=True).start()
-        if self.stopped:  # while it was being started
+        if self.stopped:  # while it was starting
             self.end(stopped=True)
 
     def send(self, data: bytes) -> None:
-        """Send what it may read next. OSError if it does not read any more."""
+        """Write to its input. Raises OSError if it no longer reads."""
         self._stdin.write(data)
 
     def finish(self) -> None:
@@ -100,7 +100,7 @@ class Supervised:
             self._stdin.close()
 
     def end(self, *, stopped: bool = False) -> None:
-        """Ask it to end, with all that it started; kill what is left after `GRACE_S`. Does not wait."""
+        """Terminate it and all its descendants; kill those left after `GRACE_S`. Does not wait."""
         self.stopped = self.stopped or stopped
         if self._job:
             self._job.end()
@@ -110,16 +110,16 @@ class Supervised:
                     os.write(self._lifeline, b"E")
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """True when it has ended, and `code` is its exit code; False if it has not within the time."""
+        """Wait until it has ended, and `code` is its exit code. Return False at the timeout."""
         return self._ended.wait(timeout_s)
 
     @property
     def ended(self) -> bool:
-        """True if it has ended."""
+        """Whether the process has ended."""
         return self._ended.is_set()
 
     def take_over(self, name: str, run_id: str) -> bool:
-        """Assign it to another step from now on. False if it has ended; StoppedError if that run was stopped."""
+        """Assign it to another step. Return False if it has ended. Raises StoppedError if that run was stopped."""
         with _lock:
             _refuse_if_stopped(name, run_id)
             self.name, self.run_id = name, run_id
@@ -131,27 +131,27 @@ class Supervised:
             return None
         request = {"command": command, "cwd": None if cwd is None else str(cwd), "env": env, "grace_s": GRACE_S}
         for _ in range(_ATTEMPTS):
-            report = self._ask(request, output)
-            said = _line(report)
-            if "pid" in said:
-                self._pid: int = said["pid"]
+            report = self._request(request, output)
+            entry = _read_entry(report)
+            if "pid" in entry:
+                self._pid: int = entry["pid"]
                 return report
             report.close()
             self.finish()
-            if "errno" in said:
-                raise OSError(said["errno"], os.strerror(said["errno"]), said["file"])
+            if "errno" in entry:
+                raise OSError(entry["errno"], os.strerror(entry["errno"]), entry["file"])
             self._close_lifeline()  # the supervisor died before it had started anything
         raise OSError(f"its supervisor was ended {_ATTEMPTS} times before it had started the process")
 
-    def _ask(self, request: Mapping[str, object], output: int) -> IO[bytes]:
-        """Ask for a supervisor and return what it reports; `_stdin` and `_lifeline` lead to it from now on."""
+    def _request(self, request: Mapping[str, object], output: int) -> IO[bytes]:
+        """Request a supervisor, connect `_stdin` and `_lifeline` to it, and return its report."""
         its_stdin, stdin = os.pipe()
         alive, self._lifeline = os.pipe()
         reported, reporting = os.pipe()
         self._stdin: IO[bytes] = os.fdopen(stdin, "wb", buffering=0)
         report = os.fdopen(reported, "rb")  # closed by the thread that reads it
         try:
-            ask(request, (its_stdin, output, alive, reporting))
+            send_request(request, (its_stdin, output, alive, reporting))
         except BaseException:
             report.close()
             self.finish()
@@ -175,17 +175,17 @@ class Supervised:
         if report is None:
             self.code = self._job.wait()
         else:
-            said = _line(report)
+            entry = _read_entry(report)
             report.close()
-            self.code, self.left = said.get("code", -9), said.get("left", 0)
-            if not said:  # somebody killed the supervisor; what the command itself has not started elsewhere goes too
+            self.code, self.left = entry.get("code", -9), entry.get("left", 0)
+            if not entry:  # the supervisor was killed; kill the command's process group
                 with suppress(OSError):
                     os.killpg(self._pid, 9)
         self._forget()
         self.finish()
         self._reader.join(_OUTPUT_WAIT_S)
         self._ended.set()
-        self._tell_ended()
+        self._on_ended()
 
     def _forget(self) -> None:
         with _lock:
@@ -199,10 +199,10 @@ class Supervised:
             os.close(lifeline)
 
 
-def _line(report: IO[bytes]) -> dict[str, Any]:
-    """The next line that the supervisor says; empty if it says no more."""
-    said: dict[str, Any] = json.loads(report.readline() or b"{}")
-    return said
+def _read_entry(report: IO[bytes]) -> dict[str, Any]:
+    """Return the next line of the supervisor's report; empty at the end."""
+    entry: dict[str, Any] = json.loads(report.readline() or b"{}")
+    return entry
 
 
 def _refuse_if_stopped(name: str, run_id: str) -> None:
@@ -210,8 +210,8 @@ def _refuse_if_stopped(name: str, run_id: str) -> None:
         raise StoppedError(f"step {name!r} was not begun, since the run was stopped", step=name)
 
 
-def ask(request: Mapping[str, object], descriptors: Sequence[int]) -> None:
-    """A supervisor was asked to start a process (supervisor.py has the form); a server that has died is replaced."""
+def send_request(request: Mapping[str, object], descriptors: Sequence[int]) -> None:
+    """Request a process from the server (supervisor.py has the format); replace a server that has died."""
     global _channel
     data = json.dumps(request).encode() + b"\n"
     with _lock:
@@ -248,7 +248,7 @@ def _start() -> socket.socket:
 
 @atexit.register
 def _leave() -> None:
-    """The server ends when nobody holds its channel any more; nobody waits for that."""
+    """Close the channel, which ends the server, without waiting for that."""
     if _channel:
         _channel.close()
     if _server:
@@ -256,7 +256,7 @@ def _leave() -> None:
 
 
 def _forget_after_fork() -> None:
-    """A child of this process needs a server of its own: the one that is there watches over this process."""
+    """Forget the server in a forked child, which needs its own: this one supervises the parent."""
     global _lock, _channel, _server
     _lock, _server = threading.Lock(), None
     if _channel:
@@ -292,7 +292,7 @@ class _Limits(ctypes.Structure):
 
 
 class JobObject:
-    """A command that runs in a job of its own, with all that it starts; `stdin` is what it reads from."""
+    """A command in a Windows job of its own, with all its descendants; `stdin` is its standard input."""
 
     def __init__(self, command: list[str], output: int, cwd: Path | None, env: dict[str, str]) -> None:
         windows: Any = vars(ctypes)["windll"]
@@ -306,7 +306,7 @@ class JobObject:
             cwd=cwd,
             env=env,
             bufsize=0,
-            creationflags=SUSPENDED,  # it starts nothing before it belongs to the job
+            creationflags=SUSPENDED,  # it cannot start processes before it is in the job
         )
         assert self._process.stdin is not None
         self.stdin = self._process.stdin
@@ -317,11 +317,11 @@ class JobObject:
         windows.ntdll.NtResumeProcess(handle)
 
     def end(self) -> None:
-        """All processes in it are being ended."""
+        """Terminate all processes of the job."""
         self._kernel.TerminateJobObject(self._job, 1)
 
     def wait(self) -> int:
-        """The command's exit code; what it has left is gone, too."""
+        """Wait for the command, end what is left of the job, and return the exit code."""
         code = self._process.wait()
         self._kernel.CloseHandle(self._job)
         return code
@@ -331,9 +331,9 @@ _watching = False
 
 
 def end_with_parent() -> None:
-    """From now on this process ends when its parent does, if `multiprocessing` has started it.
+    """Make this process end when its parent does, if `multiprocessing` started it.
 
-    A pool's process learns of that by itself only when it asks for the next step.
+    By itself, a process of a pool notices that only when it asks for the next step.
     """
     global _watching
     parent = multiprocessing.parent_process()

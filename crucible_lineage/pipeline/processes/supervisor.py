@@ -1,18 +1,17 @@
-"""Watches over the processes of steps: however one of them or the run ends, nothing that it started goes on.
+"""Supervision of step processes: however one of them or the run ends, no process that it started survives.
 
-A script of its own that needs nothing but the standard library: `python -I -S supervisor.py SOCKET`. Through the
-socket the run asks for processes: a line of JSON with `command`, `cwd`, `env` and `grace_s`, and with it four
-descriptors. Each gets a supervisor, forked from here, since to start a Python for each would cost ten times as much:
+This is a standalone script that needs only the standard library: `python -I -S supervisor.py SOCKET`. The run requests
+processes through the socket: a line of JSON with `command`, `cwd`, `env` and `grace_s`, with four descriptors. Each
+process gets a supervisor, forked from here, since starting a Python for each would cost ten times as much:
 
 - standard input and output of the command;
-- the lifeline, the reading end of a pipe that the run holds open: when that closes, the command is asked to end
-  (SIGTERM) and after the grace killed, with all its descendants. So it is if the run sends an `E` through it, if the
-  run has gone, or if the supervisor itself is told to end;
-- the report, where the supervisor says how that went: a line of JSON with the command's process id, one with its exit
-  code.
+- the lifeline, the reading end of a pipe that the run holds open: when that closes, the command gets a SIGTERM, and
+  is killed after the grace time, with all its descendants. The same happens if the run sends an `E` through it, if
+  the run has ended, or if the supervisor itself gets a signal to end;
+- the report, where the supervisor writes a line of JSON with the command's process id, and one with its exit code.
 
-On Linux also descendants that left its session are found, since they become children of the supervisor when their
-parents end; elsewhere those in its process group and below it.
+On Linux, descendants that left its session are found too, since they become children of the supervisor when their
+parents end; elsewhere only those in its process group and below it.
 """
 
 from __future__ import annotations
@@ -27,22 +26,22 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-POLL_S = 1.0  # a process that was forked from the run may hold the lifeline open after the run has ended
-PATIENCE_S = 10.0  # for what does not even end when it is killed, as one that waits for a network file system
-ASKED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+POLL_S = 1.0  # needed since a process forked from the run may hold the lifeline open after the run has ended
+PATIENCE_S = 10.0  # for processes that survive a kill, as while waiting for a network file system
+END_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
-DESCRIPTORS = 4  # that come with each request
+DESCRIPTORS = 4  # with each request
 
 _LINUX: bool = sys.platform.startswith("linux")
 _Prctl = Callable[[int, int], int] | None
 
 
 def serve(channel: socket.socket) -> None:
-    """A supervisor for each request, until the run has gone."""
+    """Fork a supervisor for each request, until the run has ended."""
     run = os.getppid()
     prctl = _prctl()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for supervisors; they report
-    for number in ASKED:
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # supervisors report, and are not waited for
+    for number in END_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     channel.settimeout(POLL_S)
     while os.getppid() == run:
@@ -62,7 +61,7 @@ def serve(channel: socket.socket) -> None:
 
 
 def _supervise(request: dict[str, Any], descriptors: list[int], prctl: _Prctl) -> None:
-    """In the supervisor: the command is started and watched; then this process ends."""
+    """Start and watch the command; runs in the supervisor, and ends this process."""
     server = os.getppid()
     standard_input, output, lifeline, report = descriptors
     for descriptor in descriptors:
@@ -78,33 +77,33 @@ def _supervise(request: dict[str, Any], descriptors: list[int], prctl: _Prctl) -
         for descriptor in (standard_input, output):
             os.close(descriptor)
         child, fault = _start(request, prctl)
-        nothing = os.open(os.devnull, os.O_RDWR)  # its own ends of the command's pipes would keep them open
+        nothing = os.open(os.devnull, os.O_RDWR)  # holding the command's pipes would keep them open
         for descriptor in (0, 1, 2):
             os.dup2(nothing, descriptor)
         if fault:
-            _say(report, {"errno": fault[0], "file": fault[1]})
+            _report(report, {"errno": fault[0], "file": fault[1]})
             return
-        _say(report, {"pid": child})
+        _report(report, {"pid": child})
         code = _watch(child, server, lifeline, waking, request["grace_s"])
-        _say(report, {"code": code, "left": _kill_all(child)})
+        _report(report, {"code": code, "left": _kill_all(child)})
     finally:
         os._exit(0)
 
 
-def _say(report: int, what: dict[str, object]) -> None:
+def _report(descriptor: int, entry: dict[str, object]) -> None:
     try:
-        os.write(report, json.dumps(what).encode() + b"\n")
+        os.write(descriptor, json.dumps(entry).encode() + b"\n")
     except BrokenPipeError:
-        return  # nobody is left to hear it
+        return  # the run has ended
 
 
 def _wake_on_signals() -> int:
-    """A pipe that has something to read when a child has ended, or when this process is asked to end."""
+    """Return a pipe that becomes readable when a child has ended, or when this process gets a signal to end."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     os.set_blocking(reading, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    for number in (signal.SIGCHLD, *ASKED):
+    for number in (signal.SIGCHLD, *END_SIGNALS):
         signal.signal(number, lambda *_: None)
     return reading
 
@@ -122,7 +121,7 @@ def _prctl() -> _Prctl:
 
 
 def _start(request: dict[str, Any], prctl: _Prctl) -> tuple[int, tuple[int, str] | None]:
-    """The process id of the command; and if it could not be started, why, and which file is to blame."""
+    """Return the process id of the command, and if it could not be started, the error number and the file."""
     reading, writing = os.pipe()
     supervisor = os.getpid()
     child = os.fork()
@@ -130,11 +129,11 @@ def _start(request: dict[str, Any], prctl: _Prctl) -> tuple[int, tuple[int, str]
         command, file = request["command"], request["cwd"]
         try:
             os.setsid()
-            if prctl:  # should somebody kill the supervisor itself
+            if prctl:  # in case the supervisor itself is killed
                 prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() == supervisor:
                 signal.set_wakeup_fd(-1)
-                for number in (signal.SIGCHLD, *ASKED, signal.SIGPIPE, signal.SIGXFSZ):
+                for number in (signal.SIGCHLD, *END_SIGNALS, signal.SIGPIPE, signal.SIGXFSZ):
                     signal.signal(number, signal.SIG_DFL)
                 if file is not None:
                     os.chdir(file)
@@ -155,7 +154,7 @@ def _start(request: dict[str, Any], prctl: _Prctl) -> tuple[int, tuple[int, str]
 
 
 def _watch(child: int, server: int, lifeline: int, waking: int, grace_s: float) -> int:
-    """The exit code of the command, negative for a signal; when it has to end before, it has been made to."""
+    """Wait for the command, or end it when that is requested. Return its exit code, negative for a signal."""
     events = select.poll()
     for descriptor in (lifeline, waking):
         events.register(descriptor, select.POLLIN)
@@ -166,12 +165,12 @@ def _watch(child: int, server: int, lifeline: int, waking: int, grace_s: float) 
         code = _reap(child)
         if code is not None:
             return code
-        asked = waking in ready and any(number != signal.SIGCHLD for number in os.read(waking, 4096))
+        has_to_end = waking in ready and any(number != signal.SIGCHLD for number in os.read(waking, 4096))
         if lifeline in ready:
-            asked = True
+            has_to_end = True
             if not os.read(lifeline, 1):
                 events.unregister(lifeline)
-        if (asked or os.getppid() != server) and kill_at == float("inf"):
+        if (has_to_end or os.getppid() != server) and kill_at == float("inf"):
             _signal(signal.SIGTERM, child)
             kill_at = time.monotonic() + grace_s
         if time.monotonic() >= kill_at:
@@ -180,7 +179,7 @@ def _watch(child: int, server: int, lifeline: int, waking: int, grace_s: float) 
 
 
 def _reap(child: int) -> int | None:
-    """The exit code of the command, if it is among the children that have ended."""
+    """Return the exit code of the command, if it is among the children that have ended."""
     code = None
     try:
         while True:
@@ -194,7 +193,7 @@ def _reap(child: int) -> int | None:
 
 
 def _kill_all(child: int) -> int:
-    """Kill the descendants that were left when the command had ended. Returns how many."""
+    """Kill the descendants that are left after the command. Return their number."""
     left: set[int] = set()
     end = time.monotonic() + PATIENCE_S
     while time.monotonic() < end:
@@ -202,7 +201,7 @@ def _kill_all(child: int) -> int:
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
         except ChildProcessError:
-            if _LINUX:  # whatever it started would be a child of this process
+            if _LINUX:  # any descendant would be a child of this process
                 break
         found = set(_descendants(child))
         if not found:
@@ -222,7 +221,7 @@ def _signal(number: int, child: int) -> None:
 
 
 def _descendants(child: int) -> Iterator[int]:
-    """All processes that come from the command and have not ended."""
+    """Return the descendants of the command that have not ended, and itself."""
     found = {os.getpid(), child} if _LINUX else {child}
     table = list(_processes())
     grown = True
@@ -237,9 +236,9 @@ def _descendants(child: int) -> Iterator[int]:
 
 
 def _processes() -> Iterator[tuple[int, int, int]]:
-    """Process id, parent and group of all that run, without those that are dead and only not yet buried."""
+    """Yield process id, parent and group of all processes except zombies."""
     if _LINUX:
-        for name in os.listdir("/proc"):  # noqa: PTH208 (pathlib is not imported here: it takes as long as all else)
+        for name in os.listdir("/proc"):  # noqa: PTH208 (importing pathlib takes as long as everything else)
             if not name.isdecimal():
                 continue
             try:
@@ -250,7 +249,7 @@ def _processes() -> Iterator[tuple[int, int, int]]:
             if state not in (b"Z", b"X"):
                 yield int(name), int(parent), int(group)
         return
-    with os.popen("ps -axo pid=,ppid=,pgid=,state=") as listed:  # noqa: S605, S607 (no word of it comes from outside)
+    with os.popen("ps -axo pid=,ppid=,pgid=,state=") as listed:  # noqa: S605, S607 (a constant command)
         for line in listed:
             *numbers, status = line.split()
             if not status.startswith("Z"):

@@ -1,8 +1,8 @@
-"""Processes that call functions of steps, one call after the other; one that died or is not clean is replaced.
+"""Workers: processes that call functions of steps, one call at a time; dead and unclean ones are replaced.
 
-A function that ends its process (`os._exit`, a signal, a fault in C) so ends its step and nothing else; what it prints
-is its own; it can be ended at any time; and functions run side by side. A worker starts in a quarter of a second and
-is used again for whatever has the same environment, as long as no file that its functions were read from has changed.
+So a function that ends its process (`os._exit`, a signal, a fault in C) ends only its step; its output is separate; it
+can be ended at any time; and functions run in parallel. A worker starts in a quarter of a second and is reused for
+calls with the same environment, as long as no source file of its functions has changed.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from crucible_lineage.pipeline.logs import StepLog
 from crucible_lineage.pipeline.processes.side_files import CallOutcome
 from crucible_lineage.pipeline.processes.supervised import Supervised
 
-IDLE_S = 60.0  # chosen: a worker that nobody needs gives its memory back
-START_S = 0.25  # measured: the CPU time that starting a worker takes
+IDLE_S = 60.0  # chosen: after that an idle worker ends and frees its memory
+START_S = 0.25  # measured: CPU time to start a worker
 TAIL_BYTES = 2000
-_AT_ONCE_BYTES = 1 << 15  # fits into any pipe
+_PIPE_BYTES = 1 << 15  # fits into any pipe
 
 _Stamps = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
 class FunctionCall:
-    """`module:function`, found from a folder, with paths (in lists and mappings, too) and JSON values as parameters.
+    """A call of `module:function`, found from a folder, with paths (also in lists and mappings) and JSON parameters.
 
-    `files` are those that the function was read from, `facts` what it is given about its parents if it asks for that.
+    `files` are the function's source files, `facts` the facts about its parents, if it declares them.
     """
 
     name: str
@@ -53,9 +53,9 @@ class FunctionCall:
 
 
 def call_function(call: FunctionCall, attempt: Path, log: StepLog, timeout_s: float | None) -> CallOutcome:
-    """Call the function.
+    """Call the function; return its value as plain JSON, and where it wrote.
 
-    Returns its value as plain JSON, and where it wrote. StepError if it failed, died, or took too long.
+    Raises StepError if it failed, died, or took too long.
     """
     worker = _take(call)
     try:
@@ -79,34 +79,34 @@ def _answer_of(worker: _Worker, call: FunctionCall, answer: Path, log: StepLog, 
     log.close()
     if not worker.answer and not answer.exists():
         raise _death(worker, call.name, log, timeout_s, ended=ended)
-    said = json.loads(worker.answer or answer.read_bytes())
+    reply = json.loads(worker.answer or answer.read_bytes())
     if not worker.answer:
         answer.unlink()
-    if said["retire"] or not ended:
+    if reply["retire"] or not ended:
         worker.retire()
     else:
         worker.release(call.files)
-    if "error" in said:
-        message, trace = f"step {call.name!r} failed: {said['error']}", log.redactor.text(said["trace"])
+    if "error" in reply:
+        message, trace = f"step {call.name!r} failed: {reply['error']}", log.redactor.text(reply["trace"])
         message += f"; the traceback is in {log.path}" if trace else ""
         raise StepError(message, step=call.name, log=str(log.path), trace=trace)
-    code = Path(said["code"]) if said["code"] else None
-    outside, pictures = tuple(map(Path, said["outside"])), tuple(said["pictures"])
-    read, opened = (tuple(map(Path, said[name])) for name in ("read", "opened"))
-    return CallOutcome(said["result"], outside, worker.process.left, code, pictures, read, opened)
+    code = Path(reply["code"]) if reply["code"] else None
+    outside, pictures = tuple(map(Path, reply["outside"])), tuple(reply["pictures"])
+    read, opened = (tuple(map(Path, reply[name])) for name in ("read", "opened"))
+    return CallOutcome(reply["result"], outside, worker.process.left, code, pictures, read, opened)
 
 
 def start_ahead(workers: int) -> None:
-    """Start so many workers ahead of the calls, at most one a core; none if there are any."""
+    """Start this number of workers ahead of the calls, at most one per core; none if there are idle ones."""
     environment = _environment()
     with _lock:
-        wanted = 0 if _idle else min(workers, os.cpu_count() or 1)
-    with suppress(OSError):  # who calls a function then is told
-        for _ in range(wanted):
+        count = 0 if _idle else min(workers, os.cpu_count() or 1)
+    with suppress(OSError):  # the call of a function reports it
+        for _ in range(count):
             worker = _Worker(environment)
             worker.start("a step to come", "")
             worker.release(())
-    if wanted:
+    if count:
         _start_janitor()
 
 
@@ -118,28 +118,28 @@ def _death(worker: _Worker, name: str, log: StepLog, timeout_s: float | None, *,
         message = f"step {name!r} took longer than its timeout of {timeout_s:g} s and was stopped"
         return StepError(message, step=name, log=str(log.path))
     code = process.code or 0
-    how = f"signal {-code}" if code < 0 else f"exit code {code}"
+    cause = f"signal {-code}" if code < 0 else f"exit code {code}"
     hint = "; the system may have run out of memory" if code == -9 else ""
-    said = log.text(TAIL_BYTES)
-    message = f"step {name!r} died ({how}{hint}); what it printed is in {log.path}" + (f": {said}" if said else "")
+    tail = log.text(TAIL_BYTES)
+    message = f"step {name!r} died ({cause}{hint}); its output is in {log.path}" + (f": {tail}" if tail else "")
     return StepError(message, step=name, log=str(log.path))
 
 
 class _Worker:
-    """A process that waits for calls. `environment` is what it was started in, `seen` the files that it read.
+    """A process that waits for calls. `environment` is the one it was started in, `stamps` those of the files it read.
 
-    `folder` is where the declarations of its functions lie: modules of others may have the same names.
+    `folder` is that of its functions' declarations: modules of other folders may have the same names.
     """
 
     process: Supervised
 
     def __init__(self, environment: object) -> None:
         self.environment = environment
-        self.seen: _Stamps = {}
+        self.stamps: _Stamps = {}
         self.folder: Path | None = None
         self.idle_since = 0.0
         self.busy_since = 0.0
-        self.answer = b""  # what came of the last call, if it is short
+        self.answer = b""  # the answer to the last call, if it is short
         self._log: StepLog | None = None
         self._mark = b"\0" + secrets.token_hex(16).encode() + b"\0"
         self._unsure = b""
@@ -147,22 +147,22 @@ class _Worker:
 
     @property
     def is_started(self) -> bool:
-        """True once its process was started."""
+        """Whether its process was started."""
         return hasattr(self, "process")
 
     def start(self, name: str, run_id: str) -> None:
-        """Start its process for a step. OSError if that fails; StoppedError if the run was stopped."""
+        """Start its process for a step. Raises OSError, or StoppedError if the run was stopped."""
         main = "from crucible_lineage.pipeline.processes.worker_main import main"
         code = f"import sys; sys.path[:] = {sys.path!r}; {main}; main({self._mark[1:-1].decode()!r})"
         command = [sys.executable, "-c", code]
-        self.process = Supervised(command, self._hear, name, run_id=run_id, ended=self._done.set)
+        self.process = Supervised(command, self._receive, name, run_id=run_id, ended=self._done.set)
 
     def call(self, request: bytes, log: StepLog, timeout_s: float | None) -> bool:
-        """False if it took too long, and was ended. If it has died, there is no answer."""
+        """Send a call and wait. Return False if it took too long, and was ended. If it died, there is no answer."""
         self._done.clear()
         self.answer = b""
         self._log = log
-        if len(request) <= _AT_ONCE_BYTES:
+        if len(request) <= _PIPE_BYTES:
             self._send(request)
         else:
             threading.Thread(target=self._send, args=(request,), daemon=True).start()
@@ -177,7 +177,7 @@ class _Worker:
     def release(self, files: Iterable[str]) -> None:
         """Free it for another call."""
         with suppress(OSError):
-            self.seen |= {path: stamp(Path(path)) for path in files if path not in self.seen}
+            self.stamps |= {path: stamp(Path(path)) for path in files if path not in self.stamps}
         self.process.run_id = ""
         self.idle_since = time.monotonic()
         with _lock:
@@ -185,36 +185,36 @@ class _Worker:
         self.leave()
 
     def leave(self) -> None:
-        """Count it as busy no more."""
+        """Stop counting it as busy."""
         with _changed:
             _busy.discard(self)
             _changed.notify()
 
     def serves(self, environment: object, folder: Path) -> bool:
-        """Return whether it is for calls from this environment and folder."""
+        """Return whether it can execute calls from this environment and folder."""
         return self.environment == environment and self.folder in (None, folder)
 
     def retire(self) -> None:
-        """End it, with all that it started."""
+        """End it and all its descendants."""
         self.process.finish()
         if not self.process.wait(5):
             self.process.end()
             self.process.wait()
 
     def is_current(self) -> bool:
-        """True if it lives, and the code that it has read is what the files still hold."""
+        """Return whether it is alive, and the files that it read have not changed."""
         if self.process.ended:
             return False
         try:
-            return all(stamp(Path(path)) == was for path, was in self.seen.items())
+            return all(stamp(Path(path)) == was for path, was in self.stamps.items())
         except OSError:
             return False
 
     def _send(self, request: bytes) -> None:
-        with suppress(OSError):  # it has died, which is told otherwise
+        with suppress(OSError):  # it has died, which `wait` reports
             self.process.send(request)
 
-    def _hear(self, data: bytes) -> None:
+    def _receive(self, data: bytes) -> None:
         data = self._unsure + data
         before, mark, after = data.partition(self._mark)
         start = len(before) if mark else before.rfind(b"\0", -len(self._mark) + 1)
@@ -229,7 +229,7 @@ class _Worker:
 
 
 _lock = threading.Lock()
-_changed = threading.Condition(_lock)  # notified when a worker is busy no more
+_changed = threading.Condition(_lock)  # notified when a worker is no longer busy
 _idle: list[_Worker] = []
 _busy: set[_Worker] = set()
 _waited_s = 0.0  # for busy workers, since the last one was started
@@ -237,7 +237,7 @@ _janitor: threading.Thread | None = None
 
 
 def _take(call: FunctionCall) -> _Worker:
-    """Take a worker that fits, or start one. StoppedError if the run was stopped."""
+    """Return a suitable worker, started if need be. Raises StoppedError if the run was stopped."""
     environment = _environment()
     while True:
         worker = _reserved(environment, call.declared_in)
@@ -258,10 +258,10 @@ def _take(call: FunctionCall) -> _Worker:
 
 
 def _reserved(environment: object, folder: Path) -> _Worker:
-    """Take the worker that was used last out of the idle ones, or one that is still to be started.
+    """Reserve the most recently used idle worker, or a new one that is still to be started.
 
-    Waits for a busy one while that is cheaper: until calls have waited as long as a start takes, and as long as a call
-    has just begun, which may be short.
+    Wait for a busy one while that is cheaper: until calls have waited as long as a start takes, and only for calls that
+    have just begun, which may be short.
     """
     global _waited_s
     began = time.monotonic()
@@ -327,4 +327,4 @@ def _packed(value: object) -> object:
         return {"paths": [str(path) for path in value]}
     if isinstance(value, dict) and value and all(isinstance(path, Path) for path in value.values()):
         return {"named": {name: str(path) for name, path in value.items()}}
-    raise TypeError(f"no path, nor a collection of them: {value!r}")
+    raise TypeError(f"neither a path nor a collection of paths: {value!r}")

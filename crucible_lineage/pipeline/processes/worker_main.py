@@ -1,7 +1,6 @@
-"""In a worker: calls a function for each line that it reads, and says by a mark in its output that it has ended.
+"""The main loop of a worker: call a function for each line of input, and write a mark into its output at the end.
 
-What came of it follows the mark if one write takes it, which nothing else can come between; else it is in a file, whole
-or not at all.
+The answer follows the mark if it fits into one atomic write; else it is in a file, complete or not at all.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from crucible_lineage.pipeline.processes.side_files import (
     watching_files,
 )
 
-AT_ONCE_BYTES = 4000  # a pipe takes 4096 at once on Linux
+ATOMIC_BYTES = 4000  # writes of up to 4096 bytes to a pipe are atomic on Linux
 
 
 def main(mark: str) -> None:
@@ -44,34 +43,34 @@ def main(mark: str) -> None:
             sys.path[:] = call["path"]
             answer = _answer(call)
             if os.getpid() != process:
-                os._exit(0)  # the function has forked and come back twice: the first process alone answers
-            answer["retire"] = not (_is_clean() and _prints_there(output))
+                os._exit(0)  # the function forked and returned twice: only the first process answers
+            answer["retire"] = not (_is_clean() and _prints_to(output))
             _restore(folder, environment)
-            said = json.dumps(answer).encode()
-            if len(said) > AT_ONCE_BYTES:
-                _write(Path(call["answer"]), said)
-                said = b""
+            data = json.dumps(answer).encode()
+            if len(data) > ATOMIC_BYTES:
+                _write(Path(call["answer"]), data)
+                data = b""
             for stream in (sys.stdout, sys.stderr):
                 with suppress(OSError, ValueError, AttributeError):
                     stream.flush()
-            os.write(output, b"\0" + mark.encode() + b"\0" + said + b"\0")
+            os.write(output, b"\0" + mark.encode() + b"\0" + data + b"\0")
             if answer["retire"]:
                 break
-    os._exit(0)  # whatever threads the function has left
+    os._exit(0)  # even if the function has left threads
 
 
 def _private_pipes() -> tuple[TextIO, int]:
-    """Where calls come from and marks go to, which a function cannot take for its own input and output."""
+    """Return the streams of calls and marks, separate from the standard streams that functions use."""
     calls, output = os.dup(0), os.dup(1)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
     _standard_streams()
     return open(calls, encoding="utf-8", closefd=False), output
 
 
 def _standard_streams() -> None:
-    """Standard output and error are told line by line, in the order in which they are written."""
+    """Make standard output and error line-buffered, so that their lines keep their order."""
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         stream = open(descriptor, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
         setattr(sys, name, stream)
@@ -88,10 +87,10 @@ def _answer(call: Mapping[str, Any]) -> dict[str, Any]:
             facts = {} if call["facts"] is None else {step.facts: Facts.from_json(call["facts"])}
             result = step.function(**paths, **facts, **validated_params(step, call["params"]))
             result, pictures = draw_returned(result, {name: paths[name] for name in step.outputs})
-        found: dict[str, Any] = {"outside": list(map(str, watched.written)), "read": list(map(str, watched.read))}
-        found |= {"opened": list(map(str, not_code(opened, [*watched.read, *watched.written])))}
-        found |= {"code": code and str(code), "pictures": pictures}
-        return {"result": returned(result), **found}
+        answer: dict[str, Any] = {"outside": list(map(str, watched.written)), "read": list(map(str, watched.read))}
+        answer |= {"opened": list(map(str, not_code(opened, [*watched.read, *watched.written])))}
+        answer |= {"code": code and str(code), "pictures": pictures}
+        return {"result": returned(result), **answer}
     except BaseException as error:
         function = step.function if step else None
         trace, line = failure_traceback(error, function), failure_line(error, function)
@@ -110,7 +109,7 @@ def _unpacked(packed: Mapping[str, Any]) -> Any:
 
 
 def _is_clean() -> bool:
-    """True if the function has left neither threads nor processes that may write later."""
+    """Return whether the function has left no threads or processes that may write later."""
     if threading.active_count() > 1:
         return False
     if os.name == "nt":
@@ -122,8 +121,8 @@ def _is_clean() -> bool:
     return False
 
 
-def _prints_there(output: int) -> bool:
-    """True if standard output and error are what they were: else the next function might print into its files."""
+def _prints_to(output: int) -> bool:
+    """Return whether standard output and error still lead to `output`, and not to files of the function."""
     try:
         return all(os.path.sameopenfile(descriptor, output) for descriptor in (1, 2))
     except OSError:
@@ -131,7 +130,7 @@ def _prints_there(output: int) -> bool:
 
 
 def _siblings() -> int:
-    """Count the supervisor's children: this process, and what a function has left by forking twice."""
+    """Count the supervisor's children: this process, and those that a function left by forking twice."""
     parent = os.getppid()
     try:
         return len(Path(f"/proc/{parent}/task/{parent}/children").read_bytes().split())
@@ -140,7 +139,7 @@ def _siblings() -> int:
 
 
 def _restore(folder: Path, environment: dict[str, str]) -> None:
-    """The next function finds what the first one found."""
+    """Restore folder, environment and streams for the next function."""
     with suppress(OSError):
         os.chdir(folder)
     if dict(os.environ) != environment:

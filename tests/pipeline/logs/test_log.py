@@ -74,14 +74,14 @@ def test_what_a_command_printed_is_a_file_of_its_child_and_no_data_for_the_next_
 
     log = Path(result.logs["broken"])
     assert log.read_text() == "the lamp is off\n"
-    assert f"exit code 3; what it printed is in {log}: the lamp is off" in result.errors["broken"]
+    assert f"exit code 3; its output is in {log}: the lamp is off" in result.errors["broken"]
     assert len(session.client.datasets.list(project_id="lab", limit=None)) == 3
 
 
 def test_the_command_line_names_the_log_of_what_failed(talking: Any, data: Path, command: Any) -> None:
     ran = command("run", talking.pipeline, "--data", data, "--engine", "local")
     assert ran.returncode == 1
-    (log,) = re.findall(r"what it printed is in (\S+step\.log)", ran.stderr.splitlines()[-1])
+    (log,) = re.findall(r"its output is in (\S+step\.log)", ran.stderr.splitlines()[-1])
     assert Path(log).read_text() == "the lamp is off\n"
     assert "2 executed, 1 failed" in ran.stdout
 

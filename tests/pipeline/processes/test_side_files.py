@@ -66,7 +66,7 @@ def test_a_run_tells_what_was_written_outside_of_the_folder(
     result = run(declare("stray", more))
     assert result.ok, result.errors
     assert result.notes == {
-        "stray": f"it wrote {elsewhere / 'stray.txt'}, outside of its folder; that is no part of its result"
+        "stray": f"it wrote {elsewhere / 'stray.txt'}, outside of its folder; that is not part of its result"
     }
 
 
