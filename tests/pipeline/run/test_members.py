@@ -74,9 +74,9 @@ def test_what_another_member_has_begun_and_not_finished_is_finished_by_who_may_o
     told = run(ada, lab.pipeline).errors["total"]
     assert f"dataset {total} was begun by another member and not finished" in told
     assert (
-        "its owner or an editor of the project can, by running the same pipeline; or make another result with --force STEP"
-        in told
-    )
+        "its owner or an editor of the project can, by running the same pipeline; "
+        "or make another result with --force STEP"
+    ) in told
 
 
 def test_a_result_of_another_member_is_described_anew_by_who_may(lab: Any, members: tuple[Session, Session]) -> None:
