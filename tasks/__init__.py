@@ -1,6 +1,6 @@
 """Prefect tasks: `task`, the drop-in for flows as people write them; one for each step of Crucible's API; `step`.
 
-Names are imported when they are first used: Prefect imports the block among them at every start of a server or worker.
+Names are imported on first use: Prefect imports the block among them whenever a server or worker starts.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ if TYPE_CHECKING:
     aupload_file = asynchronous(upload_file)
     await_for_ingestion = asynchronous(wait_for_ingestion)
 
-# Module -> the tasks in it; each has an asynchronous twin, whose name has an `a` before it.
+# Module -> the tasks in it;each has an asynchronous twin with the prefix `a`.
 _API = {
     "chains": ("check_lineage", "register_child", "render_lineage"),
     "datasets": (
@@ -106,7 +106,7 @@ _API = {
     ),
 }
 API_TASKS = tuple(name for names in _API.values() for name in names)
-_PLACES = {
+_MODULES = {
     "CrucibleConnection": "sessions",
     "CrucibleCredentials": "credentials",
     "materialize": "materialization",
@@ -136,14 +136,14 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _PLACES:
-        found = getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
+    if name in _MODULES:
+        value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     elif name.startswith("a") and name[1:] in API_TASKS:
-        found = import_module(f"{__name__}.api.calls").asynchronous(__getattr__(name[1:]))
+        value = import_module(f"{__name__}.api.calls").asynchronous(__getattr__(name[1:]))
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = found
-    return found
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

@@ -1,6 +1,6 @@
-"""What Prefect shows of our runs: lineages as artifacts, datasets as assets, and events about steps.
+"""Artifacts, assets and events by which Prefect shows our runs: lineages, datasets and steps.
 
-Whoever watches can build automations on events. Crucible, not Prefect, is the record of what was made: an open Prefect
+Automations can be built on the events. Crucible, not Prefect, is the record of what was made: an open Prefect
 server keeps events for a week and has no view of assets; Prefect Cloud draws them.
 """
 
@@ -43,7 +43,6 @@ __all__ = [
 
 MOST_ROWS = 200
 
-
 FACILITY = "crucible.lbl.gov"
 EXPLORER = "https://crucible.lbl.gov/explore"  # as the official client has it
 
@@ -51,33 +50,33 @@ EXPLORER = "https://crucible.lbl.gov/explore"  # as the official client has it
 def lineage_artifact(
     graph: LineageGraph, focus: str | None, session: Session, *, key: str = "lineage", notes: Sequence[str] = ()
 ) -> None:
-    """The run that goes on here has this artifact. Without a run there is nothing to hang it on, and none is made."""
+    """Add an artifact with the lineage's picture and table to the current run; do nothing outside a run."""
     if FlowRunContext.get() is None and TaskRunContext.get() is None:
         return
     picture = base64.b64encode(render_svg(graph, focus).encode()).decode()
-    named = focus or amount(len(graph), "dataset")
-    text = f"![Lineage of {named}](data:image/svg+xml;base64,{picture})\n\n{markdown_table(_rows(graph, session))}"
+    subject = focus or amount(len(graph), "dataset")
+    text = f"![Lineage of {subject}](data:image/svg+xml;base64,{picture})\n\n{markdown_table(_rows(graph, session))}"
     text += "".join(f"\n\n**{plain(note)}**" for note in notes)
     create: Any = create_markdown_artifact
-    create(markdown=text, key=key, description=f"Lineage of {named}", _sync=True)
+    create(markdown=text, key=key, description=f"Lineage of {subject}", _sync=True)
 
 
 def linked(session: Session, mfid: str, project: str = "") -> str:
-    """The dataset's id in Markdown, as a link where its page has an address."""
+    """Return the dataset's id in Markdown, as a link if its page has an address."""
     page = dataset_page(session, mfid, project)
     return f"[{mfid}]({page})" if page else f"`{mfid}`"
 
 
 def markdown_table(rows: Iterable[dict[str, str]]) -> str:
-    """The rows as a Markdown table; the columns are those of the first."""
-    listed = list(rows)
-    if not listed:
+    """Format rows as a Markdown table, with the columns of the first row."""
+    all_rows = list(rows)
+    if not all_rows:
         return ""
-    columns = list(listed[0])
-    lines = [columns, ["---"] * len(columns), *([_cell(row[name]) for name in columns] for row in listed[:MOST_ROWS])]
+    columns = list(all_rows[0])
+    lines = [columns, ["---"] * len(columns), *([_cell(row[name]) for name in columns] for row in all_rows[:MOST_ROWS])]
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    left = len(listed) - MOST_ROWS
-    return text if left <= 0 else f"{text}\n\nand {left} more"
+    omitted = len(all_rows) - MOST_ROWS
+    return text if omitted <= 0 else f"{text}\n\nand {omitted} more"
 
 
 def _rows(graph: LineageGraph, session: Session) -> Iterable[dict[str, str]]:
@@ -87,13 +86,13 @@ def _rows(graph: LineageGraph, session: Session) -> Iterable[dict[str, str]]:
     for mfid, node in graph.nodes.items():
         if node.kind == "hidden":
             continue
-        above = ", ".join(title(graph.nodes[parent]) for parent in parents.get(mfid, ()))
+        parent_titles = ", ".join(title(graph.nodes[parent]) for parent in parents.get(mfid, ()))
         yield {
             "dataset": title(node),
             "id": linked(session, mfid, node.project) if node.kind == "dataset" else f"`{mfid}`",
             "measurement": node.measurement,
             "state": node.state,
-            "made from": above,
+            "made from": parent_titles,
         }
 
 
@@ -102,7 +101,7 @@ def _cell(text: str) -> str:
 
 
 def dataset_page(session: Session, mfid: str, project: str = "") -> str:
-    """The address of the dataset's page, empty where there is none: an embedded Crucible has no lasting address.
+    """Return the address of the dataset's page; empty for an embedded Crucible, which has no lasting address.
 
     `CRUCIBLE_GRAPH_EXPLORER_URL` names another explorer, as for the official client.
     """
@@ -116,7 +115,7 @@ def dataset_page(session: Session, mfid: str, project: str = "") -> str:
     return f"{parts.scheme}://{parts.netloc}/datasets/{mfid}"
 
 
-MOST_RELATED = 50  # an event may name a hundred other things; Prefect adds some of its own
+MOST_RELATED = 50  # an event may relate to a hundred resources; Prefect adds its own
 
 
 def dataset_resource_id(mfid: str) -> str:
@@ -125,24 +124,26 @@ def dataset_resource_id(mfid: str) -> str:
 
 
 def tell_materialized(job: Job, outputs: Mapping[str, DatasetRef]) -> None:
-    """Events say that a step was made and which datasets it gave, each an asset that comes from its parents."""
+    """Emit events for a materialized step and its datasets, each an asset derived from its parents."""
     pipeline = (job.pipeline or {}).get("name", "")
     _tell_made(pipeline, job.project, job.name, [part.dataset.mfid for part in job.used], outputs)
 
 
 def telling_arrived() -> Callable[[Payload], None]:
-    """Tells the same, for the flow run that calls this, of what comes to Crucible after its task has ended."""
+    """Return a function that emits these events, for the calling flow run, for results delivered after their task."""
     context = copy_context()
-    return lambda made: context.copy().run(_tell_arrived, made)
+    return lambda payload: context.copy().run(_tell_arrived, payload)
 
 
-def _tell_arrived(made: Payload) -> None:
-    records = {new.mfid: record for new in made.datasets if (record := new.record.as_step)}
-    outputs = {records[new.mfid].output: new for new in made.datasets if new.mfid in records}
+def _tell_arrived(payload: Payload) -> None:
+    records = {new.mfid: record for new in payload.datasets if (record := new.record.as_step)}
+    outputs = {records[new.mfid].output: new for new in payload.datasets if new.mfid in records}
     for record in list(records.values())[:1]:  # all outputs of a step have these in common
         pipeline, run = record.pipeline, record.activity.run
-        task_run = run.task_run_id if run else None
-        _tell_made(pipeline.name if pipeline else "", made.project, made.step, record.parents, outputs, task_run)
+        task_run_id = run.task_run_id if run else None
+        _tell_made(
+            pipeline.name if pipeline else "", payload.project, payload.step, record.parents, outputs, task_run_id
+        )
 
 
 def _tell_made(
@@ -151,26 +152,26 @@ def _tell_made(
     step: str,
     used: Sequence[str],
     outputs: Mapping[str, DatasetRef | NewDataset],
-    task_run: str | None = None,
+    task_run_id: str | None = None,
 ) -> None:
     parents = list(dict.fromkeys(used))[:MOST_RELATED]
-    by = [{"prefect.resource.id": f"prefect.task-run.{task_run}", "prefect.resource.role": "task-run"}]
+    related_run = [{"prefect.resource.id": f"prefect.task-run.{task_run_id}", "prefect.resource.role": "task-run"}]
     emit_event(
         "crucible.step.materialized",
         resource=_step_resource(pipeline, project, step),
         related=[
             *_related((dataset.mfid for dataset in outputs.values()), "output"),
             *_related(parents, "input"),
-            *(by if task_run else ()),
+            *(related_run if task_run_id else ()),
         ],
     )
     for output, dataset in outputs.items():
-        told = {"project": project, "pipeline": pipeline, "step": step, "output": output}
-        tell_asset(dataset, parents, told)
+        payload = {"project": project, "pipeline": pipeline, "step": step, "output": output}
+        tell_asset(dataset, parents, payload)
 
 
-def tell_asset(dataset: DatasetRef | NewDataset, parents: Sequence[str], told: Mapping[str, str]) -> None:
-    """An event says that a dataset was made, as an asset that comes from its parents."""
+def tell_asset(dataset: DatasetRef | NewDataset, parents: Sequence[str], payload: Mapping[str, str]) -> None:
+    """Emit the event that a dataset was made, as an asset derived from its parents."""
     asset = Asset(key=_asset_key(dataset.mfid), properties=AssetProperties(name=dataset.name[:200]))
     emit_event(
         "prefect.asset.materialization.succeeded",
@@ -179,19 +180,19 @@ def tell_asset(dataset: DatasetRef | NewDataset, parents: Sequence[str], told: M
             *(AssetContext.asset_as_related(Asset(key=_asset_key(parent))) for parent in parents[:MOST_RELATED]),
             AssetContext.related_materialized_by("crucible-lineage"),
         ],
-        payload=dict(told),
+        payload=dict(payload),
     )
 
 
 def tell_failed(pipeline: str, project: str, event: StepEvent) -> None:
-    """If a step failed, an event says so, with its error."""
+    """Emit an event with the error of a step, if it failed."""
     if event.outcome == FAILED:
         resource = _step_resource(pipeline, project, event.step)
         emit_event("crucible.step.failed", resource=resource, payload={"error": event.detail})
 
 
 def tell_reused(result: RunResult) -> None:
-    """One event for each declared step of which results were there already, however many instances it has."""
+    """Emit one event for each declared step with reused results, however many instances it has."""
     reused: dict[str, list[str]] = {}
     for name, outcome in result.outcomes.items():
         if outcome == REUSED:

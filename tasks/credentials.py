@@ -1,7 +1,7 @@
-"""The Prefect block that holds where a Crucible service is and the key to it.
+"""The Prefect block with the address of a Crucible service and its key.
 
 Prefect finds it by the entry point `prefect.collections`;
-`prefect block register -m crucible_lineage.tasks.credentials` puts it into the UI's list of blocks.
+`prefect block register -m crucible_lineage.tasks.credentials` adds it to the UI's list of blocks.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ class CrucibleCredentials(CredentialsBlock):  # type: ignore[misc, unused-ignore
     _documentation_url = HttpUrl("https://crucible.lbl.gov")
 
     url: str = Field(
-        title="URL", description="Address of the API, as in https://crucible.lbl.gov/api/v3; /api/v3 may be left out."
+        title="URL", description="Address of the API, as in https://crucible.lbl.gov/api/v3; /api/v3 may be omitted."
     )
-    api_key: SecretStr = Field(title="API key", description="Whose it is, the results are registered by.")
+    api_key: SecretStr = Field(title="API key", description="Results are registered by its owner.")
     connect_timeout_s: float = Field(default=5.0, gt=0, title="Connect timeout (s)")
     read_timeout_s: float = Field(
-        default=30.0, gt=0, title="Read timeout (s)", description="How long an answer of the API may take."
+        default=30.0, gt=0, title="Read timeout (s)", description="Longest wait for an answer of the API."
     )
     storage_timeout_s: float = Field(
-        default=300.0, gt=0, title="Storage timeout (s)", description="How long a part of a file may take."
+        default=300.0, gt=0, title="Storage timeout (s)", description="Longest wait for a part of a file."
     )
 
     @field_validator("url")
@@ -51,7 +51,7 @@ class CrucibleCredentials(CredentialsBlock):  # type: ignore[misc, unused-ignore
         return api_address(value)
 
     def get_client(self, state_folder: Path | None = None) -> CrucibleClient:
-        """A client of the service. With a `state_folder`, uploads that were cut short are continued."""
+        """Return a client of the service. With a `state_folder`, interrupted uploads are resumed."""
         from crucible_lineage.client import CrucibleClient
         from crucible_lineage.client.http.connection import Timeouts
 

@@ -1,6 +1,6 @@
-"""Google Cloud Storage as a source of input files and a place for results, through prefect-gcp's blocks.
+"""Google Cloud Storage as a source of input files and a target for results, through prefect-gcp's blocks.
 
-`open_gcs` is the entry point `gs` of the group `crucible_lineage.file_sources`; only an address gs://... imports this.
+`open_gcs` is the entry point `gs` of the group `crucible_lineage.file_sources`; it is imported only for an address gs://....
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ FIELDS = "items(name,generation,size,crc32c),nextPageToken"
 
 
 def open_gcs(block: str | None) -> GcsFiles:
-    """Files in Google's storage, with the access of a block: `NAME` of a GcsBucket, or `gcp-credentials/NAME`.
+    """Open Google's storage with the access of a block: `NAME` of a GcsBucket, or `gcp-credentials/NAME`.
 
-    Without a block, with the application default credentials of this machine.
+    Without a block, use the application default credentials of this machine.
     """
     if block is None:
         try:
@@ -47,47 +47,47 @@ def open_gcs(block: str | None) -> GcsFiles:
     except (ValueError, PrefectException) as error:
         name = block if block.startswith(CREDENTIALS) else f"gcs-bucket/{block}"
         raise InputError(
-            f"there is no usable block {name} at this Prefect server: {error}\nmake one, or correct the name"
+            f"there is no usable block {name} at this Prefect server: {error}\ncreate one, or correct the name"
         ) from error
 
 
 class GcsFiles:
-    """A `FileSource`. With `only`, the addresses of one bucket."""
+    """A `FileSource`. With `only`, it is restricted to one bucket."""
 
     def __init__(self, client: Any, only: str | None = None) -> None:
         self._client = client
         self._only = only
 
     def find(self, url: str, generation: str | None) -> RemoteFile | None:
-        """The object at this address, now or in that generation; None if there is none."""
+        """Return the object at this address, in its current or that generation; None if there is none."""
         bucket, name = self._parts(url)
         with _errors_of_bucket(f"look for {url}"):
             blob = self._client.bucket(bucket).get_blob(name, generation=int(generation) if generation else None)
         return _remote(url, blob) if blob else None
 
     def list(self, start: str) -> Iterator[RemoteFile]:
-        """All objects whose address begins like this, a thousand a call."""
+        """Yield all objects whose address begins with `start`, a thousand per request."""
         bucket, prefix = self._parts(start)
         with _errors_of_bucket(f"list {start}*"):
             for blob in self._client.list_blobs(bucket, prefix=prefix, fields=FIELDS):
                 yield _remote(f"gs://{bucket}/{blob.name}", blob)
 
     def fetch(self, file: RemoteFile, write: Callable[[bytes], object]) -> None:
-        """The bytes of that generation, as they are stored; a broken connection is taken up where it broke."""
+        """Download the bytes of that generation as stored; a broken download is resumed."""
         bucket, name = self._parts(file.url)
         blob = self._client.bucket(bucket).blob(name, generation=int(file.generation))
         with _errors_of_bucket(f"download {file.address}"):
             blob.download_to_file(_Stream(write), raw_download=True, checksum=None)  # the caller checks
 
     def put(self, path: Path, url: str, checksums: FileChecksums) -> RemoteFile:
-        """The object is at this address. Nothing is ever overwritten: the same content is left as it is."""
+        """Upload a file to this address. Nothing is overwritten: existing equal content is kept."""
         bucket, name = self._parts(url)
         blob = self._client.bucket(bucket).blob(name)
         blob.metadata = {"sha256": checksums.sha256}
         with _errors_of_bucket(f"upload {url}"):
             try:
                 blob.upload_from_filename(path, if_generation_match=0, checksum="crc32c")
-            except PreconditionFailed as error:  # it is there: from an earlier try, or something else
+            except PreconditionFailed as error:  # it exists, from an earlier attempt or with other content
                 blob.reload()
                 if (blob.size, blob.crc32c) != (checksums.size, crc32c_text(checksums.crc32c)):
                     raise InputError(
@@ -103,7 +103,7 @@ class GcsFiles:
 
 
 class _Stream:
-    """What the Google library writes into."""
+    """The file object that the Google library writes to."""
 
     def __init__(self, write: Callable[[bytes], object]) -> None:
         self._write = write
@@ -119,15 +119,15 @@ def _remote(url: str, blob: Any) -> RemoteFile:
 
 
 @contextmanager
-def _errors_of_bucket(what: str) -> Iterator[None]:
-    """Errors of Google's libraries become ours. They have been retried for two minutes where that may help."""
+def _errors_of_bucket(action: str) -> Iterator[None]:
+    """Convert errors of Google's libraries. They have retried for two minutes where that may help."""
     try:
         yield
     except NotFound as error:
-        raise InputError(f"could not {what}: it does not exist") from error
+        raise InputError(f"could not {action}: it does not exist") from error
     except (Forbidden, Unauthorized) as error:
-        raise InputError(f"could not {what}: these credentials may not ({error.code}); ask for access") from error
+        raise InputError(f"could not {action}: these credentials may not ({error.code}); ask for access") from error
     except (GoogleAPIError, GoogleAuthError, RequestException) as error:
         raise RunError(
-            f"could not {what}: {type(error).__name__}; run the same command again when it is back"
+            f"could not {action}: {type(error).__name__}; run the same command again when it is back"
         ) from error

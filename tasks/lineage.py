@@ -1,4 +1,4 @@
-"""Effects that a task or a flow declares, since arguments and results do not show them.
+"""Functions by which a task or flow declares effects that its arguments and results do not show.
 
     from crucible_lineage.tasks import lineage, registering, task
 
@@ -33,13 +33,13 @@ _FIELDS = ("measurement", "data_type", "dataset_name")
 
 
 def used(*sources: object) -> None:
-    """The task that runs here is made of these: ids of datasets, paths of files, or addresses in another catalogue."""
+    """Declare sources of the current task: ids of datasets, paths of files, or addresses in another catalogue."""
     if (effects := _of_task("used")) is not None:
         effects.used.extend(sources)
 
 
 def wrote(*targets: object) -> None:
-    """The task that runs here has written these: paths of files, or addresses of what lies elsewhere."""
+    """Declare what the current task has written: paths of files, or addresses of data elsewhere."""
     if (effects := _of_task("wrote")) is not None:
         for target in targets:
             if isinstance(target, Path) or "://" not in str(target):
@@ -48,17 +48,17 @@ def wrote(*targets: object) -> None:
                 effects.addresses.append(str(target))
 
 
-def describe(**told: Any) -> None:
-    """Describe the result of the task that runs here: `measurement`, `data_type`, `dataset_name`, or metadata."""
+def describe(**fields: Any) -> None:
+    """Describe the result of the current task: `measurement`, `data_type`, `dataset_name`, or metadata."""
     if (effects := _of_task("describe")) is not None:
-        for name, value in told.items():
+        for name, value in fields.items():
             (effects.fields if name in _FIELDS else effects.metadata)[name] = value
 
 
 def derived(value: T, *sources: object) -> T:
-    """The value, which the flow's own code has made of these: results of tasks, or values derived from them.
+    """Declare that the flow's own code derived a value from these results of tasks, or values derived from them.
 
-    InputError if none of the sources is known.
+    Returns the value. Raises InputError if none of the sources is known.
     """
     recording = current()
     if recording is None:
@@ -67,7 +67,7 @@ def derived(value: T, *sources: object) -> T:
     parents = [parent for source in sources for parent in origins.parents_of(source)]
     if not parents:
         raise InputError(
-            "lineage.derived: none of the sources is a result of this run; hand on what a task returned, or a value "
+            "lineage.derived: none of the sources is a result of this run; pass what a task returned, or a value "
             "that was derived from it"
         )
     origins.note_derived(value, tuple({id(parent.made): parent for parent in parents}.values()))
@@ -75,30 +75,30 @@ def derived(value: T, *sources: object) -> T:
 
 
 def deriving(function: Callable[P, R]) -> Callable[P, R]:
-    """A function of the flow's own code, whose value is derived from those of its arguments that are known."""
+    """Wrap a function of the flow's own code so that its value is derived from its known arguments."""
 
     @functools.wraps(function)
     def called(*args: P.args, **kwargs: P.kwargs) -> R:
         value = function(*args, **kwargs)
         recording = current()
         if recording is not None:
-            given = [parent for one in (*args, *kwargs.values()) for parent in recording.origins.parents_of(one)]
-            if given:
-                recording.origins.note_derived(value, tuple({id(parent.made): parent for parent in given}.values()))
+            parents = [parent for one in (*args, *kwargs.values()) for parent in recording.origins.parents_of(one)]
+            if parents:
+                recording.origins.note_derived(value, tuple({id(parent.made): parent for parent in parents}.values()))
         return value
 
     return called
 
 
-def _of_task(what: str) -> Effects | None:
+def _of_task(function: str) -> Effects | None:
     effects = current_effects()
     if effects is None and current() is not None and not _is_plain_call():
-        raise InputError(f"lineage.{what} is for the body of a task; in a flow's own code, say lineage.derived")
+        raise InputError(f"lineage.{function} is for the body of a task; in a flow's own code, use lineage.derived")
     return effects
 
 
 def _is_plain_call() -> bool:
-    """True in a task whose call is not recorded, as one called by hand."""
+    """Whether this is a task whose call is not recorded, such as one called directly."""
     from prefect.context import TaskRunContext
 
     return TaskRunContext.get() is not None

@@ -1,4 +1,4 @@
-"""The Prefect task that makes one step of a pipeline real: run if need be, registered, linked, delivered."""
+"""The Prefect task that materializes one step of a pipeline: run if need be, register, link, deliver."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from crucible_lineage.tasks.sessions import CrucibleConnection, is_transient, se
 
 @task(
     task_run_name="{step}",
-    cache_policy=NO_CACHE,  # the dataset's id says whether it is there
+    cache_policy=NO_CACHE,  # the dataset's id tells whether it exists
     retries=3,
     retry_delay_seconds=[1, 5, 20],
     retry_condition_fn=is_transient,
@@ -45,12 +45,12 @@ def materialize(
     slurm: Runner | None = None,
     driver: Driver | None = None,
 ) -> dict[str, Any]:
-    """`{"outputs": {name: MFID}, "executed": bool, "note": str}` of a step.
+    """Materialize a step and return `{"outputs": {name: MFID}, "executed": bool, "note": str}`.
 
-    `job` is JSON of names, ids and declared values only; `crucible_lineage.pipeline.job.job_json.job_to_json` makes it.
-    It is text, since Prefect draws an arrow to a task from whatever gave a value that is the very object of one in its
-    arguments: and Python has but one empty text. With `slurm` it is made by a batch job as that runner declares.
-    With `driver` what was made may be left to that to deliver, where it shares the data folder.
+    `job` is JSON of names, ids and declared values only, from `crucible_lineage.pipeline.job.job_json.job_to_json`. It
+    is text because Prefect draws an arrow for each argument that is the same object as an earlier result, and Python
+    has only one empty string. With `slurm`, a batch job as that runner declares does the work. With `driver`, delivery
+    may be left to that process, if it shares the data folder.
     """
     end_with_parent()
     session = session_for(crucible)
@@ -59,23 +59,23 @@ def materialize(
         "flow_run_id": str(flow_run.get_id() or ""),
         "task_run_id": str(task_run.get_id() or ""),
     }
-    sent = json.loads(job)
-    deliverers = deliverers_of(sent["run"]["run_id"], session, driver)
-    arrived = job_from_json(sent, run, session)
+    parsed = json.loads(job)
+    deliverer = deliverer_for(parsed["run"]["run_id"], session, driver)
+    received = job_from_json(parsed, run, session)
     if slurm is None:
-        made = materialize_step(arrived, session, get_run_logger().info, deliverers)
+        result = materialize_step(received, session, get_run_logger().info, deliverer)
     else:
-        made = materialize_on_slurm(arrived, session, slurm)
-    if made.executed and not made.waits:  # else whoever delivers it says so
-        tell_materialized(arrived, made.outputs)
-    return made_to_json(made)
+        result = materialize_on_slurm(received, session, slurm)
+    if result.executed and not result.waits:  # else its deliverer emits the events
+        tell_materialized(received, result.outputs)
+    return made_to_json(result)
 
 
-_here: dict[str, tuple[int, Deliverer]] = {}  # by run, with the process that they are of
+_here: dict[str, tuple[int, Deliverer]] = {}  # by run, with the id of the process
 
 
 class Driver(BaseModel):
-    """What a step in another process has to know of the process of its run, so as to leave it the delivery."""
+    """What a step in another process needs to know about its run's process to leave delivery to it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -85,30 +85,28 @@ class Driver(BaseModel):
     parents: list[str]  # those that wait in the outbox
 
     @classmethod
-    def of(cls, job: Job, session: Session, deliveries: Deliverer) -> Driver:
-        """Return this process as the driver, for a step that is about to be made."""
-        may = any(deliveries.is_worth_a_look(planned.mfid) for planned in job.outputs)
+    def of(cls, job: Job, session: Session, deliverer: Deliverer) -> Driver:
+        """Describe this process as the driver of a step that is about to be materialized."""
+        may_exist = any(deliverer.is_worth_a_look(planned.mfid) for planned in job.outputs)
         parents = session.outbox.names_of(part.dataset.mfid for part in job.used)
-        return cls(host=socket.gethostname(), agent=session.agent, may_be_there=may, parents=parents)
+        return cls(host=socket.gethostname(), agent=session.agent, may_be_there=may_exist, parents=parents)
 
 
 @contextmanager
-def delivered_here(run_id: str, deliveries: Deliverer) -> Iterator[None]:
-    """Tasks of the run that are in this process in this block hand their results to these."""
-    _here[run_id] = (os.getpid(), deliveries)
+def delivered_here(run_id: str, deliverer: Deliverer) -> Iterator[None]:
+    """Let tasks of the run in this process hand their results to this deliverer, within this block."""
+    _here[run_id] = (os.getpid(), deliverer)
     try:
         yield
     finally:
         del _here[run_id]
 
 
-def deliverers_of(run_id: str, session: Session, driver: Driver | None) -> DeliversLater | None:
-    """Whoever delivers what is made in the run; None if nobody does to whom it can be left: then it is to be delivered
-    before anything goes on with it.
-    """
-    process, deliveries = _here.get(run_id, (0, None))
+def deliverer_for(run_id: str, session: Session, driver: Driver | None) -> DeliversLater | None:
+    """Return the deliverer of the run's results; None if the step has to deliver its own before others use them."""
+    process, deliverer = _here.get(run_id, (0, None))
     if process == os.getpid():
-        return deliveries
+        return deliverer
     if driver is None or driver.host != socket.gethostname() or not is_run_here(session.settings.data, run_id):
         return None
     session.set_agent(driver.agent)

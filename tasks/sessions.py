@@ -1,4 +1,4 @@
-"""Which Crucible a task talks to: a connection, a block, or a block's name; and the one session for each of them."""
+"""The Crucible that a task uses (a connection, a block, or a block's name) and its session in this process."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from crucible_lineage.settings import Settings, default_data_folder, resolve_set
 from crucible_lineage.tasks.credentials import CrucibleCredentials
 
 _lock = threading.Lock()
-_inherited: list[object] = []  # what a forked process must neither use nor close: its parent works with it
+_inherited: list[object] = []  # sessions of the parent process, which a fork must neither use nor close
 _sessions: dict[tuple[Path, str | None, str | None], Session] = {}  # by data folder, address and block
 
 
 class CrucibleConnection(BaseModel):
-    """Where Crucible is. Without a block or an address, the environment and the configuration file of the machine that
-    runs the flow decide. Never holds a key.
+    """Where Crucible is. Without a block or an address, environment and configuration file of the machine that
+    runs the flow decide. Never contains a key.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,16 +43,16 @@ class CrucibleConnection(BaseModel):
 
     @classmethod
     def of(cls, settings: Settings) -> CrucibleConnection:
-        """The connection that these settings describe."""
+        """Return the connection that these settings describe."""
         return cls(data=str(settings.data), api_url=settings.api_url)
 
     def settled(self, settings: Settings) -> CrucibleConnection:
-        """The same connection, with what was found out about it: it means the same in another process."""
+        """Return the connection with data folder and address filled in: it means the same in another process."""
         return self.model_copy(update={"data": str(settings.data), "api_url": settings.api_url})
 
 
 def _forget() -> None:
-    """Connections and open databases do not cross to a forked process."""
+    """Drop inherited sessions: connections and open databases cannot be used in a forked process."""
     _inherited.append(dict(_sessions))
     _sessions.clear()
 
@@ -85,7 +85,7 @@ def session_for(crucible: Crucible | None = None) -> Session:
 
 
 def share_session(session: Session) -> None:
-    """Tasks that run in this process use this session, whoever opened it closes it."""
+    """Let tasks in this process use this session. Its opener closes it."""
     with _lock:
         _sessions[session.settings.data, session.settings.api_url, None] = session
 
@@ -112,14 +112,14 @@ def _session_of_name(name: str, data: Path) -> Session:
         except (ValueError, PrefectException) as error:
             raise InputError(
                 f"there is no usable block crucible-credentials/{name} at this Prefect server: {error}\n"
-                "make one in its UI, or correct the name"
+                "create one in its UI, or correct the name"
             ) from error
         assert isinstance(credentials, CrucibleCredentials)
         return _shared(_BlockSession(data, name, credentials), name)
 
 
 def _session_of_block(credentials: CrucibleCredentials, data: Path) -> Session:
-    """Blocks of different keys have sessions of their own, whatever they are called."""
+    """Return the session of a block. Blocks with different keys have different sessions, whatever their names."""
     digest = hashlib.sha256(credentials.api_key.get_secret_value().encode()).hexdigest()
     with _lock:
         name = f"sha256:{digest}"
@@ -132,7 +132,7 @@ def _data_folder(data: Path | None) -> Path:
 
 
 def _shared(session: Session, block: str | None) -> Session:
-    """The session that this process keeps for these settings: an earlier one, if there is one."""
+    """Return this process's session for these settings: an existing one, else this one."""
     key = (session.settings.data, session.settings.api_url, block)
     session.remake = remade_file
     if key not in _sessions:
@@ -142,7 +142,7 @@ def _shared(session: Session, block: str | None) -> Session:
 
 
 def is_transient(task: Task[..., Any], run: TaskRun, state: State[object]) -> bool:  # noqa: ARG001 (Prefect's signature)
-    """True if the failed call may succeed when it is made again."""
+    """Return whether a failed call may succeed when repeated."""
     try:
         state.result()
     except TRANSIENT:
@@ -153,7 +153,7 @@ def is_transient(task: Task[..., Any], run: TaskRun, state: State[object]) -> bo
 
 
 def is_worth_another(task: Task[..., Any], run: TaskRun, state: State[object]) -> bool:  # noqa: ARG001 (likewise)
-    """True if a step that declares retries is to be tried again: unless it cannot succeed, or its run was stopped."""
+    """Return whether a step with retries is to be retried: not if it cannot succeed, nor if its run was stopped."""
     try:
         state.result()
     except (InputError, StoppedError):

@@ -1,4 +1,4 @@
-"""Steps in flows written by hand: a flow gains lineage by a changed import and one line.
+"""Steps in hand-written flows: a flow gains lineage by a changed import and one line.
 
     from crucible_lineage.tasks import registering, step as task
 
@@ -6,7 +6,7 @@
     @registering(project="lab")
     def process(spectrum: Path, lamp: Path): ...
 
-Inside such a flow a step may be given paths (registered as raw data if they are new), dataset ids, or the results of
+Inside such a flow a step accepts paths (registered as raw data if they are new), dataset ids, or the results of
 other steps; it runs as a Prefect task, its outputs are registered, and what it returns stands for them.
 """
 
@@ -30,7 +30,7 @@ __all__ = ["step", "steps_in"]
 
 
 def steps_in(recording: Recording) -> StepRunner:
-    """Return the runner of steps that are called while this is recorded."""
+    """Return the runner of steps that are called during this recording."""
     return functools.partial(_run_step, recording)
 
 
@@ -40,10 +40,10 @@ def _run_step(
     inputs: Mapping[str, object],
     params: Mapping[str, object],
 ) -> Any:
-    """The registered output of a step (a mapping of them, if it has several)."""
+    """Run a step and return its registered output, or a mapping if it has several."""
     project, session = recording.destination.project, recording.session
     salt = recording.destination.salt
-    ready = called_step(session, project, called, inputs, params, recording.slots, salt)
+    prepared = called_step(session, project, called, inputs, params, recording.slots, salt)
 
     @task(
         name=called.name,
@@ -60,7 +60,7 @@ def _run_step(
             "flow_run_id": str(flow_run.get_id() or ""),
             "task_run_id": str(task_run.get_id() or ""),
         }
-        return {name: dataset.mfid for name, dataset in ready.make(run).items()}
+        return {name: dataset.mfid for name, dataset in prepared.make(run).items()}
 
-    made = {name: existing_dataset(mfid, session) for name, mfid in make().items()}
-    return next(iter(made.values())) if len(made) == 1 else made
+    outputs = {name: existing_dataset(mfid, session) for name, mfid in make().items()}
+    return next(iter(outputs.values())) if len(outputs) == 1 else outputs

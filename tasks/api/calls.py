@@ -1,4 +1,4 @@
-"""What the tasks of the API have in common: when they are retried, how their runs are called, which ids they choose."""
+"""Behaviour that all API tasks share: retries, names of task runs, and ids that survive a retry."""
 
 from __future__ import annotations
 
@@ -25,36 +25,36 @@ __all__ = ["api_task", "asynchronous", "chosen_mfid", "words"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
-SHOWN_CHARACTERS = 60  # of one argument in the name of a run
+SHOWN_CHARACTERS = 60  # per argument in the name of a task run
 
 
-Call = tuple[str, int, str]  # flow run, its attempt, what is asked for
+Call = tuple[str, int, str]  # flow run, its attempt, digest of the request
 
 _lock = threading.Lock()
-_calls: dict[Call, list[str]] = {}  # the task runs that asked for the same, in this attempt of their flow run
+_calls: dict[Call, list[str]] = {}  # task runs with the same request in this attempt of the flow run
 
 
 class ApiTask(Task[P, R]):
-    """A task that is mapped with one Crucible for all: a connection or a block is never one value for each run."""
+    """A Prefect task whose `map` passes the same connection or block to every run."""
 
     def map(self, *args: Any, **kwargs: Any) -> Any:
-        """As Prefect's; `crucible` needs no `unmapped`."""
-        if isinstance(kwargs.get("crucible"), BaseModel):  # which can be iterated over: its fields
+        """Map as Prefect does; `crucible` needs no `unmapped`."""
+        if isinstance(kwargs.get("crucible"), BaseModel):  # Prefect would iterate over its fields
             kwargs["crucible"] = unmapped(kwargs["crucible"])
         return super().map(*args, **kwargs)
 
     def with_options(self, **options: Any) -> ApiTask[P, R]:
-        """As Prefect's, which makes a plain task of it."""
-        made = super().with_options(**options)
-        made.__class__ = type(self)
-        assert isinstance(made, ApiTask)
-        return made
+        """Return a copy with these options, still an `ApiTask`: Prefect's method returns a plain `Task`."""
+        copy = super().with_options(**options)
+        copy.__class__ = type(self)
+        assert isinstance(copy, ApiTask)
+        return copy
 
 
 def api_task(run_name: str, **options: object) -> Callable[[Callable[P, R]], ApiTask[P, R]]:
-    """The function as a task whose runs are called by `run_name`: a template of its parameters."""
-    chosen: dict[str, Any] = {
-        "cache_policy": NO_CACHE,  # what is there already is Crucible's to know, not a cache's
+    """Make a function a task whose runs are named by `run_name`, a template of its parameters."""
+    settings: dict[str, Any] = {
+        "cache_policy": NO_CACHE,  # Crucible, not a cache, knows what exists
         "retries": 3,
         "retry_delay_seconds": [1, 5, 20],
         "retry_condition_fn": is_transient,
@@ -63,13 +63,13 @@ def api_task(run_name: str, **options: object) -> Callable[[Callable[P, R]], Api
     }
 
     def decorate(function: Callable[P, R]) -> ApiTask[P, R]:
-        return ApiTask(function, log_prints=None, **chosen)
+        return ApiTask(function, log_prints=None, **settings)
 
     return decorate
 
 
 def asynchronous(sync: ApiTask[P, R]) -> ApiTask[P, Coroutine[Any, Any, R]]:
-    """The same task, to be awaited: it waits in a thread, so that the event loop goes on."""
+    """Return an awaitable version of a task. It runs in a thread, so the event loop is not blocked."""
     function = sync.fn
 
     @functools.wraps(function)
@@ -91,7 +91,7 @@ def asynchronous(sync: ApiTask[P, R]) -> ApiTask[P, Coroutine[Any, Any, R]]:
 
 
 def words(value: str | Sequence[str]) -> tuple[str, ...]:
-    """One text, or several: a text is one, and not its letters."""
+    """Return a tuple of strings; a single string becomes a tuple of one."""
     return (value,) if isinstance(value, str) else tuple(value)
 
 
@@ -100,7 +100,7 @@ def _run_name(template: str, parameters: dict[str, Any]) -> str:
 
 
 def _shown(value: object) -> str:
-    """A path by the name of its file, several values by the first and how many more."""
+    """Shorten an argument for display: a path to its file name, a list to its first item and a count."""
     if isinstance(value, (list, tuple)):
         more = f" and {len(value) - 1} more" if len(value) > 1 else ""
         return f"{_shown(value[0])}{more}" if value else "nothing"
@@ -112,28 +112,28 @@ def _shown(value: object) -> str:
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
 
 
-# Ids that a task chooses for what it creates: the same when the task, or its flow run, is tried again.
+# Ids that a task chooses for what it creates stay the same when the task or its flow run is retried.
 #
-# They follow from the flow run, the task and its arguments; where a flow run calls it several times with the same
-# ones, from which of the calls it is. So a repetition finds what an earlier try made, also where its answer was lost.
+# They follow from the flow run, the task, its arguments, and the number of the call among calls with equal arguments.
+# So a retry finds what an earlier attempt created, even if the answer was lost.
 
 
 def chosen_mfid(kind: str, arguments: Mapping[str, object]) -> str:
-    """The MFID of what this task run creates from these arguments. Outside of a task run, a new one at each call."""
-    running = TaskRunContext.get()
-    if running is None:
+    """Return the MFID for what this task run creates from these arguments; outside a task run, a new one each time."""
+    context = TaskRunContext.get()
+    if context is None:
         return new_mfid()
-    task_run = running.task_run
-    asked = hashlib.sha256(canonical_json([kind, running.task.task_key, _plain(arguments)])).hexdigest()
+    task_run = context.task_run
+    request = hashlib.sha256(canonical_json([kind, context.task.task_key, _plain(arguments)])).hexdigest()
     flow = FlowRunContext.get()
-    if flow is None or flow.flow_run is None or flow.detached:  # on another machine nobody counts the calls of a flow
-        return _mfid([str(task_run.id), asked], task_run.created)
-    call = (str(flow.flow_run.id), flow.flow_run.run_count, asked)
-    return _mfid([call[0], asked, _which(call, str(task_run.id))], flow.flow_run.created or task_run.created)
+    if flow is None or flow.flow_run is None or flow.detached:  # on another machine, calls are not counted
+        return _mfid([str(task_run.id), request], task_run.created)
+    call = (str(flow.flow_run.id), flow.flow_run.run_count, request)
+    return _mfid([call[0], request, _call_number(call, str(task_run.id))], flow.flow_run.created or task_run.created)
 
 
-def _which(call: Call, task_run_id: str) -> int:
-    """The number of this task run among those that ask for the same; a task that is tried again keeps its own."""
+def _call_number(call: Call, task_run_id: str) -> int:
+    """Return the index of this task run among those with the same request. A retried task run keeps its index."""
     with _lock:
         callers = _calls.setdefault(call, [])
         if task_run_id not in callers:

@@ -1,4 +1,4 @@
-"""The whole chain in one task: a result becomes a child of its parents, exactly once; the lineage checked and drawn."""
+"""Tasks for a whole chain: register a result as a child of its parents exactly once; check and draw its lineage."""
 
 from __future__ import annotations
 
@@ -44,22 +44,22 @@ def register_child(
     note: str | None = None,
     crucible: Crucible | None = None,
 ) -> str:
-    """The MFID of a dataset with these files that is a child of its parents, complete: record, metadata, keywords,
-    files, ingestion, links, samples (by default those of the parents), and a provenance record that says so.
+    """Register files as a complete child of its parents and return its MFID: record, metadata, keywords, files,
+    ingestion, links, samples (by default those of the parents), and a provenance record.
 
     The MFID follows from parents and bytes, so the same result is one dataset whoever registers it, and however often.
-    `note` says how it was made. By default it lies in the project of its first parent. InputError, before anything is
-    made, if a parent or a file is not there.
+    `note` says how it was made. The default project is that of the first parent. Raises InputError, before anything is
+    registered, if a parent or a file is missing.
     """
-    paths, above = checked_files(files), words(parents)
-    if not above or not paths:
+    paths, parent_ids = checked_files(files), words(parents)
+    if not parent_ids or not paths:
         raise InputError("a child has at least one parent and one file; nothing was registered")
     session = session_for(crucible)
-    found = [existing_dataset(mfid, session) for mfid in dict.fromkeys(above)]
-    project = project_id or session.client.datasets.get(above[0]).project_id
+    datasets = [existing_dataset(mfid, session) for mfid in dict.fromkeys(parent_ids)]
+    project = project_id or session.client.datasets.get(parent_ids[0]).project_id
     if project is None:
-        raise InputError(f"dataset {above[0]} lies in no project; give project_id")
-    inherited = dict.fromkeys(sample for parent in found for sample in parent.samples)
+        raise InputError(f"dataset {parent_ids[0]} lies in no project; give project_id")
+    inherited = dict.fromkeys(sample for parent in datasets for sample in parent.samples)
     declared = FileInput(
         file=str(paths[0]),
         dataset_name=dataset_name,
@@ -75,23 +75,23 @@ def register_child(
         samples=tuple(inherited) if samples is None else words(samples),
         ingestor=ingestor,
     )
-    raw = hash_files(project, paths, None, session, parents=found)
-    name = dataset_name or f"{found[0].name} ({paths[0].stem})"
+    raw = hash_files(project, paths, None, session, parents=datasets)
+    name = dataset_name or f"{datasets[0].name} ({paths[0].stem})"
     return register_raw(raw, declared, name, session, note=note).mfid
 
 
 @api_task("check lineage of {dsid}")
 def check_lineage(dsid: str, *, raise_on_error: bool = True, crucible: Crucible | None = None) -> LineageCheck:
-    """Check all that the dataset is connected with: links, records, cycles, orphans, with ways out.
+    """Check the dataset's connected lineage: links, records, cycles, orphans. Findings name the command that helps.
 
-    RunError if something found is an error, unless `raise_on_error` is False.
+    Raises RunError if a finding is an error, unless `raise_on_error` is False.
     """
-    found = check_dataset(session_for(crucible), dsid)
-    if raise_on_error and not found.ok:
-        errors = [finding for finding in found.findings if finding.severity == "error"]
-        way_out = f"\nto mend it: {errors[0].command}" if errors[0].command else ""
-        raise RunError(f"the lineage of {dsid} has {len(errors)} errors; the first: {errors[0].message}{way_out}")
-    return found
+    check = check_dataset(session_for(crucible), dsid)
+    if raise_on_error and not check.ok:
+        errors = [finding for finding in check.findings if finding.severity == "error"]
+        remedy = f"\nto mend it: {errors[0].command}" if errors[0].command else ""
+        raise RunError(f"the lineage of {dsid} has {len(errors)} errors; the first: {errors[0].message}{remedy}")
+    return check
 
 
 @api_task("draw lineage of {dsid}")
@@ -104,7 +104,7 @@ def render_lineage(
     key: str = "lineage",
     crucible: Crucible | None = None,
 ) -> str:
-    """The lineage of the dataset as SVG, written to `path` too if one is given; and an artifact `key` of the run.
+    """Draw the lineage of the dataset as SVG, write it to `path` if given, and add the artifact `key` to the run.
 
     The artifact shows the picture and a table of the datasets with links to their pages.
     """

@@ -1,4 +1,4 @@
-"""Datasets, samples and projects as tasks: created, found, changed, linked; their metadata and keywords."""
+"""Tasks that create, find, change and link datasets, samples and projects, with their metadata and keywords."""
 
 from __future__ import annotations
 
@@ -23,11 +23,8 @@ __all__ = [
 ]  # fmt: skip
 
 
-"""What the child is to its parent."""
-
-
 class DatasetChanges(TypedDict, total=False):
-    """The fields of a dataset that can be changed; what is not given stays as it is."""
+    """Fields of a dataset that can be changed; those that are not passed stay as they are."""
 
     dataset_name: str | None
     measurement: str | None
@@ -68,16 +65,16 @@ def create_dataset(
     on_failed_ingestion: OnFailure = "fail",
     crucible: Crucible | None = None,
 ) -> str:
-    """The MFID of a dataset with these fields and contents, of which ingestion was asked for each of the `files`.
+    """Create a dataset with these fields and contents, request ingestion of each of the `files`, and return its MFID.
 
-    It can be repeated: the MFID follows from the flow run, the task and its arguments (or is `dsid`), so that a task or
-    a flow that is tried again finds and completes what it made. Nothing is undone if a later part fails. InputError,
-    before anything is created, if a file is missing; ConflictError if `dsid` is another dataset.
+    Safe to repeat: the MFID follows from the flow run, the task and its arguments (or is `dsid`), so a retried task or
+    flow finds and completes what it made. Nothing is undone if a later part fails. Raises InputError, before anything
+    is created, if a file is missing; ConflictError if `dsid` is another dataset.
     """
-    given = {name: value for name, value in locals().items() if name not in ("dsid", "crucible")}
+    arguments = {name: value for name, value in locals().items() if name not in ("dsid", "crucible")}
     paths = checked_files(files)
     fields = {
-        "unique_id": dsid or chosen_mfid("dataset", given),
+        "unique_id": dsid or chosen_mfid("dataset", arguments),
         "dataset_name": dataset_name,
         "project_id": project_id,
         "measurement": measurement,
@@ -91,7 +88,7 @@ def create_dataset(
         "instrument_id": instrument_id,
     }
     client = session_for(crucible).client
-    mfid = _created(client, {name: value for name, value in fields.items() if value is not None})
+    mfid = _create(client, {name: value for name, value in fields.items() if value is not None})
     if scientific_metadata:
         client.metadata.merge(mfid, scientific_metadata)
     for keyword in words(keywords):
@@ -108,7 +105,7 @@ def create_dataset(
 def get_dataset(
     dsid: str, include_metadata: bool = False, include_links: bool = False, *, crucible: Crucible | None = None
 ) -> Dataset:
-    """The dataset; its `scientific_metadata` and `links` are None unless they are asked for."""
+    """Get a dataset. Its `scientific_metadata` and `links` are None unless they are requested."""
     return session_for(crucible).client.datasets.get(
         dsid, include_metadata=include_metadata, include_links=include_links
     )
@@ -118,7 +115,7 @@ def get_dataset(
 def list_datasets(
     *, limit: int | None = None, crucible: Crucible | None = None, **filters: Unpack[DatasetFilters]
 ) -> list[Dataset]:
-    """The datasets that fit all filters, newest first unless sorted otherwise, all or `limit` of them."""
+    """List the datasets that match all filters, newest first unless sorted otherwise, all or `limit` of them."""
     return session_for(crucible).client.datasets.list(limit=limit, **filters)
 
 
@@ -126,7 +123,7 @@ def list_datasets(
 def search_datasets(
     q: str, limit: int = 20, *, project_id: str | None = None, crucible: Crucible | None = None
 ) -> list[Dataset]:
-    """Datasets whose name is like `q` (3 letters or more); best first, at most 50."""
+    """Find datasets whose name is like `q` (3 letters or more); best first, at most 50."""
     return list(session_for(crucible).client.datasets.search(q, limit=limit, project_id=project_id))
 
 
@@ -138,15 +135,15 @@ def count_datasets(*, crucible: Crucible | None = None, **filters: Unpack[Datase
 
 @api_task("update {dsid}")
 def update_dataset(dsid: str, *, crucible: Crucible | None = None, **fields: Unpack[DatasetChanges]) -> Dataset:
-    """The dataset, with these fields changed."""
+    """Change these fields of a dataset and return it."""
     return session_for(crucible).client.datasets.update(dsid, **fields)
 
 
 @api_task("delete {dsid}")
 def delete_dataset(dsid: str, reason: str | None = None, *, crucible: Crucible | None = None) -> int:
-    """The number of the request to delete the dataset: it is hidden from lists, and deleted after a review.
+    """Request deletion of a dataset and return the request's number. It is hidden at once and deleted after a review.
 
-    Asked for again, it is the request that is open.
+    If a request is open already, return that one.
     """
     client = session_for(crucible).client
     try:
@@ -158,14 +155,17 @@ def delete_dataset(dsid: str, reason: str | None = None, *, crucible: Crucible |
         return open_request.id
 
 
-def _created(client: CrucibleClient, fields: Mapping[str, object]) -> str:
-    """The MFID of the dataset. One that is there with the same name and project was made by an earlier try."""
+def _create(client: CrucibleClient, fields: Mapping[str, object]) -> str:
+    """Create a dataset and return its MFID. An existing one of the same name and project is from an earlier attempt."""
     mfid = str(fields["unique_id"])
     try:
         return client.datasets.create(fields).dsid
     except ConflictError:
-        found = client.datasets.get(mfid)
-        same = found.dataset_name == fields["dataset_name"] and fields.get("project_id") in (None, found.project_id)
+        existing = client.datasets.get(mfid)
+        same = existing.dataset_name == fields["dataset_name"] and fields.get("project_id") in (
+            None,
+            existing.project_id,
+        )
         if not same:
             raise
         return mfid
@@ -173,39 +173,39 @@ def _created(client: CrucibleClient, fields: Mapping[str, object]) -> str:
 
 @api_task("metadata of {dsid}")
 def get_metadata(dsid: str, *, crucible: Crucible | None = None) -> dict[str, Any]:
-    """The scientific metadata of the dataset; empty if it has none."""
+    """Return the scientific metadata of the dataset; empty if it has none."""
     return session_for(crucible).client.metadata.get(dsid) or {}
 
 
 @api_task("update metadata of {dsid}")
 def update_metadata(dsid: str, metadata: Mapping[str, Any], *, crucible: Crucible | None = None) -> dict[str, Any]:
-    """All scientific metadata of the dataset, after `metadata` was merged in: objects key by key, others replaced."""
+    """Merge `metadata` into that of the dataset and return all of it: objects key by key, others replaced."""
     return session_for(crucible).client.metadata.merge(dsid, metadata)
 
 
 @api_task("replace metadata of {dsid}")
 def replace_metadata(dsid: str, metadata: Mapping[str, Any], *, crucible: Crucible | None = None) -> dict[str, Any]:
-    """`metadata`, which is now all that the dataset has; of a result of a step, its provenance would be lost."""
+    """Replace all metadata of the dataset. The result of a step would lose its provenance."""
     return session_for(crucible).client.metadata.replace(dsid, metadata)
 
 
 @api_task("search metadata for {q}")
 def search_metadata(q: str, limit: int = 20, *, crucible: Crucible | None = None) -> list[SearchHit]:
-    """Resources of all kinds whose metadata holds all words of `q` in keys or values; best first, at most 50."""
+    """Find resources of any kind whose metadata contains all words of `q` in keys or values, best first, at most 50."""
     return session_for(crucible).client.metadata.search(q, limit=limit)
 
 
 @api_task("keywords {keywords} of {dsid}")
 def add_keywords(dsid: str, keywords: str | Sequence[str], *, crucible: Crucible | None = None) -> list[str]:
-    """The keywords that were added; a text is one keyword. Adding one again changes nothing."""
+    """Add keywords and return them; a string is one keyword. Adding one again changes nothing."""
     client = session_for(crucible).client
     return [client.datasets.add_keyword(dsid, keyword).keyword for keyword in words(keywords)]
 
 
 @api_task("keywords of {dsid}")
 def get_keywords(dsid: str, *, crucible: Crucible | None = None) -> list[str]:
-    """The keywords of the dataset."""
-    return [found.keyword for found in session_for(crucible).client.datasets.get_keywords(dsid)]
+    """Return the keywords of the dataset."""
+    return [record.keyword for record in session_for(crucible).client.datasets.get_keywords(dsid)]
 
 
 @api_task("link {parent_id} to {child_id}")
@@ -216,26 +216,26 @@ def link_parent_child(
     *,
     crucible: Crucible | None = None,
 ) -> None:
-    """The child hangs below the parent; None as relationship leaves a stored one as it is."""
+    """Link a child to a parent; None as relationship keeps a stored one."""
     session_for(crucible).client.datasets.link_parent_child(parent_id, child_id, relationship_type)
 
 
 @api_task("unlink {parent_id} from {child_id}")
 def unlink(parent_id: str, child_id: str, *, crucible: Crucible | None = None) -> None:
-    """There is no link between these datasets. NotFoundError if one of them is not there."""
+    """Remove the link between two datasets, if there is one. Raises NotFoundError if a dataset does not exist."""
     client = session_for(crucible).client
     try:
         client.datasets.unlink(parent_id, child_id)
     except NotFoundError:
         client.datasets.get(child_id)
-        client.datasets.get(parent_id)  # both are there, so it is the link that is gone
+        client.datasets.get(parent_id)  # both exist, so only the link is missing
 
 
 @api_task("parents of {dsid}")
 def list_parents(
     dsid: str, *, relationship_type: Relationship | None = None, crucible: Crucible | None = None
 ) -> list[Dataset]:
-    """The datasets that this one was made from."""
+    """List the datasets that this one was made from."""
     return list(session_for(crucible).client.datasets.list_parents(dsid, relationship_type=relationship_type))
 
 
@@ -243,7 +243,7 @@ def list_parents(
 def list_children(
     dsid: str, *, relationship_type: Relationship | None = None, crucible: Crucible | None = None
 ) -> list[Dataset]:
-    """The datasets that were made from this one."""
+    """List the datasets that were made from this one."""
     return list(session_for(crucible).client.datasets.list_children(dsid, relationship_type=relationship_type))
 
 
@@ -258,7 +258,7 @@ def create_sample(
     public: bool = False,
     crucible: Crucible | None = None,
 ) -> str:
-    """The MFID of a sample with these fields; tried again, it is the one that was made."""
+    """Create a sample with these fields and return its MFID. A retry returns the same one."""
     fields: dict[str, Any] = {name: value for name, value in locals().items() if name != "crucible"}
     mfid = chosen_mfid("sample", fields)
     client = session_for(crucible).client
@@ -270,35 +270,35 @@ def create_sample(
 
 @api_task("sample {sample_id} of {dsid}")
 def link_sample(dsid: str, sample_id: str, *, crucible: Crucible | None = None) -> None:
-    """The dataset is associated with the sample."""
+    """Associate the dataset with the sample."""
     session_for(crucible).client.datasets.add_sample(dsid, sample_id)
 
 
 @api_task("remove sample {sample_id} of {dsid}")
 def unlink_sample(dsid: str, sample_id: str, *, crucible: Crucible | None = None) -> None:
-    """The dataset is not associated with the sample. NotFoundError if one of them is not there."""
+    """Remove the association of dataset and sample, if there is one. Raises NotFoundError if either does not exist."""
     client = session_for(crucible).client
     try:
         client.datasets.remove_sample(dsid, sample_id)
     except NotFoundError:
         client.datasets.get(dsid)
-        client.samples.get(sample_id)  # both are there, so it is the link that is gone
+        client.samples.get(sample_id)  # both exist, so only the link is missing
 
 
 @api_task("samples of {dsid}")
 def list_samples(dsid: str, *, crucible: Crucible | None = None) -> list[Sample]:
-    """The samples that the dataset is associated with."""
+    """List the samples that the dataset is associated with."""
     return session_for(crucible).client.samples.list(dataset_mfid=dsid)
 
 
 @api_task("project {project_id}")
 def ensure_project(project_id: str, title: str | None = None, *, crucible: Crucible | None = None) -> str:
-    """The project's name, once it is there: the embedded Crucible makes it, elsewhere InputError says it is missing."""
+    """Create the project in an embedded Crucible if need be. Elsewhere, raise InputError if it is missing."""
     session_for(crucible).ensure_project(project_id, title)
     return project_id
 
 
 @api_task("list projects")
 def list_projects(*, limit: int | None = None, crucible: Crucible | None = None) -> list[Project]:
-    """The projects that the key may see."""
+    """List the projects that the key may see."""
     return session_for(crucible).client.projects.list(limit=limit)

@@ -1,4 +1,4 @@
-"""Files of datasets as tasks: uploaded, listed, downloaded, linked to, ingested; and thumbnails."""
+"""Tasks that upload, list, download and ingest the files of datasets, and set thumbnails."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Paths = str | Path | Sequence[str | Path]
 
 
 OnFailure = Literal["fail", "warn"]
-"""What an ingestion that failed is: a failure of the task, or a warning in its log."""
+"""Whether a failed ingestion fails the task or is a warning in its log."""
 
 GOOD = ("complete", "not_requested")
 
@@ -41,9 +41,9 @@ def upload_file(
     replace: bool = False,
     crucible: Crucible | None = None,
 ) -> str:
-    """The MFID of the file, which the dataset has now; nothing is sent that is there already.
+    """Upload a file to the dataset and return its MFID. A file that the dataset already has is not sent again.
 
-    A name that is taken by other content is a FileConflictError, unless `replace` says that the content is to change.
+    Raises FileConflictError if the dataset has other content under that name, unless `replace` is set.
     """
     client = session_for(crucible).client
     return client.files.upload(dsid, path, filename=filename, replace=replace).file.mfid
@@ -59,10 +59,10 @@ def add_files(
     on_failed_ingestion: OnFailure = "fail",
     crucible: Crucible | None = None,
 ) -> list[FileRecord]:
-    """The files, which the dataset has now, and of which ingestion was asked for once.
+    """Upload files to the dataset and request ingestion of each once.
 
-    With `wait_for_ingestion` it has ended; RunError if it failed, unless `on_failed_ingestion` is "warn". InputError,
-    before anything is sent, if a file is missing or two have one name.
+    With `wait_for_ingestion`, wait until it has ended; raises RunError if it failed, unless `on_failed_ingestion` is
+    "warn". Raises InputError, before anything is sent, if a file is missing or two have the same name.
     """
     client = session_for(crucible).client
     return add_all(
@@ -77,7 +77,7 @@ def add_files(
 
 @api_task("files of {dsid}")
 def list_files(dsid: str, *, crucible: Crucible | None = None) -> list[FileRecord]:
-    """The files of the dataset."""
+    """List the files of the dataset."""
     return session_for(crucible).client.files.list(dsid)
 
 
@@ -90,7 +90,7 @@ def download_dataset(
     exclude: str | Sequence[str] | None = None,
     crucible: Crucible | None = None,
 ) -> list[Path]:
-    """The dataset's files in `output_dir`/`dsid`, each checked against its record.
+    """Download the dataset's files to `output_dir`/`dsid`, each checked against its record.
 
     `include` and `exclude` are patterns such as `*.dat`.
     """
@@ -100,17 +100,17 @@ def download_dataset(
 
 @api_task("links to the files of {dsid}", persist_result=False)
 def get_download_links(dsid: str, *, crucible: Crucible | None = None) -> dict[str, str]:
-    """Link by the file's MFID, good for about an hour for whoever has it: Prefect does not store this result."""
+    """Return download links by file MFID. Anyone can use them for about an hour, so Prefect does not store them."""
     return session_for(crucible).client.datasets.get_download_links(dsid)
 
 
 def checked_files(files: Paths) -> list[Path]:
-    """The paths, all of which are files with names of their own. InputError if not."""
+    """Return the paths as a list. Raises InputError if one is no file, or two have the same name."""
     paths = [Path(path) for path in ([files] if isinstance(files, (str, Path)) else files)]
     if missing := [str(path) for path in paths if not path.is_file()]:
         raise InputError(f"there is no file {', '.join(missing)}; nothing was sent")
-    if twice := [name for name, count in Counter(path.name for path in paths).items() if count > 1]:
-        raise InputError(f"two of the files are called {twice[0]!r}; a dataset's files have different names")
+    if duplicates := [name for name, count in Counter(path.name for path in paths).items() if count > 1]:
+        raise InputError(f"two of the files are called {duplicates[0]!r}; a dataset's files have different names")
     return paths
 
 
@@ -123,14 +123,14 @@ def add_all(
     wait: bool,
     on_failed_ingestion: OnFailure,
 ) -> list[FileRecord]:
-    """The files, uploaded, with one request each to ingest them."""
+    """Upload files, with one ingestion request for each, and return their records."""
     records, requests = [], []
     for path in paths:
         records.append(client.files.upload(mfid, path).file)
-        requests.append(asked_once(client, records[-1].mfid, ingestor))
+        requests.append(request_once(client, records[-1].mfid, ingestor))
     if wait:
         for request in requests:
-            ended(client.ingestions.wait(request.id, timeout_s=600), on_failed_ingestion)
+            check_ended(client.ingestions.wait(request.id, timeout_s=600), on_failed_ingestion)
     return records
 
 
@@ -138,24 +138,24 @@ def add_all(
 def add_thumbnail(
     dsid: str, thumbnail: Picture, thumbnail_name: str | None = None, *, crucible: Crucible | None = None
 ) -> int:
-    """The number of the thumbnail of that name, which shows this picture: an image file, image bytes, or a figure.
+    """Set the thumbnail of that name to a picture (image file, image bytes, or figure) and return its number.
 
-    One of the same name is not added twice; if it shows something else, it shows this from now on.
+    A thumbnail of the same name is updated, not added twice.
     """
     client = session_for(crucible).client
     body = picture_body(thumbnail, thumbnail_name, f"{dsid}_thumbnail.png")
     name, content = body["thumbnail_name"], body["thumbnail_b64str"]
-    for known in client.datasets.get_thumbnails(dsid):
-        if known.thumbnail_name == name:
-            same = known.thumbnail_b64str == content
-            return known.id if same else client.datasets.update_thumbnail(dsid, known.id, picture=thumbnail).id
+    for existing in client.datasets.get_thumbnails(dsid):
+        if existing.thumbnail_name == name:
+            is_same = existing.thumbnail_b64str == content
+            return existing.id if is_same else client.datasets.update_thumbnail(dsid, existing.id, picture=thumbnail).id
     picture = Path(thumbnail) if isinstance(thumbnail, str) else thumbnail
     return client.datasets.add_thumbnail(dsid, picture, name=name).id
 
 
 @api_task("thumbnails of {dsid}")
 def get_thumbnails(dsid: str, *, crucible: Crucible | None = None) -> list[Thumbnail]:
-    """The thumbnails of the dataset, with their pictures in base64."""
+    """Return the thumbnails of the dataset, with their pictures in base64."""
     return session_for(crucible).client.datasets.get_thumbnails(dsid)
 
 
@@ -163,50 +163,50 @@ def get_thumbnails(dsid: str, *, crucible: Crucible | None = None) -> list[Thumb
 def request_ingestion(
     file_mfid: str, ingestor: str | None = None, *, again: bool = False, crucible: Crucible | None = None
 ) -> int:
-    """The number of the request to ingest the file: the one that is there for it, or with `again` a new one.
+    """Request ingestion of a file and return the request's number: an existing one, or with `again` a new one.
 
-    A request that failed is never taken for one that is there.
+    A failed request is never returned.
     """
     client = session_for(crucible).client
     if again:
         return client.ingestions.request(file_mfid, ingestor).id
-    return asked_once(client, file_mfid, ingestor).id
+    return request_once(client, file_mfid, ingestor).id
 
 
 @api_task("ingested {request}")
 def wait_for_ingestion(
     request: int, timeout_s: float = 600.0, *, on_failure: OnFailure = "fail", crucible: Crucible | None = None
 ) -> str:
-    """The status with which the ingestion ended. RunError if it failed, or if the ingestor that was asked for did not
-    read the file, unless `on_failure` is "warn".
+    """Wait for an ingestion and return its final status. Raises RunError if it failed, or if the requested ingestor did
+    not read the file, unless `on_failure` is "warn".
     """
-    found = session_for(crucible).client.ingestions.wait(request, timeout_s=timeout_s)
-    ended(found, on_failure)
-    return found.status
+    result = session_for(crucible).client.ingestions.wait(request, timeout_s=timeout_s)
+    check_ended(result, on_failure)
+    return result.status
 
 
-def asked_once(client: CrucibleClient, file_mfid: str, ingestor: str | None) -> IngestionRequest:
-    """The request to ingest the file with that class: one that waits, works or has succeeded, else a new one."""
-    for known in client.ingestions.list(file_mfid=file_mfid):
-        if (known.is_open or known.status in GOOD) and ingestor in (None, known.ingestion_class):
-            return known
+def request_once(client: CrucibleClient, file_mfid: str, ingestor: str | None) -> IngestionRequest:
+    """Return the file's ingestion request for that class that is open or has succeeded, else a new one."""
+    for existing in client.ingestions.list(file_mfid=file_mfid):
+        if (existing.is_open or existing.status in GOOD) and ingestor in (None, existing.ingestion_class):
+            return existing
     return client.ingestions.request(file_mfid, ingestor)
 
 
-def ended(request: IngestionRequest, on_failure: OnFailure) -> None:
-    """RunError, or a warning, if the ingestion has failed."""
-    is_otherwise = request.error_message and request.ingestion_class  # not by the ingestor that was asked for
-    if request.status in GOOD and not is_otherwise:
+def check_ended(request: IngestionRequest, on_failure: OnFailure) -> None:
+    """Raise RunError, or warn, if the ingestion has failed."""
+    by_other_ingestor = request.error_message and request.ingestion_class  # not by the requested ingestor
+    if request.status in GOOD and not by_other_ingestor:
         return
     reason = f": {request.error_message}" if request.error_message else ""
-    ended_as = "did not go as was asked" if request.status in GOOD else f"ended as {request.status!r}"
-    told = (
-        f"ingestion request {request.id} of file {request.file_mfid} {ended_as}{reason}\n"
-        'the file is stored; name an ingestor that reads it, or take this as a warning with "warn"'
+    outcome = "was not done as requested" if request.status in GOOD else f"ended as {request.status!r}"
+    message = (
+        f"ingestion request {request.id} of file {request.file_mfid} {outcome}{reason}\n"
+        'the file is stored; name an ingestor that reads it, or accept this as a warning with "warn"'
     )
     if on_failure == "fail":
-        raise RunError(told)
+        raise RunError(message)
     try:
-        get_run_logger().warning(told)
-    except MissingContextError:  # called as a plain function
-        get_logger(__name__).warning(told)
+        get_run_logger().warning(message)
+    except MissingContextError:  # called outside a run
+        get_logger(__name__).warning(message)

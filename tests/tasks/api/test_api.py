@@ -112,7 +112,7 @@ def test_an_ingestor_that_did_not_read_the_file_is_a_failure(data: Path, tmp_pat
     made = create_dataset.fn("scan", ensure_project.fn("lab", crucible=here), crucible=here)
     for name, ingestor in (("bad.h5", "H5Ingestor"), ("scan.csv", "NoSuchIngestor")):
         ask = partial(add_files.fn, made, tmp_path / name, ingestor=ingestor, wait_for_ingestion=True, crucible=here)
-        with pytest.raises(RunError, match=r"did not go as was asked: .*o ingestor"):
+        with pytest.raises(RunError, match=r"was not done as requested: .*o ingestor"):
             ask()
         assert [one.filename for one in ask(on_failed_ingestion="warn")] == [name]
 
