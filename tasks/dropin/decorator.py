@@ -1,4 +1,4 @@
-"""`task`: Prefect's, with all its options and methods; where a flow is `registering`, its results become datasets."""
+"""Prefect's `task` with all its options and methods; in a flow that is `registering`, results become datasets."""
 
 from __future__ import annotations
 
@@ -18,8 +18,15 @@ from prefect.transactions import get_transaction
 from prefect.utilities.annotations import allow_failure, opaque, quote, unmapped
 from prefect.utilities.callables import get_call_parameters
 
-from crucible_lineage.tasks.dropin.description import OURS, Named, TaskCode, TaskDescription, asked_first, task_code
-from crucible_lineage.tasks.dropin.description import described as describe
+from crucible_lineage.tasks.dropin.description import (
+    OURS,
+    Named,
+    TaskCode,
+    TaskDescription,
+    describe_task,
+    link_cache_hits,
+    task_code,
+)
 from crucible_lineage.tasks.dropin.recording import PendingResult, Recording, current
 from crucible_lineage.tasks.dropin.running import CacheHit, Call, by_name
 
@@ -30,53 +37,53 @@ MOST_FUTURES = 10_000  # in one argument
 
 
 class LineageTask(Task[P, R]):
-    """A task of Prefect whose results are registered where its flow asks for that, and which is that task elsewhere.
+    """A Prefect task whose results are registered if its flow is `registering`; elsewhere a plain Prefect task.
 
-    Its `fn` called by hand is the function as it is: a test of it needs neither Prefect nor Crucible.
+    Calling its `fn` directly calls the plain function: a test of it needs neither Prefect nor Crucible.
     """
 
-    def __init__(self, fn: Any, *, described: TaskDescription | None = None, **options: Any) -> None:
+    def __init__(self, fn: Any, *, task_description: TaskDescription | None = None, **options: Any) -> None:
         bound: Any = fn if isinstance(fn, (classmethod, staticmethod)) else None
         function = bound.__func__ if bound else fn
         name = str(options.get("name") or getattr(function, "__name__", type(function).__name__))
-        self.described = described or TaskDescription(name)
+        self.task_description = task_description or TaskDescription(name)
         if not inspect.isroutine(function):  # an object that can be called
             function = function.__call__
         wrapped = getattr(function, "__crucible_function__", function)
-        made = _wrapped(wrapped, wrapped, Call(self.described))
-        super().__init__(type(bound)(made) if bound else made, **{**options, "name": name})
+        recorded = _wrapped(wrapped, wrapped, Call(self.task_description))
+        super().__init__(type(bound)(recorded) if bound else recorded, **{**options, "name": name})
         self.task_key = Task(wrapped).task_key  # releases before 3.9 read it from the wrapper
 
     def with_options(self, **options: Any) -> LineageTask[P, R]:
-        """As Prefect's, and with the options that are ours."""
+        """Return a copy with these options of Prefect and of ours."""
         ours = {name: options.pop(name) for name in OURS & options.keys()}
-        made = super().with_options(**options)
-        made.__class__ = type(self)
-        assert isinstance(made, LineageTask)
-        made.described = describe(made.name, ours, self.described)
-        made.fn = _wrapped(_function_of(self.fn), self.fn, Call(made.described))
-        made.task_key = self.task_key
-        return made
+        copied = super().with_options(**options)
+        copied.__class__ = type(self)
+        assert isinstance(copied, LineageTask)
+        copied.task_description = describe_task(copied.name, ours, self.task_description)
+        copied.fn = _wrapped(_function_of(self.fn), self.fn, Call(copied.task_description))
+        copied.task_key = self.task_key
+        return copied
 
     if not TYPE_CHECKING:  # calls are typed as Prefect's
 
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
-            """As Prefect's."""
+            """Call the task as Prefect does, with its result recorded."""
             recording = _recording()
             if recording is None:
                 return super().__call__(*args, **kwargs)
-            given = {name: value for name, value in kwargs.items() if name not in ("return_state", "wait_for")}
-            parameters = get_call_parameters(self.fn, args, given)
+            call_kwargs = {name: value for name, value in kwargs.items() if name not in ("return_state", "wait_for")}
+            parameters = get_call_parameters(self.fn, args, call_kwargs)
             return Task.__call__(self.recorded(recording, parameters), *args, **kwargs)
 
         def submit(self, *args: Any, **kwargs: Any) -> Any:
-            """As Prefect's."""
+            """Submit the task as Prefect does, with its result recorded."""
             recording = _recording()
             with _delegating(recording):
                 return super().submit(*args, **kwargs)
 
         def map(self, *args: Any, **kwargs: Any) -> Any:
-            """As Prefect's."""
+            """Map the task as Prefect does, with its results recorded."""
             recording = _recording()
             with _delegating(recording):
                 return super().map(*args, **kwargs)
@@ -88,29 +95,29 @@ class LineageTask(Task[P, R]):
         code: TaskCode | None = None,
         mapped: Mapping[str, tuple[str, ...]] | None = None,
     ) -> LineageTask[P, R]:
-        """A copy for one call, which takes along where its result goes, and which task runs gave its arguments.
+        """Return a copy for one call that carries the result's destination and the task runs behind its arguments.
 
-        `mapped` are the task runs whose results its arguments are items of.
+        `mapped` are the task runs of whose results its arguments are items.
         """
         futures = _runs_in(by_name(inspect.signature(self.fn), parameters))
         function = _function_of(self.fn)
         is_timed = self.timeout_seconds is not None and not self.isgenerator
         limit = self.timeout_seconds if is_timed else None
         held = PendingResult() if get_transaction() is not None and TaskRunContext.get() is None else None
-        call = Call(self.described, recording.destination, futures, code, mapped or {}, limit, held)
-        made = copy(self)
+        call = Call(self.task_description, recording.destination, futures, code, mapped or {}, limit, held)
+        copied = copy(self)
         if held is not None:
-            made.on_commit_hooks = [*self.on_commit_hooks, held.commit]
-            made.on_rollback_hooks = [*self.on_rollback_hooks, held.roll_back]
-        made.__class__ = _TimedTask if is_timed else LineageTask
-        made.fn = _wrapped(function, self.fn, call)
-        policy: Any = asked_first(self, CacheHit(function, call))
-        made.cache_policy = policy
-        return made
+            copied.on_commit_hooks = [*self.on_commit_hooks, held.commit]
+            copied.on_rollback_hooks = [*self.on_rollback_hooks, held.roll_back]
+        copied.__class__ = _TimedTask if is_timed else LineageTask
+        copied.fn = _wrapped(function, self.fn, call)
+        policy: Any = link_cache_hits(self, CacheHit(function, call))
+        copied.cache_policy = policy
+        return copied
 
 
 class _TimedTask(LineageTask[P, R]):
-    """The copy of a task for one call. Its limit is kept by the call, so that tracing and storing do not count.
+    """The copy of a task for one call. The call enforces the time limit, so that tracing and storing do not count.
 
     Prefect reads the limit where it sets its own timer, and for the message of the attempt that exceeded it.
     """
@@ -130,7 +137,7 @@ class _TimedTask(LineageTask[P, R]):
 
 
 class _Delegating(TaskRunner[Any]):
-    """The flow's runner, which is given the copy of a task that is made for the call."""
+    """A wrapper of the flow's runner that passes it the copy of a task made for the call."""
 
     def __init__(
         self, runner: TaskRunner[Any], recording: Recording, mapped: Mapping[str, tuple[str, ...]] | None = None
@@ -151,7 +158,7 @@ class _Delegating(TaskRunner[Any]):
         return self.runner.submit(task, parameters, wait_for, dependencies)
 
     def map(self, task: Any, parameters: dict[str, Any], wait_for: Any = None) -> Any:
-        """As Prefect's, which waits for a future that is mapped over, and hands on items that do not tell of it."""
+        """Map as Prefect does, and keep the origin of futures: Prefect awaits them and passes on bare items."""
         single = {name: value for name, value in parameters.items() if not isinstance(value, (list, tuple, set, dict))}
         with _Delegating(self.runner, self.recording, _runs_in(single)) as delegating:
             return TaskRunner.map(delegating, task, parameters, wait_for)
@@ -159,7 +166,7 @@ class _Delegating(TaskRunner[Any]):
 
 @contextmanager
 def _delegating(recording: Recording | None) -> Iterator[None]:
-    """Tasks are submitted to the flow's runner through ours."""
+    """Submit tasks to the flow's runner through ours, within this block."""
     running = FlowRunContext.get()
     if recording is None or running is None or isinstance(running.task_runner, _Delegating):
         yield
@@ -177,17 +184,17 @@ def _recording() -> Recording | None:
 
 
 def _function_of(fn: Any) -> Callable[..., Any]:
-    """The user's function in a wrapper of ours."""
-    found: Callable[..., Any] = fn.__crucible_function__
-    return found
+    """Return the user's function inside our wrapper."""
+    function: Callable[..., Any] = fn.__crucible_function__
+    return function
 
 
 def _wrapped(function: Callable[..., object], like: object, call: Call) -> Any:
-    """The function with its recording, of the same kind; with what Prefect has noted at the wrapper `like`.
+    """Wrap a function with recording, keeping its kind and Prefect's notes on the wrapper `like`.
 
-    It crosses to other processes by value: no global but names that are imported where it runs.
+    The wrapper is pickled by value for other processes, so it imports what it needs and uses no globals.
     """
-    made: Any
+    wrapper: Any
     if inspect.isasyncgenfunction(function):
 
         async def yields_async(*args: object, **kwargs: object) -> Any:
@@ -196,7 +203,7 @@ def _wrapped(function: Callable[..., object], like: object, call: Call) -> Any:
             async for item in run_async_generator(function, call, args, kwargs):
                 yield item
 
-        made = yields_async
+        wrapper = yields_async
     elif inspect.isgeneratorfunction(function):
 
         def yields(*args: object, **kwargs: object) -> Any:
@@ -204,7 +211,7 @@ def _wrapped(function: Callable[..., object], like: object, call: Call) -> Any:
 
             return (yield from run_generator(function, call, args, kwargs))
 
-        made = yields
+        wrapper = yields
     elif inspect.iscoroutinefunction(function):
 
         async def awaited(*args: object, **kwargs: object) -> Any:
@@ -212,7 +219,7 @@ def _wrapped(function: Callable[..., object], like: object, call: Call) -> Any:
 
             return await run_async(function, call, args, kwargs)
 
-        made = awaited
+        wrapper = awaited
     else:
 
         def called(*args: object, **kwargs: object) -> Any:
@@ -220,13 +227,13 @@ def _wrapped(function: Callable[..., object], like: object, call: Call) -> Any:
 
             return run_sync(function, call, args, kwargs)
 
-        made = called
-    functools.update_wrapper(made, function)
-    made.__dict__.update({name: value for name, value in vars(like).items() if name.startswith("__prefect_")})
-    made.__prefect_task_source__ = function
-    made.__crucible_function__ = function
-    made.__crucible_call__ = call
-    return made
+        wrapper = called
+    functools.update_wrapper(wrapper, function)
+    wrapper.__dict__.update({name: value for name, value in vars(like).items() if name.startswith("__prefect_")})
+    wrapper.__prefect_task_source__ = function
+    wrapper.__crucible_function__ = function
+    wrapper.__crucible_call__ = call
+    return wrapper
 
 
 def _runs_in(parameters: Mapping[str, object]) -> dict[str, tuple[str, ...]]:
@@ -234,7 +241,7 @@ def _runs_in(parameters: Mapping[str, object]) -> dict[str, tuple[str, ...]]:
 
 
 def _task_runs(value: object, depth: int = 4) -> Iterator[str]:
-    """The task runs whose futures or states are in the value."""
+    """Yield the task runs whose futures or states are in the value."""
     if isinstance(value, PrefectFuture):
         yield str(value.task_run_id)
     elif isinstance(value, State):
@@ -270,23 +277,23 @@ def task(
     ignore: Sequence[str] = (),
     **options: Any,
 ) -> Callable[[Callable[P, R]], LineageTask[P, R]]: ...
-def task(function: Callable[P, R] | None = None, /, **given: object) -> Any:
-    """The function as a task of Prefect, with Prefect's options; where a flow is `registering`, with lineage.
+def task(function: Callable[P, R] | None = None, /, **options: object) -> Any:
+    """Make a function a Prefect task, with Prefect's options; in a flow that is `registering`, with lineage.
 
-    Ours: `measurement`, `data_type`, `keywords` and `metadata` describe the datasets of its results, `dataset_name`
-    is a template of its arguments' names, `project` another project than the flow's. `reuse` says that a result of the
-    same arguments and code, if there is one, is taken instead of running (by default what `registering` says);
+    Our options: `measurement`, `data_type`, `keywords` and `metadata` describe the datasets of the results,
+    `dataset_name` is a template of the arguments' names, `project` overrides the flow's. With `reuse`, an existing
+    result of the same arguments and code is used instead of running (default: the setting of `registering`);
     `code_version` replaces the fingerprint of the code; with `ingest` Crucible reads the files.
 
     Effects: `reads` and `writes` name the arguments that files are read from and written to (`reads` patterns of file
-    names too), or are functions of the arguments that give paths, ids or addresses; `parents` are ids, paths or
+    names too), or are functions of the arguments that return paths, ids or addresses; `parents` are ids, paths or
     addresses, or such a function; arguments in `ignore` are not recorded.
     """
-    ours = {name: value for name, value in given.items() if name in OURS and value is not None}
-    options: dict[str, Any] = {"log_prints": None, **{k: v for k, v in given.items() if k not in OURS}}
+    ours = {name: value for name, value in options.items() if name in OURS and value is not None}
+    prefects: dict[str, Any] = {"log_prints": None, **{k: v for k, v in options.items() if k not in OURS}}
 
     def decorate(wrapped: Callable[P, R]) -> LineageTask[P, R]:
-        name = str(options.get("name") or getattr(wrapped, "__name__", type(wrapped).__name__))
-        return LineageTask(wrapped, described=describe(name, ours), **options)
+        name = str(prefects.get("name") or getattr(wrapped, "__name__", type(wrapped).__name__))
+        return LineageTask(wrapped, task_description=describe_task(name, ours), **prefects)
 
     return decorate if function is None else decorate(function)

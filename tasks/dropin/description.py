@@ -1,4 +1,4 @@
-"""What `@task` says of a function and of its effects; its code; and Prefect's cache, whose values are linked."""
+"""Options of `@task` that describe a function and its effects, its code, and a policy that links cached results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from crucible_lineage.fingerprint.walk import Fingerprint, code_fingerprint
 from crucible_lineage.provenance.environment import git_state
 
 Named = str | Iterable[str] | Callable[..., Any]
-"""Arguments by their names, or a function of the arguments that gives paths, ids or addresses."""
+"""Names of arguments, or a function of the arguments that returns paths, ids or addresses."""
 
 OURS = frozenset(
     {
@@ -36,7 +36,8 @@ class TaskDescription:
     """How the results of a task are described as datasets, and what the task reads and writes.
 
     `reads` and `writes` are names of arguments, `reads` patterns of file names too, or functions of the arguments that
-    give paths, ids or addresses; so is `parents`, or these themselves. Arguments in `ignore` are not recorded.
+    return paths, ids or addresses; `parents` is such a function, or paths, ids and addresses. Arguments in `ignore` are
+    not recorded.
     """
 
     name: str
@@ -60,28 +61,28 @@ class TaskDescription:
             return False
         if self.reads is None:
             return not isinstance(self.writes, tuple) or role not in self.writes
-        names = [one for one in self.reads if not _is_pattern(one)]
+        names = [name for name in self.reads if not _is_pattern(name)]
         return not names or role in names
 
     def reads_file(self, path: Path) -> bool:
         """Whether a file of this name may be an input."""
-        patterns = [one for one in self.reads if _is_pattern(one)] if isinstance(self.reads, tuple) else []
+        patterns = [name for name in self.reads if _is_pattern(name)] if isinstance(self.reads, tuple) else []
         return not patterns or any(fnmatch(path.name, pattern) for pattern in patterns)
 
     def may_write(self, role: str) -> bool:
-        """Whether the task may write where this argument says."""
+        """Whether the task may write to the path in this argument."""
         return not isinstance(self.writes, tuple) or role in self.writes
 
 
-def described(name: str, ours: Mapping[str, Any], before: TaskDescription | None = None) -> TaskDescription:
-    """The description with these options, and with those that were there before."""
-    given = dict(ours)
-    if "code_version" in given:
-        given["version"] = given.pop("code_version")
+def describe_task(name: str, ours: Mapping[str, Any], base: TaskDescription | None = None) -> TaskDescription:
+    """Return a description with these options, based on an earlier one if given."""
+    options = dict(ours)
+    if "code_version" in options:
+        options["version"] = options.pop("code_version")
     for key in ("keywords", "reads", "writes", "parents", "ignore"):
-        if key in given and not callable(given[key]):
-            given[key] = (given[key],) if isinstance(given[key], (str, Path)) else tuple(given[key])
-    return TaskDescription(**{**(vars(before) if before else {}), **given, "name": name})
+        if key in options and not callable(options[key]):
+            options[key] = (options[key],) if isinstance(options[key], (str, Path)) else tuple(options[key])
+    return TaskDescription(**{**(vars(base) if base else {}), **options, "name": name})
 
 
 def _is_pattern(text: str) -> bool:
@@ -93,63 +94,63 @@ _codes_lock = threading.Lock()
 
 
 def cache_keyword(key: str) -> str:
-    """The keyword of the datasets that Prefect's cache has under this key."""
+    """Return the keyword of datasets that Prefect's cache has under this key."""
     return f"cache:{hashlib.sha256(key.encode()).hexdigest()[:32]}"
 
 
-def asked_first(task: Any, hit: Callable[[TaskRunContext, str], None]) -> CachePolicy | None:
-    """The task's own cache policy, and `hit` called where Prefect has a value for its key."""
+def link_cache_hits(task: Any, on_hit: Callable[[TaskRunContext, str], None]) -> CachePolicy | None:
+    """Return the task's own cache policy, extended to call `on_hit` if Prefect has a value for the key."""
     policy = task.cache_policy
     if policy is None and task.result_storage_key is None:
         return None
     if policy == NO_CACHE:
         return NO_CACHE
-    return KeyFirstPolicy(policy if isinstance(policy, CachePolicy) else None, hit)
+    return KeyFirstPolicy(policy if isinstance(policy, CachePolicy) else None, on_hit)
 
 
 class KeyFirstPolicy(CachePolicy):
-    """A policy that gives the keys of the user's, or else the task's own storage key."""
+    """A policy with the keys of the user's policy, or else the task's storage key."""
 
-    def __init__(self, asked: CachePolicy | None, hit: Callable[[TaskRunContext, str], None]) -> None:
+    def __init__(self, policy: CachePolicy | None, on_hit: Callable[[TaskRunContext, str], None]) -> None:
         options = {
-            name: getattr(asked, name, None) for name in ("key_storage", "isolation_level", "lock_manager") if asked
+            name: getattr(policy, name, None) for name in ("key_storage", "isolation_level", "lock_manager") if policy
         }
         super().__init__(**options)
-        self.asked = asked
-        self.hit = hit
+        self.policy = policy
+        self.on_hit = on_hit
 
     def compute_key(
         self, task_ctx: TaskRunContext, inputs: dict[str, Any], flow_parameters: dict[str, Any], **more: Any
     ) -> str | None:
-        """The key, as without us. The default policy is not asked where nothing is stored: its keys find nothing."""
-        if self.asked is None:
+        """Return Prefect's own key. The default policy is skipped if nothing is stored: its keys would find nothing."""
+        if self.policy is None:
             key: str | None = _storage_key(task_ctx.task.result_storage_key or "")
-        elif self.asked == DEFAULT and not task_ctx.persist_result:
+        elif self.policy == DEFAULT and not task_ctx.persist_result:
             return None
         else:
-            key = self.asked.compute_key(task_ctx, inputs, flow_parameters, **more)
+            key = self.policy.compute_key(task_ctx, inputs, flow_parameters, **more)
         if key and not _is_refreshed(task_ctx) and task_ctx.result_store.exists(key):
-            self.hit(task_ctx, key)
+            self.on_hit(task_ctx, key)
         return key
 
 
 def _storage_key(template: str) -> str:
-    """As Prefect fills in `result_storage_key`."""
+    """Fill in `result_storage_key` as Prefect does."""
     runs = {"deployment": deployment, "flow_run": flow_run, "task_run": task_run}
     return template.format(**runs, parameters=task_run.parameters)
 
 
 def _is_refreshed(context: TaskRunContext) -> bool:
-    wish = context.task.refresh_cache
-    return bool(get_current_settings().tasks.refresh_cache if wish is None else wish)
+    requested = context.task.refresh_cache
+    return bool(get_current_settings().tasks.refresh_cache if requested is None else requested)
 
 
 @dataclass(frozen=True)
 class TaskCode:
-    """The code of a function, as the process knows it that has imported it.
+    """The code of a function, as seen by the process that imported it.
 
-    A function of the program itself crosses to other processes by value, without the file that it is from. So it is
-    read where the flow runs, and taken along.
+    A function of the main program is pickled by value, without its source file. So its code is read where the flow runs
+    and passed along.
     """
 
     name: str
@@ -158,22 +159,22 @@ class TaskCode:
 
     @property
     def digest(self) -> str:
-        """Return what stands for it in a recipe."""
+        """The code's form in a recipe."""
         return self.fingerprint.digest if self.fingerprint else f"name:{self.name}"
 
     @functools.cached_property
     def git(self) -> Mapping[str, Any] | None:
-        """The checkout that it lies in, asked once."""
+        """State of the Git checkout with the code, read once."""
         return git_state(self.folder) if self.folder and self.folder.is_dir() else None
 
     def packed(self) -> TaskCode:
-        """The same, with all that is to be known of it on other machines."""
+        """Read everything that other machines need, and return self."""
         _ = self.git
         return self
 
 
 def task_code(function: Callable[..., object]) -> TaskCode:
-    """The code of a function, read once."""
+    """Return the code of a function, read once."""
     with _codes_lock:
         if function not in _codes:
             _codes[function] = TaskCode(_name(function), _fingerprint(function), _folder(function))

@@ -1,4 +1,4 @@
-"""What a call does beside its result: what the task says of its effects while it runs, and which files are opened."""
+"""Effects of a call beside its result: those that the task declares while it runs, and the files that it opens."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from typing import Any
 
 _current: ContextVar[Effects | None] = ContextVar("effects", default=None)
 
-
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _watched: ContextVar[OpenedFiles | None] = ContextVar("opened", default=None)
-_writers: dict[str, OpenedFiles] = {}  # by path, the call that opened a file for writing last
+_writers: dict[str, OpenedFiles] = {}  # by path, the last call that opened the file for writing
 _running: list[OpenedFiles] = []
 _lock = threading.Lock()
 _is_watching = False
@@ -25,7 +24,7 @@ _is_watching = False
 
 @dataclass
 class Effects:
-    """What one call has said so far."""
+    """Effects that one call has declared so far."""
 
     used: list[object] = field(default_factory=list)
     paths: list[Path] = field(default_factory=list)
@@ -33,19 +32,19 @@ class Effects:
     metadata: dict[str, Any] = field(default_factory=dict)
     fields: dict[str, Any] = field(default_factory=dict)
 
-    def described(self, before: Mapping[str, Any]) -> dict[str, Any]:
-        """The description of a task with what the call has said."""
-        return {**before, **self.fields, "metadata": {**before["metadata"], **self.metadata}}
+    def extend(self, description: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the description of a task with the call's own fields and metadata."""
+        return {**description, **self.fields, "metadata": {**description["metadata"], **self.metadata}}
 
 
 def current_effects() -> Effects | None:
-    """Those of the call that this code is part of; None where nothing is recorded."""
+    """Return the effects of the current call; None if it is not recorded."""
     return _current.get()
 
 
 @contextmanager
-def saying(effects: Effects | None) -> Iterator[None]:
-    """Attribute what is said in this block to that call."""
+def declaring(effects: Effects | None) -> Iterator[None]:
+    """Attribute effects declared in this block to that call."""
     if effects is None:
         yield
         return
@@ -56,29 +55,29 @@ def saying(effects: Effects | None) -> Iterator[None]:
         _current.reset(token)
 
 
-# Which files a call opens, as Python tells of it; libraries in C that open files by themselves are not seen.
+# Files that a call opens, from Python's audit events; C libraries that open files by themselves are not seen.
 #
-# The call is found by its context, so that calls on threads at once are told apart.
+# Calls are identified by context, so that concurrent calls on threads are told apart.
 
 
 @dataclass(eq=False)
 class OpenedFiles:
-    """The files that one call opens, and whether others wrote to its places at the same time."""
+    """The files that one call opens, and whether other calls wrote to the same paths at the same time."""
 
-    places: tuple[Path, ...]
+    paths: tuple[Path, ...]
     read: set[str] = field(default_factory=set)
     wrote: set[str] = field(default_factory=set)
     is_alone: bool = True
-    is_here: bool = True  # in the process of the flow, where other calls are seen
+    is_local: bool = True  # in the process of the flow, where other calls are seen
 
     def is_own(self, path: Path) -> bool | None:
-        """Whether a file that has changed was written by this call; None if that cannot be known."""
+        """Whether this call wrote a changed file; None if that cannot be known."""
         name = _name(path)
         if name in self.wrote:
             return True
         if _writers.get(name) is not None:
             return False
-        if not self.is_here:  # what others write at the same time is not seen; what this one writes is, mostly
+        if not self.is_local:  # writes by other processes are not seen; those of this call mostly are
             return not self.wrote
         return True if self.is_alone else None
 
@@ -88,37 +87,37 @@ class OpenedFiles:
         return name in self.read or name in self.wrote
 
     def has_read(self, path: Path) -> bool:
-        """Whether the call has opened the file to read it."""
+        """Whether the call has opened the file for reading."""
         return _name(path) in self.read
 
 
 def watch_files() -> None:
-    """See from now on which files are opened by calls."""
+    """Start to watch which files calls open."""
     global _is_watching
     with _lock:
         if not _is_watching:
             _is_watching = True
-            sys.addaudithook(_heard)
+            sys.addaudithook(_audit)
 
 
 def _begin(opened: OpenedFiles) -> None:
-    """The call has begun: others that write to its places are not alone any more."""
+    """Register a running call: calls that write to the same paths are not alone any more."""
     with _lock:
         for other in _running:
-            if any(_overlap(one, two) for one in opened.places for two in other.places):
+            if any(_overlap(path, second) for path in opened.paths for second in other.paths):
                 opened.is_alone = other.is_alone = False
         _running.append(opened)
 
 
 def _end(opened: OpenedFiles) -> None:
-    """The call has ended."""
+    """Remove a call that has ended."""
     with _lock:
         _running.remove(opened)
 
 
 @contextmanager
 def watched(opened: OpenedFiles | None) -> Iterator[None]:
-    """Files that are opened in this block are those of the call."""
+    """Attribute files opened in this block to the call."""
     if opened is None:
         yield
         return
@@ -135,11 +134,11 @@ def _name(path: str | bytes | os.PathLike[Any]) -> str:
     return os.path.abspath(os.fsdecode(path))  # noqa: PTH100 (links are not followed: what a name stands for may change)
 
 
-def _overlap(one: Path, two: Path) -> bool:
-    return one == two or one in two.parents or two in one.parents
+def _overlap(first: Path, second: Path) -> bool:
+    return first == second or first in second.parents or second in first.parents
 
 
-def _heard(event: str, arguments: tuple[object, ...]) -> None:
+def _audit(event: str, arguments: tuple[object, ...]) -> None:
     if event not in ("open", "os.rename"):
         return
     call = _watched.get()

@@ -1,4 +1,4 @@
-"""Files at a place that an argument names: all of them, and those that may be inputs; hidden ones and keys are not."""
+"""Files at a path in an argument: all of them, and those that may be inputs (no hidden files, no keys)."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from pathlib import Path
 from crucible_lineage.tasks.dropin.secret import is_key_file
 
 MOST_INPUTS = 200  # files of one folder
-MOST_LOOKED_AT = 20_000
+MOST_FILES = 20_000
 
 Stamp = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class FolderFiles:
-    """The files at a place, and those of them that a task may have been given; what is `left_out` of these, and why."""
+    """Files at a path, those that may be inputs, and notes about those `left_out` of these."""
 
     paths: tuple[Path, ...]
     inputs: tuple[Path, ...]
     left_out: list[str] = field(default_factory=list)
 
 
-def files_at(place: Path) -> FolderFiles:
-    """The files at a place. In a folder, hidden files and folders are passed over."""
-    if place.is_file():
-        if is_key_file(place):
-            return FolderFiles((place,), (), [f"{place.name} (a file of keys)"])
-        return FolderFiles((place,), (place,))
-    if not place.is_dir():
+def files_at(path: Path) -> FolderFiles:
+    """Find the files at a path. Hidden files and folders in it are skipped."""
+    if path.is_file():
+        if is_key_file(path):
+            return FolderFiles((path,), (), [f"{path.name} (a file of keys)"])
+        return FolderFiles((path,), (path,))
+    if not path.is_dir():
         return FolderFiles((), ())
-    found = sorted(path for _, path in zip(range(MOST_LOOKED_AT), _below(str(place)), strict=False))
-    keys = [path for path in found if is_key_file(path)]
-    inputs = [path for path in found if path not in keys]
-    left_out = [f"{path.name} in {place.name} (a file of keys)" for path in keys]
+    files = sorted(file for _, file in zip(range(MOST_FILES), _below(str(path)), strict=False))
+    keys = [file for file in files if is_key_file(file)]
+    inputs = [file for file in files if file not in keys]
+    left_out = [f"{file.name} in {path.name} (a file of keys)" for file in keys]
     if len(inputs) > MOST_INPUTS:
-        left_out.append(f"{len(inputs) - MOST_INPUTS} of {len(inputs)} files in {place.name}")
-    return FolderFiles(tuple(found), tuple(inputs[:MOST_INPUTS]), left_out)
+        left_out.append(f"{len(inputs) - MOST_INPUTS} of {len(inputs)} files in {path.name}")
+    return FolderFiles(tuple(files), tuple(inputs[:MOST_INPUTS]), left_out)
 
 
 def _below(folder: str) -> Iterator[Path]:
@@ -53,7 +53,7 @@ def _below(folder: str) -> Iterator[Path]:
 
 
 def looks_like_path(text: str) -> bool:
-    """True of the path of something that is there, or that may be written into a folder that is there."""
+    """Whether text is a path that exists, or that may be written into an existing folder."""
     if len(text) > 4096 or "\n" in text or "\0" in text or not ("/" in text or "\\" in text or "." in text):
         return False
     try:
@@ -64,14 +64,14 @@ def looks_like_path(text: str) -> bool:
 
 
 def is_folder(value: str | Path) -> bool:
-    """True of the path of a folder, as text too."""
+    """Whether a value is the path of a folder, also as text."""
     return (isinstance(value, Path) or looks_like_path(value)) and Path(value).is_dir()
 
 
 def stamp(path: Path) -> Stamp | None:
-    """Return what changes when a file is written; None where there is none."""
+    """Return modification time and size of a file; None if there is none."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size
+    return status.st_mtime_ns, status.st_size

@@ -1,4 +1,4 @@
-"""Where a task writes: paths told from its arguments, and which arguments name such places, as it was seen before."""
+"""Output paths of a task, relative to its arguments, and which arguments named them in earlier calls."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from crucible_lineage.tasks.dropin.values.storing import Document
 
 
 def files_written(result: TaskResult, returned: Collection[Path]) -> dict[str, list[Path]]:
-    """The files that the call has written at places that its arguments name, by argument; never those of other calls.
+    """Return the files that the call wrote at paths in its arguments, by argument; never those of other calls.
 
-    Where several calls wrote to one folder at once, a file that nobody was seen to open belongs to the call that
-    returns it; of others is warned.
+    If several calls wrote to one folder at once, a file that no call was seen to open belongs to the call that returns
+    its path; other such files cause a warning.
     """
-    found: dict[str, list[Path]] = {}
+    written: dict[str, list[Path]] = {}
     unsure: list[Path] = []
     for role, paths in result.arguments.changed_files().items():
-        if not result.described.may_write(role.partition("-")[0]):
+        if not result.description.may_write(role.partition("-")[0]):
             continue
         for path in paths:
             is_own = True if path in returned or result.opened is None else result.opened.is_own(path)
@@ -29,10 +29,10 @@ def files_written(result: TaskResult, returned: Collection[Path]) -> dict[str, l
                 unsure.append(path)
             elif is_key_file(path) or holds_secret(path):
                 result.logger.warning(
-                    "%s is left out of the result of %s: it holds keys or a secret", path.name, result.described.name
+                    "%s is left out of the result of %s: it holds keys or a secret", path.name, result.description.name
                 )
             elif is_own:
-                found.setdefault(role, []).append(path)
+                written.setdefault(role, []).append(path)
     if unsure:
         names = ", ".join(path.name for path in unsure[:5])
         result.logger.warning(
@@ -40,55 +40,56 @@ def files_written(result: TaskResult, returned: Collection[Path]) -> dict[str, l
             "return the paths, or say lineage.wrote(path)",
             names,
         )
-    return found
+    return written
 
 
-def related(document: Document, places: Mapping[str, Path]) -> Document:
-    """Paths in it told from the arguments that they lie under, so that they mean the same in another folder."""
+def relative_paths(document: Document, roots: Mapping[str, Path]) -> Document:
+    """Make paths in a document relative to the arguments that contain them, so that they hold in another folder."""
     if "parts" in document:
-        return {**document, "parts": [related(part, places) for part in document["parts"]]}
+        return {**document, "parts": [relative_paths(part, roots) for part in document["parts"]]}
     if "path" not in document:
         return document
     path = Path(document["path"])
-    for role, root in places.items():
+    for role, root in roots.items():
         if path == root or root in path.parents:
             return {**{k: v for k, v in document.items() if k != "path"}, "at": [role, str(path.relative_to(root))]}
     return document
 
 
-def placed(document: Document, places: Mapping[str, Path]) -> Document:
-    """The other way round."""
+def absolute_paths(document: Document, roots: Mapping[str, Path]) -> Document:
+    """Undo `relative_paths`."""
     if "parts" in document:
-        return {**document, "parts": [placed(part, places) for part in document["parts"]]}
+        return {**document, "parts": [absolute_paths(part, roots) for part in document["parts"]]}
     if "at" not in document:
         return document
-    role, place = document["at"]
-    return {**document, "path": str(places[role] / place) if place != "." else str(places[role])}
+    role, relative = document["at"]
+    return {**document, "path": str(roots[role] / relative) if relative != "." else str(roots[role])}
 
 
-def paths_of(document: Document, told: Mapping[str, Any], places: Mapping[str, Path]) -> list[Path]:
-    """The files that stand again where they were."""
-    found = [places[role] / place if place else places[role] for role, place, _ in told.get("written", ())]
+def paths_of(document: Document, metadata: Mapping[str, Any], roots: Mapping[str, Path]) -> list[Path]:
+    """Return the paths of the files that were restored with a result."""
+    paths = [roots[role] / relative if relative else roots[role] for role, relative, _ in metadata.get("written", ())]
     for part in document.get("parts", [document]) if document else ():
         if "path" in part and Path(part["path"]).is_file():
-            found.append(Path(part["path"]))
-    return list(dict.fromkeys(found))
+            paths.append(Path(part["path"]))
+    return list(dict.fromkeys(paths))
 
 
-def learned(result: TaskResult) -> list[str]:
-    """The arguments that name where this task writes, as far as it has been seen to."""
-    return [role for role in _roles_file(result).split() if role in result.arguments.places]
+def learned_output_roles(result: TaskResult) -> list[str]:
+    """Return the arguments that named output paths in earlier calls of this task."""
+    return [role for role in _read_roles(result).split() if role in result.arguments.paths]
 
 
-def learn(result: TaskResult, places: set[str]) -> None:
-    known = set(_roles_file(result).split())
-    if places - known:
+def learn_output_roles(result: TaskResult, roles: set[str]) -> None:
+    """Note the arguments that named output paths in this call."""
+    known = set(_read_roles(result).split())
+    if roles - known:
         path = _roles_path(result)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join(sorted(known | places)), encoding="utf-8")
+        path.write_text("\n".join(sorted(known | roles)), encoding="utf-8")
 
 
-def _roles_file(result: TaskResult) -> str:
+def _read_roles(result: TaskResult) -> str:
     try:
         return _roles_path(result).read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -97,4 +98,4 @@ def _roles_file(result: TaskResult) -> str:
 
 def _roles_path(result: TaskResult) -> Path:
     folder = result.recording.session.settings.data / "flows" / "places"
-    return folder / f"{file_stem(result.described.name)}-{fingerprint(result)[:32].replace(':', '-')}"
+    return folder / f"{file_stem(result.description.name)}-{fingerprint(result)[:32].replace(':', '-')}"

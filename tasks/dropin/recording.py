@@ -1,4 +1,4 @@
-"""One `registering` while it is open: its destination, what it knows of values, and the registrations under way."""
+"""One open `registering`: its destination, known values, and running registrations."""
 
 from __future__ import annotations
 
@@ -25,21 +25,19 @@ from crucible_lineage.pipeline.step_call import FlowRun, FlowSlots, file_of
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.session import Session
 from crucible_lineage.tasks.dropin.effects import watch_files
-from crucible_lineage.tasks.dropin.origins import Made, Notes, Origins
+from crucible_lineage.tasks.dropin.origins import DatasetFuture, Notes, Origins
 from crucible_lineage.tasks.dropin.secret import hidden_text, watch_secrets
 from crucible_lineage.tasks.dropin.undelivered import Undelivered
 from crucible_lineage.tasks.sessions import Crucible, CrucibleConnection, session_for
 
-WORKERS = 4  # registrations at a time; each waits for the network most of its time
+WORKERS = 4  # concurrent registrations; each waits mostly for the network
 THREADS = "register"
-ATTRIBUTE = "__crucible_lineage__"  # of a flow's function: where its results go
+ATTRIBUTE = "__crucible_lineage__"  # of a flow's function, with the destination of its results
 
 
 @dataclass(frozen=True)
 class Destination:
-    """Where results go, and the run that they are of. A value that crosses to other processes; a block in it brings its
-    key along.
-    """
+    """Where the results of a run go. It is pickled for other processes; a block in it carries its key along."""
 
     project: str
     crucible: CrucibleConnection | Any
@@ -51,11 +49,11 @@ class Destination:
     salt: str | None = None
     strict: bool = False
     undelivered: Literal["warn", "fail"] = "warn"
-    notes: str = ""  # the run whose notes it shares: the one that it is within, else its own
+    notes: str = ""  # the run whose notes it shares: its outer run, else its own
 
 
 class Recording:
-    """What an open `registering` does. In the process of the flow registrations go on beside it, elsewhere at once."""
+    """An open `registering`. In the flow's process it registers in the background, in other processes at once."""
 
     def __init__(
         self, destination: Destination, session: Session, *, owner: bool, origins: Origins | None = None
@@ -70,81 +68,82 @@ class Recording:
         self.undelivered = Undelivered(session, destination.run_id)
         run = FlowRun(destination.run_id, destination.flow, destination.file, destination.begun)
         self.slots = FlowSlots(session, run, at_once=not owner, is_away=self.undelivered.is_away)
-        self.shared = not owner  # whether other processes have to know what is made here
-        self.made: list[Made] = []
+        self.shared = not owner  # whether other processes need to know the results made here
+        self.futures: list[DatasetFuture] = []
         self._elsewhere: list[DatasetRef] = []
-        self.said: list[str] = []  # what is not certain
+        self.notices: list[str] = []  # uncertainties, for the artifact
         self.reused = 0
         self.within: Recording | None = None
         self._held: list[PendingResult] = []
-        self._inner: dict[Recording, bool] = {}  # of subflows that have ended in a transaction that has not: failed?
+        self._inner: dict[Recording, bool] = {}  # ended subflows of an open transaction, and whether they failed
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix=THREADS) if owner else None
 
     def begin(self, undelivered: Undelivered) -> None:
-        """Begin with what is known of the service; what waits from before is delivered, if it answers."""
+        """Begin with the service's known state; deliver earlier waiting results if it answers."""
         self.undelivered = undelivered
         self.slots.is_away = undelivered.is_away
         if self._pool is not None and not undelivered.is_away() and not self.session.outbox.is_empty:
             self._pool.submit(undelivered.deliver, LAST_WAIT_S)
 
-    def later(self, work: Callable[[], DatasetRef], logger: Any, what: str, held: PendingResult | None = None) -> Made:
-        """The dataset that `work` registers; in the flow's process, it is being registered when this returns.
+    def later(
+        self, work: Callable[[], DatasetRef], logger: Any, label: str, held: PendingResult | None = None
+    ) -> DatasetFuture:
+        """Start to register a dataset with `work` and return its future.
 
-        A failure is a warning; whoever needs the dataset finds the error in it. A result that is `held` waits for the
-        end of its transaction.
+        A failure is a warning, and is set in the future. A `held` result waits for the end of its transaction.
         """
-        made = Made()
+        future = DatasetFuture()
         with self._lock:
-            self.made.append(made)
+            self.futures.append(future)
         if held is None:
-            self._start(made, work, logger, what)
+            self._start(future, work, logger, label)
         else:
-            held.add(made, copy_context().run, lambda: self._start(made, work, logger, what), logger, what)
+            held.add(future, copy_context().run, lambda: self._start(future, work, logger, label), logger, label)
             self._held.append(held)
-        return made
+        return future
 
-    def aside(self, work: Callable[[], DatasetRef], logger: Any, what: str) -> Made:
-        """The same, of a dataset that is no result: a file that the flow was given."""
-        made = Made()
-        self._start(made, work, logger, what)
-        return made
+    def aside(self, work: Callable[[], DatasetRef], logger: Any, label: str) -> DatasetFuture:
+        """Start to register a dataset that is not a result: a file that the flow was given."""
+        future = DatasetFuture()
+        self._start(future, work, logger, label)
+        return future
 
-    def _start(self, made: Made, work: Callable[[], DatasetRef], logger: Any, what: str) -> None:
+    def _start(self, future: DatasetFuture, work: Callable[[], DatasetRef], logger: Any, label: str) -> None:
         def registered() -> None:
             try:
-                made.set_result(work())
+                future.set_result(work())
             except Exception as error:
-                logger.warning("%s is not registered: %s", what, hidden_text(str(error)))
-                made.set_exception(error)
+                logger.warning("%s is not registered: %s", label, hidden_text(str(error)))
+                future.set_exception(error)
 
         if self._pool is None:
             registered()
         else:
-            self._pool.submit(copy_context().run, registered)  # events tell of the run that it is for
+            self._pool.submit(copy_context().run, registered)  # events refer to the current run
 
-    def dataset(self, made: Made) -> DatasetRef:
-        """The dataset, registered by now: also one whose transaction has not ended, since something is made of it."""
+    def dataset(self, future: DatasetFuture) -> DatasetRef:
+        """Wait for a dataset. One in an open transaction is registered now, since something is made from it."""
         for held in self._held:
-            held.start(made)
-        return made.result()
+            held.start(future)
+        return future.result()
 
     def close(self, *, failed: bool = False) -> None:
-        """Wait until everything is registered, or was warned of, and note what the run relied on as current.
+        """Wait until everything is registered or has failed, and note the results that the run relied on as current.
 
         A subflow in a transaction of its parent flow is closed with the parent: the transaction may still be rolled
-        back. Where the parent registers nothing, results are registered before the transaction ends.
+        back. If the parent registers nothing, results are registered before the transaction ends.
         """
-        above = self.within
-        if above is not None and above._pool is not None and any(held.waits for held in self._held):
-            above._inner.setdefault(self, failed)
-        elif above is None or self not in above._inner:
+        outer = self.within
+        if outer is not None and outer._pool is not None and any(held.waits for held in self._held):
+            outer._inner.setdefault(self, failed)
+        elif outer is None or self not in outer._inner:
             self._finish(failed=failed)
 
     def _finish(self, *, failed: bool) -> None:
         for inner, inner_failed in self._inner.items():
             inner._finish(failed=inner_failed)
-            self.made += inner.made
+            self.futures += inner.futures
         self._inner = {}
         if self._pool is not None:
             for held in self._held:
@@ -156,22 +155,22 @@ class Recording:
             try:
                 self.slots.settle(failed=failed)
             except LineageError as error:
-                warn("results are there, but could not be noted as those that hold: %s", error)
+                warn("results are registered, but could not be noted as current: %s", error)
             self._elsewhere = [*self._elsewhere, *self.origins.notes.datasets(self._noted_before)]
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def under_way(self) -> list[Made]:
-        """Return what is being registered, and does not wait for the end of a transaction."""
-        return [made for made in self.made if not any(held.holds(made) for held in self._held)]
+    def under_way(self) -> list[DatasetFuture]:
+        """Return the running registrations that do not wait for the end of a transaction."""
+        return [future for future in self.futures if not any(held.holds(future) for held in self._held)]
 
     def share(self) -> None:
-        """Other processes find what is known here, and what will be."""
+        """Share known values, and those to come, with other processes."""
         self.shared = True
         self.origins.share()
 
     def datasets(self) -> list[DatasetRef]:
-        """Return what has been registered, each once, in the order in which it was made."""
-        done = (made.result() for made in self.made if made.done() and made.exception() is None)
+        """Return the registered datasets, each once, in the order in which they were made."""
+        done = (future.result() for future in self.futures if future.done() and future.exception() is None)
         return list({dataset.mfid: dataset for dataset in (*done, *self._elsewhere)}.values())
 
 
@@ -179,59 +178,62 @@ class PendingResult:
     """The results of one call in a transaction: registered when that is committed, dropped when it is rolled back."""
 
     def __init__(self) -> None:
-        self._waiting: dict[Made, tuple[Callable[[], None], Any, str]] = {}
+        self._waiting: dict[DatasetFuture, tuple[Callable[[], None], Any, str]] = {}
         self._started: list[tuple[Any, str]] = []
 
     @property
     def waits(self) -> bool:
-        """Return whether results wait."""
+        """Whether results wait."""
         return bool(self._waiting)
 
-    def add(self, made: Made, run: Callable[..., Any], start: Callable[[], None], logger: Any, what: str) -> None:
+    def add(
+        self, future: DatasetFuture, run: Callable[..., Any], start: Callable[[], None], logger: Any, label: str
+    ) -> None:
         """Keep a result until the end of the transaction."""
-        self._waiting[made] = (lambda: run(start), logger, what)
+        self._waiting[future] = (lambda: run(start), logger, label)
 
-    def holds(self, made: Made) -> bool:
+    def holds(self, future: DatasetFuture) -> bool:
         """Whether the result waits."""
-        return made in self._waiting
+        return future in self._waiting
 
-    def start(self, made: Made) -> None:
+    def start(self, future: DatasetFuture) -> None:
         """Register the result now, if it waits."""
-        if (found := self._waiting.pop(made, None)) is not None:
-            start, logger, what = found
-            self._started.append((logger, what))
+        if (pending := self._waiting.pop(future, None)) is not None:
+            start, logger, label = pending
+            self._started.append((logger, label))
             start()
 
     def commit(self, _: object) -> None:
         """Register the results, as a hook of the task's transaction."""
-        for made in list(self._waiting):
-            self.start(made)
+        for future in list(self._waiting):
+            self.start(future)
 
     def roll_back(self, _: object) -> None:
-        """Drop the results, as a hook of the task's transaction, and say which of them are not registered."""
-        why = "its transaction was rolled back"
+        """Drop the results, as a hook of the task's transaction, with a warning for each."""
+        reason = "its transaction was rolled back"
         while self._waiting:
-            made, (_start, logger, what) = self._waiting.popitem()
-            logger.warning("%s is not registered: %s", what, why)
-            made.set_exception(LineageError(f"{what} is not registered: {why}"))
-        for logger, what in self._started:
-            logger.warning("%s stays registered, though %s: it was needed, or its flow ended, before that", what, why)
+            future, (_start, logger, label) = self._waiting.popitem()
+            logger.warning("%s is not registered: %s", label, reason)
+            future.set_exception(LineageError(f"{label} is not registered: {reason}"))
+        for logger, label in self._started:
+            logger.warning(
+                "%s stays registered, though %s: it was needed, or its flow ended, before that", label, reason
+            )
         self._started.clear()
 
 
 _open: ContextVar[Recording | None] = ContextVar("recording", default=None)
-_here: dict[str, Recording] = {}  # the recordings that this process has open, by run id
+_here: dict[str, Recording] = {}  # open recordings of this process, by run id
 _lock = threading.Lock()
 
-
-_elsewhere: dict[str, Destination] = {}  # those that were open where this process was forked from
-_inherited: list[object] = []  # what a forked process must not close
-LAST_WAIT_S = 10.0  # chosen: so long the end of a flow waits for a service that is away
-FORK_WAIT_S = 30.0  # longer than any registration takes; then the fork goes on all the same
+_elsewhere: dict[str, Destination] = {}  # destinations that were open in the process from which this one was forked
+_inherited: list[object] = []  # recordings of the parent process, which a fork must not close
+LAST_WAIT_S = 10.0  # chosen: wait at the end of a flow for an unreachable service
+FORK_WAIT_S = 30.0  # longer than any registration takes; after it the fork continues anyway
 
 
 def _before_fork() -> None:
-    """Finish what is being registered, and hold other processes off: a lock that is held would be held in both."""
+    """Finish running registrations before a fork: a lock held at that moment would stay locked in the child."""
     if threading.current_thread().name.startswith(THREADS):
         return
     for recording in list(_here.values()):
@@ -240,7 +242,7 @@ def _before_fork() -> None:
 
 
 def _after_fork() -> None:
-    """A forked process opens recordings of its own: connections and threads do not cross."""
+    """Drop inherited recordings: a forked process opens its own, since connections and threads are not inherited."""
     _elsewhere.update({key: recording.destination for key, recording in _here.items()})
     _inherited.append(dict(_here))
     _here.clear()
@@ -248,18 +250,18 @@ def _after_fork() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    # What is called before a fork is called in the reverse order: filelock holds its locks then, which we wait for.
+    # Hooks before a fork run in reverse order: ours must run before those of filelock, which hold locks that we need.
     import filelock  # noqa: F401
 
     os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
 
 
 @contextmanager
-def opened(wish: Destination) -> Iterator[Recording]:
-    """Tasks and steps called in this block are recorded."""
+def open_recording(request: Destination) -> Iterator[Recording]:
+    """Record tasks and steps called in this block."""
     watch_secrets()
     watch_files()
-    project, crucible = wish.project, wish.crucible
+    project, crucible = request.project, request.crucible
     session = session_for(crucible)
     run_id = uuid.uuid4().hex
     undelivered = Undelivered(session, run_id)
@@ -273,12 +275,12 @@ def opened(wish: Destination) -> Iterator[Recording]:
     flow = running.flow if running else None
     name, file = (flow.name, file_of(flow.fn)) if flow else ("", "")
     begun = datetime.now(UTC).isoformat()
-    above = _open.get()  # the flow that this is a subflow of: what one made the other knows
-    if above is not None and above.session is not session:
-        above = None
-    notes = (above.destination.notes if above else "") or run_id
-    destination = replace(wish, crucible=settled, run_id=run_id, flow=name, file=file, begun=begun, notes=notes)
-    recording = Recording(destination, session, owner=True, origins=above.origins if above else None)
+    outer = _open.get()  # of the parent flow: the two share their known values
+    if outer is not None and outer.session is not session:
+        outer = None
+    notes = (outer.destination.notes if outer else "") or run_id
+    destination = replace(request, crucible=settled, run_id=run_id, flow=name, file=file, begun=begun, notes=notes)
+    recording = Recording(destination, session, owner=True, origins=outer.origins if outer else None)
     recording.within = _open.get()
     recording.begin(undelivered)
     _here[destination.run_id] = recording
@@ -294,13 +296,13 @@ def opened(wish: Destination) -> Iterator[Recording]:
 
 
 def current(destination: Destination | None = None) -> Recording | None:
-    """The recording that is open for this code: the one that came along, else by context, flow, or in this process."""
+    """Find the open recording for this code: of the given destination, else by context, flow, or in this process."""
     if destination is not None:
         return _here.get(destination.run_id) or _attached(destination)
     if (recording := _open.get()) is not None:
         return recording
-    if (wish := wanted()) is not None:
-        return _attached(wish)
+    if (request := requested_destination()) is not None:
+        return _attached(request)
     if FlowRunContext.get() is not None:  # of a flow that registers nothing
         return None
     innermost = _innermost()  # a plain thread of the flow's process has no context
@@ -318,17 +320,17 @@ def current(destination: Destination | None = None) -> Recording | None:
 
 
 def _innermost() -> list[Recording]:
-    """The recordings that are open in this process, without those that hold another one."""
-    found = list(_here.values())
-    holding = {id(one.within) for one in found}
-    return [one for one in found if id(one) not in holding]
+    """Return the open recordings of this process that contain no other."""
+    recordings = list(_here.values())
+    outer = {id(recording.within) for recording in recordings}
+    return [recording for recording in recordings if id(recording) not in outer]
 
 
-def wanted() -> Destination | None:
-    """Where the flow that this code is part of wants its results, if it does: its function says so."""
+def requested_destination() -> Destination | None:
+    """Return the destination that the current flow's function requests; None if it registers nothing."""
     running = FlowRunContext.get()
-    wish = getattr(running.flow.fn, ATTRIBUTE, None) if running and running.flow else None
-    if not isinstance(wish, Destination):
+    request = getattr(running.flow.fn, ATTRIBUTE, None) if running and running.flow else None
+    if not isinstance(request, Destination):
         return None
     assert running is not None
     assert running.flow is not None
@@ -337,16 +339,16 @@ def wanted() -> Destination | None:
     begun = (flow_run.start_time if flow_run else None) or datetime.now(UTC)
     flow = running.flow
     file, moment = file_of(flow.fn), begun.isoformat()
-    return replace(wish, run_id=run, flow=flow.name, file=file, begun=moment)
+    return replace(request, run_id=run, flow=flow.name, file=file, begun=moment)
 
 
 def warn(message: str, *arguments: object) -> None:
-    """A warning in the log of the run, or where there is none."""
+    """Log a warning in the run, or in our own log outside of one."""
     run_logger().warning("%s", hidden_text(message % arguments if arguments else message))
 
 
 def run_logger() -> logging.Logger | Any:
-    """The log of the run that goes on here, or that of this module."""
+    """Return the logger of the current run, or our own outside of one."""
     try:
         return get_run_logger()
     except MissingContextError:
@@ -354,15 +356,15 @@ def run_logger() -> logging.Logger | Any:
 
 
 def _attached(destination: Destination) -> Recording | None:
-    """The recording of this process for a flow that runs in another one."""
+    """Return this process's recording for a flow that runs in another process."""
     with _lock:
-        found = _here.get(destination.run_id)
-        if found is None:
+        recording = _here.get(destination.run_id)
+        if recording is None:
             watch_secrets()
             watch_files()
             session = session_for(destination.crucible)
-            found = _here[destination.run_id] = Recording(destination, session, owner=False)
-        return found
+            recording = _here[destination.run_id] = Recording(destination, session, owner=False)
+        return recording
 
 
 def _connection(crucible: Crucible | None) -> CrucibleConnection:
@@ -376,6 +378,6 @@ def _holds_key(crucible: Crucible | None) -> bool:
 
 
 def data_folder(recording: Recording) -> Path:
-    """A folder for what is being stored; the recording's, so that it goes with it."""
+    """Return the recording's folder for files being stored; it is removed with the recording."""
     recording.folder.mkdir(parents=True, exist_ok=True)
     return recording.folder

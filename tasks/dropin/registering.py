@@ -22,7 +22,7 @@ from crucible_lineage.refs import DatasetRef
 from crucible_lineage.session import Session
 from crucible_lineage.step import open_runners, step_runner
 from crucible_lineage.tasks.artifacts import lineage_artifact
-from crucible_lineage.tasks.dropin.recording import ATTRIBUTE, Destination, Recording, opened, run_logger, warn
+from crucible_lineage.tasks.dropin.recording import ATTRIBUTE, Destination, Recording, open_recording, run_logger, warn
 from crucible_lineage.tasks.sessions import Crucible, CrucibleConnection
 from crucible_lineage.tasks.steps import steps_in
 
@@ -30,13 +30,13 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class registering:  # noqa: N801 (used like contextlib's helpers: as a decorator, or in a `with`)
-    """Results of tasks called within are registered in this project, as children of what they were made of.
+    """Register results of tasks called within in this project, as children of what they were made from.
 
-    A decorator for the function of a flow, sync or async, below `@flow`; or a context manager inside of one. With
-    `reuse`, a task whose result is there for the same arguments and code is not run again. A `salt`, any text, gives
-    results other ids, where somebody else has taken those without it. `strict`, what is not certain fails the task: an
-    argument without a known parent, a result that cannot be recorded. While the service is away results wait in the
-    outbox; with `undelivered="fail"` the flow run fails at its end if some still do.
+    A decorator for the function of a flow, sync or async, below `@flow`; or a context manager inside a flow. With
+    `reuse`, a task is not run again if there is a result for the same arguments and code. A `salt`, any text, gives
+    results different ids, in case somebody else owns those without it. With `strict`, a task fails if lineage is
+    uncertain: an argument without a known parent, a result that cannot be recorded. While the service is unreachable,
+    results wait in the outbox; with `undelivered="fail"` the flow run fails at its end if some still do.
     """
 
     def __init__(
@@ -49,11 +49,11 @@ class registering:  # noqa: N801 (used like contextlib's helpers: as a decorator
         strict: bool = False,
         undelivered: Literal["warn", "fail"] = "warn",
     ) -> None:
-        self._wish = Destination(project, crucible, reuse, salt=salt, strict=strict, undelivered=undelivered)
+        self._request = Destination(project, crucible, reuse, salt=salt, strict=strict, undelivered=undelivered)
         self._open: list[Any] = []
 
     def __call__(self, function: Function) -> Function:
-        """The function of a flow, within."""
+        """Wrap the function of a flow."""
         if isinstance(function, Flow):
             function.fn = self(function.fn)
             return function
@@ -62,7 +62,7 @@ class registering:  # noqa: N801 (used like contextlib's helpers: as a decorator
 
             @functools.wraps(function)
             async def yields_async(*args: Any, **kwargs: Any) -> Any:
-                async with self._again():
+                async with self._for_run():
                     async for item in function(*args, **kwargs):
                         yield item
 
@@ -71,7 +71,7 @@ class registering:  # noqa: N801 (used like contextlib's helpers: as a decorator
 
             @functools.wraps(function)
             async def awaited(*args: Any, **kwargs: Any) -> Any:
-                async with self._again():
+                async with self._for_run():
                     return await function(*args, **kwargs)
 
             wrapped = awaited
@@ -79,7 +79,7 @@ class registering:  # noqa: N801 (used like contextlib's helpers: as a decorator
 
             @functools.wraps(function)
             def yields(*args: Any, **kwargs: Any) -> Any:
-                with self._again():
+                with self._for_run():
                     return (yield from function(*args, **kwargs))
 
             wrapped = yields
@@ -87,18 +87,18 @@ class registering:  # noqa: N801 (used like contextlib's helpers: as a decorator
 
             @functools.wraps(function)
             def called(*args: Any, **kwargs: Any) -> Any:
-                with self._again():
+                with self._for_run():
                     return function(*args, **kwargs)
 
             wrapped = called
         _resolve_annotations(wrapped, function)
-        connection = CrucibleConnection() if self._wish.crucible is None else self._wish.crucible
-        setattr(wrapped, ATTRIBUTE, replace(self._wish, crucible=connection))
+        connection = CrucibleConnection() if self._request.crucible is None else self._request.crucible
+        setattr(wrapped, ATTRIBUTE, replace(self._request, crucible=connection))
         return wrapped  # type: ignore[no-any-return]
 
     def __enter__(self) -> Recording:
-        """Begin to record. The recording's `datasets()` are those registered by now."""
-        within = _within(self._wish)
+        """Begin to record. The recording's `datasets()` are those registered so far."""
+        within = _within(self._request)
         recording = within.__enter__()
         self._open.append(within)
         return recording
@@ -111,31 +111,29 @@ class registering:  # noqa: N801 (used like contextlib's helpers: as a decorator
 
     async def __aexit__(self, *failure: object) -> None:
         within = self._open.pop()
-        # What is left of registering does not hold up the event loop.
+        # Remaining registrations do not block the event loop.
         await asyncio.to_thread(partial(within.recording.close, failed=failure[0] is not None))
         within.__exit__(*failure)
 
-    def _again(self) -> registering:
-        """One for each run: a flow may run several times at once."""
-        wish = self._wish
-        options: dict[str, Any] = {"reuse": wish.reuse, "salt": wish.salt, "strict": wish.strict}
-        return registering(wish.project, crucible=wish.crucible, undelivered=wish.undelivered, **options)
+    def _for_run(self) -> registering:
+        """Return a copy for one run, since a flow may run several times at once."""
+        request = self._request
+        options: dict[str, Any] = {"reuse": request.reuse, "salt": request.salt, "strict": request.strict}
+        return registering(request.project, crucible=request.crucible, undelivered=request.undelivered, **options)
 
 
 def _resolve_annotations(wrapped: Any, function: Callable[..., Any]) -> None:
-    """Annotations that are text mean what they mean in the flow's module: Prefect makes its form of the parameters, and
-    its check of them, from those of the wrapper, which lies in another one.
-    """
+    """Resolve string annotations in the flow's module: Prefect reads them from the wrapper, which is in another one."""
     with suppress(NameError, TypeError, SyntaxError):
         wrapped.__signature__ = inspect.signature(function, eval_str=True)
         wrapped.__annotations__ = inspect.get_annotations(function, eval_str=True)
 
 
 class _within:  # noqa: N801
-    """A recording that is open, and the way in which it is left."""
+    """An open recording with its runner of steps, and what is done at its end."""
 
-    def __init__(self, wish: Destination) -> None:
-        self._opened = opened(wish)
+    def __init__(self, request: Destination) -> None:
+        self._opened = open_recording(request)
 
     def __enter__(self) -> Recording:
         self.recording = self._opened.__enter__()
@@ -149,17 +147,17 @@ class _within:  # noqa: N801
         open_runners.remove(self._runner)
         try:
             self.recording.close(failed=failure[0] is not None)
-            _leave_behind(self.recording)
+            _show_results(self.recording)
             if failure[0] is None:
                 _require_delivered(self.recording)
         finally:
             self._opened.__exit__(*failure)
 
 
-def _leave_behind(recording: Recording) -> None:
-    """Say in the flow run's log what it registered, and leave the artifact `lineage`, also where the flow has failed.
+def _show_results(recording: Recording) -> None:
+    """Log what the flow run registered and add the artifact `lineage`, even if the flow has failed.
 
-    A failure to do so is a warning.
+    A failure to do so is only a warning.
     """
     datasets = recording.datasets()
     if not datasets or FlowRunContext.get() is None:
@@ -169,31 +167,31 @@ def _leave_behind(recording: Recording) -> None:
     try:
         waiting = recording.undelivered.left()
         if waiting:
-            recording.said.append(_waiting(recording, len(waiting)))
-            warn("%s", recording.said[-1])
-        graph = _lineage_of([one for one in datasets if one.mfid not in waiting], recording.session)
+            recording.notices.append(_waiting_message(recording, len(waiting)))
+            warn("%s", recording.notices[-1])
+        graph = _lineage_of([dataset for dataset in datasets if dataset.mfid not in waiting], recording.session)
         last = datasets[-1].mfid if len(datasets) == 1 else None
-        lineage_artifact(graph, last, recording.session, notes=recording.said)
+        lineage_artifact(graph, last, recording.session, notes=recording.notices)
     except Exception as error:
         warn("the lineage cannot be shown: %s", error)
 
 
 def _require_delivered(recording: Recording) -> None:
-    """RunError if results wait in the outbox, and the flow is to fail then."""
-    left = recording.undelivered.left()
-    if left and recording.destination.undelivered == "fail":
-        raise RunError(_waiting(recording, len(left)))
+    """Raise RunError if results wait in the outbox and the flow is configured to fail then."""
+    waiting = recording.undelivered.left()
+    if waiting and recording.destination.undelivered == "fail":
+        raise RunError(_waiting_message(recording, len(waiting)))
 
 
-def _waiting(recording: Recording, number: int) -> str:
+def _waiting_message(recording: Recording, count: int) -> str:
     return (
-        f"{amount(number, 'result')} in the outbox: {recording.undelivered.reason}; the next run of a flow here, or "
+        f"{amount(count, 'result')} in the outbox: {recording.undelivered.reason}; the next run of a flow here, or "
         "`crucible-lineage push`, delivers them"
     )
 
 
 def _lineage_of(datasets: Sequence[DatasetRef], session: Session) -> LineageGraph:
-    """The lineages of all of them, also where they are not connected."""
+    """Fetch the lineages of all datasets as one graph, connected or not."""
     nodes: dict[str, Node] = {}
     edges: dict[tuple[str, str], Edge] = {}
     for dataset in reversed(datasets):

@@ -1,4 +1,4 @@
-"""One result of a task run: its project and its fingerprint, what it is made of, its recipe, and its slots."""
+"""One result of a task run: its project, fingerprint, inputs, recipe and slots."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from typing import Any
 from crucible_lineage.core.slots import SlotClaim
 from crucible_lineage.pipeline.step_call import About, about_inputs
 from crucible_lineage.provenance.recipe import StepCode, UsedDataset, step_recipe
-from crucible_lineage.tasks.dropin.arguments import Arguments, Input, given_file
+from crucible_lineage.tasks.dropin.arguments import Arguments, Input, register_file
 from crucible_lineage.tasks.dropin.description import TaskCode, TaskDescription
 from crucible_lineage.tasks.dropin.effects import OpenedFiles
 from crucible_lineage.tasks.dropin.recording import PendingResult, Recording
 from crucible_lineage.tasks.dropin.secret import hidden_text
 
-LONGEST_LABEL = 60  # letters of the arguments in a name
-RESULT = "result_sha256"  # in the recipe: a task may give something else from the same arguments
+LONGEST_LABEL = 60  # characters of the arguments in a name
+RESULT = "result_sha256"  # in the recipe: a task may return different results for equal arguments
 
 
 @dataclass(frozen=True)
 class TaskResult:
-    """One result of a task run, and all that its dataset is described by."""
+    """One result of a task run, with everything that describes its dataset."""
 
     code: TaskCode
-    described: TaskDescription
+    description: TaskDescription
     recording: Recording
     arguments: Arguments
     logger: Any
@@ -35,40 +35,47 @@ class TaskResult:
     output: str
     opened: OpenedFiles | None = None  # the files that the call opened
     held: PendingResult | None = None  # until its transaction ends
-    key: str = ""  # of Prefect's cache, where that stores it
-    addresses: tuple[str, ...] = ()  # what the task says it has written elsewhere
+    key: str = ""  # in Prefect's cache, if stored there
+    addresses: tuple[str, ...] = ()  # of data that the task declares to have written elsewhere
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
     def project(self) -> str:
-        return self.described.project or self.recording.destination.project
+        return self.description.project or self.recording.destination.project
 
     @property
     def wants_reuse(self) -> bool:
-        wish = self.described.reuse
-        return self.recording.destination.reuse if wish is None else wish
+        reuse = self.description.reuse
+        return self.recording.destination.reuse if reuse is None else reuse
 
 
 def inputs_of(result: TaskResult, written: Mapping[str, Sequence[Path]]) -> list[Input]:
-    """The inputs without files that the task has written over, and without those in a folder that it writes to, unless
-    it has read them. Files that the flow was given are registered.
+    """Return the inputs without files that the task has overwritten, and without those in its output folders unless
+    it has read them. Register files that the flow was given.
     """
-    outputs = {result.arguments.places[role] for role in written if role in result.arguments.places}
+    outputs = {result.arguments.paths[role] for role in written if role in result.arguments.paths}
     changed = {path for paths in written.values() for path in paths}
     return [
-        one if one.given is None else replace(one, origin=given_file(one.given, result.recording, result.logger))
-        for one in result.arguments.inputs
-        if one.path is None or _is_used(one, one.path, result.opened, outputs, changed)
+        _registered(parent, result)
+        for parent in result.arguments.inputs
+        if parent.path is None or _is_used(parent, parent.path, result.opened, outputs, changed)
     ]
 
 
-def _is_used(one: Input, path: Path, opened: OpenedFiles | None, outputs: set[Path], changed: set[Path]) -> bool:
-    """Whether a file is an input of the call, as it stood when the call began."""
+def _registered(parent: Input, result: TaskResult) -> Input:
+    """Return an input with its file registered."""
+    if parent.unregistered is None:
+        return parent
+    return replace(parent, origin=register_file(parent.unregistered, result.recording, result.logger))
+
+
+def _is_used(parent: Input, path: Path, opened: OpenedFiles | None, outputs: set[Path], changed: set[Path]) -> bool:
+    """Whether a file is an input of the call, with its content from before the call."""
     if path in changed or path in outputs:
-        if opened is None or one.origin is None:  # what it was has to be known
+        if opened is None or parent.origin is None:  # the earlier content has to be known
             return False
         return opened.has_read(path) or not opened.is_seen(path)  # opened by a library in C
-    if one.in_folder and _is_under(path, outputs):
+    if parent.in_folder and _is_under(path, outputs):
         return opened is not None and opened.has_read(path)
     return True
 
@@ -78,57 +85,57 @@ def _is_under(path: Path, folders: set[Path]) -> bool:
 
 
 def call_label(result: TaskResult) -> str:
-    """Return the name of a call: its task, and the arguments that somebody gave, as far as they are short."""
-    unsaid = result.arguments.defaults | result.arguments.places.keys()
+    """Return the label of a call: its task and the short arguments that are not defaults."""
+    omitted = result.arguments.defaults | result.arguments.paths.keys()
     params = result.arguments.params.items()
-    told = [str(value) for name, value in params if name not in unsaid and isinstance(value, (str, int, float))]
-    shown = hidden_text(", ".join(filter(None, told)))
-    name = result.described.name if result.output == "out" else f"{result.described.name}, {result.output}"
+    values = [str(value) for name, value in params if name not in omitted and isinstance(value, (str, int, float))]
+    shown = hidden_text(", ".join(filter(None, values)))
+    name = result.description.name if result.output == "out" else f"{result.description.name}, {result.output}"
     return f"{name} [{shown if len(shown) <= LONGEST_LABEL else shown[:LONGEST_LABEL] + '...'}]" if shown else name
 
 
 def about_of(inputs: list[Input]) -> About:
-    """The data that a result of these is about; what is not of this run stands for itself."""
+    """Return the data that a result of these inputs is about; a dataset from elsewhere stands for itself."""
 
-    def about(one: Input) -> About:
-        assert one.origin is not None  # each has one by now
-        return one.origin.about or (one.origin.made.result().mfid,)
+    def about(parent: Input) -> About:
+        assert parent.origin is not None  # set by `inputs_of`
+        return parent.origin.about or (parent.origin.future.result().mfid,)
 
-    return about_inputs((one.role, one.in_list, about(one)) for one in inputs)
+    return about_inputs((parent.role, parent.in_list, about(parent)) for parent in inputs)
 
 
 def slots_of(result: TaskResult, about: About) -> dict[str, SlotClaim]:
-    return result.recording.slots.claims(result.project, result.described.name, result.output, about)
+    return result.recording.slots.claims(result.project, result.description.name, result.output, about)
 
 
 def used_datasets(inputs: list[Input]) -> list[UsedDataset]:
-    """The parents, once they are registered."""
+    """Wait until the parents are registered and return them."""
     used: dict[tuple[str, str], UsedDataset] = {}
-    for one in inputs:
-        assert one.origin is not None  # each has one by now
-        dataset = one.origin.made.result()
-        files = [file for file in dataset.files if file.name in one.origin.files]
-        known = used.get((one.role, dataset.mfid))
+    for parent in inputs:
+        assert parent.origin is not None  # set by `inputs_of`
+        dataset = parent.origin.future.result()
+        files = [file for file in dataset.files if file.name in parent.origin.files]
+        known = used.get((parent.role, dataset.mfid))
         if known is not None:
             files = [file for file in dataset.files if file in known.files or file in files]
-        used[one.role, dataset.mfid] = UsedDataset(one.role, dataset, tuple(files))
+        used[parent.role, dataset.mfid] = UsedDataset(parent.role, dataset, tuple(files))
     return list(used.values())
 
 
 def recipe_of(result: TaskResult, used: list[UsedDataset], outputs: set[str], digest: str | None) -> dict[str, Any]:
-    """The recipe of the result; without `digest` that of the call, whatever it gives."""
-    code = StepCode(result.described.name, fingerprint(result), {})
+    """Return the recipe of the result; without `digest` that of the call, whatever its result."""
+    code = StepCode(result.description.name, fingerprint(result), {})
     params = {
-        name: Path(str(result.arguments.places[name])).name if name in outputs else value
+        name: Path(str(result.arguments.paths[name])).name if name in outputs else value
         for name, value in result.arguments.params.items()
     }
     for name in outputs:
-        params.setdefault(name, result.arguments.places[name].name)
+        params.setdefault(name, result.arguments.paths[name].name)
     shown = {**params, **({RESULT: digest} if digest else {})}
     return step_recipe(result.project, code, result.output, shown, used, salt=result.recording.destination.salt)
 
 
 def fingerprint(result: TaskResult) -> str:
-    if result.described.version is not None:
-        return f"version:{result.described.version}"
+    if result.description.version is not None:
+        return f"version:{result.description.version}"
     return result.code.digest

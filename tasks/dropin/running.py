@@ -1,6 +1,6 @@
-"""A task's function, run and recorded: what it is given is traced, what it gives becomes a dataset.
+"""Run and record a task's function: its arguments are traced, its result becomes a dataset.
 
-Nothing here keeps a flow from going on: what cannot be recorded is a warning in the log of the task's run.
+Failures to record never stop a flow (unless it is strict): they are warnings in the log of the task's run.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from prefect.transactions import TransactionState, get_transaction
 from prefect.utilities.timeout import timeout, timeout_async
 
 from crucible_lineage.errors import OnHoldError
-from crucible_lineage.tasks.dropin.arguments import Arguments, ArgumentTrace, said_to_be_used, traced
+from crucible_lineage.tasks.dropin.arguments import Arguments, ArgumentTrace, declared_inputs, trace_arguments
 from crucible_lineage.tasks.dropin.description import TaskCode, TaskDescription, task_code
-from crucible_lineage.tasks.dropin.effects import Effects, OpenedFiles, saying, watched
+from crucible_lineage.tasks.dropin.effects import Effects, OpenedFiles, declaring, watched
 from crucible_lineage.tasks.dropin.folders import files_at
-from crucible_lineage.tasks.dropin.output_paths import learned
+from crucible_lineage.tasks.dropin.output_paths import learned_output_roles
 from crucible_lineage.tasks.dropin.recording import Destination, PendingResult, Recording, current, run_logger, warn
 from crucible_lineage.tasks.dropin.result import TaskResult, fingerprint, inputs_of
-from crucible_lineage.tasks.dropin.results import found_in_cache, reused, take
+from crucible_lineage.tasks.dropin.results import link_cached, record_result, reuse_result
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a task, as it crosses to where it runs: where results go, and which task runs gave its arguments.
+    """One call of a task, as sent to where it runs: the results' destination and the task runs behind its arguments.
 
-    `code` is that of its function, where that leaves the process that has it from its file. `mapped` are the task runs
-    whose results its arguments are items of.
+    `code` is that of its function, if the call is sent to another process. `mapped` are the task runs of whose results
+    its arguments are items.
     """
 
-    described: TaskDescription
+    description: TaskDescription
     destination: Destination | None = None
     futures: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     code: TaskCode | None = None
@@ -50,28 +50,28 @@ class Call:
 
 @dataclass(frozen=True)
 class CacheHit:
-    """What is done where Prefect's cache has the result of a call."""
+    """Callback for a call whose result is in Prefect's cache."""
 
     function: Callable[..., Any]
     call: Call
 
     def __call__(self, context: TaskRunContext, key: str) -> None:
-        """Link what the cache gives back. Never raises: Prefect would take no key."""
+        """Link the cached value. Never raises: Prefect would ignore the key."""
         try:
             value = context.result_store.read(key).result
-            run = _begun(self.function, self.call, current(self.call.destination), context.parameters)
+            run = _traced_run(self.function, self.call, current(self.call.destination), context.parameters)
             if run is not None:
-                found_in_cache(run.result(), value, key)
+                link_cached(run.result(), value, key)
         except Exception as error:
-            name = self.call.described.name
-            warn("what Prefect's cache gives back for %s is not linked: %s: %s", name, type(error).__name__, error)
+            name = self.call.description.name
+            warn("the value in Prefect's cache for %s is not linked: %s: %s", name, type(error).__name__, error)
 
 
 def run_sync(function: Callable[..., Any], call: Call, args: Any, kwargs: Any) -> Any:
     """Call the function."""
     run = _begin(function, call, args, kwargs)
-    if run is not None and run.found is not None:
-        return run.found[0]
+    if run is not None and run.reused is not None:
+        return run.reused[0]
     with _limited(call), _watched(run):
         result = function(*args, **kwargs)
     if run is not None:
@@ -80,10 +80,10 @@ def run_sync(function: Callable[..., Any], call: Call, args: Any, kwargs: Any) -
 
 
 async def run_async(function: Callable[..., Any], call: Call, args: Any, kwargs: Any) -> Any:
-    """Call the function, awaited; the event loop goes on while we hash and ask."""
+    """Call the async function; hashing and requests do not block the event loop."""
     run = await asyncio.to_thread(_begin, function, call, args, kwargs)
-    if run is not None and run.found is not None:
-        return run.found[0]
+    if run is not None and run.reused is not None:
+        return run.reused[0]
     with _limited_async(call), _watched(run):
         result = await function(*args, **kwargs)
     if run is not None:
@@ -129,7 +129,7 @@ async def run_async_generator(function: Callable[..., Any], call: Call, args: An
 
 
 class _Run:
-    """A call that is being recorded. `found` holds its result, if that was there already."""
+    """A call that is being recorded. `reused` holds an earlier result, if that is used instead of running."""
 
     def __init__(self, function: Callable[..., object], call: Call, recording: Recording, arguments: Arguments) -> None:
         self.function = function
@@ -137,17 +137,17 @@ class _Run:
         self.recording = recording
         self.arguments = arguments
         self.logger = run_logger()
-        self.opened = OpenedFiles(tuple(arguments.places.values()), is_here=recording.owner)
+        self.opened = OpenedFiles(tuple(arguments.paths.values()), is_local=recording.owner)
         self.effects = Effects()
         running = TaskRunContext.get()
         self.task_run_id = str(running.task_run.id) if running else ""
         self.flow_run_id = str(running.task_run.flow_run_id or "") if running else ""
-        self.found: tuple[Any] | None = None
+        self.reused: tuple[Any] | None = None
 
     def result(self, number: int | None = None) -> TaskResult:
         return TaskResult(
             code=self.call.code or task_code(self.function),
-            described=self.described(),
+            description=self.description(),
             recording=self.recording,
             arguments=self.arguments,
             logger=self.logger,
@@ -160,26 +160,26 @@ class _Run:
             addresses=tuple(self.effects.addresses),
         )
 
-    def described(self) -> TaskDescription:
-        """The task as it is declared, with what the call has said."""
-        return TaskDescription(**self.effects.described(vars(self.call.described)))
+    def description(self) -> TaskDescription:
+        """Return the declared description of the task with the call's own declarations."""
+        return TaskDescription(**self.effects.extend(vars(self.call.description)))
 
     def reuse(self) -> None:
-        """If a result of the same call is there and is wanted, it is this run's."""
-        wish = self.call.described.reuse
-        if not (self.recording.destination.reuse if wish is None else wish):
+        """Look up a result of an equal call, if reuse is enabled."""
+        wants_reuse = self.call.description.reuse
+        if not (self.recording.destination.reuse if wants_reuse is None else wants_reuse):
             return
-        self.found = reused(self.result())
-        if self.found is not None:
+        self.reused = reuse_result(self.result())
+        if self.reused is not None:
             self.recording.reused += 1
             transaction = get_transaction()
             if transaction is not None:
                 transaction.state = TransactionState.COMMITTED  # shown as Cached
 
     def require_free(self) -> None:
-        """Raise OnHoldError if one of the datasets that it is given is on hold, or comes from one that is.
+        """Raise OnHoldError if an input is on hold, or descends from a dataset on hold.
 
-        What this flow has made and is still being registered was made of what is not.
+        Results of this flow that are still being registered need no check: their inputs were checked.
         """
         session = self.recording.session
         if not self.arguments.inputs or self.recording.undelivered.is_away():
@@ -188,77 +188,82 @@ class _Run:
         if not (stated := session.stated).holds_any:
             return
         result = self.result()
-        inputs = [one for one in inputs_of(result, dict.fromkeys(learned(result), ())) if one.origin is not None]
-        made = [one.origin.made for one in inputs if one.origin and (one.given is not None or one.origin.made.done())]
-        known = [one.result().mfid for one in made if not one.exception()]  # which waits for files that were given
-        stated.require_free(known, fingerprint(result), result.project)
+        futures = [
+            parent.origin.future
+            for parent in inputs_of(result, dict.fromkeys(learned_output_roles(result), ()))
+            if parent.origin and (parent.unregistered is not None or parent.origin.future.done())
+        ]
+        mfids = [future.result().mfid for future in futures if not future.exception()]  # waits for the flow's own files
+        stated.require_free(mfids, fingerprint(result), result.project)
 
     def end(self, result: object, number: int | None = None) -> None:
         value = result.data if isinstance(result, State) else result
         if isinstance(result, State) and not result.is_completed():
             return
         try:
-            self.hear()
-            taken = take(self.result(number), value)
-            if not taken and value is None and (changed := self.arguments.changed_objects(self.recording)):
-                take(self.result(number), next(iter(changed.values())) if len(changed) == 1 else changed)
+            self.apply_effects()
+            is_recorded = record_result(self.result(number), value)
+            if not is_recorded and value is None and (changed := self.arguments.changed_objects(self.recording)):
+                record_result(self.result(number), next(iter(changed.values())) if len(changed) == 1 else changed)
         except Exception as error:
             if self.recording.destination.strict:
                 raise
-            warn("the result of %s is not recorded: %s: %s", self.call.described.name, type(error).__name__, error)
+            warn("the result of %s is not recorded: %s: %s", self.call.description.name, type(error).__name__, error)
 
-    def hear(self) -> None:
-        """Take in what the call has said of its effects."""
+    def apply_effects(self) -> None:
+        """Apply the effects that the call has declared to its arguments and opened files."""
         if self.effects.used:
-            self.arguments.inputs += said_to_be_used(self.effects.used, self.recording, self.call.described)
+            self.arguments.inputs += declared_inputs(self.effects.used, self.recording, self.call.description)
             self.effects.used.clear()
         for index, path in enumerate(self.effects.paths):
-            self.arguments.places[f"wrote-{index}"] = path
+            self.arguments.paths[f"wrote-{index}"] = path
             self.opened.wrote.update(map(os.path.abspath, files_at(path).paths))
             self.arguments.before |= dict.fromkeys(files_at(path).paths)
 
 
 def _key() -> str:
-    """The key under which Prefect stores the result of this run, if it does."""
+    """Return the key under which Prefect stores the result of this run; empty if it does not."""
     transaction, running = get_transaction(), TaskRunContext.get()
     is_stored = transaction is not None and running is not None and running.persist_result
     return (transaction.key or "") if transaction is not None and is_stored else ""
 
 
 def _begin(function: Callable[..., Any], call: Call, args: Any, kwargs: Any, *, many: bool = False) -> _Run | None:
-    """The call, to be recorded; None where nothing registers, or if it cannot be recorded, of which is warned."""
+    """Begin to record a call; None if nothing registers, or if it cannot be recorded, with a warning."""
     if call.destination is None and not _is_called_by_prefect(call):
         return None
     try:
         bound = inspect.signature(function).bind(*args, **kwargs)
         bound.apply_defaults()
-        run = _begun(function, call, current(call.destination), bound.arguments)
+        run = _traced_run(function, call, current(call.destination), bound.arguments)
         if run is not None and not many:
             run.reuse()
-        if run is not None and run.found is None:
+        if run is not None and run.reused is None:
             run.require_free()
         return run
     except Exception as error:
         if _is_strict(call) or isinstance(error, OnHoldError):
             raise
-        warn("the run of %s is not recorded: %s: %s", call.described.name, type(error).__name__, error)
+        warn("the run of %s is not recorded: %s: %s", call.description.name, type(error).__name__, error)
         return None
 
 
-def _begun(
+def _traced_run(
     function: Callable[..., Any], call: Call, recording: Recording | None, arguments: Mapping[str, Any]
 ) -> _Run | None:
-    """The call with its arguments traced; None where nothing registers."""
+    """Trace the arguments of a call and return its run; None if nothing registers."""
     if recording is None:
         return None
     if (within := FlowRunContext.get()) is not None and within.flow_run and within.flow_run.parent_task_run_id:
         recording.origins.note_copies(str(within.flow_run.id), (within.parameters or {}).values())
     signature = inspect.signature(function)
     named = by_name(signature, arguments)
-    found = traced(named, ArgumentTrace(call.futures, call.mapped, _recorded_runs()), recording, call.described)
-    defaults = ((name, one.default) for name, one in signature.parameters.items() if one.default is not one.empty)
-    found.defaults = frozenset(name for name, default in defaults if named.get(name) is default)
-    return _Run(function, call, recording, found)
+    traced = trace_arguments(
+        named, ArgumentTrace(call.futures, call.mapped, _recorded_runs()), recording, call.description
+    )
+    defaults = {name: known.default for name, known in signature.parameters.items() if known.default is not known.empty}
+    traced.defaults = frozenset(name for name, default in defaults.items() if named.get(name) is default)
+    return _Run(function, call, recording, traced)
 
 
 def _is_strict(call: Call) -> bool:
@@ -267,30 +272,31 @@ def _is_strict(call: Call) -> bool:
 
 
 def _recorded_runs() -> dict[str, tuple[str, ...]]:
-    """The task runs that Prefect's record of this run names as inputs, by argument."""
+    """Return the task runs that Prefect's record of this run names as inputs, by argument."""
     running = TaskRunContext.get()
     inputs = running.task_run.task_inputs if running is not None else {}
     return {
-        name: tuple(str(one.id) for one in found if isinstance(one, TaskRunResult)) for name, found in inputs.items()
+        name: tuple(str(source.id) for source in sources if isinstance(source, TaskRunResult))
+        for name, sources in inputs.items()
     }
 
 
 def _is_called_by_prefect(call: Call) -> bool:
-    """True in a run of the task itself, as a worker of delayed tasks has it; not where `fn` is called by hand."""
+    """Whether Prefect runs the task itself, as in a worker of delayed tasks; False if `fn` is called directly."""
     running = TaskRunContext.get()
     return running is not None and getattr(running.task.fn, "__crucible_call__", None) is call
 
 
 @contextmanager
 def _watched(run: _Run | None) -> Iterator[None]:
-    """Files that are opened in this block, and what is said in it, are those of the call."""
-    with watched(run.opened if run else None), saying(run.effects if run else None):
+    """Attribute files opened and effects declared in this block to the call."""
+    with watched(run.opened if run else None), declaring(run.effects if run else None):
         yield
 
 
 @contextmanager
 def _limited(call: Call) -> Iterator[None]:
-    """The time limit of the task, which its function has for itself alone."""
+    """Apply the time limit of the task to its function alone."""
     if call.limit_s is None:
         yield
         return
@@ -310,7 +316,7 @@ def _limited(call: Call) -> Iterator[None]:
 
 @contextmanager
 def _limited_async(call: Call) -> Iterator[None]:
-    """The same, of an async function."""
+    """Apply the time limit of the task to its async function alone."""
     try:
         with timeout_async(call.limit_s, TaskRunTimeoutError):
             yield
@@ -326,7 +332,7 @@ def _note_exceeded() -> None:
 
 
 def by_name(signature: inspect.Signature, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments, what came by *args and **kwargs under names of their own."""
+    """Return the arguments by name, with those of *args and **kwargs under names of their own."""
     named: dict[str, Any] = {}
     for name, value in arguments.items():
         kind = signature.parameters[name].kind if name in signature.parameters else None

@@ -1,7 +1,7 @@
-"""Secrets in a flow: what is called one, and what a block of secrets revealed in this process. Only digests are kept.
+"""Secrets in a flow, by name or because a block revealed them in this process. Only their digests are stored.
 
-Prefect's blocks hold secrets in pydantic's types, whose one method gives them out. What that method gives is kept in
-memory from the first flow that registers on, so that it is found wherever the flow's code puts it.
+Prefect's blocks keep secrets in pydantic's types, which return them from a single method. From the first recording on,
+its return values are kept in memory, so that they are found wherever the flow's code puts them.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.fingerprint.params import secret_digest
 from crucible_lineage.pipeline.logs import BLOT, Redactor
 
-LEAST_LETTERS = 6  # of a secret that is looked for: shorter ones are in everything
-LARGEST_SCANNED = 4 << 20  # bytes of a file that is looked through
-LARGEST_TEXT = 1 << 20  # bytes of a file that is looked through for addresses
+LEAST_LETTERS = 6  # of a secret that is searched for: shorter ones occur everywhere
+LARGEST_SCANNED = 4 << 20  # bytes of a file that is searched
+LARGEST_TEXT = 1 << 20  # bytes of a file that is searched for addresses
 _NAME = re.compile(
     r"(^|_)(password|passwd|passphrase|pwd|secret|token|api_?key|access_?key|private_?key|credentials?)s?($|_)", re.I
 )
@@ -31,13 +31,13 @@ _KEY_FILES = re.compile(
 )
 
 _revealed: set[str] = set()
-_blotter = Redactor()
+_redactor = Redactor()
 _lock = threading.Lock()
 _is_watching = False
 
 
 def watch_secrets() -> None:
-    """Remember from now on what blocks of secrets give out in this process."""
+    """Start to collect the secrets that blocks return in this process."""
     global _is_watching
     with _lock:
         if _is_watching:
@@ -60,12 +60,12 @@ def _watch(kind: Any) -> None:
 
 
 def _note(value: object) -> None:
-    global _blotter
-    found = {text for text in _texts(value) if len(text) >= LEAST_LETTERS} - _revealed
-    if found:
+    global _redactor
+    secrets = {text for text in _texts(value) if len(text) >= LEAST_LETTERS} - _revealed
+    if secrets:
         with _lock:
-            _revealed.update(found)
-            _blotter = Redactor(_revealed)
+            _revealed.update(secrets)
+            _redactor = Redactor(_revealed)
 
 
 def _texts(value: object) -> Iterable[str]:
@@ -82,17 +82,17 @@ def _texts(value: object) -> Iterable[str]:
 
 
 def is_secret_name(name: str) -> bool:
-    """True of the name of an argument or a key that holds a secret: password, token, api_key and their like."""
+    """Whether the name of an argument or key suggests a secret: password, token, api_key and the like."""
     return _NAME.search(name) is not None
 
 
 def is_key_file(path: Path) -> bool:
-    """True of a file that holds keys or passwords, by its name or its folder."""
+    """Whether a file contains keys or passwords, by its name or folder."""
     return _KEY_FILES.search(path.name) is not None or any(part in (".ssh", ".aws", ".gnupg") for part in path.parts)
 
 
 def shown_secret(value: object, name: str, task: str) -> Any:
-    """Return what stands for a secret among the parameters: a slow digest."""
+    """Return the form of a secret among the parameters: a slow digest."""
     try:
         return secret_digest(value, name, task)
     except InputError:  # an object without a stable spelling
@@ -100,20 +100,20 @@ def shown_secret(value: object, name: str, task: str) -> Any:
 
 
 def known_secrets() -> tuple[str, ...]:
-    """Return what blocks of secrets have given out in this process."""
+    """Return the secrets that blocks have returned in this process."""
     with _lock:
         return tuple(sorted(_revealed))
 
 
 def hidden_text(text: str) -> str:
-    """The text without secrets: those that were revealed, and passwords in addresses."""
+    """Redact secrets in a text: those that were revealed, and passwords in addresses."""
     if "://" in text:
         text = _IN_ADDRESS.sub(rf"\g<scheme>:{BLOT}@", text)
-    return _blotter.text(text)
+    return _redactor.text(text)
 
 
 def hidden(value: Any, name: str, task: str) -> Any:
-    """A parameter without secrets: texts that are one by their digest, in longer texts blotted out."""
+    """Return a parameter without secrets: a secret becomes its digest, parts of longer texts are redacted."""
     if isinstance(value, str):
         return shown_secret(value, name, task) if value in _revealed else hidden_text(value)
     if isinstance(value, dict):
@@ -129,12 +129,12 @@ def hidden(value: Any, name: str, task: str) -> Any:
 
 
 def holds_secret(path: Path) -> bool:
-    """True if a secret that was revealed stands in the file, or a password in an address of a text."""
+    """Whether a file contains a revealed secret, or a text file a password in an address."""
     size = path.stat().st_size
-    if size > LARGEST_SCANNED or not (_blotter or size <= LARGEST_TEXT):
+    if size > LARGEST_SCANNED or not (_redactor or size <= LARGEST_TEXT):
         return False
     content = path.read_bytes()
-    if _blotter and _blotter.data(content)[0] != content:
+    if _redactor and _redactor.data(content)[0] != content:
         return True
     if size > LARGEST_TEXT or b"://" not in content:
         return False

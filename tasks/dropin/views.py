@@ -1,4 +1,4 @@
-"""Where values of the flow's own code come from, where that is certain: views, rows, copies; of constants, nowhere."""
+"""Origins of values of the flow's own code, where certain: views, rows and copies of known ones, never constants."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from prefect.context import FlowRunContext
 
 from crucible_lineage.tasks.dropin.origins import Origin, Origins
 
-MOST_COMPARED = 50  # known tables or arrays that one value is compared with
-
+MOST_COMPARED = 50  # known tables or arrays to compare one value with
 
 CONSTANTS = (str, bytes, int, float, complex, tuple, frozenset)
 
 
-def taken_from(value: object, origins: Origins) -> Origin | None:
-    """The known value that this one is a view of, or a part of by index and content; None if that is not certain."""
+def source_of(value: object, origins: Origins) -> Origin | None:
+    """Return the origin of which a value is a view, or a part by index and content; None if not certain."""
     numpy, pandas = sys.modules.get("numpy"), sys.modules.get("pandas")
     if numpy is not None and isinstance(value, numpy.ndarray):
         return _of_array(value, origins, numpy)
@@ -33,7 +32,7 @@ def taken_from(value: object, origins: Origins) -> Origin | None:
 
 
 def is_constant(value: Any) -> bool:
-    """True of an array or table of one value, as of zeros: nothing of a result is in it."""
+    """Whether an array or table repeats one value, such as zeros: it contains nothing of a result."""
     numpy = sys.modules.get("numpy")
     if numpy is None or not hasattr(value, "shape") or not hasattr(value, "size"):
         return False
@@ -43,28 +42,29 @@ def is_constant(value: Any) -> bool:
 
 def _of_array(value: Any, origins: Origins, numpy: Any) -> Origin | None:
     known = _first(origins.objects(numpy.ndarray))
-    sharing = [(one, origin) for one, origin in known if numpy.may_share_memory(value, one)]
-    if sharing:  # the smallest that holds all of it
-        return min(sharing, key=lambda one: (not _contains(one[0], value, numpy), one[0].nbytes))[1]
+    sharing = [(array, origin) for array, origin in known if numpy.may_share_memory(value, array)]
+    if sharing:  # the smallest that contains all of it
+        return min(sharing, key=lambda pair: (not _contains(pair[0], value, numpy), pair[0].nbytes))[1]
     if is_constant(value):
         return None
-    return _only(origin for one, origin in known if _is_copy(value, one, numpy))
+    return _only(origin for array, origin in known if _is_copy(value, array, numpy))
 
 
 def _of_named(value: Any, origins: Origins, xarray: Any, numpy: Any) -> Origin | None:
-    """Return the known xarray object whose memory holds that of this one: a variable, a slice, a transposed array."""
+    """Return the origin of the known xarray object whose memory contains this one's: a variable, slice or transpose."""
     parts = _arrays(value, numpy)
     sharing = [
         (sum(base.nbytes for base in bases), origin)
-        for one, origin in _first(origins.objects((xarray.DataArray, xarray.Dataset)))
-        if (bases := _arrays(one, numpy)) and all(any(_contains(base, part, numpy) for base in bases) for part in parts)
+        for known, origin in _first(origins.objects((xarray.DataArray, xarray.Dataset)))
+        if (bases := _arrays(known, numpy))
+        and all(any(_contains(base, part, numpy) for base in bases) for part in parts)
     ]
-    return min(sharing, key=lambda one: one[0])[1] if parts and sharing else None
+    return min(sharing, key=lambda pair: pair[0])[1] if parts and sharing else None
 
 
 def _arrays(value: Any, numpy: Any) -> list[Any]:
-    found = [one.data for one in value.data_vars.values()] if hasattr(value, "data_vars") else [value.data]
-    return [one for one in found if isinstance(one, numpy.ndarray)]
+    arrays = [variable.data for variable in value.data_vars.values()] if hasattr(value, "data_vars") else [value.data]
+    return [array for array in arrays if isinstance(array, numpy.ndarray)]
 
 
 def _contains(known: Any, value: Any, numpy: Any) -> bool:
@@ -74,7 +74,7 @@ def _contains(known: Any, value: Any, numpy: Any) -> bool:
 
 
 def _is_copy(value: Any, known: Any, numpy: Any) -> bool:
-    """Return whether the values are the same in the same order, in another type of number or shape."""
+    """Whether the values are the same in the same order, whatever the number type or shape."""
     if value.size != known.size or value.dtype.kind not in "iufc" or known.dtype.kind not in "iufcb":
         return False
     if known.dtype.kind == "c" != value.dtype.kind:
@@ -83,11 +83,11 @@ def _is_copy(value: Any, known: Any, numpy: Any) -> bool:
 
 
 def _of_table(value: Any, origins: Origins, pandas: Any) -> Origin | None:
-    """Rows and columns of one known table, found by their names. Values that many rows share are not certain."""
+    """Return the origin of the table with these rows and columns by name; None if values are shared by many rows."""
     if value.size < 2 or is_constant(value):
         return None
     known = _first(origins.objects((pandas.DataFrame, pandas.Series)))
-    return _only(origin for one, origin in known if _holds(one, value, pandas))
+    return _only(origin for table, origin in known if _holds(table, value, pandas))
 
 
 def _holds(known: Any, value: Any, pandas: Any) -> bool:
@@ -101,7 +101,7 @@ def _holds(known: Any, value: Any, pandas: Any) -> bool:
             return value.name in known.columns and _same(rows[value.name], value)
         shared = [name for name in value.columns if name in known.columns]
         return len(shared) == len(value.columns) and all(_same(rows[name], value[name]) for name in shared)
-    except Exception:  # labels of a kind that does not compare
+    except Exception:  # labels that cannot be compared
         return False
 
 
@@ -109,18 +109,18 @@ def _same(left: Any, right: Any) -> bool:
     return bool(left.reset_index(drop=True).equals(right.reset_index(drop=True)))
 
 
-def _first(found: Any) -> list[tuple[Any, Origin]]:
-    return [one for _, one in zip(range(MOST_COMPARED), found, strict=False)]
+def _first(objects: Any) -> list[tuple[Any, Origin]]:
+    return [pair for _, pair in zip(range(MOST_COMPARED), objects, strict=False)]
 
 
-def _only(found: Any) -> Origin | None:
-    """The one origin among these; None if there are several."""
-    origins = {id(one.made): one for one in found}
-    return next(iter(origins.values())) if len(origins) == 1 else None
+def _only(origins: Any) -> Origin | None:
+    """Return the only origin among these; None if there are several."""
+    distinct = {id(origin.future): origin for origin in origins}
+    return next(iter(distinct.values())) if len(distinct) == 1 else None
 
 
 def is_literal(value: object) -> bool:
-    """Return whether this very object stands in the code of the running flow, or of a function that it calls."""
+    """Whether this very object is a constant in the code of the running flow, or of a function that it calls."""
     if not isinstance(value, CONSTANTS):
         return False
     running = FlowRunContext.get()
@@ -132,12 +132,12 @@ def is_literal(value: object) -> bool:
 def _literals(function: FunctionType) -> frozenset[int]:
     """Return the ids of the constants; they live as long as the function, which the cache keeps."""
     called = (function.__globals__.get(name) for name in function.__code__.co_names)
-    codes = [function.__code__, *(one.__code__ for one in called if isinstance(one, FunctionType))]
+    codes = [function.__code__, *(callee.__code__ for callee in called if isinstance(callee, FunctionType))]
     return frozenset(id(constant) for code in codes for constant in _constants(code.co_consts))
 
 
-def _constants(found: tuple[Any, ...] | frozenset[Any]) -> Iterator[object]:
-    for constant in found:
+def _constants(values: tuple[Any, ...] | frozenset[Any]) -> Iterator[object]:
+    for constant in values:
         yield constant
         if isinstance(constant, (tuple, frozenset)):
             yield from _constants(constant)

@@ -93,7 +93,7 @@ def main() -> None:
         recording.Recording.close = noting  # type: ignore[method-assign]
         returned = module.main(place)
         recording.Recording.close = original  # type: ignore[method-assign]
-        executed = {one.destination.run_id: len(one.made) - one.reused for one in opened}
+        executed = {one.destination.run_id: len(one.futures) - one.reused for one in opened}
         told[path.stem] = {
             "returned": repr(returned),
             "plain": module.RETURNED,

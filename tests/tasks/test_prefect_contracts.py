@@ -94,8 +94,8 @@ def test_3_9_1_a_task_keeps_what_is_needed_when_it_is_copied_and_pickled() -> No
     made = ours(measurement="counting")(add)
     there = cloudpickle.loads(cloudpickle.dumps(copy(made)))
     assert there.fn(1) == 3
-    assert there.described == made.described
-    assert pickle.loads(pickle.dumps(made.described)) == made.described
+    assert there.task_description == made.task_description
+    assert pickle.loads(pickle.dumps(made.task_description)) == made.task_description
 
 
 def test_3_9_1_a_run_that_is_committed_inside_of_its_function_is_cached() -> None:

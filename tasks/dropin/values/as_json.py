@@ -1,4 +1,4 @@
-"""Values as JSON, with the classes that JSON does not have beside it: numbers of NumPy, tuples, dates, models."""
+"""Values as JSON, with notes of the classes that JSON lacks: NumPy numbers, tuples, dates, models."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from uuid import UUID
 
 from crucible_lineage.tasks.dropin.values.kinds import is_plain, kind_of
 
-MOST_LEVELS = 50  # of lists and dicts in each other
-MOST_CLASSES = 1000  # in one list or dict; with more the value is stored, and not read again
+MOST_LEVELS = 50  # of nested lists and dicts
+MOST_CLASSES = 1000  # in one list or dict; with more, the value is stored but cannot be read back
 SCALARS = (datetime, date, time, timedelta, Decimal, UUID, complex)
-OTHER = "other"  # a class that is not read again
+OTHER = "other"  # a class that cannot be read back
 
 Classes = Any
-"""None where JSON gives the value back, the name of a class, or a list of what the container is and its items."""
+"""None if JSON returns an equal value, the name of a class, or a list of the container's kind and its items'."""
 
 
 class NotJsonError(Exception):
-    """JSON cannot hold the value."""
+    """Raised if JSON cannot represent the value."""
 
 
 def spelled(value: object, level: int = 0) -> tuple[Any, Classes]:
-    """Return the value as JSON and the classes that `read_spelled` needs. Raises UnspelledError if there is no JSON."""
+    """Return the value as JSON and the classes that `read_spelled` needs. Raises NotJsonError if there is no JSON."""
     if is_plain(value):
         return value, None
     if level > MOST_LEVELS:
@@ -54,29 +54,29 @@ def spelled(value: object, level: int = 0) -> tuple[Any, Classes]:
 
 
 def read_spelled(plain: Any, classes: Classes) -> Any:
-    """Return the value that was spelled. Raises what its class raises if that does not accept the JSON."""
+    """Return the value from its JSON. Raises whatever its class raises if it rejects the JSON."""
     if classes is None:
         return plain
     if isinstance(classes, str):
         return _read_one(plain, classes)
-    name, inside = classes
+    name, item_classes = classes
     if name == "dict":
-        return dict(zip(plain, _read_items(list(plain.values()), inside), strict=True))
+        return dict(zip(plain, _read_items(list(plain.values()), item_classes), strict=True))
     if name == "pairs":
-        return dict(_read_items(plain, inside))
-    made: Any = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}[name]
-    return made(_read_items(plain, inside))
+        return dict(_read_items(plain, item_classes))
+    container: Any = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}[name]
+    return container(_read_items(plain, item_classes))
 
 
 def load_class(name: str, plain: Any) -> Any:
-    """Return a value of the class `module.name`, from JSON as bytes or as parsed."""
+    """Return a value of the class `module.name` from JSON, as bytes or parsed."""
     from pydantic import TypeAdapter
 
     module, _, qualname = name.rpartition(".")
-    found: Any = importlib.import_module(module)
+    cls: Any = importlib.import_module(module)
     for part in qualname.split("."):
-        found = getattr(found, part)
-    adapter = TypeAdapter(found)
+        cls = getattr(cls, part)
+    adapter = TypeAdapter(cls)
     return adapter.validate_json(plain) if isinstance(plain, bytes) else adapter.validate_python(plain)
 
 
@@ -87,7 +87,7 @@ def _float(value: float) -> tuple[Any, Classes]:
 
 
 def _number_class(value: object) -> str | None:
-    """Return the class of a NumPy number that JSON gives back digit by digit."""
+    """Return the class of a NumPy number that JSON represents exactly; None for other values."""
     numpy = sys.modules.get("numpy")
     if numpy is None or not isinstance(value, numpy.generic):
         return None
@@ -95,18 +95,18 @@ def _number_class(value: object) -> str | None:
 
 
 def _mapping(value: Mapping[Any, Any], level: int) -> tuple[Any, Classes]:
-    """Spell as an object; as pairs if keys are not texts."""
+    """Return a mapping as a JSON object, or as pairs if keys are not strings."""
     if all(type(key) is str for key in value):
-        found = [spelled(item, level + 1) for item in value.values()]
-        inside = _classes([classes for _, classes in found])
-        plain: Any = dict(zip(value, [plain for plain, _ in found], strict=True))
-        return plain, ["dict", inside] if type(value) is dict else OTHER
-    pairs, inside = _items(list(value.items()), level)
-    return pairs, ["pairs", inside[1]] if type(value) is dict else OTHER
+        items = [spelled(item, level + 1) for item in value.values()]
+        item_classes = _classes([classes for _, classes in items])
+        plain: Any = dict(zip(value, [plain for plain, _ in items], strict=True))
+        return plain, ["dict", item_classes] if type(value) is dict else OTHER
+    pairs, item_classes = _items(list(value.items()), level)
+    return pairs, ["pairs", item_classes[1]] if type(value) is dict else OTHER
 
 
 def _items(value: Any, level: int) -> tuple[Any, Classes]:
-    if hasattr(value, "_asdict"):  # a tuple whose places have names
+    if hasattr(value, "_asdict"):  # a named tuple
         return _mapping(value._asdict(), level)[0], OTHER
     items = value
     if isinstance(value, (set, frozenset)):
@@ -114,17 +114,17 @@ def _items(value: Any, level: int) -> tuple[Any, Classes]:
             items = sorted(value)
         except TypeError:
             items = sorted(value, key=repr)
-    found = [spelled(item, level + 1) for item in items]
+    spellings = [spelled(item, level + 1) for item in items]
     name = type(value).__name__ if type(value) in (list, tuple, set, frozenset) else ""
-    inside = _classes([classes for _, classes in found])
-    return [plain for plain, _ in found], [name, inside] if name else OTHER
+    item_classes = _classes([classes for _, classes in spellings])
+    return [plain for plain, _ in spellings], [name, item_classes] if name else OTHER
 
 
-def _classes(found: list[Classes]) -> Classes:
-    """Return nothing, one class for all items, or one for each."""
-    if not found or all(one == found[0] for one in found):
-        return {"each": found[0]} if found and found[0] is not None else None
-    return found if len(found) <= MOST_CLASSES else {"each": OTHER}
+def _classes(classes: list[Classes]) -> Classes:
+    """Return None, one class for all items, or one for each."""
+    if not classes or all(other == classes[0] for other in classes):
+        return {"each": classes[0]} if classes and classes[0] is not None else None
+    return classes if len(classes) <= MOST_CLASSES else {"each": OTHER}
 
 
 def _by_pydantic(value: object) -> tuple[Any, Classes]:
@@ -143,8 +143,10 @@ def _number(value: Any) -> Any:
     return value.item()
 
 
-def _read_items(plain: list[Any], inside: Classes) -> list[Any]:
-    each = [inside["each"]] * len(plain) if isinstance(inside, dict) else inside or [None] * len(plain)
+def _read_items(plain: list[Any], item_classes: Classes) -> list[Any]:
+    each = (
+        [item_classes["each"]] * len(plain) if isinstance(item_classes, dict) else item_classes or [None] * len(plain)
+    )
     return [read_spelled(item, classes) for item, classes in zip(plain, each, strict=True)]
 
 

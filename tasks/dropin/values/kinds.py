@@ -1,6 +1,6 @@
-"""Kinds of values: how each is stored as files of a dataset, and read again. An open list, which users add to.
+"""Kinds of values, with how each is stored as files of a dataset and read back. Users can add kinds.
 
-No value is pickled: what is stored has to be readable in ten years, and equal values have to give equal bytes.
+No value is pickled: stored values have to be readable in ten years, and equal values have to give equal bytes.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ SCALARS = (complex, datetime, date, time, timedelta, Decimal, UUID)
 
 
 def _nothing(_: object) -> Described:
-    """Describe nothing: its kind says what it is."""
+    """Describe a value by its kind alone."""
     return {}
 
 
 @dataclass(frozen=True)
 class Kind:
     """One kind of value. `dump` writes it into an empty folder, `load` reads it from there (None: it cannot be read
-    back); `describe` says in metadata what it is. `preview` is a glob for the file that is shown as its picture.
+    back); `describe` returns metadata about it. `preview` is a glob for the file that is shown as its picture.
     """
 
     name: str
@@ -42,17 +42,17 @@ class Kind:
 
 
 def add_kind(kind: Kind) -> None:
-    """Values that it accepts are stored its way from now on, before all other kinds are asked."""
+    """Add a kind that takes precedence over all existing ones."""
     KINDS.insert(0, kind)
 
 
 def kind_of(value: object) -> Kind | None:
-    """The first kind that accepts the value."""
+    """Return the first kind that accepts the value; None if there is none."""
     return next((kind for kind in KINDS if kind.accepts(value)), None)
 
 
 def is_plain(value: object) -> bool:
-    """True if JSON gives back just this value: no tuple, no NaN, no key that is not text."""
+    """Whether JSON returns exactly this value: no tuple, no NaN, no key other than text."""
     if value is None or type(value) in (bool, int, str):
         return True
     if type(value) is float:
@@ -65,11 +65,11 @@ def is_plain(value: object) -> bool:
 
 
 def _is(module: str, *names: str) -> Callable[[Any], bool]:
-    """Whether a value is of a class of a library, which is not imported for the question."""
+    """Return a check for classes of a library that does not import the library."""
 
     def accepts(value: object) -> bool:
-        found = sys.modules.get(module)
-        classes = tuple(kind for name in names if isinstance(kind := getattr(found, name, None), type))
+        library = sys.modules.get(module)
+        classes = tuple(kind for name in names if isinstance(kind := getattr(library, name, None), type))
         return isinstance(value, classes)
 
     return accepts
@@ -138,7 +138,7 @@ def _load_array(folder: Path) -> Any:
 
 
 def _is_number(value: object) -> bool:
-    """Return whether JSON cannot hold a NumPy number: complex, a date, more than 64 bits."""
+    """Whether JSON cannot represent a NumPy number: complex, a date, more than 64 bits."""
     numpy = sys.modules.get("numpy")
     if numpy is None or not isinstance(value, numpy.generic):
         return False
@@ -156,10 +156,10 @@ def _load_number(folder: Path) -> Any:
 
 
 def _dump_table(value: Any, folder: Path) -> None:
-    """As parquet; as CSV what parquet refuses (mixed objects, complex numbers, columns of one name)."""
+    """Write as parquet, or as CSV if parquet refuses (mixed objects, complex numbers, columns of one name)."""
     try:
         value.to_parquet(folder / "value.parquet")
-    except Exception:  # whatever the library raises: the ways are many
+    except Exception:  # the library raises many kinds of errors
         (folder / "value.parquet").unlink(missing_ok=True)
         value.to_csv(folder / "value.csv")
 
@@ -231,7 +231,7 @@ def _dump_typed(value: object, folder: Path) -> None:
 def fields_of(value: object) -> dict[str, Any]:
     """Return the fields of a model or dataclass by their names."""
     if _is_dataclass(value):
-        return {one.name: getattr(value, one.name) for one in fields(value) if hasattr(value, one.name)}  # type: ignore[arg-type]
+        return {item.name: getattr(value, item.name) for item in fields(value) if hasattr(value, item.name)}  # type: ignore[arg-type]
     return dict(value) if _is_model(value) else {}  # type: ignore[call-overload]
 
 

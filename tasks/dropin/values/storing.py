@@ -1,4 +1,4 @@
-"""A value as files: alone, or several in lists, tuples and dicts; paths as the files that they name."""
+"""Values as files: single ones, those in lists, tuples and dicts, and paths as the files that they name."""
 
 from __future__ import annotations
 
@@ -20,53 +20,53 @@ from crucible_lineage.registration.new_dataset import LocalFile
 from crucible_lineage.tasks.dropin.values.as_json import NotJsonError, load_class, read_spelled, spelled
 from crucible_lineage.tasks.dropin.values.kinds import Kind, fields_of, kind_of
 
-MOST_PARTS = 200  # of a list, tuple or dict: each is a file of its own
+MOST_PARTS = 200  # of a list, tuple or dict; each is a file of its own
 
 Document = dict[str, Any]
 
 
 class NotStorableError(Exception):
-    """The value is of no kind that can be stored; the message says which it is."""
+    """Raised if the value is of no kind that can be stored; the message names its class."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A value as files: what it takes to read it again, and of lists, tuples and dicts the parts in their order."""
+    """A value as files: the document to read it back, and the parts of lists, tuples and dicts in their order."""
 
     document: Document
     files: tuple[LocalFile, ...]
     parts: tuple[tuple[Any, tuple[str, ...]], ...] = ()  # a value in it, and the names of its files
     outside: tuple[Path, ...] = ()  # files that the value names by their paths
-    exact: bool = False  # whether it has been seen to be read again as it was
-    described: Mapping[str, str] = field(default_factory=dict)  # files that only describe a value, and why they do
+    exact: bool = False  # whether reading it back was checked to give an equal value
+    described: Mapping[str, str] = field(default_factory=dict)  # files that only describe a value, and the reason
 
     @property
     def digest(self) -> str:
-        """SHA-256 over names and bytes."""
+        """SHA-256 over the bytes of the files."""
         return digest_of(self.files)
 
 
 def digest_of(files: tuple[LocalFile, ...]) -> str:
-    """SHA-256 over the bytes of the files, whatever they are called."""
+    """Return the SHA-256 over the bytes of the files, whatever their names."""
     return digest_of_hashes(file.ref.sha256 for file in files)
 
 
 def digest_of_hashes(hashes: Iterable[str]) -> str:
-    """The same, of the files' SHA-256."""
+    """Return the SHA-256 over the files' SHA-256."""
     return hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest()
 
 
-def store_value(value: object, folder: Path, prefix: str = "", given: Collection[Path] = ()) -> Stored:
-    """Write the value as files into the folder, each led by `prefix`. Raises UnstorableError if it is of no kind.
+def store_value(value: object, folder: Path, prefix: str = "", argument_paths: Collection[Path] = ()) -> Stored:
+    """Write the value as files into the folder, with names that begin with `prefix`. Raises NotStorableError.
 
-    Texts that name files stand for these; in lists and dicts those of `given` stay texts.
+    Strings that name files stand for these files; in lists and dicts, `argument_paths` stay strings.
     """
     if isinstance(value, Path):
         return _path(value, folder, prefix)
-    if type(value) is str and _names_file(value) and not (prefix and Path(value) in given):
+    if type(value) is str and _names_file(value) and not (prefix and Path(value) in argument_paths):
         return _path(Path(value), folder, prefix, kind="path text")
-    if holds_path_text(value, given):
-        return _container(value, folder, prefix, given)
+    if holds_path_text(value, argument_paths):
+        return _container(value, folder, prefix, argument_paths)
     kind = kind_of(value)
     is_record = kind is not None and kind.name in ("model", "dataclass")
     if kind is not None:
@@ -80,17 +80,17 @@ def store_value(value: object, folder: Path, prefix: str = "", given: Collection
     if is_record:
         return _fields(value, folder, prefix)
     if isinstance(value, (list, tuple, Mapping)):
-        return _container(value, folder, prefix, given)
-    raise NotStorableError(_named(value))
+        return _container(value, folder, prefix, argument_paths)
+    raise NotStorableError(_class_name(value))
 
 
 def returned_paths(value: object, depth: int = 4) -> set[Path]:
-    """The files that a value names by their paths."""
+    """Return the files that a value names by their paths."""
     if isinstance(value, (str, Path)):
         if isinstance(value, str) and not _names_file(value):
             return set()
         path = Path(value)
-        return {path, *(one for one in path.rglob("*") if one.is_file())} if path.exists() else set()
+        return {path, *(file for file in path.rglob("*") if file.is_file())} if path.exists() else set()
     items: Iterable[object] = ()
     if isinstance(value, Mapping):
         items = value.values()
@@ -99,18 +99,20 @@ def returned_paths(value: object, depth: int = 4) -> set[Path]:
     return {path for item in items for path in returned_paths(item, depth - 1)} if depth else set()
 
 
-def described_only(value: object, folder: Path, why: str, prefix: str = "") -> Stored:
-    """A file that says of which class a value is that is not stored; values in it are known as part of it."""
+def described_only(value: object, folder: Path, reason: str, prefix: str = "") -> Stored:
+    """Write a file with the class of a value that is not stored; the values in it become parts."""
     path = folder / f"{prefix}value.txt"
     name = f"{type(value).__module__}.{type(value).__qualname__}"
     path.write_text(f"a value of class {name}, which was not stored\n", encoding="utf-8")
     files = (LocalFile.of(path, scan_file(path)),)
     document = {"kind": "description", "class": name, "files": [path.name]}
-    return Stored(document, files, tuple((one, (path.name,)) for one in _inside(value)), described={path.name: why})
+    return Stored(
+        document, files, tuple((part, (path.name,)) for part in _inside(value)), described={path.name: reason}
+    )
 
 
 def _inside(value: object, depth: int = 4) -> Iterator[object]:
-    """The value, and those in it."""
+    """Yield the value and those in it."""
     yield value
     items: Iterable[object] = ()
     if isinstance(value, Mapping):
@@ -123,12 +125,12 @@ def _inside(value: object, depth: int = 4) -> Iterator[object]:
         yield from _inside(item, depth - 1)
 
 
-def _named(value: object) -> str:
+def _class_name(value: object) -> str:
     return f"a {type(value).__module__}.{type(value).__qualname__}"
 
 
 def loaded(document: Document, folder: Path) -> Any:
-    """The value that such files in the folder hold. Raises what the library raises if they do not."""
+    """Read a value from its files in the folder. Raises whatever the library raises if they are not readable."""
     name, prefix = document["kind"], document.get("prefix", "")
     if name == "spelled":
         return read_spelled(json.loads((folder / document["files"][0]).read_bytes()), document["classes"])
@@ -140,27 +142,27 @@ def loaded(document: Document, folder: Path) -> Any:
             return dict(zip(document["keys"], parts, strict=True))
         return parts if name == "list" else tuple(parts)
     if name.endswith(("path", "path text")):
-        return _restored(document, folder)
-    with tempfile.TemporaryDirectory() as place:
+        return _restore_path(document, folder)
+    with tempfile.TemporaryDirectory() as target:
         for file in document["files"]:
-            (Path(place) / file.removeprefix(prefix)).write_bytes((folder / file).read_bytes())
-        return _loader(document)(Path(place))
+            (Path(target) / file.removeprefix(prefix)).write_bytes((folder / file).read_bytes())
+        return _loader(document)(Path(target))
 
 
 def parts_of(document: Document, value: Any) -> list[tuple[Any, tuple[str, ...]]]:
-    """The values in a value that was read, each with the names of its files."""
+    """Return the values in a value that was read, each with the names of its files."""
     if "parts" not in document:
         return [(value, tuple(document.get("files", ())))]
     items = value.values() if isinstance(value, dict) else value
-    inside = [parts_of(part, item) for part, item in zip(document["parts"], items, strict=True)]
-    return [(value, ()), *(found for part in inside for found in part)]
+    parts = [parts_of(part, item) for part, item in zip(document["parts"], items, strict=True)]
+    return [(value, ()), *(item for part in parts for item in part)]
 
 
 def equal(left: Any, right: Any) -> bool:
-    """Whether a value that was read again is the one that was stored."""
+    """Whether a value that was read back equals the stored one."""
     if type(left) is not type(right):
         return False
-    if hasattr(left, "equals"):  # of tables and arrays with names
+    if hasattr(left, "equals"):  # tables and labelled arrays
         return bool(left.equals(right)) and _names(left) == _names(right)
     if hasattr(left, "dtype") and hasattr(left, "tobytes"):
         return bool(left.dtype == right.dtype and left.shape == right.shape and left.tobytes() == right.tobytes())
@@ -179,19 +181,23 @@ def _names(value: object) -> Any:
 
 def _of_kind(kind: Kind, value: object, folder: Path, prefix: str) -> Stored:
     with tempfile.TemporaryDirectory(dir=folder) as name:
-        place = Path(name)
+        target_folder = Path(name)
         try:
-            kind.dump(value, place)
-        except Exception as error:  # whatever the library raises, or the user's own kind
-            raise NotStorableError(f"{_named(value)} ({type(error).__name__} when written as {kind.name})") from error
+            kind.dump(value, target_folder)
+        except Exception as error:  # whatever the library or the user's own kind raises
+            raise NotStorableError(
+                f"{_class_name(value)} ({type(error).__name__} when written as {kind.name})"
+            ) from error
         names = []
-        for written in sorted(place.iterdir()):
+        for written in sorted(target_folder.iterdir()):
             target = folder / f"{prefix}{written.name}"
             written.replace(target)
             names.append(target)
-    shown = kind.preview
+    preview = kind.preview
     files = tuple(
-        LocalFile.of(path, scan_file(path), preview=path.name == f"{prefix}{shown}" if shown and not prefix else False)
+        LocalFile.of(
+            path, scan_file(path), preview=path.name == f"{prefix}{preview}" if preview and not prefix else False
+        )
         for path in names
     )
     document: Document = {"kind": kind.name, "files": [path.name for path in names], **kind.describe(value)}
@@ -201,7 +207,7 @@ def _of_kind(kind: Kind, value: object, folder: Path, prefix: str) -> Stored:
 
 
 def _spelled(value: object, folder: Path, prefix: str) -> Stored:
-    """Store as one file of JSON. Raises UnspelledError if JSON cannot hold the value."""
+    """Store as one file of JSON. Raises NotJsonError if JSON cannot represent the value."""
     plain, classes = spelled(value)
     path = folder / f"{prefix}value.json"
     path.write_text(_text(plain), encoding="utf-8")
@@ -212,14 +218,14 @@ def _spelled(value: object, folder: Path, prefix: str) -> Stored:
 
 
 def _fields(value: object, folder: Path, prefix: str) -> Stored:
-    """Store the fields of a model or dataclass that JSON cannot hold, each as files."""
+    """Store each field of a model or dataclass that JSON cannot represent as files."""
     stored = _container(fields_of(value), folder, prefix)
     name = f"{type(value).__module__}.{type(value).__qualname__}"
     document = {**stored.document, "kind": "fields", "class": name}
     return replace(stored, document=document, parts=((value, ()), *stored.parts[1:]))
 
 
-def _container(value: Any, folder: Path, prefix: str, given: Collection[Path] = ()) -> Stored:
+def _container(value: Any, folder: Path, prefix: str, argument_paths: Collection[Path] = ()) -> Stored:
     items = list(value.items()) if isinstance(value, Mapping) else list(enumerate(value))
     if len(items) > MOST_PARTS:
         raise NotStorableError(
@@ -228,7 +234,9 @@ def _container(value: Any, folder: Path, prefix: str, given: Collection[Path] = 
     if not all(type(key) in (str, int) for key, _ in items):
         raise NotStorableError("a dict with keys that are neither text nor numbers")
     prefixes = _prefixes([key for key, _ in items])
-    parts = [_part(item, folder, f"{prefix}{own}", given) for (_, item), own in zip(items, prefixes, strict=True)]
+    parts = [
+        _part(item, folder, f"{prefix}{own}", argument_paths) for (_, item), own in zip(items, prefixes, strict=True)
+    ]
     name = "dict" if isinstance(value, Mapping) else "list" if type(value) is list else "tuple of parts"
     document: Document = {"kind": name, "parts": [part.document for part in parts]}
     if name == "dict":
@@ -236,76 +244,76 @@ def _container(value: Any, folder: Path, prefix: str, given: Collection[Path] = 
     return Stored(
         document,
         tuple(file for part in parts for file in part.files),
-        ((value, ()), *(found for part in parts for found in part.parts)),
+        ((value, ()), *(nested for part in parts for nested in part.parts)),
         tuple(path for part in parts for path in part.outside),
-        described={name: why for part in parts for name, why in part.described.items()},
+        described={name: reason for part in parts for name, reason in part.described.items()},
     )
 
 
-def _part(value: object, folder: Path, prefix: str, given: Collection[Path]) -> Stored:
-    """A value in another one; if it cannot be stored, the others are all the same."""
+def _part(value: object, folder: Path, prefix: str, argument_paths: Collection[Path]) -> Stored:
+    """Store a value inside another; if that fails, only describe it, so that the others are stored."""
     try:
-        return store_value(value, folder, prefix, given)
+        return store_value(value, folder, prefix, argument_paths)
     except NotStorableError as error:
         return described_only(value, folder, str(error), prefix)
 
 
 def _prefixes(keys: list[Any]) -> list[str]:
-    """Return the prefix of each value's files: its key, and a number where keys alone might give one name."""
-    found = [f"{_stem(key)}-" for key in keys]
-    ordered = sorted(found)
-    if any(later.startswith(one) for one, later in pairwise(ordered)):
+    """Return the prefix of each value's files: its key, with a number if keys alone might be ambiguous."""
+    prefixes = [f"{_stem(key)}-" for key in keys]
+    ordered = sorted(prefixes)
+    if any(later.startswith(earlier) for earlier, later in pairwise(ordered)):
         width = len(str(len(keys) - 1))
-        return [f"{index:0{width}}-{stem}" for index, stem in enumerate(found)]
-    return found
+        return [f"{index:0{width}}-{stem}" for index, stem in enumerate(prefixes)]
+    return prefixes
 
 
 def _path(path: Path, folder: Path, prefix: str, kind: str = "path") -> Stored:
-    """The files that a path names, copied: what the flow does with them afterwards does not matter."""
+    """Copy the files that a path names, so that later changes by the flow do not matter."""
     if path.is_file():
-        found, base = [path], path.parent
+        paths, base = [path], path.parent
     elif path.is_dir():
-        found, base, kind = sorted(one for one in path.rglob("*") if one.is_file()), path, f"folder {kind}"
+        paths, base, kind = sorted(file for file in path.rglob("*") if file.is_file()), path, f"folder {kind}"
     else:
         raise NotStorableError(f"the path of a file that is not there: {path.name}")
-    if not found or len(found) > MOST_PARTS:
-        raise NotStorableError(f"a folder of {len(found)} files, of which one to {MOST_PARTS} are stored")
-    files = tuple(copied(one, folder, f"{prefix}{flat(one.relative_to(base))}") for one in found)
+    if not paths or len(paths) > MOST_PARTS:
+        raise NotStorableError(f"a folder of {len(paths)} files, of which one to {MOST_PARTS} are stored")
+    files = tuple(copy_file(file, folder, f"{prefix}{flat(file.relative_to(base))}") for file in paths)
     document = {
         "kind": kind,
         "files": [file.ref.name for file in files],
-        "places": [one.relative_to(base).as_posix() for one in found],
+        "places": [file.relative_to(base).as_posix() for file in paths],
         "path": str(path),
     }
-    return Stored(document, files, ((path, tuple(document["files"])),), tuple(found))
+    return Stored(document, files, ((path, tuple(document["files"])),), tuple(paths))
 
 
-def _restored(document: Document, folder: Path) -> Any:
-    """The path, with its files where they were: what is gone or changed since is put back."""
+def _restore_path(document: Document, folder: Path) -> Any:
+    """Return the path after restoring its files if they are missing or changed."""
     path = Path(document["path"])
     base = path if document["kind"].startswith("folder") else path.parent
-    for file, place in zip(document["files"], document["places"], strict=True):
-        put_back(folder / file, base / place)
+    for file, relative in zip(document["files"], document["places"], strict=True):
+        restore_file(folder / file, base / relative)
     return str(path) if document["kind"].endswith("text") else path
 
 
-def put_back(source: Path, target: Path) -> None:
-    """The file stands at the target with these bytes; one that has them already is not touched."""
+def restore_file(source: Path, target: Path) -> None:
+    """Copy a file to the target, unless it has the same bytes already."""
     if target.is_file() and target.stat().st_size == source.stat().st_size and filecmp.cmp(source, target, False):
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
 
 
-def copied(path: Path, folder: Path, name: str) -> LocalFile:
-    """A copy of the file under this name."""
+def copy_file(path: Path, folder: Path, name: str) -> LocalFile:
+    """Copy a file into the folder under this name."""
     target = folder / name
     shutil.copyfile(path, target)
     return LocalFile.of(target, scan_file(target))
 
 
 def flat(path: PurePath) -> str:
-    """A file's place below a folder as a plain name, which is all that Crucible has."""
+    """Return a relative path as a plain name, since Crucible has no folders."""
     return "__".join(path.parts)
 
 
@@ -313,20 +321,20 @@ def _stem(key: object) -> str:
     return "".join(letter if letter.isalnum() or letter in "_.-" else "_" for letter in str(key))
 
 
-def holds_path_text(value: object, given: Collection[Path] = (), depth: int = 4) -> bool:
-    """Return whether texts in a list, tuple or dict name files other than those `given`."""
+def holds_path_text(value: object, argument_paths: Collection[Path] = (), depth: int = 4) -> bool:
+    """Whether strings in a list, tuple or dict name files other than `argument_paths`."""
     if type(value) not in (list, tuple, dict) or len(value) > MOST_PARTS:  # type: ignore[arg-type]
         return False
     for item in value.values() if isinstance(value, dict) else value:  # type: ignore[attr-defined]
-        if type(item) is str and _names_file(item) and Path(item) not in given:
+        if type(item) is str and _names_file(item) and Path(item) not in argument_paths:
             return True
-        if depth and holds_path_text(item, given, depth - 1):
+        if depth and holds_path_text(item, argument_paths, depth - 1):
             return True
     return False
 
 
 def plain_digest(value: object) -> str:
-    """Return the digest that a list or dict has when stored alone as JSON; nothing if it is stored otherwise."""
+    """Return the digest of a list or dict stored alone as JSON; empty if it is stored otherwise."""
     if not isinstance(value, (list, dict)) or holds_path_text(value):
         return ""
     try:
@@ -341,7 +349,7 @@ def _text(plain: object) -> str:
 
 
 def _names_file(text: str) -> bool:
-    """True if the text is the path of a file that is there: it has to look like one, too."""
+    """Whether the text is the path of an existing file, and looks like a path."""
     if len(text) > 4096 or "\n" in text or "\0" in text or not ("/" in text or "\\" in text or "." in text):
         return False
     try:
@@ -351,17 +359,17 @@ def _names_file(text: str) -> bool:
 
 
 def _loader(document: Document) -> Any:
-    """Return the loader of this kind; a class that it is made of is imported."""
+    """Return the loader of a document's kind; importing its class, if it has one."""
     from crucible_lineage.tasks.dropin.values.kinds import KINDS
 
     if document["kind"] == "series":
         return _load_series
     if document["kind"] in ("model", "dataclass", "scalar"):
         return lambda folder: load_class(document["class"], (folder / "value.json").read_bytes())
-    found = next((kind.load for kind in KINDS if kind.name == document["kind"]), None)
-    if found is None:
+    load = next((kind.load for kind in KINDS if kind.name == document["kind"]), None)
+    if load is None:
         raise NotStorableError(f"a value of kind {document['kind']!r}, which cannot be read again")
-    return found
+    return load
 
 
 def _load_series(folder: Path) -> Any:
