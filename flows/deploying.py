@@ -1,4 +1,4 @@
-"""Pipelines as Prefect deployments: one each, with the schedule and the trigger that it declares."""
+"""Pipelines as Prefect deployments: one for each, with its declared schedule and trigger."""
 
 from __future__ import annotations
 
@@ -46,21 +46,19 @@ from crucible_lineage.tasks.credentials import CrucibleCredentials
 from crucible_lineage.tasks.sessions import CrucibleConnection
 
 BLOCK_TYPE = CrucibleCredentials.get_block_type_slug()
-SLUG = "declared"  # of the one schedule that a declaration has
-ANCHOR = datetime(2020, 1, 1, tzinfo=UTC)  # of intervals: deploying again does not move the ticks
-AGAIN = (
-    "see that the server runs and that PREFECT_API_URL names it, then do the same again: deploying repeats harmlessly"
-)
+SLUG = "declared"  # of the declared schedule
+ANCHOR = datetime(2020, 1, 1, tzinfo=UTC)  # of intervals, so that deploying again does not shift the runs
+REMEDY = "check that the server runs and that PREFECT_API_URL names it, then repeat the command: that is always safe"
 FLOWS: tuple[Flow[Any, Any], ...] = (run_pipeline, process_new)
 
 
 @dataclass(frozen=True)
 class DeploymentRequest:
-    """A pipeline to be deployed: where its declaration is found by whoever runs it, and at which Crucible it works.
+    """A pipeline to be deployed: the location of its declaration where it runs, and the Crucible that it uses.
 
-    With `only_new`, the deployment runs the flow `process-new`, which parks what fails again and again. `limit` is how
-    many of its runs may go on at once; the others wait. `image` is the container image that its runs are started from.
-    `parameters` are JSON Schemas of the steps' parameters, called as in `--set`.
+    With `only_new`, the deployment runs the flow `process-new`, which parks results that fail repeatedly. At most
+    `limit` of its runs execute at once; the others wait. `image` is the container image of its runs. `parameters` are
+    JSON Schemas of the steps' parameters, named as in `--set`.
     """
 
     spec: PipelineSpec
@@ -78,13 +76,13 @@ class DeploymentRequest:
 
     @property
     def runs(self) -> tuple[str, ...]:
-        """In words, when it runs."""
-        return _in_words(self.spec)
+        """When it runs, in words."""
+        return _schedule_text(self.spec)
 
 
 @dataclass(frozen=True)
 class DeploymentState:
-    """A deployment as it stands: its full name, and in words when it runs."""
+    """An existing deployment: its full name, and when it runs, in words."""
 
     name: str
     id: str
@@ -93,36 +91,36 @@ class DeploymentState:
 
 
 def deploy(requests: Sequence[DeploymentRequest], pool: str, *, reset: bool = False) -> list[DeploymentState]:
-    """Each pipeline has just one deployment, with the schedule and trigger that it declares now.
+    """Give each pipeline exactly one deployment, with its currently declared schedule and trigger.
 
-    What an operator has set stays as it is, unless `reset`: pauses (of schedule and trigger, too), job variables,
-    limits, tags, parameters and schedules of their own. InputError, before anything is changed, if there is no such
-    pool or block, a schedule that makes no sense, or a declaration that runs in the pool would not find.
+    An operator's settings are kept, unless `reset`: pauses (also of schedule and trigger), job variables, limits, tags,
+    parameters and added schedules. Raises InputError, before anything is changed, if the pool or a block does not
+    exist, a schedule is invalid, or runs in the pool would not find the declaration.
     """
     _require_unique(requests)
     _require_schedules(requests)
-    with reaching_prefect("deploy", AGAIN), get_client(sync_client=True) as client:
+    with reaching_prefect("deploy", REMEDY), get_client(sync_client=True) as client:
         kind = _pool_type(client, pool)
         _require_blocks(client, requests)
-        _require_found_there(requests, pool, kind)
-        return [_deployed(client, request, pool, reset) for request in requests]
+        _require_reachable_declarations(requests, pool, kind)
+        return [_deploy(client, request, pool, reset) for request in requests]
 
 
 def remove(pipelines: Sequence[str]) -> dict[str, list[str]]:
-    """By pipeline, the deployments that were there and are gone, with their schedules, triggers and runs to come."""
-    with reaching_prefect("remove deployments", AGAIN), get_client(sync_client=True) as client:
-        return {name: [flow.name for flow in FLOWS if _removed(client, flow.name, name)] for name in pipelines}
+    """Remove the deployments of pipelines, with schedules, triggers and future runs; return their flows by pipeline."""
+    with reaching_prefect("remove deployments", REMEDY), get_client(sync_client=True) as client:
+        return {name: [flow.name for flow in FLOWS if _remove(client, flow.name, name)] for name in pipelines}
 
 
 def serve_pipelines(requests: Sequence[DeploymentRequest]) -> None:
-    """Runs the pipelines when they are due, until it is stopped; it pauses them then."""
+    """Run the pipelines when they are due, until stopped, which pauses their schedules."""
     _require_unique(requests)
     _require_schedules(requests)
-    with reaching_prefect("serve the pipelines", AGAIN):
+    with reaching_prefect("serve the pipelines", REMEDY):
         serve(*(_deployment(request, paused=False) for request in requests))
 
 
-def _deployed(client: SyncPrefectClient, request: DeploymentRequest, pool: str, reset: bool) -> DeploymentState:
+def _deploy(client: SyncPrefectClient, request: DeploymentRequest, pool: str, reset: bool) -> DeploymentState:
     existing = _find(client, request.flow.name, request.spec.pipeline)
     deployment = _deployment(request)
     related: Sequence[Automation] = ()
@@ -134,24 +132,28 @@ def _deployed(client: SyncPrefectClient, request: DeploymentRequest, pool: str, 
             if isinstance(trigger, DeploymentEventTrigger):
                 trigger.enabled = trigger.name not in paused
     try:
-        made = str(deployment.apply(work_pool_name=pool, image=request.image))
+        deployment_id = str(deployment.apply(work_pool_name=pool, image=request.image))
     except DeploymentApplyError as error:
         raise RunError(f"deploy pipeline {request.spec.pipeline}: {error}") from error
-    _alarm(client, request, made, related)
+    _set_freshness_alarm(client, request, deployment_id, related)
     _drop_schedules(client, request, reset)
     for other in FLOWS:
         if other is not request.flow:
-            _removed(client, other.name, request.spec.pipeline)
-    return DeploymentState(f"{request.flow.name}/{request.spec.pipeline}", made, request.runs, existing is None)
+            _remove(client, other.name, request.spec.pipeline)
+    return DeploymentState(
+        f"{request.flow.name}/{request.spec.pipeline}", deployment_id, request.runs, existing is None
+    )
 
 
-def _alarm(client: SyncPrefectClient, request: DeploymentRequest, made: str, before: Sequence[Automation]) -> None:
-    """Have Prefect report when no result comes for as long as is declared. What somebody lets it do then stays."""
+def _set_freshness_alarm(
+    client: SyncPrefectClient, request: DeploymentRequest, deployment_id: str, existing: Sequence[Automation]
+) -> None:
+    """Have Prefect report when no result arrives for the declared time. An operator's actions are kept."""
     spec = request.spec
     if spec.fresh is None:
         return
     name = f"{spec.pipeline} is not fresh"
-    there = [one for one in before if one.name == name]
+    previous = [automation for automation in existing if automation.name == name]
     trigger = EventTrigger(
         expect={"crucible.step.materialized"},
         match=ResourceSpecification({"pipeline": spec.pipeline, "project_id": spec.project}),
@@ -162,11 +164,11 @@ def _alarm(client: SyncPrefectClient, request: DeploymentRequest, made: str, bef
     client.create_automation(
         AutomationCore(
             name=name,
-            description=f"Triggers when the pipeline {spec.pipeline} has given no result for {spec.fresh.within:g} s.",
-            enabled=there[0].enabled if there else True,
+            description=f"Triggers when the pipeline {spec.pipeline} has had no result for {spec.fresh.within:g} s.",
+            enabled=previous[0].enabled if previous else True,
             trigger=trigger,
-            actions=there[0].actions if there else [DoNothing()],
-            owner_resource=f"prefect.deployment.{made}",
+            actions=previous[0].actions if previous else [DoNothing()],
+            owner_resource=f"prefect.deployment.{deployment_id}",
         )
     )
 
@@ -176,7 +178,7 @@ def _deployment(request: DeploymentRequest, *, paused: bool | None = None) -> Ru
     parameters: dict[str, Any] = {"pipeline": request.location}
     if request.crucible is not None:
         parameters["crucible"] = request.crucible.model_dump(exclude_none=True)
-    # No run is cancelled because another one goes on: what it was started for may have come after that one had looked.
+    # Excess runs wait and are not cancelled: their data may have arrived after the current run listed inputs.
     limit = request.limit and ConcurrencyLimitConfig(
         limit=request.limit, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE
     )
@@ -197,14 +199,14 @@ def _deployment(request: DeploymentRequest, *, paused: bool | None = None) -> Ru
 
 
 def _show_parameters(deployment: RunnerDeployment, request: DeploymentRequest) -> None:
-    """The form of a run has a field for each parameter of a step, with its type and what is declared for it."""
+    """Add a field for each step parameter to the run form, with its type and declared value."""
     if request.only_new or not request.parameters:
         return
     schema = deployment._parameter_openapi_schema
     fields = dict(request.parameters)
     overrides = {
         "title": "overrides",
-        "description": "Parameters for this run; what is left empty is as declared.",
+        "description": "Parameters for this run; empty ones keep their declared values.",
         "type": "object",
         "position": schema.properties["overrides"].get("position", 2),
         "properties": fields,
@@ -216,7 +218,7 @@ def _show_parameters(deployment: RunnerDeployment, request: DeploymentRequest) -
 
 
 def _keep_settings(deployment: RunnerDeployment, existing: DeploymentResponse, pool: str) -> None:
-    """The deployment has what somebody set at the one that is there, beside what is declared now."""
+    """Copy an operator's settings from the existing deployment, where the declaration does not set them."""
     deployment.paused = existing.paused
     deployment.parameters = {**existing.parameters, **deployment.parameters}
     tags = [tag for tag in existing.tags if not tag.startswith("project:")]
@@ -230,13 +232,13 @@ def _keep_settings(deployment: RunnerDeployment, existing: DeploymentResponse, p
     active = {schedule.slug: schedule.active for schedule in existing.schedules}
     for schedule in deployment.schedules or ():
         schedule.active = active.get(schedule.slug, schedule.active)
-    if None in active:  # as those that are made in its UI: then Prefect replaces them all by what it is sent
+    if None in active:  # such as schedules from its UI: Prefect then replaces all schedules by the ones sent
         others = (schedule for schedule in existing.schedules if schedule.slug != SLUG)
-        deployment.schedules = [*(deployment.schedules or ()), *map(_again, others)]
+        deployment.schedules = [*(deployment.schedules or ()), *map(_copy_of, others)]
 
 
-def _again(schedule: DeploymentSchedule) -> DeploymentScheduleCreate:
-    """The schedule, to be made once more as it is."""
+def _copy_of(schedule: DeploymentSchedule) -> DeploymentScheduleCreate:
+    """Return the request to create an equal schedule."""
     return DeploymentScheduleCreate(
         schedule=schedule.schedule,
         active=schedule.active,
@@ -258,7 +260,7 @@ def _schedule(declared: Schedule) -> PrefectSchedule:
 
 
 def _trigger(spec: PipelineSpec, declared: Trigger) -> DeploymentEventTrigger:
-    """The trigger of one event: each that matches starts a run; those of other projects do not."""
+    """Return a trigger that starts a run for each matching event of the project."""
     return DeploymentEventTrigger(
         name=f"{spec.pipeline} on {declared.event}",
         description=f"Runs the pipeline {spec.pipeline} when {declared.event} reports matching data.",
@@ -269,19 +271,19 @@ def _trigger(spec: PipelineSpec, declared: Trigger) -> DeploymentEventTrigger:
     )
 
 
-def _in_words(spec: PipelineSpec) -> tuple[str, ...]:
-    words = []
+def _schedule_text(spec: PipelineSpec) -> tuple[str, ...]:
+    parts = []
     if declared := spec.schedule:
         when = f"cron {declared.cron}" if declared.cron else declared.rrule or f"every {declared.interval:g} s"
-        words.append(f"{when} ({declared.timezone})")
+        parts.append(f"{when} ({declared.timezone})")
     if spec.trigger:
         match = ", ".join(f"{name}={value}" for name, value in spec.trigger.match.items())
-        words.append(f"on {spec.trigger.event}" + (f" with {match}" if match else ""))
-    return tuple(words)
+        parts.append(f"on {spec.trigger.event}" + (f" with {match}" if match else ""))
+    return tuple(parts)
 
 
 def _drop_schedules(client: SyncPrefectClient, request: DeploymentRequest, reset: bool) -> None:
-    """A schedule that is no longer declared is gone; with `reset`, those that somebody added are too."""
+    """Delete a schedule that is no longer declared; with `reset`, also those that an operator added."""
     existing = _find(client, request.flow.name, request.spec.pipeline)
     if existing is None:
         return
@@ -290,7 +292,7 @@ def _drop_schedules(client: SyncPrefectClient, request: DeploymentRequest, reset
             client.delete_deployment_schedule(existing.id, schedule.id)
 
 
-def _removed(client: SyncPrefectClient, flow: str, name: str) -> bool:
+def _remove(client: SyncPrefectClient, flow: str, name: str) -> bool:
     existing = _find(client, flow, name)
     if existing is None:
         return False
@@ -306,8 +308,8 @@ def _find(client: SyncPrefectClient, flow: str, name: str) -> DeploymentResponse
         return None
 
 
-def _require_found_there(requests: Sequence[DeploymentRequest], pool: str, kind: str) -> None:
-    """Runs in containers find the declaration: it is in a package that their image has."""
+def _require_reachable_declarations(requests: Sequence[DeploymentRequest], pool: str, kind: str) -> None:
+    """Raise InputError unless runs in containers can find the declaration, in a package of their image."""
     if kind == "process":
         if any(request.image for request in requests):
             raise InputError(f"the work pool {pool!r} starts processes and takes no --image; its workers' code is used")
@@ -315,8 +317,8 @@ def _require_found_there(requests: Sequence[DeploymentRequest], pool: str, kind:
     for request in requests:
         if not request.location.startswith(PACKAGE):
             raise InputError(
-                f"{request.location} is a file of this machine, which runs in the work pool {pool!r} (of type {kind}) "
-                "do not have; nothing was deployed. Put the declaration into a package that the image has, and name it "
+                f"{request.location} is a file on this machine; runs in the work pool {pool!r} (of type {kind}) cannot "
+                "read it; nothing was deployed. Put the declaration into a package that the image has, and name it "
                 f"{PACKAGE}NAME/PATH: crucible-lineage deploy --image IMAGE {PACKAGE}NAME/PATH"
             )
 
@@ -325,10 +327,10 @@ def _pool_type(client: SyncPrefectClient, pool: str) -> str:
     try:
         return client.read_work_pool(pool).type
     except ObjectNotFound:
-        make = f"prefect work-pool create {pool} --type process"
-        raise InputError(f"this Prefect server has no work pool {pool!r}; make one: {make}") from None
+        command = f"prefect work-pool create {pool} --type process"
+        raise InputError(f"this Prefect server has no work pool {pool!r}; create one: {command}") from None
     except PrefectHTTPStatusError as error:
-        raise RunError(f"ask Prefect for the work pool {pool!r}: {error}") from error
+        raise RunError(f"could not read the work pool {pool!r} from Prefect: {error}") from error
 
 
 def _require_blocks(client: SyncPrefectClient, requests: Sequence[DeploymentRequest]) -> None:
@@ -337,7 +339,7 @@ def _require_blocks(client: SyncPrefectClient, requests: Sequence[DeploymentRequ
             client.read_block_document_by_name(name, BLOCK_TYPE, include_secrets=False)
         except ObjectNotFound:
             raise InputError(
-                f"this Prefect server has no block {BLOCK_TYPE}/{name}; make it in its UI, after: "
+                f"this Prefect server has no block {BLOCK_TYPE}/{name}; create it in its UI, after: "
                 "prefect block register -m crucible_lineage.tasks.credentials"
             ) from None
 
@@ -350,29 +352,29 @@ def _require_unique(requests: Sequence[DeploymentRequest]) -> None:
 
 
 def _require_schedules(requests: Sequence[DeploymentRequest]) -> None:
-    """Prefect can read every schedule. All that it cannot are told at once."""
+    """Raise one InputError with all schedules that Prefect cannot read."""
     if faults := [fault for request in requests if (fault := schedule_fault(request.spec))]:
         raise InputError("", faults)
 
 
 def schedule_fault(spec: PipelineSpec) -> Fault | None:
-    """Return why Prefect cannot read the schedule, with its place in the file; None if it can, or there is none."""
+    """Return why Prefect cannot read the schedule, with its position in the file; None if it can, or there is none."""
     declared = spec.schedule
     if declared is None:
         return None
     try:
         construct_schedule(declared.interval, None, declared.cron, declared.rrule, declared.timezone)
     except ValueError as error:  # also pydantic's
-        reasons = [one["msg"] for one in error.errors()] if isinstance(error, ValidationError) else [str(error)]
+        reasons = [details["msg"] for details in error.errors()] if isinstance(error, ValidationError) else [str(error)]
         key = next(name for name in ("cron", "interval", "rrule") if getattr(declared, name) is not None)
-        said = "; ".join(reasons).replace("Value error, ", "")
-        return read_document(spec.path).fault(("schedule", key), f"schedule: {said}")
+        message = "; ".join(reasons).replace("Value error, ", "")
+        return read_document(spec.path).fault(("schedule", key), f"schedule: {message}")
     return None
 
 
 def parameter_schemas(pipeline: BoundPipeline) -> dict[str, Any]:
-    """By `step.parameter`, as in `--set`: its type, choices, and what holds if a run says nothing. No secrets."""
-    found = {}
+    """Return the schemas by `step.parameter`, as in `--set`: type, choices and default. Secrets are omitted."""
+    schemas = {}
     for name, step in pipeline.steps.items():
         if not step.spec.uses:
             continue
@@ -381,12 +383,12 @@ def parameter_schemas(pipeline: BoundPipeline) -> dict[str, Any]:
         for parameter in find_step(step.spec.uses, step.spec.folder).parameters:
             if not parameter.secret and parameter.name not in swept and parameter.name not in step.spec.references:
                 key = f"{name}.{parameter.name}"
-                found[key] = {"title": key, **_type(parameter), **_default(parameter, declared)}
-    return found
+                schemas[key] = {"title": key, **_type(parameter), **_default(parameter, declared)}
+    return schemas
 
 
 def _type(parameter: ParameterSpec) -> dict[str, Any]:
-    """The type, as far as it can be told in one place."""
+    """Return the JSON Schema of the parameter's type; empty if it needs definitions, or there is none."""
     if parameter.annotation is inspect.Parameter.empty:
         return {}
     try:

@@ -1,4 +1,4 @@
-"""The flow that runs a declared pipeline: plan, then one task for each step that is not fresh."""
+"""The flow that runs a declared pipeline: a plan, then one task for each step that is not fresh."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled, Completed, Failed
 from prefect.task_runners import TaskRunner
 
-from crucible_lineage.flows.reports import leave_artifacts, reasons_of, telling_what_was_made, with_its_error
+from crucible_lineage.flows.reports import create_artifacts, failing_with_message, reasons_of, reporting_if_stopped
 from crucible_lineage.flows.runners import MOST_THREADS, THREADS, requesting, task_runner
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import Running
@@ -54,7 +54,7 @@ from crucible_lineage.tasks.sessions import CrucibleConnection, is_transient, is
 
 @dataclass
 class Observer:
-    """Hears of every step, and holds the result when the flow has ended; `stop` may end it before."""
+    """An observer of a flow: `listener` is called for every step, `stop` ends it early, `result` is set at its end."""
 
     listener: Listener
     stop: Stop | None = None
@@ -66,7 +66,7 @@ _observer: ContextVar[Observer | None] = ContextVar("observer", default=None)
 
 @contextmanager
 def observing(listener: Listener, stop: Stop | None = None) -> Iterator[Observer]:
-    """Flows that run in this block tell `listener` of their steps, and end when `stop` is asked for."""
+    """Let flows in this block report their steps to `listener`, and end when `stop` is requested."""
     observer = Observer(listener, stop)
     token = _observer.set(observer)
     try:
@@ -76,16 +76,16 @@ def observing(listener: Listener, stop: Stop | None = None) -> Iterator[Observer
 
 
 def _current_observer() -> Observer | None:
-    """Whoever observes. A flow's own code goes to other processes as it is, and must not name a context variable."""
+    """Return the observer. Flow code is pickled for other processes, so it must not refer to the context variable."""
     return _observer.get()
 
 
 def _run_name() -> str:
-    """The run is called like the pipeline's file, with the parameters that it was given and what it is to make."""
-    given: dict[str, Any] = flow_run.parameters
-    told = [f"{name}={value}" for name, value in (given.get("overrides") or {}).items()]
-    variant = f" [{', '.join(told)}]" if told else ""
-    return f"{Path(given['pipeline']).stem}{variant}"[:200]
+    """Name the run after the pipeline's file and the parameters of the run."""
+    parameters: dict[str, Any] = flow_run.parameters
+    overrides = [f"{name}={value}" for name, value in (parameters.get("overrides") or {}).items()]
+    variant = f" [{', '.join(overrides)}]" if overrides else ""
+    return f"{Path(parameters['pipeline']).stem}{variant}"[:200]
 
 
 @flow(name="run-pipeline", flow_run_name=_run_name, persist_result=False, task_runner=THREADS)
@@ -96,16 +96,16 @@ def run_pipeline(
     choice: StepChoice = StepChoice(),
     runner: Runner | None = None,
 ) -> State[Any]:
-    """Completed if every step of a pipeline has its result; Failed, with the reasons, if not.
+    """Run a pipeline. The flow run is Completed if every step has its result; else Failed, with the reasons.
 
     Args:
         pipeline: Path of the declaration, or package:NAME/PATH for one in an installed package.
-        crucible: Which Crucible. By default, the environment where the flow runs says so.
+        crucible: Which Crucible to use. By default, the one configured where the flow runs.
         overrides: Parameters for this run, as in {"axis.degree": 4}.
-        choice: Which steps are made. By default, all that are not fresh.
-        runner: What steps run on, instead of what the declaration says.
+        choice: Which steps to run. By default, all that are not fresh.
+        runner: What steps run on, instead of the declared runner.
     """
-    return with_its_error(lambda: _run_pipeline(pipeline, crucible, overrides, choice, runner))
+    return failing_with_message(lambda: _run_pipeline(pipeline, crucible, overrides, choice, runner))
 
 
 def _run_pipeline(
@@ -131,30 +131,30 @@ def _run_pipeline(
             observer.listener(event)
 
     declared = runner or bound.spec.runner
-    with telling_what_was_made(bound.name, listen) as heard, PrefectEngine(session, crucible, declared) as engine:
+    with reporting_if_stopped(bound.name, listen) as reporter, PrefectEngine(session, crucible, declared) as engine:
         stop = observer.stop if observer else None
-        result = plan_and_run(bound, session, lambda: engine, heard, choice, stop, telling_arrived())
+        result = plan_and_run(bound, session, lambda: engine, reporter, choice, stop, telling_arrived())
     tell_reused(result)
     for step, note in result.notes.items():
         logger.warning("%s: %s", step, note)
     if observer:
         observer.result = result
     if result.datasets:
-        leave_artifacts(result, session)
+        create_artifacts(result, session)
     if result.stopped:
         return Cancelled(message=f"pipeline {bound.name}: the run was stopped")
     if result.is_held:
         suspend_until_signed(result.unsigned)
     if not result.ok:
         return Failed(message=f"pipeline {bound.name}: {reasons_of(result)}")
-    delivered = f", {len(result.delivered)} of before delivered" if result.delivered else ""
+    delivered = f", {len(result.delivered)} earlier ones delivered" if result.delivered else ""
     message = f"pipeline {bound.name}: {len(result.executed)} executed{delivered}"
     return Completed(message=message, data=result.to_json())
 
 
 @cache
 def _task(tags: tuple[str, ...], retries: int) -> Task[..., Any]:
-    """The task for steps that declare these; making one costs as much as submitting it."""
+    """Return the task for steps with these options. It is cached, since creating one costs as much as submitting it."""
     options: dict[str, Any] = {"tags": tags} if tags else {}
     options["retry_condition_fn"] = is_worth_another if retries else is_transient
     if retries:
@@ -163,9 +163,9 @@ def _task(tags: tuple[str, ...], retries: int) -> Task[..., Any]:
 
 
 class PrefectEngine:
-    """Steps as tasks of the running flow: on its task runner, or on the one that is declared, which it then closes.
+    """An engine that runs steps as tasks of the current flow, on its task runner or on a declared one, which it closes.
 
-    Only ids and declared values go to a runner, which may be another machine; keys are looked up there.
+    Only ids and declared values are sent to a runner, which may be another machine; keys are looked up there.
     """
 
     def __init__(
@@ -176,10 +176,10 @@ class PrefectEngine:
         self._declared = runner
         self._stack = ExitStack()
         self._runner: TaskRunner[Any] | None = None
-        self._news: ProgressReader | None = None
+        self._progress: ProgressReader | None = None
         self.deliverer: Deliverer | None = None
         self._delivers = False
-        self._made: dict[str, Any] = {}  # the task runs that gave these datasets, for the arrows in Prefect's picture
+        self._task_runs: dict[str, Any] = {}  # by dataset, for the arrows in Prefect's graph
 
     def __enter__(self) -> Self:
         return self
@@ -188,40 +188,44 @@ class PrefectEngine:
         self._stack.close()
 
     def start_ahead(self, steps: int) -> None:
-        """Start the first processes for functions of steps, where they are called by threads of this process."""
+        """Start the first worker processes for functions of steps, if threads of this process call them."""
         if self._declared is None or self._declared.type == "threads":
             threads = (self._declared.workers if self._declared else None) or MOST_THREADS
             start_ahead(min(steps, threads))
 
     def start(self, job: Job) -> Running:
-        """The step has been submitted, with the tags and resources that it declares."""
+        """Submit a step, with its declared tags and resources."""
         if self.deliverer and not self._delivers:
             self._stack.enter_context(delivered_here(job.run_id, self.deliverer))
             self._delivers = True
-        if self._declared and self._runner is None:  # a run in which all is fresh starts none
+        if self._declared and self._runner is None:  # started on demand: a run with only fresh steps needs none
             self._runner = self._stack.enter_context(task_runner(self._declared))
             if self._declared.type != "threads":
-                hearing = reading_progress(self.session.settings.data, job.run_id)
-                self._news = self._stack.enter_context(hearing)
+                progress = reading_progress(self.session.settings.data, job.run_id)
+                self._progress = self._stack.enter_context(progress)
         spec = job.spec
         task = _task(spec.tags, spec.retries)
-        sent = json.dumps(job_to_json(job))
-        parameters: dict[str, Any] = {"step": job.name, "job": sent, "crucible": self.connection}
+        parameters: dict[str, Any] = {
+            "step": job.name,
+            "job": json.dumps(job_to_json(job)),
+            "crucible": self.connection,
+        }
         if self._declared and self._declared.type == "slurm":
             parameters["slurm"] = self._declared
-        elif self._news and self.deliverer and self.session.defers_delivery:
+        elif self._progress and self.deliverer and self.session.defers_delivery:
             parameters["driver"] = Driver.of(job, self.session, self.deliverer)
-        parents = list({id(one): one for part in job.used if (one := self._made.get(part.dataset.mfid))}.values())
+        runs = [run for part in job.used if (run := self._task_runs.get(part.dataset.mfid))]
+        parents = list({id(run): run for run in runs}.values())
         with requesting(self._runner, spec.amounts):
-            made: Any = (
+            running: Any = (
                 self._runner.submit(task, parameters=parameters, wait_for=parents)
                 if self._runner
                 else task.submit(**parameters, wait_for=parents)
             )
-        return made  # type: ignore[no-any-return]
+        return running  # type: ignore[no-any-return]
 
     def stop(self, run_id: str) -> bool:
-        """Processes of steps are being ended. False if they run elsewhere, where they end with the runner."""
+        """Stop the processes of steps. Returns False if they run elsewhere, where they end with the runner."""
         stop_run(run_id)
         if self._declared is None or self._declared.type == "threads":
             return True
@@ -233,49 +237,51 @@ class PrefectEngine:
         return False
 
     def result(self, running: Any) -> Materialized:
-        """The outcome of the task."""
+        """Wait for the task and return its outcome."""
         running.wait()
-        if self._news:  # what the step has told comes before its end
-            self._news.look()
-        told = running.result()
-        self._made |= dict.fromkeys(told["outputs"].values(), running)
-        if self._news and self.deliverer:  # made in another process, which may have left it to this one
-            if left := self.session.outbox.look(min(told["outputs"].values())):
-                self.deliverer.add(left)
-            self.deliverer.took(told["seconds"] or 0.0)
-        return made_from_json(told, self.session)
+        if self._progress:  # report the step's progress before its end
+            self._progress.look()
+        outcome = running.result()
+        self._task_runs |= dict.fromkeys(outcome["outputs"].values(), running)
+        if self._progress and self.deliverer:  # made in another process, which may have left delivery to this one
+            if waiting := self.session.outbox.look(min(outcome["outputs"].values())):
+                self.deliverer.add(waiting)
+            self.deliverer.took(outcome["seconds"] or 0.0)
+        return made_from_json(outcome, self.session)
 
 
 PAUSED = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PAUSED]))
-TAG = "unsigned-"  # of a flow run that waits: with the id of each result that needs a signature
+TAG = "unsigned-"  # of a suspended flow run, then the id of a result to be signed
 
 
 def suspend_until_signed(mfids: Collection[str]) -> None:
     """End this flow run as Suspended, tagged with the results that need signatures.
 
-    Whoever signs them resumes it; a worker then runs the flow once more, which finds the signatures. Nothing is done
-    for a run without a deployment, which no worker can resume, and where another run waits for the same results.
+    Signing them resumes it: a worker runs the flow again, which finds the signatures. Nothing is done
+    for a run without a deployment, which no worker can resume, or if another run waits for the same results.
     """
     if not mfids or not deployment.id:
         return
     with get_client(sync_client=True) as client:
-        same = FlowRunFilterTags(all_=[TAG + mfid for mfid in mfids])
-        if client.read_flow_runs(flow_run_filter=FlowRunFilter(tags=same, state=PAUSED), limit=1):
+        same_tags = FlowRunFilterTags(all_=[TAG + mfid for mfid in mfids])
+        if client.read_flow_runs(flow_run_filter=FlowRunFilter(tags=same_tags, state=PAUSED), limit=1):
             return
         tags = [tag for tag in client.read_flow_run(flow_run.id).tags if not tag.startswith(TAG)]
         client.update_flow_run(flow_run.id, tags=sorted({*tags, *(TAG + mfid for mfid in mfids)}))
-    suspend_flow_run(timeout=None, key=str(uuid4()))  # by a new key each time: a resumed run may have to wait again
+    suspend_flow_run(
+        timeout=None, key=str(uuid4())
+    )  # with a new key each time, since a resumed run may have to wait again
 
 
 def resume_signed(mfids: Collection[str]) -> list[str]:
     """Resume the flow runs that wait for signatures of these results. Returns their names."""
     if not mfids:
         return []
-    waits = FlowRunFilter(tags=FlowRunFilterTags(any_=[TAG + mfid for mfid in mfids]), state=PAUSED)
+    suspended = FlowRunFilter(tags=FlowRunFilterTags(any_=[TAG + mfid for mfid in mfids]), state=PAUSED)
     with get_client(sync_client=True) as client:
-        found = client.read_flow_runs(flow_run_filter=waits)
+        runs = client.read_flow_runs(flow_run_filter=suspended)
     resumed = []
-    for run in found:
+    for run in runs:
         with suppress(NotPausedError):  # somebody else was faster
             resume_flow_run(run.id)
             resumed.append(run.name)

@@ -1,7 +1,7 @@
-"""The flow that processes what is new: datasets that match a pipeline's selection and have not got its results yet.
+"""The flow that processes new data: datasets that match a pipeline's selection and do not have its results yet.
 
-Each run looks at what was created since the last one had looked, and every so often at everything. Nothing depends on
-that: whether a result is there is said by its id, so runs may be doubled, missed, or go on at the same time.
+Each run considers datasets created since the previous one, and from time to time all of them. That is only for speed:
+ids tell whether a result exists, so runs may be doubled, missed, or concurrent.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from crucible_lineage.core.journal import Failure
 from crucible_lineage.errors import CrucibleError, InputError, ParkedError
 from crucible_lineage.failed_runs import failures, park
 from crucible_lineage.flows.pipelines import PrefectEngine
-from crucible_lineage.flows.reports import leave_artifacts, telling_what_was_made, waiting_told, with_its_error
+from crucible_lineage.flows.reports import create_artifacts, failing_with_message, reporting_if_stopped, waiting_message
 from crucible_lineage.flows.runners import THREADS
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.bind.model import BoundPipeline
@@ -57,19 +57,20 @@ def process_new(
     most_failures: Annotated[int, Field(ge=1)] = 3,
     sweep_hours: Annotated[float, Field(ge=0)] = 24.0,
 ) -> State[Any]:
-    """Completed if every dataset of a pipeline's selection has its results, is parked, or is not ready yet.
+    """Process the datasets of a pipeline's selection that lack results: the new ones, or all where necessary.
 
-    Failed if a step failed that is not parked. Looks at new datasets only, or at all where that does not do.
+    The flow run is Completed if each dataset has its results, is parked, or is not ready yet; Failed if a step failed
+    that is not parked.
 
     Args:
         pipeline: Path of the declaration, or package:NAME/PATH for one in an installed package.
-        since: Look at datasets created since then. By default, at those created since the last look.
-        select: Filters beside those of the pipeline's selection, as in {"session_name": "2026-11"}.
-        crucible: Which Crucible. By default, the environment where the flow runs says so.
-        most_failures: A result that failed so often is parked until its code, parameters or inputs change.
-        sweep_hours: How often everything is looked at, and not only what is new.
+        since: Consider datasets created since then. By default, since the previous run.
+        select: Filters in addition to those of the pipeline's selection, as in {"session_name": "2026-11"}.
+        crucible: Which Crucible to use. By default, the one configured where the flow runs.
+        most_failures: A result that failed this often is parked until its code, parameters or inputs change.
+        sweep_hours: How often all datasets are considered, not only new ones.
     """
-    return with_its_error(lambda: _process_new(pipeline, since, select, crucible, most_failures, sweep_hours))
+    return failing_with_message(lambda: _process_new(pipeline, since, select, crucible, most_failures, sweep_hours))
 
 
 def _process_new(
@@ -89,15 +90,15 @@ def _process_new(
         session.ensure_project(bound.spec.project, bound.spec.project_title)
     processing = _Processing(session, crucible, most_failures)
     if since is not None or select:
-        result = processing.run(_chosen(bound, since, select or {}))
+        result = processing.run(_select(bound, since, select or {}))
     elif name := each_selection(bound):
-        result = _since_last(processing, SelectionMarks(bound, name, session, timedelta(hours=sweep_hours)))
+        result = _run_new(processing, SelectionMarks(bound, name, session, timedelta(hours=sweep_hours)))
     else:
         result = processing.run(bound)
     return processing.state(result)
 
 
-def _chosen(bound: BoundPipeline, since: datetime | None, select: dict[str, Any]) -> BoundPipeline:
+def _select(bound: BoundPipeline, since: datetime | None, select: dict[str, Any]) -> BoundPipeline:
     name = each_selection(bound)
     if name is None:
         raise InputError(
@@ -107,18 +108,18 @@ def _chosen(bound: BoundPipeline, since: datetime | None, select: dict[str, Any]
     return narrowed(bound, name, {**select, **({"creation_time_gte": since.isoformat()} if since else {})})
 
 
-def _since_last(processing: _Processing, newest: SelectionMarks) -> RunResult:
-    full = newest.is_full
-    result = processing.run(newest.look(full=full))
-    if not full and newest.has_other_inputs(result):
+def _run_new(processing: _Processing, marks: SelectionMarks) -> RunResult:
+    full = marks.is_full
+    result = processing.run(marks.look(full=full))
+    if not full and marks.has_other_inputs(result):
         full = True
-        result = processing.run(newest.look(full=True))
-    newest.note(result, processing.parking.parked, full=full)
+        result = processing.run(marks.look(full=True))
+    marks.note(result, processing.parking.parked, full=full)
     return result
 
 
 class _Processing:
-    """Runs on Prefect with parking; one flow run may need two of them."""
+    """Runs of a pipeline on Prefect with parking; one flow run may need two."""
 
     def __init__(self, session: Session, crucible: CrucibleConnection | None, most_failures: int) -> None:
         self.session = session
@@ -127,7 +128,7 @@ class _Processing:
         self.parking = Parking(PrefectEngine(session, crucible), session, most_failures)  # replaced by each run
 
     def run(self, bound: BoundPipeline) -> RunResult:
-        """The result of a run; what it made is told and shown."""
+        """Run the pipeline, with events, log lines and artifacts for its results."""
         logger = get_run_logger()
 
         def listen(event: StepEvent) -> None:
@@ -137,50 +138,50 @@ class _Processing:
                 tell_failed(bound.name, bound.spec.project, event)
 
         engine = PrefectEngine(self.session, self.crucible, bound.spec.runner)
-        with telling_what_was_made(bound.name, listen) as heard, engine:
+        with reporting_if_stopped(bound.name, listen) as reporter, engine:
             self._park(bound.spec.project)
             self.parking = Parking(engine, self.session, self.most)
-            result = plan_and_run(bound, self.session, lambda: self.parking, heard, arrived=telling_arrived())
+            result = plan_and_run(bound, self.session, lambda: self.parking, reporter, arrived=telling_arrived())
             self._park(bound.spec.project)
         for step, error in self.parking.note_refused(result).items():
             tell_failed(bound.name, bound.spec.project, StepEvent(step, FAILED, error))
         tell_reused(result)
-        made = {name: outputs for name, outputs in result.datasets.items() if result.outcomes[name] == EXECUTED}
-        if made:
-            leave_artifacts(replace(result, datasets=made), self.session)
+        executed = {name: outputs for name, outputs in result.datasets.items() if result.outcomes[name] == EXECUTED}
+        if executed:
+            create_artifacts(replace(result, datasets=executed), self.session)
         return result
 
     def _park(self, project: str) -> None:
-        """State what is parked; where Crucible is away, the next run does."""
+        """Share parked results through statements; if Crucible is unreachable, the next run does it."""
         try:
             park(self.session, project)
         except CrucibleError as error:
-            get_run_logger().warning("what is parked is not known to other workers until the next run: %s", error)
+            get_run_logger().warning("parked results are not shared with other workers until the next run: %s", error)
 
     def state(self, result: RunResult) -> State[Any]:
         """Return the state that the flow run ends with."""
         counts = Counter(result.outcomes.values())
-        counted = [f"{counts[EXECUTED]} executed", f"{counts[REUSED]} reused"]
+        summary = [f"{counts[EXECUTED]} executed", f"{counts[REUSED]} reused"]
         if parked := self.parking.parked:
-            counted.append(f"{len(parked)} parked (see crucible-lineage status)")
+            summary.append(f"{len(parked)} parked (see crucible-lineage status)")
         if failed := self.parking.failed:
-            counted.append(f"{len(failed)} failed")
-        touched = {*failed, *parked}
-        waiting = [name for name in result.errors if name not in touched and result.outcomes[name] != "skipped"]
+            summary.append(f"{len(failed)} failed")
+        reported = {*failed, *parked}
+        waiting = [name for name in result.errors if name not in reported and result.outcomes[name] != "skipped"]
         if waiting:
-            counted.append(f"{len(waiting)} not ready ({waiting[0]}: {result.errors[waiting[0]]})")
-        message = f"pipeline {result.pipeline}: {', '.join(counted)}"
+            summary.append(f"{len(waiting)} not ready ({waiting[0]}: {result.errors[waiting[0]]})")
+        message = f"pipeline {result.pipeline}: {', '.join(summary)}"
         reasons = [f"{name}: {error}" for name, error in list(failed.items())[:10]]
-        reasons += filter(None, [waiting_told(result)])
+        reasons += filter(None, [waiting_message(result)])
         if reasons:
             return Failed(message=f"{message}: {'; '.join(reasons)}")
         return Completed(message=message, data={**result.to_json(), "parked": sorted(parked)})
 
 
 class Parking:
-    """Starts steps with `engine`, but none that has failed `most_failures` times, or that another worker has parked.
+    """An engine that starts steps with `engine`, except those that failed `most_failures` times or that are parked.
 
-    `parked` are those, `failed` all others, by the names of their instances.
+    `parked` and `failed` are by the names of instances.
     """
 
     def __init__(self, engine: Engine, session: Session, most_failures: int) -> None:
@@ -194,7 +195,7 @@ class Parking:
 
     @property
     def deliverer(self) -> Deliverer | None:
-        """Whoever delivers what the engine hands on before it is delivered."""
+        """The engine's deliverer, if it leaves delivery to one."""
         return getattr(self.engine, "deliverer", None)
 
     @deliverer.setter
@@ -203,18 +204,18 @@ class Parking:
             self.engine.deliverer = deliverer
 
     def start(self, job: Job) -> Running:
-        """Start the step, unless it is parked: then it has ended at once."""
-        known = self._known.get(min(planned.mfid for planned in job.outputs))
-        if known is not None and (known.parked or known.failures >= self.most_failures):
-            self.parked[job.name] = known
-            return _Parked(known)
+        """Start a step; a parked one ends at once."""
+        failure = self._known.get(min(planned.mfid for planned in job.outputs))
+        if failure is not None and (failure.parked or failure.failures >= self.most_failures):
+            self.parked[job.name] = failure
+            return _Parked(failure)
         running = self.engine.start(job)
         with self._lock:
-            self._jobs[id(running)] = (running, job)  # with `running`, so that its id stays its own
+            self._jobs[id(running)] = (running, job)  # keeps `running` alive, so that its id is not reused
         return running
 
     def result(self, running: object) -> Materialized:
-        """Return the outcome of the step. Raises what it raised, ParkedError if it is parked."""
+        """Return the outcome of a step. Raises its error, or ParkedError if it is parked."""
         if isinstance(running, _Parked):
             raise ParkedError(f"parked after {running.failure.failures} failures: {running.failure.error}")
         with self._lock:
@@ -226,22 +227,22 @@ class Parking:
             raise
 
     def stop(self, run_id: str) -> bool:
-        """Stop as its engine does."""
+        """Stop the steps as the engine does."""
         return self.engine.stop(run_id)
 
     def note_refused(self, result: RunResult) -> dict[str, str]:
         """Note refused results as failed, and return the reasons.
 
-        Each run sends them again without making them again, so that none is parked.
+        Each run delivers them again without running their steps, so they are never parked.
         """
-        steps = {one.step for one in result.waiting if one.refused}
+        steps = {waiting.step for waiting in result.waiting if waiting.refused}
         refused = {step: error for step, error in result.errors.items() if step in steps and step not in self.failed}
         self.failed |= refused
         return refused
 
 
 class _Parked:
-    """A step that was not started."""
+    """A step that was not started because it is parked."""
 
     def __init__(self, failure: Failure) -> None:
         self.failure = failure

@@ -1,4 +1,4 @@
-"""Prefect's API: errors as ours, and flow runs that have no worker."""
+"""Access to Prefect's API, with its errors as ours, and flow runs that have lost their worker."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from prefect.settings import PREFECT_API_URL, PREFECT_HOME
 
 from crucible_lineage.errors import PrefectAwayError, RunError
 
-# Begin what Prefect says, as a plain RuntimeError, when a flow run cannot begin.
+# Prefixes of Prefect's plain RuntimeErrors when a flow run cannot begin.
 UNREACHED = "Failed to reach API"
 NOT_STARTED = "Timed out while attempting to connect to ephemeral Prefect API server"
 
 
 @contextmanager
-def reaching_prefect(what: str, way_out: str) -> Iterator[None]:
-    """`what` is done in this block by asking Prefect.
+def reaching_prefect(action: str, remedy: str) -> Iterator[None]:
+    """Convert errors of Prefect's API in this block: RunError if it refuses, PrefectAwayError if it is unreachable.
 
-    RunError, with the way out, if it refuses; PrefectAwayError if it is away.
+    Messages name the `action` that failed and its `remedy`.
     """
     try:
         yield
@@ -36,7 +36,7 @@ def reaching_prefect(what: str, way_out: str) -> Iterator[None]:
         if str(error).startswith(NOT_STARTED):
             where = f"Prefect, which was started for this and keeps its database in {PREFECT_HOME.value()}"
         kind = RunError if isinstance(error, httpx.HTTPStatusError) else PrefectAwayError
-        raise kind(f"could not {what}: {where}: {reason}\n{way_out}") from error
+        raise kind(f"could not {action}: {where}: {reason}\n{remedy}") from error
 
 
 AFTER = timedelta(minutes=10)  # chosen: a worker that starts a process or a container takes less
@@ -46,7 +46,7 @@ CRASHED = """'{"state": {"type": "CRASHED", "name": "Crashed"}, "force": true}'"
 
 @dataclass(frozen=True)
 class AbandonedFlowRun:
-    """A flow run that has not ended and has no worker; `since` is its last change."""
+    """An unfinished flow run without a worker; `since` is its last change."""
 
     id: str
     name: str
@@ -56,46 +56,46 @@ class AbandonedFlowRun:
 
     @property
     def command(self) -> str:
-        """Return the command that ends it."""
+        """Command that ends the flow run."""
         return f"prefect api POST /flow_runs/{self.id}/set_state --data {CRASHED}"
 
 
 def flow_runs_left(after: timedelta = AFTER) -> list[AbandonedFlowRun]:
     """Return the runs of our deployments that have been Pending, or Running without their worker, for some time.
 
-    A worker that is back under the same name counts as the one that began. Raises PrefectAwayError if Prefect is away.
+    A restarted worker of the same name counts as the same. Raises PrefectAwayError if Prefect is unreachable.
     """
     states = FlowRunFilterState(
         type=FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING, StateType.CANCELLING])
     )
-    wanted = FlowRunFilter(state=states, tags=FlowRunFilterTags(all_=["crucible"]))
-    with reaching_prefect("look for flow runs", "try again when it is there"), get_client(sync_client=True) as client:
-        runs = client.read_flow_runs(flow_run_filter=wanted, limit=MOST)
+    run_filter = FlowRunFilter(state=states, tags=FlowRunFilterTags(all_=["crucible"]))
+    with reaching_prefect("look for flow runs", "try again when it is running"), get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(flow_run_filter=run_filter, limit=MOST)
         pools = {run.work_pool_name for run in runs if run.work_pool_name}
-        began = {pool: _earliest(client, pool) for pool in pools}
+        started = {pool: _earliest(client, pool) for pool in pools}
     return [
         AbandonedFlowRun(
             str(run.id), run.name, str(run.state_name), run.state.timestamp.isoformat(), run.work_pool_name
         )
         for run in runs
-        if run.state and run.work_pool_name and _is_left(run, began[run.work_pool_name], datetime.now(UTC) - after)
+        if run.state and run.work_pool_name and _is_left(run, started[run.work_pool_name], datetime.now(UTC) - after)
     ]
 
 
-def _is_left(run: FlowRun, began: datetime | None, before: datetime) -> bool:
-    """Whether it last changed before that time, and waits to be started or was begun by no worker that is online."""
+def _is_left(run: FlowRun, worker_started: datetime | None, before: datetime) -> bool:
+    """Whether a run last changed `before` that time, and is pending or was started by no worker that is online."""
     assert run.state is not None
     if run.state.timestamp > before:
         return False
     if run.state_type == StateType.PENDING:
         return True
-    return began is None or (run.start_time is not None and began > run.start_time)
+    return worker_started is None or (run.start_time is not None and worker_started > run.start_time)
 
 
 def _earliest(client: SyncPrefectClient, pool: str) -> datetime | None:
-    """When the first of the workers began that are online; None if none is."""
-    online = [one for one in _workers(client, pool) if str(one.status).upper().endswith("ONLINE")]
-    return min((one.created for one in online if one.created), default=None)
+    """Return when the first of the online workers started; None if none is online."""
+    online = [worker for worker in _workers(client, pool) if str(worker.status).upper().endswith("ONLINE")]
+    return min((worker.created for worker in online if worker.created), default=None)
 
 
 def _workers(client: SyncPrefectClient, pool: str) -> Iterable[Worker]:

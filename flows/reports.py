@@ -1,4 +1,4 @@
-"""What Prefect shows of our runs: the state that one ends with, its lineage and outputs, and events of what is new."""
+"""Reports in Prefect about our runs: final states, artifacts with lineage and outputs, and events about new data."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ from crucible_lineage.session import Session
 from crucible_lineage.tasks.artifacts import dataset_page, dataset_resource_id, lineage_artifact, markdown_table
 from crucible_lineage.watch.changes import DatasetEvent
 
-MOST_LINEAGES = 20  # of a run whose results do not hang together; each is one request
+MOST_LINEAGES = 20  # of a run with unconnected results; each takes one request
 
 
-def leave_artifacts(result: RunResult, session: Session) -> None:
-    """The run has the artifacts `lineage`, one picture of all that it gave and is at Crucible, and `outputs`, a table.
+def create_artifacts(result: RunResult, session: Session) -> None:
+    """Create the artifacts `lineage`, a picture of all delivered results, and `outputs`, a table.
 
-    Without a picture, and with a warning, where Crucible cannot be asked; it is not where it was away a moment ago.
+    If Crucible cannot be read, there is a warning and no picture. It is not tried if it was just unreachable.
     """
-    waiting = {mfid for one in result.waiting for mfid in one.mfids}
+    waiting = {mfid for delivery in result.waiting for mfid in delivery.mfids}
     try:
         graph = LineageGraph([], []) if _is_away(result) else _graph(result, waiting, session)
     except LineageError as error:
@@ -53,14 +53,14 @@ def leave_artifacts(result: RunResult, session: Session) -> None:
         for output, mfid in outputs.items():
             node = graph.nodes.get(mfid)
             page = dataset_page(session, mfid, result.project)
-            made = session.outbox.find(mfid) if mfid in waiting else None
+            undelivered = session.outbox.find(mfid) if mfid in waiting else None
             rows.append(
                 {
                     "step": step,
                     "outcome": result.outcomes[step],
                     "output": output,
-                    "name": made.name if made else node.name if node else "",
-                    "state": "waits to be delivered" if made else node.state if node else "",
+                    "name": undelivered.name if undelivered else node.name if node else "",
+                    "state": "waits to be delivered" if undelivered else node.state if node else "",
                     "dataset": mfid,
                     **({"page": page} if page else {}),
                 }
@@ -71,61 +71,62 @@ def leave_artifacts(result: RunResult, session: Session) -> None:
 
 
 def _is_away(result: RunResult) -> bool:
-    """True if results wait that Crucible has not refused."""
-    return any(not one.refused for one in result.waiting)
+    """Whether results wait that Crucible has not refused."""
+    return any(not delivery.refused for delivery in result.waiting)
 
 
 def _graph(result: RunResult, waiting: Collection[str], session: Session) -> LineageGraph:
-    """Return the graph of the run's results; of very many unconnected ones, the last ones."""
-    found = (mfid for outputs in result.datasets.values() for mfid in outputs.values())
-    wanted = [mfid for mfid in found if mfid not in waiting]
+    """Return the graph of the run's results; if very many are unconnected, of the last ones."""
+    results = (mfid for outputs in result.datasets.values() for mfid in outputs.values())
+    delivered = [mfid for mfid in results if mfid not in waiting]
     nodes: dict[str, Node] = {}
     edges: dict[tuple[str, str], Edge] = {}
-    seen: set[str] = set()
-    for mfid in reversed(wanted):
-        if mfid in nodes or len(seen) == MOST_LINEAGES:
+    fetched: set[str] = set()
+    for mfid in reversed(delivered):
+        if mfid in nodes or len(fetched) == MOST_LINEAGES:
             continue
-        seen.add(mfid)
+        fetched.add(mfid)
         part = fetch_lineage(session, mfid)
         nodes |= dict(part.nodes)
         edges |= dict(part.edges)
-    whole = LineageGraph(list(nodes.values()), list(edges.values()))
-    shown = {one for mfid in wanted if mfid in whole for one in ({mfid} | set(whole.ancestors(mfid)))}
-    return whole.subgraph(shown)
+    graph = LineageGraph(list(nodes.values()), list(edges.values()))
+    ancestry = {node for mfid in delivered if mfid in graph for node in ({mfid} | set(graph.ancestors(mfid)))}
+    return graph.subgraph(ancestry)
 
 
-def emit_events(news: Sequence[DatasetEvent]) -> None:
-    """Prefect has received an event for each of the news. RunError if it cannot be reached."""
-    if not news:
+def emit_events(changes: Sequence[DatasetEvent]) -> None:
+    """Emit a Prefect event for each change and wait for confirmation. Raises RunError if Prefect is unreachable."""
+    if not changes:
         return
     try:
-        asyncio.run(_sent([as_event(one) for one in news]))
+        asyncio.run(_emit([as_event(change) for change in changes]))
     except Exception as error:  # of websockets, of the network, or Prefect's own
         reason = str(error) or type(error).__name__
-        raise RunError(f"report {len(news)} events to Prefect at {PREFECT_API_URL.value()}: {reason}") from error
+        count, address = len(changes), PREFECT_API_URL.value()
+        raise RunError(f"could not report {count} events to Prefect at {address}: {reason}") from error
 
 
-def as_event(news: DatasetEvent) -> Event:
-    """The event that tells of it; the same news are the same event, however often they are told."""
+def as_event(change: DatasetEvent) -> Event:
+    """Return the Prefect event of a change. It has the id of the change, so that repetition is harmless."""
     resource = {
-        "prefect.resource.id": dataset_resource_id(news.mfid),
-        "prefect.resource.name": news.name,
-        **news.attributes,
+        "prefect.resource.id": dataset_resource_id(change.mfid),
+        "prefect.resource.name": change.name,
+        **change.attributes,
     }
     return Event.model_validate(
-        {"occurred": datetime.now(UTC), "event": news.event, "resource": resource, "id": news.id}
+        {"occurred": datetime.now(UTC), "event": change.event, "resource": resource, "id": change.id}
     )
 
 
-async def _sent(events: Sequence[Event]) -> None:
-    # emit_event would hand them to a thread that drops them when the server is away; here each is confirmed.
+async def _emit(events: Sequence[Event]) -> None:
+    # emit_event would pass them to a thread that drops them if the server is unreachable; here each is confirmed.
     async with get_events_client(reconnection_attempts=2, checkpoint_every=1) as client:
         for event in events:
             await client.emit(event)
 
 
-def with_its_error(run: Callable[[], State[Any]]) -> State[Any]:
-    """Return the state of `run`, or failed with the message of an error of ours, without our traceback."""
+def failing_with_message(run: Callable[[], State[Any]]) -> State[Any]:
+    """Return the state of `run`, or Failed with the message of one of our errors, without a traceback."""
     try:
         return run()
     except LineageError as error:
@@ -134,33 +135,33 @@ def with_its_error(run: Callable[[], State[Any]]) -> State[Any]:
 
 
 def reasons_of(result: RunResult) -> str:
-    """The errors of its steps, and what is made and not at Crucible."""
-    told = [*map(result.error_line, result.errors)]
-    unseen = f"what was there was not seen at Crucible: {result.unseen}" if result.unseen else ""
-    return "; ".join([*told, *filter(None, [waiting_told(result), unseen])])
+    """Return the errors of the steps, and the results that are not in Crucible."""
+    errors = [*map(result.error_line, result.errors)]
+    unseen = f"existing results were not confirmed by Crucible: {result.unseen}" if result.unseen else ""
+    return "; ".join([*errors, *filter(None, [waiting_message(result), unseen])])
 
 
-def waiting_told(result: RunResult) -> str:
-    """Describe the results that wait to be delivered, why, and the way out; empty if only failed steps' do."""
-    waiting = [one for one in result.waiting if one.step not in result.errors]
+def waiting_message(result: RunResult) -> str:
+    """Describe the results that wait to be delivered, the reason and the remedy; empty if all are of failed steps."""
+    waiting = [delivery for delivery in result.waiting if delivery.step not in result.errors]
     if not waiting:
         return ""
-    number = sum(len(one.mfids) for one in waiting)
-    reason = next((f": {one.error.splitlines()[0]}" for one in waiting if one.error), "")
-    datasets = "1 dataset is made and waits" if number == 1 else f"{number} datasets are made and wait"
-    return f"{datasets} to be delivered{reason} (the next run delivers, as does crucible-lineage push)"
+    count = sum(len(delivery.mfids) for delivery in waiting)
+    reason = next((f": {delivery.error.splitlines()[0]}" for delivery in waiting if delivery.error), "")
+    datasets = "1 dataset is made and waits" if count == 1 else f"{count} datasets are made and wait"
+    return f"{datasets} to be delivered{reason} (the next run or crucible-lineage push delivers)"
 
 
 ENDINGS = (EXECUTED, REUSED, FAILED, STOPPED, SKIPPED, LEFT_OUT)
-WAY_OUT = "what is made stays: retry this run, or start another one, and it goes on from there"
+REMEDY = "results are kept: retry this run or start another one to continue from there"
 
 
 @contextmanager
-def telling_what_was_made(pipeline: str, listener: Listener) -> Iterator[Listener]:
-    """A listener for the run in this block, which `listener` hears, too.
+def reporting_if_stopped(pipeline: str, listener: Listener) -> Iterator[Listener]:
+    """Yield a listener for the run in this block that also calls `listener`.
 
-    If the flow run is ended meanwhile, its log and its artifact `stopped` say what was made. Prefect's worker gives a
-    cancelled run a state with a message of its own.
+    If the flow run is stopped, its log and the artifact `stopped` list the steps that ended, since Prefect's worker
+    gives a cancelled run a message of its own.
     """
     ended: dict[str, StepEvent] = {}
 
@@ -173,15 +174,17 @@ def telling_what_was_made(pipeline: str, listener: Listener) -> Iterator[Listene
         yield listen
     except Exception:
         raise
-    except BaseException:  # what ends the process
-        _tell(pipeline, ended)
+    except BaseException:  # the end of the process
+        _report_stop(pipeline, ended)
         raise
 
 
-def _tell(pipeline: str, ended: dict[str, StepEvent]) -> None:
+def _report_stop(pipeline: str, ended: dict[str, StepEvent]) -> None:
     counts = Counter(event.outcome for event in ended.values())
-    told = ", ".join(f"{counts[outcome]} {outcome}" for outcome in ENDINGS if counts[outcome]) or "nothing was begun"
-    get_run_logger().warning("pipeline %s was stopped: %s; %s", pipeline, told, WAY_OUT)
+    summary = (
+        ", ".join(f"{counts[outcome]} {outcome}" for outcome in ENDINGS if counts[outcome]) or "no step was started"
+    )
+    get_run_logger().warning("pipeline %s was stopped: %s; %s", pipeline, summary, REMEDY)
     rows = [{"step": name, "outcome": event.outcome, "": event.detail} for name, event in ended.items()]
-    text = f"pipeline {pipeline} was stopped: {told}; {WAY_OUT}\n\n{markdown_table(rows)}"
-    create_markdown_artifact(markdown=text, key="stopped", description=f"{pipeline}: {told}", _sync=True)  # type: ignore[call-arg]
+    text = f"pipeline {pipeline} was stopped: {summary}; {REMEDY}\n\n{markdown_table(rows)}"
+    create_markdown_artifact(markdown=text, key="stopped", description=f"{pipeline}: {summary}", _sync=True)  # type: ignore[call-arg]

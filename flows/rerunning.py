@@ -1,4 +1,4 @@
-"""The flow that makes recorded results again with what is current: one dataset, or all that is stale in a project."""
+"""The flow that makes recorded results again with current inputs: one dataset, or all stale ones of a project."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from prefect.states import Completed, Failed
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.flows.pipelines import PrefectEngine
-from crucible_lineage.flows.reports import leave_artifacts, reasons_of, telling_what_was_made, with_its_error
+from crucible_lineage.flows.reports import create_artifacts, failing_with_message, reasons_of, reporting_if_stopped
 from crucible_lineage.flows.runners import THREADS
 from crucible_lineage.pipeline.declare.load import load_pipeline
 from crucible_lineage.pipeline.rerun import plan_rerun, plan_stale
@@ -32,16 +32,16 @@ def rerun(
     crucible: CrucibleConnection | None = None,
     runner: Runner | None = None,
 ) -> State[Any]:
-    """Completed if a dataset, or all that is stale in a project, was made again; Failed, with the reasons, if not.
+    """Make a dataset, or all stale results of a project, again. The flow run is Completed, or Failed with the reasons.
 
     Args:
-        mfid: The dataset to be made again, with what it descends from where that is stale.
+        mfid: The dataset to be made again, with its stale ancestors.
         project: Instead of a dataset: the project of which all stale results are made again, in dependency order.
-        folder: Where the steps' modules and scripts are. By default, where their pipeline was last run from.
-        crucible: Which Crucible. By default, the environment where the flow runs says so.
-        runner: What steps run on. By default, what the declaration of their pipeline says, where it still is.
+        folder: Folder with the steps' modules and scripts. By default, the one from which their pipeline last ran.
+        crucible: Which Crucible to use. By default, the one configured where the flow runs.
+        runner: What steps run on. By default, the runner in their pipeline's declaration, if that still exists.
     """
-    return with_its_error(lambda: _rerun(mfid, project, folder, crucible, runner))
+    return failing_with_message(lambda: _rerun(mfid, project, folder, crucible, runner))
 
 
 def _rerun(
@@ -52,35 +52,41 @@ def _rerun(
     runner: Runner | None,
 ) -> State[Any]:
     if (mfid is None) == (project is None):
-        raise InputError("say what to make again: a dataset, or a project")
+        raise InputError("rerun needs either a dataset or a project; nothing was made")
     session = session_for(crucible)
     logger = get_run_logger()
-    found = plan_rerun(mfid, session, folder, {}) if mfid else plan_stale(project or "", session, folder)
-    for dataset, reason in found.left_out.items():
+    rerun_plan = plan_rerun(mfid, session, folder, {}) if mfid else plan_stale(project or "", session, folder)
+    for dataset, reason in rerun_plan.left_out.items():
         logger.warning("%s is left out: %s", dataset, reason)
 
     def listen(event: StepEvent) -> None:
         if event.outcome not in PASSING:
             logger.info("%s: %s %s", event.step, event.outcome, event.detail)
 
-    engine = PrefectEngine(session, crucible, runner or _declared_runner(found.pipeline.name, session))
-    with telling_what_was_made(found.pipeline.name, listen) as heard, engine:
+    engine = PrefectEngine(session, crucible, runner or _declared_runner(rerun_plan.pipeline.name, session))
+    with reporting_if_stopped(rerun_plan.pipeline.name, listen) as reporter, engine:
         result = run_planned(
-            found.pipeline, found.planned, session, lambda: engine, heard, found.choice, arrived=telling_arrived()
+            rerun_plan.pipeline,
+            rerun_plan.planned,
+            session,
+            lambda: engine,
+            reporter,
+            rerun_plan.choice,
+            arrived=telling_arrived(),
         )
     if result.datasets:
-        leave_artifacts(result, session)
+        create_artifacts(result, session)
     if not result.ok:
         return Failed(message=f"rerun: {reasons_of(result)}")
     return Completed(message=f"rerun: {len(result.executed)} executed", data=result.to_json())
 
 
 def _declared_runner(pipeline: str, session: Session) -> Runner | None:
-    """Return what the pipeline runs on, as declared where it last ran; records do not say that."""
+    """Return the runner declared where the pipeline last ran, which records do not contain; None if unknown."""
     declaration = session.journal.declaration(pipeline)
     if declaration is None or not declaration.is_file():
         return None
     try:
         return load_pipeline(declaration)[0].runner
-    except InputError:  # it is being edited; nothing else of it is needed here
+    except InputError:  # the declaration is being edited
         return None

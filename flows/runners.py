@@ -1,4 +1,4 @@
-"""The task runner that a declaration asks for: threads, processes, a Dask or a Ray cluster."""
+"""Task runners by declaration: threads, processes, a Dask or a Ray cluster."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.engines.slurm import MOST_WAITING
 from crucible_lineage.pipeline.spec.pipeline import Runner
 
-# What steps run on if nothing else is said: as many threads as the local engine has. Prefect's own default is one for
-# each step, however many are ready: then two machines would begin all of them at once, and make each twice.
+# The default runner: as many threads as the local engine has. Prefect's default is one for each step that is ready:
+# then two machines would start all of them at once, and run each twice.
 MOST_THREADS = min(8, (os.cpu_count() or 1) + 2)
 THREADS: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=MOST_THREADS)
 
-# A cluster's library takes a second or two to import, and is there only with its extra.
+# A cluster's library is installed only with its extra and takes a second or two to import.
 
 
 def task_runner(declared: Runner) -> TaskRunner[Any]:
-    """The runner, not yet started. InputError if its package is not installed."""
+    """Return the runner, not yet started. Raises InputError if its package is not installed."""
     if declared.type == "threads":
         return ThreadPoolTaskRunner(max_workers=declared.workers) if declared.workers else THREADS.duplicate()
-    if declared.type == "slurm":  # its threads wait for jobs, which are fewer the more steps wait at once
+    if declared.type == "slurm":  # threads only wait for jobs, and more of them allow larger job arrays
         return ThreadPoolTaskRunner(max_workers=MOST_WAITING)
     if declared.type == "processes":
         return ProcessPoolTaskRunner(max_workers=declared.workers)
@@ -35,14 +35,14 @@ def task_runner(declared: Runner) -> TaskRunner[Any]:
         return _dask(declared) if declared.type == "dask" else _ray(declared)
     except ImportError as error:
         raise InputError(
-            f"the runner {declared.type} needs the package {error.name}, which is not here; "
+            f"the runner {declared.type} needs the package {error.name}, which is not installed; "
             f"install crucible-lineage[{declared.type}]"
         ) from error
 
 
 @contextmanager
 def requesting(runner: TaskRunner[Any] | None, resources: Mapping[str, float]) -> Iterator[None]:
-    """Submit what is in this block only where these resources are free; threads and processes have none."""
+    """Submit tasks in this block only where these resources are free; threads and processes have none."""
     kind = type(runner).__name__
     if not resources or kind not in ("DaskTaskRunner", "RayTaskRunner"):
         yield
@@ -63,15 +63,15 @@ def _dask(declared: Runner) -> TaskRunner[Any]:
             {"adapt_kwargs": {"minimum": 1, "maximum": declared.workers}} if declared.workers else {}
         )
         return DaskTaskRunner(cluster_class=_cluster_class(declared.cluster), cluster_kwargs=options, **scale)
-    # Without Dask's dashboard, which would open a port for everybody on the network.
+    # Without Dask's dashboard, which would open a port to the network.
     cluster = {"threads_per_worker": 1, "processes": True, "dashboard_address": None}
     return DaskTaskRunner(cluster_kwargs={**cluster, **({"n_workers": declared.workers} if declared.workers else {})})
 
 
 def _quiet_dask() -> None:
-    """Dask logs each connection, and with a traceback each that ends when a run is stopped: that is its own matter.
+    """Silence Dask's log of each connection, and its traceback for each one that ends when a run is stopped.
 
-    Who sets Dask's logging otherwise than it is by default has that.
+    A user's own configuration of Dask's logging is kept.
     """
     import dask.config
 
@@ -82,20 +82,20 @@ def _quiet_dask() -> None:
 def _cluster_class(name: str) -> Any:
     module, _, kind = name.rpartition(".")
     try:
-        found = getattr(import_module(module), kind, None)
+        cluster = getattr(import_module(module), kind, None)
     except ModuleNotFoundError as error:
-        raise InputError(f"the cluster {name} needs the package {error.name}, which is not here") from error
-    if found is None:
+        raise InputError(f"the cluster {name} needs the package {error.name}, which is not installed") from error
+    if cluster is None:
         raise InputError(f"the package {module} has no cluster {kind}")
-    return found
+    return cluster
 
 
 def _ray(declared: Runner) -> TaskRunner[Any]:
     from prefect_ray import RayTaskRunner
 
-    # What steps print stays in Ray's own logs: standard output is the command's.
+    # The output of steps stays in Ray's logs: standard output is the command's.
     options: dict[str, Any] = {"log_to_driver": False}
-    if not declared.address:  # without a dashboard, as with Dask, and without telling Ray's makers about it
+    if not declared.address:  # without a dashboard, as with Dask, and without Ray's usage statistics
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         options |= {"include_dashboard": False, **({"num_cpus": declared.workers} if declared.workers else {})}
     runner: TaskRunner[Any] = RayTaskRunner(address=declared.address, init_kwargs=options)
@@ -105,7 +105,7 @@ def _ray(declared: Runner) -> TaskRunner[Any]:
 def _dask_resources(resources: Mapping[str, float]) -> Any:
     import dask
 
-    annotate: Any = vars(dask)["annotate"]  # re-exported there, without saying so to type checkers
+    annotate: Any = vars(dask)["annotate"]  # re-exported, but not for type checkers
     return annotate(resources=dict(resources))
 
 

@@ -1,4 +1,4 @@
-"""The flows that verify a project: whether all is as its records say, and some results made again are the same."""
+"""The flows that verify a project: compare its data with its records, and make some results again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
 from crucible_lineage.amounts import amount
-from crucible_lineage.flows.reports import with_its_error
+from crucible_lineage.flows.reports import failing_with_message
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.queries.impact import note_what_follows
 from crucible_lineage.queries.verify.verify import Verification
@@ -26,36 +26,37 @@ MOST_ROWS = 500
 
 @flow(name="verify-project", flow_run_name="verify {project}", persist_result=False)
 def verify_project(project: str, read_bytes: bool = False, crucible: CrucibleConnection | None = None) -> State[Any]:
-    """Completed if no error was found, else Failed with the findings; a table has them, the worst first.
+    """Verify a project. The flow run is Completed if there is no error, else Failed; a table lists the findings.
 
-    Changes nothing in Crucible.
+    Nothing in Crucible is changed.
 
     Args:
         project: The project's name in Crucible.
-        read_bytes: Download every file and hash it, too.
-        crucible: Which Crucible. By default, the environment where the flow runs says so.
+        read_bytes: Also download and hash every file.
+        crucible: Which Crucible to use. By default, the one configured where the flow runs.
     """
-    return with_its_error(lambda: _verify_project(project, read_bytes, crucible))
+    return failing_with_message(lambda: _verify_project(project, read_bytes, crucible))
 
 
 def _verify_project(project: str, read_bytes: bool, crucible: CrucibleConnection | None) -> State[Any]:
     session = session_for(crucible)
     logger = get_run_logger()
     logger.info(session.settings.describe())
-    found = verify(session, project, read_bytes=read_bytes)
-    looked_at = f"{amount(found.datasets, 'dataset')} ({found.records} with a record), {amount(found.files, 'file')}"
-    findings = amount(len(found.findings), "finding") if found.findings else "no findings"
-    message = f"project {project}: {findings} in {looked_at}"
-    if found.findings:
-        _leave_findings(project, found)
-    if found.ok:
-        return Completed(message=message, data=found.to_json())
-    for finding in found.findings[:MOST_ROWS]:
+    verification = verify(session, project, read_bytes=read_bytes)
+    datasets = f"{amount(verification.datasets, 'dataset')} ({verification.records} with a record)"
+    scope = f"{datasets}, {amount(verification.files, 'file')}"
+    findings = amount(len(verification.findings), "finding") if verification.findings else "no findings"
+    message = f"project {project}: {findings} in {scope}"
+    if verification.findings:
+        _create_findings_table(project, verification)
+    if verification.ok:
+        return Completed(message=message, data=verification.to_json())
+    for finding in verification.findings[:MOST_ROWS]:
         logger.error("%s: %s", finding.check, plain(finding.message))
-    return Failed(message=f"{message}; the first: {plain(found.findings[0].message)}")
+    return Failed(message=f"{message}; the first: {plain(verification.findings[0].message)}")
 
 
-def _leave_findings(project: str, found: Verification) -> None:
+def _create_findings_table(project: str, verification: Verification) -> None:
     rows = [
         {
             "class": finding.check,
@@ -64,7 +65,7 @@ def _leave_findings(project: str, found: Verification) -> None:
             "what": plain(finding.message),
             "way out": finding.command,
         }
-        for finding in found.findings[:MOST_ROWS]
+        for finding in verification.findings[:MOST_ROWS]
     ]
     create_table_artifact(table=rows, key="findings", description=f"What verification found in project {project}")
 
@@ -77,18 +78,18 @@ def reproduce_sample(
     here: bool = False,
     crucible: CrucibleConnection | None = None,
 ) -> State[Any]:
-    """Completed if all were the same, within the tolerance, else Failed with the first difference; a table has all.
+    """Make some results again. The flow run is Completed if all are equal within tolerance; a table lists them.
 
-    No result is changed; what came of each is stated as a receipt.
+    Else it is Failed with the first difference. Results are not changed; each outcome is stated as a receipt.
 
     Args:
         project: The project's name in Crucible.
-        sample: How many current results are chosen at random.
-        older_than: Only results that are older, as in 30d or 12h.
-        here: In the environment of the worker, instead of one of the recorded versions.
-        crucible: Which Crucible. By default, the environment where the flow runs says so.
+        sample: Number of current results, chosen at random.
+        older_than: Only results older than this, as in 30d or 12h.
+        here: Use the environment of the worker, instead of the recorded versions.
+        crucible: Which Crucible to use. By default, the one configured where the flow runs.
     """
-    return with_its_error(lambda: _reproduce(project, sample, older_than, crucible, here=here))
+    return failing_with_message(lambda: _reproduce(project, sample, older_than, crucible, here=here))
 
 
 def _reproduce(
@@ -99,31 +100,31 @@ def _reproduce(
     logger.info(session.settings.describe())
     mfids = sampled(session, project, sample, older_than)
     options = Options(here=here, environments=session.settings.data / "environments")
-    found = reproduce_datasets(session, mfids, options, logger.info)
-    note_what_follows(session, found)
-    _, faults = state_receipts(session, found)
+    outcomes = reproduce_datasets(session, mfids, options, logger.info)
+    note_what_follows(session, outcomes)
+    _, faults = state_receipts(session, outcomes)
     for fault in faults:
         logger.warning("%s", plain(fault))
-    _leave_table(project, found)
-    good = sum(one.is_good for one in found)
-    message = f"project {project}: {good} of {amount(len(found), 'result')} made again the same"
-    bad = [one for one in found if not one.is_good]
-    for one in bad:
-        logger.error("%s", plain("\n".join(one.lines())))
+    _create_outcomes_table(project, outcomes)
+    good = sum(outcome.is_good for outcome in outcomes)
+    message = f"project {project}: {good} of {amount(len(outcomes), 'result')} made again the same"
+    bad = [outcome for outcome in outcomes if not outcome.is_good]
+    for outcome in bad:
+        logger.error("%s", plain("\n".join(outcome.lines())))
     if not bad:
-        return Completed(message=message, data=[one.to_json() for one in found])
+        return Completed(message=message, data=[outcome.to_json() for outcome in outcomes])
     return Failed(message=f"{message}; the first: {plain(next(bad[0].lines()))}")
 
 
-def _leave_table(project: str, found: list[Outcome]) -> None:
+def _create_outcomes_table(project: str, outcomes: list[Outcome]) -> None:
     rows = [
         {
-            "step": one.name,
-            "datasets": " ".join(one.mfids),
-            "verdict": one.verdict,
-            "said": plain(one.said),
-            "why": plain("; ".join(one.causes)),
+            "step": outcome.name,
+            "datasets": " ".join(outcome.mfids),
+            "verdict": outcome.verdict,
+            "said": plain(outcome.said),
+            "why": plain("; ".join(outcome.causes)),
         }
-        for one in sorted(found, key=lambda one: one.is_good)
+        for outcome in sorted(outcomes, key=lambda outcome: outcome.is_good)
     ]
     create_table_artifact(table=rows, key="made-again", description=f"Results of project {project}, made again")
