@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from crucible_lineage.lineage.labels import told_value, value_text
+from crucible_lineage.lineage.labels import value_text, value_with_unit
 
 if TYPE_CHECKING:
     from crucible_lineage.queries.catalogue.runs import ListedRun
@@ -77,7 +77,7 @@ def _cell(name: str, value: object, most: int) -> str:
         return ""
     column, _, summed = name.rpartition(".")
     return (
-        told_value(column if summed in ("mean", "std", "min", "max") else name, value, most)
+        value_with_unit(column if summed in ("mean", "std", "min", "max") else name, value, most)
         if not isinstance(value, str)
         else value_text(value, most)
     )

@@ -1,7 +1,7 @@
 """Lineage of datasets: the graph, its checks and queries, and ways to show it. Pure: no I/O, no client, no Prefect.
 
-The pictures are in their own modules: `svg`, `html`, `formats`. What is named here is imported when it is asked for, so
-that who needs a label imports no checks; networkx when `LineageGraph.nx`, a path or a cycle is asked for.
+The pictures are in their own modules: `svg`, `html`, `formats`. The names here are imported on first use, so that a
+label does not import the checks; networkx only for `LineageGraph.nx`, paths and cycles.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checks of a lineage graph: each finds one kind of fault and says which ids it is about and what mends it."""
+"""Checks of a lineage graph. Each finds one kind of fault, the ids concerned, and the command that repairs it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from crucible_lineage.lineage.records import (
 )
 
 Severity = Literal["error", "warning", "notice"]
-SEVERITIES: tuple[Severity, ...] = get_args(Severity)  # the worst first
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)  # worst first
 
 # Every kind of finding, of `check` and of `verify`, with its meaning. The reference is generated from this table.
 MEANINGS: Mapping[str, str] = {
@@ -66,9 +66,9 @@ MEANINGS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One fault: `ids` are the nodes it is about, `command` is what mends it or shows more, empty if nothing does.
+    """One fault: `ids` are the nodes concerned, `command` repairs it or shows more (empty if there is none).
 
-    `ids` name what the graph holds, also nodes hidden from the reader; `message` does not.
+    `ids` may include nodes hidden from the reader; `message` does not name these.
     """
 
     check: str
@@ -78,48 +78,48 @@ class Finding:
     command: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """The finding as programs get it."""
-        named = {"class": self.check, "severity": self.severity, "mfids": list(self.ids)}
-        return {**named, "message": self.message, "command": self.command}
+        """Return the finding for `--json`."""
+        fields = {"class": self.check, "severity": self.severity, "mfids": list(self.ids)}
+        return {**fields, "message": self.message, "command": self.command}
 
 
 def worst_first(findings: Iterable[Finding]) -> list[Finding]:
-    """The findings by their severity, those of one in the order in which they were found."""
+    """Sort findings by severity; those of equal severity stay in the order in which they were found."""
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
 def has_errors(findings: Iterable[Finding]) -> bool:
-    """True if what was looked at is not as it should be; warnings and notices leave it standing."""
+    """Whether a finding is an error, not only a warning or notice."""
     return any(finding.severity == "error" for finding in findings)
 
 
 @dataclass(frozen=True)
 class Findings:
-    """Findings, the worst first; subclasses add how much was examined."""
+    """Findings, worst first; subclasses add how much was examined."""
 
     findings: tuple[Finding, ...]
 
     @property
     def ok(self) -> bool:
-        """True if nothing found is an error."""
+        """Whether no finding is an error."""
         return not has_errors(self.findings)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the finding for `--json`."""
+        """Return the findings for `--json`."""
         return {"ok": self.ok, **vars(self), "findings": [finding.to_json() for finding in self.findings]}
 
 
 def link_command(parent: str, child: str) -> str:
-    """Return the command that links a child to its parent, or corrects the meaning of their link."""
+    """Return the command that links a child to its parent, or corrects the type of their link."""
     return f"crucible link -p {parent} -c {child} --relationship-type is_derived_from"
 
 
 def check(graph: LineageGraph) -> list[Finding]:
-    """All faults of a graph, check by check in the order of `CHECKS`.
+    """Find all faults of a graph, in the order of `CHECKS`.
 
-    The checks take turns, so that a record that is packed is unpacked once for all of them.
+    The checks take turns over the nodes, so that each packed record is unpacked once for all of them.
     """
-    found: dict[str, list[Finding]] = {name: [] for name in _CHECKS}
+    by_check: dict[str, list[Finding]] = {name: [] for name in _CHECKS}
     running = {name: find(graph) for name, find in _CHECKS.items()}
     with collector_paused():
         while running:
@@ -127,23 +127,23 @@ def check(graph: LineageGraph) -> list[Finding]:
                 for finding in findings:
                     if finding is None:
                         break
-                    found[name].append(finding)
+                    by_check[name].append(finding)
                 else:
                     del running[name]
-    return [finding for findings in found.values() for finding in findings]
+    return [finding for findings in by_check.values() for finding in findings]
 
 
 def cycles(graph: LineageGraph) -> Iterator[Finding]:
-    """One cycle for each knot of datasets that descend from themselves, as a path from its smallest id back to it."""
-    in_order = {mfid for generation in graph.generations() for mfid in generation}
-    if len(in_order) == len(graph):
+    """Find one cycle in each group of datasets that descend from themselves, as a path from its smallest id."""
+    sorted_ids = {mfid for generation in graph.generations() for mfid in generation}
+    if len(sorted_ids) == len(graph):
         return
-    import networkx  # only where there is a cycle to name
+    import networkx  # imported only if there is a cycle
 
-    rest = graph.subgraph([mfid for mfid in graph.nodes if mfid not in in_order])
-    for knot in sorted(map(sorted, networkx.strongly_connected_components(rest.nx))):
-        if len(knot) > 1:
-            path = _shortest_cycle(rest.subgraph(knot), knot[0])
+    remainder = graph.subgraph([mfid for mfid in graph.nodes if mfid not in sorted_ids])
+    for component in sorted(map(sorted, networkx.strongly_connected_components(remainder.nx))):
+        if len(component) > 1:
+            path = _shortest_cycle(remainder.subgraph(component), component[0])
             yield Finding(
                 "cycle",
                 "error",
@@ -155,7 +155,7 @@ def cycles(graph: LineageGraph) -> Iterator[Finding]:
 
 
 def self_links(graph: LineageGraph) -> Iterator[Finding]:
-    """Datasets that are linked to themselves."""
+    """Find datasets that are linked to themselves."""
     for source, target in graph.edges:
         if source == target:
             message = f"{graph.label(source)} is linked to itself"
@@ -163,26 +163,26 @@ def self_links(graph: LineageGraph) -> Iterator[Finding]:
 
 
 def dangling_parents(graph: LineageGraph) -> Iterator[Finding | None]:
-    """Parents that a link or a provenance record names and that are hidden from the reader, or do not exist."""
+    """Find parents in links or provenance records that are hidden from the reader, or do not exist."""
     hidden = {mfid for mfid, node in graph.nodes.items() if node.kind == "hidden"}
     if not hidden:
         return
-    named = dict.fromkeys(ends for ends in graph.edges if ends[0] in hidden)
+    pairs = dict.fromkeys(ends for ends in graph.edges if ends[0] in hidden)
     for node in in_turns(graph):
         if node is None:
             yield None
             continue
-        named |= dict.fromkeys((mfid, node.id) for mfid in used_mfids(node.record) if mfid in hidden)
-    for source, target in named:
+        pairs |= dict.fromkeys((mfid, node.id) for mfid in used_mfids(node.record) if mfid in hidden)
+    for source, target in pairs:
         message = f"a parent of {graph.label(target)} is not visible to you or does not exist"
         yield Finding("dangling-parent", "warning", (source, target), message, f"crucible get {target}")
 
 
 def mismatches(graph: LineageGraph) -> Iterator[Finding | None]:
-    """Derived datasets whose links to parents are not those that their provenance names.
+    """Find derived datasets whose links to parents differ from the parents in their provenance.
 
-    Being part of something says nothing of how a dataset was made, and of a hidden parent nobody knows whether there is
-    a link. A long record may name fewer parents than were used: then no link is one too many.
+    Links of type `is_part_of` do not count, nor do hidden parents, whose links are unknown. A long record may name only
+    some of its parents: then no link is superfluous.
     """
     for node in in_turns(graph):
         if node is None:
@@ -202,13 +202,12 @@ def mismatches(graph: LineageGraph) -> Iterator[Finding | None]:
 
 
 def older_than_parent(graph: LineageGraph) -> Iterator[Finding]:
-    """Children whose id was made before their parent's.
+    """Find children whose id is older than their parent's.
 
-    What is only part of something may well be older than that, and a sample is often registered after what was measured
-    of it.
+    A part may be older than its collection, and a sample is often registered after its measurements.
     """
     for (source, target), edge in graph.edges.items():
-        # The first ten symbols hold the 48 time bits; comparing them first spares decoding nearly every pair.
+        # The first ten symbols contain the 48 time bits; comparing them first avoids decoding nearly every pair.
         if (
             target[:10] < source[:10]
             and edge.relationship not in (MEASURED, PART)
@@ -228,7 +227,7 @@ def _are_datasets(graph: LineageGraph, *mfids: str) -> bool:
 
 
 def unknown_relationships(graph: LineageGraph) -> Iterator[Finding]:
-    """Links with a relationship type that Crucible does not have, or with none."""
+    """Find links without a relationship type, or with one that Crucible does not know."""
     for (source, target), edge in graph.edges.items():
         if edge.relationship in KNOWN_RELATIONSHIPS:
             continue
@@ -243,18 +242,18 @@ def unknown_relationships(graph: LineageGraph) -> Iterator[Finding]:
 
 
 def incomplete(graph: LineageGraph) -> Iterator[Finding]:
-    """Datasets whose registration was begun and not finished."""
+    """Find datasets whose registration was begun and not finished."""
     for node in graph.nodes.values():
         if node.state == "incomplete":
             message = f"{graph.label(node.id)} is incomplete: its registration was begun and not finished"
-            # Whoever does the same again finishes it: a recipe has one id.
-            again = "crucible-lineage run PIPELINE.yaml"
-            command = again if node.step else f"crucible-lineage register FILES --project {node.project or 'PROJECT'}"
+            # Repeating the registration finishes it, since a recipe has one id.
+            run = "crucible-lineage run PIPELINE.yaml"
+            command = run if node.step else f"crucible-lineage register FILES --project {node.project or 'PROJECT'}"
             yield Finding("incomplete", "error", (node.id,), message, command)
 
 
 def duplicate_recipes(graph: LineageGraph) -> Iterator[Finding | None]:
-    """Groups of datasets that record the same recipe, so that the same work was registered more than once."""
+    """Find groups of datasets with the same recipe: the same work was registered more than once."""
     by_digest: defaultdict[str, list[str]] = defaultdict(list)
     for node in in_turns(graph):
         if node is None:
@@ -273,7 +272,7 @@ def duplicate_recipes(graph: LineageGraph) -> Iterator[Finding | None]:
 
 
 def changed_recipes(graph: LineageGraph) -> Iterator[Finding | None]:
-    """Datasets with a derived id that does not follow from the recipe they record: one of the two was edited."""
+    """Find datasets whose derived id does not follow from their recorded recipe: one of the two was edited."""
     for node in in_turns(graph):
         if node is None:
             yield None
@@ -282,7 +281,7 @@ def changed_recipes(graph: LineageGraph) -> Iterator[Finding | None]:
         if isinstance(recipe, dict) and is_mfid(node.id) and mfid_bytes(node.id)[6] >> 4 == 8:
             try:
                 matches = derive_mfid(recipe, node.id) == node.id
-            except (TypeError, ValueError):  # what is stored is no JSON that a recipe can be
+            except (TypeError, ValueError):  # not JSON that a recipe may contain
                 matches = False
             if not matches:
                 message = (
@@ -292,7 +291,7 @@ def changed_recipes(graph: LineageGraph) -> Iterator[Finding | None]:
 
 
 def orphaned(graph: LineageGraph) -> Iterator[Finding | None]:
-    """Datasets that look derived and have no parent, with the parents that the records suggest."""
+    """Find datasets that look derived and have no parent, with the parents that records suggest."""
     for orphan in orphans(graph):
         if orphan is None:
             yield None
@@ -308,17 +307,19 @@ def orphaned(graph: LineageGraph) -> Iterator[Finding | None]:
 
 
 def wrong_projects(graph: LineageGraph) -> Iterator[Finding]:
-    """Datasets elsewhere than in the project that their record says, and derived ones in one that no parent is in.
+    """Find datasets outside their recorded project, and derived ones in a project without any of their parents.
 
-    A collection may gather from several projects.
+    The parts of a collection may be in several projects.
     """
     for node in graph.nodes.values():
         if node.kind != "dataset":
             continue
-        said = recorded_project(node.record)
-        if said and said.casefold() != node.project.casefold():
-            place = f"project {node.project}" if node.project else "no project"
-            message = f"{graph.label(node.id)} was made in project {said} according to its record, but is in {place}"
+        recorded = recorded_project(node.record)
+        if recorded and recorded.casefold() != node.project.casefold():
+            location = f"project {node.project}" if node.project else "no project"
+            message = (
+                f"{graph.label(node.id)} was made in project {recorded} according to its record, but is in {location}"
+            )
             yield Finding("wrong-project", "warning", (node.id,), message, f"crucible get {node.id}")
             continue
         if not node.project:
@@ -331,8 +332,10 @@ def wrong_projects(graph: LineageGraph) -> Iterator[Finding]:
             yield Finding("wrong-project", "warning", (node.id,), message, f"crucible get {node.id}")
 
 
-def _alone(find: Callable[[LineageGraph], Iterator[Finding | None]]) -> Callable[[LineageGraph], Iterator[Finding]]:
-    """A check without its turns."""
+def _without_turns(
+    find: Callable[[LineageGraph], Iterator[Finding | None]],
+) -> Callable[[LineageGraph], Iterator[Finding]]:
+    """Return a check without the None values of its turns."""
     return lambda graph: (finding for finding in find(graph) if finding is not None)
 
 
@@ -349,17 +352,17 @@ _CHECKS: dict[str, Callable[[LineageGraph], Iterator[Finding | None]]] = {
     "orphan": orphaned,
     "wrong-project": wrong_projects,
 }
-CHECKS = {name: _alone(find) for name, find in _CHECKS.items()}
+CHECKS = {name: _without_turns(find) for name, find in _CHECKS.items()}
 
 
-def _shortest_cycle(knot: LineageGraph, start: str) -> tuple[str, ...]:
-    """The shortest way from `start` back to itself, both ends named; `knot` is strongly connected."""
+def _shortest_cycle(component: LineageGraph, start: str) -> tuple[str, ...]:
+    """Return the shortest path from `start` back to itself, ends included; `component` is strongly connected."""
     came_from: dict[str, str] = {}
     frontier = [start]
     while start not in came_from:
         following = []
         for mfid in frontier:
-            for child in sorted(knot.children(mfid)):
+            for child in sorted(component.children(mfid)):
                 if child not in came_from and child != mfid:
                     came_from[child] = mfid
                     following.append(child)
@@ -375,8 +378,8 @@ def _is_hidden(graph: LineageGraph, mfid: str) -> bool:
 
 
 def _missing_link(graph: LineageGraph, parent: str, child: str, *, is_part: bool) -> Finding:
-    so_now = "the link between them is is_part_of" if is_part else "there is no link between them"
-    message = f"{graph.label(child)} was made from {graph.label(parent)}, but {so_now}"
+    current = "the link between them is is_part_of" if is_part else "there is no link between them"
+    message = f"{graph.label(child)} was made from {graph.label(parent)}, but {current}"
     command = link_command(parent, child)
     return Finding("mismatch", "error", (parent, child), message, command)
 
@@ -388,12 +391,12 @@ _PROCESSED = re.compile(
 )
 _EXTENSION = re.compile(r"\s*(\([^()]*\)|\[[^\[\]]*\])\s*$|[\s_-]+\w+$")
 _MFID = re.compile(r"\b[0-9a-hjkmnp-tv-z]{26}\b")
-_MOST_PROPOSALS = 5  # more are no help to who has to choose
+_MOST_PROPOSALS = 5  # more would not help to choose
 
 
 @dataclass(frozen=True)
 class Orphan:
-    """A dataset without the parent it seems to have: `parents` are (id, evidence), the best evidence first."""
+    """A dataset that lacks an expected parent: `parents` are candidates (id, evidence), best evidence first."""
 
     id: str
     reason: str
@@ -401,7 +404,7 @@ class Orphan:
 
 
 def orphans(graph: LineageGraph) -> Iterator[Orphan | None]:
-    """The datasets that look derived and have no parent dataset, in the graph's order; None as from `in_turns`."""
+    """Yield the datasets that look derived and have no parent, in the graph's order; None as from `in_turns`."""
     suspects = []
     for node in in_turns(graph):
         if node is None:
@@ -413,15 +416,15 @@ def orphans(graph: LineageGraph) -> Iterator[Orphan | None]:
     index = _Index(graph)
     for node, reason in suspects:
         proposed: dict[str, str] = {}
-        below = graph.descendants(node.id) | {node.id}
+        excluded = graph.descendants(node.id) | {node.id}
         for parent, evidence in _proposals(index, node):
-            if parent in graph.nodes and parent not in below:
+            if parent in graph.nodes and parent not in excluded:
                 proposed.setdefault(parent, evidence)
         yield Orphan(node.id, reason, tuple(proposed.items())[:_MOST_PROPOSALS])
 
 
 class _Index:
-    """The datasets by name, by SHA-256 of a file, and, where they look raw, by session in the order of their ids."""
+    """Datasets by name, by SHA-256 of a file, and (those that look raw) by session in the order of their ids."""
 
     def __init__(self, graph: LineageGraph) -> None:
         self.names: defaultdict[str, list[str]] = defaultdict(list)
@@ -437,17 +440,17 @@ class _Index:
                     self.sessions[session].append(node.id)
 
     def before_in_session(self, node: Node) -> tuple[str, list[str]]:
-        """The session of a dataset and the raw datasets taken in it just before, the latest first."""
+        """Return the session of a dataset and the raw datasets taken in it just before, latest first."""
         session = text((node.record or {}).get("session_name"))
-        found = self.sessions.get(session, [])
-        at = bisect_left(found, node.id[:10])
-        return session, found[max(0, at - _MOST_PROPOSALS) : at][::-1]
+        taken = self.sessions.get(session, [])
+        position = bisect_left(taken, node.id[:10])
+        return session, taken[max(0, position - _MOST_PROPOSALS) : position][::-1]
 
 
 def _reason(graph: LineageGraph, node: Node) -> str:
-    """Return why a parentless dataset looks derived, or an empty text.
+    """Return why a dataset without a parent looks derived; empty if it does not.
 
-    What a dataset is part of may be where it comes from (a file that was taken apart), but not if more is known.
+    A dataset's collection may be its origin (a file that was split), but only if nothing else is known.
     """
     if node.kind != "dataset":
         return ""
@@ -465,7 +468,7 @@ def _reason(graph: LineageGraph, node: Node) -> str:
 
 
 def _proposals(index: _Index, node: Node) -> Iterator[tuple[str, str]]:
-    """(id, evidence) of possible parents, from what the records say to what their names suggest."""
+    """Yield (id, evidence) of possible parents, from recorded facts to similar names."""
     for mfid, used in used_files(node.record).items():
         yield mfid, "its provenance names it"
         for name, sha256 in used.items():
@@ -482,20 +485,20 @@ def _proposals(index: _Index, node: Node) -> Iterator[tuple[str, str]]:
 
 
 def _shorter_names(name: str) -> Iterator[str]:
-    """`Si (calibrated) fit` -> `Si (calibrated)`, `Si`: what is left as endings are taken off."""
+    """Yield a name with endings removed: `Si (calibrated) fit` -> `Si (calibrated)`, `Si`."""
     while (shorter := _EXTENSION.sub("", name)) != name and shorter:
         name = shorter
         yield name
 
 
 def _mentioned(record: Mapping[str, object] | None) -> Iterator[str]:
-    """The MFIDs in the values of the scientific metadata, our own provenance left out."""
+    """Yield the MFIDs in the values of the scientific metadata, without our own provenance."""
     metadata = (record or {}).get("scientific_metadata")
     waiting = [value for key, value in metadata.items() if key not in OWN_KEYS] if isinstance(metadata, dict) else []
     while waiting:
         match waiting.pop():
-            case str() as found:
-                yield from filter(is_mfid, _MFID.findall(found))
+            case str() as content:
+                yield from filter(is_mfid, _MFID.findall(content))
             case dict() as inner:
                 waiting.extend(inner.values())
             case list() as inner:

@@ -1,4 +1,4 @@
-"""Differences between two lineages: datasets and links added and removed, and the fields that changed."""
+"""Differences between two lineages: added and removed datasets and links, and changed fields."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from crucible_lineage.lineage.records import (
     activity_code,
     equal_parents,
     generated_files,
-    place_keys,
     provenance,
     returned_values,
+    slot_keys,
     text,
     used_files,
     used_roles,
 )
 
-Place = tuple[str, ...]
+Slot = tuple[str, ...]
 NONE: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
 class Change:
-    """One field of a dataset that differs; `old_id` and `new_id` differ where one dataset took another's place."""
+    """One field of a dataset that differs; `old_id` and `new_id` differ if one dataset replaced another."""
 
     old_id: str
     new_id: str
@@ -37,7 +37,7 @@ class Change:
 
     @property
     def by(self) -> float | None:
-        """Return how much a number has grown; None for what is no number."""
+        """Increase of a number; None for other values."""
         if any(isinstance(value, bool) or not isinstance(value, int | float) for value in (self.old, self.new)):
             return None
         return float(self.new - self.old)
@@ -47,7 +47,7 @@ class Change:
 class Difference:
     """Differences between two lineages; falsy if there are none.
 
-    `results` are the values that steps returned, by their names, the last ones first; `changed` is everything else.
+    `results` are the values that steps returned, by name, last ones first; `changed` is everything else.
     """
 
     added: tuple[Node, ...]
@@ -62,26 +62,27 @@ class Difference:
 
 
 def diff(old: LineageGraph, new: LineageGraph, counterparts: Mapping[str, str] = NONE) -> Difference:
-    """The difference of two lineages.
+    """Compare two lineages.
 
-    Datasets are paired by id, then as `counterparts` ({old id: new id}) says. Of the others a new one is paired with
-    the old one that it supersedes, or that is a result of the same, or else with the only one that the same step made
-    under the same name: a rerun with another parameter then reads as that parameter changed, not as two unrelated
-    datasets. A parent whose bytes a result could have been made of as well is left out, unless the other lineage has
-    it too. Changes come from the roots down, so that what caused others stands before them.
+    Datasets are paired by id, then by `counterparts` ({old id: new id}). Of the others, a new one is paired with the
+    old one that it supersedes, or that is in the same slot, or else with the only one that the same step made under the
+    same name: a rerun with another parameter then reads as a changed parameter, not as two unrelated datasets. Parents
+    that only have equal bytes to a used one are ignored, unless the other lineage contains them. Changes are listed
+    from the roots down, so that causes come before their effects.
     """
-    asked = {*counterparts, *counterparts.values()}
-    old, new = _without_equals(old, asked.union(new.nodes)), _without_equals(new, asked.union(old.nodes))
+    named = {*counterparts, *counterparts.values()}
+    old, new = _without_equals(old, named.union(new.nodes)), _without_equals(new, named.union(old.nodes))
     successor = {mfid: mfid for mfid in old.nodes if mfid in new}
     successor |= {before: after for before, after in counterparts.items() if before not in new and after not in old}
     successor |= _successors(old, new, successor)
-    taken = set(successor.values())
-    pairs = [(old.nodes[one], new.nodes[other]) for one, other in sorted(successor.items(), key=_upstream_first(old))]
+    paired = set(successor.values())
+    ordered = sorted(successor.items(), key=_upstream_first(old))
+    pairs = [(old.nodes[before], new.nodes[after]) for before, after in ordered]
     changes = (change for before, after in pairs for change in _changes(before, after, successor))
     results = (change for before, after in reversed(pairs) for change in _returned(before, after))
     moved = {(successor.get(s, s), successor.get(t, t)): edge for (s, t), edge in old.edges.items()}
     return Difference(
-        added=tuple(node for mfid, node in new.nodes.items() if mfid not in taken),
+        added=tuple(node for mfid, node in new.nodes.items() if mfid not in paired),
         removed=tuple(node for mfid, node in old.nodes.items() if mfid not in successor),
         changed=tuple(changes),
         added_edges=tuple(e for ends, e in new.edges.items() if not _same(moved.get(ends), e)),
@@ -90,62 +91,62 @@ def diff(old: LineageGraph, new: LineageGraph, counterparts: Mapping[str, str] =
     )
 
 
-def _without_equals(graph: LineageGraph, kept: Collection[str]) -> LineageGraph:
-    """The lineage without parents that were not used, and would have been the same as one that was."""
+def _without_equals(graph: LineageGraph, keep: Collection[str]) -> LineageGraph:
+    """Remove parents that were not used but have bytes equal to one that was."""
     equals = {
         mfid
         for node in graph.nodes.values()
-        for mfid, was in equal_parents(node.record).items()
-        if was in graph and mfid not in kept
+        for mfid, used in equal_parents(node.record).items()
+        if used in graph and mfid not in keep
     }
     return graph.subgraph(graph.nodes.keys() - equals) if equals else graph
 
 
 def _upstream_first(graph: LineageGraph) -> Callable[[tuple[str, str]], int]:
-    """Sorts pairs of ids by the generation of the first."""
-    place = {mfid: number for number, generation in enumerate(graph.generations()) for mfid in generation}
-    return lambda pair: place.get(pair[0], len(place))
+    """Return a sort key for pairs of ids: the generation of the first."""
+    generation_of = {mfid: number for number, generation in enumerate(graph.generations()) for mfid in generation}
+    return lambda pair: generation_of.get(pair[0], len(generation_of))
 
 
 def _successors(old: LineageGraph, new: LineageGraph, known: Mapping[str, str]) -> dict[str, str]:
-    """{old id: new id} of datasets with different ids that stand in the same place, but for those already known."""
-    taken = set(known.values())
+    """Return {old id: new id} of datasets with different ids in the same slot, without those already `known`."""
+    known_new = set(known.values())
     removed = [node for mfid, node in old.nodes.items() if mfid not in known]
-    come = [node for mfid, node in new.nodes.items() if mfid not in taken]
+    added = [node for mfid, node in new.nodes.items() if mfid not in known_new]
     pairs: dict[str, str] = {}
     removed_ids = {node.id for node in removed}
-    for node in come:
+    for node in added:
         before = text(provenance(node.record).get("supersedes"))
         if before in removed_ids and before not in pairs:
             pairs[before] = node.id
-    for places in (_filled, _named):
-        before_at = _alone((node for node in removed if node.id not in pairs), places)
+    for slots_of in (_recorded_slots, _slot_by_name):
+        removed_by_slot = _by_unique_slot((node for node in removed if node.id not in pairs), slots_of)
         paired = set(pairs.values())
-        for place, node in _alone((node for node in come if node.id not in paired), places).items():
-            if place in before_at and before_at[place].id not in pairs:
-                pairs[before_at[place].id] = node.id
+        for slot, node in _by_unique_slot((node for node in added if node.id not in paired), slots_of).items():
+            if slot in removed_by_slot and removed_by_slot[slot].id not in pairs:
+                pairs[removed_by_slot[slot].id] = node.id
     return pairs
 
 
-def _alone(nodes: Iterable[Node], slots_of: Callable[[Node], Iterable[Place]]) -> dict[Place, Node]:
-    """The nodes by their places, those left out that share one."""
-    places: dict[Place, list[Node]] = {}
+def _by_unique_slot(nodes: Iterable[Node], slots_of: Callable[[Node], Iterable[Slot]]) -> dict[Slot, Node]:
+    """Return the nodes by slot, without those that share one."""
+    by_slot: dict[Slot, list[Node]] = {}
     for node in nodes:
-        for place in slots_of(node):
-            places.setdefault(place, []).append(node)
-    return {place: found[0] for place, found in places.items() if len(found) == 1 and found[0].kind != "hidden"}
+        for slot in slots_of(node):
+            by_slot.setdefault(slot, []).append(node)
+    return {slot: members[0] for slot, members in by_slot.items() if len(members) == 1 and members[0].kind != "hidden"}
 
 
-def _filled(node: Node) -> Iterable[Place]:
-    return ((key,) for key in place_keys(node.record))
+def _recorded_slots(node: Node) -> Iterable[Slot]:
+    return ((key,) for key in slot_keys(node.record))
 
 
-def _named(node: Node) -> Iterable[Place]:
+def _slot_by_name(node: Node) -> Iterable[Slot]:
     yield (node.kind, node.step, text(provenance(node.record).get("output")), node.name)
 
 
 def _returned(old: Node, new: Node) -> Iterator[Change]:
-    """The values that a step returned, those within others by their path."""
+    """Yield the changed values that a step returned, nested ones by their path."""
     if not (old.step or new.step) or old.record == new.record:
         return
     before, after = (dict(_values(returned_values(node.record))) for node in (old, new))
@@ -154,12 +155,12 @@ def _returned(old: Node, new: Node) -> Iterator[Change]:
             yield Change(old.id, new.id, name, before.get(name), after.get(name))
 
 
-def _values(returned: Mapping[str, object], above: str = "") -> Iterator[tuple[str, object]]:
+def _values(returned: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
     for name, value in returned.items():
         if isinstance(value, Mapping) and value:
-            yield from _values(value, f"{above}{name}.")
+            yield from _values(value, f"{prefix}{name}.")
         else:
-            yield f"{above}{name}", value
+            yield f"{prefix}{name}", value
 
 
 def _changes(old: Node, new: Node, successor: Mapping[str, str]) -> Iterator[Change]:
@@ -174,11 +175,11 @@ def _changes(old: Node, new: Node, successor: Mapping[str, str]) -> Iterator[Cha
 
 
 def _fields(node: Node, in_both: Collection[str], successor: Mapping[str, str]) -> dict[str, object]:
-    """Return what is compared: each parameter, each fact about the parents that the step got, the code, each input,
-    each file's SHA-256, and the node's own fields.
+    """Return the compared fields: each parameter, each fact about the parents, the code, each input, each file's
+    SHA-256, and the node's own fields.
 
-    An input that has a successor counts as that: what became of it is told where it stands. The files that were used
-    are compared where they are of a dataset that is used `in_both`.
+    An input with a successor counts as the successor, whose own changes are listed separately. Used files are compared
+    if their dataset is used `in_both`.
     """
     fields: dict[str, Any] = {}
     recipe = provenance(node.record).get("recipe")
@@ -186,10 +187,10 @@ def _fields(node: Node, in_both: Collection[str], successor: Mapping[str, str]) 
     for name, value in params.items() if isinstance(params, dict) else ():
         fields[f"params.{name}"] = value
     facts = recipe.get("facts") if isinstance(recipe, dict) else None
-    for role, known in facts.items() if isinstance(facts, dict) else ():
-        for number, one in enumerate(known, 1):
-            where = f"facts.{role}" if len(known) == 1 else f"facts.{role}[{number}]"
-            fields |= {f"{where}.{name}": value for name, value in _values(one)}
+    for role, parents in facts.items() if isinstance(facts, dict) else ():
+        for number, values in enumerate(parents, 1):
+            prefix = f"facts.{role}" if len(parents) == 1 else f"facts.{role}[{number}]"
+            fields |= {f"{prefix}.{name}": value for name, value in _values(values)}
     fields["code"] = activity_code(node.record)
     for role, mfids in used_roles(node.record).items():
         fields[f"inputs.{role}"] = tuple(sorted(successor.get(mfid, mfid) for mfid in mfids))
@@ -200,10 +201,10 @@ def _fields(node: Node, in_both: Collection[str], successor: Mapping[str, str]) 
         fields[f"files.{name}"] = sha256
     own = ("kind", "name", "measurement", "data_type", "project", "step")
     fields |= {name: getattr(node, name) for name in own}
-    # Whether a result holds is a fact about now, and not about the result.
+    # Whether a result is current depends on the moment, not on the result.
     fields["state"] = "complete" if node.state in (CURRENT, SUPERSEDED) else node.state
     return fields
 
 
-def _same(one: Edge | None, other: Edge) -> bool:
-    return one is not None and one.relationship == other.relationship
+def _same(edge: Edge | None, other: Edge) -> bool:
+    return edge is not None and edge.relationship == other.relationship

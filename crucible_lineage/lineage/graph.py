@@ -1,4 +1,4 @@
-"""LineageGraph: who descends from whom, as an immutable graph with edges from parent to child."""
+"""LineageGraph: the lineage of datasets as an immutable graph with edges from parent to child."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
     import networkx
 
 Direction = Literal["ancestors", "descendants", "both"]
-TURN = 100  # nodes whose records are read in one go
+TURN = 100  # nodes whose records are read in one turn
 Neighbours = Mapping[str, tuple[str, ...]]
 
 
 class LineageGraph:
     """Datasets and samples with their links, parent -> child.
 
-    `nodes` is by id and `edges` by (source, target), both in the order they came. An id that only an edge names is a
-    hidden node: it exists, but the reader may not see it. Every method that changes something returns a new graph.
+    `nodes` is by id and `edges` by (source, target), both in their original order. An id that only an edge names is a
+    hidden node: it exists, but the reader may not see it. Methods with changes return a new graph.
     """
 
     def __init__(self, nodes: Iterable[Node], edges: Iterable[Edge] = ()) -> None:
@@ -58,23 +58,23 @@ class LineageGraph:
 
     @classmethod
     def from_api(cls, payload: Mapping[str, object]) -> LineageGraph:
-        """The graph in an answer of Crucible's graph endpoints (node-link JSON)."""
+        """Create a graph from an answer of Crucible's graph endpoints (node-link JSON)."""
         with collector_paused():
             return cls(*nodes_and_edges_of_api(payload))
 
     @classmethod
     def from_records(cls, records: Iterable[Mapping[str, object]]) -> LineageGraph:
-        """The graph that records show by their links, or by their provenance where links were not fetched."""
+        """Create a graph from the links in records, or from their provenance if links were not fetched."""
         with collector_paused():
             return cls(*nodes_and_edges_of_records(records))
 
     def with_records(self, records: Mapping[str, Mapping[str, object]]) -> LineageGraph:
-        """The same links, with each node described by its record; records of unknown ids are left out."""
-        nodes = (described(node, records[node.id]) if node.id in records else node for node in self.nodes.values())
+        """Return the same links, with each node described by its record; records of unknown ids are ignored."""
+        nodes = (with_record(node, records[node.id]) if node.id in records else node for node in self.nodes.values())
         return LineageGraph(nodes, self.edges.values())
 
     def with_states(self, states: Mapping[str, tuple[str, tuple[str, ...]]]) -> LineageGraph:
-        """The same links, with {id: (state, what holds in its place)} of datasets; others stay as they are."""
+        """Return the same links, with {id: (state, current replacements)} of datasets; others are unchanged."""
         nodes = (
             replace(node, state=states[node.id][0], superseded_by=states[node.id][1]) if node.id in states else node
             for node in self.nodes.values()
@@ -82,7 +82,7 @@ class LineageGraph:
         return LineageGraph(nodes, self.edges.values())
 
     def with_doubts(self, doubts: Mapping[str, Doubt]) -> LineageGraph:
-        """The same links, with why datasets are doubtful; the others are not."""
+        """Return the same links, with the reasons why datasets are doubtful."""
         if not doubts:
             return self
         nodes = (replace(node, doubt=doubts[node.id]) if node.id in doubts else node for node in self.nodes.values())
@@ -90,10 +90,10 @@ class LineageGraph:
 
     def with_remade(self, times: Mapping[str, int]) -> LineageGraph:
         """Return the same links, with how often datasets were made again elsewhere."""
-        known = {mfid: count for mfid, count in times.items() if count and mfid in self.nodes}
-        if not known:
+        counts = {mfid: count for mfid, count in times.items() if count and mfid in self.nodes}
+        if not counts:
             return self
-        nodes = (replace(node, remade=known.get(node.id, 0)) for node in self.nodes.values())
+        nodes = (replace(node, remade=counts.get(node.id, 0)) for node in self.nodes.values())
         return LineageGraph(nodes, self.edges.values())
 
     def __len__(self) -> int:
@@ -113,7 +113,7 @@ class LineageGraph:
     @cached_property
     def nx(self) -> networkx.DiGraph[str]:
         """The graph as a frozen networkx DiGraph; nodes carry their Node as `node`, edges their `relationship`."""
-        import networkx  # 0.2 s, which those who only walk the graph need not pay
+        import networkx  # takes 0.2 s, which walking the graph does not need
 
         with collector_paused():
             graph: networkx.DiGraph[str] = networkx.DiGraph()
@@ -123,45 +123,45 @@ class LineageGraph:
             return graph
 
     def node(self, mfid: str) -> Node:
-        """The node of that id. InputError if the graph has none."""
+        """Return the node of an id. Raises InputError if the graph has none."""
         try:
             return self.nodes[mfid]
         except KeyError:
             raise InputError(f"look up {mfid} in a lineage graph of {len(self)} nodes: it is not among them") from None
 
     def label(self, mfid: str) -> str:
-        """A node in a sentence: its name and short id, and nothing of what the reader may not see."""
+        """Return a node's name and short id for use in a sentence, without those of a hidden node."""
         node = self.nodes.get(mfid)
         if node is None or node.kind == "hidden":
             return "a dataset that is not visible to you"
         return f"{node.name} ({short_id(mfid)})" if node.name and node.name != mfid else short_id(mfid)
 
     def parents(self, mfid: str) -> tuple[str, ...]:
-        """The ids that have an edge to `mfid`. InputError if the graph has no `mfid`, as in all that asks about one."""
+        """Return the ids with an edge to `mfid`. Like similar methods, raises InputError if the graph has no `mfid`."""
         return self._parents[self.node(mfid).id]
 
     def children(self, mfid: str) -> tuple[str, ...]:
-        """The ids that have an edge from `mfid`."""
+        """Return the ids with an edge from `mfid`."""
         return self._children[self.node(mfid).id]
 
     def ancestors(self, mfid: str, depth: int | None = None) -> frozenset[str]:
-        """All that `mfid` comes from, within `depth` edges if given; on a cycle `mfid` itself is not in it."""
+        """Return all ancestors of `mfid`, within `depth` edges if given; even on a cycle without `mfid` itself."""
         return frozenset(_reach(self.node(mfid).id, self._parents, depth))
 
     def descendants(self, mfid: str, depth: int | None = None) -> frozenset[str]:
-        """All that comes from `mfid`, within `depth` edges if given; on a cycle `mfid` itself is not in it."""
+        """Return all descendants of `mfid`, within `depth` edges if given; even on a cycle without `mfid` itself."""
         return frozenset(_reach(self.node(mfid).id, self._children, depth))
 
     def roots(self) -> tuple[str, ...]:
-        """The nodes without parents: samples and raw datasets."""
+        """Return the nodes without parents: samples and raw datasets."""
         return tuple(mfid for mfid, parents in self._parents.items() if not parents)
 
     def generations(self) -> list[list[str]]:
-        """The ids by topological generation, roots first; what lies on a cycle or behind one is left out."""
+        """Return the ids by topological generation, roots first; nodes on or behind a cycle are omitted."""
         waiting = {mfid: len(parents) for mfid, parents in self._parents.items()}
-        generation, found = [mfid for mfid, count in waiting.items() if not count], []
+        generation, generations = [mfid for mfid, count in waiting.items() if not count], []
         while generation:
-            found.append(generation)
+            generations.append(generation)
             following: list[str] = []
             for mfid in generation:
                 for child in self._children[mfid]:
@@ -169,34 +169,34 @@ class LineageGraph:
                     if not waiting[child]:
                         following.append(child)
             generation = following
-        return found
+        return generations
 
     def subgraph(self, mfids: Collection[str]) -> LineageGraph:
-        """The graph of those nodes and the edges among them."""
-        wanted = frozenset(mfids)
-        nodes = [node for mfid, node in self.nodes.items() if mfid in wanted]
-        inner = (self.edges[node.id, c] for node in nodes for c in self._children[node.id] if c in wanted)
+        """Return the graph of these nodes and the edges among them."""
+        selected = frozenset(mfids)
+        nodes = [node for mfid, node in self.nodes.items() if mfid in selected]
+        inner = (self.edges[node.id, c] for node in nodes for c in self._children[node.id] if c in selected)
         return LineageGraph(nodes, inner)
 
     def derivations(self) -> LineageGraph:
-        """The same nodes without the links that only say what is part of what: a collection, or a run."""
+        """Return the same nodes without links of type `is_part_of`, as of collections and runs."""
         return LineageGraph(self.nodes.values(), (e for e in self.edges.values() if e.relationship != PART))
 
     def around(self, focus: str, depth: int | None = None, direction: Direction = "both") -> LineageGraph:
-        """The part that `focus` comes from, the part that comes from it, or both, within `depth` edges."""
-        wanted = {focus}
+        """Return the ancestors of `focus`, its descendants, or both, within `depth` edges."""
+        selected = {focus}
         if direction != "descendants":
-            wanted |= self.ancestors(focus, depth)
+            selected |= self.ancestors(focus, depth)
         if direction != "ancestors":
-            wanted |= self.descendants(focus, depth)
-        return self.subgraph(wanted)
+            selected |= self.descendants(focus, depth)
+        return self.subgraph(selected)
 
     def of_measurement(self, measurement: str) -> LineageGraph:
-        """The datasets of that measurement and the links among them."""
+        """Return the datasets of a measurement and the links among them."""
         return self.subgraph([mfid for mfid, node in self.nodes.items() if node.measurement == measurement])
 
     def of_run(self, run: str) -> LineageGraph:
-        """The datasets that the run of that id made, their parents, and the links among them."""
+        """Return the datasets that a run made, their parents, and the links among them."""
         made = {mfid for mfid, node in self.nodes.items() if run in run_ids(node.record)}
         return self.subgraph(made.union(*(self._parents[mfid] for mfid in made)))
 
@@ -208,13 +208,13 @@ def _neighbours(nodes: Iterable[str], edges: Iterable[tuple[str, str]]) -> tuple
         parents[target].append(source)
         children[source].append(target)
     return (
-        {mfid: tuple(found) for mfid, found in parents.items()},
-        {mfid: tuple(found) for mfid, found in children.items()},
+        {mfid: tuple(ids) for mfid, ids in parents.items()},
+        {mfid: tuple(ids) for mfid, ids in children.items()},
     )
 
 
 def _reach(start: str, neighbours: Neighbours, depth: int | None) -> set[str]:
-    """Return what can be reached from `start` within `depth` edges, `start` itself left out."""
+    """Return the nodes that can be reached from `start` within `depth` edges, without `start`."""
     seen, frontier, distance = {start}, [start], 0
     while frontier and (depth is None or distance < depth):
         distance += 1
@@ -230,7 +230,7 @@ def _reach(start: str, neighbours: Neighbours, depth: int | None) -> set[str]:
 
 
 def in_turns(graph: LineageGraph) -> Iterator[Node | None]:
-    """The nodes, and None after every TURN of them: where who reads all records lets the next one read the same."""
+    """Yield the nodes, and None after every TURN of them, when several readers of records change turns."""
     for count, node in enumerate(graph.nodes.values(), 1):
         yield node
         if count % TURN == 0:
@@ -243,9 +243,9 @@ _KINDS: Mapping[str, Kind] = {"sample": "sample", "hidden": "hidden"}
 
 
 def nodes_and_edges_of_api(payload: Record) -> Parts:
-    """The parts of a node-link object of Crucible's graph endpoints; edges are read from `edges`, else from `links`.
+    """Return the parts of a node-link object of Crucible's graph endpoints; edges are in `edges`, else in `links`.
 
-    Crucible does not say which end of an association is the source: it is turned to sample -> dataset.
+    Crucible does not define the direction of an association: it becomes sample -> dataset.
     """
     entries = payload.get("nodes")
     if not isinstance(entries, Sequence) or isinstance(entries, str):
@@ -256,27 +256,27 @@ def nodes_and_edges_of_api(payload: Record) -> Parts:
 
 
 def nodes_and_edges_of_records(records: Iterable[Record]) -> Parts:
-    """The parts that records of datasets and samples show, with the far ends of their links.
+    """Return the parts in records of datasets and samples, with the far ends of their links.
 
-    Links that were fetched (`links` is a list) are the edges. Where they were not, the parents are those that the
-    provenance names. A far end without a record is known by the name in the link, and hidden if there is none. Of two
-    records of one id, the first counts. What a child was made of, its own record says, where there is one: a link moves
-    the child's time of modification and not the parent's, so that of the parent an older record may be at hand.
+    Fetched links (`links` is a list) are the edges. Without them, the parents are those in the provenance. A far end
+    without a record has the name in the link, and is hidden if there is none. Of two records of one id, the first
+    counts. A child's record takes precedence over its parents': a link changes only the child's modification time, so
+    the parent's record may be outdated.
     """
     nodes: dict[str, Node] = {}
     far_ends: dict[str, Node] = {}
     edges: dict[tuple[str, str], Edge] = {}
-    claimed: dict[tuple[str, str], Edge] = {}  # by a parent, of a child that has not said it
-    tells: set[str] = set()  # whose record has its links
-    same: dict[str, str] = {}  # a million links that each have a copy of their ids take 140 MB more
+    claimed: dict[tuple[str, str], Edge] = {}  # by a parent's record, not by the child's
+    linked: set[str] = set()  # ids whose records have links
+    same: dict[str, str] = {}  # a million links with their own copies of ids take 140 MB more
     for record in records:
         mfid = _required_id(record, "unique_id")
         if mfid in nodes:
             continue
         mfid = same.setdefault(mfid, mfid)
-        nodes[mfid] = node = described(Node(mfid), record)
+        nodes[mfid] = node = with_record(Node(mfid), record)
         if isinstance(record.get("links"), list | tuple):
-            tells.add(mfid)
+            linked.add(mfid)
         for edge, far_end in _record_edges(node, record):
             ends = source, target = same.setdefault(edge.source, edge.source), same.setdefault(edge.target, edge.target)
             if far_end.id not in far_ends or far_ends[far_end.id].kind == "hidden":
@@ -288,13 +288,13 @@ def nodes_and_edges_of_records(records: Iterable[Record]) -> Parts:
             claimed.pop(ends, None)
             if ends not in edges or not edges[ends].relationship:
                 edges[ends] = Edge(source, target, intern(edge.relationship))
-    edges |= {ends: edge for ends, edge in claimed.items() if edge.target not in tells}
+    edges |= {ends: edge for ends, edge in claimed.items() if edge.target not in linked}
     others = (node for mfid, node in far_ends.items() if mfid not in nodes)
     return [*nodes.values(), *others], list(edges.values())
 
 
-def described(node: Node, record: Record) -> Node:
-    """The same node with what its record says; what the record leaves out stays as it was."""
+def with_record(node: Node, record: Record) -> Node:
+    """Return the node with the fields in its record; missing fields are unchanged."""
     kind: Kind = "sample" if record.get("resource_type") == "sample" or "sample_name" in record else "dataset"
     written = provenance(record)
     known_state = state(record)
@@ -306,7 +306,7 @@ def described(node: Node, record: Record) -> Node:
         id=node.id,
         kind=kind,
         name=text(record.get(f"{kind}_name")) or node.name,
-        # What many records say is in memory once.
+        # Texts of many records are in memory once.
         measurement=intern(text(record.get("measurement")) or node.measurement),
         data_type=intern(text(record.get("sample_type" if kind == "sample" else "data_type")) or node.data_type),
         project=intern(text(record.get("project_id")) or node.project),
@@ -320,7 +320,7 @@ def described(node: Node, record: Record) -> Node:
 
 
 def _api_node(entry: Any) -> Node:
-    """A node of the graph endpoint, where older services say `dataset_name` or `sample_name`, or of our export."""
+    """Return a node of the graph endpoint (older services use `dataset_name`, `sample_name`), or of our export."""
     mfid = _required_id(entry, "id")
     kind = _KINDS.get(text(entry.get("entity_type")), "dataset")
     return Node(
@@ -342,7 +342,7 @@ def _api_edge(entry: Any) -> Edge:
 
 
 def _directed(edge: Edge, nodes: Mapping[str, Node]) -> Edge:
-    """The edge itself, or an association of a sample and a dataset from the sample to the dataset."""
+    """Return the edge, with an association of sample and dataset directed from the sample to the dataset."""
     ends = [nodes[end].kind if end in nodes else "hidden" for end in (edge.source, edge.target)]
     if ends == ["dataset", "sample"]:
         return Edge(edge.target, edge.source, MEASURED)
@@ -352,7 +352,7 @@ def _directed(edge: Edge, nodes: Mapping[str, Node]) -> Edge:
 
 
 def _record_edges(node: Node, record: Record) -> Iterator[tuple[Edge, Node]]:
-    """The links of one record, each with the node at its far end."""
+    """Yield the links of one record, each with the node at its far end."""
     links = record.get("links")
     if not isinstance(links, list | tuple):
         for mfid in used_mfids(record):
@@ -372,7 +372,7 @@ def _record_edges(node: Node, record: Record) -> Iterator[tuple[Edge, Node]]:
 
 
 def _link_direction(link: Record) -> Literal["source", "target", "undirected"]:
-    """The link's direction; older services said it as a `relationship` (parent, child, associated)."""
+    """Return the link's direction; older services have it in `relationship` (parent, child, associated)."""
     older = {"parent": "source", "child": "target", "associated": "undirected"}
     direction = text(link.get("direction")) or older.get(text(link.get("relationship")), "undirected")
     if direction not in ("source", "target", "undirected"):
@@ -389,7 +389,7 @@ def _far_end(link: Record) -> Node:
 
 
 def _required_id(entry: object, key: str) -> str:
-    found = text(entry.get(key)) if isinstance(entry, Mapping) else ""
-    if not found:
+    mfid = text(entry.get(key)) if isinstance(entry, Mapping) else ""
+    if not mfid:
         raise InputError(f"read a lineage graph: an entry has no {key!r}: {str(entry)[:80]}")
-    return found
+    return mfid

@@ -1,4 +1,4 @@
-"""Texts and values as they are shown: shortened, with units, and with nothing that a terminal or a page would obey."""
+"""Texts and values for display: shortened, with units, and without characters that a terminal would obey."""
 
 from __future__ import annotations
 
@@ -15,20 +15,19 @@ from crucible_lineage.amounts import amount
 from crucible_lineage.lineage.model import Node
 
 HIDDEN_NAME = "not visible to you"
-SHORT = 3  # symbols of a word that does not stand alone in a second line
+SHORT = 3  # symbols of a word that is not moved alone to a second line
 _NARROW = frozenset("iIjlft.,:;'|![](){}r -`\"")
 _WIDE = frozenset("mwMWO@%QGD&")
 _UNSEEN = frozenset({"Cc", "Cs", "Zl", "Zp"})  # control characters, lone surrogates, line and paragraph separators
 _TURNING = frozenset(
     {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
-)  # change the direction of what follows
+)  # change the direction of the text that follows
 _NO_XML = frozenset("\ufffe\uffff")
-
 
 MOST = 200  # characters
 DIGITS = 7  # of a number; all of them are in the JSON
 
-# How keys end in a unit (`laser_nm`, `rms_cm1`), and how that is written. Single letters only where they are clear.
+# Units at the end of keys (`laser_nm`, `rms_cm1`) and their symbols. Single letters only where they are clear.
 UNITS = {
     **{unit: unit for unit in ("pm", "nm", "mm", "cm", "km", "fs", "ps", "ns", "ms", "s", "min", "h", "Hz", "kHz")},
     **{unit: unit for unit in ("MHz", "GHz", "THz", "mV", "kV", "V", "mA", "nA", "pA", "A", "uW", "mW", "W", "kW")},
@@ -40,19 +39,18 @@ UNITS = {
     "kelvin": "K", "volts": "V", "hz": "Hz", "ev": "eV", "kev": "keV", "mev": "meV", "mw": "mW", "kv": "kV",
 }  # fmt: skip
 
-
 FORMULAS = tuple("=+-@＝＋－＠")
 
 
 def title(node: Node) -> str:
-    """Return a node's title: its name, else its id, else that it is hidden."""
+    """Return a node's title: its name, else its id; for a hidden node that it is hidden."""
     if node.kind == "hidden":
         return HIDDEN_NAME
     return plain(node.name or node.id)
 
 
 def detail(node: Node) -> str:
-    """The second line: what kind of data it is and the step that made it."""
+    """Return the second line: the kind of data and the step that made it."""
     if node.kind == "hidden":
         return ""
     kind = node.data_type or "sample" if node.kind == "sample" else node.measurement or node.data_type
@@ -60,37 +58,37 @@ def detail(node: Node) -> str:
 
 
 def detail_lines(node: Node, width: float, size: float) -> list[str]:
-    """The detail on one line if it fits, else what kind of data it is and the step on a line each."""
+    """Return the detail on one line if it fits, else kind of data and step on a line each."""
     if text_width(detail(node), size) <= width or not node.step:
         return [detail(node)]
     return [detail(replace(node, step="")), plain(node.step)]
 
 
 def group_title(nodes: Sequence[Node]) -> str:
-    """Return the common title of several siblings: how many, and the step that made them or what they measure."""
+    """Return the common title of several siblings: their number, and their step or measurement."""
     first = nodes[0]
     return f"{len(nodes)} × {plain(first.step or first.measurement or first.data_type) or title(first)}"
 
 
 def nodes_text(count: int) -> str:
-    """Return how many nodes a lineage has, in words."""
+    """Return the number of nodes of a lineage, in words."""
     return amount(count, "dataset or sample", "datasets and samples")
 
 
 def short_id(mfid: str) -> str:
-    """An MFID with its middle left out: the time at its head, the random end that tells neighbours apart."""
+    """Return an MFID without its middle: the time at its head, and the random tail that distinguishes neighbours."""
     return mfid if len(mfid) <= 12 else f"{mfid[:5]}…{mfid[-5:]}"
 
 
 def plain(text: str) -> str:
-    """`text` on one line, with control and text-direction characters spelled out, so that no terminal obeys them."""
+    """Return `text` on one line, with control and text-direction characters escaped, so that no terminal obeys them."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(_spelled(symbol) for symbol in text)
 
 
 def ellipsised(text: str, width: float, size: float = 1.0) -> str:
-    """`text`, or its head and tail around an ellipsis, within `width` at that font size."""
+    """Return `text`, or its head and tail around an ellipsis, within `width` at that font size."""
     if text_width(text, size) <= width:
         return text
     shortest, longest = 1, len(text) - 1
@@ -100,12 +98,12 @@ def ellipsised(text: str, width: float, size: float = 1.0) -> str:
             shortest = length
         else:
             longest = length - 1
-    shown = _cut(text, shortest)
-    return shown if text_width(shown, size) <= width else "…"
+    shortened = _cut(text, shortest)
+    return shortened if text_width(shortened, size) <= width else "…"
 
 
 def wrapped(text: str, width: float, size: float = 1.0) -> list[str]:
-    """`text` in one line or two within `width`: broken at a blank or after a joint where it can be, else ellipsised."""
+    """Return `text` in one or two lines within `width`: broken at a blank or hyphen if possible, else ellipsised."""
     if text_width(text, size) <= width:
         return [text]
     fitting, used = 0, 0.0
@@ -122,7 +120,7 @@ def wrapped(text: str, width: float, size: float = 1.0) -> list[str]:
 
 
 def text_width(text: str, size: float = 1.0) -> float:
-    """About how wide a sans-serif font sets `text`; generous, as fonts differ and a label must not overflow."""
+    """Estimate the width of `text` in a sans-serif font; generously, as fonts differ and labels must not overflow."""
     return size * sum(map(_symbol_width, text))
 
 
@@ -139,13 +137,13 @@ def _symbol_width(symbol: str) -> float:
 
 
 def _cut(text: str, length: int) -> str:
-    """That many symbols of the head and the tail of `text`, around an ellipsis."""
+    """Return the head and tail of `text`, `length` symbols in all, around an ellipsis."""
     tail = length // 2
     return text[: length - tail].rstrip() + "…" + (text[-tail:].lstrip() if tail else "")
 
 
 def _may_break(text: str, at: int) -> bool:
-    """True if a line may end before `text[at]`."""
+    """Whether a line may end before `text[at]`."""
     return text[at] == " " or text[at - 1] in " -_/."
 
 
@@ -156,9 +154,9 @@ def _spelled(symbol: str) -> str:
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return CSV with a line of names; what is no plain value is JSON.
+    """Return CSV with a header; values other than text and numbers are JSON.
 
-    A text that a spreadsheet would run as a formula is led by an apostrophe; one with any line break is quoted.
+    An apostrophe precedes text that a spreadsheet would run as a formula; text with any line break is quoted.
     """
     return "".join(map(_csv_line, (columns, *([_csv_cell(value) for value in row] for row in rows))))
 
@@ -180,35 +178,35 @@ def _csv_cell(value: object) -> object:
 
 
 def unit_of(key: str) -> str:
-    """The unit that a key ends in, as `laser_nm` does; empty if it ends in none."""
+    """Return the unit at the end of a key, as in `laser_nm`; empty if there is none."""
     head, _, tail = key.rpartition("_")
     return UNITS.get(tail, "") if head else ""
 
 
-def told_value(key: str, value: object, most: int = MOST) -> str:
-    """A value with its unit, on one line: `632.961 nm`. A mapping of `value` and `unit` is one number, too."""
+def value_with_unit(key: str, value: object, most: int = MOST) -> str:
+    """Return a value with its unit, on one line: `632.961 nm`. A mapping of `value` and `unit` is also a number."""
     if isinstance(value, Mapping) and (number := _measured(value)) is not None:
         unit = value.get("unit", value.get("units"))
         return plain(f"{number_text(number)} {unit}" if unit else number_text(number))
-    said = value_text(value, most)
+    text = value_text(value, most)
     unit = unit_of(key) if isinstance(value, int | float) and not isinstance(value, bool) else ""
-    return f"{said} {unit}" if unit else said
+    return f"{text} {unit}" if unit else text
 
 
 def value_text(value: object, most: int = MOST) -> str:
-    """A value on one line, shortened where it is long; numbers with seven digits."""
+    """Return a value on one line, shortened if it is long; numbers with seven digits."""
     if isinstance(value, float):
         return number_text(value)
-    said = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return plain(said if len(said) <= most else f"{said[:most]}… ({len(said)} characters)")
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return plain(text if len(text) <= most else f"{text[:most]}… ({len(text)} characters)")
 
 
 def number_text(value: float) -> str:
-    """A number with seven digits at the most."""
+    """Return a number with at most seven digits."""
     if isinstance(value, int) or not math.isfinite(value):
         return str(value)
-    whole = repr(value)
-    return whole if len(whole) <= DIGITS + 1 else f"{value:.{DIGITS}g}"
+    exact = repr(value)
+    return exact if len(exact) <= DIGITS + 1 else f"{value:.{DIGITS}g}"
 
 
 def _measured(value: Mapping[str, Any]) -> float | None:

@@ -13,21 +13,21 @@ Kind = Literal["dataset", "sample", "hidden"]
 DERIVED = "is_derived_from"
 PART = "is_part_of"
 MEASURED = "measured-from"  # Crucible's association of a dataset with a sample, drawn sample -> dataset
-CANDIDATE = "candidate"  # how a result is shown that waits for a signature
-DOUBTFUL = "doubtful"  # how current and measured data are shown that are on hold, or come from what is
-CURRENT, SUPERSEDED, RAW = "current", "superseded", "raw"  # states that no record tells by itself
-WITHDRAWN = "withdrawn"  # to be deleted: it is in no list, and an earlier one holds
+CANDIDATE = "candidate"  # shown state of a result that waits for a signature
+DOUBTFUL = "doubtful"  # shown state of current or raw data that are on hold, or descend from such data
+CURRENT, SUPERSEDED, RAW = "current", "superseded", "raw"  # states that depend on other records
+WITHDRAWN = "withdrawn"  # to be deleted: not in lists, and an earlier result is current
 KNOWN_RELATIONSHIPS = frozenset({DERIVED, PART, MEASURED})
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A dataset, a sample, or the place of something the reader may not see.
+    """A dataset, a sample, or a placeholder for a resource that the reader may not see.
 
-    `state` is current, superseded, incomplete or raw where what holds now was looked up; else "complete" or
-    "incomplete" where provenance says so, else empty. `superseded_by` are the datasets that hold in its place.
-    `record` is the whole record as Crucible gave it, or None where it was not fetched; `doubt` says why it is doubtful,
-    `remade` how often it was made again elsewhere, with the same outcome.
+    `state` is current, superseded, incomplete or raw if the current results were looked up; else "complete" or
+    "incomplete" from provenance, or empty. `superseded_by` are the current datasets in its slots. `record` is the whole
+    record from Crucible, or None if it was not fetched; `doubt` is why it is doubtful, `remade` how often it was made
+    again elsewhere, with the same outcome.
     """
 
     id: str
@@ -45,7 +45,7 @@ class Node:
 
     @property
     def shown_state(self) -> str:
-        """Its state, or that it is doubtful."""
+        """The state, or that the dataset is doubtful."""
         if not self.doubt or self.state not in ("", "complete", CURRENT, RAW):
             return self.state
         return CANDIDATE if self.doubt.is_candidate and self.doubt.source == self.id else DOUBTFUL
@@ -53,9 +53,9 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """A link from a parent (`source`) to its child (`target`); `relationship` is empty where Crucible stores none.
+    """A link from a parent (`source`) to its child (`target`); `relationship` is empty if Crucible stores none.
 
-    `note` is what a picture says beside it.
+    `note` is its label in pictures.
     """
 
     source: str

@@ -1,4 +1,4 @@
-"""Questions to a lineage: how datasets hang together, and what must be redone when something turns out to be wrong."""
+"""Queries of a lineage: how datasets are connected, and what must be redone when something was wrong."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ __all__ = [
     "nearest_common_ancestors", "paths", "shortest_path", "siblings", "taken_without_time",
 ]  # fmt: skip
 
-
-Start = tuple[str, str]  # what was wrong, and the dataset to redo for it; the same where that was made wrongly itself
+Start = tuple[str, str]  # what was wrong, and the dataset to redo because of it (the same if that itself was wrong)
 
 
 def paths(graph: LineageGraph, ancestor: str, descendant: str, *, most: int | None = 1000) -> Iterator[tuple[str, ...]]:
-    """Every way down from `ancestor` to `descendant`, ends included.
+    """Yield every path from `ancestor` down to `descendant`, ends included.
 
-    There can be exponentially many: no more than `most` are given. A node is on a way at most once.
+    There can be exponentially many: at most `most` are returned. A node is on a path at most once.
     """
     start, end = graph.node(ancestor).id, graph.node(descendant).id
     if start == end:
@@ -32,13 +31,13 @@ def paths(graph: LineageGraph, ancestor: str, descendant: str, *, most: int | No
     between = (graph.descendants(start) & graph.ancestors(end)) | {start, end}
     if end not in graph.descendants(start):
         return
-    import networkx  # only who asks for all paths pays for it
+    import networkx  # imported only for all paths
 
     yield from map(tuple, islice(networkx.all_simple_paths(graph.subgraph(between).nx, start, end), most))
 
 
 def shortest_path(graph: LineageGraph, ancestor: str, descendant: str) -> tuple[str, ...]:
-    """The shortest way down from one to the other, ends included; empty if there is none."""
+    """Return the shortest path from one down to the other, ends included; empty if there is none."""
     came_from = {graph.node(ancestor).id: ""}
     end = graph.node(descendant).id
     frontier = [ancestor]
@@ -57,15 +56,15 @@ def shortest_path(graph: LineageGraph, ancestor: str, descendant: str) -> tuple[
 
 
 def siblings(graph: LineageGraph, mfid: str) -> tuple[str, ...]:
-    """The other children of its parents, each once, in the graph's order of links."""
-    found = dict.fromkeys(child for parent in graph.parents(mfid) for child in graph.children(parent))
-    return tuple(other for other in found if other != mfid)
+    """Return the other children of the dataset's parents, each once, in the graph's order of links."""
+    children = dict.fromkeys(child for parent in graph.parents(mfid) for child in graph.children(parent))
+    return tuple(other for other in children if other != mfid)
 
 
 def common_ancestors(graph: LineageGraph, *mfids: str) -> frozenset[str]:
-    """Return the common ancestors; one of the datasets counts if the others come from it.
+    """Return the common ancestors; one of the datasets counts if the others descend from it.
 
-    InputError for an id that is none.
+    Raises InputError for an id that is not in the graph.
     """
     if not mfids:
         return frozenset()
@@ -73,21 +72,21 @@ def common_ancestors(graph: LineageGraph, *mfids: str) -> frozenset[str]:
 
 
 def nearest_common_ancestors(graph: LineageGraph, *mfids: str) -> frozenset[str]:
-    """The common ancestors that no other common ancestor comes from."""
+    """Return the common ancestors without common ancestors among their children."""
     shared = common_ancestors(graph, *mfids)
     return frozenset(mfid for mfid in shared if not any(child in shared for child in graph.children(mfid)))
 
 
 @dataclass(frozen=True)
 class Impact:
-    """The ids of the datasets to redo, the nearest to the fault first."""
+    """The ids of the datasets to redo, nearest to the fault first."""
 
     ids: tuple[str, ...]
     _starts: Mapping[str, str] = field(repr=False)
     _came_from: Mapping[str, str] = field(repr=False)
 
     def chain(self, mfid: str) -> tuple[str, ...]:
-        """One of the shortest ways to `mfid` from what was wrong, both ends included. `mfid` is one of `ids`."""
+        """Return one of the shortest paths from the fault to `mfid`, ends included. `mfid` is one of `ids`."""
         chain = [mfid]
         while chain[-1] not in self._starts:
             chain.append(self._came_from[chain[-1]])
@@ -96,15 +95,15 @@ class Impact:
 
 
 def impact_of_dataset(graph: LineageGraph, mfid: str) -> Impact:
-    """All that comes from a dataset or a sample. InputError if the graph has none of that id."""
+    """Find all descendants of a dataset or sample. Raises InputError if the graph does not contain it."""
     return _impact(graph, [(mfid, child) for child in graph.children(mfid)])
 
 
 def impact_of_file(graph: LineageGraph, sha256: str, owners: Collection[str] = ()) -> Impact:
-    """All that comes from a file of that SHA-256, through whichever datasets have it.
+    """Find all descendants of a file, by its SHA-256, through all datasets that have it.
 
-    `owners` are datasets known to have it besides those whose records say so. A child whose provenance names the files
-    it used is spared if this is none of them; else it is affected.
+    `owners` are datasets known to have it in addition to those with it in their records. A child whose provenance lists
+    the files it used is affected only if this is one of them.
     """
     starts: list[Start] = []
     for node in graph.nodes.values():
@@ -112,12 +111,13 @@ def impact_of_file(graph: LineageGraph, sha256: str, owners: Collection[str] = (
             starts += [
                 (node.id, child) for child in graph.children(node.id) if _may_use(graph.nodes[child], node.id, sha256)
             ]
-    met = {child for _, child in starts}
-    return _impact(graph, starts + [(n.id, n.id) for n in graph.nodes.values() if n.id not in met and _uses(n, sha256)])
+    affected = {child for _, child in starts}
+    users = [node.id for node in graph.nodes.values() if node.id not in affected and _uses(node, sha256)]
+    return _impact(graph, starts + [(mfid, mfid) for mfid in users])
 
 
 def impact_of_code(graph: LineageGraph, fingerprint: str) -> Impact:
-    """All that code of that fingerprint (64 hex digits, as records have it) made, and all that comes from it."""
+    """Find all that code of a fingerprint (64 hex digits, as in records) made, and all descendants."""
     made = (node.id for node in graph.nodes.values() if activity_code(node.record) == fingerprint)
     return _impact(graph, [(mfid, mfid) for mfid in made])
 
@@ -125,9 +125,10 @@ def impact_of_code(graph: LineageGraph, fingerprint: str) -> Impact:
 def impact_of_instrument(
     graph: LineageGraph, instrument: str, *, since: datetime | None = None, until: datetime | None = None
 ) -> Impact:
-    """All that comes from what an instrument (name, slug or MFID) took between two moments, both included.
+    """Find all descendants of data that an instrument (name, slug, MFID) took between two moments, both included.
 
-    Datasets that a step made are not taken by an instrument, whatever their record says. Those without a time count.
+    Datasets that a step made do not count as taken by an instrument, whatever their record says. Those without a time
+    do count.
     """
     taken = (
         node.id
@@ -138,14 +139,14 @@ def impact_of_instrument(
 
 
 def taken_without_time(graph: LineageGraph, instrument: str) -> Iterator[str]:
-    """The data that an instrument took nobody knows when."""
+    """Yield the data of an instrument without a known time."""
     for node in graph.nodes.values():
         if instrument in instruments(node.record) and not node.step and moment(node.record) is None:
             yield node.id
 
 
 def _impact(graph: LineageGraph, starts: Iterable[Start]) -> Impact:
-    """The datasets to redo for those starts and all that comes from them, breadth first; samples are never redone."""
+    """Collect the datasets to redo from these starts and their descendants, breadth first; never samples."""
     causes: dict[str, str] = {}
     for cause, mfid in starts:
         causes.setdefault(mfid, cause)
@@ -168,7 +169,7 @@ def _uses(node: Node, sha256: str) -> bool:
 
 
 def _may_use(child: Node, parent: str, sha256: str) -> bool:
-    """True unless the child's provenance names the files it used of that parent, and this is none of them."""
+    """Whether a child may have used a file: not if its provenance lists other files of that parent only."""
     if not provenance(child.record):
         return True
     named = used_files(child.record).get(parent)

@@ -1,4 +1,4 @@
-"""Reads what the graph needs from a record of a dataset or sample; a missing or odd field reads as absent."""
+"""Fields that the graph needs from records of datasets and samples; invalid fields count as absent."""
 
 from __future__ import annotations
 
@@ -13,48 +13,48 @@ from crucible_lineage.refs import asks_for_deletion
 from crucible_lineage.times import measured_at, span_text
 
 PROVENANCE_KEY = "crucible_lineage"  # in the scientific metadata
-SLOTS_KEY = "crucible_lineage_places"  # beside it: what the dataset is a result of
-CORRECTIONS_KEY = "crucible_lineage_corrections"  # beside it: what was changed after the registration, by whom and why
-OWN_KEYS = frozenset((PROVENANCE_KEY, SLOTS_KEY, CORRECTIONS_KEY))  # what crucible-lineage itself keeps there
+SLOTS_KEY = "crucible_lineage_places"  # beside it: the slots of the result
+CORRECTIONS_KEY = "crucible_lineage_corrections"  # beside it: changes after the registration, by whom and why
+OWN_KEYS = frozenset((PROVENANCE_KEY, SLOTS_KEY, CORRECTIONS_KEY))  # those of crucible-lineage itself
 Record = Mapping[str, Any]
 
 
 def provenance(record: Record | None) -> Record:
-    """The provenance record in a dataset's scientific metadata, or an empty mapping."""
+    """Return the provenance record in a dataset's scientific metadata, or an empty mapping."""
     return mapping(mapping(mapping(record).get("scientific_metadata")).get(PROVENANCE_KEY))
 
 
 def state(record: Record | None) -> str:
-    """Return the registration's state by its provenance: complete only if that of the record came to its end."""
+    """Return the registration's state from provenance: complete only if the record's registrar completed it."""
     written = provenance(record)
-    said = text(written.get("status"))
-    if said == "complete" and "registrar" in written:
-        return said if written["registrar"] in mapping(written.get("completed")) else "incomplete"
-    return said
+    status = text(written.get("status"))
+    if status == "complete" and "registrar" in written:
+        return status if written["registrar"] in mapping(written.get("completed")) else "incomplete"
+    return status
 
 
 def used_mfids(record: Record | None) -> tuple[str, ...]:
-    """The datasets that the provenance says were used, or would be the same to it, each once, in its order."""
+    """Return the used datasets in the provenance and those with equal bytes, each once, in its order."""
     written = provenance(record)
     used = (text(entry.get("mfid")) for entry in mappings(written.get("used")))
     return tuple(dict.fromkeys(mfid for mfid in (*used, *mapping(written.get("equal_parents"))) if mfid))
 
 
 def equal_parents(record: Record | None) -> dict[str, str]:
-    """{dataset of the same bytes and origin: the one that was used}: a result stays what it is with either."""
+    """Return {dataset of equal bytes and origin: the used one}: the result would be the same with either."""
     named = mapping(provenance(record).get("equal_parents"))
-    return {mfid: text(was) for mfid, was in named.items() if text(was)}
+    return {mfid: text(used) for mfid, used in named.items() if text(used)}
 
 
 def parents_as_used(record: Record | None, parents: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Return linked parents in their order, each with the other linked ones that stand for it with equal bytes.
+    """Return linked parents in their order, each with the other linked ones of equal bytes.
 
-    The one that was used goes first; if only others that stand for it are linked, the first of them does.
+    The one that was used comes first; if only others of equal bytes are linked, the first of them.
     """
-    equal, found = equal_parents(record), dict[str, list[str]]()
+    equal, groups = equal_parents(record), dict[str, list[str]]()
     for mfid in parents:
-        found.setdefault(_as_used(equal, mfid), []).append(mfid)
-    ordered = {was: sorted(mfids, key=lambda one: one != was) for was, mfids in found.items()}
+        groups.setdefault(_as_used(equal, mfid), []).append(mfid)
+    ordered = {used: sorted(mfids, key=lambda mfid: mfid != used) for used, mfids in groups.items()}
     return {mfids[0]: tuple(mfids[1:]) for mfids in ordered.values()}
 
 
@@ -67,13 +67,13 @@ def _as_used(equal: Mapping[str, str], mfid: str) -> str:
 
 
 def lists_all_used(record: Record | None) -> bool:
-    """False for a long record that names fewer parents than it counts: the rest are in its attached file."""
+    """Whether the record lists all parents: a long one lists only some, and the rest is in its attached file."""
     count = mapping(provenance(record).get("attached")).get("used")
     return not isinstance(count, int) or len(list(mappings(provenance(record).get("used")))) >= count
 
 
 def recipe_digest(record: Record | None) -> str:
-    """SHA-256 of the recipe, also where that is in the attached file; empty if there is none, or it is no JSON."""
+    """Return the SHA-256 of the recipe, also of one in the attached file; empty if there is none or it is invalid."""
     written = provenance(record)
     recipe = mapping(written.get("recipe"))
     try:
@@ -84,26 +84,26 @@ def recipe_digest(record: Record | None) -> str:
 
 
 def used_files(record: Record | None) -> dict[str, dict[str, str]]:
-    """{MFID: {file name: SHA-256}} of what was used; a dataset that was used without named files has an empty value."""
-    found: dict[str, dict[str, str]] = {}
+    """Return {MFID: {file name: SHA-256}} of used datasets; the value is empty if no files are named."""
+    files: dict[str, dict[str, str]] = {}
     for entry in mappings(provenance(record).get("used")):
         if mfid := text(entry.get("mfid")):
-            found.setdefault(mfid, {}).update(_named_hashes(entry.get("files")))
-    return found
+            files.setdefault(mfid, {}).update(_named_hashes(entry.get("files")))
+    return files
 
 
 def used_roles(record: Record | None) -> dict[str, tuple[str, ...]]:
-    """{role: MFIDs} of what was used."""
-    found: dict[str, tuple[str, ...]] = {}
+    """Return {role: MFIDs} of the used datasets."""
+    roles: dict[str, tuple[str, ...]] = {}
     for entry in mappings(provenance(record).get("used")):
         if mfid := text(entry.get("mfid")):
             role = text(entry.get("role"))
-            found[role] = (*found.get(role, ()), mfid)
-    return found
+            roles[role] = (*roles.get(role, ()), mfid)
+    return roles
 
 
 def chosen_in_time(record: Record | None, mfid: str) -> str:
-    """Return how far in time a parent is from its child (`2 h before`), or the range in which it is certified.
+    """Return the distance in time of a parent from its child (`2 h before`), or the range of its certificate.
 
     Empty if it was not chosen in time.
     """
@@ -118,20 +118,19 @@ def chosen_in_time(record: Record | None, mfid: str) -> str:
 
 
 def generated_files(record: Record | None) -> dict[str, str]:
-    """{file name: SHA-256} of the files a dataset has: as its provenance says, else as its `files` list does."""
+    """Return {file name: SHA-256} of a dataset's files, from its provenance, else from its `files` list."""
     return _named_hashes(provenance(record).get("generated")) or _named_hashes(mapping(record).get("files"))
 
 
-def place_keys(record: Record | None) -> tuple[str, ...]:
-    """The places that a result fills or has filled."""
+def slot_keys(record: Record | None) -> tuple[str, ...]:
+    """Return the keys of the slots that a result fills or has filled."""
     return tuple(map(str, mapping(mapping(mapping(record).get("scientific_metadata")).get(SLOTS_KEY))))
 
 
 def returned_values(record: Record | None) -> dict[str, Any]:
-    """Return the metadata that the dataset was registered with: of a result, what its step returned.
+    """Return the metadata at registration, without later additions: for a result, the values its step returned.
 
-    Nothing of what came later.
-    Where the record does not tell what that was, all but what crucible-lineage itself keeps there.
+    If the record does not list their keys, return all metadata except those of crucible-lineage itself.
     """
     metadata = {k: v for k, v in mapping(mapping(record).get("scientific_metadata")).items() if k not in OWN_KEYS}
     keys = mapping(provenance(record).get("result")).get("keys")
@@ -142,68 +141,68 @@ def returned_values(record: Record | None) -> dict[str, Any]:
 
 
 def activity_code(record: Record | None) -> str:
-    """The fingerprint of the code that made the dataset, or an empty text."""
+    """Return the fingerprint of the code that made the dataset; empty if unknown."""
     written = provenance(record)
     code = mapping(written.get("activity")).get("code")
     return text(mapping(code).get("fingerprint")) or text(code) or text(mapping(written.get("recipe")).get("code"))
 
 
 def run_ids(record: Record | None) -> frozenset[str]:
-    """Every id that the provenance gives for the run that made the dataset: of a flow run, of a task run."""
+    """Return the ids in the provenance of the run that made the dataset: also of the flow run and task run."""
     run = mapping(provenance(record).get("activity")).get("run")
     return frozenset(filter(None, map(text, [run, *mapping(run).values()])))
 
 
 def recorded_run(record: Record | None) -> str:
-    """The id of the run that a dataset tells of, whose parts are what the run relied on; empty for other datasets."""
+    """Return the id of the run that a dataset records, whose parts are the results it relied on; empty for others."""
     activity = mapping(provenance(record).get("activity"))
     return text(activity.get("run_id")) if activity.get("kind") == "pipeline run" else ""
 
 
 def is_support(record: Record | None) -> bool:
-    """Return whether results rest on the dataset: the source of their steps, or the environment of these."""
+    """Whether the dataset supports results: the source of their steps, or the environment of these."""
     kind = mapping(provenance(record).get("activity")).get("kind")
     return kind in ("source of steps", "environment of steps")
 
 
 def is_withdrawn(record: Record | None) -> bool:
-    """Return whether the dataset is to be deleted."""
+    """Whether deletion of the dataset was requested."""
     return asks_for_deletion(((record or {}).get("deletion_request") or {}).get("status"))
 
 
 def recorded_project(record: Record | None) -> str:
-    """The project in which the provenance says that the dataset was made; empty if it does not say it."""
+    """Return the project of the dataset in its provenance; empty if there is none."""
     return text(mapping(provenance(record).get("recipe")).get("project"))
 
 
 def instruments(record: Record | None) -> frozenset[str]:
-    """Every name a dataset's instrument goes by: its name, its slug, its MFID."""
+    """Return all names of a dataset's instrument: its name, its slug, its MFID."""
     keys = ("instrument_name", "instrument_id", "instrument_mfid")
-    return frozenset(found for key in keys if (found := text(mapping(record).get(key))))
+    return frozenset(name for key in keys if (name := text(mapping(record).get(key))))
 
 
 def moment(record: Record | None) -> datetime | None:
-    """When the data were taken, as far as somebody said it; a time without zone counts as UTC."""
+    """Return when the data were taken, if recorded; a time without zone counts as UTC."""
     return measured_at(mapping(record))
 
 
 def text(value: object) -> str:
-    """`value` if it is a text, else an empty one."""
+    """Return `value` if it is a string, else an empty one."""
     return value if isinstance(value, str) else ""
 
 
 def mapping(value: object) -> Record:
-    """`value` if it is a mapping, else an empty one."""
+    """Return `value` if it is a mapping, else an empty one."""
     return value if isinstance(value, Mapping) else {}
 
 
 def mappings(value: object) -> Iterator[Record]:
-    """The mappings in `value` if it is a list, else none."""
+    """Return the mappings in `value` if it is a list, else none."""
     return (entry for entry in value if isinstance(entry, Mapping)) if isinstance(value, list | tuple) else iter(())
 
 
 def _named_hashes(files: object) -> dict[str, str]:
-    """{name: SHA-256} of a mapping, of a provenance record's entries, or of Crucible's file records."""
+    """Return {name: SHA-256} from a mapping, a provenance record's entries, or Crucible's file records."""
     if isinstance(files, Mapping):
         return {name: text(sha256) for name, sha256 in files.items() if isinstance(name, str)}
     return {

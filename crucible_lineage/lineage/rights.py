@@ -1,6 +1,6 @@
-"""Whose a dataset is, and under which licence: the one answer for pages, crates and bundles.
+"""Owners and licence of a dataset, for pages, crates and bundles.
 
-The metadata of a dataset say it by `license`, `creators` and `rights`; what they leave open, those of its project say.
+They are in its metadata under `license`, `creators` and `rights`; those of its project fill gaps.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SPDX = re.compile(
 
 @dataclass(frozen=True)
 class Creator:
-    """Somebody who made data. `orcid` is empty where it is not known."""
+    """A person who made data. `orcid` is empty if unknown."""
 
     name: str
     orcid: str = ""
@@ -33,18 +33,18 @@ class Creator:
 
 @dataclass(frozen=True)
 class Rights:
-    """What is stated: the licence, by its SPDX name, URL or in words; who made it; who holds rights in it."""
+    """Stated rights: the licence, by SPDX name, URL or in words; the creators; the rights holder."""
 
     license: str = ""
     creators: tuple[Creator, ...] = ()
     holder: str = ""
 
     def or_else(self, other: Rights) -> Rights:
-        """Return this, with what it leaves open from `other`."""
+        """Return these rights, with missing ones from `other`."""
         return Rights(self.license or other.license, self.creators or other.creators, self.holder or other.holder)
 
     def lines(self) -> Iterator[str]:
-        """Yield what people read."""
+        """Yield the rights as lines of text."""
         if self.license:
             yield f"licence: {self.license}"
         if self.creators:
@@ -54,38 +54,39 @@ class Rights:
 
 
 def stated_rights(metadata: Mapping[str, Any] | None) -> Rights:
-    """Return what the metadata of a dataset or project state; what is no text or list of people counts as nothing."""
-    said = mapping(metadata)
-    return Rights(text(said.get("license")).strip(), tuple(_creators(said.get("creators"))), text(said.get("rights")))
+    """Return the rights in the metadata of a dataset or project; invalid values are ignored."""
+    fields = mapping(metadata)
+    creators = tuple(_creators(fields.get("creators")))
+    return Rights(text(fields.get("license")).strip(), creators, text(fields.get("rights")))
 
 
 def rights_of(record: Mapping[str, Any] | None, projects: Mapping[str, Rights]) -> Rights:
-    """Return what holds for a dataset, with `projects` by their ID."""
-    known = mapping(record)
-    own = stated_rights(mapping(known.get("scientific_metadata")))
-    return own.or_else(projects.get(text(known.get("project_id")), Rights()))
+    """Return the rights of a dataset, with those of `projects` by project id."""
+    fields = mapping(record)
+    own = stated_rights(mapping(fields.get("scientific_metadata")))
+    return own.or_else(projects.get(text(fields.get("project_id")), Rights()))
 
 
-def creator_of(said: str) -> Creator:
-    """Return somebody from a text such as `Ada Lovelace (0000-0002-1825-0097)`."""
-    found = _ORCID.search(said)
-    if found is None:
-        return Creator(said.strip())
-    rest = said.replace("https://orcid.org/", "").replace(found[0], "")
-    return Creator(" ".join(re.sub(r"[()<>\[\],;]", " ", rest).split()) or found[0], found[0])
+def creator_of(stated: str) -> Creator:
+    """Parse a creator from text such as `Ada Lovelace (0000-0002-1825-0097)`."""
+    orcid = _ORCID.search(stated)
+    if orcid is None:
+        return Creator(stated.strip())
+    rest = stated.replace("https://orcid.org/", "").replace(orcid[0], "")
+    return Creator(" ".join(re.sub(r"[()<>\[\],;]", " ", rest).split()) or orcid[0], orcid[0])
 
 
-def license_iri(said: str) -> str:
+def license_iri(stated: str) -> str:
     """Return the URL of a licence; empty if it is neither a URL nor a common SPDX name."""
-    if re.match(r"https?://\S+$", said):
-        return said
-    return f"https://spdx.org/licenses/{said}" if _SPDX.fullmatch(said) else ""
+    if re.match(r"https?://\S+$", stated):
+        return stated
+    return f"https://spdx.org/licenses/{stated}" if _SPDX.fullmatch(stated) else ""
 
 
-def _creators(said: object) -> Iterator[Creator]:
-    for one in said if isinstance(said, Sequence) and not isinstance(said, str) else [said]:
-        if isinstance(one, str) and one.strip():
-            yield creator_of(one)
-        elif isinstance(one, Mapping) and text(one.get("name")):
-            orcid = _ORCID.search(text(one.get("orcid")))
-            yield Creator(text(one.get("name")), orcid[0] if orcid else "")
+def _creators(stated: object) -> Iterator[Creator]:
+    for entry in stated if isinstance(stated, Sequence) and not isinstance(stated, str) else [stated]:
+        if isinstance(entry, str) and entry.strip():
+            yield creator_of(entry)
+        elif isinstance(entry, Mapping) and text(entry.get("name")):
+            orcid = _ORCID.search(text(entry.get("orcid")))
+            yield Creator(text(entry.get("name")), orcid[0] if orcid else "")

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 
-from crucible_lineage.lineage.labels import told_value
+from crucible_lineage.lineage.labels import value_with_unit
 
 MOST_ROWS = 60
 MOST_INSTANCES = 3  # of a step, where not all rows are shown
@@ -44,7 +44,7 @@ def pairs(title: str, values: Mapping[str, object]) -> str:
         return ""
     rows = "".join(
         f'<tr><td style="text-align:left">{escape(str(name))}</td>'
-        f'<td style="text-align:left">{escape(told_value(str(name), value))}</td></tr>'
+        f'<td style="text-align:left">{escape(value_with_unit(str(name), value))}</td></tr>'
         for name, value in values.items()
     )
     return f"<div>{escape(title)}</div><table>{rows}</table>"
@@ -88,4 +88,4 @@ def _first(instances: Sequence[tuple[str, str, str]]) -> Iterator[tuple[str, str
 
 
 def _cell(name: str, value: object) -> str:
-    return "" if value is None else escape(told_value(name.removesuffix(".mean"), value, 60))
+    return "" if value is None else escape(value_with_unit(name.removesuffix(".mean"), value, 60))

@@ -187,9 +187,9 @@ def test_a_run_ends_with_the_numbers_of_what_it_made(project: Any, lab: Any, dat
     ],
 )  # fmt: skip
 def test_units_are_those_of_the_key_or_of_the_value(key: str, value: Any, text: str) -> None:
-    from crucible_lineage.lineage.labels import told_value
+    from crucible_lineage.lineage.labels import value_with_unit
 
-    assert told_value(key, value) == text
+    assert value_with_unit(key, value) == text
 
 
 def test_the_page_is_true(project: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

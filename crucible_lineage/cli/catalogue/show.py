@@ -24,7 +24,7 @@ from crucible_lineage.cli.options import (
 from crucible_lineage.cli.printing import is_lively
 from crucible_lineage.cli.working import showing_work
 from crucible_lineage.errors import InputError
-from crucible_lineage.lineage.labels import plain, told_value
+from crucible_lineage.lineage.labels import plain, value_with_unit
 from crucible_lineage.refs import file_stem
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ def _file(file: Mapping[str, Any]) -> str:
 
 
 def _values(values: Mapping[str, object]) -> Iterator[str]:
-    yield from (f"  {plain(name)}: {told_value(name, value)}" for name, value in values.items())
+    yield from (f"  {plain(name)}: {value_with_unit(name, value)}" for name, value in values.items())
 
 
 def _named(mfid: str, names: Mapping[str, str]) -> str:

@@ -359,12 +359,12 @@ def print_returned(returned: Returned, executed: int) -> None:
 def _lines(returned: Returned) -> Iterator[str]:
     if not returned:
         return
-    from crucible_lineage.lineage.labels import plain, told_value
+    from crucible_lineage.lineage.labels import plain, value_with_unit
 
     names = {key: key[0] if key[1] == "out" else f"{key[0]}.{key[1]}" for key in returned}
     widest = min(max(map(len, names.values()), default=0), MOST_CELL)
     for key, (mfid, values) in returned.items():
-        said = "  ".join(f"{plain(name)} {told_value(name, value, MOST_VALUE)}" for name, value in values.items())
+        said = "  ".join(f"{plain(name)} {value_with_unit(name, value, MOST_VALUE)}" for name, value in values.items())
         named = f"{names[key]:{widest}}  {mfid}"
         room = max(terminal_width() * 2, 120, len(named) + MOST_VALUE)
         line = f"{named}  {said}".rstrip()

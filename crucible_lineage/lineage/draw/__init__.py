@@ -1,1 +1,1 @@
-"""Lineages as people see them: tree, SVG, PNG, HTML page, and the formats that other drawing programs read."""
+"""Drawings of a lineage: tree, SVG, PNG, HTML page, and the formats of other drawing programs."""

@@ -1,4 +1,4 @@
-"""A lineage in formats that other programs read: node-link JSON, CSV, Mermaid, DOT."""
+"""A lineage in formats of other programs: node-link JSON, CSV, Mermaid, DOT."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MERMAID_STYLES = {
 
 
 def public_ids(graph: LineageGraph) -> Mapping[str, str]:
-    """Return the public id of each node: its own, or `hidden-N` for what the reader may not see."""
+    """Return the public id of each node: its own, or `hidden-N` for a node hidden from the reader."""
     names: dict[str, str] = {}
     hidden = 0
     for mfid, node in graph.nodes.items():
@@ -32,7 +32,7 @@ def public_ids(graph: LineageGraph) -> Mapping[str, str]:
 
 
 def to_node_link(graph: LineageGraph) -> dict[str, object]:
-    """The node-link object that `networkx.node_link_graph(..., edges="edges")` and `LineageGraph.from_api` read."""
+    """Return the node-link object for `networkx.node_link_graph(..., edges="edges")` and `LineageGraph.from_api`."""
     names = public_ids(graph)
     return {
         "directed": True,
@@ -47,7 +47,7 @@ def to_node_link(graph: LineageGraph) -> dict[str, object]:
 
 
 def render_csv(graph: LineageGraph) -> str:
-    """Return the edges as CSV with a header; what a spreadsheet would run as a formula is led by an apostrophe."""
+    """Return the edges as CSV with a header; an apostrophe precedes text that a spreadsheet would run as a formula."""
     names = public_ids(graph)
     rows = []
     for edge in graph.edges.values():
@@ -64,7 +64,7 @@ def render_dot(
     *,
     superseded: bool = False,
 ) -> str:
-    """The graph in Graphviz's DOT language, left to right. What is superseded is counted only, unless asked for."""
+    """Return the graph in Graphviz's DOT language, left to right. Superseded results are only counted by default."""
     drawn = view(graph, keep=[focus] if focus else [], superseded=superseded)
     colour_of = colours(graph.nodes.values())
     lines = ["digraph lineage {", "  rankdir=LR;", '  node [shape=box, style="rounded", fontname="Helvetica"];']
@@ -84,10 +84,10 @@ def render_dot(
         label = "\\n".join(map(_dot_escaped, _label_lines(item)))
         lines.append(f'  n{number} [label="{label}", shape={shape}, style="{style}", color="{colour}"{faint}];')
     for (source, target), relationship in drawn.edges.items():
-        said = "" if relationship == DERIVED else f' [label="{_dot_escaped(relationship or "untyped")}", style=dashed]'
+        label = "" if relationship == DERIVED else f' [label="{_dot_escaped(relationship or "untyped")}", style=dashed]'
         if note := drawn.notes.get((source, target)):
-            said = said or f' [label="{_dot_escaped(note)}"]'
-        lines.append(f"  n{source} -> n{target}{said};")
+            label = label or f' [label="{_dot_escaped(note)}"]'
+        lines.append(f"  n{source} -> n{target}{label};")
     if drawn.left_out:
         lines.append(f'  label="{left_out_note(drawn.left_out)}";')
     return "\n".join([*lines, "}"]) + "\n"
@@ -99,9 +99,9 @@ def render_mermaid(
     *,
     superseded: bool = False,
 ) -> list[str]:
-    """Mermaid flowcharts, one if the graph fits into it, else as many as it takes: each edge is in one of them.
+    """Return Mermaid flowcharts: one if the graph fits, else several, each edge in one of them.
 
-    What is superseded is counted only, unless it is asked for or something shown comes from it.
+    Superseded results are only counted, unless requested or needed by a shown one.
     """
     drawn = view(graph, keep=[focus] if focus else [], superseded=superseded)
     boxes = [_mermaid_box(number, item) for number, item in enumerate(drawn.items)]
@@ -109,7 +109,7 @@ def render_mermaid(
     chart = _Chart(boxes)
     linked = {number for ends in drawn.edges for number in ends}
     lines: list[tuple[tuple[int, ...], str]] = [((number,), "") for number in range(len(boxes)) if number not in linked]
-    lines += [(ends, _mermaid_edge(ends, said)) for ends, said in sorted(drawn.edges.items())]
+    lines += [(ends, _mermaid_edge(ends, relationship)) for ends, relationship in sorted(drawn.edges.items())]
     for numbers, edge in lines:
         if not chart.has_room(numbers, edge):
             charts.append(str(chart))
@@ -145,7 +145,7 @@ class _Chart:
 
     def __str__(self) -> str:
         boxes = [self._boxes[number] for number in sorted(self._shown)]
-        styles = [told for name, told in _MERMAID_STYLES.items() if any(box.endswith(f":::{name}") for box in boxes)]
+        styles = [style for name, style in _MERMAID_STYLES.items() if any(box.endswith(f":::{name}") for box in boxes)]
         return "\n".join(["flowchart LR", *boxes, *styles, *self._edges]) + "\n"
 
 
@@ -169,11 +169,11 @@ def _node_entry(node: Node, name: str) -> dict[str, object]:
 
 
 def _label_lines(item: DrawnItem) -> list[str]:
-    node, state = item.node, plain(item.state_said.upper())
+    node, state = item.node, plain(item.state_text.upper())
     if item.is_group:
-        return [group_title(item.nodes), *filter(None, [item.remade_said, state])]
+        return [group_title(item.nodes), *filter(None, [item.remade_text, state])]
     small = "" if node.kind == "hidden" or node.name == node.id else short_id(node.id)
-    return [line for line in (title(node), detail(node), plain(small), item.remade_said, state) if line]
+    return [line for line in (title(node), detail(node), plain(small), item.remade_text, state) if line]
 
 
 def _mermaid_box(number: int, item: DrawnItem) -> str:
@@ -190,8 +190,8 @@ def _mermaid_edge(ends: tuple[int, int], relationship: str) -> str:
 
 
 def _mermaid_escaped(text: str) -> str:
-    """Every symbol that Mermaid or HTML might read as more than text becomes a numbered entity."""
-    return re.sub(r"[^\w .,:()·×…-]", lambda found: f"#{ord(found.group())};", plain(text))
+    """Replace every symbol that Mermaid or HTML might interpret by a numeric entity."""
+    return re.sub(r"[^\w .,:()·×…-]", lambda match: f"#{ord(match.group())};", plain(text))
 
 
 def _dot_escaped(text: str) -> str:

@@ -1,4 +1,4 @@
-"""A lineage as one HTML file that needs no network: to look around in, search, unfold, and read about each dataset."""
+"""A lineage as one HTML file for use offline: pan, search, unfold, and read about each dataset."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _NODE_COLUMNS: dict[str, Callable[[Node], object]] = {
     "remade": lambda node: node.remade,
     "superseded_by": lambda node: list(node.superseded_by),
 }
-_FIELDS = (  # of a record, as the panel lists them
+_FIELDS = (  # of a record, in the order of the panel
     "creation_time",
     "instrument_name",
     "session_name",
@@ -54,24 +54,24 @@ def render_html(
     pages: str = "",
     superseded: bool = False,
 ) -> str:
-    """The page as text. It opens on `focus`, or on everything, with at most forty boxes; the rest unfolds, and what is
-    superseded appears at the press of a button, or is there from the beginning if it is asked for.
+    """Return the page as text. It opens on `focus`, or on everything, with at most forty boxes; the rest unfolds. A
+    button shows superseded results, or `superseded` from the beginning.
 
-    Of each dataset it holds what its record holds: metadata, parameters, files with hashes, provenance, and the
-    thumbnail if the record has one as a data URI under `thumbnail`. Who gets the file can read all of it. With `pages`,
-    the address of a dataset's own page up to its MFID, it links to those. `page_data` reads what it holds. Without a
-    `heading` it is called by the focus.
+    The page contains each dataset's record: metadata, parameters, files with hashes, provenance, and the thumbnail if
+    the record has one as a data URI under `thumbnail`. Anyone with the file can read it. `pages` is the address of
+    datasets' own pages up to the MFID, for links. `page_data` reads the data of a page. The default `heading` names the
+    focus.
     """
     script, style = _script(), _resource("page.css")
     names = public_ids(graph)
     drawable = _drawable(graph, graph.node(focus).id if focus else None, names)
-    shown = _without_hidden(graph, names)
-    details = packed([shown(_detail(node)) for node in graph.nodes.values()], drawable["nodes"]["id"])
+    redact = _without_hidden(graph, names)
+    details = packed([redact(_detail(node)) for node in graph.nodes.values()], drawable["nodes"]["id"])
     policy = (
         f"default-src 'none'; img-src data:; style-src 'sha256-{_digest(style)}'; "
         f"script-src 'sha256-{_digest(script)}'; base-uri 'none'; form-action 'none'"
     )
-    from jinja2 import Environment  # a third of what `crucible-lineage lineage` takes to start; a tree needs none
+    from jinja2 import Environment  # a third of the start time of `crucible-lineage lineage`; a tree does not need it
 
     return (
         Environment(autoescape=True, keep_trailing_newline=True)
@@ -88,15 +88,15 @@ def render_html(
 
 def page_data(page: str) -> dict[str, object]:
     """Return a page's data: nodes and edges as columns, and `details`, a record for each node or None."""
-    found = re.search(r'id="data">([^<]*)<', page)
-    if found is None:
-        raise InputError("read the data of a lineage page: there are none in it")
-    data: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(found[1])))
+    match = re.search(r'id="data">([^<]*)<', page)
+    if match is None:
+        raise InputError("read the data of a lineage page: it contains none")
+    data: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(match[1])))
     return data | {"details": unpacked(data["details"], data["nodes"]["id"])}
 
 
 def _drawable(graph: LineageGraph, focus: str | None, names: Mapping[str, str]) -> dict[str, Any]:
-    """Return what the page needs to draw: the columns of nodes and edges, these by the numbers of their ends."""
+    """Return the data for drawing: columns of nodes, and of edges with the numbers of their ends."""
     number_of = {mfid: number for number, mfid in enumerate(graph.nodes)}
     roles = roles_of(graph)
     number_of_roles = {role: number for number, role in enumerate(dict.fromkeys(roles.values()), 1)}
@@ -122,7 +122,7 @@ def _drawable(graph: LineageGraph, focus: str | None, names: Mapping[str, str]) 
 
 
 def _detail(node: Node) -> dict[str, Any] | None:
-    """Return what the panel shows of a node, or None where there is no record; nothing of a hidden one."""
+    """Return the panel's content for a node; None without a record, or for a hidden node."""
     if node.record is None or node.kind == "hidden":
         return None
     written = provenance(node.record)
@@ -144,8 +144,8 @@ def _detail(node: Node) -> dict[str, Any] | None:
 
 
 def _files(node: Node) -> list[dict[str, object]]:
-    listed = provenance(node.record).get("generated") or (node.record or {}).get("files")
-    entries = listed if isinstance(listed, list) else []
+    recorded = provenance(node.record).get("generated") or (node.record or {}).get("files")
+    entries = recorded if isinstance(recorded, list) else []
     return [
         {
             "name": entry.get("name") or entry.get("filename"),
@@ -158,35 +158,35 @@ def _files(node: Node) -> list[dict[str, object]]:
 
 
 def _without_hidden(graph: LineageGraph, names: Mapping[str, str]) -> Callable[[Any], Any]:
-    """Makes of a value what JSON can hold, with the ids of hidden nodes replaced by their names wherever they stand."""
+    """Return a function that makes a value JSON and replaces the ids of hidden nodes everywhere in it."""
     hidden = {mfid: names[mfid] for mfid, node in graph.nodes.items() if node.kind == "hidden"}
 
     def text(value: str) -> str:
         if not hidden:
             return value
-        return hidden.get(value) or _MFID.sub(lambda found: hidden.get(found[0], found[0]), value)
+        return hidden.get(value) or _MFID.sub(lambda match: hidden.get(match[0], match[0]), value)
 
-    def shown(value: object) -> Any:
+    def redact(value: object) -> Any:
         if isinstance(value, str):
             return text(value)
         if isinstance(value, Mapping):
-            return {text(str(key)): shown(inner) for key, inner in value.items()}
+            return {text(str(key)): redact(inner) for key, inner in value.items()}
         if isinstance(value, list | tuple):
-            return [shown(inner) for inner in value]
+            return [redact(inner) for inner in value]
         is_json = value is None or isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
         return value if is_json else text(str(value))
 
-    return shown
+    return redact
 
 
 def _embedded(value: object) -> str:
-    """The value as JSON, deflated, in base64: a tenth of its size, and nothing in it is markup."""
+    """Return the value as deflated JSON in base64: a tenth of the size, and free of markup."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return base64.b64encode(zlib.compress(text.encode("utf-8", "backslashreplace"), 9)).decode()
 
 
 def _script() -> str:
-    """The script files in one function, so that none of their names meets one of the browser's."""
+    """Return the script files in one function, so that their names do not clash with the browser's."""
     return "(async () => {\n" + "".join(map(_resource, SCRIPTS)) + "})();\n"
 
 
@@ -195,46 +195,46 @@ def _resource(name: str) -> str:
 
 
 def _digest(text: str) -> str:
-    """The hash by which the page's policy allows its own script and style and no other."""
+    """Return the hash by which the page's policy allows only its own script and style."""
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-Value = Any  # what JSON can hold
+Value = Any  # JSON
 Parts = tuple[int, ...]
 _LIST = -1  # the shape of a list
-_OFTEN = 20  # uses from which a value is a common one: fewer make the result larger, more change nothing
+_OFTEN = 20  # uses that make a value common: a lower limit makes the result larger, a higher one changes nothing
 
 
 def packed(values: Sequence[Value], names: Sequence[str]) -> dict[str, Any]:
-    """The values, each with a name of its own, as `shapes`, `common` and `rows`; `unpacked` gives them back.
+    """Pack values, each with a unique name, as `shapes`, `common` and `rows`, for `unpacked`.
 
-    A row has what is new in a value, parts before wholes, the value itself last; before all that stands, unwritten, its
-    name. Texts, numbers, truths and null are written as they are, a whole as an array: the number of its shape (its
-    keys; -1 is a list), and for each part how far back in the rows it stands, or -1 for the first of `common`, -2 for
-    the second and so on. The same values give the same result.
+    A row contains the new parts of a value, parts before containers, the value itself last; its name precedes them and
+    is not written. Scalars are written as they are, a container as an array: the number of its shape (its keys; -1 is a
+    list), and for each part its distance back in the rows, or -1 for the first of `common`, -2 for the second and so
+    on. Equal values give equal results.
     """
-    found = _Distinct()
-    for value in _often(values):
-        found.add(value)
-    first = len(found)
+    distinct = _Distinct()
+    for value in _common_values(values):
+        distinct.add(value)
+    first = len(distinct)
     starts = []
     for value, name in zip(values, names, strict=True):
-        starts.append(len(found))
-        found.add_new(name)
-        found.add_new(value)
-    written = [found.written(number, first) for number in range(len(found))]
-    ends = [*starts, len(found)][1:]
+        starts.append(len(distinct))
+        distinct.add_new(name)
+        distinct.add_new(value)
+    entries = [distinct.encoded(number, first) for number in range(len(distinct))]
+    ends = [*starts, len(distinct)][1:]
     return {
-        "shapes": list(found.shapes),
-        "common": written[:first],
-        "rows": [written[start + 1 : end] for start, end in zip(starts, ends, strict=True)],
+        "shapes": list(distinct.shapes),
+        "common": entries[:first],
+        "rows": [entries[start + 1 : end] for start, end in zip(starts, ends, strict=True)],
     }
 
 
-def unpacked(found: Mapping[str, Any], names: Sequence[str]) -> list[Value]:
+def unpacked(pack: Mapping[str, Any], names: Sequence[str]) -> list[Value]:
     """Undo `packed`."""
-    entries, roots = list(found["common"]), []
-    for name, row in zip(names, found["rows"], strict=True):
+    entries, roots = list(pack["common"]), []
+    for name, row in zip(names, pack["rows"], strict=True):
         entries += [name, *row]
         roots.append(len(entries) - 1)
 
@@ -242,62 +242,62 @@ def unpacked(found: Mapping[str, Any], names: Sequence[str]) -> list[Value]:
         entry = entries[number]
         if not isinstance(entry, list):
             return entry
-        shape, *places = entry
-        parts = [value_of(-place - 1 if place < 0 else number - place) for place in places]
-        return parts if shape == _LIST else dict(zip(found["shapes"][shape], parts, strict=True))
+        shape, *references = entry
+        parts = [value_of(-back - 1 if back < 0 else number - back) for back in references]
+        return parts if shape == _LIST else dict(zip(pack["shapes"][shape], parts, strict=True))
 
     return [value_of(root) for root in roots]
 
 
-def _often(values: Sequence[Value]) -> Iterator[Value]:
-    """The distinct values that are used often, in the order they come."""
-    found = _Distinct()
+def _common_values(values: Sequence[Value]) -> Iterator[Value]:
+    """Return the distinct values that are used often, in the order of their first use."""
+    distinct = _Distinct()
     for value in values:
-        found.add(value)
-    uses = [0] * len(found)
-    for _, parts in found.entries:
+        distinct.add(value)
+    uses = [0] * len(distinct)
+    for _, parts in distinct.entries:
         for part in parts:
             uses[part] += 1
-    return (found.value(number) for number, used in enumerate(uses) if used >= _OFTEN)
+    return (distinct.value(number) for number, count in enumerate(uses) if count >= _OFTEN)
 
 
 class _Distinct:
-    """Distinct values by number, the parts before the whole: a scalar without parts, or a shape with its parts."""
+    """Distinct values by number, parts before containers: a scalar without parts, or a shape with its parts."""
 
     def __init__(self) -> None:
         self.entries: list[tuple[Value, Parts]] = []
         self.shapes: dict[tuple[str, ...], int] = {}
-        self._is_whole: list[bool] = []
+        self._is_container: list[bool] = []
         self._number_of: dict[Hashable, int] = {}
 
     def __len__(self) -> int:
         return len(self.entries)
 
     def add(self, value: Value) -> int:
-        """The number of a value, which is a new one if there was no equal value before."""
-        key, entry = self._described(value)
+        """Return the number of a value; add it if there is no equal one."""
+        key, entry = self._keyed(value)
         number = self._number_of.get(key)
-        return self._appended(key, entry) if number is None else number
+        return self._append(key, entry) if number is None else number
 
     def add_new(self, value: Value) -> None:
-        """The value has the next number, also if there was an equal one before."""
-        self._appended(*self._described(value))
+        """Add a value under the next number, even if there is an equal one."""
+        self._append(*self._keyed(value))
 
-    def written(self, number: int, common: int) -> Value:
-        """An entry as `packed` says; numbers below `common` are those of common values."""
+    def encoded(self, number: int, common: int) -> Value:
+        """Return an entry in the form of `packed`; numbers below `common` are those of common values."""
         head, parts = self.entries[number]
-        if not self._is_whole[number]:
+        if not self._is_container[number]:
             return head
         return [head, *(-part - 1 if part < common else number - part for part in parts)]
 
     def value(self, number: int) -> Value:
         head, parts = self.entries[number]
-        if not self._is_whole[number]:
+        if not self._is_container[number]:
             return head
         values = [self.value(part) for part in parts]
         return values if head == _LIST else dict(zip(list(self.shapes)[head], values, strict=True))
 
-    def _described(self, value: Value) -> tuple[Hashable, tuple[Value, Parts]]:
+    def _keyed(self, value: Value) -> tuple[Hashable, tuple[Value, Parts]]:
         if isinstance(value, dict):
             shape = self.shapes.setdefault(tuple(value), len(self.shapes))
             parts = tuple([self.add(part) for part in value.values()])
@@ -305,11 +305,11 @@ class _Distinct:
         if isinstance(value, list):
             parts = tuple([self.add(part) for part in value])
             return (_LIST, parts), (_LIST, parts)
-        # 1, 1.0 and True are equal in Python, 0.0 and -0.0 too.
+        # The key has the type and repr: 1, 1.0 and True are equal in Python, and so are 0.0 and -0.0.
         return (type(value), repr(value) if isinstance(value, float) else value), (value, ())
 
-    def _appended(self, key: Hashable, entry: tuple[Value, Parts]) -> int:
+    def _append(self, key: Hashable, entry: tuple[Value, Parts]) -> int:
         self._number_of[key] = len(self.entries)
-        self._is_whole.append(isinstance(key, tuple) and isinstance(key[1], tuple))
+        self._is_container.append(isinstance(key, tuple) and isinstance(key[1], tuple))
         self.entries.append(entry)
         return len(self.entries) - 1

@@ -25,14 +25,14 @@ _STATE_STYLES = {
 
 @dataclass(frozen=True)
 class _Line:
-    """One line of the tree in its parts; `mark` is what is said of its place in it."""
+    """One line of the tree in its parts; `mark` has notes about its position."""
 
     branch: str
     mfid: str
     name: str
     detail: str
     state: str
-    state_said: str
+    state_text: str
     mark: str
     is_focus: bool
 
@@ -45,12 +45,11 @@ def render_tree(
     ascii_only: bool = False,
     superseded: bool = False,
 ) -> str:
-    """The tree as text, a line a node: id, name, kind of data and step, state.
+    """Return the tree as text, one line per node: id, name, kind of data and step, state.
 
-    With `focus` it is what that dataset comes from and what comes from it, else the whole graph.
-    A node with several parents stands below the first of them and is marked `(see above)` below the others.
-    What is superseded is counted only, unless it is asked for or something shown comes from it. `ascii_only` draws for
-    terminals that have no line characters; names stay as they are.
+    With `focus` it shows that dataset's ancestors and descendants, else the whole graph. A node with several parents is
+    below the first of them and marked `(see above)` below the others. Superseded results are only counted, unless
+    requested or needed by a shown one. `ascii_only` is for terminals without line characters; names stay as they are.
     """
     lines = _lines(graph, focus, fold_beyond, ascii_only, superseded)
     return "\n".join((line.branch + " ".join(part for part in _texts(line) if part)).rstrip() for line in lines)
@@ -63,26 +62,26 @@ def render_tree_rich(
     fold_beyond: int | None = None,
     superseded: bool = False,
 ) -> Text:
-    """The same tree in colour, for a rich console. Names are never read as markup."""
-    from rich.text import Text  # only who prints in colour pays for rich
+    """Return the same tree in colour, for a rich console. Names are never read as markup."""
+    from rich.text import Text  # imported only for colours
 
-    shown = Text()
+    output = Text()
     for line in _lines(graph, focus, fold_beyond, False, superseded):
         parts = zip(_texts(line), _styles(line), strict=True)
-        shown.append_text(Text("\n" if shown else ""))
-        shown.append(line.branch, style="dim")
-        shown.append_text(Text(" ").join(Text(part, style=style) for part, style in parts if part))
-    return shown
+        output.append_text(Text("\n" if output else ""))
+        output.append(line.branch, style="dim")
+        output.append_text(Text(" ").join(Text(part, style=style) for part, style in parts if part))
+    return output
 
 
 def _texts(line: _Line) -> tuple[str, ...]:
-    state = f"[{line.state_said}]" if line.state_said else ""
+    state = f"[{line.state_text}]" if line.state_text else ""
     return (line.mfid or line.name, line.name if line.mfid else "", line.detail, state, line.mark)
 
 
 def _styles(line: _Line) -> tuple[str, ...]:
-    of_state = _STATE_STYLES.get(line.state, "cyan")
-    return (of_state, "bold" if line.is_focus else "", "dim", of_state, "dim")
+    state_style = _STATE_STYLES.get(line.state, "cyan")
+    return (state_style, "bold" if line.is_focus else "", "dim", state_style, "dim")
 
 
 def _lines(
@@ -92,8 +91,8 @@ def _lines(
     ascii_only: bool,
     superseded: bool,
 ) -> Iterator[_Line]:
-    shown = graph if focus is None else graph.around(focus)
-    drawn = view(shown, fold_beyond=fold_beyond, keep=[focus] if focus else [], superseded=superseded)
+    selected = graph if focus is None else graph.around(focus)
+    drawn = view(selected, fold_beyond=fold_beyond, keep=[focus] if focus else [], superseded=superseded)
     children: list[list[int]] = [[] for _ in drawn.items]
     for source, target in drawn.edges:
         children[source].append(target)
@@ -106,23 +105,23 @@ def _lines(
         waiting: list[tuple[int, int | None, str, str]] = [(root, None, "", "")]
         while waiting:
             number, parent, branch, indent = waiting.pop()
-            again = number in printed
+            is_repeated = number in printed
             printed.add(number)
             relationship = DERIVED if parent is None else drawn.edges[parent, number]
             note = "" if parent is None else drawn.notes.get((parent, number), "")
             item = drawn.items[number]
-            mark = _mark(relationship, [note, item.remade_said], again, number == focused)
+            mark = _mark(relationship, [note, item.remade_text], is_repeated, number == focused)
             yield _line(item, branch, mark, number == focused)
-            below = [] if again else children[number]
-            for child in reversed(below):
-                last = child == below[-1]
+            shown_children = [] if is_repeated else children[number]
+            for child in reversed(shown_children):
+                last = child == shown_children[-1]
                 waiting.append((child, number, indent + (corner if last else tee), indent + (blank if last else bar)))
     if drawn.left_out:
         yield _Line("", "", "", left_out_note(drawn.left_out), "", "", "", is_focus=False)
 
 
 def _roots(drawn: View, children: list[list[int]]) -> Iterator[int]:
-    """The items without parents, then, for cycles that have no way in, whatever was not reached from those."""
+    """Yield the items without parents, then items not reached from those: they are in or behind a cycle."""
     has_parent = {target for source, target in drawn.edges if source != target}
     roots = [number for number in range(len(drawn.items)) if number not in has_parent]
     yield from roots
@@ -132,26 +131,26 @@ def _roots(drawn: View, children: list[list[int]]) -> Iterator[int]:
             yield number
         waiting = [number]
         while waiting:
-            at = waiting.pop()
-            if at not in reached:
-                reached.add(at)
-                waiting.extend(children[at])
+            current = waiting.pop()
+            if current not in reached:
+                reached.add(current)
+                waiting.extend(children[current])
 
 
 def _line(item: DrawnItem, branch: str, mark: str, is_focus: bool) -> _Line:
     node = item.node
     if item.is_group:
         measured = plain(node.measurement) if node.step else ""
-        said = plain(item.state_said)
-        return _Line(branch, "", group_title(item.nodes), measured, item.state, said, mark, is_focus)
+        state = plain(item.state_text)
+        return _Line(branch, "", group_title(item.nodes), measured, item.state, state, mark, is_focus)
     mfid = "" if node.kind == "hidden" or node.name == node.id else plain(node.id)
     name = title(node) if node.name or not mfid else ""
-    said = f"superseded by {', '.join(node.superseded_by)}" if is_focus and node.superseded_by else item.state_said
-    return _Line(branch, mfid, name, detail(node), item.state, plain(said), mark, is_focus)
+    state = f"superseded by {', '.join(node.superseded_by)}" if is_focus and node.superseded_by else item.state_text
+    return _Line(branch, mfid, name, detail(node), item.state, plain(state), mark, is_focus)
 
 
-def _mark(relationship: str, notes: Sequence[str], again: bool, is_focus: bool) -> str:
-    said = {DERIVED: "", "": "untyped link"}.get(relationship, plain(relationship))
+def _mark(relationship: str, notes: Sequence[str], is_repeated: bool, is_focus: bool) -> str:
+    link = {DERIVED: "", "": "untyped link"}.get(relationship, plain(relationship))
     noted = " ".join(f"({plain(note)})" for note in notes if note)
-    seen = "(see above)" if again else ""
-    return " ".join(part for part in (f"<{said}>" if said else "", noted, seen, "<--" if is_focus else "") if part)
+    reference = "(see above)" if is_repeated else ""
+    return " ".join(part for part in (f"<{link}>" if link else "", noted, reference, "<--" if is_focus else "") if part)

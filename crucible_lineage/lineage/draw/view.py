@@ -1,4 +1,4 @@
-"""What of a graph is drawn, and how: siblings of a step folded, superseded results and idle links left out, colours."""
+"""Selection of what is drawn of a graph, and how: folded siblings, omitted results and links, colours."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import CANDIDATE, CURRENT, DOUBTFUL, MEASURED, RAW, SUPERSEDED, Edge, Node
 from crucible_lineage.lineage.records import chosen_in_time, equal_parents, parents_as_used, used_roles
 
-EQUAL = "equal bytes"  # beside the edge from a parent that stands for the one used
-FOLD_BEYOND = 4  # siblings that are still drawn one by one: chosen by eye, a batch of four scans stays readable
+EQUAL = "equal bytes"  # note on the edge from a parent with the same bytes as the one used
+FOLD_BEYOND = 4  # siblings that are still drawn individually: chosen by eye, a batch of four scans is readable
 
-
-# M. Okabe and K. Ito, "Color Universal Design" (2008), without black and the vermilion that marks a bad state.
+# M. Okabe and K. Ito, "Color Universal Design" (2008), without black, and vermilion, which marks a bad state.
 _PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#F0E442")
 OTHER_COLOUR = "#8A8A8A"
 STATE_COLOURS: Mapping[str, str] = {
@@ -42,7 +41,7 @@ class DrawnItem:
 
     @property
     def is_group(self) -> bool:
-        """True if several nodes are folded into this item."""
+        """Whether several nodes are folded into this item."""
         return len(self.nodes) > 1
 
     @property
@@ -53,16 +52,16 @@ class DrawnItem:
         return next((state for state in alarming if state in states), self.node.state)
 
     @property
-    def remade_said(self) -> str:
-        """Say how often a dataset was reproduced elsewhere, or how many of a group were; empty if none."""
+    def remade_text(self) -> str:
+        """How often a dataset was reproduced elsewhere, or how many of a group were; empty if none."""
         if self.is_group:
             count = sum(node.remade > 0 for node in self.nodes)
             return f"{count} of {len(self.nodes)} remade" if count else ""
         return f"remade {amount(self.node.remade, 'time')}" if self.node.remade else ""
 
     @property
-    def state_said(self) -> str:
-        """The state in words, of a group with how many are in it; empty for what is complete, or of no known state."""
+    def state_text(self) -> str:
+        """The state in words, for a group with the number of nodes; empty if complete or unknown."""
         state = self.state
         if state in ("", "complete", CURRENT, RAW):
             return ""
@@ -73,7 +72,7 @@ class DrawnItem:
 class View:
     """Items by number, in the graph's order, and the relationship of each edge by the numbers of its ends.
 
-    `notes` are what is said beside edges; `left_out` superseded results are not among the items.
+    `notes` are labels of edges; `left_out` is the number of superseded results that are not among the items.
     """
 
     items: tuple[DrawnItem, ...]
@@ -90,16 +89,16 @@ def view(
     keep: Collection[str] = (),
     superseded: bool = False,
 ) -> View:
-    """The items and edges to draw. More than `fold_beyond` siblings are one item, None folds nothing.
+    """Select the items and edges to draw. More than `fold_beyond` siblings become one item; None folds nothing.
 
-    Siblings have the same parents, after folding, the same roles in what was made of them, and the same step, or the
-    same kind of data where no step made them. The nodes in `keep`, and those few that they come from, stay single. What
-    is superseded is left out, unless it is asked for, or something that is drawn comes from it.
+    Siblings have the same parents after folding, the same roles in their children, and the same step, or the same kind
+    of data if no step made them. The nodes in `keep`, and their ancestors if few, stay single. Superseded results are
+    omitted, unless requested or needed by a drawn one.
     """
-    gone = frozenset() if superseded else dispensable(graph, keep)
-    if gone:
-        graph = graph.subgraph(graph.nodes.keys() - gone)
-    edges = list(_telling(graph))
+    omitted = frozenset() if superseded else dispensable(graph, keep)
+    if omitted:
+        graph = graph.subgraph(graph.nodes.keys() - omitted)
+    edges = list(_informative_edges(graph))
     if fold_beyond is None:
         groups = {mfid: mfid for mfid in graph.nodes}
     else:
@@ -116,12 +115,12 @@ def view(
         drawn[ends] = edge.relationship if drawn.get(ends, edge.relationship) == edge.relationship else ""
         note = note_of(graph, edge)
         notes[ends] = note if notes.get(ends, note) == note else ""
-    said = {ends: note for ends, note in notes.items() if note}
-    return View(tuple(DrawnItem(tuple(nodes)) for nodes in members.values()), drawn, number_of, len(gone), said)
+    items = tuple(DrawnItem(tuple(nodes)) for nodes in members.values())
+    return View(items, drawn, number_of, len(omitted), {ends: note for ends, note in notes.items() if note})
 
 
-def _telling(graph: LineageGraph) -> Iterator[Edge]:
-    """The edges but for those from a sample to a dataset whose parent was measured from the same sample."""
+def _informative_edges(graph: LineageGraph) -> Iterator[Edge]:
+    """Yield the edges, except from a sample to a dataset whose parent was measured from the same sample."""
     for (source, target), edge in graph.edges.items():
         inherited = edge.relationship == MEASURED and any(
             parent != target and (source, parent) in graph.edges for parent in graph.parents(target)
@@ -131,22 +130,22 @@ def _telling(graph: LineageGraph) -> Iterator[Edge]:
 
 
 def _folded(graph: LineageGraph, edges: list[Edge], fold_beyond: int, single: set[str]) -> dict[str, str]:
-    """The id of the group that each node is in: its own, or that of its first sibling."""
+    """Return the group of each node: its own id, or that of its first sibling."""
     parents: defaultdict[str, list[str]] = defaultdict(list)
     for edge in edges:
         parents[edge.target].append(edge.source)
     roles = roles_of(graph)
     group_of: dict[str, str] = {}
     generations = graph.generations()
-    placed = {mfid for generation in generations for mfid in generation}
-    for generation in [*generations, [mfid for mfid in graph.nodes if mfid not in placed]]:
+    sorted_ids = {mfid for generation in generations for mfid in generation}
+    for generation in [*generations, [mfid for mfid in graph.nodes if mfid not in sorted_ids]]:
         siblings: defaultdict[tuple[object, ...], list[str]] = defaultdict(list)
         for mfid in generation:
             node = graph.nodes[mfid]
-            above = frozenset(group_of.get(parent, parent) for parent in parents[mfid])
+            groups_above = frozenset(group_of.get(parent, parent) for parent in parents[mfid])
             kind = node.step or (node.measurement, node.data_type)
-            key: tuple[object, ...] = (above, node.kind, kind, node.state == SUPERSEDED)
-            siblings[(*key, mfid) if mfid in single or mfid not in placed else key].append(mfid)
+            key: tuple[object, ...] = (groups_above, node.kind, kind, node.state == SUPERSEDED)
+            siblings[(*key, mfid) if mfid in single or mfid not in sorted_ids else key].append(mfid)
         for members in _by_role(siblings.values(), roles):
             folds = len(members) > fold_beyond
             group_of.update((mfid, members[0] if folds else mfid) for mfid in members)
@@ -154,33 +153,33 @@ def _folded(graph: LineageGraph, edges: list[Edge], fold_beyond: int, single: se
 
 
 def _by_role(siblings: Iterable[list[str]], roles: Mapping[str, frozenset[str]]) -> Iterator[list[str]]:
-    """Part siblings by their roles. Those that nothing was made of stay with the others, if these have one role."""
+    """Split siblings by their roles. Those without children stay with the others, if these all have the same roles."""
     for members in siblings:
-        parted: defaultdict[frozenset[str], list[str]] = defaultdict(list)
+        by_role: defaultdict[frozenset[str], list[str]] = defaultdict(list)
         for mfid in members:
-            parted[roles.get(mfid, frozenset())].append(mfid)
-        yield from [members] if len(parted.keys() - {frozenset()}) <= 1 else parted.values()
+            by_role[roles.get(mfid, frozenset())].append(mfid)
+        yield from [members] if len(by_role.keys() - {frozenset()}) <= 1 else by_role.values()
 
 
 def note_of(graph: LineageGraph, edge: Edge) -> str:
-    """Return what is said beside an edge: that bytes are equal to those used, or how far in time; empty for most."""
+    """Return the label of an edge: that bytes are equal to those used, or a distance in time; empty for most."""
     record = graph.nodes[edge.target].record
     return EQUAL if edge.source in equal_parents(record) else edge.note or chosen_in_time(record, edge.source)
 
 
 def roles_of(graph: LineageGraph) -> dict[str, frozenset[str]]:
-    """Return in which roles each node was used, by the records of what was made of it. Numbered roles are one."""
-    found: defaultdict[str, set[str]] = defaultdict(set)
+    """Return the roles in which each node was used, by its children's records. Numbered roles count as one."""
+    roles_by_id: defaultdict[str, set[str]] = defaultdict(set)
     for node in graph.nodes.values():
         equal = equal_parents(node.record)
         for role, mfids in used_roles(node.record).items():
-            for mfid in (*mfids, *(now for now, was in equal.items() if was in mfids)):
-                found[mfid].add(role.rstrip("0123456789"))
-    return {mfid: frozenset(roles) for mfid, roles in found.items()}
+            for mfid in (*mfids, *(other for other, used in equal.items() if used in mfids)):
+                roles_by_id[mfid].add(role.rstrip("0123456789"))
+    return {mfid: frozenset(roles) for mfid, roles in roles_by_id.items()}
 
 
 def _with_parents(graph: LineageGraph, keep: Collection[str], most: int) -> set[str]:
-    """The nodes to keep single and what they come from, as far as no node on the way has more parents than `most`."""
+    """Return the nodes to keep single with their ancestors, up to nodes with more parents than `most`."""
     single: set[str] = set()
     waiting = [mfid for mfid in keep if mfid in graph]
     while waiting:
@@ -192,54 +191,54 @@ def _with_parents(graph: LineageGraph, keep: Collection[str], most: int) -> set[
     return single
 
 
-def dispensable(graph: LineageGraph, asked_for: Iterable[str] = ()) -> frozenset[str]:
-    """Return the superseded results from which nothing comes that holds, or is asked for.
+def dispensable(graph: LineageGraph, keep: Iterable[str] = ()) -> frozenset[str]:
+    """Return the superseded results without a current or requested descendant.
 
-    A parent whose place another one with equal bytes has taken is not needed. A superseded one that is asked for is
-    shown with all that it comes from and all that was made of it.
+    A parent replaced by one with equal bytes is not needed. A superseded result in `keep` is shown with all its
+    ancestors and descendants.
     """
     superseded = {mfid for mfid, node in graph.nodes.items() if node.state == SUPERSEDED}
     needed = _with_ancestors(graph, graph.nodes.keys() - superseded)
-    for mfid in superseded.intersection(asked_for):
+    for mfid in superseded.intersection(keep):
         needed |= {mfid, *graph.ancestors(mfid), *graph.descendants(mfid)}
     return frozenset(superseded - needed)
 
 
 def left_out_note(count: int) -> str:
-    """Return the note on those that a picture leaves out; empty if there are none."""
+    """Return the note about omitted results; empty if there are none."""
     return f"{count} superseded {'result' if count == 1 else 'results'} not shown" if count else ""
 
 
 def _with_ancestors(graph: LineageGraph, mfids: Iterable[str]) -> set[str]:
-    found = set(mfids)
-    waiting = list(found)
+    reached = set(mfids)
+    waiting = list(reached)
     while waiting:
         child = waiting.pop()
-        stood_for = _stood_for(graph, child)
+        replaced = _replaced_parents(graph, child)
         for parent in graph.parents(child):
-            if parent not in found and parent not in stood_for:
-                found.add(parent)
+            if parent not in reached and parent not in replaced:
+                reached.add(parent)
                 waiting.append(parent)
-    return found
+    return reached
 
 
-def _stood_for(graph: LineageGraph, child: str) -> set[str]:
-    """Return the superseded parents for which another parent stands that is not superseded."""
+def _replaced_parents(graph: LineageGraph, child: str) -> set[str]:
+    """Return the superseded parents that another parent with equal bytes, not superseded, replaces."""
     record = graph.nodes[child].record
     if not equal_parents(record):
         return set()
-    alike = ({was, *others} for was, others in parents_as_used(record, graph.parents(child)).items())
-    old = [(mfids, {mfid for mfid in mfids if graph.nodes[mfid].state == SUPERSEDED}) for mfids in alike]
-    return {mfid for mfids, superseded in old if superseded < mfids for mfid in superseded}
+    equal = ({used, *others} for used, others in parents_as_used(record, graph.parents(child)).items())
+    groups = [(mfids, {mfid for mfid in mfids if graph.nodes[mfid].state == SUPERSEDED}) for mfids in equal]
+    return {mfid for mfids, superseded in groups if superseded < mfids for mfid in superseded}
 
 
 def kind_of_data(node: Node) -> str:
-    """Return the subject of a node's colour: a dataset's measurement, else its data type; empty for other kinds."""
+    """Return the kind of data that decides a node's colour: measurement, else data type; empty if not a dataset."""
     return (node.measurement or node.data_type) if node.kind == "dataset" else ""
 
 
 def colours(nodes: Iterable[Node]) -> dict[str, str]:
-    """The colour of each kind of data among the nodes: the most frequent first, those beyond the palette all grey."""
+    """Return the colour of each kind of data: the most frequent first, those beyond the palette grey."""
     counts: dict[str, int] = {}
     for node in nodes:
         if kind := kind_of_data(node):

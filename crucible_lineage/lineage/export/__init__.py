@@ -1,4 +1,4 @@
-"""A lineage in formats that the world uses: W3C PROV, Workflow Run RO-Crate, OpenLineage. Pure: values in, text out.
+"""A lineage in standard formats: W3C PROV, Workflow Run RO-Crate, OpenLineage. Pure: values in, text out.
 
-Each format is in its own module, with the library that writes it (extra `export`), imported when it is used.
+Each format has its own module, which imports the library that writes it (extra `export`) on first use.
 """

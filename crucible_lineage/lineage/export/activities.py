@@ -1,7 +1,7 @@
-"""What a lineage tells to others: activities with what they used and made, agents, files. All exports are made of it.
+"""The exportable content of a lineage: activities with the datasets they used and made, agents, files.
 
-Whatever the reader may not see is called `hidden-N` here, and what is not in the graph is not mentioned: an export that
-says nothing but what stands here leaks nothing.
+All exports are made from it. Resources hidden from the reader are named `hidden-N`, and those outside the graph are
+omitted, so that exports leak nothing.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from crucible_lineage.lineage.rights import Rights, rights_of
 from crucible_lineage.times import utc
 
 Record = Mapping[str, Any]
-_ACTIVITIES = uuid.UUID("9d0a8a37-6a0e-5d5c-9f0f-3d8d4f1f7b60")  # our own namespace, so that ids are the same each time
+_ACTIVITIES = uuid.UUID("9d0a8a37-6a0e-5d5c-9f0f-3d8d4f1f7b60")  # our own namespace, for reproducible ids
 
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file of a dataset. `path` is where its bytes are in an export that has them, with `/`, else empty."""
+    """A file of a dataset. `path` is the path of its bytes in an export that includes them, with `/`, else empty."""
 
     name: str
     sha256: str = ""
@@ -48,7 +48,7 @@ class Use:
 
 @dataclass(frozen=True)
 class ExportedAgent:
-    """Who did it: an account at Crucible. `id` is an ORCID or an MFID, or empty where neither is known."""
+    """The agent of an activity: an account at Crucible. `id` is an ORCID or an MFID, or empty if unknown."""
 
     id: str
     name: str
@@ -57,9 +57,9 @@ class ExportedAgent:
 
 @dataclass(frozen=True)
 class ExportedActivity:
-    """One execution of a step, or what a person did by hand; `made` are datasets by the name of the output.
+    """One execution of a step, or a manual activity; `made` are datasets by the name of the output.
 
-    Times are ISO 8601 in UTC, or empty where the record has none.
+    Times are ISO 8601 in UTC, or empty if not recorded.
     """
 
     id: str
@@ -84,13 +84,13 @@ class ExportedActivity:
 
     @property
     def resources(self) -> Record:
-        """Return the declared cluster resources."""
+        """Declared cluster resources."""
         return mapping((self.declared or {}).get("resources"))
 
 
 @dataclass(frozen=True)
 class ExportedLineage:
-    """Nodes and edges under the names they have outside, what happened, and the files of each dataset."""
+    """Nodes and edges under their public names, activities, and the files of each dataset."""
 
     nodes: Mapping[str, Node]
     edges: tuple[Edge, ...]
@@ -100,7 +100,7 @@ class ExportedLineage:
 
     @property
     def makers(self) -> Mapping[str, ExportedActivity]:
-        """The activity that made each dataset, where one is recorded."""
+        """The activity that made each dataset, if recorded."""
         return {made.mfid: activity for activity in self.activities for made in activity.made}
 
 
@@ -109,22 +109,22 @@ def exported(
     files: Mapping[str, Sequence[StoredFile]] | None = None,
     projects: Mapping[str, Rights] | None = None,
 ) -> ExportedLineage:
-    """Return the story of a graph with records.
+    """Return the exportable content of a graph with records.
 
-    `files` says more of a dataset's files than its record does, `projects` what holds for data of projects, by ID.
+    `files` overrides the files in a dataset's record; `projects` are the rights of projects, by ID.
     """
     graph = shareable(graph)
     names = public_ids(graph)
-    nodes = {names[mfid]: _shown(node, names[mfid]) for mfid, node in graph.nodes.items()}
+    nodes = {names[mfid]: _public(node, names[mfid]) for mfid, node in graph.nodes.items()}
     edges = tuple(Edge(names[e.source], names[e.target], e.relationship) for e in graph.edges.values())
-    known = {**{mfid: tuple(_recorded_files(node.record)) for mfid, node in nodes.items()}, **(files or {})}
-    listed = {mfid: tuple(found) for mfid, found in known.items() if found and mfid in nodes}
+    known_files = {**{mfid: tuple(_recorded_files(node.record)) for mfid, node in nodes.items()}, **(files or {})}
+    nonempty_files = {mfid: tuple(own) for mfid, own in known_files.items() if own and mfid in nodes}
     rights = {mfid: rights_of(node.record, projects or {}) for mfid, node in nodes.items() if node.kind == "dataset"}
-    return ExportedLineage(nodes, edges, tuple(_activities(nodes, nodes.keys())), listed, rights)
+    return ExportedLineage(nodes, edges, tuple(_activities(nodes, nodes.keys())), nonempty_files, rights)
 
 
 def instant(moment: str, timespec: str = "auto") -> str:
-    """An ISO 8601 time in UTC, empty for what is none; a time without a zone counts as UTC."""
+    """Return an ISO 8601 time in UTC, empty for invalid ones; a time without a zone counts as UTC."""
     try:
         return utc(moment).astimezone(UTC).isoformat(timespec=timespec)
     except ValueError:
@@ -132,33 +132,33 @@ def instant(moment: str, timespec: str = "auto") -> str:
 
 
 def is_orcid(text: str) -> bool:
-    """True if `text` has the form of an ORCID."""
+    """Whether `text` has the form of an ORCID."""
     return re.fullmatch(r"\d{4}-\d{4}-\d{4}-\d{3}[\dX]", text, re.ASCII) is not None
 
 
-def _shown(node: Node, name: str) -> Node:
+def _public(node: Node, name: str) -> Node:
     if node.kind == "hidden":
         return Node(name, "hidden", HIDDEN_NAME)
     return replace(node, id=name, name=node.name or node.id)
 
 
 def _activities(nodes: Mapping[str, Node], outside: Set[str]) -> Iterator[ExportedActivity]:
-    """One for each execution: the outputs of one execution are made by one activity."""
-    found: dict[str, ExportedActivity] = {}
+    """Return one activity for each execution, with all its outputs."""
+    by_id: dict[str, ExportedActivity] = {}
     for mfid, node in nodes.items():
         if activity := _activity(node, outside):
-            made = Use(text(provenance(node.record).get("output")) or "out", mfid)
-            known = found.setdefault(activity.id, activity)
-            found[activity.id] = replace(known, made=(*known.made, made))
-    return iter(found.values())
+            output = Use(text(provenance(node.record).get("output")) or "out", mfid)
+            previous = by_id.setdefault(activity.id, activity)
+            by_id[activity.id] = replace(previous, made=(*previous.made, output))
+    return iter(by_id.values())
 
 
 def _activity(node: Node, outside: Set[str]) -> ExportedActivity | None:
     record = provenance(node.record)
-    done = mapping(record.get("activity"))
-    if not done:
+    activity_record = mapping(record.get("activity"))
+    if not activity_record:
         return None
-    code, run = mapping(done.get("code")), mapping(done.get("run"))
+    code, run = mapping(activity_record.get("code")), mapping(activity_record.get("run"))
     used = tuple(
         Use(text(entry.get("role")), mfid, mapping(mapping(entry.get("chosen")).get("certificate")) or None)
         for entry in mappings(record.get("used"))
@@ -166,29 +166,29 @@ def _activity(node: Node, outside: Set[str]) -> ExportedActivity | None:
     )
     activity = ExportedActivity(
         id="",
-        step=text(done.get("step")) or text(done.get("kind")),
-        function=text(done.get("function")),
+        step=text(activity_record.get("step")) or text(activity_record.get("kind")),
+        function=text(activity_record.get("function")),
         code=text(code.get("fingerprint")),
         source=text(code.get("source")),
         git=mapping(code.get("git")) or None,
-        started=instant(text(done.get("started"))),
-        ended=instant(text(done.get("ended"))),
+        started=instant(text(activity_record.get("started"))),
+        ended=instant(text(activity_record.get("ended"))),
         params=mapping(mapping(record.get("recipe") or record).get("params")),
         used=used,
         agent=_agent(mapping(record.get("agent"))),
         software=mapping(record.get("software")) or None,
         pipeline=text(mapping(record.get("pipeline")).get("name")),
         run=text(run.get("run_id")),
-        by_hand="step" not in done,
-        note=text(done.get("note")),
+        by_hand="step" not in activity_record,
+        note=text(activity_record.get("note")),
         program=mapping(code.get("program")) or None,
-        declared=mapping(done.get("declared")) or None,
+        declared=mapping(activity_record.get("declared")) or None,
     )
     return replace(activity, id=_activity_id(activity, node.id))
 
 
 def _activity_id(activity: ExportedActivity, mfid: str) -> str:
-    """The same for all outputs of one execution; without its times, nothing says that two were made together."""
+    """Return the same id for all outputs of one execution; without times, each output has its own."""
     identity: list[Any] = [activity.function, activity.code, activity.started, activity.ended, activity.run]
     if not (activity.started and activity.ended):
         identity.append(mfid)
@@ -199,7 +199,7 @@ def _activity_id(activity: ExportedActivity, mfid: str) -> str:
 def _agent(record: Record) -> ExportedAgent | None:
     name = text(record.get("username")) or text(record.get("local_user"))
     mfid = text(record.get("unique_id"))
-    if mfid == EMBEDDED_USER:  # nobody in particular
+    if mfid == EMBEDDED_USER:  # no particular person
         name, mfid = text(record.get("local_user")) or "somebody", ""
     return ExportedAgent(mfid, name or mfid, record.get("is_service_account") is True) if name or mfid else None
 

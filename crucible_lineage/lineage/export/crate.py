@@ -1,9 +1,9 @@
 """A lineage as a Provenance Run Crate, the fullest profile of Workflow Run RO-Crate, by the library `rocrate`.
 
-The workflow of the crate is what the lineage shows: the executed steps, in `workflow.json`, each with its code. Each
+The workflow of the crate consists of the executed steps of the lineage, in `workflow.json`, each with its code. Each
 execution is a CreateAction; datasets are folders with their files. Without their bytes, datasets and files have ids
-within the metadata (`#...`), which is how RO-Crate tells what is described from what is there. A lineage in which
-no step was executed is a plain RO-Crate.
+within the metadata (`#...`), by which RO-Crate distinguishes described from contained data. A lineage without executed
+steps is a plain RO-Crate.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ _PARAMETER_TYPES = {bool: "Boolean", int: "Integer", float: "Float", str: "Text"
 
 @dataclass(frozen=True)
 class Crate:
-    """The metadata document, and the files that have to be written beside it."""
+    """The metadata document, and the files to be written beside it."""
 
     metadata: Mapping[str, Any]
     files: tuple[TextFile, ...] = field(repr=False)
 
 
 def make_crate(lineage: ExportedLineage, header: CrateHeader, extras: Sequence[TextFile] = ()) -> Crate:
-    """The crate of a lineage; `extras` are more files that lie in it. InputError if `rocrate` is not installed."""
+    """Make the crate of a lineage; `extras` are additional files. Raises InputError if `rocrate` is not installed."""
     try:
         from rocrate.model.contextentity import ContextEntity
         from rocrate.rocrate import ROCrate
@@ -77,17 +77,17 @@ def make_crate(lineage: ExportedLineage, header: CrateHeader, extras: Sequence[T
 
 
 class _Builder(DataEntities):
-    """All entities of a crate: to the data come the executions of steps, their code, and the workflow of them."""
+    """All entities of a crate: the data, the executions of steps, their code, and the workflow."""
 
     def __init__(self, lineage: ExportedLineage, header: CrateHeader) -> None:
         super().__init__(lineage, header)
         self.texts: list[TextFile] = []
         self._tools: dict[tuple[str, str], Entity] = {}
         self._environments: dict[tuple[str, str], Reference] = {}
-        self._given: dict[str, None] = {}  # what was given for the parameters of the workflow
+        self._parameter_values: dict[str, None] = {}  # values of the workflow's parameters
 
     def build(self, extras: Sequence[TextFile]) -> None:
-        """Everything is told; `texts` are the files that go with it."""
+        """Add all entities; `texts` are then the files that belong to them."""
         self.describe_data()
         for activity in self.steps:
             self._add_action(activity)
@@ -135,7 +135,7 @@ class _Builder(DataEntities):
         )
 
     def _tool(self, activity: ExportedActivity) -> Entity:
-        """The step's code: a file of the crate where its text is known."""
+        """Return the entity of a step's code: a file of the crate if its text is known."""
         key = (activity.function, activity.code)
         if key not in self._tools:
             number = len(self._tools) + 1
@@ -166,13 +166,13 @@ class _Builder(DataEntities):
         return self._tools[key]
 
     def _python(self, activity: ExportedActivity) -> Reference:
-        """Add the language that a step's code is written in, in the version that ran it."""
+        """Add the language of a step's code, in the version that ran it."""
         version = text(mapping(activity.software).get("python"))
         python = {"@id": f"#python-{quote(version, safe='')}", "@type": "ComputerLanguage", "name": "Python"}
         return self.add({**python, "url": "https://www.python.org/", "version": version or "3"})
 
     def _requirements(self, activity: ExportedActivity) -> Iterator[Reference]:
-        """Yield what the code needs to run, in the recorded versions: Python first, or the program of a command."""
+        """Yield the software requirements in the recorded versions: Python first, or the program of a command."""
         software = mapping(activity.software)
         program = mapping(activity.program)
         if program:
@@ -185,67 +185,67 @@ class _Builder(DataEntities):
             yield self._requirement(name, text(version), f"pkg:pypi/{name.lower()}@{text(version)}")
 
     def _requirement(self, name: str, version: str, url: str) -> Reference:
-        told = {"name": name, "version": version, "url": url}
-        me = f"#software-{quote(name, safe='')}-{quote(version, safe='')}"
-        return self.add({"@id": me, "@type": "SoftwareApplication", **told})
+        fields = {"name": name, "version": version, "url": url}
+        entity_id = f"#software-{quote(name, safe='')}-{quote(version, safe='')}"
+        return self.add({"@id": entity_id, "@type": "SoftwareApplication", **fields})
 
     def _environment(self, number: int, name: str, activity: ExportedActivity) -> Reference:
-        """Add the recorded versions as a file that `uv` and `pip` install from."""
+        """Add the recorded versions as a requirements file for `uv` and `pip`."""
         software = mapping(activity.software)
         pins = [f"{package}=={version}" for package, version in mapping(software.get("packages")).items()]
         content = "\n".join([f"# Python {text(software.get('python'))}", *pins]) + "\n"
         file = TextFile(f"environment/{number}-{name}.txt", f"what {activity.step} ran with", content)
         self.texts.append(file)
         self.add_text(file)
-        form = {"@id": REQUIREMENTS, "@type": "CreativeWork", "name": "requirements file of pip"}
-        self.entities[quote(file.path)]["conformsTo"] = self.add(form)
+        file_format = {"@id": REQUIREMENTS, "@type": "CreativeWork", "name": "requirements file of pip"}
+        self.entities[quote(file.path)]["conformsTo"] = self.add(file_format)
         return reference(quote(file.path))
 
     def _usage(self, action: str, activity: ExportedActivity) -> Iterator[Reference]:
-        """Yield the resources that an execution took, as far as they are recorded."""
-        found: list[tuple[str, Any, str]] = []
+        """Yield the recorded resource usage of an execution."""
+        usages: list[tuple[str, Any, str]] = []
         if activity.started and activity.ended:
             seconds = (utc(activity.ended) - utc(activity.started)).total_seconds()
-            found.append(("elapsed time", round(seconds, 3), _SECOND))
+            usages.append(("elapsed time", round(seconds, 3), _SECOND))
         files = [file for made in activity.made for file in self.lineage.files.get(made.mfid, ())]
-        found.append(("bytes written", sum(file.size or 0 for file in files), _BYTE))
-        found += [(f"declared {name}", value, "") for name, value in (activity.resources or {}).items()]
-        for name, value, unit in found:
-            me = f"{action}/usage/{quote(name, safe='')}"
-            told = {"name": name, "propertyID": f"{ENGINE}usage#{quote(name.replace(' ', '-'))}", "value": str(value)}
-            yield self.add({"@id": me, "@type": "PropertyValue", **told, "unitCode": unit})
+        usages.append(("bytes written", sum(file.size or 0 for file in files), _BYTE))
+        usages += [(f"declared {name}", value, "") for name, value in (activity.resources or {}).items()]
+        for name, value, unit in usages:
+            entity_id = f"{action}/usage/{quote(name, safe='')}"
+            fields = {"name": name, "propertyID": f"{ENGINE}usage#{quote(name.replace(' ', '-'))}", "value": str(value)}
+            yield self.add({"@id": entity_id, "@type": "PropertyValue", **fields, "unitCode": unit})
 
     def _container(self, activity: ExportedActivity) -> Reference | str:
         """Add the container image that the step ran in, `registry/name:tag@sha256:...`; empty if none is recorded."""
         image = text(mapping(activity.software).get("container"))
-        if not image or image.startswith("unknown: "):  # which is said in its environment
+        if not image or image.startswith("unknown: "):  # the environment has the reason
             return ""
-        named, _, digest = image.partition("@")
-        registry, _, rest = named.partition("/")
-        if not rest or not set(registry) & set(".:"):
-            registry, rest = "docker.io", named
-        name, _, tag = rest.partition(":")
-        kind = "SIFImage" if named.endswith(".sif") else "DockerImage"
-        told = {"name": name, "registry": registry, "tag": tag, "sha256": digest.partition("sha256:")[2]}
+        tagged_name, _, digest = image.partition("@")
+        registry, _, path = tagged_name.partition("/")
+        if not path or not set(registry) & set(".:"):
+            registry, path = "docker.io", tagged_name
+        name, _, tag = path.partition(":")
+        kind = "SIFImage" if tagged_name.endswith(".sif") else "DockerImage"
+        fields = {"name": name, "registry": registry, "tag": tag, "sha256": digest.partition("sha256:")[2]}
         entity = {"@id": f"#container-{quote(image, safe='')}", "@type": "ContainerImage"}
         return self.add(
-            {**entity, "additionalType": self.add({"@id": TERMS + kind, "@type": "Thing", "name": kind}), **told}
+            {**entity, "additionalType": self.add({"@id": TERMS + kind, "@type": "Thing", "name": kind}), **fields}
         )
 
     def _input(self, tool: Entity, use: Use) -> Reference:
-        found = self._example(tool, "input", use.role, "Dataset", self.dataset_id(use.mfid))
+        example = self._example(tool, "input", use.role, "Dataset", self.dataset_id(use.mfid))
         if use.certificate:
-            self._add_certificate(self.entities[found["@id"]], use.certificate)
-        return found
+            self._add_certificate(self.entities[example["@id"]], use.certificate)
+        return example
 
-    def _add_certificate(self, calibration: Entity, said: Mapping[str, Any]) -> None:
-        """Add the certificate by which a calibration was chosen, and the range in which it was valid then."""
-        named = text(said.get("statement"))
-        why = f": {text(said.get('why'))}" if said.get("why") else ""
-        told = {"name": f"certificate {named}", "identifier": named}
-        told["text"] = f"{certified_text(said)} by {text(said.get('by'))}{why}"
-        entity = {"@id": f"#{named}/{quote(text(said.get('from')), safe='')}", "@type": "CreativeWork"}
-        about = self.add({**entity, "dateCreated": instant(text(said.get("when"))), **told})
+    def _add_certificate(self, calibration: Entity, certificate: Mapping[str, Any]) -> None:
+        """Add the certificate by which a calibration was chosen, with its range of validity."""
+        mfid = text(certificate.get("statement"))
+        reason = f": {text(certificate.get('why'))}" if certificate.get("why") else ""
+        fields = {"name": f"certificate {mfid}", "identifier": mfid}
+        fields["text"] = f"{certified_text(certificate)} by {text(certificate.get('by'))}{reason}"
+        entity = {"@id": f"#{mfid}/{quote(text(certificate.get('from')), safe='')}", "@type": "CreativeWork"}
+        about = self.add({**entity, "dateCreated": instant(text(certificate.get("when"))), **fields})
         if about not in calibration.setdefault("subjectOf", []):
             calibration["subjectOf"].append(about)
 
@@ -253,25 +253,25 @@ class _Builder(DataEntities):
         return self._example(tool, "output", made.role, "Dataset", self.dataset_id(made.mfid))
 
     def _params(self, tool: Entity, action: str, activity: ExportedActivity) -> list[Reference]:
-        found = []
+        references = []
         for name, value in (activity.params or {}).items():
             kind = _PARAMETER_TYPES.get(type(value), "Text")
-            shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            me = f"{action}/param/{quote(name, safe='')}"
-            self.add({"@id": me, "@type": "PropertyValue", "name": name, "value": shown})
-            found.append(self._example(tool, "input", name, kind, me))
-        return found
+            written = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            entity_id = f"{action}/param/{quote(name, safe='')}"
+            self.add({"@id": entity_id, "@type": "PropertyValue", "name": name, "value": written})
+            references.append(self._example(tool, "input", name, kind, entity_id))
+        return references
 
-    def _example(self, tool: Entity, way: str, name: str, kind: str, example: str) -> Reference:
-        """The entity `example`, which from now on says which parameter of the tool it was given for."""
-        parameter = self._parameter(tool, way, name)
-        known = self.entities.get(parameter)
-        if known is None:
-            known = {"@id": parameter, "@type": "FormalParameter", "name": name, "additionalType": kind}
-            known["workExample"] = []
-            tool[way].append(self.add(known))
-        if reference(example) not in known["workExample"]:
-            known["workExample"].append(reference(example))
+    def _example(self, tool: Entity, direction: str, name: str, kind: str, example: str) -> Reference:
+        """Link the entity `example` to the parameter of the tool for which it was passed."""
+        parameter = self._parameter(tool, direction, name)
+        entity = self.entities.get(parameter)
+        if entity is None:
+            entity = {"@id": parameter, "@type": "FormalParameter", "name": name, "additionalType": kind}
+            entity["workExample"] = []
+            tool[direction].append(self.add(entity))
+        if reference(example) not in entity["workExample"]:
+            entity["workExample"].append(reference(example))
             self.entities[example].setdefault("exampleOfWork", []).append(reference(parameter))
         return reference(example)
 
@@ -281,7 +281,7 @@ class _Builder(DataEntities):
             step: Entity = {"@id": f"{WORKFLOW}#step-{position}", "@type": "HowToStep", "name": tool["name"]}
             step |= {"position": str(position), "workExample": reference(tool["@id"])}
             steps.append(self.add({**step, "buildInstructions": list(self._environments.values())[position - 1]}))
-        given = self._add_connections(steps)
+        inputs = self._add_connections(steps)
         numbers = {key: number for number, key in enumerate(self._tools)}
         for activity in self.steps:
             step_ref = steps[numbers[activity.function, activity.code]]
@@ -313,7 +313,7 @@ class _Builder(DataEntities):
             ),
             "hasPart": [reference(tool["@id"]) for tool in self._tools.values()],
             "step": steps,
-            "input": given,
+            "input": inputs,
             "buildInstructions": list(self._environments.values()),
         }
         self.root["mainEntity"] = self.add(workflow)
@@ -326,9 +326,9 @@ class _Builder(DataEntities):
         self._add_run(controls)
 
     def _add_connections(self, steps: list[Reference]) -> list[Reference]:
-        """Add the parameters of the workflow, what was given for them, and to which of its tools each goes.
+        """Add the parameters of the workflow with their values, and connect each to the tools that take it.
 
-        What one tool makes and another one takes is connected, too.
+        Outputs of one tool that are inputs of another are connected, too.
         """
         makers = {made.mfid: (activity, made.role) for activity in self.steps for made in activity.made}
         numbers = {key: number for number, key in enumerate(self._tools)}
@@ -345,38 +345,43 @@ class _Builder(DataEntities):
                     source = self._workflow_input(inputs, tool, use.role, "Dataset", self.dataset_id(use.mfid))
                 self._connect(step, source, target)
             for name, value in (activity.params or {}).items():
-                kind, me = _PARAMETER_TYPES.get(type(value), "Text"), f"#{activity.id}/param/{quote(name, safe='')}"
-                source = self._workflow_input(inputs, tool, name, kind, me)
+                kind, parameter_id = (
+                    _PARAMETER_TYPES.get(type(value), "Text"),
+                    f"#{activity.id}/param/{quote(name, safe='')}",
+                )
+                source = self._workflow_input(inputs, tool, name, kind, parameter_id)
                 self._connect(step, source, self._parameter(tool, "input", name))
         return list(inputs.values())
 
     def _workflow_input(self, inputs: dict[str, Reference], tool: Entity, name: str, kind: str, example: str) -> str:
-        me = f"#{WORKFLOW}/input/{quote(str(tool['name']), safe='')}/{quote(name, safe='')}"
-        if me not in inputs:
-            told = {"name": f"{tool['name']}: {name}", "additionalType": kind, "workExample": []}
-            inputs[me] = self.add({"@id": me, "@type": "FormalParameter", **told})
-        if reference(example) not in self.entities[me]["workExample"]:
-            self.entities[me]["workExample"].append(reference(example))
-            self.entities[example].setdefault("exampleOfWork", []).append(reference(me))
-            self._given[example] = None
-        return me
+        parameter_id = f"#{WORKFLOW}/input/{quote(str(tool['name']), safe='')}/{quote(name, safe='')}"
+        if parameter_id not in inputs:
+            fields = {"name": f"{tool['name']}: {name}", "additionalType": kind, "workExample": []}
+            inputs[parameter_id] = self.add({"@id": parameter_id, "@type": "FormalParameter", **fields})
+        if reference(example) not in self.entities[parameter_id]["workExample"]:
+            self.entities[parameter_id]["workExample"].append(reference(example))
+            self.entities[example].setdefault("exampleOfWork", []).append(reference(parameter_id))
+            self._parameter_values[example] = None
+        return parameter_id
 
     def _connect(self, step: Entity, source: str, target: str) -> None:
-        me = (
+        connection_id = (
             f"{step['@id']}/connection/{quote(source.lstrip('#'), safe='')}/{quote(target.rpartition('/')[2], safe='')}"
         )
-        if me not in self.entities:
+        if connection_id not in self.entities:
             ends: Entity = {"sourceParameter": reference(source), "targetParameter": reference(target)}
             ends["name"] = f"{self.entities[source]['name']} to {self.entities[target]['name']}"
-            step.setdefault("connection", []).append(self.add({"@id": me, "@type": "ParameterConnection", **ends}))
+            step.setdefault("connection", []).append(
+                self.add({"@id": connection_id, "@type": "ParameterConnection", **ends})
+            )
 
     @staticmethod
-    def _parameter(tool: Entity, way: str, name: str) -> str:
+    def _parameter(tool: Entity, direction: str, name: str) -> str:
         """Return the id of a parameter of a tool."""
-        return f"{'' if tool['@id'].startswith('#') else '#'}{tool['@id']}/{way}/{quote(name, safe='')}"
+        return f"{'' if tool['@id'].startswith('#') else '#'}{tool['@id']}/{direction}/{quote(name, safe='')}"
 
     def _add_run(self, controls: list[Reference]) -> None:
-        """The execution of the workflow as a whole, and the engine that organized it."""
+        """Add the execution of the whole workflow, and the engine that organized it."""
         made = {made.mfid: None for activity in self.steps for made in activity.made}
         used = {use.mfid: None for activity in self.steps for use in activity.used}
         run = {
@@ -385,13 +390,17 @@ class _Builder(DataEntities):
             "name": f"execution of the workflow of {self.header.name}",
             "description": "All executions of steps that this lineage shows.",
             "instrument": reference(WORKFLOW),
-            "startTime": min(filter(None, (instant(one.started, "milliseconds") for one in self.steps)), default=""),
-            "endTime": max(filter(None, (instant(one.ended, "milliseconds") for one in self.steps)), default=""),
+            "startTime": min(filter(None, (instant(step.started, "milliseconds") for step in self.steps)), default=""),
+            "endTime": max(filter(None, (instant(step.ended, "milliseconds") for step in self.steps)), default=""),
             "agent": self.root["author"][0],
             "actionStatus": DONE,
             "object": [
                 *(self.any_ref(mfid) for mfid in used if mfid not in made),
-                *(reference(one) for one in self._given if self.entities[one]["@type"] == "PropertyValue"),
+                *(
+                    reference(name)
+                    for name in self._parameter_values
+                    if self.entities[name]["@type"] == "PropertyValue"
+                ),
             ],
             "result": [self.any_ref(mfid) for mfid in made],
             "containerImage": next(filter(None, map(self._container, self.steps)), ""),
@@ -408,7 +417,7 @@ class _Builder(DataEntities):
         self.root["mentions"] += [reference("#run"), self.add(organize)]
 
     def _add_configuration(self) -> Reference:
-        """Add how the engine was told to run the steps, beside what is part of their recipes."""
+        """Add the declared options for running the steps that are not part of their recipes."""
         steps = {
             activity.id: {
                 "step": activity.step,
@@ -426,6 +435,6 @@ class _Builder(DataEntities):
 
 
 def _compact(entity: Entity) -> Entity:
-    """Without empty values, and lists of one value as that value, as RO-Crate wants them."""
-    known = {key: value for key, value in entity.items() if value not in ("", None, [])}
-    return {key: value[0] if isinstance(value, list) and len(value) == 1 else value for key, value in known.items()}
+    """Remove empty values, and unwrap lists of one value, as RO-Crate requires."""
+    filled = {key: value for key, value in entity.items() if value not in ("", None, [])}
+    return {key: value[0] if isinstance(value, list) and len(value) == 1 else value for key, value in filled.items()}

@@ -1,4 +1,4 @@
-"""The parts of a crate: profiles, what it says of itself, and datasets, files, samples, people and licences."""
+"""The parts of a crate: profiles, header, and datasets, files, samples, people and licences."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ _RUNS = {"process": "Process Run Crate", "workflow": "Workflow Run Crate", "prov
 
 @dataclass(frozen=True)
 class Basis:
-    """What a version of the profile stands on: which RO-Crate, which Workflow RO-Crate.
+    """The versions of RO-Crate and Workflow RO-Crate beneath a version of the profile.
 
-    The context of RO-Crate decides which IRIs `ComputationalWorkflow`, `FormalParameter`, `input` and `output` have;
-    they are not the same in 1.1 and 1.3. `terms` are those that this context lacks. `in_descriptor` is what the
-    metadata file conforms to besides RO-Crate, `says_where` whether files that are not in the crate have a place in it.
+    The context of RO-Crate defines the IRIs of `ComputationalWorkflow`, `FormalParameter`, `input` and `output`, which
+    differ between 1.1 and 1.3. `terms` are missing in this context. `in_descriptor` is the profile of the metadata file
+    besides RO-Crate; with `has_local_paths`, files outside the crate have a path in it.
     """
 
     version: str
@@ -48,11 +48,11 @@ class Basis:
     types: tuple[str, ...]
     terms: Mapping[str, str]
     in_descriptor: str = ""
-    says_where: bool = False
+    has_local_paths: bool = False
 
     @property
     def profiles(self) -> dict[str, str]:
-        """Return the profiles of a crate with step executions: names by IRI."""
+        """Profiles of a crate with step executions: names by IRI."""
         runs = {f"https://w3id.org/ro/wfrun/{kind}/{self.version}": name for kind, name in _RUNS.items()}
         return {**runs, self.workflow: "Workflow RO-Crate"}
 
@@ -68,10 +68,9 @@ BASES = {
     "0.5": Basis(
         "0.5", "1.1", f"{_WORKFLOW}/1.0", ("CreativeWork",), _TERMS | _OLD_TERMS, in_descriptor=f"{_WORKFLOW}/1.0"
     ),
-    "0.6": Basis("0.6", "1.3", f"{_WORKFLOW}/1.1", ("CreativeWork", "Profile"), _TERMS, says_where=True),
+    "0.6": Basis("0.6", "1.3", f"{_WORKFLOW}/1.1", ("CreativeWork", "Profile"), _TERMS, has_local_paths=True),
 }
-PROFILES = tuple(BASES)  # the first by default: validators know it
-
+PROFILES = tuple(BASES)  # the default is the first, which validators know
 
 Entity = dict[str, Any]
 Reference = dict[str, str]
@@ -89,7 +88,7 @@ class DataEntities:
         self.steps = [activity for activity in lineage.activities if not activity.by_hand]
 
     def describe_data(self) -> None:
-        """All datasets, samples, people and links are told; executions of steps are not."""
+        """Add all datasets, samples, people and links, but not executions of steps."""
         self._add_header()
         for node in self.lineage.nodes.values():
             self._add_node(node)
@@ -97,62 +96,66 @@ class DataEntities:
         self._add_notes()
 
     def add(self, entity: Entity) -> Reference:
-        """The reference to the entity, which is in the crate from now on."""
+        """Add an entity to the crate and return a reference to it."""
         self.entities[entity["@id"]] = entity
         return reference(entity["@id"])
 
     def add_text(self, file: TextFile) -> None:
-        """The file is described as a part of the crate."""
-        is_preview = file.path == PREVIEW  # which RO-Crate does not count among the data
+        """Add a text file as a part of the crate."""
+        is_preview = file.path == PREVIEW  # RO-Crate does not count the preview among the data
         entity: Entity = {"@id": quote(file.path), "@type": "CreativeWork" if is_preview else "File", "name": file.name}
         entity["encodingFormat"] = media_type(file.path)
         entity["contentSize"] = str(len(utf8(file.text))) if file.text else ""
         if file.path in ("README.md", PREVIEW):
             entity["about"] = reference("./")
-        described = self.add(entity)
-        self.root["hasPart"] += [] if is_preview else [described]
+        part = self.add(entity)
+        self.root["hasPart"] += [] if is_preview else [part]
 
     def agent(self, agent: ExportedAgent) -> Reference:
-        """The person or service account."""
+        """Add a person or service account."""
         if agent.is_service:
             service: Entity = {"@id": f"#agent-{quote(agent.id, safe='')}", "@type": "Organization", "name": agent.name}
             return self.add({**service, "url": self.header.crucible_url, "description": "a service account"})
-        me = (
+        entity_id = (
             f"https://orcid.org/{agent.id}"
             if is_orcid(agent.id)
             else f"#agent-{quote(agent.id or agent.name, safe='')}"
         )
-        return self.add({"@id": me, "@type": "Person", "name": agent.name, "affiliation": reference("#crucible")})
+        return self.add(
+            {"@id": entity_id, "@type": "Person", "name": agent.name, "affiliation": reference("#crucible")}
+        )
 
     def creator(self, creator: Creator) -> Reference:
-        """Add somebody who is said to have made data."""
-        me = f"https://orcid.org/{creator.orcid}" if creator.orcid else f"#creator-{quote(creator.name, safe='')}"
-        return self.add({"@id": me, "@type": "Person", "name": creator.name})
+        """Add a stated creator of data."""
+        entity_id = (
+            f"https://orcid.org/{creator.orcid}" if creator.orcid else f"#creator-{quote(creator.name, safe='')}"
+        )
+        return self.add({"@id": entity_id, "@type": "Person", "name": creator.name})
 
     def license(self, stated: str) -> Reference:
-        """Add a licence; without one, that none is stated."""
+        """Add a licence, or that none is stated."""
         if not stated:
-            known = sorted({one.license for one in self.lineage.rights.values() if one.license})
-            some = f"Some of the datasets have one of their own: {', '.join(known)}. " if known else ""
-            ask = f"{some}No licence was stated for all of this when it was exported; ask the people named here."
-            return self.add({"@id": "#license", "@type": "CreativeWork", "name": "not stated", "description": ask})
+            licences = sorted({rights.license for rights in self.lineage.rights.values() if rights.license})
+            partial = f"Some of the datasets have one of their own: {', '.join(licences)}. " if licences else ""
+            note = f"{partial}No licence was stated for all of this when it was exported; ask the people named here."
+            return self.add({"@id": "#license", "@type": "CreativeWork", "name": "not stated", "description": note})
         iri = license_iri(stated) or f"#license-{quote(stated, safe='')}"
         return self.add({"@id": iri, "@type": "CreativeWork", "name": stated, "description": "the licence as stated"})
 
     def dataset_id(self, mfid: str) -> str:
-        """The id of a dataset: the folder of its files where they are in the crate."""
+        """Return the id of a dataset: the folder of its files if they are in the crate."""
         paths = [file.path for file in self.lineage.files.get(mfid, ()) if file.path]
         return f"{quote('/'.join(paths[0].split('/')[:2]))}/" if paths else f"#{mfid}"
 
     def any_ref(self, mfid: str) -> Reference:
-        """The reference to a dataset, a sample or what is hidden."""
+        """Return the reference to a dataset, a sample or a hidden node."""
         return reference(f"#{mfid}" if self.lineage.nodes[mfid].kind == "sample" else self.dataset_id(mfid))
 
     def _add_header(self) -> None:
         header = self.header
         crucible = {"@id": "#crucible", "@type": "Organization", "name": header.crucible_name}
-        where = "The Crucible that the records were read from; agents have their accounts there."
-        publisher = self.add({**crucible, "url": header.crucible_url, "description": where})
+        description = "The Crucible that the records were read from; agents have their accounts there."
+        publisher = self.add({**crucible, "url": header.crucible_url, "description": description})
         self.root = {
             "name": header.name,
             "description": header.description,
@@ -164,7 +167,7 @@ class DataEntities:
             "mentions": [],
         }
         agents = dict.fromkeys(activity.agent for activity in self.lineage.activities if activity.agent)
-        people = [self.creator(one) for one in self.rights.creators] or [self.agent(agent) for agent in agents]
+        people = [self.creator(creator) for creator in self.rights.creators] or [self.agent(agent) for agent in agents]
         self.root["author"] = people or [publisher]
 
     def _add_node(self, node: Node) -> None:
@@ -180,26 +183,31 @@ class DataEntities:
                 entity["creativeWorkStatus"] = "doubtful"
                 entity.setdefault("subjectOf", []).append(self._add_statement(node.doubt.statement))
             self._add_rights(entity, self.lineage.rights.get(node.id, Rights()))
-            known = moment(record)
-            entity["dateCreated"] = instant(known.isoformat() if known else str(record.get("creation_time") or ""))
+            taken = moment(record)
+            entity["dateCreated"] = instant(taken.isoformat() if taken else str(record.get("creation_time") or ""))
             entity["hasPart"] = [
-                self._add_file(node.id, n, f) for n, f in enumerate(self.lineage.files.get(node.id, ()), 1)
+                self._add_file(node.id, number, file)
+                for number, file in enumerate(self.lineage.files.get(node.id, ()), 1)
             ]
         self.root["hasPart"].append(self.add(entity))
 
     def _add_rights(self, entity: Entity, rights: Rights) -> None:
         entity["license"] = self.license(rights.license) if rights.license else ""
-        entity["author"] = [self.creator(one) for one in rights.creators]
+        entity["author"] = [self.creator(creator) for creator in rights.creators]
         entity["copyrightNotice"] = rights.holder
 
-    def _add_statement(self, one: Statement) -> Reference:
+    def _add_statement(self, statement: Statement) -> Reference:
         """Add a statement as a text about datasets."""
-        told = {
-            "name": f"{one.verb}: {one.why}",
-            "text": f"{one.about} is on hold {one.attribution}",
-            "identifier": one.mfid,
-        }
-        return self.add({"@id": f"#{one.mfid}", "@type": "CreativeWork", "dateCreated": instant(one.when), **told})
+        return self.add(
+            {
+                "@id": f"#{statement.mfid}",
+                "@type": "CreativeWork",
+                "dateCreated": instant(statement.when),
+                "name": f"{statement.verb}: {statement.why}",
+                "text": f"{statement.about} is on hold {statement.attribution}",
+                "identifier": statement.mfid,
+            }
+        )
 
     def _add_file(self, mfid: str, number: int, file: StoredFile) -> Reference:
         stated = self.lineage.rights.get(mfid, Rights()).license
@@ -208,7 +216,7 @@ class DataEntities:
                 "@id": quote(file.path) or f"#{mfid}-file-{number}",
                 "@type": "File",
                 "name": file.name,
-                "localPath": "" if file.path or not self.basis.says_where else f"data/{mfid}/{file.name}",
+                "localPath": "" if file.path or not self.basis.has_local_paths else f"data/{mfid}/{file.name}",
                 "contentSize": str(file.size) if file.size is not None else "",
                 "sha256": file.sha256,
                 "encodingFormat": media_type(file.name),
@@ -218,7 +226,7 @@ class DataEntities:
 
     def _add_edges(self) -> None:
         """Add the samples of measurements, and the links that no action explains."""
-        described = {(use.mfid, made.mfid) for one in self.steps for use in one.used for made in one.made}
+        described = {(use.mfid, made.mfid) for step in self.steps for use in step.used for made in step.made}
         for edge in self.lineage.edges:
             child = self.entities.get(self.dataset_id(edge.target)) or self.entities[f"#{edge.target}"]
             parent = self.any_ref(edge.source)
@@ -230,7 +238,7 @@ class DataEntities:
                 child.setdefault("isBasedOn", []).append(parent)
 
     def _add_notes(self) -> None:
-        """Add the maker and the note of what was made by hand, which is not the execution of anything."""
+        """Add agent and note to datasets that were made by hand, without an execution."""
         for activity in self.lineage.activities:
             for made in activity.made if activity.by_hand else ():
                 entity = self.entities[self.dataset_id(made.mfid)]
@@ -249,7 +257,7 @@ METADATA, PREVIEW = "ro-crate-metadata.json", "ro-crate-preview.html"
 
 @dataclass(frozen=True)
 class TextFile:
-    """A file of the crate that is no data: its path, what it is, its text."""
+    """A file of the crate other than data: its path, name and text."""
 
     path: str
     name: str
@@ -258,10 +266,10 @@ class TextFile:
 
 @dataclass(frozen=True)
 class CrateHeader:
-    """What the crate says of itself: name, content, when it was made, from which Crucible, under which licence.
+    """Header of a crate: its name, description, date, Crucible and licence.
 
-    `license` is a URL, empty where none is stated for the crate. `profile` is one of `PROFILES`, `projects` what holds
-    for data of projects, `about` the dataset that the crate is about.
+    `license` is a URL, empty if none is stated for the crate. `profile` is one of `PROFILES`, `projects` are the rights
+    of projects, `about` is the dataset that the crate is about.
     """
 
     name: str
@@ -277,7 +285,7 @@ class CrateHeader:
 
 
 def workflow_text(steps: Sequence[ExportedActivity]) -> str:
-    """The steps that were executed and what each was given, as the text of the workflow file."""
+    """Return the text of the workflow file: the executed steps with their inputs and parameters."""
     makers = {made.mfid: (activity, made.role) for activity in steps for made in activity.made}
 
     def origin(use: Use) -> str:
@@ -301,7 +309,7 @@ def workflow_text(steps: Sequence[ExportedActivity]) -> str:
 
 
 def readme_text(header: CrateHeader, rights: Rights, extras: Sequence[TextFile]) -> str:
-    """Return the text of README.md; names in it are no markup."""
+    """Return the text of README.md, with markup in names escaped."""
     listed = [f"- `{file.path}`: {escape(plain(file.name))}" for file in extras if "/" not in file.path]
     about = [f"# {escape(plain(header.name))}", "", escape(plain(header.description)), ""]
     machine = f"`{METADATA}` describes everything here for programs (RO-Crate, https://w3id.org/ro/crate)."
@@ -312,15 +320,17 @@ def readme_text(header: CrateHeader, rights: Rights, extras: Sequence[TextFile])
 def flat_software(software: Mapping[str, object]) -> dict[str, str]:
     """Return the software by name: Python, the platform, and each package with its version."""
     packages = software.get("packages")
-    found = {key: value for key, value in software.items() if isinstance(value, str)}
-    return found | ({name: str(version) for name, version in packages.items()} if isinstance(packages, Mapping) else {})
+    fields = {key: value for key, value in software.items() if isinstance(value, str)}
+    return fields | (
+        {name: str(version) for name, version in packages.items()} if isinstance(packages, Mapping) else {}
+    )
 
 
 def utf8(content: str) -> bytes:
-    """Return the bytes of a text. A lone surrogate, which UTF-8 cannot hold, is spelled out, as JSON does it."""
+    """Encode a text. Lone surrogates, which UTF-8 cannot represent, are escaped as in JSON."""
     return content.encode("utf-8", "backslashreplace")
 
 
 def media_type(name: str) -> str:
-    """The media type that the file's ending stands for."""
+    """Return the media type of a file name by its extension."""
     return mimetypes.guess_type(name)[0] or "application/octet-stream"

@@ -1,8 +1,7 @@
-"""A lineage as OpenLineage events, one JSON object a line, by the library `openlineage-python`.
+"""A lineage as OpenLineage events, one JSON object per line, by the library `openlineage-python`.
 
-Each execution gives a START and a COMPLETE event, in the order of time. A step is a job in its project's namespace; a
-dataset is named by its MFID, in the namespace of its Crucible. Links of which no activity is recorded have no place
-in OpenLineage.
+Each execution becomes a START and a COMPLETE event, in order of time. A step is a job in its project's namespace; a
+dataset is named by its MFID, in the namespace of its Crucible. OpenLineage cannot express links without an activity.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ if TYPE_CHECKING:
     from openlineage.client.event_v2 import InputDataset, Job, OutputDataset, Run, RunEvent
 
 PRODUCER = "https://w3id.org/crucible-lineage/"
-NAMESPACE = "crucible"  # where the address of the Crucible is not known
+NAMESPACE = "crucible"  # if the address of the Crucible is not known
 
 
 def render_openlineage(graph: LineageGraph, namespace: str = NAMESPACE) -> str:
-    """The events as JSON Lines; `namespace` says which Crucible holds the datasets.
+    """Return the events as JSON Lines; `namespace` identifies the Crucible with the datasets.
 
-    InputError if no activity is recorded in the graph, or if `openlineage-python` is not installed.
+    Raises InputError if no activity is recorded in the graph, or if `openlineage-python` is not installed.
     """
     lineage = exported(graph)
     if not lineage.activities:
@@ -107,26 +106,28 @@ def _output(lineage: ExportedLineage, mfid: str, namespace: str) -> OutputDatase
 
     files = lineage.files.get(mfid, ())
     size = sum(file.size or 0 for file in files)
-    counted = statistics.OutputStatisticsOutputDatasetFacet(size=size, fileCount=len(files), producer=PRODUCER)
-    facets: dict[str, Any] = {"outputStatistics": counted} if files else {}
+    statistics_facet = statistics.OutputStatisticsOutputDatasetFacet(size=size, fileCount=len(files), producer=PRODUCER)
+    facets: dict[str, Any] = {"outputStatistics": statistics_facet} if files else {}
     return OutputDataset(namespace=namespace, name=mfid, facets=_dataset_facets(lineage, mfid), outputFacets=facets)
 
 
 def _dataset_facets(lineage: ExportedLineage, mfid: str) -> dict[str, Any]:
-    """The dataset's name, and its files."""
+    """Return the facets with the dataset's name and files."""
     from openlineage.client.facet_v2 import documentation_dataset
 
-    named = documentation_dataset.DocumentationDatasetFacet(description=lineage.nodes[mfid].name, producer=PRODUCER)
-    facets: dict[str, Any] = {"documentation": named}
+    documentation = documentation_dataset.DocumentationDatasetFacet(
+        description=lineage.nodes[mfid].name, producer=PRODUCER
+    )
+    facets: dict[str, Any] = {"documentation": documentation}
     if files := lineage.files.get(mfid):
-        listed = [{"name": file.name, "sha256": file.sha256, "size": file.size} for file in files]
-        facets["crucible_files"] = _files_facet()(producer=PRODUCER, files=listed)
+        entries = [{"name": file.name, "sha256": file.sha256, "size": file.size} for file in files]
+        facets["crucible_files"] = _files_facet()(producer=PRODUCER, files=entries)
     return facets
 
 
 @functools.cache
 def _files_facet() -> Any:
-    """The class of our facet with files and their hashes, for which OpenLineage has none of its own."""
+    """Return the class of our facet with files and their hashes, which OpenLineage lacks."""
     import attr  # openlineage-python brings it
     from openlineage.client.facet_v2 import DatasetFacet
 
@@ -142,7 +143,7 @@ def _project(lineage: ExportedLineage, activity: ExportedActivity) -> str:
 
 
 def _time_of(lineage: ExportedLineage, mfid: str) -> str:
-    """When the dataset was registered, or at least the time in its id."""
+    """Return the dataset's registration time, or the time in its id."""
     record = lineage.nodes[mfid].record or {}
     return instant(str(record.get("creation_time") or "")) or (
         mfid_time(mfid).isoformat() if is_mfid(mfid) else "1970-01-01T00:00:00+00:00"

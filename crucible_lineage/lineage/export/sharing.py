@@ -1,7 +1,7 @@
-"""Records as they may be given to others: nothing in them of datasets that whoever exports may not see.
+"""Records for sharing: without anything about datasets that the exporting user may not see.
 
-A record of a visible dataset names its parents, with their files and hashes. Where one of these is hidden, the record
-loses its recipe (and so its id cannot be derived again from it), and what was used is called as the graph calls it.
+A record of a visible dataset names its parents, with their files and hashes. If one of these is hidden, the record
+loses its recipe (so its id cannot be derived again), and used datasets have their names in the graph.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Record = Mapping[str, Any]
 
 
 def with_hidden_parents(graph: LineageGraph) -> LineageGraph:
-    """The graph, with a link from each hidden node to the datasets whose records say that they used it."""
+    """Add a link from each hidden node to the datasets whose records list it as used."""
     hidden = {mfid for mfid, node in graph.nodes.items() if node.kind == "hidden"}
     links = [
         Edge(parent, mfid, DERIVED)
@@ -40,13 +40,13 @@ def with_hidden_parents(graph: LineageGraph) -> LineageGraph:
 
 
 def shareable(graph: LineageGraph) -> LineageGraph:
-    """The graph with records that say nothing of hidden nodes. What supersedes a result is named if it is there."""
+    """Remove hidden nodes from all records. A superseding result is named if it is in the graph."""
     names = public_ids(graph)
     hidden = {mfid: names[mfid] for mfid, node in graph.nodes.items() if node.kind == "hidden"}
     pattern = re.compile("|".join(map(re.escape, hidden))) if hidden else None
     visible = graph.nodes.keys() - hidden.keys()
     records = {
-        mfid: _veiled(_redacted(node, visible, graph), pattern, hidden)
+        mfid: _replace_ids(_redacted(node, visible, graph), pattern, hidden)
         for mfid, node in graph.nodes.items()
         if node.record is not None
     }
@@ -60,36 +60,36 @@ def shareable(graph: LineageGraph) -> LineageGraph:
 
 
 def shared_record(node: Node) -> dict[str, object]:
-    """The fields of a shareable record that others are given: no account's rights, no links, no pictures."""
+    """Return the fields of a shareable record for others: no access rights, no links, no pictures."""
     record = node.record or {}
     return {key: record[key] for key in _RECORD_FIELDS if record.get(key) is not None}
 
 
 def _shared_doubt(doubt: Doubt, visible: Set[str]) -> Doubt:
-    """Return why a dataset is doubtful, leaving out datasets not known to be visible."""
+    """Return the doubt about a dataset, without datasets that are not known to be visible."""
     about = replace(doubt.statement.about, datasets=tuple(visible & set(doubt.statement.about.datasets)))
     source = doubt.source if doubt.source in visible else "a dataset that is not shown"
     return Doubt(source, replace(doubt.statement, about=about))
 
 
 def _redacted(node: Node, visible: Set[str], graph: LineageGraph) -> Record:
-    """The record without what names datasets that are hidden, or not in the graph and so not known to be visible."""
+    """Return the record without references to datasets that are hidden, or outside the graph and so maybe hidden."""
     record, written = node.record or {}, provenance(node.record)
     if not written:
         return record
     metadata = {key: value for key, value in record["scientific_metadata"].items() if key != SLOTS_KEY}
-    shown = {**written}
-    if text(shown.get("supersedes")) not in visible and "supersedes" in shown:
-        shown["supersedes"] = None
-    entries = list(mappings(shown.get("used")))
+    shared = {**written}
+    if text(shared.get("supersedes")) not in visible and "supersedes" in shared:
+        shared["supersedes"] = None
+    entries = list(mappings(shared.get("used")))
     used = {text(entry.get("mfid")) for entry in entries} | {*mapping(written.get("equal_parents"))}
     if not used <= visible or any(source in graph and source not in visible for source in _recipe_sources(written)):
-        shown["used"] = [_use(entry, visible, graph) for entry in entries]
-        shown = {key: value for key, value in shown.items() if key not in ("recipe", "attached", "equal_parents")}
+        shared["used"] = [_use(entry, visible, graph) for entry in entries]
+        shared = {key: value for key, value in shared.items() if key not in ("recipe", "attached", "equal_parents")}
         params = written.get("recipe")
-        shown["params"] = params.get("params") if isinstance(params, Mapping) else written.get("params")
-        shown["withheld"] = WITHHELD
-    return {**record, "scientific_metadata": {**metadata, PROVENANCE_KEY: shown}}
+        shared["params"] = params.get("params") if isinstance(params, Mapping) else written.get("params")
+        shared["withheld"] = WITHHELD
+    return {**record, "scientific_metadata": {**metadata, PROVENANCE_KEY: shared}}
 
 
 def _use(entry: Record, visible: Set[str], graph: LineageGraph) -> Record:
@@ -100,19 +100,19 @@ def _use(entry: Record, visible: Set[str], graph: LineageGraph) -> Record:
 
 
 def _recipe_sources(written: Record) -> set[str]:
-    """The datasets, or ids that stand for several, by which a recipe names its inputs."""
+    """Return the ids of inputs in a recipe: datasets, or origins that represent several."""
     lists = mapping(mapping(written.get("recipe")).get("inputs")).values()
     return {text(entry.get("origin")) or text(entry.get("mfid")) for entries in lists for entry in mappings(entries)}
 
 
-def _veiled(value: object, pattern: re.Pattern[str] | None, names: Mapping[str, str]) -> Any:
-    """`value` with hidden ids replaced wherever a text has one."""
+def _replace_ids(value: object, pattern: re.Pattern[str] | None, names: Mapping[str, str]) -> Any:
+    """Replace hidden ids everywhere in a value."""
     if pattern is None:
         return value
     if isinstance(value, str):
-        return pattern.sub(lambda found: names[found.group()], value)
+        return pattern.sub(lambda match: names[match.group()], value)
     if isinstance(value, Mapping):
-        return {_veiled(key, pattern, names): _veiled(item, pattern, names) for key, item in value.items()}
+        return {_replace_ids(key, pattern, names): _replace_ids(item, pattern, names) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_veiled(item, pattern, names) for item in value]
+        return [_replace_ids(item, pattern, names) for item in value]
     return value

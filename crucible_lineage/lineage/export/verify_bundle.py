@@ -2,11 +2,11 @@
 
     python verify.py [FOLDER]
 
-FOLDER is where the bundle was unpacked, by default where this file lies. Every dataset is compared with its provenance
-record: its id is derived again from its recipe, the files that were made and used have to be there with their SHA-256,
-what was used has to be linked as its parent, and everything has to lead to the dataset that the bundle is about.
-Exit code 0: all is as recorded; 1: something is not; 2: there is no bundle to check. Whoever gave you the bundle can
-tell you the SHA-256 of bundle.json, which is printed: then nobody has exchanged the whole.
+FOLDER is the unpacked bundle, by default the folder of this file. Every dataset is compared with its provenance record:
+its id is derived again from its recipe, the files that were made and used have to exist with their SHA-256, used
+datasets have to be linked as parents, and all datasets have to be ancestors of the one that the bundle is about.
+Exit code 0: all is as recorded; 1: something is not; 2: there is no bundle to check. To rule out that the whole bundle
+was exchanged, compare the printed SHA-256 of bundle.json with the one from its maker.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 TAGS = {1: b"crucible-lineage/recipe/1\n", 2: b"crucible-lineage/recipe/2\n"}  # by the version of the recipe
 KEY = "crucible_lineage"
 DERIVED = "is_derived_from"
-MADE_HERE = {"bundle.json", "verify.py"}  # not in the list of files: the list itself, and what reads it
+MADE_HERE = {"bundle.json", "verify.py"}  # not in the list of files: the list itself, and this program
 
 
 def main() -> int:
-    """The exit code."""
+    """Check the bundle, print the findings and return the exit code."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).resolve().parent
     try:
         content = (folder / "bundle.json").read_bytes()
@@ -45,8 +45,8 @@ def main() -> int:
         print(f"note: {shown(note)}")
     files = sum(len(dataset["files"]) for dataset in bundle["datasets"])
     print(f"SHA-256 of bundle.json: {hashlib.sha256(content).hexdigest()}")
-    looked_at = f"{amount(len(bundle['datasets']), 'dataset')}, {amount(files, 'file')} of theirs"
-    print(f"{amount(len(findings), 'finding') if findings else 'no findings'} in {looked_at}")
+    scope = f"{amount(len(bundle['datasets']), 'dataset')}, {amount(files, 'file')} of theirs"
+    print(f"{amount(len(findings), 'finding') if findings else 'no findings'} in {scope}")
     return 1 if findings else 0
 
 
@@ -56,23 +56,23 @@ def amount(count: int, noun: str) -> str:
 
 
 def of_files(folder: Path, bundle: Any) -> Iterator[str]:
-    """Every listed file is there with its bytes, and there is no other."""
+    """Check that every listed file exists with its bytes, and no other."""
     listed = {entry["path"]: entry for entry in bundle["others"]}
     listed.update((entry["path"], entry) for dataset in bundle["datasets"] for entry in dataset["files"])
     for path, entry in listed.items():
-        place = inside(folder, path)
-        if place is None or not place.is_file():
+        location = inside(folder, path)
+        if location is None or not location.is_file():
             yield f"the file {path} is not there"
-        elif sha256(place) != entry["sha256"]:
+        elif sha256(location) != entry["sha256"]:
             yield f"the file {path} holds other bytes than it did when the bundle was made"
-    for place in sorted(folder.rglob("*")):
-        name = place.relative_to(folder).as_posix()
-        if place.is_file() and name not in listed and name not in MADE_HERE and "__pycache__" not in name:
+    for location in sorted(folder.rglob("*")):
+        name = location.relative_to(folder).as_posix()
+        if location.is_file() and name not in listed and name not in MADE_HERE and "__pycache__" not in name:
             yield f"the file {name} does not belong to the bundle"
 
 
 def of_datasets(folder: Path, bundle: Any) -> Iterator[str]:
-    """Every dataset is what its record says."""
+    """Check every dataset against its record."""
     hashes = {dataset["mfid"]: hashes_of(dataset) for dataset in bundle["datasets"]}
     links = {(link["parent"], link["child"]): link["relationship"] for link in bundle["links"]}
     for dataset in bundle["datasets"]:
@@ -92,7 +92,7 @@ def of_datasets(folder: Path, bundle: Any) -> Iterator[str]:
 
 
 def of_identity(mfid: str, record: Any) -> Iterator[str]:
-    """The registration was finished, and the id is that of the recipe."""
+    """Check that the registration was finished and the id follows from the recipe."""
     registrar = record.get("registrar")
     if record.get("status") != "complete" or (registrar and registrar not in (record.get("completed") or {})):
         yield f"{mfid}: its registration was not finished when the bundle was made"
@@ -113,14 +113,14 @@ def of_identity(mfid: str, record: Any) -> Iterator[str]:
         (entry["role"], (by_origin and entry.get("origin")) or entry["mfid"], named(entry))
         for entry in record.get("used", [])
     ]
-    listed = [(role, source, sorted(files.items())) for role, source, files in inputs_of(recipe)]
+    recorded = [(role, source, sorted(files.items())) for role, source, files in inputs_of(recipe)]
     by_hand = recipe.get("kind") == "files"  # each origin once, without files
-    if sorted(set(map(repr, used)) if by_hand else map(repr, used)) != sorted(map(repr, listed)):
+    if sorted(set(map(repr, used)) if by_hand else map(repr, used)) != sorted(map(repr, recorded)):
         yield f"{mfid}: the inputs in its record and in its recipe differ"
 
 
 def of_generated(mfid: str, record: Any, present: dict[str, str]) -> Iterator[str]:
-    """The dataset has the files that were registered with it, and no others."""
+    """Check that the dataset has the files that were registered with it, and no others."""
     expected = dict(named({"files": record.get("generated")}))
     if "attached" in record:
         expected[record["attached"]["name"]] = record["attached"]["sha256"]
@@ -137,11 +137,11 @@ def of_generated(mfid: str, record: Any, present: dict[str, str]) -> Iterator[st
 def of_used(
     mfid: str, record: Any, hashes: dict[str, dict[str, str]], links: dict[tuple[str, str], str]
 ) -> Iterator[str]:
-    """Check that what was used is in the bundle with the files that were used, and linked as a parent."""
+    """Check that used datasets are in the bundle with the used files, and linked as parents."""
     for entry in record.get("used", []):
         parent = entry["mfid"]
         if version(parent) is None:
-            continue  # a place-holder: see the notes
+            continue  # a placeholder: see the notes
         if parent not in hashes:
             yield f"{mfid}: it was made from {parent}, which is not in the bundle"
             continue
@@ -153,7 +153,7 @@ def of_used(
 
 
 def of_links(bundle: Any) -> Iterator[str]:
-    """The links connect what is in the bundle, close no cycle, and lead to its result."""
+    """Check that links connect datasets in the bundle, close no cycle, and lead to its result."""
     known = {entry["mfid"] for part in ("datasets", "samples", "hidden") for entry in bundle[part]}
     parents: dict[str, list[str]] = {}
     for link in bundle["links"]:
@@ -171,15 +171,15 @@ def of_links(bundle: Any) -> Iterator[str]:
             waiting.extend(parents.get(mfid, []))
     for mfid in sorted(known - reached):
         yield f"{mfid} is not among what {focus} was made from"
-    left = {mfid: set(parents.get(mfid, [])) & known for mfid in known}
-    while ready := {mfid for mfid, waiting_for in left.items() if not waiting_for & left.keys()}:
-        left = {mfid: waiting_for for mfid, waiting_for in left.items() if mfid not in ready}
-    if left:
-        yield f"links close a cycle among {', '.join(sorted(left))}"
+    remaining = {mfid: set(parents.get(mfid, [])) & known for mfid in known}
+    while ready := {mfid for mfid, waiting_for in remaining.items() if not waiting_for & remaining.keys()}:
+        remaining = {mfid: waiting_for for mfid, waiting_for in remaining.items() if mfid not in ready}
+    if remaining:
+        yield f"links close a cycle among {', '.join(sorted(remaining))}"
 
 
 def notes(folder: Path, bundle: Any) -> Iterator[str]:
-    """Yield what could not be checked, and why."""
+    """Yield notes about what could not be checked, with the reason."""
     for dataset in bundle["datasets"]:
         mfid = dataset["mfid"]
         for entry in dataset["absent"]:
@@ -194,22 +194,22 @@ def notes(folder: Path, bundle: Any) -> Iterator[str]:
 
 
 def record_of(folder: Path, dataset: Any) -> Any:
-    """A dataset's record, or an empty one."""
-    place = inside(folder, dataset["record"])
+    """Return a dataset's record, or an empty one."""
+    location = inside(folder, dataset["record"])
     try:
-        found = json.loads(place.read_bytes()) if place else {}
+        record = json.loads(location.read_bytes()) if location else {}
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return record if isinstance(record, dict) else {}
 
 
 def hashes_of(dataset: Any) -> dict[str, str]:
-    """{name: SHA-256} of a dataset's files, those too whose bytes are not in the bundle."""
+    """Return {name: SHA-256} of a dataset's files, including those whose bytes are not in the bundle."""
     return {entry["name"]: entry["sha256"] for entry in [*dataset["files"], *dataset["absent"]]}
 
 
 def inputs_of(recipe: Any) -> list[tuple[str, str, dict[str, str]]]:
-    """(role, origin, {name: SHA-256}) of each input in a recipe; one of version 1 names the parent itself."""
+    """Return (role, origin, {name: SHA-256}) of each input in a recipe; version 1 has the parent as origin."""
     roles = recipe.get("inputs") or {}
     return [
         (role, entry.get("origin") or entry["mfid"], entry["files"])
@@ -219,34 +219,34 @@ def inputs_of(recipe: Any) -> list[tuple[str, str, dict[str, str]]]:
 
 
 def named(entry: Any) -> list[tuple[str, str]]:
-    """(name, SHA-256) of each file in an entry of a record, sorted."""
+    """Return (name, SHA-256) of each file in an entry of a record, sorted."""
     return sorted((file["name"], file["sha256"]) for file in entry.get("files") or [])
 
 
 def inside(folder: Path, path: str) -> Path | None:
-    """The place of a file in the folder; None for a path that leads out of it."""
-    place = folder / path
-    return place if folder.resolve() in place.resolve().parents else None
+    """Return the location of a file in the folder; None for a path that leads out of it."""
+    location = folder / path
+    return location if folder.resolve() in location.resolve().parents else None
 
 
-def sha256(place: Path) -> str:
-    """The SHA-256 of a file's bytes."""
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes."""
     digest = hashlib.sha256()
-    with place.open("rb") as file:
+    with path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
 
 
 def version(mfid: str) -> int | None:
-    """8 for an id derived from a recipe, 7 for one from the clock, None for what is not an MFID."""
+    """Return 8 for an id derived from a recipe, 7 for one from the clock, None if it is not an MFID."""
     if len(mfid) != 26 or set(mfid) - set(ALPHABET):
         return None
     return number(mfid) >> 76 & 0xF
 
 
 def number(mfid: str) -> int:
-    """The 128 bits of an MFID."""
+    """Return the 128 bits of an MFID."""
     value = 0
     for symbol in mfid:
         value = value * 32 + ALPHABET.index(symbol)
@@ -254,7 +254,7 @@ def number(mfid: str) -> int:
 
 
 def whole(value: object) -> object:
-    """The value with 3 for 3.0."""
+    """Replace integral floats by integers: 3.0 becomes 3."""
     if isinstance(value, dict):
         return {key: whole(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -263,7 +263,7 @@ def whole(value: object) -> object:
 
 
 def derived(recipe: Any, time_bits: int) -> int:
-    """The 128 bits of the id that the recipe gives, after 48 bits of time."""
+    """Return the 128 bits of the id of a recipe, with these 48 bits of time."""
     text = json.dumps(whole(recipe), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     digest = int.from_bytes(hashlib.sha256(TAGS[recipe.get("version", 1)] + text.encode()).digest(), "big") >> (
         256 - 74
@@ -272,7 +272,7 @@ def derived(recipe: Any, time_bits: int) -> int:
 
 
 def shown(text: str) -> str:
-    """The text with nothing in it that a terminal would obey."""
+    """Escape characters that a terminal would obey."""
     return "".join(symbol if symbol.isprintable() else ascii(symbol)[1:-1] for symbol in text)
 
 

@@ -1,9 +1,9 @@
 """A lineage as W3C PROV: PROV-JSON and PROV-N, by the library `prov`.
 
 Datasets, samples, files and code are entities, executions are activities, accounts are agents. A link of Crucible is
-`wasDerivedFrom` (with the activity where it is known), `hadMember` for `is_part_of`, and `wasInfluencedBy` where
-Crucible stores no relationship, or one of its own. A result that was made in place of another one is a
-`prov:Revision` of it, where both are there; one that is superseded `wasInvalidatedBy` something that is not told.
+`wasDerivedFrom` (with the activity if known), `hadMember` for `is_part_of`, and `wasInfluencedBy` if Crucible stores
+no relationship, or another one. A result that replaces another is a `prov:Revision` of it, if both are included; a
+superseded one `wasInvalidatedBy` an unnamed activity.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ T = TypeVar("T")
 
 
 def render_prov_json(graph: LineageGraph) -> str:
-    """The graph as PROV-JSON."""
+    """Return the graph as PROV-JSON."""
     return f"{prov_document(exported(graph)).serialize(format='json', indent=1)}\n"
 
 
 def render_prov_n(graph: LineageGraph) -> str:
-    """The graph as PROV-N."""
+    """Return the graph as PROV-N."""
     return prov_document(exported(graph)).get_provn() + "\n"
 
 
 def prov_document(lineage: ExportedLineage) -> ProvDocument:
-    """The story as a document of the library `prov`. InputError if that is not installed."""
+    """Return a lineage as a document of the library `prov`. Raises InputError if that is not installed."""
     try:
         from prov.model import ProvDocument  # an optional library
     except ImportError as error:
@@ -94,16 +94,18 @@ def _add_plans_and_agents(document: ProvDocument, lineage: ExportedLineage) -> N
 def _add_activities(document: ProvDocument, lineage: ExportedLineage) -> None:
     plans, agents = _plan_names(lineage), _agent_names(lineage)
     for activity in lineage.activities:
-        me = f"activity:{activity.id}"
+        activity_id = f"activity:{activity.id}"
         about = _attributes(document, _about_activity(activity))
-        document.activity(me, activity.started or None, activity.ended or None, about)
+        document.activity(activity_id, activity.started or None, activity.ended or None, about)
         for use in activity.used:
-            document.used(me, f"mfid:{use.mfid}", other_attributes=_attributes(document, _about_use(use)))
+            document.used(activity_id, f"mfid:{use.mfid}", other_attributes=_attributes(document, _about_use(use)))
         for made in activity.made:
             role = _attributes(document, {"prov:role": made.role})
-            document.wasGeneratedBy(f"mfid:{made.mfid}", me, activity.ended or None, other_attributes=role)
+            document.wasGeneratedBy(f"mfid:{made.mfid}", activity_id, activity.ended or None, other_attributes=role)
         if activity.agent:
-            document.wasAssociatedWith(me, agents[activity.agent], plans.get((activity.function, activity.code)))
+            document.wasAssociatedWith(
+                activity_id, agents[activity.agent], plans.get((activity.function, activity.code))
+            )
 
 
 def _about_use(use: Use) -> Attributes:
@@ -127,18 +129,18 @@ def _add_edge(document: ProvDocument, edge: Edge, maker: ExportedActivity | None
     elif edge.relationship == PART:
         document.hadMember(parent, child)
     else:
-        said = _attributes(document, {"cl:relationship": edge.relationship})
-        document.wasInfluencedBy(child, parent, other_attributes=said)
+        attributes = _attributes(document, {"cl:relationship": edge.relationship})
+        document.wasInfluencedBy(child, parent, other_attributes=attributes)
 
 
 def _add_revisions(document: ProvDocument, node: Node, nodes: Mapping[str, Node]) -> None:
-    """Add what a result replaces, and that it no longer holds; no record says since when."""
+    """Add what a result replaces, and that it is superseded or doubtful."""
     before = text(provenance(node.record).get("supersedes"))
     if before in nodes:
         document.wasRevisionOf(f"mfid:{node.id}", f"mfid:{before}")
     if node.state == SUPERSEDED:
-        by = {"prov:type": "cl:Superseded", "cl:supersededBy": " ".join(node.superseded_by)}
-        document.wasInvalidatedBy(f"mfid:{node.id}", other_attributes=_attributes(document, by))
+        superseded = {"prov:type": "cl:Superseded", "cl:supersededBy": " ".join(node.superseded_by)}
+        document.wasInvalidatedBy(f"mfid:{node.id}", other_attributes=_attributes(document, superseded))
     if node.doubt:
         hold = node.doubt.statement
         about = {
@@ -176,8 +178,8 @@ def _about_activity(activity: ExportedActivity) -> Attributes:
 
 
 def _plan_names(lineage: ExportedLineage) -> dict[tuple[str, str], str]:
-    done = [activity for activity in lineage.activities if not activity.by_hand]
-    return _numbered("code:plan", ((activity.function, activity.code) for activity in done))
+    executions = [activity for activity in lineage.activities if not activity.by_hand]
+    return _numbered("code:plan", ((activity.function, activity.code) for activity in executions))
 
 
 def _agent_names(lineage: ExportedLineage) -> dict[ExportedAgent, str]:
@@ -199,12 +201,12 @@ def _json(value: Mapping[str, object] | None) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=False) if value else ""
 
 
-def _attributes(document: ProvDocument, given: Attributes) -> Attributes:
-    """The attributes that are known; a type is a name and no text, and a text has nothing that a terminal obeys."""
-    known = {key: _lines(value) for key, value in given.items() if value not in ("", None)}
-    if "prov:type" in known:
-        known["prov:type"] = document.valid_qualified_name(known["prov:type"])
-    return known
+def _attributes(document: ProvDocument, values: Attributes) -> Attributes:
+    """Return the attributes with values; the type as a qualified name, texts without control characters."""
+    attributes = {key: _lines(value) for key, value in values.items() if value not in ("", None)}
+    if "prov:type" in attributes:
+        attributes["prov:type"] = document.valid_qualified_name(attributes["prov:type"])
+    return attributes
 
 
 def _lines(value: object) -> Any:

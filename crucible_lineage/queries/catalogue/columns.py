@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from crucible_lineage.amounts import amount, size_text
 from crucible_lineage.collector import collector_paused
 from crucible_lineage.errors import InputError, nearest
-from crucible_lineage.lineage.labels import told_value
+from crucible_lineage.lineage.labels import value_with_unit
 
 if TYPE_CHECKING:
     from crucible_lineage.queries.graph.state import DatasetEntry
@@ -64,7 +64,7 @@ class Column:
         if self.as_text:
             return self.as_text(entry)
         value = self.cell(entry)
-        return "" if value is None else told_value(self.name, value)
+        return "" if value is None else value_with_unit(self.name, value)
 
 
 def _origin(entry: DatasetEntry) -> str:
@@ -73,7 +73,9 @@ def _origin(entry: DatasetEntry) -> str:
 
 
 def _key_numbers(entry: DatasetEntry) -> str:
-    return ", ".join(f"{name} {told_value(name, value)}" for name, value in list(entry.summary.numbers.items())[:3])
+    return ", ".join(
+        f"{name} {value_with_unit(name, value)}" for name, value in list(entry.summary.numbers.items())[:3]
+    )
 
 
 COLUMNS: tuple[Column, ...] = (
@@ -146,7 +148,7 @@ def number_column(name: str) -> Column:
         return entry.summary.numbers.get(name)
 
     def text(entry: DatasetEntry) -> str:
-        return "" if (number := value(entry)) is None else told_value(name, number)
+        return "" if (number := value(entry)) is None else value_with_unit(name, number)
 
     return Column(f"{NUMBER}{name}", name, value, as_text=text, kind="wide number")
 

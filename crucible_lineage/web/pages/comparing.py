@@ -14,7 +14,7 @@ from starlette.responses import RedirectResponse, Response
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage import Change, Finding, LineageGraph, Node
 from crucible_lineage.lineage.checks import worst_first
-from crucible_lineage.lineage.labels import HIDDEN_NAME, told_value, value_text
+from crucible_lineage.lineage.labels import HIDDEN_NAME, value_text, value_with_unit
 from crucible_lineage.queries.catalogue.reference import find_mfid
 from crucible_lineage.queries.diff import LineageComparison, compare_datasets
 from crucible_lineage.queries.verify.verify import Verification, verify_project
@@ -137,7 +137,7 @@ def _told(found: LineageComparison, field: str, value: Any) -> str:
         return ", ".join(_label(found, mfid) for mfid in value)
     if isinstance(value, str) and len(value) == 64 and value.isalnum():
         return f"{value[:HASH_CHARACTERS]}…"
-    return told_value(field.rpartition(".")[2], value) if isinstance(value, int | float) else value_text(value)
+    return value_with_unit(field.rpartition(".")[2], value) if isinstance(value, int | float) else value_text(value)
 
 
 def _label(found: LineageComparison, mfid: str) -> str:

@@ -139,7 +139,7 @@ def test_the_page_holds_every_record_whole(lab):
 
 
 def test_what_is_no_lineage_page_has_no_data():
-    with pytest.raises(InputError, match="there are none in it"):
+    with pytest.raises(InputError, match="it contains none"):
         page_data("<html></html>")
 
 
