@@ -132,7 +132,7 @@ def no_file(path: Path) -> InputError:
     return InputError(f"there is no file {path}")
 
 
-def nearest(word: str, possible: Iterable[str], otherwise: str = "there are") -> str:
+def nearest(word: str, possible: Iterable[str], otherwise: str = "there are", most: int = MOST_LISTED) -> str:
     """Return the end of a message about an unknown word: `did you mean 'x' or 'y'?`, else the possible words."""
     import difflib  # only a mistake pays for it
 
@@ -141,7 +141,7 @@ def nearest(word: str, possible: Iterable[str], otherwise: str = "there are") ->
     alike = [difflib.SequenceMatcher(a=one, b=word).ratio() for one in near]
     if near := [one for one, ratio in zip(near, alike, strict=True) if ratio > alike[0] - NEXT_BEST]:
         return f"did you mean {' or '.join(map(repr, near))}?"
-    return f"{otherwise}: {shortened(words, MOST_LISTED)}"
+    return f"{otherwise}: {shortened(words, most)}"
 
 
 def shortened(words: Sequence[str], most: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 
@@ -70,21 +69,21 @@ def rows_table(
 
 
 def steps_table(names: Sequence[str], rows: Sequence[tuple[str, str, str]]) -> str:
-    """Return a table of instances of steps with their states. Of many, the first ones of each step and counts."""
+    """Return a table of instances of steps with their states. Of many, the first of each step and state, and counts."""
     if len(rows) <= MOST_ROWS:
         return rows_table(names, rows, marks=(1,))
-    by_step: dict[str, list[tuple[str, str, str]]] = {}
+    by_step: dict[str, dict[str, list[tuple[str, str, str]]]] = {}
     for row in rows:
-        by_step.setdefault(row[0].partition("[")[0], []).append(row)
-    return rows_table(names, [row for found in by_step.values() for row in _first(found)], marks=(1,), most=len(rows))
+        by_step.setdefault(row[0].partition("[")[0], {}).setdefault(row[1], []).append(row)
+    shown = [row for step, states in by_step.items() for alike in states.values() for row in _first(step, alike)]
+    return rows_table(names, shown, marks=(1,), most=len(rows))
 
 
-def _first(instances: Sequence[tuple[str, str, str]]) -> Iterator[tuple[str, str, str]]:
-    """Yield the first instances of a step, and a row for each state of the others, so that none is hidden."""
-    yield from instances[:MOST_INSTANCES]
-    for state, count in Counter(state for _, state, _ in instances[MOST_INSTANCES:]).items():
-        step = instances[0][0].partition("[")[0]
-        yield f"{step}: {count:,} more", state, ""
+def _first(step: str, alike: Sequence[tuple[str, str, str]]) -> Iterator[tuple[str, str, str]]:
+    """Yield the first instances of a step that have the same state, and a row that counts the others."""
+    yield from alike[:MOST_INSTANCES]
+    if (more := len(alike) - MOST_INSTANCES) > 0:
+        yield f"{step}: {more:,} more", alike[0][1], ""
 
 
 def _cell(name: str, value: object) -> str:

@@ -41,6 +41,8 @@ def test_a_name_means_the_dataset_that_holds(project: Any) -> None:
     assert project.asked("show", "WEAK-1.txt (Fitted)")["mfid"] == shown["mfid"]
     refused = project.ask("show", "weak-9.txt (fitted)", code=2).stderr
     assert "no dataset has this name or an ID starting with it; did you mean 'weak-" in refused
+    listed = project.ask("show", "nothing at all like it", code=2).stderr.partition("there are: ")[2]
+    assert len(listed.partition(" and ")[0].split(", ")) == 3, listed
     refused = project.ask("show", project.fitted("weak-1.txt")[:4], code=2).stderr
     assert "datasets; choose one: " in refused
     assert project.fitted("weak-1.txt", 0) in refused or " more" in refused

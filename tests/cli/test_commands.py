@@ -213,6 +213,13 @@ def test_served_pipelines_take_no_pool(command: Any, lab: Any) -> None:
     assert (refused.returncode, "--pool and --serve exclude each other" in refused.stderr) == (2, True)
 
 
+def test_a_file_that_holds_a_list_is_a_mistake_of_its_author(data: Path, tmp_path: Path, command: Any) -> None:
+    path = tmp_path / "list.yaml"
+    path.write_text("- a: 1\n")
+    ran = command("check", path, "--data", data)
+    assert (ran.returncode, "a pipeline is a mapping" in ran.stderr) == (2, True), ran.stderr
+
+
 @pytest.mark.parametrize("arguments", [["status"], ["serve"], ["deploy", "pipeline.yaml"]])
 def test_an_empty_name_of_the_data_folder_is_not_the_current_one(command: Any, arguments: list[str]) -> None:
     ran = command(*arguments, "--data", "")

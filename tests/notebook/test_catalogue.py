@@ -105,6 +105,11 @@ def test_no_step_of_many_is_hidden(catalogue: Any, laboratory: Path) -> None:
     assert "fit: 67 more" in markup
     assert markup.index("fit: 67 more") < markup.index(">table<")
     assert markup.count("<tr>") == 1 + 3 + 1 + 1
+    rows[50:55] = [(f"fit[{number}]", "missing", "never made") for number in range(50, 55)]
+    markup = steps_table(("step", "state", "why"), rows)
+    assert "fit[50]" in markup, "what differs from the rest is not only counted"
+    assert "fit: 62 more" in markup
+    assert "fit: 2 more" in markup
 
 
 def test_files_come_as_paths_and_as_values(catalogue: Any, tmp_path: Path) -> None:

@@ -174,9 +174,10 @@ def _called(file: Path) -> str | None:
     from crucible_lineage.pipeline.declare.yaml import read_document
 
     try:
-        name = read_document(file).data.get("pipeline")
+        data = read_document(file).data
     except InputError:
         return None
+    name = data.get("pipeline") if isinstance(data, dict) else None
     return name if isinstance(name, str) else None
 
 

@@ -98,7 +98,7 @@ def _fault_of(document: Document, error: Mapping[str, Any], hidden: Collection[L
     if error["type"].startswith(("datetime_", "date_")):
         message = "that is not a time; write it as in 2024-05-10T12:00:00Z"
     if error["type"] == "string_type":
-        message = _quoting_hint(error["input"]) or message
+        message = quoting_hint(error["input"]) or message
     secret = any(location[: len(other)] == other or other[: len(location)] == location for other in hidden)
     shown = "a value from the environment" if secret else _shortened(_as_declared(error["input"]))
     return document.fault(location, f"{label}: {message} (given: {shown})")
@@ -111,7 +111,7 @@ def _key_hint(given: Mapping[object, object]) -> str:
     return f"; did you mean {near!r}?" if near else ""
 
 
-def _quoting_hint(given: object) -> str:
+def quoting_hint(given: object) -> str:
     """Return how to correct a text that YAML read otherwise since it is not quoted; empty for other values."""
     if isinstance(given, dict) and len(given) == 1 and next(iter(given.values())) is None:
         text = f"{{{next(iter(given))}}}"

@@ -10,7 +10,7 @@ from pathlib import Path
 from crucible_lineage.amounts import amount
 from crucible_lineage.core.slots import CURRENT, INCOMPLETE, RAW
 from crucible_lineage.core.summary import Summary
-from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, nearest, shortened
+from crucible_lineage.errors import MOST_NEAR, ForbiddenError, InputError, NotFoundError, nearest, shortened
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.pipeline.declare.load import project_in
 from crucible_lineage.queries.graph.state import entries_of
@@ -36,7 +36,7 @@ def find_mfid(session: Session, text: str, projects: Sequence[str] = ()) -> str:
     if len(found) == 1:
         return found[0]
     if not found:
-        near = nearest(text, sorted({one.name for one in among.values()}), "there are")
+        near = nearest(text, sorted({one.name for one in among.values()}), most=MOST_NEAR)
         raise InputError(f"dataset {text!r}: no dataset has this name or an ID starting with it; {near}")
     in_several = len({among[mfid].status.project for mfid in found}) > 1
     where = {mfid: f" in {among[mfid].status.project}" if in_several else "" for mfid in found}

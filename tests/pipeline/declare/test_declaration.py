@@ -68,6 +68,7 @@ def test_equal_parts_of_steps_are_shared_whether_read_from_yaml_or_json() -> Non
         ("file: first.txt", 'file: "*.txt"', "10:14", "is one dataset of 2 files; give first `each: true`"),
         ("file: first.txt", "file: ../lab", "5:11", "is a folder; name its files, as in lab/*"),
         ("file: first.txt", "file: {first.txt}", "5:11", 'a text in braces is quoted: "{first.txt}"'),
+        ("factor: 3", "factor: {first.metadata.n}", "11:14", 'a text in braces is quoted: "{first.metadata.n}"'),
         ("T12:00:00Z", "?", "5:28", "that is not a time; write it as in"),
         ("LABMODULE:add", "LABMODULE.py:add", "13:5", "does not name a Python module; did you mean"),
     ],
