@@ -10,7 +10,7 @@ import click
 
 from crucible_lineage import __version__
 from crucible_lineage.collector import collector_frozen
-from crucible_lineage.errors import nearest
+from crucible_lineage.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -97,6 +97,15 @@ def _commands_of_others() -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=GROUP) if entry.name not in COMMANDS}
 
 
+def _loaded(other: EntryPoint) -> click.Command:
+    """Load the command of another package. Raises InputError, which names it, if that fails."""
+    try:
+        return cast("click.Command", other.load())
+    except Exception as error:
+        package = f" of {other.dist.name}" if other.dist else ""
+        raise InputError(f"command {other.name!r}{package} cannot be loaded from {other.value}: {error}") from error
+
+
 class _Commands(click.Group):
     as_json = False
 
@@ -106,7 +115,7 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             other = _commands_of_others().get(cmd_name)
-            return cast("click.Command", other.load()) if other else None
+            return _loaded(other) if other else None
         with collector_frozen():
             module = importlib.import_module(f"crucible_lineage.cli.{COMMANDS[cmd_name][0]}")
         command: click.Command = getattr(module, f"{cmd_name.replace('-', '_')}_command")

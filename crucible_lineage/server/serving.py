@@ -116,7 +116,7 @@ def main(root: Path, port: int) -> None:
 
 def _report(message: dict[str, object]) -> None:
     """Report the outcome of the start to the parent process, once, and close the pipe."""
-    print(json.dumps(message), flush=True)
+    print(f"\n{json.dumps(message)}", flush=True)  # on a line of its own, whatever a library has printed before
     sys.stdout.close()
 
 

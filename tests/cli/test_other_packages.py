@@ -38,6 +38,7 @@ POINTS = """
 [crucible_lineage.commands]
 shout = lab_extras:shout
 list = lab_extras:shout
+absent = lab_extras:absent
 
 [crucible_lineage.engines]
 counting = lab_extras:Counting
@@ -64,6 +65,9 @@ def test_a_command_of_another_package_is_listed_and_run(installed: dict[str, str
     assert command("shout", "quiet", **installed).stdout == "QUIET\n"
     assert "did you mean 'shout'?" in command("shot", **installed).stderr
     assert "List measured data" in command("--help", **installed).stdout, "ours cannot be replaced"
+    broken = command("absent", **installed)
+    assert broken.returncode == 2
+    assert "command 'absent' of lab-extras cannot be loaded from lab_extras:absent" in broken.stderr
 
 
 def test_a_format_of_another_package_writes_lineages(

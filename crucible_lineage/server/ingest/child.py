@@ -1,8 +1,9 @@
 """The process that ingests one file; `isolation` runs this module with the folder of the job.
 
 The folder holds `request.json`. The process writes the name of the current ingestor to `trying` and the result to
-`reply.json`. Without a folder, it forks a child for each folder that it reads from standard input, and prints the
-child's process id, then its exit code. It stays single-threaded, because only then is forking safe.
+`reply.json`. With `--fork FD`, it forks a child for each folder that it reads from standard input, and writes the
+child's process id to this descriptor, then its exit code; standard output has what imported libraries print. It stays
+single-threaded, because only then is forking safe.
 """
 
 from __future__ import annotations
@@ -74,14 +75,15 @@ def _limit_memory(size: int) -> None:
             resource.setrlimit(kind, (limit, limit))
 
 
-def fork_for_each() -> None:
+def fork_for_each(replies: int) -> None:
     """Fork a child for each folder that standard input names, one after the other, until it ends."""
     while folder := _next_folder():
         _import_readers(Path(folder))
         if (pid := os.fork()) == 0:
+            os.close(replies)
             _be_child(Path(folder))
-        _send(pid)
-        _send(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        _send(replies, pid)
+        _send(replies, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 
 def _next_folder() -> str:
@@ -92,8 +94,8 @@ def _next_folder() -> str:
     return os.fsdecode(name)
 
 
-def _send(number: int) -> None:
-    os.write(1, b"%d\n" % number)
+def _send(replies: int, number: int) -> None:
+    os.write(replies, b"%d\n" % number)
 
 
 def _import_readers(folder: Path) -> None:
@@ -124,7 +126,7 @@ def _be_child(folder: Path) -> NoReturn:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        main(Path(sys.argv[1]))
+    if sys.argv[1] == "--fork":
+        fork_for_each(int(sys.argv[2]))
     else:
-        fork_for_each()
+        main(Path(sys.argv[1]))

@@ -205,17 +205,24 @@ class _ForkServer:
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
-        self._process = subprocess.Popen(  # noqa: S603 - this interpreter with a module of this package
-            _COMMAND,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-            start_new_session=True,
-        )
+        replies, child_end = os.pipe()
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - this interpreter with a module of this package
+                [*_COMMAND, "--fork", str(child_end)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(child_end,),
+                env=environment,
+                start_new_session=True,
+            )
+        except BaseException:
+            os.close(replies)
+            raise
+        finally:
+            os.close(child_end)
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._jobs, self._replies = self._process.stdin, self._process.stdout
+        self._jobs, self._replies = self._process.stdin, os.fdopen(replies, "rb")
 
     def serves(self, environment: Mapping[str, str]) -> bool:
         """Whether it lives and was started with this environment."""

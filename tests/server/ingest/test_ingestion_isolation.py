@@ -98,6 +98,11 @@ def test_class_of_another_package_reads_its_files_before_ours_do(named, plugin):
     assert named("pl.csv", "DelimitedTextIngestor")[1]["ingestion_class"] == "DelimitedTextIngestor"
 
 
+def test_what_a_library_prints_as_it_starts_harms_no_ingestion(named, plugin):
+    (plugin / "sitecustomize.py").write_text('import os\nos.write(1, b"WARNING: no such library\\n")\n')
+    assert named("pl.csv")[1]["status"] == "complete"
+
+
 def test_classes_of_other_packages_are_listed_first(api, plugin):
     listed = api.get("/ingestors").json()
     assert listed[0] == "LabBabbling"
