@@ -1,6 +1,6 @@
-"""The lineage pictures of the docs that need no data from elsewhere: `python docs/pictures.py`, or `make pictures`.
+"""Lineage pictures of the docs that need no external data: `python docs/pictures.py`, or `make pictures`.
 
-`tests/docs/test_pictures.py` compares them with what is stored. Those of the examples are drawn with the examples.
+`tests/docs/test_pictures.py` compares them with the stored ones. Those of the examples are drawn with the examples.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SIZES = (3, 30, 300, 3_000, 10_000)
 
 
 def of_the_demo(data: Path) -> dict[str, str]:
-    """Return {file name: SVG} of the demo in a data folder, whole, and with an axis of degree 2 beside."""
+    """Return {file name: SVG} of the demo in a data folder, alone, and with a second axis of degree 2."""
     with cl.connect(data, project=PROJECT) as lab:
         lab.run(PIPELINE, jobs=1)
         drawn = {"raman-lineage.svg": lab.lineage("Polystyrene bands against ASTM E1840").svg}

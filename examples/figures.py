@@ -1,4 +1,4 @@
-"""The look that all pictures of the examples share, and how they are written."""
+"""Common style of the pictures of the examples, and how they are written."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ INK, BLUE, RED, GREY = "#1b1f24", "#1f6fb4", "#c8442f", "#8b949e"
 
 
 def new_figure(width: float = 8, height: float = 5.6) -> Figure:
-    """An empty figure of that size in inches; needs no display."""
+    """Return an empty figure of a size in inches, without a display."""
     # matplotlib is heavy and belongs to the `demo` extra; the object API keeps no state
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -28,7 +28,7 @@ def new_figure(width: float = 8, height: float = 5.6) -> Figure:
 
 
 def save(figure: Figure, plots: Sequence[Axes], path: Path) -> None:
-    """Gives every plot the same look and writes a PNG, without the version stamp that matplotlib puts into it."""
+    """Style every plot and write a PNG, without matplotlib's version stamp."""
     for plot in plots:
         plot.spines[["top", "right"]].set_visible(False)
         plot.tick_params(labelsize=11)

@@ -1,4 +1,4 @@
-"""Raman spectra as the makers' programs write them: B&W Tek's tables with a header, and two plain columns."""
+"""Raman spectra in files of the makers: B&W Tek's tables with a header, and two plain columns."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FINE_STEP_CM1 = 0.5
 
 
 def read_measured(path: Path) -> Spectrum:
-    """The spectrum in a maker's file, with its header. ValueError names the file and what is wrong with it.
+    """Read the spectrum in a maker's file, with its header. Raises ValueError with the file and the fault.
 
     B&W Tek writes `name;value` lines, a title row and a table with decimal comma or point, where pixels beyond the
     range have no shift; everything else is read as two columns.
@@ -40,13 +40,13 @@ def read_measured(path: Path) -> Spectrum:
 
 
 def laser_of(spectrum: Spectrum, nominal_nm: float) -> float:
-    """The laser wavelength from which the file's shifts were reckoned: what its header says, else the nominal one."""
+    """Return the laser wavelength behind the file's shifts: from its header, else the nominal one."""
     text = spectrum.header.get("laser_wavelength")
     return nominal_nm if text is None else _number(text)
 
 
 def position(path: Path, shift_cm1: Array, intensity: Array, near_cm1: float, tolerance_cm1: float) -> float | None:
-    """Where the top of a band lies, in cm-1; None if none stands out from the noise within the tolerance.
+    """Return the top of a band in cm-1; None if none exceeds the noise within the tolerance.
 
     The samples are first joined by a cubic spline: the instruments' lie 0.2 to 4 cm-1 apart, and each is to be read in
     the same way.
@@ -56,7 +56,7 @@ def position(path: Path, shift_cm1: Array, intensity: Array, near_cm1: float, to
         return None
     fine = np.arange(low, high, FINE_STEP_CM1)
     joined = CubicSpline(shift_cm1, intensity)(fine)
-    if np.ptp(joined) < MIN_SNR * Spectrum(path, shift_cm1, intensity).noise:  # the spline's own noise is no measure
+    if np.ptp(joined) < MIN_SNR * Spectrum(path, shift_cm1, intensity).noise:  # not the noise of the spline
         return None
     return band_top(Spectrum(path, fine, joined), near_cm1, tolerance_cm1)
 

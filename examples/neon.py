@@ -1,4 +1,4 @@
-"""Neon lines of a lamp on a spectrometer's nominal wavelength scale: which line is which, and the true scale."""
+"""Neon lines of a lamp on a spectrometer's nominal wavelength scale: their assignment, and the true scale."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ NEON_AIR_NM = (
     *(808.2458, 813.6405, 830.0326, 837.7608, 849.5360, 854.4696, 859.1258, 863.4647, 870.4112, 877.1656, 885.3867),
     *(891.9501, 914.8672, 920.1759, 930.0853, 932.6507, 942.5379, 948.6682, 953.4163, 954.7405, 966.5420),
 )
-SATURATED_COUNTS = 60_000  # just below what a 16-bit converter can tell: the top of such a line is cut off
-FIRST_WINDOW_CM1 = 14.0  # how far a nominal scale may be off
+SATURATED_COUNTS = 60_000  # just below the limit of a 16-bit converter, which cuts off the top of a line
+FIRST_WINDOW_CM1 = 14.0  # largest error of a nominal scale
 WINDOW_CM1 = 7.0  # once its drift is known
 LEAST_SAMPLES = 3.2  # to each side of a line: a coarse detector needs a wider window to have enough to fit
-WORST_OFFSET_NM = 0.6  # of a line from the middle of all: beyond, another line was taken for it
-WORST_RESIDUAL_CM1 = 1.0  # lines that miss the fit by more, and by four times the usual, are other lines
+WORST_OFFSET_NM = 0.6  # of a line from the median of all: beyond it, the assignment is wrong
+WORST_RESIDUAL_CM1 = 1.0  # lines with a larger residual, and four times the usual, are other lines
 
 
 @dataclass(frozen=True)
 class NeonLine:
-    """A line: where it lies in vacuum, and where the spectrometer has it."""
+    """A line: its wavelength in vacuum, and on the spectrometer's scale."""
 
     vacuum_nm: float
     nominal_nm: float
@@ -50,23 +50,23 @@ class WavelengthScale:
         return value
 
     def residuals_cm1(self, lines: Sequence[NeonLine]) -> Array:
-        """How far each line lies from where the scale has it."""
+        """Return the difference of each line from the scale."""
         vacuum = np.array([line.vacuum_nm for line in lines])
         return 1e7 / vacuum - 1e7 / self.vacuum_nm(np.array([line.nominal_nm for line in lines]))
 
 
 def nominal_nm(shift_cm1: Array | float, laser_nm: float) -> Array:
-    """The wavelength that belongs to a Raman shift."""
+    """Return the wavelength of a Raman shift."""
     return np.asarray(1e7 / (1e7 / laser_nm - np.asarray(shift_cm1)))
 
 
 def nominal_shift(wavelength_nm: float, laser_nm: float) -> float:
-    """The Raman shift that belongs to a wavelength."""
+    """Return the Raman shift of a wavelength."""
     return 1e7 / laser_nm - 1e7 / wavelength_nm
 
 
 def neon_lines(lamps: Sequence[tuple[Spectrum, float]], degree: int) -> tuple[list[NeonLine], WavelengthScale]:
-    """The lines found in spectra of the lamp, each with its nominal laser in nm, and the scale through them.
+    """Return the lines in spectra of the lamp, each with its nominal laser in nm, and the scale through them.
 
     Of several exposures each line is taken from the one that shows it highest without being cut off. Looked for twice:
     near its nominal place, then near where the first ones say it is. ValueError if too few are found.
@@ -89,7 +89,7 @@ def neon_lines(lamps: Sequence[tuple[Spectrum, float]], degree: int) -> tuple[li
 
 
 def scale_from(lines: Sequence[NeonLine], degree: int, domain_nm: tuple[float, float] | None = None) -> WavelengthScale:
-    """The scale whose polynomial of that degree passes nearest to the lines."""
+    """Fit the scale with a polynomial of this degree to the lines."""
     nominal = np.array([line.nominal_nm for line in lines])
     low, high = domain_nm or (round(float(nominal.min()), 3), round(float(nominal.max()), 3))
     fit = np.polynomial.Polynomial.fit(nominal, [line.vacuum_nm for line in lines], degree, domain=[low, high])
@@ -99,7 +99,7 @@ def scale_from(lines: Sequence[NeonLine], degree: int, domain_nm: tuple[float, f
 def _found(
     lamps: Sequence[tuple[Spectrum, float]], places_nm: Sequence[tuple[float, float]], window_cm1: float
 ) -> list[NeonLine]:
-    """The lines that stand out, given as (in vacuum, where to look for it)."""
+    """Return the lines above the noise; candidates are (wavelength in vacuum, expected position)."""
     lines = []
     for vacuum, place in places_nm:
         seen = [found for spectrum, laser in lamps if (found := _line(spectrum, laser, place, window_cm1))]
@@ -109,7 +109,7 @@ def _found(
 
 
 def _line(spectrum: Spectrum, laser_nm: float, place_nm: float, window_cm1: float) -> tuple[float, float] | None:
-    """Height and nominal wavelength of the line at a place; None if there is none, or if its top is cut off."""
+    """Return height and nominal wavelength of the line at a position; None if there is none, or its top is cut off."""
     at = nominal_shift(place_nm, laser_nm)
     window = max(window_cm1, LEAST_SAMPLES * float(np.median(np.diff(spectrum.shift_cm1))))
     _, counts = spectrum.near(at, max(window, FIRST_WINDOW_CM1))
@@ -126,7 +126,7 @@ def _enough(lines: Sequence[NeonLine], lamps: Sequence[tuple[Spectrum, float]], 
 
 
 def _vacuum_nm(air_nm: float) -> float:
-    """By the five-term refractive index of air of Peck and Reeder, J. Opt. Soc. Am. 62, 958 (1972), as NIST does it."""
+    """Convert by the five-term index of air of Peck and Reeder, J. Opt. Soc. Am. 62, 958 (1972), like NIST."""
     vacuum = air_nm
     for _ in range(3):
         squared = (1e3 / vacuum) ** 2

@@ -1,4 +1,4 @@
-"""Steps for powder diffraction of LaB6: its lines fitted, put right for a displaced sample, and the cell they give."""
+"""Steps for powder diffraction of LaB6: fit its lines, correct them for a displaced sample, determine the cell."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class _Line:
 
     @property
     def cell(self) -> float:
-        """The lattice parameter that this line alone gives, in Angstrom."""
+        """The lattice parameter from this line alone, in Angstrom."""
         return float(K_ALPHA_1 * np.sqrt(self.squares) / (2 * np.sin(np.radians(self.two_theta_deg / 2))))
 
 
@@ -40,7 +40,7 @@ class _Line:
 def fit_lines(
     pattern: Path, *, first_deg: float = 18.0, last_deg: float = 148.0, near_cell: float = 4.157, out: Path
 ) -> dict[str, Any]:
-    """The positions of all lines of a primitive cubic cell, in `lines.csv`: K alpha 1 of a fitted doublet.
+    """Fit the positions of all lines of a primitive cubic cell, in `lines.csv`: K alpha 1 of a doublet.
 
     `pattern` has three columns: two theta in degrees, counts, uncertainty; it may be packed by bzip2. Each half of a
     line has its own width, as the divergence along the axis makes low lines lopsided.
@@ -72,7 +72,7 @@ def fit_lines(
 
 @step(measurement="powder diffraction", data_type="corrected line positions", thumbnail="*.png")
 def correct_displacement(lines: Path, *, radius_mm: float = 337.0, out: Path) -> dict[str, Any]:
-    """The lines as they would lie with the sample on the axis of the goniometer, in `lines.csv`.
+    """Correct the lines to a sample on the axis of the goniometer, in `lines.csv`.
 
     A sample that stands off by s moves a line by -2 s cos(theta) / R. Of all s, that one is taken with which the lines
     agree best on one cell; the cell itself is not given.
@@ -95,7 +95,7 @@ def correct_displacement(lines: Path, *, radius_mm: float = 337.0, out: Path) ->
 
 @step(measurement="powder diffraction", data_type="lattice parameter", thumbnail="*.png")
 def lattice_parameter(lines: Path, corrected: Path, *, out: Path) -> dict[str, Any]:
-    """The cell from all corrected lines, in `cell.csv` line by line, beside what the measured ones gave."""
+    """Determine the cell from all corrected lines, in `cell.csv` line by line, beside the measured ones."""
     before, after = _read_lines(lines), _read_lines(corrected)
     rows = (
         (str(old.squares), decimals(old.two_theta_deg, 4), decimals(old.cell, 6), decimals(new.cell, 6))
@@ -118,7 +118,7 @@ def lattice_parameter(lines: Path, corrected: Path, *, out: Path) -> dict[str, A
 
 
 def _fit_doublet(angle: Array, counts: Array, noise: Array, expected: float) -> tuple[float, float, Array] | None:
-    """Position of K alpha 1 with its uncertainty, and the fitted curve; None if nothing stands out."""
+    """Return the position of K alpha 1 with its uncertainty, and the fitted curve; None if there is no line."""
     height = float(counts.max() - np.median(counts))
     if height < LEAST_HEIGHT_OVER_NOISE * float(np.median(noise)):
         return None
@@ -143,14 +143,14 @@ def _fit_doublet(angle: Array, counts: Array, noise: Array, expected: float) -> 
 
 
 def _profile(offset: Array, left: float, right: float, mix: float) -> Array:
-    """A pseudo-Voigt of height 1 with half widths of its own to the left and to the right."""
+    """Return a pseudo-Voigt of height 1 with separate half widths to the left and to the right."""
     squared = (offset / np.where(offset < 0, left, right)) ** 2
     profile: Array = mix / (1 + squared) + (1 - mix) * np.exp(-np.log(2) * squared)
     return profile
 
 
 def _squares(largest: float) -> list[int]:
-    """All sums of three squares whose root is at most `largest`: the lines that a primitive cubic cell can have."""
+    """Return all sums of three squares with a root of at most `largest`: the lines of a primitive cubic cell."""
     steps = range(int(largest) + 1)
     sums = {h * h + k * k + m * m for h in steps for k in steps for m in steps}
     return sorted(value for value in sums if 0 < value <= largest**2)
@@ -161,7 +161,7 @@ def _two_theta(squares: int, cell: float, wavelength: float) -> float:
 
 
 def _displacement_mm(lines: list[_Line], radius_mm: float) -> float:
-    """From a straight line through the cells: a displaced sample changes them by a s/R cos²(theta) / sin(theta)."""
+    """Fit a straight line through the cells: a displaced sample changes them by a s/R cos²(theta) / sin(theta)."""
     theta = np.radians([line.two_theta_deg / 2 for line in lines])
     slope, cell = np.polyfit(np.cos(theta) ** 2 / np.sin(theta), [line.cell for line in lines], 1)
     return float(slope / cell * radius_mm)
@@ -173,7 +173,7 @@ def _moved(line: _Line, displacement_mm: float, radius_mm: float) -> _Line:
 
 
 def _shifts(measured: list[_Line], moved: list[_Line]) -> tuple[Array, Array, Array]:
-    """Angles; how far each measured line lies from the mean corrected cell's; and by how much it was moved."""
+    """Return the angles, the difference of each line from the mean corrected cell, and its correction."""
     cell = float(np.mean([line.cell for line in moved]))
     angles = np.array([line.two_theta_deg for line in measured])
     expected = np.array([_two_theta(line.squares, cell, K_ALPHA_1) for line in measured])

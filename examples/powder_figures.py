@@ -1,4 +1,4 @@
-"""Pictures of powder lines: each with its fit, how far they are moved, and the cell that each one gives."""
+"""Pictures of powder lines: with their fits, corrections, and the cell from each one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["draw_cells", "draw_lines", "draw_shifts"]
 
 
 def draw_lines(path: Path, curves: Sequence[tuple[Array, Array, Array]], squares: Sequence[int]) -> None:
-    """A PNG of all lines: counts as dots, the fitted doublet as a curve. `curves` are (angle, counts, fit)."""
+    """Draw a PNG of all lines: counts as dots, the fitted doublet as a curve. `curves` are (angle, counts, fit)."""
     columns = 6
     rows = -(-len(curves) // columns)
     figure = new_figure(1.75 * columns, 1.6 * rows)
@@ -30,7 +30,7 @@ def draw_lines(path: Path, curves: Sequence[tuple[Array, Array, Array]], squares
 
 
 def draw_shifts(path: Path, angle: Array, offset: Array, shift: Array) -> None:
-    """A PNG: how far each line lies from where the corrected cell has it, and what the displaced sample explains."""
+    """Draw a PNG of each line's difference from the corrected cell, and of the part from the displaced sample."""
     figure = new_figure(8, 3.8)
     plot = figure.add_subplot()
     order = np.argsort(angle)
@@ -45,7 +45,7 @@ def draw_shifts(path: Path, angle: Array, offset: Array, shift: Array) -> None:
 def draw_cells(
     path: Path, angle: Sequence[float], measured: Sequence[float], corrected: Sequence[float], certified: float
 ) -> None:
-    """A PNG: the lattice parameter from each line, before and after, beside the certified one."""
+    """Draw a PNG of the lattice parameter from each line, before and after, beside the certified one."""
     figure = new_figure(8, 4.4)
     plot = figure.add_subplot()
     plot.axhline(certified, color=INK, linewidth=1.2, linestyle="--", label=f"SRM 660a: {certified} Å")

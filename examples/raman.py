@@ -1,4 +1,4 @@
-"""Raman over many instruments: an axis for each from its neon lamp and silicon, its polystyrene bands, one table."""
+"""Raman on many instruments: an axis for each from neon and silicon, its polystyrene bands, and one table."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from raman_figures import Agreement, draw_calibrated, draw_table
 
 __all__ = ["calibrate", "compare_instruments", "find_bands", "wavenumber_axis"]
 
-NOMINAL_LASERS_NM = (532.0, 632.8, 785.0)  # of the instruments whose files do not say which it is
+NOMINAL_LASERS_NM = (532.0, 632.8, 785.0)  # of instruments whose files do not name it
 SILICON_WINDOW_CM1 = 20.0
 SPECTRUM_COLUMNS = ("nominal_cm1", "raman_shift_cm1", "intensity")
 BAND_COLUMNS = ("reference_cm1", "nominal_cm1", "calibrated_cm1")
-SAME_CM1 = 0.05  # a change of the mean error by less says nothing
+SAME_CM1 = 0.05  # smaller changes of the mean error are not significant
 
 
 @step(measurement="Raman Spectroscopy", data_type="wavenumber axis")
 def wavenumber_axis(neon: list[Path], silicon: Path, *, degree: int = 3, out: Path) -> dict[str, Any]:
-    """The instrument's true axis, in `axis.json`: wavelengths from neon lines, the laser's from silicon at 520.45 cm-1.
+    """Determine the true axis, in `axis.json`: wavelengths from neon lines, the laser's from silicon at 520.45 cm-1.
 
     `neon` are exposures of the same lamp: long ones show weak lines, short ones the strong. Which of the usual lasers a
     file without header belongs to is told by the lines: with the right one most of them fit.
@@ -70,7 +70,7 @@ def wavenumber_axis(neon: list[Path], silicon: Path, *, degree: int = 3, out: Pa
 
 @step(measurement="Raman Spectroscopy", data_type="calibrated spectrum", thumbnail="*.png")
 def calibrate(spectrum: Path, axis: Path, *, out: Path) -> dict[str, Any]:
-    """The spectrum on both axes, nominal and true, in `NAME.calibrated.csv`, with a picture of what changed."""
+    """Put the spectrum on the nominal and the true axis, in `NAME.calibrated.csv`, with a picture of the change."""
     measured = read_measured(spectrum)
     record, scale = _read_axis(axis)
     laser = laser_of(measured, record["nominal_laser_nm"])
@@ -91,7 +91,7 @@ def calibrate(spectrum: Path, axis: Path, *, out: Path) -> dict[str, Any]:
 
 @step(measurement="Raman Spectroscopy", data_type="band positions")
 def find_bands(spectrum: Path, *, tolerance_cm1: float = 8.0, out: Path) -> dict[str, Any]:
-    """The polystyrene bands on the nominal and the true axis, in `NAME.bands.csv`, beside those of ASTM E1840.
+    """Find the polystyrene bands on the nominal and the true axis, in `NAME.bands.csv`, beside those of ASTM E1840.
 
     A band that the instrument does not resolve on one of the axes is left out. ValueError if fewer than four are left.
     """
@@ -113,7 +113,7 @@ def find_bands(spectrum: Path, *, tolerance_cm1: float = 8.0, out: Path) -> dict
 
 @step(measurement="Raman Spectroscopy", data_type="comparison of instruments", thumbnail="*.png")
 def compare_instruments(bands: list[Path], *, out: Path) -> dict[str, Any]:
-    """One table over all instruments, in `instruments.csv`, with a picture: how far the bands lie from the standard."""
+    """Tabulate all instruments in `instruments.csv`, with a picture of the errors of the bands."""
     tables = {path.name.removesuffix(".bands.csv"): _read_bands(path) for path in sorted(bands, key=lambda p: p.name)}
     rows = []
     for name, table in tables.items():
@@ -135,8 +135,8 @@ def compare_instruments(bands: list[Path], *, out: Path) -> dict[str, Any]:
 
 
 def _identified(lamps: Sequence[Spectrum], degree: int) -> tuple[float, tuple[list[NeonLine], WavelengthScale]]:
-    """The nominal laser with which most neon lines are found, these lines, and the scale through them."""
-    told = all(laser_of(lamp, 0.0) for lamp in lamps)  # by the files; the nominal laser makes no difference then
+    """Return the nominal laser with which most neon lines are found, these lines, and the scale through them."""
+    told = all(laser_of(lamp, 0.0) for lamp in lamps)  # then the nominal laser does not matter
     results, faults = {}, []
     for laser in NOMINAL_LASERS_NM[:1] if told else NOMINAL_LASERS_NM:
         try:
@@ -150,7 +150,7 @@ def _identified(lamps: Sequence[Spectrum], degree: int) -> tuple[float, tuple[li
 
 
 def _held_out(lines: Sequence[NeonLine], degree: int, scale: WavelengthScale) -> Array:
-    """How far each line lies from where the scale through all the others has it."""
+    """Return the difference of each line from the scale through all others."""
     misses = []
     for index, line in enumerate(lines):
         others = scale_from([*lines[:index], *lines[index + 1 :]], degree, scale.domain_nm)
@@ -177,7 +177,7 @@ def _read_bands(path: Path) -> Array:
 
 
 def _errors(bands: Array) -> dict[str, float]:
-    """Mean absolute difference from the reference on each axis; the columns are those of find_bands."""
+    """Return the mean absolute difference from the reference on each axis; columns as in find_bands."""
     nominal, calibrated = (float(np.mean(np.abs(bands[:, column] - bands[:, 0]))) for column in (1, 2))
     return {
         "nominal_mean_absolute_error_cm1": round(nominal, 3),

@@ -1,4 +1,4 @@
-"""Pictures of the Raman comparison: a spectrum on both axes, and all instruments beside each other."""
+"""Pictures of the Raman comparison: a spectrum on both axes, and all instruments side by side."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHOWN_CM1 = (500.0, 1700.0)
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far an instrument's bands lie from the standard: mean absolute error in cm-1 on each axis."""
+    """Errors of an instrument's bands: mean absolute error in cm-1 on each axis."""
 
     name: str
     bands: int
@@ -33,7 +33,7 @@ class Agreement:
 def draw_calibrated(
     path: Path, measured: Spectrum, shift_cm1: Array, axis: Mapping[str, Any], references_cm1: Sequence[float]
 ) -> None:
-    """A PNG: the spectrum with the reference bands, its strongest bands on both axes, the correction along the axis."""
+    """Draw a PNG of the spectrum with reference bands, its strongest bands on both axes, and the correction."""
     figure = new_figure()
     grid = figure.add_gridspec(2, 2, height_ratios=(1.25, 1), width_ratios=(1.9, 1))
     whole, zoom, correction = (figure.add_subplot(grid[place]) for place in ((0, 0), (0, 1), (1, slice(None))))
@@ -64,7 +64,7 @@ def draw_calibrated(
 
 
 def draw_table(path: Path, rows: Sequence[Agreement], tables: Mapping[str, Array]) -> None:
-    """A PNG: for each instrument the mean absolute error on both axes, and how far each single band is off."""
+    """Draw a PNG of the mean absolute errors of each instrument on both axes, and of each single band."""
     figure = new_figure(11, 0.55 * len(rows) + 1.8)
     grid = figure.add_gridspec(1, 2, width_ratios=(1, 1.25))
     means = figure.add_subplot(grid[0])

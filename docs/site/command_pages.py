@@ -1,4 +1,4 @@
-"""The page on commands, from what click knows of them: the same words as `--help`."""
+"""The page on commands, from click: the same words as `--help`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PROGRAM = "crucible-lineage"
 
 
 def commands_page() -> str:
-    """Markdown: each command with its usage, arguments and options."""
+    """Return Markdown: each command with its usage, arguments and options."""
     main: click.Group = importlib.import_module("crucible_lineage.cli").main
     parts = ["# Commands", _prose(main.help), _usage(main, PROGRAM), _options(main, PROGRAM)]
     for path, command in _commands(main, PROGRAM):
@@ -45,7 +45,7 @@ def _usage(command: click.Command, path: str) -> str:
 def _options(command: click.Command, path: str) -> str:
     context = click.Context(command, info_name=path)
     rows = [row for parameter in command.get_params(context) if (row := parameter.get_help_record(context))]
-    lines = [f"| {_cell(names)} | {_text(said)} |" for names, said in rows]
+    lines = [f"| {_cell(names)} | {_text(text)} |" for names, text in rows]
     return "\n".join(["| option | |", "|---|---|", *lines]) if lines else ""
 
 
@@ -53,13 +53,13 @@ def _cell(names: str) -> str:
     return "<code>" + html.escape(names).replace("|", "&#124;") + "</code>"
 
 
-def _text(said: str) -> str:
-    """Help text in a table's cell: what stands in capitals or brackets is no Markdown."""
-    return re.sub(r"([|<>*\[\]])", r"\\\1", " ".join(said.split()))
+def _text(help_text: str) -> str:
+    """Return help text for a table's cell, with the signs of Markdown escaped."""
+    return re.sub(r"([|<>*\[\]])", r"\\\1", " ".join(help_text.split()))
 
 
 def _prose(text: str | None) -> str:
-    """Paragraphs, and what click is told not to wrap as it stands."""
+    """Return paragraphs of help text, and unwrapped ones as code."""
     paragraphs = []
     for paragraph in inspect.cleandoc((text or "").replace("\f", "")).split("\n\n"):
         if paragraph.startswith("\b"):

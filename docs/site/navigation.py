@@ -1,4 +1,4 @@
-"""A hook of mkdocs: a page that the navigation does not name yet stands at the end of the guide; none is lost."""
+"""A hook of mkdocs that appends pages missing from the navigation to the guide."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def on_config(config: Any) -> Any:
-    """The configuration, every page of the folder in its navigation."""
+    """Return the configuration with every page of the folder in its navigation."""
     named = set(_pages(config["nav"]))
     decisions = next(part for section in config["nav"] for part in section.get("Background", []) if "Decisions" in part)
     guide = next(section["Guide"] for section in config["nav"] if "Guide" in section)

@@ -1,4 +1,4 @@
-"""The page on what is assumed about a service, from the assumptions that runs and `doctor` use."""
+"""The page on assumptions about a service, from those that runs and `doctor` test."""
 
 from __future__ import annotations
 

@@ -26,13 +26,13 @@ plain text."""
 FINDINGS = """\
 # Findings
 
-Each finding of `check` and `verify` names its ids and, where there is one, the command that repairs it. An error makes
+Each finding of `check` and `verify` names its ids and, if there is one, the command that repairs it. An error makes
 the exit code 1."""
 INGESTORS_PAGE = """\
 # Ingestors
 
 The ingestors of the embedded Crucible, in the order in which they are tried. [Ingestion](../ingestion.md) describes
-limits, tables and ingestors of your own."""
+limits, tables and your own ingestors."""
 
 
 def settings_page() -> str:
@@ -44,13 +44,13 @@ def settings_page() -> str:
 
 def findings_page() -> str:
     """Return Markdown: a row for each kind of finding, with the severities that the code gives it."""
-    known = severities()
-    rows = ((f"`{name}`", " or ".join(known[name]), text) for name, text in MEANINGS.items())
+    severities_of = severities()
+    rows = ((f"`{name}`", " or ".join(severities_of[name]), text) for name, text in MEANINGS.items())
     return "\n\n".join([FINDINGS, _table(("finding", "severity", "meaning"), rows)]) + "\n"
 
 
 def ingestors_page() -> str:
-    """Return Markdown: a row for each ingestor, with the endings of its files."""
+    """Return Markdown: a row for each ingestor, with the suffixes of its files."""
     rows = ((f"`{one.name}`", " ".join(sorted(one.suffixes)), _reads(one)) for one in INGESTORS)
     return "\n\n".join([INGESTORS_PAGE, _table(("ingestor", "files", "reads"), rows)]) + "\n"
 

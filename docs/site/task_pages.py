@@ -1,4 +1,4 @@
-"""The part of the page on tasks that follows from the code: each task of the API, by subject, without its twin."""
+"""The generated part of the page on tasks: each task of the API, by subject, without its twin."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MARK = "<!-- the tasks of the API -->"
 
 
 def api_tasks() -> str:
-    """Markdown: a heading for each module, and what mkdocstrings is to show of it."""
+    """Return Markdown: a heading for each module, with the names for mkdocstrings."""
     modules = dict.fromkeys(getattr(tasks, name).fn.__module__ for name in tasks.API_TASKS)
     parts = []
     for name in modules:

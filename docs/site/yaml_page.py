@@ -1,4 +1,4 @@
-"""The page on declarations in YAML, from the JSON Schema that editors use: every key that a file may have."""
+"""The page on declarations in YAML: every key, from the JSON Schema for editors."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ INTRODUCTION = """\
 # YAML
 
 Every key of a pipeline file, from the schema that `crucible-lineage check --schema` writes for editors.
-[Pipelines](../pipelines.md) explains them with examples. Where a number, a truth value or a text is
-wanted, `${params.NAME}` or `${env.NAME}` may stand for it.
+[Pipelines](../pipelines.md) explains them with examples. `${params.NAME}` or `${env.NAME}` may replace
+a number, a truth value or a text.
 """
 
 
-# What people call the kinds of mapping; one that is not here is called as the schema calls it.
+# Titles of the kinds of mapping; others are named as in the schema.
 TITLES = {
     "DatasetInput": "Input: datasets",
     "EachInput": "Input: one by one",
@@ -35,7 +35,7 @@ TITLES = {
 
 
 def yaml_page() -> str:
-    """Markdown: one table for the file, and one for each kind of mapping within it."""
+    """Return Markdown: one table for the file, and one for each kind of mapping in it."""
     schema = pipeline_schema()
     parts = [INTRODUCTION, "## Pipeline file", _described(schema), table(schema)]
     for name, model in sorted(schema["$defs"].items(), key=lambda item: TITLES.get(item[0], item[0])):
@@ -53,8 +53,8 @@ def table(model: Schema) -> str:
     rows = ["| key | value | default | |", "|---|---|---|---|"]
     for key, declared in model["properties"].items():
         default = "**required**" if key in required else _default(declared)
-        said = " ".join(str(declared.get("description", "")).split()).replace("|", "\\|")
-        rows.append(f"| `{key}` | {_type(declared)} | {default} | {said} |")
+        text = " ".join(str(declared.get("description", "")).split()).replace("|", "\\|")
+        rows.append(f"| `{key}` | {_type(declared)} | {default} | {text} |")
     return "\n".join(rows)
 
 
@@ -65,7 +65,7 @@ def _default(declared: Schema) -> str:
 
 
 def _type(declared: Schema) -> str:
-    """What may stand there: a link to a kind of mapping, or a type with its bounds."""
+    """Return the allowed values: a link to a kind of mapping, or a type with its bounds."""
     if "$ref" in declared:
         name = declared["$ref"].rpartition("/")[2]
         return f"[{TITLES.get(name, name)}](#{name.lower()})"
