@@ -368,7 +368,7 @@ class Calibrations:
 
     def fitting(self, kind: str, value_of: Values, moment: datetime) -> CertificateMatch:
         """Return the certificates of a kind for data with these fields, measured at `moment`."""
-        timelines = list(self._of(kind, value_of))
+        timelines = list(self._matching(kind, value_of))
         valid = [one for timeline in timelines for one in timeline.at(moment)]
         before = [match for timeline in timelines if (match := timeline.before(moment))]
         after = [match for timeline in timelines if (match := timeline.after(moment))]
@@ -376,7 +376,7 @@ class Calibrations:
         begins, later = min(after, key=_order, default=(None, None))
         return CertificateMatch(tuple(sorted(valid, key=lambda one: one.statement)), earlier, later, ended, begins)
 
-    def _of(self, kind: str, value_of: Values) -> Iterator[_Timeline]:
+    def _matching(self, kind: str, value_of: Values) -> Iterator[_Timeline]:
         for (names, condition), by_values in self._timelines.get(kind, {}).items():
             values = tuple(
                 _compared(name, value_text(value)) for name in names if (value := value_of(name)) is not None

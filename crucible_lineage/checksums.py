@@ -137,15 +137,15 @@ def require_unchanged(path: Path, checksums: FileChecksums) -> None:
     The hash decides. The bytes are read again only if the modification time has changed, as by a copy or a restore.
     """
     try:
-        now = path.stat()
+        current = path.stat()
     except FileNotFoundError as cause:
         raise FileChangedError(f"{path} disappeared while it was read; nothing was stored") from cause
-    if now.st_size == checksums.size and (
-        now.st_mtime_ns == checksums.mtime_ns or file_sha256(path) == checksums.sha256
+    if current.st_size == checksums.size and (
+        current.st_mtime_ns == checksums.mtime_ns or file_sha256(path) == checksums.sha256
     ):
         return
     raise FileChangedError(
-        f"{path} changed since it was read: {checksums.size} bytes then, {now.st_size} now\n"
+        f"{path} changed since it was read: {checksums.size} bytes then, {current.st_size} now\n"
         "wait until nothing writes to it, then start again"
     )
 

@@ -305,12 +305,12 @@ TRANSIENT = (UnreachableError, ServerError, RateLimitedError)
 """The service is away or busy: the same call may succeed later."""
 
 
-def require_library(what: str, library: str, extra: str) -> None:
+def require_library(output: str, library: str, extra: str) -> None:
     """Raise InputError if a library is not installed, before any work that needs it."""
     if find_spec(library) is None:
-        raise missing_library(what, library, extra)
+        raise missing_library(output, library, extra)
 
 
-def missing_library(what: str, library: str, extra: str) -> InputError:
+def missing_library(output: str, library: str, extra: str) -> InputError:
     """Return the error for a `library` that cannot be imported."""
-    return InputError(f"write {what}: the library {library} is missing; pip install 'crucible-lineage[{extra}]'")
+    return InputError(f"write {output}: the library {library} is missing; pip install 'crucible-lineage[{extra}]'")

@@ -109,10 +109,10 @@ def registrations(metadata: Document | None) -> Registrations:
     metadata = metadata or {}
     first = _mapping(metadata.get(KEY))
     ended = {name: str(when) for name, when in _mapping(first.get("completed")).items()}
-    found = {}
+    by_name = {}
     if first:
         name = _text(first.get("registrar"))
-        found[name] = Registration(name, 0, first)
+        by_name[name] = Registration(name, 0, first)
         if "registrar" not in first and first.get("status") == "complete":
             ended[name] = ""
     for key, value in metadata.items():
@@ -121,8 +121,8 @@ def registrations(metadata: Document | None) -> Registrations:
         elif key.startswith(_BEGUN) and isinstance(value, Mapping) and isinstance(value.get("rank"), int):
             name = key.removeprefix(_BEGUN)
             record, own = _mapping(value.get("record")), _mapping(value.get("metadata"))
-            found[name] = Registration(name, value["rank"], record, own, _text(value.get("keeps")))
-    return Registrations(found, ended)
+            by_name[name] = Registration(name, value["rank"], record, own, _text(value.get("keeps")))
+    return Registrations(by_name, ended)
 
 
 def begin_mark(name: str, rank: int, record: Document, metadata: Document, keeps: str = "") -> dict[str, Any]:
@@ -200,17 +200,17 @@ def settled(metadata: Document | None) -> dict[str, Any]:
     acts = {key.removeprefix(_CORRECTED): value for key, value in metadata.items() if key.startswith(_CORRECTED)}
     corrections = {CORRECTIONS_KEY: acts} if acts else {}
     if _is_plain(metadata):
-        left = {key: value for key, value in metadata.items() if not key.startswith((_COMPLETE, _HELD, _CORRECTED))}
-        return left | corrections
-    found = {key: value for key, value in metadata.items() if not is_own(key)}
+        own = {key: value for key, value in metadata.items() if not key.startswith((_COMPLETE, _HELD, _CORRECTED))}
+        return own | corrections
+    combined = {key: value for key, value in metadata.items() if not is_own(key)}
     shown = registrations(metadata).shown
     if shown is not None and shown.metadata is not None:
-        found |= shown.metadata
+        combined |= shown.metadata
     if (record := record_in(metadata)) is not None:
-        found[KEY] = record
+        combined[KEY] = record
     if slots := slots_in(metadata):
-        found[SLOTS_KEY] = slots
-    return found | corrections
+        combined[SLOTS_KEY] = slots
+    return combined | corrections
 
 
 def _is_plain(metadata: Document) -> bool:

@@ -241,17 +241,17 @@ class ServiceProfile:
 
     def holds(self, name: str) -> bool | None:
         """Return whether the service satisfies an assumption; None if that is unknown."""
-        found = self._observed().get(name)
-        if found is not None and found.holds is not None:
-            if found.holds or datetime.now(UTC) - utc(found.at) < LASTS:
-                return found.holds
+        observation = self._observed().get(name)
+        if observation is not None and observation.holds is not None:
+            if observation.holds or datetime.now(UTC) - utc(observation.at) < LASTS:
+                return observation.holds
             return None
         return True if self._is_ours else None
 
     def seen(self, name: str) -> str:
         """Return the first word of the observation of an assumption that holds; empty without one."""
-        found = self._observed().get(name)
-        return found.seen.partition(" ")[0] if found and found.holds else ""
+        observation = self._observed().get(name)
+        return observation.seen.partition(" ")[0] if observation and observation.holds else ""
 
     @property
     def accepts_client_ids(self) -> bool:
@@ -266,26 +266,27 @@ class ServiceProfile:
             is_known = before is holds and (name in observed or self._is_ours)
             if by == "run" and is_known and name != LINKS:  # what was seen of links names their host
                 return
-            found = Observation(
+            observation = Observation(
                 name, holds, " ".join(seen.split())[:300], by, datetime.now(UTC).isoformat(timespec="seconds")
             )
-            observed[name] = found
-            self._write(found)
+            observed[name] = observation
+            self._write(observation)
             self._news.notify_all()
         assumed = ASSUMPTIONS[name]
         if by == "run" and holds is False and assumed.otherwise and assumed.lost:
             log.warning(
                 "this Crucible violates an assumption (%s: %s): %s; %s",
-                name, found.seen, assumed.otherwise, assumed.lost,
+                name, observation.seen, assumed.otherwise, assumed.lost,
             )  # fmt: skip
 
     def require_usable(self) -> None:
         """Raise RefusedError if a needed assumption is violated, without which nothing can be registered."""
-        for found in self.findings():
-            if ASSUMPTIONS[found.name].needed and self.holds(found.name) is False:
+        for observation in self.findings():
+            if ASSUMPTIONS[observation.name].needed and self.holds(observation.name) is False:
                 raise RefusedError(
-                    f"this Crucible cannot be used: {ASSUMPTIONS[found.name].holds} ({found.name}), but "
-                    f"{found.seen}; nothing was created. Once that has changed, test it with: crucible-lineage doctor"
+                    f"this Crucible cannot be used: {ASSUMPTIONS[observation.name].holds} ({observation.name}), but "
+                    f"{observation.seen}; nothing was created. Once that has changed, test it with: "
+                    "crucible-lineage doctor"
                 )
 
     @contextmanager

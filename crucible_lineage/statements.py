@@ -468,7 +468,7 @@ class StatementIndex:
         return bool(self.datasets or self.conditions)
 
     @classmethod
-    def of(cls, active: ActiveStatements, verb: str) -> StatementIndex:
+    def from_active(cls, active: ActiveStatements, verb: str) -> StatementIndex:
         """Return the index of a verb's statements. Results that wait for a signature count as on hold."""
         datasets: dict[str, tuple[Mention, ...]] = {}
         conditions: list[tuple[About, Mention]] = []

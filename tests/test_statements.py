@@ -170,7 +170,7 @@ def test_doubt_on_ten_thousand_datasets_is_that_of_a_brute_force(seed: int) -> N
     holds.append(said(HOLD, "lab", on=[names[17]], why="of another project, perhaps"))
     span = About(instrument="raman 1", since="2026-03-01T00:00:00+00:00", until="2026-04-01T00:00:00+00:00")
     conditional = said(HOLD, "beamline", about=span)
-    index = StatementIndex.of(in_force([*holds, conditional]), HOLD)
+    index = StatementIndex.from_active(in_force([*holds, conditional]), HOLD)
 
     held = {name for one in holds for name in one.about.datasets if one.project in (projects[name], "lab")}
     held |= {
@@ -187,7 +187,9 @@ def test_doubt_on_ten_thousand_datasets_is_that_of_a_brute_force(seed: int) -> N
         assert source == name or nx.has_path(graph, source, name)
 
     lifted = [said(REVOKE, one.project, revokes=(one.mfid,)) for one in [*holds, conditional]]
-    assert not at_fault(names, facts.get, StatementIndex.of(in_force([*holds, conditional, *lifted]), HOLD), "lab")
+    assert not at_fault(
+        names, facts.get, StatementIndex.from_active(in_force([*holds, conditional, *lifted]), HOLD), "lab"
+    )
 
 
 def test_a_forged_circle_ends() -> None:
@@ -198,7 +200,7 @@ def test_a_forged_circle_ends() -> None:
 
 def test_an_unknown_time_of_measurement_may_lie_in_the_span_and_counts() -> None:
     about = About(instrument="Raman 1", since="2026-03-01T00:00:00+00:00")
-    index = StatementIndex.of(in_force([said(about=about)]), HOLD)
+    index = StatementIndex.from_active(in_force([said(about=about)]), HOLD)
     assert index.on("x", SubjectFacts("lab", (), "Raman 1"), "lab")
     assert not index.on("x", SubjectFacts("lab", (), "Raman 1", "2026-02-28T23:59:59+00:00"), "lab")
     assert not index.on("x", SubjectFacts("lab", (), "Raman 2"), "lab")

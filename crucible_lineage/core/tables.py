@@ -221,7 +221,7 @@ def drop(db: sqlite3.Connection, mfids: Iterable[str]) -> None:
 def set_stated(db: sqlite3.Connection) -> None:
     """Store which statements are in force."""
     active = in_force(statements_of(db, None).values())
-    rows = [(verb, sealed(StatementIndex.of(active, verb).to_json(), verb)) for verb in STATED]
+    rows = [(verb, sealed(StatementIndex.from_active(active, verb).to_json(), verb)) for verb in STATED]
     rows.append((CHECK, sealed(verdicts_in(active), CHECK)))
     rows.append((REMAKE, sealed(remade_in(active), REMAKE)))
     before = promoted_now(db)

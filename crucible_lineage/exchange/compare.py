@@ -174,7 +174,7 @@ def _files(source: HeldDataset, target: HeldDataset, *, twice: bool) -> tuple[fr
     """
     theirs = {file.filename: file for file in target.files}
     beside = _beside(source.record) if twice else set()
-    made = {file.name for file in (source.record and source.record.generated) or ()} if twice else set()
+    generated = {file.name for file in (source.record and source.record.generated) or ()} if twice else set()
     missing: set[str] = set()
     faults: list[str] = []
     differs: list[str] = []
@@ -182,7 +182,7 @@ def _files(source: HeldDataset, target: HeldDataset, *, twice: bool) -> tuple[fr
         name, copy = file.filename, theirs.get(file.filename)
         if name == ATTACHED_NAME:  # the long part of a record; the record was compared
             continue
-        if copy is None and name in made:
+        if copy is None and name in generated:
             (differs if name in beside else faults).append(f"its file {name} is not there, where it was made, too")
         elif copy is None or (has_bytes(file) and not copy.storage_path and copy.sha256_hash == file.sha256_hash):
             missing.add(name)

@@ -138,16 +138,16 @@ def read_held(client: CrucibleClient, dataset: Mapping[str, object]) -> HeldData
 
 
 def read_samples(session: Session, mfids: Iterable[str]) -> dict[str, Mapping[str, object]]:
-    """Read these samples and all that they were made of, with metadata and links, as far as this key may see them."""
-    found: dict[str, Mapping[str, Any]] = {}
-    wanted = set(mfids)
-    while wanted:
-        for sample in in_threads(lambda mfid: _sample(session, mfid), sorted(wanted)):
+    """Read these samples and all of their ancestors that this key may see, with metadata and links."""
+    samples: dict[str, Mapping[str, Any]] = {}
+    waiting = set(mfids)
+    while waiting:
+        for sample in in_threads(lambda mfid: _sample(session, mfid), sorted(waiting)):
             if sample is not None:
-                found[str(sample["unique_id"])] = sample
-        parents = {parent for mfid in wanted & found.keys() for parent in linked(found[mfid], "sample")}
-        wanted = parents - found.keys() - wanted
-    return found
+                samples[str(sample["unique_id"])] = sample
+        parents = {parent for mfid in waiting & samples.keys() for parent in linked(samples[mfid], "sample")}
+        waiting = parents - samples.keys() - waiting
+    return samples
 
 
 def _sample(session: Session, mfid: str) -> Mapping[str, object] | None:

@@ -134,22 +134,22 @@ def _read(
     piece.text = f"{function_text(node, with_defaults=with_defaults, hints=hints)}{piece.text}"
     for part in node.body if isinstance(node.body, list) else [node.body]:
         scope.add_imports(part, piece)
-    seen = loaded_globals(function.__code__) | scope.imported.keys() | scope.cells.keys()
+    visible = loaded_globals(function.__code__) | scope.imported.keys() | scope.cells.keys()
     if hints:  # a library's decorator may read annotations
-        seen |= scope.names.keys()
-    scope.refer((chain for chain in read_chains(node, hints=hints) if chain[0] in seen), piece)
+        visible |= scope.names.keys()
+    scope.refer((chain for chain in read_chains(node, hints=hints) if chain[0] in visible), piece)
     scope.refer([(name,) for name in sorted(scope.cells)], piece)  # only super() may read them
     _note_changes(scope, function, node, piece)
 
 
 def _note_changes(scope: CodeScope, function: types.FunctionType, node: FunctionNode, piece: ObjectDescription) -> None:
     cells = scope.cells
-    seen = loaded_globals(function.__code__) | scope.imported.keys() | scope.cells.keys()
+    visible = loaded_globals(function.__code__) | scope.imported.keys() | scope.cells.keys()
     for change in changed_objects(node):
         if not change.chain:
             name = str(change.attribute)
             piece.changes.add(("cell", id(cells[name])) if name in cells else ("name", scope.module, name))
-        elif change.chain[0] in seen and (target := scope.target(change.chain)) is not None:
+        elif change.chain[0] in visible and (target := scope.target(change.chain)) is not None:
             piece.changes.add(_change(target, change.chain, change.attribute))
 
 
@@ -321,13 +321,13 @@ def written_name(context: Context, value: object, key: tuple[str, str] | None) -
     Unlike the module of definition, that name is the same on every platform and in every version of a library.
     """
     for _ in range(8):  # through first-party modules that re-export it
-        found = _written_import(context, value, key) if key else None
-        if found is None or found.attribute is None or not context.is_first_party(found.module):
+        statement = _written_import(context, value, key) if key else None
+        if statement is None or statement.attribute is None or not context.is_first_party(statement.module):
             break
-        key = found.module, found.attribute
-    if found is None or context.is_first_party(found.module):
+        key = statement.module, statement.attribute
+    if statement is None or context.is_first_party(statement.module):
         return None
-    return found.module if found.attribute is None else f"{found.module}:{found.attribute}"
+    return statement.module if statement.attribute is None else f"{statement.module}:{statement.attribute}"
 
 
 def external_name(context: Context, value: object, key: tuple[str, str] | None) -> str:

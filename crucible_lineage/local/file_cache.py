@@ -108,7 +108,7 @@ class FileCache:
         """Return the cached file with this hash; `fetch` writes it if it is missing or damaged."""
         return self.path(sha256) if self.holds(sha256) else self._fetched(sha256, fetch)
 
-    def place(self, sha256: str, target: Path, fetch: Fetch) -> bool:
+    def copy_to(self, sha256: str, target: Path, fetch: Fetch) -> bool:
         """Copy the file to `target`. Return whether the cached one was damaged and had to be fetched again.
 
         The copy is hashed, unless this process has hashed the cached file and that is unchanged.

@@ -107,18 +107,18 @@ def leftovers(data: Path, *, copies: bool = False) -> list[Leftover]:
     With `copies`, also copies of files and records that Crucible has, unless an active process may need them.
     """
     work = [folder for folder in _folders(data / "work") if not is_in_use(folder)]
-    found = [Leftover(folder, "what a step left that failed or was killed", _size(folder)) for folder in work]
+    unneeded = [Leftover(folder, "what a step left that failed or was killed", _size(folder)) for folder in work]
     run_marks = sorted((data / "runs").glob(f"*{MARK}"))
     marks = [path for path in run_marks if not is_in_use(path.with_suffix(""))]
-    found += [Leftover(path, "the mark of a run that was cut short", 0) for path in marks]
+    unneeded += [Leftover(path, "the mark of a run that was cut short", 0) for path in marks]
     idle = len(work) == len(list(_folders(data / "work"))) and len(marks) == len(run_marks)
     if copies and idle:
         mirrors = sorted((data / "mirror").glob("*.sqlite"))
-        found += [Leftover(path, "what was read of a Crucible", _size(path)) for path in mirrors]
-        found += [Leftover(path, "copies of files", _size(path)) for path in _folders(data / "cache")]
+        unneeded += [Leftover(path, "what was read of a Crucible", _size(path)) for path in mirrors]
+        unneeded += [Leftover(path, "copies of files", _size(path)) for path in _folders(data / "cache")]
         built = _folders(data / "environments")
-        found += [Leftover(path, "an environment in which results were made again", _size(path)) for path in built]
-    return found
+        unneeded += [Leftover(path, "an environment in which results were made again", _size(path)) for path in built]
+    return unneeded
 
 
 def remove(leftover: Leftover) -> None:

@@ -81,7 +81,7 @@ def test_using_a_file_does_not_make_it_look_changed(tmp_path: Path) -> None:
 def test_what_a_step_works_with_stays(tmp_path: Path) -> None:
     cache, given = FileCache(tmp_path / "cache", limit_bytes=1500), tmp_path / "work" / "input.txt"
     used = put(cache, b"a" * 1000)
-    cache.place(used, given, unasked)
+    cache.copy_to(used, given, unasked)
     age(cache, used, 1000)
     put(cache, b"b" * 1000)
     put(cache, b"c" * 1000)
@@ -151,7 +151,7 @@ def test_a_damaged_file_is_never_given_out(tmp_path: Path, content: bytes, same_
     if not same_process:
         cache = FileCache(tmp_path / "cache")
     assert cache.is_damaged(name)
-    assert cache.place(name, given, written(b"bands"))
+    assert cache.copy_to(name, given, written(b"bands"))
     assert (given.read_bytes(), cache.path(name).read_bytes()) == (b"bands", b"bands")
     damaged(cache, name, content)
     assert cache.get(name, written(b"bands")).read_bytes() == b"bands"
@@ -165,22 +165,22 @@ def test_a_file_that_is_hashed_once_is_not_read_again_for_that(tmp_path: Path, m
     read = []
     monkeypatch.setattr(file_cache, "file_sha256", lambda path: read.append(path) or name)
     for number in range(3):
-        cache.place(name, tmp_path / f"{number}.txt", unasked)
+        cache.copy_to(name, tmp_path / f"{number}.txt", unasked)
         cache.get(name, unasked)
     assert read == []
     other = FileCache(tmp_path / "cache")  # another process knows nothing of that
     for number in range(3, 6):
-        other.place(name, tmp_path / f"{number}.txt", unasked)
+        other.copy_to(name, tmp_path / f"{number}.txt", unasked)
     assert read == [tmp_path / "3.txt"], "and reads what the step is given, not what it was copied from"
 
 
 def test_what_a_step_is_given_shares_nothing_with_the_cache(tmp_path: Path) -> None:
     cache, given = FileCache(tmp_path / "cache"), tmp_path / "input.txt"
     name = put(cache, b"bands")
-    cache.place(name, given, unasked)
+    cache.copy_to(name, given, unasked)
     given.chmod(0o600)
     given.write_bytes(b"others")
-    cache.place(name, tmp_path / "next.txt", unasked)
+    cache.copy_to(name, tmp_path / "next.txt", unasked)
     assert (tmp_path / "next.txt").read_bytes() == b"bands"
 
 
@@ -206,7 +206,7 @@ def test_where_the_system_copies_nothing_it_is_done_by_hand(tmp_path: Path, monk
     name = put(cache, b"bands" * 1000)
     for answer in (lambda *_: 0, raising(OSError(errno.EXDEV, "not here"))):
         monkeypatch.setattr(os, "copy_file_range", answer, raising=False)
-        cache.place(name, tmp_path / "given.txt", unasked)
+        cache.copy_to(name, tmp_path / "given.txt", unasked)
         assert (tmp_path / "given.txt").read_bytes() == b"bands" * 1000
 
 
@@ -242,4 +242,4 @@ def test_what_is_taken_away_as_soon_as_it_comes_is_told(tmp_path: Path, monkeypa
     really = cache._fetched
     monkeypatch.setattr(cache, "_fetched", lambda *given: really(*given).unlink())
     with pytest.raises(ChecksumError, match="does not stay"):
-        cache.place(name, tmp_path / "given.txt", written(b"bands"))
+        cache.copy_to(name, tmp_path / "given.txt", written(b"bands"))

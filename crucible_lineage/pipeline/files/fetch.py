@@ -49,7 +49,7 @@ def place_file(dataset: DatasetRef, file: FileRef, target: Path, session: Sessio
 
     ChecksumError if the bytes that come are not the file's.
     """
-    return session.cache.place(file.sha256, target, _had(dataset, file, session))
+    return session.cache.copy_to(file.sha256, target, _had(dataset, file, session))
 
 
 def _had(dataset: DatasetRef, file: FileRef, session: Session) -> Callable[[Path], str]:
