@@ -139,6 +139,8 @@ def test_short_calls_wait_for_one_another_while_that_is_cheaper_than_a_process(
 def test_a_call_does_not_wait_for_a_long_one(call: Any) -> None:
     with ThreadPoolExecutor(2) as threads:
         long = threads.submit(call, "waits")
+        while not worker._busy:  # it has a worker, and the others come after it
+            time.sleep(0.01)
         others = threads.submit(lambda: [call("who").result["pid"] for _ in range(2)]).result(10)
         assert not long.done()
     assert long.result().result["pid"] not in others
