@@ -1,8 +1,8 @@
-"""Campaigns: better calibrations tried over data of years, compared, and then made current by one statement.
+"""Campaigns: trying better calibrations on data of years, comparing, and promoting the results by one statement.
 
-A campaign is a statement that holds certificates which do not count yet. Its runs choose as if they did; what they make
-has the ids that it would have anyway, and fills its slots only once the campaign is promoted, by one more statement.
-Rolling back revokes that.
+A campaign is a statement with certificates that do not count yet. Its runs choose calibrations as if they did. Their
+results have their usual ids, and fill their slots only once the campaign is promoted by another statement. Rolling back
+revokes that statement.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ MONTH = "month"
 
 @dataclass(frozen=True)
 class Campaign:
-    """A campaign as it stands: since when it is promoted, and how many accounts have approved it."""
+    """The state of a campaign: when it was promoted, and how many accounts have approved it."""
 
     statement: Statement
     promoted: str = ""
@@ -50,36 +50,36 @@ class Campaign:
 
     @property
     def mfid(self) -> str:
-        """The id of its statement."""
+        """The id of the campaign's statement."""
         return self.statement.mfid
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """The campaign's name."""
         return str(self.statement.body.get("name"))
 
     @property
     def pipeline(self) -> str:
-        """The name of its pipeline."""
+        """The name of the pipeline."""
         return str(self.statement.body.get("pipeline"))
 
     @property
     def file(self) -> str:
-        """The file of its pipeline, as it was given."""
+        """The file of the pipeline, as given."""
         return str(self.statement.body.get("file") or "")
 
     @property
     def require(self) -> str:
-        """The condition on the differences without which it cannot be promoted; empty for none."""
+        """The condition on the differences that promotion requires; empty for none."""
         return str(self.statement.body.get("require") or "")
 
     @property
     def state(self) -> str:
-        """Return the stage of the campaign: promoted, approved or new."""
+        """The stage of the campaign: promoted, approved or new."""
         return "promoted" if self.promoted else "approved" if self.approvals else "new"
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as commands print it."""
+        """Return the campaign as commands print it."""
         return {
             "name": self.name,
             "mfid": self.mfid,
@@ -97,9 +97,9 @@ class Campaign:
 
 @dataclass(frozen=True)
 class CampaignPlan:
-    """What a campaign changes: the instances whose calibration, or whose parents, are other ones.
+    """The changes by a campaign: the instances with other calibrations or other parents.
 
-    `done` are those whose candidates are there, `todo` those still to be made, `blocked` those that cannot be.
+    `done` are those with candidates, `todo` those still to be executed, `blocked` those that cannot be.
     """
 
     planned: PlannedPipeline
@@ -108,27 +108,27 @@ class CampaignPlan:
 
     @property
     def steps(self) -> Iterator[StepPlan]:
-        """The plans of what it changes."""
-        wanted = frozenset(self.affected)
-        return (step for step in self.planned.plan.steps if step.name in wanted)
+        """The plans of the affected instances."""
+        affected = frozenset(self.affected)
+        return (step for step in self.planned.plan.steps if step.name in affected)
 
     @property
     def done(self) -> tuple[str, ...]:
-        """The instances whose candidates are there, and known to be those of the campaign."""
+        """The instances whose candidates exist, marked as those of the campaign."""
         return tuple(step.name for step in self.steps if self._is_made(step))
 
     @property
     def blocked(self) -> dict[str, str]:
-        """Return why instances cannot be made."""
+        """The instances that cannot be executed, with the reasons."""
         return {step.name: "; ".join(step.causes) for step in self.steps if step.state == BLOCKED}
 
     @property
     def todo(self) -> tuple[str, ...]:
-        """The instances that are still to be made."""
+        """The instances that are still to be executed."""
         return tuple(step.name for step in self.steps if step.state != BLOCKED and not self._is_made(step))
 
     def _is_made(self, step: StepPlan) -> bool:
-        """Whether the results are there, and hold as soon as the campaign is promoted."""
+        """Return whether the results exist, and become current with the campaign's promotion."""
         if step.state != FRESH:
             return False
         index, slots = self.planned.index, self.planned.instances[step.name].slots
@@ -141,7 +141,7 @@ class CampaignPlan:
         return True
 
     def cost(self, took: Mapping[str, tuple[float | None, int | None]]) -> tuple[float, int]:
-        """Return the seconds of work and the bytes that are still to be made, going by what steps took before."""
+        """Estimate the seconds and bytes of the remaining work from earlier executions of the steps."""
         left = frozenset(self.todo)
         made = (step for step in self.steps if step.name in left and step.state != FRESH)
         known = [took.get(step.step, (None, None)) for step in made]
@@ -149,9 +149,9 @@ class CampaignPlan:
 
 
 def campaigns_in(session: Session, project: str) -> list[Campaign]:
-    """Return the campaigns of a project, the oldest first."""
-    _, standing = known_statements(session)
-    return _campaigns(standing, project)
+    """Return the campaigns of a project, oldest first."""
+    _, active = known_statements(session)
+    return _campaigns(active, project)
 
 
 def find_campaign(session: Session, project: str, name: str) -> Campaign:
@@ -175,10 +175,10 @@ def new_campaign(
     why: str = "",
     file: str = "",
 ) -> StatementOutcome:
-    """State a campaign: for data from a moment until another one, other calibrations than those that are certified.
+    """State a campaign: other calibrations than the certified ones, for data from `since` to `until`.
 
-    `replaced` are names of calibration inputs, each with the new calibration. It is for the data of the instrument that
-    this was measured with, or for those with these `fields`. Raises InputError for what is not understood.
+    `replaced` are names of calibration inputs, each with the new calibration. It applies to data of the instrument that
+    the calibration was measured with, or to data with these `fields`. Raises InputError for invalid arguments.
     """
     project = pipeline.spec.project
     if name in {one.name for one in campaigns_in(session, project)}:
@@ -191,10 +191,10 @@ def new_campaign(
     certificates = [
         {
             "dataset": mfid,
-            "kind": _kind(pipeline, of),
+            "kind": _kind(pipeline, input_name),
             **validity(fields or {"instrument_name": _instrument(session, mfid)}, begins, until),
         }
-        for of, mfid in replaced
+        for input_name, mfid in replaced
     ]
     keys = {str((one["kind"], one["for"])) for one in certificates}
     if len(keys) < max(1, len(certificates)):
@@ -205,7 +205,7 @@ def new_campaign(
 
 
 def plan_campaign(session: Session, pipeline: BoundPipeline, campaign: Campaign) -> CampaignPlan:
-    """Plan a pipeline as if a campaign were promoted. Changes nothing."""
+    """Plan a pipeline as if a campaign were promoted. Makes no changes."""
     _require_own(pipeline, campaign)
     planned = plan_pipeline(pipeline, session, campaign=campaign.mfid)
     affected: dict[str, None] = {}
@@ -217,27 +217,27 @@ def plan_campaign(session: Session, pipeline: BoundPipeline, campaign: Campaign)
 
 
 def canary(plan: CampaignPlan, count: int, by: Sequence[str] = ()) -> tuple[str, ...]:
-    """Return the instances of some of the data that a campaign changes: `count` of them, spread over the strata."""
+    """Return the instances of `count` of the data that a campaign affects, spread over the strata."""
     inputs = plan.planned.inputs
     left: dict[tuple[str, ...], list[tuple[str, int]]] = {}
-    places = dict.fromkeys(place for name in plan.affected for place in plan.planned.instances[name].about)
-    for root, index in sorted(places, key=lambda place: _order(inputs[place[0]][place[1]]), reverse=True):
+    data = dict.fromkeys(item for name in plan.affected for item in plan.planned.instances[name].about)
+    for root, index in sorted(data, key=lambda item: _order(inputs[item[0]][item[1]]), reverse=True):
         left.setdefault(strata(inputs[root][index], by), []).append((root, index))
     chosen: set[tuple[str, int]] = set()
-    taken: Counter[tuple[int, str]] = Counter()  # how often each value of each field was taken
-    whole: Counter[tuple[str, ...]] = Counter()
+    value_counts: Counter[tuple[int, str]] = Counter()  # of the chosen data, by field and value
+    stratum_counts: Counter[tuple[str, ...]] = Counter()
     while left and len(chosen) < count:
-        key = min(left, key=lambda key: (whole[key], sum(taken[part] for part in enumerate(key)), key))
+        key = min(left, key=lambda key: (stratum_counts[key], sum(value_counts[part] for part in enumerate(key)), key))
         chosen.add(left[key].pop())
-        whole[key] += 1
-        taken.update(enumerate(key))
+        stratum_counts[key] += 1
+        value_counts.update(enumerate(key))
         if not left[key]:
             del left[key]
     return tuple(name for name in plan.affected if chosen.issuperset(plan.planned.instances[name].about))
 
 
 def strata(item: InputItem, by: Sequence[str]) -> tuple[str, ...]:
-    """Return the stratum of data: the values of these fields; `month` is that of the measurement."""
+    """Return the stratum of data: the values of these fields; `month` is the month of the measurement."""
     values = []
     for name in by:
         if name == MONTH:
@@ -255,10 +255,10 @@ def approve(session: Session, campaign: Campaign, why: str) -> StatementOutcome:
 def promote(
     session: Session, pipeline: BoundPipeline, campaign: Campaign, gate: str = "", why: str = ""
 ) -> tuple[StatementOutcome, CampaignPlan]:
-    """Make what a campaign made current, by one statement; nothing is computed.
+    """Make the results of a campaign current, by one statement; nothing is computed.
 
-    `gate` says why the comparison does not let it pass; empty if it does. Raises InputError, and states nothing, where
-    it is promoted already, not approved, not whole, or does not pass.
+    `gate` is the reason why the comparison fails; empty if it passes. Raises InputError, and states nothing, if the
+    campaign is promoted already, not approved, incomplete, or does not pass.
     """
     plan = plan_campaign(session, pipeline, campaign)
     faults = [
@@ -270,14 +270,14 @@ def promote(
         f"{next(iter(plan.blocked.items()))}" if plan.blocked else "",
     ]
     if any(faults):
-        told = "; ".join(filter(None, faults))
-        raise InputError(f"campaign {campaign.name} is not promoted: {told}. Nothing was stated")
-    _, standing = known_statements(session)
-    drafts = [one for one in certificates_of(standing, campaign.mfid) if one.statement == campaign.mfid]
+        reasons = "; ".join(filter(None, faults))
+        raise InputError(f"campaign {campaign.name} is not promoted: {reasons}. Nothing was stated")
+    _, active = known_statements(session)
+    drafts = [one for one in certificates_of(active, campaign.mfid) if one.statement == campaign.mfid]
     ended = {
         one.statement
-        for one in certificates_of(standing)
-        if standing.counts(one, campaign.statement.project)
+        for one in certificates_of(active)
+        if active.counts(one, campaign.statement.project)
         and any(one.key == draft.key and overlapping(draft.stated, [one]) for draft in drafts)
     }
     now = datetime.now(UTC).isoformat(timespec="microseconds")
@@ -286,25 +286,25 @@ def promote(
 
 
 def roll_back(session: Session, campaign: Campaign, why: str) -> list[Statement]:
-    """Revoke the promotion of a campaign: all is current that was before. Raises InputError if it is not promoted."""
+    """Revoke the promotion of a campaign, which restores the earlier state. Raises InputError if it is not promoted."""
     if not campaign.promotions:
         raise InputError(f"campaign {campaign.name} is not promoted; nothing was rolled back")
     return revoke(session, campaign.promotions, why)
 
 
-def _campaigns(standing: ActiveStatements, project: str) -> list[Campaign]:
-    signed, promoted = signatures_of(standing), promoted_in(standing)
+def _campaigns(active: ActiveStatements, project: str) -> list[Campaign]:
+    signed, promoted = signatures_of(active), promoted_in(active)
     promotions: dict[str, list[Statement]] = {}
-    for one in standing.statements.values():
+    for one in active.statements.values():
         if one.verb == PROMOTE:
             promotions.setdefault(str(one.body.get("campaign")), []).append(one)
-    found = [one for one in standing.statements.values() if one.verb == CAMPAIGN and standing.counts(one, project)]
+    found = [one for one in active.statements.values() if one.verb == CAMPAIGN and active.counts(one, project)]
     return [
         Campaign(
             one,
             promoted.get(one.mfid, ""),
             tuple(promotions.get(one.mfid, ())) if one.mfid in promoted else (),
-            len({mark.account for mark in signed.get(one.mfid, ()) if standing.counts(mark, project)}),
+            len({mark.account for mark in signed.get(one.mfid, ()) if active.counts(mark, project)}),
         )
         for one in sorted(found, key=lambda one: (one.when, one.mfid))
     ]
@@ -342,8 +342,8 @@ def _instrument(session: Session, mfid: str) -> str:
         else:
             left += [parent for parent in summary.parents if parent not in seen]
     if len(found) != 1:
-        told = f"comes from several instruments: {', '.join(sorted(found))}" if found else "is of no known instrument"
-        raise InputError(f"calibration {mfid} {told}; say of which data with --for instrument=NAME")
+        reason = f"comes from several instruments: {', '.join(sorted(found))}" if found else "is of no known instrument"
+        raise InputError(f"calibration {mfid} {reason}; name the data with --for instrument=NAME")
     return found.pop()
 
 

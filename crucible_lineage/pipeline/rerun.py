@@ -1,7 +1,7 @@
-"""A pipeline out of provenance records: what made a dataset, or all that is stale, made again with what is current.
+"""Pipelines from provenance records: making a dataset, or all stale ones, again with current code and parents.
 
-A recorded step is run again with its recorded parameters, the code as it stands now, and parents that are current: the
-one that supersedes a recorded parent, or what is made of it in the same run.
+A recorded step is executed again with its recorded parameters, the present code, and current parents: those that
+supersede the recorded ones, or that are made from them in the same run.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _FIELDS = ("measurement", "data_type", "session_name", "instrument_name", "instr
 
 @dataclass(frozen=True)
 class RecordedPipeline:
-    """A pipeline that records describe, planned; `left_out` says of datasets why they cannot be made again."""
+    """A pipeline from records, with its plan; `left_out` has the datasets that cannot be made again, with reasons."""
 
     pipeline: BoundPipeline
     planned: PlannedPipeline
@@ -51,9 +51,9 @@ class RecordedPipeline:
 def plan_rerun(
     mfid: str, session: Session, folder: Path | None, overrides: Mapping[str, object], *, forced: bool = False
 ) -> RecordedPipeline:
-    """The plan that makes a dataset again, with what it descends from, or finishes it. InputError if no step made it.
+    """Plan to make a dataset and its ancestors again, or to finish it. Raises InputError if no step made it.
 
-    `folder` is where modules and scripts are looked for, `overrides` are other values for the step's parameters.
+    `folder` is searched for modules and scripts, `overrides` are other values for the step's parameters.
     """
     try:
         dataset = session.client.datasets.get(mfid)
@@ -67,45 +67,45 @@ def plan_rerun(
     if mfid not in history.made:
         raise InputError(f"dataset {mfid} ({dataset.dataset_name!r}) was not made by a step that is recorded")
     target = history.current(mfid)
-    wanted = history.with_ancestors(target)
-    found = _Builder(history, session, folder).build(wanted, {target: overrides}, {target} if forced else ())
-    if target in found.left_out:
-        raise InputError(f"dataset {target} cannot be rerun: {found.left_out[target]}")
-    return found
+    mfids = history.with_ancestors(target)
+    recorded = _Builder(history, session, folder).build(mfids, {target: overrides}, {target} if forced else ())
+    if target in recorded.left_out:
+        raise InputError(f"dataset {target} cannot be rerun: {recorded.left_out[target]}")
+    return recorded
 
 
 def _finishing(mfid: str, history: _History, session: Session, folder: Path | None) -> RecordedPipeline:
-    """The plan that makes a dataset whole whose registration was cut short: from the parents that it had, as it was.
+    """Plan to complete a dataset whose registration was interrupted, from its recorded parents.
 
-    Its pipeline does so when it runs again; but not if by now it has other parents for it.
+    Its pipeline does that in its next run, unless that uses other parents now.
     """
     try:
         history.made = {mfid: whole_record(session.client, mfid, history.begun[mfid]).as_step}
     except (ChecksumError, InputError, NotFoundError) as error:
-        raise InputError(f"dataset {mfid} is incomplete, and its record too: {error}; run its pipeline") from error
+        raise InputError(f"dataset {mfid} and its record are incomplete: {error}; run its pipeline") from error
     history.currency = Currency(())
-    found = _Builder(history, session, folder).build([mfid], {}, ())
-    if mfid in found.left_out:
-        raise InputError(f"dataset {mfid} cannot be finished: {found.left_out[mfid]}")
-    if mfid not in {planned for step in found.planned.plan.steps for planned in step.datasets.values()}:
+    recorded = _Builder(history, session, folder).build([mfid], {}, ())
+    if mfid in recorded.left_out:
+        raise InputError(f"dataset {mfid} cannot be finished: {recorded.left_out[mfid]}")
+    if mfid not in {planned for step in recorded.planned.plan.steps for planned in step.datasets.values()}:
         raise InputError(
             f"dataset {mfid} is incomplete and cannot be finished, since the code of its step has changed; "
             "restore the old code, or request the deletion of the dataset"
         )
-    return found
+    return recorded
 
 
 def plan_stale(project: str, session: Session, folder: Path | None) -> RecordedPipeline:
-    """Plan to make again what is stale in a project: all current results, in order. InputError for no project."""
+    """Plan to make the stale results of a project again. Raises InputError if there is no such project."""
     if session.client.projects.find(project) is None:
         raise no_project(session.client, project, session.settings.describe())
     history = _History(session, project)
-    wanted = [mfid for mfid in history.made if history.holds(mfid)]
-    return _Builder(history, session, folder).build(wanted, {}, ())
+    current = [mfid for mfid in history.made if history.holds(mfid)]
+    return _Builder(history, session, folder).build(current, {}, ())
 
 
 class _History:
-    """What was made in a project, and what superseded it."""
+    """The recorded results of a project, and what superseded them."""
 
     def __init__(self, session: Session, project: str) -> None:
         self.project = project
@@ -117,7 +117,7 @@ class _History:
         self.currency = self.index.currency()
 
     def current(self, mfid: str) -> str:
-        """The dataset that holds in place of this one now, or itself. InputError if several do."""
+        """Return the dataset that supersedes this one, or itself. Raises InputError if several do."""
         holding = self.currency.superseded_by(mfid)
         if len(holding) > 1:
             raise InputError(
@@ -127,20 +127,20 @@ class _History:
         return holding[0] if holding else mfid
 
     def holds(self, mfid: str) -> bool:
-        """True if the result is a current one."""
+        """Return whether the result is current."""
         return self.currency.state(mfid) == CURRENT
 
     def parents(self, mfid: str) -> list[str]:
         return [self.current(used.mfid) for used in self.made[mfid].used]
 
     def with_ancestors(self, mfid: str) -> list[str]:
-        """The dataset and the results that it descends from, as they are now."""
-        found, waiting = {mfid}, [mfid]
-        while waiting:
-            new = {parent for parent in self.parents(waiting.pop()) if parent in self.made} - found
-            found |= new
-            waiting += new
-        return list(found)
+        """Return the dataset and the results that it descends from, in their current versions."""
+        visited, stack = {mfid}, [mfid]
+        while stack:
+            new = {parent for parent in self.parents(stack.pop()) if parent in self.made} - visited
+            visited |= new
+            stack += new
+        return list(visited)
 
 
 class _OwnHistory(ProjectIndex):
@@ -148,7 +148,7 @@ class _OwnHistory(ProjectIndex):
 
     def __init__(self, session: Session, project: str, pipeline: None) -> None:
         super().__init__(session, project, pipeline)
-        self.forerunners: dict[str, str] = {}  # by the slot that the dataset made in its place will hold
+        self.forerunners: dict[str, str] = {}  # by the slot that the new dataset will fill
 
     def is_held(self, slot: str) -> bool:
         return slot in self.forerunners
@@ -168,16 +168,16 @@ class _Builder:
         self.folder = folder
         self.items: list[InputItem] = []
         self.instances: dict[str, Instance] = {}
-        self.maker: dict[str, tuple[str, str]] = {}  # dataset -> the instance that makes it again, and as which output
+        self.maker: dict[str, tuple[str, str]] = {}  # dataset -> the instance and output that make it again
         self.left_out: dict[str, str] = {}
 
     def build(
-        self, wanted: Collection[str], overrides: Mapping[str, Mapping[str, object]], forced: Collection[str]
+        self, mfids: Collection[str], overrides: Mapping[str, Mapping[str, object]], forced: Collection[str]
     ) -> RecordedPipeline:
-        for group in self._ordered(self._groups(wanted)):
+        for group in self._ordered(self._groups(mfids)):
             self._add(group, {key: value for mfid in group.values() for key, value in overrides.get(mfid, {}).items()})
         steps = {instance.name: instance.step for instance in self.instances.values()}
-        pipelines = (self.history.made[mfid].pipeline for mfid in wanted)
+        pipelines = (self.history.made[mfid].pipeline for mfid in mfids)
         names = {pipeline.name for pipeline in pipelines if pipeline}
         name = names.pop() if len(names) == 1 else "rerun"
         spec = PipelineSpec.model_construct(
@@ -197,21 +197,22 @@ class _Builder:
         found = PlannedPipeline(planned, self.instances, inputs, self.history.index)
         return RecordedPipeline(BoundPipeline(spec, steps), found, choice, self.left_out)
 
-    def _groups(self, wanted: Collection[str]) -> list[dict[str, str]]:
-        """Outputs of one execution together: output -> dataset."""
+    def _groups(self, mfids: Collection[str]) -> list[dict[str, str]]:
+        """Group datasets by execution: {output: dataset} for each."""
         groups: dict[bytes, dict[str, str]] = {}
-        for mfid in sorted(wanted):
+        for mfid in sorted(mfids):
             record = self.history.made[mfid]
             key = canonical_json({name: part for name, part in record.recipe.items() if name != "output"})
             groups.setdefault(key, {})[record.output] = mfid
         return list(groups.values())
 
     def _ordered(self, groups: list[dict[str, str]]) -> list[dict[str, str]]:
-        """Parents first."""
-        of = {mfid: index for index, group in enumerate(groups) for mfid in group.values()}
+        """Sort groups, parents first."""
+        group_of = {mfid: index for index, group in enumerate(groups) for mfid in group.values()}
+        parents = [self._parents(next(iter(group.values()))) for group in groups]
         needs = {
-            index: {of[parent] for parent in self._parents(next(iter(group.values()))) if parent in of} - {index}
-            for index, group in enumerate(groups)
+            index: {group_of[mfid] for mfid in mfids if mfid in group_of} - {index}
+            for index, mfids in enumerate(parents)
         }
         order: list[int] = []
         while ready := [index for index, waits in needs.items() if waits.isdisjoint(needs)]:
@@ -221,7 +222,7 @@ class _Builder:
         return [groups[index] for index in (*order, *needs)]
 
     def _parents(self, mfid: str) -> list[str]:
-        """Its parents as they are now; none of a result that is left out, since several hold in place of one."""
+        """Return the current parents; none for a result that is left out because several supersede a parent."""
         try:
             return self.history.parents(mfid)
         except InputError:
@@ -250,7 +251,7 @@ class _Builder:
             self.history.index.forerunners |= dict.fromkeys(slots[output], mfid)
 
     def _slots(self, mfid: str) -> tuple[str, ...]:
-        """The slots that the dataset fills; if it has none, one that stands for it alone."""
+        """Return the slots that the dataset fills; if there are none, one for it alone."""
         record = self.history.made[mfid]
         own = (slot("rerun", record.declared_step, record.output, mfid),)
         return tuple(self.history.currency.slots(mfid)) or own

@@ -1,7 +1,7 @@
-"""Files of datasets brought here: from Crucible, or from elsewhere if Crucible has only a record of them.
+"""Fetching files of datasets: from Crucible, or from elsewhere if Crucible has only a record of them.
 
-A file that is catalogued by reference (`copy: false`) lies elsewhere; the block that gives access to it is named in its
-dataset's metadata.
+A file that is catalogued by reference (`copy: false`) is stored elsewhere; its dataset's metadata names the block that
+gives access to it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from crucible_lineage.client.models import FileRecord
 
 LOST = (ChecksumError, InputError, NotFoundError, RefusedError)
-"""What reading a file raises whose bytes are gone or damaged; other errors say nothing of them."""
+"""The errors of reading a file whose bytes are lost or damaged."""
 
 
 MFID_KEY = "crucible_mfid"
@@ -40,27 +40,27 @@ _NAMED = re.compile(MFID_KEY.encode() + rb"[\"']?[\s:=,\0]{1,8}[\"']?([0-9a-hjkm
 
 
 def cached_file(dataset: DatasetRef, file: FileRef, session: Session) -> Path:
-    """The cache's copy of a file, fetched if need be. ChecksumError if the bytes that come are not the file's."""
-    return session.cache.get(file.sha256, _had(dataset, file, session))
+    """Return the cache's copy of a file, fetched if need be. Raises ChecksumError if the fetched bytes are wrong."""
+    return session.cache.get(file.sha256, _fetcher(dataset, file, session))
 
 
 def place_file(dataset: DatasetRef, file: FileRef, target: Path, session: Session) -> bool:
-    """`target` is a copy of a dataset's file, checked by its hash. True if the cache's own was damaged, and replaced.
+    """Copy a dataset's file to `target`, verified by its hash. Return whether the cache's copy had to be replaced.
 
-    ChecksumError if the bytes that come are not the file's.
+    Raises ChecksumError if the fetched bytes are wrong.
     """
-    return session.cache.copy_to(file.sha256, target, _had(dataset, file, session))
+    return session.cache.copy_to(file.sha256, target, _fetcher(dataset, file, session))
 
 
-def _had(dataset: DatasetRef, file: FileRef, session: Session) -> Callable[[Path], str]:
-    """Fetch a file; where Crucible has lost it, let it be made again, if the session can."""
+def _fetcher(dataset: DatasetRef, file: FileRef, session: Session) -> Callable[[Path], str]:
+    """Return a function that fetches a file to a path, or makes it again if Crucible has lost it and the session can."""
     download = _download(dataset, file, session)
 
     def fetch(target: Path) -> str:
         try:
-            found = download(target)
-            if found == file.sha256 or session.remake is None:
-                return found
+            sha256 = download(target)
+            if sha256 == file.sha256 or session.remake is None:
+                return sha256
             lost: LineageError = ChecksumError(f"Crucible has other bytes of {file.name} of dataset {dataset.mfid}")
         except LOST as error:
             if session.remake is None:
@@ -73,7 +73,7 @@ def _had(dataset: DatasetRef, file: FileRef, session: Session) -> Callable[[Path
 
 
 def remade(session: Session, mfid: str, sha256: str, lost: LineageError) -> Path:
-    """A file that Crucible has lost, made again. Raises `lost`, with why it cannot be made, if it cannot."""
+    """Make a file again that Crucible has lost. If that fails, raise `lost` with the reason."""
     if session.remake is None:
         raise lost
     try:
@@ -99,7 +99,7 @@ def _download(dataset: DatasetRef, file: FileRef, session: Session) -> Callable[
                     except LOST as error:
                         note_if_lost(session, dataset.mfid, file.name, error)
                         raise
-                return stored.sha256_hash or file_sha256(target)  # the download has compared them
+                return stored.sha256_hash or file_sha256(target)  # the download has verified the hash
         session.mirror.note_lost(dataset.mfid, file.name)
         raise InputError(
             f"dataset {dataset.mfid} ({dataset.name!r}) no longer has the file {file.name!r} at Crucible; "
@@ -110,19 +110,19 @@ def _download(dataset: DatasetRef, file: FileRef, session: Session) -> Callable[
 
 
 def is_reference(stored: FileRecord) -> bool:
-    """True if Crucible has a record of the file, and an address, but not its bytes."""
+    """Return whether Crucible has only a record of the file with its address, not its bytes."""
     return bool(stored.storage_path and is_remote(stored.storage_path))
 
 
 def fetch_reference(mfid: str, stored: FileRecord, write: Callable[[bytes], object], session: Session) -> int:
-    """The bytes of a file that is catalogued by reference have been given to `write`; says how many they were.
+    """Pass the bytes of a file catalogued by reference to `write`; return their number.
 
-    ChecksumError if they are not those of its hash. InputError if they are gone, or not to be had with this access.
+    Raises ChecksumError if they do not match the hash, InputError if they are gone or not accessible.
     """
     from crucible_lineage.pipeline.files.remote import fetch_address  # few datasets need it
 
-    noted = (session.client.metadata.get(mfid) or {}).get("remote_files")
-    entry = noted.get(stored.filename) if isinstance(noted, dict) else None
+    remote_files = (session.client.metadata.get(mfid) or {}).get("remote_files")
+    entry = remote_files.get(stored.filename) if isinstance(remote_files, dict) else None
     block = entry.get("block") if isinstance(entry, dict) else None
     digest, size = hashlib.sha256(), 0
 
@@ -141,7 +141,7 @@ def fetch_reference(mfid: str, stored: FileRecord, write: Callable[[bytes], obje
 
 
 def note_if_lost(session: Session, mfid: str, filename: str, error: LineageError) -> None:
-    """Note that Crucible has lost a file, if that is what this error of reading it says.
+    """Record that Crucible has lost a file, if this error of reading it means that.
 
     The next run that plans this result makes it again.
     """
@@ -150,9 +150,9 @@ def note_if_lost(session: Session, mfid: str, filename: str, error: LineageError
 
 
 def send_again(client: CrucibleClient, mfid: str, filename: str, sha256: str, path: Path) -> None:
-    """Upload a file's bytes and read them back. Raises InputError if Crucible still gives back other ones.
+    """Upload a file's bytes and read them back. Raises InputError if Crucible still returns other bytes.
 
-    A service that trusts its own list is made to take them as a new file.
+    If the service keeps the old bytes, the file is deleted and uploaded as a new one.
     """
     uploaded = client.files.upload(mfid, path, filename=filename)
     if has_bytes(client, mfid, filename, sha256):
@@ -160,11 +160,11 @@ def send_again(client: CrucibleClient, mfid: str, filename: str, sha256: str, pa
     client.files.delete(uploaded.file.mfid)
     client.files.upload(mfid, path, filename=filename)
     if not has_bytes(client, mfid, filename, sha256):
-        raise InputError(f"what Crucible gives back of {filename} still has other bytes than were sent")
+        raise InputError(f"Crucible still returns other bytes of {filename} than were sent")
 
 
 def has_bytes(client: CrucibleClient, mfid: str, filename: str, sha256: str) -> bool:
-    """Return whether Crucible gives back the bytes of a file. Reads them."""
+    """Return whether Crucible has the bytes of a file, by reading them."""
     with tempfile.TemporaryDirectory(prefix="crucible-lineage-") as folder:
         for stored in client.files.list(mfid):
             if stored.filename == filename:
@@ -175,15 +175,14 @@ def has_bytes(client: CrucibleClient, mfid: str, filename: str, sha256: str) -> 
     return False
 
 
-# The MFID that a measured file names itself: an instrument that uploads first can write into it what dataset it is
-# of.
+# The MFID that a measured file contains: an instrument that uploads first can write the dataset's id into the file.
 #
 # The key is `crucible_mfid`: an attribute of the root of an HDF5 file (NeXus too), else in the first 64 KiB, as a
 # line of a text header (`# crucible_mfid: ...`), a key of JSON, a text chunk of PNG, or a description in a TIFF.
 
 
 def mfid_in(path: Path) -> str | None:
-    """The MFID that the file names; None if it names none."""
+    """Return the MFID that the file contains; None if there is none."""
     with path.open("rb") as file:
         head = file.read(LOOKED_AT_BYTES)
     if head.startswith(HDF5):
@@ -194,46 +193,46 @@ def mfid_in(path: Path) -> str | None:
 
 def _in_hdf5(path: Path) -> str | None:
     try:
-        import h5py  # the ingestors' extra; who has none registers the file without
+        import h5py  # the ingestors' extra; without it, the file is registered without this id
     except ImportError:
         return None
     try:
         with h5py.File(path, "r") as file:
             value = file.attrs.get(MFID_KEY)
-    except OSError:  # it is damaged, which the step that reads it tells
+    except OSError:  # damaged; the step that reads it reports that
         return None
     text = value.decode("ascii", "replace") if isinstance(value, bytes) else value
     return str(text) if is_mfid(text) else None
 
 
-# Results copied to where a declaration says they are published, as gs://bucket/prefix/, once each.
+# Publishing: copying results to the declared address, as gs://bucket/prefix/, once each.
 #
-# Publishing follows registration: what is there in a run's end is published, whoever made it and when, so that a run
-# which died in between, or a declaration to which `publish` was added later, leaves nothing out.
+# All results that exist at the end of a run are published, whoever made them and when, so that nothing is left out
+# after a run that died, or when `publish` is added to a declaration later.
 
 
-def publish(dataset: DatasetRef, place: Publish, session: Session) -> None:
-    """The dataset's files are at `place`, each as MFID/NAME, and its metadata say so.
+def publish(dataset: DatasetRef, target: Publish, session: Session) -> None:
+    """Copy the dataset's files to the target, each as MFID/NAME, and record that in its metadata.
 
-    Nothing there is overwritten. InputError if other content has one of the addresses.
+    Overwrites nothing. Raises InputError if other content has one of the addresses.
     """
-    if session.store.is_published(dataset.mfid, place.to):
+    if session.store.is_published(dataset.mfid, target.to):
         return
     from crucible_lineage.pipeline.files.remote import open_source  # few pipelines publish, and each only once
 
-    source = open_source(place.to.partition("://")[0], place.block)
+    source = open_source(target.to.partition("://")[0], target.block)
     sent = {}
     for file in dataset.files:
         path = cached_file(dataset, file, session)
-        url = f"{place.to.rstrip('/')}/{dataset.mfid}/{file.name}"
-        sent[file.name] = replace(source.put(path, url, session.store.checksums(path)), block=place.block).to_json()
-    session.client.metadata.merge(dataset.mfid, {"published": {place.to: sent}})
-    session.store.note_published(dataset.mfid, place.to)
+        url = f"{target.to.rstrip('/')}/{dataset.mfid}/{file.name}"
+        sent[file.name] = replace(source.put(path, url, session.store.checksums(path)), block=target.block).to_json()
+    session.client.metadata.merge(dataset.mfid, {"published": {target.to: sent}})
+    session.store.note_published(dataset.mfid, target.to)
 
 
 @dataclass(frozen=True)
 class EvictedDataset:
-    """A dataset whose bytes have to be made again before they can be read, and how many seconds its step took."""
+    """A dataset whose bytes have to be made again before they can be read; `seconds` is its step's duration."""
 
     mfid: str
     name: str
@@ -241,45 +240,45 @@ class EvictedDataset:
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON."""
+        """Return the fields as JSON."""
         return dict(vars(self))
 
 
-def away(session: Session, wanted: Iterable[str]) -> list[EvictedDataset]:
-    """Return those of these datasets that were let go, with all that has to be made again for them, in this order."""
-    asked = list(dict.fromkeys(wanted))
-    evicted = session.stated.evicted() if asked else {}
+def away(session: Session, mfids: Iterable[str]) -> list[EvictedDataset]:
+    """Return the evicted ones among these datasets, after all that has to be made again for them, in that order."""
+    requested = list(dict.fromkeys(mfids))
+    evicted = session.stated.evicted() if requested else {}
     found: dict[str, EvictedDataset] = {}
     records: dict[str, Mapping[str, Any]] = {}
-    waiting = asked[::-1] if evicted else []
-    while waiting:  # a chain may be longer than calls can be nested
-        mfid = waiting[-1]
-        gone = [sha256 for sha256 in evicted.get(mfid, ()) if not _is_here(session, sha256)]
-        if gone and mfid not in records:
+    stack = requested[::-1] if evicted else []
+    while stack:  # not recursive, since chains can be long
+        mfid = stack[-1]
+        missing = [sha256 for sha256 in evicted.get(mfid, ()) if not _is_here(session, sha256)]
+        if missing and mfid not in records:
             records[mfid] = session.mirror.records([mfid]).get(mfid) or {}
-            waiting += [one for one in reversed(list(used_mfids(records[mfid]))) if one not in records]
+            stack += [parent for parent in reversed(list(used_mfids(records[mfid]))) if parent not in records]
             continue
-        waiting.pop()
-        if gone and mfid not in found:
-            found[mfid] = _away(mfid, records[mfid], gone)
+        stack.pop()
+        if missing and mfid not in found:
+            found[mfid] = _evicted(mfid, records[mfid], missing)
     return list(found.values())
 
 
-def _away(mfid: str, record: Mapping[str, Any], gone: Sequence[str]) -> EvictedDataset:
-    sizes = {one.get("sha256"): one.get("size") for one in provenance(record).get("generated") or ()}
+def _evicted(mfid: str, record: Mapping[str, Any], missing: Sequence[str]) -> EvictedDataset:
+    sizes = {file.get("sha256"): file.get("size") for file in provenance(record).get("generated") or ()}
     name = text(record.get("dataset_name")) or mfid
-    return EvictedDataset(mfid, name, sum(sizes.get(one) or 0 for one in gone), made_in(record))
+    return EvictedDataset(mfid, name, sum(sizes.get(sha256) or 0 for sha256 in missing), made_in(record))
 
 
 def made_in(record: Mapping[str, Any]) -> float:
-    """Return how many seconds the step took that made a result, by its record; 0 if that does not say it."""
+    """Return the duration in seconds of the step that made a result; 0 if its record does not give it."""
     activity = provenance(record).get("activity") or {}
     began, ended = text(activity.get("started")), text(activity.get("ended"))
     return (utc(ended) - utc(began)).total_seconds() if began and ended else 0.0
 
 
 def stored_file(session: Session, sha256: str) -> Path:
-    """Return where the embedded Crucible has a file's bytes, or would have them."""
+    """Return the path at which the embedded Crucible stores a file's bytes, present or not."""
     return session.settings.data / "crucible" / "contents" / sha256[:2] / sha256[2:]
 
 

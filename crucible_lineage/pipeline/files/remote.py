@@ -1,7 +1,7 @@
-"""Files that lie elsewhere, as at gs://bucket/name: found, fetched into the cache while being hashed, put there.
+"""Files in remote storage, as at gs://bucket/name: finding them, fetching them into the cache, sending them.
 
-What knows a kind of storage is a source. It is found by the scheme of the address, as an entry point of that name in
-the group `crucible_lineage.file_sources`: a function from the name of a Prefect block (or None) to a `FileSource`.
+Each kind of storage has a source, found by the scheme of the address: an entry point of that name in the group
+`crucible_lineage.file_sources`, a function from the name of a Prefect block (or None) to a `FileSource`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _WILD = re.compile(r"\*\*/|\*\*|\*|\?|\[[^]]+\]")
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """One state of a file elsewhere: `generation` names it, and never stands for other bytes.
+    """One state of a remote file: a `generation` always has the same bytes.
 
     `crc32c` is the storage's own checksum, None if it has none. `block` is the Prefect block that gives access.
     """
@@ -39,35 +39,35 @@ class RemoteFile:
 
     @property
     def name(self) -> str:
-        """The last part of the address: what the file is called in a dataset."""
+        """The last part of the address, which is the file's name in a dataset."""
         return self.url.rpartition("/")[2]
 
     @property
     def address(self) -> str:
-        """The address with the generation, which always means the same bytes."""
+        """The address with the generation, which always has the same bytes."""
         return f"{self.url}#{self.generation}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the part of a dataset's metadata that names the file's source."""
         bucket, _, name = self.url.partition("://")[2].partition("/")
-        where = {"url": self.url, "bucket": bucket, "name": name, "generation": self.generation}
-        return {**where, **({"block": self.block} if self.block else {})}
+        location = {"url": self.url, "bucket": bucket, "name": name, "generation": self.generation}
+        return {**location, **({"block": self.block} if self.block else {})}
 
 
 class FileSource(Protocol):
-    """Storage of one kind, with the access that one block gives. An address is without a generation here."""
+    """Storage of one kind, accessed with one block. Addresses have no generation here."""
 
     def find(self, url: str, generation: str | None) -> RemoteFile | None:
-        """The file at this address as it is now, or as it was in that generation; None if there is none."""
+        """Return the file at this address, now or in this generation; None if there is none."""
 
     def list(self, start: str) -> Iterable[RemoteFile]:
-        """All files whose address begins like this."""
+        """Return all files whose address begins with `start`."""
 
     def fetch(self, file: RemoteFile, write: Callable[[bytes], object]) -> None:
-        """The bytes of that generation have been given to `write`, in order. InputError if they are gone."""
+        """Pass the bytes of the file's generation to `write`, in order. Raises InputError if they are gone."""
 
     def put(self, path: Path, url: str, checksums: FileChecksums) -> RemoteFile:
-        """The file is at this address, sent unless it was there. InputError if other content has that address."""
+        """Send a file to this address, unless it is there. Raises InputError if other content has the address."""
 
 
 def source_fault(name: str) -> str:
@@ -79,13 +79,13 @@ def source_fault(name: str) -> str:
 
 @functools.cache
 def open_source(scheme: str, block: str | None) -> FileSource:
-    """Return this process's source of such files. InputError if there is none, or what it needs is not installed."""
+    """Return this process's source of such files. Raises InputError if there is none, or a package is missing."""
     for found in entry_points(group=GROUP, name=scheme):
         try:
             opened: FileSource = found.load()(block)
         except ImportError as error:
             raise InputError(
-                f"files at {scheme}:// need the package {error.name}, which is not here; "
+                f"files at {scheme}:// need the package {error.name}, which is not installed; "
                 "for gs://, install crucible-lineage[gcp]"
             ) from error
         return opened
@@ -93,32 +93,32 @@ def open_source(scheme: str, block: str | None) -> FileSource:
 
 
 def find_remote(name: str, block: str | None, session: Session) -> list[RemoteFile]:
-    """The file at an address, or those that fit a pattern (`*`, `?`, `[`; `**` for any depth), in order of their names.
+    """Return the file at an address, or those that match a pattern (`*`, `?`, `[`; `**` for any depth), by address.
 
-    `#` and digits at the end choose a generation. What the local store knows of that one is not asked for again.
-    InputError if an address without a pattern leads nowhere.
+    `#` and digits at the end select a generation, which is not looked up if the local store knows it. Raises InputError
+    if there is no file at an address without a pattern.
     """
     url, generation = _split(name)
     if generation and (known := session.store.remote_checksums(url, generation)):
         return [RemoteFile(url, generation, known.size, known.crc32c, block)]
     source = open_source(url.partition("://")[0], block)
-    wild = _WILD.search(url)
-    if generation is None and wild:
-        listed = [file for file in source.list(url[: wild.start()]) if not file.url.endswith("/")]
-        fits = re.compile(_expression(url)).fullmatch
-        same = [file for file in listed if file.url == url]  # it is called like a pattern
-        found = same or [file for file in listed if fits(file.url)]
-    elif one := source.find(url, generation):
-        found = [one]
+    wildcard = _WILD.search(url)
+    if generation is None and wildcard:
+        listed = [file for file in source.list(url[: wildcard.start()]) if not file.url.endswith("/")]
+        matches = re.compile(_expression(url)).fullmatch
+        same = [file for file in listed if file.url == url]  # a name that looks like a pattern
+        found = same or [file for file in listed if matches(file.url)]
+    elif file := source.find(url, generation):
+        found = [file]
     else:
         raise InputError(f"file {name} does not exist, or is not accessible; correct the address or the block")
     return sorted((replace(file, block=block) for file in found), key=lambda file: file.url)
 
 
 def remote_checksums(file: RemoteFile, session: Session, *, present: bool = False) -> FileChecksums:
-    """The file's checksums; with `present`, the cache holds the file afterwards, and they are of that copy.
+    """Return the file's checksums; with `present`, the cache has the file afterwards, and they are of that copy.
 
-    It is downloaded if it has to be, once for each generation. ChecksumError if other bytes came than the storage has.
+    Downloads the file if need be, once for each generation. Raises ChecksumError if the bytes arrive damaged.
     """
     known = session.store.remote_checksums(file.url, file.generation)
     if known is None or (present and not session.cache.holds(known.sha256)):
@@ -130,15 +130,15 @@ def remote_checksums(file: RemoteFile, session: Session, *, present: bool = Fals
 
 
 def fetch_address(address: str, block: str | None, write: Callable[[bytes], object]) -> None:
-    """The bytes at an address have been given to `write`.
+    """Pass the bytes at an address to `write`.
 
-    If the generation is gone they are those that are there now: the caller knows their hash.
+    If the generation is gone, these are the present bytes: the caller compares the hash.
     """
     source = open_source(address.partition("://")[0], block)
     url, generation = _split(address)
     found = source.find(url, generation) or source.find(url, None)
     if found is None:
-        raise InputError(f"{address} no longer exists, and Crucible has only a record of it; put it back")
+        raise InputError(f"{address} no longer exists, and Crucible has only a record of it; restore it")
 
     def take(block: bytes) -> None:
         traffic.receive(len(block))
@@ -164,7 +164,7 @@ def _download(file: RemoteFile, session: Session) -> FileChecksums:
         if file.crc32c is not None and arrived.crc32c != file.crc32c:
             raise ChecksumError(
                 f"{file.address} arrived with CRC32C {crc32c_text(arrived.crc32c)}, the storage has "
-                f"{crc32c_text(file.crc32c)}; it was not kept; run the same command again"
+                f"{crc32c_text(file.crc32c)}; the download was discarded; run the same command again"
             )
         return arrived.sha256
 
@@ -173,18 +173,18 @@ def _download(file: RemoteFile, session: Session) -> FileChecksums:
 
 
 def _split(name: str) -> tuple[str, str | None]:
-    """Address and generation."""
+    """Return address and generation."""
     pinned = _GENERATION.search(name)
     return (name[: pinned.start()], pinned[1]) if pinned else (name, None)
 
 
 def _expression(pattern: str) -> str:
-    """The regular expression of a pattern; like on disk, only `**` goes beyond a folder."""
-    signs = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    """Return the regular expression of a pattern; as on disk, only `**` crosses folders."""
+    tokens = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     expression, end = "", 0
-    for wild in _WILD.finditer(pattern):
-        sign = wild[0]
-        one_of = f"[^{sign[2:]}" if sign.startswith("[!") else sign
-        expression += re.escape(pattern[end : wild.start()]) + signs.get(sign, one_of)
-        end = wild.end()
+    for wildcard in _WILD.finditer(pattern):
+        token = wildcard[0]
+        one_of = f"[^{token[2:]}" if token.startswith("[!") else token
+        expression += re.escape(pattern[end : wildcard.start()]) + tokens.get(token, one_of)
+        end = wildcard.end()
     return expression + re.escape(pattern[end:])
