@@ -1,1 +1,1 @@
-"""What one machine knows and did: the mirror of a Crucible, the journal of runs and results, which results hold."""
+"""Local state: the mirror of a Crucible, the journal of runs and results, and which results are current."""

@@ -1,1 +1,1 @@
-"""Results become datasets, exactly once: claimed, filled, completed."""
+"""Registration of results as datasets, exactly once: claimed, filled, completed."""

@@ -1,1 +1,1 @@
-"""Where steps are made: in threads of this process, or as jobs of Slurm."""
+"""Engines, which execute steps: in threads of this process, or as Slurm jobs."""

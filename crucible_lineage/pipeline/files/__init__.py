@@ -1,1 +1,1 @@
-"""Files of inputs and results, here and in buckets: found, fetched, published."""
+"""Files of inputs and results, local and in buckets: finding, fetching, publishing."""

@@ -53,7 +53,7 @@ def place_file(dataset: DatasetRef, file: FileRef, target: Path, session: Sessio
 
 
 def _fetcher(dataset: DatasetRef, file: FileRef, session: Session) -> Callable[[Path], str]:
-    """Return a function that fetches a file to a path, or makes it again if Crucible has lost it and the session can."""
+    """Return a function that fetches a file, or makes it again if Crucible has lost it and the session can."""
     download = _download(dataset, file, session)
 
     def fetch(target: Path) -> str:

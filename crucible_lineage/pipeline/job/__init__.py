@@ -1,1 +1,1 @@
-"""One step made real: its inputs placed, its function called, its outputs looked at and handed on for delivery."""
+"""Execution of one step: staging its inputs, calling its function, checking its outputs, queueing their delivery."""

@@ -1,1 +1,1 @@
-"""Steps as processes: started, supervised, ended with all that they started; how they fail."""
+"""Processes of steps: starting, supervising and ending them with their descendants; reporting failures."""

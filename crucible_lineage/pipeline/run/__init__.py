@@ -1,1 +1,1 @@
-"""A run: its steps scheduled on an engine, what then is current, what is told of it."""
+"""Runs: scheduling steps on an engine, making results current, and reporting."""
