@@ -54,7 +54,7 @@ def test_a_step_that_hangs_is_killed_with_what_it_started(lab: Any, run: Any, se
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ("    import os\n    print('last words')\n    os._exit(3)\n", "died (exit code 3); what it printed"),
+        ("    import os\n    print('last words')\n    os._exit(3)\n", "died (exit code 3); its output is in"),
         ("    raise ValueError('no lamp')\n", "failed: ValueError: no lamp"),
         ("    (out / 'x').write_text('1')\n    return {1, 2}\n", "it returned a set; return a mapping"),
     ],
