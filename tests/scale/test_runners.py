@@ -73,9 +73,9 @@ def test_ray_of_our_own_has_the_workers_that_are_declared_and_no_dashboard(monke
 @pytest.mark.parametrize(
     ("declared", "said"),
     [
-        ("runner: {type: threads, address: tcp://host}", "threads have no address; a dask or ray cluster has"),
+        ("runner: {type: threads, address: tcp://host}", "threads have no address; only dask and ray clusters"),
         ("runner: {type: dask, adress: tcp://host}", "unknown key 'adress'; did you mean 'address'?"),
-        ("runner: {type: dask, address: tcp://host, workers: 3}", "leave `workers` out"),
+        ("runner: {type: dask, address: tcp://host, workers: 3}", "remove `workers`"),
         ("runner: spark", "Input should be 'threads', 'processes', 'dask', 'ray' or 'slurm'"),
     ],
 )

@@ -90,7 +90,7 @@ def _fault_of(document: Document, error: Mapping[str, Any], hidden: Collection[L
         return document.fault(location[:-1], f"the key {location[-1]!r} is missing{_within(location[:-1])}")
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] in _NO_SOURCE and _is_source(location):
-        message = "a source is written NAME, NAME.OUTPUT, or {from: NAME}, several of them as a list"
+        message = "write a source as NAME, NAME.OUTPUT or {from: NAME}, and several as a list"
     if error["type"] == "too_short" and _is_source(location):
         message = "the list of sources is empty; name at least one"
     if error["type"] == "input_kind" and isinstance(error["input"], dict):

@@ -183,7 +183,7 @@ def _correction(lines: list[str], position: tuple[int, int], problem: str) -> tu
     if value[:1] and value[:1] in "%@`*|>":
         return at, column, f'quote a text that begins with {value[0]}: "{value}"'
     if problem.startswith("mapping values") and ": " in unquoted[: column + 2].partition(": ")[2]:
-        return at, column, "quote a text that contains a colon and a blank"
+        return at, column, "quote a text that contains a colon and a space"
     return None
 
 

@@ -130,7 +130,9 @@ def _program_faults(step: StepSpec, arguments: Sequence[str]) -> Iterator[Fault]
         yield Fault(f"there is no command {arguments[0]!r} {where}")
     if isinstance(step.run, str) and not step.shell and (signs := _shell_signs(step.run)):
         shown = ", ".join(signs)
-        yield Fault(f"no shell sees this command, so {shown} would be an argument; add `shell: true`, or quote it")
+        yield Fault(
+            f"this command runs without a shell, so {shown} would be an argument; add `shell: true`, or quote it"
+        )
 
 
 def _shell_signs(run: str) -> list[str]:

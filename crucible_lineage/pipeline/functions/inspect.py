@@ -182,8 +182,8 @@ def find_function(uses: str, folder: Path) -> Any:
             raise InputError(f"there is no module {error.name!r} (for {uses!r}); also looked in {folder}") from error
         raise ImportFaultError("", [_import_fault(module_name, error)]) from error
     except EndedError as error:
-        message = f"it ends its process when it is imported ({error}); let it do so only as a program"
-        message = f"module {module_name!r} cannot be imported: {message}, `if __name__ == '__main__'`"
+        message = f"it ends its process when it is imported ({error}); do so only under"
+        message = f"module {module_name!r} cannot be imported: {message} `if __name__ == '__main__'`"
         raise ImportExitError(message) from error
     except InputError:  # raised by `_import` for a hidden module
         raise

@@ -175,4 +175,4 @@ def _near(fitting: CertificateMatch, moment: datetime) -> str:
     if fitting.after and fitting.begins:
         away = span_text((fitting.begins - moment).total_seconds())
         parts.append(f"{fitting.after.dataset} is valid from {moment_text(fitting.begins)}, {away} after")
-    return f"{' and '.join(parts) or 'none is at any time'}; certify one, or add `else: nearest` or `none`"
+    return f"{' and '.join(parts) or 'none is valid at any time'}; certify one, or add `else: nearest` or `none`"

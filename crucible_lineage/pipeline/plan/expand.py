@@ -153,7 +153,7 @@ class _Expansion:
             faults.append(resolved.fault)
         blocked = next(filter(None, faults), "")
         if not feeds and not any(faults):
-            blocked = "none of its inputs is there; a derived dataset needs a parent"
+            blocked = "none of its inputs exists; a derived dataset needs a parent"
         about = self._all_about(point)
         self.instances[name] = Instance(
             name=name,
@@ -283,7 +283,7 @@ class _Expansion:
         items = self.inputs[name]
         blocked = [items[feed.index] for feed in parents.feeds if items[feed.index].blocked]
         left = tuple(feed for feed in parents.feeds if not items[feed.index].blocked)
-        fault = parents.fault or ("" if left else f"input {name} has no dataset that is not blocked")
+        fault = parents.fault or ("" if left else f"all datasets of input {name} are blocked")
         gaps = tuple(f"{item.label}: {item.blocked}" for item in blocked)
         return replace(parents, feeds=left, fault=fault, gaps=gaps)
 
@@ -338,7 +338,7 @@ class _Expansion:
         blocked = next((blocked for feed in feeds.values() if (blocked := self.inputs[name][feed.index].blocked)), "")
         if not collects and len(feeds) > max(len(measured.calibrations[name].chosen) for measured in data):
             named = ", ".join(dict.fromkeys(feed.chosen.label for feed in feeds.values() if feed.chosen))
-            fault = f"several calibrations are certified for its data: {named}; group them by what tells these apart"
+            fault = f"several calibrations are certified for its data: {named}; group the data by fields that distinguish them"
             return _SourceParents((), fault, blocks=True)
         return _SourceParents(tuple(feeds.values()), blocked, blocks=bool(blocked))
 

@@ -227,7 +227,7 @@ def chosen_text(chosen: Mapping[str, Any]) -> str:
         reason = certificate["why"] or "no reason given"
         return f"{certified_text(certificate)}{far} ({chosen['rule']}{same}; {named}: {reason})"
     if side not in _END:
-        return f"{'measured before and after it' if side else 'at a time not known'} ({chosen['rule']}{same})"
+        return f"{'measured before and after it' if side else 'at an unknown time'} ({chosen['rule']}{same})"
     counted = f", counted from the {_END[side]} of its {members}" if members > 1 else ""
     counted += f" to the {_END[side]} of these {of_members}" if of_members > 1 else ""
     return f"{span_text(chosen['seconds'])} {side}{counted} ({chosen['rule']}{same})"

@@ -144,9 +144,9 @@ class Check(DeclaredModel):
             raise ValueError(str(error)) from error
         for name in condition.names:
             if name.partition(".")[0] not in PARTS or "." not in name:
-                raise ValueError(f"a check goes by results.NAME, params.NAME and metadata.NAME, not by {name!r}")
+                raise ValueError(f"a check may use results.NAME, params.NAME and metadata.NAME, not {name!r}")
         if not condition.names:
-            raise ValueError("a check goes by a value, as in results.rms < 0.03")
+            raise ValueError("a check must use a value, as in results.rms < 0.03")
         return text
 
     def of(self, results: Mapping[str, Any], params: Mapping[str, Any], metadata: Mapping[str, Any]) -> Verdict:

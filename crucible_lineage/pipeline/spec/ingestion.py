@@ -57,7 +57,7 @@ class Ingest(BaseModel):
     @model_validator(mode="after")
     def _waits(self) -> Self:
         if "timeout" in self.model_fields_set and not self.wait:
-            raise ValueError("timeout is how long to wait; add `wait: true`, or leave it out")
+            raise ValueError("timeout limits the wait; add `wait: true`, or remove it")
         return self
 
 
@@ -131,7 +131,7 @@ def _read(field: str, value: str, names: Sequence[str]) -> str:
         text = name if "/" in pattern else name.rpartition("/")[2]
         match = re.search(pattern, text)
         if match is None:
-            raise InputError(f"{text!r} does not fit '{pattern}', from which its {field} is read")
+            raise InputError(f"{text!r} does not match '{pattern}', from which its {field} is read")
         values.setdefault(match[match.re.groups], text)
     if len(values) != 1:
         shown = ", ".join(f"{value!r} ({source})" for value, source in values.items())

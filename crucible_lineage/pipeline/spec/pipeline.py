@@ -108,7 +108,7 @@ class Source(TimeMatch):
     @model_validator(mode="after")
     def _one_list(self) -> Self:
         if self.group_by and self.collect is False:
-            raise ValueError("group_by gives a list for each group; leave `collect: false` out")
+            raise ValueError("group_by gives a list for each group; remove `collect: false`")
         if self.across and not self.group_by:
             raise ValueError("across joins swept parameters within groups; add group_by")
         return self
@@ -116,7 +116,7 @@ class Source(TimeMatch):
     @model_validator(mode="after")
     def _in_time(self) -> Self:
         if self.is_partner and (self.group_by or self.collect):
-            raise ValueError("a partner in time is one dataset; leave group_by and collect out")
+            raise ValueError("a partner in time is one dataset; remove group_by and collect")
         keys = [name for name in ("same", "within", "otherwise", "undated") if getattr(self, name)]
         if keys and not self.is_partner:
             name = "else" if keys[0] == "otherwise" else keys[0]
@@ -333,9 +333,9 @@ class Runner(DeclaredModel):
     @model_validator(mode="after")
     def _cluster(self) -> Self:
         if self.address and self.type not in ("dask", "ray"):
-            raise ValueError(f"{self.type} have no address; a dask or ray cluster has")
+            raise ValueError(f"{self.type} have no address; only dask and ray clusters have one")
         if self.cluster and self.type != "dask":
-            raise ValueError("a cluster by its class is Dask's; write `type: dask`")
+            raise ValueError("`cluster` is a class of Dask; write `type: dask`")
         if self.cluster and self.address:
             raise ValueError("`cluster` starts a cluster, `address` names a running one; give one of them")
         if self.options and not self.cluster and self.type != "slurm":
@@ -343,7 +343,7 @@ class Runner(DeclaredModel):
                 "`options` go to the class of a `cluster`, and none is named, or to sbatch with `type: slurm`"
             )
         if self.address and self.workers:
-            raise ValueError("a cluster at an address has its own workers; leave `workers` out")
+            raise ValueError("a cluster at an address has its own workers; remove `workers`")
         return self
 
 

@@ -101,7 +101,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         ('a: "(\\d+)"', 2, "in double quotes a backslash is written twice"),
         ("a: *.csv", 2, 'quote a text that begins with *: "*.csv"'),
         ("a: @lab", 2, 'quote a text that begins with @: "@lab"'),
-        ("a: 20 %: x", 2, "quote a text that contains a colon and a blank"),
+        ("a: 20 %: x", 2, "quote a text that contains a colon and a space"),
         ('a: "x\nb: 1\nc: 2', 2, "the text in quotes has no end"),
         ("a: 'it's'", 2, "an apostrophe ends the text in single quotes"),
         ("a: [x.csv\nb: 1", 2, "the [ has no ]"),

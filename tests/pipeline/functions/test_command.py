@@ -182,4 +182,4 @@ def test_shell_syntax_without_a_shell_is_reported(lab: Any, run: str, signs: str
         return
     with pytest.raises(InputError) as caught:
         bind_file(path)
-    assert f"no shell sees this command, so {signs} would be an argument" in str(caught.value)
+    assert f"this command runs without a shell, so {signs} would be an argument" in str(caught.value)

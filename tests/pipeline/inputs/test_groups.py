@@ -130,7 +130,7 @@ def test_an_extra_file_and_a_misnamed_one_stop_only_their_groups(lab: Any, spect
     result = run(lab.pipeline)
     assert result.outcomes["mean[A, 1]"] == "failed"
     assert "spectra: 3 of spectra are expected, and there are 4: A_01mW_1.txt" in result.errors["mean[A, 1]"]
-    assert "'odd.txt' does not fit '^([AB])_', from which its instrument_name is read" in " ".join(
+    assert "'odd.txt' does not match '^([AB])_', from which its instrument_name is read" in " ".join(
         result.errors.values()
     )
     assert result.outcomes["mean[B, 1]"] == "reused"

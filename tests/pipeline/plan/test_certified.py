@@ -102,7 +102,7 @@ def test_the_axis_is_the_one_valid_when_the_scan_was_measured_and_a_late_one_mak
         register(name, f"{when}Z" if "T" in when else f"{when}T00:00:00Z")
     path = lab.declare(SCANS, "scans.yaml")
     blocked = planned(path)["calibrate[a]"]
-    assert (blocked.state, "none is at any time" in blocked.causes[0]) == ("blocked", True)
+    assert (blocked.state, "none is valid at any time" in blocked.causes[0]) == ("blocked", True)
     certify(session, first, RAMAN, "2020-01-01", "2020-02-01", kind="wave number axis", why="a slip of the pen")
     assert "other kinds that exist: wave number axis" in planned(path)["calibrate[a]"].causes[0]
 

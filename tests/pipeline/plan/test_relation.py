@@ -139,7 +139,7 @@ def test_without_a_time_nothing_is_chosen_and_the_undated_row_is_named() -> None
         in Candidates("d", [dated], [], TimeMatch(nearest="either")).choose(without).fault
     )
     earliest = Candidates("d", [dated], [], TimeMatch(nearest="either", **{"else": "earliest"})).choose(without)
-    assert str(earliest.chosen[0]) == "at a time not known (else earliest)"
+    assert str(earliest.chosen[0]) == "at an unknown time (else earliest)"
 
 
 def test_distances_to_a_group_are_from_its_last_before_and_its_first_after() -> None:

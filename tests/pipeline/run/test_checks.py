@@ -95,8 +95,8 @@ def test_inputs_are_checked_by_their_metadata(lab: Any, session: Session, run: R
     ("check", "told"),
     [
         ('{small: {that: "results.factor <", else: hold}}', "invalid syntax"),
-        ('{small: {that: "factor < 2", else: hold}}', "a check goes by results.NAME"),
-        ('{small: {that: "2 < 3", else: hold}}', "a check goes by a value"),
+        ('{small: {that: "factor < 2", else: hold}}', "a check may use results.NAME"),
+        ('{small: {that: "2 < 3", else: hold}}', "a check must use a value"),
         ('{small: {that: "results.factor < 2", else: stop}}', "small"),
     ],
 )
