@@ -338,7 +338,7 @@ class _Expansion:
         blocked = next((blocked for feed in feeds.values() if (blocked := self.inputs[name][feed.index].blocked)), "")
         if not collects and len(feeds) > max(len(measured.calibrations[name].chosen) for measured in data):
             named = ", ".join(dict.fromkeys(feed.chosen.label for feed in feeds.values() if feed.chosen))
-            fault = f"several calibrations are certified for its data: {named}; group the data by fields that distinguish them"
+            fault = f"several calibrations are certified for its data: {named}; group by fields that distinguish these"
             return _SourceParents((), fault, blocks=True)
         return _SourceParents(tuple(feeds.values()), blocked, blocks=bool(blocked))
 
