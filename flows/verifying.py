@@ -107,7 +107,7 @@ def _reproduce(
         logger.warning("%s", plain(fault))
     _create_outcomes_table(project, outcomes)
     good = sum(outcome.is_good for outcome in outcomes)
-    message = f"project {project}: {good} of {amount(len(outcomes), 'result')} made again the same"
+    message = f"project {project}: {good} of {amount(len(outcomes), 'result')} reproduced"
     bad = [outcome for outcome in outcomes if not outcome.is_good]
     for outcome in bad:
         logger.error("%s", plain("\n".join(outcome.lines())))

@@ -1,4 +1,4 @@
-"""`campaign`: try other calibrations over data of years, compare, and make them current by one statement."""
+"""`campaign`: try other calibrations over years of data, compare, and make them current by one statement."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from crucible_lineage.queries.campaigns import Comparison
     from crucible_lineage.session import Session
 
-PIPELINE = click.option("--pipeline", "file", metavar="FILE", help="Its pipeline; by default the file it was made for.")
+PIPELINE = click.option(
+    "--pipeline", "file", metavar="FILE", help="The pipeline file; by default the one it was made for."
+)
 PROJECT = click.option("--project", metavar="P", help="Its project; optional if there is only one.")
 WHY = click.option("--why", required=True, help="Why, in your own words.")
 BY = click.option("--stratify", metavar="FIELDS", default="", help="As in instrument,month or metadata.NAME.")
@@ -49,8 +51,12 @@ def campaign_command() -> None:
 @click.option("--replace", "replaced", multiple=True, required=True, metavar="INPUT=DATASET", help="Repeatable.")
 @click.option("--since", required=True, metavar="TIME", help="For data measured at that time or later (UTC).")
 @click.option("--until", default="", metavar="TIME", help="For data measured before that time.")
-@click.option("--for", "fields", multiple=True, metavar="FIELD=VALUE", help="Of which data; by default its instrument.")
-@click.option("--require", default="", metavar="CONDITION", help='For promoting, as in "abs(median(d.peak)) < 1".')
+@click.option(
+    "--for", "fields", multiple=True, metavar="FIELD=VALUE", help="For which data; by default those of its instrument."
+)
+@click.option(
+    "--require", default="", metavar="CONDITION", help='Condition of the promotion, as in "abs(median(d.peak)) < 1".'
+)
 @WHY
 @crucible_options
 @json_option
@@ -69,11 +75,11 @@ def new_command(
     from crucible_lineage.pipeline.campaign import find_campaign, new_campaign
 
     with open_session() as session:
-        bound = _bound(session, pipeline)
-        pairs = [(of.strip(), dataset_id(session, text.strip())) for of, text in map(_pair, replaced)]
-        named = read_fields(fields) if fields else None
+        bound = _bind(session, pipeline)
+        pairs = [(input_name.strip(), dataset_id(session, text.strip())) for input_name, text in map(_pair, replaced)]
+        selected = read_fields(fields) if fields else None
         new_campaign(
-            session, bound, name, pairs, since, until, fields=named, require=require, why=why, file=pipeline
+            session, bound, name, pairs, since, until, fields=selected, require=require, why=why, file=pipeline
         )  # fmt: skip
         campaign = find_campaign(session, bound.spec.project, name)
         _print_plan(session, bound, campaign, as_json=as_json)
@@ -93,11 +99,12 @@ def list_command(project: str | None, as_json: bool) -> None:
             announce(session)
         found = campaigns_in(session, find_project(session, project))
     if as_json:
-        print_json({"campaigns": [one.to_json() for one in found]})
+        print_json({"campaigns": [campaign.to_json() for campaign in found]})
         return
-    for one in found:
-        since = f" since {one.promoted[:10]}" if one.promoted else ""
-        click.echo(plain(f"{one.name}  {one.state}{since}  pipeline {one.pipeline}, {one.statement.attribution}"))
+    for campaign in found:
+        since = f" since {campaign.promoted[:10]}" if campaign.promoted else ""
+        author = campaign.statement.attribution
+        click.echo(plain(f"{campaign.name}  {campaign.state}{since}  pipeline {campaign.pipeline}, {author}"))
     click.echo(amount(len(found), "campaign"))
 
 
@@ -108,10 +115,10 @@ def list_command(project: str | None, as_json: bool) -> None:
 )
 @BY
 @click.option(
-    "--max-hours", type=click.FloatRange(min=0, min_open=True), help="Stop after that time; run it again to continue."
+    "--max-hours", type=click.FloatRange(min=0, min_open=True), help="Stop after this time; run it again to continue."
 )
 @click.option("--jobs", type=click.IntRange(1, 256), default=min(8, (os.cpu_count() or 1) + 2), show_default=True)
-@click.option("--dry-run", is_flag=True, help="Say what would be made.")
+@click.option("--dry-run", is_flag=True, help="Show what would be made.")
 @click.option("--quiet", "-q", is_flag=True, help="Print failures only.")
 @PIPELINE
 @PROJECT
@@ -142,14 +149,14 @@ def run_command(
     with open_session() as session:
         if not as_json and not quiet:
             announce(session)
-        campaign, bound = _found(session, name, file, project)
+        campaign, bound = _find(session, name, file, project)
         if dry_run:
             _print_plan(session, bound, campaign, as_json=as_json)
             return
         plan = plan_campaign(session, bound, campaign)
         chosen = canary(plan, count, _fields(stratify)) if count else plan.affected
         if not chosen:
-            raise InputError(f"campaign {name} changes nothing: no data have one of its calibrations")
+            raise InputError(f"campaign {name} changes nothing: no data use one of its calibrations")
         request = RunRequest(bound, choice=StepChoice(only=chosen, campaign=campaign.mfid))
         shown = Progress(list(bound.steps), quiet=quiet, silent=as_json, verbose=False, jobs=jobs)
         with shown as progress:
@@ -178,7 +185,7 @@ def run_command(
 def compare_command(
     name: str, stratify: str, output: Path | None, file: str | None, project: str | None, as_json: bool
 ) -> None:
-    """Compare the candidates of campaign NAME with what is current: paired differences of every returned number.
+    """Compare the candidates of campaign NAME with current results: paired differences of every returned number.
 
     Exit code 1 if the campaign's condition is not met.
     """
@@ -187,15 +194,15 @@ def compare_command(
     with open_session() as session:
         if not as_json:
             announce(session)
-        campaign, bound = _found(session, name, file, project)
-        found = _compared(session, bound, campaign, _fields(stratify))
+        campaign, bound = _find(session, name, file, project)
+        found = _compare(session, bound, campaign, _fields(stratify))
         pages = (session.settings.api_url or "").partition("/api/")[0].rstrip("/")
     if output is not None:
         output.write_text(comparison_page(found, pages), encoding="utf-8")
     if as_json:
         print_json(found.to_json())
     else:
-        for line in _told(found):
+        for line in _comparison_lines(found):
             click.echo(plain(line))
         if output is not None:
             click.echo(str(output))
@@ -209,15 +216,15 @@ def compare_command(
 @crucible_options
 @json_option
 def approve_command(name: str, why: str, project: str | None, as_json: bool) -> None:
-    """Approve campaign NAME: your signature, without which it cannot be promoted."""
+    """Approve campaign NAME. It cannot be promoted without this signature."""
     from crucible_lineage.pipeline.campaign import approve, find_campaign
 
     with open_session() as session:
-        done = approve(session, find_campaign(session, _project(session, project), name), why)
+        outcome = approve(session, find_campaign(session, _project(session, project), name), why)
     if as_json:
-        print_json(done.to_json())
+        print_json(outcome.to_json())
         return
-    click.echo(plain(f"campaign {name} is approved by {done.statement.who or done.statement.by}"))
+    click.echo(plain(f"campaign {name} is approved by {outcome.statement.who or outcome.statement.by}"))
 
 
 @campaign_command.command("promote")
@@ -235,15 +242,16 @@ def promote_command(name: str, why: str, file: str | None, project: str | None, 
     from crucible_lineage.pipeline.campaign import promote
 
     with open_session() as session:
-        campaign, bound = _found(session, name, file, project)
-        gate = _compared(session, bound, campaign, ()).gate if campaign.require else ""
-        done, plan = promote(session, bound, campaign, gate, why)
+        campaign, bound = _find(session, name, file, project)
+        gate = _compare(session, bound, campaign, ()).gate if campaign.require else ""
+        outcome, plan = promote(session, bound, campaign, gate, why)
     if as_json:
-        print_json(done.to_json())
+        print_json(outcome.to_json())
         return
-    click.echo(plain(f"campaign {name} is promoted: {amount(len(plan.affected), 'result')} of it are current"))
+    count = len(plan.affected)
+    click.echo(plain(f"campaign {name} is promoted: {amount(count, 'result')} {'is' if count == 1 else 'are'} current"))
     undo = next_command("campaign", "roll-back", name, "--why", "WHY")
-    click.echo(f"statement {done.statement.mfid}; to undo it: {undo}")
+    click.echo(f"statement {outcome.statement.mfid}; to undo it: {undo}")
 
 
 @campaign_command.command("roll-back")
@@ -257,17 +265,17 @@ def roll_back_command(name: str, why: str, project: str | None, as_json: bool) -
     from crucible_lineage.pipeline.campaign import find_campaign, roll_back
 
     with open_session() as session:
-        gone = roll_back(session, find_campaign(session, _project(session, project), name), why)
+        revoked = roll_back(session, find_campaign(session, _project(session, project), name), why)
     if as_json:
-        print_json({"revoked": [one.to_json() for one in gone]})
+        print_json({"revoked": [one.to_json() for one in revoked]})
         return
-    click.echo(plain(f"campaign {name} is rolled back: what was current before its promotion is so again"))
+    click.echo(plain(f"campaign {name} is rolled back: the results from before its promotion are current again"))
 
 
 def comparison_page(found: Comparison, pages: str = "") -> str:
     """Return the comparison as a page with a figure for each number.
 
-    `pages` is the address of the Crucible's own pages, to which its datasets are linked.
+    `pages` is the address of the Crucible's pages, which the datasets link to.
     """
     from crucible_lineage.cli.catalogue.table import trend_svg
 
@@ -286,26 +294,27 @@ def comparison_page(found: Comparison, pages: str = "") -> str:
         verdict = f'<span class="bad">not met: {escape(found.gate)}</span>' if found.gate else "met"
         parts.append(f"<p>Required: <code>{escape(found.campaign.require)}</code>, {verdict}.</p>")
     parts.append('<table><tr><th>Number<th class="n">Pairs<th class="n">Median<th class="n">Spread</tr>')
-    for one in found.effects:
-        cells = f'<td class="n">{len(one.pairs)}<td class="n">{one.median:.4g}<td class="n">{one.spread:.4g}'
-        parts.append(f"<tr><td>{escape(f'{one.step}.{one.number}')}{cells}</tr>")
+    for effect in found.effects:
+        cells = f'<td class="n">{len(effect.pairs)}<td class="n">{effect.median:.4g}<td class="n">{effect.spread:.4g}'
+        parts.append(f"<tr><td>{escape(f'{effect.step}.{effect.number}')}{cells}</tr>")
     parts.append("</table>")
-    for one in found.effects:
-        parts.append(f"<h2>{escape(f'{one.step}.{one.number}')}</h2>")
-        if len(set(one.differences)) < 2:
-            parts.append(f"<p>{one.median:.6g} in {'all pairs' if len(one.pairs) > 1 else 'the only pair'}.</p>")
+    for effect in found.effects:
+        parts.append(f"<h2>{escape(f'{effect.step}.{effect.number}')}</h2>")
+        if len(set(effect.differences)) < 2:
+            parts.append(f"<p>{effect.median:.6g} in {'all pairs' if len(effect.pairs) > 1 else 'the only pair'}.</p>")
         else:
-            parts.append(trend_svg(one.trend(found.campaign.statement.project)))
-        if one.by_stratum:
+            parts.append(trend_svg(effect.trend(found.campaign.statement.project)))
+        if effect.by_stratum:
             parts.append('<table><tr><th>Stratum<th class="n">Pairs<th class="n">Median</tr>')
-            for label, (count, median) in one.by_stratum.items():
+            for label, (count, median) in effect.by_stratum.items():
                 parts.append(f'<tr><td>{escape(label)}<td class="n">{count}<td class="n">{median:.4g}</tr>')
             parts.append("</table>")
-        if one.outliers:
+        if effect.outliers:
             parts.append('<table><tr><th>Outlier<th class="n">Difference<th>Old<th>New</tr>')
-            for far in one.outliers:
-                cells = f'<td class="n">{far.point.value:.4g}<td>{_link(far.old, pages)}<td>{_link(far.new, pages)}'
-                parts.append(f"<tr><td>{escape(far.instance)}{cells}</tr>")
+            for outlier in effect.outliers:
+                links = f"<td>{_link(outlier.old, pages)}<td>{_link(outlier.new, pages)}"
+                cells = f'<td class="n">{outlier.point.value:.4g}{links}'
+                parts.append(f"<tr><td>{escape(outlier.instance)}{cells}</tr>")
             parts.append("</table>")
     return "\n".join([*parts, "</html>"]) + "\n"
 
@@ -314,14 +323,15 @@ def _link(mfid: str, pages: str) -> str:
     return f'<a href="{escape(pages)}/datasets/{mfid}"><code>{mfid}</code></a>' if pages else f"<code>{mfid}</code>"
 
 
-def _told(found: Comparison) -> Iterator[str]:
+def _comparison_lines(found: Comparison) -> Iterator[str]:
     yield f"{amount(found.pairs, 'pair')}; without a current result: {found.unpaired}; not made: {found.left}"
-    for one in found.effects:
-        yield f"{one.step}.{one.number}: {len(one.pairs)} differences, median {one.median:.6g}, spread {one.spread:.3g}"
-        for label, (count, median) in one.by_stratum.items():
+    for effect in found.effects:
+        statistics = f"median {effect.median:.6g}, spread {effect.spread:.3g}"
+        yield f"{effect.step}.{effect.number}: {len(effect.pairs)} differences, {statistics}"
+        for label, (count, median) in effect.by_stratum.items():
             yield f"  {label}: {count}, median {median:.6g}"
-        for far in one.outliers:
-            yield f"  outlier  {far.instance}: {far.point.value:.6g}, {far.old} -> {far.new}"
+        for outlier in effect.outliers:
+            yield f"  outlier  {outlier.instance}: {outlier.point.value:.6g}, {outlier.old} -> {outlier.new}"
     if found.campaign.require:
         yield f"required: {found.campaign.require}: {found.gate or 'met'}"
 
@@ -332,42 +342,43 @@ def _print_plan(session: Session, bound: BoundPipeline, campaign: Campaign, *, a
     plan = plan_campaign(session, bound, campaign)
     seconds, size = plan.cost(session.journal.took(bound.name))
     if as_json:
-        about = {"results": len(plan.affected), "made": len(plan.done), "left": len(plan.todo)}
+        counts = {"results": len(plan.affected), "made": len(plan.done), "left": len(plan.todo)}
         cost = {"seconds": seconds, "bytes": size}
-        print_json({**campaign.to_json(), **about, **cost, "blocked": plan.blocked})
+        print_json({**campaign.to_json(), **counts, **cost, "blocked": plan.blocked})
         return
     for line in _planned(campaign, plan, seconds, size):
         click.echo(plain(line))
 
 
 def _planned(campaign: Campaign, plan: CampaignPlan, seconds: float, size: int) -> Iterator[str]:
-    yield f"campaign {campaign.name} ({campaign.state}): {amount(len(plan.affected), 'result')} are other ones"
+    affected = amount(len(plan.affected), "affected result")
+    yield f"campaign {campaign.name} ({campaign.state}): {affected}"
     cost = f", about {time_text(seconds)} of work and {size_text(size)}" if seconds else ""
     yield f"  made: {len(plan.done)}; to be made: {len(plan.todo)}{cost}; blocked: {len(plan.blocked)}"
-    for name, why in list(plan.blocked.items())[:3]:
-        yield f"  {name} is blocked: {why}"
+    for name, reason in list(plan.blocked.items())[:3]:
+        yield f"  {name} is blocked: {reason}"
 
 
-def _compared(session: Session, bound: BoundPipeline, campaign: Campaign, by: tuple[str, ...]) -> Comparison:
+def _compare(session: Session, bound: BoundPipeline, campaign: Campaign, by: tuple[str, ...]) -> Comparison:
     from crucible_lineage.pipeline.campaign import plan_campaign
     from crucible_lineage.queries.campaigns import compare_campaign
 
     return compare_campaign(campaign, plan_campaign(session, bound, campaign), by)
 
 
-def _found(session: Session, name: str, file: str | None, project: str | None) -> tuple[Campaign, BoundPipeline]:
+def _find(session: Session, name: str, file: str | None, project: str | None) -> tuple[Campaign, BoundPipeline]:
     from crucible_lineage.pipeline.campaign import find_campaign
 
     if file:
-        bound = _bound(session, file)
+        bound = _bind(session, file)
         return find_campaign(session, project or bound.spec.project, name), bound
     campaign = find_campaign(session, _project(session, project), name)
     if not Path(campaign.file).is_file():
-        raise InputError(f"campaign {name} was made for {campaign.file}, which is not here; name it with --pipeline")
-    return campaign, _bound(session, campaign.file)
+        raise InputError(f"campaign {name} was made for {campaign.file}, which does not exist; name it with --pipeline")
+    return campaign, _bind(session, campaign.file)
 
 
-def _bound(session: Session, file: str) -> BoundPipeline:
+def _bind(session: Session, file: str) -> BoundPipeline:
     from crucible_lineage.pipeline.bind.cached import bind_file
     from crucible_lineage.pipeline.spec.inputs import located
 
@@ -381,10 +392,10 @@ def _project(session: Session, project: str | None) -> str:
 
 
 def _pair(text: str) -> tuple[str, str]:
-    of, equals, dataset = text.partition("=")
-    if not equals or not of.strip() or not dataset.strip():
+    input_name, equals, dataset = text.partition("=")
+    if not equals or not input_name.strip() or not dataset.strip():
         raise InputError(f"--replace {text}: write INPUT=DATASET, as in --replace axis=0sh4qk")
-    return of, dataset
+    return input_name, dataset
 
 
 def _fields(text: str) -> tuple[str, ...]:

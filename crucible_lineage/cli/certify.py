@@ -1,4 +1,4 @@
-"""`certify`, `decertify`, `calibration`: from when until when a calibration is valid, and which one data have."""
+"""`certify`, `decertify`, `calibration`: when a calibration is valid, and which one applies to data."""
 
 from __future__ import annotations
 
@@ -32,19 +32,23 @@ PROJECT = click.option(
     "--project", default="", metavar="P", help="Project of the statement; by default, the calibration's."
 )
 AS_OF = click.option(
-    "--as-of", default="", metavar="TIME", help="Use what was stated until then; a date means the end of that day."
+    "--as-of", default="", metavar="TIME", help="Use statements made until then; a date means the end of that day."
 )
 
 
 @click.command("certify")
 @click.argument("calibration")
-@click.option("--for", "fields", multiple=True, required=True, metavar="FIELD=VALUE", help=f"Of which data: a {FOR}.")
-@click.option("--where", default="", metavar="CONDITION", help="Only of data for which this holds.")
-@click.option("--from", "since", required=True, metavar="TIME", help="Of data measured at that time or later (UTC).")
-@click.option("--until", default="", metavar="TIME", help="Of data measured before; `next`: until the next one begins.")
+@click.option("--for", "fields", multiple=True, required=True, metavar="FIELD=VALUE", help=f"For which data: a {FOR}.")
+@click.option("--where", default="", metavar="CONDITION", help="Only for data that meet this condition.")
+@click.option("--from", "since", required=True, metavar="TIME", help="For data measured at that time or later (UTC).")
+@click.option(
+    "--until", default="", metavar="TIME", help="For data measured before; `next`: until the next one starts."
+)
 @KIND
 @click.option("--why", required=True, help="Why, in your own words.")
-@click.option("--replace", "is_replacing", is_flag=True, help="End for that time what is certified for the same data.")
+@click.option(
+    "--replace", "is_replacing", is_flag=True, help="End, for that time, other certificates for the same data."
+)
 @PROJECT
 @crucible_options
 @json_option
@@ -60,35 +64,38 @@ def certify_command(
     project: str,
     as_json: bool,
 ) -> None:
-    """State when CALIBRATION is valid, and for which data. Pipelines choose by it.
+    """State when CALIBRATION is valid, and for which data. Pipelines select calibrations by this.
 
-    A second one for the same data and time is refused, unless it replaces the first.
+    A second calibration for the same data and time is refused, unless it replaces the first.
     """
     from crucible_lineage.certifying import certify
 
     with open_session() as session:
         mfid = dataset_id(session, calibration)
-        done = certify(
+        outcome = certify(
             session, mfid, read_fields(fields), since, until,
             kind=kind, where=where, why=why, project=project, replaced=is_replacing,
         )  # fmt: skip
-        mine = [
-            one for one in session.mirror.certificates(done.statement.project) if one.statement == done.statement.mfid
+        certificates = [
+            certificate
+            for certificate in session.mirror.certificates(outcome.statement.project)
+            if certificate.statement == outcome.statement.mfid
         ]
     if as_json:
-        print_json({**done.to_json(), "certificate": mine[0].to_json() if mine else None})
+        print_json({**outcome.to_json(), "certificate": certificates[0].to_json() if certificates else None})
         return
-    before = "" if done.is_new else " (as before)"
-    for one in mine:
-        click.echo(plain(f"{mfid} is the {one.kind} of {one.scope} {', '.join(map(range_text, one.spans))}{before}"))
-    click.echo(f"statement {done.statement.mfid}")
+    before = "" if outcome.is_new else " (as before)"
+    for certificate in certificates:
+        spans = ", ".join(map(range_text, certificate.spans))
+        click.echo(plain(f"{mfid} is the {certificate.kind} of {certificate.scope} {spans}{before}"))
+    click.echo(f"statement {outcome.statement.mfid}")
 
 
 @click.command("decertify")
 @click.argument("calibration")
-@click.option("--from", "since", default="", metavar="TIME", help="Start of the invalid time; by default, unlimited.")
-@click.option("--until", default="", metavar="TIME", help="End of that time; by default, unlimited.")
-@click.option("--for", "fields", multiple=True, metavar="FIELD=VALUE", help=f"Only of these data: a {FOR}.")
+@click.option("--from", "since", default="", metavar="TIME", help="Start of the invalid period; by default, unlimited.")
+@click.option("--until", default="", metavar="TIME", help="End of that period; by default, unlimited.")
+@click.option("--for", "fields", multiple=True, metavar="FIELD=VALUE", help=f"Only for these data: a {FOR}.")
 @KIND
 @click.option("--why", required=True, help="Why, in your own words.")
 @PROJECT
@@ -104,31 +111,31 @@ def decertify_command(
     project: str,
     as_json: bool,
 ) -> None:
-    """State that CALIBRATION is not valid in a time, and list the current results that used it then."""
+    """State that CALIBRATION is not valid in a period, and list the current results that used it then."""
     from crucible_lineage.certifying import decertify
     from crucible_lineage.queries.calibrations import used_in
 
     with open_session() as session:
         mfid = dataset_id(session, calibration)
-        named = read_fields(fields) if fields else None
-        done = decertify(session, mfid, since, until, kind=kind, fields=named, why=why, project=project)
-        spans = [span for _, lost in done.lost for span in lost]
-        used = used_in(session, done.stating.statement.project, mfid, spans)
+        selected = read_fields(fields) if fields else None
+        outcome = decertify(session, mfid, since, until, kind=kind, fields=selected, why=why, project=project)
+        spans = [span for _, lost in outcome.lost for span in lost]
+        used = used_in(session, outcome.stating.statement.project, mfid, spans)
     if as_json:
-        told = [
-            {"statement": one.statement, "from": a.isoformat(), "until": None if b == NO_END else b.isoformat()}
-            for one, some in done.lost for a, b in some
+        ended = [
+            {"statement": one.statement, "from": start.isoformat(), "until": None if end == NO_END else end.isoformat()}
+            for one, spans in outcome.lost for start, end in spans
         ]  # fmt: skip
-        print_json({**done.stating.to_json(), "lost": told, "used": [one.to_json() for one in used]})
+        print_json({**outcome.stating.to_json(), "lost": ended, "used": [use.to_json() for use in used]})
         return
-    for one, lost in done.lost:
-        click.echo(plain(f"{mfid} is not the {one.kind} of {one.scope} any more {', '.join(map(range_text, lost))}"))
-    click.echo(f"statement {done.stating.statement.mfid}")
+    for one, lost in outcome.lost:
+        click.echo(plain(f"{mfid} is no longer the {one.kind} of {one.scope} {', '.join(map(range_text, lost))}"))
+    click.echo(f"statement {outcome.stating.statement.mfid}")
     _print_used(used)
 
 
 def _print_used(used: Sequence[CalibrationUse]) -> None:
-    click.echo(f"{amount(len(used), 'current result')} used it for data of that time" + (":" if used else ""))
+    click.echo(f"{amount(len(used), 'current result')} used it for data of that period" + (":" if used else ""))
     for use in used[:MOST_LISTED]:
         click.echo(plain(f"  {use.mfid}  {use.name}"))
     if len(used) > MOST_LISTED:
@@ -137,7 +144,7 @@ def _print_used(used: Sequence[CalibrationUse]) -> None:
 
 @click.group("calibration")
 def calibration_command() -> None:
-    """Show certified calibrations, of data or of a project."""
+    """Show certified calibrations for data or for a project."""
 
 
 @calibration_command.command("for")
@@ -147,7 +154,7 @@ def calibration_command() -> None:
 @crucible_options
 @json_option
 def calibration_for_command(dataset: str, kind: str, as_of: str, as_json: bool) -> None:
-    """Show the calibration certified for measured DATASET, why, the alternatives, and what was made with which.
+    """Show the calibration certified for measured DATASET, why, the alternatives, and the results made with each.
 
     Exit code 1 if none is certified, or several contradict each other.
     """
@@ -167,14 +174,14 @@ def calibration_for_command(dataset: str, kind: str, as_of: str, as_json: bool) 
 
 @calibration_command.command("list")
 @click.option(
-    "--project", default=None, metavar="P", help="Project in which they count; optional if there is only one."
+    "--project", default=None, metavar="P", help="Project of the certificates; optional if there is only one."
 )
 @KIND
 @AS_OF
 @crucible_options
 @json_option
 def calibration_list_command(project: str | None, kind: str, as_of: str, as_json: bool) -> None:
-    """List what is certified, by kind, data and time."""
+    """List certificates by kind, data and time."""
     from crucible_lineage.certifying import certificates_as_of
     from crucible_lineage.queries.catalogue.reference import find_project
 

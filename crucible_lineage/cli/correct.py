@@ -1,6 +1,6 @@
 """`register`: files that no step made. Corrections: `set`, `rename`, `link`, `unlink`, `sample`, `replace`, `delete`.
 
-Each correction notes who made it.
+Each correction records its author.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ if TYPE_CHECKING:
     from crucible_lineage.queries.graph.state import DatasetEntry
 
 MOST_SHOWN = 20
-WHY = click.option("--why", default="", help="Why, in your own words: noted with who did it and when.")
-DRY_RUN = click.option("--dry-run", is_flag=True, help="Say what would be changed. Changes nothing.")
+WHY = click.option("--why", default="", help="Why, in your own words; recorded with author and time.")
+DRY_RUN = click.option("--dry-run", is_flag=True, help="Show what would change. Changes nothing.")
 
 
 @click.command("register")
@@ -66,8 +66,8 @@ DRY_RUN = click.option("--dry-run", is_flag=True, help="Say what would be change
 @click.option("--measurement", help="The technique, as in 'Raman Spectroscopy'.")
 @click.option("--timestamp", help="When it was measured: ISO 8601 with a time zone.")
 @click.option("--keyword", "keywords", multiple=True, help="Repeatable.")
-@click.option("--mfid", help="Measured files only: the MFID that they have, or are to have.")
-@click.option("--salt", help="Any text: gives new files another id, where theirs is taken.")
+@click.option("--mfid", help="Measured files only: the MFID of their existing or new dataset.")
+@click.option("--salt", help="Any text: gives new files another id if theirs is taken.")
 @json_option
 def register_command(
     files: tuple[Path, ...],
@@ -83,25 +83,25 @@ def register_command(
     salt: str | None,
     as_json: bool,
 ) -> None:
-    """Register FILES as one dataset. Doing it twice registers it once.
+    """Register FILES as one dataset. Registering them again has no effect.
 
     With --parent they are a result made manually: a child of those datasets, with the note in its record. With
     --supersedes they replace a result, until a run makes a different one. Files that the project already has are
     not registered again; --mfid, or the key crucible_mfid in a file, names their dataset.
     """
     if supersedes is not None and not parents:
-        raise InputError("--supersedes goes with --parent: name what it was made from, if only what it supersedes")
+        raise InputError("--supersedes needs --parent: name what the files were made from, at least what they replace")
     project = _checked_project(project, files)
     declared = _declared(files, measurement, timestamp, keywords)
     with open_session() as session, showing_work(silent=as_json) as work:
-        made_of = [existing_dataset(dataset_id(session, parent, [project]), session) for parent in parents]
+        parent_datasets = [existing_dataset(dataset_id(session, parent, [project]), session) for parent in parents]
         supersedes = supersedes and dataset_id(session, supersedes, [project])
-        what = amount(len(files), "file")
-        work(f"reading {what}", 0)
-        raw = hash_files(project, files, declared.timestamp, session, made_of, salt=salt, mfid=mfid)
+        count = amount(len(files), "file")
+        work(f"reading {count}", 0)
+        raw = hash_files(project, files, declared.timestamp, session, parent_datasets, salt=salt, mfid=mfid)
         found = find_measured(raw, session)
         old = _superseded(session, supersedes, project, found.mfid if found else None) if supersedes else None
-        work(f"registering {what}", 0)
+        work(f"registering {count}", 0)
         if found is None:
             session.ensure_project(project)
         if old is not None and measurement is None:
@@ -119,7 +119,7 @@ def register_command(
 
 
 def _checked_project(project: str | None, files: Sequence[Path]) -> str:
-    """Return the project, or the one that this folder's pipelines name. InputError without one, or without a file."""
+    """Return the project, by default that of this folder's pipelines. InputError without one, or for a missing file."""
     for path in files:
         if not path.is_file():
             raise no_file(path)
@@ -129,29 +129,29 @@ def _checked_project(project: str | None, files: Sequence[Path]) -> str:
 
 
 def _superseded(session: Session, mfid: str, project: str, by: str | None) -> DatasetEntry:
-    """The result that is to be superseded. InputError unless it is a current one of the project, and fills a place.
+    """Return the result to supersede. InputError unless it is a current result of the project and fills a slot.
 
-    Nothing is wrong if `by`, which is there already, holds in its place.
+    It may be superseded already by `by`, the dataset that these files were registered as before.
     """
-    from crucible_lineage.queries.graph.state import entry_of  # who registers measured files needs none
+    from crucible_lineage.queries.graph.state import entry_of  # not needed for measured files
 
-    what = f"register what supersedes {mfid}"
+    attempt = f"register what supersedes {mfid}"
     try:
         found = session.client.datasets.get(mfid, include_metadata=True, include_links=True)
     except (ForbiddenError, NotFoundError) as error:
-        raise InputError(f"{what}: the dataset does not exist, or is not visible to this key") from error
+        raise InputError(f"{attempt}: the dataset does not exist, or is not visible to this key") from error
     entry = entry_of(session, found)
     if lies_elsewhere(found, project):
-        raise InputError(f"{what}: it belongs to project {found.project_id}, and not to {project}")
+        raise InputError(f"{attempt}: it belongs to project {found.project_id}, not to {project}")
     if mfid == by:
-        raise InputError(f"{what}: these files with these parents are that dataset itself")
+        raise InputError(f"{attempt}: that dataset itself has these files and parents")
     if entry.superseded_by not in ((), (by,)):
-        holding = ", ".join(entry.superseded_by)
-        raise InputError(f"{what}: already superseded by {holding}")
+        successors = ", ".join(entry.superseded_by)
+        raise InputError(f"{attempt}: already superseded by {successors}")
     if not entry.summary.status.slots:
-        raise InputError(f"{what}: it is {entry.state}, not a result of a pipeline's step")
+        raise InputError(f"{attempt}: it is {entry.state}, not a result of a pipeline's step")
     if entry.state not in (CURRENT, SUPERSEDED, DOUBTFUL):
-        raise InputError(f"{what}: it is {entry.state}; only a current result can be superseded")
+        raise InputError(f"{attempt}: it is {entry.state}; only a current result can be superseded")
     return entry
 
 
@@ -159,12 +159,12 @@ def _declared(
     files: tuple[Path, ...], measurement: str | None, timestamp: str | None, keywords: tuple[str, ...]
 ) -> FileInput:
     try:
-        moment = datetime.fromisoformat(timestamp) if timestamp else None
+        measured_at = datetime.fromisoformat(timestamp) if timestamp else None
     except ValueError:
-        raise InputError(f"--timestamp {timestamp}: that is not a time; write it as in 2024-05-10T12:00:00Z") from None
+        raise InputError(f"--timestamp {timestamp}: not a time; write it as in 2024-05-10T12:00:00Z") from None
     try:
         return FileInput(
-            file=tuple(map(str, files)), measurement=measurement, timestamp=moment, keywords=tuple(keywords)
+            file=tuple(map(str, files)), measurement=measurement, timestamp=measured_at, keywords=tuple(keywords)
         )
     except ValidationError as error:
         reason = error.errors()[0]["msg"]
@@ -179,7 +179,7 @@ def _declared(
     "--from",
     "table",
     type=click.Path(path_type=Path),
-    help="A CSV file instead: a column `mfid`, and one for each field; an empty cell changes nothing.",
+    help="Read a CSV file instead: a column `mfid`, and one for each field; empty cells change nothing.",
 )
 @WHY
 @DRY_RUN
@@ -192,10 +192,10 @@ def set_command(
     Results that used the old value become stale.
     """
     if (dataset is None) == (table is None):
-        raise InputError("set: name a dataset and what to set (set MFID metadata.power_mW=5), or a table by --from")
+        raise InputError("set: name a dataset and what to set (set MFID metadata.power_mW=5), or a table with --from")
     with open_session() as session:
-        wanted = read_table(table) if table else [(f"set {dataset}", dataset or "", _assigned(values))]
-        changes = all_changes(session, wanted, lambda text: dataset_id(session, text))
+        assignments = read_table(table) if table else [(f"set {dataset}", dataset or "", _assigned(values))]
+        changes = all_changes(session, assignments, lambda text: dataset_id(session, text))
         if not dry_run:
             apply_changes(session, changes, why)
     if as_json:
@@ -252,17 +252,17 @@ def unlink_command(parent: str, child: str, why: str) -> None:
 
 @click.group("sample")
 def sample_command() -> None:
-    """Add a sample, rename it, or say which datasets were measured on it."""
+    """Add a sample, rename it, or state which datasets were measured on it."""
 
 
 @sample_command.command("add")
 @click.argument("name")
 @crucible_options
 @click.option("--project", help="Its project; by default, that of this folder's pipelines.")
-@click.option("--on", "datasets", multiple=True, metavar="MFID", help="A dataset that was measured on it; repeatable.")
+@click.option("--on", "datasets", multiple=True, metavar="MFID", help="A dataset measured on it; repeatable.")
 @WHY
 def add_sample_command(name: str, project: str | None, datasets: tuple[str, ...], why: str) -> None:
-    """Add a sample of that NAME to a project."""
+    """Add a sample called NAME to a project."""
     if (project := project or project_in(Path.cwd())) is None:
         raise InputError(f"sample add {name}: no pipeline in this folder names a project; give --project")
     with open_session() as session:
@@ -277,7 +277,7 @@ def add_sample_command(name: str, project: str | None, datasets: tuple[str, ...]
 @crucible_options
 @WHY
 def rename_sample_command(sample: str, name: str, why: str) -> None:
-    """Give SAMPLE the name NAME. It is noted at the datasets that were measured on it."""
+    """Give SAMPLE the name NAME. The datasets measured on it record the change."""
     with open_session() as session:
         rename_sample(session, sample, name, why)
     click.echo(f"{sample}  {name}")
@@ -289,7 +289,7 @@ def rename_sample_command(sample: str, name: str, why: str) -> None:
 @crucible_options
 @WHY
 def link_sample_command(sample: str, datasets: tuple[str, ...], why: str) -> None:
-    """Say that DATASETS were measured on SAMPLE."""
+    """State that DATASETS were measured on SAMPLE."""
     with open_session() as session:
         measured = [dataset_id(session, one) for one in datasets]
         link_sample(session, sample, measured, why)
@@ -308,7 +308,7 @@ def replace_command(old: str, files: tuple[Path, ...], why: str, as_json: bool) 
 
     The new dataset gets OLD's fields, metadata, keywords and samples. OLD is superseded: selections omit it.
     """
-    from crucible_lineage.pipeline.inputs.revisions import replace_measured  # what registers costs time to import
+    from crucible_lineage.pipeline.inputs.revisions import replace_measured  # slow to import
 
     for path in files:
         if not path.is_file():
@@ -326,32 +326,32 @@ def replace_command(old: str, files: tuple[Path, ...], why: str, as_json: bool) 
 @click.argument("dataset")
 @crucible_options
 @WHY
-@click.option("--yes", is_flag=True, help="Also if other datasets were made from it.")
+@click.option("--yes", is_flag=True, help="Even if other datasets were made from it.")
 @json_option
 def delete_command(dataset: str, why: str, yes: bool, as_json: bool) -> None:
-    """Ask for DATASET to be deleted: hidden at once, and deleted after review by an administrator.
+    """Request the deletion of DATASET: hidden at once, and deleted after review by an administrator.
 
     Refused, with a list, if other datasets were made from it, unless --yes is given.
     """
-    from crucible_lineage.queries.impact import ask_deletion  # who corrects a value does not draw a graph
+    from crucible_lineage.queries.impact import request_deletion  # other corrections need no graph
 
     with open_session() as session:
         mfid = dataset_id(session, dataset)
         way_out = f"look at them ({next_command('impact', mfid)}), or add --yes"
-        asked = ask_deletion(session, mfid, why, even_if_used=yes, else_say=way_out)
+        request = request_deletion(session, mfid, why, even_if_used=yes, way_out=way_out)
     if as_json:
-        print_json(asked.to_json())
+        print_json(request.to_json())
     else:
-        click.echo(asked)
+        click.echo(request)
 
 
 def _assigned(values: tuple[str, ...]) -> dict[str, Any]:
     if not values:
-        raise InputError("set: say what, as in metadata.power_mW=5")
-    found = {}
+        raise InputError("set: name what to set, as in metadata.power_mW=5")
+    assigned = {}
     for text in values:
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
             raise InputError(f"set {text}: write FIELD=VALUE, as in metadata.power_mW=5")
-        found[name.strip()] = read_value(name.strip(), value)
-    return found
+        assigned[name.strip()] = read_value(name.strip(), value)
+    return assigned

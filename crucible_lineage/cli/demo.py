@@ -37,7 +37,9 @@ PIPELINE = "package:crucible_lineage.deployments/pipelines/raman.yaml"
 @click.command("demo")
 @crucible_options
 @click.option("--engine", type=click.Choice(["prefect", "local"]), default="prefect", show_default=True)
-@click.option("--project", help="Where the results go.  [default: demo-raman, which an embedded Crucible makes]")
+@click.option(
+    "--project", help="The project of the results.  [default: demo-raman, which an embedded Crucible creates]"
+)
 @json_option
 def demo_command(engine: str, project: str | None, as_json: bool) -> None:
     """Calibrate a measured Raman spectrum and check its bands: three raw files, three steps, one lineage.
@@ -60,7 +62,7 @@ def demo_command(engine: str, project: str | None, as_json: bool) -> None:
 
 
 def _declaration(project: str | None, session: Session) -> Path:
-    """The demo's declaration, or a copy of it for another project, which is kept beside the pictures."""
+    """Return the demo's declaration, or a copy for another project, which is stored beside the pictures."""
     declared = located(PIPELINE)
     if project is None:
         return declared
@@ -90,7 +92,7 @@ def _report(result: RunResult, session: Session, *, as_json: bool) -> None:
 
 
 def _band_table(session: Session, mfid: str) -> list[dict[str, object]]:
-    """The registered table of band positions, as Crucible has it."""
+    """Return the registered table of band positions."""
     files = session.client.datasets.list_files(mfid)
     (table,) = (file for file in files if file.filename == "bands.csv")
     text = session.client.files.download_bytes(table).decode()

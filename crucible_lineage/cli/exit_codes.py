@@ -1,4 +1,4 @@
-"""End a command: errors become lines on stderr, with --json an object on stdout, and each outcome an exit code."""
+"""End a command: print an error as lines on stderr, with --json as an object on stdout, and map it to an exit code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from crucible_lineage.cli.options import given
+from crucible_lineage.cli.options import option_value
 from crucible_lineage.cli.printing import coloured, result_stream
 from crucible_lineage.disk import storage_error
 from crucible_lineage.errors import (
@@ -26,7 +26,7 @@ FAILURE, BAD_INPUT, UNREACHABLE, ON_HOLD, INTERRUPTED = 1, 2, 3, 4, 130
 EXIT_CODES = {
     0: "everything requested is done",
     FAILURE: "a step failed, Crucible refused a call, `check` or `verify` found an error, or the reader of the output "
-    "ended",
+    "exited",
     BAD_INPUT: "the request is wrong (an option, a declaration, a name); nothing was changed",
     UNREACHABLE: "Crucible did not answer, or Prefect where it is needed",
     ON_HOLD: "some results were not made because their inputs are on hold or lack a signature",
@@ -35,15 +35,15 @@ EXIT_CODES = {
 
 
 def report_error(error: BaseException, *, as_json: bool) -> int:
-    """The exit code of a command that ended with this error, which is told.
+    """Print the error that ended a command, and return the exit code.
 
-    Of an error that nobody has foreseen the traceback is kept in a file, which is named.
+    The traceback of an unforeseen error is stored in a file, which the message names.
     """
     if isinstance(error, OSError):
         error = storage_error(error) or error
     code = _exit_code(error)
     if code is None:
-        error, code = RunError(_record_fault(error)), FAILURE
+        error, code = RunError(_fault_message(error)), FAILURE
     if as_json:
         click.echo(json.dumps({"error": _error_json(error, code)}, indent=2, ensure_ascii=False), file=result_stream())
     for line in _lines(error):
@@ -51,11 +51,11 @@ def report_error(error: BaseException, *, as_json: bool) -> int:
     return code
 
 
-def _record_fault(error: BaseException) -> str:
-    # What steps have is imported by a command that needs it; one that fails in this way needs it, too.
+def _fault_message(error: BaseException) -> str:
+    # Only commands that run steps import this otherwise.
     from crucible_lineage.pipeline.logs import record_fault
 
-    return record_fault(error, given("data") or default_data_folder(), given("api_key")).message
+    return record_fault(error, option_value("data") or default_data_folder(), option_value("api_key")).message
 
 
 def _exit_code(error: BaseException) -> int | None:
@@ -81,7 +81,7 @@ def _lines(error: BaseException) -> list[str]:
 
 
 def _error_json(error: BaseException, code: int) -> dict[str, object]:
-    """The error as programs get it; docs/commands.schema.json has its shape."""
+    """Return the error as JSON. docs/commands.schema.json has its shape."""
     message = error.format_message() if isinstance(error, click.ClickException) else str(error)
     described: dict[str, Any] = {"kind": type(error).__name__, "message": message, "exit_code": code}
     if isinstance(error, InputError):

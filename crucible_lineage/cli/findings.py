@@ -1,4 +1,4 @@
-"""Findings of `check` and `verify` on the terminal: one way to print and count them, one rule for the exit code."""
+"""Print and count the findings of `check` and `verify`, and derive the exit code from them."""
 
 from __future__ import annotations
 
@@ -15,42 +15,42 @@ from crucible_lineage.lineage.checks import Finding, has_errors, worst_first
 from crucible_lineage.lineage.labels import plain
 
 COLOURS = {"error": "red", "warning": "yellow"}
-FINDINGS_SHOWN = 10  # of one kind, to a person
+FINDINGS_SHOWN = 10  # of one kind
 
-ALL = click.option("--all", "every", is_flag=True, help=f"Print every finding, and not {FINDINGS_SHOWN} of a kind.")
+ALL = click.option("--all", "every", is_flag=True, help=f"Print every finding, not only {FINDINGS_SHOWN} of each kind.")
 
 
-def print_findings(name: str, findings: Sequence[Finding], looked_at: str, *, every: bool) -> None:
-    """The findings on stdout, the worst first, and how many there are of each kind in what was looked at."""
+def print_findings(name: str, findings: Sequence[Finding], scope: str, *, every: bool) -> None:
+    """Print the findings on stdout, worst first, and their number by kind."""
     for line in _lines(worst_first(findings), None if every else FINDINGS_SHOWN):
         click.echo(line)
     kinds = Counter((finding.severity, finding.check) for finding in worst_first(findings))
     counts = (
         ", ".join(f"{amount(count, severity)}: {check}" for (severity, check), count in kinds.items()) or "no findings"
     )
-    click.echo(f"{name}: {counts}; looked at {looked_at}")
+    click.echo(f"{name}: {counts}; looked at {scope}")
 
 
 def exit_code(findings: Sequence[Finding]) -> int:
-    """1 if one of the findings is an error; warnings and notices are told only."""
+    """Return 1 if one of the findings is an error, else 0."""
     return FAILURE if has_errors(findings) else 0
 
 
 def in_colour(severity: str, stream: TextIO | None = None) -> str:
-    """The word for how bad it is, in colour where there is any (standard output, unless another stream is named)."""
+    """Return the severity, in colour if the stream (by default standard output) shows colours."""
     return coloured(severity, COLOURS[severity], stream) if severity in COLOURS else severity
 
 
 def _lines(findings: Sequence[Finding], most: int | None) -> Iterator[str]:
-    seen: Counter[tuple[str, str]] = Counter()
+    counts: Counter[tuple[str, str]] = Counter()
     for finding in findings:
         kind = finding.severity, finding.check
-        seen[kind] += 1
-        if most is None or seen[kind] <= most:
+        counts[kind] += 1
+        if most is None or counts[kind] <= most:
             yield f"{in_colour(finding.severity)}: {finding.check}: {' '.join(finding.ids)}"
             yield f"  {plain(finding.message)}"
             if finding.command:
                 yield f"  way out: {finding.command}"
-    for (severity, check), count in seen.items():
+    for (severity, check), count in counts.items():
         if most is not None and count > most:
             yield f"{in_colour(severity)}: {check}: {count - most} more; --all prints them"

@@ -1,4 +1,4 @@
-"""`init`: a pipeline that works, a module with its steps, measured values and a test, to begin with."""
+"""`init`: a working pipeline to start from, with a module of steps, measured values and a test."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FILLED_IN = ("pipeline.yaml", "prefect.yaml")
 @click.command("init")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=Path())
 @click.option("--project", help="The project of the results; by default, the folder's name.")
-@click.option("--prefect", is_flag=True, help="Write a prefect.yaml, too, which lets it run every night.")
+@click.option("--prefect", is_flag=True, help="Also write a prefect.yaml, which runs it every night.")
 @json_option
 def init_command(folder: Path, project: str | None, prefect: bool, as_json: bool) -> None:
     """Write a working pipeline into FOLDER (by default this one): declaration, steps, measured values and a test.
@@ -36,28 +36,28 @@ def init_command(folder: Path, project: str | None, prefect: bool, as_json: bool
     """
     if project is not None and not is_project_id(project):
         raise InputError(f"no project can be called {project!r}: {PROJECT_ID_RULE}")
-    name = _name_of(folder)
-    wanted = dict(FILES)
+    name = _valid_name(folder)
+    sources = dict(FILES)
     if prefect and (folder / "pipeline.yaml").exists():
-        from crucible_lineage.pipeline.declare.load import load_pipeline  # with pydantic, which --help does not need
+        from crucible_lineage.pipeline.declare.load import load_pipeline  # imports pydantic, which --help does not need
 
         declared = load_pipeline(folder / "pipeline.yaml")[0]
-        name, project, wanted = declared.pipeline, declared.project, {}
+        name, project, sources = declared.pipeline, declared.project, {}
     if prefect:
-        wanted["prefect.yaml"] = "prefect.yaml"
-    if taken := [path for path in wanted if (folder / path).exists()]:
-        raise InputError(f"begin a pipeline in {folder.absolute()}: {taken[0]} already exists; name another folder")
-    for path, source in wanted.items():
+        sources["prefect.yaml"] = "prefect.yaml"
+    if existing := [path for path in sources if (folder / path).exists()]:
+        raise InputError(f"init {folder.absolute()}: {existing[0]} already exists; name another folder")
+    for path, source in sources.items():
         text = files("crucible_lineage.cli").joinpath("new", source).read_text(encoding="utf-8")
         text = text.replace("PIPELINE", name).replace("PROJECT", project or name) if path in FILLED_IN else text
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text, encoding="utf-8")
-    written = [str(folder / path) for path in wanted]
+    written = [str(folder / path) for path in sources]
     if as_json:
         print_json({"files": written, "pipeline": name, "project": project or name})
         return
-    for one in written:
-        click.echo(f"wrote {one}")
+    for target in written:
+        click.echo(f"wrote {target}")
     if folder.absolute() != Path.cwd():
         click.echo(f"next: {shlex.join(['cd', str(folder)])}")
     for line in ("prefect deploy --all",) if prefect else ("crucible-lineage run pipeline.yaml", *_test_command()):
@@ -65,11 +65,11 @@ def init_command(folder: Path, project: str | None, prefect: bool, as_json: bool
 
 
 def _test_command() -> tuple[str, ...]:
-    """The command that runs the test, where pytest is installed."""
+    """Return the command that runs the test, if pytest is installed."""
     return ("python -m pytest",) if find_spec("pytest") else ()
 
 
-def _name_of(folder: Path) -> str:
-    """The folder's name, as far as it can be that of a pipeline and of a project."""
+def _valid_name(folder: Path) -> str:
+    """Turn the folder's name into one that is valid for a pipeline and a project."""
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", folder.absolute().name).strip("-_")[:25]
     return name if re.match(r"[A-Za-z]", name) and len(name) >= 3 else "my-pipeline"

@@ -1,6 +1,6 @@
 """Print rows in columns, CSV, and colour on terminals that support it.
 
-Elsewhere, and where NO_COLOR is set, text is plain. With `--json` standard output has one JSON object, and nothing that
+Elsewhere, and where NO_COLOR is set, text is plain. With `--json`, standard output has one JSON object and nothing that
 libraries or child processes print.
 """
 
@@ -23,18 +23,19 @@ if TYPE_CHECKING:
     from crucible_lineage.queries.catalogue.runs import ListedRun
 
 MOST_CELL = 48  # characters
-MOST_STEPS = 300  # characters, of what the steps of a run did
+MOST_STEPS = 300  # characters, of the summary of a run's steps
 
 PROJECT = click.option("--project", metavar="P", help="The project; by default, the folder's, or the only one.")
-CSV = click.option("--csv", "as_csv", is_flag=True, help="Print CSV, with a line of names.")
+CSV = click.option("--csv", "as_csv", is_flag=True, help="Print CSV with a header line.")
 
 
 _CODES = {"red": 31, "green": 32, "yellow": 33, "cyan": 36, "dim": 2}
 
 
 def in_columns(names: Sequence[str], rows: Sequence[Sequence[object]], most: int = MOST_CELL) -> Iterator[str]:
-    """Yield a line of names and one for each row, in columns of at most so many characters; numbers with the unit that
-    the name carries.
+    """Yield a header line and one line for each row, in columns of at most `most` characters.
+
+    Numbers get the unit that their name carries.
     """
     shown = [list(names), *([_cell(name, value, most) for name, value in zip(names, row, strict=True)] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
@@ -43,7 +44,7 @@ def in_columns(names: Sequence[str], rows: Sequence[Sequence[object]], most: int
 
 
 def run_lines(runs: Sequence[ListedRun]) -> Iterator[str]:
-    """Yield a line of names and one for each run, without columns in which nothing stands."""
+    """Yield a header line and one line for each run, without empty columns."""
     names = ("RUN", "STARTED (UTC)", "PIPELINE", "PROJECT", "STATE", "TOOK", "BY", "STEPS")
     rows = [
         (
@@ -57,16 +58,16 @@ def run_lines(runs: Sequence[ListedRun]) -> Iterator[str]:
 
 
 def not_listed(others: Mapping[str, int]) -> str:
-    """Count the datasets left out, by state, with the option that shows each; empty if there are none."""
+    """Count the omitted datasets by state, with the option that shows each. Empty if there are none."""
     by_option: dict[str, list[str]] = {}
     for state, count in sorted(others.items()):
         option = "--doubtful" if state in ("candidate", "doubtful") else "--all"
         by_option.setdefault(option, []).append(f"{count} {state}")
-    return ", ".join(f"{', '.join(told)} ({option})" for option, told in by_option.items())
+    return ", ".join(f"{', '.join(counts)} ({option})" for option, counts in by_option.items())
 
 
 def print_csv(names: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """CSV on stdout."""
+    """Print CSV on stdout."""
     from crucible_lineage.lineage.labels import csv_text
 
     click.echo(csv_text(names, rows), nl=False)
@@ -84,15 +85,14 @@ def _cell(name: str, value: object, most: int) -> str:
 
 
 def coloured(text: str, colour: str, stream: TextIO | None = None) -> str:
-    """The text in that colour, if the stream (standard output, unless another is named) shows any."""
-    where = stream or sys.stdout
-    if os.environ.get("NO_COLOR") or not is_lively(where):
+    """Return the text in that colour if the stream (by default standard output) shows colours."""
+    if os.environ.get("NO_COLOR") or not is_lively(stream or sys.stdout):
         return text
     return f"\x1b[{_CODES[colour]}m{text}\x1b[0m"
 
 
 def is_lively(stream: TextIO) -> bool:
-    """True for a terminal that can do more than print one line after the other."""
+    """True for a terminal that can rewrite a line."""
     return stream.isatty() and os.environ.get("TERM") not in (None, "", "dumb")
 
 
@@ -101,25 +101,25 @@ def terminal_width() -> int:
     return shutil.get_terminal_size().columns
 
 
-_results: list[TextIO] = []  # the stream of the command under way; empty where all may print
+_results: list[TextIO] = []  # the stream of the current command's result; empty if everything may print to stdout
 
 
-_GONE = (errno.EPIPE, errno.EIO)
+_CLOSED = (errno.EPIPE, errno.EIO)
 
 
 @contextmanager
 def only_result() -> Iterator[None]:
-    """Send what this process and its children print in this block to standard error, but for the command's result."""
+    """Send what this process and its children print in this block to standard error, except the command's result."""
     with ExitStack() as stack:
         stream = sys.stdout
-        with suppress(OSError, ValueError, AttributeError):  # one of the two is closed, or no file of the system
+        with suppress(OSError, ValueError, AttributeError):  # a stream is closed, or is not a file
             if stream.fileno() == 1:
                 stream.flush()
-                kept = os.dup(1)
+                copy = os.dup(1)
                 os.dup2(2, 1)
-                stack.callback(os.close, kept)
-                stack.callback(os.dup2, kept, 1)
-                stream = stack.enter_context(open(kept, "w", encoding=stream.encoding, closefd=False))
+                stack.callback(os.close, copy)
+                stack.callback(os.dup2, copy, 1)
+                stream = stack.enter_context(open(copy, "w", encoding=stream.encoding, closefd=False))
         _results.append(stream)
         stack.callback(_results.pop)
         stack.enter_context(redirect_stdout(sys.stderr))
@@ -127,33 +127,33 @@ def only_result() -> Iterator[None]:
 
 
 def result_stream() -> TextIO:
-    """Return where a command writes its result."""
+    """Return the stream that the command's result goes to."""
     return _results[-1] if _results else sys.stdout
 
 
 @contextmanager
-def whoever_reads() -> Iterator[None]:
-    """Discard what this block writes to standard error once nobody reads it; the work goes on."""
+def ignoring_closed_stderr() -> Iterator[None]:
+    """Discard what this block writes to standard error once its reader has closed it; the work goes on."""
     try:
         yield
     except OSError as error:
-        if error.errno not in _GONE:
+        if error.errno not in _CLOSED:
             raise
-        to_nobody(sys.stderr)
+        discard(sys.stderr)
 
 
 def is_unread(stream: TextIO) -> bool:
-    """True if nobody reads what is written to it any more, as far as the system tells."""
+    """True if the reader of the stream has closed it, as far as the system reports."""
     try:
-        asked = select.poll()
-        asked.register(stream.fileno(), 0)
-    except (AttributeError, OSError):  # Windows has no poll; a stream may be closed, or be none of the system's
+        poll = select.poll()
+        poll.register(stream.fileno(), 0)
+    except (AttributeError, OSError):  # Windows has no poll; a stream may be closed, or not be a file
         return False
-    return any(event & (select.POLLERR | select.POLLHUP) for _, event in asked.poll(0))
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
-def to_nobody(stream: TextIO) -> None:
-    """Send what is written to the stream from now on nowhere, without an error."""
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, stream.fileno())
-    os.close(nothing)
+def discard(stream: TextIO) -> None:
+    """Discard without an error what is written to the stream from now on."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)

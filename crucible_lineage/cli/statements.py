@@ -1,4 +1,4 @@
-"""What people state of results: `hold`, `unhold`, `trust`, `sign`; and `statements`, the list of it."""
+"""Statements of people about results: `hold`, `unhold`, `trust`, `sign`; and `statements`, which lists them."""
 
 from __future__ import annotations
 
@@ -38,9 +38,13 @@ INSTRUMENT = click.option(
     "--instrument", metavar="NAME", help="All that this instrument measured, instead of DATASETS."
 )
 FROM = click.option("--from", "since", metavar="TIME", help="With --instrument: measured at that time or later.")
-CODE = click.option("--code", metavar="FINGERPRINT", help="All that this code made or makes; its beginning is enough.")
+CODE = click.option(
+    "--code",
+    metavar="FINGERPRINT",
+    help="All that this code made or makes; the beginning of the fingerprint is enough.",
+)
 WHY = click.option("--why", required=True, help="Why, in your own words.")
-FLAG_NAME = click.option("--flag", metavar="NAME", help="A flag of this name: it warns, and stops nothing.")
+FLAG_NAME = click.option("--flag", metavar="NAME", help="Set a flag of this name instead: it warns, but stops nothing.")
 PROJECT = click.option("--project", metavar="P", help="Project of the statement; by default, that of DATASETS.")
 
 
@@ -51,7 +55,7 @@ PROJECT = click.option("--project", metavar="P", help="Project of the statement;
 @click.option(
     "--until",
     metavar="TIME",
-    help="With --instrument: measured before that time. Else the day on which `status` begins to warn of the hold.",
+    help="With --instrument: measured before that time. Otherwise the day from which `status` warns about the hold.",
 )
 @CODE
 @WHY
@@ -80,9 +84,9 @@ def hold_command(
         about = _about(session, "hold", datasets, instrument, since, until, code)
         due = {"due": _moment("--until", until)[:10]} if until and not instrument else {}
         body = {**({"flag": flag} if flag else {}), **due}
-        where = _project(session, "hold", about, project)
-        done = state(session, where, FLAG if flag else HOLD, about, why=why, body=body)
-    _print(done, as_json=as_json)
+        target = _project(session, "hold", about, project)
+        outcome = state(session, target, FLAG if flag else HOLD, about, why=why, body=body)
+    _print(outcome, as_json=as_json)
 
 
 @click.command("unhold")
@@ -92,7 +96,7 @@ def hold_command(
 @click.option("--until", metavar="TIME", help="With --instrument: measured before that time.")
 @CODE
 @click.option("--why", default="", help="Why, in your own words.")
-@click.option("--flag", metavar="NAME", default="", help="Take away the flag of this name instead.")
+@click.option("--flag", metavar="NAME", default="", help="Remove the flag of this name instead.")
 @PROJECT
 @crucible_options
 @json_option
@@ -107,13 +111,13 @@ def unhold_command(
     project: str | None,
     as_json: bool,
 ) -> None:
-    """Lift all holds on DATASETS, or on just this instrument and time, or code. Computes nothing."""
+    """Lift all holds on DATASETS, or on exactly this instrument and time, or code. Computes nothing."""
     from crucible_lineage.stating import lift
 
     with open_session() as session:
         about = _about(session, "unhold", datasets, instrument, since, until, code)
-        where = _project(session, "unhold", about, project)
-        lifted = lift(session, about, why, project=where, flag=flag)
+        target = _project(session, "unhold", about, project)
+        lifted = lift(session, about, why, project=target, flag=flag)
     if as_json:
         print_json({"lifted": [one.to_json() for one in lifted]})
         return
@@ -136,32 +140,32 @@ def trust_command(whose: tuple[str, ...], project: str | None, why: str, as_json
     from crucible_lineage.stating import state
 
     with open_session() as session:
-        where = find_project(session, project)
-        done = state(session, where, TRUST, About(project=where), why=why, body={"whose": sorted(set(whose))})
+        target = find_project(session, project)
+        outcome = state(session, target, TRUST, About(project=target), why=why, body={"whose": sorted(set(whose))})
     if as_json:
-        print_json(done.to_json())
+        print_json(outcome.to_json())
     else:
-        click.echo(plain(f"{where}: statements of {', '.join(whose)} count"))
+        click.echo(plain(f"{target}: statements of {', '.join(whose)} count"))
 
 
 def _about(
     session: Session,
-    what: str,
+    command: str,
     datasets: tuple[str, ...],
     instrument: str | None,
     since: str | None,
     until: str | None,
     code: str | None,
 ) -> About:
-    """Return what is meant. Raises InputError unless it is just one of datasets, instrument and code."""
+    """Return the subject of a statement. InputError unless it is exactly one of datasets, instrument and code."""
     if sum(map(bool, (datasets, instrument, code))) != 1:
-        raise InputError(f"{what}: name datasets, or one of --instrument and --code")
+        raise InputError(f"{command}: name datasets, or one of --instrument and --code")
     if since and not instrument:
-        raise InputError(f"{what} --from {since}: a time of measurement goes with --instrument")
+        raise InputError(f"{command} --from {since}: a time of measurement goes with --instrument")
     if instrument:
         first, last = (_moment(name, value) for name, value in (("--from", since), ("--until", until)))
         if first and last and utc(first) >= utc(last):
-            raise InputError(f"{what}: --from {since} is not before --until {until}")
+            raise InputError(f"{command}: --from {since} is not before --until {until}")
         return About(instrument=instrument, since=first, until=last)
     if code:
         return About(code=code)
@@ -177,65 +181,66 @@ def _moment(option: str, value: str | None) -> str:
         raise InputError(f"{option} {value}: write it as in 2024-05-10 or 2024-05-10T12:00:00Z") from error
 
 
-def _project(session: Session, what: str, about: About, project: str | None) -> str:
+def _project(session: Session, command: str, about: About, project: str | None) -> str:
     if project or not about.datasets:
         from crucible_lineage.queries.catalogue.reference import find_project
 
         return find_project(session, project)
     from crucible_lineage.stating import project_of
 
-    return project_of(session, about.datasets, what)
+    return project_of(session, about.datasets, command)
 
 
-def _print(done: StatementOutcome, *, as_json: bool) -> None:
-    one = done.statement
+def _print(outcome: StatementOutcome, *, as_json: bool) -> None:
+    statement = outcome.statement
     if as_json:
-        print_json(done.to_json())
+        print_json(outcome.to_json())
         return
-    what = f"has the flag {one.flag}" if one.flag else "is on hold"
-    before = "" if done.is_new else " (as before)"
-    click.echo(plain(f"{one.about} {what} {one.attribution}{before}"))
-    click.echo(f"statement {one.mfid}; to take it back: {next_command(*_lifting(one.about, one.flag))}")
+    status = f"has the flag {statement.flag}" if statement.flag else "is on hold"
+    before = "" if outcome.is_new else " (as before)"
+    click.echo(plain(f"{statement.about} {status} {statement.attribution}{before}"))
+    undo = next_command(*_unhold(statement.about, statement.flag))
+    click.echo(f"statement {statement.mfid}; to lift it: {undo}")
 
 
-def _lifting(about: About, flag: str) -> list[str]:
+def _unhold(about: About, flag: str) -> list[str]:
     span: list[Any] = [
         *(["--from", about.since] if about.since else []),
         *(["--until", about.until] if about.until else []),
     ]
-    named = (
+    subject = (
         ["--instrument", about.instrument, *span] if about.instrument else ["--code", about.code] if about.code else []
     )
-    return ["unhold", *about.datasets, *named, *(["--flag", flag] if flag else [])]
+    return ["unhold", *about.datasets, *subject, *(["--flag", flag] if flag else [])]
 
 
 @click.command("sign")
 @click.argument("datasets", nargs=-1, required=True)
-@click.option("--why", default="", help="What you looked at, in your own words.")
+@click.option("--why", default="", help="What you checked, in your own words.")
 @click.option("--project", metavar="P", help="Project of the statement; by default, that of DATASETS.")
 @crucible_options
 @json_option
 def sign_command(datasets: tuple[str, ...], why: str, project: str | None, as_json: bool) -> None:
-    """Sign DATASETS. A candidate with all its signatures is current.
+    """Sign DATASETS. A candidate with all its signatures becomes current.
 
-    Suspended flow runs of Prefect are resumed, by `watch` if this machine has no Prefect.
+    Suspended Prefect flow runs are resumed; if this machine has no Prefect, `watch` resumes them.
     """
     from crucible_lineage.stating import sign
 
     with open_session() as session:
         mfids = [dataset_id(session, text) for text in datasets]
-        done = sign(session, mfids, why, project=project or "")
+        outcome = sign(session, mfids, why, project=project or "")
     if as_json:
-        print_json(done.to_json())
+        print_json(outcome.to_json())
         with redirect_stdout(sys.stderr):
-            _resume([mfid for mfid, lacking in done.missing.items() if not lacking])
+            _resume([mfid for mfid, missing in outcome.missing.items() if not missing])
         return
-    one = done.stating.statement
-    before = "" if done.stating.is_new else " (as before)"
-    for mfid, lacking in done.missing.items():
-        left = f"; {lacking} more {'signature' if lacking == 1 else 'signatures'} needed" if lacking else ""
-        click.echo(plain(f"{mfid} is signed by {one.who or one.by}{before}{left}"))
-    _resume([mfid for mfid, lacking in done.missing.items() if not lacking])
+    statement = outcome.stating.statement
+    before = "" if outcome.stating.is_new else " (as before)"
+    for mfid, missing in outcome.missing.items():
+        left = f"; {missing} more {'signature' if missing == 1 else 'signatures'} needed" if missing else ""
+        click.echo(plain(f"{mfid} is signed by {statement.who or statement.by}{before}{left}"))
+    _resume([mfid for mfid, missing in outcome.missing.items() if not missing])
 
 
 def print_resumed(mfids: Sequence[str]) -> None:
@@ -253,23 +258,21 @@ def _resume(mfids: Sequence[str]) -> None:
         return
     try:
         print_resumed(mfids)
-    except Exception as error:  # of the network, or Prefect's own: it is signed all the same
-        click.echo(f"note: no flow run could be resumed: {error}; `watch` does, or the next run continues", err=True)
+    except Exception as error:  # of the network or Prefect; the signature counts anyway
+        click.echo(f"note: resuming flow runs failed: {error}; `watch` resumes them, or the next run does", err=True)
 
 
 @click.command("statements")
 @click.argument("dataset", required=False)
-@click.option(
-    "--project", metavar="P", help="Statements of this project; by default, all that are visible to this key."
-)
+@click.option("--project", metavar="P", help="Statements of this project; by default, all that this key can see.")
 @click.option(
     "--verify",
     "allowed",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Verify signatures by ssh keys: FILE is one of allowed signers, as ssh-keygen has it.",
+    help="Verify ssh signatures against FILE, an allowed signers file of ssh-keygen.",
 )
-@click.option("--all", "every", is_flag=True, help="Also statements that are no longer in force.")
+@click.option("--all", "every", is_flag=True, help="Include statements that are no longer in force.")
 @crucible_options
 @json_option
 def statements_command(
@@ -277,51 +280,54 @@ def statements_command(
 ) -> None:
     """List statements about results, or about DATASET, oldest first: holds, flags, trust."""
     with open_session() as session:
-        found = _found(session, dataset)
+        found = _statements(session, dataset)
         if not as_json:
             announce(session)
     shown = [
-        one
-        for one in found
-        if (every or one.in_force) and project in (None, one.statement.project) and (every or not one.statement.revokes)
+        applied
+        for applied in found
+        if (every or applied.in_force)
+        and project in (None, applied.statement.project)
+        and (every or not applied.statement.revokes)
     ]
-    signers = {one.statement.mfid: _signer(one, allowed) for one in shown} if allowed else {}
+    signers = {applied.statement.mfid: _signer(applied, allowed) for applied in shown} if allowed else {}
     if as_json:
-        told = ({"signer": signers[one.statement.mfid]} if allowed else {} for one in shown)
-        print_json({"statements": [{**one.to_json(), **more} for one, more in zip(shown, told, strict=True)]})
+        extra = ({"signer": signers[applied.statement.mfid]} if allowed else {} for applied in shown)
+        print_json({"statements": [{**applied.to_json(), **more} for applied, more in zip(shown, extra, strict=True)]})
     else:
-        for one in shown:
-            click.echo(plain(_line(one) + (_told(signers[one.statement.mfid]) if allowed else "")))
+        for applied in shown:
+            click.echo(plain(_line(applied) + (_signature_text(signers[applied.statement.mfid]) if allowed else "")))
         left = f"; not listed: {len(found) - len(shown)} (--all)" if len(shown) < len(found) else ""
         click.echo(f"{amount(len(shown), 'statement')}{left}")
     if any(signer == "" for signer in signers.values()):
         sys.exit(1)
 
 
-def _found(session: Session, dataset: str | None) -> Sequence[AppliedStatement]:
-    """Return what is stated about a dataset, or all that this key may see."""
+def _statements(session: Session, dataset: str | None) -> Sequence[AppliedStatement]:
+    """Return the statements about a dataset, or all that this key can see."""
     session.mirror.sync_statements()
     if dataset is None:
         return session.stated.all(None)
-    from crucible_lineage.queries.catalogue.view import show_dataset  # with pydantic, as --help need not have
+    from crucible_lineage.queries.catalogue.view import show_dataset  # imports pydantic, which --help does not need
 
     return show_dataset(session, dataset_id(session, dataset)).statements
 
 
-def _signer(one: AppliedStatement, allowed: Path) -> str | None:
+def _signer(applied: AppliedStatement, allowed: Path) -> str | None:
     """Return the signer: None without a signature, empty if the signer is not allowed."""
-    statement = one.statement
+    statement = applied.statement
     receipt, signature = statement.body.get("receipt"), statement.body.get("signature")
     if isinstance(receipt, Mapping) and signature and not signer_of(canonical_json(receipt), str(signature), allowed):
         return ""
     return signer_of(statement.signed_text, statement.signature, allowed) if statement.signature else None
 
 
-def _told(signer: str | None) -> str:
+def _signature_text(signer: str | None) -> str:
     if signer is None:
         return "  (not signed)"
     return f"  (signed by {signer})" if signer else "  (INVALID SIGNATURE: SIGNER NOT ALLOWED, OR TEXT CHANGED)"
 
 
-def _line(one: AppliedStatement) -> str:
-    return f"{one.statement.mfid}  {str(one.statement.about) or ', '.join(one.statement.revokes)}  {one.text}"
+def _line(applied: AppliedStatement) -> str:
+    statement = applied.statement
+    return f"{statement.mfid}  {str(statement.about) or ', '.join(statement.revokes)}  {applied.text}"

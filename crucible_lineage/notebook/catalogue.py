@@ -1,4 +1,4 @@
-"""The catalogue: what one asks of a Crucible in Python, the same questions that the commands ask."""
+"""The catalogue: the queries and actions of the commands, for Python."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from crucible_lineage.queries.catalogue.reference import find_mfid, find_project
 from crucible_lineage.queries.diff import LineageComparison, compare_datasets
 from crucible_lineage.queries.explain import Explanation, explain
 from crucible_lineage.queries.graph.fetch import fetch_lineage
-from crucible_lineage.queries.impact import RequestedDeletion, ask_deletion
+from crucible_lineage.queries.impact import RequestedDeletion, request_deletion
 from crucible_lineage.queries.table import data_frame, make_table
 from crucible_lineage.session import Session
 
@@ -49,15 +49,15 @@ if TYPE_CHECKING:
 __all__ = ["Catalogue"]
 
 
-def _unheard(_event: StepEvent) -> None:
-    """Ignore events; the end of the run reports them."""
+def _ignore(_event: StepEvent) -> None:
+    """Ignore events; the result of the run has them."""
 
 
 class Catalogue:
     """The datasets of a Crucible. Threads may share it; close it, or use it as a context manager.
 
-    Where a dataset is asked for, its MFID, a unique beginning of it, its name, or itself will do. `project` may be left
-    out where the catalogue has one, or this key sees only one. Questions raise InputError for what is not there.
+    A dataset is named by its MFID, a unique beginning of it, its name, or the object itself. `project` may be omitted
+    if the catalogue has one, or this key can see only one. Methods raise InputError for what does not exist.
     """
 
     def __init__(self, session: Session, project: str | None = None) -> None:
@@ -68,12 +68,12 @@ class Catalogue:
 
     @property
     def client(self) -> CrucibleClient:
-        """Crucible's API, for all that is not a question of this catalogue."""
+        """The client of Crucible's API, for everything else."""
         return self.session.client
 
     def dataset(self, name: str | Dataset) -> Dataset:
-        """The dataset that is meant."""
-        return Dataset(self, self._meant(name))
+        """Return a dataset."""
+        return Dataset(self, self._mfid(name))
 
     def find(
         self,
@@ -87,13 +87,12 @@ class Catalogue:
         doubtful: bool = False,
         **filters: object,
     ) -> Datasets:
-        """Measured data and current results; with `every`, also what is superseded or incomplete.
+        """Return measured data and current results; with `every`, also superseded and incomplete datasets.
 
-        What is on hold, or comes from what is, is left out unless it is asked for as `doubtful`; the answer shows how
-        many that are.
+        Datasets on hold and their descendants are omitted and counted, unless `doubtful` is True.
 
-        `filters` are those of Crucible's own list, as `measurement`, `keyword`, `instrument_name`; `sort` is `created`,
-        `name`, `step`, `pipeline`, `measurement` or `state`, with a minus before it the other way round.
+        `filters` are those of Crucible's own list, such as `measurement`, `keyword`, `instrument_name`; `sort` is
+        `created`, `name`, `step`, `pipeline`, `measurement` or `state`, after a minus in descending order.
         """
         found = list_datasets(
             self.session,
@@ -109,7 +108,7 @@ class Catalogue:
         return Datasets(self, [entry.mfid for entry in found.entries], found.others.get(DOUBTFUL, 0))
 
     def current(self, step: str | None = None, *, pipeline: str | None = None, project: str | None = None) -> Datasets:
-        """The results that hold now, of a step or of all, in the order in which they were made."""
+        """Return the current results of a step or of all steps, in the order in which they were made."""
         found = list_datasets(self.session, self._in(project), step=step, pipeline=pipeline, results=True)
         current = [entry.mfid for entry in found.entries if entry.state == CURRENT]
         return Datasets(self, current, found.others.get(DOUBTFUL, 0))
@@ -125,10 +124,10 @@ class Catalogue:
         project: str | None = None,
         every: bool = False,
     ) -> pandas.DataFrame | Rows:
-        """A row for each current result of a step, with parameters, returned values, instrument and sample.
+        """Return a row for each current result of a step, with parameters, returned values, instrument and sample.
 
-        `where` is a condition as `"params.degree > 2 and results.rms < 0.5"`, `fields` are more columns, also of
-        ancestors (`axis.results.rms`), `by` makes groups: all as the command `table` has them. A DataFrame where pandas
+        `where` is a condition such as `"params.degree > 2 and results.rms < 0.5"`, `fields` are further columns, also
+        of ancestors (`axis.results.rms`), `by` makes groups, as in the command `table`. Returns a DataFrame if pandas
         is installed.
         """
         found = make_table(
@@ -147,9 +146,9 @@ class Catalogue:
             return Rows(found)
 
     def plan(self, path: str | PathLike[str], *, params: Mapping[str, object] | None = None) -> PlanView:
-        """Preview a run of the pipeline in that file: what it would do, and why.
+        """Preview a run of the pipeline in the file: what it would do, and why.
 
-        `params` are as `{"fit.degree": 4}`.
+        `params` replace parameters, as in `{"fit.degree": 4}`.
         """
         bound = bind_file(Path(path), self.session.store, dict(params or {}))
         return PlanView(bound.name, make_plan(bound, self.session))
@@ -163,123 +162,123 @@ class Catalogue:
         only: Sequence[str] = (),
         jobs: int | None = None,
     ) -> RunView:
-        """The run of the pipeline in that file: what is not there yet is made, `jobs` steps at a time, and registered.
+        """Run the pipeline in the file: make what is missing, `jobs` steps at a time, and register it.
 
-        `force` are steps to be made again, `only` the ones to be made. RunError, with what failed, unless all that was
-        asked for is made and at Crucible; what is registered stays, and the next run goes on from there.
+        `force` names steps to rerun, `only` the steps to run. Raises RunError with the failures unless everything
+        requested is made and at Crucible. Registered results stay, and the next run continues from there.
         """
         bound = bind_file(Path(path), self.session.store, dict(params or {}))
         most = jobs or min(8, (os.cpu_count() or 1) + 2)
         choice = StepChoice(tuple(force), tuple(only))
-        result = plan_and_run(bound, self.session, lambda: LocalEngine(self.session, most), _unheard, choice)
+        result = plan_and_run(bound, self.session, lambda: LocalEngine(self.session, most), _ignore, choice)
         if not result.ok:
             failed = [*map(result.error_line, result.errors)]
-            waiting = [f"{one.step}: waits to be delivered: {one.error}" for one in result.waiting]
-            unseen = [f"what was there was not seen at Crucible: {result.unseen}"] if result.unseen else []
-            told = "\n".join((*failed, *waiting, *unseen)) or "it was stopped"
-            raise RunError(f"run pipeline {bound.name!r}: some steps failed\n{told}")
+            waiting = [f"{one.step}: waits for delivery: {one.error}" for one in result.waiting]
+            unseen = [f"existing results were not checked at Crucible: {result.unseen}"] if result.unseen else []
+            reasons = "\n".join((*failed, *waiting, *unseen)) or "it was stopped"
+            raise RunError(f"run pipeline {bound.name!r}: some steps failed\n{reasons}")
         return RunView(self, result)
 
     def lineage(self, name: str | Dataset) -> Lineage:
-        """Where a dataset comes from and what was made of it."""
-        mfid = self._meant(name)
+        """Return the lineage of a dataset: its ancestors and descendants."""
+        mfid = self._mfid(name)
         return Lineage(fetch_lineage(self.session, mfid), mfid)
 
     def diff(self, old: str | Dataset, new: str | Dataset) -> LineageComparison:
-        """Compare two datasets, and all that they come from."""
-        return compare_datasets(self.session, self._meant(old), self._meant(new))
+        """Compare two datasets, including their ancestors."""
+        return compare_datasets(self.session, self._mfid(old), self._mfid(new))
 
     def why(self, name: str | Dataset) -> Explanation:
-        """Explain how a dataset came to be."""
-        return explain(self.session, self._meant(name))
+        """Explain how a dataset was made."""
+        return explain(self.session, self._mfid(name))
 
     def set(
         self, name: str | Dataset, values: Mapping[str, object], *, why: str = "", dry_run: bool = False
     ) -> list[FieldChange]:
-        """Set fields and metadata of a dataset, as `{"metadata.power_mW": 5}`; return what changed.
+        """Set fields and metadata of a dataset, as in `{"metadata.power_mW": 5}`; return the changes.
 
-        It is noted who did it, when and why. With `dry_run` nothing is changed. Results that went by the old value are
-        stale from then on.
+        Author, time and reason are recorded. With `dry_run` nothing is changed. Results that used the old value become
+        stale.
         """
-        changes = changes_of(self.session, self._meant(name), values)
+        changes = changes_of(self.session, self._mfid(name), values)
         if not dry_run:
             apply_changes(self.session, changes, why)
         return changes
 
     def set_from(self, table: str | PathLike[str], *, why: str = "", dry_run: bool = False) -> list[FieldChange]:
-        """Set what a CSV file says: a column `mfid`, and one for each field; an empty cell changes nothing.
+        """Set values from a CSV file: a column `mfid`, and one for each field; empty cells change nothing.
 
-        Return what changed. Every row is checked before the first is applied; with `dry_run` nothing is changed.
+        Returns the changes. Every row is checked before the first is applied; with `dry_run` nothing is changed.
         """
-        changes = all_changes(self.session, read_table(Path(table)), self._meant)
+        changes = all_changes(self.session, read_table(Path(table)), self._mfid)
         if not dry_run:
             apply_changes(self.session, changes, why)
         return changes
 
     def rename(self, name: str | Dataset, new_name: str, *, why: str = "") -> Dataset:
         """Give a dataset another name; return it."""
-        mfid = self._meant(name)
+        mfid = self._mfid(name)
         self.set(Dataset(self, mfid), {"dataset_name": new_name}, why=why)
         return Dataset(self, mfid)
 
     def link(self, parent: str | Dataset, child: str | Dataset, *, why: str = "") -> None:
-        """Make one dataset derived from another."""
-        link_datasets(self.session, self._meant(parent), self._meant(child), why)
+        """Make `child` a dataset derived from `parent`."""
+        link_datasets(self.session, self._mfid(parent), self._mfid(child), why)
 
     def unlink(self, parent: str | Dataset, child: str | Dataset, *, why: str = "") -> None:
-        """Remove the link between two datasets. What a step was made of stands in its record."""
-        unlink_datasets(self.session, self._meant(parent), self._meant(child), why)
+        """Remove the link between two datasets. The record of a result keeps its parents."""
+        unlink_datasets(self.session, self._mfid(parent), self._mfid(child), why)
 
     def add_sample(
         self, name: str, *, on: Sequence[str | Dataset] = (), project: str | None = None, why: str = ""
     ) -> str:
-        """Add a sample, on which the datasets `on` were measured; return its MFID."""
-        measured = [self._meant(one) for one in on]
+        """Add a sample that the datasets `on` were measured on; return its MFID."""
+        measured = [self._mfid(one) for one in on]
         return add_sample(self.session, self._in(project), name, measured, why)
 
     def rename_sample(self, sample: str, new_name: str, *, why: str = "") -> None:
-        """Give a sample, by its MFID, another name. It is noted at the datasets that were measured on it."""
+        """Give a sample, named by its MFID, another name. The datasets measured on it record the change."""
         rename_sample(self.session, sample, new_name, why)
 
     def link_sample(self, sample: str, *datasets: str | Dataset, why: str = "") -> None:
-        """Say that these datasets were measured on a sample, by its MFID."""
-        link_sample(self.session, sample, [self._meant(one) for one in datasets], why)
+        """State that these datasets were measured on a sample, named by its MFID."""
+        link_sample(self.session, sample, [self._mfid(one) for one in datasets], why)
 
     def replace(self, old: str | Dataset, *files: str | PathLike[str], why: str = "") -> Dataset:
-        """Register files that were measured or exported again to replace a measured dataset; return the new one.
+        """Register files that were measured or exported again in place of a measured dataset; return the new dataset.
 
-        It takes over fields, metadata, keywords and samples. The old one is superseded from then on.
+        It takes over fields, metadata, keywords and samples. The old one is superseded.
         """
-        from crucible_lineage.pipeline.inputs.revisions import replace_measured  # what registers costs time to import
+        from crucible_lineage.pipeline.inputs.revisions import replace_measured  # slow to import
 
         paths = [Path(file) for file in files]
         if absent := [path for path in paths if not path.is_file()]:
             raise InputError(f"replace: there is no file {absent[0]}")
         if not paths:
-            raise InputError("replace: name the files")
-        return Dataset(self, replace_measured(self.session, self._meant(old), paths, why).mfid)
+            raise InputError("replace: name the new files")
+        return Dataset(self, replace_measured(self.session, self._mfid(old), paths, why).mfid)
 
     def delete(self, name: str | Dataset, *, why: str = "", even_if_used: bool = False) -> RequestedDeletion:
-        """Ask for a dataset to be deleted: it is hidden at once, and deleted when an administrator has agreed.
+        """Request the deletion of a dataset: it is hidden at once, and deleted when an administrator has agreed.
 
-        Raises InputError, with what was made of it, if that is anything, unless `even_if_used` is True.
+        Raises InputError with the datasets made from it, if there are any and `even_if_used` is False.
         """
-        way_out = "look at its impact, or say even_if_used=True"
-        return ask_deletion(self.session, self._meant(name), why, even_if_used=even_if_used, else_say=way_out)
+        way_out = "look at its impact, or pass even_if_used=True"
+        return request_deletion(self.session, self._mfid(name), why, even_if_used=even_if_used, way_out=way_out)
 
-    def keep(self, mfid: str, name: str, place: Callable[[Path], None]) -> Path:
-        """Where a file of a dataset lies until the catalogue is closed; `place` puts it there if it does not yet."""
+    def keep(self, mfid: str, name: str, fetch: Callable[[Path], None]) -> Path:
+        """Return the path of a dataset's file, kept until the catalogue is closed. `fetch` creates it if necessary."""
         with self._lock:
             if self._folder is None:
                 self._folder = tempfile.TemporaryDirectory(prefix="crucible-lineage-", ignore_cleanup_errors=True)
             target = Path(self._folder.name) / mfid / name
             if not target.is_file():
                 target.parent.mkdir(parents=True, exist_ok=True)
-                place(target)
+                fetch(target)
         return target
 
     def close(self) -> None:
-        """Connections are closed, and copies of files are gone."""
+        """Close connections and remove copies of files."""
         self.session.close()
         with self._lock:
             if self._folder is not None:
@@ -295,11 +294,11 @@ class Catalogue:
     def __repr__(self) -> str:
         return f"<catalogue: {self.session.settings.describe()}>"
 
-    def _meant(self, name: str | Dataset) -> str:
+    def _mfid(self, name: str | Dataset) -> str:
         if isinstance(name, Dataset):
             return name.mfid
         if not isinstance(name, str):
-            raise InputError(f"name a dataset by its MFID, the beginning of one, its name, or itself, not by {name!r}")
+            raise InputError(f"name a dataset by its MFID, the beginning of it, its name, or itself, not by {name!r}")
         return find_mfid(self.session, name, [self._project] if self._project else ())
 
     def _in(self, project: str | None) -> str:

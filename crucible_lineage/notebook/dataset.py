@@ -1,4 +1,4 @@
-"""A dataset as one holds it in Python: what it says, its files as paths and as values, and its kin."""
+"""Datasets in Python: their fields, files as paths and as values, parents and children."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ class File:
 
 
 class Dataset:
-    """A dataset of a catalogue. What it says is asked for when it is first needed, and then stays as it was.
+    """A dataset of a catalogue. It is read when first needed, and then stays unchanged.
 
-    Steps called within `registering` take it as an input.
+    Steps called within `registering` accept it as an input.
     """
 
     def __init__(self, catalogue: Catalogue, mfid: str) -> None:
@@ -57,171 +57,171 @@ class Dataset:
         self.mfid = mfid
 
     @cached_property
-    def _shown(self) -> DatasetView:
+    def _view(self) -> DatasetView:
         return show_dataset(self._catalogue.session, self.mfid)
 
     @property
     def name(self) -> str:
-        """Return its name."""
-        return self._shown.entry.summary.name
+        """The name of the dataset."""
+        return self._view.entry.summary.name
 
     @property
     def state(self) -> str:
-        """Whether it holds: `current`, `superseded`, `incomplete`, `raw` for measured data, or `doubtful`."""
-        return self._shown.entry.state
+        """Its state: `current`, `superseded`, `incomplete`, `raw` for measured data, or `doubtful`."""
+        return self._view.entry.state
 
     @property
     def doubt(self) -> str:
-        """Say why the dataset is doubtful: what is on hold, by whom, since when and why; empty if it is not."""
-        doubt = self._shown.entry.doubt
+        """Why the dataset is doubtful: what is on hold, by whom, since when and why; empty if it is not."""
+        doubt = self._view.entry.doubt
         return doubt.message(self.mfid) if doubt else ""
 
     @property
     def flags(self) -> tuple[str, ...]:
         """The names of its flags."""
-        return self._shown.entry.flags
+        return self._view.entry.flags
 
     @property
     def statements(self) -> tuple[AppliedStatement, ...]:
-        """List the statements about the dataset, oldest first, including revoked ones."""
-        return self._shown.statements
+        """The statements about the dataset, oldest first, including revoked ones."""
+        return self._view.statements
 
     @property
     def remade(self) -> int:
-        """Count how often the dataset was reproduced identically elsewhere."""
-        return self._shown.entry.remade.times
+        """How often the dataset was reproduced identically elsewhere."""
+        return self._view.entry.remade.times
 
     def hold(self, why: str, *, flag: str = "") -> None:
-        """Put it on hold: nothing is made of it any more, nor of what was made of it. With `flag`, only warn."""
+        """Put the dataset on hold: nothing is made from it or its descendants. With `flag`, only warn."""
         about, body = About((self.mfid,)), {"flag": flag} if flag else {}
         state(self._catalogue.session, self.project or "", FLAG if flag else HOLD, about, why=why, body=body)
-        self.__dict__.pop("_shown", None)
+        self.__dict__.pop("_view", None)
 
     def unhold(self, why: str = "", *, flag: str = "") -> None:
-        """Lift all holds on it, or take the flag away. Raises InputError if there is none."""
+        """Lift all holds on the dataset, or remove the flag. Raises InputError if there is none."""
         lift(self._catalogue.session, About((self.mfid,)), why, project=self.project or "", flag=flag)
-        self.__dict__.pop("_shown", None)
+        self.__dict__.pop("_view", None)
 
     def sign(self, why: str = "") -> int:
-        """Sign it; a candidate with all its signatures is current. Returns how many more it needs."""
-        from crucible_lineage.stating import sign  # few notebooks sign
+        """Sign the dataset. A candidate with all its signatures becomes current. Returns the number still needed."""
+        from crucible_lineage.stating import sign  # rarely needed
 
-        lacking = sign(self._catalogue.session, (self.mfid,), why).missing[self.mfid]
-        self.__dict__.pop("_shown", None)
-        return lacking
+        missing = sign(self._catalogue.session, (self.mfid,), why).missing[self.mfid]
+        self.__dict__.pop("_view", None)
+        return missing
 
     def calibrations(self, kind: str = "", *, as_of: str = "") -> CalibrationsFor:
-        """Return which calibrations are certified for measured data, why, what else there is, and what used which."""
-        from crucible_lineage.queries.calibrations import calibrations_for  # few notebooks ask
+        """Return the calibrations certified for measured data, why, the alternatives, and the results with each."""
+        from crucible_lineage.queries.calibrations import calibrations_for  # rarely needed
 
         return calibrations_for(self._catalogue.session, self.mfid, kind, as_of)
 
     @property
     def step(self) -> str | None:
-        """The step that made it, as its pipeline calls it; None if none did."""
-        return self._shown.entry.summary.step or None
+        """The step that made the dataset, as its pipeline names it; None if no step did."""
+        return self._view.entry.summary.step or None
 
     @property
     def pipeline(self) -> str | None:
-        """The pipeline that made it; None if none did."""
-        return self._shown.entry.summary.pipeline or None
+        """The pipeline that made the dataset; None if none did."""
+        return self._view.entry.summary.pipeline or None
 
     @property
     def measurement(self) -> str | None:
-        """The technique."""
-        return self._shown.entry.summary.measurement or None
+        """The technique of the measurement."""
+        return self._view.entry.summary.measurement or None
 
     @property
     def project(self) -> str | None:
-        """The project that it belongs to."""
-        return self._shown.facts.get("project_id")
+        """The project of the dataset."""
+        return self._view.facts.get("project_id")
 
     @property
     def results(self) -> Mapping[str, Any]:
-        """Return what its step returned; of measured data, the metadata that were given with them."""
-        return self._shown.results
+        """The values that its step returned; for measured data, the metadata given at registration."""
+        return self._view.results
 
     @property
     def metadata(self) -> Mapping[str, Any]:
-        """All its scientific metadata but what crucible-lineage itself keeps there."""
-        return {**self._shown.metadata, **self._shown.results}
+        """All its scientific metadata except those of crucible-lineage itself."""
+        return {**self._view.metadata, **self._view.results}
 
     @property
     def params(self) -> Mapping[str, Any]:
-        """The parameters that it was made with."""
-        return self._shown.made.params
+        """The parameters of its step."""
+        return self._view.made.params
 
     @property
     def files(self) -> tuple[File, ...]:
-        """Its files."""
-        return tuple(File(file["name"], file["size"], file["sha256"]) for file in self._shown.files)
+        """The files of the dataset."""
+        return tuple(File(file["name"], file["size"], file["sha256"]) for file in self._view.files)
 
     @property
     def parents(self) -> Datasets:
-        """The datasets that it was made of."""
-        return Datasets(self._catalogue, self._shown.parents)
+        """The datasets that it was made from."""
+        return Datasets(self._catalogue, self._view.parents)
 
     @property
     def children(self) -> Datasets:
-        """The datasets that were made of it."""
-        return Datasets(self._catalogue, self._shown.children)
+        """The datasets that were made from it."""
+        return Datasets(self._catalogue, self._view.children)
 
     def path(self, name: str | None = None) -> Path:
-        """A copy of the file of that name, its bytes checked; of the only file, if no name is given.
+        """Return the path of a checked copy of a file, by default of the only one.
 
-        It is there until the catalogue is closed. InputError if there is no such file, or several and no name.
+        It exists until the catalogue is closed. Raises InputError if there is no such file, or several and no name.
         """
         file = self._file(name)
-        return self._catalogue.keep(self.mfid, file.name, lambda target: self._place(file, target))
+        return self._catalogue.keep(self.mfid, file.name, lambda target: self._fetch(file, target))
 
     def open(self, name: str | None = None) -> IO[bytes]:
-        """The file, open for reading bytes; as `path`."""
+        """Open a file, chosen as in `path`, for reading bytes."""
         return self.path(name).open("rb")
 
     def load(self, name: str | None = None) -> Any:
-        """Load a file as a value to work with, by the ending of its name (`add_loader` adds to them)."""
+        """Load a file as a value, by the ending of its name (`add_loader` adds loaders)."""
         return load_file(self.path(name))
 
     @property
     def corrections(self) -> tuple[Correction, ...]:
-        """List the changes since registration, earliest first, each with who, when and why."""
+        """The changes since registration, earliest first, each with author, time and reason."""
         found = self._catalogue.client.datasets.get(self.mfid, include_metadata=True)
         return corrections(found.scientific_metadata)
 
     def lineage(self) -> Lineage:
-        """Where it comes from and what was made of it."""
+        """Return its lineage: ancestors and descendants."""
         return self._catalogue.lineage(self.mfid)
 
     def why(self) -> Explanation:
-        """Explain how it came to be."""
+        """Explain how it was made."""
         return self._catalogue.why(self.mfid)
 
     @property
     def ref(self) -> DatasetRef:
-        """Return the reference that steps take. InputError if it is incomplete."""
+        """The reference that steps accept. Raises InputError if the dataset is incomplete."""
         return existing_dataset(self.mfid, self._catalogue.session)
 
     def _file(self, name: str | None) -> File:
-        there = {file.name: file for file in self.files}
+        by_name = {file.name: file for file in self.files}
         if name is None:
             data = [file for file in self.files if not self._is_preview(file)] or list(self.files)
             if len(data) == 1:
                 return data[0]
-            said = f"name one of its files: {', '.join(there)}" if there else "it has no files"
-            raise InputError(f"dataset {self.mfid} ({self.name}): {said}")
-        if name not in there:
-            raise InputError(f"dataset {self.mfid} ({self.name}) has no file {name!r}; {nearest(name, there)}")
-        return there[name]
+            reason = f"name one of its files: {', '.join(by_name)}" if by_name else "it has no files"
+            raise InputError(f"dataset {self.mfid} ({self.name}): {reason}")
+        if name not in by_name:
+            raise InputError(f"dataset {self.mfid} ({self.name}) has no file {name!r}; {nearest(name, by_name)}")
+        return by_name[name]
 
     def _is_preview(self, file: File) -> bool:
-        known = self._catalogue.session.known(self.mfid)
-        return known is not None and any(one.name == file.name and not one.is_data for one in known.files)
+        ref = self._catalogue.session.known(self.mfid)
+        return ref is not None and any(one.name == file.name and not one.is_data for one in ref.files)
 
-    def _place(self, file: File, target: Path) -> None:
+    def _fetch(self, file: File, target: Path) -> None:
         session = self._catalogue.session
         if file.sha256:
-            wanted = FileRef(file.name, file.sha256, file.size or 0)
-            place_file(DatasetRef(self.mfid, self.name, (wanted,)), wanted, target, session)
+            ref = FileRef(file.name, file.sha256, file.size or 0)
+            place_file(DatasetRef(self.mfid, self.name, (ref,)), ref, target, session)
             return
         (stored,) = [one for one in session.client.files.list(self.mfid) if one.filename == file.name]
         session.client.files.download(stored, target.parent)
@@ -236,13 +236,15 @@ class Dataset:
         return f"<dataset {self.mfid} {self.name!r}, {self.state}>"
 
     def _repr_html_(self) -> str:
-        one = self._shown.entry.summary
-        made = "/".join(filter(None, (one.pipeline, one.step))) or one.measurement
+        summary = self._view.entry.summary
+        origin = "/".join(filter(None, (summary.pipeline, summary.step))) or summary.measurement
         files = [(file.name, file.size) for file in self.files]
         return block(
             line(strong(self.name), state_mark(self.state)),
-            line(f"<code>{escape(self.mfid)}</code>", escape(made), escape(" ".join(f"[{one}]" for one in self.flags))),
-            *(line(escape(told)) for told in self._shown.remarks),
+            line(
+                f"<code>{escape(self.mfid)}</code>", escape(origin), escape(" ".join(f"[{one}]" for one in self.flags))
+            ),
+            *(line(escape(remark)) for remark in self._view.remarks),
             self._picture(),
             pairs("parameters", self.params),
             pairs("results" if self.step else "metadata", self.results),
@@ -259,7 +261,7 @@ class Dataset:
 
 
 class Datasets(Sequence[Dataset]):
-    """Datasets in an order, each asked for when it is needed. Of what was asked for, `doubtful` were left out."""
+    """A sequence of datasets, each read when needed. `doubtful` counts those that were omitted."""
 
     def __init__(self, catalogue: Catalogue, mfids: Sequence[str], doubtful: int = 0) -> None:
         self._catalogue = catalogue
@@ -296,13 +298,13 @@ class Datasets(Sequence[Dataset]):
 
 
 Loader = Callable[[Path], Any]
-GROUP = "crucible_lineage.loaders"  # entry points of packages that bring loaders, called by the ending without its dot
+GROUP = "crucible_lineage.loaders"  # entry points of other packages: the ending without its dot, and a loader
 
 
 def add_loader(ending: str, loader: Loader) -> None:
-    """From now on files whose names end so (as `.spc`, whatever the letters' case) are loaded by this function.
+    """Register a function that loads files with this ending (as in `.spc`, in any case).
 
-    It is given the path, and returns what `Dataset.load` gives. It takes the place of an earlier one.
+    It gets the path, and its value is that of `Dataset.load`. It replaces an earlier loader.
     """
     if not ending.startswith(".") or len(ending) < 2:
         raise InputError(f"add a loader for {ending!r}: name an ending with its dot, as in '.spc'")
@@ -312,24 +314,24 @@ def add_loader(ending: str, loader: Loader) -> None:
 def load_file(path: Path) -> Any:
     """Load a file: a DataFrame (`.csv`, `.tsv`, `.parquet`, `.xlsx`; without pandas a list of dicts for the
     first two), what JSON holds, an array (`.npy`, `.npz`), an open h5py.File (`.h5`, `.hdf5`, `.nxs`), a picture
-    (`.png`, `.jpg`, `.tif`), a text (`.txt`, `.md`, `.log`), or what a registered loader gives.
+    (`.png`, `.jpg`, `.tif`), a text (`.txt`, `.md`, `.log`), or the value of a registered loader.
 
-    A first row of numbers only names no columns: it is data, and they are called `column_1` and so on. Semicolons
-    separate where the first row has them and no comma but decimal ones.
+    A first row with only numbers is data, and the columns are called `column_1` and so on. Semicolons separate cells
+    if the first row has them, and commas only in decimal numbers.
 
-    InputError if no loader knows the ending, its library is missing, or the file is not what its ending says.
+    Raises InputError if no loader knows the ending, its library is missing, or the file does not match its ending.
     """
     endings = ["".join(path.suffixes[at:]).lower() for at in range(len(path.suffixes))]  # `.tar.gz` before `.gz`
     for ending in endings:
         if loader := _LOADERS.get(ending) or _installed(ending):
-            return _loaded(loader, path, ending)
+            return _load(loader, path, ending)
     raise InputError(
         f"load {path.name}: no loader knows {endings[-1] if endings else 'a name without an ending'}; register one "
         "with crucible_lineage.add_loader, or read the file at Dataset.path()"
     )
 
 
-def _loaded(loader: Loader, path: Path, ending: str) -> Any:
+def _load(loader: Loader, path: Path, ending: str) -> Any:
     try:
         return loader(path)
     except ImportError as error:
@@ -340,7 +342,7 @@ def _loaded(loader: Loader, path: Path, ending: str) -> Any:
         OSError,
         EOFError,
         BadZipFile,
-    ) as error:  # what libraries raise of files that are not of their kind
+    ) as error:  # raised by libraries for files of another kind
         raise InputError(
             f"load {path.name}: it cannot be read as {ending}: {error}; read the file at Dataset.path(), or register "
             "a loader with crucible_lineage.add_loader"

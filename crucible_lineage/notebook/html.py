@@ -1,4 +1,4 @@
-"""Pieces of HTML for notebooks: in the colours of the page that they stand in, every text escaped."""
+"""Pieces of HTML for notebooks, in the colours of the surrounding page. Every text is escaped."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from html import escape
 from crucible_lineage.lineage.labels import value_with_unit
 
 MOST_ROWS = 60
-MOST_INSTANCES = 3  # of a step, where not all rows are shown
+MOST_INSTANCES = 3  # of a step, if not all rows are shown
 COLOURS = {
     "current": "#2a7d4f", "fresh": "#2a7d4f", "executed": "#2a7d4f", "raw": "#3d6fb4", "missing": "#3d6fb4",
     "superseded": "#9a6a00", "stale": "#9a6a00", "incomplete": "#b4482d", "failed": "#b4482d", "blocked": "#b4482d",
@@ -17,28 +17,28 @@ COLOURS = {
 
 
 def block(*parts: str) -> str:
-    """The parts below each other."""
+    """Return the parts below each other."""
     return f'<div style="line-height:1.45">{"".join(parts)}</div>'
 
 
 def line(*texts: str) -> str:
-    """Pieces of HTML on one line."""
+    """Return pieces of HTML on one line."""
     return f"<div>{' '.join(text for text in texts if text)}</div>"
 
 
 def strong(text: str) -> str:
-    """A text that stands out."""
+    """Return emphasized text."""
     return f"<strong>{escape(text)}</strong>"
 
 
 def state_mark(state: str) -> str:
-    """A state in its colour; the word says it, too."""
+    """Return a state in its colour."""
     colour = COLOURS.get(state, "inherit")
     return f'<span style="color:{colour};font-weight:600">{escape(state)}</span>'
 
 
 def pairs(title: str, values: Mapping[str, object]) -> str:
-    """Names and values, numbers with their units; nothing if there are none."""
+    """Return a table of names and values, numbers with their units; empty if there are none."""
     if not values:
         return ""
     rows = "".join(
@@ -52,7 +52,7 @@ def pairs(title: str, values: Mapping[str, object]) -> str:
 def rows_table(
     names: Sequence[str], rows: Sequence[Sequence[object]], marks: Iterable[int] = (), most: int = MOST_ROWS
 ) -> str:
-    """Return a table with a line of names; the columns in `marks` are states. At most `most` rows are shown."""
+    """Return a table with a header; the columns in `marks` are states. At most `most` rows are shown."""
     marked = set(marks)
     head = "".join(f'<th style="text-align:left">{escape(name)}</th>' for name in names)
     body = "".join(
@@ -69,7 +69,7 @@ def rows_table(
 
 
 def steps_table(names: Sequence[str], rows: Sequence[tuple[str, str, str]]) -> str:
-    """Return a table of instances of steps with their states. Of many, the first of each step and state, and counts."""
+    """Return a table of instances of steps with their states; of many, the first of each step and state, and counts."""
     if len(rows) <= MOST_ROWS:
         return rows_table(names, rows, marks=(1,))
     by_step: dict[str, dict[str, list[tuple[str, str, str]]]] = {}

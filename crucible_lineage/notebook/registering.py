@@ -1,4 +1,4 @@
-"""`registering`: steps that are called within it become datasets, in a notebook or a script, without any server."""
+"""`registering`: register the results of steps that a notebook or a script calls, without any server."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ __all__ = ["registering"]
 
 ENGINE = "python"
 _lock = threading.Lock()
-_shared: dict[Settings, Catalogue] = {}  # datasets that were made are asked after the block, too
+_shared: dict[Settings, Catalogue] = {}  # stay open, since datasets are read after the block, too
 
 
 class registering:  # noqa: N801 (used like contextlib's helpers)
-    """Within the block a step that is called gives a dataset, which is registered in the project with its parents.
+    """Make steps that are called within the block return datasets, registered in the project with their parents.
 
-    It may be given paths (measured data, registered if they are new), datasets, ids or names. What is there for the
-    same inputs, parameters and code is not made again. `catalogue` says which Crucible; without it, that of
-    `connect()`. Each use is one run: what it gives holds from its end on, in place of what earlier runs of the same
-    `name` gave for the same step and data; by default that is the script's, or `notebook`. Needs no Prefect; within a
-    Prefect flow use `crucible_lineage.tasks.registering`.
+    Steps accept paths (measured data, registered if new), datasets, ids or names. Existing results of the same inputs,
+    parameters and code are not made again. `catalogue` is the Crucible to use, by default that of `connect()`. Each use
+    is one run: at its end, its results replace those of earlier runs of the same `name` for the same step and data. The
+    default name is the script's, or `notebook`. Needs no Prefect; in a Prefect flow use
+    `crucible_lineage.tasks.registering`.
     """
 
     def __init__(self, project: str, *, catalogue: Catalogue | None = None, name: str | None = None) -> None:
@@ -43,20 +43,20 @@ class registering:  # noqa: N801 (used like contextlib's helpers)
         self.catalogue = catalogue or _default()
         self.name = name or _script() or "notebook"
         self.run_id = uuid.uuid4().hex
-        self._places: FlowSlots | None = None
+        self._slots: FlowSlots | None = None
         self._made: dict[str, None] = {}
         self._open: list[tuple[StepRunner, Any]] = []
 
     @property
     def datasets(self) -> Datasets:
-        """Return the results of the steps that were called, in this order."""
+        """The results of the steps that were called, in this order."""
         return Datasets(self.catalogue, tuple(self._made))
 
     def __enter__(self) -> Self:
         session = self.catalogue.session
         session.ensure_project(self.project)
         run = FlowRun(self.run_id, self.name, _script(), datetime.now(UTC).isoformat())
-        self._places = FlowSlots(session, run, at_once=False)
+        self._slots = FlowSlots(session, run, at_once=False)
         runner = functools.partial(self._run)
         self._open.append((runner, step_runner.set(runner)))
         open_runners.append(runner)
@@ -66,16 +66,16 @@ class registering:  # noqa: N801 (used like contextlib's helpers)
         runner, token = self._open.pop()
         step_runner.reset(token)
         open_runners.remove(runner)
-        if self._places is not None:
-            self._places.settle(failed=kind is not None)
+        if self._slots is not None:
+            self._slots.settle(failed=kind is not None)
 
-    def _run(self, called: Step[..., Any], inputs: Mapping[str, object], params: Mapping[str, object]) -> Any:
-        """The dataset that a step gives, or a mapping of them if it has several outputs."""
+    def _run(self, step: Step[..., Any], inputs: Mapping[str, object], params: Mapping[str, object]) -> Any:
+        """Run a step. Returns its dataset, or a mapping of them if it has several outputs."""
         session = self.catalogue.session
-        given = {role: _refs(value, self.catalogue) for role, value in inputs.items()}
+        refs = {role: _refs(value, self.catalogue) for role, value in inputs.items()}
         run = {"engine": ENGINE, "run_id": self.run_id}
-        assert self._places is not None  # steps come here within the block only
-        outputs = called_step(session, self.project, called, given, params, self._places).make(run)
+        assert self._slots is not None  # steps get here only within the block
+        outputs = called_step(session, self.project, step, refs, params, self._slots).make(run)
         made = {name: Dataset(self.catalogue, ref.mfid) for name, ref in outputs.items()}
         self._made |= dict.fromkeys(dataset.mfid for dataset in made.values())
         return next(iter(made.values())) if len(made) == 1 else made
@@ -98,7 +98,7 @@ def _refs(value: object, catalogue: Catalogue) -> Any:
 
 
 def _script() -> str:
-    """The name of the script that runs; empty in a notebook or at a prompt."""
+    """Return the name of the running script; empty in a notebook or at a prompt."""
     path = getattr(sys.modules.get("__main__"), "__file__", None)
     return Path(path).stem if path and "ipykernel" not in path else ""
 
@@ -119,23 +119,23 @@ def connect(
     profile: str | None = None,
     project: str | None = None,
 ) -> Catalogue:
-    """A catalogue of the Crucible that is named; without an argument, the one that commands without options use.
+    """Return a catalogue of a Crucible; without arguments, the one that commands without options use.
 
-    `data` alone means the Crucible embedded in that folder. Without it, `url` and `api_key`, the variables
+    `data` alone means the Crucible embedded in that folder. Otherwise `url` and `api_key`, the variables
     CRUCIBLE_API_URL and CRUCIBLE_API_KEY, and the official client's configuration file name a service, in this order;
-    `profile` is a section of that file. Where none does, it is the one embedded in the user's data folder. Questions
-    are about `project`, unless they name another one. Nothing is asked before the first question. Close it, or use it
-    in a `with`; else it is closed with the process. InputError if what is named is not there or does not go together.
+    `profile` is a section of that file. If none does, it is the one embedded in the user's data folder. Queries use
+    `project` unless they name another one. No request is made before the first query. Close the catalogue, or use it
+    in a `with`; otherwise it is closed at exit. Raises InputError for missing or contradictory arguments.
     """
     session = Session(_settings(data, url, api_key, profile))
-    session.remake = _remade
+    session.remake = _remake
     catalogue = Catalogue(session, project)
     atexit.register(catalogue.close)
     return catalogue
 
 
 def _settings(data: str | PathLike[str] | None, url: str | None, api_key: str | None, profile: str | None) -> Settings:
-    if data == "":  # which would be the current folder
+    if data == "":  # would be the current folder
         raise InputError("connect: the name of the data folder is empty; name one, or leave it out")
     folder = Path(data) if data is not None else None
     if profile is None:
@@ -145,7 +145,7 @@ def _settings(data: str | PathLike[str] | None, url: str | None, api_key: str | 
     return profile_settings(profile, data=folder)
 
 
-def _remade(session: Session, mfid: str, sha256: str) -> Path:
-    from crucible_lineage.remake.healing import remade_file  # hardly ever is something lost
+def _remake(session: Session, mfid: str, sha256: str) -> Path:
+    from crucible_lineage.remake.healing import remade_file  # rarely needed
 
     return remade_file(session, mfid, sha256)

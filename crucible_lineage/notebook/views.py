@@ -1,4 +1,4 @@
-"""Plans, runs, tables and lineages as a notebook shows them."""
+"""Plans, runs, tables and lineages for notebooks."""
 
 from __future__ import annotations
 
@@ -58,34 +58,34 @@ class PlanView:
 
 @dataclass(frozen=True)
 class RunView:
-    """Outcome of a run of a pipeline; `run["fit"]` is what the step gave."""
+    """Outcome of a run of a pipeline; `run["fit"]` is the result of that step."""
 
     catalogue: Catalogue
     result: RunResult
 
     @property
     def run_id(self) -> str:
-        """Its id."""
+        """The id of the run."""
         return self.result.run_id
 
     @property
     def outcomes(self) -> Mapping[str, str]:
-        """Return how each instance of a step ended: executed, reused, left out."""
+        """How each instance of a step ended: executed, reused, left out."""
         return self.result.outcomes
 
     @property
     def datasets(self) -> Datasets:
-        """All that its steps gave, made or there before."""
-        given = (mfid for outputs in self.result.datasets.values() for mfid in outputs.values())
-        return Datasets(self.catalogue, tuple(dict.fromkeys(given)))
+        """All results of its steps, new or existing."""
+        mfids = (mfid for outputs in self.result.datasets.values() for mfid in outputs.values())
+        return Datasets(self.catalogue, tuple(dict.fromkeys(mfids)))
 
     def __getitem__(self, step: str) -> Dataset | Datasets:
         """Return the dataset of a step or of one of its instances (`fit[a.txt]`), or datasets if there are several."""
         names = [name for name in self.result.datasets if step in (name, name.partition("[")[0])]
         if not names:
             raise KeyError(f"the run has no step {step!r}; there are: {', '.join(self.result.datasets)}")
-        given = Datasets(self.catalogue, [mfid for name in names for mfid in self.result.datasets[name].values()])
-        return given[0] if len(given) == 1 else given
+        datasets = Datasets(self.catalogue, [mfid for name in names for mfid in self.result.datasets[name].values()])
+        return datasets[0] if len(datasets) == 1 else datasets
 
     def __repr__(self) -> str:
         return f"<run {self.run_id} of {self.result.pipeline}: {len(self.result.executed)} executed>"
@@ -103,14 +103,14 @@ class RunView:
 
 @dataclass(frozen=True)
 class Lineage:
-    """Where a dataset comes from and what was made of it. `graph` answers questions; shown, it is drawn."""
+    """The ancestors and descendants of a dataset. `graph` has the nodes and edges; notebooks show a drawing."""
 
     graph: LineageGraph
     mfid: str
 
     @cached_property
     def svg(self) -> str:
-        """The picture, as SVG."""
+        """The drawing as SVG."""
         return render_svg(self.graph, self.mfid)
 
     def __repr__(self) -> str:
@@ -128,7 +128,7 @@ class Lineage:
 
 @dataclass(frozen=True)
 class Rows:
-    """A table where pandas is not installed: `columns`, and a tuple of values for each row."""
+    """A table without pandas: `columns`, and a tuple of values for each row."""
 
     table: Table
 

@@ -1,1 +1,1 @@
-"""Questions to a catalogue: list, check, verify, diff, impact, explain, bundle. They change nothing."""
+"""Read-only queries over projects: list, check, verify, diff, impact, explain, bundle."""

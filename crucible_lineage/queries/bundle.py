@@ -1,8 +1,7 @@
-"""A lineage with its bytes, on disk: as an RO-Crate in a folder, or as a bundle in a ZIP file that checks itself.
+"""Write a lineage with its bytes to disk: as an RO-Crate in a folder, or as a bundle in a ZIP file that checks itself.
 
-A bundle is a result with all that it was made from: files, records, pictures, RO-Crate metadata; `verify.py`, by
-which a stranger finds out offline whether it is whole and what its records say; and `reproduce.py`, which makes it
-again.
+A bundle is a result with its ancestors: files, records, pictures, RO-Crate metadata; `verify.py`, which checks it
+offline and shows its records; and `reproduce.py`, which remakes it.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ from crucible_lineage.remake.kit import DRIVER, KitStep, write_kit
 from crucible_lineage.server import instance_id
 from crucible_lineage.session import Session
 
-DOWNLOADS_AT_ONCE = 4  # downloads at a time
+DOWNLOADS_AT_ONCE = 4
 FORMAT = "crucible-lineage/bundle/1"
 PICTURE, LIST, CHECKER = "lineage.svg", "bundle.json", "verify.py"
 _ENDINGS = {"image/png": "png", "image/jpeg": "jpg", "image/gif": "gif", "image/svg+xml": "svg", "image/webp": "webp"}
@@ -57,7 +56,7 @@ _CHECKING = (
 
 @dataclass(frozen=True)
 class BundleReport:
-    """What was written: how many datasets, files of theirs and bytes; which files could not be had, and why not.
+    """What was written: the numbers of datasets, files and bytes, and the unavailable files with the reasons.
 
     `list_sha256` is the SHA-256 of the bundle's list of files, empty for a crate.
     """
@@ -72,20 +71,20 @@ class BundleReport:
 
 @dataclass(frozen=True)
 class _Stored:
-    """The files of one dataset: those whose bytes are there, and those whose bytes are not, with the reason."""
+    """The files of one dataset: those with their bytes, and those without, with the reason."""
 
     files: tuple[StoredFile, ...] = ()
     absent: tuple[tuple[StoredFile, str], ...] = field(default=())
 
 
 def lineage_to_share(session: Session, mfid: str, *, thumbnails: bool = False) -> LineageGraph:
-    """The lineage of a dataset with whole records, and a place for each parent that this key may not see."""
+    """Return the lineage of a dataset with complete records, and a node for each parent hidden from this key."""
     graph = with_named_parents(session, fetch_lineage(session, mfid, thumbnails=thumbnails))
     return with_whole_records(session, with_hidden_parents(graph))
 
 
 def projects_to_share(session: Session, projects: Sequence[str]) -> LineageGraph:
-    """The same of all datasets of these projects."""
+    """Return the lineage of all datasets of these projects, as `lineage_to_share` does."""
     graph = with_named_parents(session, fetch_projects(session, projects).graph)
     return with_whole_records(session, with_hidden_parents(graph))
 
@@ -100,45 +99,47 @@ def write_crate(
     license_url: str = "",
     profile: str = PROFILES[0],
 ) -> BundleReport:
-    """`folder`, which must be new or empty, is an RO-Crate of the graph; with `files` it holds their bytes.
+    """Write an RO-Crate of the graph to a new or empty folder; with `files`, including their bytes.
 
-    InputError if the folder holds something, or `rocrate` is not installed.
+    Raises InputError if the folder is not empty, or `rocrate` is not installed.
     """
     require_library("an RO-Crate", "rocrate", "export")
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise InputError(f"write an RO-Crate to {folder}: there is something already; name a new folder")
-    with _beside(folder) as part:
+        raise InputError(f"write an RO-Crate to {folder}: the folder is not empty; name a new one")
+    with _draft_folder(folder) as part:
         stored = _download(session, graph, part) if files else _unrecorded_files(session, graph)
-        _write_described(graph, mfid, part, stored, _header(session, graph, mfid, license_url, profile))
+        _write_metadata(graph, mfid, part, stored, _header(session, graph, mfid, license_url, profile))
         if folder.exists():
             folder.rmdir()
         part.rename(folder)
-    return _taken(graph, stored)
+    return _report(graph, stored)
 
 
 def write_bundle(
     session: Session, mfid: str, target: Path, *, license_url: str = "", profile: str = PROFILES[0]
 ) -> BundleReport:
-    """Write a ZIP file with the dataset and all that it was made from. InputError as for `write_crate`."""
+    """Write a ZIP file with the dataset and its ancestors. Raises InputError as `write_crate` does."""
     require_library("a bundle", "rocrate", "export")
     graph = lineage_to_share(session, mfid, thumbnails=True).around(mfid, direction="ancestors")
-    with _beside(target) as part:
+    with _draft_folder(target) as part:
         stored = _download(session, graph, part)
         records = _write_records(graph, part)
         pictures = _write_thumbnails(graph, part)
-        own = [*records.values(), *pictures, *_write_remaking(session, graph, mfid, stored, part)]
+        own = [*records.values(), *pictures, *_write_kit(session, graph, mfid, stored, part)]
         header = _header(session, graph, mfid, license_url, profile)
-        described = _write_described(graph, mfid, part, stored, header, [*own, *_CHECKING])
+        metadata_files = _write_metadata(graph, mfid, part, stored, header, [*own, *_CHECKING])
         entries = _bundle_list(graph, mfid, stored, {name: file.path for name, file in records.items()})
-        entries["others"] = [{"path": file.path, "sha256": _sha256(part / file.path)} for file in [*own, *described]]
+        entries["others"] = [
+            {"path": file.path, "sha256": _sha256(part / file.path)} for file in [*own, *metadata_files]
+        ]
         _write(part, LIST, json.dumps(entries, indent=1, ensure_ascii=False) + "\n")
         _write(part, CHECKER, _checker_text())
         _zip(part, target)
         list_sha256 = _sha256(part / LIST)
-    return _taken(graph, stored, list_sha256)
+    return _report(graph, stored, list_sha256)
 
 
-def _write_described(
+def _write_metadata(
     graph: LineageGraph,
     mfid: str,
     folder: Path,
@@ -146,14 +147,14 @@ def _write_described(
     header: CrateHeader,
     more: Sequence[TextFile] = (),
 ) -> list[TextFile]:
-    """The metadata, the pictures and the code are in the folder; gives all files that this wrote."""
+    """Write the metadata, pictures and code into the folder. Returns the files written."""
     shown = shareable(graph)
     pictures = [
         TextFile(PICTURE, "a drawing of the lineage", render_svg(shown, mfid)),
         TextFile(PREVIEW, "the lineage as a page to explore", render_html(shown, mfid)),
     ]
-    known = {name: (*one.files, *(file for file, _ in one.absent)) for name, one in stored.items()}
-    crate = make_crate(exported(graph, known, header.projects), header, [*pictures, *more])
+    stored_files = {name: (*one.files, *(file for file, _ in one.absent)) for name, one in stored.items()}
+    crate = make_crate(exported(graph, stored_files, header.projects), header, [*pictures, *more])
     metadata = TextFile(METADATA, "RO-Crate metadata", json.dumps(crate.metadata, indent=1, ensure_ascii=False) + "\n")
     written = [file for file in (metadata, *crate.files) if file not in more]
     for file in written:
@@ -180,7 +181,7 @@ def _header(session: Session, graph: LineageGraph, mfid: str, license_url: str, 
 
 
 def _projects(session: Session, graph: LineageGraph) -> dict[str, Rights]:
-    """Return what the projects of the datasets state about the rights in their data; nothing of those not visible."""
+    """Return the rights that the visible projects of the datasets state."""
     names = {text(node.record.get("project_id")) for node in graph.nodes.values() if node.record} - {""}
     found = {}
     for name in sorted(names):
@@ -191,55 +192,55 @@ def _projects(session: Session, graph: LineageGraph) -> dict[str, Rights]:
 
 
 def _unrecorded_files(session: Session, graph: LineageGraph) -> dict[str, _Stored]:
-    """The files of those datasets whose records list none, without their bytes."""
-    described = exported(graph).files
-    unknown = [node.id for node in _datasets(graph) if node.id not in described]
-    return {mfid: _Stored(tuple(map(_file, session.client.files.list(mfid)))) for mfid in unknown}
+    """Return the files of datasets whose records list none, without their bytes."""
+    recorded = exported(graph).files
+    unrecorded = [node.id for node in _datasets(graph) if node.id not in recorded]
+    return {mfid: _Stored(tuple(map(_file, session.client.files.list(mfid)))) for mfid in unrecorded}
 
 
 def _download(session: Session, graph: LineageGraph, folder: Path) -> dict[str, _Stored]:
-    """The files of all datasets that may be seen, in `data/MFID/` of the folder."""
+    """Download the files of all visible datasets into `data/MFID/` of the folder."""
     withheld = {mfid for mfid, node in shareable(graph).nodes.items() if "withheld" in provenance(node.record)}
 
-    def fetched(mfid: str) -> tuple[str, _Stored]:
+    def fetch(mfid: str) -> tuple[str, _Stored]:
         files, absent = [], []
         for record in session.client.files.list(mfid):
             if mfid in withheld and record.filename == ATTACHED_NAME:
                 continue
             try:
-                place = _brought(session, mfid, record, folder / "data" / mfid)
+                target = _fetch(session, mfid, record, folder / "data" / mfid)
             except InputError as error:
                 absent.append((_file(record), str(error)))
                 continue
-            path = place.relative_to(folder).as_posix()
-            files.append(StoredFile(record.filename, _sha256(place), place.stat().st_size, path))
+            path = target.relative_to(folder).as_posix()
+            files.append(StoredFile(record.filename, _sha256(target), target.stat().st_size, path))
         return mfid, _Stored(tuple(files), tuple(absent))
 
     with ThreadPoolExecutor(DOWNLOADS_AT_ONCE, thread_name_prefix="takeaway") as pool:
-        return dict(pool.map(fetched, [node.id for node in _datasets(graph)]))
+        return dict(pool.map(fetch, [node.id for node in _datasets(graph)]))
 
 
-def _brought(session: Session, mfid: str, record: FileRecord, folder: Path) -> Path:
-    """The file in the folder; what Crucible has lost is made again.
+def _fetch(session: Session, mfid: str, record: FileRecord, folder: Path) -> Path:
+    """Fetch a file into the folder. What Crucible has lost is remade.
 
-    One that is catalogued by reference is fetched from where it lies, if it can be had.
+    A file that is catalogued by reference is fetched from its location, if possible.
     """
-    place = local_path(folder, record)
-    place.parent.mkdir(parents=True, exist_ok=True)
+    target = local_path(folder, record)
+    target.parent.mkdir(parents=True, exist_ok=True)
     if not is_reference(record):
         try:
             return session.client.files.download(record, folder)
         except LOST as error:
             if not record.sha256_hash:
                 raise
-            return Path(shutil.copyfile(remade(session, mfid, record.sha256_hash, error), place))
+            return Path(shutil.copyfile(remade(session, mfid, record.sha256_hash, error), target))
     try:
-        with place.open("wb") as stream:
+        with target.open("wb") as stream:
             fetch_reference(mfid, record, stream.write, session)
     except (InputError, RunError) as error:
-        place.unlink()
+        target.unlink()
         raise InputError(f"it is catalogued by reference, at {record.storage_path}: {error}") from error
-    return place
+    return target
 
 
 def _write_records(graph: LineageGraph, folder: Path) -> dict[str, TextFile]:
@@ -251,10 +252,10 @@ def _write_records(graph: LineageGraph, folder: Path) -> dict[str, TextFile]:
     return written
 
 
-def _write_remaking(
+def _write_kit(
     session: Session, graph: LineageGraph, mfid: str, stored: Mapping[str, _Stored], folder: Path
 ) -> list[TextFile]:
-    """Write what the results are made again from, and the program that does. What names hidden datasets is left out."""
+    """Write what is needed to remake the results, and the program for it, without what names hidden datasets."""
     outputs = []
     for node in _datasets(shareable(graph)):
         record = None if "withheld" in provenance(node.record) else read_record(_metadata(node))
@@ -264,12 +265,9 @@ def _write_remaking(
     if not outputs:
         return []
     paths = {(mfid, file.name, file.sha256): file.path for mfid, one in stored.items() for file in one.files}
-    written = write_kit(session, folder, mfid, outputs, lambda of, file: paths.get((of, file.name, file.sha256)))
-    names = {place: place.relative_to(folder).as_posix() for place in written}
-    return [
-        TextFile(name, "makes the results again" if name == DRIVER else "for reproduce.py", "")
-        for name in names.values()
-    ]
+    written = write_kit(session, folder, mfid, outputs, lambda owner, file: paths.get((owner, file.name, file.sha256)))
+    names = [path.relative_to(folder).as_posix() for path in written]
+    return [TextFile(name, "remakes the results" if name == DRIVER else "for reproduce.py", "") for name in names]
 
 
 def _metadata(node: Node) -> Mapping[str, Any]:
@@ -278,18 +276,18 @@ def _metadata(node: Node) -> Mapping[str, Any]:
 
 
 def _write_thumbnails(graph: LineageGraph, folder: Path) -> list[TextFile]:
-    """Pictures are bytes: their entry among the crate's files has no text."""
-    found = []
+    """Write the thumbnails. Their entries among the crate's files have no text."""
+    pictures = []
     for node in _datasets(graph):
         head, _, content = text((node.record or {}).get("thumbnail")).partition(";base64,")
         if content:
             ending = _ENDINGS.get(head.removeprefix("data:"), "bin")
             picture = TextFile(f"pictures/{node.id}.{ending}", f"thumbnail of {node.name or node.id}", "")
-            place = folder / picture.path
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(base64.b64decode(content))
-            found.append(picture)
-    return found
+            path = folder / picture.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(base64.b64decode(content))
+            pictures.append(picture)
+    return pictures
 
 
 def _bundle_list(
@@ -307,7 +305,7 @@ def _bundle_list(
                 "name": node.name,
                 "record": records[node.id],
                 "files": [_entry(file) for file in stored[node.id].files],
-                "absent": [{**_entry(file), "why": why} for file, why in stored[node.id].absent],
+                "absent": [{**_entry(file), "why": reason} for file, reason in stored[node.id].absent],
             }
             for node in _datasets(graph)
         ],
@@ -332,14 +330,14 @@ def _entry(file: StoredFile) -> dict[str, object]:
     return {"path": file.path, "name": file.name, "sha256": file.sha256, "size": file.size}
 
 
-def _taken(graph: LineageGraph, stored: Mapping[str, _Stored], list_sha256: str = "") -> BundleReport:
+def _report(graph: LineageGraph, stored: Mapping[str, _Stored], list_sha256: str = "") -> BundleReport:
     files = [file for one in stored.values() for file in one.files if file.path]
     return BundleReport(
         datasets=sum(1 for _ in _datasets(graph)),
         hidden=sum(1 for node in graph.nodes.values() if node.kind == "hidden"),
         files=len(files),
         size_bytes=sum(file.size or 0 for file in files),
-        absent=tuple(f"{mfid}: {why}" for mfid, one in stored.items() for _, why in one.absent),
+        absent=tuple(f"{mfid}: {reason}" for mfid, one in stored.items() for _, reason in one.absent),
         list_sha256=list_sha256,
     )
 
@@ -349,31 +347,31 @@ def _checker_text() -> str:
 
 
 def _write(folder: Path, path: str, content: str) -> None:
-    place = folder / path
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_bytes(utf8(content))
+    target = folder / path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(utf8(content))
 
 
-def _sha256(place: Path) -> str:
-    with place.open("rb") as file:
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _zip(folder: Path, target: Path) -> None:
-    """The folder's files in a ZIP file that is there whole or not at all."""
+    """Pack the folder's files into a ZIP file, which is complete or absent."""
     part = folder.with_name(f"{folder.name}.part")
     with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
-        for place in sorted(place for place in folder.rglob("*") if place.is_file()):
-            archive.write(place, place.relative_to(folder).as_posix())
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            archive.write(path, path.relative_to(folder).as_posix())
     part.replace(target)
 
 
 @contextmanager
-def _beside(target: Path) -> Iterator[Path]:
-    """A folder beside the target, gone afterwards unless it was renamed."""
+def _draft_folder(target: Path) -> Iterator[Path]:
+    """Create a folder beside the target, and remove it afterwards unless it was renamed."""
     target.parent.mkdir(parents=True, exist_ok=True)
     holder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    part = holder / target.name  # mkdtemp's own folder is closed to others, also after it is renamed
+    part = holder / target.name  # mkdtemp's own folder would stay closed to others after renaming
     part.mkdir()
     try:
         yield part

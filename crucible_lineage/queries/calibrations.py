@@ -1,4 +1,4 @@
-"""Which calibrations are certified for a dataset, whether they are good, and what was made with them."""
+"""The calibrations that are certified for a dataset, their status, and the results made with them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from crucible_lineage.times import measured_at, moment_text, span_text, utc
 
 @dataclass(frozen=True)
 class CalibrationUse:
-    """A current result that was made of data with a calibration."""
+    """A current result that was made with a calibration."""
 
     mfid: str
     name: str
@@ -31,75 +31,75 @@ class CalibrationUse:
     calibration: str
 
     def to_json(self) -> dict[str, str]:
-        """Return it as commands print it."""
+        """Return the use for commands with --json."""
         return dict(vars(self))
 
 
 @dataclass(frozen=True)
 class CalibrationFor:
-    """What is certified for a dataset, of one kind; `names` and `standings` are of the calibrations, by id."""
+    """The certificates of one kind for a dataset. `names` and `statuses` are those of the calibrations, by id."""
 
     kind: str
-    fitting: CertificateMatch
+    match: CertificateMatch
     uses: tuple[CalibrationUse, ...]
     names: Mapping[str, str]
-    standings: Mapping[str, str]
+    statuses: Mapping[str, str]
     moment: datetime
 
     @property
     def valid(self) -> Certificate | None:
-        """The certificate that holds; None if there is none, or several contradict each other."""
-        datasets = {one.dataset for one in self.fitting.valid}
-        return self.fitting.valid[0] if len(datasets) == 1 else None
+        """The valid certificate; None if there is none, or several contradict each other."""
+        datasets = {one.dataset for one in self.match.valid}
+        return self.match.valid[0] if len(datasets) == 1 else None
 
-    def named(self, mfid: str) -> str:
-        """Return the id of a calibration, with its name where that is known."""
+    def label(self, mfid: str) -> str:
+        """Return the id of a calibration, with its name if known."""
         return f"{mfid} ({self.names[mfid]})" if mfid in self.names else mfid
 
-    def range_of(self, one: Certificate) -> str:
-        """Return in which range a valid certificate is valid, in words."""
-        return range_text(one.span_at(self.moment) or one.stated)
+    def valid_range(self, certificate: Certificate) -> str:
+        """Return the range in which a certificate is valid, in words."""
+        return range_text(certificate.span_at(self.moment) or certificate.stated)
 
     def lines(self) -> Iterable[str]:
-        """Yield it in lines: which, why, what else there is, and what was made with it."""
-        valid, fitting = self.fitting.valid, self.fitting
+        """Yield lines: the valid calibration, why, the alternatives, and the results made with each."""
+        valid, match = self.match.valid, self.match
         if not valid:
             yield f"{self.kind}: none is certified for {moment_text(self.moment)}"
-        for one in valid:
-            yield f"{self.kind}: {self.named(one.dataset)}"
-            yield f"  valid {self.range_of(one)}, for {one.scope}"
-            yield f"  {one.attribution} (certificate {one.statement})"
-            yield f"  it is {self.standings.get(one.dataset, 'not visible to this key')}"
-        if len({one.dataset for one in valid}) > 1:
+        for certificate in valid:
+            yield f"{self.kind}: {self.label(certificate.dataset)}"
+            yield f"  valid {self.valid_range(certificate)}, for {certificate.scope}"
+            yield f"  {certificate.attribution} (certificate {certificate.statement})"
+            yield f"  it is {self.statuses.get(certificate.dataset, 'not visible to this key')}"
+        if len({certificate.dataset for certificate in valid}) > 1:
             yield "  these contradict each other and are not used: decertify one"
-        if fitting.before and fitting.ended:
-            away = span_text((self.moment - fitting.ended).total_seconds())
-            yield f"  before: {self.named(fitting.before.dataset)}, until {moment_text(fitting.ended)} ({away} before)"
-        if fitting.after and fitting.begins:
-            away = span_text((fitting.begins - self.moment).total_seconds())
-            yield f"  after: {self.named(fitting.after.dataset)}, from {moment_text(fitting.begins)} ({away} after)"
-        own = self.valid
+        if match.before and match.ended:
+            distance = span_text((self.moment - match.ended).total_seconds())
+            yield f"  before: {self.label(match.before.dataset)}, until {moment_text(match.ended)} ({distance} before)"
+        if match.after and match.begins:
+            distance = span_text((match.begins - self.moment).total_seconds())
+            yield f"  after: {self.label(match.after.dataset)}, from {moment_text(match.begins)} ({distance} after)"
+        current = self.valid
         for use in self.uses:
-            same = "" if own and use.calibration == own.dataset else ", which is not certified now"
-            yield f"  used: {use.mfid} ({use.name}) was made with {self.named(use.calibration)}{same}"
+            note = "" if current and use.calibration == current.dataset else ", which is not certified now"
+            yield f"  used: {use.mfid} ({use.name}) was made with {self.label(use.calibration)}{note}"
 
     def to_json(self) -> dict[str, Any]:
-        """Return it for `calibration for --json`."""
-        fitting = self.fitting
+        """Return the entry for `calibration for --json`."""
+        match = self.match
         return {
             "kind": self.kind,
             "taken": self.moment.isoformat(),
-            "valid": [one.to_json() for one in fitting.valid],
-            "before": fitting.before.to_json() if fitting.before else None,
-            "after": fitting.after.to_json() if fitting.after else None,
-            "standings": dict(self.standings),
+            "valid": [one.to_json() for one in match.valid],
+            "before": match.before.to_json() if match.before else None,
+            "after": match.after.to_json() if match.after else None,
+            "standings": dict(self.statuses),
             "used": [use.to_json() for use in self.uses],
         }
 
 
 @dataclass(frozen=True)
 class CalibrationsFor:
-    """What is certified for a dataset, kind by kind."""
+    """The certificates for a dataset, by kind."""
 
     mfid: str
     name: str
@@ -117,9 +117,9 @@ class CalibrationsFor:
 
 
 def calibrations_for(session: Session, mfid: str, kind: str = "", as_of: str = "") -> CalibrationsFor:
-    """Return the calibrations that are certified for measured data, of one kind or all, with what was made with them.
+    """Return the calibrations certified for measured data, of one kind or all, with the results made with them.
 
-    Raises InputError if there is no such dataset, nobody said when it was measured, or the kind is not known there.
+    Raises InputError if there is no such dataset, it has no time of measurement, or the kind is unknown in its project.
     """
     found = existing(session, mfid)
     record, project = found.model_dump(), found.project_id or ""
@@ -127,23 +127,23 @@ def calibrations_for(session: Session, mfid: str, kind: str = "", as_of: str = "
     calibrations = Calibrations(certificates)
     if kind and kind not in calibrations.kinds:
         known = sorted({one.kind for one in certificates_as_of(session, project, None, as_of)})
-        raise InputError(f"no {kind} is certified in project {project}; there is {', '.join(known) or 'nothing'}")
+        raise InputError(f"no {kind} is certified in project {project}; certified: {', '.join(known) or 'nothing'}")
     moment = measured_at(record)
     if moment is None and calibrations.kinds:
-        raise InputError(f"dataset {mfid} has no time of measurement (timestamp), by which calibrations are chosen")
+        raise InputError(f"dataset {mfid} has no time of measurement (timestamp), which selects calibrations; set it")
     kinds = []
-    for one in calibrations.kinds:
+    for name in calibrations.kinds:
         assert moment is not None
-        fitting = calibrations.fitting(one, partial(_value, record), moment)
-        if fitting.valid or fitting.before or fitting.after or kind:
-            datasets = {certificate.dataset for certificate in certificates if certificate.kind == one}
+        match = calibrations.fitting(name, partial(_value, record), moment)
+        if match.valid or match.before or match.after or kind:
+            datasets = {certificate.dataset for certificate in certificates if certificate.kind == name}
             uses = tuple(_uses(session, project, datasets, {mfid}))
-            kinds.append(_calibration_for(session, one, fitting, uses, moment))
+            kinds.append(_calibration_for(session, name, match, uses, moment))
     return CalibrationsFor(mfid, found.dataset_name or mfid, tuple(kinds))
 
 
 def _value(record: Mapping[str, Any], name: str) -> object:
-    """Return a field of a record by its dotted name; None if it has none."""
+    """Return a field of a record by its dotted name; None if it is missing."""
     own = record.get("scientific_metadata") or {}
     part: Any = {**record, "metadata": {key: value for key, value in own.items() if key not in OWN_KEYS}}
     for key in name.split("."):
@@ -152,28 +152,28 @@ def _value(record: Mapping[str, Any], name: str) -> object:
 
 
 def _calibration_for(
-    session: Session, kind: str, fitting: CertificateMatch, uses: tuple[CalibrationUse, ...], moment: datetime
+    session: Session, kind: str, match: CertificateMatch, uses: tuple[CalibrationUse, ...], moment: datetime
 ) -> CalibrationFor:
-    """Add the names and standings of the calibrations that fit, and of those that were used."""
-    standings = {one.dataset: _standing(session, one.dataset) for one in fitting.valid}
-    others = {one.dataset for one in (fitting.before, fitting.after) if one} | {use.calibration for use in uses}
+    """Add the names and statuses of the matching calibrations, and the names of those that were used."""
+    found = {one.dataset: _status(session, one.dataset) for one in match.valid}
+    others = {one.dataset for one in (match.before, match.after) if one} | {use.calibration for use in uses}
     names = {dataset: summary.name for dataset, summary in session.mirror.summaries(others).items()}
-    names |= {dataset: name for dataset, (name, _) in standings.items()}
-    good = {dataset: told for dataset, (_, told) in standings.items()}
-    return CalibrationFor(kind, fitting, uses, names, good, moment)
+    names |= {dataset: name for dataset, (name, _) in found.items()}
+    statuses = {dataset: status for dataset, (_, status) in found.items()}
+    return CalibrationFor(kind, match, uses, names, statuses, moment)
 
 
 def used_in(session: Session, project: str, dataset: str, spans: Collection[Span]) -> list[CalibrationUse]:
-    """Return the current results that were made with a calibration, of data that were measured in these ranges.
+    """Return the current results that were made with a calibration from data measured in these ranges.
 
-    Those of data without a time count, too.
+    Data without a time of measurement are included.
     """
     summaries = session.mirror.snapshot(project).summaries
     cache: dict[str, frozenset[str]] = {}
     found = []
     for use in _uses(session, project, {dataset}, None):
         parents = [mfid for mfid in summaries[use.mfid].parents if mfid != dataset]
-        moments = frozenset[str]().union(*(_taken(mfid, summaries, cache) for mfid in parents))
+        moments = frozenset[str]().union(*(_measured_at(mfid, summaries, cache) for mfid in parents))
         if any(not text or any(since <= utc(text) < until for since, until in spans) for text in moments or {""}):
             found.append(use)
     return found
@@ -182,7 +182,7 @@ def used_in(session: Session, project: str, dataset: str, spans: Collection[Span
 def _uses(
     session: Session, project: str, calibrations: Collection[str], data: Collection[str] | None
 ) -> Iterable[CalibrationUse]:
-    """Yield the current results made of one of these calibrations, and of one of these data (None: of any)."""
+    """Yield the current results made with one of these calibrations, and from one of these data (None: from any)."""
     for entry in entries_of_copy(session.mirror.snapshot(project)).values():
         parents = entry.summary.parents
         own = [mfid for mfid in parents if mfid in calibrations]
@@ -190,20 +190,21 @@ def _uses(
             yield CalibrationUse(entry.mfid, entry.summary.name, entry.summary.step, own[0])
 
 
-def _taken(mfid: str, summaries: Mapping[str, Summary], cache: dict[str, frozenset[str]]) -> frozenset[str]:
-    """The times of measurement of what a dataset comes from; an empty text where one is not known."""
+def _measured_at(mfid: str, summaries: Mapping[str, Summary], cache: dict[str, frozenset[str]]) -> frozenset[str]:
+    """Return the times of measurement of the data that a dataset comes from; empty text for an unknown one."""
     if mfid not in cache:
-        cache[mfid] = frozenset()  # while it is looked at
-        one = summaries.get(mfid)
-        if one is None or not one.parents:
-            cache[mfid] = frozenset({one.timestamp if one else ""})
+        cache[mfid] = frozenset()  # ends a cycle
+        summary = summaries.get(mfid)
+        if summary is None or not summary.parents:
+            cache[mfid] = frozenset({summary.timestamp if summary else ""})
         else:
-            cache[mfid] = frozenset[str]().union(*(_taken(parent, summaries, cache) for parent in one.parents))
+            times = (_measured_at(parent, summaries, cache) for parent in summary.parents)
+            cache[mfid] = frozenset[str]().union(*times)
     return cache[mfid]
 
 
-def _standing(session: Session, mfid: str) -> tuple[str, str]:
-    """Return the name of a calibration, and whether it is good: its state, doubts, checks, flags and numbers."""
+def _status(session: Session, mfid: str) -> tuple[str, str]:
+    """Return the name of a calibration, and its status: state, doubts, checks, flags and numbers."""
     try:
         entry: DatasetEntry = entry_of(session, existing(session, mfid))
     except InputError:

@@ -1,4 +1,4 @@
-"""What a campaign changes, measured: paired differences of every number that steps return, old and new."""
+"""The effect of a campaign: paired differences, old and new, of every number that steps return."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST_OUTLIERS = 5
 
 @dataclass(frozen=True)
 class Pair:
-    """A result and its candidate: which instance, its stratum, when it was measured, and their numbers."""
+    """A result and its candidate: instance, stratum, time of measurement and difference."""
 
     instance: str
     old: str
@@ -30,7 +30,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Effect:
-    """What a campaign does to a number of a step: the differences, new minus old, of all pairs that have it."""
+    """The effect of a campaign on a number of a step: the differences, new minus old, of all pairs that have it."""
 
     step: str
     number: str
@@ -43,17 +43,17 @@ class Effect:
 
     @property
     def median(self) -> float:
-        """Their median."""
+        """The median difference."""
         return statistics.median(self.differences)
 
     @property
     def spread(self) -> float:
-        """Their scaled median absolute deviation."""
+        """The scaled median absolute deviation of the differences."""
         return SCALED * statistics.median(abs(one - self.median) for one in self.differences)
 
     @property
     def outliers(self) -> tuple[Pair, ...]:
-        """The pairs that lie beyond the limits, the farthest first; without limits where there are few."""
+        """The pairs beyond the limits, the farthest first; none if there are too few pairs for limits."""
         if len(self.pairs) < FEWEST:
             return ()
         limit = SIGMAS * self.spread
@@ -62,7 +62,7 @@ class Effect:
 
     @property
     def by_stratum(self) -> dict[str, tuple[int, float]]:
-        """Return the number of pairs and their median difference for each stratum."""
+        """The number of pairs and their median difference for each stratum."""
         found: dict[str, list[float]] = {}
         for one in self.pairs:
             found.setdefault(", ".join(one.stratum), []).append(one.point.value)
@@ -99,7 +99,7 @@ class Effect:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that was compared. `unpaired` candidates have no current result beside them, `left` are not made yet."""
+    """The comparison of a campaign. `unpaired` candidates have no current counterpart, `left` are not made yet."""
 
     campaign: Campaign
     effects: tuple[Effect, ...]
@@ -109,19 +109,19 @@ class Comparison:
 
     @property
     def gate(self) -> str:
-        """Return why the campaign's condition is not met; empty if it is met or absent."""
+        """Why the campaign's condition is not met; empty if it is met or absent."""
         if not self.campaign.require:
             return ""
         condition = parse_condition(self.campaign.require)
         if condition.holds(self._values, "the differences"):
             return ""
-        lacking = [name for name in condition.names if self._values(name) is None]
-        told = f", and no pair has {', '.join(lacking)}" if lacking else ""
-        return f"{self.campaign.require} does not hold{told}"
+        missing = [name for name in condition.names if self._values(name) is None]
+        note = f", and no pair has {', '.join(missing)}" if missing else ""
+        return f"{self.campaign.require} does not hold{note}"
 
     def _values(self, name: str) -> list[float] | None:
-        wanted = name.removeprefix("d.")
-        found = [one for one in self.effects if wanted in (one.number, f"{one.step}.{one.number}")]
+        short = name.removeprefix("d.")
+        found = [one for one in self.effects if short in (one.number, f"{one.step}.{one.number}")]
         return [value for one in found for value in one.differences] or None
 
     def to_json(self) -> dict[str, Any]:
@@ -138,7 +138,7 @@ class Comparison:
 
 
 def compare_campaign(campaign: Campaign, plan: CampaignPlan, by: Sequence[str] = ()) -> Comparison:
-    """Compare the candidates that are there with what is current in their slots. Changes nothing."""
+    """Compare existing candidates with the current results of their slots. Changes nothing."""
     index, instances = plan.planned.index, plan.planned.instances
     made = [step for step in plan.steps if step.state == FRESH]
     slots = [
@@ -147,10 +147,10 @@ def compare_campaign(campaign: Campaign, plan: CampaignPlan, by: Sequence[str] =
         for output, dataset in step.results.items()
         for key in instances[step.name].slots.get(output, ())[:1]
     ]
-    holding = {key: index.holding(key) for _, _, key in slots}
-    paired = [(step, holding[key][0], new) for step, new, key in slots if holding[key] and new not in holding[key]]
+    current = {key: index.holding(key) for _, _, key in slots}
+    paired = [(step, current[key][0], new) for step, new, key in slots if current[key] and new not in current[key]]
     index.results.read_ahead([mfid for _, old, new in paired for mfid in (old, new)])
-    found: dict[tuple[str, str], list[Pair]] = {}
+    pairs_by_number: dict[tuple[str, str], list[Pair]] = {}
     for step, old, new in paired:
         before, after = _numbers(index.registered_as(old)), _numbers(index.registered_as(new))
         items = [plan.planned.inputs[root][index] for root, index in instances[step.name].about]
@@ -158,8 +158,8 @@ def compare_campaign(campaign: Campaign, plan: CampaignPlan, by: Sequence[str] =
         stratum = strata(items[0], by) if items else ()
         for name in before.keys() & after.keys() if spans else ():
             point = TrendPoint(new, max(last for _, last in spans), after[name] - before[name])
-            found.setdefault((step.step, name), []).append(Pair(step.name, old, new, stratum, point))
-    effects = tuple(Effect(step, name, tuple(pairs)) for (step, name), pairs in sorted(found.items()))
+            pairs_by_number.setdefault((step.step, name), []).append(Pair(step.name, old, new, stratum, point))
+    effects = tuple(Effect(step, name, tuple(pairs)) for (step, name), pairs in sorted(pairs_by_number.items()))
     return Comparison(campaign, effects, len(paired), len(slots) - len(paired), len(plan.todo))
 
 

@@ -1,7 +1,6 @@
-"""Lineage checks over what Crucible holds: of all that a dataset hangs together with, or of whole projects.
+"""Lineage checks at Crucible: of everything connected with a dataset, or of whole projects.
 
-Links and records are compared with each other here, and with what holds now. Whether ids and bytes are what was
-recorded is `verify`'s part.
+They compare links and records with each other, and with what is current. `verify` compares ids and bytes with records.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from crucible_lineage.session import Session
 
 @dataclass(frozen=True)
 class LineageCheck(Findings):
-    """What was found, the worst first, in a graph of so many nodes and links; `downloaded` datasets were fetched."""
+    """Findings, worst first, in a graph with these numbers of nodes and links; `downloaded` datasets were fetched."""
 
     nodes: int
     edges: int
@@ -35,45 +34,45 @@ class LineageCheck(Findings):
 
 
 def check_dataset(session: Session, mfid: str) -> LineageCheck:
-    """The faults in all that a dataset or sample hangs together with. InputError if there is none."""
+    """Check everything connected with a dataset or sample. Raises InputError if it does not exist."""
     graph = with_named_parents(session, fetch_lineage(session, mfid))
     findings = [*check(graph), *made_of_superseded(graph), *not_ingested(session, graph)]
     if any(finding.check == "orphan" for finding in findings):
-        proposing = _orphans_in_their_projects(session, graph)
-        findings = [proposing.get(f.ids[0], f) if f.check == "orphan" else f for f in findings]
-    return _checked(graph, findings, sum(node.record is not None for node in graph.nodes.values()))
+        proposals = _orphans_in_their_projects(session, graph)
+        findings = [proposals.get(f.ids[0], f) if f.check == "orphan" else f for f in findings]
+    return _result(graph, findings, sum(node.record is not None for node in graph.nodes.values()))
 
 
 def check_projects(session: Session, projects: Iterable[str], *, refresh: bool = False) -> LineageCheck:
-    """The faults in whole projects. InputError if there is no such project; `refresh` trusts no local copy."""
+    """Check whole projects. Raises InputError for an unknown project; `refresh` ignores the local copy."""
     names = list(dict.fromkeys(projects))
     fetched = fetch_projects(session, names, refresh=refresh)
     graph = with_named_parents(session, fetched.graph)
     findings = [
         *check(graph),
         *made_of_superseded(graph),
-        *held_wrongly(graph, fetched.summaries, session.mirror.promoted()),
+        *slot_conflicts(graph, fetched.summaries, session.mirror.promoted()),
     ]
     findings += (finding for name in names for finding in withdrawn(session, name, fetched.summaries))
     findings += not_ingested(session, graph)
-    return _checked(graph, findings, fetched.downloaded)
+    return _result(graph, findings, fetched.downloaded)
 
 
 def _orphans_in_their_projects(session: Session, graph: LineageGraph) -> dict[str, Finding]:
-    """{id: finding} of orphans of the graph: an orphan's parent is elsewhere, and so is what suggests it."""
+    """Return {id: finding} for the graph's orphans, found in their whole projects, which suggest their parents."""
     projects = sorted({node.project for node in graph.nodes.values() if node.project})
     wide = fetch_projects(session, projects).graph
     both = LineageGraph([*wide.nodes.values(), *graph.nodes.values()], [*wide.edges.values(), *graph.edges.values()])
     return {finding.ids[0]: finding for finding in CHECKS["orphan"](both)}
 
 
-def _checked(graph: LineageGraph, findings: Sequence[Finding], downloaded: int) -> LineageCheck:
+def _result(graph: LineageGraph, findings: Sequence[Finding], downloaded: int) -> LineageCheck:
     shown = tuple(_without_hidden(graph, finding) for finding in worst_first(findings))
     return LineageCheck(shown, len(graph), len(graph.edges), downloaded)
 
 
 def _without_hidden(graph: LineageGraph, finding: Finding) -> Finding:
-    """The finding without the ids of what the reader may not see, and without a command that names one."""
+    """Remove the ids of datasets that the reader cannot see, and a command that names one."""
     hidden = {mfid for mfid in finding.ids if mfid in graph and graph.nodes[mfid].kind == "hidden"}
     if not hidden:
         return finding
@@ -87,7 +86,7 @@ Summaries = Mapping[str, Summary]
 
 
 def made_of_superseded(graph: LineageGraph) -> Iterator[Finding]:
-    """Current results that were made of a result which is superseded, and would not be the same of what holds."""
+    """Yield current results made from a superseded result that would differ if made from the current one."""
     for node in graph.nodes.values():
         if node.state != CURRENT:
             continue
@@ -106,30 +105,30 @@ def _made_of_superseded(graph: LineageGraph, mfid: str, parent: str) -> Finding:
     by = graph.nodes[parent].superseded_by
     instead = " and ".join(graph.label(other) if other in graph else other for other in by) or "another result"
     message = (
-        f"{graph.label(mfid)} is current, but was made of {graph.label(parent)}, which {instead} "
+        f"{graph.label(mfid)} is current, but was made from {graph.label(parent)}, which {instead} "
         f"{'have' if len(by) > 1 else 'has'} replaced; "
     )
-    written = provenance(graph.nodes[mfid].record)
-    if written.get("pipeline"):
-        message += "run its pipeline again, or what made it with parents that hold"
+    recorded = provenance(graph.nodes[mfid].record)
+    if recorded.get("pipeline"):
+        message += "run its pipeline again, or rerun its step with current parents"
         return Finding("made-of-superseded", "warning", (mfid, parent), message, f"crucible-lineage rerun {mfid}")
-    if written.get("step"):
+    if recorded.get("step"):
         message += "run its flow again"
         return Finding("made-of-superseded", "warning", (mfid, parent), message, f"crucible-lineage why {mfid}")
-    message += "if it holds for that too, or is made again, register it with that parent"
+    message += "if it is valid for that too, or is made again, register it with that parent"
     project = graph.nodes[mfid].project or "PROJECT"
-    named = f"--parent {by[0] if len(by) == 1 else 'MFID'} --supersedes {mfid} --note TEXT"
+    options = f"--parent {by[0] if len(by) == 1 else 'MFID'} --supersedes {mfid} --note TEXT"
     return Finding(
         "made-of-superseded",
         "warning",
         (mfid, parent),
         message,
-        f"crucible-lineage register FILES --project {project} {named}",
+        f"crucible-lineage register FILES --project {project} {options}",
     )
 
 
-def held_wrongly(graph: LineageGraph, summaries: Summaries, promoted: Mapping[str, str]) -> Iterator[Finding]:
-    """Places that several hold at once, or that two declarations share."""
+def slot_conflicts(graph: LineageGraph, summaries: Summaries, promoted: Mapping[str, str]) -> Iterator[Finding]:
+    """Yield slots with several current results, or shared by two declarations."""
     currency = Currency((one.status for one in summaries.values()), promoted)
     shared: defaultdict[tuple[str, ...], dict[str, None]] = defaultdict(dict)
     for project, key in sorted(currency.all_slots()):
@@ -145,9 +144,9 @@ def held_wrongly(graph: LineageGraph, summaries: Summaries, promoted: Mapping[st
 
 
 def _of_one_flow_run(graph: LineageGraph, mfids: Iterable[str]) -> bool:
-    """True for what a flow written by hand gave in one run: it may give several results for one slot."""
-    written = [provenance(graph.nodes[mfid].record) for mfid in mfids if mfid in graph]
-    return all(one.get("step") and not one.get("pipeline") for one in written)
+    """Return True for results of one run of a flow written by hand, which may have several for a slot."""
+    records = [provenance(graph.nodes[mfid].record) for mfid in mfids if mfid in graph]
+    return all(one.get("step") and not one.get("pipeline") for one in records)
 
 
 def _held_twice(mfids: list[str], key: str, summaries: Summaries) -> Finding:
@@ -159,14 +158,14 @@ def _held_twice(mfids: list[str], key: str, summaries: Summaries) -> Finding:
 def _declared_twice(pipeline: str, files: list[str], mfids: list[str]) -> Finding:
     named = ", ".join(file or "one without a file" for file in files)
     message = (
-        f"several declarations bear the name {pipeline!r}: {named}; the results of each hold, {len(mfids)} in all; if "
-        "that is not meant, give one another `pipeline:`, or run from one file only"
+        f"several declarations have the name {pipeline!r}: {named}; the results of each are current, {len(mfids)} in "
+        "all; if this is not intended, give one another `pipeline:`, or run from one file only"
     )
     return Finding("declared-twice", "notice", tuple(mfids), message, f"crucible-lineage list --pipeline {pipeline}")
 
 
 def withdrawn(session: Session, project: str, summaries: Summaries) -> Iterator[Finding]:
-    """Results that would hold, were it not asked to delete them: what they superseded shows as current meanwhile."""
+    """Yield results that would be current without a request to delete them; meanwhile older ones are current."""
     hidden = {}
     with suppress(ForbiddenError, NotFoundError, RefusedError):
         for request in session.client.deletions.list():
@@ -177,56 +176,56 @@ def withdrawn(session: Session, project: str, summaries: Summaries) -> Iterator[
                         hidden[found.unique_id] = (request, summary_of(found.model_dump()))
     if not hidden:
         return
-    promoted, there = session.mirror.promoted(), [one.status for one in summaries.values()]
-    before = Currency(there, promoted)
-    everything = Currency([*(one.status for _, one in hidden.values()), *there], promoted)
+    promoted, visible = session.mirror.promoted(), [one.status for one in summaries.values()]
+    without = Currency(visible, promoted)
+    everything = Currency([*(one.status for _, one in hidden.values()), *visible], promoted)
     for mfid, (request, summary) in hidden.items():
-        held = [key for key in summary.status.slots if mfid in everything.current(key, project)]
-        shown = dict.fromkeys(other for key in held for other in before.current(key, project))
-        if held:
-            instead = f"; {', '.join(shown)} shows as current meanwhile, and is of an earlier state" if shown else ""
+        slots = [key for key in summary.status.slots if mfid in everything.current(key, project)]
+        shown = dict.fromkeys(other for key in slots for other in without.current(key, project))
+        if slots:
+            instead = f"; meanwhile {', '.join(shown)} from an earlier state shows as current" if shown else ""
             message = (
-                f"{summary.name} ({mfid}), which the last run relied on for {held[0]}, is to be deleted (request "
-                f"{request.id}, {request.status}){instead}; have it rejected, or make another attempt with --force "
-                f"{summary.step}"
+                f"{summary.name} ({mfid}), which the last run used for {slots[0]}, is to be deleted (request "
+                f"{request.id}, {request.status}){instead}; have the request rejected, or make another attempt with "
+                f"--force {summary.step}"
             )
             command = f"crucible-lineage run PIPELINE.yaml --force {summary.step}"
             yield Finding("withdrawn-holder", "warning", (mfid, *shown), message, command)
 
 
-ONE_BY_ONE = 10  # datasets whose requests are asked for one by one
+ONE_BY_ONE = 10  # up to here, requests are listed dataset by dataset
 PER_PAGE = 1000
-MOST_NAMED = 100  # files whose names are asked for
+MOST_NAMED = 100  # files whose names are fetched
 
 
 def not_ingested(session: Session, graph: LineageGraph) -> Iterator[Finding]:
-    """A finding for each file of the graph's datasets whose newest ingestion failed, or went otherwise than was asked.
+    """Yield a finding for each file of the graph whose newest ingestion failed, or ended differently than requested.
 
-    That nothing reads its kind is none, where nobody named an ingestor. Of many datasets as many of the newest requests
-    are looked at as cost a tenth of a call a dataset.
+    An unsupported kind of file is no finding unless an ingestor was named. For many datasets only the newest requests
+    are read, at a tenth of a call for each dataset.
     """
     mfids = [node.id for node in graph.nodes.values() if node.kind == "dataset"]
     newest: dict[str, IngestionRequest] = {}
     for request in _requests(session.client, mfids):
         if request.file_mfid and request.dataset_mfid in graph:
-            known = newest.setdefault(request.file_mfid, request)
-            newest[request.file_mfid] = max(known, request, key=lambda one: one.id)
-    bad = [one for one in newest.values() if _is_bad(one)]
-    for number, request in enumerate(bad):
+            previous = newest.setdefault(request.file_mfid, request)
+            newest[request.file_mfid] = max(previous, request, key=lambda one: one.id)
+    failed = [request for request in newest.values() if _is_failed(request)]
+    for number, request in enumerate(failed):
         mfid = str(request.dataset_mfid)
         file = _name(session.client, str(request.file_mfid)) if number < MOST_NAMED else f"file {request.file_mfid}"
         reason = request.error_message or request.status
-        message = f"{graph.label(mfid)}: {file} was not read as was asked: {reason}"
+        message = f"{graph.label(mfid)}: {file} was not read as requested: {reason}"
         yield Finding("not-ingested", "warning", (mfid,), message, f"crucible get {mfid}")
 
 
 _OPEN = ("requested", "started", "not_requested")
 
 
-def _is_bad(one: IngestionRequest) -> bool:
-    if one.status == "complete":
-        return bool(one.error_message and one.ingestion_class)
-    return one.status not in _OPEN
+def _is_failed(request: IngestionRequest) -> bool:
+    if request.status == "complete":
+        return bool(request.error_message and request.ingestion_class)
+    return request.status not in _OPEN
 
 
 def _requests(client: CrucibleClient, mfids: list[str]) -> Iterator[IngestionRequest]:
@@ -236,7 +235,7 @@ def _requests(client: CrucibleClient, mfids: list[str]) -> Iterator[IngestionReq
                 yield from client.ingestions.iter(dataset_mfid=mfid)
         else:
             yield from islice(client.ingestions.iter(), (len(mfids) // 10 + 1) * PER_PAGE)
-    except (ForbiddenError, NotFoundError, RefusedError):  # a service that tells nobody
+    except (ForbiddenError, NotFoundError, RefusedError):  # the service does not list them
         return
 
 

@@ -1,4 +1,4 @@
-"""What was deleted, or is to be: from Crucible's own list of deletions and requests."""
+"""Deleted datasets and requests for deletion, from Crucible's own list."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from crucible_lineage.errors import ForbiddenError, NotFoundError, RefusedError
 from crucible_lineage.session import Session
 
-_NOT_TOLD = (ForbiddenError, NotFoundError, RefusedError)  # to this key, or by this service
+_NOT_LISTED = (ForbiddenError, NotFoundError, RefusedError)  # for this key, or by this service
 
 
 @dataclass(frozen=True)
 class Deletion:
-    """A dataset that was deleted at a time, or, without one, is to be: its request is pending or approved."""
+    """A deleted dataset, or one with a pending or approved request for deletion."""
 
     mfid: str
     name: str
@@ -25,35 +25,35 @@ class Deletion:
 
     @property
     def text(self) -> str:
-        """One line: what is so, since when, and why."""
+        """One line with the state, the time and the reason."""
         at = f" on {self.time[:19].replace('T', ' ')}" if self.time else ""
         named = f" ({self.name})" if self.name else ""
         return f"dataset {self.mfid}{named} {self.state}{at}{f': {self.reason}' if self.reason else ''}"
 
     def to_json(self) -> dict[str, Any]:
-        """An entry of `list --deleted --json`."""
+        """Return the entry of `list --deleted --json`."""
         return {**vars(self), "name": self.name or None, "time": self.time or None, "reason": self.reason or None}
 
 
 def deletion_of(session: Session, mfid: str) -> Deletion | None:
-    """The deletion of a dataset, as far as this key may know of it."""
+    """Return the deletion of a dataset, if this key can see it."""
     try:
         entries = list(session.client.deletions.deleted(resource_id=mfid))
-    except _NOT_TOLD:
+    except _NOT_LISTED:
         return None
     return next((_deleted(entry) for entry in entries if entry.resource_id == mfid), None)
 
 
 def deletions_in(session: Session, project: str) -> list[Deletion]:
-    """The datasets of a project that were deleted, the newest first, and those that are to be."""
-    found = [*_requested(session), *_gone(session)]
+    """Return the datasets of a project with a request for deletion, then the deleted ones, newest first."""
+    found = [*_requested(session), *_deletions(session)]
     return [one for one in found if one.project.casefold() == project.casefold()]
 
 
 def _requested(session: Session) -> Iterator[Deletion]:
     try:
         requests = session.client.deletions.list()
-    except _NOT_TOLD:
+    except _NOT_LISTED:
         return
     for request in requests:
         if request.resource_type == "dataset" and request.status in ("pending", "approved"):
@@ -68,10 +68,10 @@ def _requested(session: Session) -> Iterator[Deletion]:
             )
 
 
-def _gone(session: Session) -> Iterator[Deletion]:
+def _deletions(session: Session) -> Iterator[Deletion]:
     try:
         yield from (_deleted(one) for one in session.client.deletions.deleted() if one.resource_type == "dataset")
-    except _NOT_TOLD:
+    except _NOT_LISTED:
         return
 
 

@@ -1,4 +1,4 @@
-"""What differs between two datasets, or two runs, and between all that they come from."""
+"""Compare two datasets or two runs, including their ancestors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from crucible_lineage.session import Session
 
 @dataclass(frozen=True, repr=False)
 class LineageComparison:
-    """Two lineages and what differs; as text, a line for each difference."""
+    """Two lineages and their differences; as text, a line for each difference."""
 
     old: LineageGraph
     new: LineageGraph
@@ -37,7 +37,7 @@ class LineageComparison:
         return "\n".join(difference_lines(self.old, self.new, self.difference))
 
     def to_json(self) -> dict[str, object]:
-        """Return the differences for `diff --json`. Ids of what the reader may not see are null."""
+        """Return the differences for `diff --json`. Ids that the reader cannot see are null."""
         found = self.difference
         return {
             "same": not found,
@@ -72,7 +72,7 @@ def _visible(node: Node) -> str | None:
 
 
 def compare_datasets(session: Session, old: str, new: str) -> LineageComparison:
-    """Compare two datasets and all that they come from. InputError if one is not there."""
+    """Compare two datasets and their ancestors. Raises InputError if one does not exist."""
     before = fetch_lineage(session, old)
     after = before if new in before else fetch_lineage(session, new)
     earlier = with_whole_records(session, before.derivations().around(old, direction="ancestors"))
@@ -83,7 +83,7 @@ def compare_datasets(session: Session, old: str, new: str) -> LineageComparison:
 def compare_runs(session: Session, old: str, new: str, projects: Sequence[str]) -> LineageComparison:
     """Compare what two runs made or reused, with the parents.
 
-    A run is known by its id, or by that of its Prefect flow run. InputError if no dataset of the projects is of it.
+    A run is named by its id, or by that of its Prefect flow run. Raises InputError if the projects have none of it.
     """
     graph = fetch_projects(session, projects).graph
     earlier, later = (with_whole_records(session, _of_run(session, graph, run, projects)) for run in (old, new))
@@ -91,13 +91,13 @@ def compare_runs(session: Session, old: str, new: str, projects: Sequence[str]) 
 
 
 def _of_run(session: Session, graph: LineageGraph, run: str, projects: Sequence[str]) -> LineageGraph:
-    """Return what a run made, or relied on by its record or this data folder, with the parents."""
+    """Return what a run made or used according to its record or this data folder, with the parents."""
     made = {node.id for node in graph.nodes.values() if run in run_ids(node.record)}
     for node in graph.nodes.values():
         if recorded_run(node.record) == run:
             made |= set(graph.children(node.id))
-    remembered = (mfid for _, _, datasets in session.journal.run_steps(run) for mfid in datasets.values())
-    made |= {mfid for mfid in remembered if mfid in graph}
+    noted = (mfid for _, _, datasets in session.journal.run_steps(run) for mfid in datasets.values())
+    made |= {mfid for mfid in noted if mfid in graph}
     if not made:
         raise InputError(
             f"find run {run}: neither a dataset of {named_projects(projects)} nor this data folder has a run "
@@ -152,13 +152,13 @@ def _result(change: Change) -> str:
 
 
 def _shown(value: object) -> str:
-    said = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    said = "nothing" if value is None else said
-    return said if len(said) <= MOST_VALUE else f"{said[:MOST_VALUE]}…"
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    text = "nothing" if value is None else text
+    return text if len(text) <= MOST_VALUE else f"{text[:MOST_VALUE]}…"
 
 
 def _label(old: LineageGraph, new: LineageGraph, mfid: str) -> str:
-    # The inputs of the old lineage are told by their successors, which only the new one has.
+    # Inputs of the old lineage are named by their successors, which only the new one has.
     return (new if mfid in new else old).label(mfid)
 
 

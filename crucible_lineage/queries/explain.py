@@ -30,7 +30,7 @@ from crucible_lineage.statements import About
 
 @dataclass(frozen=True, repr=False)
 class Explanation:
-    """What is told of a dataset: `paragraphs` hold lines; `record` is what they are drawn from, if there is one."""
+    """The explanation of a dataset in `paragraphs` of lines; `record` is their source, if there is one."""
 
     mfid: str
     name: str
@@ -60,19 +60,19 @@ class Explanation:
 
 
 def explain(session: Session, mfid: str) -> Explanation:
-    """The story of a dataset. InputError if there is none that this key may see."""
+    """Explain how a dataset was made. Raises InputError if it does not exist or is hidden from this key."""
     dataset = existing(session, mfid)
     name = dataset.dataset_name or mfid
     record = read_record(dataset.scientific_metadata)
     entry = entry_of(session, dataset)
     if record is None:
         reason = unreadable(dataset.scientific_metadata)
-        said = f"its provenance record cannot be read: {reason}" if reason else "it has no provenance record"
-        how = "How it was made is unknown; it was registered by another program or manually."
+        problem = f"its provenance record cannot be read: {reason}" if reason else "it has no provenance record"
+        note = "How it was made is unknown; it was registered by another program or manually."
         corrected = tuple(_corrected(corrections(dataset.scientific_metadata)))
         paragraphs = [
-            (f"{name} ({mfid})", f"{said}. {how}"),
-            tuple(_standing(entry, _names(session, entry.superseded_by))),
+            (f"{name} ({mfid})", f"{problem}. {note}"),
+            tuple(_status(entry, _names(session, entry.superseded_by))),
             corrected,
         ]
         return Explanation(mfid, name, tuple(paragraph for paragraph in paragraphs if paragraph), None, entry)
@@ -80,7 +80,7 @@ def explain(session: Session, mfid: str) -> Explanation:
     made = _of_step(record) if isinstance(record, StepRecord) else _of_files(record)
     paragraphs = [
         (f"{name} ({mfid})", *_incomplete(record), *made),
-        tuple(_standing(entry, _names(session, entry.superseded_by))),
+        tuple(_status(entry, _names(session, entry.superseded_by))),
         tuple(_parents(record, _names(session, record.parents))),
         tuple(_params(record)),
         tuple(_facts(record)),
@@ -97,12 +97,12 @@ def _names(session: Session, mfids: Sequence[str]) -> dict[str, str]:
         try:
             names[mfid] = session.client.datasets.get(mfid).dataset_name or mfid
         except NotFoundError:
-            names[mfid] = "a dataset that is gone, or not visible to this key"
+            names[mfid] = "a dataset that was deleted, or is hidden from this key"
     return names
 
 
-def _standing(entry: DatasetEntry, names: Mapping[str, str]) -> Iterator[str]:
-    """Yield whether it holds: what is measured does, and what is incomplete does not, without saying."""
+def _status(entry: DatasetEntry, names: Mapping[str, str]) -> Iterator[str]:
+    """Yield whether the dataset is current, withdrawn, doubtful or superseded."""
     if entry.state == CURRENT:
         yield "Current"
     if entry.state == WITHDRAWN:
@@ -142,7 +142,7 @@ def _of_step(record: StepRecord) -> Iterator[str]:
     if code.read:
         yield f"it read undeclared files, which are not part of the recipe: {', '.join(code.read)}"
     if code.not_covered:
-        yield f"not covered by that fingerprint: {', '.join(code.not_covered)}"
+        yield f"not covered by this fingerprint: {', '.join(code.not_covered)}"
 
 
 def _parents(record: StepRecord | FilesRecord, names: Mapping[str, str]) -> Iterator[str]:
@@ -152,7 +152,7 @@ def _parents(record: StepRecord | FilesRecord, names: Mapping[str, str]) -> Iter
         files = ", ".join(file.name for file in used.files or ())
         yield f"  {used.role}: {names[used.mfid]} ({used.mfid})" + (f", {files}" if files else "")
         if used.chosen:
-            yield f"    chosen in time: {chosen_text(used.chosen.model_dump(by_alias=True))}"
+            yield f"    chosen by time: {chosen_text(used.chosen.model_dump(by_alias=True))}"
 
 
 def _params(record: StepRecord | FilesRecord) -> Iterator[str]:
@@ -167,17 +167,17 @@ def _facts(record: StepRecord | FilesRecord) -> Iterator[str]:
     facts = facts_in(record.recipe)
     if facts is not None:
         yield "Facts about parents at that time"
-    for role, known in (facts or {}).items():
-        for one in known:
-            said = {name: value for name, value in one.to_json().items() if value and name not in ("name", "files")}
-            yield f"  {role}: {one.name}, {json.dumps(said, ensure_ascii=False)}"
+    for role, parents in (facts or {}).items():
+        for parent in parents:
+            shown = {name: value for name, value in parent.to_json().items() if value and name not in ("name", "files")}
+            yield f"  {role}: {parent.name}, {json.dumps(shown, ensure_ascii=False)}"
 
 
-def _corrected(acts: Sequence[Correction]) -> Iterator[str]:
-    if acts:
+def _corrected(made: Sequence[Correction]) -> Iterator[str]:
+    if made:
         yield "Corrections"
-    for act in acts:
-        yield f"  {act}"
+    for correction in made:
+        yield f"  {correction}"
 
 
 def _circumstances(record: StepRecord | FilesRecord) -> Iterator[str]:
@@ -202,18 +202,18 @@ def _succession(session: Session, mfid: str, record: StepRecord | FilesRecord) -
     try:
         earlier = read_record(session.client.datasets.get(before, include_metadata=True).scientific_metadata)
     except NotFoundError:
-        yield "  which is gone, or not visible to this key"
+        yield "  which was deleted, or is hidden from this key"
         return
     if not isinstance(earlier, StepRecord):
         yield "  whose record cannot be read"
         return
-    whole = whole_record(session.client, before, earlier)
-    was, now = (earlier_result(mfid, one, {}).made for mfid, one in ((before, whole), (mfid, record)))
-    found = differences(was, now)
+    complete = whole_record(session.client, before, earlier)
+    then, now = (earlier_result(mfid, one, {}).made for mfid, one in ((before, complete), (mfid, record)))
+    found = differences(then, now)
     for difference in found or _again(session, before, mfid):
         yield f"  {difference}"
-    if whole.recipe.get("code") != record.recipe.get("code"):
-        yield from (f"    {line}" for line in code_diff(was, now))
+    if complete.recipe.get("code") != record.recipe.get("code"):
+        yield from (f"    {line}" for line in code_diff(then, now))
 
 
 def _again(session: Session, before: str, mfid: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What must be redone when a dataset, a file, code or an instrument turns out to have been wrong, or is deleted."""
+"""What must be redone when a dataset, a file, code or an instrument turns out to be wrong, or is deleted."""
 
 from __future__ import annotations
 
@@ -26,18 +26,16 @@ from crucible_lineage.queries.graph.fetch import fetch_lineage, fetch_projects, 
 from crucible_lineage.remake.driver import DIFFERS, Outcome
 from crucible_lineage.session import Session
 
-MOST_NAMED = 10  # of what there is instead, where something was asked for that is not there
-
-
+MOST_NAMED = 10  # alternatives named in errors
 MOST_DEPENDENT = 5
 
 
 @dataclass(frozen=True)
 class RedoList:
-    """What must be redone, in the lineage that shows why.
+    """What must be redone, with the lineage that shows why.
 
-    `untimed` are those of an instrument's data of which nobody said when they were taken: they may be of the time that
-    was asked for, and count. `deletion` is that of the dataset that was asked about.
+    `untimed` are data of the instrument without a time of measurement, which are included. `deletion` is that of the
+    dataset in question.
     """
 
     graph: LineageGraph
@@ -47,18 +45,18 @@ class RedoList:
 
     @property
     def redo(self) -> tuple[str, ...]:
-        """The datasets to redo: what is superseded needs no repair."""
+        """The datasets to redo, without superseded ones."""
         return tuple(mfid for mfid in self.impact.ids if self.graph.nodes[mfid].state != SUPERSEDED)
 
     @property
     def superseded(self) -> tuple[str, ...]:
-        """Return what comes from the cause too, and no longer holds."""
+        """The superseded datasets that come from the cause."""
         return tuple(mfid for mfid in self.impact.ids if self.graph.nodes[mfid].state == SUPERSEDED)
 
     def to_json(self, *, every: bool = False) -> dict[str, Any]:
-        """Return it for `impact --json`. Ids of what the reader may not see are null.
+        """Return the list for `impact --json`. Ids that the reader cannot see are null.
 
-        What is superseded is among those to redo only with `every`.
+        With `every`, superseded datasets are among those to redo.
         """
         nodes = self.graph.nodes
 
@@ -83,7 +81,7 @@ class RedoList:
 
 
 def dataset_impact(session: Session, mfid: str) -> RedoList:
-    """Return what comes from a dataset or a sample; from a deleted dataset, what records say was made of it."""
+    """Return what comes from a dataset or a sample; for a deleted dataset, what records name as made from it."""
     try:
         graph = fetch_lineage(session, mfid)
     except InputError:
@@ -96,7 +94,7 @@ def dataset_impact(session: Session, mfid: str) -> RedoList:
 
 
 def note_what_follows(session: Session, outcomes: Iterable[Outcome]) -> None:
-    """Note for results that were made again otherwise which current ones were made from them."""
+    """Add to the outcome of results that were remade with differences the current results made from them."""
     for outcome in outcomes:
         if outcome.verdict != DIFFERS:
             continue
@@ -111,7 +109,7 @@ def note_what_follows(session: Session, outcomes: Iterable[Outcome]) -> None:
 
 
 def _with_recorded_children(graph: LineageGraph, deletion: Deletion) -> LineageGraph:
-    """The graph with a deleted dataset, linked to what records say was made of it: its links went with it."""
+    """Add a deleted dataset to the graph, linked to what records name as made from it: its own links are deleted."""
     children = [node.id for node in graph.nodes.values() if deletion.mfid in used_mfids(node.record)]
     nodes = {deletion.mfid: Node(deletion.mfid, name=deletion.name, project=deletion.project), **graph.nodes}
     edges = {(deletion.mfid, child): Edge(deletion.mfid, child) for child in children}
@@ -119,7 +117,7 @@ def _with_recorded_children(graph: LineageGraph, deletion: Deletion) -> LineageG
 
 
 def file_impact(session: Session, sha256: str, projects: Sequence[str], *, refresh: bool = False) -> RedoList:
-    """Return what comes from a file, whichever datasets of the projects have it. InputError if none has or used it."""
+    """Return what comes from a file in any dataset of the projects. InputError if none has or used it."""
     if not re.fullmatch("[0-9a-f]{64}", sha256):
         raise InputError(f"{sha256!r} is not a SHA-256 hash (64 digits, 0 to 9 and a to f)")
     graph = fetch_projects(session, projects, refresh=refresh).graph
@@ -135,17 +133,19 @@ def file_impact(session: Session, sha256: str, projects: Sequence[str], *, refre
 
 
 def code_impact(session: Session, fingerprint: str, projects: Sequence[str], *, refresh: bool = False) -> RedoList:
-    """Return what code of that fingerprint, or of the only one that begins so, made, and what comes from that."""
+    """Return what code made, named by its fingerprint or a unique beginning, and what comes from that."""
     graph = fetch_projects(session, projects, refresh=refresh).graph
     made_by = {code: node.step for node in graph.nodes.values() if (code := activity_code(node.record))}
-    meant = {fingerprint} & made_by.keys() or {code for code in made_by if code.startswith(fingerprint)}
-    if len(meant) != 1 or not fingerprint:
-        there = [f"{code} ({made_by[code]})" for code in (meant or made_by)]
+    matching = {fingerprint} & made_by.keys() or {code for code in made_by if code.startswith(fingerprint)}
+    if len(matching) != 1 or not fingerprint:
+        known = [f"{code} ({made_by[code]})" for code in (matching or made_by)]
         state = (
-            f"{len(meant)} fingerprints begin with {fingerprint!r}" if meant else f"no code {fingerprint!r} made any"
+            f"{len(matching)} fingerprints begin with {fingerprint!r}"
+            if matching
+            else f"no dataset was made by {fingerprint!r}"
         )
-        raise InputError(f"find what code made in {named_projects(projects)}: {state}; {_instead(there)}")
-    return RedoList(graph, impact_of_code(graph, *meant))
+        raise InputError(f"find what code made in {named_projects(projects)}: {state}; {_alternatives(known)}")
+    return RedoList(graph, impact_of_code(graph, *matching))
 
 
 def instrument_impact(
@@ -157,59 +157,60 @@ def instrument_impact(
     until: datetime | None = None,
     refresh: bool = False,
 ) -> RedoList:
-    """Return what comes from the data that an instrument (name, slug or MFID) took in a closed interval."""
+    """Return what comes from the data that an instrument (name, slug or MFID) measured in a closed interval."""
     graph = fetch_projects(session, projects, refresh=refresh).graph
-    there = dict.fromkeys(name for node in graph.nodes.values() for name in sorted(instruments(node.record)))
-    if instrument not in there:
-        state = f"no dataset of {named_projects(projects)} names it; {_instead(there)}"
+    known = dict.fromkeys(name for node in graph.nodes.values() for name in sorted(instruments(node.record)))
+    if instrument not in known:
+        state = f"no dataset of {named_projects(projects)} names it; {_alternatives(known)}"
         raise InputError(f"find what comes from instrument {instrument!r}: {state}")
     untimed = tuple(taken_without_time(graph, instrument)) if since or until else ()
     return RedoList(graph, impact_of_instrument(graph, instrument, since=since, until=until), untimed)
 
 
 def _owners(session: Session, sha256: str) -> set[str]:
-    """The datasets that Crucible lists with such a file; none where it does not list files by their hash."""
+    """Return the datasets with this file; none if the service does not list files by hash."""
     try:
         return {str(file.dataset_mfid) for file in session.client.files.iter(sha256_hash=sha256)}
     except (ForbiddenError, NotFoundError, RefusedError):
         return set()
 
 
-def _instead(there: Iterable[str]) -> str:
-    names = sorted(there)
+def _alternatives(known: Iterable[str]) -> str:
+    names = sorted(known)
     more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
     return f"there are: {', '.join(names[:MOST_NAMED])}{more}" if names else "there are none"
 
 
 @dataclass(frozen=True)
 class RequestedDeletion:
-    """A dataset whose deletion was asked for, the number of the request, and the datasets that were made of it."""
+    """A request for the deletion of a dataset, with its number and the datasets made from it."""
 
     mfid: str
     request: int
     made_of_it: tuple[str, ...]
 
     def __str__(self) -> str:
-        return f"{self.mfid}: deletion is asked for; made of it and kept: {amount(len(self.made_of_it), 'dataset')}"
+        return f"{self.mfid}: deletion requested; made from it and kept: {amount(len(self.made_of_it), 'dataset')}"
 
     def to_json(self) -> dict[str, object]:
         """Return the entry for `delete --json`."""
         return {"mfid": self.mfid, "request": self.request, "made_of_it": list(self.made_of_it)}
 
 
-def ask_deletion(session: Session, mfid: str, why: str = "", *, even_if_used: bool, else_say: str) -> RequestedDeletion:
-    """Ask for a dataset to be deleted: it is hidden at once, and deleted when an administrator has agreed.
+def request_deletion(
+    session: Session, mfid: str, why: str = "", *, even_if_used: bool, way_out: str
+) -> RequestedDeletion:
+    """Request the deletion of a dataset: it is hidden at once, and deleted when an administrator has agreed.
 
-    Raises InputError if something was made of it, unless it is to be deleted `even_if_used`; the message ends with
-    `else_say`.
+    Raises InputError if something was made from it, unless `even_if_used`; the message ends with `way_out`.
     """
-    below = dataset_impact(session, mfid).redo
-    if below and not even_if_used:
-        more = f" and {len(below) - MOST_DEPENDENT} more" if len(below) > MOST_DEPENDENT else ""
-        named = ", ".join(below[:MOST_DEPENDENT]) + more
+    dependent = dataset_impact(session, mfid).redo
+    if dependent and not even_if_used:
+        more = f" and {len(dependent) - MOST_DEPENDENT} more" if len(dependent) > MOST_DEPENDENT else ""
+        named = ", ".join(dependent[:MOST_DEPENDENT]) + more
         raise InputError(
-            f"delete {mfid}: {amount(len(below), 'dataset')} made of it: {named}. Nothing was changed; {else_say}"
+            f"delete {mfid}: {amount(len(dependent), 'dataset')} made from it: {named}. Nothing was changed; {way_out}"
         )
     request = session.client.datasets.delete(mfid, why or None)
     session.mirror.forget([mfid])
-    return RequestedDeletion(mfid, request.id, tuple(below))
+    return RequestedDeletion(mfid, request.id, tuple(dependent))

@@ -1,4 +1,4 @@
-"""What a data folder did and what waits in it, as metrics. Nothing is asked of the service."""
+"""Metrics of a data folder's runs, results and waiting deliveries. Makes no request to the service."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def metrics_text(session: Session) -> str:
 
 
 def send_metrics(session: Session) -> int:
-    """Send the same metrics by OpenTelemetry, once, to where its variables say; return how many.
+    """Send the metrics once by OpenTelemetry, to the address in its variables. Returns their number.
 
-    Raises InputError if the extra `otel` is not installed, UnreachableError if they were not taken.
+    Raises InputError if the extra `otel` is not installed, UnreachableError if they were not accepted.
     """
     try:  # the SDK takes half a second to import
         from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
@@ -49,7 +49,7 @@ def send_metrics(session: Session) -> int:
         from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricExportResult
     except ImportError as error:
         raise InputError(
-            f"sending metrics needs the package {error.name}, which is not here; install crucible-lineage[otel]"
+            f"sending metrics needs the package {error.name}; install it with: pip install 'crucible-lineage[otel]'"
         ) from error
     found, reader, exporter = metrics(session), InMemoryMetricReader(), OTLPMetricExporter()
     provider = MeterProvider([reader], shutdown_on_exit=False)
@@ -64,7 +64,7 @@ def send_metrics(session: Session) -> int:
     try:
         data = reader.get_metrics_data()
         if data is not None and exporter.export(data) is not MetricExportResult.SUCCESS:
-            raise UnreachableError("the metrics were not taken; see OTEL_EXPORTER_OTLP_ENDPOINT")
+            raise UnreachableError("the metrics were not accepted; check OTEL_EXPORTER_OTLP_ENDPOINT")
     finally:
         exporter.shutdown()
         provider.shutdown()
@@ -78,25 +78,25 @@ def metrics(session: Session) -> list[Metric]:
 
 def _metrics(session: Session) -> Iterator[Metric]:
     journal = session.journal
-    runs = [({**_of(row), "outcome": row[2] or "under way"}, float(row[3])) for row in journal.run_counts()]
+    runs = [({**_labels(row), "outcome": row[2] or "under way"}, float(row[3])) for row in journal.run_counts()]
     yield _metric("runs_total", COUNTER, "Runs started here, by outcome.", runs)
-    ends = [({**_of(row), "outcome": row[2]}, utc(row[3]).timestamp()) for row in journal.last_ends()]
+    ends = [({**_labels(row), "outcome": row[2]}, utc(row[3]).timestamp()) for row in journal.last_ends()]
     yield _metric(
         "last_run_end_timestamp_seconds", GAUGE, "End of the last run of the pipeline with this outcome.", ends
     )
     results = [({"project": row[0], "state": row[1]}, row) for row in journal.result_counts()]
-    for place, name, text in (
+    for column, name, text in (
         (2, "results_total", "Results of steps, by state."),
         (3, "step_seconds_total", "Run time of steps."),
         (4, "step_bytes_total", "Bytes written by steps."),
     ):
-        yield _metric(name, COUNTER, text, [(labels, float(row[place])) for labels, row in results])
+        yield _metric(name, COUNTER, text, [(labels, float(row[column])) for labels, row in results])
     delivered = journal.delivery_times()
-    for place, name, text in (
+    for column, name, text in (
         (1, "deliveries_total", "Delivered results."),
         (2, "delivery_seconds_total", "Time from completion to delivery."),
     ):
-        yield _metric(name, COUNTER, text, [({"project": row[0]}, float(row[place])) for row in delivered])
+        yield _metric(name, COUNTER, text, [({"project": row[0]}, float(row[column])) for row in delivered])
     yield from _waiting(session)
     failed = failures(session).values()
     yield _gauge("failed_results", "Failed results, not made since.", len(failed))
@@ -104,7 +104,7 @@ def _metrics(session: Session) -> Iterator[Metric]:
     by_cause = [({"cause": cause}, float(number)) for cause, number in sorted(causes.items())]
     yield _metric("failed_results_by_cause", GAUGE, "Failed results, by the exception of their step.", by_cause)
     yield _gauge("parked_results", "Results that are not tried again.", sum(one.parked for one in failed))
-    swept = [(_of(name.split(" ", 1)[::-1]), age_s) for name, age_s in _ages(session, "process-new", "swept")]
+    swept = [(_labels(name.split(" ", 1)[::-1]), age_s) for name, age_s in _ages(session, "process-new", "swept")]
     yield _metric("sweep_age_seconds", GAUGE, "Time since process-new last looked at everything.", swept)
     watched = [({"project": name}, age_s) for name, age_s in _ages(session, "watching", "at")]
     yield _metric("watch_age_seconds", GAUGE, "Time since `watch` last looked without an error.", watched)
@@ -122,23 +122,23 @@ def _waiting(session: Session) -> Iterator[Metric]:
     yield _gauge("damaged_results", "Results damaged while waiting.", damaged)
 
 
-def _ages(session: Session, what: str, moment: str) -> Iterator[tuple[str, float]]:
-    """Yield the names of marks of this kind (watch/state.py), and how long ago their moment was."""
+def _ages(session: Session, kind: str, moment: str) -> Iterator[tuple[str, float]]:
+    """Yield the names of marks of this kind (watch/folder.py), and how many seconds ago they were set."""
     rows = session.store.database.rows(
-        "SELECT name, value FROM mark WHERE instance = ? AND name LIKE ?", session.store.instance, f"{what} %"
+        "SELECT name, value FROM mark WHERE instance = ? AND name LIKE ?", session.store.instance, f"{kind} %"
     )
     for name, value in rows:
         if at := dict(unsealed(value, name) or {}).get(moment):
-            yield name.removeprefix(f"{what} "), (datetime.now(UTC) - utc(at)).total_seconds()
+            yield name.removeprefix(f"{kind} "), (datetime.now(UTC) - utc(at)).total_seconds()
 
 
 def _cause(failure: Failure) -> str:
-    """Return the name of the exception that an error says, `other` if it says none."""
+    """Return the name of the exception in an error, or `other`."""
     found = _CAUSE.search(failure.error)
     return found[1] if found else "other"
 
 
-def _of(row: Sequence[Any]) -> dict[str, str]:
+def _labels(row: Sequence[Any]) -> dict[str, str]:
     return {"pipeline": row[0], "project": row[1]}
 
 

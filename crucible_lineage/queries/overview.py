@@ -1,4 +1,4 @@
-"""A facility's view: each pipeline of each project, by what all machines made, and what a person has to do about it."""
+"""A facility's view: each pipeline of each project over all machines, and what to do about it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from crucible_lineage.times import utc
 
 @dataclass(frozen=True)
 class ActionItem:
-    """What is wrong, since when, and the command that does something about it."""
+    """A problem, its start, and the command that resolves it."""
 
     what: str
     since: str
@@ -37,9 +37,9 @@ class ActionItem:
 
 @dataclass(frozen=True)
 class PipelineOverview:
-    """How a pipeline stands. `states` count its results at Crucible, of all machines; `newest` is its youngest result.
+    """The status of a pipeline. `states` count its results at Crucible; `newest` is the time of its newest result.
 
-    `run` is its newest run: one of this data folder, or one that records name.
+    `run` is its newest run, from this data folder or from records.
     """
 
     project: str
@@ -50,7 +50,7 @@ class PipelineOverview:
     todo: tuple[ActionItem, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """An entry of `status --all --json`."""
+        """Return the entry of `status --all --json`."""
         return {
             "project": self.project,
             "pipeline": self.pipeline,
@@ -62,10 +62,10 @@ class PipelineOverview:
 
 
 def overview(session: Session) -> list[PipelineOverview]:
-    """Return all pipelines that this key may see or that ran here, what needs a person first.
+    """Return all pipelines that this key can see or that ran here, those that need attention first.
 
-    Failures and what waits are those of this data folder; what is parked, and pipelines whose last run failed, are
-    those of all machines. Raises UnreachableError if the service is away.
+    Failures and waiting results are those of this data folder; parked results, and pipelines whose last run failed,
+    are those of all machines. Raises UnreachableError if the service is away.
     """
     session.mirror.sync_statements()
     projects = [one.project_id for one in session.client.projects.list()]
@@ -131,9 +131,9 @@ def _of_project(
 
 
 def _outdated(session: Session, project: str, entries: Mapping[str, DatasetEntry]) -> Counter[str]:
-    """Count by pipeline the current results that were made of superseded ones, and would be others without them.
+    """Count by pipeline the current results that were made from superseded ones and would differ now.
 
-    The lineage of the project is fetched only where there may be any.
+    The project's lineage is fetched only if there may be any.
     """
     superseded = {mfid for mfid, one in entries.items() if one.state == SUPERSEDED}
     if not any(one.state == CURRENT and not superseded.isdisjoint(one.summary.parents) for one in entries.values()):
@@ -143,7 +143,7 @@ def _outdated(session: Session, project: str, entries: Mapping[str, DatasetEntry
 
 
 def _states(summary: PipelineSummary | None, stated: Counter[str]) -> dict[str, int]:
-    """Count the results by state; doubtful ones and candidates are current but for what statements say."""
+    """Count the results by state. Doubtful ones and candidates are current ones that statements affect."""
     found = Counter(summary.states) if summary else Counter()
     for state in (DOUBTFUL, CANDIDATE):
         if number := stated[state]:
@@ -166,26 +166,26 @@ def _todo(
     again = f"crucible-lineage run {declared}"
     yield from _late(declared, newest, again)
     if run and run.state in ("failed", "cut short", "stopped"):
-        why = run.error.partition("\n")[0]
-        what = f"the last run here could not start: {why}" if why else f"the last run here is {run.state}"
-        yield ActionItem(what, run.ended or run.started, again)
+        reason = run.error.partition("\n")[0]
+        problem = f"the last run here could not start: {reason}" if reason else f"the last run here is {run.state}"
+        yield ActionItem(problem, run.ended or run.started, again)
     for other in elsewhere:
         yield ActionItem(
             other.message, other.since, f"crucible-lineage runs --pipeline {other.pipeline} --project {project}"
         )
     for one in failed:
-        what = f"{one.step} {'is parked: failed' if one.parked else 'failed'} {amount(one.failures, 'time')}: "
+        problem = f"{one.step} {'is parked: failed' if one.parked else 'failed'} {amount(one.failures, 'time')}: "
         command = f"crucible-lineage status --unpark {one.mfid}" if one.parked else again
-        why = one.error.partition("\n")[0].removeprefix(f"step {one.step!r} failed: ")
-        yield ActionItem(what + why, one.last, command)
+        reason = one.error.partition("\n")[0].removeprefix(f"step {one.step!r} failed: ")
+        yield ActionItem(problem + reason, one.last, command)
     if waiting:
         refused = sum(one.refused for one in waiting)
-        what = f"{amount(len(waiting), 'result')} made here and not delivered"
-        what += f", {refused} refused by Crucible" if refused else ""
-        yield ActionItem(what, min(one.since for one in waiting), "crucible-lineage push")
+        problem = f"{amount(len(waiting), 'result')} made here and not delivered"
+        problem += f", {refused} refused by Crucible" if refused else ""
+        yield ActionItem(problem, min(one.since for one in waiting), "crucible-lineage push")
     if outdated:
-        what = f"{amount(outdated, 'current result')} made of what is superseded"
-        yield ActionItem(what, "", f"crucible-lineage rerun --stale --project {project}")
+        problem = f"{amount(outdated, 'current result')} made of what is superseded"
+        yield ActionItem(problem, "", f"crucible-lineage rerun --stale --project {project}")
     if number := stated[CANDIDATE]:
         yield ActionItem(f"{amount(number, 'result')} to be signed", "", f"crucible-lineage list --project {project}")
     if number := stated[INCOMPLETE]:

@@ -1,6 +1,6 @@
 """The results of a step as a table: a row for each, with parameters, returned values and facts of ancestors.
 
-Conditions choose rows, groups fold them; the table is written as CSV, as Parquet, or as a pandas DataFrame.
+Conditions select rows, and groups summarize them. The table is written as CSV, Parquet or JSON, or converted to pandas.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ OWN = (
     *("mfid", "name", "step", "pipeline", "output", "state", "measurement", "data_type", "instrument", "sample"),
     *("session", "timestamp", "created", "run", "who", "checks", "remade"),
 )
-PARTS = ("params", "results", "metadata")  # `metadata` is all of it, also what no step returned
-RAW = "raw"  # the measured data that a dataset comes from, by whatever way
-DEEPEST = 8  # levels of values within values that get columns of their own
+PARTS = ("params", "results", "metadata")  # `metadata` includes what no step returned
+RAW = "raw"  # the measured data that a dataset comes from
+DEEPEST = 8  # levels of nested values with their own columns
 
 
 ENDINGS = (".csv", ".parquet", ".json")
@@ -57,7 +57,7 @@ ENDINGS = (".csv", ".parquet", ".json")
 
 @dataclass(frozen=True)
 class Table:
-    """Rows with the same columns, in the order in which the results were made. `others` do not hold, by state."""
+    """Rows with the same columns, in the order in which the results were made. `others` counts the rest by state."""
 
     project: str
     step: str
@@ -93,13 +93,13 @@ def make_table(
     doubtful: bool = False,
     refresh: bool = False,
 ) -> Table:
-    """The current results of a step: parameters, returned values, instrument and sample, and the columns in `fields`.
+    """Return the current results of a step with parameters, returned values, instrument, sample, and further `fields`.
 
     A column is one of a dataset's own (`instrument`, `timestamp`), `params.NAME`, `results.NAME`, `metadata.NAME`, or
-    any of these of an ancestor, behind the name of its step or the role in which it was used (`axis.results.rms`).
-    With `by`, one row for each value of these columns, with how many there are and mean, standard deviation, least
-    and greatest of each number. With `every`, also what does not hold, with `doubtful` what is on hold or comes from
-    what is. InputError for a name that no row knows.
+    any of these of an ancestor, after the name of its step or the role in which it was used (`axis.results.rms`).
+    With `by`, there is a row for each value of these columns, with the count, and mean, standard deviation, minimum
+    and maximum of each number. `every` adds superseded and incomplete results, `doubtful` those on hold and their
+    descendants. Raises InputError for an unknown column.
     """
     condition = parse_condition(where) if where else None
     facts = ProjectFacts(session, project, refresh=refresh)
@@ -120,19 +120,16 @@ def make_table(
 def _results(
     facts: ProjectFacts, project: str, step: str, pipeline: str | None, states: Collection[str]
 ) -> tuple[list[str], dict[str, int]]:
-    """The ids of the step's results in these states (or in any, if there are none), and how many others are in which.
-
-    The oldest is first.
-    """
-    made = [one for one in facts.copy.summaries.values() if one.step == step and pipeline in (None, one.pipeline)]
-    if not made:
-        there = sorted({one.step for one in facts.copy.summaries.values() if pipeline in (None, one.pipeline)} - {""})
-        instead = nearest(step, there) if there else "no step has made any"
-        raise InputError(f"make a table of step {step!r}: project {project!r} has no dataset of this step; {instead}")
-    made.sort(key=lambda one: (one.created, one.mfid))
+    """Return the ids of the step's results in these states (if empty, any), oldest first, and counts of the others."""
+    results = [one for one in facts.copy.summaries.values() if one.step == step and pipeline in (None, one.pipeline)]
+    if not results:
+        steps = sorted({one.step for one in facts.copy.summaries.values() if pipeline in (None, one.pipeline)} - {""})
+        instead = nearest(step, steps) if steps else "no step has made any"
+        raise InputError(f"table of step {step!r}: project {project!r} has no dataset of this step; {instead}")
+    results.sort(key=lambda one: (one.created, one.mfid))
     others: dict[str, int] = {}
     chosen = []
-    for one in made:
+    for one in results:
         state = facts.entries[one.mfid].state
         if not states or state in states:
             chosen.append(one.mfid)
@@ -142,7 +139,7 @@ def _results(
 
 
 def _own_columns(facts: ProjectFacts, chosen: Iterable[str], every: bool) -> tuple[str, ...]:
-    """Return the columns of every table, then all parameters and returned values that a row knows."""
+    """Return the columns of every table, then all parameters and returned values in the rows."""
     parts: dict[str, dict[str, None]] = {"params": {}, "results": {}}
     filled: set[str] = set()
     for mfid in chosen:
@@ -155,16 +152,16 @@ def _own_columns(facts: ProjectFacts, chosen: Iterable[str], every: bool) -> tup
 
 
 def _require_column(facts: ProjectFacts, chosen: Sequence[str], name: str) -> None:
-    """InputError unless the column may have a value in one of the rows."""
+    """Raise InputError unless the column may have a value in one of the rows."""
     if name in OWN or not chosen or any(facts.value(mfid, name) is not None for mfid in chosen):
         return
     known: dict[str, None] = dict.fromkeys(OWN)
-    for mfid in chosen[:100]:  # enough to name what is near
+    for mfid in chosen[:100]:  # enough to suggest a similar name
         values = facts.of(mfid).values
         known |= dict.fromkeys(one for one in values if one.partition(".")[0] in PARTS)
-        for called, ancestors in facts.ancestors(mfid).items():
-            known |= dict.fromkeys(f"{called}.{one}" for other in ancestors[:1] for one in facts.of(other).values)
-    if name in known:  # nothing but null stands there
+        for label, ancestors in facts.ancestors(mfid).items():
+            known |= dict.fromkeys(f"{label}.{one}" for other in ancestors[:1] for one in facts.of(other).values)
+    if name in known:  # every value is null
         return
     raise InputError(f"there is no column {name!r}; {nearest(name, sorted(known))}")
 
@@ -177,13 +174,13 @@ def _grouped(
     groups: dict[str, list[Sequence[Any]]] = {}
     for row in rows:
         groups.setdefault(json.dumps([row[at] for at in keys], default=str), []).append(row)
-    made = []
+    grouped = []
     for members in groups.values():
         values = [[row[at] for row in members if row[at] is not None] for at in numbers]
         head = (*(members[0][at] for at in keys), len(members))
-        made.append((*head, *(number for column in values for number in _summed_up(column))))
-    names = (*by, COUNT, *(f"{columns[at]}.{what}" for at in numbers for what in SUMMED_UP))
-    return names, tuple(sorted(made, key=lambda row: [_sortable(value) for value in row[: len(by)]]))
+        grouped.append((*head, *(number for column in values for number in _summed_up(column))))
+    names = (*by, COUNT, *(f"{columns[at]}.{statistic}" for at in numbers for statistic in SUMMED_UP))
+    return names, tuple(sorted(grouped, key=lambda row: [_sortable(value) for value in row[: len(by)]]))
 
 
 def _all_numbers(values: Iterable[object]) -> bool:
@@ -206,7 +203,7 @@ def _sortable(value: object) -> tuple[int, object]:
 
 @dataclass(frozen=True)
 class ColumnValues:
-    """A dataset in the words of columns; `used` are the datasets it was made of, by role."""
+    """The values of a dataset by column; `used` are the datasets it was made from, by role."""
 
     mfid: str
     step: str
@@ -215,7 +212,7 @@ class ColumnValues:
 
 
 class ProjectFacts:
-    """The facts of all datasets of a project, and of those of other projects that they were made of."""
+    """The facts of all datasets of a project, and of their ancestors in other projects."""
 
     def __init__(self, session: Session, project: str, *, refresh: bool = False) -> None:
         self.session = session
@@ -224,20 +221,20 @@ class ProjectFacts:
         self._verdicts = session.mirror.verdicts()
         self._facts: dict[str, ColumnValues] = {}
         self._named: dict[str, dict[str, tuple[str, ...]]] = {}
-        self._two_raws: set[str] = set()  # where a role or a step is called `raw` too, and gave others
+        self._two_raws: set[str] = set()  # datasets with a role or step called `raw` that means something else
 
     def of(self, mfid: str) -> ColumnValues:
-        """The facts of a dataset; of one that this key may not see, its id."""
+        """Return the facts of a dataset; only its id if it is hidden from this key."""
         found = self._facts.get(mfid)
         if found is None:
             found = self._facts[mfid] = self._read(mfid)
         return found
 
     def value(self, mfid: str, column: str) -> Any:
-        """Return a dataset's value in a column: its own, or an ancestor's where the column begins with one's name.
+        """Return a dataset's value in a column: its own, or an ancestor's if the column begins with its name.
 
-        Metadata that a result does not have are those of the measured data it comes from. Of several ancestors of that
-        name it is a list, unless all say the same. None where there is nothing; InputError where `raw` is ambiguous.
+        Metadata that a result lacks are those of the measured data it comes from. Several ancestors with different
+        values give a list. Returns None without a value; raises InputError if `raw` is ambiguous.
         """
         own = self.of(mfid).values
         if column in own:
@@ -250,15 +247,15 @@ class ProjectFacts:
         ancestors = self.ancestors(mfid).get(head, ())
         if head == RAW and mfid in self._two_raws:
             raise InputError(
-                f"column {column!r}: `raw` stands for the measured data that {mfid} comes from, and a role or a step "
-                "of its lineage is called raw too and gave others; name the step that made these, or the role above"
+                f"column {column!r}: `raw` means the measured data that {mfid} comes from, but a role or step of its "
+                "lineage is also called raw and means others; name the step that made them, or another role"
             )
         return _one_or_all(self.value(one, rest) for one in ancestors)
 
     def ancestors(self, mfid: str) -> Mapping[str, tuple[str, ...]]:
-        """The ancestors of a dataset by what they are called: their step, or the role in which they were used.
+        """Return the ancestors of a dataset by their step, or by the role in which they were used.
 
-        Of two that are called alike the nearer one is meant. `raw` are all measured data among them.
+        Of two with the same name, the nearer one is returned. `raw` are all measured data among them.
         """
         found = self._named.get(mfid)
         if found is None:
@@ -269,8 +266,8 @@ class ProjectFacts:
         named: dict[str, tuple[str, ...]] = {}
         level, seen, raw = [mfid], {mfid}, []
         while level:
-            here: dict[str, dict[str, None]] = {}
-            following: dict[str, None] = {}
+            current: dict[str, dict[str, None]] = {}
+            next_level: dict[str, None] = {}
             for child in level:
                 used = {} if self._is_measured(child) else self.of(child).used
                 if not used and child != mfid:
@@ -279,24 +276,24 @@ class ProjectFacts:
                     for parent in parents:
                         names = {role, self._step(parent)} - {""}
                         for name in names:
-                            here.setdefault(name, {})[parent] = None
+                            current.setdefault(name, {})[parent] = None
                         if parent not in seen:
-                            following[parent] = None
-            named |= {name: tuple(mfids) for name, mfids in here.items() if name not in named}
-            seen |= following.keys()
-            level = list(following)
-        if (called := named.get(RAW)) and set(called) != set(raw):
+                            next_level[parent] = None
+            named |= {name: tuple(mfids) for name, mfids in current.items() if name not in named}
+            seen |= next_level.keys()
+            level = list(next_level)
+        if (raw_named := named.get(RAW)) and set(raw_named) != set(raw):
             self._two_raws.add(mfid)
         return {**named, RAW: tuple(raw)}
 
     def _of_measured(self, mfid: str, column: str) -> object:
-        """Return the value of the measured data that a result comes from, where it has none itself."""
+        """Return the value of the measured data that a result comes from."""
         return _one_or_all(self.of(one).values.get(column) for one in self.ancestors(mfid)[RAW])
 
     def _inherited(self, mfid: str, column: str) -> object:
         return _one_or_all(self._about(one, column) or None for one in self.ancestors(mfid)[RAW])
 
-    # What lists know of a dataset is asked of them first: no record is unpacked for it.
+    # Summaries are tried first: they need no record to be unpacked.
 
     def _is_measured(self, mfid: str) -> bool:
         known = self.copy.summaries.get(mfid)
@@ -318,20 +315,20 @@ class ProjectFacts:
             record = fetch_datasets(self.session.client, [mfid], include_links=True).found.get(mfid)
         if record is None:
             return ColumnValues(mfid, "", {"mfid": mfid, "state": "not visible"})
-        written = provenance(record)
-        if "attached" in written:
-            written = self._whole(mfid, record)
+        recorded = provenance(record)
+        if "attached" in recorded:
+            recorded = self._whole(mfid, record)
         summary = self.copy.summaries.get(mfid) or summary_of(record)
         entry = self.entries.get(mfid)
-        activity = written.get("activity") or {}
-        agent = written.get("agent") or {}
+        activity = recorded.get("activity") or {}
+        agent = recorded.get("agent") or {}
         metadata = {k: v for k, v in (record.get("scientific_metadata") or {}).items() if k not in OWN_KEYS}
         own = {
             "mfid": mfid,
             "name": summary.name,
             "step": summary.step,
             "pipeline": summary.pipeline,
-            "output": text(written.get("output")),
+            "output": text(recorded.get("output")),
             "state": entry.state if entry else "",
             "measurement": summary.measurement,
             "data_type": text(record.get("data_type")),
@@ -342,17 +339,17 @@ class ProjectFacts:
             "created": summary.created,
             "run": text((activity.get("run") or {}).get("run_id")),
             "who": text(agent.get("username")) or text(agent.get("local_user")),
-            "checks": _told_checks(self._verdicts.get(mfid, {})),
+            "checks": _checks_text(self._verdicts.get(mfid, {})),
             "remade": entry.remade.times if entry else 0,
         }
         values = {name: value for name, value in own.items() if value}
-        values |= flattened("params", (written.get("recipe") or {}).get("params") or {})
+        values |= flattened("params", (recorded.get("recipe") or {}).get("params") or {})
         if summary.status.derived:
             values |= flattened("results", returned_values(record))
         values |= flattened("metadata", metadata)
         used = {
             role: mfids
-            for role, mfids in used_roles({"scientific_metadata": {PROVENANCE_KEY: written}}).items()
+            for role, mfids in used_roles({"scientific_metadata": {PROVENANCE_KEY: recorded}}).items()
             if role
         }
         return ColumnValues(mfid, summary.step, values, used)
@@ -362,14 +359,14 @@ class ProjectFacts:
         return whole_record(self.session.client, mfid, found).document() if found else provenance(record)
 
 
-def _told_checks(verdicts: Mapping[str, CheckResult]) -> str:
-    """Which of its checks a dataset has failed, or that it has passed them; empty where none was made."""
+def _checks_text(verdicts: Mapping[str, CheckResult]) -> str:
+    """Return the failed checks of a dataset, or that all passed; empty without checks."""
     failed = [name.rpartition("/")[2] for name, one in verdicts.items() if not one.passed]
     return f"failed: {', '.join(failed)}" if failed else "passed" if verdicts else ""
 
 
 def flattened(head: str, values: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
-    """{"head.key": value}, where a mapping in a mapping is told by a longer name."""
+    """Return {"head.key": value}, with longer names for nested mappings."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping) and value and depth < DEEPEST:
@@ -388,7 +385,7 @@ def _one_or_all(values: Iterable[object]) -> object:
 
 
 def require_target(path: Path) -> None:
-    """Raise InputError if no table can be written to this file: for its ending, or for want of a library."""
+    """Raise InputError if no table can be written to this file because of its ending or a missing library."""
     if path.suffix.lower() == ".parquet":
         require_library(f"{path.name} as Parquet", "pyarrow", "table")
     if path.suffix.lower() not in ENDINGS:
@@ -396,7 +393,7 @@ def require_target(path: Path) -> None:
             f"write a table to {path}: the format follows from the file's ending, one of {', '.join(ENDINGS)}"
         )
     if path.is_dir():
-        raise InputError(f"write a table to {path}: that is a folder; name a file")
+        raise InputError(f"write a table to {path}: it is a folder; name a file")
 
 
 def write_table(table: Table, path: Path) -> None:
@@ -408,18 +405,18 @@ def write_table(table: Table, path: Path) -> None:
         if path.suffix.lower() == ".parquet":
             _write_parquet(table, part)
         else:
-            whole = json.dumps(table.to_json(), ensure_ascii=False, indent=1) + "\n"
-            said = whole if path.suffix.lower() == ".json" else csv_text(table.columns, table.rows)
-            part.write_text(said, encoding="utf-8", newline="")
+            document = json.dumps(table.to_json(), ensure_ascii=False, indent=1) + "\n"
+            content = document if path.suffix.lower() == ".json" else csv_text(table.columns, table.rows)
+            part.write_text(content, encoding="utf-8", newline="")
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
 
 
 def data_frame(table: Table) -> pandas.DataFrame:
-    """The table as a DataFrame. InputError if pandas is not installed."""
+    """Return the table as a DataFrame. Raises InputError if pandas is not installed."""
     try:
-        import pandas  # half a second, and an optional library
+        import pandas  # optional, and slow to import
     except ImportError as error:
         raise InputError("make a DataFrame: the library pandas is missing; pip install pandas") from error
     return pandas.DataFrame(list(table.rows), columns=list(table.columns))
@@ -435,7 +432,7 @@ def _write_parquet(table: Table, path: Path) -> None:
 
 
 def _typed(values: list[Any]) -> list[object]:
-    """A column of one type: numbers, truth values, texts, or lists of numbers; anything else as JSON."""
+    """Convert a column to one type: numbers, truth values, texts, or lists of numbers; anything else to JSON."""
     kinds = {type(value) for value in values if value is not None}
     if kinds == {int, float}:
         return [None if value is None else float(value) for value in values]

@@ -1,4 +1,4 @@
-"""A number that a step returns over the time of measurement: robust limits, what lies beyond, and what changed."""
+"""The trend of a returned number over the time of measurement: robust limits, points beyond them, and changes."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from crucible_lineage.session import Session
 from crucible_lineage.statements import HOLD
 from crucible_lineage.times import utc
 
-SIGMAS = 3.0  # chosen: limits are the median and that many times the scaled median absolute deviation
-SCALED = 1.4826  # of which the median absolute deviation of a normal distribution is one standard deviation
-FEWEST = 5  # chosen: values without which there are no limits
+SIGMAS = 3.0  # limits are the median plus and minus this many scaled median absolute deviations
+SCALED = 1.4826  # scales the median absolute deviation of a normal distribution to its standard deviation
+FEWEST = 5  # values needed for limits
 
 
 @dataclass(frozen=True)
 class TrendPoint:
-    """A result: when its data were measured, and its value; `is_beyond` the limits, or `is_doubtful`."""
+    """A result with its time of measurement and value; `is_beyond` the limits, or `is_doubtful`."""
 
     mfid: str
     time: datetime
@@ -46,7 +46,7 @@ class TrendPoint:
 
 @dataclass(frozen=True)
 class AxisMark:
-    """Something that changed: the code, a calibration (a parent that several results share), or a hold."""
+    """A change of the code or of a calibration (a parent that several results share), or a hold."""
 
     time: datetime
     kind: str
@@ -59,7 +59,7 @@ class AxisMark:
 
 @dataclass(frozen=True)
 class Series:
-    """The results of one group, by time; without limits where there are few of them. `marks` are what changed."""
+    """The results of one group by time, without limits if there are too few. `marks` are changes."""
 
     label: str
     points: tuple[TrendPoint, ...]
@@ -88,7 +88,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Trend:
-    """A column of a step's results over time, in groups. `left_out` results have no number there, or no time."""
+    """A column of a step's results over time, in groups. `left_out` counts results without a number or a time."""
 
     project: str
     step: str
@@ -106,18 +106,18 @@ class Trend:
 def trend_of(
     session: Session, project: str, step: str, column: str, *, by: str | None = None, pipeline: str | None = None
 ) -> Trend:
-    """Return how a column of a step's current results went over the time of measurement, for each value of `by`.
+    """Return a column of a step's current results over the time of measurement, for each value of `by`.
 
-    Doubtful results are shown as such, and count for no limit. Raises InputError if the step is unknown, or no result
-    has both a number there and a time of measurement.
+    Doubtful results are included and marked, but ignored for limits. Raises InputError if the step is unknown, or no
+    result has both a number and a time of measurement.
     """
     facts = ProjectFacts(session, project)
-    made = [one for one in facts.copy.summaries.values() if one.step == step and pipeline in (None, one.pipeline)]
-    if not made:
-        there = sorted({one.step for one in facts.copy.summaries.values()} - {""})
-        instead = nearest(step, there) if there else "no step has made any"
-        raise InputError(f"trend of step {step!r}: no dataset of project {project!r} is of it; {instead}")
-    shown = [one.mfid for one in made if facts.entries[one.mfid].state in (CURRENT, DOUBTFUL)]
+    results = [one for one in facts.copy.summaries.values() if one.step == step and pipeline in (None, one.pipeline)]
+    if not results:
+        steps = sorted({one.step for one in facts.copy.summaries.values()} - {""})
+        instead = nearest(step, steps) if steps else "no step has made any"
+        raise InputError(f"trend of step {step!r}: project {project!r} has no dataset of this step; {instead}")
+    shown = [one.mfid for one in results if facts.entries[one.mfid].state in (CURRENT, DOUBTFUL)]
     groups: dict[str, list[TrendPoint]] = {}
     left_out = 0
     for mfid in shown:
@@ -130,18 +130,18 @@ def trend_of(
         groups.setdefault(label, []).append(TrendPoint(mfid, time, float(value), is_doubtful=is_doubtful))
     if not groups:
         raise InputError(
-            f"trend of {step} {column}: none of {amount(len(shown), 'result')} has a number there "
-            "and a time of measurement"
+            f"trend of {step} {column}: none of {amount(len(shown), 'result')} has both this number and a time of "
+            "measurement"
         )
     series = tuple(_series(facts, label, points) for label, points in sorted(groups.items()))
     return Trend(project, step, column, series, left_out)
 
 
 def _time(facts: ProjectFacts, mfid: str) -> datetime | None:
-    """When its data were measured: its own time, else the last one of the measured data that it comes from."""
-    said = facts.value(mfid, "timestamp") or facts.value(mfid, "raw.timestamp")
-    listed = [one for one in (said if isinstance(said, list) else [said]) if one]
-    return max((utc(str(one)) for one in listed), default=None)
+    """Return the time of measurement: a dataset's own, else the last one of the measured data that it comes from."""
+    value = facts.value(mfid, "timestamp") or facts.value(mfid, "raw.timestamp")
+    times = [time for time in (value if isinstance(value, list) else [value]) if time]
+    return max((utc(str(time)) for time in times), default=None)
 
 
 def _series(facts: ProjectFacts, label: str, points: list[TrendPoint]) -> Series:
@@ -163,26 +163,26 @@ def _series(facts: ProjectFacts, label: str, points: list[TrendPoint]) -> Series
 
 
 def _changes(facts: ProjectFacts, points: Sequence[TrendPoint]) -> Iterator[AxisMark]:
-    """Changes of the code and of shared parents, at the first result that has the new one."""
+    """Yield changes of the code and of shared parents, at the first result with the new one."""
     shared = _shared(facts, points)
     code: str | None = None
     used: dict[str, tuple[str, ...]] = {}
     for point in points:
-        now = activity_code(facts.copy.records.get(point.mfid))
-        if code is not None and now != code:
-            yield AxisMark(point.time, "code", f"code {code[:12]} -> {now[:12]}")
-        code = now
+        new_code = activity_code(facts.copy.records.get(point.mfid))
+        if code is not None and new_code != code:
+            yield AxisMark(point.time, "code", f"code {code[:12]} -> {new_code[:12]}")
+        code = new_code
         for role, parents in facts.of(point.mfid).used.items():
-            known = tuple(one for one in parents if one in shared)
-            if known and used.get(role, known) != known:
-                names = ", ".join(str(facts.value(one, "name") or one) for one in known)
+            calibrations = tuple(one for one in parents if one in shared)
+            if calibrations and used.get(role, calibrations) != calibrations:
+                names = ", ".join(str(facts.value(one, "name") or one) for one in calibrations)
                 yield AxisMark(point.time, "calibration", f"{role}: {names}")
-            if known:
-                used[role] = known
+            if calibrations:
+                used[role] = calibrations
 
 
 def _shared(facts: ProjectFacts, points: Sequence[TrendPoint]) -> set[str]:
-    """The parents that more than one of the results has."""
+    """Return the parents that more than one of the results has."""
     counts: dict[str, int] = {}
     for point in points:
         for mfid in {one for parents in facts.of(point.mfid).used.values() for one in parents}:
@@ -191,8 +191,8 @@ def _shared(facts: ProjectFacts, points: Sequence[TrendPoint]) -> set[str]:
 
 
 def _holds(facts: ProjectFacts, points: Sequence[TrendPoint]) -> Iterator[AxisMark]:
-    """Holds in force on these results: one on a span of measurements at its beginning, else when it was placed."""
-    named = {doubt.statement.mfid: doubt.statement for one in points if (doubt := facts.entries[one.mfid].doubt)}
-    for one in named.values():
+    """Yield the holds on these results: one on a span of measurements at its start, others when they were placed."""
+    holds = {doubt.statement.mfid: doubt.statement for point in points if (doubt := facts.entries[point.mfid].doubt)}
+    for one in holds.values():
         if one.verb == HOLD:
             yield AxisMark(utc(one.about.since or one.when), "hold", f"hold {one.attribution}")

@@ -1,1 +1,1 @@
-"""What arrived or changed, and what is still to be done for it."""
+"""Find new files and datasets, and what remains to be done for them."""

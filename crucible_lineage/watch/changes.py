@@ -1,7 +1,7 @@
-"""Changes at Crucible since the last look: new datasets and finished ingestions.
+"""Report changes at Crucible since the last look: new datasets and finished ingestions.
 
-Crucible sends no events, so it is asked. Each thing is told once: what was told is noted only after it was told, and
-bears an id of its own by which a receiver knows it, should the note be lost.
+Crucible sends no events, so it is polled. Each event is reported once. It is noted after it was reported, and has an
+id by which a receiver recognizes it if the note is lost.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ DATASET_CREATED, INGESTION_COMPLETED = "crucible.dataset.created", "crucible.ing
 INGESTION_FAILED = "crucible.ingestion.failed"
 HOLD_PLACED, HOLD_LIFTED = "crucible.hold.placed", "crucible.hold.lifted"
 RESULT_SIGNED = "crucible.result.signed"
-MOST_CHARACTERS = 500  # of what an ingestor says of its failure
+MOST_CHARACTERS = 500  # of an ingestor's error
 OVERLAP = timedelta(minutes=2)  # a record with an earlier time may become visible after one with a later time
-PATIENCE = timedelta(days=1)  # how long an incomplete dataset is waited for
+PATIENCE = timedelta(days=1)  # longest wait for an incomplete dataset
 _NAMESPACE = uuid.UUID("5d0cbd4b-6ab1-5ce2-9b4e-3c1f8e0a7c55")
 _ATTRIBUTES = (
     "dataset_name", "project_id", "measurement", "data_type", "data_format", "session_name", "instrument_name",
@@ -38,7 +38,7 @@ _ATTRIBUTES = (
 
 @dataclass(frozen=True)
 class DatasetEvent:
-    """Something that happened to a dataset. A trigger's `match` compares `attributes`; `id` is the event's own.
+    """An event about a dataset. A trigger's `match` compares `attributes`; `id` is the event's own.
 
     The attributes are fields of the dataset's record, and `kind`: derived if a step made it, else raw.
     """
@@ -51,27 +51,27 @@ class DatasetEvent:
 
 
 class Watcher:
-    """Looks at a project, or at all that the key may see, and remembers how far it has looked."""
+    """Polls a project, or all that the key can see, and remembers its position."""
 
     def __init__(self, session: Session, project: str | None = None) -> None:
         self.session = session
         self.project = project
         self.marks = Marks(session)
-        self._found = False
+        self._project_exists = False
         self._datasets = f"watch datasets {project or '*'}"
         self._ingestions = f"watch ingestions {project or '*'}"
 
     def begin(self, since: datetime | None = None) -> None:
-        """Begin to watch: what is there now is no news, unless it was created `since` then.
+        """Start watching. Existing datasets are not reported, unless created at or after `since`.
 
-        Where it was watched before, it goes on.
+        An earlier watch is continued.
         """
         client = self.session.client
         if since is not None or not self.marks.get(self._datasets):
-            newest = client.datasets.list(limit=1, sort="created", **self._scope()) if self._is_there() else []
+            newest = client.datasets.list(limit=1, sort="created", **self._scope()) if self._has_project() else []
             start = since or (_created(newest[0]) if newest else datetime.fromtimestamp(0, UTC))
-            told = [] if since else [found.unique_id for found in self._created_since(start - OVERLAP)]
-            self.marks.set(self._datasets, {"since": start.isoformat(), "told": told})
+            reported = [] if since else [found.unique_id for found in self._created_since(start - OVERLAP)]
+            self.marks.set(self._datasets, {"since": start.isoformat(), "told": reported})
         if not self.marks.get(self._ingestions):
             requests = list(self._requests(0))
             up_to = max((request.id for request in requests), default=0)
@@ -79,23 +79,23 @@ class Watcher:
             self.marks.set(self._ingestions, {"up_to": up_to, "open": open_})
 
     def look(self) -> Iterator[list[DatasetEvent]]:
-        """The news in two portions; a portion counts as told when the next one is asked for."""
+        """Yield the events in two lists. A list counts as reported when the next one is requested."""
         yield from self._new_datasets()
         yield from self._ended_ingestions()
 
     def _new_datasets(self) -> Iterator[list[DatasetEvent]]:
         mark = self.marks.get(self._datasets)
-        since, told = utc(mark["since"]), set(mark["told"])
+        since, reported = utc(mark["since"]), set(mark["told"])
         found = list(self._created_since(since - OVERLAP))
-        unfinished = [dataset for dataset in found if not _is_whole(dataset) and dataset.unique_id not in told]
-        new = [dataset for dataset in found if dataset not in unfinished and dataset.unique_id not in told]
+        unfinished = [dataset for dataset in found if not _is_complete(dataset) and dataset.unique_id not in reported]
+        new = [dataset for dataset in found if dataset not in unfinished and dataset.unique_id not in reported]
         yield [one for dataset in sorted(new, key=lambda d: d.creation_time or "") for one in self._of_dataset(dataset)]
         newest = max((_created(dataset) for dataset in found), default=since)
-        begun = (_created(dataset) for dataset in unfinished)
-        until = max(since, min([newest, *(moment for moment in begun if newest - moment < PATIENCE)]))
-        told |= {dataset.unique_id for dataset in new}
+        unfinished_times = (_created(dataset) for dataset in unfinished)
+        until = max(since, min([newest, *(moment for moment in unfinished_times if newest - moment < PATIENCE)]))
+        reported |= {dataset.unique_id for dataset in new}
         recent = {dataset.unique_id for dataset in found if _created(dataset) >= until - OVERLAP}
-        self.marks.set(self._datasets, {"since": until.isoformat(), "told": sorted(told & recent)})
+        self.marks.set(self._datasets, {"since": until.isoformat(), "told": sorted(reported & recent)})
 
     def _of_dataset(self, dataset: Dataset) -> Iterator[DatasetEvent]:
         """Yield the events of a new dataset; of a statement, the holds placed or lifted."""
@@ -104,7 +104,7 @@ class Watcher:
         if is_support(record):
             return
         if stated is None:
-            yield self._news(DATASET_CREATED, dataset)
+            yield self._event(DATASET_CREATED, dataset)
         elif stated.verb == HOLD:
             yield from self._of_statement(HOLD_PLACED, stated, stated)
         elif stated.verb == SIGN:
@@ -115,13 +115,14 @@ class Watcher:
                 if revoked.verb == HOLD:
                     yield from self._of_statement(HOLD_LIFTED, revoked, stated)
 
-    def _of_statement(self, event: str, hold: Statement, said: Statement) -> Iterator[DatasetEvent]:
-        """News of each dataset that a statement names, or of the statement itself where it is about a condition."""
+    def _of_statement(self, event: str, hold: Statement, cause: Statement) -> Iterator[DatasetEvent]:
+        """Yield an event for each dataset that a statement names, or for the statement itself if it has a condition."""
         about = {key: value for key, value in hold.about.document().items() if key != "datasets"}
-        told = {"project_id": hold.project, "why": said.why, "by": said.who or said.by, "statement": said.mfid, **about}
+        who = cause.who or cause.by
+        fields = {"project_id": hold.project, "why": cause.why, "by": who, "statement": cause.mfid, **about}
         for mfid in hold.about.datasets or (hold.mfid,):
-            key = f"{self.session.store.instance} {event} {mfid} {hold.mfid} {said.mfid}"
-            attributes = {"mfid": mfid, **{name: value for name, value in told.items() if value}}
+            key = f"{self.session.store.instance} {event} {mfid} {hold.mfid} {cause.mfid}"
+            attributes = {"mfid": mfid, **{name: value for name, value in fields.items() if value}}
             yield DatasetEvent(event, mfid, str(hold.about), uuid.uuid5(_NAMESPACE, key), attributes)
 
     def _ended_ingestions(self) -> Iterator[list[DatasetEvent]]:
@@ -130,12 +131,12 @@ class Watcher:
         for number in mark["open"]:
             try:
                 requests.setdefault(number, self.session.client.ingestions.get(number))
-            except (NotFoundError, ForbiddenError):  # its dataset was deleted, or is no longer ours to see
+            except (NotFoundError, ForbiddenError):  # its dataset was deleted, or is now hidden from this key
                 continue
         ended = [
             one for one in requests.values() if not one.is_open and one.status != "not_requested" and one.dataset_mfid
         ]
-        yield [news for request in sorted(ended, key=lambda r: r.id) if (news := self._of_ingestion(request))]
+        yield [event for request in sorted(ended, key=lambda r: r.id) if (event := self._of_ingestion(request))]
         up_to = max([mark["up_to"], *requests])
         open_ = [request.id for request in requests.values() if request.is_open]
         self.marks.set(self._ingestions, {"up_to": up_to, "open": open_})
@@ -150,21 +151,21 @@ class Watcher:
         more = {"file_mfid": request.file_mfid, "ingestion_class": request.ingestion_class, "status": request.status}
         more["error"] = (request.error_message or "")[:MOST_CHARACTERS]
         event = INGESTION_COMPLETED if request.status == "complete" else INGESTION_FAILED
-        return self._news(event, dataset, str(request.id), more)
+        return self._event(event, dataset, str(request.id), more)
 
     def _created_since(self, moment: datetime) -> Iterator[Dataset]:
-        if not self._is_there():
+        if not self._has_project():
             return iter(())
         return self.session.client.datasets.iter(creation_time_gte=moment, include_metadata=True, **self._scope())
 
-    def _is_there(self) -> bool:
-        """False while nobody has made the project, which may be watched all the same."""
-        if self.project is not None and not self._found:
-            self._found = self.session.client.projects.find(self.project) is not None
-        return self.project is None or self._found
+    def _has_project(self) -> bool:
+        """Return False while the project does not exist, which may be watched anyway."""
+        if self.project is not None and not self._project_exists:
+            self._project_exists = self.session.client.projects.find(self.project) is not None
+        return self.project is None or self._project_exists
 
     def _requests(self, up_to: int) -> Iterator[IngestionRequest]:
-        """Requests with a higher number. The list is read to where it goes down to that number, if it goes down."""
+        """Yield requests with a higher number. If the list is in descending order, it is read down to that number."""
         last: int | None = None
         for request in self.session.client.ingestions.iter():
             if last is not None and request.id < last and request.id <= up_to:
@@ -173,7 +174,7 @@ class Watcher:
             if request.id > up_to:
                 yield request
 
-    def _news(self, event: str, dataset: Dataset, what: str = "", more: dict[str, Any] | None = None) -> DatasetEvent:
+    def _event(self, event: str, dataset: Dataset, key: str = "", more: dict[str, Any] | None = None) -> DatasetEvent:
         record = read_record(dataset.scientific_metadata)
         kind = "derived" if record and record.is_derived else "raw"
         values = {**{name: getattr(dataset, name, None) for name in _ATTRIBUTES}, "kind": kind, **(more or {})}
@@ -181,7 +182,7 @@ class Watcher:
             event=event,
             mfid=dataset.unique_id,
             name=dataset.dataset_name or dataset.unique_id,
-            id=uuid.uuid5(_NAMESPACE, f"{self.session.store.instance} {event} {dataset.unique_id} {what}"),
+            id=uuid.uuid5(_NAMESPACE, f"{self.session.store.instance} {event} {dataset.unique_id} {key}"),
             attributes={"mfid": dataset.unique_id, **{name: str(value) for name, value in values.items() if value}},
         )
 
@@ -189,7 +190,7 @@ class Watcher:
         return {"project_id": self.project} if self.project else {}
 
 
-def _is_whole(dataset: Dataset) -> bool:
+def _is_complete(dataset: Dataset) -> bool:
     record = read_record(dataset.scientific_metadata)
     return record is None or record.is_complete
 

@@ -1,9 +1,9 @@
-"""What a run has to look at: what was created or changed since the last one had looked, or everything.
+"""Select the data that a run has to process: those created or changed since the last run, or everything.
 
-A result that holds again was changed when that was noted on it, and so is seen like new data. The mark stands at the
-oldest change of a dataset that is not settled, that is, whose results are neither there nor given up; so what was
-incomplete, failed, or came late is looked at again. A full look follows when the declaration, the code or another input
-has changed, and in any case every so often: it also finds that results were deleted.
+A result that became current again was changed by that, and so is selected like new data. The mark is the oldest change
+of a dataset that is not settled, whose results neither exist nor were given up; so what was incomplete, failed, or came
+late is selected again. Everything is selected when the declaration, the code or another input has changed, and at
+regular intervals, which also finds deleted results.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _MFID = re.compile(r"\b[0-9a-z]{26}\b")
 
 
 def each_selection(pipeline: BoundPipeline) -> str | None:
-    """The input whose datasets are selected and processed each by itself, so that some of them can be left out.
+    """Return the input whose datasets are selected and processed individually, so that some can be left out.
 
-    None if there is no such input, or if a step takes all of them together.
+    Returns None if there is no such input, or a step takes all of them together.
     """
     each = [name for name, declared in pipeline.spec.inputs.items() if declared.each and not declared.match]
     if len(each) != 1 or not isinstance(pipeline.spec.inputs[each[0]], SelectInput):
@@ -42,7 +42,7 @@ def each_selection(pipeline: BoundPipeline) -> str | None:
     (name,) = each
     dependent = {name, *(other for other, declared in pipeline.spec.inputs.items() if declared.partner == name)}
     for step in pipeline.steps.values():  # in an order in which they can run
-        sources = {source.source for given in step.sources.values() for source in given}
+        sources = {source.source for role_sources in step.sources.values() for source in role_sources}
         if sources & dependent:
             if name not in step.dimensions:
                 return None
@@ -51,7 +51,7 @@ def each_selection(pipeline: BoundPipeline) -> str | None:
 
 
 def narrowed(pipeline: BoundPipeline, name: str, filters: Mapping[str, Any]) -> BoundPipeline:
-    """The pipeline for those datasets of its selection that match these filters, too."""
+    """Return the pipeline for those datasets of its selection that also match these filters."""
     declared = pipeline.spec.inputs[name]
     assert isinstance(declared, SelectInput)
     merged = {**declared.select, **filters}
@@ -71,7 +71,7 @@ class _Seen:
 
 
 class SelectionMarks:
-    """The looks of one pipeline at its selection; `name` is the input."""
+    """The position of one pipeline in its selection; `name` is the input."""
 
     def __init__(self, pipeline: BoundPipeline, name: str, session: Session, sweep_every: timedelta) -> None:
         self.pipeline = pipeline
@@ -86,14 +86,14 @@ class SelectionMarks:
 
     @property
     def is_full(self) -> bool:
-        """True if everything has to be looked at."""
+        """True if everything has to be selected."""
         mark = self.mark
         if not mark.get("since") or mark["code"] != _code(self.pipeline):
             return True
         return self.started - utc(mark["swept"]) >= self.sweep_every
 
     def look(self, *, full: bool) -> BoundPipeline:
-        """The pipeline for what has to be looked at now."""
+        """Return the pipeline for the datasets to process now."""
         since = {} if full else {"modification_time_gte": self.mark["since"]}
         pipeline = narrowed(self.pipeline, self.name, since)
         declared = pipeline.spec.inputs[self.name]
@@ -110,11 +110,11 @@ class SelectionMarks:
         return pipeline
 
     def has_other_inputs(self, result: RunResult) -> bool:
-        """True if another input than the selection has changed since the last look, so that all has to be redone."""
+        """Return True if another input has changed since the last look, so that everything has to be redone."""
         return bool(self.mark) and self.mark["others"] != self._others(result)
 
     def note(self, result: RunResult, parked: Iterable[str], *, full: bool) -> None:
-        """The next run starts where this one left off. `parked` are instances that are left alone on purpose."""
+        """Store the position for the next run. `parked` are instances that are skipped on purpose."""
         swept = self.started.isoformat() if full else self.mark["swept"]
         mark = {"swept": swept, "code": _code(self.pipeline), "others": self._others(result)}
         since = self._since(result, set(parked))
@@ -135,7 +135,7 @@ class SelectionMarks:
         return min(waiting.values(), default=newest) - OVERLAP
 
     def _superseded(self) -> set[str]:
-        """The datasets that are not waited for, since others hold in their place; none if they are asked for too."""
+        """Return the datasets not to wait for, since others have replaced them; none if the input includes them."""
         declared = self.pipeline.spec.inputs[self.name]
         if isinstance(declared, SelectInput) and declared.superseded:
             return set()
@@ -144,17 +144,17 @@ class SelectionMarks:
         return {one.mfid for one in found if currency.state(one.mfid) in (CANDIDATE, SUPERSEDED)}
 
     def _unfinished(self, result: RunResult, parked: set[str]) -> set[str]:
-        """The datasets about which a step failed or was skipped, though no step about them is parked."""
+        """Return the datasets with a failed or skipped step, except those with a parked one."""
         given_up = {mfid for name in parked for mfid in _MFID.findall(name)}
-        bad = (name for name, outcome in result.outcomes.items() if outcome not in (EXECUTED, REUSED))
-        return {mfid for name in bad for mfid in _MFID.findall(name)} - given_up
+        failed = (name for name, outcome in result.outcomes.items() if outcome not in (EXECUTED, REUSED))
+        return {mfid for name in failed for mfid in _MFID.findall(name)} - given_up
 
     def _others(self, result: RunResult) -> str:
         return _digest({name: list(mfids) for name, mfids in result.inputs.items() if name != self.name})
 
 
 def _code(pipeline: BoundPipeline) -> str:
-    """Return the state of the declaration and the code."""
+    """Return a digest of the declaration and the code."""
     steps = {
         name: [[variant.inspection.code.fingerprint, variant.inspection.params] for variant in step.variants]
         for name, step in pipeline.steps.items()

@@ -1,4 +1,4 @@
-"""The web pages of `crucible-lineage serve`: what a signed-in reader's key may see, rendered here, without scripts."""
+"""The web pages of `crucible-lineage serve`: what a signed-in reader's key can see, rendered here, without scripts."""
 
 from crucible_lineage.web.app import with_pages
 

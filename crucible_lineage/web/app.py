@@ -1,4 +1,4 @@
-"""The pages as an application beside the API: routes, who may see them, what is answered when something fails."""
+"""The application of the pages beside the API: routes, sign-in and error pages."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ from crucible_lineage.web.rendering import rendered, resource
 log = logging.getLogger("crucible_lineage.web")
 
 View = Callable[[Reader], Response]
-API_URL = "http://embedded/api/v3"  # where the pages' own client believes the API to be
-PAGES_AT_A_TIME = 8  # threads apart from those of the API, which the pages wait for
+API_URL = "http://embedded/api/v3"  # the API's address for the pages' own client
+PAGES_AT_A_TIME = 8  # threads, separate from those of the API, which the pages wait for
 
 VIEWS: tuple[tuple[str, View], ...] = (
     ("/", browsing.projects),
@@ -76,7 +76,7 @@ HEADERS = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Referrer-Policy": "same-origin",  # with no-referrer, browsers do not say where a form comes from
+    "Referrer-Policy": "same-origin",  # with no-referrer, browsers hide the origin of a form
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
@@ -93,7 +93,7 @@ TITLES = {400: "This cannot be done", 403: "Not allowed", 404: "Not found", 405:
 
 
 def with_pages(api: ASGIApp, data: Path) -> ASGIApp:
-    """Return the API under /api as it was, and the pages everywhere else. `data` is the server's data folder."""
+    """Return an application with the API under /api and the pages everywhere else. `data` is the server's folder."""
     pages = _Pages(api, data).app
 
     async def both(scope: Scope, receive: Receive, send: Send) -> None:
@@ -104,7 +104,7 @@ def with_pages(api: ASGIApp, data: Path) -> ASGIApp:
 
 
 class _Pages:
-    """The application of the pages, and who is signed in to it."""
+    """The application of the pages, with its sign-ins."""
 
     def __init__(self, api: ASGIApp, data: Path) -> None:
         self._api = api
@@ -148,24 +148,24 @@ class _Pages:
             return _to_sign_in(request)
         if not is_from_here(request):
             raise HTTPException(403, "The form did not come from this server.")
-        form = await posted(request)
+        form = await read_form(request)
         return await self._in_thread(lambda reader: datasets.correct(reader, form), Reader(request, sign_in))
 
     async def _show_sign_in(self, request: Request) -> Response:
         return rendered("sign_in.html", next=safe_path(request.query_params.get("next", "/")))
 
     async def _sign_in(self, request: Request) -> Response:
-        form = await posted(request)
-        then = safe_path(form.get("next", "/"))
+        form = await read_form(request)
+        target = safe_path(form.get("next", "/"))
         if not is_from_here(request):
-            return rendered("sign_in.html", status=403, next=then, problem="The form did not come from this server.")
+            return rendered("sign_in.html", status=403, next=target, problem="The form did not come from this server.")
         key = form.get("key", "").strip()
         try:
             client = CrucibleClient(API_URL, key, transport=Bridge(self._api, asyncio.get_running_loop()))
             account = await to_thread.run_sync(client.account.whoami)
         except (InputError, UnauthorizedError):
-            return rendered("sign_in.html", status=403, next=then, problem="This key is not known here.")
-        response = RedirectResponse(then, 303)
+            return rendered("sign_in.html", status=403, next=target, problem="This key is not known here.")
+        response = RedirectResponse(target, 303)
         self._sign_ins.begin(request, response, client, account, key)
         return response
 
@@ -183,7 +183,7 @@ class _Pages:
 
     async def _library_error(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, LineageError)
-        if isinstance(error, UnauthorizedError):  # the key was revoked since
+        if isinstance(error, UnauthorizedError):  # the key was revoked
             response = _to_sign_in(request)
             self._sign_ins.end(request, response)
             return response
@@ -191,9 +191,9 @@ class _Pages:
         return self._problem(request, status, str(error))
 
     async def _unforeseen_error(self, request: Request, error: Exception) -> Response:
-        """Log an unforeseen error for whoever runs the server, and hide it from the reader."""
+        """Log an unforeseen error for the server's operator, and hide it from the reader."""
         log.error("the page %s failed", request.url.path, exc_info=error)
-        return self._problem(request, 500, "The page could not be made; this is a fault of crucible-lineage.")
+        return self._problem(request, 500, "The page could not be shown because of a fault in crucible-lineage.")
 
     def _problem(self, request: Request, status: int, text: str) -> Response:
         sign_in = self._sign_ins.of(request)
@@ -202,7 +202,7 @@ class _Pages:
 
 
 class _SafeHeaders:
-    """Around the application: every answer has the security headers, unless a view gave one of its own."""
+    """Adds the security headers to every answer, unless a view set its own."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -210,9 +210,9 @@ class _SafeHeaders:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                given = {name.lower() for name, _ in message["headers"]}
+                present = {name.lower() for name, _ in message["headers"]}
                 added = ((name.lower().encode(), value.encode()) for name, value in HEADERS.items())
-                message["headers"] = [*message["headers"], *(pair for pair in added if pair[0] not in given)]
+                message["headers"] = [*message["headers"], *(pair for pair in added if pair[0] not in present)]
             await send(message)
 
         await self.app(scope, receive, guarded)
@@ -227,24 +227,24 @@ async def _static(request: Request) -> Response:
 
 
 def _to_sign_in(request: Request) -> Response:
-    asked = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    requested = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     if request.headers.get("sec-fetch-site") == "cross-site":
-        # Whoever follows a link of another site has no cookie with him, signed in or not; here, the link is ours.
-        page = rendered("sign_in.html", next=asked)
-        page.headers["Refresh"] = f"0; url={quote(asked, safe='/?&=%+')}"
+        # After a link from another site the browser sends no cookie, even if signed in; the refresh does.
+        page = rendered("sign_in.html", next=requested)
+        page.headers["Refresh"] = f"0; url={quote(requested, safe='/?&=%+')}"
         return page
-    return RedirectResponse(f"/sign-in?next={quote(asked, safe='/')}" if asked != "/" else "/sign-in", 303)
+    return RedirectResponse(f"/sign-in?next={quote(requested, safe='/')}" if requested != "/" else "/sign-in", 303)
 
 
 class Bridge(httpx.BaseTransport):
-    """Sends requests to `app`, which runs in `loop`; to be used from other threads than the loop's."""
+    """Sends requests to `app`, which runs in `loop`, from other threads."""
 
     def __init__(self, app: ASGIApp, loop: asyncio.AbstractEventLoop) -> None:
         self._wire = httpx.ASGITransport(app)
         self._loop = loop
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """The application's answer, whole."""
+        """Return the application's complete answer."""
         if self._loop.is_closed():
             raise RuntimeError("the server has stopped")
         waiting = asyncio.run_coroutine_threadsafe(self._answer(request, request.read()), self._loop)
@@ -252,28 +252,28 @@ class Bridge(httpx.BaseTransport):
             return waiting.result(request.extensions.get("timeout", {}).get("read"))
         except (TimeoutError, CancelledError) as cause:
             waiting.cancel()
-            raise httpx.ReadTimeout("the server did not answer itself in time", request=request) from cause
+            raise httpx.ReadTimeout("the server did not answer its own request in time", request=request) from cause
 
     async def _answer(self, request: httpx.Request, body: bytes) -> httpx.Response:
-        target = request.extensions.get("target")  # of signed links, which are sent as they were signed
+        target = request.extensions.get("target")  # signed links are sent exactly as signed
         url = request.url.copy_with(raw_path=target) if target else request.url
-        asked = httpx.Request(request.method, url, headers=request.headers, content=body)
-        answer = await self._wire.handle_async_request(asked)
+        inner = httpx.Request(request.method, url, headers=request.headers, content=body)
+        answer = await self._wire.handle_async_request(inner)
         content = b"".join([part async for part in answer.aiter_raw()])
         return httpx.Response(answer.status_code, headers=answer.headers, content=content, request=request)
 
 
 LIFETIME_S = 12 * 3600
-MOST_SIGN_INS = 1000  # the oldest gives way
+MOST_SIGN_INS = 1000  # beyond that, the oldest is removed
 CHECKS_AT_A_TIME = 2  # of all readers together
 MOST_POSTED_BYTES = 16 << 10
 POSTED_WITHIN_S = 30.0
 
 
 class SignIns:
-    """Who is signed in, by the token in their cookie. Kept in memory: a restart of the server signs everybody out.
+    """The sign-ins by the token in a cookie. They are kept in memory: a restart of the server signs everybody out.
 
-    In `pages` within the data folder, each key has a folder of its own.
+    Each key has its own folder in `pages` of the data folder.
     """
 
     def __init__(self, data: Path, clock: Callable[[], float] = time.monotonic) -> None:
@@ -281,49 +281,52 @@ class SignIns:
         self._clock = clock
         self._checking = ThreadPoolExecutor(CHECKS_AT_A_TIME, thread_name_prefix="check")
         self._copying = ThreadPoolExecutor(CHECKS_AT_A_TIME, thread_name_prefix="copy")
-        self._known: dict[str, SignIn] = {}
+        self._by_token: dict[str, SignIn] = {}
         self._lock = threading.Lock()
 
     def of(self, request: Request) -> SignIn | None:
-        """The sign-in that the request's cookie stands for, unless it has expired."""
-        found = self._known.get(request.cookies.get(_cookie_name(request), ""))
+        """Return the sign-in of the request's cookie, unless it has expired."""
+        found = self._by_token.get(request.cookies.get(_cookie_name(request), ""))
         return found if found is not None and found.expires > self._clock() else None
 
     def begin(self, request: Request, response: Response, client: CrucibleClient, account: Account, key: str) -> None:
-        """The reader is signed in, and the response brings the browser the token for it."""
+        """Sign a reader in, and set the token as a cookie of the response."""
         self.end(request, response)
         folder = self._data / "pages" / hashlib.sha256(key.encode()).hexdigest()[:32]
         token = secrets.token_urlsafe(32)
         now = self._clock()
         with self._lock:
-            expired = [old for old, sign_in in self._known.items() if sign_in.expires <= now]
-            for old in [*expired, *list(self._known)[: max(0, len(self._known) - len(expired) - MOST_SIGN_INS + 1)]]:
-                self._known.pop(old, None)
+            expired = [old for old, sign_in in self._by_token.items() if sign_in.expires <= now]
+            for old in [
+                *expired,
+                *list(self._by_token)[: max(0, len(self._by_token) - len(expired) - MOST_SIGN_INS + 1)],
+            ]:
+                self._by_token.pop(old, None)
             checks, copies = BackgroundTasks[Verification](self._checking), BackgroundTasks[None](self._copying)
-            self._known[token] = SignIn(client, _name(account), checks, copies, folder, self._data, now + LIFETIME_S)
+            self._by_token[token] = SignIn(client, _name(account), checks, copies, folder, self._data, now + LIFETIME_S)
         response.set_cookie(_cookie_name(request), token, httponly=True, samesite="strict", secure=_is_secure(request))
 
     def end(self, request: Request, response: Response) -> None:
-        """The token stands for nothing any more, and the browser forgets it."""
+        """Remove the sign-in and its cookie."""
         name = _cookie_name(request)
         with self._lock:
-            self._known.pop(request.cookies.get(name, ""), None)
+            self._by_token.pop(request.cookies.get(name, ""), None)
         response.delete_cookie(name, httponly=True, samesite="strict", secure=_is_secure(request))
 
 
 def is_from_here(request: Request) -> bool:
-    """True if a page of this server sent the form. Browsers say where from; who does not say is refused."""
+    """Return True if a page of this server sent the form. Requests without an origin are refused."""
     return urlsplit(request.headers.get("origin", "")).netloc == request.headers.get("host")
 
 
 def safe_path(text: str) -> str:
-    """`text` if it is a path of this server, else the front page: nobody is sent elsewhere after signing in."""
+    """Return `text` if it is a path of this server, else the front page, so that signing in never leads elsewhere."""
     is_local = text.startswith("/") and not text.startswith(("//", "/\\")) and text.isprintable()
     return text if is_local else "/"
 
 
-async def posted(request: Request) -> dict[str, str]:
-    """The fields of a posted form; of one that is too long, or not in UTF-8, none. HTTPException if it never ends."""
+async def read_form(request: Request) -> dict[str, str]:
+    """Return the fields of a posted form; none if it is too long or not UTF-8. Raises HTTPException on a timeout."""
     body = b""
     try:
         async with asyncio.timeout(POSTED_WITHIN_S):
@@ -332,7 +335,7 @@ async def posted(request: Request) -> dict[str, str]:
                 if len(body) > MOST_POSTED_BYTES:
                     return {}
     except TimeoutError:
-        raise HTTPException(408, f"The form did not come within {POSTED_WITHIN_S:g} s.") from None
+        raise HTTPException(408, f"The form did not arrive within {POSTED_WITHIN_S:g} s.") from None
     try:
         return {name: values[-1] for name, values in parse_qs(body.decode("ascii"), errors="strict").items()}
     except ValueError:
@@ -340,7 +343,7 @@ async def posted(request: Request) -> dict[str, str]:
 
 
 def _cookie_name(request: Request) -> str:
-    """Different for each port: browsers give a host's cookies to all of its ports, and would mix up two servers."""
+    """Return a name for each port: browsers send a host's cookies to all its ports, and would mix up two servers."""
     return f"crucible-lineage-{request.url.port or request.url.scheme}"
 
 

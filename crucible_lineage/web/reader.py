@@ -1,6 +1,7 @@
-"""A signed-in reader's way to Crucible: our client with the reader's own key, so that the server decides on access.
+"""Access of a signed-in reader: our client with the reader's own key, so that the server decides about rights.
 
-What takes longer than a page may, as the first look at a project, is begun when a reader asks, and the page says so.
+Work that takes too long for a page, such as the first reading of a project, runs in the background, and the page says
+so.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ from crucible_lineage.web.rendering import rendered
 T = TypeVar("T")
 
 
-WAIT_S = 0.8  # a copy that was made before is looked through in a part of that
+WAIT_S = 0.8  # updating an existing copy takes less
 ASK_AGAIN_S = 2
 
 
 @dataclass(frozen=True)
 class SignIn:
-    """One reader's sign-in. `folder` holds copies of what this reader's key may see; `copies` are the first ones.
+    """One reader's sign-in. `folder` has copies of what this reader's key can see; `copies` are the first readings.
 
     `data` is the data folder of the server.
     """
@@ -51,56 +52,56 @@ class SignIn:
     expires: float
 
     def session(self) -> ReadingSession:
-        """A session for one page."""
+        """Return a session for one page."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return ReadingSession(self.client, self.folder)
 
 
 @dataclass(frozen=True)
 class Reader:
-    """One request by somebody who has signed in."""
+    """One request of a signed-in reader."""
 
     request: Request
     sign_in: SignIn
 
     @property
     def client(self) -> CrucibleClient:
-        """The way to Crucible with the reader's key."""
+        """The client with the reader's key."""
         return self.sign_in.client
 
     @property
     def name(self) -> str:
-        """Whom the pages greet."""
+        """The reader's name."""
         return self.sign_in.name
 
     @property
     def mfid(self) -> str:
-        """The MFID in the address; what is none is a page that is not there."""
+        """The MFID in the address. Raises HTTPException (404) if it is invalid."""
         mfid = str(self.request.path_params["mfid"])
         if not is_mfid(mfid):
             raise HTTPException(404)
         return mfid
 
-    def asked(self, name: str) -> str | None:
-        """A parameter of the query, without blanks around it; None if it is not there or empty."""
+    def parameter(self, name: str) -> str | None:
+        """Return a stripped parameter of the query; None if it is missing or empty."""
         return self.request.query_params.get(name, "").strip() or None
 
     @property
     def page(self) -> int:
-        """The number of the page of a list, 1 if none is given. InputError for what is no number."""
-        text = self.asked("page") or "1"
+        """The page number of a list, by default 1. Raises InputError if it is not a number."""
+        text = self.parameter("page") or "1"
         if not text.isascii() or not text.isdigit():
-            raise InputError(f"page={text} is no page; pages are numbered from 1 on")
+            raise InputError(f"page={text} is not a page number; pages are numbered from 1")
         return int(text)
 
     @property
     def query(self) -> Mapping[str, str]:
-        """All parameters of the query that are not empty."""
+        """The parameters of the query that are not empty."""
         return {name: value for name, value in self.request.query_params.items() if value.strip()}
 
 
 class ReadingSession(Session):
-    """A session over a reader's client. Its files are the reader's own: what the server's owner keeps is not."""
+    """A session over a reader's client, with the reader's own files instead of the server owner's."""
 
     def __init__(self, client: CrucibleClient, folder: Path) -> None:
         super().__init__(Settings(folder, client.api_url, source="the server of these pages"))
@@ -114,41 +115,41 @@ class ReadingSession(Session):
 
 @dataclass(frozen=True)
 class BackgroundTask(Generic[T]):
-    """Work that is under way or done."""
+    """Work in progress or done."""
 
     begun: datetime
     result: Future[T]
 
     def done_within(self, seconds: float) -> bool:
-        """True as soon as it is done, False after `seconds`."""
+        """Return True as soon as it is done, False after `seconds`."""
         return bool(wait([self.result], seconds).done)
 
 
 class BackgroundTasks(Generic[T]):
-    """The last work of one kind on each project, for one reader."""
+    """The latest work of one kind on each project, for one reader."""
 
     def __init__(self, pool: ThreadPoolExecutor) -> None:
         self._pool = pool
         self._last: dict[str, BackgroundTask[T]] = {}
         self._lock = threading.Lock()
 
-    def of(self, project: str, work: Callable[[], T], *, anew: bool = False) -> BackgroundTask[T]:
-        """The last work on a project; begun now if there is none, if it failed, or if a new one is asked for."""
+    def of(self, project: str, work: Callable[[], T], *, restart: bool = False) -> BackgroundTask[T]:
+        """Return the latest work on a project. It is started if there is none, if it failed, or with `restart`."""
         with self._lock:
             last = self._last.get(project)
             failed = last is not None and last.result.done() and last.result.exception() is not None
-            if last is None or failed or (anew and last.result.done()):
+            if last is None or failed or (restart and last.result.done()):
                 last = self._last[project] = BackgroundTask(datetime.now(UTC), self._pool.submit(work))
             return last
 
 
 def still_reading(reader: Reader, project: Project | None, here: str = "Datasets") -> Response | None:
-    """A page that asks again, while the datasets of a project, or of all, are read the first time; None once they are.
+    """Return a page that refreshes itself while the datasets of a project, or of all, are read the first time.
 
-    `here` is the tab of the page. What fails is raised where it is asked for next.
+    Returns None once they are read. `here` is the tab of the page. Errors are raised by the next use of the copy.
     """
     name = project.project_id if project else EVERYTHING
-    copying = reader.sign_in.copies.of(name, partial(_copied, reader.sign_in, name))
+    copying = reader.sign_in.copies.of(name, partial(_copy, reader.sign_in, name))
     if copying.done_within(WAIT_S):
         return None
     page = rendered("reading.html", reader.name, project=project, here=here, begun=copying.begun.isoformat())
@@ -156,6 +157,6 @@ def still_reading(reader: Reader, project: Project | None, here: str = "Datasets
     return page
 
 
-def _copied(sign_in: SignIn, project: str) -> None:
+def _copy(sign_in: SignIn, project: str) -> None:
     with sign_in.session() as session:
         session.mirror.snapshot(project)

@@ -1,6 +1,6 @@
-"""Pages from templates: every value is escaped, and nothing is shown of parents that the reader may not see.
+"""Render pages from templates. Every value is escaped, and parents hidden from the reader are not shown.
 
-What would steer a terminal or the direction of text is spelled.
+Control characters for terminals or text direction are spelled out.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _MFID = re.compile(r"(?<![0-9a-z])[0-9a-hjkmnp-tv-z]{26}(?![0-9a-z])")
 
 
 def rendered(template: str, reader: str | None = None, status: int = 200, **values: object) -> Response:
-    """The page of a template. `reader` is the name of who has signed in."""
+    """Render the page of a template. `reader` is the name of the signed-in reader."""
     return HTMLResponse(_environment().get_template(template).render(reader=reader, **values), status)
 
 
 @cache
 def resource(name: str) -> str:
-    """A text file of this package."""
+    """Return a text file of this package."""
     return files("crucible_lineage.web").joinpath(name).read_text(encoding="utf-8")
 
 
@@ -56,7 +56,7 @@ def _environment() -> Environment:
         "duration": time_text,
         "in_json": _in_json,
         "moment": _minute,
-        "taken": _taken,
+        "taken": _measured_at,
         "query": _query,
         "segment": lambda text: quote(str(text), safe=""),
         "short": short_id,
@@ -69,66 +69,66 @@ def _one_line(value: object) -> object:
 
 
 def _block(text: str) -> Markup:
-    """Text whose lines stay lines."""
+    """Escape text, and keep its lines."""
     return Markup("\n").join(escape(plain(line)) for line in text.split("\n"))
 
 
 def _in_json(value: object, most: int = 4000) -> Markup:
-    """The value as JSON, its beginning if it is long."""
+    """Return the value as JSON, cut off if it is long."""
     text = json.dumps(value, indent=1, ensure_ascii=False, default=str)
     return _block(text if len(text) <= most else f"{text[:most]}…")
 
 
 def _minute(text: str | None) -> str:
-    """A time of day to the minute, in UTC; what is none stays as it is."""
+    """Return a time in UTC, to the minute; other text unchanged."""
     try:
         return utc(text or "").astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
     except ValueError:
         return text or ""
 
 
-def _taken(record: Any) -> str:
-    """When the data of a dataset were taken; empty where nobody said it."""
+def _measured_at(record: Any) -> str:
+    """Return the time of measurement of a dataset; empty if it is unknown."""
     known = measured_at({"timestamp": record.timestamp, "creation_time": record.creation_time})
     return known.isoformat() if known else ""
 
 
 def _query(values: Mapping[str, object], **changed: object) -> str:
-    """A query string of these values with some changed; None takes one out."""
+    """Return a query string of these values with some changed; None removes one."""
     present = {name: value for name, value in {**values, **changed}.items() if value not in (None, "")}
     return f"?{urlencode(present)}" if present else "?"
 
 
 def named_mfids(record: Record) -> frozenset[str]:
-    """The other datasets that a record's provenance names: used, in its recipe, superseded."""
-    written = provenance(record)
-    entries = [*_entries(written.get("used")), *_entries(written.get("recipe"))]
-    return frozenset(filter(is_mfid, (*entries, written.get("supersedes")))) - {record.get("unique_id")}
+    """Return the other datasets that a record's provenance names: used, in its recipe, superseded."""
+    recorded = provenance(record)
+    entries = [*_entries(recorded.get("used")), *_entries(recorded.get("recipe"))]
+    return frozenset(filter(is_mfid, (*entries, recorded.get("supersedes")))) - {record.get("unique_id")}
 
 
 def shown_record(record: Record, hidden: Collection[str]) -> dict[str, Any]:
-    """The record; of the datasets that are hidden there stays only that each was used, and as what."""
+    """Return the record. Of hidden datasets, only that each was used, and its role, is shown."""
     if not hidden:
         return dict(record)
     metadata = record.get("scientific_metadata")
-    if isinstance(metadata, Mapping):  # places tell by which data they are named, facts what these are called
+    if isinstance(metadata, Mapping):  # slots contain the ids of data, facts their names
         shown = {k: v for k, v in metadata.items() if k != SLOTS_KEY}
-        written = provenance(record)
-        if isinstance(recipe := written.get("recipe"), Mapping) and "facts" in recipe:
+        recorded = provenance(record)
+        if isinstance(recipe := recorded.get("recipe"), Mapping) and "facts" in recipe:
             without = {k: v for k, v in recipe.items() if k != "facts"}
-            shown[PROVENANCE_KEY] = {**written, "recipe": without}
+            shown[PROVENANCE_KEY] = {**recorded, "recipe": without}
         record = {**record, "scientific_metadata": shown}
     return dict(_without(record, frozenset(hidden)))
 
 
-def blotted(text: str, hidden: Collection[str]) -> str:
-    """`text` with the ids of what is hidden replaced."""
-    return _MFID.sub(lambda found: HIDDEN_NAME if found.group() in hidden else found.group(), text)
+def redacted(text: str, hidden: Collection[str]) -> str:
+    """Replace the ids of hidden datasets in a text."""
+    return _MFID.sub(lambda match: HIDDEN_NAME if match.group() in hidden else match.group(), text)
 
 
 def _without(value: object, hidden: frozenset[str]) -> Any:
     if isinstance(value, str):
-        return blotted(value, hidden)
+        return redacted(value, hidden)
     if isinstance(value, Mapping):
         if isinstance(mfid := value.get("mfid"), str) and mfid in hidden:
             return {"mfid": HIDDEN_NAME} | {key: value[key] for key in value if key == "role"}
@@ -139,7 +139,7 @@ def _without(value: object, hidden: frozenset[str]) -> Any:
 
 
 def _entries(value: object) -> Iterator[Any]:
-    """Every `mfid` in a part of the provenance, however deep."""
+    """Yield every `mfid` in a part of the provenance, at any depth."""
     if isinstance(value, Mapping):
         yield value.get("mfid")
         for inner in value.values():

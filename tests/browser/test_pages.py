@@ -300,7 +300,7 @@ def pages(page, base):
     yield "run"
     follow(page, page.locator("tbody td.name a").first)
     yield "dataset"
-    follow(page, page.get_by_role("link", name="Compare with another one"))
+    follow(page, page.get_by_role("link", name="Compare with another"))
     page.get_by_label("Old").fill(AXIS)
     follow(page, page.get_by_role("button", name="Compare"))
     yield "comparison"

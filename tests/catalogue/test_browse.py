@@ -209,7 +209,7 @@ def test_the_page_shows_it_and_gives_it_as_csv_and_json(
         assert len(table) == 10
         told = browser.get("/datasets?q=hydrogen&in=metadata").text
         assert len(names(told)) == 1
-        assert "1 dataset among the 50 that fit best" in told
+        assert "1 dataset among the 50 best matches" in told
         for query in ("page=0", "page=x", "page=99", "sort=colour", "since=yesterday"):
             assert browser.get(f"/projects/spectra?{query}").status_code == 400
 

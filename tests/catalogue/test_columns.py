@@ -66,7 +66,7 @@ def test_one_declaration_is_seen_at_every_door(
     monkeypatch.setattr(columns, "COLUMNS", (*columns.COLUMNS, added))
 
     (axis,) = project.asked("list", "--step", "axis")["datasets"]
-    assert axis["vowels"] == vowels(Catalogue(session).dataset(axis["mfid"])._shown.entry) != ""
+    assert axis["vowels"] == vowels(Catalogue(session).dataset(axis["mfid"])._view.entry) != ""
     fitted = project.asked("list", "--sort=-vowels")["datasets"]
     assert [one["vowels"] for one in fitted] == sorted((one["vowels"] for one in fitted), reverse=True)
     line = project.ask("list", "--step", "axis").stdout.splitlines()[-2]

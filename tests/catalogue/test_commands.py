@@ -142,7 +142,7 @@ def test_files_of_several_come_into_a_folder_each(project: Any, tmp_path: Any) -
     refused = project.ask("get", one, "--file", "*.tif", "-o", tmp_path / "none", code=2).stderr
     assert "no file matches; there are: curve.txt, fit.csv, fit.png" in refused
     assert not (tmp_path / "none").exists()
-    assert "say whose files" in project.ask("get", "-o", tmp_path, code=2).stderr
+    assert "name datasets, or select results" in project.ask("get", "-o", tmp_path, code=2).stderr
     run = project.asked("get", "--run", project.runs[0].run_id, "--file", "axis.json", "-o", tmp_path / "run")
     assert [one["files"] for one in run["datasets"] if one["files"]] != []
 

@@ -66,7 +66,7 @@ def test_the_page_tells_what_diff_tells_the_returned_values_first(browser: httpx
 
 def test_datasets_are_named_as_everywhere_and_what_is_wrong_is_told(browser: httpx.Client, project: Any) -> None:
     mfid = project.fitted("weak-1.txt")
-    assert "Nothing differs" in read(browser, f"/compare?old={mfid}&new={mfid[:22]}")
+    assert "No differences" in read(browser, f"/compare?old={mfid}&new={mfid[:22]}")
     by_name = read(browser, "/compare?old=weak-1.txt (fitted)&new=strong-1.txt (fitted)")
     assert "peak_nm" in by_name
     assert "no dataset has this name" in read(browser, f"/compare?old=weak-9&new={mfid}", 400)

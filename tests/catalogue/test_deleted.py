@@ -75,7 +75,7 @@ def test_impact_says_so_and_names_what_was_made_of_it(deleted: Deleted) -> None:
 def test_the_list_of_what_was_deleted(deleted: Deleted, validated: Callable[[Any, str], None]) -> None:
     _, *listed, count = deleted.lines("list", "--deleted")
     assert [line.split()[1] for line in listed] == [deleted.second, deleted.first]
-    assert count == "2 datasets deleted or to be"
+    assert count == "2 datasets deleted or to be deleted"
     found = json.loads(deleted.ask("list", "--deleted", "--json").stdout)
     validated(found, "list")
     assert [one["state"] for one in found["deleted"]] == ["was asked to be deleted", "was deleted"]

@@ -113,7 +113,7 @@ def test_files_hold_what_is_printed(project: Any, tmp_path: Any) -> None:
 def test_numbers_are_shown_with_the_unit_that_their_key_carries(project: Any) -> None:
     lines = project.ask("table", "--step", "fitted").stdout.splitlines()
     assert "10.25 nm" in next(line for line in lines if project.fitted("strong-1.txt") in line)
-    assert lines[-1] == "4 rows; not in it: 4 superseded"
+    assert lines[-1] == "4 rows; not included: 4 superseded"
 
 
 def test_texts_are_no_formulas_in_a_spreadsheet() -> None:

@@ -204,7 +204,7 @@ def test_the_project_of_the_pipelines_in_a_folder_need_not_be_named(
     told("register", "third.txt")
     assert "third.txt" in told("list", "--project", "lab")
     (lab.folder / "other.yaml").write_text(lab.pipeline.read_text().replace("project: lab", "project: second"))
-    assert "2 projects are visible; name one with --project: lab, second" in told("list", code=2)
+    assert "this key can see 2 projects; name one with --project: lab, second" in told("list", code=2)
     assert "no pipeline in this folder names a project; give --project" in told("register", "third.txt", code=2)
 
 

@@ -152,7 +152,7 @@ def test_what_something_was_made_of_is_deleted_only_when_that_is_said(
 ) -> None:
     refused = cl("delete", made["s1.txt"])
     assert refused.exit_code == 2
-    assert f"1 dataset made of it: {made['mean[s1.txt]']}" in refused.output
+    assert f"1 dataset made from it: {made['mean[s1.txt]']}" in refused.output
     assert cl("delete", made["mean[s1.txt]"], "--why", "wrong sample").exit_code == 0
     listed = {one.unique_id for one in session.client.datasets.list(project_id="lab")}
     assert made["mean[s1.txt]"] not in listed
@@ -162,7 +162,7 @@ def test_what_something_was_made_of_is_deleted_only_when_that_is_said(
     ("words", "told"),
     [
         (("set",), "name a dataset and what to set"),
-        (("set", "MFID"), "say what, as in metadata.power_mW=5"),
+        (("set", "MFID"), "name what to set, as in metadata.power_mW=5"),
         (
             ("set", "MFID", "temperature=5"),
             "datasets have no such field; an entry of the metadata is set by metadata.temperature=VALUE",

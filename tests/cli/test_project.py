@@ -67,7 +67,7 @@ def test_what_cannot_be_created_is_refused_here(
 
 def test_a_member_that_nobody_knows_is_named(ask: Ask) -> None:
     assert ask("create", "beamline")[0] == 0
-    assert "no members beside its lead" in ask("members", "beamline")[1]
+    assert "no members besides its lead" in ask("members", "beamline")[1]
     code, said = ask("members", "beamline", "--add", "nobody")
     assert (code, "User not found: nobody" in said) == (1, True)
 

@@ -103,7 +103,7 @@ def test_it_warns_of_keys_that_others_can_read_or_guess(serving: Any, host: str,
         ("host", "could not listen on 300.1.1.1"),
         ("certificate", "cannot be used"),
         ("key alone", "--certfile"),
-        pytest.param("folder", "cannot be made", marks=pytest.mark.skipif(sys.platform != "linux", reason="/proc")),
+        pytest.param("folder", "cannot be created", marks=pytest.mark.skipif(sys.platform != "linux", reason="/proc")),
     ],
 )
 def test_what_keeps_it_from_starting_is_told_in_a_line(serving: Any, tmp_path: Path, trouble: str, told: str) -> None:

@@ -79,12 +79,12 @@ def test_each_variant_is_found_and_kept_and_nothing_stays(
 def test_the_table_shows_what_happened_and_the_substitute(behind: Any, asked: Callable[..., Result]) -> None:
     door = behind("plain_keywords")
     unknown = asked(door, "status", "--service").stdout
-    assert "nothing is known of this Crucible yet" in unknown
+    assert "nothing is known about this Crucible yet" in unknown
     assert "crucible-lineage doctor --project SCRATCH" in unknown
     printed = asked(door, "doctor", "--project", "lab", "--seconds", "1").stdout
     assert "only letters, digits, blanks, - and _" in printed
     assert "instead: keywords are written with `_` in place of `:`" in printed
-    assert "made for this, and asked to be deleted:\n  0" in printed
+    assert "made for this test; deletion requested:\n  0" in printed
     again = asked(door, "status", "--service").stdout
     assert again.splitlines()[1:] == printed[: printed.index("made for this")].splitlines()[1:]
 

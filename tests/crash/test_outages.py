@@ -192,7 +192,7 @@ def test_a_run_that_delivers_what_an_earlier_one_has_made_says_so(
     proxy.back()
     again = command("run", chain, "--engine", "local", **here)
     assert again.returncode == 0, again.stderr
-    assert "delivered 3 datasets that an earlier run had made" in again.stdout
+    assert "delivered 3 datasets from an earlier run" in again.stdout
 
 
 @pytest.mark.parametrize("status", [401, 403, 422])

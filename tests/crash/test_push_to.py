@@ -101,7 +101,7 @@ def test_over_a_line_that_loses_doubles_and_delays_all_is_there_once(
     assert proxy.faults > 0
     assert state_at(service, tmp_path, state_of) == expected
     again = push()
-    assert "nothing was sent: all is there" in again.stdout, again.stdout + again.stderr
+    assert "nothing was sent: everything is there" in again.stdout, again.stdout + again.stderr
 
 
 def test_while_the_service_is_away_it_is_waited_for_and_what_is_left_is_told(
@@ -134,7 +134,7 @@ def test_two_folders_with_the_same_work_pushed_at_once_end_as_one(
     assert state_at(service, tmp_path, state_of) == expected
     for folder in ("offline", "other"):
         again = command(*words(tmp_path / folder, service.url, tmp_path))
-        assert "nothing was sent: all is there" in again.stdout, again.stdout + again.stderr
+        assert "nothing was sent: everything is there" in again.stdout, again.stdout + again.stderr
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGINT is POSIX")

@@ -43,7 +43,7 @@ def test_push_tells_what_it_sent_and_the_second_that_all_is_there(
     assert first.returncode == 0, first.stderr
     assert [len(printed(first.stdout, "push")[key]) for key in ("sent", "to_send", "conflicts", "left")] == [4, 0, 0, 0]
     second = command(*to)
-    assert (second.returncode, "nothing was sent: all is there" in second.stdout) == (0, True), second.stderr
+    assert (second.returncode, "nothing was sent: everything is there" in second.stdout) == (0, True), second.stderr
     with service.session() as session:
         (scaled,) = session.client.datasets.list(data_type="scaled")
         session.client.datasets.update(scaled.unique_id, dataset_name="renamed")
@@ -59,7 +59,7 @@ def test_push_tells_what_it_sent_and_the_second_that_all_is_there(
 @pytest.mark.parametrize(
     ("arguments", "environment", "told"),
     [
-        (("--project", "lab"), {}, "give its address, --to"),
+        (("--project", "lab"), {}, "give its address with --to"),
         (("--to", "http://127.0.0.1:9"), {}, "name the project to copy"),
         (("--to", "http://127.0.0.1:9", "--project", "lab"), {}, "there is no embedded Crucible in"),
         (("--to", "http://127.0.0.1:9", "--project", "lab", "--api-key", "x"), {}, "--api-key is the key for --url"),
@@ -101,7 +101,7 @@ def test_pull_brings_datasets_with_their_files_and_what_is_made_of_them_goes_bac
     assert pulled.returncode == 0, pulled.stderr
     assert {one["kind"] for one in printed(pulled.stdout, "pull")["sent"]} == {"dataset", "sample"}
     again = command("pull", scaled.unique_id, made.unique_id, "--data", field, **online)
-    assert "nothing was brought: all is there" in again.stdout, again.stderr
+    assert "nothing was brought: everything is there" in again.stdout, again.stderr
     with Session(Settings(field)) as session:
         (file,) = [one for one in session.client.files.list(scaled.unique_id) if one.filename == "scaled.txt"]
         assert session.client.files.download_bytes(file) == b"3.0\n6.0\n9.0"
@@ -126,7 +126,7 @@ def test_what_is_pulled_can_be_made_again_offline(
     online = {"CRUCIBLE_API_URL": service.url, "CRUCIBLE_API_KEY": service.api_key}
     assert command("pull", scaled.unique_id, first.unique_id, "--data", field, **online).returncode == 0
     made = command("reproduce", scaled.unique_id, "--here", "--data", field)
-    assert "1 of 1 result made again the same" in made.stdout, made.stdout + made.stderr
+    assert "1 of 1 result reproduced" in made.stdout, made.stdout + made.stderr
 
 
 def test_pull_for_a_pipeline_brings_the_certificates_by_which_calibrations_are_chosen(
@@ -183,8 +183,8 @@ def test_pull_of_what_is_not_there_and_without_a_service_is_told(service: Any, c
     ran = command("pull", missing, "--data", field, CRUCIBLE_API_URL=service.url, CRUCIBLE_API_KEY=service.api_key)
     assert ran.returncode == 2, ran.stderr
     assert f"there is no dataset {missing} that this key may read" in ran.stderr
-    assert "no service to bring it from" in command("pull", missing, "--data", field).stderr
-    assert "name what to copy here" in command("pull", "--data", field).stderr
+    assert "no service to copy from" in command("pull", missing, "--data", field).stderr
+    assert "name what to copy" in command("pull", "--data", field).stderr
     assert "is not an MFID" in command("pull", "abc", "--data", field).stderr
 
 

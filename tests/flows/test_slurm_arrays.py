@@ -167,7 +167,7 @@ def test_a_site_that_takes_few_jobs_at_once_gets_fewer(fleet: Fleet) -> None:
     ("runner", "options", "told"),
     [
         ("slurm", ["--engine", "local"], "runner slurm is not used: steps run in threads of this process\n"),
-        ("dask", [], "runner dask is not used: steps run in threads of this process; with --engine prefect it is"),
+        ("dask", [], "runner dask is not used: steps run in threads of this process; --engine prefect uses it"),
     ],
 )
 def test_a_runner_that_is_not_used_is_named(fleet: Fleet, runner: str, options: list[str], told: str) -> None:

@@ -68,7 +68,7 @@ def test_files_are_replaced_and_datasets_deleted(catalogue: Any, tmp_path: Path)
     assert catalogue.dataset(old).state == "superseded"
     assert new.state == "raw"
     catalogue.link(new, "b.txt")
-    with pytest.raises(InputError, match="1 dataset made of it"):
+    with pytest.raises(InputError, match="1 dataset made from it"):
         catalogue.delete(new)
     asked = catalogue.delete(new, why="junk", even_if_used=True)
     assert len(asked.made_of_it) == 1

@@ -91,7 +91,7 @@ def test_a_list_can_be_of_a_step_or_a_pipeline(changed: Changed) -> None:
     both = states(changed.asked("list", "--project", "lab", "--pipeline", "counting"))
     assert both.keys() == {changed.scaled, changed.total}
     refused = changed.ask("list", "--project", "lab", "--step", "totl", code=2)
-    assert "none is of a step 'totl'; did you mean 'total'?" in refused.stderr
+    assert "none has the step 'totl'; did you mean 'total'?" in refused.stderr
     assert "project 'nowhere' does not exist" in changed.ask("list", "--project", "nowhere", code=2).stderr
 
 
@@ -299,7 +299,7 @@ def test_only_a_current_result_can_be_superseded_by_hand(changed: Changed, tmp_p
         return changed.ask("register", path, *options, code=2).stderr
 
     parent = ("--parent", changed.scaled)
-    assert "--supersedes goes with --parent" in refused(changed.total)
+    assert "--supersedes needs --parent" in refused(changed.total)
     for project in ("lab", "LAB"):
         assert f"already superseded by {changed.total}" in refused(changed.old_total, *parent, project=project)
     assert "it is raw, not a result" in refused(changed.first, *parent)

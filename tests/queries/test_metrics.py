@@ -117,4 +117,4 @@ def test_metrics_that_are_not_taken_are_an_error(data: Path, command: Any, recei
     there = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{receiver.server_port}"}
     sent = command("status", "--data", data, "--send-metrics", **there)
     assert sent.returncode == 3
-    assert "the metrics were not taken; see OTEL_EXPORTER_OTLP_ENDPOINT" in sent.stderr
+    assert "the metrics were not accepted; check OTEL_EXPORTER_OTLP_ENDPOINT" in sent.stderr

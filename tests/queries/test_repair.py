@@ -66,7 +66,7 @@ def test_results_are_made_again_after_what_they_are_made_from(made: Any) -> None
     good = [damage(made, mfid, f"{name}.txt") for mfid, name in ((made.total, "total"), (made.scaled, "scaled"))]
     findings, repairs = repair_all(made)
     assert findings == set()
-    again = "making it again"
+    again = "rerunning its step"
     assert sorted(repairs) == [("scaled.txt", again, ""), ("total.txt", again, "")]
     assert good == [
         made.stored(mfid, f"{n}.txt").read_bytes() for mfid, n in ((made.total, "total"), (made.scaled, "scaled"))
@@ -80,7 +80,7 @@ def test_a_result_whose_parents_bytes_are_lost_is_left_with_the_reason(made: Any
     damage(made, made.scaled, "scaled.txt")
     findings, repairs = repair_all(made)
     assert findings == {("file-damaged", (made.first,)), ("file-damaged", (made.scaled,))}
-    assert all("no copy was found, and making it again failed" in error for _, _, error in repairs)
+    assert all("no copy was found, and rerunning its step failed" in error for _, _, error in repairs)
 
 
 def test_other_bytes_of_the_same_step_are_never_sent(made: Any, lab: Any) -> None:
@@ -126,4 +126,4 @@ def test_the_way_out_of_a_finding_works_on_the_command_line(made: Any, command: 
 
 def test_a_folder_without_repair_is_bad_input(data: Path, tmp_path: Path, command: Any) -> None:
     refused = command("verify", "--project", "lab", "--from", tmp_path, "--data", data)
-    assert (refused.returncode, "give --repair too" in refused.stderr) == (2, True), refused.stderr
+    assert (refused.returncode, "--from needs --repair" in refused.stderr) == (2, True), refused.stderr

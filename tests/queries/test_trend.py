@@ -73,7 +73,7 @@ def test_the_command_writes_a_picture_and_ends_with_the_alarm(measured: Session,
 
 
 def test_what_no_result_has_is_refused(measured: Session) -> None:
-    with pytest.raises(InputError, match="none of 7 results has a number there"):
+    with pytest.raises(InputError, match="none of 7 results has both this number and a time"):
         trend_of(measured, "lab", "mean", "results.nothing")
-    with pytest.raises(InputError, match="no dataset of project 'lab' is of it"):
+    with pytest.raises(InputError, match="project 'lab' has no dataset of this step"):
         trend_of(measured, "lab", "median", "results.total")

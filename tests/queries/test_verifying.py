@@ -196,10 +196,10 @@ def test_findings_are_printed_as_json(made: Any, command: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "no project is visible to this key"),
+        ([], "this key can see no project"),
         (["0tr5k2ndm5zvd000nr21qakeh4", "--project", "lab"], "give either"),
         (["--project", "absent"], "project 'absent' does not exist"),
-        (["0tr5k2ndm5zvd000nr21qakeh4"], "no such dataset is here"),
+        (["0tr5k2ndm5zvd000nr21qakeh4"], "it does not exist"),
     ],
 )
 def test_bad_input_ends_with_code_2(data: Path, command: Any, arguments: list[str], words: str) -> None:

@@ -156,7 +156,7 @@ def test_the_command_states_what_came_of_it(lab: Any, session: Session, tmp_path
     kept = tmp_path / "kept"
     ran = CliRunner().invoke(main, ["reproduce", mfid, "--here", "--keep", str(kept), *data])
     assert ran.exit_code == 0, ran.output
-    assert "1 of 1 result made again the same" in ran.output
+    assert "1 of 1 result reproduced" in ran.output
     assert list(kept.rglob("total.txt"))
     told = json.loads(CliRunner().invoke(main, ["statements", mfid, "--json", *data]).stdout)
     assert [(one["verb"], one["body"]["own"]) for one in told["statements"]] == [("remake", True)]

@@ -181,7 +181,7 @@ def test_a_run_after_a_restored_backup_makes_what_the_backup_lacks(
     assert (copied.returncode, json.loads(copied.stdout)["datasets"]) == (0, 3), copied.stderr
     assert command("run", lab.pipeline, *options).returncode == 0
     restored = _until_idle(lambda: command("restore", backup, *options))
-    assert "1 dataset younger than the backup" in restored.stdout, restored.stdout + restored.stderr
+    assert "1 dataset newer than the backup" in restored.stdout, restored.stdout + restored.stderr
     again = command("run", lab.pipeline, "--json", *options)
     assert json.loads(again.stdout)["outcomes"] == {"scaled": "reused", "total": "executed"}
     assert command("verify", "--project", "lab", "--bytes", *options).returncode == 0

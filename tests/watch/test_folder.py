@@ -148,9 +148,9 @@ def test_what_cannot_be_registered_is_told_once_and_stops_no_other(
     list(folder.look())
     clock.now += 11
     bad, away, good = folder.look()
-    expected = "no such instrument; it is tried again when it has changed, or at the next start"
+    expected = "no such instrument; it will be tried again when it has changed, or at the next start"
     assert (bad.dataset, bad.error) == (None, expected)
-    assert away.error == "no answer; it is tried again"
+    assert away.error == "no answer; it will be tried again"
     assert good.dataset is not None
     del fails["b.txt"]
     assert names(folder.look()) == ["b.txt"], "a service that was away is asked again; a bad file is left alone"
@@ -210,7 +210,7 @@ def test_what_is_not_the_files_fault_is_tried_until_it_works(
         broken.setattr(arrivals, "hash_files", refuse)
         for _ in range(2):
             (arrival,) = folder.look()
-            assert arrival.error == f"{fault}; it is tried again"
+            assert arrival.error == f"{fault}; it will be tried again"
     assert names(folder.look()) == ["scan.txt"]
 
 
@@ -230,7 +230,7 @@ def test_a_registration_that_was_cut_short_is_finished(
     with monkeypatch.context() as broken:
         broken.setattr(registering, "complete", lose)
         (arrival,) = folder.look()
-    assert arrival.error == "no answer; it is tried again"
+    assert arrival.error == "no answer; it will be tried again"
     (half,) = datasets(session)
     assert names(folder.look()) == ["scan.txt"]
     (whole,) = datasets(session)
@@ -279,7 +279,7 @@ def test_odd_files_are_registered_or_refused_by_name(
     clock.now += 11
     found = {os.fsencode(one.path.name): one for one in folder.look()}
     assert "is empty" in found[b"empty.txt"].error
-    assert "leads out of" in found[b"out.txt"].error
+    assert "a link out of" in found[b"out.txt"].error
     escaped = found[b"caf\xe9.txt"].dataset
     assert [file.name for file in escaped.files] == ["caf%E9.txt"]
     stored = session.client.datasets.get(escaped.mfid, include_metadata=True).scientific_metadata

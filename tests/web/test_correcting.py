@@ -44,10 +44,10 @@ def test_what_cannot_be_done_is_said_and_changes_nothing(site, mfid):
     with site.browser() as owner:
         for form, said in (
             ({"act": "set", "field": "timestamp", "value": "soon"}, "2024-05-10T12:00:00Z"),
-            ({"act": "set", "field": "metadata", "value": "5"}, "which key"),
+            ({"act": "set", "field": "metadata", "value": "5"}, "the key"),
             ({"act": "link", "parent": "nobody's"}, "nobody"),
             ({"act": "sample"}, "MFID of a sample"),
-            ({"act": "dance"}, "there is no act"),
+            ({"act": "dance"}, "there is no action"),
         ):
             answer = asked(owner, site, mfid, **form)
             assert answer.status_code == 400

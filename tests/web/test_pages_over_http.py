@@ -242,7 +242,7 @@ def test_findings_name_the_dataset_and_what_to_do(site, owner):
     page = settled(owner, "/projects/open-lab/findings")
 
     assert site.mfids["child"] in page
-    assert "make the dataset again" in page
+    assert "remake the dataset" in page
     assert owner.get("/projects/open-lab/findings?again").headers["location"] == "/projects/open-lab/findings"
 
 
@@ -261,7 +261,7 @@ def test_a_long_list_comes_in_pages(owner):
 def test_what_is_to_be_deleted_leaves_the_lists_and_says_so(site, owner):
     assert "to be deleted" not in owner.get("/datasets").text
     page = owner.get(f"/datasets/{site.mfids['deleted']}").text
-    assert "deletion was asked for: a twin" in page
+    assert "deletion was requested: a twin" in page
 
 
 def test_a_sample_leads_to_its_datasets(site, owner):

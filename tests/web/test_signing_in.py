@@ -152,5 +152,5 @@ def test_a_form_that_does_not_come_to_its_end_is_no_fault_of_ours(caplog, monkey
 
     answer = asyncio.run(answered())
 
-    assert (answer.status_code, "did not come within" in answer.text) == (408, True)
+    assert (answer.status_code, "did not arrive within" in answer.text) == (408, True)
     assert "Traceback" not in caplog.text

@@ -1,4 +1,4 @@
-"""`list`: what a project holds now; `runs`: the runs of pipelines."""
+"""`list`: the datasets of a project; `runs`: the runs of pipelines."""
 
 from __future__ import annotations
 
@@ -23,18 +23,20 @@ if TYPE_CHECKING:
 @PROJECT
 @click.option("--step", metavar="S", help="Only what this step made.")
 @click.option("--pipeline", metavar="N", help="Only what this pipeline made.")
-@click.option("--run", metavar="ID", help="Only what this run made or relied on; the beginning of its id is enough.")
-@click.option("--measurement", metavar="M", help="Only of this measurement.")
+@click.option("--run", metavar="ID", help="Only what this run made or used; the beginning of its id is enough.")
+@click.option("--measurement", metavar="M", help="Only this measurement.")
 @click.option("--keyword", "keywords", multiple=True, metavar="W", help="Only with this keyword; repeatable.")
-@click.option("--instrument", metavar="I", help="Only of the instrument of this name.")
+@click.option("--instrument", metavar="I", help="Only data of the instrument of this name.")
 @click.option(
     "--filter", "others", multiple=True, metavar="NAME=VALUE", help="Any filter of Crucible's list; repeatable."
 )
 @click.option("--current", is_flag=True, help="Only current results; no measured data.")
-@click.option("--sort", metavar="FIELD", help="By name, created, state, size or another column; -name: from the end.")
-@click.option("--all", "every", is_flag=True, help="What is superseded or incomplete, and records of runs, too.")
-@click.option("--doubtful", is_flag=True, help="What is on hold, or comes from what is, too.")
-@click.option("--deleted", is_flag=True, help="Deleted datasets, and requests for deletion, instead.")
+@click.option(
+    "--sort", metavar="FIELD", help="By name, created, state, size or another column; -name: in descending order."
+)
+@click.option("--all", "every", is_flag=True, help="Include superseded and incomplete datasets, and records of runs.")
+@click.option("--doubtful", is_flag=True, help="Include datasets on hold, and their descendants.")
+@click.option("--deleted", is_flag=True, help="List deleted datasets and requests for deletion instead.")
 @click.option("--refresh", is_flag=True, help="Download the whole project again, not only what changed.")
 @CSV
 @json_option
@@ -60,13 +62,13 @@ def list_command(
 
     With --all also superseded and incomplete ones. A line has the MFID, the state, the name, and the step.
     """
-    # With pydantic and httpx, which --help does not need.
+    # Imports pydantic and httpx, which --help does not need.
     from crucible_lineage.queries.catalogue.columns import as_table
     from crucible_lineage.queries.catalogue.listing import list_datasets
     from crucible_lineage.queries.catalogue.reference import find_project
 
-    given = {"measurement": measurement, "instrument_name": instrument, "keyword": list(keywords) or None}
-    filters = {**_filters(others), **{name: value for name, value in given.items() if value is not None}}
+    options = {"measurement": measurement, "instrument_name": instrument, "keyword": list(keywords) or None}
+    filters = {**_filters(others), **{name: value for name, value in options.items() if value is not None}}
     with open_session() as session:
         if not as_csv:
             announce(session)
@@ -91,7 +93,7 @@ def list_command(
     elif as_csv:
         print_csv(*as_table(found.entries))
     else:
-        click.echo("\n".join(_listed(found)))
+        click.echo("\n".join(_lines(found)))
 
 
 def _list_deleted(session: Session, project: str, *, as_csv: bool, as_json: bool) -> None:
@@ -106,23 +108,23 @@ def _list_deleted(session: Session, project: str, *, as_csv: bool, as_json: bool
     else:
         for one in found:
             click.echo(plain(one.text))
-        click.echo(f"{len(found)} {'dataset' if len(found) == 1 else 'datasets'} deleted or to be")
+        click.echo(f"{len(found)} {'dataset' if len(found) == 1 else 'datasets'} deleted or to be deleted")
 
 
-def _filters(given: tuple[str, ...]) -> dict[str, object]:
-    """{name: value}, or the values of what is given more than once; `true` and `false` are what they say."""
-    found: dict[str, Any] = {}
-    for text in given:
+def _filters(options: tuple[str, ...]) -> dict[str, object]:
+    """Return {name: value}, with a list for repeated names. `true` and `false` become booleans."""
+    filters: dict[str, Any] = {}
+    for text in options:
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise InputError(f"--filter {text}: write NAME=VALUE, as in --filter data_type=spectrum")
-        read: Any = {"true": True, "false": False}.get(value.lower(), value)
-        before = found.get(name)
-        found[name] = read if before is None else [*(before if isinstance(before, list) else [before]), read]
-    return found
+        parsed: Any = {"true": True, "false": False}.get(value.lower(), value)
+        before = filters.get(name)
+        filters[name] = parsed if before is None else [*(before if isinstance(before, list) else [before]), parsed]
+    return filters
 
 
-def _listed(found: Listing) -> Iterator[str]:
+def _lines(found: Listing) -> Iterator[str]:
     from crucible_lineage.queries.catalogue.columns import Surface, columns_at
 
     widest = max((len(entry.state) for entry in found.entries), default=0)
@@ -137,14 +139,14 @@ def _listed(found: Listing) -> Iterator[str]:
 
 @click.command("runs")
 @crucible_options
-@click.option("--project", "projects", multiple=True, metavar="P", help="Of this project only; repeatable.")
-@click.option("--pipeline", metavar="N", help="Of this pipeline only.")
+@click.option("--project", "projects", multiple=True, metavar="P", help="Only this project; repeatable.")
+@click.option("--pipeline", metavar="N", help="Only this pipeline.")
 @click.option("-n", "--number", type=click.IntRange(1), default=20, show_default=True, help="How many to list.")
 @json_option
 def runs_command(projects: tuple[str, ...], pipeline: str | None, number: int, as_json: bool) -> None:
-    """List the runs of pipelines, newest first: those from this data folder, and all whose results a project holds.
+    """List the runs of pipelines, newest first: those from this data folder, and all with results in a project.
 
-    A run from here says how it ended, too. `list --run ID` has what a run made or relied on.
+    For runs from here, the list also says how they ended. `list --run ID` shows what a run made or used.
     """
     from crucible_lineage.queries.catalogue.runs import list_runs
 
@@ -155,7 +157,7 @@ def runs_command(projects: tuple[str, ...], pipeline: str | None, number: int, a
     if as_json:
         print_json({"runs": [run.to_json() for run in found], "damaged": [one.to_json() for one in damaged]})
         return
-    click.echo("\n".join(run_lines(found)) if found else "no run is known")
+    click.echo("\n".join(run_lines(found)) if found else "no runs")
     if len(found) > 1:
-        click.echo(f"compare two: {next_command('diff', found[1].run_id, found[0].run_id)}")
+        click.echo(f"to compare two: {next_command('diff', found[1].run_id, found[0].run_id)}")
     print_set_aside(damaged)

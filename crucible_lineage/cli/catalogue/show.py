@@ -1,4 +1,4 @@
-"""`show`: one dataset, with what it holds, who made it when, and its kin; `get`: the files of datasets, in folders."""
+"""`show`: one dataset with its contents, origin, parents and children; `get`: download the files of datasets."""
 
 from __future__ import annotations
 
@@ -34,29 +34,33 @@ if TYPE_CHECKING:
     from crucible_lineage.queries.catalogue.view import DatasetView, ProducingRun
     from crucible_lineage.session import Session
 
-MOST_KIN = 20  # parents or children that are listed
-MOST_METADATA = 30  # entries that no step returned
+MOST_RELATIVES = 20  # listed parents or children
+MOST_METADATA = 30  # listed entries that no step returned
 
 
 @click.command("show")
 @click.argument("dataset", metavar="DATASET|STEP")
 @click.argument("pipeline", required=False, metavar="[PIPELINE]")
 @crucible_options
-@click.option("--log", "as_log", is_flag=True, help="What its step printed; of a STEP of a PIPELINE its last attempt.")
-@click.option("--project", metavar="P", help="Where to look for it by a part of its id or its name.")
-@click.option("--picture/--no-picture", default=True, help="Its picture, in terminals that show any.")
+@click.option(
+    "--log", "as_log", is_flag=True, help="Print its step's log; for a STEP of a PIPELINE, of its last attempt."
+)
+@click.option("--project", metavar="P", help="The project to search for a part of its id or its name.")
+@click.option("--picture/--no-picture", default=True, help="Show its picture, if the terminal can.")
 @json_option
 def show_command(
     dataset: str, pipeline: str | None, as_log: bool, project: str | None, picture: bool, as_json: bool
 ) -> None:
-    """Show the DATASET, named by its MFID, a unique beginning of it, or its name: its state, what its step returned,
-    its files, who made it when, its parents and children.
+    """Show the DATASET, named by its MFID, a unique beginning of it, or its name: its state, returned values, files,
+    author and time, parents and children.
 
-    With --log print what its step printed. `show STEP PIPELINE.yaml --log` prints the last attempt of each instance of
-    a step from this data folder, also of one that failed, with the error.
+    With --log, print the output of its step. `show STEP PIPELINE.yaml --log` prints the last attempt of each instance
+    of a step from this data folder, including failed ones with their errors.
     """
     if pipeline is not None and not as_log:
-        raise InputError(f"show {dataset}: a step has its log only; give --log, or the dataset without {pipeline}")
+        raise InputError(
+            f"show {dataset}: for a step there is only a log; give --log, or the dataset without {pipeline}"
+        )
     if as_log:
         _print_log(dataset, pipeline, [project] if project else (), as_json=as_json)
         return
@@ -70,29 +74,29 @@ def show_command(
     if as_json:
         print_json(found.to_json())
         return
-    click.echo("\n".join(_shown(found)))
+    click.echo("\n".join(_lines(found)))
     if shown:
         click.echo(shown)
 
 
-def _print_log(what: str, pipeline: str | None, projects: Sequence[str], *, as_json: bool) -> None:
+def _print_log(target: str, pipeline: str | None, projects: Sequence[str], *, as_json: bool) -> None:
     from crucible_lineage.queries.catalogue.runs import last_attempts, log_of_dataset
 
     with open_session() as session:
         if pipeline is not None:
-            from crucible_lineage.pipeline.spec.inputs import located  # with pydantic, which `get` does without
+            from crucible_lineage.pipeline.spec.inputs import located  # imports pydantic, which `get` does not need
 
-            _print_attempts(list(last_attempts(session, located(pipeline), what)), as_json=as_json)
+            _print_attempts(list(last_attempts(session, located(pipeline), target)), as_json=as_json)
             return
         try:
-            mfid = dataset_id(session, what, projects)
+            mfid = dataset_id(session, target, projects)
         except InputError as error:
             raise InputError(f"{error}; for a step, name its pipeline too: show STEP PIPELINE.yaml --log") from error
         printed = log_of_dataset(session, mfid)
     if as_json:
         print_json({"mfid": mfid, "log": printed})
     elif printed is None:
-        click.echo(f"{mfid} has no log: no step made it, or one that printed nothing", err=True)
+        click.echo(f"{mfid} has no log: no step made it, or its step printed nothing", err=True)
     else:
         click.echo(printed, nl=not printed.endswith("\n"))
 
@@ -112,39 +116,39 @@ def _print_attempts(attempts: Sequence[StepAttempt], *, as_json: bool) -> None:
             click.echo(attempt.error, err=True)
 
 
-def _shown(found: DatasetView) -> Iterator[str]:
-    """Yield the lines for a dataset: how it stands, what it is, what it contains, and what it comes from."""
+def _lines(found: DatasetView) -> Iterator[str]:
+    """Yield the lines for a dataset: status, origin, measurement, contents and relatives."""
     mfid = found.entry.summary.mfid
-    yield from _standing(found)
-    yield from map(plain, _made(found))
+    yield from _status(found)
+    yield from map(plain, _origin(found))
     yield from _measured(found)
     yield from _contents(found)
-    yield from _kin("parents", found.parents, found)
-    yield from _kin("children", found.children, found)
+    yield from _relatives("parents", found.parents, found)
+    yield from _relatives("children", found.children, found)
     yield f"its files: {next_command('get', mfid, '-o', 'FOLDER')}"
 
 
-def _standing(found: DatasetView) -> Iterator[str]:
+def _status(found: DatasetView) -> Iterator[str]:
     entry, mfid = found.entry, found.entry.summary.mfid
     yield plain(entry.summary.name)
     yield f"{mfid}  {entry.state}"
     yield from map(plain, found.remarks)
     if found.deletion:
-        asked = str(found.deletion.get("request_time") or "")[:19].replace("T", " ")
+        requested = str(found.deletion.get("request_time") or "")[:19].replace("T", " ")
         state = "is to be deleted" if found.deletion.get("status") == "approved" else "was asked to be deleted"
         reason = found.deletion.get("reason")
-        yield plain(f"{state} (request {found.deletion.get('id')} of {asked}){f': {reason}' if reason else ''}")
+        yield plain(f"{state} (request {found.deletion.get('id')} of {requested}){f': {reason}' if reason else ''}")
     for other in entry.superseded_by:
         since = f"  since {entry.since[:19]}" if entry.since else ""
         yield plain(f"superseded by {_named(other, found.names)}{since}")
 
 
 def _measured(found: DatasetView) -> Iterator[str]:
-    what = " · ".join(filter(None, (found.entry.summary.measurement, found.facts.get("data_type"))))
-    taken = found.facts.get("timestamp", "")[:19]
-    when = f"taken {taken}" if taken else "taken at a time that is not known"
-    if about := [what, found.facts.get("instrument_name"), when, *found.samples.values()]:
-        yield plain("  ".join(filter(None, about)))
+    kind = " · ".join(filter(None, (found.entry.summary.measurement, found.facts.get("data_type"))))
+    timestamp = found.facts.get("timestamp", "")[:19]
+    when = f"measured {timestamp}" if timestamp else "measured at an unknown time"
+    if parts := [kind, found.facts.get("instrument_name"), when, *found.samples.values()]:
+        yield plain("  ".join(filter(None, parts)))
 
 
 def _contents(found: DatasetView) -> Iterator[str]:
@@ -164,30 +168,30 @@ def _contents(found: DatasetView) -> Iterator[str]:
         yield from (_file(file) for file in found.files)
 
 
-def _kin(kin: str, mfids: Sequence[str], found: DatasetView) -> Iterator[str]:
+def _relatives(relation: str, mfids: Sequence[str], found: DatasetView) -> Iterator[str]:
     if mfids:
-        yield kin
-    for one in mfids[:MOST_KIN]:
-        yield plain(f"  {_named(one, found.names)}")
-        if kin == "parents" and (equal := found.equal.get(one)):
+        yield relation
+    for relative in mfids[:MOST_RELATIVES]:
+        yield plain(f"  {_named(relative, found.names)}")
+        if relation == "parents" and (equal := found.equal.get(relative)):
             yield f"    equal bytes now: {', '.join(equal)}"
-    if len(mfids) > MOST_KIN:
-        yield f"  and {len(mfids) - MOST_KIN} more; see {next_command('lineage', found.entry.summary.mfid)}"
+    if len(mfids) > MOST_RELATIVES:
+        yield f"  and {len(mfids) - MOST_RELATIVES} more; see {next_command('lineage', found.entry.summary.mfid)}"
 
 
-def _made(found: DatasetView) -> Iterator[str]:
-    """By what, by whom, when, in which run; of measured data who registered them."""
-    one, made = found.entry.summary, found.made
-    by = f" by {made.who}" if made.who else ""
-    if step := "/".join(filter(None, (one.pipeline, one.step))):
-        yield f"made by {step}{f' ({made.function})' if made.function else ''}{_when(made)}{by}"
-    elif made.note or found.parents:
-        yield f"made manually{by}{f': {made.note}' if made.note else ''}"
+def _origin(found: DatasetView) -> Iterator[str]:
+    """Yield what made the dataset, who, when and in which run; for measured data, who registered them."""
+    summary, origin = found.entry.summary, found.made
+    by = f" by {origin.who}" if origin.who else ""
+    if step := "/".join(filter(None, (summary.pipeline, summary.step))):
+        yield f"made by {step}{f' ({origin.function})' if origin.function else ''}{_when(origin)}{by}"
+    elif origin.note or found.parents:
+        yield f"made manually{by}{f': {origin.note}' if origin.note else ''}"
     else:
         registered = found.facts.get("creation_time", "")[:19].replace("T", " ")
         yield f"registered {registered}{by}"
-    if made.run:
-        yield f"run {made.run}{f' ({made.engine})' if made.engine else ''}"
+    if origin.run:
+        yield f"run {origin.run}{f' ({origin.engine})' if origin.engine else ''}"
 
 
 def _when(made: ProducingRun) -> str:
@@ -208,14 +212,14 @@ def _named(mfid: str, names: Mapping[str, str]) -> str:
     return f"{mfid}  {names[mfid]}" if names.get(mfid, mfid) != mfid else mfid
 
 
-ROWS = 14  # of text, that the picture is high
+ROWS = 14  # height of the picture in lines of text
 CHUNK = 4096  # characters of base64 in one command of kitty's protocol
 LARGEST = 4_000_000  # characters of base64
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def inline_picture(thumbnails: Callable[[], Iterable[Thumbnail]]) -> str:
-    """Return the escape sequence that shows the dataset's picture; empty, with nothing read, where none can."""
+    """Return the escape sequence that shows the dataset's picture; empty, without a request, if the terminal cannot."""
     protocol = _protocol()
     if protocol is None or not is_lively(sys.stdout):
         return ""
@@ -229,14 +233,14 @@ def inline_picture(thumbnails: Callable[[], Iterable[Thumbnail]]) -> str:
 def _protocol() -> Callable[[str], str] | None:
     program, term = os.environ.get("TERM_PROGRAM", ""), os.environ.get("TERM", "")
     if os.environ.get("TMUX") or term.startswith(("screen", "tmux")):
-        return None  # they pass nothing through unless they are told to
+        return None  # they pass nothing through by default
     if "kitty" in term or os.environ.get("KITTY_WINDOW_ID") or program in ("ghostty",):
         return _kitty
     return _iterm if program in ("iTerm.app", "WezTerm", "vscode", "mintty") else None
 
 
 def _checked(content: str) -> str:
-    """Base64 and nothing else, so that no terminal obeys what somebody put into a picture; empty if it is not."""
+    """Return the content if it is pure Base64, else empty text, so that no picture can control the terminal."""
     try:
         return base64.b64encode(base64.b64decode(content, validate=True)).decode() if len(content) < LARGEST else ""
     except ValueError:
@@ -258,8 +262,8 @@ def _kitty(content: str) -> str:
 @click.argument("datasets", nargs=-1, metavar="[DATASET]...")
 @crucible_options
 @click.option("--step", metavar="S", help="All current results of this step.")
-@click.option("--run", metavar="ID", help="All that this run made or relied on.")
-@click.option("--project", metavar="P", help="Where to look; by default, the folder's, or the only one.")
+@click.option("--run", metavar="ID", help="All that this run made or used.")
+@click.option("--project", metavar="P", help="The project to search; by default, the folder's, or the only one.")
 @click.option("--file", "patterns", multiple=True, metavar="GLOB", help="Only matching files, as '*.csv'; repeatable.")
 @click.option(
     "-o", "--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="The folder for its files."
@@ -280,30 +284,30 @@ def get_command(
     Exit code 1 if a file is not available.
     """
     if bool(datasets) == bool(step or run):
-        raise InputError("say whose files: those of datasets, or of all results of a --step or a --run")
+        raise InputError("name datasets, or select results with --step or --run")
     from crucible_lineage.queries.catalogue.files import fetch_many
 
     with open_session() as session:
-        meant = _meant(session, datasets, step, run, project)
+        selected = _select(session, datasets, step, run, project)
         several = len(datasets) != 1
         folders = {
-            mfid: output / f"{file_stem(name)}-{mfid}" if several else output for mfid, (name, _) in meant.items()
+            mfid: output / f"{file_stem(name)}-{mfid}" if several else output for mfid, (name, _) in selected.items()
         }
         with showing_work(silent=as_json) as work:
             found = fetch_many(session, folders, patterns, work)
     if as_json:
-        print_json(_as_json(found, meant, several))
+        print_json(_as_json(found, selected, several))
     else:
-        for one in found:
-            _print(one, meant[one.mfid][1])
-    if any(one.absent for one in found):
+        for fetched in found:
+            _print(fetched, selected[fetched.mfid][1])
+    if any(fetched.absent for fetched in found):
         sys.exit(FAILURE)
 
 
-def _meant(
+def _select(
     session: Session, datasets: Sequence[str], step: str | None, run: str | None, project: str | None
 ) -> dict[str, tuple[str, str]]:
-    """Return {MFID: (name, state)} of the datasets that are meant. InputError if there are none."""
+    """Return {MFID: (name, state)} of the selected datasets. InputError if there are none."""
     from crucible_lineage.queries.catalogue.listing import list_datasets
     from crucible_lineage.queries.catalogue.reference import find_mfid, find_project
     from crucible_lineage.queries.catalogue.view import existing
@@ -319,16 +323,16 @@ def _meant(
     return {entry.mfid: (entry.summary.name, entry.state) for entry in entries}
 
 
-def _as_json(found: Sequence[FilesFetched], meant: dict[str, tuple[str, str]], several: bool) -> dict[str, object]:
+def _as_json(found: Sequence[FilesFetched], selected: dict[str, tuple[str, str]], several: bool) -> dict[str, object]:
     each: list[dict[str, Any]] = [
         {
-            "mfid": one.mfid,
-            "state": meant[one.mfid][1],
-            "files": [str(path) for path in (*one.present, *one.files)],
-            "absent": dict(one.absent),
-            "made_again": dict(one.made_again),
+            "mfid": fetched.mfid,
+            "state": selected[fetched.mfid][1],
+            "files": [str(path) for path in (*fetched.present, *fetched.files)],
+            "absent": dict(fetched.absent),
+            "made_again": dict(fetched.made_again),
         }
-        for one in found
+        for fetched in found
     ]
     return {"datasets": each} if several else each[0]
 

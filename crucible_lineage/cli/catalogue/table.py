@@ -1,4 +1,4 @@
-"""`table`: the results of a step with what they come from; `trend`: a number of them over the time of measurement."""
+"""`table`: the results of a step with their ancestors; `trend`: a returned number over the time of measurement."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP = 900, 190, 84, 20, 34
 COLOURS = {"code": "#0072B2", "calibration": "#009E73", "hold": "#D55E00"}
-MOST_BEYOND = 10  # that are listed
+MOST_BEYOND = 10  # listed points
 
 
 @click.command("table")
 @crucible_options
 @PROJECT
 @click.option("--step", required=True, metavar="S", help="The step whose results are the rows.")
-@click.option("--pipeline", metavar="N", help="Only those that this pipeline made.")
+@click.option("--pipeline", metavar="N", help="Only results of this pipeline.")
 @click.option("--where", metavar="CONDITION", help='As in "params.degree > 2 and results.rms < 0.5".')
 @click.option("--field", "fields", multiple=True, metavar="NAME", help="One more column; repeatable.")
 @click.option("--by", multiple=True, metavar="NAME", help="A row for each value of this column; repeatable.")
 @click.option(
-    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write it: .csv, .parquet or .json."
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the table: .csv, .parquet or .json."
 )
-@click.option("--all", "every", is_flag=True, help="What is superseded or incomplete, too, with its state.")
-@click.option("--doubtful", is_flag=True, help="What is on hold, or comes from what is, too, with its state.")
+@click.option("--all", "every", is_flag=True, help="Include superseded and incomplete results, with their state.")
+@click.option("--doubtful", is_flag=True, help="Include results on hold and their descendants, with their state.")
 @click.option("--refresh", is_flag=True, help="Download the whole project again, not only what changed.")
 @CSV
 @json_option
@@ -53,17 +53,17 @@ def table_command(
     as_csv: bool,
     as_json: bool,
 ) -> None:
-    """A row for each current result of a step: its parameters (params.NAME), what it returned (results.NAME), its
+    """Print a row for each current result of a step: its parameters (params.NAME), returned values (results.NAME),
     instrument and sample.
 
     \b
-    --where, --field and --by also know
+    --where, --field and --by also accept
       name, timestamp, created, measurement, run, who   of the result itself
-      metadata.NAME                                     also what its files say
-      STEP.results.NAME, ROLE.instrument, ...           the same of an ancestor, by its step or the role it was used in
+      metadata.NAME                                     including metadata from its files
+      STEP.results.NAME, ROLE.instrument, ...           of an ancestor, by its step or the role it was used in
       raw.metadata.NAME                                 of the measured data that it comes from
 
-    With --by, how many there are, and mean, standard deviation, least and greatest of each number.
+    With --by, print the count, and mean, standard deviation, minimum and maximum of each number.
     """
     from crucible_lineage.queries.catalogue.reference import find_project
     from crucible_lineage.queries.table import make_table, require_target, write_table
@@ -95,9 +95,9 @@ def table_command(
         click.echo(f"{output}: {amount(len(found), 'row')}, {amount(len(found.columns), 'column')}")
     else:
         click.echo("\n".join(in_columns(found.columns, found.rows)))
-        told = dict.fromkeys(("candidate", "doubtful"), " (--doubtful)")
-        more = ", ".join(f"{count} {state}{told.get(state, '')}" for state, count in sorted(found.others.items()))
-        click.echo(f"{len(found)} {'row' if len(found) == 1 else 'rows'}" + (f"; not in it: {more}" if more else ""))
+        option = dict.fromkeys(("candidate", "doubtful"), " (--doubtful)")
+        more = ", ".join(f"{count} {state}{option.get(state, '')}" for state, count in sorted(found.others.items()))
+        click.echo(f"{len(found)} {'row' if len(found) == 1 else 'rows'}" + (f"; not included: {more}" if more else ""))
 
 
 @click.command("trend")
@@ -136,35 +136,39 @@ def trend_command(
     if as_json:
         print_json(found.to_json())
     else:
-        click.echo("\n".join(map(plain, _told(found))))
+        click.echo("\n".join(map(plain, _trend_lines(found))))
         if output is not None:
             click.echo(str(output))
     if any(one.alarm for one in found.series):
         raise SystemExit(1)
 
 
-def _told(found: Trend) -> Iterator[str]:
-    for one in found.series:
-        limits = f", limits {one.low:.6g} to {one.high:.6g}" if one.low is not None and one.high is not None else ""
-        first, last = one.points[0].time, one.points[-1].time
+def _trend_lines(found: Trend) -> Iterator[str]:
+    for series in found.series:
+        limits = (
+            f", limits {series.low:.6g} to {series.high:.6g}"
+            if series.low is not None and series.high is not None
+            else ""
+        )
+        first, last = series.points[0].time, series.points[-1].time
         span = f"{first:%Y-%m-%d} to {last:%Y-%m-%d}"
-        name = f"{one.label}: " if one.label else ""
-        yield f"{name}{len(one.points)} values, {span}, median {one.median:.6g}{limits}"
-        beyond = [point for point in one.points if point.is_beyond and not point.is_doubtful]
+        name = f"{series.label}: " if series.label else ""
+        yield f"{name}{len(series.points)} values, {span}, median {series.median:.6g}{limits}"
+        beyond = [point for point in series.points if point.is_beyond and not point.is_doubtful]
         for point in beyond[-MOST_BEYOND:]:
             yield f"  beyond  {point.time:%Y-%m-%d %H:%M}  {point.value:.6g}  {point.mfid}"
         if len(beyond) > MOST_BEYOND:
-            yield f"  and {len(beyond) - MOST_BEYOND} earlier ones"
-        for mark in one.marks:
+            yield f"  and {len(beyond) - MOST_BEYOND} earlier"
+        for mark in series.marks:
             yield f"  {mark.kind}  {mark.time:%Y-%m-%d %H:%M}  {mark.text}"
-        if one.alarm:
-            yield f"  the last value, {one.points[-1].value:.6g}, is beyond the limits"
+        if series.alarm:
+            yield f"  the last value, {series.points[-1].value:.6g}, is beyond the limits"
     if found.left_out:
-        yield f"left out: {found.left_out} without a number there, or without a time of measurement"
+        yield f"left out: {found.left_out} without this number or a time of measurement"
 
 
 def trend_svg(found: Trend) -> str:
-    """Return the picture: one band for each series."""
+    """Return a picture with one band for each series."""
     height = (HEIGHT + TOP) * len(found.series) + 16
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}" '
@@ -176,13 +180,13 @@ def trend_svg(found: Trend) -> str:
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def _band(one: Series, title: str, top: float) -> Iterator[str]:
-    values = [point.value for point in one.points]
-    shown = [*values, *(limit for limit in (one.low, one.high) if limit is not None)]
+def _band(series: Series, title: str, top: float) -> Iterator[str]:
+    values = [point.value for point in series.points]
+    shown = [*values, *(limit for limit in (series.low, series.high) if limit is not None)]
     least, most = min(shown), max(shown)
     margin = (most - least) * 0.08 or abs(most) * 0.1 or 1.0
     least, most = least - margin, most + margin
-    times = [*(point.time for point in one.points), *(mark.time for mark in one.marks)]
+    times = [*(point.time for point in series.points), *(mark.time for mark in series.marks)]
     first, span = min(times), (max(times) - min(times)).total_seconds() or 1.0
 
     def x(time: datetime) -> float:
@@ -192,31 +196,32 @@ def _band(one: Series, title: str, top: float) -> Iterator[str]:
         return top + (most - value) / (most - least) * (HEIGHT - 40)
 
     bottom = top + HEIGHT - 40
-    from xml.sax.saxutils import escape  # with all of urllib, which only a picture needs
+    from xml.sax.saxutils import escape  # imports urllib, which only a picture needs
 
-    heading = escape(plain(" · ".join(filter(None, (one.label, title)))))
+    heading = escape(plain(" · ".join(filter(None, (series.label, title)))))
     yield f'<text x="{LEFT}" y="{top - 10:.0f}" font-weight="600">{heading}</text>'
-    if one.low is not None and one.high is not None:
-        band = f'y="{y(one.high):.1f}" height="{max(0.5, y(one.low) - y(one.high)):.1f}"'
+    if series.low is not None and series.high is not None:
+        band = f'y="{y(series.high):.1f}" height="{max(0.5, y(series.low) - y(series.high)):.1f}"'
         yield f'<rect x="{LEFT}" width="{WIDTH - LEFT - RIGHT}" {band} fill="#EAF2F8"/>'
-    middle = y(one.median)
+    middle = y(series.median)
     yield f'<path d="M{LEFT},{middle:.1f}H{WIDTH - RIGHT}" stroke="#7A7A7A" stroke-dasharray="4 3"/>'
     yield f'<path d="M{LEFT},{top}V{bottom}H{WIDTH - RIGHT}" fill="none" stroke="#6B6B6B"/>'
-    for value in dict.fromkeys((one.median, *(limit for limit in (one.low, one.high) if limit is not None))):
+    for value in dict.fromkeys((series.median, *(limit for limit in (series.low, series.high) if limit is not None))):
         yield f'<text x="{LEFT - 6}" y="{y(value) + 4:.1f}" text-anchor="end" fill="#5A5A5A">{value:.4g}</text>'
-    for mark in one.marks:
+    for mark in series.marks:
         colour, at = COLOURS[mark.kind], x(mark.time)
-        told = escape(plain(f"{mark.time:%Y-%m-%d} {mark.text}"))
+        tooltip = escape(plain(f"{mark.time:%Y-%m-%d} {mark.text}"))
         yield (
-            f'<g stroke="{colour}"><title>{told}</title><path d="M{at:.1f},{top}V{bottom}"/>'
+            f'<g stroke="{colour}"><title>{tooltip}</title><path d="M{at:.1f},{top}V{bottom}"/>'
             f'<text x="{at + 3:.1f}" y="{top + 9}" font-size="9" fill="{colour}" stroke="none">{mark.kind}</text></g>'
         )
-    for point in one.points:
+    for point in series.points:
         fill = "#D55E00" if point.is_beyond else "#0072B2"
         look = f'fill="#FFFFFF" stroke="{fill}"' if point.is_doubtful else f'fill="{fill}"'
-        told = f"{point.time:%Y-%m-%d %H:%M} {point.value:.6g} {point.mfid}{' doubtful' if point.is_doubtful else ''}"
-        place = f'cx="{x(point.time):.1f}" cy="{y(point.value):.1f}" r="3.2"'
-        yield f"<circle {place} {look}><title>{told}</title></circle>"
+        tooltip = f"{point.time:%Y-%m-%d %H:%M} {point.value:.6g} {point.mfid}"
+        tooltip += " doubtful" if point.is_doubtful else ""
+        centre = f'cx="{x(point.time):.1f}" cy="{y(point.value):.1f}" r="3.2"'
+        yield f"<circle {centre} {look}><title>{tooltip}</title></circle>"
     for time, anchor in ((min(times), "start"), (max(times), "end")):
-        place = f'x="{x(time):.1f}" y="{bottom + 14:.1f}" text-anchor="{anchor}"'
-        yield f'<text {place} fill="#5A5A5A">{time:%Y-%m-%d}</text>'
+        position = f'x="{x(time):.1f}" y="{bottom + 14:.1f}" text-anchor="{anchor}"'
+        yield f'<text {position} fill="#5A5A5A">{time:%Y-%m-%d}</text>'

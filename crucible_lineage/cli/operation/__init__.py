@@ -1,1 +1,1 @@
-"""Commands of who operates it: deploy, watch, serve, deliver, what ran, free room on the disk."""
+"""Commands for operators: deploy, watch, serve, deliver, status, and disk space."""

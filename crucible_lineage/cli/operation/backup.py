@@ -1,4 +1,4 @@
-"""`backup` and `restore`: copies of the embedded Crucible, made while it runs; `clean`, `evict`: room on the disk."""
+"""`backup` and `restore`: copies of the embedded Crucible, made while it runs; `clean`, `evict`: disk space."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from crucible_lineage.cli.options import (
     DataFolderType,
     announce,
     crucible_options,
-    given,
     json_option,
     open_session,
+    option_value,
     print_json,
 )
 from crucible_lineage.errors import InputError
@@ -39,24 +39,24 @@ _FOLDER = click.argument("folder", type=DataFolderType(file_okay=False, path_typ
 @crucible_options
 @json_option
 def backup_command(folder: Path, as_json: bool) -> None:
-    """Copy the embedded Crucible into FOLDER, new or an earlier backup, also while others work with it.
+    """Copy the embedded Crucible into FOLDER, new or an earlier backup, even while others work with it.
 
-    The copy is consistent and checked; of an earlier backup only what is new is copied. What waits in the outbox is
-    not part of it: `push` first. Exit code 1 if files are damaged here and have no good copy.
+    The copy is consistent and checked; in an earlier backup, only what is new is copied. Results that wait in the
+    outbox are not included: `push` first. Exit code 1 if files are damaged here and have no good copy.
     """
-    from crucible_lineage.server.backup import BackupError, back_up  # with FastAPI, which `clean` does without
+    from crucible_lineage.server.backup import BackupError, back_up  # imports FastAPI, which `clean` does not need
 
     crucible = _embedded("backup")
     try:
-        made = back_up(crucible, folder.absolute())
+        backup = back_up(crucible, folder.absolute())
     except BackupError as error:
         raise InputError(str(error)) from error
     if as_json:
-        print_json(_document(made))
+        print_json(_document(backup))
     else:
-        click.echo(f"{crucible} is copied to {made.folder}: {_amount(made)}")
-        _tell_damaged(made, "crucible-lineage verify --project PROJECT --repair")
-    sys.exit(FAILURE if made.damaged else 0)
+        click.echo(f"copied {crucible} to {backup.folder}: {_amount(backup)}")
+        _print_damaged(backup, "crucible-lineage verify --project PROJECT --repair")
+    sys.exit(FAILURE if backup.damaged else 0)
 
 
 @click.command("restore")
@@ -64,45 +64,45 @@ def backup_command(folder: Path, as_json: bool) -> None:
 @crucible_options
 @json_option
 def restore_command(folder: Path, as_json: bool) -> None:
-    """Put the backup in FOLDER in the place of the embedded Crucible, and say what is younger than the copy.
+    """Replace the embedded Crucible by the backup in FOLDER, and list what is newer than the copy.
 
-    What is there is set aside beside it, not deleted. Exit code 1 if files of the backup are damaged.
+    The replaced one is set aside beside it, not deleted. Exit code 1 if files of the backup are damaged.
     """
     from crucible_lineage.server.backup import BackupError, restore
 
     crucible = _embedded("restore")
     try:
-        found = restore(folder.absolute(), crucible)
+        restored = restore(folder.absolute(), crucible)
     except BackupError as error:
         raise InputError(str(error)) from error
-    younger, changed = found.younger, found.changed
+    younger, changed = restored.younger, restored.changed
     if as_json:
-        named = {"younger": younger, "changed": changed}
-        lists = {
-            key: None if some is None else [{"mfid": m, "name": n} for m, n in some] for key, some in named.items()
+        lists = {"younger": younger, "changed": changed}
+        listed = {
+            key: None if some is None else [{"mfid": m, "name": n} for m, n in some] for key, some in lists.items()
         }
-        aside = None if found.set_aside is None else str(found.set_aside)
-        print_json({**_document(found.backup), "set_aside": aside, **lists})
-        sys.exit(FAILURE if found.backup.damaged else 0)
-    click.echo(f"{crucible} is what the backup in {folder} was: {_amount(found.backup)}")
-    if found.set_aside is not None:
-        click.echo(f"what was there is set aside: {found.set_aside}")
+        set_aside = None if restored.set_aside is None else str(restored.set_aside)
+        print_json({**_document(restored.backup), "set_aside": set_aside, **listed})
+        sys.exit(FAILURE if restored.backup.damaged else 0)
+    click.echo(f"restored {crucible} from the backup in {folder}: {_amount(restored.backup)}")
+    if restored.set_aside is not None:
+        click.echo(f"the previous one is set aside: {restored.set_aside}")
     if younger is None or changed is None:
-        click.echo("what was there cannot be read, so what is younger than the backup is not known")
-    for some, words in ((younger, "younger than the backup and not in it"), (changed, "changed after the backup")):
-        if some:
-            count = amount(len(some), "dataset")
+        click.echo("the previous one cannot be read, so what is newer than the backup is unknown")
+    for datasets, words in ((younger, "newer than the backup and not in it"), (changed, "changed after the backup")):
+        if datasets:
+            count = amount(len(datasets), "dataset")
             click.echo(f"{count} {words}; `run`, `push` and `register` make and deliver them again:")
-            for mfid, name in some[:MOST_NAMED]:
+            for mfid, name in datasets[:MOST_NAMED]:
                 click.echo(f"  {mfid}  {name}")
-            if len(some) > MOST_NAMED:
-                click.echo(f"  and {len(some) - MOST_NAMED} more; --json names them")
-    _tell_damaged(found.backup, "crucible-lineage verify --project PROJECT --repair --from FOLDER")
-    sys.exit(FAILURE if found.backup.damaged else 0)
+            if len(datasets) > MOST_NAMED:
+                click.echo(f"  and {len(datasets) - MOST_NAMED} more; --json lists them")
+    _print_damaged(restored.backup, "crucible-lineage verify --project PROJECT --repair --from FOLDER")
+    sys.exit(FAILURE if restored.backup.damaged else 0)
 
 
 def _embedded(command: str) -> Path:
-    settings = resolve_settings(data=given("data"), api_url=given("url"), api_key=given("api_key"))
+    settings = resolve_settings(data=option_value("data"), api_url=option_value("url"), api_key=option_value("api_key"))
     if not settings.embedded:
         raise InputError(
             f"{command} is for the embedded Crucible in a data folder (--data), not for {settings.api_url}"
@@ -114,7 +114,7 @@ def _amount(backup: Backup) -> str:
     return f"{amount(backup.datasets, 'dataset')}, {amount(backup.files, 'file')}, {size_text(backup.bytes)}"
 
 
-def _tell_damaged(backup: Backup, way_out: str) -> None:
+def _print_damaged(backup: Backup, way_out: str) -> None:
     for sha256 in backup.damaged:
         click.echo(f"error: no good copy of the file with SHA-256 {sha256}", err=True)
     if backup.damaged:
@@ -133,7 +133,9 @@ def _document(backup: Backup) -> dict[str, object]:
 
 @click.command("clean")
 @crucible_options
-@click.option("--cache", is_flag=True, help="Also the copies of files that Crucible has; they are fetched again.")
+@click.option(
+    "--cache", is_flag=True, help="Also copies of files that Crucible has; they are fetched again when needed."
+)
 @click.option(
     "--damaged",
     "mfid",
@@ -143,12 +145,12 @@ def _document(backup: Backup) -> dict[str, object]:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 def clean_command(cache: bool, mfid: str | None, yes: bool, as_json: bool) -> None:
-    """Take away what nothing needs from the data folder: what failed and killed steps left, and copies that are made
-    anew where they are missed.
+    """Remove from the data folder what nothing needs: leftovers of failed and killed steps, and copies that are
+    recreated when needed.
 
-    What a step works in stays, so does the embedded Crucible, what is not delivered yet, and the list of runs.
+    Folders of running steps, the embedded Crucible, undelivered results and the list of runs stay.
     """
-    settings = resolve_settings(data=given("data"), api_url=given("url"), api_key=given("api_key"))
+    settings = resolve_settings(data=option_value("data"), api_url=option_value("url"), api_key=option_value("api_key"))
     if mfid is not None:
         _free(mfid, as_json)
         return
@@ -158,8 +160,8 @@ def clean_command(cache: bool, mfid: str | None, yes: bool, as_json: bool) -> No
     if found and not yes and as_json:
         raise InputError("clean --json cannot ask for confirmation: add --yes; nothing was removed")
     if found and not yes:
-        click.confirm("take this away?", abort=True, err=True)
-    failed = _removed(found)
+        click.confirm("remove this?", abort=True, err=True)
+    failed = _remove_all(found)
     freed = sum(one.bytes for one in found)
     if as_json:
         removed = [{"path": str(one.path), "kind": one.kind, "bytes": one.bytes} for one in found]
@@ -183,8 +185,8 @@ def _print_leftovers(data: Path, found: Sequence[Leftover], cache: bool) -> None
         click.echo(f"copies of files take {size_text(copies)}; --cache frees that too")
 
 
-def _removed(found: Sequence[Leftover]) -> list[str]:
-    """Remove the leftovers. Returns those that stay, with the reason."""
+def _remove_all(found: Sequence[Leftover]) -> list[str]:
+    """Remove the leftovers. Returns those that could not be removed, with the reason."""
     failed = []
     for one in found:
         try:
@@ -197,33 +199,33 @@ def _removed(found: Sequence[Leftover]) -> list[str]:
 def _free(mfid: str, as_json: bool) -> None:
     with open_session() as session:
         if not session.outbox.free(mfid):
-            raise InputError(f"no damaged result {mfid} is kept here; `status` lists what there is")
+            raise InputError(f"no damaged result {mfid} is kept here; `status` lists the damaged results")
     if as_json:
         print_json({"removed": [mfid]})
     else:
-        click.echo(f"removed what was left of {mfid}")
+        click.echo(f"removed the rest of {mfid}")
 
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
 @click.command("evict")
-@click.option("--to-free", required=True, metavar="SIZE", help="How much room is wanted, as in 20GB.")
-@click.option("--trust-own", is_flag=True, help="Receipts from the machine that made a result count, too.")
-@click.option("--dry-run", is_flag=True, help="List what would go; change nothing.")
+@click.option("--to-free", required=True, metavar="SIZE", help="How much space to free, as in 20GB.")
+@click.option("--trust-own", is_flag=True, help="Also count receipts from the machine that made a result.")
+@click.option("--dry-run", is_flag=True, help="List what would be removed; change nothing.")
 @crucible_options
 @json_option
 def evict_command(to_free: str, trust_own: bool, dry_run: bool, as_json: bool) -> None:
-    """Let go of bytes of results in the embedded Crucible that were made again elsewhere, byte for byte.
+    """Remove bytes of results from the embedded Crucible that were reproduced elsewhere, byte for byte.
 
-    Records stay. `get` and steps make the bytes again where they are needed. Measured data, what is published or on
-    hold, and results of steps with `keep: forever` are never touched. Exit code 1 if less can go than was asked for.
+    Records stay. `get` and steps remake the bytes when they are needed. Measured data, published results, results on
+    hold and results of steps with `keep: forever` are never touched. Exit code 1 if less than SIZE can be freed.
     """
     from crucible_lineage.remake.evicting import evict, plan_eviction
 
-    wanted = _bytes(to_free)
+    requested = _bytes(to_free)
     with open_session() as session:
-        plan = plan_eviction(session, wanted, trust_own=trust_own)
+        plan = plan_eviction(session, requested, trust_own=trust_own)
         freed = plan.bytes if dry_run else evict(session, plan)
         if not as_json:
             announce(session)
@@ -236,15 +238,15 @@ def evict_command(to_free: str, trust_own: bool, dry_run: bool, as_json: bool) -
         made = f"{time_text(plan.seconds)} to make all again" if plan.goes else ""
         click.echo(", ".join(filter(None, (f"{amount(len(plan.goes), 'result')}, {size_text(freed)} {done}", made))))
         for reason, size in plan.stays.items():
-            click.echo(plain(f"stays: {size_text(size)}: {reason}"))
-    if freed < wanted:
-        click.echo(f"note: {size_text(wanted)} were requested; no more can be evicted", err=True)
+            click.echo(plain(f"kept: {size_text(size)}: {reason}"))
+    if freed < requested:
+        click.echo(f"note: {size_text(requested)} were requested; no more can be evicted", err=True)
         sys.exit(1)
 
 
-def _bytes(said: str) -> int:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?B?)", said.strip(), re.IGNORECASE)
-    unit = found[2].upper() if found else ""
-    if found is None or (unit and not unit.endswith("B")):
-        raise InputError(f"evict --to-free {said}: give a size, as in 500MB or 20GB")
-    return int(float(found[1]) * _UNITS[unit])
+def _bytes(text: str) -> int:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?B?)", text.strip(), re.IGNORECASE)
+    unit = match[2].upper() if match else ""
+    if match is None or (unit and not unit.endswith("B")):
+        raise InputError(f"evict --to-free {text}: give a size, as in 500MB or 20GB")
+    return int(float(match[1]) * _UNITS[unit])

@@ -1,4 +1,4 @@
-"""`push` delivers what waits here, or copies a project to another Crucible; `pull` copies datasets from one."""
+"""`push` delivers waiting results, or copies a project to another Crucible; `pull` copies datasets from one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import click
 
 from crucible_lineage.amounts import size_text
 from crucible_lineage.cli.exit_codes import FAILURE
-from crucible_lineage.cli.options import announce, crucible_options, given, json_option, open_session, print_json
+from crucible_lineage.cli.options import announce, crucible_options, json_option, open_session, option_value, print_json
 from crucible_lineage.cli.runs.waiting import PATIENCE, print_set_aside, print_waiting
 from crucible_lineage.cli.working import ProgressDisplay, showing_work
 from crucible_lineage.errors import InputError
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     "--api-key-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="With --to: a file with the key for it and nothing else.  [default: the key in CRUCIBLE_API_KEY]",
+    help="With --to: a file that contains only the key for it.  [default: the key in CRUCIBLE_API_KEY]",
 )
-@click.option("--dry-run", is_flag=True, help="With --to: compare, say what would be sent, and send nothing.")
+@click.option("--dry-run", is_flag=True, help="With --to: compare, list what would be sent, and send nothing.")
 @click.option(
     "--skip-conflicts", is_flag=True, help="With --to: send everything except conflicts and what was made from them."
 )
@@ -62,30 +62,30 @@ def push_command(
     both are compared first, conflicts are listed, and only what is missing is sent. If interrupted, run the same
     command again.
 
-    Exit code 0 if everything is at Crucible, 1 if something still waits, was damaged, or conflicts.
+    Exit code 0 if everything is at Crucible, 1 if something still waits, is damaged, or conflicts.
     """
     if to_url is None:
         others = {"--project": project, "--api-key-file": api_key_file, "--dry-run": dry_run,
                   "--skip-conflicts": skip_conflicts}  # fmt: skip
         if named := [name for name, value in others.items() if value]:
             raise InputError(
-                f"{', '.join(named)} is for bringing a project to another Crucible; give its address, --to"
+                f"{', '.join(named)}: only for copying a project to another Crucible; give its address with --to"
             )
         _deliver(patience, as_json)
         return
     if project is None:
         raise InputError("name the project to copy with --project")
 
-    here = _here()
-    there = _there(to_url, api_key_file, here.data)
-    if here.api_url == there.api_url:
-        raise InputError(f"{there.api_url} is both source and target; correct --to, or --url")
-    with Session(here) as source, Session(there, patience_s=patience) as target, showing_work(silent=as_json) as work:
-        bringing = ExchangeReport(source, target, work, as_json=as_json, patience_s=patience)
+    local = _local_settings()
+    remote = _remote_settings(to_url, api_key_file, local.data)
+    if local.api_url == remote.api_url:
+        raise InputError(f"{remote.api_url} is both source and target; correct --to, or --url")
+    with Session(local) as source, Session(remote, patience_s=patience) as target, showing_work(silent=as_json) as work:
+        exchange = ExchangeReport(source, target, work, as_json=as_json, patience_s=patience)
         waiting = _deliver_all(source, patience, work)[1] if not dry_run else ()
         if not as_json:
             print_waiting(waiting)
-        code = bringing.push(project, dry_run=dry_run, skip_conflicts=skip_conflicts)
+        code = exchange.push(project, dry_run=dry_run, skip_conflicts=skip_conflicts)
     sys.exit(code or (FAILURE if waiting else 0))
 
 
@@ -96,8 +96,8 @@ def _deliver(patience: float, as_json: bool) -> None:
             delivered, waiting = _deliver_all(session, patience, work)
         damaged = session.outbox.set_aside()
     if as_json:
-        told = {"waiting": [one.to_json() for one in waiting], "damaged": [one.to_json() for one in damaged]}
-        print_json({"mfids": list(delivered), **told})
+        left = {"waiting": [one.to_json() for one in waiting], "damaged": [one.to_json() for one in damaged]}
+        print_json({"mfids": list(delivered), **left})
     else:
         click.echo(f"{len(delivered)} delivered" if delivered or waiting else "nothing waits here")
         print_waiting(waiting)
@@ -108,24 +108,24 @@ def _deliver(patience: float, as_json: bool) -> None:
 def _deliver_all(
     session: Session, patience: float, work: ProgressDisplay
 ) -> tuple[tuple[str, ...], tuple[WaitingResult, ...]]:
-    """Deliver what runs left in the outbox. Returns what was delivered, and what still waits."""
-    return deliver_all(session, patience, lambda reason: work.say(f"  {reason}"), work)
+    """Deliver the results in the outbox. Returns those delivered, and those that still wait."""
+    return deliver_all(session, patience, lambda reason: work.print_line(f"  {reason}"), work)
 
 
-def _here() -> Settings:
-    """The Crucible that --url names; else the embedded one, whatever the environment says of a service."""
-    if given("url"):
-        return resolve_settings(data=given("data"), api_url=given("url"), api_key=given("api_key"))
-    if given("api_key"):
+def _local_settings() -> Settings:
+    """Return the Crucible that --url names, else the embedded one, even if the environment names a service."""
+    if option_value("url"):
+        return resolve_settings(data=option_value("data"), api_url=option_value("url"), api_key=option_value("api_key"))
+    if option_value("api_key"):
         raise InputError("--api-key is the key for --url; the key for --to is in --api-key-file or CRUCIBLE_API_KEY")
-    folder = (given("data") or default_data_folder()).expanduser().absolute()
+    folder = (option_value("data") or default_data_folder()).expanduser().absolute()
     if not (folder / "crucible").is_dir():
         raise InputError(f"there is no embedded Crucible in {folder}; give --data, or --url for another Crucible")
     return Settings(folder, source="to be brought on", own_process=True)
 
 
-def _there(url: str, key_file: Path | None, data: Path) -> Settings:
-    """The Crucible that --to names. A key for another address is not sent there."""
+def _remote_settings(url: str, key_file: Path | None, data: Path) -> Settings:
+    """Return the Crucible that --to names. InputError if the key is for another address."""
     if key_file is not None:
         key = key_file.read_text(encoding="ascii", errors="replace").strip()
         if not key or not key.isascii() or not key.isprintable() or " " in key:
@@ -133,9 +133,9 @@ def _there(url: str, key_file: Path | None, data: Path) -> Settings:
                 f"{key_file} holds no key: it must be one line of visible ASCII characters, without blanks"
             )
         return resolve_settings(data=data, api_url=url, api_key=key)
-    known = os.environ.get("CRUCIBLE_API_URL")
-    if os.environ.get("CRUCIBLE_API_KEY") and known and known.rstrip("/") != url.rstrip("/"):
-        raise InputError(f"the key in CRUCIBLE_API_KEY is for {known}; give the one for {url} in --api-key-file")
+    key_url = os.environ.get("CRUCIBLE_API_URL")
+    if os.environ.get("CRUCIBLE_API_KEY") and key_url and key_url.rstrip("/") != url.rstrip("/"):
+        raise InputError(f"the key in CRUCIBLE_API_KEY is for {key_url}; give the one for {url} in --api-key-file")
     try:
         return resolve_settings(data=data, api_url=url)
     except InputError as error:
@@ -152,7 +152,7 @@ def _there(url: str, key_file: Path | None, data: Path) -> Settings:
     multiple=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Copy the present inputs of this pipeline; repeatable.",
+    help="Copy the current inputs of this pipeline; repeatable.",
 )
 @crucible_options
 @PATIENCE
@@ -160,67 +160,65 @@ def _there(url: str, key_file: Path | None, data: Path) -> Settings:
 def pull_command(mfids: tuple[str, ...], pipelines: tuple[Path, ...], patience: float, as_json: bool) -> None:
     """Copy datasets and their files from the service into the embedded Crucible in the data folder.
 
-    What is named, and what the inputs of pipelines are now, is there then under the same ids, with metadata, keywords,
-    samples, pictures and files: `run --data DIR` works without a network, and `push --to` brings back what it made.
+    The datasets, and the current inputs of the pipelines, keep their ids, metadata, keywords, samples, pictures and
+    files. Then `run --data DIR` works without a network, and `push --to` sends its results back.
 
-    Exit code 0 if everything is here, 1 if something could not be copied, or conflicts.
+    Exit code 0 if everything was copied, 1 if something could not be copied or conflicts.
     """
     if not mfids and not pipelines:
-        raise InputError("name what to copy here: ids of datasets, or --for with a pipeline's file")
+        raise InputError("name what to copy: MFIDs of datasets, or a pipeline file with --for")
     if wrong := [mfid for mfid in mfids if not is_mfid(mfid)]:
         way_out = f"; for the inputs of a pipeline: --for {wrong[0]}" if wrong[0].endswith((".yaml", ".yml")) else ""
-        told = f"{wrong[0]!r} is not an MFID (26 symbols, 0 to 9 and lowercase letters without i, l, o, u)"
-        raise InputError(told + way_out)
-    folder = (given("data") or default_data_folder()).expanduser().absolute()
-    there = resolve_settings(api_url=given("url"), api_key=given("api_key"))
-    if there.embedded:
-        raise InputError(
-            "there is no service to bring it from: give --url, or set CRUCIBLE_API_URL and CRUCIBLE_API_KEY"
-        )
+        fault = f"{wrong[0]!r} is not an MFID (26 symbols, 0 to 9 and lowercase letters without i, l, o, u)"
+        raise InputError(fault + way_out)
+    folder = (option_value("data") or default_data_folder()).expanduser().absolute()
+    remote = resolve_settings(api_url=option_value("url"), api_key=option_value("api_key"))
+    if remote.embedded:
+        raise InputError("there is no service to copy from: give --url, or set CRUCIBLE_API_URL and CRUCIBLE_API_KEY")
 
-    here = Settings(folder, source="to work with offline", own_process=True)
+    local = Settings(folder, source="to work with offline", own_process=True)
     with (
-        Session(replace(there, data=folder)) as source,
-        Session(here) as target,
+        Session(replace(remote, data=folder)) as source,
+        Session(local) as target,
         showing_work(silent=as_json) as work,
     ):
-        wanted = [*mfids, *(mfid for path in pipelines for mfid in _inputs(path, source))]
-        code = ExchangeReport(source, target, work, as_json=as_json, patience_s=patience).pull(wanted)
+        selected = [*mfids, *(mfid for path in pipelines for mfid in _inputs(path, source))]
+        code = ExchangeReport(source, target, work, as_json=as_json, patience_s=patience).pull(selected)
     if pipelines and not code and not as_json:
         click.echo(f"offline: {shlex.join(['crucible-lineage', 'run', str(pipelines[0]), '--data', str(folder)])}")
     sys.exit(code)
 
 
 def _inputs(path: Path, session: Session) -> list[str]:
-    """The datasets that are the inputs of a pipeline now, without files that are not registered yet.
+    """Return the ids of a pipeline's current inputs, without files that are not registered yet.
 
-    With the statements by which calibrations are chosen among them, and those that end others.
+    They include the statements that select calibrations, and those that end others.
     """
     from crucible_lineage.pipeline.bind.cached import bind_file
     from crucible_lineage.pipeline.plan.planner import plan_pipeline
 
     inputs = plan_pipeline(bind_file(path, session.store), session).inputs
-    found = [item.dataset.mfid for items in inputs.values() for item in items if item.dataset is not None]
+    datasets = [item.dataset.mfid for items in inputs.values() for item in items if item.dataset is not None]
     choices = (one for items in inputs.values() for item in items for one in item.calibrations.values())
-    named: set[str] = set()
+    statement_ids: set[str] = set()
     new = {chosen.certificate.statement for one in choices for chosen in one.chosen}
     statements = session.mirror.statements().values() if new else ()
     while new:  # what ends a certificate may be ended itself
-        named |= new
-        new = {one.mfid for one in statements if new.intersection(_named_by(one))} - named
-    return [*found, *sorted(named)]
+        statement_ids |= new
+        new = {one.mfid for one in statements if new.intersection(_named_by(one))} - statement_ids
+    return [*datasets, *sorted(statement_ids)]
 
 
-def _named_by(one: Statement) -> list[str]:
-    """The statements that another one ends for a time, or promotes."""
-    return [*map(str, one.body.get("over") or ()), str(one.body.get("campaign") or "")]
+def _named_by(statement: Statement) -> list[str]:
+    """Return the statements that this one ends for a time, or promotes."""
+    return [*map(str, statement.body.get("over") or ()), str(statement.body.get("campaign") or "")]
 
 
 MOST_LINES = 20
 
 
 class ExchangeReport:
-    """One exchange between two Crucibles, told on stdout (or as JSON) and stderr."""
+    """Reports one exchange between two Crucibles on stdout (or as JSON) and stderr."""
 
     def __init__(
         self, source: Session, target: Session, work: ProgressDisplay, *, as_json: bool, patience_s: float
@@ -233,7 +231,7 @@ class ExchangeReport:
         self.work = work
 
     def push(self, project: str, *, dry_run: bool, skip_conflicts: bool) -> int:
-        """The project is there; the exit code."""
+        """Copy the project to the target. Returns the exit code."""
         self._announce()
         plan = plan_project(self.source, self.target, project, self.work)
         return self._carry_out(plan, dry_run=dry_run, skip_conflicts=skip_conflicts, ingests=True)
@@ -258,7 +256,7 @@ class ExchangeReport:
         if not dry_run and not stopped:
             outcome = bring(
                 self.source, self.target, plan, ingests=ingests, patience_s=self.patience_s,
-                listen=self._listen, troubled=lambda reason: self.work.say(f"  waiting: {reason}"),
+                listen=self._listen, troubled=lambda reason: self.work.print_line(f"  waiting: {reason}"),
             )  # fmt: skip
         self.work.end()
         left = (*plan.skipped, *outcome.skipped)
@@ -290,13 +288,13 @@ class ExchangeReport:
             click.echo(f"nothing was {self.verb}")
             if plan.conflicts:
                 rest = ", or send the rest: --skip-conflicts" if self.verb == "sent" else ""
-                click.echo(f"settle what contradicts at either end{rest}", err=True)
+                click.echo(f"resolve the conflicts on either side{rest}", err=True)
         else:
-            nothing = "all is there" if plan.equal or plan.differs else f"there is nothing to be {self.verb}"
-            click.echo(f"{len(outcome.sent)} {self.verb}" if plan.items else f"nothing was {self.verb}: {nothing}")
-        if other := {mfid: there for mfid, there in outcome.ids.items() if mfid != there}:
-            click.echo("the service has given ids of its own:")
-            _lines(f"  {mfid} is {there} there" for mfid, there in sorted(other.items()))
+            reason = "everything is there" if plan.equal or plan.differs else f"there is nothing to be {self.verb}"
+            click.echo(f"{len(outcome.sent)} {self.verb}" if plan.items else f"nothing was {self.verb}: {reason}")
+        if changed := {mfid: new_id for mfid, new_id in outcome.ids.items() if mfid != new_id}:
+            click.echo("the service assigned its own ids:")
+            _lines(f"  {mfid} is {new_id} there" for mfid, new_id in sorted(changed.items()))
         if left:
             click.echo(f"{len(left)} not {self.verb}:", err=True)
             _lines((f"  {one.mfid}  {one.name}: {one.reason}" for one in left), err=True)
@@ -326,5 +324,5 @@ def _to_json(
         "conflicts": [one.to_json() for one in conflicts],
         "differs": [one.to_json() for one in plan.differs],
         "left": [one.to_json() for one in left],
-        "ids": {mfid: there for mfid, there in {**plan.ids, **outcome.ids}.items() if mfid != there},
+        "ids": {mfid: new_id for mfid, new_id in {**plan.ids, **outcome.ids}.items() if mfid != new_id},
     }

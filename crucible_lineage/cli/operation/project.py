@@ -1,4 +1,4 @@
-"""`project`: the projects of a Crucible, their members, and whose their data are."""
+"""`project`: the projects of a Crucible, their members, and the rights in their data."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def project_command() -> None:
 @crucible_options
 @json_option
 def list_projects_command(as_json: bool) -> None:
-    """List the projects that this key may see, with what it may do there."""
+    """List the projects that this key can see, with its role in each."""
     with open_session() as session:
         announce(session)
         found = session.client.projects.list()
@@ -55,13 +55,13 @@ def create_project_command(
         raise InputError(f"no project can be called {project!r}: {PROJECT_ID_RULE}")
     with open_session() as session:
         announce(session)
-        made = session.client.projects.create(
+        created = session.client.projects.create(
             project_id=project, organization=organization or project, title=title, project_lead=lead
         )
     if as_json:
-        print_json({"mfid": made.unique_id, "project_id": made.project_id})
+        print_json({"mfid": created.unique_id, "project_id": created.project_id})
     else:
-        click.echo(f"{made.project_id}  {made.unique_id}  created, lead {_name(made.lead)}")
+        click.echo(f"{created.project_id}  {created.unique_id}  created, lead {_name(created.lead)}")
 
 
 @project_command.command("members")
@@ -82,7 +82,7 @@ def members_command(project: str, user: str | None, role: str, as_json: bool) ->
         print_json({"project_id": project, "members": listed})
         return
     rows = [(_name(one), one.role or "") for one in found]
-    click.echo("\n".join(map(plain, in_columns(("USER", "ROLE"), rows))) if rows else "no members beside its lead")
+    click.echo("\n".join(map(plain, in_columns(("USER", "ROLE"), rows))) if rows else "no members besides its lead")
 
 
 @project_command.command("rights")
@@ -97,9 +97,9 @@ def members_command(project: str, user: str | None, role: str, as_json: bool) ->
 def rights_command(
     project: str, license_name: str | None, creators: tuple[str, ...], holder: str | None, as_json: bool
 ) -> None:
-    """Show whose the data of PROJECT are, and under which licence, or state it.
+    """Show or state the creators, rights holder and licence of the data of PROJECT.
 
-    Datasets whose own metadata have `license`, `creators` or `rights` are excepted.
+    Datasets with `license`, `creators` or `rights` in their own metadata are excepted.
     """
     stated: dict[str, object] = {"license": license_name, "creators": list(creators) or None, "rights": holder}
     stated = {key: value for key, value in stated.items() if value is not None}
@@ -111,8 +111,8 @@ def rights_command(
         rights = stated_rights(session.client.metadata.get(found.unique_id))
     if as_json:
         people = [{"name": one.name, "orcid": one.orcid} for one in rights.creators]
-        told = {"license": rights.license, "creators": people, "rights": rights.holder}
-        print_json({"project_id": found.project_id, **told})
+        fields = {"license": rights.license, "creators": people, "rights": rights.holder}
+        print_json({"project_id": found.project_id, **fields})
         return
     click.echo("\n".join(map(plain, rights.lines())) or "nothing is stated about the rights in its data")
 

@@ -18,7 +18,7 @@ from crucible_lineage.disk import storage_error
 from crucible_lineage.errors import InputError, LineageError, missing_library
 from crucible_lineage.settings import default_data_folder
 
-MIN_KEY_CHARACTERS = 20  # chosen: letters and digits at random, beyond a hundred bits
+MIN_KEY_CHARACTERS = 20  # random letters and digits: over a hundred bits
 
 
 @click.command("serve")
@@ -29,13 +29,13 @@ MIN_KEY_CHARACTERS = 20  # chosen: letters and digits at random, beyond a hundre
     "--api-key",
     metavar="KEY",
     envvar="CRUCIBLE_LINEAGE_SERVE_KEY",
-    help="A key of the first user. Listings of processes show it: better in --api-key-file or in "
+    help="A key of the first user. Process listings show it: prefer --api-key-file or "
     "CRUCIBLE_LINEAGE_SERVE_KEY. By default one is made and kept.",
 )
 @click.option(
     "--api-key-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A file with that key and nothing else.",
+    help="A file that contains only that key.",
 )
 @click.option(
     "--ingestion",
@@ -43,7 +43,7 @@ MIN_KEY_CHARACTERS = 20  # chosen: letters and digits at random, beyond a hundre
     default="renews",
     show_default=True,
     help="renews: keep metadata from files apart from what people wrote. writes-back: merge "
-    "all metadata back that existed when a file was picked up, as Crucible's public "
+    "back all metadata that existed when a file was picked up, as Crucible's public "
     "worker does.",
 )
 @click.option(
@@ -71,12 +71,12 @@ def serve_command(
     keyfile: Path | None,
     as_json: bool,
 ) -> None:
-    """Run the embedded Crucible until Ctrl-C. Clients need its address, and as their key the one in DIR/crucible.
+    """Run the embedded Crucible until Ctrl-C. Clients need its address, and the key in DIR/crucible/api_key.
 
     Browsers find its pages at the same host and port: projects, datasets, lineages, runs and findings.
     """
-    from crucible_lineage.server import MetadataWriteBack, serve  # FastAPI, which no other command needs
-    from crucible_lineage.web import with_pages  # likewise, and Jinja
+    from crucible_lineage.server import MetadataWriteBack, serve  # imports FastAPI, which no other command needs
+    from crucible_lineage.web import with_pages  # likewise, with Jinja
 
     folder = (data or default_data_folder()).expanduser().absolute() / "crucible"
     key = _given_key(api_key, api_key_file)
@@ -93,7 +93,7 @@ def serve_command(
                 f"Crucible: {url} (data: {folder})\npages: {pages} (sign in with the key in {folder / 'api_key'})"
             )
 
-    before = os.umask(0o077)  # what is kept is its owner's only
+    before = os.umask(0o077)  # files are private to their owner
     try:
         serve(
             folder,
@@ -106,16 +106,16 @@ def serve_command(
             around=lambda app: with_pages(app, folder.parent),
             on_ready=ready,
         )
-    except RuntimeError as error:  # it says what is so and what to do
+    except RuntimeError as error:  # its message is for users
         raise LineageError(str(error)) from error
     except OSError as error:
-        raise storage_error(error) or LineageError(f"{folder} cannot be made: {error.strerror}") from error
+        raise storage_error(error) or LineageError(f"{folder} cannot be created: {error.strerror}") from error
     finally:
         os.umask(before)
 
 
 def _given_key(api_key: str | None, file: Path | None) -> str | None:
-    """The key that was given, by whichever way; InputError for none that a request could carry."""
+    """Return the given key. InputError if it is given twice, or no request could carry it."""
     if file is not None:
         context = click.get_current_context()
         if context.get_parameter_source("api_key") is ParameterSource.COMMANDLINE:
@@ -128,7 +128,7 @@ def _given_key(api_key: str | None, file: Path | None) -> str | None:
 
 
 def _check_certificate(certfile: Path | None, keyfile: Path | None) -> None:
-    """InputError for a certificate that nobody could be served with."""
+    """Raise InputError for a certificate that cannot be used."""
     if certfile is None:
         if keyfile is not None:
             raise InputError("--keyfile needs its certificate: --certfile")
@@ -141,17 +141,17 @@ def _check_certificate(certfile: Path | None, keyfile: Path | None) -> None:
 
 
 def _warnings(host: str, key: str | None, *, secure: bool) -> list[str]:
-    """Return what makes it easy for others to read or guess the key."""
+    """Return warnings about a key that others could read or guess."""
     if host == "localhost" or _is_loopback(host):
         return []
-    found = []
+    warnings = []
     if not secure:
-        found.append(f"{host or 'every address'} can be reached from other machines, and without --certfile and "
+        warnings.append(f"{host or 'every address'} can be reached from other machines, and without --certfile and "
                      "--keyfile keys and data travel as plain text")  # fmt: skip
     if key is not None and len(key) < MIN_KEY_CHARACTERS:
-        found.append(f"the key has {len(key)} characters and can be guessed from other machines; "
+        warnings.append(f"the key has {len(key)} characters and can be guessed from other machines; "
                      f"take {MIN_KEY_CHARACTERS} or more, at random")  # fmt: skip
-    return found
+    return warnings
 
 
 def _is_loopback(host: str) -> bool:
@@ -167,16 +167,16 @@ def _is_loopback(host: str) -> bool:
     "--folder",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     default=Path(),
-    help="Where the pipelines are that may be planned; by default this folder.",
+    help="The folder of the pipelines that may be planned; by default this folder.",
 )
 def mcp_command(folder: Path) -> None:
     """Answer an assistant over the Model Context Protocol: search, show, lineage, why, diff, impact, table, plan.
 
-    It can change nothing, and sees what the key in use may see. An assistant starts it itself; its configuration names
-    this command. Needs the extra `mcp`.
+    It changes nothing, and sees what the key in use can see. The assistant starts this command, which its
+    configuration names. Needs the extra `mcp`.
     """
     try:
-        from crucible_lineage.assistant import serve_questions  # the SDK takes a second, and is an extra
+        from crucible_lineage.assistant import serve_questions  # importing the SDK takes a second; it is an extra
     except ImportError as error:
         raise missing_library("what an assistant asks for", "mcp", "mcp") from error
     from crucible_lineage.assistant import Questions

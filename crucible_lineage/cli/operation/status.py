@@ -1,4 +1,4 @@
-"""`status`: what ran from this data folder and how it ended, what is parked, and the room that it takes; `doctor`."""
+"""`status`: the runs from this data folder, parked and waiting results, and disk space; `doctor`: tests a service."""
 
 from __future__ import annotations
 
@@ -42,17 +42,15 @@ if TYPE_CHECKING:
     from crucible_lineage.queries.overview import PipelineOverview
 
 MOST_UNREAD = 20
-PATIENCE_S = 5.0  # chosen: whoever asks wants to know now that Crucible is away
+PATIENCE_S = 5.0  # short: the user wants to know soon that Crucible is away
 
 
 @click.command("status")
 @crucible_options
-@click.option("--project", help="Of this project only.")
+@click.option("--project", help="Only this project.")
 @click.option("--runs", default=10, show_default=True, type=click.IntRange(0), help="How many runs to list.")
 @click.option("--unpark", metavar="MFID", help="Try again: a parked result, or all results of this dataset.")
-@click.option(
-    "--all", "every", is_flag=True, help="Each pipeline of each project, as all machines made it, and what to do."
-)
+@click.option("--all", "every", is_flag=True, help="Each pipeline of each project, over all machines, and what to do.")
 @click.option("--metrics", is_flag=True, help="Print metrics of this data folder for Prometheus, and nothing else.")
 @click.option("--send-metrics", is_flag=True, help="Send the same metrics by OpenTelemetry, and print nothing else.")
 @click.option("--service", is_flag=True, help="Print what is known of this Crucible, and nothing else.")
@@ -74,11 +72,11 @@ def status_command(
     change. The last lines show the size of the data folder.
 
     Results that wait for delivery and files that Crucible could not read are listed. With --all the exit code is 1 if
-    something needs a person, 3 if Crucible is away.
+    something needs attention, 3 if Crucible is away.
     """
     if every:
         sys.exit(_print_all(project, as_json=as_json))
-    from crucible_lineage.queries.catalogue.runs import recent_runs  # with pydantic, which the help does not need
+    from crucible_lineage.queries.catalogue.runs import recent_runs  # imports pydantic, which the help does not need
 
     with open_session(PATIENCE_S) as session:
         if metrics:
@@ -87,10 +85,10 @@ def status_command(
         if send_metrics:
             click.echo(f"sent {amount(send(session), 'metric')}", err=True)
             return
-        learnt = session.mirror.service.findings()
+        observations = session.mirror.service.findings()
         if service and not as_json:
             announce(session)
-            print_service(learnt)
+            print_service(observations)
             return
         if unpark is not None:
             _unpark(session, unpark)
@@ -99,7 +97,7 @@ def status_command(
         waiting, others = _waiting(session, project)
         damaged = session.outbox.set_aside()
         unread = [in_words(one) for one in session.store.ended_ingestions(MOST_UNREAD)]
-        used = disk_usage(session.settings.data)
+        disk = disk_usage(session.settings.data)
         jobs = _batch_jobs(session.settings.data)
         holds = _holds(session, project)
         failed = list(failures(session, project).values())
@@ -118,9 +116,9 @@ def status_command(
                 "waiting_of_others": len(others),
                 "damaged": [one.to_json() for one in damaged],
                 "not_ingested": unread,
-                "disk": used,
+                "disk": disk,
                 "slurm": jobs,
-                "service": [one.to_json() for one in learnt],
+                "service": [one.to_json() for one in observations],
                 "holds": [{**one.to_json(), "overdue": _is_overdue(one)} for one in holds],
             }
         )
@@ -137,22 +135,22 @@ def status_command(
     print_others(others)
     print_set_aside(damaged)
     print_not_ingested(unread)
-    _print_disk(used)
+    _print_disk(disk)
     if spare["bytes"]:
         seconds = time_text(spare["seconds"])
-        click.echo(f"can be evicted: {size_text(int(spare['bytes']))}, {seconds} to regenerate: see evict")
+        click.echo(f"can be evicted: {size_text(int(spare['bytes']))}, {seconds} to regenerate; see `evict`")
 
 
 def _spare(session: Session) -> dict[str, float]:
-    """Return how many bytes `evict` could free, and how many seconds it takes to make all that again."""
-    from crucible_lineage.remake.evicting import could_go  # hardly anybody who asks has made results again
+    """Return how many bytes `evict` could free, and the seconds that it takes to make them again."""
+    from crucible_lineage.remake.evicting import could_go  # rarely needed
 
     found = could_go(session)
     return {"bytes": found.bytes if found else 0, "seconds": found.seconds if found else 0.0}
 
 
 def _print_all(project: str | None, *, as_json: bool) -> int:
-    from crucible_lineage.queries.overview import overview  # with networkx, which the other answers need not
+    from crucible_lineage.queries.overview import overview  # imports networkx, which the other answers do not need
 
     with open_session(PATIENCE_S) as session:
         if not as_json:
@@ -171,7 +169,7 @@ def _print_all(project: str | None, *, as_json: bool) -> int:
             click.echo(plain(f"{one.project}/{one.pipeline}: {todo.what}{since}"))
             click.echo(f"  {todo.command}")
     for run in left:
-        click.echo(plain(f"flow run {run.name} is {run.state} since {_moment(run.since)}, and no worker has it"))
+        click.echo(plain(f"flow run {run.name} is {run.state} since {_moment(run.since)}, but no worker runs it"))
         click.echo(f"  {run.command}")
     return code
 
@@ -197,7 +195,7 @@ def _flow_runs_left() -> list[AbandonedFlowRun]:
     try:
         return flow_runs_left()
     except PrefectAwayError as error:
-        click.echo(f"warning: flow runs without a worker are not known: {error}", err=True)
+        click.echo(f"warning: flow runs without a worker are unknown: {error}", err=True)
         return []
 
 
@@ -208,7 +206,7 @@ def _moment(text: str) -> str:
 def _batch_jobs(data: Path) -> list[dict[str, str]]:
     if not any((data / "work").glob("slurm-*")):
         return []
-    from crucible_lineage.pipeline.engines.slurm import batch_jobs  # where there is no Slurm nothing of it is loaded
+    from crucible_lineage.pipeline.engines.slurm import batch_jobs  # not loaded where there is no Slurm
 
     return [vars(job) for job in batch_jobs(data)]
 
@@ -216,9 +214,9 @@ def _batch_jobs(data: Path) -> list[dict[str, str]]:
 def _unpark(session: Session, mfid: str) -> None:
     if not try_again(session, mfid):
         raise InputError(
-            f"nothing that failed has the id {mfid} or is about that dataset; `status` lists what there is"
+            f"no failed result has the id {mfid} or belongs to that dataset; `status` lists the failed ones"
         )
-    click.echo(f"{mfid}: tried again at the next run", err=True)
+    click.echo(f"{mfid}: will be tried again at the next run", err=True)
 
 
 def _print_pipelines(pipelines: Sequence[Mapping[str, Any]]) -> None:
@@ -228,16 +226,16 @@ def _print_pipelines(pipelines: Sequence[Mapping[str, Any]]) -> None:
         click.echo(f"  {pipeline['pipeline']} ({pipeline['project']}): {pipeline['declaration']}")
         if others := [name for name in pipeline["declarations"] if name != pipeline["declaration"]]:
             shown = ", ".join(others)
-            click.echo(f"    declared by {shown} too; the results of each hold side by side; rename one")
+            click.echo(f"    also declared by {shown}; the results of each are current side by side; rename one")
 
 
 def _holds(session: Session, project: str | None) -> list[Statement]:
-    """Return what is on hold; where Crucible is away, as it was known before. What is parked is known by then, too."""
+    """Return the holds; if Crucible is away, those last known. Also updates what is known of parked results."""
     try:
         session.mirror.sync_statements()
     except CrucibleError as error:
         click.echo(
-            f"warning: what is on hold or parked is as of the last command that reached Crucible: {error}", err=True
+            f"warning: holds and parked results are as of the last command that reached Crucible: {error}", err=True
         )
     return session.stated.holds(project)
 
@@ -245,39 +243,39 @@ def _holds(session: Session, project: str | None) -> list[Statement]:
 def _print_holds(holds: Sequence[Statement]) -> None:
     if holds:
         click.echo("on hold:")
-    for one in holds:
-        days = (datetime.now(UTC) - utc(one.when)).days
-        due = f"; was to be settled by {one.due}" if _is_overdue(one) else f"; until {one.due}" if one.due else ""
-        click.echo(plain(f"  {one.about}  {one.attribution} ({days} {'day' if days == 1 else 'days'}){due}"))
-    for one in holds:
-        if _is_overdue(one):
+    for hold in holds:
+        days = (datetime.now(UTC) - utc(hold.when)).days
+        due = f"; was to be settled by {hold.due}" if _is_overdue(hold) else f"; until {hold.due}" if hold.due else ""
+        click.echo(plain(f"  {hold.about}  {hold.attribution} ({days} {'day' if days == 1 else 'days'}){due}"))
+    for hold in holds:
+        if _is_overdue(hold):
             click.echo(
-                plain(f"warning: {one.about} was to be on hold until {one.due}; lift it, or hold it again"), err=True
+                plain(f"warning: {hold.about} was to be on hold until {hold.due}; lift it, or hold it again"), err=True
             )
 
 
-def _is_overdue(one: Statement) -> bool:
-    return bool(one.due) and one.due < f"{datetime.now(UTC):%Y-%m-%d}"
+def _is_overdue(hold: Statement) -> bool:
+    return bool(hold.due) and hold.due < f"{datetime.now(UTC):%Y-%m-%d}"
 
 
 def _waiting(session: Session, project: str | None) -> tuple[list[WaitingResult], list[ResultRow]]:
-    """Return what waits to be delivered by this account, and by others; nothing of an account that is not known yet."""
+    """Return the results that wait for delivery by this account, and by others; none if the account is unknown."""
     try:
         waiting = [
             one for one in session.outbox.waiting() if project is None or one.project.casefold() == project.casefold()
         ]
         return waiting, session.journal.waiting_of_others()
     except UnreachableError as error:
-        click.echo(f"warning: whose results wait here is not known while Crucible is away: {error}", err=True)
+        click.echo(f"warning: while Crucible is away, it is unknown whose results wait here: {error}", err=True)
         return [], []
 
 
 def _print_disk(used: Mapping[str, int]) -> None:
     names = {"cache": "copies of files", "work": "left by steps", "records": "records", "crucible": "embedded Crucible"}
-    names |= {"environments": "environments to make results again"} if used["environments"] else {}
+    names |= {"environments": "environments to remake results"} if used["environments"] else {}
     click.echo("disk: " + ", ".join(f"{size_text(used[key])} {name}" for key, name in names.items()))
     if used["work"]:
-        click.echo(f"free what nothing needs: {next_command('clean')}")
+        click.echo(f"to free what nothing needs: {next_command('clean')}")
 
 
 def _print_failures(failed: Sequence[Failure]) -> None:
@@ -291,7 +289,7 @@ def _print_failures(failed: Sequence[Failure]) -> None:
             click.echo(f"  {failure.mfid}  {failure.pipeline}: {failure.step}, {times}, {failure.last[:19]}")
             click.echo(f"    {failure.error.splitlines()[0]}")
     if parked:
-        click.echo(f"try one again: {next_command('status', '--unpark', parked[0].mfid)}")
+        click.echo(f"to try one again: {next_command('status', '--unpark', parked[0].mfid)}")
 
 
 ANSWERS = {True: "yes", False: "no", None: "?"}
@@ -299,21 +297,21 @@ ANSWERS = {True: "yes", False: "no", None: "?"}
 
 @click.command("doctor")
 @crucible_options
-@click.option("--project", required=True, help="A scratch project: what is tried makes datasets there.")
+@click.option("--project", required=True, help="A scratch project, in which the tests make datasets.")
 @click.option(
     "--seconds", default=60.0, show_default=True, type=click.FloatRange(1), help="How long to watch an ingestion."
 )
 @json_option
 def doctor_command(project: str, seconds: float, as_json: bool) -> None:
-    """Try what is relied on of a Crucible, and say what it means where one does it otherwise.
+    """Test whether a Crucible behaves as assumed, and explain the consequences where it does not.
 
-    Datasets are made in the project, a file of 40 MB is sent, and an ingestion is watched; at the end the deletion of
-    all that was made is asked for, and each is named. What was found is kept, and runs go by it: `status --service`
-    shows it again. Exit code 1 if something is missing that nothing stands in for.
+    The tests make datasets in the project, send a file of 40 MB and watch an ingestion. At the end they request the
+    deletion of everything that they made, and list it. The findings are stored, and runs follow them; `status
+    --service` shows them again. Exit code 1 if something is missing that has no substitute.
     """
     with open_session() as session:
         announce(session)
-        from crucible_lineage.queries.doctor import examine  # the client, which the help does not need
+        from crucible_lineage.queries.doctor import examine  # imports the client, which the help does not need
 
         found = examine(session, project, watch_s=seconds, tell=lambda name: click.echo(f"trying: {name}", err=True))
     if as_json:
@@ -326,19 +324,19 @@ def doctor_command(project: str, seconds: float, as_json: bool) -> None:
         )
     else:
         print_service(found.findings)
-        click.echo("made for this, and asked to be deleted:")
+        click.echo("made for this test; deletion requested:")
         for one in found.made:
             click.echo(f"  {one.mfid}  {one.name}  ({one.deletion})")
-        click.echo(f"see it again: {next_command('status', '--service')}")
+        click.echo(f"to see this again: {next_command('status', '--service')}")
     if not found.ok:
         sys.exit(1)
 
 
 def print_service(findings: Sequence[Observation]) -> None:
-    """Print what is known of a service as a table: what was tried, what happened, what it means and what is done."""
+    """Print the findings about a service as a table: what was tried, what happened, and the consequences."""
     if not findings:
         click.echo(
-            f"nothing is known of this Crucible yet; have it tried: {next_command('doctor', '--project', 'SCRATCH')}"
+            f"nothing is known about this Crucible yet; test it: {next_command('doctor', '--project', 'SCRATCH')}"
         )
         return
     width = max(len(found.name) for found in findings)

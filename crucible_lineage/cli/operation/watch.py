@@ -1,4 +1,4 @@
-"""`deploy`: pipelines that run by themselves, on Prefect; `watch`: tell it of what happens, and register files."""
+"""`deploy`: pipelines that run by themselves on Prefect; `watch`: report events to it, and register files."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ if TYPE_CHECKING:
 
 @click.command("watch")
 @crucible_options
-@click.option("--project", help="Watch this project; by default, all that the key may see.")
+@click.option("--project", help="Watch this project; by default, all that the key can see.")
 @click.option(
     "--folder",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Register the files that arrive here, as datasets of --project.",
 )
-@click.option("--pattern", default="*", show_default=True, help="Which files; **/*.txt also in folders below.")
-@click.option("--measurement", help="Of the files, as in 'Raman Spectroscopy'.")
-@click.option("--data-type", help="Of the files, as in raw.")
+@click.option("--pattern", default="*", show_default=True, help="Which files; **/*.txt includes subfolders.")
+@click.option("--measurement", help="The measurement of the files, as in 'Raman Spectroscopy'.")
+@click.option("--data-type", help="The data type of the files, as in raw.")
 @click.option("--instrument", "instrument_name", help="The instrument that the files come from.")
 @click.option("--keyword", "keywords", multiple=True, help="For the files' datasets; repeatable.")
 @click.option(
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     help="How often to look.",
 )  # fmt: skip
 @click.option(
-    "--since", type=click.DateTime(), help="Report also datasets created since then (UTC), reported before or not."
+    "--since", type=click.DateTime(), help="Also report datasets created since then (UTC), even if reported before."
 )
 @click.option("--once", is_flag=True, help="Look once, wait for present files to settle, and exit.")
 @click.option("--no-events", is_flag=True, help="Only register files; needs no Prefect.")
@@ -76,29 +76,29 @@ def watch_command(
     `crucible.ingestion.completed`, for the `trigger:` of a pipeline, and `crucible.ingestion.failed`. With
     --once, exit code 1 if a file could not be registered.
     """
-    # These bring the client, which `deploy` does without.
+    # These import the client, which `deploy` does not need.
     from crucible_lineage.watch.changes import Watcher
     from crucible_lineage.watch.folder import Folder
 
     if folder is not None and project is None:
-        raise InputError("--folder needs --project: which project the files belong to")
+        raise InputError("--folder needs --project, the project of the files")
     if no_events and folder is None:
-        raise InputError("--no-events without --folder leaves nothing to do")
+        raise InputError("--no-events without --folder leaves nothing to do; give --folder, or leave --no-events out")
     if not no_events:
         require_prefect()
     with open_session() as session:
         click.echo(session.settings.describe())
-        arriving = None
+        arrivals = None
         if folder is not None:
             declared = FileInput(
                 file=pattern, measurement=measurement, data_type=data_type, instrument_name=instrument_name,
                 keywords=keywords,
             )  # fmt: skip
-            arriving = Folder(folder, pattern, str(project), declared, session, settle_s=settle_s)
-        watch = _Watch(arriving, None if no_events else Watcher(session, project), since)
+            arrivals = Folder(folder, pattern, str(project), declared, session, settle_s=settle_s)
+        watch = _Watch(arrivals, None if no_events else Watcher(session, project), since)
         if once:
             watch.look()
-            if arriving and arriving.waiting:
+            if arrivals and arrivals.waiting:
                 time.sleep(settle_s)
                 watch.look()
             sys.exit(FAILURE if watch.failed else 0)
@@ -111,29 +111,29 @@ def watch_command(
                 looked = True
                 marks.set(watching(str(project or "")), {"at": datetime.now(UTC).isoformat()})
             except (LineageError, OSError) as error:
-                # Wrong from the start is a mistake in the command; later a key, a certificate, a disk may come back.
+                # At first this is a mistake in the command; later a key, a certificate or a disk may come back.
                 if not looked and isinstance(error, InputError | UnauthorizedError):
                     raise
-                click.echo(f"{error}\nwaiting; the next try is in {every_s:g} s", err=True)
+                click.echo(f"{error}\nwaiting; next try in {every_s:g} s", err=True)
             time.sleep(every_s)
 
 
 class _Watch:
-    """What one look consists of; what was told and registered stays done when a later part fails."""
+    """One look registers files and reports events. What is done stays done if a later part fails."""
 
-    def __init__(self, arriving: Folder | None, watcher: Watcher | None, since: datetime | None) -> None:
-        self.arriving = arriving
+    def __init__(self, arrivals: Folder | None, watcher: Watcher | None, since: datetime | None) -> None:
+        self.arrivals = arrivals
         self.watcher = watcher
         self.since = since.replace(tzinfo=UTC) if since else None
-        self.begun = False
-        self.failed: set[Path] = set()  # what has arrived and could not be registered
+        self.started = False
+        self.failed: set[Path] = set()  # files that have arrived and could not be registered
 
     def look(self) -> None:
-        """Files that have arrived are registered, and Prefect is told what happened."""
-        if self.watcher and not self.begun:
+        """Register the files that have arrived, and report events to Prefect."""
+        if self.watcher and not self.started:
             self.watcher.begin(self.since)
-            self.begun = True
-        for arrival in self.arriving.look() if self.arriving else ():
+            self.started = True
+        for arrival in self.arrivals.look() if self.arrivals else ():
             if arrival.dataset:
                 self.failed.discard(arrival.path)
                 click.echo(f"registered {arrival.dataset.mfid}  {plain(utf8_name(arrival.path.name))}")
@@ -141,28 +141,28 @@ class _Watch:
                 self.failed.add(arrival.path)
                 click.echo(f"{plain(utf8_name(str(arrival.path)))}: {arrival.error}", err=True)
         if self.watcher:
-            _tell(self.watcher)
+            _report_events(self.watcher)
 
 
-def _tell(watcher: Watcher) -> None:
+def _report_events(watcher: Watcher) -> None:
     # Importing Prefect costs over a second; registering files alone needs none.
     from crucible_lineage.flows.reports import emit_events
     from crucible_lineage.watch.changes import RESULT_SIGNED
 
-    for portion in watcher.look():
-        emit_events(portion)
-        for news in portion:
-            click.echo(f"reported {news.event}  {news.mfid}  {news.name}")
-        if signed := [news.mfid for news in portion if news.event == RESULT_SIGNED]:
+    for changes in watcher.look():
+        emit_events(changes)
+        for change in changes:
+            click.echo(f"reported {change.event}  {change.mfid}  {change.name}")
+        if signed := [change.mfid for change in changes if change.event == RESULT_SIGNED]:
             print_resumed(signed)
 
 
 @click.command("deploy")
 @click.argument("pipelines", nargs=-1, required=True, metavar="PIPELINE...")
-@click.option("--serve", "serves", is_flag=True, help="Run them from this process, without pool and worker.")
+@click.option("--serve", "serves", is_flag=True, help="Run them from this process, without a pool or worker.")
 @click.option("--pool", metavar="NAME", help="The work pool whose workers run them.  [default: crucible]")
 @click.option("--remove", "removes", is_flag=True, help="Remove the deployments, with schedules and triggers.")
-@click.option("--image", metavar="IMAGE", help="For pools of containers: the image that runs are started from.")
+@click.option("--image", metavar="IMAGE", help="For container pools: the image that runs start from.")
 @click.option("--reset", is_flag=True, help="Undo what was set in Prefect: pauses, job variables, limits, tags.")
 @click.option("--process-new", "only_new", is_flag=True, help="Process new datasets only, and park repeated failures.")
 @click.option("--limit", type=click.IntRange(1), help="How many runs may be active at once; others wait.")
@@ -207,7 +207,7 @@ def deploy_command(
             print_json({"removed": removed})
             return
         for name, flows in removed.items():
-            click.echo(f"{name}: " + (f"removed ({', '.join(flows)})" if flows else "it was not deployed"))
+            click.echo(f"{name}: " + (f"removed ({', '.join(flows)})" if flows else "was not deployed"))
         return
     requests = _requests(pipelines, data, url, block, only_new, limit)
     if serves:
@@ -237,7 +237,7 @@ def _serve(requests: list[DeploymentRequest]) -> None:
 
 
 def require_prefect() -> None:
-    """Prefect may be imported now: a server is named, and nothing of ours phones home. InputError if none is."""
+    """Raise InputError unless a Prefect server is configured. Also turns off Prefect's telemetry."""
     if not prefect_is_configured():
         raise InputError(
             "no Prefect server is configured; start one (prefect server start) and name it: "
@@ -250,7 +250,7 @@ def require_prefect() -> None:
 def _requests(
     pipelines: tuple[str, ...], data: Path | None, url: str | None, block: str | None, only_new: bool, limit: int | None
 ) -> list[DeploymentRequest]:
-    """Return the deployments asked for. InputError with the faults of all files, before Prefect is asked anything."""
+    """Return the requested deployments. InputError with the faults of all files, before any request to Prefect."""
     if block and url:
         raise InputError("--block and --url both name a Crucible; give one of them")
     bound: list[tuple[BoundPipeline, str]] = []

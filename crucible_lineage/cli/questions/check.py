@@ -19,9 +19,9 @@ from crucible_lineage.cli.options import (
     announce,
     crucible_options,
     dataset_id,
-    given,
     json_option,
     open_session,
+    option_value,
     print_json,
 )
 from crucible_lineage.cli.printing import coloured
@@ -36,7 +36,7 @@ from crucible_lineage.settings import resolve_settings
 
 
 @click.command("check")
-@click.argument("what", nargs=-1, metavar="[FILE|MFID]...")
+@click.argument("targets", nargs=-1, metavar="[FILE|MFID]...")
 @crucible_options
 @click.option("--project", "projects", multiple=True, help="Check the lineage of all datasets of this project.")
 @click.option("--refresh", is_flag=True, help="Download the whole project again, not only what changed.")
@@ -47,7 +47,7 @@ from crucible_lineage.settings import resolve_settings
 )
 @json_option
 def check_command(
-    what: tuple[str, ...],
+    targets: tuple[str, ...],
     projects: tuple[str, ...],
     refresh: bool,
     shows_schema: bool,
@@ -61,19 +61,19 @@ def check_command(
     Exit code 2 if a file has a fault, 1 if a lineage has an error. Changes nothing.
     """
     if shows_schema:
-        if what or projects:
-            raise InputError("--schema prints the schema and checks nothing; leave out what is to be checked")
+        if targets or projects:
+            raise InputError("--schema prints the schema and checks nothing; leave files, MFIDs and --project out")
         _show_schema(output)
         return
     if output is not None:
         raise InputError("--output goes with --schema")
-    if not what and not projects:
+    if not targets and not projects:
         raise InputError("give a pipeline file, the MFID of a dataset, or --project")
-    datasets = [name for name in what if _names_dataset(name)]
-    files = _checked_files([Path(name) for name in what if name not in datasets], quiet=as_json)
+    datasets = [name for name in targets if _names_dataset(name)]
+    files = _checked_files([Path(name) for name in targets if name not in datasets], quiet=as_json)
     lineages: dict[str, Any] = {}
     if datasets or projects:
-        # Who checks a file needs no graph and no client, and does not wait for them.
+        # Checking a file needs no graph and no client.
         from crucible_lineage.queries.check import check_dataset, check_projects
 
         with open_session() as session:
@@ -98,33 +98,35 @@ def check_command(
 
 
 def _show_schema(output: Path | None) -> None:
-    """Print the JSON Schema of pipeline files, or write it to a file and say what to put first in a pipeline."""
+    """Print the JSON Schema of pipeline files, or write it to a file and print the modeline that refers to it."""
     from crucible_lineage.pipeline.declare.json_schema import MODELINE, pipeline_schema
 
     if output is None:
         print_json(pipeline_schema())
         return
     output.write_text(json.dumps(pipeline_schema(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    click.echo("put this line first into a pipeline file beside it, and your editor completes and checks:", err=True)
+    click.echo("start a pipeline file beside it with this line, and your editor completes and checks it:", err=True)
     click.echo(MODELINE.format(path=f"./{output.name}"))
 
 
 def _names_dataset(name: str) -> bool:
-    """False for what is, or looks like, a file: what has the ending of one, or a folder in its name."""
+    """Return False for a name that is, or looks like, a file: by its ending, or a folder in it."""
     looks_like_file = Path(name).suffix.lower() in (".yaml", ".yml", ".crux") or os.sep in name or Path(name).exists()
     return is_mfid(name) or not looks_like_file
 
 
 def _checked_files(files: Sequence[Path], *, quiet: bool) -> list[dict[str, Any]]:
-    """Check each pipeline file, and print the findings as they come unless `quiet`."""
-    makes_projects = resolve_settings(data=given("data"), api_url=given("url"), api_key=given("api_key")).embedded
+    """Check each pipeline file. Unless `quiet`, print the faults of each at once."""
+    makes_projects = resolve_settings(
+        data=option_value("data"), api_url=option_value("url"), api_key=option_value("api_key")
+    ).embedded
     checked = []
     first_of: dict[str, Path] = {}
     for file in files:
         bound, faults = _bound(file, makes_projects=makes_projects)
-        called = bound.name if bound else _called(file)
-        if called and (first := first_of.setdefault(called, file)) != file:
-            faults.append(_same_name(file, called, first))
+        pipeline = bound.name if bound else _declared_name(file)
+        if pipeline and (first := first_of.setdefault(pipeline, file)) != file:
+            faults.append(_same_name(file, pipeline, first))
         if not quiet:
             for fault in faults:
                 click.echo(f"{in_colour('error', sys.stderr)}: {fault}", err=True)
@@ -144,14 +146,14 @@ def _bound(file: Path, *, makes_projects: bool) -> tuple[BoundPipeline | None, l
     except InputError as error:
         faults = list(error.faults)
     if makes_projects:
-        # The reader, which an unchanged pipeline would need only for this.
+        # Otherwise an unchanged pipeline does not import the reader.
         from crucible_lineage.pipeline.declare.load import project_fault, read_declaration
 
-        with suppress(InputError):  # it is among the faults
+        with suppress(InputError):  # already among the faults
             faults += filter(None, [project_fault(read_declaration(file))])
     spec = bound.spec if bound else _readable(file)
     if spec and spec.schedule:
-        from crucible_lineage.flows.deploying import schedule_fault  # Prefect, which has the last word about it
+        from crucible_lineage.flows.deploying import schedule_fault  # imports Prefect, which validates the schedule
 
         faults += filter(None, [schedule_fault(spec)])
     if spec and (named := named_ingestors(spec)):
@@ -169,8 +171,8 @@ def _readable(file: Path) -> PipelineSpec | None:
         return None
 
 
-def _called(file: Path) -> str | None:
-    """The name of a pipeline whose declaration has faults; None if it says none."""
+def _declared_name(file: Path) -> str | None:
+    """Return the pipeline name in a declaration that has faults; None if it has none."""
     from crucible_lineage.pipeline.declare.yaml import read_document
 
     try:
@@ -182,20 +184,22 @@ def _called(file: Path) -> str | None:
 
 
 def _ingestor_faults(file: Path, named: Sequence[str]) -> list[Fault]:
-    """The ingestors that this Crucible does not have; if it cannot be asked, that is told."""
+    """Return faults for ingestors that this Crucible does not have; print a note if it cannot be asked."""
     from crucible_lineage.pipeline.declare.load import read_declaration
 
     try:
         known = _ingestors()
     except CrucibleError as error:
-        click.echo(f"note: {file}: whether there are the ingestors {', '.join(named)} is not known: {error}", err=True)
+        click.echo(f"note: {file}: could not check that the ingestors {', '.join(named)} exist: {error}", err=True)
         return []
     return ingestor_faults(read_declaration(file), known)
 
 
 def _ingestors() -> tuple[str, ...]:
-    """Those of the Crucible that is meant; the embedded one is not started for that."""
-    if resolve_settings(data=given("data"), api_url=given("url"), api_key=given("api_key")).embedded:
+    """Return the ingestors of the chosen Crucible, without starting the embedded one."""
+    if resolve_settings(
+        data=option_value("data"), api_url=option_value("url"), api_key=option_value("api_key")
+    ).embedded:
         from crucible_lineage.server.ingest.ingestors import INGESTOR_NAMES
 
         return tuple(INGESTOR_NAMES)
@@ -204,7 +208,7 @@ def _ingestors() -> tuple[str, ...]:
 
 
 def _same_name(file: Path, name: str, first: Path) -> Fault:
-    """Two files with one name are one pipeline to Crucible: the results of each hold side by side."""
+    """Return the fault of a name that two files declare: their results would be current side by side."""
     from crucible_lineage.pipeline.declare.yaml import read_document
 
     message = f"pipeline {name!r} is also declared in {first}; rename one of them"

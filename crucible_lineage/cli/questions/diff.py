@@ -1,4 +1,4 @@
-"""`diff`: what differs between two datasets, or two runs, and between all that they come from."""
+"""`diff`: the differences between two datasets or two runs, and between their ancestors."""
 
 from __future__ import annotations
 
@@ -33,39 +33,39 @@ def diff_command(
     projects: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Show what differs between the datasets OLD and NEW, with all that they come from: first the values that steps
+    """Show the differences between the datasets OLD and NEW, including their ancestors: first the values that steps
     returned, then datasets added, removed and changed, each with the parameter, code, input or file that differs.
 
-    OLD and NEW may also be two runs: the id, or the beginning of one, of a run or of a Prefect flow run.
+    OLD and NEW may also be two runs, named by the id, or its beginning, of a run or a Prefect flow run.
     """
     with open_session() as session:
         announce(session)
-        found = _compared(session, old, new, projects)
+        found = _compare(session, old, new, projects)
     if as_json:
         print_json(found.to_json())
     else:
         click.echo(str(found))
 
 
-def _compared(session: Session, old: str, new: str, projects: Sequence[str]) -> LineageComparison:
-    """Compare two datasets; or two runs, where neither is a dataset."""
+def _compare(session: Session, old: str, new: str, projects: Sequence[str]) -> LineageComparison:
+    """Compare two datasets, or two runs if they are not datasets."""
     try:
         datasets = dataset_id(session, old, projects), dataset_id(session, new, projects)
     except InputError as no_dataset:
-        return _compared_runs(session, old, new, projects, no_dataset)
+        return _compare_runs(session, old, new, projects, no_dataset)
     return compare_datasets(session, *datasets)
 
 
-def _compared_runs(
+def _compare_runs(
     session: Session, old: str, new: str, projects: Sequence[str], no_dataset: InputError
 ) -> LineageComparison:
-    looked_in = projects or visible_projects(session)
-    known = {run.run_id: run.project for run in list_runs(session, looked_in)}
+    searched = projects or visible_projects(session)
+    project_of = {run.run_id: run.project for run in list_runs(session, searched)}
     try:
-        earlier, later = (find_run(run, known) for run in (old, new))
+        earlier, later = (find_run(run, project_of) for run in (old, new))
     except InputError as no_run:
-        try:  # the id of a Prefect flow run is in the records only
-            return compare_runs(session, old, new, looked_in)
+        try:  # only the records have the id of a Prefect flow run
+            return compare_runs(session, old, new, searched)
         except InputError:
             raise InputError(f"{no_dataset}\n{no_run}") from no_run
-    return compare_runs(session, earlier, later, list(dict.fromkeys((known[earlier], known[later]))))
+    return compare_runs(session, earlier, later, list(dict.fromkeys((project_of[earlier], project_of[later]))))

@@ -30,23 +30,21 @@ from crucible_lineage.times import utc
 @click.argument("mfid", required=False)
 @crucible_options
 @click.option("--file-sha256", metavar="HASH", help="A file that was wrong, by its SHA-256.")
-@click.option("--code", metavar="FINGERPRINT", help="Code that was wrong, by its fingerprint or the beginning of one.")
+@click.option("--code", metavar="FINGERPRINT", help="Code that was wrong, by its fingerprint or its beginning.")
 @click.option("--instrument", metavar="NAME", help="An instrument that was wrong, by name, slug or MFID.")
 @click.option(
     "--since",
     metavar="TIME",
-    help="With --instrument: data measured from then on (ISO 8601; UTC unless a zone is given).",
+    help="With --instrument: data measured at that time or later (ISO 8601; UTC unless a zone is given).",
 )
-@click.option(
-    "--until", metavar="TIME", help="With --instrument: data measured until then; a date includes the whole day."
-)
+@click.option("--until", metavar="TIME", help="With --instrument: data measured until then; a date includes that day.")
 @click.option(
     "--project",
     "projects",
     multiple=True,
     help="Where to look; by default, the folder's, or the only one.",
 )
-@click.option("--all", "every", is_flag=True, help="What is superseded, too.")
+@click.option("--all", "every", is_flag=True, help="Include superseded results.")
 @click.option("--refresh", is_flag=True, help="Download the whole project again, not only what changed.")
 @json_option
 def impact_command(
@@ -61,7 +59,7 @@ def impact_command(
     refresh: bool,
     as_json: bool,
 ) -> None:
-    """List what must be redone because the dataset MFID was wrong, or a file, code, or an instrument for a time; each
+    """List what must be redone because the dataset MFID, a file, code, or an instrument for a time was wrong, each
     dataset with the chain that leads to it. Superseded results are only counted. Changes nothing.
     """
     if sum(cause is not None for cause in (mfid, file_sha256, code, instrument)) != 1:
@@ -70,19 +68,19 @@ def impact_command(
         raise InputError("--since and --until go with --instrument")
     span = _time_option("--since", since, time.min), _time_option("--until", until, time.max)
 
-    def ask(session: Session) -> RedoList:
+    def query(session: Session) -> RedoList:
         if mfid is not None:
             return dataset_impact(session, dataset_id(session, mfid, projects))
-        among = chosen_projects(session, projects)
+        searched = chosen_projects(session, projects)
         if file_sha256 is not None:
-            return file_impact(session, file_sha256, among, refresh=refresh)
+            return file_impact(session, file_sha256, searched, refresh=refresh)
         if code is not None:
-            return code_impact(session, code, among, refresh=refresh)
-        return instrument_impact(session, str(instrument), among, since=span[0], until=span[1], refresh=refresh)
+            return code_impact(session, code, searched, refresh=refresh)
+        return instrument_impact(session, str(instrument), searched, since=span[0], until=span[1], refresh=refresh)
 
     with open_session() as session:
         announce(session)
-        found = ask(session)
+        found = query(session)
     if as_json:
         print_json(found.to_json(every=every))
         return
@@ -91,38 +89,37 @@ def impact_command(
 
 
 def _time_option(option: str, value: str | None, of_day: time) -> datetime | None:
-    """A moment, in UTC unless it says otherwise; for a date, `of_day` on that day."""
+    """Return the time in UTC, its default zone; for a date, the time `of_day` on that day."""
     if value is None:
         return None
     try:
-        found = datetime.fromisoformat(value)
+        moment = datetime.fromisoformat(value)
     except ValueError:
         raise InputError(f"{option} {value!r} is not a time; write 2026-03-01 or 2026-03-01T09:30:00+01:00") from None
     if len(value) <= len("2026-03-01"):
-        found = datetime.combine(found, of_day)
-    return utc(found)
+        moment = datetime.combine(moment, of_day)
+    return utc(moment)
 
 
 def _report(found: RedoList, every: bool) -> Iterator[str]:
     graph, superseded = found.graph, len(found.superseded)
     if found.deletion is not None:
-        yield plain(f"{found.deletion.text}; by the records, these were made from it:")
+        yield plain(f"{found.deletion.text}; according to the records, these were made from it:")
     steps: Counter[str] = Counter()
     for mfid in found.impact.ids if every else found.redo:
         node = graph.nodes[mfid]
         if node.state != SUPERSEDED:
             steps[node.step or "made manually or elsewhere"] += 1
         chain = " -> ".join(graph.label(one) for one in found.impact.chain(mfid)[:-1])
-        yield (mfid if node.kind != "hidden" else "(not visible to you)") + (
-            "  superseded" if node.state == SUPERSEDED else ""
-        )
+        state = "  superseded" if node.state == SUPERSEDED else ""
+        yield (mfid if node.kind != "hidden" else "(not visible to you)") + state
         yield plain(f"  {node.name}" if not chain else f"  {node.name}, by way of {chain}")
     counts = ", ".join(f"{count} {plain(step)}" for step, count in steps.most_common())
     more = f"; {superseded} more {'is' if superseded == 1 else 'are'} superseded" if superseded else ""
     if steps:
         yield f"{amount(len(found.redo), 'dataset')} to redo: {counts}{more}"
     else:
-        yield f"nothing to redo: nothing {'that holds now ' if superseded else ''}comes from it{more}"
+        yield f"nothing to redo: nothing {'current ' if superseded else ''}comes from it{more}"
     if count := len(found.untimed):
-        what = "1 dataset of it was" if count == 1 else f"{count} datasets of it were"
-        yield f"{what} taken at a time that is not known; what comes from {'it' if count == 1 else 'them'} counts"
+        measured = "1 dataset was" if count == 1 else f"{count} datasets were"
+        yield f"{measured} measured at an unknown time; results made from {'it' if count == 1 else 'them'} are included"

@@ -1,4 +1,4 @@
-"""`lineage`: where a dataset comes from and what was made of it, drawn, or for programs; `bundle`: with its files."""
+"""`lineage`: draw or export the ancestors and descendants of a dataset; `bundle`: pack it with its files."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from crucible_lineage.lineage.graph import Direction
 from crucible_lineage.lineage.labels import nodes_text, plain
 from crucible_lineage.session import Session
 
-Renderer = Callable[[LineageGraph, str | None, bool], str | bytes]  # the last: with what is superseded
+Renderer = Callable[[LineageGraph, str | None, bool], str | bytes]  # graph, focus, include superseded
 RENDERERS: dict[str, Renderer] = {
     "svg": lambda graph, focus, every: render_svg(graph, focus, superseded=every),
     "png": lambda graph, focus, every: render_png(graph, focus, superseded=every),
@@ -49,13 +49,13 @@ RENDERERS: dict[str, Renderer] = {
     "prov-n": lambda graph, focus, _: render_prov_n(_near(graph, focus)),
     "openlineage": lambda graph, focus, _: render_openlineage(_near(graph, focus)),
 }
-GROUP = "crucible_lineage.lineage_formats"  # entry points of other packages: a name, and its Renderer
+GROUP = "crucible_lineage.lineage_formats"  # entry points of other packages: a name and its Renderer
 CRATE = "ro-crate"
 LIBRARIES = {"prov-json": "prov", "prov-n": "prov", "openlineage": "openlineage", CRATE: "rocrate"}
-OF_DATASETS = ("prov-json", "prov-n", "openlineage", CRATE)  # what a declaration alone does not say
+OF_DATASETS = ("prov-json", "prov-n", "openlineage", CRATE)  # not for a declaration alone
 WAYS: dict[str | None, Direction] = {"up": "ancestors", "down": "descendants", None: "both"}
-MOST_SINGLE = 40  # datasets that a tree shows a line each, unless it is asked for all
-ENDINGS = {"provn": "prov-n", "jsonl": "openlineage", "mermaid": "mmd", "gv": "dot"}  # the others are called like them
+MOST_SINGLE = 40  # datasets that a tree shows one per line without --all
+ENDINGS = {"provn": "prov-n", "jsonl": "openlineage", "mermaid": "mmd", "gv": "dot"}  # others equal the format
 
 
 _PROFILE = click.option(
@@ -76,16 +76,16 @@ _PROFILE = click.option(
 )
 @click.option("--measurement", metavar="NAME", help="With --project: only datasets of this measurement.")
 @click.option("--run", "run_id", metavar="ID", help="With --project: what this run made, and from what.")
-@click.option("--depth", type=click.IntRange(1), help="How many links to follow; all by default.")
-@click.option("--up", "direction", flag_value="up", help="Only what it comes from.")
-@click.option("--down", "direction", flag_value="down", help="Only what was made from it.")
-@click.option("--all", "every", is_flag=True, help="In the tree: a line for each of many siblings, too.")
-@click.option("--superseded", is_flag=True, help="Draw superseded results too, which else are only counted.")
+@click.option("--depth", type=click.IntRange(1), help="How many links to follow; by default all.")
+@click.option("--up", "direction", flag_value="up", help="Only its ancestors.")
+@click.option("--down", "direction", flag_value="down", help="Only its descendants.")
+@click.option("--all", "every", is_flag=True, help="In the tree: a line for each sibling, however many.")
+@click.option("--superseded", is_flag=True, help="Also draw superseded results, which are otherwise only counted.")
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Write it to this file (ro-crate: to this new folder)."
+    "-o", "--output", type=click.Path(path_type=Path), help="Write to this file (ro-crate: to this new folder)."
 )
 @click.option("--format", "kind", metavar="FORMAT", help="By default, the ending of the file.")
-@click.option("--files", is_flag=True, help="With --format ro-crate: put the files of the datasets into it, too.")
+@click.option("--files", is_flag=True, help="With --format ro-crate: include the files of the datasets.")
 @click.option("--license", "license_url", metavar="URL", default="", help="The licence that an ro-crate states.")
 @_PROFILE
 def lineage_command(
@@ -108,8 +108,8 @@ def lineage_command(
     For a pipeline file, show the declared steps with their states.
 
     Pictures: svg, png, html (a page to explore), mmd (Mermaid), dot. For programs: json (node-link), csv (links),
-    prov-json and prov-n (W3C PROV), openlineage (events, a line each), ro-crate (a folder). The extra `export` has the
-    libraries for the last four.
+    prov-json and prov-n (W3C PROV), openlineage (an event per line), ro-crate (a folder). The last four need the extra
+    `export`.
     """
     chosen = _chosen(kind, output)
     is_part = depth is not None or direction is not None
@@ -118,15 +118,15 @@ def lineage_command(
     else:
         _refuse(bool(projects), "give either the MFID of a dataset or --project, not both")
         _refuse(bool(measurement or run_id), "--measurement and --run go with --project, not with an MFID")
-    is_of_crate = bool(files or license_url or profile)
-    _refuse(is_of_crate and chosen != CRATE, "--files, --license and --profile go with --format ro-crate")
+    has_crate_options = bool(files or license_url or profile)
+    _refuse(has_crate_options and chosen != CRATE, "--files, --license and --profile go with --format ro-crate")
     _refuse(chosen == CRATE and output is None, "an RO-Crate is a folder: name a new one with -o FOLDER")
     if mfid is not None and mfid.endswith((".yaml", ".yml")):
         of_datasets = f"--depth, --up, --down and the formats {', '.join(OF_DATASETS)} go with an MFID"
         _refuse(is_part or chosen in OF_DATASETS, of_datasets)
         _show(_declared_graph(Path(mfid)), None, chosen, output, every=every, superseded=superseded)
         return
-    # What follows needs pydantic and httpx, which --help does not.
+    # Imports pydantic and httpx, which --help does not need.
     from crucible_lineage.queries.bundle import lineage_to_share, projects_to_share
 
     with open_session() as session:
@@ -162,29 +162,29 @@ def _show(
     if chosen is None:
         _print_tree(graph, mfid, None if every or len(graph) <= MOST_SINGLE else FOLD_BEYOND, superseded)
     elif output is None:
-        click.echo(_rendered(graph, mfid, chosen, superseded))
+        click.echo(_render(graph, mfid, chosen, superseded))
     else:
         write_picture(graph, mfid, output, chosen, superseded=superseded)
         click.echo(output)
 
 
 def _chosen_part(graph: LineageGraph, measurement: str | None, run_id: str | None) -> LineageGraph:
-    """Return the part of a project's lineage that was asked for. InputError if that is nothing."""
+    """Return the selected part of a project's lineage. InputError if it is empty."""
     part = graph if run_id is None else graph.of_run(run_id)
     part = part if measurement is None else part.of_measurement(measurement)
     if len(part) == 0 and len(graph):
-        asked = " and ".join(
-            f"{what} {name!r}" for what, name in (("run", run_id), ("measurement", measurement)) if name is not None
+        selection = " and ".join(
+            f"{kind} {name!r}" for kind, name in (("run", run_id), ("measurement", measurement)) if name is not None
         )
-        raise InputError(f"show what is of {asked}: none of {nodes_text(len(graph))} is")
+        raise InputError(f"lineage of {selection}: none of {nodes_text(len(graph))} matches")
     return part
 
 
 def write_picture(graph: LineageGraph, mfid: str | None, target: Path, kind: str, *, superseded: bool = False) -> None:
-    """The picture stands in the file, whole: it is written beside it first."""
+    """Write the picture to the file. The file is complete or unchanged: a draft beside it is renamed."""
     if target.is_dir():
-        raise InputError(f"write {kind} to {target}: that is a folder; name a file")
-    content = _rendered(graph, mfid, kind, superseded)
+        raise InputError(f"write {kind} to {target}: it is a folder; name a file")
+    content = _render(graph, mfid, kind, superseded)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = draft_beside(target, ".part")
     part.write_bytes(content)
@@ -211,8 +211,8 @@ def _near(graph: LineageGraph, focus: str | None) -> LineageGraph:
     return graph if focus is None else graph.around(focus)
 
 
-def _rendered(graph: LineageGraph, mfid: str | None, kind: str, superseded: bool) -> bytes:
-    """Render the graph as UTF-8. A lone surrogate is spelled out; in JSON that is its escape."""
+def _render(graph: LineageGraph, mfid: str | None, kind: str, superseded: bool) -> bytes:
+    """Render the graph as UTF-8. Lone surrogates are written as escapes, as in JSON."""
     content = RENDERERS[kind](graph, mfid, superseded)
     return content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
 
@@ -229,9 +229,9 @@ def _write_crate(
     from crucible_lineage.queries.bundle import write_crate
 
     chosen = profile or PROFILES[0]
-    taken = write_crate(session, graph, mfid, folder, files=files, license_url=license_url, profile=chosen)
-    for line in taken.absent:
-        click.echo(f"not in it: {line}", err=True)
+    crate = write_crate(session, graph, mfid, folder, files=files, license_url=license_url, profile=chosen)
+    for line in crate.absent:
+        click.echo(f"not included: {line}", err=True)
     click.echo(folder)
 
 
@@ -239,7 +239,7 @@ def _print_tree(graph: LineageGraph, mfid: str | None, fold_beyond: int | None, 
     if not sys.stdout.isatty():
         click.echo(render_tree(graph, mfid, fold_beyond=fold_beyond, superseded=superseded))
         return
-    from rich.console import Console  # only for people who are looking
+    from rich.console import Console  # only for terminals
 
     Console().print(render_tree_rich(graph, mfid, fold_beyond=fold_beyond, superseded=superseded), soft_wrap=True)
 
@@ -260,41 +260,41 @@ def bundle_command(
     profile: str | None,
     as_json: bool,
 ) -> None:
-    """Put the dataset MFID and all that it was made from into a ZIP file: files, records, pictures, metadata.
+    """Pack the dataset MFID and its ancestors into a ZIP file: files, records, pictures, metadata.
 
     It contains verify.py, which needs only Python and checks the bundle offline. Needs the extra `export`.
     """
     if output.exists():
         raise InputError(f"write a bundle to {output}: the file already exists; name a new one")
     require_library("a bundle", "rocrate", "export")
-    from crucible_lineage.queries.bundle import write_bundle  # with pydantic and httpx, which --help does not need
+    from crucible_lineage.queries.bundle import write_bundle  # imports pydantic and httpx, which --help does not need
 
     with open_session() as session:
         announce(session)
         mfid = dataset_id(session, mfid)
         with showing_work(silent=as_json) as work:
-            work("fetching the files of all that it was made from", 0)
-            taken = write_bundle(session, mfid, output, license_url=license_url, profile=profile or PROFILES[0])
+            work("fetching the files of its ancestors", 0)
+            bundle = write_bundle(session, mfid, output, license_url=license_url, profile=profile or PROFILES[0])
     if as_json:
         print_json(
             {
                 "bundle": str(output),
-                "datasets": taken.datasets,
-                "hidden": taken.hidden,
-                "files": taken.files,
-                "bytes": taken.size_bytes,
-                "absent": list(taken.absent),
-                "list_sha256": taken.list_sha256,
+                "datasets": bundle.datasets,
+                "hidden": bundle.hidden,
+                "files": bundle.files,
+                "bytes": bundle.size_bytes,
+                "absent": list(bundle.absent),
+                "list_sha256": bundle.list_sha256,
             }
         )
         return
-    for line in taken.absent:
-        click.echo(f"not in it: {plain(line)}", err=True)
-    if taken.hidden:
+    for line in bundle.absent:
+        click.echo(f"not included: {plain(line)}", err=True)
+    if bundle.hidden:
         click.echo(
-            f"left out, and named as hidden: {amount(taken.hidden, 'parent')} that this key may not see", err=True
+            f"left out, and listed as hidden: {amount(bundle.hidden, 'parent')} that this key cannot see", err=True
         )
-    files = f"{amount(taken.files, 'file')} of theirs, {size_text(taken.size_bytes)}"
-    click.echo(f"{output}: {amount(taken.datasets, 'dataset')}, {files}")
-    click.echo(f"SHA-256 of its bundle.json: {taken.list_sha256}")
-    click.echo("unpacked, it can be checked with: python verify.py")
+    files = f"{amount(bundle.files, 'file')}, {size_text(bundle.size_bytes)}"
+    click.echo(f"{output}: {amount(bundle.datasets, 'dataset')}, {files}")
+    click.echo(f"SHA-256 of its bundle.json: {bundle.list_sha256}")
+    click.echo("to check it, unpack it and run: python verify.py")

@@ -1,6 +1,6 @@
-"""`verify` and `reproduce`: whether results are what their provenance says.
+"""`verify` and `reproduce`: check results against their provenance.
 
-`verify` compares datasets with it, `reproduce` makes results again from what is kept with them, and compares.
+`verify` compares datasets with their records, `reproduce` remakes results from their records, and compares.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ if TYPE_CHECKING:
 @click.argument("mfid", required=False)
 @crucible_options
 @click.option("--project", help="Verify this project; by default, the folder's, or the only one.")
-@click.option("--bytes", "read_bytes", is_flag=True, help="Download every file and hash it, too.")
-@click.option("--repair", "is_repair", is_flag=True, help="Send damaged and lost files again; reads every file first.")
+@click.option("--bytes", "read_bytes", is_flag=True, help="Also download and hash every file.")
+@click.option("--repair", "is_repair", is_flag=True, help="Send damaged and lost files again; first reads every file.")
 @click.option(
     "--from",
     "folders",
     multiple=True,
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Another data folder in which --repair looks for good bytes; repeatable.",
+    help="Another data folder where --repair looks for intact bytes; repeatable.",
 )
 @ALL
 @json_option
@@ -57,20 +57,20 @@ def verify_command(
     every: bool,
     as_json: bool,
 ) -> None:
-    """Compare the dataset MFID and all that it was made from, or a project, with the provenance records.
+    """Compare the dataset MFID and its ancestors, or a project, with the provenance records.
 
-    Ids are derived again, links and files compared with what was recorded. Exit code 1 if there is an
-    error among the findings, 2 if the input is wrong. Changes nothing, except that --repair replaces lost and
-    damaged bytes by copies from data folders or other datasets, or by rerunning a step.
+    Ids are derived again, and links and files compared with the records. Exit code 1 if a finding is an error, 2 if
+    the input is wrong. Changes nothing, except that --repair replaces lost and damaged bytes by copies from data
+    folders or other datasets, or by rerunning a step.
     """
-    # These bring all that runs steps; bundles need none of it.
+    # These import what runs steps, which other commands of this file do not need.
     from crucible_lineage.queries.verify.verify import repaired, verify_dataset, verify_project
     from crucible_lineage.remake.healing import made_again
 
     if mfid is not None and project is not None:
         raise InputError("give either the MFID of a dataset or --project, not both")
     if folders and not is_repair:
-        raise InputError("--from says where --repair looks for good bytes; give --repair too")
+        raise InputError("--from needs --repair, which looks for intact bytes there")
     with open_session() as session:
         mfid = mfid and dataset_id(session, mfid)
         project = project if mfid else chosen_projects(session, [project] if project else ())[0]
@@ -92,11 +92,11 @@ def verify_command(
         for one in repairs:
             if one.source:
                 click.echo(f"repaired {one.file.filename} of {one.file.mfid}, from {one.source}")
-        print_findings(project or str(mfid), found.findings, _looked_at(found), every=every)
+        print_findings(project or str(mfid), found.findings, _scope(found), every=every)
     sys.exit(exit_code(found.findings))
 
 
-def _looked_at(found: Verification) -> str:
+def _scope(found: Verification) -> str:
     checked = f"{amount(found.datasets, 'dataset')} ({found.records} with a record), {amount(found.files, 'file')}"
     if found.bytes_read:
         checked += f", {found.bytes_read} bytes read"
@@ -107,7 +107,7 @@ def _looked_at(found: Verification) -> str:
 
 @click.command("reproduce")
 @click.argument("results", nargs=-1, metavar="MFID|BUNDLE.zip...")
-@click.option("--all", "is_all", is_flag=True, help="Make all steps again, from the measured files on.")
+@click.option("--all", "is_all", is_flag=True, help="Remake all steps, starting from the measured files.")
 @click.option("--here", is_flag=True, help="Use the environment of this Python, and report how it differs.")
 @click.option("--rtol", type=click.FloatRange(0, 1), help="Relative tolerance of numbers (1e-9, or as declared).")
 @click.option(
@@ -115,9 +115,9 @@ def _looked_at(found: Verification) -> str:
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="A folder of wheels to install from, without an index.",
 )
-@click.option("--project", metavar="P", help="Results of this project, chosen at random: with --sample.")
-@click.option("--sample", type=click.IntRange(1), metavar="N", help="How many results of --project.")
-@click.option("--older-than", metavar="AGE", help="Only results of --project that are older, as in 30d or 12h.")
+@click.option("--project", metavar="P", help="With --sample: random results of this project.")
+@click.option("--sample", type=click.IntRange(1), metavar="N", help="The number of results of --project.")
+@click.option("--older-than", metavar="AGE", help="Only results of --project older than this, as in 30d or 12h.")
 @click.option(
     "--keep",
     type=click.Path(path_type=Path, file_okay=False),
@@ -146,10 +146,10 @@ def reproduce_command(
     receipts: Path | None,
     as_json: bool,
 ) -> None:
-    """Make results again from their recorded source, environment, parameters and inputs, and compare.
+    """Remake results from their recorded source, environment, parameters and inputs, and compare.
 
-    No result is changed; the outcome is registered at Crucible as a receipt. Exit code 0: everything is the same
-    within the tolerance; 1: something differs, or could not be made.
+    No result is changed; the outcome is registered at Crucible as a receipt. Exit code 0 if everything is the same
+    within the tolerance, 1 if something differs or could not be made.
     """
     from crucible_lineage.queries.impact import note_what_follows
     from crucible_lineage.remake.driver import Options
@@ -194,10 +194,10 @@ def reproduce_command(
 
 
 def _bundle(results: Sequence[str]) -> Path | None:
-    """Return the bundle that is named; None if datasets are. InputError if it is not named alone."""
+    """Return the named bundle, or None if datasets are named. InputError if a bundle is not named alone."""
     bundles = [Path(one) for one in results if one.endswith(".zip") or Path(one).is_dir()]
     if bundles and len(results) > 1:
-        raise InputError("reproduce: one bundle at a time, and nothing else with it")
+        raise InputError("reproduce: name one bundle and nothing else")
     return bundles[0] if bundles else None
 
 
@@ -207,4 +207,4 @@ def _print_results(found: Sequence[Outcome], receipts: Iterable[Path]) -> None:
     for path in receipts:
         click.echo(f"receipt: {path}")
     good = sum(one.is_good for one in found)
-    click.echo(f"{good} of {amount(len(found), 'result')} made again the same")
+    click.echo(f"{good} of {amount(len(found), 'result')} reproduced")

@@ -25,13 +25,13 @@ from crucible_lineage.session import Session
 
 
 @click.command("why")
-@click.argument("what")
+@click.argument("target", metavar="WHAT")
 @click.argument("pipeline", required=False)
 @crucible_options
 @SET
 @json_option
 def why_command(
-    what: str,
+    target: str,
     pipeline: str | None,
     overrides: tuple[str, ...],
     as_json: bool,
@@ -39,12 +39,12 @@ def why_command(
     """Explain how the dataset WHAT was made, or why the step WHAT of the file PIPELINE would run."""
     with open_session() as session:
         if pipeline is not None:
-            _why_step(what, pipeline, session, overrides, as_json=as_json)
+            _why_step(target, pipeline, session, overrides, as_json=as_json)
             return
         try:
-            mfid = dataset_id(session, what)
+            mfid = dataset_id(session, target)
         except InputError as error:
-            raise InputError(f"{error}; to ask for a step, name its pipeline too: why {what} pipeline.yaml") from error
+            raise InputError(f"{error}; for a step, name its pipeline too: why {target} pipeline.yaml") from error
         explanation = explain(session, mfid)
     if as_json:
         print_json(explanation.to_json())

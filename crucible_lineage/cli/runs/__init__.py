@@ -1,1 +1,1 @@
-"""Commands that make something: run, plan, rerun; how far they are, and what steps printed."""
+"""Commands that run steps: run, plan, rerun; their progress, and the output of steps."""

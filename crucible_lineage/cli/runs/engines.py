@@ -1,4 +1,4 @@
-"""Which engine runs the steps of a command, and Prefect's settings for runs of ours."""
+"""Choose the engine that runs the steps of a command, and set up Prefect for it."""
 
 from __future__ import annotations
 
@@ -31,13 +31,12 @@ if TYPE_CHECKING:
     from crucible_lineage.pipeline.engines.local import Engine
 
 AUTO, PREFECT, LOCAL = "auto", "prefect", "local"
-GROUP = (
-    "crucible_lineage.engines"  # entry points of other packages: a name, and what makes an Engine of session and jobs
-)
+# Entry points of other packages: a name, and a callable that makes an Engine from a session and a number of jobs.
+GROUP = "crucible_lineage.engines"
 ENGINES = {LOCAL: "crucible_lineage.pipeline.engines.local:LocalEngine"}
 
 _STARTUP_TIMEOUT = "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"
-# Nothing of ours phones home; a slow machine gets time to start Prefect's ephemeral API (its own limit is 20 s).
+# No telemetry; a slow machine gets time to start Prefect's ephemeral API (Prefect's own limit is 20 s).
 PREFECT_SETTINGS = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -50,7 +49,7 @@ PREFECT_SETTINGS = {
 
 @dataclass(frozen=True)
 class RunRequest:
-    """A run that was asked for: the pipeline, parameters for this run, and which steps."""
+    """A requested run: the pipeline, parameters for this run, and the choice of steps."""
 
     pipeline: BoundPipeline
     overrides: Mapping[str, Any] = field(default_factory=dict)
@@ -59,32 +58,32 @@ class RunRequest:
 
 
 def require_engine(name: str) -> None:
-    """Raise InputError if there is no engine of this name, here or of another package."""
+    """Raise InputError if neither this nor another package has an engine of this name."""
     if name not in (AUTO, PREFECT):
-        _engine_place(name)
+        _engine_entry(name)
 
 
 def run_with_engine(
     engine: str, request: RunRequest, session: Session, listener: Listener, jobs: int, stop: Stop | None = None
 ) -> RunResult:
-    """Run a pipeline on Prefect, on this process (`local`), on an engine of another package, or on what is found.
+    """Run a pipeline on Prefect, in this process (`local`), or on an engine of another package.
 
-    `auto` is Prefect where one is configured, else this process, or Slurm if the pipeline asks for it.
+    `auto` is Prefect if it is configured, else Slurm if the pipeline declares it, else this process.
     """
     if request.runner and engine not in (AUTO, PREFECT):
-        raise InputError(f"--runner says what Prefect runs the steps on; leave --engine {engine} out")
+        raise InputError(f"--runner is for steps that run on Prefect; leave --engine {engine} out")
     runner = request.runner or request.pipeline.spec.runner
     is_submitted = engine in (AUTO, PREFECT) and runner is not None and runner.type == "slurm"
-    asks_prefect = request.runner is not None and not is_submitted
-    if engine == PREFECT or (engine == AUTO and (asks_prefect or prefect_is_configured())):
+    needs_prefect = request.runner is not None and not is_submitted
+    if engine == PREFECT or (engine == AUTO and (needs_prefect or prefect_is_configured())):
         return _run_on_prefect(request, session, listener, stop)
     if is_submitted:
         assert runner is not None
         return _run_on_slurm(request, session, listener, runner, stop)
     if runner and runner.type != "threads":
-        where = "in threads of this process" if engine in (AUTO, LOCAL) else f"on {engine}"
-        way_out = "; with --engine prefect it is used" if engine == AUTO else ""
-        click.echo(f"note: runner {runner.type} is not used: steps run {where}{way_out}", err=True)
+        location = "in threads of this process" if engine in (AUTO, LOCAL) else f"on {engine}"
+        way_out = "; --engine prefect uses it" if engine == AUTO else ""
+        click.echo(f"note: runner {runner.type} is not used: steps run {location}{way_out}", err=True)
     name = LOCAL if engine == AUTO else engine
     return _run_here(request, session, listener, lambda: _engine(name, session, jobs), stop)
 
@@ -108,12 +107,12 @@ def _run_on_slurm(
 
 
 def _engine(name: str, session: Session, jobs: int) -> Engine:
-    """Load an engine and make it of session and jobs: only a run that has something to do asks for one."""
-    engine: Engine = _engine_place(name).load()(session, jobs)
+    """Load an engine and create it. Called only if a run has something to do."""
+    engine: Engine = _engine_entry(name).load()(session, jobs)
     return engine
 
 
-def _engine_place(name: str) -> EntryPoint:
+def _engine_entry(name: str) -> EntryPoint:
     from importlib.metadata import EntryPoint, entry_points
 
     if name in ENGINES:  # ours cannot be replaced
@@ -142,7 +141,7 @@ def prefect_is_configured() -> bool:
 
 
 def _run_on_prefect(request: RunRequest, session: Session, listener: Listener, stop: Stop | None) -> RunResult:
-    """The run as a Prefect flow; a run in which all is fresh is told so without importing Prefect."""
+    """Run the pipeline as a Prefect flow. If everything is fresh, Prefect is not imported."""
     planned = plan_for_run(request.pipeline, session, listener, request.choice)
     if planned.plan.is_fresh:
         engine = partial(_engine, LOCAL, session, 1)
@@ -151,18 +150,18 @@ def _run_on_prefect(request: RunRequest, session: Session, listener: Listener, s
         os.environ.setdefault(name, value)
     server = None
     if not prefect_is_configured():
-        click.echo("starting Prefect for this run; that takes some seconds", err=True)
+        click.echo("starting Prefect for this run; this takes some seconds", err=True)
         os.environ.setdefault("PREFECT_HOME", str(private_folder(session.settings.data / "prefect")))
-        for name in ("NO_PROXY", "no_proxy"):  # Prefect would ask a proxy for its own server
+        for name in ("NO_PROXY", "no_proxy"):  # else Prefect would reach its own server through a proxy
             os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1")))
-        if os.name != "nt" and "prefect" not in sys.modules:  # else Prefect starts its server, once it needs one
+        if os.name != "nt" and "prefect" not in sys.modules:  # else Prefect starts its server when it needs one
             server = _TemporaryServer(Path(os.environ["PREFECT_HOME"]).expanduser())
     # Importing Prefect costs over a second; only a run that has something to do pays for it.
     from crucible_lineage.flows.pipelines import observing, run_pipeline
     from crucible_lineage.flows.reaching import reaching_prefect
     from crucible_lineage.tasks.sessions import CrucibleConnection, share_session
 
-    if server:  # Prefect has read it; what steps start uses no server of this run
+    if server:  # Prefect has read it; processes that steps start must not use this run's server
         del os.environ["PREFECT_API_URL"]
     share_session(session)
     path, connection = str(request.pipeline.spec.path), CrucibleConnection.of(session.settings)
@@ -181,7 +180,7 @@ def _run_on_prefect(request: RunRequest, session: Session, listener: Listener, s
     return observer.result
 
 
-# Ends with the process that started it, however that ends.
+# Ends with the process that started it, even if that is killed.
 _SERVE = """
 import os, signal, socket, sys, threading
 listener, lifeline = map(int, sys.argv[1:])
@@ -193,35 +192,35 @@ import uvicorn
 config = uvicorn.Config("prefect.server.api.server:create_app", factory=True, log_level="error", lifespan="on")
 uvicorn.Server(config).run(sockets=[socket.socket(fileno=listener)])
 """
-_END_S = 5.0  # as long as Prefect waits for its own
+_END_S = 5.0  # Prefect's own timeout
 _SERVER_SETTINGS = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
 
 
 class _TemporaryServer:
-    """Prefect's temporary server, as Prefect starts it itself, but while this process imports Prefect."""
+    """Prefect's temporary server, started while this process imports Prefect, and not after that."""
 
     def __init__(self, home: Path) -> None:
         home.mkdir(parents=True, exist_ok=True)
         self._log = home / "server.log"
-        its_lifeline, _ = os.pipe()  # the other end is closed when this process ends
+        lifeline, _ = os.pipe()  # the other end is closed when this process ends
         with socket.create_server(("127.0.0.1", 0)) as listener, self._log.open("ab") as log:
             self._url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
-            passed = (listener.fileno(), its_lifeline)
+            inherited = (listener.fileno(), lifeline)
             self._process = subprocess.Popen(  # noqa: S603 (this interpreter with the lines above)
-                [sys.executable, "-P", "-c", _SERVE, *map(str, passed)],
-                pass_fds=passed,
+                [sys.executable, "-P", "-c", _SERVE, *map(str, inherited)],
+                pass_fds=inherited,
                 env={**os.environ, **_SERVER_SETTINGS},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
-        os.close(its_lifeline)
+        os.close(lifeline)
         os.environ["PREFECT_API_URL"] = self._url
         atexit.register(self._end)  # called after what Prefect registers later, which sends the last events
 
     def wait_until_ready(self) -> None:
-        """Wait for its first answer. Raises RuntimeError, as Prefect does, if there is none in time."""
+        """Wait for the server's first answer. Raises RuntimeError, as Prefect does, on a timeout."""
         import httpx
 
         from crucible_lineage.flows.reaching import NOT_STARTED

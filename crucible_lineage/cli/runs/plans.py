@@ -1,4 +1,4 @@
-"""A plan as people read it: a line for each step, the causes beneath, many instances of a step folded into one line."""
+"""Print a plan: a line for each step, the causes beneath, and many instances of a step folded into one line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MOST_CAUSES = 8
 
 
 def print_plan(planned: PipelinePlan, *, as_json: bool, above: Iterable[StepPlan] = ()) -> None:
-    """The plan, on stdout. `above` are steps that are not printed, and may be what these follow from."""
+    """Print the plan on stdout. `above` are steps that are not printed, but may be causes of the others."""
     if as_json:
         print_json(planned.to_json())
         return
@@ -41,17 +41,17 @@ def print_plan(planned: PipelinePlan, *, as_json: bool, above: Iterable[StepPlan
         click.echo("nothing to do: no dataset matches the inputs of the steps")
     printed = {step.name for step in planned.steps}
     _print_roots(planned, {step.name: step.code_diff for step in above if step.name not in printed})
-    if told := undeclared_text(planned.undeclared):
-        click.echo(told)
+    if undeclared := undeclared_text(planned.undeclared):
+        click.echo(undeclared)
     for line in (*notes_text(planned.notes), *differences_text(planned)):
         click.echo(line)
-    for line in _away_text(planned):
+    for line in _evicted_text(planned):
         click.echo(line)
     _print_estimate(planned)
 
 
-def _away_text(planned: PipelinePlan) -> Iterator[str]:
-    """Yield which inputs were let go, and what it takes to make them again."""
+def _evicted_text(planned: PipelinePlan) -> Iterator[str]:
+    """Yield the evicted inputs, and the cost of remaking them."""
     if not planned.away:
         return
     seconds, size = (sum(getattr(one, name) for one in planned.away) for name in ("seconds", "bytes"))
@@ -64,13 +64,13 @@ def _away_text(planned: PipelinePlan) -> Iterator[str]:
 
 
 def notes_text(notes: Sequence[str]) -> list[str]:
-    """Return what is to be said of files, in lines."""
+    """Return notes about files, in lines."""
     more = [f"and {len(notes) - MOST_CAUSES} more notes, in plan --json"] if len(notes) > MOST_CAUSES else []
     return [*notes[:MOST_CAUSES], *more]
 
 
 def differences_text(planned: PipelinePlan) -> list[str]:
-    """In what declared files differ from what Crucible says of them, and the way out."""
+    """Return the differences between declared files and Crucible, and how to resolve them."""
     lines = [str(one) for one in planned.differences[:MOST_CAUSES]]
     if len(planned.differences) > MOST_CAUSES:
         lines.append(f"and {len(planned.differences) - MOST_CAUSES} more differences, in plan --json")
@@ -80,7 +80,7 @@ def differences_text(planned: PipelinePlan) -> list[str]:
 
 
 def undeclared_text(slots: Sequence[str]) -> str:
-    """Name what still holds but is no longer declared, in a line; empty if there is nothing."""
+    """Return a line that names current results of steps that are no longer declared; empty if there are none."""
     if not slots:
         return ""
     more = f" and {len(slots) - MOST_CAUSES} more" if len(slots) > MOST_CAUSES else ""
@@ -88,30 +88,30 @@ def undeclared_text(slots: Sequence[str]) -> str:
 
 
 def _print_roots(planned: PipelinePlan, diffs: Mapping[str, Sequence[str]]) -> None:
-    """Print the root causes, where more than the steps themselves follow from them; `diffs` are those not shown yet."""
+    """Print the root causes that other steps follow from. `diffs` are code changes that are not shown yet."""
     follow = [step for step in planned.steps if step.state == STALE and any(_above(step))]
     roots = list(dict.fromkeys(root for step in follow for root in _above(step)))
     if not roots:
         return
     click.echo(f"{len(follow)} {'step follows' if len(follow) == 1 else 'steps follow'} from:")
-    told, shown = list(_together(roots)), set[Sequence[str]]()
-    for line, instance in told[:MOST_CAUSES]:
+    lines, shown = list(_grouped(roots)), set[Sequence[str]]()
+    for line, instance in lines[:MOST_CAUSES]:
         click.echo(f"  {line}")
         diff = diffs.get(instance, ())
         for changed in () if diff in shown else diff:
             click.echo(f"    {changed}")
         shown.add(diff)
-    if len(told) > MOST_CAUSES:
-        click.echo(f"  and {len(told) - MOST_CAUSES} more")
+    if len(lines) > MOST_CAUSES:
+        click.echo(f"  and {len(lines) - MOST_CAUSES} more")
 
 
 def _above(step: StepPlan) -> list[str]:
-    """The causes that are other steps'."""
+    """Return the causes that lie in other steps."""
     return [root for root in step.roots if not root.startswith(f"{step.name}: ")]
 
 
-def _together(roots: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Each cause once, with one instance that has it: of several instances of a step, how many have it."""
+def _grouped(roots: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield each cause once, with one instance that has it. Several instances of a step are counted."""
     groups: dict[tuple[str, str], list[str]] = {}
     for root in roots:
         instance, _, cause = root.partition(": ")
@@ -124,7 +124,7 @@ def _together(roots: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _print_step(step: StepPlan, width: int, shown: Sequence[str]) -> None:
-    """`shown` is a difference of code that need not be repeated."""
+    """Print a step with its causes. `shown` is a code difference that need not be repeated."""
     ids = ", ".join(mfid for mfid in step.datasets.values() if mfid)
     line = f"{MARKS[step.state]} {step.name:{width}}  {step.state:10}"
     click.echo(_in_colour(step.state, line if ids else line.rstrip()) + (f"  {ids}" if ids else ""))
@@ -142,21 +142,21 @@ def _in_colour(state: str, text: str) -> str:
 def _print_folded(instances: Sequence[StepPlan], width: int) -> None:
     name = instances[0].step
     for state in MARKS:
-        those = [step for step in instances if step.state == state]
-        if not those:
+        selected = [step for step in instances if step.state == state]
+        if not selected:
             continue
         shown = _in_colour(state, f"{MARKS[state]} {name:{width}}  {state:10}")
-        click.echo(f"{shown}  {len(those):,} of {amount(len(instances), 'instance')}")
+        click.echo(f"{shown}  {len(selected):,} of {amount(len(instances), 'instance')}")
         if state != FRESH:
-            causes = dict.fromkeys(cause.partition(" (since ")[0] for step in those for cause in step.causes)
-            diff = next((step.code_diff for step in those if step.code_diff), ())
+            causes = dict.fromkeys(cause.partition(" (since ")[0] for step in selected for cause in step.causes)
+            diff = next((step.code_diff for step in selected if step.code_diff), ())
             _print_causes(tuple(causes), diff, width)
-    for note in _together_in_time(instances):
+    for note in _choices_by_time(instances):
         click.echo(f"  {'':{width}}  {note}")
 
 
-def _together_in_time(instances: Sequence[StepPlan]) -> Iterator[str]:
-    """Yield what was chosen by time for several instances: for how many, and the greatest distance."""
+def _choices_by_time(instances: Sequence[StepPlan]) -> Iterator[str]:
+    """Yield for each role how many instances chose an input by time, and the greatest distance."""
     roles = dict.fromkeys(role for step in instances for role in step.choices)
     for role in roles:
         chosen = [(one, step.name) for step in instances for one in step.choices.get(role, ())]
@@ -164,15 +164,16 @@ def _together_in_time(instances: Sequence[StepPlan]) -> Iterator[str]:
             names = sorted({one["name"] for one in certified})
             yield f"{role}: {amount(len(certified), 'instance')} by certificate, with {shortened(names, MOST_CAUSES)}"
             continue
-        far, name = max(chosen, key=lambda found: found[0]["seconds"])
-        yield f"{role}: {len(chosen)} chosen in time, the farthest {far['name']} for {name}, {chosen_text(far)}"
+        farthest, name = max(chosen, key=lambda choice: choice[0]["seconds"])
+        text = f"the farthest {farthest['name']} for {name}, {chosen_text(farthest)}"
+        yield f"{role}: {len(chosen)} chosen by time, {text}"
 
 
 def _print_causes(causes: Sequence[str], diff: Sequence[str], width: int) -> None:
     for cause in causes[:MOST_CAUSES]:
         click.echo(f"  {'':{width}}  because {cause}")
     if len(causes) > MOST_CAUSES:
-        click.echo(f"  {'':{width}}  and {len(causes) - MOST_CAUSES} causes more")
+        click.echo(f"  {'':{width}}  and {len(causes) - MOST_CAUSES} more causes")
     for line in diff:
         click.echo(f"  {'':{width}}    {line}")
 
@@ -184,4 +185,4 @@ def _print_estimate(planned: PipelinePlan) -> None:
         seconds = time_text(sum(estimate.seconds or 0 for estimate in known))
         size = size_text(sum(estimate.bytes or 0 for estimate in known))
         part = "" if len(known) == todo else f" for the {len(known)} of {todo} that were made before"
-        click.echo(f"about {seconds} of work and {size} of results{part}, going by earlier runs")
+        click.echo(f"about {seconds} of work and {size} of results{part}, based on earlier runs")

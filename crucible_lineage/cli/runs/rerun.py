@@ -1,4 +1,4 @@
-"""`rerun`: what made a dataset, or all that is stale in a project, made again with what is current."""
+"""`rerun`: remake a dataset, or everything stale in a project, from current inputs."""
 
 from __future__ import annotations
 
@@ -28,18 +28,16 @@ from crucible_lineage.pipeline.run.run import run_planned
 @click.command("rerun")
 @click.argument("mfid", required=False)
 @crucible_options
-@click.option("--stale", is_flag=True, help="All that is stale in the project, in dependency order.")
+@click.option("--stale", is_flag=True, help="Everything stale in the project, in dependency order.")
 @click.option("--project", help="For --stale: the project; by default, the folder's, or the only one.")
 @click.option(
     "--folder",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Where the steps' modules and scripts are; by default where their pipeline was last run from.",
+    help="The folder of the steps' modules and scripts; by default the one their pipeline was last run from.",
 )
 @SET
-@click.option(
-    "--force", "forced", is_flag=True, help="Rerun although nothing has changed, and keep the earlier result."
-)
-@click.option("--dry-run", is_flag=True, help="Say what would be done.")
+@click.option("--force", "forced", is_flag=True, help="Rerun even if nothing has changed, and keep the earlier result.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done.")
 @click.option("--jobs", type=click.IntRange(1, 256), default=min(8, (os.cpu_count() or 1) + 2), show_default=True)
 @json_option
 def rerun_command(
@@ -53,12 +51,12 @@ def rerun_command(
     jobs: int,
     as_json: bool,
 ) -> None:
-    """Rerun the step of the dataset MFID with its recorded parameters, the present code and current parents.
+    """Rerun the step of the dataset MFID with its recorded parameters, the current code and current parents.
 
     Stale ancestors are made first. If nothing has changed, nothing is run. --set changes a parameter of the step.
     """
     if (mfid is None) == (not stale):
-        raise InputError("name what to make again: the MFID of a dataset, or --stale")
+        raise InputError("name what to rerun: the MFID of a dataset, or --stale")
     with open_session() as session:
         if mfid is not None:
             values = {name.rpartition(".")[2]: value for name, value in parse_overrides(overrides).items()}

@@ -1,4 +1,4 @@
-"""`run` and `plan`: do what is not done, or say what that would be; and the numbers that its steps returned."""
+"""`run` and `plan`: make what is missing, or show what would be made; and print the values that steps returned."""
 
 from __future__ import annotations
 
@@ -63,12 +63,12 @@ AS_OF = click.option(
     "--as-of",
     default="",
     metavar="TIME",
-    help="Choose calibrations by what was certified until then; a date means the end of that day.",
+    help="Choose calibrations certified until then; a date means the end of that day.",
 )
-REFRESH = click.option("--refresh", is_flag=True, help="Ask Crucible again, also for what is known to be complete.")
+REFRESH = click.option("--refresh", is_flag=True, help="Ask Crucible again, even about results known to be complete.")
 
 
-MOST_DATASETS = MAX_RETURNED  # that are shown: the last ones
+MOST_DATASETS = MAX_RETURNED  # shown: the last ones
 MOST_VALUE = 60  # characters
 
 Returned = dict[tuple[str, str], tuple[str, Mapping[str, Any]]]
@@ -81,7 +81,7 @@ Returned = dict[tuple[str, str], tuple[str, Mapping[str, Any]]]
     "--engine",
     metavar="[auto|prefect|local|NAME]",
     default="auto",
-    help="auto: Prefect where a Prefect API is configured, else threads of this process. NAME: of another package.",
+    help="auto: Prefect if its API is configured, else threads of this process. NAME: an engine of another package.",
 )
 @click.option("--jobs", type=click.IntRange(1, 256), default=min(8, (os.cpu_count() or 1) + 2), show_default=True)
 @click.option(
@@ -92,16 +92,16 @@ Returned = dict[tuple[str, str], tuple[str, Mapping[str, Any]]]
 @SET
 @FORCE
 @click.option("--only", multiple=True, metavar="STEP", help="Make just this step, or STEP[INSTANCE]; repeatable.")
-@click.option("--from", "from_", multiple=True, metavar="STEP", help="Make this step and all that depend on it.")
+@click.option("--from", "from_", multiple=True, metavar="STEP", help="Make this step and all steps that depend on it.")
 @click.option("--keep-going/--fail-fast", default=True, help="What to do once a step has failed.  [default: continue]")
-@click.option("--dry-run", is_flag=True, help="Say what would be done, as `plan` does.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done, as `plan` does.")
 @PATIENCE
-@click.option("--record-run", is_flag=True, help="Also register the run: a dataset that lists everything it used.")
+@click.option("--record-run", is_flag=True, help="Also register the run as a dataset that lists everything it used.")
 @click.option("--apply-declared", is_flag=True, help="First write the declared fields of registered files to Crucible.")
 @AS_OF
 @REFRESH
 @click.option("--quiet", "-q", is_flag=True, help="Print failures only.")
-@click.option("--verbose", "-v", is_flag=True, help="Show what steps print, too.")
+@click.option("--verbose", "-v", is_flag=True, help="Also show what steps print.")
 @json_option
 def run_command(
     pipeline: str,
@@ -137,13 +137,13 @@ def run_command(
         path = located(pipeline)
         with collector_frozen(), noting_unstarted(session, path) if not values and not dry_run else nullcontext():
             bound = bind_file(path, session.store, values)
-        tell_same_name(bound, session)
+        note_same_name(bound, session)
         if refresh:
             session.mirror.forget()
         request = RunRequest(
             bound, values, StepChoice(forced, only, from_, keep_going, patience, as_of), _runner(runner)
         )
-        request.choice.steps(bound)  # a name that is none is refused before anything is looked up
+        request.choice.steps(bound)  # refuse unknown names before any request
         if dry_run:
             planned = make_plan(bound, session, forced, as_of)
             require_names(bound, only, [step.name for step in planned.steps])
@@ -156,15 +156,15 @@ def run_command(
         with shown as progress:
             result = run_with_engine(engine, request, session, progress.listen, jobs, progress.stop)
             relied_on = bool(result.datasets or any(result.inputs.values()))
-            whole = relied_on and not result.stopped and not result.waiting
-            recorded = _register_run(result, session) if record_run and whole else None
+            is_complete = relied_on and not result.stopped and not result.waiting
+            recorded = _register_run(result, session) if record_run and is_complete else None
             returned = {} if as_json or quiet else returned_by(session, result)
     if as_json:
         print_json({**result.to_json(), **({"recorded": recorded} if recorded else {})})
     else:
         print_summary(result, quiet=quiet, verbose=verbose, returned=returned)
         if recorded:
-            click.echo(f"the run is recorded: {recorded}")
+            click.echo(f"recorded the run: {recorded}")
     sys.exit(exit_code(result))
 
 
@@ -195,28 +195,28 @@ def plan_command(
 
 
 def _frames(trace: str, error: str) -> tuple[str, ...]:
-    """Return the lines of a traceback without what the error says already."""
+    """Return the lines of a traceback without the error that was printed already."""
     lines = tuple(trace.rstrip().splitlines())
     return lines[:-1] if lines and lines[-1].strip() in error else lines
 
 
-def tell_same_name(bound: BoundPipeline, session: Session) -> None:
-    """A note if another file that is still there declared a pipeline of this name when it last ran here."""
+def note_same_name(bound: BoundPipeline, session: Session) -> None:
+    """Print a note if another existing file declared a pipeline of this name when it last ran here."""
     last = session.journal.declaration(bound.name)
     if last and last.is_file() and last.resolve() != bound.spec.path.resolve():
-        same = f"pipeline {bound.name!r} was last run from {last}: its results and those of this file hold side by side"
+        same = f"pipeline {bound.name!r} was last run from {last}: the results of both files are current side by side"
         click.echo(f"note: {same}; if they are two pipelines, rename one", err=True)
 
 
 def _apply_declared(bound: BoundPipeline, session: Session) -> None:
-    from crucible_lineage.pipeline.inputs.current import apply_declared  # most runs correct nothing
+    from crucible_lineage.pipeline.inputs.current import apply_declared  # rarely needed
 
     for one in apply_declared(make_plan(bound, session).differences, session):
-        click.echo(f"note: {one.name} ({one.mfid}): {one.field} is {one.declared!r} now, as declared", err=True)
+        click.echo(f"note: {one.name} ({one.mfid}): set {one.field} to {one.declared!r}, as declared", err=True)
 
 
 def _register_run(result: RunResult, session: Session) -> str:
-    from crucible_lineage.pipeline.run.recording import register_run  # few runs are recorded
+    from crucible_lineage.pipeline.run.recording import register_run  # rarely needed
 
     return register_run(session, result).mfid
 
@@ -228,14 +228,14 @@ def _runner(text: str | None) -> Runner | None:
         raise InputError(f"--runner {text}: write {RUNNERS}, or dask=ADDRESS") from error
 
 
-def parse_overrides(given: tuple[str, ...]) -> dict[str, object]:
-    """{"step.param": value} of what was said with --set; a value is read as in YAML."""
-    if not given:
+def parse_overrides(values: tuple[str, ...]) -> dict[str, object]:
+    """Return {"step.param": value} from the values of --set, which are read as in YAML."""
+    if not values:
         return {}
     from crucible_lineage.pipeline.declare.yaml import parse_document
 
     overrides = {}
-    for text in given:
+    for text in values:
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise InputError(f"--set {text}: write NAME=VALUE, as in --set axis.degree=4")
@@ -284,17 +284,17 @@ def _print_errors(result: RunResult, verbose: bool) -> None:
             shown.add(frames)
             click.echo("\n".join(f"  {line}" for line in frames), err=True)
     if result.unseen:
-        known = "existing results are those known to this machine; Crucible was not asked"
-        click.echo(f"{known}: {result.unseen}", err=True)
+        note = "existing results are those known to this machine; Crucible was not asked"
+        click.echo(f"{note}: {result.unseen}", err=True)
     if result.is_held:
-        told = "made, with holds: " if result.datasets else "on hold: "
-        click.echo(f"{told}{'; '.join(dict.fromkeys(result.held.values()))}", err=True)
+        prefix = "made, with holds: " if result.datasets else "on hold: "
+        click.echo(f"{prefix}{'; '.join(dict.fromkeys(result.held.values()))}", err=True)
     if result.stopped:
         click.echo("the run was stopped; registered results are kept; run the same command again to continue", err=True)
 
 
 def _print_notes(result: RunResult) -> None:
-    """Print what happened beside the steps: notes, what stayed, what was delivered and what waits."""
+    """Print what happened besides the steps: notes, kept results, deliveries, and results that wait."""
     for step, note in result.notes.items():
         click.echo(f"note: {step}: {note}", err=True)
     if result.stayed:
@@ -302,22 +302,22 @@ def _print_notes(result: RunResult) -> None:
         click.echo(f"{made} changed; {amount(kept, 'later result')} kept, because the bytes are identical")
     for note in notes_text(result.input_notes):
         click.echo(f"note: {note}", err=True)
-    if told := undeclared_text(result.undeclared):
-        click.echo(f"note: {told}", err=True)
+    if undeclared := undeclared_text(result.undeclared):
+        click.echo(f"note: {undeclared}", err=True)
     if result.current_again:
         named = ", ".join(result.current_again[:6])
         click.echo(f"current again: {named}{' ...' if len(result.current_again) > 6 else ''}")
     print_not_ingested(result.not_ingested)
     if result.delivered:
         number = len(result.delivered)
-        click.echo(f"delivered {amount(number, 'dataset')} that an earlier run had made")
+        click.echo(f"delivered {amount(number, 'dataset')} from an earlier run")
     print_waiting(result.waiting)
     if result.outcomes and not result.executed and result.ok:
         click.echo("everything is up to date; nothing was run")
 
 
 def returned_by(session: Session, result: RunResult) -> Returned:
-    """{(step, output): (MFID, what the step returned)} of the last datasets that a run made and delivered."""
+    """Return {(step, output): (MFID, returned values)} of the last datasets that a run made and delivered."""
     waiting = {mfid for one in result.waiting for mfid in one.mfids}
     made = [
         (step, output, mfid)
@@ -329,26 +329,26 @@ def returned_by(session: Session, result: RunResult) -> Returned:
         return {}
     known = {mfid: values for step, output, mfid in made
              if (values := result.returned.get(step, {}).get(output)) is not None}  # fmt: skip
-    known |= _asked(session, {mfid for *_, mfid in made if mfid not in known})
+    known |= _fetch_returned(session, {mfid for *_, mfid in made if mfid not in known})
     return {(step, output): (mfid, known[mfid]) for step, output, mfid in made if mfid in known}
 
 
-def _asked(session: Session, mfids: set[str]) -> dict[str, Mapping[str, object]]:
+def _fetch_returned(session: Session, mfids: set[str]) -> dict[str, Mapping[str, object]]:
     """Return the values of datasets that another process or machine made."""
     if not mfids:
         return {}
-    # A run that knows it itself needs none of it.
+    # Not needed by a run that knows the values itself.
     from crucible_lineage.core.datasets import fetch_datasets
     from crucible_lineage.lineage.records import returned_values
 
     try:
         return {mfid: returned_values(record) for mfid, record in fetch_datasets(session.client, mfids).found.items()}
-    except LineageError:  # the run is over and well; that it cannot be told about is no fault of it
+    except LineageError:  # the run itself succeeded
         return {}
 
 
 def print_returned(returned: Returned, executed: int) -> None:
-    """A line for each dataset: the step, the id, and the values that it returned."""
+    """Print a line for each dataset: the step, the id, and the returned values."""
     for line in _lines(returned):
         click.echo(line)
     if returned and executed > len(returned):
@@ -364,8 +364,8 @@ def _lines(returned: Returned) -> Iterator[str]:
     names = {key: key[0] if key[1] == "out" else f"{key[0]}.{key[1]}" for key in returned}
     widest = min(max(map(len, names.values()), default=0), MOST_CELL)
     for key, (mfid, values) in returned.items():
-        said = "  ".join(f"{plain(name)} {value_with_unit(name, value, MOST_VALUE)}" for name, value in values.items())
-        named = f"{names[key]:{widest}}  {mfid}"
-        room = max(terminal_width() * 2, 120, len(named) + MOST_VALUE)
-        line = f"{named}  {said}".rstrip()
+        text = "  ".join(f"{plain(name)} {value_with_unit(name, value, MOST_VALUE)}" for name, value in values.items())
+        prefix = f"{names[key]:{widest}}  {mfid}"
+        room = max(terminal_width() * 2, 120, len(prefix) + MOST_VALUE)
+        line = f"{prefix}  {text}".rstrip()
         yield line if len(line) <= room else f"{line[: room - 1]}…"

@@ -1,4 +1,4 @@
-"""Report results that wait for delivery, and wait for it."""
+"""Print results that wait for delivery; the option --patience."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _Duration(click.ParamType):  # type: ignore[type-arg]
             return value
         found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h|)", str(value).strip())
         if not found:
-            self.fail(f"{value!r} is not a time; write seconds, or as in 90s, 10m, 2h", param, ctx)
+            self.fail(f"{value!r} is not a time; write seconds, or 90s, 10m or 2h", param, ctx)
         return float(found[1]) * UNITS[found[2]]
 
 
@@ -36,18 +36,18 @@ PATIENCE = click.option(
     default="3m",
     show_default=True,
     help="How long to wait for Crucible if it is away, at the start (if necessary) and at the "
-    "end; 0: not at all. Results then wait here.",
+    "end; 0: not at all. Results then wait on this machine.",
 )
 
 
 def print_waiting(waiting: Sequence[WaitingResult]) -> None:
-    """Print what waits, since when, and why."""
+    """Print the results that wait for delivery, since when, and why."""
     if not waiting:
         return
     number = sum(len(one.mfids) for one in waiting)
     since = min(one.since for one in waiting)
     datasets = amount(number, "dataset")
-    click.echo(f"not at Crucible yet: {datasets}, made here and kept, since {since[:19]}", err=True)
+    click.echo(f"not at Crucible yet: {datasets}, made and kept here since {since[:19]}", err=True)
     for one in waiting[:MOST_LINES]:
         word = "refused" if one.refused else "waits"
         tried = f", tried {one.tries} times" if one.tries > 1 else ""
@@ -55,34 +55,33 @@ def print_waiting(waiting: Sequence[WaitingResult]) -> None:
         click.echo(f"  {', '.join(one.mfids)}  {one.step} ({one.project}) {word}{tried}{reason}", err=True)
     if len(waiting) > MOST_LINES:
         click.echo(f"  ... and {amount(len(waiting) - MOST_LINES, 'more step')}", err=True)
-    click.echo(f"deliver them: {next_command('push')}, or run the same command again; nothing is made twice", err=True)
+    command = next_command("push")
+    click.echo(f"to deliver them: {command}, or run the same command again; nothing is made twice", err=True)
 
 
 def print_others(rows: Sequence[ResultRow]) -> None:
-    """Print how many results of other accounts wait in this data folder; only they deliver them."""
+    """Print how many results of other accounts wait in this data folder. Only those accounts can deliver them."""
     by_account: dict[str, int] = {}
     for row in rows:
         by_account[row.account] = by_account.get(row.account, 0) + 1
     for account, number in sorted(by_account.items()):
         results = "1 result waits" if number == 1 else f"{number} results wait"
-        click.echo(f"not at Crucible yet: {results} for account {account}, which alone delivers them", err=True)
+        click.echo(f"not at Crucible yet: {results} for account {account}; only that account can deliver", err=True)
 
 
 def print_set_aside(damaged: Sequence[SetAside]) -> None:
-    """Print which payloads were damaged while they waited, and what to do about each."""
+    """Print the payloads that were damaged while they waited, and what to do about them."""
     for one in damaged:
-        what = f"{one.step} ({one.project})" if one.step else "a result"
-        click.echo(f"damaged while it waited: {one.name}  {what}: {one.error}; kept in {one.folder}", err=True)
+        result = f"{one.step} ({one.project})" if one.step else "a result"
+        click.echo(f"damaged while it waited: {one.name}  {result}: {one.error}; kept in {one.folder}", err=True)
     if damaged:
-        click.echo(
-            f"run the pipeline again, which makes it again; then free it: {next_command('clean', '--damaged', 'MFID')}",
-            err=True,
-        )
+        command = next_command("clean", "--damaged", "MFID")
+        click.echo(f"run the pipeline again to remake it, then remove the damaged one: {command}", err=True)
 
 
-def print_not_ingested(told: Sequence[str]) -> None:
+def print_not_ingested(lines: Sequence[str]) -> None:
     """Print the files that Crucible could not read, one a line."""
-    for line in told[:MOST_LINES]:
+    for line in lines[:MOST_LINES]:
         click.echo(f"note: {line}", err=True)
-    if len(told) > MOST_LINES:
-        click.echo(f"note: not ingested: {amount(len(told) - MOST_LINES, 'more file')}", err=True)
+    if len(lines) > MOST_LINES:
+        click.echo(f"note: not ingested: {amount(len(lines) - MOST_LINES, 'more file')}", err=True)

@@ -1,1 +1,1 @@
-"""What a project holds, as its users ask for it: a list, one dataset, its files, runs; and which of them is meant."""
+"""The contents of a project for its users: lists, one dataset, its files, runs; and how names are resolved."""

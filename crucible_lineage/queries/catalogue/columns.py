@@ -1,4 +1,4 @@
-"""The columns of lists of datasets: the one declaration from which terminal, JSON, CSV, pages and notebooks render."""
+"""The columns of dataset lists, declared once for terminal, JSON, CSV, pages and notebooks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Surface(Flag):
-    """Where lists are shown."""
+    """An output of lists."""
 
     JSON = auto()
     CSV = auto()
@@ -33,10 +33,10 @@ EVERYWHERE = DATA | READ | Surface.PAGE
 
 @dataclass(frozen=True)
 class Column:
-    """A column: what it is called, what stands in it, and where it is shown.
+    """A column: its names, its value, and where it is shown.
 
-    Lists are sorted and filtered by `name`; `key` is the one in JSON and CSV, where that is another. People read
-    `heading`, and `as_text` instead of the value where it is given. `kind` is the class of cells on pages.
+    Lists are sorted and filtered by `name`; `key`, if given, replaces it in JSON and CSV. People see `heading`, and
+    `as_text`, if given, instead of the value. `kind` is the CSS class of cells on pages.
     """
 
     name: str
@@ -50,17 +50,17 @@ class Column:
 
     @property
     def label(self) -> str:
-        """Return the key in JSON and the header in CSV."""
+        """The key in JSON and the header in CSV."""
         return self.key or self.name
 
     def cell(self, entry: DatasetEntry) -> Any:
-        """Return the value as one that CSV has and lists are sorted by; None where there is none."""
+        """Return the value for CSV and for sorting; None if there is none."""
         value = self.value(entry)
         value = " ".join(value) if isinstance(value, tuple) else value
         return None if value == "" else value
 
     def text(self, entry: DatasetEntry) -> str:
-        """Return the value as people read it; empty where there is none."""
+        """Return the value as text for people; empty if there is none."""
         if self.as_text:
             return self.as_text(entry)
         value = self.cell(entry)
@@ -68,8 +68,8 @@ class Column:
 
 
 def _origin(entry: DatasetEntry) -> str:
-    one = entry.summary
-    return "/".join(filter(None, (one.pipeline, one.step))) or one.measurement
+    summary = entry.summary
+    return "/".join(filter(None, (summary.pipeline, summary.step))) or summary.measurement
 
 
 def _key_numbers(entry: DatasetEntry) -> str:
@@ -128,16 +128,16 @@ COLUMNS: tuple[Column, ...] = (
         as_text=lambda entry: "" if entry.summary.size is None else size_text(entry.summary.size),
     ),
 )  # fmt: skip
-NUMBER = "results."  # before the name of a number that a step returned
+NUMBER = "results."  # prefix of the name of a number that a step returned
 
 
-def columns_at(door: Surface) -> list[Column]:
+def columns_at(surface: Surface) -> list[Column]:
     """Return the columns that are shown there, in their order."""
-    return [column for column in COLUMNS if door in column.shown]
+    return [column for column in COLUMNS if surface in column.shown]
 
 
 def facets() -> Mapping[str, Column]:
-    """Return the columns by whose values lists are filtered."""
+    """Return the columns whose values filter lists."""
     return {column.name: column for column in COLUMNS if column.is_facet}
 
 
@@ -165,14 +165,14 @@ def _json(value: Any) -> Any:
 
 
 def as_table(entries: Sequence[DatasetEntry]) -> tuple[list[str], list[list[Any]]]:
-    """Return headers and rows for CSV, the numbers that steps returned last."""
+    """Return headers and rows for CSV, with the numbers that steps returned as the last columns."""
     numbers = dict.fromkeys(name for entry in entries for name in entry.summary.numbers)
     columns = [*columns_at(Surface.CSV), *map(number_column, numbers)]
     return [column.label for column in columns], [[column.cell(entry) for column in columns] for entry in entries]
 
 
 def as_texts(entries: Sequence[DatasetEntry]) -> tuple[list[str], list[list[str]]]:
-    """Return headings and rows for notebooks, without columns in which nothing stands."""
+    """Return headings and rows for notebooks, without empty columns."""
     columns = columns_at(Surface.NOTEBOOK)
     rows = [[column.text(entry) for column in columns] for entry in entries]
     filled = [at for at in range(len(columns)) if any(row[at] for row in rows)]
@@ -180,11 +180,11 @@ def as_texts(entries: Sequence[DatasetEntry]) -> tuple[list[str], list[list[str]
 
 
 def in_order(entries: Iterable[DatasetEntry], sort: str) -> list[DatasetEntry]:
-    """Sort by a column, with a minus before its name the other way round; what has no value there comes last.
+    """Sort by a column, with a minus before its name in descending order. Entries without a value come last.
 
-    Equal ones stay in their order. Raises InputError if there is no such column.
+    The sort is stable. Raises InputError if there is no such column.
     """
-    name, backwards = sort.removeprefix("-"), sort.startswith("-")
+    name, is_descending = sort.removeprefix("-"), sort.startswith("-")
     sortable = {one.name: one for one in COLUMNS if one.shown & (Surface.CSV | Surface.PAGE) and one.name != "results"}
     if name.startswith(NUMBER):
         column = number_column(name.removeprefix(NUMBER))
@@ -200,5 +200,5 @@ def in_order(entries: Iterable[DatasetEntry], sort: str) -> list[DatasetEntry]:
             absent.append(entry)
         else:
             present.append((value.casefold() if isinstance(value, str) else value, entry))
-    present.sort(key=lambda pair: pair[0], reverse=backwards)
+    present.sort(key=lambda pair: pair[0], reverse=is_descending)
     return [*(entry for _, entry in present), *absent]

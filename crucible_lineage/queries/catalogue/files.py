@@ -1,4 +1,4 @@
-"""The files of datasets, fetched into folders, their bytes checked."""
+"""Fetch the files of datasets into folders, and check their bytes."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FilesFetched:
-    """Files of a dataset that are in a folder now, and why others are not.
+    """The fetched files of a dataset, those that were present already, and the reasons for missing ones.
 
-    `made_again` are those that Crucible has lost or damaged, with its error: they were made again with the same bytes.
+    `made_again` are those that Crucible has lost or damaged, with its error: they were remade with the same bytes.
     """
 
     mfid: str
@@ -39,12 +39,12 @@ class FilesFetched:
 
 
 def own_files(session: Session, mfid: str) -> Iterator[FileRecord]:
-    """Its own files; a long provenance record, which lies in a file beside them, is none."""
+    """Return the files of a dataset, without the file of a long provenance record."""
     return (file for file in session.client.files.list(mfid) if file.filename != ATTACHED_NAME)
 
 
-def is_wanted(name: str, patterns: Sequence[str]) -> bool:
-    """True if the file's name, or the last part of it, fits one of the patterns (`*.csv`); if there is none, always."""
+def is_selected(name: str, patterns: Sequence[str]) -> bool:
+    """Return whether the file's name, or its last part, matches one of the patterns (`*.csv`), or there are none."""
     last = name.rpartition("/")[2]
     return not patterns or any(fnmatchcase(name, pattern) or fnmatchcase(last, pattern) for pattern in patterns)
 
@@ -52,28 +52,29 @@ def is_wanted(name: str, patterns: Sequence[str]) -> bool:
 def fetch_many(
     session: Session, folders: Mapping[str, Path], patterns: Sequence[str] = (), tell: Tell | None = None
 ) -> list[FilesFetched]:
-    """The files of datasets whose names fit are in their folders, bytes checked; what was interrupted is continued.
+    """Fetch the matching files of datasets into their folders, and check the bytes. Interrupted downloads continue.
 
-    InputError, before anything is fetched, if a file of that name with other bytes is there already, or no name fits.
-    Files that cannot be had are told with the reason. `tell` hears how far it is. Of several datasets, one without
-    a file that fits is no fault, as long as another one has some.
+    Raises InputError, before anything is fetched, if a file with other bytes has that name already, or no file matches
+    in any dataset. Unavailable files are returned with the reason. `tell` gets the progress.
     """
     listed = dict(zip(folders, in_threads(lambda mfid: list(own_files(session, mfid)), list(folders)), strict=True))
-    wanted = {
-        mfid: {local_path(folders[mfid], file): file for file in files if is_wanted(file.filename, patterns)}
+    selected = {
+        mfid: {local_path(folders[mfid], file): file for file in files if is_selected(file.filename, patterns)}
         for mfid, files in listed.items()
     }
-    if patterns and not any(wanted.values()):
-        there = ", ".join(sorted({file.filename for files in listed.values() for file in files})[:10]) or "none"
-        raise InputError(f"get the files {', '.join(patterns)}: no file matches; there are: {there}")
-    _require_room(wanted, folders)
-    to_come = [file for files in wanted.values() for path, file in files.items() if not path.exists()]
-    told = _Told(tell, len(to_come), sum(file.size or 0 for file in to_come))
-    return list(in_threads(lambda mfid: _fetched_all(session, mfid, wanted[mfid], folders[mfid], told), list(folders)))
+    if patterns and not any(selected.values()):
+        names = ", ".join(sorted({file.filename for files in listed.values() for file in files})[:10]) or "none"
+        raise InputError(f"get the files {', '.join(patterns)}: no file matches; there are: {names}")
+    _require_free(selected, folders)
+    pending = [file for files in selected.values() for path, file in files.items() if not path.exists()]
+    progress = _Progress(tell, len(pending), sum(file.size or 0 for file in pending))
+    return list(
+        in_threads(lambda mfid: _fetch_all(session, mfid, selected[mfid], folders[mfid], progress), list(folders))
+    )
 
 
-class _Told:
-    """Counts the files that are fetched, in any thread, for whoever wants to hear of it."""
+class _Progress:
+    """Counts the fetched files, in any thread, and reports them to `tell`."""
 
     def __init__(self, tell: Tell | None, files: int, size: int) -> None:
         self._tell, self._files, self._size = tell, files, size
@@ -85,42 +86,42 @@ class _Told:
             self._tell(f"fetching {name} ({next(self._number)} of {self._files})", self._size)
 
 
-def _require_room(wanted: Mapping[str, Mapping[Path, FileRecord]], folders: Mapping[str, Path]) -> None:
-    for mfid, files in wanted.items():
-        if taken := [path for path, file in files.items() if path.exists() and not _is_there(path, file)]:
-            names = ", ".join(path.name for path in taken)
+def _require_free(selected: Mapping[str, Mapping[Path, FileRecord]], folders: Mapping[str, Path]) -> None:
+    for mfid, files in selected.items():
+        if existing := [path for path, file in files.items() if path.exists() and not _is_same(path, file)]:
+            names = ", ".join(path.name for path in existing)
             raise InputError(
                 f"get the files of {mfid} into {folders[mfid]}: {names} already "
-                f"{'exists' if len(taken) == 1 else 'exist'} with other content; nothing was fetched; name another "
+                f"{'exists' if len(existing) == 1 else 'exist'} with other content; nothing was fetched; name another "
                 "folder, or move the existing files"
             )
 
 
-def _fetched_all(
-    session: Session, mfid: str, files: Mapping[Path, FileRecord], folder: Path, told: _Told
+def _fetch_all(
+    session: Session, mfid: str, files: Mapping[Path, FileRecord], folder: Path, progress: _Progress
 ) -> FilesFetched:
     present = tuple(path for path in files if path.exists())
     absent: dict[str, str] = {}
-    again: dict[str, str] = {}
+    made_again: dict[str, str] = {}
     fetched = []
     for path, file in files.items():
         if path in present:
             continue
-        told.begin(file.filename)
+        progress.begin(file.filename)
         try:
-            fetched.append(_fetched(session, mfid, file, path, folder))
+            fetched.append(_fetch(session, mfid, file, path, folder))
         except LineageError as error:
             note_if_lost(session, mfid, file.filename, error)
             try:
-                fetched.append(_made_again(session, mfid, file, path, error))
-                again[file.filename] = str(error)
+                fetched.append(_remake(session, mfid, file, path, error))
+                made_again[file.filename] = str(error)
             except LineageError as lost:
                 absent[file.filename] = str(lost)
-    return FilesFetched(mfid, tuple(fetched), present, absent, again)
+    return FilesFetched(mfid, tuple(fetched), present, absent, made_again)
 
 
-def _made_again(session: Session, mfid: str, file: FileRecord, path: Path, error: LineageError) -> Path:
-    """A file that Crucible has lost, made again. Raises why it cannot be had."""
+def _remake(session: Session, mfid: str, file: FileRecord, path: Path, error: LineageError) -> Path:
+    """Remake a file that Crucible has lost. Raises the reason if that is impossible."""
     if not isinstance(error, LOST) or not file.sha256_hash:
         raise error
     made = remade(session, mfid, file.sha256_hash, error)
@@ -128,11 +129,11 @@ def _made_again(session: Session, mfid: str, file: FileRecord, path: Path, error
     return Path(shutil.copyfile(made, path))
 
 
-def _is_there(path: Path, file: FileRecord) -> bool:
+def _is_same(path: Path, file: FileRecord) -> bool:
     return path.is_file() and bool(file.sha256_hash) and file_sha256(path) == text(file.sha256_hash)
 
 
-def _fetched(session: Session, mfid: str, file: FileRecord, path: Path, folder: Path) -> Path:
+def _fetch(session: Session, mfid: str, file: FileRecord, path: Path, folder: Path) -> Path:
     if not is_reference(file):
         return session.client.files.download(file, folder)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What projects hold now: as a list with the state of each dataset, and in pages, by words and filters together."""
+"""List the datasets of projects with their states, and search them by words and filters."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NO_FILTERS = {"limit", "sort", "direction", "anchor_mfid", "include_metadata", "
 
 
 PER_PAGE = 50
-MOST_HITS = 50  # that Crucible's search in metadata gives
+MOST_HITS = 50  # results of Crucible's search in metadata
 MOST_NUMBERS = 4  # columns of numbers that a step returned
 
 Item = TypeVar("Item")
@@ -38,7 +38,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Listing:
-    """The datasets of a project that were asked for, measured data first; and how many others are in which state."""
+    """The selected datasets of a project, measured data first, and counts of the others by state."""
 
     project: str
     entries: tuple[DatasetEntry, ...]
@@ -66,43 +66,43 @@ def list_datasets(
     doubtful: bool = False,
     refresh: bool = False,
 ) -> Listing:
-    """List what is current in a project: results and measured data; with `results` only the former, with `doubtful`
-    also what is on hold or comes from what is, with `every` all that there is.
+    """List the current results and measured data of a project; with `results` no measured data, with `doubtful` also
+    datasets on hold and their descendants, with `every` all datasets.
 
     `filters` are those of Crucible's own list (`measurement`, `keyword`, `instrument_name`...), `run` is the id of a
-    run or the beginning of it, `sort` a column, behind a minus the other way round. InputError if there is no
-    such project, nothing in it is of that step, pipeline or run, or a filter is unknown.
+    run or its beginning, `sort` a column, after a minus in descending order. Raises InputError if there is no such
+    project, it has nothing of that step, pipeline or run, or a filter is unknown.
     """
     copy = session.mirror.snapshot(project, refresh=refresh)
     summaries = [one for one in copy.summaries.values() if not one.tells_of_run or every]
     _require_known(project, summaries, pipeline, step)
-    fitting = [one for one in summaries if step in (None, one.step) and pipeline in (None, one.pipeline)]
+    matching = [one for one in summaries if step in (None, one.step) and pipeline in (None, one.pipeline)]
     if run is not None:
         members = _of_run(session, project, run, copy)
-        fitting = [one for one in fitting if one.mfid in members]
+        matching = [one for one in matching if one.mfid in members]
     if filters:
-        if asked := NO_FILTERS.intersection(filters):
-            raise InputError(f"{min(asked)!r} is not a filter: all matches are listed, of `project` and by `sort`")
+        if refused := NO_FILTERS.intersection(filters):
+            raise InputError(f"{min(refused)!r} is not a filter: all matches are listed, of `project` and by `sort`")
         found = {one.unique_id for one in session.client.datasets.iter(**{**filters, "project_id": project})}
-        fitting = [one for one in fitting if one.mfid in found]
-    fitting.sort(key=lambda one: (one.status.derived, one.created if one.status.derived else "", one.mfid))
-    standing = {entry.mfid: entry for entry in entries_of(fitting, copy.summaries.values(), copy.promoted)}
-    entries = list(stated_entries(session, standing, project, copy.summaries).values())
-    holding = {CURRENT} | ({RAW} if not results else set()) | ({CANDIDATE, DOUBTFUL} if doubtful else set())
-    shown = [entry for entry in entries if every or entry.state in holding]
+        matching = [one for one in matching if one.mfid in found]
+    matching.sort(key=lambda one: (one.status.derived, one.created if one.status.derived else "", one.mfid))
+    found_entries = {entry.mfid: entry for entry in entries_of(matching, copy.summaries.values(), copy.promoted)}
+    entries = list(stated_entries(session, found_entries, project, copy.summaries).values())
+    states = {CURRENT} | ({RAW} if not results else set()) | ({CANDIDATE, DOUBTFUL} if doubtful else set())
+    shown = [entry for entry in entries if every or entry.state in states]
     shown = in_order(shown, sort) if sort else shown
     others = Counter(entry.state for entry in entries) - Counter(entry.state for entry in shown)
     return Listing(project, tuple(shown), dict(others))
 
 
 def _require_known(project: str, summaries: list[Summary], pipeline: str | None, step: str | None) -> None:
-    for what, name, there in (
+    for kind, name, known in (
         ("pipeline", pipeline, {one.pipeline for one in summaries} - {""}),
         ("step", step, {one.step for one in summaries if pipeline in (None, one.pipeline)} - {""}),
     ):
-        if name is not None and name not in there:
-            instead = nearest(name, sorted(there)) if there else "no step has made any"
-            raise InputError(f"list the datasets of project {project!r}: none is of a {what} {name!r}; {instead}")
+        if name is not None and name not in known:
+            instead = nearest(name, sorted(known)) if known else "no step has made any"
+            raise InputError(f"list the datasets of project {project!r}: none has the {kind} {name!r}; {instead}")
 
 
 def _of_run(session: Session, project: str, run: str, copy: Snapshot) -> set[str]:
@@ -114,11 +114,11 @@ def _of_run(session: Session, project: str, run: str, copy: Snapshot) -> set[str
 
 @dataclass(frozen=True)
 class DatasetSearch:
-    """What one looks for. `words` all stand in name, step or another field, or begin the MFID; `facets` are exact.
+    """A search. All `words` must be in the name, step or another field, or begin the MFID; `facets` are exact values.
 
-    `since` and `until` are dates of registration, both included; `service` are filters that only Crucible knows
-    (`keyword`, `sample_mfid`). `sort` is a column, behind a minus the other way round; empty is the newest MFID first.
-    `metadata` are words for Crucible's own search in metadata, which gives the fifty best.
+    `since` and `until` are dates of registration, inclusive; `service` are filters that only Crucible applies
+    (`keyword`, `sample_mfid`). `sort` is a column, after a minus in descending order; by default the newest MFID comes
+    first. `metadata` are words for Crucible's own search in metadata, which returns the fifty best matches.
     """
 
     words: str = ""
@@ -132,10 +132,10 @@ class DatasetSearch:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """All that matches, in order, without and with what is superseded; facet values with counts; columns of numbers.
+    """All matches in order; those listed and the superseded ones; facet values with counts; columns of numbers.
 
-    The count of a facet's value is of what would match if that facet were not chosen. `folded` is what is superseded,
-    unless a state was chosen: then it is empty, and `listed` has everything.
+    The count of a facet's value is the number of matches without a choice for that facet. `folded` are the superseded
+    ones, unless a state was chosen: then it is empty, and `listed` has everything.
     """
 
     entries: tuple[DatasetEntry, ...]
@@ -146,9 +146,9 @@ class SearchResult:
 
 
 def page_of(found: Sequence[Item], number: int) -> tuple[Sequence[Item], int]:
-    """Return the entries of a page, the first of which is 1, and how many pages there are, at least one.
+    """Return the entries of a page, numbered from 1, and the number of pages, at least one.
 
-    InputError if there is no such page.
+    Raises InputError if there is no such page.
     """
     pages = max(1, -(-len(found) // PER_PAGE))
     if not 1 <= number <= pages:
@@ -156,59 +156,61 @@ def page_of(found: Sequence[Item], number: int) -> tuple[Sequence[Item], int]:
     return found[(number - 1) * PER_PAGE : number * PER_PAGE], pages
 
 
-def browse(session: Session, project: str, wanted: DatasetSearch) -> SearchResult:
-    """Find what matches in a project, or in EVERYTHING. InputError for a facet or a column that there is not."""
-    there = facets()
-    for name in wanted.facets:
-        if name not in there:
-            raise InputError(f"there is no facet {name!r}; {nearest(name, there)}")
+def browse(session: Session, project: str, search: DatasetSearch) -> SearchResult:
+    """Search a project, or EVERYTHING. Raises InputError for an unknown facet or column."""
+    columns = facets()
+    for name in search.facets:
+        if name not in columns:
+            raise InputError(f"there is no facet {name!r}; {nearest(name, columns)}")
     copy = session.mirror.snapshot(project)
     entries: Iterable[DatasetEntry] = stated_entries(session, entries_of_copy(copy), project, copy.summaries).values()
-    if wanted.since or wanted.until or wanted.words:
-        entries = [entry for entry in entries if _fits(entry, wanted)]
-    if wanted.service:
-        where: dict[str, Any] = {} if project == EVERYTHING else {"project_id": project}
-        listed = {one.unique_id for one in session.client.datasets.iter(**where, **wanted.service)}
+    if search.since or search.until or search.words:
+        entries = [entry for entry in entries if _matches(entry, search)]
+    if search.service:
+        scope: dict[str, Any] = {} if project == EVERYTHING else {"project_id": project}
+        listed = {one.unique_id for one in session.client.datasets.iter(**scope, **search.service)}
         entries = [entry for entry in entries if entry.mfid in listed]
-    if wanted.metadata:
-        hits = session.client.datasets.search_scientific_metadata(wanted.metadata, limit=MOST_HITS)
+    if search.metadata:
+        hits = session.client.datasets.search_scientific_metadata(search.metadata, limit=MOST_HITS)
         best = {hit.unique_id for hit in hits}
         entries = [entry for entry in entries if entry.mfid in best]
-    chosen, counts = _chosen(entries, wanted.facets, there)
-    found = sorted(chosen, key=lambda entry: entry.mfid, reverse=True)
-    found = in_order(found, wanted.sort) if wanted.sort else found
-    folded = tuple(entry for entry in found if entry.state == SUPERSEDED and "state" not in wanted.facets)
-    unfolded = [entry for entry in found if entry.state != SUPERSEDED] if folded else found
-    return SearchResult(tuple(found), tuple(unfolded), folded, counts, _numbers(chosen))
+    chosen, counts = _filter(entries, search.facets, columns)
+    ordered = sorted(chosen, key=lambda entry: entry.mfid, reverse=True)
+    ordered = in_order(ordered, search.sort) if search.sort else ordered
+    folded = tuple(entry for entry in ordered if entry.state == SUPERSEDED and "state" not in search.facets)
+    unfolded = [entry for entry in ordered if entry.state != SUPERSEDED] if folded else ordered
+    return SearchResult(tuple(ordered), tuple(unfolded), folded, counts, _numbers(chosen))
 
 
-def _fits(entry: DatasetEntry, wanted: DatasetSearch) -> bool:
-    one = entry.summary
-    if (wanted.since and one.created[:10] < wanted.since) or (wanted.until and one.created[:10] > wanted.until):
+def _matches(entry: DatasetEntry, search: DatasetSearch) -> bool:
+    summary = entry.summary
+    if (search.since and summary.created[:10] < search.since) or (search.until and summary.created[:10] > search.until):
         return False
-    if not wanted.words:
+    if not search.words:
         return True
-    said = " ".join((one.name, one.step, one.pipeline, one.measurement, one.data_type, one.instrument)).casefold()
-    # Within an MFID, which is random, a short word is found by chance.
-    return all(word in said or one.mfid.startswith(word) for word in wanted.words.casefold().split())
+    text = " ".join(
+        (summary.name, summary.step, summary.pipeline, summary.measurement, summary.data_type, summary.instrument)
+    ).casefold()
+    # Only the beginning of an MFID counts: a short word occurs within a random id by chance.
+    return all(word in text or summary.mfid.startswith(word) for word in search.words.casefold().split())
 
 
-def _chosen(
+def _filter(
     entries: Iterable[DatasetEntry], chosen: Mapping[str, str], columns: Mapping[str, Column]
 ) -> tuple[list[DatasetEntry], dict[str, tuple[tuple[str, int], ...]]]:
     """Filter by all chosen values.
 
-    Also returns, for each facet, the values of what matches the others, the commonest first.
+    Also returns, for each facet, the values of the entries that match the other facets, the most frequent first.
     """
-    fitting: list[DatasetEntry] = []
-    beside: dict[str, list[DatasetEntry]] = {name: [] for name in chosen}  # what lacks the value of this one facet only
+    matching: list[DatasetEntry] = []
+    near: dict[str, list[DatasetEntry]] = {name: [] for name in chosen}  # entries that fail only this facet
     for entry in entries:
-        lacking = [name for name, value in chosen.items() if (columns[name].value(entry) or "") != value]
-        if not lacking:
-            fitting.append(entry)
-        elif len(lacking) == 1:
-            beside[lacking[0]].append(entry)
-    return fitting, {name: _counted(column, fitting, beside.get(name, ())) for name, column in columns.items()}
+        failing = [name for name, value in chosen.items() if (columns[name].value(entry) or "") != value]
+        if not failing:
+            matching.append(entry)
+        elif len(failing) == 1:
+            near[failing[0]].append(entry)
+    return matching, {name: _counted(column, matching, near.get(name, ())) for name, column in columns.items()}
 
 
 def _counted(column: Column, *entries: Iterable[DatasetEntry]) -> tuple[tuple[str, int], ...]:
@@ -218,7 +220,7 @@ def _counted(column: Column, *entries: Iterable[DatasetEntry]) -> tuple[tuple[st
 
 
 def _numbers(entries: Sequence[DatasetEntry]) -> tuple[str, ...]:
-    """The numbers that most of the results have, where all are of one step."""
+    """Return the numbers that most of the results have, if all are from one step."""
     results = [entry for entry in entries if entry.summary.step]
     if not results or len({entry.summary.step for entry in results}) > 1:
         return ()

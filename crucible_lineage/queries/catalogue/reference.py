@@ -1,4 +1,4 @@
-"""Which dataset, run or project is meant: by its whole id, a part of it that is unique, or its name."""
+"""Find a dataset, run or project by its id, a unique part of it, or its name."""
 
 from __future__ import annotations
 
@@ -16,58 +16,59 @@ from crucible_lineage.pipeline.declare.load import project_in
 from crucible_lineage.queries.graph.state import entries_of
 from crucible_lineage.session import Session
 
-LEAST = 4  # characters of an id that are taken for the beginning of it
-MOST_NAMED = 8  # candidates that a message lists
-MOST_PROJECTS = 20  # that are looked through where none is named
+LEAST = 4  # characters of a beginning of an id
+MOST_NAMED = 8  # candidates in a message
+MOST_PROJECTS = 20  # searched if none is named
 ABBREVIATED = re.compile(r"([0-9a-hjkmnp-tv-z]{2,})(?:…|\.{2,3})([0-9a-hjkmnp-tv-z]{2,})")  # as lists print ids
 
 
 def find_mfid(session: Session, text: str, projects: Sequence[str] = ()) -> str:
-    """The id of the dataset that is meant: `text` is its id, the beginning of it, its id with the middle left out as
-    pictures and lists print it, or its name.
+    """Return the id of a dataset. `text` is its id, the beginning of it, its id with the middle omitted as pictures and
+    lists print it, or its name.
 
-    Looked through are the projects, or all that this key sees. A name may be that of several datasets of which one
-    holds now: that one is meant. InputError if nothing fits, or more than one dataset does, which are named.
+    The projects are searched, or all that this key can see. Of several datasets with a name, the only current one is
+    returned. Raises InputError if nothing matches, or several datasets do, which it names.
     """
     if is_mfid(text):
         return text
-    among = _summaries(session, projects or visible_projects(session), text)
-    found = _fitting(text.strip(), among, session.mirror.promoted())
+    summaries = _summaries(session, projects or visible_projects(session), text)
+    found = _matching(text.strip(), summaries, session.mirror.promoted())
     if len(found) == 1:
         return found[0]
     if not found:
-        near = nearest(text, sorted({one.name for one in among.values()}), most=MOST_NEAR)
+        near = nearest(text, sorted({one.name for one in summaries.values()}), most=MOST_NEAR)
         raise InputError(f"dataset {text!r}: no dataset has this name or an ID starting with it; {near}")
-    in_several = len({among[mfid].status.project for mfid in found}) > 1
-    where = {mfid: f" in {among[mfid].status.project}" if in_several else "" for mfid in found}
-    there = [f"{mfid} ({among[mfid].name}{where[mfid]})" for mfid in found]
+    in_several = len({summaries[mfid].status.project for mfid in found}) > 1
+    location = {mfid: f" in {summaries[mfid].status.project}" if in_several else "" for mfid in found}
+    candidates = [f"{mfid} ({summaries[mfid].name}{location[mfid]})" for mfid in found]
     raise InputError(
-        f"dataset {text!r}: matches {amount(len(found), 'dataset')}; choose one: {shortened(there, MOST_NAMED)}"
+        f"dataset {text!r}: matches {amount(len(found), 'dataset')}; choose one: {shortened(candidates, MOST_NAMED)}"
     )
 
 
 def find_project(session: Session, project: str | None) -> str:
-    """Return the project; where none is named the only one that this key sees, or the one that this folder's pipelines
-    name. InputError if there are several, or none.
+    """Return the project, by default the only one that this key can see, or the one that this folder's pipelines name.
+
+    Raises InputError if there are several, or none.
     """
     if project is not None:
         return project
-    there = visible_projects(session)
-    if len(there) == 1:
-        return there[0]
-    if (declared := project_in(Path.cwd())) in there and declared is not None:
+    visible = visible_projects(session)
+    if len(visible) == 1:
+        return visible[0]
+    if (declared := project_in(Path.cwd())) in visible and declared is not None:
         return declared
-    if not there:
-        raise InputError(f"no project is visible to this key ({session.settings.describe()})")
+    if not visible:
+        raise InputError(f"this key can see no project ({session.settings.describe()})")
     raise InputError(
-        f"{amount(len(there), 'project')} are visible; name one with --project: {shortened(there, MOST_NAMED)}"
+        f"this key can see {amount(len(visible), 'project')}; name one with --project: {shortened(visible, MOST_NAMED)}"
     )
 
 
 def find_run(run: str, known: Iterable[str]) -> str:
-    """The id among those that is meant by it, or by its beginning. InputError if none or several are."""
-    among = sorted(set(known))
-    found = [one for one in among if one == run] or [one for one in among if len(run) >= LEAST and one.startswith(run)]
+    """Return the known id that equals `run` or begins with it. Raises InputError if none or several match."""
+    ids = sorted(set(known))
+    found = [one for one in ids if one == run] or [one for one in ids if len(run) >= LEAST and one.startswith(run)]
     if len(found) == 1:
         return found[0]
     if found:
@@ -78,20 +79,20 @@ def find_run(run: str, known: Iterable[str]) -> str:
 
 
 def visible_projects(session: Session) -> list[str]:
-    """The projects that this key sees, by name."""
+    """Return the projects that this key can see, sorted by name."""
     return sorted(project.project_id for project in session.client.projects.iter())
 
 
 def _summaries(session: Session, projects: Sequence[str], text: str) -> Mapping[str, Summary]:
     if len(projects) > MOST_PROJECTS:
         known = {pipeline["project"] for pipeline in session.journal.pipelines()}
-        worked_on = [project for project in projects if project in known]
-        if not worked_on:
+        used = [project for project in projects if project in known]
+        if not used:
             raise InputError(
-                f"dataset {text!r}: this is not a whole id, and this key sees {len(projects)} projects; give the 26 "
-                "characters of the id, or --project where the command has it"
+                f"dataset {text!r}: this is not a complete id, and this key can see {len(projects)} projects; give the "
+                "26 characters of the id, or --project if the command has it"
             )
-        projects = worked_on
+        projects = used
     found: dict[str, Summary] = {}
     for project in projects:
         with suppress(ForbiddenError, NotFoundError):
@@ -99,7 +100,7 @@ def _summaries(session: Session, projects: Sequence[str], text: str) -> Mapping[
     return found
 
 
-def _fitting(text: str, among: Mapping[str, Summary], promoted: Mapping[str, str]) -> list[str]:
+def _matching(text: str, among: Mapping[str, Summary], promoted: Mapping[str, str]) -> list[str]:
     for found in (_by_id(text, among), _by_name(text, among, promoted), _by_name(text, among, promoted, exact=False)):
         if found:
             return found
@@ -114,14 +115,14 @@ def _by_id(text: str, among: Mapping[str, Summary]) -> list[str]:
 
 
 def _by_name(text: str, among: Mapping[str, Summary], promoted: Mapping[str, str], *, exact: bool = True) -> list[str]:
-    """Those of that name; of several the one that holds now, if it is one. Records of runs have names, too."""
-    wanted = text if exact else text.casefold()
-    found = [one for one in among.values() if (one.name if exact else one.name.casefold()) == wanted]
+    """Return the datasets of that name; of several, only the current one, if there is one. Runs' records count too."""
+    target = text if exact else text.casefold()
+    found = [one for one in among.values() if (one.name if exact else one.name.casefold()) == target]
     if len(found) < 2:
         return [one.mfid for one in found]
     entries = entries_of(found, among.values(), promoted)
     for states in ((CURRENT, RAW), (INCOMPLETE,)):
-        holding = [entry.mfid for entry in entries if entry.state in states]
-        if len(holding) == 1:
-            return holding
+        current = [entry.mfid for entry in entries if entry.state in states]
+        if len(current) == 1:
+            return current
     return [one.mfid for one in found]

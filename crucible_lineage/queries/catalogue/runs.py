@@ -1,4 +1,4 @@
-"""The runs of pipelines, by the records of what they made and by the journal; pipelines, and what steps printed."""
+"""The runs of pipelines, from the records of their results and the journal; pipelines; and the logs of steps."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ NOT_KNOWN = "not known"
 
 @dataclass(frozen=True)
 class ListedRun:
-    """A run. `made` are the datasets whose records name it, `incomplete` of them not complete; None if nobody looked.
+    """A run. `made` are the datasets whose records name it (None if not searched), `incomplete` of them incomplete.
 
-    `steps` are known where the run took place; `state` there, and where a dataset of the project records the run.
+    `steps` are known only to the data folder of the run; `state` also if a dataset of the project records the run.
     `error` says why it could not start.
     """
 
@@ -55,17 +55,17 @@ class ListedRun:
 
     @property
     def ending(self) -> str:
-        """Return how it ended, in words."""
+        """How it ended, in words."""
         return f"{self.state or NOT_KNOWN}{f', {self.incomplete} incomplete' if self.incomplete else ''}"
 
     @property
     def took(self) -> str:
-        """Return how long it took, in words; empty while it has not ended."""
+        """Its duration, in words; empty until it has ended."""
         return time_text((utc(self.ended) - utc(self.started)).total_seconds()) if self.ended else ""
 
     @property
     def did(self) -> str:
-        """Return how many of its steps ended how, or why none began; where that is not known, what it made."""
+        """How many of its steps ended how, or why none started; if unknown, the number of its results."""
         if self.error:
             return plain(unstarted_text(self.error))
         steps = ", ".join(f"{count} {outcome}" for outcome, count in (self.steps or {}).items())
@@ -95,17 +95,17 @@ def list_runs(
 ) -> list[ListedRun]:
     """Return the runs of these projects, newest first: those of this data folder, and those that records name.
 
-    Without projects, of all that the key sees, and of those in which a run from here could not start.
+    Without projects, return those of all that the key can see, and runs from here that could not start.
     """
     found: dict[str, ListedRun] = {}
     if projects is None:
-        everywhere = recent_runs(session.journal, session.settings.data, None)
-        found = {run.run_id: replace(run, made=()) for run in everywhere if run.error}
+        recent = recent_runs(session.journal, session.settings.data, None)
+        found = {run.run_id: replace(run, made=()) for run in recent if run.error}
     for project in visible_projects(session) if projects is None else projects:
         by_results = runs_by_results(session.mirror.snapshot(project), project)
-        here = remembered_runs(session.journal, session.settings.data, project)
-        found |= {run_id: replace(run, made=()) for run_id, run in here.items() if run.steps or run.error}
-        found |= {run_id: with_memory(run, here.get(run_id)) for run_id, run in by_results.items()}
+        from_here = local_runs(session.journal, session.settings.data, project)
+        found |= {run_id: replace(run, made=()) for run_id, run in from_here.items() if run.steps or run.error}
+        found |= {run_id: with_local(run, from_here.get(run_id)) for run_id, run in by_results.items()}
     return [run for run in newest_first(found.values()) if pipeline in (None, run.pipeline)][:limit]
 
 
@@ -114,42 +114,42 @@ def newest_first(runs: Iterable[ListedRun]) -> list[ListedRun]:
     return sorted(runs, key=lambda run: (run.started, run.run_id), reverse=True)
 
 
-def remembered_runs(journal: Journal, data: Path, project: str) -> dict[str, ListedRun]:
-    """Return the runs of a project that took place from a data folder, by id."""
+def local_runs(journal: Journal, data: Path, project: str) -> dict[str, ListedRun]:
+    """Return the runs of a project from a data folder, by id."""
     return {run.run_id: run for run in recent_runs(journal, data, project)}
 
 
 def recent_runs(journal: Journal, data: Path, project: str | None, most: int = -1) -> list[ListedRun]:
-    """Return the runs that took place from a data folder, newest first."""
-    return [_remembered(known, data) for known in journal.recent_runs(project, most)]
+    """Return the runs from a data folder, newest first."""
+    return [_local_run(known, data) for known in journal.recent_runs(project, most)]
 
 
-def with_memory(run: ListedRun, remembered: ListedRun | None) -> ListedRun:
-    """Complete a run that records name by what the data folder knows, which goes first."""
-    if remembered is None:
+def with_local(run: ListedRun, known_run: ListedRun | None) -> ListedRun:
+    """Complete a run from records by what the data folder knows, which takes precedence."""
+    if known_run is None:
         return run
-    return replace(remembered, engine=run.engine, who=run.who, made=run.made, incomplete=run.incomplete)
+    return replace(known_run, engine=run.engine, who=run.who, made=run.made, incomplete=run.incomplete)
 
 
 def datasets_of_run(session: Session, run_id: str, copies: Iterable[Snapshot]) -> set[str]:
-    """Return what a run made, or relied on by its record or this data folder."""
+    """Return what a run made or used according to its record or this data folder."""
     found = {mfid for _, _, datasets in session.journal.run_steps(run_id) for mfid in datasets.values()}
-    there: set[str] = set()
+    visible: set[str] = set()
     for copy in copies:
-        there |= copy.records.keys()
+        visible |= copy.records.keys()
         for mfid, summary in copy.summaries.items():
             made_by = summary.made_by
             if made_by is not None and made_by.run_id == run_id:
                 found.add(mfid)
             elif summary.tells_of_run and recorded_run(record := copy.records[mfid]) == run_id:
                 found |= {link["unique_id"] for link in record.get("links") or () if link.get("direction") == "target"}
-    return found & there
+    return found & visible
 
 
 def runs_by_results(copy: Snapshot, project: str) -> dict[str, ListedRun]:
-    """Return the runs that the records of a project name, by id: from their first step's start to their last one's end.
+    """Return the runs that the records of a project name, by id. They last from the first step's start to the last end.
 
-    The state is known of those that a dataset records (`--record-run`).
+    Their state is known only if a dataset records the run (`--record-run`).
     """
     found: dict[str, ListedRun] = {}
     made: dict[str, list[str]] = {}
@@ -161,11 +161,11 @@ def runs_by_results(copy: Snapshot, project: str) -> dict[str, ListedRun]:
             if isinstance(succeeded, bool):
                 states[recorded_run(record)] = COMPLETE if succeeded else FAILED
         elif summary.step and (made_by := summary.made_by):
-            one = _by_result(made_by, summary.pipeline, project)
-            known = found.setdefault(one.run_id, one)
-            ended = max(known.ended or "", one.ended or "")
-            found[one.run_id] = replace(known, started=min(known.started, one.started), ended=ended)
-            made.setdefault(one.run_id, []).append(mfid)
+            listed = _by_result(made_by, summary.pipeline, project)
+            known = found.setdefault(listed.run_id, listed)
+            ended = max(known.ended or "", listed.ended or "")
+            found[listed.run_id] = replace(known, started=min(known.started, listed.started), ended=ended)
+            made.setdefault(listed.run_id, []).append(mfid)
     return {
         run_id: replace(
             run,
@@ -178,30 +178,30 @@ def runs_by_results(copy: Snapshot, project: str) -> dict[str, ListedRun]:
 
 
 def _by_result(made_by: Producer, pipeline: str, project: str) -> ListedRun:
-    began, ended = made_by.started, made_by.ended
+    started, ended = made_by.started, made_by.ended
     return ListedRun(
-        made_by.run_id, pipeline, project, began, ended, engine=made_by.engine or None, who=made_by.who or None
+        made_by.run_id, pipeline, project, started, ended, engine=made_by.engine or None, who=made_by.who or None
     )
 
 
-def _remembered(known: Mapping[str, Any], data: Path) -> ListedRun:
-    lives = known["outcome"] is None and is_in_use(running(data) / known["run_id"])
+def _local_run(row: Mapping[str, Any], data: Path) -> ListedRun:
+    is_alive = row["outcome"] is None and is_in_use(running(data) / row["run_id"])
     return ListedRun(
-        known["run_id"],
-        known["pipeline"],
-        known["project"],
-        known["started"],
-        known["ended"],
-        state=known["outcome"] or ("under way" if lives else "cut short"),
-        steps=known["steps"],
-        error=known["error"],
-        declaration=known["declaration"],
+        row["run_id"],
+        row["pipeline"],
+        row["project"],
+        row["started"],
+        row["ended"],
+        state=row["outcome"] or ("under way" if is_alive else "cut short"),
+        steps=row["steps"],
+        error=row["error"],
+        declaration=row["declaration"],
     )
 
 
 @dataclass(frozen=True)
 class StepAttempt:
-    """How an instance of a step last ended, when the run began, and what it printed (None: nothing is kept of it)."""
+    """The last attempt of an instance of a step: outcome, start of the run, and log (None if it was not kept)."""
 
     step: str
     outcome: str
@@ -212,15 +212,15 @@ class StepAttempt:
 
 
 def log_of_dataset(session: Session, mfid: str) -> str | None:
-    """Return what the step printed that made the dataset; None if it printed nothing, or if no step made it.
+    """Return the log of the step that made a dataset; None if it printed nothing, or no step made the dataset.
 
-    InputError if there is no such dataset.
+    Raises InputError if there is no such dataset.
     """
     try:
         files = session.client.datasets.list_files(mfid)
     except (ForbiddenError, NotFoundError) as error:
-        where = session.settings.describe()
-        raise InputError(f"dataset {mfid} does not exist, or is not visible to this key ({where})") from error
+        service = session.settings.describe()
+        raise InputError(f"dataset {mfid} does not exist, or is not visible to this key ({service})") from error
     for file in files:
         if file.filename == STEP_LOG:
             return session.client.files.download_bytes(file).decode(errors="replace")
@@ -228,10 +228,10 @@ def log_of_dataset(session: Session, mfid: str) -> str | None:
 
 
 def last_attempts(session: Session, pipeline: Path, step: str) -> Iterator[StepAttempt]:
-    """The last attempt of each instance of a step, as far as it was made from this data folder.
+    """Yield the last attempt of each instance of a step from this data folder.
 
-    InputError if the pipeline has no such step, or it was never run here. That the declaration has faults by now, or
-    has lost the step, hides nothing of what there is.
+    Raises InputError if the pipeline has no such step, or it was never run here. Attempts are returned even if the
+    declaration now has faults, or no longer has the step.
     """
     declaration = read_declaration(pipeline)
     spec = declaration.spec
@@ -254,13 +254,13 @@ def last_attempts(session: Session, pipeline: Path, step: str) -> Iterator[StepA
 def _stored_log(path: str | None) -> str | None:
     try:
         return Path(path).read_text(encoding="utf-8", errors="replace") if path else None
-    except OSError:  # the folder of the attempt was taken away
+    except OSError:  # the folder of the attempt was removed
         return None
 
 
 @dataclass(frozen=True)
 class PipelineStep:
-    """A step, with how many of its results are in each state. `run` is the newest that relied on one, begun `since`."""
+    """A step with counts of its results by state. `run` is the newest run that used one, started at `since`."""
 
     name: str
     states: Mapping[str, int]
@@ -270,62 +270,61 @@ class PipelineStep:
 
 @dataclass(frozen=True)
 class PipelineSummary:
-    """A pipeline, its steps in the order in which they first gave results."""
+    """A pipeline with its steps in the order of their first results."""
 
     name: str
     steps: tuple[PipelineStep, ...]
 
     @property
     def states(self) -> Mapping[str, int]:
-        """Count its results by state."""
+        """Counts of its results by state."""
         return sum((Counter(step.states) for step in self.steps), Counter())
 
     @property
     def newest(self) -> PipelineStep:
-        """The step that the newest run relied on."""
+        """The step with the newest run."""
         return max(self.steps, key=lambda step: step.since)
 
 
 def pipelines_of(session: Session, project: str) -> tuple[PipelineSummary, ...]:
-    """The pipelines of a project, that of the newest run first. What one of them is told of is what records say.
+    """Return the pipelines of a project from its records, the one with the newest run first.
 
-    A result that several pipelines rely on counts in each of them.
+    A result that several pipelines use counts in each of them.
     """
     copy = session.mirror.snapshot(project)
     found = _pipelines.get(copy)
     if found is None:
-        found = _pipelines[copy] = _told_by(entries_of_copy(copy).values())
+        found = _pipelines[copy] = _summarized(entries_of_copy(copy).values())
     return found
 
 
 _pipelines: WeakKeyDictionary[Snapshot, tuple[PipelineSummary, ...]] = WeakKeyDictionary()
 
 
-def _told_by(entries: Iterable[DatasetEntry]) -> tuple[PipelineSummary, ...]:
+def _summarized(entries: Iterable[DatasetEntry]) -> tuple[PipelineSummary, ...]:
     found: dict[str, dict[str, list[tuple[DatasetEntry, str, str]]]] = {}
     for entry in sorted(entries, key=lambda one: (one.summary.created, one.mfid)):
         for pipeline, step, run, since in _parts(entry):
             found.setdefault(pipeline, {}).setdefault(step, []).append((entry, run, since))
     pipelines = (
-        PipelineSummary(name, tuple(_step(step, relied) for step, relied in steps.items()))
-        for name, steps in found.items()
+        PipelineSummary(name, tuple(_step(step, uses) for step, uses in steps.items())) for name, steps in found.items()
     )
     return tuple(sorted(pipelines, key=lambda one: one.newest.since, reverse=True))
 
 
 def _parts(entry: DatasetEntry) -> Iterable[tuple[str, str, str, str]]:
-    """(pipeline, step, run, begun) of all that a result stands for; of one that is not complete, of what makes it."""
-    one = entry.summary
+    """Return (pipeline, step, run, start) for each slot that a result fills, and for the step that makes it."""
+    summary = entry.summary
     parts: dict[tuple[str, str], tuple[str, str]] = {}
-    if one.pipeline and one.step:
-        parts[one.pipeline, one.step] = ("", "")
-    for key, filled in one.status.fills.items():
+    if summary.pipeline and summary.step:
+        parts[summary.pipeline, summary.step] = ("", "")
+    for key, claim in summary.status.fills.items():
         pipeline, step, *_ = f"{key}/".split("/")
-        if step and filled.since >= parts.get((pipeline, step), ("", ""))[1]:
-            parts[pipeline, step] = (filled.run, filled.since)
-    return [(*names, *relied) for names, relied in parts.items()]
+        if step and claim.since >= parts.get((pipeline, step), ("", ""))[1]:
+            parts[pipeline, step] = (claim.run, claim.since)
+    return [(*names, *use) for names, use in parts.items()]
 
 
-def _step(name: str, relied: list[tuple[DatasetEntry, str, str]]) -> PipelineStep:
-    _, run, since = max(relied, key=lambda one: one[2])
-    return PipelineStep(name, Counter(entry.state for entry, _, _ in relied), run, since)
+def _step(name: str, uses: list[tuple[DatasetEntry, str, str]]) -> PipelineStep:
+    _, run, since = max(uses, key=lambda use: use[2])
+    return PipelineStep(name, Counter(entry.state for entry, _, _ in uses), run, since)

@@ -1,4 +1,4 @@
-"""One dataset with what it holds, how it was made, and what it hangs together with."""
+"""One dataset with its contents, origin, parents and children."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ProducingRun:
-    """Who made a dataset, when, by which function with which parameters, and in which run; what is known of it."""
+    """Who made a dataset, when, by which function with which parameters, and in which run, as far as known."""
 
     who: str | None = None
     started: str | None = None
@@ -36,17 +36,16 @@ class ProducingRun:
     params: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the dataset for `show --json`."""
+        """Return the entry `made` for `show --json`."""
         return {**vars(self), "params": dict(self.params)}
 
 
 @dataclass(frozen=True)
 class DatasetView:
-    """One dataset with what it holds and what it hangs together with; `names` are those of the datasets it names.
+    """One dataset with its contents, parents and children. `names` are those of the linked datasets.
 
-    `equal` are, for each of `parents`, other linked datasets that stand for it with equal bytes.
-    `metadata` is what no step returned: what was given with it, and what was read in its files. `varies` says why its
-    step is known as not deterministic.
+    `equal` are, for each of `parents`, other linked datasets with equal bytes. `metadata` are those that no step
+    returned: given at registration, or read from its files. `varies` says why its step is known as not deterministic.
     """
 
     entry: DatasetEntry
@@ -66,17 +65,17 @@ class DatasetView:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """Return what is stated about it, and what its step is known for, in words."""
+        """Statements about it, its reproductions, and the verdicts of its checks, in words."""
         entry, doubt = self.entry, self.entry.doubt
         return (
             *((f"doubtful: {doubt.message(entry.mfid)}",) if doubt and doubt.source != entry.mfid else ()),
-            *(one.text for one in one_by_one(self.statements)),
+            *(one.text for one in single_statements(self.statements)),
             *filter(None, (entry.remade.summary(), self.varies)),
             *entry.verdicts,
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return it for `show --json`."""
+        """Return the dataset for `show --json`."""
         return {
             **as_json([self.entry])[0],
             **self.facts,
@@ -94,15 +93,15 @@ class DatasetView:
         }
 
 
-def one_by_one(statements: Sequence[AppliedStatement]) -> tuple[AppliedStatement, ...]:
-    """Return the statements to show one by one: verdicts of checks and of remakes are summed up elsewhere."""
+def single_statements(statements: Sequence[AppliedStatement]) -> tuple[AppliedStatement, ...]:
+    """Return the statements to show individually; verdicts of checks and reproductions are summarized elsewhere."""
     return tuple(one for one in statements if one.statement.verb not in (CHECK, REMAKE))
 
 
 def show_dataset(session: Session, mfid: str) -> DatasetView:
-    """A dataset with its state, what its step returned, its files, who made it when, and its next of kin.
+    """Return a dataset with its state, returned values, files, origin, parents and children.
 
-    InputError if there is none that this key may see.
+    Raises InputError if it does not exist or is hidden from this key.
     """
     found = existing(session, mfid)
     record = found.model_dump()
@@ -125,7 +124,7 @@ def show_dataset(session: Session, mfid: str) -> DatasetView:
         equal={mfid: others for mfid, others in parents.items() if others},
         children=tuple(link.unique_id for link in links if link.direction == "target"),
         names=names,
-        made=_making(record),
+        made=_origin(record),
         facts={name: value for name in FACTS if (value := text(without_default_time(record).get(name)))},
         samples={
             one.unique_id: one.name or one.unique_id for one in found.links or () if one.resource_type == "sample"
@@ -141,19 +140,19 @@ FACTS = ("project_id", "data_type", "data_format", "session_name", "instrument_n
 
 
 def existing(session: Session, mfid: str) -> Dataset:
-    """The dataset with metadata and links. InputError if there is none that this key may see."""
+    """Return the dataset with metadata and links. Raises InputError if it does not exist or is hidden from this key."""
     try:
         return session.client.datasets.get(mfid, include_metadata=True, include_links=True)
     except (ForbiddenError, NotFoundError) as error:
         if isinstance(error, NotFoundError) and (deletion := deletion_of(session, mfid)):
             raise InputError(deletion.text) from error
-        where = session.settings.describe()
-        raise InputError(f"dataset {mfid} does not exist, or is not visible to this key ({where})") from error
+        service = session.settings.describe()
+        raise InputError(f"dataset {mfid} does not exist, or is not visible to this key ({service})") from error
 
 
-def _making(record: Mapping[str, object]) -> ProducingRun:
-    written = provenance(record)
-    activity, agent = written.get("activity") or {}, written.get("agent") or {}
+def _origin(record: Mapping[str, object]) -> ProducingRun:
+    recorded = provenance(record)
+    activity, agent = recorded.get("activity") or {}, recorded.get("agent") or {}
     run, started, ended = activity.get("run") or {}, text(activity.get("started")), text(activity.get("ended"))
     return ProducingRun(
         who=text(agent.get("username")) or text(agent.get("local_user")) or _owner(record),
@@ -163,7 +162,7 @@ def _making(record: Mapping[str, object]) -> ProducingRun:
         note=text(activity.get("note")) or None,
         run=text(run.get("run_id")) or text(activity.get("run_id")) or None,
         engine=text(run.get("engine")) or None,
-        params=(written.get("recipe") or {}).get("params") or {},
+        params=(recorded.get("recipe") or {}).get("params") or {},
     )
 
 

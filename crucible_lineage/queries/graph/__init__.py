@@ -1,1 +1,1 @@
-"""The lineage of datasets or of a project: fetched from Crucible, kept, with what is current in it."""
+"""The lineage of datasets or of a project, fetched from Crucible, with the state of each dataset."""

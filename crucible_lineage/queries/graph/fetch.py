@@ -1,4 +1,4 @@
-"""Lineages fetched from Crucible: of a dataset, or of whole projects, with the record of each dataset."""
+"""Fetch lineages from Crucible: of a dataset or of whole projects, with the record of each dataset."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class ProjectLineage:
-    """The lineage of whole projects; `datasets` lie in them, of which `downloaded` were not known in that state.
+    """The lineage of whole projects with this number of `datasets`, of which `downloaded` were new or changed.
 
-    `summaries` are what lists show of each.
+    `summaries` are those of lists.
     """
 
     graph: LineageGraph
@@ -39,9 +39,9 @@ class ProjectLineage:
 
 
 def fetch_lineage(session: Session, mfid: str, *, thumbnails: bool = False) -> LineageGraph:
-    """The connected lineage of a dataset or sample, with records (and pictures, if asked for).
+    """Return the connected lineage of a dataset or sample, with records and, with `thumbnails`, pictures.
 
-    InputError if there is no such resource.
+    Raises InputError if there is no such resource.
     """
     if not is_mfid(mfid):
         raise InputError(f"{mfid!r} is not an MFID (26 symbols, 0 to 9 and lowercase letters without i, l, o, u)")
@@ -61,10 +61,10 @@ def fetch_lineage(session: Session, mfid: str, *, thumbnails: bool = False) -> L
 
 
 def _without_graphs(session: Session, mfid: str, refusal: CrucibleError | None = None) -> LineageGraph:
-    """The connected lineage where the service gives no graphs, from the links of all datasets of its projects.
+    """Return the connected lineage from the links of all datasets of its projects, if the service gives no graph.
 
-    With a `refusal`, it was asked for the graph, and may have none of this dataset only. InputError if there is no such
-    dataset or sample, with its deletion if that is why.
+    `refusal` is its answer to a request for this graph; it may give others. Raises InputError if there is no such
+    dataset or sample, with its deletion if it was deleted.
     """
     try:
         dataset = session.client.datasets.get(mfid, include_metadata=True, include_links=True)
@@ -72,35 +72,35 @@ def _without_graphs(session: Session, mfid: str, refusal: CrucibleError | None =
         if (of_sample := _of_sample(session, mfid)) is not None:
             return of_sample
         deletion = deletion_of(session, mfid)
-        none = f"there is no dataset or sample {mfid} here ({session.settings.describe()})"
-        raise InputError(deletion.text if deletion else none) from error
+        absent = f"there is no dataset or sample {mfid} here ({session.settings.describe()})"
+        raise InputError(deletion.text if deletion else absent) from error
     if refusal is not None and not dataset.is_to_be_deleted:
         session.client.service.note(GRAPHS, False, f"entity_graph_cte/{mfid}: {refusal.status}, and that is there")
     return _connected(session, mfid, [dataset.project_id] if dataset.project_id else [], dataset.model_dump())
 
 
 def _of_sample(session: Session, mfid: str) -> LineageGraph | None:
-    """The lineage that a sample hangs together with; None if there is no such sample."""
+    """Return the connected lineage of a sample; None if there is no such sample."""
     try:
         sample = session.client.samples.get(mfid)
     except (ForbiddenError, NotFoundError):
         return None
-    on_it = session.client.datasets.list(sample_mfid=mfid)
-    projects = {one.project_id for one in on_it} | {sample.project_id}
-    alone = Node(mfid, "sample", sample.sample_name or "")
-    return _connected(session, mfid, sorted(filter(None, projects)), None, alone)
+    datasets = session.client.datasets.list(sample_mfid=mfid)
+    projects = {one.project_id for one in datasets} | {sample.project_id}
+    node = Node(mfid, "sample", sample.sample_name or "")
+    return _connected(session, mfid, sorted(filter(None, projects)), None, node)
 
 
 def _connected(
     session: Session, mfid: str, projects: list[str], record: Record | None, alone: Node | None = None
 ) -> LineageGraph:
-    """All that hangs together with a dataset or sample, in whichever projects; by itself, its record or node."""
+    """Return everything connected with a dataset or sample, in any project; if nothing is, its record or node."""
     while True:
         copies = [session.mirror.snapshot(one) for one in projects]
-        whole = lineage_of_copies(copies).graph if copies else None
-        if whole is None or mfid not in whole.nodes:
+        everything = lineage_of_copies(copies).graph if copies else None
+        if everything is None or mfid not in everything.nodes:
             return LineageGraph([alone], []) if alone else LineageGraph.from_records([record] if record else [])
-        graph = _component(whole, mfid)
+        graph = _component(everything, mfid)
         more = {node.project for node in graph.nodes.values() if node.project} - set(projects)
         if not more:
             return _as_stated(session, graph, _summaries(copies))
@@ -108,20 +108,20 @@ def _connected(
 
 
 def _component(graph: LineageGraph, mfid: str) -> LineageGraph:
-    """All that hangs together with a node, whichever way the links lead."""
-    met, waiting = {mfid}, [mfid]
+    """Return everything connected with a node, in either direction of the links."""
+    seen, waiting = {mfid}, [mfid]
     while waiting:
-        one = waiting.pop()
-        new = {*graph.parents(one), *graph.children(one)} - met
-        met |= new
+        node = waiting.pop()
+        new = {*graph.parents(node), *graph.children(node)} - seen
+        seen |= new
         waiting += new
-    return graph.subgraph(met)
+    return graph.subgraph(seen)
 
 
 def fetch_projects(session: Session, projects: Iterable[str], *, refresh: bool = False) -> ProjectLineage:
-    """The lineage of all datasets of these projects, with what they are linked to elsewhere.
+    """Return the lineage of all datasets of these projects, with what they are linked to elsewhere.
 
-    Only what changed since the last time is downloaded; with `refresh`, everything. InputError if there is no such
+    Only changes since the last time are downloaded; with `refresh`, everything. Raises InputError if there is no such
     project.
     """
     found = lineage_of_copies([session.mirror.snapshot(one, refresh=refresh) for one in dict.fromkeys(projects)])
@@ -129,7 +129,7 @@ def fetch_projects(session: Session, projects: Iterable[str], *, refresh: bool =
 
 
 def lineage_of_copies(copies: Sequence[Snapshot]) -> ProjectLineage:
-    """The lineage that local copies show."""
+    """Return the lineage that local copies show."""
     records = {mfid: record for copy in copies for mfid, record in copy.records.items()}
     summaries = _summaries(copies)
     promoted = {mfid: since for copy in copies for mfid, since in copy.promoted.items()}
@@ -138,7 +138,7 @@ def lineage_of_copies(copies: Sequence[Snapshot]) -> ProjectLineage:
 
 
 def with_named_parents(session: Session, graph: LineageGraph) -> LineageGraph:
-    """The graph, and in it all that its records say was used: hidden where this key cannot see it, or it is gone."""
+    """Add to the graph all datasets that its records name as used: hidden if deleted or not visible to this key."""
     named = {mfid for node in graph.nodes.values() for mfid in used_mfids(node.record)}
     unknown = sorted(named - graph.nodes.keys())
     if not unknown:
@@ -149,36 +149,38 @@ def with_named_parents(session: Session, graph: LineageGraph) -> LineageGraph:
 
 
 def with_whole_records(session: Session, graph: LineageGraph) -> LineageGraph:
-    """The graph with long provenance records made whole, from the files attached to them.
+    """Complete the graph's long provenance records from the files attached to them.
 
-    ChecksumError where such a file is not what it was.
+    Raises ChecksumError if such a file has changed.
     """
-    whole: dict[str, Record] = {}
+    completed: dict[str, Record] = {}
     for node in graph.nodes.values():
         metadata = (node.record or {}).get("scientific_metadata")
-        written = read_record(metadata) if "attached" in provenance(node.record) else None
-        if node.record and metadata and written and not written.is_whole:
-            record = whole_record(session.client, node.id, written).document()
-            whole[node.id] = {**node.record, "scientific_metadata": {**metadata, PROVENANCE_KEY: record}}
-    return graph.with_records(whole) if whole else graph
+        partial = read_record(metadata) if "attached" in provenance(node.record) else None
+        if node.record and metadata and partial and not partial.is_whole:
+            record = whole_record(session.client, node.id, partial).document()
+            completed[node.id] = {**node.record, "scientific_metadata": {**metadata, PROVENANCE_KEY: record}}
+    return graph.with_records(completed) if completed else graph
 
 
-def _records(session: Session, wanted: set[str], projects: Iterable[str]) -> tuple[dict[str, Record], list[Snapshot]]:
-    """Records by id, and copies of the projects that were looked at: single ones for a few datasets, else projects.
+def _records(
+    session: Session, requested: set[str], projects: Iterable[str]
+) -> tuple[dict[str, Record], list[Snapshot]]:
+    """Return records by id, and the copies of projects that were read: for a few datasets none, unless needed.
 
-    What supersedes one need not be linked to it: then their projects are looked at.
+    A dataset's successor need not be linked to it. If there may be one, the projects are read.
     """
-    found = dict(fetch_datasets(session.client, wanted).found) if len(wanted) <= ONE_BY_ONE else {}
+    found = dict(fetch_datasets(session.client, requested).found) if len(requested) <= ONE_BY_ONE else {}
     if found and not any(map(may_be_replaced, found.values())):
         return found, []
     copies = _copies(session, projects, found.values())
     for copy in copies:
-        found |= {mfid: copy.records[mfid] for mfid in (wanted & copy.records.keys()) - found.keys()}
-    return found | fetch_datasets(session.client, wanted - found.keys()).found, copies
+        found |= {mfid: copy.records[mfid] for mfid in (requested & copy.records.keys()) - found.keys()}
+    return found | fetch_datasets(session.client, requested - found.keys()).found, copies
 
 
 def with_states(session: Session, graph: LineageGraph) -> LineageGraph:
-    """The graph, in which each dataset that has a record says whether it holds, and what holds in its place if not."""
+    """Add to each dataset with a record its state and, if it is superseded, its successors."""
     records = {mfid: node.record for mfid, node in graph.nodes.items() if node.record and node.kind == "dataset"}
     copies = _copies(session, (), records.values()) if any(map(may_be_replaced, records.values())) else []
     summaries = {**_summaries(copies), **_summaries_of(graph)}
@@ -186,13 +188,13 @@ def with_states(session: Session, graph: LineageGraph) -> LineageGraph:
 
 
 def _copies(session: Session, projects: Iterable[str], records: Iterable[Record]) -> list[Snapshot]:
-    """Copies of these projects and of those of the records, as far as this key may see them."""
-    wanted = {*projects, *(text(record.get("project_id")) for record in records)}
-    return [copy for project in sorted(wanted) if project and (copy := _visible_project(session, project))]
+    """Return copies of these projects and of those of the records, as far as this key can see them."""
+    names = {*projects, *(text(record.get("project_id")) for record in records)}
+    return [copy for project in sorted(names) if project and (copy := _visible_project(session, project))]
 
 
 def _visible_project(session: Session, project: str) -> Snapshot | None:
-    """A copy of the project; None if only single datasets of it are this key's to see."""
+    """Return a copy of the project; None if this key can only see single datasets of it."""
     try:
         return session.mirror.snapshot(project)
     except (ForbiddenError, InputError, NotFoundError):
@@ -204,7 +206,7 @@ def _summaries(copies: Iterable[Snapshot]) -> dict[str, Summary]:
 
 
 def _summaries_of(graph: LineageGraph) -> dict[str, Summary]:
-    """Summarize the datasets that were read, with the parents that they have in the graph, recorded or only linked."""
+    """Summarize the datasets of the graph that have a record, with recorded and linked parents."""
     records = {mfid: node.record for mfid, node in graph.nodes.items() if node.record and node.kind == "dataset"}
     found = {mfid: summary_of(record) for mfid, record in records.items()}
     linked = {mfid: [*one.parents, *graph.parents(mfid)] for mfid, one in found.items()}
@@ -212,7 +214,7 @@ def _summaries_of(graph: LineageGraph) -> dict[str, Summary]:
 
 
 def _with_states(graph: LineageGraph, summaries: Mapping[str, Summary], promoted: Mapping[str, str]) -> LineageGraph:
-    """The graph, in which each dataset that is known says whether it holds, and what holds in its place if not."""
+    """Add to each dataset with a summary its state and, if it is superseded, its successors."""
     withdrawn = {mfid for mfid, node in graph.nodes.items() if is_withdrawn(node.record)}
     currency = Currency((one.status for mfid, one in summaries.items() if mfid not in withdrawn), promoted)
     known = (graph.nodes.keys() & summaries.keys()) - withdrawn
@@ -221,10 +223,7 @@ def _with_states(graph: LineageGraph, summaries: Mapping[str, Summary], promoted
 
 
 def _as_stated(session: Session, graph: LineageGraph, summaries: Mapping[str, Summary]) -> LineageGraph:
-    """Return the graph, in which each dataset says why it is doubtful, if it is, as its own project sees it.
-
-    And how often it was made again elsewhere.
-    """
+    """Add to each dataset the reason for doubt, as its own project sees it, and how often it was reproduced."""
     session.mirror.sync_statements()
     stated = session.stated
     graph = graph.with_remade({mfid: one.times for mfid, one in session.mirror.remade().items()})
@@ -239,12 +238,12 @@ def _as_stated(session: Session, graph: LineageGraph, summaries: Mapping[str, Su
 
 
 def _picture(session: Session, mfid: str) -> str | None:
-    """A dataset's first thumbnail as a data URI, None if it has none."""
+    """Return a dataset's first thumbnail as a data URI; None if it has none."""
     for picture in session.client.datasets.get_thumbnails(mfid):
         return f"data:{picture.mime_type or 'image/png'};base64,{picture.thumbnail_b64str}"
     return None
 
 
 def named_projects(projects: Sequence[str]) -> str:
-    """Projects as a sentence names them."""
+    """Return the projects as a sentence names them."""
     return f"project {projects[0]}" if len(projects) == 1 else f"projects {', '.join(projects)}"

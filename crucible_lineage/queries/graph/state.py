@@ -1,4 +1,4 @@
-"""State of a dataset: current, superseded and by what, incomplete, or raw."""
+"""The state of a dataset: current, superseded (and by what), incomplete, or raw."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ NEVER = ReproductionCount()
 
 @dataclass(frozen=True)
 class DatasetEntry:
-    """A dataset with its state. If it is superseded: what holds in its place, and since when.
+    """A dataset with its state. If it is superseded, also its successors and the time.
 
-    `doubt` says why it is doubtful, also of what is superseded; `flags` are the names of those in force on it,
-    `checks` the verdicts of its checks, and `remade` says how often it was made again.
+    `doubt` is the reason for doubt, even if superseded; `flags` are the names of flags in force, `checks` the verdicts
+    of its checks, and `remade` counts its reproductions.
     """
 
     summary: Summary
@@ -57,46 +57,46 @@ class DatasetEntry:
 
     @property
     def mfid(self) -> str:
-        """Its id."""
+        """The id of the dataset."""
         return self.summary.mfid
 
     @property
     def verdicts(self) -> tuple[str, ...]:
-        """Return the verdicts of its checks, in words."""
+        """The verdicts of its checks, in words."""
         return tuple(_verdict_text(name, one) for name, one in self.checks.items())
 
 
-def _verdict_text(name: str, one: CheckResult) -> str:
-    values = ", ".join(f"{name} is {value}" for name, value in one.values.items())
-    return f"check {name.rpartition('/')[2]} {'passed' if one.passed else 'failed'}: {one.that} ({values})"
+def _verdict_text(name: str, check: CheckResult) -> str:
+    values = ", ".join(f"{name} is {value}" for name, value in check.values.items())
+    return f"check {name.rpartition('/')[2]} {'passed' if check.passed else 'failed'}: {check.that} ({values})"
 
 
 def entries_of(
-    wanted: Iterable[Summary], everything: Iterable[Summary], promoted: Mapping[str, str]
+    selected: Iterable[Summary], everything: Iterable[Summary], promoted: Mapping[str, str]
 ) -> list[DatasetEntry]:
-    """Return the standing of these datasets among all of their projects, with these campaigns promoted."""
+    """Return the entries of the selected datasets among all of their projects, with these campaigns promoted."""
     currency = Currency((summary.status for summary in everything), promoted)
-    return [_entry(summary, currency) for summary in wanted]
+    return [_entry(summary, currency) for summary in selected]
 
 
 _entries: WeakKeyDictionary[Snapshot, dict[str, DatasetEntry]] = WeakKeyDictionary()
 
 
 def entries_of_copy(copy: Snapshot) -> Mapping[str, DatasetEntry]:
-    """Return the standing of all datasets of a copy, by id and in its order; computed once for the same copy."""
-    found = _entries.get(copy)
-    if found is None:
-        worked_out = entries_of(copy.summaries.values(), copy.summaries.values(), copy.promoted)
-        found = _entries[copy] = {entry.mfid: entry for entry in worked_out}
-    return found
+    """Return the entries of all datasets of a copy by id, in its order. They are computed once for a copy."""
+    entries = _entries.get(copy)
+    if entries is None:
+        computed = entries_of(copy.summaries.values(), copy.summaries.values(), copy.promoted)
+        entries = _entries[copy] = {entry.mfid: entry for entry in computed}
+    return entries
 
 
 def stated_entries(
     session: Session, entries: Mapping[str, DatasetEntry], project: str, known: Mapping[str, Summary]
 ) -> Mapping[str, DatasetEntry]:
-    """Return the entries with what statements say of them, as a project asks; the same while nothing is stated.
+    """Return the entries with the effects of statements as a project sees them; unchanged while nothing is stated.
 
-    Of EVERYTHING, each is as its own project sees it. `known` are summaries that were read already.
+    For EVERYTHING, each is as its own project sees it. `known` are summaries that were read already.
     """
     stated = session.stated
     verdicts = session.mirror.verdicts()
@@ -130,12 +130,12 @@ def _stated(
 
 
 def entry_of(session: Session, found: Dataset) -> DatasetEntry:
-    """Return the standing of a dataset, read with its metadata and links."""
+    """Return the entry of a dataset that was read with its metadata and links."""
     return entries_now(session, [found])[0]
 
 
 def entries_now(session: Session, found: Sequence[Dataset]) -> list[DatasetEntry]:
-    """Return the standing of datasets, read with metadata and links, with what statements say of them."""
+    """Return the entries of datasets that were read with metadata and links, with the effects of statements."""
     session.mirror.sync_statements()
     entries = {entry.mfid: entry for entry in entries_in_projects(session, found)}
     known = {mfid: entry.summary for mfid, entry in entries.items()}
@@ -143,30 +143,30 @@ def entries_now(session: Session, found: Sequence[Dataset]) -> list[DatasetEntry
 
 
 def may_be_replaced(record: Mapping[str, Any]) -> bool:
-    """Return whether another dataset may hold in place of this one: of a result, and of what notes corrections."""
+    """Return whether another dataset may replace this one: it is a result, or its metadata note corrections."""
     return summary_of(record).status.derived or CORRECTIONS_KEY in (record.get("scientific_metadata") or {})
 
 
 def entries_in_projects(session: Session, found: Sequence[Dataset]) -> list[DatasetEntry]:
-    """Return the standing of datasets, read with their metadata.
+    """Return the entries of datasets that were read with their metadata.
 
-    What holds in place of one may be any other of its project.
+    Any other dataset of its project may have replaced one.
     """
     records = {dataset.unique_id: dataset.model_dump() for dataset in found}
-    wanted = {mfid: summary_of(record) for mfid, record in records.items() if not is_withdrawn(record)}
+    summaries = {mfid: summary_of(record) for mfid, record in records.items() if not is_withdrawn(record)}
     copies: list[Snapshot] = []
-    asked = (record["project_id"] for record in records.values() if may_be_replaced(record))
-    for project in dict.fromkeys(filter(None, asked)):
-        # It may be that the dataset is this key's to see, and its project is not.
+    projects = (record["project_id"] for record in records.values() if may_be_replaced(record))
+    for project in dict.fromkeys(filter(None, projects)):
+        # This key may see the dataset, but not its project.
         with suppress(ForbiddenError, InputError, NotFoundError):
             copies.append(session.mirror.snapshot(project))
-    known = {mfid: entry for copy in copies for mfid in wanted if (entry := entries_of_copy(copy).get(mfid))}
-    if all(mfid in known and known[mfid].summary.status == one.status for mfid, one in wanted.items()):
-        entries = {mfid: replace(known[mfid], summary=one) for mfid, one in wanted.items()}
+    known = {mfid: entry for copy in copies for mfid in summaries if (entry := entries_of_copy(copy).get(mfid))}
+    if all(mfid in known and known[mfid].summary.status == one.status for mfid, one in summaries.items()):
+        entries = {mfid: replace(known[mfid], summary=one) for mfid, one in summaries.items()}
     else:
         everything = {mfid: one for copy in copies for mfid, one in copy.summaries.items()}
-        among = {**everything, **wanted}.values()
-        entries = {one.mfid: one for one in entries_of(wanted.values(), among, session.mirror.promoted())}
+        candidates = {**everything, **summaries}.values()
+        entries = {one.mfid: one for one in entries_of(summaries.values(), candidates, session.mirror.promoted())}
     return [entries.get(mfid) or DatasetEntry(summary_of(record), WITHDRAWN) for mfid, record in records.items()]
 
 

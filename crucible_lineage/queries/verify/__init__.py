@@ -1,1 +1,1 @@
-"""Whether datasets are what their records say: ids, links, files, and what is missing."""
+"""Compare datasets with their provenance records: ids, links, files, and missing data."""

@@ -1,7 +1,7 @@
-"""Repair of files at Crucible whose bytes are damaged or lost: good bytes of the same SHA-256 are sent again.
+"""Repair damaged or lost files at Crucible: send intact bytes with the same SHA-256.
 
 They come from this data folder (its cache, its embedded Crucible), from other data folders, from another dataset that
-has them, or from making a result again. What arrived is read back before a file counts as repaired.
+has them, or from rerunning a step. A file counts as repaired when it was read back.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from crucible_lineage.pipeline.files.fetch import send_again
 from crucible_lineage.session import Session
 
 Remade = Callable[[str, Session], AbstractContextManager[Mapping[str, Path]]]
-"""The files of a result made again, by SHA-256. LineageError if that cannot be."""
+"""The files of a remade result, by SHA-256. LineageError if it cannot be remade."""
 
 
 @dataclass(frozen=True)
 class DamagedFile:
-    """A file of a dataset that Crucible should have with this hash, and has not."""
+    """A file of a dataset that Crucible should have with this hash, but does not."""
 
     mfid: str
     filename: str
@@ -32,30 +32,30 @@ class DamagedFile:
     finding: Finding | None = field(default=None, compare=False)
 
     def to_json(self) -> dict[str, str]:
-        """The entry in `verify --json`."""
+        """Return the entry for `verify --json`."""
         return {"mfid": self.mfid, "filename": self.filename, "sha256": self.sha256}
 
 
 @dataclass(frozen=True)
 class Repair:
-    """What became of a damaged file: where good bytes came from, or why it is as it was."""
+    """The outcome for a damaged file: the source of intact bytes, or the error."""
 
     file: DamagedFile
     source: str = ""
     error: str = ""
 
     def to_json(self) -> dict[str, str | None]:
-        """The entry in `verify --repair --json`."""
+        """Return the entry for `verify --repair --json`."""
         return {**self.file.to_json(), "source": self.source or None, "error": self.error or None}
 
 
 def repair(session: Session, damaged: Sequence[DamagedFile], folders: Sequence[Path], remade: Remade) -> list[Repair]:
-    """Send good bytes for each damaged file, in this order: parents come before what was made from them."""
-    done = {file: _from_copies(session, file, folders) for file in damaged}
-    for mfid in dict.fromkeys(file.mfid for file, one in done.items() if one.error):
-        files = [file for file, one in done.items() if file.mfid == mfid and one.error]
-        done |= _by_making(session, mfid, files, remade)
-    return [done[file] for file in damaged]
+    """Send intact bytes for each damaged file, in this order, in which parents come first."""
+    repairs = {file: _from_copies(session, file, folders) for file in damaged}
+    for mfid in dict.fromkeys(file.mfid for file, outcome in repairs.items() if outcome.error):
+        files = [file for file, outcome in repairs.items() if file.mfid == mfid and outcome.error]
+        repairs |= _by_rerunning(session, mfid, files, remade)
+    return [repairs[file] for file in damaged]
 
 
 def _from_copies(session: Session, file: DamagedFile, folders: Sequence[Path]) -> Repair:
@@ -65,14 +65,14 @@ def _from_copies(session: Session, file: DamagedFile, folders: Sequence[Path]) -
             try:
                 _send(session, file, path)
             except LineageError as error:
-                errors.append(f"{error} (good bytes are in {source})")
+                errors.append(f"{error} (intact bytes are in {source})")
             else:
                 return Repair(file, source)
     return Repair(file, error="; ".join(errors) or "no copy was found")
 
 
 def _copies(session: Session, file: DamagedFile, folders: Sequence[Path], scratch: Path) -> Iterator[tuple[str, Path]]:
-    """Copies with the right bytes, and what to call each: the nearest first."""
+    """Yield copies with the right bytes, each with its name, the nearest first."""
     if session.cache.holds(file.sha256):
         yield "this data folder's cache", session.cache.path(file.sha256)
     head, tail = file.sha256[:2], file.sha256[2:]
@@ -87,7 +87,7 @@ def _copies(session: Session, file: DamagedFile, folders: Sequence[Path], scratc
                 yield str(path), path
     try:
         others = session.client.files.list(sha256_hash=file.sha256)
-    except LineageError:  # a service that looks up no files by their hash
+    except LineageError:  # the service does not look up files by hash
         return
     for other in others:
         if (other.dataset_mfid, other.filename) != (file.mfid, file.filename):
@@ -95,19 +95,21 @@ def _copies(session: Session, file: DamagedFile, folders: Sequence[Path], scratc
                 yield f"dataset {other.dataset_mfid}", session.client.files.download(other, scratch / other.mfid)
 
 
-def _by_making(session: Session, mfid: str, files: Sequence[DamagedFile], remade: Remade) -> dict[DamagedFile, Repair]:
-    """Send what the step of a dataset writes when it is called once more, where that is the same again."""
+def _by_rerunning(
+    session: Session, mfid: str, files: Sequence[DamagedFile], remade: Remade
+) -> dict[DamagedFile, Repair]:
+    """Rerun the step of a dataset, and send the files that have the same bytes as before."""
     done: dict[DamagedFile, Repair] = {}
     try:
         with remade(mfid, session) as made:
             for file in files:
                 if file.sha256 in made:
                     _send(session, file, made[file.sha256])
-                    done[file] = Repair(file, "making it again")
+                    done[file] = Repair(file, "rerunning its step")
                 else:
                     done[file] = Repair(file, error="no copy was found, and the remade file differs")
     except LineageError as error:
-        reason = f"no copy was found, and making it again failed: {error}"
+        reason = f"no copy was found, and rerunning its step failed: {error}"
         done |= {file: Repair(file, error=reason) for file in files if file not in done}
     return done
 

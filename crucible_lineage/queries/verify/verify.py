@@ -1,7 +1,7 @@
-"""Verification: is everything still as its provenance says? Reads and compares; only `repaired` changes anything.
+"""Verification: compare everything with its provenance. Only `repaired` changes anything.
 
-A project is read in pages: its datasets with metadata and links, and its files where that takes fewer calls than asking
-dataset by dataset. Nothing is said of a dataset's files before they were read for that dataset alone, since a list that
+A project is read in pages: its datasets with metadata and links, and its files if that takes fewer calls than reading
+them by dataset. Findings about files are confirmed by reading the files of that dataset alone, since a list that
 changes while it is paged may skip some.
 """
 
@@ -48,7 +48,7 @@ from crucible_lineage.registration.trust import files_of, files_one_by_one
 from crucible_lineage.session import Session
 from crucible_lineage.traffic import Tell
 
-Document = Mapping[str, Any]  # a dataset as Crucible gave it
+Document = Mapping[str, Any]  # a dataset as Crucible returned it
 Record = StepRecord | FilesRecord
 T = TypeVar("T")
 R = TypeVar("R")
@@ -59,10 +59,10 @@ FILE_FAULTS = {"file-missing", "file-changed", "file-added", "input-changed"}
 
 @dataclass(frozen=True)
 class Verification(Findings):
-    """What was looked at and what was found. `hidden` are parents that this key cannot see, if they are there.
+    """The scope and the findings of a verification. `hidden` are parents that this key cannot see, if they exist.
 
-    `damaged` are the files whose right bytes Crucible lacks, parents first; `damaged_copies` the SHA-256 of those that
-    are wrong in this data folder's cache.
+    `damaged` are the files without their right bytes at Crucible, parents first; `damaged_copies` are the SHA-256 of
+    damaged files in this data folder's cache.
     """
 
     datasets: int
@@ -81,48 +81,48 @@ class Verification(Findings):
 def verify_project(
     session: Session, project: str, *, read_bytes: bool = False, tell: Tell | None = None
 ) -> Verification:
-    """Verify a project: each dataset, and what runs from this data folder made and is missing.
+    """Verify a project: each dataset, and missing datasets that runs from this data folder made.
 
-    InputError if there is no such project. With `read_bytes` every file is downloaded and hashed; one that is
-    catalogued by reference is read where it lies. `tell` is told how far it is, in any thread.
+    Raises InputError if there is no such project. With `read_bytes`, every file is downloaded and hashed; one that is
+    catalogued by reference is read at its location. `tell` gets the progress, from any thread.
     """
-    known = session.client.projects.find(project)
-    if known is None:
+    found_project = session.client.projects.find(project)
+    if found_project is None:
         raise no_project(session.client, project, session.settings.describe())
-    datasets = _project_datasets(session, known.project_id)
-    found = _verify(session, datasets, read_bytes, tell or _nobody)
+    datasets = _project_datasets(session, found_project.project_id)
+    found = _verify(session, datasets, read_bytes, tell or _ignore)
     reported = {mfid for finding in found.findings for mfid in finding.ids}
     missing = [
         finding
-        for finding in gone_datasets(session, known.project_id, datasets.keys())
+        for finding in missing_datasets(session, found_project.project_id, datasets.keys())
         if finding.ids[0] not in reported
     ]
     return replace(found, findings=tuple(worst_first([*found.findings, *missing])))
 
 
 def verify_dataset(session: Session, mfid: str, *, read_bytes: bool = False, tell: Tell | None = None) -> Verification:
-    """Verify a dataset and everything that it was made from. InputError if there is none."""
+    """Verify a dataset and its ancestors. Raises InputError if it does not exist."""
     if not is_mfid(mfid):
         raise InputError(f"{mfid!r} is not an MFID (26 symbols, 0 to 9 and lowercase letters without i, l, o, u)")
-    asked = fetch_datasets(session.client, [mfid], include_links=True)
-    datasets, absent = asked.found, asked.absent
+    fetched = fetch_datasets(session.client, [mfid], include_links=True)
+    datasets, absent = fetched.found, fetched.absent
     if mfid not in datasets:
-        state = "no such dataset is here" if absent else "this key may not read it"
+        state = "it does not exist" if absent else "this key may not read it"
         raise InputError(f"verify dataset {mfid}: {state} ({session.settings.describe()})")
-    return _verify(session, _with_ancestors(session, datasets), read_bytes, tell or _nobody)
+    return _verify(session, _with_ancestors(session, datasets), read_bytes, tell or _ignore)
 
 
-def _nobody(text: str, of_bytes: int) -> None:
-    """Hears how far it is."""
+def _ignore(text: str, of_bytes: int) -> None:
+    """Ignore the progress."""
 
 
 def _verify(session: Session, datasets: Mapping[str, Document], read_bytes: bool, tell: Tell) -> Verification:
     tell(f"comparing {amount(len(datasets), 'dataset')} with the record", 0)
     records, damaged = _whole_records(session, datasets)
     named = {parent for record in records.values() for parent in used_mfids(record)}
-    asked = fetch_datasets(session.client, named - datasets.keys())
-    parents, absent, hidden = asked.found, asked.absent, asked.hidden
-    missing = certainly_gone(session, absent)
+    fetched = fetch_datasets(session.client, named - datasets.keys())
+    parents, absent, hidden = fetched.found, fetched.absent, fetched.hidden
+    missing = certainly_deleted(session, absent)
     hidden |= absent - missing
     shown = [_with_record(dataset, records.get(mfid)) for mfid, dataset in datasets.items()]
     missing_record = {mfid for mfid in datasets if mfid not in records and has_derived_id(mfid)}
@@ -167,9 +167,9 @@ def repaired(
     folders: Sequence[Path],
     remade: Remade,
 ) -> tuple[Verification, list[Repair]]:
-    """Repair damaged files with good bytes. Returns what is still wrong, and the outcome for each file.
+    """Repair damaged files with intact bytes. Returns the remaining findings, and the outcome for each file.
 
-    `folders` are other data folders that may have good bytes, `verify_again` verifies the same without reading bytes.
+    `folders` are other data folders that may have intact bytes, `verify_again` verifies the same without reading bytes.
     """
     for sha256 in found.damaged_copies:
         session.cache.evict(sha256)
@@ -184,7 +184,7 @@ def repaired(
 
 
 def _unrepaired(finding: Finding, left: Collection[Repair]) -> Finding:
-    """The finding about a file that could not be repaired, with the reason and a way out that was not tried yet."""
+    """Add to a finding about a file that could not be repaired the reason, and a command that was not tried yet."""
     if finding.check not in LOST_BYTES:
         return finding
     errors = [
@@ -195,21 +195,21 @@ def _unrepaired(finding: Finding, left: Collection[Repair]) -> Finding:
 
 
 def _project_datasets(session: Session, project: str) -> dict[str, Document]:
-    """All datasets of a project, with metadata and links, a thousand a call."""
+    """Return all datasets of a project, with metadata and links, a thousand per call."""
     found = session.client.datasets.iter(project_id=project, include_metadata=True, include_links=True)
     return {dataset.unique_id: dataset.model_dump() for dataset in found}
 
 
 def _with_ancestors(session: Session, datasets: Mapping[str, Document]) -> dict[str, Document]:
-    """The datasets with all that they were made from, by their links and by their records: links may have gone.
+    """Add the ancestors of the datasets, by links and by records, since links may be missing.
 
-    They are asked for one by one until there are many, then with their whole projects.
+    They are fetched one by one until there are many, then with their whole projects.
     """
     found, newest, seen = dict(datasets), dict(datasets), set(datasets)
     listed: dict[str, Document] = {}
     projects: set[str] = set()
-    while wanted := {parent for dataset in newest.values() for parent in _parents_of(dataset)} - seen:
-        seen |= wanted
+    while missing := {parent for dataset in newest.values() for parent in _parents_of(dataset)} - seen:
+        seen |= missing
         if len(seen) > ONE_BY_ONE:
             new_projects = {str(dataset["project_id"]) for dataset in newest.values()} - projects - {"None"}
             projects |= new_projects
@@ -218,8 +218,8 @@ def _with_ancestors(session: Session, datasets: Mapping[str, Document]) -> dict[
                 for project in new_projects
                 for mfid, dataset in _project_datasets(session, project).items()
             }
-        newest = {mfid: listed[mfid] for mfid in wanted & listed.keys()}
-        newest |= fetch_datasets(session.client, wanted - listed.keys(), include_links=True).found
+        newest = {mfid: listed[mfid] for mfid in missing & listed.keys()}
+        newest |= fetch_datasets(session.client, missing - listed.keys(), include_links=True).found
         found |= newest
     return found
 
@@ -235,7 +235,7 @@ def _parents_of(dataset: Document) -> set[str]:
 
 
 def _whole_records(session: Session, datasets: Mapping[str, Document]) -> tuple[dict[str, Record], dict[str, str]]:
-    """The provenance record of each dataset that has one, and why others cannot be made whole."""
+    """Return the provenance record of each dataset that has one, and why others cannot be completed."""
     records, damaged = {}, {}
     for mfid, dataset in datasets.items():
         record = read_record(dataset.get("scientific_metadata"))
@@ -255,7 +255,7 @@ def _with_record(dataset: Document, record: Record | None) -> Document:
 
 
 def _assigned(session: Session, records: Mapping[str, Record]) -> dict[str, str]:
-    """Where a server chose the id: the id that the recipe has, as a keyword says that registration adds then."""
+    """Return for ids that a server chose the id derived from the recipe, which registration adds as a keyword."""
     found = {}
     for mfid, record in records.items():
         if record.recipe.get("inputs") and not has_derived_id(mfid):
@@ -267,7 +267,7 @@ def _assigned(session: Session, records: Mapping[str, Record]) -> dict[str, str]
 
 
 def _confirmed(session: Session, evidence: Evidence) -> list[Finding]:
-    """The findings; those about files once more, with the files of just these datasets read again."""
+    """Return the findings, with those about files confirmed by reading the files of these datasets again."""
     findings = list(findings_of(evidence))
     doubtful = sorted({mfid for finding in findings if finding.check in FILE_FAULTS for mfid in finding.ids})
     again = files_one_by_one(session.client, [mfid for mfid in doubtful if mfid in evidence.files])
@@ -283,9 +283,9 @@ def _read_bytes(
     files: Mapping[str, Sequence[FileRecord]],
     tell: Tell,
 ) -> tuple[list[tuple[Finding, DamagedFile | None]], int]:
-    """Findings about files whose bytes are not those of their hash, and how many bytes were read.
+    """Return findings about files whose bytes do not match their hash, and the number of bytes read.
 
-    With each the file, if its right bytes can be sent again.
+    Each finding comes with the file, if its right bytes can be sent again.
     """
     read_files = itertools.count(1)
     session.mirror.sync_statements()
@@ -323,20 +323,20 @@ def _read_bytes(
 def _damaged_copies(
     session: Session, datasets: Mapping[str, Document], files: Mapping[str, Sequence[FileRecord]]
 ) -> Iterator[tuple[Finding, str]]:
-    """Findings about files that this data folder's cache has with other bytes than Crucible, and their hashes."""
+    """Yield findings about damaged files in this data folder's cache, with their hashes."""
     copies = {str(file.sha256_hash): (mfid, file) for mfid in files if mfid in datasets for file in files[mfid]}
     for sha256, (mfid, file) in copies.items():
         if session.cache.is_damaged(sha256):
             message = (
-                f"{label(datasets[mfid])}: the copy of {file.filename} in this data folder's cache holds other bytes "
-                f"than its hash says ({session.cache.path(sha256)}); a step downloads it again, but check "
-                "the disk, and what else writes there"
+                f"{label(datasets[mfid])}: the copy of {file.filename} in this data folder's cache does not match its "
+                f"hash ({session.cache.path(sha256)}); a step downloads it again, but check the disk, and what else "
+                "writes there"
             )
             yield Finding("cache-damaged", "error", (mfid,), message), sha256
 
 
 def _is_readable(file: FileRecord) -> bool:
-    """False for a file elsewhere that nothing here reads, or of which nobody said what its bytes were."""
+    """Return False for a file by reference that cannot be read here, or has no recorded hash."""
     if is_reference(file):
         return file.sha256_hash is not None and not source_fault(str(file.storage_path))
     return (file.storage_backend or "gcs") == "gcs"
@@ -348,7 +348,7 @@ def _read_reference(session: Session, dataset: Document, file: FileRecord) -> tu
     try:
         return None, fetch_reference(mfid, file, lambda _: None, session)
     except ChecksumError as error:
-        message = f"{name} has changed: {error}; put the old one back"
+        message = f"{name} has changed: {error}; restore the old one"
         return Finding("source-changed", "error", (mfid,), message), 0
     except (InputError, RunError) as error:
         message = f"{name} cannot be read at {file.storage_path}: {error}"
@@ -356,15 +356,15 @@ def _read_reference(session: Session, dataset: Document, file: FileRecord) -> tu
 
 
 def _with_hash(file: FileRecord, record: Record | None) -> FileRecord:
-    """The file with the hash that the record gives it, where Crucible lists none."""
+    """Return the file with the hash from its record, if Crucible lists none."""
     hashes = {entry.name: entry.sha256 for entry in (record and record.generated) or ()}
     return file if file.sha256_hash else file.model_copy(update={"sha256_hash": hashes.get(file.filename)})
 
 
 def _unreadable_file(dataset: Document, file: FileRecord, error: LineageError) -> Finding:
     mfid = str(dataset["unique_id"])
-    what = "does not match its hash" if isinstance(error, ChecksumError) else f"cannot be read: {error}"
-    message = f"{label(dataset)}: the file {file.filename} {what}; its storage is damaged"
+    problem = "does not match its hash" if isinstance(error, ChecksumError) else f"cannot be read: {error}"
+    message = f"{label(dataset)}: the file {file.filename} {problem}; its storage is damaged"
     return Finding("file-damaged", "error", (mfid,), message, repair_command(mfid) if file.sha256_hash else "")
 
 
@@ -377,7 +377,7 @@ def _evicted_file(dataset: Document, file: FileRecord) -> Finding:
 def _lost(
     records: Mapping[str, Record], files: Mapping[str, Sequence[FileRecord]], findings: Sequence[Finding]
 ) -> Iterator[DamagedFile]:
-    """The files that findings say datasets have lost."""
+    """Yield the files that datasets have lost according to the findings."""
     for mfid in dict.fromkeys(finding.ids[0] for finding in findings if finding.check == "file-missing"):
         present = {file.filename for file in files.get(mfid, ())}
         for filename, sha256 in expected_files(records[mfid]).items():
@@ -386,23 +386,23 @@ def _lost(
 
 
 def _parents_first(damaged: Sequence[DamagedFile], graph: LineageGraph) -> tuple[DamagedFile, ...]:
-    place = {mfid: number for number, generation in enumerate(graph.generations()) for mfid in generation}
-    return tuple(sorted(damaged, key=lambda file: place.get(file.mfid, len(place))))
+    position = {mfid: number for number, generation in enumerate(graph.generations()) for mfid in generation}
+    return tuple(sorted(damaged, key=lambda file: position.get(file.mfid, len(position))))
 
 
-def certainly_gone(session: Session, mfids: Collection[str]) -> set[str]:
-    """Those of `mfids`, which Crucible answers are not there, that are not just invisible to this key.
+def certainly_deleted(session: Session, mfids: Collection[str]) -> set[str]:
+    """Return those of `mfids`, which Crucible does not find, that no longer exist.
 
-    Crucible gives both the same answer. It is certain where the key sees everything, where the deletion is on record,
-    and where this data folder has known the dataset.
+    Others may be hidden from this key, for which Crucible gives the same answer. It is certain if the key sees
+    everything, if the deletion is on record, or if this data folder knew the dataset.
     """
     if not mfids or session.client.account.profile().authorization.get("effective_privilege_mode") == "elevated":
         return set(mfids)
     return {mfid for mfid in mfids if session.mirror.known(mfid) or _is_on_record(session, mfid)}
 
 
-def gone_datasets(session: Session, project: str, present: Collection[str]) -> Iterator[Finding]:
-    """Findings about what Crucible's list of deletions, and the runs from this data folder, know and Crucible lacks."""
+def missing_datasets(session: Session, project: str, present: Collection[str]) -> Iterator[Finding]:
+    """Yield missing datasets that Crucible's list of deletions, or runs from this data folder, name."""
     deleted = _deleted(session, project)
     suspects = {mfid: entry.resource_name for mfid, entry in deleted.items() if has_derived_id(mfid)}
     known = (session.mirror.known(mfid) for mfid in sorted(session.journal.datasets(project)))
@@ -411,14 +411,14 @@ def gone_datasets(session: Session, project: str, present: Collection[str]) -> I
         if mfid in present or (mfid in deleted and _was_reviewed(deleted[mfid])) or _exists(session, mfid):
             continue
         message = (
-            f"{name or mfid} was registered and is gone without a reviewed deletion; "
+            f"{name or mfid} was registered, but is missing without a reviewed deletion; "
             "running its pipeline registers it again under the same id"
         )
         yield Finding("missing-dataset", "error", (mfid,), message, "crucible-lineage run PIPELINE --refresh")
 
 
 def _deleted(session: Session, project: str) -> dict[str, DeletedRecord]:
-    """The deletions in a project that this key may know of."""
+    """Return the deletions in a project that this key can see."""
     try:
         entries = list(session.client.deletions.deleted())
     except (ForbiddenError, NotFoundError, RefusedError):

@@ -1,1 +1,1 @@
-"""The pages themselves, by subject: each is a function from who reads to an answer."""
+"""The pages, by subject. Each is a function from a reader to a response."""

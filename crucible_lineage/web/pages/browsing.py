@@ -1,6 +1,6 @@
-"""Projects, their datasets, pipelines and runs on pages.
+"""Pages of projects, their datasets, pipelines and runs.
 
-Datasets are found by words and filters together, counted, sorted, as CSV and JSON too.
+Datasets are searched by words and filters, counted and sorted, also as CSV and JSON.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from crucible_lineage.queries.catalogue.columns import (
 from crucible_lineage.queries.catalogue.listing import MOST_HITS, PER_PAGE, DatasetSearch, SearchResult, browse, page_of
 from crucible_lineage.queries.catalogue.runs import (
     ListedRun,
+    local_runs,
     newest_first,
     pipelines_of,
-    remembered_runs,
     runs_by_results,
-    with_memory,
+    with_local,
 )
 from crucible_lineage.queries.graph.state import DatasetEntry, entries_of_copy
 from crucible_lineage.queries.overview import overview
@@ -50,32 +50,32 @@ SHORTEST_SEARCH = 3
 
 
 def project_datasets(reader: Reader) -> Response:
-    """The datasets of a project that fit, a page of them."""
+    """Show a page of the matching datasets of a project."""
     return _datasets(reader, _project(reader))
 
 
 def all_datasets(reader: Reader) -> Response:
-    """The datasets of all projects, and of none, that fit, a page of them."""
+    """Show a page of the matching datasets of all projects, and of those without one."""
     return _datasets(reader, None)
 
 
 def project_csv(reader: Reader) -> Response:
-    """All that fits in a project, as CSV."""
+    """Return all matching datasets of a project as CSV."""
     return _csv(reader, _project(reader))
 
 
 def project_json(reader: Reader) -> Response:
-    """All that fits in a project, as JSON."""
+    """Return all matching datasets of a project as JSON."""
     return _json(reader, _project(reader))
 
 
 def all_csv(reader: Reader) -> Response:
-    """All that fits, as CSV."""
+    """Return all matching datasets as CSV."""
     return _csv(reader, None)
 
 
 def all_json(reader: Reader) -> Response:
-    """All that fits, as JSON."""
+    """Return all matching datasets as JSON."""
     return _json(reader, None)
 
 
@@ -84,12 +84,12 @@ def _project(reader: Reader) -> Project:
 
 
 def _datasets(reader: Reader, project: Project | None) -> Response:
-    words = reader.asked("q")
+    words = reader.parameter("q")
     if words and is_mfid(words):
         return RedirectResponse(f"/datasets/{words}", 303)
     if waiting := still_reading(reader, project):
         return waiting
-    found = _found(reader, project)
+    found = _search_result(reader, project)
     number = reader.page
     entries, pages = page_of(found.listed, number)
     query = {name: value for name, value in reader.query.items() if name not in ("page", "cursor")}
@@ -118,7 +118,7 @@ def _datasets(reader: Reader, project: Project | None) -> Response:
 
 
 def _columns(project: Project | None, numbers: Sequence[str] = ()) -> list[Column]:
-    """Return the columns of a page, with one for each of these numbers instead of some of them in one."""
+    """Return the columns of a page, with a column for each of these numbers instead of a common one."""
     found: list[Column] = []
     for column in columns_at(Surface.PAGE):
         if column.name == "results" and numbers:
@@ -129,57 +129,57 @@ def _columns(project: Project | None, numbers: Sequence[str] = ()) -> list[Colum
 
 
 def _csv(reader: Reader, project: Project | None) -> Response:
-    names, rows = as_table(_found(reader, project).entries)
+    names, rows = as_table(_search_result(reader, project).entries)
     return _download(csv_text(names, rows), "text/csv; charset=utf-8", f"{_file_name(project)}.csv")
 
 
 def _json(reader: Reader, project: Project | None) -> Response:
-    rows = as_json(_found(reader, project).entries)
-    told = {"project": project.project_id if project else None, "datasets": rows}
-    return _download(json.dumps(told, ensure_ascii=False), "application/json", f"{_file_name(project)}.json")
+    rows = as_json(_search_result(reader, project).entries)
+    document = {"project": project.project_id if project else None, "datasets": rows}
+    return _download(json.dumps(document, ensure_ascii=False), "application/json", f"{_file_name(project)}.json")
 
 
 def _file_name(project: Project | None) -> str:
     return project.project_id if project else "datasets"
 
 
-def _found(reader: Reader, project: Project | None) -> SearchResult:
+def _search_result(reader: Reader, project: Project | None) -> SearchResult:
     with reader.sign_in.session() as session:
-        return browse(session, project.project_id if project else EVERYTHING, _wanted(reader))
+        return browse(session, project.project_id if project else EVERYTHING, _search(reader))
 
 
-def _wanted(reader: Reader) -> DatasetSearch:
+def _search(reader: Reader) -> DatasetSearch:
     service: dict[str, Any] = {}
-    if keyword := reader.asked("keyword"):
+    if keyword := reader.parameter("keyword"):
         service["keyword"] = [keyword]
-    if sample := reader.asked("sample"):
+    if sample := reader.parameter("sample"):
         service["sample_mfid"] = sample
-    words, where = reader.asked("q") or "", reader.asked("in") or ""
-    if where not in ("", "metadata"):
-        raise InputError(f"in={where} is no place to search in; there is metadata, or leave it out")
-    if words and where and len(words) < SHORTEST_SEARCH:
-        raise InputError(f"A search in metadata needs {SHORTEST_SEARCH} letters or more, and {words!r} is shorter.")
+    words, scope = reader.parameter("q") or "", reader.parameter("in") or ""
+    if scope not in ("", "metadata"):
+        raise InputError(f"in={scope}: searches are in metadata, or without `in` in names and fields")
+    if words and scope and len(words) < SHORTEST_SEARCH:
+        raise InputError(f"A search in metadata needs {SHORTEST_SEARCH} letters or more; {words!r} is shorter.")
     return DatasetSearch(
-        words="" if where else words,
-        metadata=words if where else "",
-        facets={name: value for name in facets() if (value := reader.asked(name))},
+        words="" if scope else words,
+        metadata=words if scope else "",
+        facets={name: value for name in facets() if (value := reader.parameter(name))},
         since=_date(reader, "since"),
         until=_date(reader, "until"),
         service=service,
-        sort=reader.asked("sort") or "",
+        sort=reader.parameter("sort") or "",
     )
 
 
 def _date(reader: Reader, name: str) -> str:
-    text = reader.asked(name) or ""
+    text = reader.parameter(name) or ""
     try:
         return date.fromisoformat(text).isoformat() if text else ""
     except ValueError as error:
-        raise InputError(f"{name}={text} is no date; dates look like 2026-05-01") from error
+        raise InputError(f"{name}={text} is not a date; write it as in 2026-05-01") from error
 
 
 def _toggled(query: Mapping[str, str], column: str) -> tuple[str, str]:
-    """Return the order that a click on this column gives, reversed if it is the present one; and the present order."""
+    """Return the sort order after a click on this column, reversed if it is the current one; and the current order."""
     sort = query.get("sort", "")
     if sort == column:
         return f"-{column}", "ascending"
@@ -191,7 +191,7 @@ def _download(text: str, kind: str, name: str) -> Response:
 
 
 def projects(reader: Reader) -> Response:
-    """Show all projects that the reader's key sees, with how many datasets it sees in each."""
+    """Show all projects that the reader's key can see, with the number of visible datasets."""
     counts = {facet.value: facet.count for facet in reader.client.datasets.facets("project", limit=1000)}
     listed = reader.client.projects.list()
     return rendered(
@@ -203,7 +203,7 @@ def projects(reader: Reader) -> Response:
 
 
 def pipelines(reader: Reader) -> Response:
-    """The page: what the records tell. What a declaration would do now, only who has the file can plan."""
+    """Show the pipelines of a project from its records. Their plans need the declarations, which are not here."""
     project = reader.client.projects.get(reader.request.path_params["project"])
     if waiting := still_reading(reader, project, "Pipelines"):
         return waiting
@@ -214,7 +214,7 @@ def pipelines(reader: Reader) -> Response:
 
 
 def all_pipelines(reader: Reader) -> Response:
-    """Show how the pipelines of all projects stand, what needs a person first."""
+    """Show the status of the pipelines of all projects, those that need attention first."""
     if waiting := still_reading(reader, None, "Pipelines"):
         return waiting
     with reader.sign_in.session() as session:
@@ -224,7 +224,7 @@ def all_pipelines(reader: Reader) -> Response:
 
 @dataclass(frozen=True)
 class RunRow:
-    """A run with those of its outputs that the reader may see."""
+    """A run with those of its outputs that the reader can see."""
 
     run: ListedRun
     outputs: tuple[DatasetEntry, ...]
@@ -235,7 +235,7 @@ def runs(reader: Reader) -> Response:
     project = reader.client.projects.get(reader.request.path_params["project"])
     if waiting := still_reading(reader, project, "Runs"):
         return waiting
-    copy, found = _found_run(reader, project)
+    copy, found = _runs(reader, project)
     shown, pages = page_of(found, reader.page)
     return rendered(
         "runs.html",
@@ -254,33 +254,33 @@ def run(reader: Reader) -> Response:
     project = reader.client.projects.get(reader.request.path_params["project"])
     if waiting := still_reading(reader, project, "Runs"):
         return waiting
-    copy, found = _found_run(reader, project)
+    copy, found = _runs(reader, project)
     one = next((one for one in found if one.run_id == reader.request.path_params["run"]), None)
     if one is None:
         raise HTTPException(404)
     return rendered("run.html", reader.name, project=project, row=_run_row(one, copy), columns=_columns(project))
 
 
-def _found_run(reader: Reader, project: Project) -> tuple[Snapshot, list[ListedRun]]:
+def _runs(reader: Reader, project: Project) -> tuple[Snapshot, list[ListedRun]]:
     """Return the copy of a project and its runs, newest first.
 
-    A run is listed if the reader may see one of its outputs. How it ended is in the server's data folder, if it took
-    place from there.
+    A run is listed if the reader can see one of its outputs. How it ended is known only for runs from the server's data
+    folder.
     """
     with reader.sign_in.session() as session:
         copy = session.mirror.snapshot(project.project_id)
     by_results = runs_by_results(copy, project.project_id)
-    here = _remembered(reader.sign_in.data, project.project_id)
-    return copy, newest_first(with_memory(run, here.get(run_id)) for run_id, run in by_results.items())
+    local = _local_runs(reader.sign_in.data, project.project_id)
+    return copy, newest_first(with_local(run, local.get(run_id)) for run_id, run in by_results.items())
 
 
-def _remembered(data: Path, project: str) -> dict[str, ListedRun]:
+def _local_runs(data: Path, project: str) -> dict[str, ListedRun]:
     path = data / "journal.sqlite"
     if not path.exists():
         return {}
-    journal = Journal(path, "", str)  # only read, and by run
+    journal = Journal(path, "", str)  # read-only, without an account
     try:
-        return remembered_runs(journal, data, project)
+        return local_runs(journal, data, project)
     finally:
         journal.close()
 

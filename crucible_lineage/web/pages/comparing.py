@@ -1,4 +1,4 @@
-"""Two datasets side by side, the returned values first; and what `crucible-lineage verify` says of a project."""
+"""Pages that compare two datasets, returned values first, and that show the findings of `verify` for a project."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from crucible_lineage.queries.catalogue.reference import find_mfid
 from crucible_lineage.queries.diff import LineageComparison, compare_datasets
 from crucible_lineage.queries.verify.verify import Verification, verify_project
 from crucible_lineage.web.reader import Reader, SignIn
-from crucible_lineage.web.rendering import blotted, named_mfids, rendered
+from crucible_lineage.web.rendering import named_mfids, redacted, rendered
 
 MOST_CHANGES = 300  # on the page; `diff` prints them all
 KINDS = (("params.", "parameter"), ("facts.", "fact about a parent"), ("code", "code"), ("inputs.", "input"),
          ("used.", "file of an input"), ("files.", "file"))  # fmt: skip
-HASH_CHARACTERS = 12  # of a hash, as it is told everywhere
+HASH_CHARACTERS = 12  # shown of a hash, as everywhere
 
 
 MOST = 200  # on the page; the command prints them all
-WAIT_S = 1.5  # then the page says that it is being checked, and asks again
+WAIT_S = 1.5  # then the page says that the check is running, and refreshes itself
 ASK_AGAIN_S = 2
 
 
 @dataclass(frozen=True)
 class _Line:
-    """One thing that differs. `by` is how much a number has grown."""
+    """One difference. `by` is the change of a number."""
 
     kind: str
     name: str
@@ -45,7 +45,7 @@ class _Line:
 
 @dataclass(frozen=True)
 class _Pair:
-    """A dataset and what stands in its place in the other lineage, by id and name, with what differs."""
+    """A dataset and its counterpart in the other lineage, by id and name, with the differences."""
 
     old: tuple[str, str]
     new: tuple[str, str]
@@ -53,38 +53,40 @@ class _Pair:
 
 
 def compare(reader: Reader) -> Response:
-    """Show what differs between two datasets and all that they come from; a form where they are not both named."""
-    asked = {name: reader.asked(name) or "" for name in ("old", "new")}
-    if not all(asked.values()):
-        return rendered("compare.html", reader.name, asked=asked, problem="")
+    """Show the differences between two datasets and their ancestors, or a form if not both are named."""
+    named = {name: reader.parameter(name) or "" for name in ("old", "new")}
+    if not all(named.values()):
+        return rendered("compare.html", reader.name, asked=named, problem="")
     with reader.sign_in.session() as session:
         try:
-            old, new = (find_mfid(session, asked[name]) for name in ("old", "new"))
+            old, new = (find_mfid(session, named[name]) for name in ("old", "new"))
             found = compare_datasets(session, old, new)
         except InputError as error:
-            return rendered("compare.html", reader.name, 400, asked=asked, problem=str(error))
+            return rendered("compare.html", reader.name, 400, asked=named, problem=str(error))
     hidden = _hidden(found.old) | _hidden(found.new)
-    told = found.difference
-    changed = [one for one in told.changed if not (hidden and one.field.startswith("facts."))]  # they name parents
+    difference = found.difference
+    changed = [
+        one for one in difference.changed if not (hidden and one.field.startswith("facts."))
+    ]  # they name parents
     return rendered(
         "compare.html",
         reader.name,
         asked={"old": old, "new": new},
         old=_end(found.old, old),
         new=_end(found.new, new),
-        results=_pairs(found, told.results, hidden),
+        results=_pairs(found, difference.results, hidden),
         changed=_pairs(found, changed[:MOST_CHANGES], hidden),
         more=len(changed[MOST_CHANGES:]),
-        removed=_named(told.removed),
-        added=_named(told.added),
-        links=len(told.added_edges) + len(told.removed_edges),
-        same=not told,
+        removed=_named(difference.removed),
+        added=_named(difference.added),
+        links=len(difference.added_edges) + len(difference.removed_edges),
+        same=not difference,
         datasets=len(found.new),
     )
 
 
 def _hidden(graph: LineageGraph) -> set[str]:
-    """Return what records name and this reader may not see."""
+    """Return the datasets in records that this reader cannot see."""
     named = (named_mfids(node.record) for node in graph.nodes.values() if node.record)
     return {mfid for mfids in named for mfid in mfids if mfid not in graph or graph.nodes[mfid].kind == "hidden"}
 
@@ -102,7 +104,7 @@ def _named(nodes: Iterable[Node]) -> list[tuple[str, str]]:
 def _pairs(found: LineageComparison, changes: Sequence[Change], hidden: Collection[str]) -> list[_Pair]:
     pairs = []
     for (old, new), group in groupby(changes, key=lambda change: (change.old_id, change.new_id)):
-        lines = sorted((_line(found, change, hidden) for change in group), key=lambda line: _place(line.kind))
+        lines = sorted((_line(found, change, hidden) for change in group), key=lambda line: _order(line.kind))
         pairs.append(_Pair(_end(found.old, old), _end(found.new, new), tuple(lines)))
     return pairs
 
@@ -110,8 +112,8 @@ def _pairs(found: LineageComparison, changes: Sequence[Change], hidden: Collecti
 def _line(found: LineageComparison, change: Change, hidden: Collection[str]) -> _Line:
     is_result = change in found.difference.results
     kind, name = ("returned value", change.field) if is_result else _kind(found, change.field)
-    old, new = (blotted(_told(found, change.field, value), hidden) for value in (change.old, change.new))
-    return _Line(kind, blotted(name, hidden), old, new, "" if change.by is None else f"{change.by:+.6g}")
+    old, new = (redacted(_text(found, change.field, value), hidden) for value in (change.old, change.new))
+    return _Line(kind, redacted(name, hidden), old, new, "" if change.by is None else f"{change.by:+.6g}")
 
 
 def _kind(found: LineageComparison, field: str) -> tuple[str, str]:
@@ -125,12 +127,12 @@ def _kind(found: LineageComparison, field: str) -> tuple[str, str]:
     return "record", field
 
 
-def _place(kind: str) -> int:
+def _order(kind: str) -> int:
     kinds = ["returned value", *(kind for _, kind in KINDS)]
     return kinds.index(kind) if kind in kinds else len(kinds)
 
 
-def _told(found: LineageComparison, field: str, value: Any) -> str:
+def _text(found: LineageComparison, field: str, value: Any) -> str:
     if value in (None, "", ()):
         return ""
     if field.startswith("inputs."):
@@ -141,16 +143,16 @@ def _told(found: LineageComparison, field: str, value: Any) -> str:
 
 
 def _label(found: LineageComparison, mfid: str) -> str:
-    # The inputs of the old lineage are told by their successors, which only the new one has.
+    # Inputs of the old lineage are named by their successors, which only the new one has.
     return (found.new if mfid in found.new else found.old).label(mfid)
 
 
 def findings(reader: Reader) -> Response:
-    """The findings of a project, the worst first; a large project is checked while the reader waits elsewhere."""
+    """Show the findings of a project, worst first. A large project is checked in the background."""
     project = reader.client.projects.get(reader.request.path_params["project"])
-    work = partial(_verified, reader.sign_in, project.project_id)
+    work = partial(_verify, reader.sign_in, project.project_id)
     if "again" in reader.request.query_params:
-        reader.sign_in.checks.of(project.unique_id, work, anew=True)
+        reader.sign_in.checks.of(project.unique_id, work, restart=True)
         return RedirectResponse(reader.request.url.path, 303)
     check = reader.sign_in.checks.of(project.unique_id, work)
     if not check.done_within(WAIT_S):
@@ -164,7 +166,7 @@ def findings(reader: Reader) -> Response:
         reader.name,
         project=project,
         verified=verified,
-        findings=[_shown(finding, verified.hidden) for finding in ranked[:MOST]],
+        findings=[_redacted_finding(finding, verified.hidden) for finding in ranked[:MOST]],
         total=len(ranked),
         counts=Counter(finding.severity for finding in ranked),
         begun=check.begun.isoformat(),
@@ -172,15 +174,15 @@ def findings(reader: Reader) -> Response:
     )
 
 
-def _verified(sign_in: SignIn, project: str) -> Verification:
+def _verify(sign_in: SignIn, project: str) -> Verification:
     with sign_in.session() as session:
         return verify_project(session, project)
 
 
-def _shown(finding: Finding, hidden: Collection[str]) -> Finding:
+def _redacted_finding(finding: Finding, hidden: Collection[str]) -> Finding:
     return replace(
         finding,
-        ids=tuple(blotted(mfid, hidden) for mfid in finding.ids),
-        message=blotted(finding.message, hidden),
-        command=blotted(finding.command, hidden),
+        ids=tuple(redacted(mfid, hidden) for mfid in finding.ids),
+        message=redacted(finding.message, hidden),
+        command=redacted(finding.command, hidden),
     )

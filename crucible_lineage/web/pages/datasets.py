@@ -1,4 +1,4 @@
-"""One dataset: its page, metadata, pictures and files; and a form for each correction and statement."""
+"""The page of a dataset: metadata, pictures, files, and a form for each correction and statement."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ from crucible_lineage.pipeline.inputs.corrections import (
 from crucible_lineage.provenance.record import read_record, unreadable
 from crucible_lineage.queries.calibrations import CalibrationFor, calibrations_for
 from crucible_lineage.queries.catalogue.reference import find_mfid
-from crucible_lineage.queries.catalogue.view import one_by_one
+from crucible_lineage.queries.catalogue.view import single_statements
 from crucible_lineage.queries.graph.state import DatasetEntry, entry_of
-from crucible_lineage.queries.impact import ask_deletion
+from crucible_lineage.queries.impact import request_deletion
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.remake.receipts import known_to_vary
 from crucible_lineage.session import Session
@@ -55,30 +55,30 @@ from crucible_lineage.times import measured_at
 from crucible_lineage.web.reader import Reader, still_reading
 from crucible_lineage.web.rendering import named_mfids, rendered, resource, shown_record
 
-MOST_LINKS = 25  # of each kind on the page; all of them are in the lineage
-MOST_ASKED = 40  # datasets that are not linked but named, which are asked for one by one
+MOST_LINKS = 25  # of each kind on the page; the lineage has all of them
+MOST_FETCHED = 40  # datasets that are named but not linked, and fetched one by one
 PICTURES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp", "image/svg+xml", "image/bmp"})
-PICTURE_HEADERS = {  # a picture is never a page of its own that acts in the reader's name
+PICTURE_HEADERS = {  # a picture must not act as a page in the reader's name
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox",
     "Cache-Control": "private, max-age=60",
 }
 
 
-SET_FIELDS = tuple(field for field in FIELDS if field != "dataset_name")  # which `rename` gives
+SET_FIELDS = tuple(field for field in FIELDS if field != "dataset_name")  # `rename` changes it
 
 Form = Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class _Family:
-    """What a dataset is linked with, as far as the reader may see it, and how many there are in all."""
+    """The visible links of one kind, and their total number."""
 
     links: tuple[Link, ...]
     total: int
 
 
 def dataset(reader: Reader) -> Response:
-    """All about one dataset on a page."""
+    """Show the page of a dataset."""
     found = _dataset(reader)
     mfid = found.unique_id
     links = found.links or []
@@ -87,15 +87,15 @@ def dataset(reader: Reader) -> Response:
     with reader.sign_in.session() as session:
         entry = entry_of(session, found)
         varies = known_to_vary(session, mfid, found.model_dump())
-    record, damage = _whole(reader, found)
+    record, damage = _complete_record(reader, found)
     known, hidden = _named(reader, record, links)
     shown = shown_record(record, hidden)
-    written = provenance(shown) if read_record(record["scientific_metadata"]) else {}
-    recipe, activity = mapping(written.get("recipe")), mapping(written.get("activity"))
-    used = [entry for entry in written.get("used") or () if isinstance(entry, Mapping)]
+    recorded = provenance(shown) if read_record(record["scientific_metadata"]) else {}
+    recipe, activity = mapping(recorded.get("recipe")), mapping(recorded.get("activity"))
+    used = [entry for entry in recorded.get("used") or () if isinstance(entry, Mapping)]
     used_ids, parents = {entry.get("mfid") for entry in used}, _of_kind(links, "dataset", "source")
-    alike = parents_as_used(record, [link.unique_id for link in parents])
-    folded = {other for mfid, others in alike.items() if mfid in used_ids for other in others}
+    equal = parents_as_used(record, [link.unique_id for link in parents])
+    folded = {other for mfid, others in equal.items() if mfid in used_ids for other in others}
     return rendered(
         "dataset.html",
         reader.name,
@@ -116,18 +116,18 @@ def dataset(reader: Reader) -> Response:
         files=reader.client.files.list(mfid),
         params=mapping(recipe.get("params")),
         facts=mapping(recipe.get("facts")),
-        metadata=_metadata(shown, {SLOTS_KEY, CORRECTIONS_KEY, *({PROVENANCE_KEY} if written else ())}),
+        metadata=_metadata(shown, {SLOTS_KEY, CORRECTIONS_KEY, *({PROVENANCE_KEY} if recorded else ())}),
         corrections=corrections(found.scientific_metadata),
         may_correct=bool((found.capabilities or {}).get("can_edit")),
         set_fields=SET_FIELDS,
-        provenance=written,
+        provenance=recorded,
         activity=activity,
         seconds=_seconds(activity),
         used=used,
         linked={link.unique_id for link in parents},
         names=known,
         hidden_name=HIDDEN_NAME,
-        equal=alike,
+        equal=equal,
         parents=_family([link for link in parents if link.unique_id not in used_ids | folded]),
         children=_family(_of_kind(links, "dataset", "target")),
         samples=_family(_of_kind(links, "sample", "undirected")),
@@ -142,7 +142,7 @@ def _metadata(shown: Mapping[str, Any], beside: Collection[str]) -> dict[str, An
 def _statements(reader: Reader, entry: DatasetEntry) -> tuple[AppliedStatement, ...]:
     with reader.sign_in.session() as session:
         found = session.stated.about(entry.mfid, entry.summary.status.project, entry.summary)
-    return one_by_one(found)
+    return single_statements(found)
 
 
 def _calibrations(reader: Reader, found: Dataset, entry: DatasetEntry) -> tuple[CalibrationFor, ...]:
@@ -154,12 +154,12 @@ def _calibrations(reader: Reader, found: Dataset, entry: DatasetEntry) -> tuple[
             return ()
         try:
             return calibrations_for(session, found.unique_id).kinds
-        except (ForbiddenError, InputError, NotFoundError):  # the dataset is this reader's to see, its project is not
+        except (ForbiddenError, InputError, NotFoundError):  # the reader can see the dataset, but not its project
             return ()
 
 
 def _still_reading(reader: Reader, found: Dataset) -> Response | None:
-    """A result's page tells whether it holds, which its whole project decides, if that is this reader's to see."""
+    """Return a waiting page while the project of a result is first read, which determines the result's state."""
     if not found.project_id or not used_mfids(found.model_dump()):
         return None
     try:
@@ -169,7 +169,7 @@ def _still_reading(reader: Reader, found: Dataset) -> Response | None:
 
 
 def metadata(reader: Reader) -> Response:
-    """The scientific metadata as a JSON file, as far as they may be shown."""
+    """Return the visible scientific metadata as a JSON file."""
     found = _dataset(reader)
     _, hidden = _named(reader, found.model_dump(), found.links or [])
     values = shown_record(found.model_dump(), hidden).get("scientific_metadata") or {}
@@ -178,13 +178,13 @@ def metadata(reader: Reader) -> Response:
 
 
 def first_thumbnail(reader: Reader) -> Response:
-    """A dataset's first picture, or one that says that there is none."""
+    """Return a dataset's first picture, or a placeholder."""
     pictures = reader.client.datasets.get_thumbnails(reader.mfid)
     return _picture(next(filter(_is_shown, pictures), None))
 
 
 def thumbnail(reader: Reader) -> Response:
-    """One of a dataset's pictures."""
+    """Return one of a dataset's pictures."""
     number = reader.request.path_params["number"]
     pictures = [one for one in reader.client.datasets.get_thumbnails(reader.mfid) if one.id == number]
     if not pictures:
@@ -193,7 +193,7 @@ def thumbnail(reader: Reader) -> Response:
 
 
 def download(reader: Reader) -> Response:
-    """To the bytes of a file, by a link that is good for an hour."""
+    """Redirect to the bytes of a file, by a link that is valid for an hour."""
     link = urlsplit(reader.client.files.download_link(reader.mfid))
     own = urlsplit(reader.client.api_url)
     target = f"{link.path}?{link.query}" if link.netloc == own.netloc else link.geturl()
@@ -204,24 +204,24 @@ def _dataset(reader: Reader) -> Dataset:
     return reader.client.datasets.get(reader.mfid, include_metadata=True, include_links=True)
 
 
-def _whole(reader: Reader, found: Dataset) -> tuple[dict[str, Any], str]:
-    """The dataset's record with its whole provenance, and why that cannot be read, if so."""
+def _complete_record(reader: Reader, found: Dataset) -> tuple[dict[str, Any], str]:
+    """Return the dataset's record with its complete provenance, and the reason if that cannot be read."""
     record = found.model_dump()
-    written = read_record(found.scientific_metadata)
-    if written is None:
+    stored = read_record(found.scientific_metadata)
+    if stored is None:
         return record, unreadable(found.scientific_metadata)
     try:
-        whole = whole_record(reader.client, found.unique_id, written)
+        complete = whole_record(reader.client, found.unique_id, stored).document()
     except LineageError as error:
         return record, str(error)
-    return {**record, "scientific_metadata": {**record["scientific_metadata"], PROVENANCE_KEY: whole.document()}}, ""
+    return {**record, "scientific_metadata": {**record["scientific_metadata"], PROVENANCE_KEY: complete}}, ""
 
 
 def _named(reader: Reader, record: Mapping[str, Any], links: list[Link]) -> tuple[dict[str, str], set[str]]:
-    """{MFID: name} of the datasets that the provenance names and the reader may see, and the ids of the others."""
+    """Return {MFID: name} of the visible datasets that the provenance names, and the ids of the hidden ones."""
     known = {link.unique_id: link.name or link.unique_id for link in links}
     named = named_mfids(record)
-    for mfid in sorted(named - known.keys())[:MOST_ASKED]:
+    for mfid in sorted(named - known.keys())[:MOST_FETCHED]:
         try:
             known[mfid] = reader.client.datasets.get(mfid).dataset_name or mfid
         except (ForbiddenError, NotFoundError):
@@ -232,7 +232,7 @@ def _named(reader: Reader, record: Mapping[str, Any], links: list[Link]) -> tupl
 def _name(reader: Reader, mfid: str) -> str:
     try:
         return reader.client.datasets.get(mfid).dataset_name or mfid
-    except (ForbiddenError, NotFoundError):  # gone since
+    except (ForbiddenError, NotFoundError):  # deleted meanwhile
         return mfid
 
 
@@ -267,24 +267,24 @@ def _picture(picture: Thumbnail | None) -> Response:
 
 
 def correct(reader: Reader, form: Form) -> Response:
-    """Do what a form of a dataset's page asks for, in the reader's name, and show the page again."""
+    """Perform the action of a form on a dataset's page in the reader's name, and show the page again."""
     mfid = reader.mfid
-    if (act := _ACTS.get(form.get("act", ""))) is None:
-        raise InputError(f"correct {mfid}: there is no act {form.get('act', '')!r}; nothing was changed")
+    if (action := _ACTIONS.get(form.get("act", ""))) is None:
+        raise InputError(f"correct {mfid}: there is no action {form.get('act', '')!r}; nothing was changed")
     with reader.sign_in.session() as session:
-        act(session, mfid, form)
-    return RedirectResponse("/" if act is _delete else f"/datasets/{mfid}", 303)
+        action(session, mfid, form)
+    return RedirectResponse("/" if action is _delete else f"/datasets/{mfid}", 303)
 
 
 def _set(session: Session, mfid: str, form: Form) -> None:
-    field = _given(form, "field", "which field")
-    field = f"{METADATA_PREFIX}{_given(form, 'key', 'which key')}" if field == "metadata" else field
+    field = _required(form, "field", "the field")
+    field = f"{METADATA_PREFIX}{_required(form, 'key', 'the key')}" if field == "metadata" else field
     changes = changes_of(session, mfid, {field: read_value(field, form.get("value", ""))})
     apply_changes(session, changes, _why(form))
 
 
 def _rename(session: Session, mfid: str, form: Form) -> None:
-    changes = changes_of(session, mfid, {"dataset_name": _given(form, "name", "the name")})
+    changes = changes_of(session, mfid, {"dataset_name": _required(form, "name", "the name")})
     apply_changes(session, changes, _why(form))
 
 
@@ -302,31 +302,31 @@ def _sample(session: Session, mfid: str, form: Form) -> None:
         add_sample(session, project, name, [mfid], _why(form))
     else:
         link_sample(
-            session, _given(form, "sample", "the MFID of a sample, or the name of a new one"), [mfid], _why(form)
+            session, _required(form, "sample", "the MFID of a sample, or the name of a new one"), [mfid], _why(form)
         )
 
 
 def _delete(session: Session, mfid: str, form: Form) -> None:
-    way_out = "look at its lineage, or tick that it is to be deleted all the same"
-    ask_deletion(session, mfid, _why(form), even_if_used=form.get("even_if_used") == "yes", else_say=way_out)
+    way_out = "look at its lineage, or tick that it is to be deleted anyway"
+    request_deletion(session, mfid, _why(form), even_if_used=form.get("even_if_used") == "yes", way_out=way_out)
 
 
 def _hold(session: Session, mfid: str, form: Form) -> None:
     flag = form.get("flag", "").strip()
-    why, where = _given(form, "why", "why"), project_of(session, (mfid,), "hold")
-    state(session, where, FLAG if flag else HOLD, About((mfid,)), why=why, body={"flag": flag} if flag else {})
+    why, project = _required(form, "why", "the reason"), project_of(session, (mfid,), "hold")
+    state(session, project, FLAG if flag else HOLD, About((mfid,)), why=why, body={"flag": flag} if flag else {})
 
 
 def _unhold(session: Session, mfid: str, form: Form) -> None:
-    where = project_of(session, (mfid,), "unhold")
-    lift(session, About((mfid,)), _why(form), project=where, flag=form.get("flag", "").strip())
+    project = project_of(session, (mfid,), "unhold")
+    lift(session, About((mfid,)), _why(form), project=project, flag=form.get("flag", "").strip())
 
 
 def _sign(session: Session, mfid: str, form: Form) -> None:
     sign(session, (mfid,), _why(form))
 
 
-_ACTS: Mapping[str, Callable[[Session, str, Form], None]] = {
+_ACTIONS: Mapping[str, Callable[[Session, str, Form], None]] = {
     "set": _set,
     "rename": _rename,
     "link": _link,
@@ -340,14 +340,14 @@ _ACTS: Mapping[str, Callable[[Session, str, Form], None]] = {
 
 
 def _parent(session: Session, form: Form) -> str:
-    return find_mfid(session, _given(form, "parent", "the parent, by its MFID or its name"))
+    return find_mfid(session, _required(form, "parent", "the parent, by its MFID or its name"))
 
 
 def _why(form: Form) -> str:
     return form.get("why", "").strip()
 
 
-def _given(form: Form, name: str, what: str) -> str:
+def _required(form: Form, name: str, description: str) -> str:
     if value := form.get(name, "").strip():
         return value
-    raise InputError(f"correct: say {what}; nothing was changed")
+    raise InputError(f"correct: give {description}; nothing was changed")

@@ -1,4 +1,4 @@
-"""The lineage of a dataset: a page around the picture to explore, and the pictures themselves."""
+"""The lineage of a dataset: a page with a drawing to explore, and the drawings themselves."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from crucible_lineage.queries.graph.fetch import fetch_lineage, with_states
 from crucible_lineage.web.reader import Reader
 from crucible_lineage.web.rendering import named_mfids, rendered, shown_record
 
-MOST_PICTURES = 40  # up to here, the page holds the pictures of the datasets too
-MANY = 3_000  # from here on, the page holds no metadata: it would take seconds to make
-BRIEFLY = ("resource_type", "dataset_name", "sample_name", "measurement", "data_type", "sample_type", "project_id")
-TOLD = ("status", "registrar", "completed", "step")  # of the provenance
-# The page has one script, its own, and names it by hash in a policy of its own; here it gets an origin of its own too.
+MOST_PICTURES = 40  # up to here, the page includes the pictures of the datasets
+MANY = 3_000  # beyond, the page omits metadata, which would take seconds
+BRIEF_FIELDS = ("resource_type", "dataset_name", "sample_name", "measurement", "data_type", "sample_type", "project_id")
+BRIEF_PROVENANCE = ("status", "registrar", "completed", "step")
+# The page has a single script, named by hash in its own policy; the sandbox also gives it its own origin.
 FRAMED = "sandbox allow-scripts allow-top-navigation-by-user-activation; frame-ancestors 'self'"
 DRAWN = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
 
 
-# The colours of the drawing on a page that is dark; one that is kept stays as it is, since it may be printed.
+# The colours of the drawing on a dark page. A saved drawing keeps its colours, since it may be printed.
 DARK = {
     "fill": {
         "#FFFFFF": "#16181B", "#F3F3F3": "#30353C", "#5A5A5A": "#B4B8BE", "#111111": "#EEEEEE", "#7A7A7A": "#9A9FA6",
@@ -37,7 +37,7 @@ DARK = {
 
 
 def lineage(reader: Reader) -> Response:
-    """The page around the picture."""
+    """Show the page around the drawing."""
     mfid = reader.mfid
     found = reader.client.datasets.get(mfid)
     graph = reader.client.graphs.get(mfid, recursive=True)
@@ -45,30 +45,32 @@ def lineage(reader: Reader) -> Response:
 
 
 def lineage_html(reader: Reader) -> Response:
-    """The picture to explore, as one file: shown in a frame, or with `?save` to keep."""
+    """Return the drawing to explore as one file: for a frame, or with `?save` for download."""
     mfid = reader.mfid
     saved_as = _saved_as(reader, mfid, "html")
-    graph = _whole(reader, mfid, pictures=True)
+    graph = _full_lineage(reader, mfid, pictures=True)
     page = render_html(graph, mfid, pages="" if saved_as else "/datasets/")
     headers = {"Content-Security-Policy": FRAMED, "X-Frame-Options": "SAMEORIGIN", **saved_as}
     return Response(page, media_type="text/html", headers=headers)
 
 
 def lineage_svg(reader: Reader) -> Response:
-    """The picture as it lies in documents; with `?near`, only the next of kin."""
+    """Return the drawing as SVG; with `?near`, only parents and children."""
     mfid = reader.mfid
-    graph = _near(reader, mfid) if "near" in reader.request.query_params else _whole(reader, mfid, pictures=False)
+    graph = (
+        _near(reader, mfid) if "near" in reader.request.query_params else _full_lineage(reader, mfid, pictures=False)
+    )
     saved_as = _saved_as(reader, mfid, "svg")
     drawn = render_svg(graph, mfid)
     return Response(
-        drawn if saved_as else _following_the_page(drawn),
+        drawn if saved_as else _with_dark_colours(drawn),
         media_type="image/svg+xml",
         headers={"Content-Security-Policy": DRAWN, **saved_as},
     )
 
 
-def _following_the_page(svg: str) -> str:
-    """The drawing, which is dark where the page around it is."""
+def _with_dark_colours(svg: str) -> str:
+    """Add colours for dark pages to the drawing."""
     rules = (
         f'[{attribute}="{light}"]{{{attribute}:{dark}}}'
         for attribute, colours in DARK.items()
@@ -78,31 +80,31 @@ def _following_the_page(svg: str) -> str:
     return f"{head}{end}<style>@media (prefers-color-scheme: dark) {{{''.join(rules)}}}</style>{rest}"
 
 
-def _whole(reader: Reader, mfid: str, *, pictures: bool) -> LineageGraph:
-    """The connected lineage; in large ones, records say no more than is drawn. NotFoundError if there is none."""
+def _full_lineage(reader: Reader, mfid: str, *, pictures: bool) -> LineageGraph:
+    """Return the connected lineage; records of large ones have only what is drawn. NotFoundError if it is missing."""
     reader.client.datasets.get(mfid)
     with reader.sign_in.session() as session:
         few = pictures and len(reader.client.graphs.get(mfid, recursive=True)["nodes"]) <= MOST_PICTURES
-        graph = _with_places(fetch_lineage(session, mfid, thumbnails=few))
+        graph = _with_placeholders(fetch_lineage(session, mfid, thumbnails=few))
     if len(graph) <= MANY:
         return graph
     return graph.with_records({node.id: _brief(node.record) for node in graph.nodes.values() if node.record})
 
 
 def _near(reader: Reader, mfid: str) -> LineageGraph:
-    """The next of kin, described as far as they are few."""
+    """Return the dataset with its parents and children, with records if they are few."""
     graph = LineageGraph.from_api(reader.client.graphs.get(mfid, recursive=False))
-    asked = (
+    mfids = (
         [node.id for node in graph.nodes.values() if node.kind == "dataset"] if len(graph) <= MOST_PICTURES else [mfid]
     )
-    records = {one: reader.client.datasets.get(one, include_metadata=True).model_dump() for one in asked}
+    records = {one: reader.client.datasets.get(one, include_metadata=True).model_dump() for one in mfids}
     with reader.sign_in.session() as session:
         graph = with_states(session, graph.with_records(records))
-    return _with_places(graph).around(mfid, 1)
+    return _with_placeholders(graph).around(mfid, 1)
 
 
-def _with_places(graph: LineageGraph) -> LineageGraph:
-    """The graph where each parent that is named, and not visible to the reader, has a place without a name."""
+def _with_placeholders(graph: LineageGraph) -> LineageGraph:
+    """Add a placeholder without a name for each named parent that is hidden from the reader."""
     records = {node.id: node.record for node in graph.nodes.values() if node.record is not None}
     hidden = {mfid: named_mfids(record) - graph.nodes.keys() for mfid, record in records.items()}
     used = [
@@ -116,10 +118,10 @@ def _with_places(graph: LineageGraph) -> LineageGraph:
 
 
 def _brief(record: Mapping[str, object]) -> dict[str, object]:
-    """Return what the picture and its search need of a record; the rest is on the dataset's page."""
-    brief = {key: record[key] for key in BRIEFLY if record.get(key) is not None}
-    written = {key: value for key, value in provenance(record).items() if key in TOLD}
-    return brief | ({"scientific_metadata": {PROVENANCE_KEY: written}} if written else {})
+    """Return the fields of a record that the drawing and its search need; the dataset's page has the rest."""
+    brief = {key: record[key] for key in BRIEF_FIELDS if record.get(key) is not None}
+    recorded = {key: value for key, value in provenance(record).items() if key in BRIEF_PROVENANCE}
+    return brief | ({"scientific_metadata": {PROVENANCE_KEY: recorded}} if recorded else {})
 
 
 def _saved_as(reader: Reader, mfid: str, ending: str) -> dict[str, str]:

@@ -209,12 +209,12 @@ def test_bytes_that_move_are_told_with_their_speed_and_the_end(monkeypatch: pyte
     bytes_of.find(2_000_000)
     bytes_of.receive(4_000_000)
     assert seen.text() == "4.0 MB received at 2.0 MB/s"
-    assert seen.text(of=10_000_000) == "6.0 MB of 10 MB (60 %), 2.0 MB/s, about 2 s left"
+    assert seen.text(total=10_000_000) == "6.0 MB of 10 MB (60 %), 2.0 MB/s, about 2 s left"
     now += 60
     seen.text()
     now += 6
     assert seen.text() == "", "nothing has moved for a while"
-    assert seen.text(of=10_000_000) == "6.0 MB of 10 MB (60 %)"
+    assert seen.text(total=10_000_000) == "6.0 MB of 10 MB (60 %)"
     bytes_of.send(500)
     assert seen.text() == "", "too few to be told"
     bytes_of.send(600_000)

@@ -105,7 +105,7 @@ def test_two_files_with_one_pipeline_name_are_told(lab: Any, data: Path) -> None
     other = lab.declare(lab.pipeline.read_text(), "other.yaml")
     cli("run", lab.pipeline, "--data", data, "--engine", "local")
     assert f"was last run from {lab.pipeline}" in cli("run", other, "--data", data, "--engine", "local").stderr
-    assert f"declared by {lab.pipeline} too" in cli("status", "--data", data).stdout
+    assert f"also declared by {lab.pipeline}" in cli("status", "--data", data).stdout
     checked = cli("check", lab.pipeline, other, "--data", data)
     assert checked.exit_code == 2
     assert f"other.yaml:2:1: pipeline 'counting' is also declared in {lab.pipeline}" in checked.stderr

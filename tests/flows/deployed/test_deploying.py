@@ -72,7 +72,7 @@ def test_deploying_twice_makes_one_schedule_and_one_automation_and_removing_take
     removed = crucible_lineage("deploy", declared, "--remove")
     assert removed.stdout == f"{name}: removed (process-new)\n"
     assert prefect.deployments(name) == []
-    assert crucible_lineage("deploy", declared, "--remove").stdout == f"{name}: it was not deployed\n"
+    assert crucible_lineage("deploy", declared, "--remove").stdout == f"{name}: was not deployed\n"
 
 
 def test_deploying_again_changes_nothing_that_an_operator_set(

@@ -67,12 +67,12 @@ def test_what_is_parked_is_taken_out_by_the_id_of_its_dataset(data: Path, comman
     planned, subject = new_mfid(), new_mfid()
     fail(session, "counting", planned, subject)
     shown = command("status", "--data", data)
-    assert f"try one again: crucible-lineage status --unpark {planned}" in shown.stdout
+    assert f"to try one again: crucible-lineage status --unpark {planned}" in shown.stdout
     assert "too dark" in shown.stdout
     assert command("status", "--data", data, "--unpark", subject).returncode == 0
     assert session.journal.failures() == {}
     again = command("status", "--data", data, "--unpark", subject)
-    assert (again.returncode, "nothing that failed has the id" in again.stderr) == (2, True)
+    assert (again.returncode, "no failed result has the id" in again.stderr) == (2, True)
 
 
 @pytest.fixture

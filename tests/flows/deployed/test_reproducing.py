@@ -1,4 +1,4 @@
-"""The flow reproduce-sample: Completed while results are made again the same, Failed once one is not."""
+"""The flow reproduce-sample: Completed while results are reproduced, Failed once one is not."""
 
 from __future__ import annotations
 
@@ -28,6 +28,6 @@ def test_the_first_that_is_not_the_same_fails_the_run(lab: Any, data: Path, comm
     )
     assert ran.returncode == 0, ran.stderr
     same, other = prefect.run(RUN, data)
-    assert same == ["COMPLETED", "project lab: 2 of 2 results made again the same"]
+    assert same == ["COMPLETED", "project lab: 2 of 2 results reproduced"]
     assert other[0] == "FAILED"
-    assert "1 of 2 results made again the same; the first: scaled" in other[1]
+    assert "1 of 2 results reproduced; the first: scaled" in other[1]

@@ -261,7 +261,7 @@ def test_the_command_shows_the_axis_its_reason_alternatives_and_status(
                  f"after: {axes[1]} (second axis), from 2024-02-01", f"was made with {axes[0]}"):  # fmt: skip
         assert words in shown.output, words
     ended = cli("decertify", axes[0], "--from", "2024-01-05", "--why", "lamp broken")
-    assert "1 current result used it for data of that time" in ended.output
+    assert "1 current result used it for data of that period" in ended.output
     assert "a (calibrate)" in ended.output
     shown = cli("calibration", "for", scan)
     assert (shown.exit_code, "none is certified" in shown.output) == (1, True)

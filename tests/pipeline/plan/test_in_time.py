@@ -252,7 +252,7 @@ def test_the_choice_is_in_plan_record_explanation_and_picture(
         "same": {"metadata.camera": "A"},
     }
     story = str(explain(session, outputs["out"]))
-    assert "chosen in time: 2 h 30 min before (nearest before, same metadata.camera=A)" in story
+    assert "chosen by time: 2 h 30 min before (nearest before, same metadata.camera=A)" in story
     assert "(2 h 30 min before)" in cli("lineage", path).stdout
     target = lab.folder / "drawn.svg"
     cli("lineage", outputs["out"], "-o", target)

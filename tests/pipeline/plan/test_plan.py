@@ -44,7 +44,7 @@ def test_the_plan_as_json_has_name_state_causes_and_datasets(lab: Any, cli: Any,
     assert "~ scaled  stale" in text
     assert "because parameter factor changed: 3.0 -> 4.0" in text
     assert "of work and" in text
-    assert "going by earlier runs" in text
+    assert "based on earlier runs" in text
 
 
 def test_a_change_of_code_is_shown_as_a_short_diff(lab: Any, cli: Any, run: Run) -> None:
@@ -148,7 +148,7 @@ def test_many_instances_of_a_step_are_folded_into_a_line_for_each_state(capsys: 
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("  ")[-1].strip() for line in lines[:2]] == ["900 of 1,000 instances", "100 of 1,000 instances"]
     assert lines[2].strip() == "because parameter degree changed: 2 -> 3"
-    assert lines[3] == "about 3 min of work and 100 kB of results, going by earlier runs"
+    assert lines[3] == "about 3 min of work and 100 kB of results, based on earlier runs"
     assert len(lines) == 4
 
 

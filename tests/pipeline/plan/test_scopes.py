@@ -211,7 +211,7 @@ def test_raw_in_a_table_is_refused_if_a_role_of_that_name_is_not_measured_data(
     result = run(swept.declare(text))
     assert result.ok, result.errors
     assert make_table(session, "lab", "smooth", fields=["raw.metadata.sample"]).rows
-    with pytest.raises(InputError, match="`raw` stands for the measured data"):
+    with pytest.raises(InputError, match="`raw` means the measured data"):
         make_table(session, "lab", "mean", fields=["raw.metadata.sample"])
     assert make_table(session, "lab", "mean", fields=["metadata.sample"]).rows
 

@@ -72,7 +72,7 @@ def test_what_was_taken_at_an_unknown_time_counts_and_is_named(
     early = instrument_impact(session, "counter", ["lab"], until=utc("2024-06-01"))
     assert set(early.impact.ids) == {made["timed"], made["untimed"], made["after"], made["both"]}
     asked = ("impact", "--instrument", "counter", "--since", "2024-06-01", "--project", "lab")
-    assert "1 dataset of it was taken at a time that is not known" in cli(*asked).stdout
+    assert "1 dataset was measured at an unknown time" in cli(*asked).stdout
     told = json.loads(cli(*asked, "--json").stdout)
     assert told["of_unknown_time"] == [made["since"]]
 
