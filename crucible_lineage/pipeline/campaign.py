@@ -144,8 +144,8 @@ class CampaignPlan:
         """Estimate the seconds and bytes of the remaining work from earlier executions of the steps."""
         left = frozenset(self.todo)
         made = (step for step in self.steps if step.name in left and step.state != FRESH)
-        known = [took.get(step.step, (None, None)) for step in made]
-        return sum(seconds or 0.0 for seconds, _ in known), sum(size or 0 for _, size in known)
+        costs = [took.get(step.step, (None, None)) for step in made]
+        return sum(seconds or 0.0 for seconds, _ in costs), sum(size or 0 for _, size in costs)
 
 
 def campaigns_in(session: Session, project: str) -> list[Campaign]:

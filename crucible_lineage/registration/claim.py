@@ -193,32 +193,32 @@ def claim(
 
     `created` says that this process just created it. Raises IdTakenError if it is elsewhere or has another recipe.
     """
-    ours = _Ours(mfid, record, metadata, machine, patience_s)
-    if created and (first := ours.begin(client)) is not None:
+    own = _OwnMarks(mfid, record, metadata, machine, patience_s)
+    if created and (first := own.begin(client)) is not None:
         return first
     watch = _Watch(created, patience_s)
     while True:
         dataset = watch.look(client, mfid)
         require_own(client, dataset, project, record.recipe_sha256, f"registering {name!r}")
         known = registrations(dataset.stored_metadata)
-        move = next_move(watch.evidence(known, dataset, ours))
+        move = next_move(watch.evidence(known, dataset, own))
         if move is NextMove.LOOK:
             watch.list_files(client, dataset, known)
-            move = next_move(watch.evidence(known, dataset, ours))
+            move = next_move(watch.evidence(known, dataset, own))
         if move in (NextMove.TAKE_OVER, NextMove.RESUME):
-            known = (ours.take_over if move is NextMove.TAKE_OVER else ours.resume)(client, known)
-            move = next_move(watch.evidence(known, dataset, ours))
+            known = (own.take_over if move is NextMove.TAKE_OVER else own.resume)(client, known)
+            move = next_move(watch.evidence(known, dataset, own))
         match move:
             case NextMove.USE if registrations(dataset.stored_metadata).complete is not None:
                 return dataset
             case NextMove.GO_ON:
-                return ours.claim_of(known, dataset)
+                return own.claim_of(known, dataset)
             case NextMove.BEGIN:
                 watch.tried = True
-                if (first := ours.begin(client)) is not None:
+                if (first := own.begin(client)) is not None:
                     return first
             case NextMove.KEEP:
-                if (kept := ours.keep(client, dataset, known, watch.finished)) is not None:
+                if (kept := own.keep(client, dataset, known, watch.finished)) is not None:
                     return kept
                 watch.start_again()
             case _:
@@ -232,12 +232,12 @@ def require_held(client: CrucibleClient, held: Claim) -> Document:
     the answer to a read may be old.
     """
     for _ in range(MAX_RETRIES):
-        asked = time.time()
+        asked_at = time.time()
         metadata = client.metadata.merge(held.mfid, held.mark)
         known = registrations(metadata)
         if known.complete is not None or known.holder is None or known.holder.name != held.registrar:
             raise ConflictError(f"dataset {held.mfid} is registered by another process", mfid=held.mfid)
-        if _is_prompt(asked, held.patience_s):
+        if _is_prompt(asked_at, held.patience_s):
             break
     return metadata
 
@@ -271,7 +271,7 @@ def complete(client: CrucibleClient, held: Claim) -> bool:
     return won is not None and won.name == held.registrar
 
 
-class _Ours:
+class _OwnMarks:
     """The marks of this registration. It takes a new name each time it takes over, since marks never change."""
 
     def __init__(
@@ -379,16 +379,17 @@ class _Ours:
             return None
         return type(dataset).model_validate({**dataset.model_dump(), "scientific_metadata": after})
 
-    def _is_record_of(self, one: Registration, dataset: Dataset) -> bool:
+    def _is_record_of(self, registration: Registration, dataset: Dataset) -> bool:
         """Return whether a registration has written exactly what this one would write."""
         changing = ("registrar", "status", "completed", "equal_parents")
         theirs, ours = (
             {key: value for key, value in record.items() if key not in changing}
-            for record in (one.record, self._record.document())
+            for record in (registration.record, self._record.document())
         )
-        stored = one.metadata if one.metadata is not None else dataset.stored_metadata or {}
+        stored = registration.metadata if registration.metadata is not None else dataset.stored_metadata or {}
         own = self._own_metadata
-        return not one.keeps and theirs == ours and all(key in stored and stored[key] == own[key] for key in own)
+        is_same = theirs == ours and all(key in stored and stored[key] == own[key] for key in own)
+        return is_same and not registration.keeps
 
     def _mark_of(self, holder: Registration) -> Document:
         """Return the unchanged marks of a registration that has begun."""
@@ -427,24 +428,24 @@ class _Watch:
         """Read the dataset; again if the answer took so long that it may be outdated."""
         self._finished = None
         for _ in range(MAX_RETRIES + 1):
-            asked = time.time()
+            asked_at = time.time()
             dataset = client.datasets.get(mfid, include_metadata=True, include_links=True)
-            if _is_prompt(asked, self._patience_s) or registrations(dataset.stored_metadata).complete:
+            if _is_prompt(asked_at, self._patience_s) or registrations(dataset.stored_metadata).complete:
                 break
         return dataset
 
-    def evidence(self, known: Registrations, dataset: Dataset, ours: _Ours) -> ClaimEvidence:
+    def evidence(self, known: Registrations, dataset: Dataset, own: _OwnMarks) -> ClaimEvidence:
         """Return the facts that decide the next move."""
-        others = known.without(*ours.stated)
+        others = known.without(*own.stated)
         current = (others.by_name.keys(), others.ended.keys(), dataset.modification_time)
         if is_news := current != self._last:
             self._last = current
             self.start_again()
-        is_doubtful = bool(known.contested) or (is_news and ours.took_over)
+        is_doubtful = bool(known.contested) or (is_news and own.took_over)
         is_old = not is_doubtful and not _is_recent(dataset.modification_time)
         return ClaimEvidence(
             _state(known, others, dataset),
-            ours.owner(known.holder, dataset, created=self._created),
+            own.owner(known.holder, dataset, created=self._created),
             is_old or time.monotonic() - self._still_since >= self._patience_s,
             None if self._finished is None else self._finished[0] is not None,
             self.tried,
@@ -485,10 +486,10 @@ def _state(known: Registrations, others: Registrations, dataset: Dataset) -> Sta
 
 
 def _has_all(
-    client: CrucibleClient, mfid: str, one: Registration, listed: Sequence[FileRecord], metadata: Document
+    client: CrucibleClient, mfid: str, registration: Registration, listed: Sequence[FileRecord], metadata: Document
 ) -> bool:
     """Return whether all files and metadata of a registration are present."""
-    record = read_record({KEY: one.record})
+    record = read_record({KEY: registration.record})
     if record is None or (record.result and changed_keys(record.result.document(), metadata)):
         return False
     with suppress(ChecksumError, NotFoundError):
@@ -510,9 +511,9 @@ def _now() -> datetime:
     return datetime.fromtimestamp(time.time(), UTC)
 
 
-def _is_prompt(asked: float, patience_s: float) -> bool:
+def _is_prompt(asked_at: float, patience_s: float) -> bool:
     """Return whether the answer to a request of that time is still valid; not if this machine slept meanwhile."""
-    return 0 <= time.time() - asked < patience_s / 2
+    return 0 <= time.time() - asked_at < patience_s / 2
 
 
 def _is_recent(modified: str | None) -> bool:

@@ -167,25 +167,25 @@ class Deliverer:
 
     def take_up(self) -> int:
         """Queue the payloads that wait in the outbox from before; return their number."""
-        found = self.context.outbox.all(again=True)
-        self._admit(found, from_before=True)
-        return len(found)
+        labels = self.context.outbox.all(again=True)
+        self._admit(labels, from_before=True)
+        return len(labels)
 
-    def _admit(self, payloads: Iterable[Label], *, from_before: bool) -> None:
+    def _admit(self, labels: Iterable[Label], *, from_before: bool) -> None:
         """Queue payloads, after the relations between all of them are known."""
         with self._changed:
-            new = [one for one in payloads if one.name not in self._entries or self._is_other(one)]
-            for payload in new:
-                self._void.difference_update(payload.mfids)  # made again
-                self._where |= dict.fromkeys(payload.mfids, payload.name)
-            for payload in new:
+            new = [label for label in labels if label.name not in self._entries or self._is_other(label)]
+            for label in new:
+                self._void.difference_update(label.mfids)  # made again
+                self._where |= dict.fromkeys(label.mfids, label.name)
+            for label in new:
                 self._numbers += 1
-                needs = self._blocking(payload) - self._begun
-                self._entries[payload.name] = _Entry(payload, self._numbers, needs, from_before)
+                needs = self._blocking(label) - self._begun
+                self._entries[label.name] = _Entry(label, self._numbers, needs, from_before)
                 for parent in needs:
-                    self._children.setdefault(parent, set()).add(payload.name)
+                    self._children.setdefault(parent, set()).add(label.name)
                 if not needs:
-                    heapq.heappush(self._ready, (self._numbers, payload.name))
+                    heapq.heappush(self._ready, (self._numbers, label.name))
             self._staff()
             self._changed.notify_all()
 
@@ -402,7 +402,7 @@ class Deliverer:
 
     def _blocking(self, label: Label) -> set[str]:
         """Return the parents that wait here as well."""
-        return {one for one in label.parents if self._where.get(one, label.name) != label.name}
+        return {parent for parent in label.parents if self._where.get(parent, label.name) != label.name}
 
     def _require_same_parents(self, entry: _Entry) -> None:
         """Raise _OvertakenError if a parent at Crucible is known to have other bytes than the payload was made from.

@@ -68,15 +68,16 @@ def _ended(client: CrucibleClient, left: list[Ingestion], until: float) -> list[
     return ended
 
 
-def in_words(one: Ingestion) -> str:
+def in_words(ingestion: Ingestion) -> str:
     """Describe an ingestion that did not succeed or has not ended: file, ingestor, and reason."""
-    if one.status in OPEN:
-        return f"{one.file} of {one.dataset!r} ({one.mfid}) is not ingested yet ({one.status}); `status` follows it"
-    if one.status == OTHERWISE:
-        return f"{one.file} of {one.dataset!r} ({one.mfid}) was not ingested as asked: {one.error}"
-    by = f" by {one.ingestor}" if one.ingestor else ""
-    reason = f": {one.error}" if one.error else ""
-    return f"{one.file} of {one.dataset!r} ({one.mfid}) was not ingested{by} ({one.status}){reason}; the file is stored"
+    file, status = f"{ingestion.file} of {ingestion.dataset!r} ({ingestion.mfid})", ingestion.status
+    if status in OPEN:
+        return f"{file} is not ingested yet ({status}); `status` follows it"
+    if status == OTHERWISE:
+        return f"{file} was not ingested as asked: {ingestion.error}"
+    by = f" by {ingestion.ingestor}" if ingestion.ingestor else ""
+    reason = f": {ingestion.error}" if ingestion.error else ""
+    return f"{file} was not ingested{by} ({status}){reason}; the file is stored"
 
 
 def _status(request: IngestionRequest) -> str:
@@ -96,8 +97,8 @@ def _refreshed(client: CrucibleClient, mfid: str, open_requests: list[Ingestion]
     return [_updated(one, found.get(one.request)) for one in open_requests]
 
 
-def _updated(one: Ingestion, request: IngestionRequest | None) -> Ingestion:
+def _updated(ingestion: Ingestion, request: IngestionRequest | None) -> Ingestion:
     if request is None:
-        return replace(one, status="gone", error="the service no longer has this request")
-    ingestor = request.ingestion_class or one.ingestor
-    return replace(one, status=_status(request), ingestor=ingestor, error=request.error_message)
+        return replace(ingestion, status="gone", error="the service no longer has this request")
+    ingestor = request.ingestion_class or ingestion.ingestor
+    return replace(ingestion, status=_status(request), ingestor=ingestor, error=request.error_message)

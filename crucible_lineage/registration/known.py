@@ -213,9 +213,9 @@ class KnownResults:
             return records
         found: dict[str, tuple[bool, str, Record]] = {}
         for mfid, record in records.items():
-            one = read_record(record.get("scientific_metadata"))
-            if one is not None and one.as_step is not None and (derived := derived_mfid(one.recipe)) != mfid:
-                rank = (not one.is_complete, str(record.get("creation_time")), record)
+            made = read_record(record.get("scientific_metadata"))
+            if made is not None and made.as_step is not None and (derived := derived_mfid(made.recipe)) != mfid:
+                rank = (not made.is_complete, str(record.get("creation_time")), record)
                 found[derived] = min(rank, found.get(derived, rank), key=lambda ranked: ranked[:2])
         return {**{mfid: record for mfid, (_, _, record) in found.items()}, **records}
 
@@ -232,15 +232,15 @@ class KnownResults:
 
         return registered(self._client(), Dataset.model_validate(dict(record)))
 
-    def _usable(self, mfid: str, one: Registered) -> Registered | None:
+    def _usable(self, mfid: str, found: Registered) -> Registered | None:
         """Return the dataset if it has a record, is in the project, and is not to be deleted."""
-        if lies_elsewhere(one.dataset, self.project):
-            self._refused[mfid] = elsewhere_message(self._client(), one.dataset, self.project, f"result {mfid}")
+        if lies_elsewhere(found.dataset, self.project):
+            self._refused[mfid] = elsewhere_message(self._client(), found.dataset, self.project, f"result {mfid}")
             return None
-        if reason := withdrawn_text(one):
+        if reason := withdrawn_text(found):
             self._refused[mfid] = reason
             return None
-        return None if one.record is None else one
+        return None if found.record is None else found
 
     def _trust(self, found: Iterable[Registered]) -> None:
         judged = self._judgement([list(found)], frozenset())
@@ -262,9 +262,9 @@ class KnownResults:
         """Yield datasets with a record in batches; only the last ones stay in memory."""
         rest = iter(records)
         while batch := list(islice(rest, MAX_RECORDS)):
-            datasets = [one for record in batch if (one := self._registered(record)).record is not None]
-            for one in datasets:
-                self._note(one.mfid, self._usable(one.mfid, one))
+            datasets = [item for record in batch if (item := self._registered(record)).record is not None]
+            for item in datasets:
+                self._note(item.mfid, self._usable(item.mfid, item))
             while len(self._in_mirror) > MAX_RECORDS:
                 self._found.pop(self._in_mirror.popleft(), None)
             yield datasets
@@ -279,15 +279,15 @@ class KnownResults:
         for batch in batches:
             refused = dict(self._refusals(batch, changed, files))
             self._refused |= refused
-            present |= {one.mfid for one in batch}
-            for one in batch:
-                if one.ref is None or one.record is None or one.mfid in refused:
+            present |= {item.mfid for item in batch}
+            for item in batch:
+                if item.ref is None or item.record is None or item.mfid in refused:
                     continue
-                trusted[one.mfid] = one.ref
-                if one.step_record:  # another one at a service that assigns ids itself
-                    assigned[derived_mfid(one.record.recipe)] = one.ref
-                if one.record.recipe.get("attempt"):
-                    first, attempt = first_attempt(one.record.recipe)
+                trusted[item.mfid] = item.ref
+                if item.step_record:  # another one at a service that assigns ids itself
+                    assigned[derived_mfid(item.record.recipe)] = item.ref
+                if item.record.recipe.get("attempt"):
+                    first, attempt = first_attempt(item.record.recipe)
                     attempts[first] = max(attempt, attempts.get(first, 0))
         elsewhere = {mfid: ref for mfid, ref in assigned.items() if mfid not in present}
         for mfid, ref in elsewhere.items():
@@ -298,18 +298,18 @@ class KnownResults:
         return Judgements(trusted, attempts)
 
     def _refusals(
-        self, found: Collection[Registered], changed: Collection[str], files: Files
+        self, datasets: Collection[Registered], changed: Collection[str], files: Files
     ) -> Iterator[tuple[str, str]]:
         """Yield id and reason of complete datasets that do not match their id or their record.
 
         Files are compared where this data folder does not know the dataset yet, or where others have changed it.
         """
         new = []
-        for one in found:
-            if one.ref is None or one.record is None:
+        for item in datasets:
+            if item.ref is None or item.record is None:
                 continue
-            if has_derived_id(one.mfid) and not gives_id(one.record.recipe, one.mfid):
-                yield one.mfid, other_recipe_message(self._client(), one.dataset, f"result {one.mfid}")
-            elif one.mfid in changed or not knows(self.mirror, one):
-                new.append(one)
+            if has_derived_id(item.mfid) and not gives_id(item.record.recipe, item.mfid):
+                yield item.mfid, other_recipe_message(self._client(), item.dataset, f"result {item.mfid}")
+            elif item.mfid in changed or not knows(self.mirror, item):
+                new.append(item)
         yield from refusals(self._client(), new, files).items() if new else ()

@@ -128,14 +128,14 @@ class Outbox:
         return self._root / _digest(f"{service}\n{account}" if account else service)
 
     def put(
-        self, step: str, project: str, datasets: Sequence[NewDataset], kept: Mapping[str, Path], run: str = ""
+        self, step: str, project: str, datasets: Sequence[NewDataset], sources: Mapping[str, Path], run: str = ""
     ) -> Payload:
-        """Store the outputs of a step until they are delivered. `kept` are their files by SHA-256."""
+        """Store the outputs of a step until they are delivered. `sources` are their files by SHA-256."""
         private_folder(self._root)
         name = min(new.mfid for new in datasets)
         now = datetime.now(UTC).isoformat()
         payload = Payload(private_folder(self.folder) / name, step, project, now, tuple(datasets), run)
-        payload = write_payload(payload, kept, durable=self.durable)
+        payload = write_payload(payload, sources, durable=self.durable)
         self._note_made(payload)
         with self._lock:
             self._take_in(payload)
@@ -145,45 +145,45 @@ class Outbox:
         """Return the waiting dataset with this id, for use by steps."""
         self._read()
         with self._lock:
-            found = self._refs.get(mfid)
-        return found[1] if found else None
+            entry = self._refs.get(mfid)
+        return entry[1] if entry else None
 
     def look(self, name: str) -> Label | None:
         """Return the label of the payload with this least id, even if another process has just added it."""
         with self._lock:
             known = self._known.get(name)
         folder = self.folder / name
-        if known is None and (folder / RESULT).exists() and (found := self._read_back(folder)):
+        if known is None and (folder / RESULT).exists() and (payload := self._read_back(folder)):
             with self._lock:
-                self._take_in(found)
-            return found.label
+                self._take_in(payload)
+            return payload.label
         return known
 
     def opened(self, label: Label) -> Payload | None:
         """Return the payload from its folder; None if it is gone, or damaged, which sets it aside."""
         with self._lock:
-            found = self._open.get(label.name)
-        return found if found and found.made == label.made else self._read_back(label.folder)
+            payload = self._open.get(label.name)
+        return payload if payload and payload.made == label.made else self._read_back(label.folder)
 
     def names_of(self, mfids: Iterable[str]) -> list[str]:
         """Return the names of the payloads in which any of these datasets wait."""
         with self._lock:
-            return sorted({found[0] for mfid in mfids if (found := self._refs.get(mfid))})
+            return sorted({entry[0] for mfid in mfids if (entry := self._refs.get(mfid))})
 
     def dataset(self, mfid: str) -> NewDataset | None:
         """Return the waiting dataset with this id, as it is to be registered."""
         self._read()
         with self._lock:
-            found = self._refs.get(mfid)
-            label = self._known.get(found[0]) if found else None
+            entry = self._refs.get(mfid)
+            label = self._known.get(entry[0]) if entry else None
         payload = self.opened(label) if label else None
         return next((new for new in payload.datasets if new.mfid == mfid), None) if payload else None
 
     def file(self, mfid: str, sha256: str) -> Path | None:
         """Return the path of a file of a waiting dataset."""
         with self._lock:
-            found = self._refs.get(mfid)
-            folder = self._known[found[0]].folder if found else None
+            entry = self._refs.get(mfid)
+            folder = self._known[entry[0]].folder if entry else None
         path = folder / sha256 if folder else None
         return path if path is not None and path.exists() else None
 
@@ -246,10 +246,10 @@ class Outbox:
 
     def free(self, name: str) -> bool:
         """Remove what was set aside under this name (an MFID). Return False if there is nothing."""
-        found = [one for one in self.set_aside() if one.name == name]
-        for one in found:
-            shutil.rmtree(one.folder)
-        return bool(found)
+        damaged = [payload for payload in self.set_aside() if payload.name == name]
+        for payload in damaged:
+            shutil.rmtree(payload.folder)
+        return bool(damaged)
 
     def _note_made(self, payload: Payload) -> None:
         self.journal.note_made(payload.run, payload.project, payload.step, payload.outputs, payload.made)

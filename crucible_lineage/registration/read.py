@@ -169,22 +169,22 @@ def knows(mirror: Mirror, found: Registered) -> bool:
 
 def refusals(
     client: CrucibleClient,
-    found: Sequence[Registered],
+    datasets: Sequence[Registered],
     known: Mapping[str, Sequence[FileRecord]] = MappingProxyType({}),
 ) -> dict[str, str]:
     """Return the complete datasets whose files are not those of their records, by id, with the reason.
 
     `known` are files of datasets at Crucible, as listed a moment ago.
     """
-    complete = [(one, one.record) for one in found if one.ref is not None and one.record is not None]
-    files = {**known, **files_of(client, [one.mfid for one, _ in complete if one.mfid not in known])}
+    complete = [(each, each.record) for each in datasets if each.ref is not None and each.record is not None]
+    files = {**known, **files_of(client, [each.mfid for each, _ in complete if each.mfid not in known])}
     refused = {}
-    for one, record in complete:
-        if other_files(record, files[one.mfid]):
+    for each, record in complete:
+        if other_files(record, files[each.mfid]):
             try:
-                require_own_files(client, one.dataset, record)
+                require_own_files(client, each.dataset, record)
             except IdTakenError as error:
-                refused[one.mfid] = str(error)
+                refused[each.mfid] = str(error)
     return refused
 
 
@@ -223,7 +223,7 @@ def datasets_with(client: CrucibleClient, mirror: Mirror, project: str, sha256: 
     except InputError:  # the project does not exist yet
         return set()
     recorded = ((mfid, read_record(record.get("scientific_metadata"))) for mfid, record in records.items())
-    return {mfid for mfid, one in recorded if one and any(file.sha256 == sha256 for file in one.generated or ())}
+    return {mfid for mfid, made in recorded if made and any(file.sha256 == sha256 for file in made.generated or ())}
 
 
 def recipe_keyword(mfid: str) -> str:

@@ -40,21 +40,21 @@ def make_dataset(client: CrucibleClient, mfid: str, fields: Mapping[str, object]
             client.datasets.get(mfid)
             raise ConflictError(f"could not create dataset {mfid}: it exists already", status=409, mfid=mfid)
     try:
-        made = client.datasets.create({**fields, "unique_id": mfid})
+        created = client.datasets.create({**fields, "unique_id": mfid})
     except RefusedError as refusal:
         if not derived or service.holds(DERIVED_IDS) is not None:
             raise
         try:
-            made = client.datasets.create(fields)
+            created = client.datasets.create(fields)
         except CrucibleError:
             raise refusal from None
         service.note(DERIVED_IDS, False, str(refusal))
-        return made
-    if made.dsid != mfid:
-        service.note(DERIVED_IDS, False, f"{made.dsid} was given to a dataset that was to be {mfid}")
+        return created
+    if created.dsid != mfid:
+        service.note(DERIVED_IDS, False, f"{created.dsid} was given to a dataset that was to be {mfid}")
     elif derived:
         service.note(DERIVED_IDS, True, f"{mfid} was kept")
-    return made
+    return created
 
 
 def oldest_duplicate(client: CrucibleClient, made: Dataset, new: NewDataset) -> str:

@@ -187,7 +187,7 @@ class _UnderWay:
     marked: ExitStack = field(default_factory=ExitStack)
     since: float = field(default_factory=time.monotonic)
     compared_at: float = 0.0
-    gone: dict[int, float] = field(default_factory=dict)
+    missing_since: dict[int, float] = field(default_factory=dict)
     answers: list[tuple[_Request, dict[str, Any] | Exception]] = field(default_factory=list)
     has_failed: bool = False
 
@@ -202,7 +202,7 @@ class _UnderWay:
 
     def compare(self, queue: Mapping[str, _Queued], asked_at: float) -> None:
         """Record the tasks that have left the queue, and fail those that have not left an outcome since."""
-        if asked_at < self.since or (asked_at == self.compared_at and not self.gone):
+        if asked_at < self.since or (asked_at == self.compared_at and not self.missing_since):
             return
         self.compared_at = asked_at
         self.look()  # outcomes from before the answer count
@@ -210,14 +210,16 @@ class _UnderWay:
         for number in list(self.requests):
             task = self.batch.task_of(number)
             if tasks if task is None else task in tasks:
-                self.gone.pop(number, None)
-            elif now - self.gone.setdefault(number, now) > SETTLE_S or self.requests[number].job.run_id in _stopped:
-                requests = self.requests.pop(number)
-                self.answers.append((requests, self._failure(requests, task)))
+                self.missing_since.pop(number, None)
+                continue
+            missing_s = now - self.missing_since.setdefault(number, now)
+            if missing_s > SETTLE_S or self.requests[number].job.run_id in _stopped:
+                request = self.requests.pop(number)
+                self.answers.append((request, self._failure(request, task)))
 
     def give_up(self, error: OSError) -> None:
         """Fail all requests, since the folder is gone."""
-        self.answers += [(requests, error) for requests in self.requests.values()]
+        self.answers += [(request, error) for request in self.requests.values()]
         self.requests.clear()
 
     def close(self) -> None:
@@ -235,15 +237,15 @@ class _UnderWay:
         if not self.requests:
             with suppress(OSError):
                 self.close()
-        for requests, answer in answers:
+        for request, answer in answers:
             if isinstance(answer, Exception):
-                requests.future.set_exception(answer)
+                request.future.set_exception(answer)
             else:
-                requests.future.set_result(answer)
+                request.future.set_result(answer)
 
-    def _failure(self, requests: _Request, task: int | None) -> Exception:
-        name = requests.job.name
-        if requests.job.run_id in _stopped:
+    def _failure(self, request: _Request, task: int | None) -> Exception:
+        name = request.job.name
+        if request.job.run_id in _stopped:
             return StoppedError(f"step {name!r} was ended, since the run was stopped", step=name)
         self.has_failed = True
         log = self.batch.log(task or 0)
@@ -291,8 +293,8 @@ class _Cluster:
                     self._gap_s = FIRST_GAP_S
                     self._changed.wait()
             try:
-                for some in self._gathered():
-                    self._submit(some)
+                for group in self._gathered():
+                    self._submit(group)
                 self._look()
             except Exception as error:  # an unexpected error must not leave anybody waiting
                 self._fail(error)
@@ -324,20 +326,20 @@ class _Cluster:
         most = min(self._most, _most_tasks())
         return [group[start : start + most] for group in found.values() for start in range(0, len(group), most)]
 
-    def _submit(self, some: list[_Request]) -> None:
+    def _submit(self, group: list[_Request]) -> None:
         try:
-            left = self._take_up(some)
+            left = self._take_up(group)
             if left:
                 self._start(left)
         except BaseException as error:
-            for request in some:
+            for request in group:
                 if not request.future.done():
                     request.future.set_exception(error)
 
-    def _take_up(self, some: list[_Request]) -> list[_Request]:
+    def _take_up(self, group: list[_Request]) -> list[_Request]:
         """Wait for steps that a job of a killed run will execute; return the others."""
-        left, context = {one.mfid: one for one in some}, some[0].context
-        for batch in Batch.all(some[0].session.settings.data):
+        left, context = {one.mfid: one for one in group}, group[0].context
+        for batch in Batch.all(group[0].session.settings.data):
             shared = {number for number, one in enumerate(batch.members) if one.mfid in left}
             if not shared or batch.context != context or is_in_use(batch.folder):
                 continue
@@ -345,20 +347,20 @@ class _Cluster:
             if (queued := (self._queue or {}).get(str(batch.folder))) is None:
                 continue
             tasks = queued.tasks
-            request: dict[int, _Request] = {}
+            matches: dict[int, _Request] = {}
             for number in sorted(shared - batch.outcomes()):
                 task = batch.task_of(number)
                 if tasks if task is None else task in tasks:
-                    request[number] = left[batch.members[number].mfid]
-            if request and self._add(_UnderWay(batch, queued, request, is_own=False)):
-                for one in request.values():
+                    matches[number] = left[batch.members[number].mfid]
+            if matches and self._add(_UnderWay(batch, queued, matches, is_own=False)):
+                for one in matches.values():
                     del left[one.mfid]
         return list(left.values())
 
-    def _start(self, some: list[_Request]) -> None:
-        first = some[0]
-        jobs = [{"job": job_to_json(one.job), "run": dict(one.job.run)} for one in some]
-        members = [Member(one.mfid, one.job.name) for one in some]
+    def _start(self, group: list[_Request]) -> None:
+        first = group[0]
+        jobs = [{"job": job_to_json(one.job), "run": dict(one.job.run)} for one in group]
+        members = [Member(one.mfid, one.job.name) for one in group]
         batch = Batch.create(jobs, members, first.context)
         with ExitStack() as unsubmitted:
             unsubmitted.callback(remove_folder, batch.folder)
@@ -368,10 +370,10 @@ class _Cluster:
             number = submitted.stdout.strip().partition(";")[0]
             self._submitted_at, self._gap_s = time.monotonic(), min(2 * self._gap_s, LAST_GAP_S)
             if submitted.returncode != 0 or not number:
-                self._refused(some, submitted.stderr.strip())
+                self._refused(group, submitted.stderr.strip())
                 return
             unsubmitted.pop_all()
-        self._add(_UnderWay(batch, _Queued(number), dict(enumerate(some)), is_own=True))
+        self._add(_UnderWay(batch, _Queued(number), dict(enumerate(group)), is_own=True))
         if first.job.run_id in _stopped:  # meanwhile
             _call("scancel", number)
 
@@ -384,13 +386,13 @@ class _Cluster:
             raise InputError(f"Slurm would reject its job: {reason}\ncorrect the runner's options, {' '.join(flags)}")
         self._tested.add(flags)
 
-    def _refused(self, some: list[_Request], reason: str) -> None:
+    def _refused(self, group: list[_Request], reason: str) -> None:
         """Submit fewer at once, since sites limit the jobs of an account. Raises RunError if one is too many."""
-        if len(some) == 1 and not self._under_way:
+        if len(group) == 1 and not self._under_way:
             raise RunError(f"sbatch failed: {reason}")
-        self._most = max(1, len(some) // 2)
+        self._most = max(1, len(group) // 2)
         with self._changed:
-            self._waiting.extendleft(reversed(some))
+            self._waiting.extendleft(reversed(group))
 
     def _add(self, under_way: _UnderWay) -> bool:
         """Add a batch to wait for. Return False if another process waits for it."""

@@ -93,12 +93,12 @@ def materialize_step(
         began = time.monotonic()
         report_phase(job, STARTED, session.settings.data)
         with session.attempts.folder(file_stem(job.name), input_folders(job), Path(turn.lock_file)) as folder:
-            new, kept, note = _execute(job, folder, session, on_line, deliveries)
+            new, cached, note = _execute(job, folder, session, on_line, deliveries)
             if lost:
-                healed = _heal(job, new, kept, lost, session)
+                healed = _heal(job, new, cached, lost, session)
                 note = "; ".join(filter(None, ("Crucible had lost its bytes, which were sent again", note)))
                 return Materialized(healed, True, note, time.monotonic() - began, healed=True)
-            made = session.outbox.put(job.name, job.project, new, kept, job.run_id)
+            made = session.outbox.put(job.name, job.project, new, cached, job.run_id)
         for planned in job.outputs:
             if planned.recipe.get("attempt"):
                 session.mirror.note_attempt(*first_attempt(planned.recipe))
@@ -135,7 +135,7 @@ def _still_lost(job: Job, session: Session) -> dict[str, dict[str, str]]:
 def _heal(
     job: Job,
     new: Sequence[NewDataset],
-    kept: Mapping[str, Path],
+    cached: Mapping[str, Path],
     lost: Mapping[str, Mapping[str, str]],
     session: Session,
 ) -> dict[str, DatasetRef]:
@@ -151,7 +151,7 @@ def _heal(
                 )
     for mfid, files in lost.items():
         for name, sha256 in files.items():
-            send_again(session.client, mfid, name, sha256, kept[sha256])
+            send_again(session.client, mfid, name, sha256, cached[sha256])
             session.mirror.note_whole(mfid, name)
     healed = {planned.output: _at_service(planned, job, session, session.client) for planned in job.outputs}
     return {output: dataset for output, dataset in healed.items() if dataset}
@@ -248,7 +248,7 @@ def _execute(
         new_dataset(job, output, activity, session.agent, name, support)
         for output, (name, _) in zip(made, names, strict=True)
     ]
-    kept = {  # later steps read them from the cache
+    cached = {  # later steps read them from the cache
         file.ref.sha256: session.cache.take(file.path, file.checksums) for output in made for file in output.files
     }
     notes = dict.fromkeys(
@@ -260,7 +260,7 @@ def _execute(
             *(f"made without {gap}" for gap in job.gaps),
         )
     )
-    return new, kept, "; ".join(filter(None, notes))
+    return new, cached, "; ".join(filter(None, notes))
 
 
 def _report_line(job: Job, data: Path, on_line: LineCallback | None, line: str) -> None:
@@ -286,7 +286,7 @@ class StepOutput:
 
 
 def new_dataset(
-    job: Job, made: StepOutput, activity: Activity, agent: Mapping[str, object], name: str, kept: KeptSupport
+    job: Job, made: StepOutput, activity: Activity, agent: Mapping[str, object], name: str, support: KeptSupport
 ) -> NewDataset:
     """Return the dataset to be registered for an output, with this name."""
     inspection, declared, planned = job.inspection, job.spec.output, made.planned
@@ -296,7 +296,7 @@ def new_dataset(
         used=job.used,
         generated=[file.ref for file in made.files],
         activity=activity,
-        software=software(inspection.reached_packages, kept.environment),
+        software=software(inspection.reached_packages, support.environment),
         who=agent,
         supersedes=planned.supersedes,
     )
@@ -307,7 +307,7 @@ def new_dataset(
         fields={
             "project_id": job.project,
             "dataset_name": name,
-            **({"timestamp": taken} if (taken := _taken(job)) else {}),
+            **({"timestamp": taken} if (taken := _measured_at(job)) else {}),
             "public": declared.public,
             **{name: value for name, value in declared_by_step.items() if value is not None},
             **described(declared),
@@ -334,8 +334,8 @@ def metadata_of(job: Job, result: Mapping[str, Any] | None) -> dict[str, dict[st
         if not isinstance(values.get(name) or {}, Mapping):
             message = f"step {job.name!r} returned no mapping of metadata for each of its outputs {', '.join(outputs)}"
             raise StepError(message, step=job.name)
-        if ours := [key for key in values.get(name) or {} if is_own(key)]:
-            message = f"step {job.name!r} returned {ours[0]!r}, which is reserved for provenance; use another name"
+        if reserved := [key for key in values.get(name) or {} if is_own(key)]:
+            message = f"step {job.name!r} returned {reserved[0]!r}, which is reserved for provenance; use another name"
             raise StepError(message, step=job.name)
     if lost := sorted(values.keys() - set(outputs)):
         message = f"step {job.name!r} returned {lost[0]!r}, but its outputs are {', '.join(outputs)}"
@@ -381,7 +381,7 @@ def _log_file(path: Path) -> LocalFile:
     return LocalFile(path, FileRef(path.name, checksums.sha256, checksums.size, log=True), checksums)
 
 
-def _taken(job: Job) -> str:
+def _measured_at(job: Job) -> str:
     """Return when the data of a result were measured; inputs chosen for them by time do not count."""
     own = [part.dataset for part in job.used if part.chosen is None]
     return last_taken(own or [part.dataset for part in job.used])

@@ -96,65 +96,65 @@ class RunChecks:
         self._new.clear()
 
     def _look(self, subjects: Sequence[_Subject], returned: Returned) -> None:
-        open_checks = [(one, checks) for one in subjects if (checks := self._open(one))]
-        self.index.results.read_ahead([one.mfid for one, _ in open_checks if one.output not in returned])
-        for one, checks in open_checks:
-            results, metadata = self._values(one, returned)
+        open_checks = [(subject, checks) for subject in subjects if (checks := self._open(subject))]
+        self.index.results.read_ahead([subject.mfid for subject, _ in open_checks if subject.output not in returned])
+        for subject, checks in open_checks:
+            results, metadata = self._values(subject, returned)
             for name, check in checks.items():
-                verdict = check.of(results, one.params, metadata)
-                is_step = one.declared_by in self.pipeline.steps
+                verdict = check.of(results, subject.params, metadata)
+                is_step = subject.declared_by in self.pipeline.steps
                 if not is_step and None in verdict.values.values():  # it may not be ingested yet
-                    self._add_message(one, f"check {name} was not evaluated: {verdict.values_text}")
+                    self._add_message(subject, f"check {name} was not evaluated: {verdict.values_text}")
                 else:
-                    self._judge(one, name, check, verdict)
+                    self._judge(subject, name, check, verdict)
 
-    def _judge(self, one: _Subject, name: str, check: Check, verdict: Verdict) -> None:
+    def _judge(self, subject: _Subject, name: str, check: Check, verdict: Verdict) -> None:
         try:
-            self._apply(one, name, check, verdict)
+            self._apply(subject, name, check, verdict)
         except CrucibleError as error:
-            self._add_message(one, f"check {name} is not recorded; the next run records it: {error}")
+            self._add_message(subject, f"check {name} is not recorded; the next run records it: {error}")
             if not verdict.passed and check.otherwise != WARN:
-                self.index.note_on_hold(one.mfid, f"{one.mfid} is to be on hold: {check.that} does not hold")
+                self.index.note_on_hold(subject.mfid, f"{subject.mfid} is to be on hold: {check.that} does not hold")
         else:
-            self._new.setdefault(one.declared_by, {}).setdefault(one.mfid, {})[name] = check, verdict
+            self._new.setdefault(subject.declared_by, {}).setdefault(subject.mfid, {})[name] = check, verdict
 
-    def _open(self, one: _Subject) -> dict[str, Check]:
+    def _open(self, subject: _Subject) -> dict[str, Check]:
         """Return the checks without a verdict; report the failed ones among the others."""
         if self._known is None:
             self._known = self.session.mirror.verdicts()
-        known, left = self._known.get(one.mfid, {}), {}
-        for name, check in one.checks.items():
-            before = known.get(self._key(one, name))
+        known, left = self._known.get(subject.mfid, {}), {}
+        for name, check in subject.checks.items():
+            before = known.get(self._key(subject, name))
             if before is None or before.that != check.that:
                 left[name] = check
             elif not before.passed:
-                self._note(one, name, check, Verdict(False, before.values))
+                self._note(subject, name, check, Verdict(False, before.values))
         return left
 
-    def _values(self, one: _Subject, returned: Returned) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _values(self, subject: _Subject, returned: Returned) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the values that the step returned, and all metadata of the dataset."""
-        if one.output in returned:
-            return dict(returned[one.output]), dict(returned[one.output])
-        found = self.index.registered_as(one.mfid)
+        if subject.output in returned:
+            return dict(returned[subject.output]), dict(returned[subject.output])
+        found = self.index.registered_as(subject.mfid)
         if found is None:
             return {}, {}
         return returned_values(found.dataset.model_dump()), dict(found.dataset.scientific_metadata or {})
 
-    def _apply(self, one: _Subject, name: str, check: Check, verdict: Verdict) -> None:
+    def _apply(self, subject: _Subject, name: str, check: Check, verdict: Verdict) -> None:
         """Put a dataset whose check failed on hold, or flag it; revoke the statements of earlier conditions."""
         from crucible_lineage.stating import revoke, state
 
-        key, mirror = self._key(one, name), self.session.mirror
-        mentions = (entry for verb in (HOLD, FLAG) for entry in mirror.stated(verb).datasets.get(one.mfid, ()))
+        key, mirror = self._key(subject, name), self.session.mirror
+        mentions = (entry for verb in (HOLD, FLAG) for entry in mirror.stated(verb).datasets.get(subject.mfid, ()))
         ids = [Mention(*entry).mfid for entry in mentions]
         before = [found for found in mirror.statements(ids).values() if found.body.get("check") == key] if ids else []
         if not verdict.passed:
-            self._note(one, name, check, verdict)
+            self._note(subject, name, check, verdict)
             verb = FLAG if check.otherwise == WARN else HOLD
             why = f"check {name}: {check.that} does not hold, {verdict.values_text}"
             body = {"check": key, "that": check.that, **({"flag": name} if verb == FLAG else {})}
             project = self.pipeline.spec.project
-            new = state(self.session, project, verb, About((one.mfid,)), why=why, body=body).statement
+            new = state(self.session, project, verb, About((subject.mfid,)), why=why, body=body).statement
             before = [statement for statement in before if statement.mfid != new.mfid]
         if before:
             revoke(self.session, before, f"check {name}: {check.that} {'holds' if verdict.passed else 'counts now'}")
@@ -162,21 +162,21 @@ class RunChecks:
         if before or not verdict.passed:
             self.index.refresh_statements()
 
-    def _note(self, one: _Subject, name: str, check: Check, verdict: Verdict) -> None:
+    def _note(self, subject: _Subject, name: str, check: Check, verdict: Verdict) -> None:
         message = f"check {name} failed: {check.that}, and {verdict.values_text}"
-        self._add_message(one, message)
+        self._add_message(subject, message)
         if check.otherwise == FAIL:
-            self.failed[one.name] = message
+            self.failed[subject.name] = message
         elif check.otherwise != WARN:
-            self.held[one.name] = message
+            self.held[subject.name] = message
 
-    def _add_message(self, one: _Subject, message: str) -> None:
-        messages = self.messages.setdefault(one.name, [])
+    def _add_message(self, subject: _Subject, message: str) -> None:
+        messages = self.messages.setdefault(subject.name, [])
         if message not in messages:
             messages.append(message)
 
-    def _key(self, one: _Subject, name: str) -> str:
-        return f"{self.pipeline.name}/{one.declared_by}/{name}"
+    def _key(self, subject: _Subject, name: str) -> str:
+        return f"{self.pipeline.name}/{subject.declared_by}/{name}"
 
 
 def _batches(mfids: Sequence[str]) -> Iterator[Sequence[str]]:
