@@ -81,12 +81,12 @@ class Questions:
         return bounded({**document, "found": len(datasets), "datasets": datasets})
 
     def show(self, dataset: str) -> dict[str, Any]:
-        """One dataset: state, returned values, parameters, metadata, files, parents, children, who made it and when."""
+        """Show a dataset: state, returned values, parameters, metadata, files, parents, children, who made it and when."""
         with self._lock:
             return bounded(show_dataset(self._session, self._mfid(dataset)).to_json())
 
     def lineage(self, dataset: str, depth: int | None = None) -> str:
-        """Where a dataset comes from and what was made of it, as a tree; `depth` links at the most."""
+        """Draw where a dataset comes from and what was made from it as a tree, at most `depth` links away."""
         with self._lock:
             mfid = self._mfid(dataset)
             graph = fetch_lineage(self._session, mfid)

@@ -171,7 +171,7 @@ def validity(fields: Mapping[str, str], since: str, until: str, where: str = "")
     """Return the part of a certificate's body that gives its data and its range, checked."""
     named = {_named(name): str(value) for name, value in fields.items()}
     if not named:
-        raise InputError("certify: say of which data, as in --for instrument='Raman 1'")
+        raise InputError("certify: name the data, as in --for instrument='Raman 1'")
     body: dict[str, object] = {"for": dict(sorted(named.items())), "from": moment("--from", since)}
     if where:
         for name in parse_condition(where).names:
@@ -188,7 +188,7 @@ def _named(name: str) -> str:
     full = SHORT.get(name.strip(), name.strip())
     if full not in FIELDS and not (full.startswith(METADATA_PREFIX) and full != METADATA_PREFIX):
         raise InputError(
-            f"certify: data have no field {name!r}; it is one of {', '.join((*SHORT, *FIELDS))} or metadata.NAME"
+            f"certify: data have no field {name!r}; use one of {', '.join((*SHORT, *FIELDS))} or metadata.NAME"
         )
     return full
 

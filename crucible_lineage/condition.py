@@ -217,5 +217,5 @@ def _number(value: object) -> object:
 
 def _power(base: Any, exponent: Any) -> Any:
     if abs(exponent) > HIGHEST:
-        raise ValueError(f"an exponent is {HIGHEST} at the most")
+        raise ValueError(f"an exponent may be at most {HIGHEST}")
     return float(base) ** exponent

@@ -57,7 +57,7 @@ def state_run(session: Session, project: str, pipeline: str, why: str, errors: M
     except TRANSIENT:
         return ""
     except LineageError as error:
-        return f"that the run failed is not stated: {error}" if why else f"that it ended well is not stated: {error}"
+        return f"the {'failure' if why else 'success'} of the run could not be stated: {error}"
     return ""
 
 

@@ -134,7 +134,7 @@ class Sender:
         self, held: HeldDataset, stored: FileRecord | None, ref: FileRef, local: Callable[[FileRecord], Path]
     ) -> LocalFile:
         if stored is None:
-            raise InputError(f"dataset {held.mfid} ({held.name!r}) has no file {ref.name!r} here")
+            raise InputError(f"dataset {held.mfid} ({held.name!r}) has no file {ref.name!r} at the source")
         if not has_bytes(stored):
             location = ExternalLocation(str(stored.storage_backend), str(stored.storage_path))
             return LocalFile(Path(ref.name), ref, FileChecksums(ref.size, 0, ref.sha256, 0, 0, ()), location)

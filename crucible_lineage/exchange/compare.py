@@ -90,10 +90,10 @@ def _refused(source: HeldDataset, reason: str) -> CopyComparison:
 def _mismatch(source: HeldDataset, target: HeldDataset) -> str:
     """Return why the target's dataset is another one, or withdrawn; empty if it is the same."""
     if is_withdrawn(target.dataset):
-        return f"its deletion there is requested (request {target.dataset['deletion_request'].get('id')})"
+        return f"its deletion is requested at the target (request {target.dataset['deletion_request'].get('id')})"
     project, own_project = (str(one.dataset.get("project_id") or "") for one in (target, source))
     if project.casefold() != own_project.casefold():
-        return f"its id is taken there by a dataset of project {project or 'none'!r}"
+        return f"its id is taken at the target by a dataset of project {project or 'none'!r}"
     if reason := unreadable(target.metadata):
         return f"the target's provenance record cannot be read: {reason}"
     ours, theirs = source.record, target.record
@@ -124,7 +124,7 @@ def _fields(
         if theirs is None:
             added[name] = ours
         else:
-            differs.append(f"{name} is {_short(theirs)} there and {_short(ours)} here")
+            differs.append(f"{name} is {_short(theirs)} at the target and {_short(ours)} at the source")
     return added, differs
 
 
@@ -150,7 +150,9 @@ def _added(source: Mapping[str, Any], target: Mapping[str, Any], above: str = ""
             added |= {key: inner} if inner else {}
             differs += others
         elif not _equal(ours, target[key]):
-            differs.append(f"metadata {above}{key} is {_short(target[key])} there and {_short(ours)} here")
+            differs.append(
+                f"metadata {above}{key} is {_short(target[key])} at the target and {_short(ours)} at the source"
+            )
     return added, differs
 
 
@@ -183,11 +185,13 @@ def _files(source: HeldDataset, target: HeldDataset, *, twice: bool) -> tuple[fr
         if name == ATTACHED_NAME:  # the long part of a record; the record was compared
             continue
         if copy is None and name in generated:
-            (differs if name in beside else faults).append(f"its file {name} is not there, where it was made, too")
+            (differs if name in beside else faults).append(
+                f"the target, which made the result itself, lacks its file {name}"
+            )
         elif copy is None or (has_bytes(file) and not copy.storage_path and copy.sha256_hash == file.sha256_hash):
             missing.add(name)
         elif file.sha256_hash and copy.sha256_hash and file.sha256_hash != copy.sha256_hash:
-            (differs if name in beside else faults).append(f"its file {name} has other bytes there")
+            (differs if name in beside else faults).append(f"its file {name} has other bytes at the target")
     return frozenset(missing), faults, differs
 
 

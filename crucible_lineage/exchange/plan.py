@@ -93,11 +93,11 @@ class CopyPlan:
 
 def plan_project(source: Session, target: Session, project: str, tell: Tell) -> CopyPlan:
     """Plan the copy of a project. Raises InputError if either side lacks it."""
-    tell(f"reading what is in project {project} here", 0)
+    tell(f"reading project {project} at the source", 0)
     ours = {**source.mirror.snapshot(project).records, **source.mirror.records_beside(project)}
     project_id = next((str(one["project_id"]) for one in ours.values()), project)
     target.require_project(project_id)
-    tell(f"reading what is in project {project} there", 0)
+    tell(f"reading project {project} at the target", 0)
     theirs = {**target.mirror.snapshot(project_id).records, **target.mirror.records_beside(project_id)}
     samples = [sample.unique_id for sample in source.client.samples.iter(project_id=project_id)]
     return _plan(source, target, ours, theirs, samples, tell, absent_parents=False)
@@ -283,7 +283,7 @@ def _item(dataset: Record, missing: MissingParts, ours: Collection[str]) -> Item
 def _without_parents(chosen: Sequence[tuple[ItemToCopy, CopyComparison]], absent: set[str]) -> Iterator[Conflict]:
     for item, comparison in chosen:
         for parent in sorted(derived_parents(item.record) & absent if comparison.missing else ()):
-            reason = f"it was made of {parent}, of another project, which is not there; push that project first"
+            reason = f"it was made of {parent}, of another project, which the target lacks; push that project first"
             yield Conflict(item.mfid, item.name, reason)
 
 
@@ -310,7 +310,7 @@ def _without_instrument(items: Iterable[ItemToCopy], known: Collection[str]) -> 
         name = item.record.get("instrument_id")
         if item.missing.everything and name and name not in known:
             label = item.record.get("instrument_name")
-            reason = f"its instrument {name} ({label}) is not registered there; only its name is kept"
+            reason = f"its instrument {name} ({label}) is not registered at the target; only its name is kept"
             yield Conflict(item.mfid, item.name, reason)
 
 

@@ -101,7 +101,7 @@ class ProvenanceRecord(RecordPart):
 
     @property
     def recipe_part(self) -> StepRecipe | FilesRecipe | StatementRecipe | None:
-        """The recipe, as far as it stands in the record itself."""
+        """The recipe, unless it is in the attached file."""
         return None
 
     @property
@@ -168,7 +168,7 @@ class StepRecord(ProvenanceRecord):
 
     @property
     def recipe_part(self) -> StepRecipe | None:
-        """The recipe, as far as it stands in the record itself."""
+        """The recipe, unless it is in the attached file."""
         return self.recipe_
 
     @property
@@ -198,7 +198,7 @@ class FilesRecord(ProvenanceRecord):
 
     @property
     def recipe_part(self) -> FilesRecipe | StatementRecipe | None:
-        """The recipe, as far as it stands in the record itself."""
+        """The recipe, unless it is in the attached file."""
         return self.recipe_
 
     @property

@@ -76,9 +76,15 @@ def test_two_offline_machines_that_did_overlapping_work_end_as_one(
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda c, mfid: c.datasets.update(mfid, dataset_name="another"), "dataset_name is 'another' there and"),
-        (lambda c, mfid: c.metadata.merge(mfid, {"factor": 7}), "metadata factor is 7 there and 3.0 here"),
-        (lambda c, mfid: c.datasets.delete(mfid, "wrong"), "its deletion there is requested"),
+        (
+            lambda c, mfid: c.datasets.update(mfid, dataset_name="another"),
+            "dataset_name is 'another' at the target and",
+        ),
+        (
+            lambda c, mfid: c.metadata.merge(mfid, {"factor": 7}),
+            "metadata factor is 7 at the target and 3.0 at",
+        ),
+        (lambda c, mfid: c.datasets.delete(mfid, "wrong"), "its deletion is requested at the target"),
         (lambda c, mfid: c.metadata.merge(mfid, {KEY: {"recipe": {"code": "other"}}}), "the target has another recipe"),
     ],
 )
@@ -108,7 +114,9 @@ def test_an_id_that_is_taken_in_another_project_is_told(rich: Session, service: 
         session.client.datasets.create({"unique_id": raw.unique_id, "project_id": "elsewhere", "dataset_name": "x"})
     writes.clear()
     plan, _ = push(service, rich)
-    assert [one.reason for one in plan.conflicts] == ["its id is taken there by a dataset of project 'elsewhere'"]
+    assert [one.reason for one in plan.conflicts] == [
+        "its id is taken at the target by a dataset of project 'elsewhere'"
+    ]
     assert writes == []
 
 
@@ -119,7 +127,7 @@ def test_other_bytes_under_the_name_of_a_file_are_told(rich: Session, service: A
         (tmp_path / "scan.bin").write_bytes(b"other")
         session.client.files.upload(made.unique_id, tmp_path / "scan.bin", replace=True)
     plan, _ = push(service, rich)
-    assert [one.reason for one in plan.conflicts] == ["its file scan.bin has other bytes there"]
+    assert [one.reason for one in plan.conflicts] == ["its file scan.bin has other bytes at the target"]
 
 
 def test_what_is_lost_there_is_sent_again(rich: Session, service: Any, push: Any, state_of: Any) -> None:
@@ -163,7 +171,7 @@ def test_an_instrument_is_linked_where_it_is_known_and_else_told(
         with service.session() as session:
             session.client.instruments.create(fields)
     plan, _ = push(service, offline)
-    told = ["its instrument sem-1 (The SEM) is not registered there; only its name is kept"]
+    told = ["its instrument sem-1 (The SEM) is not registered at the target; only its name is kept"]
     assert [one.reason for one in plan.differs] == ([] if is_known else told)
     with service.session() as session:
         found = session.client.datasets.get(made)
@@ -223,7 +231,7 @@ def test_a_parent_in_another_project_has_to_be_there(offline: Session, service: 
     writes.clear()
     plan, _ = push(service, offline)
     assert [one.reason for one in plan.conflicts] == [
-        f"it was made of {raw}, of another project, which is not there; push that project first"
+        f"it was made of {raw}, of another project, which the target lacks; push that project first"
     ]
     assert writes == []
 

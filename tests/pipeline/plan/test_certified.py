@@ -226,7 +226,7 @@ def test_both_sides_and_groups(
 @pytest.mark.parametrize(
     ("fields", "since", "more", "words"),
     [
-        ({}, "2024-01-01", {}, "say of which data"),
+        ({}, "2024-01-01", {}, "name the data"),
         ({"grating": "1800"}, "2024-01-01", {}, "data have no field 'grating'"),
         (RAMAN, "soon", {}, "--from soon"),
         (RAMAN, "2024-01-02", {"until": "2024-01-01"}, "is not before"),
