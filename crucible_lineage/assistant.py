@@ -81,7 +81,7 @@ class Questions:
         return bounded({**document, "found": len(datasets), "datasets": datasets})
 
     def show(self, dataset: str) -> dict[str, Any]:
-        """Show a dataset: state, returned values, parameters, metadata, files, parents, children, who made it and when."""
+        """Show a dataset: state, returned values, parameters, metadata, files, parents, children, maker and time."""
         with self._lock:
             return bounded(show_dataset(self._session, self._mfid(dataset)).to_json())
 
