@@ -89,7 +89,7 @@ def test_a_dataset_that_is_still_being_registered_is_told_when_it_is_complete(
 
     unfinished = {new("half")}
     monkeypatch.setattr(changes, "OVERLAP", timedelta(0))
-    monkeypatch.setattr(changes, "_is_whole", lambda dataset: dataset.unique_id not in unfinished)
+    monkeypatch.setattr(changes, "_is_complete", lambda dataset: dataset.unique_id not in unfinished)
     whole = new("whole")
     assert [news.mfid for news in heard(watched)] == [whole]
     (half,) = unfinished

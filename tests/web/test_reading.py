@@ -22,7 +22,7 @@ def reader() -> Any:
 
 def test_a_page_asks_again_until_the_datasets_are_read(reader: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     read = threading.Event()
-    monkeypatch.setattr(reading, "_copied", lambda sign_in, project: read.wait(60) and None)
+    monkeypatch.setattr(reading, "_copy", lambda sign_in, project: read.wait(60) and None)
     page = reading.still_reading(reader, None)
     assert page is not None
     assert "being read for the first time" in bytes(page.body).decode()
@@ -36,5 +36,5 @@ def test_what_cannot_be_read_is_told_where_it_is_asked_for(reader: Any, monkeypa
     def gone(sign_in: Any, project: str) -> None:
         raise NotFoundError("there is no such project", status=404)
 
-    monkeypatch.setattr(reading, "_copied", gone)
+    monkeypatch.setattr(reading, "_copy", gone)
     assert reading.still_reading(reader, SimpleNamespace(project_id="lab", title="")) is None  # type: ignore[arg-type]
