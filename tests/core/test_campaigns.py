@@ -103,7 +103,7 @@ def currency(fills: Mapping[str, Mapping[str, SlotClaim]], promoted: Mapping[str
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_any_interleaving_of_runs_promotions_and_crashes_is_that_of_one_after_the_other(seed: int) -> None:
+def test_any_interleaving_of_runs_promotions_and_crashes_equals_a_sequential_order(seed: int) -> None:
     chance = random.Random(seed)
     begun = stated(CAMPAIGN, 0)
     lab = Laboratory([begun], begun.mfid)

@@ -43,7 +43,7 @@ def states(journal: Journal) -> list[str]:
     return [state for (state,) in journal.database.rows("SELECT state FROM result ORDER BY id")]
 
 
-def test_a_result_passes_through_its_states_and_each_move_is_an_event(journal: Journal) -> None:
+def test_each_transition_of_a_result_appends_an_event(journal: Journal) -> None:
     journal.begin_run("r", "p", "lab", Path("p.yaml"))
     journal.plan("r", "lab", ["fit"])
     journal.note_running("r", "fit")
@@ -60,7 +60,7 @@ def test_a_result_passes_through_its_states_and_each_move_is_an_event(journal: J
     assert all(after in NEXT[before] for before, after in itertools.pairwise(["planned", *events]))
 
 
-def test_a_move_that_no_state_allows_is_refused_and_changes_nothing(journal: Journal) -> None:
+def test_a_forbidden_transition_is_refused_and_changes_nothing(journal: Journal) -> None:
     journal.note_made("r", "lab", "fit", {"out": ONE}, AT)
     with pytest.raises(StateError, match="from made to ingested"):
         journal.move_waiting(ONE, INGESTED)
@@ -68,14 +68,14 @@ def test_a_move_that_no_state_allows_is_refused_and_changes_nothing(journal: Jou
     assert len(journal.database.rows("SELECT 1 FROM event")) == 1
 
 
-def test_a_begin_that_is_noted_late_changes_nothing_that_is_made(journal: Journal) -> None:
+def test_a_start_recorded_late_does_not_change_a_made_result(journal: Journal) -> None:
     journal.plan("r", "lab", ["fit"])
     journal.note_made("r", "lab", "fit", {"out": ONE}, AT)
     journal.note_running("r", "fit")
     assert states(journal) == [MADE]
 
 
-def test_what_a_run_says_of_a_step_leaves_its_waiting_payload_as_it_is(journal: Journal) -> None:
+def test_the_end_of_a_step_does_not_change_its_waiting_payload(journal: Journal) -> None:
     journal.plan("r", "lab", ["fit"])
     journal.note_made("r", "lab", "fit", {"out": ONE}, AT)
     journal.note_failure(ONE, REFUSED, "refused: no")
@@ -85,7 +85,7 @@ def test_what_a_run_says_of_a_step_leaves_its_waiting_payload_as_it_is(journal: 
     assert journal.run_steps("r") == [("fit", "failed", {"out": ONE})]
 
 
-def test_a_result_that_is_delivered_and_fails_after_all_has_failed(journal: Journal) -> None:
+def test_a_delivered_result_can_still_fail(journal: Journal) -> None:
     journal.note_made("r", "lab", "fit", {"out": ONE}, AT)
     journal.move_waiting(ONE, SENDING)
     journal.move_waiting(ONE, DELIVERED)
@@ -93,7 +93,7 @@ def test_a_result_that_is_delivered_and_fails_after_all_has_failed(journal: Jour
     assert states(journal) == [FAILED]
 
 
-def test_a_result_whose_files_were_all_read_is_ingested(journal: Journal) -> None:
+def test_a_result_is_ingested_when_all_its_files_are(journal: Journal) -> None:
     for step, outputs in (("fit", {"out": ONE}), ("plot", {"out": TWO, "log": ONE.replace("0tr", "0ts")})):
         journal.note_made("r", "lab", step, outputs, AT)
         journal.move_waiting(min(outputs.values()), SENDING)
@@ -102,7 +102,7 @@ def test_a_result_whose_files_were_all_read_is_ingested(journal: Journal) -> Non
     assert states(journal) == [INGESTED, DELIVERED]
 
 
-def test_the_last_attempt_at_a_step_counts_and_steps_that_were_there_are_known(journal: Journal) -> None:
+def test_the_last_attempt_counts_and_reused_steps_are_listed(journal: Journal) -> None:
     journal.begin_run("r", "p", "lab", Path("p.yaml"))
     journal.note_present("r", "reused", {"raw": {"out": TWO}})
     journal.plan("r", "lab", ["fit", "plot"])
@@ -126,7 +126,7 @@ def test_the_last_attempt_at_a_step_counts_and_steps_that_were_there_are_known(j
     assert journal.datasets("lab") == {ONE, TWO}
 
 
-def test_nights_in_which_nothing_changed_keep_their_list_once(journal: Journal) -> None:
+def test_runs_without_changes_share_one_stored_list(journal: Journal) -> None:
     steps = {f"s{number}": {"out": ONE} for number in range(100)}
     for run in ("one", "two", "three"):
         journal.begin_run(run, "p", "lab", Path("p.yaml"))
@@ -143,7 +143,7 @@ def test_the_account_of_a_key_is_remembered_for_each_service(journal: Journal, t
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_journal_with_bytes_overwritten_anywhere_names_no_wrong_dataset(tmp_path: Path, seed: int) -> None:
+def test_a_journal_with_overwritten_bytes_never_names_a_wrong_dataset(tmp_path: Path, seed: int) -> None:
     path, dice = tmp_path / "journal.sqlite", random.Random(seed)
     names = [f"{number:026d}" for number in range(120)]
     with closing(Journal(path, "here", lambda: "")) as journal:
@@ -162,7 +162,7 @@ def test_a_journal_with_bytes_overwritten_anywhere_names_no_wrong_dataset(tmp_pa
         journal.recent_runs("lab", 5), journal.took("p"), journal.pipelines(), journal.last_attempts("p", "s")
 
 
-def test_a_payload_of_another_host_opens_no_journal_and_is_found_by_the_run(tmp_path: Path) -> None:
+def test_another_host_opens_no_journal_and_the_run_finds_its_payload(tmp_path: Path) -> None:
     new = dataset(tmp_path)
     there = Outbox(tmp_path, RemoteJournal("https://x.test", lambda: "a"), durable=False)
     payload = there.put("fit", "lab", [new], kept(new), "r")
@@ -181,7 +181,7 @@ def fail(journal: Journal, run: str, name: str, most: int | None = None) -> None
     journal.end_step(run, "lab", "s[x]", FAILED, {}, name=name, **facts)
 
 
-def test_what_failed_and_was_not_made_since_is_a_query(journal: Journal) -> None:
+def test_failures_are_those_of_results_not_made_since(journal: Journal) -> None:
     fail(journal, "one", ONE)
     fail(journal, "two", ONE)
     (failure,) = journal.failures("LAB").values()
@@ -196,7 +196,7 @@ def test_what_failed_and_was_not_made_since_is_a_query(journal: Journal) -> None
     assert journal.failures() == {}
 
 
-def test_failures_that_do_not_count_are_none_and_the_others_can_be_forgotten(journal: Journal) -> None:
+def test_some_failures_do_not_count_and_the_others_can_be_forgotten(journal: Journal) -> None:
     journal.begin_run("none", "p", "lab", Path("p.yaml"))
     journal.end_step("none", "lab", "s[x]", FAILED, {}, error="the service is away", log=None, seconds=None)
     assert journal.failures() == {}

@@ -38,7 +38,7 @@ def truth(records: Any) -> dict[str, Any]:
     return {dataset.unique_id: dataset.model_dump() for dataset in listed}
 
 
-def test_a_second_question_over_a_thousand_datasets_costs_two_small_calls(records: Any, data: Path) -> None:
+def test_a_second_snapshot_of_a_thousand_datasets_costs_two_small_calls(records: Any, data: Path) -> None:
     first = records.dataset("frame 0")
     with closing(connect(data / "crucible" / "crucible.db")) as database, database:
         multiply(database, first, 999)
@@ -68,7 +68,7 @@ def multiply(database: sqlite3.Connection, mfid: str, times: int) -> None:
         )
 
 
-def test_what_has_not_changed_is_not_read_again_whoever_changes_it(records: Any, data: Path) -> None:
+def test_unchanged_datasets_are_not_read_again(records: Any, data: Path) -> None:
     (one,) = records.chain(1)
     records.session.mirror.snapshot("demo")
     first = records.session.mirror.snapshot("demo")
@@ -109,7 +109,7 @@ def test_a_changed_dataset_a_new_link_and_a_removed_dataset_are_seen(records: An
     assert copied(records) == truth(records)
 
 
-def test_a_dataset_whose_deletion_is_asked_for_goes_and_one_whose_deletion_is_refused_comes_back(records: Any) -> None:
+def test_a_dataset_goes_with_its_deletion_request_and_returns_when_that_is_refused(records: Any) -> None:
     one, two = records.chain(2)
     copied(records)
 
@@ -120,7 +120,7 @@ def test_a_dataset_whose_deletion_is_asked_for_goes_and_one_whose_deletion_is_re
     assert copied(records) == truth(records)
 
 
-def test_one_removed_and_one_new_in_between_are_both_seen(records: Any) -> None:
+def test_a_dataset_removed_and_another_one_added_are_both_seen(records: Any) -> None:
     one, two = records.chain(2)
     copied(records)
     records.delete(two)
@@ -129,7 +129,7 @@ def test_one_removed_and_one_new_in_between_are_both_seen(records: Any) -> None:
     assert copied(records).keys() == {one, new}
 
 
-def test_a_change_that_the_service_does_not_date_is_seen_when_asked_for_and_after_a_day(
+def test_an_undated_change_is_seen_on_refresh_and_after_a_day(
     records: Any, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, two = records.chain(2)
@@ -150,7 +150,7 @@ def test_a_change_that_the_service_does_not_date_is_seen_when_asked_for_and_afte
     assert relationship(copied(records)[two]) == "is_derived_from"
 
 
-def test_where_a_service_does_not_date_metadata_the_project_is_listed_each_time(records: Any, data: Path) -> None:
+def test_the_project_is_listed_each_time_if_the_service_does_not_date_metadata(records: Any, data: Path) -> None:
     record = {"step": "scaled", "status": "complete"}
     one = records.client.datasets.create(
         {"dataset_name": "scaled", "project_id": "demo"}, scientific_metadata={"crucible_lineage": record, "n": 1}
@@ -171,7 +171,7 @@ def relationship(record: Any) -> str:
     return str(record["links"][0]["relationship_type"])
 
 
-def test_a_slow_process_does_not_put_an_older_record_over_a_later_one(records: Any, data: Path) -> None:
+def test_a_slow_process_does_not_overwrite_a_later_record(records: Any, data: Path) -> None:
     (one,) = records.chain(1)
     early = copied(records)[one]
     records.client.datasets.update(one, measurement="later")
@@ -205,7 +205,7 @@ def test_processes_and_threads_share_a_copy(records: Any, data: Path) -> None:
     assert copied(records) == truth(records)
 
 
-def test_a_damaged_copy_and_one_of_another_version_are_begun_anew(records: Any, data: Path) -> None:
+def test_a_damaged_mirror_and_one_of_another_version_start_empty(records: Any, data: Path) -> None:
     made = records.chain(2)
     copied(records)
     (path,) = (data / "mirror").glob("*.sqlite")
@@ -249,7 +249,7 @@ def flipped(value: Any) -> Any:
     return bytes(content) if isinstance(value, bytes) else content.decode()
 
 
-def test_what_one_account_saw_another_does_not_find_in_the_copy(data: Path, tmp_path: Path) -> None:
+def test_accounts_have_separate_mirrors(data: Path, tmp_path: Path) -> None:
     with start_server(data) as server:
         with Session(Settings(tmp_path / "shared", server.url, server.api_key)) as owner:
             owner.client.projects.create(project_id="demo", organization="lab", project_lead="local")
@@ -264,7 +264,7 @@ def test_what_one_account_saw_another_does_not_find_in_the_copy(data: Path, tmp_
     assert not any(secret in name for name in names for secret in (server.api_key, key))
 
 
-def test_a_project_that_is_not_there_is_named(records: Any) -> None:
+def test_the_error_names_a_project_that_does_not_exist(records: Any) -> None:
     with pytest.raises(InputError, match="project 'nowhere'"):
         records.session.mirror.snapshot("nowhere")
 

@@ -141,7 +141,7 @@ def truth(service: Service) -> dict[str, dict[str, SlotClaim]]:
 
 @pytest.mark.parametrize("revisions", [True, False])
 @pytest.mark.parametrize("seed", range(40))
-def test_after_any_history_the_mirror_says_what_the_service_has(tmp_path: Path, seed: int, revisions: bool) -> None:
+def test_after_any_history_the_mirror_equals_the_service(tmp_path: Path, seed: int, revisions: bool) -> None:
     dice, service = random.Random(seed), Service(revisions=revisions)
     path = tmp_path / "mirror.sqlite"
     mirrors = [Mirror(path, lambda: service, "a model") for _ in range(2)]  # type: ignore[arg-type,return-value]

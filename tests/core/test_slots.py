@@ -23,19 +23,19 @@ def result(mfid: str, by: SlotClaim | None = None, project: str = "lab", **more:
 
 
 @pytest.mark.parametrize("clock", [-60, 0, 60])
-def test_a_run_fills_a_slot_later_than_whoever_did_before_whatever_its_clock_says(clock: int) -> None:
+def test_a_claim_is_later_than_all_earlier_ones_whatever_the_clock(clock: int) -> None:
     before = [filled(0).since, filled(5).since, filled(3).since]
     since = later_than(NOON + timedelta(minutes=clock), before)
     assert datetime.fromisoformat(since) > NOON + timedelta(minutes=5)
     assert clock < 5 or datetime.fromisoformat(since) == NOON + timedelta(minutes=clock)
 
 
-def test_a_moment_stays_where_nobody_filled_the_slot_before() -> None:
+def test_the_moment_of_a_first_claim_is_unchanged() -> None:
     assert datetime.fromisoformat(later_than(NOON, [])) == NOON
     assert datetime.fromisoformat(later_than(NOON, ["no time"])) == NOON
 
 
-def test_the_newest_run_has_the_last_word_for_its_declaration() -> None:
+def test_the_newest_run_of_a_declaration_decides() -> None:
     old, new, other = result("a", filled(1)), result("b", filled(2)), result("c", filled(0, "other.yaml"))
     currency = Currency([old, new, other])
     assert currency.current(SLOT, "LAB") == ("b", "c")
@@ -47,13 +47,13 @@ def test_a_declaration_that_was_renamed_does_not_make_its_earlier_results_curren
     assert Currency([old, new]).current(SLOT, "lab") == ("b",)
 
 
-def test_of_two_replacements_by_hand_the_same_one_holds_in_whatever_order_they_are_read() -> None:
+def test_the_same_one_of_two_manual_replacements_is_current_in_any_order() -> None:
     old, first, second = result("a"), result("b", replaces="a"), result("c", replaces="a")
     for order in permutations([old, first, second]):
         assert Currency(order).superseded_by("a") == ("c",)
 
 
-def test_slots_of_another_project_are_no_rivals() -> None:
+def test_slots_of_another_project_do_not_compete() -> None:
     here, there = result("a", filled(1)), result("b", filled(2), project="elsewhere")
     currency = Currency([here, there])
     assert (currency.current(SLOT, "lab"), currency.current(SLOT, "elsewhere")) == (("a",), ("b",))
@@ -73,7 +73,7 @@ def test_an_incomplete_result_replaces_nothing() -> None:
     assert Currency([result("a", filled(1)), begun]).current(SLOT, "lab") == ("a",)
 
 
-def test_what_a_person_made_in_the_stead_of_a_result_is_known_over_several_hands() -> None:
+def test_a_chain_of_manual_replacements_is_followed() -> None:
     by_hand = {"second": "first", "first": "made"}
     assert is_replaced_by_hand(["second"], "made", by_hand.get)
     assert is_replaced_by_hand(["other", "first"], "made", by_hand.get)
@@ -82,6 +82,6 @@ def test_what_a_person_made_in_the_stead_of_a_result_is_known_over_several_hands
     assert not is_replaced_by_hand(["x"], "made", {"x": "y", "y": "x"}.get), "a circle comes to its end"
 
 
-def test_what_is_not_understood_of_a_slot_is_left_out() -> None:
+def test_unreadable_slots_are_ignored() -> None:
     written = {"a": {"since": "2026", "also": "no list"}, "b": {"run": "x"}, "c": "no mapping"}
     assert slots_of({"crucible_lineage_places": written}) == {"a": SlotClaim("2026", "")}

@@ -84,7 +84,7 @@ def of_another_version(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [garbage, truncated, overwritten, of_another_program, of_another_version])
-def test_what_cannot_be_used_is_set_aside_in_one_line_and_begun_anew(
+def test_an_unusable_file_is_set_aside_with_one_line_and_replaced(
     path: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     filled(path, 200)
@@ -98,7 +98,7 @@ def test_what_cannot_be_used_is_set_aside_in_one_line_and_begun_anew(
     assert (count(path), aside(path)) == (1, [kept])
 
 
-def test_damage_that_is_met_in_mid_work_is_repaired_and_the_work_done(path: Path) -> None:
+def test_damage_met_during_work_is_repaired_and_the_work_repeated(path: Path) -> None:
     filled(path, 200)
     with opened(path) as notes:
         overwritten(path)
@@ -107,7 +107,7 @@ def test_damage_that_is_met_in_mid_work_is_repaired_and_the_work_done(path: Path
     assert len(aside(path)) == 1
 
 
-def test_text_that_is_none_is_damage(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_invalid_text_is_damage(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     filled(path)
     no_text(path)
     with opened(path) as notes:
@@ -116,7 +116,7 @@ def test_text_that_is_none_is_damage(path: Path, caplog: pytest.LogCaptureFixtur
     assert "could not be used (it contains invalid text)" in caplog.text
 
 
-def test_so_is_a_name_of_a_table_that_is_none(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_invalid_table_name_is_damage(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     filled(path)
     with closing(sqlite3.connect(path)) as database:
         database.execute("PRAGMA journal_mode = DELETE")
@@ -130,7 +130,7 @@ def test_so_is_a_name_of_a_table_that_is_none(path: Path, caplog: pytest.LogCapt
     assert len(caplog.records[0].getMessage().splitlines()) == 1
 
 
-def test_several_that_meet_the_same_damage_set_it_aside_once(path: Path) -> None:
+def test_several_processes_set_a_damaged_file_aside_once(path: Path) -> None:
     filled(path, 200)
     opens = [LocalDatabase(path, NOTES) for _ in range(4)]
     overwritten(path)
@@ -147,7 +147,7 @@ def test_several_that_meet_the_same_damage_set_it_aside_once(path: Path) -> None
     assert (count(path), len(aside(path))) == (4, 1)
 
 
-def test_one_that_another_program_has_written_to_in_mid_work_is_set_aside(path: Path) -> None:
+def test_a_file_that_another_program_changes_during_work_is_set_aside(path: Path) -> None:
     filled(path)
     with opened(path) as notes:
         with closing(sqlite3.connect(path)) as other, other:
@@ -157,7 +157,7 @@ def test_one_that_another_program_has_written_to_in_mid_work_is_set_aside(path: 
     assert len(aside(path)) == 1
 
 
-def test_a_fault_of_the_statement_is_no_damage(path: Path) -> None:
+def test_a_faulty_statement_is_not_damage(path: Path) -> None:
     filled(path)
     with opened(path) as notes, pytest.raises(sqlite3.OperationalError, match="no such table: heap"):
         notes.rows("SELECT * FROM heap")
@@ -182,11 +182,11 @@ scratch@tcp:/lustre /global/my\\040scratch lustre rw,flock 0 0
         ("/global/my scratch/ada", True),
     ],
 )
-def test_a_network_file_system_is_told_by_the_mounts(folder: str, shared: bool) -> None:
+def test_network_file_systems_are_recognized_by_the_mounts(folder: str, shared: bool) -> None:
     assert lies_on_network(Path(folder), MOUNTS) is shared
 
 
-def test_there_no_log_is_used_that_only_one_host_can_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_write_ahead_log_is_used_on_a_network_file_system(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     filled(path)
     with opened(path) as notes:
         assert notes.row("PRAGMA journal_mode") == ("wal",)
@@ -199,7 +199,7 @@ def test_there_no_log_is_used_that_only_one_host_can_read(path: Path, monkeypatc
     assert count(path) == 2
 
 
-def test_a_transaction_is_kept_whole_or_not_at_all(path: Path) -> None:
+def test_transactions_are_atomic(path: Path) -> None:
     with opened(path) as notes:
 
         def half(connection: sqlite3.Connection) -> None:
@@ -211,7 +211,7 @@ def test_a_transaction_is_kept_whole_or_not_at_all(path: Path) -> None:
         assert notes.rows("SELECT * FROM note") == []
 
 
-def test_a_full_disk_is_told_and_what_was_there_stays(path: Path) -> None:
+def test_a_full_disk_is_reported_and_existing_rows_stay(path: Path) -> None:
     filled(path)
     with opened(path) as notes:
         pages = notes.row("PRAGMA page_count")[0]
@@ -221,7 +221,7 @@ def test_a_full_disk_is_told_and_what_was_there_stays(path: Path) -> None:
         assert notes.rows("SELECT name FROM note") == [("0",)]
 
 
-def test_the_file_is_its_owners_only_whatever_the_umask(path: Path) -> None:
+def test_only_the_owner_can_read_the_file_whatever_the_umask(path: Path) -> None:
     before = os.umask(0)
     try:
         with opened(path.parent / "data" / "notes.sqlite") as notes:
@@ -233,7 +233,7 @@ def test_the_file_is_its_owners_only_whatever_the_umask(path: Path) -> None:
     assert modes == dict.fromkeys(["notes.sqlite", "notes.sqlite-wal", "notes.sqlite-shm"], 0o600)
 
 
-def test_opening_a_second_time_in_a_process_leaves_the_first_ones_locks(path: Path) -> None:
+def test_opening_a_file_twice_in_a_process_keeps_its_locks(path: Path) -> None:
     # Closing any descriptor of a file ends the locks that its process has on it: nothing but SQLite may open it.
     filled(path)
     trial = (
@@ -271,7 +271,7 @@ def trusted(*datasets: DatasetRef) -> dict[str, DatasetRef]:
     return {dataset.mfid: dataset for dataset in datasets}
 
 
-def test_what_is_trusted_is_not_believed_once_a_character_of_it_changed(mirror: Mirror) -> None:
+def test_a_trusted_dataset_is_ignored_once_a_character_has_changed(mirror: Mirror) -> None:
     mirror.trust(trusted(CALIBRATED))
     assert mirror.known(CALIBRATED.mfid) == CALIBRATED
     mirror.database.write("UPDATE trusted SET ref = replace(ref, '0000', '0001')")
@@ -281,7 +281,7 @@ def test_what_is_trusted_is_not_believed_once_a_character_of_it_changed(mirror: 
     assert mirror.known(CALIBRATED.mfid) == CALIBRATED
 
 
-def test_what_a_damaged_index_finds_under_another_key_is_not_taken(mirror: Mirror) -> None:
+def test_a_row_that_a_damaged_index_finds_under_another_key_is_ignored(mirror: Mirror) -> None:
     other = DatasetRef("0tr5k2ndm5zvd000nr21qakeh5", "other", CALIBRATED.files)
     mirror.trust(trusted(CALIBRATED, other))
     (kept,) = mirror.database.row("SELECT ref FROM trusted WHERE mfid = ?", other.mfid)
@@ -290,7 +290,7 @@ def test_what_a_damaged_index_finds_under_another_key_is_not_taken(mirror: Mirro
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_mirror_with_bytes_overwritten_anywhere_never_answers_wrongly(tmp_path: Path, seed: int) -> None:
+def test_a_mirror_with_overwritten_bytes_never_answers_wrongly(tmp_path: Path, seed: int) -> None:
     path, dice = tmp_path / "mirror.sqlite", random.Random(seed)
     datasets = [DatasetRef(f"{number:026d}", f"data {number}", CALIBRATED.files) for number in range(200)]
     with closing(Mirror(path, nobody, "here")) as mirror:
@@ -311,7 +311,7 @@ def test_a_mirror_with_bytes_overwritten_anywhere_never_answers_wrongly(tmp_path
         assert all(mirror.known(dataset.mfid) in (dataset, None) for dataset in datasets)
 
 
-def test_a_hash_that_was_remembered_and_damaged_is_taken_anew(store: Store, tmp_path: Path) -> None:
+def test_a_damaged_stored_hash_is_computed_again(store: Store, tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("1\n")
     right = store.checksums(path)

@@ -47,7 +47,7 @@ def change(lab: Any, old: str, new: str) -> None:
     sys.modules.pop(lab.module, None)
 
 
-def test_what_is_current_is_not_made_again_unless_forced(lab: Any, run: Run, rerun: Rerun, record_of: Any) -> None:
+def test_current_results_are_not_made_again_unless_forced(lab: Any, run: Run, rerun: Rerun, record_of: Any) -> None:
     first = run(lab.pipeline)
     total = first.datasets["total"]["out"]
     assert rerun(total).executed == []
@@ -61,7 +61,7 @@ def test_what_is_current_is_not_made_again_unless_forced(lab: Any, run: Run, rer
     assert later.datasets[f"total[{forced.datasets[name]['out']}]"] == forced.datasets[name]
 
 
-def test_a_change_of_code_is_made_again_with_what_it_descends_from(
+def test_a_result_of_changed_code_is_made_again_with_its_ancestors(
     lab: Any, session: Session, run: Run, rerun: Rerun, text_of: Any, record_of: Any, cli: Any
 ) -> None:
     first = run(lab.pipeline)
@@ -110,7 +110,7 @@ steps:
 """
 
 
-def test_all_that_is_stale_in_a_project_is_made_again_in_order(
+def test_all_stale_results_of_a_project_are_made_again_in_order(
     lab: Any, session: Session, run: Run, make: Any, cli: Any, record_of: Any
 ) -> None:
     one = run(lab.pipeline)
@@ -141,9 +141,7 @@ def test_all_that_is_stale_in_a_project_is_made_again_in_order(
     assert checked.exit_code == 0, checked.stdout
 
 
-def test_what_is_superseded_is_not_made_again_with_what_is_stale(
-    lab: Any, session: Session, run: Run, make: Any
-) -> None:
+def test_superseded_results_are_not_made_again(lab: Any, session: Session, run: Run, make: Any) -> None:
     run(lab.pipeline)
     run(lab.pipeline, scaled__factor=4)
     change(lab, "float(line) * factor", "float(line) * factor * 10")
@@ -151,7 +149,7 @@ def test_what_is_superseded_is_not_made_again_with_what_is_stale(
     assert [name.partition("[")[0] for name in again.executed] == ["scaled", "total"]
 
 
-def test_a_step_whose_module_is_gone_is_left_out_with_what_only_it_can_tell(
+def test_a_step_whose_module_is_gone_is_left_out_with_the_reason(
     lab: Any, session: Session, run: Run, make: Any, cli: Any
 ) -> None:
     lab.file(f"{lab.module}_gone.py", (lab.folder / f"{lab.module}.py").read_text())
@@ -260,7 +258,7 @@ steps:
 """
 
 
-def test_what_was_declared_beside_the_recipe_holds_again(
+def test_settings_declared_beside_the_recipe_are_applied_again(
     lab: Any, session: Session, run: Run, rerun: Rerun, record_of: Any
 ) -> None:
     first = run(lab.declare(DECLARED)).datasets["scaled"]["out"]
@@ -276,7 +274,9 @@ def test_what_was_declared_beside_the_recipe_holds_again(
     assert record_of(second)["activity"]["declared"] == record_of(first)["activity"]["declared"]
 
 
-def test_what_cannot_be_made_again_is_told(lab: Any, session: Session, run: Run, rerun: Rerun, cli: Any) -> None:
+def test_results_that_cannot_be_made_again_are_reported(
+    lab: Any, session: Session, run: Run, rerun: Rerun, cli: Any
+) -> None:
     first = run(lab.pipeline)
     raw = first.inputs["first"][0]
     with pytest.raises(InputError, match="was not made by a step that is recorded"):
@@ -288,7 +288,7 @@ def test_what_cannot_be_made_again_is_told(lab: Any, session: Session, run: Run,
     assert (none.exit_code, "0tr5k2ndm5zvd000nr21qakeh4" in none.stderr) == (2, True)
 
 
-def test_the_command_says_what_it_would_do_and_does_it(lab: Any, run: Run, cli: Any) -> None:
+def test_the_command_shows_its_plan_and_executes_it(lab: Any, run: Run, cli: Any) -> None:
     first = run(lab.pipeline)
     total = first.datasets["total"]["out"]
     dry = cli("rerun", total, "--set", "factor=5", "--dry-run")
@@ -303,7 +303,7 @@ def test_the_command_says_what_it_would_do_and_does_it(lab: Any, run: Run, cli: 
     assert len(json.loads(forced.stdout)["executed"]) == 1, "its parent is made with what is current: factor 5"
 
 
-def test_where_the_steps_are_is_known_from_the_last_run(
+def test_the_folder_of_the_steps_is_known_from_the_last_run(
     lab: Any, run: Run, cli: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     first = run(lab.pipeline)

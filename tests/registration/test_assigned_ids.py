@@ -35,7 +35,7 @@ def found(session: Session) -> list[tuple[str, bool]]:
 
 
 @pytest.mark.parametrize("missing", ["metadata", "keyword"])
-def test_what_a_crash_left_without_record_or_keyword_is_found_again(
+def test_a_dataset_that_a_crash_left_without_record_or_keyword_is_found(
     assigning: Session, parent: str, smoothed: Path, dataset: Any, missing: str
 ) -> None:
     new = dataset(parent, smoothed)
@@ -48,7 +48,7 @@ def test_what_a_crash_left_without_record_or_keyword_is_found_again(
     assert [dataset.unique_id for dataset in listed] == [orphan]
 
 
-def test_of_several_left_over_the_oldest_is_taken_and_no_other_stays(
+def test_the_oldest_of_several_duplicates_is_used_and_the_others_are_deleted(
     assigning: Session, parent: str, smoothed: Path, dataset: Any
 ) -> None:
     new = dataset(parent, smoothed)
@@ -57,7 +57,9 @@ def test_of_several_left_over_the_oldest_is_taken_and_no_other_stays(
     assert found(assigning) == [(oldest, True)]
 
 
-def test_one_that_is_complete_there_is_adopted(assigning: Session, parent: str, smoothed: Path, dataset: Any) -> None:
+def test_a_complete_dataset_of_the_recipe_is_adopted(
+    assigning: Session, parent: str, smoothed: Path, dataset: Any
+) -> None:
     new = dataset(parent, smoothed)
     first = register_output(assigning.client, new)
     second = register_output(assigning.client, new)
@@ -65,7 +67,7 @@ def test_one_that_is_complete_there_is_adopted(assigning: Session, parent: str, 
     assert found(assigning) == [(first.mfid, True)]
 
 
-def test_datasets_of_that_name_that_others_fill_are_left_alone(
+def test_datasets_of_the_same_name_with_other_contents_are_left_alone(
     assigning: Session, parent: str, smoothed: Path, dataset: Any
 ) -> None:
     new = dataset(parent, smoothed)
@@ -83,7 +85,7 @@ def test_datasets_of_that_name_that_others_fill_are_left_alone(
     assert assigning.client.metadata.get(described) == {"remark": "mine"}
 
 
-def test_registered_after_a_crash_at_any_call_it_is_there_once(
+def test_after_a_crash_at_any_call_there_is_one_dataset(
     assigning: Session, parent: str, smoothed: Path, dataset: Any
 ) -> None:
     for number in range(1, 40):

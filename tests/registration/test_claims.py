@@ -58,7 +58,7 @@ def test_a_data_folder_has_one_name_and_no_other_has_it(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "one").iterdir()] == ["registrar"]
 
 
-def test_what_the_same_machine_left_is_finished_at_once_and_nothing_is_done_twice(
+def test_an_unfinished_registration_of_the_same_machine_is_finished_at_once_without_repeating_work(
     session: Session, new: NewDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     interrupted(session, new, "here", monkeypatch)
@@ -69,7 +69,7 @@ def test_what_the_same_machine_left_is_finished_at_once_and_nothing_is_done_twic
     assert len(session.client.ingestions.list(dataset_mfid=new.mfid)) == 1
 
 
-def test_what_stood_still_for_long_is_finished_at_once(
+def test_a_registration_that_has_long_been_still_is_finished_at_once(
     session: Session, new: NewDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     interrupted(session, new, "elsewhere", monkeypatch)
@@ -77,7 +77,7 @@ def test_what_stood_still_for_long_is_finished_at_once(
     assert register_output(session.client, new, "here", patience_s=FOREVER_S).mfid == new.mfid
 
 
-def test_what_another_machine_is_at_is_waited_for_and_adopted(
+def test_a_registration_by_another_machine_is_awaited_and_adopted(
     session: Session, new: NewDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upload = session.client.files.upload
@@ -99,7 +99,7 @@ def test_what_another_machine_is_at_is_waited_for_and_adopted(
     assert "whose" not in (session.client.metadata.get(new.mfid) or {})
 
 
-def test_where_only_the_record_was_lost_what_people_wrote_stands(session: Session, new: NewDataset) -> None:
+def test_metadata_by_people_stay_if_only_the_record_was_lost(session: Session, new: NewDataset) -> None:
     register_output(session.client, new, "here")
     session.client.metadata.replace(new.mfid, {"remark": "mine"})
     register_output(session.client, new, "here", patience_s=0.05)
@@ -108,7 +108,7 @@ def test_where_only_the_record_was_lost_what_people_wrote_stands(session: Sessio
     assert read(session.client, new.mfid).ref is not None
 
 
-def test_other_metadata_take_the_place_of_those_of_an_unfinished_attempt(
+def test_metadata_of_an_unfinished_attempt_are_replaced(
     session: Session, new: NewDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = replace(new, metadata={"seed": 1, "only_first": {"deep": 1}})
@@ -124,7 +124,7 @@ def test_an_id_cannot_be_derived_without_a_parent_and_the_error_says_what_to_do(
         derived_mfid({**new.record.recipe, "inputs": {}})
 
 
-def test_an_equal_file_that_another_attempt_left_is_sent_again(
+def test_an_equal_file_of_another_attempt_is_sent_again(
     session: Session, new: NewDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """That attempt may be about to remove it."""
@@ -148,7 +148,7 @@ def attempt(new: NewDataset, folder: Path, name: str, *files: str) -> NewDataset
 
 
 @pytest.mark.parametrize("before", ["claim", "fill"])
-def test_what_was_opened_ahead_before_another_attempt_took_over_is_asked_for_again(
+def test_uploads_opened_ahead_are_requested_again_after_a_takeover(
     session: Session, new: NewDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str
 ) -> None:
     """Bytes that Crucible has are linked when the upload is opened, and the other attempt has removed that file."""
@@ -171,7 +171,7 @@ def test_what_was_opened_ahead_before_another_attempt_took_over_is_asked_for_aga
     assert there == {file.ref.name: file.ref.sha256 for file in ours.files}
 
 
-def test_what_was_linked_ahead_leaves_nothing_in_what_another_registration_has_completed(
+def test_files_linked_ahead_are_removed_from_a_dataset_that_another_registration_completed(
     session: Session, new: NewDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours, theirs = attempt(new, tmp_path, "ours", "a", "log-ours"), attempt(new, tmp_path, "theirs", "a", "log-theirs")
@@ -195,7 +195,7 @@ def test_what_was_linked_ahead_leaves_nothing_in_what_another_registration_has_c
     assert there == {(file.name, file.sha256) for file in record.files}
 
 
-def test_nothing_of_others_is_touched_while_it_moves() -> None:
+def test_a_registration_in_progress_is_left_alone() -> None:
     for one in itertools.product(
         claims.State, claims.Ownership, (False, True), (None, False, True), (False, True)
     ):  # every row of the table, and what it leaves open
@@ -209,7 +209,7 @@ def test_nothing_of_others_is_touched_while_it_moves() -> None:
 
 
 @pytest.mark.parametrize("whole", [False, True])
-def test_an_older_copy_of_the_metadata_that_is_merged_back_changes_nothing(
+def test_merging_back_older_metadata_changes_nothing(
     session: Session, new: NewDataset, monkeypatch: pytest.MonkeyPatch, whole: bool
 ) -> None:
     """Also where the service merges only the outermost level, and the copy is of an attempt that was taken over."""

@@ -186,7 +186,7 @@ def status_of(machine: Machine, new: NewDataset) -> Any:
     return (machine.session.client.metadata.get(new.mfid) or {})[KEY]["status"]
 
 
-def test_children_are_linked_when_their_parents_are_there_whatever_their_order(machines: Any) -> None:
+def test_children_are_linked_after_their_parents_exist_in_any_order(machines: Any) -> None:
     machine = machines()
     one = dataset(machine.data, "one", "1")
     two = machine.put("two", "2", one)
@@ -227,7 +227,7 @@ def test_nothing_is_settled_before_it_is_reported(machines: Any) -> None:
         deliverer.stop()
 
 
-def test_as_many_deliver_at_once_as_the_latency_asks_for(machines: Any) -> None:
+def test_the_number_of_threads_follows_from_the_latency(machines: Any) -> None:
     near, far = machines(), machines()
     near.client._connection._latencies = Instant([0.001])  # whatever else this machine does
     far.wire.delay_s = 0.03
@@ -240,7 +240,7 @@ def test_as_many_deliver_at_once_as_the_latency_asks_for(machines: Any) -> None:
     assert near.wire.most <= MIN_THREADS
 
 
-def test_what_was_made_from_bytes_that_another_machine_has_registered_otherwise_is_dropped(machines: Any) -> None:
+def test_results_of_a_parent_that_another_machine_registered_with_other_bytes_are_dropped(machines: Any) -> None:
     first, second = machines(), machines()
     theirs = dataset(first.data, "one", "theirs")
     register_output(first.client, theirs, "machine1")
@@ -257,7 +257,7 @@ def test_what_was_made_from_bytes_that_another_machine_has_registered_otherwise_
     assert "POST /datasets" not in second.wire.asked[second.wire.asked.index("POST /datasets") + 1 :]
 
 
-def test_what_waited_while_its_parent_was_made_anew_with_other_bytes_is_dropped_and_told(machines: Any) -> None:
+def test_a_waiting_result_is_dropped_and_reported_when_its_parent_is_made_again_with_other_bytes(machines: Any) -> None:
     machine, other = machines(), machines()
     old = dataset(machine.data / "old", "one", "1.0")
     child, of_same = machine.put("child", "2", old), machine.put("same", "4", dataset(machine.data, "kept", "3"))
@@ -276,7 +276,7 @@ def test_what_waited_while_its_parent_was_made_anew_with_other_bytes_is_dropped_
     assert machine.outbox.all(again=True) == []
 
 
-def test_one_whose_parent_nobody_brings_is_reported_kept_and_sent_when_the_parent_is_there(machines: Any) -> None:
+def test_a_result_with_a_missing_parent_is_reported_kept_and_sent_later(machines: Any) -> None:
     machine = machines()
     parent = dataset(machine.data / "parent", "parent", "1")
     child = machine.put("child", "2", parent)
@@ -293,7 +293,7 @@ def test_one_whose_parent_nobody_brings_is_reported_kept_and_sent_when_the_paren
     assert machine.outbox.waiting() == []
 
 
-def test_one_that_lacks_its_parent_is_sent_as_soon_as_that_is_made_again(machines: Any, eventually: Any) -> None:
+def test_a_result_is_sent_as_soon_as_its_missing_parent_is_made_again(machines: Any, eventually: Any) -> None:
     machine = machines()
     child = machine.put("child", "2", dataset(machine.data / "parent", "parent", "1"))
     with machine.delivering() as deliverer:
@@ -306,7 +306,7 @@ def test_one_that_lacks_its_parent_is_sent_as_soon_as_that_is_made_again(machine
 
 
 @pytest.mark.parametrize("again", [False, True])
-def test_however_many_wait_few_are_in_memory_and_all_arrive(
+def test_few_of_many_waiting_payloads_are_in_memory_and_all_are_delivered(
     machines: Any, monkeypatch: pytest.MonkeyPatch, again: bool
 ) -> None:
     monkeypatch.setattr(outbox_module, "MAX_OPEN", 2)
@@ -325,9 +325,7 @@ def test_however_many_wait_few_are_in_memory_and_all_arrive(
     assert machine.outbox.is_empty
 
 
-def test_one_that_is_damaged_while_only_its_label_is_in_memory_is_set_aside_and_made_again(
-    machines: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_payload_damaged_on_disk_is_set_aside_and_made_again(machines: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox_module, "MAX_OPEN", 0)
     machine = machines()
     good, bad = machine.put("good", "1"), machine.put("bad", "2")
@@ -349,7 +347,7 @@ def records_in_memory() -> int:
     return sum(isinstance(one, StepRecord) for one in gc.get_objects())
 
 
-def test_one_that_is_refused_holds_up_only_what_was_made_from_it(machines: Any) -> None:
+def test_a_refused_result_blocks_only_its_descendants(machines: Any) -> None:
     machine = machines()
     bad = machine.put("bad", "1")
     child = machine.put("child", "2", bad)
@@ -369,7 +367,7 @@ def test_one_that_is_refused_holds_up_only_what_was_made_from_it(machines: Any) 
 
 
 @pytest.mark.parametrize(("status", "refused"), [(503, False), (422, True)])
-def test_what_is_delivered_without_deliverers_and_waits_says_why(machines: Any, status: int, refused: bool) -> None:
+def test_a_failed_immediate_delivery_records_the_reason(machines: Any, status: int, refused: bool) -> None:
     machine = machines()
     new = machine.put("a", "a")
     payload = machine.outbox.look(new.mfid)
@@ -383,7 +381,7 @@ def test_what_is_delivered_without_deliverers_and_waits_says_why(machines: Any, 
     assert list(deliver_now(machine.context(), payload)) == [new.mfid]
 
 
-def test_while_it_is_away_it_is_asked_ever_more_rarely_and_by_one(machines: Any) -> None:
+def test_one_thread_asks_an_absent_service_ever_more_rarely(machines: Any) -> None:
     machine = machines()
     for number in range(6):
         machine.put(f"s{number}", str(number))
@@ -397,7 +395,7 @@ def test_while_it_is_away_it_is_asked_ever_more_rarely_and_by_one(machines: Any)
     assert machine.outbox.all(again=True) == []
 
 
-def test_two_processes_that_deliver_the_same_do_it_once(machines: Any) -> None:
+def test_two_processes_deliver_the_same_results_once(machines: Any) -> None:
     machine = machines()
     new = [machine.put(f"s{number}", str(number)) for number in range(6)]
     with machine.delivering() as one, machine.delivering() as other:

@@ -284,7 +284,7 @@ def check(machine: Machine, service: Service) -> None:
         assert story[-1] not in OUTBOX
 
 
-def test_histories_of_two_machines_lose_nothing_and_say_done_of_nothing_that_is_not(
+def test_histories_of_two_machines_lose_nothing_and_report_no_false_success(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kills = 0

@@ -26,6 +26,6 @@ RECORD: Any = SimpleNamespace(
         ({"provenance.json.gz": "2" * 64}, "its file a.txt is missing"),
     ],
 )
-def test_what_is_missing_or_has_other_bytes_is_named(there: dict[str, str | None], told: str) -> None:
+def test_missing_and_different_files_are_named(there: dict[str, str | None], told: str) -> None:
     listed: Any = [SimpleNamespace(filename=name, sha256_hash=sha256) for name, sha256 in there.items()]
     assert other_files(RECORD, listed)[: len(told) or None] == told

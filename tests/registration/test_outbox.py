@@ -57,9 +57,7 @@ def outbox(data: Path) -> Outbox:
 
 
 @pytest.mark.parametrize("size", [2, COPIED_BYTES + 1])
-def test_what_is_put_is_found_by_every_process_with_its_bytes(
-    outbox: Outbox, data: Path, tmp_path: Path, size: int
-) -> None:
+def test_every_process_finds_a_payload_with_its_bytes(outbox: Outbox, data: Path, tmp_path: Path, size: int) -> None:
     new = dataset(tmp_path, content=b"x" * size)
     outbox.put("s", "lab", [new], kept(new))
     (tmp_path / "a.txt").unlink()
@@ -75,7 +73,7 @@ def test_what_is_put_is_found_by_every_process_with_its_bytes(
     assert outbox_of(data, "https://y.test").all() == [], "it is for another service"
 
 
-def test_what_is_delivered_is_gone_for_every_process(outbox: Outbox, data: Path, tmp_path: Path) -> None:
+def test_a_delivered_payload_is_gone_for_every_process(outbox: Outbox, data: Path, tmp_path: Path) -> None:
     new = dataset(tmp_path)
     other = outbox_of(data)
     made = outbox.put("s", "lab", [new], kept(new))
@@ -89,7 +87,7 @@ def test_what_is_delivered_is_gone_for_every_process(outbox: Outbox, data: Path,
     assert list(outbox.folder.rglob("*")) == []
 
 
-def test_put_twice_the_later_one_stands(outbox: Outbox, tmp_path: Path) -> None:
+def test_the_later_of_two_equal_payloads_counts(outbox: Outbox, tmp_path: Path) -> None:
     new = dataset(tmp_path)
     outbox.put("s", "lab", [new], kept(new))
     outbox.put("again", "lab", [new], kept(new))
@@ -97,7 +95,7 @@ def test_put_twice_the_later_one_stands(outbox: Outbox, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["cut", "emptied", "no json", "gone"])
-def test_what_is_not_whole_is_set_aside(outbox: Outbox, data: Path, tmp_path: Path, damage: str) -> None:
+def test_incomplete_payloads_are_set_aside(outbox: Outbox, data: Path, tmp_path: Path, damage: str) -> None:
     new = dataset(tmp_path)
     made = outbox.put("s", "lab", [new], kept(new))
     path = made.folder / ("result.json" if damage in ("emptied", "no json") else new.files[0].ref.sha256)
@@ -112,14 +110,14 @@ def test_what_is_not_whole_is_set_aside(outbox: Outbox, data: Path, tmp_path: Pa
     assert [path.name[:7] for path in outbox.folder.iterdir()] == [".aside-"]
 
 
-def test_a_draft_that_a_dead_process_left_is_nothing(outbox: Outbox, data: Path, tmp_path: Path) -> None:
+def test_drafts_of_dead_processes_are_ignored(outbox: Outbox, data: Path, tmp_path: Path) -> None:
     new = dataset(tmp_path)
     made = outbox.put("s", "lab", [new], kept(new))
     made.folder.rename(made.folder.with_name(f".{made.name}-0123"))
     assert outbox_of(data).all() == []
 
 
-def test_since_when_it_waits_and_why_is_told(outbox: Outbox, tmp_path: Path) -> None:
+def test_the_time_and_reason_of_waiting_are_reported(outbox: Outbox, tmp_path: Path) -> None:
     new = dataset(tmp_path)
     made = outbox.put("s", "lab", [new], kept(new))
     outbox.failed(made, "no answer")
@@ -132,7 +130,7 @@ def test_since_when_it_waits_and_why_is_told(outbox: Outbox, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("size", [2, COPIED_BYTES + 1])
 @pytest.mark.parametrize("again", [False, True])
-def test_files_with_the_same_bytes_stand_as_they_lie_there_however_old_each_was(
+def test_files_with_equal_bytes_share_one_copy_whatever_their_age(
     outbox: Outbox, data: Path, tmp_path: Path, size: int, again: bool
 ) -> None:
     news = []

@@ -26,9 +26,7 @@ def states(outbox: Outbox) -> list[tuple[str, str]]:
     return [(step, state) for step, state in rows]
 
 
-def test_a_copied_folder_without_its_times_is_as_good_as_the_first_one(
-    data: Path, payload: Payload, tmp_path: Path
-) -> None:
+def test_a_copied_folder_with_other_times_is_valid(data: Path, payload: Payload, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(data, copy, copy_function=shutil.copy)
     for path in copy.rglob("*"):
@@ -42,7 +40,7 @@ def test_a_copied_folder_without_its_times_is_as_good_as_the_first_one(
 
 
 @pytest.mark.parametrize("where", ["metadata", "seal", "file"])
-def test_one_changed_byte_sets_it_aside_until_somebody_frees_it(data: Path, payload: Payload, where: str) -> None:
+def test_a_payload_with_a_changed_byte_is_set_aside_until_it_is_freed(data: Path, payload: Payload, where: str) -> None:
     if where == "file":
         path = payload.datasets[0].files[0].path
         state = path.stat()
@@ -88,7 +86,7 @@ def test_results_of_another_account_are_neither_seen_nor_delivered(data: Path, p
     assert [one.name for one in outbox_of(data, account="a").all()] == [payload.name]
 
 
-def test_rows_that_were_lost_are_made_again_from_the_folders(data: Path, payload: Payload) -> None:
+def test_lost_rows_are_restored_from_the_folders(data: Path, payload: Payload) -> None:
     for path in data.glob("journal.sqlite*"):
         path.unlink()
     outbox = outbox_of(data)
@@ -97,7 +95,7 @@ def test_rows_that_were_lost_are_made_again_from_the_folders(data: Path, payload
     assert waiting.since == payload.made
 
 
-def test_a_row_whose_payload_somebody_removed_says_so(data: Path, payload: Payload) -> None:
+def test_a_row_whose_payload_was_removed_fails_with_that_reason(data: Path, payload: Payload) -> None:
     shutil.rmtree(payload.folder)
     outbox = outbox_of(data)
     assert outbox.waiting() == []
@@ -106,7 +104,7 @@ def test_a_row_whose_payload_somebody_removed_says_so(data: Path, payload: Paylo
     assert "removed from the outbox" in row[1]
 
 
-def test_what_is_made_twice_waits_once(data: Path, payload: Payload, tmp_path: Path) -> None:
+def test_a_result_made_twice_waits_once(data: Path, payload: Payload, tmp_path: Path) -> None:
     new = dataset(tmp_path)
     outbox = outbox_of(data)
     outbox.put("fit", "lab", [new], kept(new), "run-2")

@@ -42,7 +42,7 @@ def test_a_record_of_another_recipe_under_the_id_is_not_touched(
     assert found["width"] == 3
 
 
-def test_a_refusal_for_another_reason_is_told_as_it_is(
+def test_a_refusal_for_another_reason_is_raised_unchanged(
     session: Session, parent: str, smoothed: Path, dataset: Any
 ) -> None:
     new = dataset(parent, smoothed)
@@ -51,7 +51,7 @@ def test_a_refusal_for_another_reason_is_told_as_it_is(
         register_output(session.client, elsewhere)
 
 
-def test_an_unfinished_record_is_visible_as_that_and_finished_by_the_next(
+def test_an_unfinished_record_is_marked_and_finished_by_the_next_registration(
     session: Session, parent: str, smoothed: Path, dataset: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     new = dataset(parent, smoothed)
@@ -85,7 +85,7 @@ def test_an_unfinished_attempt_with_other_bytes_is_replaced(
     assert session.client.files.download_bytes(file) == b"1 2 3"
 
 
-def test_a_server_that_assigns_its_own_ids_is_followed(
+def test_ids_assigned_by_the_service_are_used(
     session: Session, parent: str, smoothed: Path, dataset: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     new = dataset(parent, smoothed)
@@ -103,7 +103,7 @@ def test_a_server_that_assigns_its_own_ids_is_followed(
     assert record.is_complete
 
 
-def test_a_record_that_is_too_long_for_metadata_is_kept_in_a_file_and_read_back_whole(
+def test_a_record_too_long_for_metadata_is_completed_from_an_attached_file(
     session: Session, parent: str, smoothed: Path, dataset: Any
 ) -> None:
     new = dataset(parent, smoothed)
@@ -119,7 +119,7 @@ def test_a_record_that_is_too_long_for_metadata_is_kept_in_a_file_and_read_back_
     assert register_output(session.client, long) == made
 
 
-def test_a_new_dataset_takes_few_calls_and_one_that_is_there_four(
+def test_a_new_dataset_takes_few_calls_and_an_existing_one_four(
     session: Session, parent: str, smoothed: Path, dataset: Any
 ) -> None:
     new = dataset(parent, smoothed)

@@ -52,7 +52,7 @@ class RunsAtOnce:
         self.start = target
 
 
-def test_many_steps_are_one_question_and_each_follows_from_the_last(clock: Clock) -> None:
+def test_many_steps_share_one_query_that_continues_the_last_one(clock: Clock) -> None:
     service = Service()
     found = RemoteChanges(service.changes, NOON)
     assert not any(found.may_have(str(number)) for number in range(100))
@@ -66,7 +66,7 @@ def test_many_steps_are_one_question_and_each_follows_from_the_last(clock: Clock
     assert service.asked == [NOON, LATER]
 
 
-def test_an_answer_of_a_second_ago_is_renewed_beside_the_step(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_a_second_old_is_refreshed_in_the_background(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote_changes.threading, "Thread", RunsAtOnce)
     service = Service()
     found = RemoteChanges(service.changes, None)
@@ -78,7 +78,7 @@ def test_an_answer_of_a_second_ago_is_renewed_beside_the_step(clock: Clock, monk
     assert service.asked == [None, None]
 
 
-def test_a_service_that_is_away_keeps_no_step_from_being_made(clock: Clock) -> None:
+def test_no_step_waits_for_an_absent_service(clock: Clock) -> None:
     service = Service()
     service.error = UnreachableError("no answer")
     found = RemoteChanges(service.changes, None)

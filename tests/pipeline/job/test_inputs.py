@@ -101,7 +101,7 @@ def test_a_step_never_reads_a_damaged_file_of_the_cache(
         assert session.client.files.download_bytes(file) == b"1\n2\n3\n"
 
 
-def test_that_a_damaged_file_was_replaced_is_told(declare: Any, run: Any, lab: Any, data: Path) -> None:
+def test_the_replacement_of_a_damaged_file_is_reported(declare: Any, run: Any, lab: Any, data: Path) -> None:
     assert run(lab.pipeline).ok
     for path in cached(data):
         flip(path)
@@ -109,7 +109,7 @@ def test_that_a_damaged_file_was_replaced_is_told(declare: Any, run: Any, lab: A
     assert ran.notes == {"taken": "the file cache held other bytes for first.txt; they were fetched again"}
 
 
-def test_verify_sees_a_damaged_file_of_the_cache(lab: Any, run: Any, data: Path, session: Session) -> None:
+def test_verify_reports_a_damaged_file_of_the_cache(lab: Any, run: Any, data: Path, session: Session) -> None:
     assert run(lab.pipeline).ok
     assert verify_project(session, "lab", read_bytes=True).findings == ()
     flip(next(path for path in cached(data) if path.read_text() == "10\n"))
@@ -120,7 +120,7 @@ def test_verify_sees_a_damaged_file_of_the_cache(lab: Any, run: Any, data: Path,
 
 
 @pytest.mark.parametrize("way", ["fails", "hangs", "dies", "ends"])
-def test_no_step_can_write_into_what_the_next_one_reads(
+def test_no_step_can_change_the_input_of_the_next_one(
     declare: Any, run: Any, text_of: Any, data: Path, way: str
 ) -> None:
     limit = ", timeout: 5" if way in ("hangs", "dies") else ""
@@ -135,7 +135,7 @@ def test_no_step_can_write_into_what_the_next_one_reads(
     assert after.notes == {}, "and nothing had to be fetched again for that"
 
 
-def test_files_of_several_parents_keep_apart_by_the_number_of_their_parent(
+def test_files_of_several_parents_are_separated_by_the_number_of_the_parent(
     declare: Any, run: Any, text_of: Any, lab: Any
 ) -> None:
     for folder in ("one", "two"):
@@ -163,7 +163,7 @@ def both(counts: Path, *, out: Path):
 """
 
 
-def test_several_files_for_one_are_the_fault_of_that_step_with_its_line(
+def test_several_files_for_a_single_file_role_are_reported_with_the_line_of_the_step(
     declare: Any, lab: Any, run: Any, planned: Any, cli: Any
 ) -> None:
     lab.file(f"{lab.module}_both.py", BOTH)
@@ -192,7 +192,9 @@ def test_several_files_for_one_are_the_fault_of_that_step_with_its_line(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="modes are POSIX")
-def test_what_is_kept_is_its_owners_only_whatever_the_umask(declare: Any, lab: Any, data: Path, command: Any) -> None:
+def test_only_the_owner_can_read_stored_files_whatever_the_umask(
+    declare: Any, lab: Any, data: Path, command: Any
+) -> None:
     data.mkdir(mode=0o755)  # a person's own folder stays as it is
     path = declare(TAKE + "  spoiled: {uses: 'USES:spoil', inputs: {counts: first}, params: {way: fails}}\n")
     wrong = ("--file-sha256", hashlib.sha256(b"1\n2\n3\n").hexdigest())

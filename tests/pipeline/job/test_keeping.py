@@ -61,7 +61,7 @@ def test_source_and_environment_are_registered_once_and_named_in_each_record(
     assert (again.delivered, again.waiting) == ((), ())
 
 
-def test_ids_are_those_of_results_that_rest_on_nothing(
+def test_keeping_sources_does_not_change_ids(
     lab: Any, session: Session, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CRUCIBLE_LINEAGE_KEEP", "no")
@@ -74,7 +74,7 @@ def test_ids_are_those_of_results_that_rest_on_nothing(
     assert (after.executed, after.datasets) == ([], before.datasets), "records made before stay current"
 
 
-def test_an_edit_makes_another_archive_and_a_failed_step_none(lab: Any, session: Session, run: Any) -> None:
+def test_an_edit_makes_another_archive_and_a_failed_step_makes_none(lab: Any, session: Session, run: Any) -> None:
     code = lab.folder / f"{lab.module}.py"
     lab.declare(
         f"pipeline: odd\nproject: lab\ninputs:\n  first: {{file: first.txt}}\n"
@@ -111,7 +111,7 @@ def test_secrets_and_files_elsewhere_are_left_out_and_named(
     assert "not kept of its source: shared.csv" in done.notes["scaled"]
 
 
-def test_a_command_keeps_its_script_with_what_that_imports_and_says_which_program_ran(
+def test_the_script_of_a_command_is_kept_with_its_imports_and_the_program_is_recorded(
     lab: Any, session: Session, run: Any
 ) -> None:
     lab.file("fit.py", "import sys, shutil\nfrom helpers import double\nshutil.copy(sys.argv[1], sys.argv[2])\n")
@@ -140,7 +140,7 @@ def test_the_container_is_in_the_record(lab: Any, session: Session, run: Any, mo
     container.cache_clear()
 
 
-def test_a_container_whose_image_is_not_known_is_said_so(
+def test_an_unknown_container_image_is_reported(
     lab: Any, session: Session, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("container", "docker")
@@ -176,7 +176,7 @@ def test_the_environment_is_a_lock_without_secrets(monkeypatch: pytest.MonkeyPat
         ({"url": "file:///home/secret/a"}, {"local": True}),
     ],
 )
-def test_where_a_distribution_is_from_is_told_without_credentials_and_folders(
+def test_the_origin_of_a_distribution_is_recorded_without_credentials_and_folders(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: dict[str, Any], origin: dict[str, Any]
 ) -> None:
     folder = tmp_path / "odd-1.0.dist-info"
@@ -187,7 +187,7 @@ def test_where_a_distribution_is_from_is_told_without_credentials_and_folders(
     assert environment_document()["packages"]["odd"] == {"version": "1.0", **origin}
 
 
-def test_what_is_kept_already_costs_little_beside_the_steps(
+def test_support_that_is_kept_already_costs_little(
     lab: Any, session: Session, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seconds: list[float] = []

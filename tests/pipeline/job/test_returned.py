@@ -60,7 +60,7 @@ steps:
 """
 
 
-def test_what_has_a_form_in_json_is_kept_in_it(lab: Any, session: Session, run: Any) -> None:
+def test_values_with_a_form_in_json_are_stored_in_it(lab: Any, session: Session, run: Any) -> None:
     lab.file(f"{lab.module}_taken.py", TAKEN)
     result = run(lab.declare(f"{HEAD}  taken: {{uses: {lab.module}_taken:taken, inputs: {{counts: first}}}}\n"))
     assert result.executed == ["taken"], result.errors
@@ -86,7 +86,7 @@ def test_what_has_a_form_in_json_is_kept_in_it(lab: Any, session: Session, run: 
         ("(lambda d: d.update(d=d) or d)({})", "has more than 90 levels, or contains itself"),
     ],
 )
-def test_what_has_none_is_refused_with_its_place_and_nothing_is_registered(
+def test_values_without_a_form_in_json_are_refused_with_their_path_and_nothing_is_registered(
     lab: Any, session: Session, run: Any, returned: str, told: str
 ) -> None:
     body = f"    (out / 'x.txt').write_text('1')\n    return {returned}\n"
@@ -96,7 +96,7 @@ def test_what_has_none_is_refused_with_its_place_and_nothing_is_registered(
     assert len(session.client.datasets.list(project_id="lab", limit=None)) == 1, "only the input"
 
 
-def test_what_is_returned_for_no_output_is_not_lost_in_silence(lab: Any, run: Any) -> None:
+def test_values_returned_for_an_unknown_output_are_an_error(lab: Any, run: Any) -> None:
     body = (
         "    (low / 'x').write_text('1')\n    (high / 'x').write_text('2')\n    return {'low': {'a': 1}, 'hihg': {}}\n"
     )

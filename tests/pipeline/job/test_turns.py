@@ -41,7 +41,7 @@ main(sys.argv[2:])
 """
 
 
-def test_of_two_processes_with_one_data_folder_one_makes_a_step(lab: Any, data: Path, command: Any) -> None:
+def test_one_of_two_processes_with_one_data_folder_executes_a_step(lab: Any, data: Path, command: Any) -> None:
     signs = lab.folder / "signs"
     signs.mkdir()
     lab.file(f"{lab.module}_slow.py", SLOW.replace("FOLDER", repr(str(signs))))

@@ -49,7 +49,7 @@ def declare(lab: Any, body: str) -> Path:
         ("(out / 'hole').touch(); os.truncate(out / 'hole', 1 << 40)", "which claims 1099.5 GB and has 0 bytes on"),
     ],
 )
-def test_what_is_no_file_is_named_and_nothing_is_registered(
+def test_entries_that_are_not_files_are_named_and_nothing_is_registered(
     lab: Any, session: Session, run: Any, body: str, told: str
 ) -> None:
     result = run(declare(lab, body))
@@ -57,7 +57,7 @@ def test_what_is_no_file_is_named_and_nothing_is_registered(
     assert len(session.client.datasets.list(project_id="lab", limit=None)) == 1, "only the input"
 
 
-def test_a_folder_that_stands_for_the_steps_own_keeps_its_files(lab: Any, run: Any) -> None:
+def test_a_folder_that_replaces_that_of_the_step_keeps_its_files(lab: Any, run: Any) -> None:
     mine = lab.folder / "mine"
     mine.mkdir()
     (mine / "precious.txt").write_text("years of work")
@@ -66,7 +66,7 @@ def test_a_folder_that_stands_for_the_steps_own_keeps_its_files(lab: Any, run: A
     assert (mine / "precious.txt").read_text() == "years of work"
 
 
-def test_a_file_with_another_name_elsewhere_is_copied(lab: Any, run: Any, text_of: Any) -> None:
+def test_a_file_with_another_hard_link_is_copied(lab: Any, run: Any, text_of: Any) -> None:
     other = lab.folder / "other.txt"
     other.write_text("shared")
     result = run(declare(lab, f"os.link({str(other)!r}, out / 'x.txt')"))
@@ -76,7 +76,7 @@ def test_a_file_with_another_name_elsewhere_is_copied(lab: Any, run: Any, text_o
     assert other.stat().st_nlink == 1
 
 
-def test_many_files_are_sent_several_at_once_and_one_that_fails_leaves_nothing_that_counts_as_done(
+def test_many_files_are_sent_in_parallel_and_a_failure_leaves_the_dataset_incomplete(
     lab: Any, session: Session, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     under_way, most, broken = 0, 0, True

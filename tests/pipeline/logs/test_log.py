@@ -56,7 +56,7 @@ def talking(lab: Any) -> Any:
     return lab
 
 
-def test_what_a_command_printed_is_a_file_of_its_child_and_no_data_for_the_next_step(
+def test_the_output_of_a_command_is_a_file_of_its_child_and_not_data_for_the_next_step(
     talking: Any, session: Session, run: Run, record_of: Any
 ) -> None:
     result = run(talking.pipeline)
@@ -78,7 +78,7 @@ def test_what_a_command_printed_is_a_file_of_its_child_and_no_data_for_the_next_
     assert len(session.client.datasets.list(project_id="lab", limit=None)) == 3
 
 
-def test_the_command_line_names_the_log_of_what_failed(talking: Any, data: Path, command: Any) -> None:
+def test_the_command_line_names_the_log_of_a_failed_step(talking: Any, data: Path, command: Any) -> None:
     ran = command("run", talking.pipeline, "--data", data, "--engine", "local")
     assert ran.returncode == 1
     (log,) = re.findall(r"its output is in (\S+step\.log)", ran.stderr.splitlines()[-1])
@@ -101,7 +101,7 @@ def deep(counts: Path, *, out: Path):
 
 
 @pytest.mark.parametrize("more", ["", ", timeout: 60"], ids=["in this process", "in a process of its own"])
-def test_a_function_that_failed_leaves_its_traceback_and_the_line_is_named(
+def test_a_failed_function_leaves_its_traceback_and_its_line_is_named(
     lab: Any, session: Session, run: Run, more: str
 ) -> None:
     lab.file(f"{lab.module}_deep.py", DEEP)
@@ -134,7 +134,7 @@ def ask(counts: Path, *, token: str, out: Path):
 
 
 @pytest.mark.parametrize("more", ["", ", timeout: 60"], ids=["in this process", "in a process of its own"])
-def test_a_secret_in_the_message_of_what_failed_is_shown_nowhere(lab: Any, run: Run, more: str) -> None:
+def test_a_secret_in_the_message_of_a_failed_step_is_shown_nowhere(lab: Any, run: Run, more: str) -> None:
     lab.file(f"{lab.module}_ask.py", SECRETIVE)
     head = PIPELINE.partition("  talked:")[0]
     ask = f"{{uses: {lab.module}_ask:ask, inputs: {{counts: first}}, params: {{token: hush-hush}}{more}}}"
@@ -154,7 +154,7 @@ def call(folder: Path, code: str, **env: str) -> dict[str, Any]:
     return left
 
 
-def test_a_command_has_no_key_of_ours_in_its_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_of_a_command_has_no_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("CRUCIBLE_API_KEY", "PREFECT_API_KEY", "AWS_SECRET_ACCESS_KEY", "LAB_MODE"):
         monkeypatch.setenv(name, "hush")
     code = "import json, os, sys; open(sys.argv[1] + '/metadata.json', 'w').write(json.dumps(dict(os.environ)))"
@@ -164,7 +164,7 @@ def test_a_command_has_no_key_of_ours_in_its_environment(tmp_path: Path, monkeyp
     assert "hush" not in seen.values()
 
 
-def test_a_command_that_prints_without_end_leaves_beginning_and_end(tmp_path: Path) -> None:
+def test_the_log_of_an_endless_output_has_its_beginning_and_end(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "x").write_text("1")
     code = "import sys; print('first'); [sys.stdout.write('x' * 1_000_000) for _ in range(50)]; print('last')"
@@ -179,7 +179,7 @@ def test_a_command_that_prints_without_end_leaves_beginning_and_end(tmp_path: Pa
     assert int(left_out) + len(said) - marker == 50_000_000 + len("first\nlast\n")
 
 
-def test_what_a_command_writes_beside_its_folder_is_told(tmp_path: Path) -> None:
+def test_files_that_a_command_writes_beside_its_folder_are_reported(tmp_path: Path) -> None:
     with pytest.raises(StepError, match=r"wrote stray\.txt beside \{out\} instead of into it"):
         call(tmp_path / "step", "open('stray.txt', 'w').write('1')")
 
@@ -203,7 +203,7 @@ def test_what_a_command_writes_beside_its_folder_is_told(tmp_path: Path) -> None
     ],
 )
 @pytest.mark.skipif(os.name == "nt", reason="links and signals are POSIX")
-def test_an_odd_result_is_reported_as_what_it_is_and_nothing_is_registered(
+def test_an_invalid_result_is_reported_with_the_reason_and_nothing_is_registered(
     lab: Any, session: Session, run: Run, code: str, words: str
 ) -> None:
     lab.file("odd.py", code)
@@ -215,7 +215,7 @@ def test_an_odd_result_is_reported_as_what_it_is_and_nothing_is_registered(
     assert len(session.client.datasets.list(project_id="lab", limit=None)) == 1, "only the input"
 
 
-def test_a_variable_of_a_command_belongs_to_its_identity(talking: Any, run: Run, planned: Any, record_of: Any) -> None:
+def test_a_variable_of_a_command_is_part_of_its_identity(talking: Any, run: Run, planned: Any, record_of: Any) -> None:
     text = PIPELINE.partition("  quiet:")[0]
     first = run(talking.declare(text))
     assert run(talking.declare(text.replace("    inputs:", "    env: {}\n    inputs:"))).executed == []
@@ -226,7 +226,7 @@ def test_a_variable_of_a_command_belongs_to_its_identity(talking: Any, run: Run,
     assert record_of(made)["activity"]["function"].startswith("run: MODE=fast 'ALONG=a b' ")
 
 
-def test_what_the_disk_refuses_is_no_fault_of_ours(tmp_path: Path) -> None:
+def test_a_refusal_by_the_disk_is_not_reported_as_a_defect(tmp_path: Path) -> None:
     fault = record_fault(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "step.lock")), tmp_path)
     assert fault.log is None
     assert fault.message.startswith(f"{tmp_path / 'step.lock'}: the disk is full")

@@ -23,7 +23,7 @@ def streams() -> Iterator[None]:
     logging.getLogger().setLevel(level)
 
 
-def test_each_thread_keeps_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_output_of_each_thread_is_kept_separately(capsys: pytest.CaptureFixture[str]) -> None:
     kept: dict[str, list[bytes]] = {"one": [], "two": []}
     both = threading.Barrier(2)
 
@@ -48,7 +48,7 @@ def test_each_thread_keeps_its_own(capsys: pytest.CaptureFixture[str]) -> None:
     assert "one complains" in shown.err
 
 
-def test_the_stream_is_still_the_one_that_it_was() -> None:
+def test_the_stream_behaves_like_the_original_one() -> None:
     with keeping_prints(lambda data: None):
         assert isinstance(sys.stdout, logs._CopyingStream)
         assert sys.stdout.encoding == sys.__stdout__.encoding

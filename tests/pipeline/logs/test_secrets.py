@@ -36,7 +36,7 @@ def spellings(secret: str) -> dict[str, str]:
     }
 
 
-def test_each_spelling_is_blotted_out() -> None:
+def test_each_encoding_is_redacted() -> None:
     blotter = Redactor([SECRET])
     certain = base64.b64encode(SECRET.encode()).decode()[4:16]
     for name, text in spellings(SECRET).items():
@@ -48,7 +48,7 @@ def test_each_spelling_is_blotted_out() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 64])
-def test_a_secret_that_comes_in_parts_is_blotted_out(tmp_path: Path, size: int) -> None:
+def test_a_secret_written_in_parts_is_redacted(tmp_path: Path, size: int) -> None:
     text = f"first {SECRET}\nsecond {SECRET}{SECRET} top secr".encode()
     heard: list[str] = []
     with StepLog(tmp_path / "log", Redactor([SECRET]), heard.append) as log:
@@ -58,7 +58,7 @@ def test_a_secret_that_comes_in_parts_is_blotted_out(tmp_path: Path, size: int) 
     assert heard == ["first ***", "second ****** top secr"]
 
 
-def test_a_secret_across_what_is_left_out_of_a_long_log_is_blotted_out(tmp_path: Path) -> None:
+def test_a_secret_at_the_cut_of_a_long_log_is_redacted(tmp_path: Path) -> None:
     with StepLog(tmp_path / "log", Redactor([SECRET])) as log:
         for _ in range(4 * LOG_LIMIT_BYTES // 1000):
             log.write(b"x" * 990 + SECRET.encode())
@@ -91,7 +91,7 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("fails", [False, True], ids=["made", "failed"])
 @pytest.mark.parametrize("kind", ["function", "function with a time limit", "command"])
-def test_what_a_step_tells_of_its_secret_is_kept_nowhere(
+def test_a_printed_secret_is_stored_nowhere(
     lab: Any, session: Session, run: Any, monkeypatch: pytest.MonkeyPatch, kind: str, fails: bool
 ) -> None:
     monkeypatch.setenv("LAB_TOKEN", SECRET)

@@ -77,9 +77,7 @@ def test_a_file_that_a_step_was_not_given_is_named_in_run_record_log_and_story(
 
 
 @pytest.mark.parametrize("by", ["step", "declaration"])
-def test_the_bytes_of_a_file_that_is_declared_to_be_read_count(
-    reading: Any, run: Any, text_of: Any, planned: Any, by: str
-) -> None:
+def test_the_bytes_of_a_declared_file_count(reading: Any, run: Any, text_of: Any, planned: Any, by: str) -> None:
     text = ONE.replace(":correct", ":declared") if by == "step" else ONE.replace("scan}}", "scan}, reads: [calib.dat]}")
     first = run(reading.declare(text))
     assert first.notes == {}
@@ -92,14 +90,14 @@ def test_the_bytes_of_a_file_that_is_declared_to_be_read_count(
     assert run(reading.pipeline).executed == [], "what was made with these bytes holds again"
 
 
-def test_a_strict_step_fails_that_reads_what_it_was_not_given(reading: Any, run: Any) -> None:
+def test_a_strict_step_fails_if_it_reads_an_undeclared_file(reading: Any, run: Any) -> None:
     strict = ONE.replace("scan}}", "scan}, strict: true}")
     result = run(reading.declare(strict))
     assert "is strict, and it read" in result.errors["corrected"]
     assert run(reading.declare(strict.replace(":correct", ":declared"))).ok
 
 
-def test_a_file_to_be_read_that_is_not_there_is_a_fault_with_its_place(reading: Any) -> None:
+def test_a_missing_declared_file_is_a_fault_with_its_line(reading: Any) -> None:
     with pytest.raises(InputError) as raised:
         bind_file(reading.declare(ONE.replace("scan}}", "scan}, reads: [calibration.dat]}")))
     (fault,) = raised.value.faults
@@ -107,7 +105,7 @@ def test_a_file_to_be_read_that_is_not_there_is_a_fault_with_its_place(reading: 
     assert fault.line == 7
 
 
-def test_a_command_may_declare_what_it_reads(reading: Any, run: Any, planned: Any) -> None:
+def test_a_command_may_declare_the_files_that_it_reads(reading: Any, run: Any, planned: Any) -> None:
     command = 'corrected: {run: "cp {inputs.scan} {out}/", inputs: {scan: scan}, reads: calib.dat}'
     text = ONE[: ONE.index("  corrected:")] + f"  {command}\n"
     assert run(reading.declare(text)).ok
@@ -115,7 +113,7 @@ def test_a_command_may_declare_what_it_reads(reading: Any, run: Any, planned: An
     assert planned(reading.pipeline)["corrected"].state == "stale"
 
 
-def test_neither_packages_nor_what_it_wrote_itself_are_listed(tmp_path: Path) -> None:
+def test_neither_packages_nor_files_written_by_the_step_are_listed(tmp_path: Path) -> None:
     import json
 
     (tmp_path / "data.txt").write_text("1")
@@ -132,7 +130,9 @@ def test_neither_packages_nor_what_it_wrote_itself_are_listed(tmp_path: Path) ->
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="inotify")
-def test_what_a_program_or_a_library_opens_beside_the_code_is_named(reading: Any, run: Any, record_of: Any) -> None:
+def test_files_that_programs_or_libraries_open_beside_the_code_are_named(
+    reading: Any, run: Any, record_of: Any
+) -> None:
     reading.file("take.sh", 'cat "$(dirname "$0")/calib.dat" "$1" > "$2/both.txt"\n')
     (reading.folder / "tables").mkdir()
     reading.file("tables/gain.dat", "7")

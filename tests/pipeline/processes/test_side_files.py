@@ -60,7 +60,7 @@ def declare(lab: Any, elsewhere: Path) -> Callable[[str, str], Path]:
 
 
 @pytest.mark.parametrize("more", ["", ", timeout: 60"], ids=["in this process", "in a process of its own"])
-def test_a_run_tells_what_was_written_outside_of_the_folder(
+def test_a_run_reports_files_written_outside_of_the_folder(
     declare: Any, elsewhere: Path, run: Callable[..., RunResult], more: str
 ) -> None:
     result = run(declare("stray", more))
@@ -70,20 +70,20 @@ def test_a_run_tells_what_was_written_outside_of_the_folder(
     }
 
 
-def test_a_step_that_wrote_only_elsewhere_is_told_where(
+def test_the_error_of_a_step_that_wrote_only_elsewhere_names_the_file(
     declare: Any, elsewhere: Path, run: Callable[..., RunResult]
 ) -> None:
     result = run(declare("lost"))
     assert f"wrote nothing into 'out'; it wrote {elsewhere / 'lost.txt'}, outside" in result.errors["lost"]
 
 
-def test_the_command_line_says_it_in_a_note(declare: Any, elsewhere: Path, cli: Any) -> None:
+def test_the_command_line_reports_it_in_a_note(declare: Any, elsewhere: Path, cli: Any) -> None:
     said = cli("run", declare("stray"), "--engine", "local")
     assert said.exit_code == 0
     assert f"note: stray: it wrote {elsewhere / 'stray.txt'}" in said.stderr
 
 
-def test_reading_elsewhere_and_what_was_taken_away_again_are_not_listed(elsewhere: Path) -> None:
+def test_files_read_elsewhere_and_removed_files_are_not_listed(elsewhere: Path) -> None:
     (elsewhere / "read.txt").write_text("1")
     with watching_files(elsewhere / "out") as watched:
         (elsewhere / "read.txt").read_text()

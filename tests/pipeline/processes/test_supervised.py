@@ -98,7 +98,7 @@ def gone(pids: list[int], seconds: float = 15) -> None:
 
 
 @pytest.mark.parametrize("how", ["alone", "forked"])
-def test_nothing_goes_on_when_the_run_is_killed(tmp_path: Path, how: str) -> None:
+def test_no_process_survives_when_the_run_is_killed(tmp_path: Path, how: str) -> None:
     code = FAMILY + "time.sleep(300)\n"
     run = subprocess.Popen([sys.executable, "-c", RUN, str(tmp_path), how, code])
     pids = pids_of(tmp_path)
@@ -108,14 +108,14 @@ def test_nothing_goes_on_when_the_run_is_killed(tmp_path: Path, how: str) -> Non
     gone(pids)
 
 
-def test_what_a_command_leaves_running_ends_with_it_and_is_counted(tmp_path: Path) -> None:
+def test_processes_that_a_command_leaves_running_end_with_it_and_are_counted(tmp_path: Path) -> None:
     process = Supervised([sys.executable, "-c", FAMILY, str(tmp_path)], lambda data: None, "family")
     assert process.wait(60)
     assert (process.code, process.left) == (0, 3)
     assert not any(map(alive, pids_of(tmp_path)))
 
 
-def test_one_that_is_stopped_is_asked_and_then_killed(tmp_path: Path) -> None:
+def test_a_stopped_process_is_terminated_and_then_killed(tmp_path: Path) -> None:
     stubborn = "import signal, time; signal.signal(signal.SIGTERM, lambda *_: print('asked', flush=True))\n"
     said: list[bytes] = []
     code = f"{stubborn}print('up', flush=True)\nwhile True: time.sleep(300)\n"
@@ -132,7 +132,7 @@ def test_one_that_is_stopped_is_asked_and_then_killed(tmp_path: Path) -> None:
         Supervised(["true"], said.append, "next", run_id="stopped")
 
 
-def test_its_exit_is_told_as_what_it_was(tmp_path: Path) -> None:
+def test_the_exit_code_is_that_of_the_command(tmp_path: Path) -> None:
     for code, told in (("import sys; sys.exit(3)", 3), ("import os; os.kill(os.getpid(), 11)", -11), ("pass", 0)):
         process = Supervised([sys.executable, "-c", code], lambda data: None, "x")
         assert process.wait(60)
@@ -143,7 +143,7 @@ def test_its_exit_is_told_as_what_it_was(tmp_path: Path) -> None:
         Supervised([str(tmp_path)], lambda data: None, "x")
 
 
-def test_a_supervisor_that_is_killed_takes_its_command_with_it(tmp_path: Path) -> None:
+def test_a_killed_supervisor_ends_its_command(tmp_path: Path) -> None:
     code = FAMILY + "time.sleep(300)\n"
     process = Supervised([sys.executable, "-c", code, str(tmp_path)], lambda data: None, "family")
     command = pids_of(tmp_path)[-1]
@@ -156,7 +156,7 @@ def test_a_supervisor_that_is_killed_takes_its_command_with_it(tmp_path: Path) -
             os.kill(pid, signal.SIGKILL)
 
 
-def test_a_server_that_dies_with_a_request_in_its_hands_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_dies_with_a_request_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     sent = _server_killed_at(monkeypatch, most=1)
     said: list[bytes] = []
     process = Supervised([sys.executable, "-c", "print('made')"], said.append, "x")
@@ -195,7 +195,7 @@ def _server_killed_at(monkeypatch: pytest.MonkeyPatch, most: int) -> list[int]:
     return sent
 
 
-def test_the_command_has_no_handle_of_ours_and_ordinary_signals() -> None:
+def test_the_command_inherits_no_descriptors_and_has_default_signals() -> None:
     code = (
         "import os, signal\n"
         "print(sorted(int(n) for n in os.listdir('/proc/self/fd'))[:-1], signal.getsignal(signal.SIGTERM),"
@@ -208,7 +208,7 @@ def test_the_command_has_no_handle_of_ours_and_ordinary_signals() -> None:
     assert b"".join(said).decode().strip() == f"[0, 1, 2] {int(signal.SIG_DFL)} True"
 
 
-def test_where_orphans_are_not_adopted_the_group_and_what_is_below_it_ends(
+def test_without_adoption_of_orphans_the_process_group_and_its_descendants_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elsewhere = tmp_path / "supervisor.py"

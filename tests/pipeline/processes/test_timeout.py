@@ -27,7 +27,7 @@ def declare(lab: Any, body: str, timeout: float) -> Path:
     return path
 
 
-def test_a_step_within_its_time_is_like_any_other(lab: Any, run: Any, session: Session) -> None:
+def test_a_step_within_its_timeout_is_like_any_other(lab: Any, run: Any, session: Session) -> None:
     body = "    (out / 'x.txt').write_text(counts.read_text())\n    print('hello')\n    return {'n': 1}\n"
     result = run(declare(lab, body, 60))
     assert result.executed == ["timed"], result.errors
@@ -59,6 +59,6 @@ def test_a_step_that_hangs_is_killed_with_what_it_started(lab: Any, run: Any, se
         ("    (out / 'x').write_text('1')\n    return {1, 2}\n", "it returned a set; return a mapping"),
     ],
 )
-def test_a_step_that_dies_is_reported_as_what_it_is(lab: Any, run: Any, body: str, words: str) -> None:
+def test_a_step_that_dies_is_reported_with_the_cause(lab: Any, run: Any, body: str, words: str) -> None:
     result = run(declare(lab, body, 60))
     assert words in result.errors["timed"]

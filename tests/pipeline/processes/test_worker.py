@@ -103,15 +103,13 @@ def call(tmp_path: Path) -> Callable[..., CallOutcome]:
     return calling
 
 
-def test_it_is_used_again_and_finds_what_the_first_one_found(call: Any) -> None:
+def test_a_worker_is_reused_with_its_environment_restored(call: Any) -> None:
     first = call("who").result
     assert call("moves").result["pid"] == first["pid"]
     assert call("who").result == first
 
 
-def test_threads_that_call_at_once_start_no_more_workers_than_they_are(
-    call: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_parallel_calls_start_at_most_one_worker_per_thread(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def slow(path: Path) -> tuple[int, ...]:
         time.sleep(0.02)  # as on a file system that is far away
         return stamp(path)
@@ -147,7 +145,7 @@ def test_a_call_does_not_wait_for_a_long_one(call: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["leaves_a_thread", "leaves_a_process", "closes_everything"])
-def test_one_that_is_not_clean_is_replaced_and_what_it_left_is_gone(call: Any, name: str, tmp_path: Path) -> None:
+def test_an_unclean_worker_is_replaced_and_its_processes_are_ended(call: Any, name: str, tmp_path: Path) -> None:
     first = call("who").result
     called = call(name)
     assert called.result["pid"] == first["pid"]
@@ -159,32 +157,32 @@ def test_one_that_is_not_clean_is_replaced_and_what_it_left_is_gone(call: Any, n
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_of_a_function_that_forks_and_comes_back_twice_the_first_process_answers(call: Any, fails: bool) -> None:
+def test_only_the_first_process_of_a_function_that_forks_answers(call: Any, fails: bool) -> None:
     first = call("who").result
     assert call("comes_back_twice", fails=fails).result["pid"] == first["pid"]
     assert call("who").result["value"] == 1
 
 
-def test_an_error_whose_text_cannot_be_had_is_that_of_the_step(call: Any) -> None:
+def test_an_error_without_readable_text_fails_the_step(call: Any) -> None:
     with pytest.raises(StepError, match=r"failed: Silent: its message cannot be shown, at steps_\d+\.py:\d+;"):
         call("says_nothing")
 
 
-def test_code_that_was_changed_is_read_anew(call: Any, tmp_path: Path) -> None:
+def test_changed_code_is_read_again(call: Any, tmp_path: Path) -> None:
     assert call("who").result["value"] == 1
     (path,) = tmp_path.glob("steps_*.py")
     path.write_text(CODE.replace('"value": 1', '"value": 22'))
     assert call("who").result["value"] == 22
 
 
-def test_another_environment_is_another_worker(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_environment_needs_another_worker(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     first = call("who").result
     monkeypatch.setenv("MODE", "fast")
     second = call("who").result
     assert (second["mode"], second["pid"] != first["pid"]) == ("fast", True)
 
 
-def test_one_that_takes_too_long_is_ended_and_the_next_one_is_new(call: Any) -> None:
+def test_a_call_that_times_out_ends_its_worker(call: Any) -> None:
     first = call("who").result
     began = time.monotonic()
     with pytest.raises(StepError, match=r"took longer than its timeout of 0\.5 s and was stopped"):
@@ -193,19 +191,19 @@ def test_one_that_takes_too_long_is_ended_and_the_next_one_is_new(call: Any) -> 
     assert call("who").result["pid"] != first["pid"]
 
 
-def test_nothing_is_begun_for_a_run_that_was_stopped(call: Any) -> None:
+def test_no_call_is_started_for_a_stopped_run(call: Any) -> None:
     stop_run("this run")
     with pytest.raises(StoppedError, match="was not begun"):
         call("who", run_id="this run")
     assert call("who", run_id="another run").result["value"] == 1
 
 
-def test_its_input_is_empty_and_parameters_may_be_large(call: Any) -> None:
+def test_standard_input_is_empty_and_parameters_may_be_large(call: Any) -> None:
     assert call("reads").result == {"said": ""}
     assert call("large", text="x" * 3_000_000).result == {"size": 3_000_000}
 
 
-def test_one_that_nobody_needs_ends(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_idle_worker_ends(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     pid = call("who").result["pid"]
     (idle,) = [one for one in worker._idle if one.process.take_over("x", "")][-1:]
     idle.process.finish()

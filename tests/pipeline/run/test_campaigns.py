@@ -114,7 +114,9 @@ def choice(session: Session, only: tuple[str, ...]) -> StepChoice:
     return StepChoice(only=only, campaign=find_campaign(session, "lab", "neon").mfid)
 
 
-def test_its_data_are_named_as_those_of_a_certificate_are(session: Session, scans: tuple[Path, str]) -> None:
+def test_the_data_of_a_campaign_are_named_like_those_of_a_certificate(
+    session: Session, scans: tuple[Path, str]
+) -> None:
     path, new = scans
     short = begin(session, path, new, fields={"instrument": "Raman 1"})
     assert set(short.affected) == {"calibrate[s2]", "fit[s2]", "calibrate[s3]", "fit[s3]"}
@@ -139,7 +141,7 @@ def test_a_campaign_that_changes_nothing_is_not_promoted(session: Session, scans
         promote(session, bind_file(path, session.store), find_campaign(session, "lab", "neon"))
 
 
-def test_a_campaign_changes_nothing_until_it_is_promoted_and_rolled_back_all_is_as_before(
+def test_a_campaign_changes_nothing_until_promoted_and_rolling_back_restores_all(
     session: Session, scans: tuple[Path, str], run: Any, planned: Any, register: Register
 ) -> None:
     path, new = scans
@@ -189,9 +191,7 @@ def test_a_campaign_changes_nothing_until_it_is_promoted_and_rolled_back_all_is_
     assert current(session) == promoted
 
 
-def test_results_that_are_there_already_are_made_candidates_too(
-    session: Session, scans: tuple[Path, str], run: Any
-) -> None:
+def test_existing_results_become_candidates_too(session: Session, scans: tuple[Path, str], run: Any) -> None:
     path, new = scans
     begin(session, path, new)
     plan = plan_campaign(session, bind_file(path, session.store), find_campaign(session, "lab", "neon"))
@@ -254,7 +254,7 @@ def test_a_canary_is_spread_over_the_strata(session: Session, scans: tuple[Path,
         begin(session, path, new)
 
 
-def test_one_instance_of_a_step_is_made_alone(scans: tuple[Path, str], lab: Any, run: Any) -> None:
+def test_a_single_instance_of_a_step_can_be_executed(scans: tuple[Path, str], lab: Any, run: Any) -> None:
     path, _ = scans
     lab.file(f"{lab.module}.py", STEPS.replace("2 *", "3 *"))
     done = run(path, StepChoice(only=("fit[s2]",)))
@@ -272,7 +272,7 @@ def test_one_instance_of_a_step_is_made_alone(scans: tuple[Path, str], lab: Any,
         ("axis", "x", "--since x"),
     ],
 )
-def test_a_campaign_that_cannot_be_is_refused(
+def test_an_invalid_campaign_is_refused(
     session: Session, scans: tuple[Path, str], replaced: str, since: str, said: str
 ) -> None:
     path, new = scans

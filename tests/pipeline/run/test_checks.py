@@ -30,7 +30,7 @@ def states(session: Session) -> dict[str, str]:
     return {one.mfid: one.state for one in list_datasets(session, "lab", every=True).entries}
 
 
-def test_a_failed_check_holds_its_result_and_what_follows_is_blocked_in_the_same_run(
+def test_a_failed_check_puts_its_result_on_hold_and_blocks_descendants_in_the_same_run(
     lab: Any, session: Session, run: Run
 ) -> None:
     done = run(checking(lab, '{small: {that: "results.factor < 2", else: hold}}'))
@@ -42,7 +42,7 @@ def test_a_failed_check_holds_its_result_and_what_follows_is_blocked_in_the_same
     assert session.mirror.verdicts()[scaled]["counting/scaled/small"].values == {"results.factor": 3}
 
 
-def test_a_new_condition_is_evaluated_over_what_is_there_and_makes_nothing_again(
+def test_a_new_condition_is_evaluated_on_existing_results_without_executing_steps(
     lab: Any, session: Session, run: Run
 ) -> None:
     held = run(checking(lab, '{small: {that: "results.factor < 2", else: hold}}'))
@@ -55,9 +55,7 @@ def test_a_new_condition_is_evaluated_over_what_is_there_and_makes_nothing_again
     assert states(session)[done.datasets["total"]["out"]] == "doubtful"
 
 
-def test_a_verdict_is_recorded_once_and_who_lifts_the_hold_is_not_overruled(
-    lab: Any, session: Session, run: Run
-) -> None:
+def test_a_verdict_is_recorded_once_and_a_lifted_hold_stays_lifted(lab: Any, session: Session, run: Run) -> None:
     path = checking(lab, '{small: {that: "results.factor < 2", else: hold}}')
     scaled = run(path).datasets["scaled"]["out"]
     lift(session, About((scaled,)), "looked at, it is good", project="lab")
@@ -68,9 +66,7 @@ def test_a_verdict_is_recorded_once_and_who_lifts_the_hold_is_not_overruled(
     assert len(session.client.datasets.list(project_id="lab", keyword="statement")) == count
 
 
-def test_a_warning_is_a_flag_and_stops_nothing_and_a_failure_fails_the_step(
-    lab: Any, session: Session, run: Run
-) -> None:
+def test_a_warning_is_a_flag_and_a_failure_fails_the_step(lab: Any, session: Session, run: Run) -> None:
     done = run(checking(lab, '{small: {that: "results.factor < 2", else: warn}}'))
     assert (done.ok, exit_code(done)) == (True, 0)
     assert "check small failed: results.factor < 2" in done.notes["scaled"]
@@ -100,12 +96,12 @@ def test_inputs_are_checked_by_their_metadata(lab: Any, session: Session, run: R
         ('{small: {that: "results.factor < 2", else: stop}}', "small"),
     ],
 )
-def test_what_cannot_be_checked_is_a_fault_of_the_declaration(lab: Any, check: str, told: str) -> None:
+def test_an_invalid_check_is_a_fault_of_the_declaration(lab: Any, check: str, told: str) -> None:
     with pytest.raises(InputError, match=told):
         bind_file(checking(lab, check), None)
 
 
-def test_a_value_that_is_not_there_or_cannot_be_compared_does_not_pass() -> None:
+def test_a_missing_or_incomparable_value_does_not_pass() -> None:
     check = Check.model_validate({"that": "results.rms < 0.03", "else": "hold"})
     assert check.of({"rms": 0.01}, {}, {}).passed
     for results in ({}, {"rms": "much"}, {"rms": float("nan")}):

@@ -48,7 +48,7 @@ def current(session: Session, step: str) -> set[str]:
     }
 
 
-def test_back_and_forth_of_a_parameter(lab: Any, session: Session) -> None:
+def test_a_parameter_is_changed_and_restored(lab: Any, session: Session) -> None:
     first = run(session, lab.pipeline).datasets["total"]["out"]
     other = run(session, lab.pipeline, scaled__factor=4).datasets["total"]["out"]
     assert (states(session)[first], states(session)[other]) == ("superseded", "current")
@@ -78,7 +78,7 @@ def test_a_run_that_changes_nothing_writes_nothing(lab: Any, session: Session) -
     assert (again.executed, again.current_again, set(calls)) == ([], (), {"GET"}), "all is read again"
 
 
-def test_a_file_changed_and_restored(lab: Any, session: Session) -> None:
+def test_a_file_is_changed_and_restored(lab: Any, session: Session) -> None:
     first = run(session, lab.pipeline).datasets["total"]["out"]
     original = (lab.folder / "second.txt").read_text()
     lab.file("second.txt", "11\n")
@@ -120,7 +120,7 @@ def test_equal_bytes_of_different_measurements_stay_different_results(lab: Any, 
     assert current(session, "scaled") == {first.datasets["scaled"]["out"], other.datasets["scaled"]["out"]}
 
 
-def test_a_forced_attempt_holds(lab: Any, session: Session) -> None:
+def test_a_forced_attempt_is_current(lab: Any, session: Session) -> None:
     first = run(session, lab.pipeline).datasets["scaled"]["out"]
     forced = run(session, lab.pipeline, StepChoice(forced=("scaled",))).datasets["scaled"]["out"]
     assert (states(session)[first], states(session)[forced]) == ("superseded", "current")
@@ -128,7 +128,7 @@ def test_a_forced_attempt_holds(lab: Any, session: Session) -> None:
     assert (again.executed, again.datasets["scaled"]["out"]) == ([], forced), "the latest attempt is what is asked for"
 
 
-def test_a_step_of_which_one_output_is_lost_is_made_again(lab: Any, session: Session) -> None:
+def test_a_step_with_a_lost_output_is_executed_again(lab: Any, session: Session) -> None:
     parts = "  parts: {uses: LABMODULE:split, inputs: {counts: first}}\n"
     path = lab.declare(lab.pipeline.read_text() + parts)
     first = run(session, path)
@@ -137,14 +137,14 @@ def test_a_step_of_which_one_output_is_lost_is_made_again(lab: Any, session: Ses
     assert (again.executed, again.ok, again.datasets) == (["parts"], True, first.datasets)
 
 
-def test_two_declarations_of_one_name_are_told_apart_by_their_files(lab: Any, session: Session) -> None:
+def test_two_declarations_of_one_name_are_distinguished_by_their_files(lab: Any, session: Session) -> None:
     first = run(session, lab.pipeline).datasets["total"]["out"]
     other = lab.declare(lab.pipeline.read_text().replace("factor: 3", "factor: 5"), "other.yaml")
     second = run(session, other).datasets["total"]["out"]
     assert current(session, "total") == {first, second}
 
 
-def test_declarations_of_one_name_that_share_a_result_leave_each_other_what_holds(lab: Any, session: Session) -> None:
+def test_declarations_of_one_name_that_share_a_result_do_not_supersede_each_other(lab: Any, session: Session) -> None:
     text = lab.pipeline.read_text()
     old = run(session, lab.pipeline, scaled__factor=2).datasets["total"]["out"]
     shared = run(session, lab.pipeline).datasets["total"]["out"]
@@ -159,7 +159,7 @@ def test_declarations_of_one_name_that_share_a_result_leave_each_other_what_hold
     assert (back, current(session, "total")) == (old, {old, new})
 
 
-def test_a_declaration_with_another_file_name_goes_on(lab: Any, session: Session) -> None:
+def test_a_renamed_declaration_keeps_its_results(lab: Any, session: Session) -> None:
     old = run(session, lab.pipeline, scaled__factor=2).datasets["total"]["out"]
     shared = run(session, lab.pipeline).datasets["total"]["out"]
     moved = lab.pipeline.rename(lab.folder / "moved.yaml")
@@ -178,7 +178,7 @@ def two_machines(tmp_path: Path) -> Any:
                 yield east, west
 
 
-def test_machines_agree_and_the_newest_run_has_the_last_word(lab: Any, two_machines: tuple[Session, Session]) -> None:
+def test_machines_agree_that_the_newest_run_decides(lab: Any, two_machines: tuple[Session, Session]) -> None:
     east, west = two_machines
     first = run(east, lab.pipeline).datasets["total"]["out"]
     other = run(west, lab.pipeline, scaled__factor=4).datasets["total"]["out"]
@@ -190,7 +190,9 @@ def test_machines_agree_and_the_newest_run_has_the_last_word(lab: Any, two_machi
     assert run(east, lab.pipeline).current_again == ()
 
 
-def test_what_another_machine_took_up_again_since_is_seen(lab: Any, two_machines: tuple[Session, Session]) -> None:
+def test_results_that_another_machine_made_current_again_are_seen(
+    lab: Any, two_machines: tuple[Session, Session]
+) -> None:
     east, west = two_machines
     first = run(east, lab.pipeline).datasets["total"]["out"]
     other = run(west, lab.pipeline, scaled__factor=4).datasets["total"]["out"]
@@ -201,7 +203,7 @@ def test_what_another_machine_took_up_again_since_is_seen(lab: Any, two_machines
     assert (states(west)[first], states(west)[other]) == ("superseded", "current"), "the newest run has the last word"
 
 
-def test_what_a_run_has_written_is_not_read_back_by_the_next(lab: Any, two_machines: tuple[Session, Session]) -> None:
+def test_the_writes_of_a_run_are_not_read_back_by_the_next(lab: Any, two_machines: tuple[Session, Session]) -> None:
     east, _ = two_machines
     lab.declare(f"defaults: {{output: {{ingest: false}}}}\n{lab.pipeline.read_text()}")  # which modifies it later
     calls: list[str] = []
@@ -213,7 +215,7 @@ def test_what_a_run_has_written_is_not_read_back_by_the_next(lab: Any, two_machi
         assert [call for call in calls if "include_metadata" in call] == []
 
 
-def test_what_the_service_has_lost_is_made_again(lab: Any, two_machines: tuple[Session, Session]) -> None:
+def test_results_lost_by_the_service_are_made_again(lab: Any, two_machines: tuple[Session, Session]) -> None:
     east, _ = two_machines
     first = run(east, lab.pipeline)
     total = first.datasets["total"]["out"]
@@ -231,7 +233,7 @@ def test_what_the_service_has_lost_is_made_again(lab: Any, two_machines: tuple[S
     assert again.datasets == first.datasets
 
 
-def test_places_are_beside_the_record(lab: Any, session: Session) -> None:
+def test_slots_are_stored_beside_the_record(lab: Any, session: Session) -> None:
     made = run(session, lab.pipeline)
     metadata = session.client.metadata.get(made.datasets["total"]["out"])
     ((key, filled),) = slots_of(metadata).items()
@@ -239,7 +241,7 @@ def test_places_are_beside_the_record(lab: Any, session: Session) -> None:
     assert (filled.run, filled.declared_in) == (made.run_id, "pipeline.yaml")
 
 
-def test_a_changed_output_is_applied_without_making_anything_again(lab: Any, session: Session) -> None:
+def test_a_changed_output_section_is_applied_without_executing_steps(lab: Any, session: Session) -> None:
     first = run(session, lab.pipeline)
     total = first.datasets["total"]["out"]
     assert session.client.datasets.get(total).dataset_name == "first (total)", "names do not grow with the chain"
@@ -257,7 +259,7 @@ def test_a_changed_output_is_applied_without_making_anything_again(lab: Any, ses
     assert run(session, lab.pipeline).notes == {}
 
 
-def test_changed_metadata_of_an_output_are_told_not_to_be_applied(lab: Any, session: Session) -> None:
+def test_changed_metadata_of_an_output_are_reported_as_not_applied(lab: Any, session: Session) -> None:
     first = run(session, lab.pipeline)
     text = lab.pipeline.read_text().replace(
         "    inputs: {left: scaled, right: second}\n",
@@ -272,7 +274,7 @@ def test_changed_metadata_of_an_output_are_told_not_to_be_applied(lab: Any, sess
     assert run(session, lab.pipeline).notes == {}, "told once"
 
 
-def test_names_know_counts_and_fields_of_parents(lab: Any, session: Session) -> None:
+def test_names_can_use_counts_and_fields_of_parents(lab: Any, session: Session) -> None:
     text = lab.pipeline.read_text().replace(
         "    params: {factor: 3}\n",
         '    params: {factor: 3}\n    output: {dataset_name: "{counts.count} of {counts.timestamp}"}\n',
@@ -281,7 +283,7 @@ def test_names_know_counts_and_fields_of_parents(lab: Any, session: Session) -> 
     assert session.client.datasets.get(made).dataset_name.startswith("1 of 2024-05-01T12:00:00")
 
 
-def test_every_variant_of_a_matrix_holds_and_one_that_is_taken_out_is_told(lab: Any, session: Session) -> None:
+def test_every_variant_of_a_matrix_is_current_and_a_removed_one_is_reported(lab: Any, session: Session) -> None:
     text = lab.pipeline.read_text().replace("params: {factor: 3}", "matrix: {factor: [2, 3]}")
     first = run(session, lab.declare(text))
     assert len(current(session, "scaled")) == 2
@@ -301,7 +303,7 @@ def pool(parts: list[Path], *, out: Path) -> None:
 """
 
 
-def test_a_file_more_in_a_pattern_supersedes_and_another_name_does_not(lab: Any, session: Session) -> None:
+def test_an_additional_file_of_a_pattern_supersedes_and_another_name_does_not(lab: Any, session: Session) -> None:
     (lab.folder / "in").mkdir()
     lab.file("in/a.txt", "1\n")
     lab.file(f"{lab.module}_pool.py", POOL)
@@ -318,7 +320,7 @@ def test_a_file_more_in_a_pattern_supersedes_and_another_name_does_not(lab: Any,
     assert renamed.undeclared == ()
 
 
-def test_what_a_failed_run_made_holds_and_nothing_is_mixed(lab: Any, session: Session) -> None:
+def test_results_of_a_failed_run_are_current_and_not_mixed_with_older_ones(lab: Any, session: Session) -> None:
     first = run(session, lab.pipeline)
     source = (lab.folder / f"{lab.module}.py").read_text()
     lab.file(
@@ -348,7 +350,7 @@ steps:
 """
 
 
-def test_causes_are_told_once_with_what_stands_instead_of_what(
+def test_causes_are_reported_once_with_replaced_and_replacing_datasets(
     lab: Any, session: Session, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, text in (("scan1", "1"), ("scan2", "2"), ("dark-a", "3"), ("dark-b", "4")):
@@ -367,7 +369,7 @@ def test_causes_are_told_once_with_what_stands_instead_of_what(
     )
 
 
-def test_a_run_does_not_undo_what_a_person_made_in_the_stead_of_its_result(lab: Any, session: Session) -> None:
+def test_a_run_does_not_undo_a_manual_replacement_of_its_result(lab: Any, session: Session) -> None:
     done = run(session, lab.pipeline).datasets
     old, scaled = done["total"]["out"], done["scaled"]["out"]
     path = lab.file("by-eye.txt", "41\n")

@@ -99,7 +99,7 @@ def run(lab: Any, session: Session) -> RunResult:
     return plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None)
 
 
-def test_a_run_sends_what_is_new_and_asks_for_nothing_that_it_knows(lab: Any, far: Session, wire: Wire) -> None:
+def test_a_run_sends_new_results_and_requests_nothing_that_it_knows(lab: Any, far: Session, wire: Wire) -> None:
     lab.file("other.txt", "10 20 30")
     result = run(lab, far)
     assert (sorted(result.executed), result.ok) == (["beside", "one", "three", "two"], True), result.errors
@@ -117,7 +117,7 @@ def test_a_run_sends_what_is_new_and_asks_for_nothing_that_it_knows(lab: Any, fa
     assert dict(sent) == dict.fromkeys(DATASET, 6) | dict.fromkeys(FILE, 6) | links
 
 
-def test_what_its_steps_returned_is_told_without_asking(lab: Any, far: Session, wire: Wire) -> None:
+def test_returned_values_are_reported_without_a_request(lab: Any, far: Session, wire: Wire) -> None:
     lab.file("other.txt", "10 20 30")
     result = run(lab, far)
     before = len(wire.sent)
@@ -132,7 +132,7 @@ def test_what_its_steps_returned_is_told_without_asking(lab: Any, far: Session, 
     }
 
 
-def test_the_embedded_crucible_is_not_asked_for_each_step_what_others_have_made(
+def test_the_embedded_crucible_is_not_asked_for_remote_changes_at_each_step(
     lab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []

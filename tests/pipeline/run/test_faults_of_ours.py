@@ -13,7 +13,7 @@ from crucible_lineage.registration import delivery
 from crucible_lineage.session import Session
 
 
-def test_a_fault_while_a_result_is_registered_names_the_file_with_its_traceback(
+def test_an_unexpected_error_of_a_registration_names_the_file_with_its_traceback(
     lab: Any, session: Session, run: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.setenv("CRUCIBLE_API_KEY", "hush-hush")
@@ -47,7 +47,7 @@ def test_a_fault_while_a_result_is_registered_names_the_file_with_its_traceback(
     assert "in faulty" in capsys.readouterr().err
 
 
-def test_a_command_that_meets_one_says_so_in_a_line(data: Path, command: Any, tmp_path: Path) -> None:
+def test_a_command_reports_an_unexpected_error_in_one_line(data: Path, command: Any, tmp_path: Path) -> None:
     broken = tmp_path / "sitecustomize.py"
     broken.write_text(
         "import crucible_lineage.core.journal as journal\n"

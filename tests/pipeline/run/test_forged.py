@@ -111,7 +111,7 @@ def post(
 
 @pytest.mark.parametrize("project", [None, "evil"])
 @pytest.mark.parametrize("bytes_of", ["theirs", "ours"])
-def test_a_step_whose_id_an_outsider_has_taken_is_refused_and_goes_on_with_a_salt(
+def test_a_step_whose_id_an_outsider_has_taken_is_refused_and_works_with_a_salt(
     lab: Any,
     mine: Session,
     admin: CrucibleClient,
@@ -156,7 +156,7 @@ def test_a_step_whose_id_an_outsider_has_taken_is_refused_and_goes_on_with_a_sal
         assert run(lab, other).executed == []
 
 
-def test_an_id_that_is_taken_in_private_is_told_at_once(
+def test_an_id_taken_by_a_private_dataset_is_reported_at_once(
     lab: Any, mine: Session, outsider: CrucibleClient, honest: Honest
 ) -> None:
     mfid = honest["total"][0]
@@ -169,7 +169,7 @@ def test_an_id_that_is_taken_in_private_is_told_at_once(
     assert not mine.outbox.all(), "nothing is tried again for ever"
 
 
-def test_once_the_forged_one_is_deleted_the_same_command_goes_on(
+def test_the_same_command_works_once_the_forged_dataset_is_deleted(
     lab: Any, mine: Session, admin: CrucibleClient, outsider: CrucibleClient, honest: Honest, tmp_path: Path
 ) -> None:
     mfid, metadata, files = honest["total"]
@@ -204,7 +204,7 @@ def test_measured_files_whose_id_an_outsider_has_taken_are_refused(
     assert run(lab, mine).ok
 
 
-def test_what_an_outsider_says_of_places_and_successors_changes_nothing(
+def test_slots_and_successors_claimed_by_an_outsider_change_nothing(
     lab: Any, mine: Session, outsider: CrucibleClient, tmp_path: Path, honest: Honest
 ) -> None:
     ran = run(lab, mine)
@@ -227,7 +227,7 @@ def test_what_an_outsider_says_of_places_and_successors_changes_nothing(
     assert found.unique_id == mfid
 
 
-def test_a_member_whose_files_are_not_those_of_the_record_is_refused_by_the_plan(
+def test_the_plan_refuses_a_dataset_whose_files_are_not_those_of_its_record(
     lab: Any, mine: Session, tmp_path: Path, honest: Honest
 ) -> None:
     first = run(lab, mine)
@@ -250,7 +250,7 @@ def test_a_member_whose_files_are_not_those_of_the_record_is_refused_by_the_plan
     assert steps["scaled"].state == "fresh", "the attempt beside it"
 
 
-def test_the_command_tells_it_in_a_few_lines(
+def test_the_command_reports_it_in_a_few_lines(
     lab: Any,
     mine: Session,
     outsider: CrucibleClient,

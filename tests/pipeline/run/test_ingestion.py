@@ -68,25 +68,25 @@ def slow(session: Session, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return answers
 
 
-def test_with_wait_a_dataset_is_complete_only_when_its_files_are_read(run: Any, slow: list[str]) -> None:
+def test_with_wait_a_dataset_is_complete_only_when_its_files_are_ingested(run: Any, slow: list[str]) -> None:
     result = run("{wait: true, timeout: 1m}")
     assert (result.ok, result.not_ingested) == (True, ())
     assert slow == ["started False"] * 3 + ["complete False"]
 
 
-def test_without_it_nothing_waits(run: Any, slow: list[str]) -> None:
+def test_without_wait_no_dataset_waits(run: Any, slow: list[str]) -> None:
     assert run("true").ok
     assert slow[0] == "started True"
 
 
-def test_after_the_timeout_the_dataset_is_complete_and_the_file_is_told(run: Any, slow: list[str]) -> None:
+def test_after_the_timeout_the_dataset_is_complete_and_the_file_is_reported(run: Any, slow: list[str]) -> None:
     result = run("{wait: true, timeout: 0.01}")
     assert result.ok
     assert slow[0] == "started False"
     assert all("scaled.txt of 'first (scaled)'" in told for told in result.not_ingested)
 
 
-def test_how_a_file_was_read_is_told_once_and_fails_no_run(run: Any, session: Session) -> None:
+def test_a_failed_ingestion_is_reported_once_and_does_not_fail_the_run(run: Any, session: Session) -> None:
     result = run("{wait: true}, ingestor: NoSuchIngestor")
     assert result.ok
     (told,) = result.not_ingested
@@ -96,7 +96,7 @@ def test_how_a_file_was_read_is_told_once_and_fails_no_run(run: Any, session: Se
     assert again.not_ingested == ()
 
 
-def test_a_run_that_makes_nothing_does_not_wait_for_what_earlier_ones_asked_for(
+def test_a_run_without_work_does_not_wait_for_earlier_requests(
     run: Any, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run("true")
@@ -110,7 +110,7 @@ def test_a_run_that_makes_nothing_does_not_wait_for_what_earlier_ones_asked_for(
     assert looks == [one.id], "it looks once, and leaves it"
 
 
-def test_the_files_of_a_dataset_are_asked_for_in_one_look(
+def test_the_requests_of_a_dataset_are_checked_with_one_call(
     session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session.ensure_project("lab", "")
@@ -133,7 +133,7 @@ def test_the_files_of_a_dataset_are_asked_for_in_one_look(
 
 
 @pytest.mark.parametrize(("status", "event"), [("complete", INGESTION_COMPLETED), ("failed", INGESTION_FAILED)])
-def test_events_tell_how_it_ended(
+def test_events_report_the_end_of_an_ingestion(
     run: Any, session: Session, monkeypatch: pytest.MonkeyPatch, status: str, event: str
 ) -> None:
     watcher = Watcher(session, "lab")
@@ -162,7 +162,7 @@ def test_events_tell_how_it_ended(
         ("5", "write true, false, or {wait: true, timeout: 10m}"),
     ],
 )
-def test_a_fault_is_told_at_its_line(lab: Any, ingest: str, told: str) -> None:
+def test_a_fault_is_reported_with_its_line(lab: Any, ingest: str, told: str) -> None:
     path = lab.declare(PIPELINE.replace("INGEST", ingest))
     with pytest.raises(InputError) as caught:
         load_pipeline(path)

@@ -60,7 +60,7 @@ def met_by_verify(session: Session, mfid: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("met", [met_by_get, met_by_verify])
-def test_where_it_is_known_the_step_runs_again_and_the_result_stands_under_its_id(
+def test_a_known_loss_makes_the_step_run_again_and_the_result_keeps_its_id(
     lab: Any, session: Session, tmp_path: Path, met: Any
 ) -> None:
     first = run(session, lab.pipeline)
@@ -80,7 +80,7 @@ def test_where_it_is_known_the_step_runs_again_and_the_result_stands_under_its_i
     assert run(session, lab.pipeline).executed == []
 
 
-def test_a_step_that_needs_them_fails_once_and_the_next_run_makes_them(lab: Any, session: Session) -> None:
+def test_a_step_that_needs_lost_bytes_fails_once_and_the_next_run_makes_them(lab: Any, session: Session) -> None:
     scaled = run(session, lab.pipeline).datasets["scaled"]["out"]
     lose(session, scaled)
     source = (lab.folder / f"{lab.module}.py").read_text()
@@ -109,7 +109,7 @@ def test_other_bytes_are_not_put_under_the_old_id(lab: Any, session: Session, tm
     assert "--force noise" in again.errors["noise"]
 
 
-def test_what_is_back_by_itself_is_not_made_again(lab: Any, session: Session) -> None:
+def test_bytes_that_have_returned_are_not_made_again(lab: Any, session: Session) -> None:
     first = run(session, lab.pipeline)
     session.mirror.note_lost(first.datasets["scaled"]["out"], "scaled.txt")
     assert run(session, lab.pipeline).executed == []

@@ -49,7 +49,7 @@ def edit(lab: Any, old: str, new: str, *, file: Path | None = None) -> None:
     path.write_text(text.replace(old, new), encoding="utf-8")
 
 
-def test_a_result_of_another_member_is_kept_over_a_change_and_linked_by_who_may(
+def test_a_result_of_another_member_stays_current_and_is_linked_by_a_permitted_account(
     lab: Any, members: tuple[Session, Session]
 ) -> None:
     ada, bob = members
@@ -65,7 +65,7 @@ def test_a_result_of_another_member_is_kept_over_a_change_and_linked_by_who_may(
     assert run(ada, lab.pipeline).notes == {}, "it is linked by now"
 
 
-def test_what_another_member_has_begun_and_not_finished_is_finished_by_who_may_or_made_anew(
+def test_an_unfinished_result_of_another_member_is_finished_by_a_permitted_account_or_made_again(
     lab: Any, members: tuple[Session, Session], unfinish: Any
 ) -> None:
     ada, bob = members
@@ -79,7 +79,9 @@ def test_what_another_member_has_begun_and_not_finished_is_finished_by_who_may_o
     ) in told
 
 
-def test_a_result_of_another_member_is_described_anew_by_who_may(lab: Any, members: tuple[Session, Session]) -> None:
+def test_a_result_of_another_member_is_redescribed_by_a_permitted_account(
+    lab: Any, members: tuple[Session, Session]
+) -> None:
     ada, bob = members
     total = run(bob, lab.pipeline).datasets["total"]["out"]
     run(ada, lab.pipeline)

@@ -49,7 +49,7 @@ def objects() -> int:
     return len(gc.get_objects())
 
 
-def test_a_result_that_waits_takes_a_third_of_its_payload_at_most(
+def test_a_waiting_result_takes_at_most_a_third_of_its_payload(
     lab: Any, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outbox, "MAX_OPEN", WIDTH)
@@ -87,7 +87,7 @@ def test_a_result_that_waits_takes_a_third_of_its_payload_at_most(
     assert a_result < a_payload / 3, f"{a_result:.1f} objects a result, {a_payload:.1f} a payload"
 
 
-def test_of_many_steps_that_could_begin_only_some_are_started(lab: Any, session: Session) -> None:
+def test_only_some_of_many_ready_steps_are_started(lab: Any, session: Session) -> None:
     events: list[str] = []
     bound = bind_file(declared(lab, MANY), session.store, {})
 
@@ -100,7 +100,7 @@ def test_of_many_steps_that_could_begin_only_some_are_started(lab: Any, session:
     assert AHEAD < max(started) <= 2 * AHEAD
 
 
-def test_when_everything_is_made_again_few_of_the_earlier_records_are_in_memory(
+def test_few_earlier_records_are_in_memory_when_everything_is_made_again(
     lab: Any, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(known, "MAX_RECORDS", WIDTH)
@@ -130,7 +130,7 @@ def test_when_everything_is_made_again_few_of_the_earlier_records_are_in_memory(
     assert held[1] - held[0] < (MANY - FEW) * 2 / 3, f"{held} records"  # all of them, if none were let go
 
 
-def test_where_nothing_is_known_yet_records_are_judged_some_at_a_time(
+def test_records_of_a_first_sync_are_judged_in_batches(
     lab: Any, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(known, "MAX_RECORDS", WIDTH)

@@ -32,7 +32,7 @@ def put_back(copy: Path, data: Path) -> None:
 
 @pytest.mark.parametrize("is_synced", [False, True])
 @pytest.mark.parametrize("has_more", [False, True])
-def test_what_is_lost_is_made_again(
+def test_lost_results_are_made_again(
     lab: Any, data: Path, tmp_path: Path, is_synced: bool, has_more: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     run(lab.pipeline, data)
@@ -57,7 +57,7 @@ def test_what_is_lost_is_made_again(
     assert run(lab.pipeline, data).executed == []
 
 
-def test_one_without_the_project_is_noticed(lab: Any, data: Path, tmp_path: Path) -> None:
+def test_a_copy_without_the_project_is_noticed(lab: Any, data: Path, tmp_path: Path) -> None:
     with Session(Settings(data)) as session:
         session.client.account.whoami()
     shutil.copytree(data / "crucible", tmp_path / "copy")
@@ -68,7 +68,7 @@ def test_one_without_the_project_is_noticed(lab: Any, data: Path, tmp_path: Path
     assert (again.ok, sorted(again.executed), again.datasets) == (True, ["scaled", "total"], made.datasets)
 
 
-def test_put_back_while_a_run_is_under_way_it_ends_as_failed(lab: Any, data: Path, tmp_path: Path) -> None:
+def test_a_run_fails_if_an_older_copy_is_restored_meanwhile(lab: Any, data: Path, tmp_path: Path) -> None:
     with Session(Settings(data)) as session:
         session.client.account.whoami()
     shutil.copytree(data / "crucible", tmp_path / "copy")

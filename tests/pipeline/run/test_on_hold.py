@@ -54,9 +54,7 @@ def blocked(session: Session, path: Path, *forced: str) -> dict[str, str]:
     return {step.name: "; ".join(step.causes) for step in steps if step.state == "blocked"}
 
 
-def test_what_is_only_linked_to_what_is_on_hold_is_doubtful_wherever_it_is_shown(
-    lab: Any, session: Session, run: Run
-) -> None:
+def test_a_dataset_linked_to_one_on_hold_is_shown_as_doubtful_everywhere(lab: Any, session: Session, run: Run) -> None:
     made = run(lab.pipeline)
     (first, second), total = (made.inputs[name][0] for name in ("first", "second")), made.datasets["total"]["out"]
     session.client.datasets.link_parent_child(first, second)
@@ -85,7 +83,7 @@ def test_a_doubtful_result_can_be_superseded_manually(
     assert (found[total], found[json.loads(registered.stdout)["mfid"]]) == ("superseded", "current")
 
 
-def test_a_hold_blocks_what_comes_after_at_any_depth_and_lifting_it_computes_nothing(
+def test_a_hold_blocks_descendants_at_any_depth_and_lifting_it_computes_nothing(
     lab: Any, session: Session, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = run(lab.pipeline)
@@ -109,7 +107,7 @@ def test_a_hold_blocks_what_comes_after_at_any_depth_and_lifting_it_computes_not
     assert (again.ok, again.executed) == (True, [])
 
 
-def test_what_was_made_before_is_doubtful_and_as_before_once_it_is_lifted(lab: Any, session: Session, run: Run) -> None:
+def test_earlier_results_are_doubtful_until_the_hold_is_lifted(lab: Any, session: Session, run: Run) -> None:
     made = run(lab.pipeline)
     first, second = made.inputs["first"][0], made.inputs["second"][0]
     scaled, total = made.datasets["scaled"]["out"], made.datasets["total"]["out"]
@@ -129,9 +127,7 @@ def test_what_was_made_before_is_doubtful_and_as_before_once_it_is_lifted(lab: A
     assert [one.in_force for one in show_dataset(session, first).statements] == [False]
 
 
-def test_a_result_in_the_middle_can_be_on_hold_and_what_it_was_made_of_stays(
-    lab: Any, session: Session, run: Run
-) -> None:
+def test_a_hold_on_an_intermediate_result_does_not_affect_its_parents(lab: Any, session: Session, run: Run) -> None:
     made = run(lab.pipeline)
     put_on_hold(session, made.datasets["scaled"]["out"])
     assert blocked(session, lab.pipeline, "scaled") == {}
@@ -139,7 +135,7 @@ def test_a_result_in_the_middle_can_be_on_hold_and_what_it_was_made_of_stays(
     assert states(session)[made.inputs["first"][0]] == "raw"
 
 
-def test_said_twice_is_said_once_and_after_it_was_lifted_it_can_be_said_again(
+def test_a_repeated_hold_is_one_statement_and_a_lifted_one_can_be_stated_again(
     lab: Any, session: Session, run: Run
 ) -> None:
     first = run(lab.pipeline).inputs["first"][0]
@@ -153,7 +149,7 @@ def test_said_twice_is_said_once_and_after_it_was_lifted_it_can_be_said_again(
     assert len(kept) == 3
 
 
-def test_two_machines_a_late_statement_stops_the_other_one_at_its_next_plan(
+def test_a_late_statement_stops_another_machine_at_its_next_plan(
     lab: Any, session: Session, run: Run, tmp_path: Path
 ) -> None:
     first = run(lab.pipeline).inputs["first"][0]
@@ -167,7 +163,7 @@ def test_two_machines_a_late_statement_stops_the_other_one_at_its_next_plan(
     assert blocked(session, lab.pipeline, "scaled") == {}
 
 
-def test_an_instrument_and_a_time_stop_what_was_measured_then_and_a_fingerprint_what_the_code_makes(
+def test_holds_by_instrument_and_time_stop_data_and_holds_by_fingerprint_stop_code(
     lab: Any, session: Session, run: Run
 ) -> None:
     text = lab.pipeline.read_text().replace("timestamp", "instrument_name: Raman 1, timestamp")
@@ -187,9 +183,7 @@ def test_an_instrument_and_a_time_stop_what_was_measured_then_and_a_fingerprint_
     assert states(session)[made.datasets["total"]["out"]] == "doubtful"
 
 
-def test_another_project_is_stopped_too_and_whose_statements_count_is_its_own_choice(
-    lab: Any, session: Session, run: Run
-) -> None:
+def test_a_hold_stops_other_projects_that_trust_its_project(lab: Any, session: Session, run: Run) -> None:
     made = run(lab.pipeline)
     first, total = made.inputs["first"][0], made.datasets["total"]["out"]
     later = lab.declare(DOWNSTREAM.replace("MFID", total), "later.yaml")
@@ -208,7 +202,7 @@ def test_another_project_is_stopped_too_and_whose_statements_count_is_its_own_ch
     assert blocked(session, lab.pipeline, "scaled") == {}
 
 
-def test_rerun_is_stopped_as_well(lab: Any, session: Session, run: Run) -> None:
+def test_a_hold_stops_rerun_as_well(lab: Any, session: Session, run: Run) -> None:
     made = run(lab.pipeline)
     put_on_hold(session, made.inputs["second"][0])
     total = made.datasets["total"]["out"]
@@ -230,7 +224,7 @@ def test_a_flag_warns_and_stops_nothing(lab: Any, session: Session, run: Run) ->
     assert all(not one.flags for one in list_datasets(session, "lab").entries)
 
 
-def test_a_plan_asks_for_nothing_more(lab: Any, session: Session, run: Run) -> None:
+def test_holds_cost_a_plan_no_additional_calls(lab: Any, session: Session, run: Run) -> None:
     made = run(lab.pipeline)
     put_on_hold(session, made.datasets["total"]["out"])
     make_plan(bind_file(lab.pipeline, session.store), session)
@@ -239,14 +233,14 @@ def test_a_plan_asks_for_nothing_more(lab: Any, session: Session, run: Run) -> N
         assert make_plan(bind_file(lab.pipeline, again.store), again).is_fresh
 
 
-def test_statements_are_no_data_of_the_project(lab: Any, session: Session, run: Run) -> None:
+def test_statements_are_not_data_of_the_project(lab: Any, session: Session, run: Run) -> None:
     made = run(lab.pipeline)
     hold = put_on_hold(session, made.inputs["first"][0])
     assert hold not in states(session)
     assert hold in session.mirror.records_beside("lab")
 
 
-def test_a_selection_goes_by_flags_and_never_takes_a_statement(lab: Any, session: Session, run: Run) -> None:
+def test_a_selection_can_use_flags_and_never_selects_a_statement(lab: Any, session: Session, run: Run) -> None:
     first = run(lab.pipeline).inputs["first"][0]
     selecting = lab.declare(
         """
@@ -272,7 +266,7 @@ def test_a_selection_goes_by_flags_and_never_takes_a_statement(lab: Any, session
         bind_file(lab.declare(selecting.read_text().replace("none_of", "without"), "odd.yaml"), session.store)
 
 
-def test_a_statement_is_verified_as_any_dataset_is(lab: Any, session: Session, run: Run) -> None:
+def test_a_statement_is_verified_like_any_dataset(lab: Any, session: Session, run: Run) -> None:
     first = run(lab.pipeline).inputs["first"][0]
     put_on_hold(session, first)
     lift(session, About((first,)), "", project="lab")

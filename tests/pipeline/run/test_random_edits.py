@@ -145,7 +145,7 @@ def run(path: Path, session: Session) -> RunResult:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_after_any_edit_just_what_changed_is_made_and_one_result_holds(
+def test_after_any_edit_only_changes_are_made_and_one_result_is_current(
     shape: str, tmp_path: Path, session: Session
 ) -> None:
     seed = int(os.environ.get("RANDOM_SEED", "14"))

@@ -40,7 +40,7 @@ steps:
 """
 
 
-def test_what_moved_is_named_by_the_run_and_by_why(lab: Any, run: Any, session: Session, tmp_path: Any) -> None:
+def test_the_run_and_why_name_the_numbers_that_differ(lab: Any, run: Any, session: Session, tmp_path: Any) -> None:
     tries = tmp_path / "tries"
     tries.mkdir()
     lab.file(f"{lab.module}.py", STEPS.replace("TRIES", repr(str(tries))))

@@ -40,7 +40,7 @@ def test_a_run_registers_each_result_as_a_child_of_its_inputs(lab: Any, session:
     assert {file.filename for file in session.client.datasets.list_files(total)} == {"total.txt", "note.txt"}
 
 
-def test_a_record_tells_how_the_result_came_to_be(lab: Any, session: Session) -> None:
+def test_a_record_describes_how_the_result_was_made(lab: Any, session: Session) -> None:
     result = run(lab.pipeline, session)
     mfid = result.datasets["scaled"]["out"]
     record = read_record(session.client.datasets.get(mfid, include_metadata=True).scientific_metadata)
@@ -54,7 +54,7 @@ def test_a_record_tells_how_the_result_came_to_be(lab: Any, session: Session) ->
     assert record.software.packages["crucible-lineage"]
 
 
-def test_a_second_run_makes_nothing_and_asks_crucible_nothing(lab: Any, session: Session) -> None:
+def test_a_second_run_makes_nothing_and_requests_nothing(lab: Any, session: Session) -> None:
     first = run(lab.pipeline, session)
     assert run(lab.pipeline, session).executed == [], "reads once what ingestion has changed after the first run"
     with Session(session.settings) as later:
@@ -64,14 +64,14 @@ def test_a_second_run_makes_nothing_and_asks_crucible_nothing(lab: Any, session:
         assert later._client is None, "an up-to-date run must not start the embedded Crucible"
 
 
-def test_a_machine_that_knows_nothing_finds_the_results_at_crucible(lab: Any, session: Session) -> None:
+def test_a_new_machine_finds_the_results_at_crucible(lab: Any, session: Session) -> None:
     first = run(lab.pipeline, session)
     session.mirror.forget()
     second = run(lab.pipeline, session)
     assert (second.executed, second.datasets, second.inputs) == ([], first.datasets, first.inputs)
 
 
-def test_a_changed_parameter_makes_new_children_beside_the_old(lab: Any, session: Session) -> None:
+def test_a_changed_parameter_makes_new_children_beside_the_old_ones(lab: Any, session: Session) -> None:
     first = run(lab.pipeline, session)
     lab.declare(lab.pipeline.read_text().replace("factor: 3", "factor: 4"))
     planned = make_plan(bind_file(lab.pipeline, session.store), session)
@@ -97,7 +97,7 @@ def test_a_changed_input_file_is_a_new_dataset(lab: Any, session: Session) -> No
     assert second.inputs["second"] != first.inputs["second"]
 
 
-def test_what_a_killed_run_leaves_is_known_as_of_this_data_folder(lab: Any, session: Session) -> None:
+def test_a_registration_of_a_killed_run_is_recognized_by_the_same_data_folder(lab: Any, session: Session) -> None:
     """So that the next run from there finishes it at once, and does not wait to see if another machine goes on."""
     result = run(lab.pipeline, session)
     for mfid in (result.inputs["first"][0], result.datasets["scaled"]["out"]):
@@ -184,7 +184,7 @@ def test_an_existing_dataset_may_be_an_input(lab: Any, session: Session) -> None
     assert [d.unique_id for d in session.client.datasets.list_parents(result.datasets["again"]["out"])] == [scaled]
 
 
-def test_a_dataset_that_is_not_there_is_told_before_anything_is_changed(lab: Any, session: Session) -> None:
+def test_a_missing_dataset_is_reported_before_anything_is_changed(lab: Any, session: Session) -> None:
     lab.declare(
         """
         pipeline: more
@@ -200,7 +200,7 @@ def test_a_dataset_that_is_not_there_is_told_before_anything_is_changed(lab: Any
     assert session.client.projects.find("lab") is None
 
 
-def test_events_tell_the_course_of_a_run(lab: Any, session: Session) -> None:
+def test_events_report_the_course_of_a_run(lab: Any, session: Session) -> None:
     seen: list[StepEvent] = []
     run(lab.pipeline, session, seen)
     course = ("queued", "started", "made", "executed")
@@ -236,7 +236,7 @@ def test_a_step_that_changes_its_input_is_refused(lab: Any, session: Session) ->
         ("(out / 'd').mkdir(); (out / 'd' / 'x').write_text('1')", "subfolder"),
     ],
 )
-def test_a_step_without_a_usable_result_is_reported_as_what_it_is(
+def test_a_step_without_a_usable_result_is_reported_with_the_reason(
     lab: Any, session: Session, body: str, words: str
 ) -> None:
     module = f"{lab.module}_odd"
@@ -257,7 +257,7 @@ def supersedes(mfid: str, session: Session) -> str | None:
     return record.supersedes
 
 
-def test_what_is_made_after_a_change_says_what_it_supersedes(lab: Any, session: Session) -> None:
+def test_a_result_after_a_change_names_the_one_that_it_supersedes(lab: Any, session: Session) -> None:
     first = run(lab.pipeline, session)
     lab.declare(lab.pipeline.read_text().replace("factor: 3", "factor: 4"))
     second = run(lab.pipeline, session)
@@ -277,7 +277,7 @@ def test_results_of_other_measurements_are_not_superseded(lab: Any, session: Ses
     assert supersedes(other.datasets["total"]["out"], session) is None
 
 
-def test_a_forced_step_is_a_new_attempt_beside_the_old(lab: Any, session: Session) -> None:
+def test_a_forced_step_is_a_new_attempt_beside_the_old_one(lab: Any, session: Session) -> None:
     first = run(lab.pipeline, session)
     bound = bind_file(lab.pipeline, session.store)
     forced = plan_and_run(
@@ -294,7 +294,7 @@ def test_a_forced_step_is_a_new_attempt_beside_the_old(lab: Any, session: Sessio
     assert run(lab.pipeline, session).datasets == forced.datasets
 
 
-def test_a_forced_step_that_is_none_is_refused(lab: Any, session: Session) -> None:
+def test_an_unknown_forced_step_is_refused(lab: Any, session: Session) -> None:
     with pytest.raises(InputError, match="no step 'scald'; did you mean 'scaled'"):
         make_plan(bind_file(lab.pipeline, session.store), session, forced=["scald"])
 
@@ -313,7 +313,7 @@ def test_a_result_is_associated_with_the_samples_of_its_parents(lab: Any, sessio
     assert again.datasets["total"]["out"] in on_wafer, "also when the parents were found at Crucible"
 
 
-def test_at_a_service_that_assigns_ids_everything_is_found_again(
+def test_results_are_found_again_at_a_service_that_assigns_ids(
     lab: Any, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     create = session.client.datasets.create
@@ -334,7 +334,7 @@ def test_at_a_service_that_assigns_ids_everything_is_found_again(
     assert len(session.client.datasets.list(project_id="lab", limit=None)) == 4
 
 
-def test_a_step_that_leaves_its_own_result_as_it_is_gives_that_result(lab: Any, session: Session) -> None:
+def test_a_step_that_does_not_change_its_own_result_returns_that_result(lab: Any, session: Session) -> None:
     lab.file(
         f"{lab.module}_same.py",
         "from pathlib import Path\n\n\ndef same(counts: Path, *, out: Path):\n"

@@ -38,7 +38,7 @@ def test_a_run_is_a_dataset_that_lists_its_outputs_and_is_registered_once(sessio
     assert all(mfid in text for mfid in (*outputs, *result.inputs["first"], result.run_id))
 
 
-def test_a_run_that_only_reused_results_is_told_from_the_one_that_made_them(
+def test_a_run_that_only_reused_results_is_distinguished_from_the_one_that_made_them(
     run: Any, session: Session, lab: Any, result: RunResult
 ) -> None:
     first = register_run(session, result)
@@ -61,7 +61,7 @@ def test_with_run_records_a_project_is_as_clean_as_before(
     assert check(LineageGraph.from_records([dataset.model_dump() for dataset in listed])) == []
 
 
-def test_links_that_a_crash_left_out_are_made_by_the_next_call(session: Session, result: RunResult) -> None:
+def test_links_missing_after_a_crash_are_made_by_the_next_call(session: Session, result: RunResult) -> None:
     record = register_run(session, result)
     session.client.datasets.unlink(record.mfid, result.datasets["total"]["out"])
     register_run(session, result)
@@ -76,7 +76,7 @@ sys.exit(3)
 """
 
 
-def test_what_a_failed_command_printed_is_kept_with_the_run(run: Any, session: Session, lab: Any) -> None:
+def test_the_output_of_a_failed_command_is_stored_with_the_run(run: Any, session: Session, lab: Any) -> None:
     lab.file("fail.py", FAILING)
     inputs = lab.pipeline.read_text().partition("steps:")[0]
     steps = f'run: ["{sys.executable}", fail.py, "{{inputs.counts}}", "{{out}}"]\n    inputs: {{counts: first}}'
@@ -90,6 +90,6 @@ def test_what_a_failed_command_printed_is_kept_with_the_run(run: Any, session: S
     assert verify_project(session, "lab", read_bytes=True).findings == ()
 
 
-def test_a_run_of_which_nothing_is_left_is_bad_input(session: Session, result: RunResult) -> None:
+def test_a_run_without_datasets_is_an_input_error(session: Session, result: RunResult) -> None:
     with pytest.raises(InputError, match="relied on no dataset"):
         register_run(session, replace(result, inputs={}, datasets={}))

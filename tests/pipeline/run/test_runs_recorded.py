@@ -30,7 +30,7 @@ def test_a_run_that_is_refused_is_listed_with_the_reason(lab: Any, tmp_path: Pat
 
 
 @pytest.mark.parametrize(("error", "outcome"), [(UnreachableError("away"), "failed"), (KeyboardInterrupt(), "stopped")])
-def test_a_run_that_ends_by_an_error_is_not_under_way(
+def test_a_run_that_ended_with_an_error_is_not_under_way(
     lab: Any, session: Session, error: BaseException, outcome: str
 ) -> None:
     def engine() -> Any:

@@ -54,7 +54,7 @@ def states(session: Session) -> dict[str, str]:
     return {one.mfid: one.state for one in list_datasets(session, "lab", every=True).entries}
 
 
-def test_a_result_waits_for_somebody_else_and_what_follows_goes_on_once_it_is_signed(
+def test_a_result_waits_for_another_account_and_its_descendants_run_once_it_is_signed(
     lab: Any, members: tuple[Session, Session, Session]
 ) -> None:
     ada, bob, _ = members
@@ -71,7 +71,7 @@ def test_a_result_waits_for_somebody_else_and_what_follows_goes_on_once_it_is_si
     assert (again.outcomes, exit_code(again)) == ({"scaled": "reused", "total": "executed"}, 0)
 
 
-def test_what_was_signed_before_stays_current_until_the_new_one_is(
+def test_the_signed_result_stays_current_until_the_new_one_is_signed(
     lab: Any, members: tuple[Session, Session, Session]
 ) -> None:
     ada, bob, _ = members
@@ -89,7 +89,7 @@ def test_what_was_signed_before_stays_current_until_the_new_one_is(
     assert states(bob)[other] == "candidate"
 
 
-def test_each_account_counts_once_and_only_those_that_are_named(
+def test_each_account_counts_once_and_only_named_ones_count(
     lab: Any, members: tuple[Session, Session, Session]
 ) -> None:
     ada, bob, eve = members
@@ -100,7 +100,7 @@ def test_each_account_counts_once_and_only_those_that_are_named(
     assert sign(eve, [scaled]).missing == {scaled: 0}
 
 
-def test_a_notebook_signs_and_says_how_many_more_are_needed(
+def test_a_notebook_signs_and_shows_how_many_signatures_are_missing(
     lab: Any, members: tuple[Session, Session, Session]
 ) -> None:
     ada, bob, eve = members

@@ -37,9 +37,7 @@ def made(lab: Any, run: Callable[..., Any]) -> dict[str, str]:
     return ids | {step: outputs["out"] for step, outputs in ran.datasets.items()}
 
 
-def test_a_time_is_handed_on_where_it_is_known_of_all_that_a_result_comes_from(
-    made: dict[str, str], session: Session
-) -> None:
+def test_a_time_is_inherited_if_it_is_known_of_all_source_data(made: dict[str, str], session: Session) -> None:
     found = {name: measured_at(session.client.datasets.get(mfid).model_dump()) for name, mfid in made.items()}
     moment = utc("2024-05-01T12:00:00Z")
     assert found == {
@@ -53,7 +51,7 @@ def test_no_child_is_older_than_its_parent(made: dict[str, str], session: Sessio
     assert [one for one in check_projects(session, ["lab"]).findings if one.check == "older-than-parent"] == []
 
 
-def test_what_is_known_since_then_is_not_told_to_be_of_then(made: dict[str, str], session: Session) -> None:
+def test_a_time_of_registration_is_not_shown_as_a_time_of_measurement(made: dict[str, str], session: Session) -> None:
     assert session.client.datasets.get(made["untimed"]).dataset_name == "of time not known"
     graph = fetch_lineage(session, made["after"])
     shown = page_data(render_html(graph))
@@ -63,7 +61,7 @@ def test_what_is_known_since_then_is_not_told_to_be_of_then(made: dict[str, str]
     assert "2020-02-02" not in json.dumps(told)
 
 
-def test_what_was_taken_at_an_unknown_time_counts_and_is_named(
+def test_data_of_unknown_time_count_and_are_named(
     made: dict[str, str], session: Session, cli: Callable[..., Any]
 ) -> None:
     late = instrument_impact(session, "counter", ["lab"], since=utc("2024-06-01"))
@@ -89,5 +87,5 @@ def test_what_was_taken_at_an_unknown_time_counts_and_is_named(
         ("2024-05-01T12:00:00Z", None, True),
     ],
 )
-def test_the_time_that_crucible_gives_itself_is_none(timestamp: str, created: str, known: bool) -> None:
+def test_the_time_set_by_crucible_does_not_count(timestamp: str, created: str, known: bool) -> None:
     assert (measured_at({"timestamp": timestamp, "creation_time": created}) is not None) is known

@@ -45,7 +45,7 @@ def run(folder: Path, session: Session) -> RunResult:
     return plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None)
 
 
-def test_nothing_is_made_again_and_all_is_current(folder: Path) -> None:
+def test_nothing_is_made_again_and_all_results_are_current(folder: Path) -> None:
     with Session(Settings(folder / "data")) as session:
         result = run(folder, session)
         assert (result.ok, result.executed, result.datasets) == (True, [], IDS), result.errors
@@ -55,7 +55,7 @@ def test_nothing_is_made_again_and_all_is_current(folder: Path) -> None:
         assert not verified.findings, verified.findings
 
 
-def test_what_changes_takes_the_slots_of_older_results(folder: Path) -> None:
+def test_changed_results_take_the_slots_of_older_ones(folder: Path) -> None:
     text = (folder / "pipeline.yaml").read_text()
     (folder / "pipeline.yaml").write_text(text.replace("factor: 3", "factor: 4"))
     with Session(Settings(folder / "data")) as session:
