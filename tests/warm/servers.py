@@ -133,17 +133,16 @@ def _ingest_by(orders: socket.socket) -> None:
     """Let this server order what ingests for it."""
     from crucible_lineage.server.ingest import isolation
 
-    def start(command: list[str], *, env: Mapping[str, str], **options: Any) -> Any:
+    def start(command: list[str], *, env: Mapping[str, str], pass_fds: tuple[int], **options: Any) -> Any:
         errands, to_it = os.pipe()
-        from_it, told = os.pipe()
         number, named = os.pipe()
         order = {"environment": {**env}, "path": env["PYTHONPATH"]}
-        socket.send_fds(orders, [json.dumps(order).encode()], [errands, told, named])
-        for theirs in (errands, told, named):
+        socket.send_fds(orders, [json.dumps(order).encode()], [errands, *pass_fds, named])
+        for theirs in (errands, named):
             os.close(theirs)
         with os.fdopen(number) as stream:
             pid = int(stream.readline())
-        return _Ordered(pid, os.fdopen(to_it, "wb"), os.fdopen(from_it, "rb"))
+        return _Ordered(pid, os.fdopen(to_it, "wb"))
 
     constants = {"DEVNULL": subprocess.DEVNULL, "PIPE": subprocess.PIPE}
     vars(isolation)["subprocess"] = SimpleNamespace(Popen=start, **constants)
@@ -152,8 +151,8 @@ def _ingest_by(orders: socket.socket) -> None:
 class _Ordered:
     """What `Popen` is for a process that another one has forked, and waits for."""
 
-    def __init__(self, pid: int, stdin: IO[bytes], stdout: IO[bytes]) -> None:
-        self.pid, self.stdin, self.stdout = pid, stdin, stdout
+    def __init__(self, pid: int, stdin: IO[bytes]) -> None:
+        self.pid, self.stdin = pid, stdin
 
     def poll(self) -> int | None:
         try:
@@ -170,20 +169,20 @@ class _Ordered:
         return
 
 
-def _ingest_for(path: str, errands: int, told: int, named: int) -> NoReturn:
+def _ingest_for(path: str, errands: int, replies: int, named: int) -> NoReturn:
     """Do what `python -P -m crucible_lineage.server.ingest.child` does."""
     from crucible_lineage.server.ingest import child
 
     os.setsid()
     os.dup2(errands, 0)
-    os.dup2(told, 1)
     with Path(os.devnull).open("wb") as nothing:
+        os.dup2(nothing.fileno(), 1)
         os.dup2(nothing.fileno(), 2)
-    for file in (errands, told, named):
+    for file in (errands, named):
         os.close(file)
     sys.path[:0] = [entry for entry in path.split(os.pathsep) if entry not in sys.path]
     try:
-        child.fork_for_each()
+        child.fork_for_each(replies)
     finally:
         os._exit(0)
 
