@@ -66,7 +66,7 @@ class Condition:
 def parse_condition(text: str) -> Condition:
     """Parse a condition. Raises InputError with the column of an unsupported part."""
     if len(text) > LONGEST:
-        raise InputError(f"the condition has {len(text)} characters; {LONGEST} are the most")
+        raise InputError(f"the condition has {len(text)} characters; at most {LONGEST} are supported")
     try:
         names: dict[str, None] = {}
         holds = _Reader(text.strip(), names).value(ast.parse(text.strip(), mode="eval").body)

@@ -96,8 +96,8 @@ def youngest(mfids: Iterable[str]) -> str:
     latest = max(mfids, default=None)  # the time bits come first, and symbols sort like their values
     if latest is None:
         raise InputError(
-            "an id that is derived from a recipe takes its time from the youngest parent, and there is no parent; "
-            "give the step an input, or register the files with the moment they were taken"
+            "a derived id takes its time from the youngest parent, but there is no parent; "
+            "give the step an input, or register the files with their time of measurement"
         )
     return latest
 
@@ -124,7 +124,7 @@ def derive_mfid(recipe: Mapping[str, Any], time_source: str | datetime) -> str:
     """
     tag = RECIPE_TAGS.get(recipe.get("version", 1))
     if tag is None:
-        raise InputError(f"a recipe of version {recipe['version']!r} is not known here; update crucible-lineage")
+        raise InputError(f"recipes of version {recipe['version']!r} are not supported; update crucible-lineage")
     digest = int.from_bytes(hashlib.sha256(tag + canonical_json(recipe)).digest(), "big") >> (256 - 74)
     high = int.from_bytes(time_bits(time_source), "big")
     number = high << 80 | 8 << 76 | (digest >> 62) << 64 | 0b10 << 62 | digest & ((1 << 62) - 1)

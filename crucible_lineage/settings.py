@@ -29,7 +29,7 @@ VARIABLES: Mapping[str, str] = {
     "CRUCIBLE_LINEAGE_SIGNING_KEY": "an ssh key that signs statements and receipts",
     "CRUCIBLE_LINEAGE_CONTAINER": "the container image to record, `name:tag@sha256:...`, if it is not detected",
     "CRUCIBLE_LINEAGE_RETRY_SECONDS": "how long a call is repeated (default 90)",
-    "CRUCIBLE_LINEAGE_RETRIES": "how often a call is tried at most (default 20)",
+    "CRUCIBLE_LINEAGE_RETRIES": "the largest number of attempts of a call (default 20)",
     "CRUCIBLE_LINEAGE_RETRY_AFTER_SECONDS": "the longest accepted `Retry-After` (default 300)",
     "CRUCIBLE_LINEAGE_LINK_HOSTS": "further hosts that signed links may lead to",
     "CRUCIBLE_LINEAGE_PRIVATE_LINKS": "`1`: signed links of a public service may lead to private addresses",
@@ -171,7 +171,7 @@ def retries_from_environment(environment: Mapping[str, str] | None = None) -> di
             except ValueError:
                 value = -1.0
             if not 0 <= value < float("inf") or (field_name == "attempts" and not (value >= 1 and value.is_integer())):
-                unit = "a number of tries from 1 on" if field_name == "attempts" else "seconds, as in 90"
+                unit = "a number of attempts, 1 or more" if field_name == "attempts" else "seconds, as in 90"
                 raise InputError(f"{variable} is {text!r}; give {unit}")
             policy[field_name] = value
     return policy

@@ -168,7 +168,7 @@ class Doubt:
         own = f"on hold {self.statement.attribution}"
         if self.is_candidate:
             by = ", ".join(map(str, self.statement.body.get("by") or ())) or "somebody"
-            others = " who has not made it" if self.statement.body.get("not") == "maker" else ""
+            others = ", but not its maker," if self.statement.body.get("not") == "maker" else ""
             own = f"not signed yet: it waits for {by}{others} since {self.statement.when[:10]}"
         return (
             f"comes from {self.source}, which is {own}" if mfid not in ("", self.source) else f"{self.source} is {own}"
@@ -406,7 +406,7 @@ class ReproductionCount(NamedTuple):
             people, machines = amount(self.people, "person", "people"), amount(self.architectures, "architecture")
             parts.append(f"remade {amount(self.times, 'time')} by {people} on {machines}, last {self.last}")
         if self.differed:
-            parts.append(f"made again otherwise {amount(self.differed, 'time')}")
+            parts.append(f"remade with a different outcome {amount(self.differed, 'time')}")
         return "; ".join(parts)
 
 

@@ -67,7 +67,7 @@ def project_of(session: Session, mfids: Collection[str], action: str) -> str:
         projects.add(project)
     if len(projects) > 1:
         raise InputError(
-            f"{action}: the datasets are in several projects: {', '.join(sorted(projects))}; name one each"
+            f"{action}: the datasets are in several projects: {', '.join(sorted(projects))}; choose one project"
         )
     return projects.pop()
 

@@ -214,7 +214,7 @@ def _read_signature(
     for parameter in inspect.signature(function).parameters.values():
         annotation = hints.get(parameter.name, parameter.annotation)
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            raise InputError(f"{label}: *{parameter.name} is not possible; name every input and parameter")
+            raise InputError(f"{label}: *{parameter.name} is not supported; name every input and parameter")
         if parameter.name in outputs:
             folders.add(parameter.name)
         elif _without_none(annotation) is Facts:
@@ -233,7 +233,7 @@ def _read_signature(
         if name not in {parameter.name for parameter in parameters}:
             raise InputError(f"{label}: it has no parameter {name!r} to keep secret; parameters are keyword-only")
     if missing := [name for name in outputs if name not in folders]:
-        raise InputError(f"{label}: it takes no folder {missing[0]!r} to write into; add `{missing[0]}: Path`")
+        raise InputError(f"{label}: it has no parameter for the folder {missing[0]!r}; add `{missing[0]}: Path`")
     return tuple(roles), tuple(parameters), facts
 
 
@@ -260,6 +260,6 @@ def _input_shape(label: str, name: str, annotation: object) -> str:
     shown = annotation.__name__ if isinstance(annotation, type) else annotation
     raise InputError(
         f"{label}: input {name!r} is annotated {shown}, but an input is Path (one file), list[Path] (all files) "
-        f"or dict[str, Path] (files by name), with `| None = None` where it may be missing; if it is a "
+        f"or dict[str, Path] (files by name), with `| None = None` if it is optional; if it is a "
         "parameter, make it keyword-only (after `*`)"
     )

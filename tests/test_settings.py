@@ -23,7 +23,7 @@ def test_a_time_that_is_none_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["0", "1.5"])
 def test_a_number_of_tries_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(InputError, match="give a number of tries from 1 on"):
+    with pytest.raises(InputError, match="give a number of attempts, 1 or more"):
         retries_from_environment({"CRUCIBLE_LINEAGE_RETRIES": text})
 
 

@@ -239,7 +239,7 @@ class Sender:
                     path = self.source.cache.get(sha256, lambda target: self._fetch(file, target))
                     with suppress(FileNotFoundError):
                         return _linked(path, Path(folder) / sha256)
-                raise InputError(f"{file.filename} of {held.mfid} does not stay in the cache; is the disk full?")
+                raise InputError(f"{file.filename} of {held.mfid} cannot be kept in the cache; is the disk full?")
 
             yield local
 

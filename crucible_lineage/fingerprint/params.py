@@ -46,7 +46,7 @@ def canonical_value(value: object, name: str, home: str | None = None, *, reveal
         if reveal:
             return plain_value(part.get_secret_value(), path, other)
         raise InputError(
-            f"parameter {path!r} is or holds a secret, whose value may not enter an id or a record; name the "
+            f"parameter {path!r} is or contains a secret, whose value must not enter an id or a record; name the "
             f"parameter in @step(secrets=[{path.partition('.')[0]!r}]), or take the secret from a block or the "
             "environment inside the step"
         )

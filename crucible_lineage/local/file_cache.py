@@ -131,8 +131,8 @@ class FileCache:
                 damaged = True
                 self.evict(sha256)
         raise ChecksumError(
-            f"the file with SHA-256 {sha256} does not stay in {self.folder}: files there are changed or removed "
-            "at once; check what else writes to that folder, and to that disk"
+            f"the file with SHA-256 {sha256} cannot be kept in {self.folder}: files there change or disappear "
+            "immediately; check which other programs write to that folder or disk"
         )
 
     def evict(self, sha256: str) -> None:

@@ -120,7 +120,7 @@ class ProvenanceRecord(RecordPart):
     def recipe(self) -> Mapping[str, Any]:
         """The recipe from which the id is derived, as written. Raises InputError if it is in the attached file."""
         if self.recipe_part is None:
-            raise InputError("the recipe of this record is in an attached file; ask for the whole record")
+            raise InputError("the recipe of this record is in an attached file; read the whole record")
         return self.recipe_part.document()
 
     @cached_property
@@ -135,7 +135,7 @@ class ProvenanceRecord(RecordPart):
     def files(self) -> tuple[FileRef, ...]:
         """The generated files. Raises InputError if their list is in the attached file."""
         if self.generated is None:
-            raise InputError("the list of its files is in an attached file; ask for the whole record")
+            raise InputError("the list of its files is in an attached file; read the whole record")
         return tuple(FileRef(file.name, file.sha256, file.size, file.preview, file.log) for file in self.generated)
 
     def with_result(self, result: Mapping[str, object], facts: Mapping[str, object]) -> Self:

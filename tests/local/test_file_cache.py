@@ -241,5 +241,5 @@ def test_what_is_taken_away_as_soon_as_it_comes_is_told(tmp_path: Path, monkeypa
     name = hashlib.sha256(b"bands").hexdigest()
     really = cache._fetched
     monkeypatch.setattr(cache, "_fetched", lambda *given: really(*given).unlink())
-    with pytest.raises(ChecksumError, match="does not stay"):
+    with pytest.raises(ChecksumError, match="cannot be kept"):
         cache.copy_to(name, tmp_path / "given.txt", written(b"bands"))
