@@ -123,8 +123,8 @@ class _Binder:
 
     def _bind_step(self, name: str, step: StepSpec) -> BoundStep | None:
         sources = step.sources
-        for role, given in sources.items():
-            for source in given:
+        for role, role_sources in sources.items():
+            for source in role_sources:
                 self._check_source(name, role, source)
         variants = self._variants(name, step, sources)
         signature = variants[0].inspection if variants else self._signature(name, step, sources)
@@ -135,7 +135,7 @@ class _Binder:
         if not variants:
             return None
         collected = self._collecting_roles(name, step)
-        needs = tuple(dict.fromkeys(s.source for given in sources.values() for s in given if self._is_step(s.source)))
+        needs = tuple(dict.fromkeys(filter(self._is_step, (source.source for source in step.all_sources))))
         declared = declared_step(self.spec, name)
         positions = {role: self.document.fault(("steps", name, "inputs", role), "") for role in sources}
         locations = {role: f"{fault.file}:{fault.line}:{fault.column}" for role, fault in positions.items()}
@@ -166,13 +166,13 @@ class _Binder:
                 message = f"parameter {param!r} is in the matrix and in params; remove it from one of them"
                 self._report(("steps", name, "matrix", param), message)
                 sound = False
-            given = {**step.params, **swept}
+            params = {**step.params, **swept}
             try:
-                variants.append(Variant(label_of(swept), given, self._inspect(name, step, sources, given)))
+                variants.append(Variant(label_of(swept), params, self._inspect(name, step, sources, params)))
             except ImportExitError as error:
                 location = ("steps", name, *location_in_step(step, (), swept))
                 self.blocked[name] = self.document.fault(location, str(error))
-                variants.append(Variant(label_of(swept), given, unknown_inspection(name, self._shapes(sources))))
+                variants.append(Variant(label_of(swept), params, unknown_inspection(name, self._shapes(sources))))
             except ImportFaultError as error:  # a fault of the Python file, reported once for all its steps
                 sound = False
                 self.faults += error.faults
@@ -184,11 +184,11 @@ class _Binder:
         return tuple(variants) if sound else None
 
     def _inspect(
-        self, name: str, step: StepSpec, sources: Mapping[str, tuple[Source, ...]], given: Mapping[str, object]
+        self, name: str, step: StepSpec, sources: Mapping[str, tuple[Source, ...]], params: Mapping[str, object]
     ) -> Inspection:
         if step.uses is not None:
-            return self.inspector.inspect(step.uses, given, step.folder, tuple(parent_params(step)), step.reads)
-        return inspect_command(name, step, self._shapes(sources), given)
+            return self.inspector.inspect(step.uses, params, step.folder, tuple(parent_params(step)), step.reads)
+        return inspect_command(name, step, self._shapes(sources), params)
 
     def _shapes(self, sources: Mapping[str, tuple[Source, ...]]) -> dict[str, str]:
         """Return the shapes of a command's inputs: a file or a list of files, depending on their sources."""
@@ -247,7 +247,7 @@ class _Binder:
         if declared is not None and declared.partner:
             conflict = f"{source.source} is already matched with {declared.partner}"
             self._report(location, f"step {step!r}: {conflict}; remove `match` there or `nearest` here")
-        if all(other.is_partner for given in self.spec.steps[step].sources.values() for other in given):
+        if all(other.is_partner for other in self.spec.steps[step].all_sources):
             self._report(location, f"step {step!r} has no input beside its partners in time, for which they are chosen")
 
     def _check_roles(
@@ -258,22 +258,23 @@ class _Binder:
         collected: frozenset[str],
     ) -> None:
         declared = _mapping(_mapping(_mapping(self.document.data, "steps"), name), "inputs")
-        for role, given in sources.items():
+        for role, role_sources in sources.items():
             location = ("steps", name, "inputs", role)
             if role not in inspection.roles:
                 hint = nearest(role, inspection.roles, "it has")
                 self._report(location, f"step {name!r}: {inspection.uses} has no input {role!r}; {hint}")
             elif inspection.roles[role] == "file" and (
-                len(given) > 1
-                or self._is_list(given[0])
-                or given[0].group_by
-                or (role in collected and self._is_each(given[0]))
+                len(role_sources) > 1
+                or self._is_list(role_sources[0])
+                or role_sources[0].group_by
+                or (role in collected and self._is_each(role_sources[0]))
             ):
                 message = f"input {role!r} of {inspection.uses} is one file, but several datasets are given"
                 self._report(location, f"step {name!r}: {message}; annotate it list[Path]")
-            elif inspection.roles[role] == "file" and (several := self._several_files(given[0])):
-                message = f"input {role!r} of {inspection.uses} is one file, but {given[0].source} is one dataset of"
-                remedy = f"give {given[0].source} `each: true` for a dataset each, or annotate the input list[Path]"
+            elif inspection.roles[role] == "file" and (several := self._several_files(role_sources[0])):
+                source = role_sources[0].source
+                message = f"input {role!r} of {inspection.uses} is one file, but {source} is one dataset of"
+                remedy = f"give {source} `each: true` for a dataset each, or annotate the input list[Path]"
                 self._report(location, f"step {name!r}: {message} {amount(several, 'file')}; {remedy}")
         unknown = [role for role in sources if role not in inspection.roles]
         missing = [role for role in inspection.required if role not in sources and role not in declared]
@@ -286,8 +287,8 @@ class _Binder:
     def _check_outputs(self) -> None:
         """Check that sources name outputs that exist, and name one where a step has several."""
         for name, step in self.spec.steps.items():
-            for role, given in step.sources.items():
-                for source in given:
+            for role, role_sources in step.sources.items():
+                for source in role_sources:
                     signature = self.signatures.get(source.source)
                     outputs = signature.outputs if signature else None
                     fault = output_fault(source, outputs, is_input=source.source in self.spec.inputs)
@@ -320,16 +321,14 @@ class _Binder:
         signature = self.signatures.get(name)
         return frozenset(
             role
-            for role, given in step.sources.items()
-            if any(collects(source, signature.roles.get(role) if signature else None) for source in given)
+            for role, role_sources in step.sources.items()
+            if any(collects(source, signature.roles.get(role) if signature else None) for source in role_sources)
         )
 
     def _check_unused(self) -> None:
         """Report inputs that no step uses; a misspelt name counts as a use of the nearest input."""
         steps = _mapping(self.document.data, "steps")
-        used = {
-            source.source for step in self.spec.steps.values() for given in step.sources.values() for source in given
-        }
+        used = {source.source for step in self.spec.steps.values() for source in step.all_sources}
         used |= {declared.partner for declared in self.spec.inputs.values() if declared.partner}
         used |= {near for name in used - {*self.inputs, *self.steps} if (near := nearest_word(name, self.inputs))}
         for step in steps.values():  # unreadable steps and inputs of steps use names too
@@ -364,7 +363,7 @@ def ordered(spec: PipelineSpec) -> tuple[list[str], list[str]]:
 
 def source_names(step: StepSpec) -> set[str]:
     """Return the names of the inputs and steps that a step uses."""
-    return {source.source for given in step.sources.values() for source in given}
+    return {source.source for source in step.all_sources}
 
 
 def _cycle(waiting: Mapping[str, set[str]]) -> list[str]:
@@ -384,10 +383,10 @@ def input_faults(spec: PipelineSpec, raw: dict[str, Any], is_unread: Callable[[s
 
     `is_unread` tells whether a name may be declared in an unreadable part.
     """
-    given = raw.get("inputs")
+    raw_inputs = raw.get("inputs")
     for name, declared in spec.inputs.items():
         entries = declared.each if isinstance(declared, EachInput) else (declared,)
-        item = given.get(name) if isinstance(given, dict) else None
+        item = raw_inputs.get(name) if isinstance(raw_inputs, dict) else None
         optional = isinstance(item, dict) and "optional" in item  # declared, validly or not
         for index, entry in enumerate(entries):
             location = ("inputs", name, *(("each", index) if isinstance(declared, EachInput) else ()))
@@ -442,9 +441,9 @@ def _partner_faults(
     partner = declared.partner
     if partner is None:
         return
-    each = [other for other, given in spec.inputs.items() if given.each and not given.match and other != name]
-    if partner not in each and not is_unread(partner):
-        yield f"it is matched with {partner!r}, which is not an input with `each`; {nearest(partner, each)}"
+    names = [other for other, item in spec.inputs.items() if item.each and not item.match and other != name]
+    if partner not in names and not is_unread(partner):
+        yield f"it is matched with {partner!r}, which is not an input with `each`; {nearest(partner, names)}"
     for field in (declared.match or {}).get(partner, ()):
         if not is_field(field):
             yield unknown_field(field)

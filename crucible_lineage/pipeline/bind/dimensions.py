@@ -141,9 +141,10 @@ class _Search:
             self._fault(step, role, f"{source.source} cannot be grouped: {reason}")
             return ()
         (dimension,) = roots
-        root, given = root_of(dimension), self.spec.inputs[root_of(dimension)]
-        if given.partner or (isinstance(given, FileInput) and not given.each):
-            remedy = f"group {given.partner}, which it is matched with" if given.partner else "give it `each: true`"
+        root, declared = root_of(dimension), self.spec.inputs[root_of(dimension)]
+        if declared.partner or (isinstance(declared, FileInput) and not declared.each):
+            partner = declared.partner
+            remedy = f"group {partner}, which it is matched with" if partner else "give it `each: true`"
             self._fault(step, role, f"the datasets of {root} cannot be grouped; {remedy}")
             return ()
         if left := set(by_record) - set(fields_of(dimension)) if fields_of(dimension) else set():

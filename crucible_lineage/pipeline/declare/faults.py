@@ -104,19 +104,19 @@ def _fault_of(document: Document, error: Mapping[str, Any], hidden: Collection[L
     return document.fault(location, f"{label}: {message} (given: {shown})")
 
 
-def _key_hint(given: Mapping[object, object]) -> str:
+def _key_hint(keys: Mapping[object, object]) -> str:
     """Return a hint to the input key that a misspelt one is near; empty if there is none."""
-    wrong = (str(key) for key in given if key not in INPUT_KEYS)
+    wrong = (str(key) for key in keys if key not in INPUT_KEYS)
     near = next(filter(None, (nearest_word(key, INPUT_KEYS) for key in wrong)), None)
     return f"; did you mean {near!r}?" if near else ""
 
 
-def quoting_hint(given: object) -> str:
+def quoting_hint(value: object) -> str:
     """Return how to correct a text that YAML read otherwise since it is not quoted; empty for other values."""
-    if isinstance(given, dict) and len(given) == 1 and next(iter(given.values())) is None:
-        text = f"{{{next(iter(given))}}}"
+    if isinstance(value, dict) and len(value) == 1 and next(iter(value.values())) is None:
+        text = f"{{{next(iter(value))}}}"
         return f'a text in braces is quoted: "{text}"'
-    return "no value; quote a text that begins with # or &" if given is None else ""
+    return "no value; quote a text that begins with # or &" if value is None else ""
 
 
 def location_of(raw: tuple[str | int, ...]) -> Location:
@@ -168,9 +168,9 @@ def _allowed_keys(raw: tuple[str | int, ...]) -> list[str]:
     return [field.alias or name for name, field in model.model_fields.items() if name not in INTERNAL_FIELDS] + extra
 
 
-def _as_declared(given: object) -> object:
+def _as_declared(value: object) -> object:
     """Return the value as declared, without the folder that was added."""
-    return {key: value for key, value in given.items() if key != "folder"} if isinstance(given, dict) else given
+    return {key: part for key, part in value.items() if key != "folder"} if isinstance(value, dict) else value
 
 
 def _shortened(value: object) -> str:

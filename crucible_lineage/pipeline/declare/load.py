@@ -261,10 +261,10 @@ class _Loader:
         filled = {k: v if k == "run" else variables.resolve(v, (*location, k)) for k, v in step.items()}
         if "env" in step:  # resolved only when the command is called, and never stored
             filled["env"] = references.resolve(step["env"], (*location, "env"))
-        given = step.get("params")
-        if isinstance(given, dict):
-            resolved = references.resolve(given, (*location, "params"))
-            filled["references"] = {k: resolved[k] for k in given if repr(resolved[k]) != repr(filled["params"][k])}
+        params = step.get("params")
+        if isinstance(params, dict):
+            resolved = references.resolve(params, (*location, "params"))
+            filled["references"] = {k: resolved[k] for k in params if repr(resolved[k]) != repr(filled["params"][k])}
         return filled
 
 
@@ -481,11 +481,11 @@ def ingestor_faults(declared: Declaration, known: Collection[str]) -> list[Fault
 
 
 def _named(spec: PipelineSpec) -> Iterator[tuple[tuple[str | int, ...], str | None]]:
-    for name, given in spec.inputs.items():
-        if isinstance(given, FileInput):
-            yield ("inputs", name, "ingestor"), given.ingestor
-        elif isinstance(given, EachInput):
-            for number, entry in enumerate(given.each):
+    for name, declared in spec.inputs.items():
+        if isinstance(declared, FileInput):
+            yield ("inputs", name, "ingestor"), declared.ingestor
+        elif isinstance(declared, EachInput):
+            for number, entry in enumerate(declared.each):
                 yield ("inputs", name, "each", number, "ingestor"), getattr(entry, "ingestor", None)
     for name, step in spec.steps.items():
         yield ("steps", name, "output", "ingestor"), step.output.ingestor

@@ -258,7 +258,7 @@ def used_fields(spec: PipelineSpec) -> set[str]:
     fields |= {METADATA_PREFIX for declared in spec.inputs.values() if isinstance(declared, CalibrationInput)}
     fields |= {name for declared in spec.inputs.values() for same in (declared.match or {}).values() for name in same}
     for step in spec.steps.values():
-        sources = [source for given in step.sources.values() for source in given]
+        sources = step.all_sources
         fields |= {name for source in sources for name in (*(source.group_by or ()), *source.same)}
         fields |= {"timestamp" for source in sources if source.is_partner} | named_fields(step)
         fields |= {"timestamp", *step.certify.of} if step.certify else set()

@@ -137,19 +137,19 @@ def read_first(pipeline: BoundPipeline, inputs: Inputs) -> dict[str, tuple[Input
 
     An explicit `ingest` in the declaration has priority.
     """
-    sources_of_facts: set[str] = set()
-    pending = [step for step in pipeline.steps.values() if step.inspection.facts]
+    needed: set[str] = set()
+    pending = [step.spec for step in pipeline.steps.values() if step.inspection.facts]
     while pending:  # facts that a result lacks come from the data behind it
-        sources = {source.source for given in pending.pop().sources.values() for source in given} - sources_of_facts
-        sources_of_facts |= sources
-        pending += [pipeline.steps[name] for name in sources if name in pipeline.steps]
+        sources = {source.source for source in pending.pop().all_sources} - needed
+        needed |= sources
+        pending += [pipeline.steps[name].spec for name in sources if name in pipeline.steps]
 
     def with_wait(item: InputItem) -> InputItem:
         if item.new is None or "ingest" in item.new.model_fields_set:
             return item
         return replace(item, new=item.new.model_copy(update={"ingest": Ingest(wait=True)}))
 
-    return {name: tuple(map(with_wait, items)) if name in sources_of_facts else items for name, items in inputs.items()}
+    return {name: tuple(map(with_wait, items)) if name in needed else items for name, items in inputs.items()}
 
 
 def _about(record: Mapping[str, Any]) -> tuple[str, ...]:

@@ -114,7 +114,7 @@ class _Expansion:
 
     def _group(self, step: BoundStep) -> None:
         """Form the groups that the step and its inputs use."""
-        named = {grouping(root, by_record) for given in step.sources.values() for source in given
+        named = {grouping(root, by_record) for source in step.spec.all_sources
                  if source.group_by and (by_record := record_fields(source.group_by))
                  for root in self._roots(source.source) if root in self.inputs}  # fmt: skip
         for dimension in {*named, *filter(fields_of, step.dimensions)} - self.groups.keys():

@@ -199,7 +199,7 @@ def plan(
 def _without_gaps(instance: Instance, done: Mapping[str, StepPlan]) -> Instance:
     """Return the instance without blocked parents in lists that may have gaps."""
     sources = instance.step.sources
-    roles = {role for role, given in sources.items() if any(source.gaps for source in given)}
+    roles = {role for role, role_sources in sources.items() if any(source.gaps for source in role_sources)}
     left_out = [feed for feed in instance.feeds if feed.role in roles and feed.instance
                 and done[feed.instance].state == BLOCKED]  # fmt: skip
     if not left_out:

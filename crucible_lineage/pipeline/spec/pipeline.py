@@ -226,7 +226,7 @@ class StepSpec(DeclaredModel):
     def _short_forms(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        return {role: _source(given) for role, given in value.items()}
+        return {role: _source(source) for role, source in value.items()}
 
     @field_validator("output", mode="before")
     @classmethod
@@ -250,7 +250,7 @@ class StepSpec(DeclaredModel):
     @property
     def sources(self) -> dict[str, tuple[Source, ...]]:
         """The sources of each role."""
-        sources = {role: given if isinstance(given, tuple) else (given,) for role, given in self.inputs.items()}
+        sources = {role: item if isinstance(item, tuple) else (item,) for role, item in self.inputs.items()}
         if self.group_by and (first := self._first):
             (source,) = sources[first]
             update = {"group_by": self.group_by, "across": self.across or source.across}
@@ -258,9 +258,14 @@ class StepSpec(DeclaredModel):
         return sources
 
     @property
+    def all_sources(self) -> tuple[Source, ...]:
+        """The sources of all roles."""
+        return tuple(source for role_sources in self.sources.values() for source in role_sources)
+
+    @property
     def _first(self) -> str | None:
         """The role that the step's `group_by` applies to."""
-        roles = [role for role, given in self.inputs.items() if not (isinstance(given, Source) and given.is_partner)]
+        roles = [role for role, source in self.inputs.items() if not (isinstance(source, Source) and source.is_partner)]
         return roles[0] if roles and isinstance(self.inputs[roles[0]], Source) else None
 
     @field_validator("resources")
@@ -412,14 +417,14 @@ class PipelineSpec(DeclaredModel):
         return self.path.parent
 
 
-def _source(given: object) -> object:
+def _source(declared: object) -> object:
     """Expand the short forms `name` and `step.output`, and lists of them. Equal plain sources share one object."""
-    if isinstance(given, str):
-        source, _, output = given.partition(".")
+    if isinstance(declared, str):
+        source, _, output = declared.partition(".")
         return _plain_source(source, output or None)
-    if isinstance(given, dict) and given.keys() == {"from"} and isinstance(source := given["from"], str):
+    if isinstance(declared, dict) and declared.keys() == {"from"} and isinstance(source := declared["from"], str):
         return _plain_source(source, None)
-    return [_source(item) for item in given] if isinstance(given, list) else given
+    return [_source(item) for item in declared] if isinstance(declared, list) else declared
 
 
 @lru_cache(20_000)
