@@ -1,4 +1,4 @@
-"""What the tests of pipelines share: faults of a declaration, a run on threads, the plan as it stands."""
+"""Fixtures of the pipeline tests: faults of a declaration, a run on threads, the current plan."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def declare(lab: Any, declared: str, step: str = "table", name: str = "pipeline.
     return path
 
 
-def test_a_pattern_matches_files_and_an_existing_name_is_no_pattern(many: Any) -> None:
+def test_a_pattern_matches_files_and_an_existing_name_is_not_a_pattern(many: Any) -> None:
     declared = bind_file(declare(many, '{file: "s[12].txt"}')).spec.inputs["data"]
     assert [path.name for path in declared.paths] == ["s1.txt", "s2.txt"]  # type: ignore[union-attr]
     many.file("s[12].txt", "itself")

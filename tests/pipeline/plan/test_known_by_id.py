@@ -101,7 +101,7 @@ def test_a_pipeline_under_another_name_finds_existing_results_by_id(
     assert run(alpha, lab.pipeline).executed == []
 
 
-def test_so_does_a_pipeline_after_the_loss_of_mirror_and_store(lab: Any, data: Path) -> None:
+def test_existing_results_are_found_after_the_loss_of_mirror_and_store(lab: Any, data: Path) -> None:
     with Session(Settings(data)) as session:
         first = run(session, declared(lab, 3))
     for path in (*(data / "mirror").glob("*"), data / "store.sqlite"):
