@@ -1,1 +1,1 @@
-"""Results made again from what is kept with them, and compared with what is recorded."""
+"""Make results again from the sources kept with them, and compare with the recorded ones."""

@@ -1,7 +1,6 @@
-"""Compare a file with the one that it should be: byte by byte, number by number, pixel by pixel.
+"""Compare a file with the recorded one: byte by byte, number by number, pixel by pixel.
 
-Plain Python suffices; NumPy and h5py are used for files of theirs, where they are installed. This file goes into
-bundles as it is.
+Plain Python suffices; NumPy and h5py are used for their files, if installed. This file is copied into bundles.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ DIFFERS, MISSING, NEW = "differs", "not made", "not recorded"
 ORDER = (IDENTICAL, WITHIN, ALIKE, NEW, MISSING, DIFFERS)
 RTOL = 1e-9
 RETURNED = "returned values"
-SEEN = 8  # of 255: less in one pixel, nobody sees
-FEW = 0.0005  # of the pixels: so many may differ in a picture that is alike
+VISIBLE = 8  # of 255: smaller differences of a pixel are invisible
+FEW = 0.0005  # share of pixels that may differ in pictures that are alike
 _NUMBER = re.compile(
     r"(?<![\w.])[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|nan|inf(?:inity)?)(?![\w.])", re.IGNORECASE
 )
@@ -39,14 +38,14 @@ _PACKED: Mapping[str, Callable[[bytes], bytes]] = {
     ".bz2": bz2.decompress,
     ".xz": lzma.decompress,
 }
-MOST_NOTES = 3  # of what is no difference of a number
+MOST_NOTES = 3  # of differences other than in numbers
 
-Pairs = Iterator[tuple[str, Any, Any]]  # where, the recorded number, the one that was made
+Pairs = Iterator[tuple[str, Any, Any]]  # position, recorded number, number made
 
 
 @dataclass(frozen=True)
 class Rules:
-    """How files are compared: the tolerance, what a file is by its name, and names whose values do not count."""
+    """Rules of comparison: the tolerance, the kinds of files by name, and names whose values are ignored."""
 
     rtol: float = RTOL
     files: Mapping[str, str] | None = None
@@ -58,7 +57,7 @@ class Rules:
 
 
 @dataclass(frozen=True)
-class Compared:
+class Comparison:
     """The verdict on a file or value. `largest` is the largest relative difference of a number."""
 
     name: str
@@ -67,12 +66,12 @@ class Compared:
     largest: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON."""
+        """Return the comparison as JSON."""
         return asdict(self)
 
 
 class _DiffersError(Exception):
-    """The two differ otherwise than in a number; the message says where."""
+    """Raised if two files differ other than in a number; the message says where."""
 
 
 def worst(verdicts: Collection[str]) -> str:
@@ -80,70 +79,70 @@ def worst(verdicts: Collection[str]) -> str:
     return max(verdicts, key=ORDER.index, default=IDENTICAL)
 
 
-def compare_values(name: str, recorded: Any, made: Any, rules: Rules) -> Compared:
+def compare_values(name: str, recorded: Any, made: Any, rules: Rules) -> Comparison:
     """Compare values of JSON."""
-    return _judged(name, lambda notes: _json_numbers(recorded, made, rules.ignore, notes), rules)
+    return _compare_numbers(name, lambda notes: _json_numbers(recorded, made, rules.ignore, notes), rules)
 
 
-def compare_files(name: str, recorded: Path, made: Path, rules: Rules) -> Compared:
+def compare_files(name: str, recorded: Path, made: Path, rules: Rules) -> Comparison:
     """Compare two files."""
     old, new = recorded.read_bytes(), made.read_bytes()
     kind, ending = rules.kind(name), Path(name).suffix.lower()
     if old == new:
-        return Compared(name, IDENTICAL)
+        return Comparison(name, IDENTICAL)
     if kind == "bytes":
-        return Compared(name, DIFFERS, _first_byte(old, new))
+        return Comparison(name, DIFFERS, _first_byte(old, new))
     if kind == "picture" or (not kind and ending in _PNG):
-        return _picture(name, old, new)
+        return _compare_pictures(name, old, new)
     if ending in _NUMPY:
-        return _judged(name, lambda notes: _numpy_numbers(recorded, made, notes), rules)
+        return _compare_numbers(name, lambda notes: _numpy_numbers(recorded, made, notes), rules)
     if ending in _HDF5 or old.startswith(b"\x89HDF\r\n"):
-        return _judged(name, lambda notes: _hdf5_numbers(recorded, made, rules.ignore, notes), rules)
+        return _compare_numbers(name, lambda notes: _hdf5_numbers(recorded, made, rules.ignore, notes), rules)
     if ending in _PACKED or (old.startswith(b"PK\x03\x04") and new.startswith(b"PK\x03\x04")):
-        return _unpacked(name, recorded, made, rules)
+        return _compare_unpacked(name, recorded, made, rules)
     try:
-        was, now = old.decode(), new.decode()
+        old_text, new_text = old.decode(), new.decode()
     except UnicodeDecodeError:
-        return Compared(name, DIFFERS, _first_byte(old, new))
+        return Comparison(name, DIFFERS, _first_byte(old, new))
     if ending in (".json", ".geojson"):
         try:
-            before, after = json.loads(was), json.loads(now)
+            before, after = json.loads(old_text), json.loads(new_text)
         except ValueError:
             pass
         else:
-            return _judged(name, lambda notes: _json_numbers(before, after, rules.ignore, notes), rules)
-    return _judged(name, lambda notes: _text_numbers(was, now, notes), rules)
+            return _compare_numbers(name, lambda notes: _json_numbers(before, after, rules.ignore, notes), rules)
+    return _compare_numbers(name, lambda notes: _text_numbers(old_text, new_text, notes), rules)
 
 
-def _judged(name: str, pairs: Callable[[list[str]], Pairs], rules: Rules) -> Compared:
-    """Judge the numbers of two files side by side."""
-    largest, first, moved, total, error = 0.0, "", 0, 0, ""
+def _compare_numbers(name: str, pairs: Callable[[list[str]], Pairs], rules: Rules) -> Comparison:
+    """Compare the numbers of two files pair by pair."""
+    largest, first, changed, total, error = 0.0, "", 0, 0, ""
     notes: list[str] = []
     signs: list[str] = []
     try:
-        for where, was, now in pairs(notes):
+        for position, was, now in pairs(notes):
             total += 1
             if was == now or (was != was and now != now):
                 if not signs and _is_negative(was) != _is_negative(now):
-                    signs = [f"{where}: {was!r} is recorded, {now!r} with the other sign was made"]
+                    signs = [f"{position}: {was!r} is recorded, {now!r} with the other sign was made"]
                 continue
-            moved += 1
+            changed += 1
             difference = _relative(was, now)
             largest = max(largest, difference)
             if difference > rules.rtol and not first:
-                first = f"{where}: {was!r} is recorded, {now!r} was made ({difference:.2g} of it)"
-    except _DiffersError as found:
-        error, largest = str(found), math.inf
-    count = f"{moved} of {total} numbers differ, by {largest:.2g} at most"
+                first = f"{position}: {was!r} is recorded, {now!r} was made ({difference:.2g} of it)"
+    except _DiffersError as difference_error:
+        error, largest = str(difference_error), math.inf
+    count = f"{changed} of {total} numbers differ, by {largest:.2g} at most"
     notes = [*signs, *notes]
-    said = [*notes[:MOST_NOTES], *([f"{len(notes) - MOST_NOTES} more such"] if len(notes) > MOST_NOTES else [])]
+    shown_notes = [*notes[:MOST_NOTES], *([f"{len(notes) - MOST_NOTES} more such"] if len(notes) > MOST_NOTES else [])]
     if error or first:
-        return Compared(name, DIFFERS, "; ".join(filter(None, (first, error or count, *said))), largest)
-    if moved:
-        return Compared(name, WITHIN, "; ".join((count, *said)), largest)
-    if name == RETURNED and not said:
-        return Compared(name, IDENTICAL)
-    return Compared(name, WITHIN, "; ".join(("the same numbers in other bytes", *said)))
+        return Comparison(name, DIFFERS, "; ".join(filter(None, (first, error or count, *shown_notes))), largest)
+    if changed:
+        return Comparison(name, WITHIN, "; ".join((count, *shown_notes)), largest)
+    if name == RETURNED and not shown_notes:
+        return Comparison(name, IDENTICAL)
+    return Comparison(name, WITHIN, "; ".join(("the same numbers in other bytes", *shown_notes)))
 
 
 def _is_negative(number: Any) -> bool:
@@ -160,11 +159,12 @@ def _relative(was: Any, now: Any) -> float:
 
 
 def _first_byte(old: bytes, new: bytes) -> str:
-    at = next(
-        (n for n, (one, other) in enumerate(zip(old, new, strict=False)) if one != other), min(len(old), len(new))
+    position = next(
+        (index for index, (left, right) in enumerate(zip(old, new, strict=False)) if left != right),
+        min(len(old), len(new)),
     )
     sizes = "" if len(old) == len(new) else f"; {len(old)} bytes are recorded, {len(new)} were made"
-    return f"byte {at} is the first that differs{sizes}"
+    return f"byte {position} is the first that differs{sizes}"
 
 
 def _is_number(value: Any) -> bool:
@@ -172,40 +172,40 @@ def _is_number(value: Any) -> bool:
 
 
 def _json_numbers(was: Any, now: Any, ignore: Collection[str], notes: list[str], path: str = "") -> Pairs:
-    here = path or "the whole"
+    location = path or "the whole"
     if isinstance(was, dict) and isinstance(now, dict):
         yield from _object_numbers(was, now, ignore, notes, path)
     elif isinstance(was, list) and isinstance(now, list):
         if len(was) != len(now):
-            raise _DiffersError(f"{here} has {len(was)} entries by the record, {len(now)} were made")
+            raise _DiffersError(f"{location} has {len(was)} entries by the record, {len(now)} were made")
         if was != now and _is_reordered(was, now):
-            raise _DiffersError(f"{here} has the same entries in another order")
-        for number, (one, other) in enumerate(zip(was, now, strict=False)):
-            yield from _json_numbers(one, other, ignore, notes, f"{path}[{number}]")
+            raise _DiffersError(f"{location} has the same entries in another order")
+        for index, (old, new) in enumerate(zip(was, now, strict=False)):
+            yield from _json_numbers(old, new, ignore, notes, f"{path}[{index}]")
     elif _is_number(was) and _is_number(now):
-        yield here, was, now
+        yield location, was, now
     elif was != now:
-        raise _DiffersError(f"{here}: {_short(was)} is recorded, {_short(now)} was made")
+        raise _DiffersError(f"{location}: {_short(was)} is recorded, {_short(now)} was made")
 
 
 def _object_numbers(
     was: dict[str, Any], now: dict[str, Any], ignore: Collection[str], notes: list[str], path: str
 ) -> Pairs:
-    old, new = ({key for key in one if key not in ignore} for one in (was, now))
+    old, new = ({key for key in keys if key not in ignore} for keys in (was, now))
     if old != new:
         name = sorted(old ^ new)[0]
         raise _DiffersError(f"{path + '.' if path else ''}{name} is {'not made' if name in old else 'not recorded'}")
     for key in was:
-        below = f"{path}.{key}" if path else str(key)
+        key_path = f"{path}.{key}" if path else str(key)
         if key not in ignore:
-            yield from _json_numbers(was[key], now[key], ignore, notes, below)
+            yield from _json_numbers(was[key], now[key], ignore, notes, key_path)
         elif key not in now or was[key] != now[key]:
-            notes.append(f"{below} differs, which does not count")
+            notes.append(f"{key_path} differs, which does not count")
 
 
 def _is_reordered(was: list[Any], now: list[Any]) -> bool:
-    return sorted(json.dumps(one, sort_keys=True) for one in was) == sorted(
-        json.dumps(one, sort_keys=True) for one in now
+    return sorted(json.dumps(item, sort_keys=True) for item in was) == sorted(
+        json.dumps(item, sort_keys=True) for item in now
     )
 
 
@@ -214,53 +214,53 @@ def _text_numbers(was: str, now: str, notes: list[str]) -> Pairs:
     if old == new:
         notes.append("the same lines with other ends")
     elif sorted(old) == sorted(new):
-        at = next(number for number, (one, other) in enumerate(zip(old, new, strict=False), 1) if one != other)
-        raise _DiffersError(f"the same {len(old)} lines in another order, from line {at} on")
-    for number, (one, other) in enumerate(zip(old, new, strict=False), 1):
-        if one == other:
-            if found := _NUMBER.search(one):
-                yield f"line {number}", _number(found[0]), _number(found[0])
+        first = next(number for number, (left, right) in enumerate(zip(old, new, strict=False), 1) if left != right)
+        raise _DiffersError(f"the same {len(old)} lines in another order, from line {first} on")
+    for number, (old_line, new_line) in enumerate(zip(old, new, strict=False), 1):
+        if old_line == new_line:
+            if match := _NUMBER.search(old_line):
+                yield f"line {number}", _number(match[0]), _number(match[0])
             continue
-        if _NUMBER.sub("#", one).split() != _NUMBER.sub("#", other).split():
-            raise _DiffersError(f"line {number}: {_short(one)} is recorded, {_short(other)} was made")
-        pairs = zip(_NUMBER.findall(one), _NUMBER.findall(other), strict=False)
-        for place, (left, right) in enumerate(pairs, 1):
-            yield f"line {number}, number {place}", _number(left), _number(right)
+        if _NUMBER.sub("#", old_line).split() != _NUMBER.sub("#", new_line).split():
+            raise _DiffersError(f"line {number}: {_short(old_line)} is recorded, {_short(new_line)} was made")
+        pairs = zip(_NUMBER.findall(old_line), _NUMBER.findall(new_line), strict=False)
+        for index, (left, right) in enumerate(pairs, 1):
+            yield f"line {number}, number {index}", _number(left), _number(right)
     if len(old) != len(new):
         raise _DiffersError(f"{len(old)} lines are recorded, {len(new)} were made")
 
 
 def _number(text: str) -> int | float:
-    """Return the number that a text is: one without a point exactly, as ids and counters may be."""
+    """Parse a number; integers exactly, since they may be ids or counters."""
     try:
         return int(text)
     except ValueError:
         return float(text)
 
 
-def _unpacked(name: str, recorded: Path, made: Path, rules: Rules) -> Compared:
-    """Compare what is packed in two files: the content of each is what counts, not how well it is packed."""
+def _compare_unpacked(name: str, recorded: Path, made: Path, rules: Rules) -> Comparison:
+    """Compare the contents of two compressed files or archives; the compression does not count."""
     with tempfile.TemporaryDirectory() as scratch:
         try:
             was, now = (_contents(name, path) for path in (recorded, made))
         except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeError) as error:
-            at = _first_byte(recorded.read_bytes(), made.read_bytes())
-            return Compared(name, DIFFERS, f"{at}; it cannot be unpacked: {error}")
+            difference = _first_byte(recorded.read_bytes(), made.read_bytes())
+            return Comparison(name, DIFFERS, f"{difference}; it cannot be unpacked: {error}")
         if was.keys() != now.keys():
             other = sorted(was.keys() ^ now.keys())[0]
-            return Compared(name, DIFFERS, f"{other} in it was {'not made' if other in was else 'not recorded'}")
-        found = []
+            return Comparison(name, DIFFERS, f"{other} in it was {'not made' if other in was else 'not recorded'}")
+        comparisons = []
         for number, (inner, content) in enumerate(was.items()):
             if content != now[inner]:
                 old, new = (Path(scratch, f"{number}-{side}") for side in ("recorded", "made"))
                 old.write_bytes(content)
                 new.write_bytes(now[inner])
-                found.append(compare_files(inner, old, new, rules))
-    if not found:
-        return Compared(name, WITHIN, "the same content, packed otherwise")
-    said = max(found, key=lambda one: ORDER.index(one.verdict))
-    largest = max(one.largest for one in found)
-    return Compared(name, said.verdict, f"{said.name} in it: {said.said}", largest)
+                comparisons.append(compare_files(inner, old, new, rules))
+    if not comparisons:
+        return Comparison(name, WITHIN, "the same content, packed otherwise")
+    decisive = max(comparisons, key=lambda comparison: ORDER.index(comparison.verdict))
+    largest = max(comparison.largest for comparison in comparisons)
+    return Comparison(name, decisive.verdict, f"{decisive.name} in it: {decisive.said}", largest)
 
 
 def _contents(name: str, path: Path) -> dict[str, bytes]:
@@ -268,7 +268,7 @@ def _contents(name: str, path: Path) -> dict[str, bytes]:
     if ending in _PACKED:
         return {Path(name).stem: _PACKED[ending](path.read_bytes())}
     with zipfile.ZipFile(path) as archive:
-        return {one.filename: archive.read(one) for one in archive.infolist() if not one.is_dir()}
+        return {entry.filename: archive.read(entry) for entry in archive.infolist() if not entry.is_dir()}
 
 
 def _numpy_numbers(recorded: Path, made: Path, notes: list[str]) -> Pairs:
@@ -279,8 +279,8 @@ def _numpy_numbers(recorded: Path, made: Path, notes: list[str]) -> Pairs:
     try:
         was, now = (np.load(path, allow_pickle=False) for path in (recorded, made))
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        at = _first_byte(recorded.read_bytes(), made.read_bytes())
-        raise _DiffersError(f"{at}; NumPy cannot read it: {error}") from None
+        difference = _first_byte(recorded.read_bytes(), made.read_bytes())
+        raise _DiffersError(f"{difference}; NumPy cannot read it: {error}") from None
     if isinstance(was, np.ndarray) and isinstance(now, np.ndarray):
         yield from _array_numbers("", was, now, np, notes)
         return
@@ -290,7 +290,8 @@ def _numpy_numbers(recorded: Path, made: Path, notes: list[str]) -> Pairs:
         name = sorted(set(was.files) ^ set(now.files))[0]
         raise _DiffersError(f"the array {name} is {'not made' if name in was.files else 'not recorded'}")
     sizes = [
-        {one.filename: (one.compress_type, one.compress_size) for one in found.zip.infolist()} for found in (was, now)
+        {entry.filename: (entry.compress_type, entry.compress_size) for entry in arrays.zip.infolist()}
+        for arrays in (was, now)
     ]
     for name in was.files:
         yield from _array_numbers(name, was[name], now[name], np, notes)
@@ -308,28 +309,28 @@ def _hdf5_numbers(recorded: Path, made: Path, ignore: Collection[str], notes: li
         with h5py.File(recorded, "r") as was, h5py.File(made, "r") as now:
             yield from _hdf5_pairs(was, now, ignore, notes, (h5py, np))
     except OSError as error:
-        at = _first_byte(recorded.read_bytes(), made.read_bytes())
-        raise _DiffersError(f"{at}; HDF5 cannot read it: {error}") from None
+        difference = _first_byte(recorded.read_bytes(), made.read_bytes())
+        raise _DiffersError(f"{difference}; HDF5 cannot read it: {error}") from None
 
 
 def _hdf5_pairs(was: Any, now: Any, ignore: Collection[str], notes: list[str], libraries: tuple[Any, Any]) -> Pairs:
     h5py, np = libraries
     names: list[set[str]] = []
     for file in (was, now):
-        found: set[str] = {"/"}
-        file.visit(found.add)
-        names.append({name for name in found if not set(name.split("/")) & set(ignore)})
+        visited: set[str] = {"/"}
+        file.visit(visited.add)
+        names.append({name for name in visited if not set(name.split("/")) & set(ignore)})
     if names[0] != names[1]:
         name = sorted(names[0] ^ names[1])[0]
         raise _DiffersError(f"{name} is {'not made' if name in names[0] else 'not recorded'}")
     for name in sorted(names[0]):
         old, new = was[name], now[name]
-        keys = [set(one.attrs) - set(ignore) for one in (old, new)]
+        keys = [set(item.attrs) - set(ignore) for item in (old, new)]
         if keys[0] != keys[1]:
             key = sorted(keys[0] ^ keys[1])[0]
             raise _DiffersError(f"{name}: the attribute {key} is {'not made' if key in keys[0] else 'not recorded'}")
         for key in sorted(keys[0]):
-            values = [np.asarray(one.attrs[key]) for one in (old, new)]
+            values = [np.asarray(item.attrs[key]) for item in (old, new)]
             yield from _array_numbers(f"{name}@{key}", values[0], values[1], np, notes)
         for key in sorted(set(old.attrs) & set(new.attrs) & set(ignore)):
             if not np.array_equal(np.asarray(old.attrs[key]), np.asarray(new.attrs[key])):
@@ -338,106 +339,106 @@ def _hdf5_pairs(was: Any, now: Any, ignore: Collection[str], notes: list[str], l
             raise _DiffersError(f"{name} is a dataset in one of the two only")
         if isinstance(old, h5py.Dataset):
             yield from _array_numbers(name, np.asarray(old[()]), np.asarray(new[()]), np, notes)
-            packed = [(one.compression, one.compression_opts, one.shuffle, one.chunks) for one in (old, new)]
+            packed = [(item.compression, item.compression_opts, item.shuffle, item.chunks) for item in (old, new)]
             if packed[0] != packed[1]:
-                ways = [" ".join(str(part) for part in one[:2] if part is not None) or "not at all" for one in packed]
+                ways = [" ".join(str(part) for part in way[:2] if part is not None) or "not at all" for way in packed]
                 notes.append(f"{name} is packed otherwise ({ways[0]} by the record, {ways[1]} was made)")
 
 
 def _array_numbers(name: str, was: Any, now: Any, np: Any, notes: list[str]) -> Pairs:
-    here = name or "the array"
+    label = name or "the array"
     if was.shape != now.shape:
-        raise _DiffersError(f"{here} has the shape {was.shape} by the record, {now.shape} was made")
+        raise _DiffersError(f"{label} has the shape {was.shape} by the record, {now.shape} was made")
     if was.dtype.names or now.dtype.names:
-        _require_same_columns(here, *(one.dtype.names or () for one in (was, now)))
+        _require_same_columns(label, *(array.dtype.names or () for array in (was, now)))
         for column in was.dtype.names:
             yield from _array_numbers(f"{name}.{column}", was[column], now[column], np, notes)
         return
     if was.dtype != now.dtype and was.dtype.kind in "fiubc":
-        notes.append(f"{here} is {was.dtype} by the record, {now.dtype} was made")
+        notes.append(f"{label} is {was.dtype} by the record, {now.dtype} was made")
     if was.dtype.kind == now.dtype.kind == "c":
         yield from _array_numbers(f"{name}, real part", was.real, now.real, np, notes)
         yield from _array_numbers(f"{name}, imaginary part", was.imag, now.imag, np, notes)
         return
     if was.dtype.kind not in "fiub" or now.dtype.kind not in "fiub":
         if not np.array_equal(was, now):
-            raise _DiffersError(f"{here} has other texts")
+            raise _DiffersError(f"{label} has other texts")
         return
-    yield from _differing(name, here, was, now, np)
+    yield from _differing(name, label, was, now, np)
 
 
-def _require_same_columns(here: str, was: tuple[str, ...], now: tuple[str, ...]) -> None:
+def _require_same_columns(label: str, was: tuple[str, ...], now: tuple[str, ...]) -> None:
     if was == now:
         return
     other = sorted({*was} ^ {*now})
-    found = f": {other[0]} is {'not made' if other[0] in was else 'not recorded'}" if other else ""
-    raise _DiffersError(f"{here} has other columns{found}")
+    example = f": {other[0]} is {'not made' if other[0] in was else 'not recorded'}" if other else ""
+    raise _DiffersError(f"{label} has other columns{example}")
 
 
-def _differing(name: str, here: str, was: Any, now: Any, np: Any) -> Pairs:
+def _differing(name: str, label: str, was: Any, now: Any, np: Any) -> Pairs:
     """Yield the numbers that differ, also by the sign of NaN or zero; the first one if none does."""
     old, new = np.ravel(was), np.ravel(now)
-    nan = [np.isnan(one) if one.dtype.kind == "f" else np.zeros(one.shape, bool) for one in (old, new)]
+    nan = [np.isnan(array) if array.dtype.kind == "f" else np.zeros(array.shape, bool) for array in (old, new)]
     differ = np.flatnonzero(~((old == new) | (nan[0] & nan[1])))
     if differ.size and old.size > 1 and np.array_equal(np.sort(old[~nan[0]]), np.sort(new[~nan[1]])):
         index = ", ".join(map(str, np.unravel_index(differ[0], was.shape)))
-        raise _DiffersError(f"{here} has the same numbers in another order, the first at [{index}]")
+        raise _DiffersError(f"{label} has the same numbers in another order, the first at [{index}]")
     if old.dtype.kind == new.dtype.kind == "f":
         signs = np.flatnonzero(np.signbit(old) != np.signbit(new))
         differ = np.union1d(differ, signs)
     if not differ.size and old.size:
         yield name, _plain(old[0]), _plain(old[0])
-    for at in differ:
-        index = ", ".join(map(str, np.unravel_index(at, was.shape))) if was.shape else ""
-        yield f"{name}[{index}]" if index else name, _plain(old[at]), _plain(new[at])
+    for flat_index in differ:
+        index = ", ".join(map(str, np.unravel_index(flat_index, was.shape))) if was.shape else ""
+        yield f"{name}[{index}]" if index else name, _plain(old[flat_index]), _plain(new[flat_index])
 
 
 def _plain(number: Any) -> int | float:
     return float(number) if number.dtype.kind == "f" else int(number)
 
 
-def _picture(name: str, old: bytes, new: bytes) -> Compared:
+def _compare_pictures(name: str, old: bytes, new: bytes) -> Comparison:
     try:
         was, now = _pixels(old), _pixels(new)
     except (ValueError, KeyError, IndexError, struct.error, zlib.error):
-        return Compared(name, DIFFERS, f"{_first_byte(old, new)}; it is no PNG whose pixels can be compared")
+        return Comparison(name, DIFFERS, f"{_first_byte(old, new)}; it is no PNG whose pixels can be compared")
     if was[:3] != now[:3]:
-        return Compared(name, DIFFERS, f"{was[0]} x {was[1]} pixels are recorded, {now[0]} x {now[1]} were made")
+        return Comparison(name, DIFFERS, f"{was[0]} x {was[1]} pixels are recorded, {now[0]} x {now[1]} were made")
     width, height, channels = was[:3]
     if was[4] != now[4]:
-        return Compared(name, DIFFERS, "its pixels have another palette")
+        return Comparison(name, DIFFERS, "its pixels have another palette")
     if was[3] == now[3]:
-        return Compared(name, ALIKE, "the same pixels in other bytes")
+        return Comparison(name, ALIKE, "the same pixels in other bytes")
     stride = width * channels
-    seen, rows, columns = 0, [], []
+    count, rows, columns = 0, [], []
     for row in range(height):
-        one, other = was[3][row * stride : (row + 1) * stride], now[3][row * stride : (row + 1) * stride]
-        if one == other:
+        old_row, new_row = was[3][row * stride : (row + 1) * stride], now[3][row * stride : (row + 1) * stride]
+        if old_row == new_row:
             continue
-        found = {at // channels for at in range(stride) if abs(one[at] - other[at]) > SEEN}
-        if found:
-            seen += len(found)
+        changed = {index // channels for index in range(stride) if abs(old_row[index] - new_row[index]) > VISIBLE}
+        if changed:
+            count += len(changed)
             rows.append(row)
-            columns += [min(found), max(found)]
-    share = seen / (width * height)
+            columns += [min(changed), max(changed)]
+    share = count / (width * height)
     if share <= FEW:
-        return Compared(name, ALIKE, f"{seen} of {width * height} pixels differ visibly")
+        return Comparison(name, ALIKE, f"{count} of {width * height} pixels differ visibly")
     where = f"columns {min(columns)} to {max(columns)}, rows {rows[0]} to {rows[-1]}"
-    return Compared(name, DIFFERS, f"{share:.2%} of its pixels differ visibly, in {where}")
+    return Comparison(name, DIFFERS, f"{share:.2%} of its pixels differ visibly, in {where}")
 
 
 def _pixels(data: bytes) -> tuple[int, int, int, bytes, bytes]:
-    """Return width, height, channels, pixels and palette of a PNG of 8 bits that is not interlaced.
+    """Return width, height, channels, pixels and palette of a non-interlaced PNG of 8 bits.
 
-    ValueError for others.
+    Raises ValueError for others.
     """
     if not data.startswith(b"\x89PNG\r\n\x1a\n"):
         raise ValueError("no PNG")
-    at, packed, palette = 8, b"", b""
+    offset, packed, palette = 8, b"", b""
     width = height = channels = 0
-    while at < len(data):
-        (length,), kind = struct.unpack(">I", data[at : at + 4]), data[at + 4 : at + 8]
-        part = data[at + 8 : at + 8 + length]
+    while offset < len(data):
+        (length,), kind = struct.unpack(">I", data[offset : offset + 4]), data[offset + 4 : offset + 8]
+        part = data[offset + 8 : offset + 8 + length]
         if kind == b"IHDR":
             width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", part)
             if depth != 8 or interlaced:
@@ -447,35 +448,35 @@ def _pixels(data: bytes) -> tuple[int, int, int, bytes, bytes]:
             palette += part
         elif kind == b"IDAT":
             packed += part
-        at += 12 + length
+        offset += 12 + length
     raw, stride = zlib.decompress(packed), width * channels
     before, rows = bytearray(stride), []
     for row in range(height):
         start = row * (stride + 1)
-        before = _unfiltered(raw[start], bytearray(raw[start + 1 : start + 1 + stride]), before, channels)
+        before = _unfilter(raw[start], bytearray(raw[start + 1 : start + 1 + stride]), before, channels)
         rows.append(bytes(before))
     return width, height, channels, b"".join(rows), palette
 
 
-def _unfiltered(kind: int, line: bytearray, above: bytearray, step: int) -> bytearray:
+def _unfilter(kind: int, line: bytearray, above: bytearray, step: int) -> bytearray:
     """Undo the filter of a row of a PNG. Source: PNG specification, section 9."""
     if kind == 0:
         return line
     if kind == 2:
-        return bytearray((one + up) & 255 for one, up in zip(line, above, strict=False))
-    for at in range(len(line)):
-        left = line[at - step] if at >= step else 0
-        up = above[at]
+        return bytearray((value + up) & 255 for value, up in zip(line, above, strict=False))
+    for index in range(len(line)):
+        left = line[index - step] if index >= step else 0
+        up = above[index]
         if kind == 1:
-            guess = left
+            predicted = left
         elif kind == 3:
-            guess = (left + up) >> 1
+            predicted = (left + up) >> 1
         else:
-            corner = above[at - step] if at >= step else 0
-            near = left + up - corner
-            distances = (abs(near - left), abs(near - up), abs(near - corner))
-            guess = (left, up, corner)[distances.index(min(distances))]
-        line[at] = (line[at] + guess) & 255
+            corner = above[index - step] if index >= step else 0
+            estimate = left + up - corner
+            distances = (abs(estimate - left), abs(estimate - up), abs(estimate - corner))
+            predicted = (left, up, corner)[distances.index(min(distances))]
+        line[index] = (line[index] + predicted) & 255
     return line
 
 
@@ -485,12 +486,14 @@ def _short(value: Any) -> str:
 
 
 def main() -> int:
-    """Compare what a request of JSON names, and write the verdicts beside it."""
+    """Compare the files and values of a JSON request, and write the verdicts to its answer file."""
     request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     rules = Rules(**request["rules"])
-    found = [compare_files(one["name"], Path(one["recorded"]), Path(one["made"]), rules) for one in request["pairs"]]
-    found += [compare_values(one["name"], one["recorded"], one["made"], rules) for one in request["values"]]
-    Path(request["answer"]).write_text(json.dumps([one.to_json() for one in found]), encoding="utf-8")
+    comparisons = [
+        compare_files(pair["name"], Path(pair["recorded"]), Path(pair["made"]), rules) for pair in request["pairs"]
+    ]
+    comparisons += [compare_values(pair["name"], pair["recorded"], pair["made"], rules) for pair in request["values"]]
+    Path(request["answer"]).write_text(json.dumps([item.to_json() for item in comparisons]), encoding="utf-8")
     return 0
 
 

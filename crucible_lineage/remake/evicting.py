@@ -1,7 +1,7 @@
-"""Room in the embedded Crucible, by letting go of bytes that can be made again: never of the last copy of others.
+"""Free space in the embedded Crucible by evicting bytes that can be made again, never the last copy of others.
 
-What goes was made again before with the same bytes, by its receipts; it rests on kept source, and on data that are
-there or go by the same rule. It is stated before it goes, so that nobody takes it for lost.
+Evicted results were made again before with the same bytes, according to receipts; their source is kept, and their
+parents' bytes are present or evicted by the same rule. Evictions are stated first, so that no bytes count as lost.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from crucible_lineage.statements import EVICT, REMAKE, About
 from crucible_lineage.stating import known_statements, state
 from crucible_lineage.times import utc
 
-IDENTICAL = "identical"  # the only verdict after which bytes can come back
-FOREVER = "forever"  # of a step whose results stay
-LEAST_S = 0.01  # no step is free
+IDENTICAL = "identical"  # the only verdict that proves that bytes can be restored
+FOREVER = "forever"  # declared for steps whose results are kept
+LEAST_S = 0.01  # lower limit for a step's duration
 
 
 @dataclass(frozen=True)
 class EvictionCandidate:
-    """The bytes of a result that go: of which files, how many, and how long its step took."""
+    """A result to evict: its files, their size, and the duration of its step."""
 
     mfid: str
     name: str
@@ -39,39 +39,39 @@ class EvictionCandidate:
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON."""
-        named = {"mfid": self.mfid, "name": self.name, "project": self.project}
-        return {**named, "files": len(self.files), "bytes": self.bytes, "seconds": self.seconds}
+        """Return the candidate as JSON."""
+        fields = {"mfid": self.mfid, "name": self.name, "project": self.project}
+        return {**fields, "files": len(self.files), "bytes": self.bytes, "seconds": self.seconds}
 
 
 @dataclass(frozen=True)
 class Eviction:
-    """What may go, the most bytes for a second of work first; and how many bytes of results stay, by the reason."""
+    """Results to evict, those with the most bytes per second of work first, and the bytes that stay by reason."""
 
-    goes: tuple[EvictionCandidate, ...]
-    stays: Mapping[str, int]
+    candidates: tuple[EvictionCandidate, ...]
+    kept_bytes: Mapping[str, int]
 
     @property
     def bytes(self) -> int:
-        """Return the number of bytes freed."""
-        return sum(one.bytes for one in self.goes)
+        """Number of bytes freed."""
+        return sum(candidate.bytes for candidate in self.candidates)
 
     @property
     def seconds(self) -> float:
-        """Return the time that remaking everything takes."""
-        return sum(one.seconds for one in self.goes)
+        """Time to make all evicted results again."""
+        return sum(candidate.seconds for candidate in self.candidates)
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON."""
-        goes = [one.to_json() for one in self.goes]
-        return {"evicted": goes, "bytes": self.bytes, "seconds": self.seconds, "stays": dict(self.stays)}
+        candidates = [one.to_json() for one in self.candidates]
+        return {"evicted": candidates, "bytes": self.bytes, "seconds": self.seconds, "stays": dict(self.kept_bytes)}
 
 
 def plan_eviction(session: Session, to_free: int, *, trust_own: bool = False) -> Eviction:
-    """Return what is to go so that `to_free` bytes are free, or all that may.
+    """Select the results to evict so that `to_free` bytes are freed, or all candidates.
 
-    With `trust_own`, receipts from the machine that made a result count, too. InputError unless Crucible is the
-    embedded one.
+    With `trust_own`, receipts from the machine that made a result count, too. Raises InputError unless Crucible is
+    embedded.
     """
     if not session.settings.embedded:
         raise InputError(
@@ -80,48 +80,49 @@ def plan_eviction(session: Session, to_free: int, *, trust_own: bool = False) ->
             "To free copies in the data folder: crucible-lineage clean --cache"
         )
     store = _Store(session)
-    candidates = store.candidates(trust_own=trust_own)
-    goes: list[EvictionCandidate] = []
-    free = 0
-    gone: set[str] = set()
-    for one in sorted(candidates.values(), key=lambda one: one.bytes / max(one.seconds, LEAST_S), reverse=True):
-        if free >= to_free:
-            store.stays["not needed"] += one.bytes
+    possible = store.candidates(trust_own=trust_own)
+    selected: list[EvictionCandidate] = []
+    freed = 0
+    evicted: set[str] = set()  # SHA-256 of files
+    by_gain = sorted(possible.values(), key=lambda item: item.bytes / max(item.seconds, LEAST_S), reverse=True)
+    for item in by_gain:
+        if freed >= to_free:
+            store.kept_bytes["not needed"] += item.bytes
             continue
-        files = tuple(sha256 for sha256 in one.files if sha256 not in gone)
+        files = tuple(sha256 for sha256 in item.files if sha256 not in evicted)
         size = sum(store.size(sha256) for sha256 in files)
         if size:
-            goes.append(EvictionCandidate(one.mfid, one.name, one.project, one.files, size, one.seconds))
-            gone |= set(files)
-            free += size
-    going = {one.mfid for one in goes}
-    for one in candidates.values():  # results of the same bytes go with them, as far as these are shared
-        if one.mfid not in going and (shared := tuple(sha256 for sha256 in one.files if sha256 in gone)):
-            goes.append(EvictionCandidate(one.mfid, one.name, one.project, shared, 0, one.seconds))
-    return Eviction(tuple(goes), {reason: size for reason, size in store.stays.items() if size})
+            selected.append(EvictionCandidate(item.mfid, item.name, item.project, files, size, item.seconds))
+            evicted |= set(files)
+            freed += size
+    mfids = {item.mfid for item in selected}
+    for item in possible.values():  # results that share evicted bytes lose these, too
+        if item.mfid not in mfids and (shared := tuple(sha256 for sha256 in item.files if sha256 in evicted)):
+            selected.append(EvictionCandidate(item.mfid, item.name, item.project, shared, 0, item.seconds))
+    return Eviction(tuple(selected), {reason: size for reason, size in store.kept_bytes.items() if size})
 
 
-def could_go(session: Session) -> Eviction | None:
-    """Return all that may go; None where nothing does, since no result was made again or Crucible is not embedded."""
+def possible_eviction(session: Session) -> Eviction | None:
+    """Return everything that can be evicted; None if no result was made again, or Crucible is not embedded."""
     if not session.settings.embedded or all(one.verb != REMAKE for one in session.mirror.statements().values()):
         return None
     return plan_eviction(session, sys.maxsize)
 
 
 def evict(session: Session, plan: Eviction) -> int:
-    """Let go of what the plan names: first all is stated, then the bytes go. Return how many bytes that has freed.
+    """State the evictions of a plan, then remove the bytes. Return how many bytes were freed.
 
-    Bytes that something else has got meanwhile stay.
+    Bytes that other datasets have obtained meanwhile are kept.
     """
-    for one in plan.goes:
-        body = {"files": sorted(one.files), "bytes": one.bytes}
-        state(session, one.project, EVICT, About((one.mfid,)), why="can be made again", body=body)
-    going = {one.mfid for one in plan.goes}
-    holders = _Store(session).holders if plan.goes else {}
+    for candidate in plan.candidates:
+        body = {"files": sorted(candidate.files), "bytes": candidate.bytes}
+        state(session, candidate.project, EVICT, About((candidate.mfid,)), why="can be made again", body=body)
+    mfids = {candidate.mfid for candidate in plan.candidates}
+    holders = _Store(session).holders if plan.candidates else {}
     freed = 0
-    for sha256 in dict.fromkeys(sha256 for one in plan.goes for sha256 in one.files):
+    for sha256 in dict.fromkeys(sha256 for candidate in plan.candidates for sha256 in candidate.files):
         path = stored_file(session, sha256)
-        if holders[sha256] <= going and path.exists():
+        if holders[sha256] <= mfids and path.exists():
             size = path.stat().st_size
             path.unlink(missing_ok=True)
             freed += size
@@ -130,13 +131,13 @@ def evict(session: Session, plan: Eviction) -> int:
 
 
 class _Store:
-    """The results of the embedded Crucible, with what decides whether their bytes may go."""
+    """The results of the embedded Crucible, with everything that decides whether they can be evicted."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
         self.copy = session.mirror.snapshot(EVERYTHING)
-        self.stays: dict[str, int] = defaultdict(int)
-        _, self.standing = known_statements(session)
+        self.kept_bytes: dict[str, int] = defaultdict(int)
+        _, self.in_force = known_statements(session)
         self.evicted = session.stated.evicted()
         self.files = {mfid: dict(_data_files(record)) for mfid, record in self.copy.records.items()}
         self.holders: dict[str, set[str]] = defaultdict(set)
@@ -144,10 +145,10 @@ class _Store:
             for sha256 in self.files[mfid].values():
                 self.holders[sha256].add(mfid)
             for sha256 in self._other_files(mfid, record):
-                self.holders[sha256].add(f"also {mfid}")  # which stays
+                self.holders[sha256].add(f"also {mfid}")  # never evicted
 
     def _other_files(self, mfid: str, record: Mapping[str, Any]) -> Iterator[str]:
-        """Yield the SHA-256 of what a step printed, and of files that no record lists."""
+        """Yield the SHA-256 of a step's log, and of files that no record lists."""
         written = provenance(record)
         if isinstance(written.get("generated"), list):
             yield from (text(file.get("sha256")) for file in mappings(written["generated"]) if file.get("log"))
@@ -159,37 +160,37 @@ class _Store:
         return path.stat().st_size if path.exists() else 0
 
     def candidates(self, *, trust_own: bool) -> dict[str, EvictionCandidate]:
-        """Return all that may go, whatever is needed."""
-        proved = self._proved(trust_own=trust_own)
+        """Return all results that can be evicted."""
+        reproduced = self._reproduced(trust_own=trust_own)
         doubtful = self.session.stated.doubts(list(self.copy.records), "", self.copy.summaries)
-        found: dict[str, EvictionCandidate] = {}
+        candidates: dict[str, EvictionCandidate] = {}
         for mfid, record in self.copy.records.items():
             size = sum(self.size(sha256) for sha256 in set(self.files[mfid].values()))
-            if reason := self._why_stays(mfid, record, proved, set(doubtful)):
-                self.stays[reason] += size
+            if reason := self._reason_to_keep(mfid, record, reproduced, set(doubtful)):
+                self.kept_bytes[reason] += size
             elif size:
                 summary, files = self.copy.summaries[mfid], tuple(sorted(set(self.files[mfid].values())))
-                found[mfid] = EvictionCandidate(
+                candidates[mfid] = EvictionCandidate(
                     mfid, summary.name, summary.status.project, files, size, made_in(record)
                 )
-        return self._whose_parents_can_be_had(found)
+        return self._with_obtainable_parents(candidates)
 
-    def _proved(self, *, trust_own: bool) -> set[str]:
-        """Return what was made again byte for byte, and by no later or other receipt with other bytes."""
+    def _reproduced(self, *, trust_own: bool) -> set[str]:
+        """Return the results that were made again byte for byte, without a later or other receipt with other bytes."""
         last: dict[str, str] = {}
-        other: set[str] = set()
-        receipts = [one for one in self.standing.statements.values() if one.verb == REMAKE]
-        for one in sorted(receipts, key=lambda one: (utc(one.when), one.body.get("verdict") != IDENTICAL)):
-            verdict = text(one.body.get("verdict"))
-            for mfid in one.about.datasets:
-                if trust_own or not one.body.get("own"):
+        varying: set[str] = set()
+        receipts = [statement for statement in self.in_force.statements.values() if statement.verb == REMAKE]
+        for receipt in sorted(receipts, key=lambda item: (utc(item.when), item.body.get("verdict") != IDENTICAL)):
+            verdict = text(receipt.body.get("verdict"))
+            for mfid in receipt.about.datasets:
+                if trust_own or not receipt.body.get("own"):
                     last[mfid] = verdict
-                predicate = mapping(mapping(one.body.get("receipt")).get("predicate"))
+                predicate = mapping(mapping(receipt.body.get("receipt")).get("predicate"))
                 if any(NOT_DETERMINISTIC in str(cause) for cause in predicate.get("causes") or ()):
-                    other.add(mfid)
-        return {mfid for mfid, verdict in last.items() if verdict == IDENTICAL and mfid not in other}
+                    varying.add(mfid)
+        return {mfid for mfid, verdict in last.items() if verdict == IDENTICAL and mfid not in varying}
 
-    def _why_stays(self, mfid: str, record: Mapping[str, Any], proved: set[str], doubtful: set[str]) -> str:
+    def _reason_to_keep(self, mfid: str, record: Mapping[str, Any], reproduced: set[str], doubtful: set[str]) -> str:
         written = provenance(record)
         activity = mapping(written.get("activity"))
         if not written.get("step"):
@@ -205,39 +206,40 @@ class _Store:
             return "its record does not say in itself what it was made from"
         if mfid in doubtful:
             return "on hold"
-        if mfid not in proved:
+        if mfid not in reproduced:
             return "not reproduced elsewhere yet (reproduce; or --trust-own)"
         return ""
 
-    def _whose_parents_can_be_had(self, found: dict[str, EvictionCandidate]) -> dict[str, EvictionCandidate]:
-        """Leave out what needs bytes that are neither here nor can go themselves, and bytes that others need, too."""
+    def _with_obtainable_parents(self, candidates: dict[str, EvictionCandidate]) -> dict[str, EvictionCandidate]:
+        """Remove candidates whose parents' bytes cannot be obtained, and those with bytes that kept datasets need."""
         while True:
-            bad = {}
-            for mfid in found:
+            kept = {}
+            for mfid in candidates:
                 used = _used_files(self.copy.records[mfid])
-                if lost := [one for one, files in used if one not in found and not self._has(one, files)]:
-                    bad[mfid] = f"made from {lost[0]}, whose bytes are not here"
-                elif any(self.holders[sha256] - found.keys() for sha256 in found[mfid].files):
-                    bad[mfid] = "the same bytes as of something that stays"
-            for mfid, reason in bad.items():
-                self.stays[reason] += found.pop(mfid).bytes
-            if not bad:
-                return found
+                lost = [parent for parent, files in used if parent not in candidates and not self._has(parent, files)]
+                if lost:
+                    kept[mfid] = f"made from {lost[0]}, whose bytes are not here"
+                elif any(self.holders[sha256] - candidates.keys() for sha256 in candidates[mfid].files):
+                    kept[mfid] = "the same bytes as of something that stays"
+            for mfid, reason in kept.items():
+                self.kept_bytes[reason] += candidates.pop(mfid).bytes
+            if not kept:
+                return candidates
 
     def _has(self, mfid: str, files: tuple[str, ...]) -> bool:
-        """Whether the bytes that were used of a dataset are here, or were let go before, by the same rule."""
+        """Whether the used bytes of a dataset are here, or were evicted before by the same rule."""
         evicted = self.evicted.get(mfid, set())
         return bool(files) and all(sha256 in evicted or self.size(sha256) for sha256 in files)
 
 
 def _used_files(record: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yield what a step was given: a dataset, and the SHA-256 of its files."""
+    """Yield the inputs of a step: a dataset, and the SHA-256 of its used files."""
     for used in mappings(provenance(record).get("used")):
         yield text(used.get("mfid")), tuple(text(file.get("sha256")) for file in mappings(used.get("files")))
 
 
 def _data_files(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield name and SHA-256 of the files that a step wrote; what it printed stays."""
+    """Yield name and SHA-256 of the files that a step wrote, without its log."""
     for file in mappings(provenance(record).get("generated")):
         if not file.get("log"):
             yield text(file.get("name")), text(file.get("sha256"))

@@ -1,6 +1,6 @@
-"""Bytes that are gone, made again from what is kept with a result: only those of the recorded hashes are taken.
+"""Restore missing bytes by making a result again: only files with the recorded hashes are used.
 
-What has other bytes is kept aside, in `remade/` of the data folder, and named.
+Files with other bytes are kept in `remade/` of the data folder, which the error names.
 """
 
 from __future__ import annotations
@@ -27,52 +27,52 @@ from crucible_lineage.remake.driver import NOT_MADE, Options, Outcome
 from crucible_lineage.remake.reproduce import ENVIRONMENTS, reproduce_datasets
 from crucible_lineage.session import Session
 
-ASIDE = "remade"  # in the data folder: what was made again with other bytes
+ASIDE = "remade"  # folder in the data folder for results that were made again with other bytes
 _under_way = threading.local()
 
 
 @contextmanager
 def made_again(mfid: str, session: Session) -> Iterator[dict[str, Path]]:
-    """The files of a result, made again from its recorded source, by SHA-256, in a folder that is removed afterwards.
+    """Make a result again from its recorded source. Yields its files by SHA-256, in a folder that is removed later.
 
-    In the present environment, and if that gives other bytes in one of the recorded versions. Of a result whose source
-    was not kept, what its step writes by the code that is here. InputError if nothing can be made.
+    Uses the present environment, and if that gives other bytes, one of the recorded versions. If the source was not
+    kept, the present code runs. Raises InputError if the result cannot be made.
     """
     work = private_folder(session.settings.data / "work")
     with tempfile.TemporaryDirectory(dir=work, prefix="again-") as name:
-        found: dict[str, Path] = {}
-        said = ""
+        files: dict[str, Path] = {}
+        reason = ""
         for here in (True, False):
             options = Options(here=here, environments=session.settings.data / ENVIRONMENTS)
-            made = Path(name) / ("here" if here else "as-recorded")
-            (outcome,) = reproduce_datasets(session, [mfid], options, lambda _: None, made)
-            found |= {file_sha256(path): path for path in made.rglob("*") if path.is_file() and not path.is_symlink()}
-            if _has_all(outcome, found):
-                yield found
+            output = Path(name) / ("here" if here else "as-recorded")
+            (outcome,) = reproduce_datasets(session, [mfid], options, lambda _: None, output)
+            files |= {file_sha256(path): path for path in output.rglob("*") if path.is_file() and not path.is_symlink()}
+            if _has_all(outcome, files):
+                yield files
                 return
-            said = outcome.said or next(outcome.lines(), "")
+            reason = outcome.said or next(outcome.lines(), "")
             if outcome.verdict == NOT_MADE:
                 break
         if outcome.verdict == NOT_MADE and here:
             try:
-                with remade_files(mfid, session) as files:
-                    yield files
+                with remade_files(mfid, session) as present:
+                    yield present
                 return
             except InputError as error:
-                raise InputError(f"{said}; {error}") from error
-        _keep_aside(session, mfid, made)
-        yield found
+                raise InputError(f"{reason}; {error}") from error
+        _keep_aside(session, mfid, output)
+        yield files
 
 
 def remade_file(session: Session, mfid: str, sha256: str) -> Path:
-    """A file of a result, made again, in the cache. InputError if that gives other bytes, or cannot be."""
+    """Make a result again and return one of its files, in the cache. Raises InputError if that fails or differs."""
     under_way: set[str] = _under_way.__dict__.setdefault("mfids", set())
-    if mfid in under_way:  # it is being made, and asks for what it was
+    if mfid in under_way:  # it is being made again, and needs its own earlier bytes
         raise InputError(f"dataset {mfid} is being made again")
     under_way.add(mfid)
     try:
-        with made_again(mfid, session) as found:
-            for digest, path in found.items():
+        with made_again(mfid, session) as files:
+            for digest, path in files.items():
                 if digest == sha256:
                     _note_evicted(session, mfid, sha256)
                     return session.cache.add(path, digest)
@@ -87,47 +87,47 @@ def remade_file(session: Session, mfid: str, sha256: str) -> Path:
 
 
 def _note_evicted(session: Session, mfid: str, sha256: str) -> None:
-    """Note that nothing is lost that was let go on purpose: no run need send it again."""
+    """Note that evicted files are not lost, so that no run sends them again."""
     if sha256 in session.stated.evicted().get(mfid, ()):
         for name in session.mirror.lost(mfid):
             session.mirror.note_whole(mfid, name)
 
 
-def _has_all(outcome: Outcome, found: dict[str, Path]) -> bool:
-    recorded = [file["sha256"] for files in outcome.recorded.values() for file in files if not file.get("log")]
-    return all(sha256 in found for sha256 in recorded)
+def _has_all(outcome: Outcome, files: dict[str, Path]) -> bool:
+    recorded = [file["sha256"] for own in outcome.recorded.values() for file in own if not file.get("log")]
+    return all(sha256 in files for sha256 in recorded)
 
 
-def _keep_aside(session: Session, mfid: str, made: Path) -> None:
+def _keep_aside(session: Session, mfid: str, output: Path) -> None:
     target = private_folder(session.settings.data / ASIDE) / mfid
     shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(made, target, ignore=shutil.ignore_patterns("source", "inputs", "environments"))
+    shutil.copytree(output, target, ignore=shutil.ignore_patterns("source", "inputs", "environments"))
 
 
 @contextmanager
 def remade_files(mfid: str, session: Session) -> Iterator[dict[str, Path]]:
-    """The files that a result's step writes now, by SHA-256, in a folder that is removed afterwards.
+    """Run a result's step with the present code. Yields its files by SHA-256, in a folder that is removed afterwards.
 
-    The step gets its recorded parameters and its recorded parents. InputError if no step made the dataset, or its code
-    or parents are others by now; StepError if the step fails; ChecksumError if a parent's bytes are lost too.
+    The step gets its recorded parameters and parents. Raises InputError if no step made the dataset, or its code or
+    parents have changed; StepError if the step fails; ChecksumError if a parent's bytes are lost too.
     """
-    found = plan_rerun(mfid, session, None, {})
-    plan = next((step for step in found.planned.plan.steps if mfid in step.datasets.values()), None)
+    rerun = plan_rerun(mfid, session, None, {})
+    plan = next((step for step in rerun.planned.plan.steps if mfid in step.datasets.values()), None)
     if plan is None or (plan.state != FRESH and not session.mirror.lost(mfid)):
         reason = "another result has replaced it" if plan is None else "; ".join(plan.causes) or plan.state
         raise InputError(f"dataset {mfid} cannot be remade: {reason}")
     outputs = tuple(_planned(output, str(one), session) for output, one in plan.datasets.items())
     job = job_of(
-        found.pipeline, found.planned.instances[plan.name], plan.used, outputs, {"run_id": f"repair-{mfid}"}, {}
+        rerun.pipeline, rerun.planned.instances[plan.name], plan.used, outputs, {"run_id": f"repair-{mfid}"}, {}
     )
     work = private_folder(session.settings.data / "work")
     with tempfile.TemporaryDirectory(dir=work, prefix="repair-") as name:
         folder = Path(name)
-        placed = stage_inputs(job, folder, session)
+        inputs = stage_inputs(job, folder, session)
         folders = {planned.output: folder / planned.output for planned in outputs}
         for path in folders.values():
             path.mkdir()
-        call_step(job, placed.arguments, folders, folder, secrets=own_secrets(session.settings.api_key))
+        call_step(job, inputs.arguments, folders, folder, secrets=own_secrets(session.settings.api_key))
         written = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
         yield {file_sha256(path): path for path in written}
 

@@ -1,9 +1,9 @@
-"""A kit: a folder with all that steps are made again from, and the programs that do so.
+"""A kit: a folder with everything that is needed to run steps again, and the programs for it.
 
 remake/plan.json               the steps, parents first
-remake/source/SHA256.zip       their source, as it is kept
+remake/source/SHA256.zip       their source
 remake/environment/SHA256.*    their environments, as documents and as locks
-remake/runtime.zip             the few files of crucible-lineage that declare a step; all, if the source imports others
+remake/runtime.zip             the files of crucible-lineage that declare a step; all, if the source imports others
 remake/run_step.py, compare.py, reproduce.py
 """
 
@@ -42,14 +42,14 @@ _RUNTIME = (
     *("__init__.py", "step.py", "errors.py", "facts.py", "ids.py", "refs.py", "times.py"),
     *("pipeline/__init__.py", "pipeline/processes/__init__.py", "pipeline/processes/side_files.py"),
 )
-_DECLARING = frozenset({"DatasetFacts", "Facts", "__version__", "step"})  # of crucible_lineage itself
+_DECLARING = frozenset({"DatasetFacts", "Facts", "__version__", "step"})  # names in crucible_lineage
 _OWN = "crucible_lineage"
 PathOf = Callable[[str, FileRef], "str | None"]
 
 
 @dataclass(frozen=True)
 class KitStep:
-    """An output of a step: its id, its whole record, and its scientific metadata."""
+    """An output of a step: its id, its complete record, and its scientific metadata."""
 
     mfid: str
     record: StepRecord
@@ -57,10 +57,10 @@ class KitStep:
 
 
 def write_kit(session: Session, folder: Path, about: str, outputs: Sequence[KitStep], path_of: PathOf) -> list[Path]:
-    """Write a kit for these outputs of steps. Return the files that were written.
+    """Write a kit for these outputs of steps and return the written files.
 
-    `path_of` gives where in the folder a file of a dataset lies; None if it is left out, LineageError if its bytes are
-    not to be had.
+    `path_of` returns the path in the folder of a dataset's file; None if it is omitted. It raises LineageError if the
+    bytes cannot be obtained.
     """
     writer = _Writer(session, folder, path_of)
     steps = [writer.entry(group) for group in _in_order(_executions(outputs))]
@@ -68,22 +68,22 @@ def write_kit(session: Session, folder: Path, about: str, outputs: Sequence[KitS
     own = resources.files("crucible_lineage.remake")
     for path, name in ((RUNNER, "run_step.py"), (COMPARER, "compare.py"), (DRIVER, "driver.py")):
         writer.text(path, own.joinpath(name).read_text(encoding="utf-8"))
-    writer.data(RUNTIME, _runtime(whole=any(_imports_more(path) for path in (folder / SOURCES).glob("*.zip"))))
+    writer.data(RUNTIME, _runtime(is_all=any(_imports_more(path) for path in (folder / SOURCES).glob("*.zip"))))
     return writer.written
 
 
 def _executions(outputs: Iterable[KitStep]) -> list[list[KitStep]]:
-    """Return the outputs of one execution together."""
+    """Group outputs by execution."""
     groups: dict[bytes, list[KitStep]] = {}
-    for one in outputs:
-        key = canonical_json({name: part for name, part in one.record.recipe.items() if name != "output"})
-        groups.setdefault(key, []).append(one)
+    for output in outputs:
+        key = canonical_json({name: part for name, part in output.record.recipe.items() if name != "output"})
+        groups.setdefault(key, []).append(output)
     return list(groups.values())
 
 
 def _in_order(groups: list[list[KitStep]]) -> list[list[KitStep]]:
-    """Return parents first."""
-    made_by = {one.mfid: number for number, group in enumerate(groups) for one in group}
+    """Sort executions so that parents come first."""
+    made_by = {output.mfid: number for number, group in enumerate(groups) for output in group}
     needs = {
         number: {made_by[parent] for parent in group[0].record.parents if parent in made_by} - {number}
         for number, group in enumerate(groups)
@@ -130,7 +130,7 @@ class _Writer:
                 }
                 for used in record.used
             ],
-            "outputs": {one.record.output: self._output(one) for one in group},
+            "outputs": {output.record.output: self._output(output) for output in group},
             "source": source,
             "environment": environment,
             "packages": sorted(record.software.packages),
@@ -142,32 +142,32 @@ class _Writer:
         }
 
     def data(self, path: str, content: bytes) -> None:
-        place = self.folder / path
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(content)
-        self.written.append(place)
+        target = self.folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+        self.written.append(target)
 
     def text(self, path: str, content: str) -> None:
         self.data(path, content.encode("utf-8", "backslashreplace"))
 
-    def _output(self, one: KitStep) -> dict[str, Any]:
-        files = [file for file in one.record.generated or () if file.name != ATTACHED_NAME]
+    def _output(self, output: KitStep) -> dict[str, Any]:
+        files = [file for file in output.record.generated or () if file.name != ATTACHED_NAME]
         return {
-            "mfid": one.mfid,
-            "files": [{**self._file(one.mfid, file), "log": file.log, "preview": file.preview} for file in files],
-            "returned": _returned(one),
+            "mfid": output.mfid,
+            "files": [{**self._file(output.mfid, file), "log": file.log, "preview": file.preview} for file in files],
+            "returned": _returned_values(output),
         }
 
     def _file(self, mfid: str, file: Any) -> dict[str, Any]:
         ref = FileRef(file.name, file.sha256, file.size)
-        said = {"name": file.name, "sha256": file.sha256, "size": file.size}
+        entry = {"name": file.name, "sha256": file.sha256, "size": file.size}
         try:
-            return {**said, "path": self.path_of(mfid, ref)}
+            return {**entry, "path": self.path_of(mfid, ref)}
         except LineageError as error:
-            return {**said, "path": None, "why": str(error).partition("\n")[0]}
+            return {**entry, "path": None, "why": str(error).partition("\n")[0]}
 
     def _kept(self, kept: KeptFile | None, kind: str, ending: str, faults: list[str]) -> dict[str, Any] | None:
-        """Put a file that supports results into the kit."""
+        """Copy a support file of results into the kit."""
         if kept is None:
             return None
         path = f"{kind}/{kept.sha256}{ending}"
@@ -189,7 +189,7 @@ class _Writer:
 
 
 def _why_not(record: StepRecord) -> str:
-    """Return why a result cannot be made again, as far as its record says; empty if nothing speaks against it."""
+    """Return why a result cannot be made again, from its record; empty if nothing in it prevents that."""
     function, params = record.activity.function, record.recipe["params"]
     is_command = function.startswith(("run: ", "shell: "))
     if "result_sha256" in params:
@@ -197,8 +197,8 @@ def _why_not(record: StepRecord) -> str:
     secret = [name for name, value in params.items() if isinstance(value, Mapping) and {*value} == {"secret"}]
     if secret:
         return f"its parameter {secret[0]} is secret, and was not kept"
-    is_all = is_command and record.software.environment is not None and not record.activity.code.left_out
-    if record.activity.code.archive is None and not is_all:  # a command may have no script
+    has_everything = is_command and record.software.environment is not None and not record.activity.code.left_out
+    if record.activity.code.archive is None and not has_everything:  # a command may have no script
         left_out = record.activity.code.left_out or []
         return f"its source was not kept: {left_out[0]}" if left_out else "its source was not kept when it was made"
     if not is_command and ("<" in function or function.startswith("__main__:")):
@@ -206,22 +206,22 @@ def _why_not(record: StepRecord) -> str:
     return ""
 
 
-def _returned(one: KitStep) -> dict[str, Any] | None:
+def _returned_values(output: KitStep) -> dict[str, Any] | None:
     """Return the values that the step returned; None if the record does not say which those are."""
-    if one.record.result is None:
+    if output.record.result is None:
         return None
-    declared = one.record.activity.declared
+    declared = output.record.activity.declared
     described = set(declared.output.metadata or ()) if declared and declared.output else set()
-    names = dict.fromkeys(key.split("/")[1].replace("~1", "/").replace("~0", "~") for key in one.record.result.keys)
+    names = dict.fromkeys(key.split("/")[1].replace("~1", "/").replace("~0", "~") for key in output.record.result.keys)
     return {
-        name: one.metadata[name]
+        name: output.metadata[name]
         for name in names
-        if name in one.metadata and name not in described and not is_own(name)
+        if name in output.metadata and name not in described and not is_own(name)
     }
 
 
 def _bytes_of(session: Session, kept: KeptFile) -> bytes:
-    """The bytes of what supports results; a service that gives own ids has it by the keyword of its recipe."""
+    """Return the bytes of a support file. On a service that assigns ids, it is found by the keyword of its recipe."""
     file = FileRef(kept.name, kept.sha256, 0)
     try:
         return cached_file(DatasetRef(kept.mfid, kept.mfid, (file,)), file, session).read_bytes()
@@ -232,37 +232,37 @@ def _bytes_of(session: Session, kept: KeptFile) -> bytes:
         raise
 
 
-def _runtime(*, whole: bool) -> bytes:
-    """Return the files of crucible-lineage that a step's module needs to be imported, in an archive; or all."""
+def _runtime(*, is_all: bool) -> bytes:
+    """Return an archive with the files of crucible-lineage that a step's module imports, or with all files."""
     content = io.BytesIO()
     root = resources.files(_OWN)
-    files = dict(_code()) if whole else {f"{_OWN}/{name}": root.joinpath(*name.split("/")) for name in _RUNTIME}
+    files = dict(_code()) if is_all else {f"{_OWN}/{name}": root.joinpath(*name.split("/")) for name in _RUNTIME}
     with zipfile.ZipFile(content, "w") as archive:
-        for place, file in sorted(files.items()):
-            entry = zipfile.ZipInfo(place, (1980, 1, 1, 0, 0, 0))
+        for path, file in sorted(files.items()):
+            entry = zipfile.ZipInfo(path, (1980, 1, 1, 0, 0, 0))
             entry.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(entry, file.read_bytes())
     return content.getvalue()
 
 
 def _code() -> Iterator[tuple[str, Traversable]]:
-    """Yield the place and the file of each module of crucible-lineage, and of the schemas that modules read."""
+    """Yield path and file of each module of crucible-lineage, and of the schemas that they read."""
     waiting = [(name.replace(".", "/"), resources.files(name)) for name in (_OWN, f"{_OWN}.tasks", f"{_OWN}.flows")]
     while waiting:
-        place, folder = waiting.pop()
+        path, folder = waiting.pop()
         for child in folder.iterdir():
             if child.is_dir():
-                waiting.append((f"{place}/{child.name}", child))
+                waiting.append((f"{path}/{child.name}", child))
             elif child.name.endswith((".py", ".json")):
-                yield f"{place}/{child.name}", child
+                yield f"{path}/{child.name}", child
 
 
 def _imports_more(archive: Path) -> bool:
-    """Whether a module in an archive of source imports more of crucible-lineage than what declares a step."""
+    """Whether a module in an archive of source imports more of crucible-lineage than the declaration of steps."""
     with zipfile.ZipFile(archive) as content:
         names = [name for name in content.namelist() if name.endswith(".py")]
-        there = (*_RUNTIME, *(name.removeprefix(f"{_OWN}/") for name in names))
-        known = {name.removesuffix(".py").removesuffix("/__init__") for name in there}
+        included = (*_RUNTIME, *(name.removeprefix(f"{_OWN}/") for name in names))
+        known = {name.removesuffix(".py").removesuffix("/__init__") for name in included}
         for name in names:
             with suppress(SyntaxError, ValueError):
                 if not _imported(ast.parse(content.read(name))) <= known:
@@ -271,13 +271,13 @@ def _imports_more(archive: Path) -> bool:
 
 
 def _imported(tree: ast.AST) -> set[str]:
-    """Return what is imported of crucible-lineage, as paths below it."""
-    found: set[str] = set()
+    """Return the imported modules of crucible-lineage, as paths below it."""
+    modules: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            modules |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module == _OWN:
-            found |= {f"{_OWN}.{alias.name}" for alias in node.names if alias.name not in _DECLARING}
+            modules |= {f"{_OWN}.{alias.name}" for alias in node.names if alias.name not in _DECLARING}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found.add(node.module)
-    return {name.removeprefix(f"{_OWN}.").replace(".", "/") for name in found if name.startswith(f"{_OWN}.")}
+            modules.add(node.module)
+    return {name.removeprefix(f"{_OWN}.").replace(".", "/") for name in modules if name.startswith(f"{_OWN}.")}

@@ -1,8 +1,8 @@
-"""Receipts: what came of making a result again, as an in-toto Statement v1, stated at Crucible and signed.
+"""Receipts: the outcome of making a result again, as an in-toto Statement v1, stated at Crucible and signed.
 
-The text of a receipt is canonical JSON. Its signature is over just that text, so that `ssh-keygen -Y verify` and any
-library for in-toto can check both without this package. Receipts and earlier attempts at the same recipe are the
-evidence that a step is not deterministic.
+A receipt is canonical JSON, and its signature is over exactly this text, so that `ssh-keygen -Y verify` and any in-toto
+library can check both without this package. Receipts, and earlier attempts at the same recipe, are the evidence that a
+step is not deterministic.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from crucible_lineage.stating import StatementOutcome, project_of, signature_of,
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://w3id.org/crucible-lineage/remake/v1"
-MOST_DIFFERENCES = 20  # chosen: a statement stays small
+MOST_DIFFERENCES = 20  # chosen: keeps statements small
 
 
 def receipt_of(outcome: Outcome, mfid: str, when: datetime) -> dict[str, Any]:
-    """Return the receipt for one of the results of a step that was made again."""
+    """Return the receipt for one result of a step that was made again."""
     files = outcome.recorded.get(mfid, [])
-    found = outcome.environment
+    environment = outcome.environment
     differences = [
-        {"name": one["name"], "verdict": one["verdict"], "said": one["said"]}
-        for one in outcome.files
-        if one["verdict"] != "identical"
+        {"name": file["name"], "verdict": file["verdict"], "said": file["said"]}
+        for file in outcome.files
+        if file["verdict"] != "identical"
     ]
-    largest = max((one["largest"] for one in outcome.files), default=0.0)
+    largest = max((file["largest"] for file in outcome.files), default=0.0)
     return {
         "_type": STATEMENT,
         "subject": [{"name": f"{mfid}/{file['name']}", "digest": {"sha256": file["sha256"]}} for file in files],
@@ -56,11 +56,11 @@ def receipt_of(outcome: Outcome, mfid: str, when: datetime) -> dict[str, Any]:
             "largestDifference": largest if math.isfinite(largest) else None,
             "differences": differences[:MOST_DIFFERENCES],
             "causes": list(outcome.causes),
-            "environment": {name: found[name] for name in ("python", "packages", "blas") if name in found},
+            "environment": {name: environment[name] for name in ("python", "packages", "blas") if name in environment},
             "machine": {
-                "architecture": found.get("machine") or platform.machine(),
-                "system": found.get("system") or platform.system(),
-                "cpu": found.get("cpu") or "",
+                "architecture": environment.get("machine") or platform.machine(),
+                "system": environment.get("system") or platform.system(),
+                "cpu": environment.get("cpu") or "",
             },
             "seconds": outcome.seconds,
             "timeCreated": when.isoformat(timespec="seconds"),
@@ -70,9 +70,9 @@ def receipt_of(outcome: Outcome, mfid: str, when: datetime) -> dict[str, Any]:
 
 
 def state_receipts(session: Session, outcomes: Sequence[Outcome]) -> tuple[list[StatementOutcome], list[str]]:
-    """State what came of making results again, one statement for each; return also why some could not be stated.
+    """State a receipt for each result that was made again. Return the statements, and why some could not be stated.
 
-    Of what was not tried nothing is stated.
+    Outcomes without an attempt are not stated.
     """
     stated, faults = [], []
     when = datetime.now(UTC)
@@ -90,16 +90,16 @@ def state_receipts(session: Session, outcomes: Sequence[Outcome]) -> tuple[list[
                 if signature := signature_of(canonical_json(receipt)):
                     body["signature"] = signature
                 project = project_of(session, [mfid], "state a receipt")
-                stated.append(state(session, project, REMAKE, About((mfid,)), why=_why(outcome), body=body))
+                stated.append(state(session, project, REMAKE, About((mfid,)), why=_summary(outcome), body=body))
             except LineageError as error:
                 faults.append(f"no receipt for {mfid}: {str(error).partition(chr(10))[0]}")
     return stated, faults
 
 
 def write_receipts(outcomes: Sequence[Outcome], folder: Path) -> list[Path]:
-    """Write receipts into a folder, MFID.json each, and beside it MFID.json.sig if an ssh key is configured.
+    """Write receipts into a folder: MFID.json for each, and MFID.json.sig if an ssh key is configured.
 
-    InputError if there is one of that name already, or the key cannot be used.
+    Raises InputError if a file of that name exists, or the key cannot be used.
     """
     folder.mkdir(parents=True, exist_ok=True)
     when, written = datetime.now(UTC), []
@@ -116,15 +116,15 @@ def write_receipts(outcomes: Sequence[Outcome], folder: Path) -> list[Path]:
     return written
 
 
-def _why(outcome: Outcome) -> str:
-    said = outcome.said or next((one["said"] for one in outcome.files if one["verdict"] not in ("identical",)), "")
-    return f"{outcome.verdict}: {said}"[:200] if said else outcome.verdict
+def _summary(outcome: Outcome) -> str:
+    note = outcome.said or next((file["said"] for file in outcome.files if file["verdict"] not in ("identical",)), "")
+    return f"{outcome.verdict}: {note}"[:200] if note else outcome.verdict
 
 
 def _is_own(session: Session, mfid: str) -> bool:
-    """Whether the result was registered from this data folder, so that making it again here proves little."""
-    found: Mapping[str, Any] = session.client.metadata.get(mfid) or {}
-    registrar = (found.get("crucible_lineage") or {}).get("registrar")
+    """Whether the result was registered from this data folder: making it again here then proves little."""
+    metadata: Mapping[str, Any] = session.client.metadata.get(mfid) or {}
+    registrar = (metadata.get("crucible_lineage") or {}).get("registrar")
     return is_of_machine(registrar, session.machine)
 
 
@@ -132,38 +132,39 @@ Record = Mapping[str, Any]
 
 
 def known_to_vary(session: Session, mfid: str, record: Record) -> str:
-    """Return why the step of a result is known as not deterministic; empty if nothing says so.
+    """Return why the step of a result is known to be non-deterministic; empty if there is no evidence.
 
-    It was made several times by the same recipe, with other bytes; or it was made again several times in the same
-    environment, otherwise each time; or that was found of another result of the same code.
+    Evidence is several results of the same recipe with different bytes, differing receipts from one environment, or the
+    same for another result of the same code.
     """
-    written = read_record(record.get("scientific_metadata"))
-    if written is None or written.as_step is None:
+    step_record = read_record(record.get("scientific_metadata"))
+    if step_record is None or step_record.as_step is None:
         return ""
     if others := list(_other_attempts(session, mfid, record)):
         return f"{NOT_DETERMINISTIC}: the same code, parameters and inputs gave other bytes in {', '.join(others)}"
     receipts = _receipts(session)
     own = receipts.get(mfid, ())
     if any(map(_found_to_vary, own)):
-        return f"{NOT_DETERMINISTIC}, as was found on {max(one.when for one in own if _found_to_vary(one))[:10]}"
+        last = max(receipt.when for receipt in own if _found_to_vary(receipt))
+        return f"{NOT_DETERMINISTIC}, as was found on {last[:10]}"
     if _vary(own):
         return f"{NOT_DETERMINISTIC}: made again in one environment, it gave different results by its receipts"
     code = activity_code(record)
-    found = [other for other, some in receipts.items() if other != mfid and any(map(_found_to_vary, some))]
-    known = session.mirror.summaries(found, ask=False) if found and code else {}
-    same = next((other for other, one in known.items() if one.code == code), "")
+    varying = [other for other, some in receipts.items() if other != mfid and any(map(_found_to_vary, some))]
+    summaries = session.mirror.summaries(varying, ask=False) if varying and code else {}
+    same = next((other for other, summary in summaries.items() if summary.code == code), "")
     return f"{NOT_DETERMINISTIC}, as was found of {same}, which the same code made" if same else ""
 
 
 def _other_attempts(session: Session, mfid: str, record: Record) -> Iterator[str]:
-    """Yield attempts at the same recipe that have files with other bytes."""
+    """Yield other attempts at the same recipe whose files have different bytes."""
     recipe = mapping(provenance(record).get("recipe"))
     if not recipe.get("inputs"):
         return
     first, own_number = first_attempt(recipe)
     latest = max(own_number, session.mirror.attempts().get(first, 0))
     numbered = (derived_mfid({**recipe, "attempt": number}) for number in range(1, latest + 1))
-    others = [one for one in (first, *numbered) if one != mfid]
+    others = [attempt for attempt in (first, *numbered) if attempt != mfid]
     if not others:
         return
     own = _data_files(session, mfid, record)
@@ -173,37 +174,37 @@ def _other_attempts(session: Session, mfid: str, record: Record) -> Iterator[str
 
 
 def _data_files(session: Session, mfid: str, record: Record) -> dict[str, str]:
-    """Return the SHA-256 of the files that a step wrote, without what it printed."""
-    found = read_record(record.get("scientific_metadata"))
-    if found is None:
+    """Return the SHA-256 of the files that a step wrote, without its log."""
+    stored_record = read_record(record.get("scientific_metadata"))
+    if stored_record is None:
         return {}
-    return {file.name: file.sha256 for file in whole_record(session.client, mfid, found).files if file.is_data}
+    return {file.name: file.sha256 for file in whole_record(session.client, mfid, stored_record).files if file.is_data}
 
 
 def _receipts(session: Session) -> dict[str, list[Statement]]:
-    found: dict[str, list[Statement]] = {}
-    for one in in_force(session.mirror.statements().values()).statements.values():
-        for mfid in one.about.datasets if one.verb == REMAKE else ():
-            found.setdefault(mfid, []).append(one)
-    return found
+    receipts: dict[str, list[Statement]] = {}
+    for statement in in_force(session.mirror.statements().values()).statements.values():
+        for mfid in statement.about.datasets if statement.verb == REMAKE else ():
+            receipts.setdefault(mfid, []).append(statement)
+    return receipts
 
 
-def _said(one: Statement) -> Mapping[str, Any]:
-    return mapping(mapping(one.body.get("receipt")).get("predicate"))
+def _predicate(receipt: Statement) -> Mapping[str, Any]:
+    return mapping(mapping(receipt.body.get("receipt")).get("predicate"))
 
 
-def _found_to_vary(one: Statement) -> bool:
-    return any(str(cause).startswith(NOT_DETERMINISTIC) for cause in _said(one).get("causes") or ())
+def _found_to_vary(receipt: Statement) -> bool:
+    return any(str(cause).startswith(NOT_DETERMINISTIC) for cause in _predicate(receipt).get("causes") or ())
 
 
 def _vary(receipts: Sequence[Statement]) -> bool:
-    """Whether receipts of one environment and machine say that something else was made, and not always the same."""
+    """Whether receipts from one environment and machine report differences, and not always the same ones."""
     outcomes: dict[bytes, set[bytes]] = {}
-    for one in receipts:
-        said = _said(one)
-        verdict = said.get("verdict")
-        if verdict not in (*SAME, DIFFERS) or any(EXCHANGED in str(cause) for cause in said.get("causes") or ()):
+    for receipt in receipts:
+        predicate = _predicate(receipt)
+        verdict = predicate.get("verdict")
+        if verdict not in (*SAME, DIFFERS) or any(EXCHANGED in str(cause) for cause in predicate.get("causes") or ()):
             continue
-        place = canonical_json([said.get("environment"), said.get("machine"), one.body.get("machine")])
-        outcomes.setdefault(place, set()).add(canonical_json([verdict, said.get("differences")]))
-    return any(len(some) > 1 for some in outcomes.values())
+        setting = canonical_json([predicate.get("environment"), predicate.get("machine"), receipt.body.get("machine")])
+        outcomes.setdefault(setting, set()).add(canonical_json([verdict, predicate.get("differences")]))
+    return any(len(distinct) > 1 for distinct in outcomes.values())

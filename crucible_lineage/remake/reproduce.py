@@ -1,4 +1,4 @@
-"""Results made again from their records, outside of any run, and compared: nothing at Crucible is changed."""
+"""Make results again from their records, outside of any run, and compare: nothing in Crucible is changed."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from crucible_lineage.remake.receipts import known_to_vary
 from crucible_lineage.session import Session
 from crucible_lineage.times import utc
 
-ENVIRONMENTS = "environments"  # in the data folder: those that were built
+ENVIRONMENTS = "environments"  # folder of built environments in the data folder
 
 
 def reproduce_datasets(
-    session: Session, mfids: Sequence[str], options: Options, tell: Callable[[str], None], keep: Path | None = None
+    session: Session, mfids: Sequence[str], options: Options, report: Callable[[str], None], keep: Path | None = None
 ) -> list[Outcome]:
-    """Make these results again, with `options.is_all` all that they were made from, too.
+    """Make these results again, with `options.is_all` all their ancestors, too.
 
-    `keep` is a folder in which what was made stays. InputError if no step made one of them.
+    The new files stay in the folder `keep`, if given. Raises InputError if no step made one of the results.
     """
     outputs = _outputs(session, mfids, is_all=options.is_all)
     with tempfile.TemporaryDirectory(dir=private_folder(session.settings.data / "work"), prefix="reproduce-") as name:
@@ -48,25 +48,25 @@ def reproduce_datasets(
             return path
 
         write_kit(session, kit, mfids[0], outputs, path_of)
-        found = _remade(kit, mfids, options, keep or Path(name) / "made", tell)
-    _note_history(session, found, {one.mfid: one.metadata for one in outputs})
-    return found
+        outcomes = _remake(kit, mfids, options, keep or Path(name) / "made", report)
+    _note_history(session, outcomes, {output.mfid: output.metadata for output in outputs})
+    return outcomes
 
 
 def _note_history(session: Session, outcomes: Sequence[Outcome], metadata: Mapping[str, Mapping[str, Any]]) -> None:
-    """Name as the first cause of a difference that a step gives something else each time, where that is known."""
+    """Add as the first cause of a difference that the step is known to be non-deterministic."""
     for outcome in outcomes:
         if outcome.is_good or not outcome.is_tried or any(NOT_DETERMINISTIC in cause for cause in outcome.causes):
             continue
         session.mirror.sync_statements()
-        found = (known_to_vary(session, mfid, {"scientific_metadata": metadata[mfid]}) for mfid in outcome.mfids)
-        outcome.causes[:0] = [said for said in found if said][:1]
+        reasons = (known_to_vary(session, mfid, {"scientific_metadata": metadata[mfid]}) for mfid in outcome.mfids)
+        outcome.causes[:0] = [reason for reason in reasons if reason][:1]
 
 
 def reproduce_bundle(
-    bundle: Path, mfids: Sequence[str], options: Options, tell: Callable[[str], None], keep: Path | None = None
+    bundle: Path, mfids: Sequence[str], options: Options, report: Callable[[str], None], keep: Path | None = None
 ) -> list[Outcome]:
-    """Make the result that a bundle is about again, or others in it. InputError if it is no bundle that can be."""
+    """Make the result that a bundle is about again, or others in it. Raises InputError if the bundle is unsuitable."""
     with tempfile.TemporaryDirectory(prefix="reproduce-") as name:
         kit = bundle
         if bundle.is_file():
@@ -79,62 +79,62 @@ def reproduce_bundle(
         if not (kit / PLAN).is_file():
             raise InputError(f"reproduce {bundle}: it has no {PLAN}; bundle the result again with this version")
         about = json.loads((kit / PLAN).read_text(encoding="utf-8"))["about"]
-        return _remade(kit, mfids or [about], options, keep or Path(name) / "made", tell)
+        return _remake(kit, mfids or [about], options, keep or Path(name) / "made", report)
 
 
 def sampled(session: Session, project: str, count: int, older_than: str | None = None) -> list[str]:
-    """Return current results of a project that steps made, chosen at random.
+    """Choose current results of a project's steps at random.
 
-    InputError if there is none, or `older_than` (as in 30d, 12h) is no age.
+    Raises InputError if there is none, or `older_than` (as in 30d, 12h) is not an age.
     """
     until = datetime.now(UTC) - _age(older_than) if older_than else datetime.now(UTC)
-    known = session.mirror.snapshot(project)
-    currency = Currency(one.status for one in known.summaries.values())
-    fitting = sorted(
-        one.mfid
-        for one in known.summaries.values()
-        if one.step and currency.state(one.mfid) == CURRENT and utc(one.created) <= until
+    summaries = session.mirror.snapshot(project).summaries.values()
+    currency = Currency(summary.status for summary in summaries)
+    matching = sorted(
+        summary.mfid
+        for summary in summaries
+        if summary.step and currency.state(summary.mfid) == CURRENT and utc(summary.created) <= until
     )
-    if not fitting:
+    if not matching:
         raise InputError(f"reproduce: project {project!r} has no current result of a step that is old enough")
-    return random.sample(fitting, min(count, len(fitting)))
+    return random.sample(matching, min(count, len(matching)))
 
 
 def _age(text: str) -> timedelta:
-    found = re.fullmatch(r"(\d+)([dh])", text)
-    if found is None:
+    match = re.fullmatch(r"(\d+)([dh])", text)
+    if match is None:
         raise InputError(f"--older-than {text}: give days or hours, as in 30d or 12h")
-    return timedelta(**{{"d": "days", "h": "hours"}[found[2]]: int(found[1])})
+    return timedelta(**{{"d": "days", "h": "hours"}[match[2]]: int(match[1])})
 
 
-def _remade(
-    kit: Path, mfids: Sequence[str], options: Options, work: Path, tell: Callable[[str], None]
+def _remake(
+    kit: Path, mfids: Sequence[str], options: Options, work: Path, report: Callable[[str], None]
 ) -> list[Outcome]:
     try:
-        found = remake(kit, mfids, options, work, tell)
+        outcomes = remake(kit, mfids, options, work, report)
     except RemakeError as error:
         raise InputError(f"reproduce {', '.join(mfids)}: {error}") from error
-    if not found:
+    if not outcomes:
         raise InputError(f"reproduce {', '.join(mfids)}: no step that is recorded here made that")
-    return found
+    return outcomes
 
 
 def _outputs(session: Session, mfids: Sequence[str], *, is_all: bool) -> list[KitStep]:
-    """Return these results, with `is_all` those that they come from, too."""
-    found: dict[str, KitStep] = {}
+    """Return these results, with `is_all` their ancestors, too."""
+    outputs: dict[str, KitStep] = {}
     waiting, seen = list(mfids), set[str]()
     while waiting:
         mfid = waiting.pop()
         if mfid in seen:
             continue
         seen.add(mfid)
-        one = _output(session, mfid)
-        if one is None and mfid in mfids:
+        output = _output(session, mfid)
+        if output is None and mfid in mfids:
             raise InputError(f"reproduce {mfid}: it was not made by a step that is recorded; there is nothing to run")
-        if one is not None:
-            found[mfid] = one
-            waiting += one.record.parents if is_all else ()
-    return list(found.values())
+        if output is not None:
+            outputs[mfid] = output
+            waiting += output.record.parents if is_all else ()
+    return list(outputs.values())
 
 
 def _output(session: Session, mfid: str) -> KitStep | None:
@@ -147,7 +147,7 @@ def _output(session: Session, mfid: str) -> KitStep | None:
     if step is None:
         return None
     try:
-        whole = whole_record(session.client, mfid, step)
+        complete = whole_record(session.client, mfid, step)
     except ChecksumError as error:
         raise InputError(f"reproduce {mfid}: {error}") from error
-    return KitStep(mfid, whole, dataset.scientific_metadata or {})
+    return KitStep(mfid, complete, dataset.scientific_metadata or {})

@@ -1,8 +1,8 @@
 """Run one step on recorded inputs, in the environment of this Python: `python run_step.py REQUEST.json`.
 
-The request names function or command, parameters, files by input, and the folders to write into. The answer, a file of
-JSON, says what was returned, or why it failed, and in which environment that was. This file goes into bundles as it is;
-it needs the step's own packages only, and of crucible-lineage the few files that declare a step.
+The request names function or command, parameters, files by input, and the folders to write into. The answer, a JSON
+file, contains the returned values or the error, and the environment. This file is copied into bundles; it needs only
+the step's own packages, and the files of crucible-lineage that declare a step.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ SHELL_FIELD = re.compile(r"(?<!\$)\{([A-Za-z_][A-Za-z0-9_.-]*)\}")
 SYSTEM = ("/usr", "/etc", "/proc", "/sys", "/dev", "/lib", "/lib64", "/bin")
 CODE = (".py", ".pyc", ".pyi", ".so", ".pyd", ".dll", ".pth")
 LOOKING_UP = (os.__file__, "<frozen os>", sys.modules["_collections_abc"].__file__, "<frozen _collections_abc>")
-MOST_SEEN = 8  # chosen: of one kind, named in an answer
+MOST_ACCESSES = 8  # chosen: of one kind, named in an answer
 BLAS = re.compile(r"lib[\w.-]*(?:openblas|mkl_rt|blis|flexiblas)[\w.-]*\.(?:so|dylib|dll)[\w.]*")
 
 
 def main() -> int:
-    """Answer the request. Returns 0 also if the step has failed: the answer says so."""
+    """Answer the request. Returns 0 even if the step has failed, which is in the answer."""
     request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     sys.path[:0] = [request["source"]]
     answer: dict[str, Any] = {}
-    seen = watched(request)
+    accesses = watch_accesses(request)
     try:
         call = command if request["function"].startswith(("run: ", "shell: ")) else function
         returned, answer["outputs"] = call(request)
@@ -47,36 +47,36 @@ def main() -> int:
         answer["trace"] = traceback.format_exc()
         if isinstance(error, FileNotFoundError) and str(error.filename).startswith(request["source"]):
             answer["lacking"] = os.path.relpath(str(error.filename), request["source"])
-    answer["seen"] = {kind: list(names)[:MOST_SEEN] for kind, names in seen.items()}
+    answer["seen"] = {kind: list(names)[:MOST_ACCESSES] for kind, names in accesses.items()}
     answer["environment"] = environment(request["packages"])
     Path(request["answer"]).write_text(json.dumps(answer), encoding="utf-8")
     return 0
 
 
-def watched(request: dict[str, Any]) -> dict[str, dict[str, None]]:
-    """Note from now on what the step takes that it is not given: files, hosts, and variables that its code asks for."""
-    seen: dict[str, dict[str, None]] = {"files": {}, "hosts": {}, "variables": {}}
+def watch_accesses(request: dict[str, Any]) -> dict[str, dict[str, None]]:
+    """Start to note undeclared accesses of the step: files, hosts, and variables that its code reads."""
+    accesses: dict[str, dict[str, None]] = {"files": {}, "hosts": {}, "variables": {}}
     source = os.path.join(request["source"], "")  # noqa: PTH118
     work = str(Path(request["answer"]).parents[1])
-    passing = tuple(
-        os.path.join(one, "")  # noqa: PTH118
-        for one in (sys.prefix, sys.base_prefix, work, request["source"], *SYSTEM, Path.home() / ".cache")
+    ignored = tuple(
+        os.path.join(folder, "")  # noqa: PTH118
+        for folder in (sys.prefix, sys.base_prefix, work, request["source"], *SYSTEM, Path.home() / ".cache")
     )
     written: set[str] = set()
 
     def note(event: str, arguments: tuple[Any, ...]) -> None:
         if event == "socket.getaddrinfo" and arguments[0]:
-            seen["hosts"][f"{as_text(arguments[0])}:{as_text(arguments[1])}"] = None
+            accesses["hosts"][f"{as_text(arguments[0])}:{as_text(arguments[1])}"] = None
         elif event == "open" and isinstance(arguments[0], (str, bytes)) and isinstance(arguments[2], int):
             name = os.path.abspath(os.fsdecode(arguments[0]))  # noqa: PTH100
             if arguments[2] & (os.O_WRONLY | os.O_RDWR):
                 written.add(name)
             elif not (
-                name in written or "site-packages" in name or name.startswith(passing) or name.endswith(CODE)
+                name in written or "site-packages" in name or name.startswith(ignored) or name.endswith(CODE)
             ) and os.path.isfile(name):  # noqa: PTH113
-                seen["files"][name] = None
+                accesses["files"][name] = None
 
-    def asked(self: Any, name: Any) -> Any:
+    def get_noted(self: Any, name: Any) -> Any:
         frame = sys._getframe(1)
         while frame.f_back and frame.f_code.co_filename in LOOKING_UP:
             frame = frame.f_back
@@ -84,14 +84,14 @@ def watched(request: dict[str, Any]) -> dict[str, dict[str, None]]:
             frame.f_code.co_filename.startswith(source)
             and f"{os.sep}crucible_lineage{os.sep}" not in frame.f_code.co_filename
         ):
-            seen["variables"][str(name)] = None
+            accesses["variables"][str(name)] = None
         return look_up(self, name)
 
     kind = type(os.environ)
     look_up = kind.__getitem__
-    kind.__getitem__ = asked  # type: ignore[method-assign]
+    kind.__getitem__ = get_noted  # type: ignore[method-assign]
     sys.addaudithook(note)
-    return seen
+    return accesses
 
 
 def as_text(value: Any) -> str:
@@ -104,29 +104,29 @@ def function(request: dict[str, Any]) -> tuple[Any, list[str]]:
     from crucible_lineage.step import Step
 
     module, _, name = request["function"].partition(":")
-    found = getattr(importlib.import_module(module), name)
-    step = found if isinstance(found, Step) else Step(found)
-    given: dict[str, Any] = {role: shaped(shape_of(step, role), files) for role, files in request["inputs"].items()}
+    target = getattr(importlib.import_module(module), name)
+    step = target if isinstance(target, Step) else Step(target)
+    arguments: dict[str, Any] = {role: shaped(shape_of(step, role), files) for role, files in request["inputs"].items()}
     beside = Path(request["answer"]).parent
     folders = {name: Path(request["outputs"].get(name, beside / f"not asked for {name}")) for name in step.outputs}
     for folder in folders.values():
         folder.mkdir(exist_ok=True)
-    given |= folders
+    arguments |= folders
     for spec in step.parameters:
         if spec.name in request["params"]:
-            given[spec.name] = converted(spec.annotation, request["params"][spec.name])
+            arguments[spec.name] = converted(spec.annotation, request["params"][spec.name])
     if step.facts:
-        entries = {role: [DatasetFacts.from_json(one) for one in of] for role, of in request["facts"].items()}
-        given[step.facts] = Facts({**{role.name: () for role in step.inputs}, **entries})
-    return drawn(step.function(**given), folders), list(step.outputs)
+        entries = {role: [DatasetFacts.from_json(fact) for fact in facts] for role, facts in request["facts"].items()}
+        arguments[step.facts] = Facts({**{role.name: () for role in step.inputs}, **entries})
+    return save_figures(step.function(**arguments), folders), list(step.outputs)
 
 
 def shape_of(step: Any, role: str) -> str:
-    return str(next(one.shape for one in step.inputs if one.name == role))
+    return str(next(known.shape for known in step.inputs if known.name == role))
 
 
 def shaped(shape: str, files: list[dict[str, Any]]) -> Any:
-    """Return the files of an input as the step takes them."""
+    """Return the files of an input in the shape that the step accepts."""
     if shape == "file":
         return Path(files[0]["path"])
     if shape == "files":
@@ -139,7 +139,7 @@ def shaped(shape: str, files: list[dict[str, Any]]) -> Any:
 
 
 def converted(annotation: Any, value: Any) -> Any:
-    """Return a recorded parameter as the function takes it."""
+    """Return a recorded parameter with the type of the function's annotation."""
     if annotation is inspect.Parameter.empty or type(value) is annotation or value is None:
         return value
     try:
@@ -152,8 +152,8 @@ def converted(annotation: Any, value: Any) -> Any:
         return value
 
 
-def drawn(result: Any, folders: dict[str, Path]) -> Any:
-    """Save the figures that were returned, as crucible-lineage does."""
+def save_figures(result: Any, folders: dict[str, Path]) -> Any:
+    """Save returned figures, as crucible-lineage does."""
     try:
         from crucible_lineage.pipeline.processes.side_files import draw_returned
     except ImportError:
@@ -162,7 +162,7 @@ def drawn(result: Any, folders: dict[str, Path]) -> Any:
 
 
 def command(request: dict[str, Any]) -> tuple[Any, list[str]]:
-    """Run the command in a folder of its own. Return the metadata that it wrote into metadata.json."""
+    """Run the command in a separate folder. Return the metadata that it wrote to metadata.json."""
     text = request["function"]
     shell = text.startswith("shell: ")
     parts = shlex.split(text.partition(": ")[2])
@@ -185,31 +185,31 @@ def command(request: dict[str, Any]) -> tuple[Any, list[str]]:
     written = out / "metadata.json"
     if not written.is_file():
         return {}, ["out"]
-    said = json.loads(written.read_text(encoding="utf-8"))
+    returned = json.loads(written.read_text(encoding="utf-8"))
     written.unlink()
-    return said, ["out"]
+    return returned, ["out"]
 
 
 def fill(argument: str, request: dict[str, Any], out: Path, facts: Path, shell: bool) -> list[str]:
-    """Return an argument with its fields filled in; one that is just a list of files becomes several."""
+    """Return an argument with its fields filled in; a field of input files alone becomes several arguments."""
     paths = {role: [file["path"] for file in files] for role, files in request["inputs"].items()}
-    whole = None if shell else FIELD.fullmatch(argument)
-    if whole and whole[1].startswith("inputs."):
-        return paths[whole[1][7:]]
+    field = None if shell else FIELD.fullmatch(argument)
+    if field and field[1].startswith("inputs."):
+        return paths[field[1][7:]]
     quoted = shlex.quote if shell else str
 
     def value(match: re.Match[str]) -> str:
         kind, _, name = match[1].partition(".")
         if kind == "inputs":
             return " ".join(quoted(path) for path in paths[name])
-        found = {"out": str(out), "facts": str(facts)}.get(kind) or request["params"][name]
-        return quoted(found if isinstance(found, str) else json.dumps(found))
+        content = {"out": str(out), "facts": str(facts)}.get(kind) or request["params"][name]
+        return quoted(content if isinstance(content, str) else json.dumps(content))
 
     return [(SHELL_FIELD if shell else FIELD).sub(value, argument)]
 
 
 def plain(value: Any) -> Any:
-    """Return a value as JSON has it."""
+    """Return a value in a form that JSON can represent."""
     if isinstance(value, dict):
         return {str(key): plain(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
@@ -222,7 +222,7 @@ def plain(value: Any) -> Any:
 
 
 def environment(packages: list[str]) -> dict[str, Any]:
-    """Return in which environment the step has run: what of it may move a number."""
+    """Return the parts of the environment that may affect results."""
     versions: dict[str, str | None] = {}
     for name in packages:
         try:
@@ -242,7 +242,7 @@ def environment(packages: list[str]) -> dict[str, Any]:
 
 
 def timezone() -> str:
-    """Return the name of the time zone, as far as the system says it."""
+    """Return the name of the system's time zone, if known."""
     try:
         return os.path.realpath("/etc/localtime").partition("zoneinfo/")[2] or "/".join(time.tzname)
     except OSError:
@@ -254,12 +254,12 @@ def cpu() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return platform.processor() or platform.machine()
-    found = (line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model", "cpu model")))
-    return next(found, "") or platform.machine()
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model", "cpu model")))
+    return next(models, "") or platform.machine()
 
 
 def loaded_blas() -> set[str]:
-    """Return the libraries of linear algebra that this process has loaded."""
+    """Return the linear algebra libraries that this process has loaded."""
     try:
         return set(BLAS.findall(Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")))
     except OSError:

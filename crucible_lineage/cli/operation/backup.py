@@ -232,12 +232,14 @@ def evict_command(to_free: str, trust_own: bool, dry_run: bool, as_json: bool) -
     if as_json:
         print_json({**plan.to_json(), "freed": freed, "dry_run": dry_run})
     else:
-        for one in plan.goes:
+        for one in plan.candidates:
             click.echo(plain(f"{one.mfid}  {size_text(one.bytes):>8}  {time_text(one.seconds)} to make  {one.name}"))
         done = "would be freed" if dry_run else "freed"
-        made = f"{time_text(plan.seconds)} to make all again" if plan.goes else ""
-        click.echo(", ".join(filter(None, (f"{amount(len(plan.goes), 'result')}, {size_text(freed)} {done}", made))))
-        for reason, size in plan.stays.items():
+        made = f"{time_text(plan.seconds)} to make all again" if plan.candidates else ""
+        click.echo(
+            ", ".join(filter(None, (f"{amount(len(plan.candidates), 'result')}, {size_text(freed)} {done}", made)))
+        )
+        for reason, size in plan.kept_bytes.items():
             click.echo(plain(f"kept: {size_text(size)}: {reason}"))
     if freed < requested:
         click.echo(f"note: {size_text(requested)} were requested; no more can be evicted", err=True)

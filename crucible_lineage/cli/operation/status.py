@@ -143,9 +143,9 @@ def status_command(
 
 def _spare(session: Session) -> dict[str, float]:
     """Return how many bytes `evict` could free, and the seconds that it takes to make them again."""
-    from crucible_lineage.remake.evicting import could_go  # rarely needed
+    from crucible_lineage.remake.evicting import possible_eviction  # rarely needed
 
-    found = could_go(session)
+    found = possible_eviction(session)
     return {"bytes": found.bytes if found else 0, "seconds": found.seconds if found else 0.0}
 
 
