@@ -20,7 +20,7 @@ from crucible_lineage.remake.compare import (
     DIFFERS,
     IDENTICAL,
     WITHIN,
-    Compared,
+    Comparison,
     Rules,
     compare_files,
     compare_values,
@@ -67,7 +67,7 @@ KINDS = [
 
 @pytest.mark.parametrize(("write", "name", "place"), KINDS, ids=[name for _, name, _ in KINDS])
 def test_numbers_of_any_format_are_compared(tmp_path: Path, write: Any, name: str, place: str) -> None:
-    def verdict(values: list[float], **rules: Any) -> Compared:
+    def verdict(values: list[float], **rules: Any) -> Comparison:
         write(tmp_path / "recorded", NUMBERS)
         write(tmp_path / "made", values)
         return compare_files(name, tmp_path / "recorded", tmp_path / "made", Rules(ignore=("created_at",), **rules))
@@ -138,7 +138,7 @@ def test_pixels_are_those_that_a_library_reads(tmp_path: Path) -> None:
     assert zlib.crc32(b"") == 0
 
 
-def compared(tmp_path: Path, name: str, was: bytes, now: bytes) -> Compared:
+def compared(tmp_path: Path, name: str, was: bytes, now: bytes) -> Comparison:
     (tmp_path / "recorded").write_bytes(was)
     (tmp_path / "made").write_bytes(now)
     return compare_files(name, tmp_path / "recorded", tmp_path / "made", Rules(ignore=("created_at",)))

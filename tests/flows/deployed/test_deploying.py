@@ -187,7 +187,7 @@ def test_a_file_of_this_machine_is_not_deployed_to_containers(
     prefect.command("work-pool", "create", "containers", "--type", "docker", "--overwrite")
     refused = crucible_lineage("deploy", declared, "--pool", "containers", "--image", "lab:1")
     assert refused.returncode == 2
-    assert "is a file of this machine" in refused.stderr
+    assert "is a file on this machine" in refused.stderr
     assert "package:NAME/PATH" in refused.stderr
     pipeline = "package:crucible_lineage.deployments/pipelines/raman.yaml"
     assert crucible_lineage("deploy", pipeline, "--pool", "containers", "--image", "lab:1").returncode == 0
