@@ -122,7 +122,7 @@ def _create_outcomes_table(project: str, outcomes: list[Outcome]) -> None:
             "step": outcome.name,
             "datasets": " ".join(outcome.mfids),
             "verdict": outcome.verdict,
-            "said": plain(outcome.said),
+            "said": plain(outcome.note),
             "why": plain("; ".join(outcome.causes)),
         }
         for outcome in sorted(outcomes, key=lambda outcome: outcome.is_good)

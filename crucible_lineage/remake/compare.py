@@ -17,7 +17,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -62,12 +62,12 @@ class Comparison:
 
     name: str
     verdict: str
-    said: str = ""
+    note: str = ""
     largest: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Return the comparison as JSON."""
-        return asdict(self)
+        return {"name": self.name, "verdict": self.verdict, "said": self.note, "largest": self.largest}
 
 
 class _DiffersError(Exception):
@@ -260,7 +260,7 @@ def _compare_unpacked(name: str, recorded: Path, made: Path, rules: Rules) -> Co
         return Comparison(name, WITHIN, "the same content, packed otherwise")
     decisive = max(comparisons, key=lambda comparison: ORDER.index(comparison.verdict))
     largest = max(comparison.largest for comparison in comparisons)
-    return Comparison(name, decisive.verdict, f"{decisive.name} in it: {decisive.said}", largest)
+    return Comparison(name, decisive.verdict, f"{decisive.name} in it: {decisive.note}", largest)
 
 
 def _contents(name: str, path: Path) -> dict[str, bytes]:

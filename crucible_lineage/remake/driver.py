@@ -70,7 +70,7 @@ class Outcome:
     name: str
     mfids: list[str]
     verdict: str
-    said: str = ""
+    note: str = ""
     files: list[dict[str, Any]] = field(default_factory=list)
     causes: list[str] = field(default_factory=list)
     follows: list[dict[str, Any]] = field(default_factory=list)
@@ -91,14 +91,15 @@ class Outcome:
     def to_json(self) -> dict[str, Any]:
         """Return the outcome as JSON."""
         environment = {key: value for key, value in self.environment.items() if key != "variables"}
-        return {key: value for key, value in vars(self).items() if key != "recorded"} | {"environment": environment}
+        fields = {"said" if name == "note" else name: value for name, value in vars(self).items() if name != "recorded"}
+        return fields | {"environment": environment}
 
     def lines(self) -> Iterator[str]:
         """Yield the outcome as lines of text."""
         files = [file for file in self.files if file["verdict"] not in ("not compared",)]
         same = sum(file["verdict"] == IDENTICAL for file in files)
         counted = f": {same} of {len(files)} identical" if files else ""
-        yield f"{self.name}  {', '.join(self.mfids)}  {self.verdict}{counted}" + (f": {self.said}" if self.said else "")
+        yield f"{self.name}  {', '.join(self.mfids)}  {self.verdict}{counted}" + (f": {self.note}" if self.note else "")
         for file in [file for file in files if file["verdict"] != IDENTICAL or file["said"]][:MOST_FILES]:
             yield f"    {file['name']}: {file['verdict']}" + (f": {file['said']}" if file["said"] else "")
         for cause in self.causes:
@@ -170,7 +171,7 @@ class _Remaking:
             answer, folders, python = self._run(python, source, inputs, self.work / "made")
             outcome.environment = answer["environment"]
             if "error" in answer:
-                outcome.verdict, outcome.said = FAILED, answer["error"]
+                outcome.verdict, outcome.note = FAILED, answer["error"]
                 outcome.causes = list(self._causes(answer, folders))
                 return outcome
             outcome.files = self._compare_outputs(python, folders, answer)
@@ -185,7 +186,7 @@ class _Remaking:
                 if cause := self._nondeterminism(python, source, inputs, folders, answer, bad):
                     outcome.causes.insert(0, cause)
         except RemakeError as error:
-            outcome.said = str(error)
+            outcome.note = str(error)
         finally:
             outcome.seconds = round(time.monotonic() - began, 3)
         return outcome

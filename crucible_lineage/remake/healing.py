@@ -50,7 +50,7 @@ def made_again(mfid: str, session: Session) -> Iterator[dict[str, Path]]:
             if _has_all(outcome, files):
                 yield files
                 return
-            reason = outcome.said or next(outcome.lines(), "")
+            reason = outcome.note or next(outcome.lines(), "")
             if outcome.verdict == NOT_MADE:
                 break
         if outcome.verdict == NOT_MADE and here:

@@ -52,7 +52,7 @@ def receipt_of(outcome: Outcome, mfid: str, when: datetime) -> dict[str, Any]:
             "dataset": mfid,
             "step": outcome.name,
             "verdict": outcome.verdict,
-            "said": outcome.said,
+            "said": outcome.note,
             "largestDifference": largest if math.isfinite(largest) else None,
             "differences": differences[:MOST_DIFFERENCES],
             "causes": list(outcome.causes),
@@ -117,7 +117,7 @@ def write_receipts(outcomes: Sequence[Outcome], folder: Path) -> list[Path]:
 
 
 def _summary(outcome: Outcome) -> str:
-    note = outcome.said or next((file["said"] for file in outcome.files if file["verdict"] not in ("identical",)), "")
+    note = outcome.note or next((file["said"] for file in outcome.files if file["verdict"] not in ("identical",)), "")
     return f"{outcome.verdict}: {note}"[:200] if note else outcome.verdict
 
 

@@ -50,9 +50,9 @@ def test_the_table_names_what_is_in_a_bundle(made: Any, invoke: Any, tmp_path: P
     assert invoke("bundle", made.total, "--data", made.data, "-o", tmp_path / "it.zip").exit_code == 0
     with zipfile.ZipFile(tmp_path / "it.zip") as archive:
         archive.extractall(tmp_path / "it")
-    told = re.findall(r"`([^`]+)`", "".join(re.findall(r"^\| (`.*?) \|", PAGE, re.MULTILINE)))
-    for name in told:
-        place = tmp_path / "it" / name.replace("MFID", made.total)
-        assert place.exists() or name == "pictures/", name  # none of these datasets has a thumbnail
+    names = re.findall(r"`([^`]+)`", "".join(re.findall(r"^\| (`.*?) \|", PAGE, re.MULTILINE)))
+    for name in names:
+        path = tmp_path / "it" / name.replace("MFID", made.total)
+        assert path.exists() or name == "pictures/", name  # none of these datasets has a thumbnail
     ran = subprocess.run([sys.executable, "verify.py"], cwd=tmp_path / "it", capture_output=True, timeout=60)
     assert ran.returncode == 0

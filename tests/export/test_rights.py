@@ -16,7 +16,7 @@ ADA = "0000-0002-1825-0097"
 
 
 @pytest.mark.parametrize(
-    ("said", "name", "orcid"),
+    ("stated", "name", "orcid"),
     [
         (f"Ada Lovelace ({ADA})", "Ada Lovelace", ADA),
         (f"Lovelace Ada <https://orcid.org/{ADA}>", "Lovelace Ada", ADA),
@@ -24,12 +24,12 @@ ADA = "0000-0002-1825-0097"
         (ADA, ADA, ADA),
     ],
 )
-def test_creators_are_read_with_their_orcid(said: str, name: str, orcid: str) -> None:
-    assert creator_of(said) == Creator(name, orcid)
+def test_creators_are_read_with_their_orcid(stated: str, name: str, orcid: str) -> None:
+    assert creator_of(stated) == Creator(name, orcid)
 
 
 @pytest.mark.parametrize(
-    ("said", "iri"),
+    ("stated", "iri"),
     [
         ("CC-BY-4.0", "https://spdx.org/licenses/CC-BY-4.0"),
         ("CC-BY-NC-SA-4.0", "https://spdx.org/licenses/CC-BY-NC-SA-4.0"),
@@ -39,8 +39,8 @@ def test_creators_are_read_with_their_orcid(said: str, name: str, orcid: str) ->
         ("https://lab.example/terms and more", ""),
     ],
 )
-def test_only_common_names_and_urls_are_licences_that_programs_know(said: str, iri: str) -> None:
-    assert license_iri(said) == iri
+def test_only_common_names_and_urls_are_licences_that_programs_know(stated: str, iri: str) -> None:
+    assert license_iri(stated) == iri
 
 
 def test_a_dataset_states_before_its_project() -> None:

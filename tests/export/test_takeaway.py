@@ -133,8 +133,8 @@ def test_a_crate_answers_the_questions_that_its_profile_is_for(made: Any, tmp_pa
     assert [one["name"] for one in of(organized, "object") if one["@type"] != "ControlAction"] == (
         ["how the steps were declared to run"]
     )
-    for place in (workflow, *of(workflow, "step")):
-        for environment in of(place, "buildInstructions"):
+    for entity in (workflow, *of(workflow, "step")):
+        for environment in of(entity, "buildInstructions"):
             assert (crate / environment["@id"]).read_text().startswith("# Python 3")
     given = {one["name"] for one in of(workflow, "input")}
     assert given == {"scale: counts", "scale: factor", "add: right"}
@@ -158,8 +158,8 @@ def test_the_crate_in_a_bundle_passes_the_validator(unpacked: Path, tmp_path: Pa
 def test_the_validator_finds_a_crate_wanting(made: Any, tmp_path: Path) -> None:
     crate = tmp_path / "crate"
     write_crate(made.session, made.graph, made.total, crate, files=False)
-    place = crate / "ro-crate-metadata.json"
-    place.write_text(place.read_text().replace('"instrument"', '"agentless"'))
+    path = crate / "ro-crate-metadata.json"
+    path.write_text(path.read_text().replace('"instrument"', '"agentless"'))
     with pytest.raises(AssertionError):
         assert_valid(crate, tmp_path)
 
@@ -220,12 +220,12 @@ def without_configuration(crate: Path, scratch: Path) -> Path:
     The profile asks for it there; the validator refuses everything there that is no ControlAction.
     """
     copy = Path(shutil.copytree(crate, scratch / "bare"))
-    place = copy / "ro-crate-metadata.json"
-    metadata = json.loads(place.read_text())
+    path = copy / "ro-crate-metadata.json"
+    metadata = json.loads(path.read_text())
     (organized,) = [one for one in metadata["@graph"] if one["@type"] == "OrganizeAction"]
     assert organized["object"].count({"@id": "configuration.json"}) == 1
     organized["object"].remove({"@id": "configuration.json"})
-    place.write_text(json.dumps(metadata))
+    path.write_text(json.dumps(metadata))
     return copy
 
 
@@ -241,11 +241,11 @@ def checks_of_0_6(folder: Path) -> Path:
     """The validator's checks for 0.5, with the IRIs of 0.6."""
     (known,) = VALIDATORS.glob("lib/python3*/site-packages/rocrate_validator/profiles")
     for name in ("process-run-crate", "workflow-run-crate", "workflow-ro-crate", "provenance-run-crate"):
-        for place in (known / name).rglob("*.ttl"):
-            content = place.read_text()
+        for path in (known / name).rglob("*.ttl"):
+            content = path.read_text()
             for before, after in MOVED:
                 content = content.replace(before, after)
-            target = folder / place.relative_to(known)
+            target = folder / path.relative_to(known)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(content)
     return folder
@@ -266,9 +266,9 @@ def judge(name: str) -> str:
 
 
 def test_a_bundle_checks_itself(made: Any, unpacked: Path) -> None:
-    code, told = checked(unpacked)
-    assert code == 0, told
-    assert "no findings in 4 datasets, 5 files of theirs" in told
+    code, output = checked(unpacked)
+    assert code == 0, output
+    assert "no findings in 4 datasets, 5 files of theirs" in output
     assert len(Path(unpacked / "verify.py").read_text().splitlines()) < 300
     listed = json.loads((unpacked / "bundle.json").read_text())
     assert listed["about"] == made.total
@@ -282,18 +282,18 @@ Damage = Callable[[Path, Any], str]
 
 def edit_record(folder: Path, mfid: str, edit: Callable[[Any], None]) -> None:
     """The record as `edit` leaves it, and its new hash in the list, as a careful forger would do it."""
-    place = folder / "records" / f"{mfid}.json"
-    record = json.loads(place.read_text())
+    path = folder / "records" / f"{mfid}.json"
+    record = json.loads(path.read_text())
     edit(record["scientific_metadata"]["crucible_lineage"])
-    place.write_text(json.dumps(record))
-    relist(folder, place)
+    path.write_text(json.dumps(record))
+    relist(folder, path)
 
 
-def relist(folder: Path, place: Path) -> None:
+def relist(folder: Path, path: Path) -> None:
     def new_hash(bundle: Any) -> None:
         entries = [*bundle["others"], *(file for one in bundle["datasets"] for file in one["files"])]
-        (entry,) = [one for one in entries if one["path"] == place.relative_to(folder).as_posix()]
-        entry["sha256"] = hashlib.sha256(place.read_bytes()).hexdigest()
+        (entry,) = [one for one in entries if one["path"] == path.relative_to(folder).as_posix()]
+        entry["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
 
     edit_list(folder, new_hash)
 
@@ -310,9 +310,9 @@ def damage_bytes(folder: Path, made: Any) -> str:
 
 
 def forge_bytes(folder: Path, made: Any) -> str:
-    place = folder / "data" / made.first / "first.txt"
-    place.write_text("9")
-    relist(folder, place)
+    path = folder / "data" / made.first / "first.txt"
+    path.write_text("9")
+    relist(folder, path)
     return "has another SHA-256 than was registered"
 
 
@@ -384,9 +384,9 @@ def lead_out_of_the_folder(folder: Path, made: Any) -> str:
 )
 def test_a_stranger_finds_the_damage(made: Any, unpacked: Path, damage: Damage) -> None:
     expected = damage(unpacked, made)
-    code, told = checked(unpacked)
+    code, output = checked(unpacked)
     assert code == 1
-    assert expected in told
+    assert expected in output
 
 
 def test_a_folder_that_is_no_bundle_ends_with_code_2(unpacked: Path, tmp_path: Path) -> None:
@@ -402,17 +402,17 @@ def test_nothing_of_a_parent_that_may_not_be_seen_is_in_what_is_taken_away(
     write_bundle(colleague, made.total, tmp_path / "it.zip")
     folder = unpack(tmp_path / "it.zip")
     write_crate(colleague, lineage_to_share(colleague, made.total), made.total, folder / "crate", files=True)
-    for place in filter(Path.is_file, folder.rglob("*")):
-        content = place.read_bytes()
-        if place.suffix == ".html":
+    for path in filter(Path.is_file, folder.rglob("*")):
+        content = path.read_bytes()
+        if path.suffix == ".html":
             content += json.dumps(page_data(content.decode())).encode()
         for secret in (made.first, "first.txt", raw, made.first[-6:]):
-            assert secret.encode() not in content, (place, secret)
-            assert secret not in place.name
+            assert secret.encode() not in content, (path, secret)
+            assert secret not in path.name
     shutil.rmtree(folder / "crate")
-    code, told = checked(folder)
-    assert code == 0, told
-    assert f"{made.scaled}: its id could not be derived" in told
+    code, output = checked(folder)
+    assert code == 0, output
+    assert f"{made.scaled}: its id could not be derived" in output
     assert json.loads((folder / "bundle.json").read_text())["hidden"] == [{"mfid": "hidden-1"}]
 
 
@@ -421,10 +421,10 @@ def test_nothing_of_a_hidden_parent_is_in_any_format(made: Any, colleague: Sessi
     where = ["--url", made.session.client.api_url, "--api-key", "colleague-key"]
     ran = invoke("lineage", made.total, *where, "--format", kind)
     assert ran.exit_code == 0, ran.stderr
-    told = ran.stdout + (json.dumps(page_data(ran.stdout)) if kind == "html" else "")
-    assert made.scaled in told or kind in ("mmd", "dot")
-    assert made.first not in told
-    assert "first.txt" not in told
+    output = ran.stdout + (json.dumps(page_data(ran.stdout)) if kind == "html" else "")
+    assert made.scaled in output or kind in ("mmd", "dot")
+    assert made.first not in output
+    assert "first.txt" not in output
 
 
 def test_the_command_says_what_it_put_into_the_bundle(made: Any, tmp_path: Path, command: Any, invoke: Any) -> None:
@@ -445,7 +445,7 @@ def test_a_file_that_stays_elsewhere_is_named_as_absent(made: Any, tmp_path: Pat
     ran = command("bundle", made.total, "--data", made.data, "-o", tmp_path / "it.zip")
     assert ran.returncode == 0, ran.stderr
     assert "scan.h5" in ran.stderr
-    code, told = checked(unpack(tmp_path / "it.zip"))
+    code, output = checked(unpack(tmp_path / "it.zip"))
     assert code == 1
-    assert re.findall("WRONG: (.*)", told) == [f"{made.second}: its file scan.h5 was not registered with it"]
-    assert "the bytes of scan.h5 are not in the bundle" in told
+    assert re.findall("WRONG: (.*)", output) == [f"{made.second}: its file scan.h5 was not registered with it"]
+    assert "the bytes of scan.h5 are not in the bundle" in output

@@ -223,8 +223,8 @@ class Cluster:
         self.nodes[node].wait(20)
         for process in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
-                said = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
-                if f"SLURM_JOB_ID={job}\0".encode() in said or f"slurmstepd: [{job}.".encode() in said:
+                process_text = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+                if f"SLURM_JOB_ID={job}\0".encode() in process_text or f"slurmstepd: [{job}.".encode() in process_text:
                     os.kill(int(process.name), signal.SIGKILL)
         self("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=power")
 

@@ -133,8 +133,8 @@ def test_a_signal_to_the_run_ends_its_step(
     prefect = None if engine == "local" else request.getfixturevalue("prefect")
     environment = prefect.environment if prefect else {}
     words = ["-m", "crucible_lineage", "run", str(path), "--data", str(data), *ENGINES[engine]]
-    said = data.parent / "said"
-    run = warm_python.start(words, {**os.environ, **environment}, said, said)
+    log = data.parent / "said"
+    run = warm_python.start(words, {**os.environ, **environment}, log, log)
     processes = pids(path.parent)
     began = time.monotonic()
     run.send_signal(number)
@@ -143,11 +143,11 @@ def test_a_signal_to_the_run_ends_its_step(
     print(
         f"{signal.Signals(number).name} {engine} {kind}: step gone {took:.1f} s, run {time.monotonic() - began:.1f} s"
     )
-    told = said.read_text()
+    output = log.read_text()
     if number in (signal.SIGINT, signal.SIGTERM):
-        assert code == 130, told
-        assert "Traceback" not in told
-        assert "1 stopped" in told
+        assert code == 130, output
+        assert "Traceback" not in output
+        assert "1 stopped" in output
         if prefect:
             of_no_deployment = {"deployment_id": {"is_null_": True}}  # others' schedules have runs that start later
             (run_of_flow,) = prefect.post(

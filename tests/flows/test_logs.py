@@ -46,8 +46,8 @@ def test_what_a_step_prints_is_in_the_log_of_its_task(lab: Any, data: Path, pref
             params: {{token: "${{env.LAB_TOKEN}}"}}
         """
     )
-    told = {"PREFECT_LOGGING_LEVEL": "INFO", "PREFECT_LOGGING_TO_API_ENABLED": "true", "LAB_TOKEN": "hush-hush"}
-    prefect.environment = {**prefect.environment, **told}
+    variables = {"PREFECT_LOGGING_LEVEL": "INFO", "PREFECT_LOGGING_TO_API_ENABLED": "true", "LAB_TOKEN": "hush-hush"}
+    prefect.environment = {**prefect.environment, **variables}
     ran = prefect.run(RUN, path, data)
     assert ran["state"] == "COMPLETED"
 
@@ -103,11 +103,11 @@ def test_what_a_step_prints_is_seen_while_it_runs_on_every_runner(
     eventually(lambda: "first light" in err.read_text() or run.poll() is not None)
     assert "second light" not in err.read_text(), "it has not ended: it waits for a file"
     lab.file("go on", "")
-    code, said = run.wait(180), [line.strip() for line in err.read_text().splitlines()]
-    assert code == 0, said
-    ours = [line for line in said if line.startswith("waited")]
-    assert ours[:2] == ["waited | first light", "waited | second light"], said
-    assert ours[2].startswith("waited  done in "), said
+    code, lines = run.wait(180), [line.strip() for line in err.read_text().splitlines()]
+    assert code == 0, lines
+    ours = [line for line in lines if line.startswith("waited")]
+    assert ours[:2] == ["waited | first light", "waited | second light"], lines
+    assert ours[2].startswith("waited  done in "), lines
     assert not list((data / "work").iterdir()), "what it went through is gone"
 
 
@@ -131,9 +131,9 @@ def test_what_is_wrong_with_a_declaration_is_the_message_of_the_flow_run_and_no_
 ) -> None:
     path = lab.declare("pipeline: wrong\nproject: lab\nsteps: {}\nstep: {}\n")
     ran = prefect.python("-c", WRONG, path, data)
-    told = json.loads(ran.stdout.splitlines()[-1])
-    assert told["state"] == "Failed"
-    assert "unknown key 'step'" in told["message"]
-    assert told["raised"] == told["message"], "who calls the flow gets the error itself"
+    state = json.loads(ran.stdout.splitlines()[-1])
+    assert state["state"] == "Failed"
+    assert "unknown key 'step'" in state["message"]
+    assert state["raised"] == state["message"], "who calls the flow gets the error itself"
     assert "Traceback" not in ran.stderr
     assert "unknown key 'step'" in ran.stderr

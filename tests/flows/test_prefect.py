@@ -104,9 +104,9 @@ def test_the_nightly_deployment_is_run_by_a_worker(
     environment = {**prefect.environment, "CRUCIBLE_LINEAGE_DATA": str(data)}
     worker = warm_python.start(words, environment, log, log, data.parent)
     try:
-        said = prefect.command("deployment", "run", "run-pipeline/raman-nightly")
-        found = re.search(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", said)
-        assert found, said
+        output = prefect.command("deployment", "run", "run-pipeline/raman-nightly")
+        found = re.search(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", output)
+        assert found, output
         assert final_state(prefect, found.group()) == "COMPLETED"
     finally:
         worker.send_signal(signal.SIGTERM)

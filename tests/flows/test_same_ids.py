@@ -75,16 +75,16 @@ def test_steps_called_in_a_flow_give_the_ids_of_the_declaration(lab: Any, data: 
         first = plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None)
         assert first.ok, first.errors
         known = {dataset.unique_id for dataset in session.client.datasets.list(project_id="lab", limit=None)}
-    told = prefect.run(FLOW, lab.folder, lab.module, data)
-    assert told["made"] == {
+    answer = prefect.run(FLOW, lab.folder, lab.module, data)
+    assert answer["made"] == {
         "one": first.datasets["one"]["out"],
         "halves": first.datasets["halves"]["low"],
         "all": first.datasets["all"]["out"],
     }, "called in a flow"
-    assert told["run"]["executed"] == ["one", "all"], "with another value for this run, only what depends on it"
+    assert answer["run"]["executed"] == ["one", "all"], "with another value for this run, only what depends on it"
     with Session(Settings(data)) as session:
         now = {dataset.unique_id for dataset in session.client.datasets.list(project_id="lab", limit=None)}
-        assert now - known == {told["run"]["datasets"][step]["out"] for step in ("one", "all")}
+        assert now - known == {answer["run"]["datasets"][step]["out"] for step in ("one", "all")}
         (one,) = (s for s in make_plan(bind_file(lab.pipeline), session).steps if s.name == "one")
         assert one.state == "fresh", "the declaration's own value was made before and is still there"
 

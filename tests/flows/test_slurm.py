@@ -78,8 +78,8 @@ def test_a_step_is_a_job_with_its_resources_and_is_seen_live(
     status = command("status", "--data", data, **cluster.environment)
     assert re.search(rf"Slurm: {number} RUNNING gate", status.stdout), status
     lab.file("open", "")
-    code, said = run.ended()
-    assert code == 0, said
+    code, output = run.ended()
+    assert code == 0, output
     assert is_made_once(command, data)
     assert not list((data / "work").glob("slurm-*"))
 
@@ -92,8 +92,8 @@ def test_a_requeued_job_makes_its_result_once(
     cluster("scontrol", "requeue", running(cluster))
     eventually(lambda: (lab.folder / "arrived").read_text().count("once") == 2, 90)
     lab.file("open", "")
-    code, said = run.ended()
-    assert code == 0, said
+    code, output = run.ended()
+    assert code == 0, output
     assert is_made_once(command, data)
 
 
@@ -108,10 +108,10 @@ def test_a_job_whose_node_fails_is_made_once_on_another_node(
         eventually(lambda: run.arrived(lambda: (lab.folder / "arrived").read_text().count("once") == 2), 120)
         assert cluster("squeue", "-h", "-t", "RUNNING", "-o", "%N") in {"n1", "n2"} - {node}
         lab.file("open", "")
-        code, said = run.ended()
+        code, output = run.ended()
     finally:
         cluster.repair(node)
-    assert code == 0, said
+    assert code == 0, output
     assert is_made_once(command, data)
 
 
@@ -119,9 +119,9 @@ def test_a_cancelled_job_is_a_step_that_failed_and_says_so(start: Any, lab: Any,
     run = start()
     eventually(lambda: run.arrived((lab.folder / "arrived").exists), 90)
     cluster("scancel", running(cluster))
-    code, said = run.ended()
+    code, output = run.ended()
     assert code == 1
-    assert "of Slurm ended without a result" in said
+    assert "of Slurm ended without a result" in output
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -131,9 +131,9 @@ def test_ctrl_c_and_the_signal_of_prefects_cancel_end_the_job(
     run = start()
     eventually(lambda: run.arrived((lab.folder / "arrived").exists), 90)
     run.process.send_signal(number)
-    code, said = run.ended()
-    assert code == 130, said
-    assert "1 stopped" in said
+    code, output = run.ended()
+    assert code == 130, output
+    assert "1 stopped" in output
     eventually(lambda: not cluster("squeue", "-h"), 30)
 
 
@@ -146,23 +146,23 @@ def test_the_job_of_a_killed_run_ends_by_itself_and_the_next_run_takes_its_resul
     run.process.wait()
     lab.file("open", "")
     eventually(lambda: not cluster("squeue", "-h"), 90)
-    code, said = start().ended()
-    assert code == 0, said
-    assert "1 executed" not in said
+    code, output = start().ended()
+    assert code == 0, output
+    assert "1 executed" not in output
     assert is_made_once(command, data)
 
 
 def test_what_slurm_refuses_or_a_step_raises_is_told(start: Any, cluster: Any) -> None:
-    code, said = start(options="{partition: nowhere}").ended()
-    assert code in (1, 2), said
-    assert "Slurm would reject its job" in said
+    code, output = start(options="{partition: nowhere}").ended()
+    assert code in (1, 2), output
+    assert "Slurm would reject its job" in output
     assert not cluster("squeue", "-h")
-    code, said = start(uses="failing", resources="{}").ended()
+    code, output = start(uses="failing", resources="{}").ended()
     assert code == 1
-    assert "ValueError: the lamp was off" in said
-    code, said = start(resources="{partition: 3}").ended()
-    assert "'partition' is the name of a partition of Slurm, not 3.0" in said
-    code, said = start(resources="{cpus: many}").ended()
-    assert "'cpus' is a number, not 'many'" in said
-    code, said = start(resources="{bananas: 1}").ended()
-    assert "Slurm has no resource 'bananas'; there are cpus" in said
+    assert "ValueError: the lamp was off" in output
+    code, output = start(resources="{partition: 3}").ended()
+    assert "'partition' is the name of a partition of Slurm, not 3.0" in output
+    code, output = start(resources="{cpus: many}").ended()
+    assert "'cpus' is a number, not 'many'" in output
+    code, output = start(resources="{bananas: 1}").ended()
+    assert "Slurm has no resource 'bananas'; there are cpus" in output

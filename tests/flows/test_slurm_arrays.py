@@ -96,9 +96,9 @@ def test_many_instances_are_few_submissions_few_questions_and_share_tasks(
     fleet: Fleet, lab: Any, data: Path, command: Any
 ) -> None:
     run = fleet.start(INSTANCES, is_patient=True)
-    code, said = run.ended()
-    assert code == 0, said
-    assert f"{INSTANCES} executed" in said
+    code, output = run.ended()
+    assert code == 0, output
+    assert f"{INSTANCES} executed" in output
     assert len(fleet.called("sbatch")) <= max(2, INSTANCES // 50)
     asked = fleet.called("squeue")
     assert all(later - first >= 59 for first, later in zip(asked, asked[4:], strict=False)), asked
@@ -126,9 +126,9 @@ def test_what_was_pending_when_its_run_was_killed_is_taken_up_and_not_submitted_
     again = fleet.start(3)
     eventually(lambda: again.process.poll() is not None or len(fleet.called("squeue")) >= 2, 60)
     cluster("scontrol", "update", "PartitionName=debug", "State=UP")
-    code, said = again.ended()
-    assert code == 0, said
-    assert "3 executed" in said
+    code, output = again.ended()
+    assert code == 0, output
+    assert "3 executed" in output
     assert len(fleet.called("sbatch")) == 1
     assert not list((data / "work").glob("slurm-*"))
     assert command("verify", "--project", "lab", "--data", data).returncode == 0
@@ -139,9 +139,9 @@ def test_a_cancelled_array_is_steps_that_failed(fleet: Fleet, cluster: Any, even
     run = fleet.start(3)
     eventually(lambda: run.process.poll() is not None or len(fleet.called("squeue")) >= 1, 60)
     cluster.clear()
-    code, said = run.ended()
-    assert code == 1, said
-    assert said.count("of Slurm ended without a result: cancelled") == 3
+    code, output = run.ended()
+    assert code == 1, output
+    assert output.count("of Slurm ended without a result: cancelled") == 3
 
 
 def test_ctrl_c_cancels_the_array(fleet: Fleet, cluster: Any, eventually: Any) -> None:
@@ -149,30 +149,30 @@ def test_ctrl_c_cancels_the_array(fleet: Fleet, cluster: Any, eventually: Any) -
     run = fleet.start(3)
     eventually(lambda: run.process.poll() is not None or cluster("squeue", "-h"), 60)
     run.process.send_signal(signal.SIGINT)
-    code, said = run.ended()
-    assert code == 130, said
+    code, output = run.ended()
+    assert code == 130, output
     assert not cluster("squeue", "-h")
 
 
 def test_a_site_that_takes_few_jobs_at_once_gets_fewer(fleet: Fleet) -> None:
     fleet.wrap(REFUSAL)
     run = fleet.start(8)
-    code, said = run.ended()
-    assert code == 0, said
-    assert "8 executed" in said
+    code, output = run.ended()
+    assert code == 0, output
+    assert "8 executed" in output
     assert len(fleet.called("sbatch")) == 3, "one of 8 was refused, two of 4 were taken"
 
 
 @pytest.mark.parametrize(
-    ("runner", "options", "told"),
+    ("runner", "options", "message"),
     [
         ("slurm", ["--engine", "local"], "runner slurm is not used: steps run in threads of this process\n"),
         ("dask", [], "runner dask is not used: steps run in threads of this process; --engine prefect uses it"),
     ],
 )
-def test_a_runner_that_is_not_used_is_named(fleet: Fleet, runner: str, options: list[str], told: str) -> None:
+def test_a_runner_that_is_not_used_is_named(fleet: Fleet, runner: str, options: list[str], message: str) -> None:
     run = fleet.start(1, runner, *options)
-    code, said = run.ended()
-    assert code == 0, said
-    assert told in said
+    code, output = run.ended()
+    assert code == 0, output
+    assert message in output
     assert fleet.called("sbatch") == []

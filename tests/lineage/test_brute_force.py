@@ -131,7 +131,7 @@ def expected(graph):
 
 
 def derived_from(graph, mfid):
-    """The links that a dataset has to datasets, or hidden places, which it is more than a part of."""
+    """The links that a dataset has to datasets, or hidden nodes, which it is more than a part of."""
     above = {
         source for source, target in graph.edges if target == mfid and graph.edges[source, target].relationship != PART
     }

@@ -221,7 +221,7 @@ def test_a_recipe_edited_afterwards_no_longer_gives_the_id(lab):
 def test_an_orphan_is_offered_the_parents_that_the_records_suggest(lab):
     scan = lab.raw("Si wafer", session_name="night shift")
     named = lab.raw("Si wafer (calibrated)")
-    told = lab.raw("background", data_type="background-subtracted", scientific_metadata={"from": f"scan {scan}."})
+    mentioning = lab.raw("background", data_type="background-subtracted", scientific_metadata={"from": f"scan {scan}."})
     shift = lab.raw("map", data_type="normalized map", session_name="night shift")
     lost = lab.raw("nothing like it (filtered)")
 
@@ -229,12 +229,12 @@ def test_an_orphan_is_offered_the_parents_that_the_records_suggest(lab):
 
     assert {mfid: finding.ids[1:] for mfid, finding in orphans.items()} == {
         named: (scan,),
-        told: (scan,),
+        mentioning: (scan,),
         shift: (scan,),
         lost: (),
     }
     assert "its name is extended" in orphans[named].message
-    assert "scientific metadata mentions it" in orphans[told].message
+    assert "scientific metadata mentions it" in orphans[mentioning].message
     assert "same session, night shift" in orphans[shift].message
     assert "nothing in the graph suggests a parent" in orphans[lost].message
 

@@ -199,8 +199,8 @@ def test_a_run_that_reused_a_result_is_known_to_have_relied_on_it(lab, records):
 def test_a_registered_run_is_known_by_its_parts_and_is_no_ancestor(lab, records):
     fixed = lab.derived("corrected", "correct", lab.raw("scan"))
     provenance_of(lab, fixed)["activity"]["run"] = {"engine": "local", "run_id": "first"}
-    told = {"activity": {"kind": "pipeline run", "run_id": "second"}, "status": "complete"}
-    run = lab.raw("pipeline run second", "pipeline run", scientific_metadata={KEY: told})
+    run_record = {"activity": {"kind": "pipeline run", "run_id": "second"}, "status": "complete"}
+    run = lab.raw("pipeline run second", "pipeline run", scientific_metadata={KEY: run_record})
     lab.records[fixed]["links"].append(lab._link(run, "source", "is_part_of"))
     records.hold(lab)
 
@@ -239,7 +239,7 @@ def test_a_file_that_only_crucible_lists_has_an_impact(lab, records, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("question", "said"),
+    ("question", "message"),
     [
         (lambda session: code_impact(session, "0", ["demo"]), "no code '0'.*there are: c0de"),
         (lambda session: code_impact(session, "", ["demo"]), "2 fingerprints begin with ''"),
@@ -248,12 +248,12 @@ def test_a_file_that_only_crucible_lists_has_an_impact(lab, records, tmp_path):
         (lambda session: instrument_impact(session, "beamlime", ["demo"]), "there are: beamline"),
     ],
 )
-def test_a_cause_that_is_not_there_is_no_empty_impact(lab, records, question, said):
+def test_a_cause_that_is_not_there_is_no_empty_impact(lab, records, question, message):
     scan = lab.raw("scan", instrument_name="beamline")
     lab.derived("corrected", "correct", lab.derived("x", "y", scan, code="c0de"), code="c0de2")
     records.hold(lab)
 
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         question(records.session)
 
 

@@ -27,7 +27,7 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PATH": path, **more}
 
 
-def said(arguments: Sequence[object], *, cwd: Path, codes: Sequence[int] = (0,), **variables: str) -> str:
+def output_of(arguments: Sequence[object], *, cwd: Path, codes: Sequence[int] = (0,), **variables: str) -> str:
     """What a process prints."""
     done = subprocess.run(
         list(map(str, arguments)), capture_output=True, text=True, cwd=cwd, env=environment(**variables), timeout=900
@@ -87,5 +87,5 @@ def remade(data: Path, mfids: Sequence[str], *options: object, **variables: str)
     empty = data.parent / "empty"
     empty.mkdir(exist_ok=True)
     arguments = ("reproduce", *mfids, *options, "--data", data)
-    told = crucible(*arguments, cwd=empty, codes=(0, 1), **variables)
-    return {mfid: one for one in told["results"] for mfid in one["mfids"]}
+    output = crucible(*arguments, cwd=empty, codes=(0, 1), **variables)
+    return {mfid: one for one in output["results"] for mfid in one["mfids"]}

@@ -43,9 +43,9 @@ def remade_elsewhere(session: Session, mfid: str) -> None:
 
 
 def change(lab: Any, old: str, new: str) -> None:
-    place = lab.folder / f"{lab.module}.py"
-    assert old in place.read_text()
-    place.write_text(place.read_text().replace(old, new))
+    path = lab.folder / f"{lab.module}.py"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
 
 
 def test_status_says_how_much_room_could_be_freed_and_what_it_takes(lab: Any, session: Session) -> None:
@@ -67,8 +67,8 @@ def test_the_plan_says_which_inputs_are_made_again_first(lab: Any, session: Sess
     (went,) = asked(session, "evict", "--to-free", "11B")["evicted"]
     assert asked(session, "plan", lab.pipeline)["away"] == [], "nothing is to be made"
     change(lab, "both added", "both were added")
-    told = asked(session, "plan", lab.pipeline)["away"]
-    assert told == [{"mfid": scaled, "name": went["name"], "bytes": went["bytes"], "seconds": went["seconds"]}]
+    away = asked(session, "plan", lab.pipeline)["away"]
+    assert away == [{"mfid": scaled, "name": went["name"], "bytes": went["bytes"], "seconds": went["seconds"]}]
     shown = ask(session, "plan", lab.pipeline).output
     assert "remade first, because the bytes were evicted: 1 input, 11 B, about " in shown
     assert scaled in shown

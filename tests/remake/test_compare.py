@@ -65,8 +65,8 @@ KINDS = [
 ]
 
 
-@pytest.mark.parametrize(("write", "name", "place"), KINDS, ids=[name for _, name, _ in KINDS])
-def test_numbers_of_any_format_are_compared(tmp_path: Path, write: Any, name: str, place: str) -> None:
+@pytest.mark.parametrize(("write", "name", "position"), KINDS, ids=[name for _, name, _ in KINDS])
+def test_numbers_of_any_format_are_compared(tmp_path: Path, write: Any, name: str, position: str) -> None:
     def verdict(values: list[float], **rules: Any) -> Comparison:
         write(tmp_path / "recorded", NUMBERS)
         write(tmp_path / "made", values)
@@ -76,7 +76,7 @@ def test_numbers_of_any_format_are_compared(tmp_path: Path, write: Any, name: st
     assert 0 < verdict(ulp(NUMBERS, 2)).largest < 1e-15
     other = verdict(moved(NUMBERS, 2, 1e-6))
     assert other.verdict == DIFFERS
-    assert f"{place}: 3000000000000.0 is recorded, 30000029" in other.said
+    assert f"{position}: 3000000000000.0 is recorded, 30000029" in other.note
     assert verdict(moved(NUMBERS, 2, 1e-6), rtol=1e-5).verdict == WITHIN
     assert verdict(moved(NUMBERS, 2, 1e-6), files={"fit.*": "bytes"}).verdict == DIFFERS
     assert verdict([*NUMBERS[:2], math.nan, 0.1]).verdict == DIFFERS
@@ -84,7 +84,7 @@ def test_numbers_of_any_format_are_compared(tmp_path: Path, write: Any, name: st
 
 def test_what_is_no_number_has_to_be_the_same(tmp_path: Path) -> None:
     old, new = tmp_path / "old", tmp_path / "new"
-    for name, was, now, said in (
+    for name, was, now, message in (
         ("a.csv", "x,y\n1,2\n", "x,z\n1,2\n", "line 1: 'x,y' is recorded, 'x,z' was made"),
         ("a.csv", "1\n2\n", "1\n2\n3\n", "2 lines are recorded, 3 were made"),
         ("a.json", '{"a": [1, 2]}', '{"a": [1]}', "a has 2 entries by the record, 1 were made"),
@@ -95,7 +95,7 @@ def test_what_is_no_number_has_to_be_the_same(tmp_path: Path) -> None:
         old.write_bytes(was if isinstance(was, bytes) else was.encode())
         new.write_bytes(now if isinstance(now, bytes) else now.encode())
         found = compare_files(name, old, new, Rules())
-        assert (found.verdict, said in found.said) == (DIFFERS, True), (name, found)
+        assert (found.verdict, message in found.note) == (DIFFERS, True), (name, found)
     assert compare_values("returned values", {"a": 1}, {"a": 1.0}, Rules()).verdict == IDENTICAL
 
 
@@ -118,10 +118,10 @@ def test_a_picture_in_another_font_is_found_and_one_in_other_bytes_is_alike(tmp_
         picture(tmp_path / f"{name}.png", family, level=level)
     assert (tmp_path / "old.png").read_bytes() != (tmp_path / "packed.png").read_bytes()
     same = compare_files("a.png", tmp_path / "old.png", tmp_path / "packed.png", Rules())
-    assert (same.verdict, same.said) == (ALIKE, "the same pixels in other bytes")
+    assert (same.verdict, same.note) == (ALIKE, "the same pixels in other bytes")
     other = compare_files("a.png", tmp_path / "old.png", tmp_path / "serif.png", Rules())
     assert other.verdict == DIFFERS
-    assert "of its pixels differ visibly, in columns" in other.said
+    assert "of its pixels differ visibly, in columns" in other.note
     broken = tmp_path / "broken.png"
     broken.write_bytes((tmp_path / "old.png").read_bytes()[:-400])
     assert compare_files("a.png", tmp_path / "old.png", broken, Rules()).verdict == DIFFERS
@@ -162,7 +162,7 @@ ROWS = "".join(f"{number},{number * 0.1!r}\n" for number in range(400))
 
 
 @pytest.mark.parametrize(
-    ("name", "was", "now", "verdict", "said"),
+    ("name", "was", "now", "verdict", "message"),
     [
         ("a.txt", b"9007199254740993", b"9007199254740992", WITHIN, "1 of 1 numbers differ, by 1.1e-16"),
         ("a.json", b"[9007199254740993]", b"[9007199254740992]", WITHIN, "1 of 1 numbers differ, by 1.1e-16"),
@@ -234,10 +234,10 @@ ROWS = "".join(f"{number},{number * 0.1!r}\n" for number in range(400))
     ],
 )
 def test_what_is_no_other_number_is_named(
-    tmp_path: Path, name: str, was: bytes, now: bytes, verdict: str, said: str
+    tmp_path: Path, name: str, was: bytes, now: bytes, verdict: str, message: str
 ) -> None:
     found = compared(tmp_path, name, was, now)
-    assert (found.verdict, said in found.said) == (verdict, True), found
+    assert (found.verdict, message in found.note) == (verdict, True), found
 
 
 def test_hdf5_that_is_packed_otherwise_has_the_same_numbers(tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ def test_hdf5_that_is_packed_otherwise_has_the_same_numbers(tmp_path: Path) -> N
             file.create_dataset("n", data=np.arange(999.0), compression="gzip", compression_opts=level, chunks=(999,))
     found = compare_files("a.h5", tmp_path / "recorded", tmp_path / "made", Rules())
     assert found.verdict == WITHIN
-    assert "n is packed otherwise (gzip 4 by the record, gzip 9 was made)" in found.said
+    assert "n is packed otherwise (gzip 4 by the record, gzip 9 was made)" in found.note
 
 
 def test_a_picture_with_other_colours_in_its_palette_is_found(tmp_path: Path) -> None:
@@ -258,4 +258,4 @@ def test_a_picture_with_other_colours_in_its_palette_is_found(tmp_path: Path) ->
         image.putpixel((0, 0), 60)
         image.save(tmp_path / name, "png")
     found = compare_files("a.png", tmp_path / "recorded", tmp_path / "made", Rules())
-    assert (found.verdict, found.said) == (DIFFERS, "its pixels have another palette")
+    assert (found.verdict, found.note) == (DIFFERS, "its pixels have another palette")

@@ -41,16 +41,16 @@ class Row:
     is_nightly: bool = False
 
 
-def source(place: str, old: str, new: str) -> Callable[[Path], None]:
+def source(path: str, old: str, new: str) -> Callable[[Path], None]:
     """Change a text in all kept sources."""
 
     def change(bundle: Path) -> None:
-        for path in (bundle / "remake" / "source").glob("*.zip"):
-            with zipfile.ZipFile(path) as archive:
+        for kept in (bundle / "remake" / "source").glob("*.zip"):
+            with zipfile.ZipFile(kept) as archive:
                 files = {name: archive.read(name) for name in archive.namelist()}
-            with zipfile.ZipFile(path, "w") as archive:
+            with zipfile.ZipFile(kept, "w") as archive:
                 for name, data in files.items():
-                    archive.writestr(name, data.replace(old.encode(), new.encode()) if name == place else data)
+                    archive.writestr(name, data.replace(old.encode(), new.encode()) if name == path else data)
 
     return change
 
@@ -199,16 +199,16 @@ def test_it_is_found_and_its_cause_is_named(disturbed: Disturbed, judging: Any, 
         return done.stdout
 
     (found,) = json.loads(asked("--json"))
-    told = "\n".join([found["said"], *(one["said"] for one in found["files"]), *found["causes"]])
-    assert found["verdict"] == row.verdict, told
-    for text in (told, *([asked()] if NIGHTLY else [])):
+    report = "\n".join([found["said"], *(one["said"] for one in found["files"]), *found["causes"]])
+    assert found["verdict"] == row.verdict, report
+    for text in (report, *([asked()] if NIGHTLY else [])):
         assert [name for name in row.names if name not in text] == [], text
 
 
 def with_numpy_1(judging: Any, folder: Path) -> str:
     """A Python of an environment with NumPy 1."""
     environment = folder / "numpy-1"
-    judging.said(["uv", "venv", "--quiet", "--python", sys.executable, environment], cwd=folder)
+    judging.output_of(["uv", "venv", "--quiet", "--python", sys.executable, environment], cwd=folder)
     python = environment / "bin" / "python"
-    judging.said(["uv", "pip", "install", "--quiet", "--python", python, "numpy==1.26.4"], cwd=folder)
+    judging.output_of(["uv", "pip", "install", "--quiet", "--python", python, "numpy==1.26.4"], cwd=folder)
     return str(python)

@@ -96,13 +96,13 @@ class History:
         counted = self.folder / f"counted-{arguments[0]}"
         command = [sys.executable, KILLED, str(at), counted, *map(str, arguments), "--data", self.data]
         variables = self.judging.environment(CRUCIBLE_LINEAGE_KEEP="yes")
-        with (self.folder / "said.txt").open("ab") as said:
-            return subprocess.Popen(command, cwd=self.folder, env=variables, stdout=said, stderr=said)
+        with (self.folder / "output.txt").open("ab") as log:
+            return subprocess.Popen(command, cwd=self.folder, env=variables, stdout=log, stderr=log)
 
     def end(self, process: subprocess.Popen[bytes], name: str) -> None:
         code = process.wait(300)
         self.kills += code == -signal.SIGKILL
-        assert code in (0, 1, -signal.SIGKILL), (self.folder / "said.txt").read_text()[-3000:]
+        assert code in (0, 1, -signal.SIGKILL), (self.folder / "output.txt").read_text()[-3000:]
         if code != -signal.SIGKILL:
             self.writes[name] = int((self.folder / f"counted-{name}").read_text())
 
@@ -187,5 +187,5 @@ def test_every_recorded_hash_comes_back(history: History) -> None:
     history.end(history.command("get", *history.evictable, *history.staying, "-o", got), "get")
     found = {hashlib.sha256(path.read_bytes()).hexdigest() for path in got.rglob("*") if path.is_file()}
     wanted = {sha256 for hashes in (*history.evictable.values(), *history.staying.values()) for sha256 in hashes}
-    assert wanted <= found, (history.folder / "said.txt").read_text()[-3000:]
+    assert wanted <= found, (history.folder / "output.txt").read_text()[-3000:]
     print(f"{history.evictions} evictions, {history.kills} kills, {len(history.evictable)} results")

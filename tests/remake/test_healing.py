@@ -141,9 +141,9 @@ def test_only_what_was_made_again_is_let_go_and_comes_back(lab: Any, session: Se
     dry = ask(session, "evict", "--to-free", "1B", "--trust-own", "--dry-run")
     assert (dry.exit_code, size_of(session, scaled)) == (0, before), dry.output
     went = ask(session, "evict", "--to-free", "1GB", "--trust-own", "--json")
-    told = json.loads(went.stdout)
-    assert (went.exit_code, [one["mfid"] for one in told["evicted"]]) == (1, [scaled])
-    assert {"keep: forever", "measured, or made manually"} <= told["stays"].keys()
+    eviction = json.loads(went.stdout)
+    assert (went.exit_code, [one["mfid"] for one in eviction["evicted"]]) == (1, [scaled])
+    assert {"keep: forever", "measured, or made manually"} <= eviction["stays"].keys()
     assert size_of(session, scaled) < before
     verified = json.loads(ask(session, "verify", "--project", "lab", "--bytes", "--json").stdout)
     assert (verified["ok"], [one["class"] for one in verified["findings"]]) == (True, ["file-evicted"])
@@ -170,10 +170,10 @@ def test_bytes_that_others_share_or_rest_on_stay(lab: Any, session: Session) -> 
     assert registered.exit_code == 0, registered.output
     (second,) = done.inputs["second"]
     lose(session, second)
-    told = json.loads(ask(session, "evict", "--to-free", "1GB", "--trust-own", "--json").stdout)
-    assert told["evicted"] == []
-    assert "the same bytes as of something that stays" in told["stays"]
-    assert f"made from {second}, whose bytes are not here" in told["stays"]
+    eviction = json.loads(ask(session, "evict", "--to-free", "1GB", "--trust-own", "--json").stdout)
+    assert eviction["evicted"] == []
+    assert "the same bytes as of something that stays" in eviction["stays"]
+    assert f"made from {second}, whose bytes are not here" in eviction["stays"]
 
 
 def test_what_others_registered_has_to_be_there_for_what_was_made_of_it(lab: Any, session: Session) -> None:
@@ -184,13 +184,13 @@ def test_what_others_registered_has_to_be_there_for_what_was_made_of_it(lab: Any
     scaled = run(lab, session).datasets["scaled"]["out"]
     assert ask(session, "reproduce", scaled, "--here").exit_code == 0
 
-    def told(*more: str) -> Any:
+    def eviction(*more: str) -> Any:
         return json.loads(ask(session, "evict", "--to-free", "1GB", "--trust-own", "--json", *more).stdout)
 
-    assert [one["mfid"] for one in told("--dry-run")["evicted"]] == [scaled]
+    assert [one["mfid"] for one in eviction("--dry-run")["evicted"]] == [scaled]
     lose(session, theirs)
-    assert told()["evicted"] == []
-    assert f"made from {theirs}, whose bytes are not here" in told()["stays"]
+    assert eviction()["evicted"] == []
+    assert f"made from {theirs}, whose bytes are not here" in eviction()["stays"]
 
 
 def test_what_was_once_the_same_by_chance_is_not_let_go(
@@ -210,8 +210,8 @@ def test_what_was_once_the_same_by_chance_is_not_let_go(
     outcomes = reproduce_datasets(session, [scaled], Options(here=True), lambda _: None)
 
     def going() -> list[str]:
-        told = json.loads(ask(session, "evict", "--to-free", "1GB", "--trust-own", "--dry-run", "--json").stdout)
-        return [one["mfid"] for one in told["evicted"]]
+        eviction = json.loads(ask(session, "evict", "--to-free", "1GB", "--trust-own", "--dry-run", "--json").stdout)
+        return [one["mfid"] for one in eviction["evicted"]]
 
     assert state_receipts(session, outcomes)[1] == []
     assert going() == [scaled]
@@ -240,16 +240,16 @@ def test_results_of_the_same_bytes_are_let_go_together_and_what_others_hold_stay
     for mfid in both:
         assert ask(session, "reproduce", mfid, "--here").exit_code == 0
 
-    def told(*more: str) -> Any:
+    def eviction(*more: str) -> Any:
         return json.loads(ask(session, "evict", "--to-free", "1B", "--trust-own", "--json", *more).stdout)
 
-    assert {one["mfid"] for one in told("--dry-run")["evicted"]} == both
+    assert {one["mfid"] for one in eviction("--dry-run")["evicted"]} == both
     theirs = session.client.datasets.create({"dataset_name": "theirs", "project_id": "lab"}).dsid
     (lab.folder / "copy.txt").write_text("3.0\n6.0\n9.0")
     session.client.files.upload(theirs, lab.folder / "copy.txt")
-    assert told("--dry-run")["evicted"] == [], "a dataset without a record holds the same bytes"
+    assert eviction("--dry-run")["evicted"] == [], "a dataset without a record holds the same bytes"
     session.client.deletions.delete(theirs, force=True, elevated=True)
-    went = told()
+    went = eviction()
     assert ({one["mfid"] for one in went["evicted"]}, went["freed"] > 0) == (both, True)
     verified = json.loads(ask(session, "verify", "--project", "lab", "--bytes", "--json").stdout)
     assert (verified["ok"], verified["damaged"]) == (True, [])

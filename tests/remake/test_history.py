@@ -60,9 +60,9 @@ def made(lab: Any, session: Session) -> dict[str, str]:
     return {step: found["out"] for step, found in ran["datasets"].items()}
 
 
-def remade(session: Session, mfid: str, verdict: str, said: str = "", causes: tuple[str, ...] = ()) -> None:
+def remade(session: Session, mfid: str, verdict: str, note: str = "", causes: tuple[str, ...] = ()) -> None:
     """State a receipt as another machine would."""
-    differences = [{"name": "x.txt", "verdict": verdict, "said": said}] if said else []
+    differences = [{"name": "x.txt", "verdict": verdict, "said": note}] if note else []
     predicate = {"verdict": verdict, "differences": differences, "causes": list(causes), "environment": {"python": "3"}}
     body = {"verdict": verdict, "own": False, "machine": "m", "receipt": {"predicate": predicate}}
     state(session, "lab", REMAKE, About((mfid,)), why=verdict, body=body)
@@ -102,9 +102,9 @@ def test_other_bytes_of_the_same_recipe_are_remembered(made: dict[str, str], lab
     newer, same = ran["datasets"]["drawn"]["out"], ran["datasets"]["doubled"]["out"]
     assert newer != made["drawn"]
     for mfid, other in ((newer, made["drawn"]), (made["drawn"], newer)):
-        told = asked(session, "show", mfid)["not_deterministic"]
-        assert told == f"{NOT_DETERMINISTIC}: the same code, parameters and inputs gave other bytes in {other}"
-        assert told in ask(session, "show", mfid).output
+        reason = asked(session, "show", mfid)["not_deterministic"]
+        assert reason == f"{NOT_DETERMINISTIC}: the same code, parameters and inputs gave other bytes in {other}"
+        assert reason in ask(session, "show", mfid).output
     assert asked(session, "show", same)["not_deterministic"] is None, "what it printed does not count"
     assert asked(session, "show", made["twice"])["not_deterministic"] is None
 
@@ -114,8 +114,8 @@ def test_receipts_remember_it_for_all_that_the_code_made(made: dict[str, str], s
     assert asked(session, "show", made["drawn"])["not_deterministic"].startswith(
         f"{NOT_DETERMINISTIC}, as was found on"
     )
-    told = asked(session, "show", made["drawn_too"])["not_deterministic"]
-    assert told == f"{NOT_DETERMINISTIC}, as was found of {made['drawn']}, which the same code made"
+    reason = asked(session, "show", made["drawn_too"])["not_deterministic"]
+    assert reason == f"{NOT_DETERMINISTIC}, as was found of {made['drawn']}, which the same code made"
     assert asked(session, "show", made["doubled"])["not_deterministic"] is None
 
 
@@ -125,8 +125,8 @@ def test_receipts_that_contradict_one_another_say_it(made: dict[str, str], sessi
     remade(session, made["doubled"], "differs", "x", ("x.txt, its input counts, was made again with other bytes",))
     assert asked(session, "show", made["doubled"])["not_deterministic"] is None, "its input was another one"
     remade(session, made["doubled"], "differs", "line 1: 4.0 is recorded, 4.2 was made")
-    told = asked(session, "show", made["doubled"])["not_deterministic"]
-    assert told == f"{NOT_DETERMINISTIC}: made again in one environment, it gave different results by its receipts"
+    reason = asked(session, "show", made["doubled"])["not_deterministic"]
+    assert reason == f"{NOT_DETERMINISTIC}: made again in one environment, it gave different results by its receipts"
 
 
 def test_reproduce_names_the_history_as_the_cause(made: dict[str, str], lab: Any, session: Session) -> None:

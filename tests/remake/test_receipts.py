@@ -158,14 +158,14 @@ def test_the_command_states_what_came_of_it(lab: Any, session: Session, tmp_path
     assert ran.exit_code == 0, ran.output
     assert "1 of 1 result reproduced" in ran.output
     assert list(kept.rglob("total.txt"))
-    told = json.loads(CliRunner().invoke(main, ["statements", mfid, "--json", *data]).stdout)
-    assert [(one["verb"], one["body"]["own"]) for one in told["statements"]] == [("remake", True)]
+    statements = json.loads(CliRunner().invoke(main, ["statements", mfid, "--json", *data]).stdout)
+    assert [(one["verb"], one["body"]["own"]) for one in statements["statements"]] == [("remake", True)]
     ran = CliRunner().invoke(
         main, ["reproduce", "--project", "lab", "--sample", "5", "--here", "--no-receipt", "--json", *data]
     )
     assert len(json.loads(ran.stdout)["results"]) == 2
-    told = json.loads(CliRunner().invoke(main, ["statements", mfid, "--json", *data]).stdout)
-    assert len(told["statements"]) == 1
+    statements = json.loads(CliRunner().invoke(main, ["statements", mfid, "--json", *data]).stdout)
+    assert len(statements["statements"]) == 1
     ran = CliRunner().invoke(main, ["reproduce", "--project", "lab", "--older-than", "30d", *data])
     assert (ran.exit_code, "has no current result of a step that is old enough" in ran.output) == (2, True)
 

@@ -155,7 +155,7 @@ def test_results_are_made_again_though_the_code_is_gone(again: Callable[..., Out
         ("shell", "out"),
     ):
         found = again(step, output)
-        assert (found.verdict, found.said, found.causes) == (IDENTICAL, "", []), (step, found)
+        assert (found.verdict, found.note, found.causes) == (IDENTICAL, "", []), (step, found)
     names = {one["name"] for one in again("scaled").files}
     assert names == {"scaled.csv", "returned values"}, "what was printed does not count"
 
@@ -193,7 +193,7 @@ def test_a_module_that_imports_more_of_this_package_is_made_again(lab: Any, sess
     bound = bind_file(lab.pipeline, session.store)
     done = plan_and_run(bound, session, lambda: LocalEngine(session, 1), lambda _: None)
     (found,) = reproduce_datasets(session, [done.datasets["counted"]["out"]], HERE, lambda _: None)
-    assert (found.verdict, found.said) == (IDENTICAL, "")
+    assert (found.verdict, found.note) == (IDENTICAL, "")
 
 
 def test_what_cannot_be_made_again_says_why(lab: Any, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,13 +209,13 @@ def test_what_cannot_be_made_again_says_why(lab: Any, session: Session, monkeypa
 
     first = run()
     (found,) = reproduce_datasets(session, [first.datasets["secret"]["out"]], HERE, lambda _: None)
-    assert (found.verdict, found.said) == (NOT_MADE, "its parameter token is secret, and was not kept")
+    assert (found.verdict, found.note) == (NOT_MADE, "its parameter token is secret, and was not kept")
     with pytest.raises(InputError, match="was not made by a step that is recorded"):
         reproduce_datasets(session, list(first.inputs["first"]), HERE, lambda _: None)
     monkeypatch.setenv("CRUCIBLE_LINEAGE_KEEP", "no")
     lab.declare(lab.pipeline.read_text().replace(":secret,", ":by_clock,").replace(", params: {token: abc}", ""))
     (found,) = reproduce_datasets(session, [run().datasets["secret"]["out"]], HERE, lambda _: None)
-    assert (found.verdict, found.said) == (NOT_MADE, "its source was not kept when it was made")
+    assert (found.verdict, found.note) == (NOT_MADE, "its source was not kept when it was made")
 
 
 @pytest.fixture
@@ -272,16 +272,16 @@ def test_a_bundle_is_made_again_by_a_python_that_has_nothing(
     assert found["environment"]["python"].rpartition(".")[0] == f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
-def altered(bundle: Path, place: str, change: Callable[[str], str]) -> None:
+def altered(bundle: Path, path: str, change: Callable[[str], str]) -> None:
     """Change a file of the source archive."""
-    (path,) = (bundle / "remake" / "source").glob("*.zip")
-    with zipfile.ZipFile(path) as archive:
+    (kept,) = (bundle / "remake" / "source").glob("*.zip")
+    with zipfile.ZipFile(kept) as archive:
         texts = {name: archive.read(name).decode() for name in archive.namelist()}
-    with zipfile.ZipFile(path, "w") as archive:
+    with zipfile.ZipFile(kept, "w") as archive:
         for name, text in texts.items():
-            changed = change(text) if name.endswith(place) else text
+            changed = change(text) if name.endswith(path) else text
             archive.writestr(name, changed)
-            assert not name.endswith(place) or changed != text
+            assert not name.endswith(path) or changed != text
 
 
 def test_exchanged_source_and_inputs_are_found_and_named(bundle: Path, lab: Any, made: RunResult) -> None:
@@ -298,13 +298,13 @@ def test_exchanged_source_and_inputs_are_found_and_named(bundle: Path, lab: Any,
         "scaled", lambda it: altered(it, module, lambda text: text.replace("SCALE = 3.0", "SCALE = 3.1"))
     )
     assert constant.verdict == NOT_MADE
-    assert "SCALE is 3.1 in it, 3.0 by the record" in constant.said
+    assert "SCALE is 3.1 in it, 3.0 by the record" in constant.note
     helper = verdict("scaled", lambda it: altered(it, module, lambda text: text.replace("value * S", "value / S")))
-    assert "helper was changed" in helper.said
+    assert "helper was changed" in helper.note
     (raw,) = made.inputs["first"]
     swapped = verdict("scaled", lambda it: (it / "data" / raw / "first.txt").write_text("9\n") and None)
-    assert "was replaced" in swapped.said
-    assert f"first.txt of {raw}" in swapped.said
+    assert "was replaced" in swapped.note
+    assert f"first.txt of {raw}" in swapped.note
     gone = verdict("scaled", lambda it: next((it / "remake" / "source").glob("*.zip")).write_bytes(b"no archive"))  # type: ignore[arg-type, return-value]
     assert gone.verdict == NOT_MADE
 

@@ -109,10 +109,10 @@ def test_verdicts_of_demo_and_examples_are_right(judging: Any, tmp_path: Path) -
 def test_verdicts_of_steps_that_are_called_are_right(judging: Any, tmp_path: Path, prefect: Any) -> None:
     data, laboratory = tmp_path / "data", tmp_path / "laboratory"
     shutil.copytree(judging.MATERIAL, laboratory, ignore=shutil.ignore_patterns("__pycache__"))
-    printed = judging.said([sys.executable, "by_hand.py", data], cwd=laboratory, **judging.VARIABLES)
+    printed = judging.output_of([sys.executable, "by_hand.py", data], cwd=laboratory, **judging.VARIABLES)
     ids = dict(line.rsplit(" ", 1) for line in printed.splitlines())
     variables = {**prefect.environment, **judging.VARIABLES, "CRUCIBLE_LINEAGE_DATA": str(data)}
-    judging.said([sys.executable, "flow.py"], cwd=laboratory, **variables)
+    judging.output_of([sys.executable, "flow.py"], cwd=laboratory, **variables)
     listed = judging.crucible("list", "--project", "lab", "--data", data, cwd=tmp_path)["datasets"]
     ids |= {f"flow: {one['step']}": one["mfid"] for one in listed if one["pipeline"] == "process"}
     judging.move_away(laboratory)

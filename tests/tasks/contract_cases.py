@@ -122,13 +122,13 @@ def described() -> Any:
     found = session.client.datasets.list(project_id="described-run", include_metadata=True, limit=None)
     (made,) = [one for one in found if one.measurement == "SAXS"]
     (parent,) = session.client.datasets.list_parents(made.unique_id)
-    told = made.scientific_metadata or {}
+    metadata = made.scientific_metadata or {}
     return [
         len(found),
         made.dataset_name,
-        told["sample"],
+        metadata["sample"],
         parent.dataset_name,
-        "hunter2" in json.dumps(told),
+        "hunter2" in json.dumps(metadata),
     ]
 
 
@@ -159,10 +159,10 @@ def numbers() -> Any:
     client = session.client
     found = client.datasets.list(project_id="numbers-of-numpy", include_metadata=True, limit=None)
     by_task = {(one.scientific_metadata or {})["flow"]["task"]: one for one in found}
-    told = by_task["summary"].scientific_metadata or {}
+    metadata = by_task["summary"].scientific_metadata or {}
     parents = [one.dataset_name for one in client.datasets.list_parents(by_task["half"].unique_id)]
     files = sorted(file.filename for file in client.files.list(dataset_mfid=by_task["means"].unique_id))
-    return [kept, files, round(told["mean"], 6), told["n"], parents]
+    return [kept, files, round(metadata["mean"], 6), metadata["n"], parents]
 
 
 def outside() -> Any:

@@ -61,15 +61,15 @@ def lineage(project: str) -> dict[str, Any]:
 
 
 def name_of(dataset: Any) -> str:
-    told = (dataset.scientific_metadata or {}).get("flow", {})
-    name = told.get("task") or dataset.dataset_name
+    flow_metadata = (dataset.scientific_metadata or {}).get("flow", {})
+    name = flow_metadata.get("task") or dataset.dataset_name
     name = re.sub(r" \(changed in the flow's code.*", " (changed)", name)
     return re.sub(r" \(from the flow's code.*", " (from the flow)", name)
 
 
 def main() -> None:
     mode, folder = sys.argv[1], Path(sys.argv[3])
-    told = {}
+    report = {}
     for path in sorted(CORPUS.glob("s*.py")):
         if sys.argv[4:] and path.stem not in sys.argv[4:]:
             continue
@@ -79,8 +79,8 @@ def main() -> None:
         source.parent.mkdir(parents=True, exist_ok=True)
         source.write_text(text if mode == "plain" else converted(text, project, mode == "reuse"), encoding="utf-8")
         module = load(source, path.stem)
-        place = folder / path.stem
-        place.mkdir(exist_ok=True)
+        target = folder / path.stem
+        target.mkdir(exist_ok=True)
         from crucible_lineage.tasks.dropin import recording
 
         opened: list[Any] = []
@@ -91,10 +91,10 @@ def main() -> None:
             _opened.append(self)
 
         recording.Recording.close = noting  # type: ignore[method-assign]
-        returned = module.main(place)
+        returned = module.main(target)
         recording.Recording.close = original  # type: ignore[method-assign]
         executed = {one.destination.run_id: len(one.futures) - one.reused for one in opened}
-        told[path.stem] = {
+        report[path.stem] = {
             "returned": repr(returned),
             "plain": module.RETURNED,
             "not reused": sum(executed.values()),
@@ -102,7 +102,7 @@ def main() -> None:
             "expected": sorted(module.EDGES),
             **(lineage(project) if mode != "plain" else {}),
         }
-    print(json.dumps(told))
+    print(json.dumps(report))
 
 
 if __name__ == "__main__":

@@ -40,18 +40,18 @@ def main() -> None:
     """Print what the flow gives: free, on hold, free again."""
     path = FOLDER / "counts.txt"
     path.write_text("1\n2\n", encoding="utf-8")
-    told: list[object] = [summed(path, 2.0)]
+    answers: list[object] = [summed(path, 2.0)]
     with Session(Settings(DATA)) as session:
         (raw,) = (one for one in session.client.datasets.list(project_id="lab") if one.dataset_name == "counts.txt")
         state(session, "lab", HOLD, About((raw.unique_id,)), why="the lamp was off")
     try:
-        told.append(summed(path, 3.0))
+        answers.append(summed(path, 3.0))
     except Exception as error:
-        told.append(f"{type(error).__name__}: {error}".replace(raw.unique_id, "MFID"))
+        answers.append(f"{type(error).__name__}: {error}".replace(raw.unique_id, "MFID"))
     with Session(Settings(DATA)) as session:
         lift(session, About((raw.unique_id,)), "it was on", project="lab")
-    told.append(summed(path, 4.0))
-    print(json.dumps(told))
+    answers.append(summed(path, 4.0))
+    print(json.dumps(answers))
 
 
 if __name__ == "__main__":

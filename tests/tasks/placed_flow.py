@@ -1,4 +1,4 @@
-"""Flows whose results have places: `placed_flow.py FLOW CALLS-AS-JSON RUNNER`; prints what each run returned."""
+"""Flows whose results have slots: `placed_flow.py FLOW CALLS-AS-JSON RUNNER`; prints what each run returned."""
 
 from __future__ import annotations
 
@@ -70,13 +70,13 @@ def main() -> None:
     called = {"process": process, "collect": collect, "steps": steps}[sys.argv[1]]
     if sys.argv[3] != "threads":
         called = called.with_options(task_runner=task_runner(Runner(type=sys.argv[3], workers=2)))
-    told: list[Any] = []
+    answers: list[Any] = []
     for arguments in json.loads(sys.argv[2]):
         try:
-            told.append(called(**arguments))
+            answers.append(called(**arguments))
         except RuntimeError as error:
-            told.append(str(error))
-    print(json.dumps(told))
+            answers.append(str(error))
+    print(json.dumps(answers))
 
 
 if __name__ == "__main__":

@@ -312,24 +312,24 @@ def plain() -> Any:
 
 
 def states() -> Any:
-    told = []
+    states_by_name = []
 
     @flow
     @registering(PROJECT, crucible=HERE)
     def state_flow() -> Any:
         made = make(30, return_state=True)
-        told.append([made.name, isinstance(made, State)])
+        states_by_name.append([made.name, isinstance(made, State)])
         again = double(made)
-        told.append(double.submit(again, return_state=True).name)
+        states_by_name.append(double.submit(again, return_state=True).name)
         state = failing(again, return_state=True)
-        told.append([state.name, type(state.result(raise_on_failure=False)).__name__])
+        states_by_name.append([state.name, type(state.result(raise_on_failure=False)).__name__])
         try:
             failing.with_options(retries=1)(again)
         except ValueError as error:
-            told.append(str(error))
+            states_by_name.append(str(error))
         return int(again.sum().x)
 
-    return [state_flow(), told]
+    return [state_flow(), states_by_name]
 
 
 def cached() -> Any:
@@ -375,12 +375,12 @@ def tasks_of() -> Any:
 
 def main() -> None:
     DATA.mkdir(parents=True, exist_ok=True)
-    told = {}
+    report = {}
     for case in sys.argv[2:]:
         globals()["PROJECT"] = case.replace("_", "-")
         returned = globals()[case]()
-        told[case] = [returned, tasks_of() if case != "away" else None]
-    print(json.dumps(told))
+        report[case] = [returned, tasks_of() if case != "away" else None]
+    print(json.dumps(report))
 
 
 if __name__ == "__main__":

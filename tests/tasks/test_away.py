@@ -107,8 +107,8 @@ def test_a_flow_runs_while_crucible_is_away(tmp_path: Path, service: RunningServ
     assert run(1)[0] == ["Completed", 780]  # from now on it is known whose key this is
     before = listed()
     away.away_after("GET", "")
-    told, err = run(2)
-    assert told == ["Completed", 1560], (told, err[-3000:])
+    answer, err = run(2)
+    assert answer == ["Completed", 1560], (answer, err[-3000:])
     assert "in the outbox: " in err
     assert listed() == before
     assert run(3, "fail")[0][0] == "Failed"

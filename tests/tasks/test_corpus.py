@@ -35,14 +35,14 @@ def ran(tmp_path_factory: pytest.TempPathFactory, prefect_program: Any) -> dict[
     folder = tmp_path_factory.mktemp("corpus")
 
     def run(mode: str, data: str) -> dict[str, Any]:
-        places = {"CRUCIBLE_LINEAGE_DATA": folder / data, "PREFECT_LOCAL_STORAGE_PATH": folder / data / "cached"}
-        environment = {name: str(place) for name, place in places.items()}
+        folders = {"CRUCIBLE_LINEAGE_DATA": folder / data, "PREFECT_LOCAL_STORAGE_PATH": folder / data / "cached"}
+        environment = {name: str(path) for name, path in folders.items()}
         ran = prefect_program.python(PROGRAM, mode, "x", folder / data / "files", *FLOWS, **environment)
         assert ran.returncode == 0, ran.stderr[-4000:]
         assert "is not registered" not in ran.stderr
         assert "is not recorded" not in ran.stderr
-        told: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
-        return told
+        report: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
+        return report
 
     as_they_are = {mode: run(mode, mode) for mode in ("plain", "converted") if NIGHTLY}
     return {**as_they_are, "first": run("reuse", "reused"), "again": run("reuse", "reused")}

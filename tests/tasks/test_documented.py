@@ -57,8 +57,8 @@ def test_the_examples_run(asynchronous: bool, tmp_path: Path, data: Path, prefec
         "[d.unique_id for d in found['above']] == [raw]",
         "len(found['samples'])",
     )
-    told = f"print(json.dumps([{', '.join(parts)}]))"
-    program = PROGRAM.replace("FLOW", code).replace("BODY", "\n".join([body, run, told]))
+    printing = f"print(json.dumps([{', '.join(parts)}]))"
+    program = PROGRAM.replace("FLOW", code).replace("BODY", "\n".join([body, run, printing]))
     prefect.environment = {**prefect.environment, "CRUCIBLE_LINEAGE_DATA": str(data)}
     *first, averaged, pictures, linked, samples = prefect.run(program, tmp_path)
     assert first == [

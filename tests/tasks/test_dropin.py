@@ -72,8 +72,8 @@ WARNED = (
 
 def test_special_cases(data: Path, prefect: Any) -> None:
     ran = _run(prefect, "special_cases.py", data, *CASES)
-    told = json.loads(ran.stdout.splitlines()[-1])
-    assert {name: tuple(one) for name, one in told.items()} == CASES
+    report = json.loads(ran.stdout.splitlines()[-1])
+    assert {name: tuple(one) for name, one in report.items()} == CASES
     lines = [line for line in ran.stderr.splitlines() if "WARNING" in line]
     warnings = [line for line in lines if "EventsWorker - Still processing items" not in line]  # a busy machine's
     assert [line for line in warnings if not any(words in line for words in WARNED)] == []
@@ -81,13 +81,13 @@ def test_special_cases(data: Path, prefect: Any) -> None:
 
 
 def test_one_flow_has_one_lineage_on_all_runners(data: Path, tmp_path: Path, prefect: Any) -> None:
-    told = {}
+    report = {}
     for runner in RUNNERS:
         ran = _run(prefect, "on_runners.py", runner, tmp_path / runner)
-        told[runner] = json.loads(ran.stdout.splitlines()[-1])
+        report[runner] = json.loads(ran.stdout.splitlines()[-1])
         assert "is not re" not in ran.stderr
-    assert told["threads"]["returned"] == [58.5, "58.5 from 3 tables"]
-    assert told["threads"]["edges"] == [
+    assert report["threads"]["returned"] == [58.5, "58.5 from 3 tables"]
+    assert report["threads"]["edges"] == [
         *["column -> fit"] * 3,
         "fit -> mean",
         "mean -> write",
@@ -96,7 +96,7 @@ def test_one_flow_has_one_lineage_on_all_runners(data: Path, tmp_path: Path, pre
         *["scale -> column"] * 3,
         *["scale -> write"] * 3,
     ]
-    assert all(one == told["threads"] for one in told.values())
+    assert all(one == report["threads"] for one in report.values())
 
 
 def _run(prefect: Any, program: str, *arguments: object) -> Any:

@@ -1,4 +1,4 @@
-"""Results of flows written by hand have places: the newest run of the flow says which of them hold.
+"""Results of hand-written flows have slots: the newest run of the flow decides which of them are current.
 
 Where tasks run on Dask, with CRUCIBLE_NIGHTLY=1; in processes each time, and on Ray in test_dropin.py.
 """
@@ -117,7 +117,7 @@ def test_places_are_the_same_wherever_the_tasks_run(lab: Lab, scan: Callable[...
     before = moments(lab)
     assert [one.summary.step for one in lab.entries("process")].count("smooth") == 2, "the code is the same everywhere"
     lab.run("process", calls[0])
-    assert moments(lab) == before, "threads fill the same places"
+    assert moments(lab) == before, "threads fill the same slots"
 
 
 def moments(lab: Lab) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def moments(lab: Lab) -> dict[str, Any]:
 def test_files_tell_what_results_are_about(lab: Lab, scan: Callable[..., Path], tmp_path: Path) -> None:
     first, other = str(scan(1, 5, 2)), str(scan(1, 5, 3, folder="day2"))
     lab.run("process", {"path": first, "widths": [2]}, {"path": other, "widths": [2]})
-    assert [entry.state for entry in lab.entries("process")] == ["current"] * 4, "another file is another place"
+    assert [entry.state for entry in lab.entries("process")] == ["current"] * 4, "another file is another slot"
     scan(7, 7, 7)
     lab.run("process", {"path": first, "widths": [2]})
     assert sorted(entry.state for entry in lab.entries("process")) == ["current"] * 4 + ["superseded"] * 2

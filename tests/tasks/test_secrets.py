@@ -83,6 +83,6 @@ def test_no_secret_is_kept(tmp_path: Path, data: Path, prefect: Any) -> None:
     names = {one.dataset_name for one in listed}
     assert "rows for ***" in names or any("rows for" in str(name) for name in names)
     files = {one.dataset_name: one.scientific_metadata for one in listed}
-    assert any("plain.ini" in str(told) for told in files.values())
+    assert any("plain.ini" in str(content) for content in files.values())
     assert "config.ini is left out" in err
     assert err.count("holds a secret; it is described, not stored") == 3

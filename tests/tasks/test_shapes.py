@@ -93,11 +93,11 @@ def test_plain_prefect_does_what_is_stored(name: str, plain: dict[str, Any]) -> 
     assert {**now, "calls": _calls(shape, now)} == {**was, "calls": _calls(shape, was)}
 
 
-def _calls(shape: Any, told: dict[str, Any]) -> dict[str, list[str]]:
+def _calls(shape: Any, report: dict[str, Any]) -> dict[str, list[str]]:
     """By task; where tasks run at once, in no order."""
     if shape.in_order:
-        return dict(told["calls"])
-    return {task: sorted(re.sub(r"#\d+", "", call) for call in calls) for task, calls in told["calls"].items()}
+        return dict(report["calls"])
+    return {task: sorted(re.sub(r"#\d+", "", call) for call in calls) for task, calls in report["calls"].items()}
 
 
 def _all(mode: str, folder: Path, server: Any, python: WarmPython) -> dict[str, Any]:
@@ -136,7 +136,7 @@ def _some(
         if line.startswith("START "):
             running = line.split()[1]
         elif line.startswith("{"):
-            told = json.loads(line)
-            found[told["name"]], running = told, None
+            report = json.loads(line)
+            found[report["name"]], running = report, None
     assert running is not None or process.poll() == 0, log.read_text()[-4000:]
     return running, found

@@ -120,8 +120,8 @@ class Converted:
 
     def begin(self, deployment: str, *options: str) -> str:
         """`prefect deployment run`; gives the id of the run."""
-        told = self.prefect.command("deployment", "run", deployment, "--param", f"path={self.counts}", *options)
-        return re.findall(r"UUID: ([0-9a-f-]{36})|runs/flow-run/([0-9a-f-]{36})", told)[0][0] or _last(told)
+        output = self.prefect.command("deployment", "run", deployment, "--param", f"path={self.counts}", *options)
+        return re.findall(r"UUID: ([0-9a-f-]{36})|runs/flow-run/([0-9a-f-]{36})", output)[0][0] or _last(output)
 
     def call(self, flow: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run the file as a program."""
@@ -162,8 +162,8 @@ def _module(decorator: str | None) -> str:
     return text.replace("REGISTERING", imported).replace("DECORATOR\n", f"{decorator}\n" if decorator else "")
 
 
-def _last(told: str) -> str:
-    return re.findall(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", told)[-1]
+def _last(output: str) -> str:
+    return re.findall(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", output)[-1]
 
 
 @pytest.fixture
@@ -252,7 +252,7 @@ def test_an_automation_begins_a_run_when_another_has_ended(
         "deployment_id": deployment["id"],
         "parameters": {"path": str(converted.counts), "factor": 7},
     }
-    told = {
+    automation = {
         "name": name,
         "trigger": {
             "type": "event",
@@ -264,7 +264,7 @@ def test_an_automation_begins_a_run_when_another_has_ended(
         },
         "actions": [action],
     }
-    converted.prefect.command("automation", "create", "--from-json", json.dumps(told))
+    converted.prefect.command("automation", "create", "--from-json", json.dumps(automation))
     try:
         (converted.folder / "open").touch()
         converted.call("interrupted")

@@ -88,8 +88,8 @@ def test_deploying_again_changes_nothing_that_an_operator_set(
         limit = (found["global_concurrency_limit"] or {}).get("limit")
         schedules = sorted((one["slug"] or "", one["active"]) for one in found["schedules"])
         (trigger,) = prefect.automations(name)
-        told = found["paused"], found["job_variables"], limit, sorted(found["tags"]), found["parameters"]
-        return *told, schedules, trigger["enabled"]
+        settings = found["paused"], found["job_variables"], limit, sorted(found["tags"]), found["parameters"]
+        return *settings, schedules, trigger["enabled"]
 
     assert crucible_lineage("deploy", declared, "--pool", pool).returncode == 0
     fresh = shown()
@@ -234,9 +234,9 @@ def test_schedules_that_make_no_sense_are_all_told_before_anything_is_changed(
     assert refused.returncode == 2
     checked = crucible_lineage("check", lab.folder / "0.yaml", lab.folder / "1.yaml")
     assert checked.returncode == 2
-    for told in (refused.stderr, checked.stderr):
-        assert re.search(r'0.yaml:\d+:\d+: schedule: Invalid cron string: "0 25 \* \* \*"', told), told
-        assert re.search(r'1.yaml:\d+:\d+: schedule: Invalid RRule string "FREQ=WEKLY"', told), told
+    for message in (refused.stderr, checked.stderr):
+        assert re.search(r'0.yaml:\d+:\d+: schedule: Invalid cron string: "0 25 \* \* \*"', message), message
+        assert re.search(r'1.yaml:\d+:\d+: schedule: Invalid RRule string "FREQ=WEKLY"', message), message
     assert prefect.deployments(name) == []
     lab.declare(text.replace("America/Los_Angeles", "Mars/Phobos").replace("0 2 * * *", "0 2 * *"), "0.yaml")
     checked = crucible_lineage("check", lab.folder / "0.yaml")
@@ -316,11 +316,11 @@ def test_a_file_that_arrives_becomes_an_event_that_starts_a_run_that_registers_t
     watch += ["--pattern", "*.txt", "--measurement", "counting", "--data-type", "raw"]
     assert crucible_lineage(*watch).returncode == 0
     (inbox / "scan.txt").write_text("1\n2\n")
-    told = crucible_lineage(*watch)
-    assert told.returncode == 0, told.stderr
-    assert "reported crucible.dataset.created" in told.stdout
+    watched = crucible_lineage(*watch)
+    assert watched.returncode == 0, watched.stderr
+    assert "reported crucible.dataset.created" in watched.stdout
     again = crucible_lineage(*watch).stdout.splitlines()[1:]  # of the result, if it is there already
-    assert not set(again) & set(told.stdout.splitlines()[1:]), "each is told once"
+    assert not set(again) & set(watched.stdout.splitlines()[1:]), "each is reported once"
     eventually(lambda: [run["state_type"] for run in prefect.runs(deployment["id"], "AUTOMATION")] == ["COMPLETED"])
     assert list(results().values()) == [[3]]
     (step,) = eventually(

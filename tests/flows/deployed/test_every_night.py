@@ -84,9 +84,9 @@ def test_its_five_commands_let_the_pipeline_run_by_itself(
         run(server)
         run([part.replace("http://127.0.0.1:4200/api", url) for part in configure])
         eventually(lambda: answers(f"{url}/health"))
-        said = [run(command) for command in others][-1]
-        assert "runs cron 0 2 * * * (America/Los_Angeles)" in said
-        (now,) = re.findall(r"run one now: (.*)", said)
+        printed = [run(command) for command in others][-1]
+        assert "runs cron 0 2 * * * (America/Los_Angeles)" in printed
+        (now,) = re.findall(r"run one now: (.*)", printed)
         run(shlex.split(now))  # instead of waiting for the night
         working = start(worker)
         try:

@@ -83,9 +83,9 @@ def awaited(prefect: Any, eventually: Callable[..., Any], run: str, kind: str) -
 def test_a_cancelled_run_says_what_was_made(begun: str, prefect: Any, eventually: Any) -> None:
     prefect.command("flow-run", "cancel", begun)
     awaited(prefect, eventually, begun, "CANCELLED")
-    (told,) = prefect.post("artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [begun]}}})
-    assert told["key"] == "stopped"
-    assert "1 executed, 1 stopped, 1 skipped" in told["data"]
+    (artifact,) = prefect.post("artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [begun]}}})
+    assert artifact["key"] == "stopped"
+    assert "1 executed, 1 stopped, 1 skipped" in artifact["data"]
 
 
 SUSPEND = """
@@ -102,12 +102,12 @@ def test_a_run_that_is_suspended_goes_on_where_it_stopped(begun: str, lab: Any, 
     time.sleep(10)  # Prefect tells the run's process when it gets to it, and nothing says that it has
     lab.file("open", "")
 
-    def told() -> list[Any]:
+    def artifacts() -> list[Any]:
         found: list[Any] = prefect.post("artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [begun]}}})
         return found
 
-    first, *_ = eventually(told, 60)
-    if first["key"] == "stopped":  # else it was told too late, when all was done
+    first, *_ = eventually(artifacts, 60)
+    if first["key"] == "stopped":  # else the signal came too late, when all was done
         assert "2 executed, 1 skipped" in first["data"], "what was under way was made, and nothing was begun any more"
     assert state_of(prefect, begun)["name"] == "Suspended"
     prefect.post(f"flow_runs/{begun}/resume")

@@ -16,11 +16,11 @@ RUN = """
 import json, sys
 from crucible_lineage.flows import process_new
 from crucible_lineage.tasks import CrucibleConnection
-told = []
+states = []
 for _ in range(int(sys.argv[3])):
     state = process_new(sys.argv[1], crucible=CrucibleConnection(data=sys.argv[2]), return_state=True)
-    told.append([state.type.value, state.message])
-print(json.dumps(told))
+    states.append([state.type.value, state.message])
+print(json.dumps(states))
 """
 
 
@@ -29,8 +29,8 @@ def test_two_at_once_make_each_result_once_and_a_bad_dataset_is_parked_until_its
 ) -> None:
     one, bad, two, three = registered("1\n", "no number\n", "2\n", "3\n")
     with ThreadPoolExecutor(2) as both:
-        said = list(both.map(lambda _: prefect.run(RUN, selected, data, 1), range(2)))
-    for ((state, message),) in said:
+        states = list(both.map(lambda _: prefect.run(RUN, selected, data, 1), range(2)))
+    for ((state, message),) in states:
         assert state == "FAILED", message
         assert f"scaled[{bad}]" in message
         assert "1 failed" in message

@@ -10,12 +10,12 @@ import json, os, sys
 from crucible_lineage.flows import reproduce_sample
 from crucible_lineage.tasks import CrucibleConnection
 crucible = CrucibleConnection(data=sys.argv[1])
-told = []
+states = []
 for threads in ("1", "4"):
     os.environ["OMP_NUM_THREADS"] = threads
     state = reproduce_sample("lab", sample=5, here=True, crucible=crucible, return_state=True)
-    told.append([state.type.value, state.message])
-print(json.dumps(told))
+    states.append([state.type.value, state.message])
+print(json.dumps(states))
 """
 
 

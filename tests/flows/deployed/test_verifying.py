@@ -13,7 +13,7 @@ from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from crucible_lineage.tasks import CrucibleConnection
 crucible = CrucibleConnection(data=sys.argv[1])
-told = []
+states = []
 for spoil in (False, True):
     if spoil:
         from crucible_lineage.tasks import session_for
@@ -22,8 +22,8 @@ for spoil in (False, True):
         (parent,) = client.datasets.list_parents(child.unique_id)
         client.datasets.unlink(parent.unique_id, child.unique_id)
     state = verify_project("lab", read_bytes=not spoil, crucible=crucible, return_state=True)
-    told.append([state.type.value, state.message, str(state.state_details.flow_run_id)])
-print(json.dumps([*told, child.unique_id]))
+    states.append([state.type.value, state.message, str(state.state_details.flow_run_id)])
+print(json.dumps([*states, child.unique_id]))
 """
 
 

@@ -23,14 +23,16 @@ sizes = st.lists(st.tuples(st.floats(20, 200), st.floats(20, 90)), min_size=12, 
 @SOME
 @given(sizes, links)
 def test_boxes_never_overlap_and_stay_inside_the_picture(boxes, edges):
-    place = layout(boxes, edges)
+    drawing = layout(boxes, edges)
 
-    spans = [(x - w / 2, x + w / 2, y - h / 2, y + h / 2) for (x, y), (w, h) in zip(place.centres, boxes, strict=True)]
+    spans = [
+        (x - w / 2, x + w / 2, y - h / 2, y + h / 2) for (x, y), (w, h) in zip(drawing.centres, boxes, strict=True)
+    ]
     for at, (left, right, top, bottom) in enumerate(spans):
         assert left >= -0.01
         assert top >= -0.01
-        assert right <= place.width + 0.01
-        assert bottom <= place.height + 0.01
+        assert right <= drawing.width + 0.01
+        assert bottom <= drawing.height + 0.01
         for other_left, other_right, other_top, other_bottom in spans[at + 1 :]:
             assert right <= other_left or other_right <= left or bottom <= other_top or other_bottom <= top
 
@@ -40,18 +42,18 @@ def test_boxes_never_overlap_and_stay_inside_the_picture(boxes, edges):
 def test_without_cycles_every_line_runs_from_left_to_right(edges):
     forward = [(min(ends), max(ends)) for ends in edges if ends[0] != ends[1]]
 
-    place = layout([(50, 20)] * 12, forward)
+    drawing = layout([(50, 20)] * 12, forward)
 
     for source, target in forward:
-        assert place.centres[source][0] < place.centres[target][0]
-        xs = [x for x, _ in place.courses[source, target]]
+        assert drawing.centres[source][0] < drawing.centres[target][0]
+        xs = [x for x, _ in drawing.courses[source, target]]
         assert xs == sorted(xs)
 
 
 def test_a_chain_is_drawn_as_a_straight_line():
-    place = layout([(50, 20)] * 4, [(0, 1), (1, 2), (2, 3)])
+    drawing = layout([(50, 20)] * 4, [(0, 1), (1, 2), (2, 3)])
 
-    assert len({y for _, y in place.centres}) == 1
+    assert len({y for _, y in drawing.centres}) == 1
 
 
 @pytest.mark.parametrize(("columns", "rows", "seeds"), [(6, 4, range(10)), (4, 6, [1]), (5, 8, [0, 4, 8])])
@@ -60,9 +62,9 @@ def test_a_sheet_that_was_shuffled_is_drawn_flat(columns, rows, seeds):
     for seed in seeds:
         edges = _shuffled_sheet(columns, rows, random.Random(seed))
 
-        place = layout([(50, 20)] * (columns * rows), edges)
+        drawing = layout([(50, 20)] * (columns * rows), edges)
 
-        assert _crossings(place.courses.values()) == 0
+        assert _crossings(drawing.courses.values()) == 0
 
 
 def _shuffled_sheet(columns, rows, chance):

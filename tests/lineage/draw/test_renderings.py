@@ -129,13 +129,13 @@ def test_the_page_holds_every_record_whole(lab):
 
     data = page_data(render_html(lab.graph))
 
-    told = dict(zip(data["nodes"]["id"], data["details"], strict=True))
-    assert told[fixed]["metadata"] == {"score": 0.5} | odd | {"infinite": "inf"}
-    assert told[fixed]["params"] == {"degree": 3}
-    assert told[fixed]["files"] == lab.files(fixed)
+    details = dict(zip(data["nodes"]["id"], data["details"], strict=True))
+    assert details[fixed]["metadata"] == {"score": 0.5} | odd | {"infinite": "inf"}
+    assert details[fixed]["params"] == {"degree": 3}
+    assert details[fixed]["files"] == lab.files(fixed)
     written = lab.records[fixed]["scientific_metadata"]["crucible_lineage"]
-    assert told[fixed]["provenance"] == {key: value for key, value in written.items() if key != "generated"}
-    assert told[scan]["files"] == lab.files(scan)
+    assert details[fixed]["provenance"] == {key: value for key, value in written.items() if key != "generated"}
+    assert details[scan]["files"] == lab.files(scan)
 
 
 def test_what_is_no_lineage_page_has_no_data():

@@ -219,7 +219,7 @@ def calls(b: Bench) -> dict[str, Callable[[Any], Any]]:
 @flow(log_prints=False)
 def every_task(bench: Any, proxy: Any, crucible: Any) -> dict[str, Any]:
     bench, proxy = bench.value, proxy.value
-    told: dict[str, Any] = {}
+    answers: dict[str, Any] = {}
     for name in tasks.API_TASKS:
         task = getattr(tasks, name).with_options(retry_delay_seconds=0)
 
@@ -242,8 +242,8 @@ def every_task(bench: Any, proxy: Any, crucible: Any) -> dict[str, Any]:
             loses = 0 if loses is None else loses + STEP
         differing = [number for number, one in enumerate(outcomes[1:]) if one[1:] != outcomes[0][1:]]
         shown = [outcomes[0][1:], *(outcomes[1 + number][1:] for number in differing[:1])]
-        told[name] = {"requests": requests, "differing": differing, "outcomes": shown if differing else []}
-    return told
+        answers[name] = {"requests": requests, "differing": differing, "outcomes": shown if differing else []}
+    return answers
 
 
 class Kept:
@@ -265,8 +265,8 @@ def main() -> None:
 
             share_session(session)
             crucible = tasks.CrucibleConnection(data=str(DATA), api_url=url)
-            told = every_task.with_options(validate_parameters=False)(Kept(Bench(direct)), Kept(proxy), crucible)
-        print(json.dumps(told))
+            answers = every_task.with_options(validate_parameters=False)(Kept(Bench(direct)), Kept(proxy), crucible)
+        print(json.dumps(answers))
 
 
 if __name__ == "__main__":
