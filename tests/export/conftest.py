@@ -25,7 +25,7 @@ Invoke = Callable[..., Result]
 
 @pytest.fixture
 def invoke() -> Invoke:
-    """Runs `crucible-lineage` within this process, which is quicker than one of its own."""
+    """Run `crucible-lineage` within this process, which is quicker than a separate one."""
 
     def run(*arguments: object) -> Result:
         return CliRunner().invoke(main, [*map(str, arguments)])
@@ -47,14 +47,14 @@ class Made:
         return lineage_to_share(self.session, self.total)
 
     def sql(self, statement: str, *values: object) -> None:
-        """A change behind the server's back."""
+        """Change the database behind the server's back."""
         with closing(connect(self.data / "crucible" / "crucible.db")) as database, database:
             assert database.execute(statement, values).rowcount > 0
 
 
 @pytest.fixture(scope="session")
 def prepared() -> dict[str, Any]:
-    """The data folder in which the pipeline ran, and the ids, once a test has needed it."""
+    """Prepare the data folder in which the pipeline ran, and the ids, for the first test that needs them."""
     return {}
 
 
@@ -66,7 +66,7 @@ def made(
     tmp_path: Path,
     command: Any,
 ) -> Iterator[Made]:
-    """The laboratory's pipeline, run; each test has a copy that it may change."""
+    """Provide the laboratory's pipeline after a run; each test has a copy that it may change."""
     if not prepared:
         origin = tmp_path_factory.mktemp("export") / "data"
         lab = request.getfixturevalue("lab")
@@ -83,7 +83,7 @@ def made(
 
 @pytest.fixture
 def colleague(made: Made, tmp_path: Path) -> Iterator[Session]:
-    """The session of somebody who may read the project `lab`, from which the dataset `first` was taken away."""
+    """Provide the session of a user who may read the project `lab`, but not the dataset `first`."""
     made.session.ensure_project("secret")
     made.session.client.datasets.assign_project(made.first, "secret")
     made.sql("INSERT INTO user (unique_id, first_name, last_name) VALUES ('0000-0002-1825-0097', 'Ada', 'L')")
@@ -98,7 +98,7 @@ def colleague(made: Made, tmp_path: Path) -> Iterator[Session]:
 
 
 def _only(found: Any) -> str:
-    """The one id in what `run --json` says of an input or a step."""
+    """Return the only id of an input or a step in the output of `run --json`."""
     while not isinstance(found, str):
         (found,) = found.values() if isinstance(found, dict) else found
     return found

@@ -1,4 +1,4 @@
-"""The commands in docs/exports.md work as they stand there."""
+"""The commands in docs/exports.md work as written."""
 
 from __future__ import annotations
 

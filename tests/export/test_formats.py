@@ -1,4 +1,4 @@
-"""PROV, OpenLineage and RO-Crate metadata: the same graph comes back, and what they say is what was recorded."""
+"""PROV, OpenLineage and RO-Crate metadata: they give the same graph back and state what was recorded."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ KINDS = [
 
 
 def both_ways(graph: LineageGraph) -> list[ProvDocument]:
-    """The documents that the two texts hold."""
+    """Return the documents in the two texts."""
     return [
         ProvDocument.deserialize(content=render_prov_json(graph), format="json"),
         ProvDocument.deserialize(content=render_prov_n(graph), format="provn"),
@@ -125,7 +125,7 @@ def test_every_facet_has_what_its_published_schema_asks_for_and_nothing_else(mad
 
 
 def assert_fits(cls: Any, value: Any) -> None:
-    """The value has the fields of the class, all that have no default, each of the type that it says."""
+    """Assert that a value has the fields of the class, all those without a default, each of its type."""
     known = attr.fields_dict(attr.resolve_types(cls))
     assert value.keys() <= known.keys()
     assert value.keys() >= {name for name, field in known.items() if field.init and field.default is attr.NOTHING}
@@ -152,7 +152,7 @@ def descendants(cls: Any) -> list[Any]:
 
 
 def test_events_fit_the_published_schemas(made: Any) -> None:
-    """Needs a copy of the folder `spec` of OpenLineage, which no package brings: OPENLINEAGE_SPEC names it."""
+    """Validate events with a copy of OpenLineage's folder `spec`, named by OPENLINEAGE_SPEC, as no package has it."""
     if "OPENLINEAGE_SPEC" not in os.environ:
         pytest.skip("OPENLINEAGE_SPEC names no folder with the schemas of OpenLineage")
     spec = Path(os.environ["OPENLINEAGE_SPEC"])
@@ -166,7 +166,7 @@ def test_events_fit_the_published_schemas(made: Any) -> None:
 
 
 def facets(value: Any) -> list[dict[str, Any]]:
-    """Every facet in an event."""
+    """Yield every facet in an event."""
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     here = [value] if isinstance(value, dict) and "_schemaURL" in value else []
     return here + [facet for item in inner for facet in facets(item)]

@@ -1,4 +1,4 @@
-"""The picture as PNG: what the SVG shows, twice as large, and never too large."""
+"""The picture as PNG: the content of the SVG, twice as large, within the limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose data are, and under which licence: what datasets and their project state is in crates and bundles."""
+"""Owners and licences of datasets and their project are stated in crates and bundles."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_odd_metadata_state_nothing(odd: dict[str, object]) -> None:
 
 @pytest.fixture
 def stated(made: Any) -> Any:
-    """The project states a licence and creators; `first` has a licence of its own."""
+    """Set a licence and creators on the project, and another licence on `first`."""
     client = made.session.client
     people = [f"Ada L ({ADA})", {"name": "Grace H"}]
     client.metadata.merge(client.projects.get("lab").unique_id, {"license": "CC-BY-4.0", "creators": people})

@@ -31,7 +31,7 @@ VALIDATORS = Path(__file__).parents[2] / ".venv" / "validators"
 
 @pytest.fixture
 def unpacked(made: Any, tmp_path: Path) -> Path:
-    """The bundle of `total`, unpacked."""
+    """Provide the bundle of `total`, unpacked."""
     write_bundle(made.session, made.total, tmp_path / "it.zip")
     return unpack(tmp_path / "it.zip")
 
@@ -43,7 +43,7 @@ def unpack(bundle: Path) -> Path:
 
 
 def checked(folder: Path) -> tuple[int, str]:
-    """Exit code and output of the bundle's own verify.py, without site packages."""
+    """Return exit code and output of the bundle's own verify.py, without site packages."""
     command = [sys.executable, "-I", "-S", str(folder / "verify.py")]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert not ran.stderr
@@ -259,7 +259,7 @@ def passes(crate: Path, cache: Path, profile: str, *more: object, level: str = "
 
 
 def judge(name: str) -> str:
-    """A command of the validators' environment, which `make test` makes."""
+    """Return a command of the validators' environment, which `make test` creates."""
     found = shutil.which(name, path=VALIDATORS / "bin")
     assert found, f"{name} is not installed: make .venv/validators.installed"
     return found
@@ -281,7 +281,7 @@ Damage = Callable[[Path, Any], str]
 
 
 def edit_record(folder: Path, mfid: str, edit: Callable[[Any], None]) -> None:
-    """The record as `edit` leaves it, and its new hash in the list, as a careful forger would do it."""
+    """Change a record with `edit`, and its hash in the list, as a careful forger would."""
     path = folder / "records" / f"{mfid}.json"
     record = json.loads(path.read_text())
     edit(record["scientific_metadata"]["crucible_lineage"])

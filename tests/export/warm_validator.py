@@ -24,7 +24,7 @@ OWN = "https://w3id.org/ro/crate/1.1/context"
 
 
 class FromFile(HTTPAdapter):
-    """Answers with what is in a file."""
+    """An adapter that answers with the content of a file."""
 
     def __init__(self, content: bytes) -> None:
         super().__init__()

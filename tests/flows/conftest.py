@@ -1,4 +1,4 @@
-"""What tests of scheduled and triggered runs share: a work pool with one worker, a Slurm cluster, asking Prefect."""
+"""Shared parts of tests of scheduled and triggered runs: a work pool with a worker, a Slurm cluster, Prefect's API."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ steps:
 
 @pytest.fixture(scope="session")
 def pool(prefect_server: Any, prefect_program: Any) -> str:
-    """A work pool for processes."""
+    """Create a work pool for processes."""
     prefect_program.command("work-pool", "create", POOL, "--type", "process", "--overwrite")
     return POOL
 
@@ -49,7 +49,7 @@ def pool(prefect_server: Any, prefect_program: Any) -> str:
 def worker(
     prefect_server: Any, warm_python: WarmPython, pool: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[None]:
-    """A worker of the pool, in a folder of its own."""
+    """Start a worker of the pool, in a separate folder."""
     folder = tmp_path_factory.mktemp("worker")
     words, log = ["-m", "prefect", "worker", "start", "--pool", pool], folder / "log"
     process = warm_python.start(words, prefect_server.environment, log, log, folder)
@@ -60,7 +60,7 @@ def worker(
 
 @pytest.fixture
 def registered(data: Path, tmp_path: Path) -> Callable[..., list[str]]:
-    """Registers texts as raw datasets of the project lab, and gives their ids."""
+    """Provide a function that registers texts as raw datasets of the project lab and returns their ids."""
 
     def register(*texts: str) -> list[str]:
         folder = tmp_path / "measured"
@@ -81,7 +81,7 @@ def registered(data: Path, tmp_path: Path) -> Callable[..., list[str]]:
 
 @pytest.fixture
 def results(data: Path) -> Callable[[], dict[str, list[float]]]:
-    """What the step `scale` made, by parent: one entry for each dataset that there is."""
+    """Provide a function that lists the results of the step `scale` by parent, one entry for each dataset."""
 
     def read() -> dict[str, list[float]]:
         made: dict[str, list[float]] = {}
@@ -104,7 +104,7 @@ def results(data: Path) -> Callable[[], dict[str, list[float]]]:
 
 @pytest.fixture
 def selected(lab: Any) -> Path:
-    """A pipeline that scales each raw dataset of the project."""
+    """Provide a pipeline that scales each raw dataset of the project."""
     path: Path = lab.declare(SELECTED, "selected.yaml")
     return path
 
@@ -147,7 +147,7 @@ def free_port() -> int:
 
 
 class Run:
-    """A command `run` in a process of its own, whose output can be read meanwhile."""
+    """A command `run` in a separate process, whose output can be read while it runs."""
 
     def __init__(self, process: Any, log: Path) -> None:
         self.process, self.log = process, log
@@ -171,7 +171,7 @@ runpy.run_module("crucible_lineage", run_name="__main__", alter_sys=True)
 
 @pytest.fixture
 def start_run(data: Path, warm_python: WarmPython) -> Iterator[Callable[..., Run]]:
-    """Starts `crucible-lineage run ...`, which asks Slurm often, or as seldom as it does by itself."""
+    """Start `crucible-lineage run ...`, which polls Slurm often, or at its default rate."""
     runs: list[Run] = []
 
     def started(environment: dict[str, str], *words: object, is_patient: bool = False) -> Run:
@@ -218,7 +218,7 @@ class Cluster:
         return ran.stdout.strip()
 
     def fail(self, node: str, job: str) -> None:
-        """The node is gone from the cluster, with the job that runs there."""
+        """Remove a node from the cluster, with the job that runs there."""
         self.nodes[node].kill()
         self.nodes[node].wait(20)
         for process in Path("/proc").glob("[0-9]*"):
@@ -237,7 +237,7 @@ class Cluster:
             time.sleep(0.2)
 
     def clear(self) -> None:
-        """No test finds jobs of another one."""
+        """Remove jobs of other tests."""
         self("scancel", "--me")
 
     def close(self) -> None:

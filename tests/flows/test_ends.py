@@ -113,7 +113,7 @@ def is_gone(pid: int) -> bool:
 
 
 def pids(folder: Path) -> list[int]:
-    """The step's process and the one that it forked, once they are there."""
+    """Return the ids of the step's process and its fork, once they exist."""
     awaited(lambda: (folder / "pid").exists(), 120)
     return [int((folder / name).read_text()) for name in ("pid", "daemon")]
 
@@ -197,7 +197,7 @@ def test_what_a_worker_runs_ends_with_it(
 
 
 def engine_of(pid: int) -> int:
-    """The process of the flow that a step's process belongs to: above it, its supervisor and that one's server."""
+    """Return the flow's process above a step's process, its supervisor and the supervisor's server."""
     for _ in range(3):
         pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     assert "prefect" in Path(f"/proc/{pid}/cmdline").read_text()

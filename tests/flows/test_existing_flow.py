@@ -1,4 +1,4 @@
-"""An existing Prefect flow, changed as the README shows, registers what it makes."""
+"""An existing Prefect flow, changed as the README shows, registers its results."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def changed_lines() -> tuple[list[str], list[str]]:
 
 @pytest.fixture
 def flows(tmp_path: Path) -> tuple[Path, Path]:
-    """The flow as it was, and as it is after the README's change."""
+    """Return the original flow, and the one after the README's change."""
     before, after = tmp_path / "before.py", tmp_path / "after.py"
     before.write_text(FLOW)
     (removed,), added = changed_lines()

@@ -1,4 +1,4 @@
-"""What a step prints is in Prefect's log of its task, without its secrets."""
+"""The output of a step is in Prefect's log of its task, without secrets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""On a real Prefect server: the flow, its tasks, a deployment that a worker runs."""
+"""The flow, its tasks, and a deployment run by a worker, on a real Prefect server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Prefect's interfaces show of a pipeline: arrows, names of runs, artifacts, and what a failed step printed."""
+"""A pipeline in Prefect's interfaces: arrows, names of runs, artifacts, and the output of a failed step."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ print(json.dumps([state.type.value, state.message, str(state.state_details.flow_
 
 @pytest.fixture
 def prefect(prefect: Any) -> Any:
-    """The server, which gets the logs of flows."""
+    """Provide the server, which gets the logs of flows."""
     logs = {"PREFECT_LOGGING_TO_API_ENABLED": "true", "PREFECT_LOGGING_LEVEL": "INFO"}
     prefect.environment = {**prefect.environment, **logs}
     return prefect
 
 
 def graph_of(prefect: Any, run: str) -> dict[str, list[str]]:
-    """By the name of a task run, those that an arrow comes from, once all of them are there."""
+    """Return the sources of arrows by the name of a task run, once all of them exist."""
     end = time.monotonic() + 90
     while True:
         answer = prefect.ask("GET", f"flow_runs/{run}/graph-v2").json()

@@ -1,4 +1,4 @@
-"""The flow `rerun`: what is stale in a project is made again as Prefect tasks, without its declaration."""
+"""The flow `rerun`: stale results of a project are made again as Prefect tasks, without the declaration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same pipeline in Python: steps called in a flow give the ids of the declaration; a run's own values cross too."""
+"""Steps called in a Python flow give the ids of the declaration; values of the run cross to other processes too."""
 
 from __future__ import annotations
 

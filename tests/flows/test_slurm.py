@@ -33,7 +33,7 @@ def failing(counts: Path, *, out: Path) -> None:
 
 @pytest.fixture
 def start(lab: Any, prefect: Any, cluster: Any, start_run: Any) -> Iterator[Any]:
-    """Starts the pipeline, whose step waits for the file `open`."""
+    """Start the pipeline, whose step waits for the file `open`."""
     lab.file(f"{lab.module}_gated.py", STEPS)
 
     def started(

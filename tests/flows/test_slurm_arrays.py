@@ -1,4 +1,4 @@
-"""Many steps on a real Slurm: gathered into few jobs, asked for seldom, taken up after their run was killed."""
+"""Many steps on a real Slurm: gathered into few jobs, polled rarely, resumed after their run was killed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ esac"""
 
 
 class Fleet:
-    """A pipeline with many instances of a step, run as a process of its own that asks Slurm through counted calls."""
+    """A pipeline with many instances of a step, run as a process that calls Slurm through counted commands."""
 
     def __init__(self, lab: Any, cluster: Any, start_run: Any) -> None:
         self.lab, self.start_run = lab, start_run
@@ -70,7 +70,7 @@ class Fleet:
         return self.start_run(self.environment, path, *options, is_patient=is_patient)
 
     def called(self, name: str) -> list[int]:
-        """When a program of Slurm was called; sbatch only where it was to submit."""
+        """Return when a program of Slurm was called; for sbatch only submissions."""
         lines = self.calls.read_text().splitlines() if self.calls.exists() else []
         return [
             int(line.split()[0]) for line in lines if f"programs/{name} " in f"{line} " and "--test-only" not in line
@@ -85,7 +85,7 @@ def which(name: str) -> str:
 
 @pytest.fixture
 def fleet(lab: Any, cluster: Any, start_run: Any) -> Iterator[Fleet]:
-    """No job of it is left behind."""
+    """Provide a fleet and leave no job of it behind."""
     yield Fleet(lab, cluster, start_run)
     cluster("scontrol", "update", "PartitionName=debug", "State=UP")
     cluster.clear()

@@ -1,4 +1,4 @@
-"""A small laboratory whose records the lineage tests use: scans of a wafer, what is made of them and what joins it."""
+"""A small laboratory whose records the lineage tests use: scans of a wafer, their derived data, and merged results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Record = dict[str, Any]
 
 
 class Lab:
-    """Makes records as Crucible gives them, a minute apart, with ids that are the same in every run."""
+    """A generator of records like Crucible's, a minute apart, with reproducible ids."""
 
     def __init__(self) -> None:
         self.records: dict[str, Record] = {}
@@ -25,15 +25,15 @@ class Lab:
 
     @property
     def graph(self) -> LineageGraph:
-        """The graph that the records show."""
+        """Return the graph of the records."""
         return LineageGraph.from_records(self.records.values())
 
     def sample(self, name: str, **fields: Any) -> str:
-        """A sample of that name; gives its id."""
+        """Add a sample of that name and return its id."""
         return self._added({"resource_type": "sample", "sample_name": name, "links": [], **fields})
 
     def raw(self, name: str, measurement: str = "tomography", sample: str | None = None, **fields: Any) -> str:
-        """A raw dataset with one file; gives its id."""
+        """Add a raw dataset with one file and return its id."""
         record = {
             "resource_type": "dataset",
             "dataset_name": name,
@@ -49,7 +49,7 @@ class Lab:
         return self._added(record)
 
     def derived(self, name: str, step: str, *parents: str, code: str = "c0de", **provenance: Any) -> str:
-        """A complete dataset that `step` made from `parents`; gives its id. Keywords go into the provenance record."""
+        """Add a complete dataset that `step` made from `parents` and return its id. Keywords go into its record."""
         used = [{"role": f"input{n}", "mfid": p, "files": self.files(p)} for n, p in enumerate(parents)]
         recipe = {
             "step": step,
@@ -87,7 +87,7 @@ class Lab:
         return self._added(record, derive_mfid(recipe, max(parents, default=self.now)))
 
     def files(self, mfid: str) -> list[dict[str, Any]]:
-        """The files of a dataset, as a provenance record names them."""
+        """Return the files of a dataset as in a provenance record."""
         record = self.records.get(mfid, {})
         written = record.get("scientific_metadata", {}).get("crucible_lineage", {})
         listed = [
@@ -129,24 +129,24 @@ class Lab:
 
 
 def sha256(content: str) -> str:
-    """The SHA-256 that a file of that content has."""
+    """Return the SHA-256 of a file with that content."""
     return hashlib.sha256(content.encode()).hexdigest()
 
 
 def hashes(files: list[dict[str, Any]]) -> dict[str, str]:
-    """{name: SHA-256} of files as provenance names them."""
+    """Return {name: SHA-256} of files as in provenance records."""
     return {file["name"]: file["sha256"] for file in files}
 
 
 @pytest.fixture
 def lab() -> Lab:
-    """An empty laboratory."""
+    """Provide an empty laboratory."""
     return Lab()
 
 
 @pytest.fixture(scope="session")
 def tomography() -> Callable[[int], tuple[Lab, str]]:
-    """Makes a laboratory with that many batches of scans, and the id of their summary."""
+    """Provide a laboratory with that many batches of scans, and the id of their summary."""
 
     def made(batches: int) -> tuple[Lab, str]:
         lab = Lab()

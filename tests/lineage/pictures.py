@@ -28,12 +28,12 @@ STATES = ("complete", "complete", "complete", "complete", "complete", "complete"
 
 
 def beamtime(size: int) -> LineageGraph:
-    """Scans of some samples with their darks, processed as far as `size` datasets and samples allow."""
+    """Create scans of some samples with their darks, processed as far as `size` datasets and samples allow."""
     return LineageGraph(*_limited(_beamtime(random.Random(size)), size))
 
 
 def tangle(size: int) -> LineageGraph:
-    """Datasets that each come from two or three of the thirty before."""
+    """Create datasets that each descend from two or three of the thirty before."""
     chance = random.Random(size)
     nodes, edges = [], []
     for n in range(size):
@@ -44,7 +44,7 @@ def tangle(size: int) -> LineageGraph:
 
 
 def _beamtime(chance: random.Random) -> Iterator[tuple[Node, list[tuple[str, str]]]]:
-    """Nodes with their links to parents, (id, relationship), one sample after the other."""
+    """Yield nodes with their links to parents, (id, relationship), one sample after the other."""
     number = 0
 
     def node(kind: str, name: str, measurement: str, data_type: str, step: str = "") -> Node:

@@ -1,4 +1,4 @@
-"""Each check and each impact against its definition, written out plainly, on random graphs with random faults."""
+"""Each check and each impact query against its plain definition, on random graphs with random faults."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ HASHES = [f"{n:064x}" for n in range(3)]
 
 @st.composite
 def graphs(draw):
-    """Seven datasets, samples and hidden nodes at random times, linked at random, with records that agree or not."""
+    """Draw seven datasets, samples and hidden nodes at random times with random links and records that may disagree."""
     times = [START + timedelta(seconds=draw(st.integers(0, 3))) for _ in range(SIZE)]
     mfids = [derive_mfid({"n": n}, time) for n, time in enumerate(times)]
     kinds = [draw(st.sampled_from(["dataset", "dataset", "dataset", "sample", "hidden"])) for _ in range(SIZE)]
@@ -88,7 +88,7 @@ def used_of(node):
 
 
 def expected(graph):
-    """{check: ids of each finding}, by definition; of orphans only themselves. Cycles have a test of their own."""
+    """Return {check: ids of each finding} by definition; for orphans only their own ids. Cycles have a separate test."""
     found = defaultdict(list)
     nodes = graph.nodes
     for number, (mfid, node) in enumerate(nodes.items()):
@@ -131,7 +131,7 @@ def expected(graph):
 
 
 def derived_from(graph, mfid):
-    """The links that a dataset has to datasets, or hidden nodes, which it is more than a part of."""
+    """Return the links of a dataset to datasets or hidden nodes that are more than `is_part_of`."""
     above = {
         source for source, target in graph.edges if target == mfid and graph.edges[source, target].relationship != PART
     }
@@ -139,7 +139,7 @@ def derived_from(graph, mfid):
 
 
 def proposed(graph, mfid):
-    """The parents that an orphan may be offered: what it used, and what has the files that it used."""
+    """Return the parents that an orphan may be offered: datasets that it used, and those with files that it used."""
     files = {file["sha256"] for entry in written_of(graph.nodes[mfid])["used"] for file in entry["files"]}
     owners = {
         owner
@@ -150,7 +150,7 @@ def proposed(graph, mfid):
 
 
 def descends_from(graph, mfid):
-    """A dataset and all below it."""
+    """Return a dataset and all its descendants."""
     reached, before = {mfid}, None
     while reached != before:
         before = set(reached)
@@ -181,7 +181,7 @@ def test_checks_find_what_they_say_they_find_and_nothing_else(graph):
 
 
 def below(graph, starts):
-    """`starts` and all that comes from them, samples left out."""
+    """Return `starts` and all their descendants, without samples."""
     reached, before = set(starts), None
     while reached != before:
         before = set(reached)
@@ -218,7 +218,7 @@ def test_impact_is_what_is_below_the_cause(graph, number, sha256, second):
 
 
 def wronged(graph, sha256):
-    """Those that used the file, and children of its owners unless they say that they used another file of those."""
+    """Return the users of the file, and children of its owners unless their records list other files of these."""
     for mfid, node in graph.nodes.items():
         entries = written_of(node).get("used", ())
         used = {(entry["mfid"], file["sha256"]) for entry in entries for file in entry["files"]}

@@ -1,4 +1,4 @@
-"""Checks: each fault is found where it was put and nowhere else, with its ids and what mends it."""
+"""Checks: each fault is found exactly where it was planted, with its ids and the command that repairs it."""
 
 from __future__ import annotations
 

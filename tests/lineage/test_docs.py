@@ -1,4 +1,4 @@
-"""What docs/lineage.md shows: its commands run, and print what it says they print."""
+"""The commands in docs/lineage.md run and print the documented output."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TEXT = (ROOT / "docs" / "lineage.md").read_text(encoding="utf-8")
 
 
 def shown():
-    """Each command of the page with the lines that it is said to print."""
+    """Return each command of the page with its documented output."""
     for block in re.findall(r"```console\n(.*?)```", TEXT, re.DOTALL):
         for part in re.split(r"^\$ crucible-lineage ", block, flags=re.MULTILINE)[1:]:
             command, *printed = part.splitlines()
@@ -47,7 +47,7 @@ def test_its_commands_print_what_it_says(demo_origin, demo_data, tmp_path, monke
 
 
 def names(printed, data):
-    """What stands for the capital words of the page."""
+    """Return the values of the placeholders on the page."""
     made = printed["datasets"]
     with Session(Settings(data)) as session:
         (neon,) = session.client.files.list(made["neon"])

@@ -1,4 +1,4 @@
-"""LineageGraph: how it is built, and how one walks and cuts it."""
+"""LineageGraph: construction, traversal and subgraphs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks, comparisons and impact over what an embedded Crucible holds, and the commands that ask for them."""
+"""Checks, comparisons and impact of datasets in an embedded Crucible, and their commands."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_link_taken_away_is_found_by_dataset_and_by_project_and_its_command_me
 
 
 def run_by_the_official_client(records, command):
-    """The exit code of a command line of `crucible`, as one would type it."""
+    """Return the exit code of a `crucible` command line, as one would type it."""
     program, *words = command.split()
     assert program == "crucible"
     key = (records.session.settings.data / "crucible" / "api_key").read_text().strip()
@@ -259,13 +259,13 @@ def test_a_cause_that_is_not_there_is_no_empty_impact(lab, records, question, me
 
 @pytest.fixture
 def ask():
-    """Runs a command in this process; as many of them as here would take long to start."""
+    """Run a command in this process, since many processes would take long to start."""
     return lambda *arguments: CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 @pytest.fixture
 def damaged(lab, records):
-    """A held laboratory in which a result has lost its link, with the ids of scan and result."""
+    """Provide a laboratory in which a result has lost its link, with the ids of scan and result."""
     scan = lab.raw("scan \x1b[31m", instrument_name="beamline")
     fixed = lab.derived("corrected", "correct", scan)
     lab.derived("corrected", "correct", scan, params={"degree": 4})

@@ -1,4 +1,4 @@
-"""A hundred thousand datasets: built, checked and asked within seconds."""
+"""A hundred thousand datasets: built, checked and queried within seconds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NODES, EDGES_EACH = 100_000, 3
 
 @pytest.fixture(scope="module")
 def answer():
-    """What the graph endpoint would answer for a project of that size."""
+    """Return the answer of the graph endpoint for a project of that size."""
     chance = random.Random(7)
     ids = [f"0td{number:023d}" for number in range(NODES)]
     edges = [

@@ -1,4 +1,4 @@
-"""What judges of remaking share."""
+"""Shared fixtures of the tests that judge remaking."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.warm import WarmPython
 
 @pytest.fixture(scope="session")
 def judging(warm_python: WarmPython) -> Any:
-    """The module judging.py, beside this file."""
+    """Provide the module judging.py, beside this file."""
     spec = importlib.util.spec_from_file_location("judging", Path(__file__).with_name("judging.py"))
     assert spec is not None
     assert spec.loader is not None

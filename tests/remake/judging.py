@@ -1,4 +1,4 @@
-"""What judges of remaking share: laboratories that are run and then moved away, and the command that makes again."""
+"""Shared parts of tests that judge remaking: laboratories that are run and then moved away, and the command."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ VARIABLES = {"CRUCIBLE_LINEAGE_KEEP": "yes", "LAB_TOKEN": "sesame of the laborat
 
 
 def environment(**more: str) -> dict[str, str]:
-    """The variables of a process whose `python` is this one; `uv` is that of the judges, unless another is on PATH."""
+    """Return the variables of a process whose `python` is this one; `uv` is the judges', unless another is on PATH."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"], str(VALIDATORS)])
     return {**os.environ, "PATH": path, **more}
 
 
 def output_of(arguments: Sequence[object], *, cwd: Path, codes: Sequence[int] = (0,), **variables: str) -> str:
-    """What a process prints."""
+    """Run a process and return its output."""
     done = subprocess.run(
         list(map(str, arguments)), capture_output=True, text=True, cwd=cwd, env=environment(**variables), timeout=900
     )
@@ -37,7 +37,7 @@ def output_of(arguments: Sequence[object], *, cwd: Path, codes: Sequence[int] = 
 
 
 def crucible(*arguments: object, cwd: Path, codes: Sequence[int] = (0,), **variables: str) -> Any:
-    """What `crucible-lineage ... --json` says."""
+    """Return the output of `crucible-lineage ... --json`."""
     command = ["-m", "crucible_lineage", *map(str, arguments), "--json"]
     done = python.run(command, environment(**variables), cwd, timeout=900)
     assert done.returncode in codes, done.stdout + done.stderr
@@ -46,7 +46,7 @@ def crucible(*arguments: object, cwd: Path, codes: Sequence[int] = (0,), **varia
 
 @contextmanager
 def answering(folder: Path) -> Iterator[str]:
-    """The address of a file in a folder, which is served until the block ends."""
+    """Serve a file of a folder until the block ends, and yield its address."""
 
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, *_: object) -> None: ...
@@ -58,7 +58,7 @@ def answering(folder: Path) -> Iterator[str]:
 
 
 def made(laboratory: Path, data: Path, only: Sequence[str] = ()) -> dict[str, str]:
-    """The results of the laboratory's pipelines, by step, or only of some."""
+    """Return the results of the laboratory's pipelines by step, all or some."""
     shutil.copytree(MATERIAL, laboratory, ignore=shutil.ignore_patterns("__pycache__"))
     served = laboratory.parent / "served"
     served.mkdir()
@@ -78,12 +78,12 @@ def made(laboratory: Path, data: Path, only: Sequence[str] = ()) -> dict[str, st
 
 
 def move_away(laboratory: Path) -> None:
-    """Move the laboratory to where nobody looks for it."""
+    """Move the laboratory to an unknown folder."""
     laboratory.rename(laboratory.with_name(f"{laboratory.name} moved away"))
 
 
 def remade(data: Path, mfids: Sequence[str], *options: object, **variables: str) -> dict[str, dict[str, Any]]:
-    """What becomes of results that are made again from an empty folder, by their ids."""
+    """Make results again from an empty folder, and return the outcomes by id."""
     empty = data.parent / "empty"
     empty.mkdir(exist_ok=True)
     arguments = ("reproduce", *mfids, *options, "--data", data)

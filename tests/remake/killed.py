@@ -18,7 +18,7 @@ seen = 0
 
 
 def note(event: str, arguments: tuple[Any, ...]) -> None:
-    """Count, and die."""
+    """Count an event, and die at the n-th."""
     global seen
     is_writing = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
     if event in EVENTS or is_writing:

@@ -1,4 +1,4 @@
-"""A package of which there are two versions; what they write differs."""
+"""A package in two versions with different output."""
 
 import math
 import zipfile

@@ -1,4 +1,4 @@
-"""What was let go: the plan says what is made again first, and `status` how much room there is to free."""
+"""Evicted results: the plan lists which are made again first, and `status` how much space can be freed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that differ are compared by their numbers and pixels, and the first difference is named."""
+"""Different files are compared by their numbers and pixels, and the first difference is named."""
 
 from __future__ import annotations
 

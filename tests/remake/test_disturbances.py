@@ -28,7 +28,7 @@ MATERIAL = Path(__file__).with_name("disturbed")
 
 @dataclass(frozen=True)
 class Row:
-    """A step, what is disturbed, and what has to be found."""
+    """A step, a disturbance, and the finding to expect."""
 
     disturbance: str
     step: str
@@ -67,7 +67,7 @@ def data(name: str, old: bytes, new: bytes) -> Callable[[Path], None]:
 
 
 def configured(bundle: Path) -> None:
-    """Let this user's settings of matplotlib name another font."""
+    """Let this user's Matplotlib settings name another font."""
     folder = bundle / "home" / ".config" / "matplotlib"
     folder.mkdir(parents=True)
     (folder / "matplotlibrc").write_text("font.family: serif\n")
@@ -136,7 +136,7 @@ ROWS = [
 
 
 def distribution(folder: Path, version: str) -> Path:
-    """A folder in which labtools is installed."""
+    """Provide a folder in which labtools is installed."""
     info = folder / f"labtools-{version}.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: labtools\nVersion: {version}\n")
@@ -148,7 +148,7 @@ def distribution(folder: Path, version: str) -> Path:
 
 @dataclass(frozen=True)
 class Disturbed:
-    """A bundle of all results, their ids by step, and Pythons with which they are made again."""
+    """A bundle of all results, their ids by step, and Pythons for making them again."""
 
     bundle: Path
     ids: dict[str, str]
@@ -206,7 +206,7 @@ def test_it_is_found_and_its_cause_is_named(disturbed: Disturbed, judging: Any, 
 
 
 def with_numpy_1(judging: Any, folder: Path) -> str:
-    """A Python of an environment with NumPy 1."""
+    """Provide a Python of an environment with NumPy 1."""
     environment = folder / "numpy-1"
     judging.output_of(["uv", "venv", "--quiet", "--python", sys.executable, environment], cwd=folder)
     python = environment / "bin" / "python"

@@ -76,7 +76,7 @@ steps:
 
 @dataclass
 class History:
-    """A data folder, what it must hold, and how much was let go of it."""
+    """A data folder, its expected content, and the amount evicted."""
 
     judging: Any
     folder: Path
@@ -129,7 +129,7 @@ class History:
         return self.data / "crucible" / "contents" / sha256[:2] / sha256[2:]
 
     def disturb(self) -> None:
-        """Let go or get, one or two at once, each killed at a random moment or not."""
+        """Evict or get, one or two processes at once, each possibly killed at a random moment."""
         before = {mfid for mfid in self.evictable if self.there(mfid)}
         jobs = [self.one() for _ in range(self.chance.choice((1, 1, 2)))]
         for process, name in jobs:
@@ -149,7 +149,7 @@ class History:
         return self.command("get", *chosen, "-o", target, at=at), name
 
     def verify(self) -> None:
-        """Nothing is gone that has to stay, nor anything that was not stated to go; what is there is whole."""
+        """Assert that nothing is missing without a stated eviction, and that everything present is intact."""
         for mfid, hashes in self.staying.items():
             assert all(self.is_whole(sha256) for sha256 in hashes), mfid
         with Session(Settings(self.data)) as session:

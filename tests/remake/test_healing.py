@@ -1,4 +1,4 @@
-"""Bytes that Crucible has lost are made again from what is kept, and taken only if they have the recorded hashes."""
+"""Bytes that Crucible has lost are made again from kept sources, and accepted only with the recorded hashes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def run(lab: Any, session: Session) -> RunResult:
 
 
 def lose(session: Session, mfid: str) -> dict[str, bytes]:
-    """Remove the stored bytes of a dataset's files; gives what they were."""
+    """Remove the stored bytes of a dataset's files and return them."""
     lost = {}
     for file in session.client.files.list(mfid):
         digest = str(file.sha256_hash)

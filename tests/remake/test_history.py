@@ -1,4 +1,4 @@
-"""What follows from a difference, and whether a step is known to give something else each time."""
+"""The consequences of a difference, and the evidence that a step is non-deterministic."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def asked(session: Session, *arguments: object) -> Any:
 
 @pytest.fixture
 def made(lab: Any, session: Session) -> dict[str, str]:
-    """The results, by step."""
+    """Provide the results, by step."""
     lab.file(f"{lab.module}.py", STEPS)
     lab.declare(PIPELINE)
     ran = asked(session, "run", lab.pipeline, "--engine", "local")
@@ -130,7 +130,7 @@ def test_receipts_that_contradict_one_another_say_it(made: dict[str, str], sessi
 
 
 def test_reproduce_names_the_history_as_the_cause(made: dict[str, str], lab: Any, session: Session) -> None:
-    """The step gives the same twice now, and gave something else before."""
+    """The step now gives the same twice, but gave something else before."""
     ask(session, "run", lab.pipeline, "--engine", "local", "--force", "drawn")
     from crucible_lineage.remake.driver import DIFFERS, Outcome
     from crucible_lineage.remake.reproduce import _note_history

@@ -1,4 +1,4 @@
-"""What came of making results again is stated, counted by people and machines, and verified without this package."""
+"""Outcomes of making results again are stated, counted by people and machines, and verified without this package."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ VALIDATORS = Path(__file__).parents[2] / ".venv" / "validators" / "bin"
 
 @pytest.fixture
 def members(tmp_path: Path) -> Iterator[list[Session]]:
-    """Three contributors to one project, each with a machine of their own."""
+    """Provide three contributors to one project, each with a separate machine."""
     with start_server(tmp_path / "service") as server, CrucibleClient(server.url, server.api_key) as admin:
         admin.projects.create(project_id="lab", organization="lab", project_lead="local")
         ask = admin._connection.call
@@ -53,7 +53,7 @@ def members(tmp_path: Path) -> Iterator[list[Session]]:
 
 @pytest.fixture
 def key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file of allowed signers, with the key that signs from now on."""
+    """Provide a file of allowed signers, and sign with its key from now on."""
     private = tmp_path / "id_test"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", private], check=True)
     monkeypatch.setenv(KEY_VARIABLE, str(private))

@@ -1,4 +1,4 @@
-"""Results are made again from what is kept with them; verdicts are right, and causes are named."""
+"""Results are made again from kept sources; verdicts are right, and causes are named."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def made(lab: Any, session: Session, monkeypatch: pytest.MonkeyPatch) -> RunResu
 
 @pytest.fixture
 def again(session: Session, made: RunResult, lab: Any) -> Callable[..., Outcome]:
-    """Make the result of a step again in this environment, where the code of the laboratory is gone."""
+    """Make the result of a step again in this environment, without the laboratory's code."""
     shutil.rmtree(lab.folder)
 
     def reproduce(step: str, output: str = "out", options: Options = HERE) -> Outcome:

@@ -46,7 +46,7 @@ def names() -> Any:
 
 
 def failed() -> Any:
-    """A run that fails has its artifact, with all results, also those that are not connected."""
+    """Fail, with an artifact of all results, even unconnected ones."""
 
     @flow(name="fails")
     @registering("failed-run", crucible=HERE)
@@ -84,7 +84,7 @@ def strict() -> Any:
 
 
 def possible() -> Any:
-    """What is not certain is in the metadata and in the artifact."""
+    """Leave uncertain parents in the metadata and in the artifact."""
 
     @flow
     @registering("possible-parents", crucible=HERE)
@@ -103,7 +103,7 @@ def possible() -> Any:
 
 
 def described() -> Any:
-    """What a task says of its result while it runs, and a dataset and an address that it has used."""
+    """Describe a result while the task runs, with a dataset and an address that it used."""
 
     @task(ignore=["password"])
     def reduce(uid: str, password: str) -> list[float]:
@@ -133,7 +133,7 @@ def described() -> Any:
 
 
 def numbers() -> Any:
-    """Numbers of NumPy are numbers: one list, metadata that one can search, and links by what is taken out of them."""
+    """Use NumPy numbers: as one list, as searchable metadata, and as links of extracted items."""
 
     @task
     def means(count: int) -> list[np.float64]:
@@ -166,7 +166,7 @@ def numbers() -> Any:
 
 
 def outside() -> Any:
-    """Outside of `registering` nothing is said; in a flow's own code `used` has no task to be said of."""
+    """Call outside `registering`, where nothing is recorded, and `used` in a flow's own code, which has no task."""
 
     @task
     def plain(n: int) -> int:

@@ -21,7 +21,7 @@ CORPUS = Path(__file__).with_name("corpus")
 
 
 def converted(text: str, project: str, reuse: bool) -> str:
-    """The three lines that change."""
+    """Change the three lines."""
     text = re.sub(r"from prefect import (.*), task\n", r"from prefect import \1\nIMPORT\n", text)
     text = text.replace("IMPORT", "from crucible_lineage.tasks import registering, task")
     last = [found.end() for found in re.finditer(r"\n( *)@flow.*\n", text)][-1]
@@ -41,7 +41,7 @@ def load(path: Path, name: str) -> Any:
 
 
 def lineage(project: str) -> dict[str, Any]:
-    """What Crucible has of it: edges by the names of tasks, and what is wrong."""
+    """Return the lineage in Crucible: edges by the names of tasks, and findings."""
     session = session_for(CrucibleConnection())
     if session.client.projects.find(project) is None:
         return {}

@@ -1,4 +1,4 @@
-"""A flow over one file, run once and again when the file is on hold: `held_flow.py DATA FOLDER`; prints JSON."""
+"""A flow over one file, run again when the file is on hold: `held_flow.py DATA FOLDER`; prints JSON."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def summed(path: Path, factor: float) -> float:
 
 
 def main() -> None:
-    """Print what the flow gives: free, on hold, free again."""
+    """Print the flow's results: free, on hold, free again."""
     path = FOLDER / "counts.txt"
     path.write_text("1\n2\n", encoding="utf-8")
     answers: list[object] = [summed(path, 2.0)]

@@ -1,4 +1,4 @@
-"""One flow on a task runner: `on_runners.py threads|processes|dask|ray DATA`; prints what it gave and registered."""
+"""One flow on a task runner: `on_runners.py threads|processes|dask|ray DATA`; prints its results and registrations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Flows in which something is out of the ordinary: `special_cases.py DATA CASE...`; prints JSON by case."""
+"""Flows with special cases: `special_cases.py DATA CASE...`; prints JSON by case."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def unstorable() -> Any:
 
 
 def half_stored() -> Any:
-    """What is not stored is told, keeps nothing from being a parent, and is never taken for another of its class."""
+    """Return values that cannot be stored: they are described, may be parents, and are never confused."""
 
     @dataclass
     class Fit:
@@ -176,7 +176,7 @@ def values() -> Any:
 
 
 def same_bytes() -> Any:
-    """Small values that are equal by chance are datasets of their own, and found again."""
+    """Return small values that are equal by chance: they are separate datasets, and are found again."""
 
     @task
     def dark(channel: int) -> int:
@@ -347,7 +347,7 @@ def cached() -> Any:
 
 
 def away() -> Any:
-    """Crucible goes away while the flow runs."""
+    """Stop Crucible while the flow runs."""
 
     @flow
     @registering(PROJECT, crucible=HERE)

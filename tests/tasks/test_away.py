@@ -1,4 +1,4 @@
-"""A flow runs while Crucible is away: its results wait in the outbox, and are delivered when it is back."""
+"""A flow runs while Crucible is unreachable: its results wait in the outbox, and are delivered afterwards."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ print(json.dumps([state.name, state.result(raise_on_failure=False) if state.is_c
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[RunningServer]:
-    """A Crucible as a service of its own, with the project `lab`."""
+    """Provide a Crucible as a separate service, with the project `lab`."""
     with start_server(tmp_path / "service") as server:
         with Session(Settings(tmp_path / "direct", server.url, server.api_key)) as session:
             session.client.projects.create(project_id="lab", organization="x", project_lead="local")
@@ -68,7 +68,7 @@ def service(tmp_path: Path) -> Iterator[RunningServer]:
 
 @pytest.fixture
 def away(service: RunningServer) -> Iterator[Any]:
-    """A way to the service that can be closed and opened."""
+    """Provide a connection to the service that can be closed and opened."""
     spec = importlib.util.spec_from_file_location("crash", Path(__file__).parents[1] / "crash" / "conftest.py")
     assert spec
     assert spec.loader

@@ -1,4 +1,4 @@
-"""What a registering flow says and leaves behind, whether it ends well or not."""
+"""Messages and artifacts of a registering flow, whether it ends well or not."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ NOT_REUSED = {
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory, prefect_program: Any) -> dict[str, Any]:
-    """What each flow returned, made and reused, by mode; with reuse for the first and the second time."""
+    """Return what each flow returned, made and reused, by mode; with reuse for the first and the second time."""
     folder = tmp_path_factory.mktemp("corpus")
 
     def run(mode: str, data: str) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def test_flows_return_what_they_return_as_they_are(ran: dict[str, Any], mode: st
 
 
 def _alike(text: str, expected: str) -> bool:
-    """Whether these are the same but for the last digits, which are a processor's."""
+    """Whether two values are equal except for the last digits, which depend on the processor."""
     pairs = zip(NUMBER.findall(text), NUMBER.findall(expected), strict=False)
     near = all(math.isclose(float(one), float(other), rel_tol=1e-9, abs_tol=1e-12) for one, other in pairs)
     return near and NUMBER.sub("#", text) == NUMBER.sub("#", expected)

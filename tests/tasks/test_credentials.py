@@ -1,4 +1,4 @@
-"""The block CrucibleCredentials: registered as users do it, saved, and taken by a flow through its name."""
+"""The block CrucibleCredentials: registered as users do it, saved, and loaded by a flow by name."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ print(json.dumps([who, state.type.value, state.message, str(state.state_details.
 
 @pytest.fixture
 def service(tmp_path: Path, begin: Any) -> Iterator[str]:
-    """The address of an embedded Crucible that runs for others, with a key of ours and the project lab."""
+    """Provide the address of a shared embedded Crucible, with a key and the project lab."""
     from crucible_lineage.client import CrucibleClient
 
     serving = begin("serve", "--data", tmp_path / "service", "--json", "--api-key", KEY)

@@ -34,7 +34,7 @@ steps: {counted: {shell: true, run: "cat {inputs.smoothed} > {out}/all.txt", inp
 
 
 class Lab:
-    """A service, and machines that run flows with it: each has a data folder of its own."""
+    """A service, and machines that run flows with it, each with a separate data folder."""
 
     def __init__(self, folder: Path, url: str, key: str, prefect: Any) -> None:
         self.folder = folder
@@ -43,7 +43,7 @@ class Lab:
         self.settings = Settings(folder / "looking", url, key)
 
     def run(self, flow: str, *calls: dict[str, Any], machine: str = "one", runner: str = "threads") -> Any:
-        """What each run returned."""
+        """Return what each run returned."""
         data = {"CRUCIBLE_LINEAGE_DATA": str(self.folder / machine)}
         ran = self.prefect.python(PROGRAM, flow, json.dumps(calls), runner, **self.service, **data)
         assert ran.returncode == 0, ran.stderr[-4000:]
@@ -51,12 +51,12 @@ class Lab:
         return json.loads(ran.stdout.splitlines()[-1])
 
     def entries(self, flow: str) -> list[DatasetEntry]:
-        """All results of a flow."""
+        """Return all results of a flow."""
         with Session(self.settings) as session:
             return list(list_datasets(session, "lab", pipeline=flow, every=True, refresh=True).entries)
 
     def states(self, flow: str, step: str, parameter: str) -> dict[Any, str]:
-        """{value of a parameter: state} of the results of a task or step."""
+        """Return {value of a parameter: state} of the results of a task or step."""
         with Session(self.settings) as session:
             found = {}
             for entry in self.entries(flow):
@@ -79,7 +79,7 @@ def lab(tmp_path: Path, prefect: Any) -> Iterator[Lab]:
 
 @pytest.fixture
 def scan(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a table of counts."""
+    """Write a table of counts."""
 
     def write(*counts: int, name: str = "scan.csv", folder: str = "day1") -> Path:
         path = tmp_path / folder / name

@@ -1,4 +1,4 @@
-"""A flow written by hand is stopped by a hold on what it is given, and goes on when that is lifted."""
+"""A hand-written flow is stopped by a hold on its input, and continues when that is lifted."""
 
 from __future__ import annotations
 

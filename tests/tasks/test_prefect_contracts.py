@@ -36,7 +36,7 @@ RELEASE = "3.9.1"
 
 
 def add(left: int, right: int = 2) -> int:
-    """The sum."""
+    """Return the sum."""
     return left + right
 
 

@@ -1,4 +1,4 @@
-"""Secrets of a flow stand nowhere in what it registers: not in records, metadata, names, files, artifacts, our log."""
+"""Secrets of a flow appear nowhere in its registrations: records, metadata, names, files, artifacts, our log."""
 
 from __future__ import annotations
 

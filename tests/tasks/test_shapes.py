@@ -94,14 +94,14 @@ def test_plain_prefect_does_what_is_stored(name: str, plain: dict[str, Any]) -> 
 
 
 def _calls(shape: Any, report: dict[str, Any]) -> dict[str, list[str]]:
-    """By task; where tasks run at once, in no order."""
+    """Return the calls by task; without order if tasks run concurrently."""
     if shape.in_order:
         return dict(report["calls"])
     return {task: sorted(re.sub(r"#\d+", "", call) for call in calls) for task, calls in report["calls"].items()}
 
 
 def _all(mode: str, folder: Path, server: Any, python: WarmPython) -> dict[str, Any]:
-    """What became of each shape. After one that hangs, the others are run by a new process."""
+    """Return the outcome of each shape. After one that hangs, a new process runs the others."""
     found: dict[str, Any] = {}
     left = list(SHAPES)
     while left:
@@ -117,7 +117,7 @@ def _all(mode: str, folder: Path, server: Any, python: WarmPython) -> dict[str, 
 def _some(
     mode: str, names: Sequence[str], folder: Path, server: Any, python: WarmPython
 ) -> tuple[str | None, dict[str, Any]]:
-    """What became of these, and the one that did not end in its time."""
+    """Return the outcomes of these shapes, and the one that did not end in time."""
     out, log = folder / f"{names[0]}.out", folder / "log"
     words = [str(RUN), mode, str(folder / "data"), str(folder / "files"), *names]
     process = python.start(words, server.environment, out, log)

@@ -1,4 +1,4 @@
-"""A type checker sees of a converted task what it sees of Prefect's: calls, `submit`, `map`, errors in arguments."""
+"""A type checker treats a converted task like Prefect's: calls, `submit`, `map`, errors in arguments."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ add(1, wrong=2)
 
 
 def _checked(module: str, folder: Path) -> list[str]:
-    """What mypy says, by line; our class is called as Prefect's."""
+    """Return mypy's errors by line; calls of our class are reported as Prefect's."""
     package = folder / "tree" / "crucible_lineage"
     package.mkdir(parents=True, exist_ok=True)
     for part in [*(ROOT / "crucible_lineage").iterdir(), ROOT / "tasks", ROOT / "flows"]:

@@ -1,4 +1,4 @@
-"""Values as files: one file of JSON where JSON can hold them, read again as what they were."""
+"""Values as files: one JSON file where possible, read back as equal values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A deployed run whose result needs a signature ends Suspended, and goes on once somebody has signed, from any door."""
+"""A deployed run whose result needs a signature ends Suspended, and continues after a signature by any means."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ if __name__ == "__main__":
 
 
 class Converted:
-    """A folder with the flows in it, plain and converted, and what the converted ones have registered."""
+    """A folder with the plain and converted flows, and the datasets that the converted ones registered."""
 
     def __init__(self, folder: Path, prefect: Any) -> None:
         self.folder = folder
@@ -113,13 +113,13 @@ class Converted:
         self.counts.write_text("1\n2\n6\n")
 
     def deploy(self, flow: str, *options: str, file: Path | None = None, pool: str = POOL) -> str:
-        """`prefect deploy`; gives FLOW/NAME."""
+        """Run `prefect deploy` and return FLOW/NAME."""
         entry = f"{(file or self.file).name}:{flow}"
         self.prefect.command("deploy", entry, "--name", self.name, "--pool", pool, *options, cwd=self.folder)
         return f"{flow}/{self.name}"
 
     def begin(self, deployment: str, *options: str) -> str:
-        """`prefect deployment run`; gives the id of the run."""
+        """Run `prefect deployment run` and return the id of the run."""
         output = self.prefect.command("deployment", "run", deployment, "--param", f"path={self.counts}", *options)
         return re.findall(r"UUID: ([0-9a-f-]{36})|runs/flow-run/([0-9a-f-]{36})", output)[0][0] or _last(output)
 
@@ -134,7 +134,7 @@ class Converted:
         return str((found["state"] or {}).get("name"))
 
     def edges(self) -> list[str]:
-        """Parents and children by the names of their tasks and files; one of neither alone."""
+        """Return parents and children by the names of their tasks and files; one without either alone."""
         with Session(Settings(self.data)) as session:
             client = session.client
             if client.projects.find("lab") is None:
@@ -315,7 +315,7 @@ def test_a_server_that_asks_for_a_key_as_prefect_cloud_does(converted: Converted
 
 @contextmanager
 def _asking_for(key: str, server: str) -> Iterator[tuple[str, list[str]]]:
-    """An address before the server that refuses whoever has not this key; gives it, and what was refused."""
+    """Serve an address in front of the server that refuses requests without this key; yields it, and the refusals."""
     refused: list[str] = []
 
     class Door(http.server.BaseHTTPRequestHandler):

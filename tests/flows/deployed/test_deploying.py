@@ -1,4 +1,4 @@
-"""Pipelines deployed as they declare, on a real Prefect server with a real worker."""
+"""Pipelines deployed as declared, on a real Prefect server with a real worker."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ print(json.dumps([{**vars(one), "command": one.command} for one in left]))
 
 @pytest.fixture
 def declared(lab: Any, selected: Path, request: pytest.FixtureRequest) -> Path:
-    """The pipeline under a name of its own, since the server is shared; it runs every night and on an event."""
+    """Provide the pipeline under a unique name, since the server is shared; it runs every night and on an event."""
     text = selected.read_text().replace("pipeline: selected", f"pipeline: {lab.module.replace('_', '-')}")
     path: Path = lab.declare(text + SCHEDULE + TRIGGER, "declared.yaml")
     return path
@@ -40,7 +40,7 @@ def name(lab: Any) -> str:
 
 @pytest.fixture
 def crucible_lineage(command: Any, prefect: Any) -> Any:
-    """The command line, with Prefect configured."""
+    """Run the command line with Prefect configured."""
     return lambda *arguments: command(*arguments, **prefect.environment)
 
 

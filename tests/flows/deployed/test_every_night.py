@@ -1,4 +1,4 @@
-"""The README's five commands for a nightly run, as they stand there; only the port is another one."""
+"""The README's five commands for a nightly run work as written; only the port differs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def commands() -> list[list[str]]:
 
 @pytest.fixture
 def port() -> int:
-    """A free one, should somebody have a Prefect server at its usual port."""
+    """Return a free port, in case a Prefect server already uses the usual one."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""`init --prefect` writes a prefect.yaml that works: deployed by Prefect's own command, run by a worker."""
+"""`init --prefect` writes a working prefect.yaml: deployed by Prefect's own command, run by a worker."""
 
 from __future__ import annotations
 

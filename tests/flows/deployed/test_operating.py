@@ -1,4 +1,4 @@
-"""What an operator does with runs of a deployed pipeline in Prefect: cancel, suspend and resume, retry, pause."""
+"""Operations on runs of a deployed pipeline in Prefect: cancel, suspend and resume, retry, pause."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def gated(counts: Path, *, gate: str = "open", out: Path) -> None:
 
 @pytest.fixture
 def deployed(lab: Any, data: Path, prefect: Any, pool: str) -> str:
-    """The name of a deployed pipeline of three steps, of which the second waits for a file `open` in the folder."""
+    """Deploy a pipeline of three steps, of which the second waits for a file `open` in the folder; return its name."""
     name = f"gated-{abs(hash(str(lab.folder))) % 10**8}"
     lab.file(f"{lab.module}_gated.py", GATED)
     path = lab.declare(
@@ -53,7 +53,7 @@ def deployed(lab: Any, data: Path, prefect: Any, pool: str) -> str:
 
 @pytest.fixture
 def begun(deployed: str, lab: Any, prefect: Any, eventually: Any) -> str:
-    """A run of it, whose second step is under way."""
+    """Start a run of it and wait until its second step is running."""
     (deployment,) = prefect.deployments(deployed)
     asked = {"state": {"type": "SCHEDULED"}, "idempotency_key": deployed}
 
@@ -75,7 +75,7 @@ def state_of(prefect: Any, run: str) -> dict[str, Any]:
 
 
 def awaited(prefect: Any, eventually: Callable[..., Any], run: str, kind: str) -> str:
-    """The message of the run's state, once it is of that kind."""
+    """Wait until the run's state is of that kind and return its message."""
     eventually(lambda: state_of(prefect, run)["type"] == kind, 120)
     return str(state_of(prefect, run)["message"])
 

@@ -1,4 +1,4 @@
-"""The flow process-new on a real Prefect server: what is new gets its results, what is bad is parked."""
+"""The flow process-new on a real Prefect server: new datasets get their results, bad ones are parked."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_two_at_once_make_each_result_once_and_a_bad_dataset_is_parked_until_its
 
 
 def fail(session: Any, pipeline: str, planned: str, subject: str) -> None:
-    """Let a step fail, which is parked from then on."""
+    """Let a step fail, so that it is parked."""
     session.journal.begin_run("run", pipeline, "lab", Path("counting.yaml"))
     facts = {"error": "too dark", "log": None, "seconds": 1.0}
     facts |= {"name": planned, "about": json.dumps([subject]), "most": 1}
@@ -77,7 +77,7 @@ def test_what_is_parked_is_taken_out_by_the_id_of_its_dataset(data: Path, comman
 
 @pytest.fixture
 def made(selected: Path, session: Any, registered: Any) -> Any:
-    """Runs the pipeline on what Newest says has to be looked at, in this process; the datasets that were looked at."""
+    """Run the pipeline on the datasets that `SelectionMarks` selects, in this process, and return these."""
     from datetime import timedelta
 
     from crucible_lineage.pipeline.engines.local import LocalEngine

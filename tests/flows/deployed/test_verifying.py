@@ -1,4 +1,4 @@
-"""The flow verify-project: Completed when all is as recorded, Failed with a table when something is not."""
+"""The flow verify-project: Completed if everything is as recorded, else Failed with a table."""
 
 from __future__ import annotations
 

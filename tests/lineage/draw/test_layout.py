@@ -1,4 +1,4 @@
-"""Folding and layout: what is drawn and where."""
+"""Folding and layout: which boxes are drawn, and where."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_sheet_that_was_shuffled_is_drawn_flat(columns, rows, seeds):
 
 
 def _shuffled_sheet(columns, rows, chance):
-    """A graph that can be drawn without crossings: each box leads to the one right of it and to the one below that."""
+    """Return a graph that can be drawn without crossings: each box leads to the one on its right and the one below."""
     numbers = list(range(columns * rows))
     chance.shuffle(numbers)
     edges = []
@@ -82,7 +82,7 @@ def _shuffled_sheet(columns, rows, chance):
 
 
 def _crossings(courses):
-    """How many pairs of lines cross between two columns, measured in the picture."""
+    """Count the pairs of lines that cross between two columns, measured in the picture."""
     pieces = [piece for course in courses for piece in itertools.pairwise(course)]
     return sum(
         start[0] == other_start[0] and (start[1] - other_start[1]) * (end[1] - other_end[1]) < 0
@@ -103,7 +103,7 @@ def test_many_siblings_of_a_step_fold_and_so_do_their_children(tomography):
 
 
 def used_as(lab, child, **roles):
-    """Say in which roles the parents of a dataset were used."""
+    """Set the roles in which the parents of a dataset were used."""
     used = [{"role": role, "mfid": mfid, "files": []} for role, mfids in roles.items() for mfid in mfids]
     lab.records[child]["scientific_metadata"]["crucible_lineage"]["used"] = used
 

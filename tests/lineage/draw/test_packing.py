@@ -1,4 +1,4 @@
-"""Values packed into little room come out as they were."""
+"""Values are unchanged after packing and unpacking."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was made again elsewhere bears a mark in every picture, and a group says how many of it were."""
+"""Results that were reproduced elsewhere are marked in every picture, and groups show how many were."""
 
 from __future__ import annotations
 

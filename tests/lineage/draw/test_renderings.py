@@ -1,4 +1,4 @@
-"""Renderings: the same each time, with nothing in a name that acts, and nothing of what the reader may not see."""
+"""Renderings are reproducible, without active content from names, and without anything hidden from the reader."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from crucible_lineage.lineage.export.w3c_prov import render_prov_json, render_pr
 
 
 def whole_page(graph):
-    """The page with what is packed in it, in plain text."""
+    """Return the page with its packed data in plain text."""
     page = render_html(graph)
     return page + json.dumps(page_data(page), ensure_ascii=False)
 

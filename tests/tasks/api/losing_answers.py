@@ -31,7 +31,7 @@ DATA, FILES, STEP = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 
 
 class Proxy(ThreadingHTTPServer):
-    """Forwards; the answer to request number `loses` since the last `reset` is lost after the server acted."""
+    """A proxy that loses the answer to request number `loses` since the last `reset`, after the server acted."""
 
     daemon_threads = True
 
@@ -81,7 +81,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Quick(Session):
-    """A session whose client waits for nothing between two tries."""
+    """A session whose client does not wait between two attempts."""
 
     def _connect(self) -> CrucibleClient:
         assert self.settings.api_url
@@ -91,7 +91,7 @@ class Quick(Session):
 
 
 class Bench:
-    """Fresh subjects for each trial, and what Crucible says of them afterwards."""
+    """Fresh subjects for each trial, and their state in Crucible afterwards."""
 
     def __init__(self, direct: CrucibleClient) -> None:
         self.direct = direct
@@ -119,12 +119,12 @@ class Bench:
         return path
 
     def ingestion(self) -> int:
-        """The number of a request to ingest the subject's file."""
+        """Return the number of a request to ingest the subject's file."""
         (file,) = self.direct.datasets.list_files(self.subject)
         return self.direct.ingestions.request(file.mfid).id
 
     def state(self) -> Any:
-        """What there is of this trial, by name, its ids replaced by what they name."""
+        """Return the resources of this trial by name, with ids replaced by names."""
         known = self.direct.datasets.list(
             limit=None, creation_time_gte=self.began, include_metadata=True, include_links=True
         )
@@ -161,7 +161,7 @@ class Bench:
 
 
 def calls(b: Bench) -> dict[str, Callable[[Any], Any]]:
-    """What is done with each task."""
+    """Return the calls of each task."""
     return {
         "create_dataset": lambda t: t(
             f"{b.tag} made",
@@ -247,7 +247,7 @@ def every_task(bench: Any, proxy: Any, crucible: Any) -> dict[str, Any]:
 
 
 class Kept:
-    """Handed through Prefect as it is."""
+    """A wrapper that passes a value through Prefect unchanged."""
 
     def __init__(self, value: Any) -> None:
         self.value = value

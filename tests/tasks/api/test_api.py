@@ -1,4 +1,4 @@
-"""Tasks of the API in flows: repeated, mapped, with each way to name a Crucible, and with ingestions that fail."""
+"""API tasks in flows: repeated, mapped, with each way to name a Crucible, and with failing ingestions."""
 
 from __future__ import annotations
 
