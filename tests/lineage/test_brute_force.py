@@ -88,7 +88,7 @@ def used_of(node):
 
 
 def expected(graph):
-    """Return {check: ids of each finding} by definition; for orphans only their own ids. Cycles have a separate test."""
+    """Return {check: ids of each finding} by definition; for orphans only their ids. Cycles have a separate test."""
     found = defaultdict(list)
     nodes = graph.nodes
     for number, (mfid, node) in enumerate(nodes.items()):
