@@ -116,11 +116,11 @@ def _run(command: Sequence[str], folder: Path) -> None:
             command, cwd=folder, capture_output=True, text=True, timeout=DOWNLOAD_TIMEOUT_S, check=False
         )
     except subprocess.TimeoutExpired as error:
-        raise RunError(f"{shown}: no end after {DOWNLOAD_TIMEOUT_S} s; is the network there?") from error
+        raise RunError(f"{shown} did not finish within {DOWNLOAD_TIMEOUT_S} s; check the network") from error
     if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        hint = "" if "pip" in shown else "; if its lists are old or empty, run apt-get update first"
-        raise RunError(f"{shown} failed: {said[-1] if said else f'exit code {done.returncode}'}{hint}")
+        lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        hint = "" if "pip" in shown else "; if its package lists are old or empty, run apt-get update first"
+        raise RunError(f"{shown} failed: {lines[-1] if lines else f'exit code {done.returncode}'}{hint}")
 
 
 def _read_package(package: Path, names: Sequence[str]) -> Mapping[str, bytes]:
