@@ -14,7 +14,7 @@ from rooms import House, import_graph, installed_tree, read_house
 
 
 def main() -> None:
-    """The numbers are printed as a table of Markdown; with `--draw` the picture is written too."""
+    """Print the numbers as a table of Markdown; with `--draw` also write the picture."""
     parser = argparse.ArgumentParser(prog="python docs/map", description=__doc__)
     parser.add_argument("revisions", nargs="*", help="git revisions to compare with")
     parser.add_argument("--draw", type=Path, metavar="FILE", help="write the map as SVG")

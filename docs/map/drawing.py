@@ -30,7 +30,7 @@ GROUPS = {
 
 
 def drawn(house: House) -> str:
-    """The picture as SVG text. It changes only if rooms, their one line, or arrows do."""
+    """Return the picture as SVG text. It changes only with rooms, their descriptions, or arrows."""
     rooms = [room for room in house.rooms if room != "__main__"]
     graph = house.graph.subgraph(rooms)
     arrows = sorted(networkx.transitive_reduction(graph).edges)
@@ -45,7 +45,7 @@ def drawn(house: House) -> str:
 
 
 def _lines(room: str) -> list[str]:
-    """What belongs into a room, in its own words, on three lines at most."""
+    """Return a room's own description, on at most three lines."""
     folder = ROOT if room in PARTS else ROOT / "crucible_lineage"
     file = folder / room / "__init__.py"
     said = ast.get_docstring(ast.parse((file if file.exists() else folder / f"{room}.py").read_text(encoding="utf-8")))
@@ -70,7 +70,7 @@ LINE = 'fill="none" stroke="#7A7A7A" stroke-width="1.1" marker-end="url(#arrow)"
 
 
 def _curve(course: tuple[Point, ...]) -> str:
-    """The way from box to box, turned: what the layout calls left is up here."""
+    """Return the path from box to box, turned: left in the layout is up here."""
     (y, x), *rest = course
     path = [f"M{x:.1f},{y:.1f}"]
     for at, (to_y, to_x) in enumerate(rest):
@@ -113,6 +113,6 @@ def _document(body: list[str], placed: Layout) -> str:
         '<defs><marker id="arrow" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
         '<path d="M0,0.8 L8,4 L0,7.2 z" fill="#7A7A7A"/></marker></defs>'
     )
-    title = "<title>Rooms of crucible-lineage, each above what it stands on</title>"
+    title = "<title>Rooms of crucible-lineage, each above those it uses</title>"
     ground = f'<rect x="{-MARGIN:g}" y="{-MARGIN:g}" width="100%" height="100%" fill="#FFFFFF"/>'
     return "\n".join([head, title, arrow, ground, *body, "</svg>"]) + "\n"

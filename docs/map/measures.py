@@ -1,4 +1,4 @@
-"""Sizes: lines of modules and functions, and how often a type is left open."""
+"""Sizes: lines of modules and functions, and uses of `Any`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OPEN = re.compile(r"\bAny\b")
 
 
 def measured(tree: Path, graph: grimp.ImportGraph) -> list[tuple[str, str]]:
-    """What is counted and how much it is, in the order in which it is told."""
+    """Return the measures with their values, in the order of the table."""
     files = {path: path.read_text(encoding="utf-8") for path in sources(tree / PACKAGE)}
     parsed = [ast.parse(text) for text in files.values()]
     module_lines = [text.count("\n") for text in files.values() if text.count("\n") > 1]
@@ -47,7 +47,7 @@ def measured(tree: Path, graph: grimp.ImportGraph) -> list[tuple[str, str]]:
 
 
 def sources(package: Path) -> list[Path]:
-    """All modules, those behind symbolic links too, in order."""
+    """Return all modules in order, including those behind symbolic links."""
     found = []
     for path in sorted(package.iterdir()):
         found += sorted(path.rglob("*.py")) if path.is_dir() else [path] if path.suffix == ".py" else []
@@ -63,7 +63,7 @@ def _function_lines(module: ast.Module) -> Iterator[int]:
 
 
 def _by_room(ranked: Sequence[tuple[str, int]]) -> str:
-    """The largest rooms one by one, the rest together."""
+    """Return the largest rooms one by one, and the others together."""
     named, rest = ranked[:LARGEST], ranked[LARGEST:]
     told = ", ".join(f"{room} {lines:,}" for room, lines in named)
     return f"{told}; {len(rest)} smaller ones {sum(lines for _, lines in rest):,}" if rest else told

@@ -35,7 +35,7 @@ class House:
 
     @cached_property
     def graph(self) -> networkx.DiGraph[str]:
-        """The arrows, as a graph."""
+        """The arrows as a graph."""
         graph: networkx.DiGraph[str] = networkx.DiGraph()
         graph.add_nodes_from(self.rooms)
         graph.add_edges_from(sorted(self.arrows))
@@ -43,18 +43,18 @@ class House:
 
     @property
     def floors(self) -> int:
-        """How many rooms the longest chain of imports passes, a circle counted as one."""
+        """The number of rooms in the longest chain of imports, with a circle counted as one."""
         return int(networkx.dag_longest_path_length(networkx.condensation(self.graph))) + 1
 
     @property
     def circles(self) -> list[list[str]]:
-        """Rooms that import each other, round and round."""
+        """Rooms that import each other in a circle."""
         return sorted(sorted(part) for part in networkx.strongly_connected_components(self.graph) if len(part) > 1)
 
 
 @contextmanager
 def installed_tree(revision: str | None = None) -> Iterator[Path]:
-    """A folder with the package as it is once installed, tasks and flows inside: as it is now, or at a git revision."""
+    """Yield a folder with the package as installed, with tasks and flows: the current one, or a git revision."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         source = ROOT
@@ -72,7 +72,7 @@ def installed_tree(revision: str | None = None) -> Iterator[Path]:
 
 
 def import_graph(tree: Path) -> grimp.ImportGraph:
-    """All imports of the package in `tree`; the package must not be imported by this process before."""
+    """Return all imports of the package in `tree`, which this process must not have imported before."""
     assert PACKAGE not in sys.modules, "the graph would be that of the imported package"
     sys.path.insert(0, str(tree))
     try:
@@ -82,14 +82,14 @@ def import_graph(tree: Path) -> grimp.ImportGraph:
 
 
 def room_of(module: str, container: str) -> str | None:
-    """The child of `container` that holds the module; None for what is outside."""
+    """Return the child of `container` with the module; None for outside modules."""
     if not module.startswith(container + "."):
         return None
     return module[len(container) + 1 :].partition(".")[0]
 
 
 def read_house(graph: grimp.ImportGraph, container: str = PACKAGE) -> House:
-    """The rooms of one package."""
+    """Return the rooms of one package."""
     rooms = sorted(child.rpartition(".")[2] for child in graph.find_children(container))
     arrows = set()
     for module in graph.modules:
