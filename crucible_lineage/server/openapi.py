@@ -147,7 +147,7 @@ class SampleAnswer(_Owned):
 class ProjectAnswer(Resource):
     resource_type: Literal["project"]
     project_id: str
-    organization: str
+    organization: str | None
     title: str | None
     status: str | None
     lead: PublicUser | None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -85,6 +86,28 @@ def test_no_request_breaks_the_server_or_its_description(
             try_out(operation.as_strategy(generation_mode=mode), EXAMPLES, identifiers, dict(http.headers))
         if operation.method.upper() == "DELETE":
             identifiers = new()
+
+
+def test_what_takes_null_is_described_with_null(document: Any, http: httpx.Client) -> None:
+    there = furnisher(http)()
+    schemas, checked = document["components"]["schemas"], 0
+
+    def described(schema: Any) -> Any:
+        return schemas[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+
+    for path, operations in document["paths"].items():
+        if "requestBody" not in operations.get("patch", {}) or not re.fullmatch(r"/api/v3/\w+/{\w+}", path):
+            continue
+        name = path.rpartition("{")[2].rstrip("}")
+        url = path.removeprefix("/api/v3").replace(f"{{{name}}}", str(identifier(path, name, there)))
+        body = described(operations["patch"]["requestBody"]["content"]["application/json"]["schema"])
+        answer = described(operations["patch"]["responses"]["200"]["content"]["application/json"]["schema"])
+        for field in body["properties"]:
+            changed = http.patch(url, json={field: None})
+            if changed.is_success and field in answer["properties"] and changed.json()[field] is None:
+                assert {"type": "null"} in answer["properties"][field].get("anyOf", []), f"{path}: {field}"
+                checked += 1
+    assert checked > 5
 
 
 def try_out(cases: st.SearchStrategy[Any], examples: int, there: dict[str, Any], headers: dict[str, str]) -> None:
