@@ -52,7 +52,7 @@ class CalibrationSelection:
     absent: bool = False
 
 
-def calibrated(
+def choose_calibrations(
     name: str,
     declared: CalibrationInput,
     data: Sequence[Data],

@@ -50,7 +50,7 @@ class DeclaredDifference:
         return dict(vars(self))
 
 
-def as_at_crucible(
+def apply_current_values(
     name: str, items: Sequence[InputItem], project: str, holds: str, session: Session, *, refresh: bool
 ) -> Iterator[InputItem]:
     """Yield the items of an input with their current values, and their differences from the declaration.

@@ -142,7 +142,7 @@ def existing_dataset(mfid: str, session: Session) -> DatasetRef:
         raise InputError(f"input dataset {mfid} is incomplete; finish it first (run the pipeline that makes it)")
     if found.record is not None:
         require_own_files(session.client, found.dataset, found.record)
-    dataset = found.ref or _foreign(found.dataset, session)
+    dataset = found.ref or _foreign_dataset(found.dataset, session)
     session.mirror.trust({dataset.mfid: dataset})
     return dataset
 
@@ -163,7 +163,7 @@ def find_raw(raw: RawFiles, session: Session, *, renamed: bool = False) -> Datas
     search = partial(same_bytes, raw, session, renamed=renamed)
     elsewhere = None if raw.parents or raw.named else session.client.ahead(search)
     try:
-        dataset, is_begun = _under_its_id(raw, raw.mfid, session)
+        dataset, is_begun = _find_under_id(raw, raw.mfid, session)
     except IdTakenError as error:
         conflict = error
     if dataset is None and not is_begun and elsewhere is not None:
@@ -181,7 +181,7 @@ def same_bytes(raw: RawFiles, session: Session, *, renamed: bool = False) -> Dat
     With `renamed`, fall back to one with the same bytes under other names.
     """
     fallback = None
-    for mfid, record in _holders(raw, session, renamed=renamed):
+    for mfid, record in _candidates(raw, session, renamed=renamed):
         if record is not None and not record.is_complete:
             continue  # registering the files completes it
         with suppress(IdTakenError):  # its files differ from its record
@@ -196,11 +196,11 @@ def same_bytes(raw: RawFiles, session: Session, *, renamed: bool = False) -> Dat
 def begun_with(raw: RawFiles, session: Session) -> str | None:
     """Return the id of an interrupted registration of these files, if their bytes had been uploaded."""
     return next(
-        (mfid for mfid, record in _holders(raw, session) if record is not None and not record.is_complete), None
+        (mfid for mfid, record in _candidates(raw, session) if record is not None and not record.is_complete), None
     )
 
 
-def _under_its_id(raw: RawFiles, mfid: str, session: Session) -> tuple[DatasetRef | None, bool]:
+def _find_under_id(raw: RawFiles, mfid: str, session: Session) -> tuple[DatasetRef | None, bool]:
     """Return the complete dataset of these files under their id, and whether an incomplete one is there."""
     client, sha256 = session.client, raw.recipe_sha256
     try:
@@ -219,11 +219,11 @@ def _under_its_id(raw: RawFiles, mfid: str, session: Session) -> tuple[DatasetRe
     if found.ref is not None:
         return found.ref, False
     if raw.named and found.record is None and session.client.files.list(mfid):  # registered by another program
-        return _require_of(_foreign(found.dataset, session), raw), False
+        return _require_files(_foreign_dataset(found.dataset, session), raw), False
     return None, True
 
 
-def _require_of(dataset: DatasetRef, raw: RawFiles) -> DatasetRef:
+def _require_files(dataset: DatasetRef, raw: RawFiles) -> DatasetRef:
     if not raw.are_files_of(dataset):
         raise IdTakenError(
             f"looking for {raw.label}: dataset {dataset.mfid} ({dataset.name!r}) has other files; nothing was "
@@ -233,7 +233,7 @@ def _require_of(dataset: DatasetRef, raw: RawFiles) -> DatasetRef:
     return dataset
 
 
-def _foreign(found: Dataset, session: Session) -> DatasetRef:
+def _foreign_dataset(found: Dataset, session: Session) -> DatasetRef:
     """Return a dataset without a record, read with its links. Raises InputError if a file has no SHA-256."""
     mfid, files = found.unique_id, []
     for file in session.client.datasets.list_files(mfid):
@@ -246,7 +246,7 @@ def _foreign(found: Dataset, session: Session) -> DatasetRef:
     return DatasetRef(mfid, found.dataset_name or mfid, ordered, samples_of(found), taken=taken_of(found))
 
 
-def _holders(
+def _candidates(
     raw: RawFiles, session: Session, *, renamed: bool = False
 ) -> Iterator[tuple[str, StepRecord | FilesRecord | None]]:
     """Yield the datasets of the project that contain the first of the files, with their records.

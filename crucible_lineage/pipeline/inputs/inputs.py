@@ -18,11 +18,16 @@ from crucible_lineage.errors import IdTakenError, InputError, NotFoundError, Ref
 from crucible_lineage.ids import mfid_time
 from crucible_lineage.lineage.records import is_support
 from crucible_lineage.pipeline.bind.step import parent_params
-from crucible_lineage.pipeline.inputs.calibrations import CalibrationSelection, calibrated
-from crucible_lineage.pipeline.inputs.current import DeclaredDifference, as_at_crucible, store_agreement
+from crucible_lineage.pipeline.inputs.calibrations import CalibrationSelection, choose_calibrations
+from crucible_lineage.pipeline.inputs.current import DeclaredDifference, apply_current_values, store_agreement
 from crucible_lineage.pipeline.inputs.existing import RawFiles, existing_dataset, find_raw, hash_files
-from crucible_lineage.pipeline.inputs.register import described, register_raw
-from crucible_lineage.pipeline.inputs.revisions import as_registered, inherited, record_names, record_revisions
+from crucible_lineage.pipeline.inputs.register import descriptive_fields, register_raw
+from crucible_lineage.pipeline.inputs.revisions import (
+    inherit_fields,
+    recognize_revisions,
+    record_names,
+    record_revisions,
+)
 from crucible_lineage.pipeline.spec.ingestion import is_from_name, read_from_names
 from crucible_lineage.pipeline.spec.inputs import (
     FLAGS,
@@ -124,10 +129,10 @@ def known_inputs(
     """
     zone, found = ZoneInfo(spec.timezone), {}
     own = [name for name, declared in spec.inputs.items() if not isinstance(declared, CalibrationInput)]
-    read = {name: tuple(_known(spec, name, session, results_of, with_fields=with_fields)) for name in own}
-    for name, items in as_registered(read, session).items():
-        current = as_at_crucible(name, items, spec.project, spec.metadata, session, refresh=with_fields)
-        found[name] = tuple(_shown(_dated(item, zone), spec.inputs[name].label) for item in current)
+    read = {name: tuple(_input_items(spec, name, session, results_of, with_fields=with_fields)) for name in own}
+    for name, items in recognize_revisions(read, session).items():
+        current = apply_current_values(name, items, spec.project, spec.metadata, session, refresh=with_fields)
+        found[name] = tuple(_fill_label(_add_time(item, zone), spec.inputs[name].label) for item in current)
     for name, declared in spec.inputs.items():
         if isinstance(declared, CalibrationInput):
             _calibrate(name, declared, found, spec.project, session, as_of, campaign)
@@ -146,14 +151,14 @@ def _calibrate(
     """Choose the calibrations of an input for the data of another one, and update both in `found`."""
     data = found.get(declared.of, ())
     measured = [(item.shown or item.label, item.fields, item.span if _is_timed(item) else None) for item in data]
-    choices = calibrated(name, declared, measured, project, session, as_of, campaign)
+    choices = choose_calibrations(name, declared, measured, project, session, as_of, campaign)
     found[declared.of] = tuple(
         replace(item, calibrations={**item.calibrations, name: choice})
         for item, choice in zip(data, choices, strict=True)
     )
     chosen = dict.fromkeys(part.certificate.dataset for choice in choices for part in choice.chosen)
-    items = (_usable(mfid, session, with_fields=bool(declared.label)) for mfid in chosen)
-    found[name] = tuple(_shown(item, declared.label) for item in items)
+    items = (_calibration_item(mfid, session, with_fields=bool(declared.label)) for mfid in chosen)
+    found[name] = tuple(_fill_label(item, declared.label) for item in items)
 
 
 def _is_timed(item: InputItem) -> bool:
@@ -161,9 +166,9 @@ def _is_timed(item: InputItem) -> bool:
     return item.new is None or bool(item.fields.get("timestamp"))
 
 
-def _usable(mfid: str, session: Session, *, with_fields: bool) -> InputItem:
+def _calibration_item(mfid: str, session: Session, *, with_fields: bool) -> InputItem:
     try:
-        return _existing(mfid, session, with_fields=with_fields)
+        return _existing_item(mfid, session, with_fields=with_fields)
     except InputError as error:  # one unusable calibration does not stop the others
         return InputItem(mfid, None, blocked=str(error))
 
@@ -173,7 +178,7 @@ def register_inputs(
 ) -> dict[str, tuple[InputItem, ...]]:
     """Register new files; return the datasets of each input. `report` is called with messages on progress."""
     new = [item for items in inputs.values() for item in items if item.dataset is None and item.raw and item.new]
-    datasets = _registered(new, session, report)
+    datasets = _register_new(new, session, report)
     for items in inputs.values():
         if items and all(id(item) in datasets for item in items):
             store_agreement([replace(item, dataset=datasets[id(item)]) for item in items], session)
@@ -185,7 +190,7 @@ def register_inputs(
     }
 
 
-def _registered(
+def _register_new(
     new: Sequence[InputItem], session: Session, report: Callable[[str], None] | None
 ) -> dict[int, DatasetRef]:
     """Register the files of items, several at a time, and return the datasets by the `id()` of the items."""
@@ -200,7 +205,7 @@ def _registered(
         with lock:
             if report:
                 report(f"registering measured files: {done} of {len(new)}, {sent / 1e6:.1f} of {total / 1e6:.1f} MB")
-        declared = inherited(session, item.revises, item.new) if item.revises else item.new
+        declared = inherit_fields(session, item.revises, item.new) if item.revises else item.new
         dataset = register_raw(item.raw, declared, item.label, session, supersedes=item.revises)
         with lock:
             done, sent = done + 1, sent + _size(item)
@@ -214,12 +219,12 @@ def _size(item: InputItem) -> int:
     return sum(file.ref.size for file in item.raw.files) if item.raw else 0
 
 
-def _known(
+def _input_items(
     spec: PipelineSpec, name: str, session: Session, results_of: ResultsOf, *, with_fields: bool
 ) -> Iterator[InputItem]:
     declared = spec.inputs[name]
     if isinstance(declared, SelectInput):
-        yield from _selected(spec.project, declared, session)
+        yield from _select_items(spec.project, declared, session)
         return
     if isinstance(declared, ResultInput):
         yield from results_of(declared)
@@ -228,14 +233,14 @@ def _known(
         return
     for entry in declared.each if isinstance(declared, EachInput) else (declared,):
         if isinstance(entry, DatasetInput):
-            yield from (_existing(mfid, session, with_fields=with_fields) for mfid in entry.dataset)
+            yield from (_existing_item(mfid, session, with_fields=with_fields) for mfid in entry.dataset)
         else:
             label = name if declared.each is False else ""
-            hashed = [_hashed(spec.project, single, label, session) for single in _each_file(entry, session)]
-            yield from _looked_up(hashed, session)
+            hashed = [_hash_item(spec.project, single, label, session) for single in _each_file(entry, session)]
+            yield from _look_up(hashed, session)
 
 
-def _dated(item: InputItem, zone: ZoneInfo) -> InputItem:
+def _add_time(item: InputItem, zone: ZoneInfo) -> InputItem:
     """Return the item with its time of measurement and its night, if that time was stated.
 
     The time at Crucible has priority; until files are registered, it is the declared one.
@@ -266,7 +271,7 @@ def used_fields(spec: PipelineSpec) -> set[str]:
     return fields
 
 
-def _shown(item: InputItem, label: str | None) -> InputItem:
+def _fill_label(item: InputItem, label: str | None) -> InputItem:
     """Return the item with its label filled in; blocked if its record lacks a field of the label."""
     if label is None or item.blocked:
         return item
@@ -276,7 +281,7 @@ def _shown(item: InputItem, label: str | None) -> InputItem:
     return replace(item, shown=_FIELD.sub(lambda match: str(value_of(item.fields, match[1])), label))
 
 
-def _existing(mfid: str, session: Session, *, with_fields: bool) -> InputItem:
+def _existing_item(mfid: str, session: Session, *, with_fields: bool) -> InputItem:
     dataset = existing_dataset(mfid, session)
     fields = _fields(session.client.datasets.get(mfid, include_metadata=True)) if with_fields else {}
     return InputItem(mfid, dataset, fields)
@@ -286,11 +291,11 @@ def _each_file(declared: FileInput, session: Session) -> Iterator[FileInput]:
     """Yield one input per dataset: one for all files, or with `each` one per file, local or remote."""
     yield from declared.of_each()
     if declared.each:
-        for file in _elsewhere(declared, session):
+        for file in _remote_files(declared, session):
             yield declared.model_copy(update={"file": file.address, "each": False})
 
 
-def _elsewhere(declared: FileInput, session: Session) -> list[RemoteFile]:
+def _remote_files(declared: FileInput, session: Session) -> list[RemoteFile]:
     """Return the remote files of a declaration."""
     if not declared.remote:
         return []
@@ -307,14 +312,14 @@ def _elsewhere(declared: FileInput, session: Session) -> list[RemoteFile]:
     return remote
 
 
-def _looked_up(items: Sequence[InputItem], session: Session) -> list[InputItem]:
+def _look_up(items: Sequence[InputItem], session: Session) -> list[InputItem]:
     """Return the items with their datasets, if registered; those unknown on this machine are looked up."""
     unknown = [item for item in items if item.raw and not (item.raw.mfid and session.mirror.known(item.raw.mfid))]
     candidates = _may_be_registered(unknown, session) if len(unknown) > ONE_BY_ONE else unknown
-    answers = session.at_once(partial(_found, item, session) for item in candidates)
+    answers = session.at_once(partial(_look_up_item, item, session) for item in candidates)
     found = {id(item): item for item in unknown}  # new, unless Crucible has them
     found |= {id(item): answer for item, answer in zip(candidates, answers, strict=True)}
-    return [found.get(id(item)) or _found(item, session) for item in items]
+    return [found.get(id(item)) or _look_up_item(item, session) for item in items]
 
 
 def _may_be_registered(items: Sequence[InputItem], session: Session) -> Sequence[InputItem]:
@@ -341,7 +346,7 @@ def _may_be_registered(items: Sequence[InputItem], session: Session) -> Sequence
     return [item for item in items if item.raw and (item.raw.mfid in stored or item.raw.files[0].ref.sha256 in hashes)]
 
 
-def _found(item: InputItem, session: Session) -> InputItem:
+def _look_up_item(item: InputItem, session: Session) -> InputItem:
     if item.raw is None:
         return item
     try:
@@ -350,31 +355,33 @@ def _found(item: InputItem, session: Session) -> InputItem:
         return replace(item, new=None, raw=None, blocked=str(error))
 
 
-def _hashed(project: str, declared: FileInput, label: str, session: Session) -> InputItem:
+def _hash_item(project: str, declared: FileInput, label: str, session: Session) -> InputItem:
     """Hash the files of one dataset."""
     try:
-        declared = _read_from_file(_named(declared), session)
+        declared = _fill_from_header(_fill_from_names(declared), session)
     except InputError as error:  # one unusable file name does not stop the others
         return InputItem(label or declared.paths[0].name, None, blocked=str(error))
     moment = declared.timestamp or declared.known_since
-    raw = hash_files(project, declared.paths, moment, session, remote=_elsewhere(declared, session), salt=declared.salt)
-    fields = {**described(declared), "dataset_name": declared.dataset_name, "metadata": declared.metadata}
+    raw = hash_files(
+        project, declared.paths, moment, session, remote=_remote_files(declared, session), salt=declared.salt
+    )
+    fields = {**descriptive_fields(declared), "dataset_name": declared.dataset_name, "metadata": declared.metadata}
     fields |= {"timestamp": declared.timestamp.isoformat()} if declared.timestamp else {}
     first = raw.files[0].ref.name
     about = first if len(raw.files) == 1 else ""
     return InputItem(label or first, None, fields, declared, raw, about=about)
 
 
-def _named(declared: FileInput) -> FileInput:
+def _fill_from_names(declared: FileInput) -> FileInput:
     """Return the declaration with the values from the names of its files."""
     fields = {name: value for name in DatasetFields.model_fields if (value := getattr(declared, name)) is not None}
     if not any(is_from_name(value) for value in (*fields.values(), *declared.metadata.values())):
         return declared
-    names = [*(_relative(path, declared.folder) for path in declared.paths), *declared.remote]
+    names = [*(_relative_name(path, declared.folder) for path in declared.paths), *declared.remote]
     return declared.model_copy(update=read_from_names(fields, names))
 
 
-def _read_from_file(declared: FileInput, session: Session) -> FileInput:
+def _fill_from_header(declared: FileInput, session: Session) -> FileInput:
     """Return the declaration with the values that its header function reads; declared ones have priority."""
     if declared.header is None:
         return declared
@@ -392,19 +399,19 @@ def _read_from_file(declared: FileInput, session: Session) -> FileInput:
     )
 
 
-def _relative(path: Path, folder: Path) -> str:
+def _relative_name(path: Path, folder: Path) -> str:
     inside = path.is_relative_to(folder)
     return (path.relative_to(folder) if inside else path).as_posix()
 
 
-def _selected(project: str, declared: SelectInput, session: Session) -> Iterator[InputItem]:
+def _select_items(project: str, declared: SelectInput, session: Session) -> Iterator[InputItem]:
     """Yield the matching datasets, except incomplete and superseded ones."""
     filters = {"project_id": project, **declared.filters}
     listed = session.client.datasets.list(limit=None, include_metadata=True, include_links=True, **filters)
     matching = [dataset for dataset in listed if is_selected(declared, dataset)]
     if FLAGS in declared.select:
-        matching = list(_flagged(project, matching, declared, session))
-    found = [registered(session.client, dataset) for dataset in sorted(matching, key=_measured)]
+        matching = list(_filter_by_flags(project, matching, declared, session))
+    found = [registered(session.client, dataset) for dataset in sorted(matching, key=_measurement_key)]
     usable = [item for item in found if not item.is_begun]
     if not declared.superseded:
         currency = currency_among(project, found, session)
@@ -423,7 +430,9 @@ def is_selected(declared: SelectInput, dataset: Dataset) -> bool:
     return not is_support(record) and (dataset.measurement != MEASUREMENT or statement_in(record) is None)
 
 
-def _flagged(project: str, datasets: Sequence[Dataset], declared: SelectInput, session: Session) -> Iterator[Dataset]:
+def _filter_by_flags(
+    project: str, datasets: Sequence[Dataset], declared: SelectInput, session: Session
+) -> Iterator[Dataset]:
     """Yield the datasets that pass the filter of flags."""
     from crucible_lineage.core.summary import summary_of  # few selections use flags
 
@@ -434,7 +443,7 @@ def _flagged(project: str, datasets: Sequence[Dataset], declared: SelectInput, s
     yield from (dataset for dataset in datasets if declared.has_flags(flags.get(dataset.unique_id, ())))
 
 
-def _measured(dataset: Dataset) -> tuple[datetime, str]:
+def _measurement_key(dataset: Dataset) -> tuple[datetime, str]:
     """Sort key by time of measurement; if that is unknown, by the time in the id."""
     moment = measured_at({"timestamp": dataset.timestamp, "creation_time": dataset.creation_time})
     return moment or mfid_time(dataset.unique_id), dataset.unique_id

@@ -89,7 +89,7 @@ def new_raw(
         "dataset_name": declared.dataset_name or utf8_name(name),
         **({"timestamp": declared.timestamp.astimezone(UTC).isoformat()} if declared.timestamp else {}),
         "public": declared.public,
-        **described(declared),
+        **descriptive_fields(declared),
     }
     refs = [file.ref for file in raw.files]
     files = tuple(_to_register(file, raw, declared, session) for file in raw.files)
@@ -129,7 +129,7 @@ def _true_names(raw: RawFiles) -> dict[str, Any]:
     return {"file_name_bytes": escaped} if escaped else {}
 
 
-def described(declared: Any) -> dict[str, Any]:
+def descriptive_fields(declared: Any) -> dict[str, Any]:
     """Return the descriptive fields that a declaration sets."""
     names = ("measurement", "data_type", "session_name", "instrument_name", "instrument_id")
     return {name: value for name in names if (value := getattr(declared, name)) is not None}

@@ -34,7 +34,7 @@ Items = Mapping[str, Sequence["InputItem"]]
 FIELDS = ("measurement", "data_type", "session_name", "instrument_name")
 
 
-def as_registered(inputs: Items, session: Session) -> dict[str, tuple[InputItem, ...]]:
+def recognize_revisions(inputs: Items, session: Session) -> dict[str, tuple[InputItem, ...]]:
     """Return the items with renamed files and revisions of files that grew recognized.
 
     A file with the bytes and time of a registered one is that dataset under a new name, unless a file of the old name
@@ -48,7 +48,9 @@ def as_registered(inputs: Items, session: Session) -> dict[str, tuple[InputItem,
     }
     found: dict[str, tuple[InputItem, ...]] = {}
     for name, items in inputs.items():
-        found[name] = tuple(_revision(_named(item, name, claimed, session), name, session) for item in items)
+        found[name] = tuple(
+            _recognize_grown(_recognize_renamed(item, name, claimed, session), name, session) for item in items
+        )
     return found
 
 
@@ -93,7 +95,7 @@ def _record_name(raw: RawFiles, dataset: DatasetRef, session: Session) -> None:
     session.mirror.trust({dataset.mfid: dataset, **({raw.mfid: dataset} if raw.mfid else {})})
 
 
-def _named(item: InputItem, name: str, claimed: dict[str, str], session: Session) -> InputItem:
+def _recognize_renamed(item: InputItem, name: str, claimed: dict[str, str], session: Session) -> InputItem:
     if not _is_renamed(item):
         return item
     assert item.dataset
@@ -121,12 +123,12 @@ def _is_beside(raw: RawFiles, dataset: DatasetRef) -> bool:
     return any((folder / name).exists() for folder in folders for name in former)
 
 
-def _revision(item: InputItem, name: str, session: Session) -> InputItem:
+def _recognize_grown(item: InputItem, name: str, session: Session) -> InputItem:
     """Return the item with the dataset that it revises, if its file has grown since registration."""
     if item.dataset is not None or item.new is None or item.raw is None or not item.new.grows:
         return item
     file = item.raw.files[0]
-    versions = sorted(_same_name(item.raw, session), key=lambda version: version[1], reverse=True)
+    versions = sorted(_versions_of_name(item.raw, session), key=lambda version: version[1], reverse=True)
     for mfid, size, sha256 in versions:
         if size < file.ref.size and _begins_with(file.path, size, sha256):
             note = f"input {name}: {file.ref.name} grew from {size} to {file.ref.size} bytes: a revision of {mfid}"
@@ -138,7 +140,7 @@ def _revision(item: InputItem, name: str, session: Session) -> InputItem:
     return replace(item, notes=(*item.notes, note))
 
 
-def _same_name(raw: RawFiles, session: Session) -> list[tuple[str, int, str]]:
+def _versions_of_name(raw: RawFiles, session: Session) -> list[tuple[str, int, str]]:
     """Return the measured datasets of the project with one file of that name: id, size, and SHA-256."""
     try:
         records = session.mirror.snapshot(raw.project).records
@@ -170,8 +172,8 @@ def replace_measured(
     was made from others, or if the files are registered already.
     """
     action = f"replace {old}"
-    found = _measured(session, old, action)
-    declared = inherited(session, old, FileInput(file=tuple(map(str, files)), timestamp=timestamp))
+    found = _read_measured(session, old, action)
+    declared = inherit_fields(session, old, FileInput(file=tuple(map(str, files)), timestamp=timestamp))
     project = found.project_id or ""
     raw = hash_files(project, files, declared.timestamp, session)
     same = find_raw(raw, session)
@@ -185,11 +187,11 @@ def replace_measured(
     return new
 
 
-def inherited(session: Session, old: str, declared: FileInput) -> FileInput:
+def inherit_fields(session: Session, old: str, declared: FileInput) -> FileInput:
     """Return the declaration of files that replace a measured dataset, with the dataset's current values."""
     from crucible_lineage.pipeline.inputs.corrections import corrections
 
-    found = _measured(session, old, f"replace {old}")
+    found = _read_measured(session, old, f"replace {old}")
     record = found.model_dump()
     metadata = found.scientific_metadata or {}
     acts = [act for act in corrections(metadata) if act.field.startswith(METADATA_PREFIX)]
@@ -209,7 +211,7 @@ def inherited(session: Session, old: str, declared: FileInput) -> FileInput:
     )
 
 
-def _measured(session: Session, mfid: str, action: str) -> Dataset:
+def _read_measured(session: Session, mfid: str, action: str) -> Dataset:
     """Read a measured dataset with its metadata. Raises InputError if it does not exist or is a result."""
     try:
         found = session.client.datasets.get(mfid, include_metadata=True, include_links=True)

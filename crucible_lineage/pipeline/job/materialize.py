@@ -20,7 +20,7 @@ from crucible_lineage.disk import draft_beside
 from crucible_lineage.errors import StepError
 from crucible_lineage.marks import is_own
 from crucible_lineage.pipeline.files.fetch import has_bytes, send_again
-from crucible_lineage.pipeline.inputs.register import described
+from crucible_lineage.pipeline.inputs.register import descriptive_fields
 from crucible_lineage.pipeline.job.calling import (
     call_step,
     input_folders,
@@ -310,7 +310,7 @@ def new_dataset(
             **({"timestamp": taken} if (taken := _measured_at(job)) else {}),
             "public": declared.public,
             **{name: value for name, value in declared_by_step.items() if value is not None},
-            **described(declared),
+            **descriptive_fields(declared),
         },
         record=record,
         metadata=made.metadata,

@@ -167,7 +167,7 @@ class _Expansion:
             subject=tuple(mfid for root, index in about if (mfid := self.inputs[root][index].mfid)),
             blocked=blocked,
             slots=self.naming.slots(step, point),
-            about=about or tuple(dict.fromkeys(self._behind(feed for feed in feeds if feed.chosen is None))),
+            about=about or tuple(dict.fromkeys(self._items_behind(feed for feed in feeds if feed.chosen is None))),
             notes=tuple(filter(None, (*_notes(step, feeds), resolved.note))),
             gaps=tuple(gap for part in parents.by_source.values() for gap in part.gaps),
         )
@@ -184,7 +184,7 @@ class _Expansion:
                 parents.by_source[role, number] = self._feeds(step, role, step.sources[role][number], point)
         variant = step.variants[point.get(step.name, 0)]
         self.params[name] = self._params(variant, parents.feeds)
-        chosen = {(role, n): self._chosen(step.sources[role][n], role, parents) for role, n in partners}
+        chosen = {(role, n): self._chosen_feeds(step.sources[role][n], role, parents) for role, n in partners}
         return _Parents(name, {**parents.by_source, **chosen})
 
     def _params(self, variant: Variant, feeds: Sequence[InputEdge]) -> Mapping[str, Any]:
@@ -201,7 +201,7 @@ class _Expansion:
         roots = [root for root in dict.fromkeys(map(root_of, point)) if root in self.inputs]
         return tuple((root, index) for root in roots for index in self._about(root, point) or ())
 
-    def _behind(self, feeds: Iterable[InputEdge]) -> Iterator[tuple[str, int]]:
+    def _items_behind(self, feeds: Iterable[InputEdge]) -> Iterator[tuple[str, int]]:
         """Yield the items of inputs that parents are or are derived from."""
         for feed in feeds:
             if feed.instance is not None:
@@ -213,7 +213,7 @@ class _Expansion:
         """Return the step with its parameters and output filled in from the data behind its roles."""
         behind: dict[str, list[InputItem]] = {}
         for role in step.sources:
-            items = dict.fromkeys(self._behind(feed for feed in feeds if feed.role == role))
+            items = dict.fromkeys(self._items_behind(feed for feed in feeds if feed.role == role))
             behind[role] = [self.inputs[root][index] for root, index in items]
         direct = {feed.role for feed in feeds if feed.input is not None}
         given, inspection = dict(variant.given), variant.inspection
@@ -268,7 +268,7 @@ class _Expansion:
             fault = "" if names else f"there is nothing to collect: {source.source} has no instances"
             feeds = tuple(InputEdge(role, source.files, instance=name, output=source.output) for name in names)
             return _SourceParents(feeds, fault)
-        parents = self._items(source, point, role, collects=collects)
+        parents = self._input_feeds(source, point, role, collects=collects)
         if source.gaps:
             parents = self._without_blocked(source.source, parents)
         if len(parents.feeds) > 1 and step.inspection.roles[role] == "file":
@@ -287,21 +287,21 @@ class _Expansion:
         gaps = tuple(f"{item.label}: {item.blocked}" for item in blocked)
         return replace(parents, feeds=left, fault=fault, gaps=gaps)
 
-    def _items(self, source: Source, point: Point, role: str, *, collects: bool) -> _SourceParents:
+    def _input_feeds(self, source: Source, point: Point, role: str, *, collects: bool) -> _SourceParents:
         name = source.source
         if self.pipeline.spec.inputs[name].match is not None:
-            return self._matched(source, role, point, collects=collects)
+            return self._matched_feeds(source, role, point, collects=collects)
         members = self._members(name, point, record_fields(source.group_by or ()))
         if members is None or not (source.group_by or not collects or name not in point):
             members = range(len(self.inputs[name]))
         fault = "" if members else f"input {name} has no dataset"
         return _SourceParents(tuple(InputEdge(role, source.files, input=name, index=index) for index in members), fault)
 
-    def _matched(self, source: Source, role: str, point: Point, *, collects: bool) -> _SourceParents:
+    def _matched_feeds(self, source: Source, role: str, point: Point, *, collects: bool) -> _SourceParents:
         """Return the datasets of a matched input for those that the instance is about: the nearest in time, or all."""
         name, declared = source.source, self.pipeline.spec.inputs[source.source]
         if isinstance(declared, CalibrationInput):
-            return self._calibrated(source, role, declared.of, point, collects=collects)
+            return self._calibration_feeds(source, role, declared.of, point, collects=collects)
         ((partner, same),) = (declared.match or {}).items()
         if name not in self.candidates:
             self.candidates[name] = Candidates(f"input {name}", self._rows_of(name, same, declared), same, declared)
@@ -309,14 +309,16 @@ class _Expansion:
         if members is not None and not collects:
             own = [items[index] for index in members]
             label = own[0].label if len(own) == 1 else self.naming.group_label(partner, point)
-            return self._fed(source, role, candidates.choose(_row(0, label, own, {}, same, declared)))
+            return self._partner_feeds(source, role, candidates.choose(_row(0, label, own, {}, same, declared)))
         own = list(items) if members is None else [items[index] for index in members]
         equal = [candidates.equal(_row(0, item.label, [item], {}, same, declared)) for item in own]
         indices = sorted({row.key for rows, _ in equal for row in rows})
         feeds = tuple(InputEdge(role, source.files, input=name, index=index) for index in indices)
         return _SourceParents(feeds, next((none.fault for _, none in equal if none.fault and members is not None), ""))
 
-    def _calibrated(self, source: Source, role: str, partner: str, point: Point, *, collects: bool) -> _SourceParents:
+    def _calibration_feeds(
+        self, source: Source, role: str, partner: str, point: Point, *, collects: bool
+    ) -> _SourceParents:
         """Return the calibrations that are certified for the data that an instance is about."""
         name, members = source.source, self._about(partner, point)
         numbers = {item.mfid or item.label: number for number, item in enumerate(self.inputs[name])}
@@ -342,16 +344,16 @@ class _Expansion:
             return _SourceParents((), fault, blocks=True)
         return _SourceParents(tuple(feeds.values()), blocked, blocks=bool(blocked))
 
-    def _chosen(self, source: Source, role: str, parents: _Parents) -> _SourceParents:
+    def _chosen_feeds(self, source: Source, role: str, parents: _Parents) -> _SourceParents:
         """Choose the partners in time from a source for the data that the instance is about."""
         if source not in self.candidates:
             self.candidates[source] = self._candidates(source)
-        own = [self.inputs[root][index] for root, index in dict.fromkeys(self._behind(parents.first))]
+        own = [self.inputs[root][index] for root, index in dict.fromkeys(self._items_behind(parents.first))]
         label = own[0].label if len(own) == 1 else parents.name
         row = _row(0, label, own, self.params[parents.name], source.same, source)
-        return self._fed(source, role, self.candidates[source].choose(row))
+        return self._partner_feeds(source, role, self.candidates[source].choose(row))
 
-    def _fed(self, source: Source, role: str, partners: Partners) -> _SourceParents:
+    def _partner_feeds(self, source: Source, role: str, partners: Partners) -> _SourceParents:
         feeds, blocked = [], ""
         for partner in partners.chosen:
             if source.source in self.inputs:

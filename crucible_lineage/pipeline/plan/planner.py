@@ -19,7 +19,7 @@ from crucible_lineage.pipeline.files.fetch import away
 from crucible_lineage.pipeline.functions.inspection import Inspection
 from crucible_lineage.pipeline.inputs.inputs import InputItem, known_inputs, used_fields
 from crucible_lineage.pipeline.inputs.parent_facts import read_first
-from crucible_lineage.pipeline.inputs.register import described
+from crucible_lineage.pipeline.inputs.register import descriptive_fields
 from crucible_lineage.pipeline.plan.expand import Instance, expand
 from crucible_lineage.pipeline.plan.known import ProjectIndex
 from crucible_lineage.pipeline.plan.plan import BLOCKED, FRESH, Estimate, PipelinePlan, plan
@@ -91,7 +91,7 @@ def plan_pipeline(
     inputs = read_first(
         pipeline, known_inputs(spec, session, results_of, with_fields=bool(fields), as_of=as_of, campaign=campaign)
     )
-    instances = expand(pipeline, inputs, partial(_inspected, session.store, {}))
+    instances = expand(pipeline, inputs, partial(_inspect_with_params, session.store, {}))
     require_names(pipeline, forced, instances)
     planned = plan(spec.project, instances, inputs, index, forced)
     left = undeclared(index.held(), instances.values(), pipeline.name)
@@ -101,7 +101,7 @@ def plan_pipeline(
     return PlannedPipeline(planned, planned.instances, inputs, index)
 
 
-def _inspected(
+def _inspect_with_params(
     store: Store, cache: dict[bytes, Inspection], step: BoundStep, given: Mapping[str, object]
 ) -> Inspection:
     """Inspect a step with parameters from records."""
@@ -142,7 +142,7 @@ def _results_of(
         if step.step != declared.step:
             continue
         instance = planned.instances[step.name]
-        fields, span = _described(instance, planned.inputs)
+        fields, span = _result_fields(instance, planned.inputs)
         if step.state == FRESH:
             dataset = step.results[output]
             own = planned.index.registered_as(dataset.mfid) if with_metadata else None
@@ -159,7 +159,7 @@ def _results_of(
             yield InputItem(step.name, None, fields, blocked=blocked, span=span)
 
 
-def _described(
+def _result_fields(
     instance: Instance, inputs: Mapping[str, Sequence[InputItem]]
 ) -> tuple[dict[str, Any], tuple[datetime, datetime] | None]:
     """Return a result's fields before it is read, and the first and last time of measurement of its data.
@@ -172,7 +172,7 @@ def _described(
     fields = {name: _common([item.fields.get(name) for item in items]) for name in names}
     metadata = {key: _common([(item.fields.get("metadata") or {}).get(key) for item in items]) for key in keys}
     own = {"measurement": instance.inspection.measurement, "data_type": instance.inspection.data_type}
-    fields |= {name: value for name, value in own.items() if value} | described(instance.step.spec.output)
+    fields |= {name: value for name, value in own.items() if value} | descriptive_fields(instance.step.spec.output)
     fields["metadata"] = {**metadata, **instance.step.spec.output.metadata}
     spans = [item.span for item in items if item.span]
     all_dated = spans and len(spans) == len(items)
