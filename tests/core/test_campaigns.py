@@ -1,4 +1,4 @@
-"""Campaigns: what is current follows from marks and statements, whatever the order of runs, promotions and crashes."""
+"""Campaigns: current results follow from marks and statements, in any order of runs, promotions and crashes."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ class Laboratory:
         return promoted_in(in_force(self.statements))
 
     def current(self, slot: int, promoted: Mapping[str, str]) -> tuple[str, ...]:
-        places = {which: {"s": fill} for which, fill in self.fills.get(slot, {}).items()}
-        return currency(places, promoted).current("s", "lab")
+        slots = {which: {"s": fill} for which, fill in self.fills.get(slot, {}).items()}
+        return currency(slots, promoted).current("s", "lab")
 
     def verify(self) -> None:
-        """Compare what is current in every slot with what a person would say."""
+        """Compare the current results of every slot with those that a person would expect."""
         promoted = self.promoted
         for slot in range(SLOTS):
             expected = (self.expected[slot],) if slot in self.expected else ()
             assert self.current(slot, promoted) == expected, slot
 
     def scheduled(self, slot: int, *, is_cut: bool) -> None:
-        """A run of the pipeline as it is declared: by the new calibration once that is promoted."""
+        """Run the pipeline as declared: with the new calibration once that is promoted."""
         promoted = self.promoted
         which = "new" if self.campaign in promoted else "old"
         if is_cut:
@@ -68,7 +68,7 @@ class Laboratory:
         self.expected[slot] = which
 
     def tried(self, slot: int, *, is_cut: bool) -> None:
-        """A run of the campaign."""
+        """Run the campaign."""
         promoted, own = self.promoted, self.fills.get(slot, {}).get("new")
         if is_cut or self.current(slot, promoted) == ("new",) or (own and own.campaign):
             return
@@ -99,7 +99,7 @@ class Laboratory:
 
 
 def currency(fills: Mapping[str, Mapping[str, SlotClaim]], promoted: Mapping[str, str]) -> Currency:
-    return Currency((DatasetStatus(one, "lab", True, True, places) for one, places in fills.items()), promoted)
+    return Currency((DatasetStatus(one, "lab", True, True, slots) for one, slots in fills.items()), promoted)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -1,4 +1,4 @@
-"""The journal: moves that the states allow, runs as they happened, and no wrong answer from a damaged file."""
+"""The journal: allowed transitions, the history of runs, and no wrong answer from a damaged file."""
 
 from __future__ import annotations
 
@@ -153,8 +153,8 @@ def test_a_journal_with_overwritten_bytes_never_names_a_wrong_dataset(tmp_path: 
             journal.note_made("r", "lab", f"s{name}", {"out": name}, AT)
     content = bytearray(path.read_bytes())
     for _ in range(dice.choice((1, 3, 40))):
-        place = dice.randrange(len(content) - 3)
-        content[place : place + 3] = dice.randbytes(3)
+        offset = dice.randrange(len(content) - 3)
+        content[offset : offset + 3] = dice.randbytes(3)
     path.write_bytes(content)
     with closing(Journal(path, "here", lambda: "")) as journal:
         assert journal.datasets("lab") <= set(names)

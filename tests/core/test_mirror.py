@@ -1,4 +1,4 @@
-"""The mirror of a project: a second question downloads what changed, and sees all that changed."""
+"""The mirror of a project: a second snapshot downloads the changes, and only these."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def copied(records: Any, **options: Any) -> dict[str, Any]:
 
 
 def truth(records: Any) -> dict[str, Any]:
-    """What Crucible answers to who asks for everything."""
+    """Return all datasets as Crucible lists them."""
     listed = records.client.datasets.iter(project_id="demo", include_metadata=True, include_links=True)
     return {dataset.unique_id: dataset.model_dump() for dataset in listed}
 
@@ -53,7 +53,7 @@ def test_a_second_snapshot_of_a_thousand_datasets_costs_two_small_calls(records:
 
 
 def multiply(database: sqlite3.Connection, mfid: str, times: int) -> None:
-    """As many datasets more, like the one of that id, written a year ago."""
+    """Add this number of datasets like the one of this id, written a year ago."""
     (source,) = database.execute("SELECT id FROM resource WHERE mfid = ?", (mfid,)).fetchone()
     for number in range(times):
         cursor = database.execute(
@@ -236,12 +236,12 @@ def test_a_row_with_one_bit_changed_is_read_again_and_never_shown(records: Any, 
 
 
 def without_relation(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The records without what only a listing says."""
+    """Return the records without the fields that only a listing has."""
     return {mfid: {**record, "project_relation": None} for mfid, record in found.items()}
 
 
 def flipped(value: Any) -> Any:
-    """The value with its lowest bit changed."""
+    """Return the value with its lowest bit changed."""
     if isinstance(value, int):
         return value ^ 1
     content = bytearray(value if isinstance(value, bytes) else value.encode())

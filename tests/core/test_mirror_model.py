@@ -1,4 +1,4 @@
-"""The mirror against a model of a service: after any history of changes, it says of a project what the service has."""
+"""The mirror against a model of a service: after any history of changes, it equals the service."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Record = dict[str, Any]
 
 
 class Found:
-    """A dataset as a client gives it."""
+    """A dataset as a client returns it."""
 
     def __init__(self, record: Record) -> None:
         self.record = record
@@ -66,12 +66,12 @@ class Service:
         self._touch(mfid, dated=dated)
 
     def fill(self, mfid: str, slot: str, since: int, *, dated: bool = True) -> SlotClaim:
-        filled = SlotClaim(f"2026-03-02T12:00:00.{since:06}+00:00", f"run {since}", "raman.yaml")
+        claim = SlotClaim(f"2026-03-02T12:00:00.{since:06}+00:00", f"run {since}", "raman.yaml")
         metadata = self.records[mfid]["scientific_metadata"]
-        places = {**slots_of(metadata), slot: filled}
-        self.records[mfid]["scientific_metadata"] = {**metadata, **slots_to_json(places)}
+        slots = {**slots_of(metadata), slot: claim}
+        self.records[mfid]["scientific_metadata"] = {**metadata, **slots_to_json(slots)}
         self._touch(mfid, dated=dated)
-        return filled
+        return claim
 
     def _touch(self, mfid: str, *, dated: bool) -> None:
         if dated or self.revisions:
@@ -117,7 +117,7 @@ class Service:
 
 
 def judge(records: Mapping[str, Mapping[str, Any]], changed: Any) -> Judgements:
-    """Complete datasets are trusted."""
+    """Trust complete datasets."""
     return Judgements({mfid: trusted(mfid) for mfid, record in records.items() if is_complete(record)})
 
 
@@ -130,7 +130,7 @@ def is_complete(record: Mapping[str, Any]) -> bool:
 
 
 def truth(service: Service) -> dict[str, dict[str, SlotClaim]]:
-    """Which slots the complete results of the pipeline fill, by brute force."""
+    """Return the slots that complete results of the pipeline fill, by brute force."""
     found = {
         mfid: {slot: one for slot, one in slots_of(record["scientific_metadata"]).items() if slot.startswith("raman/")}
         for mfid, record in service.records.items()

@@ -1,4 +1,4 @@
-"""Which result holds in a slot: the newest run has the last word, in its project, and not over what a person did."""
+"""Which result is current in a slot: the newest run of the project decides, except over manual replacements."""
 
 from __future__ import annotations
 

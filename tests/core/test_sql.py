@@ -1,4 +1,4 @@
-"""A file of SQLite in the data folder is opened, or set aside and begun anew; nothing is believed blindly."""
+"""SQLite files in the data folder are opened, or set aside and replaced; stored rows are verified."""
 
 from __future__ import annotations
 
@@ -298,8 +298,8 @@ def test_a_mirror_with_overwritten_bytes_never_answers_wrongly(tmp_path: Path, s
         mirror.note_attempt(CALIBRATED.mfid, 3)
     content = bytearray(path.read_bytes())
     for _ in range(dice.choice((1, 3, 40))):
-        place = dice.randrange(len(content) - 3)
-        content[place : place + 3] = dice.randbytes(3)
+        offset = dice.randrange(len(content) - 3)
+        content[offset : offset + 3] = dice.randbytes(3)
     path.write_bytes(content)
     with closing(Mirror(path, nobody, "here")) as mirror:
         assert all(mirror.known(dataset.mfid) in (dataset, None) for dataset in datasets)

@@ -1,4 +1,4 @@
-"""`rerun`: what made a dataset, or all that is stale in a project, again with what is current."""
+"""`rerun`: making a dataset, or all stale ones of a project, again with current code and parents."""
 
 from __future__ import annotations
 
@@ -164,12 +164,12 @@ def test_a_step_whose_module_is_gone_is_left_out_with_the_reason(
     assert f"there is no module '{lab.module}_gone'" in found.left_out[scaled]
     again = make(found)
     assert [name.partition("[")[0] for name in again.executed] == ["total"], "of the parent that is there"
-    said = cli("rerun", scaled, "--folder", lab.folder)
-    assert said.exit_code == 2
-    assert f"dataset {scaled} cannot be rerun: there is no module" in said.stderr
-    told = cli("rerun", "--stale", "--project", "lab", "--folder", lab.folder, "--json")
-    assert (told.exit_code, f"{scaled} is left out" in told.stderr) == (0, True)
-    assert json.loads(told.stdout)["executed"] == []
+    refused = cli("rerun", scaled, "--folder", lab.folder)
+    assert refused.exit_code == 2
+    assert f"dataset {scaled} cannot be rerun: there is no module" in refused.stderr
+    ran = cli("rerun", "--stale", "--project", "lab", "--folder", lab.folder, "--json")
+    assert (ran.exit_code, f"{scaled} is left out" in ran.stderr) == (0, True)
+    assert json.loads(ran.stdout)["executed"] == []
 
 
 SECRETIVE = """
@@ -308,6 +308,6 @@ def test_the_folder_of_the_steps_is_known_from_the_last_run(
 ) -> None:
     first = run(lab.pipeline)
     monkeypatch.chdir(tmp_path)
-    said = cli("rerun", first.datasets["total"]["out"], "--dry-run", "--json")
-    assert said.exit_code == 0, said.stderr
-    assert {step["state"] for step in json.loads(said.stdout)["steps"]} == {"fresh"}
+    shown = cli("rerun", first.datasets["total"]["out"], "--dry-run", "--json")
+    assert shown.exit_code == 0, shown.stderr
+    assert {step["state"] for step in json.loads(shown.stdout)["steps"]} == {"fresh"}

@@ -1,4 +1,4 @@
-"""A dataset to be registered, made of a parent that is there, and the file that it consists of."""
+"""A dataset to be registered, made from an existing parent, and its file."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def smoothed(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def dataset() -> Callable[..., NewDataset]:
-    """The function that makes a dataset of one file, smoothed out of a parent."""
+    """Return the function that makes a dataset of one file, smoothed from a parent."""
     return smoothed_dataset
 
 

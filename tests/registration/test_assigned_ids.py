@@ -1,4 +1,4 @@
-"""At a service that assigns ids itself there is one dataset for one recipe, whatever crashes, and none left over."""
+"""A service that assigns ids itself has one dataset per recipe after any crash, without leftovers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from crucible_lineage.session import Session
 
 @pytest.fixture
 def assigning(session: Session, parent: str, monkeypatch: pytest.MonkeyPatch) -> Session:
-    """A session at a service that takes no notice of the id that it is asked for."""
+    """A session at a service that ignores the requested id."""
     create = session.client.datasets.create
 
     def assign(fields: Any, **more: Any) -> Any:

@@ -61,11 +61,11 @@ TAKES_AWAY = ("delete", "replace")
 
 
 class Violation(AssertionError):
-    """What must not happen has happened."""
+    """A forbidden state was reached."""
 
 
 class Killed(BaseException):
-    """The machine is gone."""
+    """The machine was killed."""
 
 
 @dataclass
@@ -82,7 +82,7 @@ class Stored:
 
 
 class World:
-    """The service, the clock, and who may take the next step; one at a time, in an order that `seed` decides."""
+    """The service, the clock, and the scheduler of steps: one at a time, in an order that follows from `seed`."""
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
@@ -91,8 +91,8 @@ class World:
         self.history: dict[str, list[tuple[float, Stored]]] = {}
         self.requests: list[IngestionRequest] = []
         self.late: list[tuple[float, Callable[[], object]]] = []
-        self.told: dict[str, set[frozenset[tuple[str, str]]]] = {}
-        self.held: dict[str, str] = {}  # by dataset: since when it is known to hold its place
+        self.reported: dict[str, set[frozenset[tuple[str, str]]]] = {}
+        self.held: dict[str, str] = {}  # by dataset: since when it is known to hold its slot
         self.contents: dict[str, str] = {}
         self.is_deep = self.random.random() < 0.5
         self.moves_time = self.random.random() < 0.7
@@ -129,7 +129,7 @@ class World:
         self.check(mfid)
 
     def seen(self, mfid: str) -> Stored:
-        """The dataset as a read shows it, which may be a little old."""
+        """Return the dataset as a read shows it, perhaps a little outdated."""
         then = self.now - self.random.choice((0.0, 0.0, 0.0, self.random.random() * STALE_S))
         found = None
         for when, stored in self.history.get(mfid, ()):
@@ -140,12 +140,12 @@ class World:
         return found
 
     def check(self, mfid: str) -> None:
-        """A dataset that is complete has the bytes of its record, and so have its parents those that were used."""
+        """Check that a complete dataset has the bytes of its record, and that its parents have the used bytes."""
         stored = self.datasets[mfid]
         known = registrations(stored.metadata)
         if known.complete is None:
-            if mfid in self.told and not known.contested and not known.by_name:
-                raise Violation(f"{mfid} was told to be done and has no record")
+            if mfid in self.reported and not known.contested and not known.by_name:
+                raise Violation(f"{mfid} was reported as done and has no record")
             return
         record = record_in(stored.metadata)
         if record["status"] != "complete" or record["registrar"] not in record["completed"]:
@@ -154,9 +154,9 @@ class World:
         wanted = {file["name"]: file["sha256"] for file in record["generated"]}
         if not wanted.items() <= there.items():
             raise Violation(f"{mfid} is complete with {there}, and its record says {wanted}")
-        for told in self.told.get(mfid, ()):
-            if told != frozenset(wanted.items()):
-                raise Violation(f"{mfid} was told to be done with {told}, and is complete with {wanted}")
+        for reported in self.reported.get(mfid, ()):
+            if reported != frozenset(wanted.items()):
+                raise Violation(f"{mfid} was reported as done with {reported}, and is complete with {wanted}")
         plain = {k: v for k, v in settled(stored.metadata).items() if not k.startswith(KEY)}
         if plain.get("attempt") != there["out.txt"]:
             raise Violation(f"{mfid} has metadata of another attempt: {plain}")
@@ -176,7 +176,7 @@ class World:
 
 
 class Network:
-    """What a machine's client speaks to: each call may be lost, doubled or late, and is where the machine may die."""
+    """The network of a machine: each call may be lost, doubled or late, and the machine may die during it."""
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
@@ -329,7 +329,7 @@ class Network:
 
 
 class Machine:
-    """A machine that makes a result and one from that, and registers both; what it made survives its death."""
+    """A machine that makes a result and a child of it, and registers both; results survive its death."""
 
     def __init__(self, world: World, name: str) -> None:
         self.world, self.name = world, name
@@ -342,7 +342,7 @@ class Machine:
         self.doomed = False
 
     def step(self) -> None:
-        """Let it run until its next call."""
+        """Run the machine until its next call."""
         if self.thread is None:
             self.thread = threading.Thread(target=self._live, daemon=True)
             self.thread.start()
@@ -350,7 +350,7 @@ class Machine:
         self.given_back.acquire()
 
     def pause(self, seconds: float, what: str) -> None:
-        """Hand the turn on, and have it back later; or die."""
+        """Yield to other machines until the next turn; or die."""
         world = self.world
         if what not in TAKES_AWAY and world.random.random() < world.suspends:
             seconds += world.random.uniform(0, 4 * PATIENCE_S)
@@ -389,10 +389,10 @@ class Machine:
         if made is None or (parent is not None and _hashes(made.record.used[0].files or ()) != _hashes(parent.files)):
             made = self.made[step] = self._make(step, parent)
         found = register_output(client, made, self.name, patience_s=PATIENCE_S)
-        told = _hashes(found.files)
-        self.world.told.setdefault(found.mfid, set()).add(told)
-        if len(self.world.told[found.mfid]) > 1:
-            raise Violation(f"{found.mfid} was told to be done with {self.world.told[found.mfid]}")
+        reported = _hashes(found.files)
+        self.world.reported.setdefault(found.mfid, set()).add(reported)
+        if len(self.world.reported[found.mfid]) > 1:
+            raise Violation(f"{found.mfid} was reported as done with {self.world.reported[found.mfid]}")
         self.world.check(found.mfid)
         if self.world.random.random() < 0.5:
             since = datetime.fromtimestamp(self.world.now, UTC).isoformat(timespec="microseconds")
@@ -456,7 +456,7 @@ def _quietly(effect: Callable[[], object]) -> None:
 
 
 def one_history(seed: int) -> World:
-    """Run a history to its end, and check what is there then, also after every older state was merged back."""
+    """Run a history to its end, and check the result, also after every older state was merged back."""
     world = World(seed)
     machines = [Machine(world, f"machine{number}") for number in range(world.random.randint(1, 3))]
     names = (f"{number:08x}" for number in itertools.count(world.random.getrandbits(20)))
@@ -479,14 +479,14 @@ def one_history(seed: int) -> World:
                     machine.step()
     _write_back(world, 40)
     for mfid, stored in world.datasets.items():
-        if mfid in world.told and registrations(stored.metadata).complete is None:
-            raise Violation(f"{mfid} was told to be done and is not complete")
-        if mfid in world.told:
+        if mfid in world.reported and registrations(stored.metadata).complete is None:
+            raise Violation(f"{mfid} was reported as done and is not complete")
+        if mfid in world.reported:
             assert read_record(stored.metadata).is_complete  # type: ignore[union-attr]
         world.check(mfid)
     for mfid, since in world.held.items():
         if slots_of(world.datasets[mfid].metadata)[SLOT].since < since:
-            raise Violation(f"{mfid} does not hold its place since {since} any more")
+            raise Violation(f"{mfid} no longer holds its slot since {since}")
     return world
 
 
@@ -515,7 +515,7 @@ def _run(world: World, machines: list[Machine]) -> None:
 
 
 def _write_back(world: World, times: int) -> None:
-    """Merge an older state of the metadata back, whole, as a worker does that parsed a file meanwhile."""
+    """Merge back a complete older state of the metadata, as a worker does after parsing a file."""
     known = [mfid for mfid, stored in world.datasets.items() if stored.earlier]
     for _ in range(times if known else 0):
         mfid = world.random.choice(known)
@@ -526,15 +526,15 @@ def _write_back(world: World, times: int) -> None:
 
 def test_histories() -> None:
     first = int(os.environ.get("CLAIM_SEED", "0"))
-    steps = told = 0
+    steps = reported = 0
     for seed in range(first, first + HISTORIES):
         try:
             world = one_history(seed)
         except Violation as violation:
             raise AssertionError(f"history {seed}: {violation}") from violation
         steps += world.steps
-        told += len(world.told)
-    print(f"{HISTORIES} histories, {steps} steps, {told} results told to be done")
+        reported += len(world.reported)
+    print(f"{HISTORIES} histories, {steps} steps, {reported} results reported as done")
 
 
 def _takes_over_what_was_complete(seen: claims.ClaimEvidence) -> claims.NextMove:

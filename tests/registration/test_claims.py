@@ -1,4 +1,4 @@
-"""Who may finish an unfinished registration, and when; what the one before has left stands if it is the same."""
+"""Who may finish an unfinished registration, and when; equal contents of earlier attempts stay."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def new(parent: str, smoothed: Path, dataset: Any) -> NewDataset:
 
 
 def interrupted(session: Session, new: NewDataset, machine: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All is registered but the last word."""
+    """Register everything except the completion."""
     merge = session.client.metadata.merge
 
     def dying(mfid: str, metadata: Any) -> Any:
@@ -93,9 +93,9 @@ def test_a_registration_by_another_machine_is_awaited_and_adopted(
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(register_output, session.client, new, "elsewhere")
         assert begun.wait(60)
-        told = pool.submit(register_output, session.client, second, "here", patience_s=FOREVER_S)
+        adopted = pool.submit(register_output, session.client, second, "here", patience_s=FOREVER_S)
         go.set()
-        assert told.result(60) == first.result(60)
+        assert adopted.result(60) == first.result(60)
     assert "whose" not in (session.client.metadata.get(new.mfid) or {})
 
 
@@ -136,7 +136,7 @@ def test_an_equal_file_of_another_attempt_is_sent_again(
 
 
 def attempt(new: NewDataset, folder: Path, name: str, *files: str) -> NewDataset:
-    """The same result with other bytes, in files of these names."""
+    """Return the same result with other bytes, in files of these names."""
     made = []
     for end in files:
         path = folder / f"{name}-{end}.txt"

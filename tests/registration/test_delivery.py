@@ -1,4 +1,4 @@
-"""Deliverers: parents before children, several at once where answers take long, and nothing made of overtaken bytes."""
+"""Deliverers: parents before children, several at once if the latency is high, no children of overtaken bytes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ AGENT = agent({"unique_id": "0000-0000-0000-0001", "username": "local", "is_serv
 
 
 class Wire(httpx.BaseTransport):
-    """The network, with a delay, and a log of what was asked when."""
+    """The network, with a delay, and a log of the requests."""
 
     def __init__(self) -> None:
         self.wire = httpx.HTTPTransport()
@@ -82,7 +82,7 @@ class Wire(httpx.BaseTransport):
 
 
 class Instant(list[float]):
-    """How long answers took, which stays as it is."""
+    """A constant latency."""
 
     def append(self, took: float) -> None:
         return
@@ -105,7 +105,7 @@ class Machine:
         return DeliveryContext(self.outbox, self.client, machine_id(self.data), self.session.turn)
 
     def ended(self, *outcomes: str) -> set[str]:
-        """The datasets of the payloads that ended so."""
+        """Return the datasets of the payloads with this outcome."""
         return {mfid for one in self.heard if one.outcome in outcomes for mfid in one.payload.mfids}
 
     @property
@@ -133,7 +133,7 @@ class Machine:
 
 
 def dataset(folder: Path, name: str, content: str, *parents: NewDataset) -> NewDataset:
-    """A result of these, with one file, whose id follows from their bytes."""
+    """Return a result of these parents, with one file, whose id follows from their bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}-{threading.get_ident()}.txt"
     path.write_text(content)

@@ -1,8 +1,8 @@
 """Delivery against a model: two machines, steps that give other bytes each time, lost answers, kills between any calls.
 
 Each machine makes a small pipeline and delivers it with the real outbox, journal and deliverer. The service is a table
-without locks that takes each id once. What must hold afterwards is checked from outside: nothing lost, nothing twice,
-no child before its parent or of other bytes than its parent has, nothing called done that is not.
+without locks that accepts each id once. The invariants are checked from outside: nothing lost, nothing duplicated, no
+child before its parent or made from other bytes than its parent has, nothing reported as done that is not.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ TREE: Mapping[str, tuple[str, ...]] = {"a": (), "b": (), "c": ("a",), "d": ("a",
 
 
 class KilledError(BaseException):
-    """The process died here."""
+    """The process was killed."""
 
 
 @dataclass
@@ -74,7 +74,7 @@ class Service:
 
 
 class Context(DeliveryContext):
-    """Registers at the simulated service, and dies now and then."""
+    """A context that registers at the simulated service, and dies now and then."""
 
     service: Service
     die: Callable[[], None]
@@ -113,7 +113,7 @@ class Context(DeliveryContext):
 
 
 class Mortal(Outbox):
-    """Dies before or after it notes what became of a payload."""
+    """An outbox that dies before or after it records the outcome of a payload."""
 
     die: Callable[[], None]
 
@@ -129,7 +129,7 @@ class Mortal(Outbox):
 
 
 class Slow(Deliverer):
-    """Sends in the thread that asks, one payload at a time, in any order that is allowed."""
+    """A deliverer that sends one payload at a time in the calling thread, in any allowed order."""
 
     dice: random.Random
 
@@ -137,7 +137,7 @@ class Slow(Deliverer):
         return
 
     def step(self) -> bool:
-        """Send the next payload that may be sent. False if there is none."""
+        """Send the next payload that may be sent. Return False if there is none."""
         with self._changed:
             while self._later:
                 _, number, name = self._later.pop(0)
@@ -154,7 +154,7 @@ class Slow(Deliverer):
 
 
 class Machine:
-    """A data folder whose process makes the tree and delivers it. It may die, and is then begun again."""
+    """A data folder whose process makes the tree and delivers it. It may die, and is then restarted."""
 
     def __init__(
         self, name: str, folder: Path, service: Service, dice: random.Random, tree: Mapping[str, tuple[str, ...]]
@@ -165,7 +165,7 @@ class Machine:
         self.begin()
 
     def begin(self) -> None:
-        """A new process: it knows what lies in its folder."""
+        """Start a new process, which knows the contents of its folder."""
         self.journal = Journal(self.folder / "journal.sqlite", "service", lambda: "")
         self.outbox = Mortal(self.folder, self.journal, durable=False)
         self.outbox.die = self.die
@@ -200,7 +200,7 @@ class Machine:
             self.theirs[step] = ref.files[0].sha256
 
     def work(self) -> bool:
-        """Do one thing: make what can be made, or send something. False if nothing is left to do."""
+        """Make or send one result. Return False if nothing is left to do."""
         for step, parents in self.tree.items():
             if step in self.done or any(parent not in self.done for parent in parents):
                 continue
@@ -220,7 +220,7 @@ class Machine:
         return self.deliverer.step()
 
     def as_it_is(self, step: str) -> NewDataset:
-        """A result with the bytes that the service has, if they are others than ours."""
+        """Return a result with the service's bytes, if those differ from ours."""
         new, sha256 = self.done[step], self.theirs.get(step)
         if sha256 is None:
             return new
@@ -237,7 +237,7 @@ class _NoLock:
 
 
 def history(seed: int, folder: Path) -> int:
-    """One history, checked; returns how often a machine was killed."""
+    """Run and check one history; return how often a machine was killed."""
     dice = random.Random(seed)
     service = Service(dice)
     part = TREE if dice.random() < 0.5 else {step: TREE[step] for step in ("a", "b")}
@@ -298,17 +298,17 @@ def test_histories_of_two_machines_lose_nothing_and_report_no_false_success(
 
 
 def broken_by_id(deliverer: Deliverer, entry: Any) -> str:
-    """The rule of revision afca017: an overtaken parent is known by its id."""
+    """Recognize an overtaken parent by its id, as revision afca017 did."""
     return "overtaken" if entry.label.parents & (deliverer._theirs.keys() | deliverer._void) else ""
 
 
 def broken_order(deliverer: Deliverer, payload: Any) -> set[str]:
-    """Children do not wait for their parents."""
+    """Let children not wait for their parents."""
     return set()
 
 
 def broken_parents(deliverer: Deliverer, entry: Any) -> None:
-    """Nobody looks whether a parent has other bytes."""
+    """Do not compare the bytes of parents."""
 
 
 @pytest.mark.parametrize(

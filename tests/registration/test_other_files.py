@@ -1,4 +1,4 @@
-"""Files that a record lists are compared with those that are there, the attached part of the record included."""
+"""The files of a record, including its attached part, are compared with the stored ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RECORD: Any = SimpleNamespace(
 
 
 @pytest.mark.parametrize(
-    ("there", "told"),
+    ("stored", "expected"),
     [
         ({"a.txt": "1" * 64, "provenance.json.gz": "2" * 64}, ""),
         ({"a.txt": None, "provenance.json.gz": None}, ""),
@@ -26,6 +26,6 @@ RECORD: Any = SimpleNamespace(
         ({"provenance.json.gz": "2" * 64}, "its file a.txt is missing"),
     ],
 )
-def test_missing_and_different_files_are_named(there: dict[str, str | None], told: str) -> None:
-    listed: Any = [SimpleNamespace(filename=name, sha256_hash=sha256) for name, sha256 in there.items()]
-    assert other_files(RECORD, listed)[: len(told) or None] == told
+def test_missing_and_different_files_are_named(stored: dict[str, str | None], expected: str) -> None:
+    listed: Any = [SimpleNamespace(filename=name, sha256_hash=sha256) for name, sha256 in stored.items()]
+    assert other_files(RECORD, listed)[: len(expected) or None] == expected

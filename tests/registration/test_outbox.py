@@ -1,4 +1,4 @@
-"""The outbox: what is put there is there whole, for every process, until it is delivered."""
+"""The outbox: payloads are complete, for every process, until they are delivered."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def kept(*new: NewDataset) -> dict[str, Path]:
 
 
 def outbox_of(data: Path, service: str = "https://x.test", account: str = "a", *, durable: bool = False) -> Outbox:
-    """The outbox as another process opens it."""
+    """Open the outbox as another process does."""
     return Outbox(data, Journal(data / "journal.sqlite", service, lambda: account), durable=durable)
 
 
@@ -122,10 +122,10 @@ def test_the_time_and_reason_of_waiting_are_reported(outbox: Outbox, tmp_path: P
     made = outbox.put("s", "lab", [new], kept(new))
     outbox.failed(made, "no answer")
     outbox.failed(made, "refused: no", refused=True)
-    (told,) = outbox.waiting()
-    assert (told.mfids, told.step, told.project, told.tries) == ((new.mfid,), "s", "lab", 2)
-    assert (told.error, told.refused, told.since) == ("refused: no", True, made.made)
-    assert json.loads(json.dumps(told.to_json()))["mfids"] == [new.mfid]
+    (waiting,) = outbox.waiting()
+    assert (waiting.mfids, waiting.step, waiting.project, waiting.tries) == ((new.mfid,), "s", "lab", 2)
+    assert (waiting.error, waiting.refused, waiting.since) == ("refused: no", True, made.made)
+    assert json.loads(json.dumps(waiting.to_json()))["mfids"] == [new.mfid]
 
 
 @pytest.mark.parametrize("size", [2, COPIED_BYTES + 1])

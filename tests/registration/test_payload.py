@@ -1,4 +1,4 @@
-"""A payload is judged by its hashes: a copy is as good as the first one, one changed bit makes it none."""
+"""A payload is verified by its hashes: a copy is as good as the original, one changed bit makes it invalid."""
 
 from __future__ import annotations
 

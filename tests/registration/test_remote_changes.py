@@ -1,4 +1,4 @@
-"""What others have registered meanwhile: one question for all steps, now and then, and none waits for it for long."""
+"""Registrations by others: one query for all steps, at intervals, and no step waits for it for long."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Clock:
 
 
 class Service:
-    """Answers with what was changed, or raises; knows since when it was asked for."""
+    """Returns changes, or raises; records since when changes were requested."""
 
     def __init__(self) -> None:
         self.changed: dict[str, str] = {}
@@ -46,7 +46,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 class RunsAtOnce:
-    """A thread that does its work when it is started."""
+    """A thread that does its work on start."""
 
     def __init__(self, target: Callable[[], None], **_: object) -> None:
         self.start = target
@@ -71,7 +71,7 @@ def test_an_answer_a_second_old_is_refreshed_in_the_background(clock: Clock, mon
     service = Service()
     found = RemoteChanges(service.changes, None)
     clock.now_s += EVERY_S
-    service.error = RuntimeError("told to nobody")
+    service.error = RuntimeError("reported to nobody")
     assert not found.may_have("one")
     service.error, service.changed = None, {"one": NOON}
     assert found.may_have("one")

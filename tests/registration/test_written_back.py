@@ -1,4 +1,4 @@
-"""An ingestion that merges back all metadata that it picked up before: it undoes nothing of what was registered."""
+"""An ingestion that merges back older metadata does not undo any registration."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def client(server: RunningServer) -> Iterator[CrucibleClient]:
 
 
 def test_histories(client: CrucibleClient, dataset: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A result that is complete stays complete, as it was registered, with what holds and what it equals."""
+    """A complete result stays as it was registered, with its slots and equal parents."""
     chance = random.Random(HISTORIES)
     parents = [client.datasets.create({"dataset_name": name, "project_id": "lab"}).dsid for name in ("one", "other")]
     expected: dict[str, Any] = {}
@@ -74,9 +74,9 @@ def _attempt(dataset: Any, parent: str, folder: Path, number: int, attempt: int)
         "kind": "step", "project": "lab", "step": "smooth", "output": "out", "code": "c0de", "params": {"n": number},
         "inputs": {"spectrum": [{"mfid": parent, "files": {}}]},
     }  # fmt: skip
-    place = folder / str(number) / str(attempt)
-    place.mkdir(parents=True)
-    path = place / "smooth.csv"
+    attempt_folder = folder / str(number) / str(attempt)
+    attempt_folder.mkdir(parents=True)
+    path = attempt_folder / "smooth.csv"
     path.write_text(f"x,y\n1,{attempt}\n2,3\n")
     made: NewDataset = dataset(parent, path, recipe)
     file = LocalFile.of(path, scan_file(path))

@@ -1,4 +1,4 @@
-"""What a step reads are the bytes of the recorded hash, whatever happened to the cache, whatever other steps did."""
+"""A step reads the bytes of the recorded hash, whatever happened to the cache and whatever other steps did."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ FIRST = 'first: {file: first.txt, timestamp: "2024-05-01T12:00:00Z"}'
 
 @pytest.fixture
 def declare(lab: Any) -> Callable[[str], Path]:
-    """A pipeline of these steps over the first file."""
+    """Declare a pipeline of these steps over the first file."""
     lab.file(f"{lab.module}_inputs.py", STEPS)
 
     def declared(steps: str, inputs: str = FIRST) -> Path:
@@ -127,8 +127,8 @@ def test_no_step_can_change_the_input_of_the_next_one(
     spoiled = f"  spoiled: {{uses: 'USES:spoil', inputs: {{counts: first}}, params: {{way: {way}}}{limit}}}\n"
     failed = run(declare(spoiled))
     assert list(failed.errors) == ["spoiled"]
-    told = "changed its input 'first.txt' while it ran", "; its input 'first.txt' was changed while it ran"
-    assert told[way != "ends"] in failed.errors["spoiled"]
+    messages = "changed its input 'first.txt' while it ran", "; its input 'first.txt' was changed while it ran"
+    assert messages[way != "ends"] in failed.errors["spoiled"]
     assert all(path.read_text() != "poisoned" for path in cached(data))
     after = run(declare(TAKE))
     assert text_of(after.datasets["taken"]["out"]) == "1\n2\n3\n"
@@ -176,10 +176,10 @@ def test_several_files_for_a_single_file_role_are_reported_with_the_line_of_the_
     for _ in range(2):  # what the first run made is known to the second one's plan
         result = run(path)
         assert result.errors.keys() == {"one", "after"}
-        place = result.errors["one"].removeprefix("blocked: ")
-        assert place.startswith(f"{path}:{line}:")
-        assert "step 'one': input 'counts': dataset" in place
-        assert "has several files: a.txt, b.txt" in place
+        error = result.errors["one"].removeprefix("blocked: ")
+        assert error.startswith(f"{path}:{line}:")
+        assert "step 'one': input 'counts': dataset" in error
+        assert "has several files: a.txt, b.txt" in error
         assert result.datasets.keys() == {"both", "taken"}
     assert {name: step.state for name, step in planned(path).items()} == {
         "both": "fresh",
@@ -187,8 +187,8 @@ def test_several_files_for_a_single_file_role_are_reported_with_the_line_of_the_
         "after": "blocked",
         "taken": "fresh",
     }
-    told = cli("plan", path)
-    assert f"{path.name}:{line}:" in told.output
+    plan = cli("plan", path)
+    assert f"{path.name}:{line}:" in plan.output
 
 
 @pytest.mark.skipif(os.name == "nt", reason="modes are POSIX")

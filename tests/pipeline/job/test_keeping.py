@@ -1,4 +1,4 @@
-"""What results rest on is kept: source and environment, each once in a project, and nothing that is a secret."""
+"""Support of results is kept: source and environment, each once in a project, without secrets."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def record_of(session: Session, mfid: str) -> dict[str, Any]:
 
 
 def archive_of(session: Session, mfid: str) -> zipfile.ZipFile:
-    said = record_of(session, mfid)["activity"]["code"]["archive"]
-    (file,) = session.client.files.list(said["mfid"])
-    assert (file.filename, file.sha256_hash) == (said["name"], said["sha256"])
+    archive = record_of(session, mfid)["activity"]["code"]["archive"]
+    (file,) = session.client.files.list(archive["mfid"])
+    assert (file.filename, file.sha256_hash) == (archive["name"], archive["sha256"])
     path = session.client.files.download(file, session.settings.data / "looked-at")
     return zipfile.ZipFile(io.BytesIO(path.read_bytes()))
 
@@ -48,11 +48,11 @@ def test_source_and_environment_are_registered_once_and_named_in_each_record(
     again = run(lab.pipeline, **{"scaled__factor": 5})
     assert (len(supports(session, "source of steps")), len(supports(session, "environment of steps"))) == (1, 1)
     results = [mfid for done in (first, again) for made in done.datasets.values() for mfid in made.values()]
-    said = {
+    support = {
         (record["activity"]["code"]["archive"]["mfid"], record["software"]["environment"]["mfid"])
         for record in (record_of(session, mfid) for mfid in results)
     }
-    assert len(said) == 1
+    assert len(support) == 1
     archive = archive_of(session, results[0])
     assert archive.namelist() == [f"{lab.module}.py"]
     assert archive.read(f"{lab.module}.py") == (lab.folder / f"{lab.module}.py").read_bytes()
@@ -166,7 +166,7 @@ def test_the_environment_is_a_lock_without_secrets(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    ("said", "origin"),
+    ("recorded", "origin"),
     [
         ({"url": "https://me:secret@x.test:8443/a.whl?token=secret#secret"}, {"url": "https://x.test/a.whl"}),
         (
@@ -177,12 +177,12 @@ def test_the_environment_is_a_lock_without_secrets(monkeypatch: pytest.MonkeyPat
     ],
 )
 def test_the_origin_of_a_distribution_is_recorded_without_credentials_and_folders(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: dict[str, Any], origin: dict[str, Any]
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, recorded: dict[str, Any], origin: dict[str, Any]
 ) -> None:
     folder = tmp_path / "odd-1.0.dist-info"
     folder.mkdir()
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: odd\nVersion: 1.0\n")
-    (folder / "direct_url.json").write_text(json.dumps(said))
+    (folder / "direct_url.json").write_text(json.dumps(recorded))
     monkeypatch.syspath_prepend(str(tmp_path))
     assert environment_document()["packages"]["odd"] == {"version": "1.0", **origin}
 

@@ -1,4 +1,4 @@
-"""What steps return becomes plain JSON by the rule for parameters; what cannot is refused with its place."""
+"""Returned values become plain JSON by the rule for parameters; others are refused, with their path."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_values_with_a_form_in_json_are_stored_in_it(lab: Any, session: Session,
 
 
 @pytest.mark.parametrize(
-    ("returned", "told"),
+    ("returned", "message"),
     [
         ("{'h': {46: [1.0, float('inf')]}}", "the value 'h.46[1]' that it returned is inf"),
         ("{'h': {(1, 2): 3}}", "the value 'h' that it returned has a key (1, 2) that is neither text nor a number"),
@@ -87,12 +87,12 @@ def test_values_with_a_form_in_json_are_stored_in_it(lab: Any, session: Session,
     ],
 )
 def test_values_without_a_form_in_json_are_refused_with_their_path_and_nothing_is_registered(
-    lab: Any, session: Session, run: Any, returned: str, told: str
+    lab: Any, session: Session, run: Any, returned: str, message: str
 ) -> None:
     body = f"    (out / 'x.txt').write_text('1')\n    return {returned}\n"
     lab.file(f"{lab.module}_odd.py", f"from pathlib import Path\n\n\ndef odd(counts: Path, *, out: Path):\n{body}")
     result = run(lab.declare(f"{HEAD}  odd: {{uses: {lab.module}_odd:odd, inputs: {{counts: first}}}}\n"))
-    assert told in result.errors["odd"]
+    assert message in result.errors["odd"]
     assert len(session.client.datasets.list(project_id="lab", limit=None)) == 1, "only the input"
 
 

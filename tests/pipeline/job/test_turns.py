@@ -1,4 +1,4 @@
-"""Two processes with one data folder that are to make the same at the same time: one makes it, the other takes it."""
+"""Two processes with one data folder and the same step at the same time: one executes it, the other reuses it."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ def test_one_of_two_processes_with_one_data_folder_executes_a_step(lab: Any, dat
     second = start(["-c", WAITING, str(signs), *arguments])
     wait_for(lambda: (signs / "waits").exists() or began(signs) == 2, second)
     (signs / "go").touch()
-    told = [json.loads(process.communicate(timeout=120)[0]) for process in (first, second)]
+    answers = [json.loads(process.communicate(timeout=120)[0]) for process in (first, second)]
     assert began(signs) == 1, "both made the same at the same time"
-    assert [one["outcomes"]["slow"] for one in told] == ["executed", "reused"]
-    assert told[0]["datasets"] == told[1]["datasets"]
+    assert [one["outcomes"]["slow"] for one in answers] == ["executed", "reused"]
+    assert answers[0]["datasets"] == answers[1]["datasets"]
 
 
 def start(arguments: list[str]) -> subprocess.Popen[str]:

@@ -1,4 +1,4 @@
-"""Only plain files that a step wrote into its folder are taken; everything else is an error that names it."""
+"""Only plain files in a step's folder are registered; everything else is an error that names it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def declare(lab: Any, body: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "message"),
     [
         ("os.mkfifo(out / 'pipe')", "left a named pipe 'pipe' where its files go"),
         ("socket.socket(socket.AF_UNIX).bind(str(out / 's'))", "left a socket 's' where its files go"),
@@ -50,10 +50,10 @@ def declare(lab: Any, body: str) -> Path:
     ],
 )
 def test_entries_that_are_not_files_are_named_and_nothing_is_registered(
-    lab: Any, session: Session, run: Any, body: str, told: str
+    lab: Any, session: Session, run: Any, body: str, message: str
 ) -> None:
     result = run(declare(lab, body))
-    assert told in result.errors["odd"]
+    assert message in result.errors["odd"]
     assert len(session.client.datasets.list(project_id="lab", limit=None)) == 1, "only the input"
 
 

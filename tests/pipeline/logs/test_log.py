@@ -1,4 +1,4 @@
-"""What a command printed is kept with its result, or with its failure; what it does beside its folder is told."""
+"""The output of a command is stored with its result or failure; files written beside its folder are reported."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def test_the_output_of_a_command_is_a_file_of_its_child_and_not_data_for_the_nex
     assert result.executed == ["talked", "quiet"], result.errors
     files = {file.filename: file for file in session.client.datasets.list_files(result.datasets["talked"]["out"])}
     assert set(files) == {"copy.txt", "step.log"}
-    said = session.client.files.download_bytes(files["step.log"]).decode()
-    assert sorted(said.split("\n")) == ["", "no lamp", "read first.txt"]
+    text = session.client.files.download_bytes(files["step.log"]).decode()
+    assert sorted(text.split("\n")) == ["", "no lamp", "read first.txt"]
     used = record_of(result.datasets["quiet"]["out"])["used"]
     assert [file["name"] for file in used[0]["files"]] == ["copy.txt"]
     generated = record_of(result.datasets["talked"]["out"])["generated"]
@@ -170,13 +170,13 @@ def test_the_log_of_an_endless_output_has_its_beginning_and_end(tmp_path: Path) 
     code = "import sys; print('first'); [sys.stdout.write('x' * 1_000_000) for _ in range(50)]; print('last')"
     with StepLog(tmp_path / "step.log") as log:
         call_command(CommandCall("loud", [sys.executable, "-c", code], tmp_path, {}, {}, {}), tmp_path, log, 120)
-    said = log.path.read_bytes()
-    assert len(said) < 2 * LOG_LIMIT_BYTES
-    assert said.startswith(b"first")
-    assert said.rstrip().endswith(b"last")
-    (left_out,) = re.findall(rb"\[\.\.\. (\d+) bytes are left out here \.\.\.\]", said)
+    text = log.path.read_bytes()
+    assert len(text) < 2 * LOG_LIMIT_BYTES
+    assert text.startswith(b"first")
+    assert text.rstrip().endswith(b"last")
+    (left_out,) = re.findall(rb"\[\.\.\. (\d+) bytes are left out here \.\.\.\]", text)
     marker = len(b"\n[... " + left_out + b" bytes are left out here ...]\n")
-    assert int(left_out) + len(said) - marker == 50_000_000 + len("first\nlast\n")
+    assert int(left_out) + len(text) - marker == 50_000_000 + len("first\nlast\n")
 
 
 def test_files_that_a_command_writes_beside_its_folder_are_reported(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a function prints and logs that runs in this process is kept by thread, and goes where it went besides."""
+"""The output and logging of functions in this process are kept by thread, and still reach the original streams."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A secret that a step was given is in nothing that is kept of it, in none of the spellings in which it comes back."""
+"""A secret given to a step is in nothing that is stored about it, in any encoding."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SECRET = 'top secret/"ä"+4711'
 
 
 def spellings(secret: str) -> dict[str, str]:
-    """What programs make of a secret that they print."""
+    """Return the encodings in which programs print a secret."""
     raw = secret.encode()
     return {
         "raw": secret,
@@ -37,10 +37,10 @@ def spellings(secret: str) -> dict[str, str]:
 
 
 def test_each_encoding_is_redacted() -> None:
-    blotter = Redactor([SECRET])
+    redactor = Redactor([SECRET])
     certain = base64.b64encode(SECRET.encode()).decode()[4:16]
     for name, text in spellings(SECRET).items():
-        shown = blotter.text(f"before {text} after")
+        shown = redactor.text(f"before {text} after")
         assert "***" in shown, name
         assert shown.startswith("before "), name
         assert not any(part in shown for part in (SECRET, quote(SECRET), SECRET.encode().hex(), certain)), (name, shown)
@@ -112,14 +112,14 @@ def test_a_printed_secret_is_stored_nowhere(
         env: [LAB_TOKEN]
         inputs: {{first: {{file: first.txt, timestamp: "2024-05-01T12:00:00Z"}}}}
         steps:
-          told: {{{how}, inputs: {{counts: first}}}}
+          shown: {{{how}, inputs: {{counts: first}}}}
         """
     )
     result = run(path)
-    assert result.outcomes["told"] == ("failed" if fails else "executed"), result.errors
-    kept = result.logs["told"] if fails else ""
-    said = Path(kept).read_text() if fails else log_of(session, result.datasets["told"]["out"])
-    assert said.count("***") >= 5, said
+    assert result.outcomes["shown"] == ("failed" if fails else "executed"), result.errors
+    path = result.logs["shown"] if fails else ""
+    log = Path(path).read_text() if fails else log_of(session, result.datasets["shown"]["out"])
+    assert log.count("***") >= 5, log
     session.client.close()
     hidden = [SECRET, *spellings(SECRET).values()]
     found = [

@@ -1,4 +1,4 @@
-"""Tests of the processes of steps begin with none."""
+"""Tests of step processes begin without workers."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from tests import reused
 
 @pytest.fixture(autouse=True)
 def no_workers_of_earlier_tests() -> None:
-    """What other tests have left is ended."""
+    """End the workers that other tests have left."""
     reused.end_workers()

@@ -1,4 +1,4 @@
-"""Files that a step reads beside what it was given: named, or declared, so that their bytes count."""
+"""Files that a step reads without being given them: named, or declared, so that their bytes count."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ def test_watching_costs_little(tmp_path: Path) -> None:
 
 
 def short_step() -> float:
-    """The CPU time of a short step on this machine, in seconds."""
+    """Return the CPU time of a short step on this machine, in seconds."""
     started = time.process_time()
     sum(range(4_000_000))
     return time.process_time() - started

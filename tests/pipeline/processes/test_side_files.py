@@ -1,4 +1,4 @@
-"""What a step writes elsewhere than in its folder is told; it is no part of the result."""
+"""Files that a step writes outside of its folder are reported, and are not part of the result."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from crucible_lineage import step
 
 
 @step
-def stray(counts: Path, *, place: str, out: Path) -> dict:
+def stray(counts: Path, *, folder: str, out: Path) -> dict:
     with tempfile.NamedTemporaryFile() as scratch:
         scratch.write(b"1")
-    (Path(place) / "stray.txt").write_text(counts.read_text())
+    (Path(folder) / "stray.txt").write_text(counts.read_text())
     (out / "made.txt").write_text("1")
     return {}
 
 
 @step
-def lost(counts: Path, *, place: str, out: Path) -> None:
-    (Path(place) / "lost.txt").write_text(counts.read_text())
+def lost(counts: Path, *, folder: str, out: Path) -> None:
+    (Path(folder) / "lost.txt").write_text(counts.read_text())
 """
 
 
@@ -41,9 +41,9 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     scratch.mkdir()
     monkeypatch.setenv("TMPDIR", str(scratch))
     monkeypatch.setattr(tempfile, "tempdir", None)
-    place = tmp_path / "elsewhere"
-    place.mkdir()
-    return place
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    return folder
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def declare(lab: Any, elsewhere: Path) -> Callable[[str, str], Path]:
 
     def declared(step: str, more: str = "") -> Path:
         head = lab.pipeline.read_text().partition("  second:")[0]
-        uses = f"uses: {lab.module}_stray:{step}, inputs: {{counts: first}}, params: {{place: {elsewhere}}}"
+        uses = f"uses: {lab.module}_stray:{step}, inputs: {{counts: first}}, params: {{folder: {elsewhere}}}"
         return Path(lab.declare(f"{head}steps:\n  {step}: {{{uses}{more}}}\n"))
 
     return declared
@@ -78,9 +78,9 @@ def test_the_error_of_a_step_that_wrote_only_elsewhere_names_the_file(
 
 
 def test_the_command_line_reports_it_in_a_note(declare: Any, elsewhere: Path, cli: Any) -> None:
-    said = cli("run", declare("stray"), "--engine", "local")
-    assert said.exit_code == 0
-    assert f"note: stray: it wrote {elsewhere / 'stray.txt'}" in said.stderr
+    ran = cli("run", declare("stray"), "--engine", "local")
+    assert ran.exit_code == 0
+    assert f"note: stray: it wrote {elsewhere / 'stray.txt'}" in ran.stderr
 
 
 def test_files_read_elsewhere_and_removed_files_are_not_listed(elsewhere: Path) -> None:

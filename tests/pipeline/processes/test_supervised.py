@@ -1,4 +1,4 @@
-"""Whatever ends a run or a command, nothing that the command started goes on, and its exit is told as what it was."""
+"""However a run or a command ends, no descendant of the command survives, and its exit code is reported."""
 
 from __future__ import annotations
 
@@ -117,26 +117,26 @@ def test_processes_that_a_command_leaves_running_end_with_it_and_are_counted(tmp
 
 def test_a_stopped_process_is_terminated_and_then_killed(tmp_path: Path) -> None:
     stubborn = "import signal, time; signal.signal(signal.SIGTERM, lambda *_: print('asked', flush=True))\n"
-    said: list[bytes] = []
+    printed: list[bytes] = []
     code = f"{stubborn}print('up', flush=True)\nwhile True: time.sleep(300)\n"
-    process = Supervised([sys.executable, "-c", code], said.append, "stubborn", run_id="stopped")
-    awaited(lambda: b"up" in b"".join(said))
+    process = Supervised([sys.executable, "-c", code], printed.append, "stubborn", run_id="stopped")
+    awaited(lambda: b"up" in b"".join(printed))
     began = time.monotonic()
     assert stop_run("stopped") == ["stubborn"]
     assert process.wait(60)
-    assert b"asked" in b"".join(said)
+    assert b"asked" in b"".join(printed)
     assert process.code == -signal.SIGKILL
     assert process.stopped
     assert GRACE_S <= time.monotonic() - began < GRACE_S + 10
     with pytest.raises(StoppedError, match="was not begun, since the run was stopped"):
-        Supervised(["true"], said.append, "next", run_id="stopped")
+        Supervised(["true"], printed.append, "next", run_id="stopped")
 
 
 def test_the_exit_code_is_that_of_the_command(tmp_path: Path) -> None:
-    for code, told in (("import sys; sys.exit(3)", 3), ("import os; os.kill(os.getpid(), 11)", -11), ("pass", 0)):
+    for code, expected in (("import sys; sys.exit(3)", 3), ("import os; os.kill(os.getpid(), 11)", -11), ("pass", 0)):
         process = Supervised([sys.executable, "-c", code], lambda data: None, "x")
         assert process.wait(60)
-        assert process.code == told
+        assert process.code == expected
     with pytest.raises(FileNotFoundError):
         Supervised([str(tmp_path / "none")], lambda data: None, "x")
     with pytest.raises(PermissionError):
@@ -158,11 +158,11 @@ def test_a_killed_supervisor_ends_its_command(tmp_path: Path) -> None:
 
 def test_a_server_that_dies_with_a_request_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     sent = _server_killed_at(monkeypatch, most=1)
-    said: list[bytes] = []
-    process = Supervised([sys.executable, "-c", "print('made')"], said.append, "x")
+    printed: list[bytes] = []
+    process = Supervised([sys.executable, "-c", "print('made')"], printed.append, "x")
     process.finish()
     assert process.wait(60)
-    assert (process.code, b"".join(said), len(sent)) == (0, b"made\n", 1)
+    assert (process.code, b"".join(printed), len(sent)) == (0, b"made\n", 1)
 
 
 def test_a_server_that_dies_each_time_is_an_error_and_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,11 +201,11 @@ def test_the_command_inherits_no_descriptors_and_has_default_signals() -> None:
         "print(sorted(int(n) for n in os.listdir('/proc/self/fd'))[:-1], signal.getsignal(signal.SIGTERM),"
         " os.getpid() == os.getsid(0))"
     )
-    said: list[bytes] = []
-    process = Supervised([sys.executable, "-c", code], said.append, "x")
+    printed: list[bytes] = []
+    process = Supervised([sys.executable, "-c", code], printed.append, "x")
     process.finish()
     assert process.wait(60)
-    assert b"".join(said).decode().strip() == f"[0, 1, 2] {int(signal.SIG_DFL)} True"
+    assert b"".join(printed).decode().strip() == f"[0, 1, 2] {int(signal.SIG_DFL)} True"
 
 
 def test_without_adoption_of_orphans_the_process_group_and_its_descendants_end(
@@ -217,11 +217,11 @@ def test_without_adoption_of_orphans_the_process_group_and_its_descendants_end(
     monkeypatch.setattr(supervised, "_channel", None)
     monkeypatch.setattr(supervised, "_server", None)
     child = "import subprocess, sys; child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(300)'])\n"
-    said: list[bytes] = []
+    printed: list[bytes] = []
     for code, left in (("print(child.pid, flush=True); child.wait()", 0), ("print(child.pid, flush=True)", 1)):
-        said.clear()
-        process = Supervised([sys.executable, "-c", child + code], said.append, "x", run_id=code)
-        pid = int(awaited(lambda: b"".join(said)))
+        printed.clear()
+        process = Supervised([sys.executable, "-c", child + code], printed.append, "x", run_id=code)
+        pid = int(awaited(lambda: b"".join(printed)))
         if not left:
             stop_run(code)
         assert process.wait(30)

@@ -1,4 +1,4 @@
-"""A step with a timeout runs in a process of its own; what hangs or dies is reported as that and leaves nothing."""
+"""A step with a timeout runs in a process of its own; one that hangs or dies is reported and leaves no processes."""
 
 from __future__ import annotations
 

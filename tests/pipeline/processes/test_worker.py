@@ -1,4 +1,4 @@
-"""A worker is used again for what fits, and replaced when it died, is not clean, or has read code that was changed."""
+"""Workers are reused for suitable calls, and replaced when dead, unclean, or with outdated code."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def closes_everything(counts: Path, *, out: Path) -> dict:
     return {"pid": os.getpid()}
 
 def reads(counts: Path, *, out: Path) -> dict:
-    return {"said": open(0).read()}
+    return {"read": open(0).read()}
 
 def sleeps(counts: Path, *, out: Path) -> dict:
     time.sleep(60)
@@ -199,7 +199,7 @@ def test_no_call_is_started_for_a_stopped_run(call: Any) -> None:
 
 
 def test_standard_input_is_empty_and_parameters_may_be_large(call: Any) -> None:
-    assert call("reads").result == {"said": ""}
+    assert call("reads").result == {"read": ""}
     assert call("large", text="x" * 3_000_000).result == {"size": 3_000_000}
 
 

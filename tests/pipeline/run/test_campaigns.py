@@ -1,4 +1,4 @@
-"""Campaigns: candidates have the ids that they would have anyway, change nothing, and are promoted by one statement."""
+"""Campaigns: candidates have their usual ids, change nothing, and are promoted by one statement."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def register(lab: Any, session: Session) -> Register:
 
 @pytest.fixture
 def scans(lab: Any, session: Session, register: Register, run: Any) -> tuple[Path, str]:
-    """Scans of half a year that are calibrated with an old axis, and a new axis."""
+    """Scans of half a year, calibrated with an old axis, and a new axis."""
     for month in range(1, 5):
         register(f"s{month}", 100 + month, f"2024-0{month}-10", instrument="Raman 2" if month == 4 else "Raman 1")
     old = register("old axis", 0.0, "2024-01-01", "wavenumber axis")
@@ -265,7 +265,7 @@ def test_a_single_instance_of_a_step_can_be_executed(scans: tuple[Path, str], la
 
 
 @pytest.mark.parametrize(
-    ("replaced", "since", "said"),
+    ("replaced", "since", "message"),
     [
         ("scan", "2024-01-01", "not chosen by certificate"),
         ("axes", "2024-01-01", "no input 'axes'"),
@@ -273,11 +273,11 @@ def test_a_single_instance_of_a_step_can_be_executed(scans: tuple[Path, str], la
     ],
 )
 def test_an_invalid_campaign_is_refused(
-    session: Session, scans: tuple[Path, str], replaced: str, since: str, said: str
+    session: Session, scans: tuple[Path, str], replaced: str, since: str, message: str
 ) -> None:
     path, new = scans
     known = set(session.mirror.statements())
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         new_campaign(session, bind_file(path, session.store), "neon", [(replaced, new)], since, why="x")
     session.mirror.sync_statements()
     assert set(session.mirror.statements()) == known

@@ -1,4 +1,4 @@
-"""Checks: evaluated once for each condition, recorded, no part of the identity; what fails is flagged or on hold."""
+"""Checks: evaluated once per condition, recorded, not part of the identity; failures are flagged or on hold."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_inputs_are_checked_by_their_metadata(lab: Any, session: Session, run: R
 
 
 @pytest.mark.parametrize(
-    ("check", "told"),
+    ("check", "message"),
     [
         ('{small: {that: "results.factor <", else: hold}}', "invalid syntax"),
         ('{small: {that: "factor < 2", else: hold}}', "a check may use results.NAME"),
@@ -96,8 +96,8 @@ def test_inputs_are_checked_by_their_metadata(lab: Any, session: Session, run: R
         ('{small: {that: "results.factor < 2", else: stop}}', "small"),
     ],
 )
-def test_an_invalid_check_is_a_fault_of_the_declaration(lab: Any, check: str, told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_an_invalid_check_is_a_fault_of_the_declaration(lab: Any, check: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         bind_file(checking(lab, check), None)
 
 

@@ -1,4 +1,4 @@
-"""Which result holds now: the newest run that relied on one decides, on all machines, and no work is done twice."""
+"""Which result is current: the newest run that relied on one decides, on all machines, and no work is repeated."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_a_refactoring_with_the_same_bytes_costs_one_step(lab: Any, session: Ses
     parents = {link.unique_id for link in found.dataset.links or () if link.direction == "source"}
     assert {scaled, first.datasets["scaled"]["out"]} <= parents
     shown = show_dataset(session, total)
-    assert len(shown.parents) == 2, "what stands for another is said once, beside it"
+    assert len(shown.parents) == 2, "an equal parent is named once, beside the recorded one"
     assert shown.equal == {first.datasets["scaled"]["out"]: (scaled,)}
     assert current(session, "scaled") == {scaled}
     assert run(session, lab.pipeline).executed == []
@@ -271,7 +271,7 @@ def test_changed_metadata_of_an_output_are_reported_as_not_applied(lab: Any, ses
         f"metadata {name!r} is unchanged until `--force total` reruns the step" for name in ("unit", "total")
     )
     assert "unit" not in session.client.metadata.get(first.datasets["total"]["out"])
-    assert run(session, lab.pipeline).notes == {}, "told once"
+    assert run(session, lab.pipeline).notes == {}, "reported once"
 
 
 def test_names_can_use_counts_and_fields_of_parents(lab: Any, session: Session) -> None:
@@ -335,7 +335,7 @@ def test_results_of_a_failed_run_are_current_and_not_mixed_with_older_ones(lab: 
     now = states(session)
     assert now[broken.datasets["scaled"]["out"]] == "current"
     assert now[first.datasets["scaled"]["out"]] == "superseded"
-    assert now[first.datasets["total"]["out"]] == "current", "nothing was made in its place"
+    assert now[first.datasets["total"]["out"]] == "current", "nothing has replaced it"
 
 
 MANY = """
@@ -362,10 +362,10 @@ def test_causes_are_reported_once_with_replaced_and_replacing_datasets(
     run(session, lab.declare(MANY, "many.yaml"))
     path = lab.declare(MANY.replace("dark-a", "dark-b"), "many.yaml")
     print_plan(make_plan(bind_file(path, session.store), session), as_json=False)
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert (
         "1 step follows from:\n  less (2 instances): input right: dark-b.txt (sha 4b227777) instead of dark-a.txt"
-        in told
+        in output
     )
 
 

@@ -1,4 +1,4 @@
-"""A Crucible that is far away: nothing is asked that the run knows, and what depends on nothing else goes at once."""
+"""A Crucible with high latency: no requests for known facts, and independent requests are sent at once."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ FILE = ("POST /datasets/ID/upload/multipart/initiate", "POST /datasets/ID/upload
 
 
 class Wire(httpx.BaseTransport):
-    """The network, and what was sent over it."""
+    """The network, and the requests sent over it."""
 
     def __init__(self) -> None:
         self.wire = httpx.HTTPTransport()
@@ -121,12 +121,12 @@ def test_returned_values_are_reported_without_a_request(lab: Any, far: Session, 
     lab.file("other.txt", "10 20 30")
     result = run(lab, far)
     before = len(wire.sent)
-    told = returned_by(far, result)
+    values_by_output = returned_by(far, result)
     assert len(wire.sent) == before
     mfids = {step: outputs["out"] for step, outputs in result.datasets.items()}
     datasets = {step: far.client.datasets.get(mfid, include_metadata=True) for step, mfid in mfids.items()}
     there = {step: dataset.scientific_metadata or {} for step, dataset in datasets.items()}
-    assert {step: (mfid, dict(values)) for (step, _), (mfid, values) in told.items()} == {
+    assert {step: (mfid, dict(values)) for (step, _), (mfid, values) in values_by_output.items()} == {
         step: (mfids[step], {key: value for key, value in metadata.items() if key not in OWN_KEYS})
         for step, metadata in there.items()
     }

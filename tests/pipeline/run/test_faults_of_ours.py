@@ -1,4 +1,4 @@
-"""A fault of crucible-lineage itself keeps its traceback in a file, whose path is told; the other steps go on."""
+"""The traceback of an unexpected error goes to a file that the message names; the other steps continue."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def test_an_unexpected_error_of_a_registration_names_the_file_with_its_traceback
     other = f"  other: {{uses: '{lab.module}:scale', inputs: {{counts: second}}, params: {{factor: 2}}}}\n"
     result = run(lab.declare(lab.pipeline.read_text() + other))
     assert (result.outcomes["scaled"], result.outcomes["other"]) == ("failed", "executed")
-    told = result.errors["scaled"]
-    assert told.startswith(
+    error = result.errors["scaled"]
+    assert error.startswith(
         "made, and not registered: KeyError: 'nobody thought of this, nor of ***'; this is a fault of crucible-lineage"
     )
-    (path,) = re.findall(r"its traceback is in (\S+)", told)
+    (path,) = re.findall(r"its traceback is in (\S+)", error)
     assert result.logs["scaled"] == path
     trace = Path(path).read_text()
     assert "in faulty" in trace

@@ -1,4 +1,4 @@
-"""What somebody without rights in the project has put under an id that a result will get is never taken for it."""
+"""A dataset that an outsider created with the id of a future result is never mistaken for that result."""
 
 from __future__ import annotations
 
@@ -136,12 +136,12 @@ def test_a_step_whose_id_an_outsider_has_taken_is_refused_and_works_with_a_salt(
     assert not ran.ok
     assert ran.outcomes["scaled"] == "failed"
     assert "total" not in ran.datasets, "what follows was made from ours and is not registered"
-    told = ran.errors["scaled"]
-    assert mfid in told
-    assert "eve" in told, "whose it is"
-    assert (f"project {project}" if project else "no project") in told
-    assert "deleted" in told
-    assert "salt" in told, "how to go on"
+    error = ran.errors["scaled"]
+    assert mfid in error
+    assert "eve" in error, "its owner"
+    assert (f"project {project}" if project else "no project") in error
+    assert "deleted" in error
+    assert "salt" in error, "what to do"
     assert [one for one in mine.client.datasets.list(project_id="lab") if one.dataset_name == "scaled"] == []
     assert len(mine.client.datasets.get(mfid, include_links=True).links or ()) == 0
     salted = lab.pipeline.read_text().replace("params: {factor: 3}", "params: {factor: 3}\n    salt: not this one")
@@ -192,14 +192,14 @@ def test_measured_files_whose_id_an_outsider_has_taken_are_refused(
         post(outsider, mfid, metadata, files, tmp_path / "forged")
         ran = run(lab, mine)
         assert ran.outcomes == {"scaled": "failed", "total": "failed"}
-        told = ran.errors["scaled"]
+        error = ran.errors["scaled"]
     else:
         outsider.datasets.create({"unique_id": mfid, "dataset_name": "squatted"})
         with pytest.raises(Exception, match="salt") as caught:
             run(lab, mine)
-        told = str(caught.value)
-    assert mfid in told
-    assert "salt" in told
+        error = str(caught.value)
+    assert mfid in error
+    assert "salt" in error
     lab.pipeline.write_text(lab.pipeline.read_text().replace('12:00:00Z"}', '12:00:00Z", salt: x}'))
     assert run(lab, mine).ok
 
@@ -212,8 +212,8 @@ def test_slots_and_successors_claimed_by_an_outsider_change_nothing(
     found = mine.client.datasets.update(mfid, public=True)
     true = mine.client.datasets.get(mfid, include_metadata=True)
     metadata = json.loads(json.dumps(true.scientific_metadata))
-    (place,) = metadata[SLOTS_KEY]
-    metadata[SLOTS_KEY][place]["since"] = "2099-01-01T00:00:00+00:00"
+    (slot,) = metadata[SLOTS_KEY]
+    metadata[SLOTS_KEY][slot]["since"] = "2099-01-01T00:00:00+00:00"
     metadata[KEY]["supersedes"] = mfid
     forged = new_mfid()
     post(outsider, forged, metadata, honest["total"][2], tmp_path / "forged")
@@ -267,4 +267,4 @@ def test_the_command_reports_it_in_a_few_lines(
     assert ran.returncode == 1, ran.stderr
     assert f"the id {mfid} is taken by dataset 'mine, all mine' of " in ran.stderr
     assert "Traceback" not in ran.stderr
-    assert "not delivered" not in ran.stderr, "it is told once"
+    assert "not delivered" not in ran.stderr, "it is reported once"

@@ -1,4 +1,4 @@
-"""`ingest: {wait: true, timeout: ...}`: a dataset is complete when its files are read; how that ended is told."""
+"""`ingest: {wait: true, timeout: ...}`: a dataset is complete when its files are ingested; failures are reported."""
 
 from __future__ import annotations
 
@@ -83,15 +83,15 @@ def test_after_the_timeout_the_dataset_is_complete_and_the_file_is_reported(run:
     result = run("{wait: true, timeout: 0.01}")
     assert result.ok
     assert slow[0] == "started False"
-    assert all("scaled.txt of 'first (scaled)'" in told for told in result.not_ingested)
+    assert all("scaled.txt of 'first (scaled)'" in note for note in result.not_ingested)
 
 
 def test_a_failed_ingestion_is_reported_once_and_does_not_fail_the_run(run: Any, session: Session) -> None:
     result = run("{wait: true}, ingestor: NoSuchIngestor")
     assert result.ok
-    (told,) = result.not_ingested
-    assert "scaled.txt of 'first (scaled)'" in told
-    assert "was not ingested as asked: There is no ingestor NoSuchIngestor here" in told
+    (note,) = result.not_ingested
+    assert "scaled.txt of 'first (scaled)'" in note
+    assert "was not ingested as asked: There is no ingestor NoSuchIngestor here" in note
     again = run("{wait: true}, ingestor: NoSuchIngestor")
     assert again.not_ingested == ()
 
@@ -150,11 +150,11 @@ def test_events_report_the_end_of_an_ingestion(
     assert [(one.event, one.attributes["status"], one.attributes["error"]) for one in news] == [
         (event, status, "it is damaged")
     ]
-    assert not [one for portion in watcher.look() for one in portion], "each is told once"
+    assert not [one for portion in watcher.look() for one in portion], "each event is reported once"
 
 
 @pytest.mark.parametrize(
-    ("ingest", "told"),
+    ("ingest", "message"),
     [
         ("{wat: true}", "did you mean 'wait'?"),
         ("{timeout: 5}", "add `wait: true`"),
@@ -162,12 +162,12 @@ def test_events_report_the_end_of_an_ingestion(
         ("5", "write true, false, or {wait: true, timeout: 10m}"),
     ],
 )
-def test_a_fault_is_reported_with_its_line(lab: Any, ingest: str, told: str) -> None:
+def test_a_fault_is_reported_with_its_line(lab: Any, ingest: str, message: str) -> None:
     path = lab.declare(PIPELINE.replace("INGEST", ingest))
     with pytest.raises(InputError) as caught:
         load_pipeline(path)
     (fault,) = caught.value.faults
-    assert told in fault.message
+    assert message in fault.message
     assert fault.line == 10
 
 

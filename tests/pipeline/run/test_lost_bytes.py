@@ -1,4 +1,4 @@
-"""A result whose bytes Crucible has lost is made again once that is known, and stands under its id if they agree."""
+"""A result whose bytes Crucible has lost is made again once that is known, and keeps its id if they agree."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def run(session: Session, path: Path) -> RunResult:
 
 
 def lose(session: Session, mfid: str) -> str:
-    """Crucible loses the bytes of a dataset's file, and this machine has no copy; its name."""
+    """Remove the bytes of a dataset's file at Crucible and in the cache; return its name."""
     (file,) = session.client.files.list(mfid)
     sha256 = str(file.sha256_hash)
     (session.settings.data / "crucible" / "contents" / sha256[:2] / sha256[2:]).unlink()

@@ -1,4 +1,4 @@
-"""What members of a project may not do to each other's results stops no run; it is noted for those who may."""
+"""Missing rights on results of other members stop no run; notes name what permitted accounts can do."""
 
 from __future__ import annotations
 
@@ -71,12 +71,12 @@ def test_an_unfinished_result_of_another_member_is_finished_by_a_permitted_accou
     ada, bob = members
     total = run(bob, lab.pipeline).datasets["total"]["out"]
     unfinish(bob.client, total)
-    told = run(ada, lab.pipeline).errors["total"]
-    assert f"dataset {total} was begun by another member and not finished" in told
+    error = run(ada, lab.pipeline).errors["total"]
+    assert f"dataset {total} was begun by another member and not finished" in error
     assert (
         "its owner or an editor of the project can, by running the same pipeline; "
         "or make another result with --force STEP"
-    ) in told
+    ) in error
 
 
 def test_a_result_of_another_member_is_redescribed_by_a_permitted_account(

@@ -1,4 +1,4 @@
-"""What a run holds of its results while they wait: little of each, and the same whether they are few or many."""
+"""Memory of a run for waiting results: little for each, and bounded however many there are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An older copy of the embedded Crucible that is put back by hand is noticed, whatever has come to it meanwhile."""
+"""An older copy of the embedded Crucible that is restored manually is noticed, even if it has changed since."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Holds: nothing is made of what is on hold, what was made before is doubtful, and lifting a hold computes nothing."""
+"""Holds: nothing is made from data on hold, earlier results are doubtful, and lifting a hold computes nothing."""
 
 from __future__ import annotations
 
@@ -90,10 +90,10 @@ def test_a_hold_blocks_descendants_at_any_depth_and_lifting_it_computes_nothing(
     first = made.inputs["first"][0]
     put_on_hold(session, first)
     assert blocked(session, lab.pipeline) == {}, "what is there is not made again"
-    told = blocked(session, lab.pipeline, "scaled")
-    assert told["scaled"].startswith(f"{first} is on hold by ")
-    assert told["scaled"].endswith(f": {WHY}")
-    assert told["total"] == "parent scaled is blocked"
+    reasons = blocked(session, lab.pipeline, "scaled")
+    assert reasons["scaled"].startswith(f"{first} is on hold by ")
+    assert reasons["scaled"].endswith(f": {WHY}")
+    assert reasons["total"] == "parent scaled is blocked"
     print_plan(make_plan(bind_file(lab.pipeline, session.store), session, ("scaled",)), as_json=False)
     assert f"because {first} is on hold by" in capsys.readouterr().out
 
@@ -158,7 +158,7 @@ def test_a_late_statement_stops_another_machine_at_its_next_plan(
         assert blocked(other, lab.pipeline, "scaled") == {}
         hold = put_on_hold(session, first)
         assert set(blocked(other, lab.pipeline, "scaled")) == {"scaled", "total"}
-        assert put_on_hold(other, first) == hold, "both have said it: it is one statement"
+        assert put_on_hold(other, first) == hold, "equal statements of two accounts are one"
         lift(other, About((first,)), "", project="lab")
     assert blocked(session, lab.pipeline, "scaled") == {}
 
@@ -178,8 +178,8 @@ def test_holds_by_instrument_and_time_stop_data_and_holds_by_fingerprint_stop_co
     recipe = session.client.datasets.get(made.datasets["scaled"]["out"], include_metadata=True).scientific_metadata
     code = recipe["crucible_lineage"]["activity"]["code"]["fingerprint"]
     state(session, "lab", HOLD, About(code=code), why="wrong sign")
-    told = blocked(session, path, "scaled")
-    assert told["scaled"].startswith(f"code {code[:12]} is on hold by")
+    reasons = blocked(session, path, "scaled")
+    assert reasons["scaled"].startswith(f"code {code[:12]} is on hold by")
     assert states(session)[made.datasets["total"]["out"]] == "doubtful"
 
 
@@ -195,7 +195,7 @@ def test_a_hold_stops_other_projects_that_trust_its_project(lab: Any, session: S
 
     session.ensure_project("third")
     put_on_hold(session, first, "third")
-    assert blocked(session, later, "again") == {}, "said in a project that neither lab nor other trusts"
+    assert blocked(session, later, "again") == {}, "stated in a project that neither lab nor other trusts"
     assert [one.counts for one in show_dataset(session, first).statements if one.in_force] == [False]
     state(session, "other", TRUST, About(project="other"), body={"whose": ["third"]})
     assert set(blocked(session, later, "again")) == {"again"}

@@ -1,7 +1,7 @@
-"""Random edits of code, parameters and files, each followed by a run: just what changed is made, and one result holds.
+"""Random edits of code, parameters and files, each followed by a run: only changes are made, one result is current.
 
-What has to happen is told by a plain simulation: a step is a function of its text and of the bytes and origin of what
-it is given, and it runs if it was never called so before.
+A simple simulation predicts the runs: a step is a function of its text and of the bytes and origin of its inputs, and
+runs if it was never called with these before.
 """
 
 from __future__ import annotations
@@ -153,17 +153,17 @@ def test_after_any_edit_only_changes_are_made_and_one_result_is_current(
     world = World(SHAPES[shape], files={"in0.txt": "3", "in1.txt": "4"})
     history = [dict(world.files)]
     module = f"random_{abs(hash(str(tmp_path)))}"
-    told = ["first run"]
+    edits = ["first run"]
     for _ in range(EDITS + 1):
         sys.modules.pop(module, None)
         path = declare(world, tmp_path, module)
         result = run(path, session)
-        assert result.ok, (seed, told, result.errors)
-        assert set(result.executed) == world.expected(), (seed, told)
-        assert holding(session) == {name: outputs["out"] for name, outputs in result.datasets.items()}, (seed, told)
-        told.append(edit(world, chance, history))
-    assert verify_project(session, "lab", read_bytes=True).findings == (), (seed, told)
-    assert check_projects(session, ["lab"]).findings == (), (seed, told)
+        assert result.ok, (seed, edits, result.errors)
+        assert set(result.executed) == world.expected(), (seed, edits)
+        assert holding(session) == {name: outputs["out"] for name, outputs in result.datasets.items()}, (seed, edits)
+        edits.append(edit(world, chance, history))
+    assert verify_project(session, "lab", read_bytes=True).findings == (), (seed, edits)
+    assert check_projects(session, ["lab"]).findings == (), (seed, edits)
 
 
 def holding(session: Session) -> dict[str, str]:

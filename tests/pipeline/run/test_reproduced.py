@@ -1,4 +1,4 @@
-"""A step made again, of the same: whether it gave the same, and what moved by how much."""
+"""A step executed again with the same recipe: whether the result is the same, and which numbers differ."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ def test_the_run_and_why_name_the_numbers_that_differ(lab: Any, run: Any, sessio
     result = run(lab.pipeline, StepChoice(forced=("walk", "fixed")))
     assert list(result.notes) == ["walk"]
     story = str(explain(session, result.datasets["walk"]["out"]))
-    for said in (result.notes["walk"], story):
-        assert "not deterministic" in said
-        assert "mean 4 -> 5, by +1, 25 %" in said.replace("4.0", "4").replace("5.0", "5")
-        assert "fit.slopes[1] 0 -> 1, by +1" in said
-        assert "walk.csv: 1 of 4 numbers moved, by 0.5 at most" in said
-        assert "count" not in said.partition("not deterministic")[2]
+    for text in (result.notes["walk"], story):
+        assert "not deterministic" in text
+        assert "mean 4 -> 5, by +1, 25 %" in text.replace("4.0", "4").replace("5.0", "5")
+        assert "fit.slopes[1] 0 -> 1, by +1" in text
+        assert "walk.csv: 1 of 4 numbers moved, by 0.5 at most" in text
+        assert "count" not in text.partition("not deterministic")[2]
     assert "nothing differs" not in story
     assert "same values and bytes" in str(explain(session, result.datasets["fixed"]["out"]))

@@ -1,4 +1,4 @@
-"""A run makes what is not there, once, registers it with its story, and stops only below a failure."""
+"""A run makes missing results once, registers them with their provenance, and stops only below a failure."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ def test_events_report_the_course_of_a_run(lab: Any, session: Session) -> None:
     assert of_steps == [(step, outcome) for step in ("scaled", "total") for outcome in course]
     assert all(event.seconds for event in seen if event.outcome == "executed")
     of_the_run = [(event.outcome, event.detail, dict(event.todo)) for event in seen if not event.step]
-    of_the_run = [told for told in of_the_run if told[0] != "delivering"]  # that is said only if it takes long
+    of_the_run = [event for event in of_the_run if event[0] != "delivering"]  # reported only if it takes long
     assert of_the_run == [
         ("registering", "registering measured files: 0 of 2, 0.0 of 0.0 MB", {}),
         ("registering", "registering measured files: 1 of 2, 0.0 of 0.0 MB", {}),

@@ -1,4 +1,4 @@
-"""A run that is recorded at Crucible tells all that it relied on, once, and disturbs no lineage."""
+"""A run recorded at Crucible lists everything that it relied on, once, and does not affect the lineage."""
 
 from __future__ import annotations
 

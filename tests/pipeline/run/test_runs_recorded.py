@@ -1,4 +1,4 @@
-"""What `status` says of runs: those that began, and how they ended; one that was refused never began."""
+"""The runs in `status`: those that began, and how they ended; a refused run never began."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When data were taken is told, compared and handed on only where somebody has said it."""
+"""The time of a measurement is shown, compared and inherited only if it is recorded."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ def test_a_time_of_registration_is_not_shown_as_a_time_of_measurement(made: dict
     graph = fetch_lineage(session, made["after"])
     shown = page_data(render_html(graph))
     details = zip(shown["nodes"]["id"], shown["details"], strict=True)
-    told = {mfid: detail["record"]["timestamp"] for mfid, detail in details if detail}
-    assert told[made["since"]] == told[made["after"]] == "not known"
-    assert "2020-02-02" not in json.dumps(told)
+    timestamps = {mfid: detail["record"]["timestamp"] for mfid, detail in details if detail}
+    assert timestamps[made["since"]] == timestamps[made["after"]] == "not known"
+    assert "2020-02-02" not in json.dumps(timestamps)
 
 
 def test_data_of_unknown_time_count_and_are_named(
@@ -71,8 +71,8 @@ def test_data_of_unknown_time_count_and_are_named(
     assert set(early.impact.ids) == {made["timed"], made["untimed"], made["after"], made["both"]}
     asked = ("impact", "--instrument", "counter", "--since", "2024-06-01", "--project", "lab")
     assert "1 dataset was measured at an unknown time" in cli(*asked).stdout
-    told = json.loads(cli(*asked, "--json").stdout)
-    assert told["of_unknown_time"] == [made["since"]]
+    answer = json.loads(cli(*asked, "--json").stdout)
+    assert answer["of_unknown_time"] == [made["since"]]
 
 
 @pytest.mark.parametrize(

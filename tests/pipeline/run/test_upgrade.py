@@ -1,4 +1,4 @@
-"""Data folders that earlier revisions made are read, verified and current, and nothing in them is made again.
+"""Data folders of earlier revisions are read and verified, their results are current, and nothing is made again.
 
 `folders/REVISION.tar.gz` holds a pipeline of three steps and the data folder in which that revision ran it, with its
 embedded Crucible. Each release adds its own.

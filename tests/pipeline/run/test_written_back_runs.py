@@ -1,4 +1,4 @@
-"""Runs of two machines while a worker merges back older metadata: nothing is undone, nothing is made again."""
+"""Runs of two machines while a worker merges back older metadata: nothing is undone or made again."""
 
 from __future__ import annotations
 
