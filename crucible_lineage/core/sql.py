@@ -64,7 +64,7 @@ class LocalDatabase:
         self._version = zlib.crc32(schema.encode()) & 0x7FFFFFFF
         self._lock = threading.RLock()
         self._inode = 0
-        self._connection = self._opened()
+        self._connection = self._open()
 
     def close(self) -> None:
         """Close the connection."""
@@ -77,11 +77,11 @@ class LocalDatabase:
             try:
                 return self._connection.execute(sql, values).fetchone()
             except _ERRORS:  # rare; this path is called for each step
-                return self._done(lambda connection: connection.execute(sql, values).fetchone())
+                return self._execute(lambda connection: connection.execute(sql, values).fetchone())
 
     def rows(self, sql: str, *values: object) -> list[Any]:
         """Return all rows of a query."""
-        return self._done(lambda connection: connection.execute(sql, values).fetchall())
+        return self._execute(lambda connection: connection.execute(sql, values).fetchall())
 
     def write(self, sql: str, *values: object) -> None:
         """Execute a statement in a transaction of its own."""
@@ -101,9 +101,9 @@ class LocalDatabase:
             with _transaction(connection):
                 return work(connection)
 
-        return self._done(within)
+        return self._execute(within)
 
-    def _done(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    def _execute(self, work: Callable[[sqlite3.Connection], T]) -> T:
         with self._lock:
             try:
                 return work(self._connection)
@@ -112,7 +112,7 @@ class LocalDatabase:
                 if not _is_damage(error) and self._is_ours():
                     raise
                 self._connection.close()
-                self._connection = self._repaired(_reason(error))
+                self._connection = self._repair(_reason(error))
             return work(self._connection)
 
     def _is_ours(self) -> bool:
@@ -128,17 +128,17 @@ class LocalDatabase:
         if reason := _REFUSED.get(getattr(error, "sqlite_errorcode", 0) & 0xFF):
             raise StorageError(f"{self.path}: {reason} ({error})") from error
 
-    def _opened(self) -> sqlite3.Connection:
+    def _open(self) -> sqlite3.Connection:
         private_folder(self.path.parent)
         try:
-            return self._connected()
+            return self._connect()
         except _UnusableError as found:
-            return self._repaired(str(found))
+            return self._repair(str(found))
         except _ERRORS as error:
             self._raise_if_refused(error)
-            return self._repaired(_reason(error))
+            return self._repair(_reason(error))
 
-    def _connected(self) -> sqlite3.Connection:
+    def _connect(self) -> sqlite3.Connection:
         """Connect to the file, and make the tables if it is new. Raises _UnusableError, or what SQLite raises."""
         self._inode = private_file(self.path).stat().st_ino  # SQLite would create it with the umask's permissions
         connection = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
@@ -167,7 +167,7 @@ class LocalDatabase:
             raise _UnusableError("it belongs to another version or program")
         return True
 
-    def _repaired(self, reason: str) -> sqlite3.Connection:
+    def _repair(self, reason: str) -> sqlite3.Connection:
         """Set the file aside, unless another process already did, and connect to a new one."""
         damaged = self._inode
         # Only a repair pays for these imports.
@@ -178,14 +178,14 @@ class LocalDatabase:
         with FileLock(self.path.with_name(f"{self.path.name}.lock"), mode=0o600):
             if self.path.exists() and self.path.stat().st_ino != damaged:
                 with suppress(_UnusableError, *_ERRORS):
-                    return self._connected()
+                    return self._connect()
             # The write-ahead log first: SQLite would replay it into any file of the same name. Processes that have
             # the old files open keep using them: SQLite notices the move and deletes nothing.
             aside = self.path.with_name(f"{self.path.name}.aside-{datetime.now(UTC):%Y%m%dT%H%M%S%f}")
             for ending in ("-wal", "-shm", ""):
                 with suppress(FileNotFoundError):
                     self.path.with_name(self.path.name + ending).replace(aside.with_name(aside.name + ending))
-            connection = self._connected()
+            connection = self._connect()
         logging.getLogger(__name__).warning(
             "%s could not be used (%s); it was set aside as %s; a new one starts empty and is filled again",
             self.path,

@@ -63,7 +63,7 @@ def plan_rerun(
         raise InputError(f"dataset {mfid} belongs to no project")
     history = _History(session, dataset.project_id)
     if mfid in history.begun:
-        return _finishing(mfid, history, session, folder)
+        return _plan_completion(mfid, history, session, folder)
     if mfid not in history.made:
         raise InputError(f"dataset {mfid} ({dataset.dataset_name!r}) was not made by a step that is recorded")
     target = history.current(mfid)
@@ -74,7 +74,7 @@ def plan_rerun(
     return recorded
 
 
-def _finishing(mfid: str, history: _History, session: Session, folder: Path | None) -> RecordedPipeline:
+def _plan_completion(mfid: str, history: _History, session: Session, folder: Path | None) -> RecordedPipeline:
     """Plan to complete a dataset whose registration was interrupted, from its recorded parents.
 
     Its pipeline does that in its next run, unless that uses other parents now.
@@ -236,7 +236,7 @@ class _Builder:
         try:
             spec = self._step_spec(record, first, overrides)
             inspection = self._inspect(record, spec, declared)
-            feeds = tuple(self._feed(used) for used in record.used)
+            feeds = tuple(self._edge(used) for used in record.used)
         except InputError as error:
             self.left_out |= dict.fromkeys(group.values(), str(error))
             return
@@ -297,7 +297,7 @@ class _Builder:
         roles = {role: "files" if len(given) > 1 else "file" for role, given in record.recipe["inputs"].items()}
         return inspect_command(declared, spec, roles, spec.params)
 
-    def _feed(self, used: Used) -> InputEdge:
+    def _edge(self, used: Used) -> InputEdge:
         parent = self.history.current(used.mfid)
         names = [file.name for file in used.files or ()]
         pattern = names[0] if len(names) == 1 else None

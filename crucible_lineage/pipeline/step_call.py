@@ -210,7 +210,7 @@ class FlowSlots:
                     )
 
     def _hold(self, project: str, key: str, claim: SlotClaim, mfid: str) -> None:
-        known = self._known(project)
+        known = self._project(project)
 
         def replaced(holder: str) -> str | None:
             one = known.found.get(holder)
@@ -226,14 +226,14 @@ class FlowSlots:
         hold(self._session.mirror, self._session.client, project, mfid, {key: claim})
 
     def _holding(self, project: str, key: str) -> set[str]:
-        currency = self._known(project).slots
+        currency = self._project(project).slots
         return {
             mfid for mfid in currency.current(key, project) if currency.slots(mfid)[key].declared_in == self._run.file
         }
 
     def _since_of(self, project: str, key: str) -> str:
         """Return the moment of this run's claims to a slot, the same in all its processes, later than other runs'."""
-        known = self._known(project)
+        known = self._project(project)
         with self._lock:
             if (project, key) not in self._since:
                 slots = [one.status.slots for one in known.found.values()]  # incomplete ones, too: of other processes
@@ -243,13 +243,13 @@ class FlowSlots:
                 self._since[project, key] = max(own) if own else later_than(begun, (claim.since for claim in claims))
             return self._since[project, key]
 
-    def _known(self, project: str) -> _Project:
+    def _project(self, project: str) -> _Project:
         with self._lock:
             if project not in self._projects:
-                self._projects[project] = self._ask(project)
+                self._projects[project] = self._read_project(project)
             return self._projects[project]
 
-    def _ask(self, project: str) -> _Project:
+    def _read_project(self, project: str) -> _Project:
         if self.is_away():  # results of this run are newer than all existing ones
             return _Project()
         try:

@@ -69,9 +69,9 @@ def fill(
     with _attached_file(attached) as attachments:
         files = [*new.files, *attachments]
         uploaded: list[UploadedFile] = []
-        uploads = [lambda: uploaded.extend(_uploaded(client, held, files, sent))]
+        uploads = [lambda: uploaded.extend(_upload_all(client, held, files, sent))]
         is_small = sum(file.ref.size for file in files) < SMALL
-        client.at_once(*_linking(client, mfid, new), *(uploads if is_small else ()))
+        client.at_once(*_link_calls(client, mfid, new), *(uploads if is_small else ()))
         if not is_small:  # send large files only after the links have succeeded
             uploads[0]()
     preview = next((file for file in new.files if file.ref.preview), None)
@@ -95,11 +95,11 @@ def ingest(
         if file.ref.is_data and file.elsewhere is None and (file_mfid := files.get(file.ref.name)):
             requests[file.ref.name] = existing.get(file_mfid) or client.ingestions.request(file_mfid, new.ingestor)
     if new.waits_for_ingestion:
-        return {name: _ended(client, new, request) for name, request in requests.items()}
+        return {name: _awaited(client, new, request) for name, request in requests.items()}
     return requests
 
 
-def _linking(client: CrucibleClient, mfid: str, new: NewDataset) -> Iterator[Callable[[], object]]:
+def _link_calls(client: CrucibleClient, mfid: str, new: NewDataset) -> Iterator[Callable[[], object]]:
     """Yield the calls that add keywords and links."""
     for keyword in new.keywords:
         yield partial(client.datasets.add_keyword, mfid, keyword)
@@ -168,7 +168,7 @@ def _attached_file(content: bytes | None) -> Iterator[list[LocalFile]]:
         yield [LocalFile.of(path, scan_file(path))]
 
 
-def _uploaded(client: CrucibleClient, held: Claim, files: list[LocalFile], sent: SentContent) -> list[UploadedFile]:
+def _upload_all(client: CrucibleClient, held: Claim, files: list[LocalFile], sent: SentContent) -> list[UploadedFile]:
     """Upload the files, several at a time if there are many; return the uploads in their order."""
     if len(files) < MANY:
         return [_upload(client, held, file, sent) for file in files]
@@ -266,7 +266,7 @@ def _show(client: CrucibleClient, held: Claim, preview: LocalFile, sent: SentCon
         sent.thumbnails[shown.id] = name
 
 
-def _ended(client: CrucibleClient, new: NewDataset, request: IngestionRequest) -> IngestionRequest:
+def _awaited(client: CrucibleClient, new: NewDataset, request: IngestionRequest) -> IngestionRequest:
     """Return the request when it has ended, or when time is up: the data are complete without it."""
     with suppress(UnreachableError):
         return client.ingestions.wait(request.id, timeout_s=new.ingestion_timeout_s)

@@ -318,7 +318,7 @@ class Deliverer:
                     self._drop(entry, _DAMAGED)
                     return
                 outbox.sending(label)
-                refs = self._registered(entry)
+                refs = self._register(entry)
                 self.context.note(refs)
                 outbox.delivered(label)
                 self._arrived(entry, refs)
@@ -354,7 +354,7 @@ class Deliverer:
                 )
                 self._refuse(entry, message, log)
 
-    def _registered(self, entry: _Entry) -> dict[str, DatasetRef]:
+    def _register(self, entry: _Entry) -> dict[str, DatasetRef]:
         refs = {}
         assert entry.opened is not None
         for new in entry.opened.datasets:

@@ -85,7 +85,7 @@ class KnownResults:
             if self.is_away:
                 self.claims = self.mirror.slots(self.project, self.scope)
             else:
-                self.claims = self.mirror.sync(self.project, self.scope, self._judged)
+                self.claims = self.mirror.sync(self.project, self.scope, self._judge)
             self.members = self.mirror.members(self.project, self.scope)
             statuses = (DatasetStatus(mfid, self.project, True, True, slots) for mfid, slots in self.claims.items())
             self._slots, self._everything, self._attempts = Currency(statuses, self.mirror.promoted()), None, None
@@ -250,7 +250,7 @@ class KnownResults:
         for first, attempt in judged.attempts.items():
             self.mirror.note_attempt(first, attempt)
 
-    def _judged(self, records: Mapping[str, Record], changed: Collection[str]) -> Judgements:
+    def _judge(self, records: Mapping[str, Record], changed: Collection[str]) -> Judgements:
         """Judge the records that a sync has read; `changed` are the ids of those that others have changed."""
         self._trusted = {mfid: ref for mfid, ref in self._trusted.items() if mfid not in changed}
         known = self.mirror.known_among(records)

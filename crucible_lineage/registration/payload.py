@@ -120,7 +120,7 @@ def write_payload(payload: Payload, sources: Mapping[str, Path], *, durable: boo
     draft.mkdir(mode=0o700)
     files = {file.ref.sha256: file for new in payload.datasets for file in new.files if file.elsewhere is None}
     for sha256, file in files.items():
-        _linked(sources[sha256], draft / sha256, file.checksums.mtime_ns)
+        _link_or_copy(sources[sha256], draft / sha256, file.checksums.mtime_ns)
         _flush(draft / sha256, durable)
     content = json.dumps(_to_json(payload), ensure_ascii=False).encode()
     seal = hashlib.sha256(content).hexdigest().encode()
@@ -198,7 +198,7 @@ def _located(payload: Payload) -> Payload:
     return replace(payload, datasets=tuple(map(located, payload.datasets)))
 
 
-def _linked(source: Path, target: Path, mtime_ns: int) -> None:
+def _link_or_copy(source: Path, target: Path, mtime_ns: int) -> None:
     """Link or copy a file; its modification time is that of the hashed bytes."""
     stat = source.stat()
     if stat.st_size > COPIED_BYTES and stat.st_mtime_ns == mtime_ns:

@@ -97,7 +97,7 @@ def register_output(
         if target.created:
             announce(client, target.mfid, new)
         try:
-            return _registered(client, new, target, machine, patience_s, stages)
+            return _register(client, new, target, machine, patience_s, stages)
         except RefusedError:
             if client.service.holds(FREE_METADATA) is False and target.created:
                 with suppress(CrucibleError):  # the refusal is the error that matters
@@ -108,7 +108,7 @@ def register_output(
             client.files.withdraw(target.mfid)
 
 
-def _registered(
+def _register(
     client: CrucibleClient,
     new: NewDataset,
     target: _Created,
@@ -138,13 +138,13 @@ def _registered(
             mfid, created = again.mfid, again.created
             continue
         if not isinstance(held, Claim):
-            return _adopted(client, new, held, sent, machine, stages)
+            return _adopt(client, new, held, sent, machine, stages)
         if held.taken_over or not created:
             client.files.withdraw(mfid)  # others may have removed the files announced ahead
         if not held.taken_over:
             stages.begun()
         try:
-            dataset = _completed(client, new, held, attached, sent, stages)
+            dataset = _fill_and_complete(client, new, held, attached, sent, stages)
         except ForbiddenError as refusal:
             if not held.taken_over:
                 raise
@@ -171,7 +171,7 @@ class _OvertakenError(Exception):
         self.reason = reason
 
 
-def _completed(
+def _fill_and_complete(
     client: CrucibleClient,
     new: NewDataset,
     held: Claim,
@@ -241,7 +241,7 @@ def _create(client: CrucibleClient, new: NewDataset) -> _Created:
     return _Created(mfid, mfid == made.dsid)
 
 
-def _adopted(
+def _adopt(
     client: CrucibleClient,
     new: NewDataset,
     dataset: Dataset,

@@ -104,7 +104,7 @@ class PlannedSupport:
         """Register what the project does not have yet. Failures become `faults`, and do not fail the step."""
         faults: list[str] = []
         archive, environment = (
-            _registered(project, session, kind, contents, deliveries, faults) if contents else None
+            _register(project, session, kind, contents, deliveries, faults) if contents else None
             for kind, contents in ((SOURCE, self.source), (SURROUNDINGS, self.environment))
         )
         return KeptSupport(archive, environment, self.program, self.left_out, tuple(faults))
@@ -178,7 +178,7 @@ def _remember(key: object, entry: tuple[Contents, tuple[str, ...]]) -> None:
             del _recent[next(iter(_recent))]
 
 
-def _registered(
+def _register(
     project: str,
     session: Session,
     kind: str,
@@ -198,7 +198,7 @@ def _registered(
         if known := session.known(mfid):
             return {**entry, "mfid": known.mfid}
         with tempfile.TemporaryDirectory(prefix="crucible-lineage-") as folder:
-            files = tuple(_written(Path(folder), ref, data) for ref, (_, data) in zip(refs, contents, strict=True))
+            files = tuple(_write_file(Path(folder), ref, data) for ref, (_, data) in zip(refs, contents, strict=True))
             new = NewDataset(
                 mfid=mfid,
                 fields={
@@ -214,10 +214,10 @@ def _registered(
                 ingest=False,
             )
             payload = session.outbox.put(kind, project, [new], {file.ref.sha256: file.path for file in files})
-    return {**entry, "mfid": _sent(payload, session, deliveries, faults)}
+    return {**entry, "mfid": _send(payload, session, deliveries, faults)}
 
 
-def _sent(payload: Payload, session: Session, deliveries: DeliversLater | None, faults: list[str]) -> str:
+def _send(payload: Payload, session: Session, deliveries: DeliversLater | None, faults: list[str]) -> str:
     """Send the payload; return its id at the service. A refusal or a delay does not keep the step from running."""
     mfid = payload.name
     if deliveries is not None and session.defers_delivery and not isinstance(deliveries, DeliveredByRun):
@@ -233,7 +233,7 @@ def _sent(payload: Payload, session: Session, deliveries: DeliversLater | None, 
         return mfid
 
 
-def _written(folder: Path, ref: FileRef, data: bytes) -> LocalFile:
+def _write_file(folder: Path, ref: FileRef, data: bytes) -> LocalFile:
     path = folder / ref.name
     path.write_bytes(data)
     return LocalFile(path, ref, scan_file(path))
@@ -294,13 +294,13 @@ def source_of_command(job: Job) -> SourceArchive:
     arguments = arguments_of(job.spec.run or (), shell=job.spec.shell)
     named = enumerate(folder / part for part in arguments)
     scripts = [path for number, path in named if path.is_file() and (number or lies_in(path, folder))]
-    return _laid_out([*_with_imports(scripts, folder), *map(Path, job.inspection.files)], [folder])
+    return _lay_out([*_with_imports(scripts, folder), *map(Path, job.inspection.files)], [folder])
 
 
 def source_of_code(uses: str, files: Sequence[Path], folder: Path) -> SourceArchive:
     """Return the source files of a function, given as `module:function`; `folder` is searched for modules, too."""
     roots = [*_roots(uses.partition(":")[0], files), folder, *(Path(one) for one in sys.path if one)]
-    return _laid_out(files, roots)
+    return _lay_out(files, roots)
 
 
 def lies_in(path: Path, folder: Path) -> bool:
@@ -327,7 +327,7 @@ def archived(source: SourceArchive, secrets: Iterable[str]) -> tuple[bytes, tupl
     return content.getvalue(), tuple(left_out)
 
 
-def _laid_out(files: Iterable[Path], roots: Sequence[Path]) -> SourceArchive:
+def _lay_out(files: Iterable[Path], roots: Sequence[Path]) -> SourceArchive:
     placed: dict[str, Path] = {}
     left_out = []
     for file in dict.fromkeys(files):

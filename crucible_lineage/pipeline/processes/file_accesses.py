@@ -36,7 +36,7 @@ def watching_folders(folders: Iterable[Path], but: Path) -> Iterator[list[Path]]
     Of the subfolders, those that contain `but`, where the step itself works, are not watched.
     """
     found: list[Path] = []
-    watch = _started(folders, but)
+    watch = _start_watch(folders, but)
     if watch is None:
         yield found
         return
@@ -54,7 +54,7 @@ def get_ready() -> None:
     _library()
 
 
-def _started(folders: Iterable[Path], but: Path) -> tuple[int, dict[int, str]] | None:
+def _start_watch(folders: Iterable[Path], but: Path) -> tuple[int, dict[int, str]] | None:
     """Return the number of the watch, and the folders by their numbers in it; None on other systems."""
     if (libc := _library()) is None:
         return None

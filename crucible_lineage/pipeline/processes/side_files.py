@@ -199,18 +199,18 @@ def draw_returned(result: object, folders: Mapping[str, Path]) -> tuple[object, 
     figures of matplotlib and images of Pillow. Raises FileExistsError if the step has written a file of that name.
     """
     if len(folders) == 1:
-        return _drawn({_NAMELESS: result} if _is_picture(result) else result, next(iter(folders.values())))
+        return _save_figures({_NAMELESS: result} if _is_picture(result) else result, next(iter(folders.values())))
     if not isinstance(result, Mapping):
         return result, ()
     names: list[str] = []
     values = dict(result)
     for output in folders.keys() & values.keys():
-        values[output], drawn = _drawn(values[output], folders[output])
+        values[output], drawn = _save_figures(values[output], folders[output])
         names += drawn
     return values, tuple(names)
 
 
-def _drawn(result: object, folder: Path) -> tuple[object, tuple[str, ...]]:
+def _save_figures(result: object, folder: Path) -> tuple[object, tuple[str, ...]]:
     if not isinstance(result, Mapping):
         return result, ()
     named = {key: f"{key}.png" for key, value in result.items() if _is_picture(value)}

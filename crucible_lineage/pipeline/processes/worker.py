@@ -78,7 +78,7 @@ def _answer_of(worker: _Worker, call: FunctionCall, answer: Path, log: StepLog, 
         raise
     log.close()
     if not worker.answer and not answer.exists():
-        raise _death(worker, call.name, log, timeout_s, ended=ended)
+        raise _death_error(worker, call.name, log, timeout_s, ended=ended)
     reply = json.loads(worker.answer or answer.read_bytes())
     if not worker.answer:
         answer.unlink()
@@ -110,7 +110,7 @@ def start_ahead(workers: int) -> None:
         _start_janitor()
 
 
-def _death(worker: _Worker, name: str, log: StepLog, timeout_s: float | None, *, ended: bool) -> StepError:
+def _death_error(worker: _Worker, name: str, log: StepLog, timeout_s: float | None, *, ended: bool) -> StepError:
     process = worker.process
     if process.stopped:
         return StoppedError(f"step {name!r} was ended, since the run was stopped", step=name, log=str(log.path))
@@ -240,7 +240,7 @@ def _take(call: FunctionCall) -> _Worker:
     """Return a suitable worker, started if need be. Raises StoppedError if the run was stopped."""
     environment = _environment()
     while True:
-        worker = _reserved(environment, call.declared_in)
+        worker = _reserve(environment, call.declared_in)
         try:
             if not worker.is_started:
                 worker.start(call.name, call.run_id)
@@ -257,7 +257,7 @@ def _take(call: FunctionCall) -> _Worker:
         worker.process.finish()
 
 
-def _reserved(environment: object, folder: Path) -> _Worker:
+def _reserve(environment: object, folder: Path) -> _Worker:
     """Reserve the most recently used idle worker, or a new one that is still to be started.
 
     Wait for a busy one while that is cheaper: until calls have waited as long as a start takes, and only for calls that

@@ -69,7 +69,7 @@ def result_of(run: Run, unread: tuple[str, ...]) -> RunResult:
         undeclared=run.undeclared,
         unseen=run.unseen,
         returned=run.returned,
-        held=_all_held(run),
+        held=_held_steps(run),
         unsigned=tuple(run.approving.unsigned),
     )
 
@@ -197,7 +197,7 @@ def _publish(run: Run) -> None:
             run.end_step(name, FAILED, state.results, f"its result is registered, but not published: {error}")
 
 
-def _all_held(run: Run) -> dict[str, str]:
+def _held_steps(run: Run) -> dict[str, str]:
     """Return the steps that a hold prevents, and those whose results a check has put on hold, with reasons."""
     after = {**run.checking.held, **run.approving.waiting}  # of results; failed steps have another reason
     failed = {name for name, state in run.steps.items() if state.outcome == FAILED}

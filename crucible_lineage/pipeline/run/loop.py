@@ -324,7 +324,7 @@ class Run:
             event = self._events.get(timeout=_PATIENCE_S if idle_since is None else _POLL_S)
         except queue.Empty:
             if self.stopped:
-                self.report_once(STOPPING, self._waited_for())
+                self.report_once(STOPPING, self._waiting_message())
             elif idle_since and time.monotonic() - idle_since > _PATIENCE_S and (left := deliverer.waiting()):
                 self.report_once(DELIVERING, f"delivering {left} result{'s' if left > 1 else ''}")
             return
@@ -401,7 +401,7 @@ class Run:
             if state.began is not None:
                 self.end_step(name, STOPPED, error="it was ended, because the run was stopped")
             else:
-                self.end_step(name, SKIPPED, error=self._why_skipped(name))
+                self.end_step(name, SKIPPED, error=self._skip_reason(name))
         except LineageError as error:
             state.log, state.trace = getattr(error, "log", None) or "", getattr(error, "trace", "")
             counts = not isinstance(error, _NOT_COUNTED)
@@ -565,9 +565,9 @@ class Run:
                 else:
                     self.end_step(name, STOPPED, error="it was ended, because the run was stopped")
             elif not state.outcome:
-                self.end_step(name, SKIPPED, error=self._why_skipped(name))
+                self.end_step(name, SKIPPED, error=self._skip_reason(name))
 
-    def _why_skipped(self, name: str) -> str:
+    def _skip_reason(self, name: str) -> str:
         if self.stopped:
             return "the run was stopped before it was begun"
         needs = self.instances[name].needs
@@ -590,7 +590,7 @@ class Run:
             self._reported.add(message)
             self.listener(StepEvent(step, outcome, message))
 
-    def _waited_for(self) -> str:
+    def _waiting_message(self) -> str:
         names = sorted(self._jobs)
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         return f"waiting until {', '.join(names[:3])}{more} is ended or registered; press Ctrl-C again to exit at once"
