@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import is_dataclass
 from datetime import UTC
 from functools import cache
 from importlib.resources import files
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from jinja2 import ChainableUndefined, Environment, PackageLoader
+from jinja2 import ChainableUndefined, Environment, PackageLoader, UndefinedError
 from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse, Response
 
@@ -39,12 +40,22 @@ def resource(name: str) -> str:
     return files("crucible_lineage.web").joinpath(name).read_text(encoding="utf-8")
 
 
+class _Absent(ChainableUndefined):
+    """Render a key that a record lacks as nothing. Raises UndefinedError for an attribute that an object lacks."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        owner = self._undefined_obj
+        if is_dataclass(owner) or hasattr(owner, "_fields"):
+            raise UndefinedError(f"{type(owner).__name__} has no attribute {self._undefined_name!r}")
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("crucible_lineage.web"),
         autoescape=True,
-        undefined=ChainableUndefined,
+        undefined=_Absent,
         finalize=_one_line,
         trim_blocks=True,
         lstrip_blocks=True,
