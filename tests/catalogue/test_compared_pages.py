@@ -83,7 +83,7 @@ def test_what_is_superseded_leads_to_the_comparison(browser: httpx.Client, proje
 
 def test_the_pipelines_of_a_project_with_how_their_results_stand(browser: httpx.Client, project: Any) -> None:
     page = read(browser, "/projects/spectra/pipelines")
-    assert "1 pipeline, as the records" in page
+    assert "1 pipeline, from the records" in page
     assert re.search(r"axis 1 1 0 20", page)
     assert re.search(r"fitted 4 3 1 20", page), "what is incomplete holds nowhere"
     markup = browser.get("/projects/spectra/pipelines").text

@@ -418,7 +418,7 @@ def test_a_service_that_comes_back_during_the_run_has_all_seen_at_its_end(
     assert result.executed == ["three", "four"]
     if deleted:
         assert not result.ok
-        assert "is not at Crucible any more" in result.errors["one"]
+        assert "is no longer at Crucible" in result.errors["one"]
     else:
         assert (result.ok, result.unseen, result.errors) == (True, "", {})
 

@@ -120,7 +120,7 @@ def test_what_the_reader_may_not_see_is_in_no_finding_and_in_no_command(lab):
     fixed = lab.derived("corrected", "correct", lab.raw("scan"))
     graph = LineageGraph(lab.graph.nodes.values(), [*lab.graph.edges.values(), Edge("secret", fixed)])
 
-    found = checking._checked(graph, check(graph), 0)
+    found = checking._result(graph, check(graph), 0)
 
     assert {finding.check for finding in found.findings} == {"mismatch", "dangling-parent"}
     assert "secret" not in json.dumps(found.to_json())
@@ -241,7 +241,7 @@ def test_a_file_that_only_crucible_lists_has_an_impact(lab, records, tmp_path):
 @pytest.mark.parametrize(
     ("question", "message"),
     [
-        (lambda session: code_impact(session, "0", ["demo"]), "no code '0'.*there are: c0de"),
+        (lambda session: code_impact(session, "0", ["demo"]), "no dataset was made by '0'; there are: c0de"),
         (lambda session: code_impact(session, "", ["demo"]), "2 fingerprints begin with ''"),
         (lambda session: file_impact(session, "0" * 64, ["demo"]), "no dataset of project demo has or used a file"),
         (lambda session: file_impact(session, "xyz", ["demo"]), "not a SHA-256"),

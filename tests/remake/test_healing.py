@@ -71,7 +71,7 @@ def test_repair_sends_what_was_made_again(lab: Any, session: Session) -> None:
     (lab.folder / f"{lab.module}.py").write_text("raise RuntimeError('other code by now')\n")
     repaired = ask(session, "verify", "--project", "lab", "--repair")
     assert repaired.exit_code == 0, repaired.output
-    assert f"repaired scaled.txt of {scaled}, from making it again" in repaired.output
+    assert f"repaired scaled.txt of {scaled}, from rerunning its step" in repaired.output
     assert ask(session, "verify", "--project", "lab", "--bytes").exit_code == 0
 
 

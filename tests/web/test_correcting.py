@@ -71,7 +71,7 @@ def test_a_hold_is_placed_shown_and_lifted_and_a_result_is_signed(site, mfid):
         page = owner.get(f"/datasets/{mfid}").text
         for act in ("hold", "unhold", "sign"):
             assert f'name="act" value="{act}"' in page
-        assert "say why" in asked(owner, site, mfid, act="hold").text
+        assert "give the reason" in asked(owner, site, mfid, act="hold").text
         assert asked(owner, site, mfid, act="hold", why="detector saturated").status_code == 303
         page = owner.get(f"/datasets/{mfid}").text
         assert "detector saturated" in page
