@@ -1,4 +1,4 @@
-"""An assistant's questions, asked by the protocol's own client over standard input and output of the real command."""
+"""Requests of an assistant, sent by the protocol's own client to the real command over standard input and output."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Question = tuple[str, dict[str, Any]]
 
 @pytest.fixture
 def made(lab: Any, data: Path) -> Any:
-    """The laboratory's pipeline, run with one factor and then with another one."""
+    """Run the laboratory's pipeline with one factor, then with another."""
     with Session(Settings(data)) as session:
         for factor in (3, 4):
             bound = bind_file(lab.pipeline, session.store, {"scaled.factor": factor})
@@ -36,9 +36,9 @@ def made(lab: Any, data: Path) -> Any:
     return lab
 
 
-def asked(lab: Any, data: Path, *questions: Question) -> list[tuple[bool, Any]]:
-    """(is it an error, the answer) of each question, which one process is asked one after the other."""
-    from mcp import Client, StdioServerParameters  # takes a second, also where no test of this file runs
+def ask_all(lab: Any, data: Path, *questions: Question) -> list[tuple[bool, Any]]:
+    """Return (whether it is an error, the answer) for each question, asked of one process in turn."""
+    from mcp import Client, StdioServerParameters  # slow to import
     from mcp.client.stdio import stdio_client
 
     command = [*["-m", "crucible_lineage", "mcp", "--folder"], str(lab.folder), "--data", str(data)]
@@ -63,10 +63,10 @@ def _content(answer: Any) -> Any:
         return text
 
 
-def test_every_tool_answers_what_the_command_says_and_says_what_was_cut(made: Any, data: Path) -> None:
+def test_every_tool_answers_like_its_command_and_reports_cuts(made: Any, data: Path) -> None:
     old, new = (run.datasets["total"]["out"] for run in made.runs)
     first = made.runs[0].inputs["first"][0]
-    answers = asked(
+    answers = ask_all(
         made, data,
         ("search", {"step": "total"}), ("show", {"dataset": new[:24]}), ("lineage", {"dataset": new}),
         ("why", {"dataset": "first (total)"}), ("diff", {"old": old, "new": new}), ("impact", {"dataset": first}),
@@ -91,24 +91,24 @@ def test_every_tool_answers_what_the_command_says_and_says_what_was_cut(made: An
     assert any("50000 characters" in cut for cut in long["cut"])
 
 
-def test_what_is_wrong_is_said_in_our_words_and_the_next_question_is_answered(made: Any, data: Path) -> None:
+def test_errors_have_our_messages_and_the_next_question_is_answered(made: Any, data: Path) -> None:
     (made.folder / f"{made.module}.py").write_text(
         "print('a module that prints')\n" + (made.folder / f"{made.module}.py").read_text()
     )
     elsewhere = made.folder.parent / "other.yaml"
     elsewhere.write_text(made.pipeline.read_text())
-    answers = asked(
+    answers = ask_all(
         made, data,
         ("show", {"dataset": "frist (total)"}), ("table", {"step": "scaled", "where": "__import__('os')"}),
         ("impact", {}), ("plan", {"pipeline": "../other.yaml"}), ("show", {}), ("plan", {"pipeline": "pipeline.yaml"}),
     )  # fmt: skip
     assert [is_error for is_error, _ in answers] == [True, True, True, True, True, False]
-    said = [str(answer) for _, answer in answers]
-    assert "did you mean 'first (total)'?" in said[0]
-    assert "no function '__import__' is known" in said[1]
-    assert "give one cause" in said[2]
-    assert "pipelines are read from" in said[3]
-    assert not [text for text in said if "Traceback" in text]
+    texts = [str(answer) for _, answer in answers]
+    assert "did you mean 'first (total)'?" in texts[0]
+    assert "no function '__import__' is known" in texts[1]
+    assert "give one cause" in texts[2]
+    assert "pipelines are read from" in texts[3]
+    assert not [text for text in texts if "Traceback" in text]
 
 
 @pytest.mark.parametrize(
@@ -120,12 +120,12 @@ def test_what_is_wrong_is_said_in_our_words_and_the_next_question_is_answered(ma
         lambda: {"lists": [[[[["deep"] * 50] * 20] * 10] * 5]},
     ],
 )
-def test_whatever_comes_out_it_fits(make: Callable[[], dict[str, Any]]) -> None:
+def test_every_answer_fits_the_limit(make: Callable[[], dict[str, Any]]) -> None:
     found = bounded(make())
     assert len(json.dumps(found, ensure_ascii=False)) <= MOST_CHARACTERS
     assert found["cut"]
 
 
-def test_what_fits_is_whole() -> None:
+def test_a_short_answer_is_not_cut() -> None:
     answer = {"a": [1, 2.5, None, True], "b": {"c": "text"}}
     assert bounded(answer) == answer

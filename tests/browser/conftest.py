@@ -1,4 +1,4 @@
-"""A real Chromium, where there is one; else these tests are left out."""
+"""Chromium for these tests; without it they are skipped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lineage page in a real browser: it opens fast and folded, unfolds, finds, tells, and runs its own script only."""
+"""The lineage page in a browser: it opens quickly and folded, unfolds, searches, and runs only its own script."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>"
 
 @pytest.fixture(scope="module")
 def pictures():
-    """The module that makes the graphs which were looked at."""
+    """Import the module that makes the graphs."""
     spec = importlib.util.spec_from_file_location("pictures", PICTURES)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -45,7 +45,7 @@ def record(mfid, name, step="", parents=(), **provenance):
 
 
 def scans(count):
-    """Scans, each with its reconstruction, a summary of all, and what was made of that."""
+    """Return a graph of scans with their reconstructions, a summary of all, and a dataset made from that."""
     records = [record(f"scan-{n:05d}", f"scan {n}") for n in range(count)]
     records += [record(f"volume-{n:05d}", f"volume {n}", "reconstruct", [f"scan-{n:05d}"]) for n in range(count)]
     volumes = [f"volume-{n:05d}" for n in range(count)]
@@ -56,7 +56,7 @@ def scans(count):
 
 @pytest.fixture
 def opened(chromium, tmp_path):
-    """Opens a graph's page; whatever the browser complains about or asks of a network fails the test."""
+    """Return a function that opens a graph's page; any browser error or network request fails the test."""
     complaints = []
     contexts = []
 
@@ -83,7 +83,7 @@ def boxes(page):
     return page.locator(".item").count()
 
 
-def test_the_first_view_is_what_the_picture_folds_to(opened):
+def test_the_first_view_is_folded_as_the_picture(opened):
     graph = scans(60)
 
     page = opened(graph)
@@ -94,7 +94,7 @@ def test_the_first_view_is_what_the_picture_folds_to(opened):
     assert "122 of 122" in page.locator("#status").inner_text()
 
 
-def test_the_page_folds_by_roles_and_says_what_stands_for_what_as_the_picture_does(opened):
+def test_the_page_folds_by_roles_and_marks_equal_datasets_as_the_picture(opened):
     parents = [f"scan-{n:05d}" for n in range(6)]
     records = [record(mfid, mfid) for mfid in [*parents, "dark", "dark-again"]]
     for n, scan in enumerate(parents):
@@ -113,20 +113,20 @@ def test_the_page_folds_by_roles_and_says_what_stands_for_what_as_the_picture_do
     assert "equal bytes" in page.locator(".edge-label").all_text_contents()
 
 
-def test_a_click_tells_all_about_a_dataset_and_lights_the_way_to_its_roots(opened):
+def test_a_click_shows_a_dataset_and_highlights_the_path_to_its_roots(opened):
     page = opened(scans(3))
 
     page.locator('[data-id="volume-00001"]').click()
 
     panel = page.locator("#panel").inner_text()
-    for told in ("volume 1", "volume-00001", "degree", "scan.h5", "1.23 MB", "ab" * 32, "reconstruct", EVIL):
-        assert told in panel
-    lit = page.locator(".item.on").evaluate_all("items => items.map(item => item.dataset.id)")
-    assert sorted(lit) == ["scan-00001", "volume-00001"]
+    for text in ("volume 1", "volume-00001", "degree", "scan.h5", "1.23 MB", "ab" * 32, "reconstruct", EVIL):
+        assert text in panel
+    highlighted = page.locator(".item.on").evaluate_all("items => items.map(item => item.dataset.id)")
+    assert sorted(highlighted) == ["scan-00001", "volume-00001"]
     assert page.locator(".edge.on").count() == 1
 
 
-def test_what_was_all_in_sight_stays_so_beside_the_panel(opened):
+def test_a_fully_visible_graph_stays_visible_beside_the_panel(opened):
     page = opened(scans(1))
     in_sight = """() => [...document.querySelectorAll(".item .frame")].every((frame) => {
         const [box, room] = [frame, picture].map((element) => element.getBoundingClientRect());
@@ -140,7 +140,7 @@ def test_what_was_all_in_sight_stays_so_beside_the_panel(opened):
     assert page.evaluate(in_sight)
 
 
-def test_a_name_with_markup_is_shown_and_not_run(opened):
+def test_a_name_with_markup_is_shown_as_text(opened):
     page = opened(scans(2))
 
     page.locator('[data-id="evil"]').click()
@@ -161,7 +161,7 @@ def test_a_group_unfolds_and_reset_folds_it_again(opened):
     assert boxes(page) == 4
 
 
-def test_search_finds_a_folded_dataset_and_draws_it_with_its_parents(opened):
+def test_search_finds_a_folded_dataset_and_shows_it_with_its_parents(opened):
     page = opened(scans(60))
 
     page.keyboard.press("/")
@@ -172,7 +172,7 @@ def test_search_finds_a_folded_dataset_and_draws_it_with_its_parents(opened):
     assert page.locator('[data-id="scan-00041"]').count() == 1
 
 
-def test_keys_walk_along_links_and_close_the_panel(opened):
+def test_keys_follow_links_and_close_the_panel(opened):
     page = opened(scans(2), "summary")
 
     page.locator('[data-id="summary"]').focus()
@@ -184,7 +184,7 @@ def test_keys_walk_along_links_and_close_the_panel(opened):
     assert page.locator("#panel").is_hidden()
 
 
-def test_a_hidden_parent_is_a_place_without_a_name(opened):
+def test_a_hidden_parent_has_no_name(opened):
     graph = LineageGraph.from_api({"nodes": [{"id": "a", "name": "a"}], "edges": [{"source": "s3cret", "target": "a"}]})
 
     page = opened(graph)
@@ -194,7 +194,7 @@ def test_a_hidden_parent_is_a_place_without_a_name(opened):
 
 
 @pytest.mark.parametrize(("scheme", "ground"), [("light", "rgb(255, 255, 255)"), ("dark", "rgb(22, 24, 27)")])
-def test_the_page_follows_the_reader_s_colours_until_told_otherwise(opened, scheme, ground):
+def test_the_page_follows_the_colour_scheme_until_it_is_changed(opened, scheme, ground):
     page = opened(scans(2), scheme=scheme)
     colour = "getComputedStyle(document.body).backgroundColor"
 
@@ -203,7 +203,7 @@ def test_the_page_follows_the_reader_s_colours_until_told_otherwise(opened, sche
     assert page.evaluate(colour) != ground
 
 
-def test_a_browser_that_cannot_unpack_the_page_says_so(chromium, tmp_path):
+def test_a_browser_that_cannot_unpack_the_page_is_told(chromium, tmp_path):
     file = Path(tmp_path, "lineage.html")
     file.write_text(render_html(scans(1)), encoding="utf-8")
     page = chromium.new_page()
@@ -215,8 +215,8 @@ def test_a_browser_that_cannot_unpack_the_page_says_so(chromium, tmp_path):
     page.close()
 
 
-def test_bars_stand_out_from_a_dark_ground(opened):
-    """WCAG 2.2, 1.4.11: a contrast of 3, by the colour itself or by its edge."""
+def test_bars_have_enough_contrast_in_the_dark(opened):
+    """WCAG 2.2, 1.4.11 requires a contrast of 3, of the colour itself or of its edge."""
     page = opened(scans(2), scheme="dark")
 
     contrast = page.evaluate("""() => {
@@ -237,7 +237,7 @@ def test_ten_thousand_datasets_open_quickly_and_folded(opened):
     page = opened(graph, "volume-02500")
 
     assert boxes(page) <= 40
-    assert time.monotonic() - started < 15  # took 2 when written, most of it to write the page
+    assert time.monotonic() - started < 15  # took 2 s at first, mostly to write the page
     assert page.locator(".item.focus").count() == 1
 
 
@@ -245,8 +245,8 @@ def test_ten_thousand_datasets_that_do_not_fold_are_a_small_file(opened, tmp_pat
     chance = random.Random(7)
     records = []
     for n in range(10_000):
-        above = sorted({chance.randrange(n) for _ in "abc"}) if n else []
-        records.append(record(sha256(n)[:26], f"volume {n}", "reconstruct", [sha256(one)[:26] for one in above]))
+        parents = sorted({chance.randrange(n) for _ in "abc"}) if n else []
+        records.append(record(sha256(n)[:26], f"volume {n}", "reconstruct", [sha256(one)[:26] for one in parents]))
     for n, one in enumerate(records):
         used = [
             {"role": "in", "mfid": link["unique_id"], "files": [{"name": "volume.h5", "sha256": link["unique_id"] * 2}]}
@@ -271,7 +271,7 @@ def sha256(number):
     return hashlib.sha256(str(number).encode()).hexdigest()
 
 
-def test_a_graph_that_does_not_fold_opens_with_forty_boxes_and_handles_for_more(opened):
+def test_a_graph_that_does_not_fold_opens_with_forty_boxes_and_buttons_for_more(opened):
     records = [record(f"d{n:04d}", f"d {n}", f"step {n}", [f"d{n // 2:04d}"] if n else []) for n in range(1000)]
 
     page = opened(LineageGraph.from_records(records), "d0010")
@@ -299,7 +299,7 @@ LABELS = """() => {
 
 
 @pytest.mark.parametrize("name", ["beamtime", "tangle", "wide names"])
-def test_words_stay_in_their_boxes_and_never_overlap(opened, tmp_path, pictures, name):
+def test_texts_stay_in_their_boxes_and_never_overlap(opened, tmp_path, pictures, name):
     graph = {"beamtime": pictures.beamtime(300), "tangle": pictures.tangle(60)}.get(name)
     if graph is None:
         names = ["WWWWWWWWWWWW" * 9, "iiiiiiiiii" * 9, "膜の測定" * 20, "a-b_c/d.e f" * 9, "ffi" * 30, "m" * 200]
@@ -319,7 +319,7 @@ def test_words_stay_in_their_boxes_and_never_overlap(opened, tmp_path, pictures,
         assert found["overlapping"] == []
 
 
-def test_what_is_superseded_appears_at_the_press_of_a_button(opened):
+def test_superseded_datasets_appear_at_the_press_of_a_button(opened):
     nodes = [
         Node("raw", name="scan"),
         Node("old", name="old table", step="fit"),
@@ -337,7 +337,7 @@ def test_what_is_superseded_appears_at_the_press_of_a_button(opened):
     assert boxes(page) == 2
     page.fill("#search", "old table")
     page.keyboard.press("Enter")
-    assert boxes(page) == 3, "what is looked for is shown"
+    assert boxes(page) == 3, "a search shows a superseded match"
     assert "Superseded by (1)" in page.locator("#panel").inner_text()
 
 
@@ -346,25 +346,25 @@ TOPS = """() => Object.fromEntries([...document.querySelectorAll(".item")]
   .map((e) => [e.dataset.id, e.getBoundingClientRect()]).map(([id, box]) => [id, [box.top, box.left, box.right]]))"""
 
 
-def test_on_a_phone_the_picture_goes_downwards_and_can_be_read(opened):
+def test_on_a_phone_the_picture_runs_downwards_and_is_readable(opened):
     records = [record("raw", "Raw scan of the film"), record("dark", "Dark counts")]
     records += [
         record(f"step{n}", f"Result number {n}", "fit", [f"step{n - 1}"] if n else ["raw", "dark"]) for n in range(6)
     ]
     page = opened(LineageGraph.from_records(records), "step3", size=(400, 800))
 
-    places = page.evaluate(TOPS)
+    boxes_by_id = page.evaluate(TOPS)
     assert min(page.evaluate(LETTERS)) > 9
-    assert places["raw"][0] < places["step0"][0] < places["step1"][0] < places["step5"][0]
-    assert all(left >= 0 and right <= 400 for _, left, right in places.values())
+    assert boxes_by_id["raw"][0] < boxes_by_id["step0"][0] < boxes_by_id["step1"][0] < boxes_by_id["step5"][0]
+    assert all(left >= 0 and right <= 400 for _, left, right in boxes_by_id.values())
     assert page.locator("#picture").get_attribute("aria-label") == "Lineage, raw data at the top"
     page.set_viewport_size({"width": 1200, "height": 700})
     page.wait_for_function("() => document.querySelector('#picture').getAttribute('aria-label').endsWith('left')")
-    places = page.evaluate(TOPS)
-    assert places["raw"][1] < places["step0"][1] < places["step5"][1]
+    boxes_by_id = page.evaluate(TOPS)
+    assert boxes_by_id["raw"][1] < boxes_by_id["step0"][1] < boxes_by_id["step5"][1]
 
 
-def test_of_a_wide_lineage_a_phone_shows_the_part_around_the_dataset_in_question(opened):
+def test_on_a_phone_a_wide_lineage_is_centred_on_the_dataset(opened):
     graph = LineageGraph.from_records(
         [*(record(f"raw{n}", f"Kind {n} of raw data", f"take{n}") for n in range(12)),
          record("all", "All of them", "gather", [f"raw{n}" for n in range(12)])]

@@ -1,4 +1,4 @@
-"""The pages of `serve` in a real browser: clicked through, read by keyboard and by eye, with no data run as script."""
+"""The pages of `serve` in a browser: navigation, accessibility and keyboard, with no data run as script."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EVIL = '<script>alert(1)</script><img src=x onerror="alert(1)">'
 AXIS = "Wavenumber axis from neon and silicon"
 CALIBRATED = "Polystyrene, 633 nm (calibrated)"
 
-# What a screen reader needs, computed in the page: the names of what breaks a rule.
+# What a screen reader needs, computed in the page: the elements that break a rule.
 ACCESSIBLE = """() => {
   const faults = [];
   const all = selector => [...document.querySelectorAll(selector)];
@@ -89,30 +89,30 @@ FOCUSED = """() => {
 
 
 def _complaint(text: str) -> list[str]:
-    """What the console tells, if it is a fault of the page: that somebody typed before the page was drawn is none."""
+    """Return a message of the console as a list; typing before the page is drawn is not a fault of the page."""
     return [] if text.startswith("Autofocus processing was blocked") else [text]
 
 
 def _failure(request: Any) -> list[str]:
-    """Why a request failed. That it was no longer wanted, since the reader went on, is no failure.
+    """Return why a request failed, as a list. Requests aborted because the reader went on are no failures.
 
-    What a policy forbids is no such request: that is BLOCKED_BY_CSP, and the console tells it too.
+    Requests forbidden by a policy differ: they are BLOCKED_BY_CSP, and appear in the console too.
     """
     return [] if "ERR_ABORTED" in str(request.failure) else [f"{request.url} {request.failure}"]
 
 
 @pytest.fixture(scope="module")
 def served(demo_origin, tmp_path_factory, begin):
-    """The demo's data served by the installed command, with a dataset whose every text is markup: (address, key)."""
+    """Serve the demo's data with an added dataset whose texts are all markup; yield the address and the key."""
     folder = tmp_path_factory.mktemp("pages") / "data"
     shutil.copytree(demo_origin[0], folder)
     process = begin("serve", "--data", folder, "--json")
     try:
-        told = json.loads(process.stdout.readline())
+        printed = json.loads(process.stdout.readline())
         key = (folder / "crucible" / "api_key").read_text().strip()
-        with CrucibleClient(told["url"], key) as client:
+        with CrucibleClient(printed["url"], key) as client:
             evil(client, folder)
-        yield told["pages"].rstrip("/"), key
+        yield printed["pages"].rstrip("/"), key
     finally:
         process.terminate()
         process.communicate(timeout=20)
@@ -120,22 +120,22 @@ def served(demo_origin, tmp_path_factory, begin):
 
 def evil(client, folder):
     parent = client.datasets.list(dataset_name=AXIS)[0].unique_id
-    made = client.datasets.create(
+    dataset = client.datasets.create(
         {"dataset_name": EVIL, "project_id": "demo-raman", "measurement": EVIL, "session_name": EVIL},
         scientific_metadata={EVIL: EVIL, "deep": {EVIL: [EVIL]}},
     )
-    client.datasets.add_keyword(made.dsid, EVIL)
-    client.datasets.link_parent_child(parent, made.dsid)
+    client.datasets.add_keyword(dataset.dsid, EVIL)
+    client.datasets.link_parent_child(parent, dataset.dsid)
     picture = b'<svg xmlns="http://www.w3.org/2000/svg" onload="alert(1)"><script>alert(1)</script></svg>'
-    client.datasets.add_thumbnail(made.dsid, picture, EVIL)
+    client.datasets.add_thumbnail(dataset.dsid, picture, EVIL)
     file = folder / "counts.txt"
     file.write_text("1 2 3\n")
-    client.files.upload(made.dsid, file, filename=EVIL.replace("/", ""))
+    client.files.upload(dataset.dsid, file, filename=EVIL.replace("/", ""))
 
 
 @pytest.fixture
 def opened(chromium, served):
-    """Opens a browser of its own; whatever it complains about, and each request elsewhere, fails the test."""
+    """Return a function that opens a browser; any error in it or request elsewhere fails the test."""
     complaints, contexts = [], []
 
     def open_browser(*, signed_in=True, scheme="light", width=1280):
@@ -166,7 +166,7 @@ def heading(page):
     return page.locator("h1").inner_text()
 
 
-def test_signing_in_takes_the_right_key_and_out_again(opened, served):
+def test_signing_in_needs_the_right_key_and_signing_out_works(opened, served):
     page = opened(signed_in=False)
     assert heading(page) == "Sign in"
 
@@ -174,7 +174,7 @@ def test_signing_in_takes_the_right_key_and_out_again(opened, served):
     follow(page, page.get_by_role("button", name="Sign in"))
     assert "not known" in page.get_by_role("alert").inner_text()
     assert any("403" in text for text in opened.complaints)
-    opened.complaints.clear()  # the browser notes each answer of 403
+    opened.complaints.clear()  # the browser logs each answer of 403
 
     page.get_by_label("API key").fill(served[1])
     follow(page, page.get_by_role("button", name="Sign in"))
@@ -189,7 +189,7 @@ def test_signing_in_takes_the_right_key_and_out_again(opened, served):
     assert heading(page) == "Sign in"
 
 
-def test_from_the_projects_to_a_dataset_its_lineage_its_run_and_the_findings(opened):
+def test_navigation_from_the_projects_to_a_dataset_its_lineage_its_run_and_the_findings(opened):
     page = opened()
     follow(page, page.get_by_role("link", name="Raman calibration demo"))
     assert heading(page) == "Raman calibration demo"
@@ -197,8 +197,8 @@ def test_from_the_projects_to_a_dataset_its_lineage_its_run_and_the_findings(ope
     follow(page, page.get_by_role("link", name=CALIBRATED))
     assert CALIBRATED in heading(page)
     main = page.locator("main").inner_text()
-    for told in ("calibrate", "calibrated.csv", "Raman Spectroscopy", "Python 3", AXIS, "axis"):
-        assert told in main
+    for text in ("calibrate", "calibrated.csv", "Raman Spectroscopy", "Python 3", AXIS, "axis"):
+        assert text in main
     for picture in (page.locator("figure img").first, page.locator(".drawing img")):
         shown = picture.evaluate("image => image.decode().then(() => image.naturalWidth)")  # waits for its bytes
         assert shown > 100
@@ -224,7 +224,7 @@ def test_from_the_projects_to_a_dataset_its_lineage_its_run_and_the_findings(ope
     assert page.get_by_text("Checked 20").count() == 1
 
 
-def test_a_file_arrives_when_its_name_is_clicked(opened):
+def test_a_file_is_downloaded_when_its_name_is_clicked(opened):
     page = opened()
     follow(page, page.get_by_role("link", name="Datasets"))
     follow(page, page.get_by_role("link", name=AXIS))
@@ -235,7 +235,7 @@ def test_a_file_arrives_when_its_name_is_clicked(opened):
     assert json.loads(download.value.path().read_text())
 
 
-def test_searching_and_filtering_leave_what_fits(opened):
+def test_searching_and_filtering_select_datasets(opened):
     page = opened()
     page.goto(page.url + "projects/demo-raman")
 
@@ -266,7 +266,7 @@ def test_searching_and_filtering_leave_what_fits(opened):
     assert names() == ordered[::-1]
 
 
-def test_data_that_are_markup_are_shown_and_not_run(opened, served):
+def test_markup_in_data_is_shown_as_text(opened, served):
     page = opened()
     page.goto(served[0] + "/projects/demo-raman")
     follow(page, page.get_by_role("link", name=EVIL))
@@ -283,13 +283,13 @@ def test_data_that_are_markup_are_shown_and_not_run(opened, served):
     page.frame_locator("iframe").locator(".item.focus").click()
     assert EVIL in page.frame_locator("iframe").locator("#panel").inner_text()
     page.goto(served[0] + picture)  # an SVG with a script, opened by itself
-    assert any("script" in text.lower() for text in opened.complaints), "the browser says what it blocked"
+    assert any("script" in text.lower() for text in opened.complaints), "the browser reports what it blocked"
     assert not any(text == "1" for text in opened.complaints)
     opened.complaints.clear()
 
 
 def pages(page, base):
-    """Each kind of page, one after the other."""
+    """Open each kind of page in turn; yield its name."""
     project = "/projects/demo-raman"
     for path in ("/", "/datasets", project, f"{project}/pipelines", f"{project}/runs", f"{project}/findings"):
         page.goto(base + path)
@@ -314,7 +314,7 @@ def pages(page, base):
 
 
 def follow(page, link):
-    """The page behind a link or button is there, whole."""
+    """Click a link or button and wait for the complete page."""
     page.wait_for_function(READY)
     with page.expect_navigation():
         link.click()
@@ -325,7 +325,7 @@ LOOKS = [("light", 1280), ("dark", 1280), ("light", 360), ("dark", 360)]
 
 
 def assert_readable(page, name, scheme, width):
-    """The page as it is now can be read in these colours and on a screen of this width."""
+    """Check that the present page is readable in these colours and at this width."""
     page.emulate_media(color_scheme=scheme)
     page.set_viewport_size({"width": width, "height": 860})
     assert page.evaluate(ACCESSIBLE) == [], (name, scheme, width)
@@ -333,20 +333,20 @@ def assert_readable(page, name, scheme, width):
     assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{name} scrolls sideways"
 
 
-def test_every_page_can_be_read_by_everybody_and_the_keyboard_reaches_everything_in_its_order(opened, served):
+def test_every_page_is_accessible_and_the_keyboard_reaches_everything_in_order(opened, served):
     page = opened()
 
     for name in pages(page, served[0]):
         for scheme, width in reversed(LOOKS):
             assert_readable(page, name, scheme, width)
         page.locator(".skip").focus()  # the first; on the page to sign in, the key's field has the focus at the start
-        reached = places(page)
+        reached = focus_order(page)
 
         assert len(reached) == page.evaluate(REACHABLE), name
         assert all(one < other for one, other in pairwise(reached)), name
 
 
-def test_every_page_can_be_read_on_a_small_screen_in_the_dark(opened, served):
+def test_every_page_is_readable_on_a_small_screen_in_the_dark(opened, served):
     scheme, width = LOOKS[-1]
     page = opened(scheme=scheme, width=width)
 
@@ -354,20 +354,20 @@ def test_every_page_can_be_read_on_a_small_screen_in_the_dark(opened, served):
         assert_readable(page, name, scheme, width)
 
 
-def places(page):
-    """Where in the document the focus is and each Tab leads, until it begins anew; parts of a date count once."""
+def focus_order(page):
+    """Return the indices of the elements that Tab reaches, until it starts over; parts of a date count once."""
     found = []
     while True:
-        place, shown = page.evaluate(FOCUSED)
-        if place is None or place in found[:-1]:
+        index, shown = page.evaluate(FOCUSED)
+        if index is None or index in found[:-1]:
             return found
-        assert shown, f"the focus is not seen on element {place}"
-        if found[-1:] != [place]:
-            found.append(place)
+        assert shown, f"the focus is not visible on element {index}"
+        if found[-1:] != [index]:
+            found.append(index)
         page.keyboard.press("Tab")
 
 
-def test_the_first_tab_leads_past_the_navigation(opened):
+def test_the_first_tab_skips_the_navigation(opened):
     page = opened()
 
     page.keyboard.press("Tab")
@@ -377,7 +377,7 @@ def test_the_first_tab_leads_past_the_navigation(opened):
 
 
 @pytest.mark.parametrize(("scheme", "ground"), [("light", 255), ("dark", 0x16)])
-def test_the_drawing_on_a_page_is_as_dark_as_the_page_and_one_to_keep_is_not(opened, served, scheme, ground):
+def test_a_drawing_follows_the_page_s_colours_and_a_saved_one_does_not(opened, served, scheme, ground):
     page = opened(scheme=scheme)
     page.goto(served[0] + "/projects/demo-raman")
     follow(page, page.get_by_role("link", name=CALIBRATED))
@@ -396,5 +396,5 @@ def test_on_a_phone_the_drawing_keeps_its_size_and_the_page_its_width(opened, se
     follow(page, page.get_by_role("link", name=CALIBRATED))
     drawing = page.locator(".drawing img")
     drawing.evaluate("image => image.decode()")
-    assert drawing.evaluate("image => image.clientWidth === image.naturalWidth"), "its letters can be read"
+    assert drawing.evaluate("image => image.clientWidth === image.naturalWidth"), "its letters are readable"
     assert page.evaluate("document.documentElement.scrollWidth") <= 400

@@ -1,4 +1,4 @@
-"""A project with two instruments, a sample, a calibration and fits that go back to it, made once for all tests here."""
+"""A project with two instruments, a sample, a calibration and fits that use it, made once for all tests here."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ steps:
 
 
 class Project:
-    """The data folder in which the pipeline ran, and how one asks for something in it."""
+    """The data folder in which the pipeline ran; commands run on it with `ask`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -85,36 +85,36 @@ class Project:
         assert ran.exit_code == code, ran.output
         return ran
 
-    def asked(self, *words: object) -> Any:
+    def ask_json(self, *words: object) -> Any:
         return json.loads(self.ask(*words, "--json").stdout)
 
     def fitted(self, name: str, run: int = -1) -> str:
-        """The fit of a spectrum, in one of the runs."""
+        """Return the MFID of the fit of a spectrum in one of the runs."""
         return self.runs[run].datasets[f"fitted[{name}]"]["out"]
 
 
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Ran with degree 2 and then 3: the first fits are superseded. `weak` and `strong` are of two instruments."""
-    made = Project(tmp_path_factory.mktemp("catalogue"))
-    module = f"steps_{abs(hash(made.folder))}"
-    (made.folder / f"{module}.py").write_text(STEPS)
-    made.pipeline.write_text(textwrap.dedent(PIPELINE).replace("MODULE", module))
-    (made.folder / "neon.txt").write_text("585.2")
-    (made.folder / "raw").mkdir()
+    """Run with degree 2 and then 3: the first fits are superseded. `weak` and `strong` are of two instruments."""
+    project = Project(tmp_path_factory.mktemp("catalogue"))
+    module = f"steps_{abs(hash(project.folder))}"
+    (project.folder / f"{module}.py").write_text(STEPS)
+    project.pipeline.write_text(textwrap.dedent(PIPELINE).replace("MODULE", module))
+    (project.folder / "neon.txt").write_text("585.2")
+    (project.folder / "raw").mkdir()
     for name, value in {"weak-1": 1.5, "weak-2": 2.5, "strong-1": 10.25, "strong-2": 11.75}.items():
-        (made.folder / "raw" / f"{name}.txt").write_text(str(value))
-    made.run()
-    made.run(**{"axis.degree": 3})
-    with Session(Settings(made.data)) as session:
+        (project.folder / "raw" / f"{name}.txt").write_text(str(value))
+    project.run()
+    project.run(**{"axis.degree": 3})
+    with Session(Settings(project.data)) as session:
         client = session.client
         for slug in ("horiba", "renishaw"):
             client.instruments.create(instrument_id=slug, instrument_name=slug.title(), location="lab")
         sample = client.samples.create({"sample_name": "polystyrene", "project_id": "spectra"}).unique_id
-        for mfid in made.runs[0].inputs["spectrum"]:
+        for mfid in project.runs[0].inputs["spectrum"]:
             name = client.datasets.get(mfid).dataset_name or ""
             client.datasets.assign_instrument(mfid, "horiba" if name.startswith("weak") else "renishaw")
             client.metadata.merge(mfid, {"power_mW": 5 if name.startswith("weak") else 50})
             if name.startswith("strong"):
                 client.datasets.add_sample(mfid, sample)
-    return made
+    return project

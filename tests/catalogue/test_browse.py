@@ -1,4 +1,4 @@
-"""Words, filters, facets, orders and pages of a project's datasets, held against a plain search of all.
+"""Words, filters, facets, orders and pages of a project's datasets, compared with a plain search of all.
 
 Sixty random searches; 240 with CRUCIBLE_NIGHTLY=1.
 """
@@ -35,7 +35,7 @@ NAMES = ("gold", "Silver", "ünïcode", "film", "wafer", "<b>", "50 % off")
 
 @pytest.fixture(scope="module")
 def filled(project: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The data folder of the project, with 130 datasets more of random fields, and some elsewhere."""
+    """Copy the data folder of the project, and add 130 datasets with random fields and some of other projects."""
     folder = tmp_path_factory.mktemp("browse") / "data"
     shutil.copytree(project.data, folder)
     chance = random.Random(8)
@@ -49,9 +49,9 @@ def filled(project: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "timestamp": f"2026-03-{chance.randint(1, 28):02}T09:00:00Z",
                 "project_id": "spectra",
             }
-            made = session.client.datasets.create({k: v for k, v in fields.items() if v is not None})
+            created = session.client.datasets.create({k: v for k, v in fields.items() if v is not None})
             if number % 7 == 0:
-                session.client.datasets.add_keyword(made.dsid, "rare")
+                session.client.datasets.add_keyword(created.dsid, "rare")
         lead = session.client.account.whoami().user_unique_id
         session.client.projects.create(project_id="other", organization="test", project_lead=lead)
         for number in range(20):
@@ -69,7 +69,7 @@ def session(filled: Path) -> Iterator[Session]:
 
 @pytest.fixture(scope="module")
 def everything(session: Session) -> list[dict[str, Any]]:
-    """Each dataset, of whatever project, as `show` and the service's own list have it."""
+    """Return the datasets of all projects, with the values of `show` and of the service's own list."""
     found = []
     for one in session.client.datasets.iter():
         shown = show_dataset(session, one.unique_id).to_json()
@@ -89,26 +89,24 @@ def everything(session: Session) -> list[dict[str, Any]]:
 
 def fits(one: dict[str, Any], wanted: DatasetSearch) -> bool:
     fields = ("name", "step", "pipeline", "measurement", "instrument")
-    said = " ".join([*(one[field] for field in fields), one["kind"] if one["kind"] != one["format"] else ""]).lower()
-    return all(word in said or one["mfid"].startswith(word) for word in wanted.words.lower().split()) and all(
+    text = " ".join([*(one[field] for field in fields), one["kind"] if one["kind"] != one["format"] else ""]).lower()
+    return all(word in text or one["mfid"].startswith(word) for word in wanted.words.lower().split()) and all(
         one[name] == value for name, value in wanted.facets.items()
     )
 
 
 @pytest.fixture(scope="module")
 def ours(everything: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those of one project."""
+    """Return the datasets of one project."""
     return [one for one in everything if one["project"] == "spectra"]
 
 
 @pytest.mark.parametrize("within", ["spectra", EVERYTHING])
-def test_random_searches_are_those_of_brute_force(
-    session: Session, everything: list[dict[str, Any]], within: str
-) -> None:
+def test_random_searches_match_brute_force(session: Session, everything: list[dict[str, Any]], within: str) -> None:
     everything = [one for one in everything if within in (EVERYTHING, one["project"])]
     chance = random.Random(15)
     sortable = [column.name for column in COLUMNS if column.name in everything[0]]
-    some = 0
+    with_matches = 0
     for _ in range(SEARCHES):
         words = " ".join(
             chance.sample(["gold", "SILVER", "film", "ünï", "fit", "1", "0t", "<b"], chance.choice([0, 0, 1, 2]))
@@ -123,14 +121,14 @@ def test_random_searches_are_those_of_brute_force(
         wanted = DatasetSearch(words, chosen, sort=("-" if backwards else "") + column)
         found = browse(session, within, wanted)
         expected = [one for one in everything if fits(one, wanted)]
-        some += bool(expected)
+        with_matches += bool(expected)
         assert {entry.mfid for entry in found.entries} == {one["mfid"] for one in expected}, wanted
         assert_sorted([entry.mfid for entry in found.entries], everything, column, backwards)
         for name in facets():
             others = DatasetSearch(words, {other: value for other, value in chosen.items() if other != name})
             counts = Counter(one[name] for one in everything if fits(one, others) and one[name])
             assert dict(found.facets[name]) == counts, (name, wanted)
-    assert some > SEARCHES / 3
+    assert with_matches > SEARCHES / 3
 
 
 def assert_sorted(mfids: list[str], everything: list[dict[str, Any]], column: str, backwards: bool) -> None:
@@ -150,13 +148,13 @@ def assert_sorted(mfids: list[str], everything: list[dict[str, Any]], column: st
     assert all(value(mfid) in ("", None) for mfid in mfids[len(present) :])
 
 
-def test_what_only_the_service_knows_filters_too(session: Session) -> None:
+def test_filters_of_the_service_apply_too(session: Session) -> None:
     found = browse(session, "spectra", DatasetSearch(service={"keyword": ["rare"]}))
     assert len(found.entries) == 19
     assert browse(session, "spectra", DatasetSearch("gold", service={"keyword": ["rare"]})).entries
 
 
-def test_pages_are_all_of_it_once(session: Session) -> None:
+def test_pages_contain_each_dataset_once(session: Session) -> None:
     found = browse(session, "spectra", DatasetSearch(sort="name"))
     pages = [page_of(found.entries, number)[0] for number in range(1, page_of(found.entries, 1)[1] + 1)]
     assert [entry for page in pages for entry in page] == list(found.entries)
@@ -167,7 +165,7 @@ def test_pages_are_all_of_it_once(session: Session) -> None:
         browse(session, "spectra", DatasetSearch(sort="nmae"))
 
 
-def test_the_page_shows_it_and_gives_it_as_csv_and_json(
+def test_the_page_shows_the_datasets_and_offers_csv_and_json(
     filled: Path, ours: list[dict[str, Any]], everything: list[dict[str, Any]], tmp_path: Path, begin: Any
 ) -> None:
     copy = tmp_path / "data"
@@ -202,21 +200,21 @@ def test_the_page_shows_it_and_gives_it_as_csv_and_json(
         assert f"{len(expected) - old} datasets" in everywhere
         rows = browser.get("/datasets.json?q=gold&measurement=SEM").json()["datasets"]
         assert {row["mfid"] for row in rows} == {one["mfid"] for one in expected}
-        of_each = Counter(one["project"] for one in expected)
-        assert f"other ({of_each['other']})" in everywhere
+        count_by_project = Counter(one["project"] for one in expected)
+        assert f"other ({count_by_project['other']})" in everywhere
         assert {row["project"] for row in rows} == {"spectra", "other", None}
         table = list(csv.DictReader(io.StringIO(browser.get("/datasets.csv?project=other").text)))
         assert len(table) == 10
-        told = browser.get("/datasets?q=hydrogen&in=metadata").text
-        assert len(names(told)) == 1
-        assert "1 dataset among the 50 best matches" in told
+        found_by_metadata = browser.get("/datasets?q=hydrogen&in=metadata").text
+        assert len(names(found_by_metadata)) == 1
+        assert "1 dataset among the 50 best matches" in found_by_metadata
         for query in ("page=0", "page=x", "page=99", "sort=colour", "since=yesterday"):
             assert browser.get(f"/projects/spectra?{query}").status_code == 400
 
 
 @contextmanager
 def pages(begin: Any, folder: Path) -> Iterator[httpx.Client]:
-    """Somebody who has signed in to the pages of `serve`."""
+    """Sign in to the pages of `serve`."""
     process = begin("serve", "--data", folder, "--json")
     try:
         site = json.loads(process.stdout.readline())["pages"].rstrip("/")

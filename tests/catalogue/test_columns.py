@@ -1,4 +1,4 @@
-"""A column of lists is declared once, and seen wherever there are lists."""
+"""A column of lists is declared once and appears in all lists."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def session(project: Any) -> Iterator[Session]:
 
 @pytest.fixture
 def reader(session: Session, project: Any, tmp_path: Path) -> Iterator[Any]:
-    """Somebody who looks at a page of the project with this query."""
+    """Return a function that makes the reader of a page of the project with a query."""
     with ThreadPoolExecutor(1) as pool:
         sign_in = SignIn(
             session.client,
@@ -50,13 +50,13 @@ def reader(session: Session, project: Any, tmp_path: Path) -> Iterator[Any]:
                 "type": "http", "method": "GET", "path": "/", "headers": [], "query_string": query.encode(),
                 "path_params": {"project": "spectra"},
             }  # fmt: skip
-            browsing.project_json(Reader(Request(scope), sign_in))  # so that the project is read already
+            browsing.project_json(Reader(Request(scope), sign_in))  # to read the project in advance
             return Reader(Request(scope), sign_in)
 
         yield reading
 
 
-def test_one_declaration_is_seen_at_every_door(
+def test_one_declaration_appears_in_all_interfaces(
     session: Session, project: Any, reader: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def vowels(entry: Any) -> str:
@@ -65,9 +65,9 @@ def test_one_declaration_is_seen_at_every_door(
     added = Column("vowels", "Vowels of it", vowels, is_facet=True)
     monkeypatch.setattr(columns, "COLUMNS", (*columns.COLUMNS, added))
 
-    (axis,) = project.asked("list", "--step", "axis")["datasets"]
+    (axis,) = project.ask_json("list", "--step", "axis")["datasets"]
     assert axis["vowels"] == vowels(Catalogue(session).dataset(axis["mfid"])._view.entry) != ""
-    fitted = project.asked("list", "--sort=-vowels")["datasets"]
+    fitted = project.ask_json("list", "--sort=-vowels")["datasets"]
     assert [one["vowels"] for one in fitted] == sorted((one["vowels"] for one in fitted), reverse=True)
     line = project.ask("list", "--step", "axis").stdout.splitlines()[-2]
     assert line.endswith(f"  {axis['vowels']}")
@@ -83,12 +83,12 @@ def test_one_declaration_is_seen_at_every_door(
     assert Questions(session).search(step="axis")["datasets"][0]["vowels"] == axis["vowels"]
 
 
-def test_doors_say_the_same_of_a_dataset(project: Any, reader: Any) -> None:
-    listed = {one["mfid"]: one for one in project.asked("list", "--all")["datasets"]}
+def test_interfaces_agree_about_a_dataset(project: Any, reader: Any) -> None:
+    listed = {one["mfid"]: one for one in project.ask_json("list", "--all")["datasets"]}
     on_page = json.loads(browsing.project_json(reader("")).body)["datasets"]
     assert {one["mfid"]: one for one in on_page} == listed
     assert {name for one in listed.values() for name in one["results"]} == {"rms_cm1", "peak_nm"}
-    shown = project.asked("show", project.fitted("weak-1.txt"))
+    shown = project.ask_json("show", project.fitted("weak-1.txt"))
     own = listed[shown["mfid"]]
     assert {key: shown[key] for key in own if key != "results"} == {key: own[key] for key in own if key != "results"}
     by_cli = project.ask("list", "--all", "--csv", "--sort=mfid").stdout.replace("\r", "")
@@ -96,7 +96,7 @@ def test_doors_say_the_same_of_a_dataset(project: Any, reader: Any) -> None:
     assert by_cli == by_page
 
 
-def test_the_terminal_and_notebooks_say_it_in_the_same_words(session: Session, project: Any) -> None:
+def test_the_terminal_and_notebooks_use_the_same_words(session: Session, project: Any) -> None:
     lines = project.ask("list", "--step", "fitted").stdout.splitlines()[-5:-1]
     shown = Catalogue(session).current("fitted")._repr_html_()
     cells = [html.unescape(re.sub(r"<[^>]+>", "", one)) for one in re.findall(r"<td.*?</td>", shown)]

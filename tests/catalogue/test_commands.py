@@ -1,4 +1,4 @@
-"""Finding what was made, as people do: by part of an id or a name, in lists, shown, fetched; and runs, compared."""
+"""Datasets are found by part of an id or by name, listed, shown and fetched; runs are listed and compared."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from crucible_lineage.lineage.labels import short_id
 @pytest.mark.parametrize(
     "form", [lambda mfid: mfid, lambda mfid: mfid[:24], short_id, lambda mfid: f"{mfid[:8]}...{mfid[-6:]}"]
 )
-def test_what_is_printed_can_be_pasted_everywhere(project: Any, form: Any) -> None:
+def test_printed_ids_can_be_pasted_everywhere(project: Any, form: Any) -> None:
     mfid, other = project.fitted("weak-1.txt"), project.fitted("weak-2.txt")
     for command in (
         ("show",),
@@ -31,14 +31,14 @@ def test_what_is_printed_can_be_pasted_everywhere(project: Any, form: Any) -> No
         ("rerun", "--dry-run"),
     ):
         project.ask(command[0], form(mfid), *command[1:])
-    assert project.asked("show", form(mfid))["mfid"] == mfid
-    assert not project.asked("diff", form(mfid), form(other))["same"]
+    assert project.ask_json("show", form(mfid))["mfid"] == mfid
+    assert not project.ask_json("diff", form(mfid), form(other))["same"]
 
 
-def test_a_name_means_the_dataset_that_holds(project: Any) -> None:
-    shown = project.asked("show", "weak-1.txt (fitted)")
+def test_a_name_means_the_current_dataset(project: Any) -> None:
+    shown = project.ask_json("show", "weak-1.txt (fitted)")
     assert (shown["mfid"], shown["state"]) == (project.fitted("weak-1.txt"), "current")
-    assert project.asked("show", "WEAK-1.txt (Fitted)")["mfid"] == shown["mfid"]
+    assert project.ask_json("show", "WEAK-1.txt (Fitted)")["mfid"] == shown["mfid"]
     refused = project.ask("show", "weak-9.txt (fitted)", code=2).stderr
     assert "no dataset has this name or an ID starting with it; did you mean 'weak-" in refused
     listed = project.ask("show", "nothing at all like it", code=2).stderr.partition("there are: ")[2]
@@ -48,11 +48,11 @@ def test_a_name_means_the_dataset_that_holds(project: Any) -> None:
     assert project.fitted("weak-1.txt", 0) in refused or " more" in refused
 
 
-def test_what_fits_in_several_projects_is_named_with_them(data: Path, tmp_path: Path, command: Any) -> None:
+def test_matches_in_several_projects_are_named_with_the_projects(data: Path, tmp_path: Path, command: Any) -> None:
     for name in ("first", "second"):
         (tmp_path / "blank.txt").write_text(name)
-        told = command("register", tmp_path / "blank.txt", "--project", name, "--name", "blank", "--data", data)
-        assert told.returncode == 0, told.stderr
+        registered = command("register", tmp_path / "blank.txt", "--project", name, "--name", "blank", "--data", data)
+        assert registered.returncode == 0, registered.stderr
     refused = command("show", "blank", "--data", data)
     assert refused.returncode == 2
     assert "(blank in first)" in refused.stderr
@@ -61,7 +61,7 @@ def test_what_fits_in_several_projects_is_named_with_them(data: Path, tmp_path: 
 
 def test_a_list_has_the_filters_of_the_service_and_its_own(project: Any) -> None:
     def names(*words: str) -> list[str]:
-        return [one["dataset_name"] for one in project.asked("list", *words)["datasets"]]
+        return [one["dataset_name"] for one in project.ask_json("list", *words)["datasets"]]
 
     assert sorted(names("--instrument", "Horiba")) == ["weak-1.txt", "weak-2.txt"]
     assert len(names("--measurement", "Raman")) == len(names("--keyword", "powder")) == 4
@@ -69,8 +69,8 @@ def test_a_list_has_the_filters_of_the_service_and_its_own(project: Any) -> None
     assert names("--measurement", "Raman", "--sort", "-name")[:2] == ["weak-2.txt", "weak-1.txt"]
     assert len(names("--current")) == 5
     first, second = (run.run_id for run in project.runs)
-    ran = names("--run", first[:8], "--step", "fitted", "--all")
-    assert len(ran) == 4
+    of_the_run = names("--run", first[:8], "--step", "fitted", "--all")
+    assert len(of_the_run) == 4
     assert not set(names("--run", second)) - set(names("--all"))
     assert "did you mean 'data_type'?" in project.ask("list", "--filter", "data_typ=x", code=2).stderr
     assert "'limit' is not a filter" in project.ask("list", "--filter", "limit=2", code=2).stderr
@@ -82,17 +82,17 @@ def test_a_list_has_the_filters_of_the_service_and_its_own(project: Any) -> None
     assert len(lines) == 2
 
 
-def test_a_dataset_is_shown_with_who_made_it_when_and_with_what(project: Any) -> None:
+def test_show_prints_author_time_and_inputs_of_a_dataset(project: Any) -> None:
     mfid = project.fitted("strong-1.txt")
-    shown = project.asked("show", mfid)
+    shown = project.ask_json("show", mfid)
     made = shown["made"]
     assert made["params"] == {"threshold": 1.0}
     assert (made["run"], made["engine"]) == (project.runs[-1].run_id, "local")
-    said = project.ask("show", mfid).stdout
-    assert "made by fits/fitted (" in said
-    assert "  peak_nm: 10.25 nm" in said
-    assert f"run {project.runs[-1].run_id} (local)" in said
-    assert len(project.asked("show", "strong-1.txt")["samples"]) == 1
+    printed = project.ask("show", mfid).stdout
+    assert "made by fits/fitted (" in printed
+    assert "  peak_nm: 10.25 nm" in printed
+    assert f"run {project.runs[-1].run_id} (local)" in printed
+    assert len(project.ask_json("show", "strong-1.txt")["samples"]) == 1
     raw = project.ask("show", "strong-1.txt").stdout
     assert "  power_mW: 50 mW" in raw
     assert "Renishaw" in raw
@@ -108,7 +108,7 @@ def test_a_dataset_is_shown_with_who_made_it_when_and_with_what(project: Any) ->
         ({"TERM": "xterm-256color", "TERM_PROGRAM": ""}, None),
     ],
 )
-def test_its_picture_is_shown_by_terminals_that_can(
+def test_a_thumbnail_is_shown_in_terminals_that_support_it(
     project: Any, environment: dict[str, str], shown: bytes | None
 ) -> None:
     ours, theirs = pty.openpty()
@@ -128,12 +128,12 @@ def test_its_picture_is_shown_by_terminals_that_can(
     assert (shown in printed) if shown else (b"\x1b]1337" not in printed and b"\x1b_G" not in printed)
 
 
-def test_files_of_several_come_into_a_folder_each(project: Any, tmp_path: Any) -> None:
-    found = project.asked("get", "--step", "fitted", "--file", "*.csv", "-o", tmp_path / "fits")["datasets"]
+def test_files_of_several_datasets_go_into_one_folder_each(project: Any, tmp_path: Any) -> None:
+    found = project.ask_json("get", "--step", "fitted", "--file", "*.csv", "-o", tmp_path / "fits")["datasets"]
     one = project.fitted("weak-2.txt")
     (files,) = (fetched["files"] for fetched in found if fetched["mfid"] == one)
     folder = tmp_path / "fits" / f"weak-2.txt-fitted--{one}"
-    assert files == [str(folder / "fit.csv")], "the name of the folder says what it is"
+    assert files == [str(folder / "fit.csv")], "the folder is named after the dataset"
     assert len(found) == 4
     assert (folder / "fit.csv").read_text() == "peak,2.5"
     again = project.ask("get", one, "weak-1.txt (fitted)", "-o", tmp_path / "fits").stdout
@@ -143,39 +143,39 @@ def test_files_of_several_come_into_a_folder_each(project: Any, tmp_path: Any) -
     assert "no file matches; there are: curve.txt, fit.csv, fit.png" in refused
     assert not (tmp_path / "none").exists()
     assert "name datasets, or select results" in project.ask("get", "-o", tmp_path, code=2).stderr
-    run = project.asked("get", "--run", project.runs[0].run_id, "--file", "axis.json", "-o", tmp_path / "run")
+    run = project.ask_json("get", "--run", project.runs[0].run_id, "--file", "axis.json", "-o", tmp_path / "run")
     assert [one["files"] for one in run["datasets"] if one["files"]] != []
 
 
 def test_runs_are_listed_and_compared(project: Any) -> None:
     first, second = project.runs
-    listed = project.asked("runs")["runs"]
+    listed = project.ask_json("runs")["runs"]
     assert [run["run_id"] for run in listed] == [second.run_id, first.run_id]
     assert (listed[0]["state"], listed[0]["steps"], len(listed[0]["made"])) == ("complete", {"executed": 5}, 5)
-    compared = project.asked("diff", first.run_id[:8], second.run_id[:8])
+    compared = project.ask_json("diff", first.run_id[:8], second.run_id[:8])
     assert [(one["name"], one["old"], one["new"]) for one in compared["results"]] == [("rms_cm1", 0.25, 0.5 / 3)]
     assert "degree" in project.ask("diff", first.run_id, second.run_id).stdout
     assert "no run has this ID" in project.ask("diff", first.run_id, "nonesuch", code=2).stderr
 
 
-def test_runs_of_other_machines_are_known_by_what_they_made(project: Any, tmp_path: Any) -> None:
+def test_runs_of_other_machines_are_found_by_their_outputs(project: Any, tmp_path: Any) -> None:
     from crucible_lineage.queries.catalogue.runs import list_runs
     from crucible_lineage.session import Session
     from crucible_lineage.settings import Settings
 
     key = (project.data / "crucible" / "api_key").read_text().strip()
-    with Session(Settings(project.data)) as here:
-        with Session(Settings(tmp_path / "elsewhere", here.client.api_url, key)) as there:
-            second, first = list_runs(there, ["spectra"])
+    with Session(Settings(project.data)) as local:
+        with Session(Settings(tmp_path / "elsewhere", local.client.api_url, key)) as remote:
+            second, first = list_runs(remote, ["spectra"])
     assert [second.run_id, first.run_id] == [run.run_id for run in reversed(project.runs)]
     assert (second.state, second.steps, len(second.made), second.engine) == (None, None, 5, "local")
 
 
-def test_a_run_ends_with_the_numbers_of_what_it_made(project: Any, lab: Any, data: Any, command: Any) -> None:
-    said = command("run", lab.pipeline, "--data", data, "--engine", "local").stdout
-    lines = said.splitlines()
-    assert any(line.startswith("scaled  0") and line.endswith("factor 3.0") for line in lines), said
-    assert any(line.startswith("total   0") and line.endswith("total 28.0") for line in lines), said
+def test_a_run_ends_with_the_results_of_its_outputs(project: Any, lab: Any, data: Any, command: Any) -> None:
+    printed = command("run", lab.pipeline, "--data", data, "--engine", "local").stdout
+    lines = printed.splitlines()
+    assert any(line.startswith("scaled  0") and line.endswith("factor 3.0") for line in lines), printed
+    assert any(line.startswith("total   0") and line.endswith("total 28.0") for line in lines), printed
     assert "total 28.0" not in command("run", lab.pipeline, "--data", data, "--engine", "local").stdout
 
 
@@ -188,13 +188,13 @@ def test_a_run_ends_with_the_numbers_of_what_it_made(project: Any, lab: Any, dat
         ("x", {"value": 1, "a": 2}, '{"value": 1, "a": 2}'),
     ],
 )  # fmt: skip
-def test_units_are_those_of_the_key_or_of_the_value(key: str, value: Any, text: str) -> None:
+def test_units_come_from_the_key_or_the_value(key: str, value: Any, text: str) -> None:
     from crucible_lineage.lineage.labels import value_with_unit
 
     assert value_with_unit(key, value) == text
 
 
-def test_the_page_is_true(project: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_of_the_page_work(project: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (Path(__file__).parents[2] / "docs" / "results.md").read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     runs = {"5436": project.runs[0].run_id[:6], "a01c": project.runs[1].run_id[:6]}
@@ -212,10 +212,10 @@ def test_the_page_is_true(project: Any, tmp_path: Any, monkeypatch: pytest.Monke
     [("list",), ("table", "--step", "fitted"), ("verify",), ("lineage",), ("check",), ("runs",), ("rerun", "--stale")],
     ids=" ".join,
 )
-def test_a_wrong_project_is_answered_with_the_nearest(project: Any, words: tuple[str, ...]) -> None:
-    said = project.ask(*words, "--project", "spectar", code=2).stderr
-    assert "project 'spectar' does not exist, or is not visible to this key; did you mean 'spectra'?" in said
-    assert "422" not in said
+def test_a_wrong_project_gets_a_suggestion(project: Any, words: tuple[str, ...]) -> None:
+    printed = project.ask(*words, "--project", "spectar", code=2).stderr
+    assert "project 'spectar' does not exist, or is not visible to this key; did you mean 'spectra'?" in printed
+    assert "422" not in printed
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_a_missing_library_is_named_before_anything_is_read(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("crucible_lineage.errors.find_spec", lambda name: None)
     monkeypatch.setattr("crucible_lineage.cli.options.Session", not_opened)
-    given = [project.fitted("weak-1.txt") if word == "MFID" else word for word in words]
-    refused = project.ask(*given, code=2).stderr
+    arguments = [project.fitted("weak-1.txt") if word == "MFID" else word for word in words]
+    refused = project.ask(*arguments, code=2).stderr
     assert f"the library {library} is missing; pip install 'crucible-lineage[" in refused
     assert list(tmp_path.iterdir()) == []

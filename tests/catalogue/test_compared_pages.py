@@ -1,4 +1,4 @@
-"""Two datasets side by side in a browser, and a project's pipelines: what `diff` and the lists say of the same."""
+"""The pages of a comparison and of a project's pipelines agree with `diff` and the lists."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from crucible_lineage.settings import Settings
 def browser(
     project: Any, tmp_path_factory: pytest.TempPathFactory, unfinish: Any, begin: Any
 ) -> Iterator[httpx.Client]:
-    """Somebody who has signed in to the pages over the project, in which one result is incomplete."""
+    """Sign in to the pages of the project, in which one result is incomplete."""
     folder: Path = tmp_path_factory.mktemp("compared") / "data"
     shutil.copytree(project.data, folder)
     with Session(Settings(folder)) as session:
@@ -40,22 +40,22 @@ def browser(
 
 
 def read(browser: httpx.Client, path: str, status: int = 200) -> str:
-    """The text of a page, its tags left out."""
+    """Return the text of a page without its tags."""
     while "refresh" in (answer := browser.get(path)).headers:
         pass
     assert answer.status_code == status, answer.text
     return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]*>", " ", answer.text)))
 
 
-def test_the_page_tells_what_diff_tells_the_returned_values_first(browser: httpx.Client, project: Any) -> None:
+def test_the_page_agrees_with_diff_and_starts_with_the_results(browser: httpx.Client, project: Any) -> None:
     old, new = (project.fitted("weak-1.txt", run) for run in (0, 1))
     page = read(browser, f"/compare?old={old}&new={new}")
-    told = project.asked("diff", old, new)
-    assert told["results"]
-    for change in told["results"]:
+    difference = project.ask_json("diff", old, new)
+    assert difference["results"]
+    for change in difference["results"]:
         assert change["name"] in page
     assert page.index("Returned values") < page.index("What made them differ") < page.index("degree parameter 2 3")
-    for change in told["changed"]:
+    for change in difference["changed"]:
         name = change["field"].removeprefix("params.").removeprefix("files.")
         assert name in page or change["field"].startswith(("inputs.", "used.")), change
     assert page.index("degree parameter") < page.index("axis.json file")
@@ -64,7 +64,7 @@ def test_the_page_tells_what_diff_tells_the_returned_values_first(browser: httpx
     assert "degree parameter 3 2" in back
 
 
-def test_datasets_are_named_as_everywhere_and_what_is_wrong_is_told(browser: httpx.Client, project: Any) -> None:
+def test_datasets_are_found_by_id_or_name_and_errors_are_reported(browser: httpx.Client, project: Any) -> None:
     mfid = project.fitted("weak-1.txt")
     assert "No differences" in read(browser, f"/compare?old={mfid}&new={mfid[:22]}")
     by_name = read(browser, "/compare?old=weak-1.txt (fitted)&new=strong-1.txt (fitted)")
@@ -73,7 +73,7 @@ def test_datasets_are_named_as_everywhere_and_what_is_wrong_is_told(browser: htt
     assert "Old: MFID, its beginning, or a name" in read(browser, f"/compare?new={mfid}")
 
 
-def test_what_is_superseded_leads_to_the_comparison(browser: httpx.Client, project: Any) -> None:
+def test_a_superseded_dataset_links_to_the_comparison(browser: httpx.Client, project: Any) -> None:
     old, new = (project.fitted("weak-1.txt", run) for run in (0, 1))
     read(browser, f"/datasets/{old}")
     for mfid in (old, new):
@@ -81,11 +81,11 @@ def test_what_is_superseded_leads_to_the_comparison(browser: httpx.Client, proje
         assert path.replace("&amp;", "&") == f"/compare?old={old}&new={new}"
 
 
-def test_the_pipelines_of_a_project_with_how_their_results_stand(browser: httpx.Client, project: Any) -> None:
+def test_the_pipelines_of_a_project_with_the_states_of_their_results(browser: httpx.Client, project: Any) -> None:
     page = read(browser, "/projects/spectra/pipelines")
     assert "1 pipeline, from the records" in page
     assert re.search(r"axis 1 1 0 20", page)
-    assert re.search(r"fitted 4 3 1 20", page), "what is incomplete holds nowhere"
+    assert re.search(r"fitted 4 3 1 20", page), "an incomplete result is not current"
     markup = browser.get("/projects/spectra/pipelines").text
     for path in re.findall(r'href="(/projects/spectra\?pipeline=fits&amp;step=[^"]*state=[^"]*)"', markup):
         number = int(re.findall(re.escape(path) + r'"[^>]*>(\d+)<', markup)[0])
@@ -93,20 +93,20 @@ def test_the_pipelines_of_a_project_with_how_their_results_stand(browser: httpx.
     assert project.runs[1].run_id in markup
 
 
-def test_a_project_opens_with_what_holds_and_folds_the_rest(browser: httpx.Client, project: Any) -> None:
+def test_a_project_shows_current_datasets_and_folds_superseded_ones(browser: httpx.Client, project: Any) -> None:
     old, new = (project.fitted("weak-1.txt", run) for run in (0, 1))
     markup = browser.get("/projects/spectra").text
     folded = markup.index('<details class="folded">')
     assert markup.index(new) < folded < markup.index(old)
     assert "superseded dataset" in markup[folded:]
-    assert 'class="folded"' not in browser.get("/projects/spectra?state=superseded").text, "what was asked for is shown"
+    assert 'class="folded"' not in browser.get("/projects/spectra?state=superseded").text, "not when requested"
     only_old = browser.get(f"/projects/spectra?q={old[:24]}").text
     assert re.search(r'<details class="folded" open>.*' + old, only_old, re.DOTALL)
 
 
-def test_the_page_of_runs_says_how_each_ended_as_the_command_does(browser: httpx.Client, project: Any) -> None:
+def test_the_page_of_runs_agrees_with_the_command(browser: httpx.Client, project: Any) -> None:
     page = read(browser, "/projects/spectra/runs")
-    for run in project.asked("runs")["runs"]:
+    for run in project.ask_json("runs")["runs"]:
         row = read(browser, f"/projects/spectra/runs/{run['run_id']}")
         assert ", ".join(f"{count} {outcome}" for outcome, count in run["steps"].items()) in page
         assert "State complete" in row or "State 1 incomplete" in row

@@ -1,4 +1,4 @@
-"""Conditions: what they mean, held against Python itself, and that nothing in them is executed."""
+"""Conditions agree with Python, and nothing in them is executed."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def holds(text: str, row: dict[str, Any] = ROW) -> bool:
         "not results.none > 3", "not results.none + 1 < 3", "not (results.none < 3)",
     ],
 )  # fmt: skip
-def test_what_holds(text: str) -> None:
+def test_a_true_condition_holds(text: str) -> None:
     assert holds(text)
     assert not holds(f"not ({text})")
 
 
-def test_random_conditions_mean_what_python_means() -> None:
+def test_random_conditions_agree_with_python() -> None:
     chance = random.Random(4)
     numbers = {"a.x": 3, "a.y": -2.5, "b": 10}
 
@@ -58,7 +58,7 @@ def test_random_conditions_mean_what_python_means() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("__import__('os').system('touch x')", "no function"), ("open('x')", "no function 'open' is known"),
         ("(lambda: 1)()", "no function"), ("[x for x in name]", "not supported"), ("name.lower()", "no function"),
@@ -68,21 +68,21 @@ def test_random_conditions_mean_what_python_means() -> None:
         ("min(name, key=abs)", "no function"), ("params.degree & 3", "not supported"),
     ],
 )  # fmt: skip
-def test_what_is_no_condition_is_a_fault(text: str, said: str) -> None:
+def test_an_invalid_condition_is_refused(text: str, message: str) -> None:
     with pytest.raises(InputError, match=r".*") as fault:
         parse_condition(text)
-    assert said in str(fault.value)
+    assert message in str(fault.value)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("params.degree < name", "'<' not supported"), ("9 ** 9 ** 9 > 1", "exponent"),
         ("name * 1000000000 == 'x'", "is not a number"), ("params.degree / 0 > 1", "division by zero"),
     ],
 )  # fmt: skip
-def test_values_that_do_not_fit_are_told_with_the_row(text: str, said: str) -> None:
+def test_unsuitable_values_are_reported_with_the_row(text: str, message: str) -> None:
     with pytest.raises(InputError) as fault:
         holds(text)
-    assert said in str(fault.value)
+    assert message in str(fault.value)
     assert "in this row, where" in str(fault.value)

@@ -1,4 +1,4 @@
-"""Commands say of a deleted dataset that it was deleted, when and why, and what was made of it."""
+"""Commands report that a dataset was deleted, when and why, and what was made from it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from crucible_lineage.settings import Settings
 
 
 class Deleted:
-    """The laboratory's pipeline, run: `first` is deleted, with a reason, and `second` is asked to be."""
+    """The laboratory's pipeline after a run: `first` is deleted, and the deletion of `second` is requested."""
 
     def __init__(self, data: Path, made: dict[str, Any]) -> None:
         self.data = data
@@ -45,7 +45,7 @@ def deleted(lab: Any, data: Path) -> Deleted:
     return found
 
 
-def test_show_says_when_and_why(deleted: Deleted) -> None:
+def test_show_prints_when_and_why(deleted: Deleted) -> None:
     ran = deleted.ask("show", deleted.first)
     assert ran.exit_code == 2
     assert f"dataset {deleted.first} (first) was deleted on 20" in ran.stderr
@@ -57,22 +57,22 @@ def test_show_says_when_and_why(deleted: Deleted) -> None:
 
 
 @pytest.mark.parametrize("command", ["lineage", "get"])
-def test_other_questions_about_it_say_so_too(deleted: Deleted, command: str, tmp_path: Path) -> None:
+def test_other_commands_report_the_deletion(deleted: Deleted, command: str, tmp_path: Path) -> None:
     ran = deleted.ask(command, deleted.first, *(["-o", str(tmp_path / "out")] if command == "get" else []))
     assert ran.exit_code == 2
     assert "was deleted on 20" in ran.stderr, ran.stderr
 
 
-def test_impact_says_so_and_names_what_was_made_of_it(deleted: Deleted) -> None:
-    told, *redo = deleted.lines("impact", deleted.first)[1:]
-    assert "was deleted on 20" in told
+def test_impact_reports_the_deletion_and_the_results_made_from_it(deleted: Deleted) -> None:
+    headline, *redo = deleted.lines("impact", deleted.first)[1:]
+    assert "was deleted on 20" in headline
     assert [line.split()[0] for line in redo if not line.startswith(" ")][:2] == [deleted.scaled, deleted.total]
     found = json.loads(deleted.ask("impact", deleted.first, "--json").stdout)
     assert (found["deletion"]["mfid"], found["deletion"]["state"]) == (deleted.first, "was deleted")
     assert [one["mfid"] for one in found["redo"]] == [deleted.scaled, deleted.total]
 
 
-def test_the_list_of_what_was_deleted(deleted: Deleted, validated: Callable[[Any, str], None]) -> None:
+def test_the_list_of_deleted_datasets(deleted: Deleted, validated: Callable[[Any, str], None]) -> None:
     _, *listed, count = deleted.lines("list", "--deleted")
     assert [line.split()[1] for line in listed] == [deleted.second, deleted.first]
     assert count == "2 datasets deleted or to be deleted"

@@ -1,4 +1,4 @@
-"""Tables: a row for each result that holds, held against pandas over the list that the official client gives."""
+"""Tables have one row per current result; they are compared with pandas over the official client's list."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROVENANCE, PLACES = "crucible_lineage", "crucible_lineage_places"
 
 @pytest.fixture
 def listed(project: Any) -> pd.DataFrame:
-    """What the official client lists of the step `fitted`, flattened by pandas; the newest of each spectrum holds."""
+    """Return the official client's list of the step `fitted`, flattened by pandas: the newest fit of each spectrum."""
     with Session(Settings(project.data)) as session:
         address, key = session.client.api_url, (project.data / "crucible" / "api_key").read_text().strip()
         client = OfficialClient(api_url=address, api_key=key)
@@ -30,8 +30,8 @@ def listed(project: Any) -> pd.DataFrame:
     return frame.sort_values("creation_time").groupby("dataset_name").tail(1)
 
 
-def test_rows_are_what_pandas_makes_of_the_official_clients_list(project: Any, listed: pd.DataFrame) -> None:
-    table = project.asked("table", "--step", "fitted")
+def test_rows_match_pandas_over_the_official_clients_list(project: Any, listed: pd.DataFrame) -> None:
+    table = project.ask_json("table", "--step", "fitted")
     mine = pd.DataFrame(table["rows"]).set_index("mfid").sort_index()
     theirs = listed.set_index("unique_id").sort_index()
     assert len(mine) == 4
@@ -43,10 +43,10 @@ def test_rows_are_what_pandas_makes_of_the_official_clients_list(project: Any, l
         assert list(mine[f"results.{name}"]) == list(theirs[f"scientific_metadata.{name}"])
 
 
-def test_the_columns_are_its_own_and_those_of_ancestors_that_were_asked_for(project: Any) -> None:
+def test_columns_include_requested_fields_of_ancestors(project: Any) -> None:
     fields = ("axis.params.degree", "axis.results.rms_cm1", "spectrum.metadata.power_mW", "neon.name", "raw.name")
-    asked = [word for field in fields for word in ("--field", field)]
-    table = project.asked("table", "--step", "fitted", *asked)
+    words = [word for field in fields for word in ("--field", field)]
+    table = project.ask_json("table", "--step", "fitted", *words)
     results = ("results.peak_nm", "results.shape.width", "results.shape.kind")
     assert tuple(table["columns"]) == ("mfid", "name", "instrument", "sample", "params.threshold", *results, *fields)
     rows = {row["results.peak_nm"]: row for row in table["rows"]}
@@ -54,51 +54,52 @@ def test_the_columns_are_its_own_and_those_of_ancestors_that_were_asked_for(proj
     assert (weak["instrument"], weak["sample"], weak["spectrum.metadata.power_mW"]) == ("Horiba", None, 5)
     assert (strong["instrument"], strong["sample"]) == ("Renishaw", "polystyrene")
     assert (weak["axis.params.degree"], weak["axis.results.rms_cm1"], weak["neon.name"]) == (3, 0.5 / 3, "neon")
-    assert sorted(strong["raw.name"]) == ["neon", "strong-2.txt"]  # several say different things: all of them
+    assert sorted(strong["raw.name"]) == ["neon", "strong-2.txt"]  # all of several different values
 
 
-def test_a_condition_chooses_rows_by_anything_that_there_is(project: Any) -> None:
+def test_a_condition_selects_rows_by_any_column(project: Any) -> None:
     def peaks(condition: str) -> list[float]:
         return sorted(
-            row["results.peak_nm"] for row in project.asked("table", "--step", "fitted", "--where", condition)["rows"]
+            row["results.peak_nm"]
+            for row in project.ask_json("table", "--step", "fitted", "--where", condition)["rows"]
         )
 
     assert peaks("results.peak_nm > 2 and spectrum.metadata.power_mW < 10") == [2.5]
     assert peaks("spectrum.instrument == 'Renishaw' and axis.params.degree == 3") == [10.25, 11.75]
     assert peaks("results.shape.kind == None") == [1.5, 2.5]
     assert peaks("sample == 'polystyrene'") == [10.25, 11.75]
-    nothing = project.asked("table", "--step", "fitted", "--where", "results.peak_nm > 1e9")
+    nothing = project.ask_json("table", "--step", "fitted", "--where", "results.peak_nm > 1e9")
     assert nothing["rows"] == []
-    assert nothing["columns"] == project.asked("table", "--step", "fitted")["columns"], "as if some were there"
+    assert nothing["columns"] == project.ask_json("table", "--step", "fitted")["columns"], "as if some were there"
     refused = project.ask("table", "--step", "fitted", "--where", "results.peak_mn > 2", code=2).stderr
     assert "there is no column 'results.peak_mn'; did you mean 'results.peak_nm'?" in refused
     refused = project.ask("table", "--step", "fittd", code=2).stderr
     assert "project 'spectra' has no dataset of this step; did you mean 'fitted'?" in refused
 
 
-def test_groups_are_those_of_pandas(project: Any) -> None:
-    rows = project.asked("table", "--step", "fitted", "--by", "instrument")["rows"]
-    frame = pd.DataFrame(project.asked("table", "--step", "fitted")["rows"]).groupby("instrument")["results.peak_nm"]
+def test_groups_match_pandas(project: Any) -> None:
+    rows = project.ask_json("table", "--step", "fitted", "--by", "instrument")["rows"]
+    frame = pd.DataFrame(project.ask_json("table", "--step", "fitted")["rows"]).groupby("instrument")["results.peak_nm"]
     assert [row["instrument"] for row in rows] == ["Horiba", "Renishaw"]
     for row in rows:
         group = frame.get_group(row["instrument"])
         assert row["count"] == len(group)
-        made = [row[f"results.peak_nm.{what}"] for what in ("mean", "std", "min", "max")]
-        assert made == pytest.approx([group.mean(), group.std(), group.min(), group.max()])
+        found = [row[f"results.peak_nm.{what}"] for what in ("mean", "std", "min", "max")]
+        assert found == pytest.approx([group.mean(), group.std(), group.min(), group.max()])
 
 
-def test_what_is_superseded_is_there_if_asked_for(project: Any) -> None:
-    rows = project.asked("table", "--step", "fitted", "--all", "--field", "axis.params.degree")["rows"]
+def test_superseded_results_are_included_on_request(project: Any) -> None:
+    rows = project.ask_json("table", "--step", "fitted", "--all", "--field", "axis.params.degree")["rows"]
     assert sorted((row["state"], row["axis.params.degree"]) for row in rows) == [
         *[("current", 3)] * 4,
         *[("superseded", 2)] * 4,
     ]
 
 
-def test_files_hold_what_is_printed(project: Any, tmp_path: Any) -> None:
-    rows = project.asked("table", "--step", "fitted")["rows"]
-    said = project.ask("table", "--step", "fitted", "-o", tmp_path / "t.parquet").stdout
-    assert f"{tmp_path / 't.parquet'}: 4 rows, 8 columns" in said
+def test_files_match_the_printed_table(project: Any, tmp_path: Any) -> None:
+    rows = project.ask_json("table", "--step", "fitted")["rows"]
+    message = project.ask("table", "--step", "fitted", "-o", tmp_path / "t.parquet").stdout
+    assert f"{tmp_path / 't.parquet'}: 4 rows, 8 columns" in message
     project.ask("table", "--step", "fitted", "-o", tmp_path / "t.csv")
     parquet, read = pd.read_parquet(tmp_path / "t.parquet"), pd.read_csv(tmp_path / "t.csv")
     for name in ("mfid", "results.peak_nm", "results.shape.width", "params.threshold"):
@@ -110,13 +111,13 @@ def test_files_hold_what_is_printed(project: Any, tmp_path: Any) -> None:
     assert not list(tmp_path.glob(".*"))
 
 
-def test_numbers_are_shown_with_the_unit_that_their_key_carries(project: Any) -> None:
+def test_numbers_are_shown_with_the_unit_of_their_key(project: Any) -> None:
     lines = project.ask("table", "--step", "fitted").stdout.splitlines()
     assert "10.25 nm" in next(line for line in lines if project.fitted("strong-1.txt") in line)
     assert lines[-1] == "4 rows; not included: 4 superseded"
 
 
-def test_texts_are_no_formulas_in_a_spreadsheet() -> None:
+def test_texts_do_not_become_formulas_in_a_spreadsheet() -> None:
     from crucible_lineage.lineage.labels import csv_text
 
     assert csv_text(["a"], [["=1+1"], ["-5"], [-5], [["=x"]]]).splitlines()[1:] == ["'=1+1", "'-5", "-5", '"[""=x""]"']

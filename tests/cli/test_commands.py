@@ -1,4 +1,4 @@
-"""Commands tell what they did and what is wrong; exit codes tell bad input (2) from failure (1)."""
+"""Commands report results and errors; exit codes distinguish bad input (2) from failure (1)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 
 
-def test_bad_input_ends_with_code_2_and_one_error_that_names_the_place(lab: Any, data: Path, command: Any) -> None:
+def test_bad_input_ends_with_code_2_and_an_error_with_its_position(lab: Any, data: Path, command: Any) -> None:
     text = lab.pipeline.read_text().replace("factor: 3", "facto: 3")
     lab.declare(text)
     ran = command("run", lab.pipeline, "--data", data)
@@ -33,7 +33,7 @@ def test_a_missing_file_ends_with_code_2(lab: Any, data: Path, command: Any) -> 
     assert "pipeline.yaml:6:12: input 'second': there is no file" in ran.stderr
 
 
-def test_a_pipeline_file_that_is_not_there_ends_with_code_2(data: Path, command: Any) -> None:
+def test_a_missing_pipeline_file_ends_with_code_2(data: Path, command: Any) -> None:
     ran = command("run", data / "absent.yaml", "--data", data)
     assert ran.returncode == 2
     assert "there is no file " in ran.stderr
@@ -51,7 +51,7 @@ def test_a_failed_step_ends_with_code_1_and_its_reason(lab: Any, data: Path, com
     assert "1 failed, 1 skipped" in ran.stdout
 
 
-def test_the_command_to_type_next_asks_the_same_crucible(lab: Any, data: Path, command: Any) -> None:
+def test_the_suggested_command_uses_the_same_crucible(lab: Any, data: Path, command: Any) -> None:
     ran = command("run", lab.pipeline, "--data", data, "--engine", "local")
     (line,) = (line for line in ran.stdout.splitlines() if line.startswith("see it: crucible-lineage "))
     shown = command(*shlex.split(line)[3:])
@@ -73,7 +73,7 @@ def test_values_are_printed_with_their_ids_however_long_a_name_is(lab: Any, data
     assert re.fullmatch(r"scaled\[n{200}\.txt\]  [0-9a-z]{26}  factor 2\.0", line), ran.stdout
 
 
-def test_run_and_plan_speak_json(lab: Any, data: Path, command: Any) -> None:
+def test_run_and_plan_print_json(lab: Any, data: Path, command: Any) -> None:
     before = json.loads(command("plan", lab.pipeline, "--data", data, "--json").stdout)
     assert [(step["name"], step["state"]) for step in before["steps"]] == [("scaled", "missing"), ("total", "missing")]
     ran = json.loads(command("run", lab.pipeline, "--data", data, "--engine", "local", "--json").stdout)
@@ -127,15 +127,15 @@ def test_a_key_without_an_address_is_refused(data: Path, command: Any) -> None:
     assert "secret-key" not in ran.stderr
 
 
-def test_an_address_nobody_answers_at_is_told_as_that(lab: Any, data: Path, command: Any) -> None:
-    nobody = ("--url", "http://127.0.0.1:9/api/v3", "--api-key", "secret-key")
-    ran = command("run", lab.pipeline, "--data", data, *nobody, CRUCIBLE_LINEAGE_RETRIES="1")
+def test_an_unreachable_address_is_reported(lab: Any, data: Path, command: Any) -> None:
+    away = ("--url", "http://127.0.0.1:9/api/v3", "--api-key", "secret-key")
+    ran = command("run", lab.pipeline, "--data", data, *away, CRUCIBLE_LINEAGE_RETRIES="1")
     assert ran.returncode == 3
     assert "127.0.0.1:9" in ran.stderr
     assert "secret-key" not in ran.stderr + ran.stdout
 
 
-def test_serve_prints_its_address_first_and_serves_the_official_way(demo_data: Path) -> None:
+def test_serve_prints_its_address_first(demo_data: Path) -> None:
     import subprocess
     import sys
 
@@ -153,10 +153,10 @@ def test_serve_prints_its_address_first_and_serves_the_official_way(demo_data: P
     finally:
         process.terminate()
         process.communicate(timeout=20)
-    assert process.returncode in (0, -signal.SIGTERM), "it ends when it is told to, as the signal asks"
+    assert process.returncode in (0, -signal.SIGTERM), "it ends on the signal"
 
 
-def test_what_steps_print_does_not_mix_with_json(lab: Any, data: Path, command: Any) -> None:
+def test_output_of_steps_does_not_mix_with_json(lab: Any, data: Path, command: Any) -> None:
     module = lab.folder / f"{lab.module}.py"
     talking = (
         "    print('scaling')\n    __import__('os').system('echo scaling, too')\n    values = [float(line) * factor"
@@ -166,12 +166,12 @@ def test_what_steps_print_does_not_mix_with_json(lab: Any, data: Path, command: 
     record = json.loads(ran.stdout)
     assert record["executed"] == ["scaled", "total"]
     with Session(Settings(data)) as session:
-        kept = session.client.datasets.list_files(record["datasets"]["scaled"]["out"])
-        (log,) = (file for file in kept if file.filename == "step.log")
+        files = session.client.datasets.list_files(record["datasets"]["scaled"]["out"])
+        (log,) = (file for file in files if file.filename == "step.log")
         assert session.client.files.download_bytes(log) == b"scaling\nscaling, too\n"
 
 
-def test_an_unknown_command_is_told_the_nearest(command: Any) -> None:
+def test_an_unknown_command_gets_a_suggestion(command: Any) -> None:
     ran = command("pln")
     assert (ran.returncode, "did you mean 'plan'?" in ran.stderr) == (2, True)
 
@@ -191,21 +191,21 @@ def test_the_project_of_the_pipelines_in_a_folder_need_not_be_named(
     with Session(Settings(data)) as session:
         session.ensure_project("second")
 
-    def told(*words: object, code: int = 0) -> str:
+    def output_of(*words: object, code: int = 0) -> str:
         ran = command(*words, "--data", data)
         assert ran.returncode == code, ran.stderr
         return str(ran.stdout + ran.stderr)
 
-    assert "total" in told("list")
-    assert "total" in told("lineage")
-    told("verify")
-    told("rerun", "--stale", "--dry-run")
+    assert "total" in output_of("list")
+    assert "total" in output_of("lineage")
+    output_of("verify")
+    output_of("rerun", "--stale", "--dry-run")
     (lab.folder / "third.txt").write_text("3\n")
-    told("register", "third.txt")
-    assert "third.txt" in told("list", "--project", "lab")
+    output_of("register", "third.txt")
+    assert "third.txt" in output_of("list", "--project", "lab")
     (lab.folder / "other.yaml").write_text(lab.pipeline.read_text().replace("project: lab", "project: second"))
-    assert "this key can see 2 projects; name one with --project: lab, second" in told("list", code=2)
-    assert "no pipeline in this folder names a project; give --project" in told("register", "third.txt", code=2)
+    assert "this key can see 2 projects; name one with --project: lab, second" in output_of("list", code=2)
+    assert "no pipeline in this folder names a project; give --project" in output_of("register", "third.txt", code=2)
 
 
 def test_served_pipelines_take_no_pool(command: Any, lab: Any) -> None:
@@ -213,7 +213,7 @@ def test_served_pipelines_take_no_pool(command: Any, lab: Any) -> None:
     assert (refused.returncode, "--pool and --serve exclude each other" in refused.stderr) == (2, True)
 
 
-def test_a_file_that_holds_a_list_is_a_mistake_of_its_author(data: Path, tmp_path: Path, command: Any) -> None:
+def test_a_file_with_a_list_is_bad_input(data: Path, tmp_path: Path, command: Any) -> None:
     path = tmp_path / "list.yaml"
     path.write_text("- a: 1\n")
     ran = command("check", path, "--data", data)
@@ -221,12 +221,12 @@ def test_a_file_that_holds_a_list_is_a_mistake_of_its_author(data: Path, tmp_pat
 
 
 @pytest.mark.parametrize("arguments", [["status"], ["serve"], ["deploy", "pipeline.yaml"]])
-def test_an_empty_name_of_the_data_folder_is_not_the_current_one(command: Any, arguments: list[str]) -> None:
+def test_an_empty_data_folder_is_refused(command: Any, arguments: list[str]) -> None:
     ran = command(*arguments, "--data", "")
     assert (ran.returncode, "it is empty; name a folder" in ran.stderr) == (2, True)
 
 
-def test_a_project_that_cannot_be_made_is_refused_by_check_and_by_run_alike(lab: Any, data: Path, command: Any) -> None:
+def test_check_and_run_refuse_an_invalid_project(lab: Any, data: Path, command: Any) -> None:
     lab.declare(lab.pipeline.read_text().replace("project: lab", "project: ab"))
     for arguments in (("check", lab.pipeline), ("run", lab.pipeline, "--engine", "local")):
         ran = command(*arguments, "--data", data)

@@ -1,4 +1,4 @@
-"""Corrections as commands: what they change, that they say who, when and why, and what follows from them."""
+"""Correction commands: their changes, their records of author, time and reason, and their consequences."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ steps:
 
 @pytest.fixture
 def made(lab: Any, session: Session) -> dict[str, str]:
-    """A pipeline that has run over two scans: the ids of its datasets, by instance and file."""
+    """Run a pipeline over two scans; return the ids of its datasets, by instance and file."""
     lab.file(f"{lab.module}.py", MEAN)
     lab.file("s1.txt", "1")
     lab.file("s2.txt", "2")
@@ -65,22 +65,22 @@ def states(lab: Any, session: Session) -> dict[str, str]:
     return {step.name: step.state for step in make_plan(bind_file(lab.pipeline, session.store), session).steps}
 
 
-def test_a_corrected_value_is_noted_and_makes_stale_what_went_by_it(
+def test_a_corrected_value_is_recorded_and_makes_its_results_stale(
     lab: Any, session: Session, made: dict[str, str], cl: Any
 ) -> None:
     ran = cl("set", made["s1.txt"], "metadata.temperature_C=25", "--why", "the sensor was off by five")
     assert ran.exit_code == 0, ran.output
     assert "metadata.temperature_C 20 -> 25" in ran.stdout
     assert states(lab, session) == {"mean[s1.txt]": "stale", "mean[s2.txt]": "fresh"}
-    told = cl("why", made["s1.txt"]).stdout
-    assert "Corrections" in told
-    assert "metadata.temperature_C 20 -> 25 (the sensor was off by five)" in told
+    story = cl("why", made["s1.txt"]).stdout
+    assert "Corrections" in story
+    assert "metadata.temperature_C 20 -> 25 (the sensor was off by five)" in story
     assert cl("set", made["s1.txt"], "metadata.temperature_C=25").stdout == "nothing to change\n"
     verified = cl("verify", made["s1.txt"])
     assert verified.exit_code == 0, verified.output
 
 
-def test_a_table_of_corrections_is_checked_whole_before_anything_is_changed(
+def test_a_table_of_corrections_is_checked_before_anything_is_changed(
     lab: Any, session: Session, made: dict[str, str], cl: Any
 ) -> None:
     table = lab.file(
@@ -103,7 +103,7 @@ def test_a_table_of_corrections_is_checked_whole_before_anything_is_changed(
     assert "x" not in session.client.datasets.get(made["s1.txt"], include_metadata=True).scientific_metadata
 
 
-def test_names_links_and_samples_are_acts_too(session: Session, made: dict[str, str], cl: Any) -> None:
+def test_names_links_and_samples_can_be_corrected(session: Session, made: dict[str, str], cl: Any) -> None:
     assert cl("rename", made["s1.txt"], "Scan of gold").exit_code == 0
     assert session.client.datasets.get(made["s1.txt"]).dataset_name == "Scan of gold"
     assert cl("link", made["s2.txt"], made["mean[s1.txt]"], "--why", "it was averaged in").exit_code == 0
@@ -120,15 +120,15 @@ def test_names_links_and_samples_are_acts_too(session: Session, made: dict[str, 
     assert sample in {link.unique_id for link in linked}
 
 
-def test_a_replaced_measurement_is_superseded_and_selections_take_the_new_one(
+def test_a_replaced_measurement_is_superseded_and_selections_use_the_new_one(
     lab: Any, session: Session, made: dict[str, str], cl: Any
 ) -> None:
     again = lab.file("again.txt", "1.1")
     ran = cl("replace", made["s1.txt"], again, "--json", "--why", "the lamp was off")
     assert ran.exit_code == 0, ran.output
     new = json.loads(ran.stdout)["mfid"]
-    taken = session.client.datasets.get(new, include_metadata=True)
-    assert (taken.dataset_name, taken.scientific_metadata["temperature_C"]) == ("s1.txt", 20)
+    dataset = session.client.datasets.get(new, include_metadata=True)
+    assert (dataset.dataset_name, dataset.scientific_metadata["temperature_C"]) == ("s1.txt", 20)
     declared = next(line for line in ONE.splitlines() if line.startswith("  scan: "))
     select = ONE.replace(declared, "  scan: {select: {metadata.temperature_C: 20}, each: true}")
     plan = make_plan(bind_file(lab.declare(select, "select.yaml"), session.store), session)
@@ -139,7 +139,7 @@ def test_a_replaced_measurement_is_superseded_and_selections_take_the_new_one(
 
 
 @pytest.mark.usefixtures("made")
-def test_a_replaced_measurement_of_which_nothing_was_made_is_superseded_in_its_lineage(lab: Any, cl: Any) -> None:
+def test_a_replaced_measurement_without_results_is_superseded_in_its_lineage(lab: Any, cl: Any) -> None:
     registered = cl("register", lab.file("alone.txt", "1"), "--project", "lab", "--json")
     old = json.loads(registered.stdout)["mfid"]
     new = json.loads(cl("replace", old, lab.file("better.txt", "2"), "--json").stdout)["mfid"]
@@ -147,9 +147,7 @@ def test_a_replaced_measurement_of_which_nothing_was_made_is_superseded_in_its_l
     assert (node["state"], node["superseded_by"]) == ("superseded", [new])
 
 
-def test_what_something_was_made_of_is_deleted_only_when_that_is_said(
-    session: Session, made: dict[str, str], cl: Any
-) -> None:
+def test_a_dataset_with_results_is_deleted_only_if_confirmed(session: Session, made: dict[str, str], cl: Any) -> None:
     refused = cl("delete", made["s1.txt"])
     assert refused.exit_code == 2
     assert f"1 dataset made from it: {made['mean[s1.txt]']}" in refused.output
@@ -159,7 +157,7 @@ def test_what_something_was_made_of_is_deleted_only_when_that_is_said(
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
         (("set",), "name a dataset and what to set"),
         (("set", "MFID"), "name what to set, as in metadata.power_mW=5"),
@@ -172,6 +170,6 @@ def test_what_something_was_made_of_is_deleted_only_when_that_is_said(
         (("set", "MFID", "instrument_name=laser 9"), "there is none"),
     ],
 )
-def test_what_cannot_be_set_is_refused(made: dict[str, str], cl: Any, words: tuple[str, ...], told: str) -> None:
+def test_invalid_values_are_refused(made: dict[str, str], cl: Any, words: tuple[str, ...], expected: str) -> None:
     ran = cl(*[made["s1.txt"] if word == "MFID" else word for word in words])
-    assert (ran.exit_code, told in ran.output) == (2, True), ran.output
+    assert (ran.exit_code, expected in ran.output) == (2, True), ran.output

@@ -13,7 +13,7 @@ from crucible_lineage.lineage.draw.html import page_data
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 
-# Written down once, on one machine and Python version; every other has to agree.
+# Recorded once on one machine and Python version; all others must agree.
 IDS = {
     "neon": "0rztm2jg023c5fsje97hpsh2ar",
     "silicon": "0rztm2jg0201b8b6d0znq6915g",
@@ -21,7 +21,7 @@ IDS = {
 }
 
 
-def test_the_demo_tells_datasets_steps_and_pictures_as_json(demo_origin: tuple[Path, str]) -> None:
+def test_the_demo_prints_datasets_steps_and_pictures_as_json(demo_origin: tuple[Path, str]) -> None:
     printed = json.loads(demo_origin[1])
     assert set(printed["datasets"]) == {"neon", "silicon", "polystyrene", "axis", "calibrated", "bands"}
     assert printed["executed"] == ["axis", "calibrated", "bands"]
@@ -73,7 +73,7 @@ def test_a_lineage_is_written_as_a_picture(
     assert "Neon lamp" in (json.dumps(page_data(written)) if kind == "html" else written)
 
 
-def test_a_lost_local_store_is_made_again_from_crucible(demo_data: Path, command: Any) -> None:
+def test_a_lost_local_store_is_rebuilt_from_crucible(demo_data: Path, command: Any) -> None:
     for path in demo_data.glob("store.sqlite*"):
         path.unlink()
     shutil.rmtree(demo_data / "cache")
@@ -81,7 +81,7 @@ def test_a_lost_local_store_is_made_again_from_crucible(demo_data: Path, command
     assert again["executed"] == []
 
 
-def test_it_goes_into_another_project(tmp_path: Path, command: Any) -> None:
+def test_it_can_use_another_project(tmp_path: Path, command: Any) -> None:
     ran = command("demo", "--data", tmp_path, "--engine", "local", "--project", "raman-lab", "--json")
     assert ran.returncode == 0, ran.stderr
     with Session(Settings(tmp_path)) as session:

@@ -1,4 +1,4 @@
-"""Findings of `check` and `verify`: printed, counted and turned into an exit code in one way."""
+"""Findings of `check` and `verify` are printed, counted and turned into an exit code in the same way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An ingestor that failed, cannot read a file, or is misspelt is told by `check`, at the end of a run, by `status`."""
+"""A failed or misspelt ingestor is reported by `check`, at the end of a run, and by `status`."""
 
 from __future__ import annotations
 
@@ -49,9 +49,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_misspelt_ingestor_is_found_in_the_file_with_what_it_may_mean(
-    folder: Path, command: Callable[..., Any]
-) -> None:
+def test_a_misspelt_ingestor_is_found_with_a_suggestion(folder: Path, command: Callable[..., Any]) -> None:
     checked = command("check", folder / "ingested.yaml", "--data", folder / "data")
     assert checked.returncode == 2
     first, second = checked.stderr.splitlines()
@@ -60,18 +58,18 @@ def test_a_misspelt_ingestor_is_found_in_the_file_with_what_it_may_mean(
     )
     assert "ingested.yaml:7:" in second
     assert "did you mean 'NumpyIngestor'?" in second
-    assert not (folder / "data").exists(), "nothing was started for that"
+    assert not (folder / "data").exists(), "the embedded Crucible is not started"
 
 
-def test_how_ingestions_ended_is_told_by_run_status_and_check(folder: Path, command: Callable[..., Any]) -> None:
+def test_failed_ingestions_are_reported_by_run_status_and_check(folder: Path, command: Callable[..., Any]) -> None:
     ran = command("run", folder / "ingested.yaml", "--engine", "local", "--data", folder / "data")
     assert ran.returncode == 0, ran.stderr
     notes = sorted(line.split(" ")[1] for line in ran.stderr.splitlines() if line.startswith("note: "))
     assert notes == ["broken.png", "first.txt", "table.csv"], ran.stderr
     assert "There is no ingestor NumpyIngester here" in ran.stderr
-    told = command("status", "--data", folder / "data")
-    assert told.stderr.count("note: ") + told.stdout.count("note: ") == 3
+    status = command("status", "--data", folder / "data")
+    assert status.stderr.count("note: ") + status.stdout.count("note: ") == 3
     checked = command("check", "--project", "lab", "--data", folder / "data")
     assert checked.returncode == 0
     assert checked.stdout.count("warning: not-ingested: ") == 3
-    assert "weird.bin" not in ran.stderr + checked.stdout, "nobody has asked for one that reads it"
+    assert "weird.bin" not in ran.stderr + checked.stdout, "no ingestor was requested for it"

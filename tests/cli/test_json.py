@@ -1,4 +1,4 @@
-"""What commands print with --json has the shape that docs/commands.schema.json says, also when they fail."""
+"""The output of commands with --json matches docs/commands.schema.json, even when they fail."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from crucible_lineage.cli import COMMANDS, main
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "commands.schema.json").read_text(encoding="utf-8"))
 NO_JSON = {"mcp", "project", "calibration", "campaign", "lineage", "watch", "rename", "link", "unlink", "sample"}
-Said = Callable[..., Any]
+Ask = Callable[..., Any]
 
 
 def validate(value: Any, name: str) -> None:
@@ -26,23 +26,23 @@ def validate(value: Any, name: str) -> None:
 
 
 @pytest.fixture
-def said(data: Path) -> Said:
-    """The object that a command prints, which is all that is on stdout; and its exit code."""
+def ask(data: Path) -> Ask:
+    """Run a command; return the object that it prints, which is all its output, and its exit code."""
 
-    def ask(*arguments: object) -> Any:
+    def run(*arguments: object) -> Any:
         ran = CliRunner().invoke(main, [*map(str, arguments), "--data", str(data), "--json"])
         return json.loads(ran.stdout), ran.exit_code
 
-    return ask
+    return run
 
 
-def test_every_command_that_speaks_json_is_in_the_schema() -> None:
+def test_every_command_with_json_is_in_the_schema() -> None:
     Draft202012Validator.check_schema(SCHEMA)
     for name in COMMANDS:
         command = main.get_command(None, name)  # type: ignore[arg-type]
-        speaks = any("--json" in parameter.opts for parameter in command.params)
-        assert speaks == (name not in NO_JSON), name
-        assert not speaks or name in SCHEMA["$defs"], name
+        has_json = any("--json" in parameter.opts for parameter in command.params)
+        assert has_json == (name not in NO_JSON), name
+        assert not has_json or name in SCHEMA["$defs"], name
 
 
 PRINTING = """
@@ -56,20 +56,20 @@ with only_result():
 """
 
 
-def test_what_libraries_and_child_processes_print_does_not_reach_stdout() -> None:
+def test_output_of_libraries_and_child_processes_does_not_reach_stdout() -> None:
     ran = subprocess.run([sys.executable, "-c", PRINTING], capture_output=True, text=True, check=True)
     assert json.loads(ran.stdout) == {"answer": 42}
     assert "a library of this process" in ran.stderr
     assert "a library of a child process" in ran.stderr
 
 
-def test_what_commands_print_fits(lab: Any, said: Said, data: Path) -> None:
-    validate(said("plan", lab.pipeline)[0], "plan")
-    ran, code = said("run", lab.pipeline, "--engine", "local", "--record-run")
+def test_output_of_commands_matches_the_schema(lab: Any, ask: Ask, data: Path) -> None:
+    validate(ask("plan", lab.pipeline)[0], "plan")
+    ran, code = ask("run", lab.pipeline, "--engine", "local", "--record-run")
     validate(ran, "run")
     scaled, total = ran["datasets"]["scaled"]["out"], ran["datasets"]["total"]["out"]
     assert code == 0
-    asked = [
+    commands = [
         ("check", lab.pipeline, total), ("verify", total), ("why", total), ("why", "total", lab.pipeline),
         ("show", total, "--log"), ("show", "total", lab.pipeline, "--log"),
         ("diff", scaled, total), ("impact", scaled), ("status",), ("status", "--all"), ("rerun", total),
@@ -77,32 +77,32 @@ def test_what_commands_print_fits(lab: Any, said: Said, data: Path) -> None:
         ("get", "--step", "total", "-o", lab.folder / "each"), ("table", "--step", "total"), ("runs",),
         ("register", lab.folder / "first.txt", "--project", "lab", "--parent", total), ("clean", "--yes"), ("push",),
     ]  # fmt: skip
-    for arguments in asked:
-        validate(said(*arguments)[0], arguments[0])
+    for arguments in commands:
+        validate(ask(*arguments)[0], arguments[0])
 
 
-def test_what_is_doubtful_fits_and_has_one_state_everywhere(lab: Any, said: Said, data: Path) -> None:
-    ran, _ = said("run", lab.pipeline, "--engine", "local")
+def test_a_doubtful_result_has_one_state_everywhere(lab: Any, ask: Ask, data: Path) -> None:
+    ran, _ = ask("run", lab.pipeline, "--engine", "local")
     total = ran["datasets"]["total"]["out"]
-    validate(said("hold", ran["inputs"]["first"][0], "--why", "odd")[0], "hold")
-    listed, _ = said("list", "--project", "lab", "--all")
+    validate(ask("hold", ran["inputs"]["first"][0], "--why", "odd")[0], "hold")
+    listed, _ = ask("list", "--project", "lab", "--all")
     validate(listed, "list")
     states = {one["mfid"]: one["state"] for one in listed["datasets"]}
     assert states[total] == "doubtful"
     for arguments in (("show", total), ("why", total), ("get", total, "-o", lab.folder / "fetched")):
-        told, _ = said(*arguments)
-        validate(told, arguments[0])
-        assert told["state"] == "doubtful"
+        printed, _ = ask(*arguments)
+        validate(printed, arguments[0])
+        assert printed["state"] == "doubtful"
     for more in (("table", "--step", "total", "--all"), ("plan", lab.pipeline), ("status", "--all"), ("impact", total)):
-        validate(said(*more)[0], more[0])
+        validate(ask(*more)[0], more[0])
     words = ["lineage", "--project", "lab", "--format", "json", "--data", str(data)]
     drawn = json.loads(CliRunner().invoke(main, words).stdout)
     assert {node["id"]: node["state"] for node in drawn["nodes"]} == states
 
 
-def test_a_failed_step_fits(lab: Any, said: Said) -> None:
+def test_output_of_a_failed_step_matches_the_schema(lab: Any, ask: Ask) -> None:
     text = lab.pipeline.read_text().replace(f"{lab.module}:scale", f"{lab.module}:fail")
-    ran, code = said("run", lab.declare(text.replace("    params: {factor: 3}\n", "")), "--engine", "local")
+    ran, code = ask("run", lab.declare(text.replace("    params: {factor: 3}\n", "")), "--engine", "local")
     validate(ran, "run")
     assert code == 1
     assert "the lamp was off" in ran["errors"]["scaled"]["message"]
@@ -138,31 +138,31 @@ def test_errors_are_objects_with_the_same_exit_code(
     monkeypatch.setenv("CRUCIBLE_LINEAGE_RETRIES", "1")
     good = shutil.copy(lab.pipeline, lab.folder / "good.yaml")
     broken = lab.declare(lab.pipeline.read_text().replace("factor: 3", "facto: 3"))
-    given = [{"BROKEN": str(broken), "GOOD": str(good)}.get(word, word) for word in arguments]
+    words = [{"BROKEN": str(broken), "GOOD": str(good)}.get(word, word) for word in arguments]
     environment = {"CRUCIBLE_LINEAGE_DATA": str(data)}
-    plain = CliRunner(env=environment).invoke(main, given)
-    ran = CliRunner(env=environment).invoke(main, [*given, "--json"])
+    plain = CliRunner(env=environment).invoke(main, words)
+    ran = CliRunner(env=environment).invoke(main, [*words, "--json"])
     assert (plain.exit_code, ran.exit_code) == (code, code), ran.output
-    told = json.loads(ran.stdout)
+    printed = json.loads(ran.stdout)
     if kind is None:
-        validate(told, "check")
+        validate(printed, "check")
         return
-    validate(told, "failed")
-    assert told["error"]["kind"] == kind
-    assert told["error"]["exit_code"] == code
+    validate(printed, "failed")
+    assert printed["error"]["kind"] == kind
+    assert printed["error"]["exit_code"] == code
     if "BROKEN" in arguments and kind == "InputError":
-        assert (told["error"]["faults"][0]["line"], told["error"]["faults"][0]["column"]) == (11, 14)
+        assert (printed["error"]["faults"][0]["line"], printed["error"]["faults"][0]["column"]) == (11, 14)
 
 
-def test_clean_asks_nobody_where_a_program_reads(lab: Any, said: Said, data: Path) -> None:
+def test_clean_with_json_asks_no_question(lab: Any, ask: Ask, data: Path) -> None:
     (data / "work" / "left").mkdir(parents=True)
-    told, code = said("clean")
-    validate(told, "failed")
-    assert (code, told["error"]["kind"]) == (2, "InputError")
+    printed, code = ask("clean")
+    validate(printed, "failed")
+    assert (code, printed["error"]["kind"]) == (2, "InputError")
     assert (data / "work" / "left").is_dir()
 
 
-def test_nothing_that_others_print_is_on_stdout(lab: Any, data: Path, command: Any) -> None:
+def test_other_output_is_not_on_stdout(lab: Any, data: Path, command: Any) -> None:
     module = lab.folder / f"{lab.module}.py"
     noise = (
         "import os, subprocess, sys\nprint('printed')\nos.write(1, b'written by a C library\\n')\n"

@@ -1,4 +1,4 @@
-"""Commands, engines and formats of lineages that other packages bring by entry points."""
+"""Commands, engines and lineage formats of other packages, by entry points."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ count = lab_extras:count
 
 @pytest.fixture
 def installed(tmp_path: Path) -> dict[str, str]:
-    """The environment in which a package with a command, an engine and a format is installed."""
+    """Return an environment in which a package with a command, an engine and a format is installed."""
     info = tmp_path / "lab_extras-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lab-extras\nVersion: 1.0\n")
@@ -83,11 +83,11 @@ def test_a_format_of_another_package_writes_lineages(
 def test_an_engine_of_another_package_runs_the_steps(installed: dict[str, str], command: Any, tmp_path: Path) -> None:
     folder = tmp_path / "lab"
     assert command("init", folder, **installed).returncode == 0
-    asked = ("run", folder / "pipeline.yaml", "--data", tmp_path / "data", "--engine")
-    refused = command(*asked, "countin", **installed)
+    arguments = ("run", folder / "pipeline.yaml", "--data", tmp_path / "data", "--engine")
+    refused = command(*arguments, "countin", **installed)
     assert (refused.returncode, "did you mean 'counting'?" in refused.stderr) == (2, True)
-    assert not (tmp_path / "data").exists(), "it is refused before anything is begun"
-    done = command(*asked, "counting", **installed)
+    assert not (tmp_path / "data").exists(), "it is refused before anything starts"
+    done = command(*arguments, "counting", **installed)
     assert (done.returncode, "COUNTED" in done.stderr) == (0, True), done.stderr
-    again = command(*asked, "local", "--force", "mean", **installed)
+    again = command(*arguments, "local", "--force", "mean", **installed)
     assert "COUNTED" not in again.stderr, "ours cannot be replaced"

@@ -1,4 +1,4 @@
-"""`project` at a service: listed, created, members added; what cannot be is refused before anything is changed."""
+"""`project` at a service: list, create, add members. Invalid requests are refused before anything is changed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def client(running: RunningServer) -> Iterator[CrucibleClient]:
 
 @pytest.fixture
 def ask(running: RunningServer, command: Any) -> Ask:
-    """The command at the service: exit code, and all that it printed."""
+    """Run the command at the service; return its exit code and output."""
 
     def run(*words: str) -> tuple[int, str]:
         ran = command("project", *words, CRUCIBLE_API_URL=running.url, CRUCIBLE_API_KEY=running.api_key)
@@ -38,15 +38,15 @@ def ask(running: RunningServer, command: Any) -> Ask:
 
 
 def test_a_project_is_created_once_and_its_lead_is_the_owner_of_the_key(ask: Ask, client: CrucibleClient) -> None:
-    code, said = ask("create", "beamline", "--title", "Beamline 7")
-    assert code == 0, said
+    code, output = ask("create", "beamline", "--title", "Beamline 7")
+    assert code == 0, output
     (made,) = (project for project in client.projects.list() if project.project_id == "beamline")
     assert made.title == "Beamline 7"
     assert made.lead is not None
     assert made.lead.unique_id == client.account.whoami().user_unique_id
     assert "Beamline 7" in ask("list")[1]
-    code, said = ask("create", "beamline")
-    assert (code, "already exists" in said) == (1, True)
+    code, output = ask("create", "beamline")
+    assert (code, "already exists" in output) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -56,29 +56,29 @@ def test_a_project_is_created_once_and_its_lead_is_the_owner_of_the_key(ask: Ask
         (("create", "beamline", "--lead", ""), "project_lead is empty; name a user, or leave it out"),
     ],
 )
-def test_what_cannot_be_created_is_refused_here(
+def test_an_invalid_project_is_refused_locally(
     ask: Ask, client: CrucibleClient, words: tuple[str, ...], fault: str
 ) -> None:
     before = [project.project_id for project in client.projects.list()]
-    code, said = ask(*words)
-    assert (code, fault in said) == (2, True), said
+    code, output = ask(*words)
+    assert (code, fault in output) == (2, True), output
     assert [project.project_id for project in client.projects.list()] == before
 
 
-def test_a_member_that_nobody_knows_is_named(ask: Ask) -> None:
+def test_an_unknown_member_is_named(ask: Ask) -> None:
     assert ask("create", "beamline")[0] == 0
     assert "no members besides its lead" in ask("members", "beamline")[1]
-    code, said = ask("members", "beamline", "--add", "nobody")
-    assert (code, "User not found: nobody" in said) == (1, True)
+    code, output = ask("members", "beamline", "--add", "nobody")
+    assert (code, "User not found: nobody" in output) == (1, True)
 
 
 def test_the_rights_in_its_data_are_stated_and_shown(ask: Ask) -> None:
     assert ask("create", "beamline")[0] == 0
     assert "nothing is stated" in ask("rights", "beamline")[1]
-    code, told = ask("rights", "beamline", "--license", "CC-BY-4.0", "--creator", "Ada L <0000-0002-1825-0097>")
-    assert code == 0, told
+    code, output = ask("rights", "beamline", "--license", "CC-BY-4.0", "--creator", "Ada L <0000-0002-1825-0097>")
+    assert code == 0, output
     assert ask("rights", "beamline", "--holder", "Our Lab")[0] == 0
-    told = ask("rights", "beamline")[1]
-    for said in ("licence: CC-BY-4.0", "creators: Ada L (0000-0002-1825-0097)", "rights: Our Lab"):
-        assert said in told
+    output = ask("rights", "beamline")[1]
+    for line in ("licence: CC-BY-4.0", "creators: Ada L (0000-0002-1825-0097)", "rights: Our Lab"):
+        assert line in output
     assert ask("rights", "nowhere", "--license", "MIT")[0] == 1

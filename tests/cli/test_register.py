@@ -1,4 +1,4 @@
-"""Files that no step made are registered by a command, once, with parents and a note."""
+"""`register`: files that no step made are registered once, with parents and a note."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_measured_files_are_registered_once(scan: Path, data: Path, command: Any
     assert first["mfid"] == second["mfid"]
 
 
-def test_a_result_made_by_hand_is_a_child_with_a_note(scan: Path, data: Path, command: Any, tmp_path: Path) -> None:
+def test_a_manual_result_is_a_child_with_a_note(scan: Path, data: Path, command: Any, tmp_path: Path) -> None:
     parent = register(command, scan, "--data", data, "--project", "lab")["mfid"]
     drawn = tmp_path / "drawn.txt"
     drawn.write_text("a line by eye")
@@ -56,7 +56,7 @@ def test_a_result_made_by_hand_is_a_child_with_a_note(scan: Path, data: Path, co
         (["--timestamp", "yesterday"], "yesterday"),
     ],
 )
-def test_wrong_input_is_refused_with_nothing_changed(
+def test_wrong_input_is_refused_and_changes_nothing(
     scan: Path, data: Path, command: Any, options: list[str], words: str
 ) -> None:
     ran = command("register", scan, "--data", data, "--project", "lab", *options)
@@ -66,7 +66,7 @@ def test_wrong_input_is_refused_with_nothing_changed(
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
         (("register", "FOLDER", "--project", "lab"), "is a folder; name its files, as in"),
         (("register", "FILE", "--project", "lab", "--timestamp", "yesterday"), "write it as in 2024-05-10T12:00:00Z"),
@@ -75,10 +75,10 @@ def test_wrong_input_is_refused_with_nothing_changed(
     ],
     ids=lambda value: value if isinstance(value, str) else value[0],
 )
-def test_what_is_given_in_the_wrong_place_is_answered_with_the_right_one(
-    lab: Any, data: Path, command: Any, words: tuple[str, ...], told: str
+def test_a_misplaced_argument_is_answered_with_the_right_one(
+    lab: Any, data: Path, command: Any, words: tuple[str, ...], expected: str
 ) -> None:
-    given = [{"FOLDER": str(lab.folder), "FILE": str(lab.folder / "first.txt")}.get(word, word) for word in words]
-    refused = command(*given, "--data", data)
+    arguments = [{"FOLDER": str(lab.folder), "FILE": str(lab.folder / "first.txt")}.get(word, word) for word in words]
+    refused = command(*arguments, "--data", data)
     assert refused.returncode == 2
-    assert told in refused.stderr
+    assert expected in refused.stderr

@@ -1,4 +1,4 @@
-"""`serve`: where the key may come from, and what it warns of."""
+"""`serve`: sources of the key, and warnings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KEY = "a-key-of-more-than-twenty-characters"
 
 @pytest.fixture
 def serving(tmp_path: Path, begin: Any) -> Iterator[Callable[..., tuple[str, Callable[[], str]]]]:
-    """Starts `serve`; gives its address and a function that ends it and gives what it said on stderr."""
+    """Start `serve`; return its address and a function that ends it and returns its stderr."""
     processes: list[Any] = []
 
     def start(*arguments: object, **environment: str) -> tuple[str, Callable[[], str]]:
@@ -31,14 +31,14 @@ def serving(tmp_path: Path, begin: Any) -> Iterator[Callable[..., tuple[str, Cal
         processes.append(process)
         line = process.stdout.readline()
 
-        refused = line.strip() == "{"  # an error is an object of several lines
+        is_refused = line.strip() == "{"  # an error is an object of several lines
 
         def end() -> str:
-            if not refused:
+            if not is_refused:
                 process.terminate()
             return "".join(process.communicate(timeout=30))
 
-        return (json.loads(line)["url"] if line and not refused else ""), end
+        return (json.loads(line)["url"] if line and not is_refused else ""), end
 
     yield start
     for process in processes:
@@ -60,25 +60,25 @@ def test_the_key_comes_from_a_file_or_the_environment(serving: Any, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("content", "told"), [("", "visible ASCII"), ("two words", "blanks"), ("schlüssel", "ASCII"), ("ÿþ", "ASCII")]
+    ("content", "expected"), [("", "visible ASCII"), ("two words", "blanks"), ("schlüssel", "ASCII"), ("ÿþ", "ASCII")]
 )
-def test_a_key_that_cannot_be_sent_is_refused(serving: Any, tmp_path: Path, content: str, told: str) -> None:
+def test_a_key_that_cannot_be_sent_is_refused(serving: Any, tmp_path: Path, content: str, expected: str) -> None:
     file = tmp_path / "key"
     file.write_text(content, encoding="latin-1")
     url, end = serving("--api-key-file", file)
-    said = end()
-    assert (url, told in said, "Traceback" in said) == ("", True, False)
-    assert not content or content not in said
+    output = end()
+    assert (url, expected in output, "Traceback" in output) == ("", True, False)
+    assert not content or content not in output
 
 
-def test_two_keys_are_one_too_many(serving: Any, tmp_path: Path) -> None:
+def test_two_keys_are_refused(serving: Any, tmp_path: Path) -> None:
     (tmp_path / "key").write_text(KEY)
     url, end = serving("--api-key-file", tmp_path / "key", "--api-key", "another")
     assert (url, "give one of them" in end()) == ("", True)
 
 
 @pytest.mark.parametrize(
-    ("host", "key", "told"),
+    ("host", "key", "expected"),
     [
         ("127.0.0.1", "short", []),
         ("localhost", "short", []),
@@ -86,16 +86,18 @@ def test_two_keys_are_one_too_many(serving: Any, tmp_path: Path) -> None:
         ("0.0.0.0", "short", ["plain text", "5 characters"]),
     ],
 )
-def test_it_warns_of_keys_that_others_can_read_or_guess(serving: Any, host: str, key: str, told: list[str]) -> None:
+def test_it_warns_about_keys_that_others_can_read_or_guess(
+    serving: Any, host: str, key: str, expected: list[str]
+) -> None:
     url, end = serving("--host", host, "--api-key", key)
     assert url
     warnings = [line for line in end().splitlines() if line.startswith("warning: ")]
-    assert len(warnings) == len(told)
-    assert all(word in line for word, line in zip(told, warnings, strict=True))
+    assert len(warnings) == len(expected)
+    assert all(word in line for word, line in zip(expected, warnings, strict=True))
 
 
 @pytest.mark.parametrize(
-    ("trouble", "told"),
+    ("trouble", "expected"),
     [
         ("damaged", "crucible.db cannot be used: file is not a database"),
         ("port", "could not listen on 127.0.0.1"),
@@ -106,13 +108,13 @@ def test_it_warns_of_keys_that_others_can_read_or_guess(serving: Any, host: str,
         pytest.param("folder", "cannot be created", marks=pytest.mark.skipif(sys.platform != "linux", reason="/proc")),
     ],
 )
-def test_what_keeps_it_from_starting_is_told_in_a_line(serving: Any, tmp_path: Path, trouble: str, told: str) -> None:
+def test_a_failure_to_start_is_reported_in_one_line(serving: Any, tmp_path: Path, trouble: str, expected: str) -> None:
     (tmp_path / "pem").write_text("no certificate")
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
         arguments: dict[str, list[object]] = {
-            "port": ["--port", taken.getsockname()[1]],
+            "port": ["--port", listener.getsockname()[1]],
             "no port": ["--port", 99999],
             "host": ["--host", "300.1.1.1"],
             "certificate": ["--certfile", tmp_path / "pem", "--keyfile", tmp_path / "pem"],
@@ -123,10 +125,10 @@ def test_what_keeps_it_from_starting_is_told_in_a_line(serving: Any, tmp_path: P
             (tmp_path / "crucible").mkdir()
             (tmp_path / "crucible" / "crucible.db").write_bytes(b"no database" * 500)
         url, end = serving(*arguments.get(trouble, []))
-        said = end()
-    assert (url, "Traceback" in said) == ("", False)
-    assert told in said
-    assert len([line for line in said.splitlines() if line.startswith("error: ")]) == 1
+        output = end()
+    assert (url, "Traceback" in output) == ("", False)
+    assert expected in output
+    assert len([line for line in output.splitlines() if line.startswith("error: ")]) == 1
 
 
 def test_ingestion_may_write_back_what_it_picked_up(serving: Any, tmp_path: Path) -> None:

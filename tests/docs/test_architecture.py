@@ -1,4 +1,4 @@
-"""docs/architecture.md is true: its picture is that of the imports, and whatever it names is where it says."""
+"""docs/architecture.md is correct: its picture matches the imports, and the names in it are where it says."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ SPAN = re.compile(r"`([^`]+)`")
 
 
 def rows(heading: str) -> list[list[str]]:
-    """The cells of the table below a heading, a row each."""
+    """Return the cells of the table below a heading, by row."""
     section = PAGE.partition(f"## {heading}\n")[2].partition("\n## ")[0]
     lines = [line for line in section.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
 def definitions(file: Path) -> set[str]:
-    """The names that a module defines at its top."""
+    """Return the names that a module defines at the top level."""
     names = set()
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -34,14 +34,14 @@ def definitions(file: Path) -> set[str]:
     return names
 
 
-WAY = rows("A dataset's way, from YAML to lineage")
-PLACES = rows("To change X, go to Y")
-INVARIANTS = rows("Invariants, and where each is tested")
-TWELVE = rows("Twelve changes, and the files that they open")
+DATASET_PATH = rows("A dataset's way, from YAML to lineage")
+CHANGE_ROWS = rows("To change X, go to Y")
+INVARIANT_ROWS = rows("Invariants, and where each is tested")
+EXAMPLE_ROWS = rows("Twelve changes, and the files that they open")
 
 
 def missing(row: list[str], base: Path) -> set[str]:
-    """What the last cell names, and none of the files in the cell before defines."""
+    """Return the names in the last cell that no file in the cell before it defines."""
     files = [base / name for name in SPAN.findall(row[-2])]
     named = SPAN.findall(row[-1])
     assert files, row
@@ -50,23 +50,23 @@ def missing(row: list[str], base: Path) -> set[str]:
     return set(named) - set().union(*map(definitions, files))
 
 
-@pytest.mark.parametrize("row", WAY, ids=[row[0] for row in WAY])
-def test_a_datasets_way_leads_through_functions_that_are_there(row: list[str]) -> None:
+@pytest.mark.parametrize("row", DATASET_PATH, ids=[row[0] for row in DATASET_PATH])
+def test_functions_on_a_datasets_way_exist(row: list[str]) -> None:
     assert not missing(row, ROOT / "crucible_lineage")
 
 
-@pytest.mark.parametrize("row", PLACES, ids=[row[0] for row in PLACES])
-def test_to_change_something_one_goes_where_the_page_says(row: list[str]) -> None:
+@pytest.mark.parametrize("row", CHANGE_ROWS, ids=[row[0] for row in CHANGE_ROWS])
+def test_functions_to_change_exist(row: list[str]) -> None:
     assert not missing(row, ROOT)
 
 
-@pytest.mark.parametrize("row", INVARIANTS, ids=[row[0] for row in INVARIANTS])
+@pytest.mark.parametrize("row", INVARIANT_ROWS, ids=[row[0] for row in INVARIANT_ROWS])
 def test_every_invariant_has_its_test(row: list[str]) -> None:
     assert not missing(row, ROOT)
 
 
-@pytest.mark.parametrize("row", TWELVE, ids=[row[0] for row in TWELVE])
-def test_a_change_opens_files_that_are_there(row: list[str]) -> None:
+@pytest.mark.parametrize("row", EXAMPLE_ROWS, ids=[row[0] for row in EXAMPLE_ROWS])
+def test_files_of_example_changes_exist(row: list[str]) -> None:
     named = [name for name in SPAN.findall(row[-1]) if name.endswith((".py", "/"))]
     assert named, row
     assert not [
@@ -74,17 +74,17 @@ def test_a_change_opens_files_that_are_there(row: list[str]) -> None:
     ]
 
 
-def test_the_page_says_enough() -> None:
-    assert len(WAY) >= 8
-    assert len(PLACES) >= 12
-    assert len(INVARIANTS) >= 12
-    assert len(TWELVE) == 12
-    beside = re.findall(r"`([\w/]+\.py)`: `(\w+)`", PAGE)
-    assert len(beside) == 3
-    assert not [pair for pair in beside if pair[1] not in definitions(ROOT / pair[0])]
+def test_the_page_is_complete() -> None:
+    assert len(DATASET_PATH) >= 8
+    assert len(CHANGE_ROWS) >= 12
+    assert len(INVARIANT_ROWS) >= 12
+    assert len(EXAMPLE_ROWS) == 12
+    others = re.findall(r"`([\w/]+\.py)`: `(\w+)`", PAGE)
+    assert len(others) == 3
+    assert not [pair for pair in others if pair[1] not in definitions(ROOT / pair[0])]
 
 
-def test_the_picture_is_that_of_the_imports(tmp_path: Path) -> None:
+def test_the_picture_matches_the_imports(tmp_path: Path) -> None:
     drawn = tmp_path / "architecture.svg"
     ran = subprocess.run(
         [sys.executable, "docs/map", "--draw", drawn], cwd=ROOT, capture_output=True, text=True, timeout=120
@@ -94,7 +94,7 @@ def test_the_picture_is_that_of_the_imports(tmp_path: Path) -> None:
     assert drawn.read_text(encoding="utf-8") == stored.read_text(encoding="utf-8"), "it is stale: make map"
 
 
-def test_the_decisions_have_a_page_each_and_a_place_in_the_list() -> None:
+def test_each_decision_has_a_page_and_is_listed() -> None:
     folder = ROOT / "docs" / "decisions"
     listed = re.findall(r"\]\(([\w-]+\.md)\)", (folder / "index.md").read_text(encoding="utf-8"))
     pages = sorted(path.name for path in folder.glob("*.md") if path.name != "index.md")

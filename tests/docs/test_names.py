@@ -1,4 +1,4 @@
-"""What pages call by name is there: files, modules, and each command with its options."""
+"""Files, modules, commands and options that pages name exist."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def named(page: Path, pattern: re.Pattern[str]) -> set[str]:
 
 
 @by_page
-def test_every_file_that_a_page_names_is_there(page: Path) -> None:
+def test_files_named_on_a_page_exist(page: Path) -> None:
     assert not [name for name in named(page, FILE) if not (ROOT / name).exists()]
 
 
-def there_is(name: str) -> bool:
-    """True for a module, and for what is in one."""
+def exists(name: str) -> bool:
+    """Check that a name is a module or an attribute in one."""
     if name in GROUPS:
         return True
     parts = name.split(".")
@@ -54,12 +54,12 @@ def there_is(name: str) -> bool:
 
 
 @by_page
-def test_every_name_of_the_package_that_a_page_uses_is_there(page: Path) -> None:
-    assert not [name for name in named(page, MODULE) if not there_is(name)]
+def test_names_of_the_package_on_a_page_exist(page: Path) -> None:
+    assert not [name for name in named(page, MODULE) if not exists(name)]
 
 
 def faults(line: str) -> list[str]:
-    """The words of a command line that are no command or no option of it."""
+    """Return the words of a command line that are neither a command nor one of its options."""
     words = line.partition(" # ")[0].split()
     group: click.Command = main
     while words and isinstance(group, click.Group):
@@ -71,12 +71,12 @@ def faults(line: str) -> list[str]:
         group, words = found, words[1:]
     known = {option for parameter in group.params for option in (*parameter.opts, *parameter.secondary_opts)}
     known |= {"--help", "-h"}
-    given = [word.partition("=")[0].rstrip(",;:)].") for word in words if re.match(r"--?[a-z]", word.lstrip("[("))]
-    return [word for word in (name.lstrip("[(") for name in given) if word not in known]
+    options = [word.partition("=")[0].rstrip(",;:)].") for word in words if re.match(r"--?[a-z]", word.lstrip("[("))]
+    return [word for word in (name.lstrip("[(") for name in options) if word not in known]
 
 
 @by_page
-def test_every_command_that_a_page_shows_has_these_options(page: Path) -> None:
+def test_commands_on_a_page_have_the_shown_options(page: Path) -> None:
     wrong = {line: bad for line in named(page, COMMAND) if line.strip() and (bad := faults(line))}
     assert not wrong
 

@@ -1,4 +1,4 @@
-"""The pictures in README and docs show what is drawn now: the same ids, names and states."""
+"""The pictures in README and docs are up to date: the same ids, names and states."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).parents[2]
-AGAIN = "draw them again: make pictures"
+REMEDY = "draw them again: make pictures"
 
 
 @pytest.fixture(scope="module")
@@ -27,23 +27,23 @@ def stored(name: str) -> str:
     return (ROOT / "docs" / "images" / name).read_text(encoding="utf-8")
 
 
-def test_those_of_the_demo(pictures: ModuleType, demo_data: Path) -> None:
+def test_pictures_of_the_demo(pictures: ModuleType, demo_data: Path) -> None:
     for name, svg in pictures.of_the_demo(demo_data).items():
-        assert svg == stored(name), f"{name} is not what is drawn now; {AGAIN}"
+        assert svg == stored(name), f"{name} is not what is drawn now; {REMEDY}"
 
 
-def test_those_of_a_sweep(pictures: ModuleType, tmp_path: Path) -> None:
+def test_pictures_of_a_sweep(pictures: ModuleType, tmp_path: Path) -> None:
     for name, svg in pictures.of_a_sweep(tmp_path / "data").items():
-        assert svg == stored(name), f"{name} is not what is drawn now; {AGAIN}"
+        assert svg == stored(name), f"{name} is not what is drawn now; {REMEDY}"
 
 
-def test_those_of_made_up_data(pictures: ModuleType) -> None:
+def test_pictures_of_synthetic_data(pictures: ModuleType) -> None:
     for name, svg in pictures.of_made_up_data().items():
-        assert svg == stored(name), f"{name} is not what is drawn now; {AGAIN}"
+        assert svg == stored(name), f"{name} is not what is drawn now; {REMEDY}"
 
 
 def test_every_svg_of_the_docs_is_drawn_by_a_command(pictures: ModuleType) -> None:
-    """Beside these there are the map (`make map`) and those of the examples, which need their data."""
+    """The others are the map (`make map`) and the pictures of the examples, which need their data."""
     others = {"architecture.svg", "example-raman-lineage.svg", "gallery-raman-one.svg", "gallery-ebsd.svg"}
     others |= {"gallery-lab6.svg"}
     source = (ROOT / "docs" / "pictures.py").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The reference leaves nothing out: each public name, command, option and key; and no link of a page leads nowhere."""
+"""The reference is complete: every public name, command, option and key; and no link of a page is broken."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 REFERENCE = DOCS / "site" / "reference"
 PAGES = sorted([*DOCS.glob("*.md"), *DOCS.glob("decisions/*.md"), *REFERENCE.glob("*.md"), *ROOT.glob("*.md")])
-SAYING = (type, FunctionType, property, Task)
+DOCUMENTED = (type, FunctionType, property, Task)
 IDENTIFIER = re.compile(r"^::: (\S+)$", re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
 def assembled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The pages as mkdocs is given them."""
+    """Assemble the pages for mkdocs."""
     folder = tmp_path_factory.mktemp("site") / "docs"
     subprocess.run([sys.executable, DOCS / "site" / "assemble.py", folder], check=True, timeout=120)
     return folder
 
 
 def shown(page: Path) -> dict[str, Any]:
-    """All that a page of the reference shows, by name: what it names, and what is public in modules it names."""
+    """Return the objects on a page of the reference by name: those it names, and the public ones of named modules."""
     found: dict[str, Any] = {}
     for name in IDENTIFIER.findall(page.read_text(encoding="utf-8")):
         try:
@@ -48,19 +48,19 @@ def shown(page: Path) -> dict[str, Any]:
 def test_every_public_name_of_a_room_is_in_the_reference(room: str, assembled: Path) -> None:
     module = importlib.import_module(f"crucible_lineage.{room}")
     things = {id(value) for page in (room, "step") for value in shown(assembled / "reference" / f"{page}.md").values()}
-    twins = {f"a{name}" for name in getattr(module, "API_TASKS", ())}  # said once, for all of them
-    left = [name for name in module.__all__ if name not in {"API_TASKS", *twins}]
-    assert not [name for name in left if id(getattr(module, name)) not in things]
+    twins = {f"a{name}" for name in getattr(module, "API_TASKS", ())}  # described once, for all of them
+    names = [name for name in module.__all__ if name not in {"API_TASKS", *twins}]
+    assert not [name for name in names if id(getattr(module, name)) not in things]
 
 
-def test_what_the_package_gives_is_in_the_reference(assembled: Path) -> None:
+def test_every_public_name_of_the_package_is_in_the_reference(assembled: Path) -> None:
     import crucible_lineage
 
-    shown_there = {
+    ids_shown = {
         id(value) for page in ("python", "step") for value in shown(assembled / "reference" / f"{page}.md").values()
     }
     names = set(crucible_lineage.__all__) - {"__version__"}
-    assert not [name for name in names if id(getattr(crucible_lineage, name)) not in shown_there]
+    assert not [name for name in names if id(getattr(crucible_lineage, name)) not in ids_shown]
 
 
 def test_every_subject_of_the_client_is_in_the_reference(assembled: Path) -> None:
@@ -73,14 +73,16 @@ def test_every_subject_of_the_client_is_in_the_reference(assembled: Path) -> Non
     assert not [subject for subject in subjects if subject not in things]
 
 
-def test_what_is_public_says_what_it_is(assembled: Path) -> None:
-    silent = []
+def test_every_public_name_has_a_docstring(assembled: Path) -> None:
+    undocumented = []
     for page in (assembled / "reference").glob("*.md"):
         for name, thing in shown(page).items():
             methods = vars(thing) if isinstance(thing, type) else {}
-            said = {name: thing, **{f"{name}.{key}": value for key, value in methods.items() if key[0] != "_"}}
-            silent += [key for key, value in said.items() if isinstance(value, SAYING) and not value.__doc__]
-    assert not silent
+            objects = {name: thing, **{f"{name}.{key}": value for key, value in methods.items() if key[0] != "_"}}
+            undocumented += [
+                key for key, value in objects.items() if isinstance(value, DOCUMENTED) and not value.__doc__
+            ]
+    assert not undocumented
 
 
 def test_every_command_and_option_is_on_the_page(assembled: Path) -> None:
@@ -169,7 +171,7 @@ def sources() -> list[Path]:
     return [path for top in ("crucible_lineage", "tasks", "flows") for path in (ROOT / top).rglob("*.py")]
 
 
-def test_every_page_is_in_the_site_and_its_links_lead_somewhere(assembled: Path) -> None:
+def test_every_page_is_in_the_site_and_has_no_broken_links(assembled: Path) -> None:
     built = sorted(assembled.rglob("*.md"))
     assert len(built) == len(PAGES) + 7  # commands, YAML, records, assumptions, settings, findings, ingestors
     for page in built:
@@ -178,7 +180,7 @@ def test_every_page_is_in_the_site_and_its_links_lead_somewhere(assembled: Path)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[path.stem for path in PAGES])
-def test_links_of_a_page_lead_somewhere_in_the_repository(page: Path) -> None:
+def test_links_of_a_page_exist_in_the_repository(page: Path) -> None:
     if page.parent == REFERENCE:
         return  # written for the site
     for target in re.findall(r"\]\((?!\w+:|#)([^)\s#]+)", page.read_text(encoding="utf-8")):

@@ -1,4 +1,4 @@
-"""docs/tutorial.md, followed: each file is written, each command is run, and what is shown is printed."""
+"""docs/tutorial.md works: each file is written, each command is run, and prints what the page shows."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="the page is for a POSIX
 
 
 def commands(block: str) -> Iterator[tuple[str, list[str]]]:
-    """Each command of a block with the lines that it is said to print."""
+    """Yield each command of a block with the lines that the page shows as its output."""
     for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
         line, *printed = part.splitlines()
         yield line, printed
@@ -51,12 +51,12 @@ def test_each_command_prints_what_the_page_shows(tmp_path: Path, warm_python: Wa
                 (folder / name).write_text(block, encoding="utf-8")
                 continue
             for line, printed in commands(block):
-                if line.startswith(INSTALLS):  # this environment is the one that the page makes
+                if line.startswith(INSTALLS):  # the tests run in such an environment already
                     continue
-                said = follow(line.replace("--to URL", f"--to {service.url}"), folder, environment, warm_python)
-                for wanted in printed:
-                    pattern = ".*".join(map(re.escape, wanted.split("…")))
-                    assert re.search(rf"^{pattern}", said, re.MULTILINE), (line, wanted, said)
+                output = follow(line.replace("--to URL", f"--to {service.url}"), folder, environment, warm_python)
+                for expected in printed:
+                    pattern = ".*".join(map(re.escape, expected.split("…")))
+                    assert re.search(rf"^{pattern}", output, re.MULTILINE), (line, expected, output)
                 ran.append(line.removeprefix("crucible-lineage ").split()[0])
         with Session(Settings(tmp_path / "direct", service.url, service.api_key)) as session:
             assert session.client.datasets.count(project_id="dye") == 16
@@ -66,7 +66,7 @@ def test_each_command_prints_what_the_page_shows(tmp_path: Path, warm_python: Wa
 
 
 def follow(line: str, folder: Path, environment: dict[str, str], python: WarmPython) -> str:
-    """What a line prints. It has to succeed."""
+    """Run a line, which must succeed; return its output."""
     program, *words = shlex.split(line)
     if program == "crucible-lineage":
         ran = python.run(["-m", "crucible_lineage", *words], environment, folder)
@@ -84,7 +84,7 @@ def follow(line: str, folder: Path, environment: dict[str, str], python: WarmPyt
     return ran.stdout
 
 
-def test_the_extras_that_the_pages_name_are_those_of_the_package() -> None:
+def test_extras_named_on_the_pages_match_the_package() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     for_developers = {"test", "lint"}
     named = {extra for extras in re.findall(r"crucible-lineage\[([\w,]+)\]", PAGE) for extra in extras.split(",")}
@@ -93,17 +93,17 @@ def test_the_extras_that_the_pages_name_are_those_of_the_package() -> None:
     assert listed == set(declared) - for_developers
 
 
-def test_the_three_ways_to_write_steps_are_defined_as_shown(tmp_path: Path, warm_python: WarmPython) -> None:
+def test_the_three_ways_to_write_steps_work(tmp_path: Path, warm_python: WarmPython) -> None:
     page = (ROOT / "docs" / "ways.md").read_text(encoding="utf-8")
     program = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
     (tmp_path / "ways.py").write_text(program, encoding="utf-8")
     (tmp_path / "scan.txt").write_text("1\n2\n3\n4\n")
-    said = follow(
+    printed = follow(
         f"{sys.executable} -c 'from pathlib import Path; import ways; "
         'print(ways.smooth(Path("scan.txt"), out=Path("."))); print(ways.process.name, ways.average.name)\'',
         tmp_path,
         dict(os.environ),
         warm_python,
     )
-    assert said == "{'points': 2}\nprocess average\n"
+    assert printed == "{'points': 2}\nprocess average\n"
     assert (tmp_path / "smooth.txt").read_text() == "2.0\n3.0"

@@ -1,4 +1,4 @@
-"""A module of steps, measured files and a pipeline, in a folder that the tests stand in."""
+"""A module of steps, measured files and a pipeline, in the current folder of the tests."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ steps:
 
 @pytest.fixture
 def laboratory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder; its module is `MODULE` in what it declares."""
+    """Create the folder and change to it; `MODULE` in the declaration is its module."""
     folder = tmp_path / "lab"
     folder.mkdir()
     module = f"hand_{abs(hash(tmp_path))}"
@@ -71,7 +71,7 @@ def laboratory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
 
 @pytest.fixture
 def steps(laboratory: Path) -> object:
-    """The module of steps."""
+    """Return the module of steps."""
     import importlib
 
     return importlib.import_module(next(laboratory.glob("hand_*.py")).stem)

@@ -1,4 +1,4 @@
-"""What one asks in Python is what the commands say, and files come as values to work with."""
+"""Queries in Python give the answers of the commands, and files are loaded as values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from crucible_lineage.errors import InputError, RunError
 from crucible_lineage.notebook.html import steps_table
 
 
-def asked(data: Path, *words: str) -> Any:
+def command_json(data: Path, *words: str) -> Any:
     ran = CliRunner().invoke(main, [*words, "--data", str(data), "--json"])
     assert ran.exit_code == 0, ran.output
     return json.loads(ran.stdout)
@@ -30,7 +30,7 @@ def catalogue(laboratory: Path, data: Path) -> Any:
         yield opened
 
 
-def test_importing_it_imports_nothing_that_costs() -> None:
+def test_importing_the_package_is_cheap() -> None:
     code = (
         "import sys, crucible_lineage as cl; assert 'connect' in dir(cl);"
         "heavy = {'pandas', 'numpy', 'httpx', 'pydantic', 'prefect', 'networkx', 'fastapi'};"
@@ -40,7 +40,7 @@ def test_importing_it_imports_nothing_that_costs() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def test_a_pipeline_is_planned_run_and_looked_at(catalogue: Any, data: Path) -> None:
+def test_a_pipeline_is_planned_run_and_queried(catalogue: Any, data: Path) -> None:
     planned = catalogue.plan("pipeline.yaml")
     assert [step.state for step in planned.steps] == ["missing", "missing"]
     run = catalogue.run("pipeline.yaml")
@@ -56,7 +56,7 @@ def test_a_pipeline_is_planned_run_and_looked_at(catalogue: Any, data: Path) -> 
     assert (first.results, first.params) == ({"total_nm": 18.0, "steps": 3}, {"factor": 3.0})
     assert len(run["scaled"]) == 2
     assert [one.mfid for one in catalogue.current(step="scaled")] == [
-        one["mfid"] for one in asked(data, "list", "--step", "scaled")["datasets"]
+        one["mfid"] for one in command_json(data, "list", "--step", "scaled")["datasets"]
     ]
     assert [one.name for one in catalogue.find(sort="-name")][:2] == ["second.txt (scaled)", "second.txt"]
     assert catalogue.dataset("first.txt (scaled)") == catalogue.dataset(first.mfid[:20]) == first
@@ -72,20 +72,20 @@ def test_a_pipeline_is_planned_run_and_looked_at(catalogue: Any, data: Path) -> 
     difference = catalogue.diff(first.mfid, other["scaled[first.txt]"].mfid).difference
     assert ("total_nm", 18.0, 24.0) in [(one.field, one.old, one.new) for one in difference.results]
     compared = catalogue.diff(first, other["scaled[first.txt]"])
-    assert compared.difference == difference, "a dataset is asked for by itself"
+    assert compared.difference == difference, "a dataset object names itself"
     assert "  total_nm: 18.0 -> 24.0 (+6)" in str(compared).splitlines()
     assert str(catalogue.why(first)) == str(catalogue.why(first.mfid))
     assert str(catalogue.lineage(first)) == str(first.lineage())
     assert catalogue.dataset(first) == first
 
 
-def test_what_comes_back_says_in_a_line_what_it_is(catalogue: Any) -> None:
+def test_objects_have_a_one_line_representation(catalogue: Any) -> None:
     assert repr(catalogue.plan("pipeline.yaml")) == "<plan of counting: 2 missing>"
     first = catalogue.run("pipeline.yaml")["scaled[first.txt]"]
     assert repr(first.lineage()) == f"<lineage of {first.mfid}: 2 datasets and samples>"
 
 
-def test_explanations_and_differences_are_read_as_text(catalogue: Any) -> None:
+def test_explanations_and_differences_are_text(catalogue: Any) -> None:
     first = catalogue.run("pipeline.yaml")["scaled[first.txt]"]
     other = catalogue.run("pipeline.yaml", params={"scaled.factor": 4})["scaled[first.txt]"]
     why, compared = catalogue.why(first), catalogue.diff(first, other)
@@ -107,12 +107,12 @@ def test_no_step_of_many_is_hidden(catalogue: Any, laboratory: Path) -> None:
     assert markup.count("<tr>") == 1 + 3 + 1 + 1
     rows[50:55] = [(f"fit[{number}]", "missing", "never made") for number in range(50, 55)]
     markup = steps_table(("step", "state", "why"), rows)
-    assert "fit[50]" in markup, "what differs from the rest is not only counted"
+    assert "fit[50]" in markup, "instances of another state are shown too"
     assert "fit: 62 more" in markup
     assert "fit: 2 more" in markup
 
 
-def test_files_come_as_paths_and_as_values(catalogue: Any, tmp_path: Path) -> None:
+def test_files_are_available_as_paths_and_values(catalogue: Any, tmp_path: Path) -> None:
     first = catalogue.run("pipeline.yaml")["scaled[first.txt]"]
     assert [file.name for file in first.files] == ["about.json", "scaled.csv"]
     assert list(first.load("scaled.csv")["value"]) == [3.0, 6.0, 9.0]
@@ -121,7 +121,7 @@ def test_files_come_as_paths_and_as_values(catalogue: Any, tmp_path: Path) -> No
         assert stream.read() == b'{"factor": 3.0}'
     path = first.path("scaled.csv")
     assert (path.name, path) == ("scaled.csv", first.path("scaled.csv"))
-    path.write_text("mine")  # a copy is whose it is
+    path.write_text("mine")  # changes only this copy
     with cl.connect(catalogue.session.settings.data) as other:
         assert other.dataset(first.mfid).path("scaled.csv").read_text() != "mine"
     assert catalogue.dataset("first.txt").load() == "1\n2\n3\n"  # the only one
@@ -133,7 +133,7 @@ def test_files_come_as_paths_and_as_values(catalogue: Any, tmp_path: Path) -> No
     assert not path.exists()
 
 
-def test_loaders_can_be_added_and_a_missing_one_is_told(tmp_path: Path) -> None:
+def test_loaders_can_be_added_and_a_missing_one_is_reported(tmp_path: Path) -> None:
     from crucible_lineage.notebook.dataset import load_file
 
     spectrum = tmp_path / "a.SPC"
@@ -153,7 +153,7 @@ def test_loaders_can_be_added_and_a_missing_one_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("with_pandas", [True, False])
-def test_a_table_of_numbers_alone_loses_no_row(
+def test_a_table_without_header_loses_no_row(
     with_pandas: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from crucible_lineage.notebook.dataset import load_file
@@ -175,7 +175,7 @@ def test_a_table_of_numbers_alone_loses_no_row(
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.json", "t.npy", "t.npz", "t.png", "t.h5", "t.txt", "t.xlsx"])
-def test_a_file_that_is_not_what_its_ending_says_is_told(name: str, tmp_path: Path) -> None:
+def test_a_file_that_does_not_match_its_ending_is_reported(name: str, tmp_path: Path) -> None:
     from crucible_lineage.notebook.dataset import load_file
 
     (tmp_path / name).write_bytes(b"\xff\xfe\x00 no")
@@ -183,7 +183,7 @@ def test_a_file_that_is_not_what_its_ending_says_is_told(name: str, tmp_path: Pa
         load_file(tmp_path / name)
 
 
-def test_what_names_no_dataset_and_no_folder_is_told(catalogue: Any) -> None:
+def test_invalid_names_are_reported(catalogue: Any) -> None:
     for name in (None, 3):
         with pytest.raises(InputError, match=f"its name, or itself, not by {name}"):
             catalogue.dataset(name)
@@ -193,14 +193,14 @@ def test_what_names_no_dataset_and_no_folder_is_told(catalogue: Any) -> None:
     assert "raw.name" in catalogue.table("scaled", fields="raw.name").columns
 
 
-def test_a_run_that_fails_is_an_error_with_what_failed(catalogue: Any, laboratory: Path) -> None:
+def test_a_failed_run_raises_the_errors(catalogue: Any, laboratory: Path) -> None:
     text = Path("pipeline.yaml").read_text().replace(":scale,", ":fail,").replace(", params: {factor: 3}", "")
     Path("broken.yaml").write_text(text)
     with pytest.raises(RunError, match="the lamp was off"):
         catalogue.run("broken.yaml")
 
 
-def test_notebooks_see_each_of_them(catalogue: Any) -> None:
+def test_objects_have_html_for_notebooks(catalogue: Any) -> None:
     run = catalogue.run("pipeline.yaml")
     first = run["scaled[first.txt]"]
     shown = first._repr_html_()
@@ -214,10 +214,10 @@ def test_notebooks_see_each_of_them(catalogue: Any) -> None:
     evil = client.datasets.create(
         {"dataset_name": "<script>alert(1)</script>", "project_id": "lab"}, scientific_metadata={"<b>": "<i>"}
     ).dsid
-    said = catalogue.dataset(evil)._repr_html_() + catalogue.find()._repr_html_()
-    assert "<script>" not in said
-    assert "<i>" not in said
-    assert "&lt;script&gt;" in said
+    markup = catalogue.dataset(evil)._repr_html_() + catalogue.find()._repr_html_()
+    assert "<script>" not in markup
+    assert "<i>" not in markup
+    assert "&lt;script&gt;" in markup
 
 
 def test_without_pandas_a_table_is_rows(catalogue: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,22 +229,22 @@ def test_without_pandas_a_table_is_rows(catalogue: Any, monkeypatch: pytest.Monk
     assert str(rows).startswith("mfid,name")
 
 
-def test_which_crucible_is_said_by_arguments_environment_or_profile(
+def test_arguments_environment_or_profile_select_the_crucible(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, laboratory: Path
 ) -> None:
-    with cl.connect(data) as here:
-        here.run("pipeline.yaml")
-        url, key = here.client.api_url, (data / "crucible" / "api_key").read_text().strip()
+    with cl.connect(data) as local:
+        local.run("pipeline.yaml")
+        url, key = local.client.api_url, (data / "crucible" / "api_key").read_text().strip()
         folder = tmp_path / "config" / "nano-crucible"
         folder.mkdir(parents=True)
         (folder / "config.ini").write_text(f'[beamline]\napi_url = "{url}"\napi_key = {key}\n')
         monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-        with cl.connect(tmp_path / "other", profile="beamline") as there:
-            assert len(there.current("scaled")) == 2
+        with cl.connect(tmp_path / "other", profile="beamline") as remote:
+            assert len(remote.current("scaled")) == 2
         with pytest.raises(InputError, match="did you mean 'beamline'"):
             cl.connect(profile="beamlin")
         monkeypatch.setenv("CRUCIBLE_API_URL", url)
         monkeypatch.setenv("CRUCIBLE_API_KEY", key)
-        with cl.connect() as there:
-            assert len(there.current("scaled")) == 2
-            assert key not in repr(there)
+        with cl.connect() as remote:
+            assert len(remote.current("scaled")) == 2
+            assert key not in repr(remote)

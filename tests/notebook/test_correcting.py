@@ -1,4 +1,4 @@
-"""Corrections in Python are those of the commands: noted with who, when and why, and seen by what asks."""
+"""Corrections in Python are those of the commands: recorded with author, time and reason, and visible at once."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def catalogue(data: Path, tmp_path: Path) -> Any:
         yield opened
 
 
-def acts(catalogue: Any, name: str) -> list[tuple[str, str, str]]:
+def corrections_of(catalogue: Any, name: str) -> list[tuple[str, str, str]]:
     return [(one.what or one.field, one.why, one.by) for one in catalogue.dataset(name).corrections]
 
 
 def test_values_are_set_for_one_dataset_and_from_a_table(catalogue: Any, tmp_path: Path) -> None:
     (change,) = catalogue.set("a.txt", {"metadata.power_mW": 5}, why="typed wrong")
     assert (change.field, change.was, change.now) == ("metadata.power_mW", None, 5)
-    assert acts(catalogue, "a.txt") == [("metadata.power_mW", "typed wrong", "local")]
+    assert corrections_of(catalogue, "a.txt") == [("metadata.power_mW", "typed wrong", "local")]
     table = tmp_path / "table.csv"
     table.write_text("mfid,metadata.power_mW,measurement\na.txt,7,\nb.txt,8,SEM\n")
     assert len(catalogue.set_from(table, dry_run=True)) == 3
@@ -54,22 +54,22 @@ def test_names_links_and_samples(catalogue: Any) -> None:
     catalogue.rename_sample(wafer, "wafer 2", why="the label")
     catalogue.link_sample(wafer, "a.txt")
     assert catalogue.client.samples.get(wafer).sample_name == "wafer 2"
-    whats = [what for what, _, _ in acts(catalogue, "bee")]
-    assert whats[1].startswith("linked below")
-    assert whats[2].startswith("unlinked from")
-    assert whats[3:] == [f"measured on sample {wafer}", f"sample {wafer} renamed to 'wafer 2'"]
+    changes = [change for change, _, _ in corrections_of(catalogue, "bee")]
+    assert changes[1].startswith("linked below")
+    assert changes[2].startswith("unlinked from")
+    assert changes[3:] == [f"measured on sample {wafer}", f"sample {wafer} renamed to 'wafer 2'"]
 
 
 def test_files_are_replaced_and_datasets_deleted(catalogue: Any, tmp_path: Path) -> None:
     catalogue.set("a.txt", {"metadata.power_mW": 5})
     old = catalogue.dataset("a.txt")
     new = catalogue.replace(old, tmp_path / "c.txt", why="exported again")
-    assert new.metadata["power_mW"] == 5, "also what was added since"
+    assert new.metadata["power_mW"] == 5, "including later metadata"
     assert catalogue.dataset(old).state == "superseded"
     assert new.state == "raw"
     catalogue.link(new, "b.txt")
     with pytest.raises(InputError, match="1 dataset made from it"):
         catalogue.delete(new)
-    asked = catalogue.delete(new, why="junk", even_if_used=True)
-    assert len(asked.made_of_it) == 1
+    request = catalogue.delete(new, why="junk", even_if_used=True)
+    assert len(request.made_of_it) == 1
     assert new.mfid not in catalogue.find().mfids

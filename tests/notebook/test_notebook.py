@@ -1,4 +1,4 @@
-"""docs/notebook.ipynb runs from its first cell to its last, and each cell shows what it should."""
+"""docs/notebook.ipynb runs from its first cell to its last, and each cell shows the expected output."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NOTEBOOK = Path(__file__).parents[2] / "docs" / "notebook.ipynb"
 
 
 def run_cell(source: str, number: int, names: dict[str, Any]) -> Any:
-    """The value of a cell's last line, as a notebook shows it; its text can be read back, as IPython lets it."""
+    """Run a cell and return the value of its last line. Its source is available to `inspect`, as in IPython."""
     name = f"<cell {number}>"
     linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
     tree = ast.parse(source)

@@ -1,4 +1,4 @@
-"""Steps that are called in a script or a notebook register, with the ids that a pipeline gives them, and no Prefect."""
+"""Steps called in a script or a notebook are registered with the same ids as in a pipeline, without Prefect."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_called_step_is_a_dataset_with_its_parents(steps: Any, data: Path) -> 
         assert run["scaled[first.txt]"].results == first.results
 
 
-def test_outside_of_it_a_step_is_the_function_that_it_was(steps: Any, data: Path, tmp_path: Path) -> None:
+def test_outside_of_the_block_a_step_is_a_plain_function(steps: Any, data: Path, tmp_path: Path) -> None:
     with cl.connect(data) as catalogue, cl.registering("lab", catalogue=catalogue):
         made = steps.scale(Path("first.txt"))
     assert steps.scale(Path("first.txt"), out=tmp_path) == {"total_nm": 12.0, "steps": 3}
@@ -44,7 +44,7 @@ def test_outside_of_it_a_step_is_the_function_that_it_was(steps: Any, data: Path
         steps.scale(made, out=tmp_path)
 
 
-def test_what_fails_registers_nothing_and_the_block_is_left(steps: Any, data: Path, tmp_path: Path) -> None:
+def test_a_failed_step_registers_nothing_and_ends_the_block(steps: Any, data: Path, tmp_path: Path) -> None:
     with cl.connect(data) as catalogue:
         with pytest.raises(StepError, match="the lamp was off"):
             with cl.registering("lab", catalogue=catalogue):
@@ -57,26 +57,26 @@ def test_what_fails_registers_nothing_and_the_block_is_left(steps: Any, data: Pa
             steps.scale("./second.txt")
 
 
-def test_a_script_of_its_own_needs_no_prefect_and_gives_the_same_id(laboratory: Path, steps: Any, data: Path) -> None:
+def test_a_script_needs_no_prefect_and_gives_the_same_id(laboratory: Path, steps: Any, data: Path) -> None:
     (laboratory / "script.py").write_text(
         "import sys, json\nfrom pathlib import Path\nimport crucible_lineage as cl\n"
         f"import {steps.__name__} as steps\n"
         "with cl.registering('lab'):\n    made = steps.scale(Path('first.txt'), factor=3)\n"
         "print(json.dumps([made.mfid, made.results, 'prefect' in sys.modules]))\n"
     )
-    said = []
+    printed = []
     for _ in range(2):
         ran = subprocess.run(
             [sys.executable, "script.py"], capture_output=True, text=True, timeout=120, cwd=laboratory,
             env={**__import__("os").environ, "CRUCIBLE_LINEAGE_DATA": str(data)},
         )  # fmt: skip
         assert ran.returncode == 0, ran.stderr
-        said.append(json.loads(ran.stdout))
-    assert said[0] == said[1]
-    assert said[0][1:] == [{"total_nm": 18.0, "steps": 3}, False]
+        printed.append(json.loads(ran.stdout))
+    assert printed[0] == printed[1]
+    assert printed[0][1:] == [{"total_nm": 18.0, "steps": 3}, False]
 
 
-def test_the_newest_block_of_a_name_has_the_last_word(steps: Any, data: Path) -> None:
+def test_the_newest_block_of_a_name_determines_current_results(steps: Any, data: Path) -> None:
     def states() -> dict[float, str]:
         return {one.params["factor"]: one.state for one in catalogue.find(step="scale", every=True)}
 

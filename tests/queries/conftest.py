@@ -1,4 +1,4 @@
-"""A project made by a small pipeline, and ways to damage it: our client, the raw API, and the server's own files."""
+"""A project made by a small pipeline, and ways to damage it: our client, the raw API, and the server's files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Made:
         self.scaled, self.total = result.datasets["scaled"]["out"], result.datasets["total"]["out"]
 
     def findings(self, *, read_bytes: bool = False) -> Found:
-        """(class, ids) of each finding in the project."""
+        """Return (class, ids) of each finding in the project."""
         found = verify_project(self.session, "lab", read_bytes=read_bytes)
         return {(finding.check, finding.ids) for finding in found.findings}
 
@@ -44,13 +44,13 @@ class Made:
         return dict(metadata[KEY])
 
     def edit_record(self, mfid: str, edit: Callable[[dict[str, Any]], None]) -> None:
-        """The record as `edit` leaves it, written through our client."""
+        """Change a record with `edit`, and write it through our client."""
         metadata = settled(self.session.client.metadata.get(mfid))
         edit(metadata[KEY])
         self.session.client.metadata.replace(mfid, metadata)
 
     def api(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """An answer of the raw API."""
+        """Send a request to the raw API."""
         key = (self.folder / "api_key").read_text().strip()
         headers = {"Authorization": f"Bearer {key}", "Crucible-Privilege-Mode": "elevated"}
         answer = httpx.request(method, f"{self.session.client.api_url}{path}", headers=headers, **options)
@@ -59,17 +59,17 @@ class Made:
 
     @property
     def folder(self) -> Path:
-        """The embedded Crucible's own folder."""
+        """The embedded Crucible's folder."""
         return self.session.settings.data / "crucible"
 
     def sql(self, statement: str, *values: object) -> None:
-        """A change behind the server's back."""
+        """Change the database behind the server's back."""
         with closing(connect(self.folder / "crucible.db")) as database, database:
             database.execute("PRAGMA foreign_keys=ON")
             assert database.execute(statement, values).rowcount > 0
 
     def stored(self, mfid: str, filename: str) -> Path:
-        """Where the server keeps the bytes of a file."""
+        """Return the path of a file's bytes in the server's storage."""
         (file,) = [f for f in self.session.client.files.list(mfid) if f.filename == filename]
         assert file.sha256_hash is not None
         return self.folder / "contents" / file.sha256_hash[:2] / file.sha256_hash[2:]
@@ -84,7 +84,7 @@ Prepared = tuple[Path, RunResult]
 
 @pytest.fixture(scope="session")
 def prepared() -> list[Prepared]:
-    """The data folder in which the pipeline ran, and the run, once a test has needed it."""
+    """Return a list for the data folder in which the pipeline ran, and the run, filled by the first test."""
     return []
 
 
@@ -92,7 +92,7 @@ def prepared() -> list[Prepared]:
 def made(
     request: pytest.FixtureRequest, prepared: list[Prepared], tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
 ) -> Iterator[Made]:
-    """The laboratory's pipeline, run; each test has a copy that it may damage."""
+    """Run the laboratory's pipeline; each test has a copy that it may damage."""
     if not prepared:
         origin = tmp_path_factory.mktemp("verify") / "data"
         prepared.append((origin, run(request.getfixturevalue("lab").pipeline, origin)))

@@ -1,4 +1,4 @@
-"""One notion of what holds now: lists, single datasets, lineages, impact and differences say the same of a result."""
+"""Lists, single datasets, lineages, impact and differences agree about which results are current."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from crucible_lineage.settings import Settings
 
 
 class Changed:
-    """A project in which the pipeline ran with one factor, and then with another one."""
+    """A project in which the pipeline ran with one factor, then with another."""
 
     def __init__(self, data: Path, session: Session, runs: list[RunResult]) -> None:
         self.data = data
@@ -41,7 +41,7 @@ class Changed:
         assert ran.exit_code == code, ran.output
         return ran
 
-    def asked(self, *words: object) -> Any:
+    def ask_json(self, *words: object) -> Any:
         return json.loads(self.ask(*words, "--json").stdout)
 
 
@@ -53,13 +53,13 @@ def run_pipeline(pipeline: Path, data: Path, **overrides: Any) -> RunResult:
 
 @pytest.fixture(scope="module")
 def twice() -> list[tuple[Path, list[RunResult]]]:
-    """The data folder in which the pipeline ran twice, once a test has needed it."""
+    """Return a list for the data folder in which the pipeline ran twice, filled by the first test that needs it."""
     return []
 
 
 @pytest.fixture
 def changed(lab: Any, twice: Any, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Iterator[Changed]:
-    """Each test has a copy of its own."""
+    """Copy the project for each test."""
     if not twice:
         origin = tmp_path_factory.mktemp("twice") / "data"
         runs = [run_pipeline(lab.pipeline, origin), run_pipeline(lab.pipeline, origin, **{"scaled.factor": 4})]
@@ -74,21 +74,21 @@ def states(listed: Any) -> dict[str, str]:
     return {entry["mfid"]: entry["state"] for entry in listed["datasets"]}
 
 
-def test_a_list_has_what_holds_now_and_all_with_their_states_if_asked(changed: Changed) -> None:
-    listed = changed.asked("list", "--project", "lab")
-    holding = {changed.first: "raw", changed.second: "raw", changed.scaled: "current", changed.total: "current"}
-    assert states(listed) == holding
+def test_a_list_has_current_results_and_on_request_all_with_their_states(changed: Changed) -> None:
+    listed = changed.ask_json("list", "--project", "lab")
+    current = {changed.first: "raw", changed.second: "raw", changed.scaled: "current", changed.total: "current"}
+    assert states(listed) == current
     assert listed["not_listed"] == {"superseded": 2}
-    every = changed.asked("list", "--project", "lab", "--all")
-    assert states(every) == {**holding, changed.old_scaled: "superseded", changed.old_total: "superseded"}
+    every = changed.ask_json("list", "--project", "lab", "--all")
+    assert states(every) == {**current, changed.old_scaled: "superseded", changed.old_total: "superseded"}
     (old,) = [entry for entry in every["datasets"] if entry["mfid"] == changed.old_total]
     assert (old["superseded_by"], old["step"], old["pipeline"]) == ([changed.total], "total", "counting")
     assert "4 datasets; not listed: 2 superseded (--all)" in changed.ask("list", "--project", "lab").stdout
 
 
-def test_a_list_can_be_of_a_step_or_a_pipeline(changed: Changed) -> None:
-    assert states(changed.asked("list", "--project", "lab", "--step", "total")) == {changed.total: "current"}
-    both = states(changed.asked("list", "--project", "lab", "--pipeline", "counting"))
+def test_a_list_can_be_limited_to_a_step_or_pipeline(changed: Changed) -> None:
+    assert states(changed.ask_json("list", "--project", "lab", "--step", "total")) == {changed.total: "current"}
+    both = states(changed.ask_json("list", "--project", "lab", "--pipeline", "counting"))
     assert both.keys() == {changed.scaled, changed.total}
     refused = changed.ask("list", "--project", "lab", "--step", "totl", code=2)
     assert "none has the step 'totl'; did you mean 'total'?" in refused.stderr
@@ -96,31 +96,31 @@ def test_a_list_can_be_of_a_step_or_a_pipeline(changed: Changed) -> None:
 
 
 def test_going_back_is_seen_at_once(changed: Changed, lab: Any) -> None:
-    assert changed.asked("show", changed.old_total)["state"] == "superseded"
+    assert changed.ask_json("show", changed.old_total)["state"] == "superseded"
     run_pipeline(lab.pipeline, changed.data)
-    assert changed.asked("show", changed.old_total)["state"] == "current"
-    assert changed.asked("show", changed.total)["superseded_by"] == [changed.old_total]
+    assert changed.ask_json("show", changed.old_total)["state"] == "current"
+    assert changed.ask_json("show", changed.total)["superseded_by"] == [changed.old_total]
 
 
-def test_summaries_of_a_copy_tell_what_records_tell(changed: Changed) -> None:
+def test_summaries_of_a_copy_agree_with_records(changed: Changed) -> None:
     copy = changed.session.mirror.snapshot("lab")
     listed = changed.session.client.datasets.list(project_id="lab", include_metadata=True, include_links=True)
-    standings = [registered(changed.session.client, dataset).status for dataset in listed]
-    assert {one.mfid: one for one in standings} == {mfid: one.status for mfid, one in copy.summaries.items()}
-    assert Currency(standings).state(changed.old_total) == "superseded"
+    statuses = [registered(changed.session.client, dataset).status for dataset in listed]
+    assert {one.mfid: one for one in statuses} == {mfid: one.status for mfid, one in copy.summaries.items()}
+    assert Currency(statuses).state(changed.old_total) == "superseded"
 
 
-def test_a_dataset_is_shown_with_its_results_files_and_next_of_kin(changed: Changed) -> None:
-    shown = changed.asked("show", changed.old_total)
+def test_a_dataset_is_shown_with_results_files_parents_and_children(changed: Changed) -> None:
+    shown = changed.ask_json("show", changed.old_total)
     assert (shown["dataset_name"], shown["step"]) == ("first (total)", "total")
     assert (shown["state"], shown["superseded_by"]) == ("superseded", [changed.total])
     assert shown["results"] == {"total": 28.0}
     assert [file["name"] for file in shown["files"]] == ["note.txt", "total.txt"]
     assert set(shown["parents"]) == {changed.old_scaled, changed.second}
-    assert set(changed.asked("show", changed.second)["children"]) == {changed.old_total, changed.total}
-    said = changed.ask("show", changed.old_total).stdout
-    assert f"superseded by {changed.total}" in said
-    assert "  total: 28.0" in said
+    assert set(changed.ask_json("show", changed.second)["children"]) == {changed.old_total, changed.total}
+    output = changed.ask("show", changed.old_total).stdout
+    assert f"superseded by {changed.total}" in output
+    assert "  total: 28.0" in output
     assert "does not exist, or is not visible" in changed.ask("show", "0" * 26, code=2).stderr
 
 
@@ -137,7 +137,7 @@ def test_files_are_fetched_checked_and_never_overwritten(changed: Changed, tmp_p
     assert "the dataset is superseded" in changed.ask("get", changed.old_total, "-o", tmp_path / "old").stderr
 
 
-def test_what_was_cut_short_goes_on(changed: Changed, tmp_path: Path) -> None:
+def test_an_interrupted_download_continues(changed: Changed, tmp_path: Path) -> None:
     (file,) = [one for one in changed.session.client.files.list(changed.total) if one.filename == "note.txt"]
     part = tmp_path / f".note.txt.{(file.sha256_hash or '')[:16]}.part"
     part.write_bytes(b"both ")
@@ -146,7 +146,7 @@ def test_what_was_cut_short_goes_on(changed: Changed, tmp_path: Path) -> None:
     assert not part.exists()
 
 
-def test_bytes_that_are_not_the_recorded_ones_are_not_kept(changed: Changed, tmp_path: Path) -> None:
+def test_damaged_bytes_are_regenerated(changed: Changed, tmp_path: Path) -> None:
     (file,) = [one for one in changed.session.client.files.list(changed.total) if one.filename == "note.txt"]
     digest = file.sha256_hash or ""
     stored = changed.data / "crucible" / "contents" / digest[:2] / digest[2:]
@@ -157,7 +157,7 @@ def test_bytes_that_are_not_the_recorded_ones_are_not_kept(changed: Changed, tmp
     assert (tmp_path / "x" / "note.txt").read_text() == "both added"
 
 
-def test_bytes_that_cannot_be_made_again_are_not_there(changed: Changed, tmp_path: Path) -> None:
+def test_bytes_that_cannot_be_regenerated_are_not_fetched(changed: Changed, tmp_path: Path) -> None:
     (file,) = changed.session.client.files.list(changed.first)
     digest = file.sha256_hash or ""
     stored = changed.data / "crucible" / "contents" / digest[:2] / digest[2:]
@@ -168,7 +168,7 @@ def test_bytes_that_cannot_be_made_again_are_not_there(changed: Changed, tmp_pat
     assert [*(tmp_path / "x").glob("*")] == []
 
 
-def test_the_tree_counts_what_is_superseded_and_shows_it_if_asked(changed: Changed) -> None:
+def test_the_tree_counts_superseded_results_and_shows_them_on_request(changed: Changed) -> None:
     tree = changed.ask("lineage", changed.first).stdout
     assert changed.old_total not in tree
     assert "2 superseded results not shown" in tree
@@ -180,7 +180,7 @@ def test_the_tree_counts_what_is_superseded_and_shows_it_if_asked(changed: Chang
 
 
 @pytest.mark.parametrize("kind", ["svg", "mmd", "dot"])
-def test_pictures_count_what_is_superseded_and_draw_it_if_asked(changed: Changed, kind: str) -> None:
+def test_drawings_count_superseded_results_and_show_them_on_request(changed: Changed, kind: str) -> None:
     drawn = changed.ask("lineage", changed.first, "--format", kind).stdout
     assert "2 superseded results not shown" in drawn
     assert "SUPERSEDED" not in drawn
@@ -189,21 +189,21 @@ def test_pictures_count_what_is_superseded_and_draw_it_if_asked(changed: Changed
     assert "not shown" not in every
 
 
-def test_what_is_current_and_made_of_a_superseded_parent_stays_linked_in_pictures(changed: Changed) -> None:
+def test_a_current_result_of_a_superseded_parent_stays_linked_in_drawings(changed: Changed) -> None:
     changed.session.client.datasets.link_parent_child(changed.old_scaled, changed.total, "is_derived_from")
     tree = changed.ask("lineage", changed.total).stdout
     assert f"{changed.old_scaled} first (scaled) counting · scale [superseded]" in tree
 
 
-def test_programs_are_given_the_state_and_what_holds_in_its_stead(changed: Changed) -> None:
-    spoken = json.loads(changed.ask("lineage", changed.first, "--format", "json").stdout)
-    nodes = {node["id"]: node for node in spoken["nodes"]}
+def test_exports_have_the_state_and_the_successor(changed: Changed) -> None:
+    exported = json.loads(changed.ask("lineage", changed.first, "--format", "json").stdout)
+    nodes = {node["id"]: node for node in exported["nodes"]}
     assert (nodes[changed.old_total]["state"], nodes[changed.old_total]["superseded_by"]) == (
         "superseded",
         [changed.total],
     )
     assert nodes[changed.total]["state"] == "current"
-    again = LineageGraph.from_api(spoken)
+    again = LineageGraph.from_api(exported)
     assert again.nodes[changed.old_total].superseded_by == (changed.total,)
     prov = changed.ask("lineage", changed.first, "--format", "prov-n").stdout
     assert f"wasInvalidatedBy(mfid:{changed.old_total}, -, -, " in prov
@@ -214,28 +214,28 @@ def test_programs_are_given_the_state_and_what_holds_in_its_stead(changed: Chang
     assert {row["child_state"] for row in rows} == {"current", "superseded"}
 
 
-def test_impact_is_on_what_holds_now(changed: Changed) -> None:
-    found = changed.asked("impact", changed.first)
+def test_impact_lists_current_results(changed: Changed) -> None:
+    found = changed.ask_json("impact", changed.first)
     assert {entry["mfid"] for entry in found["redo"]} == {changed.scaled, changed.total}
     assert set(found["superseded"]) == {changed.old_scaled, changed.old_total}
-    said = changed.ask("impact", changed.first).stdout
-    assert "2 datasets to redo: 1 scale, 1 add; 2 more are superseded" in said
+    output = changed.ask("impact", changed.first).stdout
+    assert "2 datasets to redo: 1 scale, 1 add; 2 more are superseded" in output
     assert f"{changed.old_total}  superseded" in changed.ask("impact", changed.first, "--all").stdout
 
 
-def test_why_says_whether_a_result_holds(changed: Changed) -> None:
+def test_why_says_whether_a_result_is_current(changed: Changed) -> None:
     assert "Current" in changed.ask("why", changed.total).stdout
-    old = changed.asked("why", changed.old_total)
+    old = changed.ask_json("why", changed.old_total)
     assert (old["state"], old["superseded_by"]) == ("superseded", [changed.total])
     assert f"({changed.total}), since 20" in changed.ask("why", changed.old_total).stdout
 
 
-def test_returned_values_are_the_first_that_differs(changed: Changed) -> None:
+def test_differences_start_with_returned_values(changed: Changed) -> None:
     lines = changed.ask("diff", changed.old_total, changed.total).stdout.splitlines()
-    told = ["  total: 28.0 -> 34.0 (+6)", "  factor: 3.0 -> 4.0 (+1)", "  params.factor: 3.0 -> 4.0"]
-    assert [line for line in lines if line in told] == told
-    spoken = changed.asked("diff", changed.old_total, changed.total)
-    assert spoken["results"][0] == {
+    expected = ["  total: 28.0 -> 34.0 (+6)", "  factor: 3.0 -> 4.0 (+1)", "  params.factor: 3.0 -> 4.0"]
+    assert [line for line in lines if line in expected] == expected
+    difference = changed.ask_json("diff", changed.old_total, changed.total)
+    assert difference["results"][0] == {
         "old_mfid": changed.old_total,
         "new_mfid": changed.total,
         "name": "total",
@@ -244,10 +244,10 @@ def test_returned_values_are_the_first_that_differs(changed: Changed) -> None:
         "change": 6.0,
     }
     runs = [one.run_id for one in changed.runs]
-    assert changed.asked("diff", *runs, "--project", "lab")["results"] == spoken["results"]
+    assert changed.ask_json("diff", *runs, "--project", "lab")["results"] == difference["results"]
 
 
-def test_a_second_list_asks_for_changes_only(changed: Changed) -> None:
+def test_a_second_list_requests_only_changes(changed: Changed) -> None:
     changed.ask("list", "--project", "lab")
     calls: list[str] = []
     with Session(Settings(changed.data)) as session:
@@ -260,36 +260,34 @@ def test_a_second_list_asks_for_changes_only(changed: Changed) -> None:
 
 @pytest.fixture
 def by_hand(changed: Changed, tmp_path: Path) -> str:
-    """A total that somebody has added up in the head, in place of the current one."""
+    """Register a total that was added up by hand, in place of the current one."""
     path = tmp_path / "total.txt"
     path.write_text("35")
     options = ("--project", "lab", "--parent", changed.scaled, "--supersedes", changed.total, "--note", "in my head")
-    made = changed.asked("register", path, *options)["mfid"]
-    again = changed.asked("register", path, *options)
+    made = changed.ask_json("register", path, *options)["mfid"]
+    again = changed.ask_json("register", path, *options)
     assert (again["mfid"], again["registered"]) == (made, False)
     return str(made)
 
 
-def test_what_was_made_by_hand_holds_in_the_stead_of_a_result(changed: Changed, by_hand: str) -> None:
-    shown = changed.asked("show", changed.total)
+def test_a_manual_result_supersedes_a_result(changed: Changed, by_hand: str) -> None:
+    shown = changed.ask_json("show", changed.total)
     assert (shown["state"], shown["superseded_by"]) == ("superseded", [by_hand])
-    assert changed.asked("show", changed.old_total)["superseded_by"] == [by_hand]
-    (entry,) = changed.asked("list", "--project", "lab", "--step", "total")["datasets"]
+    assert changed.ask_json("show", changed.old_total)["superseded_by"] == [by_hand]
+    (entry,) = changed.ask_json("list", "--project", "lab", "--step", "total")["datasets"]
     assert (entry["mfid"], entry["state"], entry["measurement"]) == (by_hand, "current", "counting")
     assert changed.session.client.metadata.get(by_hand)["crucible_lineage"]["supersedes"] == changed.total
 
 
-def test_running_again_does_not_undo_what_was_made_by_hand_and_another_result_does(
-    changed: Changed, by_hand: str, lab: Any
-) -> None:
+def test_only_a_different_result_supersedes_a_manual_one(changed: Changed, by_hand: str, lab: Any) -> None:
     for _ in range(2):
         assert run_pipeline(lab.pipeline, changed.data, **{"scaled.factor": 4}).executed == []
-        assert changed.asked("show", by_hand)["state"] == "current"
+        assert changed.ask_json("show", by_hand)["state"] == "current"
     run_pipeline(lab.pipeline, changed.data)
-    assert changed.asked("show", by_hand)["superseded_by"] == [changed.old_total]
+    assert changed.ask_json("show", by_hand)["superseded_by"] == [changed.old_total]
 
 
-def test_only_a_current_result_can_be_superseded_by_hand(changed: Changed, tmp_path: Path) -> None:
+def test_only_a_current_result_can_be_superseded_manually(changed: Changed, tmp_path: Path) -> None:
     path = tmp_path / "total.txt"
     path.write_text("35")
     before = changed.session.client.datasets.count(project_id="lab")

@@ -1,4 +1,4 @@
-"""Every way in which a project can stop being what its provenance says is found, under its name, at its place."""
+"""Every difference between a project and its provenance is found, with the right check and dataset."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def test_bytes_cut_off_or_added_in_storage_are_found_when_bytes_are_read(made: A
     assert made.findings(read_bytes=True) == {("file-damaged", (made.first,))}
 
 
-def test_bytes_gone_from_storage_are_found_when_bytes_are_read(made: Any) -> None:
+def test_bytes_missing_from_storage_are_found_when_bytes_are_read(made: Any) -> None:
     made.stored(made.second, "second.txt").unlink()
     assert made.findings(read_bytes=True) == {("file-damaged", (made.second,))}
 
 
-def test_a_file_replaced_under_its_name_is_found_and_so_is_what_was_made_from_it(made: Any, tmp_path: Path) -> None:
+def test_a_file_replaced_under_its_name_is_found_with_its_results(made: Any, tmp_path: Path) -> None:
     other = tmp_path / "scaled.txt"
     other.write_text("9")
     made.session.client.files.upload(made.scaled, other, replace=True)
@@ -134,7 +134,7 @@ def test_scientific_metadata_edited_afterwards_are_found(made: Any, value: objec
     assert made.findings() == {("metadata-changed", (made.scaled,))}
 
 
-def test_scientific_metadata_that_are_gone_are_found_and_named(made: Any) -> None:
+def test_removed_scientific_metadata_are_found_and_named(made: Any) -> None:
     metadata = made.session.client.metadata.get(made.scaled)
     del metadata["factor"]
     made.session.client.metadata.replace(made.scaled, metadata)
@@ -144,7 +144,7 @@ def test_scientific_metadata_that_are_gone_are_found_and_named(made: Any) -> Non
     assert finding.command == "crucible-lineage run PIPELINE --force STEP"
 
 
-def test_scientific_metadata_that_come_later_are_no_fault(made: Any) -> None:
+def test_later_scientific_metadata_are_not_a_fault(made: Any) -> None:
     made.api("PATCH", f"/resources/{made.scaled}/metadata", json={"read": {"lines": 3}, "remark": "nice"})
     assert made.findings() == set()
 
@@ -158,7 +158,7 @@ def test_a_file_replaced_together_with_its_entry_in_the_record_is_found(made: An
     assert made.findings() == {("changed-record", (made.total,))}
 
 
-def test_a_record_of_an_older_version_is_not_asked_for_what_it_cannot_know(made: Any) -> None:
+def test_a_record_of_an_older_version_needs_no_newer_fields(made: Any) -> None:
     def older(record: dict[str, Any]) -> None:
         for name in ("result", "registrar", "completed"):
             del record[name]
@@ -173,7 +173,7 @@ def test_a_record_completed_by_a_registration_that_was_taken_over_is_incomplete(
     assert made.findings() == {("incomplete", (made.scaled,))}
 
 
-def test_a_parent_that_a_record_was_edited_to_name_is_missing(made: Any) -> None:
+def test_a_parent_edited_into_a_record_is_missing(made: Any) -> None:
     made.edit_record(made.scaled, set_used)
     assert ("missing-dataset", (OTHER_MFID, made.scaled)) in made.findings()
 
@@ -195,7 +195,7 @@ def test_an_added_link_is_found(made: Any) -> None:
     assert made.findings() == {("mismatch", ends), ("older-than-parent", ends)}
 
 
-def test_a_link_that_says_something_else_is_found(made: Any) -> None:
+def test_a_link_of_another_type_is_found(made: Any) -> None:
     made.session.client.datasets.link_parent_child(made.first, made.scaled, relationship_type="is_part_of")
     assert made.findings() == {("mismatch", (made.first, made.scaled))}
 
@@ -230,21 +230,21 @@ def test_a_deleted_last_dataset_is_found_through_the_list_of_deletions(made: Any
     assert made.findings() == {("missing-dataset", (made.total,))}
 
 
-def test_a_last_dataset_gone_from_the_database_is_found_where_it_was_made(made: Any) -> None:
+def test_a_last_dataset_removed_from_the_database_is_found_where_it_was_made(made: Any) -> None:
     made.sql("DELETE FROM resource WHERE mfid = ?", made.total)
     assert made.findings() == {("missing-dataset", (made.total,))}
 
 
-def test_a_reviewed_deletion_is_no_fault(made: Any) -> None:
+def test_a_reviewed_deletion_is_not_a_fault(made: Any) -> None:
     deletions = made.session.client.deletions
     request = deletions.request(made.total, "not needed")
-    assert made.findings() == set(), "it is not gone while the request is open"
+    assert made.findings() == set(), "it exists while the request is open"
     deletions.approve(request.id, elevated=True)
     deletions.delete(made.total, elevated=True)
     assert made.findings() == set()
 
 
-def test_a_dataset_that_was_created_and_no_more_is_incomplete(made: Any) -> None:
+def test_a_dataset_without_content_is_incomplete(made: Any) -> None:
     made.session.client.metadata.replace(made.total, {})
     for file in made.session.client.files.list(made.total):
         made.session.client.files.delete(file.mfid)
@@ -253,14 +253,14 @@ def test_a_dataset_that_was_created_and_no_more_is_incomplete(made: Any) -> None
     assert made.findings() == {("incomplete", (made.total,))}
 
 
-def test_a_file_added_to_a_raw_set_is_found(made: Any, tmp_path: Path) -> None:
+def test_a_file_added_to_a_raw_dataset_is_found(made: Any, tmp_path: Path) -> None:
     more = tmp_path / "third.txt"
     more.write_text("11")
     made.session.client.files.upload(made.first, more)
     assert made.findings() == {("file-added", (made.first,))}
 
 
-def test_a_file_taken_from_a_raw_set_is_found_and_so_is_what_was_made_from_it(made: Any) -> None:
+def test_a_file_removed_from_a_raw_dataset_is_found_with_its_results(made: Any) -> None:
     made.session.client.files.delete(made.file_mfid(made.first, "first.txt"))
     assert made.findings() == {("file-missing", (made.first,)), ("input-changed", (made.first, made.scaled))}
 
@@ -273,18 +273,18 @@ def test_a_renamed_file_is_missing_under_its_name_and_added_under_the_other(made
 def test_a_dataset_moved_to_another_project_is_found_there(made: Any) -> None:
     made.session.ensure_project("elsewhere")
     made.session.client.datasets.assign_project(made.total, "elsewhere")
-    assert made.findings() == set(), "it is not gone, it is elsewhere"
+    assert made.findings() == set(), "it is not deleted, but elsewhere"
     found = verify_dataset(made.session, made.total).findings
     assert [(finding.check, finding.ids) for finding in found] == [("wrong-project", (made.total,))]
 
 
-def test_a_dataset_is_verified_with_all_that_it_was_made_from(made: Any) -> None:
+def test_a_dataset_is_verified_with_its_ancestors(made: Any) -> None:
     made.edit_record(made.scaled, set_parameter)
     for mfid, expected in ((made.total, {"changed-recipe"}), (made.scaled, {"changed-recipe"}), (made.second, set())):
         assert {finding.check for finding in verify_dataset(made.session, mfid).findings} == expected
 
 
-def test_an_ancestor_is_verified_though_the_link_to_it_is_gone(made: Any) -> None:
+def test_an_ancestor_without_a_link_is_verified(made: Any) -> None:
     made.session.client.datasets.unlink(made.scaled, made.total)
     made.session.client.datasets.unlink(made.first, made.scaled)
     made.session.client.files.delete(made.file_mfid(made.first, "first.txt"))
@@ -294,12 +294,12 @@ def test_an_ancestor_is_verified_though_the_link_to_it_is_gone(made: Any) -> Non
 
 
 @pytest.mark.parametrize("mfid", [OTHER_MFID, "nonsense"])
-def test_what_is_no_dataset_is_bad_input(made: Any, mfid: str) -> None:
+def test_an_unknown_dataset_is_bad_input(made: Any, mfid: str) -> None:
     with pytest.raises(InputError, match=mfid):
         verify_dataset(made.session, mfid)
 
 
-def test_a_public_dataset_in_no_project_is_no_member_of_the_one_it_says(made: Any) -> None:
+def test_a_public_dataset_without_a_project_is_not_in_its_recorded_one(made: Any) -> None:
     made.sql("UPDATE resource SET project_id = NULL, public = 1 WHERE mfid = ?", made.total)
     found = verify_dataset(made.session, made.total).findings
     assert [(finding.check, finding.ids) for finding in found] == [("wrong-project", (made.total,))]

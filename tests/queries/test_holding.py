@@ -1,4 +1,4 @@
-"""`check` finds results that hold and should not, each with its way out: followed, the finding is gone."""
+"""`check` finds results that are wrongly current, each with a command that resolves the finding."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ LATER = "2126-01-01T00:00:00+00:00"
 
 def run(session: Session, path: Path, choice: StepChoice = StepChoice(), **overrides: Any) -> RunResult:
     bound = bind_file(path, session.store, {name.replace("__", "."): value for name, value in overrides.items()})
-    done = plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None, choice)
-    assert done.ok, done.errors
-    return done
+    result = plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None, choice)
+    assert result.ok, result.errors
+    return result
 
 
-def found(session: Session) -> list[tuple[str, tuple[str, ...]]]:
+def findings_of(session: Session) -> list[tuple[str, tuple[str, ...]]]:
     return [(finding.check, finding.ids) for finding in check_projects(session, ["lab"]).findings]
 
 
-def test_a_result_that_holds_and_was_made_of_what_is_superseded(lab: Any, session: Session) -> None:
+def test_a_current_result_of_a_superseded_one_is_found(lab: Any, session: Session) -> None:
     first = run(session, lab.pipeline).datasets
     only = StepChoice(only=("scaled",))
     second = run(session, lab.pipeline, only, scaled__factor=4).datasets
     scaled, total, new = first["scaled"]["out"], first["total"]["out"], second["scaled"]["out"]
-    assert found(session) == [("made-of-superseded", (total, scaled))]
+    assert findings_of(session) == [("made-of-superseded", (total, scaled))]
     (finding,) = check_projects(session, ["lab"]).findings
     assert finding.severity == "warning"
     assert finding.command == f"crucible-lineage rerun {total}"
     assert f"{new[-5:]}) has replaced" in finding.message
     assert [one.check for one in check_dataset(session, total).findings] == ["made-of-superseded"]
     run(session, lab.pipeline, scaled__factor=4)
-    assert found(session) == []
+    assert findings_of(session) == []
 
 
-def test_what_stays_since_the_bytes_do_is_made_of_what_holds(lab: Any, session: Session) -> None:
+def test_a_result_that_stays_because_of_equal_bytes_has_current_parents(lab: Any, session: Session) -> None:
     before = run(session, lab.pipeline)
     code = lab.folder / f"{lab.module}.py"
     code.write_text(code.read_text().replace("float(line) * factor", "factor * float(line)"))
@@ -57,12 +57,10 @@ def test_what_stays_since_the_bytes_do_is_made_of_what_holds(lab: Any, session: 
     after = run(session, lab.pipeline)
     assert after.executed == ["scaled"]
     assert after.datasets["total"] == before.datasets["total"]
-    assert found(session) == []
+    assert findings_of(session) == []
 
 
-def test_where_the_later_result_is_to_be_deleted_the_earlier_one_is_current_wherever_it_is_shown(
-    lab: Any, session: Session
-) -> None:
+def test_an_earlier_result_is_current_everywhere_while_the_later_is_to_be_deleted(lab: Any, session: Session) -> None:
     old = run(session, lab.pipeline).datasets["total"]["out"]
     new = run(session, lab.pipeline, scaled__factor=4).datasets["total"]["out"]
     session.client.deletions.request(new, reason="wrong factor")
@@ -77,7 +75,7 @@ def test_where_the_later_result_is_to_be_deleted_the_earlier_one_is_current_wher
     assert new not in {one.mfid for one in list_datasets(session, "lab", every=True).entries}
 
 
-def test_a_hand_made_result_of_a_superseded_one(lab: Any, session: Session, tmp_path: Path) -> None:
+def test_a_manual_result_of_a_superseded_one_is_found(lab: Any, session: Session, tmp_path: Path) -> None:
     from crucible_lineage.pipeline.inputs.existing import existing_dataset, hash_files
     from crucible_lineage.pipeline.inputs.register import register_raw
     from crucible_lineage.pipeline.spec.inputs import FileInput
@@ -87,43 +85,43 @@ def test_a_hand_made_result_of_a_superseded_one(lab: Any, session: Session, tmp_
     path.write_text("by hand")
     raw = hash_files("lab", [path], None, session, parents=[existing_dataset(old, session)])
     made = register_raw(raw, FileInput(file=str(path)), "fitted", session, "fitted by eye")
-    assert found(session) == []
+    assert findings_of(session) == []
     new = run(session, lab.pipeline, scaled__factor=4).datasets["total"]["out"]
     (finding,) = check_projects(session, ["lab"]).findings
     assert (finding.check, finding.ids) == ("made-of-superseded", (made.mfid, old))
     assert f"--parent {new} --supersedes {made.mfid}" in finding.command
 
 
-def test_a_place_that_two_hold_and_one_that_a_stranger_claims(lab: Any, session: Session) -> None:
-    done = run(session, lab.pipeline)
+def test_a_slot_with_two_results_and_a_claim_by_measured_data(lab: Any, session: Session) -> None:
+    first_run = run(session, lab.pipeline)
     other = run(session, lab.pipeline, scaled__factor=4)
-    old, new, raw = done.datasets["total"]["out"], other.datasets["total"]["out"], done.inputs["first"][0]
-    filled = slots_of(session.client.metadata.get(new))
-    hold(session.mirror, session.client, "lab", old, filled)
+    old, new, raw = first_run.datasets["total"]["out"], other.datasets["total"]["out"], first_run.inputs["first"][0]
+    claims = slots_of(session.client.metadata.get(new))
+    hold(session.mirror, session.client, "lab", old, claims)
     scaled = slots_of(session.client.metadata.get(other.datasets["scaled"]["out"]))
-    hold(session.mirror, session.client, "lab", done.datasets["scaled"]["out"], scaled)
-    twice = [ids for name, ids in found(session) if name == "held-twice"]
+    hold(session.mirror, session.client, "lab", first_run.datasets["scaled"]["out"], scaled)
+    twice = [ids for name, ids in findings_of(session) if name == "held-twice"]
     assert [set(ids) for ids in twice] == [
-        {done.datasets["scaled"]["out"], other.datasets["scaled"]["out"]},
+        {first_run.datasets["scaled"]["out"], other.datasets["scaled"]["out"]},
         {old, new},
     ]
     run(session, lab.pipeline)
-    assert found(session) == []
-    (key,) = filled
-    session.client.metadata.merge(raw, slots_to_json({key: SlotClaim(LATER, "", filled[key].declared_in)}))
+    assert findings_of(session) == []
+    (key,) = claims
+    session.client.metadata.merge(raw, slots_to_json({key: SlotClaim(LATER, "", claims[key].declared_in)}))
     session.client.datasets.add_keyword(raw, "pipeline:counting")
-    assert found(session) == [], "measured data fills no place, whatever is written on it"
+    assert findings_of(session) == [], "measured data fill no slot, whatever their metadata"
     assert list_datasets(session, "lab", step="total").entries[0].mfid == old
 
 
-def test_a_result_that_is_to_be_deleted_and_two_declarations(lab: Any, session: Session) -> None:
+def test_a_result_to_be_deleted_and_two_declarations_are_found(lab: Any, session: Session) -> None:
     old = run(session, lab.pipeline).datasets["total"]["out"]
     new = run(session, lab.pipeline, scaled__factor=4).datasets["total"]["out"]
     request = session.client.datasets.delete(new, "by mistake")
-    withdrawn = [ids for name, ids in found(session) if name == "withdrawn-holder"]
+    withdrawn = [ids for name, ids in findings_of(session) if name == "withdrawn-holder"]
     assert withdrawn == [(new, old)]
     session.client.deletions.reject(request.id, elevated=True)
-    assert found(session) == []
+    assert findings_of(session) == []
     twin = lab.declare(lab.pipeline.read_text().replace("factor: 3", "factor: 5"), "twin.yaml")
     run(session, twin)
     notices = [one for one in check_projects(session, ["lab"]).findings if one.check == "declared-twice"]
@@ -132,7 +130,7 @@ def test_a_result_that_is_to_be_deleted_and_two_declarations(lab: Any, session: 
 
 
 @pytest.mark.parametrize("factor", [3, 4])
-def test_a_clean_project_has_none(lab: Any, session: Session, factor: int) -> None:
+def test_a_clean_project_has_no_findings(lab: Any, session: Session, factor: int) -> None:
     run(session, lab.pipeline, scaled__factor=factor)
     run(session, lab.pipeline)
-    assert found(session) == []
+    assert findings_of(session) == []

@@ -1,4 +1,4 @@
-"""Metrics of a data folder: as Prometheus reads them, and as the journal has them."""
+"""Metrics of a data folder, as Prometheus reads them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SAMPLE = re.compile(r'([a-z_]+)(?:\{((?:[a-z_]+="(?:[^"\\]|\\.)*",?)*)\})? (-?[0
 
 
 def samples(text: str) -> dict[tuple[str, str], float]:
-    """What Prometheus takes from the text; every line has to be understood, and typed before its samples."""
+    """Parse the text as Prometheus does. Every line must be valid, and types come before samples."""
     found, typed = {}, set[str]()
     for line in text.splitlines():
         if line.startswith("#"):
@@ -30,7 +30,7 @@ def samples(text: str) -> dict[tuple[str, str], float]:
     return found
 
 
-def test_runs_results_failures_and_what_waits_are_counted(lab: Any, data: Path, command: Any) -> None:
+def test_runs_results_failures_and_waiting_results_are_counted(lab: Any, data: Path, command: Any) -> None:
     assert command("run", lab.pipeline, "--data", data, "--engine", "local").returncode == 0
     text = lab.pipeline.read_text().replace(f"{lab.module}:scale", f"{lab.module}:fail")
     lab.declare(text.replace("    params: {factor: 3}\n", ""))
@@ -48,26 +48,26 @@ def test_runs_results_failures_and_what_waits_are_counted(lab: Any, data: Path, 
     assert found["crucible_lineage_disk_bytes", 'part="crucible"'] > 0
 
 
-def test_each_alert_asks_for_a_metric_that_there_is(lab: Any, data: Path, command: Any) -> None:
+def test_each_alert_uses_existing_metrics(lab: Any, data: Path, command: Any) -> None:
     assert command("run", lab.pipeline, "--data", data, "--engine", "local").returncode == 0
     printed = command("status", "--data", data, "--metrics").stdout
     names = {line.split()[2] for line in printed.splitlines() if line.startswith("# TYPE")}
     (group,) = yaml.safe_load(ALERTS.read_text(encoding="utf-8"))["groups"]
     for rule in group["rules"]:
-        asked = set(re.findall(r"crucible_lineage_[a-z_]+", rule["expr"]))
-        assert asked, rule
-        assert asked <= names, rule
+        used = set(re.findall(r"crucible_lineage_[a-z_]+", rule["expr"]))
+        assert used, rule
+        assert used <= names, rule
         assert rule["annotations"]["summary"]
 
 
 class Receiver(HTTPServer):
-    """Takes what is sent by OTLP over HTTP."""
+    """Receives metrics by OTLP over HTTP."""
 
     bodies: list[bytes]
     status = 200
 
 
-class Taking(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
     server: Receiver
 
     def do_POST(self) -> None:
@@ -76,12 +76,12 @@ class Taking(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Print nothing."""
 
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    with Receiver(("127.0.0.1", 0), Taking) as server:
+    with Receiver(("127.0.0.1", 0), Handler) as server:
         server.bodies = []
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -95,8 +95,8 @@ def test_the_same_metrics_are_sent_by_opentelemetry(lab: Any, data: Path, comman
     from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
     assert command("run", lab.pipeline, "--data", data, "--engine", "local").returncode == 0
-    there = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{receiver.server_port}"}
-    sent = command("status", "--data", data, "--send-metrics", **there)
+    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{receiver.server_port}"}
+    sent = command("status", "--data", data, "--send-metrics", **environment)
     assert sent.returncode == 0, sent.stderr
     (body,) = receiver.bodies
     found: dict[tuple[str, str], float] = {}
@@ -106,15 +106,15 @@ def test_the_same_metrics_are_sent_by_opentelemetry(lab: Any, data: Path, comman
             labels = ",".join(f'{one.key}="{one.value.string_value}"' for one in point.attributes)
             found[name, labels] = getattr(point, point.WhichOneof("value") or "")
     printed = samples(command("status", "--data", data, "--metrics").stdout)
-    passing = ("disk_bytes", "age_seconds")  # what changes by itself
+    passing = ("disk_bytes", "age_seconds")  # these change by themselves
     expected = {key: value for key, value in printed.items() if not key[0].endswith(passing)}
     assert {key: found[key] for key in expected} == pytest.approx(expected)
 
 
-def test_metrics_that_are_not_taken_are_an_error(data: Path, command: Any, receiver: Receiver) -> None:
+def test_rejected_metrics_are_an_error(data: Path, command: Any, receiver: Receiver) -> None:
     pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
     receiver.status = 400
-    there = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{receiver.server_port}"}
-    sent = command("status", "--data", data, "--send-metrics", **there)
+    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{receiver.server_port}"}
+    sent = command("status", "--data", data, "--send-metrics", **environment)
     assert sent.returncode == 3
     assert "the metrics were not accepted; check OTEL_EXPORTER_OTLP_ENDPOINT" in sent.stderr

@@ -1,4 +1,4 @@
-"""A random history on two machines: after each act all commands and pages give one answer to one question."""
+"""A random history on two machines: after each action, all commands and pages give the same answers."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ steps:
 
 @dataclass
 class World:
-    """Files, code and declaration; the machines that work with them, each with the options by which it is asked."""
+    """Files, code and declaration, and the machines that work with them, each with its command options."""
 
     folder: Path
     chance: random.Random
@@ -78,7 +78,7 @@ class World:
     pages: httpx.Client
     values: dict[str, int] = field(default_factory=lambda: {"factor": 3, "at": 20, "weight": 1, "offset": 0})
     files: dict[str, str] = field(default_factory=lambda: {"a.txt": "1 8", "b.txt": "30"})
-    told: list[str] = field(default_factory=list)
+    history: list[str] = field(default_factory=list)
     by_hand: set[str] = field(default_factory=set)
     linked: list[tuple[str, str]] = field(default_factory=list)
 
@@ -104,17 +104,17 @@ class World:
     def ask(self, view: str, *words: object, codes: tuple[int, ...] = (0,)) -> Result:
         sys.modules.pop(self.module, None)
         found = CliRunner().invoke(main, [*map(str, words), *self.views[view]], catch_exceptions=False)
-        assert found.exit_code in codes, (view, words, found.exit_code, found.output, self.told)
+        assert found.exit_code in codes, (view, words, found.exit_code, found.output, self.history)
         return found
 
-    def asked(self, view: str, *words: object, codes: tuple[int, ...] = (0,)) -> Any:
+    def ask_json(self, view: str, *words: object, codes: tuple[int, ...] = (0,)) -> Any:
         return json.loads(self.ask(view, *words, "--json", codes=codes).stdout)
 
     def listed(self, view: str, *more: str) -> dict[str, Any]:
-        return {one["mfid"]: one for one in self.asked(view, "list", "--project", "lab", *more)["datasets"]}
+        return {one["mfid"]: one for one in self.ask_json(view, "list", "--project", "lab", *more)["datasets"]}
 
     def plan(self, view: str) -> dict[str, Any]:
-        return {one["name"]: one for one in self.asked(view, "plan", self.pipeline)["steps"]}
+        return {one["name"]: one for one in self.ask_json(view, "plan", self.pipeline)["steps"]}
 
 
 def state_of(entry: Any) -> tuple[str, tuple[str, ...]]:
@@ -122,43 +122,43 @@ def state_of(entry: Any) -> tuple[str, tuple[str, ...]]:
 
 
 def require_one_answer(world: World, view: str, others: tuple[str, ...]) -> None:
-    """Every command says the same of what holds, on each machine, and read anew."""
-    told = world.told
+    """Check that every command reports the same current results, on each machine, and after a refresh."""
+    history = world.history
     every = world.listed(view, "--all", "--doubtful")
     states = {mfid: state_of(one) for mfid, one in every.items()}
     for other in others:
-        there = world.listed(other, "--all", "--doubtful")
-        assert {mfid: state_of(one) for mfid, one in there.items()} == states, told
-        assert {mfid for mfid, one in there.items() if one["doubtful"]} == {
+        theirs = world.listed(other, "--all", "--doubtful")
+        assert {mfid: state_of(one) for mfid, one in theirs.items()} == states, history
+        assert {mfid for mfid, one in theirs.items() if one["doubtful"]} == {
             mfid for mfid, one in every.items() if one["doubtful"]
-        }, told
+        }, history
     fresh = world.listed(view, "--all", "--doubtful", "--refresh")
-    assert {mfid: state_of(one) for mfid, one in fresh.items()} == states, told
+    assert {mfid: state_of(one) for mfid, one in fresh.items()} == states, history
     for mfid, (state, by) in states.items():
-        assert bool(by) == (state == "superseded") or state in ("superseded", "incomplete"), (mfid, state, by, told)
-        assert all(states[one][0] in ("current", "raw", "doubtful") for one in by if one in states), (mfid, by, told)
-    shown = world.asked(view, "list", "--project", "lab")
-    holding = {mfid for mfid, one in every.items() if one["state"] in ("current", "raw") and not one["doubtful"]}
-    assert {one["mfid"] for one in shown["datasets"]} == holding, told
+        assert bool(by) == (state == "superseded") or state in ("superseded", "incomplete"), (mfid, state, by, history)
+        assert all(states[one][0] in ("current", "raw", "doubtful") for one in by if one in states), (mfid, by, history)
+    shown = world.ask_json(view, "list", "--project", "lab")
+    current = {mfid for mfid, one in every.items() if one["state"] in ("current", "raw") and not one["doubtful"]}
+    assert {one["mfid"] for one in shown["datasets"]} == current, history
     _require_lineage(world, view, states)
     for step in ("scaled", "total"):
-        wanted = {mfid for mfid, one in every.items() if one["step"] == step and mfid in holding}
+        expected = {mfid for mfid, one in every.items() if one["step"] == step and mfid in current}
         if any(one["step"] == step for one in every.values()):
-            rows = world.asked(view, "table", "--step", step, "--project", "lab")["rows"]
-            assert {row["mfid"] for row in rows} == wanted, (step, told)
+            rows = world.ask_json(view, "table", "--step", step, "--project", "lab")["rows"]
+            assert {row["mfid"] for row in rows} == expected, (step, history)
     counted = Counter(one["state"] for one in every.values() if one["pipeline"] == "history")
-    for one in world.asked(view, "status", "--all", codes=(0, 1))["pipelines"]:
+    for one in world.ask_json(view, "status", "--all", codes=(0, 1))["pipelines"]:
         if one["pipeline"] == "history":
-            assert one["states"] == dict(counted), told
+            assert one["states"] == dict(counted), history
     found = _findings(world, view)
     for other in others:
-        assert _findings(world, other) == found, told
+        assert _findings(world, other) == found, history
     plan = world.plan(view)
     for other in others:
-        there = world.plan(other)
-        assert {name: (one["state"], one["datasets"]) for name, one in there.items()} == {
+        theirs = world.plan(other)
+        assert {name: (one["state"], one["datasets"]) for name, one in theirs.items()} == {
             name: (one["state"], one["datasets"]) for name, one in plan.items()
-        }, told
+        }, history
     if view != "copy":
         _require_pages(world, every)
 
@@ -167,24 +167,24 @@ def _require_lineage(world: World, view: str, states: dict[str, tuple[str, tuple
     drawn = json.loads(world.ask(view, "lineage", "--project", "lab", "--superseded", "--format", "json").stdout)
     nodes = {one["id"]: one for one in drawn["nodes"]}
     for mfid, (state, by) in states.items():
-        assert nodes[mfid].get("state", "") == state, (mfid, world.told)
-        assert set(nodes[mfid].get("superseded_by") or ()) == set(by), (mfid, world.told)
+        assert nodes[mfid].get("state", "") == state, (mfid, world.history)
+        assert set(nodes[mfid].get("superseded_by") or ()) == set(by), (mfid, world.history)
     links = {(edge["source"], edge["target"]) for edge in drawn["edges"]}
     for mfid in world.chance.sample(sorted(states), min(3, len(states))):
-        shown = world.asked(view, "show", mfid)
-        assert state_of(shown) == states[mfid], (mfid, world.told)
-        story = world.asked(view, "why", mfid)
-        assert state_of(story) == states[mfid], (mfid, world.told)
+        shown = world.ask_json(view, "show", mfid)
+        assert state_of(shown) == states[mfid], (mfid, world.history)
+        story = world.ask_json(view, "why", mfid)
+        assert state_of(story) == states[mfid], (mfid, world.history)
         alone = json.loads(world.ask(view, "lineage", mfid, "--superseded", "--format", "json").stdout)
         for one in alone["nodes"]:
-            assert one.get("state", "") == states[one["id"]][0], (mfid, one, world.told)
+            assert one.get("state", "") == states[one["id"]][0], (mfid, one, world.history)
         equal = {one for some in shown["equal_parents"].values() for one in some}
-        assert {*shown["parents"], *equal} == {one for one, other in links if other == mfid}, (mfid, world.told)
-        assert set(shown["children"]) == {other for one, other in links if one == mfid}, (mfid, world.told)
-        redo = world.asked(view, "impact", mfid)
+        assert {*shown["parents"], *equal} == {one for one, other in links if other == mfid}, (mfid, world.history)
+        assert set(shown["children"]) == {other for one, other in links if one == mfid}, (mfid, world.history)
+        redo = world.ask_json(view, "impact", mfid)
         below = _below(mfid, links)
         assert {one["mfid"] for one in redo["redo"]} == {one for one in below if states[one][0] != "superseded"}
-        assert set(redo["superseded"]) == {one for one in below if states[one][0] == "superseded"}, world.told
+        assert set(redo["superseded"]) == {one for one in below if states[one][0] == "superseded"}, world.history
 
 
 def _below(mfid: str, links: set[tuple[str, str]]) -> set[str]:
@@ -198,10 +198,10 @@ def _below(mfid: str, links: set[tuple[str, str]]) -> set[str]:
 
 
 def _findings(world: World, view: str) -> set[tuple[str, str, str]]:
-    checked = world.asked(view, "check", "--project", "lab", codes=(0, 1))["lineages"]["lab"]["findings"]
-    verified = world.asked(view, "verify", "--project", "lab", codes=(0, 1))["findings"]
+    checked = world.ask_json(view, "check", "--project", "lab", codes=(0, 1))["lineages"]["lab"]["findings"]
+    verified = world.ask_json(view, "verify", "--project", "lab", codes=(0, 1))["findings"]
     found = {(one["class"], one["severity"], " ".join(one["mfids"])) for one in (*checked, *verified)}
-    assert not [one for one in found if one[1] == "error"], (found, world.told)
+    assert not [one for one in found if one[1] == "error"], (found, world.history)
     return found
 
 
@@ -209,35 +209,35 @@ def _require_pages(world: World, every: dict[str, Any]) -> None:
     answer = world.pages.get("/projects/lab/datasets.json")
     assert answer.status_code == 200, answer.text
     listed = {one["mfid"]: one["state"] for one in answer.json()["datasets"]}
-    assert all(every[mfid]["state"] == state for mfid, state in listed.items()), world.told
+    assert all(every[mfid]["state"] == state for mfid, state in listed.items()), world.history
 
 
 def run(world: World, view: str) -> None:
-    """A run makes just what the plan said, and then all that it names holds, unless a person replaced it."""
+    """Check that a run makes exactly what was planned, and that its results are current unless replaced by hand."""
     before = world.plan(view)
-    made = world.asked(view, "run", world.pipeline, "--engine", "local", codes=(0, 4))
+    made = world.ask_json(view, "run", world.pipeline, "--engine", "local", codes=(0, 4))
     executed = set(made["executed"])
     for name, one in before.items():
         if one["state"] in ("fresh", "blocked"):
-            assert name not in executed, (name, world.told)
+            assert name not in executed, (name, world.history)
         elif None not in one["datasets"].values():
-            assert name in executed, (name, one, world.told)
+            assert name in executed, (name, one, world.history)
         if one["state"] == "fresh" or (name in executed and None not in one["datasets"].values()):
-            assert made["datasets"][name] == one["datasets"], (name, world.told)
+            assert made["datasets"][name] == one["datasets"], (name, world.history)
     after = world.plan(view)
     fresh = {name: one["datasets"] for name, one in after.items() if one["state"] == "fresh"}
-    assert fresh == made["datasets"], world.told
-    assert {one["state"] for name, one in after.items() if name not in fresh} <= {"blocked"}, world.told
+    assert fresh == made["datasets"], world.history
+    assert {one["state"] for name, one in after.items() if name not in fresh} <= {"blocked"}, world.history
     every = world.listed(view, "--all", "--doubtful")
     for name, outputs in made["datasets"].items():
         for mfid in outputs.values():
             state, by = state_of(every[mfid])
             is_by_hand = bool(by) and world.by_hand.issuperset(by)
-            assert state in ("current", "doubtful") or is_by_hand, (name, mfid, state, by, world.told)
+            assert state in ("current", "doubtful") or is_by_hand, (name, mfid, state, by, world.history)
 
 
 def act(world: World, view: str) -> str:
-    """Do something at random; return what."""
+    """Perform a random action and describe it."""
     chance = world.chance
     kind = chance.choice(ACTS_TO_CHOOSE)
     every = world.listed(view, "--all", "--doubtful")
@@ -263,54 +263,54 @@ def act(world: World, view: str) -> str:
 
 
 def _at_crucible(world: World, view: str, kind: str, current: list[Any], raw: list[Any]) -> str:
-    """Do something by a command; return what, empty if there is nothing to do it with."""
+    """Perform an action by a command and describe it; empty if it is not possible."""
     chance = world.chance
     if kind == "run":
         run(world, view)
         return f"run on {view}"
     if kind in ("force", "only"):
         step = chance.choice(["scaled", "parted", "low", "total"])
-        world.asked(view, "run", world.pipeline, "--engine", "local", f"--{kind}", step, codes=(0, 1, 4))
+        world.ask_json(view, "run", world.pipeline, "--engine", "local", f"--{kind}", step, codes=(0, 1, 4))
         return f"run --{kind} {step} on {view}"
     if kind == "stale" and current:
-        world.asked(view, "rerun", "--stale", "--project", "lab", codes=(0, 1, 4))
+        world.ask_json(view, "rerun", "--stale", "--project", "lab", codes=(0, 1, 4))
         return f"rerun --stale on {view}"
     if kind == "hand" and current:
         old = chance.choice(current)
-        parent = chance.choice(world.asked(view, "show", old["mfid"])["parents"])
+        parent = chance.choice(world.ask_json(view, "show", old["mfid"])["parents"])
         path = world.folder / f"hand-{len(world.by_hand)}.txt"
         path.write_text(path.name)
         options = ["--project", "lab", "--parent", parent, "--supersedes", old["mfid"]]
-        world.by_hand.add(world.asked(view, "register", path, *options)["mfid"])
+        world.by_hand.add(world.ask_json(view, "register", path, *options)["mfid"])
         return f"{old['mfid']} ({old['step']}) replaced by hand on {view}"
     if kind == "replace" and raw:
         old = chance.choice(raw)
-        path = world.folder / f"again-{len(world.told)}.txt"
+        path = world.folder / f"again-{len(world.history)}.txt"
         path.write_text(" ".join(str(chance.randrange(9)) for _ in range(3)))
-        world.asked(view, "replace", old["mfid"], path)
+        world.ask_json(view, "replace", old["mfid"], path)
         return f"{old['mfid']} replaced by {path.name} on {view}"
     if kind in ("hold", "flag") and (raw or current):
         one = chance.choice(raw + current)
         flag = ["--flag", "odd"] if kind == "flag" else []
-        world.asked(view, "hold", one["mfid"], "--why", "odd", *flag)
+        world.ask_json(view, "hold", one["mfid"], "--why", "odd", *flag)
         return f"{kind} {one['mfid']} on {view}"
     if kind == "unhold":
         held = [
-            one for one in world.asked(view, "statements", "--project", "lab")["statements"] if one["verb"] == "hold"
+            one for one in world.ask_json(view, "statements", "--project", "lab")["statements"] if one["verb"] == "hold"
         ]
         if held:
-            world.asked(view, "unhold", held[0]["about"]["datasets"][0])
+            world.ask_json(view, "unhold", held[0]["about"]["datasets"][0])
             return f"unhold {held[0]['about']['datasets'][0]} on {view}"
     return _corrected(world, view, kind, current, raw)
 
 
 def _corrected(world: World, view: str, kind: str, current: list[Any], raw: list[Any]) -> str:
-    """Correct a dataset or its links by a command; return what, empty if there is nothing to correct."""
+    """Correct a dataset or its links by a command and describe it; empty if there is nothing to correct."""
     chance = world.chance
     if kind == "link" and len(raw + current) > 1:
         parent, child = (one["mfid"] for one in chance.sample(raw + current, 2))
-        there = child in world.asked(view, "show", parent)["children"]
-        if not there and world.ask(view, "link", parent, child, codes=(0, 1)).exit_code == 0:  # 1: a cycle
+        is_linked = child in world.ask_json(view, "show", parent)["children"]
+        if not is_linked and world.ask(view, "link", parent, child, codes=(0, 1)).exit_code == 0:  # 1: a cycle
             world.linked.append((parent, child))
             return f"link {parent} to {child} on {view}"
     if kind == "unlink" and world.linked:
@@ -323,20 +323,20 @@ def _corrected(world: World, view: str, kind: str, current: list[Any], raw: list
         return f"rename {one['mfid']} on {view}"
     if kind == "set" and raw:
         one = chance.choice(raw)
-        world.asked(view, "set", one["mfid"], f"metadata.power={chance.randrange(9)}")
+        world.ask_json(view, "set", one["mfid"], f"metadata.power={chance.randrange(9)}")
         return f"set {one['mfid']} on {view}"
     return ""
 
 
 @pytest.fixture
 def world(tmp_path: Path, begin: Any) -> Iterator[World]:
-    """Two machines at one service."""
-    with served(begin, tmp_path / "service", "--port", 0) as (told, key):
-        with CrucibleClient(told["url"], key) as client:
+    """Prepare two machines at one service."""
+    with served(begin, tmp_path / "service", "--port", 0) as (history, key):
+        with CrucibleClient(history["url"], key) as client:
             client.projects.create(project_id="lab", organization="a lab", project_lead="local")
-        service = ["--url", told["url"], "--api-key", key]
+        service = ["--url", history["url"], "--api-key", key]
         views = {name: ["--data", str(tmp_path / name), *service] for name in ("one", "two")}
-        url = told["pages"].rstrip("/")
+        url = history["pages"].rstrip("/")
         with httpx.Client(base_url=url, timeout=30) as pages:
             assert pages.post("/sign-in", data={"key": key}, headers={"Origin": url}).status_code == 303
             made = World(tmp_path / "lab", random.Random(SEED), views, pages)
@@ -346,17 +346,17 @@ def world(tmp_path: Path, begin: Any) -> Iterator[World]:
 
 def test_every_command_gives_one_answer_after_any_act(world: World) -> None:
     run(world, "one")
-    world.told.append("run on one")
+    world.history.append("run on one")
     for _ in range(ACTS):
         view = world.chance.choice(list(world.views))
-        told = act(world, view)
-        if not told:
+        history = act(world, view)
+        if not history:
             continue
-        world.told.append(told)
+        world.history.append(history)
         world.write()
         if world.chance.random() < 0.5:
             runner = world.chance.choice(list(world.views))
-            world.told.append(f"run on {runner}")
+            world.history.append(f"run on {runner}")
             run(world, runner)
         view = world.chance.choice(list(world.views))
         require_one_answer(world, view, tuple(one for one in world.views if one != view))

@@ -1,4 +1,4 @@
-"""`status --all`: each pipeline of each project, by what all machines made, and what a person has to do."""
+"""`status --all`: each pipeline of each project, over all machines, and what to do about it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def only(session: Session) -> PipelineOverview:
     return found
 
 
-def test_a_pipeline_that_is_well_needs_nothing(lab: Any, session: Session) -> None:
+def test_a_healthy_pipeline_has_nothing_to_do(lab: Any, session: Session) -> None:
     assert overview(session) == []
     made = run(session, lab.pipeline)
     found = only(session)
@@ -41,7 +41,7 @@ def failing(lab: Any) -> Path:
     return path
 
 
-def test_what_failed_and_what_is_on_hold_is_named_with_what_to_do(lab: Any, session: Session) -> None:
+def test_failures_and_holds_are_listed_with_commands(lab: Any, session: Session) -> None:
     made = run(session, lab.pipeline)
     state(session, "lab", HOLD, About((made.datasets["total"]["out"],)), why="lamp")
     assert only(session).states == {"current": 1, "doubtful": 1}
@@ -52,7 +52,7 @@ def test_what_failed_and_what_is_on_hold_is_named_with_what_to_do(lab: Any, sess
     assert last.command == failed.command == f"crucible-lineage run {lab.pipeline}"
 
 
-def test_a_current_result_of_a_superseded_one_is_named(lab: Any, session: Session) -> None:
+def test_a_current_result_of_a_superseded_one_is_listed(lab: Any, session: Session) -> None:
     run(session, lab.pipeline)
     code = lab.pipeline.with_name(f"{lab.module}.py")
     code.write_text(code.read_text().replace("* factor for", "* factor * 10 for"))
@@ -66,7 +66,7 @@ def test_a_current_result_of_a_superseded_one_is_named(lab: Any, session: Sessio
     assert todo.command == "crucible-lineage rerun --stale --project lab"
 
 
-def test_the_command_ends_with_code_1_if_something_needs_a_person(
+def test_the_command_ends_with_code_1_if_something_needs_attention(
     lab: Any, data: Path, session: Session, command: Any
 ) -> None:
     run(session, lab.pipeline)
@@ -87,9 +87,9 @@ def test_with_crucible_away_it_says_so(tmp_path: Path, command: Any) -> None:
     away["CRUCIBLE_LINEAGE_DATA"] = str(tmp_path)
     shown = command("status", "--all", **away)
     assert (shown.returncode, "no answer from" in shown.stderr) == (3, True)
-    here = command("status", **away)
-    assert (here.returncode, "while Crucible is away, it is unknown" in here.stderr) == (0, True)
-    assert "nothing ran from this data folder yet" in here.stdout
+    local = command("status", **away)
+    assert (local.returncode, "while Crucible is away, it is unknown" in local.stderr) == (0, True)
+    assert "nothing ran from this data folder yet" in local.stdout
 
 
 def test_a_pipeline_without_a_result_for_longer_than_declared_is_late(lab: Any, session: Session) -> None:

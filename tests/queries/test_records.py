@@ -1,4 +1,4 @@
-"""A provenance record fits its published schema, or is refused; a long one keeps its parts in a file."""
+"""Provenance records match their published schema, or are refused; long ones have parts in a file."""
 
 from __future__ import annotations
 
@@ -29,39 +29,41 @@ def schema() -> Any:
 
 
 def measured(count: int, parents: list[str] | None = None) -> FilesRecord:
-    """The record of that many files."""
+    """Return the record of `count` files."""
     files = [FileRef(f"frame-{number:05}.tif", f"{number:064x}", number) for number in range(count)]
-    made_of = [DatasetRef(mfid, "", ()) for mfid in parents or ()]
-    return raw_record(raw_recipe("lab", files, made_of), files, WHO, made_of, "stitched" if parents else None)
+    parent_datasets = [DatasetRef(mfid, "", ()) for mfid in parents or ()]
+    return raw_record(
+        raw_recipe("lab", files, parent_datasets), files, WHO, parent_datasets, "stitched" if parents else None
+    )
 
 
 def test_the_published_schema_is_that_of_the_models() -> None:
     assert SCHEMA_FILE.read_text(encoding="utf-8") == schema_text(), "write schema_text() to schema.json"
 
 
-def test_what_runs_write_fits_the_published_schema(made: Any, schema: Any) -> None:
+def test_records_of_runs_match_the_published_schema(made: Any, schema: Any) -> None:
     for mfid in (made.first, made.scaled, made.total):
         record = made.record(mfid)
         assert list(schema.iter_errors(new_record(record).document())) == []
 
 
-def test_records_of_files_and_of_work_by_hand_fit_the_published_schema(schema: Any) -> None:
+def test_records_of_files_and_manual_results_match_the_published_schema(schema: Any) -> None:
     for record in (measured(2), measured(1, PARENTS), compact(measured(9, PARENTS), limit_bytes=100)[0]):
         assert list(schema.iter_errors(record.document())) == []
 
 
 def damaged(path: str, value: Any) -> Any:
-    """A change of a step's record: the field at `path` gets `value`, or goes away if that is None."""
+    """Return a change of a step's record: set the field at `path` to `value`, or remove it if that is None."""
 
     def change(record: dict[str, Any]) -> dict[str, Any]:
         *parents, last = [int(part) if part.isdigit() else part for part in path.split(".")]
-        place: Any = record
+        parent: Any = record
         for part in parents:
-            place = place[part]
+            parent = parent[part]
         if value is None:
-            del place[last]
+            del parent[last]
         else:
-            place[last] = value
+            parent[last] = value
         return record
 
     return change
@@ -87,7 +89,7 @@ def damaged(path: str, value: Any) -> Any:
         ("attempt", "first"),
     ],
 )
-def test_a_record_that_does_not_fit_is_neither_written_nor_read(made: Any, schema: Any, path: str, value: Any) -> None:
+def test_an_invalid_record_is_neither_written_nor_read(made: Any, schema: Any, path: str, value: Any) -> None:
     record = damaged(path, value)(made.record(made.scaled))
     with pytest.raises(InputError, match="not a valid provenance record"):
         new_record(record)
@@ -96,11 +98,11 @@ def test_a_record_that_does_not_fit_is_neither_written_nor_read(made: Any, schem
         assert list(schema.iter_errors(record)) != []
 
 
-def test_a_key_of_a_later_version_is_read_and_not_written(made: Any, schema: Any) -> None:
-    for place in ((), ("activity", "code"), ("used", 0), ("used", 0, "files", 0)):
+def test_a_field_of_a_later_version_is_read_but_not_written(made: Any, schema: Any) -> None:
+    for path in ((), ("activity", "code"), ("used", 0), ("used", 0, "files", 0)):
         record = copy.deepcopy(made.record(made.scaled))
         part: Any = record
-        for step in place:
+        for step in path:
             part = part[step]
         part["added_later"] = {"more": True}
         assert read_record({KEY: record}).document() == record
@@ -114,24 +116,24 @@ def test_faults_name_the_field() -> None:
     assert parse_record(record) == "status: Input should be 'incomplete' or 'complete'"
 
 
-def test_a_short_record_stays_whole() -> None:
+def test_a_short_record_is_not_split() -> None:
     record = measured(100)
     assert compact(record) == (record, None)
 
 
-def test_a_long_record_fits_the_limit_and_is_whole_again_with_its_file() -> None:
+def test_a_long_record_fits_the_limit_and_is_restored_with_its_file() -> None:
     record = measured(4000, PARENTS)
     short, content = compact(record)
     assert content is not None
     assert len(json.dumps(short.document())) < 2000
-    assert list(short.parents) == PARENTS, "who it comes from is seen without the file"
+    assert list(short.parents) == PARENTS, "the parents are known without the file"
     assert short.recipe_sha256 == record.recipe_sha256
-    whole = expand(short, content)
-    assert {**whole.document(), "attached": None} == {**record.document(), "attached": None}
+    expanded = expand(short, content)
+    assert {**expanded.document(), "attached": None} == {**record.document(), "attached": None}
     assert compact(record) == (short, content), "the same record gives the same bytes"
 
 
-def test_so_many_parents_that_they_do_not_fit_either_are_counted() -> None:
+def test_too_many_parents_for_the_limit_are_counted() -> None:
     record = measured(1, [f"0tr5k2ndm5zvd000nr21{number:06}" for number in range(5000)])
     short, content = compact(record)
     assert (short.used, short.attached.used) == ([], 5000)
@@ -146,7 +148,7 @@ def test_a_changed_attached_file_is_refused() -> None:
         expand(short, content.replace(b"frame-00001", b"frame-99999"))
 
 
-def test_a_record_without_its_list_of_files_is_not_taken_for_a_dataset() -> None:
+def test_a_record_without_its_list_of_files_is_not_used() -> None:
     short, _ = compact(measured(4000))
     with pytest.raises(InputError, match="whole"):
         _ = short.files
@@ -154,7 +156,7 @@ def test_a_record_without_its_list_of_files_is_not_taken_for_a_dataset() -> None
 
 @pytest.fixture
 def long_record(made: Any, tmp_path: Path) -> dict[str, Any]:
-    """The record of `total`, as it lies at Crucible when it is long: its parts in an uploaded file."""
+    """Store the record of `total` as a long one, with its parts in an uploaded file."""
     record, content = compact(new_record(made.record(made.total)), limit_bytes=100)
     short = record.document()
     assert content is not None
@@ -166,7 +168,7 @@ def long_record(made: Any, tmp_path: Path) -> dict[str, Any]:
     return short
 
 
-def test_a_long_record_is_whole_when_it_is_asked_for(made: Any, long_record: dict[str, Any]) -> None:
+def test_a_long_record_is_read_completely(made: Any, long_record: dict[str, Any]) -> None:
     found = read(made.session.client, made.total)
     assert {file.name for file in found.ref.files} == {"total.txt", "note.txt"}
     assert whole_record(made.session.client, made.total, found.record) == found.record

@@ -1,4 +1,4 @@
-"""Files that Crucible has damaged or lost are repaired from whatever has good bytes; what cannot be says why."""
+"""Files that Crucible has damaged or lost are repaired from intact copies; failures have a reason."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from crucible_lineage.remake.healing import remade_files
 
 
 def damage(made: Any, mfid: str, name: str) -> bytes:
-    """Change a stored file behind the server's back; gives what it was."""
+    """Change a stored file behind the server's back; return its former bytes."""
     stored: Path = made.stored(mfid, name)
     before = stored.read_bytes()
     stored.chmod(0o644)
@@ -23,7 +23,7 @@ def damage(made: Any, mfid: str, name: str) -> bytes:
 
 
 def repair_all(made: Any, *folders: Path) -> tuple[set[tuple[str, tuple[str, ...]]], list[tuple[str, str, str]]]:
-    """Findings that are left, and (file, source, error) of each repair."""
+    """Return the remaining findings, and (file, source, error) of each repair."""
     session = made.session
     found = verify_project(session, "lab", read_bytes=True)
     left, repairs = repaired(session, found, lambda: verify_project(session, "lab"), folders, remade_files)
@@ -31,13 +31,13 @@ def repair_all(made: Any, *folders: Path) -> tuple[set[tuple[str, tuple[str, ...
     return findings, [(one.file.filename, one.source, one.error) for one in repairs]
 
 
-@pytest.mark.parametrize("how", ["changed", "gone", "not listed"])
-def test_bytes_are_taken_from_the_cache(made: Any, how: str) -> None:
+@pytest.mark.parametrize("damage_kind", ["changed", "gone", "not listed"])
+def test_bytes_are_taken_from_the_cache(made: Any, damage_kind: str) -> None:
     stored: Path = made.stored(made.scaled, "scaled.txt")
     good = stored.read_bytes()
-    if how == "changed":
+    if damage_kind == "changed":
         damage(made, made.scaled, "scaled.txt")
-    elif how == "gone":
+    elif damage_kind == "gone":
         stored.unlink()
     else:
         made.session.client.files.delete(made.file_mfid(made.scaled, "scaled.txt"))
@@ -61,20 +61,20 @@ def test_bytes_are_taken_from_another_data_folder(made: Any, tmp_path: Path) -> 
     assert made.stored(made.first, "first.txt").read_bytes() == good
 
 
-def test_results_are_made_again_after_what_they_are_made_from(made: Any) -> None:
+def test_results_are_remade_after_their_parents(made: Any) -> None:
     shutil.rmtree(made.session.settings.data / "cache")
     good = [damage(made, mfid, f"{name}.txt") for mfid, name in ((made.total, "total"), (made.scaled, "scaled"))]
     findings, repairs = repair_all(made)
     assert findings == set()
-    again = "rerunning its step"
-    assert sorted(repairs) == [("scaled.txt", again, ""), ("total.txt", again, "")]
+    source = "rerunning its step"
+    assert sorted(repairs) == [("scaled.txt", source, ""), ("total.txt", source, "")]
     assert good == [
         made.stored(mfid, f"{n}.txt").read_bytes() for mfid, n in ((made.total, "total"), (made.scaled, "scaled"))
     ]
     assert not list((made.session.settings.data / "work").iterdir())
 
 
-def test_a_result_whose_parents_bytes_are_lost_is_left_with_the_reason(made: Any) -> None:
+def test_a_result_of_lost_parents_is_not_repaired_with_a_reason(made: Any) -> None:
     shutil.rmtree(made.session.settings.data / "cache")
     damage(made, made.first, "first.txt")
     damage(made, made.scaled, "scaled.txt")
@@ -84,7 +84,7 @@ def test_a_result_whose_parents_bytes_are_lost_is_left_with_the_reason(made: Any
 
 
 def test_other_bytes_of_the_same_step_are_never_sent(made: Any, lab: Any) -> None:
-    """The step writes something else by now, though its code is the same: it depends on more than its inputs."""
+    """The step now writes something else with the same code: it depends on more than its inputs."""
     shutil.rmtree(made.session.settings.data / "cache")
     damage(made, made.scaled, "scaled.txt")
     from contextlib import contextmanager
@@ -94,10 +94,10 @@ def test_other_bytes_of_the_same_step_are_never_sent(made: Any, lab: Any) -> Non
         yield {"0" * 64: Path(__file__)}
 
     found = verify_project(made.session, "lab", read_bytes=True)
-    left, (one,) = repaired(made.session, found, lambda: verify_project(made.session, "lab"), (), other)
-    assert one.error == "no copy was found, and the remade file differs"
+    left, (outcome,) = repaired(made.session, found, lambda: verify_project(made.session, "lab"), (), other)
+    assert outcome.error == "no copy was found, and the remade file differs"
     (finding,) = left.findings
-    assert one.error in finding.message
+    assert outcome.error in finding.message
     assert finding.command == f"crucible-lineage verify {made.scaled} --repair --from FOLDER"
 
 
@@ -117,13 +117,15 @@ def test_the_way_out_of_a_finding_works_on_the_command_line(made: Any, command: 
     found = command("verify", made.scaled, "--bytes", *data)
     assert found.returncode == 1
     (way_out,) = [line for line in found.stdout.splitlines() if "way out" in line]
-    asked = way_out.partition("crucible-lineage ")[2].split()
-    mended = command(*asked, *data)
-    assert (mended.returncode, "repaired scaled.txt" in mended.stdout) == (0, True), mended.stdout + mended.stderr
-    clean = json.loads(command(*asked, "--json", *data).stdout)
+    words = way_out.partition("crucible-lineage ")[2].split()
+    repaired_run = command(*words, *data)
+    assert (repaired_run.returncode, "repaired scaled.txt" in repaired_run.stdout) == (0, True), (
+        repaired_run.stdout + repaired_run.stderr
+    )
+    clean = json.loads(command(*words, "--json", *data).stdout)
     assert (clean["ok"], clean["damaged"], clean["repairs"]) == (True, [], [])
 
 
-def test_a_folder_without_repair_is_bad_input(data: Path, tmp_path: Path, command: Any) -> None:
+def test_from_without_repair_is_bad_input(data: Path, tmp_path: Path, command: Any) -> None:
     refused = command("verify", "--project", "lab", "--from", tmp_path, "--data", data)
     assert (refused.returncode, "--from needs --repair" in refused.stderr) == (2, True), refused.stderr

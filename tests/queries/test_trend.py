@@ -1,4 +1,4 @@
-"""`trend`: a number over the time of measurement, with robust limits, and marks of what changed."""
+"""`trend`: a number over the time of measurement, with robust limits and marks of changes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VALUES = (1.0, 1.1, 0.9, 1.05, 0.95, 1.0, 9.0)
 
 @pytest.fixture
 def measured(lab: Any, session: Session) -> Session:
-    """Seven totals, a day apart, of which the last one is far off; the code changes before the fifth."""
+    """Make seven totals, a day apart, of which the last is far off; the code changes before the fifth."""
     entries = []
     for day, value in enumerate(VALUES, 1):
         lab.file(f"day{day}.txt", f"{value}\n")
@@ -38,8 +38,8 @@ def measured(lab: Any, session: Session) -> Session:
 
 
 def run(session: Session, path: Path) -> None:
-    done = plan_and_run(bind_file(path, session.store), session, lambda: LocalEngine(session, 2), lambda event: None)
-    assert done.ok, done.errors
+    result = plan_and_run(bind_file(path, session.store), session, lambda: LocalEngine(session, 2), lambda event: None)
+    assert result.ok, result.errors
 
 
 def test_limits_are_robust_and_the_last_value_gives_an_alarm(measured: Session) -> None:
@@ -51,28 +51,28 @@ def test_limits_are_robust_and_the_last_value_gives_an_alarm(measured: Session) 
     assert series.low < 1.8
 
 
-def test_a_hold_is_marked_and_what_is_doubtful_counts_for_no_limit(measured: Session) -> None:
-    at = About(instrument="lamp", since="2024-05-07T00:00:00+00:00")
-    state(measured, "lab", HOLD, at, why="lamp changed")
+def test_a_hold_is_marked_and_doubtful_results_do_not_affect_limits(measured: Session) -> None:
+    subject = About(instrument="lamp", since="2024-05-07T00:00:00+00:00")
+    state(measured, "lab", HOLD, subject, why="lamp changed")
     (series,) = trend_of(measured, "lab", "mean", "results.total").series
     assert [one.is_doubtful for one in series.points] == [False] * 6 + [True]
     assert [(one.kind, one.time.day) for one in series.marks] == [("hold", 7)]
     assert "lamp changed" in series.marks[0].text
 
 
-def test_the_command_writes_a_picture_and_ends_with_the_alarm(measured: Session, tmp_path: Path, command: Any) -> None:
+def test_the_command_writes_a_picture_and_fails_on_an_alarm(measured: Session, tmp_path: Path, command: Any) -> None:
     picture = tmp_path / "it.svg"
     data = measured.settings.data
-    asked = ("trend", "mean", "results.total", "--project", "lab", "--data", data)
-    told = command(*asked, "-o", picture)
-    assert told.returncode == 1
-    assert "the last value, 18, is beyond the limits" in told.stdout
+    words = ("trend", "mean", "results.total", "--project", "lab", "--data", data)
+    ran = command(*words, "-o", picture)
+    assert ran.returncode == 1
+    assert "the last value, 18, is beyond the limits" in ran.stdout
     assert len(ElementTree.parse(picture).getroot().findall(".//{http://www.w3.org/2000/svg}circle")) == 7
-    assert json.loads(command(*asked, "--json").stdout)["series"][0]["alarm"] is True
-    assert command(*asked, "-o", tmp_path / "it.pdf").returncode == 2
+    assert json.loads(command(*words, "--json").stdout)["series"][0]["alarm"] is True
+    assert command(*words, "-o", tmp_path / "it.pdf").returncode == 2
 
 
-def test_what_no_result_has_is_refused(measured: Session) -> None:
+def test_an_unknown_step_or_column_is_refused(measured: Session) -> None:
     with pytest.raises(InputError, match="none of 7 results has both this number and a time"):
         trend_of(measured, "lab", "mean", "results.nothing")
     with pytest.raises(InputError, match="project 'lab' has no dataset of this step"):

@@ -1,4 +1,4 @@
-"""Verification accuses nobody wrongly, names ways out that work, asks little, and answers on the command line."""
+"""Verification has no false findings, suggests commands that work, makes few requests, and has a command."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from crucible_lineage.settings import Settings
 
 
 def rerun(lab: Any, made: Any) -> None:
-    """What `crucible-lineage run PIPELINE --refresh` does."""
+    """Run the pipeline as `crucible-lineage run PIPELINE --refresh` does."""
     made.session.mirror.forget()
     bound = bind_file(lab.pipeline, made.session.store)
     assert plan_and_run(bound, made.session, lambda: LocalEngine(made.session, 2), lambda event: None).ok
@@ -31,7 +31,7 @@ def rerun(lab: Any, made: Any) -> None:
 
 @pytest.fixture
 def foreign(made: Any, tmp_path: Path) -> list[str]:
-    """Datasets that somebody else registered: no records, odd names and links, files of any kind, a collection."""
+    """Make datasets of another program: without records, with odd names, links and files, and a collection."""
     datasets = made.session.client.datasets
     fields = {"project_id": "lab"}
     raw = datasets.create({**fields, "dataset_name": "map"}).dsid
@@ -49,13 +49,13 @@ def foreign(made: Any, tmp_path: Path) -> list[str]:
     return [raw, lone, fitted, collection, *more]
 
 
-def test_datasets_of_others_are_not_accused(made: Any, foreign: list[str]) -> None:
+def test_datasets_of_other_programs_have_no_findings(made: Any, foreign: list[str]) -> None:
     found = verify_project(made.session, "lab", read_bytes=True)
     assert found.findings == ()
     assert (found.datasets, found.records) == (len(foreign) + 4, 4)
 
 
-def test_what_was_made_from_a_dataset_of_others_is_verified_against_its_files(
+def test_results_of_other_datasets_are_verified_against_their_files(
     made: Any, foreign: list[str], lab: Any, tmp_path: Path
 ) -> None:
     lab.declare(
@@ -79,7 +79,7 @@ def test_what_was_made_from_a_dataset_of_others_is_verified_against_its_files(
 
 @pytest.fixture
 def colleague(made: Any, tmp_path: Path) -> Iterator[Session]:
-    """The session of somebody who may read the project `lab`, and nothing else."""
+    """Open a session of a user who can only read the project `lab`."""
     made.sql("INSERT INTO user (unique_id, first_name, last_name) VALUES ('0000-0002-1825-0097', 'Ada', 'L')")
     hashed = hashlib.sha256(b"colleague-key").hexdigest()
     made.sql("INSERT INTO api_key SELECT ?, id, '2024' FROM user WHERE first_name = 'Ada'", hashed)
@@ -91,7 +91,7 @@ def colleague(made: Any, tmp_path: Path) -> Iterator[Session]:
         yield session
 
 
-def test_a_parent_that_the_key_may_not_read_is_no_finding(made: Any, colleague: Session) -> None:
+def test_a_hidden_parent_is_not_a_finding(made: Any, colleague: Session) -> None:
     made.session.ensure_project("secret")
     made.edit_record(made.first, lambda record: record["recipe"].update(project="secret"))
     made.session.client.datasets.assign_project(made.first, "secret")
@@ -99,7 +99,7 @@ def test_a_parent_that_the_key_may_not_read_is_no_finding(made: Any, colleague: 
     assert (found.findings, found.hidden, found.datasets) == ((), (made.first,), 3)
 
 
-def test_a_parent_that_is_gone_is_found_where_it_was_known(made: Any, colleague: Session) -> None:
+def test_a_deleted_parent_is_found_where_it_was_known(made: Any, colleague: Session) -> None:
     colleague.mirror.trust({made.first: existing_dataset(made.first, made.session)})
     made.api("DELETE", f"/resources/{made.first}?force=true")
     found = verify_project(colleague, "lab")
@@ -127,7 +127,7 @@ def test_an_id_that_the_server_chose_is_known_by_its_keyword(made: Any, tmp_path
     assert made.findings() == set()
 
 
-def test_work_by_hand_is_verified_like_any_other(made: Any, tmp_path: Path) -> None:
+def test_manual_results_are_verified(made: Any, tmp_path: Path) -> None:
     drawn = tmp_path / "drawn.txt"
     drawn.write_text("a line by eye")
     raw = hash_files(
@@ -139,7 +139,7 @@ def test_work_by_hand_is_verified_like_any_other(made: Any, tmp_path: Path) -> N
     assert ("changed-record", (mfid,)) in made.findings()
 
 
-def test_a_project_is_verified_with_few_calls(made: Any, foreign: list[str]) -> None:
+def test_a_project_is_verified_with_few_requests(made: Any, foreign: list[str]) -> None:
     calls: list[str] = []
     made.session.client._api.event_hooks = {"request": [lambda request: calls.append(request.url.path)]}
     assert verify_project(made.session, "lab").datasets > 10
@@ -155,13 +155,13 @@ def test_running_again_restores_deleted_records_and_finishes_an_incomplete_one(m
     assert made.findings(read_bytes=True) == set()
 
 
-def test_running_again_restores_a_dataset_that_is_gone(made: Any, lab: Any) -> None:
+def test_running_again_restores_a_deleted_dataset(made: Any, lab: Any) -> None:
     made.session.client.deletions.delete(made.total, force=True, elevated=True)
     rerun(lab, made)
     assert made.findings(read_bytes=True) == set()
 
 
-def test_linking_as_the_finding_says_restores_a_link(made: Any) -> None:
+def test_the_suggested_command_restores_a_link(made: Any) -> None:
     made.session.client.datasets.unlink(made.first, made.scaled)
     (finding,) = verify_project(made.session, "lab").findings
     assert finding.command == f"crucible link -p {made.first} -c {made.scaled} --relationship-type is_derived_from"

@@ -1,4 +1,4 @@
-"""News of Crucible: new datasets and ended ingestions, each told once, whatever is restarted in between."""
+"""Changes at Crucible: new datasets and ended ingestions are each reported once, even after restarts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from crucible_lineage.watch.changes import DATASET_CREATED, INGESTION_COMPLETED,
 
 @pytest.fixture
 def watched(session: Session) -> Watcher:
-    """A watcher of the project lab that has begun; nothing is there."""
+    """Start a watcher of the empty project lab."""
     session.ensure_project("lab")
     session.ensure_project("other")
     watcher = Watcher(session, "lab")
@@ -28,7 +28,7 @@ def watched(session: Session) -> Watcher:
 
 @pytest.fixture
 def new(session: Session) -> Callable[..., str]:
-    """Makes a dataset."""
+    """Return a function that makes a dataset."""
 
     def make(name: str, project: str = "lab", **more: Any) -> str:
         return session.client.datasets.create({"dataset_name": name, "project_id": project, **more}).dsid
@@ -36,53 +36,55 @@ def new(session: Session) -> Callable[..., str]:
     return make
 
 
-def heard(watcher: Watcher) -> list[DatasetEvent]:
-    return [news for portion in watcher.look() for news in portion]
+def events_of(watcher: Watcher) -> list[DatasetEvent]:
+    return [event for events in watcher.look() for event in events]
 
 
-def test_a_new_dataset_is_told_once_with_what_a_trigger_can_match(watched: Watcher, new: Any, session: Session) -> None:
+def test_a_new_dataset_is_reported_once_with_attributes_for_triggers(
+    watched: Watcher, new: Any, session: Session
+) -> None:
     new("elsewhere", "other")
     mfid = new("scan 1", measurement="counting", instrument_name="lamp")
-    (news,) = heard(watched)
-    assert (news.event, news.mfid, news.name) == (DATASET_CREATED, mfid, "scan 1")
-    wanted = {"mfid": mfid, "project_id": "lab", "measurement": "counting", "instrument_name": "lamp", "kind": "raw"}
-    assert wanted.items() <= news.attributes.items()
-    assert heard(watched) == []
+    (event,) = events_of(watched)
+    assert (event.event, event.mfid, event.name) == (DATASET_CREATED, mfid, "scan 1")
+    expected = {"mfid": mfid, "project_id": "lab", "measurement": "counting", "instrument_name": "lamp", "kind": "raw"}
+    assert expected.items() <= event.attributes.items()
+    assert events_of(watched) == []
     restarted = Watcher(session, "lab")
     restarted.begin()
-    assert heard(restarted) == []
+    assert events_of(restarted) == []
     later = new("scan 2")
-    assert [news.mfid for news in heard(restarted)] == [later]
+    assert [event.mfid for event in events_of(restarted)] == [later]
 
 
-def test_what_is_there_at_the_first_start_is_no_news_unless_it_is_asked_for(session: Session, new: Any) -> None:
+def test_existing_datasets_are_not_reported_unless_requested(session: Session, new: Any) -> None:
     session.ensure_project("lab")
     mfid = new("old")
     watcher = Watcher(session, "lab")
     watcher.begin()
-    assert heard(watcher) == []
+    assert events_of(watcher) == []
     watcher.begin(datetime.now(UTC) - timedelta(hours=1))
-    assert [news.mfid for news in heard(watcher)] == [mfid]
+    assert [event.mfid for event in events_of(watcher)] == [mfid]
 
 
-def test_a_project_may_be_watched_before_it_is_made(session: Session, new: Any) -> None:
+def test_a_project_may_be_watched_before_it_exists(session: Session, new: Any) -> None:
     watcher = Watcher(session, "lab")
     watcher.begin()
-    assert heard(watcher) == []
+    assert events_of(watcher) == []
     session.ensure_project("lab")
     mfid = new("first")
-    assert [news.mfid for news in heard(watcher)] == [mfid]
+    assert [event.mfid for event in events_of(watcher)] == [mfid]
 
 
-def test_news_that_were_not_told_come_again_as_the_same_events(watched: Watcher, new: Any, session: Session) -> None:
+def test_unreported_events_come_again_with_the_same_ids(watched: Watcher, new: Any, session: Session) -> None:
     new("scan")
-    (lost,) = next(iter(watched.look()))  # whoever was to tell them failed, so that they were not asked for the rest
-    (again,) = heard(watched)
+    (lost,) = next(iter(watched.look()))  # reporting them failed, so that the rest was not requested
+    (again,) = events_of(watched)
     assert as_event(lost).id == as_event(again).id
     assert as_event(again).resource["prefect.resource.id"] == f"crucible.dataset.{again.mfid}"
 
 
-def test_a_dataset_that_is_still_being_registered_is_told_when_it_is_complete(
+def test_a_dataset_under_registration_is_reported_when_complete(
     watched: Watcher, new: Any, session: Session, lab: Any, command: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from crucible_lineage.watch import changes
@@ -90,44 +92,44 @@ def test_a_dataset_that_is_still_being_registered_is_told_when_it_is_complete(
     unfinished = {new("half")}
     monkeypatch.setattr(changes, "OVERLAP", timedelta(0))
     monkeypatch.setattr(changes, "_is_complete", lambda dataset: dataset.unique_id not in unfinished)
-    whole = new("whole")
-    assert [news.mfid for news in heard(watched)] == [whole]
+    complete = new("whole")
+    assert [event.mfid for event in events_of(watched)] == [complete]
     (half,) = unfinished
     unfinished.clear()
-    assert [news.mfid for news in heard(watched)] == [half]
-    assert heard(watched) == []
+    assert [event.mfid for event in events_of(watched)] == [half]
+    assert events_of(watched) == []
 
 
-def test_an_ingestion_is_told_when_it_has_ended(watched: Watcher, new: Any, session: Session, tmp_path: Path) -> None:
+def test_an_ingestion_is_reported_when_it_has_ended(
+    watched: Watcher, new: Any, session: Session, tmp_path: Path
+) -> None:
     path = tmp_path / "scan.csv"
     path.write_text("x,y\n1,2\n")
     mfid = new("scan")
     elsewhere = new("elsewhere", "other")
-    assert [news.event for news in heard(watched)] == [DATASET_CREATED]
+    assert [event.event for event in events_of(watched)] == [DATASET_CREATED]
     client = session.client
     uploaded = client.files.upload(mfid, path).file.mfid
     client.ingestions.request(client.files.upload(elsewhere, path).file.mfid)
-    asked = client.ingestions.request(uploaded).id
-    said = heard(watched)
-    client.ingestions.wait(asked)
-    said += heard(watched)
-    (news,) = said
-    assert (news.event, news.mfid) == (INGESTION_COMPLETED, mfid)
-    assert news.attributes["file_mfid"] == uploaded
-    assert heard(watched) == []
+    request = client.ingestions.request(uploaded).id
+    events = events_of(watched)
+    client.ingestions.wait(request)
+    events += events_of(watched)
+    (event,) = events
+    assert (event.event, event.mfid) == (INGESTION_COMPLETED, mfid)
+    assert event.attributes["file_mfid"] == uploaded
+    assert events_of(watched) == []
 
 
-def test_a_hold_and_its_end_are_news_and_statements_are_no_new_data(
-    watched: Watcher, new: Any, session: Session
-) -> None:
+def test_a_hold_and_its_end_are_reported_and_statements_are_not(watched: Watcher, new: Any, session: Session) -> None:
     mfid = new("scan 1")
-    heard(watched)
+    events_of(watched)
     hold = state(session, "lab", HOLD, About((mfid,)), why="detector saturated").statement
-    (placed,) = heard(watched)
+    (placed,) = events_of(watched)
     assert (placed.event, placed.mfid) == ("crucible.hold.placed", mfid)
     assert {"why": "detector saturated", "statement": hold.mfid}.items() <= placed.attributes.items()
     assert as_event(placed).event == "crucible.hold.placed"
     lift(session, About((mfid,)), "it was not", project="lab")
-    (lifted,) = heard(watched)
+    (lifted,) = events_of(watched)
     assert (lifted.event, lifted.mfid, lifted.attributes["why"]) == ("crucible.hold.lifted", mfid, "it was not")
-    assert heard(watched) == []
+    assert events_of(watched) == []

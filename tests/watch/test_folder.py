@@ -1,4 +1,4 @@
-"""A folder that an instrument writes into: files are registered once they have stopped growing, each once."""
+"""A folder that an instrument writes into: each file is registered once, when it has stopped growing."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def inbox(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def watcher(inbox: Path, session: Session, clock: Clock) -> Callable[[], Folder]:
-    """A new watcher of the folder, as after a restart."""
+    """Return a function that makes a new watcher of the folder, as after a restart."""
     declared = FileInput(file="*.txt", measurement="counting", data_type="raw", keywords=("from-inbox",))
     return lambda: Folder(inbox, "*.txt", "lab", declared, session, settle_s=10, clock=clock)
 
@@ -56,7 +56,7 @@ def datasets(session: Session) -> list[Any]:
     return session.client.datasets.list(project_id="lab", limit=None)
 
 
-def test_a_file_that_grows_is_registered_once_it_has_stood_still(
+def test_a_growing_file_is_registered_when_it_has_settled(
     inbox: Path, watcher: Any, session: Session, clock: Clock
 ) -> None:
     folder, scan = watcher(), inbox / "scan.txt"
@@ -77,7 +77,7 @@ def test_a_file_that_grows_is_registered_once_it_has_stood_still(
     assert [keyword.keyword for keyword in session.client.datasets.get_keywords(dataset.unique_id)] == ["from-inbox"]
 
 
-def test_after_a_restart_and_without_any_memory_a_file_is_the_same_dataset(
+def test_after_a_restart_or_without_marks_a_file_is_the_same_dataset(
     inbox: Path, watcher: Any, session: Session, clock: Clock
 ) -> None:
     (inbox / "scan.txt").write_text("1\n")
@@ -116,7 +116,7 @@ def test_the_same_bytes_are_one_dataset_and_changed_bytes_another(
     assert len(datasets(session)) == 2
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="others tell of writers in other ways, or not at all")
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems report writers differently, or not at all")
 def test_a_file_that_is_open_for_writing_is_waited_for(inbox: Path, watcher: Any, clock: Clock) -> None:
     folder, scan = watcher(), inbox / "scan.txt"
     with scan.open("w") as slow:
@@ -128,7 +128,7 @@ def test_a_file_that_is_open_for_writing_is_waited_for(inbox: Path, watcher: Any
     assert names(folder.look()) == ["scan.txt"]
 
 
-def test_what_cannot_be_registered_is_told_once_and_stops_no_other(
+def test_a_file_that_cannot_be_registered_is_reported_once_and_stops_no_other(
     inbox: Path, watcher: Any, clock: Clock, monkeypatch: pytest.MonkeyPatch, session: Session
 ) -> None:
     from crucible_lineage.watch import folder as arrivals
@@ -147,22 +147,22 @@ def test_what_cannot_be_registered_is_told_once_and_stops_no_other(
     folder = watcher()
     list(folder.look())
     clock.now += 11
-    bad, away, good = folder.look()
+    faulty, away, good = folder.look()
     expected = "no such instrument; it will be tried again when it has changed, or at the next start"
-    assert (bad.dataset, bad.error) == (None, expected)
+    assert (faulty.dataset, faulty.error) == (None, expected)
     assert away.error == "no answer; it will be tried again"
     assert good.dataset is not None
     del fails["b.txt"]
-    assert names(folder.look()) == ["b.txt"], "a service that was away is asked again; a bad file is left alone"
+    assert names(folder.look()) == ["b.txt"], "a service that was away is tried again, a faulty file is not"
     assert len(datasets(session)) == 2
     fails.clear()
     restarted = watcher()
     list(restarted.look())
     clock.now += 11
-    assert names(restarted.look()) == ["a.txt"], "who starts it anew may have made the instrument"
+    assert names(restarted.look()) == ["a.txt"], "the instrument may exist at the next start"
 
 
-def test_a_faulty_file_is_left_alone_until_it_changes(
+def test_a_faulty_file_is_ignored_until_it_changes(
     inbox: Path, watcher: Any, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from crucible_lineage.watch import folder as arrivals
@@ -177,24 +177,24 @@ def test_a_faulty_file_is_left_alone_until_it_changes(
     scan = inbox / "scan.txt"
     scan.write_text("1\n")
     folder = watcher()
-    told = []
+    arrivals_seen = []
     for _ in range(5):
-        told += list(folder.look())
+        arrivals_seen += list(folder.look())
         clock.now += 11
-    assert ([arrival.path for arrival in told], tried) == ([scan], ["1\n"])
+    assert ([arrival.path for arrival in arrivals_seen], tried) == ([scan], ["1\n"])
     assert folder.waiting == 0
     scan.write_text("1\n2\n")
     for _ in range(5):
-        told += list(folder.look())
+        arrivals_seen += list(folder.look())
         clock.now += 11
-    assert (len(told), tried) == (2, ["1\n", "1\n2\n"])
+    assert (len(arrivals_seen), tried) == (2, ["1\n", "1\n2\n"])
 
 
 @pytest.mark.parametrize(
     "fault",
     [UnauthorizedError("the key has expired"), ForbiddenError("no longer a member"), OSError("the share is gone")],
 )
-def test_what_is_not_the_files_fault_is_tried_until_it_works(
+def test_other_errors_are_retried_until_registration_succeeds(
     inbox: Path, watcher: Any, clock: Clock, monkeypatch: pytest.MonkeyPatch, fault: Exception
 ) -> None:
     from crucible_lineage.watch import folder as arrivals
@@ -214,10 +214,10 @@ def test_what_is_not_the_files_fault_is_tried_until_it_works(
     assert names(folder.look()) == ["scan.txt"]
 
 
-def test_a_registration_that_was_cut_short_is_finished(
+def test_an_interrupted_registration_is_completed(
     inbox: Path, watcher: Any, clock: Clock, monkeypatch: pytest.MonkeyPatch, session: Session
 ) -> None:
-    """With the bytes there already, by which the file is looked for."""
+    """The bytes are there already, by which the dataset is found."""
     from crucible_lineage.registration import register as registering
 
     def lose(*arguments: Any) -> Any:
@@ -233,12 +233,12 @@ def test_a_registration_that_was_cut_short_is_finished(
     assert arrival.error == "no answer; it will be tried again"
     (half,) = datasets(session)
     assert names(folder.look()) == ["scan.txt"]
-    (whole,) = datasets(session)
-    assert whole.unique_id == half.unique_id
+    (complete,) = datasets(session)
+    assert complete.unique_id == half.unique_id
     assert verify_project(session, "lab").findings == ()
 
 
-def test_a_project_that_is_not_there_is_no_files_fault(
+def test_a_missing_project_is_not_the_files_fault(
     inbox: Path, watcher: Any, clock: Clock, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (inbox / "scan.txt").write_text("1\n")
@@ -252,7 +252,7 @@ def test_a_project_that_is_not_there_is_no_files_fault(
     assert names(folder.look()) == ["scan.txt"]
 
 
-def test_folders_and_other_names_are_no_arrivals(inbox: Path, watcher: Any, clock: Clock) -> None:
+def test_folders_and_other_names_are_ignored(inbox: Path, watcher: Any, clock: Clock) -> None:
     (inbox / "folder.txt").mkdir()
     (inbox / "scan.tmp").write_text("1\n")
     folder = watcher()
@@ -265,7 +265,7 @@ def test_folders_and_other_names_are_no_arrivals(inbox: Path, watcher: Any, cloc
 def test_odd_files_are_registered_or_refused_by_name(
     inbox: Path, watcher: Any, clock: Clock, session: Session, tmp_path: Path
 ) -> None:
-    """A name that is no UTF-8, one of 244 bytes, an empty file, links out of the folder and within it."""
+    """A name that is not UTF-8, one of 244 bytes, an empty file, links out of the folder and within it."""
     (tmp_path / "key.txt").write_text("secret")
     raw_name = os.fsencode(inbox) + b"/caf\xe9.txt"
     Path(os.fsdecode(raw_name)).write_text("1\n")
@@ -288,7 +288,7 @@ def test_odd_files_are_registered_or_refused_by_name(
     assert found[b"within.txt"].dataset
     list(folder.look())
     clock.now += 11
-    assert list(folder.look()) == [], "each is named once"
+    assert list(folder.look()) == [], "each is reported once"
     assert verify_project(session, "lab", read_bytes=True).findings == ()
     again = watcher()  # a new start
     list(again.look())
@@ -305,5 +305,5 @@ def test_looking_once_ends_with_code_1_if_a_file_could_not_be_registered(inbox: 
         refused.stderr
     )
     (inbox / "a\\b.txt").rename(inbox / "ab.txt")
-    mended = command(*watch)
-    assert (mended.returncode, mended.stdout.count("registered ")) == (0, 1), mended.stderr
+    repaired = command(*watch)
+    assert (repaired.returncode, repaired.stdout.count("registered ")) == (0, 1), repaired.stderr

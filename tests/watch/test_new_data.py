@@ -1,4 +1,4 @@
-"""What process-new waits for: not for results in whose place others hold."""
+"""process-new does not wait for superseded results."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def test_a_superseded_result_is_not_waited_for(lab: Any, session: Session) -> No
     assert newest._superseded() == {first}
     latest = max(seen.changed for seen in newest._seen.values())
     assert newest._since(result, set()) == latest - OVERLAP, "the next look begins after both"
-    run(bind_file(lab.pipeline))  # back to what held first
+    run(bind_file(lab.pipeline))  # back to the first result
     newest = SelectionMarks(bound, "scaled", session, timedelta(hours=24))
     assert run(newest.look(full=True)).inputs["scaled"] == (first,)
     assert newest._superseded() == {second}
 
 
-def test_a_result_that_holds_again_is_seen_when_it_does(
+def test_a_result_that_is_current_again_is_selected(
     lab: Any, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("crucible_lineage.watch.new_data.OVERLAP", timedelta(0))
@@ -54,7 +54,7 @@ def test_a_result_that_holds_again_is_seen_when_it_does(
 
     bound = bind_file(lab.declare(FOLLOWING, "following.yaml"))
 
-    def looked_at() -> tuple[bool, tuple[str, ...]]:
+    def look() -> tuple[bool, tuple[str, ...]]:
         newest = SelectionMarks(bound, "scaled", session, timedelta(hours=24))
         full = newest.is_full
         result = run(newest.look(full=full))
@@ -62,9 +62,9 @@ def test_a_result_that_holds_again_is_seen_when_it_does(
         return full, result.inputs["scaled"]
 
     first = run(bind_file(lab.pipeline)).datasets["scaled"]["out"]
-    assert looked_at() == (True, (first,))
+    assert look() == (True, (first,))
     second = run(bind_file(lab.pipeline, None, {"scaled.factor": 4})).datasets["scaled"]["out"]
-    assert looked_at() == (False, (second,))
-    assert looked_at() == (False, (second,)), "the last one that was seen stands at the mark"
-    run(bind_file(lab.pipeline))  # back to what held first, which is older than the mark
-    assert looked_at() == (False, (first,))
+    assert look() == (False, (second,))
+    assert look() == (False, (second,)), "the mark is at the last one"
+    run(bind_file(lab.pipeline))  # back to the first result, which is older than the mark
+    assert look() == (False, (first,))

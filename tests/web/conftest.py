@@ -1,4 +1,4 @@
-"""The installed command's pages in a process of their own, with data of two projects, an owner and a guest."""
+"""The pages of `serve` in a separate process, with data of two projects, an owner and a guest."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EVIL = "<script>alert(1)</script>"
 
 
 class Browser(httpx.Client):
-    """As browsers do, asks again for a page that says that datasets are being read for the first time."""
+    """A client that reloads a page while it says that datasets are being read for the first time."""
 
     def get(self, *arguments: Any, **options: Any) -> httpx.Response:
         answer = super().get(*arguments, **options)
@@ -32,7 +32,7 @@ class Browser(httpx.Client):
 
 @dataclass
 class Site:
-    """A server, its owner's client, a guest's key, and the MFIDs of what lies in it."""
+    """A server, its owner's client, a guest's key, and the MFIDs of its datasets."""
 
     url: str
     key: str
@@ -40,8 +40,8 @@ class Site:
     guest_key: str = ""
     mfids: dict[str, str] = field(default_factory=dict)
 
-    def ask(self, method: str, path: str, **body: Any) -> Any:
-        """What the API answers to the owner, for what our client has no call."""
+    def request(self, method: str, path: str, **body: Any) -> Any:
+        """Send a request that the client does not offer, as the owner; return the answer."""
         answer = httpx.request(
             method, self.client.api_url + path, json=body, headers={"Authorization": f"Bearer {self.key}"}
         )
@@ -50,7 +50,7 @@ class Site:
 
     @contextmanager
     def browser(self, key: str | None = None) -> Iterator[httpx.Client]:
-        """Somebody who has signed in, with the owner's key or another one."""
+        """Sign in with the owner's key or another one."""
         with Browser(base_url=self.url, timeout=30, verify=False) as browser:  # nothing here is over TLS
             signed_in = browser.post("/sign-in", data={"key": key or self.key}, headers={"Origin": self.url})
             assert signed_in.status_code == 303, signed_in.text
@@ -59,11 +59,11 @@ class Site:
 
 @contextmanager
 def served(begin: Any, folder: Path, *options: Any) -> Iterator[tuple[dict[str, str], str]]:
-    """`serve` over a data folder until the block ends: what it printed, and the key of its owner."""
+    """Run `serve` for a data folder until the block ends; yield its output and the key of its owner."""
     process = begin("serve", "--data", folder, "--json", *options)
     try:
-        told = json.loads(process.stdout.readline())
-        yield told, (folder / "crucible" / "api_key").read_text().strip()
+        printed = json.loads(process.stdout.readline())
+        yield printed, (folder / "crucible" / "api_key").read_text().strip()
     finally:
         process.terminate()
         process.communicate(timeout=20)
@@ -77,13 +77,13 @@ def serving(begin: Any) -> Callable[..., AbstractContextManager[tuple[dict[str, 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory, begin: Any) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("web")
-    with served(begin, folder) as (told, key), CrucibleClient(told["url"], key) as client:
-        yield furnished(Site(told["pages"].rstrip("/"), key, client), folder)
+    with served(begin, folder) as (printed, key), CrucibleClient(printed["url"], key) as client:
+        yield filled(Site(printed["pages"].rstrip("/"), key, client), folder)
 
 
-def furnished(site: Site, folder: Path) -> Site:
-    """The site with an open and a closed project, a lineage across both, and names full of markup."""
-    site.guest_key = site.ask("POST", "/service_accounts", username="guest")["api_key"]
+def filled(site: Site, folder: Path) -> Site:
+    """Fill the site with an open and a closed project, a lineage across both, and names full of markup."""
+    site.guest_key = site.request("POST", "/service_accounts", username="guest")["api_key"]
     lead = site.client.account.whoami().user_unique_id
     for project in ("open", "closed"):
         site.client.projects.create(
@@ -123,7 +123,7 @@ def furnished(site: Site, folder: Path) -> Site:
 
 
 def record(used: tuple[str, ...]) -> dict[str, Any]:
-    """The provenance of a step's output."""
+    """Return the provenance of a step's output."""
     sha256 = "ab" * 32
     return {
         "schema": "crucible-lineage/provenance/1",
@@ -162,7 +162,7 @@ def record(used: tuple[str, ...]) -> dict[str, Any]:
 
 @pytest.fixture
 def record_of() -> Callable[[tuple[str, ...]], dict[str, Any]]:
-    """Makes the provenance of a step's output from these datasets."""
+    """Return a function that makes the provenance of a step's output."""
     return record
 
 

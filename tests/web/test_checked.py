@@ -1,4 +1,4 @@
-"""Verdicts of checks are the same words on the page, in notebooks and on the terminal."""
+"""Verdicts of checks are worded the same on the page, in notebooks and on the terminal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from crucible_lineage.statements import CHECK, About
 from crucible_lineage.stating import state
 
 
-def test_a_verdict_is_told_once_and_alike_at_every_door(
+def test_a_verdict_is_shown_once_in_all_interfaces(
     site: Any, record_of: Any, owner: httpx.Client, tmp_path: Path, monkeypatch: Any
 ) -> None:
     metadata = {"crucible_lineage": record_of((site.mfids["raw"],))}
@@ -28,7 +28,7 @@ def test_a_verdict_is_told_once_and_alike_at_every_door(
         "checks": {"small": "rms < 1"},
         "verdicts": {mfid: {"small": {"passed": False, "values": {"rms": 2}}}},
     }
-    said = "check small failed: rms < 1 (rms is 2)"
+    verdict = "check small failed: rms < 1 (rms is 2)"
 
     with Session(Settings(tmp_path / "hers", site.client.api_url, site.key)) as session:
         state(session, "open-lab", CHECK, About((mfid,)), body=body)
@@ -39,5 +39,5 @@ def test_a_verdict_is_told_once_and_alike_at_every_door(
     terminal = CliRunner().invoke(main, ["show", mfid]).stdout
     page = html.unescape(owner.get(f"/datasets/{mfid}").text)
 
-    assert [text.count(said) for text in (notebook, terminal, page)] == [1, 1, 1]
-    assert 'class="statements"' not in page, "it is no line of its own beside that"
+    assert [text.count(verdict) for text in (notebook, terminal, page)] == [1, 1, 1]
+    assert 'class="statements"' not in page, "it has no line of its own in addition"

@@ -1,4 +1,4 @@
-"""Corrections from a dataset's page: the acts of the commands, with the reader's rights."""
+"""Corrections from a dataset's page: the actions of the commands, with the reader's rights."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ def mfid(site):
     return site.client.datasets.create({"dataset_name": "to correct", "project_id": "open-lab", "public": True}).dsid
 
 
-def asked(browser, site, mfid, **form):
+def post(browser, site, mfid, **form):
     return browser.post(f"/datasets/{mfid}/corrections", data=form, headers={"Origin": site.url})
 
 
-def test_each_act_has_a_form_and_is_noted(site, mfid):
+def test_each_action_has_a_form_and_is_recorded(site, mfid):
     with site.browser() as owner:
         page = owner.get(f"/datasets/{mfid}").text
         for act in ("set", "rename", "link", "unlink", "sample", "delete"):
@@ -28,30 +28,36 @@ def test_each_act_has_a_form_and_is_noted(site, mfid):
             {"act": "unlink", "parent": raw},
             {"act": "sample", "sample": site.mfids["sample"]},
         ):
-            assert asked(owner, site, mfid, **form).status_code == 303, form
+            assert post(owner, site, mfid, **form).status_code == 303, form
         found = site.client.datasets.get(mfid, include_metadata=True, include_links=True)
         assert (found.dataset_name, found.measurement) == ("corrected", "XRD")
         assert found.scientific_metadata["power_mW"] == 5
         assert {link.resource_type for link in found.links} == {"sample"}
         page = owner.get(f"/datasets/{mfid}").text
-        for said in ("metadata.power_mW null", "typed wrong", "linked below", "unlinked from", "measured on sample"):
-            assert said in page
-        assert asked(owner, site, mfid, act="delete", why="junk").status_code == 303
+        for expected in (
+            "metadata.power_mW null",
+            "typed wrong",
+            "linked below",
+            "unlinked from",
+            "measured on sample",
+        ):
+            assert expected in page
+        assert post(owner, site, mfid, act="delete", why="junk").status_code == 303
         assert site.client.datasets.get(mfid).deletion_request
 
 
-def test_what_cannot_be_done_is_said_and_changes_nothing(site, mfid):
+def test_an_invalid_action_is_refused_and_changes_nothing(site, mfid):
     with site.browser() as owner:
-        for form, said in (
+        for form, expected in (
             ({"act": "set", "field": "timestamp", "value": "soon"}, "2024-05-10T12:00:00Z"),
             ({"act": "set", "field": "metadata", "value": "5"}, "the key"),
             ({"act": "link", "parent": "nobody's"}, "nobody"),
             ({"act": "sample"}, "MFID of a sample"),
             ({"act": "dance"}, "there is no action"),
         ):
-            answer = asked(owner, site, mfid, **form)
+            answer = post(owner, site, mfid, **form)
             assert answer.status_code == 400
-            assert said in answer.text
+            assert expected in answer.text
         other = owner.post(
             f"/datasets/{mfid}/corrections", data={"act": "rename", "name": "x"}, headers={"Origin": "http://evil"}
         )
@@ -59,10 +65,10 @@ def test_what_cannot_be_done_is_said_and_changes_nothing(site, mfid):
     assert site.client.datasets.get(mfid).dataset_name == "to correct"
 
 
-def test_who_may_only_read_has_no_forms_and_is_refused(site, mfid):
+def test_a_guest_has_no_forms_and_is_refused(site, mfid):
     with site.browser(site.guest_key) as guest:
         assert "Correct this dataset" not in guest.get(f"/datasets/{mfid}").text
-        assert asked(guest, site, mfid, act="rename", name="x").status_code == 403
+        assert post(guest, site, mfid, act="rename", name="x").status_code == 403
     assert site.client.datasets.get(mfid).dataset_name == "to correct"
 
 
@@ -71,13 +77,13 @@ def test_a_hold_is_placed_shown_and_lifted_and_a_result_is_signed(site, mfid):
         page = owner.get(f"/datasets/{mfid}").text
         for act in ("hold", "unhold", "sign"):
             assert f'name="act" value="{act}"' in page
-        assert "give the reason" in asked(owner, site, mfid, act="hold").text
-        assert asked(owner, site, mfid, act="hold", why="detector saturated").status_code == 303
+        assert "give the reason" in post(owner, site, mfid, act="hold").text
+        assert post(owner, site, mfid, act="hold", why="detector saturated").status_code == 303
         page = owner.get(f"/datasets/{mfid}").text
         assert "detector saturated" in page
-        assert asked(owner, site, mfid, act="unhold", why="another one").status_code == 303
-        assert "there is no hold in force" in asked(owner, site, mfid, act="unhold", why="again").text
-        assert asked(owner, site, mfid, act="hold", why="weak", flag="dim").status_code == 303
+        assert post(owner, site, mfid, act="unhold", why="another one").status_code == 303
+        assert "there is no hold in force" in post(owner, site, mfid, act="unhold", why="again").text
+        assert post(owner, site, mfid, act="hold", why="weak", flag="dim").status_code == 303
         assert "dim" in owner.get(f"/datasets/{mfid}").text
-        assert asked(owner, site, mfid, act="sign", why="looked at it").status_code == 303
+        assert post(owner, site, mfid, act="sign", why="looked at it").status_code == 303
         assert "looked at it" in owner.get(f"/datasets/{mfid}").text

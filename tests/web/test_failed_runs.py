@@ -1,4 +1,4 @@
-"""The pages say of a run that failed that it failed, wherever that is written down."""
+"""The pages show that a run failed, from its journal or its record."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FAILING = """
 
 @pytest.fixture
 def failed(lab: Any, data: Path, command: Any) -> Path:
-    """A data folder in which a run made two results, failed once, and was recorded."""
+    """Make a data folder in which a recorded run made two results and failed once."""
     pipeline = lab.declare((lab.folder / "pipeline.yaml").read_text() + FAILING)
     ran = command("run", pipeline, "--record-run", "--data", data, "--engine", "local")
     assert ran.returncode == 1, ran.stderr
@@ -28,8 +28,8 @@ def failed(lab: Any, data: Path, command: Any) -> Path:
 def shown(serving: Any, data: Path) -> tuple[str, str]:
     import httpx
 
-    with serving(data) as (told, key), httpx.Client(base_url=told["pages"].rstrip("/"), timeout=60) as browser:
-        site = told["pages"].rstrip("/")
+    with serving(data) as (printed, key), httpx.Client(base_url=printed["pages"].rstrip("/"), timeout=60) as browser:
+        site = printed["pages"].rstrip("/")
         assert browser.post("/sign-in", data={"key": key}, headers={"Origin": site}).status_code == 303
         while "refresh" in (page := browser.get("/projects/lab/runs")).headers:
             pass

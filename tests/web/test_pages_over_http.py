@@ -1,4 +1,4 @@
-"""The pages as any HTTP client sees them: who may see what, what is escaped, which headers guard it."""
+"""The pages over HTTP: access rights, escaping and security headers."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ class Elements(HTMLParser):
 
 
 def settled(browser, path):
-    """The text of a page, asked for again while it says that it is not ready, as browsers do."""
+    """Return the text of a page, reloaded until it is ready, as browsers do."""
     while "refresh" in (answer := browser.get(path)).headers:
         assert answer.status_code == 200
     return answer.text
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_every_page_opens_for_who_has_signed_in_and_for_nobody_else(site, owner, path):
+def test_every_page_needs_a_sign_in(site, owner, path):
     path = path.format(**site.mfids)
 
     assert owner.get(path).status_code == 200
@@ -67,7 +67,7 @@ def test_every_page_opens_for_who_has_signed_in_and_for_nobody_else(site, owner,
 
 
 @pytest.mark.parametrize("path", [*PATHS, "/sign-in", "/static/style.css", "/nowhere"])
-def test_every_answer_carries_the_headers_that_guard_it(site, owner, path):
+def test_every_answer_has_security_headers(site, owner, path):
     headers = owner.get(path.format(**site.mfids)).headers
 
     assert headers["x-content-type-options"] == "nosniff"
@@ -79,7 +79,7 @@ def test_every_answer_carries_the_headers_that_guard_it(site, owner, path):
     assert headers["cache-control"]
 
 
-def test_no_page_has_a_script_and_none_names_the_key(site, owner):
+def test_no_page_contains_a_script_or_the_key(site, owner):
     for path in PATHS:
         page = owner.get(path.format(**site.mfids))
         assert site.key not in page.text
@@ -104,7 +104,7 @@ def test_markup_in_a_search_is_text(owner):
         assert "<script" not in owner.get(f"/datasets{query}").text
 
 
-def test_a_guest_sees_what_is_public_and_nothing_of_the_rest(site, guest):
+def test_a_guest_sees_only_public_datasets(site, guest):
     secret = site.mfids["secret"]
 
     assert guest.get(f"/datasets/{secret}").status_code == 404
@@ -116,7 +116,7 @@ def test_a_guest_sees_what_is_public_and_nothing_of_the_rest(site, guest):
     assert "plain raw" in guest.get("/datasets").text
 
 
-def test_a_parent_that_may_not_be_seen_is_a_place_without_a_name(site, guest, owner):
+def test_a_hidden_parent_has_no_name(site, guest, owner):
     child, secret = site.mfids["child"], site.mfids["secret"]
     paths = [
         f"/datasets/{child}",
@@ -138,7 +138,7 @@ def test_a_parent_that_may_not_be_seen_is_a_place_without_a_name(site, guest, ow
     assert "secret raw" in owner.get(f"/datasets/{child}").text
 
 
-def test_a_parent_stands_once_with_how_it_was_used(site, guest):
+def test_a_parent_is_listed_once_with_its_role(site, guest):
     shown = settled(guest, f"/datasets/{site.mfids['child']}")
     about = shown.partition('<h2 id="lineage">')[2]
     assert about.count(f'href="/datasets/{site.mfids["raw"]}"') == 1
@@ -147,7 +147,7 @@ def test_a_parent_stands_once_with_how_it_was_used(site, guest):
     assert "not linked" not in about
 
 
-def test_metadata_as_a_file_is_what_was_registered(site, owner):
+def test_the_metadata_file_has_the_registered_metadata(site, owner):
     answer = owner.get(f"/datasets/{site.mfids['evil']}/metadata.json")
 
     assert json.loads(answer.text)["deep"] == {"list": [EVIL]}
@@ -183,7 +183,7 @@ def test_a_file_is_downloaded_as_an_attachment(site, owner, guest):
         "/datasets/{evil}/thumbnails/99",
     ],
 )
-def test_what_is_not_there_is_told_on_a_page(site, owner, path):
+def test_a_missing_address_has_an_error_page(site, owner, path):
     answer = owner.get(path.format(**site.mfids))
 
     assert answer.status_code == 404
@@ -191,24 +191,24 @@ def test_what_is_not_there_is_told_on_a_page(site, owner, path):
 
 
 @pytest.mark.parametrize("query", ["since=yesterday", "sort=colour", "cursor=x", "sample=x%00"])
-def test_a_filter_that_makes_no_sense_is_told_on_a_page(owner, query):
+def test_an_invalid_filter_has_an_error_page(owner, query):
     answer = owner.get(f"/projects/open-lab?{query}")
 
     assert answer.status_code in (200, 400)
     assert "<h1>" in answer.text
 
 
-def test_only_signing_in_and_out_take_a_form(owner):
+def test_only_signing_in_and_out_accept_a_form(owner):
     assert owner.post("/", headers={"Origin": str(owner.base_url).rstrip("/")}).status_code == 405
 
 
-def test_the_api_beside_the_pages_is_as_it_was(site, owner):
+def test_the_api_works_beside_the_pages(site, owner):
     assert site.client.health().status == "ok"
-    assert owner.get("/api/v3/datasets").status_code == 401, "the cookie is no key of the API"
+    assert owner.get("/api/v3/datasets").status_code == 401, "the cookie is not a key of the API"
     assert owner.get("/api/v3/nowhere").json() == {"detail": "Not Found"}
 
 
-def test_searches_and_filters_find_what_fits(site, owner):
+def test_searches_and_filters_find_matching_datasets(site, owner):
     def found(query):
         return set(re.findall(r'class="name"><a href="/datasets/([0-9a-z]{26})"', owner.get(f"/datasets{query}").text))
 
@@ -222,13 +222,13 @@ def test_searches_and_filters_find_what_fits(site, owner):
     assert found("?q=factor&in=metadata") & set(mfids.values()) == {mfids["child"]}
     assert found("?until=1999-01-01") == set()
     assert owner.get(f"/datasets?q={mfids['raw']}").headers["location"] == f"/datasets/{mfids['raw']}"
-    assert found("?q=p raw") == {mfids["raw"]}, "one letter is enough for what is searched here"
+    assert found("?q=p raw") == {mfids["raw"]}, "one letter is enough where the pages search"
     assert found(f"?q={mfids['raw'][:20]}") == {mfids["raw"]}
-    assert found(f"?q={mfids['raw'][1:20]}") == set(), "in the middle of an MFID a word is there by chance"
+    assert found(f"?q={mfids['raw'][1:20]}") == set(), "words do not match the middle of an MFID"
     assert "3 letters" in owner.get("/datasets?q=a&in=metadata").text
 
 
-def test_a_run_is_told_by_its_outputs(site, owner):
+def test_a_run_is_found_by_its_outputs(site, owner):
     page = owner.get("/projects/open-lab/runs").text
     (link,) = re.findall(r'href="(/projects/open-lab/runs/run-1[^"]*)"', page)
 
@@ -238,7 +238,7 @@ def test_a_run_is_told_by_its_outputs(site, owner):
     assert owner.get("/projects/open-lab/runs/run-1").status_code == 200
 
 
-def test_findings_name_the_dataset_and_what_to_do(site, owner):
+def test_findings_name_the_dataset_and_the_remedy(site, owner):
     page = settled(owner, "/projects/open-lab/findings")
 
     assert site.mfids["child"] in page
@@ -246,7 +246,7 @@ def test_findings_name_the_dataset_and_what_to_do(site, owner):
     assert owner.get("/projects/open-lab/findings?again").headers["location"] == "/projects/open-lab/findings"
 
 
-def test_a_long_list_comes_in_pages(owner):
+def test_a_long_list_is_divided_into_pages(owner):
     first = owner.get("/projects/many-lab?sort=name").text
     (link,) = re.findall(r'rel="next" href="([^"]+)"', first)
     second = owner.get("/projects/many-lab" + link.replace("&amp;", "&")).text
@@ -258,13 +258,13 @@ def test_a_long_list_comes_in_pages(owner):
     assert 'rel="next"' not in second
 
 
-def test_what_is_to_be_deleted_leaves_the_lists_and_says_so(site, owner):
+def test_a_dataset_to_be_deleted_is_not_listed_and_is_marked(site, owner):
     assert "to be deleted" not in owner.get("/datasets").text
     page = owner.get(f"/datasets/{site.mfids['deleted']}").text
     assert "deletion was requested: a twin" in page
 
 
-def test_a_sample_leads_to_its_datasets(site, owner):
+def test_a_sample_links_to_its_datasets(site, owner):
     page = owner.get(f"/datasets/{site.mfids['raw']}").text
     assert f'<a href="/datasets?sample={site.mfids["sample"]}">wafer 7</a>' in page
 
@@ -273,8 +273,8 @@ def test_a_sample_leads_to_its_datasets(site, owner):
     assert "plain raw" in page
 
 
-def test_readers_share_no_copies_of_what_they_may_see(site):
-    """The lineage of many datasets is drawn from a copy of their project, which is kept for the next question."""
+def test_readers_do_not_share_copies(site):
+    """The lineage of many datasets is drawn from a copy of their project, which is kept for later requests."""
     summary = site.client.datasets.create({"dataset_name": "summary", "project_id": "many-lab", "public": True}).dsid
     for dataset in site.client.datasets.list(project_id="many-lab", limit=30):
         if dataset.unique_id != summary:
@@ -286,16 +286,16 @@ def test_readers_share_no_copies_of_what_they_may_see(site):
         assert "one of many" not in guest.get(f"/datasets/{summary}").text
 
 
-def test_a_fault_of_ours_is_told_without_its_insides_and_logged(caplog, tmp_path):
+def test_an_internal_error_is_logged_and_shown_without_details(caplog, tmp_path):
     async def broken(scope, receive, send):
         raise RuntimeError("the insides")
 
-    async def answered():
+    async def post():
         transport = httpx.ASGITransport(with_pages(broken, tmp_path), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://here") as browser:
             return await browser.post("/sign-in", data={"key": "k"}, headers={"Origin": "http://here"})
 
-    answer = asyncio.run(answered())
+    answer = asyncio.run(post())
 
     assert answer.status_code == 500
     assert "the insides" not in answer.text

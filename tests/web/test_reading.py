@@ -1,4 +1,4 @@
-"""The first look at a project: its page says that datasets are being read until they are."""
+"""The first visit of a project: its page says that datasets are being read until they are."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def reader() -> Any:
         yield SimpleNamespace(name="somebody", sign_in=SimpleNamespace(copies=BackgroundTasks(pool)))
 
 
-def test_a_page_asks_again_until_the_datasets_are_read(reader: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_reloads_until_the_datasets_are_read(reader: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     read = threading.Event()
     monkeypatch.setattr(reading, "_copy", lambda sign_in, project: read.wait(60) and None)
     page = reading.still_reading(reader, None)
@@ -32,7 +32,7 @@ def test_a_page_asks_again_until_the_datasets_are_read(reader: Any, monkeypatch:
     assert reading.still_reading(reader, None) is None
 
 
-def test_what_cannot_be_read_is_told_where_it_is_asked_for(reader: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_project_does_not_keep_the_page_waiting(reader: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def gone(sign_in: Any, project: str) -> None:
         raise NotFoundError("there is no such project", status=404)
 

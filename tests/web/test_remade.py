@@ -1,4 +1,4 @@
-"""What was made again elsewhere is marked in lists and on its page; a step that is not deterministic is called so."""
+"""Remade datasets are marked in lists and on their page, which also names steps that are not deterministic."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from crucible_lineage.stating import state
 
 @pytest.fixture
 def remade(site: Any, record_of: Any, tmp_path: Any) -> str:
-    """A result that was made again elsewhere, once the same and once otherwise."""
+    """Make a result that was remade elsewhere, once identically and once with differences."""
     fields = {"dataset_name": "made again", "project_id": "open-lab", "public": True}
     metadata = {"crucible_lineage": record_of((site.mfids["raw"],))}
     mfid = str(site.client.datasets.create(fields, scientific_metadata=metadata).dsid)
     with Session(Settings(tmp_path / "hers", site.client.api_url, site.key)) as session:
         for verdict, causes in (("identical", []), ("differs", ["the step is not deterministic: made twice here"])):
-            said = {"predicate": {"verdict": verdict, "causes": causes, "differences": []}}
-            body = {"verdict": verdict, "own": False, "architecture": "x86_64", "receipt": said}
+            receipt = {"predicate": {"verdict": verdict, "causes": causes, "differences": []}}
+            body = {"verdict": verdict, "own": False, "architecture": "x86_64", "receipt": receipt}
             state(session, "open-lab", REMAKE, About((mfid,)), why=verdict, body=body)
     return mfid
 
 
-def test_lists_and_pages_mark_what_was_made_again(site: Any, owner: httpx.Client, remade: str) -> None:
+def test_lists_and_pages_mark_remade_datasets(site: Any, owner: httpx.Client, remade: str) -> None:
     listed = re.sub(r"\s+", " ", owner.get("/projects/open-lab").text)
     row = next(one for one in listed.split("<tr>") if remade in one)
     assert "remade 1×" in row

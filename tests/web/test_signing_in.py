@@ -1,4 +1,4 @@
-"""Signing in to the pages and out again: by a key, for this site only."""
+"""Signing in to the pages with a key, for this site only, and signing out."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from crucible_lineage.web import with_pages
 from crucible_lineage.web.app import LIFETIME_S, MOST_SIGN_INS, SignIns
 
 
-def test_signing_in_leads_back_to_where_one_wanted_to_go(site):
+def test_signing_in_leads_to_the_requested_page(site):
     with httpx.Client(base_url=site.url, headers={"Origin": site.url}) as browser:
-        asked = browser.get("/projects/open-lab?measurement=XRD", follow_redirects=True)
-        then = re.search(r'name="next" value="([^"]+)"', asked.text)
-        signed_in = browser.post("/sign-in", data={"key": site.key, "next": then[1]})
+        page = browser.get("/projects/open-lab?measurement=XRD", follow_redirects=True)
+        target = re.search(r'name="next" value="([^"]+)"', page.text)
+        signed_in = browser.post("/sign-in", data={"key": site.key, "next": target[1]})
 
     assert signed_in.headers["location"] == "/projects/open-lab?measurement=XRD"
 
 
-def test_a_link_on_another_site_is_followed_once_more_as_our_own(site):
-    """A strict cookie does not travel with it."""
-    came = httpx.get(f"{site.url}/projects/open-lab?q=a%20b", headers={"Sec-Fetch-Site": "cross-site"})
+def test_a_link_on_another_site_is_followed_a_second_time_from_this_site(site):
+    """A strict cookie is not sent with the first request."""
+    answer = httpx.get(f"{site.url}/projects/open-lab?q=a%20b", headers={"Sec-Fetch-Site": "cross-site"})
 
-    assert came.headers["refresh"] == "0; url=/projects/open-lab?q=a%20b"
+    assert answer.headers["refresh"] == "0; url=/projects/open-lab?q=a%20b"
     again = httpx.get(f"{site.url}/projects/open-lab?q=a%20b", headers={"Sec-Fetch-Site": "same-origin"})
     assert again.headers["location"].startswith("/sign-in?next=")
 
 
 @pytest.mark.parametrize("elsewhere", ["https://evil.example/", "//evil.example", "/\\evil.example", "javascript:1"])
-def test_signing_in_leads_to_no_other_site(site, elsewhere):
+def test_signing_in_does_not_lead_to_another_site(site, elsewhere):
     signed_in = httpx.post(
         f"{site.url}/sign-in", data={"key": site.key, "next": elsewhere}, headers={"Origin": site.url}
     )
@@ -45,7 +45,7 @@ def test_signing_in_leads_to_no_other_site(site, elsewhere):
     assert signed_in.headers["location"] == "/"
 
 
-def test_the_cookie_is_a_token_for_this_site_only_and_not_the_key(site):
+def test_the_cookie_is_a_token_for_this_site_only(site):
     signed_in = httpx.post(f"{site.url}/sign-in", data={"key": site.key}, headers={"Origin": site.url})
 
     (cookie,) = [text for text in signed_in.headers.get_list("set-cookie") if "Max-Age=0" not in text]
@@ -70,7 +70,7 @@ def test_forms_of_other_sites_neither_sign_in_nor_out(site, owner, origin):
     assert owner.get("/").status_code == 200
 
 
-def test_signing_out_ends_it_for_whoever_has_the_token(site):
+def test_signing_out_invalidates_the_token(site):
     with site.browser() as browser:
         token = dict(browser.cookies)
         browser.post("/sign-out", headers={"Origin": site.url})
@@ -78,15 +78,15 @@ def test_signing_out_ends_it_for_whoever_has_the_token(site):
         assert httpx.get(site.url, cookies=token).status_code == 303
 
 
-def test_a_key_that_was_revoked_signs_out(site):
-    account = site.ask("POST", "/service_accounts", username="short-lived")
+def test_revoking_a_key_signs_out(site):
+    account = site.request("POST", "/service_accounts", username="short-lived")
     with site.browser(account["api_key"]) as browser:
-        site.ask("POST", f"/service_accounts/{account['unique_id']}/rotate_key")
+        site.request("POST", f"/service_accounts/{account['unique_id']}/rotate_key")
 
         assert browser.get("/").headers["location"] == "/sign-in"
 
 
-def test_a_sign_in_ends_after_its_time_though_the_browser_still_has_the_cookie(tmp_path):
+def test_a_sign_in_expires_although_the_browser_still_has_the_cookie(tmp_path):
     now = 1000.0
     sign_ins = SignIns(tmp_path, clock=lambda: now)
     response = Response()
@@ -100,7 +100,7 @@ def test_a_sign_in_ends_after_its_time_though_the_browser_still_has_the_cookie(t
     assert sign_ins.of(_request(token)) is None
 
 
-def test_of_a_thousand_sign_ins_the_oldest_gives_way(tmp_path):
+def test_beyond_a_thousand_sign_ins_the_oldest_is_dropped(tmp_path):
     sign_ins = SignIns(tmp_path)
     reader = CrucibleClient("http://here/api/v1", "key")
     tokens = []
@@ -119,38 +119,38 @@ def _request(cookie=""):
     return Request({"type": "http", "scheme": "http", "path": "/", "query_string": b"", "headers": headers})
 
 
-def test_over_tls_the_cookie_travels_by_tls_only(serving, tmp_path):
+def test_over_tls_the_cookie_is_secure(serving, tmp_path):
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     issued = authority.issue_cert("127.0.0.1")
     issued.private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
     tls = ["--certfile", tmp_path / "server.pem", "--keyfile", tmp_path / "server.pem"]
-    with serving(tmp_path / "data", *tls) as (told, key):
+    with serving(tmp_path / "data", *tls) as (printed, key):
         context = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
-        with httpx.Client(base_url=told["pages"], verify=context) as browser:
-            origin = {"Origin": told["pages"].rstrip("/")}
+        with httpx.Client(base_url=printed["pages"], verify=context) as browser:
+            origin = {"Origin": printed["pages"].rstrip("/")}
             signed_in = browser.post("/sign-in", data={"key": key}, headers=origin, follow_redirects=True)
 
             assert "<h1>Projects</h1>" in signed_in.text
             assert "Secure" in signed_in.history[0].headers.get_list("set-cookie")[-1]
 
 
-def test_a_form_that_does_not_come_to_its_end_is_no_fault_of_ours(caplog, monkeypatch, tmp_path):
+def test_an_incomplete_form_times_out_without_an_internal_error(caplog, monkeypatch, tmp_path):
     monkeypatch.setattr("crucible_lineage.web.app.POSTED_WITHIN_S", 0.05)
 
     async def never(scope, receive, send):
-        raise AssertionError("nobody is asked")
+        raise AssertionError("the application was called")
 
     async def half():
         yield b"key="
         await asyncio.sleep(5)
 
-    async def answered():
+    async def post():
         transport = httpx.ASGITransport(with_pages(never, tmp_path), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://here") as browser:
             return await browser.post("/sign-in", content=half(), headers={"Origin": "http://here"})
 
-    answer = asyncio.run(answered())
+    answer = asyncio.run(post())
 
     assert (answer.status_code, "did not arrive within" in answer.text) == (408, True)
     assert "Traceback" not in caplog.text

@@ -1,4 +1,4 @@
-"""Lists, the page of a dataset and its lineage tell what is superseded, and lead to what holds in its place."""
+"""Lists, a dataset's page and its lineage mark superseded datasets and link to the current ones."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import pytest
 
 @pytest.fixture
 def totals(site, record_of):
-    """Two results of one place, the second of which holds; each made of a dataset that is public."""
-    made = []
+    """Make two results of one slot, the second of which is current, both from a public dataset."""
+    mfids = []
     for number, name in enumerate(("earlier total", "later total")):
         since = f"2026-05-01T12:0{number}:00+00:00"
-        places = {"counting/add/out/first.txt": {"since": since, "run": "r", "declared_in": "p.yaml"}}
+        slots = {"counting/add/out/first.txt": {"since": since, "run": "r", "declared_in": "p.yaml"}}
         provenance = record_of((site.mfids["raw"],))
         provenance["recipe"]["params"]["factor"] = name
         fields = {"dataset_name": name, "project_id": "open-lab", "public": True}
-        metadata = {"crucible_lineage": provenance, "crucible_lineage_places": places}
-        made.append(site.client.datasets.create(fields, scientific_metadata=metadata).dsid)
-        site.client.datasets.link_parent_child(site.mfids["raw"], made[-1], "is_derived_from")
-    return made
+        metadata = {"crucible_lineage": provenance, "crucible_lineage_places": slots}
+        mfids.append(site.client.datasets.create(fields, scientific_metadata=metadata).dsid)
+        site.client.datasets.link_parent_child(site.mfids["raw"], mfids[-1], "is_derived_from")
+    return mfids
 
 
-def test_what_is_superseded_says_so_and_leads_to_what_holds(site, totals, owner):
+def test_a_superseded_dataset_is_marked_and_links_to_the_current_one(site, totals, owner):
     earlier, later = totals
     page = owner.get(f"/datasets/{earlier}").text
     banner = re.search(r'<p class="superseded">.*', page)
@@ -42,26 +42,26 @@ def test_what_is_superseded_says_so_and_leads_to_what_holds(site, totals, owner)
     assert "1 superseded result not shown" in near
 
 
-def test_a_comparison_names_nothing_that_the_reader_may_not_see(site, owner, guest, record_of):
+def test_a_comparison_hides_what_the_reader_may_not_see(site, owner, guest, record_of):
     fields = {"dataset_name": "child of one", "project_id": "open-lab", "public": True, "measurement": "XRD"}
     written = record_of((site.mfids["raw"],))
-    told_of = {"parts": [{"name": "secret raw", "metadata": {"power_mW": 5}}]}
-    written["recipe"] |= {"version": 2, "facts": told_of}
+    facts = {"parts": [{"name": "secret raw", "metadata": {"power_mW": 5}}]}
+    written["recipe"] |= {"version": 2, "facts": facts}
     metadata = {"crucible_lineage": written}
     other = site.client.datasets.create(fields, scientific_metadata=metadata).dsid
     site.client.datasets.link_parent_child(site.mfids["raw"], other, "is_derived_from")
     for old, new in ((site.mfids["child"], other), (other, site.mfids["child"])):
-        seen, told = (browser.get(f"/compare?old={old}&new={new}").text for browser in (owner, guest))
-        assert "secret raw" in seen
-        assert "secret raw" not in told
-        assert site.mfids["secret"] not in told
-        assert "child of one" in told
+        by_owner, by_guest = (browser.get(f"/compare?old={old}&new={new}").text for browser in (owner, guest))
+        assert "secret raw" in by_owner
+        assert "secret raw" not in by_guest
+        assert site.mfids["secret"] not in by_guest
+        assert "child of one" in by_guest
 
 
-def test_facts_about_a_parent_are_shown_to_whom_its_parents_are(site, owner, guest, record_of):
+def test_facts_about_a_parent_are_shown_to_those_who_may_see_it(site, owner, guest, record_of):
     written = record_of((site.mfids["secret"],))
     written["recipe"]["facts"] = {"parts": [{"name": "secret raw", "metadata": {"power_mW": 5}}]}
-    fields = {"dataset_name": "told", "project_id": "open-lab", "public": True}
+    fields = {"dataset_name": "with facts", "project_id": "open-lab", "public": True}
     mfid = site.client.datasets.create(fields, scientific_metadata={"crucible_lineage": written}).dsid
     for path in (f"/datasets/{mfid}", f"/datasets/{mfid}/metadata.json", f"/datasets/{mfid}/lineage.html"):
         assert "secret raw" not in guest.get(path).text

@@ -1,4 +1,4 @@
-"""`show --log` prints what steps printed: with a result, and of the last attempt, also one that failed."""
+"""`show --log` prints the output of steps: for a result, and for the last attempt, even if it failed."""
 
 from __future__ import annotations
 
@@ -25,9 +25,7 @@ steps:
 """
 
 
-def test_what_a_step_printed_and_logged_is_shown_by_its_dataset_and_by_its_name(
-    lab: Any, data: Path, command: Any
-) -> None:
+def test_output_and_logs_of_a_step_are_shown_by_dataset_and_by_name(lab: Any, data: Path, command: Any) -> None:
     lab.file(f"{lab.module}_talks.py", TALKING)
     path = lab.declare(f"{HEAD}  talked: {{uses: {lab.module}_talks:talking, inputs: {{counts: first}}}}\n")
     made = json.loads(command("run", path, "--data", data, "--engine", "local", "--json").stdout)
@@ -39,11 +37,11 @@ def test_what_a_step_printed_and_logged_is_shown_by_its_dataset_and_by_its_name(
     failed = command("run", path, "--data", data, "--engine", "local", "--set", "talked.fails=true")
     assert "Traceback (most recent call last)" in failed.stderr
     assert "crucible_lineage" not in failed.stderr.partition("Traceback")[2].partition("ValueError: no lamp")[0]
-    said = command("show", "--log", "talked", path, "--data", data)
-    assert said.stdout.startswith(words)
-    assert "ValueError: no lamp" in said.stdout
-    assert "talked: failed, run of" in said.stderr
-    assert "step 'talked' failed: ValueError: no lamp" in said.stderr
+    shown = command("show", "--log", "talked", path, "--data", data)
+    assert shown.stdout.startswith(words)
+    assert "ValueError: no lamp" in shown.stdout
+    assert "talked: failed, run of" in shown.stderr
+    assert "step 'talked' failed: ValueError: no lamp" in shown.stderr
 
     unknown = command("show", "--log", "talkd", path, "--data", data)
     assert (unknown.returncode, "did you mean 'talked'?" in unknown.stderr) == (2, True)
@@ -52,7 +50,7 @@ def test_what_a_step_printed_and_logged_is_shown_by_its_dataset_and_by_its_name(
     assert "has no log" in nothing.stderr
 
 
-def test_a_declaration_that_has_a_fault_by_now_hides_no_log(lab: Any, data: Path, command: Any) -> None:
+def test_a_fault_in_the_declaration_hides_no_log(lab: Any, data: Path, command: Any) -> None:
     lab.file(f"{lab.module}_talks.py", TALKING)
     text = HEAD.replace("steps:", "env: [LAB_WORD]\nsteps:")
     text += f"  talked: {{uses: {lab.module}_talks:talking, inputs: {{counts: first}}}}\n"
@@ -95,4 +93,4 @@ def test_each_failure_is_reported_once(lab: Any, data: Path, command: Any) -> No
     assert ran.returncode == 1
     for number in range(3):
         assert ran.stderr.count(f"dark lamp-{number}.dat") == 1, ran.stderr
-    assert ran.stderr.count("in fail") == 1, "the same way to the error is shown once"
+    assert ran.stderr.count("in fail") == 1, "the same traceback is shown once"

@@ -1,4 +1,4 @@
-"""What a run shows of itself: on a terminal how far it is, elsewhere plain lines, never more than four a second."""
+"""Progress of a run: a status line on a terminal, plain lines elsewhere, at most four a second."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def slow(counts: Path, *, seconds: float = 0.5, out: Path) -> None:
 
 @pytest.fixture
 def slow(lab: Any) -> Any:
-    """Three steps of half a second, one after the other."""
+    """Declare three steps of half a second, one after the other."""
     module = lab.folder / f"{lab.module}.py"
     module.write_text(module.read_text() + SLOW)
     head = lab.pipeline.read_text().partition("  second:")[0]
@@ -64,54 +64,54 @@ Shown = Callable[..., str]
 
 @pytest.fixture
 def shown(begin: Any) -> Shown:
-    """All that a terminal was told."""
+    """Run a command on a terminal, and return its output."""
 
     def run(arguments: list[object], columns: int = 80, code: int = 0, **environment: str) -> str:
         ours, theirs = pty.openpty()
         settings = {"TERM": "xterm", "COLUMNS": str(columns), **environment}
         process = begin(*arguments, stdout=theirs, stderr=theirs, environment=settings)
         os.close(theirs)
-        said = b""
+        output = b""
         try:
             while block := os.read(ours, 1 << 16):
-                said += block
-        except OSError:  # so Linux tells the end
+                output += block
+        except OSError:  # Linux's end of file
             pass
         os.close(ours)
-        assert process.wait(60) == code, said.decode()
-        return said.decode()
+        assert process.wait(60) == code, output.decode()
+        return output.decode()
 
     return run
 
 
-def test_a_terminal_is_told_how_far_it_is_within_its_width(slow: Any, data: Path, shown: Shown) -> None:
-    said = shown(["run", slow.pipeline, "--data", data, "--engine", "local"], columns=40)
-    lines = [re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", line) for line in re.split(r"[\r\n]", said)]
+def test_a_terminal_shows_progress_within_its_width(slow: Any, data: Path, shown: Shown) -> None:
+    output = shown(["run", slow.pipeline, "--data", data, "--engine", "local"], columns=40)
+    lines = [re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", line) for line in re.split(r"[\r\n]", output)]
     progress = [line for line in lines if re.match(r"\d/3 \(", line)]
     assert any(re.match(r"1/3 \(33 %\), running two [01] s", line) for line in progress), lines
     assert all(len(line) < 40 for line in progress)
     assert re.search(r"one +done in \d\.\d s", "\n".join(lines))
-    assert "\x1b[32mdone" in said
+    assert "\x1b[32mdone" in output
 
 
 @pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=["no colour", "dumb"])
-def test_colour_is_left_out_where_it_is_not_wanted(
-    slow: Any, data: Path, environment: dict[str, str], shown: Shown
-) -> None:
-    said = shown(["run", slow.pipeline, "--data", data, "--engine", "local"], **environment)
-    assert not re.search(r"\x1b\[\d+m", said)
+def test_colour_is_omitted_on_request(slow: Any, data: Path, environment: dict[str, str], shown: Shown) -> None:
+    output = shown(["run", slow.pipeline, "--data", data, "--engine", "local"], **environment)
+    assert not re.search(r"\x1b\[\d+m", output)
     if environment.get("TERM") == "dumb":
-        assert "\x1b" not in said
-        assert "1/3" not in said
+        assert "\x1b" not in output
+        assert "1/3" not in output
     plan = shown(["plan", slow.pipeline, "--data", data], **environment)
     assert "\x1b" not in plan
     assert "\x1b[32m" in shown(["plan", slow.pipeline, "--data", data])
 
 
-def test_a_file_gets_plain_lines_quiet_none_and_verbose_what_steps_print(slow: Any, data: Path, command: Any) -> None:
+def test_a_file_gets_plain_lines_unless_quiet_and_verbose_adds_output_of_steps(
+    slow: Any, data: Path, command: Any
+) -> None:
     ran = command("run", slow.pipeline, "--data", data, "--engine", "local", "--verbose")
-    told = [line.split()[:2] for line in ran.stderr.splitlines()]
-    assert told == [
+    lines = [line.split()[:2] for line in ran.stderr.splitlines()]
+    assert lines == [
         ["one", "|"],
         ["one", "done"],
         ["two", "|"],
@@ -124,7 +124,7 @@ def test_a_file_gets_plain_lines_quiet_none_and_verbose_what_steps_print(slow: A
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
 
 
-def test_durations_count_from_the_real_beginning(lab: Any, data: Path, command: Any) -> None:
+def test_durations_count_from_the_actual_start(lab: Any, data: Path, command: Any) -> None:
     module = lab.folder / f"{lab.module}.py"
     module.write_text(module.read_text() + SLOW)
     for number in range(4):
@@ -135,12 +135,12 @@ def test_durations_count_from_the_real_beginning(lab: Any, data: Path, command: 
     ran = command("run", lab.pipeline, "--data", data, "--engine", "local", "--jobs", "1")
     took = [float(seconds) for seconds in re.findall(r"done in ([\d.]+) s", ran.stderr)]
     assert len(took) == 4
-    assert all(0.5 <= seconds < 2 for seconds in took), "one after the other, and not from when they were handed over"
+    assert all(0.5 <= seconds < 2 for seconds in took), "one after the other, not counted from when they were queued"
     plan = command("plan", lab.pipeline, "--data", data, "--set", "slow.seconds=0.6").stdout
     assert re.search(r"about [2-7](\.\d)? s of work", plan), plan
 
 
-def test_a_thousand_steps_that_end_at_once_are_a_few_lines_and_cost_little(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_thousand_fast_steps_take_few_lines_and_little_time(capfd: pytest.CaptureFixture[str]) -> None:
     names = [f"step[{number}]" for number in range(1000)]
     began, cpu = time.monotonic(), time.process_time()
     with Progress(names) as progress:
@@ -156,7 +156,7 @@ def test_a_thousand_steps_that_end_at_once_are_a_few_lines_and_cost_little(capfd
     assert cost < 0.2, "2 % of the ten seconds that a thousand steps take at the least"
 
 
-def test_steps_that_end_every_few_milliseconds_are_four_lines_a_second(capfd: pytest.CaptureFixture[str]) -> None:
+def test_fast_steps_are_limited_to_four_lines_a_second(capfd: pytest.CaptureFixture[str]) -> None:
     names = [f"step[{number}]" for number in range(150)]
     began = time.monotonic()
     with Progress(names) as progress:
@@ -168,7 +168,7 @@ def test_steps_that_end_every_few_milliseconds_are_four_lines_a_second(capfd: py
     assert sum(int(re.match(r" +(\d+) more", line)[1]) if " more " in line else 1 for line in lines) == 150
 
 
-def test_the_end_is_estimated_from_what_steps_took_and_the_jobs() -> None:
+def test_the_end_is_estimated_from_durations_and_jobs() -> None:
     estimate = RemainingTime(jobs=2)
     estimate.plan({"a": 10.0, "b": 10.0, "c": 10.0, "d": 10.0})
     assert estimate.seconds_left() == pytest.approx(20)
@@ -184,58 +184,58 @@ def test_the_end_is_estimated_from_what_steps_took_and_the_jobs() -> None:
     assert unknown.text().startswith("4/8 (50 %)")
 
 
-def test_work_shows_how_far_it_is(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_work_shows_its_progress(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(working, "PLAIN_S", 0.0)
     monkeypatch.setattr(working, "FIRST_S", 0.0)
-    said = ""
+    output = ""
     with showing_work() as work:
         work("reading bytes: 3 of 7 files", 2_000_000)
-        while not said:
-            said = capfd.readouterr().err
-    assert said.splitlines()[0] == "  reading bytes: 3 of 7 files, 0 B of 2.0 MB (0 %) (0 s)"
+        while not output:
+            output = capfd.readouterr().err
+    assert output.splitlines()[0] == "  reading bytes: 3 of 7 files, 0 B of 2.0 MB (0 %) (0 s)"
     capfd.readouterr()
     with showing_work(silent=True) as work:
         work("reading bytes", 0)
     assert capfd.readouterr().err == ""
 
 
-def test_bytes_that_move_are_told_with_their_speed_and_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_transfers_are_shown_with_rate_and_remaining_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr(working.time, "monotonic", lambda: now)
-    bytes_of = Traffic()
-    seen = TrafficMonitor(bytes_of)
-    assert seen.text() == ""
+    counts = Traffic()
+    monitor = TrafficMonitor(counts)
+    assert monitor.text() == ""
     now += 2
-    bytes_of.find(2_000_000)
-    bytes_of.receive(4_000_000)
-    assert seen.text() == "4.0 MB received at 2.0 MB/s"
-    assert seen.text(total=10_000_000) == "6.0 MB of 10 MB (60 %), 2.0 MB/s, about 2 s left"
+    counts.find(2_000_000)
+    counts.receive(4_000_000)
+    assert monitor.text() == "4.0 MB received at 2.0 MB/s"
+    assert monitor.text(total=10_000_000) == "6.0 MB of 10 MB (60 %), 2.0 MB/s, about 2 s left"
     now += 60
-    seen.text()
+    monitor.text()
     now += 6
-    assert seen.text() == "", "nothing has moved for a while"
-    assert seen.text(total=10_000_000) == "6.0 MB of 10 MB (60 %)"
-    bytes_of.send(500)
-    assert seen.text() == "", "too few to be told"
-    bytes_of.send(600_000)
+    assert monitor.text() == "", "nothing has moved for a while"
+    assert monitor.text(total=10_000_000) == "6.0 MB of 10 MB (60 %)"
+    counts.send(500)
+    assert monitor.text() == "", "too few to be shown"
+    counts.send(600_000)
     now += 1
-    assert re.match(r"600 kB sent at \d+ kB/s", seen.text())
+    assert re.match(r"600 kB sent at \d+ kB/s", monitor.text())
 
 
-def test_many_small_files_are_counted_though_they_are_few_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_small_files_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr(working.time, "monotonic", lambda: now)
     sent = Traffic()
-    seen = TrafficMonitor(sent)
+    monitor = TrafficMonitor(sent)
     for number in range(1200):
         sent.send(2)
         sent.end_file()
-        assert number < 10 or "files" in seen.text()
+        assert number < 10 or "files" in monitor.text()
     now += 2
-    assert seen.text() == "1,200 files, 2.4 kB sent at 1.2 kB/s"
+    assert monitor.text() == "1,200 files, 2.4 kB sent at 1.2 kB/s"
 
 
-def test_files_that_come_and_go_are_counted(lab: Any, data: Path, tmp_path: Path) -> None:
+def test_received_and_sent_files_are_counted(lab: Any, data: Path, tmp_path: Path) -> None:
     (lab.folder / "first.txt").write_bytes(bytes(300_000))
     measured = FileInput(file=str(lab.folder / "first.txt"))
     received, present, sent = traffic.received, traffic.present, traffic.sent
@@ -251,7 +251,7 @@ def test_files_that_come_and_go_are_counted(lab: Any, data: Path, tmp_path: Path
 
 
 class SlowLine:
-    """A service behind a line that lets two megabytes a second through."""
+    """A service behind a line of two megabytes per second."""
 
     def __init__(self, port: int, api_key: str) -> None:
         self.api_key = api_key
@@ -277,7 +277,7 @@ class SlowLine:
 
 @pytest.fixture
 def slow_line(tmp_path: Path) -> Iterator[SlowLine]:
-    """A Crucible of its own behind a slow line."""
+    """Start a Crucible behind a slow line."""
     with start_server(tmp_path / "service") as service:
         with CrucibleClient(service.url, service.api_key) as client:
             client.projects.create(project_id="lab", organization="local", project_lead="local")
@@ -286,62 +286,62 @@ def slow_line(tmp_path: Path) -> Iterator[SlowLine]:
         line.server.close()
 
 
-def test_a_download_shows_its_bytes_and_sending_too(
+def test_downloads_and_uploads_show_their_bytes(
     lab: Any, data: Path, tmp_path: Path, slow_line: SlowLine, shown: Shown
 ) -> None:
     (lab.folder / "first.txt").write_bytes(os.urandom(5_000_000))
-    where = ["--url", f"http://127.0.0.1:{slow_line.port}/api/v3", "--api-key", slow_line.api_key, "--data", data]
-    said = shown(["register", lab.folder / "first.txt", "--project", "lab", *where], columns=120)
-    assert re.search(r"registering 1 file, [\d.]+ MB sent at [\d.]+ MB/s", said), said
-    (mfid,) = re.findall(r"(\w{26})  first\.txt", said)
-    said = shown(["get", mfid, "-o", tmp_path / "got", *where], columns=120)
+    options = ["--url", f"http://127.0.0.1:{slow_line.port}/api/v3", "--api-key", slow_line.api_key, "--data", data]
+    output = shown(["register", lab.folder / "first.txt", "--project", "lab", *options], columns=120)
+    assert re.search(r"registering 1 file, [\d.]+ MB sent at [\d.]+ MB/s", output), output
+    (mfid,) = re.findall(r"(\w{26})  first\.txt", output)
+    output = shown(["get", mfid, "-o", tmp_path / "got", *options], columns=120)
     assert re.search(
-        r"fetching first.txt \(1 of 1\), [\d.]+ MB of 5.0 MB \(\d+ %\), [\d.]+ MB/s, about [\d.]+ s left", said
+        r"fetching first.txt \(1 of 1\), [\d.]+ MB of 5.0 MB \(\d+ %\), [\d.]+ MB/s, about [\d.]+ s left", output
     )
 
 
-@pytest.mark.parametrize("how", ["colour", "NO_COLOR", "dumb"])
-def test_faults_and_findings_have_colour_as_plans_have(lab: Any, data: Path, how: str, shown: Shown) -> None:
-    environment = {"colour": {}, "NO_COLOR": {"NO_COLOR": "1"}, "dumb": {"TERM": "dumb"}}[how]
+@pytest.mark.parametrize("mode", ["colour", "NO_COLOR", "dumb"])
+def test_faults_and_findings_have_colour_like_plans(lab: Any, data: Path, mode: str, shown: Shown) -> None:
+    environment = {"colour": {}, "NO_COLOR": {"NO_COLOR": "1"}, "dumb": {"TERM": "dumb"}}[mode]
     good = shown(["check", lab.pipeline, "--data", data], **environment)
     lab.declare("pipeline: broken\nproject: lab\nsteps: {a: {uses: nowhere:at_all}}\n", "broken.yaml")
     bad = shown(["check", lab.folder / "broken.yaml", "--data", data], code=2, **environment)
     refused = shown(["run", lab.folder / "broken.yaml", "--data", data], code=2, **environment)
-    if how == "colour":
+    if mode == "colour":
         assert "\x1b[32mno faults\x1b[0m" in good
-        assert all("\x1b[31merror\x1b[0m: " in said for said in (bad, refused)), (bad, refused)
+        assert all("\x1b[31merror\x1b[0m: " in output for output in (bad, refused)), (bad, refused)
     else:
-        assert not any("\x1b" in said for said in (good, bad, refused))
+        assert not any("\x1b" in output for output in (good, bad, refused))
 
 
-def test_verify_tells_of_files_and_bytes(lab: Any, data: Path, command: Any) -> None:
+def test_verify_reports_files_and_bytes(lab: Any, data: Path, command: Any) -> None:
     assert command("run", lab.pipeline, "--data", data, "--engine", "local").returncode == 0
-    told: list[tuple[str, int]] = []
+    reports: list[tuple[str, int]] = []
     with Session(Settings(data)) as session:
-        verify_project(session, "lab", read_bytes=True, tell=lambda text, of: told.append((text, of)))
-    assert told[0] == ("comparing 4 datasets with the record", 0)
-    assert told[-1][0] == "reading bytes: 5 of 5 files"
-    assert told[-1][1] > 20
+        verify_project(session, "lab", read_bytes=True, tell=lambda text, total: reports.append((text, total)))
+    assert reports[0] == ("comparing 4 datasets with the record", 0)
+    assert reports[-1][0] == "reading bytes: 5 of 5 files"
+    assert reports[-1][1] > 20
 
 
-@pytest.mark.parametrize("where", ["pipe", "terminal"])
-def test_a_run_goes_on_when_nobody_reads_what_it_shows(slow: Any, data: Path, where: str, begin: Any) -> None:
-    ours, theirs = os.pipe() if where == "pipe" else pty.openpty()
+@pytest.mark.parametrize("stream", ["pipe", "terminal"])
+def test_a_run_continues_after_its_reader_has_gone(slow: Any, data: Path, stream: str, begin: Any) -> None:
+    ours, theirs = os.pipe() if stream == "pipe" else pty.openpty()
     arguments = ["run", slow.pipeline, "--data", data, "--engine", "local"]
     process = begin(*arguments, stderr=theirs, environment={"TERM": "xterm"})
     os.close(theirs)
     assert os.read(ours, 1 << 16)
     os.close(ours)
-    told, _ = process.communicate(timeout=120)
-    assert (process.returncode, "3 executed" in told) == (0, True)
+    output, _ = process.communicate(timeout=120)
+    assert (process.returncode, "3 executed" in output) == (0, True)
 
 
-def test_a_command_whose_output_nobody_reads_ends_in_silence(lab: Any, data: Path, command: Any) -> None:
+def test_a_command_without_a_reader_ends_quietly(lab: Any, data: Path, command: Any) -> None:
     assert command("run", lab.pipeline, "--data", data, "--engine", "local").returncode == 0
     for arguments in ["list", "--project", "lab"], ["status"], ["list", "--project", "lab", "--json"]:
         ours, theirs = os.pipe()
         os.close(ours)
-        asked = [sys.executable, "-m", "crucible_lineage", *arguments, "--data", data]
-        ran = subprocess.run(asked, stdout=theirs, stderr=subprocess.PIPE, timeout=60, check=False)
+        words = [sys.executable, "-m", "crucible_lineage", *arguments, "--data", data]
+        ran = subprocess.run(words, stdout=theirs, stderr=subprocess.PIPE, timeout=60, check=False)
         os.close(theirs)
         assert (ran.returncode, b"fault" in ran.stderr, (data / "logs").exists()) == (1, False, False), ran.stderr

@@ -1,4 +1,4 @@
-"""`status` says how runs ended and what takes room; `clean` frees what nothing needs, and nothing else."""
+"""`status` shows how runs ended and the disk space in use; `clean` removes only what nothing needs."""
 
 from __future__ import annotations
 
@@ -40,23 +40,23 @@ def states(data: Path) -> list[str]:
     return [run["state"] for run in json.loads(cli("status", "--data", data, "--json").stdout)["runs"]]
 
 
-def until(met: Callable[[], object]) -> None:
+def wait_until(condition: Callable[[], object]) -> None:
     end = time.monotonic() + 60
-    while not met():
+    while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)
 
 
 @pytest.fixture
 def waiting_run(lab: Any, data: Path, begin: Any) -> Iterator[Any]:
-    """A run whose step does not end by itself."""
+    """Start a run whose step does not end by itself."""
     lab.file(f"{lab.module}.py", WAITS)
     text = "\n".join(line for line in lab.pipeline.read_text().splitlines() if "second" not in line)
     lab.declare(text.partition("  total:")[0])
     nowhere = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = begin("run", lab.pipeline, "--data", data, "--engine", "local", **nowhere)
     try:
-        until(lambda: (lab.folder / "begun").exists() or process.poll() is not None)
+        wait_until(lambda: (lab.folder / "begun").exists() or process.poll() is not None)
         yield process
     finally:
         process.kill()
@@ -68,7 +68,7 @@ def test_a_run_is_under_way_until_its_process_ends_and_then_cut_short(waiting_ru
     assert states(data) == ["under way"]
     assert "under way" in cli("status", "--data", data).stdout
     (work,) = (path for path in (data / "work").iterdir() if path.is_dir())
-    assert leftovers(data, copies=True) == [], "a step works here"
+    assert leftovers(data, copies=True) == [], "a step is running"
     waiting_run.send_signal(signal.SIGKILL)
     waiting_run.wait()
     assert states(data) == ["cut short"]
@@ -80,19 +80,19 @@ def test_a_run_is_under_way_until_its_process_ends_and_then_cut_short(waiting_ru
     assert not list((data / "work").iterdir())
 
 
-def test_the_table_of_runs_and_the_room_they_take(lab: Any, data: Path) -> None:
+def test_the_table_of_runs_and_disk_space(lab: Any, data: Path) -> None:
     assert cli("run", lab.pipeline, "--data", data, "--engine", "local").exit_code == 0
-    told = cli("status", "--data", data).stdout
-    (run,) = (line for line in told.splitlines() if "2 executed" in line)
+    output = cli("status", "--data", data).stdout
+    (run,) = (line for line in output.splitlines() if "2 executed" in line)
     assert "counting  lab" in run
     assert "complete" in run
-    assert "copies of files" in told
+    assert "copies of files" in output
     used = json.loads(cli("status", "--data", data, "--json").stdout)["disk"]
     assert used["cache"] > 0
     assert used["crucible"] > used["work"] == 0
 
 
-def test_clean_takes_copies_of_files_only_if_it_is_told_to(lab: Any, data: Path) -> None:
+def test_clean_removes_copies_only_on_request(lab: Any, data: Path) -> None:
     cli("run", lab.pipeline, "--data", data, "--engine", "local")
     assert "nothing to remove" in cli("clean", "--data", data).stdout
     assert cli("clean", "--data", data, "--cache", "--yes").exit_code == 0
@@ -101,7 +101,7 @@ def test_clean_takes_copies_of_files_only_if_it_is_told_to(lab: Any, data: Path)
     assert json.loads(again.stdout)["executed"] == []
 
 
-def test_two_files_with_one_pipeline_name_are_told(lab: Any, data: Path) -> None:
+def test_two_files_with_one_pipeline_name_are_reported(lab: Any, data: Path) -> None:
     other = lab.declare(lab.pipeline.read_text(), "other.yaml")
     cli("run", lab.pipeline, "--data", data, "--engine", "local")
     assert f"was last run from {lab.pipeline}" in cli("run", other, "--data", data, "--engine", "local").stderr
@@ -111,13 +111,13 @@ def test_two_files_with_one_pipeline_name_are_told(lab: Any, data: Path) -> None
     assert f"other.yaml:2:1: pipeline 'counting' is also declared in {lab.pipeline}" in checked.stderr
     text = lab.pipeline.read_text().replace("factor: 3", "facto: 3")
     lab.declare(text.replace("file: first.txt", "file: first.txt, ingestor: NoSuch"), "other.yaml")
-    told = cli("check", lab.pipeline, other, "--data", data).stderr
-    assert f"other.yaml:2:1: pipeline 'counting' is also declared in {lab.pipeline}" in told
-    assert "Crucible has no ingestor 'NoSuch'" in told
-    assert "no parameter 'facto'" in told
+    output = cli("check", lab.pipeline, other, "--data", data).stderr
+    assert f"other.yaml:2:1: pipeline 'counting' is also declared in {lab.pipeline}" in output
+    assert "Crucible has no ingestor 'NoSuch'" in output
+    assert "no parameter 'facto'" in output
 
 
-def test_what_was_left_long_ago_goes_by_itself_unless_it_is_in_use(tmp_path: Path) -> None:
+def test_old_leftovers_are_removed_unless_in_use(tmp_path: Path) -> None:
     old, recent, used = (tmp_path / name for name in ("old", "recent", "used"))
     for folder in (old, recent, used):
         (folder / "out").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""A step that ends its process, however it does, has failed; the others go on, and the command tells it all."""
+"""A step that ends its process in any way has failed; the others continue, and the command reports everything."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
 
-# How a step ends itself -> what is told of it.
+# How a step ends itself -> the message about it.
 ENDINGS = {
     "exit": ("sys.exit(0)", "failed: it called sys.exit(0); a step ends by returning, at"),
     "text": ("sys.exit('no lamp')", "failed: it called sys.exit('no lamp'); a step ends by returning, at"),
@@ -34,7 +34,7 @@ steps:
 
 
 def declared(lab: Any) -> Path:
-    """A step for each ending, one after each of them, and two that are as they should be."""
+    """Declare a step for each ending, one after each of them, and two good ones."""
     code = "import ctypes, os, sys\nfrom pathlib import Path\n\n\n"
     steps = HEAD
     for name, (ending, _) in ENDINGS.items():
@@ -48,19 +48,19 @@ def declared(lab: Any) -> Path:
 
 
 @pytest.mark.parametrize("engine", ["local", "prefect"])
-def test_it_has_failed_and_the_others_go_on(
+def test_it_has_failed_and_the_others_continue(
     lab: Any, data: Path, command: Any, engine: str, request: pytest.FixtureRequest
 ) -> None:
     environment = request.getfixturevalue("prefect_server").environment if engine == "prefect" else {}
     ran = command("run", declared(lab), "--data", data, "--engine", engine, "--json", **environment)
     assert (ran.returncode, bool(ran.stdout)) == (1, True), ran.stderr
-    told = json.loads(ran.stdout)
-    assert told["executed"] == ["good", "better"]
+    result = json.loads(ran.stdout)
+    assert result["executed"] == ["good", "better"]
     for name, (_, words) in ENDINGS.items():
-        assert told["outcomes"][name] == "failed"
-        assert told["outcomes"][f"after-{name}"] == "skipped"
-        assert words in told["errors"][name]["message"], told["errors"][name]
-        assert f"{name}, which it needs, has no result" in told["errors"][f"after-{name}"]["message"]
+        assert result["outcomes"][name] == "failed"
+        assert result["outcomes"][f"after-{name}"] == "skipped"
+        assert words in result["errors"][name]["message"], result["errors"][name]
+        assert f"{name}, which it needs, has no result" in result["errors"][f"after-{name}"]["message"]
     listed = json.loads(command("status", "--data", data, "--json").stdout)["runs"][0]
     assert listed["state"] == "failed"
 
@@ -69,7 +69,7 @@ IN_OUR_PROCESS = ["sys.exit(0)", "os._exit(0)", "raise KeyboardInterrupt"]
 
 
 @pytest.mark.parametrize("ending", IN_OUR_PROCESS)
-def test_a_module_that_ends_the_process_when_it_is_imported_fails_its_steps_and_no_other(
+def test_a_module_that_ends_the_process_on_import_fails_only_its_steps(
     lab: Any, data: Path, command: Any, ending: str
 ) -> None:
     lab.file(f"{lab.module}_ends.py", f"import os, sys\n{ending}\n")
@@ -79,23 +79,23 @@ def test_a_module_that_ends_the_process_when_it_is_imported_fails_its_steps_and_
 
     ran = command("run", path, "--data", data, "--engine", "local", "--json")
     assert (ran.returncode, bool(ran.stdout)) == (1, True), ran.stderr
-    told = json.loads(ran.stdout)
-    assert told["executed"] == ["good", "better"]
+    result = json.loads(ran.stdout)
+    assert result["executed"] == ["good", "better"]
     for name in ("ends[factor=1]", "ends[factor=2]"):
-        assert words in told["errors"][name]["message"]
-    assert "parent ends[factor=1] is blocked" in told["errors"]["after[factor=1]"]["message"]
+        assert words in result["errors"][name]["message"]
+    assert "parent ends[factor=1] is blocked" in result["errors"]["after[factor=1]"]["message"]
 
     checked = command("check", path)
     assert (checked.returncode, checked.stderr.count(words)) == (2, 1)
     assert f"{path}:" in checked.stderr
 
-    mended = "@step(outputs=('out', 'other'))\ndef f(counts, *, factor, out, other): ...\n"
-    lab.file(f"{lab.module}_ends.py", f"from crucible_lineage import step\n\n\n{mended}")
-    assert command("plan", path, "--data", data).returncode == 0, "nothing of what was wrong is remembered"
+    repaired = "@step(outputs=('out', 'other'))\ndef f(counts, *, factor, out, other): ...\n"
+    lab.file(f"{lab.module}_ends.py", f"from crucible_lineage import step\n\n\n{repaired}")
+    assert command("plan", path, "--data", data).returncode == 0, "the fault is not remembered"
 
 
 @pytest.mark.parametrize("ending", IN_OUR_PROCESS)
-def test_a_function_for_headers_that_ends_the_process_blocks_what_needs_the_file(
+def test_a_header_function_that_ends_the_process_blocks_steps_of_the_file(
     lab: Any, data: Path, command: Any, ending: str
 ) -> None:
     lab.file("second.txt", "2\n")
@@ -107,13 +107,15 @@ def test_a_function_for_headers_that_ends_the_process_blocks_what_needs_the_file
     )
     ran = command("run", path, "--data", data, "--engine", "local", "--json")
     assert ran.returncode == 1, ran.stderr
-    told = json.loads(ran.stdout)
-    assert told["executed"] == ["good", "better"]
-    assert f"cannot read second.txt: it ends its process ({ending}); let it return" in told["errors"]["ends"]["message"]
+    result = json.loads(ran.stdout)
+    assert result["executed"] == ["good", "better"]
+    assert (
+        f"cannot read second.txt: it ends its process ({ending}); let it return" in result["errors"]["ends"]["message"]
+    )
 
 
 @pytest.mark.parametrize("ending", IN_OUR_PROCESS)
-def test_a_module_that_a_function_imports_and_that_ends_the_process_is_the_failure_of_that_step(
+def test_a_module_imported_by_a_function_that_ends_the_process_fails_that_step(
     lab: Any, data: Path, command: Any, ending: str
 ) -> None:
     lab.file(f"{lab.module}_late.py", f"import os, sys\n{ending}\n")
@@ -126,23 +128,21 @@ def test_a_module_that_a_function_imports_and_that_ends_the_process_is_the_failu
     assert json.loads(ran.stdout)["outcomes"] == {"good": "executed", "better": "executed", "ends": "failed"}
 
 
-def test_what_code_prints_when_it_is_read_is_not_between_what_a_command_prints(
-    lab: Any, data: Path, command: Any
-) -> None:
+def test_output_of_imported_code_is_not_mixed_with_that_of_a_command(lab: Any, data: Path, command: Any) -> None:
     lab.file(f"{lab.module}_late.py", "print('late')\n\n\ndef g(): pass\n")
     code = "print('early')\n\n\ndef header(path):\n    print('header')\n    return {}\n\n\n"
     code += f"def f(counts: Path, *, out: Path):\n    import {lab.module}_late\n    {lab.module}_late.g()\n"
     lab.file(f"{lab.module}_ends.py", f"from pathlib import Path\n\n{code}")
     text = f"{HEAD}  ends: {{uses: '{lab.module}_ends:f', inputs: {{counts: first}}}}\n"
     path = lab.declare(text.replace("file: first.txt", f"file: first.txt, header: '{lab.module}_ends:header'"))
-    for asked in ("check",), ("plan", "--data", data):
-        ran = command(asked[0], path, *asked[1:], "--json")
+    for words in ("check",), ("plan", "--data", data):
+        ran = command(words[0], path, *words[1:], "--json")
         assert isinstance(json.loads(ran.stdout), dict)
         assert {"early", "late"} <= set(ran.stderr.split())
     assert "header" in ran.stderr
 
 
-def test_ctrl_c_while_a_module_is_imported_is_one(lab: Any, command: Any) -> None:
+def test_ctrl_c_during_an_import_stops_the_command(lab: Any, command: Any) -> None:
     lab.file(f"{lab.module}_ends.py", "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n")
     path = lab.declare(f"{HEAD}  ends: {{uses: '{lab.module}_ends:f', inputs: {{counts: first}}}}\n")
     assert command("check", path).returncode == 130

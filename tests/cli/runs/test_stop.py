@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: no step is begun any more, what runs is ended, all is told as it is; twice: gone."""
+"""Ctrl-C and SIGTERM: no further step starts, running ones are terminated, and all is reported; twice: exit at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.warm import WarmPython
 
 pty = pytest.importorskip("pty", reason="terminals are POSIX")
 
-# A step whose process notes its id, tells that it was asked to end, and goes on.
+# A step whose process stores its id, notes the request to end, and continues.
 STUBBORN = """
 import os, signal, sys, time
 from pathlib import Path
@@ -53,7 +53,7 @@ KINDS = {
 
 
 class Terminal:
-    """A command on a terminal of its own, as a person has it."""
+    """A command on its own terminal."""
 
     def __init__(self, python: WarmPython, *arguments: object, before: str = "") -> None:
         self._ours, theirs = pty.openpty()
@@ -61,31 +61,31 @@ class Terminal:
         terminal = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
         self.process = python.popen(code, {**os.environ, "TERM": "xterm"}, **terminal)
         os.close(theirs)
-        self._said = b""
+        self._output = b""
 
     def press(self, key: bytes) -> None:
         os.write(self._ours, key)
 
     def read(self, seconds: float = 120) -> str:
-        """All that it says until it ends. One that does not is asked where its threads are, and ended."""
+        """Return all output until the command ends. If it does not end, print its threads and kill it."""
         end = time.monotonic() + seconds
         while block := self._block(end):
-            self._said += block
+            self._output += block
         os.close(self._ours)
         self.process.wait(60)
-        return self._said.decode()
+        return self._output.decode()
 
     def _block(self, end: float) -> bytes:
         if not select.select([self._ours], [], [], max(0.0, end - time.monotonic()))[0]:
             self.process.send_signal(signal.SIGUSR1)
             time.sleep(1)
-            where = os.read(self._ours, 1 << 16).decode() if select.select([self._ours], [], [], 5)[0] else ""
+            stacks = os.read(self._ours, 1 << 16).decode() if select.select([self._ours], [], [], 5)[0] else ""
             self.process.kill()
             self.process.wait(60)
-            raise AssertionError(f"it does not end; it said {self._said.decode()}, and is at\n{where}")
+            raise AssertionError(f"it does not end; its output: {self._output.decode()}, its threads:\n{stacks}")
         try:
             return os.read(self._ours, 1 << 16)
-        except OSError:  # so Linux tells the end
+        except OSError:  # Linux's end of file
             return b""
 
 
@@ -102,54 +102,54 @@ main()
 
 @pytest.fixture(params=list(KINDS))
 def stubborn(request: pytest.FixtureRequest, lab: Any) -> Any:
-    """A pipeline of a step, one that does not end when it is asked to, and one after it."""
+    """Declare a step, one that does not end on request, and one after it."""
     name = f"stubborn_{lab.module}"
     lab.file(f"{name}.py", STUBBORN)
     lab.declare(HEAD + KINDS[request.param].replace("stubborn_STEP", name) + AFTER)
     return lab
 
 
-def awaited(look: Callable[[], Any], seconds: float = 60) -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = 60) -> Any:
     end = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < end, "it did not happen"
+    while not (found := condition()):
+        assert time.monotonic() < end, "timeout"
         time.sleep(0.02)
     return found
 
 
 def pid_of(lab: Any) -> int:
     path: Path = lab.folder / "pid"
-    return int(awaited(lambda: path.exists() and path.read_text()))
+    return int(wait_for(lambda: path.exists() and path.read_text()))
 
 
-def is_gone(pid: int) -> bool:
+def has_ended(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
     except OSError:
         return True
 
 
-@pytest.mark.parametrize("how", ["ctrl-c", "sigterm"])
-def test_the_first_ends_what_runs_and_all_is_told_as_it_is(
-    stubborn: Any, data: Path, command: Any, how: str, warm_python: WarmPython
+@pytest.mark.parametrize("request_kind", ["ctrl-c", "sigterm"])
+def test_the_first_request_terminates_running_steps_and_is_reported(
+    stubborn: Any, data: Path, command: Any, request_kind: str, warm_python: WarmPython
 ) -> None:
     terminal = Terminal(warm_python, "run", stubborn.pipeline, "--data", data, "--engine", "local")
     pid = pid_of(stubborn)
     began = time.monotonic()
-    if how == "ctrl-c":
+    if request_kind == "ctrl-c":
         terminal.press(b"\x03")
     else:
         terminal.process.send_signal(signal.SIGTERM)
-    said = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.read())
+    output = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.read())
     assert time.monotonic() - began < 15
     assert terminal.process.returncode == 130
-    assert (stubborn.folder / "asked").exists(), "it is asked before it is killed"
-    assert is_gone(pid)
-    assert "Traceback" not in said
-    assert "stopping: no further steps are started, running ones are terminated" in said
-    assert "1 executed, 1 stopped, 1 skipped" in said
-    assert re.search(r"long +stopped .*it was ended, because the run was stopped", said)
-    assert re.search(r"after +skipped .*the run was stopped before it was begun", said)
+    assert (stubborn.folder / "asked").exists(), "it is asked to end before it is killed"
+    assert has_ended(pid)
+    assert "Traceback" not in output
+    assert "stopping: no further steps are started, running ones are terminated" in output
+    assert "1 executed, 1 stopped, 1 skipped" in output
+    assert re.search(r"long +stopped .*it was ended, because the run was stopped", output)
+    assert re.search(r"after +skipped .*the run was stopped before it was begun", output)
     (run,) = json.loads(command("status", "--data", data, "--json").stdout)["runs"]
     assert (run["state"], run["steps"]) == ("stopped", {"executed": 1, "stopped": 1, "skipped": 1})
     plan = json.loads(command("plan", stubborn.pipeline, "--data", data, "--json").stdout)
@@ -163,31 +163,33 @@ signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 """
 
 
-def test_a_signal_that_does_not_wake_the_main_thread_is_heard(
+def test_a_signal_that_does_not_wake_the_main_thread_is_handled(
     stubborn: Any, data: Path, warm_python: WarmPython
 ) -> None:
-    """As when it comes just before that begins to wait: Python notes it, and nothing interrupts the wait."""
+    """Block the signal in the main thread: as if it came just before a wait, which Python then does not interrupt."""
     terminal = Terminal(warm_python, "run", stubborn.pipeline, "--data", data, "--engine", "local", before=UNHEARD)
     pid_of(stubborn)
     terminal.process.send_signal(signal.SIGTERM)
-    said = terminal.read(30)
+    output = terminal.read(30)
     assert terminal.process.returncode == 130
-    assert "stopping: no further steps are started" in said
+    assert "stopping: no further steps are started" in output
 
 
-def test_the_second_leaves_within_a_second(stubborn: Any, data: Path, command: Any, warm_python: WarmPython) -> None:
+def test_the_second_request_exits_within_a_second(
+    stubborn: Any, data: Path, command: Any, warm_python: WarmPython
+) -> None:
     terminal = Terminal(warm_python, "run", stubborn.pipeline, "--data", data, "--engine", "local")
     pid = pid_of(stubborn)
     terminal.press(b"\x03")
-    awaited(lambda: (stubborn.folder / "asked").exists())
+    wait_for(lambda: (stubborn.folder / "asked").exists())
     began = time.monotonic()
     terminal.press(b"\x03")
-    said = terminal.read()
+    output = terminal.read()
     assert time.monotonic() - began < 1
     assert terminal.process.returncode == 130
-    assert "Traceback" not in said
-    assert "stopped immediately; registered results are kept" in said
-    awaited(lambda: is_gone(pid), 10)
+    assert "Traceback" not in output
+    assert "stopped immediately; registered results are kept" in output
+    wait_for(lambda: has_ended(pid), 10)
     (run,) = json.loads(command("status", "--data", data, "--json").stdout)["runs"]
     assert run["state"] == "stopped"
 
@@ -197,7 +199,7 @@ def test_with_json_the_outcome_of_each_step_is_printed(stubborn: Any, data: Path
     pid_of(stubborn)
     run.send_signal(signal.SIGTERM)
     out, _ = run.communicate(timeout=60)
-    told = json.loads(out)
+    result = json.loads(out)
     assert run.returncode == 130
-    assert told["stopped"]
-    assert told["outcomes"] == {"scaled": "executed", "long": "stopped", "after": "skipped"}
+    assert result["stopped"]
+    assert result["outcomes"] == {"scaled": "executed", "long": "stopped", "after": "skipped"}
