@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
 
 from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
@@ -55,7 +54,7 @@ class Questions:
         measurement: str | None = None,
         keyword: str | None = None,
         superseded: bool = False,
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         """Find datasets: measured data and results that hold now, newest last. `text` is a part of their names.
 
         With `superseded` also those that hold no more or are incomplete. The project may be left out if there is one.
@@ -80,7 +79,7 @@ class Questions:
         ]
         return bounded({**document, "found": len(datasets), "datasets": datasets})
 
-    def show(self, dataset: str) -> dict[str, Any]:
+    def show(self, dataset: str) -> dict[str, object]:
         """Show a dataset: state, returned values, parameters, metadata, files, parents, children, maker and time."""
         with self._lock:
             return bounded(show_dataset(self._session, self._mfid(dataset)).to_json())
@@ -97,7 +96,7 @@ class Questions:
         with self._lock:
             return cut_text(str(explain(self._session, self._mfid(dataset))))
 
-    def diff(self, old: str, new: str) -> dict[str, Any]:
+    def diff(self, old: str, new: str) -> dict[str, object]:
         """Compare two datasets and all that they come from: returned values first, then the causes."""
         with self._lock:
             return bounded(compare_datasets(self._session, self._mfid(old), self._mfid(new)).to_json())
@@ -108,7 +107,7 @@ class Questions:
         code: str | None = None,
         instrument: str | None = None,
         project: str | None = None,
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         """List what must be redone because a dataset was wrong, or the code of that fingerprint, or an instrument."""
         if sum(cause is not None for cause in (dataset, code, instrument)) != 1:
             raise InputError("give one cause: dataset, code or instrument")
@@ -129,7 +128,7 @@ class Questions:
         by: list[str] | None = None,
         project: str | None = None,
         rows: int = 50,
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         """Tabulate the current results of a step: parameters (params.X), returned values (results.X), instrument.
 
         `where` is a condition such as "params.degree > 2 and results.rms < 0.5", `fields` are more columns, also of
@@ -148,13 +147,13 @@ class Questions:
         document = table.to_json()
         return bounded({"count": len(table), **document, "rows": document["rows"][: max(rows, 0)]})
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> dict[str, object]:
         """List each pipeline of each project: its last run, its results by state, and what a person has to do."""
         with self._lock:
             pipelines = overview(self._session)
         return bounded({"pipelines": [one.to_json() for one in pipelines]})
 
-    def plan(self, pipeline: str) -> dict[str, Any]:
+    def plan(self, pipeline: str) -> dict[str, object]:
         """Preview a run of the pipeline in this file: what it would do, and why.
 
         No step is run; their modules are imported.
@@ -190,7 +189,7 @@ MOST_TEXT = 2_000  # characters of a text within an answer
 DEEPEST = 12
 
 
-def bounded(answer: Mapping[str, object]) -> dict[str, Any]:
+def bounded(answer: Mapping[str, object]) -> dict[str, object]:
     """Return the answer within MOST_CHARACTERS as JSON. `cut` lists what was shortened, with its full length."""
     items, text = MOST_ITEMS, MOST_TEXT
     while True:
@@ -208,7 +207,7 @@ def cut_text(text: str) -> str:
     return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}\n... cut: {len(text)} characters in all"
 
 
-def _within(value: object, path: str, items: int, text: int, cut: list[str], depth: int = 0) -> Any:
+def _within(value: object, path: str, items: int, text: int, cut: list[str], depth: int = 0) -> object:
     if depth > DEEPEST:
         cut.append(f"{path}: nested more deeply than {DEEPEST} levels")
         return None
@@ -246,11 +245,11 @@ def serve_questions(questions: Questions) -> None:
     server.run("stdio")
 
 
-def _reporting(question: Callable[..., object]) -> Callable[..., Any]:
+def _reporting(question: Callable[..., object]) -> Callable[..., object]:
     """Wrap a question so that an assistant sees the messages of our errors instead of tracebacks."""
 
     @functools.wraps(question)
-    def answer(*args: Any, **kwargs: Any) -> Any:
+    def answer(*args: object, **kwargs: object) -> object:
         try:
             return question(*args, **kwargs)
         except LineageError as error:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any
 
 from crucible_lineage.core.journal import Failure
 from crucible_lineage.errors import TRANSIENT, LineageError
@@ -34,7 +33,7 @@ class FailedRun:
     why: str
     steps: Mapping[str, str] = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the JSON that commands print."""
         return {**vars(self), "steps": dict(self.steps)}
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from crucible_lineage.errors import RefusedError
 from crucible_lineage.times import utc
@@ -206,7 +205,7 @@ class Observation:
         """Whether it is violated and has no fallback."""
         return self.holds is False and ASSUMPTIONS[self.name].otherwise is None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the observation as JSON, with its consequences."""
         assumed = ASSUMPTIONS[self.name]
         used = assumed.otherwise if self.holds is False else None

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from crucible_lineage.core.datasets import no_project
 from crucible_lineage.core.journal import Journal
@@ -71,7 +71,7 @@ class Session:
         self._who_lock, self._project_lock = threading.Lock(), threading.Lock()  # held during calls to the service
         self._client: CrucibleClient | None = None
         self._store: Store | None = None
-        self._agent: dict[str, Any] | None = None
+        self._agent: dict[str, object] | None = None
         self._metadata_tested = False  # whether the service accepts our metadata
         self._machine: str | None = None
         self._projects: set[str] = set()
@@ -214,7 +214,7 @@ class Session:
         return self.mirror.service.accepts_client_ids
 
     @property
-    def agent(self) -> dict[str, Any]:
+    def agent(self) -> dict[str, object]:
         """The account of the key in use, from one call per session; in an outage, from the last answer.
 
         Raises UnreachableError if the service is away and has never answered.
@@ -225,7 +225,7 @@ class Session:
                 self._agent = self._ask_who(client)
             return self._agent
 
-    def _ask_who(self, client: CrucibleClient) -> dict[str, Any]:
+    def _ask_who(self, client: CrucibleClient) -> dict[str, object]:
         from crucible_lineage.provenance.environment import agent  # needed only to register
 
         try:
@@ -245,7 +245,7 @@ class Session:
         """A digest of the key in use."""
         return hashlib.sha256((self.settings.api_key or "").encode()).hexdigest()[:16]
 
-    def set_agent(self, agent: dict[str, Any]) -> None:
+    def set_agent(self, agent: dict[str, object]) -> None:
         """Set the account, which another process with this key has already looked up."""
         with self._who_lock:
             self._agent = self._agent or agent

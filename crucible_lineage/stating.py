@@ -10,7 +10,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from crucible_lineage.core.slots import SlotClaim, hold, later_than
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
@@ -42,7 +41,7 @@ class StatementOutcome:
     statement: Statement
     is_new: bool
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the JSON that commands print."""
         return {**self.statement.to_json(), "new": self.is_new}
 
@@ -79,7 +78,7 @@ def state(
     about: About,
     *,
     why: str = "",
-    body: Mapping[str, Any] | None = None,
+    body: Mapping[str, object] | None = None,
     revokes: Iterable[str] = (),
 ) -> StatementOutcome:
     """Register a statement in a project, unless an equal one is in force.
@@ -174,7 +173,7 @@ class SignatureOutcome:
     stating: StatementOutcome
     missing: Mapping[str, int]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the JSON that `sign --json` prints."""
         return {**self.stating.to_json(), "lacking": dict(self.missing)}
 

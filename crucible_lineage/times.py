@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 DEFAULTED = timedelta(seconds=1)  # most between the two times that Crucible gives to a dataset without a time
 
@@ -34,7 +33,7 @@ def measured_at(record: Mapping[str, object]) -> datetime | None:
     return None if abs(measured - created) <= DEFAULTED else measured
 
 
-def without_default_time(record: Mapping[str, object]) -> Mapping[str, Any]:
+def without_default_time(record: Mapping[str, object]) -> Mapping[str, object]:
     """Return the record without a `timestamp` that Crucible put in."""
     return record if measured_at(record) else {name: value for name, value in record.items() if name != "timestamp"}
 

@@ -7,7 +7,6 @@ import io
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -99,7 +98,7 @@ def _band_table(session: Session, mfid: str) -> list[dict[str, object]]:
     return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(io.StringIO(text))]
 
 
-def _print_table(table: list[dict[str, Any]]) -> None:
+def _print_table(table: list[dict[str, object]]) -> None:
     names = list(table[0])
     click.echo("polystyrene bands, in cm-1 (reference: ASTM E1840)")
     click.echo("  " + "  ".join(f"{name.removesuffix('_cm1'):>12}" for name in names))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
 
 import click
 
@@ -83,7 +82,7 @@ def _lines(error: BaseException) -> list[str]:
 def _error_json(error: BaseException, code: int) -> dict[str, object]:
     """Return the error as JSON. docs/commands.schema.json has its shape."""
     message = error.format_message() if isinstance(error, click.ClickException) else str(error)
-    described: dict[str, Any] = {"kind": type(error).__name__, "message": message, "exit_code": code}
+    described: dict[str, object] = {"kind": type(error).__name__, "message": message, "exit_code": code}
     if isinstance(error, InputError):
         described["faults"] = [fault.to_json() for fault in error.faults]
     if isinstance(error, CrucibleError):

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -204,7 +204,7 @@ def _print(outcome: StatementOutcome, *, as_json: bool) -> None:
 
 
 def _unhold(about: About, flag: str) -> list[str]:
-    span: list[Any] = [
+    span: list[object] = [
         *(["--from", about.since] if about.since else []),
         *(["--until", about.until] if about.until else []),
     ]

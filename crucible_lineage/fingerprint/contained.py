@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 _one_at_a_time = threading.RLock()  # the changes affect the whole process
 
@@ -61,7 +61,7 @@ def _interrupts() -> Iterator[list[int]]:
         yield received
         return
 
-    def handle(number: int, frame: FrameType | None) -> Any:
+    def handle(number: int, frame: FrameType | None) -> object:
         received.append(number)
         return before(number, frame)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Mapping
-from typing import Any
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.fingerprint.values import ValueFaultError, plain_value
@@ -18,7 +17,7 @@ SECRET_TAG = b"crucible-lineage/secret/1\n"
 _SCRYPT_COST = {"n": 1 << 14, "r": 8, "p": 1}
 
 
-def canonical_params(params: Mapping[str, object], step: Step[..., Any] | None = None) -> dict[str, object]:
+def canonical_params(params: Mapping[str, object], step: Step[..., object] | None = None) -> dict[str, object]:
     """Return the parameters as plain JSON values, secret ones as digests.
 
     Raises InputError for a parameter without a stable spelling.
@@ -38,7 +37,7 @@ def canonical_value(value: object, name: str, home: str | None = None, *, reveal
     says that the result only enters a digest.
     """
 
-    def other(part: object, path: str) -> Any:
+    def other(part: object, path: str) -> object:
         if isinstance(part, (type, functools.partial)) or (callable(part) and hasattr(part, "__name__")):
             return {"code": code_fingerprint(part, home=home).digest}
         if not hasattr(part, "get_secret_value"):

@@ -18,7 +18,6 @@ from functools import lru_cache
 from importlib.machinery import SourceFileLoader
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from crucible_lineage.fingerprint.syntax import FunctionNode, Import, imports_of
 
@@ -91,7 +90,7 @@ def _parsed(text: str) -> ModuleSource | None:
         return None
 
 
-def is_plainly_loaded(module_globals: dict[str, Any]) -> bool:
+def is_plainly_loaded(module_globals: dict[str, object]) -> bool:
     """Return whether a module was compiled from its file without an import hook that changes code."""
     return type(module_globals.get("__loader__")) is SourceFileLoader
 
@@ -202,7 +201,7 @@ def _compiled(text: str) -> dict[str, list[tuple[Definition, object]]]:
         for part in (node, *getattr(node, "decorator_list", ())):
             part.lineno = part.end_lineno = number + 1
             part.col_offset = part.end_col_offset = 0
-    by_name: dict[str, list[tuple[Definition, Any]]] = {}
+    by_name: dict[str, list[tuple[Definition, object]]] = {}
     for code, numbered in zip(original, _nested(_compile(tree)), strict=False):
         definition = definitions[min(numbered.co_firstlineno, len(definitions)) - 1]
         if code.co_name == numbered.co_name == getattr(definition.node, "name", "<lambda>"):

@@ -14,7 +14,6 @@ import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from crucible_lineage.fingerprint.functions import definition_of, function_piece, home_of, imported_files
 from crucible_lineage.fingerprint.model import Context, ObjectDescription, Reference
@@ -25,7 +24,7 @@ from crucible_lineage.step import Step
 
 MOST_TEXT = 20_000  # chosen: characters of all pieces in a record
 STEP = "step"  # the piece of the step function itself
-State = frozenset[tuple[Any, ...]]
+State = frozenset[tuple[object, ...]]
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Fingerprint:
     pieces: tuple[tuple[str, str], ...]
 
 
-def code_fingerprint(target: Callable[..., Any] | Step[..., Any], *, home: str | None = None) -> Fingerprint:
+def code_fingerprint(target: Callable[..., object] | Step[..., object], *, home: str | None = None) -> Fingerprint:
     """Return the fingerprint of a step or function, equal for the same code on every machine and Python version.
 
     Code in the package of the module `home`, by default the step's own, is first-party even if it is installed.

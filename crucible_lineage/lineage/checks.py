@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from crucible_lineage.collector import collector_paused
 from crucible_lineage.ids import derive_mfid, is_mfid, mfid_bytes, mfid_time
@@ -77,7 +77,7 @@ class Finding:
     message: str
     command: str = ""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the finding for `--json`."""
         fields = {"class": self.check, "severity": self.severity, "mfids": list(self.ids)}
         return {**fields, "message": self.message, "command": self.command}
@@ -104,7 +104,7 @@ class Findings:
         """Whether no finding is an error."""
         return not has_errors(self.findings)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the findings for `--json`."""
         return {"ok": self.ok, **vars(self), "findings": [finding.to_json() for finding in self.findings]}
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from crucible_lineage.lineage.records import mapping, text
 
@@ -53,14 +52,14 @@ class Rights:
             yield f"rights: {self.holder}"
 
 
-def stated_rights(metadata: Mapping[str, Any] | None) -> Rights:
+def stated_rights(metadata: Mapping[str, object] | None) -> Rights:
     """Return the rights in the metadata of a dataset or project; invalid values are ignored."""
     fields = mapping(metadata)
     creators = tuple(_creators(fields.get("creators")))
     return Rights(text(fields.get("license")).strip(), creators, text(fields.get("rights")))
 
 
-def rights_of(record: Mapping[str, Any] | None, projects: Mapping[str, Rights]) -> Rights:
+def rights_of(record: Mapping[str, object] | None, projects: Mapping[str, Rights]) -> Rights:
     """Return the rights of a dataset, with those of `projects` by project id."""
     fields = mapping(record)
     own = stated_rights(mapping(fields.get("scientific_metadata")))

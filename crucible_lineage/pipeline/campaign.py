@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from crucible_lineage.amounts import amount
 from crucible_lineage.calibrations import certificates_of, overlapping
@@ -78,7 +77,7 @@ class Campaign:
         """The stage of the campaign: promoted, approved or new."""
         return "promoted" if self.promoted else "approved" if self.approvals else "new"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the campaign as commands print it."""
         return {
             "name": self.name,
@@ -353,5 +352,5 @@ def _check_gate(require: str) -> None:
             raise InputError(f"--require {require}: a gate goes by differences, d.NAME or d.STEP.NAME, not by {name!r}")
 
 
-def _order(item: InputItem) -> tuple[bool, Any, str]:
+def _order(item: InputItem) -> tuple[bool, object, str]:
     return item.span is None, item.span, item.label

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
-from typing import Any, Self, TextIO
+from typing import Self, TextIO
 from urllib.parse import quote, quote_plus
 
 from crucible_lineage.disk import private_file, private_folder, storage_error
@@ -271,7 +271,7 @@ class _CopyingStream:
         for line in lines:
             self.write(line)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._stream, name)
 
 

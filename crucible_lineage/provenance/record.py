@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from crucible_lineage.errors import ChecksumError
 from crucible_lineage.ids import canonical_json
@@ -68,18 +68,18 @@ class Activity:
     source: str = ""
     pieces: Mapping[str, str] = field(default_factory=dict)
     not_covered: tuple[str, ...] = ()
-    git: Mapping[str, Any] | None = None
-    run: Mapping[str, Any] | None = None
-    declared: Mapping[str, Any] | None = None
+    git: Mapping[str, object] | None = None
+    run: Mapping[str, object] | None = None
+    declared: Mapping[str, object] | None = None
     gaps: tuple[str, ...] = ()
     read: tuple[str, ...] = ()
     archive: Mapping[str, str] | None = None
     left_out: tuple[str, ...] = ()
     program: Mapping[str, str] | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the `activity` part of the record."""
-        code: dict[str, Any] = {"fingerprint": self.fingerprint, "source": self.source[:20_000]}
+        code: dict[str, object] = {"fingerprint": self.fingerprint, "source": self.source[:20_000]}
         code |= {"pieces": dict(self.pieces)} if self.pieces else {}
         code |= {"not_covered": list(self.not_covered), **({"read": list(self.read)} if self.read else {})}
         code |= {"archive": dict(self.archive)} if self.archive else {}
@@ -150,7 +150,7 @@ def raw_record(
     supersedes: str | None = None,
 ) -> FilesRecord:
     """Return the incomplete record of registered files: measured, or made from `parents` by a person."""
-    by_hand: dict[str, Any] = {"activity": {"kind": "by hand", "note": note}} if parents or note else {}
+    by_hand: dict[str, object] = {"activity": {"kind": "by hand", "note": note}} if parents or note else {}
     by_hand |= {"supersedes": supersedes} if supersedes else {}
     return _files_record(recipe, files, who, parents, by_hand)
 
@@ -249,7 +249,7 @@ def compact(record: T, limit_bytes: int = MAX_RECORD_BYTES) -> tuple[T, bytes | 
     if _size(document) <= limit_bytes:
         return record, None
     content = canonical_json({name: document[name] for name in MOVED})
-    short: dict[str, Any] = {name: value for name, value in document.items() if name not in MOVED}
+    short: dict[str, object] = {name: value for name, value in document.items() if name not in MOVED}
     short["used"] = [{"role": entry["role"], "mfid": entry["mfid"]} for entry in document["used"]]
     short["attached"] = {
         "name": ATTACHED_NAME,

@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from crucible_lineage import __version__
 from crucible_lineage.client.models import FileRecord
@@ -270,7 +269,7 @@ def _write_kit(
     return [TextFile(name, "remakes the results" if name == DRIVER else "for reproduce.py", "") for name in names]
 
 
-def _metadata(node: Node) -> Mapping[str, Any]:
+def _metadata(node: Node) -> Mapping[str, object]:
     found = (node.record or {}).get("scientific_metadata")
     return found if isinstance(found, Mapping) else {}
 

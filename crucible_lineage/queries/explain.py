@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from html import escape
-from typing import Any
 
 from crucible_lineage.core.slots import CURRENT
 from crucible_lineage.errors import NotFoundError
@@ -47,7 +46,7 @@ class Explanation:
     def __str__(self) -> str:
         return "\n\n".join("\n".join(paragraph) for paragraph in self.paragraphs)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the explanation for `why --json`."""
         return {
             "mfid": self.mfid,

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from crucible_lineage.amounts import amount
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, RefusedError
@@ -53,7 +52,7 @@ class RedoList:
         """The superseded datasets that come from the cause."""
         return tuple(mfid for mfid in self.impact.ids if self.graph.nodes[mfid].state == SUPERSEDED)
 
-    def to_json(self, *, every: bool = False) -> dict[str, Any]:
+    def to_json(self, *, every: bool = False) -> dict[str, object]:
         """Return the list for `impact --json`. Ids that the reader cannot see are null.
 
         With `every`, superseded datasets are among those to redo.
@@ -98,7 +97,7 @@ def note_what_follows(session: Session, outcomes: Iterable[Outcome]) -> None:
     for outcome in outcomes:
         if outcome.verdict != DIFFERS:
             continue
-        found: dict[str, dict[str, Any]] = {}
+        found: dict[str, dict[str, object]] = {}
         for mfid in outcome.mfids:
             redone = dataset_impact(session, mfid)
             nodes = (redone.graph.nodes[one] for one in redone.redo if one not in outcome.mfids)

@@ -6,7 +6,6 @@ import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from crucible_lineage.amounts import amount
 from crucible_lineage.core.slots import CURRENT
@@ -33,7 +32,7 @@ class TrendPoint:
     is_beyond: bool = False
     is_doubtful: bool = False
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return it as `trend --json` prints it."""
         return {
             "mfid": self.mfid,
@@ -52,7 +51,7 @@ class AxisMark:
     kind: str
     text: str
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return it as `trend --json` prints it."""
         return {"time": self.time.isoformat(), "kind": self.kind, "text": self.text}
 
@@ -73,7 +72,7 @@ class Series:
         """Whether the last value lies beyond the limits."""
         return self.points[-1].is_beyond
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return it as `trend --json` prints it."""
         return {
             "label": self.label,
@@ -96,7 +95,7 @@ class Trend:
     series: tuple[Series, ...]
     left_out: int
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return it as `trend --json` prints it."""
         series = [one.to_json() for one in self.series]
         about = {"project": self.project, "step": self.step, "column": self.column}

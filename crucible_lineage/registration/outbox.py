@@ -19,7 +19,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from crucible_lineage.core.journal import (
     DELIVERED,
@@ -72,7 +71,7 @@ class WaitingResult:
         mfids = tuple(row.outputs.values())
         return cls(mfids, row.step, row.project, row.made, row.tries, row.error, row.refused, row.account, row.run)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the entry that commands print."""
         return {
             "mfids": list(self.mfids),
@@ -97,7 +96,7 @@ class SetAside:
     step: str = ""
     project: str = ""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the entry that commands print."""
         entry = {"name": self.name, "folder": str(self.folder), "error": self.error}
         return {**entry, "step": self.step or None, "project": self.project or None}

@@ -10,7 +10,6 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from crucible_lineage.core.tables import EVERYTHING
 from crucible_lineage.errors import InputError
@@ -38,7 +37,7 @@ class EvictionCandidate:
     bytes: int
     seconds: float
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the candidate as JSON."""
         fields = {"mfid": self.mfid, "name": self.name, "project": self.project}
         return {**fields, "files": len(self.files), "bytes": self.bytes, "seconds": self.seconds}
@@ -61,7 +60,7 @@ class Eviction:
         """Time to make all evicted results again."""
         return sum(candidate.seconds for candidate in self.candidates)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return it as JSON."""
         candidates = [one.to_json() for one in self.candidates]
         return {"evicted": candidates, "bytes": self.bytes, "seconds": self.seconds, "stays": dict(self.kept_bytes)}
@@ -147,7 +146,7 @@ class _Store:
             for sha256 in self._other_files(mfid, record):
                 self.holders[sha256].add(f"also {mfid}")  # never evicted
 
-    def _other_files(self, mfid: str, record: Mapping[str, Any]) -> Iterator[str]:
+    def _other_files(self, mfid: str, record: Mapping[str, object]) -> Iterator[str]:
         """Yield the SHA-256 of a step's log, and of files that no record lists."""
         written = provenance(record)
         if isinstance(written.get("generated"), list):
@@ -190,7 +189,7 @@ class _Store:
                     varying.add(mfid)
         return {mfid for mfid, verdict in last.items() if verdict == IDENTICAL and mfid not in varying}
 
-    def _reason_to_keep(self, mfid: str, record: Mapping[str, Any], reproduced: set[str], doubtful: set[str]) -> str:
+    def _reason_to_keep(self, mfid: str, record: Mapping[str, object], reproduced: set[str], doubtful: set[str]) -> str:
         written = provenance(record)
         activity = mapping(written.get("activity"))
         if not written.get("step"):
@@ -232,13 +231,13 @@ class _Store:
         return bool(files) and all(sha256 in evicted or self.size(sha256) for sha256 in files)
 
 
-def _used_files(record: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _used_files(record: Mapping[str, object]) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Yield the inputs of a step: a dataset, and the SHA-256 of its used files."""
     for used in mappings(provenance(record).get("used")):
         yield text(used.get("mfid")), tuple(text(file.get("sha256")) for file in mappings(used.get("files")))
 
 
-def _data_files(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _data_files(record: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     """Yield name and SHA-256 of the files that a step wrote, without its log."""
     for file in mappings(provenance(record).get("generated")):
         if not file.get("log"):

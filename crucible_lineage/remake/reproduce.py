@@ -10,7 +10,6 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from crucible_lineage.core.slots import CURRENT, Currency
 from crucible_lineage.disk import private_folder
@@ -53,7 +52,7 @@ def reproduce_datasets(
     return outcomes
 
 
-def _note_history(session: Session, outcomes: Sequence[Outcome], metadata: Mapping[str, Mapping[str, Any]]) -> None:
+def _note_history(session: Session, outcomes: Sequence[Outcome], metadata: Mapping[str, Mapping[str, object]]) -> None:
     """Add as the first cause of a difference that the step is known to be non-deterministic."""
     for outcome in outcomes:
         if outcome.is_good or not outcome.is_tried or any(NOT_DETERMINISTIC in cause for cause in outcome.causes):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 
 from fastapi import FastAPI
 
@@ -37,7 +36,7 @@ def build_app(service: Service) -> FastAPI:
     return app
 
 
-def _document(app: FastAPI) -> dict[str, Any]:
+def _document(app: FastAPI) -> dict[str, object]:
     from crucible_lineage.server.openapi import describe  # takes 50 ms; only the document needs it
 
     return describe(app)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -52,7 +52,7 @@ class RunRequest:
     """A requested run: the pipeline, parameters for this run, and the choice of steps."""
 
     pipeline: BoundPipeline
-    overrides: Mapping[str, Any] = field(default_factory=dict)
+    overrides: Mapping[str, object] = field(default_factory=dict)
     choice: StepChoice = StepChoice()
     runner: Runner | None = None
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import click
 from pydantic import ValidationError
@@ -51,7 +51,7 @@ from crucible_lineage.session import Session
 
 MOST_TRACEBACKS = 3  # more are in the logs that the errors name
 
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F", bound=Callable[..., object])
 
 SET = click.option(
     "--set", "overrides", multiple=True, metavar="STEP.PARAM=VALUE", help="A parameter for this run; repeatable."
@@ -71,7 +71,7 @@ REFRESH = click.option("--refresh", is_flag=True, help="Ask Crucible again, even
 MOST_DATASETS = MAX_RETURNED  # shown: the last ones
 MOST_VALUE = 60  # characters
 
-Returned = dict[tuple[str, str], tuple[str, Mapping[str, Any]]]
+Returned = dict[tuple[str, str], tuple[str, Mapping[str, object]]]
 
 
 @click.command("run")

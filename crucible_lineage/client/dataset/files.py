@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 from crucible_lineage.checksums import FileChecksums, require_unchanged, scan_file
 from crucible_lineage.client.filters import FileFilters, sent_filters
@@ -89,7 +89,7 @@ class FileCalls(OfficialNames):
         """
         return self._iter(sent_filters(filters, FileFilters), limit)
 
-    def _iter(self, params: dict[str, Any], limit: int | None) -> Iterator[FileRecord]:
+    def _iter(self, params: dict[str, object], limit: int | None) -> Iterator[FileRecord]:
         if self._service.holds(FILES_BY_HASH) is False:
             raise NotFoundError("could not list files: this Crucible cannot list those of all datasets", status=404)
         try:

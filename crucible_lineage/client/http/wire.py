@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import quote, urlencode
 
 from pydantic import ValidationError
@@ -13,7 +13,7 @@ from crucible_lineage.client.models import ReceivedModel, SentModel
 from crucible_lineage.errors import InputError, ServerError
 from crucible_lineage.ids import is_mfid
 
-Params = Mapping[str, Any]
+Params = Mapping[str, object]
 Record = TypeVar("Record", bound=ReceivedModel)
 Request = TypeVar("Request", bound=SentModel)
 
@@ -87,7 +87,7 @@ def _param(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _items(value: object) -> Iterable[Any]:
+def _items(value: object) -> Iterable[object]:
     if value is None:
         return ()
     return value if isinstance(value, Sequence | set | frozenset) and not isinstance(value, str) else (value,)

@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from crucible_lineage.checksums import FileChecksums
 from crucible_lineage.client.http.connection import Connection
@@ -45,7 +44,7 @@ class Outgoing:
         """The action as errors name it."""
         return f"upload {self.filename} to dataset {self.dataset_mfid}"
 
-    def body(self) -> dict[str, Any]:
+    def body(self) -> dict[str, object]:
         """Return the fields that every protocol sends first."""
         return {"filename": self.filename, "size": self.checksums.size, "sha256_hash": self.checksums.sha256}
 

@@ -11,7 +11,6 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import UTC
-from typing import Any
 
 from crucible_lineage.ids import EMBEDDED_USER, canonical_json
 from crucible_lineage.lineage.draw.formats import public_ids
@@ -23,7 +22,7 @@ from crucible_lineage.lineage.records import mapping, mappings, provenance, text
 from crucible_lineage.lineage.rights import Rights, rights_of
 from crucible_lineage.times import utc
 
-Record = Mapping[str, Any]
+Record = Mapping[str, object]
 _ACTIVITIES = uuid.UUID("9d0a8a37-6a0e-5d5c-9f0f-3d8d4f1f7b60")  # our own namespace, for reproducible ids
 
 
@@ -189,7 +188,7 @@ def _activity(node: Node, outside: Set[str]) -> ExportedActivity | None:
 
 def _activity_id(activity: ExportedActivity, mfid: str) -> str:
     """Return the same id for all outputs of one execution; without times, each output has its own."""
-    identity: list[Any] = [activity.function, activity.code, activity.started, activity.ended, activity.run]
+    identity: list[object] = [activity.function, activity.code, activity.started, activity.ended, activity.run]
     if not (activity.started and activity.ended):
         identity.append(mfid)
     identity += [dict(activity.params or {}), [[use.role, use.mfid] for use in activity.used]]

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import quote
 
 from crucible_lineage.calibrations import certified_text
@@ -51,7 +50,7 @@ _PARAMETER_TYPES = {bool: "Boolean", int: "Integer", float: "Float", str: "Text"
 class Crate:
     """The metadata document, and the files to be written beside it."""
 
-    metadata: Mapping[str, Any]
+    metadata: Mapping[str, object]
     files: tuple[TextFile, ...] = field(repr=False)
 
 
@@ -203,7 +202,7 @@ class _Builder(DataEntities):
 
     def _usage(self, action: str, activity: ExportedActivity) -> Iterator[Reference]:
         """Yield the recorded resource usage of an execution."""
-        usages: list[tuple[str, Any, str]] = []
+        usages: list[tuple[str, object, str]] = []
         if activity.started and activity.ended:
             seconds = (utc(activity.ended) - utc(activity.started)).total_seconds()
             usages.append(("elapsed time", round(seconds, 3), _SECOND))
@@ -238,7 +237,7 @@ class _Builder(DataEntities):
             self._add_certificate(self.entities[example["@id"]], use.certificate)
         return example
 
-    def _add_certificate(self, calibration: Entity, certificate: Mapping[str, Any]) -> None:
+    def _add_certificate(self, calibration: Entity, certificate: Mapping[str, object]) -> None:
         """Add the certificate by which a calibration was chosen, with its range of validity."""
         mfid = text(certificate.get("statement"))
         reason = f": {text(certificate.get('why'))}" if certificate.get("why") else ""

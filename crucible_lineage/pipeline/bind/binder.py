@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from crucible_lineage.amounts import amount
 from crucible_lineage.core.store import Store
@@ -342,7 +341,7 @@ def _is_collected(source: Source) -> bool:
     return bool(source.collect or source.group_by)
 
 
-def _mapping(data: object, key: str) -> dict[str, Any]:
+def _mapping(data: object, key: str) -> dict[str, object]:
     value = data.get(key) if isinstance(data, dict) else None
     return value if isinstance(value, dict) else {}
 
@@ -378,7 +377,7 @@ def _cycle(waiting: Mapping[str, set[str]]) -> list[str]:
 Faults = Iterator[tuple[Location, str]]
 
 
-def input_faults(spec: PipelineSpec, raw: dict[str, Any], is_unread: Callable[[str], bool]) -> Faults:
+def input_faults(spec: PipelineSpec, raw: dict[str, object], is_unread: Callable[[str], bool]) -> Faults:
     """Yield the faults of inputs with their locations. `raw` is the declaration as read, invalid parts included.
 
     `is_unread` tells whether a name may be declared in an unreadable part.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from crucible_lineage.errors import Fault, InputError, nearest
 from crucible_lineage.pipeline.functions.inspection import Inspection
@@ -16,7 +15,7 @@ class Variant:
     """A step with one combination of its swept parameters. The label lists them; it is empty if none is swept."""
 
     label: str
-    given: Mapping[str, Any]
+    given: Mapping[str, object]
     inspection: Inspection
 
 

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from crucible_lineage.checksums import file_sha256
 from crucible_lineage.errors import ChecksumError, InputError, LineageError, NotFoundError, RefusedError
@@ -239,7 +239,7 @@ class EvictedDataset:
     bytes: int
     seconds: float
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the fields as JSON."""
         return dict(vars(self))
 
@@ -249,7 +249,7 @@ def away(session: Session, mfids: Iterable[str]) -> list[EvictedDataset]:
     requested = list(dict.fromkeys(mfids))
     evicted = session.stated.evicted() if requested else {}
     found: dict[str, EvictedDataset] = {}
-    records: dict[str, Mapping[str, Any]] = {}
+    records: dict[str, Mapping[str, object]] = {}
     stack = requested[::-1] if evicted else []
     while stack:  # not recursive, since chains can be long
         mfid = stack[-1]
@@ -264,13 +264,13 @@ def away(session: Session, mfids: Iterable[str]) -> list[EvictedDataset]:
     return list(found.values())
 
 
-def _evicted(mfid: str, record: Mapping[str, Any], missing: Sequence[str]) -> EvictedDataset:
+def _evicted(mfid: str, record: Mapping[str, object], missing: Sequence[str]) -> EvictedDataset:
     sizes = {file.get("sha256"): file.get("size") for file in provenance(record).get("generated") or ()}
     name = text(record.get("dataset_name")) or mfid
     return EvictedDataset(mfid, name, sum(sizes.get(sha256) or 0 for sha256 in missing), made_in(record))
 
 
-def made_in(record: Mapping[str, Any]) -> float:
+def made_in(record: Mapping[str, object]) -> float:
     """Return the duration in seconds of the step that made a result; 0 if its record does not give it."""
     activity = provenance(record).get("activity") or {}
     began, ended = text(activity.get("started")), text(activity.get("ended"))

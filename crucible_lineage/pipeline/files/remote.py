@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from crucible_lineage.checksums import FileChecksums, Scan, crc32c_text
 from crucible_lineage.errors import ChecksumError, InputError
@@ -47,7 +47,7 @@ class RemoteFile:
         """The address with the generation, which always has the same bytes."""
         return f"{self.url}#{self.generation}"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the part of a dataset's metadata that names the file's source."""
         bucket, _, name = self.url.partition("://")[2].partition("/")
         location = {"url": self.url, "bucket": bucket, "name": name, "generation": self.generation}

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
 
 from crucible_lineage import __version__
 from crucible_lineage.checksums import file_sha256
@@ -52,7 +51,7 @@ class Inspection:
     roles: Mapping[str, str]  # role -> shape, see step.InputRole
     required: tuple[str, ...]
     outputs: tuple[str, ...]
-    params: Mapping[str, Any]
+    params: Mapping[str, object]
     fingerprint: str
     not_covered: tuple[str, ...]
     packages: Mapping[str, str]  # those listed by the step: part of the identity
@@ -73,7 +72,7 @@ class Inspection:
         return StepCode(self.step, self.fingerprint, self.packages)
 
     @classmethod
-    def from_json(cls, stored: Any) -> Inspection | None:
+    def from_json(cls, stored: object) -> Inspection | None:
         """Return an inspection from JSON; None unless it has exactly the fields of this version."""
         if (
             not isinstance(stored, dict)

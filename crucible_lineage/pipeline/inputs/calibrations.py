@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from crucible_lineage.calibrations import (
     Calibrations,
@@ -22,7 +21,7 @@ from crucible_lineage.pipeline.spec.inputs import CalibrationInput, value_of
 from crucible_lineage.session import Session
 from crucible_lineage.times import moment_text, span_text
 
-Data = tuple[str, Mapping[str, Any], Span | None]  # label, fields of the record, time of measurement
+Data = tuple[str, Mapping[str, object], Span | None]  # label, fields of the record, time of measurement
 MOST_KINDS = 6  # that a message names
 VALID, FOLLOWING = "valid then", "valid next"
 
@@ -38,7 +37,7 @@ class ChosenCertificate:
     seconds: float = 0.0
     as_of: str = ""
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> dict[str, object]:
         """Return the entry for plans and records."""
         return certificate_document(self.certificate, self.span, self.as_of)
 
@@ -92,7 +91,7 @@ class _Chooser:
         self._calibrations = Calibrations(certificates)
         self._as_of = as_of
 
-    def select(self, label: str, fields: Mapping[str, Any], span: Span | None) -> CalibrationSelection:
+    def select(self, label: str, fields: Mapping[str, object], span: Span | None) -> CalibrationSelection:
         kind, absent = self._declared.calibration, self._declared.otherwise == NONE
         if span is None:
             fault = f"{label} has no time of measurement (timestamp), by which its {kind} is chosen; set it"

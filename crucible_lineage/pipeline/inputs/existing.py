@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from crucible_lineage.errors import IdTakenError, InputError, RecipeConflictError
 from crucible_lineage.ids import has_derived_id, is_mfid, time_bits
@@ -37,7 +37,7 @@ class RawFiles:
     """
 
     project: str
-    recipe: Mapping[str, Any]
+    recipe: Mapping[str, object]
     files: tuple[LocalFile, ...]
     mfid: str | None
     parents: tuple[DatasetRef, ...] = ()

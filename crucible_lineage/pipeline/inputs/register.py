@@ -6,7 +6,6 @@ import os
 from dataclasses import replace
 from datetime import UTC
 from functools import partial
-from typing import Any
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import new_mfid
@@ -122,14 +121,14 @@ def _to_register(file: LocalFile, raw: RawFiles, declared: FileInput, session: S
     return replace(file, checksums=remote_checksums(remote, session, present=True))
 
 
-def _true_names(raw: RawFiles) -> dict[str, Any]:
+def _true_names(raw: RawFiles) -> dict[str, object]:
     """Return the bytes, in hexadecimal, of file names that are not UTF-8, by their substitute names."""
     escaped = {file.ref.name: os.fsencode(file.path.name).hex() for file in raw.files
                if file.ref.name != file.path.name and file.ref.name == utf8_name(file.path.name)}  # fmt: skip
     return {"file_name_bytes": escaped} if escaped else {}
 
 
-def descriptive_fields(declared: Any) -> dict[str, Any]:
+def descriptive_fields(declared: object) -> dict[str, object]:
     """Return the descriptive fields that a declaration sets."""
     names = ("measurement", "data_type", "session_name", "instrument_name", "instrument_id")
     return {name: value for name in names if (value := getattr(declared, name)) is not None}

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from crucible_lineage.disk import private_file, private_folder
 from crucible_lineage.errors import StorageError
@@ -119,7 +119,7 @@ class _Writer:
         self._lock = threading.Lock()
         self._printed: Counter[str] = Counter()
 
-    def write(self, report: dict[str, Any]) -> None:
+    def write(self, report: dict[str, object]) -> None:
         """Append a report. A full disk, or a run that has ended, does not fail the step."""
         with self._lock, suppress(OSError, ValueError):
             self._file.write(json.dumps(report).encode() + b"\n")

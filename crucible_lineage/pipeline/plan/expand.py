@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
-from typing import Any
 
 from crucible_lineage.amounts import amount, value_text
 from crucible_lineage.errors import InputError
@@ -49,7 +48,7 @@ class Instance:
     name: str
     step: BoundStep
     label: str
-    given: Mapping[str, Any]
+    given: Mapping[str, object]
     inspection: Inspection
     feeds: tuple[InputEdge, ...]
     needs: tuple[str, ...]
@@ -62,16 +61,16 @@ class Instance:
     gaps: tuple[str, ...] = ()
 
     @property
-    def choices(self) -> dict[str, list[dict[str, Any]]]:
+    def choices(self) -> dict[str, list[dict[str, object]]]:
         """The parents that were chosen in time, by role."""
-        choices: dict[str, list[dict[str, Any]]] = {}
+        choices: dict[str, list[dict[str, object]]] = {}
         for feed in self.feeds:
             if feed.chosen is not None:
                 choices.setdefault(feed.role, []).append({"name": feed.chosen.label, **feed.chosen.to_json()})
         return choices
 
 
-Inspect = Callable[[BoundStep, Mapping[str, Any]], Inspection]
+Inspect = Callable[[BoundStep, Mapping[str, object]], Inspection]
 
 
 def expand(pipeline: BoundPipeline, inputs: Inputs, inspect: Inspect) -> dict[str, Instance]:
@@ -93,7 +92,7 @@ class _Expansion:
         self.groups: dict[str, tuple[Group, ...]] = {}
         self.naming = DimensionLabels(pipeline, inputs, self.groups)
         self.group_at: dict[str, dict[int, int]] = {}  # dimension -> member -> its group
-        self.params: dict[str, Mapping[str, Any]] = {}  # instance -> its parameters and those upstream
+        self.params: dict[str, Mapping[str, object]] = {}  # instance -> its parameters and those upstream
         self.templated = {name: _is_templated(step.spec) for name, step in pipeline.steps.items()}
         self.candidates: dict[object, Candidates] = {}  # by matched input, or by source of partners in time
 
@@ -187,9 +186,9 @@ class _Expansion:
         chosen = {(role, n): self._chosen_feeds(step.sources[role][n], role, parents) for role, n in partners}
         return _Parents(name, {**parents.by_source, **chosen})
 
-    def _params(self, variant: Variant, feeds: Sequence[InputEdge]) -> Mapping[str, Any]:
+    def _params(self, variant: Variant, feeds: Sequence[InputEdge]) -> Mapping[str, object]:
         """Return the parameters of an instance, and those upstream that agree."""
-        upstream: dict[str, Any] = {}
+        upstream: dict[str, object] = {}
         differing = set()
         for name in dict.fromkeys(feed.instance for feed in feeds if feed.instance):
             for param, value in self.params[name].items():
@@ -401,7 +400,7 @@ class _ResolvedStep:
     """A step with the values from the data behind its roles filled in, or the fault."""
 
     step: BoundStep
-    given: Mapping[str, Any]
+    given: Mapping[str, object]
     inspection: Inspection
     fault: str = ""
     note: str = ""
@@ -445,7 +444,7 @@ class _Parents:
 
 
 def _row(
-    key: int, label: str, items: Sequence[InputItem], params: Mapping[str, Any], same: Sequence[str], rule: TimeMatch
+    key: int, label: str, items: Sequence[InputItem], params: Mapping[str, object], same: Sequence[str], rule: TimeMatch
 ) -> RelationRow:
     """Return datasets as one row, with the values that all of them share."""
     values, fault = [], ""
@@ -472,7 +471,7 @@ def _row(
     )
 
 
-def _values(name: str, items: Sequence[InputItem], params: Mapping[str, Any]) -> dict[str, None]:
+def _values(name: str, items: Sequence[InputItem], params: Mapping[str, object]) -> dict[str, None]:
     """Return the distinct values of a field as text; an empty text stands for a missing one."""
     if name.startswith(PARAMS_PREFIX):
         values: list[object] = [params.get(name.removeprefix(PARAMS_PREFIX))]

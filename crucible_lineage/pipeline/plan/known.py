@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from crucible_lineage.core.slots import Currency, SlotClaim
 from crucible_lineage.core.statement_effects import StatementEffects
@@ -156,7 +156,7 @@ class ProjectIndex:
         """Read the facts about these datasets, several at a time."""
         self._facts.look_ahead(mfids)
 
-    def facts(self, used: Sequence[UsedDataset]) -> Mapping[str, Any]:
+    def facts(self, used: Sequence[UsedDataset]) -> Mapping[str, object]:
         """Return the facts about these parents for a recipe. Raises InputError if one cannot be read."""
         return self._facts.of(used)
 

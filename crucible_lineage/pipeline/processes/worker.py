@@ -17,7 +17,6 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from crucible_lineage.checksums import stamp
 from crucible_lineage.errors import StepError, StoppedError
@@ -45,8 +44,8 @@ class FunctionCall:
     name: str
     uses: str
     declared_in: Path
-    paths: Mapping[str, Any]
-    params: Mapping[str, Any]
+    paths: Mapping[str, object]
+    params: Mapping[str, object]
     files: tuple[str, ...] = ()
     run_id: str = ""
     facts: Facts | None = None

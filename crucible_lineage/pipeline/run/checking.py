@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from crucible_lineage.core.slots import SlotClaim
 from crucible_lineage.errors import CrucibleError
@@ -23,7 +22,7 @@ from crucible_lineage.session import Session
 from crucible_lineage.statements import AWAIT, CHECK, FLAG, HOLD, About, CheckResult, Mention
 
 MAX_VERDICTS = 200  # chosen: verdicts in one statement, so that its record fits into metadata
-Returned = Mapping[str, Mapping[str, Any]]
+Returned = Mapping[str, Mapping[str, object]]
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class _Subject:
     name: str
     mfid: str
     checks: Mapping[str, Check]
-    params: Mapping[str, Any] = field(default_factory=dict)
+    params: Mapping[str, object] = field(default_factory=dict)
     output: str = ""
 
 
@@ -131,7 +130,7 @@ class RunChecks:
                 self._note(subject, name, check, Verdict(False, before.values))
         return left
 
-    def _values(self, subject: _Subject, returned: Returned) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _values(self, subject: _Subject, returned: Returned) -> tuple[dict[str, object], dict[str, object]]:
         """Return the values that the step returned, and all metadata of the dataset."""
         if subject.output in returned:
             return dict(returned[subject.output]), dict(returned[subject.output])

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from crucible_lineage.core import journal as rows
 from crucible_lineage.errors import (
@@ -171,7 +171,7 @@ class Run:
         self._early: dict[str, list[Delivery]] = {}  # of results of a step that has not ended yet
         self._own: set[str] = set()  # payloads of this run
         self._made_by: dict[str, str] = {}  # dataset -> step
-        self.returned: dict[str, Mapping[str, Mapping[str, Any]]] = {}
+        self.returned: dict[str, Mapping[str, Mapping[str, object]]] = {}
         self._reported: set[str] = set()
         self._refuses_all = self._has_failed = False
         self._arrived: Arrived | None = None
@@ -602,7 +602,7 @@ class Run:
         self.steps[name].log = str(fault.log) if fault.log else ""
         return fault.message
 
-    def _keep_returned(self, name: str, returned: Mapping[str, Mapping[str, Any]]) -> None:
+    def _keep_returned(self, name: str, returned: Mapping[str, Mapping[str, object]]) -> None:
         """Keep the values that the last steps returned, which would else be read back from Crucible."""
         self.returned[name] = returned
         if len(self.returned) > 4 * MAX_RETURNED:

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from crucible_lineage.checksums import scan_file
 from crucible_lineage.errors import ForbiddenError, InputError
@@ -90,7 +89,7 @@ def _new_dataset(session: Session, result: RunResult, files: tuple[LocalFile, ..
 
 def _content(result: RunResult) -> str:
     """Return the run as JSON, always the same text; it does not name the machine."""
-    content: dict[str, Any] = {
+    content: dict[str, object] = {
         "run_id": result.run_id,
         "pipeline": result.pipeline,
         "project": result.project,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from crucible_lineage.pipeline.bind.model import BoundPipeline, descendants, require_names
 from crucible_lineage.pipeline.job.progress import MADE, STARTED
@@ -139,7 +138,7 @@ class RunResult:
     current_again: tuple[str, ...] = ()
     undeclared: tuple[str, ...] = ()
     unseen: str = ""
-    returned: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    returned: Mapping[str, Mapping[str, Mapping[str, object]]] = field(default_factory=dict)
     input_notes: tuple[str, ...] = ()
     held: Mapping[str, str] = field(default_factory=dict)
     unsigned: tuple[str, ...] = ()
@@ -170,7 +169,7 @@ class RunResult:
         """Whether a requested step has no result."""
         return any(outcome not in (EXECUTED, REUSED, LEFT_OUT) for outcome in self.outcomes.values())
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the result for `run --json`."""
         return {
             "run_id": self.run_id,

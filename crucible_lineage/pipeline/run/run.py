@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from crucible_lineage.core.slots import pipeline_keyword
 from crucible_lineage.errors import (
@@ -262,7 +262,7 @@ def _name_and_project(session: Session, declaration: Path) -> tuple[str, str]:
     """Return name and project of a declaration that may have faults; an empty project if it is unknown."""
     from crucible_lineage.pipeline.declare.yaml import parse_document  # only unreadable files are read twice
 
-    data: Any = None
+    data: object = None
     with suppress(OSError, LineageError):
         data = parse_document(declaration.read_text(encoding="utf-8"), declaration.name).data
     if isinstance(data, dict) and isinstance(data.get("pipeline"), str) and isinstance(data.get("project"), str):

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -53,7 +53,7 @@ _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 6048
 _DISTANCE = r"^[0-9]+(\.[0-9]+)? ?(s|m|min|h|d|w)$"
 
 
-def _distance(value: object) -> Any:
+def _distance(value: object) -> object:
     if not isinstance(value, str):
         return value
     match = re.match(_DISTANCE, value.strip())
@@ -108,7 +108,7 @@ class Verdict:
     """Outcome of a check on a dataset, with the values that it used."""
 
     passed: bool
-    values: Mapping[str, Any]
+    values: Mapping[str, object]
 
     @property
     def values_text(self) -> str:
@@ -149,12 +149,14 @@ class Check(DeclaredModel):
             raise ValueError("a check must use a value, as in results.rms < 0.03")
         return text
 
-    def of(self, results: Mapping[str, Any], params: Mapping[str, Any], metadata: Mapping[str, Any]) -> Verdict:
+    def of(
+        self, results: Mapping[str, object], params: Mapping[str, object], metadata: Mapping[str, object]
+    ) -> Verdict:
         """Evaluate the condition for these values. It fails if they cannot be compared."""
         parts = {"results": results, "params": params, "metadata": metadata}
         condition = parse_condition(self.that)
 
-        def value_of(name: str) -> Any:
+        def value_of(name: str) -> object:
             head, _, rest = name.partition(".")
             return parts[head].get(rest)
 
@@ -165,7 +167,7 @@ class Check(DeclaredModel):
         return Verdict(passed, {name: _plain(value_of(name)) for name in condition.names})
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """Return a value in a form that a statement can hold."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)

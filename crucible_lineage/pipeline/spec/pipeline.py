@@ -10,7 +10,7 @@ from itertools import product
 from pathlib import Path
 from string import Formatter
 from types import SimpleNamespace
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Literal, Self, get_args
 from zoneinfo import ZoneInfo
 
 from pydantic import (
@@ -65,7 +65,7 @@ def _named(value: str, info: ValidationInfo) -> str:
 Name = Annotated[str, AfterValidator(_named), Field(json_schema_extra={"pattern": NAME})]
 
 
-def _listed(value: Any) -> Any:
+def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
@@ -159,7 +159,7 @@ class OutputFields(Ingested, DatasetFields):
 
     @field_validator("publish", mode="before")
     @classmethod
-    def _publish_to(cls, value: Any) -> Any:
+    def _publish_to(cls, value: object) -> object:
         return {"to": value} if isinstance(value, str) else value
 
 
@@ -181,8 +181,8 @@ class StepSpec(DeclaredModel):
     run: str | tuple[str, ...] | None = None
     shell: bool = False
     inputs: dict[str, Source | Annotated[tuple[Source, ...], Field(min_length=1)]] = Field(default_factory=dict)
-    params: dict[str, Any] = Field(default_factory=dict)
-    matrix: dict[str, tuple[Any, ...]] | tuple[dict[str, Any], ...] | None = Field(default=None)
+    params: dict[str, object] = Field(default_factory=dict)
+    matrix: dict[str, tuple[object, ...]] | tuple[dict[str, object], ...] | None = Field(default=None)
     group_by: Fields | None = None
     across: Fields | None = None
     output: OutputFields = OutputFields()
@@ -200,7 +200,7 @@ class StepSpec(DeclaredModel):
     reproduce: Reproduce | None = None
     keep: Literal["forever", "remakable"] = "remakable"
     folder: Folder = Path()
-    references: dict[str, Any] = Field(default_factory=dict)
+    references: dict[str, object] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
@@ -223,14 +223,14 @@ class StepSpec(DeclaredModel):
 
     @field_validator("inputs", mode="before")
     @classmethod
-    def _short_forms(cls, value: Any) -> Any:
+    def _short_forms(cls, value: object) -> object:
         if not isinstance(value, dict):
             return value
         return {role: _source(source) for role, source in value.items()}
 
     @field_validator("output", mode="before")
     @classmethod
-    def _shared_output(cls, value: Any) -> Any:
+    def _shared_output(cls, value: object) -> object:
         """Share one object among steps with equal outputs, since there may be thousands."""
         if not isinstance(value, dict) or any(type(entry) not in (str, bool) for entry in value.values()):
             return value
@@ -279,7 +279,7 @@ class StepSpec(DeclaredModel):
 
     @field_validator("matrix", mode="before")
     @classmethod
-    def _combinations(cls, value: Any) -> Any:
+    def _combinations(cls, value: object) -> object:
         if isinstance(value, dict):
             for name, values in value.items():
                 if not isinstance(values, (list, tuple)) or not values:
@@ -325,11 +325,11 @@ class Runner(DeclaredModel):
     workers: int | None = Field(default=None, ge=1, le=1024)
     address: str | None = None
     cluster: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*\.[A-Za-z_]\w*$")] | None = None
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: dict[str, object] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
-    def _short_form(cls, value: Any) -> Any:
+    def _short_form(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
         kind, equals, address = value.partition("=")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from crucible_lineage.core.datasets import ONE_BY_ONE, fetch_datasets
 from crucible_lineage.core.slots import Currency
@@ -22,7 +21,7 @@ from crucible_lineage.registration.read import whole_record
 from crucible_lineage.service import GRAPHS
 from crucible_lineage.session import Session
 
-Record = Mapping[str, Any]
+Record = Mapping[str, object]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import json
 import re
 import sqlite3
 from collections.abc import Iterator
-from typing import Any
 
 from starlette.exceptions import HTTPException
 
@@ -20,7 +19,7 @@ MAX_INDEXED_CHARACTERS = 200_000  # chosen: search is for words, not for arrays 
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
-def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+def merged(old: dict[str, object], new: dict[str, object]) -> dict[str, object]:
     """Merge `new` into `old`: objects key by key, anything else is replaced; null is a value."""
     result = dict(old)
     for key, value in new.items():
@@ -29,7 +28,7 @@ def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def read_metadata(db: sqlite3.Connection, resource_id: int) -> dict[str, Any] | None:
+def read_metadata(db: sqlite3.Connection, resource_id: int) -> dict[str, object] | None:
     """Return a resource's metadata, None if none was ever written."""
     row = db.execute("SELECT * FROM metadata WHERE id = ?", (resource_id,)).fetchone()
     if row is None:
@@ -38,7 +37,7 @@ def read_metadata(db: sqlite3.Connection, resource_id: int) -> dict[str, Any] | 
     return dict(json.loads(row["document"]))
 
 
-def written_metadata(db: sqlite3.Connection, resource_id: int) -> dict[str, Any]:
+def written_metadata(db: sqlite3.Connection, resource_id: int) -> dict[str, object]:
     """Return the metadata that people wrote, without what ingestion found in the files."""
     row = db.execute("SELECT * FROM metadata WHERE id = ?", (resource_id,)).fetchone()
     if row is None:
@@ -47,7 +46,7 @@ def written_metadata(db: sqlite3.Connection, resource_id: int) -> dict[str, Any]
     return dict(json.loads(row["document"] if row["given"] is None else row["given"]))
 
 
-def write_metadata(db: sqlite3.Connection, resource_id: int, written: dict[str, Any]) -> dict[str, Any]:
+def write_metadata(db: sqlite3.Connection, resource_id: int, written: dict[str, object]) -> dict[str, object]:
     """Store the metadata that people wrote, merge them with what ingestion found, and return the result.
 
     The words are indexed for search, and the resource counts as modified.
@@ -82,7 +81,7 @@ def renew_metadata(db: sqlite3.Connection, dataset_id: int) -> None:
         db.execute("DELETE FROM metadata_words WHERE rowid = ?", (dataset_id,))
 
 
-def _parsed(db: sqlite3.Connection, dataset_id: int) -> list[tuple[str, dict[str, Any]]]:
+def _parsed(db: sqlite3.Connection, dataset_id: int) -> list[tuple[str, dict[str, object]]]:
     """Return what ingestion found in the dataset's files, by file name, in the order in which the files were added."""
     rows = db.execute(
         "SELECT filename, parsed.* FROM parsed JOIN file ON file.id = file_id"
@@ -93,9 +92,9 @@ def _parsed(db: sqlite3.Connection, dataset_id: int) -> list[tuple[str, dict[str
     return [(row["filename"], json.loads(row["document"])) for row in rows]
 
 
-def _merge_sources(written: dict[str, Any], parsed: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+def _merge_sources(written: dict[str, object], parsed: list[tuple[str, dict[str, object]]]) -> dict[str, object]:
     """Merge written metadata over those of files, earlier files first; with several files, add each one's own."""
-    result: dict[str, Any] = {}
+    result: dict[str, object] = {}
     for _, document in parsed:
         result = merged(document, result)
     if len(parsed) > 1:
@@ -103,17 +102,17 @@ def _merge_sources(written: dict[str, Any], parsed: list[tuple[str, dict[str, An
     return merged(result, written)
 
 
-def _to_json(document: dict[str, Any]) -> str:
+def _to_json(document: dict[str, object]) -> str:
     try:
         return json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except ValueError:
         raise HTTPException(422, "Metadata may not hold NaN or infinite numbers; JSON has none") from None
 
 
-def _check_depth(document: dict[str, Any]) -> None:
-    level: list[Any] = [document]
+def _check_depth(document: dict[str, object]) -> None:
+    level: list[object] = [document]
     for _ in range(MAX_DEPTH):
-        inner: list[Any] = []
+        inner: list[object] = []
         for value in level:
             if isinstance(value, dict):
                 inner.extend(value.values())

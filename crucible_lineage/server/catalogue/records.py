@@ -8,7 +8,6 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from crucible_lineage.server.catalogue.access import (
     ADMIN,
@@ -24,7 +23,7 @@ from crucible_lineage.server.catalogue.access import (
 from crucible_lineage.server.database import placeholders
 from crucible_lineage.server.seals import DamagedError, intact, require_intact, require_rows
 
-Record = dict[str, Any]
+Record = dict[str, object]
 MAX_METADATA_CHARACTERS = 64 << 20  # chosen: per response; sixteen documents of the largest size
 
 
@@ -224,7 +223,7 @@ def within_bounds(db: sqlite3.Connection, ids: Sequence[int]) -> int:
     return len(ids)
 
 
-def _documents(db: sqlite3.Connection, ids: Sequence[int]) -> dict[int, Any]:
+def _documents(db: sqlite3.Connection, ids: Sequence[int]) -> dict[int, object]:
     rows = db.execute(f"SELECT id, document, {intact('metadata')} FROM metadata WHERE id IN ({placeholders(ids)})", ids)
     documents = {}
     for number, document, is_intact in rows:

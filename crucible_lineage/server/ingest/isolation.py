@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from pydantic import BaseModel
 
@@ -70,7 +70,7 @@ class Reply(BaseModel):
     """The result of a job: what `ingestors.ingest` returns, or an error."""
 
     name: str | None = None
-    metadata: dict[str, Any] = {}
+    metadata: dict[str, object] = {}
     attributes: dict[str, str] = {}
     thumbnail: str | None = None
     error: str | None = None

@@ -9,7 +9,6 @@ import sqlite3
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -167,7 +166,7 @@ class Worker:
             log.exception("Ingestion request %s failed", number)
             self._end(number, "failed", error=f"{type(error).__name__}: {error}"[:500])
 
-    def _pick_up(self, request: sqlite3.Row) -> dict[str, Any] | None:
+    def _pick_up(self, request: sqlite3.Row) -> dict[str, object] | None:
         """Read the dataset's metadata that will be written back; None if none will."""
         if self._writes_back is None:
             return None
@@ -228,7 +227,7 @@ def store_findings(db: sqlite3.Connection, file: sqlite3.Row, findings: Found) -
     _replace_thumbnail(db, file, findings.thumbnail)
 
 
-def write_back(db: sqlite3.Connection, file: sqlite3.Row, findings: Found, picked_up: dict[str, Any]) -> None:
+def write_back(db: sqlite3.Connection, file: sqlite3.Row, findings: Found, picked_up: dict[str, object]) -> None:
     """Fill empty fields, and merge into the dataset's metadata what was found and everything `picked_up` before.
 
     Changes made since then to keys that existed then are undone.
@@ -255,7 +254,7 @@ def _fill(
     ).fetchone()
     suffix = Path(file["filename"]).suffix.lstrip(".").lower()
     parsed = {"dataset_name": file["filename"], "data_format": suffix, **attributes}
-    current: dict[str, Any] = {name: row[name] for name in FILLABLE} | {
+    current: dict[str, object] = {name: row[name] for name in FILLABLE} | {
         "timestamp": row["timestamp"] if row["timed"] else None,
         "instrument_name": row["instrument_name"] or row["instrument_label"],
     }
@@ -272,9 +271,9 @@ def _fill(
     return filled
 
 
-def _columns(db: sqlite3.Connection, row: sqlite3.Row, filled: dict[str, str]) -> dict[str, Any]:
+def _columns(db: sqlite3.Connection, row: sqlite3.Row, filled: dict[str, str]) -> dict[str, object]:
     """Return the columns of the dataset's row for these fields."""
-    values: dict[str, Any] = {name: value for name, value in filled.items() if name != "instrument_name"}
+    values: dict[str, object] = {name: value for name, value in filled.items() if name != "instrument_name"}
     if "timestamp" in values:
         values["timed"] = 1
     if (name := filled.get("instrument_name")) is not None:

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from starlette.exceptions import HTTPException
@@ -149,7 +148,7 @@ def _search_result(reader: Reader, project: Project | None) -> SearchResult:
 
 
 def _search(reader: Reader) -> DatasetSearch:
-    service: dict[str, Any] = {}
+    service: dict[str, object] = {}
     if keyword := reader.parameter("keyword"):
         service["keyword"] = [keyword]
     if sample := reader.parameter("sample"):
