@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from crucible_lineage.errors import InputError, LineageError, StoppedError
 from crucible_lineage.pipeline.job.job import Job
@@ -14,10 +14,6 @@ from crucible_lineage.pipeline.processes.supervised import stop_run
 from crucible_lineage.pipeline.processes.worker import start_ahead
 from crucible_lineage.registration.deliver import Deliverer
 from crucible_lineage.session import Session
-
-if TYPE_CHECKING:
-    from crucible_lineage.pipeline.job.job import Job
-    from crucible_lineage.pipeline.job.materialize import Materialized
 
 AHEAD = 8  # chosen: queued steps per thread, so that none is idle, and thousands of ready steps take no memory
 
