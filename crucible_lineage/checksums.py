@@ -113,10 +113,10 @@ def stamp(path: Path) -> FileStamp:
     return info.st_size, info.st_mtime_ns, info.st_ino
 
 
-def file_sha256(path: Path) -> str:
-    """Return SHA-256 of a file's bytes, as 64 lowercase hex digits."""
+def file_sha256(path: Path, size: int | None = None) -> str:
+    """Return SHA-256 of a file's first `size` bytes, or of all, as 64 lowercase hex digits."""
     digest = hashlib.sha256()
-    for block in blocks(path, 0, None):
+    for block in blocks(path, 0, size):
         digest.update(block)
     return digest.hexdigest()
 

@@ -7,7 +7,6 @@ offline and shows its records; and `reproduce.py`, which remakes it.
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import shutil
 import tempfile
@@ -21,6 +20,7 @@ from importlib import resources
 from pathlib import Path
 
 from crucible_lineage import __version__
+from crucible_lineage.checksums import file_sha256
 from crucible_lineage.client.models import FileRecord
 from crucible_lineage.client.transfer.download import local_path
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, RunError, require_library
@@ -129,12 +129,12 @@ def write_bundle(
         metadata_files = _write_metadata(graph, mfid, part, stored, header, [*own, *_CHECKING])
         entries = _bundle_list(graph, mfid, stored, {name: file.path for name, file in records.items()})
         entries["others"] = [
-            {"path": file.path, "sha256": _sha256(part / file.path)} for file in [*own, *metadata_files]
+            {"path": file.path, "sha256": file_sha256(part / file.path)} for file in [*own, *metadata_files]
         ]
         _write(part, LIST, json.dumps(entries, indent=1, ensure_ascii=False) + "\n")
         _write(part, CHECKER, _checker_text())
         _zip(part, target)
-        list_sha256 = _sha256(part / LIST)
+        list_sha256 = file_sha256(part / LIST)
     return _report(graph, stored, list_sha256)
 
 
@@ -212,7 +212,7 @@ def _download(session: Session, graph: LineageGraph, folder: Path) -> dict[str, 
                 absent.append((_file(record), str(error)))
                 continue
             path = target.relative_to(folder).as_posix()
-            files.append(StoredFile(record.filename, _sha256(target), target.stat().st_size, path))
+            files.append(StoredFile(record.filename, file_sha256(target), target.stat().st_size, path))
         return mfid, _Stored(tuple(files), tuple(absent))
 
     with ThreadPoolExecutor(DOWNLOADS_AT_ONCE, thread_name_prefix="takeaway") as pool:
@@ -349,11 +349,6 @@ def _write(folder: Path, path: str, content: str) -> None:
     target = folder / path
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(utf8(content))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _zip(folder: Path, target: Path) -> None:

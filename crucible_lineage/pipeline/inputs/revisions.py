@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crucible_lineage.amounts import amount
-from crucible_lineage.checksums import blocks
+from crucible_lineage.checksums import file_sha256
 from crucible_lineage.core.slots import pipeline_keyword
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.lineage.records import provenance, returned_values
@@ -130,7 +129,7 @@ def _recognize_grown(item: InputItem, name: str, session: Session) -> InputItem:
     file = item.raw.files[0]
     versions = sorted(_versions_of_name(item.raw, session), key=lambda version: version[1], reverse=True)
     for mfid, size, sha256 in versions:
-        if size < file.ref.size and _begins_with(file.path, size, sha256):
+        if size < file.ref.size and file_sha256(file.path, size) == sha256:
             note = f"input {name}: {file.ref.name} grew from {size} to {file.ref.size} bytes: a revision of {mfid}"
             return replace(item, revises=mfid, notes=(*item.notes, note))
     if not versions:
@@ -154,13 +153,6 @@ def _versions_of_name(raw: RawFiles, session: Session) -> list[tuple[str, int, s
         if record.is_whole and [file.name for file in record.files] == [raw.files[0].ref.name]:
             versions.append((mfid, record.files[0].size, record.files[0].sha256))
     return versions
-
-
-def _begins_with(path: Path, size: int, sha256: str) -> bool:
-    digest = hashlib.sha256()
-    for block in blocks(path, 0, size):
-        digest.update(block)
-    return digest.hexdigest() == sha256
 
 
 def replace_measured(
