@@ -38,10 +38,7 @@ if TYPE_CHECKING:
 
 DRIVER = "reproduce.py"
 SOURCES, ENVIRONMENTS = "remake/source", "remake/environment"
-_RUNTIME = (
-    *("__init__.py", "step.py", "errors.py", "facts.py", "ids.py", "refs.py", "times.py"),
-    *("pipeline/__init__.py", "pipeline/processes/__init__.py", "pipeline/processes/side_files.py"),
-)
+_RUNTIME = ("__init__.py", "step.py", "errors.py", "facts.py", "ids.py", "pictures.py", "refs.py", "times.py")
 _DECLARING = frozenset({"DatasetFacts", "Facts", "__version__", "step"})  # names in crucible_lineage
 _OWN = "crucible_lineage"
 PathOf = Callable[[str, FileRef], "str | None"]

@@ -154,10 +154,8 @@ def converted(annotation: Any, value: Any) -> Any:
 
 def save_figures(result: Any, folders: dict[str, Path]) -> Any:
     """Save returned figures, as crucible-lineage does."""
-    try:
-        from crucible_lineage.pipeline.processes.side_files import draw_returned
-    except ImportError:
-        return result
+    from crucible_lineage.pictures import draw_returned
+
     return draw_returned(result, folders)[0]
 
 

@@ -21,6 +21,7 @@ from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.queries.bundle import write_bundle
 from crucible_lineage.remake.driver import DIFFERS, FAILED, IDENTICAL, NOT_MADE, WITHIN, Options, Outcome
+from crucible_lineage.remake.kit import _runtime
 from crucible_lineage.remake.reproduce import reproduce_bundle, reproduce_datasets
 from crucible_lineage.session import Session
 from tests.nights import by_night
@@ -373,3 +374,10 @@ def test_the_demo_keeps_its_ids_and_is_made_again_from_its_measured_files(data: 
     made = command("reproduce", "0rztm2jg025xken9c7jm27b0e4", "--all", "--here", "--data", data, "--json")
     assert made.returncode == 0, made.stderr
     assert [one["verdict"] for one in json.loads(made.stdout)["results"]] == [IDENTICAL] * 3
+
+
+def test_a_kit_can_save_returned_figures_with_nothing_installed(tmp_path: Path) -> None:
+    runtime = tmp_path / "runtime.zip"
+    runtime.write_bytes(_runtime(is_all=False))
+    code = f"import sys; sys.path.insert(0, {str(runtime)!r}); from crucible_lineage.pictures import draw_returned"
+    subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True)

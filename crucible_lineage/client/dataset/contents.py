@@ -25,6 +25,7 @@ from crucible_lineage.client.models import (
 from crucible_lineage.client.official import OfficialNames
 from crucible_lineage.client.transfer.download import fetch, is_selected, local_path
 from crucible_lineage.errors import InputError, NotFoundError, RefusedError, ServerError
+from crucible_lineage.pictures import save_picture
 from crucible_lineage.service import COLONS, ServiceProfile
 
 __all__ = ["AddedFile", "ContentCalls", "MetadataCalls", "Picture", "picture_body"]
@@ -324,7 +325,7 @@ def picture_body(picture: Picture, name: str | None, default_name: str) -> dict[
         content, default_name = path.read_bytes(), path.name
     elif hasattr(picture, "savefig"):
         png = io.BytesIO()
-        picture.savefig(png, format="png")
+        save_picture(picture, png)
         content = png.getvalue()
     else:
         raise InputError(f"a thumbnail is a path, image bytes or a figure, not {type(picture).__name__}")

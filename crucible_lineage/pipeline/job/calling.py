@@ -14,6 +14,7 @@ from typing import Any
 
 from crucible_lineage.checksums import FileStamp, file_sha256, stamp
 from crucible_lineage.errors import FileChangedError, StepError
+from crucible_lineage.pictures import draw_returned
 from crucible_lineage.pipeline.declare.variables import from_environment, referenced
 from crucible_lineage.pipeline.files.fetch import place_file
 from crucible_lineage.pipeline.functions.command import arguments_of
@@ -22,13 +23,7 @@ from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.logs import STEP_LOG, LineCallback, Redactor, StepLog, keeping_prints
 from crucible_lineage.pipeline.processes.command import CommandCall, call_command
 from crucible_lineage.pipeline.processes.failure import failed_here, failure_line, failure_traceback
-from crucible_lineage.pipeline.processes.side_files import (
-    CallOutcome,
-    code_folder,
-    draw_returned,
-    returned,
-    watching_files,
-)
+from crucible_lineage.pipeline.processes.side_files import CallOutcome, code_folder, returned, watching_files
 from crucible_lineage.pipeline.processes.worker import FunctionCall, call_function
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.session import Session

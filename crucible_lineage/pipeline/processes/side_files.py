@@ -11,7 +11,7 @@ import os
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -35,9 +35,6 @@ _SYSTEM = tuple(os.path.join(path, "") for path in dict.fromkeys((  # noqa: PTH1
 )))  # fmt: skip
 _watched: ContextVar[_Opened | None] = ContextVar("watched", default=None)
 _hooked = False
-
-
-_NAMELESS = "figure"  # the name of a figure that is returned alone
 
 
 @dataclass(frozen=True)
@@ -190,48 +187,3 @@ def _note(event: str, arguments: tuple[object, ...]) -> None:
         name.startswith(_SYSTEM) or name.endswith(_CODE) or "site-packages" in name or name in opened.written
     ):
         opened.read[name] = None
-
-
-def draw_returned(result: object, folders: Mapping[str, Path]) -> tuple[object, tuple[str, ...]]:
-    """Save returned figures to files; return the result with file names in their place, and these names.
-
-    `folders` are those of the step's outputs; with several, the result is a mapping from output to mapping. Recognizes
-    figures of matplotlib and images of Pillow. Raises FileExistsError if the step has written a file of that name.
-    """
-    if len(folders) == 1:
-        return _save_figures({_NAMELESS: result} if _is_picture(result) else result, next(iter(folders.values())))
-    if not isinstance(result, Mapping):
-        return result, ()
-    names: list[str] = []
-    values = dict(result)
-    for output in folders.keys() & values.keys():
-        values[output], drawn = _save_figures(values[output], folders[output])
-        names += drawn
-    return values, tuple(names)
-
-
-def _save_figures(result: object, folder: Path) -> tuple[object, tuple[str, ...]]:
-    if not isinstance(result, Mapping):
-        return result, ()
-    named = {key: f"{key}.png" for key, value in result.items() if _is_picture(value)}
-    for key, name in named.items():
-        if (folder / name).exists():
-            raise FileExistsError(f"the figure {key!r} that it returned would replace {name}, which it has written")
-        _save(result[key], folder / name)
-    return {**result, **named}, tuple(named.values())
-
-
-def _is_picture(value: object) -> bool:
-    """Return whether the value is a figure or an image, without importing either library."""
-    figure, image = sys.modules.get("matplotlib.figure"), sys.modules.get("PIL.Image")
-    return (figure is not None and isinstance(value, figure.Figure)) or (
-        image is not None and isinstance(value, image.Image)
-    )
-
-
-def _save(picture: Any, path: Path) -> None:
-    """Save without date and version, so that equal figures have equal bytes."""
-    if hasattr(picture, "savefig"):
-        picture.savefig(path, metadata={"Software": None})
-    else:
-        picture.save(path)

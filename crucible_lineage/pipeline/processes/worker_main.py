@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from crucible_lineage.facts import Facts
+from crucible_lineage.pictures import draw_returned
 from crucible_lineage.pipeline.functions.inspect import compiling_source, find_step, validated_params
 from crucible_lineage.pipeline.logs import LOG_FORMAT
 from crucible_lineage.pipeline.processes.failure import failure_line, failure_traceback
 from crucible_lineage.pipeline.processes.file_accesses import get_ready, watching_folders
 from crucible_lineage.pipeline.processes.side_files import (
     code_folder,
-    draw_returned,
     not_code,
     not_installed,
     returned,

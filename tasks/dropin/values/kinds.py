@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from crucible_lineage.pictures import save_picture
+
 Described = dict[str, Any]
 
 SCALARS = (complex, datetime, date, time, timedelta, Decimal, UUID)
@@ -200,11 +202,11 @@ def _load_xarray(name: str) -> Callable[[Path], Any]:
 
 
 def _dump_figure(value: Any, folder: Path) -> None:
-    value.savefig(folder / "figure.png", metadata={"Software": None})
+    save_picture(value, folder / "figure.png")
 
 
 def _dump_image(value: Any, folder: Path) -> None:
-    value.save(folder / "image.png")
+    save_picture(value, folder / "image.png")
 
 
 # ---------------------------------------------------------------- records

@@ -1,0 +1,58 @@
+"""Pictures as PNG, without date and version: equal pictures have equal bytes.
+
+The kit that makes results again holds this module, so it imports nothing else of crucible-lineage.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+_NAMELESS = "figure"  # the name of a figure that is returned alone
+
+
+def save_picture(picture: Any, target: Path | BinaryIO) -> None:
+    """Save a figure of matplotlib, or an image of Pillow, as PNG."""
+    if hasattr(picture, "savefig"):
+        picture.savefig(target, format="png", metadata={"Software": None})
+    else:
+        picture.save(target, format="png")
+
+
+def draw_returned(result: object, folders: Mapping[str, Path]) -> tuple[object, tuple[str, ...]]:
+    """Save returned figures to files; return the result with file names in their place, and these names.
+
+    `folders` are those of the step's outputs; with several, the result is a mapping from output to mapping. Recognizes
+    figures of matplotlib and images of Pillow. Raises FileExistsError if the step has written a file of that name.
+    """
+    if len(folders) == 1:
+        return _save_figures({_NAMELESS: result} if _is_picture(result) else result, next(iter(folders.values())))
+    if not isinstance(result, Mapping):
+        return result, ()
+    names: list[str] = []
+    values = dict(result)
+    for output in folders.keys() & values.keys():
+        values[output], drawn = _save_figures(values[output], folders[output])
+        names += drawn
+    return values, tuple(names)
+
+
+def _save_figures(result: object, folder: Path) -> tuple[object, tuple[str, ...]]:
+    if not isinstance(result, Mapping):
+        return result, ()
+    named = {key: f"{key}.png" for key, value in result.items() if _is_picture(value)}
+    for key, name in named.items():
+        if (folder / name).exists():
+            raise FileExistsError(f"the figure {key!r} that it returned would replace {name}, which it has written")
+        save_picture(result[key], folder / name)
+    return {**result, **named}, tuple(named.values())
+
+
+def _is_picture(value: object) -> bool:
+    """Return whether the value is a figure or an image, without importing either library."""
+    figure, image = sys.modules.get("matplotlib.figure"), sys.modules.get("PIL.Image")
+    return (figure is not None and isinstance(value, figure.Figure)) or (
+        image is not None and isinstance(value, image.Image)
+    )
