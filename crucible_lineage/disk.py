@@ -1,4 +1,4 @@
-"""Private files and folders, whatever the umask; plain messages for errors of the disk."""
+"""Private files and folders, whatever the umask; files replaced at once; plain messages for errors of the disk."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import os
 import secrets
 import stat
 import zlib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from crucible_lineage.errors import StorageError
@@ -44,15 +45,15 @@ def private_folder(path: Path) -> Path:
     return path
 
 
-def private_file(path: Path) -> Path:
-    """Make an empty file if it does not exist, and let only its owner read it. Its folder has to exist.
+def private_file(path: Path, content: bytes = b"") -> Path:
+    """Make a file with this content if it does not exist, and let only its owner read it. Its folder has to exist.
 
     An existing file is never opened: closing it would end SQLite's locks on it in this process. Raises StorageError if
     the file cannot be made.
     """
     try:
         if not path.exists():
-            _create(path)
+            _create(path, content)
         _close_to_others(path)
     except OSError as error:
         raise storage_error(error, path) or error from error
@@ -75,17 +76,30 @@ def draft_beside(path: Path, ending: str) -> Path:
     return path.with_name(f".{name}{ending}")
 
 
-def _create(path: Path) -> None:
-    """Make an empty file, unless another process was faster. A new name ensures that nobody has it open yet."""
-    draft = draft_beside(path, f"-{secrets.token_hex(4)}")
-    os.close(os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, OWNER_FILE))
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield the path of a draft that replaces `path` if the block succeeds: the file is complete or unchanged."""
+    draft = draft_beside(path, f"-{secrets.token_hex(4)}.part")
     try:
-        os.link(draft, path)
-    except FileExistsError:
-        return
-    except OSError:  # a file system without links
-        if not path.exists():
-            draft.replace(path)
+        yield draft
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _create(path: Path, content: bytes) -> None:
+    """Make a file, unless another process was faster. A new name ensures that nobody has it open yet."""
+    draft = draft_beside(path, f"-{secrets.token_hex(4)}")
+    try:
+        with open(os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, OWNER_FILE), "wb") as file:  # noqa: PTH123
+            file.write(content)
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            return
+        except OSError:  # a file system without links
+            if not path.exists():
+                draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
 

@@ -18,6 +18,7 @@ from crucible_lineage.condition import parse_condition
 from crucible_lineage.core.datasets import fetch_datasets
 from crucible_lineage.core.slots import CURRENT
 from crucible_lineage.core.summary import summary_of
+from crucible_lineage.disk import replacing
 from crucible_lineage.errors import InputError, nearest, require_library
 from crucible_lineage.lineage.labels import csv_text
 from crucible_lineage.lineage.records import (
@@ -400,17 +401,13 @@ def write_table(table: Table, path: Path) -> None:
     """Write the whole table to the file, in the format of its ending. InputError as for `require_target`."""
     require_target(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    try:
+    with replacing(path) as draft:
         if path.suffix.lower() == ".parquet":
-            _write_parquet(table, part)
+            _write_parquet(table, draft)
         else:
             document = json.dumps(table.to_json(), ensure_ascii=False, indent=1) + "\n"
             content = document if path.suffix.lower() == ".json" else csv_text(table.columns, table.rows)
-            part.write_text(content, encoding="utf-8", newline="")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+            draft.write_text(content, encoding="utf-8", newline="")
 
 
 def data_frame(table: Table) -> pandas.DataFrame:

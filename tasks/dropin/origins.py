@@ -14,6 +14,7 @@ from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
+from crucible_lineage.disk import replacing
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.tasks.dropin.values.storing import plain_digest
 
@@ -73,9 +74,8 @@ class Notes:
         fields = {"files": list(origin.files), "digest": origin.digest, "about": list(origin.about)}
         more = {"described": origin.described, "label": origin.label}
         text = json.dumps({"dataset": origin.future.result().to_json(), **fields, **more})
-        part = self.folder / f".{name}-{threading.get_ident()}"
-        part.write_text(text, encoding="utf-8")
-        part.replace(self.folder / name)
+        with replacing(self.folder / name) as draft:
+            draft.write_text(text, encoding="utf-8")
 
     def read(self, name: str) -> Origin | None:
         """Read the origin under a name; None if there is none."""

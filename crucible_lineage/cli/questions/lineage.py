@@ -21,7 +21,7 @@ from crucible_lineage.cli.options import (
     print_json,
 )
 from crucible_lineage.cli.working import showing_work
-from crucible_lineage.disk import draft_beside
+from crucible_lineage.disk import replacing
 from crucible_lineage.errors import InputError, nearest, require_library
 from crucible_lineage.lineage import LineageGraph, render_tree, render_tree_rich
 from crucible_lineage.lineage.draw.formats import render_csv, render_dot, render_mermaid, to_node_link
@@ -181,14 +181,13 @@ def _chosen_part(graph: LineageGraph, measurement: str | None, run_id: str | Non
 
 
 def write_picture(graph: LineageGraph, mfid: str | None, target: Path, kind: str, *, superseded: bool = False) -> None:
-    """Write the picture to the file. The file is complete or unchanged: a draft beside it is renamed."""
+    """Write the picture to the file. The file is complete or unchanged."""
     if target.is_dir():
         raise InputError(f"write {kind} to {target}: it is a folder; name a file")
     content = _render(graph, mfid, kind, superseded)
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = draft_beside(target, ".part")
-    part.write_bytes(content)
-    part.replace(target)
+    with replacing(target) as draft:
+        draft.write_bytes(content)
 
 
 def _chosen(kind: str | None, output: Path | None) -> str | None:

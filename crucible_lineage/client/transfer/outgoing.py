@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -14,7 +13,7 @@ from crucible_lineage.checksums import FileChecksums
 from crucible_lineage.client.http.connection import Connection
 from crucible_lineage.client.http.wire import parse
 from crucible_lineage.client.models import FileRecord
-from crucible_lineage.disk import private_folder
+from crucible_lineage.disk import private_folder, replacing
 from crucible_lineage.errors import ServerError
 
 REUSE = {"Crucible-Reuse-Content": "readable"}  # do not send bytes that the service has for any readable dataset
@@ -145,9 +144,8 @@ class UploadMemory:
         if path is None:
             return
         private_folder(path.parent)
-        draft = path.with_suffix(f".{os.getpid()}")
-        draft.write_text(json.dumps(asdict(upload)), encoding="utf-8")
-        draft.replace(path)
+        with replacing(path) as draft:
+            draft.write_text(json.dumps(asdict(upload)), encoding="utf-8")
 
     def forget(self, outgoing: Outgoing) -> None:
         """Forget the upload, which is finished or aborted."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.disk import private_folder
+from crucible_lineage.disk import private_folder, replacing
 
 BATCH, EMPTY, SCRIPT = "batch.json", "empty", "script.sh"
 CLAIM, JOB, OUTCOME = "claim-", "job-", "outcome-"
@@ -96,9 +96,8 @@ class Batch:
 
     def write_outcome(self, number: int, outcome: Mapping[str, object]) -> None:
         """Write the outcome of a member, atomically."""
-        part = self.folder / f"part-{number}-{os.getpid()}"
-        part.write_text(json.dumps(outcome), encoding="utf-8")
-        part.replace(self.folder / f"{OUTCOME}{number}")
+        with replacing(self.folder / f"{OUTCOME}{number}") as draft:
+            draft.write_text(json.dumps(outcome), encoding="utf-8")
 
     def claims(self, task: int) -> Iterator[int]:
         """Yield the members for a task to execute: its earlier claims, then free members while they are short."""

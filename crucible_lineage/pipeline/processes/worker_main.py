@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
+from crucible_lineage.disk import replacing
 from crucible_lineage.facts import Facts
 from crucible_lineage.pictures import draw_returned
 from crucible_lineage.pipeline.functions.inspect import compiling_source, find_step, validated_params
@@ -48,7 +49,8 @@ def main(mark: str) -> None:
             _restore(folder, environment)
             data = json.dumps(answer).encode()
             if len(data) > ATOMIC_BYTES:
-                _write(Path(call["answer"]), data)
+                with replacing(Path(call["answer"])) as draft:
+                    draft.write_bytes(data)
                 data = b""
             for stream in (sys.stdout, sys.stderr):
                 with suppress(OSError, ValueError, AttributeError):
@@ -147,9 +149,3 @@ def _restore(folder: Path, environment: dict[str, str]) -> None:
         os.environ.update(environment)
     if sys.stdout.closed or sys.stderr.closed:
         _standard_streams()
-
-
-def _write(path: Path, answer: bytes) -> None:
-    part = path.with_suffix(".part")
-    part.write_bytes(answer)
-    part.replace(path)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from crucible_lineage.checksums import file_sha256
 from crucible_lineage.client.transfer.download import local_path
 from crucible_lineage.core.datasets import in_threads
+from crucible_lineage.disk import replacing
 from crucible_lineage.errors import InputError, LineageError
 from crucible_lineage.lineage.records import text
 from crucible_lineage.pipeline.files.fetch import LOST, fetch_reference, is_reference, note_if_lost, remade
@@ -137,10 +138,6 @@ def _fetch(session: Session, mfid: str, file: FileRecord, path: Path, folder: Pa
     if not is_reference(file):
         return session.client.files.download(file, folder)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("wb") as stream:
-            fetch_reference(mfid, file, stream.write, session)
-        return part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as draft, draft.open("wb") as stream:
+        fetch_reference(mfid, file, stream.write, session)
+    return path
