@@ -10,9 +10,10 @@ import click
 
 from crucible_lineage import __version__
 from crucible_lineage.collector import collector_frozen
-from crucible_lineage.errors import InputError, nearest
+from crucible_lineage.errors import InputError, nearest, nearest_word
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from importlib.metadata import EntryPoint
 
 __all__ = ["main"]
@@ -82,7 +83,12 @@ SECTIONS = {
     },
 }
 COMMANDS = {name: command for section in SECTIONS.values() for name, command in section.items()}
-
+REPLACED = {  # commands of earlier revisions -> what replaces them
+    ("schema",): "check --schema",
+    ("log",): "show --log",
+    ("serve-pipelines",): "deploy --serve",
+    ("runs", "diff"): "diff",
+}
 
 GROUP = "crucible_lineage.commands"  # entry points: a name, and the location of its click command
 
@@ -101,6 +107,18 @@ def _load(other: EntryPoint) -> click.Command:
     except Exception as error:
         package = f" of {other.dist.name}" if other.dist else ""
         raise InputError(f"command {other.name!r}{package} cannot be loaded from {other.value}: {error}") from error
+
+
+def _no_command(args: list[str], others: Iterable[str]) -> str:
+    """Return what to tell about a command that does not exist, or no longer; empty if it exists."""
+    for length in (2, 1):
+        if successor := REPLACED.get(tuple(args[:length])):
+            return f"{' '.join(args[:length])!r} was replaced by 'crucible-lineage {successor}'"
+    if args[0] in COMMANDS:
+        return ""
+    names = [*COMMANDS, *others]
+    known = nearest(args[0], names) if nearest_word(args[0], names) else "to list them: crucible-lineage --help"
+    return f"there is no command {args[0]!r}; {known}"
 
 
 class _Commands(click.Group):
@@ -129,8 +147,9 @@ class _Commands(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         # click matches near names by loading every command; a plain look-up is enough and loads one.
-        if args and args[0] not in COMMANDS and args[0] not in (others := _external_commands()):
-            ctx.fail(f"there is no command {args[0]!r}; {nearest(args[0], [*COMMANDS, *others])}")
+        others = _external_commands() if args and args[0] not in COMMANDS else {}
+        if args and args[0] not in others and (reason := _no_command(args, others)):
+            ctx.fail(reason)
         return super().resolve_command(ctx, args)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

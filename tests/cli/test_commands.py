@@ -234,3 +234,25 @@ def test_check_and_run_refuse_an_invalid_project(lab: Any, data: Path, command: 
         assert "no project can be called 'ab': a project id has 3 to 25 letters" in ran.stderr
     for listing in ("status", "runs"):
         assert "could not start" in command(listing, "--data", data).stdout
+
+
+def test_an_unknown_command_with_no_near_name_points_to_the_help(command: Any) -> None:
+    ran = command("xyzzy")
+    assert ran.returncode == 2
+    assert "there is no command 'xyzzy'; to list them: crucible-lineage --help" in ran.stderr
+    assert " more" not in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("replaced", "successor"),
+    [
+        ("schema", "check --schema"),
+        ("log", "show --log"),
+        ("serve-pipelines", "deploy --serve"),
+        ("runs diff", "diff"),
+    ],
+)
+def test_a_replaced_command_names_its_successor(replaced: str, successor: str, command: Any) -> None:
+    ran = command(*replaced.split(), "MFID")
+    assert ran.returncode == 2
+    assert f"'{replaced}' was replaced by 'crucible-lineage {successor}'" in ran.stderr
