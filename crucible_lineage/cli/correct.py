@@ -25,6 +25,7 @@ from crucible_lineage.cli.options import (
 from crucible_lineage.cli.working import showing_work
 from crucible_lineage.core.slots import CURRENT, SUPERSEDED
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, no_file
+from crucible_lineage.lineage.labels import plain
 from crucible_lineage.lineage.model import DOUBTFUL
 from crucible_lineage.pipeline.declare.load import project_in
 from crucible_lineage.pipeline.inputs.corrections import (
@@ -115,7 +116,8 @@ def register_command(
         )
     else:
         before = "" if raw.are_files_of(dataset) else f" as {', '.join(file.name for file in dataset.data_files)}"
-        click.echo(f"{dataset.mfid}  {dataset.name}  {f'already registered{before}' if found else 'registered'}")
+        done = f"already registered{before}" if found else "registered"
+        click.echo(plain(f"{dataset.mfid}  {dataset.name}  {done}"))
 
 
 def _checked_project(project: str | None, files: Sequence[Path]) -> str:
@@ -202,7 +204,7 @@ def set_command(
         print_json({"changed": not dry_run, "changes": [change.to_json() for change in changes]})
         return
     for change in changes[:MOST_SHOWN]:
-        click.echo(str(change))
+        click.echo(plain(str(change)))
     if len(changes) > MOST_SHOWN:
         click.echo(f"and {len(changes) - MOST_SHOWN} more")
     done = "would be changed" if dry_run else "changed"
@@ -221,7 +223,7 @@ def rename_command(dataset: str, name: str, why: str) -> None:
     with open_session() as session:
         changes = changes_of(session, dataset_id(session, dataset), {"dataset_name": name})
         apply_changes(session, changes, why)
-    click.echo(str(changes[0]) if changes else "nothing to change")
+    click.echo(plain(str(changes[0])) if changes else "nothing to change")
 
 
 @click.command("link")
@@ -268,7 +270,7 @@ def add_sample_command(name: str, project: str | None, datasets: tuple[str, ...]
     with open_session() as session:
         measured = [dataset_id(session, one, [project]) for one in datasets]
         sample = add_sample(session, project, name, measured, why)
-    click.echo(f"{sample}  {name}")
+    click.echo(plain(f"{sample}  {name}"))
 
 
 @sample_command.command("rename")
@@ -280,7 +282,7 @@ def rename_sample_command(sample: str, name: str, why: str) -> None:
     """Give SAMPLE the name NAME. The datasets measured on it record the change."""
     with open_session() as session:
         rename_sample(session, sample, name, why)
-    click.echo(f"{sample}  {name}")
+    click.echo(plain(f"{sample}  {name}"))
 
 
 @sample_command.command("link")
@@ -319,7 +321,7 @@ def replace_command(old: str, files: tuple[Path, ...], why: str, as_json: bool) 
     if as_json:
         print_json({**new.to_json(), "replaces": mfid})
     else:
-        click.echo(f"{new.mfid}  {new.name}  replaces {mfid}")
+        click.echo(plain(f"{new.mfid}  {new.name}  replaces {mfid}"))
 
 
 @click.command("delete")

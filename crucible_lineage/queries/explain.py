@@ -10,6 +10,7 @@ from html import escape
 
 from crucible_lineage.core.slots import CURRENT
 from crucible_lineage.errors import NotFoundError
+from crucible_lineage.lineage.labels import plain
 from crucible_lineage.lineage.model import CANDIDATE, WITHDRAWN
 from crucible_lineage.pipeline.inputs.corrections import Correction, corrections
 from crucible_lineage.pipeline.inputs.parent_facts import facts_in
@@ -44,7 +45,7 @@ class Explanation:
         return f"<pre>{escape(str(self))}</pre>"
 
     def __str__(self) -> str:
-        return "\n\n".join("\n".join(paragraph) for paragraph in self.paragraphs)
+        return "\n\n".join("\n".join(plain(line.expandtabs(4)) for line in lines) for lines in self.paragraphs)
 
     def to_json(self) -> dict[str, object]:
         """Return the explanation for `why --json`."""

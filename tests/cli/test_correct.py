@@ -120,6 +120,26 @@ def test_names_links_and_samples_can_be_corrected(session: Session, made: dict[s
     assert sample in {link.unique_id for link in linked}
 
 
+def test_control_characters_in_names_are_printed_escaped(
+    session: Session, made: dict[str, str], cl: Any, lab: Any
+) -> None:
+    sample = cl("sample", "add", "gold\rmica", "--project", "lab", "--on", made["s1.txt"])
+    ran = [
+        sample,
+        cl("sample", "rename", sample.stdout.split()[0], "gold\x1b[2Kglass"),
+        cl("rename", made["s1.txt"], "scan\rof gold"),
+        cl("set", made["s1.txt"], "metadata.temperature_C=25"),
+        cl("why", made["mean[s1.txt]"]),
+        cl("register", lab.file("more.txt", "3"), "--project", "lab", "--name", "more\rscans"),
+        cl("replace", made["s1.txt"], lab.file("s1b.txt", "4")),
+    ]
+    for one in ran:
+        assert one.exit_code == 0, one.output
+        assert "\r" not in one.stdout_bytes.decode()
+        assert "\x1b" not in one.stdout_bytes.decode()
+    assert r"scan\rof gold" in ran[2].stdout
+
+
 def test_a_replaced_measurement_is_superseded_and_selections_use_the_new_one(
     lab: Any, session: Session, made: dict[str, str], cl: Any
 ) -> None:

@@ -94,7 +94,7 @@ def restore_command(folder: Path, as_json: bool) -> None:
             count = amount(len(datasets), "dataset")
             click.echo(f"{count} {words}; `run`, `push` and `register` make and deliver them again:")
             for mfid, name in datasets[:MOST_NAMED]:
-                click.echo(f"  {mfid}  {name}")
+                click.echo(plain(f"  {mfid}  {name}"))
             if len(datasets) > MOST_NAMED:
                 click.echo(f"  and {len(datasets) - MOST_NAMED} more; --json lists them")
     _print_damaged(restored.backup, "crucible-lineage verify --project PROJECT --repair --from FOLDER")

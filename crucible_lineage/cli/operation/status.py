@@ -326,7 +326,7 @@ def doctor_command(project: str, seconds: float, as_json: bool) -> None:
         print_service(found.findings)
         click.echo("made for this test; deletion requested:")
         for one in found.made:
-            click.echo(f"  {one.mfid}  {one.name}  ({one.deletion})")
+            click.echo(plain(f"  {one.mfid}  {one.name}  ({one.deletion})"))
         click.echo(f"to see this again: {next_command('status', '--service')}")
     if not found.ok:
         sys.exit(1)

@@ -152,7 +152,7 @@ def _report_events(watcher: Watcher) -> None:
     for changes in watcher.look():
         emit_events(changes)
         for change in changes:
-            click.echo(f"reported {change.event}  {change.mfid}  {change.name}")
+            click.echo(plain(f"reported {change.event}  {change.mfid}  {change.name}"))
         if signed := [change.mfid for change in changes if change.event == RESULT_SIGNED]:
             print_resumed(signed)
 

@@ -209,10 +209,12 @@ def note_same_name(bound: BoundPipeline, session: Session) -> None:
 
 
 def _apply_declared(bound: BoundPipeline, session: Session) -> None:
+    from crucible_lineage.lineage.labels import plain
     from crucible_lineage.pipeline.inputs.current import apply_declared  # rarely needed
 
     for one in apply_declared(make_plan(bound, session).differences, session):
-        click.echo(f"note: {one.name} ({one.mfid}): set {one.field} to {one.declared!r}, as declared", err=True)
+        line = f"note: {one.name} ({one.mfid}): set {one.field} to {one.declared!r}, as declared"
+        click.echo(plain(line), err=True)
 
 
 def _register_run(result: RunResult, session: Session) -> str:
