@@ -159,6 +159,12 @@ def recorded_run(record: Record | None) -> str:
     return text(activity.get("run_id")) if activity.get("kind") == "pipeline run" else ""
 
 
+def declared_step(record: Record | None) -> tuple[str, str]:
+    """Return the pipeline that declared the step of a result, and the step's name there; empty if unknown."""
+    pipeline = mapping(provenance(record).get("pipeline"))
+    return text(pipeline.get("name")), text(pipeline.get("step"))
+
+
 def is_support(record: Record | None) -> bool:
     """Whether the dataset supports results: the source of their steps, or the environment of these."""
     kind = mapping(provenance(record).get("activity")).get("kind")

@@ -149,6 +149,19 @@ def test_a_name_with_markup_is_shown_as_text(opened):
     assert page.locator("#panel img").count() == 0
 
 
+def test_the_page_folds_only_results_of_one_pipeline_as_the_picture(opened):
+    records = [record("scan", "scan")]
+    for name in ("one", "two"):
+        pipeline = {"name": name, "hash": "0", "step": "scaled"}
+        records += [record(f"{name}-{n}", f"{name} {n}", "scale", ["scan"], pipeline=pipeline) for n in range(6)]
+    graph = LineageGraph.from_records(records)
+
+    labels = opened(graph).locator(".item").all_text_contents()
+
+    assert len(labels) == len(view(graph).items) == 3
+    assert sum("6 × scale" in label for label in labels) == 2
+
+
 def test_a_group_unfolds_and_reset_folds_it_again(opened):
     page = opened(scans(60))
 

@@ -53,7 +53,7 @@ function folded(single) {
       const node = nodes[n];
       const above = [...new Set(tellingParents[n].map((p) => (groupOf[p] < 0 ? p : groupOf[p])))].sort((a, b) => a - b);
       const alone = single.has(n) || !placed[n] ? n : "";
-      const place = JSON.stringify([above, node.kind, node.step || [node.measurement, node.data_type],
+      const place = JSON.stringify([above, node.kind, node.step || [node.measurement, node.data_type], node.declared,
         node.state === "superseded", alone]);
       if (siblings.has(place)) siblings.get(place).push(n);
       else siblings.set(place, [n]);

@@ -18,7 +18,7 @@ from crucible_lineage.lineage.draw.view import FOLD_BEYOND, STATE_COLOURS, colou
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import plain, title
 from crucible_lineage.lineage.model import Node
-from crucible_lineage.lineage.records import OWN_KEYS, moment, provenance
+from crucible_lineage.lineage.records import OWN_KEYS, declared_step, moment, provenance
 
 __all__ = ["page_data", "render_html"]
 
@@ -101,11 +101,14 @@ def _drawable(graph: LineageGraph, focus: str | None, names: Mapping[str, str]) 
     roles = roles_of(graph)
     number_of_roles = {role: number for number, role in enumerate(dict.fromkeys(roles.values()), 1)}
     nodes, edges = graph.nodes.values(), graph.edges.values()
+    steps = [declared_step(node.record) for node in nodes]
+    number_of_step = {step: number for number, step in enumerate(dict.fromkeys([("", ""), *steps]))}
     return {
         "nodes": {
             **{name: [read(node) for node in nodes] for name, read in _NODE_COLUMNS.items()},
             "id": [names[node.id] for node in nodes],
             "roles": [number_of_roles[roles[node.id]] if node.id in roles else 0 for node in nodes],
+            "declared": [number_of_step[step] for step in steps],
         },
         "edges": {
             "source": [number_of[edge.source] for edge in edges],

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from crucible_lineage.amounts import amount
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import CANDIDATE, CURRENT, DOUBTFUL, MEASURED, RAW, SUPERSEDED, Edge, Node
-from crucible_lineage.lineage.records import chosen_in_time, equal_parents, parents_as_used, used_roles
+from crucible_lineage.lineage.records import chosen_in_time, declared_step, equal_parents, parents_as_used, used_roles
 
 EQUAL = "equal bytes"  # note on the edge from a parent with the same bytes as the one used
 FOLD_BEYOND = 4  # siblings that are still drawn individually: chosen by eye, a batch of four scans is readable
@@ -91,9 +91,9 @@ def view(
 ) -> View:
     """Select the items and edges to draw. More than `fold_beyond` siblings become one item; None folds nothing.
 
-    Siblings have the same parents after folding, the same roles in their children, and the same step, or the same kind
-    of data if no step made them. The nodes in `keep`, and their ancestors if few, stay single. Superseded results are
-    omitted, unless requested or needed by a drawn one.
+    Siblings have the same parents after folding, the same roles in their children, and the same step of one pipeline,
+    or the same kind of data if no step made them. The nodes in `keep`, and their ancestors if few, stay single.
+    Superseded results are omitted, unless requested or needed by a drawn one.
     """
     omitted = frozenset() if superseded else dispensable(graph, keep)
     if omitted:
@@ -143,8 +143,14 @@ def _folded(graph: LineageGraph, edges: list[Edge], fold_beyond: int, single: se
         for mfid in generation:
             node = graph.nodes[mfid]
             groups_above = frozenset(group_of.get(parent, parent) for parent in parents[mfid])
-            kind = node.step or (node.measurement, node.data_type)
-            key: tuple[object, ...] = (groups_above, node.kind, kind, node.state == SUPERSEDED)
+            kind = node.step or (node.measurement, node.data_type), declared_step(node.record)
+            key: tuple[object, ...] = (
+                groups_above,
+                node.kind,
+                kind,
+                declared_step(node.record),
+                node.state == SUPERSEDED,
+            )
             siblings[(*key, mfid) if mfid in single or mfid not in sorted_ids else key].append(mfid)
         for members in _by_role(siblings.values(), roles):
             folds = len(members) > fold_beyond

@@ -122,6 +122,18 @@ def test_what_has_another_role_in_what_follows_is_not_folded_together(lab):
     assert [unused] in drawn
 
 
+def test_results_of_different_pipelines_or_steps_are_not_folded_together(lab):
+    raw = lab.raw("spectrum", "UV-vis")
+    made = [
+        [
+            lab.derived(f"{name} {step} {number}", "scale", raw, pipeline={"name": name, "hash": "0", "step": step})
+            for number in range(6)
+        ]
+        for name, step in (("one", "scaled"), ("two", "scaled"), ("two", "again"))
+    ]
+    assert [[node.id for node in item.nodes] for item in view(lab.graph).items] == [[raw], *made]
+
+
 def test_what_nothing_was_made_of_yet_folds_with_its_siblings(lab):
     spectra = [lab.raw(f"spectrum {number}", "UV-vis") for number in range(6)]
     for number, spectrum in enumerate(spectra[:5]):
