@@ -144,13 +144,7 @@ def _folded(graph: LineageGraph, edges: list[Edge], fold_beyond: int, single: se
             node = graph.nodes[mfid]
             groups_above = frozenset(group_of.get(parent, parent) for parent in parents[mfid])
             kind = node.step or (node.measurement, node.data_type), declared_step(node.record)
-            key: tuple[object, ...] = (
-                groups_above,
-                node.kind,
-                kind,
-                declared_step(node.record),
-                node.state == SUPERSEDED,
-            )
+            key: tuple[object, ...] = (groups_above, node.kind, kind, node.state == SUPERSEDED)
             siblings[(*key, mfid) if mfid in single or mfid not in sorted_ids else key].append(mfid)
         for members in _by_role(siblings.values(), roles):
             folds = len(members) > fold_beyond
