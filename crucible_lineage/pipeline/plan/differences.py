@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from crucible_lineage.amounts import amount
+from crucible_lineage.amounts import amount, value_text
 
 MOST_LINES = 20
 MOST_NAMED = 5
@@ -52,7 +52,7 @@ def differences(earlier: Ingredients, now: Ingredients) -> list[str]:
     for name in sorted({*before["params"], *after["params"]}):
         old, new = before["params"].get(name, _ABSENT), after["params"].get(name, _ABSENT)
         if old != new:
-            causes.append(f"parameter {name} changed: {_shown(old)} -> {_shown(new)}")
+            causes.append(f"parameter {name} changed: {_change(old, new)}")
     for role in sorted({*before["inputs"], *after["inputs"]}):
         old_entries, new_entries = before["inputs"].get(role, []), after["inputs"].get(role, [])
         if old_entries != new_entries:
@@ -128,6 +128,13 @@ def _diff(old: str, new: str) -> list[str]:
     return list(difflib.unified_diff(old.splitlines(), new.splitlines(), lineterm="", n=1))[2:]
 
 
+def _change(old: object, new: object) -> str:
+    """Return both values, a whole number beside a decimal one in the same form."""
+    if {type(old), type(new)} == {int, float}:
+        return f"{value_text(old)} -> {value_text(new)}"
+    return f"{_shown(old)} -> {_shown(new)}"
+
+
 def _shown(value: object) -> str:
     return "not given" if value is _ABSENT else repr(value)
 
@@ -178,7 +185,7 @@ def _changed_facts(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str =
         if all(isinstance(part, Mapping) for part in parts) and any(parts):
             yield from _changed_facts(parts[0], parts[1], f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", f"{_shown(was)} -> {_shown(now)}"
+            yield f"{prefix}{name}", _change(was, now)
 
 
 def _used(made: Ingredients, role: str) -> UsedFiles:

@@ -115,6 +115,7 @@ RECIPE: dict[str, Any] = {
         ({}, []),
         ({"code": "b" * 64}, ["the code changed: aaaaaaaaaaaa -> bbbbbbbbbbbb"]),
         ({"params": {"degree": 4, "old": 1}}, ["parameter degree changed: 3 -> 4"]),
+        ({"params": {"degree": 535.0, "old": 1}}, ["parameter degree changed: 3 -> 535"]),
         ({"params": {"degree": 3, "new": None}}, ["new changed: not given -> None", "old changed: 1 -> not given"]),
         ({"packages": {"numpy": "2.0"}}, ["package numpy changed: 1.0 -> 2.0"]),
         ({"packages": {}}, ["package numpy changed: 1.0 -> None"]),
