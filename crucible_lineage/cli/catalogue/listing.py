@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +15,7 @@ from crucible_lineage.lineage.labels import plain
 
 if TYPE_CHECKING:
     from crucible_lineage.queries.catalogue.listing import Listing
+    from crucible_lineage.queries.catalogue.runs import ListedRun
     from crucible_lineage.session import Session
 
 
@@ -158,6 +159,15 @@ def runs_command(projects: tuple[str, ...], pipeline: str | None, number: int, a
         print_json({"runs": [run.to_json() for run in found], "damaged": [one.to_json() for one in damaged]})
         return
     click.echo("\n".join(run_lines(found)) if found else "no runs")
-    if len(found) > 1:
-        click.echo(f"to compare two: {next_command('diff', found[1].run_id, found[0].run_id)}")
+    if pair := _comparable(found):
+        click.echo(f"to compare two: {next_command('diff', *pair)}")
     print_set_aside(damaged)
+
+
+def _comparable(runs: Sequence[ListedRun]) -> tuple[str, str] | None:
+    """Return the two newest runs of one pipeline, the older one first; None if no pipeline has two."""
+    newer: dict[tuple[str, str], str] = {}
+    for run in runs:
+        if (later := newer.setdefault((run.project, run.pipeline), run.run_id)) != run.run_id:
+            return run.run_id, later
+    return None
