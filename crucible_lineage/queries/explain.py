@@ -7,11 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from html import escape
+from typing import TYPE_CHECKING
 
 from crucible_lineage.core.slots import CURRENT
 from crucible_lineage.errors import NotFoundError
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.lineage.model import CANDIDATE, WITHDRAWN
+from crucible_lineage.lineage.records import parents_as_used
 from crucible_lineage.pipeline.inputs.corrections import Correction, corrections
 from crucible_lineage.pipeline.inputs.parent_facts import facts_in
 from crucible_lineage.pipeline.plan.differences import code_diff, differences
@@ -26,6 +28,9 @@ from crucible_lineage.queries.graph.state import DatasetEntry, entry_of
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.session import Session
 from crucible_lineage.statements import About
+
+if TYPE_CHECKING:
+    from crucible_lineage.client.models import Dataset
 
 
 @dataclass(frozen=True, repr=False)
@@ -81,7 +86,7 @@ def explain(session: Session, mfid: str) -> Explanation:
     paragraphs = [
         (f"{name} ({mfid})", *_incomplete(record), *made),
         tuple(_status(entry, _names(session, entry.superseded_by))),
-        tuple(_parents(record, _names(session, record.parents))),
+        tuple(_parents(record, _names(session, record.parents), _equal(dataset, record.parents))),
         tuple(_params(record)),
         tuple(_facts(record)),
         tuple(_circumstances(record)),
@@ -145,12 +150,22 @@ def _of_step(record: StepRecord) -> Iterator[str]:
         yield f"not covered by this fingerprint: {', '.join(code.not_covered)}"
 
 
-def _parents(record: StepRecord | FilesRecord, names: Mapping[str, str]) -> Iterator[str]:
+def _equal(dataset: Dataset, used: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return, for each used parent, the other linked parents with equal bytes."""
+    linked = [link.unique_id for link in dataset.links or () if link.direction == "source"]
+    return parents_as_used(dataset.model_dump(), dict.fromkeys([*used, *linked]))
+
+
+def _parents(
+    record: StepRecord | FilesRecord, names: Mapping[str, str], equal: Mapping[str, tuple[str, ...]]
+) -> Iterator[str]:
     if record.used:
         yield "Made from"
     for used in record.used:
         files = ", ".join(file.name for file in used.files or ())
         yield f"  {used.role}: {names[used.mfid]} ({used.mfid})" + (f", {files}" if files else "")
+        if others := equal.get(used.mfid):
+            yield f"    equal bytes now: {', '.join(others)}"
         if used.chosen:
             yield f"    chosen by time: {chosen_text(used.chosen.model_dump(by_alias=True))}"
 

@@ -19,6 +19,7 @@ from crucible_lineage.pipeline.run.result import RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.queries.catalogue.view import show_dataset
+from crucible_lineage.queries.explain import explain
 from crucible_lineage.registration.read import registered
 from crucible_lineage.registration.reliance import take_over
 from crucible_lineage.server import start_server
@@ -101,6 +102,7 @@ def test_a_refactoring_with_the_same_bytes_costs_one_step(lab: Any, session: Ses
     found = registered(session.client, session.client.datasets.get(total, include_metadata=True, include_links=True))
     assert found.record is not None
     assert found.record.equal_parents == {scaled: first.datasets["scaled"]["out"]}
+    assert f"    equal bytes now: {scaled}" in str(explain(session, total))
     parents = {link.unique_id for link in found.dataset.links or () if link.direction == "source"}
     assert {scaled, first.datasets["scaled"]["out"]} <= parents
     shown = show_dataset(session, total)
