@@ -10,6 +10,7 @@ import re
 import sqlite3
 import sys
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -144,7 +145,7 @@ class LocalDatabase:
         connection = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
         try:
             on_network = lies_on_network(self.path.parent)
-            connection.execute(f"PRAGMA journal_mode={'TRUNCATE' if on_network else 'WAL'}")
+            _set_journal_mode(connection, "TRUNCATE" if on_network else "WAL")
             connection.execute(f"PRAGMA synchronous={'FULL' if on_network else 'NORMAL'}")
             connection.execute("PRAGMA foreign_keys=ON")
             if self._require_own(connection):
@@ -160,10 +161,12 @@ class LocalDatabase:
 
     def _require_own(self, connection: sqlite3.Connection) -> bool:
         """Return whether the file is new. Raises _UnusableError if its schema is not ours."""
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version == self._version:
+        if _version(connection) == self._version:
             return False
-        if version or _tables(connection):
+        tables, version = _tables(connection), _version(connection)
+        if version == self._version:  # another process has made the tables since
+            return False
+        if version or tables:
             raise _UnusableError("it belongs to another version or program")
         return True
 
@@ -195,6 +198,20 @@ class LocalDatabase:
         return connection
 
 
+def _set_journal_mode(connection: sqlite3.Connection, mode: str) -> None:
+    """Set the mode of a file. SQLite does not wait where another process sets that of the same new file."""
+    end = time.monotonic() + BUSY_S
+    while True:
+        try:
+            connection.execute(f"PRAGMA journal_mode={mode}")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
 @contextmanager
 def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("BEGIN IMMEDIATE")
@@ -217,6 +234,10 @@ def _reason(error: Exception) -> str:
     if isinstance(error, UnicodeDecodeError) or _NO_TEXT in str(error):
         return "it contains invalid text"
     return " ".join(str(error).split())[:100]
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
 def _tables(connection: sqlite3.Connection) -> list[tuple[str, str]]:
