@@ -71,7 +71,7 @@ def create_artifacts(result: RunResult, session: Session) -> None:
 
 
 def _is_away(result: RunResult) -> bool:
-    """Whether results wait that Crucible has not refused."""
+    """Return whether results wait that Crucible has not refused."""
     return any(not delivery.refused for delivery in result.waiting)
 
 

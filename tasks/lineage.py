@@ -98,7 +98,7 @@ def _of_task(function: str) -> Effects | None:
 
 
 def _is_plain_call() -> bool:
-    """Whether this is a task whose call is not recorded, such as one called directly."""
+    """Return whether this is a task whose call is not recorded, such as one called directly."""
     from prefect.context import TaskRunContext
 
     return TaskRunContext.get() is not None

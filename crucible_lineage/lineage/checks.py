@@ -89,7 +89,7 @@ def worst_first(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def has_errors(findings: Iterable[Finding]) -> bool:
-    """Whether a finding is an error, not only a warning or notice."""
+    """Return whether a finding is an error, not only a warning or notice."""
     return any(finding.severity == "error" for finding in findings)
 
 

@@ -143,7 +143,7 @@ def _cut(text: str, length: int) -> str:
 
 
 def _may_break(text: str, at: int) -> bool:
-    """Whether a line may end before `text[at]`."""
+    """Return whether a line may end before `text[at]`."""
     return text[at] == " " or text[at - 1] in " -_/."
 
 

@@ -169,7 +169,7 @@ def _uses(node: Node, sha256: str) -> bool:
 
 
 def _may_use(child: Node, parent: str, sha256: str) -> bool:
-    """Whether a child may have used a file: not if its provenance lists other files of that parent only."""
+    """Return whether a child may have used a file: not if its provenance lists other files of that parent only."""
     if not provenance(child.record):
         return True
     named = used_files(child.record).get(parent)

@@ -67,7 +67,7 @@ def _as_used(equal: Mapping[str, str], mfid: str) -> str:
 
 
 def lists_all_used(record: Record | None) -> bool:
-    """Whether the record lists all parents: a long one lists only some, and the rest is in its attached file."""
+    """Return whether the record lists all parents: a long one lists only some, and the rest is in its attached file."""
     count = mapping(provenance(record).get("attached")).get("used")
     return not isinstance(count, int) or len(list(mappings(provenance(record).get("used")))) >= count
 
@@ -166,13 +166,13 @@ def declared_step(record: Record | None) -> tuple[str, str]:
 
 
 def is_support(record: Record | None) -> bool:
-    """Whether the dataset supports results: the source of their steps, or the environment of these."""
+    """Return whether the dataset supports results: the source of their steps, or the environment of these."""
     kind = mapping(provenance(record).get("activity")).get("kind")
     return kind in ("source of steps", "environment of steps")
 
 
 def is_withdrawn(record: Record | None) -> bool:
-    """Whether deletion of the dataset was requested."""
+    """Return whether deletion of the dataset was requested."""
     return asks_for_deletion(((record or {}).get("deletion_request") or {}).get("status"))
 
 

@@ -226,7 +226,7 @@ class _Store:
                 return candidates
 
     def _has(self, mfid: str, files: tuple[str, ...]) -> bool:
-        """Whether the used bytes of a dataset are here, or were evicted before by the same rule."""
+        """Return whether the used bytes of a dataset are here, or were evicted before by the same rule."""
         evicted = self.evicted.get(mfid, set())
         return bool(files) and all(sha256 in evicted or self.size(sha256) for sha256 in files)
 

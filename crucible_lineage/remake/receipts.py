@@ -122,7 +122,7 @@ def _summary(outcome: Outcome) -> str:
 
 
 def _is_own(session: Session, mfid: str) -> bool:
-    """Whether the result was registered from this data folder: making it again here then proves little."""
+    """Return whether the result was registered from this data folder: making it again here then proves little."""
     metadata: Mapping[str, Any] = session.client.metadata.get(mfid) or {}
     registrar = (metadata.get("crucible_lineage") or {}).get("registrar")
     return is_of_machine(registrar, session.machine)
@@ -198,7 +198,7 @@ def _found_to_vary(receipt: Statement) -> bool:
 
 
 def _vary(receipts: Sequence[Statement]) -> bool:
-    """Whether receipts from one environment and machine report differences, and not always the same ones."""
+    """Return whether receipts from one environment and machine report differences, and not always the same ones."""
     outcomes: dict[bytes, set[bytes]] = {}
     for receipt in receipts:
         predicate = _predicate(receipt)

@@ -238,7 +238,7 @@ def _database_answer(_request: Request, error: Exception) -> Response:
 
 
 def _is_damage(error: sqlite3.DatabaseError) -> bool:
-    """Whether SQLite's Python module met undecodable text, itself or while it computed a checksum."""
+    """Return whether SQLite's Python module met undecodable text, itself or while it computed a checksum."""
     return "Could not decode to UTF-8" in str(error) or "user-defined function raised exception" in str(error)
 
 

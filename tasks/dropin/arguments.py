@@ -300,7 +300,7 @@ class _Tracer:
         return self.add(role, Origin(settled(dataset), names, about=about), "the id of a dataset was given")
 
     def is_traced_inside(self, value: Any, depth: int = 3) -> bool:
-        """Whether an item of a plain list or dict is known, or is the path of a file."""
+        """Return whether an item of a plain list or dict is known, or is the path of a file."""
         items = value.values() if isinstance(value, dict) else value
         for _, item in zip(range(MOST_ITEMS), items, strict=False):
             if isinstance(item, str) and looks_like_path(item):
@@ -491,7 +491,7 @@ def _as_list(value: Any) -> Sequence[object]:
 
 
 def _is_fixed(value: object) -> bool:
-    """Whether a value cannot be changed in place."""
+    """Return whether a value cannot be changed in place."""
     kind = kind_of(value)
     if isinstance(value, (str, bytes, int, float, complex, tuple)):
         return True

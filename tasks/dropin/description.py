@@ -56,7 +56,7 @@ class TaskDescription:
     ignore: tuple[str, ...] = ()
 
     def reads_files(self, role: str) -> bool:
-        """Whether files that this argument names may be inputs."""
+        """Return whether files that this argument names may be inputs."""
         if callable(self.reads):
             return False
         if self.reads is None:
@@ -65,12 +65,12 @@ class TaskDescription:
         return not names or role in names
 
     def reads_file(self, path: Path) -> bool:
-        """Whether a file of this name may be an input."""
+        """Return whether a file of this name may be an input."""
         patterns = [name for name in self.reads if _is_pattern(name)] if isinstance(self.reads, tuple) else []
         return not patterns or any(fnmatch(path.name, pattern) for pattern in patterns)
 
     def may_write(self, role: str) -> bool:
-        """Whether the task may write to the path in this argument."""
+        """Return whether the task may write to the path in this argument."""
         return not isinstance(self.writes, tuple) or role in self.writes
 
 

@@ -71,7 +71,7 @@ class OpenedFiles:
     is_local: bool = True  # in the process of the flow, where other calls are seen
 
     def is_own(self, path: Path) -> bool | None:
-        """Whether this call wrote a changed file; None if that cannot be known."""
+        """Return whether this call wrote a changed file; None if that cannot be known."""
         name = _name(path)
         if name in self.wrote:
             return True
@@ -82,12 +82,12 @@ class OpenedFiles:
         return True if self.is_alone else None
 
     def is_seen(self, path: Path) -> bool:
-        """Whether the call was seen to open the file."""
+        """Return whether the call was seen to open the file."""
         name = _name(path)
         return name in self.read or name in self.wrote
 
     def has_read(self, path: Path) -> bool:
-        """Whether the call has opened the file for reading."""
+        """Return whether the call has opened the file for reading."""
         return _name(path) in self.read
 
 

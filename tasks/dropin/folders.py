@@ -53,7 +53,7 @@ def _below(folder: str) -> Iterator[Path]:
 
 
 def looks_like_path(text: str) -> bool:
-    """Whether text is a path that exists, or that may be written into an existing folder."""
+    """Return whether text is a path that exists, or that may be written into an existing folder."""
     if len(text) > 4096 or "\n" in text or "\0" in text or not ("/" in text or "\\" in text or "." in text):
         return False
     try:
@@ -64,7 +64,7 @@ def looks_like_path(text: str) -> bool:
 
 
 def is_folder(value: str | Path) -> bool:
-    """Whether a value is the path of a folder, also as text."""
+    """Return whether a value is the path of a folder, also as text."""
     return (isinstance(value, Path) or looks_like_path(value)) and Path(value).is_dir()
 
 

@@ -236,7 +236,7 @@ class Origins:
         return self._runs.get(task_run_id) or self.notes.read(f"run-{task_run_id}")
 
     def is_word_of(self, task_run_id: str, value: object) -> bool:
-        """Whether a string is in the list that a task run returned."""
+        """Return whether a string is in the list that a task run returned."""
         return type(value) is str and value in self._words.get(task_run_id, ())
 
     def of_path(self, path: Path, sha256: str | None = None) -> Origin | None:
@@ -270,7 +270,7 @@ class Origins:
 
 
 def _is_shared_object(value: object) -> bool:
-    """Whether Python shares equal values as one object, so that identity says nothing."""
+    """Return whether Python shares equal values as one object, so that identity says nothing."""
     if isinstance(value, NEVER) or not isinstance(value, object):
         return True
     if type(value).__module__ == "numpy" and type(value).__name__ in ("bool", "bool_"):

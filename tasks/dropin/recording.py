@@ -193,7 +193,7 @@ class PendingResult:
         self._waiting[future] = (lambda: run(start), logger, label)
 
     def holds(self, future: DatasetFuture) -> bool:
-        """Whether the result waits."""
+        """Return whether the result waits."""
         return future in self._waiting
 
     def start(self, future: DatasetFuture) -> None:

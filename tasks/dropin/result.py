@@ -70,7 +70,7 @@ def _registered(parent: Input, result: TaskResult) -> Input:
 
 
 def _is_used(parent: Input, path: Path, opened: OpenedFiles | None, outputs: set[Path], changed: set[Path]) -> bool:
-    """Whether a file is an input of the call, with its content from before the call."""
+    """Return whether a file is an input of the call, with its content from before the call."""
     if path in changed or path in outputs:
         if opened is None or parent.origin is None:  # the earlier content has to be known
             return False

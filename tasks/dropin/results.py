@@ -274,7 +274,7 @@ def _stored(result: TaskResult, value: object, folder: Path, written: Mapping[st
 
 
 def _is_exact(stored: Stored, value: object, folder: Path) -> bool:
-    """Whether reading the stored files gives an equal value."""
+    """Return whether reading the stored files gives an equal value."""
     try:
         return not stored.document or equal(loaded(stored.document, folder), value)
     except Exception:  # not readable, whatever the reason

@@ -82,12 +82,12 @@ def _texts(value: object) -> Iterable[str]:
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether the name of an argument or key suggests a secret: password, token, api_key and the like."""
+    """Return whether the name of an argument or key suggests a secret: password, token, api_key and the like."""
     return _NAME.search(name) is not None
 
 
 def is_key_file(path: Path) -> bool:
-    """Whether a file contains keys or passwords, by its name or folder."""
+    """Return whether a file contains keys or passwords, by its name or folder."""
     return _KEY_FILES.search(path.name) is not None or any(part in (".ssh", ".aws", ".gnupg") for part in path.parts)
 
 
@@ -129,7 +129,7 @@ def hidden(value: Any, name: str, task: str) -> Any:
 
 
 def holds_secret(path: Path) -> bool:
-    """Whether a file contains a revealed secret, or a text file a password in an address."""
+    """Return whether a file contains a revealed secret, or a text file a password in an address."""
     size = path.stat().st_size
     if size > LARGEST_SCANNED or not (_redactor or size <= LARGEST_TEXT):
         return False

@@ -40,7 +40,7 @@ class Undelivered:
         self._lock = threading.Lock()
 
     def is_away(self) -> bool:
-        """Whether the service recently failed to answer."""
+        """Return whether the service recently failed to answer."""
         return time.monotonic() < self._away_until
 
     def look(self, project: str) -> None:
@@ -120,7 +120,7 @@ class Undelivered:
         return dataset
 
     def is_kept(self, mfid: str) -> bool:
-        """Whether this run has kept the dataset in the outbox."""
+        """Return whether this run has kept the dataset in the outbox."""
         return mfid in self._kept
 
     def deliver(self, patience_s: float) -> None:

@@ -32,7 +32,7 @@ def source_of(value: object, origins: Origins) -> Origin | None:
 
 
 def is_constant(value: Any) -> bool:
-    """Whether an array or table repeats one value, such as zeros: it contains nothing of a result."""
+    """Return whether an array or table repeats one value, such as zeros: it contains nothing of a result."""
     numpy = sys.modules.get("numpy")
     if numpy is None or not hasattr(value, "shape") or not hasattr(value, "size"):
         return False
@@ -74,7 +74,7 @@ def _contains(known: Any, value: Any, numpy: Any) -> bool:
 
 
 def _is_copy(value: Any, known: Any, numpy: Any) -> bool:
-    """Whether the values are the same in the same order, whatever the number type or shape."""
+    """Return whether the values are the same in the same order, whatever the number type or shape."""
     if value.size != known.size or value.dtype.kind not in "iufc" or known.dtype.kind not in "iufcb":
         return False
     if known.dtype.kind == "c" != value.dtype.kind:
@@ -120,7 +120,7 @@ def _only(origins: Any) -> Origin | None:
 
 
 def is_literal(value: object) -> bool:
-    """Whether this very object is a constant in the code of the running flow, or of a function that it calls."""
+    """Return whether this very object is a constant in the code of the running flow, or of a function that it calls."""
     if not isinstance(value, CONSTANTS):
         return False
     running = FlowRunContext.get()

@@ -239,7 +239,7 @@ class Keywords:
         return f"{prefix}:{rest}" if rest and prefix in OWN and self._service.holds(COLONS) is False else word
 
     def needs_trial(self, words: Collection[str]) -> bool:
-        """Whether it is unknown if the service accepts these keywords as they are."""
+        """Return whether it is unknown if the service accepts these keywords as they are."""
         return self._service.holds(COLONS) is None and any(":" in word for word in words)
 
     def try_spellings(self, words: Collection[str], ask: Callable[[Spell], T], *, writes: bool = False) -> T:

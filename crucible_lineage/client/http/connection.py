@@ -236,7 +236,7 @@ class Connection:
 
 
 def _is_tls_failure(error: httpx.TransportError) -> bool:
-    """Whether no secure connection was possible: the certificate or the server is not as expected.
+    """Return whether no secure connection was possible: the certificate or the server is not as expected.
 
     A closed connection is a different failure.
     """
@@ -252,7 +252,7 @@ def _is_reached(error: CrucibleError) -> bool:
 
 
 def _is_in_doubt(error: CrucibleError) -> bool:
-    """Whether the call may have taken effect nevertheless: no answer, or one from a gateway."""
+    """Return whether the call may have taken effect nevertheless: no answer, or one from a gateway."""
     return _is_reached(error) and error.status in (None, 502, 503, 504)
 
 

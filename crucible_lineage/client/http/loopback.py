@@ -86,7 +86,7 @@ class Loopback(httpx.BaseTransport):
 
 
 def _has_ended(connection: socket.socket) -> bool:
-    """Whether an idle connection is readable, which can only mean its end."""
+    """Return whether an idle connection is readable, which can only mean its end."""
     if hasattr(select, "poll"):
         poll = select.poll()
         poll.register(connection, select.POLLIN)

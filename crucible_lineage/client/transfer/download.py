@@ -72,7 +72,7 @@ def local_path(folder: Path, file: FileRecord) -> Path:
 
 
 def is_selected(name: str, include: str | Sequence[str] | None, exclude: str | Sequence[str] | None) -> bool:
-    """Whether a pattern of `include` matches, if any is given, and none of `exclude`. A str is one pattern."""
+    """Return whether a pattern of `include` matches, if any is given, and none of `exclude`. A str is one pattern."""
     included = include is None or any(fnmatch(name, pattern) for pattern in _patterns(include))
     return included and not any(fnmatch(name, pattern) for pattern in _patterns(exclude))
 

@@ -137,7 +137,7 @@ def abort(connection: Connection, outgoing: Outgoing, upload_id: str) -> None:
 
 
 def is_switched_off(error: CrucibleError) -> bool:
-    """Whether the service refuses all signed uploads: 503 with these words."""
+    """Return whether the service refuses all signed uploads: 503 with these words."""
     return error.status == 503 and "multipart uploads are disabled" in str(error).lower()
 
 

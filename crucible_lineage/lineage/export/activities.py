@@ -131,7 +131,7 @@ def instant(moment: str, timespec: str = "auto") -> str:
 
 
 def is_orcid(text: str) -> bool:
-    """Whether `text` has the form of an ORCID."""
+    """Return whether `text` has the form of an ORCID."""
     return re.fullmatch(r"\d{4}-\d{4}-\d{4}-\d{3}[\dX]", text, re.ASCII) is not None
 
 

@@ -163,7 +163,7 @@ class Links:
         return f"{base_url}{quote(path)}?{urlencode(values | {'signature': self._signature(path, values)})}"
 
     def accepts(self, path: str, values: dict[str, str]) -> bool:
-        """Whether this server signed exactly these values and they have not expired."""
+        """Return whether this server signed exactly these values and they have not expired."""
         claimed = dict(values)
         signature = claimed.pop("signature", "")
         expires = claimed.get("expires", "")

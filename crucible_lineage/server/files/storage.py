@@ -79,7 +79,7 @@ class ContentStore:
         return self.folder.contents / sha256[:2] / sha256[2:]
 
     def holds(self, sha256: str, size: int) -> bool:
-        """Whether the bytes with this checksum are stored undamaged; reads and hashes them."""
+        """Return whether the bytes with this checksum are stored undamaged; reads and hashes them."""
         digest, path = hashlib.sha256(), self.content(sha256)
         try:
             if path.stat().st_size != size:
@@ -253,12 +253,12 @@ def file_named(db: sqlite3.Connection, dataset_id: int, filename: str) -> sqlite
 
 
 def same_content(row: sqlite3.Row, size: int, sha256: str) -> bool:
-    """Whether the server itself stores exactly these bytes for this file."""
+    """Return whether the server itself stores exactly these bytes for this file."""
     return bool(row["backend"] == STORE and row["size"] == size and row["sha256"] == sha256)
 
 
 def is_readable(db: sqlite3.Connection, caller: Caller, size: int, sha256: str) -> bool:
-    """Whether the server stores these bytes for a file of a dataset that the caller may read."""
+    """Return whether the server stores these bytes for a file of a dataset that the caller may read."""
     condition = f"file.sha256 = :sha256 AND file.size = :size AND file.backend = '{STORE}'"
     tables = "file JOIN resource ON resource.id = file.dataset_id"
     sql = f"SELECT 1 FROM {tables} WHERE {condition} AND {READABLE} LIMIT 1"  # noqa: S608 (constants of this package only)

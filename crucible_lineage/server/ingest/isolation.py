@@ -225,7 +225,7 @@ class _ForkServer:
         self._jobs, self._replies = self._process.stdin, os.fdopen(replies, "rb")
 
     def serves(self, environment: Mapping[str, str]) -> bool:
-        """Whether it lives and was started with this environment."""
+        """Return whether it lives and was started with this environment."""
         return self._process.poll() is None and self._environment == environment
 
     def fork(self, folder: Path) -> IngestProcess:

@@ -54,7 +54,7 @@ def kind_of(value: object) -> Kind | None:
 
 
 def is_plain(value: object) -> bool:
-    """Whether JSON returns exactly this value: no tuple, no NaN, no key other than text."""
+    """Return whether JSON returns exactly this value: no tuple, no NaN, no key other than text."""
     if value is None or type(value) in (bool, int, str):
         return True
     if type(value) is float:
@@ -140,7 +140,7 @@ def _load_array(folder: Path) -> Any:
 
 
 def _is_number(value: object) -> bool:
-    """Whether JSON cannot represent a NumPy number: complex, a date, more than 64 bits."""
+    """Return whether JSON cannot represent a NumPy number: complex, a date, more than 64 bits."""
     numpy = sys.modules.get("numpy")
     if numpy is None or not isinstance(value, numpy.generic):
         return False

@@ -159,7 +159,7 @@ def parts_of(document: Document, value: Any) -> list[tuple[Any, tuple[str, ...]]
 
 
 def equal(left: Any, right: Any) -> bool:
-    """Whether a value that was read back equals the stored one."""
+    """Return whether a value that was read back equals the stored one."""
     if type(left) is not type(right):
         return False
     if hasattr(left, "equals"):  # tables and labelled arrays
@@ -322,7 +322,7 @@ def _stem(key: object) -> str:
 
 
 def holds_path_text(value: object, argument_paths: Collection[Path] = (), depth: int = 4) -> bool:
-    """Whether strings in a list, tuple or dict name files other than `argument_paths`."""
+    """Return whether strings in a list, tuple or dict name files other than `argument_paths`."""
     if type(value) not in (list, tuple, dict) or len(value) > MOST_PARTS:  # type: ignore[arg-type]
         return False
     for item in value.values() if isinstance(value, dict) else value:  # type: ignore[attr-defined]
@@ -349,7 +349,7 @@ def _text(plain: object) -> str:
 
 
 def _names_file(text: str) -> bool:
-    """Whether the text is the path of an existing file, and looks like a path."""
+    """Return whether the text is the path of an existing file, and looks like a path."""
     if len(text) > 4096 or "\n" in text or "\0" in text or not ("/" in text or "\\" in text or "." in text):
         return False
     try:

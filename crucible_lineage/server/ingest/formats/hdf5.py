@@ -158,7 +158,7 @@ def text(value: Any) -> str | None:
 
 
 def points_elsewhere(path: Path) -> bool:
-    """Whether an HDF5 file has a link or array in other files, which a library would follow."""
+    """Return whether an HDF5 file has a link or array in other files, which a library would follow."""
     with opened(path) as file:
         return file is not None and _points_elsewhere(file, set())
 
@@ -181,7 +181,7 @@ def _points_elsewhere(group: Any, seen: set[Any]) -> bool:
 
 
 def _lies_elsewhere(node: Any) -> bool:
-    """Whether the bytes of an array are in other files."""
+    """Return whether the bytes of an array are in other files."""
     return hasattr(node, "shape") and (bool(node.external) or bool(node.is_virtual))
 
 
@@ -225,7 +225,7 @@ def attributes(node: Any) -> dict[str, Any]:
 
 
 def _is_no_value(value: Any) -> bool:
-    """Whether the value is or contains a reference, or is raw bytes or empty."""
+    """Return whether the value is or contains a reference, or is raw bytes or empty."""
     import h5py  # loaded already if a file is open
 
     if isinstance(value, h5py.Empty | h5py.Reference):

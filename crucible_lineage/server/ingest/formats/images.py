@@ -104,7 +104,7 @@ def _attributes(tags: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _is_layout(name: str) -> bool:
-    """Whether the tag only describes the layout of the file."""
+    """Return whether the tag only describes the layout of the file."""
     return name.endswith(("Offsets", "ByteCounts", "Offset", "IFD"))
 
 

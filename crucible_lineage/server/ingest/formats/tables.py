@@ -101,7 +101,7 @@ def find_table(rows: Sequence[Row], decimal: str = ".") -> TextTable | None:
 
 
 def _are_columns(rows: Sequence[Row], first: int, end: int, width: int, heading: Sequence[Row], decimal: str) -> bool:
-    """Whether rows of equal length are a table, and not single settings."""
+    """Return whether rows of equal length are a table, and not single settings."""
     if end - first == 1 and not heading:
         return False
     sample = rows[first : end : -(-(end - first) // SAMPLED_ROWS)]
@@ -134,7 +134,7 @@ def describe_table(rows: Sequence[Row], table: TextTable, decimal: str = ".") ->
 
 
 def is_wrapped(rows: Sequence[Row], table: TextTable) -> bool:
-    """Whether the table is one long list of counts that is set in many columns, as some analysers write it."""
+    """Return whether the table is one long list of counts that is set in many columns, as some analysers write it."""
     if table.is_named or len(table.names) < WRAPPED_COLUMNS:
         return False
     cells = [cell for row in rows[table.first : table.end] for cell in row[: len(table.names)]]
@@ -148,7 +148,7 @@ def describe_wrapped(rows: Sequence[Row], table: TextTable) -> dict[str, Any]:
 
 
 def _is_axis(rows: Sequence[Row], first: int, end: int, width: int, decimal: str) -> bool:
-    """Whether the first row holds an axis, as of wavenumbers: it rises or falls, and no other row does."""
+    """Return whether the first row holds an axis, as of wavenumbers: it rises or falls, and no other row does."""
     if width < AXIS_COLUMNS or end - first < 2:
         return False
     below = rows[first + 1 : end : max(1, (end - first) // 10)]
@@ -234,12 +234,12 @@ def _longest_run(rows: Sequence[Row], decimal: str) -> tuple[int, int]:
 
 
 def _has_numbers(row: Row, decimal: str) -> bool:
-    """Whether at least one cell is a number."""
+    """Return whether at least one cell is a number."""
     return any(number(cell, decimal) is not None for cell in row)
 
 
 def _is_gap(row: Row) -> bool:
-    """Whether nothing was measured in this row, for a date or the like."""
+    """Return whether nothing was measured in this row, for a date or the like."""
     return len(row) > 2 and sum(cell.strip() in _MISSING for cell in row) >= len(row) - 1
 
 
@@ -262,7 +262,7 @@ def _heading(rows: Sequence[Row], first: int, width: int, decimal: str) -> list[
 
 
 def _may_name_columns(cells: Sequence[str], decimal: str, *, above_units: bool) -> bool:
-    """Whether a row may be a heading: words, and not a single setting."""
+    """Return whether a row may be a heading: words, and not a single setting."""
     is_keysight = above_units and cells[0].lower() == "x-axis"  # its channels are numbered, with units below
     if any(number(cell, decimal) is not None for cell in cells) and not is_keysight:
         return False
@@ -271,7 +271,7 @@ def _may_name_columns(cells: Sequence[str], decimal: str, *, above_units: bool) 
 
 
 def _are_units(cells: Row) -> bool:
-    """Whether all cells are units, or one is a unit that could not be a name."""
+    """Return whether all cells are units, or one is a unit that could not be a name."""
     units = [cell for cell in cells if _A_UNIT.fullmatch(cell)]
     return len(units) == len(cells) or any(map(_NO_NAME.fullmatch, units))
 
@@ -282,5 +282,5 @@ def _unit_in(name: str) -> str | None:
 
 
 def fits(cell: str, decimal: str) -> bool:
-    """Whether the cell is a number or empty."""
+    """Return whether the cell is a number or empty."""
     return cell.strip() in _MISSING or number(cell, decimal) is not None

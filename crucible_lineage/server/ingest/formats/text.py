@@ -107,7 +107,7 @@ def read_table(path: Path) -> Found | None:
 
 
 def _is_prose(lines: Sequence[str], facts: Mapping[str, Any]) -> bool:
-    """Whether a text without a table has few settings; what looks like one is then part of a sentence."""
+    """Return whether a text without a table has few settings; what looks like one is then part of a sentence."""
     settings = sum(len(fact) if isinstance(fact, Mapping) and "value" not in fact else 1 for fact in facts.values())
     return settings < MAX_ENTRIES // 2 and settings * LEAST_SETTINGS < sum(
         bool(line.strip(_COMMENT + " ")) for line in lines
@@ -136,7 +136,7 @@ def plot_columns(rows: Sequence[Sequence[str]], table: TextTable, decimal: str =
 
 
 def _is_straight(x: Sequence[float | None], y: Sequence[float | None]) -> bool:
-    """Whether y is nearly a linear function of x, and thus another axis, not a measurement."""
+    """Return whether y is nearly a linear function of x, and thus another axis, not a measurement."""
     points = [(a, b) for a, b in zip(x, y, strict=True) if a is not None and b is not None]
     if len(points) < STRAIGHT_POINTS:
         return False
@@ -226,7 +226,7 @@ def _facts(lines: Sequence[str], dialect: Dialect) -> dict[str, Any]:
 
 
 def _is_torn(lines: Sequence[str], index: int) -> bool:
-    """Whether a line is part of a sentence that only looks like a name with a value, or is markup."""
+    """Return whether a line is part of a sentence that only looks like a name with a value, or is markup."""
     neighbours = [
         lines[at].strip().lstrip(_COMMENT + " ") if 0 <= at < len(lines) else "" for at in (index - 1, index, index + 1)
     ]
