@@ -18,6 +18,7 @@ from typing import Any
 from crucible_lineage.amounts import value_text
 from crucible_lineage.condition import Condition, parse_condition
 from crucible_lineage.errors import InputError
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.statements import CERTIFY, DECERTIFY, PROMOTE, About, ActiveStatements, Statement, promoted_in
 from crucible_lineage.times import moment_text, utc
 
@@ -77,7 +78,7 @@ class Certificate:
         """Return the remaining range that contains a moment."""
         return next((span for span in self.spans if span[0] <= moment < span[1]), None)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Return the JSON that commands print, with the remaining ranges."""
         return {
             "statement": self.statement,
@@ -98,14 +99,14 @@ def range_text(span: Span) -> str:
     return f"from {since}" + (f" until {until}" if span[1] != NO_END else " on")
 
 
-def certificate_document(certificate: Certificate, span: Span, as_of: str = "") -> dict[str, Any]:
+def certificate_document(certificate: Certificate, span: Span, as_of: str = "") -> JsonObject:
     """Return the entry in a result's record for the certificate by which its calibration was chosen."""
     validity = {"from": span[0].isoformat(), "until": _until(span[1])}
     author = {"by": certificate.who, "when": certificate.when, "why": certificate.why}
     return {"statement": certificate.statement, **validity, **author, **({"as_of": as_of} if as_of else {})}
 
 
-def certified_text(document: Mapping[str, Any]) -> str:
+def certified_text(document: JsonMapping) -> str:
     """Return the range in such an entry as messages show it; empty if there is none."""
     try:
         span = utc(str(document.get("from"))), utc(str(document["until"])) if document.get("until") else NO_END

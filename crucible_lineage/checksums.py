@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from crucible_lineage.errors import FileChangedError
+from crucible_lineage.json_types import JsonMapping, JsonObject
 
 BLOCK_BYTES = 1 << 20  # measured: larger blocks cost page faults, smaller ones system calls
 PART_SIZE_BYTES = 64 << 20  # of Crucible's signed uploads, unless the server chooses another
@@ -28,12 +28,12 @@ class FileChecksums:
     part_size: int
     part_crc32c: tuple[int, ...]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Return the JSON for the local store."""
         return asdict(self)
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> FileChecksums:
+    def from_json(cls, stored: JsonMapping) -> FileChecksums:
         """Return the checksums that were stored."""
         return cls(**{**stored, "part_crc32c": tuple(stored["part_crc32c"])})
 

@@ -29,13 +29,13 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
+from crucible_lineage.json_types import JsonMapping, JsonObject
+
 KEY = "crucible_lineage"
 SLOTS_KEY = "crucible_lineage_places"
 _BEGUN, _HELD, _COMPLETE = "crucible_lineage_begun_", "crucible_lineage_held_", "crucible_lineage_complete_"
 _HOLDS, _EQUALS = "crucible_lineage_holds_", "crucible_lineage_equals_"
 CORRECTIONS_KEY, _CORRECTED = "crucible_lineage_corrections", "crucible_lineage_corrected_"
-
-Document = Mapping[str, Any]
 
 
 def is_own(key: str) -> bool:
@@ -49,8 +49,8 @@ class Registration:
 
     name: str
     rank: int
-    record: Document = field(default_factory=dict)
-    metadata: Document | None = None
+    record: JsonMapping = field(default_factory=dict)
+    metadata: JsonMapping | None = None
     keeps: str = ""
 
     @property
@@ -104,7 +104,7 @@ class Registrations:
         return Registrations({name: one for name, one in self.by_name.items() if name not in names}, self.ended)
 
 
-def registrations(metadata: Document | None) -> Registrations:
+def registrations(metadata: JsonMapping | None) -> Registrations:
     """Return the registrations in the metadata of a dataset."""
     metadata = metadata or {}
     first = _mapping(metadata.get(KEY))
@@ -125,33 +125,33 @@ def registrations(metadata: Document | None) -> Registrations:
     return Registrations(by_name, ended)
 
 
-def begin_mark(name: str, rank: int, record: Document, metadata: Document, keeps: str = "") -> dict[str, Any]:
+def begin_mark(name: str, rank: int, record: JsonMapping, metadata: JsonMapping, keeps: str = "") -> JsonObject:
     """Return the mark that a registration continues those of lower rank, or `keeps` one, whose record this is."""
     entry = {"rank": rank, "record": dict(record), "metadata": dict(metadata)}
     return {f"{_BEGUN}{name}": {**entry, "keeps": keeps} if keeps else entry}
 
 
-def holding_mark(name: str) -> dict[str, Any]:
+def holding_mark(name: str) -> JsonObject:
     """Return a mark without meaning: the answer shows the registration whether it still holds the dataset."""
     return {f"{_HELD}{name}": True}
 
 
-def completion_mark(name: str, when: str) -> dict[str, Any]:
+def completion_mark(name: str, when: str) -> JsonObject:
     """Return the mark that a registration finished."""
     return {f"{_COMPLETE}{name}": when}
 
 
-def slots_mark(slots: Document) -> dict[str, Any]:
+def slots_mark(slots: JsonMapping) -> JsonObject:
     """Return the mark that the dataset fills these slots."""
     return {f"{_HOLDS}{_digest(slots)}": dict(slots)} if slots else {}
 
 
-def equality_mark(parents: Mapping[str, str]) -> dict[str, Any]:
+def equality_mark(parents: Mapping[str, str]) -> JsonObject:
     """Return the mark that these parents, each given with the actual one, would give the same dataset."""
     return {f"{_EQUALS}{_digest(parents)}": dict(parents)} if parents else {}
 
 
-def record_in(metadata: Document | None) -> Any:
+def record_in(metadata: JsonMapping | None) -> Any:
     """Return the provenance record that all marks together give; None if there is none.
 
     A value under the key that is not a record is returned unchanged.
@@ -178,7 +178,7 @@ def record_in(metadata: Document | None) -> Any:
     return record
 
 
-def slots_in(metadata: Document | None) -> dict[str, Any]:
+def slots_in(metadata: JsonMapping | None) -> JsonObject:
     """Return the slots that a dataset fills, with the latest claim to each."""
     metadata = metadata or {}
     slots = dict(_mapping(metadata.get(SLOTS_KEY)))
@@ -189,12 +189,12 @@ def slots_in(metadata: Document | None) -> dict[str, Any]:
     return slots
 
 
-def correction_mark(name: str, act: Document) -> dict[str, Any]:
+def correction_mark(name: str, act: JsonMapping) -> JsonObject:
     """Return the mark that a value was corrected; corrections apply in the order of their names."""
     return {f"{_CORRECTED}{name}": dict(act)}
 
 
-def settled(metadata: Document | None) -> dict[str, Any]:
+def settled(metadata: JsonMapping | None) -> JsonObject:
     """Return the metadata that all marks together give: record and slots under one key each, and the rest."""
     metadata = metadata or {}
     acts = {key.removeprefix(_CORRECTED): value for key, value in metadata.items() if key.startswith(_CORRECTED)}
@@ -213,7 +213,7 @@ def settled(metadata: Document | None) -> dict[str, Any]:
     return combined | corrections
 
 
-def _is_plain(metadata: Document) -> bool:
+def _is_plain(metadata: JsonMapping) -> bool:
     """Return whether a single registration completed the dataset and no mark came later, which is the usual case."""
     record = metadata.get(KEY)
     if not isinstance(record, Mapping) or record.get("status") != "complete":
@@ -231,11 +231,11 @@ def _since(claim: object) -> tuple[bool, datetime]:
     return True, moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _digest(value: Document) -> str:
+def _digest(value: JsonMapping) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _mapping(value: object) -> Document:
+def _mapping(value: object) -> JsonMapping:
     return value if isinstance(value, Mapping) else {}
 
 

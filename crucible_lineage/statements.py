@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 from crucible_lineage.amounts import amount
 from crucible_lineage.ids import canonical_json, derive_mfid, has_derived_id
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.marks import KEY
 from crucible_lineage.times import utc
 
@@ -27,8 +28,6 @@ AWAIT = "await"  # a result counts only once it is signed
 PARK = "park"  # a result failed too often to be tried again
 FAIL = "fail"  # the last run of a pipeline from a data folder failed
 EPOCH = utc("1970-01-01T00:00:00")  # time in the ids of statements about no dataset and no time
-
-Document = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class About:
         """Whether it is about all datasets that match, including future ones."""
         return bool(self.instrument or self.code)
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> JsonObject:
         """Return it as JSON, without empty parts."""
         named = {"instrument": self.instrument, "from": self.since, "until": self.until, "code": self.code}
         named["project"] = self.project
@@ -55,7 +54,7 @@ class About:
         return {**datasets, **{key: value for key, value in named.items() if value}}
 
     @classmethod
-    def from_document(cls, document: Document) -> About:
+    def from_document(cls, document: JsonMapping) -> About:
         """Return the subject in such JSON. Unreadable parts are ignored."""
         listed = document.get("datasets")
         datasets = tuple(map(str, listed)) if isinstance(listed, list | tuple) else ()
@@ -85,7 +84,7 @@ class Statement:
     when: str
     why: str = ""
     who: str = ""
-    body: Document = field(default_factory=dict, hash=False)
+    body: JsonMapping = field(default_factory=dict, hash=False)
     revokes: tuple[str, ...] = ()
     again: int = 0
     owner: str = ""
@@ -115,7 +114,7 @@ class Statement:
         """Return whether it is about this dataset, by id or by condition."""
         return mfid in self.about.datasets or (self.about.is_condition and _fits(self.about, facts))
 
-    def recipe(self) -> dict[str, Any]:
+    def recipe(self) -> JsonObject:
         """Return the document from which its id is derived."""
         return statement_recipe(self)
 
@@ -124,7 +123,7 @@ class Statement:
         """The text to sign: content and time of the statement."""
         return canonical_json({**statement_recipe(self), "when": self.when})
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Return the JSON that commands print."""
         return {
             "mfid": self.mfid,
@@ -179,9 +178,9 @@ class Doubt:
         return {"source": self.source, "hold": self.statement.mfid, "said": self.message()}
 
 
-def statement_recipe(statement: Statement) -> dict[str, Any]:
+def statement_recipe(statement: Statement) -> JsonObject:
     """Return the document from which a statement's id is derived: its content without time and account name."""
-    recipe: dict[str, Any] = {
+    recipe: JsonObject = {
         "kind": "statement",
         "project": statement.project,
         "verb": statement.verb,
@@ -200,7 +199,7 @@ def statement_id(statement: Statement) -> str:
     return derive_mfid(statement_recipe(statement), source)
 
 
-def statement_in(record: Document) -> Statement | None:
+def statement_in(record: JsonMapping) -> Statement | None:
     """Return the statement in a complete dataset; None for other datasets, and if the id does not follow from it.
 
     `record` is Crucible's record with settled metadata.
@@ -235,18 +234,18 @@ def statement_in(record: Document) -> Statement | None:
     )
 
 
-def _mapping(value: object) -> Mapping[str, Any]:
+def _mapping(value: object) -> JsonMapping:
     return value if isinstance(value, Mapping) else {}
 
 
-def _owner(record: Document) -> str:
+def _owner(record: JsonMapping) -> str:
     owner = record.get("owner")
     if isinstance(owner, Mapping):
         return str(owner.get("unique_id") or "")
     return str(record.get("owner_orcid") or "")
 
 
-def _is_complete(record: Document) -> bool:
+def _is_complete(record: JsonMapping) -> bool:
     if record.get("status") != "complete":
         return False
     completed = record.get("completed")
@@ -369,7 +368,7 @@ class CheckResult(NamedTuple):
 
     that: str
     passed: bool
-    values: Mapping[str, Any]
+    values: JsonMapping
 
 
 def verdicts_in(active: ActiveStatements) -> dict[str, dict[str, CheckResult]]:

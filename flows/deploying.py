@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -36,6 +36,7 @@ from crucible_lineage.fingerprint.params import canonical_value
 from crucible_lineage.flows.pipelines import run_pipeline
 from crucible_lineage.flows.process_new import process_new
 from crucible_lineage.flows.reaching import reaching_prefect
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.pipeline.bind.model import BoundPipeline
 from crucible_lineage.pipeline.declare.yaml import read_document
 from crucible_lineage.pipeline.functions.inspect import find_step
@@ -67,7 +68,7 @@ class DeploymentRequest:
     only_new: bool = False
     limit: int | None = None
     image: str | None = None
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    parameters: JsonMapping = field(default_factory=dict)
 
     @property
     def flow(self) -> Flow[Any, Any]:
@@ -175,7 +176,7 @@ def _set_freshness_alarm(
 
 def _deployment(request: DeploymentRequest, *, paused: bool | None = None) -> RunnerDeployment:
     spec = request.spec
-    parameters: dict[str, Any] = {"pipeline": request.location}
+    parameters: JsonObject = {"pipeline": request.location}
     if request.crucible is not None:
         parameters["crucible"] = request.crucible.model_dump(exclude_none=True)
     # Excess runs wait and are not cancelled: their data may have arrived after the current run listed inputs.
@@ -372,7 +373,7 @@ def schedule_fault(spec: PipelineSpec) -> Fault | None:
     return None
 
 
-def parameter_schemas(pipeline: BoundPipeline) -> dict[str, Any]:
+def parameter_schemas(pipeline: BoundPipeline) -> JsonObject:
     """Return the schemas by `step.parameter`, as in `--set`: type, choices and default. Secrets are omitted."""
     schemas = {}
     for name, step in pipeline.steps.items():
@@ -387,7 +388,7 @@ def parameter_schemas(pipeline: BoundPipeline) -> dict[str, Any]:
     return schemas
 
 
-def _type(parameter: ParameterSpec) -> dict[str, Any]:
+def _type(parameter: ParameterSpec) -> JsonObject:
     """Return the JSON Schema of the parameter's type; empty if it needs definitions, or there is none."""
     if parameter.annotation is inspect.Parameter.empty:
         return {}
@@ -399,7 +400,7 @@ def _type(parameter: ParameterSpec) -> dict[str, Any]:
     return {} if "$defs" in schema else schema
 
 
-def _default(parameter: ParameterSpec, declared: Any) -> dict[str, Any]:
+def _default(parameter: ParameterSpec, declared: Any) -> JsonObject:
     value = declared.get(parameter.name, parameter.default)
     if value is inspect.Parameter.empty:
         return {}

@@ -31,6 +31,7 @@ from prefect.task_runners import TaskRunner
 
 from crucible_lineage.flows.reports import create_artifacts, failing_with_message, reasons_of, reporting_if_stopped
 from crucible_lineage.flows.runners import MOST_THREADS, THREADS, requesting, task_runner
+from crucible_lineage.json_types import JsonObject
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import Running
 from crucible_lineage.pipeline.engines.slurm import cancel_jobs
@@ -82,7 +83,7 @@ def _current_observer() -> Observer | None:
 
 def _run_name() -> str:
     """Name the run after the pipeline's file and the parameters of the run."""
-    parameters: dict[str, Any] = flow_run.parameters
+    parameters: JsonObject = flow_run.parameters
     overrides = [f"{name}={value}" for name, value in (parameters.get("overrides") or {}).items()]
     variant = f" [{', '.join(overrides)}]" if overrides else ""
     return f"{Path(parameters['pipeline']).stem}{variant}"[:200]
@@ -92,7 +93,7 @@ def _run_name() -> str:
 def run_pipeline(
     pipeline: str,
     crucible: CrucibleConnection | None = None,
-    overrides: dict[str, Any] | None = None,
+    overrides: JsonObject | None = None,
     choice: StepChoice = StepChoice(),
     runner: Runner | None = None,
 ) -> State[Any]:
@@ -111,7 +112,7 @@ def run_pipeline(
 def _run_pipeline(
     pipeline: str,
     crucible: CrucibleConnection | None,
-    overrides: dict[str, Any] | None,
+    overrides: JsonObject | None,
     choice: StepChoice,
     runner: Runner | None,
 ) -> State[Any]:
@@ -179,7 +180,7 @@ class PrefectEngine:
         self._progress: ProgressReader | None = None
         self.deliverer: Deliverer | None = None
         self._delivers = False
-        self._task_runs: dict[str, Any] = {}  # by dataset, for the arrows in Prefect's graph
+        self._task_runs: JsonObject = {}  # by dataset, for the arrows in Prefect's graph
 
     def __enter__(self) -> Self:
         return self
@@ -205,7 +206,7 @@ class PrefectEngine:
                 self._progress = self._stack.enter_context(progress)
         spec = job.spec
         task = _task(spec.tags, spec.retries)
-        parameters: dict[str, Any] = {
+        parameters: JsonObject = {
             "step": job.name,
             "job": json.dumps(job_to_json(job)),
             "crucible": self.connection,

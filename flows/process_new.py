@@ -27,6 +27,7 @@ from crucible_lineage.failed_runs import failures, park
 from crucible_lineage.flows.pipelines import PrefectEngine
 from crucible_lineage.flows.reports import create_artifacts, failing_with_message, reporting_if_stopped, waiting_message
 from crucible_lineage.flows.runners import THREADS
+from crucible_lineage.json_types import JsonObject
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.bind.model import BoundPipeline
 from crucible_lineage.pipeline.engines.local import Engine, Running
@@ -52,7 +53,7 @@ def _run_name() -> str:
 def process_new(
     pipeline: str,
     since: datetime | None = None,
-    select: dict[str, Any] | None = None,
+    select: JsonObject | None = None,
     crucible: CrucibleConnection | None = None,
     most_failures: Annotated[int, Field(ge=1)] = 3,
     sweep_hours: Annotated[float, Field(ge=0)] = 24.0,
@@ -76,7 +77,7 @@ def process_new(
 def _process_new(
     pipeline: str,
     since: datetime | None,
-    select: dict[str, Any] | None,
+    select: JsonObject | None,
     crucible: CrucibleConnection | None,
     most_failures: int,
     sweep_hours: float,
@@ -98,7 +99,7 @@ def _process_new(
     return processing.state(result)
 
 
-def _select(bound: BoundPipeline, since: datetime | None, select: dict[str, Any]) -> BoundPipeline:
+def _select(bound: BoundPipeline, since: datetime | None, select: JsonObject) -> BoundPipeline:
     name = each_selection(bound)
     if name is None:
         raise InputError(

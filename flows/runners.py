@@ -12,6 +12,7 @@ from typing import Any
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
 from crucible_lineage.errors import InputError
+from crucible_lineage.json_types import JsonObject
 from crucible_lineage.pipeline.engines.slurm import MOST_WAITING
 from crucible_lineage.pipeline.spec.pipeline import Runner
 
@@ -59,9 +60,7 @@ def _dask(declared: Runner) -> TaskRunner[Any]:
         return DaskTaskRunner(address=declared.address)
     if declared.cluster:
         options = {"dashboard_address": "127.0.0.1:0", **declared.options}  # Dask's own would be open to the network
-        scale: dict[str, Any] = (
-            {"adapt_kwargs": {"minimum": 1, "maximum": declared.workers}} if declared.workers else {}
-        )
+        scale: JsonObject = {"adapt_kwargs": {"minimum": 1, "maximum": declared.workers}} if declared.workers else {}
         return DaskTaskRunner(cluster_class=_cluster_class(declared.cluster), cluster_kwargs=options, **scale)
     # Without Dask's dashboard, which would open a port to the network.
     cluster = {"threads_per_worker": 1, "processes": True, "dashboard_address": None}

@@ -19,6 +19,7 @@ from prefect.context import AssetContext, FlowRunContext, TaskRunContext
 from prefect.events import emit_event
 
 from crucible_lineage.amounts import amount
+from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage import LineageGraph
 from crucible_lineage.lineage.draw.svg import render_svg
 from crucible_lineage.lineage.labels import plain, title
@@ -218,7 +219,7 @@ def _step_resource(pipeline: str, project: str, name: str) -> dict[str, str]:
     }
 
 
-def _related(mfids: Iterable[str], role: str) -> list[dict[str, Any]]:
+def _related(mfids: Iterable[str], role: str) -> list[JsonObject]:
     return [{"prefect.resource.id": dataset_resource_id(mfid), "prefect.resource.role": role} for mfid in mfids]
 
 

@@ -8,7 +8,6 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -16,6 +15,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run, task_run
 from pydantic import BaseModel, ConfigDict
 
+from crucible_lineage.json_types import JsonObject
 from crucible_lineage.pipeline.engines.slurm import materialize_on_slurm
 from crucible_lineage.pipeline.job.delivering import ONE_CALL_S
 from crucible_lineage.pipeline.job.job import Job
@@ -44,7 +44,7 @@ def materialize(
     crucible: CrucibleConnection,
     slurm: Runner | None = None,
     driver: Driver | None = None,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Materialize a step and return `{"outputs": {name: MFID}, "executed": bool, "note": str}`.
 
     `job` is JSON of names, ids and declared values only, from `crucible_lineage.pipeline.job.job_json.job_to_json`. It
@@ -80,7 +80,7 @@ class Driver(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     host: str
-    agent: dict[str, Any]
+    agent: JsonObject
     may_be_there: bool
     parents: list[str]  # those that wait in the outbox
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from pydantic import ValidationError
@@ -25,6 +25,7 @@ from crucible_lineage.cli.options import (
 from crucible_lineage.cli.working import showing_work
 from crucible_lineage.core.slots import CURRENT, SUPERSEDED
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, no_file
+from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.lineage.model import DOUBTFUL
 from crucible_lineage.pipeline.declare.load import project_in
@@ -347,7 +348,7 @@ def delete_command(dataset: str, why: str, yes: bool, as_json: bool) -> None:
         click.echo(request)
 
 
-def _assigned(values: tuple[str, ...]) -> dict[str, Any]:
+def _assigned(values: tuple[str, ...]) -> JsonObject:
     if not values:
         raise InputError("set: name what to set, as in metadata.power_mW=5")
     assigned = {}

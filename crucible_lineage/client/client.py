@@ -31,6 +31,7 @@ from crucible_lineage.client.projects import InstrumentCalls, ProjectCalls
 from crucible_lineage.client.transfer.outgoing import UploadMemory
 from crucible_lineage.client.transfer.storage import LinkHosts, SignedUrlTransport, Storage
 from crucible_lineage.errors import ServerError
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.service import ServiceProfile
 from crucible_lineage.settings import official_access
 
@@ -163,7 +164,7 @@ class CrucibleClient(OfficialNames):
         method: str,
         path: str,
         *,
-        params: Mapping[str, Any] | None = None,
+        params: JsonMapping | None = None,
         body: Mapping[str, object] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
@@ -240,7 +241,7 @@ class GraphCalls(OfficialNames):
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def get(self, mfid: str, recursive: bool = True) -> dict[str, Any]:
+    def get(self, mfid: str, recursive: bool = True) -> JsonObject:
         """Return `nodes` and `edges` around a dataset or sample: all that is connected, or only the direct neighbours.
 
         An edge's source is the parent, its target the child.
@@ -250,13 +251,13 @@ class GraphCalls(OfficialNames):
         path = f"/entity_graph_cte/{segment(mfid, 'dataset or sample')}"
         return _node_link(self._connection.get(path, action, mfid=mfid, params=params), action)
 
-    def project(self, project_id: str) -> dict[str, Any]:
+    def project(self, project_id: str) -> JsonObject:
         """Return `nodes` and `edges` of all datasets and samples of a project."""
         action = f"read the graph of project {project_id}"
         return _node_link(self._connection.get(f"/project_graph/{quoted(project_id)}", action), action)
 
 
-def _node_link(answer: object, action: str) -> dict[str, Any]:
+def _node_link(answer: object, action: str) -> JsonObject:
     """Return the graph with `edges`, which older services call `links`."""
     if not isinstance(answer, dict) or not isinstance(answer.get("nodes"), list):
         raise ServerError(f"could not {action}: Crucible's answer is not a graph")

@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, time
 from typing import Any, TypedDict
 
 from crucible_lineage.errors import InputError, nearest
+from crucible_lineage.json_types import JsonObject
 
 Words = str | Sequence[str]
 Moment = str | date | datetime
@@ -137,10 +138,10 @@ class DeletionFilters(TypedDict, total=False):
 SYNONYMS = {"keywords": "keyword", "sample_id": "sample_mfid", "dataset_id": "dataset_mfid"}
 
 
-def sent_filters(filters: Mapping[str, object], allowed: type) -> dict[str, Any]:
+def sent_filters(filters: Mapping[str, object], allowed: type) -> JsonObject:
     """Convert filters to query parameters. Raises InputError for a name that `allowed`, a class above, lacks."""
     names = allowed.__annotations__
-    params: dict[str, Any] = {}
+    params: JsonObject = {}
     for name, value in filters.items():
         if name not in names:
             raise InputError(_unknown(name, list(names)))

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from crucible_lineage.errors import nearest
 from crucible_lineage.ids import is_mfid, new_mfid
+from crucible_lineage.json_types import JsonObject
 from crucible_lineage.marks import is_own, settled
 from crucible_lineage.refs import asks_for_deletion
 
@@ -137,8 +138,8 @@ class _Described(ReceivedModel):
     unique_id: str
     creation_time: str | None = None
     modification_time: str | None = None
-    scientific_metadata: dict[str, Any] | None = None
-    capabilities: dict[str, Any] | None = None
+    scientific_metadata: JsonObject | None = None
+    capabilities: JsonObject | None = None
 
     @property
     def mfid(self) -> str:
@@ -185,7 +186,7 @@ class Dataset(_Owned):
     instrument_id: str | None = None
     instrument_mfid: str | None = None
     instrument: InstrumentRef | None = None
-    _stored: dict[str, Any] | None = PrivateAttr(None)
+    _stored: JsonObject | None = PrivateAttr(None)
 
     def model_post_init(self, _: Any, /) -> None:
         """Merge the statements in the metadata."""
@@ -195,7 +196,7 @@ class Dataset(_Owned):
             self.__dict__["scientific_metadata"] = settled(stored)  # the model is frozen
 
     @property
-    def stored_metadata(self) -> dict[str, Any] | None:
+    def stored_metadata(self) -> JsonObject | None:
         """The scientific metadata as the service has them."""
         return self.scientific_metadata if self._stored is None else self._stored
 
@@ -219,7 +220,7 @@ class Project(_Described):
     status: str | None = None
     lead: Person | None = None
     role: str | None = None
-    members: list[dict[str, Any]] | None = None
+    members: list[JsonObject] | None = None
 
 
 class Instrument(_Described):
@@ -294,7 +295,7 @@ class Metadata(ReceivedModel):
     """The scientific metadata of one resource, as returned by the call that wrote them."""
 
     unique_id: str
-    scientific_metadata: dict[str, Any]
+    scientific_metadata: JsonObject
 
 
 class SearchHit(ReceivedModel):
@@ -304,7 +305,7 @@ class SearchHit(ReceivedModel):
     resource_type: str
     name: str | None = None
     rank: float | None = None
-    scientific_metadata: dict[str, Any] | None = None
+    scientific_metadata: JsonObject | None = None
 
 
 class FacetValue(ReceivedModel):
@@ -326,7 +327,7 @@ class Account(ReceivedModel):
 class Profile(Person):
     """The owner of the key, with what the key may do."""
 
-    authorization: dict[str, Any] = Field(default_factory=dict)
+    authorization: JsonObject = Field(default_factory=dict)
     capabilities: dict[str, bool | None] = Field(default_factory=dict)
 
 
@@ -334,8 +335,8 @@ class Health(ReceivedModel):
     """The state of the service and its database."""
 
     status: str
-    database: dict[str, Any] | None = None
-    build: dict[str, Any] | None = None
+    database: JsonObject | None = None
+    build: JsonObject | None = None
 
 
 class SentModel(BaseModel):
@@ -343,7 +344,7 @@ class SentModel(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
-    def body(self) -> dict[str, Any]:
+    def body(self) -> JsonObject:
         """Return the fields that are set, as the body of the request."""
         return self.model_dump(exclude_none=True)
 

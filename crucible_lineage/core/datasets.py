@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from crucible_lineage.errors import CrucibleError, ForbiddenError, InputError, NotFoundError, nearest
+from crucible_lineage.json_types import JsonMapping
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
@@ -21,7 +22,7 @@ ONE_BY_ONE = 20  # up to this many datasets are read by id; above it, their proj
 class FetchedDatasets:
     """Datasets by id as Crucible returned them; the ids that do not exist, and those that this key may not read."""
 
-    found: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    found: dict[str, JsonMapping] = field(default_factory=dict)
     absent: set[str] = field(default_factory=set)
     hidden: set[str] = field(default_factory=set)
 
@@ -30,7 +31,7 @@ def fetch_datasets(client: CrucibleClient, mfids: Iterable[str], *, include_link
     """Read datasets with their metadata, as far as they exist and this key may read them."""
     fetched = FetchedDatasets()
 
-    def get(mfid: str) -> tuple[str, Mapping[str, Any] | CrucibleError]:
+    def get(mfid: str) -> tuple[str, JsonMapping | CrucibleError]:
         try:
             dataset = client.datasets.get(mfid, include_metadata=True, include_links=include_links)
         except (ForbiddenError, NotFoundError) as error:

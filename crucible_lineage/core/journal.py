@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.core.sql import LocalDatabase
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.local.checksummed import SEAL, sealed, unsealed
 
 PLANNED, RUNNING, MADE, SENDING, DELIVERED, INGESTED = (
@@ -144,7 +145,7 @@ class Failure:
     parked: bool
     last: str
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Return the entry in `status --json`."""
         return {**vars(self), "subject": list(self.subject)}
 
@@ -396,7 +397,7 @@ class Journal:
         made = f"SELECT step, {_OUTCOME}, outputs FROM result WHERE run = ? ORDER BY id"  # noqa: S608  a text of ours
         yield from (row for row in self.database.rows(made, run) if row[1] is not None)
 
-    def recent_runs(self, project: str | None, limit: int) -> list[dict[str, Any]]:
+    def recent_runs(self, project: str | None, limit: int) -> list[JsonObject]:
         """Return the last runs, newest first, with outcome, numbers of steps by outcome, and why none started."""
         rows = self.database.rows(
             "SELECT id, pipeline, project, declaration, started, ended, outcome FROM run"
@@ -445,7 +446,7 @@ class Journal:
             DELIVERED,
         )
 
-    def pipelines(self, project: str | None = None) -> list[dict[str, Any]]:
+    def pipelines(self, project: str | None = None) -> list[JsonObject]:
         """Return the pipelines that ran here, each with its project and the file that declared it last.
 
         `declarations` are all files that declared it and still exist; several mean that two pipelines share a name.
@@ -474,7 +475,7 @@ class Journal:
         )
         return Path(row[0]) if row else None
 
-    def last_attempts(self, pipeline: str, step: str) -> list[dict[str, Any]]:
+    def last_attempts(self, pipeline: str, step: str) -> list[JsonObject]:
         """Return the last attempt at each instance of a step here: outcome, datasets, error, log, and start."""
         like = step.replace("!", "!!").replace("_", "!_").replace("%", "!%") + "[%"
         rows = self.database.rows(
@@ -565,12 +566,12 @@ class Journal:
 
     # Accounts
 
-    def agent_of(self, key: str) -> dict[str, Any] | None:
+    def agent_of(self, key: str) -> JsonObject | None:
         """Return the stored owner of a key (given its digest); None if the service was never asked."""
         row = self.database.row("SELECT account FROM account WHERE service = ? AND key = ?", self.service, key)
         return unsealed(row[0], key) if row else None
 
-    def note_agent(self, key: str, agent: Mapping[str, Any]) -> None:
+    def note_agent(self, key: str, agent: JsonMapping) -> None:
         """Store the owner of a key, so that it is known while the service is away."""
         self.database.write("INSERT OR REPLACE INTO account VALUES (?, ?, ?)", self.service, key, sealed(agent, key))
 
@@ -601,11 +602,11 @@ class RemoteJournal(Journal):
         """Return no rows: the folders of the outbox have the waiting results."""
         return []
 
-    def agent_of(self, key: str) -> dict[str, Any] | None:  # noqa: ARG002 (the method's signature)
+    def agent_of(self, key: str) -> JsonObject | None:  # noqa: ARG002 (the method's signature)
         """Return None: the service is asked."""
         return None
 
-    def note_agent(self, key: str, agent: Mapping[str, Any]) -> None:
+    def note_agent(self, key: str, agent: JsonMapping) -> None:
         """Do nothing."""
 
 

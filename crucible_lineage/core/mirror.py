@@ -35,8 +35,9 @@ from crucible_lineage.core import tables
 from crucible_lineage.core.slots import SlotClaim
 from crucible_lineage.core.sql import LocalDatabase
 from crucible_lineage.core.summary import Summary
-from crucible_lineage.core.tables import EVERYTHING, SCHEMA, FeedState, Record, Row, Snapshot, StoredRecord
+from crucible_lineage.core.tables import EVERYTHING, SCHEMA, FeedState, Row, Snapshot, StoredRecord
 from crucible_lineage.errors import InputError, NotFoundError, RefusedError
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.local.checksummed import unsealed
 from crucible_lineage.refs import DatasetRef, ProjectChanges
 from crucible_lineage.server import present_datasets, project_changes, project_revision, statements_token
@@ -73,7 +74,7 @@ class Judgements:
     attempts: Mapping[str, int] = field(default_factory=dict)
 
 
-Judge = Callable[[Mapping[str, Record], Collection[str]], Judgements]
+Judge = Callable[[Mapping[str, JsonMapping], Collection[str]], Judgements]
 
 
 class Mirror:
@@ -302,7 +303,7 @@ class Mirror:
 
         self.database.transaction(note)
 
-    def records(self, mfids: Collection[str]) -> dict[str, Record]:
+    def records(self, mfids: Collection[str]) -> dict[str, JsonMapping]:
         """Return the records of these datasets as last read; those never read are left out."""
         names = ", ".join(tables.READ)
         sql = f"SELECT {names} FROM dataset WHERE mfid IN (SELECT value FROM json_each(?))"  # noqa: S608  names of ours
@@ -329,13 +330,13 @@ class Mirror:
         row = self.database.row(f"SELECT count(*) FROM dataset WHERE {tables.of_project(project)}", project)  # noqa: S608
         return max(0, total - int(row[0]))
 
-    def read(self, mfids: Collection[str]) -> dict[str, Record]:
+    def read(self, mfids: Collection[str]) -> dict[str, JsonMapping]:
         """Read datasets at Crucible by id, as far as they exist, and store their records."""
         rows = self._read(mfids)
         self.database.transaction(lambda db: tables.write(db, rows))
         return {row.mfid: StoredRecord(row.record) for row in rows}
 
-    def read_scope(self, project: str, scope: str) -> dict[str, Record]:
+    def read_scope(self, project: str, scope: str) -> dict[str, JsonMapping]:
         """Read all datasets of a project with the keyword `scope` at Crucible, and store their records."""
         rows = self._listed(project, scope)
         self.database.transaction(lambda db: tables.write(db, rows))
@@ -432,7 +433,7 @@ class Mirror:
             new, removed = (new & listed) | (listed - known.keys()), known.keys() - listed
         if len(new) <= ONE_BY_ONE:
             return self._read(new) if new else rows, removed
-        since: dict[str, Any] = {"modification_time_gte": latest} if latest and not removed else {}
+        since: JsonObject = {"modification_time_gte": latest} if latest and not removed else {}
         for dataset in datasets.iter(keyword=KEYWORD, include_metadata=True, include_links=True, **since):
             if dataset.unique_id in new:
                 rows.append(Row.of(dataset.model_dump()))
@@ -484,7 +485,7 @@ class Mirror:
         """Return these statements, or all, as of the last sync, including revoked ones and those that count nowhere."""
         return self.database.transaction(lambda db: tables.statements_of(db, mfids))
 
-    def records_beside(self, project: str) -> dict[str, Record]:
+    def records_beside(self, project: str) -> dict[str, JsonMapping]:
         """Return a project's records of statements and of support datasets, which snapshots leave out."""
         sql = f"SELECT mfid FROM dataset WHERE (statement <> '' OR supports) AND {tables.of_project(project)}"  # noqa: S608  a text of ours
         return self.records([mfid for (mfid,) in self.database.rows(sql, project)])

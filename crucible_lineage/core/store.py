@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from crucible_lineage.checksums import FileChecksums, scan_file, stamp
 from crucible_lineage.core.sql import LocalDatabase
 from crucible_lineage.errors import FileChangedError
+from crucible_lineage.json_types import JsonObject
 from crucible_lineage.local.checksummed import sealed, unsealed
 from crucible_lineage.refs import utf8_name
 
@@ -180,7 +181,7 @@ class Store:
 
     def keep_inspections(self, rules: str, inspections: Iterable[tuple[str, Iterable[str], object]]) -> None:
         """Store several inspections: query, files that the result depends on, and result of each."""
-        stamps: dict[str, Any] = {}
+        stamps: JsonObject = {}
 
         def row(query: str, files: Iterable[str], result: Any) -> tuple[str, ...]:
             own = {path: stamps.setdefault(path, _stamp(path)) for path in files}

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from crucible_lineage.core.slots import DatasetStatus, SlotClaim, slots_of, slots_to_json
+from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.model import PART
 from crucible_lineage.lineage.records import (
     activity_code,
@@ -24,7 +25,6 @@ from crucible_lineage.lineage.records import (
 from crucible_lineage.statements import SubjectFacts, statement_in
 from crucible_lineage.times import without_default_time
 
-Record = Mapping[str, Any]
 MOST_NUMBERS = 6  # of what a step returned, that lists show
 COLUMNS = (
     *("mfid", "project", "name", "measurement", "step", "pipeline", "created", "tells_of_run", "data_type"),
@@ -114,7 +114,7 @@ class Summary:
         return cls(*own, data_type, data_format, session, instrument, timestamp, size, figures, samples, *origin)
 
 
-def summary_of(record: Record) -> Summary:
+def summary_of(record: JsonMapping) -> Summary:
     """Summarize a dataset's record, which has metadata."""
     metadata = record.get("scientific_metadata")
     recorded = provenance(record)
@@ -158,7 +158,7 @@ def summary_of(record: Record) -> Summary:
     )
 
 
-def _run(recorded: Record) -> str:
+def _run(recorded: JsonMapping) -> str:
     activity, agent = mapping(recorded.get("activity")), mapping(recorded.get("agent"))
     run = mapping(activity.get("run"))
     if not (run_id := text(run.get("run_id"))):
@@ -173,13 +173,13 @@ def _made_for(slots: Mapping[str, SlotClaim]) -> tuple[str, str]:
     return parts[0], parts[1] if len(parts) > 1 else ""
 
 
-def _samples(record: Record) -> Iterator[str]:
+def _samples(record: JsonMapping) -> Iterator[str]:
     for link in record.get("links") or ():
         if link.get("resource_type") == "sample":
             yield text(link.get("name")) or text(link.get("unique_id"))
 
 
-def _linked_above(record: Record) -> Iterator[str]:
+def _linked_above(record: JsonMapping) -> Iterator[str]:
     """Yield the parents by links, except the datasets that it is a part of."""
     for link in record.get("links") or ():
         is_above = link.get("resource_type") == "dataset" and link.get("direction") == "source"
@@ -187,7 +187,7 @@ def _linked_above(record: Record) -> Iterator[str]:
             yield text(link.get("unique_id"))
 
 
-def _key_numbers(record: Record) -> dict[str, float]:
+def _key_numbers(record: JsonMapping) -> dict[str, float]:
     """Return the first finite numbers that the step returned."""
     numbers: dict[str, float] = {}
     for name, value in returned_values(record).items():

@@ -15,6 +15,7 @@ from crucible_lineage.calibrations import certificates_to_json
 from crucible_lineage.collector import collector_paused
 from crucible_lineage.core.slots import SlotClaim
 from crucible_lineage.core.summary import COLUMNS, Summary, summary_of
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.local.checksummed import sealed, unsealed
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.statements import (
@@ -33,8 +34,6 @@ from crucible_lineage.statements import (
     remade_in,
     verdicts_in,
 )
-
-Record = Mapping[str, Any]
 
 EVERYTHING = ""  # as a project: all that the key sees
 STATED = (HOLD, FLAG, SIGN, AWAIT)  # the verbs that are looked up by their subjects
@@ -112,7 +111,7 @@ class Snapshot:
     a process share one object.
     """
 
-    records: dict[str, Record]
+    records: dict[str, JsonMapping]
     downloaded: int
     summaries: dict[str, Summary]
     promoted: Mapping[str, str] = field(default_factory=dict)
@@ -126,7 +125,7 @@ class Row(NamedTuple):
     record: bytes
 
     @classmethod
-    def of(cls, record: Record) -> Row:
+    def of(cls, record: JsonMapping) -> Row:
         return cls(summary_of(record), record["modification_time"] or "", packed(record))
 
     @property
@@ -271,7 +270,7 @@ def snapshot_of(db: sqlite3.Connection, project: str) -> tuple[str | None, Snaps
     where = f"{of_project(project)} AND (statement = '') AND NOT supports"
     sql = f"SELECT {', '.join(READ)} FROM dataset WHERE {where} ORDER BY mfid DESC"  # noqa: S608  texts of ours
     rows = db.execute(sql, (project,))
-    records: dict[str, Record] = {}
+    records: dict[str, JsonMapping] = {}
     summaries: dict[str, Summary] = {}
     damaged = []
     width = len(COLUMNS)
@@ -291,7 +290,7 @@ def seal_of(values: Sequence[object]) -> int:
     return zlib.crc32(values[-1], start)  # type: ignore[arg-type]
 
 
-def packed(record: Record) -> bytes:
+def packed(record: JsonMapping) -> bytes:
     """Return a record as the mirror stores it."""
     return zlib.compress(json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode(), 1)
 
@@ -299,5 +298,5 @@ def packed(record: Record) -> bytes:
 @lru_cache(READY)
 def _unpacked(stored: bytes) -> dict[str, object]:
     """Return the packed record, which callers must not change."""
-    record: dict[str, Any] = json.loads(zlib.decompress(stored).decode())
+    record: JsonObject = json.loads(zlib.decompress(stored).decode())
     return record

@@ -19,7 +19,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from crucible_lineage.checksums import FileChecksums
 from crucible_lineage.client import CrucibleClient
@@ -38,6 +37,7 @@ from crucible_lineage.errors import (
 from crucible_lineage.exchange.compare import FIELDS, SAMPLE_FIELDS, compare, compare_sample, is_brought
 from crucible_lineage.exchange.model import Conflict, HeldDataset, MissingParts, has_bytes, linked, read_held
 from crucible_lineage.exchange.plan import CopyPlan, ItemToCopy
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.model import DERIVED
 from crucible_lineage.pipeline.files.fetch import LOST, remade
 from crucible_lineage.provenance.record import INCOMPLETE, KEY, SLOTS_KEY
@@ -304,15 +304,15 @@ def _as_new(record: StepRecord | FilesRecord, ids: Mapping[str, str]) -> StepRec
     return new
 
 
-def _used(entry: Mapping[str, Any], ids: Mapping[str, str]) -> dict[str, Any]:
+def _used(entry: JsonMapping, ids: Mapping[str, str]) -> JsonObject:
     """Return an entry of `used` with the target's id; its origin is the id in the recipe."""
     mfid = entry["mfid"]
     return dict(entry) if mfid not in ids else {**entry, "mfid": ids[mfid], "origin": entry.get("origin") or mfid}
 
 
-def _within(added: Mapping[str, object], existing: Mapping[str, object]) -> dict[str, Any]:
+def _within(added: Mapping[str, object], existing: Mapping[str, object]) -> JsonObject:
     """Merge new metadata with existing ones under the same keys: some services merge only the outermost level."""
-    merged: dict[str, Any] = {}
+    merged: JsonObject = {}
     for key, value in added.items():
         theirs = existing.get(key)
         if isinstance(value, Mapping) and isinstance(theirs, Mapping):

@@ -14,6 +14,7 @@ from typing import Any
 
 from crucible_lineage.core.slots import SlotClaim, slots_of
 from crucible_lineage.exchange.model import Conflict, CopyComparison, HeldDataset, MissingParts, has_bytes, linked
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.records import is_withdrawn
 from crucible_lineage.provenance.record import ATTACHED_NAME, KEY, SLOTS_KEY, unreadable
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
@@ -67,9 +68,7 @@ def is_brought(ours: Record, theirs: Record) -> bool:
     return ours.registrar in (theirs.completed or {}) or theirs.registrar in (ours.completed or {})
 
 
-def compare_sample(
-    source: Mapping[str, Any], target: Mapping[str, Any] | None, renamed: Renamed = str
-) -> CopyComparison:
+def compare_sample(source: JsonMapping, target: JsonMapping | None, renamed: Renamed = str) -> CopyComparison:
     """Return what a sample at the target lacks."""
     if target is None:
         return CopyComparison(MissingParts(everything=True))
@@ -138,9 +137,9 @@ def _given(record: Mapping[str, object], name: str) -> object:
     return None if is_default else value
 
 
-def _added(source: Mapping[str, Any], target: Mapping[str, Any], above: str = "") -> tuple[dict[str, Any], list[str]]:
+def _added(source: JsonMapping, target: JsonMapping, above: str = "") -> tuple[JsonObject, list[str]]:
     """Return the entries that the target lacks, and the differences in words."""
-    added: dict[str, Any] = {}
+    added: JsonObject = {}
     differs: list[str] = []
     for key, ours in source.items():
         if key not in target:

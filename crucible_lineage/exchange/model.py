@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.models import FileRecord, Thumbnail
 from crucible_lineage.core.datasets import in_threads
 from crucible_lineage.core.slots import SlotClaim
 from crucible_lineage.errors import NotFoundError
+from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 from crucible_lineage.session import Session
@@ -20,7 +20,7 @@ from crucible_lineage.session import Session
 class HeldDataset:
     """A dataset at a Crucible without the bytes of its files. `dataset` has metadata and links."""
 
-    dataset: Mapping[str, Any]
+    dataset: JsonMapping
     keywords: tuple[str, ...] = ()
     files: tuple[FileRecord, ...] = ()
     pictures: tuple[Thumbnail, ...] = ()
@@ -36,7 +36,7 @@ class HeldDataset:
         return str(self.dataset.get("dataset_name") or self.mfid)
 
     @property
-    def metadata(self) -> Mapping[str, Any]:
+    def metadata(self) -> JsonMapping:
         """Its scientific metadata; empty if it has none."""
         return self.dataset.get("scientific_metadata") or {}
 
@@ -64,8 +64,8 @@ class MissingParts:
     """Parts that a dataset lacks at the target. `everything`: it does not exist there, or is unfinished."""
 
     everything: bool = False
-    fields: Mapping[str, Any] = field(default_factory=dict)
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    fields: JsonMapping = field(default_factory=dict)
+    metadata: JsonMapping = field(default_factory=dict)
     slots: Mapping[str, SlotClaim] = field(default_factory=dict)
     equal_parents: Mapping[str, str] = field(default_factory=dict)
     keywords: tuple[str, ...] = ()
@@ -107,7 +107,7 @@ class CopyComparison:
     differs: tuple[str, ...] = ()
 
 
-def linked(dataset: Mapping[str, Any], kind: str) -> dict[str, str | None]:
+def linked(dataset: JsonMapping, kind: str) -> dict[str, str | None]:
     """Return {id: relationship} of its parents of a kind, `dataset` or `sample`; of a dataset, also its samples."""
     links = [link for link in dataset.get("links") or () if link["resource_type"] == kind]
     if dataset.get("resource_type") == kind:
@@ -115,7 +115,7 @@ def linked(dataset: Mapping[str, Any], kind: str) -> dict[str, str | None]:
     return {link["unique_id"]: link.get("relationship_type") for link in links}
 
 
-def derived_parents(held: Mapping[str, Any]) -> set[str]:
+def derived_parents(held: JsonMapping) -> set[str]:
     """Return the datasets that must be copied before it: its linked parents, and those in its record."""
     record = read_record(held.get("scientific_metadata"))
     return {*linked(held, "dataset"), *(record.all_parents if record else ())}
@@ -139,7 +139,7 @@ def read_held(client: CrucibleClient, dataset: Mapping[str, object]) -> HeldData
 
 def read_samples(session: Session, mfids: Iterable[str]) -> dict[str, Mapping[str, object]]:
     """Read these samples and all of their ancestors that this key may see, with metadata and links."""
-    samples: dict[str, Mapping[str, Any]] = {}
+    samples: dict[str, JsonMapping] = {}
     waiting = set(mfids)
     while waiting:
         for sample in in_threads(lambda mfid: _sample(session, mfid), sorted(waiting)):

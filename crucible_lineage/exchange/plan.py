@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from crucible_lineage.amounts import amount
 from crucible_lineage.core.datasets import fetch_datasets, in_threads
@@ -21,14 +20,13 @@ from crucible_lineage.exchange.model import (
     read_held,
     read_samples,
 )
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.registration.read import recipe_keyword
 from crucible_lineage.registration.trust import lies_elsewhere
 from crucible_lineage.service import DERIVED_IDS
 from crucible_lineage.session import Session
 from crucible_lineage.traffic import Tell
-
-Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class ItemToCopy:
 
     mfid: str
     name: str
-    record: Record
+    record: JsonMapping
     missing: MissingParts
     parents: frozenset[str] = frozenset()
 
@@ -51,7 +49,7 @@ class ItemToCopy:
         """The size of its files if the target lacks everything, else 0."""
         return int(self.record.get("size") or 0) if self.missing.everything else 0
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Return the JSON that commands print."""
         kind = "sample" if self.is_sample else "dataset"
         return {"mfid": self.mfid, "name": self.name, "kind": kind, "lacking": self.missing.in_words}
@@ -120,7 +118,7 @@ def plan_named(source: Session, target: Session, mfids: Iterable[str], tell: Tel
     return _plan(source, target, records, {}, (), tell, absent_parents=True)
 
 
-def _support_of(dataset: Record) -> Iterator[str]:
+def _support_of(dataset: JsonMapping) -> Iterator[str]:
     """Yield the datasets with the source and the environment of a result, which are needed to reproduce it."""
     record = read_record(dataset.get("scientific_metadata"))
     step = record.as_step if record is not None else None
@@ -136,8 +134,8 @@ def known_names(source: Session, target: Session) -> dict[str, CopiedDataset]:
 def _plan(
     source: Session,
     target: Session,
-    ours: Mapping[str, Record],
-    theirs: dict[str, Record],
+    ours: Mapping[str, JsonMapping],
+    theirs: dict[str, JsonMapping],
     samples: Iterable[str],
     tell: Tell,
     *,
@@ -193,8 +191,8 @@ def _sorted_out(
 def _compared(
     source: Session,
     target: Session,
-    ours: Record,
-    theirs: Record | None,
+    ours: JsonMapping,
+    theirs: JsonMapping | None,
     noted: CopiedDataset | None,
     renamed: Callable[[str], str],
 ) -> CopyComparison:
@@ -217,7 +215,7 @@ def _differing(chosen: Sequence[tuple[ItemToCopy, CopyComparison]]) -> Iterator[
         yield from (Conflict(item.mfid, item.name, reason) for reason in comparison.differs)
 
 
-def _finished(ours: Mapping[str, Record], complete_there: Collection[str]) -> tuple[list[Conflict], list[str]]:
+def _finished(ours: Mapping[str, JsonMapping], complete_there: Collection[str]) -> tuple[list[Conflict], list[str]]:
     """Split unfinished datasets, unless the target has them complete, from the ids of the finished ones."""
     skipped, finished = [], []
     for mfid, dataset in sorted(ours.items()):
@@ -229,24 +227,24 @@ def _finished(ours: Mapping[str, Record], complete_there: Collection[str]) -> tu
     return skipped, finished
 
 
-def _is_complete(dataset: Record | None) -> bool:
+def _is_complete(dataset: JsonMapping | None) -> bool:
     record = read_record(dataset.get("scientific_metadata")) if dataset is not None else None
     return record is not None and record.is_complete
 
 
-def _elsewhere(target: Session, mfids: set[str]) -> dict[str, Record]:
+def _elsewhere(target: Session, mfids: set[str]) -> dict[str, JsonMapping]:
     """Return the target's datasets that were not listed: of other projects, or marked for deletion."""
     return fetch_datasets(target.client, mfids, include_links=True).found
 
 
 def _assigned(
-    target: Session, mfids: Sequence[str], ours: Mapping[str, Record], theirs: dict[str, Record]
+    target: Session, mfids: Sequence[str], ours: Mapping[str, JsonMapping], theirs: dict[str, JsonMapping]
 ) -> dict[str, str]:
     """Return the ids that the target has assigned to these datasets, and add its records to `there`."""
     if not mfids or target.mirror.service.holds(DERIVED_IDS) is not False:
         return {}
 
-    def find(mfid: str) -> Record | None:
+    def find(mfid: str) -> JsonMapping | None:
         listed = target.client.datasets.list(keyword=recipe_keyword(mfid), include_metadata=True, include_links=True)
         project = str(ours[mfid].get("project_id") or "")
         own = (one.model_dump() for one in listed if not lies_elsewhere(one, project))  # anybody may add such a keyword
@@ -274,7 +272,7 @@ def fetch_absent(target: Session, mfids: Mapping[str, str]) -> set[str]:
     return {mfids[mfid] for mfid in fetched.absent | fetched.hidden}
 
 
-def _item(dataset: Record, missing: MissingParts, ours: Collection[str]) -> ItemToCopy:
+def _item(dataset: JsonMapping, missing: MissingParts, ours: Collection[str]) -> ItemToCopy:
     parents = {*(derived_parents(dataset) & set(ours)), *linked(dataset, "sample")}
     name = str(dataset.get("dataset_name") or dataset["unique_id"])
     return ItemToCopy(str(dataset["unique_id"]), name, dataset, missing, frozenset(parents))

@@ -32,6 +32,7 @@ from crucible_lineage.fingerprint.syntax import (
     read_chains,
     syntax_text,
 )
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.step import Step, step
 
 _MISSING = object()
@@ -188,14 +189,14 @@ class CodeScope:
         self,
         context: Context,
         module: str,
-        names: Mapping[str, Any],
+        names: JsonMapping,
         cells: Mapping[str, types.CellType] = types.MappingProxyType({}),
     ) -> None:
         self.context = context
         self.module = module
         self.names = names
         self.cells = cells
-        self.imported: dict[str, Any] = {}
+        self.imported: JsonObject = {}
 
     def add_imports(self, node: ast.AST, piece: ObjectDescription) -> None:
         """Add the names that imports in the code bind, and note failed imports."""

@@ -40,6 +40,7 @@ from crucible_lineage.fingerprint.functions import (
 from crucible_lineage.fingerprint.model import Context, ExternalName, ObjectDescription, Reference
 from crucible_lineage.fingerprint.syntax import changed_attributes, class_text, read_chains, syntax_text
 from crucible_lineage.fingerprint.values import quantity_of
+from crucible_lineage.json_types import JsonObject
 from crucible_lineage.step import Step
 
 _BUILTINS = (
@@ -115,7 +116,7 @@ def _module(context: Context, module: types.ModuleType, reference: Reference) ->
     return ObjectDescription("module", [Reference(f".{name}", value, (module.__name__, name)) for name, value in parts])
 
 
-def _wrapped(value: Any) -> dict[str, Any] | None:
+def _wrapped(value: Any) -> JsonObject | None:
     """Return the parts of an object that only forwards calls; None for other objects."""
     if isinstance(value, Step):
         return {"version": value.version} if value.version is not None else {"function": value.function}

@@ -21,6 +21,7 @@ from typing import Any
 from uuid import UUID
 
 from crucible_lineage.ids import canonical_json
+from crucible_lineage.json_types import JsonObject
 
 MOST_LEVELS = 90  # of nested lists and mappings; Crucible accepts a hundred, including the document around them
 
@@ -72,8 +73,8 @@ def plain_value(value: object, path: str, other: Other | None = None, *, level: 
     return _of_known_type(value, path, other, level)
 
 
-def _mapping(value: Mapping[object, object], path: str, other: Other | None, level: int) -> dict[str, Any]:
-    plain: dict[str, Any] = {}
+def _mapping(value: Mapping[object, object], path: str, other: Other | None, level: int) -> JsonObject:
+    plain: JsonObject = {}
     for key, item in value.items():
         name = _key(key, path)
         if name in plain:
@@ -154,7 +155,7 @@ class Quantity:
     unit: str = ""
     uncertainty: Any = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Return the JSON for metadata and parameters."""
         entry = {"value": self.value, "unit": self.unit}
         return entry if self.uncertainty is None else {**entry, "uncertainty": self.uncertainty}

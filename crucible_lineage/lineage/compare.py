@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import CURRENT, SUPERSEDED, Edge, Node
 from crucible_lineage.lineage.records import (
@@ -181,7 +182,7 @@ def _fields(node: Node, in_both: Collection[str], successor: Mapping[str, str]) 
     An input with a successor counts as the successor, whose own changes are listed separately. Used files are compared
     if their dataset is used `in_both`.
     """
-    fields: dict[str, Any] = {}
+    fields: JsonObject = {}
     recipe = provenance(node.record).get("recipe")
     params = recipe.get("params") if isinstance(recipe, dict) else None
     for name, value in params.items() if isinstance(params, dict) else ():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from crucible_lineage.collector import collector_paused
 from crucible_lineage.errors import InputError
+from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.labels import short_id
 from crucible_lineage.lineage.model import (
     CURRENT,
@@ -238,11 +239,10 @@ def in_turns(graph: LineageGraph) -> Iterator[Node | None]:
 
 
 Parts = tuple[list[Node], list[Edge]]
-Record = Mapping[str, Any]
 _KINDS: Mapping[str, Kind] = {"sample": "sample", "hidden": "hidden"}
 
 
-def nodes_and_edges_of_api(payload: Record) -> Parts:
+def nodes_and_edges_of_api(payload: JsonMapping) -> Parts:
     """Return the parts of a node-link object of Crucible's graph endpoints; edges are in `edges`, else in `links`.
 
     Crucible does not define the direction of an association: it becomes sample -> dataset.
@@ -255,7 +255,7 @@ def nodes_and_edges_of_api(payload: Record) -> Parts:
     return list(nodes.values()), [_directed(_api_edge(link), nodes) for link in links]
 
 
-def nodes_and_edges_of_records(records: Iterable[Record]) -> Parts:
+def nodes_and_edges_of_records(records: Iterable[JsonMapping]) -> Parts:
     """Return the parts in records of datasets and samples, with the far ends of their links.
 
     Fetched links (`links` is a list) are the edges. Without them, the parents are those in the provenance. A far end
@@ -293,7 +293,7 @@ def nodes_and_edges_of_records(records: Iterable[Record]) -> Parts:
     return [*nodes.values(), *others], list(edges.values())
 
 
-def with_record(node: Node, record: Record) -> Node:
+def with_record(node: Node, record: JsonMapping) -> Node:
     """Return the node with the fields in its record; missing fields are unchanged."""
     kind: Kind = "sample" if record.get("resource_type") == "sample" or "sample_name" in record else "dataset"
     written = provenance(record)
@@ -351,7 +351,7 @@ def _directed(edge: Edge, nodes: Mapping[str, Node]) -> Edge:
     return edge
 
 
-def _record_edges(node: Node, record: Record) -> Iterator[tuple[Edge, Node]]:
+def _record_edges(node: Node, record: JsonMapping) -> Iterator[tuple[Edge, Node]]:
     """Yield the links of one record, each with the node at its far end."""
     links = record.get("links")
     if not isinstance(links, list | tuple):
@@ -371,7 +371,7 @@ def _record_edges(node: Node, record: Record) -> Iterator[tuple[Edge, Node]]:
                 yield Edge(mfid, node.id, MEASURED), _far_end(link)
 
 
-def _link_direction(link: Record) -> Literal["source", "target", "undirected"]:
+def _link_direction(link: JsonMapping) -> Literal["source", "target", "undirected"]:
     """Return the link's direction; older services have it in `relationship` (parent, child, associated)."""
     older = {"parent": "source", "child": "target", "associated": "undirected"}
     direction = text(link.get("direction")) or older.get(text(link.get("relationship")), "undirected")
@@ -382,7 +382,7 @@ def _link_direction(link: Record) -> Literal["source", "target", "undirected"]:
     return cast(Literal["source", "target", "undirected"], direction)
 
 
-def _far_end(link: Record) -> Node:
+def _far_end(link: JsonMapping) -> Node:
     name = text(link.get("name"))
     kind: Kind = "sample" if link.get("resource_type") == "sample" else "dataset"
     return Node(text(link["unique_id"]), kind, name) if name else Node(text(link["unique_id"]), "hidden")

@@ -9,9 +9,9 @@ import math
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from crucible_lineage.amounts import amount
+from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.model import Node
 
 HIDDEN_NAME = "not visible to you"
@@ -209,7 +209,7 @@ def number_text(value: float) -> str:
     return exact if len(exact) <= DIGITS + 1 else f"{value:.{DIGITS}g}"
 
 
-def _measured(value: Mapping[str, Any]) -> float | None:
+def _measured(value: JsonMapping) -> float | None:
     number = value.get("value")
     is_number = isinstance(number, int | float) and not isinstance(number, bool)
     return number if is_number and value.keys() <= {"value", "unit", "units"} else None

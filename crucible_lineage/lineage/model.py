@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
+from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.statements import Doubt
 
 Kind = Literal["dataset", "sample", "hidden"]
@@ -38,7 +38,7 @@ class Node:
     project: str = ""
     state: str = ""
     step: str = ""
-    record: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
+    record: JsonMapping | None = field(default=None, compare=False, repr=False)
     superseded_by: tuple[str, ...] = ()
     doubt: Doubt | None = field(default=None, compare=False)
     remade: int = field(default=0, compare=False)

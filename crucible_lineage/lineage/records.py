@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Any
 
 from crucible_lineage.calibrations import certified_text
 from crucible_lineage.ids import canonical_json
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.refs import asks_for_deletion
 from crucible_lineage.times import measured_at, span_text
 
@@ -16,15 +16,14 @@ PROVENANCE_KEY = "crucible_lineage"  # in the scientific metadata
 SLOTS_KEY = "crucible_lineage_places"  # beside it: the slots of the result
 CORRECTIONS_KEY = "crucible_lineage_corrections"  # beside it: changes after the registration, by whom and why
 OWN_KEYS = frozenset((PROVENANCE_KEY, SLOTS_KEY, CORRECTIONS_KEY))  # those of crucible-lineage itself
-Record = Mapping[str, Any]
 
 
-def provenance(record: Record | None) -> Record:
+def provenance(record: JsonMapping | None) -> JsonMapping:
     """Return the provenance record in a dataset's scientific metadata, or an empty mapping."""
     return mapping(mapping(mapping(record).get("scientific_metadata")).get(PROVENANCE_KEY))
 
 
-def state(record: Record | None) -> str:
+def state(record: JsonMapping | None) -> str:
     """Return the registration's state from provenance: complete only if the record's registrar completed it."""
     written = provenance(record)
     status = text(written.get("status"))
@@ -33,20 +32,20 @@ def state(record: Record | None) -> str:
     return status
 
 
-def used_mfids(record: Record | None) -> tuple[str, ...]:
+def used_mfids(record: JsonMapping | None) -> tuple[str, ...]:
     """Return the used datasets in the provenance and those with equal bytes, each once, in its order."""
     written = provenance(record)
     used = (text(entry.get("mfid")) for entry in mappings(written.get("used")))
     return tuple(dict.fromkeys(mfid for mfid in (*used, *mapping(written.get("equal_parents"))) if mfid))
 
 
-def equal_parents(record: Record | None) -> dict[str, str]:
+def equal_parents(record: JsonMapping | None) -> dict[str, str]:
     """Return {dataset of equal bytes and origin: the used one}: the result would be the same with either."""
     named = mapping(provenance(record).get("equal_parents"))
     return {mfid: text(used) for mfid, used in named.items() if text(used)}
 
 
-def parents_as_used(record: Record | None, parents: Iterable[str]) -> dict[str, tuple[str, ...]]:
+def parents_as_used(record: JsonMapping | None, parents: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """Return linked parents in their order, each with the other linked ones of equal bytes.
 
     The one that was used comes first; if only others of equal bytes are linked, the first of them.
@@ -66,13 +65,13 @@ def _as_used(equal: Mapping[str, str], mfid: str) -> str:
     return mfid
 
 
-def lists_all_used(record: Record | None) -> bool:
+def lists_all_used(record: JsonMapping | None) -> bool:
     """Return whether the record lists all parents: a long one lists only some, and the rest is in its attached file."""
     count = mapping(provenance(record).get("attached")).get("used")
     return not isinstance(count, int) or len(list(mappings(provenance(record).get("used")))) >= count
 
 
-def recipe_digest(record: Record | None) -> str:
+def recipe_digest(record: JsonMapping | None) -> str:
     """Return the SHA-256 of the recipe, also of one in the attached file; empty if there is none or it is invalid."""
     written = provenance(record)
     recipe = mapping(written.get("recipe"))
@@ -83,7 +82,7 @@ def recipe_digest(record: Record | None) -> str:
     return digest or text(mapping(written.get("attached")).get("recipe_sha256"))
 
 
-def used_files(record: Record | None) -> dict[str, dict[str, str]]:
+def used_files(record: JsonMapping | None) -> dict[str, dict[str, str]]:
     """Return {MFID: {file name: SHA-256}} of used datasets; the value is empty if no files are named."""
     files: dict[str, dict[str, str]] = {}
     for entry in mappings(provenance(record).get("used")):
@@ -92,7 +91,7 @@ def used_files(record: Record | None) -> dict[str, dict[str, str]]:
     return files
 
 
-def used_roles(record: Record | None) -> dict[str, tuple[str, ...]]:
+def used_roles(record: JsonMapping | None) -> dict[str, tuple[str, ...]]:
     """Return {role: MFIDs} of the used datasets."""
     roles: dict[str, tuple[str, ...]] = {}
     for entry in mappings(provenance(record).get("used")):
@@ -102,7 +101,7 @@ def used_roles(record: Record | None) -> dict[str, tuple[str, ...]]:
     return roles
 
 
-def chosen_in_time(record: Record | None, mfid: str) -> str:
+def chosen_in_time(record: JsonMapping | None, mfid: str) -> str:
     """Return the distance in time of a parent from its child (`2 h before`), or the range of its certificate.
 
     Empty if it was not chosen in time.
@@ -117,17 +116,17 @@ def chosen_in_time(record: Record | None, mfid: str) -> str:
     return ""
 
 
-def generated_files(record: Record | None) -> dict[str, str]:
+def generated_files(record: JsonMapping | None) -> dict[str, str]:
     """Return {file name: SHA-256} of a dataset's files, from its provenance, else from its `files` list."""
     return _named_hashes(provenance(record).get("generated")) or _named_hashes(mapping(record).get("files"))
 
 
-def slot_keys(record: Record | None) -> tuple[str, ...]:
+def slot_keys(record: JsonMapping | None) -> tuple[str, ...]:
     """Return the keys of the slots that a result fills or has filled."""
     return tuple(map(str, mapping(mapping(mapping(record).get("scientific_metadata")).get(SLOTS_KEY))))
 
 
-def returned_values(record: Record | None) -> dict[str, Any]:
+def returned_values(record: JsonMapping | None) -> JsonObject:
     """Return the metadata at registration, without later additions: for a result, the values its step returned.
 
     If the record does not list their keys, return all metadata except those of crucible-lineage itself.
@@ -140,54 +139,54 @@ def returned_values(record: Record | None) -> dict[str, Any]:
     return {key: value for key, value in metadata.items() if key in outermost}
 
 
-def activity_code(record: Record | None) -> str:
+def activity_code(record: JsonMapping | None) -> str:
     """Return the fingerprint of the code that made the dataset; empty if unknown."""
     written = provenance(record)
     code = mapping(written.get("activity")).get("code")
     return text(mapping(code).get("fingerprint")) or text(code) or text(mapping(written.get("recipe")).get("code"))
 
 
-def run_ids(record: Record | None) -> frozenset[str]:
+def run_ids(record: JsonMapping | None) -> frozenset[str]:
     """Return the ids in the provenance of the run that made the dataset: also of the flow run and task run."""
     run = mapping(provenance(record).get("activity")).get("run")
     return frozenset(filter(None, map(text, [run, *mapping(run).values()])))
 
 
-def recorded_run(record: Record | None) -> str:
+def recorded_run(record: JsonMapping | None) -> str:
     """Return the id of the run that a dataset records, whose parts are the results it relied on; empty for others."""
     activity = mapping(provenance(record).get("activity"))
     return text(activity.get("run_id")) if activity.get("kind") == "pipeline run" else ""
 
 
-def declared_step(record: Record | None) -> tuple[str, str]:
+def declared_step(record: JsonMapping | None) -> tuple[str, str]:
     """Return the pipeline that declared the step of a result, and the step's name there; empty if unknown."""
     pipeline = mapping(provenance(record).get("pipeline"))
     return text(pipeline.get("name")), text(pipeline.get("step"))
 
 
-def is_support(record: Record | None) -> bool:
+def is_support(record: JsonMapping | None) -> bool:
     """Return whether the dataset supports results: the source of their steps, or the environment of these."""
     kind = mapping(provenance(record).get("activity")).get("kind")
     return kind in ("source of steps", "environment of steps")
 
 
-def is_withdrawn(record: Record | None) -> bool:
+def is_withdrawn(record: JsonMapping | None) -> bool:
     """Return whether deletion of the dataset was requested."""
     return asks_for_deletion(((record or {}).get("deletion_request") or {}).get("status"))
 
 
-def recorded_project(record: Record | None) -> str:
+def recorded_project(record: JsonMapping | None) -> str:
     """Return the project of the dataset in its provenance; empty if there is none."""
     return text(mapping(provenance(record).get("recipe")).get("project"))
 
 
-def instruments(record: Record | None) -> frozenset[str]:
+def instruments(record: JsonMapping | None) -> frozenset[str]:
     """Return all names of a dataset's instrument: its name, its slug, its MFID."""
     keys = ("instrument_name", "instrument_id", "instrument_mfid")
     return frozenset(name for key in keys if (name := text(mapping(record).get(key))))
 
 
-def moment(record: Record | None) -> datetime | None:
+def moment(record: JsonMapping | None) -> datetime | None:
     """Return when the data were taken, if recorded; a time without zone counts as UTC."""
     return measured_at(mapping(record))
 
@@ -197,12 +196,12 @@ def text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def mapping(value: object) -> Record:
+def mapping(value: object) -> JsonMapping:
     """Return `value` if it is a mapping, else an empty one."""
     return value if isinstance(value, Mapping) else {}
 
 
-def mappings(value: object) -> Iterator[Record]:
+def mappings(value: object) -> Iterator[JsonMapping]:
     """Return the mappings in `value` if it is a list, else none."""
     return (entry for entry in value if isinstance(entry, Mapping)) if isinstance(value, list | tuple) else iter(())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
@@ -15,6 +15,7 @@ from zipfile import BadZipFile
 
 from crucible_lineage.core.statement_effects import AppliedStatement
 from crucible_lineage.errors import InputError, nearest
+from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.notebook.html import block, line, pairs, rows_table, state_mark, strong
 from crucible_lineage.pipeline.files.fetch import place_file
 from crucible_lineage.pipeline.inputs.corrections import Correction, corrections
@@ -137,17 +138,17 @@ class Dataset:
         return self._view.facts.get("project_id")
 
     @property
-    def results(self) -> Mapping[str, Any]:
+    def results(self) -> JsonMapping:
         """The values that its step returned; for measured data, the metadata given at registration."""
         return self._view.results
 
     @property
-    def metadata(self) -> Mapping[str, Any]:
+    def metadata(self) -> JsonMapping:
         """All its scientific metadata except those of crucible-lineage itself."""
         return {**self._view.metadata, **self._view.results}
 
     @property
-    def params(self) -> Mapping[str, Any]:
+    def params(self) -> JsonMapping:
         """The parameters of its step."""
         return self._view.made.params
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from crucible_lineage.core.datasets import no_project
 from crucible_lineage.core.slots import CURRENT, Currency, pipeline_keyword, slot
 from crucible_lineage.errors import ChecksumError, InputError, NotFoundError
 from crucible_lineage.ids import canonical_json
+from crucible_lineage.json_types import JsonObject
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep, Variant
 from crucible_lineage.pipeline.declare.variables import referenced
 from crucible_lineage.pipeline.functions.command import inspect_command, is_command, split_command
@@ -264,7 +265,7 @@ class _Builder:
         params = {**record.recipe["params"], **overrides}
         name = (dataset.dataset_name or mfid).replace("{", "{{").replace("}", "}}")
         keywords = tuple(sorted(word.keyword for word in self.session.client.datasets.get_keywords(mfid)))
-        fields: dict[str, Any] = {field: getattr(dataset, field, None) for field in _FIELDS}
+        fields: JsonObject = {field: getattr(dataset, field, None) for field in _FIELDS}
         declared = record.activity.declared.document() if record.activity.declared else {}
         output_declared = dict(declared.pop("output", {}))
         described = dataset.scientific_metadata or {}

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from crucible_lineage.ids import canonical_json
+from crucible_lineage.json_types import JsonMapping
 
 MOST_KEYS = 1000  # chosen: if metadata have more values, their outermost keys are listed instead
 _ABSENT = object()
@@ -29,7 +30,7 @@ def result_of(metadata: Mapping[str, object], generated: Iterable[Mapping[str, o
     }
 
 
-def changed_keys(result: Mapping[str, Any], metadata: Mapping[str, Any]) -> list[str]:
+def changed_keys(result: JsonMapping, metadata: JsonMapping) -> list[str]:
     """Return the missing keys, or all registered ones if a value has changed; empty if nothing has."""
     keys = list(result["keys"])
     if missing := [key for key in keys if _value(metadata, key) is _ABSENT]:

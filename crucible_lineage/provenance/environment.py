@@ -18,8 +18,9 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit, urlunsplit
+
+from crucible_lineage.json_types import JsonMapping, JsonObject
 
 ENVIRONMENT = "crucible-lineage/environment/1"
 VARIABLES = (
@@ -40,9 +41,9 @@ def environment_mark() -> str:
     ).hexdigest()
 
 
-def environment_document() -> dict[str, Any]:
+def environment_document() -> JsonObject:
     """Return the environment of this process. Reading the metadata of all distributions takes a while."""
-    packages: dict[str, dict[str, Any]] = {}
+    packages: dict[str, JsonObject] = {}
     blas: set[str] = set()
     for distribution in metadata.distributions():
         fields = distribution.metadata  # each access parses them again
@@ -70,7 +71,7 @@ def environment_document() -> dict[str, Any]:
     }
 
 
-def lock_text(document: Mapping[str, Any]) -> str:
+def lock_text(document: JsonMapping) -> str:
     """Return the distributions as a requirements file for `uv pip install -r` and `pip install -r`."""
     lines = [f"# Python {document['python']} on {document['system']} {document['machine']}"]
     for name, package in document["packages"].items():
@@ -82,12 +83,12 @@ def lock_text(document: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def canonical_text(document: Mapping[str, Any]) -> str:
+def canonical_text(document: JsonMapping) -> str:
     """Return the document as text: equal documents give equal bytes."""
     return json.dumps(document, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 
 
-def _origin(distribution: metadata.Distribution) -> dict[str, Any]:
+def _origin(distribution: metadata.Distribution) -> JsonObject:
     """Return the source of a distribution: a URL, or `local` for a folder; empty if it is from an index."""
     text = distribution.read_text("direct_url.json")
     if not text:
@@ -149,7 +150,7 @@ def _models() -> Iterator[str]:
             yield value.strip()
 
 
-def agent(user: Mapping[str, object]) -> dict[str, Any]:
+def agent(user: Mapping[str, object]) -> JsonObject:
     """Return the agent: the account at Crucible, and the name on this machine."""
     try:
         local = getpass.getuser()

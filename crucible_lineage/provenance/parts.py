@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -13,6 +13,8 @@ from pydantic import (
     JsonValue,
     model_validator,
 )
+
+from crucible_lineage.json_types import JsonObject
 
 
 def _with_time_zone(text: str) -> str:
@@ -33,7 +35,7 @@ class RecordPart(BaseModel):
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True, defer_build=True)
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> JsonObject:
         """Return it as JSON, with the keys that it was written with, including unknown ones."""
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 

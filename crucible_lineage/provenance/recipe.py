@@ -6,10 +6,10 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import canonical_json, derive_mfid, has_derived_id, youngest
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.refs import DatasetRef, FileRef
 
 VERSION = 2  # of recipes with inputs, which are named by bytes and origin
@@ -25,7 +25,7 @@ class UsedDataset:
     role: str
     dataset: DatasetRef
     files: tuple[FileRef, ...]
-    chosen: Mapping[str, Any] | None = field(default=None, compare=False)
+    chosen: JsonMapping | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class PlannedOutput:
 
     output: str
     mfid: str
-    recipe: Mapping[str, Any]
+    recipe: JsonMapping
     supersedes: str | None = None
 
 
@@ -54,7 +54,7 @@ def raw_recipe(
 
     A `salt` changes the id.
     """
-    recipe: dict[str, Any] = {
+    recipe: JsonObject = {
         "kind": "files",
         "project": project,
         "files": {file.name: file.sha256 for file in files},
@@ -81,11 +81,11 @@ def step_recipe(
 
     A `salt` changes the id. `facts` are those about the parents, if the step requests them.
     """
-    inputs: dict[str, list[dict[str, Any]]] = {}
+    inputs: dict[str, list[JsonObject]] = {}
     for part in used:
         entry = {"origin": part.dataset.source, "files": {file.name: file.sha256 for file in part.files}}
         inputs.setdefault(part.role, []).append(entry)
-    recipe: dict[str, Any] = {
+    recipe: JsonObject = {
         "kind": "step",
         "version": VERSION,
         "project": project,
@@ -110,13 +110,13 @@ def planned_outputs(
     project: str,
     code: StepCode,
     outputs: Sequence[str],
-    params: Mapping[str, Any],
+    params: JsonMapping,
     used: Sequence[UsedDataset],
     *,
     attempt: int = 0,
     salt: str | None = None,
     supersedes: Mapping[str, str] | None = None,
-    facts: Mapping[str, Any] | None = None,
+    facts: JsonMapping | None = None,
 ) -> tuple[PlannedOutput, ...]:
     """Return the outputs of a step for these datasets, with their ids."""
     recipes = {output: step_recipe(project, code, output, params, used, attempt, salt, facts) for output in outputs}
@@ -136,7 +136,7 @@ def derived_mfid(recipe: Mapping[str, object]) -> str:
     return derive_mfid(recipe, youngest(source for _, source, _ in recipe_inputs(recipe)))
 
 
-def gives_id(recipe: Mapping[str, Any], mfid: str, assigned: str | None = None) -> bool:
+def gives_id(recipe: JsonMapping, mfid: str, assigned: str | None = None) -> bool:
     """Return whether the recipe gives the id, or `assigned`, the derived one where a server chose another.
 
     Also True for an id from the clock, which measured files without a known time have.
@@ -154,18 +154,18 @@ def without_salt(recipe: Mapping[str, object]) -> dict[str, object]:
     return {key: value for key, value in recipe.items() if key != "salt"}
 
 
-def recipe_sha256(recipe: Mapping[str, Any]) -> str:
+def recipe_sha256(recipe: JsonMapping) -> str:
     """Return SHA-256 of the recipe's canonical JSON."""
     return hashlib.sha256(canonical_json(recipe)).hexdigest()
 
 
-def first_attempt(recipe: Mapping[str, Any]) -> tuple[str, int]:
+def first_attempt(recipe: JsonMapping) -> tuple[str, int]:
     """Return the id of the recipe's first attempt, and the number of this one."""
     first = {key: value for key, value in recipe.items() if key != "attempt"}
     return derived_mfid(first), int(recipe.get("attempt", 0))
 
 
-def origin_of(recipe: Mapping[str, Any]) -> str:
+def origin_of(recipe: JsonMapping) -> str:
     """Return the common origin of a result's inputs, or an id that stands for all of their origins.
 
     Empty for measured files and for results of an older version: these are their own origin.
@@ -178,7 +178,7 @@ def origin_of(recipe: Mapping[str, Any]) -> str:
     return derive_mfid({"kind": "origins", "version": VERSION, "origins": origins}, youngest(origins))
 
 
-def recipe_inputs(recipe: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, str]]]:
+def recipe_inputs(recipe: JsonMapping) -> Iterator[tuple[str, str, Mapping[str, str]]]:
     """Yield (role, origin, {file name: SHA-256}) of each input, in older recipes with the parent's MFID as origin."""
     for role, entries in (recipe.get("inputs") or {}).items():
         for entry in entries:

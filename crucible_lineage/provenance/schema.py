@@ -25,6 +25,7 @@ from pydantic import (
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import canonical_json
+from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.provenance.parts import (
     Agent,
     Attachment,
@@ -117,7 +118,7 @@ class ProvenanceRecord(RecordPart):
         return self.recipe_part is not None and self.generated is not None
 
     @cached_property
-    def recipe(self) -> Mapping[str, Any]:
+    def recipe(self) -> JsonMapping:
         """The recipe from which the id is derived, as written. Raises InputError if it is in the attached file."""
         if self.recipe_part is None:
             raise InputError("the recipe of this record is in an attached file; read the whole record")

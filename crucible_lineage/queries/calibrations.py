@@ -14,6 +14,7 @@ from crucible_lineage.certifying import certificates_as_of
 from crucible_lineage.core.slots import CURRENT
 from crucible_lineage.core.summary import Summary
 from crucible_lineage.errors import InputError
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.records import OWN_KEYS
 from crucible_lineage.queries.catalogue.view import existing
 from crucible_lineage.queries.graph.state import DatasetEntry, entries_of_copy, entry_of
@@ -83,7 +84,7 @@ class CalibrationFor:
             note = "" if current and use.calibration == current.dataset else ", which is not certified now"
             yield f"  used: {use.mfid} ({use.name}) was made with {self.label(use.calibration)}{note}"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Return the entry for `calibration for --json`."""
         match = self.match
         return {
@@ -142,7 +143,7 @@ def calibrations_for(session: Session, mfid: str, kind: str = "", as_of: str = "
     return CalibrationsFor(mfid, found.dataset_name or mfid, tuple(kinds))
 
 
-def _value(record: Mapping[str, Any], name: str) -> object:
+def _value(record: JsonMapping, name: str) -> object:
     """Return a field of a record by its dotted name; None if it is missing."""
     own = record.get("scientific_metadata") or {}
     part: Any = {**record, "metadata": {key: value for key, value in own.items() if key not in OWN_KEYS}}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from crucible_lineage.condition import parse_condition
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.records import returned_values
 from crucible_lineage.pipeline.campaign import Campaign, CampaignPlan, strata
 from crucible_lineage.pipeline.plan.plan import FRESH
@@ -78,7 +79,7 @@ class Effect:
         series = Series("new minus old", judged, self.median, low, high, ())
         return Trend(project, self.step, self.number, (series,), 0)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Return it as `campaign compare --json` prints it."""
         return {
             "step": self.step,
@@ -124,7 +125,7 @@ class Comparison:
         found = [one for one in self.effects if short in (one.number, f"{one.step}.{one.number}")]
         return [value for one in found for value in one.differences] or None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Return it as `campaign compare --json` prints it."""
         return {
             **self.campaign.to_json(),
@@ -166,7 +167,7 @@ def compare_campaign(campaign: Campaign, plan: CampaignPlan, by: Sequence[str] =
 def _numbers(found: Any) -> dict[str, float]:
     if found is None:
         return {}
-    returned: Mapping[str, Any] = returned_values(found.dataset.model_dump())
+    returned: JsonMapping = returned_values(found.dataset.model_dump())
     return {
         name: float(value)
         for name, value in returned.items()

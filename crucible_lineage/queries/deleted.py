@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from crucible_lineage.errors import ForbiddenError, NotFoundError, RefusedError
+from crucible_lineage.json_types import JsonObject
 from crucible_lineage.session import Session
 
 _NOT_LISTED = (ForbiddenError, NotFoundError, RefusedError)  # for this key, or by this service
@@ -30,7 +31,7 @@ class Deletion:
         named = f" ({self.name})" if self.name else ""
         return f"dataset {self.mfid}{named} {self.state}{at}{f': {self.reason}' if self.reason else ''}"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Return the entry of `list --deleted --json`."""
         return {**vars(self), "name": self.name or None, "time": self.time or None, "reason": self.reason or None}
 

@@ -16,6 +16,7 @@ from crucible_lineage.core.journal import Failure
 from crucible_lineage.core.slots import CURRENT, INCOMPLETE, SUPERSEDED
 from crucible_lineage.errors import InputError
 from crucible_lineage.failed_runs import FailedRun, failed_elsewhere, failures
+from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.model import CANDIDATE, DOUBTFUL
 from crucible_lineage.queries.catalogue.runs import ListedRun, PipelineSummary, list_runs, pipelines_of
 from crucible_lineage.queries.check import made_of_superseded
@@ -49,7 +50,7 @@ class PipelineOverview:
     run: ListedRun | None
     todo: tuple[ActionItem, ...]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Return the entry of `status --all --json`."""
         return {
             "project": self.project,

@@ -20,6 +20,7 @@ from crucible_lineage.core.slots import CURRENT
 from crucible_lineage.core.summary import summary_of
 from crucible_lineage.disk import replacing
 from crucible_lineage.errors import InputError, nearest, require_library
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.labels import csv_text
 from crucible_lineage.lineage.records import (
     OWN_KEYS,
@@ -69,7 +70,7 @@ class Table:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Return the table for `table --json`."""
         rows = [dict(zip(self.columns, row, strict=True)) for row in self.rows]
         return {
@@ -208,7 +209,7 @@ class ColumnValues:
 
     mfid: str
     step: str
-    values: Mapping[str, Any]
+    values: JsonMapping
     used: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
@@ -355,7 +356,7 @@ class ProjectFacts:
         }
         return ColumnValues(mfid, summary.step, values, used)
 
-    def _whole(self, mfid: str, record: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _whole(self, mfid: str, record: JsonMapping) -> JsonMapping:
         found = read_record(record.get("scientific_metadata"))
         return whole_record(self.session.client, mfid, found).document() if found else provenance(record)
 
@@ -366,9 +367,9 @@ def _checks_text(verdicts: Mapping[str, CheckResult]) -> str:
     return f"failed: {', '.join(failed)}" if failed else "passed" if verdicts else ""
 
 
-def flattened(head: str, values: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
+def flattened(head: str, values: JsonMapping, depth: int = 0) -> JsonObject:
     """Return {"head.key": value}, with longer names for nested mappings."""
-    found: dict[str, Any] = {}
+    found: JsonObject = {}
     for key, value in values.items():
         if isinstance(value, Mapping) and value and depth < DEEPEST:
             found |= flattened(f"{head}.{key}", value, depth + 1)

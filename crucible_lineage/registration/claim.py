@@ -44,10 +44,10 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from crucible_lineage.errors import ChecksumError, ConflictError, NotFoundError, RefusedError
+from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.records import returned_values
 from crucible_lineage.marks import (
     SLOTS_KEY,
-    Document,
     Registration,
     Registrations,
     begin_mark,
@@ -158,12 +158,12 @@ class Claim:
 
     mfid: str
     record: StepRecord | FilesRecord
-    metadata: Document
+    metadata: JsonMapping
     patience_s: float
-    mark: Document
+    mark: JsonMapping
     taken_over: bool = False
     is_alone: bool = True
-    others: tuple[Document, ...] = ()
+    others: tuple[JsonMapping, ...] = ()
 
     @property
     def is_same(self) -> bool:
@@ -182,7 +182,7 @@ def claim(
     mfid: str,
     name: str,
     record: StepRecord | FilesRecord,
-    metadata: Document,
+    metadata: JsonMapping,
     *,
     machine: str | None,
     project: str,
@@ -225,7 +225,7 @@ def claim(
                 watch.wait()
 
 
-def require_held(client: CrucibleClient, held: Claim) -> Document:
+def require_held(client: CrucibleClient, held: Claim) -> JsonMapping:
     """Return the metadata. Raises ConflictError if another registration has taken over.
 
     Call this right before removing anything. It writes the claim again, because the answer to a write is current, and
@@ -258,7 +258,7 @@ def start_over(client: CrucibleClient, held: Claim) -> None:
     client.metadata.replace(held.mfid, {**lasting, **marks, **plain, **own})
 
 
-def _outline(record: Document) -> Document:
+def _outline(record: JsonMapping) -> JsonMapping:
     return {key: record[key] for key in ("generated", "attached", "result") if key in record}
 
 
@@ -275,7 +275,7 @@ class _OwnMarks:
     """The marks of this registration. It takes a new name each time it takes over, since marks never change."""
 
     def __init__(
-        self, mfid: str, record: StepRecord | FilesRecord, metadata: Document, machine: str | None, patience_s: float
+        self, mfid: str, record: StepRecord | FilesRecord, metadata: JsonMapping, machine: str | None, patience_s: float
     ) -> None:
         self._mfid = mfid
         self._metadata = metadata
@@ -391,7 +391,7 @@ class _OwnMarks:
         is_same = theirs == ours and all(key in stored and stored[key] == own[key] for key in own)
         return is_same and not registration.keeps
 
-    def _mark_of(self, holder: Registration) -> Document:
+    def _mark_of(self, holder: Registration) -> JsonMapping:
         """Return the unchanged marks of a registration that has begun."""
         if not holder.rank:
             return holding_mark(holder.name)
@@ -486,7 +486,7 @@ def _state(known: Registrations, others: Registrations, dataset: Dataset) -> Sta
 
 
 def _has_all(
-    client: CrucibleClient, mfid: str, registration: Registration, listed: Sequence[FileRecord], metadata: Document
+    client: CrucibleClient, mfid: str, registration: Registration, listed: Sequence[FileRecord], metadata: JsonMapping
 ) -> bool:
     """Return whether all files and metadata of a registration are present."""
     record = read_record({KEY: registration.record})

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.checksums import scan_file
 from crucible_lineage.errors import FileConflictError, NotFoundError, UnreachableError
-from crucible_lineage.marks import Document
+from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.provenance.record import ATTACHED_NAME
 from crucible_lineage.refs import FileRef
 from crucible_lineage.registration.claim import Claim, require_held, start_over
@@ -144,14 +144,14 @@ def take_back(client: CrucibleClient, mfid: str, sent: SentContent, record: Step
                 _quietly(client.datasets.delete_thumbnail, mfid, number)
 
 
-def _previews(record: Document) -> dict[str, bool]:
+def _previews(record: JsonMapping) -> dict[str, bool]:
     """Return the files of a record: {name: whether it is a preview}. Attached parts are not read."""
     listed = record.get("generated")
     files = [file for file in listed if isinstance(file, Mapping)] if isinstance(listed, list) else []
     return {str(file.get("name")): bool(file.get("preview")) for file in files}
 
 
-def _attached_names(record: Document) -> set[str]:
+def _attached_names(record: JsonMapping) -> set[str]:
     attached = record.get("attached")
     return {str(attached.get("name"))} if isinstance(attached, Mapping) else set()
 

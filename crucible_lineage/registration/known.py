@@ -12,13 +12,14 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from crucible_lineage.core.datasets import in_threads
 from crucible_lineage.core.mirror import Judgements, Mirror
 from crucible_lineage.core.slots import Currency, DatasetStatus, SlotClaim, pipeline_keyword
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import has_derived_id
+from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.provenance.recipe import derived_mfid, first_attempt, gives_id
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
@@ -40,7 +41,6 @@ if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should
 FEW = 12  # chosen: datasets that are read one by one; for more, a listing of all costs less
 LISTED_FOR_ONE = 50  # chosen: a project is listed for several ids if it has no more datasets than this for each
 MAX_RECORDS = 500  # chosen: records in memory, 60 kB each; the others are read from the mirror when needed
-Record = Mapping[str, Any]
 Files = Mapping[str, Sequence["FileRecord"]]
 
 
@@ -181,7 +181,7 @@ class KnownResults:
             if (mfid := self._in_mirror.popleft()) in self.members:
                 self._found.pop(mfid, None)
 
-    def _fetch(self, mfids: Collection[str]) -> dict[str, Record]:
+    def _fetch(self, mfids: Collection[str]) -> dict[str, JsonMapping]:
         """Read datasets at Crucible: a few by id, many by listing the pipeline or the project."""
         if self.is_away:
             return {}
@@ -199,19 +199,19 @@ class KnownResults:
             else {**self._under_other_ids(missing), **found}
         )
 
-    def _under_other_ids(self, mfids: Sequence[str]) -> dict[str, Record]:
+    def _under_other_ids(self, mfids: Sequence[str]) -> dict[str, JsonMapping]:
         """Read datasets to which a service that assigns ids itself may have given other ids than their recipes do."""
 
-        def read(mfid: str) -> dict[str, Record]:
+        def read(mfid: str) -> dict[str, JsonMapping]:
             return self._by_recipe(self.mirror.read_scope(self.project, recipe_keyword(mfid)))
 
         return {mfid: record for found in in_threads(read, mfids) for mfid, record in found.items() if mfid in mfids}
 
-    def _by_recipe(self, records: dict[str, Record]) -> dict[str, Record]:
+    def _by_recipe(self, records: dict[str, JsonMapping]) -> dict[str, JsonMapping]:
         """Add the ids that recipes give as keys; of several complete records with one id, the oldest counts."""
         if self.mirror.service.accepts_client_ids:
             return records
-        found: dict[str, tuple[bool, str, Record]] = {}
+        found: dict[str, tuple[bool, str, JsonMapping]] = {}
         for mfid, record in records.items():
             made = read_record(record.get("scientific_metadata"))
             if made is not None and made.as_step is not None and (derived := derived_mfid(made.recipe)) != mfid:
@@ -219,13 +219,13 @@ class KnownResults:
                 found[derived] = min(rank, found.get(derived, rank), key=lambda ranked: ranked[:2])
         return {**{mfid: record for mfid, (_, _, record) in found.items()}, **records}
 
-    def _project_records(self) -> dict[str, Record]:
+    def _project_records(self) -> dict[str, JsonMapping]:
         try:
             return dict(self.mirror.snapshot(self.project).records)
         except InputError:  # the project does not exist yet
             return {}
 
-    def _registered(self, record: Record) -> Registered:
+    def _registered(self, record: JsonMapping) -> Registered:
         from crucible_lineage.client.models import (
             Dataset,  # pydantic, which a run that has nothing to do should not pay
         )
@@ -250,7 +250,7 @@ class KnownResults:
         for first, attempt in judged.attempts.items():
             self.mirror.note_attempt(first, attempt)
 
-    def _judge(self, records: Mapping[str, Record], changed: Collection[str]) -> Judgements:
+    def _judge(self, records: Mapping[str, JsonMapping], changed: Collection[str]) -> Judgements:
         """Judge the records that a sync has read; `changed` are the ids of those that others have changed."""
         self._trusted = {mfid: ref for mfid, ref in self._trusted.items() if mfid not in changed}
         known = self.mirror.known_among(records)
@@ -258,7 +258,7 @@ class KnownResults:
         files = files_of(self._client(), new) if len(new) > MAX_RECORDS else {}  # those of a few are read below
         return self._judgement(self._batches(records.values()), changed, files)
 
-    def _batches(self, records: Iterable[Record]) -> Iterator[list[Registered]]:
+    def _batches(self, records: Iterable[JsonMapping]) -> Iterator[list[Registered]]:
         """Yield datasets with a record in batches; only the last ones stay in memory."""
         rest = iter(records)
         while batch := list(islice(rest, MAX_RECORDS)):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from crucible_lineage.checksums import FileChecksums
 from crucible_lineage.core.slots import SlotClaim
+from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.refs import FileRef, utf8_name
 
 if TYPE_CHECKING:  # pydantic, which planning should not pay
@@ -50,9 +51,9 @@ class NewDataset:
     """
 
     mfid: str
-    fields: Mapping[str, Any]
+    fields: JsonMapping
     record: StepRecord | FilesRecord
-    metadata: Mapping[str, Any]
+    metadata: JsonMapping
     files: tuple[LocalFile, ...]
     keywords: tuple[str, ...] = ()
     slots: Mapping[str, SlotClaim] = field(default_factory=dict)

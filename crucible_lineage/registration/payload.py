@@ -19,10 +19,10 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from crucible_lineage.checksums import FileChecksums, scan_file
 from crucible_lineage.core.slots import SlotClaim
+from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.provenance.record import SOURCE, SURROUNDINGS
 from crucible_lineage.refs import FileRef
 from crucible_lineage.registration.new_dataset import ExternalLocation, LocalFile, NewDataset
@@ -229,7 +229,7 @@ def _to_json(payload: Payload) -> dict[str, object]:
     }
 
 
-def _from_json(folder: Path, stored: Mapping[str, Any]) -> Payload:
+def _from_json(folder: Path, stored: JsonMapping) -> Payload:
     datasets = tuple(_dataset_from_json(new) for new in stored["datasets"])
     return Payload(folder, stored["step"], stored["project"], stored["made"], datasets, stored.get("run", ""))
 
@@ -252,7 +252,7 @@ def _dataset_to_json(new: NewDataset) -> dict[str, object]:
     }
 
 
-def _dataset_from_json(stored: Mapping[str, Any]) -> NewDataset:
+def _dataset_from_json(stored: JsonMapping) -> NewDataset:
     from crucible_lineage.provenance.schema import new_record  # pydantic, which planning should not pay
 
     fields = {name: value for name, value in stored.items() if name != "places"}
@@ -277,7 +277,7 @@ def _file_to_json(file: LocalFile) -> dict[str, object]:
     }
 
 
-def _file_from_json(stored: Mapping[str, Any]) -> LocalFile:
+def _file_from_json(stored: JsonMapping) -> LocalFile:
     location = stored["elsewhere"]
     return LocalFile(
         Path(stored["path"]),

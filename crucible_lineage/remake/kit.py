@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.errors import LineageError
 from crucible_lineage.ids import canonical_json
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.marks import is_own
 from crucible_lineage.pipeline.files.fetch import cached_file
 from crucible_lineage.pipeline.inputs.parent_facts import facts_in
@@ -50,7 +51,7 @@ class KitStep:
 
     mfid: str
     record: StepRecord
-    metadata: Mapping[str, Any]
+    metadata: JsonMapping
 
 
 def write_kit(session: Session, folder: Path, about: str, outputs: Sequence[KitStep], path_of: PathOf) -> list[Path]:
@@ -100,7 +101,7 @@ class _Writer:
         self.path_of = path_of
         self.written: list[Path] = []
 
-    def entry(self, group: Sequence[KitStep]) -> dict[str, Any]:
+    def entry(self, group: Sequence[KitStep]) -> JsonObject:
         """Return the entry of one execution in the plan."""
         record = group[0].record
         code, recipe = record.activity.code, record.recipe
@@ -147,7 +148,7 @@ class _Writer:
     def text(self, path: str, content: str) -> None:
         self.data(path, content.encode("utf-8", "backslashreplace"))
 
-    def _output(self, output: KitStep) -> dict[str, Any]:
+    def _output(self, output: KitStep) -> JsonObject:
         files = [file for file in output.record.generated or () if file.name != ATTACHED_NAME]
         return {
             "mfid": output.mfid,
@@ -155,7 +156,7 @@ class _Writer:
             "returned": _returned_values(output),
         }
 
-    def _file(self, mfid: str, file: Any) -> dict[str, Any]:
+    def _file(self, mfid: str, file: Any) -> JsonObject:
         ref = FileRef(file.name, file.sha256, file.size)
         entry = {"name": file.name, "sha256": file.sha256, "size": file.size}
         try:
@@ -163,7 +164,7 @@ class _Writer:
         except LineageError as error:
             return {**entry, "path": None, "why": str(error).partition("\n")[0]}
 
-    def _kept(self, kept: KeptFile | None, kind: str, ending: str, faults: list[str]) -> dict[str, Any] | None:
+    def _kept(self, kept: KeptFile | None, kind: str, ending: str, faults: list[str]) -> JsonObject | None:
         """Copy a support file of results into the kit."""
         if kept is None:
             return None
@@ -176,7 +177,7 @@ class _Writer:
                 return None
         return {"mfid": kept.mfid, "sha256": kept.sha256, "path": path}
 
-    def _lock(self, environment: Mapping[str, Any]) -> str:
+    def _lock(self, environment: JsonMapping) -> str:
         from crucible_lineage.provenance.environment import lock_text
 
         path = str(environment["path"]).replace(".json", ".txt")
@@ -203,7 +204,7 @@ def _why_not(record: StepRecord) -> str:
     return ""
 
 
-def _returned_values(output: KitStep) -> dict[str, Any] | None:
+def _returned_values(output: KitStep) -> JsonObject | None:
     """Return the values that the step returned; None if the record does not say which those are."""
     if output.record.result is None:
         return None

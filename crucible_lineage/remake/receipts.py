@@ -10,15 +10,15 @@ from __future__ import annotations
 import hashlib
 import math
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from crucible_lineage import __version__
 from crucible_lineage.core.datasets import fetch_datasets
 from crucible_lineage.errors import InputError, LineageError
 from crucible_lineage.ids import canonical_json
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.records import activity_code, mapping, provenance
 from crucible_lineage.provenance.recipe import derived_mfid, first_attempt
 from crucible_lineage.provenance.record import read_record
@@ -34,7 +34,7 @@ PREDICATE = "https://w3id.org/crucible-lineage/remake/v1"
 MOST_DIFFERENCES = 20  # chosen: keeps statements small
 
 
-def receipt_of(outcome: Outcome, mfid: str, when: datetime) -> dict[str, Any]:
+def receipt_of(outcome: Outcome, mfid: str, when: datetime) -> JsonObject:
     """Return the receipt for one result of a step that was made again."""
     files = outcome.recorded.get(mfid, [])
     environment = outcome.environment
@@ -123,15 +123,12 @@ def _summary(outcome: Outcome) -> str:
 
 def _is_own(session: Session, mfid: str) -> bool:
     """Return whether the result was registered from this data folder: making it again here then proves little."""
-    metadata: Mapping[str, Any] = session.client.metadata.get(mfid) or {}
+    metadata: JsonMapping = session.client.metadata.get(mfid) or {}
     registrar = (metadata.get("crucible_lineage") or {}).get("registrar")
     return is_of_machine(registrar, session.machine)
 
 
-Record = Mapping[str, Any]
-
-
-def known_to_vary(session: Session, mfid: str, record: Record) -> str:
+def known_to_vary(session: Session, mfid: str, record: JsonMapping) -> str:
     """Return why the step of a result is known to be non-deterministic; empty if there is no evidence.
 
     Evidence is several results of the same recipe with different bytes, differing receipts from one environment, or the
@@ -156,7 +153,7 @@ def known_to_vary(session: Session, mfid: str, record: Record) -> str:
     return f"{NOT_DETERMINISTIC}, as was found of {same}, which the same code made" if same else ""
 
 
-def _other_attempts(session: Session, mfid: str, record: Record) -> Iterator[str]:
+def _other_attempts(session: Session, mfid: str, record: JsonMapping) -> Iterator[str]:
     """Yield other attempts at the same recipe whose files have different bytes."""
     recipe = mapping(provenance(record).get("recipe"))
     if not recipe.get("inputs"):
@@ -173,7 +170,7 @@ def _other_attempts(session: Session, mfid: str, record: Record) -> Iterator[str
             yield other
 
 
-def _data_files(session: Session, mfid: str, record: Record) -> dict[str, str]:
+def _data_files(session: Session, mfid: str, record: JsonMapping) -> dict[str, str]:
     """Return the SHA-256 of the files that a step wrote, without its log."""
     stored_record = read_record(record.get("scientific_metadata"))
     if stored_record is None:
@@ -189,7 +186,7 @@ def _receipts(session: Session) -> dict[str, list[Statement]]:
     return receipts
 
 
-def _predicate(receipt: Statement) -> Mapping[str, Any]:
+def _predicate(receipt: Statement) -> JsonMapping:
     return mapping(mapping(receipt.body.get("receipt")).get("predicate"))
 
 

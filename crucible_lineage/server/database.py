@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from crucible_lineage.ids import EMBEDDED_USER
 from crucible_lineage.server.schema import MIGRATIONS
 from crucible_lineage.server.seals import REMEDY, add_checksum, checksum, damage
 
 Row = sqlite3.Row
+JsonObject = dict[str, Any]  # a record that is sent, metadata that is received
 CHECKED_EVERY = timedelta(days=1)  # chosen: reading 100,000 datasets takes seconds
 BUSY_TIMEOUT_S = 30.0  # chosen: other processes write to this folder, for milliseconds each
 

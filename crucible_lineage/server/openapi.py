@@ -5,13 +5,14 @@ The server itself neither builds nor checks the models described here.
 
 from __future__ import annotations
 
-from typing import Any, Generic, Literal, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from crucible_lineage.server.catalogue.filters import Relationship
+from crucible_lineage.server.database import JsonObject
 from crucible_lineage.server.http import PREFIX
 
 Item = TypeVar("Item")
@@ -25,7 +26,7 @@ class Answer(BaseModel):
 class Problem(Answer):
     """An error: one sentence, the faults of individual values, or a code with its details."""
 
-    detail: str | list[dict[str, Any]] | dict[str, Any]
+    detail: str | list[JsonObject] | JsonObject
 
 
 class Page(Answer, Generic[Item]):
@@ -106,7 +107,7 @@ class Resource(Answer):
     unique_id: str
     creation_time: str
     modification_time: str
-    scientific_metadata: dict[str, Any] | None
+    scientific_metadata: JsonObject | None
     capabilities: Capabilities
 
 
@@ -120,7 +121,7 @@ class _Owned(Resource):
     project: ProjectRefAnswer | None
     project_relation: Literal["assigned", "shared"] | None
     links: list[LinkAnswer] | None
-    deletion_request: dict[str, Any] | None
+    deletion_request: JsonObject | None
 
 
 class DatasetAnswer(_Owned):
@@ -167,7 +168,7 @@ class InstrumentAnswer(Resource):
 
 class MetadataAnswer(Answer):
     unique_id: str
-    scientific_metadata: dict[str, Any]
+    scientific_metadata: JsonObject
 
 
 class SearchHitAnswer(Answer):
@@ -175,7 +176,7 @@ class SearchHitAnswer(Answer):
     resource_type: Literal["dataset", "sample", "project", "instrument"]
     name: str | None
     rank: float
-    scientific_metadata: dict[str, Any]
+    scientific_metadata: JsonObject
 
 
 class Bucket(Answer):
@@ -257,15 +258,15 @@ class DeletedResource(_Deletion):
 class Graph(Answer):
     directed: Literal[True]
     multigraph: Literal[False]
-    nodes: list[dict[str, Any]]
-    edges: list[dict[str, Any]]
+    nodes: list[JsonObject]
+    edges: list[JsonObject]
 
 
 WITHOUT_KEY = (f"{PREFIX}/health/", f"{PREFIX}/storage/")
 TEMPLATE = "#/components/schemas/{model}"
 
 
-def describe(app: FastAPI) -> dict[str, Any]:
+def describe(app: FastAPI) -> JsonObject:
     """Return the document for all routes of `app`."""
     document = get_openapi(title=app.title, version=app.version, routes=app.routes)
     components = document.setdefault("components", {})
@@ -280,7 +281,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
     return document
 
 
-def _describe_responses(operation: dict[str, Any], schema: dict[str, Any] | None) -> None:
+def _describe_responses(operation: JsonObject, schema: JsonObject | None) -> None:
     responses = operation["responses"]
     success = next(code for code in responses if code.startswith("2"))
     if schema is not None:
@@ -290,7 +291,7 @@ def _describe_responses(operation: dict[str, Any], schema: dict[str, Any] | None
     responses["4XX"] = {"description": "Refused; `detail` says why", "content": problem}
 
 
-def _schemas() -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+def _schemas() -> tuple[JsonObject, dict[str, JsonObject]]:
     """Return the named schemas, and the schema of the successful response by method and path."""
     inputs = [(name, "serialization", TypeAdapter(kind)) for name, kind in (ANSWERS | {"": Problem}).items()]
     schemas, definitions = TypeAdapter.json_schemas(inputs, ref_template=TEMPLATE)  # type: ignore[arg-type]
@@ -298,7 +299,7 @@ def _schemas() -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
 
 
 # The body of a successful response, by method and path.
-ANSWERS: dict[str, Any] = {
+ANSWERS: JsonObject = {
     "GET /datasets": CursorPage[DatasetAnswer],
     "POST /datasets": DatasetAnswer,
     "GET /datasets/search": SearchAnswer[DatasetAnswer],

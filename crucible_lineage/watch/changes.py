@@ -10,10 +10,10 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from crucible_lineage.client.models import Dataset, IngestionRequest
 from crucible_lineage.errors import ForbiddenError, NotFoundError
+from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.records import is_support
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.registration.trust import lies_elsewhere
@@ -174,7 +174,7 @@ class Watcher:
             if request.id > up_to:
                 yield request
 
-    def _event(self, event: str, dataset: Dataset, key: str = "", more: dict[str, Any] | None = None) -> DatasetEvent:
+    def _event(self, event: str, dataset: Dataset, key: str = "", more: JsonObject | None = None) -> DatasetEvent:
         record = read_record(dataset.scientific_metadata)
         kind = "derived" if record and record.is_derived else "raw"
         values = {**{name: getattr(dataset, name, None) for name in _ATTRIBUTES}, "kind": kind, **(more or {})}
@@ -186,7 +186,7 @@ class Watcher:
             attributes={"mfid": dataset.unique_id, **{name: str(value) for name, value in values.items() if value}},
         )
 
-    def _scope(self) -> dict[str, Any]:
+    def _scope(self) -> JsonObject:
         return {"project_id": self.project} if self.project else {}
 
 

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from crucible_lineage import failed_runs
 from crucible_lineage.checksums import FileStamp, stamp
 from crucible_lineage.errors import InputError, LineageError, RecipeConflictError, RefusedError
+from crucible_lineage.json_types import JsonObject
 from crucible_lineage.local.checksummed import sealed, unsealed
 from crucible_lineage.pipeline.inputs.existing import hash_files
 from crucible_lineage.pipeline.inputs.register import register_raw
@@ -214,7 +214,7 @@ class Marks:
         self._database = session.store.database
         self._instance = session.store.instance
 
-    def get(self, name: str) -> dict[str, Any]:
+    def get(self, name: str) -> JsonObject:
         """Return the last value under this name; empty if there is none."""
         row = self._database.row("SELECT value FROM mark WHERE instance = ? AND name = ?", self._instance, name)
         return dict(unsealed(row[0], name) or {}) if row else {}

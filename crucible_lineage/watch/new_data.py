@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from crucible_lineage.core.slots import CANDIDATE, SUPERSEDED
 from crucible_lineage.ids import canonical_json
+from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.pipeline.bind.model import BoundPipeline
 from crucible_lineage.pipeline.inputs.inputs import currency_among, is_selected
 from crucible_lineage.pipeline.run.result import EXECUTED, REUSED, RunResult
@@ -50,7 +50,7 @@ def each_selection(pipeline: BoundPipeline) -> str | None:
     return name
 
 
-def narrowed(pipeline: BoundPipeline, name: str, filters: Mapping[str, Any]) -> BoundPipeline:
+def narrowed(pipeline: BoundPipeline, name: str, filters: JsonMapping) -> BoundPipeline:
     """Return the pipeline for those datasets of its selection that also match these filters."""
     declared = pipeline.spec.inputs[name]
     assert isinstance(declared, SelectInput)

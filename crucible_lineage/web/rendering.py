@@ -21,11 +21,11 @@ from starlette.responses import HTMLResponse, Response
 
 from crucible_lineage.amounts import amount, size_text, time_text
 from crucible_lineage.ids import is_mfid
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.labels import HIDDEN_NAME, plain, short_id
 from crucible_lineage.lineage.records import PROVENANCE_KEY, SLOTS_KEY, provenance
 from crucible_lineage.times import measured_at, utc
 
-Record = Mapping[str, Any]
 _MFID = re.compile(r"(?<![0-9a-z])[0-9a-hjkmnp-tv-z]{26}(?![0-9a-z])")
 
 
@@ -110,14 +110,14 @@ def _query(values: Mapping[str, object], **changed: object) -> str:
     return f"?{urlencode(present)}" if present else "?"
 
 
-def named_mfids(record: Record) -> frozenset[str]:
+def named_mfids(record: JsonMapping) -> frozenset[str]:
     """Return the other datasets that a record's provenance names: used, in its recipe, superseded."""
     recorded = provenance(record)
     entries = [*_entries(recorded.get("used")), *_entries(recorded.get("recipe"))]
     return frozenset(filter(is_mfid, (*entries, recorded.get("supersedes")))) - {record.get("unique_id")}
 
 
-def shown_record(record: Record, hidden: Collection[str]) -> dict[str, Any]:
+def shown_record(record: JsonMapping, hidden: Collection[str]) -> JsonObject:
     """Return the record. Of hidden datasets, only that each was used, and its role, is shown."""
     if not hidden:
         return dict(record)

@@ -17,6 +17,7 @@ from prefect.context import FlowRunContext, TaskRunContext
 from pydantic import BaseModel
 
 from crucible_lineage.ids import canonical_json, mfid_from_bytes, new_mfid, time_bits
+from crucible_lineage.json_types import JsonObject
 from crucible_lineage.tasks.sessions import is_transient
 
 __all__ = ["api_task", "asynchronous", "chosen_mfid", "words"]
@@ -53,7 +54,7 @@ class ApiTask(Task[P, R]):
 
 def api_task(run_name: str, **options: object) -> Callable[[Callable[P, R]], ApiTask[P, R]]:
     """Make a function a task whose runs are named by `run_name`, a template of its parameters."""
-    settings: dict[str, Any] = {
+    settings: JsonObject = {
         "cache_policy": NO_CACHE,  # Crucible, not a cache, knows what exists
         "retries": 3,
         "retry_delay_seconds": [1, 5, 20],
@@ -95,7 +96,7 @@ def words(value: str | Sequence[str]) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(value)
 
 
-def _run_name(template: str, parameters: dict[str, Any]) -> str:
+def _run_name(template: str, parameters: JsonObject) -> str:
     return template.format(**{name: _shown(value) for name, value in parameters.items()})
 
 

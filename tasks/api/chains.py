@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from crucible_lineage.errors import InputError, RunError
+from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.draw.svg import render_svg
 from crucible_lineage.lineage.graph import Direction
 from crucible_lineage.pipeline.inputs.existing import existing_dataset, hash_files
@@ -37,7 +37,7 @@ def register_child(
     instrument_id: str | None = None,
     timestamp: datetime | None = None,
     public: bool = False,
-    scientific_metadata: Mapping[str, Any] | None = None,
+    scientific_metadata: JsonMapping | None = None,
     keywords: str | Sequence[str] = (),
     samples: str | Sequence[str] | None = None,
     ingestor: str | None = None,

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import TypedDict, Unpack
 
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.filters import DatasetFilters
 from crucible_lineage.client.models import Dataset, Project, Relationship, Sample, SearchHit
 from crucible_lineage.errors import ConflictError, NotFoundError
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.tasks.api.calls import api_task, chosen_mfid, words
 from crucible_lineage.tasks.api.files import OnFailure, add_all, checked_files
 from crucible_lineage.tasks.sessions import Crucible, session_for
@@ -55,7 +56,7 @@ def create_dataset(
     instrument_name: str | None = None,
     instrument_id: str | None = None,
     dsid: str | None = None,
-    scientific_metadata: Mapping[str, Any] | None = None,
+    scientific_metadata: JsonMapping | None = None,
     keywords: str | Sequence[str] = (),
     files: str | Path | Sequence[str | Path] = (),
     parents: str | Sequence[str] = (),
@@ -172,19 +173,19 @@ def _create(client: CrucibleClient, fields: Mapping[str, object]) -> str:
 
 
 @api_task("metadata of {dsid}")
-def get_metadata(dsid: str, *, crucible: Crucible | None = None) -> dict[str, Any]:
+def get_metadata(dsid: str, *, crucible: Crucible | None = None) -> JsonObject:
     """Return the scientific metadata of the dataset; empty if it has none."""
     return session_for(crucible).client.metadata.get(dsid) or {}
 
 
 @api_task("update metadata of {dsid}")
-def update_metadata(dsid: str, metadata: Mapping[str, Any], *, crucible: Crucible | None = None) -> dict[str, Any]:
+def update_metadata(dsid: str, metadata: JsonMapping, *, crucible: Crucible | None = None) -> JsonObject:
     """Merge `metadata` into that of the dataset and return all of it: objects key by key, others replaced."""
     return session_for(crucible).client.metadata.merge(dsid, metadata)
 
 
 @api_task("replace metadata of {dsid}")
-def replace_metadata(dsid: str, metadata: Mapping[str, Any], *, crucible: Crucible | None = None) -> dict[str, Any]:
+def replace_metadata(dsid: str, metadata: JsonMapping, *, crucible: Crucible | None = None) -> JsonObject:
     """Replace all metadata of the dataset. The result of a step would lose its provenance."""
     return session_for(crucible).client.metadata.replace(dsid, metadata)
 
@@ -259,7 +260,7 @@ def create_sample(
     crucible: Crucible | None = None,
 ) -> str:
     """Create a sample with these fields and return its MFID. A retry returns the same one."""
-    fields: dict[str, Any] = {name: value for name, value in locals().items() if name != "crucible"}
+    fields: JsonObject = {name: value for name, value in locals().items() if name != "crucible"}
     mfid = chosen_mfid("sample", fields)
     client = session_for(crucible).client
     try:

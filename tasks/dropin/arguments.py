@@ -19,6 +19,7 @@ from prefect.futures import PrefectFuture
 from crucible_lineage.errors import InputError, LineageError
 from crucible_lineage.fingerprint.params import canonical_value
 from crucible_lineage.ids import canonical_json, is_mfid
+from crucible_lineage.json_types import JsonObject
 from crucible_lineage.pipeline.inputs.existing import existing_dataset, hash_files
 from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.pipeline.step_call import about_file
@@ -71,7 +72,7 @@ class Arguments:
     """
 
     inputs: list[Input] = field(default_factory=list)
-    params: dict[str, Any] = field(default_factory=dict)
+    params: JsonObject = field(default_factory=dict)
     opaque: list[str] = field(default_factory=list)
     paths: dict[str, Path] = field(default_factory=dict)  # arguments that name files or folders
     before: dict[Path, Stamp | None] = field(default_factory=dict)  # files below these paths before the call
@@ -91,7 +92,7 @@ class Arguments:
         }
         return {role: paths for role, paths in changed.items() if paths}
 
-    def changed_objects(self, recording: Recording) -> dict[str, Any]:
+    def changed_objects(self, recording: Recording) -> JsonObject:
         """Return the arguments that the function has changed in place."""
         return {
             role: value

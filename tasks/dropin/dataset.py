@@ -14,6 +14,7 @@ from typing import Any
 
 from crucible_lineage.errors import FileChangedError
 from crucible_lineage.ids import canonical_json
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.pipeline.inputs.existing import hash_files
 from crucible_lineage.pipeline.job.job import without_step
 from crucible_lineage.pipeline.job.keeping import KeptSupport, support_of_code
@@ -249,14 +250,14 @@ def _descriptive(description: TaskDescription) -> dict[str, str]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _metadata(result: TaskResult, stored: Stored) -> dict[str, Any]:
+def _metadata(result: TaskResult, stored: Stored) -> JsonObject:
     """Return the searchable metadata of a result: its dict, record or number, and declared metadata."""
     value = _searchable(stored.document.get("value") or {}, {file.ref.name: file.path for file in stored.files})
     fields = value if isinstance(value, dict) else {} if value is None else {"value": value}
     return {**(fields if len(canonical_json(fields)) <= LONG_METADATA else {}), **result.description.metadata}
 
 
-def _searchable(document: Mapping[str, Any], files: Mapping[str, Path]) -> Any:
+def _searchable(document: JsonMapping, files: Mapping[str, Path]) -> Any:
     """Return the JSON of a stored value; of a dict that also has files, the rest."""
     if document.get("kind") in ("dict", "fields"):
         pairs = zip(document["keys"], document["parts"], strict=True)
@@ -268,13 +269,13 @@ def _searchable(document: Mapping[str, Any], files: Mapping[str, Path]) -> Any:
     return json.loads(path.read_bytes()) if path.stat().st_size <= LONG_METADATA else None
 
 
-def _safe(metadata: dict[str, Any], result: TaskResult) -> dict[str, Any]:
+def _safe(metadata: JsonObject, result: TaskResult) -> JsonObject:
     """Return metadata without secrets."""
-    safe: dict[str, Any] = hidden(metadata, "metadata", result.description.name)
+    safe: JsonObject = hidden(metadata, "metadata", result.description.name)
     return safe
 
 
-def _flow_metadata(result: TaskResult, stored: Stored) -> dict[str, Any]:
+def _flow_metadata(result: TaskResult, stored: Stored) -> JsonObject:
     flow = result.recording.destination.flow
     return {
         "task": result.description.name,
@@ -286,7 +287,7 @@ def _flow_metadata(result: TaskResult, stored: Stored) -> dict[str, Any]:
     }
 
 
-def _notes(result: TaskResult) -> dict[str, Any]:
+def _notes(result: TaskResult) -> JsonObject:
     """Return notes about uncertain parents and omitted files."""
     arguments = result.arguments
     return {

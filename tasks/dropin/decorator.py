@@ -18,6 +18,7 @@ from prefect.transactions import get_transaction
 from prefect.utilities.annotations import allow_failure, opaque, quote, unmapped
 from prefect.utilities.callables import get_call_parameters
 
+from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.tasks.dropin.description import (
     OURS,
     Named,
@@ -267,7 +268,7 @@ def task(
     project: str | None = None,
     dataset_name: str | None = None,
     keywords: str | Sequence[str] = (),
-    metadata: Mapping[str, Any] | None = None,
+    metadata: JsonMapping | None = None,
     code_version: str | None = None,
     reuse: bool | None = None,
     ingest: bool = False,

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
@@ -18,6 +18,7 @@ from prefect.runtime import deployment, flow_run, task_run
 from prefect.settings import get_current_settings
 
 from crucible_lineage.fingerprint.walk import Fingerprint, code_fingerprint
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.provenance.environment import git_state
 
 Named = str | Iterable[str] | Callable[..., Any]
@@ -46,7 +47,7 @@ class TaskDescription:
     project: str | None = None
     dataset_name: str | None = None
     keywords: tuple[str, ...] = ()
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: JsonMapping = field(default_factory=dict)
     version: str | None = None
     reuse: bool | None = None
     ingest: bool = False
@@ -74,7 +75,7 @@ class TaskDescription:
         return not isinstance(self.writes, tuple) or role in self.writes
 
 
-def describe_task(name: str, ours: Mapping[str, Any], base: TaskDescription | None = None) -> TaskDescription:
+def describe_task(name: str, ours: JsonMapping, base: TaskDescription | None = None) -> TaskDescription:
     """Return a description with these options, based on an earlier one if given."""
     options = dict(ours)
     if "code_version" in options:
@@ -120,7 +121,7 @@ class KeyFirstPolicy(CachePolicy):
         self.on_hit = on_hit
 
     def compute_key(
-        self, task_ctx: TaskRunContext, inputs: dict[str, Any], flow_parameters: dict[str, Any], **more: Any
+        self, task_ctx: TaskRunContext, inputs: JsonObject, flow_parameters: JsonObject, **more: Any
     ) -> str | None:
         """Return Prefect's own key. The default policy is skipped if nothing is stored: its keys would find nothing."""
         if self.policy is None:
@@ -163,7 +164,7 @@ class TaskCode:
         return self.fingerprint.digest if self.fingerprint else f"name:{self.name}"
 
     @functools.cached_property
-    def git(self) -> Mapping[str, Any] | None:
+    def git(self) -> JsonMapping | None:
         """State of the Git checkout with the code, read once."""
         return git_state(self.folder) if self.folder and self.folder.is_dir() else None
 

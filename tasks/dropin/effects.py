@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from crucible_lineage.json_types import JsonMapping, JsonObject
 
 _current: ContextVar[Effects | None] = ContextVar("effects", default=None)
 
@@ -29,10 +31,10 @@ class Effects:
     used: list[object] = field(default_factory=list)
     paths: list[Path] = field(default_factory=list)
     addresses: list[str] = field(default_factory=list)
-    metadata: dict[str, Any] = field(default_factory=dict)
-    fields: dict[str, Any] = field(default_factory=dict)
+    metadata: JsonObject = field(default_factory=dict)
+    fields: JsonObject = field(default_factory=dict)
 
-    def extend(self, description: Mapping[str, Any]) -> dict[str, Any]:
+    def extend(self, description: JsonMapping) -> JsonObject:
         """Return the description of a task with the call's own fields and metadata."""
         return {**description, **self.fields, "metadata": {**description["metadata"], **self.metadata}}
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.refs import file_stem
 from crucible_lineage.tasks.dropin.result import TaskResult, fingerprint
 from crucible_lineage.tasks.dropin.secret import holds_secret, is_key_file
-from crucible_lineage.tasks.dropin.values.storing import Document
 
 
 def files_written(result: TaskResult, returned: Collection[Path]) -> dict[str, list[Path]]:
@@ -43,7 +42,7 @@ def files_written(result: TaskResult, returned: Collection[Path]) -> dict[str, l
     return written
 
 
-def relative_paths(document: Document, roots: Mapping[str, Path]) -> Document:
+def relative_paths(document: JsonObject, roots: Mapping[str, Path]) -> JsonObject:
     """Make paths in a document relative to the arguments that contain them, so that they hold in another folder."""
     if "parts" in document:
         return {**document, "parts": [relative_paths(part, roots) for part in document["parts"]]}
@@ -56,7 +55,7 @@ def relative_paths(document: Document, roots: Mapping[str, Path]) -> Document:
     return document
 
 
-def absolute_paths(document: Document, roots: Mapping[str, Path]) -> Document:
+def absolute_paths(document: JsonObject, roots: Mapping[str, Path]) -> JsonObject:
     """Undo `relative_paths`."""
     if "parts" in document:
         return {**document, "parts": [absolute_paths(part, roots) for part in document["parts"]]}
@@ -66,7 +65,7 @@ def absolute_paths(document: Document, roots: Mapping[str, Path]) -> Document:
     return {**document, "path": str(roots[role] / relative) if relative != "." else str(roots[role])}
 
 
-def paths_of(document: Document, metadata: Mapping[str, Any], roots: Mapping[str, Path]) -> list[Path]:
+def paths_of(document: JsonObject, metadata: JsonMapping, roots: Mapping[str, Path]) -> list[Path]:
     """Return the paths of the files that were restored with a result."""
     paths = [roots[role] / relative if relative else roots[role] for role, relative, _ in metadata.get("written", ())]
     for part in document.get("parts", [document]) if document else ():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.core.slots import SlotClaim
+from crucible_lineage.json_types import JsonObject
 from crucible_lineage.pipeline.step_call import About, about_inputs
 from crucible_lineage.provenance.recipe import StepCode, UsedDataset, step_recipe
 from crucible_lineage.tasks.dropin.arguments import Arguments, Input, register_file
@@ -122,7 +123,7 @@ def used_datasets(inputs: list[Input]) -> list[UsedDataset]:
     return list(used.values())
 
 
-def recipe_of(result: TaskResult, used: list[UsedDataset], outputs: set[str], digest: str | None) -> dict[str, Any]:
+def recipe_of(result: TaskResult, used: list[UsedDataset], outputs: set[str], digest: str | None) -> JsonObject:
     """Return the recipe of the result; without `digest` that of the call, whatever its result."""
     code = StepCode(result.description.name, fingerprint(result), {})
     params = {

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.pipeline.files.fetch import place_file
 from crucible_lineage.pipeline.inputs.existing import existing_dataset
 from crucible_lineage.provenance.recipe import derived_mfid, recipe_sha256
@@ -39,7 +40,6 @@ from crucible_lineage.tasks.dropin.result import (
 )
 from crucible_lineage.tasks.dropin.secret import hidden_text, holds_secret
 from crucible_lineage.tasks.dropin.values.storing import (
-    Document,
     NotStorableError,
     Stored,
     copy_file,
@@ -133,7 +133,7 @@ def reuse_result(result: TaskResult) -> tuple[Any] | None:
     recipe = recipe_of(result, used, set(learned_output_roles(result)), None)
     call_mfid = derived_mfid(recipe)
 
-    def is_same_call(stored_recipe: Mapping[str, Any]) -> bool:
+    def is_same_call(stored_recipe: JsonMapping) -> bool:
         params = {name: value for name, value in stored_recipe["params"].items() if name != RESULT}
         return recipe_sha256({**stored_recipe, "params": params}) == recipe_sha256(recipe)
 
@@ -165,7 +165,7 @@ def reuse_result(result: TaskResult) -> tuple[Any] | None:
 
 
 def _restore(
-    result: TaskResult, dataset: DatasetRef, document: Document, written: Iterable[tuple[str, str, str]]
+    result: TaskResult, dataset: DatasetRef, document: JsonObject, written: Iterable[tuple[str, str, str]]
 ) -> object:
     """Return the value of an earlier result, and restore the files that it wrote."""
     with tempfile.TemporaryDirectory(dir=data_folder(result.recording)) as name:
@@ -265,7 +265,7 @@ def _stored(result: TaskResult, value: object, folder: Path, written: Mapping[st
                 name = name if name not in {file.ref.name for file in files} else f"{role}-{name}"
                 files.append(copy_file(path, folder, name))
             locations.append([role, relative, name])
-    document: Document = {
+    document: JsonObject = {
         "value": relative_paths(stored.document, result.arguments.paths),
         **({"written": locations} if locations else {}),
     }

@@ -21,6 +21,7 @@ from prefect.transactions import TransactionState, get_transaction
 from prefect.utilities.timeout import timeout, timeout_async
 
 from crucible_lineage.errors import OnHoldError
+from crucible_lineage.json_types import JsonObject
 from crucible_lineage.tasks.dropin.arguments import Arguments, ArgumentTrace, declared_inputs, trace_arguments
 from crucible_lineage.tasks.dropin.description import TaskCode, TaskDescription, task_code
 from crucible_lineage.tasks.dropin.effects import Effects, OpenedFiles, declaring, watched
@@ -333,7 +334,7 @@ def _note_exceeded() -> None:
 
 def by_name(signature: inspect.Signature, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments by name, with those of *args and **kwargs under names of their own."""
-    named: dict[str, Any] = {}
+    named: JsonObject = {}
     for name, value in arguments.items():
         kind = signature.parameters[name].kind if name in signature.parameters else None
         if kind is inspect.Parameter.VAR_KEYWORD:

@@ -11,6 +11,7 @@ from crucible_lineage.cli.options import announce, crucible_options, json_option
 from crucible_lineage.cli.printing import CSV, PROJECT, not_listed, print_csv, run_lines
 from crucible_lineage.cli.runs.waiting import print_set_aside
 from crucible_lineage.errors import InputError
+from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.labels import plain
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def _list_deleted(session: Session, project: str, *, as_csv: bool, as_json: bool
 
 def _filters(options: tuple[str, ...]) -> dict[str, object]:
     """Return {name: value}, with a list for repeated names. `true` and `false` become booleans."""
-    filters: dict[str, Any] = {}
+    filters: JsonObject = {}
     for text in options:
         name, equals, value = text.partition("=")
         if not equals or not name:

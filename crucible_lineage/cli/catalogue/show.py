@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -24,6 +24,7 @@ from crucible_lineage.cli.options import (
 from crucible_lineage.cli.printing import is_lively
 from crucible_lineage.cli.working import showing_work
 from crucible_lineage.errors import InputError
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.labels import plain, value_with_unit
 from crucible_lineage.refs import file_stem
 
@@ -199,7 +200,7 @@ def _when(made: ProducingRun) -> str:
     return began + (f", in {time_text(made.seconds)}" if made.seconds is not None else "")
 
 
-def _file(file: Mapping[str, Any]) -> str:
+def _file(file: JsonMapping) -> str:
     size = "" if file["size"] is None else size_text(file["size"])
     return plain(f"  {file['name']}  {size}  sha256 {file['sha256']}")
 
@@ -324,7 +325,7 @@ def _select(
 
 
 def _as_json(found: Sequence[FilesFetched], selected: dict[str, tuple[str, str]], several: bool) -> dict[str, object]:
-    each: list[dict[str, Any]] = [
+    each: list[JsonObject] = [
         {
             "mfid": fetched.mfid,
             "state": selected[fetched.mfid][1],

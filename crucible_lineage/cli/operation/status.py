@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -25,6 +25,7 @@ from crucible_lineage.cli.runs.waiting import print_not_ingested, print_others, 
 from crucible_lineage.core.journal import Failure, ResultRow
 from crucible_lineage.errors import CrucibleError, InputError, PrefectAwayError, UnreachableError
 from crucible_lineage.failed_runs import failed_elsewhere, failures
+from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.local.usage import disk_usage
 from crucible_lineage.queries.metrics import metrics_text
@@ -219,7 +220,7 @@ def _unpark(session: Session, mfid: str) -> None:
     click.echo(f"{mfid}: will be tried again at the next run", err=True)
 
 
-def _print_pipelines(pipelines: Sequence[Mapping[str, Any]]) -> None:
+def _print_pipelines(pipelines: Sequence[JsonMapping]) -> None:
     if pipelines:
         click.echo("pipelines:")
     for pipeline in pipelines:

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -27,6 +26,7 @@ from crucible_lineage.cli.options import (
 from crucible_lineage.cli.printing import coloured
 from crucible_lineage.errors import CrucibleError, Fault, InputError
 from crucible_lineage.ids import is_mfid
+from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.labels import nodes_text
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.bind.model import BoundPipeline
@@ -71,7 +71,7 @@ def check_command(
         raise InputError("give a pipeline file, the MFID of a dataset, or --project")
     datasets = [name for name in targets if _names_dataset(name)]
     files = _checked_files([Path(name) for name in targets if name not in datasets], quiet=as_json)
-    lineages: dict[str, Any] = {}
+    lineages: JsonObject = {}
     if datasets or projects:
         # Checking a file needs no graph and no client.
         from crucible_lineage.queries.check import check_dataset, check_projects
@@ -115,7 +115,7 @@ def _names_dataset(name: str) -> bool:
     return is_mfid(name) or not looks_like_file
 
 
-def _checked_files(files: Sequence[Path], *, quiet: bool) -> list[dict[str, Any]]:
+def _checked_files(files: Sequence[Path], *, quiet: bool) -> list[JsonObject]:
     """Check each pipeline file. Unless `quiet`, print the faults of each at once."""
     makes_projects = resolve_settings(
         data=option_value("data"), api_url=option_value("url"), api_key=option_value("api_key")

@@ -7,7 +7,7 @@ import io
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from crucible_lineage.client.dataset.files import FileCalls
 from crucible_lineage.client.http.connection import Connection
@@ -25,6 +25,7 @@ from crucible_lineage.client.models import (
 from crucible_lineage.client.official import OfficialNames
 from crucible_lineage.client.transfer.download import fetch, is_selected, local_path
 from crucible_lineage.errors import InputError, NotFoundError, RefusedError, ServerError
+from crucible_lineage.json_types import JsonObject
 from crucible_lineage.pictures import save_picture
 from crucible_lineage.service import COLONS, ServiceProfile
 
@@ -83,17 +84,17 @@ class ContentCalls(OfficialNames):
         read = self._keywords.read(word.keyword)
         return word if read == word.keyword else word.model_copy(update={"keyword": read})
 
-    def get_scientific_metadata(self, dsid: str) -> dict[str, Any] | None:
+    def get_scientific_metadata(self, dsid: str) -> JsonObject | None:
         """Return the metadata of the dataset; None if it has none."""
         return self._metadata.get(dsid)
 
     def update_scientific_metadata(
         self, dsid: str, metadata: Mapping[str, object], overwrite: bool = False
-    ) -> dict[str, Any]:
+    ) -> JsonObject:
         """Merge metadata into those of the dataset, or replace them, and return the result."""
         return self._metadata.replace(dsid, metadata) if overwrite else self._metadata.merge(dsid, metadata)
 
-    def replace_scientific_metadata(self, dsid: str, metadata: Mapping[str, object]) -> dict[str, Any]:
+    def replace_scientific_metadata(self, dsid: str, metadata: Mapping[str, object]) -> JsonObject:
         """Replace all metadata of the dataset and return the result."""
         return self._metadata.replace(dsid, metadata)
 
@@ -272,21 +273,21 @@ class MetadataCalls(OfficialNames):
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def get(self, mfid: str) -> dict[str, Any] | None:
+    def get(self, mfid: str) -> JsonObject | None:
         """Return the metadata of a resource; None if it has none."""
         action = f"read the metadata of {mfid}"
         answer = self._connection.get(f"/resources/{segment(mfid, 'resource')}/metadata", action, mfid=mfid)
         return None if answer is None else parse(Metadata, answer, action).scientific_metadata
 
-    def create(self, mfid: str, metadata: Mapping[str, object]) -> dict[str, Any]:
+    def create(self, mfid: str, metadata: Mapping[str, object]) -> JsonObject:
         """Write the first metadata of the resource and return them. Raises ConflictError if it has some."""
         return self._write("POST", mfid, metadata, None)
 
-    def merge(self, mfid: str, metadata: Mapping[str, object]) -> dict[str, Any]:
+    def merge(self, mfid: str, metadata: Mapping[str, object]) -> JsonObject:
         """Merge `metadata` into those of the resource, objects key by key, and return the result."""
         return self._write("PATCH", mfid, metadata, None)
 
-    def replace(self, mfid: str, metadata: Mapping[str, object]) -> dict[str, Any]:
+    def replace(self, mfid: str, metadata: Mapping[str, object]) -> JsonObject:
         """Replace all metadata of the resource and return the result."""
         return self._write("POST", mfid, metadata, {"overwrite": True})
 
@@ -298,7 +299,7 @@ class MetadataCalls(OfficialNames):
 
     def _write(
         self, method: str, mfid: str, metadata: Mapping[str, object], params: Mapping[str, object] | None
-    ) -> dict[str, Any]:
+    ) -> JsonObject:
         action = f"write the metadata of {mfid}"
         path = f"/resources/{segment(mfid, 'resource')}/metadata"
         answer = self._connection.call(method, path, action, mfid=mfid, params=params, body=metadata, repeatable=True)

@@ -27,6 +27,7 @@ from crucible_lineage.client.official import OfficialNames
 from crucible_lineage.client.projects import InstrumentCalls
 from crucible_lineage.errors import ConflictError, InputError, nearest
 from crucible_lineage.ids import is_mfid
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.refs import ProjectChanges
 from crucible_lineage.service import ServiceProfile
 
@@ -54,7 +55,7 @@ class CreatedDataset:
     """A new dataset with its metadata and files."""
 
     record: Dataset
-    scientific_metadata: dict[str, Any] | None = None
+    scientific_metadata: JsonObject | None = None
     files: tuple[AddedFile, ...] = ()
 
     @property
@@ -80,7 +81,7 @@ class CreatedDataset:
 class DatasetModel(Protocol):
     """A dataset modelled by another library, such as `crucible.models.Dataset` of the official client."""
 
-    def model_dump(self, *, exclude_none: bool = ...) -> dict[str, Any]:
+    def model_dump(self, *, exclude_none: bool = ...) -> JsonObject:
         """Return the fields that are set."""
 
 
@@ -329,7 +330,7 @@ class DatasetCalls(ContentCalls):
         answer = self._connection.call("PATCH", f"/datasets/{segment(dsid)}", action, mfid=dsid, body=fields)
         return parse(Dataset, answer, action)
 
-    def _filters(self, filters: Mapping[str, object]) -> dict[str, Any]:
+    def _filters(self, filters: Mapping[str, object]) -> JsonObject:
         """Convert filters to query parameters; looks up the MFID of an instrument, which the service needs."""
         params = sent_filters(filters, DatasetFilters)
         if slug := params.pop("instrument_id", None):
@@ -339,7 +340,7 @@ class DatasetCalls(ContentCalls):
 
 def _split_model(
     dataset: DatasetCreate | Mapping[str, object] | DatasetModel,
-) -> tuple[DatasetCreate | Mapping[str, Any], Mapping[str, Any]]:
+) -> tuple[DatasetCreate | JsonMapping, JsonMapping]:
     """Split a record, or a model of another library, into the fields of a new dataset and its metadata."""
     if isinstance(dataset, DatasetCreate | Mapping):
         return dataset, {}
@@ -353,18 +354,18 @@ def _split_model(
     return fields, metadata
 
 
-def _words(params: Mapping[str, Any]) -> list[str]:
+def _words(params: JsonMapping) -> list[str]:
     """Return the keywords in the query."""
     words = params.get("keyword") or ()
     return [words] if isinstance(words, str) else list(words)
 
 
-def _spelt(params: Mapping[str, Any], spell: Callable[[str], str]) -> dict[str, Any]:
+def _spelt(params: JsonMapping, spell: Callable[[str], str]) -> JsonObject:
     words = [spell(word) for word in _words(params)]
     return {**params, "keyword": words} if words else dict(params)
 
 
-def _one_of(fields: dict[str, Any], *names: str) -> Any:
+def _one_of(fields: JsonObject, *names: str) -> Any:
     """Remove the field among `names` from `fields` and return its value; None if there is none."""
     values = {name: fields.pop(name) for name in names if name in fields}
     if len(values) > 1:

@@ -34,6 +34,7 @@ from crucible_lineage.errors import (
     UnauthorizedError,
     UnreachableError,
 )
+from crucible_lineage.json_types import JsonObject
 
 REPEATABLE = frozenset({"GET", "PUT", "PATCH", "DELETE"})
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
@@ -410,7 +411,7 @@ def _items(connection: Connection, path: str, action: str, params: Params, size:
     """Yield all items. A page has a cursor to the next one, or else a total, and the next one is read by offset."""
     if size == 0:
         return
-    position: dict[str, Any] = {}
+    position: JsonObject = {}
     offset = 0
     while True:
         page = _page(connection, path, action, {**params, "limit": size, **position})
@@ -428,7 +429,7 @@ def _items(connection: Connection, path: str, action: str, params: Params, size:
             return
 
 
-def _page(connection: Connection, path: str, action: str, params: Params) -> dict[str, Any]:
+def _page(connection: Connection, path: str, action: str, params: Params) -> JsonObject:
     page = connection.get(path, action, params=params)
     if not isinstance(page, dict) or not isinstance(page.get("items"), list):
         raise ServerError(f"could not {action}: Crucible's answer is not a page of items")

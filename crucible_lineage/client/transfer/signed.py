@@ -31,6 +31,7 @@ from crucible_lineage.errors import (
     ServerError,
     UnreachableError,
 )
+from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.times import utc
 from crucible_lineage.traffic import traffic
 
@@ -154,7 +155,7 @@ def parse_session(answer: Any, action: str) -> UploadSession | FileRecord:
     return session
 
 
-def _numbers(answer: Mapping[str, Any]) -> Iterable[int]:
+def _numbers(answer: JsonMapping) -> Iterable[int]:
     return (int(part["part_number"]) for part in answer.get("parts") or ())
 
 
@@ -299,6 +300,6 @@ def parts_of(outgoing: Outgoing, part_size: int) -> list[UploadPart]:
     ]
 
 
-def _link(item: Mapping[str, Any]) -> _Link:
+def _link(item: JsonMapping) -> _Link:
     expires = item.get("expires_at")
     return _Link(str(item["url"]), dict(item.get("headers") or {}), utc(expires) if expires else None)

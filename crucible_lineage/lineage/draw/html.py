@@ -13,6 +13,7 @@ from importlib.resources import files
 from typing import Any
 
 from crucible_lineage.errors import InputError
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.draw.formats import public_ids
 from crucible_lineage.lineage.draw.view import FOLD_BEYOND, STATE_COLOURS, colours, dispensable, note_of, roles_of
 from crucible_lineage.lineage.graph import LineageGraph
@@ -91,11 +92,11 @@ def page_data(page: str) -> dict[str, object]:
     match = re.search(r'id="data">([^<]*)<', page)
     if match is None:
         raise InputError("read the data of a lineage page: it contains none")
-    data: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(match[1])))
+    data: JsonObject = json.loads(zlib.decompress(base64.b64decode(match[1])))
     return data | {"details": unpacked(data["details"], data["nodes"]["id"])}
 
 
-def _drawable(graph: LineageGraph, focus: str | None, names: Mapping[str, str]) -> dict[str, Any]:
+def _drawable(graph: LineageGraph, focus: str | None, names: Mapping[str, str]) -> JsonObject:
     """Return the data for drawing: columns of nodes, and of edges with the numbers of their ends."""
     number_of = {mfid: number for number, mfid in enumerate(graph.nodes)}
     roles = roles_of(graph)
@@ -124,7 +125,7 @@ def _drawable(graph: LineageGraph, focus: str | None, names: Mapping[str, str]) 
     }
 
 
-def _detail(node: Node) -> dict[str, Any] | None:
+def _detail(node: Node) -> JsonObject | None:
     """Return the panel's content for a node; None without a record, or for a hidden node."""
     if node.record is None or node.kind == "hidden":
         return None
@@ -208,7 +209,7 @@ _LIST = -1  # the shape of a list
 _OFTEN = 20  # uses that make a value common: a lower limit makes the result larger, a higher one changes nothing
 
 
-def packed(values: Sequence[Value], names: Sequence[str]) -> dict[str, Any]:
+def packed(values: Sequence[Value], names: Sequence[str]) -> JsonObject:
     """Pack values, each with a unique name, as `shapes`, `common` and `rows`, for `unpacked`.
 
     A row contains the new parts of a value, parts before containers, the value itself last; its name precedes them and
@@ -234,7 +235,7 @@ def packed(values: Sequence[Value], names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def unpacked(pack: Mapping[str, Any], names: Sequence[str]) -> list[Value]:
+def unpacked(pack: JsonMapping, names: Sequence[str]) -> list[Value]:
     """Undo `packed`."""
     entries, roots = list(pack["common"]), []
     for name, row in zip(names, pack["rows"], strict=True):

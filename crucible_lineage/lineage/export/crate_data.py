@@ -7,9 +7,9 @@ import mimetypes
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from typing import Any
 from urllib.parse import quote
 
+from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.export.activities import (
     ExportedActivity,
     ExportedAgent,
@@ -72,7 +72,7 @@ BASES = {
 }
 PROFILES = tuple(BASES)  # the default is the first, which validators know
 
-Entity = dict[str, Any]
+Entity = JsonObject
 Reference = dict[str, str]
 
 

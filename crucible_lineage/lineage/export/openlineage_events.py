@@ -13,6 +13,7 @@ from uuid import UUID
 
 from crucible_lineage.errors import InputError, missing_library
 from crucible_lineage.ids import is_mfid, mfid_time
+from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.export.activities import ExportedActivity, ExportedLineage, exported, instant
 from crucible_lineage.lineage.graph import LineageGraph
 
@@ -46,7 +47,7 @@ def _events(lineage: ExportedLineage, activity: ExportedActivity, namespace: str
     job, run = _job(lineage, activity), _run(lineage, activity)
     inputs = [_input(lineage, use.mfid, namespace) for use in activity.used]
     outputs = [_output(lineage, made.mfid, namespace) for made in activity.made]
-    common: dict[str, Any] = {"run": run, "job": job, "inputs": inputs, "producer": PRODUCER}
+    common: JsonObject = {"run": run, "job": job, "inputs": inputs, "producer": PRODUCER}
     ended = activity.ended or _time_of(lineage, activity.made[0].mfid)
     started = activity.started or ended
     return [
@@ -59,7 +60,7 @@ def _job(lineage: ExportedLineage, activity: ExportedActivity) -> Job:
     from openlineage.client.event_v2 import Job
     from openlineage.client.facet_v2 import job_type_job, source_code_job
 
-    facets: dict[str, Any] = {
+    facets: JsonObject = {
         "jobType": job_type_job.JobTypeJobFacet(
             processingType="BATCH", integration="CRUCIBLE_LINEAGE", jobType="TASK", producer=PRODUCER
         )
@@ -76,7 +77,7 @@ def _run(lineage: ExportedLineage, activity: ExportedActivity) -> Run:
     from openlineage.client.event_v2 import Run
     from openlineage.client.facet_v2 import execution_parameters_run, parent_run
 
-    facets: dict[str, Any] = {}
+    facets: JsonObject = {}
     if activity.params:
         parameters = [
             execution_parameters_run.ExecutionParameter(key=name, name=name, value=_text(value))
@@ -107,18 +108,18 @@ def _output(lineage: ExportedLineage, mfid: str, namespace: str) -> OutputDatase
     files = lineage.files.get(mfid, ())
     size = sum(file.size or 0 for file in files)
     statistics_facet = statistics.OutputStatisticsOutputDatasetFacet(size=size, fileCount=len(files), producer=PRODUCER)
-    facets: dict[str, Any] = {"outputStatistics": statistics_facet} if files else {}
+    facets: JsonObject = {"outputStatistics": statistics_facet} if files else {}
     return OutputDataset(namespace=namespace, name=mfid, facets=_dataset_facets(lineage, mfid), outputFacets=facets)
 
 
-def _dataset_facets(lineage: ExportedLineage, mfid: str) -> dict[str, Any]:
+def _dataset_facets(lineage: ExportedLineage, mfid: str) -> JsonObject:
     """Return the facets with the dataset's name and files."""
     from openlineage.client.facet_v2 import documentation_dataset
 
     documentation = documentation_dataset.DocumentationDatasetFacet(
         description=lineage.nodes[mfid].name, producer=PRODUCER
     )
-    facets: dict[str, Any] = {"documentation": documentation}
+    facets: JsonObject = {"documentation": documentation}
     if files := lineage.files.get(mfid):
         entries = [{"name": file.name, "sha256": file.sha256, "size": file.size} for file in files]
         facets["crucible_files"] = _files_facet()(producer=PRODUCER, files=entries)
@@ -133,7 +134,7 @@ def _files_facet() -> Any:
 
     @attr.define
     class CrucibleFilesDatasetFacet(DatasetFacet):
-        files: list[dict[str, Any]] = attr.field(kw_only=True)
+        files: list[JsonObject] = attr.field(kw_only=True)
 
     return CrucibleFilesDatasetFacet
 

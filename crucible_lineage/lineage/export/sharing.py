@@ -11,6 +11,7 @@ from collections.abc import Mapping, Set
 from dataclasses import replace
 from typing import Any
 
+from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.draw.formats import public_ids
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import DERIVED, Edge, Node
@@ -23,8 +24,6 @@ _RECORD_FIELDS = (
     *("creation_time", "modification_time", "public", "project_id", "instrument_name", "instrument_id"),
     *("instrument_mfid", "owner_orcid", "scientific_metadata"),
 )
-
-Record = Mapping[str, Any]
 
 
 def with_hidden_parents(graph: LineageGraph) -> LineageGraph:
@@ -72,7 +71,7 @@ def _shared_doubt(doubt: Doubt, visible: Set[str]) -> Doubt:
     return Doubt(source, replace(doubt.statement, about=about))
 
 
-def _redacted(node: Node, visible: Set[str], graph: LineageGraph) -> Record:
+def _redacted(node: Node, visible: Set[str], graph: LineageGraph) -> JsonMapping:
     """Return the record without references to datasets that are hidden, or outside the graph and so maybe hidden."""
     record, written = node.record or {}, provenance(node.record)
     if not written:
@@ -92,14 +91,14 @@ def _redacted(node: Node, visible: Set[str], graph: LineageGraph) -> Record:
     return {**record, "scientific_metadata": {**metadata, PROVENANCE_KEY: shared}}
 
 
-def _use(entry: Record, visible: Set[str], graph: LineageGraph) -> Record:
+def _use(entry: JsonMapping, visible: Set[str], graph: LineageGraph) -> JsonMapping:
     mfid = text(entry.get("mfid"))
     if mfid in visible:
         return entry
     return {"role": text(entry.get("role")), "mfid": mfid if mfid in graph else "not in this export", "files": []}
 
 
-def _recipe_sources(written: Record) -> set[str]:
+def _recipe_sources(written: JsonMapping) -> set[str]:
     """Return the ids of inputs in a recipe: datasets, or origins that represent several."""
     lists = mapping(mapping(written.get("recipe")).get("inputs")).values()
     return {text(entry.get("origin")) or text(entry.get("mfid")) for entries in lists for entry in mappings(entries)}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from crucible_lineage.calibrations import certified_text
 from crucible_lineage.errors import missing_library
 from crucible_lineage.ids import is_mfid
+from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.export.activities import (
     ExportedActivity,
     ExportedAgent,
@@ -40,7 +41,7 @@ NAMESPACES = {
     "orcid": "https://orcid.org/",
     "cl": "urn:crucible-lineage:terms:",
 }
-Attributes = dict[str, Any]
+Attributes = JsonObject
 T = TypeVar("T")
 
 

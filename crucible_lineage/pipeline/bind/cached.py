@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from crucible_lineage.collector import collector_paused
 from crucible_lineage.core.store import Store
 from crucible_lineage.ids import canonical_json
+from crucible_lineage.json_types import JsonObject
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep, Variant, declared_step
 from crucible_lineage.pipeline.functions.inspection import RULES, Inspection
 from crucible_lineage.pipeline.spec.inputs import EachInput, FileInput, ResultInput
@@ -123,7 +124,7 @@ def _read(stored: Any) -> BoundPipeline | None:
     return BoundPipeline(spec, steps)
 
 
-def _inspection(stored: dict[str, Any]) -> Inspection:
+def _inspection(stored: JsonObject) -> Inspection:
     inspection = Inspection.from_json(stored)
     if inspection is None:
         raise ValueError("it was written by another version")

@@ -12,10 +12,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid
+from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.pipeline.declare.yaml import read_documents
 from crucible_lineage.pipeline.spec.inputs import located
 
@@ -91,11 +91,11 @@ def recipe_files(declared: Mapping[str, object], folder: Path) -> list[Path]:
 class _Recipe:
     """A recipe: datasets by local id, and the samples (local id or MFID) that each was measured on."""
 
-    datasets: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    datasets: dict[str, JsonMapping] = field(default_factory=dict)
     samples: dict[str, list[str]] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
 
-    def add(self, kind: str, body: Mapping[str, Any]) -> str:
+    def add(self, kind: str, body: JsonMapping) -> str:
         """Add an entity and everything nested in it; return its local id."""
         name = str(body.get("id") or self._unique(str(body.get("name", "entity"))))
         if name in self.seen:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any
 
 from pydantic import BaseModel
 
 from crucible_lineage.errors import Fault, nearest, nearest_word
+from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.pipeline.declare.yaml import Document, Location
 from crucible_lineage.pipeline.spec.ingestion import FORMS, Ingest
 from crucible_lineage.pipeline.spec.inputs import INPUT_KINDS, FileInput
@@ -30,9 +30,7 @@ TOP_KEYS = [
 ]
 
 
-def faults_of(
-    document: Document, errors: Iterable[Mapping[str, Any]], hidden: Collection[Location] = ()
-) -> Iterator[Fault]:
+def faults_of(document: Document, errors: Iterable[JsonMapping], hidden: Collection[Location] = ()) -> Iterator[Fault]:
     """Yield the faults that pydantic found, without repetitions; values at `hidden` locations are not shown."""
     errors = list(errors)
     unknown = [location_of(error["loc"]) for error in errors if error["type"] == "extra_forbidden"]
@@ -73,7 +71,7 @@ def _is_source(location: Location) -> bool:
     return len(location) >= 4 and location[0] == "steps" and location[2] == "inputs"
 
 
-def _fault_of(document: Document, error: Mapping[str, Any], hidden: Collection[Location]) -> Fault:
+def _fault_of(document: Document, error: JsonMapping, hidden: Collection[Location]) -> Fault:
     raw: tuple[str | int, ...] = error["loc"]
     location = location_of(raw)
     if location[-1:] == ("[key]",):

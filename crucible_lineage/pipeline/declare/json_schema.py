@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from crucible_lineage.json_types import JsonObject
 from crucible_lineage.pipeline.declare.faults import INTERNAL_FIELDS
 from crucible_lineage.pipeline.declare.load import DEFAULTS, INPUT_DEFAULTS
 from crucible_lineage.pipeline.spec.pipeline import RUNNERS, PipelineSpec
@@ -261,7 +260,7 @@ def pipeline_schema() -> dict[str, object]:
     return schema
 
 
-def _set_descriptions(model: dict[str, Any], descriptions: dict[str, str]) -> None:
+def _set_descriptions(model: JsonObject, descriptions: dict[str, str]) -> None:
     """Set the descriptions: of the model the first paragraph of its docstring, of each key a line."""
     model["description"] = " ".join(model.get("description", "").partition("\n\n")[0].split())
     for key, declared in model["properties"].items():
@@ -274,14 +273,14 @@ def _or_text(model: str, example: str) -> dict[str, object]:
     return {"anyOf": [{"type": "string", "description": example}, {"$ref": f"#/$defs/{model}"}]}
 
 
-def _remove_internal_fields(model: dict[str, Any]) -> None:
+def _remove_internal_fields(model: JsonObject) -> None:
     for name in INTERNAL_FIELDS:
         model.get("properties", {}).pop(name, None)
     if "required" in model:
         model["required"] = [name for name in model["required"] if name not in INTERNAL_FIELDS]
 
 
-def _allow_references(model: dict[str, Any]) -> None:
+def _allow_references(model: JsonObject) -> None:
     """Allow references to variables where numbers and booleans are expected."""
     for name, declared in model.get("properties", {}).items():
         if declared.get("type") in ("integer", "number", "boolean"):

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from crucible_lineage.errors import Fault, InputError, nearest
 from crucible_lineage.ids import PROJECT_ID_RULE, canonical_json, is_project_id
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.pipeline.declare.crux import crux_input, recipe_files
 from crucible_lineage.pipeline.declare.faults import TOP_KEYS, faults_of, location_of
 from crucible_lineage.pipeline.declare.variables import Variables
@@ -76,7 +77,7 @@ class _Loader:
         self.complete = True
         self.folders: dict[tuple[str, str], Path] = {}  # folder in which each input and step was declared
 
-    def load(self, overrides: Mapping[str, Any]) -> Declaration:
+    def load(self, overrides: JsonMapping) -> Declaration:
         document = self._read(self.path, ())
         data = document.data
         self.document = document
@@ -159,7 +160,7 @@ class _Loader:
                         self._report((*location, key), f"unknown key {key!r}")
                         del item[key]
 
-    def _override(self, data: dict[str, Any], overrides: Mapping[str, Any]) -> None:
+    def _override(self, data: JsonObject, overrides: JsonMapping) -> None:
         """Replace declared values by those of this run. Raises InputError if nothing has that name."""
         steps, params = _mapping(data, "steps"), _mapping(data, "params")
         for name, value in overrides.items():
@@ -178,7 +179,7 @@ class _Loader:
             declared["params"] = {**_mapping(declared, "params"), param: value}
             self.document.options["steps", step, "params", param] = f"--set {name}"
 
-    def _apply_defaults(self, data: dict[str, Any]) -> None:
+    def _apply_defaults(self, data: JsonObject) -> None:
         defaults = data.get("defaults") or {}
         if not isinstance(defaults, dict):
             self._report(("defaults",), "defaults is a mapping, as in {retries: 2}")
@@ -195,7 +196,7 @@ class _Loader:
                 own = valid if step.get("run") else {key: value for key, value in valid.items() if key != "env"}
                 steps[name] = {**own, **step, **_merged(own, step, "output"), **_merged(own, step, "env")}
 
-    def _apply_to_inputs(self, data: dict[str, Any], shared: object) -> None:
+    def _apply_to_inputs(self, data: JsonObject, shared: object) -> None:
         """Apply the defaults of measured files to every input of files."""
         if not isinstance(shared, dict):
             message = "these are fields of measured files, as in {instrument_name: counter A}"
@@ -213,7 +214,7 @@ class _Loader:
                 own = {key: value for key, value in valid.items() if key not in times}
                 inputs[name] = {**own, **declared, **_merged(own, declared, "metadata")}
 
-    def _read_crux(self, data: dict[str, Any]) -> None:
+    def _read_crux(self, data: JsonObject) -> None:
         inputs = _mapping(data, "inputs")
         for name, declared in inputs.items():
             if isinstance(declared, dict) and "crux" in declared:
@@ -224,7 +225,7 @@ class _Loader:
                     self._report(("inputs", name, "crux"), str(error))
                     inputs[name] = {"select": {}}
 
-    def _fill(self, data: dict[str, Any]) -> Variables:
+    def _fill(self, data: JsonObject) -> Variables:
         declared = data.get("env") if isinstance(data.get("env"), list) else []
         allowed = tuple(map(str, declared or ()))
         variables = Variables({}, allowed, os.environ, self._report)
@@ -252,9 +253,7 @@ class _Loader:
                 hint = f"write ${{params.{name}}} where it belongs, or remove it"
                 self._report(("params", name), f"nothing uses {name!r}; {hint}")
 
-    def _resolved_step(
-        self, name: str, step: dict[str, Any], variables: Variables, references: Variables
-    ) -> dict[str, Any]:
+    def _resolved_step(self, name: str, step: JsonObject, variables: Variables, references: Variables) -> JsonObject:
         if "${" in str(step.get("run", "")) and step.get("shell") is not True:
             self._report(("steps", name, "run"), "a command takes parameters as {params.NAME}; ${...} is for a shell")
         location = ("steps", name)
@@ -301,7 +300,7 @@ def _swept(matrix: object) -> set[str]:
     return {name for part in parts if isinstance(part, dict) for name in part}
 
 
-def _mapping(data: Mapping[str, Any], key: str) -> dict[str, Any]:
+def _mapping(data: JsonMapping, key: str) -> JsonObject:
     """Return the mapping under a key; empty for any other value, which validation reports."""
     value = data.get(key)
     return value if isinstance(value, dict) else {}
@@ -318,11 +317,11 @@ def _is_file_input(declared: Mapping[str, object]) -> bool:
     return listed or "file" in declared
 
 
-def _takes_folder(part: str, declared: Mapping[str, Any]) -> bool:
+def _takes_folder(part: str, declared: JsonMapping) -> bool:
     return part == "steps" or isinstance(declared.get("each"), list) or "file" in declared or "pipeline" in declared
 
 
-def _give_folder(declared: dict[str, Any], folder: Path) -> None:
+def _give_folder(declared: JsonObject, folder: Path) -> None:
     """Set the folder of relative paths; in a list of datasets, that of each entry with files."""
     if isinstance(declared.get("each"), list):
         for entry in declared["each"]:
@@ -351,13 +350,13 @@ def _set(data: Any, location: Location, value: Any) -> None:
     data[location[-1]] = value
 
 
-Error = Mapping[str, Any]
+Error = JsonMapping
 PLACEHOLDERS = {"pipeline": "pipeline", "project": "project", "inputs": {}, "steps": {}}
 MOST_ROUNDS = 50  # each removes something, and declarations are less deep
 
 
 def readable_part(
-    declared: Mapping[str, Any], location_of: Callable[[Any], Location]
+    declared: JsonMapping, location_of: Callable[[Any], Location]
 ) -> tuple[PipelineSpec | None, list[Error]]:
     """Return the readable part of a pipeline, or None, and the errors; `location_of` converts their `loc`."""
     try:
@@ -400,7 +399,7 @@ def _follows(location: Location, removed: set[Location]) -> bool:
     return any(other[: len(location)] == location for other in removed)
 
 
-def _remove_faulty(data: dict[str, Any], location: Location, error: Error, removed: set[Location]) -> None:
+def _remove_faulty(data: JsonObject, location: Location, error: Error, removed: set[Location]) -> None:
     """Remove the faulty part from the data; a step stays, even if what it calls is unreadable."""
     if len(location) == 2 and location[0] == "steps" and isinstance(step := data["steps"].get(location[1]), dict):
         _repair_step(step, location, removed)
@@ -421,7 +420,7 @@ def _remove_faulty(data: dict[str, Any], location: Location, error: Error, remov
         container[:] = [item for item in container if item is not None]
 
 
-def _repair_step(step: dict[str, Any], location: Location, removed: set[Location]) -> None:
+def _repair_step(step: JsonObject, location: Location, removed: set[Location]) -> None:
     """Leave a step one way to run. Steps as a whole have these faults: two ways, none, or keys only for commands."""
     for name in ("run", "env", "shell"):
         if step.get("uses") and name in step:

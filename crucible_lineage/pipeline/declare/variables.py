@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.errors import InputError, nearest
+from crucible_lineage.json_types import JsonMapping
 
 if TYPE_CHECKING:  # resolving variables does not need the YAML reader
     from crucible_lineage.pipeline.declare.yaml import Location
@@ -41,7 +42,7 @@ class Variables:
     a later pass.
     """
 
-    params: Mapping[str, Any]
+    params: JsonMapping
     allowed: tuple[str, ...]
     environ: Mapping[str, str]
     report: Callable[[Location, str], None]

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from crucible_lineage.errors import Fault, InputError, nearest
+from crucible_lineage.json_types import JsonObject
 
 SIZE_LIMIT_BYTES = 4 << 20
 DEPTH_LIMIT = 50
@@ -231,8 +232,8 @@ class _Reader:
             return [self.build(item, (*location, index)) for index, item in enumerate(node.value)]
         return self._mapping(node, location)
 
-    def _mapping(self, node: Any, location: Location) -> dict[str, Any]:
-        result: dict[str, Any] = {}
+    def _mapping(self, node: Any, location: Location) -> JsonObject:
+        result: JsonObject = {}
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
                 self._report(key_node, "a key must be a single word or text")

@@ -26,6 +26,7 @@ from typing import Any, Self
 
 from crucible_lineage.core.journal import DELIVERED, SENDING
 from crucible_lineage.errors import InputError, RunError, StepError, StoppedError
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.local.usage import claimed, is_in_use, remove_folder
 from crucible_lineage.pipeline.engines.local import Running, with_retries
 from crucible_lineage.pipeline.engines.slurm_batch import EMPTY, SCRIPT, Batch, Member
@@ -159,7 +160,7 @@ class _Request:
     session: Session
     flags: tuple[str, ...]
     at_once: int
-    future: Future[dict[str, Any]] = field(default_factory=Future)
+    future: Future[JsonObject] = field(default_factory=Future)
 
     @property
     def mfid(self) -> str:
@@ -188,7 +189,7 @@ class _UnderWay:
     since: float = field(default_factory=time.monotonic)
     compared_at: float = 0.0
     missing_since: dict[int, float] = field(default_factory=dict)
-    answers: list[tuple[_Request, dict[str, Any] | Exception]] = field(default_factory=list)
+    answers: list[tuple[_Request, JsonObject | Exception]] = field(default_factory=list)
     has_failed: bool = False
 
     def is_of(self, run_id: str) -> bool:
@@ -270,7 +271,7 @@ class _Cluster:
         self._queue: dict[str, _Queued] | None = {}
         self._tested: set[tuple[str, ...]] = set()  # options that Slurm accepts
 
-    def ask(self, request: _Request) -> Future[dict[str, Any]]:
+    def ask(self, request: _Request) -> Future[JsonObject]:
         """Queue a step for submission; the future gets its outcome."""
         with self._changed:
             self._waiting.append(request)
@@ -443,7 +444,7 @@ def _flags(job: Job, runner: Runner) -> tuple[str, ...]:
     known = {"cpus": "cpus-per-task", "gpus": "gpus", "time": "time", "memory": "mem", "partition": "partition"}
     if unknown := sorted(job.spec.resources.keys() - known.keys()):
         raise InputError(f"step {job.name!r}: Slurm has no resource {unknown[0]!r}; there are {', '.join(known)}")
-    own: dict[str, Any] = {known[name]: int(amount) for name, amount in job.spec.amounts.items()}
+    own: JsonObject = {known[name]: int(amount) for name, amount in job.spec.amounts.items()}
     if partition := job.spec.resources.get("partition"):
         own["partition"] = partition
     if "mem" in own:
@@ -496,7 +497,7 @@ def _ask_queue() -> dict[str, _Queued] | None:
     return jobs
 
 
-def _error(job: Job, fields: Mapping[str, Any]) -> Exception:
+def _error(job: Job, fields: JsonMapping) -> Exception:
     if fields["kind"] == "InputError":
         return InputError(fields["message"])
     return StepError(fields["message"], step=job.name, log=fields["log"], trace=fields["trace"])

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.disk import private_folder, replacing
+from crucible_lineage.json_types import JsonMapping, JsonObject
 
 BATCH, EMPTY, SCRIPT = "batch.json", "empty", "script.sh"
 CLAIM, JOB, OUTCOME = "claim-", "job-", "outcome-"
@@ -40,9 +41,7 @@ class Batch:
     context: Mapping[str, str | None]
 
     @classmethod
-    def create(
-        cls, jobs: Sequence[Mapping[str, Any]], members: Sequence[Member], context: Mapping[str, str | None]
-    ) -> Batch:
+    def create(cls, jobs: Sequence[JsonMapping], members: Sequence[Member], context: Mapping[str, str | None]) -> Batch:
         """Write a batch of these jobs, each as JSON, into a new folder of the data folder."""
         data = Path(str(context["data"]))
         folder = Path(tempfile.mkdtemp(prefix="slurm-", dir=private_folder(data / "work")))
@@ -86,10 +85,10 @@ class Batch:
         """Return the numbers of the members that have an outcome."""
         return _numbers(self._names(), OUTCOME)
 
-    def outcome(self, number: int) -> dict[str, Any] | None:
+    def outcome(self, number: int) -> JsonObject | None:
         """Return the outcome of a member; None if it has not ended."""
         try:
-            outcome: dict[str, Any] = json.loads((self.folder / f"{OUTCOME}{number}").read_text(encoding="utf-8"))
+            outcome: JsonObject = json.loads((self.folder / f"{OUTCOME}{number}").read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         return outcome

@@ -13,12 +13,12 @@ import re
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from crucible_lineage.checksums import file_sha256
 from crucible_lineage.errors import Fault, InputError, nearest, nearest_word
 from crucible_lineage.fingerprint.params import canonical_params
 from crucible_lineage.ids import canonical_json
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.pipeline.functions.inspection import Inspection, with_reads
 from crucible_lineage.pipeline.spec.pipeline import StepSpec
 
@@ -55,7 +55,7 @@ def is_command(uses: str) -> bool:
     return uses.startswith((COMMAND, SHELL_COMMAND))
 
 
-def split_command(uses: str) -> dict[str, Any]:
+def split_command(uses: str) -> JsonObject:
     """Return `run`, `shell` and `env` of a command in a record: `run: NAME=value program argument`."""
     shell = uses.startswith(SHELL_COMMAND)
     arguments = shlex.split(uses.removeprefix(SHELL_COMMAND if shell else COMMAND))
@@ -69,7 +69,7 @@ def fields_in(argument: str, *, shell: bool = False) -> list[str]:
     return (SHELL_FIELD if shell else FIELD).findall(argument)
 
 
-def inspect_command(name: str, step: StepSpec, roles: Mapping[str, str], params: Mapping[str, Any]) -> Inspection:
+def inspect_command(name: str, step: StepSpec, roles: Mapping[str, str], params: JsonMapping) -> Inspection:
     """Inspect a command as a step: check its fields, and fingerprint its template, scripts and variables.
 
     Raises InputError with all its faults.
@@ -79,7 +79,7 @@ def inspect_command(name: str, step: StepSpec, roles: Mapping[str, str], params:
     if faults := [*_field_faults(step, arguments, roles, params), *_program_faults(step, arguments)]:
         raise InputError("", faults)
     scripts = {a: file_sha256(folder / a) for a in arguments if not FIELD.search(a) and (folder / a).is_file()}
-    code: dict[str, Any] = {"command": list(arguments), "scripts": scripts, **({"env": dict(env)} if env else {})}
+    code: JsonObject = {"command": list(arguments), "scripts": scripts, **({"env": dict(env)} if env else {})}
     code |= {"shell": True} if step.shell else {}
     named = [*(f"{key}={value}" for key, value in env.items()), *arguments[len(SHELL) if step.shell else 0 :]]
     inspection = Inspection(

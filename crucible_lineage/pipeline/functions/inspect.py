@@ -34,6 +34,7 @@ from crucible_lineage.fingerprint.source import is_first_party
 from crucible_lineage.fingerprint.values import ValueFaultError, plain_value
 from crucible_lineage.fingerprint.walk import Fingerprint, code_fingerprint
 from crucible_lineage.ids import canonical_json
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.marks import is_own
 from crucible_lineage.pipeline.functions.inspection import RULES, Inspection, with_reads
 from crucible_lineage.step import FaultyStep, ParameterSpec, Step, in_declaration
@@ -101,7 +102,7 @@ class Inspector:
 
 def inspect_step(
     uses: str,
-    params: Mapping[str, Any],
+    params: JsonMapping,
     folder: Path,
     store: Store | None = None,
     reads: Sequence[str] = (),
@@ -124,7 +125,7 @@ def _checked_params(
 ) -> dict[str, object]:
     """Return the checked parameters. Raises InputError with all their faults, and those of the step's packages."""
     faults = list(_package_faults(step))
-    checked: dict[str, Any] = {}
+    checked: JsonObject = {}
     try:
         checked = checked_params(step, params, pending)
     except InputError as error:
@@ -134,7 +135,7 @@ def _checked_params(
     return checked
 
 
-def _inspection(step: Step[..., Any], uses: str, params: dict[str, Any], fingerprint: Fingerprint) -> Inspection:
+def _inspection(step: Step[..., Any], uses: str, params: JsonObject, fingerprint: Fingerprint) -> Inspection:
     beside = Path(inspect.getfile(inspect.unwrap(step.function))).parent if step.reads else Path()
     inspection = Inspection(
         uses=uses,
@@ -413,7 +414,7 @@ def header_function(uses: str, folder: Path) -> Any:
     return find_function(_INGESTORS if uses == INGESTED else uses, folder)
 
 
-def read_header(uses: str, folder: Path, path: Path, sha256: str, store: Store) -> dict[str, Any]:
+def read_header(uses: str, folder: Path, path: Path, sha256: str, store: Store) -> JsonObject:
     """Return {field: value, "metadata": {name: value}} read from a file. Raises InputError if that fails."""
     key = hashlib.sha256(canonical_json(["header", uses, str(folder), sha256, path.name])).hexdigest()
     header = store.inspection(key, RULES)
@@ -428,7 +429,7 @@ def read_header(uses: str, folder: Path, path: Path, sha256: str, store: Store) 
     return fields
 
 
-def _read(function: Callable[[Path], object], uses: str, path: Path) -> dict[str, Any]:
+def _read(function: Callable[[Path], object], uses: str, path: Path) -> JsonObject:
     try:
         with contained():
             result = function(path)

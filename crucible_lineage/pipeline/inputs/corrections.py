@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, nearest
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.marks import CORRECTIONS_KEY, correction_mark, is_own
 from crucible_lineage.session import Session
 from crucible_lineage.times import utc
@@ -26,7 +27,7 @@ FIELDS = ("dataset_name", "measurement", "data_type", "session_name", "timestamp
 METADATA_PREFIX = "metadata."
 ID_COLUMN = "mfid"  # of a table of corrections
 
-Request = tuple[str, str, Mapping[str, Any]]  # where it was made (for messages), the dataset, and the values to set
+Request = tuple[str, str, JsonMapping]  # where it was made (for messages), the dataset, and the values to set
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class FieldChange:
     def __str__(self) -> str:
         return f"{self.name} ({self.mfid}): {self.field} {self.was!r} -> {self.now!r}"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Return the entry in `set --json`."""
         return dict(vars(self))
 
@@ -64,7 +65,7 @@ class Correction:
         return f"{self.at[:19]} {self.by}: {done}" + (f" ({self.why})" if self.why else "")
 
 
-def changes_of(session: Session, mfid: str, values: Mapping[str, Any]) -> list[FieldChange]:
+def changes_of(session: Session, mfid: str, values: JsonMapping) -> list[FieldChange]:
     """Return the changes that setting these values would make: fields, or `metadata.NAME`.
 
     Raises InputError for a value that cannot be set.
@@ -194,7 +195,7 @@ def record_act(session: Session, mfid: str, what: str, why: str = "") -> None:
     session.mirror.forget([mfid])
 
 
-def corrections(metadata: Mapping[str, Any] | None) -> tuple[Correction, ...]:
+def corrections(metadata: JsonMapping | None) -> tuple[Correction, ...]:
     """Return the corrections recorded in a dataset's scientific metadata, the earliest first."""
     recorded = (metadata or {}).get(CORRECTIONS_KEY)
     entries = [entry for _, entry in sorted(recorded.items())] if isinstance(recorded, Mapping) else []
@@ -213,7 +214,7 @@ def corrections(metadata: Mapping[str, Any] | None) -> tuple[Correction, ...]:
     )
 
 
-def uncorrected(metadata: Mapping[str, Any]) -> dict[str, Any]:
+def uncorrected(metadata: JsonMapping) -> JsonObject:
     """Return metadata with the recorded corrections reverted, except where the value has changed since."""
     before = dict(metadata)
     for correction in reversed(corrections(metadata)):
@@ -268,11 +269,11 @@ def _instrument(session: Session, name: str) -> str:
     return found[0].unique_id
 
 
-def _entries(session: Session, acts: Sequence[Mapping[str, Any]], why: str) -> dict[str, Any]:
+def _entries(session: Session, acts: Sequence[JsonMapping], why: str) -> JsonObject:
     agent = session.agent
     by, at = str(agent.get("username") or agent.get("local_user") or ""), datetime.now(UTC).isoformat()
     stamp = {"by": by, "at": at, **({"why": why} if why else {})}
-    entries: dict[str, Any] = {}
+    entries: JsonObject = {}
     for number, act in enumerate(acts):
         entries |= correction_mark(f"{at}_{number:04}_{secrets.token_hex(4)}", {**act, **stamp})
     return entries

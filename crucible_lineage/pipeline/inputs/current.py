@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.core.datasets import ONE_BY_ONE
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.records import OWN_KEYS
 from crucible_lineage.pipeline.functions.inspection import RULES
 from crucible_lineage.pipeline.spec.inputs import MATCHED
@@ -45,7 +46,7 @@ class DeclaredDifference:
         values = f"{self.field} {present}, {_shown(self.declared)} as declared; {winner}"
         return f"input {self.input}, {self.name} ({self.mfid}): {values}"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Return the entry in `plan --json`."""
         return dict(vars(self))
 
@@ -88,7 +89,7 @@ def apply_declared(differences: Iterable[DeclaredDifference], session: Session) 
     )
 
     applied = list(differences)
-    values: dict[str, dict[str, Any]] = {}
+    values: dict[str, JsonObject] = {}
     for difference in applied:
         if difference.field != SAMPLES:
             values.setdefault(difference.mfid, {})[difference.field] = difference.declared
@@ -116,15 +117,15 @@ def _key(items: Iterable[InputItem]) -> str:
     return f"declared {hashlib.sha256(json.dumps(entries).encode()).hexdigest()}"
 
 
-def _records(mfids: Sequence[str], project: str, session: Session) -> Mapping[str, Mapping[str, Any]]:
-    records: Mapping[str, Mapping[str, Any]] = session.mirror.records(mfids) if session.is_away else {}
+def _records(mfids: Sequence[str], project: str, session: Session) -> Mapping[str, JsonMapping]:
+    records: Mapping[str, JsonMapping] = session.mirror.records(mfids) if session.is_away else {}
     if len(records) < len(set(mfids)):
         few = len(mfids) <= ONE_BY_ONE
         records = session.mirror.read(mfids) if few else session.mirror.snapshot(project).records
     return {mfid: records[mfid] for mfid in mfids if mfid in records}
 
 
-def _declared(item: InputItem) -> dict[str, Any]:
+def _declared(item: InputItem) -> JsonObject:
     """Return the declared fields of a dataset, without empty ones."""
     fields = {name: item.fields.get(name) for name in (*MATCHED, "timestamp")}
     fields |= {f"metadata.{key}": value for key, value in (item.fields.get("metadata") or {}).items()}
@@ -133,7 +134,7 @@ def _declared(item: InputItem) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _differences(name: str, item: InputItem, record: Mapping[str, Any], holds: str) -> Iterator[DeclaredDifference]:
+def _differences(name: str, item: InputItem, record: JsonMapping, holds: str) -> Iterator[DeclaredDifference]:
     assert item.dataset
     metadata = record.get("scientific_metadata") or {}
     for field, declared in _declared(item).items():
@@ -164,7 +165,7 @@ def _equal(field: str, declared: object, current: object) -> bool:
         return False
 
 
-def _current_fields(item: InputItem, record: Mapping[str, Any], holds: str) -> dict[str, Any]:
+def _current_fields(item: InputItem, record: JsonMapping, holds: str) -> JsonObject:
     """Return the fields for groups and partners: Crucible's, then declared ones; or the reverse."""
     moment = measured_at(record)
     recorded = {name: record.get(name) for name in MATCHED} | {"timestamp": moment.isoformat() if moment else None}

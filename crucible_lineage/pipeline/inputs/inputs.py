@@ -9,13 +9,14 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from crucible_lineage.core.datasets import ONE_BY_ONE
 from crucible_lineage.core.slots import CANDIDATE, SUPERSEDED, Currency, DatasetStatus, SlotClaim
 from crucible_lineage.errors import IdTakenError, InputError, NotFoundError, RefusedError
 from crucible_lineage.ids import mfid_time
+from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.records import is_support
 from crucible_lineage.pipeline.bind.step import parent_params
 from crucible_lineage.pipeline.inputs.calibrations import CalibrationSelection, choose_calibrations
@@ -74,7 +75,7 @@ class InputItem:
 
     label: str
     dataset: DatasetRef | None
-    fields: Mapping[str, Any] = field(default_factory=dict)
+    fields: JsonMapping = field(default_factory=dict)
     new: FileInput | None = None
     raw: RawFiles | None = None
     blocked: str = ""

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.facts import DatasetFacts, Facts
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.pipeline.bind.model import BoundPipeline
 from crucible_lineage.pipeline.inputs.inputs import InputItem, Inputs
 from crucible_lineage.pipeline.spec.ingestion import Ingest
@@ -88,7 +89,7 @@ class ParentFacts:
     def of(self, used: Sequence[UsedDataset]) -> dict[str, list[dict[str, object]]]:
         """Return the facts about these parents for a recipe, by role. Raises InputError if one cannot be read."""
         self.look_ahead([part.dataset.mfid for part in used])
-        by_role: dict[str, list[dict[str, Any]]] = {}
+        by_role: dict[str, list[JsonObject]] = {}
         for part in used:
             facts = self._known(part.dataset.mfid)
             if facts is None:
@@ -99,7 +100,7 @@ class ParentFacts:
             by_role.setdefault(part.role, []).append(facts.known())
         return by_role
 
-    def _request(self, mfid: str, listed: Mapping[str, Any] | None) -> _Read | None:
+    def _request(self, mfid: str, listed: JsonMapping | None) -> _Read | None:
         datasets = self._session.client.datasets
         try:
             record = listed or datasets.get(mfid, include_metadata=True).model_dump()
@@ -119,7 +120,7 @@ class _Read:
     about: tuple[str, ...] = ()
 
 
-def facts_in(recipe: Mapping[str, Any]) -> Facts | None:
+def facts_in(recipe: JsonMapping) -> Facts | None:
     """Return the facts in a recipe; None if its step takes none."""
     stored = recipe.get("facts")
     if stored is None:
@@ -152,7 +153,7 @@ def read_first(pipeline: BoundPipeline, inputs: Inputs) -> dict[str, tuple[Input
     return {name: tuple(map(with_wait, items)) if name in needed else items for name, items in inputs.items()}
 
 
-def _about(record: Mapping[str, Any]) -> tuple[str, ...]:
+def _about(record: JsonMapping) -> tuple[str, ...]:
     """Return the datasets of a result's first input, except partners in time."""
     from crucible_lineage.lineage.records import mappings, provenance, text  # most steps take no facts
 
@@ -188,7 +189,7 @@ def _undelivered(new: NewDataset) -> _Read:
     return _Read(facts, _about({"scientific_metadata": {PROVENANCE_KEY: {"used": used}}}))
 
 
-def _registered_facts(record: Mapping[str, Any]) -> DatasetFacts | None:
+def _registered_facts(record: JsonMapping) -> DatasetFacts | None:
     """Return a result's facts as registered; None for measured data and results of older versions.
 
     A service may fill in fields and keywords of a result later; its children keep their ids.
@@ -201,7 +202,7 @@ def _registered_facts(record: Mapping[str, Any]) -> DatasetFacts | None:
     return replace(DatasetFacts.from_json(stored), metadata=returned_values(record))
 
 
-def _current_facts(record: Mapping[str, Any], keywords: Collection[str]) -> DatasetFacts:
+def _current_facts(record: JsonMapping, keywords: Collection[str]) -> DatasetFacts:
     from crucible_lineage.lineage.records import OWN_KEYS, provenance, returned_values  # most steps take no facts
 
     stored = provenance(record)

@@ -10,6 +10,7 @@ from typing import Any
 
 from crucible_lineage.core.slots import SlotClaim, pipeline_keyword
 from crucible_lineage.facts import Facts
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.pipeline.bind.model import BoundPipeline
 from crucible_lineage.pipeline.functions.inspection import Inspection
 from crucible_lineage.pipeline.inputs.parent_facts import facts_in
@@ -19,7 +20,7 @@ from crucible_lineage.provenance.recipe import PlannedOutput, UsedDataset
 from crucible_lineage.step import Step
 from crucible_lineage.times import measured_at
 
-FieldsOf = Callable[[str], Mapping[str, Any]]  # the fields of a dataset's record, by MFID
+FieldsOf = Callable[[str], JsonMapping]  # the fields of a dataset's record, by MFID
 _COUNT = re.compile(r" and \d+ more$")  # in the default name of a list
 
 
@@ -38,11 +39,11 @@ class Job:
     name: str
     project: str
     inspection: Inspection
-    given: Mapping[str, Any]
+    given: JsonMapping
     used: tuple[UsedDataset, ...]
     outputs: tuple[PlannedOutput, ...]
     spec: StepSpec
-    run: Mapping[str, Any]
+    run: JsonMapping
     slots: Mapping[str, Mapping[str, SlotClaim]] = field(default_factory=dict)
     label: str = ""
     group: str = ""
@@ -74,7 +75,7 @@ class Job:
         return None if found is None else Facts({**dict.fromkeys(self.inspection.roles, ()), **found})
 
     @property
-    def declared(self) -> dict[str, Any] | None:
+    def declared(self) -> JsonObject | None:
         """The declared settings that neither the recipe nor the dataset shows; None if there are none.
 
         Declared metadata are listed by name: the values are in the dataset.

@@ -6,10 +6,8 @@ reference, which the process that executes the step resolves in its own environm
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from crucible_lineage.core.slots import SlotClaim
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.pipeline.declare.variables import from_environment
 from crucible_lineage.pipeline.functions.command import inspect_command
 from crucible_lineage.pipeline.functions.inspect import inspect_step
@@ -23,7 +21,7 @@ from crucible_lineage.session import Session
 _IN_PLAN = ("params", "matrix", "inputs", "group_by", "across")  # resolved by the plan
 
 
-def job_to_json(job: Job) -> dict[str, Any]:
+def job_to_json(job: Job) -> JsonObject:
     """Encode a job as names, ids and declared values."""
     return {
         "name": job.name,
@@ -56,7 +54,7 @@ def job_to_json(job: Job) -> dict[str, Any]:
     }
 
 
-def job_from_json(sent: Mapping[str, Any], run: Mapping[str, Any], session: Session) -> Job:
+def job_from_json(sent: JsonMapping, run: JsonMapping, session: Session) -> Job:
     """Decode a job where it arrived: the local code determines the ids of its outputs."""
     spec = StepSpec.model_validate(sent["spec"])
     subject = f"step {sent['name']!r}, where it is made"
@@ -104,14 +102,14 @@ def made_to_json(made: Materialized) -> dict[str, object]:
     return {**fields, "outputs": {name: dataset.mfid for name, dataset in made.outputs.items()}}
 
 
-def made_from_json(sent: Mapping[str, Any], session: Session) -> Materialized:
+def made_from_json(sent: JsonMapping, session: Session) -> Materialized:
     """Decode a result that another process or machine made."""
     outputs = {name: existing_dataset(mfid, session) for name, mfid in sent["outputs"].items()}
     fields = {name: sent[name] for name in ("executed", "note", "seconds", "waits", "healed")}
     return Materialized(outputs, **fields)
 
 
-def _used(entry: Mapping[str, Any], session: Session) -> UsedDataset:
+def _used(entry: JsonMapping, session: Session) -> UsedDataset:
     dataset = existing_dataset(entry["mfid"], session)
     files = tuple(file for file in dataset.files if file.name in entry["files"])
     return UsedDataset(entry["role"], dataset, files, entry["chosen"])

@@ -13,11 +13,12 @@ from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from crucible_lineage.checksums import scan_file
 from crucible_lineage.disk import draft_beside
 from crucible_lineage.errors import StepError
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.marks import is_own
 from crucible_lineage.pipeline.files.fetch import has_bytes, send_again
 from crucible_lineage.pipeline.inputs.register import descriptive_fields
@@ -62,7 +63,7 @@ class Materialized:
     note: str = ""
     seconds: float | None = None
     waits: bool = False
-    returned: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    returned: Mapping[str, JsonMapping] = field(default_factory=dict)
     healed: bool = False
 
 
@@ -281,7 +282,7 @@ class StepOutput:
     """One output of an executed step: its identity and contents."""
 
     planned: PlannedOutput
-    metadata: Mapping[str, Any]
+    metadata: JsonMapping
     files: tuple[LocalFile, ...]
 
 
@@ -326,7 +327,7 @@ def new_dataset(
     )
 
 
-def metadata_of(job: Job, result: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
+def metadata_of(job: Job, result: JsonMapping | None) -> dict[str, JsonObject]:
     """Return the scientific metadata of each output: the returned values and the declared metadata."""
     outputs = job.inspection.outputs
     values = {outputs[0]: result} if len(outputs) == 1 else (result or {})

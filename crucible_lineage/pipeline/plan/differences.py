@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from crucible_lineage.amounts import amount, value_text
+from crucible_lineage.json_types import JsonMapping
 
 MOST_LINES = 20
 MOST_NAMED = 5
@@ -32,7 +32,7 @@ class Ingredients:
     `pieces` holds a text, a value, or `#` and a hash for each piece of code; it is empty if these were not recorded.
     """
 
-    recipe: Mapping[str, Any]
+    recipe: JsonMapping
     source: str = ""
     pieces: Mapping[str, str] = field(default_factory=dict)
     used: tuple[UsedFiles, ...] = ()
@@ -158,7 +158,7 @@ def _input_difference(role: str, earlier: Ingredients, now: Ingredients) -> str:
     return f"input {role} has the same datasets in another order or with other files{named}"
 
 
-def _fact_differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterable[str]:
+def _fact_differences(before: JsonMapping, after: JsonMapping) -> Iterable[str]:
     """Yield the changed facts about parents with the same data; other parents are reported elsewhere."""
     if ("facts" in before) != ("facts" in after):
         yield f"the step is {'given facts about its parents now' if 'facts' in after else 'no longer given facts'}"
@@ -175,7 +175,7 @@ def _fact_differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> It
         yield f"{len(changes) - MOST_NAMED} other facts about its parents changed"
 
 
-def _changed_facts(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+def _changed_facts(old: JsonMapping, new: JsonMapping, prefix: str = "") -> Iterable[tuple[str, str]]:
     """Yield each fact that differs, as (name, old and new value); nested ones by their path."""
     for name in dict.fromkeys([*old, *new]):
         was, now = old.get(name, _ABSENT), new.get(name, _ABSENT)

@@ -11,6 +11,7 @@ from typing import Any
 
 from crucible_lineage.amounts import value_text
 from crucible_lineage.core.slots import slot
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.pipeline.bind.dimensions import is_field, root_of
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep
 from crucible_lineage.pipeline.inputs.inputs import InputItem, Inputs
@@ -138,7 +139,7 @@ class Scope:
     step: str
     behind: Mapping[str, Sequence[InputItem]]
     direct: frozenset[str]
-    params: Mapping[str, Any]
+    params: JsonMapping
 
     def value(self, role: str, name: str) -> tuple[Any, str]:
         """Return the value of a field that the data behind a role agree in; or None and the reason."""
@@ -154,7 +155,7 @@ class Scope:
     def output(self, step: BoundStep) -> tuple[BoundStep, str, str]:
         """Return the step with the templates of its `output` filled in, the fault, and a note on its name."""
         declared = step.spec.output
-        filled: dict[str, Any] = {}
+        filled: JsonObject = {}
         for field in TEMPLATED:
             value = getattr(declared, field)
             if is_template(value):

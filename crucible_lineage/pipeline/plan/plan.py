@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 from crucible_lineage.errors import InputError
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.pipeline.files.fetch import EvictedDataset
 from crucible_lineage.pipeline.inputs.current import DeclaredDifference
 from crucible_lineage.pipeline.inputs.inputs import InputItem, Inputs
@@ -56,7 +57,7 @@ class DatasetIndex(Protocol):
     def look_ahead(self, mfids: Collection[str]) -> None:
         """Read the facts about these datasets, several at a time."""
 
-    def facts(self, used: Sequence[UsedDataset]) -> Mapping[str, Any]:
+    def facts(self, used: Sequence[UsedDataset]) -> JsonMapping:
         """Return the facts about these parents for a recipe. Raises InputError if one cannot be read."""
 
     def is_held(self, slot: str) -> bool:
@@ -96,7 +97,7 @@ class StepPlan:
     roots: tuple[str, ...] = ()
     used: tuple[UsedDataset, ...] = ()
     notes: tuple[str, ...] = ()
-    choices: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
+    choices: Mapping[str, list[JsonObject]] = field(default_factory=dict)
     on_hold: bool = False
 
     @property
@@ -104,7 +105,7 @@ class StepPlan:
         """The earlier results that would be replaced, by output."""
         return {planned.output: planned.supersedes for planned in self.outputs if planned.supersedes}
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Return the entry in `plan --json`."""
         return {
             "name": self.name,
@@ -143,7 +144,7 @@ class PipelinePlan:
         """Whether there is nothing to do."""
         return all(step.state == FRESH for step in self.steps)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Return the plan for `plan --json`."""
         steps = [step.to_json() for step in self.steps]
         differences = [difference.to_json() for difference in self.differences]

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from crucible_lineage.collector import collector_paused
 from crucible_lineage.core.store import Store
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import canonical_json
+from crucible_lineage.json_types import JsonObject
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep, require_names
 from crucible_lineage.pipeline.files.fetch import away
@@ -161,7 +161,7 @@ def _results_of(
 
 def _result_fields(
     instance: Instance, inputs: Mapping[str, Sequence[InputItem]]
-) -> tuple[dict[str, Any], tuple[datetime, datetime] | None]:
+) -> tuple[JsonObject, tuple[datetime, datetime] | None]:
     """Return a result's fields before it is read, and the first and last time of measurement of its data.
 
     The fields are those that its data agree in, and the declared ones.

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import accumulate
-from typing import Any
 
 from crucible_lineage.calibrations import certified_text
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.pipeline.spec.declared import AFTER, BEFORE, EARLIEST, EITHER, NEAREST, NONE, SKIP, TimeMatch
 from crucible_lineage.times import moment_text, span_text
 
@@ -64,7 +64,7 @@ class Partner:
     same: Mapping[str, str] = field(default_factory=dict)
     size: int = 1
     of_size: int = 1
-    certificate: Mapping[str, Any] = field(default_factory=dict)
+    certificate: JsonMapping = field(default_factory=dict)
 
     def __str__(self) -> str:
         return chosen_text(self.to_json())
@@ -75,9 +75,9 @@ class Partner:
         note = f"{span_text(self.seconds)} {self.side}" if self.seconds else self.side
         return note or certified_text(self.certificate)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Return the entry in plans and records."""
-        entry: dict[str, Any] = {"rule": self.rule, "side": self.side, "seconds": self.seconds}
+        entry: JsonObject = {"rule": self.rule, "side": self.side, "seconds": self.seconds}
         entry |= {"members": self.size} if self.size > 1 else {}
         entry |= {"of_members": self.of_size} if self.of_size > 1 else {}
         return {**entry, "same": dict(self.same), **({"certificate": self.certificate} if self.certificate else {})}
@@ -217,7 +217,7 @@ class Candidates:
         )
 
 
-def chosen_text(chosen: Mapping[str, Any]) -> str:
+def chosen_text(chosen: JsonMapping) -> str:
     """Return a choice as text: `2 h 5 min before (nearest before, same instrument_name=A)`."""
     side, members, of_members = chosen["side"], chosen.get("members") or 1, chosen.get("of_members") or 1
     same = f", same {_values_text(chosen['same'])}" if chosen["same"] else ""

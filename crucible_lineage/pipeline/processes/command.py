@@ -9,10 +9,10 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from crucible_lineage.errors import StepError, StoppedError
 from crucible_lineage.facts import Facts
+from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.pipeline.functions.command import FACTS, FIELD, SHELL_FIELD, arguments_of
 from crucible_lineage.pipeline.logs import STEP_LOG, StepLog
 from crucible_lineage.pipeline.processes.file_accesses import watching_folders
@@ -41,8 +41,8 @@ class CommandCall:
     name: str
     run: str | Sequence[str]
     declared_in: Path
-    inputs: Mapping[str, Any]
-    params: Mapping[str, Any]
+    inputs: JsonMapping
+    params: JsonMapping
     env: Mapping[str, str]
     run_id: str = ""
     shell: bool = False

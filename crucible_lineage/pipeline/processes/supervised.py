@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from crucible_lineage.errors import StoppedError
+from crucible_lineage.json_types import JsonObject
 from crucible_lineage.pipeline.processes import supervisor
 
 GRACE_S = 2.0  # chosen: between terminating and killing a process; users expect seconds
@@ -199,9 +200,9 @@ class Supervised:
             os.close(lifeline)
 
 
-def _read_entry(report: IO[bytes]) -> dict[str, Any]:
+def _read_entry(report: IO[bytes]) -> JsonObject:
     """Return the next line of the supervisor's report; empty at the end."""
-    entry: dict[str, Any] = json.loads(report.readline() or b"{}")
+    entry: JsonObject = json.loads(report.readline() or b"{}")
     return entry
 
 

@@ -10,13 +10,13 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
 from crucible_lineage.disk import replacing
 from crucible_lineage.facts import Facts
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.pictures import draw_returned
 from crucible_lineage.pipeline.functions.inspect import compiling_source, find_step, validated_params
 from crucible_lineage.pipeline.logs import LOG_FORMAT
@@ -79,7 +79,7 @@ def _standard_streams() -> None:
         setattr(sys, f"__{name}__", stream)
 
 
-def _answer(call: Mapping[str, Any]) -> dict[str, Any]:
+def _answer(call: JsonMapping) -> JsonObject:
     paths = {name: _unpacked(packed) for name, packed in call["paths"].items()}
     step = None
     try:
@@ -89,7 +89,7 @@ def _answer(call: Mapping[str, Any]) -> dict[str, Any]:
             facts = {} if call["facts"] is None else {step.facts: Facts.from_json(call["facts"])}
             result = step.function(**paths, **facts, **validated_params(step, call["params"]))
             result, pictures = draw_returned(result, {name: paths[name] for name in step.outputs})
-        answer: dict[str, Any] = {"outside": list(map(str, watched.written)), "read": list(map(str, watched.read))}
+        answer: JsonObject = {"outside": list(map(str, watched.written)), "read": list(map(str, watched.read))}
         answer |= {"opened": list(map(str, not_code(opened, [*watched.read, *watched.written])))}
         answer |= {"code": code and str(code), "pictures": pictures}
         return {"result": returned(result), **answer}
@@ -101,7 +101,7 @@ def _answer(call: Mapping[str, Any]) -> dict[str, Any]:
         return {"error": line, "trace": trace}
 
 
-def _unpacked(packed: Mapping[str, Any]) -> Any:
+def _unpacked(packed: JsonMapping) -> Any:
     ((kind, value),) = packed.items()
     if kind == "path":
         return Path(value)

@@ -11,6 +11,7 @@ from typing import Any
 from crucible_lineage.amounts import amount
 from crucible_lineage.core.datasets import fetch_datasets
 from crucible_lineage.errors import LineageError
+from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.labels import value_text
 from crucible_lineage.lineage.records import returned_values
 from crucible_lineage.pipeline.files.fetch import cached_file
@@ -72,7 +73,7 @@ def _value_line(name: str, was: Any, now: Any) -> str:
     return f"{line}, by {now - was:+.3g}{percent}"
 
 
-def _data_files(session: Session, mfid: str, record: Mapping[str, Any]) -> dict[str, FileRef]:
+def _data_files(session: Session, mfid: str, record: JsonMapping) -> dict[str, FileRef]:
     provenance = read_record(record.get("scientific_metadata"))
     if provenance is None:
         return {}

@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from crucible_lineage.errors import InputError
+from crucible_lineage.json_types import JsonMapping, JsonObject
 
 FORMS = ("form-word", "form-mapping")  # tags of the two forms of `ingest:` in the locations of pydantic
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -110,7 +111,7 @@ def from_name_fault(value: object) -> str | None:
     return f"'{match['pattern']}' has {groups} groups; the value is the one in round brackets" if groups > 1 else None
 
 
-def read_from_names(fields: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+def read_from_names(fields: JsonMapping, names: Sequence[str]) -> JsonObject:
     """Fill in the `from name` fields: with text, and in metadata with numbers where they are numeric.
 
     `names` are paths as declared. A pattern with a `/` is searched in the whole path, any other in the file name.

@@ -18,6 +18,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator,
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.marks import is_own
 from crucible_lineage.pipeline.spec.declared import Check, DeclaredModel, Distance, Folder, Side, TimeMatch
 from crucible_lineage.pipeline.spec.ingestion import Ingested, from_name_fault
@@ -55,12 +56,12 @@ class DatasetFields(DeclaredModel):
     instrument_name: str | None = None
     instrument_id: str | None = None
     keywords: tuple[str, ...] = ()
-    metadata: dict[str, Any] = Field(default_factory=dict)
+    metadata: JsonObject = Field(default_factory=dict)
     public: bool = False
 
     @field_validator("metadata")
     @classmethod
-    def _not_ours(cls, value: dict[str, Any]) -> dict[str, Any]:
+    def _not_ours(cls, value: JsonObject) -> JsonObject:
         for name in value:
             if is_own(name):
                 raise ValueError(f"{name!r} is reserved for the provenance record; choose another name")
@@ -154,7 +155,7 @@ class FileInput(_Paired, Ingested, DatasetFields):
 
     @field_validator("metadata")
     @classmethod
-    def _from_names(cls, value: dict[str, Any]) -> dict[str, Any]:
+    def _from_names(cls, value: JsonObject) -> JsonObject:
         for name, part in value.items():
             if fault := from_name_fault(part):
                 raise ValueError(f"{name}: {fault}")
@@ -228,7 +229,7 @@ class SelectInput(_Paired):
     value, or a list of alternatives. `flags` lists names of flags under `none_of` and `any_of`.
     """
 
-    select: dict[str, Any]
+    select: JsonObject
     each: bool = False
     superseded: bool = False
 
@@ -245,7 +246,7 @@ class SelectInput(_Paired):
         return self
 
     @property
-    def filters(self) -> dict[str, Any]:
+    def filters(self) -> JsonObject:
         """The filters that Crucible applies."""
         return {
             name: value for name, value in self.select.items() if not name.startswith(METADATA_PREFIX) and name != FLAGS
@@ -257,7 +258,7 @@ class SelectInput(_Paired):
         any_of, none_of = conditions.get("any_of"), conditions.get("none_of") or ()
         return not set(none_of) & set(flags) and (any_of is None or bool(set(any_of) & set(flags)))
 
-    def fits(self, metadata: Mapping[str, Any]) -> bool:
+    def fits(self, metadata: JsonMapping) -> bool:
         """Return whether this scientific metadata passes the filters that Crucible cannot apply."""
         filters = {name: value for name, value in self.select.items() if name.startswith(METADATA_PREFIX)}
         return all(_is_among(value_of({"metadata": metadata}, name), value) for name, value in filters.items())
@@ -361,7 +362,7 @@ def _is_among(value: object, accepted: object) -> bool:
     return any(value == candidate or (value is not None and str(value) == str(candidate)) for candidate in values)
 
 
-def _with_shared(shared: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]:
+def _with_shared(shared: JsonMapping, entry: JsonMapping) -> JsonObject:
     """Return an entry with the shared fields added and the metadata of both merged."""
     merged = {**shared, **entry}
     if isinstance(shared.get("metadata"), Mapping) and isinstance(entry.get("metadata"), Mapping):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from crucible_lineage.amounts import amount, size_text
 from crucible_lineage.collector import collector_paused
 from crucible_lineage.errors import InputError, nearest
+from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.labels import value_with_unit
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def number_column(name: str) -> Column:
     return Column(f"{NUMBER}{name}", name, value, as_text=text, kind="wide number")
 
 
-def as_json(entries: Iterable[DatasetEntry]) -> list[dict[str, Any]]:
+def as_json(entries: Iterable[DatasetEntry]) -> list[JsonObject]:
     """Return datasets as JSON, in `list --json` and elsewhere."""
     columns = [(column.label, column.value) for column in columns_at(Surface.JSON)]
     with collector_paused():  # a third of the time for 100,000 datasets

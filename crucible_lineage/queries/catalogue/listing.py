@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from crucible_lineage.core.slots import CURRENT, RAW, SUPERSEDED
 from crucible_lineage.core.summary import Summary
 from crucible_lineage.core.tables import EVERYTHING, Snapshot
 from crucible_lineage.errors import InputError, nearest
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.queries.catalogue.columns import Column, as_json, facets, in_order
 from crucible_lineage.queries.catalogue.reference import find_run
 from crucible_lineage.queries.catalogue.runs import datasets_of_run, list_runs
@@ -47,7 +48,7 @@ class Listing:
     def __len__(self) -> int:
         return len(self.entries)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Return the list for `list --json`."""
         return {"project": self.project, "datasets": as_json(self.entries), "not_listed": dict(self.others)}
 
@@ -59,7 +60,7 @@ def list_datasets(
     step: str | None = None,
     pipeline: str | None = None,
     run: str | None = None,
-    filters: Mapping[str, Any] | None = None,
+    filters: JsonMapping | None = None,
     sort: str | None = None,
     results: bool = False,
     every: bool = False,
@@ -125,7 +126,7 @@ class DatasetSearch:
     facets: Mapping[str, str] = field(default_factory=dict)
     since: str = ""
     until: str = ""
-    service: Mapping[str, Any] = field(default_factory=dict)
+    service: JsonMapping = field(default_factory=dict)
     sort: str = ""
     metadata: str = ""
 
@@ -167,7 +168,7 @@ def browse(session: Session, project: str, search: DatasetSearch) -> SearchResul
     if search.since or search.until or search.words:
         entries = [entry for entry in entries if _matches(entry, search)]
     if search.service:
-        scope: dict[str, Any] = {} if project == EVERYTHING else {"project_id": project}
+        scope: JsonObject = {} if project == EVERYTHING else {"project_id": project}
         listed = {one.unique_id for one in session.client.datasets.iter(**scope, **search.service)}
         entries = [entry for entry in entries if entry.mfid in listed]
     if search.metadata:

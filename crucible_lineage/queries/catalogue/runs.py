@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 from weakref import WeakKeyDictionary
 
 from crucible_lineage.amounts import time_text
@@ -15,6 +14,7 @@ from crucible_lineage.core.summary import Producer
 from crucible_lineage.core.tables import Snapshot
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, nearest
 from crucible_lineage.failed_runs import unstarted_text
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.lineage.records import mapping, recorded_run
 from crucible_lineage.local.usage import is_in_use
@@ -26,7 +26,6 @@ from crucible_lineage.queries.graph.state import DatasetEntry, entries_of_copy
 from crucible_lineage.session import Session
 from crucible_lineage.times import utc
 
-Record = Mapping[str, Any]
 COMPLETE, FAILED = "complete", "failed"
 NOT_KNOWN = "not known"
 
@@ -71,7 +70,7 @@ class ListedRun:
         steps = ", ".join(f"{count} {outcome}" for outcome, count in (self.steps or {}).items())
         return steps or (f"{len(self.made)} made" if self.made else "none")
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Return the run for `runs --json` and `status --json`."""
         return {
             "run_id": self.run_id,
@@ -184,7 +183,7 @@ def _by_result(made_by: Producer, pipeline: str, project: str) -> ListedRun:
     )
 
 
-def _local_run(row: Mapping[str, Any], data: Path) -> ListedRun:
+def _local_run(row: JsonMapping, data: Path) -> ListedRun:
     is_alive = row["outcome"] is None and is_in_use(running(data) / row["run_id"])
     return ListedRun(
         row["run_id"],

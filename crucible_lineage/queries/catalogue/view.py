@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from crucible_lineage.core.statement_effects import AppliedStatement
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.records import OWN_KEYS, parents_as_used, provenance, returned_values, text
 from crucible_lineage.queries.catalogue.columns import as_json
 from crucible_lineage.queries.catalogue.files import own_files
@@ -33,9 +34,9 @@ class ProducingRun:
     note: str | None = None
     run: str | None = None
     engine: str | None = None
-    params: Mapping[str, Any] = field(default_factory=dict)
+    params: JsonMapping = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Return the entry `made` for `show --json`."""
         return {**vars(self), "params": dict(self.params)}
 
@@ -49,8 +50,8 @@ class DatasetView:
     """
 
     entry: DatasetEntry
-    results: Mapping[str, Any]
-    files: tuple[Mapping[str, Any], ...]
+    results: JsonMapping
+    files: tuple[JsonMapping, ...]
     parents: tuple[str, ...]
     equal: Mapping[str, tuple[str, ...]]
     children: tuple[str, ...]
@@ -58,8 +59,8 @@ class DatasetView:
     made: ProducingRun
     facts: Mapping[str, str]
     samples: Mapping[str, str]
-    metadata: Mapping[str, Any]
-    deletion: Mapping[str, Any] | None = None
+    metadata: JsonMapping
+    deletion: JsonMapping | None = None
     statements: tuple[AppliedStatement, ...] = ()
     varies: str = ""
 
@@ -74,7 +75,7 @@ class DatasetView:
             *entry.verdicts,
         )
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Return the dataset for `show --json`."""
         return {
             **as_json([self.entry])[0],

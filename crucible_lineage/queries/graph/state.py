@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from crucible_lineage.core.slots import CURRENT, RAW, Currency
 from crucible_lineage.core.summary import Summary, summary_of
 from crucible_lineage.core.tables import EVERYTHING, Snapshot
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
+from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.model import CANDIDATE, DOUBTFUL, WITHDRAWN
 from crucible_lineage.lineage.records import is_withdrawn
 from crucible_lineage.marks import CORRECTIONS_KEY
@@ -142,7 +143,7 @@ def entries_now(session: Session, found: Sequence[Dataset]) -> list[DatasetEntry
     return list(stated_entries(session, entries, EVERYTHING, known).values())
 
 
-def may_be_replaced(record: Mapping[str, Any]) -> bool:
+def may_be_replaced(record: JsonMapping) -> bool:
     """Return whether another dataset may replace this one: it is a result, or its metadata note corrections."""
     return summary_of(record).status.derived or CORRECTIONS_KEY in (record.get("scientific_metadata") or {})
 

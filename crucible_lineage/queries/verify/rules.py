@@ -8,6 +8,7 @@ from typing import Any
 
 from crucible_lineage.client.models import FileRecord
 from crucible_lineage.ids import has_derived_id
+from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage import Finding, LineageGraph, check
 from crucible_lineage.lineage.checks import link_command
 from crucible_lineage.lineage.labels import short_id
@@ -18,7 +19,6 @@ from crucible_lineage.provenance.recipe import VERSION, gives_id, recipe_inputs
 from crucible_lineage.provenance.record import unreadable
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 
-Document = Mapping[str, Any]  # a dataset as Crucible returned it
 Record = StepRecord | FilesRecord
 
 MOST_KEYS = 5  # named in a message
@@ -34,7 +34,7 @@ class Evidence:
     `assigned` maps an id that a server chose to the id derived from the recipe.
     """
 
-    datasets: Mapping[str, Document]
+    datasets: Mapping[str, JsonMapping]
     records: Mapping[str, Record]
     graph: LineageGraph
     files: Mapping[str, Sequence[FileRecord]]
@@ -66,7 +66,7 @@ def used_mfids(record: Record) -> set[str]:
     return set(record.all_parents) | {entry["mfid"] for entries in inputs for entry in entries if "mfid" in entry}
 
 
-def label(dataset: Document) -> str:
+def label(dataset: JsonMapping) -> str:
     """Return a dataset's name and short id for a message."""
     short = short_id(dataset["unique_id"])
     return f"{dataset['dataset_name']} ({short})" if dataset.get("dataset_name") else short
@@ -235,7 +235,7 @@ def _used_inputs(record: Record) -> Iterator[tuple[str, str, Mapping[str, str]]]
         yield part.role, source, {file.name: file.sha256 for file in part.files or ()}
 
 
-def _sources(inputs: Iterable[tuple[str, str, Mapping[str, str]]], recipe: Document) -> list[Any]:
+def _sources(inputs: Iterable[tuple[str, str, Mapping[str, str]]], recipe: JsonMapping) -> list[Any]:
     """Return the inputs sorted; for a dataset made manually, each origin once."""
     found = [(role, source, sorted(files.items())) for role, source, files in inputs]
     if recipe["kind"] == "files":

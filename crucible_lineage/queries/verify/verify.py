@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from crucible_lineage.amounts import amount
 from crucible_lineage.client.models import DeletedRecord, FileRecord
@@ -27,6 +27,7 @@ from crucible_lineage.errors import (
     RunError,
 )
 from crucible_lineage.ids import has_derived_id, is_mfid
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage import Finding, LineageGraph
 from crucible_lineage.lineage.checks import Findings, worst_first
 from crucible_lineage.pipeline.files.fetch import LOST, fetch_reference, is_reference, note_if_lost
@@ -48,7 +49,6 @@ from crucible_lineage.registration.trust import files_of, files_one_by_one
 from crucible_lineage.session import Session
 from crucible_lineage.traffic import Tell
 
-Document = Mapping[str, Any]  # a dataset as Crucible returned it
 Record = StepRecord | FilesRecord
 T = TypeVar("T")
 R = TypeVar("R")
@@ -73,7 +73,7 @@ class Verification(Findings):
     damaged: tuple[DamagedFile, ...] = ()
     damaged_copies: tuple[str, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Return the verification for `--json`."""
         return {**super().to_json(), "damaged": [file.to_json() for file in self.damaged]}
 
@@ -116,7 +116,7 @@ def _ignore(text: str, of_bytes: int) -> None:
     """Ignore the progress."""
 
 
-def _verify(session: Session, datasets: Mapping[str, Document], read_bytes: bool, tell: Tell) -> Verification:
+def _verify(session: Session, datasets: Mapping[str, JsonMapping], read_bytes: bool, tell: Tell) -> Verification:
     tell(f"comparing {amount(len(datasets), 'dataset')} with the record", 0)
     records, damaged = _whole_records(session, datasets)
     named = {parent for record in records.values() for parent in used_mfids(record)}
@@ -194,19 +194,19 @@ def _unrepaired(finding: Finding, left: Collection[Repair]) -> Finding:
     return replace(finding, message=f"{finding.message}; not repaired: {'; '.join(errors)}", command=command)
 
 
-def _project_datasets(session: Session, project: str) -> dict[str, Document]:
+def _project_datasets(session: Session, project: str) -> dict[str, JsonMapping]:
     """Return all datasets of a project, with metadata and links, a thousand per call."""
     found = session.client.datasets.iter(project_id=project, include_metadata=True, include_links=True)
     return {dataset.unique_id: dataset.model_dump() for dataset in found}
 
 
-def _with_ancestors(session: Session, datasets: Mapping[str, Document]) -> dict[str, Document]:
+def _with_ancestors(session: Session, datasets: Mapping[str, JsonMapping]) -> dict[str, JsonMapping]:
     """Add the ancestors of the datasets, by links and by records, since links may be missing.
 
     They are fetched one by one until there are many, then with their whole projects.
     """
     found, newest, seen = dict(datasets), dict(datasets), set(datasets)
-    listed: dict[str, Document] = {}
+    listed: dict[str, JsonMapping] = {}
     projects: set[str] = set()
     while missing := {parent for dataset in newest.values() for parent in _parents_of(dataset)} - seen:
         seen |= missing
@@ -224,7 +224,7 @@ def _with_ancestors(session: Session, datasets: Mapping[str, Document]) -> dict[
     return found
 
 
-def _parents_of(dataset: Document) -> set[str]:
+def _parents_of(dataset: JsonMapping) -> set[str]:
     record = read_record(dataset.get("scientific_metadata"))
     linked = {
         link["unique_id"]
@@ -234,7 +234,7 @@ def _parents_of(dataset: Document) -> set[str]:
     return linked | set(record.parents if record else ())
 
 
-def _whole_records(session: Session, datasets: Mapping[str, Document]) -> tuple[dict[str, Record], dict[str, str]]:
+def _whole_records(session: Session, datasets: Mapping[str, JsonMapping]) -> tuple[dict[str, Record], dict[str, str]]:
     """Return the provenance record of each dataset that has one, and why others cannot be completed."""
     records, damaged = {}, {}
     for mfid, dataset in datasets.items():
@@ -248,7 +248,7 @@ def _whole_records(session: Session, datasets: Mapping[str, Document]) -> tuple[
     return records, damaged
 
 
-def _with_record(dataset: Document, record: Record | None) -> Document:
+def _with_record(dataset: JsonMapping, record: Record | None) -> JsonMapping:
     if record is None:
         return dataset
     return {**dataset, "scientific_metadata": {**dataset["scientific_metadata"], KEY: record.document()}}
@@ -278,7 +278,7 @@ def _confirmed(session: Session, evidence: Evidence) -> list[Finding]:
 
 def _read_bytes(
     session: Session,
-    datasets: Mapping[str, Document],
+    datasets: Mapping[str, JsonMapping],
     records: Mapping[str, Record],
     files: Mapping[str, Sequence[FileRecord]],
     tell: Tell,
@@ -321,7 +321,7 @@ def _read_bytes(
 
 
 def _damaged_copies(
-    session: Session, datasets: Mapping[str, Document], files: Mapping[str, Sequence[FileRecord]]
+    session: Session, datasets: Mapping[str, JsonMapping], files: Mapping[str, Sequence[FileRecord]]
 ) -> Iterator[tuple[Finding, str]]:
     """Yield findings about damaged files in this data folder's cache, with their hashes."""
     copies = {str(file.sha256_hash): (mfid, file) for mfid in files if mfid in datasets for file in files[mfid]}
@@ -342,7 +342,7 @@ def _is_readable(file: FileRecord) -> bool:
     return (file.storage_backend or "gcs") == "gcs"
 
 
-def _read_reference(session: Session, dataset: Document, file: FileRecord) -> tuple[Finding | None, int]:
+def _read_reference(session: Session, dataset: JsonMapping, file: FileRecord) -> tuple[Finding | None, int]:
     mfid = str(dataset["unique_id"])
     name = f"{label(dataset)}: the file {file.filename}, which is catalogued by reference,"
     try:
@@ -361,14 +361,14 @@ def _with_hash(file: FileRecord, record: Record | None) -> FileRecord:
     return file if file.sha256_hash else file.model_copy(update={"sha256_hash": hashes.get(file.filename)})
 
 
-def _unreadable_file(dataset: Document, file: FileRecord, error: LineageError) -> Finding:
+def _unreadable_file(dataset: JsonMapping, file: FileRecord, error: LineageError) -> Finding:
     mfid = str(dataset["unique_id"])
     problem = "does not match its hash" if isinstance(error, ChecksumError) else f"cannot be read: {error}"
     message = f"{label(dataset)}: the file {file.filename} {problem}; its storage is damaged"
     return Finding("file-damaged", "error", (mfid,), message, repair_command(mfid) if file.sha256_hash else "")
 
 
-def _evicted_file(dataset: Document, file: FileRecord) -> Finding:
+def _evicted_file(dataset: JsonMapping, file: FileRecord) -> Finding:
     mfid = str(dataset["unique_id"])
     message = f"{label(dataset)}: the bytes of {file.filename} were evicted; `get` regenerates them"
     return Finding("file-evicted", "notice", (mfid,), message, f"crucible-lineage get {mfid}")

@@ -13,11 +13,11 @@ import json
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from starlette.exceptions import HTTPException
 
 from crucible_lineage.ids import is_mfid
+from crucible_lineage.server.database import JsonObject
 from crucible_lineage.server.seals import require_rows
 
 # ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound
@@ -28,8 +28,7 @@ ROLE_NAMES = ("none", "viewer", "contributor", "editor", "admin", "owner", "plat
 ROLE_VALUES = {name: value for value, name in enumerate(ROLE_NAMES)}
 
 
-Record = dict[str, Any]
-PUBLIC_GRANT: Record = {"principal_id": "public", "principal_type": "public", "permission": "viewer"}
+PUBLIC_GRANT: JsonObject = {"principal_id": "public", "principal_type": "public", "permission": "viewer"}
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ def not_found(kind: str) -> HTTPException:
     return HTTPException(404, f"{kind.capitalize()} not found")
 
 
-def capabilities(role: int, kind: str) -> dict[str, Any]:
+def capabilities(role: int, kind: str) -> JsonObject:
     """Return what a role allows, in the form of the records."""
     may_administer = role >= ADMIN
     return {
@@ -140,13 +139,13 @@ def capabilities(role: int, kind: str) -> dict[str, Any]:
     } | ({"can_create_dataset": role >= CONTRIBUTOR} if kind == "project" else {})
 
 
-def public_user(row: sqlite3.Row | None) -> Record | None:
+def public_user(row: sqlite3.Row | None) -> JsonObject | None:
     if row is None:
         return None
     return {name: row[name] for name in ("unique_id", "username", "first_name", "last_name")}
 
 
-def user_record(row: sqlite3.Row) -> Record:
+def user_record(row: sqlite3.Row) -> JsonObject:
     return {
         **(public_user(row) or {}),
         "id": row["id"],
@@ -156,7 +155,7 @@ def user_record(row: sqlite3.Row) -> Record:
     }
 
 
-def members(db: sqlite3.Connection, resource_id: int) -> list[Record]:
+def members(db: sqlite3.Connection, resource_id: int) -> list[JsonObject]:
     """Return the members of a project or the users bound to an instrument, without the lead or owner."""
     rows = db.execute(
         "SELECT user.*, access.role AS role FROM access JOIN user ON user.id = access.user_id WHERE resource_id = ?"
@@ -166,7 +165,7 @@ def members(db: sqlite3.Connection, resource_id: int) -> list[Record]:
     return [{**user_record(row), "role": ROLE_NAMES[row["role"]]} for row in rows]
 
 
-def grants(db: sqlite3.Connection, resource_id: int) -> list[Record]:
+def grants(db: sqlite3.Connection, resource_id: int) -> list[JsonObject]:
     """Return all grants on a resource, the owner first."""
     owner = db.execute(
         "SELECT user.* FROM resource JOIN user ON user.id = owner_id WHERE resource.id = ?", (resource_id,)
@@ -187,7 +186,7 @@ def grants(db: sqlite3.Connection, resource_id: int) -> list[Record]:
     return [*result, PUBLIC_GRANT] if public else result
 
 
-def user_grant(row: sqlite3.Row, permission: str) -> Record:
+def user_grant(row: sqlite3.Row, permission: str) -> JsonObject:
     return {
         "principal_id": row["unique_id"],
         "principal_type": "service_account" if row["is_service_account"] else "user",
@@ -197,7 +196,7 @@ def user_grant(row: sqlite3.Row, permission: str) -> Record:
     }
 
 
-def project_grant(row: sqlite3.Row, permission: str) -> Record:
+def project_grant(row: sqlite3.Row, permission: str) -> JsonObject:
     return {
         "principal_id": row["mfid"],
         "principal_type": "project",

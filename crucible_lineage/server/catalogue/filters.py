@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import sqlite3
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from crucible_lineage.server.catalogue.access import READABLE, Caller
 from crucible_lineage.server.catalogue.records import SELECTS, Embed, records, within_bounds
 from crucible_lineage.server.catalogue.resources import project_row, select_project, user_row
+from crucible_lineage.server.database import JsonObject
 from crucible_lineage.server.http import MAX_ROW_ID, Json, invalid, moment
 
 # ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound
@@ -51,7 +52,7 @@ class Conditions:
 
     def __init__(self, *clauses: str, **values: object) -> None:
         self.clauses = list(clauses)
-        self.values: dict[str, Any] = dict(values)
+        self.values: JsonObject = dict(values)
 
     def add(self, clause: str, *values: object) -> None:
         """Add a condition, in which each `?` stands for one of the values."""
@@ -110,7 +111,7 @@ def where(db: sqlite3.Connection, caller: Caller, kind: str, query: ResourceQuer
     return conditions
 
 
-def _add_people(db: sqlite3.Connection, caller: Caller, conditions: Conditions, filters: dict[str, Any]) -> None:
+def _add_people(db: sqlite3.Connection, caller: Caller, conditions: Conditions, filters: JsonObject) -> None:
     for name in ("owner_id", "owner_orcid"):
         if name in filters:
             conditions.add("resource.owner_id = ?", user_row(db, filters[name], status=422)["id"])
@@ -151,7 +152,7 @@ def _add_project(db: sqlite3.Connection, conditions: Conditions, query: Resource
             conditions.add(f"({assigned} OR {shared})", project["id"], project["id"])
 
 
-def _add_relations(conditions: Conditions, caller: Caller, filters: dict[str, Any]) -> None:
+def _add_relations(conditions: Conditions, caller: Caller, filters: JsonObject) -> None:
     mfid = f"(SELECT id FROM resource WHERE mfid = ?{'' if caller.elevated else f' AND {READABLE}'})"
     if "unique_id" in filters:
         conditions.add("resource.mfid = ?", filters["unique_id"])

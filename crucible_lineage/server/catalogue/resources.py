@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from typing import Any
 
 from starlette.exceptions import HTTPException
 
 from crucible_lineage.ids import is_mfid, new_mfid
 from crucible_lineage.server.catalogue.access import CONTRIBUTOR, Caller, roles
-from crucible_lineage.server.database import now
+from crucible_lineage.server.database import JsonObject, now
 from crucible_lineage.server.http import invalid, refuse
 
 # ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound
@@ -35,7 +34,7 @@ _INSTRUMENT = "SELECT resource.*, slug, instrument_name FROM resource JOIN instr
 def insert(
     db: sqlite3.Connection,
     kind: str,
-    values: dict[str, Any],
+    values: JsonObject,
     *,
     mfid: str | None = None,
     owner_id: int,
@@ -62,7 +61,7 @@ def insert(
     return resource_id
 
 
-def change(db: sqlite3.Connection, kind: str, resource_id: int, values: dict[str, Any]) -> None:
+def change(db: sqlite3.Connection, kind: str, resource_id: int, values: JsonObject) -> None:
     """Set these columns; their names are from the code, never from a request."""
     if values:
         assignments = ", ".join(f"{name} = ?" for name in values)
@@ -135,7 +134,7 @@ def home_project(db: sqlite3.Connection, caller: Caller, slug: str | None, mfid:
     return int(project["id"])
 
 
-def _search_text(kind: str, values: dict[str, Any]) -> str:
+def _search_text(kind: str, values: JsonObject) -> str:
     return " ".join(values[name] for name in _SEARCHED[kind] if values.get(name))
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
 
+from crucible_lineage.server.database import JsonObject
 from crucible_lineage.server.ingest.formats.findings import Found
 from crucible_lineage.server.ingest.formats.hdf5 import read_arrays, read_hdf5, read_nexus, read_scopefoundry
 from crucible_lineage.server.ingest.formats.images import MICROSCOPY, read_image
@@ -117,7 +117,7 @@ def _load(entry: EntryPoint, *, required: bool) -> Ingestor | None:
         return None
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> JsonObject:
     """Return the fields and metadata of a file. Raises ValueError if no ingestor can read it.
 
     A time without a zone is omitted, since it is ambiguous.
@@ -125,7 +125,7 @@ def read(path: Path) -> dict[str, Any]:
     name, findings = ingest(path, path.name, None)
     if name is None:
         raise ValueError(f"no ingestor reads files like {path.name}")
-    fields: dict[str, Any] = dict(findings.attributes)
+    fields: JsonObject = dict(findings.attributes)
     if "timestamp" in fields and datetime.fromisoformat(fields["timestamp"]).tzinfo is None:
         del fields["timestamp"]
     fields.pop("dataset_name", None)

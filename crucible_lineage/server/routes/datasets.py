@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
 
@@ -49,7 +49,7 @@ from crucible_lineage.server.catalogue.resources import (
     select_project,
     touch,
 )
-from crucible_lineage.server.database import now
+from crucible_lineage.server.database import JsonObject, now
 from crucible_lineage.server.http import (
     DatasetBody,
     DatasetPatch,
@@ -105,7 +105,7 @@ def create_dataset(call: Call, body: DatasetBody) -> Json:
         instrument = match_instrument(
             db, body.instrument_id, body.instrument_mfid, body.instrument_name, owner_id=owner, project_id=project
         )
-        values: dict[str, Any] = {name: getattr(body, name) for name in COLUMNS}
+        values: JsonObject = {name: getattr(body, name) for name in COLUMNS}
         values |= {"timestamp": body.timestamp or now(), "timed": int(body.timestamp is not None)}
         values["instrument_id"] = instrument["id"] if instrument else None
         values["instrument_label"] = None if instrument else body.instrument_name
@@ -117,7 +117,7 @@ def _insert(
     call: AuthenticatedCall,
     kind: Literal["dataset", "sample"],
     body: DatasetBody | NewSample,
-    values: dict[str, Any],
+    values: JsonObject,
     owner: int,
     project: int | None,
 ) -> Json:
@@ -264,7 +264,7 @@ def create_sample(call: Call, body: NewSample) -> Json:
     with call.write() as db:
         owner = choose_owner(db, call.caller, body.owner, body.owner_orcid)
         project = home_project(db, call.caller, body.project_id, body.project_mfid)
-        values: dict[str, Any] = {name: getattr(body, name) for name in SAMPLE_COLUMNS}
+        values: JsonObject = {name: getattr(body, name) for name in SAMPLE_COLUMNS}
         values["timestamp"] = body.timestamp or now()
         return _insert(db, call, "sample", body, values, owner, project)
 
@@ -342,7 +342,7 @@ def get_metadata(call: Call, mfid: str) -> Json:
 
 @router.patch("/resources/{mfid}/metadata")
 @short
-def merge_metadata(call: Call, mfid: str, body: dict[str, Any]) -> Json:
+def merge_metadata(call: Call, mfid: str, body: JsonObject) -> Json:
     with call.write() as db:
         row = require(db, call.caller, mfid, CONTRIBUTOR)
         return _wrapped(mfid, write_metadata(db, row["id"], merged(written_metadata(db, row["id"]), body)))
@@ -350,7 +350,7 @@ def merge_metadata(call: Call, mfid: str, body: dict[str, Any]) -> Json:
 
 @router.post("/resources/{mfid}/metadata", status_code=201)
 @short
-def replace_metadata(call: Call, mfid: str, body: dict[str, Any], overwrite: bool = False) -> Json:
+def replace_metadata(call: Call, mfid: str, body: JsonObject, overwrite: bool = False) -> Json:
     with call.write() as db:
         row = require(db, call.caller, mfid, EDITOR if overwrite else CONTRIBUTOR)
         is_new = read_metadata(db, row["id"]) is None
@@ -365,7 +365,7 @@ def replace_metadata(call: Call, mfid: str, body: dict[str, Any], overwrite: boo
         return _wrapped(mfid, write_metadata(db, row["id"], body))
 
 
-def _wrapped(mfid: str, document: dict[str, Any]) -> Json:
+def _wrapped(mfid: str, document: JsonObject) -> Json:
     return {"unique_id": mfid, "scientific_metadata": document}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -12,7 +12,7 @@ from crucible_lineage.server.catalogue.access import ADMIN, EDITOR, Caller, not_
 from crucible_lineage.server.catalogue.filters import Conditions
 from crucible_lineage.server.catalogue.records import names
 from crucible_lineage.server.catalogue.resources import project_row, remove, user_row
-from crucible_lineage.server.database import now
+from crucible_lineage.server.database import JsonObject, now
 from crucible_lineage.server.files.storage import sweep
 from crucible_lineage.server.http import MAX_ROW_ID, Direction, Json, Limit, Offset, page, refuse
 from crucible_lineage.server.http import router as new_router
@@ -207,8 +207,8 @@ def _write_audit(db: sqlite3.Connection, row: sqlite3.Row, request: sqlite3.Row 
     )  # fmt: skip
 
 
-def _people(db: sqlite3.Connection, row: sqlite3.Row) -> dict[str, Any]:
-    result: dict[str, Any] = {}
+def _people(db: sqlite3.Connection, row: sqlite3.Row) -> JsonObject:
+    result: JsonObject = {}
     for role in ("requester", "reviewer"):
         user = public_user(db.execute("SELECT * FROM user WHERE id = ?", (row[f"{role}_id"],)).fetchone())
         result[f"{role}_id"] = user["unique_id"] if user else None

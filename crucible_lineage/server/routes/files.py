@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import sqlite3
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import Response
 from pydantic import Field
@@ -24,7 +24,7 @@ from crucible_lineage.server.catalogue.access import (
 from crucible_lineage.server.catalogue.filters import Conditions
 from crucible_lineage.server.catalogue.metadata import renew_metadata
 from crucible_lineage.server.catalogue.records import file_record
-from crucible_lineage.server.database import now
+from crucible_lineage.server.database import JsonObject, now
 from crucible_lineage.server.files.sessions import LIFETIME_S
 from crucible_lineage.server.files.storage import (
     FILES,
@@ -168,7 +168,7 @@ def get_file(call: Call, mfid: str) -> Json:
 
 @router.patch("/files/{mfid}")
 def change_file(call: Call, mfid: str, body: FilePatch) -> Json:
-    changes: dict[str, Any] = body.model_dump(exclude_unset=True)
+    changes: JsonObject = body.model_dump(exclude_unset=True)
     with call.write() as db:
         file = file_of(db, call.caller, mfid, EDITOR)
         if file["backend"] == STORE and changes.keys() - {"filename", "access_note"}:

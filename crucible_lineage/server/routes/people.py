@@ -6,7 +6,7 @@ import re
 import secrets
 import sqlite3
 import time
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import Query, Request, Response
 from fastapi.responses import JSONResponse
@@ -41,7 +41,7 @@ from crucible_lineage.server.catalogue.resources import (
     touch,
     user_row,
 )
-from crucible_lineage.server.database import hash_key, register_key
+from crucible_lineage.server.database import JsonObject, hash_key, register_key
 from crucible_lineage.server.http import Direction, Form, Json, Limit, Offset, Text, page, refuse
 from crucible_lineage.server.http import router as new_router
 
@@ -156,7 +156,7 @@ def verify(call: Call) -> Json:
 
 
 def update_user(db: sqlite3.Connection, user_id: int, body: ProfilePatch) -> Json:
-    changes: dict[str, Any] = body.model_dump(exclude_unset=True)
+    changes: JsonObject = body.model_dump(exclude_unset=True)
     if any(changes.get(name, "") is None for name in ("first_name", "last_name")):
         raise refuse(422, "first_name and last_name cannot be null")
     for name, value in changes.items():
@@ -357,7 +357,7 @@ def require_elevated(call: AuthenticatedCall) -> None:
         raise refuse(403, "Only platform administrators may do this")
 
 
-def _resolve(db: sqlite3.Connection, reference: str) -> dict[str, Any] | None:
+def _resolve(db: sqlite3.Connection, reference: str) -> JsonObject | None:
     return public_user(
         db.execute(
             "SELECT * FROM user WHERE unique_id = ?1 OR username = ?1 OR (email = ?1 AND instr(?1, '@'))", (reference,)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import Query
 from pydantic import Field
@@ -33,6 +33,7 @@ from crucible_lineage.server.catalogue.resources import (
     touch,
     user_row,
 )
+from crucible_lineage.server.database import JsonObject
 from crucible_lineage.server.http import Direction, Form, Json, LenientBody, Limit, Offset, Text, page, refuse
 from crucible_lineage.server.http import router as new_router
 
@@ -137,7 +138,7 @@ def get_project(call: Call, reference: str, include_metadata: bool = False, incl
 
 @router.patch("/projects/{reference}")
 def change_project(call: Call, reference: str, body: ProjectPatch) -> Json:
-    changes: dict[str, Any] = body.model_dump(exclude_unset=True)
+    changes: JsonObject = body.model_dump(exclude_unset=True)
     with call.write() as db:
         row = require(db, call.caller, project_row(db, reference)["mfid"], ADMIN, "project")
         slug = changes.pop("project_id", None)
@@ -366,7 +367,7 @@ def get_instrument(
 
 @router.patch("/instruments/{reference}")
 def change_instrument(call: Call, reference: str, body: InstrumentPatch) -> Json:
-    changes: dict[str, Any] = body.model_dump(exclude_unset=True)
+    changes: JsonObject = body.model_dump(exclude_unset=True)
     if any(changes.get(name, "") is None for name in ("instrument_id", "instrument_name", "location")):
         raise refuse(422, "instrument_id, instrument_name and location cannot be null")
     with call.write() as db:

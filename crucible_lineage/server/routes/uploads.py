@@ -7,7 +7,7 @@ import re
 import sqlite3
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import Header, Request, Response
 from pydantic import Field
@@ -17,6 +17,7 @@ from starlette.responses import FileResponse
 from crucible_lineage.server.call import AuthenticatedCall, Call, Service
 from crucible_lineage.server.catalogue.access import CONTRIBUTOR, EDITOR, require
 from crucible_lineage.server.catalogue.records import etag, file_record
+from crucible_lineage.server.database import JsonObject
 from crucible_lineage.server.files.sessions import (
     LIFETIME_S,
     begin,
@@ -297,7 +298,7 @@ def _refuse_parts(call: AuthenticatedCall, upload: sqlite3.Row) -> Exception:
     return refuse(422, "The checksum of the received bytes is not the announced one; upload the parts again")
 
 
-def _signed_part(call: AuthenticatedCall, upload: sqlite3.Row, part: AnnouncedPart) -> dict[str, Any]:
+def _signed_part(call: AuthenticatedCall, upload: sqlite3.Row, part: AnnouncedPart) -> JsonObject:
     number, length = part.part_number, part_length(upload, part.part_number)
     path = f"/storage/parts/{upload['id']}/{number}"
     expires = datetime.now(UTC) + timedelta(seconds=LIFETIME_S)

@@ -8,7 +8,6 @@ import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.exceptions import HTTPException
@@ -18,6 +17,7 @@ from crucible_lineage.client.models import Dataset, Link, Thumbnail
 from crucible_lineage.core.slots import RAW
 from crucible_lineage.core.statement_effects import AppliedStatement
 from crucible_lineage.errors import ForbiddenError, InputError, LineageError, NotFoundError
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.labels import HIDDEN_NAME
 from crucible_lineage.lineage.records import (
     CORRECTIONS_KEY,
@@ -134,7 +134,7 @@ def dataset(reader: Reader) -> Response:
     )
 
 
-def _metadata(shown: Mapping[str, Any], beside: Collection[str]) -> dict[str, Any]:
+def _metadata(shown: JsonMapping, beside: Collection[str]) -> JsonObject:
     """Return the scientific metadata without what the page shows elsewhere."""
     return {key: value for key, value in (shown.get("scientific_metadata") or {}).items() if key not in beside}
 
@@ -204,7 +204,7 @@ def _dataset(reader: Reader) -> Dataset:
     return reader.client.datasets.get(reader.mfid, include_metadata=True, include_links=True)
 
 
-def _complete_record(reader: Reader, found: Dataset) -> tuple[dict[str, Any], str]:
+def _complete_record(reader: Reader, found: Dataset) -> tuple[JsonObject, str]:
     """Return the dataset's record with its complete provenance, and the reason if that cannot be read."""
     record = found.model_dump()
     stored = read_record(found.scientific_metadata)
@@ -217,7 +217,7 @@ def _complete_record(reader: Reader, found: Dataset) -> tuple[dict[str, Any], st
     return {**record, "scientific_metadata": {**record["scientific_metadata"], PROVENANCE_KEY: complete}}, ""
 
 
-def _named(reader: Reader, record: Mapping[str, Any], links: list[Link]) -> tuple[dict[str, str], set[str]]:
+def _named(reader: Reader, record: JsonMapping, links: list[Link]) -> tuple[dict[str, str], set[str]]:
     """Return {MFID: name} of the visible datasets that the provenance names, and the ids of the hidden ones."""
     known = {link.unique_id: link.name or link.unique_id for link in links}
     named = named_mfids(record)
@@ -244,7 +244,7 @@ def _family(links: list[Link]) -> _Family:
     return _Family(tuple(links[:MOST_LINKS]), len(links))
 
 
-def _seconds(activity: Mapping[str, Any]) -> float | None:
+def _seconds(activity: JsonMapping) -> float | None:
     try:
         ended, started = (datetime.fromisoformat(activity[key]) for key in ("ended", "started"))
         return (ended - started).total_seconds()

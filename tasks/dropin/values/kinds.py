@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from crucible_lineage.json_types import JsonObject
 from crucible_lineage.pictures import save_picture
 
-Described = dict[str, Any]
+Described = JsonObject
 
 SCALARS = (complex, datetime, date, time, timedelta, Decimal, UUID)
 

@@ -16,13 +16,12 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from crucible_lineage.checksums import scan_file
+from crucible_lineage.json_types import JsonObject
 from crucible_lineage.registration.new_dataset import LocalFile
 from crucible_lineage.tasks.dropin.values.as_json import NotJsonError, load_class, read_spelled, spelled
 from crucible_lineage.tasks.dropin.values.kinds import Kind, fields_of, kind_of
 
 MOST_PARTS = 200  # of a list, tuple or dict; each is a file of its own
-
-Document = dict[str, Any]
 
 
 class NotStorableError(Exception):
@@ -33,7 +32,7 @@ class NotStorableError(Exception):
 class Stored:
     """A value as files: the document to read it back, and the parts of lists, tuples and dicts in their order."""
 
-    document: Document
+    document: JsonObject
     files: tuple[LocalFile, ...]
     parts: tuple[tuple[Any, tuple[str, ...]], ...] = ()  # a value in it, and the names of its files
     outside: tuple[Path, ...] = ()  # files that the value names by their paths
@@ -129,7 +128,7 @@ def _class_name(value: object) -> str:
     return f"a {type(value).__module__}.{type(value).__qualname__}"
 
 
-def loaded(document: Document, folder: Path) -> Any:
+def loaded(document: JsonObject, folder: Path) -> Any:
     """Read a value from its files in the folder. Raises whatever the library raises if they are not readable."""
     name, prefix = document["kind"], document.get("prefix", "")
     if name == "spelled":
@@ -149,7 +148,7 @@ def loaded(document: Document, folder: Path) -> Any:
         return _loader(document)(Path(target))
 
 
-def parts_of(document: Document, value: Any) -> list[tuple[Any, tuple[str, ...]]]:
+def parts_of(document: JsonObject, value: Any) -> list[tuple[Any, tuple[str, ...]]]:
     """Return the values in a value that was read, each with the names of its files."""
     if "parts" not in document:
         return [(value, tuple(document.get("files", ())))]
@@ -200,7 +199,7 @@ def _of_kind(kind: Kind, value: object, folder: Path, prefix: str) -> Stored:
         )
         for path in names
     )
-    document: Document = {"kind": kind.name, "files": [path.name for path in names], **kind.describe(value)}
+    document: JsonObject = {"kind": kind.name, "files": [path.name for path in names], **kind.describe(value)}
     if prefix:
         document["prefix"] = prefix
     return Stored(document, files, ((value, tuple(document["files"])),))
@@ -211,7 +210,7 @@ def _spelled(value: object, folder: Path, prefix: str) -> Stored:
     plain, classes = spelled(value)
     path = folder / f"{prefix}value.json"
     path.write_text(_text(plain), encoding="utf-8")
-    document: Document = {"kind": "spelled", "files": [path.name], "classes": classes}
+    document: JsonObject = {"kind": "spelled", "files": [path.name], "classes": classes}
     if prefix:
         document["prefix"] = prefix
     return Stored(document, (LocalFile.of(path, scan_file(path)),), ((value, (path.name,)),))
@@ -238,7 +237,7 @@ def _container(value: Any, folder: Path, prefix: str, argument_paths: Collection
         _part(item, folder, f"{prefix}{own}", argument_paths) for (_, item), own in zip(items, prefixes, strict=True)
     ]
     name = "dict" if isinstance(value, Mapping) else "list" if type(value) is list else "tuple of parts"
-    document: Document = {"kind": name, "parts": [part.document for part in parts]}
+    document: JsonObject = {"kind": name, "parts": [part.document for part in parts]}
     if name == "dict":
         document["keys"] = [key for key, _ in items]
     return Stored(
@@ -288,7 +287,7 @@ def _path(path: Path, folder: Path, prefix: str, kind: str = "path") -> Stored:
     return Stored(document, files, ((path, tuple(document["files"])),), tuple(paths))
 
 
-def _restore_path(document: Document, folder: Path) -> Any:
+def _restore_path(document: JsonObject, folder: Path) -> Any:
     """Return the path after restoring its files if they are missing or changed."""
     path = Path(document["path"])
     base = path if document["kind"].startswith("folder") else path.parent
@@ -358,7 +357,7 @@ def _names_file(text: str) -> bool:
         return False
 
 
-def _loader(document: Document) -> Any:
+def _loader(document: JsonObject) -> Any:
     """Return the loader of a document's kind; importing its class, if it has one."""
     from crucible_lineage.tasks.dropin.values.kinds import KINDS
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from crucible_lineage.server.database import JsonObject
+
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
@@ -49,7 +51,7 @@ MAX_LABEL_CHARACTERS = 30
 class Found:
     """The findings of an ingestor: metadata for JSON, a PNG, and fields of the dataset to fill in."""
 
-    metadata: dict[str, Any]
+    metadata: JsonObject
     thumbnail: bytes | None = None
     attributes: dict[str, str] = field(default_factory=dict)
 
@@ -107,7 +109,7 @@ def _parsed(read: Any, text: str) -> datetime | None:
     return moment
 
 
-def _groups(facts: Mapping[str, object], depth: int = 2) -> Iterator[dict[str, Any]]:
+def _groups(facts: Mapping[str, object], depth: int = 2) -> Iterator[JsonObject]:
     """Yield the facts with normalized names, then those of each group below."""
     yield {re.sub(r"[\W_]+", "_", name).strip("_").lower(): value for name, value in facts.items()}
     if depth:
@@ -126,7 +128,7 @@ def _time(group: Mapping[str, object]) -> str | None:
     return None
 
 
-def _instrument(groups: list[dict[str, Any]]) -> str | None:
+def _instrument(groups: list[JsonObject]) -> str | None:
     for group in groups:
         for name in _INSTRUMENTS:
             if isinstance(group.get(name), str) and group[name].strip():

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from crucible_lineage.server.database import JsonObject
 from crucible_lineage.server.ingest.formats.findings import (
     MAX_ENTRIES,
     Found,
@@ -90,9 +91,9 @@ def _is_scopefoundry(file: Any) -> bool:
     return "ScopeFoundry_type" in file.attrs or any(is_group(_child(group, "settings")) for _, group in groups)
 
 
-def contents(file: Any) -> dict[str, Any]:
+def contents(file: Any) -> JsonObject:
     """Return attributes, single values, and shape and type of each array, by path."""
-    result: dict[str, dict[str, Any]] = {"attributes": {}, "values": {}, "datasets": {}}
+    result: dict[str, JsonObject] = {"attributes": {}, "values": {}, "datasets": {}}
 
     def collect(name: str, node: Any) -> None:
         properties = {"attributes": attributes(node), "values": scalar(node)}
@@ -185,11 +186,11 @@ def _lies_elsewhere(node: Any) -> bool:
     return hasattr(node, "shape") and (bool(node.external) or bool(node.is_virtual))
 
 
-def _settings_of_each(file: object, kind: str) -> dict[str, Any]:
+def _settings_of_each(file: object, kind: str) -> JsonObject:
     return {name: _settings(group) for name, group in _groups(_child(file, kind))}
 
 
-def _settings(group: object) -> dict[str, Any]:
+def _settings(group: object) -> JsonObject:
     """Return the settings of one component, with those of its own attributes that have other names."""
     if not is_group(group):
         return {}
@@ -211,9 +212,9 @@ def is_group(node: object) -> bool:
     return hasattr(node, "keys") and hasattr(node, "attrs")
 
 
-def attributes(node: Any) -> dict[str, Any]:
+def attributes(node: Any) -> JsonObject:
     """Return the attributes of a node, without references and raw bytes."""
-    result: dict[str, Any] = {}
+    result: JsonObject = {}
     for key in list(node.attrs)[:MAX_ENTRIES]:
         try:
             value = node.attrs[key]
@@ -275,9 +276,9 @@ def _attributes(entry: object) -> dict[str, str]:
     return {name: str(value) for name, value in fields.items() if value}
 
 
-def _scalars(group: object, depth: int) -> dict[str, Any]:
+def _scalars(group: object, depth: int) -> JsonObject:
     """Return the single values below a group, with their units if they have one."""
-    result: dict[str, Any] = {}
+    result: JsonObject = {}
     for name, node in children(group):
         if is_group(node):
             inner = _scalars(node, depth - 1) if depth else {}
@@ -319,7 +320,7 @@ def _draw_data(data: Any) -> bytes | None:
     return plot([float(number) for number in x[:length]], [float(number) for number in values[:length]], label)
 
 
-def _axis(data: Any, fields: dict[str, Any], signal: Any) -> Any:
+def _axis(data: Any, fields: JsonObject, signal: Any) -> Any:
     """Return the axis of a one-dimensional signal, with as many numbers, or one more as edges; None if none fits."""
     axes = data.attrs.get("axes", signal.attrs.get("axes"))
     is_list = hasattr(axes, "__len__") and not isinstance(axes, str | bytes) and len(axes)
@@ -351,7 +352,7 @@ def read_arrays(path: Path) -> Found | None:
         loaded = np.load(path, allow_pickle=False, mmap_mode="r")
     except (OSError, ValueError, EOFError):
         return None
-    arrays: dict[str, Any] = {"array": loaded}
+    arrays: JsonObject = {"array": loaded}
     if not isinstance(loaded, np.ndarray):
         with loaded:
             arrays = {
@@ -391,10 +392,10 @@ def _member(archive: Any, name: str) -> Any:
         return None
 
 
-def _describe_array(array: Any) -> dict[str, Any]:
+def _describe_array(array: Any) -> JsonObject:
     import numpy as np
 
-    described: dict[str, Any] = {"shape": list(array.shape), "dtype": str(array.dtype)}
+    described: JsonObject = {"shape": list(array.shape), "dtype": str(array.dtype)}
     if array.dtype.kind in "iuf" and 0 < array.nbytes <= MAX_READ_BYTES:
         finite = array[np.isfinite(array)]
         described |= {"min": plain(finite.min()), "max": plain(finite.max())} if finite.size else {}

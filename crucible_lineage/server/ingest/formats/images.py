@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crucible_lineage.server.database import JsonObject
 from crucible_lineage.server.ingest.formats.findings import (
     MAX_ENTRIES,
     THUMBNAIL_PX,
@@ -73,11 +74,11 @@ def read_image(path: Path) -> Found | None:
         return None
 
 
-def _tags(image: Picture) -> dict[str, Any]:
+def _tags(image: Picture) -> JsonObject:
     """Return TIFF tags, EXIF and text chunks by name; a later kind does not overwrite an earlier one."""
     from PIL import ExifTags, TiffTags
 
-    tags: dict[str, Any] = {}
+    tags: JsonObject = {}
     for number, value in dict(getattr(image, "tag_v2", {})).items():
         tags.setdefault(TiffTags.lookup(number).name, value)
     if "exif" in image.info or hasattr(image, "tag_v2"):  # without either, Pillow would decode a PNG to find EXIF
@@ -156,7 +157,7 @@ MICROSCOPY: tuple[tuple[str, frozenset[str], Callable[[Path], Found | None], tup
 )
 
 
-def _read(reader: Any, path: Path) -> list[dict[str, Any]]:
+def _read(reader: Any, path: Path) -> list[JsonObject]:
     """Read the signals, lazily if the format supports that."""
     try:
         return list(reader(str(path), lazy=True))
@@ -164,7 +165,7 @@ def _read(reader: Any, path: Path) -> list[dict[str, Any]]:
         return list(reader(str(path)))
 
 
-def _describe(signal: Mapping[str, Any]) -> dict[str, Any]:
+def _describe(signal: Mapping[str, Any]) -> JsonObject:
     data = signal["data"]
     axes = [
         {

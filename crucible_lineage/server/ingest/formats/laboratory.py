@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crucible_lineage.server.database import JsonObject
 from crucible_lineage.server.ingest.formats.findings import MAX_ENTRIES, Found, acquired, plot, read_time
 
 if TYPE_CHECKING:
@@ -72,9 +73,9 @@ def read_fits(path: Path) -> Found | None:
     return Found({"fits": summary}, None, {name: str(value) for name, value in attributes.items() if value})
 
 
-def _fits_cards(path: Path) -> dict[str, Any] | None:
+def _fits_cards(path: Path) -> JsonObject | None:
     """Read the keywords up to END; None if the file is not FITS or END is missing."""
-    cards: dict[str, Any] = {}
+    cards: JsonObject = {}
     with path.open("rb") as file:
         for _ in range(MAX_FITS_BLOCKS):
             block = file.read(FITS_BLOCK)
@@ -98,7 +99,7 @@ def read_jcamp(path: Path) -> Found | None:
     if "JCAMPDX" not in labels and "TITLE" not in labels:
         return None
     settings = {name.lower(): _value(value) for name, value in labels.items() if value and name not in _JCAMP_OWN}
-    summary: dict[str, Any] = {"title": labels.get("TITLE", ""), **dict(list(settings.items())[:MAX_ENTRIES])}
+    summary: JsonObject = {"title": labels.get("TITLE", ""), **dict(list(settings.items())[:MAX_ENTRIES])}
     points = list(_jcamp_points(labels, rows))
     summary |= {"spectra": spectra} if spectra > 1 else {}
     x, y = [a for a, _ in points], [b for _, b in points]
@@ -149,7 +150,7 @@ def read_xrdml(path: Path) -> Found | None:
     ends = {_bare(node.tag): float(node.text or "nan") for node in (axis if axis is not None else ())
             if _bare(node.tag) in ("startPosition", "endPosition")}  # fmt: skip
     names = ("kAlpha1", "kAlpha2", "tension", "current", "anodeMaterial", "commonCountingTime")
-    summary: dict[str, Any] = {name: _value(texts[name]) for name in names if name in texts}
+    summary: JsonObject = {name: _value(texts[name]) for name in names if name in texts}
     summary |= (
         {"start_2theta_deg": ends["startPosition"], "end_2theta_deg": ends["endPosition"]} if len(ends) == 2 else {}
     )
@@ -178,7 +179,7 @@ def read_ras(path: Path) -> Found | None:
     text = _text(path)
     if text is None or not text.lstrip().startswith("*RAS_"):
         return None
-    settings: dict[str, Any] = {}
+    settings: JsonObject = {}
     points: list[tuple[float, float]] = []
     for line in text.splitlines():
         if match := re.fullmatch(r'\*([A-Z][A-Z0-9_]*)\s+"(.*)"', line.strip()):
@@ -187,7 +188,7 @@ def read_ras(path: Path) -> Found | None:
             points.append((float(parts[0]), float(parts[1]) * (float(parts[2]) if len(parts) == 3 else 1.0)))
     y = [value for _, value in points]
     non_empty = {name: value for name, value in settings.items() if value != ""}
-    summary: dict[str, Any] = {**dict(list(non_empty.items())[:MAX_ENTRIES])}
+    summary: JsonObject = {**dict(list(non_empty.items())[:MAX_ENTRIES])}
     summary |= {"points": len(y), "min": min(y), "max": max(y)} if y else {}
     axis = str(settings.get("meas_scan_axis_x") or "angle")
     picture = plot([x for x, _ in points], y, f"intensity over {axis}") if len(points) > 1 else None
@@ -203,7 +204,7 @@ def read_rigaku_ascii(path: Path) -> Found | None:
     text = _text(path)
     if text is None or not re.match(r"\*TYPE\s*=.*\n\*CLASS\s*=\s*ASCII CLASS", text):
         return None
-    settings: dict[str, Any] = {}
+    settings: JsonObject = {}
     counts: list[float] = []
     groups = 0
     for line in map(str.strip, text.splitlines()):
@@ -216,7 +217,7 @@ def read_rigaku_ascii(path: Path) -> Found | None:
             if not all(map(_AFFN.fullmatch, parts)):
                 return None
             counts += map(float, parts)
-    summary: dict[str, Any] = dict(list(settings.items())[:MAX_ENTRIES])
+    summary: JsonObject = dict(list(settings.items())[:MAX_ENTRIES])
     if groups > 1 or settings.get("count") != len(counts):  # several scans: none represents all
         return Found({"rigaku": summary})
     summary |= {"points": len(counts), "min": min(counts), "max": max(counts)} if counts else {}
@@ -232,7 +233,7 @@ def read_mca(path: Path) -> Found | None:
     text = _text(path)
     if text is None or not text.startswith("<<PMCA SPECTRUM>>"):
         return None
-    settings: dict[str, Any] = {}
+    settings: JsonObject = {}
     counts: list[int] = []
     section = ""
     for line in map(str.strip, text.splitlines()):
@@ -242,7 +243,7 @@ def read_mca(path: Path) -> Found | None:
             counts.append(int(line))
         elif section == "PMCA SPECTRUM" and (match := re.fullmatch(r"([A-Z_]+) - (.*)", line)):
             settings[match[1].lower()] = _value(match[2])
-    summary: dict[str, Any] = {name: value for name, value in settings.items() if value != ""}
+    summary: JsonObject = {name: value for name, value in settings.items() if value != ""}
     summary |= {"channels": len(counts), "counts": sum(counts), "max": max(counts)} if counts else {}
     picture = plot(list(map(float, range(len(counts)))), list(map(float, counts)), "counts over channel")
     return Found({"mca": summary}, picture)
@@ -318,7 +319,7 @@ def read_spc(path: Path) -> Found | None:
     except (struct.error, ValueError, OverflowError):  # shorter than its header states: another kind of file
         return None
     x_label, y_label = _labels(head[18] if flags & _OWN_LABELS else b"", x_type, y_type)
-    summary: dict[str, Any] = {
+    summary: JsonObject = {
         "x": x_label,
         "y": y_label,
         "comment": _spc_text(head[17]),

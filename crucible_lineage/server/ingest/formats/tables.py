@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from crucible_lineage.server.database import JsonObject
 from crucible_lineage.server.ingest.formats.findings import MAX_ENTRIES, plain
 
 SAMPLED_ROWS = 100  # chosen: enough to recognize a column of words
@@ -111,7 +112,7 @@ def _are_columns(rows: Sequence[Row], first: int, end: int, width: int, heading:
     return starts_file or numeric == width or numeric * 2 > width
 
 
-def describe_table(rows: Sequence[Row], table: TextTable, decimal: str = ".") -> dict[str, Any]:
+def describe_table(rows: Sequence[Row], table: TextTable, decimal: str = ".") -> JsonObject:
     """Return the number of rows, and the name, unit and range of each column."""
     columns = []
     headings = list(zip(table.names, table.units, strict=True))[:MAX_ENTRIES]
@@ -141,7 +142,7 @@ def is_wrapped(rows: Sequence[Row], table: TextTable) -> bool:
     return all(_COUNT.fullmatch(cell.strip()) for cell in cells)
 
 
-def describe_wrapped(rows: Sequence[Row], table: TextTable) -> dict[str, Any]:
+def describe_wrapped(rows: Sequence[Row], table: TextTable) -> JsonObject:
     """Return the number and range of the counts in such a list."""
     counts = [int(cell) for row in rows[table.first : table.end] for cell in row[: len(table.names)]]
     return {"values": len(counts), "min": min(counts), "max": max(counts)}
@@ -176,9 +177,9 @@ def _missing_code(values: Sequence[float]) -> float | None:
     return None
 
 
-def pairs(rows: Sequence[Row], decimal: str = ".") -> dict[str, Any]:
+def pairs(rows: Sequence[Row], decimal: str = ".") -> JsonObject:
     """Read rows as names with values, and perhaps units, grouped by section."""
-    result: dict[str, Any] = {}
+    result: JsonObject = {}
     section = result
     for row, below in pairwise([*rows, ()]):
         cells = [cell.strip() for cell in row]

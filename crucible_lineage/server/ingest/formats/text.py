@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from crucible_lineage.server.database import JsonObject
 from crucible_lineage.server.ingest.formats.findings import MAX_ENTRIES, Found, acquired, plot
 from crucible_lineage.server.ingest.formats.tables import (
     TextTable,
@@ -219,7 +220,7 @@ def _named_by_comment(lines: Sequence[str], table: TextTable) -> TextTable:
     return table
 
 
-def _facts(lines: Sequence[str], dialect: Dialect) -> dict[str, Any]:
+def _facts(lines: Sequence[str], dialect: Dialect) -> JsonObject:
     """Read the settings in the lines outside the table."""
     usable = [line for index, line in enumerate(lines) if not _is_torn(lines, index)]
     return pairs([row for line in usable if (row := _setting_cells(line, dialect))], dialect.decimal)
@@ -279,7 +280,7 @@ def read_cds(path: Path) -> Found | None:
     if not columns:
         return None
     rows = [line for line in lines[rules[-1] + 1 :] if line.strip()]
-    description: dict[str, Any] = (
+    description: JsonObject = (
         {**_title_fields(lines[:mark]), "rows": len(rows)} if rows else _title_fields(lines[:mark])
     )
     description["columns"] = [_column(column, rows) for column in columns[:MAX_ENTRIES]]
@@ -301,9 +302,9 @@ def _title_fields(lines: list[str]) -> dict[str, str]:
     return {name: text for name, text in fields.items() if text}
 
 
-def _column(column: re.Match[str], rows: list[str]) -> dict[str, Any]:
+def _column(column: re.Match[str], rows: list[str]) -> JsonObject:
     first, last, kind, unit, name, explanation = column.groups()
-    description: dict[str, Any] = {"name": name, **({"unit": unit} if unit != "---" else {})}
+    description: JsonObject = {"name": name, **({"unit": unit} if unit != "---" else {})}
     if kind[0] == "A":
         return description
     null = re.match(r"\?=(\S+)", explanation or "")  # the code of a missing value
@@ -337,7 +338,7 @@ def read_workbook(path: Path) -> Found | None:
             rows = {name: workbook.get_sheet_by_name(name).to_python() for name in workbook.sheet_names[:MAX_SHEETS]}
     except (CalamineError, OSError, ValueError):
         return None
-    sheets: dict[str, Any] = {}
+    sheets: JsonObject = {}
     thumbnail: bytes | None = None
     for name, cells in rows.items():
         description, picture = _sheet([_without_end([_text(cell) for cell in row]) for row in cells])
@@ -347,7 +348,7 @@ def read_workbook(path: Path) -> Found | None:
     return Found({"sheets": sheets} if sheets else {}, thumbnail, acquired(sheets)) if rows else None
 
 
-def _sheet(rows: list[list[str]]) -> tuple[dict[str, Any], bytes | None]:
+def _sheet(rows: list[list[str]]) -> tuple[JsonObject, bytes | None]:
     """Read and plot one sheet."""
     table = find_table(rows)
     if table is None:
