@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from crucible_lineage.core.slots import SlotClaim, slots_of
 from crucible_lineage.exchange.model import Conflict, CopyComparison, HeldDataset, MissingParts, has_bytes, linked
@@ -242,7 +241,7 @@ def _names(held: HeldDataset) -> set[str]:
     return {picture.thumbnail_name or "" for picture in held.pictures}
 
 
-def _moment(value: object) -> Any:
+def _moment(value: object) -> object:
     """Return a time as a moment in UTC, so that its spelling does not matter; other values unchanged."""
     if not isinstance(value, str) or len(value) < len("2024-01-01T00:00"):
         return value

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
+from crucible_lineage.client.models import DeletedRecord, DeletionRequest
 from crucible_lineage.errors import ForbiddenError, NotFoundError, RefusedError
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.session import Session
@@ -76,7 +76,7 @@ def _deletions(session: Session) -> Iterator[Deletion]:
         return
 
 
-def _deleted(entry: Any) -> Deletion:
+def _deleted(entry: DeletedRecord) -> Deletion:
     return Deletion(
         mfid=entry.resource_id or "",
         name=entry.resource_name or "",
@@ -87,5 +87,5 @@ def _deleted(entry: Any) -> Deletion:
     )
 
 
-def _project(entry: Any) -> str:
+def _project(entry: DeletionRequest | DeletedRecord) -> str:
     return str((entry.model_extra or {}).get("project_id") or "")

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from crucible_lineage.core.journal import Failure
 from crucible_lineage.errors import InputError, UnreachableError
@@ -138,8 +137,8 @@ def _cause(failure: Failure) -> str:
     return found[1] if found else "other"
 
 
-def _labels(row: Sequence[Any]) -> dict[str, str]:
-    return {"pipeline": row[0], "project": row[1]}
+def _labels(row: Sequence[object]) -> dict[str, str]:
+    return {"pipeline": str(row[0]), "project": str(row[1])}
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

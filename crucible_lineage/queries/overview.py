@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from crucible_lineage.amounts import amount, time_text
 from crucible_lineage.core.journal import Failure
@@ -25,6 +25,8 @@ from crucible_lineage.queries.graph.state import DatasetEntry, entries_of_copy, 
 from crucible_lineage.registration.outbox import WaitingResult
 from crucible_lineage.session import Session
 from crucible_lineage.times import utc
+
+InProject = TypeVar("InProject", Failure, WaitingResult)
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def overview(session: Session) -> list[PipelineOverview]:
     return sorted(found, key=lambda one: (not one.todo, one.project.casefold(), one.pipeline))
 
 
-def _within(found: Iterable[Any], project: str) -> list[Any]:
+def _within(found: Iterable[InProject], project: str) -> list[InProject]:
     return [one for one in found if one.project.casefold() == project.casefold()]
 
 

@@ -6,10 +6,11 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from crucible_lineage.core.slots import SlotClaim, slots_of
 from crucible_lineage.errors import TRANSIENT, CrucibleError, FileChangedError, ForbiddenError, NotFoundError
+from crucible_lineage.json_types import JsonObject
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.new_dataset import NewDataset
@@ -129,7 +130,11 @@ def confirmed(
     reasons, listed = dict[str, str](), dict[str, tuple[str, Mapping[str, SlotClaim]]]()
     left = {ref.mfid: ref for ref in expected}
     try:
-        filters: Any = {"project_id": project, "keyword": keyword, "modification_time_gte": since - CLOCKS_DIFFER}
+        filters: JsonObject = {
+            "project_id": project,
+            "keyword": keyword,
+            "modification_time_gte": since - CLOCKS_DIFFER,
+        }
         for one in client.datasets.iter(**filters, include_metadata=True):
             listed[one.unique_id] = (one.modification_time or "", slots_of(one.scientific_metadata))
             if ref := left.pop(one.unique_id, None):

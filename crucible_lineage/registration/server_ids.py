@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from crucible_lineage.errors import ConflictError, CrucibleError, ForbiddenError, NotFoundError, RefusedError
 from crucible_lineage.ids import has_derived_id
+from crucible_lineage.json_types import JsonObject
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.registration.read import recipe_keyword
 from crucible_lineage.service import DERIVED_IDS, TAKEN_IDS
@@ -76,7 +77,7 @@ def _preference(duplicate: Dataset) -> tuple[bool, str, str]:
 
 
 def _of_this_recipe(client: CrucibleClient, made: Dataset, new: NewDataset) -> Iterator[Dataset]:
-    filters: Any = {"keyword": recipe_keyword(new.mfid), "project_id": new.fields["project_id"]}
+    filters: JsonObject = {"keyword": recipe_keyword(new.mfid), "project_id": new.fields["project_id"]}
     for duplicate in client.datasets.iter(**filters, include_metadata=True):
         if duplicate.unique_id != made.unique_id and _is_same(duplicate, new):
             yield duplicate

@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 # A project's revision. The text left of the last colon changes when anything is lost (deleted, requested to be deleted,
 # replaced, unlinked, moved away, no longer shared), or when the address gets another database. Right of it is the
@@ -101,14 +100,14 @@ def present_datasets(data_dir: Path | str, mfids: Iterable[str]) -> frozenset[st
     return None if row is None else frozenset(json.loads(row[0]))
 
 
-def _read(data_dir: Path | str, query: str, *values: str) -> tuple[Any, ...] | None:
+def _read(data_dir: Path | str, query: str, *values: str) -> tuple[str, ...] | None:
     """Return the first row of a query; None if there is no readable database (starting a server says why)."""
     path = DataFolder(Path(data_dir).expanduser().resolve()).database
     if not path.exists():
         return None
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as db:
-            row: tuple[Any, ...] | None = db.execute(query, values).fetchone()
+            row: tuple[str, ...] | None = db.execute(query, values).fetchone()
             return row
     except (sqlite3.Error, UnicodeDecodeError):
         return None

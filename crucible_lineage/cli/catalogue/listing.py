@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -120,7 +120,7 @@ def _filters(options: tuple[str, ...]) -> dict[str, object]:
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise InputError(f"--filter {text}: write NAME=VALUE, as in --filter data_type=spectrum")
-        parsed: Any = {"true": True, "false": False}.get(value.lower(), value)
+        parsed: object = {"true": True, "false": False}.get(value.lower(), value)
         before = filters.get(name)
         filters[name] = parsed if before is None else [*(before if isinstance(before, list) else [before]), parsed]
     return filters

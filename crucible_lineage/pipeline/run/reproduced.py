@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import TypeGuard
 
 from crucible_lineage.amounts import amount
 from crucible_lineage.core.datasets import fetch_datasets
@@ -57,15 +57,15 @@ def _flat(value: object, path: str = "") -> Iterator[tuple[str, object]]:
         yield path, value
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _is_same(one: Any, other: Any) -> bool:
+def _is_same(one: object, other: object) -> bool:
     return bool(one == other) or (_is_number(one) and _is_number(other) and math.isnan(one) and math.isnan(other))
 
 
-def _value_line(name: str, was: Any, now: Any) -> str:
+def _value_line(name: str, was: object, now: object) -> str:
     line = f"{name} {value_text(was)} -> {value_text(now)}"
     if not (_is_number(was) and _is_number(now)):
         return line

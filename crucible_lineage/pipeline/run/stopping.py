@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
 
 INTERRUPTED = 130  # the exit code that shells use for Ctrl-C
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -63,7 +62,7 @@ class Stop:
         if self._listener is not None:
             self._listener()
 
-    def _signalled(self, number: int, frame: FrameType | None) -> Any:  # noqa: ARG002 (Python's signature)
+    def _signalled(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 (Python's signature)
         if self.is_requested:
             _exit()
         self.is_requested = True

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from crucible_lineage.server.database import JsonObject
 from crucible_lineage.server.ingest.formats.findings import MAX_ENTRIES, Found, acquired, plot
@@ -107,7 +106,7 @@ def read_table(path: Path) -> Found | None:
     return Found({**facts, "table": description}, plot_columns(rows, table, dialect.decimal), acquired(facts))
 
 
-def _is_prose(lines: Sequence[str], facts: Mapping[str, Any]) -> bool:
+def _is_prose(lines: Sequence[str], facts: Mapping[str, object]) -> bool:
     """Return whether a text without a table has few settings; what looks like one is then part of a sentence."""
     settings = sum(len(fact) if isinstance(fact, Mapping) and "value" not in fact else 1 for fact in facts.values())
     return settings < MAX_ENTRIES // 2 and settings * LEAST_SETTINGS < sum(
