@@ -26,7 +26,7 @@ from crucible_lineage.cli.working import showing_work
 from crucible_lineage.core.slots import CURRENT, SUPERSEDED
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, no_file
 from crucible_lineage.json_types import JsonObject
-from crucible_lineage.lineage.labels import plain
+from crucible_lineage.lineage.labels import plain, plain_lines
 from crucible_lineage.lineage.model import DOUBTFUL
 from crucible_lineage.pipeline.declare.load import project_in
 from crucible_lineage.pipeline.inputs.corrections import (
@@ -297,7 +297,7 @@ def link_sample_command(sample: str, datasets: tuple[str, ...], why: str) -> Non
         measured = [dataset_id(session, one) for one in datasets]
         link_sample(session, sample, measured, why)
     for mfid in measured:
-        click.echo(f"{mfid} was measured on {sample}")
+        click.echo(plain(f"{mfid} was measured on {sample}"))
 
 
 @click.command("replace")
@@ -345,7 +345,7 @@ def delete_command(dataset: str, why: str, yes: bool, as_json: bool) -> None:
     if as_json:
         print_json(request.to_json())
     else:
-        click.echo(request)
+        click.echo(plain_lines(str(request)))
 
 
 def _assigned(values: tuple[str, ...]) -> JsonObject:

@@ -24,6 +24,7 @@ from crucible_lineage.cli.runs.run import exit_code
 from crucible_lineage.disk import private_folder
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage import render_tree
+from crucible_lineage.lineage.labels import plain_lines
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.pipeline.spec.inputs import located
@@ -55,7 +56,7 @@ def demo_command(engine: str, project: str | None, as_json: bool) -> None:
             result = run_with_engine(engine, RunRequest(pipeline), session, progress.listen, 2, progress.stop)
         if not result.ok:
             for step in result.errors:
-                click.echo(f"error: {result.error_line(step)}", err=True)
+                click.echo(plain_lines(f"error: {result.error_line(step)}"), err=True)
             sys.exit(exit_code(result))
         _report(result, session, as_json=as_json)
 

@@ -19,6 +19,7 @@ from crucible_lineage.errors import (
     StepError,
     UnreachableError,
 )
+from crucible_lineage.lineage.labels import plain_lines
 from crucible_lineage.settings import default_data_folder
 
 FAILURE, BAD_INPUT, UNREACHABLE, ON_HOLD, INTERRUPTED = 1, 2, 3, 4, 130
@@ -73,10 +74,11 @@ def _lines(error: BaseException) -> list[str]:
     word = coloured("error", "red", sys.stderr)
     if isinstance(error, InputError):
         end = [] if "nothing was changed" in str(error) else ["nothing was changed"]
-        return [*(f"{word}: {fault}" for fault in error.faults), *end]
+        return [*(f"{word}: {plain_lines(str(fault))}" for fault in error.faults), *end]
     if isinstance(error, KeyboardInterrupt):
         return ["stopped; finished results are kept; run the same command again to continue"]
-    return [f"{word}: {error.format_message() if isinstance(error, click.ClickException) else error}"]
+    message = error.format_message() if isinstance(error, click.ClickException) else str(error)
+    return [f"{word}: {plain_lines(message)}"]
 
 
 def _error_json(error: BaseException, code: int) -> dict[str, object]:

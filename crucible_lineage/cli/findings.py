@@ -47,10 +47,10 @@ def _lines(findings: Sequence[Finding], most: int | None) -> Iterator[str]:
         kind = finding.severity, finding.check
         counts[kind] += 1
         if most is None or counts[kind] <= most:
-            yield f"{in_colour(finding.severity)}: {finding.check}: {' '.join(finding.ids)}"
+            yield f"{in_colour(finding.severity)}: {finding.check}: {plain(' '.join(finding.ids))}"
             yield f"  {plain(finding.message)}"
             if finding.command:
-                yield f"  way out: {finding.command}"
+                yield plain(f"  way out: {finding.command}")
     for (severity, check), count in counts.items():
         if most is not None and count > most:
             yield f"{in_colour(severity)}: {check}: {count - most} more; --all prints them"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from crucible_lineage.lineage.labels import value_text, value_with_unit
+from crucible_lineage.lineage.labels import plain, value_text, value_with_unit
 
 if TYPE_CHECKING:
     from crucible_lineage.queries.catalogue.runs import ListedRun
@@ -37,7 +37,8 @@ def in_columns(names: Sequence[str], rows: Sequence[Sequence[object]], most: int
 
     Numbers get the unit that their name carries.
     """
-    shown = [list(names), *([_cell(name, value, most) for name, value in zip(names, row, strict=True)] for row in rows)]
+    cells_of = ([_cell(name, value, most) for name, value in zip(names, row, strict=True)] for row in rows)
+    shown = [list(map(plain, names)), *cells_of]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     for cells in shown:
         yield "  ".join(f"{cell:{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip()

@@ -23,7 +23,7 @@ from crucible_lineage.cli.options import (
 from crucible_lineage.core.statement_effects import AppliedStatement
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import canonical_json
-from crucible_lineage.lineage.labels import plain
+from crucible_lineage.lineage.labels import plain, plain_lines
 from crucible_lineage.session import Session
 from crucible_lineage.statements import FLAG, HOLD, TRUST, About
 from crucible_lineage.stating import signer_of
@@ -248,7 +248,7 @@ def print_resumed(mfids: Sequence[str]) -> None:
     from crucible_lineage.flows.pipelines import resume_signed  # importing Prefect costs over a second
 
     for name in resume_signed(mfids):
-        click.echo(f"resumed flow run {name}")
+        click.echo(plain(f"resumed flow run {name}"))
 
 
 def _resume(mfids: Sequence[str]) -> None:
@@ -259,7 +259,8 @@ def _resume(mfids: Sequence[str]) -> None:
     try:
         print_resumed(mfids)
     except Exception as error:  # of the network or Prefect; the signature counts anyway
-        click.echo(f"note: resuming flow runs failed: {error}; `watch` resumes them, or the next run does", err=True)
+        reason = f"{error}; `watch` resumes them, or the next run does"
+        click.echo(plain_lines(f"note: resuming flow runs failed: {reason}"), err=True)
 
 
 @click.command("statements")

@@ -16,6 +16,7 @@ import click
 
 from crucible_lineage.amounts import amount, size_text, time_text
 from crucible_lineage.cli.printing import coloured, ignoring_closed_stderr, is_lively, terminal_width
+from crucible_lineage.lineage.labels import plain, plain_lines
 from crucible_lineage.traffic import Traffic, traffic
 
 LIVELY_S, PLAIN_S = 0.25, 60.0  # between two lines
@@ -61,7 +62,7 @@ class ProgressDisplay:
         """Print a line that stays."""
         with self._lock, ignoring_closed_stderr():
             self._clear()
-            click.echo(line, err=True)
+            click.echo(plain_lines(line), err=True)
 
     def end(self) -> None:
         """Clear the progress line."""
@@ -78,7 +79,7 @@ class ProgressDisplay:
                     self._show()
 
     def _show(self) -> None:
-        text = ", ".join(filter(None, (self._text, self._moving.text(self._total))))
+        text = plain(", ".join(filter(None, (self._text, self._moving.text(self._total)))))
         now = time.monotonic()
         if self._lively:
             sys.stderr.write(f"\r\x1b[2K{coloured(text[: terminal_width() - 1], 'cyan', sys.stderr)}")

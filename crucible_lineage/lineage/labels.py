@@ -87,6 +87,11 @@ def plain(text: str) -> str:
     return "".join(_spelled(symbol) for symbol in text)
 
 
+def plain_lines(text: str) -> str:
+    """Return `text` with its line breaks; control and text-direction characters in its lines are escaped."""
+    return "\n".join(map(plain, text.split("\n")))
+
+
 def ellipsised(text: str, width: float, size: float = 1.0) -> str:
     """Return `text`, or its head and tail around an ellipsis, within `width` at that font size."""
     if text_width(text, size) <= width:

@@ -22,7 +22,7 @@ from starlette.responses import HTMLResponse, Response
 from crucible_lineage.amounts import amount, size_text, time_text
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.lineage.labels import HIDDEN_NAME, plain, short_id
+from crucible_lineage.lineage.labels import HIDDEN_NAME, plain, plain_lines, short_id
 from crucible_lineage.lineage.records import PROVENANCE_KEY, SLOTS_KEY, provenance
 from crucible_lineage.times import measured_at, utc
 
@@ -81,7 +81,7 @@ def _one_line(value: object) -> object:
 
 def _block(text: str) -> Markup:
     """Escape text, and keep its lines."""
-    return Markup("\n").join(escape(plain(line)) for line in text.split("\n"))
+    return escape(plain_lines(text))
 
 
 def _in_json(value: object, most: int = 4000) -> Markup:

@@ -25,7 +25,7 @@ from crucible_lineage.cli.printing import is_lively
 from crucible_lineage.cli.working import showing_work
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.lineage.labels import plain, value_with_unit
+from crucible_lineage.lineage.labels import plain, plain_lines, value_with_unit
 from crucible_lineage.refs import file_stem
 
 if TYPE_CHECKING:
@@ -108,13 +108,13 @@ def _print_attempts(attempts: Sequence[StepAttempt], *, as_json: bool) -> None:
         return
     for attempt in attempts:
         ids = "".join(f", {mfid}" for mfid in attempt.datasets.values())
-        click.echo(f"{attempt.step}: {attempt.outcome}, run of {attempt.started[:19]}{ids}", err=True)
+        click.echo(plain(f"{attempt.step}: {attempt.outcome}, run of {attempt.started[:19]}{ids}"), err=True)
         if attempt.log:
             click.echo(attempt.log, nl=not attempt.log.endswith("\n"))
         elif attempt.log is None:
             click.echo("its output was not kept", err=True)
         if attempt.error:
-            click.echo(attempt.error, err=True)
+            click.echo(plain_lines(attempt.error), err=True)
 
 
 def _lines(found: DatasetView) -> Iterator[str]:
@@ -340,12 +340,12 @@ def _as_json(found: Sequence[FilesFetched], selected: dict[str, tuple[str, str]]
 
 def _print(found: FilesFetched, state: str) -> None:
     for path in found.present:
-        click.echo(f"{path}  already there")
+        click.echo(plain(f"{path}  already there"))
     for path in found.files:
-        click.echo(path)
+        click.echo(plain(str(path)))
     for name, reason in found.made_again.items():
-        click.echo(f"regenerated {plain(name)}, identical to the recorded file, because: {plain(reason)}", err=True)
+        click.echo(plain(f"regenerated {name}, identical to the recorded file, because: {reason}"), err=True)
     for name, reason in found.absent.items():
-        click.echo(f"error: {plain(name)}: {plain(reason)}", err=True)
+        click.echo(plain(f"error: {name}: {reason}"), err=True)
     if state in ("superseded", "incomplete"):
         click.echo(f"the dataset is {state}; for details: {next_command('show', found.mfid)}", err=True)

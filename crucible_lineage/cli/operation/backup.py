@@ -169,7 +169,7 @@ def clean_command(cache: bool, mfid: str | None, yes: bool, as_json: bool) -> No
     elif found:
         click.echo(f"freed: {size_text(freed)}")
     for line in failed:
-        click.echo(f"error: not removed: {line}", err=True)
+        click.echo(plain(f"error: not removed: {line}"), err=True)
     sys.exit(FAILURE if failed else 0)
 
 

@@ -37,7 +37,7 @@ def list_projects_command(as_json: bool) -> None:
         print_json({"projects": [{name: getattr(one, name) for name in names} for one in found]})
         return
     rows = [(one.project_id, one.title or "", one.role or "", _name(one.lead)) for one in found]
-    click.echo("\n".join(map(plain, in_columns(("PROJECT", "TITLE", "ROLE", "LEAD"), rows))) if rows else "no projects")
+    click.echo("\n".join(in_columns(("PROJECT", "TITLE", "ROLE", "LEAD"), rows)) if rows else "no projects")
 
 
 @project_command.command("create")
@@ -82,7 +82,7 @@ def members_command(project: str, user: str | None, role: str, as_json: bool) ->
         print_json({"project_id": project, "members": listed})
         return
     rows = [(_name(one), one.role or "") for one in found]
-    click.echo("\n".join(map(plain, in_columns(("USER", "ROLE"), rows))) if rows else "no members besides its lead")
+    click.echo("\n".join(in_columns(("USER", "ROLE"), rows)) if rows else "no members besides its lead")
 
 
 @project_command.command("rights")

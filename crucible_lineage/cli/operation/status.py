@@ -26,7 +26,7 @@ from crucible_lineage.core.journal import Failure, ResultRow
 from crucible_lineage.errors import CrucibleError, InputError, PrefectAwayError, UnreachableError
 from crucible_lineage.failed_runs import failed_elsewhere, failures
 from crucible_lineage.json_types import JsonMapping
-from crucible_lineage.lineage.labels import plain
+from crucible_lineage.lineage.labels import plain, plain_lines
 from crucible_lineage.local.usage import disk_usage
 from crucible_lineage.queries.metrics import metrics_text
 from crucible_lineage.queries.metrics import send_metrics as send
@@ -126,7 +126,7 @@ def status_command(
         return
     click.echo("\n".join(run_lines(recent)) if recent else "nothing ran from this data folder yet")
     for job in jobs:
-        click.echo(f"Slurm: {job['id']} {job['state']} {job['step']}")
+        click.echo(plain(f"Slurm: {job['id']} {job['state']} {job['step']}"))
     _print_pipelines(pipelines)
     _print_failures(failed)
     for other in elsewhere:
@@ -196,7 +196,7 @@ def _flow_runs_left() -> list[AbandonedFlowRun]:
     try:
         return flow_runs_left()
     except PrefectAwayError as error:
-        click.echo(f"warning: flow runs without a worker are unknown: {error}", err=True)
+        click.echo(plain_lines(f"warning: flow runs without a worker are unknown: {error}"), err=True)
         return []
 
 
@@ -224,10 +224,11 @@ def _print_pipelines(pipelines: Sequence[JsonMapping]) -> None:
     if pipelines:
         click.echo("pipelines:")
     for pipeline in pipelines:
-        click.echo(f"  {pipeline['pipeline']} ({pipeline['project']}): {pipeline['declaration']}")
+        click.echo(plain(f"  {pipeline['pipeline']} ({pipeline['project']}): {pipeline['declaration']}"))
         if others := [name for name in pipeline["declarations"] if name != pipeline["declaration"]]:
             shown = ", ".join(others)
-            click.echo(f"    also declared by {shown}; the results of each are current side by side; rename one")
+            note = f"also declared by {shown}; the results of each are current side by side; rename one"
+            click.echo(plain(f"    {note}"))
 
 
 def _holds(session: Session, project: str | None) -> list[Statement]:
@@ -235,9 +236,8 @@ def _holds(session: Session, project: str | None) -> list[Statement]:
     try:
         session.mirror.sync_statements()
     except CrucibleError as error:
-        click.echo(
-            f"warning: holds and parked results are as of the last command that reached Crucible: {error}", err=True
-        )
+        state = "holds and parked results are as of the last command that reached Crucible"
+        click.echo(plain_lines(f"warning: {state}: {error}"), err=True)
     return session.stated.holds(project)
 
 
@@ -267,7 +267,8 @@ def _waiting(session: Session, project: str | None) -> tuple[list[WaitingResult]
         ]
         return waiting, session.journal.waiting_of_others()
     except UnreachableError as error:
-        click.echo(f"warning: while Crucible is away, it is unknown whose results wait here: {error}", err=True)
+        state = "while Crucible is away, it is unknown whose results wait here"
+        click.echo(plain_lines(f"warning: {state}: {error}"), err=True)
         return [], []
 
 
@@ -287,8 +288,8 @@ def _print_failures(failed: Sequence[Failure]) -> None:
             click.echo(title)
         for failure in found:
             times = amount(failure.failures, "time")
-            click.echo(f"  {failure.mfid}  {failure.pipeline}: {failure.step}, {times}, {failure.last[:19]}")
-            click.echo(f"    {failure.error.splitlines()[0]}")
+            click.echo(plain(f"  {failure.mfid}  {failure.pipeline}: {failure.step}, {times}, {failure.last[:19]}"))
+            click.echo(plain(f"    {failure.error.splitlines()[0]}"))
     if parked:
         click.echo(f"to try one again: {next_command('status', '--unpark', parked[0].mfid)}")
 
@@ -343,7 +344,7 @@ def print_service(findings: Sequence[Observation]) -> None:
     width = max(len(found.name) for found in findings)
     click.echo(f"{'ASSUMED':{width}}  HOLDS  WHAT HAPPENED")
     for found in findings:
-        click.echo(f"{found.name:{width}}  {ANSWERS[found.holds]:5}  {found.seen}")
+        click.echo(plain(f"{found.name:{width}}  {ANSWERS[found.holds]:5}  {found.seen}"))
         if found.holds is not False:
             continue
         assumed = ASSUMPTIONS[found.name]

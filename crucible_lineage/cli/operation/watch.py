@@ -17,7 +17,7 @@ from crucible_lineage.cli.options import DataFolderType, crucible_options, json_
 from crucible_lineage.cli.runs.engines import prefect_is_configured
 from crucible_lineage.cli.statements import print_resumed
 from crucible_lineage.errors import Fault, InputError, LineageError, UnauthorizedError
-from crucible_lineage.lineage.labels import plain
+from crucible_lineage.lineage.labels import plain, plain_lines
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.bind.model import BoundPipeline
 from crucible_lineage.pipeline.declare.load import load_pipeline
@@ -114,7 +114,7 @@ def watch_command(
                 # At first this is a mistake in the command; later a key, a certificate or a disk may come back.
                 if not looked and isinstance(error, InputError | UnauthorizedError):
                     raise
-                click.echo(f"{error}\nwaiting; next try in {every_s:g} s", err=True)
+                click.echo(plain_lines(f"{error}\nwaiting; next try in {every_s:g} s"), err=True)
             time.sleep(every_s)
 
 
@@ -136,10 +136,10 @@ class _Watch:
         for arrival in self.arrivals.look() if self.arrivals else ():
             if arrival.dataset:
                 self.failed.discard(arrival.path)
-                click.echo(f"registered {arrival.dataset.mfid}  {plain(utf8_name(arrival.path.name))}")
+                click.echo(plain(f"registered {arrival.dataset.mfid}  {utf8_name(arrival.path.name)}"))
             else:
                 self.failed.add(arrival.path)
-                click.echo(f"{plain(utf8_name(str(arrival.path)))}: {arrival.error}", err=True)
+                click.echo(plain_lines(f"{utf8_name(str(arrival.path))}: {arrival.error}"), err=True)
         if self.watcher:
             _report_events(self.watcher)
 

@@ -27,7 +27,7 @@ from crucible_lineage.cli.printing import coloured
 from crucible_lineage.errors import CrucibleError, Fault, InputError
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.json_types import JsonObject
-from crucible_lineage.lineage.labels import nodes_text
+from crucible_lineage.lineage.labels import nodes_text, plain_lines
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.bind.model import BoundPipeline
 from crucible_lineage.pipeline.declare.load import ingestor_faults, named_ingestors
@@ -129,7 +129,7 @@ def _checked_files(files: Sequence[Path], *, quiet: bool) -> list[JsonObject]:
             faults.append(_same_name(file, pipeline, first))
         if not quiet:
             for fault in faults:
-                click.echo(f"{in_colour('error', sys.stderr)}: {fault}", err=True)
+                click.echo(f"{in_colour('error', sys.stderr)}: {plain_lines(str(fault))}", err=True)
             if bound and not faults:
                 no_faults = coloured("no faults", "green")
                 click.echo(f"{file}: pipeline {bound.name}, {amount(len(bound.steps), 'step')}, {no_faults}")
@@ -190,7 +190,8 @@ def _ingestor_faults(file: Path, named: Sequence[str]) -> list[Fault]:
     try:
         known = _ingestors()
     except CrucibleError as error:
-        click.echo(f"note: {file}: could not check that the ingestors {', '.join(named)} exist: {error}", err=True)
+        note = f"{file}: could not check that the ingestors {', '.join(named)} exist: {error}"
+        click.echo(plain_lines(f"note: {note}"), err=True)
         return []
     return ingestor_faults(read_declaration(file), known)
 

@@ -114,10 +114,10 @@ def _report(found: RedoList, every: bool) -> Iterator[str]:
         state = "  superseded" if node.state == SUPERSEDED else ""
         yield (mfid if node.kind != "hidden" else "(not visible to you)") + state
         yield plain(f"  {node.name}" if not chain else f"  {node.name}, by way of {chain}")
-    counts = ", ".join(f"{count} {plain(step)}" for step, count in steps.most_common())
+    counts = ", ".join(f"{count} {step}" for step, count in steps.most_common())
     more = f"; {superseded} more {'is' if superseded == 1 else 'are'} superseded" if superseded else ""
     if steps:
-        yield f"{amount(len(found.redo), 'dataset')} to redo: {counts}{more}"
+        yield plain(f"{amount(len(found.redo), 'dataset')} to redo: {counts}{more}")
     else:
         yield f"nothing to redo: nothing {'current ' if superseded else ''}comes from it{more}"
     if count := len(found.untimed):

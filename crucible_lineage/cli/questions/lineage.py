@@ -230,7 +230,7 @@ def _write_crate(
     chosen = profile or PROFILES[0]
     crate = write_crate(session, graph, mfid, folder, files=files, license_url=license_url, profile=chosen)
     for line in crate.absent:
-        click.echo(f"not included: {line}", err=True)
+        click.echo(plain(f"not included: {line}"), err=True)
     click.echo(folder)
 
 
@@ -288,7 +288,7 @@ def bundle_command(
         )
         return
     for line in bundle.absent:
-        click.echo(f"not included: {plain(line)}", err=True)
+        click.echo(plain(f"not included: {line}"), err=True)
     if bundle.hidden:
         click.echo(
             f"left out, and listed as hidden: {amount(bundle.hidden, 'parent')} that this key cannot see", err=True

@@ -91,7 +91,7 @@ def verify_command(
     else:
         for one in repairs:
             if one.source:
-                click.echo(f"repaired {one.file.filename} of {one.file.mfid}, from {one.source}")
+                click.echo(plain(f"repaired {one.file.filename} of {one.file.mfid}, from {one.source}"))
         print_findings(project or str(mfid), found.findings, _scope(found), every=every)
     sys.exit(exit_code(found.findings))
 

@@ -19,6 +19,7 @@ COLOURS = {"fresh": "green", "missing": "cyan", "stale": "yellow", "incomplete":
 MARKS = {"fresh": "=", "missing": "+", "stale": "~", "incomplete": "!", "blocked": "x"}
 MOST_INSTANCES = 6  # more of one step are folded
 MOST_CAUSES = 8
+TAB = 4  # blanks, in code
 
 
 def print_plan(planned: PipelinePlan, *, as_json: bool, above: Iterable[StepPlan] = ()) -> None:
@@ -26,7 +27,7 @@ def print_plan(planned: PipelinePlan, *, as_json: bool, above: Iterable[StepPlan
     if as_json:
         print_json(planned.to_json())
         return
-    width = max((len(step.name) for step in planned.steps), default=0)
+    width = max((len(plain(step.name)) for step in planned.steps), default=0)
     width = min(width, 40)
     for _, group in groupby(planned.steps, key=lambda step: step.step):
         instances = list(group)
@@ -42,11 +43,9 @@ def print_plan(planned: PipelinePlan, *, as_json: bool, above: Iterable[StepPlan
     printed = {step.name for step in planned.steps}
     _print_roots(planned, {step.name: step.code_diff for step in above if step.name not in printed})
     if undeclared := undeclared_text(planned.undeclared):
-        click.echo(undeclared)
-    for line in (*notes_text(planned.notes), *differences_text(planned)):
-        click.echo(line)
-    for line in _evicted_text(planned):
-        click.echo(line)
+        click.echo(plain(undeclared))
+    for line in (*notes_text(planned.notes), *differences_text(planned), *_evicted_text(planned)):
+        click.echo(plain(line))
     _print_estimate(planned)
 
 
@@ -58,7 +57,7 @@ def _evicted_text(planned: PipelinePlan) -> Iterator[str]:
     inputs = amount(len(planned.away), "input")
     yield f"remade first, because the bytes were evicted: {inputs}, {size_text(size)}, about {time_text(seconds)}"
     for one in planned.away[:MOST_CAUSES]:
-        yield plain(f"  {one.mfid}  {time_text(one.seconds)}  {one.name}")
+        yield f"  {one.mfid}  {time_text(one.seconds)}  {one.name}"
     if len(planned.away) > MOST_CAUSES:
         yield f"  and {len(planned.away) - MOST_CAUSES} more, in plan --json"
 
@@ -96,10 +95,10 @@ def _print_roots(planned: PipelinePlan, diffs: Mapping[str, Sequence[str]]) -> N
     click.echo(f"{len(follow)} {'step follows' if len(follow) == 1 else 'steps follow'} from:")
     lines, shown = list(_grouped(roots)), set[Sequence[str]]()
     for line, instance in lines[:MOST_CAUSES]:
-        click.echo(f"  {line}")
+        click.echo(plain(f"  {line}"))
         diff = diffs.get(instance, ())
         for changed in () if diff in shown else diff:
-            click.echo(f"    {changed}")
+            click.echo(plain(f"    {changed.expandtabs(TAB)}"))
         shown.add(diff)
     if len(lines) > MOST_CAUSES:
         click.echo(f"  and {len(lines) - MOST_CAUSES} more")
@@ -126,11 +125,11 @@ def _grouped(roots: Sequence[str]) -> Iterator[tuple[str, str]]:
 def _print_step(step: StepPlan, width: int, shown: Sequence[str]) -> None:
     """Print a step with its causes. `shown` is a code difference that need not be repeated."""
     ids = ", ".join(mfid for mfid in step.datasets.values() if mfid)
-    line = f"{MARKS[step.state]} {step.name:{width}}  {step.state:10}"
+    line = f"{MARKS[step.state]} {plain(step.name):{width}}  {step.state:10}"
     click.echo(_in_colour(step.state, line if ids else line.rstrip()) + (f"  {ids}" if ids else ""))
     _print_causes(step.causes, () if step.code_diff == shown else step.code_diff, width)
     for note in step.notes[:MOST_CAUSES]:
-        click.echo(f"  {'':{width}}  {note}")
+        click.echo(plain(f"  {'':{width}}  {note}"))
     if len(step.notes) > MOST_CAUSES:
         click.echo(f"  {'':{width}}  and {len(step.notes) - MOST_CAUSES} more, in plan --json")
 
@@ -152,7 +151,7 @@ def _print_folded(instances: Sequence[StepPlan], width: int) -> None:
             diff = next((step.code_diff for step in selected if step.code_diff), ())
             _print_causes(tuple(causes), diff, width)
     for note in _choices_by_time(instances):
-        click.echo(f"  {'':{width}}  {note}")
+        click.echo(plain(f"  {'':{width}}  {note}"))
 
 
 def _choices_by_time(instances: Sequence[StepPlan]) -> Iterator[str]:
@@ -171,11 +170,11 @@ def _choices_by_time(instances: Sequence[StepPlan]) -> Iterator[str]:
 
 def _print_causes(causes: Sequence[str], diff: Sequence[str], width: int) -> None:
     for cause in causes[:MOST_CAUSES]:
-        click.echo(f"  {'':{width}}  because {cause}")
+        click.echo(plain(f"  {'':{width}}  because {cause}"))
     if len(causes) > MOST_CAUSES:
         click.echo(f"  {'':{width}}  and {len(causes) - MOST_CAUSES} more causes")
     for line in diff:
-        click.echo(f"  {'':{width}}    {line}")
+        click.echo(plain(f"  {'':{width}}    {line.expandtabs(TAB)}"))
 
 
 def _print_estimate(planned: PipelinePlan) -> None:

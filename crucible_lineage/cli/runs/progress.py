@@ -19,6 +19,7 @@ import click
 
 from crucible_lineage.cli.printing import coloured, ignoring_closed_stderr, is_lively, terminal_width
 from crucible_lineage.cli.working import TrafficMonitor
+from crucible_lineage.lineage.labels import plain, plain_lines
 from crucible_lineage.pipeline.run.result import (
     AWAY,
     DELIVERING,
@@ -115,10 +116,10 @@ class Progress:
                 self._delivering = event.detail
             elif event.outcome == WAITING:
                 if not self.silent:
-                    self._print(f"  {event.step:{self.width}}  not delivered  {event.detail}")
+                    self._print(plain(f"  {event.step:{self.width}}  not delivered  {event.detail}"))
             elif event.outcome in (STOPPING, AWAY):
                 if not self.silent:
-                    self._print(event.detail)
+                    self._print(plain_lines(event.detail))
             elif event.outcome in (QUEUED, STARTED, MADE):
                 self._estimate.moved(event.step, event.outcome)
             else:
@@ -128,7 +129,7 @@ class Progress:
     def hear(self, step: str, line: str) -> None:
         """Show what a step prints."""
         with self._lock:
-            self._print(f"  {coloured(step, 'cyan', sys.stderr)} | {line}")
+            self._print(f"  {coloured(plain(step), 'cyan', sys.stderr)} | {line}")
 
     def _ended(self, event: StepEvent) -> None:
         self._counts[event.outcome] += 1
@@ -153,7 +154,7 @@ class Progress:
         if event.outcome in COLOURS:
             word = coloured(word, COLOURS[event.outcome], sys.stderr)
         detail = "" if event.outcome == FAILED else f"  {event.detail}"  # the summary says why
-        self._print(f"  {event.step:{self.width}}  {word}{seconds}{detail}")
+        self._print(f"  {plain(event.step):{self.width}}  {word}{seconds}{plain(detail)}")
 
     def _print_pending(self) -> None:
         """Print the steps that ended too fast for a line each."""
@@ -186,7 +187,7 @@ class Progress:
 
     def _status(self) -> str:
         parts = self._estimate.text() or self._text, self._delivering, self._moving.text()
-        return ", ".join(filter(None, parts))
+        return plain(", ".join(filter(None, parts)))
 
     def _show(self) -> None:
         if self._lively and not self._finished.is_set():

@@ -20,6 +20,7 @@ from crucible_lineage.cli.runs.plans import print_plan
 from crucible_lineage.cli.runs.progress import Progress
 from crucible_lineage.cli.runs.run import SET, exit_code, parse_overrides, print_summary, returned_by
 from crucible_lineage.errors import InputError
+from crucible_lineage.lineage.labels import plain_lines
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.rerun import plan_rerun, plan_stale
 from crucible_lineage.pipeline.run.run import run_planned
@@ -64,7 +65,7 @@ def rerun_command(
         else:
             found = plan_stale(chosen_projects(session, [project] if project else ())[0], session, folder)
         for dataset, reason in found.left_out.items():
-            click.echo(f"{dataset} is left out: {reason}", err=True)
+            click.echo(plain_lines(f"{dataset} is left out: {reason}"), err=True)
         if dry_run:
             print_plan(found.planned.plan, as_json=as_json)
             return

@@ -30,6 +30,7 @@ from crucible_lineage.cli.runs.progress import Progress
 from crucible_lineage.cli.runs.waiting import PATIENCE, print_not_ingested, print_waiting
 from crucible_lineage.collector import collector_frozen
 from crucible_lineage.errors import InputError, LineageError
+from crucible_lineage.lineage.labels import plain, plain_lines, value_with_unit
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.bind.model import BoundPipeline, require_names
 from crucible_lineage.pipeline.plan.planner import make_plan
@@ -205,11 +206,10 @@ def note_same_name(bound: BoundPipeline, session: Session) -> None:
     last = session.journal.declaration(bound.name)
     if last and last.is_file() and last.resolve() != bound.spec.path.resolve():
         same = f"pipeline {bound.name!r} was last run from {last}: the results of both files are current side by side"
-        click.echo(f"note: {same}; if they are two pipelines, rename one", err=True)
+        click.echo(plain(f"note: {same}; if they are two pipelines, rename one"), err=True)
 
 
 def _apply_declared(bound: BoundPipeline, session: Session) -> None:
-    from crucible_lineage.lineage.labels import plain
     from crucible_lineage.pipeline.inputs.current import apply_declared  # rarely needed
 
     for one in apply_declared(make_plan(bound, session).differences, session):
@@ -276,21 +276,21 @@ def print_summary(
 def _print_errors(result: RunResult, verbose: bool) -> None:
     for step, log in result.logs.items() if verbose else ():
         if step not in result.tracebacks and Path(log).name.startswith("fault-"):
-            click.echo(Path(log).read_text(encoding="utf-8"), err=True)
+            click.echo(plain_lines(Path(log).read_text(encoding="utf-8")), err=True)
     failed = [(step, error) for step, error in result.errors.items() if result.outcomes[step] == FAILED]
     shown: set[tuple[str, ...]] = {()}
     for step, error in failed:
-        click.echo(result.error_line(step), err=True)
+        click.echo(plain_lines(result.error_line(step)), err=True)
         frames = _frames(result.tracebacks.get(step, ""), error)
         if frames not in shown and len(shown) <= MOST_TRACEBACKS:
             shown.add(frames)
-            click.echo("\n".join(f"  {line}" for line in frames), err=True)
+            click.echo("\n".join(plain(f"  {line}") for line in frames), err=True)
     if result.unseen:
         note = "existing results are those known to this machine; Crucible was not asked"
-        click.echo(f"{note}: {result.unseen}", err=True)
+        click.echo(plain_lines(f"{note}: {result.unseen}"), err=True)
     if result.is_held:
         prefix = "made, with holds: " if result.datasets else "on hold: "
-        click.echo(f"{prefix}{'; '.join(dict.fromkeys(result.held.values()))}", err=True)
+        click.echo(plain(f"{prefix}{'; '.join(dict.fromkeys(result.held.values()))}"), err=True)
     if result.stopped:
         click.echo("the run was stopped; registered results are kept; run the same command again to continue", err=True)
 
@@ -298,17 +298,17 @@ def _print_errors(result: RunResult, verbose: bool) -> None:
 def _print_notes(result: RunResult) -> None:
     """Print what happened besides the steps: notes, kept results, deliveries, and results that wait."""
     for step, note in result.notes.items():
-        click.echo(f"note: {step}: {note}", err=True)
+        click.echo(plain(f"note: {step}: {note}"), err=True)
     if result.stayed:
         made, kept = f"{len(result.executed)} of {len(result.outcomes)}", len(result.stayed)
         click.echo(f"{made} changed; {amount(kept, 'later result')} kept, because the bytes are identical")
     for note in notes_text(result.input_notes):
-        click.echo(f"note: {note}", err=True)
+        click.echo(plain(f"note: {note}"), err=True)
     if undeclared := undeclared_text(result.undeclared):
-        click.echo(f"note: {undeclared}", err=True)
+        click.echo(plain(f"note: {undeclared}"), err=True)
     if result.current_again:
         named = ", ".join(result.current_again[:6])
-        click.echo(f"current again: {named}{' ...' if len(result.current_again) > 6 else ''}")
+        click.echo(plain(f"current again: {named}{' ...' if len(result.current_again) > 6 else ''}"))
     print_not_ingested(result.not_ingested)
     if result.delivered:
         number = len(result.delivered)
@@ -361,9 +361,7 @@ def print_returned(returned: Returned, executed: int) -> None:
 def _lines(returned: Returned) -> Iterator[str]:
     if not returned:
         return
-    from crucible_lineage.lineage.labels import plain, value_with_unit
-
-    names = {key: key[0] if key[1] == "out" else f"{key[0]}.{key[1]}" for key in returned}
+    names = {key: plain(key[0] if key[1] == "out" else f"{key[0]}.{key[1]}") for key in returned}
     widest = min(max(map(len, names.values()), default=0), MOST_CELL)
     for key, (mfid, values) in returned.items():
         text = "  ".join(f"{plain(name)} {value_with_unit(name, value, MOST_VALUE)}" for name, value in values.items())

@@ -10,6 +10,7 @@ import click
 from crucible_lineage.amounts import amount
 from crucible_lineage.cli.options import next_command
 from crucible_lineage.core.journal import ResultRow
+from crucible_lineage.lineage.labels import plain, plain_lines
 from crucible_lineage.registration.outbox import SetAside, WaitingResult
 
 MOST_LINES = 20
@@ -52,7 +53,7 @@ def print_waiting(waiting: Sequence[WaitingResult]) -> None:
         word = "refused" if one.refused else "waits"
         tried = f", tried {one.tries} times" if one.tries > 1 else ""
         reason = f": {one.error.splitlines()[0]}" if one.error else ""
-        click.echo(f"  {', '.join(one.mfids)}  {one.step} ({one.project}) {word}{tried}{reason}", err=True)
+        click.echo(plain(f"  {', '.join(one.mfids)}  {one.step} ({one.project}) {word}{tried}{reason}"), err=True)
     if len(waiting) > MOST_LINES:
         click.echo(f"  ... and {amount(len(waiting) - MOST_LINES, 'more step')}", err=True)
     command = next_command("push")
@@ -66,14 +67,16 @@ def print_others(rows: Sequence[ResultRow]) -> None:
         by_account[row.account] = by_account.get(row.account, 0) + 1
     for account, number in sorted(by_account.items()):
         results = "1 result waits" if number == 1 else f"{number} results wait"
-        click.echo(f"not at Crucible yet: {results} for account {account}; only that account can deliver", err=True)
+        who = f"account {account}; only that account can deliver"
+        click.echo(plain(f"not at Crucible yet: {results} for {who}"), err=True)
 
 
 def print_set_aside(damaged: Sequence[SetAside]) -> None:
     """Print the payloads that were damaged while they waited, and what to do about them."""
     for one in damaged:
         result = f"{one.step} ({one.project})" if one.step else "a result"
-        click.echo(f"damaged while it waited: {one.name}  {result}: {one.error}; kept in {one.folder}", err=True)
+        reason = f"{one.error}; kept in {one.folder}"
+        click.echo(plain_lines(f"damaged while it waited: {one.name}  {result}: {reason}"), err=True)
     if damaged:
         command = next_command("clean", "--damaged", "MFID")
         click.echo(f"run the pipeline again to remake it, then remove the damaged one: {command}", err=True)
@@ -82,6 +85,6 @@ def print_set_aside(damaged: Sequence[SetAside]) -> None:
 def print_not_ingested(lines: Sequence[str]) -> None:
     """Print the files that Crucible could not read, one a line."""
     for line in lines[:MOST_LINES]:
-        click.echo(f"note: {line}", err=True)
+        click.echo(plain(f"note: {line}"), err=True)
     if len(lines) > MOST_LINES:
         click.echo(f"note: not ingested: {amount(len(lines) - MOST_LINES, 'more file')}", err=True)
