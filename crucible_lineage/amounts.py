@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 EXACT = 1e15  # beyond it, not every whole number is a float
 
 
@@ -34,3 +36,10 @@ def value_text(value: object) -> str:
         return str(int(value))
     short = f"{value:g}"
     return short if float(short) == value else repr(value)
+
+
+def change_text(old: object, new: object, shown: Callable[[object], str] = repr) -> str:
+    """Return both values of a change: `4 -> 5`; a whole number beside a decimal one in the same form."""
+    if {type(old), type(new)} == {int, float}:
+        shown = value_text
+    return f"{shown(old)} -> {shown(new)}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from itertools import groupby
 
-from crucible_lineage.amounts import amount
+from crucible_lineage.amounts import amount, change_text
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage import Change, Difference, Edge, LineageGraph, Node, diff
 from crucible_lineage.lineage.labels import detail, nodes_text, plain, short_id, title
@@ -138,17 +138,16 @@ def _changed(old: LineageGraph, new: LineageGraph, before: str, after: str) -> s
 
 
 def _change(old: LineageGraph, new: LineageGraph, change: Change) -> str:
+    if not change.field.startswith("inputs."):
+        return plain(f"{change.field}: {change_text(change.old, change.new, _value)}")
     values = (change.old, change.new)
-    if change.field.startswith("inputs."):
-        before, after = (", ".join(_label(old, new, mfid) for mfid in value or ()) for value in values)
-    else:
-        before, after = map(_value, values)
+    before, after = (", ".join(_label(old, new, mfid) for mfid in value or ()) for value in values)
     return plain(f"{change.field}: {before or 'nothing'} -> {after or 'nothing'}")
 
 
 def _result(change: Change) -> str:
     by = "" if change.by is None else f" ({change.by:+.6g})"
-    return plain(f"{change.field}: {_shown(change.old)} -> {_shown(change.new)}{by}")
+    return plain(f"{change.field}: {change_text(change.old, change.new, _shown)}{by}")
 
 
 def _shown(value: object) -> str:
@@ -164,7 +163,7 @@ def _label(old: LineageGraph, new: LineageGraph, mfid: str) -> str:
 
 def _value(value: object) -> str:
     if value in (None, ""):
-        return ""
+        return "nothing"
     text = value if isinstance(value, str) else repr(value)
     return f"{text[:12]}…" if len(text) == 64 and text.isalnum() else text
 

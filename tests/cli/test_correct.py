@@ -80,6 +80,13 @@ def test_a_corrected_value_is_recorded_and_makes_its_results_stale(
     assert verified.exit_code == 0, verified.output
 
 
+def test_both_values_of_a_corrected_number_have_the_same_form(made: dict[str, str], cl: Any) -> None:
+    change = "metadata.temperature_C 20 -> 26"
+    assert cl("set", made["s1.txt"], "metadata.temperature_C=26.0").stdout.splitlines()[0].endswith(change)
+    assert f"{change}\n" in cl("why", made["s1.txt"]).stdout
+    assert cl("set", made["s1.txt"], "session_name=May").stdout.splitlines()[0].endswith("nothing -> 'May'")
+
+
 def test_a_table_of_corrections_is_checked_before_anything_is_changed(
     lab: Any, session: Session, made: dict[str, str], cl: Any
 ) -> None:

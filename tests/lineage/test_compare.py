@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 from crucible_lineage.lineage import Edge, LineageGraph, Node, diff
+from crucible_lineage.queries.diff import difference_lines
 
 
 def test_a_lineage_does_not_differ_from_itself(tomography):
@@ -49,6 +50,15 @@ def test_a_rerun_with_another_parameter_reads_as_that_parameter_changed(lab, tom
     assert (difference.added, difference.removed) == ((), ())
     assert (difference.added_edges, difference.removed_edges) == ((), ())
     assert {c.field for c in diff(old, latest).changed} == {"name", "params.degree", "files.out.h5"}
+
+
+def test_a_whole_number_is_printed_as_the_decimal_one_beside_it(lab):
+    scan = lab.raw("scan")
+    before = lab.derived("corrected", "correct", scan, params={"degree": 525})
+    after = lab.derived("corrected", "correct", scan, params={"degree": 535.0})
+    old, new = (lab.graph.subgraph([scan, mfid]) for mfid in (before, after))
+
+    assert "  params.degree: 525 -> 535" in list(difference_lines(old, new, diff(old, new)))
 
 
 def test_a_link_whose_type_changed_is_removed_and_added():

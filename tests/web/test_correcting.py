@@ -35,7 +35,7 @@ def test_each_action_has_a_form_and_is_recorded(site, mfid):
         assert {link.resource_type for link in found.links} == {"sample"}
         page = owner.get(f"/datasets/{mfid}").text
         for expected in (
-            "metadata.power_mW null",
+            "metadata.power_mW nothing -&gt; 5",
             "typed wrong",
             "linked below",
             "unlinked from",

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crucible_lineage.amounts import change_text
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, nearest
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.marks import CORRECTIONS_KEY, correction_mark, is_own
@@ -41,7 +42,7 @@ class FieldChange:
     now: Any
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.mfid}): {self.field} {self.was!r} -> {self.now!r}"
+        return f"{self.name} ({self.mfid}): {self.field} {change_text(self.was, self.now, _shown)}"
 
     def to_json(self) -> JsonObject:
         """Return the entry in `set --json`."""
@@ -60,9 +61,13 @@ class Correction:
     why: str
     what: str = ""
 
+    @property
+    def change(self) -> str:
+        """What was changed: the field with both values, or the description."""
+        return self.what or f"{self.field} {change_text(self.was, self.now, _shown)}"
+
     def __str__(self) -> str:
-        done = self.what or f"{self.field} {self.was!r} -> {self.now!r}"
-        return f"{self.at[:19]} {self.by}: {done}" + (f" ({self.why})" if self.why else "")
+        return f"{self.at[:19]} {self.by}: {self.change}" + (f" ({self.why})" if self.why else "")
 
 
 def changes_of(session: Session, mfid: str, values: JsonMapping) -> list[FieldChange]:
@@ -226,6 +231,10 @@ def uncorrected(metadata: JsonMapping) -> JsonObject:
         else:
             before[key] = correction.was
     return before
+
+
+def _shown(value: object) -> str:
+    return "nothing" if value is None else repr(value)
 
 
 def _dataset(session: Session, mfid: str) -> Dataset:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from crucible_lineage.amounts import amount, value_text
+from crucible_lineage.amounts import amount, change_text
 from crucible_lineage.json_types import JsonMapping
 
 MOST_LINES = 20
@@ -48,11 +48,11 @@ def differences(earlier: Ingredients, now: Ingredients) -> list[str]:
             causes.append(f"package {name} changed: {others.get(name)} -> {packages.get(name)}")
     old_salt, new_salt = before.get("salt", _ABSENT), after.get("salt", _ABSENT)
     if old_salt != new_salt:
-        causes.append(f"the salt changed: {_shown(old_salt)} -> {_shown(new_salt)}")
+        causes.append(f"the salt changed: {change_text(old_salt, new_salt, _shown)}")
     for name in sorted({*before["params"], *after["params"]}):
         old, new = before["params"].get(name, _ABSENT), after["params"].get(name, _ABSENT)
         if old != new:
-            causes.append(f"parameter {name} changed: {_change(old, new)}")
+            causes.append(f"parameter {name} changed: {change_text(old, new, _shown)}")
     for role in sorted({*before["inputs"], *after["inputs"]}):
         old_entries, new_entries = before["inputs"].get(role, []), after["inputs"].get(role, [])
         if old_entries != new_entries:
@@ -128,13 +128,6 @@ def _diff(old: str, new: str) -> list[str]:
     return list(difflib.unified_diff(old.splitlines(), new.splitlines(), lineterm="", n=1))[2:]
 
 
-def _change(old: object, new: object) -> str:
-    """Return both values, a whole number beside a decimal one in the same form."""
-    if {type(old), type(new)} == {int, float}:
-        return f"{value_text(old)} -> {value_text(new)}"
-    return f"{_shown(old)} -> {_shown(new)}"
-
-
 def _shown(value: object) -> str:
     return "not given" if value is _ABSENT else repr(value)
 
@@ -185,7 +178,7 @@ def _changed_facts(old: JsonMapping, new: JsonMapping, prefix: str = "") -> Iter
         if all(isinstance(part, Mapping) for part in parts) and any(parts):
             yield from _changed_facts(parts[0], parts[1], f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", _change(was, now)
+            yield f"{prefix}{name}", change_text(was, now, _shown)
 
 
 def _used(made: Ingredients, role: str) -> UsedFiles:

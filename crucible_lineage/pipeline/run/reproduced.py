@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TypeGuard
 
-from crucible_lineage.amounts import amount
+from crucible_lineage.amounts import amount, change_text
 from crucible_lineage.core.datasets import fetch_datasets
 from crucible_lineage.errors import LineageError
 from crucible_lineage.json_types import JsonMapping
@@ -66,7 +66,7 @@ def _is_same(one: object, other: object) -> bool:
 
 
 def _value_line(name: str, was: object, now: object) -> str:
-    line = f"{name} {value_text(was)} -> {value_text(now)}"
+    line = f"{name} {change_text(was, now, value_text)}"
     if not (_is_number(was) and _is_number(now)):
         return line
     percent = f", {abs((now - was) / was) * 100:.2g} %" if was else ""

@@ -21,7 +21,7 @@ def walk(counts: Path, *, out: Path) -> dict:
     number = len(os.listdir(TRIES))
     (Path(TRIES) / str(number)).write_text("")
     (out / "walk.csv").write_text(f"at,value\\n0,1.5\\n1,{2 + number / 2}\\n")
-    return {"mean": 4.0 + number, "count": 2, "fit": {"slopes": [1.0, number]}}
+    return {"mean": (4, 5.0)[number], "count": 2, "fit": {"slopes": [1.0, number]}}
 
 
 @step
@@ -51,7 +51,7 @@ def test_the_run_and_why_name_the_numbers_that_differ(lab: Any, run: Any, sessio
     story = str(explain(session, result.datasets["walk"]["out"]))
     for text in (result.notes["walk"], story):
         assert "not deterministic" in text
-        assert "mean 4 -> 5, by +1, 25 %" in text.replace("4.0", "4").replace("5.0", "5")
+        assert "mean 4 -> 5, by +1, 25 %" in text
         assert "fit.slopes[1] 0 -> 1, by +1" in text
         assert "walk.csv: 1 of 4 numbers moved, by 0.5 at most" in text
         assert "count" not in text.partition("not deterministic")[2]
