@@ -86,7 +86,7 @@ docs: .venv/docs.installed typecheck-tree  ## the documentation as a site, build
 map: .venv/test.installed typecheck-tree  ## rooms, floors and arrows of the package in numbers, and its drawn map
 	$(BIN)/python docs/map --draw docs/images/architecture.svg
 
-pictures: .venv/test.installed  ## the lineage pictures of README and docs, drawn again
+pictures: .venv/test.installed  ## all pictures of README and docs; needs the data of the examples, and Chromium
 	$(BIN)/python docs/pictures.py
 
 dist: .venv/demo.installed  ## sdist, and the wheel built from it, in dist/

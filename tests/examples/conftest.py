@@ -79,7 +79,7 @@ def ran(example_data: Fetched, tmp_path_factory: pytest.TempPathFactory, warm_py
         folder = example_data(data).parent
         if pipeline not in said:
             home = tmp_path_factory.mktemp(pipeline)
-            options = ("--data", home, "--engine", "local", "--json")
+            options = ("--data", home, "--engine", "local", "--jobs", "1", "--json")  # in the order of the pictures
             file = PIPELINES / f"{pipeline}.yaml"
             said[pipeline] = home, _command(warm_python, "run", file, *options, examples=folder)
         home, text = said[pipeline]

@@ -17,6 +17,7 @@ from crystal import (
 from ebsd import index_patterns, orientation_table, remove_background
 from ebsd_files import read_master, read_patterns
 from ebsd_match import project
+from tests.drawn import assert_stored, pictures
 
 RANDOM = Rotation.random(200, rng=np.random.default_rng(7)).as_matrix()
 
@@ -81,6 +82,10 @@ def test_without_the_background_parent_most_points_are_lost(example_data, tmp_pa
 
 def test_the_table_descends_from_patterns_background_and_master(ran):
     assert ran("ebsd", "ebsd").links("table") == (6, 6)
+
+
+def test_pictures_of_the_docs_show_this_run(ran):
+    assert_stored(pictures.of_an_example("ebsd", ran("ebsd", "ebsd").data))
 
 
 def test_the_corrected_patterns_are_the_same_bytes_each_time(example_data, tmp_path):

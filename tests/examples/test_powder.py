@@ -15,6 +15,7 @@ from powder import (
     fit_lines,
     lattice_parameter,
 )
+from tests.drawn import assert_stored, pictures
 
 RADIUS_MM = 337.0
 
@@ -70,6 +71,10 @@ def test_after_the_correction_the_lines_agree_more_than_two_and_a_half_times_bet
 
 def test_the_lattice_parameter_comes_from_both_tables_of_lines(ran):
     assert ran("lab6", "lab6").links("cell") == (4, 4)
+
+
+def test_pictures_of_the_docs_show_this_run(ran):
+    assert_stored(pictures.of_an_example("lab6", ran("lab6", "lab6").data))
 
 
 def test_the_steps_write_the_same_bytes_each_time(example_data, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 
 from instruments import laser_of, read_measured
 from raman import calibrate, find_bands, wavenumber_axis
+from tests.drawn import assert_stored, pictures
 from tests.nights import by_night
 
 all_instruments = by_night("31 steps of all ten instruments")
@@ -119,3 +120,17 @@ def test_one_table_descends_from_31_measurements_by_63_links(ran):
     assert sum(map(len, made.inputs.values())) == 31
     assert len(made.products) == 31
     assert made.links("table") == (62, 63)
+
+
+@all_instruments
+def test_pictures_of_the_docs_show_this_run(ran):
+    assert_stored(pictures.of_an_example("raman-instruments", ran("raman-instruments", "raman").data))
+
+
+@all_instruments
+def test_the_picture_of_the_page_shows_what_the_page_shows(ran):
+    pytest.importorskip("playwright.sync_api")
+    if pictures.CHROMIUM is None:
+        pytest.skip("needs Chromium")
+
+    assert_stored(pictures.of_the_page(ran("raman-instruments", "raman").data))
