@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from crucible_lineage.cli.catalogue.listing import _comparable
-from crucible_lineage.queries.catalogue.runs import ListedRun
+import json
+from pathlib import Path
+from typing import Any
+
+from click.testing import CliRunner
+
+from crucible_lineage.cli import main
 
 
-def run(run_id: str, pipeline: str) -> ListedRun:
-    return ListedRun(run_id, pipeline, "lab", "2024-05-01T12:00:00Z")
+def test_the_hint_pairs_the_newest_two_runs_of_one_pipeline(lab: Any, data: Path) -> None:
+    def cl(*arguments: object) -> str:
+        ran = CliRunner().invoke(main, [*map(str, arguments), "--data", str(data)])
+        assert ran.exit_code == 0, ran.output
+        return ran.stdout
 
-
-def test_the_hint_pairs_the_newest_two_runs_of_one_pipeline() -> None:
-    assert _comparable([run("r4", "one"), run("r3", "two"), run("r2", "one"), run("r1", "two")]) == ("r2", "r4")
-
-
-def test_runs_of_different_pipelines_are_no_pair() -> None:
-    assert _comparable([run("r2", "one"), run("r1", "two")]) is None
+    one = lab.pipeline
+    two = lab.declare(one.read_text().replace("pipeline: counting", "pipeline: other"), "other.yaml")
+    for pipeline in (two, one):
+        cl("run", pipeline, "--engine", "local")
+    assert "to compare two" not in cl("runs"), "they are of different pipelines"
+    for pipeline in (two, one):
+        cl("run", pipeline, "--engine", "local")
+    runs = json.loads(cl("runs", "--json"))["runs"]
+    assert [run["pipeline"] for run in runs] == ["counting", "other", "counting", "other"]
+    assert f"to compare two: crucible-lineage diff {runs[2]['run_id']} {runs[0]['run_id']}" in cl("runs")
