@@ -30,16 +30,22 @@ def size_text(size: float) -> str:
 
 def value_text(value: object) -> str:
     """Return a value for labels and comparisons: 5 and 5.0 give the same text."""
+    value = _whole(value)
     if not isinstance(value, float):
         return str(value)
-    if value.is_integer() and abs(value) < EXACT:
-        return str(int(value))
     short = f"{value:g}"
     return short if float(short) == value else repr(value)
 
 
+def alike(old: object, new: object) -> tuple[object, object]:
+    """Return both values of a change for display: beside a whole number, 5.0 is 5."""
+    return (_whole(old), _whole(new)) if {type(old), type(new)} == {int, float} else (old, new)
+
+
 def change_text(old: object, new: object, shown: Callable[[object], str] = repr) -> str:
-    """Return both values of a change: `4 -> 5`; a whole number beside a decimal one in the same form."""
-    if {type(old), type(new)} == {int, float}:
-        shown = value_text
-    return f"{shown(old)} -> {shown(new)}"
+    """Return both values of a change, alike: `4 -> 5`."""
+    return " -> ".join(map(shown, alike(old, new)))
+
+
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < EXACT else value

@@ -11,6 +11,7 @@ from typing import Any
 
 from starlette.responses import RedirectResponse, Response
 
+from crucible_lineage.amounts import alike
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage import Change, Finding, LineageGraph, Node
 from crucible_lineage.lineage.checks import worst_first
@@ -112,7 +113,7 @@ def _pairs(found: LineageComparison, changes: Sequence[Change], hidden: Collecti
 def _line(found: LineageComparison, change: Change, hidden: Collection[str]) -> _Line:
     is_result = change in found.difference.results
     kind, name = ("returned value", change.field) if is_result else _kind(found, change.field)
-    old, new = (redacted(_text(found, change.field, value), hidden) for value in (change.old, change.new))
+    old, new = (redacted(_text(found, change.field, value), hidden) for value in alike(change.old, change.new))
     return _Line(kind, redacted(name, hidden), old, new, "" if change.by is None else f"{change.by:+.6g}")
 
 
