@@ -21,6 +21,7 @@ from crucible_lineage.disk import private_folder, storage_error
 from crucible_lineage.errors import ChecksumError, FileChangedError, InputError
 
 DEFAULT_LIMIT_BYTES = 20 << 30
+UNFINISHED = ".part-"  # begins the name of a file that is still being written
 LIMIT_VARIABLE = "CRUCIBLE_LINEAGE_CACHE_GB"
 _CHECKED_EVERY = 1 / 20  # of the limit, in bytes added: listing the folder takes time
 _USED_AGAIN_S = 3600  # chosen: precision of the last use
@@ -150,7 +151,7 @@ class FileCache:
     def _part(self) -> Iterator[Path]:
         """Yield the path of a new file in the cache's file system, which is removed afterwards unless it was kept."""
         private_folder(self.folder)
-        part = self.folder / f".part-{secrets.token_hex(8)}"
+        part = self.folder / f"{UNFINISHED}{secrets.token_hex(8)}"
         try:
             yield part
         except OSError as error:

@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from crucible_lineage.disk import private_folder
+from crucible_lineage.local.file_cache import UNFINISHED
 
 KEPT_DAYS = 14  # chosen: how long the files of a failed or killed attempt can be inspected
 MARK = ".in-use"
@@ -115,7 +116,8 @@ def leftovers(data: Path, *, copies: bool = False) -> list[Leftover]:
     if copies and idle:
         mirrors = sorted((data / "mirror").glob("*.sqlite"))
         unneeded += [Leftover(path, "what was read of a Crucible", _size(path)) for path in mirrors]
-        unneeded += [Leftover(path, "copies of files", _size(path)) for path in _folders(data / "cache")]
+        copied = (*_folders(data / "cache"), *sorted((data / "cache").glob(f"{UNFINISHED}*")))
+        unneeded += [Leftover(path, "copies of files", _size(path)) for path in copied]
         built = _folders(data / "environments")
         unneeded += [Leftover(path, "an environment in which results were made again", _size(path)) for path in built]
     return unneeded

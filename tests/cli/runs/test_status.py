@@ -95,6 +95,7 @@ def test_the_table_of_runs_and_disk_space(lab: Any, data: Path) -> None:
 def test_clean_removes_copies_only_on_request(lab: Any, data: Path) -> None:
     cli("run", lab.pipeline, "--data", data, "--engine", "local")
     assert "nothing to remove" in cli("clean", "--data", data).stdout
+    (data / "cache" / ".part-0").write_text("a fetch was killed")
     assert cli("clean", "--data", data, "--cache", "--yes").exit_code == 0
     assert not [path for path in (data / "cache").rglob("*") if path.is_file()]
     again = cli("run", lab.pipeline, "--data", data, "--engine", "local", "--json")
