@@ -11,7 +11,7 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Barrier
@@ -323,26 +323,26 @@ def test_a_damaged_stored_hash_is_computed_again(store: Store, tmp_path: Path) -
     assert store.checksums(path) == right
 
 
-def open_at_once(path: Path, begin: Barrier, failures: SimpleQueue[str]) -> None:
-    begin.wait()
-    try:
-        with opened(path):
-            failures.put("")
-    except StorageError as error:
-        failures.put(str(error))
+def open_at_once(paths: Sequence[Path], begin: Barrier, failures: SimpleQueue[str]) -> None:
+    for path in paths:
+        begin.wait()
+        try:
+            with opened(path):
+                failures.put("")
+        except StorageError as error:
+            failures.put(str(error))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="processes are forked")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # beside threads, from Python 3.12 on
 def test_processes_that_open_a_new_file_at_once_all_use_it(tmp_path: Path) -> None:
     processes = multiprocessing.get_context("fork")
-    for number in range(60):
-        path = tmp_path / f"new-{number}.sqlite"
-        begin, failures = processes.Barrier(6), processes.SimpleQueue()
-        started = [processes.Process(target=open_at_once, args=(path, begin, failures)) for _ in range(6)]
-        for process in started:
-            process.start()
-        assert {failures.get() for _ in started} == {""}
-        for process in started:
-            process.join()
-        assert aside(path) == []
+    paths = [tmp_path / f"new-{number}.sqlite" for number in range(60)]
+    begin, failures = processes.Barrier(6), processes.SimpleQueue()
+    started = [processes.Process(target=open_at_once, args=(paths, begin, failures)) for _ in range(6)]
+    for process in started:
+        process.start()
+    assert [failures.get() for _ in paths for _ in started] == [""] * 360
+    for process in started:
+        process.join()
+    assert [aside(path) for path in paths] == [[]] * 60
