@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import shutil
+import signal
 import socket
 import sqlite3
 import ssl
@@ -33,11 +34,18 @@ COMMAND = [sys.executable, "-m", "crucible_lineage"]
 os.environ.setdefault("CRUCIBLE_LINEAGE_KEEP", "no")
 
 
+# What is started in the background ignores Ctrl-C, and so would all that tests start and stop by it.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # Rooms whose tests take longest, begun first, so that no process ends long after the others.
 SLOW = ("flows", "tasks", "scale", "gcs", "crash", "soak", "pipeline", "cli", "server", "examples")
 # Tests on Prefect are run by two processes: each has a server for the session, and Slurm's are all in one of them.
 ON_PREFECT = {
-    "tasks": ("tests/tasks/", "tests/scale/", "tests/gcs/", "tests/flows/test_slurm"),
+    "tasks": (
+        *("tests/tasks/", "tests/scale/", "tests/gcs/", "tests/flows/test_slurm"),
+        *("tests/crash/test_prefect_outages.py", "tests/cli/runs/test_steps_that_end_their_process.py"),
+    ),
     "flows": ("tests/flows/",),
 }
 
