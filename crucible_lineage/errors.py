@@ -32,8 +32,8 @@ LineageError
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from os import PathLike
@@ -73,6 +73,7 @@ __all__ = [
     "nearest",
     "nearest_word",
     "no_file",
+    "refused_as_input",
     "require_library",
     "shortened",
     "shown_path",
@@ -116,6 +117,15 @@ class Fault:
     def __str__(self) -> str:
         position = ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
         return f"{position}: {self.message}" if position else self.message
+
+
+@contextmanager
+def refused_as_input() -> Iterator[None]:
+    """Raise as InputError what Crucible refuses because the request is wrong. For one call before any change."""
+    try:
+        yield
+    except (ConflictError, NotFoundError, RefusedError) as error:
+        raise InputError(str(error)) from error
 
 
 def shown_path(path: str | PathLike[str]) -> str:

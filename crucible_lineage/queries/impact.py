@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from crucible_lineage.amounts import amount
-from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, RefusedError
+from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, RefusedError, refused_as_input
 from crucible_lineage.lineage import (
     Impact,
     LineageGraph,
@@ -201,7 +201,8 @@ def request_deletion(
 ) -> RequestedDeletion:
     """Request the deletion of a dataset: it is hidden at once, and deleted when an administrator has agreed.
 
-    Raises InputError if something was made from it, unless `even_if_used`; the message ends with `way_out`.
+    Raises InputError if something was made from it, unless `even_if_used`; the message ends with `way_out`. Also if
+    its deletion was requested before.
     """
     dependent = dataset_impact(session, mfid).redo
     if dependent and not even_if_used:
@@ -210,6 +211,7 @@ def request_deletion(
         raise InputError(
             f"delete {mfid}: {amount(len(dependent), 'dataset')} made from it: {named}. Nothing was changed; {way_out}"
         )
-    request = session.client.datasets.delete(mfid, why or None)
+    with refused_as_input():
+        request = session.client.datasets.delete(mfid, why or None)
     session.mirror.forget([mfid])
     return RequestedDeletion(mfid, request.id, tuple(dependent))

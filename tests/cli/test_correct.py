@@ -80,6 +80,40 @@ def test_a_corrected_value_is_recorded_and_makes_its_results_stale(
     assert verified.exit_code == 0, verified.output
 
 
+def test_a_correction_that_crucible_refuses_is_wrong_input(made: dict[str, str], cl: Any) -> None:
+    scan, other, mean = made["s1.txt"], made["s2.txt"], made["mean[s1.txt]"]
+    nowhere = "0trb2d1cz9y0f000gqqg970hw0"
+    sample = cl("sample", "add", "gold", "--project", "lab").stdout.split()[0]
+    for arguments, reason in (
+        (("link", mean, scan), "would close a cycle"),
+        (("link", scan, scan), "cannot be its own parent"),
+        (("link", sample, scan), "Dataset not found"),
+        (("unlink", other, mean), "they are not linked"),
+        (("sample", "rename", nowhere, "x"), "Sample not found"),
+        (("sample", "rename", sample, " "), "a sample needs a name"),
+        (("sample", "add", "", "--project", "lab"), "a sample needs a name"),
+        (("sample", "link", nowhere, scan), "Sample not found"),
+        (("set", scan, "instrument_id=nowhere"), "instrument 'nowhere' does not exist"),
+    ):
+        refused = cl(*arguments)
+        assert refused.exit_code == 2, (arguments, refused.output)
+        assert reason in refused.output
+        assert "nothing was changed" in refused.output
+    assert cl("delete", mean).exit_code == 0
+    again = cl("delete", mean)
+    assert (again.exit_code, "request for this resource is already open" in again.output) == (2, True)
+
+
+def test_an_unknown_instrument_in_a_table_is_found_before_anything_is_changed(
+    lab: Any, session: Session, made: dict[str, str], cl: Any
+) -> None:
+    table = lab.file("fix.csv", f"mfid,session_name,instrument_name\n{made['s1.txt']},May,\n{made['s2.txt']},,none\n")
+    refused = cl("set", "--from", table)
+    assert refused.exit_code == 2
+    assert "fix.csv:3: set instrument_name=none: there is none" in refused.output
+    assert session.client.datasets.get(made["s1.txt"]).session_name is None
+
+
 def test_both_values_of_a_corrected_number_have_the_same_form(made: dict[str, str], cl: Any) -> None:
     change = "metadata.temperature_C 20 -> 26"
     assert cl("set", made["s1.txt"], "metadata.temperature_C=26.0").stdout.splitlines()[0].endswith(change)

@@ -46,7 +46,7 @@ def test_a_project_is_created_once_and_its_lead_is_the_owner_of_the_key(ask: Ask
     assert made.lead.unique_id == client.account.whoami().user_unique_id
     assert "Beamline 7" in ask("list")[1]
     code, output = ask("create", "beamline")
-    assert (code, "already exists" in output) == (1, True)
+    assert (code, "already exists" in output) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,8 @@ def test_an_unknown_member_is_named(ask: Ask) -> None:
     assert ask("create", "beamline")[0] == 0
     assert "no members besides its lead" in ask("members", "beamline")[1]
     code, output = ask("members", "beamline", "--add", "nobody")
-    assert (code, "User not found: nobody" in output) == (1, True)
+    assert (code, "User not found: nobody" in output) == (2, True)
+    assert ask("members", "nowhere")[0] == 2
 
 
 def test_the_rights_in_its_data_are_stated_and_shown(ask: Ask) -> None:
@@ -81,4 +82,4 @@ def test_the_rights_in_its_data_are_stated_and_shown(ask: Ask) -> None:
     output = ask("rights", "beamline")[1]
     for line in ("licence: CC-BY-4.0", "creators: Ada L (0000-0002-1825-0097)", "rights: Our Lab"):
         assert line in output
-    assert ask("rights", "nowhere", "--license", "MIT")[0] == 1
+    assert ask("rights", "nowhere", "--license", "MIT")[0] == 2

@@ -8,7 +8,7 @@ import click
 
 from crucible_lineage.cli.options import announce, crucible_options, json_option, open_session, print_json
 from crucible_lineage.cli.printing import in_columns
-from crucible_lineage.errors import InputError
+from crucible_lineage.errors import InputError, refused_as_input
 from crucible_lineage.ids import PROJECT_ID_RULE, is_project_id
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.lineage.rights import stated_rights
@@ -53,7 +53,7 @@ def create_project_command(
     """Create PROJECT, an ID of 3 to 25 letters, digits, `-` and `_`."""
     if not is_project_id(project):
         raise InputError(f"no project can be called {project!r}: {PROJECT_ID_RULE}")
-    with open_session() as session:
+    with open_session() as session, refused_as_input():
         announce(session)
         created = session.client.projects.create(
             project_id=project, organization=organization or project, title=title, project_lead=lead
@@ -72,7 +72,7 @@ def create_project_command(
 @json_option
 def members_command(project: str, user: str | None, role: str, as_json: bool) -> None:
     """List the members of PROJECT, or add one."""
-    with open_session() as session:
+    with open_session() as session, refused_as_input():
         announce(session)
         if user is not None:
             session.client.projects.add_member(project, user, role)
@@ -105,7 +105,8 @@ def rights_command(
     stated = {key: value for key, value in stated.items() if value is not None}
     with open_session() as session:
         announce(session)
-        found = session.client.projects.get(project)
+        with refused_as_input():
+            found = session.client.projects.get(project)
         if stated:
             session.client.metadata.merge(found.unique_id, stated)
         rights = stated_rights(session.client.metadata.get(found.unique_id))

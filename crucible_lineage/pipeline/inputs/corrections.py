@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.amounts import change_text
-from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, nearest
+from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, nearest, refused_as_input
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.marks import CORRECTIONS_KEY, correction_mark, is_own
 from crucible_lineage.session import Session
@@ -87,6 +87,7 @@ def changes_of(session: Session, mfid: str, values: JsonMapping) -> list[FieldCh
         is_entry = field.startswith(METADATA_PREFIX)
         was = metadata.get(field.removeprefix(METADATA_PREFIX)) if is_entry else getattr(dataset, field)
         if not _same(field, was, now):
+            _require_instrument(session, field, now)
             changes.append(FieldChange(mfid, dataset.dataset_name or mfid, field, was, now))
     return changes
 
@@ -159,14 +160,20 @@ def read_value(field: str, text: str) -> Any:
 
 
 def link_datasets(session: Session, parent: str, child: str, why: str = "") -> None:
-    """Link a dataset as derived from another, and record it at the child."""
-    session.client.datasets.link_parent_child(parent, child, relationship_type="is_derived_from")
+    """Link a dataset as derived from another, and record it at the child.
+
+    Raises InputError for a link that Crucible refuses, as one that closes a cycle.
+    """
+    with refused_as_input():
+        session.client.datasets.link_parent_child(parent, child, relationship_type="is_derived_from")
     record_act(session, child, f"linked below {parent}", why)
     session.mirror.forget([parent])
 
 
 def unlink_datasets(session: Session, parent: str, child: str, why: str = "") -> None:
-    """Remove the link between two datasets, and record it at the child."""
+    """Remove the link between two datasets, and record it at the child. Raises InputError if there is none."""
+    if parent not in {one.unique_id for one in session.client.datasets.list_parents(child)}:
+        raise InputError(f"unlink {parent} from {child}: they are not linked so")
     session.client.datasets.unlink(parent, child)
     record_act(session, child, f"unlinked from {parent}", why)
     session.mirror.forget([parent])
@@ -174,21 +181,25 @@ def unlink_datasets(session: Session, parent: str, child: str, why: str = "") ->
 
 def add_sample(session: Session, project: str, name: str, datasets: Iterable[str] = (), why: str = "") -> str:
     """Add a sample to a project, and link the datasets that were measured on it. Return its MFID."""
+    named = _sample_name(name)
     session.ensure_project(project)
-    sample = session.client.samples.create(sample_name=name, project_id=project).unique_id
+    sample = session.client.samples.create(sample_name=named, project_id=project).unique_id
     link_sample(session, sample, datasets, why)
     return str(sample)
 
 
 def rename_sample(session: Session, sample: str, name: str, why: str = "") -> None:
     """Rename a sample, and record it at the datasets that were measured on it."""
-    session.client.samples.update(sample, sample_name=name)
+    with refused_as_input():
+        session.client.samples.update(sample, sample_name=_sample_name(name))
     for dataset in session.client.datasets.list(limit=None, sample_mfid=sample):
         record_act(session, dataset.unique_id, f"sample {sample} renamed to {name!r}", why)
 
 
 def link_sample(session: Session, sample: str, datasets: Iterable[str], why: str = "") -> None:
-    """Link a sample to the datasets that were measured on it, and record it there."""
+    """Link a sample to the datasets that were measured on it, and record it there. InputError without that sample."""
+    with refused_as_input():
+        session.client.samples.get(sample)
     for mfid in datasets:
         session.client.datasets.add_sample(mfid, sample)
         record_act(session, mfid, f"measured on sample {sample}", why)
@@ -276,6 +287,21 @@ def _instrument(session: Session, name: str) -> str:
         reason = f"there are {len(found)} of that name" if found else f"there is none; {nearest(name, names)}"
         raise InputError(f"set instrument_name={name}: {reason}")
     return found[0].unique_id
+
+
+def _require_instrument(session: Session, field: str, name: str) -> None:
+    """Raise InputError if the value of an instrument's field names no instrument."""
+    if field == "instrument_name":
+        _instrument(session, name)
+    elif field == "instrument_id":
+        with refused_as_input():
+            session.client.instruments.get(name)
+
+
+def _sample_name(name: str) -> str:
+    if not name.strip():
+        raise InputError("a sample needs a name")
+    return name
 
 
 def _entries(session: Session, acts: Sequence[JsonMapping], why: str) -> JsonObject:
