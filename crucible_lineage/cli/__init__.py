@@ -61,7 +61,6 @@ SECTIONS = {
         "calibration": ("certify", "Show which calibrations are certified for data."),
         "campaign": ("campaign", "Try other calibrations, compare, and make them current by one statement."),
         "statements": ("statements", "List statements about results: who made them, and whether they are in force."),
-        "trust": ("statements", "Let statements of another project or account count in a project."),
     },
     "Sharing": {
         "push": ("operation.copying", "Deliver waiting results; with --to, copy a project to another Crucible."),
@@ -73,7 +72,7 @@ SECTIONS = {
         "deploy": ("operation.watch", "Run pipelines on Prefect, on a schedule or when data arrive."),
         "watch": ("operation.watch", "Report new datasets to Prefect, and register files that arrive in a folder."),
         "serve": ("operation.serve", "Serve the embedded Crucible to other programs."),
-        "project": ("operation.project", "List projects, create one, and add members."),
+        "project": ("operation.project", "List projects, create one, add members, and trust the statements of others."),
         "mcp": ("operation.serve", "Answer the questions of an assistant (Model Context Protocol)."),
         "doctor": ("operation.status", "Test a Crucible on a scratch project, and explain the consequences."),
         "evict": ("operation.backup", "Free space in the embedded Crucible: bytes that were reproduced elsewhere."),
@@ -88,6 +87,7 @@ REPLACED = {  # commands of earlier revisions -> what replaces them
     ("log",): "show --log",
     ("serve-pipelines",): "deploy --serve",
     ("runs", "diff"): "diff",
+    ("trust",): "project trust",
 }
 
 GROUP = "crucible_lineage.commands"  # entry points: a name, and the location of its click command

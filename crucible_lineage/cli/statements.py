@@ -1,4 +1,4 @@
-"""Statements of people about results: `hold`, `unhold`, `trust`, `sign`; and `statements`, which lists them."""
+"""Statements of people about results: `hold`, `unhold`, `sign`; and `statements`, which lists them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.lineage.labels import plain, plain_lines
 from crucible_lineage.session import Session
-from crucible_lineage.statements import FLAG, HOLD, TRUST, About
+from crucible_lineage.statements import FLAG, HOLD, About
 from crucible_lineage.stating import signer_of
 from crucible_lineage.times import utc
 
@@ -123,29 +123,6 @@ def unhold_command(
         return
     for one in lifted:
         click.echo(plain(f"{one.about}: the {one.verb} {one.attribution} is lifted"))
-
-
-@click.command("trust")
-@click.argument("whose", nargs=-1, required=True)
-@click.option("--project", metavar="P", help="Project in which they count; optional if there is only one.")
-@click.option("--why", default="", help="Why, in your own words.")
-@crucible_options
-@json_option
-def trust_command(whose: tuple[str, ...], project: str | None, why: str, as_json: bool) -> None:
-    """Let the statements of others count in a project: WHOSE are ids of projects or of accounts.
-
-    Otherwise statements count for the datasets of their own project only.
-    """
-    from crucible_lineage.queries.catalogue.reference import find_project
-    from crucible_lineage.stating import state
-
-    with open_session() as session:
-        target = find_project(session, project)
-        outcome = state(session, target, TRUST, About(project=target), why=why, body={"whose": sorted(set(whose))})
-    if as_json:
-        print_json(outcome.to_json())
-    else:
-        click.echo(plain(f"{target}: statements of {', '.join(whose)} count"))
 
 
 def _about(

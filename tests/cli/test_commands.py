@@ -250,6 +250,7 @@ def test_an_unknown_command_with_no_near_name_points_to_the_help(command: Any) -
         ("log", "show --log"),
         ("serve-pipelines", "deploy --serve"),
         ("runs diff", "diff"),
+        ("trust", "project trust"),
     ],
 )
 def test_a_replaced_command_names_its_successor(replaced: str, successor: str, command: Any) -> None:

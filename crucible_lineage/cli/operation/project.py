@@ -1,4 +1,4 @@
-"""`project`: the projects of a Crucible, their members, and the rights in their data."""
+"""`project`: the projects of a Crucible, their members, the rights in their data, and whose statements count."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from crucible_lineage.errors import InputError, refused_as_input
 from crucible_lineage.ids import PROJECT_ID_RULE, is_project_id
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.lineage.rights import stated_rights
+from crucible_lineage.statements import TRUST, About
 
 if TYPE_CHECKING:
     from crucible_lineage.client.models import Person
@@ -21,7 +22,7 @@ ROLES = ("viewer", "contributor", "editor", "admin")
 
 @click.group("project")
 def project_command() -> None:
-    """List projects, create one, add members, and state the rights in its data."""
+    """List projects, create one, add members, and state the rights in its data and whose statements count."""
 
 
 @project_command.command("list")
@@ -116,6 +117,29 @@ def rights_command(
         print_json({"project_id": found.project_id, **fields})
         return
     click.echo("\n".join(map(plain, rights.lines())) or "nothing is stated about the rights in its data")
+
+
+@project_command.command("trust")
+@click.argument("whose", nargs=-1, required=True)
+@click.option("--project", metavar="P", help="Project in which they count; optional if there is only one.")
+@click.option("--why", default="", help="Why, in your own words.")
+@crucible_options
+@json_option
+def trust_command(whose: tuple[str, ...], project: str | None, why: str, as_json: bool) -> None:
+    """Let the statements of others count in a project: WHOSE are ids of projects or of accounts.
+
+    Otherwise statements count for the datasets of their own project only.
+    """
+    from crucible_lineage.queries.catalogue.reference import find_project
+    from crucible_lineage.stating import state
+
+    with open_session() as session:
+        target = find_project(session, project)
+        outcome = state(session, target, TRUST, About(project=target), why=why, body={"whose": sorted(set(whose))})
+    if as_json:
+        print_json(outcome.to_json())
+    else:
+        click.echo(plain(f"{target}: statements of {', '.join(whose)} count"))
 
 
 def _name(person: Person | None) -> str:

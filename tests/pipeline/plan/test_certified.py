@@ -279,7 +279,7 @@ def test_a_certificate_of_another_project_counts_if_that_is_trusted(
     certify(session, axes[0], RAMAN, "2024-01-01", why="fits", project="beamline")
     path: Path = lab.declare(SCANS, "scans.yaml")
     assert planned(path)["calibrate[a]"].state == "blocked"
-    assert cli("trust", "beamline", "--project", "lab", "--why", "they run it").exit_code == 0
+    assert cli("project", "trust", "beamline", "--project", "lab", "--why", "they run it").exit_code == 0
     assert planned(path)["calibrate[a]"].state == "missing"
     with pytest.raises(InputError, match="where statements of lab do not count"):
         certify(session, axes[1], RAMAN, "2024-01-05", why="newer", replaced=True)
