@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import json
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, overload
 from zipfile import BadZipFile
 
 from crucible_lineage.core.statement_effects import AppliedStatement
+from crucible_lineage.csv_files import csv_form, csv_rows
 from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.notebook.html import block, line, pairs, rows_table, state_mark, strong
@@ -317,8 +319,8 @@ def load_file(path: Path) -> Any:
     first two), what JSON holds, an array (`.npy`, `.npz`), an open h5py.File (`.h5`, `.hdf5`, `.nxs`), a picture
     (`.png`, `.jpg`, `.tif`), a text (`.txt`, `.md`, `.log`), or the value of a registered loader.
 
-    A first row with only numbers is data, and the columns are called `column_1` and so on. Semicolons separate cells
-    if the first row has them, and commas only in decimal numbers.
+    A first row of CSV with only numbers is data, and the columns are called `column_1` and so on. Semicolons or tabs
+    separate cells if the first row has them, and commas only in decimal numbers.
 
     Raises InputError if no loader knows the ending, its library is missing, or the file does not match its ending.
     """
@@ -345,8 +347,8 @@ def _load(loader: Loader, path: Path, ending: str) -> Any:
         BadZipFile,
     ) as error:  # raised by libraries for files of another kind
         raise InputError(
-            f"load {path.name}: it cannot be read as {ending}: {error}; read the file at Dataset.path(), or register "
-            "a loader with crucible_lineage.add_loader"
+            f"load {path.name}: it cannot be read as {ending}: {str(error).strip()}; read the file at Dataset.path(), "
+            "or register a loader with crucible_lineage.add_loader"
         ) from error
 
 
@@ -358,29 +360,32 @@ def _installed(ending: str) -> Loader | None:
 
 
 def _csv(path: Path) -> Any:
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        first = stream.readline()
-        has_commas = any("," in line for line in (first, *stream))
-    parts = first.strip().split(";")
-    separator = "\t" if path.suffix.lower() == ".tsv" else ","
-    if separator == "," and len(parts) > 1 and ("," not in first or _are_numbers(parts, ",")):
-        separator = ";"
-    decimal = "," if separator == ";" and has_commas else "."
-    cells = next(csv.reader([first], delimiter=separator), [])
-    names = [f"column_{at}" for at in range(1, len(cells) + 1)] if _are_numbers(cells, decimal) else None
+    form = csv_form(path)
     try:
         import pandas
     except ImportError:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            return list(csv.DictReader(stream, fieldnames=names, delimiter=separator))
-    return pandas.read_csv(path, sep=separator, decimal=decimal, header=None if names else "infer", names=names)
+        names = _distinct(form.columns)
+        return [dict(zip(names, map(form.with_point, cells), strict=True)) for _, cells in csv_rows(path, form)]
+    made_up = None if form.has_header else form.columns
+    with warnings.catch_warnings():  # else pandas drops cells, or takes the first column for an index
+        warnings.simplefilter("error", pandas.errors.ParserWarning)
+        try:
+            return pandas.read_csv(
+                path, sep=form.separator, decimal=form.decimal, header="infer" if form.has_header else None,
+                names=made_up, index_col=False,
+            )  # fmt: skip
+        except pandas.errors.ParserWarning as warning:
+            raise ValueError("there are more cells than columns") from warning
 
 
-def _are_numbers(cells: list[str], decimal: str) -> bool:
-    try:
-        return bool([float(cell.replace(decimal, ".")) for cell in cells])
-    except ValueError:
-        return False
+def _distinct(columns: Sequence[str]) -> list[str]:
+    """Return the names as pandas makes them distinct: `x`, `x.1`."""
+    seen: Counter[str] = Counter()
+    names = []
+    for name in columns:
+        names.append(f"{name}.{seen[name]}" if seen[name] else name)
+        seen[name] += 1
+    return names
 
 
 def _parquet(path: Path) -> Any:

@@ -166,7 +166,7 @@ def test_a_table_without_header_loses_no_row(
         found = load_file(tmp_path / "t.csv")
         return list(found.to_dict("records") if with_pandas else found)
 
-    one, decimal = (12, 1.5) if with_pandas else ("12", "1,5")
+    one, decimal = (12, 1.5) if with_pandas else ("12", "1.5")
     assert rows_of("90\n12\n")[1] == {"column_1": one}
     assert rows_of("1,2\n12,4\n")[1]["column_1"] == one
     assert rows_of("1,5;2,5\n3,5;4,5\n")[0]["column_1"] == decimal

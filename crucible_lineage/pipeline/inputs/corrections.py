@@ -6,8 +6,8 @@ unchanged: `verify` reverts the corrections before it compares.
 
 from __future__ import annotations
 
-import csv
 import secrets
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.amounts import change_text
+from crucible_lineage.csv_files import CsvForm, csv_form, csv_rows
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, nearest, refused_as_input
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.marks import CORRECTIONS_KEY, correction_mark, is_own
@@ -132,22 +133,31 @@ def read_table(table: Path) -> list[Request]:
 
     An empty cell changes nothing. Raises InputError if the table cannot be read.
     """
-    rows: list[Request] = []
     try:
-        with table.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream)
-            if ID_COLUMN not in (reader.fieldnames or ()):
-                raise InputError(f"{table}: there is no column {ID_COLUMN!r}; it names the dataset of each row")
-            for row in reader:
-                location = f"{table}:{reader.line_num}"
-                if None in row:
-                    raise InputError(f"{location}: there are more cells than columns")
-                cells = {name: value for name, value in row.items() if name != ID_COLUMN and value not in (None, "")}
-                values = {name: read_value(name, value) for name, value in cells.items()}
-                rows.append((location, row[ID_COLUMN] or "", values))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        form = csv_form(table)
+        rows = list(csv_rows(table, form))
+    except (OSError, ValueError) as error:
         raise InputError(f"{table}: it cannot be read as CSV: {error}") from error
-    return rows
+    if ID_COLUMN not in form.columns:
+        raise InputError(f"{table}: there is no column {ID_COLUMN!r}; it names the dataset of each row")
+    if twice := [name for name, count in Counter(form.columns).items() if name and count > 1]:
+        raise InputError(f"{table}: there are two columns {twice[0]!r}")
+    return [_request(table, line, form, cells) for line, cells in rows if any(cells)]
+
+
+def _request(table: Path, line: int, form: CsvForm, cells: Sequence[str]) -> Request:
+    location = f"{table}:{line}"
+    row = {
+        name: form.with_point(cell) if name.startswith(METADATA_PREFIX) else cell
+        for name, cell in zip(form.columns, cells, strict=True)
+        if cell
+    }
+    mfid = row.pop(ID_COLUMN, "")
+    try:
+        values = {name: read_value(name, cell) for name, cell in row.items()}
+    except InputError as error:
+        raise InputError(f"{location}: {error}") from error
+    return location, mfid, values
 
 
 def read_value(field: str, text: str) -> Any:
