@@ -18,6 +18,7 @@ import pytest
 
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.nights import by_night
 
 ROOT = Path(__file__).parents[2]
 
@@ -136,6 +137,7 @@ def final_state(server: Any, flow_run_id: str, seconds: float = 400) -> str:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the ephemeral API is tried on POSIX only")
+@by_night("`make demo` does it by day")
 def test_without_any_prefect_configured_the_demo_starts_one_for_itself(tmp_path: Path, command: Any) -> None:
     environment = {"PREFECT_API_URL": "", "HOME": str(tmp_path / "home"), "HTTP_PROXY": "http://127.0.0.1:9"}
     ran = command("demo", "--data", tmp_path / "data", "--json", **environment)

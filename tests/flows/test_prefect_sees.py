@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from tests.nights import NIGHTLY
+
 PIPELINE = """
 pipeline: seen
 project: lab
@@ -56,7 +58,7 @@ def graph_of(prefect: Any, run: str) -> dict[str, list[str]]:
         time.sleep(0.5)
 
 
-@pytest.mark.parametrize("runner", ["threads", "processes", "dask"])
+@pytest.mark.parametrize("runner", ["threads", "processes", *(["dask"] if NIGHTLY else [])])
 def test_arrows_are_those_of_the_lineage(lab: Any, data: Any, prefect: Any, runner: str) -> None:
     path = lab.declare(PIPELINE, "seen.yaml")
     state, message, run = prefect.run(RUN, path, data, runner, '{"a.factor": 5}')
