@@ -5,6 +5,7 @@ A lock beside a folder marks it as in use, and ends with the process, however th
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -20,6 +21,7 @@ from crucible_lineage.local.file_cache import UNFINISHED
 
 KEPT_DAYS = 14  # chosen: how long the files of a failed or killed attempt can be inspected
 MARK = ".in-use"
+ENDING_S = 5.0  # chosen: how long a process that was ended may still write
 PARTS = {"cache": "cache", "work": "work", "environments": "environments", "records": "", "crucible": "crucible"}
 
 
@@ -152,11 +154,19 @@ def _folders(folder: Path) -> Iterator[Path]:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder with its content and its mark."""
+    """Remove a folder with its content and its mark, also while a process that ends still adds a file."""
     if os.name == "nt":  # Windows refuses to remove read-only files
         for path in folder.rglob("*"):
             path.chmod(stat.S_IWRITE)
-    shutil.rmtree(folder)
+    end = time.monotonic() + ENDING_S
+    while True:
+        try:
+            shutil.rmtree(folder)
+            break
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY or time.monotonic() > end:
+                raise
+            time.sleep(0.05)
     with suppress(OSError):  # Windows: the lock is still held
         _mark(folder).unlink(missing_ok=True)
 
