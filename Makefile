@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 SCRIPTS := $(if $(filter Windows_NT,$(OS)),Scripts,bin)
 BIN := .venv/$(SCRIPTS)
-WORKERS ?= 3  # processes that run tests; most tests wait for a process of their own
+WORKERS ?= 4  # processes that run tests; most tests wait for a process of their own
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 TESTS ?= tests  # what `make test` and `make coverage` run

@@ -32,6 +32,7 @@ COMMAND = [sys.executable, "-m", "crucible_lineage"]
 
 # Most tests count what a run registers. What results rest on, two datasets more a project, is kept where a test asks.
 os.environ.setdefault("CRUCIBLE_LINEAGE_KEEP", "no")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # others only wait: what tests compute is small
 
 
 # What is started in the background ignores Ctrl-C, and so would all that tests start and stop by it.
@@ -69,6 +70,7 @@ def pytest_collection() -> Generator[None, object, object]:
     finally:
         sys.dont_write_bytecode = before
         gc.freeze()
+        gc.set_threshold(50_000)  # else a twentieth of the time goes into looking for garbage
         gc.enable()
 
 
