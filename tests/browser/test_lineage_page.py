@@ -14,6 +14,7 @@ from crucible_lineage.lineage import Edge, LineageGraph, Node
 from crucible_lineage.lineage.draw.html import render_html
 from crucible_lineage.lineage.draw.svg import render_svg
 from crucible_lineage.lineage.draw.view import view
+from tests.nights import by_night
 
 pytestmark = pytest.mark.browser
 PICTURES = Path(__file__).parents[1] / "lineage" / "pictures.py"
@@ -254,6 +255,7 @@ def test_ten_thousand_datasets_open_quickly_and_folded(opened):
     assert page.locator(".item.focus").count() == 1
 
 
+@by_night("those that fold by day")
 def test_ten_thousand_datasets_that_do_not_fold_are_a_small_file(opened, tmp_path):
     chance = random.Random(7)
     records = []

@@ -26,6 +26,7 @@ from crucible_lineage.server import start_server
 from crucible_lineage.server.database import connect
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.nights import by_night
 
 
 def copied(records: Any, **options: Any) -> dict[str, Any]:
@@ -269,6 +270,7 @@ def test_the_error_names_a_project_that_does_not_exist(records: Any) -> None:
         records.session.mirror.snapshot("nowhere")
 
 
+@by_night("thousands of records")
 def test_a_graph_of_stored_records_takes_less_memory_than_their_text() -> None:
     link = {"direction": "source", "relationship_type": "is_derived_from"}
     packages = {f"package-{n}": f"{n}.0.1" for n in range(100)}

@@ -16,7 +16,7 @@ import pytest
 from crucible_lineage.server import RunningServer
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
-from tests.nights import NIGHTLY
+from tests.nights import NIGHTLY, by_night
 from tests.warm import WarmPython
 
 KINDS = ["threads", "processes"] if NIGHTLY else ["processes"]
@@ -192,6 +192,7 @@ def test_what_crucible_refuses_fails_its_step_by_name_and_is_kept(
     assert sorted((branches.parent / "calls").read_text().split()) == ["1", "2", "3", "split"], "none is made again"
 
 
+@by_night("a hostile proxy without Prefect by day")
 @pytest.mark.parametrize("kind", KINDS)
 def test_through_a_hostile_proxy_all_is_there_once(
     kind: str, flow: Any, away: Any, branches: Path, service: RunningServer, tmp_path: Path, state_of: Any

@@ -26,6 +26,7 @@ from crucible_lineage.queries.verify.verify import verify_project
 from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.nights import by_night
 
 STEP = int(os.environ.get("CRASH_STEP", "12"))  # `make crash` tries every write
 FAR = 1 if STEP == 1 else 8 * STEP
@@ -117,6 +118,7 @@ main(sys.argv[2:])
 
 
 @posix
+@by_night("a full disk by day")
 def test_files_that_may_not_grow_end_in_a_clear_error(
     lab: Any, tmp_path: Path, calm: dict[str, Any], state_of: Any, warm_python: Any
 ) -> None:

@@ -18,6 +18,7 @@ from ebsd import index_patterns, orientation_table, remove_background
 from ebsd_files import read_master, read_patterns
 from ebsd_match import project
 from tests.drawn import assert_stored, pictures
+from tests.nights import by_night
 
 RANDOM = Rotation.random(200, rng=np.random.default_rng(7)).as_matrix()
 
@@ -71,6 +72,7 @@ def test_nine_of_nine_points_lie_within_half_a_degree_of_the_stored_orientations
     assert table["largest_difference_deg"] < 0.3
 
 
+@by_night("another run of the example")
 def test_without_the_background_parent_most_points_are_lost(example_data, tmp_path):
     patterns = example_data("ebsd") / "patterns.h5"
 

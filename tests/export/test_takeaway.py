@@ -155,6 +155,7 @@ def test_the_crate_in_a_bundle_passes_the_validator(unpacked: Path, tmp_path: Pa
     assert_valid(unpacked, tmp_path)
 
 
+@by_night("a crate that passes by day")
 def test_the_validator_finds_a_crate_wanting(made: Any, tmp_path: Path) -> None:
     crate = tmp_path / "crate"
     write_crate(made.session, made.graph, made.total, crate, files=False)

@@ -96,6 +96,7 @@ print(json.dumps(by_hand(Path(sys.argv[1]))))
     assert made["status"] == "complete"
 
 
+@by_night("deployments of a smaller pipeline by day")
 def test_the_nightly_deployment_is_run_by_a_worker(
     data: Path, demo_origin: Any, prefect: Any, warm_python: Any, tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from crucible_lineage.lineage import LineageGraph, check, impact_of_code, impact_of_dataset
+from tests.nights import by_night
 
 NODES, EDGES_EACH = 100_000, 3
 
@@ -30,6 +31,7 @@ def answer():
     return {"nodes": nodes, "edges": edges}
 
 
+@by_night("a hundred thousand datasets")
 def test_a_hundred_thousand_datasets_are_read_checked_and_traced_in_seconds(answer):
     started = time.process_time()
     graph = LineageGraph.from_api(answer)

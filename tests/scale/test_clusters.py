@@ -107,7 +107,7 @@ def start_ray(cluster: Cluster) -> str:
     return address
 
 
-@pytest.fixture(params=["dask", pytest.param("ray", marks=by_night("a cluster of Ray takes half a minute"))])
+@pytest.fixture(params=[pytest.param(kind, marks=by_night("a cluster of its own")) for kind in ("dask", "ray")])
 def cluster(request: pytest.FixtureRequest, warm_python: Any, prefect_server: Any) -> Iterator[Cluster]:
     # A short path: Ray has sockets in it, whose names may have a hundred letters.
     folder = Path(tempfile.mkdtemp(prefix="lab-"))

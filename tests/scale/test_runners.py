@@ -1,6 +1,6 @@
 """The same pipeline on threads, processes, Dask and Ray: the same datasets, made where they were to be made.
 
-On a Ray of our own with CRUCIBLE_NIGHTLY=1. By day its settings are looked at, and test_dropin.py has tasks on Ray.
+On a Ray of our own with CRUCIBLE_NIGHTLY=1. By day its settings are looked at.
 """
 
 from __future__ import annotations

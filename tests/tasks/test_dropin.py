@@ -1,6 +1,6 @@
 """`task` and `registering`: on each task runner, in pools, in `with`, without a flow, and where something fails.
 
-On Dask with CRUCIBLE_NIGHTLY=1; on Ray, which hands tasks to other processes in the same way, each time.
+On Ray with CRUCIBLE_NIGHTLY=1; on Dask, which hands tasks to other processes in the same way, each time.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from tests.nights import NIGHTLY
 
 HERE = Path(__file__).parent
-RUNNERS = ("threads", "processes", "ray", *(("dask",) if NIGHTLY else ()))
+RUNNERS = ("threads", "processes", "dask", *(("ray",) if NIGHTLY else ()))
 CASES = {
     "in_threads": ([870, 870], [" -> make", "make -> double"]),
     "in_processes": ([870], [" -> make", "make -> double"]),

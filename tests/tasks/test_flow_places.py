@@ -1,6 +1,6 @@
 """Results of hand-written flows have slots: the newest run of the flow decides which of them are current.
 
-Where tasks run on Dask, with CRUCIBLE_NIGHTLY=1; in processes each time, and on Ray in test_dropin.py.
+Where tasks run on Dask, with CRUCIBLE_NIGHTLY=1; in processes each time, and in test_dropin.py.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from crucible_lineage.registration.read import read
 from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
-from tests.nights import NIGHTLY
+from tests.nights import NIGHTLY, by_night
 
 PROGRAM = Path(__file__).parent / "placed_flow.py"
 SELECTING = """
@@ -90,6 +90,7 @@ def scan(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
+@by_night("the same slots on one machine by day")
 def test_back_and_forth_between_parameters_and_machines(lab: Lab, scan: Callable[..., Path]) -> None:
     path = str(scan(1, 5, 2))
     lab.run("process", {"path": path, "widths": [2]}, {"path": path, "widths": [3]})

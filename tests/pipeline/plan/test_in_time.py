@@ -15,6 +15,7 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.queries.explain import explain
 from crucible_lineage.session import Session
+from tests.nights import share
 
 STEPS = """
 from pathlib import Path
@@ -167,7 +168,7 @@ def expected(frames: list[Frame], science: Frame) -> float | None:
     return (science.value - bias) / (mean(flats) - their_bias)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", share([1, 2], 2))
 def test_a_week_of_ccd_nights_in_one_declaration_gives_the_expected_numbers(
     lab: Any, session: Session, run: Any, register: Any, text_of: Any, seed: int
 ) -> None:

@@ -18,6 +18,7 @@ from crucible_lineage.registration import known, outbox
 from crucible_lineage.registration.delivery import DeliveryContext
 from crucible_lineage.registration.payload import Payload, read_payload
 from crucible_lineage.session import Session
+from tests.nights import by_night
 
 FEW, MANY = 15, 60
 WIDTH = 4
@@ -100,6 +101,7 @@ def test_only_some_of_many_ready_steps_are_started(lab: Any, session: Session) -
     assert AHEAD < max(started) <= 2 * AHEAD
 
 
+@by_night("thousands of records")
 def test_few_earlier_records_are_in_memory_when_everything_is_made_again(
     lab: Any, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,6 +132,7 @@ def test_few_earlier_records_are_in_memory_when_everything_is_made_again(
     assert held[1] - held[0] < (MANY - FEW) * 2 / 3, f"{held} records"  # all of them, if none were let go
 
 
+@by_night("thousands of records")
 def test_records_of_a_first_sync_are_judged_in_batches(
     lab: Any, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
