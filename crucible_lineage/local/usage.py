@@ -105,7 +105,7 @@ def disk_usage(data: Path) -> dict[str, int]:
 
 
 def leftovers(data: Path, *, copies: bool = False) -> list[Leftover]:
-    """List what nothing needs: files of ended attempts, and marks of ended runs.
+    """List what nothing needs: files of ended attempts, marks of ended runs, and what was kept in part.
 
     With `copies`, also copies of files and records that Crucible has, unless an active process may need them.
     """
@@ -114,6 +114,9 @@ def leftovers(data: Path, *, copies: bool = False) -> list[Leftover]:
     run_marks = sorted((data / "runs").glob(f"*{MARK}"))
     marks = [path for path in run_marks if not is_in_use(path.with_suffix(""))]
     unneeded += [Leftover(path, "the mark of a run that was cut short", 0) for path in marks]
+    yesterday = time.time() - 86_400  # long after a process wrote or removed them
+    begun = [path for path in sorted((data / "outbox").glob("*/.*")) if _last_change(path) < yesterday]
+    unneeded += [Leftover(path, "what a killed process kept in part", _size(path)) for path in begun]
     idle = len(work) == len(list(_folders(data / "work"))) and len(marks) == len(run_marks)
     if copies and idle:
         mirrors = sorted((data / "mirror").glob("*.sqlite"))

@@ -102,6 +102,18 @@ def test_clean_removes_copies_only_on_request(lab: Any, data: Path) -> None:
     assert json.loads(again.stdout)["executed"] == []
 
 
+def test_clean_removes_what_a_killed_process_kept_in_part(lab: Any, data: Path) -> None:
+    cli("run", lab.pipeline, "--data", data, "--engine", "local")
+    for name, seconds in (("new", 0), ("old", 2 * 86_400)):
+        draft = data / "outbox" / "service" / f".{name}-0"
+        draft.mkdir(parents=True)
+        (draft / "a.txt").write_text("a")
+        for path in (draft / "a.txt", draft):
+            os.utime(path, (time.time() - seconds,) * 2)
+    assert cli("clean", "--data", data, "--yes").exit_code == 0
+    assert [path.name for path in (data / "outbox" / "service").iterdir()] == [".new-0"], "its process may be at it"
+
+
 def test_two_files_with_one_pipeline_name_are_reported(lab: Any, data: Path) -> None:
     other = lab.declare(lab.pipeline.read_text(), "other.yaml")
     cli("run", lab.pipeline, "--data", data, "--engine", "local")
