@@ -16,7 +16,7 @@ PROGRAM = Path(__file__).with_name("losing_answers.py")
 
 
 def test_no_answer_is_missed(data: Path, tmp_path: Path, prefect: Any) -> None:
-    ran = prefect.python(PROGRAM, data, tmp_path / "files", 1 if NIGHTLY else 6)
+    ran = prefect.python(PROGRAM, data, tmp_path / "files", 1 if NIGHTLY else 3)
     assert ran.returncode == 0, ran.stderr[-4000:]
     answers: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
     assert {name: one for name, one in answers.items() if one["differing"]} == {}
