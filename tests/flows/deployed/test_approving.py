@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from tests.nights import by_night
+
 
 @pytest.fixture
 def declared(lab: Any) -> Path:
@@ -15,7 +17,7 @@ def declared(lab: Any) -> Path:
     return path
 
 
-@pytest.mark.parametrize("door", ["sign", "watch"])
+@pytest.mark.parametrize("door", ["sign", pytest.param("watch", marks=by_night("signed where no Prefect is"))])
 def test_a_run_waits_without_a_process_until_its_result_is_signed(
     declared: Path,
     lab: Any,

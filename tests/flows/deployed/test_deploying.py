@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from tests.nights import by_night
+
 SCHEDULE = "schedule: {cron: '0 2 * * *', timezone: America/Los_Angeles}\n"
 TRIGGER = "trigger: {event: crucible.dataset.created, match: {measurement: count*, kind: raw}}\n"
 
@@ -280,6 +282,7 @@ def test_a_prefect_server_that_does_not_answer_is_told_in_a_line(
     assert re.fullmatch(r"error: could not .*: Prefect at http://127.0.0.1:9/api: .*\n.*\n", away.stderr), away.stderr
 
 
+@by_night("a server of Prefect that does not start")
 def test_a_prefect_that_cannot_be_started_for_a_run_is_told_in_a_line(
     lab: Any, data: Path, command: Any, tmp_path: Path
 ) -> None:
