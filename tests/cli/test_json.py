@@ -85,7 +85,7 @@ def test_a_doubtful_result_has_one_state_everywhere(lab: Any, ask: Ask, data: Pa
     ran, _ = ask("run", lab.pipeline, "--engine", "local")
     total = ran["datasets"]["total"]["out"]
     validate(ask("hold", ran["inputs"]["first"][0], "--why", "odd")[0], "hold")
-    validate(ask("project", "trust", "beamline", "--project", "lab")[0], "project trust")
+    validate(ask("project", "trust", "0000-0002-1825-0097", "--project", "lab")[0], "project trust")
     listed, _ = ask("list", "--project", "lab", "--all")
     validate(listed, "list")
     states = {one["mfid"]: one["state"] for one in listed["datasets"]}

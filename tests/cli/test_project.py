@@ -83,3 +83,10 @@ def test_the_rights_in_its_data_are_stated_and_shown(ask: Ask) -> None:
     for line in ("licence: CC-BY-4.0", "creators: Ada L (0000-0002-1825-0097)", "rights: Our Lab"):
         assert line in output
     assert ask("rights", "nowhere", "--license", "MIT")[0] == 2
+
+
+def test_only_a_project_that_is_seen_or_an_account_can_be_trusted(ask: Ask) -> None:
+    assert ask("create", "beamline")[0] == 0
+    code, output = ask("trust", "beamlin", "--project", "beamline")
+    assert (code, "this key sees no project 'beamlin'" in output) == (2, True), output
+    assert ask("trust", "0000-0002-1825-0097", "--project", "beamline")[0] == 0

@@ -92,7 +92,7 @@ def _print_log(target: str, pipeline: str | None, projects: Sequence[str], *, as
         try:
             mfid = dataset_id(session, target, projects)
         except InputError as error:
-            raise InputError(f"{error}; for a step, name its pipeline too: show STEP PIPELINE.yaml --log") from error
+            raise InputError(f"{error}\nfor a step, name its pipeline too: show STEP PIPELINE.yaml --log") from error
         printed = log_of_dataset(session, mfid)
     if as_json:
         print_json({"mfid": mfid, "log": printed})

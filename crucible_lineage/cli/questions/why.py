@@ -44,7 +44,7 @@ def why_command(
         try:
             mfid = dataset_id(session, target)
         except InputError as error:
-            raise InputError(f"{error}; for a step, name its pipeline too: why {target} pipeline.yaml") from error
+            raise InputError(f"{error}\nfor a step, name its pipeline too: why {target} pipeline.yaml") from error
         explanation = explain(session, mfid)
     if as_json:
         print_json(explanation.to_json())
