@@ -1,17 +1,17 @@
-"""CSV files as programs write them: any line ends, a byte order mark, semicolons with decimal commas, no header."""
+"""CSV files as programs write them: any line ends, a byte order mark, semicolons and decimal commas, comments above."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 
 @dataclass(frozen=True)
 class CsvForm:
-    """The separator of cells, the decimal sign of numbers, and the names of the columns.
+    """The separator of cells, the decimal sign of numbers, the names of the columns, and the lines above the first row.
 
     Without a header the columns are called `column_1` and so on.
     """
@@ -20,6 +20,7 @@ class CsvForm:
     decimal: str
     columns: tuple[str, ...]
     has_header: bool
+    lines_above: int
 
     def with_point(self, cell: str) -> str:
         """Return the cell with a decimal point if it is a number with a decimal comma, else unchanged."""
@@ -29,23 +30,31 @@ class CsvForm:
 def csv_form(path: Path) -> CsvForm:
     """Return the form of a CSV file, from its first row. Raises ValueError if that cannot be read.
 
-    A first row with only numbers is data. Semicolons separate cells if the first row has them, and commas only in
+    Lines above it that begin with `#` are comments. A first row with only numbers is data; its columns are named by the
+    last comment, if that has as many cells. Semicolons separate cells if the first row has them, and commas only in
     decimal numbers. Tabs do in `.tsv`, and if the first row has neither.
     """
     with path.open(encoding="utf-8-sig", newline="") as stream:
-        if not (first := next((line for line in stream if line.strip()), "")):
+        comment, lines_above = "", 0
+        for first in stream:
+            if first.strip() and not first.startswith("#"):
+                break
+            comment, lines_above = first.strip("# \r\n") or comment, lines_above + 1
+        else:
             raise ValueError("it has no row")
         separator = _separator(path, first)
-        reader = csv.reader(chain([first], stream), delimiter=separator, strict=True)
         try:
-            cells = next(reader)
+            cells = next(csv.reader(chain([first], stream), delimiter=separator, strict=True))
         except csv.Error as error:
             raise ValueError(f"the first row: {error}") from error
         has_commas = separator == ";" and any("," in line for line in chain([first], stream))
     decimal = "," if has_commas else "."
-    if _are_numbers(cells, decimal):
-        return CsvForm(separator, decimal, tuple(f"column_{at}" for at in range(1, len(cells) + 1)), has_header=False)
-    return CsvForm(separator, decimal, tuple(cells), has_header=True)
+    if not _are_numbers(cells, decimal):
+        return CsvForm(separator, decimal, tuple(cells), True, lines_above)
+    names = [name.strip() for name in comment.split(separator)]
+    if len(names) != len(cells) or not comment:
+        names = [f"column_{at}" for at in range(1, len(cells) + 1)]
+    return CsvForm(separator, decimal, tuple(names), False, lines_above)
 
 
 def csv_rows(path: Path, form: CsvForm) -> Iterator[tuple[int, list[str]]]:
@@ -53,12 +62,12 @@ def csv_rows(path: Path, form: CsvForm) -> Iterator[tuple[int, list[str]]]:
 
     Raises ValueError, with the number of the line, for more cells than columns, or if a quotation mark is not closed.
     """
-    width, is_header, start = len(form.columns), form.has_header, 1
+    width, is_header, start = len(form.columns), form.has_header, form.lines_above + 1
     with path.open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.reader(stream, delimiter=form.separator, strict=True)
+        reader = csv.reader(islice(stream, form.lines_above, None), delimiter=form.separator, strict=True)
         try:
             for cells in reader:
-                line, start = start, reader.line_num + 1
+                line, start = start, form.lines_above + reader.line_num + 1
                 if not cells:
                     continue
                 if is_header:

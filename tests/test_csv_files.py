@@ -45,11 +45,23 @@ def read(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
         b"mfid,metadata.x\r\nA,0.5\r\nB,1.5\r\n",
         b"\n\nmfid,metadata.x\n\nA,0.5\n\nB,1.5\n\n",
         b"mfid,metadata.x\nA,0.5,\nB,1.5,\n",
+        b"# laser_nm: 632.8\n\n# operator: Ada, Bo\nmfid,metadata.x\nA,0.5\nB,1.5\n",
     ],
-    ids=["byte order mark", "semicolons", "tabs", "CR", "CRLF", "blank lines", "separators at the ends"],
+    ids=["byte order mark", "semicolons", "tabs", "CR", "CRLF", "blank lines", "separators at the ends", "comments"],
 )
 def test_each_form_gives_the_same_rows(read: Read, content: bytes) -> None:
     assert read(content) == [{"mfid": "A", "metadata.x": "0.5"}, {"mfid": "B", "metadata.x": "1.5"}]
+
+
+def test_columns_of_numbers_are_named_by_the_last_comment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("# made by savetxt\n# shift,counts\n1,2\n3,4\n")  # as NumPy does with `header`
+    assert load_file(path).to_dict("list") == {"shift": [1, 3], "counts": [2, 4]}
+    path.write_text("# made, by, savetxt\n1,2\n3,4\n")
+    assert list(load_file(path).columns) == ["column_1", "column_2"]
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    path.write_text("# shift,counts\n1,2\n")
+    assert load_file(path) == [{"shift": "1", "counts": "2"}]
 
 
 def test_a_line_break_in_a_cell_ends_no_row(read: Read) -> None:
@@ -75,11 +87,11 @@ def test_a_bad_row_is_refused_and_no_cell_is_moved_or_lost(read: Read, content: 
 
 def test_the_line_of_a_fault_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "t.csv"
-    path.write_bytes(b'mfid,name\nA,"one\ntwo"\n\nB,1,2\n')
-    with pytest.raises(InputError, match="line 5: there are more cells than columns"):
+    path.write_bytes(b'# by hand\nmfid,name\nA,"one\ntwo"\n\nB,1,2\n')
+    with pytest.raises(InputError, match="line 6: there are more cells than columns"):
         read_table(path)
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(InputError, match="line 5: there are more cells than columns"):
+    with pytest.raises(InputError, match="line 6: there are more cells than columns"):
         load_file(path)
 
 

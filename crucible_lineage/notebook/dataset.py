@@ -319,7 +319,8 @@ def load_file(path: Path) -> Any:
     first two), what JSON holds, an array (`.npy`, `.npz`), an open h5py.File (`.h5`, `.hdf5`, `.nxs`), a picture
     (`.png`, `.jpg`, `.tif`), a text (`.txt`, `.md`, `.log`), or the value of a registered loader.
 
-    A first row of CSV with only numbers is data, and the columns are called `column_1` and so on. Semicolons or tabs
+    In CSV, lines above the first row that begin with `#` are comments. A first row with only numbers is data; its
+    columns are named by the last comment if that has as many cells, else `column_1` and so on. Semicolons or tabs
     separate cells if the first row has them, and commas only in decimal numbers.
 
     Raises InputError if no loader knows the ending, its library is missing, or the file does not match its ending.
@@ -372,7 +373,7 @@ def _csv(path: Path) -> Any:
         try:
             return pandas.read_csv(
                 path, sep=form.separator, decimal=form.decimal, header="infer" if form.has_header else None,
-                names=made_up, index_col=False,
+                names=made_up, index_col=False, skiprows=form.lines_above,
             )  # fmt: skip
         except pandas.errors.ParserWarning as warning:
             raise ValueError("there are more cells than columns") from warning
