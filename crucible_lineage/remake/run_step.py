@@ -24,7 +24,7 @@ from typing import Any
 
 FIELD = re.compile(r"\{([^{}]*)\}")
 SHELL_FIELD = re.compile(r"(?<!\$)\{([A-Za-z_][A-Za-z0-9_.-]*)\}")
-SYSTEM = ("/usr", "/etc", "/proc", "/sys", "/dev", "/lib", "/lib64", "/bin")
+SYSTEM = ("/usr", "/etc", "/proc", "/sys", "/lib", "/lib64", "/bin")
 CODE = (".py", ".pyc", ".pyi", ".so", ".pyd", ".dll", ".pth")
 LOOKING_UP = (os.__file__, "<frozen os>", sys.modules["_collections_abc"].__file__, "<frozen _collections_abc>")
 MOST_ACCESSES = 8  # chosen: of one kind, named in an answer

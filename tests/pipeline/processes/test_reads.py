@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -74,6 +76,15 @@ def test_a_file_that_a_step_was_not_given_is_named_in_run_record_log_and_story(
     assert f"it read undeclared files, which are not part of the recipe: {calib}" in str(explain(session, made))
     (log,) = [file for file in session.client.files.list(made) if file.filename == "step.log"]
     assert f"note: it read {calib}" in session.client.files.download_bytes(log).decode()
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="there is no folder in memory")
+def test_a_file_in_memory_is_data_and_a_device_is_not(tmp_path: Path) -> None:
+    with tempfile.NamedTemporaryFile(dir="/dev/shm") as data:
+        with watching_files(tmp_path / "out") as opened:
+            for path in (data.name, os.devnull, "/dev/zero"):
+                Path(path).open("rb").close()
+        assert opened.read == [Path(data.name)]
 
 
 @pytest.mark.parametrize("by", ["step", "declaration"])
