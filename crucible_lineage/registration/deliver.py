@@ -14,6 +14,7 @@ import heapq
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -99,6 +100,8 @@ class Deliverer:
         self.shared = False  # other machines may make the same at this service
         self.others: RemoteChanges | None = None  # the datasets that they changed, if one call returns all
         self._report = report
+        self._outcomes: deque[Delivery] = deque()  # to be reported in this order
+        self._reporting = threading.RLock()
         self._changed = threading.Condition()
         self._entries: dict[str, _Entry] = {}
         self._where: dict[str, str] = {}  # waiting dataset -> its payload
@@ -453,7 +456,7 @@ class Deliverer:
         datasets = entry.opened.datasets if entry.opened else ()
         sent = {new.mfid: _data(file.ref for file in new.files) for new in datasets}
         theirs = {mfid: ref for mfid, ref in refs.items() if ref.mfid != mfid or _data(ref.files) != sent[mfid]}
-        dropped: list[Delivery] = []
+        is_ours = bool(refs) and not theirs and not entry.is_adopted
         with self._changed:
             self._theirs |= theirs
             self._leave(payload)
@@ -465,12 +468,10 @@ class Deliverer:
                 if other.state == LACKING and other.label.parents & arrived:
                     other.state = MADE
                     heapq.heappush(self._ready, (other.number, other.label.name))
+            self._outcomes.append(Delivery(payload, ADOPTED if theirs else DELIVERED, refs, is_ours=is_ours))
             if theirs:
-                dropped = self._drop_descendants()
-        is_ours = bool(refs) and not theirs and not entry.is_adopted
-        self._report(Delivery(payload, ADOPTED if theirs else DELIVERED, refs, is_ours=is_ours))
-        for one in dropped:
-            self._report(one)
+                self._drop_descendants()
+        self._report_outcomes()
 
     def _drop(
         self, entry: _Entry, reason: str, *, state: str = FAILED, outcome: str = DROPPED, delete: bool = False
@@ -488,16 +489,21 @@ class Deliverer:
             self._ended(entry)
             for mfid in label.mfids:
                 self._release(mfid)
-            dropped = self._drop_descendants()
+            self._outcomes.append(Delivery(label, outcome, error=reason))
+            self._drop_descendants()
         for mfid in unfinished:
             with suppress(CrucibleError):
                 self.context.client.datasets.delete(mfid, "made from bytes that another registration has replaced")
-        for delivery in (Delivery(label, outcome, error=reason), *dropped):
-            self._report(delivery)
+        self._report_outcomes()
 
-    def _drop_descendants(self) -> list[Delivery]:
+    def _report_outcomes(self) -> None:
+        """Report what has ended, parents first: a child reported earlier would be made of its old parent again."""
+        with self._reporting:
+            while self._outcomes:
+                self._report(self._outcomes.popleft())
+
+    def _drop_descendants(self) -> None:
         """Drop overtaken payloads, except those being sent, which check that themselves."""
-        dropped: list[Delivery] = []
         changed = True
         while changed:
             changed = False
@@ -506,9 +512,8 @@ class Deliverer:
                     self.context.outbox.dropped(other.label, OVERTAKEN, reason)
                     self._leave(other.label)
                     self._void |= set(other.label.mfids)
-                    dropped.append(Delivery(other.label, DROPPED, error=reason))
+                    self._outcomes.append(Delivery(other.label, DROPPED, error=reason))
                     changed = True
-        return dropped
 
     def _leave(self, payload: Label | Payload) -> None:
         self._entries.pop(payload.name, None)

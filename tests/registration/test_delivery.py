@@ -227,6 +227,24 @@ def test_nothing_is_settled_before_it_is_reported(machines: Any) -> None:
         deliverer.stop()
 
 
+def test_a_child_is_not_reported_before_its_parent(machines: Any) -> None:
+    machine = machines()
+    machine.put("two", "2", machine.put("one", "1"))
+    heard: list[str] = []
+
+    def hear(delivery: Delivery) -> None:
+        time.sleep(0.5 if delivery.payload.step == "one" else 0.0)
+        heard.append(delivery.payload.step)
+
+    deliverer = Deliverer(machine.context(), hear)
+    deliverer.take_up()
+    try:
+        assert deliverer.drain(30.0)
+    finally:
+        deliverer.stop()
+    assert heard == ["one", "two"]
+
+
 def test_the_number_of_threads_follows_from_the_latency(machines: Any) -> None:
     near, far = machines(), machines()
     near.client._connection._latencies = Instant([0.001])  # whatever else this machine does
