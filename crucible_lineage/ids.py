@@ -21,6 +21,7 @@ from typing import Any
 from crucible_lineage.errors import InputError
 
 EMBEDDED_USER = "0000-0000-0000-0001"  # account of an embedded Crucible; a well-formed ORCID of nobody
+ORCID = re.compile(r"\d{4}-\d{4}-\d{4}-\d{3}[\dX]", re.ASCII)
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 # By version of the recipe. Measured files have version 1; docs/identity.md says why.
 RECIPE_TAGS = {1: b"crucible-lineage/recipe/1\n", 2: b"crucible-lineage/recipe/2\n"}
@@ -43,6 +44,11 @@ def is_project_id(text: str) -> bool:
 def is_mfid(text: object) -> bool:
     """Return whether `text` has the form of an MFID: 26 lowercase symbols, no i, l, o, u."""
     return isinstance(text, str) and _PATTERN.fullmatch(text) is not None
+
+
+def is_orcid(text: str) -> bool:
+    """Return whether `text` has the form of an ORCID."""
+    return ORCID.fullmatch(text) is not None
 
 
 def has_derived_id(mfid: str) -> bool:

@@ -110,7 +110,7 @@ def _load(other: EntryPoint) -> click.Command:
 
 
 def _no_command(args: list[str], others: Iterable[str]) -> str:
-    """Return what to tell about a command that does not exist, or no longer; empty if it exists."""
+    """Return the message about a command that does not exist or was replaced; empty if it exists."""
     for length in (2, 1):
         if successor := REPLACED.get(tuple(args[:length])):
             return f"{' '.join(args[:length])!r} was replaced by 'crucible-lineage {successor}'"

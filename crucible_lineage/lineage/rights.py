@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from crucible_lineage.ids import ORCID
 from crucible_lineage.lineage.records import mapping, text
 
 KEYS = ("license", "creators", "rights")  # of metadata
-_ORCID = re.compile(r"\d{4}-\d{4}-\d{4}-\d{3}[\dX]", re.ASCII)
 _SPDX = re.compile(
     r"CC0-1\.0|CC-BY(-NC)?(-SA|-ND)?-[1-4]\.\d|MIT|ISC|0BSD|BSD-[23]-Clause|Apache-2\.0|MPL-2\.0|Unlicense"
     r"|(A|L)?GPL-[23]\.\d-(only|or-later)|ODbL-1\.0|ODC-By-1\.0|PDDL-1\.0|EUPL-1\.2|CERN-OHL-[PSW]-2\.0|OGL-UK-3\.0"
@@ -68,7 +68,7 @@ def rights_of(record: Mapping[str, object] | None, projects: Mapping[str, Rights
 
 def creator_of(stated: str) -> Creator:
     """Parse a creator from text such as `Ada Lovelace (0000-0002-1825-0097)`."""
-    orcid = _ORCID.search(stated)
+    orcid = ORCID.search(stated)
     if orcid is None:
         return Creator(stated.strip())
     rest = stated.replace("https://orcid.org/", "").replace(orcid[0], "")
@@ -87,5 +87,5 @@ def _creators(stated: object) -> Iterator[Creator]:
         if isinstance(entry, str) and entry.strip():
             yield creator_of(entry)
         elif isinstance(entry, Mapping) and text(entry.get("name")):
-            orcid = _ORCID.search(text(entry.get("orcid")))
+            orcid = ORCID.search(text(entry.get("orcid")))
             yield Creator(text(entry.get("name")), orcid[0] if orcid else "")

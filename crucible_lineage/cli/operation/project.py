@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 import click
@@ -10,7 +9,7 @@ import click
 from crucible_lineage.cli.options import announce, crucible_options, json_option, open_session, print_json
 from crucible_lineage.cli.printing import in_columns
 from crucible_lineage.errors import InputError, refused_as_input
-from crucible_lineage.ids import PROJECT_ID_RULE, is_mfid, is_project_id
+from crucible_lineage.ids import PROJECT_ID_RULE, is_mfid, is_orcid, is_project_id
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.lineage.rights import stated_rights
 from crucible_lineage.statements import TRUST, About
@@ -18,7 +17,6 @@ from crucible_lineage.statements import TRUST, About
 if TYPE_CHECKING:
     from crucible_lineage.client.models import Person
 
-_ORCID = re.compile(r"(\d{4}-){3}\d{3}[\dX]")
 ROLES = ("viewer", "contributor", "editor", "admin")
 
 
@@ -138,8 +136,11 @@ def trust_command(whose: tuple[str, ...], project: str | None, why: str, as_json
     with open_session() as session:
         target = find_project(session, project)
         for one in whose:
-            if not (is_mfid(one) or _ORCID.fullmatch(one)) and session.client.projects.find(one) is None:
-                raise InputError(f"this key sees no project {one!r}; an account's ID is an ORCID or MFID")
+            if not (is_mfid(one) or is_orcid(one)) and session.client.projects.find(one) is None:
+                raise InputError(
+                    f"this key sees no project {one!r} (list them: crucible-lineage project list), and the ID of an "
+                    "account is an ORCID or MFID"
+                )
         outcome = state(session, target, TRUST, About(project=target), why=why, body={"whose": sorted(set(whose))})
     if as_json:
         print_json(outcome.to_json())

@@ -6,7 +6,6 @@ omitted, so that exports leak nothing.
 
 from __future__ import annotations
 
-import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
@@ -128,11 +127,6 @@ def instant(moment: str, timespec: str = "auto") -> str:
         return utc(moment).astimezone(UTC).isoformat(timespec=timespec)
     except ValueError:
         return ""
-
-
-def is_orcid(text: str) -> bool:
-    """Return whether `text` has the form of an ORCID."""
-    return re.fullmatch(r"\d{4}-\d{4}-\d{4}-\d{3}[\dX]", text, re.ASCII) is not None
 
 
 def _public(node: Node, name: str) -> Node:

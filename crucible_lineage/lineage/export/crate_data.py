@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from html import escape
 from urllib.parse import quote
 
+from crucible_lineage.ids import is_orcid
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.export.activities import (
     ExportedActivity,
@@ -17,7 +18,6 @@ from crucible_lineage.lineage.export.activities import (
     StoredFile,
     Use,
     instant,
-    is_orcid,
 )
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.lineage.model import DERIVED, MEASURED, Node

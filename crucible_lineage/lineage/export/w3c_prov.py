@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from crucible_lineage.calibrations import certified_text
 from crucible_lineage.errors import missing_library
-from crucible_lineage.ids import is_mfid
+from crucible_lineage.ids import is_mfid, is_orcid
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.export.activities import (
     ExportedActivity,
@@ -22,7 +22,6 @@ from crucible_lineage.lineage.export.activities import (
     ExportedLineage,
     Use,
     exported,
-    is_orcid,
 )
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import plain
