@@ -43,7 +43,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 from crucible_lineage.cli import main
 main(sys.argv[1:])
 """
-STEP = int(os.environ.get("CRASH_STEP", "20"))  # `make crash` tries every request
+STEP = int(os.environ.get("CRASH_STEP", "30"))  # `make crash` tries every request
 KILLS = int(os.environ.get("CRASH_KILLS", "4"))  # and 300 moments
 
 

@@ -8,12 +8,14 @@ import pytest
 from PIL import Image
 
 from tests.drawn import assert_stored, pictures
+from tests.nights import by_night
 
 
 def test_pictures_of_the_demo(demo_data: Path) -> None:
     assert_stored(pictures.of_the_demo(demo_data))
 
 
+@by_night("a sweep of its own, for a picture that changes with the demo's")
 def test_pictures_of_a_sweep(tmp_path: Path) -> None:
     assert_stored(pictures.of_a_sweep(tmp_path / "data"))
 

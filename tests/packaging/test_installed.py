@@ -73,6 +73,7 @@ def test_the_wheel_holds_every_module_and_the_demo_data(wheel: Path) -> None:
     assert not [name for name in names if name.startswith(("tasks/", "flows/", "tests/", "deployments/", "examples/"))]
 
 
+@by_night("a second build")
 def test_the_sdist_gives_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
     source = wheel.parent / "source"
     code = f"from setuptools.build_meta import build_sdist; build_sdist({str(tmp_path)!r})"

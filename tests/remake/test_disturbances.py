@@ -1,6 +1,6 @@
 """Results whose surroundings, source, inputs or bytes were disturbed in one way: `reproduce` names which.
 
-Each disturbance is a row: a step, what is disturbed, the verdict, and what the answer has to name. Every second runs by
+Each disturbance is a row: a step, what is disturbed, the verdict, and what the answer has to name. Every third runs by
 day; all do, and those that need packages of an index, with CRUCIBLE_NIGHTLY=1.
 """
 
@@ -180,7 +180,7 @@ def disturbed(judging: Any, tmp_path_factory: pytest.TempPathFactory, other_pyth
     return Disturbed(folder / "bundle", ids, pythons)
 
 
-@pytest.mark.parametrize("row", share(ROWS, 2), ids=lambda row: row.disturbance)
+@pytest.mark.parametrize("row", share(ROWS, 3), ids=lambda row: row.disturbance)
 def test_it_is_found_and_its_cause_is_named(disturbed: Disturbed, judging: Any, row: Row, tmp_path: Path) -> None:
     if row.is_nightly and not NIGHTLY:
         pytest.skip("needs an index: CRUCIBLE_NIGHTLY=1")

@@ -1,6 +1,6 @@
 """The same pipeline on threads, processes, Dask and Ray: the same datasets, made where they were to be made.
 
-On a Ray of our own with CRUCIBLE_NIGHTLY=1. By day its settings are looked at.
+By day the settings of runners are looked at, and tests/tasks/test_dropin.py runs a flow on all but a Ray of our own.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pytest
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.bind.cached import bind_file
-from tests.nights import NIGHTLY
+from tests.nights import by_night
 
 RUN = """
 import json, os, sys
@@ -36,11 +36,12 @@ if __name__ == "__main__":
 """
 
 
+@by_night("four runners, one after the other")
 def test_every_runner_makes_the_same_datasets_each_in_its_own_way(
     many: Any, in_prefect: Any, metadata_of: Any, tmp_path: Path
 ) -> None:
     text = many.pipeline.read_text().replace(", resources: {press: 1}", "").partition("  broken:")[0]
-    kinds = ("threads", "processes", "dask", *(("ray",) if NIGHTLY else ()))
+    kinds = ("threads", "processes", "dask", "ray")
     workers = dict.fromkeys(kinds, 2) | {"ray": 1}  # each of Ray's starts for three seconds
     runners = [json.dumps({"type": kind, "workers": workers[kind]}) for kind in kinds]
     ran = in_prefect(RUN, many.declare(text), tmp_path, *runners)
@@ -53,7 +54,7 @@ def test_every_runner_makes_the_same_datasets_each_in_its_own_way(
         for kind, result in ran.items()
     }
     assert runners_of["threads"] == {parent}
-    assert [len(runners_of[kind] - {parent}) for kind in kinds] == [0, 2, 2, 1][: len(kinds)]
+    assert [len(runners_of[kind] - {parent}) for kind in kinds] == [0, 2, 2, 1]
 
 
 def test_ray_of_our_own_has_the_workers_that_are_declared_and_no_dashboard(monkeypatch: pytest.MonkeyPatch) -> None:
