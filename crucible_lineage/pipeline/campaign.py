@@ -21,7 +21,8 @@ from crucible_lineage.pipeline.bind.model import BoundPipeline
 from crucible_lineage.pipeline.inputs.inputs import InputItem
 from crucible_lineage.pipeline.plan.plan import BLOCKED, FRESH, StepPlan
 from crucible_lineage.pipeline.plan.planner import PlannedPipeline, plan_pipeline
-from crucible_lineage.pipeline.spec.inputs import CalibrationInput, value_of
+from crucible_lineage.pipeline.spec.declared import value_of
+from crucible_lineage.pipeline.spec.inputs import CalibrationInput
 from crucible_lineage.session import Session
 from crucible_lineage.statements import (
     CAMPAIGN,

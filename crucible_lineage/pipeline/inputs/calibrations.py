@@ -16,8 +16,8 @@ from crucible_lineage.calibrations import (
     range_text,
 )
 from crucible_lineage.errors import shortened
-from crucible_lineage.pipeline.spec.declared import BEFORE, NEAREST, NONE
-from crucible_lineage.pipeline.spec.inputs import CalibrationInput, value_of
+from crucible_lineage.pipeline.spec.declared import BEFORE, NEAREST, NONE, value_of
+from crucible_lineage.pipeline.spec.inputs import CalibrationInput
 from crucible_lineage.session import Session
 from crucible_lineage.times import moment_text, span_text
 

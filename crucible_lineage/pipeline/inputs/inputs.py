@@ -29,6 +29,7 @@ from crucible_lineage.pipeline.inputs.revisions import (
     record_names,
     record_revisions,
 )
+from crucible_lineage.pipeline.spec.declared import value_of
 from crucible_lineage.pipeline.spec.ingestion import is_from_name, read_from_names
 from crucible_lineage.pipeline.spec.inputs import (
     FLAGS,
@@ -42,7 +43,6 @@ from crucible_lineage.pipeline.spec.inputs import (
     FileInput,
     ResultInput,
     SelectInput,
-    value_of,
 )
 from crucible_lineage.pipeline.spec.pipeline import PipelineSpec, named_fields
 from crucible_lineage.provenance.record import read_record

@@ -16,8 +16,8 @@ from crucible_lineage.pipeline.functions.inspection import Inspection
 from crucible_lineage.pipeline.inputs.inputs import InputItem, Inputs
 from crucible_lineage.pipeline.plan.naming import DimensionLabels, Group, Point, Scope, groups_of, groups_of_variants
 from crucible_lineage.pipeline.plan.relation import NO_ID, Candidates, Partner, Partners, RelationRow
-from crucible_lineage.pipeline.spec.declared import REGISTERED, TimeMatch
-from crucible_lineage.pipeline.spec.inputs import CalibrationInput, value_of
+from crucible_lineage.pipeline.spec.declared import REGISTERED, TimeMatch, value_of
+from crucible_lineage.pipeline.spec.inputs import CalibrationInput
 from crucible_lineage.pipeline.spec.pipeline import Source, StepSpec
 
 MOST_INSTANCES = 100_000

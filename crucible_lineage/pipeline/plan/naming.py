@@ -15,7 +15,8 @@ from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.pipeline.bind.dimensions import is_field, root_of
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep
 from crucible_lineage.pipeline.inputs.inputs import InputItem, Inputs
-from crucible_lineage.pipeline.spec.inputs import DatasetInput, FileInput, PipelineInput, ResultInput, value_of
+from crucible_lineage.pipeline.spec.declared import value_of
+from crucible_lineage.pipeline.spec.inputs import DatasetInput, FileInput, PipelineInput, ResultInput
 from crucible_lineage.pipeline.spec.pipeline import OWN_PARENT_FIELDS, TEMPLATED, is_template
 
 Point = Mapping[str, int]  # dimension -> index of its value

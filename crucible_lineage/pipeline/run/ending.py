@@ -15,7 +15,7 @@ from crucible_lineage.pipeline.plan.expand import Instance
 from crucible_lineage.pipeline.plan.known import ProjectIndex
 from crucible_lineage.pipeline.run.loop import Run, ids_of, mfids_of, state_results
 from crucible_lineage.pipeline.run.result import EXECUTED, FAILED, REUSED, SKIPPED, WAITING, RunResult
-from crucible_lineage.pipeline.spec.inputs import value_of
+from crucible_lineage.pipeline.spec.declared import value_of
 from crucible_lineage.pipeline.spec.pipeline import Certify
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.session import Session

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -153,18 +153,25 @@ class Check(DeclaredModel):
         self, results: Mapping[str, object], params: Mapping[str, object], metadata: Mapping[str, object]
     ) -> Verdict:
         """Evaluate the condition for these values. It fails if they cannot be compared."""
-        parts = {"results": results, "params": params, "metadata": metadata}
         condition = parse_condition(self.that)
-
-        def value_of(name: str) -> object:
-            head, _, rest = name.partition(".")
-            return parts[head].get(rest)
-
+        value = partial(value_of, {"results": results, "params": params, "metadata": metadata})
         try:
-            passed = condition.holds(value_of, "it")
+            passed = condition.holds(value, "it")
         except InputError:
             passed = False
-        return Verdict(passed, {name: _plain(value_of(name)) for name in condition.names})
+        return Verdict(passed, {name: _plain(value(name)) for name in condition.names})
+
+
+def value_of(fields: Mapping[str, object], name: str) -> object:
+    """Return the value of a field such as `instrument_name` or `metadata.laser_nm`; None if it is absent.
+
+    A name with points is a key as a whole, or leads into nested mappings.
+    """
+    if name in fields:
+        return fields[name]
+    head, _, rest = name.partition(".")
+    inner = fields.get(head)
+    return value_of(inner, rest) if rest and isinstance(inner, Mapping) else None
 
 
 def _plain(value: object) -> object:

@@ -20,7 +20,7 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.marks import is_own
-from crucible_lineage.pipeline.spec.declared import Check, DeclaredModel, Distance, Folder, Side, TimeMatch
+from crucible_lineage.pipeline.spec.declared import Check, DeclaredModel, Distance, Folder, Side, TimeMatch, value_of
 from crucible_lineage.pipeline.spec.ingestion import Ingested, from_name_fault
 
 PACKAGE = "package:"
@@ -347,14 +347,6 @@ class EachInput(_Paired):
         if any(entry.each and not isinstance(entry, FileInput) for entry in self.each):
             raise ValueError("in the list, `each` is for patterns of files: each matching file is one dataset")
         return self
-
-
-def value_of(fields: Mapping[str, object], name: str) -> object:
-    """Return the value of a field such as `instrument_name` or `metadata.laser_nm`; None if it is absent."""
-    value: Any = fields
-    for part in name.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value
 
 
 def _is_among(value: object, accepted: object) -> bool:

@@ -107,3 +107,9 @@ def test_a_missing_or_incomparable_value_does_not_pass() -> None:
     for results in ({}, {"rms": "much"}, {"rms": float("nan")}):
         assert not check.of(results, {}, {}).passed
     assert check.of({}, {}, {}).values_text == "results.rms is not there"
+
+
+@pytest.mark.parametrize("results", [{"fit": {"rms": 0.01}}, {"fit.rms": 0.01}])
+def test_a_nested_value_has_the_longer_name_that_it_has_in_tables(results: dict[str, object]) -> None:
+    verdict = Check(that="results.fit.rms < 0.03").of(results, {}, {})
+    assert (verdict.passed, verdict.values) == (True, {"results.fit.rms": 0.01})
