@@ -144,11 +144,11 @@ class Scope:
 
     def value(self, role: str, name: str) -> tuple[Any, str]:
         """Return the value of a field that the data behind a role agree in; or None and the reason."""
-        items = self.behind.get(role, ())
-        incomplete = next((item for item in items if value_of(item.fields, name) is None), None)
-        if incomplete is not None:
-            return None, f"{incomplete.label} has none"
-        values = {str(value): value for item in items if (value := value_of(item.fields, name)) is not None}
+        values: dict[str, object] = {}
+        for item in self.behind.get(role, ()):
+            if (value := value_of(item.fields, name)) is None:
+                return None, f"{item.label} has none"
+            values.setdefault(value_text(value), value)
         if len(values) != 1:
             return None, f"they differ: {', '.join(values)}; group by {name}" if values else "there are no data"
         return next(iter(values.values())), ""
