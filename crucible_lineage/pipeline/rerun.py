@@ -28,6 +28,7 @@ from crucible_lineage.pipeline.plan.known import ProjectIndex, earlier_result, s
 from crucible_lineage.pipeline.plan.plan import EarlierResult, plan
 from crucible_lineage.pipeline.plan.planner import PlannedPipeline
 from crucible_lineage.pipeline.run.result import StepChoice
+from crucible_lineage.pipeline.spec.inputs import DESCRIPTIVE
 from crucible_lineage.pipeline.spec.pipeline import OutputFields, PipelineSpec, StepSpec
 from crucible_lineage.registration.read import samples_of, whole_record
 from crucible_lineage.session import Session
@@ -35,8 +36,6 @@ from crucible_lineage.session import Session
 if TYPE_CHECKING:
     from crucible_lineage.provenance.parts import Used
     from crucible_lineage.provenance.schema import StepRecord
-
-_FIELDS = ("measurement", "data_type", "session_name", "instrument_name", "instrument_id")
 
 
 @dataclass(frozen=True)
@@ -265,7 +264,7 @@ class _Builder:
         params = {**record.recipe["params"], **overrides}
         name = (dataset.dataset_name or mfid).replace("{", "{{").replace("}", "}}")
         keywords = tuple(sorted(word.keyword for word in self.session.client.datasets.get_keywords(mfid)))
-        fields: JsonObject = {field: getattr(dataset, field, None) for field in _FIELDS}
+        fields: JsonObject = {field: getattr(dataset, field, None) for field in DESCRIPTIVE}
         declared = record.activity.declared.document() if record.activity.declared else {}
         output_declared = dict(declared.pop("output", {}))
         described = dataset.scientific_metadata or {}

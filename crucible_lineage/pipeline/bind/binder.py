@@ -34,6 +34,7 @@ from crucible_lineage.pipeline.functions.inspect import (
 )
 from crucible_lineage.pipeline.functions.inspection import Inspection, unknown_inspection
 from crucible_lineage.pipeline.spec.inputs import (
+    DESCRIPTIVE,
     DatasetInput,
     EachInput,
     FileInput,
@@ -42,7 +43,6 @@ from crucible_lineage.pipeline.spec.inputs import (
     SelectInput,
 )
 from crucible_lineage.pipeline.spec.pipeline import (
-    TEMPLATED,
     UNKNOWN_FUNCTION,
     PipelineSpec,
     Source,
@@ -216,7 +216,7 @@ class _Binder:
         output = step.output
         if output.dataset_name and (fault := template_fault(output.dataset_name, roles, params)):
             self._report(("steps", name, "output", "dataset_name"), f"step {name!r}: {fault}")
-        texts: dict[tuple[str, ...], object] = {(field,): getattr(output, field) for field in TEMPLATED}
+        texts: dict[tuple[str, ...], object] = {(field,): getattr(output, field) for field in DESCRIPTIVE}
         texts |= {("metadata", key): value for key, value in output.metadata.items()}
         for key, value in texts.items():
             subject = f"output {' '.join(key)}"

@@ -37,6 +37,7 @@ from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.marks import is_own
 from crucible_lineage.pipeline.functions.inspection import RULES, Inspection, with_reads
+from crucible_lineage.pipeline.spec.inputs import DESCRIPTIVE
 from crucible_lineage.step import FaultyStep, ParameterSpec, Step, in_declaration
 
 _searched: dict[str, None] = {}  # folders of declarations on the search path, the latest last
@@ -406,7 +407,7 @@ def _home(name: str, module: object) -> str:
 INGESTED = "ingested"
 _INGESTORS = "crucible_lineage.server.ingest.ingestors:read"
 
-HEADER_FIELDS = ("timestamp", "measurement", "data_type", "session_name", "instrument_name", "instrument_id")
+HEADER_FIELDS = ("timestamp", *DESCRIPTIVE)
 
 
 def header_function(uses: str, folder: Path) -> Any:

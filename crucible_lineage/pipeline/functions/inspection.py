@@ -12,6 +12,7 @@ from crucible_lineage import __version__
 from crucible_lineage.checksums import file_sha256
 from crucible_lineage.errors import Fault, InputError
 from crucible_lineage.ids import CODE_TAG, RECIPE_TAGS, canonical_json
+from crucible_lineage.pipeline.spec.inputs import DatasetFields
 from crucible_lineage.provenance.recipe import StepCode
 
 BOUND = "bound/2"  # counts changes of how declarations are bound
@@ -70,6 +71,11 @@ class Inspection:
     def code(self) -> StepCode:
         """The part that enters the recipe."""
         return StepCode(self.step, self.fingerprint, self.packages)
+
+    def described(self, output: DatasetFields) -> dict[str, object]:
+        """Return the descriptive fields of its results: those of the step, and the declared ones, which win."""
+        own = {"measurement": self.measurement, "data_type": self.data_type}
+        return {name: value for name, value in own.items() if value is not None} | output.descriptive
 
     @classmethod
     def from_json(cls, stored: object) -> Inspection | None:

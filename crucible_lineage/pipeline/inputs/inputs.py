@@ -22,7 +22,7 @@ from crucible_lineage.pipeline.bind.step import parent_params
 from crucible_lineage.pipeline.inputs.calibrations import CalibrationSelection, choose_calibrations
 from crucible_lineage.pipeline.inputs.current import DeclaredDifference, apply_current_values, store_agreement
 from crucible_lineage.pipeline.inputs.existing import RawFiles, existing_dataset, find_raw, hash_files
-from crucible_lineage.pipeline.inputs.register import descriptive_fields, register_raw
+from crucible_lineage.pipeline.inputs.register import register_raw
 from crucible_lineage.pipeline.inputs.revisions import (
     inherit_fields,
     recognize_revisions,
@@ -366,7 +366,7 @@ def _hash_item(project: str, declared: FileInput, label: str, session: Session) 
     raw = hash_files(
         project, declared.paths, moment, session, remote=_remote_files(declared, session), salt=declared.salt
     )
-    fields = {**descriptive_fields(declared), "dataset_name": declared.dataset_name, "metadata": declared.metadata}
+    fields = {**declared.descriptive, "dataset_name": declared.dataset_name, "metadata": declared.metadata}
     fields |= {"timestamp": declared.timestamp.isoformat()} if declared.timestamp else {}
     first = raw.files[0].ref.name
     about = first if len(raw.files) == 1 else ""

@@ -88,7 +88,7 @@ def new_raw(
         "dataset_name": declared.dataset_name or utf8_name(name),
         **({"timestamp": declared.timestamp.astimezone(UTC).isoformat()} if declared.timestamp else {}),
         "public": declared.public,
-        **descriptive_fields(declared),
+        **declared.descriptive,
     }
     refs = [file.ref for file in raw.files]
     files = tuple(_to_register(file, raw, declared, session) for file in raw.files)
@@ -126,9 +126,3 @@ def _true_names(raw: RawFiles) -> dict[str, object]:
     escaped = {file.ref.name: os.fsencode(file.path.name).hex() for file in raw.files
                if file.ref.name != file.path.name and file.ref.name == utf8_name(file.path.name)}  # fmt: skip
     return {"file_name_bytes": escaped} if escaped else {}
-
-
-def descriptive_fields(declared: object) -> dict[str, object]:
-    """Return the descriptive fields that a declaration sets."""
-    names = ("measurement", "data_type", "session_name", "instrument_name", "instrument_id")
-    return {name: value for name in names if (value := getattr(declared, name)) is not None}

@@ -21,7 +21,6 @@ from crucible_lineage.errors import StepError
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.marks import is_own
 from crucible_lineage.pipeline.files.fetch import has_bytes, send_again
-from crucible_lineage.pipeline.inputs.register import descriptive_fields
 from crucible_lineage.pipeline.job.calling import (
     call_step,
     input_folders,
@@ -302,7 +301,6 @@ def new_dataset(
         supersedes=planned.supersedes,
     )
     inherited = tuple(sorted({sample for part in job.used for sample in part.dataset.samples}))
-    declared_by_step = {"measurement": inspection.measurement, "data_type": inspection.data_type}
     return NewDataset(
         mfid=planned.mfid,
         fields={
@@ -310,8 +308,7 @@ def new_dataset(
             "dataset_name": name,
             **({"timestamp": taken} if (taken := _measured_at(job)) else {}),
             "public": declared.public,
-            **{name: value for name, value in declared_by_step.items() if value is not None},
-            **descriptive_fields(declared),
+            **inspection.described(declared),
         },
         record=record,
         metadata=made.metadata,

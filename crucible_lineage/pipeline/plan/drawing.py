@@ -59,11 +59,12 @@ def _input_node(project: str, name: str, item: InputItem) -> Node:
 
 
 def _step_node(project: str, instance: Instance, step: StepPlan) -> Node:
+    described = instance.inspection.described(instance.step.spec.output)
     return Node(
         _id(step),
         name=instance.name,
-        measurement=instance.inspection.measurement or "",
-        data_type=instance.inspection.data_type or "",
+        measurement=str(described.get("measurement", "")),
+        data_type=str(described.get("data_type", "")),
         project=project,
         state=step.state,
         step=instance.step.name,

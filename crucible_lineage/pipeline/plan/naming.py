@@ -16,8 +16,8 @@ from crucible_lineage.pipeline.bind.dimensions import is_field, root_of
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep
 from crucible_lineage.pipeline.inputs.inputs import InputItem, Inputs
 from crucible_lineage.pipeline.spec.declared import value_of
-from crucible_lineage.pipeline.spec.inputs import DatasetInput, FileInput, PipelineInput, ResultInput
-from crucible_lineage.pipeline.spec.pipeline import OWN_PARENT_FIELDS, TEMPLATED, is_template
+from crucible_lineage.pipeline.spec.inputs import DESCRIPTIVE, DatasetInput, FileInput, PipelineInput, ResultInput
+from crucible_lineage.pipeline.spec.pipeline import OWN_PARENT_FIELDS, is_template
 
 Point = Mapping[str, int]  # dimension -> index of its value
 
@@ -157,7 +157,7 @@ class Scope:
         """Return the step with the templates of its `output` filled in, the fault, and a note on its name."""
         declared = step.spec.output
         filled: JsonObject = {}
-        for field in TEMPLATED:
+        for field in DESCRIPTIVE:
             value = getattr(declared, field)
             if is_template(value):
                 filled[field], fault = self._text(value)

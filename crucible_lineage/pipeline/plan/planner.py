@@ -19,7 +19,6 @@ from crucible_lineage.pipeline.files.fetch import away
 from crucible_lineage.pipeline.functions.inspection import Inspection
 from crucible_lineage.pipeline.inputs.inputs import InputItem, known_inputs, used_fields
 from crucible_lineage.pipeline.inputs.parent_facts import read_first
-from crucible_lineage.pipeline.inputs.register import descriptive_fields
 from crucible_lineage.pipeline.plan.expand import Instance, expand
 from crucible_lineage.pipeline.plan.known import ProjectIndex
 from crucible_lineage.pipeline.plan.plan import BLOCKED, FRESH, Estimate, PipelinePlan, plan
@@ -171,9 +170,8 @@ def _result_fields(
     keys = dict.fromkeys(key for item in items for key in item.fields.get("metadata") or {})
     fields = {name: _common([item.fields.get(name) for item in items]) for name in names}
     metadata = {key: _common([(item.fields.get("metadata") or {}).get(key) for item in items]) for key in keys}
-    own = {"measurement": instance.inspection.measurement, "data_type": instance.inspection.data_type}
-    fields |= {name: value for name, value in own.items() if value} | descriptive_fields(instance.step.spec.output)
-    fields["metadata"] = {**metadata, **instance.step.spec.output.metadata}
+    declared = instance.step.spec.output
+    fields |= instance.inspection.described(declared) | {"metadata": {**metadata, **declared.metadata}}
     spans = [item.span for item in items if item.span]
     all_dated = spans and len(spans) == len(items)
     return fields, (min(first for first, _ in spans), max(last for _, last in spans)) if all_dated else None

@@ -357,7 +357,7 @@ def _redescribe(job: Job, results: Mapping[str, DatasetRef], session: Session) -
     for output, dataset in results.items():
         record = session.client.datasets.get(dataset.mfid, include_metadata=True)
         declared = _declared_fields(job, output, record.scientific_metadata or {}, session)
-        fields = {name: text for name, text in declared.items() if text is not None and getattr(record, name) != text}
+        fields = {name: text for name, text in declared.items() if getattr(record, name) != text}
         if fields:
             session.client.datasets.update(dataset.mfid, **fields)
         present = {word.keyword for word in session.client.datasets.get_keywords(dataset.mfid)}
@@ -381,11 +381,9 @@ def _not_applied(job: Job, output: str, present: Mapping[str, object]) -> list[s
 def _declared_fields(job: Job, output: str, metadata: Mapping[str, object], session: Session) -> dict[str, object]:
     from crucible_lineage.pipeline.job.job import dataset_name
 
-    declared, inspection = job.spec.output, job.inspection
     name, _ = dataset_name(job, output, metadata, lambda mfid: _fields(mfid, session))
-    by_step = {"measurement": inspection.measurement, "data_type": inspection.data_type}
-    described = {field: getattr(declared, field) or by_step.get(field) for field in FIELDS}
-    return {"dataset_name": name, **described}
+    described = job.inspection.described(job.spec.output)
+    return {"dataset_name": name, **{field: described[field] for field in FIELDS if field in described}}
 
 
 def _fields(mfid: str, session: Session) -> Mapping[str, object]:

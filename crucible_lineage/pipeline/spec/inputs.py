@@ -24,8 +24,8 @@ from crucible_lineage.pipeline.spec.declared import Check, DeclaredModel, Distan
 from crucible_lineage.pipeline.spec.ingestion import Ingested, from_name_fault
 
 PACKAGE = "package:"
-# Fields of a record by which data are matched, beside `metadata.NAME`.
-MATCHED = ("dataset_name", "measurement", "data_type", "session_name", "instrument_name", "instrument_id")
+DESCRIPTIVE = ("measurement", "data_type", "session_name", "instrument_name", "instrument_id")  # fields of a record
+MATCHED = ("dataset_name", *DESCRIPTIVE)  # fields by which data are matched, beside `metadata.NAME`
 METADATA_PREFIX = "metadata."
 FLAGS = "flags"  # in a selection: flags that datasets must or must not have
 NIGHT = "night"  # the day on which the night of the measurement began, from noon to noon
@@ -66,6 +66,11 @@ class DatasetFields(DeclaredModel):
             if is_own(name):
                 raise ValueError(f"{name!r} is reserved for the provenance record; choose another name")
         return value
+
+    @property
+    def descriptive(self) -> dict[str, object]:
+        """The descriptive fields that are set."""
+        return {name: value for name in DESCRIPTIVE if (value := getattr(self, name)) is not None}
 
 
 class _Paired(TimeMatch):
@@ -146,7 +151,7 @@ class FileInput(_Paired, Ingested, DatasetFields):
             raise ValueError("for remote files, optional needs a pattern and `each: true`")
         return self
 
-    @field_validator("dataset_name", "measurement", "data_type", "session_name", "instrument_name", "instrument_id")
+    @field_validator(*MATCHED)
     @classmethod
     def _from_name(cls, value: str | None) -> str | None:
         if fault := from_name_fault(value):

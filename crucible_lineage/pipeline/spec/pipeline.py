@@ -29,26 +29,22 @@ from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.pipeline.spec.declared import Check, DeclaredModel, Folder, Reproduce, TimeMatch
 from crucible_lineage.pipeline.spec.ingestion import Ingested, Seconds
-from crucible_lineage.pipeline.spec.inputs import METADATA_PREFIX, NIGHT, DatasetFields, PipelineInput, Salt, is_remote
+from crucible_lineage.pipeline.spec.inputs import (
+    DESCRIPTIVE,
+    MATCHED,
+    METADATA_PREFIX,
+    NIGHT,
+    DatasetFields,
+    PipelineInput,
+    Salt,
+    is_remote,
+)
 from crucible_lineage.times import utc
 
 # Fields of parents that the name of a result may contain, beside `metadata.NAME`.
-PARENT_FIELDS = (
-    "dataset_name",
-    "count",
-    "mfid",
-    "measurement",
-    "data_type",
-    "session_name",
-    "instrument_name",
-    "instrument_id",
-    "timestamp",
-    NIGHT,
-)
+PARENT_FIELDS = ("dataset_name", "count", "mfid", *DESCRIPTIVE, "timestamp", NIGHT)
 OWN_PARENT_FIELDS = ("dataset_name", "mfid", "count", "timestamp")  # describe the parent itself, not the data behind it
-# Fields of `output` that may be templates, beside the name and texts in `metadata`.
-TEMPLATED = ("measurement", "data_type", "session_name", "instrument_name", "instrument_id")
-_DESCRIBING = frozenset((*TEMPLATED, "dataset_name", "metadata"))
+_TEMPLATED = frozenset((*MATCHED, "metadata"))  # fields of `output` that may be templates
 _TEMPLATE = re.compile(r"\{([A-Za-z][\w-]*\.[\w.-]+|step)(![rsa])?(:[^{}]*)?\}")
 _BEGINS = re.compile(r"^\{([A-Za-z_]\w*)\.timestamp\}$")  # when a certificate begins
 UNKNOWN_FUNCTION = "?"  # stands for an unreadable `uses`; no declaration can contain it
@@ -152,9 +148,9 @@ class OutputFields(Ingested, DatasetFields):
     @property
     def templates(self) -> tuple[str, ...]:
         """The name, descriptive fields and metadata that contain placeholders."""
-        if self.model_fields_set.isdisjoint(_DESCRIBING):  # a shortcut: true of most steps
+        if self.model_fields_set.isdisjoint(_TEMPLATED):  # a shortcut: true of most steps
             return ()
-        texts = (self.dataset_name, *(getattr(self, field) for field in TEMPLATED), *self.metadata.values())
+        texts = (*(getattr(self, field) for field in MATCHED), *self.metadata.values())
         return tuple(text for text in texts if is_template(text))
 
     @field_validator("publish", mode="before")

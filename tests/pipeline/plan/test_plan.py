@@ -11,9 +11,12 @@ import pytest
 from crucible_lineage.amounts import size_text, time_text
 from crucible_lineage.cli.runs.plans import print_plan
 from crucible_lineage.fingerprint.objects import constant_text
+from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.plan.differences import Ingredients, code_diff, differences
+from crucible_lineage.pipeline.plan.drawing import draw_plan
 from crucible_lineage.pipeline.plan.plan import Estimate, PipelinePlan, StepPlan
 from crucible_lineage.pipeline.run.result import RunResult
+from crucible_lineage.session import Session
 
 Run = Callable[..., RunResult]
 
@@ -205,3 +208,11 @@ def test_parents_of_one_step_are_counted_and_missing_results_are_not_kept(lab: A
     )
     joined = planned(lab.folder / "many.yaml")["joined"]
     assert joined.causes == ("2 parents of step scaled must be made first",)
+
+
+def test_a_picture_of_the_plan_has_the_declared_description_of_results(lab: Any, session: Session) -> None:
+    text = lab.pipeline.read_text().replace(
+        "params: {factor: 3}", "output: {measurement: dose}\n    params: {factor: 3}"
+    )
+    graph = draw_plan(bind_file(lab.declare(text), session.store), session)
+    assert {node.step: node.measurement for node in graph.nodes.values() if node.step}["scaled"] == "dose"
