@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
+LENGTH = r"^[0-9]+(\.[0-9]+)? ?(s|m|min|h|d|w)?$"
+_UNITS_S = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 DEFAULTED = timedelta(seconds=1)  # most between the two times that Crucible gives to a dataset without a time
 
 
@@ -41,6 +44,14 @@ def without_default_time(record: Mapping[str, object]) -> Mapping[str, object]:
 def moment_text(moment: datetime) -> str:
     """Return a moment as messages show it."""
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def seconds_in(text: str) -> float:
+    """Return the seconds of a length of time, as 90, 90s, 10min, 2h, 3d or 1w. Raises ValueError for other texts."""
+    found = re.match(LENGTH, text.strip())
+    if found is None:
+        raise ValueError("this is not a length of time; write seconds, or as in 90s, 10m, 2h, 3d, 1w")
+    return float(text.strip().removesuffix(found[2] or "")) * _UNITS_S[found[2] or "s"]
 
 
 def span_text(seconds: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import click
@@ -12,23 +11,23 @@ from crucible_lineage.cli.options import next_command
 from crucible_lineage.core.journal import ResultRow
 from crucible_lineage.lineage.labels import plain, plain_lines
 from crucible_lineage.registration.outbox import SetAside, WaitingResult
+from crucible_lineage.times import seconds_in
 
 MOST_LINES = 20
-UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 class _Duration(click.ParamType):  # type: ignore[type-arg]
-    """Seconds, or a number with s, m or h."""
+    """Seconds, or a number with a unit, from s to w."""
 
     name = "TIME"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
         if isinstance(value, float):
             return value
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h|)", str(value).strip())
-        if not found:
-            self.fail(f"{value!r} is not a time; write seconds, or 90s, 10m or 2h", param, ctx)
-        return float(found[1]) * UNITS[found[2]]
+        try:
+            return seconds_in(str(value))
+        except ValueError as error:
+            self.fail(f"{value!r}: {error}", param, ctx)
 
 
 PATIENCE = click.option(

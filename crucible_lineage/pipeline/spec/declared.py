@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -23,6 +22,8 @@ from pydantic import (
 
 from crucible_lineage.condition import parse_condition
 from crucible_lineage.errors import InputError
+from crucible_lineage.json_types import JsonObject
+from crucible_lineage.times import LENGTH, seconds_in
 
 
 class DeclaredModel(BaseModel):
@@ -49,25 +50,18 @@ Folder = Annotated[Path, PlainValidator(_folder), WithJsonSchema({"type": "strin
 BEFORE, AFTER, EITHER = "before", "after", "either"
 NEAREST, EARLIEST, NONE = "nearest", "earliest", "none"
 SKIP, REGISTERED = "skip", "registered"
-_UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
-_DISTANCE = r"^[0-9]+(\.[0-9]+)? ?(s|m|min|h|d|w)$"
 
 
-def _distance(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    match = re.match(_DISTANCE, value.strip())
-    if not match:
-        raise ValueError("this is not a length of time; write it as in 90s, 10min, 2h, 3d or 1w, or in seconds")
-    return float(value.strip().removesuffix(match[2])) * _UNITS[match[2]]
+def _length(value: object) -> object:
+    return seconds_in(value) if isinstance(value, str) else value
 
 
-Distance = Annotated[
-    float,
-    BeforeValidator(_distance),
-    Field(ge=0),
-    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": _DISTANCE}]}),
-]
+def _or_text(number: JsonObject) -> WithJsonSchema:
+    return WithJsonSchema({"anyOf": [{"type": "number", **number}, {"type": "string", "pattern": LENGTH}]})
+
+
+Distance = Annotated[float, BeforeValidator(_length), Field(ge=0), _or_text({"minimum": 0})]
+Seconds = Annotated[float, BeforeValidator(_length), Field(gt=0), _or_text({"exclusiveMinimum": 0})]
 Side = Literal["before", "after"]
 
 

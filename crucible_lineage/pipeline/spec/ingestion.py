@@ -4,53 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import BaseModel, Discriminator, Tag, model_validator
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.pipeline.spec.declared import DeclaredModel, Seconds
 
 FORMS = ("form-word", "form-mapping")  # tags of the two forms of `ingest:` in the locations of pydantic
-_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
-_TIME = r"^[0-9]+(\.[0-9]+)?[smh]?$"
 
 
 _FORM = re.compile(r"from name\s+(['\"])(?P<pattern>.+)\1", re.DOTALL)
 _INTEGER, _DECIMAL = re.compile(r"[+-]?\d+"), re.compile(r"[+-]?(\d+\.\d*|\.\d+)")
 
 
-def _seconds(value: object) -> Any:
-    if not isinstance(value, str):
-        return value
-    if not re.match(_TIME, value.strip()):
-        raise ValueError("this is not a time; write seconds, or as in 90s, 10m, 2h")
-    text = value.strip()
-    unit = text[-1] if text[-1] in "smh" else ""
-    return float(text.removesuffix(unit)) * _UNITS[unit]
-
-
-Seconds = Annotated[
-    float,
-    BeforeValidator(_seconds),
-    Field(gt=0),
-    WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "pattern": _TIME}]}),
-]
-
-
-class Ingest(BaseModel):
+class Ingest(DeclaredModel):
     """Ingestion by Crucible. With `wait`, the dataset is complete once it has ended or `timeout` has passed."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     wait: bool = False
     timeout: Seconds = 600.0

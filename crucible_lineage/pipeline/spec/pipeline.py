@@ -27,8 +27,8 @@ from crucible_lineage.calibrations import FIELDS, NEXT
 from crucible_lineage.condition import parse_condition
 from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.ids import canonical_json
-from crucible_lineage.pipeline.spec.declared import Check, DeclaredModel, Folder, Reproduce, TimeMatch
-from crucible_lineage.pipeline.spec.ingestion import Ingested, Seconds
+from crucible_lineage.pipeline.spec.declared import Check, DeclaredModel, Folder, Reproduce, Seconds, TimeMatch
+from crucible_lineage.pipeline.spec.ingestion import Ingested
 from crucible_lineage.pipeline.spec.inputs import (
     DESCRIPTIVE,
     MATCHED,
