@@ -39,8 +39,9 @@ from crucible_lineage.exchange.model import Conflict, HeldDataset, MissingParts,
 from crucible_lineage.exchange.plan import CopyPlan, ItemToCopy
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.model import DERIVED
+from crucible_lineage.marks import CORRECTIONS_KEY, correction_mark, is_own
 from crucible_lineage.pipeline.files.fetch import LOST, remade
-from crucible_lineage.provenance.record import INCOMPLETE, KEY, SLOTS_KEY
+from crucible_lineage.provenance.record import INCOMPLETE
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord, parse_record
 from crucible_lineage.refs import FileRef
 from crucible_lineage.registration.new_dataset import ExternalLocation, LocalFile, NewDataset
@@ -120,7 +121,7 @@ class Sender:
             mfid=held.mfid,
             fields=self._fields(held.dataset),
             record=_as_new(record, self.ids),
-            metadata=_described(held),
+            metadata={key: value for key, value in held.metadata.items() if not is_own(key)},
             files=tuple(self._local_file(held, stored.get(ref.name), ref, local) for ref in record.files),
             keywords=held.keywords,
             slots=slots_of(held.metadata),
@@ -189,7 +190,7 @@ class Sender:
         if fields := {name: value for name, value in missing.fields.items() if name != "instrument_name"}:
             client.datasets.update(mfid, **fields)
         if missing.metadata:
-            client.metadata.merge(mfid, _within(missing.metadata, client.metadata.get(mfid) or {}))
+            client.metadata.merge(mfid, _within(_as_stored(missing.metadata), client.metadata.get(mfid) or {}))
         for keyword in missing.keywords:
             client.datasets.add_keyword(mfid, keyword)
         for parent, relationship in missing.parents.items():
@@ -282,9 +283,12 @@ class Sender:
             client.samples.link_parent_child(parent, mfid, relationship_type=relationship)
 
 
-def _described(held: HeldDataset) -> dict[str, object]:
-    """Return the metadata without the record and the slots."""
-    return {key: value for key, value in held.metadata.items() if key not in (KEY, SLOTS_KEY)}
+def _as_stored(metadata: JsonMapping) -> JsonObject:
+    """Return metadata with each correction under a mark of its own, as it was recorded."""
+    stored = {key: value for key, value in metadata.items() if key != CORRECTIONS_KEY}
+    for name, act in metadata.get(CORRECTIONS_KEY, {}).items():
+        stored |= correction_mark(name, act)
+    return stored
 
 
 def _as_new(record: StepRecord | FilesRecord, ids: Mapping[str, str]) -> StepRecord | FilesRecord:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.exchange.plan import plan_project
+from crucible_lineage.pipeline.inputs.corrections import corrections, record_act
 from crucible_lineage.provenance.record import KEY, read_record
 from crucible_lineage.queries.verify.verify import verify_project
 from crucible_lineage.session import Session
@@ -158,6 +159,18 @@ def test_which_result_holds_is_brought_as_of_the_later_run(
     plan, _ = push(service, offline)
     assert {item.missing.in_words for item in plan.items} == {"which slots it holds: as of later runs"}
     assert service.state() == state_of(offline)
+
+
+def test_corrections_there_join_those_that_were_brought(rich: Session, service: Any, push: Any) -> None:
+    (total,) = rich.client.datasets.list(project_id="lab", data_type="sum")
+    record_act(rich, total.unique_id, "looked at here")
+    push(service, rich)
+    with service.session() as session:
+        record_act(session, total.unique_id, "looked at there")
+        there = session.client.datasets.get(total.unique_id, include_metadata=True).scientific_metadata
+    assert [one.what for one in corrections(there)] == ["looked at here", "looked at there"]
+    again, _ = push(service, rich)
+    assert (again.items, again.conflicts) == ((), ())
 
 
 @pytest.mark.parametrize("is_known", [True, False])
