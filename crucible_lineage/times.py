@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 LENGTH = r"^[0-9]+(\.[0-9]+)? ?(s|m|min|h|d|w)?$"
@@ -18,6 +19,14 @@ def utc(value: str | datetime) -> datetime:
     """
     time = value if isinstance(value, datetime) else datetime.fromisoformat(value)
     return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def is_same_value(field: str, one: object, other: object) -> bool:
+    """Return whether two values of a field of a dataset are equal; a `timestamp` may be spelled in several ways."""
+    if field == "timestamp" and isinstance(one, str) and isinstance(other, str):
+        with suppress(ValueError):
+            return utc(one) == utc(other)
+    return one == other
 
 
 def measured_at(record: Mapping[str, object]) -> datetime | None:

@@ -257,7 +257,13 @@ class Currency:
             return True
         claims = (claimant.slots[key] for claimant in claimants)
         moments = (claim.since for claim in claims if file in (*claim.files, *claim.was))
-        return status.slots[key].since == max(moments, key=_moment_or_text)
+        return status.slots[key].since == max(moments, key=order_of_claims)
+
+
+def order_of_claims(text: str) -> tuple[bool, object]:
+    """Return a sort key for the times of claims; a text that is no time is before all others."""
+    moment = _moment(text)
+    return (moment is not None, moment or text)
 
 
 def _moment(text: str) -> datetime | None:
@@ -266,8 +272,3 @@ def _moment(text: str) -> datetime | None:
     except ValueError:
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def _moment_or_text(text: str) -> tuple[bool, object]:
-    moment = _moment(text)
-    return (moment is not None, moment or text)

@@ -8,16 +8,15 @@ parts. Slots never conflict: the newest run decides.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Mapping
 
-from crucible_lineage.core.slots import SlotClaim, slots_of
+from crucible_lineage.core.slots import SlotClaim, order_of_claims, slots_of
 from crucible_lineage.exchange.model import Conflict, CopyComparison, HeldDataset, MissingParts, has_bytes, linked
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.records import is_withdrawn
 from crucible_lineage.provenance.record import ATTACHED_NAME, KEY, SLOTS_KEY, unreadable
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
-from crucible_lineage.times import without_default_time
+from crucible_lineage.times import is_same_value, without_default_time
 
 FIELDS = (
     "dataset_name", "measurement", "data_type", "data_format", "session_name", "timestamp", "instrument_name",
@@ -25,7 +24,6 @@ FIELDS = (
 SAMPLE_FIELDS = ("sample_name", "sample_type", "description", "timestamp")
 Record = StepRecord | FilesRecord
 Renamed = Callable[[str], str]  # from an id at the source to the one at the target
-DEFAULTED = timedelta(seconds=1)  # most between creation and a timestamp that a Crucible put in
 MOST_CHARACTERS = 60  # of a value in a message
 
 
@@ -47,14 +45,15 @@ def compare(source: HeldDataset, target: HeldDataset | None, renamed: Renamed = 
     differs = [*other_fields, *other_values, *other_files]
     if not twice:
         faults += differs
+    samples = {renamed(one) for one in linked(source.dataset, "sample")} - linked(target.dataset, "sample").keys()
     missing_parts = MissingParts(
         fields=fields,
         metadata=metadata,
         slots=_later(slots_of(source.metadata), slots_of(target.metadata)),
         equal_parents=_equal_parents(ours, theirs, renamed),
         keywords=_keywords(source, target),
-        parents=_parents(source, target, renamed),
-        samples=tuple(sorted({renamed(one) for one in linked(source.dataset, "sample")} - set(_samples(target)))),
+        parents=missing_parents(source.dataset, target.dataset, renamed),
+        samples=tuple(sorted(samples)),
         pictures=frozenset(_names(source) - _names(target) - (_beside(ours) if twice else set())),
         files=files,
     )
@@ -67,6 +66,14 @@ def is_brought(ours: Record, theirs: Record) -> bool:
     return ours.registrar in (theirs.completed or {}) or theirs.registrar in (ours.completed or {})
 
 
+def missing_parents(source: JsonMapping, target: JsonMapping, renamed: Renamed) -> dict[str, str | None]:
+    """Return {id: relationship} of the parents, of its own kind, that a dataset or sample has only at the source."""
+    kind = source["resource_type"]
+    theirs = linked(target, kind)
+    ours = {renamed(parent): relationship for parent, relationship in linked(source, kind).items()}
+    return {parent: relationship for parent, relationship in ours.items() if parent not in theirs}
+
+
 def compare_sample(source: JsonMapping, target: JsonMapping | None, renamed: Renamed = str) -> CopyComparison:
     """Return what a sample at the target lacks."""
     if target is None:
@@ -74,8 +81,7 @@ def compare_sample(source: JsonMapping, target: JsonMapping | None, renamed: Ren
     fields, differs = _fields(source, target, SAMPLE_FIELDS)
     ours, theirs = (one.get("scientific_metadata") or {} for one in (source, target))
     metadata, more = _added(ours, theirs)
-    existing = linked(target, "sample")
-    parents = {renamed(one): kind for one, kind in linked(source, "sample").items() if renamed(one) not in existing}
+    parents = missing_parents(source, target, renamed)
     mfid, name = str(source["unique_id"]), f"sample {source.get('sample_name') or ''}".strip()
     conflicts = tuple(Conflict(mfid, name, reason) for reason in (*differs, *more))
     return CopyComparison(MissingParts(fields=fields, metadata=metadata, parents=parents), conflicts)
@@ -113,27 +119,16 @@ def _fields(
 ) -> tuple[dict[str, object], list[str]]:
     """Return the fields that are empty at the target, and those with another value in words."""
     added, differs = {}, []
-    if names is FIELDS:  # a timestamp counts only if somebody gave it
-        source, target = without_default_time(source), without_default_time(target)
+    given, given_there = without_default_time(source), without_default_time(target)
     for name in names:
-        ours, theirs = _given(source, name), _given(target, name)
-        if ours is None or _moment(source.get(name)) == _moment(target.get(name)):
+        ours, theirs = given.get(name), given_there.get(name)
+        if ours is None or is_same_value(name, source.get(name), target.get(name)):
             continue
         if theirs is None:
             added[name] = ours
         else:
             differs.append(f"{name} is {_short(theirs)} at the target and {_short(ours)} at the source")
     return added, differs
-
-
-def _given(record: Mapping[str, object], name: str) -> object:
-    """Return the value that somebody gave; None for the time of creation, which a Crucible puts in by default."""
-    value = record.get(name)
-    if name != "timestamp" or value is None:
-        return value
-    moment, created = _moment(value), _moment(record.get("creation_time"))
-    is_default = isinstance(moment, datetime) and isinstance(created, datetime) and abs(moment - created) < DEFAULTED
-    return None if is_default else value
 
 
 def _added(source: JsonMapping, target: JsonMapping, above: str = "") -> tuple[JsonObject, list[str]]:
@@ -203,15 +198,8 @@ def _later(source: Mapping[str, SlotClaim], target: Mapping[str, SlotClaim]) -> 
     return {
         key: claim
         for key, claim in source.items()
-        if key not in target or _since(claim.since) > _since(target[key].since)
+        if key not in target or order_of_claims(claim.since) > order_of_claims(target[key].since)
     }
-
-
-def _since(text: str) -> tuple[bool, str]:
-    moment = _moment(text)
-    return isinstance(moment, datetime), moment.isoformat(timespec="microseconds") if isinstance(
-        moment, datetime
-    ) else text
 
 
 def _equal_parents(ours: Record | None, theirs: Record | None, renamed: Renamed) -> dict[str, str]:
@@ -227,29 +215,8 @@ def _keywords(source: HeldDataset, target: HeldDataset) -> tuple[str, ...]:
     return tuple(keyword for keyword in source.keywords if keyword.casefold() not in theirs)
 
 
-def _parents(source: HeldDataset, target: HeldDataset, renamed: Renamed) -> dict[str, str | None]:
-    theirs = linked(target.dataset, "dataset")
-    ours = {renamed(parent): relationship for parent, relationship in linked(source.dataset, "dataset").items()}
-    return {parent: relationship for parent, relationship in ours.items() if parent not in theirs}
-
-
-def _samples(held: HeldDataset) -> Iterator[str]:
-    return iter(linked(held.dataset, "sample"))
-
-
 def _names(held: HeldDataset) -> set[str]:
     return {picture.thumbnail_name or "" for picture in held.pictures}
-
-
-def _moment(value: object) -> object:
-    """Return a time as a moment in UTC, so that its spelling does not matter; other values unchanged."""
-    if not isinstance(value, str) or len(value) < len("2024-01-01T00:00"):
-        return value
-    try:
-        moment = datetime.fromisoformat(value)
-    except ValueError:
-        return value
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
 
 
 def _short(value: object) -> str:

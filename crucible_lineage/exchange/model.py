@@ -117,7 +117,7 @@ def linked(dataset: JsonMapping, kind: str) -> dict[str, str | None]:
 
 def derived_parents(held: JsonMapping) -> set[str]:
     """Return the datasets that must be copied before it: its linked parents, and those in its record."""
-    record = read_record(held.get("scientific_metadata"))
+    record = HeldDataset(held).record
     return {*linked(held, "dataset"), *(record.all_parents if record else ())}
 
 

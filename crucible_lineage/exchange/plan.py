@@ -9,7 +9,7 @@ from crucible_lineage.amounts import amount
 from crucible_lineage.core.datasets import fetch_datasets, in_threads
 from crucible_lineage.core.store import CopiedDataset
 from crucible_lineage.errors import InputError
-from crucible_lineage.exchange.compare import compare, compare_sample
+from crucible_lineage.exchange.compare import compare, compare_sample, missing_parents
 from crucible_lineage.exchange.model import (
     Conflict,
     CopyComparison,
@@ -21,7 +21,6 @@ from crucible_lineage.exchange.model import (
     read_samples,
 )
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.provenance.record import read_record
 from crucible_lineage.registration.read import recipe_keyword
 from crucible_lineage.registration.trust import lies_elsewhere
 from crucible_lineage.service import DERIVED_IDS
@@ -120,15 +119,10 @@ def plan_named(source: Session, target: Session, mfids: Iterable[str], tell: Tel
 
 def _support_of(dataset: JsonMapping) -> Iterator[str]:
     """Yield the datasets with the source and the environment of a result, which are needed to reproduce it."""
-    record = read_record(dataset.get("scientific_metadata"))
+    record = HeldDataset(dataset).record
     step = record.as_step if record is not None else None
     if step is not None:
         yield from (kept.mfid for kept in (step.activity.code.archive, step.software.environment) if kept)
-
-
-def known_names(source: Session, target: Session) -> dict[str, CopiedDataset]:
-    """Return the noted copies of datasets that both sides have, by the id at the source."""
-    return {one.mfid: one for one in target.store.brought(source.store.instance)}
 
 
 def _plan(
@@ -141,11 +135,12 @@ def _plan(
     *,
     absent_parents: bool,
 ) -> CopyPlan:
-    noted = known_names(source, target)
+    noted = {copy.mfid: copy for copy in target.store.brought(source.store.instance)}
     ids = {mfid: copy.there for mfid, copy in noted.items() if copy.there != mfid}
     skipped, finished = _finished(ours, {mfid for mfid in ours if _is_complete(theirs.get(ids.get(mfid, mfid)))})
     tell(f"comparing {amount(len(finished), 'dataset')}", 0)
-    theirs |= _elsewhere(target, {ids.get(mfid, mfid) for mfid in finished} - theirs.keys())
+    unlisted = {ids.get(mfid, mfid) for mfid in finished} - theirs.keys()  # absent, elsewhere, or marked for deletion
+    theirs |= fetch_datasets(target.client, unlisted, include_links=True).found
     ids |= _assigned(target, [mfid for mfid in finished if ids.get(mfid, mfid) not in theirs], ours, theirs)
 
     def renamed(mfid: str) -> str:
@@ -159,14 +154,17 @@ def _plan(
     items = list(_samples(source, target, own_samples, renamed))
     bad_samples = [fault for _, comparison in items for fault in comparison.conflicts]
     outside = {one for mfid in finished for one in derived_parents(ours[mfid])} - ours.keys()
-    absent = set(fetch_absent(target, {renamed(one): one for one in outside if renamed(one) not in theirs}))
+    fetched = fetch_datasets(target.client, {renamed(one) for one in outside} - theirs.keys())
+    absent = {one for one in outside if renamed(one) in fetched.absent | fetched.hidden}
     chosen = [(_item(ours[mfid], comparison.missing, ours), comparison) for mfid, comparison in comparisons.items()]
     conflicts = [*bad_samples, *(fault for _, comparison in chosen for fault in comparison.conflicts)]
     if absent_parents:
         chosen = [(_with_parents(item, absent), comparison) for item, comparison in chosen]
     else:
         conflicts += _without_parents(chosen, absent)
-    todo, equal = _sorted_out(items, chosen, {fault.mfid for fault in conflicts})
+    blocked = {fault.mfid for fault in conflicts}
+    todo = [item for item, _ in (*items, *chosen) if item.missing or item.mfid in blocked]
+    equal = [item.mfid for item, _ in chosen if not item.missing and item.mfid not in blocked]
     brought = tuple(
         CopiedDataset(mfid, renamed(mfid), ours[mfid]["modification_time"], theirs[renamed(mfid)]["modification_time"])
         for mfid in equal
@@ -177,17 +175,6 @@ def _plan(
     return CopyPlan(order, len(equal), tuple(conflicts), tuple(skipped), differs, ids, brought, instruments)
 
 
-def _sorted_out(
-    samples: Sequence[tuple[ItemToCopy, CopyComparison]],
-    chosen: Sequence[tuple[ItemToCopy, CopyComparison]],
-    blocked: Collection[str],
-) -> tuple[list[ItemToCopy], list[str]]:
-    """Split the incomplete or conflicting samples and datasets from the ids of the equal ones."""
-    todo = [item for item, comparison in (*samples, *chosen) if comparison.missing or item.mfid in blocked]
-    equal = [item.mfid for item, comparison in chosen if not comparison.missing and item.mfid not in blocked]
-    return todo, equal
-
-
 def _compared(
     source: Session,
     target: Session,
@@ -196,12 +183,12 @@ def _compared(
     noted: CopiedDataset | None,
     renamed: Callable[[str], str],
 ) -> CopyComparison:
-    """Compare a dataset with the target's. One that was copied and has not changed since is not read."""
+    """Compare a dataset with the target's. Of one that was copied and has not changed since, only links may lack."""
     if theirs is None:
         return compare(HeldDataset(ours), None, renamed)
     times = (ours["modification_time"], theirs["modification_time"])
     if noted and (noted.here, noted.modified) == times and theirs.get("deletion_request") is None:
-        return CopyComparison()
+        return CopyComparison(MissingParts(parents=missing_parents(ours, theirs, renamed)))
     copy = read_held(target.client, theirs)
     if copy.record is None and copy.files:  # started since it was listed: its record came before its files
         mfid = str(theirs["unique_id"])
@@ -219,22 +206,17 @@ def _finished(ours: Mapping[str, JsonMapping], complete_there: Collection[str]) 
     """Split unfinished datasets, unless the target has them complete, from the ids of the finished ones."""
     skipped, finished = [], []
     for mfid, dataset in sorted(ours.items()):
-        record = read_record(dataset.get("scientific_metadata"))
-        if record is None or record.is_complete:
+        held = HeldDataset(dataset)
+        if held.record is None or held.record.is_complete:
             finished.append(mfid)
         elif mfid not in complete_there:
-            skipped.append(Conflict(mfid, str(dataset.get("dataset_name") or mfid), "it is unfinished in the source"))
+            skipped.append(Conflict(mfid, held.name, "it is unfinished in the source"))
     return skipped, finished
 
 
 def _is_complete(dataset: JsonMapping | None) -> bool:
-    record = read_record(dataset.get("scientific_metadata")) if dataset is not None else None
+    record = HeldDataset(dataset).record if dataset is not None else None
     return record is not None and record.is_complete
-
-
-def _elsewhere(target: Session, mfids: set[str]) -> dict[str, JsonMapping]:
-    """Return the target's datasets that were not listed: of other projects, or marked for deletion."""
-    return fetch_datasets(target.client, mfids, include_links=True).found
 
 
 def _assigned(
@@ -266,16 +248,10 @@ def _samples(
         yield ItemToCopy(mfid, str(sample.get("sample_name") or mfid), sample, comparison.missing, parents), comparison
 
 
-def fetch_absent(target: Session, mfids: Mapping[str, str]) -> set[str]:
-    """Return the values of the keys that are not visible datasets at the target."""
-    fetched = fetch_datasets(target.client, mfids)
-    return {mfids[mfid] for mfid in fetched.absent | fetched.hidden}
-
-
 def _item(dataset: JsonMapping, missing: MissingParts, ours: Collection[str]) -> ItemToCopy:
     parents = {*(derived_parents(dataset) & set(ours)), *linked(dataset, "sample")}
-    name = str(dataset.get("dataset_name") or dataset["unique_id"])
-    return ItemToCopy(str(dataset["unique_id"]), name, dataset, missing, frozenset(parents))
+    held = HeldDataset(dataset)
+    return ItemToCopy(held.mfid, held.name, dataset, missing, frozenset(parents))
 
 
 def _without_parents(chosen: Sequence[tuple[ItemToCopy, CopyComparison]], absent: set[str]) -> Iterator[Conflict]:

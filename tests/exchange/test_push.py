@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.exchange.plan import plan_project
+from crucible_lineage.exchange.bring import bring
+from crucible_lineage.exchange.plan import plan_named, plan_project
 from crucible_lineage.pipeline.inputs.corrections import corrections, record_act
 from crucible_lineage.provenance.record import KEY, read_record
 from crucible_lineage.queries.verify.verify import verify_project
@@ -247,6 +248,28 @@ def test_a_parent_in_another_project_has_to_be_there(offline: Session, service: 
         f"it was made of {raw}, of another project, which the target lacks; push that project first"
     ]
     assert writes == []
+
+
+def push_alone(source: Session, service: Any, mfids: list[str]) -> tuple[str, ...]:
+    """Bring only these datasets, and return the names of what was planned."""
+    with service.session(source.settings.data) as target:
+        plan = plan_named(source, target, mfids, lambda *_: None)
+        assert plan.conflicts == ()
+        bring(source, target, plan, ingests=False, patience_s=0.0, listen=lambda *_: None, troubled=lambda _: None)
+        return tuple(item.name for item in plan.items)
+
+
+def test_a_link_follows_once_the_parent_is_there_and_is_not_planned_before(rich: Session, service: Any) -> None:
+    (total,) = rich.client.datasets.list(project_id="lab", data_type="sum")
+    parents = [parent.unique_id for parent in rich.client.datasets.list_parents(total.unique_id)]
+    assert total.dataset_name in push_alone(rich, service, [total.unique_id])
+    rich.store.database.write("DELETE FROM brought")
+    assert push_alone(rich, service, [total.unique_id]) == ()
+    push_alone(rich, service, parents)
+    assert push_alone(rich, service, [total.unique_id]) == (total.dataset_name,)
+    with service.session() as there:
+        linked = [parent.unique_id for parent in there.client.datasets.list_parents(total.unique_id)]
+    assert sorted(linked) == sorted(parents)
 
 
 def test_a_project_that_is_not_there_is_told_before_anything_is_sent(offline: Session, service: Any) -> None:

@@ -20,7 +20,7 @@ from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, n
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.marks import CORRECTIONS_KEY, correction_mark, is_own
 from crucible_lineage.session import Session
-from crucible_lineage.times import utc
+from crucible_lineage.times import is_same_value, utc
 
 if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client.models import Dataset
@@ -87,7 +87,7 @@ def changes_of(session: Session, mfid: str, values: JsonMapping) -> list[FieldCh
         now = _checked(field, value)
         is_entry = field.startswith(METADATA_PREFIX)
         was = metadata.get(field.removeprefix(METADATA_PREFIX)) if is_entry else getattr(dataset, field)
-        if not _same(field, was, now):
+        if not is_same_value(field, was, now):
             _require_instrument(session, field, now)
             changes.append(FieldChange(mfid, dataset.dataset_name or mfid, field, was, now))
     return changes
@@ -278,15 +278,6 @@ def _checked(field: str, value: Any) -> Any:
         return utc(value).isoformat()
     except ValueError as error:
         raise InputError(f"set timestamp={value}: write it as in 2024-05-10T12:00:00Z") from error
-
-
-def _same(field: str, was: Any, now: Any) -> bool:
-    if field != "timestamp" or not was:
-        return bool(was == now)
-    try:
-        return utc(str(was)) == utc(str(now))
-    except ValueError:
-        return False
 
 
 def _instrument(session: Session, name: str) -> str:
