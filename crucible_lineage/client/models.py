@@ -255,6 +255,11 @@ class FileRecord(ReceivedModel):
     etag: str | None = None
     reused_content: bool = False
 
+    @property
+    def has_bytes(self) -> bool:
+        """Whether the service has the file itself, not only a record of it."""
+        return self.storage_path is not None and (self.storage_backend or "gcs") == "gcs"
+
 
 class IngestionRequest(ReceivedModel):
     """A request to ingest a file, and its state."""

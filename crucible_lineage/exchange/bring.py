@@ -17,11 +17,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from crucible_lineage.checksums import FileChecksums
 from crucible_lineage.client import CrucibleClient
+from crucible_lineage.client.client import SampleCalls
+from crucible_lineage.client.dataset.datasets import DatasetCalls
 from crucible_lineage.client.models import FileRecord
 from crucible_lineage.core.slots import hold, slots_of
 from crucible_lineage.core.store import CopiedDataset
@@ -35,7 +37,7 @@ from crucible_lineage.errors import (
     UnauthorizedError,
 )
 from crucible_lineage.exchange.compare import FIELDS, SAMPLE_FIELDS, compare, compare_sample, is_brought
-from crucible_lineage.exchange.model import Conflict, HeldDataset, MissingParts, has_bytes, linked, read_held
+from crucible_lineage.exchange.model import Conflict, HeldDataset, MissingParts, linked, read_held
 from crucible_lineage.exchange.plan import CopyPlan, ItemToCopy
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.model import DERIVED
@@ -69,16 +71,15 @@ Listen = Callable[[ItemToCopy, int, int], None]  # receives each arrived item, t
 class Sender:
     """Copies datasets from `source` to `target` through `client`. `ids` maps those that have another id there.
 
-    With `ingests`, the target ingests the files that the source ingested, whose ids are `ingested`.
+    The target ingests the files whose ids at the source are in `ingested`.
     """
 
     source: Session
     target: Session
     client: CrucibleClient
-    ids: dict[str, str] = field(default_factory=dict)
-    ingests: bool = True
-    ingested: frozenset[str] = frozenset()
-    instruments: frozenset[str] = frozenset()
+    ids: dict[str, str]
+    ingested: frozenset[str]
+    instruments: frozenset[str]
 
     def send(self, item: ItemToCopy) -> CopiedDataset | None:
         """Complete the dataset at the target. Return the note of its copy.
@@ -127,7 +128,7 @@ class Sender:
             slots=slots_of(held.metadata),
             parents=tuple(parents),
             samples=tuple(self._renamed(sample) for sample in linked(held.dataset, "sample")),
-            ingest=self.ingests and any(file.mfid in self.ingested for file in held.files),
+            ingest=any(file.mfid in self.ingested for file in held.files),
             ingestor=declared.output.ingestor if declared and declared.output else None,
         )
 
@@ -136,7 +137,7 @@ class Sender:
     ) -> LocalFile:
         if stored is None:
             raise InputError(f"dataset {held.mfid} ({held.name!r}) has no file {ref.name!r} at the source")
-        if not has_bytes(stored):
+        if not stored.has_bytes:
             location = ExternalLocation(str(stored.storage_backend), str(stored.storage_path))
             return LocalFile(Path(ref.name), ref, FileChecksums(ref.size, 0, ref.sha256, 0, 0, ()), location)
         path = local(stored)
@@ -187,14 +188,10 @@ class Sender:
     def _complete(self, held: HeldDataset, mfid: str, missing: MissingParts) -> None:
         """Add the missing parts to a dataset."""
         client = self.client
-        if fields := {name: value for name, value in missing.fields.items() if name != "instrument_name"}:
-            client.datasets.update(mfid, **fields)
-        if missing.metadata:
-            client.metadata.merge(mfid, _within(_as_stored(missing.metadata), client.metadata.get(mfid) or {}))
+        fields = {name: value for name, value in missing.fields.items() if name != "instrument_name"}
+        self._fill(client.datasets, mfid, replace(missing, fields=fields))
         for keyword in missing.keywords:
             client.datasets.add_keyword(mfid, keyword)
-        for parent, relationship in missing.parents.items():
-            client.datasets.link_parent_child(parent, mfid, relationship_type=relationship)
         if missing.equal_parents:
             add_equal_parents(client, mfid, missing.equal_parents)
         for sample in missing.samples:
@@ -214,11 +211,11 @@ class Sender:
             for file in held.files:
                 if file.filename not in names:
                     continue
-                if has_bytes(file):
+                if file.has_bytes:
                     path = local(file)
                     checksums = self._checksums(path)
                     sent = self.client.files.upload(mfid, path, filename=file.filename, checksums=checksums)
-                    if self.ingests and file.mfid in self.ingested and not sent.existed:
+                    if file.mfid in self.ingested and not sent.existed:
                         self.client.ingestions.request(sent.file.mfid)
                 elif file.storage_path is not None:
                     new = {
@@ -275,12 +272,17 @@ class Sender:
             if comparison.conflicts:
                 raise ConflictError(f"sample {item.name!r} ({mfid}): {comparison.conflicts[0].reason}", mfid=mfid)
             missing = comparison.missing
+        self._fill(client.samples, mfid, missing)
+
+    def _fill(self, calls: DatasetCalls | SampleCalls, mfid: str, missing: MissingParts) -> None:
+        """Add fields, metadata and parents to a dataset or sample."""
         if missing.fields:
-            client.samples.update(mfid, **missing.fields)
+            calls.update(mfid, **missing.fields)
         if missing.metadata:
-            client.metadata.merge(mfid, _within(missing.metadata, client.metadata.get(mfid) or {}))
+            present = self.client.metadata.get(mfid) or {}
+            self.client.metadata.merge(mfid, _within(_as_stored(missing.metadata), present))
         for parent, relationship in missing.parents.items():
-            client.samples.link_parent_child(parent, mfid, relationship_type=relationship)
+            calls.link_parent_child(parent, mfid, relationship_type=relationship)
 
 
 def _as_stored(metadata: JsonMapping) -> JsonObject:
@@ -368,9 +370,8 @@ def bring(
         return CopyOutcome(ids=dict(plan.ids))
     target.require_usable()
     with target.connect(at_most_s=ONE_CALL_S) as client:
-        sender = Sender(source, target, client, dict(plan.ids), ingests)
-        sender.ingested = _ingested(source) if ingests else frozenset()
-        sender.instruments = plan.instruments
+        ingested = _ingested(source) if ingests else frozenset[str]()
+        sender = Sender(source, target, client, dict(plan.ids), ingested, plan.instruments)
         return _Bringing(sender, plan, patience_s, listen, troubled).run()
 
 

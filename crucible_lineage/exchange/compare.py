@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 
 from crucible_lineage.core.slots import SlotClaim, order_of_claims, slots_of
-from crucible_lineage.exchange.model import Conflict, CopyComparison, HeldDataset, MissingParts, has_bytes, linked
+from crucible_lineage.exchange.model import Conflict, CopyComparison, HeldDataset, MissingParts, linked
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.records import is_withdrawn
 from crucible_lineage.provenance.record import ATTACHED_NAME, KEY, SLOTS_KEY, unreadable
@@ -181,7 +181,7 @@ def _files(source: HeldDataset, target: HeldDataset, *, twice: bool) -> tuple[fr
             (differs if name in beside else faults).append(
                 f"the target, which made the result itself, lacks its file {name}"
             )
-        elif copy is None or (has_bytes(file) and not copy.storage_path and copy.sha256_hash == file.sha256_hash):
+        elif copy is None or (file.has_bytes and not copy.storage_path and copy.sha256_hash == file.sha256_hash):
             missing.add(name)
         elif file.sha256_hash and copy.sha256_hash and file.sha256_hash != copy.sha256_hash:
             (differs if name in beside else faults).append(f"its file {name} has other bytes at the target")

@@ -121,11 +121,6 @@ def derived_parents(held: JsonMapping) -> set[str]:
     return {*linked(held, "dataset"), *(record.all_parents if record else ())}
 
 
-def has_bytes(file: FileRecord) -> bool:
-    """Return whether the Crucible has the file itself, not only a record of it."""
-    return file.storage_path is not None and (file.storage_backend or "gcs") == "gcs"
-
-
 def read_held(client: CrucibleClient, dataset: Mapping[str, object]) -> HeldDataset:
     """Read the other parts of a dataset that was read with metadata and links."""
     mfid = str(dataset["unique_id"])

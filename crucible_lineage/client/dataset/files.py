@@ -140,7 +140,7 @@ class FileCalls(OfficialNames):
 
     def _downloadable(self, file: str | FileRecord) -> FileRecord:
         record = self.get(file) if isinstance(file, str) else file
-        if record.storage_path is None or (record.storage_backend or "gcs") != "gcs":
+        if not record.has_bytes:
             raise InputError(
                 f"file {record.filename} ({record.mfid}) cannot be downloaded: Crucible has its record, not its bytes"
             )

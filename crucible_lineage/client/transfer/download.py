@@ -86,7 +86,7 @@ def _name(file: FileRecord) -> str:
     _, _, rest = (file.storage_path or "").partition("/")
     dataset, _, stored = rest.partition("/")
     has_name = stored.endswith(file.filename) and not stored.startswith("_files/")
-    if (file.storage_backend or "gcs") == "gcs" and stored and dataset == file.dataset_mfid and has_name:
+    if file.has_bytes and stored and dataset == file.dataset_mfid and has_name:
         return stored
     return file.filename
 
