@@ -141,9 +141,11 @@ def test_a_lost_or_refused_answer_of_each_call_is_survived(
     assert len(stub.sessions) == 1
 
 
-@pytest.mark.parametrize("kind", ["lost", "cut", "status"])
-def test_a_part_that_fails_is_sent_again(client: CrucibleClient, stub: Any, dsid: str, movie: Path, kind: str) -> None:
-    stub.fault("PUT", "/part/upload-1/2", kind, times=2, status=500)
+@pytest.mark.parametrize(("kind", "status"), [("lost", 0), ("cut", 0), ("status", 500), ("status", 408)])
+def test_a_part_that_fails_is_sent_again(
+    client: CrucibleClient, stub: Any, dsid: str, movie: Path, kind: str, status: int
+) -> None:
+    stub.fault("PUT", "/part/upload-1/2", kind, times=2, status=status)
     uploaded = client.files.upload(dsid, movie)
     assert stub.contents[uploaded.file.mfid] == movie.read_bytes()
 

@@ -64,9 +64,6 @@ class Meter:
             self._sent += count
             self._progress(self._sent, self._total)
 
-    def mark(self) -> Mark:
-        return Mark(self)
-
 
 class Mark:
     """The bytes of one try."""

@@ -23,11 +23,11 @@ from crucible_lineage.client.models import FileRecord
 from crucible_lineage.client.transfer.outgoing import REUSE, Mark, Meter, Outgoing, Progress
 from crucible_lineage.client.transfer.storage import Storage, storage_error, storage_wait_s
 from crucible_lineage.errors import (
+    TRANSIENT,
     CrucibleError,
     FileChangedError,
     ForbiddenError,
     NotFoundError,
-    RateLimitedError,
     ServerError,
     UnreachableError,
 )
@@ -232,8 +232,8 @@ class PartSender:
             if error is None:
                 return
             # 403 means that the link must be signed again, so it is as transient as any 5xx.
-            transient = isinstance(error, ForbiddenError | ServerError | UnreachableError | RateLimitedError)
-            wait_s = storage_wait_s(error, transient, number, waited_s, self._connection.retry)
+            transient = (*TRANSIENT, ForbiddenError)
+            wait_s = storage_wait_s(error, number, waited_s, self._connection.retry, transient)
             if wait_s is None or self._stopped.wait(wait_s):
                 raise error
             waited_s += wait_s
@@ -242,7 +242,7 @@ class PartSender:
 
     def _try(self, part: UploadPart, link: _Link, action: str) -> CrucibleError | None:
         """Send the part once; return None if storage has it, else the error."""
-        mark = self._meter.mark()
+        mark = Mark(self._meter)
         content = self._content(part, mark)
         try:
             response = self._storage.put(link.url, action, headers=link.headers, content=content, size=part.size)

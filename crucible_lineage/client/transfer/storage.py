@@ -18,6 +18,7 @@ import httpx
 from crucible_lineage.client.http.connection import Timeouts, read_answer
 from crucible_lineage.client.http.retry import RetryPolicy, RetryState, decide, retry_after_s
 from crucible_lineage.errors import (
+    TRANSIENT,
     CrucibleError,
     ForbiddenError,
     NotFoundError,
@@ -132,7 +133,12 @@ def storage_error(response: httpx.Response, action: str) -> CrucibleError:
     status = response.status_code
     code = re.search(r"<Code>(\w{1,64})</Code>", response.text[:4096])
     message = f"could not {action}: storage answered {status} {code[1] if code else response.reason_phrase}".rstrip()
-    classes: dict[int, type[CrucibleError]] = {403: ForbiddenError, 404: NotFoundError, 429: RateLimitedError}
+    classes: dict[int, type[CrucibleError]] = {
+        403: ForbiddenError,
+        404: NotFoundError,
+        408: ServerError,  # it gave up waiting for bytes
+        429: RateLimitedError,
+    }
     error_class = classes.get(status, ServerError if status >= 500 else RefusedError)
     return error_class(
         message,
@@ -176,7 +182,11 @@ def _no_answer(action: str, request: httpx.Request, cause: httpx.TransportError)
 
 
 def storage_wait_s(
-    error: CrucibleError, transient: bool, number: int, waited_s: float, policy: RetryPolicy
+    error: CrucibleError,
+    number: int,
+    waited_s: float,
+    policy: RetryPolicy,
+    transient: tuple[type[CrucibleError], ...] = TRANSIENT,
 ) -> float | None:
     """Return the seconds to wait before bytes are sent again; None after the last try, or if storage is full.
 
@@ -184,9 +194,10 @@ def storage_wait_s(
     """
     if error.status == FULL:
         return None
-    status = 503 if transient and error.status is not None else error.status
+    may_succeed = isinstance(error, transient)
+    status = 503 if may_succeed and error.status is not None else error.status
     jitter = random.random()  # noqa: S311  spreads retries; not for security
-    return decide(RetryState(number, waited_s, transient, status, True, error.retry_after_s, jitter), policy)
+    return decide(RetryState(number, waited_s, may_succeed, status, True, error.retry_after_s, jitter), policy)
 
 
 class LinkHosts:

@@ -42,6 +42,7 @@ from crucible_lineage.client.transfer.signed import (
 )
 from crucible_lineage.client.transfer.storage import Storage, storage_error, storage_wait_s
 from crucible_lineage.errors import (
+    TRANSIENT,
     ChecksumError,
     ConflictError,
     CrucibleError,
@@ -49,9 +50,7 @@ from crucible_lineage.errors import (
     FileConflictError,
     InputError,
     NotFoundError,
-    RateLimitedError,
     ServerError,
-    UnreachableError,
 )
 from crucible_lineage.service import SIGNED, ServiceProfile
 from crucible_lineage.traffic import traffic
@@ -234,9 +233,7 @@ class Uploader:
 
     def _give_up(self, outgoing: Outgoing, session: UploadSession, error: BaseException) -> None:
         """Close the session, unless it is remembered and a later attempt may finish it."""
-        is_transient = isinstance(error, UnreachableError | ServerError | RateLimitedError) or not isinstance(
-            error, Exception
-        )
+        is_transient = isinstance(error, TRANSIENT) or not isinstance(error, Exception)
         if not (self._memory.lasts and is_transient):
             abort(self._connection, outgoing, session.upload_id)
             self._memory.forget(outgoing)
@@ -295,8 +292,7 @@ class _Chunks:
             try:
                 received = self._position() if failed else self._send_chunk(offset)
             except CrucibleError as error:
-                transient = isinstance(error, UnreachableError | ServerError) or error.status in (408, 429)
-                wait_s = storage_wait_s(error, transient, next(failures), waited_s, connection.retry)
+                wait_s = storage_wait_s(error, next(failures), waited_s, connection.retry)
                 if wait_s is None:
                     raise
                 connection.sleep(wait_s)
