@@ -8,6 +8,7 @@ from typing import Any, TypedDict
 
 from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.json_types import JsonObject
+from crucible_lineage.times import utc
 
 Words = str | Sequence[str]
 Moment = str | date | datetime
@@ -144,7 +145,7 @@ def sent_filters(filters: Mapping[str, object], allowed: type) -> JsonObject:
     params: JsonObject = {}
     for name, value in filters.items():
         if name not in names:
-            raise InputError(_unknown(name, list(names)))
+            raise InputError(f"there is no filter {name!r}; {nearest(name, sorted(names))}")
         wire_name = SYNONYMS.get(name, name)
         if wire_name in params:
             raise InputError(f"{name} and {wire_name} mean the same filter; give one of them")
@@ -153,14 +154,10 @@ def sent_filters(filters: Mapping[str, object], allowed: type) -> JsonObject:
     return params
 
 
-def _unknown(name: str, names: list[str]) -> str:
-    return f"there is no filter {name!r}; {nearest(name, sorted(names))}"
-
-
 def _wire_time(name: str, value: object) -> Any:
     """Convert dates and times to ISO 8601 with offset: a date is its whole day, a time without zone is UTC."""
     if isinstance(value, datetime):
-        return (value if value.tzinfo else value.replace(tzinfo=UTC)).isoformat()
+        return utc(value).isoformat()
     if isinstance(value, date):
         return datetime.combine(value, time.max if name.endswith("_lte") else time.min, UTC).isoformat()
     return value

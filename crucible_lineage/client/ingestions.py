@@ -13,6 +13,7 @@ from crucible_lineage.client.http.wire import parse, segment
 from crucible_lineage.client.models import IngestionRequest
 from crucible_lineage.client.official import OfficialNames
 from crucible_lineage.errors import InputError, ServerError, UnreachableError
+from crucible_lineage.times import utc
 
 __all__ = ["IngestionCalls"]
 
@@ -101,8 +102,8 @@ class IngestionCalls(OfficialNames):
 
 def _is_after(created: str | None, since: datetime) -> bool:
     try:
-        return created is not None and datetime.fromisoformat(created) >= since
-    except (TypeError, ValueError):  # no time, or one without a zone
+        return utc(created or "") >= since
+    except ValueError:
         return False
 
 

@@ -8,7 +8,7 @@ document. A misspelt field of a request is an error here, instead of being lost 
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
@@ -18,6 +18,7 @@ from crucible_lineage.ids import is_mfid, new_mfid
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.marks import is_own, settled
 from crucible_lineage.refs import asks_for_deletion
+from crucible_lineage.times import utc
 
 __all__ = [
     "Account", "Dataset", "DatasetCreate", "DeletedRecord", "DeletionRequest", "FacetValue", "FileRecord", "Health",
@@ -38,9 +39,7 @@ def _mfid(text: str) -> str:
 
 def _iso(value: object) -> object:
     """Convert a datetime to ISO 8601; one without a time zone is in UTC, as for the service."""
-    if not isinstance(value, datetime):
-        return value
-    return (value if value.tzinfo else value.replace(tzinfo=UTC)).isoformat()
+    return utc(value).isoformat() if isinstance(value, datetime) else value
 
 
 Mfid = Annotated[str, AfterValidator(_mfid)]

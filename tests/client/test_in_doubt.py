@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import httpx
 import pytest
 
 from crucible_lineage.client.http.connection import Connection, Timeouts
 from crucible_lineage.client.http.retry import RetryPolicy
+from crucible_lineage.client.ingestions import IngestionCalls
 
 
 def _connection(first: Callable[[httpx.Request], httpx.Response], sent: list[str]) -> Connection:
@@ -47,3 +49,22 @@ def test_a_call_with_a_possible_effect_is_looked_for_first(first: Callable[[http
         "made": "before"
     }
     assert len(sent) == 1
+
+
+@pytest.mark.parametrize("zone", [UTC, None])
+def test_a_request_for_ingestion_that_has_ended_is_not_repeated(zone: UTC | None) -> None:
+    """A service may send times without a zone, which are in UTC."""
+    file, now = "0tk9b1pcgxr7x000kq7jf3vz8m", datetime.now(UTC).replace(tzinfo=zone).isoformat()
+    sent: list[str] = []
+    made = {"id": 7, "status": "complete", "file_mfid": file, "time_created": now}
+    connection = _connection(_lost, sent)
+    connection._http = httpx.Client(
+        transport=httpx.MockTransport(
+            lambda request: (
+                sent.append(request.method)
+                or (_lost(request) if request.method == "POST" else httpx.Response(200, json={"items": [made]}))
+            )
+        )
+    )
+    assert IngestionCalls(connection).request(file).id == 7
+    assert sent == ["POST", "GET"]

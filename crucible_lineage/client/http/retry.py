@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+from crucible_lineage.times import utc
+
 TRANSIENT = frozenset({429, 502, 503, 504})  # the statuses that the official client repeats
 
 
@@ -41,11 +43,6 @@ class RetryState:
     retry_after_s: float | None = None
     jitter: float = 0.5
 
-    @property
-    def is_asked(self) -> bool:
-        """Whether the service named a time to wait; zero is no information."""
-        return bool(self.retry_after_s)
-
 
 def decide(attempt: RetryState, policy: RetryPolicy = RetryPolicy()) -> float | None:
     """Return the seconds to wait before the next try, or None to give up.
@@ -58,8 +55,7 @@ def decide(attempt: RetryState, policy: RetryPolicy = RetryPolicy()) -> float | 
     without_effect = attempt.status == 429 or (attempt.status is None and not attempt.reached)
     if not (attempt.repeatable or without_effect):
         return None
-    if attempt.is_asked:
-        assert attempt.retry_after_s is not None
+    if attempt.retry_after_s:  # zero is no information
         return attempt.retry_after_s if attempt.elapsed_s + attempt.retry_after_s <= policy.asked_total_s else None
     left_s = policy.total_s - attempt.elapsed_s
     return None if attempt.number >= policy.attempts or left_s <= 0 else min(_wait_s(attempt, policy), left_s)
@@ -72,10 +68,9 @@ def retry_after_s(header: str | None, now: datetime | None = None) -> float | No
     if re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", header.strip()):
         return max(0.0, float(header))
     try:
-        moment = parsedate_to_datetime(header)
+        moment = utc(parsedate_to_datetime(header))
     except ValueError:
         return None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return max(0.0, (moment - (now or datetime.now(UTC))).total_seconds())
 
 
