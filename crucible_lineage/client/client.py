@@ -21,7 +21,7 @@ from crucible_lineage.client.dataset.files import FileCalls
 from crucible_lineage.client.filters import SampleFilters, sent_filters
 from crucible_lineage.client.http.concurrent import ConcurrentCalls
 from crucible_lineage.client.http.connection import Connection, Timeouts, count_of, pages
-from crucible_lineage.client.http.pool import DirectClient, PooledTransport
+from crucible_lineage.client.http.pool import MAX_CONNECTIONS, DirectClient, PooledTransport
 from crucible_lineage.client.http.retry import RetryPolicy
 from crucible_lineage.client.http.wire import parse, parse_all, quoted, segment, to_send
 from crucible_lineage.client.ingestions import IngestionCalls
@@ -40,7 +40,6 @@ __all__ = ["CrucibleClient"]
 Result = TypeVar("Result")
 
 KEEPALIVE_S = 4.0  # common servers close a connection that was idle for 5 s; no call should meet a closing one
-MAX_CONNECTIONS = 64
 
 
 class CrucibleClient(OfficialNames):
@@ -211,8 +210,9 @@ def _connections(trust: ssl.SSLContext | bool, transport: httpx.BaseTransport | 
         transport = PooledTransport(new, maximum=MAX_CONNECTIONS, keepalive_s=KEEPALIVE_S)
     if transport is not None:
         return DirectClient(transport)
-    maximum = MAX_CONNECTIONS
-    limits = httpx.Limits(max_connections=maximum, max_keepalive_connections=maximum, keepalive_expiry=KEEPALIVE_S)
+    limits = httpx.Limits(
+        max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS, keepalive_expiry=KEEPALIVE_S
+    )
     return httpx.Client(limits=limits, verify=trust, timeout=None)  # noqa: S113  set per request
 
 

@@ -242,11 +242,12 @@ def accept_official_names(call: FunctionType, subject: str) -> Callable[..., Any
     positional = names[: code.co_argcount]
     takes_more = bool(code.co_flags & inspect.CO_VARKEYWORDS)  # **fields or **filters, which the call checks
     required = positional[: code.co_argcount - len(call.__defaults__ or ())]
+    known = frozenset(names)
     candidates = frozenset(required if takes_more else names)  # one with a default may be a field
 
     @functools.wraps(call)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        if kwargs.keys() <= _set_of(names):
+        if kwargs.keys() <= known:
             return call(*args, **kwargs)
         bound = {*positional[: len(args)], *kwargs}
         renamed = {}
@@ -260,8 +261,3 @@ def accept_official_names(call: FunctionType, subject: str) -> Callable[..., Any
         return call(*args, **renamed)
 
     return wrapper
-
-
-@functools.cache
-def _set_of(names: tuple[str, ...]) -> frozenset[str]:
-    return frozenset(names)

@@ -38,17 +38,11 @@ class ProjectCalls(OfficialNames):
 
     def get(self, project: str) -> Project:
         """Return the project with this MFID or `project_id`."""
-        if is_mfid(project):
-            action = f"read project {project}"
-            return parse(Project, self._connection.get(f"/projects/{project}", action, mfid=project), action)
-        record = self.find(project)
-        if record is None:
-            raise NotFoundError(_not_found("project", project), status=404)
-        return record
+        return _referred(self._connection, "project", project, Project)
 
     def find(self, project_id: str) -> Project | None:
         """Return the project of that name, in upper or lower case; None if this key sees none."""
-        return _named(self._connection, "/projects", {"project_id": project_id}, Project)
+        return _named(self._connection, "project", project_id, Project)
 
     def list(self, *, limit: int | None = None, **filters: Unpack[ProjectFilters]) -> list[Project]:
         """Return the projects that this key sees, all or `limit` of them."""
@@ -114,19 +108,11 @@ class InstrumentCalls(OfficialNames):
 
     def get(self, instrument: str) -> Instrument:
         """Return the instrument with this MFID or `instrument_id`."""
-        if is_mfid(instrument):
-            action = f"read instrument {instrument}"
-            return parse(
-                Instrument, self._connection.get(f"/instruments/{instrument}", action, mfid=instrument), action
-            )
-        record = self.find(instrument)
-        if record is None:
-            raise NotFoundError(_not_found("instrument", instrument), status=404)
-        return record
+        return _referred(self._connection, "instrument", instrument, Instrument)
 
     def find(self, instrument_id: str) -> Instrument | None:
         """Return the instrument of that name, in upper or lower case and of any status; None if there is none."""
-        return _named(self._connection, "/instruments", {"instrument_id": instrument_id}, Instrument)
+        return _named(self._connection, "instrument", instrument_id, Instrument)
 
     def list(self, *, limit: int | None = None, **filters: Unpack[InstrumentFilters]) -> list[Instrument]:
         """Return instruments, all or `limit` of them; only active ones unless `status` says otherwise."""
@@ -159,17 +145,26 @@ class InstrumentCalls(OfficialNames):
         return parse(Instrument, self._connection.call("PATCH", path, action, mfid=mfid, body=fields), action)
 
 
-def _named(connection: Connection, path: str, selector: dict[str, str], model: type[Record]) -> Record | None:
+def _referred(connection: Connection, kind: str, reference: str, model: type[Record]) -> Record:
+    """Return the project or instrument with this MFID or short name."""
+    if is_mfid(reference):
+        action = f"read {kind} {reference}"
+        return parse(model, connection.get(f"/{kind}s/{reference}", action, mfid=reference), action)
+    record = _named(connection, kind, reference, model)
+    if record is None:
+        raise NotFoundError(
+            f"{kind} {reference!r} does not exist, or is not visible to this key\ncheck the spelling", status=404
+        )
+    return record
+
+
+def _named(connection: Connection, kind: str, name: str, model: type[Record]) -> Record | None:
     """Return the only record of that name. A limit of two shows whether the name is ambiguous."""
-    ((field, name),) = selector.items()
+    field = f"{kind}_id"
     if not name:
         raise InputError(f"the {field} is empty")
     action = f"look up {field} {name}"
-    matches = parse_all(model, connection.get(path, action, params={**selector, "limit": 2}), action)
+    matches = parse_all(model, connection.get(f"/{kind}s", action, params={field: name, "limit": 2}), action)
     if len(matches) > 1:
         raise ServerError(f"could not {action}: Crucible has more than one with that name")
     return matches[0] if matches else None
-
-
-def _not_found(kind: str, name: str) -> str:
-    return f"{kind} {name!r} does not exist, or is not visible to this key\ncheck the spelling"

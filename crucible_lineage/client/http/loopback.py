@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterable, Iterator
 import httptools
 import httpx
 
-from crucible_lineage.client.http.pool import PooledTransport
+from crucible_lineage.client.http.pool import MAX_CONNECTIONS, PooledTransport
 
 KEEPALIVE_S = 60.0  # the shared server closes no idle connection
-MAX_CONNECTIONS = 64
 READ_BYTES = 1 << 16
 
 

@@ -14,6 +14,8 @@ from functools import partial
 
 import httpx
 
+MAX_CONNECTIONS = 64
+
 
 class PooledTransport(httpx.BaseTransport):
     """At most `maximum` connections, created by `new` and kept for `keepalive_s` after their last answer."""
