@@ -15,7 +15,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,11 +23,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from crucible_lineage.server.database import connect, open_database
-from crucible_lineage.server.files.storage import STORE
+from crucible_lineage.server.files.storage import BLOCK_BYTES, STORE, flush_folder
 from crucible_lineage.server.instance import DataFolder
 from crucible_lineage.server.seals import damage
 
-BLOCK_BYTES = 1 << 20
 PAGES_AT_A_TIME = 1000  # of the database; other processes may write in between
 
 
@@ -80,7 +79,7 @@ def back_up(data_dir: Path, target: Path) -> Backup:
     if not backup.local_key.exists() and source.local_key.exists():
         shutil.copy2(source.local_key, backup.local_key)
     draft.replace(backup.database)
-    _flush_folder(backup.root)
+    flush_folder(backup.root)
     return report
 
 
@@ -109,7 +108,7 @@ def restore(source: Path, data_dir: Path) -> RestoreReport:
     younger, changed = _newer_datasets(folder, draft)
     set_aside = _set_aside(folder)
     draft.root.replace(folder.root)
-    _flush_folder(folder.root.parent)
+    flush_folder(folder.root.parent)
     return RestoreReport(report, set_aside, younger, changed)
 
 
@@ -145,10 +144,10 @@ def _copy_contents(database: Path, target: DataFolder, sources: list[DataFolder]
             "SELECT DISTINCT sha256, size FROM file WHERE backend = ? AND sha256 IS NOT NULL", (STORE,)
         ).fetchall()
     for row in named:
-        path = _content(target, row["sha256"])
+        path = target.content(row["sha256"])
         if not path.exists() or path.stat().st_size != row["size"]:
             path.parent.mkdir(mode=0o700, exist_ok=True)
-            if not any(_copy_content(_content(folder, row["sha256"]), path, row["sha256"]) for folder in sources):
+            if not any(_copy_content(folder.content(row["sha256"]), path, row["sha256"]) for folder in sources):
                 damaged.append(row["sha256"])
                 continue
         files += 1
@@ -207,17 +206,3 @@ def _set_aside(folder: DataFolder) -> Path | None:
     aside = folder.root.with_name(f"{folder.root.name}.before-{timestamp}")
     folder.root.replace(aside)
     return aside
-
-
-def _content(folder: DataFolder, sha256: str) -> Path:
-    return folder.contents / sha256[:2] / sha256[2:]
-
-
-def _flush_folder(path: Path) -> None:
-    if os.name == "posix":
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            with suppress(OSError):  # some file systems cannot flush folders
-                os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

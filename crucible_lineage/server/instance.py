@@ -52,6 +52,10 @@ class DataFolder:
     def contents(self) -> Path:
         return self.root / "contents"
 
+    def content(self, sha256: str) -> Path:
+        """Return the path for the bytes with this checksum, whether they exist or not."""
+        return self.contents / sha256[:2] / sha256[2:]
+
     @property
     def uploads(self) -> Path:
         return self.root / "uploads"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import os
+import stat
 from pathlib import Path
 
 import google_crc32c
@@ -45,6 +47,21 @@ def test_second_upload_of_the_same_bytes_sends_nothing(client, dataset, spectrum
     second = client.datasets.add_file(mfid, str(spectrum))
     assert second["associated_file"]["mfid"] == first["associated_file"]["mfid"]
     assert len(client.datasets.list_files(mfid)) == 1
+
+
+def test_an_upload_arrives_where_folders_cannot_be_flushed(client, dataset, tmp_path, monkeypatch):
+    """Some network file systems refuse it."""
+    really = os.fsync
+
+    def flush(handle):
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        really(handle)
+
+    monkeypatch.setattr(os, "fsync", flush)
+    path = tmp_path / "new.txt"
+    path.write_text("bytes of which the store has no copy yet")
+    assert client.datasets.add_file(dataset(), str(path))["associated_file"]["size"] == path.stat().st_size
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "lost"])

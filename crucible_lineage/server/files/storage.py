@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -74,13 +75,9 @@ class ContentStore:
         self.folder = folder
         self._growing_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    def content(self, sha256: str) -> Path:
-        """Return the path for the bytes with this checksum, whether they exist or not."""
-        return self.folder.contents / sha256[:2] / sha256[2:]
-
     def holds(self, sha256: str, size: int) -> bool:
         """Return whether the bytes with this checksum are stored undamaged; reads and hashes them."""
-        digest, path = hashlib.sha256(), self.content(sha256)
+        digest, path = hashlib.sha256(), self.folder.content(sha256)
         try:
             if path.stat().st_size != size:
                 return False
@@ -93,14 +90,14 @@ class ContentStore:
 
     def keep(self, draft: Path, sha256: str) -> None:
         """Make a flushed, verified draft the content with that checksum, replacing any present one."""
-        target = self.content(sha256)
+        target = self.folder.content(sha256)
         target.parent.mkdir(exist_ok=True)
         try:
             draft.replace(target)
         except PermissionError:  # Windows: a download has it open
             if not self.holds(sha256, draft.stat().st_size):
                 raise
-        _flush_folder(target.parent)
+        flush_folder(target.parent)
 
     def discard_draft(self, draft: Path) -> None:
         """Delete the draft, unless it is a part that a later attempt can use again."""
@@ -109,7 +106,7 @@ class ContentStore:
 
     def keep_empty(self, sha256: str) -> None:
         """Store the content of zero bytes."""
-        path = self.content(sha256)
+        path = self.folder.content(sha256)
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"")
 
@@ -196,12 +193,15 @@ def _flush(file: BinaryIO) -> None:
     os.fsync(file.fileno())
 
 
-def _flush_folder(path: Path) -> None:
-    """Make renames in `path` durable. Windows has no such call and needs none."""
+def flush_folder(path: Path) -> None:
+    """Make renames in `path` durable. Windows and some file systems cannot flush folders."""
     if os.name == "posix":
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+                raise
         finally:
             os.close(descriptor)
 
@@ -351,7 +351,7 @@ def sweep(database: Database, storage: ContentStore) -> None:
         for (sha256,) in released:  # inside the transaction: an upload of the same bytes waits, then keeps its own copy
             if not db.execute("SELECT 1 FROM file WHERE sha256 = ? AND backend = ?", (sha256, STORE)).fetchone():
                 with contextlib.suppress(OSError):  # still open for a download on Windows: next time
-                    storage.content(sha256).unlink(missing_ok=True)
+                    storage.folder.content(sha256).unlink(missing_ok=True)
                     db.execute("DELETE FROM released_content WHERE sha256 = ?", (sha256,))
             else:
                 db.execute("DELETE FROM released_content WHERE sha256 = ?", (sha256,))

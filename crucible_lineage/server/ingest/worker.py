@@ -145,7 +145,7 @@ class Worker:
         picked_up = self._pick_up(request)
         try:
             name, findings = self._isolation.ingest(
-                self._storage.content(request["sha256"]), request["filename"], request["ingestion_class"]
+                self._storage.folder.content(request["sha256"]), request["filename"], request["ingestion_class"]
             )
             if self._writes_back is not None:
                 self._stop_waiting.wait(self._writes_back.parse_s)

@@ -386,7 +386,7 @@ def get_content(
     disposition: Literal["attachment", "inline"] = "attachment",
 ) -> Response:
     service = _authorized_service(request)
-    path = service.storage.content(sha256)
+    path = service.storage.folder.content(sha256)
     if not path.exists():
         raise refuse(404, "This content is no longer stored")
     media_type = mimetypes.guess_type(filename)[0] or "application/octet-stream"
