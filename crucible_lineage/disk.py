@@ -6,6 +6,7 @@ import errno
 import os
 import secrets
 import stat
+import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -66,6 +67,49 @@ def storage_error(error: OSError, path: Path | str | None = None) -> StorageErro
     reason = _REASONS.get(error.errno or 0)
     target = path or error.filename
     return StorageError(f"{target}: {reason}") if reason and target else StorageError(reason) if reason else None
+
+
+def flush(path: Path) -> None:
+    """Make a file's bytes, or the names in a folder, durable. Windows and some file systems cannot flush folders."""
+    is_folder = path.is_dir()
+    if is_folder and os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if not is_folder or error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
+
+
+def is_being_written(path: Path) -> bool | None:
+    """Return whether a process of this machine has the file open for writing; None if the system does not say."""
+    if sys.platform == "win32":
+        try:
+            path.rename(path)  # refused while somebody has the file open
+        except PermissionError as error:
+            return True if error.winerror == 32 else None  # a sharing violation; a read-only folder tells nothing
+        return False
+    import fcntl
+
+    if not hasattr(fcntl, "F_SETLEASE"):
+        return None
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return None
+    try:  # Linux grants a read lease only while nobody can write
+        fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system or an owner without leases
+        return None
+    finally:
+        os.close(handle)
+    return False
 
 
 def draft_beside(path: Path, ending: str) -> Path:

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from crucible_lineage.checksums import FileChecksums, file_sha256, require_unchanged
-from crucible_lineage.disk import private_folder, storage_error
+from crucible_lineage.disk import flush, is_being_written, private_folder, storage_error
 from crucible_lineage.errors import ChecksumError, FileChangedError, InputError
 
 DEFAULT_LIMIT_BYTES = 20 << 30
@@ -91,7 +91,7 @@ class FileCache:
             require_unchanged(source, checksums)
             with self._part() as part:
                 shutil.move(source.resolve(), part)  # a step may have left a link to another of its files
-                if _is_open_for_writing(part):
+                if is_being_written(part) is not False:
                     try:
                         return self.add(part, checksums.sha256)
                     except ChecksumError as error:
@@ -164,10 +164,10 @@ class FileCache:
         target = self.path(sha256)
         private_folder(target.parent)
         part.chmod(stat.S_IRUSR | stat.S_IWUSR)  # a step may have changed the permissions
-        _flush(part)
+        flush(part)
         part.chmod(stat.S_IRUSR)
         part.replace(target)
-        _flush_folder(target.parent)
+        flush(target.parent)
         if mark := _mark(target):
             self._hashed[sha256] = mark
             self._added += mark[0]
@@ -223,39 +223,6 @@ def _created(path: Path) -> int:
     except FileExistsError:
         path.unlink()
         return os.open(path, flags, 0o600)
-
-
-def _flush(path: Path) -> None:
-    with path.open("r+b") as stream:
-        os.fsync(stream.fileno())
-
-
-def _flush_folder(folder: Path) -> None:
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def _is_open_for_writing(path: Path) -> bool:
-    """Return whether something may still write to the file: only otherwise does Linux grant a read lease."""
-    if os.name != "posix":
-        return False  # Windows cannot move an open file
-    import fcntl
-
-    if not hasattr(fcntl, "F_SETLEASE"):
-        return True
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-        fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    except OSError:  # it is open, or this file system has no leases
-        return True
-    finally:
-        os.close(handle)
-    return False
 
 
 def _mark(path: Path) -> _Mark | None:

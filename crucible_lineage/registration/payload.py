@@ -22,6 +22,7 @@ from pathlib import Path
 
 from crucible_lineage.checksums import FileChecksums, scan_file
 from crucible_lineage.core.slots import SlotClaim
+from crucible_lineage.disk import flush
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.provenance.record import SOURCE, SURROUNDINGS
 from crucible_lineage.refs import FileRef
@@ -121,17 +122,18 @@ def write_payload(payload: Payload, sources: Mapping[str, Path], *, durable: boo
     files = {file.ref.sha256: file for new in payload.datasets for file in new.files if file.elsewhere is None}
     for sha256, file in files.items():
         _link_or_copy(sources[sha256], draft / sha256, file.checksums.mtime_ns)
-        _flush(draft / sha256, durable)
     content = json.dumps(_to_json(payload), ensure_ascii=False).encode()
     seal = hashlib.sha256(content).hexdigest().encode()
     (draft / RESULT).write_bytes(_SEAL + seal + _CONTENT + content + b"}")
-    _flush(draft / RESULT, durable)
+    for name in (*files, RESULT) if durable else ():
+        flush(draft / name)
     try:
         draft.replace(payload.folder)
     except OSError:  # an undelivered folder of an earlier attempt
         shutil.rmtree(payload.folder, ignore_errors=True)
         draft.replace(payload.folder)
-    _flush(payload.folder.parent, durable)
+    if durable:
+        flush(payload.folder.parent)
     return _located(payload)
 
 
@@ -207,16 +209,6 @@ def _link_or_copy(source: Path, target: Path, mtime_ns: int) -> None:
             return
     shutil.copyfile(source, target)
     os.utime(target, ns=(stat.st_atime_ns, mtime_ns))
-
-
-def _flush(path: Path, durable: bool) -> None:
-    if not durable or (os.name == "nt" and path.is_dir()):
-        return
-    handle = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _to_json(payload: Payload) -> dict[str, object]:

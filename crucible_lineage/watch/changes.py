@@ -20,14 +20,13 @@ from crucible_lineage.registration.trust import lies_elsewhere
 from crucible_lineage.session import Session
 from crucible_lineage.statements import HOLD, REVOKE, SIGN, Statement, statement_in
 from crucible_lineage.times import utc
-from crucible_lineage.watch.folder import Marks
+from crucible_lineage.watch.folder import OVERLAP, Marks
 
 DATASET_CREATED, INGESTION_COMPLETED = "crucible.dataset.created", "crucible.ingestion.completed"
 INGESTION_FAILED = "crucible.ingestion.failed"
 HOLD_PLACED, HOLD_LIFTED = "crucible.hold.placed", "crucible.hold.lifted"
 RESULT_SIGNED = "crucible.result.signed"
 MOST_CHARACTERS = 500  # of an ingestor's error
-OVERLAP = timedelta(minutes=2)  # a record with an earlier time may become visible after one with a later time
 PATIENCE = timedelta(days=1)  # longest wait for an incomplete dataset
 _NAMESPACE = uuid.UUID("5d0cbd4b-6ab1-5ce2-9b4e-3c1f8e0a7c55")
 _ATTRIBUTES = (

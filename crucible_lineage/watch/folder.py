@@ -6,16 +6,15 @@ and its modification time, so that two watchers, or one without its marks, regis
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from crucible_lineage import failed_runs
 from crucible_lineage.checksums import FileStamp, stamp
+from crucible_lineage.disk import is_being_written
 from crucible_lineage.errors import InputError, LineageError, RecipeConflictError, RefusedError
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.local.checksummed import sealed, unsealed
@@ -28,6 +27,7 @@ from crucible_lineage.session import Session
 
 # Faults of the file or its declaration, which waiting does not resolve. Everything else is tried again.
 FAULTS = (InputError, RefusedError, RecipeConflictError)
+OVERLAP = timedelta(minutes=2)  # a record with an earlier time may become visible after one with a later time
 UNCHANGED = "it will be tried again when it has changed, or at the next start"
 
 
@@ -130,10 +130,8 @@ class Folder:
         return register_raw(raw, declared, path.name, self.session)
 
     def _is_done(self, path: Path, current: FileStamp) -> bool:
-        if self._done.get(path) != list(current[:2]):
-            self._done[path] = self.marks.get(self._name(path)).get(
-                "stamp", []
-            )  # another watcher may have registered it
+        if self._done.get(path) != list(current[:2]):  # another watcher may have registered it
+            self._done[path] = self.marks.get(self._name(path)).get("stamp", [])
         return self._done[path] == list(current[:2])
 
     def _note(self, path: Path, current: FileStamp, mfid: str) -> None:
@@ -142,39 +140,6 @@ class Folder:
 
     def _name(self, path: Path) -> str:
         return f"arrived {self.project} {utf8_name(str(path))}"
-
-
-def is_being_written(path: Path) -> bool:
-    """Return True if a process of this machine has the file open for writing, as far as the system reports."""
-    if sys.platform == "win32":
-        try:
-            path.rename(path)  # refused while somebody has the file open
-        except PermissionError as error:
-            return bool(error.winerror == 32)  # a sharing violation; a read-only folder gives no information
-        return False
-    return _is_leased(path)
-
-
-def _is_leased(path: Path) -> bool:
-    """Return True if Linux refuses a read lease on the file, as it does while it is open for writing."""
-    import fcntl  # not on Windows
-
-    if not hasattr(fcntl, "F_SETLEASE"):
-        return False
-    try:
-        number = os.open(path, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.fcntl(number, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-        fcntl.fcntl(number, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    except BlockingIOError:
-        return True
-    except OSError:  # a file system or an owner without leases
-        return False
-    finally:
-        os.close(number)
-    return False
 
 
 def _stamp(path: Path) -> FileStamp | None:

@@ -25,9 +25,8 @@ from crucible_lineage.provenance.record import read_record
 from crucible_lineage.registration.read import Registered
 from crucible_lineage.session import Session
 from crucible_lineage.times import utc
-from crucible_lineage.watch.folder import Marks, looks_of
+from crucible_lineage.watch.folder import OVERLAP, Marks, looks_of
 
-OVERLAP = timedelta(minutes=2)  # a record with an earlier time may become visible after one with a later time
 _MFID = re.compile(r"\b[0-9a-z]{26}\b")
 
 

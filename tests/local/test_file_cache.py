@@ -6,6 +6,7 @@ import errno
 import hashlib
 import mmap
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -227,6 +228,20 @@ def test_bytes_are_on_the_disk_before_they_have_their_name(tmp_path: Path, monke
     name = put(cache, b"others")
     for path in (taken, cache.path(name)):
         assert {path.stat().st_ino, path.parent.stat().st_ino} <= flushed
+
+
+def test_a_file_is_kept_where_folders_cannot_be_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some network file systems refuse it."""
+    really = os.fsync
+
+    def flush(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        really(handle)
+
+    monkeypatch.setattr(os, "fsync", flush)
+    cache = FileCache(tmp_path / "cache")
+    assert cache.path(put(cache, b"bands")).read_bytes() == b"bands"
 
 
 def test_a_full_disk_is_told_and_nothing_half_is_kept(tmp_path: Path) -> None:
