@@ -33,7 +33,7 @@ from crucible_lineage.errors import (
 from crucible_lineage.ids import PROJECT_ID_RULE, is_project_id, new_mfid
 from crucible_lineage.local.attempts import Attempts
 from crucible_lineage.local.file_cache import FileCache, limit_from_environment
-from crucible_lineage.local.machine import machine_id
+from crucible_lineage.local.usage import machine_id
 from crucible_lineage.marks import KEY
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.outbox import Outbox

@@ -1,4 +1,4 @@
-"""Content of a data folder: what is in use, how much space it takes, and what nothing needs.
+"""The id and content of a data folder: what is in use, how much space it takes, and what nothing needs.
 
 A lock beside a folder marks it as in use, and ends with the process, however that ends.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import shutil
 import stat
 import time
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from crucible_lineage.disk import private_folder
+from crucible_lineage.disk import private_file, private_folder
 from crucible_lineage.local.file_cache import UNFINISHED
 
 KEPT_DAYS = 14  # chosen: how long the files of a failed or killed attempt can be inspected
@@ -32,6 +33,15 @@ class Leftover:
     path: Path
     kind: str
     bytes: int
+
+
+def machine_id(data: Path) -> str:
+    """Return the id of this data folder. Locks keep registrations within it apart, and the id those of others."""
+    path = data / "registrar"
+    if not path.exists():
+        private_folder(data)
+        private_file(path, secrets.token_hex(8).encode())
+    return path.read_text(encoding="utf-8")
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import pytest
 from crucible_lineage.checksums import scan_file
 from crucible_lineage.core.slots import SlotClaim, slots_stated
 from crucible_lineage.errors import InputError, UnreachableError
-from crucible_lineage.local.machine import machine_id
+from crucible_lineage.local.usage import machine_id
 from crucible_lineage.provenance.recipe import derived_mfid
 from crucible_lineage.provenance.schema import new_record
 from crucible_lineage.registration import claim as claims

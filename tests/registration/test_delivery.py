@@ -20,7 +20,7 @@ from crucible_lineage.client import CrucibleClient, RetryPolicy
 from crucible_lineage.core.journal import LACKING, Journal
 from crucible_lineage.errors import CrucibleError
 from crucible_lineage.ids import derive_mfid
-from crucible_lineage.local.machine import machine_id
+from crucible_lineage.local.usage import machine_id
 from crucible_lineage.provenance.environment import agent
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.provenance.record import KEY, Activity, step_record
