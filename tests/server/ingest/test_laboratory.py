@@ -157,3 +157,32 @@ def test_of_prose_nothing_is_read(tmp_path: Path) -> None:
     assert read(path)[:2] == (None, {})
     path.write_text("power: 5 mW\nsample: gold\nthis line says nothing\ntime: 3 s\n")
     assert read(path)[1]["sample"] == "gold"
+
+
+@pytest.mark.parametrize(("name", "line"), [("a.jdx", "##SERIAL NUMBER={}"), ("a.mca", "SERIAL_NUMBER - {}")])
+@pytest.mark.parametrize("serial", ["1234567890123456789", "0042", "1e999"])
+def test_a_long_number_stays_as_it_is_written(tmp_path: Path, name: str, line: str, serial: str) -> None:
+    first, last = ("##TITLE=x", "##END=") if name.endswith("jdx") else ("<<PMCA SPECTRUM>>", "<<END>>")
+    (tmp_path / name).write_text("\n".join([first, line.format(serial), last]))
+    _, metadata, _ = read(tmp_path / name)
+    assert serial in next(iter(metadata.values())).values()
+
+
+SCAN = "<xrdMeasurements><tension>40</tension><author>Grün</author></xrdMeasurements>"
+TEXTS = [
+    ("a.xrdml", SCAN, "XRDMLIngestor"),
+    ("a.jdx", "##TITLE=x\n##OWNER=Grün\n##END=\n", "JCAMPIngestor"),
+    ("a.json", '{"operator": "Grün"}', "JsonIngestor"),
+    ("a.csv", "Operator: Grün\nx,y\n1,2\n3,4\n5,6\n", "DelimitedTextIngestor"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "ingestor"), TEXTS)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_a_text_is_read_in_the_encodings_of_windows(
+    tmp_path: Path, name: str, text: str, ingestor: str, encoding: str
+) -> None:
+    (tmp_path / name).write_text(text, encoding=encoding)
+    found, metadata, _ = read(tmp_path / name)
+    assert found == ingestor
+    assert name == "a.xrdml" or "Grün" in str(metadata)

@@ -80,8 +80,12 @@ def plain(value: Any) -> Any:
 def acquired(facts: Mapping[str, object]) -> dict[str, str]:
     """Return `timestamp` and `instrument_name` if the facts contain them, at the top or in a group."""
     groups = list(_groups(facts))
-    fields = {"timestamp": _first(_time(group) for group in groups), "instrument_name": _instrument(groups)}
-    return {name: value for name, value in fields.items() if value}
+    return given(timestamp=next(filter(None, map(_time, groups)), None), instrument_name=_instrument(groups))
+
+
+def given(**fields: object) -> dict[str, str]:
+    """Return the fields that have a value, as text."""
+    return {name: str(value) for name, value in fields.items() if value}
 
 
 def read_time(text: object, zone: str = "") -> str | None:
@@ -138,10 +142,6 @@ def _instrument(groups: list[JsonObject]) -> str | None:
         if all(isinstance(part, str) and part.strip() for part in maker_and_model):
             return " ".join(str(part).strip() for part in maker_and_model)
     return None
-
-
-def _first(values: Iterator[str | None]) -> str | None:
-    return next((value for value in values if value), None)
 
 
 def plot(x: Sequence[float], y: Sequence[float], label: str) -> bytes | None:

@@ -15,6 +15,7 @@ from crucible_lineage.server.ingest.formats.findings import (
     MAX_ENTRIES,
     Found,
     acquired,
+    given,
     heat,
     plain,
     plot,
@@ -273,7 +274,7 @@ def _attributes(entry: object) -> dict[str, str]:
     for _, node in children(entry):
         if _class(node) == "NXinstrument":
             fields["instrument_name"] = scalar(dict(children(node)).get("name"))
-    return {name: str(value) for name, value in fields.items() if value}
+    return given(**fields)
 
 
 def _scalars(group: object, depth: int) -> JsonObject:

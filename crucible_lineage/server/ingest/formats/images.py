@@ -14,6 +14,7 @@ from crucible_lineage.server.ingest.formats.findings import (
     MAX_ENTRIES,
     THUMBNAIL_PX,
     Found,
+    given,
     heat,
     plain,
     plot,
@@ -94,14 +95,10 @@ def _tags(image: Picture) -> JsonObject:
 
 def _attributes(tags: Mapping[str, Any]) -> dict[str, str]:
     """Return when and with what the picture was taken, not when its file was written."""
-    timestamp = (
-        read_time(tags["DateTimeOriginal"], tags.get("OffsetTimeOriginal") or "")
-        if "DateTimeOriginal" in tags
-        else None
-    )
+    timestamp = read_time(tags.get("DateTimeOriginal", ""), tags.get("OffsetTimeOriginal") or "")
     parts = [" ".join(str(tags.get(name) or "").split()) for name in ("Make", "Model")]
     camera = parts[1] if parts[1].startswith(parts[0]) else " ".join(parts)
-    return ({"timestamp": timestamp} if timestamp else {}) | ({"instrument_name": camera} if all(parts) else {})
+    return given(timestamp=timestamp, instrument_name=camera if all(parts) else None)
 
 
 def _is_layout(name: str) -> bool:
@@ -201,17 +198,11 @@ def _plain(value: object) -> Any:
 def _signal_attributes(metadata: Mapping[str, Any]) -> dict[str, str]:
     """Return when and with what the signal was measured, in the vocabulary shared by RosettaSciIO's readers."""
     general = metadata.get("General", {})
-    timestamp = read_time(
-        f"{general.get('date', '')} {general.get('time', '')}", str(general.get("time_zone", "") or "")
-    )
-    timestamp = timestamp or read_time(f"{general.get('date', '')} {general.get('time', '')}")
+    moment = f"{general.get('date', '')} {general.get('time', '')}"
+    timestamp = read_time(moment, str(general.get("time_zone", "") or "")) or read_time(moment)
     instruments = metadata.get("Acquisition_instrument", {})
-    names = [
-        instrument["microscope"]
-        for instrument in instruments.values()
-        if isinstance(instrument, Mapping) and instrument.get("microscope")
-    ]
-    return ({"timestamp": timestamp} if timestamp else {}) | ({"instrument_name": str(names[0])} if names else {})
+    names = (instrument.get("microscope") for instrument in instruments.values() if isinstance(instrument, Mapping))
+    return given(timestamp=timestamp, instrument_name=next(filter(None, names), None))
 
 
 def _picture(signal: Mapping[str, Any]) -> bytes | None:

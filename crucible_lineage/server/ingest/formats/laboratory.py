@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.server.database import JsonObject
-from crucible_lineage.server.ingest.formats.findings import MAX_ENTRIES, Found, acquired, plot, read_time
+from crucible_lineage.server.ingest.formats.findings import MAX_ENTRIES, Found, acquired, given, plot, read_time
+from crucible_lineage.server.ingest.formats.tables import number, value_of
+from crucible_lineage.server.ingest.formats.text import read_text
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
-MAX_BYTES = 64 << 20  # chosen: real files of these kinds are smaller
 FITS_CARD, FITS_BLOCK = 80, 2880  # as in the standard
 MAX_FITS_BLOCKS = 200
 
 _CARD = re.compile(r"([A-Z0-9_-]{1,8}) *= *('(?:[^']|'')*'|[^/]*)")
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eEdD][+-]?\d+)?")
 _LABEL = re.compile(r"##([^=]*)=[ \t]*(.*)")
 _AFFN = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 _JCAMP_OWN = ("TITLE", "JCAMPDX", "END", "XYDATA", "PEAKTABLE", "XYPOINTS")
@@ -66,11 +66,8 @@ def read_fits(path: Path) -> Found | None:
     observed_at = str(header.get("DATE-OBS") or "")
     observed_at += f"T{header['TIME-OBS']}" if "T" not in observed_at and "TIME-OBS" in header else ""
     zone = "Z" if header.get("TIMESYS", "UTC") == "UTC" and "T" in observed_at else ""  # the default
-    attributes = {
-        "timestamp": read_time(observed_at, zone) if zone else None,
-        "instrument_name": header.get("INSTRUME"),
-    }
-    return Found({"fits": summary}, None, {name: str(value) for name, value in attributes.items() if value})
+    timestamp = read_time(observed_at, zone) if zone else None
+    return Found({"fits": summary}, None, given(timestamp=timestamp, instrument_name=header.get("INSTRUME")))
 
 
 def _fits_cards(path: Path) -> JsonObject | None:
@@ -92,20 +89,20 @@ def _fits_cards(path: Path) -> JsonObject | None:
 
 def read_jcamp(path: Path) -> Found | None:
     """Under `jcamp`: labels, and the curve with its range if it is in plain numbers."""
-    text = _text(path)
+    text = read_text(path)
     if text is None or not text.lstrip().startswith("##"):
         return None
     labels, rows, spectra = _jcamp_blocks(text)
     if "JCAMPDX" not in labels and "TITLE" not in labels:
         return None
-    settings = {name.lower(): _value(value) for name, value in labels.items() if value and name not in _JCAMP_OWN}
+    settings = {name.lower(): value_of(value) for name, value in labels.items() if value and name not in _JCAMP_OWN}
     summary: JsonObject = {"title": labels.get("TITLE", ""), **dict(list(settings.items())[:MAX_ENTRIES])}
     points = list(_jcamp_points(labels, rows))
     summary |= {"spectra": spectra} if spectra > 1 else {}
     x, y = [a for a, _ in points], [b for _, b in points]
     units = f"{labels.get('YUNITS', 'y').lower()} over {labels.get('XUNITS', 'x').lower()}"
-    picture = plot(x, y, units) if len(points) > 1 else None
-    summary |= {"points": len(points), "min": min(y), "max": max(y)} if points else {}
+    picture = plot(x, y, units)
+    summary |= _range(y)
     facts = {
         "date": labels.get("LONGDATE") or labels.get("DATE", ""),
         "instrument": system if re.search(r"\w", system := labels.get("SPECTROMETERDATASYSTEM", "")) else "",
@@ -140,7 +137,7 @@ def _jcamp_blocks(text: str) -> tuple[dict[str, str], list[str], int]:
 
 def read_xrdml(path: Path) -> Found | None:
     """Under `xrdml`: wavelength, tube and range of a PANalytical scan; the curve."""
-    root = _xrdml_root(_text(path) or "")
+    root = _xrdml_root(read_text(path) or "")
     if root is None:
         return None
     texts = {_bare(node.tag): (node.text or "").strip() for node in root.iter() if (node.text or "").strip()}
@@ -150,11 +147,11 @@ def read_xrdml(path: Path) -> Found | None:
     ends = {_bare(node.tag): float(node.text or "nan") for node in (axis if axis is not None else ())
             if _bare(node.tag) in ("startPosition", "endPosition")}  # fmt: skip
     names = ("kAlpha1", "kAlpha2", "tension", "current", "anodeMaterial", "commonCountingTime")
-    summary: JsonObject = {name: _value(texts[name]) for name in names if name in texts}
+    summary: JsonObject = {name: value_of(texts[name]) for name in names if name in texts}
     summary |= (
         {"start_2theta_deg": ends["startPosition"], "end_2theta_deg": ends["endPosition"]} if len(ends) == 2 else {}
     )
-    summary |= {"points": len(y), "min": min(y), "max": max(y)} if y else {}
+    summary |= _range(y)
     picture = None
     if len(ends) == 2 and len(y) > 1:
         step = (ends["endPosition"] - ends["startPosition"]) / (len(y) - 1)
@@ -176,22 +173,22 @@ def _xrdml_root(text: str) -> Element | None:
 
 def read_ras(path: Path) -> Found | None:
     """Under `ras`: settings and range of a Rigaku scan; the curve."""
-    text = _text(path)
+    text = read_text(path)
     if text is None or not text.lstrip().startswith("*RAS_"):
         return None
     settings: JsonObject = {}
     points: list[tuple[float, float]] = []
     for line in text.splitlines():
         if match := re.fullmatch(r'\*([A-Z][A-Z0-9_]*)\s+"(.*)"', line.strip()):
-            settings.setdefault(match[1].lower(), _value(match[2]))
+            settings.setdefault(match[1].lower(), value_of(match[2]))
         elif len(parts := line.split()) in (2, 3) and all(map(_AFFN.fullmatch, parts)):
             points.append((float(parts[0]), float(parts[1]) * (float(parts[2]) if len(parts) == 3 else 1.0)))
     y = [value for _, value in points]
     non_empty = {name: value for name, value in settings.items() if value != ""}
     summary: JsonObject = {**dict(list(non_empty.items())[:MAX_ENTRIES])}
-    summary |= {"points": len(y), "min": min(y), "max": max(y)} if y else {}
+    summary |= _range(y)
     axis = str(settings.get("meas_scan_axis_x") or "angle")
-    picture = plot([x for x, _ in points], y, f"intensity over {axis}") if len(points) > 1 else None
+    picture = plot([x for x, _ in points], y, f"intensity over {axis}")
     facts = {
         "start": str(settings.get("meas_scan_start_time") or ""),
         "instrument": str(settings.get("hw_goniometer_name-0") or ""),
@@ -201,7 +198,7 @@ def read_ras(path: Path) -> Found | None:
 
 def read_rigaku_ascii(path: Path) -> Found | None:
     """Under `rigaku`: settings and range of a scan exported as ASCII; the curve."""
-    text = _text(path)
+    text = read_text(path)
     if text is None or not re.match(r"\*TYPE\s*=.*\n\*CLASS\s*=\s*ASCII CLASS", text):
         return None
     settings: JsonObject = {}
@@ -211,7 +208,7 @@ def read_rigaku_ascii(path: Path) -> Found | None:
         if match := re.fullmatch(r"\*([A-Z0-9_]+)\s*=\s*(.*)", line):
             groups += match[1] == "START"
             if "," not in match[2] and match[2] not in ("", "Unknown"):  # the values of a list have no names
-                settings.setdefault(match[1].lower(), _value(match[2]))
+                settings.setdefault(match[1].lower(), value_of(match[2]))
         elif line and not line.startswith("*"):
             parts = [part.strip() for part in line.split(",")]
             if not all(map(_AFFN.fullmatch, parts)):
@@ -220,9 +217,9 @@ def read_rigaku_ascii(path: Path) -> Found | None:
     summary: JsonObject = dict(list(settings.items())[:MAX_ENTRIES])
     if groups > 1 or settings.get("count") != len(counts):  # several scans: none represents all
         return Found({"rigaku": summary})
-    summary |= {"points": len(counts), "min": min(counts), "max": max(counts)} if counts else {}
+    summary |= _range(counts)
     picture, start, step = None, settings.get("start"), settings.get("step")
-    if len(counts) > 1 and isinstance(start, int | float) and isinstance(step, int | float):
+    if isinstance(start, int | float) and isinstance(step, int | float):
         axis = f"{settings.get('yunit', 'counts')} over {settings.get('scan_axis', 'angle')}"
         picture = plot([start + step * at for at in range(len(counts))], counts, axis)
     return Found({"rigaku": summary}, picture)
@@ -230,7 +227,7 @@ def read_rigaku_ascii(path: Path) -> Found | None:
 
 def read_mca(path: Path) -> Found | None:
     """Under `mca`: settings and range of an Amptek spectrum; the curve."""
-    text = _text(path)
+    text = read_text(path)
     if text is None or not text.startswith("<<PMCA SPECTRUM>>"):
         return None
     settings: JsonObject = {}
@@ -242,31 +239,15 @@ def read_mca(path: Path) -> Found | None:
         elif section == "DATA" and line.isdigit():
             counts.append(int(line))
         elif section == "PMCA SPECTRUM" and (match := re.fullmatch(r"([A-Z_]+) - (.*)", line)):
-            settings[match[1].lower()] = _value(match[2])
+            settings[match[1].lower()] = value_of(match[2])
     summary: JsonObject = {name: value for name, value in settings.items() if value != ""}
     summary |= {"channels": len(counts), "counts": sum(counts), "max": max(counts)} if counts else {}
     picture = plot(list(map(float, range(len(counts)))), list(map(float, counts)), "counts over channel")
     return Found({"mca": summary}, picture)
 
 
-def _text(path: Path) -> str | None:
-    if path.stat().st_size > MAX_BYTES:
-        return None
-    raw = path.read_bytes()
-    if b"\0" in raw[:4096]:
-        return None
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return raw.decode("cp1252", "replace")
-
-
-def _value(text: str) -> Any:
-    """Convert text that is a number to one; return other text unchanged."""
-    text = text.strip()
-    if re.fullmatch(r"[+-]?(0|[1-9]\d{0,14})", text):
-        return int(text)
-    return float(text) if _AFFN.fullmatch(text) and not re.fullmatch(r"0\d+", text) else text
+def _range(values: Sequence[float]) -> JsonObject:
+    return {"points": len(values), "min": min(values), "max": max(values)} if values else {}
 
 
 def _fits_value(text: str) -> Any:
@@ -277,7 +258,7 @@ def _fits_value(text: str) -> Any:
         return text == "T"
     if re.fullmatch(r"[+-]?\d+", text):
         return int(text)
-    return float(re.sub("[dD]", "e", text)) if _NUMBER.fullmatch(text) else None  # complex numbers are ignored
+    return number(re.sub("[dD]", "e", text))  # None for complex numbers
 
 
 def _jcamp_points(labels: Mapping[str, str], rows: Sequence[str]) -> Iterator[tuple[float, float]]:
@@ -333,7 +314,7 @@ def read_spc(path: Path) -> Found | None:
     summary |= {"points": sum(len(y) for _, y in curves), "min_x": min(x_values), "max_x": max(x_values)}
     summary |= {"min": min(y_values), "max": max(y_values)}
     picture = None
-    if len(curves) == 1 and len(curves[0][0]) > 1:
+    if len(curves) == 1:
         picture = plot(*curves[0], f"{y_label or 'y'} over {x_label or 'x'}")
     return Found({"spc": summary}, picture, acquired({"start": _moment(date)}))
 

@@ -205,7 +205,7 @@ def _pair(cells: Sequence[str], decimal: str) -> tuple[str, Any] | None:
         return None
     if "  " in cells[1]:  # set in columns of unknown meaning
         return None
-    value = _value(cells[1], decimal)
+    value = value_of(cells[1], decimal)
     if len(cells) == 2:
         return name, value
     unit = cells[2].strip("()[] ")
@@ -213,7 +213,9 @@ def _pair(cells: Sequence[str], decimal: str) -> tuple[str, Any] | None:
     return (name, {"value": value, "unit": unit}) if is_unit and isinstance(value, int | float) else None
 
 
-def _value(text: str, decimal: str) -> Any:
+def value_of(text: str, decimal: str = ".") -> Any:
+    """Return the number that a text is, or else the text."""
+    text = text.strip()
     if re.fullmatch(r"[+-]?(0|[1-9]\d{0,14})", text):
         return int(text)
     if re.fullmatch(r"0\d+", text) or _LONG_INTEGER.fullmatch(text):  # such as a serial number or a code

@@ -42,7 +42,8 @@ _PAIR = re.compile(r"([A-Za-z][\w .()/%-]{0,80}?)\s*[:=]\s*(.+?)")
 _SPEC = re.compile(r"#([A-Z])\d* (.+)")
 
 
-MAX_BYTES = 64 << 20  # chosen: longer tables of this kind are rare
+MAX_BYTES = 64 << 20  # chosen: longer texts of an instrument are rare
+UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _MARK = "Byte-by-byte Description of file"
 _RULE = re.compile(r"[-=]{20,}\s*")
 _COLUMN = re.compile(r"\s*(?:(\d+)\s*-\s*)?(\d+)\s+([AIFED]\d+(?:\.\d+)?)\s+(\S+)\s+(\S+)(?:\s+(.*))?")
@@ -73,10 +74,8 @@ _DIALECTS = tuple(
 
 def read_json(path: Path) -> Found | None:
     """The document; of a list, only its length. None if it is no JSON or too large for metadata."""
-    if path.stat().st_size > MAX_JSON_BYTES:
-        return None
     try:
-        document = json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=lambda _: None)
+        document = json.loads(read_text(path, MAX_JSON_BYTES) or "", parse_constant=lambda _: None)
     except (ValueError, RecursionError):
         return None
     if isinstance(document, dict):
@@ -154,7 +153,7 @@ def _lines(path: Path) -> tuple[list[str], bool]:
     """Return the lines read from the file, none for a binary file, and whether they are all of its lines."""
     with path.open("rb") as file:
         raw = file.read(BINARY_PROBE_BYTES)
-        if b"\0" in raw and not raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        if _is_binary(raw):
             return [], True
         raw += file.read(MAX_TEXT_BYTES - len(raw))
         is_complete = not file.read(1)
@@ -162,8 +161,20 @@ def _lines(path: Path) -> tuple[list[str], bool]:
     return [line.rstrip() for line in (lines if is_complete else lines[:-1])], is_complete
 
 
+def read_text(path: Path, most_bytes: int = MAX_BYTES) -> str | None:
+    """Return the text in a file; None for a binary or longer one."""
+    if path.stat().st_size > most_bytes:
+        return None
+    raw = path.read_bytes()
+    return None if _is_binary(raw[:BINARY_PROBE_BYTES]) else _decode(raw)
+
+
+def _is_binary(raw: bytes) -> bool:
+    return b"\0" in raw and not raw.startswith(UTF16)
+
+
 def _decode(raw: bytes) -> str:
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+    if raw.startswith(UTF16):
         return raw.decode("utf-16", "replace")
     try:
         return raw.decode("utf-8-sig")
@@ -262,12 +273,7 @@ def _setting_cells(line: str, dialect: Dialect) -> list[str]:
 
 def read_cds(path: Path) -> Found | None:
     """Under `cds` (byte-by-byte description): title, authors, columns with unit and range. None for other files."""
-    if path.stat().st_size > MAX_BYTES:
-        return None
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        return None
+    lines = (read_text(path) or "").splitlines()
     marks = [at for at, line in enumerate(lines) if line.startswith(_MARK)]
     if len(marks) != 1:  # with several files, the rows are ambiguous
         return None
@@ -279,9 +285,7 @@ def read_cds(path: Path) -> Found | None:
     if not columns:
         return None
     rows = [line for line in lines[rules[-1] + 1 :] if line.strip()]
-    description: JsonObject = (
-        {**_title_fields(lines[:mark]), "rows": len(rows)} if rows else _title_fields(lines[:mark])
-    )
+    description: JsonObject = {**_title_fields(lines[:mark]), **({"rows": len(rows)} if rows else {})}
     description["columns"] = [_column(column, rows) for column in columns[:MAX_ENTRIES]]
     return Found({"cds": description})
 
@@ -308,19 +312,9 @@ def _column(column: re.Match[str], rows: list[str]) -> JsonObject:
         return description
     null = re.match(r"\?=(\S+)", explanation or "")  # the code of a missing value
     start, end = int(first or last) - 1, int(last)
-    values = [_number(row[start:end], null[1] if null else "") for row in rows]
-    numbers = [value for value in values if value is not None]
+    nothing = number(null[1]) if null else None
+    numbers = [value for row in rows if (value := number(row[start:end])) not in (None, nothing)]
     return {**description, **({"min": min(numbers), "max": max(numbers)} if numbers else {})}
-
-
-def _number(text: str, null: str) -> float | None:
-    text = text.strip()
-    try:
-        if null and float(text) == float(null):
-            return None
-        return float(text)
-    except ValueError:
-        return None
 
 
 def read_workbook(path: Path) -> Found | None:
@@ -365,10 +359,6 @@ def _without_end(row: list[str]) -> list[str]:
 def _text(cell: object) -> str:
     if isinstance(cell, float) and cell.is_integer() and abs(cell) < 1e15:
         return str(int(cell))
-    return (
-        cell.isoformat()
-        if isinstance(cell, date | datetime | time)
-        else str(cell)
-        if not isinstance(cell, timedelta)
-        else str(cell.total_seconds())
-    )
+    if isinstance(cell, date | datetime | time):
+        return cell.isoformat()
+    return str(cell.total_seconds() if isinstance(cell, timedelta) else cell)
