@@ -201,9 +201,9 @@ def _ingestors() -> tuple[str, ...]:
     if resolve_settings(
         data=option_value("data"), api_url=option_value("url"), api_key=option_value("api_key")
     ).embedded:
-        from crucible_lineage.server.ingest.ingestors import INGESTOR_NAMES
+        from crucible_lineage.server.ingest.ingestors import ingestor_names
 
-        return tuple(INGESTOR_NAMES)
+        return tuple(ingestor_names())
     with open_session() as session:
         return session.client.ingestions.ingestors()
 

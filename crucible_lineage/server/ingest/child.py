@@ -8,7 +8,6 @@ single-threaded, because only then is forking safe.
 
 from __future__ import annotations
 
-import base64
 import faulthandler
 import os
 import sys
@@ -39,23 +38,14 @@ def main(folder: Path) -> None:
 
 def _reply(request: IngestJob, on_attempt: Callable[[str], object]) -> bytes:
     try:
-        return _ingest(request, on_attempt)
+        name, found = ingest(Path(request.path), request.filename, request.wanted, on_attempt)
+        reply = Reply(name=name, metadata=found.metadata, attributes=found.attributes, thumbnail=found.thumbnail)
+        return reply.model_dump_json().encode()
     except MemoryError:
         failure = Reply(error=f"MemoryError: reading takes more than {request.memory_bytes >> 20} MB of memory")
     except Exception as error:
         failure = Reply(error=f"{type(error).__name__}: {error}"[:500])
     return failure.model_dump_json().encode()
-
-
-def _ingest(request: IngestJob, on_attempt: Callable[[str], object]) -> bytes:
-    name, findings = ingest(Path(request.path), request.filename, request.wanted, on_attempt)
-    reply = Reply(
-        name=name,
-        metadata=findings.metadata,
-        attributes=findings.attributes,
-        thumbnail=None if findings.thumbnail is None else base64.b64encode(findings.thumbnail).decode(),
-    )
-    return reply.model_dump_json().encode()
 
 
 def _end_with_parent() -> None:

@@ -70,20 +70,9 @@ def ingest(
     return None, Found({})
 
 
-class _Names(Collection[str]):
-    """The names of all ingestors, looked up at each use."""
-
-    def __iter__(self) -> Iterator[str]:
-        return iter([*(entry.name for entry in _foreign()), *(ingestor.name for ingestor in INGESTORS)])
-
-    def __len__(self) -> int:
-        return len(list(iter(self)))
-
-    def __contains__(self, name: object) -> bool:
-        return name in list(iter(self))
-
-
-INGESTOR_NAMES: Collection[str] = _Names()
+def ingestor_names() -> list[str]:
+    """Return the names of all ingestors, those of other packages first."""
+    return [*(entry.name for entry in _foreign()), *(ingestor.name for ingestor in INGESTORS)]
 
 
 def _in_order(requested: str | None, on_attempt: Callable[[str], object]) -> Iterator[Ingestor]:
@@ -125,9 +114,8 @@ def read(path: Path) -> JsonObject:
     name, findings = ingest(path, path.name, None)
     if name is None:
         raise ValueError(f"no ingestor reads files like {path.name}")
-    fields: JsonObject = dict(findings.attributes)
+    own_names = ("dataset_name", "data_format")
+    fields = {key: value for key, value in findings.attributes.items() if key not in own_names}
     if "timestamp" in fields and datetime.fromisoformat(fields["timestamp"]).tzinfo is None:
         del fields["timestamp"]
-    fields.pop("dataset_name", None)
-    fields.pop("data_format", None)
     return {**findings.metadata, **fields}

@@ -6,7 +6,6 @@ milliseconds from one that has imported all it needs. Where fork does not exist,
 
 from __future__ import annotations
 
-import base64
 import logging
 import os
 import signal
@@ -16,40 +15,22 @@ import tempfile
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from crucible_lineage.server.ingest.formats.findings import Found
 
 MAX_REPLY_BYTES = 16 << 20
 LOGGED_BYTES = 4000
+TIME_S = 30.0  # chosen: half as long as `register` waits for an ingestion
+MEMORY_MB = 2048  # chosen: several copies of a colour picture of `MAX_PIXELS`
 
 log = logging.getLogger("crucible_lineage.server")
 
 
 LOG_FILE = "log"
 _COMMAND = [sys.executable, "-P", "-m", "crucible_lineage.server.ingest.child"]
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The limits on the ingestion of one file."""
-
-    time_s: float = 30.0  # chosen: half as long as `register` waits for an ingestion
-    memory_bytes: int = 2 << 30  # chosen: several copies of a colour picture of `MAX_PIXELS`
-
-
-def limits() -> Limits:
-    """Return the limits, as set in the environment."""
-    time_s = os.environ.get("CRUCIBLE_LINEAGE_INGEST_TIMEOUT_S")
-    memory_mb = os.environ.get("CRUCIBLE_LINEAGE_INGEST_MEMORY_MB")
-    return Limits(
-        time_s=float(time_s) if time_s else Limits.time_s,
-        memory_bytes=int(memory_mb) << 20 if memory_mb else Limits.memory_bytes,
-    )
 
 
 class IngestionError(Exception):
@@ -69,10 +50,12 @@ class IngestJob(BaseModel):
 class Reply(BaseModel):
     """The result of a job: what `ingestors.ingest` returns, or an error."""
 
+    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+
     name: str | None = None
     metadata: dict[str, object] = {}
     attributes: dict[str, str] = {}
-    thumbnail: str | None = None
+    thumbnail: bytes | None = None
     error: str | None = None
 
 
@@ -81,43 +64,41 @@ class Isolation:
 
     def __init__(self) -> None:
         self.stopped = False
-        self._processes = Processes()
+        self._server: _ForkServer | None = None
         self._lock = threading.Lock()
 
     def ingest(self, path: Path, filename: str, requested: str | None) -> tuple[str | None, Found]:
         """Ingest in a separate process, as `ingestors.ingest` does."""
         if not path.is_file():
             raise FileNotFoundError(path)
-        allowed = limits()
-        request = IngestJob(
+        job = IngestJob(
             path=str(path),
             filename=filename,
             wanted=requested,
-            time_s=allowed.time_s,
-            memory_bytes=allowed.memory_bytes,
+            time_s=float(os.environ.get("CRUCIBLE_LINEAGE_INGEST_TIMEOUT_S") or TIME_S),
+            memory_bytes=int(os.environ.get("CRUCIBLE_LINEAGE_INGEST_MEMORY_MB") or MEMORY_MB) << 20,
         )
         with tempfile.TemporaryDirectory(prefix="crucible-ingest-", ignore_cleanup_errors=True) as name:
             folder = Path(name)
-            (folder / "request.json").write_text(request.model_dump_json(), encoding="utf-8")
-            ended = self._run(folder, allowed.time_s)
+            (folder / "request.json").write_text(job.model_dump_json(), encoding="utf-8")
+            ended = self._run(folder, job.time_s)
             _log(folder / LOG_FILE, filename)
             reply = _reply(folder, ended)
         if reply.error is not None:
             raise IngestionError(reply.error)
-        thumbnail = None if reply.thumbnail is None else base64.b64decode(reply.thumbnail)
-        return reply.name, Found(reply.metadata, thumbnail, reply.attributes)
+        return reply.name, Found(reply.metadata, reply.thumbnail, reply.attributes)
 
     def stop(self) -> None:
         with self._lock:
             self.stopped = True
-            self._processes.close()
+            self._end_server()
 
     def _run(self, folder: Path, time_s: float) -> str:
         """Run the process and return how it ended, in words."""
         with self._lock:
             if self.stopped:
                 raise IngestionError("the server is closing")
-            process = self._processes.start(folder)
+            process = self._start(folder)
         overdue = threading.Event()
 
         def end() -> None:
@@ -134,6 +115,21 @@ class Isolation:
         if overdue.is_set():
             return f"was not done after {time_s:g} s and was stopped"
         return f"ended its process with exit code {code}" if code >= 0 else f"was killed by signal {-code}"
+
+    def _start(self, folder: Path) -> _Forked | _Fresh:
+        """Start a process for the job in this folder; its output goes to the folder's `log`."""
+        if not hasattr(os, "fork"):
+            return _Fresh(folder)
+        environment = _environment()
+        if self._server is None or not self._server.serves(environment):
+            self._end_server()
+            self._server = _ForkServer(environment)
+        return self._server.fork(folder)
+
+    def _end_server(self) -> None:
+        if self._server is not None:
+            self._server.end()
+            self._server = None
 
 
 def _reply(folder: Path, ended: str) -> Reply:
@@ -153,45 +149,6 @@ def _log(path: Path, filename: str) -> None:
     """Log what ingestors wrote to the console, for the server's administrator."""
     if path.exists() and (text := path.read_bytes()[-LOGGED_BYTES:].decode("utf-8", "replace").strip()):
         log.warning("Ingesting %s: %s", filename, text)
-
-
-class IngestProcess(Protocol):
-    """A process that ingests one file."""
-
-    def wait(self) -> int:
-        """Return the exit code once the process has ended; negative for a signal."""
-
-    def kill(self) -> None:
-        """Kill the process and, where possible, its children."""
-
-
-class Processes:
-    """Starts ingestion processes, one at a time."""
-
-    def __init__(self) -> None:
-        self._server: _ForkServer | None = None
-        self._lock = threading.Lock()
-
-    def start(self, folder: Path) -> IngestProcess:
-        """Start a process for the job in this folder; its output goes to the folder's `log`."""
-        if not hasattr(os, "fork"):
-            return _Fresh(folder)
-        environment = _environment()
-        with self._lock:
-            if self._server is None or not self._server.serves(environment):
-                self._end()
-                self._server = _ForkServer(environment)
-            return self._server.fork(folder)
-
-    def close(self) -> None:
-        """End all processes."""
-        with self._lock:
-            self._end()
-
-    def _end(self) -> None:
-        if self._server is not None:
-            self._server.end()
-            self._server = None
 
 
 def _environment() -> dict[str, str]:
@@ -228,7 +185,7 @@ class _ForkServer:
         """Return whether it lives and was started with this environment."""
         return self._process.poll() is None and self._environment == environment
 
-    def fork(self, folder: Path) -> IngestProcess:
+    def fork(self, folder: Path) -> _Forked:
         """Fork a child for this job. If this interpreter is dead, the child counts as killed."""
         with suppress(OSError):
             self._jobs.write(os.fsencode(folder) + b"\0")
@@ -250,11 +207,14 @@ class _ForkServer:
 
 
 class _Forked:
+    """A process that was forked for a job."""
+
     def __init__(self, server: _ForkServer, pid: int | None) -> None:
         self._server = server
         self._pid = pid
 
     def wait(self) -> int:
+        """Return the exit code once the process has ended; negative for a signal."""
         code = self._server.number() if self._pid is not None else None
         self._pid = None
         return -signal.SIGKILL if code is None else code
@@ -265,6 +225,8 @@ class _Forked:
 
 
 class _Fresh:
+    """A new interpreter for a job."""
+
     def __init__(self, folder: Path) -> None:
         with (folder / LOG_FILE).open("wb") as output:
             self._process = subprocess.Popen(  # noqa: S603 - this interpreter with a module of this package

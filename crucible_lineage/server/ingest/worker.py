@@ -24,7 +24,7 @@ from crucible_lineage.server.database import Database, check, now
 from crucible_lineage.server.files.storage import STORE, ContentStore, sweep
 from crucible_lineage.server.http import moment
 from crucible_lineage.server.ingest.formats.findings import Found
-from crucible_lineage.server.ingest.ingestors import INGESTOR_NAMES
+from crucible_lineage.server.ingest.ingestors import ingestor_names
 from crucible_lineage.server.ingest.isolation import IngestionError, Isolation
 
 POLL_S = 60.0  # for requests of a process that died; all others wake the worker at once
@@ -53,8 +53,7 @@ class Worker:
         self._name = secrets.token_hex(8)
         self._lock = FileLock(self._lock_path(self._name))
         self._wake = threading.Event()
-        self._closing = False
-        self._stop_waiting = threading.Event()
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="crucible-ingestion", daemon=True)
 
     def start(self) -> None:
@@ -66,8 +65,7 @@ class Worker:
 
     def close(self) -> None:
         """Finish the current request if that is quick; all others are left for the next worker."""
-        self._closing = True
-        self._stop_waiting.set()
+        self._closing.set()
         self._wake.set()
         self._thread.join(CLOSE_TIMEOUT_S)
         self._isolation.stop()
@@ -77,15 +75,15 @@ class Worker:
 
     def _run(self) -> None:
         polls = 0
-        while not self._closing:
+        while not self._closing.is_set():
             try:
                 self._release_orphans()
-                while not self._closing and (request := self._claim()) is not None:
+                while not self._closing.is_set() and (request := self._claim()) is not None:
                     self._process(request)
                 if polls % SWEEP_EVERY_POLLS == 0:
                     sweep(self._database, self._storage)
                 else:  # not at the start, when a client waits for answers
-                    check(self._database, lambda: self._closing)
+                    check(self._database, self._closing.is_set)
             except Exception:
                 log.exception("Ingestion failed; it continues in %s s", POLL_S)
             polls += 1
@@ -98,12 +96,7 @@ class Worker:
             started = db.execute("SELECT DISTINCT worker FROM ingestion_request WHERE status = 'started'").fetchall()
         for (worker,) in started:
             if worker is not None and worker != self._name and self._is_dead(worker):
-                with self._database.write() as db:
-                    db.execute(
-                        "UPDATE ingestion_request SET status = 'requested', worker = NULL"
-                        " WHERE status = 'started' AND worker = ?",
-                        (worker,),
-                    )
+                self._put_back(worker)
 
     def _is_dead(self, worker: str) -> bool:
         path = self._lock_path(worker)
@@ -148,8 +141,10 @@ class Worker:
                 self._storage.folder.content(request["sha256"]), request["filename"], request["ingestion_class"]
             )
             if self._writes_back is not None:
-                self._stop_waiting.wait(self._writes_back.parse_s)
+                self._closing.wait(self._writes_back.parse_s)
             with self._database.write() as db:
+                if db.execute("SELECT 1 FROM dataset WHERE id = ?", (request["dataset_id"],)).fetchone() is None:
+                    return  # deleted meanwhile, with the request
                 if picked_up is None:
                     store_findings(db, request, findings)
                 else:
@@ -159,7 +154,7 @@ class Worker:
             self._end(number, "file not found", error="The file's content is missing")
         except IngestionError as error:
             if self._isolation.stopped:
-                self._put_back(number)
+                self._put_back(self._name)
             else:
                 self._end(number, "failed", error=str(error))
         except Exception as error:
@@ -170,15 +165,17 @@ class Worker:
         """Read the dataset's metadata that will be written back; None if none will."""
         if self._writes_back is None:
             return None
-        self._stop_waiting.wait(self._writes_back.pick_up_s)
+        self._closing.wait(self._writes_back.pick_up_s)
         with self._database.read() as db:
             return read_metadata(db, request["dataset_id"]) or {}
 
-    def _put_back(self, number: int) -> None:
+    def _put_back(self, worker: str) -> None:
+        """Let another worker process what this one has started."""
         with self._database.write() as db:
             db.execute(
-                "UPDATE ingestion_request SET status = 'requested', worker = NULL WHERE id = ? AND status = 'started'",
-                (number,),
+                "UPDATE ingestion_request SET status = 'requested', worker = NULL"
+                " WHERE status = 'started' AND worker = ?",
+                (worker,),
             )
 
     def _end(self, number: int, status: str, *, error: str) -> None:
@@ -197,7 +194,7 @@ def _end(db: sqlite3.Connection, number: int, status: str, name: str | None, err
 def _remark(request: sqlite3.Row, name: str | None) -> str | None:
     """Return a remark for the requester on an ingestion that succeeded, but not as requested."""
     requested = request["ingestion_class"]
-    if requested not in (None, name) and requested not in INGESTOR_NAMES:
+    if requested not in (None, name) and requested not in ingestor_names():
         return f"There is no ingestor {requested} here (GET /ingestors lists them); " + (
             f"{name} read the file" if name else "nothing was read"
         )
@@ -213,9 +210,6 @@ UNSET = (None, "", "unknown")
 
 def store_findings(db: sqlite3.Connection, file: sqlite3.Row, findings: Found) -> None:
     """Set the dataset's metadata, fields and thumbnails from the file, except where people have set them."""
-    dataset_id = file["dataset_id"]
-    if db.execute("SELECT 1 FROM dataset WHERE id = ?", (dataset_id,)).fetchone() is None:
-        return
     document = {key: value for key, value in findings.metadata.items() if not key.startswith(PROTECTED)}
     previous = db.execute("SELECT filled FROM parsed WHERE file_id = ?", (file["file_id"],)).fetchone()
     filled = _fill(db, file, findings.attributes, json.loads(previous["filled"]) if previous else {})
@@ -223,7 +217,7 @@ def store_findings(db: sqlite3.Connection, file: sqlite3.Row, findings: Found) -
         "INSERT OR REPLACE INTO parsed (file_id, document, filled) VALUES (?, ?, ?)",
         (file["file_id"], json.dumps(document, ensure_ascii=False), json.dumps(filled, ensure_ascii=False)),
     )
-    renew_metadata(db, dataset_id)
+    renew_metadata(db, file["dataset_id"])
     _replace_thumbnail(db, file, findings.thumbnail)
 
 
@@ -233,8 +227,6 @@ def write_back(db: sqlite3.Connection, file: sqlite3.Row, findings: Found, picke
     Changes made since then to keys that existed then are undone.
     """
     dataset_id = file["dataset_id"]
-    if db.execute("SELECT 1 FROM dataset WHERE id = ?", (dataset_id,)).fetchone() is None:
-        return
     suffix = Path(file["filename"]).suffix.lstrip(".").lower()
     defaults = {"measurement": "Image" if findings.thumbnail else "Other", "data_type": suffix or "unknown"}
     _fill(db, file, {**defaults, **findings.attributes}, {})

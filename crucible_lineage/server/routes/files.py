@@ -52,7 +52,7 @@ from crucible_lineage.server.http import (
     refuse,
 )
 from crucible_lineage.server.http import router as new_router
-from crucible_lineage.server.ingest.ingestors import INGESTOR_NAMES
+from crucible_lineage.server.ingest.ingestors import ingestor_names
 from crucible_lineage.server.seals import require_rows
 
 # ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound
@@ -401,7 +401,7 @@ def change_request(call: Call, number: int, body: RequestPatch) -> Json:
 
 @router.get("/ingestors")
 def list_ingestors(call: Call) -> Json:
-    return list(INGESTOR_NAMES)
+    return ingestor_names()
 
 
 def _find_request(db: sqlite3.Connection, caller: Caller, number: int) -> sqlite3.Row:
