@@ -4,7 +4,7 @@ r"""The journal: the results of this data folder that are not delivered yet, and
        |          |        ^ |       | | \-> overtaken   another registration is complete, and used
        v          v        | v       | \---> refused --(sent again)--> made
     skipped   failed,      | lacking (a parent is unavailable)
-              stopped      \---------/ backoff: tries + 1, not_before
+              stopped      \---------/ sent again: tries + 1
 
 Each transition is one transaction, which changes the row of the result and appends an event. A row exists before the
 payload of its result is sent anywhere. Payloads are folders (registration/outbox.py), from which the rows of waiting
@@ -67,6 +67,7 @@ _OUTCOMES = {
 _OUTCOME = "CASE state " + " ".join(f"WHEN '{state}' THEN '{word}'" for state, word in _OUTCOMES.items()) + " END"
 _WAITS = f"state IN ({', '.join(repr(state) for state in OUTBOX)})"
 
+# `not_before` is not used: without it, the schema would be another one, and existing journals would be set aside.
 SCHEMA = f"""
 CREATE TABLE run (
     id TEXT PRIMARY KEY, service TEXT NOT NULL, account TEXT NOT NULL, project TEXT NOT NULL,
@@ -93,7 +94,11 @@ CREATE TABLE account (
 ) WITHOUT ROWID
 """
 
-_COLUMNS = "id, run, account, project, step, name, outputs, state, made, tries, not_before, error"
+_COLUMNS = "id, run, account, project, step, name, outputs, state, made, tries, error"
+_INSERT = (
+    "INSERT INTO result (run, service, account, project, step, name, outputs, state, made)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
 
 
 class StateError(Exception):
@@ -104,8 +109,8 @@ class StateError(Exception):
 class ResultRow:
     """The outputs of one step in the journal. `outputs` is {output: MFID}, `name` the least of these MFIDs.
 
-    `made` is when the result began to wait, `tries` the number of failed attempts to send it, `not_before` (seconds
-    since the epoch) the time of the next attempt.
+    `made` is when the result began to wait, `tries` the number of failed attempts to send it, `error` the last error.
+    Only its `account` delivers it; `run` is the run that made it.
     """
 
     id: int
@@ -118,13 +123,31 @@ class ResultRow:
     state: str
     made: str = ""
     tries: int = 0
-    not_before: float = 0.0
     error: str = ""
+
+    @property
+    def mfids(self) -> tuple[str, ...]:
+        """The ids of the outputs."""
+        return tuple(self.outputs.values())
 
     @property
     def refused(self) -> bool:
         """Whether the service refused the result, so that sending it again unchanged is useless."""
         return self.state == REFUSED
+
+    def to_json(self) -> dict[str, object]:
+        """Return the entry that commands print for a result that waits for delivery."""
+        return {
+            "mfids": list(self.mfids),
+            "step": self.step,
+            "project": self.project,
+            "since": self.made,
+            "tries": self.tries,
+            "error": self.error or None,
+            "refused": self.refused,
+            "account": self.account or None,
+            "run_id": self.run or None,
+        }
 
 
 @dataclass(frozen=True)
@@ -175,12 +198,8 @@ class Journal:
 
     def plan(self, run: str, project: str, steps: Iterable[str]) -> None:
         """Add the steps that a run is about to make."""
-        rows = [(run, self.service, self.account, project, step, "", "", PLANNED) for step in steps]
-        self.database.write_many(
-            "INSERT INTO result (run, service, account, project, step, name, outputs, state)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            rows,
-        )
+        rows = [(run, self.service, self.account, project, step, "", "", PLANNED, None) for step in steps]
+        self.database.write_many(_INSERT, rows)
 
     def note_running(self, run: str, step: str) -> None:
         """Record that a planned step of a run has begun; do nothing if it is made already."""
@@ -205,11 +224,8 @@ class Journal:
         def within(db: sqlite3.Connection) -> None:
             found = self._last(db, run, step)
             if found is None:
-                added = db.execute(
-                    "INSERT INTO result (run, service, account, project, step, name, outputs, state)"
-                    " VALUES (?, ?, ?, ?, ?, '', '', ?)",
-                    (run, self.service, self.account, project, step, PLANNED),
-                )
+                new = (run, self.service, self.account, project, step, "", "", PLANNED, None)
+                added = db.execute(_INSERT, new)
                 found = (added.lastrowid or 0, PLANNED)
             result = {"name": min(outputs.values()), "outputs": sealed(dict(outputs))} if outputs else {}
             row, before = found
@@ -237,27 +253,17 @@ class Journal:
         """Move a waiting result to its next state; do nothing if another process has delivered it."""
 
         def within(db: sqlite3.Connection) -> None:
-            row = db.execute(
-                f"SELECT id, run, state FROM result WHERE service = ? AND account = ? AND name = ? AND {_WAITS}",  # noqa: S608  ours
-                (self.service, self.account, name),
-            ).fetchone()
-            if row is not None:
+            if (row := self._waiting(db, name)) is not None:
                 self._move(db, row[0], row[1], row[2], state, facts)
 
         self.database.transaction(within)
 
-    def note_failure(self, name: str, state: str, error: str, not_before: float = 0.0) -> None:
+    def note_failure(self, name: str, state: str, error: str) -> None:
         """Record that sending a waiting result failed; `state` is MADE if it is to be sent again, else REFUSED."""
 
         def within(db: sqlite3.Connection) -> None:
-            row = db.execute(
-                f"SELECT id, run, state, tries FROM result WHERE service = ? AND account = ? AND name = ? AND {_WAITS}",  # noqa: S608
-                (self.service, self.account, name),
-            ).fetchone()
-            if row is not None:
-                before = SENDING if row[2] in (MADE, REFUSED, LACKING) else row[2]  # it was sent
-                facts = {"error": error, "tries": row[3] + 1, "not_before": not_before}
-                self._move(db, row[0], row[1], before, state, facts)
+            if (row := self._waiting(db, name)) is not None:
+                self._move(db, row[0], row[1], SENDING, state, {"error": error, "tries": row[3] + 1})
 
         self.database.transaction(within)
 
@@ -266,8 +272,7 @@ class Journal:
         name = min(outputs.values())
 
         def within(db: sqlite3.Connection) -> None:
-            waits = f"SELECT id, run, state FROM result WHERE service = ? AND account = ? AND name = ? AND {_WAITS}"  # noqa: S608  ours
-            before = db.execute(waits, (self.service, self.account, name)).fetchone()
+            before = self._waiting(db, name)
             planned = db.execute(
                 "SELECT id, state FROM result WHERE run = ? AND step = ? AND state IN (?, ?) ORDER BY id DESC LIMIT 1",
                 (run, step, PLANNED, RUNNING),
@@ -283,11 +288,7 @@ class Journal:
                 self._move(db, planned[0], run, planned[1], MADE, facts)
                 return
             row = (run, self.service, self.account, project, step, name, sealed(dict(outputs)), MADE, made)
-            added = db.execute(
-                "INSERT INTO result (run, service, account, project, step, name, outputs, state, made)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                row,
-            )
+            added = db.execute(_INSERT, row)
             self._event(db, run, added.lastrowid, MADE, {})
 
         self.database.transaction(within)
@@ -303,15 +304,20 @@ class Journal:
 
         self.database.transaction(within)
 
-    def waiting(self) -> list[ResultRow]:
-        """Return the results of this account that wait for this service, oldest first."""
-        sql = f"SELECT {_COLUMNS} FROM result WHERE service = ? AND account = ? AND {_WAITS} ORDER BY made, name"  # noqa: S608
+    def waiting(self, *, of_others: bool = False) -> list[ResultRow]:
+        """Return the results of this account that wait for this service, oldest first.
+
+        With `of_others`, return those of other accounts, which only those deliver.
+        """
+        whose = "account <> ?" if of_others else "account = ?"
+        sql = f"SELECT {_COLUMNS} FROM result WHERE service = ? AND {whose} AND {_WAITS} ORDER BY made, name"  # noqa: S608
         return [_row(row) for row in self.database.rows(sql, self.service, self.account)]
 
-    def waiting_of_others(self) -> list[ResultRow]:
-        """Return the results of other accounts that wait for this service, which only those accounts deliver."""
-        sql = f"SELECT {_COLUMNS} FROM result WHERE service = ? AND account <> ? AND {_WAITS} ORDER BY made, name"  # noqa: S608
-        return [_row(row) for row in self.database.rows(sql, self.service, self.account)]
+    def _waiting(self, db: sqlite3.Connection, name: str) -> tuple[int, str, str, int] | None:
+        """Return id, run, state and tries of the waiting result of this name."""
+        sql = f"SELECT id, run, state, tries FROM result WHERE service = ? AND account = ? AND name = ? AND {_WAITS}"  # noqa: S608
+        row: tuple[int, str, str, int] | None = db.execute(sql, (self.service, self.account, name)).fetchone()
+        return row
 
     def _move(
         self,
@@ -595,10 +601,10 @@ class RemoteJournal(Journal):
     def move_waiting(self, name: str, state: str, **facts: object) -> None:
         """Do nothing."""
 
-    def note_failure(self, name: str, state: str, error: str, not_before: float = 0.0) -> None:
+    def note_failure(self, name: str, state: str, error: str) -> None:
         """Do nothing."""
 
-    def waiting(self) -> list[ResultRow]:
+    def waiting(self, *, of_others: bool = False) -> list[ResultRow]:  # noqa: ARG002 (the method's signature)
         """Return no rows: the folders of the outbox have the waiting results."""
         return []
 

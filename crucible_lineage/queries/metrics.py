@@ -113,7 +113,7 @@ def _metrics(session: Session) -> Iterator[Metric]:
 
 def _waiting(session: Session) -> Iterator[Metric]:
     waiting, now = session.outbox.waiting(), datetime.now(UTC)
-    ages = [(now - utc(one.since)).total_seconds() for one in waiting if one.since]
+    ages = [(now - utc(one.made)).total_seconds() for one in waiting if one.made]
     yield _gauge("waiting_results", "Results waiting for delivery.", len(waiting))
     yield _gauge("waiting_oldest_seconds", "Age of the oldest waiting result.", max(0.0, *ages, 0.0))
     yield _gauge("waiting_refused", "Waiting results that Crucible refused.", sum(one.refused for one in waiting))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from crucible_lineage.amounts import amount, time_text
-from crucible_lineage.core.journal import Failure
+from crucible_lineage.core.journal import Failure, ResultRow
 from crucible_lineage.core.slots import CURRENT, INCOMPLETE, SUPERSEDED
 from crucible_lineage.errors import InputError
 from crucible_lineage.failed_runs import FailedRun, failed_elsewhere, failures
@@ -22,11 +22,10 @@ from crucible_lineage.queries.catalogue.runs import ListedRun, PipelineSummary, 
 from crucible_lineage.queries.check import made_of_superseded
 from crucible_lineage.queries.graph.fetch import fetch_projects
 from crucible_lineage.queries.graph.state import DatasetEntry, entries_of_copy, stated_entries
-from crucible_lineage.registration.outbox import WaitingResult
 from crucible_lineage.session import Session
 from crucible_lineage.times import utc
 
-InProject = TypeVar("InProject", Failure, WaitingResult)
+InProject = TypeVar("InProject", Failure, ResultRow)
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def _within(found: Iterable[InProject], project: str) -> list[InProject]:
 
 
 def _of_project(
-    session: Session, project: str, failed: Sequence[Failure], waiting: Sequence[WaitingResult]
+    session: Session, project: str, failed: Sequence[Failure], waiting: Sequence[ResultRow]
 ) -> list[PipelineOverview]:
     copy = session.mirror.snapshot(project)
     recorded = entries_of_copy(copy)
@@ -158,7 +157,7 @@ def _states(summary: PipelineSummary | None, stated: Counter[str]) -> dict[str, 
 def _todo(
     project: str,
     failed: Sequence[Failure],
-    waiting: Sequence[WaitingResult],
+    waiting: Sequence[ResultRow],
     stated: Counter[str],
     outdated: int,
     run: ListedRun | None,
@@ -185,7 +184,7 @@ def _todo(
         refused = sum(one.refused for one in waiting)
         problem = f"{amount(len(waiting), 'result')} made here and not delivered"
         problem += f", {refused} refused by Crucible" if refused else ""
-        yield ActionItem(problem, min(one.since for one in waiting), "crucible-lineage push")
+        yield ActionItem(problem, min(one.made for one in waiting), "crucible-lineage push")
     if outdated:
         problem = f"{amount(outdated, 'current result')} made of what is superseded"
         yield ActionItem(problem, "", f"crucible-lineage rerun --stale --project {project}")

@@ -49,44 +49,6 @@ MAX_OPEN = 100  # chosen: payloads in memory, 17 kB each; of the others only the
 
 
 @dataclass(frozen=True)
-class WaitingResult:
-    """A result that waits for delivery: since when, the number of attempts, and the last error.
-
-    Only its `account` delivers it; `run` is the run that made it.
-    """
-
-    mfids: tuple[str, ...]
-    step: str
-    project: str
-    since: str
-    tries: int = 0
-    error: str = ""
-    refused: bool = False
-    account: str = ""
-    run: str = ""
-
-    @classmethod
-    def of(cls, row: ResultRow) -> WaitingResult:
-        """Return the result of a row of the journal."""
-        mfids = tuple(row.outputs.values())
-        return cls(mfids, row.step, row.project, row.made, row.tries, row.error, row.refused, row.account, row.run)
-
-    def to_json(self) -> dict[str, object]:
-        """Return the entry that commands print."""
-        return {
-            "mfids": list(self.mfids),
-            "step": self.step,
-            "project": self.project,
-            "since": self.since,
-            "tries": self.tries,
-            "error": self.error or None,
-            "refused": self.refused,
-            "account": self.account or None,
-            "run_id": self.run or None,
-        }
-
-
-@dataclass(frozen=True)
 class SetAside:
     """A payload that was damaged while it waited: its folder, the damage, and its step and project."""
 
@@ -202,10 +164,10 @@ class Outbox:
         """Return whether the payload still waits; another process may have delivered it."""
         return (label.folder / RESULT).exists()
 
-    def waiting(self) -> list[WaitingResult]:
+    def waiting(self) -> list[ResultRow]:
         """Return the results that wait for this account, oldest first."""
         self._read(again=True)
-        return [WaitingResult.of(row) for row in self.journal.waiting()]
+        return self.journal.waiting()
 
     def checked(self, label: Label) -> Payload | None:
         """Return the payload if all its files match their hashes; else set it aside and return None."""
@@ -231,9 +193,9 @@ class Outbox:
         self.journal.move_waiting(label.name, state, error=reason)
         self._remove(label)
 
-    def failed(self, label: Label, error: str, *, refused: bool = False, not_before: float = 0.0) -> None:
+    def failed(self, label: Label, error: str, *, refused: bool = False) -> None:
         """Record why the payload could not be delivered; `refused` if sending it again unchanged is useless."""
-        self.journal.note_failure(label.name, REFUSED if refused else MADE, error, not_before)
+        self.journal.note_failure(label.name, REFUSED if refused else MADE, error)
 
     def lacks(self, label: Label, error: str) -> None:
         """Record that Crucible lacks parents of the payload."""

@@ -49,9 +49,9 @@ def test_each_transition_of_a_result_appends_an_event(journal: Journal) -> None:
     journal.note_running("r", "fit")
     journal.note_made("r", "lab", "fit", {"out": ONE}, AT)
     journal.move_waiting(ONE, SENDING)
-    journal.note_failure(ONE, MADE, "no answer", 5.0)
+    journal.note_failure(ONE, MADE, "no answer")
     (row,) = journal.waiting()
-    assert (row.step, row.outputs, row.tries, row.not_before, row.error) == ("fit", {"out": ONE}, 1, 5.0, "no answer")
+    assert (row.step, row.outputs, row.tries, row.error) == ("fit", {"out": ONE}, 1, "no answer")
     journal.move_waiting(ONE, SENDING)
     journal.move_waiting(ONE, DELIVERED, error=None)
     assert journal.waiting() == []

@@ -124,7 +124,7 @@ def test_the_time_and_reason_of_waiting_are_reported(outbox: Outbox, tmp_path: P
     outbox.failed(made, "refused: no", refused=True)
     (waiting,) = outbox.waiting()
     assert (waiting.mfids, waiting.step, waiting.project, waiting.tries) == ((new.mfid,), "s", "lab", 2)
-    assert (waiting.error, waiting.refused, waiting.since) == ("refused: no", True, made.made)
+    assert (waiting.error, waiting.refused, waiting.made) == ("refused: no", True, made.made)
     assert json.loads(json.dumps(waiting.to_json()))["mfids"] == [new.mfid]
 
 

@@ -81,7 +81,7 @@ def test_a_payload_of_revision_afca017_has_no_seal_and_is_delivered_by_its_accou
 def test_results_of_another_account_are_neither_seen_nor_delivered(data: Path, payload: Payload) -> None:
     other = outbox_of(data, account="b")
     assert (other.all(), other.find(payload.name), other.waiting()) == ([], None, [])
-    (row,) = other.journal.waiting_of_others()
+    (row,) = other.journal.waiting(of_others=True)
     assert (row.name, row.account) == (payload.name, "a")
     assert [one.name for one in outbox_of(data, account="a").all()] == [payload.name]
 
@@ -92,7 +92,7 @@ def test_lost_rows_are_restored_from_the_folders(data: Path, payload: Payload) -
     outbox = outbox_of(data)
     (waiting,) = outbox.waiting()
     assert (waiting.mfids, waiting.step, waiting.project, waiting.run) == (payload.mfids, "fit", "lab", "run-1")
-    assert waiting.since == payload.made
+    assert waiting.made == payload.made
 
 
 def test_a_row_whose_payload_was_removed_fails_with_that_reason(data: Path, payload: Payload) -> None:

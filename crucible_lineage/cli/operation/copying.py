@@ -29,7 +29,7 @@ from crucible_lineage.settings import Settings, default_data_folder, resolve_set
 from crucible_lineage.statements import Statement
 
 if TYPE_CHECKING:
-    from crucible_lineage.registration.outbox import WaitingResult
+    from crucible_lineage.core.journal import ResultRow
 
 
 @click.command("push")
@@ -108,7 +108,7 @@ def _deliver(patience: float, as_json: bool) -> None:
 
 def _deliver_all(
     session: Session, patience: float, work: ProgressDisplay
-) -> tuple[tuple[str, ...], tuple[WaitingResult, ...]]:
+) -> tuple[tuple[str, ...], tuple[ResultRow, ...]]:
     """Deliver the results in the outbox. Returns those delivered, and those that still wait."""
     return deliver_all(session, patience, lambda reason: work.print_line(f"  {reason}"), work)
 

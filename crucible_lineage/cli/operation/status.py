@@ -31,7 +31,6 @@ from crucible_lineage.local.usage import disk_usage
 from crucible_lineage.queries.metrics import metrics_text
 from crucible_lineage.queries.metrics import send_metrics as send
 from crucible_lineage.registration.ingestion import in_words
-from crucible_lineage.registration.outbox import WaitingResult
 from crucible_lineage.service import ASSUMPTIONS, Observation
 from crucible_lineage.session import Session
 from crucible_lineage.statements import Statement
@@ -259,13 +258,13 @@ def _is_overdue(hold: Statement) -> bool:
     return bool(hold.due) and hold.due < f"{datetime.now(UTC):%Y-%m-%d}"
 
 
-def _waiting(session: Session, project: str | None) -> tuple[list[WaitingResult], list[ResultRow]]:
+def _waiting(session: Session, project: str | None) -> tuple[list[ResultRow], list[ResultRow]]:
     """Return the results that wait for delivery by this account, and by others; none if the account is unknown."""
     try:
         waiting = [
             one for one in session.outbox.waiting() if project is None or one.project.casefold() == project.casefold()
         ]
-        return waiting, session.journal.waiting_of_others()
+        return waiting, session.journal.waiting(of_others=True)
     except UnreachableError as error:
         state = "while Crucible is away, it is unknown whose results wait here"
         click.echo(plain_lines(f"warning: {state}: {error}"), err=True)

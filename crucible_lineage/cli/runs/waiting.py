@@ -10,7 +10,7 @@ from crucible_lineage.amounts import amount
 from crucible_lineage.cli.options import next_command
 from crucible_lineage.core.journal import ResultRow
 from crucible_lineage.lineage.labels import plain, plain_lines
-from crucible_lineage.registration.outbox import SetAside, WaitingResult
+from crucible_lineage.registration.outbox import SetAside
 from crucible_lineage.times import seconds_in
 
 MOST_LINES = 20
@@ -40,12 +40,12 @@ PATIENCE = click.option(
 )
 
 
-def print_waiting(waiting: Sequence[WaitingResult]) -> None:
+def print_waiting(waiting: Sequence[ResultRow]) -> None:
     """Print the results that wait for delivery, since when, and why."""
     if not waiting:
         return
     number = sum(len(one.mfids) for one in waiting)
-    since = min(one.since for one in waiting)
+    since = min(one.made for one in waiting)
     datasets = amount(number, "dataset")
     click.echo(f"not at Crucible yet: {datasets}, made and kept here since {since[:19]}", err=True)
     for one in waiting[:MOST_LINES]:

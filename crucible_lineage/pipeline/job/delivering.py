@@ -8,12 +8,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from crucible_lineage.amounts import amount
+from crucible_lineage.core.journal import ResultRow
 from crucible_lineage.pipeline.logs import record_fault
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.deliver import Deliverer
 from crucible_lineage.registration.delivery import DELIVERED, Delivery, DeliveryContext
 from crucible_lineage.registration.ingestion import note_ingestions
-from crucible_lineage.registration.outbox import WaitingResult
 from crucible_lineage.session import Session
 from crucible_lineage.traffic import Tell
 
@@ -50,7 +50,7 @@ def delivering(session: Session, report: Callable[[Delivery], None]) -> Iterator
 
 def deliver_all(
     session: Session, patience_s: float, report: Callable[[str], None], tell: Tell
-) -> tuple[tuple[str, ...], tuple[WaitingResult, ...]]:
+) -> tuple[tuple[str, ...], tuple[ResultRow, ...]]:
     """Deliver waiting results; return the ids of the delivered datasets, and the results that still wait.
 
     `report` receives each reason for waiting once, `tell` the progress.

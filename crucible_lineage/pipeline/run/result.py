@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
+from crucible_lineage.core.journal import ResultRow
 from crucible_lineage.pipeline.bind.model import BoundPipeline, descendants, require_names
 from crucible_lineage.pipeline.job.progress import MADE, STARTED
-from crucible_lineage.registration.outbox import WaitingResult
 
 __all__ = [
     "AWAY",
@@ -131,7 +131,7 @@ class RunResult:
     tracebacks: Mapping[str, str] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
     stopped: bool = False
-    waiting: tuple[WaitingResult, ...] = ()
+    waiting: tuple[ResultRow, ...] = ()
     delivered: tuple[str, ...] = ()
     not_ingested: tuple[str, ...] = ()
     stayed: tuple[str, ...] = ()
