@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from crucible_lineage.checksums import FileChecksums
 from crucible_lineage.core.slots import SlotClaim
 from crucible_lineage.json_types import JsonMapping
-from crucible_lineage.refs import FileRef, utf8_name
+from crucible_lineage.provenance.recipe import origin_of
+from crucible_lineage.refs import DatasetRef, FileRef, utf8_name
 
 if TYPE_CHECKING:  # pydantic, which planning should not pay
     from crucible_lineage.provenance.schema import FilesRecord, StepRecord
@@ -73,3 +74,9 @@ class NewDataset:
     def taken(self) -> str:
         """The time when the data were measured; empty if unknown."""
         return str(self.fields.get("timestamp") or "")
+
+    def ref(self, mfid: str) -> DatasetRef:
+        """Return the dataset for use by steps, under the id that it has."""
+        files = tuple(file.ref for file in self.files)
+        samples, origin = tuple(sorted(set(self.samples))), origin_of(self.record.recipe)
+        return DatasetRef(mfid, self.name, files, samples, origin, self.parents, taken=self.taken)

@@ -31,7 +31,6 @@ from crucible_lineage.core.journal import (
     ResultRow,
 )
 from crucible_lineage.disk import private_folder
-from crucible_lineage.provenance.recipe import origin_of
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.new_dataset import NewDataset
 from crucible_lineage.registration.payload import (
@@ -288,11 +287,7 @@ class Outbox:
         if len(self._open) < MAX_OPEN:
             self._open[payload.name] = payload
         for new in payload.datasets:
-            files = tuple(file.ref for file in new.files)
-            samples = tuple(sorted(set(new.samples)))
-            origin = origin_of(new.record.recipe)
-            ref = DatasetRef(new.mfid, new.name, files, samples, origin, new.parents, taken=new.taken)
-            self._refs[new.mfid] = (payload.name, ref)
+            self._refs[new.mfid] = (payload.name, new.ref(new.mfid))
 
     def _forget(self, name: str) -> None:
         self._open.pop(name, None)

@@ -14,7 +14,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -104,12 +104,20 @@ class Payload:
     @property
     def account(self) -> str:
         """The account that made the payload and alone delivers it; empty if the record does not name one."""
-        return str((self.datasets[0].record.document().get("agent") or {}).get("unique_id") or "")
+        return self.datasets[0].record.agent.unique_id or ""
 
     @property
-    def bytes(self) -> int:
-        """The total size of the files."""
-        return sum(file.ref.size for new in self.datasets for file in new.files)
+    def files(self) -> list[LocalFile]:
+        """The files in its folder: all but those that stay elsewhere."""
+        return [file for new in self.datasets for file in new.files if file.elsewhere is None]
+
+    def with_files(self, change: Callable[[LocalFile], LocalFile]) -> Payload:
+        """Return the payload with each of these files changed."""
+        datasets = (
+            replace(new, files=tuple(file if file.elsewhere else change(file) for file in new.files))
+            for new in self.datasets
+        )
+        return replace(self, datasets=tuple(datasets))
 
 
 def write_payload(payload: Payload, sources: Mapping[str, Path], *, durable: bool) -> Payload:
@@ -119,7 +127,7 @@ def write_payload(payload: Payload, sources: Mapping[str, Path], *, durable: boo
     """
     draft = payload.folder.with_name(f".{payload.folder.name}-{secrets.token_hex(4)}")
     draft.mkdir(mode=0o700)
-    files = {file.ref.sha256: file for new in payload.datasets for file in new.files if file.elsewhere is None}
+    files = {file.ref.sha256: file for file in payload.files}
     for sha256, file in files.items():
         _link_or_copy(sources[sha256], draft / sha256, file.checksums.mtime_ns)
     content = json.dumps(_to_json(payload), ensure_ascii=False).encode()
@@ -152,7 +160,7 @@ def read_payload(folder: Path) -> Payload:
         payload = _located(_from_json(folder, json.loads(content)))
     except (ValueError, KeyError, TypeError) as error:
         raise DamageError(f"{RESULT} cannot be read: {type(error).__name__}") from error
-    for file in (file for new in payload.datasets for file in new.files if file.elsewhere is None):
+    for file in payload.files:
         size = file.path.stat().st_size if file.path.exists() else None
         if size != file.ref.size:
             state = "is missing" if size is None else f"has {size} bytes"
@@ -164,7 +172,7 @@ def damaged_files(payload: Payload) -> tuple[Payload, list[str]]:
     """Hash all files of a payload; return it with their present times, and the names of damaged files."""
     scanned: dict[str, FileChecksums] = {}
     wrong = []
-    for file in (file for new in payload.datasets for file in new.files if file.elsewhere is None):
+    for file in payload.files:
         if file.ref.sha256 not in scanned:
             try:
                 checksums = scan_file(file.path)
@@ -176,28 +184,17 @@ def damaged_files(payload: Payload) -> tuple[Payload, list[str]]:
             scanned[file.ref.sha256] = checksums
     if wrong:
         return payload, wrong
-    datasets = tuple(
-        replace(new, files=tuple(
-            file if file.elsewhere else replace(file, checksums=scanned[file.ref.sha256]) for file in new.files
-        ))
-        for new in payload.datasets
-    )  # fmt: skip
-    return replace(payload, datasets=datasets), []
+    return payload.with_files(lambda file: replace(file, checksums=scanned[file.ref.sha256])), []
 
 
 def _located(payload: Payload) -> Payload:
     """Return the payload with the paths of its files in its folder, where files with equal bytes are stored once."""
-    files = [file for new in payload.datasets for file in new.files if file.elsewhere is None]
-    stored = {file.ref.sha256: file.checksums for file in files}
+    stored = {file.ref.sha256: file.checksums for file in payload.files}
 
-    def located(new: NewDataset) -> NewDataset:
-        return replace(new, files=tuple(
-            file if file.elsewhere
-            else replace(file, path=payload.folder / file.ref.sha256, checksums=stored[file.ref.sha256])
-            for file in new.files
-        ))  # fmt: skip
+    def located(file: LocalFile) -> LocalFile:
+        return replace(file, path=payload.folder / file.ref.sha256, checksums=stored[file.ref.sha256])
 
-    return replace(payload, datasets=tuple(map(located, payload.datasets)))
+    return payload.with_files(located)
 
 
 def _link_or_copy(source: Path, target: Path, mtime_ns: int) -> None:

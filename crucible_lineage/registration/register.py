@@ -23,7 +23,6 @@ from crucible_lineage.errors import (
 )
 from crucible_lineage.facts import DatasetFacts
 from crucible_lineage.provenance.digest import result_of
-from crucible_lineage.provenance.recipe import origin_of
 from crucible_lineage.provenance.record import compact
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.claim import (
@@ -195,9 +194,7 @@ def _fill_and_complete(
         return None
     tidy(client, new, held, sent)
     requests = requests or ingest(client, new, mfid, files, may_exist=held.taken_over)
-    refs = tuple(file.ref for file in new.files)
-    samples, origin = tuple(sorted(set(new.samples))), origin_of(new.record.recipe)
-    dataset = DatasetRef(mfid, new.name, refs, samples, origin, new.parents, taken=new.taken)
+    dataset = new.ref(mfid)
     stages.ingesting(dataset, requests)
     return dataset
 
