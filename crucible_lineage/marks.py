@@ -30,6 +30,7 @@ from functools import cached_property
 from typing import Any
 
 from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.times import utc
 
 KEY = "crucible_lineage"
 SLOTS_KEY = "crucible_lineage_places"
@@ -178,6 +179,13 @@ def record_in(metadata: JsonMapping | None) -> Any:
     return record
 
 
+def is_complete(record: JsonMapping) -> bool:
+    """Return whether the registration that wrote this provenance record finished."""
+    if record.get("status") != "complete":
+        return False
+    return "registrar" not in record or record["registrar"] in _mapping(record.get("completed"))
+
+
 def slots_in(metadata: JsonMapping | None) -> JsonObject:
     """Return the slots that a dataset fills, with the latest claim to each."""
     metadata = metadata or {}
@@ -215,20 +223,16 @@ def settled(metadata: JsonMapping | None) -> JsonObject:
 
 def _is_plain(metadata: JsonMapping) -> bool:
     """Return whether a single registration completed the dataset and no mark came later, which is the usual case."""
-    record = metadata.get(KEY)
-    if not isinstance(record, Mapping) or record.get("status") != "complete":
-        return False
-    if "registrar" in record and record["registrar"] not in _mapping(record.get("completed")):
+    if not is_complete(_mapping(metadata.get(KEY))):
         return False
     return not any(key.startswith((_BEGUN, _HOLDS, _EQUALS)) for key in metadata)
 
 
 def _since(claim: object) -> tuple[bool, datetime]:
     try:
-        moment = datetime.fromisoformat(_text(_mapping(claim).get("since")))
+        return True, utc(_text(_mapping(claim).get("since")))
     except ValueError:
         return False, datetime.min.replace(tzinfo=UTC)
-    return True, moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _digest(value: JsonMapping) -> str:

@@ -24,7 +24,7 @@ import sqlite3
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.calibrations import Certificate, counting_certificates
 from crucible_lineage.core import tables
+from crucible_lineage.core.datasets import ONE_BY_ONE, fetch_datasets, no_project
 from crucible_lineage.core.slots import SlotClaim
 from crucible_lineage.core.sql import LocalDatabase
 from crucible_lineage.core.summary import Summary
@@ -332,13 +333,13 @@ class Mirror:
 
     def read(self, mfids: Collection[str]) -> dict[str, JsonMapping]:
         """Read datasets at Crucible by id, as far as they exist, and store their records."""
-        rows = self._read(mfids)
-        self.database.transaction(lambda db: tables.write(db, rows))
-        return {row.mfid: StoredRecord(row.record) for row in rows}
+        return self._written(self._read(mfids))
 
     def read_scope(self, project: str, scope: str) -> dict[str, JsonMapping]:
         """Read all datasets of a project with the keyword `scope` at Crucible, and store their records."""
-        rows = self._listed(project, scope)
+        return self._written(self._listed(project, scope))
+
+    def _written(self, rows: Sequence[Row]) -> dict[str, JsonMapping]:
         self.database.transaction(lambda db: tables.write(db, rows))
         return {row.mfid: StoredRecord(row.record) for row in rows}
 
@@ -356,8 +357,6 @@ class Mirror:
 
     def _changed(self, project: str, scope: str, changed: Collection[str], latest: str) -> list[Row]:
         """Read the changed datasets: a few by id, many by listing what was modified since `latest`."""
-        from crucible_lineage.core.datasets import ONE_BY_ONE  # most runs ask for none
-
         if len(changed) <= ONE_BY_ONE or not latest:
             return self._read(changed)
         return [row for row in self._listed(project, scope, modification_time_gte=latest) if row.mfid in changed]
@@ -419,8 +418,6 @@ class Mirror:
 
         Makes no call if nothing is new and the last listing is recent.
         """
-        from crucible_lineage.core.datasets import ONE_BY_ONE  # most plans ask for none
-
         if is_empty:
             return [], known.keys()
         new = {mfid for mfid, when in changed.items() if known.get(mfid) != when}
@@ -441,33 +438,16 @@ class Mirror:
 
     def stated(self, verb: str) -> StatementIndex:
         """Return the index of the statements of this verb that are in force, as of the last sync."""
-        row = self.database.row("SELECT found FROM stated WHERE verb = ?", verb)
-        if row is None:
-            return StatementIndex()
-        if (index := unsealed(row[0], verb)) is None:
-            self.database.transaction(tables.set_stated)
-            return self.stated(verb)
-        return StatementIndex.from_json(index)
+        return StatementIndex.from_json(self._stated(verb))
 
     def verdicts(self) -> dict[str, dict[str, CheckResult]]:
         """Return the verdicts of checks, as of the last sync: {dataset: {PIPELINE/STEP/CHECK: verdict}}."""
-        row = self.database.row("SELECT found FROM stated WHERE verb = ?", CHECK)
-        if row is None:
-            return {}
-        if (verdicts := unsealed(row[0], CHECK)) is None:
-            self.database.transaction(tables.set_stated)
-            return self.verdicts()
-        return {mfid: {name: CheckResult(*one) for name, one in some.items()} for mfid, some in verdicts.items()}
+        stored = self._stated(CHECK).items()
+        return {mfid: {name: CheckResult(*one) for name, one in some.items()} for mfid, some in stored}
 
     def remade(self) -> dict[str, ReproductionCount]:
         """Return how often each result was made again, as of the last sync."""
-        row = self.database.row("SELECT found FROM stated WHERE verb = ?", REMAKE)
-        if row is None:
-            return {}
-        if (counts := unsealed(row[0], REMAKE)) is None:
-            self.database.transaction(tables.set_stated)
-            return self.remade()
-        return {mfid: ReproductionCount(*one) for mfid, one in counts.items()}
+        return {mfid: ReproductionCount(*one) for mfid, one in self._stated(REMAKE).items()}
 
     def promoted(self) -> dict[str, str]:
         """Return {campaign: moment of its promotion}, as of the last sync."""
@@ -475,11 +455,15 @@ class Mirror:
 
     def certificates(self, project: str, kind: str | None = None) -> list[Certificate]:
         """Return the calibration certificates that count in a project, of one kind or all, as of the last sync."""
-        row = self.database.row("SELECT found FROM stated WHERE verb = ?", CERTIFY)
-        if row is None or (certificates := unsealed(row[0], CERTIFY)) is None:
+        return counting_certificates(self._stated(CERTIFY), project, kind)
+
+    def _stated(self, verb: str) -> Any:
+        """Return what is stored of the statements of a verb; store it if there is nothing yet, or if it is damaged."""
+        row = self.database.row("SELECT found FROM stated WHERE verb = ?", verb)
+        if row is None or (stored := unsealed(row[0], verb)) is None:
             self.database.transaction(tables.set_stated)
-            return self.certificates(project, kind)
-        return counting_certificates(certificates, project, kind)
+            return self._stated(verb)
+        return stored
 
     def statements(self, mfids: Collection[str] | None = None) -> dict[str, Statement]:
         """Return these statements, or all, as of the last sync, including revoked ones and those that count nowhere."""
@@ -572,8 +556,6 @@ class Mirror:
             raise self._no_project(project, error) from error
 
     def _no_project(self, project: str, error: Exception) -> InputError:
-        from crucible_lineage.core.datasets import no_project
-
         if isinstance(error, RefusedError) and self._client().projects.find(project) is not None:
             return InputError(f"list the datasets of project {project!r}: {error}")
         return no_project(self._client(), project, self._where)
@@ -581,8 +563,6 @@ class Mirror:
     def _reconcile(self, project: str, present: set[str]) -> int:
         """Drop removed datasets; read those that appeared without being modified, and return their number."""
         listed = {dataset.unique_id for dataset in self._client().datasets.iter(**_within(project))}
-        from crucible_lineage.core.datasets import ONE_BY_ONE
-
         new = listed - present
         rows = self._read(new) if len(new) <= ONE_BY_ONE else self._modified_since(project)
 
@@ -595,8 +575,6 @@ class Mirror:
 
     def _read(self, mfids: Collection[str]) -> list[Row]:
         """Read datasets by id, as far as they exist."""
-        from crucible_lineage.core.datasets import fetch_datasets  # most runs ask for none
-
         return [Row.of(record) for record in fetch_datasets(self._client(), mfids, include_links=True).found.values()]
 
     def _snapshot(self, project: str, downloaded: int) -> Snapshot:

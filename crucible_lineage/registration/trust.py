@@ -13,6 +13,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from crucible_lineage.core.datasets import in_threads
 from crucible_lineage.errors import (
     CrucibleError,
     ForbiddenError,
@@ -35,7 +36,6 @@ WAY_OUT = (
 SETTLES_S = 2.0  # chosen: an overtaken registration removes its files within two calls
 POLL_S = 0.2
 FILES_PER_PAGE = 1000  # the service's largest page
-REQUESTS_AT_ONCE = 8  # that one client should send to a shared service
 
 
 def lies_elsewhere(dataset: Dataset, project: str) -> bool:
@@ -136,12 +136,7 @@ def files_of(client: CrucibleClient, mfids: Sequence[str], scale: int = 0) -> di
 
 def files_one_by_one(client: CrucibleClient, mfids: Sequence[str]) -> dict[str, Sequence[FileRecord]]:
     """Return each dataset's files at Crucible, with one call per dataset."""
-    if len(mfids) < 2:
-        return {mfid: client.files.list(mfid) for mfid in mfids}
-    from concurrent.futures import ThreadPoolExecutor  # most runs compare few datasets
-
-    with ThreadPoolExecutor(REQUESTS_AT_ONCE, thread_name_prefix="ask") as pool:
-        return dict(zip(mfids, pool.map(client.files.list, mfids), strict=True))
+    return dict(zip(mfids, in_threads(client.files.list, mfids), strict=True))
 
 
 def _all_files(client: CrucibleClient, most: int) -> list[FileRecord] | None:
