@@ -61,7 +61,7 @@ class Certificate:
     @property
     def stated(self) -> Span:
         """The range as stated, without an end if it lasts until the next one begins."""
-        return self.since, utc(self.until) if self.until not in ("", NEXT) else NO_END
+        return self.since, _end(self.until)
 
     @property
     def scope(self) -> str:
@@ -108,25 +108,18 @@ def certificate_document(certificate: Certificate, span: Span, as_of: str = "") 
 
 def certified_text(document: JsonMapping) -> str:
     """Return the range in such an entry as messages show it; empty if there is none."""
-    try:
-        span = utc(str(document.get("from"))), utc(str(document["until"])) if document.get("until") else NO_END
-    except ValueError:
-        return ""
-    return f"certified {range_text(span)}"
+    span = _span(document)
+    return f"certified {range_text(span)}" if span else ""
 
 
 def validity_text(stated: Statement) -> str:
     """Return the validity that a statement gives to a calibration, in words; empty for other statements."""
-    body = stated.body
-    if stated.verb not in (CERTIFY, DECERTIFY):
+    span = _span(stated.body) if stated.verb in (CERTIFY, DECERTIFY) else None
+    if span is None:
         return ""
-    try:
-        since, until = utc(str(body.get("from"))), str(body.get("until") or "")
-        ends = NO_END if until in ("", NEXT) else utc(until)
-    except ValueError:
-        return ""
-    lasts = range_text((since, ends)).removesuffix(" on") + (" until the next one" if until == NEXT else "")
-    lasts += " on" if not until else ""
+    lasts = range_text(span)
+    if stated.body.get("until") == NEXT:
+        lasts = lasts.removesuffix(" on") + " until the next one"
     if stated.verb == DECERTIFY:
         return f"not valid {lasts}, decertified"
     one = _certificate(stated)
@@ -180,14 +173,13 @@ def _certificate(stated: Statement) -> Certificate | None:
     fields = body.get("for")
     if stated.verb != CERTIFY or len(datasets) != 1 or not isinstance(fields, Mapping) or not body.get("kind"):
         return None
-    where, until = str(body.get("where") or ""), str(body.get("until") or "")
+    where, span = str(body.get("where") or ""), _span(body)
+    if span is None:
+        return None
     try:
-        since = utc(str(body.get("from")))
-        if until not in ("", NEXT):
-            utc(until)
         if where:
             parse_condition(where)
-    except (ValueError, InputError):
+    except InputError:
         return None
     return Certificate(
         statement=stated.mfid,
@@ -197,8 +189,8 @@ def _certificate(stated: Statement) -> Certificate | None:
         kind=str(body["kind"]),
         fields=tuple(sorted((str(name), str(value)) for name, value in fields.items())),
         where=where,
-        since=since,
-        until=until,
+        since=span[0],
+        until=str(body.get("until") or ""),
         who=stated.who or stated.by,
         when=stated.when,
         why=stated.why,
@@ -236,19 +228,23 @@ def _cuts(active: ActiveStatements, certificates: Sequence[Certificate]) -> dict
         ending = by_statement.get(str(stated.body.get("campaign")) if stated.verb == PROMOTE else stated.mfid, [])
         for one in named:
             if stated.verb == DECERTIFY:
-                spans = [_stated_span(stated)] if one.dataset in stated.about.datasets else []
+                spans = [_span(stated.body)] if one.dataset in stated.about.datasets else []
             else:
                 spans = [other.stated for other in ending if other.key == one.key and other is not one]
             cuts.setdefault(one, []).extend(filter(None, spans))
     return cuts
 
 
-def _stated_span(stated: Statement) -> Span | None:
+def _span(body: JsonMapping) -> Span | None:
+    """Return the range in the body of a statement, or in a record's entry; None if it is unreadable."""
     try:
-        since, until = utc(str(stated.body.get("from"))), str(stated.body.get("until") or "")
-        return since, utc(until) if until not in ("", NEXT) else NO_END
+        return utc(str(body.get("from"))), _end(str(body.get("until") or ""))
     except ValueError:
         return None
+
+
+def _end(until: str) -> datetime:
+    return NO_END if until in ("", NEXT) else utc(until)
 
 
 def _without(span: Span, cuts: Iterable[Span]) -> tuple[Span, ...]:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 from crucible_lineage.amounts import amount
 from crucible_lineage.ids import canonical_json, derive_mfid, has_derived_id
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.marks import KEY
+from crucible_lineage.marks import KEY, is_complete
 from crucible_lineage.times import utc
 
 KEYWORD = MEASUREMENT = "statement"
@@ -115,13 +115,22 @@ class Statement:
         return mfid in self.about.datasets or (self.about.is_condition and _fits(self.about, facts))
 
     def recipe(self) -> JsonObject:
-        """Return the document from which its id is derived."""
-        return statement_recipe(self)
+        """Return the document from which its id is derived: its content without time and account name."""
+        recipe: JsonObject = {
+            "kind": "statement",
+            "project": self.project,
+            "verb": self.verb,
+            "about": self.about.document(),
+            "by": self.by,
+            "why": self.why,
+        }
+        optional = {"body": dict(self.body), "revokes": sorted(self.revokes), "again": self.again}
+        return recipe | {key: value for key, value in optional.items() if value}
 
     @property
     def signed_text(self) -> bytes:
         """The text to sign: content and time of the statement."""
-        return canonical_json({**statement_recipe(self), "when": self.when})
+        return canonical_json({**self.recipe(), "when": self.when})
 
     def to_json(self) -> JsonObject:
         """Return the JSON that commands print."""
@@ -178,25 +187,11 @@ class Doubt:
         return {"source": self.source, "hold": self.statement.mfid, "said": self.message()}
 
 
-def statement_recipe(statement: Statement) -> JsonObject:
-    """Return the document from which a statement's id is derived: its content without time and account name."""
-    recipe: JsonObject = {
-        "kind": "statement",
-        "project": statement.project,
-        "verb": statement.verb,
-        "about": statement.about.document(),
-        "by": statement.by,
-        "why": statement.why,
-    }
-    optional = {"body": dict(statement.body), "revokes": sorted(statement.revokes), "again": statement.again}
-    return recipe | {key: value for key, value in optional.items() if value}
-
-
 def statement_id(statement: Statement) -> str:
     """Return the id of a statement, which sorts beside its youngest dataset."""
     named = [mfid for mfid in (*statement.about.datasets, *statement.revokes) if mfid]
     source: str | datetime = max(named) if named else utc(statement.about.since) if statement.about.since else EPOCH
-    return derive_mfid(statement_recipe(statement), source)
+    return derive_mfid(statement.recipe(), source)
 
 
 def statement_in(record: JsonMapping) -> Statement | None:
@@ -208,7 +203,7 @@ def statement_in(record: JsonMapping) -> Statement | None:
     recipe, activity = stored.get("recipe"), stored.get("activity")
     if not isinstance(recipe, Mapping) or not isinstance(activity, Mapping) or recipe.get("kind") != "statement":
         return None
-    if not _is_complete(stored):
+    if not is_complete(stored):
         return None
     mfid, project = str(record.get("unique_id")), str(record.get("project_id") or "")
     if project.casefold() != str(recipe.get("project")).casefold():
@@ -243,13 +238,6 @@ def _owner(record: JsonMapping) -> str:
     if isinstance(owner, Mapping):
         return str(owner.get("unique_id") or "")
     return str(record.get("owner_orcid") or "")
-
-
-def _is_complete(record: JsonMapping) -> bool:
-    if record.get("status") != "complete":
-        return False
-    completed = record.get("completed")
-    return "registrar" not in record or (isinstance(completed, Mapping) and record["registrar"] in completed)
 
 
 class Attributed(Protocol):
@@ -502,20 +490,16 @@ class StatementIndex:
         """Return the statements about this dataset itself that count in its project, or in the project `viewer`."""
         listed: Iterable[Mention] = (Mention(*one) for one in self.datasets.get(mfid, ()))
         matching = (mention for about, mention in self.conditions if _fits(about, facts)) if self.conditions else ()
-        return tuple(one for one in (*listed, *matching) if self._counts(one, facts.project, viewer))
+        return tuple(
+            one
+            for one in (*listed, *matching)
+            if _counts(one, facts.project, self.trusted) or _counts(one, viewer, self.trusted)
+        )
 
     def on_code(self, code: str, project: str) -> tuple[Mention, ...]:
         """Return the statements about this code that count in a project."""
         matching = (mention for about, mention in self.conditions if about.code and code.startswith(about.code))
-        return tuple(one for one in matching if self._counts(one, project, project))
-
-    def _counts(self, one: Mention, project: str, viewer: str) -> bool:
-        own, account = one.project.casefold(), one.account.casefold()
-        for name in {project.casefold(), viewer.casefold()}:
-            others = self.trusted.get(name)
-            if own == name or (others is not None and (own in others or account in others)):
-                return True
-        return False
+        return tuple(one for one in matching if _counts(one, project, self.trusted))
 
 
 def _fits(about: About, facts: SubjectFacts) -> bool:
