@@ -15,13 +15,13 @@ from crucible_lineage.core.tables import EVERYTHING
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.records import mapping, mappings, provenance, text
 from crucible_lineage.pipeline.files.fetch import made_in, stored_file
-from crucible_lineage.remake.driver import NOT_DETERMINISTIC
+from crucible_lineage.remake.driver import IDENTICAL  # the only verdict that proves that bytes can be restored
+from crucible_lineage.remake.receipts import receipts_in, vary
 from crucible_lineage.session import Session
 from crucible_lineage.statements import EVICT, REMAKE, About
 from crucible_lineage.stating import known_statements, state
 from crucible_lineage.times import utc
 
-IDENTICAL = "identical"  # the only verdict that proves that bytes can be restored
 FOREVER = "forever"  # declared for steps whose results are kept
 LEAST_S = 0.01  # lower limit for a step's duration
 
@@ -175,19 +175,14 @@ class _Store:
         return self._with_obtainable_parents(candidates)
 
     def _reproduced(self, *, trust_own: bool) -> set[str]:
-        """Return the results that were made again byte for byte, without a later or other receipt with other bytes."""
-        last: dict[str, str] = {}
-        varying: set[str] = set()
-        receipts = [statement for statement in self.in_force.statements.values() if statement.verb == REMAKE]
-        for receipt in sorted(receipts, key=lambda item: (utc(item.when), item.body.get("verdict") != IDENTICAL)):
-            verdict = text(receipt.body.get("verdict"))
-            for mfid in receipt.about.datasets:
-                if trust_own or not receipt.body.get("own"):
-                    last[mfid] = verdict
-                predicate = mapping(mapping(receipt.body.get("receipt")).get("predicate"))
-                if any(NOT_DETERMINISTIC in str(cause) for cause in predicate.get("causes") or ()):
-                    varying.add(mfid)
-        return {mfid for mfid, verdict in last.items() if verdict == IDENTICAL and mfid not in varying}
+        """Return the results that were last made again byte for byte, and that do not vary according to receipts."""
+        found = set()
+        for mfid, receipts in receipts_in(self.in_force).items():
+            counting = [one for one in receipts if trust_own or not one.body.get("own")]
+            last = max(counting, key=lambda one: (utc(one.when), one.body.get("verdict") != IDENTICAL), default=None)
+            if last is not None and last.body.get("verdict") == IDENTICAL and not vary(receipts):
+                found.add(mfid)
+        return found
 
     def _reason_to_keep(self, mfid: str, record: Mapping[str, object], reproduced: set[str], doubtful: set[str]) -> str:
         written = provenance(record)

@@ -26,7 +26,7 @@ from crucible_lineage.registration.claim import is_of_machine
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.remake.driver import DIFFERS, EXCHANGED, NOT_DETERMINISTIC, Outcome
 from crucible_lineage.session import Session
-from crucible_lineage.statements import REMAKE, SAME, About, Statement, in_force
+from crucible_lineage.statements import REMAKE, SAME, About, ActiveStatements, Statement, in_force
 from crucible_lineage.stating import StatementOutcome, project_of, signature_of, state
 
 STATEMENT = "https://in-toto.io/Statement/v1"
@@ -139,12 +139,12 @@ def known_to_vary(session: Session, mfid: str, record: JsonMapping) -> str:
         return ""
     if others := list(_other_attempts(session, mfid, record)):
         return f"{NOT_DETERMINISTIC}: the same code, parameters and inputs gave other bytes in {', '.join(others)}"
-    receipts = _receipts(session)
+    receipts = receipts_in(in_force(session.mirror.statements().values()))
     own = receipts.get(mfid, ())
     if any(map(_found_to_vary, own)):
         last = max(receipt.when for receipt in own if _found_to_vary(receipt))
         return f"{NOT_DETERMINISTIC}, as was found on {last[:10]}"
-    if _vary(own):
+    if _contradict(own):
         return f"{NOT_DETERMINISTIC}: made again in one environment, it gave different results by its receipts"
     code = activity_code(record)
     varying = [other for other, some in receipts.items() if other != mfid and any(map(_found_to_vary, some))]
@@ -178,9 +178,10 @@ def _data_files(session: Session, mfid: str, record: JsonMapping) -> dict[str, s
     return {file.name: file.sha256 for file in whole_record(session.client, mfid, stored_record).files if file.is_data}
 
 
-def _receipts(session: Session) -> dict[str, list[Statement]]:
+def receipts_in(active: ActiveStatements) -> dict[str, list[Statement]]:
+    """Return the receipts in force, by dataset."""
     receipts: dict[str, list[Statement]] = {}
-    for statement in in_force(session.mirror.statements().values()).statements.values():
+    for statement in active.statements.values():
         for mfid in statement.about.datasets if statement.verb == REMAKE else ():
             receipts.setdefault(mfid, []).append(statement)
     return receipts
@@ -194,7 +195,12 @@ def _found_to_vary(receipt: Statement) -> bool:
     return any(str(cause).startswith(NOT_DETERMINISTIC) for cause in _predicate(receipt).get("causes") or ())
 
 
-def _vary(receipts: Sequence[Statement]) -> bool:
+def vary(receipts: Sequence[Statement]) -> bool:
+    """Return whether receipts of a result show that its step is not deterministic."""
+    return any(map(_found_to_vary, receipts)) or _contradict(receipts)
+
+
+def _contradict(receipts: Sequence[Statement]) -> bool:
     """Return whether receipts from one environment and machine report differences, and not always the same ones."""
     outcomes: dict[bytes, set[bytes]] = {}
     for receipt in receipts:
