@@ -17,7 +17,7 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import Failed
 
 from crucible_lineage.errors import LineageError, RunError
-from crucible_lineage.lineage import Edge, LineageGraph, Node
+from crucible_lineage.lineage import LineageGraph
 from crucible_lineage.pipeline.run.result import (
     EXECUTED,
     FAILED,
@@ -29,12 +29,15 @@ from crucible_lineage.pipeline.run.result import (
     RunResult,
     StepEvent,
 )
-from crucible_lineage.queries.graph.fetch import fetch_lineage
 from crucible_lineage.session import Session
-from crucible_lineage.tasks.artifacts import dataset_page, dataset_resource_id, lineage_artifact, markdown_table
+from crucible_lineage.tasks.artifacts import (
+    dataset_page,
+    dataset_resource_id,
+    lineage_artifact,
+    lineage_of,
+    markdown_table,
+)
 from crucible_lineage.watch.changes import DatasetEvent
-
-MOST_LINEAGES = 20  # of a run with unconnected results; each takes one request
 
 
 def create_artifacts(result: RunResult, session: Session) -> None:
@@ -79,17 +82,7 @@ def _graph(result: RunResult, waiting: Collection[str], session: Session) -> Lin
     """Return the graph of the run's results; if very many are unconnected, of the last ones."""
     results = (mfid for outputs in result.datasets.values() for mfid in outputs.values())
     delivered = [mfid for mfid in results if mfid not in waiting]
-    nodes: dict[str, Node] = {}
-    edges: dict[tuple[str, str], Edge] = {}
-    fetched: set[str] = set()
-    for mfid in reversed(delivered):
-        if mfid in nodes or len(fetched) == MOST_LINEAGES:
-            continue
-        fetched.add(mfid)
-        part = fetch_lineage(session, mfid)
-        nodes |= dict(part.nodes)
-        edges |= dict(part.edges)
-    graph = LineageGraph(list(nodes.values()), list(edges.values()))
+    graph = lineage_of(delivered, session)
     ancestry = {node for mfid in delivered if mfid in graph for node in ({mfid} | set(graph.ancestors(mfid)))}
     return graph.subgraph(ancestry)
 

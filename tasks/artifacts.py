@@ -20,11 +20,12 @@ from prefect.events import emit_event
 
 from crucible_lineage.amounts import amount
 from crucible_lineage.json_types import JsonObject
-from crucible_lineage.lineage import LineageGraph
+from crucible_lineage.lineage import Edge, LineageGraph, Node
 from crucible_lineage.lineage.draw.svg import render_svg
 from crucible_lineage.lineage.labels import plain, title
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.run.result import FAILED, REUSED, RunResult, StepEvent
+from crucible_lineage.queries.graph.fetch import fetch_lineage
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.new_dataset import NewDataset
 from crucible_lineage.registration.payload import Payload
@@ -34,6 +35,7 @@ __all__ = [
     "dataset_page",
     "dataset_resource_id",
     "lineage_artifact",
+    "lineage_of",
     "markdown_table",
     "tell_asset",
     "tell_failed",
@@ -43,6 +45,7 @@ __all__ = [
 ]
 
 MOST_ROWS = 200
+MOST_LINEAGES = 20  # of unconnected datasets in one picture; each takes one request
 
 FACILITY = "crucible.lbl.gov"
 EXPLORER = "https://crucible.lbl.gov/explore"  # as the official client has it
@@ -60,6 +63,21 @@ def lineage_artifact(
     text += "".join(f"\n\n**{plain(note)}**" for note in notes)
     create: Any = create_markdown_artifact
     create(markdown=text, key=key, description=f"Lineage of {subject}", _sync=True)
+
+
+def lineage_of(mfids: Sequence[str], session: Session) -> LineageGraph:
+    """Fetch the lineages of these datasets as one graph, connected or not; of very many, the last ones."""
+    nodes: dict[str, Node] = {}
+    edges: dict[tuple[str, str], Edge] = {}
+    fetched = 0
+    for mfid in reversed(mfids):
+        if mfid in nodes or fetched == MOST_LINEAGES:
+            continue
+        fetched += 1
+        graph = fetch_lineage(session, mfid)
+        nodes |= graph.nodes
+        edges |= graph.edges
+    return LineageGraph(nodes.values(), edges.values())
 
 
 def linked(session: Session, mfid: str, project: str = "") -> str:

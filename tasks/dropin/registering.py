@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -16,12 +16,8 @@ from prefect.context import FlowRunContext
 
 from crucible_lineage.amounts import amount
 from crucible_lineage.errors import RunError
-from crucible_lineage.lineage import Edge, LineageGraph, Node
-from crucible_lineage.queries.graph.fetch import fetch_lineage
-from crucible_lineage.refs import DatasetRef
-from crucible_lineage.session import Session
 from crucible_lineage.step import open_runners, step_runner
-from crucible_lineage.tasks.artifacts import lineage_artifact
+from crucible_lineage.tasks.artifacts import lineage_artifact, lineage_of
 from crucible_lineage.tasks.dropin.recording import ATTRIBUTE, Destination, Recording, open_recording, run_logger, warn
 from crucible_lineage.tasks.sessions import Crucible, CrucibleConnection
 from crucible_lineage.tasks.steps import steps_in
@@ -169,7 +165,8 @@ def _show_results(recording: Recording) -> None:
         if waiting:
             recording.notices.append(_waiting_message(recording, len(waiting)))
             warn("%s", recording.notices[-1])
-        graph = _lineage_of([dataset for dataset in datasets if dataset.mfid not in waiting], recording.session)
+        shown = [dataset.mfid for dataset in datasets if dataset.mfid not in waiting]
+        graph = lineage_of(shown, recording.session)
         last = datasets[-1].mfid if len(datasets) == 1 else None
         lineage_artifact(graph, last, recording.session, notes=recording.notices)
     except Exception as error:
@@ -188,15 +185,3 @@ def _waiting_message(recording: Recording, count: int) -> str:
         f"{amount(count, 'result')} in the outbox: {recording.undelivered.reason}; the next run of a flow here, or "
         "`crucible-lineage push`, delivers them"
     )
-
-
-def _lineage_of(datasets: Sequence[DatasetRef], session: Session) -> LineageGraph:
-    """Fetch the lineages of all datasets as one graph, connected or not."""
-    nodes: dict[str, Node] = {}
-    edges: dict[tuple[str, str], Edge] = {}
-    for dataset in reversed(datasets):
-        if dataset.mfid not in nodes:
-            graph = fetch_lineage(session, dataset.mfid)
-            nodes |= graph.nodes
-            edges |= graph.edges
-    return LineageGraph(nodes.values(), edges.values())
