@@ -113,6 +113,14 @@ def stamp(path: Path) -> FileStamp:
     return info.st_size, info.st_mtime_ns, info.st_ino
 
 
+def stamp_if_present(path: Path) -> FileStamp | None:
+    """Return the same; None if there is no such file."""
+    try:
+        return stamp(path)
+    except OSError:
+        return None
+
+
 def file_sha256(path: Path, size: int | None = None) -> str:
     """Return SHA-256 of a file's first `size` bytes, or of all, as 64 lowercase hex digits."""
     digest = hashlib.sha256()

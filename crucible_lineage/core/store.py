@@ -10,7 +10,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crucible_lineage.checksums import FileChecksums, scan_file, stamp
+from crucible_lineage.checksums import FileChecksums, scan_file, stamp, stamp_if_present
 from crucible_lineage.core.sql import LocalDatabase
 from crucible_lineage.errors import FileChangedError
 from crucible_lineage.json_types import JsonObject
@@ -197,7 +197,4 @@ class Store:
 
 
 def _stamp(path: str) -> list[int] | None:
-    try:
-        return list(stamp(Path(path)))
-    except OSError:
-        return None
+    return list(found) if (found := stamp_if_present(Path(path))) else None

@@ -10,12 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from prefect.blocks.core import Block, BlockNotSavedError
 from prefect.futures import PrefectFuture
 
+from crucible_lineage.checksums import FileStamp, stamp_if_present
 from crucible_lineage.errors import InputError, LineageError
 from crucible_lineage.fingerprint.params import canonical_value
 from crucible_lineage.ids import canonical_json, is_mfid
@@ -27,7 +29,7 @@ from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.read import datasets_with
 from crucible_lineage.registration.trust import lies_elsewhere
 from crucible_lineage.tasks.dropin.description import TaskDescription
-from crucible_lineage.tasks.dropin.folders import Stamp, files_at, is_folder, looks_like_path, stamp
+from crucible_lineage.tasks.dropin.folders import files_at, is_folder, looks_like_path
 from crucible_lineage.tasks.dropin.origins import CALL, LEAST_BYTES, MOST_ITEMS, Origin, items_of, settled
 from crucible_lineage.tasks.dropin.recording import Recording, data_folder, run_logger, warn
 from crucible_lineage.tasks.dropin.secret import hidden, hidden_text, is_secret_name, shown_secret
@@ -75,7 +77,7 @@ class Arguments:
     params: JsonObject = field(default_factory=dict)
     opaque: list[str] = field(default_factory=list)
     paths: dict[str, Path] = field(default_factory=dict)  # arguments that name files or folders
-    before: dict[Path, Stamp | None] = field(default_factory=dict)  # files below these paths before the call
+    before: dict[Path, FileStamp | None] = field(default_factory=dict)  # files below these paths before the call
     unknown: list[str] = field(default_factory=list)
     objects: dict[str, tuple[Any, str]] = field(default_factory=dict)
     ids: frozenset[int] = frozenset()  # object ids of the arguments and of the items in them
@@ -87,7 +89,7 @@ class Arguments:
     def changed_files(self) -> dict[str, list[Path]]:
         """Return the files written since the call at paths that arguments name, by argument."""
         changed = {
-            role: [path for path in files_at(root).paths if self.before.get(path) != stamp(path)]
+            role: [path for path in files_at(root).paths if self.before.get(path) != stamp_if_present(path)]
             for role, root in self.paths.items()
         }
         return {role: paths for role, paths in changed.items() if paths}
@@ -198,7 +200,7 @@ class _Tracer:
         for index, target in enumerate(_as_list(_call_by_name(writes, bound))) if callable(writes) else ():
             path = Path(str(target))
             self.arguments.paths[f"writes-{index}"] = path
-            self.arguments.before |= {file: stamp(file) for file in files_at(path).paths}
+            self.arguments.before |= {file: stamp_if_present(file) for file in files_at(path).paths}
 
     def source(self, role: str, source: object) -> None:
         """Add a declared source, by path, id, address or value. Raises InputError for a path without files."""
@@ -303,7 +305,7 @@ class _Tracer:
     def is_traced_inside(self, value: Any, depth: int = 3) -> bool:
         """Return whether an item of a plain list or dict is known, or is the path of a file."""
         items = value.values() if isinstance(value, dict) else value
-        for _, item in zip(range(MOST_ITEMS), items, strict=False):
+        for item in islice(items, MOST_ITEMS):
             if isinstance(item, str) and looks_like_path(item):
                 return True
             if self.recording.origins.of_object(item) is not None and not is_literal(item):
@@ -334,7 +336,7 @@ class _Tracer:
         files = files_at(path)
         self.arguments.left_out += files.left_out
         self.arguments.paths[role if role not in self.arguments.paths else f"{role}-{len(self.arguments.paths)}"] = path
-        self.arguments.before |= {file: stamp(file) for file in files.paths}
+        self.arguments.before |= {file: stamp_if_present(file) for file in files.paths}
         if not files.inputs or not self.description.reads_files(role):
             return value if isinstance(value, str) else path.name
         inputs = [file for file in files.inputs if self.description.reads_file(file)]

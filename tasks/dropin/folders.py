@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from crucible_lineage.tasks.dropin.secret import is_key_file
 
 MOST_INPUTS = 200  # files of one folder
 MOST_FILES = 20_000
-
-Stamp = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ def files_at(path: Path) -> FolderFiles:
         return FolderFiles((path,), (path,))
     if not path.is_dir():
         return FolderFiles((), ())
-    files = sorted(file for _, file in zip(range(MOST_FILES), _below(str(path)), strict=False))
+    files = sorted(islice(_below(str(path)), MOST_FILES))
     keys = [file for file in files if is_key_file(file)]
     inputs = [file for file in files if file not in keys]
     left_out = [f"{file.name} in {path.name} (a file of keys)" for file in keys]
@@ -66,12 +65,3 @@ def looks_like_path(text: str) -> bool:
 def is_folder(value: str | Path) -> bool:
     """Return whether a value is the path of a folder, also as text."""
     return (isinstance(value, Path) or looks_like_path(value)) and Path(value).is_dir()
-
-
-def stamp(path: Path) -> Stamp | None:
-    """Return modification time and size of a file; None if there is none."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size
