@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType, FlowRunFilterTags
-from prefect.client.schemas.objects import FlowRun, StateType, Worker
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME
 
 from crucible_lineage.errors import PrefectAwayError, RunError
@@ -94,9 +94,6 @@ def _is_left(run: FlowRun, worker_started: datetime | None, before: datetime) ->
 
 def _earliest(client: SyncPrefectClient, pool: str) -> datetime | None:
     """Return when the first of the online workers started; None if none is online."""
-    online = [worker for worker in _workers(client, pool) if str(worker.status).upper().endswith("ONLINE")]
+    workers = client.read_workers_for_work_pool(pool)
+    online = [worker for worker in workers if str(worker.status).upper().endswith("ONLINE")]
     return min((worker.created for worker in online if worker.created), default=None)
-
-
-def _workers(client: SyncPrefectClient, pool: str) -> Iterable[Worker]:
-    return client.read_workers_for_work_pool(pool)

@@ -18,7 +18,7 @@ from crucible_lineage.queries.verify.verify import Verification
 from crucible_lineage.queries.verify.verify import verify_project as verify
 from crucible_lineage.remake.driver import Options, Outcome
 from crucible_lineage.remake.receipts import state_receipts
-from crucible_lineage.remake.reproduce import reproduce_datasets, sampled
+from crucible_lineage.remake.reproduce import ENVIRONMENTS, reproduce_datasets, sampled
 from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
 
 MOST_ROWS = 500
@@ -99,7 +99,7 @@ def _reproduce(
     logger = get_run_logger()
     logger.info(session.settings.describe())
     mfids = sampled(session, project, sample, older_than)
-    options = Options(here=here, environments=session.settings.data / "environments")
+    options = Options(here=here, environments=session.settings.data / ENVIRONMENTS)
     outcomes = reproduce_datasets(session, mfids, options, logger.info)
     note_what_follows(session, outcomes)
     _, faults = state_receipts(session, outcomes)

@@ -64,13 +64,18 @@ Crucible = CrucibleConnection | CrucibleCredentials | str
 """What tasks take as `crucible`: a connection, a block, or a block's name."""
 
 
+def connection_of(crucible: CrucibleConnection | str | None) -> CrucibleConnection:
+    """Return the connection itself, or the one for a block's name; by default the one of this machine."""
+    if isinstance(crucible, str):
+        return CrucibleConnection(block=crucible)
+    return crucible or CrucibleConnection()
+
+
 def session_for(crucible: Crucible | None = None) -> Session:
     """Return this process's session for that Crucible; all tasks of the process share it, and it is closed at exit."""
     if isinstance(crucible, CrucibleCredentials):
         return _session_of_block(crucible, _data_folder(None))
-    if isinstance(crucible, str):
-        crucible = CrucibleConnection(block=crucible)
-    connection = crucible or CrucibleConnection()
+    connection = connection_of(crucible)
     data = Path(connection.data).absolute() if connection.data else None
     if connection.block:
         return _session_of_name(connection.block, _data_folder(data))

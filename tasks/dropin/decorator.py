@@ -70,7 +70,7 @@ class LineageTask(Task[P, R]):
 
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
             """Call the task as Prefect does, with its result recorded."""
-            recording = _recording()
+            recording = current()
             if recording is None:
                 return super().__call__(*args, **kwargs)
             call_kwargs = {name: value for name, value in kwargs.items() if name not in ("return_state", "wait_for")}
@@ -79,13 +79,13 @@ class LineageTask(Task[P, R]):
 
         def submit(self, *args: Any, **kwargs: Any) -> Any:
             """Submit the task as Prefect does, with its result recorded."""
-            recording = _recording()
+            recording = current()
             with _delegating(recording):
                 return super().submit(*args, **kwargs)
 
         def map(self, *args: Any, **kwargs: Any) -> Any:
             """Map the task as Prefect does, with its results recorded."""
-            recording = _recording()
+            recording = current()
             with _delegating(recording):
                 return super().map(*args, **kwargs)
 
@@ -178,10 +178,6 @@ def _delegating(recording: Recording | None) -> Iterator[None]:
         # the copy shares what Prefect counts in the original
         with running.model_copy(update={"task_runner": delegating}):
             yield
-
-
-def _recording() -> Recording | None:
-    return current()
 
 
 def _function_of(fn: Any) -> Callable[..., Any]:

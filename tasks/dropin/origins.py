@@ -8,8 +8,10 @@ import threading
 import weakref
 from collections.abc import Container, Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, is_dataclass, replace
 from enum import Enum
+from itertools import islice
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
@@ -284,12 +286,9 @@ def _is_shared_object(value: object) -> bool:
     return isinstance(value, (bytes, tuple, frozenset)) and len(value) < 2
 
 
-def items_of(value: object, depth: int = 4) -> Iterator[Any]:
+def items_of(value: object) -> Iterator[Any]:
     """Yield the items of a list, tuple, set, dict, dataclass or model, recursively; at most `MOST_ITEMS`."""
-    for index, item in enumerate(_inside(value, depth)):
-        if index >= MOST_ITEMS:
-            return
-        yield item
+    return islice(_inside(value, 4), MOST_ITEMS)
 
 
 def _inside(value: object, depth: int) -> Iterator[Any]:
@@ -312,19 +311,8 @@ def _content(value: object) -> tuple[type, object]:
 
 
 def _reference(value: object, on_delete: Any) -> Any:
-    if isinstance(value, CONSTANT):
-        return _Strong(value)
-    try:
-        return weakref.ref(value, lambda _: on_delete())
-    except TypeError:
-        return _Strong(value)
-
-
-class _Strong:
-    """A strong reference with the call of a weak one, for values that allow none."""
-
-    def __init__(self, value: object) -> None:
-        self.value = value
-
-    def __call__(self) -> Any:
-        return self.value
+    """Return a weak reference, or a function that returns the value if it allows none."""
+    if not isinstance(value, CONSTANT):
+        with suppress(TypeError):
+            return weakref.ref(value, lambda _: on_delete())
+    return lambda: value

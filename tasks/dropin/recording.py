@@ -24,11 +24,13 @@ from crucible_lineage.errors import LineageError
 from crucible_lineage.pipeline.step_call import FlowRun, FlowSlots, file_of
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.session import Session
+from crucible_lineage.tasks.credentials import CrucibleCredentials
+from crucible_lineage.tasks.dropin.description import TaskDescription
 from crucible_lineage.tasks.dropin.effects import watch_files
 from crucible_lineage.tasks.dropin.origins import DatasetFuture, Notes, Origins
 from crucible_lineage.tasks.dropin.secret import hidden_text, watch_secrets
 from crucible_lineage.tasks.dropin.undelivered import Undelivered
-from crucible_lineage.tasks.sessions import Crucible, CrucibleConnection, session_for
+from crucible_lineage.tasks.sessions import CrucibleConnection, connection_of, session_for
 
 WORKERS = 4  # concurrent registrations; each waits mostly for the network
 THREADS = "register"
@@ -85,6 +87,10 @@ class Recording:
         self.slots.is_away = undelivered.is_away
         if self._pool is not None and not undelivered.is_away() and not self.session.outbox.is_empty:
             self._pool.submit(undelivered.deliver, LAST_WAIT_S)
+
+    def reuses(self, description: TaskDescription) -> bool:
+        """Return whether results of the task are to be used again instead of running it."""
+        return self.destination.reuse if description.reuse is None else description.reuse
 
     def later(
         self, work: Callable[[], DatasetRef], logger: Any, label: str, held: PendingResult | None = None
@@ -270,7 +276,8 @@ def open_recording(request: Destination) -> Iterator[Recording]:
         warn("Crucible does not answer (%s); results wait in the outbox until it does", undelivered.reason)
     else:
         session.ensure_project(project)
-    settled = crucible if _holds_key(crucible) else _connection(crucible).settled(session.settings)
+    is_block = isinstance(crucible, CrucibleCredentials)
+    settled = crucible if is_block else connection_of(crucible).settled(session.settings)
     running = FlowRunContext.get()
     flow = running.flow if running else None
     name, file = (flow.name, file_of(flow.fn)) if flow else ("", "")
@@ -365,16 +372,6 @@ def _attached(destination: Destination) -> Recording | None:
             session = session_for(destination.crucible)
             recording = _here[destination.run_id] = Recording(destination, session, owner=False)
         return recording
-
-
-def _connection(crucible: Crucible | None) -> CrucibleConnection:
-    if isinstance(crucible, str):
-        return CrucibleConnection(block=crucible)
-    return crucible if isinstance(crucible, CrucibleConnection) else CrucibleConnection()
-
-
-def _holds_key(crucible: Crucible | None) -> bool:
-    return not (crucible is None or isinstance(crucible, (str, CrucibleConnection)))
 
 
 def data_folder(recording: Recording) -> Path:

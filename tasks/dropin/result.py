@@ -44,11 +44,6 @@ class TaskResult:
     def project(self) -> str:
         return self.description.project or self.recording.destination.project
 
-    @property
-    def wants_reuse(self) -> bool:
-        reuse = self.description.reuse
-        return self.recording.destination.reuse if reuse is None else reuse
-
 
 def inputs_of(result: TaskResult, written: Mapping[str, Sequence[Path]]) -> list[Input]:
     """Return the inputs without files that the task has overwritten, and without those in its output folders unless

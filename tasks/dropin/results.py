@@ -269,7 +269,7 @@ def _stored(result: TaskResult, value: object, folder: Path, written: Mapping[st
         "value": relative_paths(stored.document, result.arguments.paths),
         **({"written": locations} if locations else {}),
     }
-    exact = result.wants_reuse and _is_exact(stored, value, folder)
+    exact = result.recording.reuses(result.description) and _is_exact(stored, value, folder)
     return replace(stored, document=document, files=tuple(files), exact=exact)
 
 

@@ -167,8 +167,7 @@ class _Run:
 
     def reuse(self) -> None:
         """Look up a result of an equal call, if reuse is enabled."""
-        wants_reuse = self.call.description.reuse
-        if not (self.recording.destination.reuse if wants_reuse is None else wants_reuse):
+        if not self.recording.reuses(self.call.description):
             return
         self.reused = reuse_result(self.result())
         if self.reused is not None:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from crucible_lineage.errors import TRANSIENT, CrucibleError
 from crucible_lineage.pipeline.inputs.existing import RawFiles, find_raw
@@ -20,6 +20,7 @@ from crucible_lineage.pipeline.job.delivering import ONE_CALL_S, deliver_all
 from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.provenance.environment import agent
 from crucible_lineage.refs import DatasetRef
+from crucible_lineage.registration.register import nothing
 from crucible_lineage.session import Session
 
 if TYPE_CHECKING:
@@ -125,13 +126,9 @@ class Undelivered:
 
     def deliver(self, patience_s: float) -> None:
         """Deliver the outbox, including results of earlier runs, if the service answers."""
-        deliver_all(self.session, patience_s, lambda reason: setattr(self, "reason", reason), _quiet)
+        deliver_all(self.session, patience_s, lambda reason: setattr(self, "reason", reason), nothing)
 
     def left(self) -> list[str]:
         """Return the results of this run that wait in the outbox."""
         waiting = {mfid for item in self.session.outbox.waiting() for mfid in item.mfids} if self._kept else set()
         return [mfid for mfid in self._kept if mfid in waiting]
-
-
-def _quiet(*_: Any) -> None:
-    """Ignore progress."""

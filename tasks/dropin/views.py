@@ -6,6 +6,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Iterator
+from itertools import islice
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -110,7 +111,7 @@ def _same(left: Any, right: Any) -> bool:
 
 
 def _first(objects: Any) -> list[tuple[Any, Origin]]:
-    return [pair for _, pair in zip(range(MOST_COMPARED), objects, strict=False)]
+    return list(islice(objects, MOST_COMPARED))
 
 
 def _only(origins: Any) -> Origin | None:

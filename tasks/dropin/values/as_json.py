@@ -7,17 +7,13 @@ import json
 import math
 import sys
 from collections.abc import Mapping
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
 from enum import Enum
 from typing import Any
-from uuid import UUID
 
-from crucible_lineage.tasks.dropin.values.kinds import is_plain, kind_of
+from crucible_lineage.tasks.dropin.values.kinds import SCALARS, is_plain, kind_of
 
 MOST_LEVELS = 50  # of nested lists and dicts
 MOST_CLASSES = 1000  # in one list or dict; with more, the value is stored but cannot be read back
-SCALARS = (datetime, date, time, timedelta, Decimal, UUID, complex)
 OTHER = "other"  # a class that cannot be read back
 
 Classes = Any

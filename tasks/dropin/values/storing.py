@@ -18,6 +18,7 @@ from typing import Any
 from crucible_lineage.checksums import scan_file
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.registration.new_dataset import LocalFile
+from crucible_lineage.tasks.dropin.folders import looks_like_path
 from crucible_lineage.tasks.dropin.values.as_json import NotJsonError, load_class, read_spelled, spelled
 from crucible_lineage.tasks.dropin.values.kinds import Kind, fields_of, kind_of
 
@@ -349,12 +350,7 @@ def _text(plain: object) -> str:
 
 def _names_file(text: str) -> bool:
     """Return whether the text is the path of an existing file, and looks like a path."""
-    if len(text) > 4096 or "\n" in text or "\0" in text or not ("/" in text or "\\" in text or "." in text):
-        return False
-    try:
-        return Path(text).is_file()
-    except OSError:
-        return False
+    return looks_like_path(text) and Path(text).is_file()
 
 
 def _loader(document: JsonObject) -> Any:
