@@ -215,10 +215,11 @@ def test_what_was_once_the_same_by_chance_is_not_let_go(
 
     assert state_receipts(session, outcomes)[1] == []
     assert going() == [scaled]
-    outcomes[0].verdict = DIFFERS
+    environment = outcomes[0].environment
+    outcomes[0].verdict, outcomes[0].environment = DIFFERS, {**environment, "python": "3.9.0"}
     state_receipts(session, outcomes)
     assert going() == [], "the last receipt counts"
-    outcomes[0].verdict = IDENTICAL
+    outcomes[0].verdict, outcomes[0].environment = IDENTICAL, environment
     state_receipts(session, outcomes)
     assert going() == [scaled]
     outcomes[0].verdict, outcomes[0].causes = DIFFERS, ["the step is not deterministic: made twice here, x differs too"]
