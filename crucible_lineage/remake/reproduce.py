@@ -87,8 +87,9 @@ def sampled(session: Session, project: str, count: int, older_than: str | None =
     Raises InputError if there is none, or `older_than` (as in 30d, 12h) is not an age.
     """
     until = datetime.now(UTC) - _age(older_than) if older_than else datetime.now(UTC)
-    summaries = session.mirror.snapshot(project).summaries.values()
-    currency = Currency(summary.status for summary in summaries)
+    snapshot = session.mirror.snapshot(project)
+    summaries = snapshot.summaries.values()
+    currency = Currency((summary.status for summary in summaries), snapshot.promoted)
     matching = sorted(
         summary.mfid
         for summary in summaries

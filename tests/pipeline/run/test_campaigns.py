@@ -29,6 +29,7 @@ from crucible_lineage.pipeline.run.result import RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.queries.campaigns import compare_campaign
 from crucible_lineage.queries.catalogue.listing import list_datasets
+from crucible_lineage.remake.reproduce import sampled
 from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
@@ -182,6 +183,7 @@ def test_a_campaign_changes_nothing_until_promoted_and_rolling_back_restores_all
     assert current(session) == promoted
     ids = {mfid for one in (tried, rest) for outputs in one.datasets.values() for mfid in outputs.values()}
     assert {promoted[name] for name in changed} <= ids
+    assert set(sampled(session, "lab", 100)) == set(promoted.values()), "what is made again as a sample is current"
 
     roll_back(session, find_campaign(session, "lab", "neon"), "too early")
     assert current(session) == with_old
