@@ -561,7 +561,7 @@ class Journal:
             for failure in failures:
                 db.execute(
                     "UPDATE result SET about = NULL WHERE state = 'failed' AND about IS NOT NULL AND step = ?"
-                    " AND run IN (SELECT id FROM run WHERE project = ? AND pipeline = ?)",
+                    " AND run IN (SELECT id FROM run WHERE project = ? COLLATE NOCASE AND pipeline = ?)",
                     (failure.step, failure.project, failure.pipeline),
                 )
                 data = {"project": failure.project, "name": failure.mfid, "step": failure.step}

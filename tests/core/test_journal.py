@@ -174,11 +174,11 @@ def test_another_host_opens_no_journal_and_the_run_finds_its_payload(tmp_path: P
         assert [(row.step, row.state) for row in journal.waiting()] == [("fit", MADE)]
 
 
-def fail(journal: Journal, run: str, name: str, most: int | None = None) -> None:
-    journal.begin_run(run, "p", "lab", Path("p.yaml"))
-    journal.plan(run, "lab", ["s[x]"])
+def fail(journal: Journal, run: str, name: str, most: int | None = None, project: str = "lab") -> None:
+    journal.begin_run(run, "p", project, Path("p.yaml"))
+    journal.plan(run, project, ["s[x]"])
     facts = {"error": f"{run}: too dark", "log": None, "seconds": 1.0, "about": json.dumps([TWO]), "most": most}
-    journal.end_step(run, "lab", "s[x]", FAILED, {}, name=name, **facts)
+    journal.end_step(run, project, "s[x]", FAILED, {}, name=name, **facts)
 
 
 def test_failures_are_those_of_results_not_made_since(journal: Journal) -> None:
@@ -206,3 +206,6 @@ def test_some_failures_do_not_count_and_the_others_can_be_forgotten(journal: Jou
     assert journal.failures() == {}
     fail(journal, "two", ONE)
     assert journal.failures()[ONE].failures == 1, "counted from the beginning"
+    fail(journal, "three", ONE, project="LAB")
+    assert journal.forget_failures(ONE) == {("LAB", "p")}
+    assert journal.failures() == {}, "in whatever case a declaration spells the project"
