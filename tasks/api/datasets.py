@@ -12,6 +12,7 @@ from crucible_lineage.client.filters import DatasetFilters
 from crucible_lineage.client.models import Dataset, Project, Relationship, Sample, SearchHit
 from crucible_lineage.errors import ConflictError, NotFoundError
 from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.registration.trust import lies_elsewhere
 from crucible_lineage.tasks.api.calls import api_task, chosen_mfid, words
 from crucible_lineage.tasks.api.files import OnFailure, add_all, checked_files
 from crucible_lineage.tasks.sessions import Crucible, session_for
@@ -163,11 +164,8 @@ def _create(client: CrucibleClient, fields: Mapping[str, object]) -> str:
         return client.datasets.create(fields).dsid
     except ConflictError:
         existing = client.datasets.get(mfid)
-        same = existing.dataset_name == fields["dataset_name"] and fields.get("project_id") in (
-            None,
-            existing.project_id,
-        )
-        if not same:
+        project = str(fields.get("project_id") or existing.project_id or "")
+        if existing.dataset_name != fields["dataset_name"] or lies_elsewhere(existing, project):
             raise
         return mfid
 

@@ -117,6 +117,15 @@ def test_an_ingestor_that_did_not_read_the_file_is_a_failure(data: Path, tmp_pat
         assert [one.filename for one in ask(on_failed_ingestion="warn")] == [name]
 
 
+def test_a_repeated_task_finds_its_dataset_however_the_project_is_spelled(data: Path) -> None:
+    from crucible_lineage.tasks import CrucibleConnection, create_dataset, ensure_project
+
+    here = CrucibleConnection(data=str(data))
+    ensure_project.fn("lab", crucible=here)
+    made = create_dataset.fn("scan", "LAB", crucible=here)
+    assert create_dataset.fn("scan", "LAB", dsid=made, crucible=here) == made
+
+
 def test_names_of_runs_show_dataset_and_file() -> None:
     from crucible_lineage.tasks import add_files, upload_file
     from crucible_lineage.tasks.api.calls import _run_name
