@@ -11,7 +11,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -298,19 +298,14 @@ class Session:
             return
         self._metadata_tested = True
         merge, absent = self.client.metadata.merge, new_mfid()
-        try:
-            merge(absent, {KEY: {"status": "incomplete"}})
-        except NotFoundError:
-            return
-        except RefusedError as refusal:
+        with suppress(CrucibleError):
             try:
-                merge(absent, {})
-            except NotFoundError:  # so the key was rejected, not the missing dataset
-                self.client.service.note(FREE_METADATA, False, str(refusal))
-            except CrucibleError:
-                return
-        except CrucibleError:
-            return
+                merge(absent, {KEY: {"status": "incomplete"}})
+            except RefusedError as refusal:
+                try:
+                    merge(absent, {})
+                except NotFoundError:  # so the key was rejected, not the missing dataset
+                    self.client.service.note(FREE_METADATA, False, str(refusal))
 
     def _create_project(self, project: str, title: str | None) -> None:
         if not self.settings.embedded:
@@ -331,30 +326,20 @@ class Session:
 
         patience = {} if self._patience_s is None else {"total_s": self._patience_s, "attempts": math.inf}
         uploads, retry = self.settings.data / "uploads", RetryPolicy(**{**patience, **retries_from_environment()})
-        if self.settings.api_url is not None and self.settings.api_key is not None:
-            return CrucibleClient(
-                self.settings.api_url,
-                self.settings.api_key,
-                retry=retry,
-                state_folder=uploads,
-                service=self.mirror.service,
-            )
-        assert embedded is not None
-        try:
-            server: SharedServer | RunningServer = embedded()
-            self._stack.callback(server.close)
-        except OSError as error:
-            raise storage_error(error, self.settings.data / "crucible") or error from error
-        except RuntimeError as error:  # its database is damaged, or of a newer version; the message says what to do
-            raise StorageError(str(error)) from error
-        transport = RestartingTransport(server.revive) if server.revive else None
+        url, key = self.settings.api_url, self.settings.api_key
+        transport: RestartingTransport | None = None
+        if embedded is not None:
+            try:
+                server: SharedServer | RunningServer = embedded()
+                self._stack.callback(server.close)
+            except OSError as error:
+                raise storage_error(error, self.settings.data / "crucible") or error from error
+            except RuntimeError as error:  # its database is damaged, or of a newer version; the message says what to do
+                raise StorageError(str(error)) from error
+            url, key = server.url, server.api_key
+            transport = RestartingTransport(server.revive) if server.revive else None
         return CrucibleClient(
-            server.url,
-            server.api_key,
-            retry=retry,
-            transport=transport,
-            state_folder=uploads,
-            service=self.mirror.service,
+            url, key, retry=retry, transport=transport, state_folder=uploads, service=self.mirror.service
         )
 
     def _embedded(self) -> Callable[[], SharedServer | RunningServer]:

@@ -17,6 +17,7 @@ from platformdirs import user_config_dir, user_data_dir
 from crucible_lineage.errors import InputError, nearest
 
 API_PATH = "/api/v3"
+MAIN_SECTION = "crucible"  # of the official client's configuration file
 
 # All environment variables, with their meanings. The reference is generated from this table.
 VARIABLES: Mapping[str, str] = {
@@ -80,8 +81,6 @@ def resolve_settings(
     data: Path | None = None,
     api_url: str | None = None,
     api_key: str | None = None,
-    environment: Mapping[str, str] | None = None,
-    config_file: Path | None = None,
 ) -> Settings:
     """Return the settings for these arguments.
 
@@ -89,12 +88,11 @@ def resolve_settings(
     sources, such as the environment and the configuration file. Raises InputError if one of them is missing.
     """
     folder = (data or default_data_folder()).expanduser().absolute()
-    environment = os.environ if environment is None else environment
     if api_url is None and api_key is None and data is not None:
         return Settings(folder, source="a data folder was given", own_process=True)
-    stored = _stored(config_file or Path(user_config_dir("nano-crucible")) / "config.ini")
-    url = api_url or environment.get("CRUCIBLE_API_URL") or stored.get("api_url")
-    key = api_key or environment.get("CRUCIBLE_API_KEY") or stored.get("api_key")
+    stored = _sections(_config_file()).get(MAIN_SECTION, {})
+    url = api_url or os.environ.get("CRUCIBLE_API_URL") or stored.get("api_url")
+    key = api_key or os.environ.get("CRUCIBLE_API_KEY") or stored.get("api_key")
     if not url and not api_key:
         return Settings(folder, own_process=True)
     if not url:
@@ -103,7 +101,7 @@ def resolve_settings(
         raise InputError(f"the address of Crucible must start with http:// or https://, this one does not: {url}")
     if not key:
         raise InputError(f"there is no API key for {url}; set CRUCIBLE_API_KEY or give --api-key")
-    origin = "given" if api_url else "CRUCIBLE_API_URL" if environment.get("CRUCIBLE_API_URL") else "config.ini"
+    origin = "given" if api_url else "CRUCIBLE_API_URL" if os.environ.get("CRUCIBLE_API_URL") else "config.ini"
     return Settings(folder, api_address(url), key, source=f"address: {origin}")
 
 
@@ -127,16 +125,14 @@ class OfficialAccess:
     def required_key(self) -> str:
         """Return the key. Raises InputError if there is none."""
         if not self.api_key:
-            path = Path(user_config_dir("nano-crucible")) / "config.ini"
-            raise InputError(
-                f"there is no API key for {self.api_url}: give api_key, set CRUCIBLE_API_KEY, or write it into {path}"
-            )
+            ways = f"give api_key, set CRUCIBLE_API_KEY, or write it into {_config_file()}"
+            raise InputError(f"there is no API key for {self.api_url}: {ways}")
         return self.api_key
 
 
 def official_access() -> OfficialAccess:
     """Return the address, the key and the privilege mode as the official client reads them."""
-    stored = _stored(Path(user_config_dir("nano-crucible")) / "config.ini")
+    stored = _sections(_config_file()).get(MAIN_SECTION, {})
     environment = {
         name: os.environ.get(f"CRUCIBLE_{name.upper()}") for name in ("api_url", "api_key", "privilege_mode")
     }
@@ -149,7 +145,7 @@ def profile_settings(profile: str, *, data: Path | None = None) -> Settings:
 
     Raises InputError if there is no such section, or if it lacks `api_url` or `api_key`.
     """
-    path = Path(user_config_dir("nano-crucible")) / "config.ini"
+    path = _config_file()
     sections = _sections(path)
     if profile not in sections:
         raise InputError(f"profile {profile!r}: {path} has no section of that name; {nearest(profile, sections)}")
@@ -160,12 +156,11 @@ def profile_settings(profile: str, *, data: Path | None = None) -> Settings:
     return replace(settings, source=f"profile {profile}")
 
 
-def retries_from_environment(environment: Mapping[str, str] | None = None) -> dict[str, float]:
+def retries_from_environment() -> dict[str, float]:
     """Return the fields of the retry policy that the environment sets."""
-    environment = os.environ if environment is None else environment
     policy: dict[str, float] = {}
     for field_name, variable in RETRIES.items():
-        if text := environment.get(variable):
+        if text := os.environ.get(variable):
             try:
                 value = float(text)
             except ValueError:
@@ -177,9 +172,8 @@ def retries_from_environment(environment: Mapping[str, str] | None = None) -> di
     return policy
 
 
-def _stored(config_file: Path) -> dict[str, str]:
-    """Return the main section of the official client's configuration file; empty if there is none."""
-    return _sections(config_file).get("crucible", {})
+def _config_file() -> Path:
+    return Path(user_config_dir("nano-crucible")) / "config.ini"
 
 
 def _sections(config_file: Path) -> dict[str, dict[str, str]]:

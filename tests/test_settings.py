@@ -8,23 +8,27 @@ import pytest
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.session import Session
-from crucible_lineage.settings import Settings, resolve_settings, retries_from_environment
+from crucible_lineage.settings import RETRIES, Settings, resolve_settings, retries_from_environment
 
 
-def test_nothing_said_leaves_the_defaults() -> None:
-    assert retries_from_environment({}) == {}
+def test_nothing_said_leaves_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in RETRIES.values():
+        monkeypatch.delenv(variable, raising=False)
+    assert retries_from_environment() == {}
 
 
 @pytest.mark.parametrize("text", ["soon", "-1", "nan", "inf"])
-def test_a_time_that_is_none_is_refused(text: str) -> None:
+def test_a_time_that_is_none_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CRUCIBLE_LINEAGE_RETRY_SECONDS", text)
     with pytest.raises(InputError, match=f"CRUCIBLE_LINEAGE_RETRY_SECONDS is '{text}'; give seconds"):
-        retries_from_environment({"CRUCIBLE_LINEAGE_RETRY_SECONDS": text})
+        retries_from_environment()
 
 
 @pytest.mark.parametrize("text", ["0", "1.5"])
-def test_a_number_of_tries_that_is_none_is_refused(text: str) -> None:
+def test_a_number_of_tries_that_is_none_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CRUCIBLE_LINEAGE_RETRIES", text)
     with pytest.raises(InputError, match="give a number of attempts, 1 or more"):
-        retries_from_environment({"CRUCIBLE_LINEAGE_RETRIES": text})
+        retries_from_environment()
 
 
 def test_a_session_goes_on_as_long_as_the_environment_says(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,11 +58,15 @@ def test_what_is_delivered_beside_a_run_is_given_up_no_later_than_the_environmen
         ("http://127.0.0.1:8000/crucible/api/v2", "http://127.0.0.1:8000/crucible/api/v2"),
     ],
 )
-def test_an_address_without_a_path_is_completed(given: str, used: str, tmp_path: Path) -> None:
-    asked = resolve_settings(api_url=given, api_key="key", environment={}, config_file=tmp_path / "none.ini")
+def test_an_address_without_a_path_is_completed(given: str, used: str) -> None:
+    asked = resolve_settings(api_url=given, api_key="key")
     assert asked.api_url == used
 
 
-def test_a_key_is_not_left_unused_where_a_data_folder_is_given_too(tmp_path: Path) -> None:
+def test_a_key_is_not_left_unused_where_a_data_folder_is_given_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CRUCIBLE_API_URL", raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))  # without a configuration file
     with pytest.raises(InputError, match="an API key was given, but no address"):
-        resolve_settings(data=tmp_path, api_key="key", environment={}, config_file=tmp_path / "none.ini")
+        resolve_settings(data=tmp_path, api_key="key")
