@@ -16,24 +16,6 @@ from datetime import UTC, datetime, timedelta
 from crucible_lineage.errors import RefusedError
 from crucible_lineage.times import utc
 
-__all__ = [
-    "ASSUMPTIONS",
-    "CLOCK_IDS",
-    "COLONS",
-    "DATES",
-    "DERIVED_IDS",
-    "FILES_BY_HASH",
-    "FREE_METADATA",
-    "GRAPHS",
-    "LINKS",
-    "REVISIONS",
-    "SIGNED",
-    "TAKEN_IDS",
-    "Assumption",
-    "Observation",
-    "ServiceProfile",
-]
-
 CLOCK_IDS = "ids of version 7"
 COLONS = "keywords with a colon"
 DATES = "modification times"

@@ -42,8 +42,6 @@ from crucible_lineage.tasks.artifacts import tell_failed, tell_reused, telling_a
 from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
 from crucible_lineage.watch.new_data import SelectionMarks, each_selection, narrowed
 
-__all__ = ["Parking", "process_new"]
-
 
 def _run_name() -> str:
     return f"new in {Path(flow_run.parameters['pipeline']).stem}"

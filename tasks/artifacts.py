@@ -31,19 +31,6 @@ from crucible_lineage.registration.new_dataset import NewDataset
 from crucible_lineage.registration.payload import Payload
 from crucible_lineage.session import Session
 
-__all__ = [
-    "dataset_page",
-    "dataset_resource_id",
-    "lineage_artifact",
-    "lineage_of",
-    "markdown_table",
-    "tell_asset",
-    "tell_failed",
-    "tell_materialized",
-    "tell_reused",
-    "telling_arrived",
-]
-
 MOST_ROWS = 200
 MOST_LINEAGES = 20  # of unconnected datasets in one picture; each takes one request
 

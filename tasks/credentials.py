@@ -17,8 +17,6 @@ from crucible_lineage.settings import api_address
 if TYPE_CHECKING:  # Prefect imports this module at every start of a server or worker
     from crucible_lineage.client import CrucibleClient
 
-__all__ = ["CrucibleCredentials"]
-
 
 class CrucibleCredentials(CredentialsBlock):  # type: ignore[misc, unused-ignore]  # an untyped base in some releases
     """Address and key of a Crucible service, and how long to wait for it.

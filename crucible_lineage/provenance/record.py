@@ -13,33 +13,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from crucible_lineage.errors import ChecksumError
 from crucible_lineage.ids import canonical_json
-from crucible_lineage.marks import KEY, SLOTS_KEY, record_in
+from crucible_lineage.marks import KEY, record_in
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.refs import DatasetRef, FileRef
 
 if TYPE_CHECKING:
     from crucible_lineage.provenance.schema import FilesRecord, ProvenanceRecord, StepRecord
-
-
-__all__ = [
-    "ATTACHED_NAME",
-    "COMPLETE",
-    "INCOMPLETE",
-    "KEY",
-    "SLOTS_KEY",
-    "SOURCE",
-    "SURROUNDINGS",
-    "Activity",
-    "compact",
-    "expand",
-    "raw_record",
-    "read_record",
-    "run_record",
-    "statement_record",
-    "step_record",
-    "support_record",
-    "unreadable",
-]  # fmt: skip
 
 
 SCHEMA = "crucible-lineage/provenance/1"

@@ -47,6 +47,7 @@ from crucible_lineage.errors import ChecksumError, ConflictError, NotFoundError,
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.records import returned_values
 from crucible_lineage.marks import (
+    KEY,
     SLOTS_KEY,
     Registration,
     Registrations,
@@ -58,7 +59,7 @@ from crucible_lineage.marks import (
     slots_mark,
 )
 from crucible_lineage.provenance.digest import changed_keys
-from crucible_lineage.provenance.record import COMPLETE, KEY, read_record
+from crucible_lineage.provenance.record import COMPLETE, read_record
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.registration.trust import other_files, require_own
 from crucible_lineage.service import FREE_METADATA

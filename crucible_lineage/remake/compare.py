@@ -74,11 +74,6 @@ class _DiffersError(Exception):
     """Raised if two files differ other than in a number; the message says where."""
 
 
-def worst(verdicts: Collection[str]) -> str:
-    """Return the worst of these verdicts."""
-    return max(verdicts, key=ORDER.index, default=IDENTICAL)
-
-
 def compare_values(name: str, recorded: Any, made: Any, rules: Rules) -> Comparison:
     """Compare values of JSON."""
     return _compare_numbers(name, lambda notes: _json_numbers(recorded, made, rules.ignore, notes), rules)

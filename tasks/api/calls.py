@@ -20,9 +20,6 @@ from crucible_lineage.ids import canonical_json, mfid_from_bytes, new_mfid, time
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.tasks.sessions import is_transient
 
-__all__ = ["api_task", "asynchronous", "chosen_mfid", "words"]
-
-
 P = ParamSpec("P")
 R = TypeVar("R")
 

@@ -30,10 +30,11 @@ from crucible_lineage.ids import has_derived_id, is_mfid
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage import Finding, LineageGraph
 from crucible_lineage.lineage.checks import Findings, worst_first
+from crucible_lineage.marks import KEY
 from crucible_lineage.pipeline.files.fetch import LOST, fetch_reference, is_reference, note_if_lost
 from crucible_lineage.pipeline.files.remote import source_fault
 from crucible_lineage.provenance.recipe import derived_mfid
-from crucible_lineage.provenance.record import KEY, read_record
+from crucible_lineage.provenance.record import read_record
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 from crucible_lineage.queries.verify.repair import DamagedFile, Remade, Repair, repair
 from crucible_lineage.queries.verify.rules import (

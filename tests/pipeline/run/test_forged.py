@@ -12,12 +12,12 @@ import pytest
 from crucible_lineage.checksums import scan_file
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.ids import new_mfid
+from crucible_lineage.marks import KEY, SLOTS_KEY
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.pipeline.run.result import RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run
-from crucible_lineage.provenance.record import KEY, SLOTS_KEY
 from crucible_lineage.queries.catalogue.listing import list_datasets
 from crucible_lineage.queries.graph.fetch import fetch_lineage
 from crucible_lineage.registration.read import find_by_recipe, recipe_keyword
