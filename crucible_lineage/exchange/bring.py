@@ -41,7 +41,7 @@ from crucible_lineage.exchange.model import Conflict, HeldDataset, MissingParts,
 from crucible_lineage.exchange.plan import CopyPlan, ItemToCopy
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.model import DERIVED
-from crucible_lineage.marks import CORRECTIONS_KEY, KEY, SLOTS_KEY, correction_mark, is_own
+from crucible_lineage.marks import CORRECTIONS_KEY, correction_mark, is_own
 from crucible_lineage.pipeline.files.fetch import LOST, remade
 from crucible_lineage.provenance.record import INCOMPLETE
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord, parse_record
