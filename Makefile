@@ -32,7 +32,7 @@ test-alone:  ## up to eight tests that failed just now, again, with nothing besi
 lint: .venv/test.installed typecheck-tree  ## style, types, import arrows, workflows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	MYPYPATH=.typecheck:examples $(BIN)/mypy -p crucible_lineage $(patsubst examples/%.py,-m %,$(wildcard examples/*.py))
+	MYPYPATH=.typecheck:examples:tests/contract $(BIN)/mypy -p crucible_lineage -m dataset_page $(patsubst examples/%.py,-m %,$(wildcard examples/*.py))
 	cd .typecheck && ../$(BIN)/lint-imports ../pyproject.toml
 	$(BIN)/actionlint .github/workflows/*.yml
 

@@ -1,4 +1,7 @@
-"""Every call on Crucible's documentation page about datasets, in the page's own spelling, with our client."""
+"""Every call on Crucible's documentation page about datasets, in the page's own spelling, with our client.
+
+`make lint` checks its types.
+"""
 
 from __future__ import annotations
 
