@@ -97,7 +97,7 @@ def number(one: Statement, key: str = "from") -> int:
     return (datetime.fromisoformat(one.body[key]) - DAY0).days
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(histories(), st.randoms())
 def test_what_is_left_of_certificates_is_that_of_a_calendar_in_any_order_of_arrival(
     history: list[Statement], chance: random.Random

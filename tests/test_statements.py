@@ -78,7 +78,7 @@ def told_one_by_one(history: list[Statement]) -> set[str]:
 
 
 @given(histories(), st.randoms(use_true_random=False))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_order_of_arrival_and_duplicates_do_not_matter_and_revocations_can_be_revoked(
     history: list[Statement], chance: random.Random
 ) -> None:

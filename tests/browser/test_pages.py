@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from crucible_lineage.client import CrucibleClient
+from tests.nights import by_night
 
 pytestmark = pytest.mark.browser
 EVIL = '<script>alert(1)</script><img src=x onerror="alert(1)">'
@@ -346,6 +347,7 @@ def test_every_page_is_accessible_and_the_keyboard_reaches_everything_in_order(o
         assert all(one < other for one, other in pairwise(reached)), name
 
 
+@by_night("the same look, set on an open page, by day")
 def test_every_page_is_readable_on_a_small_screen_in_the_dark(opened, served):
     scheme, width = LOOKS[-1]
     page = opened(scheme=scheme, width=width)

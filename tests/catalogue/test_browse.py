@@ -29,7 +29,7 @@ from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from tests.nights import NIGHTLY
 
-SEARCHES = 240 if NIGHTLY else 60
+SEARCHES = 240 if NIGHTLY else 30
 NAMES = ("gold", "Silver", "ünïcode", "film", "wafer", "<b>", "50 % off")
 
 

@@ -19,8 +19,8 @@ from crucible_lineage.server import RunningServer, start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 
-STEP = int(os.environ.get("CRASH_STEP", "12"))
-SEEDS = int(os.environ.get("CRASH_SEEDS", "3"))
+STEP = int(os.environ.get("CRASH_STEP", "20"))
+SEEDS = int(os.environ.get("CRASH_SEEDS", "2"))
 SAMPLE = "0rztm2jg0201b8b6d0znq6915g"
 
 

@@ -47,7 +47,7 @@ from crucible_lineage.registration.new_dataset import LocalFile, NewDataset
 from crucible_lineage.registration.register import register_output
 from crucible_lineage.service import ServiceProfile
 
-HISTORIES = int(os.environ.get("CLAIM_HISTORIES", "150"))  # `make crash` tries many more
+HISTORIES = int(os.environ.get("CLAIM_HISTORIES", "100"))  # `make crash` tries many more
 PATIENCE_S = 4.0
 STALE_S = 1.0
 ENOUGH = 1500  # histories in which a broken rule has to show

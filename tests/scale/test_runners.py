@@ -1,6 +1,6 @@
 """The same pipeline on threads, processes, Dask and Ray: the same datasets, made where they were to be made.
 
-By day the settings of runners are looked at, and tests/tasks/test_dropin.py runs a flow on all but a Ray of our own.
+By day the settings of runners are looked at, and tests/tasks/test_dropin.py runs a flow on threads and processes.
 """
 
 from __future__ import annotations

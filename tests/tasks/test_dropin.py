@@ -1,6 +1,6 @@
 """`task` and `registering`: on each task runner, in pools, in `with`, without a flow, and where something fails.
 
-On Ray with CRUCIBLE_NIGHTLY=1; on Dask, which hands tasks to other processes in the same way, each time.
+On Dask and Ray, which hand tasks to other processes as a process pool does, with CRUCIBLE_NIGHTLY=1.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from tests.nights import NIGHTLY
 
 HERE = Path(__file__).parent
-RUNNERS = ("threads", "processes", "dask", *(("ray",) if NIGHTLY else ()))
+RUNNERS = ("threads", "processes", *(("dask", "ray") if NIGHTLY else ()))
 CASES = {
     "in_threads": ([870, 870], [" -> make", "make -> double"]),
     "in_processes": ([870], [" -> make", "make -> double"]),

@@ -13,7 +13,7 @@ scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False,
 values = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=12)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(values, max_size=40), st.integers(1, 3))
 def test_what_was_packed_comes_out_again(given_values, times):
     repeated = given_values * times

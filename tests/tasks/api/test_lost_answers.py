@@ -1,6 +1,6 @@
 """Whichever answer of Crucible a task of the API does not get, it does what it does otherwise, and nothing twice.
 
-Every fifth answer is lost by day, each of them by night.
+Every third answer is lost by day, each of them by night.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ PROGRAM = Path(__file__).with_name("losing_answers.py")
 
 
 def test_no_answer_is_missed(data: Path, tmp_path: Path, prefect: Any) -> None:
-    ran = prefect.python(PROGRAM, data, tmp_path / "files", 1 if NIGHTLY else 5)
+    ran = prefect.python(PROGRAM, data, tmp_path / "files", 1 if NIGHTLY else 3)
     assert ran.returncode == 0, ran.stderr[-4000:]
     answers: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
     assert {name: one for name, one in answers.items() if one["differing"]} == {}
