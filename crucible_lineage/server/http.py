@@ -31,6 +31,7 @@ MAX_ROW_ID = (1 << 63) - 1
 
 Limit = Annotated[int, Query(ge=0, le=1000)]
 Offset = Annotated[int, Query(ge=0, le=MAX_ROW_ID)]
+SearchLimit = Annotated[int, Query(ge=1, le=50)]
 Direction = Literal["asc", "desc"]
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
@@ -279,6 +280,7 @@ def _checked_moment(text: str) -> str:
 
 
 Text = Annotated[str, Field(max_length=10_000)]
+Name = Annotated[str, Field(min_length=1, max_length=500)]
 Moment = Annotated[str, Field(max_length=64), AfterValidator(_checked_moment)]
 Count = Annotated[int, Field(ge=0, le=MAX_ROW_ID)]
 
@@ -294,7 +296,7 @@ class _New(LenientBody):
     scientific_metadata: dict[str, object] | None = None
 
 
-class DatasetBody(_New):
+class _DatasetFields(BaseModel):
     dataset_name: Text | None = None
     measurement: Text | None = None
     data_type: Text | None = None
@@ -306,28 +308,24 @@ class DatasetBody(_New):
     instrument_mfid: str | None = None
 
 
-class NewSample(_New):
-    sample_name: Text | None = None
-    sample_type: Text | None = None
-    description: Text | None = None
+class DatasetBody(_New, _DatasetFields):
+    pass
 
 
-class DatasetPatch(Form):
-    dataset_name: Text | None = None
-    measurement: Text | None = None
-    data_type: Text | None = None
-    data_format: Text | None = None
-    session_name: Text | None = None
+class DatasetPatch(Form, _DatasetFields):
     timestamp: Moment | None = None
-    size: Count | None = None
-    instrument_name: str | None = None
-    instrument_id: str | None = None
-    instrument_mfid: str | None = None
     owner_orcid: str | None = None
 
 
-class SamplePatch(Form):
+class _SampleFields(BaseModel):
     sample_name: Text | None = None
     sample_type: Text | None = None
     description: Text | None = None
+
+
+class NewSample(_New, _SampleFields):
+    pass
+
+
+class SamplePatch(Form, _SampleFields):
     timestamp: Moment | None = None

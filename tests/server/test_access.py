@@ -209,6 +209,23 @@ def test_service_accounts_are_looked_at_and_promoted_by_administrators_only(clie
     assert client.account.profile()["capabilities"]["can_manage_users"] is False
 
 
+def test_lists_and_searches_select_instruments_by_the_same_affiliations(client, guest, guest_id, api):
+    body = {"instrument_id": "ftir-3", "instrument_name": "Bruker Tensor", "location": "B67"}
+    mfid = client.instruments.create(body)["unique_id"]
+    api.put(f"/resources/{mfid}/access/users/{guest_id}", json={"permission": "editor"}).raise_for_status()
+    for affiliation, is_found in (("maintainer", True), ("owner", False)):
+        listed = guest.instruments.list(instrument_name="Bruker Tensor", affiliation=[affiliation])
+        found = guest.instruments.search("Bruker Tensor", affiliation=[affiliation])
+        assert [bool(listed), bool(found)] == [is_found, is_found]
+
+
+def test_users_and_service_accounts_are_found_in_upper_and_lower_case(client, api):
+    client.service_accounts.create("uploader-9")
+    for path in ("/users", "/service_accounts"):
+        names = [item["username"] for item in api.get(path, params={"q": "UPLOADER-9"}).json()["items"]]
+        assert names == ["uploader-9"]
+
+
 def test_only_the_owner_gives_a_dataset_away(client, guest, guest_id, api, dataset):
     mfid = dataset()
     api.put(f"/resources/{mfid}/access/users/{guest_id}", json={"permission": "editor"}).raise_for_status()

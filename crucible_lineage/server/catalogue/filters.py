@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import sqlite3
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -28,15 +29,19 @@ _FIELDS = {
     "project": ("resource.project_id", "home_resource.mfid", "COALESCE(home.title, home.slug)"),
     "instrument": ("dataset.instrument_id", "instrument_resource.mfid", "instrument.instrument_name"),
 }
-_EXTRA = {
-    "owner": ("unique_id", "username", "first_name", "last_name"),
-    "project": ("unique_id", "project_id", "title"),
-    "instrument": ("unique_id", "instrument_id", "instrument_name"),
-}
-_EXTRA_COLUMNS = {
-    "owner": "owner.unique_id, owner.username, owner.first_name, owner.last_name",
-    "project": "home_resource.mfid, home.slug, home.title",
-    "instrument": "instrument_resource.mfid, instrument.slug, instrument.instrument_name",
+_EXTRA = {  # further columns of a bucket, by their names there
+    "owner": {
+        "unique_id": "owner.unique_id",
+        "username": "owner.username",
+        "first_name": "owner.first_name",
+        "last_name": "owner.last_name",
+    },
+    "project": {"unique_id": "home_resource.mfid", "project_id": "home.slug", "title": "home.title"},
+    "instrument": {
+        "unique_id": "instrument_resource.mfid",
+        "instrument_id": "instrument.slug",
+        "instrument_name": "instrument.instrument_name",
+    },
 }
 _JOINS = {
     "owner": "LEFT JOIN user AS owner ON owner.id = resource.owner_id",
@@ -64,6 +69,14 @@ class Conditions:
 
     def __str__(self) -> str:
         return " AND ".join(self.clauses)
+
+    def page(
+        self, db: sqlite3.Connection, select: str, order: str, limit: int, offset: int
+    ) -> tuple[list[sqlite3.Row], int]:
+        """Return the rows on one page of a select, and the number of all rows that meet the conditions."""
+        (total,) = db.execute(f"SELECT COUNT(*) FROM ({select} WHERE {self})", self.values).fetchone()
+        sql = f"{select} WHERE {self} ORDER BY {order} LIMIT {limit} OFFSET {offset}"
+        return db.execute(sql, self.values).fetchall(), total
 
 
 _EXACT = {
@@ -115,8 +128,7 @@ def _add_people(db: sqlite3.Connection, caller: Caller, conditions: Conditions, 
     for name in ("owner_id", "owner_orcid"):
         if name in filters:
             conditions.add("resource.owner_id = ?", user_row(db, filters[name], status=422)["id"])
-    if filters.get("affiliation"):
-        conditions.add("resource.owner_id = ?", caller.id)
+    add_affiliation(conditions, caller, filters.get("affiliation", ()))
     if "public" in filters:
         conditions.add("resource.public = ?", int(filters["public"]))
     if filters.get("visibility", "all") != "all":
@@ -133,6 +145,13 @@ def _add_people(db: sqlite3.Connection, caller: Caller, conditions: Conditions, 
             project,
             project,
         )
+
+
+def add_affiliation(conditions: Conditions, caller: Caller, affiliation: Sequence[str]) -> None:
+    """Select resources that the caller owns or maintains, as a member."""
+    member = "resource.id IN (SELECT resource_id FROM access WHERE user_id = ?)"
+    if clauses := [{"owner": "resource.owner_id = ?", "maintainer": member}[name] for name in set(affiliation)]:
+        conditions.add(f"({' OR '.join(clauses)})", *[caller.id] * len(clauses))
 
 
 def _add_project(db: sqlite3.Connection, conditions: Conditions, query: ResourceQuery) -> None:
@@ -199,7 +218,9 @@ def cursor_page(db: sqlite3.Connection, caller: Caller, kind: str, query: Datase
     more = len(rows) > shown
     rows = rows[:shown]
     items = records(db, caller, kind, rows, _embed(query))
-    _mark_relation(items, query)
+    if (project := select_project(db, query.project_id, query.project_mfid)) is not None:
+        for row, item in zip(rows, items, strict=True):
+            item["project_relation"] = "assigned" if row["home_id"] == project["id"] else "shared"
     next_cursor = _encode(_sort_value(rows[-1], kind, query), rows[-1]["mfid"]) if more and rows else None
     return {"items": items, "limit": query.limit, "total": total, "next_cursor": next_cursor}
 
@@ -252,19 +273,6 @@ def _embed(query: DatasetQuery | SampleQuery) -> Embed:
         owner=query.include_owner,
         datasets=getattr(query, "include_datasets", True),
     )
-
-
-def _mark_relation(items: list[Json], query: ResourceQuery) -> None:
-    """Mark whether each item belongs to the requested project or is only shared with it."""
-    if query.project_id is None and query.project_mfid is None:
-        return
-    for item in items:
-        slug, mfid = item["project_id"], item["project_mfid"]
-        is_assigned = mfid is not None and (
-            mfid == query.project_mfid or slug.lower() == (query.project_id or "").lower()
-        )
-        is_assigned = is_assigned or mfid == query.project_id
-        item["project_relation"] = "assigned" if is_assigned else "shared"
 
 
 def _encode(*parts: str) -> str:
@@ -390,10 +398,10 @@ def facet_page(db: sqlite3.Connection, caller: Caller, kind: str, query: Dataset
         raise invalid("query", "cursor", "is not a cursor of this list")
     conditions = where(db, caller, kind, query)
     group, value, label = _FIELDS[query.field]
-    extra = _EXTRA_COLUMNS.get(query.field)
+    columns = [f"{value} AS value", f"{label} AS label", "COUNT(*) AS count", *_EXTRA.get(query.field, {}).values()]
     direction = (query.direction or "asc").upper()
     rows = db.execute(
-        f"""SELECT {value} AS value, {label} AS label, COUNT(*) AS count{", " + extra if extra else ""}
+        f"""SELECT {", ".join(columns)}
             FROM resource JOIN {kind} ON {kind}.id = resource.id {_JOINS.get(query.field, "")}
             WHERE {conditions} GROUP BY {group}
             ORDER BY {query.sort} {direction}, value {direction} LIMIT {query.limit + 1} OFFSET {offset}""",

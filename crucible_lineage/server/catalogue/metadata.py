@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from starlette.exceptions import HTTPException
 
-from crucible_lineage.server.database import now
+from crucible_lineage.server.catalogue.resources import touch
 from crucible_lineage.server.seals import require_rows
 
 MAX_DOCUMENT_BYTES = 4 << 20  # chosen: a hundred thousand numbers; larger data belong in a file
@@ -30,20 +30,14 @@ def merged(old: dict[str, object], new: dict[str, object]) -> dict[str, object]:
 
 def read_metadata(db: sqlite3.Connection, resource_id: int) -> dict[str, object] | None:
     """Return a resource's metadata, None if none was ever written."""
-    row = db.execute("SELECT * FROM metadata WHERE id = ?", (resource_id,)).fetchone()
-    if row is None:
-        return None
-    require_rows("metadata", [row])
-    return dict(json.loads(row["document"]))
+    row = _row(db, resource_id)
+    return None if row is None else dict(json.loads(row["document"]))
 
 
 def written_metadata(db: sqlite3.Connection, resource_id: int) -> dict[str, object]:
     """Return the metadata that people wrote, without what ingestion found in the files."""
-    row = db.execute("SELECT * FROM metadata WHERE id = ?", (resource_id,)).fetchone()
-    if row is None:
-        return {}
-    require_rows("metadata", [row])
-    return dict(json.loads(row["document"] if row["given"] is None else row["given"]))
+    row = _row(db, resource_id)
+    return {} if row is None else dict(json.loads(row["document"] if row["given"] is None else row["given"]))
 
 
 def write_metadata(db: sqlite3.Connection, resource_id: int, written: dict[str, object]) -> dict[str, object]:
@@ -65,20 +59,25 @@ def write_metadata(db: sqlite3.Connection, resource_id: int, written: dict[str, 
         db.execute("INSERT INTO metadata_words (rowid, words) VALUES (:id, :words)", row)
     else:
         db.execute("UPDATE metadata_words SET words = :words WHERE rowid = :id", row)
-    db.execute("UPDATE resource SET modified = ? WHERE id = ?", (now(), resource_id))
+    touch(db, resource_id)
     return document
 
 
 def renew_metadata(db: sqlite3.Connection, dataset_id: int) -> None:
     """Merge the dataset's metadata again from its present files; delete them if nothing is left."""
-    previous = read_metadata(db, dataset_id)
-    written = written_metadata(db, dataset_id)
-    if written or _parsed(db, dataset_id):
-        if previous != _merge_sources(written, _parsed(db, dataset_id)):
+    previous, written, parsed = read_metadata(db, dataset_id), written_metadata(db, dataset_id), _parsed(db, dataset_id)
+    if written or parsed:
+        if previous != _merge_sources(written, parsed):
             write_metadata(db, dataset_id, written)
     elif previous is not None:
         db.execute("DELETE FROM metadata WHERE id = ?", (dataset_id,))
         db.execute("DELETE FROM metadata_words WHERE rowid = ?", (dataset_id,))
+
+
+def _row(db: sqlite3.Connection, resource_id: int) -> sqlite3.Row | None:
+    row: sqlite3.Row | None = db.execute("SELECT * FROM metadata WHERE id = ?", (resource_id,)).fetchone()
+    require_rows("metadata", [row] if row else [])
+    return row
 
 
 def _parsed(db: sqlite3.Connection, dataset_id: int) -> list[tuple[str, dict[str, object]]]:

@@ -151,6 +151,13 @@ def _trigrams(text: str) -> set[str]:
 
 def user_row(db: sqlite3.Connection, reference: str, *, status: int = 404) -> sqlite3.Row:
     """Return the user with this ORCID, MFID, username or email; an error of `status` if there is none."""
+    if (row := find_user(db, reference)) is None:
+        raise HTTPException(status, f"User not found: {reference[:100]}")
+    return row
+
+
+def find_user(db: sqlite3.Connection, reference: str) -> sqlite3.Row | None:
+    """Return the user with this ORCID, MFID, username or email, if there is one."""
     if "@" in reference:
         column = "email"
     elif is_mfid(reference) or re.match(ORCID, reference):
@@ -158,8 +165,6 @@ def user_row(db: sqlite3.Connection, reference: str, *, status: int = 404) -> sq
     else:
         column = "username"
     row: sqlite3.Row | None = db.execute(f"SELECT * FROM user WHERE {column} = ?", (reference,)).fetchone()
-    if row is None:
-        raise HTTPException(status, f"User not found: {reference[:100]}")
     return row
 
 

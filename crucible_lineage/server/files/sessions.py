@@ -12,6 +12,7 @@ from urllib.parse import quote, urlencode
 from crucible_lineage.server.catalogue.records import file_record
 from crucible_lineage.server.database import Database, now
 from crucible_lineage.server.files.storage import (
+    FILES,
     ContentStore,
     Draft,
     NewContent,
@@ -141,11 +142,7 @@ def finish(database: Database, storage: ContentStore, upload: sqlite3.Row, recei
 
 def completed(db: sqlite3.Connection, upload: sqlite3.Row) -> Json:
     """Return the record of the file that a completed upload became."""
-    row = db.execute(
-        "SELECT file.*, resource.mfid AS dataset_mfid FROM file JOIN resource ON resource.id = dataset_id"
-        " WHERE file.mfid = ?",
-        (upload["file_mfid"],),
-    ).fetchone()
+    row = db.execute(f"{FILES} WHERE file.mfid = ?", (upload["file_mfid"],)).fetchone()
     if row is None:
         raise refuse(404, "The uploaded file has been deleted since")
     return file_record(row)

@@ -8,7 +8,7 @@ import sqlite3
 from typing import Annotated, Literal
 
 from fastapi import Response
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from crucible_lineage.server.call import AuthenticatedCall, Call
 from crucible_lineage.server.catalogue.access import (
@@ -45,6 +45,7 @@ from crucible_lineage.server.http import (
     LenientBody,
     Limit,
     Moment,
+    Name,
     Offset,
     Text,
     invalid,
@@ -64,7 +65,6 @@ Disposition = Literal["attachment", "inline"]
 Backend = Annotated[str, Field(min_length=1, max_length=100)]
 
 
-Name = Annotated[str, Field(min_length=1, max_length=500)]
 MAX_THUMBNAIL_BYTES = 32 << 20  # chosen: per dataset
 _SIGNATURES = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
@@ -77,29 +77,27 @@ _SIGNATURES = (
 
 
 # ruff: noqa: ARG001 - a route declares each parameter that clients may send, used or not
-# ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound
 
 
 _REQUESTS = """SELECT ingestion_request.*, file.mfid AS file_mfid, file.dataset_id, resource.mfid AS dataset_mfid
     FROM ingestion_request JOIN file ON file.id = file_id JOIN resource ON resource.id = file.dataset_id"""
 
 
-class CataloguedFile(LenientBody):
+class _FileFields(BaseModel):
+    size: Count | None = None
+    access_note: Text | None = None
+    sha256_hash: Sha256 | None = None
+    storage_path: Text | None = None
+
+
+class CataloguedFile(LenientBody, _FileFields):
     filename: FileName
     storage_backend: Backend
-    size: Count | None = None
-    access_note: Text | None = None
-    sha256_hash: Sha256 | None = None
-    storage_path: Text | None = None
 
 
-class FilePatch(Form):
+class FilePatch(Form, _FileFields):
     filename: FileName | None = None
-    storage_path: Text | None = None
     storage_backend: Backend | None = None
-    access_note: Text | None = None
-    size: Count | None = None
-    sha256_hash: Sha256 | None = None
 
 
 @router.get("/datasets/{mfid}/files")
@@ -150,13 +148,7 @@ def list_files(call: Call, sha256_hash: str | None = None, limit: Limit = 100, o
     if sha256_hash is not None:
         conditions.add("file.sha256 = ?", sha256_hash)
     with call.read() as db:
-        total = db.execute(
-            f"SELECT COUNT(*) FROM file JOIN resource ON resource.id = file.dataset_id WHERE {conditions}",
-            conditions.values,
-        ).fetchone()[0]
-        rows = db.execute(
-            f"{FILES} WHERE {conditions} ORDER BY file.id DESC LIMIT {limit} OFFSET {offset}", conditions.values
-        ).fetchall()
+        rows, total = conditions.page(db, FILES, "file.id DESC", limit, offset)
     return page([file_record(row) for row in rows], limit, total, offset)
 
 
@@ -366,14 +358,7 @@ def list_requests(
     if file_mfid is not None:
         conditions.add("file.mfid = ?", file_mfid)
     with call.read() as db:
-        total = db.execute(
-            f"SELECT COUNT(*) FROM ({_REQUESTS} WHERE {conditions})",
-            conditions.values,
-        ).fetchone()[0]
-        rows = db.execute(
-            f"{_REQUESTS} WHERE {conditions} ORDER BY ingestion_request.id DESC LIMIT {limit} OFFSET {offset}",
-            conditions.values,
-        ).fetchall()
+        rows, total = conditions.page(db, _REQUESTS, "ingestion_request.id DESC", limit, offset)
     return page([_request_record(row) for row in rows], limit, total, offset)
 
 

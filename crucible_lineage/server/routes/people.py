@@ -34,6 +34,7 @@ from crucible_lineage.server.catalogue.access import (
 from crucible_lineage.server.catalogue.filters import Conditions
 from crucible_lineage.server.catalogue.resources import (
     USERNAME,
+    find_user,
     hand_over,
     home_project,
     project_row,
@@ -42,7 +43,7 @@ from crucible_lineage.server.catalogue.resources import (
     user_row,
 )
 from crucible_lineage.server.database import JsonObject, hash_key, register_key
-from crucible_lineage.server.http import Direction, Form, Json, Limit, Offset, Text, page, refuse
+from crucible_lineage.server.http import Direction, Form, Json, Limit, Offset, SearchLimit, Text, page, refuse
 from crucible_lineage.server.http import router as new_router
 
 router = new_router()
@@ -55,19 +56,12 @@ Email = Annotated[str, Field(max_length=254, pattern=r"^[^@\s]+@[^@\s]+$")]
 # ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound
 
 
-SearchLimit = Annotated[int, Query(ge=1, le=50)]
 PlatformRole = Literal["none", "contributor", "admin"]
 Identifier = Annotated[str, Field(pattern=r"^(\d{4}-\d{4}-\d{4}-\d{3}[0-9X]|[0-9a-hjkmnp-tv-z]{26})$")]
 Names = Annotated[list[str], Field(max_length=1000)]
 
 
-SERVICE_ACCOUNTS = (
-    "SELECT user.*, (SELECT MAX(created) FROM api_key WHERE user_id = user.id) AS key_created FROM user"
-    " WHERE is_service_account"
-)
-
-
-# ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound
+SERVICE_ACCOUNTS = "SELECT user.*, (SELECT MAX(created) FROM api_key WHERE user_id = user.id) AS key_created FROM user"
 
 
 SHARED = ("dataset", "sample", "instrument")
@@ -109,7 +103,7 @@ def account(call: Call) -> Json:
         return {
             "user_unique_id": call.caller.unique_id,
             "access_group_ids": [slug for (slug,) in groups],
-            "user_info": user_record(_me(db, call)),
+            "user_info": user_record(_user(db, call.caller.id)),
         }
 
 
@@ -117,7 +111,7 @@ def account(call: Call) -> Json:
 def profile(call: Call) -> Json:
     caller = call.caller
     with call.read() as db:
-        me = _me(db, call)
+        me = _user(db, call.caller.id)
     return user_record(me) | {
         "authorization": {
             "platform_role": me["platform_role"],
@@ -138,8 +132,16 @@ def profile(call: Call) -> Json:
 
 @router.patch("/account/profile")
 def change_profile(call: Call, body: ProfilePatch) -> Json:
+    changes: JsonObject = body.model_dump(exclude_unset=True)
+    if any(changes.get(name, "") is None for name in ("first_name", "last_name")):
+        raise refuse(422, "first_name and last_name cannot be null")
     with call.write() as db:
-        return update_user(db, call.caller.id, body)
+        for name, value in changes.items():
+            try:
+                db.execute(f"UPDATE user SET {name} = ? WHERE id = ?", (value, call.caller.id))
+            except sqlite3.IntegrityError:
+                raise refuse(409, f"This {name} is taken") from None
+        return user_record(_user(db, call.caller.id))
 
 
 @router.get("/account/apikey")
@@ -155,20 +157,8 @@ def verify(call: Call) -> Json:
     return {"valid": True, "created_at": created, "expires_at": "9999-12-31T23:59:59+00:00"}
 
 
-def update_user(db: sqlite3.Connection, user_id: int, body: ProfilePatch) -> Json:
-    changes: JsonObject = body.model_dump(exclude_unset=True)
-    if any(changes.get(name, "") is None for name in ("first_name", "last_name")):
-        raise refuse(422, "first_name and last_name cannot be null")
-    for name, value in changes.items():
-        try:
-            db.execute(f"UPDATE user SET {name} = ? WHERE id = ?", (value, user_id))
-        except sqlite3.IntegrityError:
-            raise refuse(409, f"This {name} is taken") from None
-    return user_record(db.execute("SELECT * FROM user WHERE id = ?", (user_id,)).fetchone())
-
-
-def _me(db: sqlite3.Connection, call: AuthenticatedCall) -> sqlite3.Row:
-    row: sqlite3.Row = db.execute("SELECT * FROM user WHERE id = ?", (call.caller.id,)).fetchone()
+def _user(db: sqlite3.Connection, number: int) -> sqlite3.Row:
+    row: sqlite3.Row = db.execute("SELECT * FROM user WHERE id = ?", (number,)).fetchone()
     return row
 
 
@@ -226,11 +216,7 @@ def list_users(
         conditions.add("instr(lower(first_name || ' ' || last_name || ' ' || COALESCE(username, '')), lower(?))", q)
     order = {"name": "last_name"}.get(sort, sort)
     with call.read() as db:
-        total = db.execute(f"SELECT COUNT(*) FROM user WHERE {conditions}", conditions.values).fetchone()[0]
-        rows = db.execute(
-            f"SELECT * FROM user WHERE {conditions} ORDER BY {order} {direction}, id LIMIT {limit} OFFSET {offset}",
-            conditions.values,
-        )
+        rows, total = conditions.page(db, "SELECT * FROM user", f"{order} {direction}, id", limit, offset)
         return page([user_record(row) for row in rows], limit, total, offset)
 
 
@@ -249,7 +235,8 @@ def search_users(call: Call, q: Annotated[str, Query(min_length=1, max_length=20
 @router.post("/users/resolve")
 def resolve_users(call: Call, body: References) -> Json:
     with call.read() as db:
-        return {reference: _resolve(db, reference) for reference in [*body.orcids, *body.usernames, *body.emails]}
+        references = [*body.orcids, *body.usernames, *body.emails]
+        return {reference: public_user(find_user(db, reference)) for reference in references}
 
 
 @router.get("/users/{reference}")
@@ -305,8 +292,11 @@ def check_access(call: Call, reference: str, mfid: str) -> Json:
 def list_service_accounts(call: Call, q: str | None = None, limit: Limit = 100, offset: Offset = 0) -> Json:
     require_elevated(call)
     with call.read() as db:
-        rows = [row for row in db.execute(f"{SERVICE_ACCOUNTS} ORDER BY username") if not q or q in row["username"]]
-    return page([_service_account(row) for row in rows[offset : offset + limit]], limit, len(rows), offset)
+        conditions = Conditions("is_service_account")
+        if q:
+            conditions.add("instr(lower(username), lower(?))", q)
+        rows, total = conditions.page(db, SERVICE_ACCOUNTS, "username", limit, offset)
+        return page([_service_account(row) for row in rows], limit, total, offset)
 
 
 @router.post("/service_accounts", status_code=201)
@@ -357,17 +347,11 @@ def require_elevated(call: AuthenticatedCall) -> None:
         raise refuse(403, "Only platform administrators may do this")
 
 
-def _resolve(db: sqlite3.Connection, reference: str) -> JsonObject | None:
-    return public_user(
-        db.execute(
-            "SELECT * FROM user WHERE unique_id = ?1 OR username = ?1 OR (email = ?1 AND instr(?1, '@'))", (reference,)
-        ).fetchone()
-    )
-
-
 def _service_account_row(db: sqlite3.Connection, reference: str) -> sqlite3.Row:
     number = user_row(db, reference)["id"]
-    row: sqlite3.Row | None = db.execute(f"{SERVICE_ACCOUNTS} AND user.id = ?", (number,)).fetchone()
+    row: sqlite3.Row | None = db.execute(
+        f"{SERVICE_ACCOUNTS} WHERE is_service_account AND user.id = ?", (number,)
+    ).fetchone()
     if row is None:
         raise refuse(404, "Service account not found")
     return row
@@ -379,8 +363,7 @@ def _set_role(db: sqlite3.Connection, user: sqlite3.Row, role: str) -> sqlite3.R
     if user["platform_role"] == "admin" and role != "admin" and others is None:
         raise refuse(409, "The last administrator cannot be demoted")
     db.execute("UPDATE user SET platform_role = ? WHERE id = ?", (role, user["id"]))
-    row: sqlite3.Row = db.execute("SELECT * FROM user WHERE id = ?", (user["id"],)).fetchone()
-    return row
+    return _user(db, user["id"])
 
 
 def _service_account(row: sqlite3.Row) -> Json:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from fastapi import Query
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from crucible_lineage.server.call import Call
 from crucible_lineage.server.catalogue.access import (
@@ -16,12 +17,11 @@ from crucible_lineage.server.catalogue.access import (
     ROLE_NAMES,
     ROLE_VALUES,
     VIEWER,
-    Caller,
     members,
     require,
     user_record,
 )
-from crucible_lineage.server.catalogue.filters import Conditions
+from crucible_lineage.server.catalogue.filters import Conditions, add_affiliation
 from crucible_lineage.server.catalogue.records import INSTRUMENTS, PROJECTS, Embed, load, records
 from crucible_lineage.server.catalogue.resources import (
     SLUG,
@@ -34,7 +34,7 @@ from crucible_lineage.server.catalogue.resources import (
     user_row,
 )
 from crucible_lineage.server.database import JsonObject
-from crucible_lineage.server.http import Direction, Form, Json, LenientBody, Limit, Offset, Text, page, refuse
+from crucible_lineage.server.http import Direction, Form, Json, LenientBody, Limit, Name, Offset, Text, page, refuse
 from crucible_lineage.server.http import router as new_router
 
 # ruff: noqa: ARG001 - a route declares each parameter that clients may send, used or not
@@ -49,31 +49,26 @@ Role = Literal["viewer", "contributor", "editor", "admin"]
 _SORTS = {"project_id": "slug", "title": "title", "created": "resource.created", "updated": "resource.modified"}
 
 
-# ruff: noqa: ARG001 - a route declares each parameter that clients may send, used or not
-
-
-Name = Annotated[str, Field(min_length=1, max_length=500)]
 Status = Literal["active", "maintenance", "decommissioned"]
 _INSTRUMENT_SORTS = {"instrument_id": "slug", "name": "instrument_name", "created": "created", "updated": "modified"}
-_OPTIONAL = ("manufacturer", "model", "instrument_type", "description", "other_id", "other_id_source")
 
 
-class NewProject(LenientBody):
-    project_id: Slug
+class _ProjectFields(BaseModel):
     organization: Text | None = None
     title: Text | None = None
     status: Text | None = None
+
+
+class NewProject(LenientBody, _ProjectFields):
+    project_id: Slug
     project_lead: str | None = None
     project_lead_orcid: str | None = None
     project_lead_email: str | None = None
     project_lead_username: str | None = None
 
 
-class ProjectPatch(Form):
+class ProjectPatch(Form, _ProjectFields):
     project_id: Slug | None = None
-    organization: Text | None = None
-    title: Text | None = None
-    status: Text | None = None
 
 
 @router.get("/projects")
@@ -92,6 +87,7 @@ def list_projects(
     limit: Limit = 100,
     offset: Offset = 0,
 ) -> Json:
+    """Return a page of projects. Everybody may know that a project exists."""
     with call.read() as db:
         conditions = Conditions("NOT resource.hidden", user=call.caller.id)
         if project_id is not None:
@@ -101,9 +97,10 @@ def list_projects(
             _add_member(conditions, user_row(db, reference, status=422)["id"], member_role)
         for reference in accessible_to_project:
             conditions.add("resource.id = ?", project_row(db, reference, status=422)["id"])
-        return projects_page(
-            db, call.caller, conditions, sort, direction, limit, offset, include_metadata, include_members
-        )
+        order = _order(_SORTS, sort, "project_id", direction)
+        rows, total = conditions.page(db, PROJECTS, order, limit, offset)
+        embed = Embed(metadata=include_metadata, members=include_members)
+        return page(records(db, call.caller, "project", rows, embed), limit, total, offset)
 
 
 @router.post("/projects", status_code=201)
@@ -116,7 +113,7 @@ def create_project(call: Call, body: NewProject) -> Json:
         lead = user_row(db, leads[0], status=422)
         if lead["id"] != call.caller.id and not call.caller.elevated:
             raise refuse(403, "Only platform administrators create projects for others")
-        _refuse_taken_slug(db, body.project_id)
+        _refuse_taken(db, "project", body.project_id)
         values = {
             "slug": body.project_id,
             "organization": body.organization,
@@ -140,12 +137,9 @@ def get_project(call: Call, reference: str, include_metadata: bool = False, incl
 def change_project(call: Call, reference: str, body: ProjectPatch) -> Json:
     changes: JsonObject = body.model_dump(exclude_unset=True)
     with call.write() as db:
-        row = require(db, call.caller, project_row(db, reference)["mfid"], ADMIN, "project")
-        slug = changes.pop("project_id", None)
-        if slug is not None:
-            if slug.lower() != project_row(db, reference)["slug"].lower():
-                _refuse_taken_slug(db, slug)
-            changes["slug"] = slug
+        project = project_row(db, reference)
+        row = require(db, call.caller, project["mfid"], ADMIN, "project")
+        _set_slug(db, "project", project, changes)
         change(db, "project", row["id"], changes)
         return load(db, call.caller, "project", row["id"], Embed(members=True))
 
@@ -196,31 +190,12 @@ def remove_member(call: Call, reference: str, user: str) -> Json:
         return members(db, row["id"])
 
 
-def projects_page(
-    db: sqlite3.Connection,
-    caller: Caller,
-    conditions: Conditions,
-    sort: str | None,
-    direction: str | None,
-    limit: int,
-    offset: int,
-    include_metadata: bool,
-    include_members: bool,
-) -> Json:
-    """Return a page of the projects that meet the conditions. Everybody may know that a project exists."""
+def _order(columns: Mapping[str, str], sort: str | None, default: str, direction: str | None) -> str:
+    """Return the order of a list: by time from the latest, by name from the first."""
     if direction and not sort:
         raise refuse(422, "direction needs sort")
-    default = "DESC" if sort in ("created", "updated") else "ASC"
-    order = f"{_SORTS[sort or 'project_id']} {(direction or default).upper()}, resource.mfid"
-    rows = db.execute(
-        f"{PROJECTS} WHERE {conditions} ORDER BY {order} LIMIT {limit} OFFSET {offset}", conditions.values
-    )
-    items = records(db, caller, "project", rows.fetchall(), Embed(metadata=include_metadata, members=include_members))
-    total = db.execute(
-        f"SELECT COUNT(*) FROM resource JOIN project USING (id) WHERE {conditions}",
-        conditions.values,
-    ).fetchone()[0]
-    return page(items, limit, total, offset)
+    usual = "DESC" if sort in ("created", "updated") else "ASC"
+    return f"{columns[sort or default]} {(direction or usual).upper()}, resource.mfid"
 
 
 def _project_id(db: sqlite3.Connection, slug: str) -> int | None:
@@ -241,35 +216,42 @@ def _add_member(conditions: Conditions, user_id: int, selected_roles: list[str])
         conditions.add(member, user_id)
 
 
-def _refuse_taken_slug(db: sqlite3.Connection, slug: str) -> None:
-    if db.execute("SELECT 1 FROM project WHERE slug = ?", (slug,)).fetchone():
-        raise refuse(409, f"A project with project_id {slug} already exists")
+def _refuse_taken(db: sqlite3.Connection, kind: str, slug: str) -> None:
+    if db.execute(f"SELECT 1 FROM {kind} WHERE slug = ?", (slug,)).fetchone():
+        article = "An" if kind == "instrument" else "A"
+        raise refuse(409, f"{article} {kind} with {kind}_id {slug} already exists")
 
 
-class NewInstrument(LenientBody):
-    instrument_id: Slug
-    instrument_name: Name
-    location: Text
+def _set_slug(db: sqlite3.Connection, kind: str, current: sqlite3.Row, changes: JsonObject) -> None:
+    """Turn a new short name into its column; 409 if another project or instrument has it."""
+    slug = changes.pop(f"{kind}_id", None)
+    if slug is not None:
+        if slug.lower() != current["slug"].lower():
+            _refuse_taken(db, kind, slug)
+        changes["slug"] = slug
+
+
+class _InstrumentFields(BaseModel):
     manufacturer: Text | None = None
     model: Text | None = None
     instrument_type: Text | None = None
     description: Text | None = None
     other_id: Text | None = None
     other_id_source: Text | None = None
+
+
+class NewInstrument(LenientBody, _InstrumentFields):
+    instrument_id: Slug
+    instrument_name: Name
+    location: Text
     owner: str | None = None
     owner_orcid: str | None = None
 
 
-class InstrumentPatch(Form):
+class InstrumentPatch(Form, _InstrumentFields):
     instrument_id: Slug | None = None
     instrument_name: Name | None = None
     location: Text | None = None
-    manufacturer: Text | None = None
-    model: Text | None = None
-    instrument_type: Text | None = None
-    description: Text | None = None
-    other_id: Text | None = None
-    other_id_source: Text | None = None
 
 
 @router.get("/instruments")
@@ -308,8 +290,6 @@ def list_instruments(
         "other_id_source": other_id_source,
         "status": status or ("active" if instrument_id is None else None),
     }
-    if direction and not sort:
-        raise refuse(422, "direction needs sort")
     conditions = Conditions("NOT hidden")
     for column, value in exact.items():
         if value is not None:
@@ -317,19 +297,9 @@ def list_instruments(
     with call.read() as db:
         if owner_id is not None:
             conditions.add("owner_id = ?", user_row(db, owner_id, status=422)["id"])
-        if affiliation:
-            member = "resource.id IN (SELECT resource_id FROM access WHERE user_id = ?)"
-            clauses = [{"owner": "owner_id = ?", "maintainer": member}[name] for name in set(affiliation)]
-            conditions.add(f"({' OR '.join(clauses)})", *[call.caller.id] * len(clauses))
-        total = db.execute(
-            f"SELECT COUNT(*) FROM resource JOIN instrument USING (id) WHERE {conditions}",
-            conditions.values,
-        ).fetchone()[0]
-        default = "DESC" if sort in ("created", "updated") else "ASC"
-        order = f"{_INSTRUMENT_SORTS[sort or 'instrument_id']} {(direction or default).upper()}, mfid"
-        rows = db.execute(
-            f"{INSTRUMENTS} WHERE {conditions} ORDER BY {order} LIMIT {limit} OFFSET {offset}", conditions.values
-        ).fetchall()
+        add_affiliation(conditions, call.caller, affiliation)
+        order = _order(_INSTRUMENT_SORTS, sort, "instrument_id", direction)
+        rows, total = conditions.page(db, INSTRUMENTS, order, limit, offset)
         embed = Embed(metadata=include_metadata, owner=include_owner, members=include_members)
         return page(records(db, call.caller, "instrument", rows, embed), limit, total, offset)
 
@@ -340,12 +310,12 @@ def create_instrument(call: Call, body: NewInstrument) -> Json:
         raise refuse(403, "Service accounts cannot register instruments")
     with call.write() as db:
         owner = choose_owner(db, call.caller, body.owner, body.owner_orcid)
-        _refuse_taken_instrument(db, body.instrument_id)
+        _refuse_taken(db, "instrument", body.instrument_id)
         values = {
             "slug": body.instrument_id,
             "instrument_name": body.instrument_name,
             "location": body.location,
-            **{name: getattr(body, name) for name in _OPTIONAL},
+            **{name: getattr(body, name) for name in _InstrumentFields.model_fields},
         }
         number = insert(db, "instrument", values, owner_id=owner)
         return load(db, call.caller, "instrument", number, Embed(owner=True))
@@ -373,11 +343,7 @@ def change_instrument(call: Call, reference: str, body: InstrumentPatch) -> Json
     with call.write() as db:
         instrument = instrument_row(db, reference)
         row = require(db, call.caller, instrument["mfid"], EDITOR, "instrument")
-        slug = changes.pop("instrument_id", None)
-        if slug is not None:
-            if slug.lower() != instrument["slug"].lower():
-                _refuse_taken_instrument(db, slug)
-            changes["slug"] = slug
+        _set_slug(db, "instrument", instrument, changes)
         change(db, "instrument", row["id"], changes)
         return load(db, call.caller, "instrument", row["id"], Embed(owner=True))
 
@@ -426,8 +392,3 @@ def _service_accounts(db: sqlite3.Connection, instrument_id: int) -> list[Json]:
         (instrument_id,),
     )
     return [{**user_record(row), "role": ROLE_NAMES[CONTRIBUTOR]} for row in rows]
-
-
-def _refuse_taken_instrument(db: sqlite3.Connection, slug: str) -> None:
-    if db.execute("SELECT 1 FROM instrument WHERE slug = ?", (slug,)).fetchone():
-        raise refuse(409, f"An instrument with instrument_id {slug} already exists")

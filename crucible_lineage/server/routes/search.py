@@ -10,10 +10,10 @@ from fastapi import Query
 
 from crucible_lineage.server.call import AuthenticatedCall, Call
 from crucible_lineage.server.catalogue.access import READABLE
-from crucible_lineage.server.catalogue.filters import Conditions
+from crucible_lineage.server.catalogue.filters import Conditions, add_affiliation
 from crucible_lineage.server.catalogue.records import SELECTS, Embed, names, records, within_bounds
 from crucible_lineage.server.catalogue.resources import project_row, similarity
-from crucible_lineage.server.http import Json
+from crucible_lineage.server.http import Json, SearchLimit
 from crucible_lineage.server.http import router as new_router
 from crucible_lineage.server.seals import DamagedError, intact
 
@@ -23,7 +23,6 @@ from crucible_lineage.server.seals import DamagedError, intact
 router = new_router()
 
 Words = Annotated[str, Query(min_length=3, max_length=200)]
-SearchLimit = Annotated[int, Query(ge=1, le=50)]
 CANDIDATES = 200  # chosen: names with the most trigrams in common, which are then scored
 ALIKE = 0.3  # the share of common trigrams from which PostgreSQL's trigram search calls texts similar
 
@@ -58,8 +57,7 @@ def search_instruments(
     conditions = Conditions()
     if status is not None:
         conditions.add("instrument.status = ?", status)
-    if affiliation:
-        conditions.add("resource.owner_id = ?", call.caller.id)
+    add_affiliation(conditions, call.caller, affiliation)
     return _by_name(call, "instrument", q, limit, None, conditions, Embed(owner=include_owner))
 
 

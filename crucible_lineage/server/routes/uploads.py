@@ -30,6 +30,7 @@ from crucible_lineage.server.files.sessions import (
     state_of,
 )
 from crucible_lineage.server.files.storage import (
+    STORE,
     Draft,
     NewContent,
     NewUpload,
@@ -51,9 +52,6 @@ router = new_router()
 Reuse = Annotated[Literal["readable"] | None, Header()]  # accept bytes of any dataset that the caller may read
 Crc32c = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{6}==$")]
 EMPTY_SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-
-
-# ruff: noqa: ARG001 - a route declares each parameter that clients may send, used or not
 
 
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,18})-(\d{1,18})|\*)/(\d{1,18})")
@@ -109,7 +107,7 @@ def initiate_replacement(
             raise refuse(428, "Replacing a file needs the header If-Match with its etag, or *")
         if if_match not in ("*", etag(file)):
             raise refuse(412, {"code": "etag_mismatch", "message": "The file has changed", "etag": etag(file)})
-        if file["backend"] != "gcs":
+        if file["backend"] != STORE:
             raise refuse(422, "Only files stored by the service can be replaced")
         is_same = same_content(file, body.size, body.sha256_hash)
         if is_same and call.service.storage.holds(body.sha256_hash, body.size):
