@@ -44,7 +44,7 @@ class AuthenticatedCall:
     @property
     def base_url(self) -> str:
         """The scheme, host and prefix as the caller sees them, without a final slash."""
-        return base_url(self.request)
+        return f"{self.request.url.scheme}://{self.request.url.netloc}{PREFIX}"
 
     @property
     def read(self) -> Any:
@@ -95,11 +95,6 @@ async def _authenticate(request: Request, response: Response) -> AuthenticatedCa
         key=key,
         headers=response.headers,
     )  # fmt: skip
-
-
-def base_url(request: Request) -> str:
-    """Return the scheme, host and prefix as the caller sees them, without a final slash."""
-    return f"{request.url.scheme}://{request.url.netloc}{PREFIX}"
 
 
 Call = Annotated[AuthenticatedCall, Depends(_authenticate)]

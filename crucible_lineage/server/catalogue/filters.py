@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from crucible_lineage.server.catalogue.access import READABLE, Caller
 from crucible_lineage.server.catalogue.records import SELECTS, Embed, records, within_bounds
-from crucible_lineage.server.catalogue.resources import project_row, select_project, user_row
+from crucible_lineage.server.catalogue.resources import project_row, select, user_row
 from crucible_lineage.server.database import JsonObject
 from crucible_lineage.server.http import MAX_ROW_ID, Json, invalid, moment
 
@@ -155,7 +155,7 @@ def add_affiliation(conditions: Conditions, caller: Caller, affiliation: Sequenc
 
 
 def _add_project(db: sqlite3.Connection, conditions: Conditions, query: ResourceQuery) -> None:
-    project = select_project(db, query.project_id, query.project_mfid)
+    project = select(db, "project", query.project_id, query.project_mfid)
     if project is None:
         if "project_scope" in query.model_fields_set:
             raise invalid("query", "project_scope", "needs project_id or project_mfid", query.project_scope)
@@ -218,7 +218,7 @@ def cursor_page(db: sqlite3.Connection, caller: Caller, kind: str, query: Datase
     more = len(rows) > shown
     rows = rows[:shown]
     items = records(db, caller, kind, rows, _embed(query))
-    if (project := select_project(db, query.project_id, query.project_mfid)) is not None:
+    if (project := select(db, "project", query.project_id, query.project_mfid)) is not None:
         for row, item in zip(rows, items, strict=True):
             item["project_relation"] = "assigned" if row["home_id"] == project["id"] else "shared"
     next_cursor = _encode(_sort_value(rows[-1], kind, query), rows[-1]["mfid"]) if more and rows else None

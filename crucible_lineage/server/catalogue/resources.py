@@ -27,8 +27,10 @@ SLUG = r"^[A-Za-z0-9][A-Za-z0-9_-]{2,24}$"
 ORCID = r"^\d{4}-\d{4}-\d{4}-\d{3}[0-9X]$"
 USERNAME = r"^[a-z][a-z0-9]*(?:[_-][a-z0-9]+)*$"
 
-_PROJECT = "SELECT resource.*, slug, title FROM resource JOIN project USING (id)"
-_INSTRUMENT = "SELECT resource.*, slug, instrument_name FROM resource JOIN instrument USING (id)"
+_NAMED = {
+    "project": "SELECT resource.*, slug, title FROM resource JOIN project USING (id)",
+    "instrument": "SELECT resource.*, slug, instrument_name FROM resource JOIN instrument USING (id)",
+}
 
 
 def insert(
@@ -125,7 +127,7 @@ def choose_owner(db: sqlite3.Connection, caller: Caller, *references: str | None
 
 def home_project(db: sqlite3.Connection, caller: Caller, slug: str | None, mfid: str | None) -> int | None:
     """Return the id of the project for a new record, in which the caller must be allowed to create."""
-    project = select_project(db, slug, mfid)
+    project = select(db, "project", slug, mfid)
     if project is None:
         return None
     role = roles(db, caller, [project["id"]])[project["id"]]
@@ -170,59 +172,57 @@ def find_user(db: sqlite3.Connection, reference: str) -> sqlite3.Row | None:
 
 def project_row(db: sqlite3.Connection, reference: str, *, status: int = 404) -> sqlite3.Row:
     """Return the project with this MFID or slug."""
-    return _resource_row(db, "Project", _PROJECT, reference, status)
+    return _named_row(db, "project", reference, status)
 
 
-def instrument_row(db: sqlite3.Connection, reference: str, *, status: int = 404) -> sqlite3.Row:
+def instrument_row(db: sqlite3.Connection, reference: str) -> sqlite3.Row:
     """Return the instrument with this MFID or slug."""
-    return _resource_row(db, "Instrument", _INSTRUMENT, reference, status)
+    return _named_row(db, "instrument", reference, 404)
 
 
-def _resource_row(db: sqlite3.Connection, label: str, select: str, reference: str, status: int) -> sqlite3.Row:
+def _named_row(db: sqlite3.Connection, kind: str, reference: str, status: int) -> sqlite3.Row:
     column = "mfid" if is_mfid(reference) else "slug"
-    row: sqlite3.Row | None = db.execute(f"{select} WHERE {column} = ?", (reference,)).fetchone()
+    row: sqlite3.Row | None = db.execute(f"{_NAMED[kind]} WHERE {column} = ?", (reference,)).fetchone()
     if row is None:
-        raise HTTPException(status, f"{label} not found: {reference[:100]}")
+        raise HTTPException(status, f"{kind.capitalize()} not found: {reference[:100]}")
     return row
 
 
-def select_project(
-    db: sqlite3.Connection, slug: str | None, mfid: str | None, *, status: int = 422
+def select(
+    db: sqlite3.Connection, kind: str, slug: str | None, mfid: str | None, *, status: int = 422
 ) -> sqlite3.Row | None:
-    """Return the project that one or both selectors name, None without selectors; 422 if they disagree."""
-    rows = [project_row(db, reference, status=status) for reference in (slug, mfid) if reference is not None]
+    """Return the project or instrument that one or both selectors name, None without any; 422 if they disagree."""
+    rows = [_named_row(db, kind, reference, status) for reference in (slug, mfid) if reference is not None]
     if len({row["id"] for row in rows}) > 1:
-        raise HTTPException(422, "project_id and project_mfid name different projects")
+        raise HTTPException(422, f"{kind}_id and {kind}_mfid name different {kind}s")
     return rows[0] if rows else None
 
 
-def match_instrument(
+def instrument_columns(
     db: sqlite3.Connection,
-    slug: str | None,
-    mfid: str | None,
     name: str | None,
     *,
     owner_id: int,
     project_id: int | None,
-) -> sqlite3.Row | None:
-    """Return the instrument that the selectors name, for a new dataset of this owner in this project.
+    slug: str | None = None,
+    mfid: str | None = None,
+) -> JsonObject:
+    """Return the columns of a dataset, of this owner in this project, for the instrument that the selectors name.
 
     A bare name counts if exactly one instrument within reach has it: registered by the dataset's owner, by a member of
     the project, or by a platform administrator. Otherwise, registering an instrument under a name that others use would
     give access to their datasets.
     """
-    rows = [instrument_row(db, reference, status=422) for reference in (slug, mfid) if reference is not None]
-    if len({row["id"] for row in rows}) > 1:
-        raise HTTPException(422, "instrument_id and instrument_mfid name different instruments")
-    if rows:
-        if name is not None and name != rows[0]["instrument_name"]:
-            raise HTTPException(422, "instrument_name is not the name of the instrument that was selected")
-        return rows[0]
-    if name is None:
-        return None
-    within_reach = """(owner_id = :owner OR owner_id IN (SELECT id FROM user WHERE platform_role = 'admin')
-        OR owner_id IN (SELECT user_id FROM access WHERE resource_id = :project AND role >= 2)
-        OR owner_id = (SELECT owner_id FROM resource WHERE id = :project))"""
-    values = {"name": name, "owner": owner_id, "project": project_id}
-    matches = db.execute(f"{_INSTRUMENT} WHERE instrument_name = :name AND {within_reach} LIMIT 2", values).fetchall()
-    return matches[0] if len(matches) == 1 else None
+    instrument = select(db, "instrument", slug, mfid)
+    if instrument is not None and name not in (None, instrument["instrument_name"]):
+        raise HTTPException(422, "instrument_name is not the name of the instrument that was selected")
+    if instrument is None and name is not None:
+        within_reach = """(owner_id = :owner OR owner_id IN (SELECT id FROM user WHERE platform_role = 'admin')
+            OR owner_id IN (SELECT user_id FROM access WHERE resource_id = :project AND role >= 2)
+            OR owner_id = (SELECT owner_id FROM resource WHERE id = :project))"""
+        query = f"{_NAMED['instrument']} WHERE instrument_name = :name AND {within_reach} LIMIT 2"
+        matches = db.execute(query, {"name": name, "owner": owner_id, "project": project_id}).fetchall()
+        instrument = matches[0] if len(matches) == 1 else None
+    if instrument is None:
+        return {"instrument_id": None, "instrument_label": name}
+    return {"instrument_id": instrument["id"], "instrument_label": None}

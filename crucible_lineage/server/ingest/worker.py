@@ -19,7 +19,7 @@ from crucible_lineage.server.catalogue.metadata import (
     write_metadata,
     written_metadata,
 )
-from crucible_lineage.server.catalogue.resources import change, match_instrument
+from crucible_lineage.server.catalogue.resources import change, instrument_columns
 from crucible_lineage.server.database import Database, check, now
 from crucible_lineage.server.files.storage import STORE, ContentStore, sweep
 from crucible_lineage.server.http import moment
@@ -269,10 +269,7 @@ def _columns(db: sqlite3.Connection, row: sqlite3.Row, filled: dict[str, str]) -
     if "timestamp" in values:
         values["timed"] = 1
     if (name := filled.get("instrument_name")) is not None:
-        home = {"owner_id": row["owner_id"], "project_id": row["project_id"]}
-        instrument = match_instrument(db, None, None, name, **home)
-        values["instrument_id"] = instrument["id"] if instrument else None
-        values["instrument_label"] = None if instrument else name
+        values |= instrument_columns(db, name, owner_id=row["owner_id"], project_id=row["project_id"])
     return values
 
 

@@ -42,11 +42,10 @@ from crucible_lineage.server.catalogue.resources import (
     hand_over,
     home_project,
     insert,
-    instrument_row,
-    match_instrument,
+    instrument_columns,
     note_loss,
     project_row,
-    select_project,
+    select,
     touch,
 )
 from crucible_lineage.server.database import JsonObject, now
@@ -102,13 +101,10 @@ def create_dataset(call: Call, body: DatasetBody) -> Json:
     with call.write() as db:
         owner = choose_owner(db, call.caller, body.owner, body.owner_orcid)
         project = home_project(db, call.caller, body.project_id, body.project_mfid)
-        instrument = match_instrument(
-            db, body.instrument_id, body.instrument_mfid, body.instrument_name, owner_id=owner, project_id=project
-        )
         values: JsonObject = {name: getattr(body, name) for name in COLUMNS}
         values |= {"timestamp": body.timestamp or now(), "timed": int(body.timestamp is not None)}
-        values["instrument_id"] = instrument["id"] if instrument else None
-        values["instrument_label"] = None if instrument else body.instrument_name
+        selected = {"slug": body.instrument_id, "mfid": body.instrument_mfid}
+        values |= instrument_columns(db, body.instrument_name, owner_id=owner, project_id=project, **selected)
         return _insert(db, call, "dataset", body, values, owner, project)
 
 
@@ -131,7 +127,7 @@ def _insert(
 @router.get("/datasets")
 def list_datasets(call: Call, query: Annotated[DatasetQuery, Query()]) -> Json:
     with call.read() as db:
-        project = select_project(db, query.project_id, query.project_mfid)
+        project = select(db, "project", query.project_id, query.project_mfid)
         call.add_revision(db, project["id"] if project else None)
         if query.keyword:  # clients that follow the results of a pipeline ask by keyword
             call.add_statements(db)
@@ -165,11 +161,7 @@ def change_dataset(call: Call, mfid: str, body: DatasetPatch) -> Json:
             if name in changes and changes.pop(name) != current[name]:
                 raise invalid("body", name, f"is changed with PUT /datasets/{mfid}/instrument")
         if "instrument_name" in changes and (label := changes.pop("instrument_name")) != current["instrument_name"]:
-            instrument = match_instrument(db, None, None, label, owner_id=row["owner_id"], project_id=row["project_id"])
-            changes |= {
-                "instrument_id": instrument["id"] if instrument else None,
-                "instrument_label": None if instrument else label,
-            }
+            changes |= instrument_columns(db, label, owner_id=row["owner_id"], project_id=row["project_id"])
         if "owner_orcid" in changes:
             hand_over(
                 db, require(db, call.caller, mfid, OWNER, "dataset"), changes.pop("owner_orcid") or "", status=422
@@ -208,16 +200,13 @@ def add_keyword(call: Call, mfid: str, keyword: str) -> Json:
 
 @router.put("/datasets/{mfid}/instrument")
 def assign_instrument(call: Call, mfid: str, body: InstrumentChoice) -> Json:
-    references = [reference for reference in (body.instrument_mfid, body.instrument_id) if reference]
-    if not references:
-        raise refuse(422, "Name an instrument: instrument_id or instrument_mfid")
     with call.write() as db:
         row = require(db, call.caller, mfid, EDITOR, "dataset")
-        rows = [instrument_row(db, reference) for reference in references]
-        if len({instrument["id"] for instrument in rows}) > 1:
-            raise refuse(422, "instrument_id and instrument_mfid name different instruments")
+        instrument = select(db, "instrument", body.instrument_id, body.instrument_mfid, status=404)
+        if instrument is None:
+            raise refuse(422, "Name an instrument: instrument_id or instrument_mfid")
         previous = load(db, call.caller, "dataset", row["id"])
-        change(db, "dataset", row["id"], {"instrument_id": rows[0]["id"], "instrument_label": None})
+        change(db, "dataset", row["id"], {"instrument_id": instrument["id"], "instrument_label": None})
         return {
             "dataset_mfid": mfid,
             "previous_instrument": previous["instrument"],
@@ -272,7 +261,7 @@ def create_sample(call: Call, body: NewSample) -> Json:
 @router.get("/samples")
 def list_samples(call: Call, query: Annotated[SampleQuery, Query()]) -> Json:
     with call.read() as db:
-        project = select_project(db, query.project_id, query.project_mfid)
+        project = select(db, "project", query.project_id, query.project_mfid)
         call.add_revision(db, project["id"] if project else None)
         return cursor_page(db, call.caller, "sample", query)
 

@@ -38,7 +38,7 @@ from crucible_lineage.server.catalogue.resources import (
     hand_over,
     home_project,
     project_row,
-    select_project,
+    select,
     touch,
     user_row,
 )
@@ -482,7 +482,7 @@ def reassign_project(call: Call, mfid: str, body: ProjectForm, confirm: bool = Q
         raise refuse(422, "Name exactly one of project_id and project_mfid")
     with call.write() as db:
         row = require(db, call.caller, mfid, ADMIN, ("dataset", "sample"))
-        target = select_project(db, body.project_id, body.project_mfid, status=404)
+        target = select(db, "project", body.project_id, body.project_mfid, status=404)
         assert target is not None
         home_project(db, call.caller, body.project_id, body.project_mfid)
         previous = db.execute(
