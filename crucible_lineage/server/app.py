@@ -8,7 +8,8 @@ from fastapi import FastAPI
 
 from crucible_lineage import __version__
 from crucible_lineage.server.call import Service
-from crucible_lineage.server.http import PREFIX, BodyLimit, add_error_handlers
+from crucible_lineage.server.http import BodyLimit, add_error_handlers
+from crucible_lineage.server.instance import PREFIX
 from crucible_lineage.server.routes import datasets, deletions, files, people, projects, search, uploads
 
 ROUTERS = tuple(  # search first: the first match wins, and its fixed words would match as identifiers

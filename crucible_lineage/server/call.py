@@ -14,8 +14,8 @@ from crucible_lineage.server.catalogue.access import READABLE, VIEWER, Caller, r
 from crucible_lineage.server.database import Database, hash_key
 from crucible_lineage.server.files.sessions import Links
 from crucible_lineage.server.files.storage import ContentStore
-from crucible_lineage.server.http import PREFIX, invalid, refuse
-from crucible_lineage.server.instance import REVISION, STATEMENTS
+from crucible_lineage.server.http import invalid, refuse
+from crucible_lineage.server.instance import PREFIX, REVISION, STATEMENTS
 from crucible_lineage.server.seals import REMEDY
 
 REVISION_HEADER, STATEMENTS_HEADER = "Crucible-Revision", "Crucible-Statements"

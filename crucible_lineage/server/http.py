@@ -21,10 +21,10 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from crucible_lineage.server.instance import PREFIX
 from crucible_lineage.server.seals import REMEDY, DamagedError
 
 Json = Any
-PREFIX = "/api/v3"
 NO_ROOM = "This Crucible cannot write: its disk is full or read-only; nothing of this request was kept"
 MAX_BODY_BYTES = 8 << 20  # chosen: half for metadata, half for thumbnails; files use the storage routes
 MAX_ROW_ID = (1 << 63) - 1

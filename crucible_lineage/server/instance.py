@@ -11,6 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+PREFIX = "/api/v3"
 # A project's revision. The text left of the last colon changes when anything is lost (deleted, requested to be deleted,
 # replaced, unlinked, moved away, no longer shared), or when the address gets another database. Right of it is the
 # number of datasets and samples that ever entered the project, which decreases when a backup is restored.

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from crucible_lineage.server.catalogue.filters import Relationship
 from crucible_lineage.server.database import JsonObject
-from crucible_lineage.server.http import PREFIX
+from crucible_lineage.server.instance import PREFIX
 
 Item = TypeVar("Item")
 Role = Literal["viewer", "contributor", "editor", "admin", "owner"]

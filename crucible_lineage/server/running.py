@@ -22,9 +22,8 @@ from crucible_lineage.server.call import Service
 from crucible_lineage.server.database import Database, open_database, register_key, setting
 from crucible_lineage.server.files.sessions import Links
 from crucible_lineage.server.files.storage import ContentStore
-from crucible_lineage.server.http import PREFIX
 from crucible_lineage.server.ingest.worker import MetadataWriteBack, Worker
-from crucible_lineage.server.instance import open_folder
+from crucible_lineage.server.instance import PREFIX, open_folder
 
 LOCAL_USER_ID = 1
 HOST = "127.0.0.1"

@@ -20,9 +20,8 @@ from typing import Any, Self
 
 from filelock import FileLock
 
-from crucible_lineage.server.instance import DataFolder, instance_id, open_folder
+from crucible_lineage.server.instance import PREFIX, DataFolder, instance_id, open_folder
 
-PREFIX = "/api/v3"
 LEASE_PATH = "/lease"
 ANSWER_S = 20.0  # chosen: long enough on a busy machine; a later answer means another program has the port
 

@@ -70,6 +70,12 @@ class Conditions:
     def __str__(self) -> str:
         return " AND ".join(self.clauses)
 
+    def limit_to(self, caller: Caller) -> None:
+        """Add that the caller may read the resource, whose id is the value `user`."""
+        self.values["user"] = caller.id
+        if not caller.elevated:
+            self.add(READABLE)
+
     def page(
         self, db: sqlite3.Connection, select: str, order: str, limit: int, offset: int
     ) -> tuple[list[sqlite3.Row], int]:
@@ -105,9 +111,8 @@ def where(db: sqlite3.Connection, caller: Caller, kind: str, query: ResourceQuer
     """Return the query's conditions, limited to what the caller may see and is not about to be deleted."""
     if len(query.accessible_to_user) + len(query.accessible_to_project) > 10:
         raise invalid("query", "accessible_to_user", "at most 10 access selectors in one request", kind="too_long")
-    conditions = Conditions("resource.type = :kind", "NOT resource.hidden", kind=kind, user=caller.id)
-    if not caller.elevated:
-        conditions.add(READABLE)
+    conditions = Conditions("resource.type = :kind", "NOT resource.hidden", kind=kind)
+    conditions.limit_to(caller)
     filters = query.model_dump(exclude_unset=True, exclude_none=True)
     for name in _EXACT[kind]:
         if name in filters:
@@ -217,7 +222,7 @@ def cursor_page(db: sqlite3.Connection, caller: Caller, kind: str, query: Datase
     shown = within_bounds(db, [row["id"] for row in candidates]) if query.include_metadata else len(candidates)
     more = len(rows) > shown
     rows = rows[:shown]
-    items = records(db, caller, kind, rows, _embed(query))
+    items = records(db, caller, kind, rows, embed(query))
     if (project := select(db, "project", query.project_id, query.project_mfid)) is not None:
         for row, item in zip(rows, items, strict=True):
             item["project_relation"] = "assigned" if row["home_id"] == project["id"] else "shared"
@@ -240,7 +245,7 @@ def list_page(
         raise invalid(
             "query", "limit", f"the metadata of so many are too large for one response; ask for {fitting} at a time"
         )
-    items = records(db, caller, kind, rows, _embed(query))
+    items = records(db, caller, kind, rows, embed(query))
     return {"items": items, "limit": query.limit, "total": total, "offset": query.offset}
 
 
@@ -266,7 +271,8 @@ def _sort_value(row: sqlite3.Row, kind: str, query: DatasetQuery | SampleQuery) 
     return row[columns[query.sort]] or ""
 
 
-def _embed(query: DatasetQuery | SampleQuery) -> Embed:
+def embed(query: Includes) -> Embed:
+    """Return what a query wants included."""
     return Embed(
         metadata=query.include_metadata,
         links=query.include_links,
@@ -323,13 +329,24 @@ class ResourceQuery(BaseModel):
     direction: Literal["asc", "desc"] | None = None
 
 
-class _ListQuery(ResourceQuery):
-    """The parameters of lists that facets lack."""
+class Includes(BaseModel):
+    """What a caller wants included in a record."""
 
-    offset: int = Field(0, ge=0, le=MAX_ROW_ID)
+    model_config = ConfigDict(extra="forbid")
+
     include_metadata: bool = False
     include_links: bool = False
     include_owner: bool = False
+
+
+class SampleIncludes(Includes):
+    include_datasets: bool = True
+
+
+class _ListQuery(ResourceQuery, Includes):
+    """The parameters of lists that facets lack."""
+
+    offset: int = Field(0, ge=0, le=MAX_ROW_ID)
     owner_orcid: str | None = None
     public: bool | None = None
     unique_id: str | None = None
@@ -376,8 +393,7 @@ class _SampleFilters(ResourceQuery):
     sample_type_is_null: bool | None = None
 
 
-class SampleQuery(_SampleFilters, _ListQuery):
-    include_datasets: bool = True
+class SampleQuery(_SampleFilters, _ListQuery, SampleIncludes):
     sample_name: str | None = None
     description: str | None = None
 

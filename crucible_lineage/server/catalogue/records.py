@@ -224,13 +224,9 @@ def within_bounds(db: sqlite3.Connection, ids: Sequence[int]) -> int:
 
 
 def _documents(db: sqlite3.Connection, ids: Sequence[int]) -> dict[int, object]:
-    rows = db.execute(f"SELECT id, document, {intact('metadata')} FROM metadata WHERE id IN ({placeholders(ids)})", ids)
-    documents = {}
-    for number, document, is_intact in rows:
-        if not is_intact:
-            raise DamagedError("metadata", number)
-        documents[number] = json.loads(document)
-    return documents
+    rows = db.execute(f"SELECT * FROM metadata WHERE id IN ({placeholders(ids)})", ids).fetchall()
+    require_rows("metadata", rows)
+    return {row["id"]: json.loads(row["document"]) for row in rows}
 
 
 def link_records(db: sqlite3.Connection, caller: Caller, ids: Sequence[int]) -> dict[int, list[Record]]:

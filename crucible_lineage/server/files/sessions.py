@@ -80,15 +80,6 @@ def begin(
     return row
 
 
-def session(db: sqlite3.Connection, dataset_id: int, upload_id: str, kind: str) -> sqlite3.Row:
-    row: sqlite3.Row | None = db.execute(
-        "SELECT * FROM upload WHERE id = ? AND dataset_id = ? AND kind = ?", (upload_id, dataset_id, kind)
-    ).fetchone()
-    if row is None:
-        raise refuse(404, "Upload not found in this dataset; initiate it again")
-    return row
-
-
 def part_count(row: sqlite3.Row) -> int:
     return -(-int(row["size"]) // int(row["part_size"]))
 
@@ -134,8 +125,8 @@ def finish(database: Database, storage: ContentStore, upload: sqlite3.Row, recei
                 storage.keep(received.draft, upload["sha256"])
             record = file_record(row)
     finally:
-        if received is not None:
-            storage.discard_draft(received.draft)
+        if received is not None and received.draft.suffix == ".draft":  # not a part, which a later attempt can use
+            received.draft.unlink(missing_ok=True)
     storage.discard_upload(upload["id"])
     return record
 

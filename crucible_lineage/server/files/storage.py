@@ -17,7 +17,7 @@ import secrets
 import shutil
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -48,10 +48,6 @@ SESSION_LIFETIME = timedelta(days=7)
 REPLACED_CONTENT_LIFETIME = timedelta(days=7)  # the contract's minimum
 
 FILES = "SELECT file.*, resource.mfid AS dataset_mfid FROM file JOIN resource ON resource.id = file.dataset_id"
-
-
-def is_sha256(text: str) -> bool:
-    return _SHA256.fullmatch(text) is not None
 
 
 class TooLongError(Exception):
@@ -99,11 +95,6 @@ class ContentStore:
                 raise
         flush_folder(target.parent)
 
-    def discard_draft(self, draft: Path) -> None:
-        """Delete the draft, unless it is a part that a later attempt can use again."""
-        if draft.suffix == ".draft":
-            draft.unlink(missing_ok=True)
-
     def keep_empty(self, sha256: str) -> None:
         """Store the content of zero bytes."""
         path = self.folder.content(sha256)
@@ -120,9 +111,6 @@ class ContentStore:
     def growing_lock(self, upload_id: str) -> asyncio.Lock:
         """Return the lock to hold while a chunk is written, so that two never mix."""
         return self._growing_locks.setdefault(upload_id, asyncio.Lock())
-
-    def keep_part(self, received: Draft, upload_id: str, number: int) -> None:
-        received.draft.replace(self.part(upload_id, number))
 
     def discard_upload(self, upload_id: str) -> None:
         folder = self.folder.uploads / upload_id
@@ -150,16 +138,8 @@ class ContentStore:
             raise
         return Draft(draft, received, sha256.hexdigest(), base64.b64encode(crc32c.digest()).decode())
 
-    def join(self, upload_id: str, numbers: list[int]) -> Draft:
-        """Concatenate the parts into a flushed draft; the parts stay."""
-        return self._copy((self.part(upload_id, number) for number in numbers), upload_id)
-
-    def copy_growing(self, upload_id: str) -> Draft:
-        """Copy the bytes received by a resumable upload into a flushed draft."""
-        path = self.growing(upload_id)
-        return self._copy([path] if path.exists() else [], upload_id)
-
-    def _copy(self, paths: Iterator[Path] | list[Path], upload_id: str) -> Draft:
+    def join(self, paths: Iterable[Path], upload_id: str) -> Draft:
+        """Concatenate the files into a flushed draft beside the upload's parts; the files stay."""
         draft = self._draft(upload_id)
         sha256, crc32c, size = hashlib.sha256(), _crc32c(), 0
         try:
@@ -215,7 +195,7 @@ def _plain_name(name: str) -> str:
 
 
 def _checksum(text: str) -> str:
-    if not is_sha256(text):
+    if not _SHA256.fullmatch(text):
         raise ValueError("must be 64 lowercase hexadecimal digits")
     return text
 

@@ -14,7 +14,6 @@ from crucible_lineage.server.catalogue.access import (
     CONTRIBUTOR,
     EDITOR,
     OWNER,
-    READABLE,
     VIEWER,
     Caller,
     require,
@@ -26,16 +25,19 @@ from crucible_lineage.server.catalogue.filters import (
     Conditions,
     DatasetFacetQuery,
     DatasetQuery,
+    Includes,
     Relationship,
     SampleFacetQuery,
+    SampleIncludes,
     SampleQuery,
     cursor_page,
+    embed,
     facet_page,
     list_page,
     where,
 )
 from crucible_lineage.server.catalogue.metadata import merged, read_metadata, write_metadata, written_metadata
-from crucible_lineage.server.catalogue.records import Embed, link_records, load, names
+from crucible_lineage.server.catalogue.records import link_records, load, names
 from crucible_lineage.server.catalogue.resources import (
     change,
     choose_owner,
@@ -142,13 +144,10 @@ def dataset_facets(call: Call, query: Annotated[DatasetFacetQuery, Query()]) -> 
 
 @router.get("/datasets/{mfid}")
 @short
-def get_dataset(
-    call: Call, mfid: str, include_metadata: bool = False, include_links: bool = False, include_owner: bool = False
-) -> Json:
+def get_dataset(call: Call, mfid: str, query: Annotated[Includes, Query()]) -> Json:
     with call.read() as db:
         row = require(db, call.caller, mfid, VIEWER, "dataset")
-        embed = Embed(metadata=include_metadata, links=include_links, owner=include_owner)
-        return load(db, call.caller, "dataset", row["id"], embed)
+        return load(db, call.caller, "dataset", row["id"], embed(query))
 
 
 @router.patch("/datasets/{mfid}")
@@ -238,11 +237,9 @@ def attach_keyword(db: sqlite3.Connection, dataset_id: int, keyword: str) -> sql
 
 def _keyword_record(db: sqlite3.Connection, caller: Caller, row: sqlite3.Row) -> Json:
     """Return the keyword with the number of datasets that have it and that the caller may see, up to a bound."""
-    conditions = Conditions("keyword_id = :keyword", keyword=row["keyword_id"], user=caller.id)
-    source = "attached_keyword"
-    if not caller.elevated:
-        source += " JOIN resource ON resource.id = dataset_id"
-        conditions.add(READABLE)
+    conditions = Conditions("keyword_id = :keyword", keyword=row["keyword_id"])
+    conditions.limit_to(caller)
+    source = "attached_keyword" if caller.elevated else "attached_keyword JOIN resource ON resource.id = dataset_id"
     matches = f"SELECT 1 FROM {source} WHERE {conditions} LIMIT {MAX_COUNTED}"  # noqa: S608
     (count,) = db.execute(f"SELECT COUNT(*) FROM ({matches})", conditions.values).fetchone()  # noqa: S608
     return {"id": row["id"], "keyword": row["spelling"], "num_datasets": count}
@@ -273,18 +270,10 @@ def sample_facets(call: Call, query: Annotated[SampleFacetQuery, Query()]) -> Js
 
 
 @router.get("/samples/{mfid}")
-def get_sample(
-    call: Call,
-    mfid: str,
-    include_metadata: bool = False,
-    include_links: bool = False,
-    include_owner: bool = False,
-    include_datasets: bool = True,
-) -> Json:
+def get_sample(call: Call, mfid: str, query: Annotated[SampleIncludes, Query()]) -> Json:
     with call.read() as db:
         row = require(db, call.caller, mfid, VIEWER, "sample")
-        embed = Embed(include_metadata, include_links, include_owner, include_datasets)
-        return load(db, call.caller, "sample", row["id"], embed)
+        return load(db, call.caller, "sample", row["id"], embed(query))
 
 
 @router.patch("/samples/{mfid}")
@@ -299,18 +288,10 @@ def change_sample(call: Call, mfid: str, body: SamplePatch) -> Json:
 
 
 @router.get("/resources/{mfid}")
-def get_resource(
-    call: Call,
-    mfid: str,
-    include_metadata: bool = False,
-    include_links: bool = False,
-    include_owner: bool = False,
-    include_datasets: bool = True,
-) -> Json:
+def get_resource(call: Call, mfid: str, query: Annotated[SampleIncludes, Query()]) -> Json:
     with call.read() as db:
         row = require(db, call.caller, mfid, VIEWER)
-        embed = Embed(include_metadata, include_links, include_owner, include_datasets)
-        return load(db, call.caller, row["type"], row["id"], embed)
+        return load(db, call.caller, row["type"], row["id"], embed(query))
 
 
 @router.get("/resources/{mfid}/links")

@@ -14,7 +14,6 @@ from crucible_lineage.server.call import AuthenticatedCall, Call
 from crucible_lineage.server.catalogue.access import (
     CONTRIBUTOR,
     EDITOR,
-    READABLE,
     VIEWER,
     Caller,
     not_found,
@@ -142,9 +141,8 @@ def dataset_download_links(call: Call, mfid: str, disposition: Disposition = "at
 
 @router.get("/files")
 def list_files(call: Call, sha256_hash: str | None = None, limit: Limit = 100, offset: Offset = 0) -> Json:
-    conditions = Conditions("NOT resource.hidden", user=call.caller.id)
-    if not call.caller.elevated:
-        conditions.add(READABLE)
+    conditions = Conditions("NOT resource.hidden")
+    conditions.limit_to(call.caller)
     if sha256_hash is not None:
         conditions.add("file.sha256 = ?", sha256_hash)
     with call.read() as db:
@@ -350,9 +348,8 @@ def list_requests(
     limit: Limit = 100,
     offset: Offset = 0,
 ) -> Json:
-    conditions = Conditions("1", user=call.caller.id)
-    if not call.caller.elevated:
-        conditions.add(READABLE)
+    conditions = Conditions("1")
+    conditions.limit_to(call.caller)
     if dataset_mfid is not None:
         conditions.add("resource.mfid = ?", dataset_mfid)
     if file_mfid is not None:

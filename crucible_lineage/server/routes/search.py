@@ -9,7 +9,6 @@ from typing import Annotated, Literal
 from fastapi import Query
 
 from crucible_lineage.server.call import AuthenticatedCall, Call
-from crucible_lineage.server.catalogue.access import READABLE
 from crucible_lineage.server.catalogue.filters import Conditions, add_affiliation
 from crucible_lineage.server.catalogue.records import SELECTS, Embed, names, records, within_bounds
 from crucible_lineage.server.catalogue.resources import project_row, similarity
@@ -66,10 +65,9 @@ def search_metadata(call: Call, q: Annotated[str, Query(max_length=200)], limit:
     words = re.findall(r"\w+", q.replace("_", " "))
     if not words:
         return {"items": []}
-    conditions = Conditions("metadata_words MATCH :words", "NOT resource.hidden", user=call.caller.id)
-    conditions.values["words"] = " ".join(f'"{word}"' for word in words)
-    if not call.caller.elevated:
-        conditions.add(READABLE)
+    quoted = " ".join(f'"{word}"' for word in words)
+    conditions = Conditions("metadata_words MATCH :words", "NOT resource.hidden", words=quoted)
+    conditions.limit_to(call.caller)
     with call.read() as db:
         rows = db.execute(
             f"""SELECT resource.*, user.unique_id AS owner, document, {intact("metadata")} AS is_intact
@@ -115,9 +113,8 @@ def _by_name(
     conditions.add("name_parts MATCH ?", " OR ".join('"' + part.replace('"', '""') + '"' for part in sorted(trigrams)))
     conditions.add("resource.type = ?", kind)
     conditions.add("NOT resource.hidden")
-    conditions.values["user"] = call.caller.id
-    if kind in ("dataset", "sample") and not call.caller.elevated:
-        conditions.add(READABLE)
+    if kind in ("dataset", "sample"):
+        conditions.limit_to(call.caller)
     with call.read() as db:
         if project is not None:
             conditions.add("resource.project_id = ?", project_row(db, project, status=422)["id"])

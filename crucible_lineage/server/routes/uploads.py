@@ -26,7 +26,6 @@ from crucible_lineage.server.files.sessions import (
     finish,
     part_count,
     part_length,
-    session,
     state_of,
 )
 from crucible_lineage.server.files.storage import (
@@ -41,8 +40,9 @@ from crucible_lineage.server.files.storage import (
     register,
     same_content,
 )
-from crucible_lineage.server.http import PREFIX, Form, Json, refuse
+from crucible_lineage.server.http import Form, Json, refuse
 from crucible_lineage.server.http import router as new_router
+from crucible_lineage.server.instance import PREFIX
 
 # ruff: noqa: ARG001 - a route declares each parameter that clients may send, used or not
 
@@ -131,15 +131,13 @@ def initiate_replacement(
 @router.get("/datasets/{mfid}/upload/multipart/{upload_id}")
 def upload_state(call: Call, mfid: str, upload_id: str, part_number_marker: int | None = None) -> Json:
     with call.read() as db:
-        dataset = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
-        return state_of(db, session(db, dataset["id"], upload_id, "signed"))
+        return state_of(db, _session_of(db, call, mfid, upload_id, "signed"))
 
 
 @router.post("/datasets/{mfid}/upload/multipart/complete")
 def complete_signed(call: Call, mfid: str, body: Completion) -> Json:
     with call.read() as db:
-        dataset = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
-        upload = session(db, dataset["id"], body.upload_id, "signed")
+        upload = _session_of(db, call, mfid, body.upload_id, "signed")
         if upload["state"] == "completed":
             return completed(db, upload)
         parts = db.execute(
@@ -155,8 +153,7 @@ def complete_signed(call: Call, mfid: str, body: Completion) -> Json:
 @router.post("/datasets/{mfid}/upload/multipart/{upload_id}/parts")
 def sign_parts(call: Call, mfid: str, upload_id: str, body: PartsToSign) -> Json:
     with call.read() as db:
-        dataset = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
-        upload = session(db, dataset["id"], upload_id, "signed")
+        upload = _session_of(db, call, mfid, upload_id, "signed")
     if upload["state"] != "uploading":
         raise refuse(409, f"The upload is {upload['state']}")
     if any(part.part_number > part_count(upload) for part in body.parts):
@@ -167,8 +164,7 @@ def sign_parts(call: Call, mfid: str, upload_id: str, body: PartsToSign) -> Json
 @router.delete("/datasets/{mfid}/upload/multipart/{upload_id}", status_code=204)
 def abort_signed(call: Call, mfid: str, upload_id: str) -> Response:
     with call.write() as db:
-        dataset = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
-        upload = session(db, dataset["id"], upload_id, "signed")
+        upload = _session_of(db, call, mfid, upload_id, "signed")
         if upload["state"] != "completed":
             db.execute("UPDATE upload SET state = 'aborted' WHERE id = ?", (upload_id,))
             db.execute("DELETE FROM upload_part WHERE upload_id = ?", (upload_id,))
@@ -209,11 +205,11 @@ def initiate_with_token(call: Call, mfid: str, body: NewUpload) -> Json:
 @router.post("/datasets/{mfid}/upload/complete")
 def complete_resumable(call: Call, mfid: str, body: Completion) -> Json:
     with call.read() as db:
-        dataset = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
-        upload = session(db, dataset["id"], body.upload_id, "resumable")
+        upload = _session_of(db, call, mfid, body.upload_id, "resumable")
         if upload["state"] == "completed":
             return completed(db, upload)
-    received = call.service.storage.copy_growing(upload["id"])
+    growing = call.service.storage.growing(upload["id"])
+    received = call.service.storage.join([growing] if growing.exists() else [], upload["id"])
     if (received.size, received.sha256) != (upload["size"], body.sha256_hash) or body.sha256_hash != upload["sha256"]:
         received.draft.unlink()
         if received.size == upload["size"]:
@@ -222,6 +218,19 @@ def complete_resumable(call: Call, mfid: str, body: Completion) -> Json:
             422, f"{received.size} of {upload['size']} bytes arrived, or their SHA-256 is not the announced one"
         )
     return finish(call.service.database, call.service.storage, upload, received)
+
+
+def _session_of(
+    db: sqlite3.Connection, call: AuthenticatedCall, mfid: str, upload_id: str, kind: Literal["signed", "resumable"]
+) -> sqlite3.Row:
+    """Return an upload of this dataset, to which the caller may add files."""
+    dataset = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
+    row: sqlite3.Row | None = db.execute(
+        "SELECT * FROM upload WHERE id = ? AND dataset_id = ? AND kind = ?", (upload_id, dataset["id"], kind)
+    ).fetchone()
+    if row is None:
+        raise refuse(404, "Upload not found in this dataset; initiate it again")
+    return row
 
 
 def _answer_without_upload(call: AuthenticatedCall, mfid: str, body: NewUpload, reuse: str | None) -> Json | None:
@@ -272,7 +281,7 @@ def _verify_parts(
         if parts[0]["sha256"] != upload["sha256"]:
             raise _refuse_parts(call, upload)
         return _single_part(call, upload)
-    received = storage.join(upload["id"], [part["number"] for part in parts])
+    received = storage.join((storage.part(upload["id"], part["number"]) for part in parts), upload["id"])
     if received.sha256 != upload["sha256"] or received.size != upload["size"] or crc32c not in (None, received.crc32c):
         received.draft.unlink()
         raise _refuse_parts(call, upload)
@@ -434,7 +443,7 @@ def _keep_part(service: Service, received: Draft, upload_id: str, number: int, c
             state = db.execute("SELECT state FROM upload WHERE id = ?", (upload_id,)).fetchone()
             if state is None or state[0] != "uploading":
                 raise refuse(404, "The upload is not open")
-            service.storage.keep_part(received, upload_id, number)
+            received.draft.replace(service.storage.part(upload_id, number))
             db.execute(
                 "INSERT OR REPLACE INTO upload_part VALUES (?, ?, ?, ?)", (upload_id, number, size, received.sha256)
             )
