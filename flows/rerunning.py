@@ -87,6 +87,6 @@ def _declared_runner(pipeline: str, session: Session) -> Runner | None:
     if declaration is None or not declaration.is_file():
         return None
     try:
-        return load_pipeline(declaration)[0].runner
+        return load_pipeline(declaration).runner
     except InputError:  # the declaration is being edited
         return None

@@ -41,7 +41,7 @@ def init_command(folder: Path, project: str | None, prefect: bool, as_json: bool
     if prefect and (folder / "pipeline.yaml").exists():
         from crucible_lineage.pipeline.declare.load import load_pipeline  # imports pydantic, which --help does not need
 
-        declared = load_pipeline(folder / "pipeline.yaml")[0]
+        declared = load_pipeline(folder / "pipeline.yaml")
         name, project, sources = declared.pipeline, declared.project, {}
     if prefect:
         sources["prefect.yaml"] = "prefect.yaml"

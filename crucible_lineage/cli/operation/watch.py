@@ -198,7 +198,7 @@ def deploy_command(
             f"{', '.join(named)} and --serve exclude each other: --serve runs the pipelines from this process"
         )
     if removes:
-        names = [load_pipeline(located(pipeline))[0].pipeline for pipeline in pipelines]
+        names = [load_pipeline(located(pipeline)).pipeline for pipeline in pipelines]
         require_prefect()
         from crucible_lineage.flows.deploying import remove
 

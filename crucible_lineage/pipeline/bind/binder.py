@@ -21,7 +21,7 @@ from crucible_lineage.pipeline.bind.step import (
     position_in_file,
     without_values,
 )
-from crucible_lineage.pipeline.declare.load import Declaration
+from crucible_lineage.pipeline.declare.load import Declaration, mapping_at
 from crucible_lineage.pipeline.declare.yaml import Location
 from crucible_lineage.pipeline.files.remote import source_fault
 from crucible_lineage.pipeline.functions.command import inspect_command
@@ -81,8 +81,8 @@ class _Binder:
         self.inspector = Inspector(store)
         self.faults: list[Fault] = list(declared.faults)
         self.read_faults = {(fault.file, fault.line, fault.column) for fault in declared.faults}
-        self.inputs = tuple(_mapping(self.document.data, "inputs"))  # unreadable ones included
-        self.steps = tuple(_mapping(self.document.data, "steps"))
+        self.inputs = tuple(mapping_at(self.document.data, "inputs"))  # unreadable ones included
+        self.steps = tuple(mapping_at(self.document.data, "steps"))
         self.signatures: dict[str, Inspection | _Signature] = {}
         self.blocked: dict[str, Fault] = {}
 
@@ -98,8 +98,7 @@ class _Binder:
         if cycle:
             self._report(("steps", cycle[0]), f"the steps form a cycle: {' -> '.join(cycle)}")
         collected = {name: self._collecting_roles(name, step) for name, step in self.spec.steps.items()}
-        swept = [name for name, step in self.spec.steps.items() if len(step.combinations) > 1]
-        found = dimensions_of(self.spec, order, collected, swept)
+        found = dimensions_of(self.spec, order, collected)
         for name, role, message in found.faults:
             self._report(("steps", name, "inputs", role), message)
         if self.faults:
@@ -256,7 +255,7 @@ class _Binder:
         sources: Mapping[str, tuple[Source, ...]],
         collected: frozenset[str],
     ) -> None:
-        declared = _mapping(_mapping(_mapping(self.document.data, "steps"), name), "inputs")
+        declared = mapping_at(mapping_at(mapping_at(self.document.data, "steps"), name), "inputs")
         for role, role_sources in sources.items():
             location = ("steps", name, "inputs", role)
             if role not in inspection.roles:
@@ -306,7 +305,7 @@ class _Binder:
     def _several_files(self, source: Source) -> int:
         """Return the number of files of a pattern that is one dataset; 0 for a single file or other sources."""
         declared = self.spec.inputs.get(source.source)
-        written = _mapping(_mapping(self.document.data, "inputs"), source.source)  # unreadable parts included
+        written = mapping_at(mapping_at(self.document.data, "inputs"), source.source)  # unreadable parts included
         if not isinstance(declared, FileInput) or source.files is not None or written.keys() & {"each", "match"}:
             return 0
         return count if declared.is_pattern and (count := len(declared.paths)) > 1 else 0
@@ -326,7 +325,7 @@ class _Binder:
 
     def _check_unused(self) -> None:
         """Report inputs that no step uses; a misspelt name counts as a use of the nearest input."""
-        steps = _mapping(self.document.data, "steps")
+        steps = mapping_at(self.document.data, "steps")
         used = {source.source for step in self.spec.steps.values() for source in step.all_sources}
         used |= {declared.partner for declared in self.spec.inputs.values() if declared.partner}
         used |= {near for name in used - {*self.inputs, *self.steps} if (near := nearest_word(name, self.inputs))}
@@ -339,11 +338,6 @@ class _Binder:
 
 def _is_collected(source: Source) -> bool:
     return bool(source.collect or source.group_by)
-
-
-def _mapping(data: object, key: str) -> dict[str, object]:
-    value = data.get(key) if isinstance(data, dict) else None
-    return value if isinstance(value, dict) else {}
 
 
 def ordered(spec: PipelineSpec) -> tuple[list[str], list[str]]:

@@ -63,23 +63,17 @@ class Dimensions:
     faults: list[tuple[str, str, str]] = field(default_factory=list)
 
 
-def dimensions_of(
-    spec: PipelineSpec, order: Iterable[str], collected: Mapping[str, frozenset[str]], swept: Iterable[str]
-) -> Dimensions:
-    """Determine the dimensions of steps, given in an order of execution.
-
-    `collected` are the roles of each step that take lists, `swept` are the steps with a matrix.
-    """
-    search = _Search(spec, set(swept))
+def dimensions_of(spec: PipelineSpec, order: Iterable[str], collected: Mapping[str, frozenset[str]]) -> Dimensions:
+    """Determine the dimensions of steps, given in an order of execution, with their roles that take lists."""
+    search = _Search(spec)
     for name in order:
-        search.add(name, collected.get(name, frozenset()))
+        search.add(name, collected[name])
     return search.done
 
 
 class _Search:
-    def __init__(self, spec: PipelineSpec, swept: set[str]) -> None:
+    def __init__(self, spec: PipelineSpec) -> None:
         self.spec = spec
-        self.swept = swept
         self.done = Dimensions()
 
     def add(self, name: str, collected: frozenset[str]) -> None:
@@ -100,7 +94,7 @@ class _Search:
         for partner, role in matched.items():
             if not self._covered(partner, roles):
                 roles.setdefault(partner, role)
-        if name in self.swept:
+        if len(self.spec.steps[name].combinations) > 1:
             roles[name] = ""
         self.done.by_step[name] = self._finest(name, roles)
 

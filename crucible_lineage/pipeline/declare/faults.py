@@ -23,7 +23,7 @@ from crucible_lineage.pipeline.spec.pipeline import (
 )
 
 INTERNAL_FIELDS = ("path", "digest", "folder", "references")  # fields that are set by the reader, not declared
-INPUT_KEYS = (*(kind for kind in INPUT_KINDS), "crux")
+INPUT_KEYS = (*INPUT_KINDS, "crux")
 _NO_SOURCE = ("model_type", "tuple_type", "string_type", "dict_type")
 TOP_KEYS = [
     name for name in (*PipelineSpec.model_fields, "params", "defaults", "include") if name not in INTERNAL_FIELDS
@@ -76,7 +76,7 @@ def _fault_of(document: Document, error: JsonMapping, hidden: Collection[Locatio
     location = location_of(raw)
     if location[-1:] == ("[key]",):
         location = location[:-1]
-    label = ".".join(str(part) for part in location)
+    label = ".".join(map(str, location))
     if error["type"] == "extra_forbidden":
         if location[-1] == "from name":
             advice = "`from name` is written as the value of a field: `metadata: {NAME: \"from name '(PATTERN)'\"}`"
@@ -140,7 +140,7 @@ def _is_name_of_type(raw: tuple[str | int, ...], index: int) -> bool:
 
 
 def _within(location: Location) -> str:
-    return f" in {'.'.join(str(part) for part in location)}" if location else ""
+    return f" in {'.'.join(map(str, location))}" if location else ""
 
 
 def _allowed_keys(raw: tuple[str | int, ...]) -> list[str]:

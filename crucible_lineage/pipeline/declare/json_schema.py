@@ -223,8 +223,7 @@ def pipeline_schema() -> dict[str, object]:
         definitions["Source"]["properties"][fields] = _one_or_more()
     step["properties"] |= {name: _one_or_more() for name in ("group_by", "across", "reads")}
     for name in ("EachInput", "FileInput", "DatasetInput", "SelectInput", "ResultInput"):
-        if "match" in definitions[name]["properties"]:
-            definitions[name]["properties"]["match"] = _match()
+        definitions[name]["properties"]["match"] = _match()
     each = definitions["EachInput"]
     each["additionalProperties"] = True  # keys beside `each` apply to every entry
     each["properties"]["each"] = {"type": "array", "minItems": 1, "items": {"type": "object"}}

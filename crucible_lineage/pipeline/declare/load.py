@@ -6,7 +6,7 @@ import copy
 import hashlib
 import math
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,19 +52,19 @@ class Declaration:
     complete: bool = True
 
 
-def load_pipeline(path: Path, overrides: Mapping[str, object] | None = None) -> tuple[PipelineSpec, Document]:
-    """Read the pipeline declared in a file. Raises InputError with every fault: line, column and a suggestion.
-
-    `overrides` holds values for one run: of a parameter of the pipeline (`degree`) or of a step (`axis.degree`).
-    """
-    declared = read_declaration(path, overrides)
+def load_pipeline(path: Path) -> PipelineSpec:
+    """Read the pipeline declared in a file. Raises InputError with every fault: line, column and a suggestion."""
+    declared = read_declaration(path)
     if declared.faults or declared.spec is None:
         raise InputError("", declared.faults)
-    return declared.spec, declared.document
+    return declared.spec
 
 
 def read_declaration(path: Path, overrides: Mapping[str, object] | None = None) -> Declaration:
-    """Read a declaration with its faults. Raises InputError if it is unreadable, or an override names nothing."""
+    """Read a declaration with its faults. Raises InputError if it is unreadable, or an override names nothing.
+
+    `overrides` holds values for one run: of a parameter of the pipeline (`degree`) or of a step (`axis.degree`).
+    """
     return _Loader(path).load(overrides or {})
 
 
@@ -83,7 +83,7 @@ class _Loader:
         self.document = document
         for location in list(_not_finite(data)):
             self._report(location, "JSON has no such number; give a finite one, or null for none")
-            _set(data, location, None)
+            _container(data, location)[location[-1]] = None
         digest = hashlib.sha256(canonical_json(data)).hexdigest()
         self._refuse_internal_keys()
         self._override(data, overrides)
@@ -93,10 +93,10 @@ class _Loader:
         if not overrides:  # an override may replace the only reference to a parameter
             self._check_used(variables)
         for (part, name), folder in self.folders.items():
-            if _takes_folder(part, declared := _mapping(_mapping(data, part), name)):
+            if _takes_folder(part, declared := mapping_at(mapping_at(data, part), name)):
                 _give_folder(declared, folder)
         fields = {name: value for name, value in data.items() if name not in ("defaults", "include")}
-        spec, errors = readable_part({**fields, "path": self.path.absolute(), "digest": digest}, location_of)
+        spec, errors = readable_part({**fields, "path": self.path.absolute(), "digest": digest})
         reported = {(fault.file, fault.line, fault.column) for fault in self.faults}  # the rest only follows from these
         found = faults_of(document, errors, variables.secret_locations)
         self.faults += [fault for fault in found if (fault.file, fault.line, fault.column) not in reported]
@@ -113,7 +113,7 @@ class _Loader:
             message = "a pipeline is a mapping with the keys pipeline, project, steps"
             raise InputError("", [*self.faults, document.fault((), message)])
         for part in ("inputs", "steps"):
-            self.folders |= {(part, name): path.absolute().parent for name in _mapping(document.data, part)}
+            self.folders |= {(part, name): path.absolute().parent for name in mapping_at(document.data, part)}
         included = document.data.get("include", [])
         names: Any = [included] if isinstance(included, str) else included
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -150,7 +150,7 @@ class _Loader:
                 self._report((key,), f"unknown key {key!r}; {nearest(key, TOP_KEYS, 'possible here')}")
                 del data[key]
         for part, name in self.folders:
-            entry = _mapping(data, part).get(name)
+            entry = mapping_at(data, part).get(name)
             each = entry.get("each") if isinstance(entry, dict) else None
             items = enumerate(each) if isinstance(each, list) else ()
             entries = [((part, name), entry), *(((part, name, "each", number), item) for number, item in items)]
@@ -162,7 +162,7 @@ class _Loader:
 
     def _override(self, data: JsonObject, overrides: JsonMapping) -> None:
         """Replace declared values by those of this run. Raises InputError if nothing has that name."""
-        steps, params = _mapping(data, "steps"), _mapping(data, "params")
+        steps, params = mapping_at(data, "steps"), mapping_at(data, "params")
         for name, value in overrides.items():
             step, dot, param = name.partition(".")
             if not dot:
@@ -173,10 +173,10 @@ class _Loader:
                 continue
             if step not in steps:
                 raise InputError(_no_override(name, [f"{known}.{param}" for known in steps]))
-            declared = _mapping(steps, step)
+            declared = mapping_at(steps, step)
             if param in _swept(declared.get("matrix")):
                 raise InputError(f"--set {name}: the parameter {param!r} is swept by the matrix of step {step!r}")
-            declared["params"] = {**_mapping(declared, "params"), param: value}
+            declared["params"] = {**mapping_at(declared, "params"), param: value}
             self.document.options["steps", step, "params", param] = f"--set {name}"
 
     def _apply_defaults(self, data: JsonObject) -> None:
@@ -190,7 +190,7 @@ class _Loader:
                 self._report(("defaults", key), f"unknown key {key!r} in defaults; {hint}")
         valid = {key: value for key, value in defaults.items() if key in DEFAULTS}
         self._apply_to_inputs(data, defaults.get("inputs", {}))
-        steps = _mapping(data, "steps")
+        steps = mapping_at(data, "steps")
         for name, step in steps.items():
             if isinstance(step, dict):
                 own = valid if step.get("run") else {key: value for key, value in valid.items() if key != "env"}
@@ -207,7 +207,7 @@ class _Loader:
                 hint = nearest(str(key), INPUT_DEFAULTS, "possible here")
                 self._report(("defaults", "inputs", key), f"unknown key {key!r} in defaults for inputs; {hint}")
         valid = {key: value for key, value in shared.items() if key in INPUT_DEFAULTS}
-        inputs = _mapping(data, "inputs")
+        inputs = mapping_at(data, "inputs")
         for name, declared in inputs.items():
             if isinstance(declared, dict) and _is_file_input(declared):
                 times = {"timestamp", "known_since"} if {"timestamp", "known_since"} & declared.keys() else set()
@@ -215,7 +215,7 @@ class _Loader:
                 inputs[name] = {**own, **declared, **_merged(own, declared, "metadata")}
 
     def _read_crux(self, data: JsonObject) -> None:
-        inputs = _mapping(data, "inputs")
+        inputs = mapping_at(data, "inputs")
         for name, declared in inputs.items():
             if isinstance(declared, dict) and "crux" in declared:
                 try:
@@ -232,7 +232,7 @@ class _Loader:
         # Leaves variables of the environment as references: such values may be passed on.
         references = Variables({}, allowed, {name: f"${{env.{name}}}" for name in allowed}, lambda *_: None, True)
         params = data.pop("params", None)
-        if params is not None and not isinstance(params, dict):
+        if not isinstance(params, dict | None):
             self._report(("params",), "params is a mapping, as in {degree: 3}")
         params = params if isinstance(params, dict) else {}
         references.params = references.resolve(params, ("params",))
@@ -240,7 +240,7 @@ class _Loader:
         for part in ("project", "inputs", "schedule", "trigger"):
             if part in data:
                 data[part] = variables.resolve(data[part], (part,))
-        steps = _mapping(data, "steps")
+        steps = mapping_at(data, "steps")
         for name, step in steps.items():
             if isinstance(step, dict):
                 steps[name] = self._resolved_step(name, step, variables, references)
@@ -300,9 +300,9 @@ def _swept(matrix: object) -> set[str]:
     return {name for part in parts if isinstance(part, dict) for name in part}
 
 
-def _mapping(data: JsonMapping, key: str) -> JsonObject:
+def mapping_at(data: object, key: str) -> JsonObject:
     """Return the mapping under a key; empty for any other value, which validation reports."""
-    value = data.get(key)
+    value = data.get(key) if isinstance(data, dict) else None
     return value if isinstance(value, dict) else {}
 
 
@@ -344,26 +344,17 @@ def _not_finite(value: Any, location: Location = ()) -> Iterator[Location]:
         yield location
 
 
-def _set(data: Any, location: Location, value: Any) -> None:
-    for part in location[:-1]:
-        data = data[part]
-    data[location[-1]] = value
-
-
-Error = JsonMapping
 PLACEHOLDERS = {"pipeline": "pipeline", "project": "project", "inputs": {}, "steps": {}}
 MOST_ROUNDS = 50  # each removes something, and declarations are less deep
 
 
-def readable_part(
-    declared: JsonMapping, location_of: Callable[[Any], Location]
-) -> tuple[PipelineSpec | None, list[Error]]:
-    """Return the readable part of a pipeline, or None, and the errors; `location_of` converts their `loc`."""
+def readable_part(declared: JsonMapping) -> tuple[PipelineSpec | None, list[JsonMapping]]:
+    """Return the readable part of a pipeline, or None, and the errors."""
     try:
         return PipelineSpec.model_validate(declared), []
     except ValidationError as error:
         first = error
-    errors: list[Error] = [dict(item) for item in first.errors()]
+    errors: list[JsonMapping] = [dict(item) for item in first.errors()]
     if not isinstance(declared.get("steps"), dict) or not declared["steps"]:
         return None, errors
     fixed = {name: declared[name] for name in ("path", "digest")}
@@ -388,7 +379,7 @@ def readable_part(
     return None, errors
 
 
-def _is_of_name(error: Error) -> bool:
+def _is_of_name(error: JsonMapping) -> bool:
     """Return whether an error is only about a name, which can be read all the same."""
     location = tuple(error["loc"])
     return location[-1:] == ("[key]",) or (location == ("pipeline",) and error["type"] == "value_error")
@@ -399,7 +390,7 @@ def _follows(location: Location, removed: set[Location]) -> bool:
     return any(other[: len(location)] == location for other in removed)
 
 
-def _remove_faulty(data: JsonObject, location: Location, error: Error, removed: set[Location]) -> None:
+def _remove_faulty(data: JsonObject, location: Location, error: JsonMapping, removed: set[Location]) -> None:
     """Remove the faulty part from the data; a step stays, even if what it calls is unreadable."""
     if len(location) == 2 and location[0] == "steps" and isinstance(step := data["steps"].get(location[1]), dict):
         _repair_step(step, location, removed)
@@ -464,9 +455,9 @@ def project_fault(declared: Declaration) -> Fault | None:
     return declared.document.fault(("project",), f"no project can be called {project!r}: {PROJECT_ID_RULE}")
 
 
-def named_ingestors(spec: PipelineSpec) -> dict[tuple[str | int, ...], str]:
+def named_ingestors(spec: PipelineSpec) -> dict[Location, str]:
     """Return the named ingestors by location in the declaration."""
-    return {location: name for location, name in _named(spec) if name}
+    return {location: name for location, name in _ingestors(spec) if name}
 
 
 def ingestor_faults(declared: Declaration, known: Collection[str]) -> list[Fault]:
@@ -479,7 +470,7 @@ def ingestor_faults(declared: Declaration, known: Collection[str]) -> list[Fault
     ]
 
 
-def _named(spec: PipelineSpec) -> Iterator[tuple[tuple[str | int, ...], str | None]]:
+def _ingestors(spec: PipelineSpec) -> Iterator[tuple[Location, str | None]]:
     for name, declared in spec.inputs.items():
         if isinstance(declared, FileInput):
             yield ("inputs", name, "ingestor"), declared.ingestor

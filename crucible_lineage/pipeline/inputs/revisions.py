@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -155,17 +154,14 @@ def _versions_of_name(raw: RawFiles, session: Session) -> list[tuple[str, int, s
     return versions
 
 
-def replace_measured(
-    session: Session, old: str, files: Sequence[Path], why: str = "", timestamp: datetime | None = None
-) -> DatasetRef:
-    """Register files to replace a measured dataset, with its fields, registered metadata, keywords and samples.
+def replace_measured(session: Session, old: str, files: Sequence[Path], why: str) -> DatasetRef:
+    """Register files to replace a measured dataset, with its fields, time, registered metadata, keywords and samples.
 
-    The time of measurement is the old one unless another is given. Raises InputError if the dataset does not exist or
-    was made from others, or if the files are registered already.
+    Raises InputError if the dataset does not exist or was made from others, or if the files are registered already.
     """
     action = f"replace {old}"
     found = _read_measured(session, old, action)
-    declared = inherit_fields(session, old, FileInput(file=tuple(map(str, files)), timestamp=timestamp))
+    declared = inherit_fields(session, old, FileInput(file=tuple(map(str, files))))
     project = found.project_id or ""
     raw = hash_files(project, files, declared.timestamp, session)
     same = find_raw(raw, session)

@@ -164,10 +164,6 @@ class ProjectIndex:
         """Return the latest attempt at the recipe whose first attempt has this id."""
         return self.results.attempt(first_mfid)
 
-    def is_of_another_pipeline(self, mfid: str) -> bool:
-        """Return whether a dataset lacks the keyword of this pipeline, as of the sync."""
-        return mfid not in self.results.members
-
     def _names(self, record: StepRecord) -> dict[str, str]:
         """Return the names of parents that are known on this machine."""
         return {mfid: ref.name for mfid, ref in self.session.mirror.known_among(record.parents).items()}

@@ -107,7 +107,7 @@ def _unpacked(packed: JsonMapping) -> Any:
         return Path(value)
     if kind == "paths":
         return [Path(path) for path in value]
-    return {name: Path(path) for name, path in value.items()} if kind == "named" else value
+    return {name: Path(path) for name, path in value.items()}
 
 
 def _is_clean() -> bool:

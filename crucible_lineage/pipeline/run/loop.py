@@ -142,11 +142,9 @@ class Run:
         self.instances = planned.instances
         self.index = planned.index
         self.undeclared = planned.plan.undeclared
-        self.new_inputs = {id(item) for items in planned.inputs.values() for item in items if item.dataset is None}
         self.inputs = inputs
         self.listener = listener
         self.choice = choice
-        self.chosen = choice.steps(pipeline)
         require_names(pipeline, choice.only, self.instances)
         self.taking_part = frozenset(
             name for name, one in self.instances.items() if choice.makes(one.step.name, name, pipeline)

@@ -58,7 +58,7 @@ def test_hostile_content_is_refused_with_its_location(lab: Any, faults: Faults, 
     assert old in PIPELINE
     path = lab.declare(PIPELINE.replace(old, new, 1))
     if not words:
-        assert load_pipeline(path)[0].project == "no"
+        assert load_pipeline(path).project == "no"
         return
     found = faults(path)
     assert any(words in message for message in found), found
@@ -154,5 +154,5 @@ def test_a_folder_is_not_a_declaration(lab: Any) -> None:
 
 def test_yaml_1_1_booleans_are_text(lab: Any) -> None:
     text = PIPELINE.replace("{factor: 3}", "{factor: 3}, output: {dataset_name: no, keywords: [on, off, yes, y, no]}")
-    output = load_pipeline(lab.declare(text))[0].steps["scaled"].output
+    output = load_pipeline(lab.declare(text)).steps["scaled"].output
     assert (output.dataset_name, output.keywords) == ("no", ("on", "off", "yes", "y", "no"))

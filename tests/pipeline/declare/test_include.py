@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.pipeline.bind.cached import bind_file
-from crucible_lineage.pipeline.declare.load import load_pipeline
+from crucible_lineage.pipeline.declare.load import load_pipeline, read_declaration
 
 Faults = Callable[..., list[str]]
 
@@ -40,7 +40,7 @@ steps:
 
 
 def test_defaults_apply_to_steps_that_do_not_override_them(lab: Any) -> None:
-    steps = load_pipeline(lab.declare(DEFAULTS))[0].steps
+    steps = load_pipeline(lab.declare(DEFAULTS)).steps
     scaled, own, command = steps["scaled"], steps["own"], steps["command"]
     assert (scaled.retries, scaled.timeout, scaled.tags, scaled.env) == (2, 60.0, ("big",), {})
     assert (own.retries, own.timeout) == (0, 60.0)
@@ -191,12 +191,12 @@ def test_the_hash_of_a_pipeline_depends_on_its_content_only(lab: Any, monkeypatc
     project: lab
     pipeline: p
     """
-    digest = load_pipeline(lab.declare(plain))[0].digest
-    assert load_pipeline(lab.declare(spelt, "spelt.yaml"))[0].digest == digest
-    assert load_pipeline(lab.pipeline, {"scaled.factor": 2})[0].digest == digest, "overrides are not part of it"
+    digest = load_pipeline(lab.declare(plain)).digest
+    assert load_pipeline(lab.declare(spelt, "spelt.yaml")).digest == digest
+    assert read_declaration(lab.pipeline, {"scaled.factor": 2}).spec.digest == digest, "overrides are not part of it"
     monkeypatch.setenv("LAB_FACTOR", "9")
-    assert load_pipeline(lab.pipeline)[0].digest == digest, "nor is the environment"
-    assert load_pipeline(lab.declare(plain.replace("project: lab", "project: other")))[0].digest != digest
+    assert load_pipeline(lab.pipeline).digest == digest, "nor is the environment"
+    assert load_pipeline(lab.declare(plain.replace("project: lab", "project: other"))).digest != digest
 
 
 def test_a_changed_include_invalidates_the_cached_binding(shared: Any, session: Any) -> None:

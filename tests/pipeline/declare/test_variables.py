@@ -32,7 +32,7 @@ Faults = Callable[..., list[str]]
 
 
 def test_a_single_reference_keeps_its_type_and_becomes_text_within_text(lab: Any) -> None:
-    spec, _ = load_pipeline(lab.declare(PIPELINE))
+    spec = load_pipeline(lab.declare(PIPELINE))
     step = spec.steps["scaled"]
     assert step.params == {"factor": 3}
     assert spec.inputs["first"].metadata == {"factor": 3}  # type: ignore[union-attr]
@@ -41,13 +41,13 @@ def test_a_single_reference_keeps_its_type_and_becomes_text_within_text(lab: Any
 
 
 def test_two_dollars_escape_a_reference(lab: Any) -> None:
-    spec, _ = load_pipeline(lab.declare(PIPELINE.replace("in ${params.where}", "in $${params.where} for $5")))
+    spec = load_pipeline(lab.declare(PIPELINE.replace("in ${params.where}", "in $${params.where} for $5")))
     assert spec.steps["scaled"].output.dataset_name == "scaled by 3 in ${params.where} for $5"
 
 
 def test_a_whole_list_or_mapping_may_be_a_value(lab: Any) -> None:
     text = PIPELINE.replace("where: Berkeley", "where: [a, b]").replace('["${params.where}"]', '"${params.where}"')
-    assert load_pipeline(lab.declare(text))[0].steps["scaled"].output.keywords == ("a", "b")
+    assert load_pipeline(lab.declare(text)).steps["scaled"].output.keywords == ("a", "b")
 
 
 def test_a_parameter_may_refer_to_another_one_from_the_environment(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -173,5 +173,5 @@ def test_a_fault_is_reported_with_its_line(lab: Any, ingest: str, message: str) 
 
 @pytest.mark.parametrize(("text", "seconds"), [("10m", 600), ("90", 90), ("1.5h", 5400), ("30s", 30), ("2 d", 172800)])
 def test_times_are_seconds_or_have_a_unit(lab: Any, text: str, seconds: float) -> None:
-    spec, _ = load_pipeline(lab.declare(PIPELINE.replace("INGEST", f"{{wait: true, timeout: {text}}}")))
+    spec = load_pipeline(lab.declare(PIPELINE.replace("INGEST", f"{{wait: true, timeout: {text}}}")))
     assert spec.steps["scaled"].output.ingestion.timeout == seconds
