@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from crucible_lineage.errors import nearest, nearest_word
-from crucible_lineage.pipeline.spec.inputs import MATCHED, NIGHT, FileInput
+from crucible_lineage.pipeline.spec.inputs import MATCHED, METADATA_PREFIX, NIGHT, FileInput
 from crucible_lineage.pipeline.spec.pipeline import PipelineSpec, Source
 
 PARAMS_PREFIX = "params."
@@ -38,7 +38,7 @@ def fields_of(dimension: str) -> tuple[str, ...]:
 
 def is_field(name: str) -> bool:
     """Return whether records can be compared by this field."""
-    return name in (*MATCHED, "timestamp", NIGHT) or (name.startswith("metadata.") and name != "metadata.")
+    return name in (*MATCHED, "timestamp", NIGHT) or (name.startswith(METADATA_PREFIX) and name != METADATA_PREFIX)
 
 
 def unknown_field(name: str) -> str:

@@ -15,18 +15,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.amounts import change_text
-from crucible_lineage.csv_files import CsvForm, csv_form, csv_rows
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, nearest, refused_as_input
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.marks import CORRECTIONS_KEY, correction_mark, is_own
+from crucible_lineage.pipeline.spec.inputs import METADATA_PREFIX
 from crucible_lineage.session import Session
 from crucible_lineage.times import is_same_value, utc
 
 if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client.models import Dataset
+    from crucible_lineage.csv_files import CsvForm
 
 FIELDS = ("dataset_name", "measurement", "data_type", "session_name", "timestamp", "instrument_name", "instrument_id")
-METADATA_PREFIX = "metadata."
 ID_COLUMN = "mfid"  # of a table of corrections
 
 Request = tuple[str, str, JsonMapping]  # where it was made (for messages), the dataset, and the values to set
@@ -133,6 +133,8 @@ def read_table(table: Path) -> list[Request]:
 
     An empty cell changes nothing. Raises InputError if the table cannot be read.
     """
+    from crucible_lineage.csv_files import csv_form, csv_rows  # not needed for plans
+
     try:
         form = csv_form(table)
         rows = list(csv_rows(table, form))

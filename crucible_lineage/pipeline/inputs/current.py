@@ -16,9 +16,10 @@ from crucible_lineage.core.datasets import ONE_BY_ONE
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.records import OWN_KEYS
 from crucible_lineage.pipeline.functions.inspection import RULES
-from crucible_lineage.pipeline.spec.inputs import MATCHED
+from crucible_lineage.pipeline.inputs.corrections import apply_changes, changes_of, record_act
+from crucible_lineage.pipeline.spec.inputs import MATCHED, METADATA_PREFIX
 from crucible_lineage.session import Session
-from crucible_lineage.times import measured_at, utc
+from crucible_lineage.times import is_same_value, measured_at
 
 if TYPE_CHECKING:
     from crucible_lineage.pipeline.inputs.inputs import InputItem
@@ -82,12 +83,6 @@ def apply_declared(differences: Iterable[DeclaredDifference], session: Session) 
 
     Raises InputError for a value that cannot be set, before anything is changed.
     """
-    from crucible_lineage.pipeline.inputs.corrections import (  # not needed for plans
-        apply_changes,
-        changes_of,
-        record_act,
-    )
-
     applied = list(differences)
     values: dict[str, JsonObject] = {}
     for difference in applied:
@@ -128,7 +123,7 @@ def _records(mfids: Sequence[str], project: str, session: Session) -> Mapping[st
 def _declared(item: InputItem) -> JsonObject:
     """Return the declared fields of a dataset, without empty ones."""
     fields = {name: item.fields.get(name) for name in (*MATCHED, "timestamp")}
-    fields |= {f"metadata.{key}": value for key, value in (item.fields.get("metadata") or {}).items()}
+    fields |= {f"{METADATA_PREFIX}{key}": value for key, value in (item.fields.get("metadata") or {}).items()}
     if item.new is not None:
         fields |= {SAMPLES: list(item.new.samples) or None, KEYWORDS: list(item.new.keywords) or None}
     return {name: value for name, value in fields.items() if value is not None}
@@ -139,8 +134,8 @@ def _differences(name: str, item: InputItem, record: JsonMapping, holds: str) ->
     metadata = record.get("scientific_metadata") or {}
     for field, declared in _declared(item).items():
         current: Any
-        if field.startswith("metadata."):
-            current = metadata.get(field.removeprefix("metadata."))
+        if field.startswith(METADATA_PREFIX):
+            current = metadata.get(field.removeprefix(METADATA_PREFIX))
         elif field == SAMPLES:
             current = [link["unique_id"] for link in record.get("links") or () if link.get("resource_type") == "sample"]
             declared = [sample for sample in declared if sample not in current]
@@ -151,25 +146,20 @@ def _differences(name: str, item: InputItem, record: JsonMapping, holds: str) ->
             continue  # ingestion adds others, and listings of datasets lack them
         else:
             current = record.get(field)
-        if not _equal(field, declared, current):
+        if not is_same_value(field, current, declared):
             winner = CRUCIBLE if holds == CRUCIBLE and current is not None else DECLARED
             yield DeclaredDifference(name, item.dataset.mfid, item.label, field, declared, current, winner)
 
 
-def _equal(field: str, declared: object, current: object) -> bool:
-    if field != "timestamp" or current is None:
-        return declared == current
-    try:
-        return utc(str(declared)) == utc(str(current))
-    except ValueError:
-        return False
+def recorded_fields(record: JsonMapping) -> JsonObject:
+    """Return the fields of a record by which data are matched, and the time of measurement, if known."""
+    moment = measured_at(record)
+    return {name: record.get(name) for name in MATCHED} | ({"timestamp": moment.isoformat()} if moment else {})
 
 
 def _current_fields(item: InputItem, record: JsonMapping, holds: str) -> JsonObject:
     """Return the fields for groups and partners: Crucible's, then declared ones; or the reverse."""
-    moment = measured_at(record)
-    recorded = {name: record.get(name) for name in MATCHED} | {"timestamp": moment.isoformat() if moment else None}
-    current = {name: value for name, value in recorded.items() if value is not None}
+    current = {name: value for name, value in recorded_fields(record).items() if value is not None}
     metadata = {k: v for k, v in (record.get("scientific_metadata") or {}).items() if k not in OWN_KEYS}
     declared = {name: value for name, value in item.fields.items() if value is not None}
     own_metadata = item.fields.get("metadata") or {}

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crucible_lineage.errors import IdTakenError, InputError, RecipeConflictError
+from crucible_lineage.errors import IdTakenError, InputError, RecipeConflictError, shortened
 from crucible_lineage.ids import has_derived_id, is_mfid, time_bits
 from crucible_lineage.provenance.recipe import derived_mfid, gives_id, raw_mfid, raw_recipe, recipe_sha256, without_salt
 from crucible_lineage.provenance.record import read_record
@@ -52,8 +52,7 @@ class RawFiles:
     @property
     def label(self) -> str:
         """The names of the files, shortened for messages."""
-        names = [file.ref.name for file in self.files]
-        return ", ".join(names[:MOST_NAMED]) + (f" and {len(names) - MOST_NAMED} more" if names[MOST_NAMED:] else "")
+        return shortened([file.ref.name for file in self.files], MOST_NAMED)
 
     def are_files_of(self, dataset: DatasetRef) -> bool:
         """Return whether a dataset consists of exactly these files."""

@@ -20,7 +20,12 @@ from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.records import is_support
 from crucible_lineage.pipeline.bind.step import parent_params
 from crucible_lineage.pipeline.inputs.calibrations import CalibrationSelection, choose_calibrations
-from crucible_lineage.pipeline.inputs.current import DeclaredDifference, apply_current_values, store_agreement
+from crucible_lineage.pipeline.inputs.current import (
+    DeclaredDifference,
+    apply_current_values,
+    recorded_fields,
+    store_agreement,
+)
 from crucible_lineage.pipeline.inputs.existing import RawFiles, existing_dataset, find_raw, hash_files
 from crucible_lineage.pipeline.inputs.register import register_raw
 from crucible_lineage.pipeline.inputs.revisions import (
@@ -33,7 +38,6 @@ from crucible_lineage.pipeline.spec.declared import value_of
 from crucible_lineage.pipeline.spec.ingestion import is_from_name, read_from_names
 from crucible_lineage.pipeline.spec.inputs import (
     FLAGS,
-    MATCHED,
     METADATA_PREFIX,
     NIGHT,
     CalibrationInput,
@@ -129,8 +133,7 @@ def known_inputs(
     certified `as_of` a moment, or as if a `campaign` were promoted.
     """
     zone, found = ZoneInfo(spec.timezone), {}
-    own = [name for name, declared in spec.inputs.items() if not isinstance(declared, CalibrationInput)]
-    read = {name: tuple(_input_items(spec, name, session, results_of, with_fields=with_fields)) for name in own}
+    read = {name: tuple(_input_items(spec, name, session, results_of, with_fields=with_fields)) for name in spec.inputs}
     for name, items in recognize_revisions(read, session).items():
         current = apply_current_values(name, items, spec.project, spec.metadata, session, refresh=with_fields)
         found[name] = tuple(_fill_label(_add_time(item, zone), spec.inputs[name].label) for item in current)
@@ -446,8 +449,7 @@ def _filter_by_flags(
 
 def _measurement_key(dataset: Dataset) -> tuple[datetime, str]:
     """Sort key by time of measurement; if that is unknown, by the time in the id."""
-    moment = measured_at({"timestamp": dataset.timestamp, "creation_time": dataset.creation_time})
-    return moment or mfid_time(dataset.unique_id), dataset.unique_id
+    return measured_at(dict(dataset)) or mfid_time(dataset.unique_id), dataset.unique_id
 
 
 def currency_among(project: str, found: Sequence[Registered], session: Session) -> Currency:
@@ -477,7 +479,4 @@ def _selected_item(found: Registered, session: Session, refusal: str) -> InputIt
 
 
 def _fields(dataset: Dataset) -> dict[str, object]:
-    record = {name: getattr(dataset, name, None) for name in MATCHED}
-    moment = measured_at({"timestamp": dataset.timestamp, "creation_time": dataset.creation_time})
-    record |= {"timestamp": moment.isoformat()} if moment else {}
-    return {**record, "metadata": dataset.scientific_metadata or {}}
+    return {**recorded_fields(dict(dataset)), "metadata": dataset.scientific_metadata or {}}

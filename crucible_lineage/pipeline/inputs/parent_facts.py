@@ -7,25 +7,26 @@ from the measured data that it is about, where these agree.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from crucible_lineage.core.datasets import ONE_BY_ONE, in_threads
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.facts import DatasetFacts, Facts
 from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.lineage.records import OWN_KEYS, PROVENANCE_KEY, mappings, provenance, returned_values, text
 from crucible_lineage.pipeline.bind.model import BoundPipeline
 from crucible_lineage.pipeline.inputs.inputs import InputItem, Inputs
 from crucible_lineage.pipeline.spec.ingestion import Ingest
+from crucible_lineage.provenance.digest import result_of
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.session import Session
 
 if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.registration.new_dataset import NewDataset
 
-FEW = 12  # chosen: up to this number, datasets are read one by one; a listing of the project costs more
 INGESTED_WITHIN_S = 60.0  # chosen: ingestion mostly takes less than a second
-MOST_REQUESTS = 8  # concurrent requests of one client to a shared service
 
 
 class ParentFacts:
@@ -60,10 +61,9 @@ class ParentFacts:
             if waiting := self._session.outbox.dataset(mfid):
                 self._read[mfid] = _undelivered(waiting)
         mfids = [mfid for mfid in mfids if mfid not in self._read]
-        records = self._session.mirror.snapshot(self._project).records if len(mfids) > FEW else {}
-        for mfid, read in _in_threads(lambda mfid: self._request(mfid, records.get(mfid)), mfids):
-            if read is not None:
-                self._read[mfid] = read
+        records = self._session.mirror.snapshot(self._project).records if len(mfids) > ONE_BY_ONE else {}
+        found = in_threads(lambda mfid: self._request(mfid, records.get(mfid)), mfids)
+        self._read |= {mfid: read for mfid, read in zip(mfids, found, strict=True) if read is not None}
 
     def _known(self, mfid: str) -> DatasetFacts | None:
         if mfid not in self._facts and (read := self._read.get(mfid)) is not None:
@@ -155,8 +155,6 @@ def read_first(pipeline: BoundPipeline, inputs: Inputs) -> dict[str, tuple[Input
 
 def _about(record: JsonMapping) -> tuple[str, ...]:
     """Return the datasets of a result's first input, except partners in time."""
-    from crucible_lineage.lineage.records import mappings, provenance, text  # most steps take no facts
-
     used = [entry for entry in mappings(provenance(record).get("used")) if not entry.get("chosen")]
     first = [text(entry.get("mfid")) for entry in used if entry.get("role") == used[0].get("role")]
     return tuple(dict.fromkeys(filter(None, first)))
@@ -179,9 +177,6 @@ def _with_shared(facts: DatasetFacts, sources: Sequence[DatasetFacts]) -> Datase
 
 
 def _undelivered(new: NewDataset) -> _Read:
-    from crucible_lineage.lineage.records import PROVENANCE_KEY, returned_values  # most steps take no facts
-    from crucible_lineage.provenance.digest import result_of
-
     record = {"result": result_of(new.metadata, ())}  # as the record will have it, so that the facts stay the same
     returned = returned_values({"scientific_metadata": {**new.metadata, PROVENANCE_KEY: record}})
     facts = DatasetFacts.of_fields({**new.fields, "unique_id": new.mfid}, new.keywords, returned)
@@ -194,8 +189,6 @@ def _registered_facts(record: JsonMapping) -> DatasetFacts | None:
 
     A service may fill in fields and keywords of a result later; its children keep their ids.
     """
-    from crucible_lineage.lineage.records import provenance, returned_values  # most steps take no facts
-
     stored = provenance(record).get("facts")
     if not isinstance(stored, Mapping):
         return None
@@ -203,18 +196,7 @@ def _registered_facts(record: JsonMapping) -> DatasetFacts | None:
 
 
 def _current_facts(record: JsonMapping, keywords: Collection[str]) -> DatasetFacts:
-    from crucible_lineage.lineage.records import OWN_KEYS, provenance, returned_values  # most steps take no facts
-
     stored = provenance(record)
     derived = bool(stored.get("used") or (stored.get("attached") or {}).get("used"))
     everything = {k: v for k, v in (record.get("scientific_metadata") or {}).items() if k not in OWN_KEYS}
     return DatasetFacts.of_fields(record, keywords, returned_values(record) if derived else everything)
-
-
-def _in_threads(read: Callable[[str], _Read | None], mfids: Sequence[str]) -> Iterator[tuple[str, _Read | None]]:
-    if len(mfids) < 2:
-        return iter([(mfid, read(mfid)) for mfid in mfids])
-    from concurrent.futures import ThreadPoolExecutor  # most steps take no facts
-
-    with ThreadPoolExecutor(MOST_REQUESTS, thread_name_prefix="facts") as pool:
-        return iter(list(zip(mfids, pool.map(read, mfids), strict=True)))

@@ -13,6 +13,7 @@ from crucible_lineage.checksums import file_sha256
 from crucible_lineage.core.slots import pipeline_keyword
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.lineage.records import provenance, returned_values
+from crucible_lineage.pipeline.inputs.corrections import corrections, record_act
 from crucible_lineage.pipeline.inputs.existing import RawFiles, find_raw, hash_files
 from crucible_lineage.pipeline.inputs.register import register_raw
 from crucible_lineage.pipeline.spec.inputs import METADATA_PREFIX, FileInput
@@ -54,10 +55,9 @@ def recognize_revisions(inputs: Items, session: Session) -> dict[str, tuple[Inpu
 
 def record_names(inputs: Items, session: Session) -> None:
     """Record at Crucible the new names of registered files, once."""
-    for item in (item for items in inputs.values() for item in items if _is_renamed(item)):
-        assert item.dataset
-        assert item.raw
-        _record_name(item.raw, item.dataset, session)
+    for item in (item for items in inputs.values() for item in items):
+        if renamed := _renamed(item):
+            _record_name(*renamed, session)
 
 
 def find_measured(raw: RawFiles, session: Session) -> DatasetRef | None:
@@ -75,16 +75,12 @@ def record_revisions(items: Sequence[InputItem], session: Session) -> None:
     """Record at each dataset whose file grew the dataset that revises it."""
     for item in items:
         if item.revises is not None and item.dataset is not None:
-            from crucible_lineage.pipeline.inputs.corrections import record_act  # few runs need it
-
             record_act(session, item.revises, f"revised by {item.dataset.mfid}, since its file grew")
 
 
 def _record_name(raw: RawFiles, dataset: DatasetRef, session: Session) -> None:
     if raw.mfid is not None and session.mirror.known(raw.mfid) is not None:
         return  # recorded before
-    from crucible_lineage.pipeline.inputs.corrections import corrections, record_act  # few runs need it
-
     what = f"found under the name {raw.label}"
     with suppress(ForbiddenError, NotFoundError):  # only its owner may record it; the plan shows it in any case
         metadata = session.client.datasets.get(dataset.mfid, include_metadata=True).scientific_metadata
@@ -94,24 +90,25 @@ def _record_name(raw: RawFiles, dataset: DatasetRef, session: Session) -> None:
 
 
 def _recognize_renamed(item: InputItem, name: str, claimed: dict[str, str], session: Session) -> InputItem:
-    if not _is_renamed(item):
+    if (renamed := _renamed(item)) is None:
         return item
-    assert item.dataset
-    assert item.raw
-    former = ", ".join(file.name for file in item.dataset.files)
-    same = f"input {name}: {item.raw.label} has the bytes of {former} ({item.dataset.mfid})"
-    own = claimed.setdefault(item.dataset.mfid, item.raw.recipe_sha256)
-    if own == item.raw.recipe_sha256 and not _is_beside(item.raw, item.dataset):
-        about = item.dataset.files[0].name if len(item.dataset.files) == 1 else ""
+    raw, dataset = renamed
+    former = ", ".join(file.name for file in dataset.files)
+    same = f"input {name}: {raw.label} has the bytes of {former} ({dataset.mfid})"
+    own = claimed.setdefault(dataset.mfid, raw.recipe_sha256)
+    if own == raw.recipe_sha256 and not _is_beside(raw, dataset):
+        about = dataset.files[0].name if len(dataset.files) == 1 else ""
         return replace(item, about=about, notes=(f"{same} and is taken for it, under a new name",))
     note = f"{same}, which is still there: both count as measurements; remove one if it is a copy"
-    return replace(item, dataset=find_raw(item.raw, session), notes=(note,))
+    return replace(item, dataset=find_raw(raw, session), notes=(note,))
 
 
-def _is_renamed(item: InputItem) -> bool:
-    return bool(item.dataset and item.raw and item.new and not item.raw.named) and not (
-        item.raw is not None and item.dataset is not None and item.raw.are_files_of(item.dataset)
-    )
+def _renamed(item: InputItem) -> tuple[RawFiles, DatasetRef] | None:
+    """Return the files of an item and the dataset that they were found as, if that has other names."""
+    raw, dataset = item.raw, item.dataset
+    if raw is None or dataset is None or item.new is None or raw.named or raw.are_files_of(dataset):
+        return None
+    return raw, dataset
 
 
 def _is_beside(raw: RawFiles, dataset: DatasetRef) -> bool:
@@ -169,16 +166,12 @@ def replace_measured(session: Session, old: str, files: Sequence[Path], why: str
         reason = "they are its own" if same.mfid == old else f"they are those of dataset {same.mfid} ({same.name!r})"
         raise InputError(f"{action}: the files are registered already: {reason}; nothing was changed")
     new = register_raw(raw, declared, found.dataset_name or files[0].name, session, why or None, old)
-    from crucible_lineage.pipeline.inputs.corrections import record_act
-
     record_act(session, old, f"replaced by {new.mfid}", why)
     return new
 
 
 def inherit_fields(session: Session, old: str, declared: FileInput) -> FileInput:
     """Return the declaration of files that replace a measured dataset, with the dataset's current values."""
-    from crucible_lineage.pipeline.inputs.corrections import corrections
-
     found = _read_measured(session, old, f"replace {old}")
     record = found.model_dump()
     metadata = found.scientific_metadata or {}

@@ -30,7 +30,6 @@ from crucible_lineage.lineage.records import (
 )
 from crucible_lineage.pipeline.inputs.corrections import (
     FIELDS,
-    METADATA_PREFIX,
     add_sample,
     apply_changes,
     changes_of,
@@ -40,6 +39,7 @@ from crucible_lineage.pipeline.inputs.corrections import (
     read_value,
     unlink_datasets,
 )
+from crucible_lineage.pipeline.spec.inputs import METADATA_PREFIX
 from crucible_lineage.provenance.record import read_record, unreadable
 from crucible_lineage.queries.calibrations import CalibrationFor, calibrations_for
 from crucible_lineage.queries.catalogue.reference import find_mfid
