@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
+from crucible_lineage.calibrations import Span
 from crucible_lineage.core.datasets import ONE_BY_ONE
 from crucible_lineage.core.slots import CANDIDATE, SUPERSEDED, Currency, DatasetStatus, SlotClaim
 from crucible_lineage.errors import IdTakenError, InputError, NotFoundError, RefusedError
@@ -85,7 +86,7 @@ class InputItem:
     blocked: str = ""
     about: str = ""
     shown: str = ""
-    span: tuple[datetime, datetime] | None = None
+    span: Span | None = None
     differs: tuple[DeclaredDifference, ...] = ()
     revises: str | None = None
     notes: tuple[str, ...] = ()
@@ -103,7 +104,7 @@ class InputItem:
         return f"{paths[0].parent.name}/{self.scope}" if len(paths) == 1 else self.scope
 
     @property
-    def registered(self) -> tuple[datetime, datetime] | None:
+    def registered(self) -> Span | None:
         """The moment in its id, if that is known, as a span."""
         moment = mfid_time(self.mfid) if self.mfid else None
         return (moment, moment) if moment else None
@@ -116,6 +117,15 @@ class InputItem:
 
 Inputs = Mapping[str, tuple[InputItem, ...]]
 ResultsOf = Callable[[ResultInput], Iterator[InputItem]]  # results of another pipeline's step
+
+
+def joint_span(spans: Iterable[Span | None]) -> Span | None:
+    """Return the first and the last moment of these spans; None if there are none, or one is unknown."""
+    known = list(spans)
+    dated = [span for span in known if span]
+    if not dated or len(dated) < len(known):
+        return None
+    return min(first for first, _ in dated), max(last for _, last in dated)
 
 
 def known_inputs(

@@ -41,7 +41,7 @@ def _parent(feed: InputEdge, steps: Mapping[str, StepPlan], inputs: Inputs) -> s
     if feed.instance is not None:
         return _id(steps[feed.instance])
     name = feed.input or ""
-    return _item_id(name, inputs[name][feed.index])
+    return _item_id(name, feed.item(inputs))
 
 
 def _id(step: StepPlan) -> str:

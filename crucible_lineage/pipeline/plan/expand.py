@@ -11,14 +11,15 @@ from crucible_lineage.amounts import amount, value_text
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.bind.dimensions import PARAMS_PREFIX, fields_of, grouping, record_fields, root_of
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep, Variant
-from crucible_lineage.pipeline.bind.step import label_of, parent_params
+from crucible_lineage.pipeline.bind.step import parent_params
 from crucible_lineage.pipeline.functions.inspection import Inspection
-from crucible_lineage.pipeline.inputs.inputs import InputItem, Inputs
+from crucible_lineage.pipeline.inputs.inputs import InputItem, Inputs, joint_span
 from crucible_lineage.pipeline.plan.naming import DimensionLabels, Group, Point, Scope, groups_of, groups_of_variants
 from crucible_lineage.pipeline.plan.relation import NO_ID, Candidates, Partner, Partners, RelationRow
 from crucible_lineage.pipeline.spec.declared import REGISTERED, TimeMatch, value_of
 from crucible_lineage.pipeline.spec.inputs import CalibrationInput
 from crucible_lineage.pipeline.spec.pipeline import Source, StepSpec
+from crucible_lineage.refs import DatasetRef
 
 MOST_INSTANCES = 100_000
 
@@ -34,6 +35,17 @@ class InputEdge:
     instance: str | None = None
     output: str | None = None
     chosen: Partner | None = None
+
+    def item(self, inputs: Inputs) -> InputItem:
+        """Return the item of an input."""
+        return inputs[self.input or ""][self.index]
+
+    def dataset(self, inputs: Inputs, results_of: Callable[[str], Mapping[str, DatasetRef]]) -> DatasetRef | None:
+        """Return the parent, if it exists. `results_of` returns the results of an instance by output."""
+        if self.instance is None:
+            return self.item(inputs).dataset
+        results = results_of(self.instance)
+        return results.get(self.output) if self.output else next(iter(results.values()), None)
 
 
 @dataclass(frozen=True)
@@ -123,7 +135,7 @@ class _Expansion:
             else:
                 combinations = self.pipeline.steps[root].spec.combinations
                 params = [name.removeprefix(PARAMS_PREFIX) for name in fields]
-                groups = groups_of_variants(combinations, params, label_of)
+                groups = groups_of_variants(combinations, params)
             self.groups[dimension] = groups
             self.group_at[dimension] = {index: number for number, group in enumerate(groups) for index in group.indices}
 
@@ -166,7 +178,7 @@ class _Expansion:
             subject=tuple(mfid for root, index in about if (mfid := self.inputs[root][index].mfid)),
             blocked=blocked,
             slots=self.naming.slots(step, point),
-            about=about or tuple(dict.fromkeys(self._items_behind(feed for feed in feeds if feed.chosen is None))),
+            about=about or tuple(items_behind((feed for feed in feeds if feed.chosen is None), self.instances)),
             notes=tuple(filter(None, (*_notes(step, feeds), resolved.note))),
             gaps=tuple(gap for part in parents.by_source.values() for gap in part.gaps),
         )
@@ -200,19 +212,11 @@ class _Expansion:
         roots = [root for root in dict.fromkeys(map(root_of, point)) if root in self.inputs]
         return tuple((root, index) for root in roots for index in self._about(root, point) or ())
 
-    def _items_behind(self, feeds: Iterable[InputEdge]) -> Iterator[tuple[str, int]]:
-        """Yield the items of inputs that parents are or are derived from."""
-        for feed in feeds:
-            if feed.instance is not None:
-                yield from self.instances[feed.instance].about
-            elif feed.input is not None:
-                yield feed.input, feed.index
-
     def _in_scope(self, step: BoundStep, variant: Variant, feeds: Sequence[InputEdge]) -> _ResolvedStep:
         """Return the step with its parameters and output filled in from the data behind its roles."""
         behind: dict[str, list[InputItem]] = {}
         for role in step.sources:
-            items = dict.fromkeys(self._items_behind(feed for feed in feeds if feed.role == role))
+            items = items_behind((feed for feed in feeds if feed.role == role), self.instances)
             behind[role] = [self.inputs[root][index] for root, index in items]
         direct = {feed.role for feed in feeds if feed.input is not None}
         given, inspection = dict(variant.given), variant.inspection
@@ -233,7 +237,7 @@ class _Expansion:
     def _unexpected(self, role: str, source: Source, feeds: Sequence[InputEdge]) -> str:
         if source.expect is None or len(feeds) == source.expect:
             return ""
-        labels = [feed.instance or self.inputs[feed.input or ""][feed.index].label for feed in feeds]
+        labels = [feed.instance or feed.item(self.inputs).label for feed in feeds]
         shown = f": {', '.join(labels)}" if 0 < len(labels) <= 12 else ""
         return f"{role}: {source.expect} of {source.source} are expected, and there are {len(labels)}{shown}"
 
@@ -347,7 +351,7 @@ class _Expansion:
         """Choose the partners in time from a source for the data that the instance is about."""
         if source not in self.candidates:
             self.candidates[source] = self._candidates(source)
-        own = [self.inputs[root][index] for root, index in dict.fromkeys(self._items_behind(parents.first))]
+        own = [self.inputs[root][index] for root, index in items_behind(parents.first, self.instances)]
         label = own[0].label if len(own) == 1 else parents.name
         row = _row(0, label, own, self.params[parents.name], source.same, source)
         return self._partner_feeds(source, role, self.candidates[source].choose(row))
@@ -393,6 +397,17 @@ class _Expansion:
         for other_point, instance in self.points[name]:
             if all(members.intersection(self._about(root, other_point) or ()) for root, members in selected.items()):
                 yield instance
+
+
+def items_behind(feeds: Iterable[InputEdge], instances: Mapping[str, Instance]) -> dict[tuple[str, int], None]:
+    """Return the items of inputs that parents are or are derived from, each once."""
+    behind: dict[tuple[str, int], None] = {}
+    for feed in feeds:
+        if feed.instance is not None:
+            behind |= dict.fromkeys(instances[feed.instance].about)
+        elif feed.input is not None:
+            behind[feed.input, feed.index] = None
+    return behind
 
 
 @dataclass(frozen=True)
@@ -449,7 +464,7 @@ def _row(
     """Return datasets as one row, with the values that all of them share."""
     values, fault = [], ""
     for name in same:
-        distinct = _values(name, items, params)
+        distinct = distinct_values(name, items, params)
         if len(distinct) > 1 or "" in distinct:
             listed = ", ".join(value or "nothing" for value in distinct)
             fault = fault or (f"{name} differs: {listed}" if len(distinct) > 1 else f"there is no {name} in the record")
@@ -458,12 +473,11 @@ def _row(
     undated = (
         next((item.label for item, span in zip(items, spans, strict=True) if span is None), "") if items else label
     )
-    dated = [span for span in spans if span]
     return RelationRow(
         key=key,
         label=label,
         values=tuple(values),
-        span=None if undated else (min(first for first, _ in dated), max(last for _, last in dated)),
+        span=joint_span(spans),
         tie=max((item.mfid or NO_ID for item in items), default=NO_ID),
         fault=fault,
         undated=undated,
@@ -471,7 +485,7 @@ def _row(
     )
 
 
-def _values(name: str, items: Sequence[InputItem], params: Mapping[str, object]) -> dict[str, None]:
+def distinct_values(name: str, items: Sequence[InputItem], params: Mapping[str, object]) -> dict[str, None]:
     """Return the distinct values of a field as text; an empty text stands for a missing one."""
     if name.startswith(PARAMS_PREFIX):
         values: list[object] = [params.get(name.removeprefix(PARAMS_PREFIX))]

@@ -14,6 +14,7 @@ from crucible_lineage.core.slots import slot
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.pipeline.bind.dimensions import is_field, root_of
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep
+from crucible_lineage.pipeline.bind.step import label_of
 from crucible_lineage.pipeline.inputs.inputs import InputItem, Inputs
 from crucible_lineage.pipeline.spec.declared import value_of
 from crucible_lineage.pipeline.spec.inputs import DESCRIPTIVE, DatasetInput, FileInput, PipelineInput, ResultInput
@@ -268,9 +269,7 @@ def groups_of(items: Sequence[InputItem], fields: Sequence[str]) -> tuple[Group,
     return tuple(groups)
 
 
-def groups_of_variants(
-    combinations: Iterable[Mapping[str, object]], names: Sequence[str], label_of: Any
-) -> tuple[Group, ...]:
+def groups_of_variants(combinations: Iterable[Mapping[str, object]], names: Sequence[str]) -> tuple[Group, ...]:
     """Group combinations of swept parameters by the values of these, in their own order."""
     members: dict[str, list[int]] = {}
     for index, combination in enumerate(combinations):

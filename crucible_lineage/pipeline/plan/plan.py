@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
-from crucible_lineage.errors import InputError
+from crucible_lineage.errors import InputError, shortened
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.pipeline.files.fetch import EvictedDataset
 from crucible_lineage.pipeline.inputs.current import DeclaredDifference
@@ -322,15 +322,9 @@ def _look_ahead(
 ) -> None:
     """Read the facts about the parents of all instances of a step together, before its first one."""
     step = instance.step.name
-    mfids = []
-    for feed in (feed for other in instances.values() if other.step.name == step for feed in other.feeds):
-        if feed.instance is not None and feed.instance not in done:
-            continue
-        if feed.instance is not None:
-            mfids += [dataset.mfid for dataset in done[feed.instance].results.values()]
-        elif (item := _item(feed, inputs)).dataset is not None:
-            mfids.append(item.dataset.mfid)
-    index.look_ahead(mfids)
+    feeds = (feed for other in instances.values() if other.step.name == step for feed in other.feeds)
+    datasets = (feed.dataset(inputs, lambda name: done[name].results if name in done else {}) for feed in feeds)
+    index.look_ahead([dataset.mfid for dataset in datasets if dataset])
 
 
 def _ids(outputs: Sequence[PlannedOutput]) -> dict[str, str]:
@@ -376,10 +370,11 @@ def _unready(instance: Instance, inputs: Inputs, done: Mapping[str, StepPlan], i
         is_held = not instance.blocked and all(done[need].on_hold for need in parents)
         return _blocked(instance, blocked, on_hold=is_held)
     waiting = [done[need] for need in instance.needs if done[need].state != FRESH]
-    new = [feed for feed in instance.feeds if feed.input is not None and _item(feed, inputs).dataset is None]
+    new = [feed for feed in instance.feeds if feed.input is not None and feed.item(inputs).dataset is None]
     if not waiting and not new:
         return None
-    existing = [dataset.mfid for feed in instance.feeds if (dataset := _dataset(feed, inputs, done))]
+    parents_of = [feed.dataset(inputs, lambda name: done[name].results) for feed in instance.feeds]
+    existing = [dataset.mfid for dataset in parents_of if dataset]
     if on_hold := index.on_hold(existing, instance.inspection.code.fingerprint):
         return _blocked(instance, on_hold, on_hold=True)
     return _waiting(instance, waiting, new, inputs, index)
@@ -393,24 +388,12 @@ def _waiting(
     held = any(map(index.is_held, (key for keys in instance.slots.values() for key in keys)))
     results = (_current(instance, output, index) for output in instance.inspection.outputs if new)
     earlier = next(filter(None, results), None)
-    changed = [_new_input(feed, _item(feed, inputs), earlier) for feed in new]
+    changed = [_new_input(feed, feed.item(inputs), earlier) for feed in new]
     causes = tuple(dict.fromkeys([*_follows(waiting, held=held), *changed]))
     earlier_roots = (root for parent in waiting for root in parent.roots)
     roots = tuple(dict.fromkeys([*earlier_roots, *(f"{name}: {cause}" for cause in changed)]))
     outputs: dict[str, str | None] = dict.fromkeys(instance.inspection.outputs)
     return StepPlan(name, STALE if held else MISSING, causes, outputs, step=step, roots=roots)
-
-
-def _dataset(feed: InputEdge, inputs: Inputs, done: Mapping[str, StepPlan]) -> DatasetRef | None:
-    """Return the dataset of an edge, if it exists."""
-    if feed.instance is None:
-        return _item(feed, inputs).dataset
-    results = done[feed.instance].results
-    return results.get(feed.output) if feed.output else next(iter(results.values()), None)
-
-
-def _item(feed: InputEdge, inputs: Inputs) -> InputItem:
-    return inputs[feed.input or ""][feed.index]
 
 
 def _new_input(feed: InputEdge, item: InputItem, earlier: EarlierResult | None) -> str:
@@ -427,7 +410,7 @@ def _new_input(feed: InputEdge, item: InputItem, earlier: EarlierResult | None) 
 def _names(files: Mapping[str, tuple[str, int]]) -> str:
     """Name up to three files, with the first digits of their hashes."""
     shown = [f"{name} (sha {sha256[:8]})" for name, (sha256, _) in sorted(files.items())]
-    return ", ".join(shown[:3]) + (f" and {len(shown) - 3} more" if len(shown) > 3 else "")
+    return shortened(shown, 3)
 
 
 def _made(instance: Instance, planned: PlannedOutput, used: Sequence[UsedDataset]) -> Ingredients:

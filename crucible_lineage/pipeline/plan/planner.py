@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 
+from crucible_lineage.calibrations import Span
 from crucible_lineage.collector import collector_paused
 from crucible_lineage.core.store import Store
 from crucible_lineage.errors import InputError
@@ -17,7 +17,7 @@ from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep, require_names
 from crucible_lineage.pipeline.files.fetch import away
 from crucible_lineage.pipeline.functions.inspection import Inspection
-from crucible_lineage.pipeline.inputs.inputs import InputItem, known_inputs, used_fields
+from crucible_lineage.pipeline.inputs.inputs import InputItem, Inputs, joint_span, known_inputs, used_fields
 from crucible_lineage.pipeline.inputs.parent_facts import read_first
 from crucible_lineage.pipeline.plan.expand import Instance, expand
 from crucible_lineage.pipeline.plan.known import ProjectIndex
@@ -28,12 +28,16 @@ from crucible_lineage.session import Session
 
 @dataclass(frozen=True)
 class PlannedPipeline:
-    """A pipeline's plan with the instances, inputs and index that it is based on."""
+    """A pipeline's plan with the inputs and index that it is based on."""
 
     plan: PipelinePlan
-    instances: Mapping[str, Instance]
-    inputs: Mapping[str, tuple[InputItem, ...]]
+    inputs: Inputs
     index: ProjectIndex
+
+    @property
+    def instances(self) -> Mapping[str, Instance]:
+        """The planned instances."""
+        return self.plan.instances
 
 
 def make_plan(pipeline: BoundPipeline, session: Session, forced: Collection[str] = (), as_of: str = "") -> PipelinePlan:
@@ -57,11 +61,8 @@ def _needed(planned: PlannedPipeline) -> Iterator[str]:
         if step.state in (FRESH, BLOCKED):
             continue
         for feed in planned.instances[step.name].feeds:
-            if feed.instance is not None:
-                results = steps[feed.instance].results
-                yield from (dataset.mfid for output, dataset in results.items() if feed.output in (None, output))
-            elif (item := planned.inputs[feed.input or ""][feed.index]).dataset is not None:
-                yield item.dataset.mfid
+            if dataset := feed.dataset(planned.inputs, lambda name: steps[name].results):
+                yield dataset.mfid
 
 
 @collector_paused()
@@ -97,7 +98,7 @@ def plan_pipeline(
     differences = tuple(difference for items in inputs.values() for item in items for difference in item.differs)
     notes = tuple(dict.fromkeys(note for items in inputs.values() for item in items for note in item.notes))
     planned = replace(planned, undeclared=left, differences=differences, notes=notes)
-    return PlannedPipeline(planned, planned.instances, inputs, index)
+    return PlannedPipeline(planned, inputs, index)
 
 
 def _inspect_with_params(
@@ -158,9 +159,7 @@ def _results_of(
             yield InputItem(step.name, None, fields, blocked=blocked, span=span)
 
 
-def _result_fields(
-    instance: Instance, inputs: Mapping[str, Sequence[InputItem]]
-) -> tuple[JsonObject, tuple[datetime, datetime] | None]:
+def _result_fields(instance: Instance, inputs: Inputs) -> tuple[JsonObject, Span | None]:
     """Return a result's fields before it is read, and the first and last time of measurement of its data.
 
     The fields are those that its data agree in, and the declared ones.
@@ -172,9 +171,7 @@ def _result_fields(
     metadata = {key: _common([(item.fields.get("metadata") or {}).get(key) for item in items]) for key in keys}
     declared = instance.step.spec.output
     fields |= instance.inspection.described(declared) | {"metadata": {**metadata, **declared.metadata}}
-    spans = [item.span for item in items if item.span]
-    all_dated = spans and len(spans) == len(items)
-    return fields, (min(first for first, _ in spans), max(last for _, last in spans)) if all_dated else None
+    return fields, joint_span(item.span for item in items)
 
 
 def _common(values: Sequence[object]) -> object:

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 from crucible_lineage.errors import Fault, InputError
 from crucible_lineage.pipeline.inputs.inputs import Inputs
-from crucible_lineage.pipeline.plan.expand import InputEdge, Instance
+from crucible_lineage.pipeline.plan.expand import Instance
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.refs import DatasetRef, FileRef
 
@@ -19,7 +19,8 @@ def used_datasets(instance: Instance, inputs: Inputs, results: Results) -> tuple
     roles, locations = instance.inspection.roles, instance.step.locations
     used = []
     for feed in instance.feeds:
-        dataset = _dataset_of(feed, inputs, results)
+        dataset = feed.dataset(inputs, results.__getitem__)
+        assert dataset is not None  # ensured by the caller
         try:
             files = files_for_role(feed.role, roles[feed.role], dataset, feed.files)
         except InputError as error:
@@ -27,15 +28,6 @@ def used_datasets(instance: Instance, inputs: Inputs, results: Results) -> tuple
             raise InputError(message, [Fault(message, locations.get(feed.role))]) from error
         used.append(UsedDataset(feed.role, dataset, files, feed.chosen.to_json() if feed.chosen else None))
     return tuple(used)
-
-
-def _dataset_of(feed: InputEdge, inputs: Inputs, results: Results) -> DatasetRef:
-    if feed.instance is not None:
-        outputs = results[feed.instance]
-        return outputs[feed.output] if feed.output else next(iter(outputs.values()))
-    dataset = inputs[feed.input or ""][feed.index].dataset
-    assert dataset is not None  # ensured by the caller
-    return dataset
 
 
 def files_for_role(role: str, shape: str, dataset: DatasetRef, pattern: str | None) -> tuple[FileRef, ...]:

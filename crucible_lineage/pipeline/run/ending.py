@@ -7,15 +7,13 @@ from contextlib import nullcontext
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from crucible_lineage.amounts import value_text
 from crucible_lineage.core.slots import pipeline_keyword
 from crucible_lineage.errors import TRANSIENT, CrucibleError, InputError, LineageError
-from crucible_lineage.pipeline.inputs.inputs import InputItem, Inputs
-from crucible_lineage.pipeline.plan.expand import Instance
+from crucible_lineage.pipeline.inputs.inputs import InputItem, Inputs, joint_span
+from crucible_lineage.pipeline.plan.expand import Instance, distinct_values, items_behind
 from crucible_lineage.pipeline.plan.known import ProjectIndex
 from crucible_lineage.pipeline.run.loop import Run, ids_of, mfids_of, state_results
 from crucible_lineage.pipeline.run.result import EXECUTED, FAILED, REUSED, SKIPPED, WAITING, RunResult
-from crucible_lineage.pipeline.spec.declared import value_of
 from crucible_lineage.pipeline.spec.pipeline import Certify
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.session import Session
@@ -253,25 +251,19 @@ def _own(known: list[Certificate], step: str) -> list[str]:
 
 def _shared(name: str, about: list[InputItem]) -> str:
     """Return the value of a field that all source data of a result share."""
-    values = {value_text(value) for item in about if (value := value_of(item.fields, name)) not in (None, "")}
-    if len(values) != 1:
-        reason = f"differ in {name}: {', '.join(sorted(values))}" if values else f"have no {name}"
-        raise InputError(f"the data it is made from {reason}")
-    return values.pop()
+    values = distinct_values(name, about, {})
+    if len(values) != 1 or "" in values:
+        differ = f"differ in {name}: {', '.join(sorted(value or 'nothing' for value in values))}"
+        raise InputError(f"the data it is made from {differ if len(values) > 1 else f'have no {name}'}")
+    return next(iter(values))
 
 
 def _since(declared: Certify, instance: Instance, instances: Mapping[str, Instance], inputs: Inputs) -> datetime:
     """Return the start of the validity: when the first data of the declared role were measured."""
     if declared.role is None:
         return declared.moment
-    data: list[tuple[str, int]] = []
-    for feed in instance.feeds:
-        if feed.role == declared.role and feed.instance is not None:
-            data += instances[feed.instance].about
-        elif feed.role == declared.role and feed.input is not None:
-            data.append((feed.input, feed.index))
-    spans = [inputs[root][index].span for root, index in data]
-    dated = [span[0] for span in spans if span]
-    if not dated or len(dated) < len(spans):
+    data = items_behind((feed for feed in instance.feeds if feed.role == declared.role), instances)
+    span = joint_span(inputs[root][index].span for root, index in data)
+    if span is None:
         raise InputError(f"the data behind {declared.role} have no time of measurement (timestamp)")
-    return min(dated)
+    return span[0]

@@ -45,6 +45,12 @@ def alone(scan: Path, axis: Path | None = None, *, out: Path) -> dict:
 def together(scans: list[Path], axis: Path, *, out: Path) -> dict:
     (out / "together.txt").write_text("".join(path.read_text() for path in scans) + axis.read_text())
     return {}
+
+
+@step
+def pooled(scan: list[Path], *, out: Path) -> dict:
+    (out / "pooled.txt").write_text("".join(path.read_text() for path in scan))
+    return {}
 """
 SCANS = """
 pipeline: scans
@@ -340,6 +346,19 @@ def test_a_step_certifies_its_result_until_the_next_one_and_does_not_overrule_a_
     assert "is registered, but not certified" in refused.errors["axis[n3]"]
     assert other in refused.errors["axis[n3]"]
     assert third not in [item.dataset for item in session.mirror.certificates("lab") if item.spans]
+
+
+def test_a_result_is_certified_only_for_what_all_its_data_state(
+    lab: Any, session: Session, register: Register, run: Any
+) -> None:
+    register("n1", "2024-01-01T00:00:00Z", "neon", grating=1800)
+    other = register("n2", "2024-01-02T00:00:00Z", "neon")
+    text = NEONS.replace("alone", "pooled").replace("for: instrument_name", "for: metadata.grating")
+    path = lab.declare(text.replace("{scan: neon}", "{scan: {from: neon, collect: true}}"), "neons.yaml")
+    assert "differ in metadata.grating: 1800, nothing" in run(path).errors["axis"]
+    session.client.metadata.merge(other, {"grating": 1800.0})
+    assert run(path).ok
+    assert [one.fields for one in session.mirror.certificates("lab")] == [(("metadata.grating", "1800"),)]
 
 
 def test_a_changed_step_replaces_its_certificate(
