@@ -204,7 +204,7 @@ class Parking:
 
     def start(self, job: Job) -> Running:
         """Start a step; a parked one ends at once."""
-        failure = self._known.get(min(planned.mfid for planned in job.outputs))
+        failure = self._known.get(job.mfid)
         if failure is not None and (failure.parked or failure.failures >= self.most_failures):
             self.parked[job.name] = failure
             return _Parked(failure)

@@ -17,8 +17,9 @@ import pytest
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.job import delivering
+from crucible_lineage.pipeline.job.progress import MADE, STARTED
 from crucible_lineage.pipeline.run import run as running
-from crucible_lineage.pipeline.run.result import AWAY, EXECUTED, MADE, STARTED, RunResult, StepChoice
+from crucible_lineage.pipeline.run.result import AWAY, EXECUTED, RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.server import RunningServer
 from crucible_lineage.session import Session

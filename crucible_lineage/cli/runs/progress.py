@@ -20,19 +20,18 @@ import click
 from crucible_lineage.cli.printing import coloured, ignoring_closed_stderr, is_lively, terminal_width
 from crucible_lineage.cli.working import TrafficMonitor
 from crucible_lineage.lineage.labels import plain, plain_lines
+from crucible_lineage.pipeline.job.progress import MADE, STARTED
 from crucible_lineage.pipeline.run.result import (
     AWAY,
     DELIVERING,
     EXECUTED,
     FAILED,
     LEFT_OUT,
-    MADE,
     PLANNED,
     QUEUED,
     REGISTERING,
     REUSED,
     SKIPPED,
-    STARTED,
     STOPPED,
     STOPPING,
     WAITING,

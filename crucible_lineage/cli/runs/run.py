@@ -144,7 +144,7 @@ def run_command(
         request = RunRequest(
             bound, values, StepChoice(forced, only, from_, keep_going, patience, as_of), _runner(runner)
         )
-        request.choice.steps(bound)  # refuse unknown names before any request
+        request.choice.require_steps(bound)  # refuse unknown names before any request
         if dry_run:
             planned = make_plan(bound, session, forced, as_of)
             require_names(bound, only, [step.name for step in planned.steps])

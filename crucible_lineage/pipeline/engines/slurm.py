@@ -163,10 +163,6 @@ class _Request:
     future: Future[JsonObject] = field(default_factory=Future)
 
     @property
-    def mfid(self) -> str:
-        return min(planned.mfid for planned in self.job.outputs)
-
-    @property
     def context(self) -> dict[str, str | None]:
         settings = self.session.settings
         return {"data": str(settings.data), "api_url": settings.api_url, "account": self.session.account}
@@ -339,7 +335,7 @@ class _Cluster:
 
     def _take_up(self, group: list[_Request]) -> list[_Request]:
         """Wait for steps that a job of a killed run will execute; return the others."""
-        left, context = {one.mfid: one for one in group}, group[0].context
+        left, context = {one.job.mfid: one for one in group}, group[0].context
         for batch in Batch.all(group[0].session.settings.data):
             shared = {number for number, one in enumerate(batch.members) if one.mfid in left}
             if not shared or batch.context != context or is_in_use(batch.folder):
@@ -355,13 +351,13 @@ class _Cluster:
                     matches[number] = left[batch.members[number].mfid]
             if matches and self._add(_UnderWay(batch, queued, matches, is_own=False)):
                 for one in matches.values():
-                    del left[one.mfid]
+                    del left[one.job.mfid]
         return list(left.values())
 
     def _start(self, group: list[_Request]) -> None:
         first = group[0]
         jobs = [{"job": job_to_json(one.job), "run": dict(one.job.run)} for one in group]
-        members = [Member(one.mfid, one.job.name) for one in group]
+        members = [Member(one.job.mfid, one.job.name) for one in group]
         batch = Batch.create(jobs, members, first.context)
         with ExitStack() as unsubmitted:
             unsubmitted.callback(remove_folder, batch.folder)

@@ -56,14 +56,14 @@ def call_step(
 
 
 def _call(job: Job, paths: Mapping[str, Any], folder: Path, log: StepLog) -> CallOutcome:
-    spec, run_id = job.spec, str(job.run.get("run_id", ""))
+    spec = job.spec
     if spec.run:
         params, env = job.inspection.params, from_environment(spec.env, job.variables, f"step {job.name!r}")
-        command = CommandCall(job.name, spec.run, spec.folder, paths, params, env, run_id, spec.shell, job.facts)
+        command = CommandCall(job.name, spec.run, spec.folder, paths, params, env, job.run_id, spec.shell, job.facts)
         return call_command(command, folder, log, spec.timeout)
     if job.step is None:
         uses, files = job.inspection.uses, job.inspection.files
-        function = FunctionCall(job.name, uses, spec.folder, paths, job.given, files, run_id, job.facts)
+        function = FunctionCall(job.name, uses, spec.folder, paths, job.given, files, job.run_id, job.facts)
         return call_function(function, folder, log, spec.timeout)
     return _call_here(job.step, job, paths, log)
 

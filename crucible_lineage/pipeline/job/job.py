@@ -59,6 +59,11 @@ class Job:
         return str(self.run.get("run_id", ""))
 
     @property
+    def mfid(self) -> str:
+        """The least id of its results, which stands for them all."""
+        return min(planned.mfid for planned in self.outputs)
+
+    @property
     def keywords(self) -> tuple[str, ...]:
         """The keywords of the datasets: their declared pipeline, or the pipelines of the slots that they fill."""
         declared = {self.pipeline["name"]} if self.pipeline else set()

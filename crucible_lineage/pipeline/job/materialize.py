@@ -74,9 +74,8 @@ def materialize_step(
     They are at Crucible, or, with `deliveries`, made and queued for delivery. `on_line` receives each line that the
     step prints, as do the listeners of this process.
     """
-    least = min(planned.mfid for planned in job.outputs)
-    with session.turn(least) as turn:
-        session.outbox.look(least)
+    with session.turn(job.mfid) as turn:
+        session.outbox.look(job.mfid)
         lost = _still_lost(job, session)
         present = {
             planned.output: None if planned.mfid in lost else _present(planned, job, session, deliveries)

@@ -403,7 +403,8 @@ def _new_input(feed: InputEdge, item: InputItem, earlier: EarlierResult | None) 
     if before is not None and before.files.keys() & files.keys():
         return f"input {feed.role}: {file_changes(before, UsedFiles(feed.role, '', '', files))}"
     if before is not None and files:
-        return f"input {feed.role}: {_names(files)} instead of {_names(before.files) or 'another dataset'}"
+        former = _names(before.files) if before.files else "another dataset"
+        return f"input {feed.role}: {_names(files)} instead of {former}"
     return f"input {feed.input} is not registered yet"
 
 

@@ -6,7 +6,7 @@ whose check fails is put on hold at once if the check says so; the hold is lifte
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from crucible_lineage.core.slots import SlotClaim
@@ -16,7 +16,9 @@ from crucible_lineage.pipeline.bind.model import BoundPipeline
 from crucible_lineage.pipeline.inputs.inputs import Inputs
 from crucible_lineage.pipeline.plan.expand import Instance
 from crucible_lineage.pipeline.plan.known import ProjectIndex
+from crucible_lineage.pipeline.run.currency import SlotWriter
 from crucible_lineage.pipeline.spec.declared import FAIL, WARN, Check, Verdict
+from crucible_lineage.pipeline.spec.pipeline import Approve
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.session import Session
 from crucible_lineage.statements import AWAIT, CHECK, FLAG, HOLD, About, CheckResult, Mention
@@ -191,35 +193,27 @@ class Approving:
     waiting: dict[str, str] = field(default_factory=dict)
     unsigned: list[str] = field(default_factory=list)
 
-    def look(
-        self,
-        instances: Iterable[tuple[Instance, Mapping[str, DatasetRef]]],
-        slots: Mapping[str, Mapping[str, SlotClaim]],
-    ) -> None:
-        """State that results of these steps wait for signatures, unless that was stated; collect those that do.
-
-        `slots` are those that each output is to fill once it is signed.
-        """
-        for instance, results in instances:
-            if instance.step.spec.approve is None:
+    def look(self, instance: Instance, results: Mapping[str, DatasetRef], writer: SlotWriter) -> None:
+        """State that results wait for signatures, if their step declares so; collect those that do."""
+        approve = instance.step.spec.approve
+        if approve is None:
+            return
+        slots = writer.slots_of(instance)
+        for output, dataset in results.items():
+            try:
+                self._state(approve, instance.step.name, dataset.mfid, slots.get(output, {}))
+            except CrucibleError as error:
+                message = f"{dataset.mfid} needs a signature, which could not be stated: {error}"
+                self.index.note_on_hold(dataset.mfid, message)
+                self.waiting[instance.name] = message
                 continue
-            for output, dataset in results.items():
-                try:
-                    self._state(instance, dataset.mfid, slots.get(output, {}))
-                except CrucibleError as error:
-                    message = f"{dataset.mfid} needs a signature, which could not be stated: {error}"
-                    self.index.note_on_hold(dataset.mfid, message)
-                    self.waiting[instance.name] = message
-                    continue
-                if self.index.is_candidate(dataset.mfid):
-                    self.unsigned.append(dataset.mfid)
-                    self.waiting[instance.name] = f"{dataset.mfid} waits for a signature"
+            if self.index.is_candidate(dataset.mfid):
+                self.unsigned.append(dataset.mfid)
+                self.waiting[instance.name] = f"{dataset.mfid} waits for a signature"
 
-    def _state(self, instance: Instance, mfid: str, slots: Mapping[str, SlotClaim]) -> None:
+    def _state(self, approve: Approve, step: str, mfid: str, slots: Mapping[str, SlotClaim]) -> None:
         from crucible_lineage.stating import state
 
-        approve = instance.step.spec.approve
-        assert approve is not None
         if mfid in self.session.mirror.stated(AWAIT).datasets:
             return
         body = {
@@ -229,6 +223,6 @@ class Approving:
             "slots": {key: claim.to_json() for key, claim in slots.items()},
             **({"not": approve.other_than} if approve.other_than else {}),
         }
-        why = f"a result of {instance.step.name} counts once it is signed"
+        why = f"a result of {step} counts once it is signed"
         state(self.session, self.index.project, AWAIT, About((mfid,)), why=why, body=body)
         self.index.refresh_statements()

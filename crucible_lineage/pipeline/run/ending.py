@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from contextlib import nullcontext
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from crucible_lineage.core.slots import pipeline_keyword
 from crucible_lineage.errors import TRANSIENT, CrucibleError, InputError, LineageError
-from crucible_lineage.pipeline.inputs.inputs import InputItem, Inputs, joint_span
+from crucible_lineage.pipeline.inputs.inputs import InputItem, joint_span
 from crucible_lineage.pipeline.plan.expand import Instance, distinct_values, items_behind
 from crucible_lineage.pipeline.plan.known import ProjectIndex
-from crucible_lineage.pipeline.run.loop import Run, ids_of, mfids_of, state_results
+from crucible_lineage.pipeline.run.loop import Run, ids_of
 from crucible_lineage.pipeline.run.result import EXECUTED, FAILED, REUSED, SKIPPED, WAITING, RunResult
 from crucible_lineage.pipeline.spec.pipeline import Certify
-from crucible_lineage.refs import DatasetRef
-from crucible_lineage.session import Session
-
-if TYPE_CHECKING:
-    from crucible_lineage.calibrations import Certificate
 
 
 def finish(run: Run, *, away: bool) -> None:
@@ -39,19 +33,19 @@ def finish(run: Run, *, away: bool) -> None:
 
 def result_of(run: Run, unread: tuple[str, ...]) -> RunResult:
     """Return the result of the run."""
-    items = {name: [item.mfid for item in found if item.dataset] for name, found in run.inputs.items()}
+    items = {name: tuple(item.dataset.mfid for item in found if item.dataset) for name, found in run.inputs.items()}
     steps = run.steps
     checks = run.checking.messages
     notes = {
         name: [run.slot_writer.notes.get(name, ""), state.note, *checks.get(name, ())] for name, state in steps.items()
     }
-    own = {mfid for state in steps.values() for mfid in mfids_of(state)}
+    own = {mfid for state in steps.values() for mfid in state.mfids}
     waiting = [one for one in run.session.outbox.waiting() if own & set(one.mfids) or one.run == run.run_id]
     return RunResult(
         run_id=run.run_id,
         pipeline=run.pipeline.name,
         project=run.pipeline.spec.project,
-        inputs={name: tuple(mfid for mfid in mfids if mfid) for name, mfids in items.items()},
+        inputs=items,
         datasets={name: ids_of(s.results) for name, s in steps.items() if s.results is not None},
         outcomes={name: state.outcome for name, state in steps.items() if state.outcome},
         errors={name: state.error for name, state in steps.items() if state.error},
@@ -75,7 +69,7 @@ def result_of(run: Run, unread: tuple[str, ...]) -> RunResult:
 def to_be_ingested(run: Run) -> set[str]:
     """Return the datasets whose ingestion is to be waited for, as declared."""
     waits = [name for name, one in run.instances.items() if one.step.spec.output.ingestion.wait]
-    results = {dataset.mfid for name in waits for dataset in state_results(run.steps[name]).values()}
+    results = {dataset.mfid for name in waits for dataset in run.steps[name].outputs.values()}
     files = (item for items in run.inputs.values() for item in items if item.new and item.new.ingestion.wait)
     return results | {item.dataset.mfid for item in files if item.dataset is not None}
 
@@ -108,7 +102,7 @@ def _confirm_reused(run: Run) -> None:
 def _confirm(run: Run) -> None:
     """Confirm at Crucible all results that this run made or adopted; steps whose results are not there have failed."""
     executed = [name for name, state in run.steps.items() if state.outcome == EXECUTED]
-    refs = {name: list(state_results(run.steps[name]).values()) for name in executed}
+    refs = {name: list(run.steps[name].outputs.values()) for name in executed}
     waiting = {mfid for payload in run.session.outbox.all() for mfid in payload.mfids}
     _confirm_embedded(run, waiting)
     expected = [ref for results in refs.values() for ref in results if ref.mfid not in waiting]
@@ -129,7 +123,7 @@ def _confirm(run: Run) -> None:
 
 def _confirm_embedded(run: Run, waiting: Collection[str]) -> None:
     """Confirm all results in the embedded Crucible, which may have been restored from an older copy meanwhile."""
-    results = {name: set(mfids_of(state)) for name, state in run.steps.items() if state.outcome in (EXECUTED, REUSED)}
+    results = {name: set(state.mfids) for name, state in run.steps.items() if state.outcome in (EXECUTED, REUSED)}
     lost = run.session.mirror.lost_here({mfid for mfids in results.values() for mfid in mfids}.difference(waiting))
     for name, mfids in results.items():
         if missing := ", ".join(sorted(mfids & lost)):
@@ -151,29 +145,14 @@ def _record_checks(run: Run) -> None:
 def _certify(run: Run) -> None:
     """Certify results as declared, once they are at Crucible; a step whose result cannot be certified has failed."""
     for name, state in run.steps.items():
-        step = run.instances[name].step
-        if (
-            state.results is None
-            or step.spec.certify is None
-            or run.choice.campaign
-            or state.outcome not in (EXECUTED, REUSED)
-        ):
+        declared = run.instances[name].step.spec.certify
+        if declared is None or not state.results or run.choice.campaign or state.outcome not in (EXECUTED, REUSED):
             continue
         if run.slot_updates.waits(state.results.values()) or name in run.approving.waiting:
             continue  # certified by the run after its delivery or its signature
 
-        project = run.pipeline.spec.project
         try:
-            dataset = next(iter(state.results.values()))
-            certify_result(
-                run.session,
-                run.pipeline.name,
-                project,
-                run.instances[name],
-                run.instances,
-                run.inputs,
-                dataset,
-            )
+            _certify_result(run, run.instances[name], declared, next(iter(state.results.values())).mfid)
         except LineageError as error:
             run.end_step(name, FAILED, state.results, f"its result is registered, but not certified: {error}")
 
@@ -207,15 +186,7 @@ def _held_steps(run: Run) -> dict[str, str]:
     return held
 
 
-def certify_result(
-    session: Session,
-    pipeline: str,
-    project: str,
-    instance: Instance,
-    instances: Mapping[str, Instance],
-    inputs: Inputs,
-    dataset: DatasetRef,
-) -> None:
+def _certify_result(run: Run, instance: Instance, declared: Certify, mfid: str) -> None:
     """Certify a result as its step declares, unless that was stated before, even if it was revoked since.
 
     Replaces certificates of the same step for the same data and time. Raises InputError if somebody else certified
@@ -223,30 +194,24 @@ def certify_result(
     """
     from crucible_lineage.certifying import certify  # few steps declare it
 
-    declared = instance.step.spec.certify
-    assert declared is not None
-    step = f"{pipeline}/{instance.step.name}"
-    known = session.mirror.certificates(project)
-    if any(one.dataset == dataset.mfid and one.declared_by == step for one in known):
+    step, project = f"{run.pipeline.name}/{instance.step.name}", run.pipeline.spec.project
+    own = [one for one in run.session.mirror.certificates(project) if one.declared_by == step]
+    if any(one.dataset == mfid for one in own):
         return
-    about = [inputs[root][index] for root, index in instance.about]
+    about = [run.inputs[root][index] for root, index in instance.about]
     certify(
-        session,
-        dataset.mfid,
+        run.session,
+        mfid,
         {name: _shared(name, about) for name in declared.of},
-        _since(declared, instance, instances, inputs).isoformat(),
+        _since(declared, instance, run).isoformat(),
         declared.until,
         kind=declared.kind or "",
         where=declared.where,
         why=f"as {step} declares",
         project=project,
         declared_by=step,
-        replaced=_own(known, step),
+        replaced=[one.statement for one in own],
     )
-
-
-def _own(known: list[Certificate], step: str) -> list[str]:
-    return [one.statement for one in known if one.declared_by == step]
 
 
 def _shared(name: str, about: list[InputItem]) -> str:
@@ -258,12 +223,12 @@ def _shared(name: str, about: list[InputItem]) -> str:
     return next(iter(values))
 
 
-def _since(declared: Certify, instance: Instance, instances: Mapping[str, Instance], inputs: Inputs) -> datetime:
+def _since(declared: Certify, instance: Instance, run: Run) -> datetime:
     """Return the start of the validity: when the first data of the declared role were measured."""
     if declared.role is None:
         return declared.moment
-    data = items_behind((feed for feed in instance.feeds if feed.role == declared.role), instances)
-    span = joint_span(inputs[root][index].span for root, index in data)
+    data = items_behind((feed for feed in instance.feeds if feed.role == declared.role), run.instances)
+    span = joint_span(run.inputs[root][index].span for root, index in data)
     if span is None:
         raise InputError(f"the data behind {declared.role} have no time of measurement (timestamp)")
     return span[0]

@@ -30,9 +30,11 @@ from crucible_lineage.errors import (
     ParkedError,
     StoppedError,
     UnauthorizedError,
+    shortened,
 )
 from crucible_lineage.pipeline.bind.model import BoundPipeline, require_names
 from crucible_lineage.pipeline.inputs.inputs import InputItem
+from crucible_lineage.pipeline.job.progress import STARTED
 from crucible_lineage.pipeline.plan.plan import BLOCKED, FRESH, PipelinePlan, StepPlan, plan_instance
 from crucible_lineage.pipeline.plan.planner import PlannedPipeline
 from crucible_lineage.pipeline.plan.used import used_datasets
@@ -48,7 +50,6 @@ from crucible_lineage.pipeline.run.result import (
     QUEUED,
     REUSED,
     SKIPPED,
-    STARTED,
     STOPPED,
     STOPPING,
     WAITING,
@@ -70,6 +71,7 @@ if TYPE_CHECKING:  # a run in which all is fresh makes and delivers nothing
 
 _PATIENCE_S = 1.0  # before a stopped run reports what it still waits for
 _POLL_S = 0.25  # while only deliveries are waited for
+_ENDED = "it was ended, because the run was stopped"
 _MAX_REMADE = 5  # chosen: how often a run makes a step again because others registered other parents
 _ROW: Mapping[str, str] = {FAILED: rows.FAILED, SKIPPED: rows.SKIPPED, STOPPED: rows.STOPPED, REUSED: rows.OVERTAKEN}
 # Errors that are not the fault of the step or its data do not count as its failures.
@@ -100,6 +102,16 @@ class StepState:
     took: float | None = None
     remade: int = 0
     needs: set[str] = field(default_factory=set)  # parents without a result yet
+
+    @property
+    def outputs(self) -> Mapping[str, DatasetRef]:
+        """The results; empty if there are none."""
+        return self.results or {}
+
+    @property
+    def mfids(self) -> list[str]:
+        """The ids of the results."""
+        return list(ids_of(self.outputs).values())
 
 
 @dataclass(frozen=True)
@@ -238,9 +250,9 @@ class Run:
     def _check(self, results: Mapping[str, Mapping[str, DatasetRef]]) -> None:
         """Evaluate the checks of these steps; a check that fails its step ends the step as failed."""
         for name, outputs in results.items():
-            if self.instances[name].step.spec.approve is not None:
-                self.approving.look([(self.instances[name], outputs)], self.slot_writer.slots_of(self.instances[name]))
-        checked = [(self.instances[name], outputs) for name, outputs in results.items() if self._has_checks(name)]
+            self.approving.look(self.instances[name], outputs, self.slot_writer)
+        instances = ((self.instances[name], outputs) for name, outputs in results.items())
+        checked = [(one, outputs) for one, outputs in instances if one.step.spec.checks]
         if not checked:
             return
         returned = self.returned.get(checked[0][0].name) if len(checked) == 1 else None
@@ -248,9 +260,6 @@ class Run:
         for name in results:
             if error := self.checking.failed.get(name):
                 self.end_step(name, FAILED, self.steps[name].results, error)
-
-    def _has_checks(self, name: str) -> bool:
-        return bool(self.instances[name].step.spec.checks)
 
     def _wait(self, name: str) -> None:
         """Start a step when its parents are done, or end it if one cannot be."""
@@ -263,7 +272,7 @@ class Run:
         if not state.needs:
             self._ready.append(name)
         elif bad := next((need for need in needs if self.steps[need].outcome in (FAILED, SKIPPED)), None):
-            self.end_step(name, SKIPPED, error=f"{bad}, which it needs, has no result")
+            self.end_step(name, SKIPPED, error=_missing(bad))
 
     # The loop
 
@@ -277,7 +286,7 @@ class Run:
 
         started: Engine | None = None
         self.slot_updates.client, self._arrived = deliverer.context.client, arrived
-        self._own |= set(self.session.outbox.names_of(mfid for s in self.steps.values() for mfid in mfids_of(s)))
+        self._own |= set(self.session.outbox.names_of(mfid for s in self.steps.values() for mfid in s.mfids))
         if self.has_work:
             self._report_planned()
         idle_since: float | None = None
@@ -290,7 +299,10 @@ class Run:
             ):
                 while True:
                     while self._may_begin() and self._ready and self._has_room(started):
-                        started = started or self._create_engine(engine, deliverer)
+                        if started is None:
+                            started = engine()
+                            if hasattr(started, "deliverer"):
+                                started.deliverer = deliverer
                         self._start_ready(started)
                     if self._jobs or (self._ready and self._may_begin()):
                         idle_since = None
@@ -308,12 +320,6 @@ class Run:
             raise
         finally:
             self._end_open()
-
-    def _create_engine(self, create: Callable[[], Engine], deliverer: Deliverer) -> Engine:
-        engine = create()
-        if hasattr(engine, "deliverer"):
-            engine.deliverer = deliverer
-        return engine
 
     def _apply_next(self, engine: Engine | None, deliverer: Deliverer, idle_since: float | None) -> None:
         """Apply the next event, or report what the run waits for if none comes."""
@@ -397,7 +403,7 @@ class Run:
         except StoppedError as error:
             state.log = error.log or ""
             if state.began is not None:
-                self.end_step(name, STOPPED, error="it was ended, because the run was stopped")
+                self.end_step(name, STOPPED, error=_ENDED)
             else:
                 self.end_step(name, SKIPPED, error=self._skip_reason(name))
         except LineageError as error:
@@ -456,7 +462,7 @@ class Run:
         failed: Mapping[str, object] = MappingProxyType({}),
     ) -> None:
         """Record the outcome of a step; skip the descendants of a failed one. `failed` identifies a failure's count."""
-        state, mfids = self.steps[name], ids_of(outputs or state_results(self.steps[name]))
+        state, mfids = self.steps[name], ids_of(outputs or self.steps[name].outputs)
         state.outcome, state.error = outcome, error
         seconds = state.took
         if seconds is None and state.began is not None:
@@ -473,7 +479,7 @@ class Run:
             self._has_failed = self._has_failed or outcome == FAILED
             for child in self._children.get(name, ()):
                 if not self.steps[child].outcome and child not in self._jobs and self.steps[child].needs:
-                    self.end_step(child, SKIPPED, error=f"{name}, which it needs, has no result")
+                    self.end_step(child, SKIPPED, error=_missing(name))
 
     # Deliveries
 
@@ -486,7 +492,7 @@ class Run:
             self._early.setdefault(payload.step, []).append(delivery)
             return
         made_by = dict.fromkeys(self._made_by.get(mfid, "") for mfid in payload.mfids)
-        names = [name for name in made_by if name and set(mfids_of(self.steps[name])) & set(payload.mfids)]
+        names = [name for name in made_by if name and set(self.steps[name].mfids) & set(payload.mfids)]
         if delivery.outcome in (REFUSED, WAITS):
             self._note_undelivered(delivery, names, refused=delivery.outcome == REFUSED)
             return
@@ -500,7 +506,7 @@ class Run:
             return
         for name in names:
             if delivery.outcome == ADOPTED:
-                results = state_results(self.steps[name])
+                results = self.steps[name].outputs
                 self._set_results(name, {out: delivery.refs.get(one.mfid, one) for out, one in results.items()})
             if not delivery.is_ours:  # another machine's result has that machine's returned values
                 self.returned.pop(name, None)
@@ -551,7 +557,7 @@ class Run:
             return
         for name in list(self._jobs):  # they run elsewhere, and are not waited for
             del self._jobs[name]
-            self.end_step(name, STOPPED, error="it was ended, because the run was stopped")
+            self.end_step(name, STOPPED, error=_ENDED)
 
     def _end_open(self) -> None:
         """End the open steps at the end of the loop; a step under way may have its result nevertheless."""
@@ -561,7 +567,7 @@ class Run:
                 if all(made.values()):
                     self.end_step(name, EXECUTED, {output: dataset for output, dataset in made.items() if dataset})
                 else:
-                    self.end_step(name, STOPPED, error="it was ended, because the run was stopped")
+                    self.end_step(name, STOPPED, error=_ENDED)
             elif not state.outcome:
                 self.end_step(name, SKIPPED, error=self._skip_reason(name))
 
@@ -570,7 +576,7 @@ class Run:
             return "the run was stopped before it was begun"
         needs = self.instances[name].needs
         bad = next((need for need in needs if self.steps[need].outcome in (FAILED, SKIPPED)), None)
-        return f"{bad}, which it needs, has no result" if bad else "not started, because another step failed"
+        return _missing(bad) if bad else "not started, because another step failed"
 
     # Reports
 
@@ -590,8 +596,7 @@ class Run:
 
     def _waiting_message(self) -> str:
         names = sorted(self._jobs)
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        return f"waiting until {', '.join(names[:3])}{more} is ended or registered; press Ctrl-C again to exit at once"
+        return f"waiting until {shortened(names, 3)} is ended or registered; press Ctrl-C again to exit at once"
 
     def _describe_fault(self, name: str, error: BaseException) -> str:
         from crucible_lineage.pipeline.logs import record_fault  # runs without such errors start faster
@@ -610,8 +615,7 @@ class Run:
 
 def _counted(job: Job, engine: Engine) -> dict[str, object]:
     """Return the id under which failures of a step are counted, and the number at which it is parked, if any."""
-    name = min(planned.mfid for planned in job.outputs)
-    return {"name": name, "about": json.dumps(job.subject), "most": getattr(engine, "most_failures", None)}
+    return {"name": job.mfid, "about": json.dumps(job.subject), "most": getattr(engine, "most_failures", None)}
 
 
 def ids_of(outputs: Mapping[str, DatasetRef]) -> dict[str, str]:
@@ -619,14 +623,8 @@ def ids_of(outputs: Mapping[str, DatasetRef]) -> dict[str, str]:
     return {output: dataset.mfid for output, dataset in outputs.items()}
 
 
-def state_results(state: StepState) -> Mapping[str, DatasetRef]:
-    """Return the results of a step; empty if it has none."""
-    return state.results or {}
-
-
-def mfids_of(state: StepState) -> list[str]:
-    """Return the ids of the results of a step."""
-    return [dataset.mfid for dataset in state_results(state).values()]
+def _missing(need: str) -> str:
+    return f"{need}, which it needs, has no result"
 
 
 def _declared_in(pipeline: BoundPipeline) -> Path | None:

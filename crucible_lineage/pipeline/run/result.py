@@ -2,35 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from crucible_lineage.core.journal import ResultRow
 from crucible_lineage.pipeline.bind.model import BoundPipeline, descendants, require_names
 from crucible_lineage.pipeline.job.progress import MADE, STARTED
-
-__all__ = [
-    "AWAY",
-    "DELIVERING",
-    "EXECUTED",
-    "FAILED",
-    "LEFT_OUT",
-    "MADE",
-    "PASSING",
-    "PLANNED",
-    "QUEUED",
-    "REGISTERING",
-    "REUSED",
-    "SKIPPED",
-    "STARTED",
-    "STOPPED",
-    "STOPPING",
-    "WAITING",
-    "Listener",
-    "RunResult",
-    "StepChoice",
-    "StepEvent",
-]
 
 EXECUTED = "executed"
 REUSED = "reused"
@@ -74,13 +51,10 @@ class StepChoice:
         """Whether the choice is the complete pipeline as declared."""
         return not (self.only or self.from_ or self.campaign or self.as_of)
 
-    def steps(self, pipeline: BoundPipeline) -> Collection[str]:
-        """Return the declared steps that may be executed. Raises InputError for an unknown name."""
+    def require_steps(self, pipeline: BoundPipeline) -> None:
+        """Raise InputError for an unknown name of a step; instances are known only from a plan."""
         instances = [name for name in self.only if "[" in name and name.partition("[")[0] in pipeline.steps]
         require_names(pipeline, (*self.only, *self.from_), instances)
-        if not self.only and not self.from_:
-            return pipeline.steps
-        return {name.partition("[")[0] for name in self.only} | descendants(pipeline, self.from_)
 
     def makes(self, step: str, instance: str, pipeline: BoundPipeline) -> bool:
         """Return whether an instance of a step may be executed."""

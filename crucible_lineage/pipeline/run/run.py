@@ -23,6 +23,7 @@ from crucible_lineage.failed_runs import state_run
 from crucible_lineage.local.usage import in_use, runs
 from crucible_lineage.pipeline.bind.model import BoundPipeline
 from crucible_lineage.pipeline.inputs.inputs import register_inputs
+from crucible_lineage.pipeline.plan.expand import Instance
 from crucible_lineage.pipeline.plan.plan import BLOCKED, FORCED, FRESH
 from crucible_lineage.pipeline.plan.planner import PlannedPipeline, plan_pipeline
 from crucible_lineage.pipeline.run.ending import finish, result_of, to_be_ingested
@@ -76,27 +77,28 @@ def plan_for_run(
     If that does not suffice, wait for the service up to `choice.patience_s`, unless the environment says how long calls
     are repeated; then raise CrucibleError.
     """
-    choice.steps(pipeline)  # refuse an unknown name before anything is looked up
+    choice.require_steps(pipeline)  # before anything is looked up
     with noting_unstarted(session, pipeline.spec.path, pipeline.name, pipeline.spec.project):
         return _plan(pipeline, session, listener, choice)
 
 
 def _plan(pipeline: BoundPipeline, session: Session, listener: Listener, choice: StepChoice) -> PlannedPipeline:
+    plan = partial(plan_pipeline, pipeline, session, choice.forced, as_of=choice.as_of, campaign=choice.campaign)
     if session.settings.embedded:
-        return plan_pipeline(pipeline, session, choice.forced, as_of=choice.as_of, campaign=choice.campaign)
+        return plan()
     is_set = bool(retries_from_environment())
     try:
         with nullcontext() if is_set else session.client.repeating(_SOON_S):
-            return plan_pipeline(pipeline, session, choice.forced, as_of=choice.as_of, campaign=choice.campaign)
-    except (CertificateError, RateLimitedError) as error:
-        if isinstance(error, CertificateError):
-            raise
-        return plan_pipeline(pipeline, session, choice.forced, as_of=choice.as_of, campaign=choice.campaign)
+            return plan()
+    except CertificateError:
+        raise
+    except RateLimitedError:
+        return plan()
     except TRANSIENT as error:
         reason = str(error).partition("\n")[0]
     if session.mirror.is_synced(pipeline.spec.project, pipeline_keyword(pipeline.name)):
         with suppress(*TRANSIENT), session.offline():
-            planned = plan_pipeline(pipeline, session, choice.forced, as_of=choice.as_of, campaign=choice.campaign)
+            planned = plan()
             if not planned.plan.is_fresh:
                 _ = session.agent  # registrations need the account
             listener(StepEvent("", AWAY, f"{reason}; going on with what is known here"))
@@ -104,7 +106,7 @@ def _plan(pipeline: BoundPipeline, session: Session, listener: Listener, choice:
     waits = "asking again" if is_set else f"waiting for it for {choice.patience_s:g} s (--patience)"
     listener(StepEvent("", AWAY, f"{reason}; what is known here does not suffice, {waits}"))
     with nullcontext() if is_set else session.client.repeating(choice.patience_s):
-        return plan_pipeline(pipeline, session, choice.forced, as_of=choice.as_of, campaign=choice.campaign)
+        return plan()
 
 
 def run_planned(
@@ -120,7 +122,7 @@ def run_planned(
     """Execute a plan; arguments and result are those of `plan_and_run`."""
     away = planned.index.is_away
     new = any(item.raw and item.dataset is None for items in planned.inputs.values() for item in items)
-    ready: Callable[[], Engine] = partial(_create_engine, engine, planned, choice.steps(pipeline))
+    ready: Callable[[], Engine] = partial(_create_engine, engine, planned, pipeline, choice)
     if not planned.plan.is_fresh or new:
         ready = ready if planned.plan.is_fresh else session.client.ahead(ready)
         if not away:
@@ -134,7 +136,7 @@ def run_planned(
                 inputs = register_inputs(
                     planned.inputs, session, lambda text: listener(StepEvent("", REGISTERING, text))
                 )
-                planned.index.begin(_slots_to_fill(planned))
+                planned.index.begin([key for one in _to_make(planned) for keys in one.slots.values() for key in keys])
                 run = Run(pipeline, session, run_id, planned, inputs, listener, choice)
                 run.adopt(planned.plan)
             if run.has_work or not session.outbox.is_empty:
@@ -182,20 +184,20 @@ def _with_notes(result: RunResult, planned: PlannedPipeline, session: Session) -
     return replace(result, notes=notes, input_notes=planned.plan.notes)
 
 
-def _slots_to_fill(planned: PlannedPipeline) -> list[str]:
-    """Return the slots of the steps that are not fresh."""
-    todo = [planned.instances[step.name] for step in planned.plan.steps if step.state not in (FRESH, BLOCKED)]
-    return [key for one in todo for keys in one.slots.values() for key in keys]
+def _to_make(planned: PlannedPipeline) -> list[Instance]:
+    """Return the instances that are neither fresh nor blocked."""
+    return [planned.instances[step.name] for step in planned.plan.steps if step.state not in (FRESH, BLOCKED)]
 
 
-def _create_engine(create: Callable[[], Engine], planned: PlannedPipeline, chosen: Collection[str]) -> Engine:
+def _create_engine(
+    create: Callable[[], Engine], planned: PlannedPipeline, pipeline: BoundPipeline, choice: StepChoice
+) -> Engine:
     """Create the engine, and start processes for the functions that can be called first."""
     engine = create()
     if start_ahead := getattr(engine, "start_ahead", None):
         done = {step.name for step in planned.plan.steps if step.state == FRESH}
-        todo = [planned.instances[step.name] for step in planned.plan.steps if step.state not in (FRESH, BLOCKED)]
-        functions = [one for one in todo if one.step.name in chosen and not one.step.spec.run]
-        start_ahead(sum(done.issuperset(one.needs) for one in functions))
+        chosen = (one for one in _to_make(planned) if choice.makes(one.step.name, one.name, pipeline))
+        start_ahead(sum(done.issuperset(one.needs) for one in chosen if not one.step.spec.run))
     return engine
 
 

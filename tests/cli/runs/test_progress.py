@@ -23,7 +23,8 @@ from crucible_lineage.cli.working import TrafficMonitor, showing_work
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.pipeline.inputs.existing import hash_files
 from crucible_lineage.pipeline.inputs.register import register_raw
-from crucible_lineage.pipeline.run.result import EXECUTED, MADE, PLANNED, QUEUED, STARTED, StepEvent
+from crucible_lineage.pipeline.job.progress import MADE, STARTED
+from crucible_lineage.pipeline.run.result import EXECUTED, PLANNED, QUEUED, StepEvent
 from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.queries.catalogue.files import fetch_many
 from crucible_lineage.queries.verify.verify import verify_project
