@@ -18,9 +18,8 @@ from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep, Variant
 from crucible_lineage.pipeline.declare.variables import referenced
-from crucible_lineage.pipeline.functions.command import inspect_command, is_command, split_command
-from crucible_lineage.pipeline.functions.inspect import find_step, inspect_step
-from crucible_lineage.pipeline.functions.inspection import Inspection
+from crucible_lineage.pipeline.functions.command import is_command, split_command
+from crucible_lineage.pipeline.functions.inspect import find_step, inspect_declared
 from crucible_lineage.pipeline.inputs.existing import existing_dataset
 from crucible_lineage.pipeline.inputs.inputs import InputItem
 from crucible_lineage.pipeline.plan.expand import InputEdge, Instance
@@ -109,12 +108,12 @@ class _History:
 
     def __init__(self, session: Session, project: str) -> None:
         self.project = project
-        self.index = _OwnHistory(session, project, None)
+        self.index = _OwnHistory(session, project)
         session.mirror.sync_statements()
-        steps = step_records(self.index.registered())
+        steps = step_records(self.index.results.registered())
         self.made = {mfid: record for mfid, record in steps.items() if record.is_complete}
         self.begun = {mfid: record for mfid, record in steps.items() if not record.is_complete}
-        self.currency = self.index.currency()
+        self.currency = self.index.results.slots
 
     def current(self, mfid: str) -> str:
         """Return the dataset that supersedes this one, or itself. Raises InputError if several do."""
@@ -146,8 +145,8 @@ class _History:
 class _OwnHistory(ProjectIndex):
     """Knowledge in which each recorded instance has just one forerunner: the dataset that it is made from."""
 
-    def __init__(self, session: Session, project: str, pipeline: None) -> None:
-        super().__init__(session, project, pipeline)
+    def __init__(self, session: Session, project: str) -> None:
+        super().__init__(session, project, None)
         self.forerunners: dict[str, str] = {}  # by the slot that the new dataset will fill
 
     def is_held(self, slot: str) -> bool:
@@ -155,7 +154,7 @@ class _OwnHistory(ProjectIndex):
 
     def current(self, slot: str) -> EarlierResult | None:
         mfid = self.forerunners.get(slot)
-        record = self.registered()[mfid].step_record if mfid else None
+        record = self.results.registered()[mfid].step_record if mfid else None
         if mfid is None or record is None:
             return None
         return earlier_result(mfid, record, {})
@@ -235,14 +234,17 @@ class _Builder:
         name = f"{declared}[{first}]"
         try:
             spec = self._step_spec(record, first, overrides)
-            inspection = self._inspect(record, spec, declared)
+            roles = {role: "files" if len(given) > 1 else "file" for role, given in record.recipe["inputs"].items()}
+            inspection = inspect_declared(declared, spec, roles, spec.params, self.session.store)
             feeds = tuple(self._edge(used) for used in record.used)
         except InputError as error:
             self.left_out |= dict.fromkeys(group.values(), str(error))
             return
         needs = tuple(dict.fromkeys(feed.instance for feed in feeds if feed.instance))
         variants = (Variant("", spec.params, inspection),)
-        step = BoundStep(name, spec, variants, {}, needs, declared=self._declared(record, declared))
+        source = record.pipeline
+        entry = {"name": source.name, "hash": source.hash, "step": declared} if source else None
+        step = BoundStep(name, spec, variants, {}, needs, declared=entry)
         blocked = next((item.blocked for feed in feeds if feed.input and (item := self.items[feed.index]).blocked), "")
         slots = {output: self._slots(mfid) for output, mfid in group.items()}
         self.instances[name] = Instance(name, step, "", spec.params, inspection, feeds, needs, (), blocked, slots)
@@ -258,7 +260,7 @@ class _Builder:
 
     def _step_spec(self, record: StepRecord, mfid: str, overrides: Mapping[str, object]) -> StepSpec:
         uses = record.activity.function
-        dataset = self.history.index.registered()[mfid].dataset
+        dataset = self.history.index.results.registered()[mfid].dataset
         declaration = self.session.journal.declaration(record.pipeline.name if record.pipeline else "")
         folder = self.folder or (declaration.parent if declaration else Path.cwd())
         params = {**record.recipe["params"], **overrides}
@@ -285,17 +287,6 @@ class _Builder:
         if secrets := [spec.name for spec in find_step(uses, folder).parameters if spec.secret and spec.name in given]:
             raise InputError(f"its parameter {secrets[0]!r} is secret and was not kept; run its pipeline instead")
         return StepSpec(uses=uses, params=params, output=output, folder=folder, salt=salt, **declared)
-
-    @staticmethod
-    def _declared(record: StepRecord, step: str) -> dict[str, str] | None:
-        pipeline = record.pipeline
-        return {"name": pipeline.name, "hash": pipeline.hash, "step": step} if pipeline else None
-
-    def _inspect(self, record: StepRecord, spec: StepSpec, declared: str) -> Inspection:
-        if spec.uses:
-            return inspect_step(spec.uses, spec.params, spec.folder, self.session.store, spec.reads)
-        roles = {role: "files" if len(given) > 1 else "file" for role, given in record.recipe["inputs"].items()}
-        return inspect_command(declared, spec, roles, spec.params)
 
     def _edge(self, used: Used) -> InputEdge:
         parent = self.history.current(used.mfid)

@@ -153,7 +153,7 @@ def compare_campaign(campaign: Campaign, plan: CampaignPlan, by: Sequence[str] =
     index.results.read_ahead([mfid for _, old, new in paired for mfid in (old, new)])
     pairs_by_number: dict[tuple[str, str], list[Pair]] = {}
     for step, old, new in paired:
-        before, after = _numbers(index.registered_as(old)), _numbers(index.registered_as(new))
+        before, after = _numbers(index.results.registered_as(old)), _numbers(index.results.registered_as(new))
         items = [plan.planned.inputs[root][index] for root, index in instances[step.name].about]
         spans = [item.span for item in items if item.span]
         stratum = strata(items[0], by) if items else ()

@@ -23,6 +23,7 @@ _IN_TIME = {
     "else": "if nothing fits: nearest, earliest, or none (the role stays empty); without it, the instance is blocked",
     "undated": "data without a time of measurement: skip leaves them out, registered uses the time in their ids",
 }
+_PAIRED = {**_IN_TIME, "match": _MATCH, "label": _LABEL, "checks": _CHECKS}
 _RECORD = {
     "dataset_name": "the dataset's name; for a step's output a template: {ROLE.dataset_name}, {params.NAME}, {step}",
     "measurement": "what was measured, as Crucible names it",
@@ -59,12 +60,9 @@ KEY_DESCRIPTIONS: dict[str, dict[str, str]] = {
     },
     "FileInput": {
         **_RECORD,
-        **_IN_TIME,
+        **_PAIRED,
         "file": "a name, a pattern (*, ?, [...], **), an address (gs://bucket/name) or a list of them",
         "each": "true: every file is a dataset of its own, with one instance of the steps for each",
-        "match": _MATCH,
-        "label": _LABEL,
-        "checks": _CHECKS,
         "header": "a function (module:name) that reads fields of the record and metadata from each file; or `ingested`",
         "timestamp": "when it was measured, with the time zone; orders ids",
         "known_since": "if that time is unknown: a moment at which the data existed; orders ids, is not recorded",
@@ -80,31 +78,22 @@ KEY_DESCRIPTIONS: dict[str, dict[str, str]] = {
         "timeout": "the longest wait: seconds, or as in 90s, 10m, 2h",
     },
     "DatasetInput": {
-        **_IN_TIME,
+        **_PAIRED,
         "dataset": "the MFID of a dataset, or a list",
         "each": _EACH,
-        "match": _MATCH,
-        "label": _LABEL,
-        "checks": _CHECKS,
     },
     "SelectInput": {
-        **_IN_TIME,
+        **_PAIRED,
         "select": "filters that datasets of the project must match, or a list of such filters",
         "superseded": "true: superseded results are selected too",
         "each": _EACH,
-        "match": _MATCH,
-        "label": _LABEL,
-        "checks": _CHECKS,
     },
     "ResultInput": {
-        **_IN_TIME,
+        **_PAIRED,
         "pipeline": "the pipeline whose results are taken",
         "step": "the step that made them",
         "output": "which of its outputs, if it has several",
         "each": _EACH,
-        "match": _MATCH,
-        "label": _LABEL,
-        "checks": _CHECKS,
     },
     "CalibrationInput": {
         "calibration": "the kind of calibration, as certificates have it: chosen for each dataset by its time",
@@ -116,11 +105,8 @@ KEY_DESCRIPTIONS: dict[str, dict[str, str]] = {
         "checks": _CHECKS,
     },
     "EachInput": {
-        **_IN_TIME,
+        **_PAIRED,
         "each": "the datasets, one by one, each as an input; one instance of the steps for each",
-        "match": _MATCH,
-        "label": _LABEL,
-        "checks": _CHECKS,
     },
     "StepSpec": {
         "uses": "the function, as in module:name",

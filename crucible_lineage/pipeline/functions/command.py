@@ -91,13 +91,7 @@ def inspect_command(name: str, step: StepSpec, roles: Mapping[str, str], params:
         params=canonical_params(params),
         fingerprint=hashlib.sha256(b"crucible-lineage/command/1\n" + canonical_json(code)).hexdigest(),
         not_covered=() if arguments[0] in scripts else (f"{arguments[0]} (a program of this machine)",),
-        packages={},
-        reached_packages=(),
         source=shlex.join(arguments),
-        measurement=None,
-        data_type=None,
-        thumbnail=None,
-        keywords=(),
         facts=FACTS if any(FACTS in fields_in(argument, shell=step.shell) for argument in arguments) else "",
     )
     return with_reads(inspection, {name: folder / name for name in step.reads})

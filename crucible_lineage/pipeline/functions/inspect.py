@@ -21,7 +21,7 @@ from importlib import metadata
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
@@ -37,8 +37,10 @@ from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.marks import is_own
 from crucible_lineage.pipeline.functions.inspection import RULES, Inspection, with_reads
-from crucible_lineage.pipeline.spec.inputs import DESCRIPTIVE
 from crucible_lineage.step import FaultyStep, ParameterSpec, Step, in_declaration
+
+if TYPE_CHECKING:
+    from crucible_lineage.pipeline.spec.pipeline import StepSpec
 
 _searched: dict[str, None] = {}  # folders of declarations on the search path, the latest last
 
@@ -84,7 +86,7 @@ class Inspector:
         if named not in self._steps:
             self._steps[named] = find_step(uses, folder)
         step = self._steps[named]
-        checked = _checked_params(step, params, pending)
+        checked = checked_params(step, params, pending)
         if named not in self._inspected:
             self._inspected[named] = _inspection(step, uses, checked, code_fingerprint(step))
         inspection = replace(self._inspected[named], params=checked)
@@ -101,39 +103,24 @@ class Inspector:
         self._new = []
 
 
-def inspect_step(
-    uses: str,
-    params: JsonMapping,
-    folder: Path,
-    store: Store | None = None,
-    reads: Sequence[str] = (),
+def inspect_declared(
+    name: str, spec: StepSpec, roles: Mapping[str, str], params: JsonMapping, store: Store
 ) -> Inspection:
-    """Inspect a single step."""
+    """Inspect a single declared step with these parameters. `roles` are needed for a command only."""
+    if spec.uses is None:
+        from crucible_lineage.pipeline.functions.command import inspect_command  # workers do without declarations
+
+        return inspect_command(name, spec, roles, params)
     inspector = Inspector(store)
-    inspection = inspector.inspect(uses, params, folder, reads=reads)
+    inspection = inspector.inspect(spec.uses, params, spec.folder, reads=spec.reads)
     inspector.keep()
     return inspection
 
 
 def inspection_of(step: Step[..., Any], uses: str, params: Mapping[str, object]) -> Inspection:
     """Inspect an imported step. Raises InputError with all faults of its parameters and packages."""
-    checked = _checked_params(step, params)
+    checked = checked_params(step, params)
     return _inspection(step, uses, checked, code_fingerprint(step))
-
-
-def _checked_params(
-    step: Step[..., Any], params: Mapping[str, object], pending: Collection[str] = ()
-) -> dict[str, object]:
-    """Return the checked parameters. Raises InputError with all their faults, and those of the step's packages."""
-    faults = list(_package_faults(step))
-    checked: JsonObject = {}
-    try:
-        checked = checked_params(step, params, pending)
-    except InputError as error:
-        faults += error.faults
-    if faults:
-        raise InputError("", faults)
-    return checked
 
 
 def _inspection(step: Step[..., Any], uses: str, params: JsonObject, fingerprint: Fingerprint) -> Inspection:
@@ -233,9 +220,16 @@ def checked_params(
 ) -> dict[str, object]:
     """Return all parameters in canonical form, with defaults; secrets are replaced by their digest.
 
-    Raises InputError with all that are unknown, missing or of the wrong type.
+    Raises InputError with all that are unknown, missing or of the wrong type, and with faults of the step's packages.
     """
-    return canonical_params(validated_params(step, given, pending), step)
+    faults = list(_package_faults(step))
+    try:
+        checked = canonical_params(validated_params(step, given, pending), step)
+    except InputError as error:
+        raise InputError("", [*faults, *error.faults]) from None
+    if faults:
+        raise InputError("", faults)
+    return checked
 
 
 def validated_params(
@@ -407,8 +401,6 @@ def _home(name: str, module: object) -> str:
 INGESTED = "ingested"
 _INGESTORS = "crucible_lineage.server.ingest.ingestors:read"
 
-HEADER_FIELDS = ("timestamp", *DESCRIPTIVE)
-
 
 def header_function(uses: str, folder: Path) -> Any:
     """Return the function that reads headers. Raises InputError if it does not exist."""
@@ -431,6 +423,8 @@ def read_header(uses: str, folder: Path, path: Path, sha256: str, store: Store) 
 
 
 def _read(function: Callable[[Path], object], uses: str, path: Path) -> JsonObject:
+    from crucible_lineage.pipeline.spec.inputs import DESCRIPTIVE  # workers do without declarations
+
     try:
         with contained():
             result = function(path)
@@ -450,10 +444,11 @@ def _read(function: Callable[[Path], object], uses: str, path: Path) -> JsonObje
         raise InputError(
             f"{uses} gives {ours[0]!r} for {path.name}, which is reserved for the provenance record; rename it"
         )
-    fields = {name: value for name, value in plain.items() if name in HEADER_FIELDS and value is not None}
+    described = ("timestamp", *DESCRIPTIVE)
+    fields = {name: value for name, value in plain.items() if name in described and value is not None}
     if "timestamp" in fields:
         fields["timestamp"] = _moment(uses, path, fields["timestamp"])
-    return {**fields, "metadata": {name: value for name, value in plain.items() if name not in HEADER_FIELDS}}
+    return {**fields, "metadata": {name: value for name, value in plain.items() if name not in described}}
 
 
 def _moment(uses: str, path: Path, value: object) -> str:

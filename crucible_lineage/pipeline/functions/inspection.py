@@ -7,13 +7,16 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from crucible_lineage import __version__
 from crucible_lineage.checksums import file_sha256
 from crucible_lineage.errors import Fault, InputError
 from crucible_lineage.ids import CODE_TAG, RECIPE_TAGS, canonical_json
-from crucible_lineage.pipeline.spec.inputs import DatasetFields
 from crucible_lineage.provenance.recipe import StepCode
+
+if TYPE_CHECKING:  # workers do without declarations
+    from crucible_lineage.pipeline.spec.inputs import DatasetFields
 
 BOUND = "bound/2"  # counts changes of how declarations are bound
 # Version of the rules of inspection. Inspections under other rules are not used: they would give other ids.
@@ -54,14 +57,14 @@ class Inspection:
     outputs: tuple[str, ...]
     params: Mapping[str, object]
     fingerprint: str
-    not_covered: tuple[str, ...]
-    packages: Mapping[str, str]  # those listed by the step: part of the identity
-    reached_packages: tuple[str, ...]
-    source: str
-    measurement: str | None
-    data_type: str | None
-    thumbnail: str | None
-    keywords: tuple[str, ...]
+    not_covered: tuple[str, ...] = ()
+    packages: Mapping[str, str] = field(default_factory=dict)  # those listed by the step: part of the identity
+    reached_packages: tuple[str, ...] = ()
+    source: str = ""
+    measurement: str | None = None
+    data_type: str | None = None
+    thumbnail: str | None = None
+    keywords: tuple[str, ...] = ()
     pieces: Mapping[str, str] = field(default_factory=dict)  # what the function uses, readable: text, value or hash
     files: tuple[str, ...] = ()  # the source files that it depends on
     facts: str = ""  # the parameter for facts about its parents; empty without one
@@ -91,23 +94,7 @@ class Inspection:
 
 def unknown_inspection(name: str, roles: Mapping[str, str]) -> Inspection:
     """Return the inspection of a step of which only the declaration is known."""
-    return Inspection(
-        uses=name,
-        step=name,
-        roles=roles,
-        required=(),
-        outputs=("out",),
-        params={},
-        fingerprint="",
-        not_covered=(),
-        packages={},
-        reached_packages=(),
-        source="",
-        measurement=None,
-        data_type=None,
-        thumbnail=None,
-        keywords=(),
-    )
+    return Inspection(name, name, roles, required=(), outputs=("out",), params={}, fingerprint="")
 
 
 _NAMES = {item.name for item in fields(Inspection)}

@@ -9,8 +9,7 @@ from __future__ import annotations
 from crucible_lineage.core.slots import SlotClaim
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.pipeline.declare.variables import from_environment
-from crucible_lineage.pipeline.functions.command import inspect_command
-from crucible_lineage.pipeline.functions.inspect import inspect_step
+from crucible_lineage.pipeline.functions.inspect import inspect_declared
 from crucible_lineage.pipeline.inputs.existing import existing_dataset
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.job.materialize import Materialized
@@ -59,10 +58,7 @@ def job_from_json(sent: JsonMapping, run: JsonMapping, session: Session) -> Job:
     spec = StepSpec.model_validate(sent["spec"])
     subject = f"step {sent['name']!r}, where it is made"
     given = {**sent["params"], **from_environment(spec.references, sent["variables"], subject)}
-    if spec.uses:
-        inspection = inspect_step(spec.uses, given, spec.folder, session.store, spec.reads)
-    else:
-        inspection = inspect_command(sent["name"], spec, sent["roles"], given)
+    inspection = inspect_declared(sent["name"], spec, sent["roles"], given, session.store)
     used = tuple(_used(entry, session) for entry in sent["used"])
     outputs = planned_outputs(
         sent["project"],

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from crucible_lineage.amounts import size_text
 from crucible_lineage.checksums import file_sha256, scan_file, stamp
-from crucible_lineage.errors import TRANSIENT, CrucibleError, InputError
+from crucible_lineage.errors import TRANSIENT, CrucibleError, InputError, shortened
 from crucible_lineage.pipeline.functions.command import arguments_of, is_command
 from crucible_lineage.pipeline.functions.inspection import RULES
 from crucible_lineage.pipeline.job.delivering import delivery_context
@@ -84,8 +84,7 @@ class KeptSupport:
     @property
     def note(self) -> str:
         """The note for the user who runs the step; empty if everything was kept."""
-        more = f" and {len(self.left_out) - 1} more" if len(self.left_out) > 1 else ""
-        left_out = f"not kept of its source: {self.left_out[0]}{more}" if self.left_out else ""
+        left_out = f"not kept of its source: {shortened(self.left_out, 1)}" if self.left_out else ""
         image = container()
         unknown = f"the image of its container is not known ({image}): set {CONTAINER_VARIABLE}"
         return "; ".join(filter(None, (left_out, *self.faults, unknown if image.startswith(UNKNOWN) else "")))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from crucible_lineage.core.slots import Currency, SlotClaim
+from crucible_lineage.core.slots import SlotClaim
 from crucible_lineage.core.statement_effects import StatementEffects
 from crucible_lineage.pipeline.inputs.parent_facts import ParentFacts
 from crucible_lineage.pipeline.plan.differences import Ingredients, UsedFiles
 from crucible_lineage.pipeline.plan.plan import EarlierResult
-from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.refs import DatasetRef, ProjectChanges
 from crucible_lineage.registration.known import KnownResults
 from crucible_lineage.registration.read import Registered
@@ -33,7 +32,7 @@ class ProjectIndex:
         self.pipeline = pipeline
         self.is_away = session.is_away  # only the results of earlier syncs are available
         self.results = KnownResults(session.mirror, lambda: session.client, project, pipeline, is_away=self.is_away)
-        self._facts = ParentFacts(session, project)
+        self.facts = ParentFacts(session, project)
         self._has_begun = False
         self._stated: StatementEffects | None = None
         self._held: dict[str, str] = {}
@@ -93,10 +92,6 @@ class ProjectIndex:
             )
         return RemoteChanges(lambda since: client.datasets.changes(self.project, since, keyword), since)
 
-    def look(self, mfids: Collection[str]) -> None:
-        """Look up these datasets together, before they are used one by one."""
-        self.results.look(mfids)
-
     def complete(self, mfid: str) -> DatasetRef | None:
         """Return the dataset if it is complete, at Crucible or in the outbox."""
         found = self.results.known(mfid, ask=False) or self.session.outbox.find(mfid)
@@ -113,21 +108,9 @@ class ProjectIndex:
         found = self.results.registered_as(mfid)
         return found is not None and found.is_begun
 
-    def refusal(self, mfid: str) -> str:
-        """Return why the dataset with this id is not used; empty if it is, or if there is none."""
-        return self.results.refusal(mfid)
-
-    def registered_as(self, mfid: str) -> Registered | None:
-        """Return the dataset if it has a record, even if incomplete; not if its deletion is requested."""
-        return self.results.registered_as(mfid)
-
-    def registered(self) -> Mapping[str, Registered]:
-        """Return every dataset with a record, including incomplete ones."""
-        return self.results.registered()
-
     def current(self, slot: str) -> EarlierResult | None:
         """Return the current result in a slot; the newest, if several declarations have the slot."""
-        found = {mfid: self.registered_as(mfid) for mfid in self.holding(slot)}
+        found = {mfid: self.results.registered_as(mfid) for mfid in self.holding(slot)}
         records = ((mfid, dataset.step_record) for mfid, dataset in found.items() if dataset)
         earlier = [earlier_result(mfid, record, self._names(record)) for mfid, record in records if record]
         return max(earlier, key=lambda result: result.mfid, default=None)
@@ -138,31 +121,15 @@ class ProjectIndex:
 
     def holding(self, slot: str) -> tuple[str, ...]:
         """Return the current results in a slot."""
-        return self.currency().current(slot, self.project)
+        return self.results.slots.current(slot, self.project)
 
     def held(self) -> frozenset[str]:
         """Return all slots with a current result."""
-        return frozenset(slot for _, slot in self.currency().all_slots())
+        return frozenset(slot for _, slot in self.results.slots.all_slots())
 
     def claims(self, slot: str) -> Iterable[SlotClaim]:
         """Return all claims to a slot, past ones included."""
-        return self.currency().claims(slot, self.project)
-
-    def currency(self) -> Currency:
-        """Return which datasets are current, as of the sync."""
-        return self.results.slots
-
-    def look_ahead(self, mfids: Collection[str]) -> None:
-        """Read the facts about these datasets, several at a time."""
-        self._facts.look_ahead(mfids)
-
-    def facts(self, used: Sequence[UsedDataset]) -> Mapping[str, object]:
-        """Return the facts about these parents for a recipe. Raises InputError if one cannot be read."""
-        return self._facts.of(used)
-
-    def attempt(self, first_mfid: str) -> int:
-        """Return the latest attempt at the recipe whose first attempt has this id."""
-        return self.results.attempt(first_mfid)
+        return self.results.slots.claims(slot, self.project)
 
     def _names(self, record: StepRecord) -> dict[str, str]:
         """Return the names of parents that are known on this machine."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from crucible_lineage.amounts import value_text
 from crucible_lineage.core.slots import slot
+from crucible_lineage.errors import shortened
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.pipeline.bind.dimensions import is_field, root_of
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep
@@ -262,9 +263,8 @@ def groups_of(items: Sequence[InputItem], fields: Sequence[str]) -> tuple[Group,
             members.setdefault(tuple(_comparable(value) for value in values), []).append(index)
     groups = [Group(", ".join(map(value_text, key)), tuple(members[key])) for key in sorted(members, key=_order)]
     for name, indices in incomplete.items():
-        first = items[indices[0]]
-        more = f" and {len(indices) - 1} more" if len(indices) > 1 else ""
-        fault = first.blocked or f"{first.label}{more} cannot be grouped: there is no {name} in the record"
+        named = shortened([items[index].label for index in indices], 1)
+        fault = items[indices[0]].blocked or f"{named} cannot be grouped: there is no {name} in the record"
         groups.append(Group(f"without {name}", tuple(indices), fault))
     return tuple(groups)
 

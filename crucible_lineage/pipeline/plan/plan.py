@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from crucible_lineage.errors import InputError, shortened
-from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.json_types import JsonObject
 from crucible_lineage.pipeline.files.fetch import EvictedDataset
 from crucible_lineage.pipeline.inputs.current import DeclaredDifference
 from crucible_lineage.pipeline.inputs.inputs import InputItem, Inputs
@@ -17,6 +17,9 @@ from crucible_lineage.pipeline.plan.expand import InputEdge, Instance
 from crucible_lineage.pipeline.plan.used import used_datasets
 from crucible_lineage.provenance.recipe import PlannedOutput, UsedDataset, derived_mfid, planned_outputs
 from crucible_lineage.refs import DatasetRef
+
+if TYPE_CHECKING:
+    from crucible_lineage.pipeline.plan.known import ProjectIndex
 
 FRESH, MISSING, INCOMPLETE, STALE, BLOCKED = "fresh", "missing", "incomplete", "stale", "blocked"
 FORCED = "it is forced"  # the cause if a fresh result is made again on request
@@ -28,43 +31,6 @@ class EarlierResult:
 
     mfid: str
     made: Ingredients
-
-
-class DatasetIndex(Protocol):
-    """The datasets at Crucible, as far as a plan needs them."""
-
-    def look(self, mfids: Collection[str]) -> None:
-        """Look up datasets together, before they are used one by one."""
-
-    def complete(self, mfid: str) -> DatasetRef | None:
-        """Return the dataset if it is complete."""
-
-    def lost(self, mfid: str) -> Sequence[str]:
-        """Return the files of a dataset that Crucible is known to have lost."""
-
-    def is_begun(self, mfid: str) -> bool:
-        """Return whether there is an incomplete record under this id."""
-
-    def refusal(self, mfid: str) -> str:
-        """Return why the dataset with this id is not used; empty if it is, or if there is none."""
-
-    def attempt(self, first_mfid: str) -> int:
-        """Return the latest attempt at the recipe whose first attempt has this id."""
-
-    def current(self, slot: str) -> EarlierResult | None:
-        """Return the current result in a slot."""
-
-    def look_ahead(self, mfids: Collection[str]) -> None:
-        """Read the facts about these datasets, several at a time."""
-
-    def facts(self, used: Sequence[UsedDataset]) -> JsonMapping:
-        """Return the facts about these parents for a recipe. Raises InputError if one cannot be read."""
-
-    def is_held(self, slot: str) -> bool:
-        """Return whether a slot has a current result, without a request."""
-
-    def on_hold(self, used: Collection[str], code: str) -> Sequence[str]:
-        """Return why these datasets or this code must not be used: the holds on them."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +127,7 @@ def plan(
     project: str,
     instances: Mapping[str, Instance],
     inputs: Inputs,
-    index: DatasetIndex,
+    index: ProjectIndex,
     forced: Collection[str] = (),
 ) -> PipelinePlan:
     """Plan all instances. Steps (or instances) in `forced` are made again even if their results exist.
@@ -186,7 +152,7 @@ def plan(
                 drafts.append(_draft(project, instance, used_datasets(instance, inputs, results), index))
             except InputError as error:  # a fault of this step does not stop the others
                 done[name] = _blocked(instance, [str(error)])
-        index.look([planned.mfid for draft in drafts for planned in draft.outputs])
+        index.results.look([planned.mfid for draft in drafts for planned in draft.outputs])
         for draft in drafts:
             name, step = draft.instance.name, draft.instance.step.name
             done[name] = _planned(draft, index, forced=name in forced or step in forced)
@@ -239,7 +205,7 @@ class _Draft:
 
 
 def plan_instance(
-    project: str, instance: Instance, used: Sequence[UsedDataset], index: DatasetIndex, *, forced: bool = False
+    project: str, instance: Instance, used: Sequence[UsedDataset], index: ProjectIndex, *, forced: bool = False
 ) -> StepPlan:
     """Plan an instance whose parents all exist."""
     try:
@@ -249,20 +215,20 @@ def plan_instance(
     return _planned(draft, index, forced=forced)
 
 
-def _draft(project: str, instance: Instance, used: Sequence[UsedDataset], index: DatasetIndex) -> _Draft:
+def _draft(project: str, instance: Instance, used: Sequence[UsedDataset], index: ProjectIndex) -> _Draft:
     """Return the outputs of an instance's latest attempt. Raises InputError if facts about a parent cannot be read."""
     inspection = instance.inspection
     code, params = inspection.code, inspection.params
     salt = instance.step.spec.salt
-    facts = index.facts(used) if inspection.facts else None
+    facts = index.facts.of(used) if inspection.facts else None
     planned_as = partial(planned_outputs, project, code, inspection.outputs, params, used, salt=salt, facts=facts)
     outputs = planned_as()
-    if attempt := max(index.attempt(planned.mfid) for planned in outputs):
+    if attempt := max(index.results.attempt(planned.mfid) for planned in outputs):
         outputs = planned_as(attempt=attempt)
     return _Draft(instance, tuple(used), outputs)
 
 
-def _planned(draft: _Draft, index: DatasetIndex, *, forced: bool) -> StepPlan:
+def _planned(draft: _Draft, index: ProjectIndex, *, forced: bool) -> StepPlan:
     instance, used, outputs = draft.instance, draft.used, draft.outputs
     complete = {planned.output: index.complete(planned.mfid) for planned in outputs}
     results = {output: dataset for output, dataset in complete.items() if dataset}
@@ -278,7 +244,7 @@ def _planned(draft: _Draft, index: DatasetIndex, *, forced: bool) -> StepPlan:
         roots = tuple(f"{name}: {cause}" for cause in lost)
         ids = _ids(outputs)
         return StepPlan(name, INCOMPLETE, tuple(lost), ids, outputs=outputs, step=step, roots=roots, used=used)
-    reasons = [index.refusal(planned.mfid) for planned in outputs if planned.output not in results]
+    reasons = [index.results.refusal(planned.mfid) for planned in outputs if planned.output not in results]
     refusals = [reason for reason in reasons if reason]
     if forced and (refusals or len(results) == len(outputs)):
         return _forced(draft)
@@ -296,7 +262,7 @@ def _forced(draft: _Draft) -> StepPlan:
     return StepPlan(name, STALE, (FORCED,), _ids(again), outputs=again, step=step, roots=(f"{name}: {FORCED}",))
 
 
-def _unfinished(draft: _Draft, index: DatasetIndex) -> StepPlan:
+def _unfinished(draft: _Draft, index: ProjectIndex) -> StepPlan:
     """Return the plan of an instance whose results are not all complete: interrupted, never made, or stale."""
     instance, outputs = draft.instance, draft.outputs
     name, step = instance.name, instance.step.name
@@ -318,13 +284,13 @@ def _look_ahead(
     instances: Mapping[str, Instance],
     inputs: Inputs,
     done: Mapping[str, StepPlan],
-    index: DatasetIndex,
+    index: ProjectIndex,
 ) -> None:
     """Read the facts about the parents of all instances of a step together, before its first one."""
     step = instance.step.name
     feeds = (feed for other in instances.values() if other.step.name == step for feed in other.feeds)
     datasets = (feed.dataset(inputs, lambda name: done[name].results if name in done else {}) for feed in feeds)
-    index.look_ahead([dataset.mfid for dataset in datasets if dataset])
+    index.facts.look_ahead([dataset.mfid for dataset in datasets if dataset])
 
 
 def _ids(outputs: Sequence[PlannedOutput]) -> dict[str, str]:
@@ -338,7 +304,7 @@ def _again(planned: PlannedOutput) -> PlannedOutput:
 
 
 def _replaced(
-    instance: Instance, outputs: Sequence[PlannedOutput], used: Sequence[UsedDataset], index: DatasetIndex
+    instance: Instance, outputs: Sequence[PlannedOutput], used: Sequence[UsedDataset], index: ProjectIndex
 ) -> tuple[dict[str, str], list[str], tuple[str, ...]]:
     """Return the current results to be replaced, by output, the differences, and the diff of the code."""
     replaced: dict[str, str] = {}
@@ -357,12 +323,12 @@ def _replaced(
     return replaced, causes, changed
 
 
-def _current(instance: Instance, output: str, index: DatasetIndex) -> EarlierResult | None:
+def _current(instance: Instance, output: str, index: ProjectIndex) -> EarlierResult | None:
     results = (index.current(key) for key in instance.slots.get(output, ()))
     return next(filter(None, results), None)
 
 
-def _unready(instance: Instance, inputs: Inputs, done: Mapping[str, StepPlan], index: DatasetIndex) -> StepPlan | None:
+def _unready(instance: Instance, inputs: Inputs, done: Mapping[str, StepPlan], index: ProjectIndex) -> StepPlan | None:
     """Return the plan of an instance whose parents do not all exist; None if they do."""
     parents = [need for need in instance.needs if done[need].state == BLOCKED]
     blocked = [*([instance.blocked] if instance.blocked else []), *(f"parent {need} is blocked" for need in parents)]
@@ -381,7 +347,7 @@ def _unready(instance: Instance, inputs: Inputs, done: Mapping[str, StepPlan], i
 
 
 def _waiting(
-    instance: Instance, waiting: Sequence[StepPlan], new: Sequence[InputEdge], inputs: Inputs, index: DatasetIndex
+    instance: Instance, waiting: Sequence[StepPlan], new: Sequence[InputEdge], inputs: Inputs, index: ProjectIndex
 ) -> StepPlan:
     """Return the plan of an instance with parents still to be made or registered."""
     name, step = instance.name, instance.step.name

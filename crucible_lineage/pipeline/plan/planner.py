@@ -105,20 +105,12 @@ def _inspect_with_params(
     store: Store, cache: dict[bytes, Inspection], step: BoundStep, given: Mapping[str, object]
 ) -> Inspection:
     """Inspect a step with parameters from records."""
-    from crucible_lineage.fingerprint.params import canonical_params
-    from crucible_lineage.pipeline.functions.command import (
-        inspect_command,  # most pipelines plan without looking at code
-    )
-    from crucible_lineage.pipeline.functions.inspect import inspect_step
+    from crucible_lineage.fingerprint.params import canonical_params  # most pipelines plan without looking at code
+    from crucible_lineage.pipeline.functions.inspect import inspect_declared
 
     key = canonical_json([step.name, canonical_params(given)])
     if key not in cache:
-        spec = step.spec
-        cache[key] = (
-            inspect_command(step.name, spec, step.inspection.roles, given)
-            if spec.uses is None
-            else inspect_step(spec.uses, given, spec.folder, store, spec.reads)
-        )
+        cache[key] = inspect_declared(step.name, step.spec, step.inspection.roles, given, store)
     return cache[key]
 
 
@@ -145,7 +137,7 @@ def _results_of(
         fields, span = _result_fields(instance, planned.inputs)
         if step.state == FRESH:
             dataset = step.results[output]
-            own = planned.index.registered_as(dataset.mfid) if with_metadata else None
+            own = planned.index.results.registered_as(dataset.mfid) if with_metadata else None
             metadata = {**fields["metadata"], **((own and own.dataset.scientific_metadata) or {})}
             fields = {**fields, "dataset_name": dataset.name, "metadata": metadata}
             yield InputItem(dataset.mfid, dataset, fields, about=instance.slots[output][0], span=span)

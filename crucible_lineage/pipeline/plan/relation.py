@@ -13,6 +13,7 @@ from datetime import datetime
 from itertools import accumulate
 
 from crucible_lineage.calibrations import certified_text
+from crucible_lineage.errors import shortened
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.pipeline.spec.declared import AFTER, BEFORE, EARLIEST, EITHER, NEAREST, NONE, SKIP, TimeMatch
 from crucible_lineage.times import moment_text, span_text
@@ -208,11 +209,9 @@ class Candidates:
         return f"{message}: {', '.join(near)}; to accept another one, add `else: nearest`, `earliest` or `none`"
 
     def _undated_fault(self, row: RelationRow, undated: Sequence[str]) -> str:
-        named = ", ".join(undated[:MOST_NAMED])
-        more = f" and {len(undated) - MOST_NAMED} more" if len(undated) > MOST_NAMED else ""
-        verb = "has" if len(undated) == 1 else "have"
+        have = f"{shortened(undated, MOST_NAMED)} {'has' if len(undated) == 1 else 'have'}"
         return (
-            f"{self.name} is chosen by time for {row.label}, and {named}{more} {verb} no time of measurement "
+            f"{self.name} is chosen by time for {row.label}, and {have} no time of measurement "
             "(timestamp); set it, or add `undated: skip` or `undated: registered`"
         )
 

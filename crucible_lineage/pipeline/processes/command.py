@@ -10,14 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from crucible_lineage.errors import StepError, StoppedError
+from crucible_lineage.errors import StepError
 from crucible_lineage.facts import Facts
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.pipeline.functions.command import FACTS, FIELD, SHELL_FIELD, arguments_of
 from crucible_lineage.pipeline.logs import STEP_LOG, StepLog
 from crucible_lineage.pipeline.processes.file_accesses import watching_folders
 from crucible_lineage.pipeline.processes.side_files import CallOutcome, ReturnedError, not_installed, returned
-from crucible_lineage.pipeline.processes.supervised import Supervised
+from crucible_lineage.pipeline.processes.supervised import Supervised, ending_error
 
 FACTS_FILE = "facts.json"  # beside {out}; what {facts} stands for
 METADATA_FILE = "metadata.json"  # written into {out}: becomes the child's metadata, not one of its files
@@ -70,11 +70,8 @@ def call_command(call: CommandCall, attempt: Path, log: StepLog, timeout_s: floa
             process.end()
             process.wait()
     log.close()
-    if process.stopped:
-        raise StoppedError(f"step {name!r} was ended, since the run was stopped", step=name, log=str(log.path))
-    if not in_time:
-        message = f"step {name!r} took longer than its timeout of {timeout_s:g} s and was stopped"
-        raise StepError(message, step=name, log=str(log.path))
+    if stopped := ending_error(process, log.path, timeout_s, in_time=in_time):
+        raise stopped
     if process.code != 0:
         message = f"step {name!r}: the command {_ended(process.code or 0)}"
         tail = log.text(TAIL_BYTES)

@@ -20,6 +20,7 @@ from typing import Any
 
 from platformdirs import user_cache_dir, user_config_dir
 
+from crucible_lineage.errors import shortened
 from crucible_lineage.fingerprint.values import ValueFaultError, plain_value
 
 MAX_PATHS = 100  # more do not help the reader of a message
@@ -71,17 +72,16 @@ class CallOutcome:
         """Return the note on files and processes; empty if there are none."""
         notes = [self.read_note()] if self.read or self.opened else []
         if self.outside:
-            more = f" and {len(self.outside) - 1} more" if len(self.outside) > 1 else ""
-            notes.append(f"it wrote {self.outside[0]}{more}, outside of its folder; that is not part of its result")
+            written = _named(self.outside, 1)
+            notes.append(f"it wrote {written}, outside of its folder; that is not part of its result")
         if self.left:
             count = "1 process running, which was" if self.left == 1 else f"{self.left} processes running, which were"
             notes.append(f"it left {count} ended")
         return "; ".join(notes)
 
 
-def _named(paths: Sequence[Path]) -> str:
-    more = f" and {len(paths) - MAX_NAMED} more" if len(paths) > MAX_NAMED else ""
-    return ", ".join(map(str, paths[:MAX_NAMED])) + more
+def _named(paths: Sequence[Path], most: int = MAX_NAMED) -> str:
+    return shortened(list(map(str, paths)), most)
 
 
 def not_code(paths: Iterable[Path], but: Iterable[Path] = ()) -> tuple[Path, ...]:

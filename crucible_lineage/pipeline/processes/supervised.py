@@ -17,7 +17,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import IO, Any
 
-from crucible_lineage.errors import StoppedError
+from crucible_lineage.errors import StepError, StoppedError
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.pipeline.processes import supervisor
 
@@ -43,6 +43,17 @@ def stop_run(run_id: str) -> list[str]:
     for process in ending:
         process.end(stopped=True)
     return [process.name for process in ending]
+
+
+def ending_error(process: Supervised, log: Path, timeout_s: float | None, *, in_time: bool) -> StepError | None:
+    """Return the error of a step that was stopped with its run, or at its timeout; None if its process ended itself."""
+    name = process.name
+    if process.stopped:
+        return StoppedError(f"step {name!r} was ended, since the run was stopped", step=name, log=str(log))
+    if in_time:
+        return None
+    message = f"step {name!r} took longer than its timeout of {timeout_s:g} s and was stopped"
+    return StepError(message, step=name, log=str(log))
 
 
 class Supervised:

@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crucible_lineage.checksums import stamp
-from crucible_lineage.errors import StepError, StoppedError
+from crucible_lineage.errors import StepError
 from crucible_lineage.facts import Facts
 from crucible_lineage.pipeline.functions.inspect import search_path
 from crucible_lineage.pipeline.logs import StepLog
 from crucible_lineage.pipeline.processes.side_files import CallOutcome
-from crucible_lineage.pipeline.processes.supervised import Supervised
+from crucible_lineage.pipeline.processes.supervised import Supervised, ending_error
 
 IDLE_S = 60.0  # chosen: after that an idle worker ends and frees its memory
 START_S = 0.25  # measured: CPU time to start a worker
@@ -110,13 +110,9 @@ def start_ahead(workers: int) -> None:
 
 
 def _death_error(worker: _Worker, name: str, log: StepLog, timeout_s: float | None, *, ended: bool) -> StepError:
-    process = worker.process
-    if process.stopped:
-        return StoppedError(f"step {name!r} was ended, since the run was stopped", step=name, log=str(log.path))
-    if not ended:
-        message = f"step {name!r} took longer than its timeout of {timeout_s:g} s and was stopped"
-        return StepError(message, step=name, log=str(log.path))
-    code = process.code or 0
+    if error := ending_error(worker.process, log.path, timeout_s, in_time=ended):
+        return error
+    code = worker.process.code or 0
     cause = f"signal {-code}" if code < 0 else f"exit code {code}"
     hint = "; the system may have run out of memory" if code == -9 else ""
     tail = log.text(TAIL_BYTES)

@@ -136,7 +136,7 @@ class RunChecks:
         """Return the values that the step returned, and all metadata of the dataset."""
         if subject.output in returned:
             return dict(returned[subject.output]), dict(returned[subject.output])
-        found = self.index.registered_as(subject.mfid)
+        found = self.index.results.registered_as(subject.mfid)
         if found is None:
             return {}, {}
         return returned_values(found.dataset.model_dump()), dict(found.dataset.scientific_metadata or {})

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crucible_lineage.core.slots import SlotClaim, hold, is_replaced_by_hand, later_than, pipeline_keyword
-from crucible_lineage.core.store import Store
 from crucible_lineage.errors import TRANSIENT, ForbiddenError, LineageError
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep
@@ -100,10 +99,10 @@ class SlotWriter:
         `away` receives the updates for which `client` found the service away; these do not count as failed.
         """
         needed = [update for update in updates if self._is_needed(update) and not self._is_candidate(update)]
-        attempt = partial(self._try, client=client, away=away)
         if not needed:  # the usual case
             return {}
-        outcomes = (client or self.session.client).at_once(*(partial(attempt, update) for update in needed))
+        client = client or self.session.client
+        outcomes = client.at_once(*(partial(self._try, update, client, away) for update in needed))
         return {update.instance.name: error for update, error in zip(needed, outcomes, strict=True) if error}
 
     def _is_candidate(self, update: SlotUpdate) -> bool:
@@ -126,9 +125,9 @@ class SlotWriter:
         before = self._relied_on.get(key)
         return before == mfid if before is not None else self._holding(key) == [mfid]
 
-    def _try(self, update: SlotUpdate, client: CrucibleClient | None, away: Callable[[SlotUpdate], None] | None) -> str:
+    def _try(self, update: SlotUpdate, client: CrucibleClient, away: Callable[[SlotUpdate], None] | None) -> str:
         try:
-            self._write(update, client or self.session.client)
+            self._write(update, client)
         except LineageError as error:
             if away is not None and isinstance(error, TRANSIENT):
                 away(update)
@@ -148,7 +147,7 @@ class SlotWriter:
             missing = [key for key in new if key not in by_hand]
             if not missing:
                 continue
-            found = self.index.registered_as(dataset.mfid)
+            found = self.index.results.registered_as(dataset.mfid)
             slots = found.status.slots if found else {}
             alone = {key for key in new if self.index.holding(key) == (dataset.mfid,)}
             claims = {key: self._claim(key, dataset.mfid, slots.get(key)) for key in missing}
@@ -174,17 +173,17 @@ class SlotWriter:
                     "the owner or an editor of the project can add the links by running this once"
                 )
                 return
-        self.session.mirror.trust({dataset.mfid: _with_equals(dataset, equal)})
+        self.session.mirror.trust({dataset.mfid: replace(dataset, equals=(*dataset.equals, *equal))})
 
     def _holding(self, key: str) -> list[str]:
         """Return the datasets that are current in a slot for this declaration, as of the sync."""
-        currency = self.index.currency()
+        currency = self.index.results.slots
         holding = self.index.holding(key)
         return [mfid for mfid in holding if self.file is None or self.file in currency.slots(mfid)[key].files]
 
     def _is_replaced_by_hand(self, key: str, mfid: str) -> bool:
         def replaced(holder: str) -> str | None:
-            one = self.index.registered_as(holder)
+            one = self.index.results.registered_as(holder)
             return one.record.replaces if one and one.record and one.step_record is None else None
 
         return is_replaced_by_hand(self.index.holding(key), mfid, replaced)
@@ -205,7 +204,7 @@ class SlotWriter:
         names = {*before.files, *before.was} - {"", self.file} if before else set()
         if not names:
             return SlotClaim(since, self.run_id, self.file)
-        others = names.intersection(self.index.currency().latest_for(mfid, key))
+        others = names.intersection(self.index.results.slots.latest_for(mfid, key))
         also = {name for name in others if (self.folder / name).is_file()}
         return SlotClaim(since, self.run_id, self.file, tuple(sorted(also)), tuple(sorted(others - also)))
 
@@ -222,10 +221,6 @@ def _new_parents(update: SlotUpdate) -> dict[str, str]:
     noted = {*dataset.parents, *dataset.equals, *own}
     pairs = zip(update.used, dataset.parents, strict=True)
     return {part.dataset.mfid: was for part, was in pairs if part.dataset.mfid not in noted}
-
-
-def _with_equals(dataset: DatasetRef, equal: Mapping[str, str]) -> DatasetRef:
-    return replace(dataset, equals=(*dataset.equals, *equal))
 
 
 class SlotUpdates:
@@ -248,9 +243,7 @@ class SlotUpdates:
         if self._is_away:
             self._delayed += ready
             return {}
-        if self.client is None:
-            return self._writer.write(ready)
-        return self._writer.write(ready, self.client, self._note_away)
+        return self._writer.write(ready, self.client, self._note_away if self.client else None)
 
     def write_delayed(self, instances: Collection[str]) -> dict[str, str]:
         """Write the delayed updates of these instances, now waiting for the service; return errors by instance."""
@@ -263,16 +256,17 @@ class SlotUpdates:
 
     def _ready(self, updates: list[SlotUpdate]) -> list[SlotUpdate]:
         """Return the updates of results that are at Crucible; delay the others."""
-        delayed = [update for update in updates if self._is_in_outbox(update)] if not self._outbox.is_empty else []
-        self._delayed += delayed
-        return [update for update in updates if update not in delayed] if delayed else updates
+        if self._outbox.is_empty:
+            return updates
+        ready: list[SlotUpdate] = []
+        for update in updates:
+            datasets = (*update.results.values(), *(part.dataset for part in update.used))
+            (self._delayed if self.waits(datasets) else ready).append(update)
+        return ready
 
     def waits(self, datasets: Iterable[DatasetRef]) -> bool:
         """Return whether one of the datasets is not at Crucible yet."""
         return not self._outbox.is_empty and any(self._outbox.find(dataset.mfid) for dataset in datasets)
-
-    def _is_in_outbox(self, update: SlotUpdate) -> bool:
-        return self.waits((*update.results.values(), *(part.dataset for part in update.used)))
 
 
 WHOLE = ""  # the declaration as a whole
@@ -295,10 +289,15 @@ def apply_descriptions(
     run_id: str,
 ) -> DescriptionChanges:
     """Apply a changed `output:` to the existing results of its step."""
-    redescription, changes = _Redescription(session.store, pipeline), DescriptionChanges()
-    for step in steps if redescription.changed else ():
+    changes, is_partial, project = DescriptionChanges(), False, pipeline.spec.project
+    before = session.store.described(project, pipeline.name)
+    if before.get(WHOLE) == pipeline.spec.digest:  # most runs: no step need be checked
+        return changes
+    now = {WHOLE: pipeline.spec.digest, **{step.name: _digest(step) for step in pipeline.steps.values()}}
+    changed = {name for name in pipeline.steps if before.get(name, now[name]) != now[name]}
+    for step in steps:
         instance = instances[step.name]
-        if instance.step.name not in redescription.changed:
+        if instance.step.name not in changed:
             continue
         from crucible_lineage.pipeline.job.job import job_of  # most runs change no description
 
@@ -311,41 +310,16 @@ def apply_descriptions(
                 f"the description was not updated: {reason}; "
                 "the owner or an editor of the project can update it by running this once"
             )
-            redescription.is_partial = True
+            is_partial = True  # others have to change some descriptions
             continue
         except LineageError as error:
             changes.errors[step.name] = f"the result exists, but its description could not be updated: {error}"
             continue
         if message:
             changes.messages[step.name] = message
-    if not changes.errors and not redescription.is_partial:
-        redescription.note()
+    if not changes.errors and not is_partial:
+        session.store.note_described(project, pipeline.name, now)
     return changes
-
-
-class _Redescription:
-    """The declared steps whose description of outputs has changed since it was last applied."""
-
-    def __init__(self, store: Store, pipeline: BoundPipeline) -> None:
-        self.store = store
-        self.pipeline = pipeline
-        self.before = store.described(pipeline.spec.project, pipeline.name)
-        self.is_partial = False  # if others have to change some descriptions
-        declaration = {WHOLE: pipeline.spec.digest}
-        is_same = self.before.get(WHOLE) == pipeline.spec.digest  # most runs: no step need be checked
-        steps = {} if is_same else {step.name: _digest(step) for step in pipeline.steps.values()}
-        self.now = {**declaration, **steps}
-
-    @property
-    def changed(self) -> frozenset[str]:
-        """The steps whose results need another description."""
-        names = self.now.keys() - {WHOLE}
-        return frozenset(name for name in names if self.before.get(name, self.now[name]) != self.now[name])
-
-    def note(self) -> None:
-        """Record that all results are described as declared now."""
-        if len(self.now) > 1:
-            self.store.note_described(self.pipeline.spec.project, self.pipeline.name, self.now)
 
 
 def _redescribe(job: Job, results: Mapping[str, DatasetRef], session: Session) -> str:

@@ -88,7 +88,7 @@ def _confirm_reused(run: Run) -> None:
     now = ProjectIndex(run.session, run.pipeline.spec.project, run.pipeline.name)
     try:
         now.sync()
-        now.look(mfids)
+        now.results.look(mfids)
         missing = {mfid for mfid in mfids if now.complete(mfid) is None}
     except TRANSIENT as error:
         run.unseen = str(error).partition("\n")[0]

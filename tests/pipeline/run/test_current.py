@@ -40,7 +40,7 @@ def states(session: Session, project: str = "lab") -> dict[str, str]:
 
 
 def current(session: Session, step: str) -> set[str]:
-    found = ProjectIndex(session, "lab", None).registered()
+    found = ProjectIndex(session, "lab", None).results.registered()
     now = states(session)
     return {
         mfid
