@@ -34,6 +34,7 @@ _OWN = ("CRUCIBLE_API_KEY", "PREFECT_API_KEY", "PREFECT_API_AUTH_STRING", "PREFE
 
 STEP_LOG = "step.log"  # what the step printed; it becomes a file of the child
 LOG_LIMIT_BYTES = 1 << 20  # half of it for the beginning, half for the end
+TAIL_BYTES = 2000
 MAX_LINE_BYTES = 1 << 16  # longer lines are reported in parts
 
 LineCallback = Callable[[str], None]
@@ -185,14 +186,6 @@ class StepLog:
             if self._file is not None:
                 self._file.close()
 
-    def text(self, most: int = LOG_LIMIT_BYTES) -> str:
-        """Return the end of the log, at most `most` bytes."""
-        if not self.path.exists():
-            return ""
-        with self.path.open("rb") as stream:
-            stream.seek(max(0, self.path.stat().st_size - most))
-            return stream.read().decode(errors="replace").strip()
-
     def _keep(self, data: bytes) -> None:
         self.size += len(data)
         if self._on_line and data:
@@ -226,6 +219,15 @@ class StepLog:
         assert self._on_line is not None
         with suppress(Exception):  # a failing callback does not fail the step
             self._on_line(line.decode(errors="replace").rstrip("\r"))
+
+
+def tail_of(log: Path) -> str:
+    """Return the end of a log, for messages; empty if there is none."""
+    if not log.exists():
+        return ""
+    with log.open("rb") as stream:
+        stream.seek(max(0, log.stat().st_size - TAIL_BYTES))
+        return stream.read().decode(errors="replace").strip()
 
 
 @contextmanager

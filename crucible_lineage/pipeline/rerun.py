@@ -23,7 +23,7 @@ from crucible_lineage.pipeline.functions.inspect import find_step, inspect_decla
 from crucible_lineage.pipeline.inputs.existing import existing_dataset
 from crucible_lineage.pipeline.inputs.inputs import InputItem
 from crucible_lineage.pipeline.plan.expand import InputEdge, Instance
-from crucible_lineage.pipeline.plan.known import ProjectIndex, earlier_result, step_records
+from crucible_lineage.pipeline.plan.known import ProjectIndex, earlier_result
 from crucible_lineage.pipeline.plan.plan import EarlierResult, plan
 from crucible_lineage.pipeline.plan.planner import PlannedPipeline
 from crucible_lineage.pipeline.run.result import StepChoice
@@ -110,7 +110,8 @@ class _History:
         self.project = project
         self.index = _OwnHistory(session, project)
         session.mirror.sync_statements()
-        steps = step_records(self.index.results.registered())
+        found = self.index.results.registered()
+        steps = {mfid: record for mfid, dataset in found.items() if (record := dataset.step_record) is not None}
         self.made = {mfid: record for mfid, record in steps.items() if record.is_complete}
         self.begun = {mfid: record for mfid, record in steps.items() if not record.is_complete}
         self.currency = self.index.results.slots

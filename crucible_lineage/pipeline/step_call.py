@@ -183,7 +183,10 @@ class FlowSlots:
         if not self._run.flow:
             return {}
         key = slot(self._run.flow, task, output, ", ".join(about))
-        return {key: SlotClaim(self._since_of(project, key), self._run.id, self._run.file)}
+        return {key: self._claim(project, key)}
+
+    def _claim(self, project: str, key: str) -> SlotClaim:
+        return SlotClaim(self._since_of(project, key), self._run.id, self._run.file)
 
     def rely(self, project: str, slots: Mapping[str, SlotClaim], dataset: DatasetRef, *, made: bool) -> None:
         """Let the run rely on a result for these slots; one that it has `made` was registered with them."""
@@ -205,9 +208,7 @@ class FlowSlots:
             stays = failed and not any(relied.values())  # a result made by this run has superseded earlier ones
             for mfid, made in relied.items():
                 if not made and not (stays and mfid in holding):
-                    self._hold(
-                        project, key, SlotClaim(self._since_of(project, key), self._run.id, self._run.file), mfid
-                    )
+                    self._hold(project, key, self._claim(project, key), mfid)
 
     def _hold(self, project: str, key: str, claim: SlotClaim, mfid: str) -> None:
         known = self._project(project)

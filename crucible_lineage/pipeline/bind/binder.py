@@ -191,8 +191,8 @@ class _Binder:
     def _shapes(self, sources: Mapping[str, tuple[Source, ...]]) -> dict[str, str]:
         """Return the shapes of a command's inputs: a file or a list of files, depending on their sources."""
         return {
-            role: "files" if len(several) > 1 or _is_collected(several[0]) or self._is_list(several[0]) else "file"
-            for role, several in sources.items()
+            role: "files" if others or first.collect or first.group_by or self._is_list(first) else "file"
+            for role, (first, *others) in sources.items()
         }
 
     def _signature(self, name: str, step: StepSpec, sources: Mapping[str, tuple[Source, ...]]) -> _Signature | None:
@@ -336,14 +336,10 @@ class _Binder:
                 self._report(("inputs", name), f"input {name!r} is not used by any step")
 
 
-def _is_collected(source: Source) -> bool:
-    return bool(source.collect or source.group_by)
-
-
 def ordered(spec: PipelineSpec) -> tuple[list[str], list[str]]:
     """Sort steps into an order of execution, stable by declaration; return it, and a cycle if there is one."""
     waiting = {
-        name: {source for source in source_names(step) if source in spec.steps and source != name}
+        name: {source.source for source in step.all_sources if source.source in spec.steps} - {name}
         for name, step in spec.steps.items()
     }
     order: list[str] = []
@@ -352,11 +348,6 @@ def ordered(spec: PipelineSpec) -> tuple[list[str], list[str]]:
             del waiting[name]
         order += ready
     return order, _cycle(waiting) if waiting else []
-
-
-def source_names(step: StepSpec) -> set[str]:
-    """Return the names of the inputs and steps that a step uses."""
-    return {source.source for source in step.all_sources}
 
 
 def _cycle(waiting: Mapping[str, set[str]]) -> list[str]:

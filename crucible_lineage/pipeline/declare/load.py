@@ -6,7 +6,7 @@ import copy
 import hashlib
 import math
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,11 +184,8 @@ class _Loader:
         if not isinstance(defaults, dict):
             self._report(("defaults",), "defaults is a mapping, as in {retries: 2}")
             return
-        for key in defaults:
-            if key not in (*DEFAULTS, "inputs"):
-                hint = nearest(str(key), (*DEFAULTS, "inputs"), "possible here")
-                self._report(("defaults", key), f"unknown key {key!r} in defaults; {hint}")
-        valid = {key: value for key, value in defaults.items() if key in DEFAULTS}
+        valid = self._known(defaults, (*DEFAULTS, "inputs"), ("defaults",), "defaults")
+        valid.pop("inputs", None)
         self._apply_to_inputs(data, defaults.get("inputs", {}))
         steps = mapping_at(data, "steps")
         for name, step in steps.items():
@@ -196,17 +193,20 @@ class _Loader:
                 own = valid if step.get("run") else {key: value for key, value in valid.items() if key != "env"}
                 steps[name] = {**own, **step, **_merged(own, step, "output"), **_merged(own, step, "env")}
 
+    def _known(self, given: JsonMapping, allowed: Sequence[str], location: Location, where: str) -> JsonObject:
+        """Return the entries with allowed keys; report the others."""
+        for key in (key for key in given if key not in allowed):
+            hint = nearest(str(key), allowed, "possible here")
+            self._report((*location, key), f"unknown key {key!r} in {where}; {hint}")
+        return {key: value for key, value in given.items() if key in allowed}
+
     def _apply_to_inputs(self, data: JsonObject, shared: object) -> None:
         """Apply the defaults of measured files to every input of files."""
         if not isinstance(shared, dict):
             message = "these are fields of measured files, as in {instrument_name: counter A}"
             self._report(("defaults", "inputs"), message)
             return
-        for key in shared:
-            if key not in INPUT_DEFAULTS:
-                hint = nearest(str(key), INPUT_DEFAULTS, "possible here")
-                self._report(("defaults", "inputs", key), f"unknown key {key!r} in defaults for inputs; {hint}")
-        valid = {key: value for key, value in shared.items() if key in INPUT_DEFAULTS}
+        valid = self._known(shared, INPUT_DEFAULTS, ("defaults", "inputs"), "defaults for inputs")
         inputs = mapping_at(data, "inputs")
         for name, declared in inputs.items():
             if isinstance(declared, dict) and _is_file_input(declared):

@@ -34,6 +34,7 @@ from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.job.job_json import job_to_json, made_from_json
 from crucible_lineage.pipeline.job.materialize import Materialized
 from crucible_lineage.pipeline.job.progress import ProgressReader, reading_progress
+from crucible_lineage.pipeline.logs import tail_of
 from crucible_lineage.pipeline.spec.pipeline import Runner
 from crucible_lineage.session import Session
 
@@ -44,7 +45,6 @@ ASK_S = 15.0  # between queries to Slurm, one for all jobs of this process: at m
 GATHER_S = 0.5  # without a new step, after which the gathered ones are submitted
 FIRST_GAP_S, LAST_GAP_S = 1.0, 30.0  # between submissions; doubled with each, until nothing is under way
 SETTLE_S = 5.0  # chosen: a shared file system may show a file that much later
-TAIL_BYTES = 2000
 
 _stopped: set[str] = set()  # runs
 
@@ -246,7 +246,7 @@ class _UnderWay:
             return StoppedError(f"step {name!r} was ended, since the run was stopped", step=name)
         self.has_failed = True
         log = self.batch.log(task or 0)
-        tail = log.read_bytes()[-TAIL_BYTES:].decode(errors="replace").strip() if log.exists() else ""
+        tail = tail_of(log)
         reason = "ended without a result: cancelled, out of time or memory, or a node failed"
         message = f"step {name!r}: its job {self.queued.name(self.batch, task)} of Slurm {reason}"
         message += f"; Slurm's messages are in {log}" + (f": {tail}" if tail else "")

@@ -54,11 +54,10 @@ def place_file(dataset: DatasetRef, file: FileRef, target: Path, session: Sessio
 
 def _fetcher(dataset: DatasetRef, file: FileRef, session: Session) -> Callable[[Path], str]:
     """Return a function that fetches a file, or makes it again if Crucible has lost it and the session can."""
-    download = _download(dataset, file, session)
 
     def fetch(target: Path) -> str:
         try:
-            sha256 = download(target)
+            sha256 = _download(dataset, file, target, session)
             if sha256 == file.sha256 or session.remake is None:
                 return sha256
             lost: LineageError = ChecksumError(f"Crucible has other bytes of {file.name} of dataset {dataset.mfid}")
@@ -82,31 +81,29 @@ def remade(session: Session, mfid: str, sha256: str, lost: LineageError) -> Path
         raise type(lost)(f"{lost}; {error}") from error
 
 
-def _download(dataset: DatasetRef, file: FileRef, session: Session) -> Callable[[Path], str]:
-    def download(target: Path) -> str:
-        if (waiting := session.outbox.file(dataset.mfid, file.sha256)) is not None:
-            shutil.copyfile(waiting, target)
-            return file_sha256(target)
-        for stored in session.client.datasets.list_files(dataset.mfid):
-            if stored.filename == file.name:
-                if is_reference(stored):
-                    with target.open("wb") as stream:
-                        fetch_reference(dataset.mfid, stored, stream.write, session)
-                    return stored.sha256_hash or file_sha256(target)
-                with tempfile.TemporaryDirectory(dir=target.parent, prefix=".download-") as folder:
-                    try:
-                        session.client.files.download(stored, folder).replace(target)
-                    except LOST as error:
-                        note_if_lost(session, dataset.mfid, file.name, error)
-                        raise
-                return stored.sha256_hash or file_sha256(target)  # the download has verified the hash
+def _download(dataset: DatasetRef, file: FileRef, target: Path, session: Session) -> str:
+    """Fetch a file from the outbox, from Crucible, or from where it is; return its SHA-256."""
+    if (waiting := session.outbox.file(dataset.mfid, file.sha256)) is not None:
+        shutil.copyfile(waiting, target)
+        return file_sha256(target)
+    stored = next((one for one in session.client.datasets.list_files(dataset.mfid) if one.filename == file.name), None)
+    if stored is None:
         session.mirror.note_lost(dataset.mfid, file.name)
         raise InputError(
             f"dataset {dataset.mfid} ({dataset.name!r}) no longer has the file {file.name!r} at Crucible; "
             "run the pipeline that made it to make it again"
         )
-
-    return download
+    if is_reference(stored):
+        with target.open("wb") as stream:
+            fetch_reference(dataset.mfid, stored, stream.write, session)
+    else:
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".download-") as folder:
+            try:
+                session.client.files.download(stored, folder).replace(target)
+            except LOST:
+                session.mirror.note_lost(dataset.mfid, file.name)
+                raise
+    return stored.sha256_hash or file_sha256(target)  # the download has verified the hash
 
 
 def is_reference(stored: FileRecord) -> bool:

@@ -34,12 +34,13 @@ _SIGN = re.compile(r"\|+|^\d*[<>]+&?|^&+$|&+$|;+$|^;+|\$\(|`|\$\w+")
 _QUOTED_FIELD = re.compile(r"[\"']\{([A-Za-z_][A-Za-z0-9_.-]*)\}|(?<!\$)\{([A-Za-z_][A-Za-z0-9_.-]*)\}[\"']")
 
 
-def arguments_of(run: str | Sequence[str], *, shell: bool = False) -> tuple[str, ...]:
+def arguments_of(step: StepSpec) -> tuple[str, ...]:
     """Return the command as a list of arguments. Raises InputError if its quotes do not match or it is empty.
 
     With `shell` it is one line for `sh`; values filled in there must be quoted.
     """
-    if shell and isinstance(run, str) and run.strip():
+    run = step.run or ()
+    if step.shell and isinstance(run, str) and run.strip():
         return (*SHELL, run)
     try:
         arguments = tuple(shlex.split(run)) if isinstance(run, str) else tuple(run)
@@ -64,7 +65,7 @@ def split_command(uses: str) -> JsonObject:
     return {"run": arguments[-1] if shell else tuple(arguments[count:]), "shell": shell, "env": variables}
 
 
-def fields_in(argument: str, *, shell: bool = False) -> list[str]:
+def fields_in(argument: str, *, shell: bool) -> list[str]:
     """Return the fields of an argument, as in {inputs.spectrum}."""
     return (SHELL_FIELD if shell else FIELD).findall(argument)
 
@@ -74,8 +75,7 @@ def inspect_command(name: str, step: StepSpec, roles: Mapping[str, str], params:
 
     Raises InputError with all its faults.
     """
-    run, folder, env = step.run or (), step.folder, step.env
-    arguments = arguments_of(run, shell=step.shell)
+    folder, env, arguments = step.folder, step.env, arguments_of(step)
     if faults := [*_field_faults(step, arguments, roles, params), *_program_faults(step, arguments)]:
         raise InputError("", faults)
     scripts = {a: file_sha256(folder / a) for a in arguments if not FIELD.search(a) and (folder / a).is_file()}

@@ -16,7 +16,7 @@ from crucible_lineage.core.datasets import ONE_BY_ONE
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.records import OWN_KEYS
 from crucible_lineage.pipeline.functions.inspection import RULES
-from crucible_lineage.pipeline.inputs.corrections import apply_changes, changes_of, record_act
+from crucible_lineage.pipeline.inputs.corrections import apply_changes, changes_of, link_sample
 from crucible_lineage.pipeline.spec.inputs import MATCHED, METADATA_PREFIX
 from crucible_lineage.session import Session
 from crucible_lineage.times import is_same_value, measured_at
@@ -92,8 +92,7 @@ def apply_declared(differences: Iterable[DeclaredDifference], session: Session) 
     apply_changes(session, changes, "as declared")
     for difference in applied:
         for sample in difference.declared if difference.field == SAMPLES else ():
-            session.client.datasets.add_sample(difference.mfid, sample)
-            record_act(session, difference.mfid, f"measured on sample {sample}", "as declared")
+            link_sample(session, sample, [difference.mfid], "as declared")
     return applied
 
 

@@ -59,7 +59,9 @@ def _call(job: Job, paths: Mapping[str, Any], folder: Path, log: StepLog) -> Cal
     spec = job.spec
     if spec.run:
         params, env = job.inspection.params, from_environment(spec.env, job.variables, f"step {job.name!r}")
-        command = CommandCall(job.name, spec.run, spec.folder, paths, params, env, job.run_id, spec.shell, job.facts)
+        command = CommandCall(
+            job.name, arguments_of(spec), spec.folder, paths, params, env, job.run_id, spec.shell, job.facts
+        )
         return call_command(command, folder, log, spec.timeout)
     if job.step is None:
         uses, files = job.inspection.uses, job.inspection.files
@@ -84,7 +86,7 @@ _calls_lock = threading.Lock()
 def _running(job: Job) -> Iterator[_Running]:
     """Record which calls of this process overlap: any of them may have opened a file that was opened meanwhile."""
     spec = job.spec
-    scripts = [spec.folder / part for part in arguments_of(spec.run, shell=spec.shell)] if spec.run else []
+    scripts = [spec.folder / part for part in arguments_of(spec)] if spec.run else []
     own = _Running(frozenset(path.resolve() for path in (*map(Path, job.inspection.files), *scripts)))
     with _calls_lock:
         own.beside = list(_calls)

@@ -241,7 +241,7 @@ def _write_file(folder: Path, ref: FileRef, data: bytes) -> LocalFile:
 def _program(job: Job, session: Session) -> Mapping[str, str] | None:
     """Return path, hash and version of the program that a command starts; None if it is a script of the project."""
     try:
-        name = arguments_of(job.spec.run or (), shell=job.spec.shell)[0]
+        name = arguments_of(job.spec)[0]
     except InputError:
         return None
     found = None if lies_in(job.spec.folder / name, job.spec.folder) else shutil.which(name)
@@ -290,8 +290,7 @@ class SourceArchive:
 def source_of_command(job: Job) -> SourceArchive:
     """Return the files of a job's command."""
     folder = job.spec.folder
-    arguments = arguments_of(job.spec.run or (), shell=job.spec.shell)
-    named = enumerate(folder / part for part in arguments)
+    named = enumerate(folder / part for part in arguments_of(job.spec))
     scripts = [path for number, path in named if path.is_file() and (number or lies_in(path, folder))]
     return _lay_out([*_with_imports(scripts, folder), *map(Path, job.inspection.files)], [folder])
 

@@ -224,7 +224,7 @@ def _execute(
         source=job.inspection.source,
         pieces=job.inspection.pieces,
         not_covered=job.inspection.not_covered,
-        git=_git_of(called.code),
+        git=git_state(called.code) if called.code and called.code.is_dir() else None,
         run=job.run,
         declared=job.declared,
         gaps=job.gaps,
@@ -266,10 +266,6 @@ def _report_line(job: Job, data: Path, on_line: LineCallback | None, line: str) 
     report_line(job, line, data)
     if on_line:
         on_line(line)
-
-
-def _git_of(folder: Path | None) -> Mapping[str, object] | None:
-    return git_state(folder) if folder and folder.is_dir() else None
 
 
 MAX_METADATA_BYTES = 3 << 20  # the embedded Crucible accepts 4 MB per dataset, with the provenance record
@@ -370,12 +366,13 @@ def output_files(
     fits = (path for path in paths if (fnmatchcase(path.name, preview) if preview else path.name in pictures))
     shown = next(fits, None)
     files = [LocalFile.of(path, scan_file(path), preview=path == shown) for path in paths]
-    return (*files, *([_log_file(log)] if log.exists() else []))
+    return (*files, *([log_file(log, STEP_LOG)] if log.exists() else []))
 
 
-def _log_file(path: Path) -> LocalFile:
+def log_file(path: Path, name: str) -> LocalFile:
+    """Return a log as a file of a dataset, which steps do not receive."""
     checksums = scan_file(path)
-    return LocalFile(path, FileRef(path.name, checksums.sha256, checksums.size, log=True), checksums)
+    return LocalFile(path, FileRef(name, checksums.sha256, checksums.size, log=True), checksums)
 
 
 def _measured_at(job: Job) -> str:

@@ -18,7 +18,7 @@ from crucible_lineage.pipeline.plan.naming import DimensionLabels, Group, Point,
 from crucible_lineage.pipeline.plan.relation import NO_ID, Candidates, Partner, Partners, RelationRow
 from crucible_lineage.pipeline.spec.declared import REGISTERED, TimeMatch, value_of
 from crucible_lineage.pipeline.spec.inputs import CalibrationInput
-from crucible_lineage.pipeline.spec.pipeline import Source, StepSpec
+from crucible_lineage.pipeline.spec.pipeline import Source
 from crucible_lineage.refs import DatasetRef
 
 MOST_INSTANCES = 100_000
@@ -105,7 +105,8 @@ class _Expansion:
         self.naming = DimensionLabels(pipeline, inputs, self.groups)
         self.group_at: dict[str, dict[int, int]] = {}  # dimension -> member -> its group
         self.params: dict[str, Mapping[str, object]] = {}  # instance -> its parameters and those upstream
-        self.templated = {name: _is_templated(step.spec) for name, step in pipeline.steps.items()}
+        steps = pipeline.steps.items()  # those that use fields of the data behind their roles
+        self.templated = {name for name, step in steps if step.spec.output.templates or parent_params(step.spec)}
         self.candidates: dict[object, Candidates] = {}  # by matched input, or by source of partners in time
 
     def expand(self) -> dict[str, Instance]:
@@ -159,7 +160,7 @@ class _Expansion:
                 faults.append(part.fault)
             faults.append(self._unexpected(role, step.sources[role][number], part.feeds))
         feeds, resolved = parents.feeds, _ResolvedStep(step, variant.given, variant.inspection)
-        if self.templated[step.name] and not any(faults):
+        if step.name in self.templated and not any(faults):
             resolved = self._in_scope(step, variant, feeds)
             faults.append(resolved.fault)
         blocked = next(filter(None, faults), "")
@@ -419,11 +420,6 @@ class _ResolvedStep:
     inspection: Inspection
     fault: str = ""
     note: str = ""
-
-
-def _is_templated(spec: StepSpec) -> bool:
-    """Return whether parameters or the output of a step use fields of the data behind its roles."""
-    return bool(spec.output.templates or parent_params(spec))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from crucible_lineage.pipeline.plan.differences import Ingredients, UsedFiles
 from crucible_lineage.pipeline.plan.plan import EarlierResult
 from crucible_lineage.refs import DatasetRef, ProjectChanges
 from crucible_lineage.registration.known import KnownResults
-from crucible_lineage.registration.read import Registered
 from crucible_lineage.registration.remote_changes import RemoteChanges
 from crucible_lineage.service import DERIVED_IDS
 from crucible_lineage.session import Session
@@ -134,11 +133,6 @@ class ProjectIndex:
     def _names(self, record: StepRecord) -> dict[str, str]:
         """Return the names of parents that are known on this machine."""
         return {mfid: ref.name for mfid, ref in self.session.mirror.known_among(record.parents).items()}
-
-
-def step_records(datasets: Mapping[str, Registered]) -> dict[str, StepRecord]:
-    """Return the records of results of steps, by id."""
-    return {mfid: record for mfid, dataset in datasets.items() if (record := dataset.step_record) is not None}
 
 
 def earlier_result(mfid: str, record: StepRecord, names: Mapping[str, str]) -> EarlierResult:

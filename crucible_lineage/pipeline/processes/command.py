@@ -13,15 +13,14 @@ from pathlib import Path
 from crucible_lineage.errors import StepError
 from crucible_lineage.facts import Facts
 from crucible_lineage.json_types import JsonMapping
-from crucible_lineage.pipeline.functions.command import FACTS, FIELD, SHELL_FIELD, arguments_of
-from crucible_lineage.pipeline.logs import STEP_LOG, StepLog
+from crucible_lineage.pipeline.functions.command import FACTS, FIELD, SHELL_FIELD
+from crucible_lineage.pipeline.logs import STEP_LOG, StepLog, tail_of
 from crucible_lineage.pipeline.processes.file_accesses import watching_folders
 from crucible_lineage.pipeline.processes.side_files import CallOutcome, ReturnedError, not_installed, returned
 from crucible_lineage.pipeline.processes.supervised import Supervised, ending_error
 
 FACTS_FILE = "facts.json"  # beside {out}; what {facts} stands for
 METADATA_FILE = "metadata.json"  # written into {out}: becomes the child's metadata, not one of its files
-TAIL_BYTES = 2000
 COMPILED = (".pyc", ".so", ".dll", ".pyd")
 # Variables that programs need to run at all, without our keys and other secrets.
 PASSED = (
@@ -39,7 +38,7 @@ class CommandCall:
     """
 
     name: str
-    run: str | Sequence[str]
+    arguments: Sequence[str]
     declared_in: Path
     inputs: JsonMapping
     params: JsonMapping
@@ -52,11 +51,10 @@ class CommandCall:
 def call_command(call: CommandCall, attempt: Path, log: StepLog, timeout_s: float | None) -> CallOutcome:
     """Run the command; return its metadata. Its output goes to the log. Raises StepError if it failed or timed out."""
     out, name = attempt / "out", call.name
-    arguments = arguments_of(call.run, shell=call.shell)
     if call.facts is not None:
         text = json.dumps(call.facts.to_json(), indent=1, ensure_ascii=False)
         (attempt / FACTS_FILE).write_text(text, encoding="utf-8")
-    command = [part for argument in arguments for part in _fill(argument, call, attempt)]
+    command = [part for argument in call.arguments for part in _fill(argument, call, attempt)]
     command = [str(call.declared_in / part) if (call.declared_in / part).is_file() else part for part in command]
     passed = {key: value for key, value in os.environ.items() if key in PASSED or key.startswith("LC_")}
     with watching_folders(not_installed(call.declared_in), attempt) as opened:
@@ -74,7 +72,7 @@ def call_command(call: CommandCall, attempt: Path, log: StepLog, timeout_s: floa
         raise stopped
     if process.code != 0:
         message = f"step {name!r}: the command {_ended(process.code or 0)}"
-        tail = log.text(TAIL_BYTES)
+        tail = tail_of(log.path)
         message += f"; its output is in {log.path}: {tail}" if tail else "; it printed nothing"
         raise StepError(message, step=name, log=str(log.path))
     if not any(out.iterdir()) and (stray := _stray(attempt)):

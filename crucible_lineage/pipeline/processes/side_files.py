@@ -34,7 +34,7 @@ _SYSTEM = tuple(os.path.join(path, "") for path in dict.fromkeys((  # noqa: PTH1
     *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
     *(("/usr", "/etc", "/proc", "/sys", "/lib", "/lib64", "/bin") if os.name != "nt" else ()),
 )))  # fmt: skip
-_watched: ContextVar[_Opened | None] = ContextVar("watched", default=None)
+_watched: ContextVar[tuple[dict[str, None], dict[str, None]] | None] = ContextVar("watched", default=None)
 _hooked = False
 
 
@@ -129,12 +129,6 @@ class FileAccesses:
     read: list[Path] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class _Opened:
-    written: dict[str, None] = field(default_factory=dict)
-    read: dict[str, None] = field(default_factory=dict)
-
-
 @contextmanager
 def watching_files(allowed: Path) -> Iterator[FileAccesses]:
     """Yield accesses that have, at the end of the block, the files opened outside of `allowed`.
@@ -143,8 +137,8 @@ def watching_files(allowed: Path) -> Iterator[FileAccesses]:
     and of packages are not listed as read.
     """
     _hook()
-    watched, opened = FileAccesses(), _Opened()
-    token = _watched.set(opened)
+    watched, written, read = FileAccesses(), dict[str, None](), dict[str, None]()
+    token = _watched.set((written, read))
     try:
         yield watched
     finally:
@@ -152,8 +146,8 @@ def watching_files(allowed: Path) -> Iterator[FileAccesses]:
         ignored = [path.resolve() for path in (allowed, *_caches())]
         temporary = Path(tempfile.gettempdir()).resolve()
         for paths, listed, folders in (
-            (opened.written, watched.written, [*ignored, temporary]),
-            (opened.read, watched.read, ignored),
+            (written, watched.written, [*ignored, temporary]),
+            (read, watched.read, ignored),
         ):
             for path in map(Path, paths):
                 if not any(path.resolve().is_relative_to(folder) for folder in folders) and path.is_file():
@@ -176,14 +170,15 @@ def _hook() -> None:
 def _note(event: str, arguments: tuple[object, ...]) -> None:
     if event != "open" or (opened := _watched.get()) is None:
         return
+    written, read = opened
     path, _, flags = arguments
     if not isinstance(path, (str, bytes)) or not isinstance(flags, int):
         return
     name = os.path.abspath(os.fsdecode(path))  # noqa: PTH100 - resolving would ask the disk at each opening
     if flags & _WRITES:
-        if "__pycache__" not in name and len(opened.written) < MAX_PATHS:
-            opened.written[name] = None
-    elif len(opened.read) < MAX_PATHS and not (
-        name.startswith(_SYSTEM) or name.endswith(_CODE) or "site-packages" in name or name in opened.written
+        if "__pycache__" not in name and len(written) < MAX_PATHS:
+            written[name] = None
+    elif len(read) < MAX_PATHS and not (
+        name.startswith(_SYSTEM) or name.endswith(_CODE) or "site-packages" in name or name in written
     ):
-        opened.read[name] = None
+        read[name] = None

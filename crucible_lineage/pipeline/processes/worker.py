@@ -22,13 +22,12 @@ from crucible_lineage.checksums import stamp
 from crucible_lineage.errors import StepError
 from crucible_lineage.facts import Facts
 from crucible_lineage.pipeline.functions.inspect import search_path
-from crucible_lineage.pipeline.logs import StepLog
+from crucible_lineage.pipeline.logs import StepLog, tail_of
 from crucible_lineage.pipeline.processes.side_files import CallOutcome
 from crucible_lineage.pipeline.processes.supervised import Supervised, ending_error
 
 IDLE_S = 60.0  # chosen: after that an idle worker ends and frees its memory
 START_S = 0.25  # measured: CPU time to start a worker
-TAIL_BYTES = 2000
 _PIPE_BYTES = 1 << 15  # fits into any pipe
 
 _Stamps = dict[str, tuple[int, ...]]
@@ -115,7 +114,7 @@ def _death_error(worker: _Worker, name: str, log: StepLog, timeout_s: float | No
     code = worker.process.code or 0
     cause = f"signal {-code}" if code < 0 else f"exit code {code}"
     hint = "; the system may have run out of memory" if code == -9 else ""
-    tail = log.text(TAIL_BYTES)
+    tail = tail_of(log.path)
     message = f"step {name!r} died ({cause}{hint}); its output is in {log.path}" + (f": {tail}" if tail else "")
     return StepError(message, step=name, log=str(log.path))
 

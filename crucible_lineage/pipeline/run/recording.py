@@ -14,10 +14,11 @@ from crucible_lineage.checksums import scan_file
 from crucible_lineage.errors import ForbiddenError, InputError
 from crucible_lineage.ids import mfid_time, youngest
 from crucible_lineage.lineage.model import PART
+from crucible_lineage.pipeline.job.materialize import log_file
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.provenance.recipe import raw_mfid, raw_recipe
 from crucible_lineage.provenance.record import run_record
-from crucible_lineage.refs import DatasetRef, FileRef, file_stem
+from crucible_lineage.refs import DatasetRef, file_stem
 from crucible_lineage.registration.new_dataset import LocalFile, NewDataset
 from crucible_lineage.registration.read import find_own
 from crucible_lineage.registration.register import register_output
@@ -56,10 +57,9 @@ def _logs(result: RunResult) -> Iterator[LocalFile]:
     for step, log in result.logs.items():
         path = Path(log)
         if path.is_file() and path.stat().st_size:
-            checksums = scan_file(path)
             names[stem := file_stem(step)] += 1
             name = f"{stem}.log" if names[stem] == 1 else f"{stem}-{names[stem]}.log"  # stems drop special characters
-            yield LocalFile(path, FileRef(name, checksums.sha256, checksums.size, log=True), checksums)
+            yield log_file(path, name)
 
 
 def _new_dataset(session: Session, result: RunResult, files: tuple[LocalFile, ...], sorts_beside: str) -> NewDataset:

@@ -145,27 +145,10 @@ class RunResult:
 
     def to_json(self) -> dict[str, object]:
         """Return the result for `run --json`."""
-        return {
-            "run_id": self.run_id,
-            "pipeline": self.pipeline,
-            "project": self.project,
-            "inputs": {name: list(mfids) for name, mfids in self.inputs.items()},
-            "datasets": {step: dict(outputs) for step, outputs in self.datasets.items()},
-            "outcomes": dict(self.outcomes),
+        plain = {name: value for name, value in vars(self).items() if name != "returned"}
+        return plain | {
             "executed": self.executed,
-            "stopped": self.stopped,
             "errors": {step: {"message": message, "log": self.logs.get(step)} for step, message in self.errors.items()},
-            "logs": dict(self.logs),
-            "tracebacks": dict(self.tracebacks),
-            "notes": dict(self.notes),
             "waiting": [one.to_json() for one in self.waiting],
-            "delivered": list(self.delivered),
-            "not_ingested": list(self.not_ingested),
-            "stayed": list(self.stayed),
-            "current_again": list(self.current_again),
-            "undeclared": list(self.undeclared),
-            "input_notes": list(self.input_notes),
             "unseen": self.unseen or None,
-            "held": dict(self.held),
-            "unsigned": list(self.unsigned),
         }

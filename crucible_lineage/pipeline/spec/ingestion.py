@@ -69,7 +69,7 @@ def is_from_name(value: object) -> bool:
 
 def from_name_fault(value: object) -> str | None:
     """Return the fault of a `from name` pattern; None for a valid one or a plain value."""
-    if not isinstance(value, str) or not value.startswith("from name"):
+    if not isinstance(value, str) or not value.strip().startswith("from name"):
         return None
     match = _FORM.fullmatch(value.strip())
     if match is None:

@@ -240,6 +240,7 @@ def test_a_wrong_grouping_is_a_fault_at_its_location(lab: Any, spectra: Path, ke
     [
         (GROUPED.replace("each: true", "session_name: may"), "spectra cannot be grouped; give it `each: true`", 13),
         (GROUPED.replace("(\\d+)mW", "(\\d+mW"), "is not a regular expression", 9),
+        (GROUPED.replace("from name '(\\d+)mW'", "\" from name '(x'\""), "is not a regular expression", 9),
         (GROUPED.replace("'^([AB])_'", "^A"), "write the pattern in quotes", 8),
         (GROUPED.replace("'^([AB])_'", "'^(A)(_)'"), "has 2 groups", 8),
         (GROUPED.replace('"{spectra.', '"{spectrum.'), "has no input 'spectrum'; did you mean 'spectra'", 14),
