@@ -78,7 +78,14 @@ class DeploymentRequest:
     @property
     def runs(self) -> tuple[str, ...]:
         """When it runs, in words."""
-        return _schedule_text(self.spec)
+        parts = []
+        if declared := self.spec.schedule:
+            when = f"cron {declared.cron}" if declared.cron else declared.rrule or f"every {declared.interval:g} s"
+            parts.append(f"{when} ({declared.timezone})")
+        if trigger := self.spec.trigger:
+            match = ", ".join(f"{name}={value}" for name, value in trigger.match.items())
+            parts.append(f"on {trigger.event}" + (f" with {match}" if match else ""))
+        return tuple(parts)
 
 
 @dataclass(frozen=True)
@@ -270,17 +277,6 @@ def _trigger(spec: PipelineSpec, declared: Trigger) -> DeploymentEventTrigger:
         threshold=1,
         within=timedelta(0),
     )
-
-
-def _schedule_text(spec: PipelineSpec) -> tuple[str, ...]:
-    parts = []
-    if declared := spec.schedule:
-        when = f"cron {declared.cron}" if declared.cron else declared.rrule or f"every {declared.interval:g} s"
-        parts.append(f"{when} ({declared.timezone})")
-    if spec.trigger:
-        match = ", ".join(f"{name}={value}" for name, value in spec.trigger.match.items())
-        parts.append(f"on {spec.trigger.event}" + (f" with {match}" if match else ""))
-    return tuple(parts)
 
 
 def _drop_schedules(client: SyncPrefectClient, request: DeploymentRequest, reset: bool) -> None:

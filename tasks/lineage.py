@@ -70,7 +70,7 @@ def derived(value: T, *sources: object) -> T:
             "lineage.derived: none of the sources is a result of this run; pass what a task returned, or a value "
             "that was derived from it"
         )
-    origins.note_derived(value, tuple({id(parent.future): parent for parent in parents}.values()))
+    origins.note_derived(value, parents)
     return value
 
 
@@ -84,7 +84,7 @@ def deriving(function: Callable[P, R]) -> Callable[P, R]:
         if recording is not None:
             parents = [parent for one in (*args, *kwargs.values()) for parent in recording.origins.parents_of(one)]
             if parents:
-                recording.origins.note_derived(value, tuple({id(parent.future): parent for parent in parents}.values()))
+                recording.origins.note_derived(value, parents)
         return value
 
     return called

@@ -148,21 +148,18 @@ def _shared(session: Session, block: str | None) -> Session:
 
 def is_transient(task: Task[..., Any], run: TaskRun, state: State[object]) -> bool:  # noqa: ARG001 (Prefect's signature)
     """Return whether a failed call may succeed when repeated."""
-    try:
-        state.result()
-    except TRANSIENT:
-        return True
-    except Exception:
-        return False
-    return False
+    return isinstance(_error_of(state), TRANSIENT)
 
 
 def is_worth_another(task: Task[..., Any], run: TaskRun, state: State[object]) -> bool:  # noqa: ARG001 (likewise)
     """Return whether a step with retries is to be retried: not if it cannot succeed, nor if its run was stopped."""
+    error = _error_of(state)
+    return error is not None and not isinstance(error, (InputError, StoppedError))
+
+
+def _error_of(state: State[object]) -> Exception | None:
     try:
         state.result()
-    except (InputError, StoppedError):
-        return False
-    except Exception:
-        return True
-    return False
+    except Exception as error:
+        return error
+    return None

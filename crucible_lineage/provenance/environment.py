@@ -15,7 +15,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -136,18 +136,9 @@ def _timezone() -> str:
 
 def _cpu() -> str:
     """Return the model of the processor, on which the instructions for sums depend."""
-    return next(_models(), "") or platform.processor() or platform.machine()
-
-
-def _models() -> Iterator[str]:
-    try:
-        lines: Iterable[str] = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return
-    for line in lines:
-        name, _, value = line.partition(":")
-        if name.strip() in ("model name", "Model", "cpu model"):
-            yield value.strip()
+    fields = (line.partition(":") for line in _text(Path("/proc/cpuinfo")).splitlines())
+    models = (value.strip() for name, _, value in fields if name.strip() in ("model name", "Model", "cpu model"))
+    return next(models, "") or platform.processor() or platform.machine()
 
 
 def agent(user: Mapping[str, object]) -> JsonObject:

@@ -100,13 +100,7 @@ def step_record(
             "attempt": recipe.get("attempt", 0),
             "recipe": dict(recipe),
             "used": [
-                {
-                    "role": part.role,
-                    "mfid": part.dataset.mfid,
-                    **({"origin": part.dataset.origin} if part.dataset.origin else {}),
-                    "files": [file.to_json() for file in part.files],
-                    **({"chosen": dict(part.chosen)} if part.chosen else {}),
-                }
+                {**_used(part.role, part.dataset, part.files), **({"chosen": dict(part.chosen)} if part.chosen else {})}
                 for part in used
             ],
             "generated": [file.to_json() for file in generated],
@@ -183,15 +177,7 @@ def _files_record(
             "schema": SCHEMA,
             "status": INCOMPLETE,
             "recipe": dict(recipe),
-            "used": [
-                {
-                    "role": "parent",
-                    "mfid": parent.mfid,
-                    **({"origin": parent.origin} if parent.origin else {}),
-                    "files": [],
-                }
-                for parent in parents
-            ],
+            "used": [_used("parent", parent, ()) for parent in parents],
             "generated": [file.to_json() for file in files],
             "agent": dict(who),
             **activity,
@@ -199,6 +185,11 @@ def _files_record(
     )
     assert isinstance(record, FilesRecord)
     return record
+
+
+def _used(role: str, dataset: DatasetRef, files: Sequence[FileRef]) -> dict[str, object]:
+    origin = {"origin": dataset.origin} if dataset.origin else {}
+    return {"role": role, "mfid": dataset.mfid, **origin, "files": [file.to_json() for file in files]}
 
 
 def _parsed(scientific_metadata: Mapping[str, object] | None) -> StepRecord | FilesRecord | str | None:

@@ -6,7 +6,6 @@ them. docs/site/record_page.py generates the reference from these types.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from functools import cached_property
@@ -24,7 +23,6 @@ from pydantic import (
 )
 
 from crucible_lineage.errors import InputError
-from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.provenance.parts import (
     Agent,
@@ -48,6 +46,7 @@ from crucible_lineage.provenance.parts import (
     Text,
     Used,
 )
+from crucible_lineage.provenance.recipe import recipe_sha256
 from crucible_lineage.refs import FileRef
 
 SCHEMA_FILE = Path(__file__).with_name("schema.json")
@@ -128,7 +127,7 @@ class ProvenanceRecord(RecordPart):
     def recipe_sha256(self) -> str:
         """SHA-256 of the recipe, known even without the attached file."""
         if self.recipe_part is not None:
-            return hashlib.sha256(canonical_json(self.recipe)).hexdigest()
+            return recipe_sha256(self.recipe)
         assert self.attached is not None  # ensured by the validator
         return self.attached.recipe_sha256
 

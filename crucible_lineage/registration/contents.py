@@ -198,7 +198,7 @@ def _upload(client: CrucibleClient, held: Claim, file: LocalFile, sent: SentCont
         except FileConflictError as conflict:
             obstacle = conflict.file_mfid
         else:
-            if not uploaded.existed or _may_stay(held):
+            if not uploaded.existed or held.is_same:  # else the attempt that left it may be about to remove it
                 break
             obstacle = uploaded.file.mfid
         require_held(client, held)
@@ -208,14 +208,6 @@ def _upload(client: CrucibleClient, held: Claim, file: LocalFile, sent: SentCont
     if not uploaded.existed:
         sent.files[file.ref.name] = uploaded.file.mfid
     return uploaded
-
-
-def _may_stay(held: Claim) -> bool:
-    """Return whether existing files with the right bytes may stay: not if an attempt at another result left them.
-
-    A request of that attempt to remove them may still be on its way.
-    """
-    return held.is_same
 
 
 def _catalogue(client: CrucibleClient, mfid: str, ref: FileRef, location: ExternalLocation) -> UploadedFile:

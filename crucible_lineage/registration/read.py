@@ -152,7 +152,7 @@ def find_own(
     """
 
     def under_another_id() -> Registered | None:
-        return _of_recipe(client, mfid, project, lambda recipe: sha256_of(recipe) == recipe_sha256)
+        return find_by_recipe(client, mfid, project, lambda recipe: sha256_of(recipe) == recipe_sha256)
 
     renamed = None if mirror.service.accepts_client_ids else client.ahead(under_another_id)
     found = read_own(client, mfid, project, recipe_sha256, action)
@@ -190,18 +190,11 @@ def refusals(
 
 def find_by_recipe(
     client: CrucibleClient, mfid: str, project: str, matches: Callable[[Mapping[str, object]], bool]
-) -> DatasetRef | None:
+) -> Registered | None:
     """Return the complete dataset of the project whose recipe gives this id, at a service that assigns ids itself.
 
     None if there is none. `matches` checks the recipe, since anybody can set a keyword.
     """
-    found = _of_recipe(client, mfid, project, matches)
-    return found.ref if found else None
-
-
-def _of_recipe(
-    client: CrucibleClient, mfid: str, project: str, matches: Callable[[Mapping[str, object]], bool]
-) -> Registered | None:
     keyword = recipe_keyword(mfid)
     with suppress(NotFoundError, RefusedError):  # the project does not exist yet
         for dataset in client.datasets.iter(

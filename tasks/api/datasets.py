@@ -25,6 +25,12 @@ __all__ = [
 ]  # fmt: skip
 
 
+_FIELDS = (
+    *("dataset_name", "project_id", "measurement", "data_type", "data_format", "session_name", "timestamp", "public"),
+    *("owner_orcid", "instrument_name", "instrument_id"),
+)
+
+
 class DatasetChanges(TypedDict, total=False):
     """Fields of a dataset that can be changed; those that are not passed stay as they are."""
 
@@ -75,22 +81,9 @@ def create_dataset(
     """
     arguments = {name: value for name, value in locals().items() if name not in ("dsid", "crucible")}
     paths = checked_files(files)
-    fields = {
-        "unique_id": dsid or chosen_mfid("dataset", arguments),
-        "dataset_name": dataset_name,
-        "project_id": project_id,
-        "measurement": measurement,
-        "data_type": data_type,
-        "data_format": data_format,
-        "session_name": session_name,
-        "timestamp": timestamp,
-        "public": public,
-        "owner_orcid": owner_orcid,
-        "instrument_name": instrument_name,
-        "instrument_id": instrument_id,
-    }
+    fields = {name: arguments[name] for name in _FIELDS if arguments[name] is not None}
     client = session_for(crucible).client
-    mfid = _create(client, {name: value for name, value in fields.items() if value is not None})
+    mfid = _create(client, {"unique_id": dsid or chosen_mfid("dataset", arguments), **fields})
     if scientific_metadata:
         client.metadata.merge(mfid, scientific_metadata)
     for keyword in words(keywords):

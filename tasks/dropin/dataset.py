@@ -185,10 +185,7 @@ def _new_dataset(
             **_descriptive(description),
         },
         record=record,
-        metadata=_safe(
-            {**_metadata(result, stored), METADATA: {**_flow_metadata(result, stored), "inputs": _known_by(inputs)}},
-            result,
-        ),
+        metadata=_metadata(result, stored, {"inputs": _known_by(inputs)}),
         files=stored.files,
         keywords=description.keywords,
         parents=tuple(part.dataset.mfid for part in used),
@@ -209,13 +206,7 @@ def _register_root(result: TaskResult, stored: Stored) -> DatasetRef:
         measurement=description.measurement,
         data_type=description.data_type,
         keywords=description.keywords,
-        metadata=_safe(
-            {
-                **_metadata(result, stored),
-                METADATA: {**_flow_metadata(result, stored), "arguments": result.arguments.params},
-            },
-            result,
-        ),
+        metadata=_metadata(result, stored, {"arguments": result.arguments.params}),
         ingest=description.ingest,
     )
     note = f"returned by the task {result.code.name}"
@@ -250,11 +241,14 @@ def _descriptive(description: TaskDescription) -> dict[str, str]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _metadata(result: TaskResult, stored: Stored) -> JsonObject:
-    """Return the searchable metadata of a result: its dict, record or number, and declared metadata."""
+def _metadata(result: TaskResult, stored: Stored, more: JsonMapping) -> JsonObject:
+    """Return the metadata of a result without secrets: its dict, record or number, declared ones, those of the flow."""
     value = _searchable(stored.document.get("value") or {}, {file.ref.name: file.path for file in stored.files})
     fields = value if isinstance(value, dict) else {} if value is None else {"value": value}
-    return {**(fields if len(canonical_json(fields)) <= LONG_METADATA else {}), **result.description.metadata}
+    searchable = {**(fields if len(canonical_json(fields)) <= LONG_METADATA else {}), **result.description.metadata}
+    metadata = {**searchable, METADATA: {**_flow_metadata(result, stored), **more}}
+    safe: JsonObject = hidden(metadata, "metadata", result.description.name)
+    return safe
 
 
 def _searchable(document: JsonMapping, files: Mapping[str, Path]) -> Any:
@@ -267,12 +261,6 @@ def _searchable(document: JsonMapping, files: Mapping[str, Path]) -> Any:
         return None
     path = files[document["files"][0]]
     return json.loads(path.read_bytes()) if path.stat().st_size <= LONG_METADATA else None
-
-
-def _safe(metadata: JsonObject, result: TaskResult) -> JsonObject:
-    """Return metadata without secrets."""
-    safe: JsonObject = hidden(metadata, "metadata", result.description.name)
-    return safe
 
 
 def _flow_metadata(result: TaskResult, stored: Stored) -> JsonObject:

@@ -173,12 +173,13 @@ class Origins:
             if len({id(origin.future) for origin in equal}) == 1:
                 self.note_object(copy, equal[0])
 
-    def note_derived(self, value: object, parents: tuple[Origin, ...]) -> None:
-        """Note that the flow's own code derived an object from these parents."""
+    def note_derived(self, value: object, parents: Iterable[Origin]) -> None:
+        """Note that the flow's own code derived an object from these parents, each once."""
+        distinct = tuple({id(parent.future): parent for parent in parents}.values())
         key = id(value)
         reference = _reference(value, lambda: self._derived.pop(key, None))
         with self._lock:
-            self._derived[key] = (reference, parents)
+            self._derived[key] = (reference, distinct)
 
     def note_run(self, task_run_id: str, origin: Origin) -> None:
         """Note the dataset of a task run's result."""

@@ -336,17 +336,13 @@ def _innermost() -> list[Recording]:
 def requested_destination() -> Destination | None:
     """Return the destination that the current flow's function requests; None if it registers nothing."""
     running = FlowRunContext.get()
-    request = getattr(running.flow.fn, ATTRIBUTE, None) if running and running.flow else None
-    if not isinstance(request, Destination):
+    flow, flow_run = (running.flow, running.flow_run) if running else (None, None)
+    request = getattr(flow.fn, ATTRIBUTE, None) if flow else None
+    if flow is None or not isinstance(request, Destination):
         return None
-    assert running is not None
-    assert running.flow is not None
-    flow_run = running.flow_run
     run = str(flow_run.id) if flow_run else uuid.uuid4().hex
     begun = (flow_run.start_time if flow_run else None) or datetime.now(UTC)
-    flow = running.flow
-    file, moment = file_of(flow.fn), begun.isoformat()
-    return replace(request, run_id=run, flow=flow.name, file=file, begun=moment)
+    return replace(request, run_id=run, flow=flow.name, file=file_of(flow.fn), begun=begun.isoformat())
 
 
 def warn(message: str, *arguments: object) -> None:

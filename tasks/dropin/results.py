@@ -137,7 +137,9 @@ def reuse_result(result: TaskResult) -> tuple[Any] | None:
         params = {name: value for name, value in stored_recipe["params"].items() if name != RESULT}
         return recipe_sha256({**stored_recipe, "params": params}) == recipe_sha256(recipe)
 
-    dataset = session.mirror.known(call_mfid) or find_by_recipe(session.client, call_mfid, result.project, is_same_call)
+    dataset = session.mirror.known(call_mfid)
+    if dataset is None and (found := find_by_recipe(session.client, call_mfid, result.project, is_same_call)):
+        dataset = found.ref
     if dataset is None:
         return None
     dataset = link_equal_parents(dataset, used, session)
