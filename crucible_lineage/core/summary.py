@@ -123,7 +123,7 @@ def summary_of(record: JsonMapping) -> Summary:
     slots = slots_of(metadata if isinstance(metadata, Mapping) else None)
     pipeline, step = text(declared.get("name")), text(declared.get("step")) or text(recorded.get("step"))
     used = used_mfids(record)
-    derived = bool(used) or bool(recorded.get("step"))
+    derived = bool(used or recorded.get("step") or mapping(recorded.get("attached")).get("used"))
     if derived and slots and not pipeline:  # made by a plain flow, or by hand to replace a result
         pipeline, made_for = _made_for(slots)
         step = step or made_for

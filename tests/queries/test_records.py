@@ -10,6 +10,7 @@ from typing import Any
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 
+from crucible_lineage.core.summary import summary_of
 from crucible_lineage.errors import ChecksumError, InputError
 from crucible_lineage.provenance.recipe import raw_recipe
 from crucible_lineage.provenance.record import KEY, compact, expand, raw_record, read_record
@@ -50,6 +51,13 @@ def test_records_of_runs_match_the_published_schema(made: Any, schema: Any) -> N
 def test_records_of_files_and_manual_results_match_the_published_schema(schema: Any) -> None:
     for record in (measured(2), measured(1, PARENTS), compact(measured(9, PARENTS), limit_bytes=100)[0]):
         assert list(schema.iter_errors(record.document())) == []
+
+
+def test_a_record_whose_parents_are_in_the_attached_file_is_of_a_derived_dataset() -> None:
+    short, _ = compact(measured(9, PARENTS), limit_bytes=100)
+    assert short.used == []
+    summary = summary_of({"unique_id": PARENTS[0], "scientific_metadata": {KEY: short.document()}})
+    assert summary.status.derived == short.is_derived
 
 
 def damaged(path: str, value: Any) -> Any:
