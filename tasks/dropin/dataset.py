@@ -27,7 +27,7 @@ from crucible_lineage.refs import DatasetRef, last_taken
 from crucible_lineage.registration.new_dataset import NewDataset
 from crucible_lineage.registration.read import recipe_keyword
 from crucible_lineage.registration.register import RegistrationHooks, register_output
-from crucible_lineage.registration.reliance import add_equal_parents
+from crucible_lineage.registration.reliance import add_equal_parents, new_parents
 from crucible_lineage.session import Session
 from crucible_lineage.tasks.artifacts import tell_asset
 from crucible_lineage.tasks.dropin.arguments import Input
@@ -120,12 +120,7 @@ def _register_child(
 
 def link_equal_parents(dataset: DatasetRef, used: list[UsedDataset], session: Session) -> DatasetRef:
     """Link the dataset to all equal parents: parents of equal bytes and origin give equal results."""
-    if len(dataset.parents) != len(used):
-        return dataset
-    known = {*dataset.parents, *dataset.equals}
-    pairs = zip(used, dataset.parents, strict=True)
-    equal = {part.dataset.mfid: original for part, original in pairs if part.dataset.mfid not in known}
-    if not equal:
+    if not (equal := new_parents(dataset, used)):
         return dataset
     add_equal_parents(session.client, dataset.mfid, equal)
     return replace(dataset, equals=(*dataset.equals, *equal))

@@ -22,7 +22,7 @@ from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.outbox import Outbox
-from crucible_lineage.registration.reliance import add_equal_parents
+from crucible_lineage.registration.reliance import add_equal_parents, new_parents
 from crucible_lineage.session import Session
 
 if TYPE_CHECKING:
@@ -213,14 +213,9 @@ class SlotWriter:
 
 
 def _new_parents(update: SlotUpdate) -> dict[str, str]:
-    """Return {parent it would be made from now: parent it was made from} for parents that differ and are not linked."""
     dataset = next(iter(update.results.values()), None)
-    if dataset is None or len(dataset.parents) != len(update.used):
-        return {}
-    own = {one.mfid for one in update.results.values()}  # a step that does not change its own result
-    noted = {*dataset.parents, *dataset.equals, *own}
-    pairs = zip(update.used, dataset.parents, strict=True)
-    return {part.dataset.mfid: was for part, was in pairs if part.dataset.mfid not in noted}
+    own = {one.mfid for one in update.results.values()}
+    return new_parents(dataset, update.used, own) if dataset else {}
 
 
 class SlotUpdates:
