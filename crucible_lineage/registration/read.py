@@ -9,7 +9,15 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
 from crucible_lineage.core.slots import DatasetStatus, slots_of
-from crucible_lineage.errors import ChecksumError, IdTakenError, InputError, NotFoundError, RefusedError, WithdrawnError
+from crucible_lineage.errors import (
+    ChecksumError,
+    ForbiddenError,
+    IdTakenError,
+    InputError,
+    NotFoundError,
+    RefusedError,
+    WithdrawnError,
+)
 from crucible_lineage.ids import has_derived_id
 from crucible_lineage.provenance.recipe import origin_of
 from crucible_lineage.provenance.recipe import recipe_sha256 as sha256_of
@@ -209,7 +217,7 @@ def find_by_recipe(
 
 def datasets_with(client: CrucibleClient, mirror: Mirror, project: str, sha256: str) -> set[str]:
     """Return the datasets that have a file with this hash; by records of the project if the service lists no files."""
-    with suppress(NotFoundError):  # the service may not list files across datasets
+    with suppress(ForbiddenError, NotFoundError, RefusedError):  # the service may not list files across datasets
         return {file.dataset_mfid for file in client.files.list(sha256_hash=sha256) if file.dataset_mfid}
     try:
         records = mirror.snapshot(project).records

@@ -11,7 +11,14 @@ import httpx
 import pytest
 
 from crucible_lineage.client.http.pool import PooledTransport
-from crucible_lineage.errors import IdTakenError, InputError, RecipeConflictError
+from crucible_lineage.errors import (
+    ForbiddenError,
+    IdTakenError,
+    InputError,
+    NotFoundError,
+    RecipeConflictError,
+    RefusedError,
+)
 from crucible_lineage.ids import derive_mfid, new_mfid
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.files.fetch import mfid_in
@@ -20,7 +27,7 @@ from crucible_lineage.pipeline.inputs.inputs import known_inputs
 from crucible_lineage.pipeline.inputs.register import register_raw
 from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.registration.read import read
+from crucible_lineage.registration.read import datasets_with, read
 from crucible_lineage.session import Session
 
 ONE = """
@@ -46,6 +53,19 @@ def register(session: Session, path: Path, **how: Any) -> DatasetRef:
     declared = FileInput(file=str(path), timestamp=how.pop("timestamp", None))
     raw = hash_files("lab", [path], declared.timestamp, session, **how)
     return find_raw(raw, session) or register_raw(raw, declared, path.name, session)
+
+
+@pytest.mark.parametrize("error", [ForbiddenError, NotFoundError, RefusedError])
+def test_files_are_found_by_records_where_a_service_lists_none_of_other_datasets(
+    session: Session, spectrum: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    known = register(session, spectrum)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise error("not of all datasets at once")
+
+    monkeypatch.setattr(session.client.files, "list", refuse)
+    assert datasets_with(session.client, session.mirror, "lab", known.files[0].sha256) == {known.mfid}
 
 
 def test_bytes_that_an_instrument_has_uploaded_are_found_even_with_a_declared_time(
