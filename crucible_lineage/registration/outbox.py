@@ -132,20 +132,19 @@ class Outbox:
 
     def dataset(self, mfid: str) -> NewDataset | None:
         """Return the waiting dataset with this id, as it is to be registered."""
-        self._read()
-        with self._lock:
-            entry = self._refs.get(mfid)
-            label = self._known.get(entry[0]) if entry else None
-        payload = self.opened(label) if label else None
+        payload = self.opened(label) if (label := self._label_of(mfid)) else None
         return next((new for new in payload.datasets if new.mfid == mfid), None) if payload else None
 
     def file(self, mfid: str, sha256: str) -> Path | None:
         """Return the path of a file of a waiting dataset."""
+        path = label.folder / sha256 if (label := self._label_of(mfid)) else None
+        return path if path is not None and path.exists() else None
+
+    def _label_of(self, mfid: str) -> Label | None:
+        self._read()
         with self._lock:
             entry = self._refs.get(mfid)
-            folder = self._known[entry[0]].folder if entry else None
-        path = folder / sha256 if folder else None
-        return path if path is not None and path.exists() else None
+            return self._known.get(entry[0]) if entry else None
 
     def all(self, *, again: bool = False) -> list[Label]:
         """Return the labels of all payloads, oldest first; with `again`, including changes by other processes."""

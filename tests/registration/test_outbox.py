@@ -61,6 +61,7 @@ def test_every_process_finds_a_payload_with_its_bytes(outbox: Outbox, data: Path
     new = dataset(tmp_path, content=b"x" * size)
     outbox.put("s", "lab", [new], kept(new))
     (tmp_path / "a.txt").unlink()
+    assert outbox_of(data).file(new.mfid, new.files[0].ref.sha256) is not None, "whatever is asked first"
     other = outbox_of(data)
     (found,) = map(other.opened, other.all())
     assert found is not None
