@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import re
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +21,7 @@ from crucible_lineage.remake.driver import NOT_DETERMINISTIC, PLAN, Options, Out
 from crucible_lineage.remake.kit import KitStep, write_kit
 from crucible_lineage.remake.receipts import known_to_vary
 from crucible_lineage.session import Session
-from crucible_lineage.times import utc
+from crucible_lineage.times import seconds_in, utc
 
 ENVIRONMENTS = "environments"  # folder of built environments in the data folder
 
@@ -101,10 +100,10 @@ def sampled(session: Session, project: str, count: int, older_than: str | None =
 
 
 def _age(text: str) -> timedelta:
-    match = re.fullmatch(r"(\d+)([dh])", text)
-    if match is None:
-        raise InputError(f"--older-than {text}: give days or hours, as in 30d or 12h")
-    return timedelta(**{{"d": "days", "h": "hours"}[match[2]]: int(match[1])})
+    try:
+        return timedelta(seconds=seconds_in(text))
+    except ValueError as error:
+        raise InputError(f"--older-than {text}: give an age, as in 30d or 12h") from error
 
 
 def _remake(

@@ -184,6 +184,8 @@ def test_a_campaign_changes_nothing_until_promoted_and_rolling_back_restores_all
     ids = {mfid for one in (tried, rest) for outputs in one.datasets.values() for mfid in outputs.values()}
     assert {promoted[name] for name in changed} <= ids
     assert set(sampled(session, "lab", 100)) == set(promoted.values()), "what is made again as a sample is current"
+    with pytest.raises(InputError, match="old enough"):
+        sampled(session, "lab", 1, older_than="1w")
 
     roll_back(session, find_campaign(session, "lab", "neon"), "too early")
     assert current(session) == with_old
