@@ -63,6 +63,7 @@ from crucible_lineage.provenance.record import COMPLETE, read_record
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.registration.trust import other_files, require_own
 from crucible_lineage.service import FREE_METADATA
+from crucible_lineage.times import utc
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
@@ -520,6 +521,6 @@ def _is_prompt(asked_at: float, patience_s: float) -> bool:
 def _is_recent(modified: str | None) -> bool:
     """Return False only if the time was certainly long ago; a time in the future comes from another clock."""
     try:
-        return modified is None or _now() - datetime.fromisoformat(modified) < RECENT
-    except (TypeError, ValueError):  # no time, or one without zone
+        return modified is None or _now() - utc(modified) < RECENT
+    except ValueError:  # no time
         return True

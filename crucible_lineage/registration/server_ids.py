@@ -19,6 +19,7 @@ from crucible_lineage.json_types import JsonObject
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.registration.read import recipe_keyword
 from crucible_lineage.service import DERIVED_IDS, TAKEN_IDS
+from crucible_lineage.times import utc
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
@@ -105,6 +106,6 @@ def _is_same(dataset: Dataset, new: NewDataset) -> bool:
 
 def _comparable_time(timestamp: str) -> datetime | str:
     try:
-        return datetime.fromisoformat(timestamp)
+        return utc(timestamp)
     except ValueError:
         return timestamp

@@ -48,6 +48,15 @@ def test_a_dataset_that_a_crash_left_without_record_or_keyword_is_found(
     assert [dataset.unique_id for dataset in listed] == [orphan]
 
 
+def test_a_dataset_is_found_if_its_time_is_given_without_zone(
+    assigning: Session, parent: str, smoothed: Path, dataset: Any
+) -> None:
+    new = dataset(parent, smoothed)
+    orphan = assigning.client.datasets.create({**new.fields, "timestamp": "2024-05-01T12:00:00Z"}).dsid
+    same = replace(new, fields={**new.fields, "timestamp": "2024-05-01T12:00:00"})
+    assert register_output(assigning.client, same, patience_s=0.05).mfid == orphan
+
+
 def test_the_oldest_of_several_duplicates_is_used_and_the_others_are_deleted(
     assigning: Session, parent: str, smoothed: Path, dataset: Any
 ) -> None:
