@@ -29,7 +29,13 @@ from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled, Completed, Failed
 from prefect.task_runners import TaskRunner
 
-from crucible_lineage.flows.reports import create_artifacts, failing_with_message, reasons_of, reporting_if_stopped
+from crucible_lineage.flows.reports import (
+    failing_with_message,
+    reasons_of,
+    reporting_if_stopped,
+    show_result,
+    step_listener,
+)
 from crucible_lineage.flows.runners import MOST_THREADS, THREADS, requesting, task_runner
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.pipeline.bind.cached import bind_file
@@ -41,14 +47,14 @@ from crucible_lineage.pipeline.job.materialize import Materialized
 from crucible_lineage.pipeline.job.progress import ProgressReader, reading_progress
 from crucible_lineage.pipeline.processes.supervised import stop_run
 from crucible_lineage.pipeline.processes.worker import start_ahead
-from crucible_lineage.pipeline.run.result import PASSING, Listener, RunResult, StepChoice, StepEvent
+from crucible_lineage.pipeline.run.result import Listener, RunResult, StepChoice, StepEvent
 from crucible_lineage.pipeline.run.run import noting_unstarted, plan_and_run
 from crucible_lineage.pipeline.run.stopping import Stop
 from crucible_lineage.pipeline.spec.inputs import located
 from crucible_lineage.pipeline.spec.pipeline import Runner
 from crucible_lineage.registration.deliver import Deliverer
 from crucible_lineage.session import Session
-from crucible_lineage.tasks.artifacts import tell_failed, tell_reused, telling_arrived
+from crucible_lineage.tasks.artifacts import telling_arrived
 from crucible_lineage.tasks.materialization import Driver, delivered_here, materialize
 from crucible_lineage.tasks.sessions import CrucibleConnection, is_transient, is_worth_another, session_for
 
@@ -120,14 +126,11 @@ def _run_pipeline(
     path = located(pipeline)
     with noting_unstarted(session, path) if not overrides else nullcontext():
         bound = bind_file(path, session.store, overrides)
-    logger = get_run_logger()
-    logger.info(session.settings.describe())
-    observer = _current_observer()
+    get_run_logger().info(session.settings.describe())
+    observer, note = _current_observer(), step_listener(bound)
 
     def listen(event: StepEvent) -> None:
-        if event.outcome not in PASSING:
-            logger.info("%s: %s %s", event.step or bound.name, event.outcome, event.detail)
-        tell_failed(bound.name, bound.spec.project, event)
+        note(event)
         if observer:
             observer.listener(event)
 
@@ -135,13 +138,9 @@ def _run_pipeline(
     with reporting_if_stopped(bound.name, listen) as reporter, PrefectEngine(session, crucible, declared) as engine:
         stop = observer.stop if observer else None
         result = plan_and_run(bound, session, lambda: engine, reporter, choice, stop, telling_arrived())
-    tell_reused(result)
-    for step, note in result.notes.items():
-        logger.warning("%s: %s", step, note)
     if observer:
         observer.result = result
-    if result.datasets:
-        create_artifacts(result, session)
+    show_result(result, session)
     if result.stopped:
         return Cancelled(message=f"pipeline {bound.name}: the run was stopped")
     if result.is_held:

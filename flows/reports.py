@@ -18,10 +18,12 @@ from prefect.states import Failed
 
 from crucible_lineage.errors import LineageError, RunError
 from crucible_lineage.lineage import LineageGraph
+from crucible_lineage.pipeline.bind.model import BoundPipeline
 from crucible_lineage.pipeline.run.result import (
     EXECUTED,
     FAILED,
     LEFT_OUT,
+    PASSING,
     REUSED,
     SKIPPED,
     STOPPED,
@@ -36,8 +38,31 @@ from crucible_lineage.tasks.artifacts import (
     lineage_artifact,
     lineage_of,
     markdown_table,
+    tell_failed,
+    tell_reused,
 )
 from crucible_lineage.watch.changes import DatasetEvent
+
+
+def step_listener(pipeline: BoundPipeline) -> Listener:
+    """Return a listener that logs how the steps of a pipeline end, and emits an event for each that fails."""
+    logger = get_run_logger()
+
+    def listen(event: StepEvent) -> None:
+        if event.outcome not in PASSING:
+            logger.info("%s: %s %s", event.step or pipeline.name, event.outcome, event.detail)
+        tell_failed(pipeline.name, pipeline.spec.project, event)
+
+    return listen
+
+
+def show_result(result: RunResult, session: Session) -> None:
+    """Emit events for reused results, log the notes on steps, and create the artifacts of the results."""
+    tell_reused(result)
+    for step, note in result.notes.items():
+        get_run_logger().warning("%s: %s", step, note)
+    if result.datasets:
+        create_artifacts(result, session)
 
 
 def create_artifacts(result: RunResult, session: Session) -> None:

@@ -12,11 +12,16 @@ from prefect.states import Completed, Failed
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.flows.pipelines import PrefectEngine
-from crucible_lineage.flows.reports import create_artifacts, failing_with_message, reasons_of, reporting_if_stopped
+from crucible_lineage.flows.reports import (
+    failing_with_message,
+    reasons_of,
+    reporting_if_stopped,
+    show_result,
+    step_listener,
+)
 from crucible_lineage.flows.runners import THREADS
 from crucible_lineage.pipeline.declare.load import load_pipeline
 from crucible_lineage.pipeline.rerun import plan_rerun, plan_stale
-from crucible_lineage.pipeline.run.result import PASSING, StepEvent
 from crucible_lineage.pipeline.run.run import run_planned
 from crucible_lineage.pipeline.spec.pipeline import Runner
 from crucible_lineage.session import Session
@@ -54,17 +59,12 @@ def _rerun(
     if (mfid is None) == (project is None):
         raise InputError("rerun needs either a dataset or a project; nothing was made")
     session = session_for(crucible)
-    logger = get_run_logger()
     rerun_plan = plan_rerun(mfid, session, folder, {}) if mfid else plan_stale(project or "", session, folder)
     for dataset, reason in rerun_plan.left_out.items():
-        logger.warning("%s is left out: %s", dataset, reason)
-
-    def listen(event: StepEvent) -> None:
-        if event.outcome not in PASSING:
-            logger.info("%s: %s %s", event.step, event.outcome, event.detail)
-
+        get_run_logger().warning("%s is left out: %s", dataset, reason)
     engine = PrefectEngine(session, crucible, runner or _declared_runner(rerun_plan.pipeline.name, session))
-    with reporting_if_stopped(rerun_plan.pipeline.name, listen) as reporter, engine:
+    listener = step_listener(rerun_plan.pipeline)
+    with reporting_if_stopped(rerun_plan.pipeline.name, listener) as reporter, engine:
         result = run_planned(
             rerun_plan.pipeline,
             rerun_plan.planned,
@@ -74,8 +74,7 @@ def _rerun(
             rerun_plan.choice,
             arrived=telling_arrived(),
         )
-    if result.datasets:
-        create_artifacts(result, session)
+    show_result(result, session)
     if not result.ok:
         return Failed(message=f"rerun: {reasons_of(result)}")
     return Completed(message=f"rerun: {len(result.executed)} executed", data=result.to_json())

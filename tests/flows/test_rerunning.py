@@ -35,6 +35,15 @@ def test_what_is_stale_is_made_again_without_its_declaration(lab: Any, data: Pat
     assert later["datasets"]["total"] != first["total"]
 
 
+def test_a_step_that_fails_again_is_an_event(lab: Any, data: Path, command: Any, prefect: Any, eventually: Any) -> None:
+    assert command("run", lab.pipeline, "--data", data, "--engine", "local", "--json").returncode == 0
+    module = lab.folder / f"{lab.module}.py"
+    module.write_text(module.read_text().replace("float(line) * factor for", "float(line) / 0 for"))
+    assert prefect.run(RERUN, data)["state"] == "FAILED"
+    is_ours = lambda event: "division by zero" in event["payload"]["error"]  # noqa: E731
+    assert eventually(lambda: prefect.events("crucible.step.failed", is_ours), 30)
+
+
 RUNNER = "runner: {type: processes, workers: 1}\n"
 WHERE = """
 import os
