@@ -131,9 +131,14 @@ def derive_mfid(recipe: Mapping[str, Any], time_source: str | datetime) -> str:
     tag = RECIPE_TAGS.get(recipe.get("version", 1))
     if tag is None:
         raise InputError(f"recipes of version {recipe['version']!r} are not supported; update crucible-lineage")
-    digest = int.from_bytes(hashlib.sha256(tag + canonical_json(recipe)).digest(), "big") >> (256 - 74)
-    high = int.from_bytes(time_bits(time_source), "big")
-    number = high << 80 | 8 << 76 | (digest >> 62) << 64 | 0b10 << 62 | digest & ((1 << 62) - 1)
+    return mfid_of_content(tag + canonical_json(recipe), time_bits(time_source), version=8)
+
+
+def mfid_of_content(content: bytes, leading: bytes, *, version: int) -> str:
+    """Return the MFID with these 6 leading bytes and this version; the rest is SHA-256 of the content."""
+    digest = int.from_bytes(hashlib.sha256(content).digest(), "big") >> (256 - 74)
+    high = int.from_bytes(leading, "big")
+    number = high << 80 | version << 76 | (digest >> 62) << 64 | 0b10 << 62 | digest & ((1 << 62) - 1)
     return mfid_from_bytes(number.to_bytes(16, "big"))
 
 

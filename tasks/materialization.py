@@ -10,9 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from prefect import task
-from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
-from prefect.runtime import flow_run, task_run
 from pydantic import BaseModel, ConfigDict
 
 from crucible_lineage.json_types import JsonObject
@@ -28,16 +26,10 @@ from crucible_lineage.registration.deliver import Deliverer
 from crucible_lineage.registration.delivery import DeliveredByRun, DeliversLater
 from crucible_lineage.session import Session
 from crucible_lineage.tasks.artifacts import tell_materialized
-from crucible_lineage.tasks.sessions import CrucibleConnection, is_transient, session_for
+from crucible_lineage.tasks.sessions import REPEATED, CrucibleConnection, run_ids, session_for
 
 
-@task(
-    task_run_name="{step}",
-    cache_policy=NO_CACHE,  # the dataset's id tells whether it exists
-    retries=3,
-    retry_delay_seconds=[1, 5, 20],
-    retry_condition_fn=is_transient,
-)
+@task(task_run_name="{step}", **REPEATED)
 def materialize(
     step: str,  # noqa: ARG001 (the name that Prefect shows)
     job: str,
@@ -54,14 +46,9 @@ def materialize(
     """
     end_with_parent()
     session = session_for(crucible)
-    run = {
-        "engine": "prefect",
-        "flow_run_id": str(flow_run.get_id() or ""),
-        "task_run_id": str(task_run.get_id() or ""),
-    }
     parsed = json.loads(job)
     deliverer = deliverer_for(parsed["run"]["run_id"], session, driver)
-    received = job_from_json(parsed, run, session)
+    received = job_from_json(parsed, run_ids(), session)
     if slurm is None:
         result = materialize_step(received, session, get_run_logger().info, deliverer)
     else:

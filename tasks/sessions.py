@@ -9,13 +9,16 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.exceptions import PrefectException
+from prefect.runtime import flow_run, task_run
 from prefect.tasks import Task
 from pydantic import BaseModel, ConfigDict, Field
 
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.errors import TRANSIENT, InputError, StoppedError
+from crucible_lineage.json_types import JsonObject
 from crucible_lineage.remake.healing import remade_file
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings, default_data_folder, resolve_settings
@@ -149,6 +152,21 @@ def _shared(session: Session, block: str | None) -> Session:
 def is_transient(task: Task[..., Any], run: TaskRun, state: State[object]) -> bool:  # noqa: ARG001 (Prefect's signature)
     """Return whether a failed call may succeed when repeated."""
     return isinstance(_error_of(state), TRANSIENT)
+
+
+REPEATED: JsonObject = {
+    "cache_policy": NO_CACHE,  # Crucible, not a cache, knows what exists
+    "retries": 3,
+    "retry_delay_seconds": [1, 5, 20],
+    "retry_condition_fn": is_transient,
+}
+"""Options of tasks that call Crucible."""
+
+
+def run_ids() -> dict[str, str]:
+    """Return engine, flow run and task run of a step that Prefect executes now, for its record."""
+    ids = {"flow_run_id": str(flow_run.get_id() or ""), "task_run_id": str(task_run.get_id() or "")}
+    return {"engine": "prefect", **ids}
 
 
 def is_worth_another(task: Task[..., Any], run: TaskRun, state: State[object]) -> bool:  # noqa: ARG001 (likewise)

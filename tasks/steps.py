@@ -17,14 +17,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from prefect import task
-from prefect.cache_policies import NO_CACHE
-from prefect.runtime import flow_run, task_run
 
 from crucible_lineage.pipeline.inputs.existing import existing_dataset
 from crucible_lineage.pipeline.step_call import called_step
 from crucible_lineage.step import Step, StepRunner, step
 from crucible_lineage.tasks.dropin.recording import Recording
-from crucible_lineage.tasks.sessions import is_transient
+from crucible_lineage.tasks.sessions import REPEATED, run_ids
 
 __all__ = ["step", "steps_in"]
 
@@ -45,21 +43,9 @@ def _run_step(
     salt = recording.destination.salt
     prepared = called_step(session, project, called, inputs, params, recording.slots, salt)
 
-    @task(
-        name=called.name,
-        task_run_name=called.name,
-        cache_policy=NO_CACHE,
-        retries=3,
-        retry_delay_seconds=[1, 5, 20],
-        retry_condition_fn=is_transient,
-    )
+    @task(name=called.name, task_run_name=called.name, **REPEATED)
     def make() -> dict[str, str]:
-        run = {
-            "engine": "prefect",
-            "run_id": recording.destination.run_id,
-            "flow_run_id": str(flow_run.get_id() or ""),
-            "task_run_id": str(task_run.get_id() or ""),
-        }
+        run = {**run_ids(), "run_id": recording.destination.run_id}
         return {name: dataset.mfid for name, dataset in prepared.make(run).items()}
 
     outputs = {name: existing_dataset(mfid, session) for name, mfid in make().items()}

@@ -16,9 +16,9 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext, TaskRunContext
 from pydantic import BaseModel
 
-from crucible_lineage.ids import canonical_json, mfid_from_bytes, new_mfid, time_bits
+from crucible_lineage.ids import canonical_json, mfid_of_content, new_mfid, time_bits
 from crucible_lineage.json_types import JsonObject
-from crucible_lineage.tasks.sessions import is_transient
+from crucible_lineage.tasks.sessions import REPEATED
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -52,10 +52,7 @@ class ApiTask(Task[P, R]):
 def api_task(run_name: str, **options: object) -> Callable[[Callable[P, R]], ApiTask[P, R]]:
     """Make a function a task whose runs are named by `run_name`, a template of its parameters."""
     settings: JsonObject = {
-        "cache_policy": NO_CACHE,  # Crucible, not a cache, knows what exists
-        "retries": 3,
-        "retry_delay_seconds": [1, 5, 20],
-        "retry_condition_fn": is_transient,
+        **REPEATED,
         "task_run_name": functools.partial(_run_name, run_name),
         **options,
     }
@@ -140,10 +137,7 @@ def _call_number(call: Call, task_run_id: str) -> int:
 
 
 def _mfid(parts: list[Any], moment: datetime | None) -> str:
-    digest = int.from_bytes(hashlib.sha256(canonical_json(parts)).digest(), "big") >> (256 - 74)
-    high = int.from_bytes(time_bits(moment or datetime.now(UTC)), "big")
-    number = high << 80 | 7 << 76 | (digest >> 62) << 64 | 0b10 << 62 | digest & ((1 << 62) - 1)
-    return mfid_from_bytes(number.to_bytes(16, "big"))
+    return mfid_of_content(canonical_json(parts), time_bits(moment or datetime.now(UTC)), version=7)
 
 
 def _plain(value: object) -> Any:

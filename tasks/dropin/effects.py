@@ -111,12 +111,6 @@ def _begin(opened: OpenedFiles) -> None:
         _running.append(opened)
 
 
-def _end(opened: OpenedFiles) -> None:
-    """Remove a call that has ended."""
-    with _lock:
-        _running.remove(opened)
-
-
 @contextmanager
 def watched(opened: OpenedFiles | None) -> Iterator[None]:
     """Attribute files opened in this block to the call."""
@@ -129,7 +123,8 @@ def watched(opened: OpenedFiles | None) -> Iterator[None]:
         yield
     finally:
         _watched.reset(token)
-        _end(opened)
+        with _lock:
+            _running.remove(opened)
 
 
 def _name(path: str | bytes | os.PathLike[Any]) -> str:

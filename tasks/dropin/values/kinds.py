@@ -177,6 +177,11 @@ def _dump_series(value: Any, folder: Path) -> None:
     _dump_table(value.to_frame(name="value" if value.name is None else value.name), folder)
 
 
+def _load_series(folder: Path) -> Any:
+    table = _load_table(folder)
+    return table[table.columns[0]]
+
+
 def _table(value: Any) -> Described:
     return {"rows": len(value), "columns": {str(name): str(kind) for name, kind in value.dtypes.items()}}
 
@@ -261,7 +266,7 @@ KINDS: list[Kind] = [
     Kind("array", _is_array, _dump_array, _load_array, _array),
     Kind("number", _is_number, _dump_number, _load_number, _array),
     Kind("table", _is("pandas", "DataFrame"), _dump_table, _load_table, _table),
-    Kind("series", _is("pandas", "Series"), _dump_series, None, lambda value: {"rows": len(value)}),
+    Kind("series", _is("pandas", "Series"), _dump_series, _load_series, lambda value: {"rows": len(value)}),
     Kind("xarray", _is("xarray", "Dataset"), _dump_xarray, _load_xarray("open_dataset")),
     Kind("xarray array", _is("xarray", "DataArray"), _dump_xarray, _load_xarray("open_dataarray"), _array),
     Kind("figure", _is("matplotlib.figure", "Figure"), _dump_figure, preview="figure.png"),

@@ -20,7 +20,7 @@ from crucible_lineage.json_types import JsonObject
 from crucible_lineage.registration.new_dataset import LocalFile
 from crucible_lineage.tasks.dropin.folders import looks_like_path
 from crucible_lineage.tasks.dropin.values.as_json import NotJsonError, load_class, read_spelled, spelled
-from crucible_lineage.tasks.dropin.values.kinds import Kind, fields_of, kind_of
+from crucible_lineage.tasks.dropin.values.kinds import KINDS, Kind, fields_of, kind_of
 
 MOST_PARTS = 200  # of a list, tuple or dict; each is a file of its own
 
@@ -355,20 +355,9 @@ def _names_file(text: str) -> bool:
 
 def _loader(document: JsonObject) -> Any:
     """Return the loader of a document's kind; importing its class, if it has one."""
-    from crucible_lineage.tasks.dropin.values.kinds import KINDS
-
-    if document["kind"] == "series":
-        return _load_series
     if document["kind"] in ("model", "dataclass", "scalar"):
         return lambda folder: load_class(document["class"], (folder / "value.json").read_bytes())
     load = next((kind.load for kind in KINDS if kind.name == document["kind"]), None)
     if load is None:
         raise NotStorableError(f"a value of kind {document['kind']!r}, which cannot be read again")
     return load
-
-
-def _load_series(folder: Path) -> Any:
-    import pandas as pd
-
-    table = pd.read_parquet(folder / "value.parquet")
-    return table[table.columns[0]]
