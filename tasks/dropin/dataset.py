@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.errors import FileChangedError
+from crucible_lineage.errors import TRANSIENT, FileChangedError, NotFoundError
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.pipeline.inputs.existing import hash_files
@@ -34,6 +34,7 @@ from crucible_lineage.tasks.dropin.arguments import Input
 from crucible_lineage.tasks.dropin.description import TaskDescription, cache_keyword
 from crucible_lineage.tasks.dropin.origins import CALL
 from crucible_lineage.tasks.dropin.output_paths import learn_output_roles
+from crucible_lineage.tasks.dropin.recording import Recording
 from crucible_lineage.tasks.dropin.result import (
     TaskResult,
     about_of,
@@ -87,7 +88,7 @@ def _register_child(
     mfid = derived_mfid(recipe)
     with session.turn(mfid):
         claims, completed = slots_of(result, about_of(inputs)), threading.Event()
-        dataset = session.mirror.known(mfid)
+        dataset = known_result(mfid, result.recording)
         if dataset is None:
             new = _new_dataset(result, stored, inputs, used, recipe, mfid, ended)
             by_call = (recipe_keyword(call_mfid),) if stored.exact else ()
@@ -116,6 +117,24 @@ def _register_child(
         session.mirror.trust({call_mfid: dataset})
     result.logger.debug("%s is dataset %s", description.name, dataset.mfid)
     return dataset
+
+
+def known_result(mfid: str, recording: Recording) -> DatasetRef | None:
+    """Return the result that is known under an id, unless Crucible has lost it or is to delete it since."""
+    session = recording.session
+    known = session.mirror.known(mfid)
+    if known is None or recording.undelivered.is_away():
+        return known
+    try:
+        if not session.client.datasets.get(known.mfid).is_to_be_deleted:
+            return known
+    except TRANSIENT as error:
+        recording.undelivered.note_away(error)
+        return known
+    except NotFoundError:
+        pass
+    session.mirror.forget((mfid, known.mfid))
+    return None
 
 
 def link_equal_parents(dataset: DatasetRef, used: list[UsedDataset], session: Session) -> DatasetRef:

@@ -17,7 +17,7 @@ from crucible_lineage.provenance.recipe import derived_mfid, recipe_sha256
 from crucible_lineage.refs import DatasetRef, file_stem
 from crucible_lineage.registration.read import find_by_recipe
 from crucible_lineage.tasks.dropin.arguments import Arguments
-from crucible_lineage.tasks.dropin.dataset import METADATA, link_equal_parents, register_result
+from crucible_lineage.tasks.dropin.dataset import METADATA, known_result, link_equal_parents, register_result
 from crucible_lineage.tasks.dropin.description import cache_keyword
 from crucible_lineage.tasks.dropin.origins import DatasetFuture, Origin, settled
 from crucible_lineage.tasks.dropin.output_paths import (
@@ -137,7 +137,7 @@ def reuse_result(result: TaskResult) -> tuple[Any] | None:
         params = {name: value for name, value in stored_recipe["params"].items() if name != RESULT}
         return recipe_sha256({**stored_recipe, "params": params}) == recipe_sha256(recipe)
 
-    dataset = session.mirror.known(call_mfid)
+    dataset = known_result(call_mfid, recording)
     if dataset is None and (found := find_by_recipe(session.client, call_mfid, result.project, is_same_call)):
         dataset = found.ref
     if dataset is None:
