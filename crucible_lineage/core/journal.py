@@ -289,7 +289,7 @@ class Journal:
                 return
             row = (run, self.service, self.account, project, step, name, sealed(dict(outputs)), MADE, made)
             added = db.execute(_INSERT, row)
-            self._event(db, run, added.lastrowid, MADE, {})
+            self._event(db, run, added.lastrowid, MADE, "")
 
         self.database.transaction(within)
 
@@ -333,16 +333,11 @@ class Journal:
         names = "".join(f", {name} = ?" for name in facts)
         db.execute(f"UPDATE result SET state = ?{names} WHERE id = ?", (state, *facts.values(), result))  # noqa: S608
         data = {name: value for name, value in facts.items() if name in ("error", "tries", "seconds") and value}
-        self._event(db, run, result, state, data)
+        self._event(db, run, result, state, json.dumps(data) if data else "")
 
-    def _event(
-        self, db: sqlite3.Connection, run: str, result: int | None, state: str, data: Mapping[str, object]
-    ) -> None:
-        now = datetime.now(UTC).isoformat()
-        text = json.dumps(data) if data else ""
-        db.execute(
-            "INSERT INTO event (at, run, result, state, data) VALUES (?, ?, ?, ?, ?)", (now, run, result, state, text)
-        )
+    def _event(self, db: sqlite3.Connection, run: str, result: int | None, state: str, data: str) -> None:
+        row = (datetime.now(UTC).isoformat(), run, result, state, data)
+        db.execute("INSERT INTO event (at, run, result, state, data) VALUES (?, ?, ?, ?, ?)", row)
 
     # Runs
 
@@ -362,10 +357,7 @@ class Journal:
     def note_unstarted(self, run: str, pipeline: str, project: str, declaration: Path, error: str) -> None:
         """Record that a run could not start, and the reason."""
         self.begin_run(run, pipeline, project, declaration)
-        now = datetime.now(UTC).isoformat()
-        self.database.write(
-            "INSERT INTO event (at, run, state, data) VALUES (?, ?, ?, ?)", now, run, UNSTARTED, json.dumps(error)
-        )
+        self.database.transaction(lambda db: self._event(db, run, None, UNSTARTED, json.dumps(error)))
         self.end_run(run, "failed")
 
     def note_present(self, run: str, outcome: str, steps: Mapping[str, Mapping[str, str]]) -> None:
@@ -376,11 +368,11 @@ class Journal:
         if not steps:
             return
         text = json.dumps({step: dict(outputs) for step, outputs in steps.items()})
-        digest, now = hashlib.sha256(text.encode()).hexdigest(), datetime.now(UTC).isoformat()
+        digest = hashlib.sha256(text.encode()).hexdigest()
 
         def within(db: sqlite3.Connection) -> None:
             db.execute("INSERT OR IGNORE INTO present VALUES (?, ?)", (digest, text))
-            db.execute("INSERT INTO event (at, run, state, data) VALUES (?, ?, ?, ?)", (now, run, outcome, digest))
+            self._event(db, run, None, outcome, digest)
 
         self.database.transaction(within)
 
@@ -565,7 +557,7 @@ class Journal:
                     (failure.step, failure.project, failure.pipeline),
                 )
                 data = {"project": failure.project, "name": failure.mfid, "step": failure.step}
-                self._event(db, "", None, "unparked", data)
+                self._event(db, "", None, "unparked", json.dumps(data))
 
         self.database.transaction(within)
         return {(failure.project, failure.pipeline) for failure in failures}

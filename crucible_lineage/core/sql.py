@@ -161,10 +161,8 @@ class LocalDatabase:
 
     def _require_own(self, connection: sqlite3.Connection) -> bool:
         """Return whether the file is new. Raises _UnusableError if its schema is not ours."""
-        if _version(connection) == self._version:
-            return False
-        tables, version = _tables(connection), _version(connection)
-        if version == self._version:  # another process has made the tables since
+        tables, version = _tables(connection), _version(connection)  # another process may make both meanwhile
+        if version == self._version:
             return False
         if version or tables:
             raise _UnusableError("it belongs to another version or program")

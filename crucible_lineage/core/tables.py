@@ -220,12 +220,11 @@ def drop(db: sqlite3.Connection, mfids: Iterable[str]) -> None:
 def set_stated(db: sqlite3.Connection) -> None:
     """Store which statements are in force."""
     active = in_force(statements_of(db, None).values())
-    rows = [(verb, sealed(StatementIndex.from_active(active, verb).to_json(), verb)) for verb in STATED]
-    rows.append((CHECK, sealed(verdicts_in(active), CHECK)))
-    rows.append((REMAKE, sealed(remade_in(active), REMAKE)))
+    found: dict[str, object] = {verb: StatementIndex.from_active(active, verb).to_json() for verb in STATED}
+    found |= {CHECK: verdicts_in(active), REMAKE: remade_in(active), PROMOTE: promoted_in(active)}
+    found[CERTIFY] = certificates_to_json(active)
     before = promoted_now(db)
-    rows.append((PROMOTE, sealed(promoted_in(active), PROMOTE)))
-    rows.append((CERTIFY, sealed(certificates_to_json(active), CERTIFY)))
+    rows = [(verb, sealed(effects, verb)) for verb, effects in found.items()]
     db.executemany("INSERT OR REPLACE INTO stated VALUES (?, ?)", rows)
     if promoted_now(db) != before:
         _renew(db)

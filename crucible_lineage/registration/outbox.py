@@ -34,6 +34,7 @@ from crucible_lineage.disk import private_folder
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.new_dataset import NewDataset
 from crucible_lineage.registration.payload import (
+    RESULT,
     DamageError,
     Label,
     Payload,
@@ -42,7 +43,6 @@ from crucible_lineage.registration.payload import (
     write_payload,
 )
 
-RESULT = "result.json"
 ASIDE, REASON = ".aside-", "why.json"
 MAX_OPEN = 100  # chosen: payloads in memory, 17 kB each; of the others only the labels are
 

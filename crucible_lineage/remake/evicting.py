@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from crucible_lineage.core.tables import EVERYTHING
 from crucible_lineage.errors import InputError
-from crucible_lineage.lineage.records import mapping, mappings, provenance, text
+from crucible_lineage.lineage.records import mapping, mappings, provenance, text, used_files
 from crucible_lineage.pipeline.files.fetch import made_in, stored_file
 from crucible_lineage.remake.driver import IDENTICAL  # the only verdict that proves that bytes can be restored
 from crucible_lineage.remake.receipts import receipts_in, vary
@@ -209,8 +209,8 @@ class _Store:
         while True:
             kept = {}
             for mfid in candidates:
-                used = _used_files(self.copy.records[mfid])
-                lost = [parent for parent, files in used if parent not in candidates and not self._has(parent, files)]
+                used = used_files(self.copy.records[mfid]).items()
+                lost = [one for one, files in used if one not in candidates and not self._has(one, files.values())]
                 if lost:
                     kept[mfid] = f"made from {lost[0]}, whose bytes are not here"
                 elif any(self.holders[sha256] - candidates.keys() for sha256 in candidates[mfid].files):
@@ -220,16 +220,10 @@ class _Store:
             if not kept:
                 return candidates
 
-    def _has(self, mfid: str, files: tuple[str, ...]) -> bool:
+    def _has(self, mfid: str, files: Collection[str]) -> bool:
         """Return whether the used bytes of a dataset are here, or were evicted before by the same rule."""
         evicted = self.evicted.get(mfid, set())
         return bool(files) and all(sha256 in evicted or self.size(sha256) for sha256 in files)
-
-
-def _used_files(record: Mapping[str, object]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yield the inputs of a step: a dataset, and the SHA-256 of its used files."""
-    for used in mappings(provenance(record).get("used")):
-        yield text(used.get("mfid")), tuple(text(file.get("sha256")) for file in mappings(used.get("files")))
 
 
 def _data_files(record: Mapping[str, object]) -> Iterator[tuple[str, str]]:

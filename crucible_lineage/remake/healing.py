@@ -46,7 +46,7 @@ def made_again(mfid: str, session: Session) -> Iterator[dict[str, Path]]:
             options = Options(here=here, environments=session.settings.data / ENVIRONMENTS)
             output = Path(name) / ("here" if here else "as-recorded")
             (outcome,) = reproduce_datasets(session, [mfid], options, lambda _: None, output)
-            files |= {file_sha256(path): path for path in output.rglob("*") if path.is_file() and not path.is_symlink()}
+            files |= _by_sha256(output)
             if _has_all(outcome, files):
                 yield files
                 return
@@ -128,8 +128,11 @@ def remade_files(mfid: str, session: Session) -> Iterator[dict[str, Path]]:
         for path in folders.values():
             path.mkdir()
         call_step(job, inputs.arguments, folders, folder, secrets=own_secrets(session.settings.api_key))
-        written = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-        yield {file_sha256(path): path for path in written}
+        yield _by_sha256(folder)
+
+
+def _by_sha256(folder: Path) -> dict[str, Path]:
+    return {file_sha256(path): path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()}
 
 
 def _planned(output: str, mfid: str, session: Session) -> PlannedOutput:

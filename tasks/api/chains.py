@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+from crucible_lineage.amounts import amount
 from crucible_lineage.errors import InputError, RunError
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.draw.svg import render_svg
@@ -90,7 +91,9 @@ def check_lineage(dsid: str, *, raise_on_error: bool = True, crucible: Crucible 
     if raise_on_error and not check.ok:
         errors = [finding for finding in check.findings if finding.severity == "error"]
         remedy = f"\nto mend it: {errors[0].command}" if errors[0].command else ""
-        raise RunError(f"the lineage of {dsid} has {len(errors)} errors; the first: {errors[0].message}{remedy}")
+        raise RunError(
+            f"the lineage of {dsid} has {amount(len(errors), 'error')}; the first: {errors[0].message}{remedy}"
+        )
     return check
 
 

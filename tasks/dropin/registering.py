@@ -159,7 +159,8 @@ def _show_results(recording: Recording) -> None:
     if not datasets or FlowRunContext.get() is None:
         return
     project = recording.destination.project
-    run_logger().info("registered in %s: %d datasets, %d of them reused", project, len(datasets), recording.reused)
+    count = amount(len(datasets), "dataset")
+    run_logger().info("registered in %s: %s, %d of them reused", project, count, recording.reused)
     try:
         waiting = recording.undelivered.left()
         if waiting:
