@@ -252,16 +252,19 @@ class Group:
 
 def groups_of(items: Sequence[InputItem], fields: Sequence[str]) -> tuple[Group, ...]:
     """Return the groups, sorted by their values. Items without a field form a group with a fault."""
-    members: dict[tuple[Any, ...], list[int]] = {}
+    members: dict[str, list[int]] = {}
+    order: dict[str, tuple[tuple[bool, object], ...]] = {}
     incomplete: dict[str, list[int]] = {}
     for index, item in enumerate(items):
-        values = tuple(value_of(item.fields, name) for name in fields)
+        values = [value_of(item.fields, name) for name in fields]
         missing = next((name for name, value in zip(fields, values, strict=True) if value in (None, "")), None)
         if missing:
             incomplete.setdefault(missing, []).append(index)
-        else:
-            members.setdefault(tuple(_comparable(value) for value in values), []).append(index)
-    groups = [Group(", ".join(map(value_text, key)), tuple(members[key])) for key in sorted(members, key=_order)]
+            continue
+        label = ", ".join(map(value_text, values))  # 5, 5.0 and "5" are one value, as in `match`
+        members.setdefault(label, []).append(index)
+        order.setdefault(label, tuple(map(_order, values)))
+    groups = [Group(label, tuple(members[label])) for label in sorted(members, key=order.__getitem__)]
     for name, indices in incomplete.items():
         named = shortened([items[index].label for index in indices], 1)
         fault = items[indices[0]].blocked or f"{named} cannot be grouped: there is no {name} in the record"
@@ -278,10 +281,6 @@ def groups_of_variants(combinations: Iterable[Mapping[str, object]], names: Sequ
     return tuple(Group(label, tuple(indices)) for label, indices in members.items())
 
 
-def _comparable(value: object) -> object:
-    """Return a value in comparable form: 5 equals 5.0, and lists and mappings become text."""
-    return value if isinstance(value, str | int | float) else str(value)
-
-
-def _order(key: tuple[object, ...]) -> tuple[tuple[bool, object], ...]:
-    return tuple((isinstance(value, str), value) for value in key)
+def _order(value: object) -> tuple[bool, object]:
+    """Return a sort key: numbers first, then texts."""
+    return (False, value) if isinstance(value, int | float) else (True, str(value))

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
+from crucible_lineage.amounts import value_text
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.json_types import JsonMapping, JsonObject
@@ -356,7 +357,7 @@ class EachInput(_Paired):
 
 def _is_among(value: object, accepted: object) -> bool:
     values = accepted if isinstance(accepted, list | tuple) else [accepted]
-    return any(value == candidate or (value is not None and str(value) == str(candidate)) for candidate in values)
+    return value in values or (value is not None and value_text(value) in map(value_text, values))
 
 
 def _with_shared(shared: JsonMapping, entry: JsonMapping) -> JsonObject:

@@ -301,12 +301,16 @@ def test_a_declared_pipeline_is_drawn_with_the_states_of_its_steps(lab: Any, run
     assert (refused.exit_code, "go with an MFID" in refused.stderr) == (2, True)
 
 
-def test_numbers_that_form_one_group_are_one_value_of_a_parameter_too(lab: Any, run: Run, session: Session) -> None:
+@pytest.mark.parametrize("other", ["5.0", "'5'"])
+def test_values_that_look_alike_are_one_group_and_one_value_of_a_parameter(
+    lab: Any, run: Run, session: Session, other: str
+) -> None:
     lab.file(f"{lab.module}.py", STEPS)
     lab.file("a.txt", "1")
     lab.file("b.txt", "3")
-    (one, other) = ("{file: a.txt, metadata: {power_mW: 5}}", "{file: b.txt, metadata: {power_mW: 5.0}}")
-    head = f"pipeline: power\nproject: lab\ninputs:\n  spectra: {{each: [{one}, {other}]}}\nsteps:\n"
+    files = f"{{file: a.txt, metadata: {{power_mW: 5}}}}, {{file: b.txt, metadata: {{power_mW: {other}}}}}"
+    head = f"pipeline: power\nproject: lab\ninputs:\n  spectra: {{each: [{files}]}}\nsteps:\n"
     result = run(lab.declare(head + MEAN.replace("instrument_name, ", "").replace(", expect: 3", "")))
     assert not result.errors
-    assert session.client.metadata.get(result.datasets["mean[5]"]["out"])["power_mW"] == 5
+    made = session.client.metadata.get(result.datasets["mean[5]"]["out"])
+    assert (made["power_mW"], made["repeats"]) == (5, 2)
