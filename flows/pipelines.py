@@ -56,7 +56,7 @@ from crucible_lineage.registration.deliver import Deliverer
 from crucible_lineage.session import Session
 from crucible_lineage.tasks.artifacts import telling_arrived
 from crucible_lineage.tasks.materialization import Driver, delivered_here, materialize
-from crucible_lineage.tasks.sessions import CrucibleConnection, is_transient, is_worth_another, session_for
+from crucible_lineage.tasks.sessions import CrucibleConnection, is_transient, is_worth_a_retry, session_for
 
 
 @dataclass
@@ -156,7 +156,7 @@ def _run_pipeline(
 def _task(tags: tuple[str, ...], retries: int) -> Task[..., Any]:
     """Return the task for steps with these options. It is cached, since creating one costs as much as submitting it."""
     options: dict[str, Any] = {"tags": tags} if tags else {}
-    options["retry_condition_fn"] = is_worth_another if retries else is_transient
+    options["retry_condition_fn"] = is_worth_a_retry if retries else is_transient
     if retries:
         options["retries"] = retries
     return materialize.with_options(**options)

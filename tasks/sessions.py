@@ -17,7 +17,7 @@ from prefect.tasks import Task
 from pydantic import BaseModel, ConfigDict, Field
 
 from crucible_lineage.client import CrucibleClient
-from crucible_lineage.errors import TRANSIENT, InputError, StoppedError
+from crucible_lineage.errors import TRANSIENT, InputError
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.remake.healing import remade_file
 from crucible_lineage.session import Session
@@ -169,10 +169,12 @@ def run_ids() -> dict[str, str]:
     return {"engine": "prefect", **ids}
 
 
-def is_worth_another(task: Task[..., Any], run: TaskRun, state: State[object]) -> bool:  # noqa: ARG001 (likewise)
+def is_worth_a_retry(task: Task[..., Any], run: TaskRun, state: State[object]) -> bool:  # noqa: ARG001 (likewise)
     """Return whether a step with retries is to be retried: not if it cannot succeed, nor if its run was stopped."""
+    from crucible_lineage.pipeline.engines.local import is_worth_another  # most tasks make no steps
+
     error = _error_of(state)
-    return error is not None and not isinstance(error, (InputError, StoppedError))
+    return error is not None and is_worth_another(error)
 
 
 def _error_of(state: State[object]) -> Exception | None:

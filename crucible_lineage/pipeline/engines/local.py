@@ -7,7 +7,7 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Protocol
 
-from crucible_lineage.errors import InputError, LineageError, StoppedError
+from crucible_lineage.errors import InputError, StoppedError
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.job.materialize import Materialized, materialize_step
 from crucible_lineage.pipeline.processes.supervised import stop_run
@@ -84,8 +84,12 @@ def with_retries(job: Job, make: Callable[[], Materialized]) -> Materialized:
     for _ in range(job.spec.retries):
         try:
             return make()
-        except (InputError, StoppedError):
-            raise
-        except LineageError:
-            continue
+        except Exception as error:
+            if not is_worth_another(error):
+                raise
     return make()
+
+
+def is_worth_another(error: Exception) -> bool:
+    """Return whether a step that failed may succeed when repeated."""
+    return not isinstance(error, (InputError, StoppedError))

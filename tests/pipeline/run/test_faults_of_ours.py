@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from crucible_lineage.cli.runs.run import print_summary
+from crucible_lineage.errors import InputError
+from crucible_lineage.pipeline.engines.local import with_retries
+from crucible_lineage.pipeline.spec.pipeline import StepSpec
 from crucible_lineage.registration import delivery
 from crucible_lineage.session import Session
 
@@ -60,3 +64,17 @@ def test_a_command_reports_an_unexpected_error_in_one_line(data: Path, command: 
     assert line.startswith("error: RuntimeError: nobody thought of this; this is a fault of crucible-lineage")
     (path,) = re.findall(r"its traceback is in (\S+)", line)
     assert "in fault" in Path(path).read_text()
+
+
+@pytest.mark.parametrize(("error", "attempts"), [(OSError("stale file handle"), 2), (InputError("no such file"), 1)])
+def test_a_step_is_tried_again_unless_that_cannot_help_whatever_runs_it(error: Exception, attempts: int) -> None:
+    tried = []
+
+    def make() -> Any:
+        tried.append(len(tried))
+        raise error
+
+    job: Any = SimpleNamespace(spec=StepSpec(run="true", retries=1))
+    with pytest.raises(type(error)):
+        with_retries(job, make)
+    assert len(tried) == attempts
