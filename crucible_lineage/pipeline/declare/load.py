@@ -93,8 +93,7 @@ class _Loader:
         if not overrides:  # an override may replace the only reference to a parameter
             self._check_used(variables)
         for (part, name), folder in self.folders.items():
-            if _takes_folder(part, declared := mapping_at(mapping_at(data, part), name)):
-                _give_folder(declared, folder)
+            _give_folder(part, mapping_at(mapping_at(data, part), name), folder)
         fields = {name: value for name, value in data.items() if name not in ("defaults", "include")}
         spec, errors = readable_part({**fields, "path": self.path.absolute(), "digest": digest})
         reported = {(fault.file, fault.line, fault.column) for fault in self.faults}  # the rest only follows from these
@@ -317,18 +316,14 @@ def _is_file_input(declared: Mapping[str, object]) -> bool:
     return listed or "file" in declared
 
 
-def _takes_folder(part: str, declared: JsonMapping) -> bool:
-    return part == "steps" or isinstance(declared.get("each"), list) or "file" in declared or "pipeline" in declared
-
-
-def _give_folder(declared: JsonObject, folder: Path) -> None:
+def _give_folder(part: str, declared: JsonObject, folder: Path) -> None:
     """Set the folder of relative paths; in a list of datasets, that of each entry with files."""
-    if isinstance(declared.get("each"), list):
-        for entry in declared["each"]:
-            if isinstance(entry, dict) and "dataset" not in entry:
-                entry["folder"] = folder
+    if isinstance(entries := declared.get("each"), list):
+        given = [entry for entry in entries if isinstance(entry, dict) and "dataset" not in entry]
     else:
-        declared["folder"] = folder
+        given = [declared] if part == "steps" or "file" in declared or "pipeline" in declared else []
+    for one in given:
+        one["folder"] = folder
 
 
 def _no_override(name: str, possible: list[str]) -> str:
