@@ -19,6 +19,7 @@ from crucible_lineage.registration.new_dataset import LocalFile
 from crucible_lineage.registration.read import datasets_with, find_own, read, samples_of, taken_of
 from crucible_lineage.registration.trust import lies_elsewhere, require_own_files
 from crucible_lineage.session import Session
+from crucible_lineage.times import measured_at
 
 if TYPE_CHECKING:
     from crucible_lineage.client.models import Dataset
@@ -285,9 +286,5 @@ def _may_be_renamed(raw: RawFiles, dataset: Dataset, record: StepRecord | FilesR
 
 def _has_same_time(dataset: Dataset, raw: RawFiles) -> bool:
     """Return whether the dataset has the files' time of measurement."""
-    try:
-        return raw.mfid is not None and time_bits(datetime.fromisoformat(dataset.timestamp or "")) == time_bits(
-            raw.mfid
-        )
-    except ValueError:  # no time, or one without a zone
-        return False
+    moment = measured_at(dict(dataset))
+    return raw.mfid is not None and moment is not None and time_bits(moment) == time_bits(raw.mfid)

@@ -192,27 +192,24 @@ def register_inputs(
 ) -> dict[str, tuple[InputItem, ...]]:
     """Register new files; return the datasets of each input. `report` is called with messages on progress."""
     new = [item for items in inputs.values() for item in items if item.dataset is None and item.raw and item.new]
-    datasets = _register_new(new, session, report)
+    registered = _register_new(new, session, report)
     for items in inputs.values():
-        if items and all(id(item) in datasets for item in items):
-            store_agreement([replace(item, dataset=datasets[id(item)]) for item in items], session)
-    record_revisions([replace(item, dataset=datasets[id(item)]) for item in new], session)
+        if items and all(id(item) in registered for item in items):
+            store_agreement([registered[id(item)] for item in items], session)
+    record_revisions(list(registered.values()), session)
     record_names(inputs, session)
-    return {
-        name: tuple(replace(item, dataset=datasets[id(item)]) if id(item) in datasets else item for item in items)
-        for name, items in inputs.items()
-    }
+    return {name: tuple(registered.get(id(item), item) for item in items) for name, items in inputs.items()}
 
 
 def _register_new(
     new: Sequence[InputItem], session: Session, report: Callable[[str], None] | None
-) -> dict[int, DatasetRef]:
-    """Register the files of items, several at a time, and return the datasets by the `id()` of the items."""
+) -> dict[int, InputItem]:
+    """Register the files of items, several at a time; return them with their datasets by the `id()` of the items."""
     total = sum(_size(item) for item in new)
     done = sent = 0
     lock = threading.Lock()
 
-    def registered(item: InputItem) -> DatasetRef:
+    def registered(item: InputItem) -> InputItem:
         nonlocal done, sent
         assert item.raw is not None
         assert item.new is not None
@@ -223,10 +220,10 @@ def _register_new(
         dataset = register_raw(item.raw, declared, item.label, session, supersedes=item.revises)
         with lock:
             done, sent = done + 1, sent + _size(item)
-        return dataset
+        return replace(item, dataset=dataset)
 
-    datasets = session.at_once(partial(registered, item) for item in new)
-    return {id(item): dataset for item, dataset in zip(new, datasets, strict=True)}
+    found = session.at_once(partial(registered, item) for item in new)
+    return {id(item): one for item, one in zip(new, found, strict=True)}
 
 
 def _size(item: InputItem) -> int:

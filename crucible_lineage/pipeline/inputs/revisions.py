@@ -183,6 +183,7 @@ def inherit_fields(session: Session, old: str, declared: FileInput) -> FileInput
     return declared.model_copy(
         update={
             "dataset_name": found.dataset_name or declared.dataset_name,
+            "public": bool(found.public),
             "timestamp": declared.timestamp or measured_at(record),
             "keywords": tuple(dict.fromkeys((*keywords, *declared.keywords))),
             "metadata": {**declared.metadata, **current},

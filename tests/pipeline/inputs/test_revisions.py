@@ -122,6 +122,7 @@ def test_a_file_that_grew_three_times_gives_three_revisions(lab: Any, run: Any, 
     path = lab.file("run.txt", "1\n")
     first = run(lab.declare(GROWING)).inputs["log"][0]
     apply_changes(session, changes_of(session, first, {"metadata.stage": "B", "metadata.added": 7}))
+    session.client.datasets.set_public(first)
     newest = first
     for number in (2, 3, 4):
         with path.open("a") as stream:
@@ -133,8 +134,9 @@ def test_a_file_that_grew_three_times_gives_three_revisions(lab: Any, run: Any, 
     states = raw_states(session)
     assert [state for state, _ in states] == ["raw", "superseded", "superseded", "superseded"]
     assert dict(states)["raw"] == newest
-    metadata = session.client.datasets.get(newest, include_metadata=True).scientific_metadata or {}
-    assert (metadata["stage"], metadata["added"]) == ("B", 7), "corrections apply to the revision"
+    revision = session.client.datasets.get(newest, include_metadata=True)
+    metadata = revision.scientific_metadata or {}
+    assert (metadata["stage"], metadata["added"], revision.public) == ("B", 7, True), "it has the current values"
     assert not run(lab.pipeline).executed
     current = list_datasets(session, "lab", step="scaled").entries
     assert [entry.state for entry in current] == ["current"]
