@@ -26,12 +26,12 @@ from typing import Any, Self
 
 from crucible_lineage.core.journal import DELIVERED, SENDING
 from crucible_lineage.errors import InputError, RunError, StepError, StoppedError
-from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.json_types import JsonObject
 from crucible_lineage.local.usage import claimed, is_in_use, remove_folder
 from crucible_lineage.pipeline.engines.local import Running, with_retries
 from crucible_lineage.pipeline.engines.slurm_batch import EMPTY, SCRIPT, Batch, Member
 from crucible_lineage.pipeline.job.job import Job
-from crucible_lineage.pipeline.job.job_json import job_to_json, made_from_json
+from crucible_lineage.pipeline.job.job_json import error_from_json, job_to_json, made_from_json
 from crucible_lineage.pipeline.job.materialize import Materialized
 from crucible_lineage.pipeline.job.progress import ProgressReader, reading_progress
 from crucible_lineage.pipeline.logs import tail_of
@@ -106,7 +106,7 @@ def materialize_on_slurm(job: Job, session: Session, runner: Runner) -> Material
         raise InputError(f"step {job.name!r} needs Slurm, but there is no sbatch here; run it where Slurm is installed")
     outcome = _cluster.ask(_Request(job, session, _flags(job, runner), runner.workers or AT_ONCE)).result()
     if "error" in outcome:
-        raise _error(job, outcome["error"])
+        raise error_from_json(outcome["error"], job.name)
     made = made_from_json(outcome, session)
     if made.executed and not made.healed:  # nodes do not write the journal, which is SQLite
         outputs = {output: dataset.mfid for output, dataset in made.outputs.items()}
@@ -491,9 +491,3 @@ def _ask_queue() -> dict[str, _Queued] | None:
         number, _, task = name.partition("_")
         jobs.setdefault(folder, _Queued(number)).tasks[int(task or 0)] = state
     return jobs
-
-
-def _error(job: Job, fields: JsonMapping) -> Exception:
-    if fields["kind"] == "InputError":
-        return InputError(fields["message"])
-    return StepError(fields["message"], step=job.name, log=fields["log"], trace=fields["trace"])

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 from crucible_lineage.core.journal import Journal, RemoteJournal
-from crucible_lineage.errors import LineageError
+from crucible_lineage.errors import LineageError, StepError
 from crucible_lineage.pipeline.engines.slurm_batch import Batch
-from crucible_lineage.pipeline.job.job_json import job_from_json, made_to_json
+from crucible_lineage.pipeline.job.job_json import error_to_json, job_from_json, made_to_json
 from crucible_lineage.pipeline.job.materialize import materialize_step
 from crucible_lineage.pipeline.logs import record_fault
 from crucible_lineage.session import Session
@@ -30,10 +30,10 @@ def _outcome(batch: Batch, number: int, data: Path) -> dict[str, object]:
         with _NodeSession(resolve_settings(data=data, api_url=batch.context["api_url"])) as session:
             return made_to_json(materialize_step(job_from_json(entry["job"], entry["run"], session), session))
     except LineageError as error:
-        return _failure(type(error).__name__, str(error), getattr(error, "log", None), getattr(error, "trace", ""))
+        return {"error": error_to_json(error)}
     except Exception as error:
         fault = record_fault(error, data)
-        return _failure("RunError", fault.message, str(fault.log or "") or None, "")
+        return {"error": error_to_json(StepError(fault.message, log=str(fault.log) if fault.log else None))}
 
 
 class _NodeSession(Session):
@@ -43,10 +43,6 @@ class _NodeSession(Session):
     def journal(self) -> Journal:
         """A journal that is never opened."""
         return RemoteJournal(self.store.instance, lambda: self.account)
-
-
-def _failure(kind: str, message: str, log: str | None, trace: str) -> dict[str, object]:
-    return {"error": {"kind": kind, "message": message, "log": log, "trace": trace}}
 
 
 if __name__ == "__main__":
