@@ -38,7 +38,7 @@ from crucible_lineage.tasks.dropin.result import (
     slots_of,
     used_datasets,
 )
-from crucible_lineage.tasks.dropin.secret import hidden_text, holds_secret
+from crucible_lineage.tasks.dropin.secret import hidden_text, holds_secret, is_key_file
 from crucible_lineage.tasks.dropin.values.storing import (
     NotStorableError,
     Stored,
@@ -62,7 +62,10 @@ def record_result(result: TaskResult, value: object) -> bool:
     Returns False if there is no result: no value, and nothing written.
     """
     recording, origins = result.recording, result.recording.origins
-    written = files_written(result, returned_paths(value))
+    returned = returned_paths(value)
+    written = files_written(result, returned)
+    for path in filter(is_key_file, returned):
+        result.logger.warning("%s is left out of the result of %s: it holds keys", path.name, result.description.name)
     if value is None and not written and result.addresses:
         value = {"addresses": [hidden_text(address) for address in result.addresses]}
     folder = Path(tempfile.mkdtemp(prefix=file_stem(result.description.name), dir=data_folder(recording)))

@@ -89,6 +89,17 @@ def test_a_dataclass_with_an_array_is_stored_by_its_fields(tmp_path: Path) -> No
         loaded(stored.document, tmp_path)
 
 
+def test_files_of_keys_are_not_stored_with_the_folder_or_the_path_that_names_them(tmp_path: Path) -> None:
+    results, kept = tmp_path / "results", tmp_path / "kept"
+    for folder in (results, kept):
+        folder.mkdir()
+    for name in ("a.tif", "server.pem", ".env"):
+        (results / name).write_text(f"content of {name}")
+    assert [file.ref.name for file in store_value(results, kept).files] == ["a.tif"]
+    with pytest.raises(NotStorableError, match=r"a file of keys: server\.pem"):
+        store_value(results / "server.pem", kept)
+
+
 def test_what_is_no_json_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NotStorableError):
         store_value(object(), tmp_path)

@@ -19,6 +19,7 @@ from crucible_lineage.checksums import scan_file
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.registration.new_dataset import LocalFile
 from crucible_lineage.tasks.dropin.folders import looks_like_path
+from crucible_lineage.tasks.dropin.secret import is_key_file
 from crucible_lineage.tasks.dropin.values.as_json import NotJsonError, load_class, read_spelled, spelled
 from crucible_lineage.tasks.dropin.values.kinds import KINDS, Kind, fields_of, kind_of
 
@@ -272,8 +273,11 @@ def _path(path: Path, folder: Path, prefix: str, kind: str = "path") -> Stored:
     """Copy the files that a path names, so that later changes by the flow do not matter."""
     if path.is_file():
         paths, base = [path], path.parent
+        if is_key_file(path):
+            raise NotStorableError(f"the path of a file of keys: {path.name}")
     elif path.is_dir():
-        paths, base, kind = sorted(file for file in path.rglob("*") if file.is_file()), path, f"folder {kind}"
+        files_below = (file for file in path.rglob("*") if file.is_file() and not is_key_file(file))
+        paths, base, kind = sorted(files_below), path, f"folder {kind}"
     else:
         raise NotStorableError(f"the path of a file that is not there: {path.name}")
     if not paths or len(paths) > MOST_PARTS:
