@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,7 +24,7 @@ from crucible_lineage.core.journal import Failure
 from crucible_lineage.errors import CrucibleError, InputError, ParkedError
 from crucible_lineage.failed_runs import failures, park
 from crucible_lineage.flows.pipelines import PrefectEngine
-from crucible_lineage.flows.reports import create_artifacts, failing_with_message, reporting_if_stopped, waiting_message
+from crucible_lineage.flows.reports import failing_with_message, reporting_if_stopped, show_result, waiting_message
 from crucible_lineage.flows.runners import THREADS
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.pipeline.bind.cached import bind_file
@@ -38,7 +37,7 @@ from crucible_lineage.pipeline.run.run import noting_unstarted, plan_and_run
 from crucible_lineage.pipeline.spec.inputs import located
 from crucible_lineage.registration.deliver import Deliverer
 from crucible_lineage.session import Session
-from crucible_lineage.tasks.artifacts import tell_failed, tell_reused, telling_arrived
+from crucible_lineage.tasks.artifacts import tell_failed, telling_arrived
 from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
 from crucible_lineage.watch.new_data import SelectionMarks, each_selection, narrowed
 
@@ -144,10 +143,7 @@ class _Processing:
             self._park(bound.spec.project)
         for step, error in self.parking.note_refused(result).items():
             tell_failed(bound.name, bound.spec.project, StepEvent(step, FAILED, error))
-        tell_reused(result)
-        executed = {name: outputs for name, outputs in result.datasets.items() if result.outcomes[name] == EXECUTED}
-        if executed:
-            create_artifacts(replace(result, datasets=executed), self.session)
+        show_result(result, self.session, only_executed=True)
         return result
 
     def _park(self, project: str) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -56,13 +57,18 @@ def step_listener(pipeline: BoundPipeline) -> Listener:
     return listen
 
 
-def show_result(result: RunResult, session: Session) -> None:
-    """Emit events for reused results, log the notes on steps, and create the artifacts of the results."""
+def show_result(result: RunResult, session: Session, *, only_executed: bool = False) -> None:
+    """Emit events for reused results, log the notes on steps, and create the artifacts of all or new results."""
     tell_reused(result)
     for step, note in result.notes.items():
         get_run_logger().warning("%s: %s", step, note)
-    if result.datasets:
-        create_artifacts(result, session)
+    shown = {
+        step: outputs
+        for step, outputs in result.datasets.items()
+        if not only_executed or result.outcomes[step] == EXECUTED
+    }
+    if shown:
+        create_artifacts(replace(result, datasets=shown), session)
 
 
 def create_artifacts(result: RunResult, session: Session) -> None:

@@ -53,6 +53,20 @@ def test_two_at_once_make_each_result_once_and_a_bad_dataset_is_parked_until_its
     assert (failing["parked"], failing["failures"]) == (False, 1), "another recipe starts anew"
 
 
+def test_a_failed_check_is_in_the_log(selected: Path, data: Path, registered: Any, prefect: Any) -> None:
+    registered("1\n")
+    declared = selected.read_text()
+    assert "params: {factor: 3}" in declared
+    selected.write_text(
+        declared.replace(
+            "params: {factor: 3}", 'params: {factor: 3}\n    checks: {small: {that: "results.factor < 2"}}'
+        )
+    )
+    prefect.environment = {**prefect.environment, "PREFECT_LOGGING_LEVEL": "INFO"}
+    ran = prefect.python("-c", RUN, selected, data, 1)
+    assert "check small failed: results.factor < 2" in ran.stderr
+
+
 def fail(session: Any, pipeline: str, planned: str, subject: str) -> None:
     """Let a step fail, so that it is parked."""
     session.journal.begin_run("run", pipeline, "lab", Path("counting.yaml"))
