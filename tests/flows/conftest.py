@@ -41,7 +41,7 @@ steps:
 @pytest.fixture(scope="session")
 def pool(prefect_server: Any, prefect_program: Any) -> str:
     """Create a work pool for processes."""
-    prefect_program.command("work-pool", "create", POOL, "--type", "process", "--overwrite")
+    prefect_program.post("work_pools/", {"name": POOL, "type": "process"})
     return POOL
 
 
