@@ -18,6 +18,7 @@ from crucible_lineage.errors import InputError, nearest
 
 API_PATH = "/api/v3"
 MAIN_SECTION = "crucible"  # of the official client's configuration file
+JOBS_AT_ONCE = min(8, (os.cpu_count() or 1) + 2)  # steps of a run, unless it says otherwise
 
 # All environment variables, with their meanings. The reference is generated from this table.
 VARIABLES: Mapping[str, str] = {

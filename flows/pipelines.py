@@ -36,7 +36,7 @@ from crucible_lineage.flows.reports import (
     show_result,
     step_listener,
 )
-from crucible_lineage.flows.runners import MOST_THREADS, THREADS, requesting, task_runner
+from crucible_lineage.flows.runners import THREADS, requesting, task_runner
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import Running
@@ -54,6 +54,7 @@ from crucible_lineage.pipeline.spec.inputs import located
 from crucible_lineage.pipeline.spec.pipeline import Runner
 from crucible_lineage.registration.deliver import Deliverer
 from crucible_lineage.session import Session
+from crucible_lineage.settings import JOBS_AT_ONCE
 from crucible_lineage.tasks.artifacts import telling_arrived
 from crucible_lineage.tasks.materialization import Driver, delivered_here, materialize
 from crucible_lineage.tasks.sessions import CrucibleConnection, is_transient, is_worth_a_retry, session_for
@@ -190,7 +191,7 @@ class PrefectEngine:
     def start_ahead(self, steps: int) -> None:
         """Start the first worker processes for functions of steps, if threads of this process call them."""
         if self._declared is None or self._declared.type == "threads":
-            threads = (self._declared.workers if self._declared else None) or MOST_THREADS
+            threads = (self._declared.workers if self._declared else None) or JOBS_AT_ONCE
             start_ahead(min(steps, threads))
 
     def start(self, job: Job) -> Running:

@@ -15,11 +15,11 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.pipeline.engines.slurm import MOST_WAITING
 from crucible_lineage.pipeline.spec.pipeline import Runner
+from crucible_lineage.settings import JOBS_AT_ONCE
 
 # The default runner: as many threads as the local engine has. Prefect's default is one for each step that is ready:
 # then two machines would start all of them at once, and run each twice.
-MOST_THREADS = min(8, (os.cpu_count() or 1) + 2)
-THREADS: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=MOST_THREADS)
+THREADS: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=JOBS_AT_ONCE)
 
 # A cluster's library is installed only with its extra and takes a second or two to import.
 

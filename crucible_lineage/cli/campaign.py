@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -14,7 +13,9 @@ import click
 
 from crucible_lineage.amounts import amount, size_text, time_text
 from crucible_lineage.cli.options import (
+    JOBS,
     announce,
+    chosen_project,
     crucible_options,
     dataset_id,
     json_option,
@@ -22,6 +23,7 @@ from crucible_lineage.cli.options import (
     open_session,
     print_json,
     read_fields,
+    read_pair,
 )
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.labels import plain
@@ -76,7 +78,8 @@ def new_command(
 
     with open_session() as session:
         bound = _bind(session, pipeline)
-        pairs = [(input_name.strip(), dataset_id(session, text.strip())) for input_name, text in map(_pair, replaced)]
+        read = [read_pair("--replace", text, "INPUT=DATASET, as in --replace axis=0sh4qk") for text in replaced]
+        pairs = [(input_name, dataset_id(session, text.strip())) for input_name, text in read]
         selected = read_fields(fields) if fields else None
         new_campaign(
             session, bound, name, pairs, since, until, fields=selected, require=require, why=why, file=pipeline
@@ -92,12 +95,10 @@ def new_command(
 def list_command(project: str | None, as_json: bool) -> None:
     """List the campaigns of a project."""
     from crucible_lineage.pipeline.campaign import campaigns_in
-    from crucible_lineage.queries.catalogue.reference import find_project
 
     with open_session() as session:
-        if not as_json:
-            announce(session)
-        found = campaigns_in(session, find_project(session, project))
+        announce(session)
+        found = campaigns_in(session, chosen_project(session, project))
     if as_json:
         print_json({"campaigns": [campaign.to_json() for campaign in found]})
         return
@@ -117,7 +118,7 @@ def list_command(project: str | None, as_json: bool) -> None:
 @click.option(
     "--max-hours", type=click.FloatRange(min=0, min_open=True), help="Stop after this time; run it again to continue."
 )
-@click.option("--jobs", type=click.IntRange(1, 256), default=min(8, (os.cpu_count() or 1) + 2), show_default=True)
+@JOBS
 @click.option("--dry-run", is_flag=True, help="Show what would be made.")
 @click.option("--quiet", "-q", is_flag=True, help="Print failures only.")
 @PIPELINE
@@ -147,7 +148,7 @@ def run_command(
     from crucible_lineage.pipeline.run.result import StepChoice
 
     with open_session() as session:
-        if not as_json and not quiet:
+        if not quiet:
             announce(session)
         campaign, bound = _find(session, name, file, project)
         if dry_run:
@@ -192,8 +193,7 @@ def compare_command(
     if output is not None and output.suffix != ".html":
         raise InputError(f"-o {output}: a comparison is written as .html")
     with open_session() as session:
-        if not as_json:
-            announce(session)
+        announce(session)
         campaign, bound = _find(session, name, file, project)
         found = _compare(session, bound, campaign, _fields(stratify))
         pages = (session.settings.api_url or "").partition("/api/")[0].rstrip("/")
@@ -220,7 +220,7 @@ def approve_command(name: str, why: str, project: str | None, as_json: bool) -> 
     from crucible_lineage.pipeline.campaign import approve, find_campaign
 
     with open_session() as session:
-        outcome = approve(session, find_campaign(session, _project(session, project), name), why)
+        outcome = approve(session, find_campaign(session, chosen_project(session, project), name), why)
     if as_json:
         print_json(outcome.to_json())
         return
@@ -265,7 +265,7 @@ def roll_back_command(name: str, why: str, project: str | None, as_json: bool) -
     from crucible_lineage.pipeline.campaign import find_campaign, roll_back
 
     with open_session() as session:
-        revoked = roll_back(session, find_campaign(session, _project(session, project), name), why)
+        revoked = roll_back(session, find_campaign(session, chosen_project(session, project), name), why)
     if as_json:
         print_json({"revoked": [one.to_json() for one in revoked]})
         return
@@ -372,7 +372,7 @@ def _find(session: Session, name: str, file: str | None, project: str | None) ->
     if file:
         bound = _bind(session, file)
         return find_campaign(session, project or bound.spec.project, name), bound
-    campaign = find_campaign(session, _project(session, project), name)
+    campaign = find_campaign(session, chosen_project(session, project), name)
     if not Path(campaign.file).is_file():
         raise InputError(f"campaign {name} was made for {campaign.file}, which does not exist; name it with --pipeline")
     return campaign, _bind(session, campaign.file)
@@ -383,19 +383,6 @@ def _bind(session: Session, file: str) -> BoundPipeline:
     from crucible_lineage.pipeline.spec.inputs import located
 
     return bind_file(located(file), session.store)
-
-
-def _project(session: Session, project: str | None) -> str:
-    from crucible_lineage.queries.catalogue.reference import find_project
-
-    return find_project(session, project)
-
-
-def _pair(text: str) -> tuple[str, str]:
-    input_name, equals, dataset = text.partition("=")
-    if not equals or not input_name.strip() or not dataset.strip():
-        raise InputError(f"--replace {text}: write INPUT=DATASET, as in --replace axis=0sh4qk")
-    return input_name, dataset
 
 
 def _fields(text: str) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from crucible_lineage.amounts import amount
 from crucible_lineage.calibrations import NO_END, range_text
 from crucible_lineage.cli.options import (
     announce,
+    chosen_project,
     crucible_options,
     dataset_id,
     json_option,
@@ -161,8 +162,7 @@ def calibration_for_command(dataset: str, kind: str, as_of: str, as_json: bool) 
     from crucible_lineage.queries.calibrations import calibrations_for
 
     with open_session() as session:
-        if not as_json:
-            announce(session)
+        announce(session)
         found = calibrations_for(session, dataset_id(session, dataset), kind, as_of)
     if as_json:
         print_json({"mfid": found.mfid, "name": found.name, "calibrations": [one.to_json() for one in found.kinds]})
@@ -183,12 +183,10 @@ def calibration_for_command(dataset: str, kind: str, as_of: str, as_json: bool) 
 def calibration_list_command(project: str | None, kind: str, as_of: str, as_json: bool) -> None:
     """List certificates by kind, data and time."""
     from crucible_lineage.certifying import certificates_as_of
-    from crucible_lineage.queries.catalogue.reference import find_project
 
     with open_session() as session:
-        if not as_json:
-            announce(session)
-        found = certificates_as_of(session, find_project(session, project), kind or None, as_of)
+        announce(session)
+        found = certificates_as_of(session, chosen_project(session, project), kind or None, as_of)
     found = sorted((one for one in found if one.spans), key=lambda one: (one.key, one.spans))
     if as_json:
         print_json({"certificates": [one.to_json() for one in found]})

@@ -21,6 +21,7 @@ from crucible_lineage.cli.options import (
     next_command,
     open_session,
     print_json,
+    read_pair,
 )
 from crucible_lineage.cli.working import showing_work
 from crucible_lineage.core.slots import CURRENT, SUPERSEDED
@@ -351,10 +352,6 @@ def delete_command(dataset: str, why: str, yes: bool, as_json: bool) -> None:
 def _assigned(values: tuple[str, ...]) -> JsonObject:
     if not values:
         raise InputError("set: name what to set, as in metadata.power_mW=5")
-    assigned = {}
-    for text in values:
-        name, equals, value = text.partition("=")
-        if not equals or not name.strip():
-            raise InputError(f"set {text}: write FIELD=VALUE, as in metadata.power_mW=5")
-        assigned[name.strip()] = read_value(name.strip(), value)
-    return assigned
+    expected = "FIELD=VALUE, as in metadata.power_mW=5"
+    pairs = (read_pair("set", text, expected, may_be_empty=True) for text in values)
+    return {name: read_value(name, value) for name, value in pairs}

@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from crucible_lineage.cli.options import option_value
+from crucible_lineage.cli.options import data_folder, option_value
 from crucible_lineage.cli.printing import coloured, result_stream
 from crucible_lineage.disk import storage_error
 from crucible_lineage.errors import (
@@ -20,7 +20,6 @@ from crucible_lineage.errors import (
     UnreachableError,
 )
 from crucible_lineage.lineage.labels import plain_lines
-from crucible_lineage.settings import default_data_folder
 
 FAILURE, BAD_INPUT, UNREACHABLE, ON_HOLD, INTERRUPTED = 1, 2, 3, 4, 130
 EXIT_CODES = {
@@ -55,7 +54,7 @@ def _fault_message(error: BaseException) -> str:
     # Only commands that run steps import this otherwise.
     from crucible_lineage.pipeline.logs import record_fault
 
-    return record_fault(error, option_value("data") or default_data_folder(), option_value("api_key")).message
+    return record_fault(error, data_folder(), option_value("api_key")).message
 
 
 def _exit_code(error: BaseException) -> int | None:

@@ -14,7 +14,7 @@ from crucible_lineage.cli.printing import result_stream
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.session import Session
-from crucible_lineage.settings import resolve_settings
+from crucible_lineage.settings import JOBS_AT_ONCE, Settings, default_data_folder, resolve_settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -58,13 +58,23 @@ def option_value(name: str) -> Any:
     return click.get_current_context().meta.get(f"{_META}.{name}")
 
 
+def chosen_settings() -> Settings:
+    """Return the settings that the command's `--data`, `--url` and `--api-key` describe."""
+    return resolve_settings(data=option_value("data"), api_url=option_value("url"), api_key=option_value("api_key"))
+
+
+def data_folder() -> Path:
+    """Return the folder that `--data` names, by default the user's."""
+    return (option_value("data") or default_data_folder()).expanduser().absolute()
+
+
+JOBS = click.option("--jobs", type=click.IntRange(1, 256), default=JOBS_AT_ONCE, show_default=True)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 
 
 def open_session(patience_s: float | None = None) -> Session:
     """Open the session that the command's `--data`, `--url` and `--api-key` describe."""
-    settings = resolve_settings(data=option_value("data"), api_url=option_value("url"), api_key=option_value("api_key"))
-    session = Session(settings, patience_s=patience_s)
+    session = Session(chosen_settings(), patience_s=patience_s)
     session.remake = _remake
     return session
 
@@ -85,13 +95,20 @@ def dataset_id(session: Session, text: str, projects: Sequence[str] = ()) -> str
 
 
 def chosen_projects(session: Session, projects: Sequence[str]) -> list[str]:
-    """Return the given projects, or else the only visible one or the one that this folder's pipelines name.
+    """Return the given projects, or else the one that `chosen_project` finds."""
+    return list(projects) or [chosen_project(session, None)]
 
-    Raises InputError if there are none or several.
+
+def chosen_project(session: Session, project: str | None) -> str:
+    """Return the project, by default the only visible one, or the one that this folder's pipelines name.
+
+    Raises InputError if there are several, or none.
     """
-    from crucible_lineage.queries.catalogue.reference import find_project  # not needed if a project is named
+    from crucible_lineage.queries.catalogue.reference import (
+        find_project,  # imports pydantic, which --help does not need
+    )
 
-    return list(projects) or [find_project(session, None)]
+    return find_project(session, project)
 
 
 def announce(session: Session) -> None:
@@ -115,10 +132,13 @@ def print_json(value: object) -> None:
 
 def read_fields(values: Sequence[str]) -> dict[str, str]:
     """Return the fields and values of `--for FIELD=VALUE`."""
-    fields = {}
-    for text in values:
-        name, equals, value = text.partition("=")
-        if not equals or not name.strip() or not value.strip():
-            raise InputError(f"--for {text}: write FIELD=VALUE, as in --for instrument='Raman 1'")
-        fields[name.strip()] = value.strip()
-    return fields
+    pairs = (read_pair("--for", text, "FIELD=VALUE, as in --for instrument='Raman 1'") for text in values)
+    return {name: value.strip() for name, value in pairs}
+
+
+def read_pair(option: str, text: str, expected: str, *, may_be_empty: bool = False) -> tuple[str, str]:
+    """Return the name and the value in `NAME=VALUE`. The message of the InputError says what is `expected`."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip() or not (value.strip() or may_be_empty):
+        raise InputError(f"{option} {text}: write {expected}")
+    return name.strip(), value

@@ -13,6 +13,7 @@ import click
 from crucible_lineage.amounts import amount
 from crucible_lineage.cli.options import (
     announce,
+    chosen_project,
     crucible_options,
     dataset_id,
     json_option,
@@ -160,9 +161,7 @@ def _moment(option: str, value: str | None) -> str:
 
 def _project(session: Session, command: str, about: About, project: str | None) -> str:
     if project or not about.datasets:
-        from crucible_lineage.queries.catalogue.reference import find_project
-
-        return find_project(session, project)
+        return chosen_project(session, project)
     from crucible_lineage.stating import project_of
 
     return project_of(session, about.datasets, command)
@@ -259,8 +258,7 @@ def statements_command(
     """List statements about results, or about DATASET, oldest first: holds, flags, trust."""
     with open_session() as session:
         found = _statements(session, dataset)
-        if not as_json:
-            announce(session)
+        announce(session)
     shown = [
         applied
         for applied in found

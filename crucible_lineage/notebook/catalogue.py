@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -40,6 +39,7 @@ from crucible_lineage.queries.graph.fetch import fetch_lineage
 from crucible_lineage.queries.impact import RequestedDeletion, request_deletion
 from crucible_lineage.queries.table import data_frame, make_table
 from crucible_lineage.session import Session
+from crucible_lineage.settings import JOBS_AT_ONCE
 
 if TYPE_CHECKING:
     import pandas
@@ -168,7 +168,7 @@ class Catalogue:
         requested is made and at Crucible. Registered results stay, and the next run continues from there.
         """
         bound = bind_file(Path(path), self.session.store, dict(params or {}))
-        most = jobs or min(8, (os.cpu_count() or 1) + 2)
+        most = jobs or JOBS_AT_ONCE
         choice = StepChoice(tuple(force), tuple(only))
         result = plan_and_run(bound, self.session, lambda: LocalEngine(self.session, most), _ignore, choice)
         if not result.ok:

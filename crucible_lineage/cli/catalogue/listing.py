@@ -7,10 +7,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from crucible_lineage.cli.options import announce, crucible_options, json_option, next_command, open_session, print_json
+from crucible_lineage.cli.options import (
+    announce,
+    chosen_project,
+    crucible_options,
+    json_option,
+    next_command,
+    open_session,
+    print_json,
+    read_pair,
+)
 from crucible_lineage.cli.printing import CSV, PROJECT, not_listed, print_csv, run_lines
 from crucible_lineage.cli.runs.waiting import print_set_aside
-from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.labels import plain
 
@@ -67,7 +75,6 @@ def list_command(
     # Imports pydantic and httpx, which --help does not need.
     from crucible_lineage.queries.catalogue.columns import as_table
     from crucible_lineage.queries.catalogue.listing import list_datasets
-    from crucible_lineage.queries.catalogue.reference import find_project
 
     options = {"measurement": measurement, "instrument_name": instrument, "keyword": list(keywords) or None}
     filters = {**_filters(others), **{name: value for name, value in options.items() if value is not None}}
@@ -75,11 +82,11 @@ def list_command(
         if not as_csv:
             announce(session)
         if deleted:
-            _list_deleted(session, find_project(session, project), as_csv=as_csv, as_json=as_json)
+            _list_deleted(session, chosen_project(session, project), as_csv=as_csv, as_json=as_json)
             return
         found = list_datasets(
             session,
-            find_project(session, project),
+            chosen_project(session, project),
             step=step,
             pipeline=pipeline,
             run=run,
@@ -117,9 +124,8 @@ def _filters(options: tuple[str, ...]) -> dict[str, object]:
     """Return {name: value}, with a list for repeated names. `true` and `false` become booleans."""
     filters: JsonObject = {}
     for text in options:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise InputError(f"--filter {text}: write NAME=VALUE, as in --filter data_type=spectrum")
+        expected = "NAME=VALUE, as in --filter data_type=spectrum"
+        name, value = read_pair("--filter", text, expected, may_be_empty=True)
         parsed: object = {"true": True, "false": False}.get(value.lower(), value)
         before = filters.get(name)
         filters[name] = parsed if before is None else [*(before if isinstance(before, list) else [before]), parsed]

@@ -14,6 +14,7 @@ import click
 from crucible_lineage.amounts import size_text, time_text
 from crucible_lineage.cli.exit_codes import FAILURE
 from crucible_lineage.cli.options import (
+    chosen_project,
     crucible_options,
     dataset_id,
     json_option,
@@ -310,12 +311,12 @@ def _select(
 ) -> dict[str, tuple[str, str]]:
     """Return {MFID: (name, state)} of the selected datasets. InputError if there are none."""
     from crucible_lineage.queries.catalogue.listing import list_datasets
-    from crucible_lineage.queries.catalogue.reference import find_mfid, find_project
+    from crucible_lineage.queries.catalogue.reference import find_mfid
     from crucible_lineage.queries.catalogue.view import existing
     from crucible_lineage.queries.graph.state import entry_of
 
     if not datasets:
-        listed = list_datasets(session, find_project(session, project), step=step, run=run, every=run is not None)
+        listed = list_datasets(session, chosen_project(session, project), step=step, run=run, every=run is not None)
         if not listed.entries:
             raise InputError(f"get the files of step {step!r}: none of its results is current; `list --all` shows them")
         return {entry.mfid: (entry.summary.name, entry.state) for entry in listed.entries}

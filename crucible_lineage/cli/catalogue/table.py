@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 import click
 
 from crucible_lineage.amounts import amount
-from crucible_lineage.cli.options import announce, crucible_options, json_option, open_session, print_json
+from crucible_lineage.cli.options import (
+    announce,
+    chosen_project,
+    crucible_options,
+    json_option,
+    open_session,
+    print_json,
+)
 from crucible_lineage.cli.printing import CSV, PROJECT, in_columns, print_csv
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.labels import plain
@@ -65,7 +72,6 @@ def table_command(
 
     With --by, print the count, and mean, standard deviation, minimum and maximum of each number.
     """
-    from crucible_lineage.queries.catalogue.reference import find_project
     from crucible_lineage.queries.table import make_table, require_target, write_table
 
     if output is not None:
@@ -75,7 +81,7 @@ def table_command(
             announce(session)
         found = make_table(
             session,
-            find_project(session, project),
+            chosen_project(session, project),
             step,
             pipeline=pipeline,
             where=where,
@@ -123,14 +129,13 @@ def trend_command(
     Limits are robust: the median, and three times the scaled median absolute deviation. Changes of the code, of
     calibrations, and holds are marked. Exit code 1 if the last value of a series is outside its limits.
     """
-    from crucible_lineage.queries.catalogue.reference import find_project
     from crucible_lineage.queries.trend import trend_of
 
     if output is not None and output.suffix != ".svg":
         raise InputError(f"-o {output}: a trend is written as .svg")
     with open_session() as session:
         announce(session)
-        found = trend_of(session, find_project(session, project), step, column, by=by, pipeline=pipeline)
+        found = trend_of(session, chosen_project(session, project), step, column, by=by, pipeline=pipeline)
     if output is not None:
         output.write_text(trend_svg(found), encoding="utf-8")
     if as_json:

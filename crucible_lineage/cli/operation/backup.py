@@ -15,16 +15,15 @@ from crucible_lineage.cli.exit_codes import FAILURE
 from crucible_lineage.cli.options import (
     DataFolderType,
     announce,
+    chosen_settings,
     crucible_options,
     json_option,
     open_session,
-    option_value,
     print_json,
 )
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.local.usage import Leftover, disk_usage, leftovers, remove
-from crucible_lineage.settings import resolve_settings
 
 if TYPE_CHECKING:
     from crucible_lineage.server.backup import Backup
@@ -102,7 +101,7 @@ def restore_command(folder: Path, as_json: bool) -> None:
 
 
 def _embedded(command: str) -> Path:
-    settings = resolve_settings(data=option_value("data"), api_url=option_value("url"), api_key=option_value("api_key"))
+    settings = chosen_settings()
     if not settings.embedded:
         raise InputError(
             f"{command} is for the embedded Crucible in a data folder (--data), not for {settings.api_url}"
@@ -150,7 +149,7 @@ def clean_command(cache: bool, mfid: str | None, yes: bool, as_json: bool) -> No
 
     Folders of running steps, the embedded Crucible, undelivered results and the list of runs stay.
     """
-    settings = resolve_settings(data=option_value("data"), api_url=option_value("url"), api_key=option_value("api_key"))
+    settings = chosen_settings()
     if mfid is not None:
         _free(mfid, as_json)
         return
@@ -227,8 +226,7 @@ def evict_command(to_free: str, trust_own: bool, dry_run: bool, as_json: bool) -
     with open_session() as session:
         plan = plan_eviction(session, requested, trust_own=trust_own)
         freed = plan.bytes if dry_run else evict(session, plan)
-        if not as_json:
-            announce(session)
+        announce(session)
     if as_json:
         print_json({**plan.to_json(), "freed": freed, "dry_run": dry_run})
     else:

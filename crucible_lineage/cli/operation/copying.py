@@ -14,7 +14,16 @@ import click
 
 from crucible_lineage.amounts import size_text
 from crucible_lineage.cli.exit_codes import FAILURE
-from crucible_lineage.cli.options import announce, crucible_options, json_option, open_session, option_value, print_json
+from crucible_lineage.cli.options import (
+    announce,
+    chosen_settings,
+    crucible_options,
+    data_folder,
+    json_option,
+    open_session,
+    option_value,
+    print_json,
+)
 from crucible_lineage.cli.runs.waiting import PATIENCE, print_set_aside, print_waiting
 from crucible_lineage.cli.working import ProgressDisplay, showing_work
 from crucible_lineage.errors import InputError
@@ -25,7 +34,7 @@ from crucible_lineage.ids import is_mfid
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.pipeline.job.delivering import deliver_all
 from crucible_lineage.session import Session
-from crucible_lineage.settings import Settings, default_data_folder, resolve_settings
+from crucible_lineage.settings import Settings, resolve_settings
 from crucible_lineage.statements import Statement
 
 if TYPE_CHECKING:
@@ -116,10 +125,10 @@ def _deliver_all(
 def _local_settings() -> Settings:
     """Return the Crucible that --url names, else the embedded one, even if the environment names a service."""
     if option_value("url"):
-        return resolve_settings(data=option_value("data"), api_url=option_value("url"), api_key=option_value("api_key"))
+        return chosen_settings()
     if option_value("api_key"):
         raise InputError("--api-key is the key for --url; the key for --to is in --api-key-file or CRUCIBLE_API_KEY")
-    folder = (option_value("data") or default_data_folder()).expanduser().absolute()
+    folder = data_folder()
     if not (folder / "crucible").is_dir():
         raise InputError(f"there is no embedded Crucible in {folder}; give --data, or --url for another Crucible")
     return Settings(folder, source="to be brought on", own_process=True)
@@ -172,7 +181,7 @@ def pull_command(mfids: tuple[str, ...], pipelines: tuple[Path, ...], patience: 
         way_out = f"; for the inputs of a pipeline: --for {wrong[0]}" if wrong[0].endswith((".yaml", ".yml")) else ""
         fault = f"{wrong[0]!r} is not an MFID (26 symbols, 0 to 9 and lowercase letters without i, l, o, u)"
         raise InputError(fault + way_out)
-    folder = (option_value("data") or default_data_folder()).expanduser().absolute()
+    folder = data_folder()
     remote = resolve_settings(api_url=option_value("url"), api_key=option_value("api_key"))
     if remote.embedded:
         raise InputError("there is no service to copy from: give --url, or set CRUCIBLE_API_URL and CRUCIBLE_API_KEY")

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from crucible_lineage.cli.options import announce, crucible_options, json_option, open_session, print_json
+from crucible_lineage.cli.options import (
+    announce,
+    chosen_project,
+    crucible_options,
+    json_option,
+    open_session,
+    print_json,
+)
 from crucible_lineage.cli.printing import in_columns
 from crucible_lineage.errors import InputError, refused_as_input
 from crucible_lineage.ids import PROJECT_ID_RULE, is_mfid, is_orcid, is_project_id
@@ -130,11 +137,10 @@ def trust_command(whose: tuple[str, ...], project: str | None, why: str, as_json
 
     Otherwise statements count for the datasets of their own project only.
     """
-    from crucible_lineage.queries.catalogue.reference import find_project
     from crucible_lineage.stating import state
 
     with open_session() as session:
-        target = find_project(session, project)
+        target = chosen_project(session, project)
         for one in whose:
             if not (is_mfid(one) or is_orcid(one)) and session.client.projects.find(one) is None:
                 raise InputError(

@@ -153,8 +153,7 @@ def _print_all(project: str | None, *, as_json: bool) -> int:
     from crucible_lineage.queries.overview import overview  # imports networkx, which the other answers do not need
 
     with open_session(PATIENCE_S) as session:
-        if not as_json:
-            announce(session)
+        announce(session)
         found = [one for one in overview(session) if project is None or one.project.casefold() == project.casefold()]
     left = _flow_runs_left()
     code = 1 if left or any(one.todo for one in found) else 0

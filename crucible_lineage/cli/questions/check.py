@@ -16,11 +16,11 @@ from crucible_lineage.cli.exit_codes import BAD_INPUT
 from crucible_lineage.cli.findings import ALL, exit_code, in_colour, print_findings
 from crucible_lineage.cli.options import (
     announce,
+    chosen_settings,
     crucible_options,
     dataset_id,
     json_option,
     open_session,
-    option_value,
     print_json,
 )
 from crucible_lineage.cli.printing import coloured
@@ -32,7 +32,6 @@ from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.bind.model import BoundPipeline
 from crucible_lineage.pipeline.declare.load import ingestor_faults, named_ingestors
 from crucible_lineage.pipeline.spec.pipeline import PipelineSpec
-from crucible_lineage.settings import resolve_settings
 
 
 @click.command("check")
@@ -117,9 +116,7 @@ def _names_dataset(name: str) -> bool:
 
 def _checked_files(files: Sequence[Path], *, quiet: bool) -> list[JsonObject]:
     """Check each pipeline file. Unless `quiet`, print the faults of each at once."""
-    makes_projects = resolve_settings(
-        data=option_value("data"), api_url=option_value("url"), api_key=option_value("api_key")
-    ).embedded
+    makes_projects = chosen_settings().embedded
     checked = []
     first_of: dict[str, Path] = {}
     for file in files:
@@ -198,9 +195,7 @@ def _ingestor_faults(file: Path, named: Sequence[str]) -> list[Fault]:
 
 def _ingestors() -> tuple[str, ...]:
     """Return the ingestors of the chosen Crucible, without starting the embedded one."""
-    if resolve_settings(
-        data=option_value("data"), api_url=option_value("url"), api_key=option_value("api_key")
-    ).embedded:
+    if chosen_settings().embedded:
         from crucible_lineage.server.ingest.ingestors import ingestor_names
 
         return tuple(ingestor_names())

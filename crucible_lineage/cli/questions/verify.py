@@ -16,7 +16,7 @@ from crucible_lineage.amounts import amount
 from crucible_lineage.cli.findings import ALL, exit_code, print_findings
 from crucible_lineage.cli.options import (
     announce,
-    chosen_projects,
+    chosen_project,
     crucible_options,
     dataset_id,
     json_option,
@@ -73,7 +73,7 @@ def verify_command(
         raise InputError("--from needs --repair, which looks for intact bytes there")
     with open_session() as session:
         mfid = mfid and dataset_id(session, mfid)
-        project = project if mfid else chosen_projects(session, [project] if project else ())[0]
+        project = project if mfid else chosen_project(session, project)
         with showing_work(silent=as_json) as tell:
 
             def verify(*, read_bytes: bool = False) -> Verification:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
 import click
 
 from crucible_lineage.cli.options import (
-    chosen_projects,
+    JOBS,
+    chosen_project,
     crucible_options,
     dataset_id,
     json_option,
@@ -39,7 +39,7 @@ from crucible_lineage.pipeline.run.run import run_planned
 @SET
 @click.option("--force", "forced", is_flag=True, help="Rerun even if nothing has changed, and keep the earlier result.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done.")
-@click.option("--jobs", type=click.IntRange(1, 256), default=min(8, (os.cpu_count() or 1) + 2), show_default=True)
+@JOBS
 @json_option
 def rerun_command(
     mfid: str | None,
@@ -63,7 +63,7 @@ def rerun_command(
             values = {name.rpartition(".")[2]: value for name, value in parse_overrides(overrides).items()}
             found = plan_rerun(dataset_id(session, mfid), session, folder, values, forced=forced)
         else:
-            found = plan_stale(chosen_projects(session, [project] if project else ())[0], session, folder)
+            found = plan_stale(chosen_project(session, project), session, folder)
         for dataset, reason in found.left_out.items():
             click.echo(plain_lines(f"{dataset} is left out: {reason}"), err=True)
         if dry_run:

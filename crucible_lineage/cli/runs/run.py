@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
@@ -16,12 +15,14 @@ from pydantic import ValidationError
 from crucible_lineage.amounts import amount
 from crucible_lineage.cli.exit_codes import FAILURE, INTERRUPTED, ON_HOLD, UNREACHABLE
 from crucible_lineage.cli.options import (
+    JOBS,
     announce,
     crucible_options,
     json_option,
     next_command,
     open_session,
     print_json,
+    read_pair,
 )
 from crucible_lineage.cli.printing import MOST_CELL, terminal_width
 from crucible_lineage.cli.runs.engines import RunRequest, require_engine, run_with_engine
@@ -84,7 +85,7 @@ Returned = dict[tuple[str, str], tuple[str, Mapping[str, object]]]
     default="auto",
     help="auto: Prefect if its API is configured, else threads of this process. NAME: an engine of another package.",
 )
-@click.option("--jobs", type=click.IntRange(1, 256), default=min(8, (os.cpu_count() or 1) + 2), show_default=True)
+@JOBS
 @click.option(
     "--runner",
     metavar="RUNNER",
@@ -238,10 +239,8 @@ def parse_overrides(values: tuple[str, ...]) -> dict[str, object]:
 
     overrides = {}
     for text in values:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise InputError(f"--set {text}: write NAME=VALUE, as in --set axis.degree=4")
-        overrides[name.strip()] = parse_document(value, f"--set {name}").data if value.strip() else ""
+        name, value = read_pair("--set", text, "NAME=VALUE, as in --set axis.degree=4", may_be_empty=True)
+        overrides[name] = parse_document(value, f"--set {name}").data if value.strip() else ""
     return overrides
 
 
