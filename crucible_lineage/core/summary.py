@@ -14,6 +14,7 @@ from crucible_lineage.lineage.model import PART
 from crucible_lineage.lineage.records import (
     activity_code,
     is_support,
+    maker,
     mapping,
     provenance,
     recorded_run,
@@ -154,18 +155,18 @@ def summary_of(record: JsonMapping) -> Summary:
         code=activity_code(record) if derived else "",
         statement=stated.packed() if (stated := statement_in(record)) else "",
         supports=is_support(record),
-        run=_run(recorded),
+        run=_run(record),
     )
 
 
-def _run(recorded: JsonMapping) -> str:
-    activity, agent = mapping(recorded.get("activity")), mapping(recorded.get("agent"))
+def _run(record: JsonMapping) -> str:
+    recorded = provenance(record)
+    activity = mapping(recorded.get("activity"))
     run = mapping(activity.get("run"))
     if not (run_id := text(run.get("run_id"))):
         return ""
-    who = text(agent.get("username")) or text(agent.get("local_user"))
     began, ended = text(activity.get("started")), text(activity.get("ended"))
-    return json.dumps(Producer(run_id, began, ended, text(run.get("engine")), who))
+    return json.dumps(Producer(run_id, began, ended, text(run.get("engine")), maker(record)))
 
 
 def _made_for(slots: Mapping[str, SlotClaim]) -> tuple[str, str]:

@@ -14,8 +14,8 @@ from crucible_lineage.ids import derive_mfid, is_mfid, mfid_bytes, mfid_time
 from crucible_lineage.lineage.graph import LineageGraph, in_turns
 from crucible_lineage.lineage.model import DERIVED, KNOWN_RELATIONSHIPS, MEASURED, PART, Node
 from crucible_lineage.lineage.records import (
-    OWN_KEYS,
     generated_files,
+    given_metadata,
     lists_all_used,
     provenance,
     recipe_digest,
@@ -493,8 +493,7 @@ def _shorter_names(name: str) -> Iterator[str]:
 
 def _mentioned(record: Mapping[str, object] | None) -> Iterator[str]:
     """Yield the MFIDs in the values of the scientific metadata, without our own provenance."""
-    metadata = (record or {}).get("scientific_metadata")
-    waiting = [value for key, value in metadata.items() if key not in OWN_KEYS] if isinstance(metadata, dict) else []
+    waiting = list(given_metadata(record).values())
     while waiting:
         match waiting.pop():
             case str() as content:

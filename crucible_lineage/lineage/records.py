@@ -126,12 +126,18 @@ def slot_keys(record: JsonMapping | None) -> tuple[str, ...]:
     return tuple(map(str, mapping(mapping(mapping(record).get("scientific_metadata")).get(SLOTS_KEY))))
 
 
+def given_metadata(record: JsonMapping | None) -> JsonObject:
+    """Return the scientific metadata without those of crucible-lineage itself."""
+    metadata = mapping(mapping(record).get("scientific_metadata"))
+    return {key: value for key, value in metadata.items() if key not in OWN_KEYS}
+
+
 def returned_values(record: JsonMapping | None) -> JsonObject:
     """Return the metadata at registration, without later additions: for a result, the values its step returned.
 
-    If the record does not list their keys, return all metadata except those of crucible-lineage itself.
+    If the record does not list their keys, return all `given_metadata`.
     """
-    metadata = {k: v for k, v in mapping(mapping(record).get("scientific_metadata")).items() if k not in OWN_KEYS}
+    metadata = given_metadata(record)
     keys = mapping(provenance(record).get("result")).get("keys")
     if not isinstance(keys, list):
         return metadata
@@ -144,6 +150,12 @@ def activity_code(record: JsonMapping | None) -> str:
     written = provenance(record)
     code = mapping(written.get("activity")).get("code")
     return text(mapping(code).get("fingerprint")) or text(code) or text(mapping(written.get("recipe")).get("code"))
+
+
+def maker(record: JsonMapping | None) -> str:
+    """Return the account that made the dataset, by its provenance; empty if unknown."""
+    agent = mapping(provenance(record).get("agent"))
+    return text(agent.get("username")) or text(agent.get("local_user"))
 
 
 def run_ids(record: JsonMapping | None) -> frozenset[str]:

@@ -15,7 +15,7 @@ from crucible_lineage.core.slots import CURRENT
 from crucible_lineage.core.summary import Summary
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.lineage.records import OWN_KEYS
+from crucible_lineage.lineage.records import given_metadata
 from crucible_lineage.queries.catalogue.view import existing
 from crucible_lineage.queries.graph.state import DatasetEntry, entries_of_copy, entry_of
 from crucible_lineage.session import Session
@@ -145,8 +145,7 @@ def calibrations_for(session: Session, mfid: str, kind: str = "", as_of: str = "
 
 def _value(record: JsonMapping, name: str) -> object:
     """Return a field of a record by its dotted name; None if it is missing."""
-    own = record.get("scientific_metadata") or {}
-    part: Any = {**record, "metadata": {key: value for key, value in own.items() if key not in OWN_KEYS}}
+    part: Any = {**record, "metadata": given_metadata(record)}
     for key in name.split("."):
         part = part.get(key) if isinstance(part, Mapping) else None
     return part

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,25 +18,24 @@ from typing import TYPE_CHECKING, Any
 from crucible_lineage.condition import parse_condition
 from crucible_lineage.core.datasets import fetch_datasets
 from crucible_lineage.core.slots import CURRENT
-from crucible_lineage.core.summary import summary_of
+from crucible_lineage.core.summary import Summary, summary_of
 from crucible_lineage.disk import replacing
 from crucible_lineage.errors import InputError, nearest, require_library
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.labels import csv_text
 from crucible_lineage.lineage.records import (
-    OWN_KEYS,
-    PROVENANCE_KEY,
+    given_metadata,
+    maker,
+    mapping,
     provenance,
     returned_values,
     text,
     used_roles,
 )
-from crucible_lineage.provenance.record import read_record
+from crucible_lineage.queries.graph.fetch import whole_record_of
 from crucible_lineage.queries.graph.state import CANDIDATE, DOUBTFUL, entries_of_copy, stated_entries
-from crucible_lineage.registration.read import whole_record
 from crucible_lineage.session import Session
 from crucible_lineage.statements import CheckResult
-from crucible_lineage.times import without_default_time
 
 if TYPE_CHECKING:
     import pandas
@@ -105,9 +105,10 @@ def make_table(
     """
     condition = parse_condition(where) if where else None
     facts = ProjectFacts(session, project, refresh=refresh)
-    chosen, others = _results(
-        facts, project, step, pipeline, () if every else (CURRENT, *((CANDIDATE, DOUBTFUL) if doubtful else ()))
-    )
+    states = {CURRENT} | ({CANDIDATE, DOUBTFUL} if doubtful else set())
+    results = {one.mfid: facts.entries[one.mfid].state for one in facts.results("table", step, pipeline)}
+    chosen = [mfid for mfid, state in results.items() if every or state in states]
+    others = dict(Counter(results.values()) - Counter(results[mfid] for mfid in chosen))
     for name in (*(condition.names if condition else ()), *fields, *by):
         _require_column(facts, chosen, name)
     fitting = [mfid for mfid in chosen if not condition or condition.holds(partial(facts.value, mfid), mfid)]
@@ -117,27 +118,6 @@ def make_table(
     if by:
         columns, rows = _grouped(columns, rows, by)
     return Table(project, step, columns, rows, others)
-
-
-def _results(
-    facts: ProjectFacts, project: str, step: str, pipeline: str | None, states: Collection[str]
-) -> tuple[list[str], dict[str, int]]:
-    """Return the ids of the step's results in these states (if empty, any), oldest first, and counts of the others."""
-    results = [one for one in facts.copy.summaries.values() if one.step == step and pipeline in (None, one.pipeline)]
-    if not results:
-        steps = sorted({one.step for one in facts.copy.summaries.values() if pipeline in (None, one.pipeline)} - {""})
-        instead = nearest(step, steps) if steps else "no step has made any"
-        raise InputError(f"table of step {step!r}: project {project!r} has no dataset of this step; {instead}")
-    results.sort(key=lambda one: (one.created, one.mfid))
-    others: dict[str, int] = {}
-    chosen = []
-    for one in results:
-        state = facts.entries[one.mfid].state
-        if not states or state in states:
-            chosen.append(one.mfid)
-        else:
-            others[state] = others.get(state, 0) + 1
-    return chosen, others
 
 
 def _own_columns(facts: ProjectFacts, chosen: Iterable[str], every: bool) -> tuple[str, ...]:
@@ -218,12 +198,22 @@ class ProjectFacts:
 
     def __init__(self, session: Session, project: str, *, refresh: bool = False) -> None:
         self.session = session
+        self.project = project
         self.copy = session.mirror.snapshot(project, refresh=refresh)
         self.entries = stated_entries(session, entries_of_copy(self.copy), project, self.copy.summaries)
         self._verdicts = session.mirror.verdicts()
         self._facts: dict[str, ColumnValues] = {}
         self._named: dict[str, dict[str, tuple[str, ...]]] = {}
         self._two_raws: set[str] = set()  # datasets with a role or step called `raw` that means something else
+
+    def results(self, command: str, step: str, pipeline: str | None) -> list[Summary]:
+        """Return the results of a step, oldest first. Raises InputError, naming the command, if there are none."""
+        made = [one for one in self.copy.summaries.values() if one.step and pipeline in (None, one.pipeline)]
+        if results := [one for one in made if one.step == step]:
+            return sorted(results, key=lambda one: (one.created, one.mfid))
+        steps = sorted({one.step for one in made})
+        instead = nearest(step, steps) if steps else "no step has made any"
+        raise InputError(f"{command} of step {step!r}: project {self.project!r} has no dataset of this step; {instead}")
 
     def of(self, mfid: str) -> ColumnValues:
         """Return the facts of a dataset; only its id if it is hidden from this key."""
@@ -317,48 +307,35 @@ class ProjectFacts:
             record = fetch_datasets(self.session.client, [mfid], include_links=True).found.get(mfid)
         if record is None:
             return ColumnValues(mfid, "", {"mfid": mfid, "state": "not visible"})
-        recorded = provenance(record)
-        if "attached" in recorded:
-            recorded = self._whole(mfid, record)
+        record = whole_record_of(self.session.client, mfid, record)
         summary = self.copy.summaries.get(mfid) or summary_of(record)
         entry = self.entries.get(mfid)
-        activity = recorded.get("activity") or {}
-        agent = recorded.get("agent") or {}
-        metadata = {k: v for k, v in (record.get("scientific_metadata") or {}).items() if k not in OWN_KEYS}
         own = {
             "mfid": mfid,
             "name": summary.name,
             "step": summary.step,
             "pipeline": summary.pipeline,
-            "output": text(recorded.get("output")),
+            "output": text(provenance(record).get("output")),
             "state": entry.state if entry else "",
             "measurement": summary.measurement,
-            "data_type": text(record.get("data_type")),
-            "instrument": text(record.get("instrument_name")),
+            "data_type": summary.data_type,
+            "instrument": summary.instrument,
             "sample": summary.samples,
-            "session": text(record.get("session_name")),
-            "timestamp": text(without_default_time(record).get("timestamp")),
+            "session": summary.session,
+            "timestamp": summary.timestamp,
             "created": summary.created,
-            "run": text((activity.get("run") or {}).get("run_id")),
-            "who": text(agent.get("username")) or text(agent.get("local_user")),
+            "run": summary.made_by.run_id if summary.made_by else "",
+            "who": maker(record),
             "checks": _checks_text(self._verdicts.get(mfid, {})),
             "remade": entry.remade.times if entry else 0,
         }
         values = {name: value for name, value in own.items() if value}
-        values |= flattened("params", (recorded.get("recipe") or {}).get("params") or {})
+        values |= flattened("params", mapping(provenance(record).get("recipe")).get("params") or {})
         if summary.status.derived:
             values |= flattened("results", returned_values(record))
-        values |= flattened("metadata", metadata)
-        used = {
-            role: mfids
-            for role, mfids in used_roles({"scientific_metadata": {PROVENANCE_KEY: recorded}}).items()
-            if role
-        }
+        values |= flattened("metadata", given_metadata(record))
+        used = {role: mfids for role, mfids in used_roles(record).items() if role}
         return ColumnValues(mfid, summary.step, values, used)
-
-    def _whole(self, mfid: str, record: JsonMapping) -> JsonMapping:
-        found = read_record(record.get("scientific_metadata"))
-        return whole_record(self.session.client, mfid, found).document() if found else provenance(record)
 
 
 def _checks_text(verdicts: Mapping[str, CheckResult]) -> str:

@@ -19,7 +19,7 @@ from crucible_lineage.lineage.draw.view import FOLD_BEYOND, STATE_COLOURS, colou
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import plain, title
 from crucible_lineage.lineage.model import Node
-from crucible_lineage.lineage.records import OWN_KEYS, declared_step, moment, provenance
+from crucible_lineage.lineage.records import declared_step, given_metadata, moment, provenance
 
 __all__ = ["page_data", "render_html"]
 
@@ -131,7 +131,6 @@ def _detail(node: Node) -> JsonObject | None:
         return None
     written = provenance(node.record)
     recipe = written.get("recipe")
-    metadata = node.record.get("scientific_metadata")
     thumbnail = node.record.get("thumbnail")
     is_timed = node.record.get("timestamp") not in (None, "")
     return {
@@ -140,7 +139,7 @@ def _detail(node: Node) -> JsonObject | None:
             **{key: node.record[key] for key in _FIELDS if node.record.get(key) not in (None, "")},
         },
         "thumbnail": thumbnail if isinstance(thumbnail, str) and _THUMBNAIL.fullmatch(thumbnail) else None,
-        "metadata": {k: v for k, v in metadata.items() if k not in OWN_KEYS} if isinstance(metadata, Mapping) else {},
+        "metadata": given_metadata(node.record),
         "params": recipe.get("params") if isinstance(recipe, Mapping) else None,
         "files": _files(node),
         "provenance": {key: value for key, value in written.items() if key != "generated"},

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.core.datasets import ONE_BY_ONE
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.lineage.records import OWN_KEYS
+from crucible_lineage.lineage.records import given_metadata
 from crucible_lineage.pipeline.functions.inspection import RULES
 from crucible_lineage.pipeline.inputs.corrections import apply_changes, changes_of, link_sample
 from crucible_lineage.pipeline.spec.inputs import MATCHED, METADATA_PREFIX
@@ -159,7 +159,7 @@ def recorded_fields(record: JsonMapping) -> JsonObject:
 def _current_fields(item: InputItem, record: JsonMapping, holds: str) -> JsonObject:
     """Return the fields for groups and partners: Crucible's, then declared ones; or the reverse."""
     current = {name: value for name, value in recorded_fields(record).items() if value is not None}
-    metadata = {k: v for k, v in (record.get("scientific_metadata") or {}).items() if k not in OWN_KEYS}
+    metadata = given_metadata(record)
     declared = {name: value for name, value in item.fields.items() if value is not None}
     own_metadata = item.fields.get("metadata") or {}
     if holds == DECLARED:

@@ -15,7 +15,7 @@ from crucible_lineage.core.datasets import ONE_BY_ONE, in_threads
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.facts import DatasetFacts, Facts
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.lineage.records import OWN_KEYS, PROVENANCE_KEY, mappings, provenance, returned_values, text
+from crucible_lineage.lineage.records import PROVENANCE_KEY, given_metadata, mappings, provenance, returned_values, text
 from crucible_lineage.pipeline.bind.model import BoundPipeline
 from crucible_lineage.pipeline.inputs.inputs import InputItem, Inputs
 from crucible_lineage.pipeline.spec.ingestion import Ingest
@@ -198,5 +198,5 @@ def _registered_facts(record: JsonMapping) -> DatasetFacts | None:
 def _current_facts(record: JsonMapping, keywords: Collection[str]) -> DatasetFacts:
     stored = provenance(record)
     derived = bool(stored.get("used") or (stored.get("attached") or {}).get("used"))
-    everything = {k: v for k, v in (record.get("scientific_metadata") or {}).items() if k not in OWN_KEYS}
-    return DatasetFacts.of_fields(record, keywords, returned_values(record) if derived else everything)
+    values = returned_values(record) if derived else given_metadata(record)
+    return DatasetFacts.of_fields(record, keywords, values)

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 from crucible_lineage.core.statement_effects import AppliedStatement
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.lineage.records import OWN_KEYS, parents_as_used, provenance, returned_values, text
+from crucible_lineage.lineage.records import (
+    given_metadata,
+    maker,
+    parents_as_used,
+    provenance,
+    returned_values,
+    text,
+)
 from crucible_lineage.queries.catalogue.columns import as_json
 from crucible_lineage.queries.catalogue.files import own_files
 from crucible_lineage.queries.deleted import deletion_of
@@ -113,7 +120,6 @@ def show_dataset(session: Session, mfid: str) -> DatasetView:
         names.setdefault(other, _name(session, other))
     parents = parents_as_used(record, [link.unique_id for link in links if link.direction == "source"])
     results = returned_values(record)
-    given = {key: value for key, value in (found.scientific_metadata or {}).items() if key not in OWN_KEYS}
     return DatasetView(
         entry=entry,
         results=results,
@@ -130,7 +136,7 @@ def show_dataset(session: Session, mfid: str) -> DatasetView:
         samples={
             one.unique_id: one.name or one.unique_id for one in found.links or () if one.resource_type == "sample"
         },
-        metadata={key: value for key, value in given.items() if key not in results},
+        metadata={key: value for key, value in given_metadata(record).items() if key not in results},
         deletion=record.get("deletion_request") if found.is_to_be_deleted else None,
         statements=session.stated.about(mfid, found.project_id or "", entry.summary),
         varies=known_to_vary(session, mfid, record),
@@ -153,10 +159,10 @@ def existing(session: Session, mfid: str) -> Dataset:
 
 def _origin(record: Mapping[str, object]) -> ProducingRun:
     recorded = provenance(record)
-    activity, agent = recorded.get("activity") or {}, recorded.get("agent") or {}
+    activity = recorded.get("activity") or {}
     run, started, ended = activity.get("run") or {}, text(activity.get("started")), text(activity.get("ended"))
     return ProducingRun(
-        who=text(agent.get("username")) or text(agent.get("local_user")) or _owner(record),
+        who=maker(record) or _owner(record),
         started=started or None,
         seconds=(utc(ended) - utc(started)).total_seconds() if started and ended else None,
         function=text(activity.get("function")) or None,

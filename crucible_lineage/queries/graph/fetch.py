@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from crucible_lineage.client.client import CrucibleClient
 from crucible_lineage.core.datasets import ONE_BY_ONE, fetch_datasets
 from crucible_lineage.core.slots import Currency
 from crucible_lineage.core.summary import Summary, summary_of
 from crucible_lineage.core.tables import Snapshot
 from crucible_lineage.errors import CrucibleError, ForbiddenError, InputError, NotFoundError, RefusedError
 from crucible_lineage.ids import is_mfid
+from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage import LineageGraph, Node
 from crucible_lineage.lineage.model import WITHDRAWN
-from crucible_lineage.lineage.records import PROVENANCE_KEY, is_withdrawn, provenance, text, used_mfids
+from crucible_lineage.lineage.records import PROVENANCE_KEY, is_withdrawn, mapping, provenance, text, used_mfids
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.queries.deleted import deletion_of
 from crucible_lineage.queries.graph.state import may_be_replaced
@@ -152,14 +154,22 @@ def with_whole_records(session: Session, graph: LineageGraph) -> LineageGraph:
 
     Raises ChecksumError if such a file has changed.
     """
-    completed: dict[str, Record] = {}
-    for node in graph.nodes.values():
-        metadata = (node.record or {}).get("scientific_metadata")
-        partial = read_record(metadata) if "attached" in provenance(node.record) else None
-        if node.record and metadata and partial and not partial.is_whole:
-            record = whole_record(session.client, node.id, partial).document()
-            completed[node.id] = {**node.record, "scientific_metadata": {**metadata, PROVENANCE_KEY: record}}
+    long = {mfid: node.record for mfid, node in graph.nodes.items() if "attached" in provenance(node.record)}
+    completed = {mfid: whole_record_of(session.client, mfid, record or {}) for mfid, record in long.items()}
     return graph.with_records(completed) if completed else graph
+
+
+def whole_record_of(client: CrucibleClient, mfid: str, record: JsonMapping) -> JsonMapping:
+    """Return a dataset's record, with a long provenance record completed from the file attached to it.
+
+    Raises ChecksumError if this file has changed.
+    """
+    metadata = mapping(record.get("scientific_metadata"))
+    partial = read_record(metadata) if "attached" in provenance(record) else None
+    if partial is None or partial.is_whole:
+        return record
+    complete = whole_record(client, mfid, partial).document()
+    return {**record, "scientific_metadata": {**metadata, PROVENANCE_KEY: complete}}
 
 
 def _records(

@@ -44,9 +44,9 @@ from crucible_lineage.provenance.record import read_record, unreadable
 from crucible_lineage.queries.calibrations import CalibrationFor, calibrations_for
 from crucible_lineage.queries.catalogue.reference import find_mfid
 from crucible_lineage.queries.catalogue.view import single_statements
+from crucible_lineage.queries.graph.fetch import whole_record_of
 from crucible_lineage.queries.graph.state import DatasetEntry, entry_of
 from crucible_lineage.queries.impact import request_deletion
-from crucible_lineage.registration.read import whole_record
 from crucible_lineage.remake.receipts import known_to_vary
 from crucible_lineage.session import Session
 from crucible_lineage.statements import FLAG, HOLD, About
@@ -207,14 +207,11 @@ def _dataset(reader: Reader) -> Dataset:
 def _complete_record(reader: Reader, found: Dataset) -> tuple[JsonObject, str]:
     """Return the dataset's record with its complete provenance, and the reason if that cannot be read."""
     record = found.model_dump()
-    stored = read_record(found.scientific_metadata)
-    if stored is None:
-        return record, unreadable(found.scientific_metadata)
     try:
-        complete = whole_record(reader.client, found.unique_id, stored).document()
+        complete = whole_record_of(reader.client, found.unique_id, record)
     except LineageError as error:
         return record, str(error)
-    return {**record, "scientific_metadata": {**record["scientific_metadata"], PROVENANCE_KEY: complete}}, ""
+    return dict(complete), unreadable(found.scientific_metadata)
 
 
 def _named(reader: Reader, record: JsonMapping, links: list[Link]) -> tuple[dict[str, str], set[str]]:
