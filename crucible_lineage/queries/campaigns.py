@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from crucible_lineage.condition import parse_condition
@@ -13,7 +14,7 @@ from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.records import returned_values
 from crucible_lineage.pipeline.campaign import Campaign, CampaignPlan, strata
 from crucible_lineage.pipeline.plan.plan import FRESH
-from crucible_lineage.queries.trend import FEWEST, SCALED, SIGMAS, Series, Trend, TrendPoint
+from crucible_lineage.queries.trend import Series, Trend, TrendPoint, series_of, spread_of
 
 MOST_OUTLIERS = 5
 
@@ -42,23 +43,25 @@ class Effect:
         """The differences, new minus old."""
         return [one.point.value for one in self.pairs]
 
+    @cached_property
+    def series(self) -> Series:
+        """The differences over the time of measurement, with limits if there are enough pairs."""
+        return series_of("new minus old", [one.point for one in self.pairs])
+
     @property
     def median(self) -> float:
         """The median difference."""
-        return statistics.median(self.differences)
+        return self.series.median
 
     @property
     def spread(self) -> float:
         """The scaled median absolute deviation of the differences."""
-        return SCALED * statistics.median(abs(one - self.median) for one in self.differences)
+        return spread_of(self.differences)
 
     @property
     def outliers(self) -> tuple[Pair, ...]:
-        """The pairs beyond the limits, the farthest first; none if there are too few pairs for limits."""
-        if len(self.pairs) < FEWEST:
-            return ()
-        limit = SIGMAS * self.spread
-        beyond = [one for one in self.pairs if abs(one.point.value - self.median) > limit]
+        """The pairs farthest beyond the limits, the farthest first; none if there are too few pairs for limits."""
+        beyond = [one for one in self.pairs if self.series.is_beyond(one.point.value)]
         return tuple(sorted(beyond, key=lambda one: -abs(one.point.value - self.median))[:MOST_OUTLIERS])
 
     @property
@@ -71,13 +74,7 @@ class Effect:
 
     def trend(self, project: str) -> Trend:
         """Return the differences over the time of measurement, for a picture."""
-        far = {one.new for one in self.outliers}
-        points = sorted(self.pairs, key=lambda one: (one.point.time, one.new))
-        judged = tuple(TrendPoint(one.new, one.point.time, one.point.value, one.new in far) for one in points)
-        limit = SIGMAS * self.spread if len(points) >= FEWEST else None
-        low, high = (None, None) if limit is None else (self.median - limit, self.median + limit)
-        series = Series("new minus old", judged, self.median, low, high, ())
-        return Trend(project, self.step, self.number, (series,), 0)
+        return Trend(project, self.step, self.number, (self.series,), 0)
 
     def to_json(self) -> JsonObject:
         """Return it as `campaign compare --json` prints it."""

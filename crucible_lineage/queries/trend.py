@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from crucible_lineage.amounts import amount
 from crucible_lineage.core.slots import CURRENT
-from crucible_lineage.errors import InputError, nearest
+from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.model import DOUBTFUL
 from crucible_lineage.lineage.records import activity_code
 from crucible_lineage.queries.table import ProjectFacts
@@ -65,12 +65,16 @@ class Series:
     median: float
     low: float | None
     high: float | None
-    marks: tuple[AxisMark, ...]
+    marks: tuple[AxisMark, ...] = ()
 
     @property
     def alarm(self) -> bool:
         """Whether the last value lies beyond the limits."""
         return self.points[-1].is_beyond
+
+    def is_beyond(self, value: float) -> bool:
+        """Return whether a value lies beyond the limits."""
+        return self.low is not None and self.high is not None and not self.low <= value <= self.high
 
     def to_json(self) -> dict[str, object]:
         """Return it as `trend --json` prints it."""
@@ -111,11 +115,7 @@ def trend_of(
     result has both a number and a time of measurement.
     """
     facts = ProjectFacts(session, project)
-    results = [one for one in facts.copy.summaries.values() if one.step == step and pipeline in (None, one.pipeline)]
-    if not results:
-        steps = sorted({one.step for one in facts.copy.summaries.values()} - {""})
-        instead = nearest(step, steps) if steps else "no step has made any"
-        raise InputError(f"trend of step {step!r}: project {project!r} has no dataset of this step; {instead}")
+    results = facts.results("trend", step, pipeline)
     shown = [one.mfid for one in results if facts.entries[one.mfid].state in (CURRENT, DOUBTFUL)]
     groups: dict[str, list[TrendPoint]] = {}
     left_out = 0
@@ -132,7 +132,7 @@ def trend_of(
             f"trend of {step} {column}: none of {amount(len(shown), 'result')} has both this number and a time of "
             "measurement"
         )
-    series = tuple(_series(facts, label, points) for label, points in sorted(groups.items()))
+    series = tuple(_marked(facts, series_of(label, points)) for label, points in sorted(groups.items()))
     return Trend(project, step, column, series, left_out)
 
 
@@ -143,22 +143,25 @@ def _time(facts: ProjectFacts, mfid: str) -> datetime | None:
     return max((utc(str(time)) for time in times), default=None)
 
 
-def _series(facts: ProjectFacts, label: str, points: list[TrendPoint]) -> Series:
-    points.sort(key=lambda one: (one.time, one.mfid))
-    good = [one.value for one in points if not one.is_doubtful] or [one.value for one in points]
-    median = statistics.median(good)
-    low = high = None
-    if len(good) >= FEWEST:
-        spread = SIGMAS * SCALED * statistics.median(abs(value - median) for value in good)
-        low, high = median - spread, median + spread
-    judged = tuple(
-        TrendPoint(
-            one.mfid, one.time, one.value, low is not None and not low <= one.value <= (high or low), one.is_doubtful
-        )
-        for one in points
-    )
-    marks = (*_changes(facts, judged), *_holds(facts, judged))
-    return Series(label, judged, median, low, high, tuple(sorted(marks, key=lambda one: (one.time, one.kind))))
+def series_of(label: str, points: Iterable[TrendPoint]) -> Series:
+    """Return points by time, with limits if there are enough; doubtful ones do not count for the limits."""
+    ordered = sorted(points, key=lambda one: (one.time, one.mfid))
+    good = [one.value for one in ordered if not one.is_doubtful] or [one.value for one in ordered]
+    median, limit = statistics.median(good), SIGMAS * spread_of(good)
+    low, high = (median - limit, median + limit) if len(good) >= FEWEST else (None, None)
+    series = Series(label, (), median, low, high)
+    return replace(series, points=tuple(replace(one, is_beyond=series.is_beyond(one.value)) for one in ordered))
+
+
+def spread_of(values: Sequence[float]) -> float:
+    """Return the scaled median absolute deviation."""
+    median = statistics.median(values)
+    return SCALED * statistics.median(abs(value - median) for value in values)
+
+
+def _marked(facts: ProjectFacts, series: Series) -> Series:
+    marks = (*_changes(facts, series.points), *_holds(facts, series.points))
+    return replace(series, marks=tuple(sorted(marks, key=lambda one: (one.time, one.kind))))
 
 
 def _changes(facts: ProjectFacts, points: Sequence[TrendPoint]) -> Iterator[AxisMark]:
