@@ -9,9 +9,8 @@ from typing import TextIO
 import click
 
 from crucible_lineage.amounts import amount
-from crucible_lineage.cli.exit_codes import FAILURE
 from crucible_lineage.cli.printing import coloured
-from crucible_lineage.lineage.checks import Finding, has_errors, worst_first
+from crucible_lineage.lineage.checks import Finding, worst_first
 from crucible_lineage.lineage.labels import plain
 
 COLOURS = {"error": "red", "warning": "yellow"}
@@ -29,11 +28,6 @@ def print_findings(name: str, findings: Sequence[Finding], scope: str, *, every:
         ", ".join(f"{amount(count, severity)}: {check}" for (severity, check), count in kinds.items()) or "no findings"
     )
     click.echo(f"{name}: {counts}; looked at {scope}")
-
-
-def exit_code(findings: Sequence[Finding]) -> int:
-    """Return 1 if one of the findings is an error, else 0."""
-    return FAILURE if has_errors(findings) else 0
 
 
 def in_colour(severity: str, stream: TextIO | None = None) -> str:

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 
 from crucible_lineage.collector import collector_paused
 from crucible_lineage.ids import derive_mfid, is_mfid, mfid_bytes, mfid_time
-from crucible_lineage.lineage.graph import LineageGraph, in_turns
+from crucible_lineage.lineage.graph import LineageGraph, in_turns, walk
 from crucible_lineage.lineage.model import DERIVED, KNOWN_RELATIONSHIPS, MEASURED, PART, Node
 from crucible_lineage.lineage.records import (
     generated_files,
@@ -88,11 +88,6 @@ def worst_first(findings: Iterable[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
-def has_errors(findings: Iterable[Finding]) -> bool:
-    """Return whether a finding is an error, not only a warning or notice."""
-    return any(finding.severity == "error" for finding in findings)
-
-
 @dataclass(frozen=True)
 class Findings:
     """Findings, worst first; subclasses add how much was examined."""
@@ -101,8 +96,8 @@ class Findings:
 
     @property
     def ok(self) -> bool:
-        """Whether no finding is an error."""
-        return not has_errors(self.findings)
+        """Whether no finding is an error, only a warning or notice."""
+        return not any(finding.severity == "error" for finding in self.findings)
 
     def to_json(self) -> dict[str, object]:
         """Return the findings for `--json`."""
@@ -117,10 +112,11 @@ def link_command(parent: str, child: str) -> str:
 def check(graph: LineageGraph) -> list[Finding]:
     """Find all faults of a graph, in the order of `CHECKS`.
 
-    The checks take turns over the nodes, so that each packed record is unpacked once for all of them.
+    The checks take turns over the nodes, so that each packed record is unpacked once for all of them; at the end of a
+    turn a check yields None.
     """
-    by_check: dict[str, list[Finding]] = {name: [] for name in _CHECKS}
-    running = {name: find(graph) for name, find in _CHECKS.items()}
+    by_check: dict[str, list[Finding]] = {name: [] for name in CHECKS}
+    running = {name: find(graph) for name, find in CHECKS.items()}
     with collector_paused():
         while running:
             for name, findings in list(running.items()):
@@ -164,15 +160,14 @@ def self_links(graph: LineageGraph) -> Iterator[Finding]:
 
 def dangling_parents(graph: LineageGraph) -> Iterator[Finding | None]:
     """Find parents in links or provenance records that are hidden from the reader, or do not exist."""
-    hidden = {mfid for mfid, node in graph.nodes.items() if node.kind == "hidden"}
-    if not hidden:
+    if not graph.hidden:
         return
-    pairs = dict.fromkeys(ends for ends in graph.edges if ends[0] in hidden)
+    pairs = dict.fromkeys(ends for ends in graph.edges if ends[0] in graph.hidden)
     for node in in_turns(graph):
         if node is None:
             yield None
             continue
-        pairs |= dict.fromkeys((mfid, node.id) for mfid in used_mfids(node.record) if mfid in hidden)
+        pairs |= dict.fromkeys((mfid, node.id) for mfid in used_mfids(node.record) if mfid in graph.hidden)
     for source, target in pairs:
         message = f"a parent of {graph.label(target)} is not visible to you or does not exist"
         yield Finding("dangling-parent", "warning", (source, target), message, f"crucible get {target}")
@@ -193,7 +188,7 @@ def mismatches(graph: LineageGraph) -> Iterator[Finding | None]:
         links = {mfid: graph.edges[mfid, node.id].relationship for mfid in graph.parents(node.id)}
         used = dict.fromkeys(used_mfids(node.record))
         for mfid in used:
-            if not _is_hidden(graph, mfid) and links.get(mfid, PART) == PART:
+            if mfid not in graph.hidden and links.get(mfid, PART) == PART:
                 yield _missing_link(graph, mfid, node.id, is_part=mfid in links)
         for mfid, relationship in links.items():
             if mfid not in used and relationship not in (MEASURED, PART) and lists_all_used(node.record):
@@ -290,20 +285,29 @@ def changed_recipes(graph: LineageGraph) -> Iterator[Finding | None]:
                 yield Finding("changed-recipe", "error", (node.id,), message, f"crucible-lineage verify {node.id}")
 
 
-def orphaned(graph: LineageGraph) -> Iterator[Finding | None]:
+def orphans(graph: LineageGraph) -> Iterator[Finding | None]:
     """Find datasets that look derived and have no parent, with the parents that records suggest."""
-    for orphan in orphans(graph):
-        if orphan is None:
+    suspects = []
+    for node in in_turns(graph):
+        if node is None:
             yield None
-            continue
-        proposals = [f"{graph.label(parent)} ({evidence})" for parent, evidence in orphan.parents]
-        suggestion = (
-            f"its parent may be {' or '.join(proposals)}" if proposals else "nothing in the graph suggests a parent"
-        )
-        message = f"{graph.label(orphan.id)} looks derived ({orphan.reason}) and has no parent; {suggestion}"
-        parents = tuple(parent for parent, _ in orphan.parents)
-        command = link_command(parents[0], orphan.id) if parents else ""
-        yield Finding("orphan", "warning", (orphan.id, *parents), message, command)
+        elif reason := _reason(graph, node):
+            suspects.append((node, reason))
+    if not suspects:
+        return
+    index = _Index(graph)
+    for node, reason in suspects:
+        proposed: dict[str, str] = {}
+        excluded = graph.descendants(node.id) | {node.id}
+        for parent, evidence in _proposals(index, node):
+            if parent in graph.nodes and parent not in excluded:
+                proposed.setdefault(parent, evidence)
+        parents = list(proposed)[:_MOST_PROPOSALS]
+        named = " or ".join(f"{graph.label(parent)} ({proposed[parent]})" for parent in parents)
+        suggestion = f"its parent may be {named}" if named else "nothing in the graph suggests a parent"
+        message = f"{graph.label(node.id)} looks derived ({reason}) and has no parent; {suggestion}"
+        command = link_command(parents[0], node.id) if parents else ""
+        yield Finding("orphan", "warning", (node.id, *parents), message, command)
 
 
 def wrong_projects(graph: LineageGraph) -> Iterator[Finding]:
@@ -332,14 +336,7 @@ def wrong_projects(graph: LineageGraph) -> Iterator[Finding]:
             yield Finding("wrong-project", "warning", (node.id,), message, f"crucible get {node.id}")
 
 
-def _without_turns(
-    find: Callable[[LineageGraph], Iterator[Finding | None]],
-) -> Callable[[LineageGraph], Iterator[Finding]]:
-    """Return a check without the None values of its turns."""
-    return lambda graph: (finding for finding in find(graph) if finding is not None)
-
-
-_CHECKS: dict[str, Callable[[LineageGraph], Iterator[Finding | None]]] = {
+CHECKS: dict[str, Callable[[LineageGraph], Iterator[Finding | None]]] = {
     "cycle": cycles,
     "self-link": self_links,
     "dangling-parent": dangling_parents,
@@ -349,32 +346,19 @@ _CHECKS: dict[str, Callable[[LineageGraph], Iterator[Finding | None]]] = {
     "incomplete": incomplete,
     "duplicate-recipe": duplicate_recipes,
     "changed-recipe": changed_recipes,
-    "orphan": orphaned,
+    "orphan": orphans,
     "wrong-project": wrong_projects,
 }
-CHECKS = {name: _without_turns(find) for name, find in _CHECKS.items()}
 
 
 def _shortest_cycle(component: LineageGraph, start: str) -> tuple[str, ...]:
     """Return the shortest path from `start` back to itself, ends included; `component` is strongly connected."""
-    came_from: dict[str, str] = {}
-    frontier = [start]
-    while start not in came_from:
-        following = []
-        for mfid in frontier:
-            for child in sorted(component.children(mfid)):
-                if child not in came_from and child != mfid:
-                    came_from[child] = mfid
-                    following.append(child)
-        frontier = following
-    path = [start, came_from[start]]
-    while path[-1] != start:
-        path.append(came_from[path[-1]])
-    return tuple(reversed(path))
-
-
-def _is_hidden(graph: LineageGraph, mfid: str) -> bool:
-    return mfid in graph and graph.nodes[mfid].kind == "hidden"
+    others = sorted(set(component.children(start)) - {start})
+    came_from = walk(others, lambda mfid: sorted(component.children(mfid)))
+    path = [start]
+    while before := came_from[path[-1]]:
+        path.append(before)
+    return (start, *reversed(path))
 
 
 def _missing_link(graph: LineageGraph, parent: str, child: str, *, is_part: bool) -> Finding:
@@ -392,35 +376,6 @@ _PROCESSED = re.compile(
 _EXTENSION = re.compile(r"\s*(\([^()]*\)|\[[^\[\]]*\])\s*$|[\s_-]+\w+$")
 _MFID = re.compile(r"\b[0-9a-hjkmnp-tv-z]{26}\b")
 _MOST_PROPOSALS = 5  # more would not help to choose
-
-
-@dataclass(frozen=True)
-class Orphan:
-    """A dataset that lacks an expected parent: `parents` are candidates (id, evidence), best evidence first."""
-
-    id: str
-    reason: str
-    parents: tuple[tuple[str, str], ...]
-
-
-def orphans(graph: LineageGraph) -> Iterator[Orphan | None]:
-    """Yield the datasets that look derived and have no parent, in the graph's order; None as from `in_turns`."""
-    suspects = []
-    for node in in_turns(graph):
-        if node is None:
-            yield None
-        elif reason := _reason(graph, node):
-            suspects.append((node, reason))
-    if not suspects:
-        return
-    index = _Index(graph)
-    for node, reason in suspects:
-        proposed: dict[str, str] = {}
-        excluded = graph.descendants(node.id) | {node.id}
-        for parent, evidence in _proposals(index, node):
-            if parent in graph.nodes and parent not in excluded:
-                proposed.setdefault(parent, evidence)
-        yield Orphan(node.id, reason, tuple(proposed.items())[:_MOST_PROPOSALS])
 
 
 class _Index:

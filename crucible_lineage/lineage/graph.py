@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from sys import intern
@@ -147,11 +147,16 @@ class LineageGraph:
 
     def ancestors(self, mfid: str, depth: int | None = None) -> frozenset[str]:
         """Return all ancestors of `mfid`, within `depth` edges if given; even on a cycle without `mfid` itself."""
-        return frozenset(_reach(self.node(mfid).id, self._parents, depth))
+        return frozenset(walk([self.node(mfid).id], self._parents.__getitem__, depth)) - {mfid}
 
     def descendants(self, mfid: str, depth: int | None = None) -> frozenset[str]:
         """Return all descendants of `mfid`, within `depth` edges if given; even on a cycle without `mfid` itself."""
-        return frozenset(_reach(self.node(mfid).id, self._children, depth))
+        return frozenset(walk([self.node(mfid).id], self._children.__getitem__, depth)) - {mfid}
+
+    @cached_property
+    def hidden(self) -> frozenset[str]:
+        """The ids that the reader may not see."""
+        return frozenset(mfid for mfid, node in self.nodes.items() if node.kind == "hidden")
 
     def roots(self) -> tuple[str, ...]:
         """Return the nodes without parents: samples and raw datasets."""
@@ -214,20 +219,23 @@ def _neighbours(nodes: Iterable[str], edges: Iterable[tuple[str, str]]) -> tuple
     )
 
 
-def _reach(start: str, neighbours: Neighbours, depth: int | None) -> set[str]:
-    """Return the nodes that can be reached from `start` within `depth` edges, without `start`."""
-    seen, frontier, distance = {start}, [start], 0
+def walk(starts: Iterable[str], neighbours: Callable[[str], Iterable[str]], depth: int | None = None) -> dict[str, str]:
+    """Return the starts and what is reached from them within `depth` edges, breadth first.
+
+    Each node comes with the one that it was reached from, a start with an empty text.
+    """
+    before = dict.fromkeys(starts, "")
+    frontier, distance = list(before), 0
     while frontier and (depth is None or distance < depth):
         distance += 1
         following = []
         for mfid in frontier:
-            for other in neighbours[mfid]:
-                if other not in seen:
-                    seen.add(other)
+            for other in neighbours(mfid):
+                if other not in before:
+                    before[other] = mfid
                     following.append(other)
         frontier = following
-    seen.discard(start)
-    return seen
+    return before
 
 
 def in_turns(graph: LineageGraph) -> Iterator[Node | None]:

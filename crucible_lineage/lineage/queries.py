@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 
-from crucible_lineage.lineage.graph import LineageGraph
+from crucible_lineage.lineage.graph import LineageGraph, walk
 from crucible_lineage.lineage.model import Node
 from crucible_lineage.lineage.records import activity_code, generated_files, instruments, moment, provenance, used_files
 
@@ -38,17 +38,8 @@ def paths(graph: LineageGraph, ancestor: str, descendant: str, *, most: int | No
 
 def shortest_path(graph: LineageGraph, ancestor: str, descendant: str) -> tuple[str, ...]:
     """Return the shortest path from one down to the other, ends included; empty if there is none."""
-    came_from = {graph.node(ancestor).id: ""}
+    came_from = walk([graph.node(ancestor).id], graph.children)
     end = graph.node(descendant).id
-    frontier = [ancestor]
-    while frontier and end not in came_from:
-        following = []
-        for mfid in frontier:
-            for child in graph.children(mfid):
-                if child not in came_from:
-                    came_from[child] = mfid
-                    following.append(child)
-        frontier = following
     path = [end] if end in came_from else []
     while path and came_from[path[-1]]:
         path.append(came_from[path[-1]])
@@ -150,18 +141,8 @@ def _impact(graph: LineageGraph, starts: Iterable[Start]) -> Impact:
     causes: dict[str, str] = {}
     for cause, mfid in starts:
         causes.setdefault(mfid, cause)
-    came_from: dict[str, str] = {}
-    frontier = list(causes)
-    while frontier:
-        following = []
-        for mfid in frontier:
-            for child in graph.children(mfid):
-                if child not in causes and child not in came_from:
-                    came_from[child] = mfid
-                    following.append(child)
-        frontier = following
-    reached = [*causes, *came_from]
-    return Impact(tuple(mfid for mfid in reached if graph.nodes[mfid].kind != "sample"), causes, came_from)
+    came_from = walk(causes, graph.children)
+    return Impact(tuple(mfid for mfid in came_from if graph.nodes[mfid].kind != "sample"), causes, came_from)
 
 
 def _uses(node: Node, sha256: str) -> bool:

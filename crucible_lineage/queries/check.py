@@ -17,7 +17,7 @@ from crucible_lineage.core.slots import CURRENT, SUPERSEDED, Currency
 from crucible_lineage.core.summary import Summary, summary_of
 from crucible_lineage.errors import ForbiddenError, NotFoundError, RefusedError
 from crucible_lineage.lineage import Finding, LineageGraph, check
-from crucible_lineage.lineage.checks import CHECKS, Findings, worst_first
+from crucible_lineage.lineage.checks import Findings, orphans, worst_first
 from crucible_lineage.lineage.model import PART
 from crucible_lineage.lineage.records import equal_parents, provenance, used_mfids
 from crucible_lineage.queries.graph.fetch import fetch_lineage, fetch_projects, with_named_parents
@@ -63,7 +63,7 @@ def _orphans_in_their_projects(session: Session, graph: LineageGraph) -> dict[st
     projects = sorted({node.project for node in graph.nodes.values() if node.project})
     wide = fetch_projects(session, projects).graph
     both = LineageGraph([*wide.nodes.values(), *graph.nodes.values()], [*wide.edges.values(), *graph.edges.values()])
-    return {finding.ids[0]: finding for finding in CHECKS["orphan"](both)}
+    return {finding.ids[0]: finding for finding in orphans(both) if finding}
 
 
 def _result(graph: LineageGraph, findings: Sequence[Finding], downloaded: int) -> LineageCheck:
@@ -73,7 +73,7 @@ def _result(graph: LineageGraph, findings: Sequence[Finding], downloaded: int) -
 
 def _without_hidden(graph: LineageGraph, finding: Finding) -> Finding:
     """Remove the ids of datasets that the reader cannot see, and a command that names one."""
-    hidden = {mfid for mfid in finding.ids if mfid in graph and graph.nodes[mfid].kind == "hidden"}
+    hidden = graph.hidden.intersection(finding.ids)
     if not hidden:
         return finding
     command = "" if any(mfid in finding.command for mfid in hidden) else finding.command

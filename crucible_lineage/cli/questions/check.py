@@ -12,8 +12,8 @@ from pathlib import Path
 import click
 
 from crucible_lineage.amounts import amount
-from crucible_lineage.cli.exit_codes import BAD_INPUT
-from crucible_lineage.cli.findings import ALL, exit_code, in_colour, print_findings
+from crucible_lineage.cli.exit_codes import BAD_INPUT, FAILURE
+from crucible_lineage.cli.findings import ALL, in_colour, print_findings
 from crucible_lineage.cli.options import (
     announce,
     chosen_settings,
@@ -93,7 +93,7 @@ def check_command(
             )
     if any(file["faults"] for file in files):
         sys.exit(BAD_INPUT)
-    sys.exit(max((exit_code(found.findings) for found in lineages.values()), default=0))
+    sys.exit(0 if all(found.ok for found in lineages.values()) else FAILURE)
 
 
 def _show_schema(output: Path | None) -> None:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import click
 
 from crucible_lineage.amounts import amount
-from crucible_lineage.cli.findings import ALL, exit_code, print_findings
+from crucible_lineage.cli.exit_codes import FAILURE
+from crucible_lineage.cli.findings import ALL, print_findings
 from crucible_lineage.cli.options import (
     announce,
     chosen_project,
@@ -93,7 +94,7 @@ def verify_command(
             if one.source:
                 click.echo(plain(f"repaired {one.file.filename} of {one.file.mfid}, from {one.source}"))
         print_findings(project or str(mfid), found.findings, _scope(found), every=every)
-    sys.exit(exit_code(found.findings))
+    sys.exit(0 if found.ok else FAILURE)
 
 
 def _scope(found: Verification) -> str:

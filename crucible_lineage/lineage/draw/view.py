@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from crucible_lineage.amounts import amount
-from crucible_lineage.lineage.graph import LineageGraph
+from crucible_lineage.lineage.graph import LineageGraph, walk
 from crucible_lineage.lineage.model import CANDIDATE, CURRENT, DOUBTFUL, MEASURED, RAW, SUPERSEDED, Edge, Node
 from crucible_lineage.lineage.records import chosen_in_time, declared_step, equal_parents, parents_as_used, used_roles
 
@@ -180,15 +181,12 @@ def roles_of(graph: LineageGraph) -> dict[str, frozenset[str]]:
 
 def _with_parents(graph: LineageGraph, keep: Collection[str], most: int) -> set[str]:
     """Return the nodes to keep single with their ancestors, up to nodes with more parents than `most`."""
-    single: set[str] = set()
-    waiting = [mfid for mfid in keep if mfid in graph]
-    while waiting:
-        mfid = waiting.pop()
-        if mfid not in single:
-            single.add(mfid)
-            parents = graph.parents(mfid)
-            waiting.extend(parents if len(parents) <= most else ())
-    return single
+
+    def few_parents(mfid: str) -> Iterable[str]:
+        parents = graph.parents(mfid)
+        return parents if len(parents) <= most else ()
+
+    return set(walk((mfid for mfid in keep if mfid in graph), few_parents))
 
 
 def dispensable(graph: LineageGraph, keep: Iterable[str] = ()) -> frozenset[str]:
@@ -198,7 +196,7 @@ def dispensable(graph: LineageGraph, keep: Iterable[str] = ()) -> frozenset[str]
     ancestors and descendants.
     """
     superseded = {mfid for mfid, node in graph.nodes.items() if node.state == SUPERSEDED}
-    needed = _with_ancestors(graph, graph.nodes.keys() - superseded)
+    needed = set(walk(graph.nodes.keys() - superseded, partial(_needed_parents, graph)))
     for mfid in superseded.intersection(keep):
         needed |= {mfid, *graph.ancestors(mfid), *graph.descendants(mfid)}
     return frozenset(superseded - needed)
@@ -209,27 +207,14 @@ def left_out_note(count: int) -> str:
     return f"{count} superseded {'result' if count == 1 else 'results'} not shown" if count else ""
 
 
-def _with_ancestors(graph: LineageGraph, mfids: Iterable[str]) -> set[str]:
-    reached = set(mfids)
-    waiting = list(reached)
-    while waiting:
-        child = waiting.pop()
-        replaced = _replaced_parents(graph, child)
-        for parent in graph.parents(child):
-            if parent not in reached and parent not in replaced:
-                reached.add(parent)
-                waiting.append(parent)
-    return reached
-
-
-def _replaced_parents(graph: LineageGraph, child: str) -> set[str]:
-    """Return the superseded parents that another parent with equal bytes, not superseded, replaces."""
-    record = graph.nodes[child].record
+def _needed_parents(graph: LineageGraph, child: str) -> Iterable[str]:
+    """Return the parents without superseded ones that another parent with equal bytes, not superseded, replaces."""
+    record, parents = graph.nodes[child].record, graph.parents(child)
     if not equal_parents(record):
-        return set()
-    equal = ({used, *others} for used, others in parents_as_used(record, graph.parents(child)).items())
+        return parents
+    equal = ({used, *others} for used, others in parents_as_used(record, parents).items())
     groups = [(mfids, {mfid for mfid in mfids if graph.nodes[mfid].state == SUPERSEDED}) for mfids in equal]
-    return {mfid for mfids, superseded in groups if superseded < mfids for mfid in superseded}
+    return set(parents).difference(*(superseded for mfids, superseded in groups if superseded < mfids))
 
 
 def kind_of_data(node: Node) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from crucible_lineage.client.client import CrucibleClient
 from crucible_lineage.core.datasets import ONE_BY_ONE, fetch_datasets
@@ -14,6 +15,7 @@ from crucible_lineage.errors import CrucibleError, ForbiddenError, InputError, N
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage import LineageGraph, Node
+from crucible_lineage.lineage.graph import walk
 from crucible_lineage.lineage.model import WITHDRAWN
 from crucible_lineage.lineage.records import PROVENANCE_KEY, is_withdrawn, mapping, provenance, text, used_mfids
 from crucible_lineage.provenance.record import read_record
@@ -101,22 +103,15 @@ def _connected(
         everything = lineage_of_copies(copies).graph if copies else None
         if everything is None or mfid not in everything.nodes:
             return LineageGraph([alone], []) if alone else LineageGraph.from_records([record] if record else [])
-        graph = _component(everything, mfid)
+        graph = everything.subgraph(walk([mfid], partial(_neighbours, everything)))
         more = {node.project for node in graph.nodes.values() if node.project} - set(projects)
         if not more:
             return _as_stated(session, graph, _summaries(copies))
         projects += sorted(more)
 
 
-def _component(graph: LineageGraph, mfid: str) -> LineageGraph:
-    """Return everything connected with a node, in either direction of the links."""
-    seen, waiting = {mfid}, [mfid]
-    while waiting:
-        node = waiting.pop()
-        new = {*graph.parents(node), *graph.children(node)} - seen
-        seen |= new
-        waiting += new
-    return graph.subgraph(seen)
+def _neighbours(graph: LineageGraph, mfid: str) -> tuple[str, ...]:
+    return (*graph.parents(mfid), *graph.children(mfid))
 
 
 def fetch_projects(session: Session, projects: Iterable[str], *, refresh: bool = False) -> ProjectLineage:
