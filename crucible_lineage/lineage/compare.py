@@ -14,6 +14,7 @@ from crucible_lineage.lineage.records import (
     activity_code,
     equal_parents,
     generated_files,
+    mapping,
     provenance,
     returned_values,
     slot_keys,
@@ -151,9 +152,7 @@ def _returned(old: Node, new: Node) -> Iterator[Change]:
     if not (old.step or new.step) or old.record == new.record:
         return
     before, after = (dict(_values(returned_values(node.record))) for node in (old, new))
-    for name in dict.fromkeys([*before, *after]):
-        if before.get(name) != after.get(name):
-            yield Change(old.id, new.id, name, before.get(name), after.get(name))
+    yield from _differing(old, new, before, after)
 
 
 def _values(returned: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
@@ -169,13 +168,16 @@ def _changes(old: Node, new: Node, successor: Mapping[str, str]) -> Iterator[Cha
         return
     renamed = successor if old.id != new.id else NONE
     in_both = used_files(old.record).keys() & used_files(new.record).keys()
-    before, after = _fields(old, in_both, renamed), _fields(new, in_both, NONE)
+    yield from _differing(old, new, _fields(old, in_both, renamed), _fields(new, in_both, NONE))
+
+
+def _differing(old: Node, new: Node, before: JsonObject, after: JsonObject) -> Iterator[Change]:
     for name in dict.fromkeys([*before, *after]):
         if before.get(name) != after.get(name):
             yield Change(old.id, new.id, name, before.get(name), after.get(name))
 
 
-def _fields(node: Node, in_both: Collection[str], successor: Mapping[str, str]) -> dict[str, object]:
+def _fields(node: Node, in_both: Collection[str], successor: Mapping[str, str]) -> JsonObject:
     """Return the compared fields: each parameter, each fact about the parents, the code, each input, each file's
     SHA-256, and the node's own fields.
 
@@ -183,12 +185,9 @@ def _fields(node: Node, in_both: Collection[str], successor: Mapping[str, str]) 
     if their dataset is used `in_both`.
     """
     fields: JsonObject = {}
-    recipe = provenance(node.record).get("recipe")
-    params = recipe.get("params") if isinstance(recipe, dict) else None
-    for name, value in params.items() if isinstance(params, dict) else ():
-        fields[f"params.{name}"] = value
-    facts = recipe.get("facts") if isinstance(recipe, dict) else None
-    for role, parents in facts.items() if isinstance(facts, dict) else ():
+    recipe = mapping(provenance(node.record).get("recipe"))
+    fields |= {f"params.{name}": value for name, value in mapping(recipe.get("params")).items()}
+    for role, parents in mapping(recipe.get("facts")).items():
         for number, values in enumerate(parents, 1):
             prefix = f"facts.{role}" if len(parents) == 1 else f"facts.{role}[{number}]"
             fields |= {f"{prefix}.{name}": value for name, value in _values(values)}
@@ -198,8 +197,7 @@ def _fields(node: Node, in_both: Collection[str], successor: Mapping[str, str]) 
     for mfid, files in used_files(node.record).items():
         if mfid in in_both:
             fields |= {f"used.{mfid}.{name}": sha256 for name, sha256 in files.items()}
-    for name, sha256 in generated_files(node.record).items():
-        fields[f"files.{name}"] = sha256
+    fields |= {f"files.{name}": sha256 for name, sha256 in generated_files(node.record).items()}
     own = ("kind", "name", "measurement", "data_type", "project", "step")
     fields |= {name: getattr(node, name) for name in own}
     # Whether a result is current depends on the moment, not on the result.

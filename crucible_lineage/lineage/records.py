@@ -87,7 +87,7 @@ def used_files(record: JsonMapping | None) -> dict[str, dict[str, str]]:
     files: dict[str, dict[str, str]] = {}
     for entry in mappings(provenance(record).get("used")):
         if mfid := text(entry.get("mfid")):
-            files.setdefault(mfid, {}).update(_named_hashes(entry.get("files")))
+            files.setdefault(mfid, {}).update({name: sha256 for name, sha256, _ in _files(entry.get("files"))})
     return files
 
 
@@ -118,7 +118,12 @@ def chosen_in_time(record: JsonMapping | None, mfid: str) -> str:
 
 def generated_files(record: JsonMapping | None) -> dict[str, str]:
     """Return {file name: SHA-256} of a dataset's files, from its provenance, else from its `files` list."""
-    return _named_hashes(provenance(record).get("generated")) or _named_hashes(mapping(record).get("files"))
+    return {name: sha256 for name, sha256, _ in recorded_files(record)}
+
+
+def recorded_files(record: JsonMapping | None) -> list[tuple[str, str, int | None]]:
+    """Return name, SHA-256 and size of a dataset's files, from its provenance, else from its `files` list."""
+    return list(_files(provenance(record).get("generated"))) or list(_files(mapping(record).get("files")))
 
 
 def slot_keys(record: JsonMapping | None) -> tuple[str, ...]:
@@ -218,12 +223,12 @@ def mappings(value: object) -> Iterator[JsonMapping]:
     return (entry for entry in value if isinstance(entry, Mapping)) if isinstance(value, list | tuple) else iter(())
 
 
-def _named_hashes(files: object) -> dict[str, str]:
-    """Return {name: SHA-256} from a mapping, a provenance record's entries, or Crucible's file records."""
+def _files(files: object) -> Iterator[tuple[str, str, int | None]]:
+    """Yield the files in {name: SHA-256}, a provenance record's entries, or Crucible's file records."""
     if isinstance(files, Mapping):
-        return {name: text(sha256) for name, sha256 in files.items() if isinstance(name, str)}
-    return {
-        name: text(entry.get("sha256")) or text(entry.get("sha256_hash"))
-        for entry in mappings(files)
-        if (name := text(entry.get("name")) or text(entry.get("filename")))
-    }
+        yield from ((name, text(sha256), None) for name, sha256 in files.items())
+    for entry in mappings(files):
+        if name := text(entry.get("name")) or text(entry.get("filename")):
+            size = entry.get("size")
+            sha256 = text(entry.get("sha256")) or text(entry.get("sha256_hash"))
+            yield name, sha256, size if isinstance(size, int) else None

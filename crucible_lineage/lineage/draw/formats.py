@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from crucible_lineage.lineage.draw.view import STATE_COLOURS, DrawnItem, colours, kind_of_data, left_out_note, view
 from crucible_lineage.lineage.graph import LineageGraph
@@ -29,6 +31,27 @@ def public_ids(graph: LineageGraph) -> Mapping[str, str]:
         hidden += node.kind == "hidden"
         names[mfid] = f"hidden-{hidden}" if node.kind == "hidden" else mfid
     return names
+
+
+def redactor(graph: LineageGraph) -> Callable[[Any], Any]:
+    """Return a function that makes a value JSON, with the public ids of hidden nodes everywhere in it."""
+    names = public_ids(graph)
+    pattern = re.compile("|".join(map(re.escape, graph.hidden))) if graph.hidden else None
+
+    def text(value: str) -> str:
+        return pattern.sub(lambda match: names[match.group()], value) if pattern else value
+
+    def redact(value: object) -> Any:
+        if isinstance(value, str):
+            return text(value)
+        if isinstance(value, Mapping):
+            return {text(str(key)): redact(inner) for key, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [redact(inner) for inner in value]
+        is_json = value is None or isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+        return value if is_json else text(str(value))
+
+    return redact
 
 
 def to_node_link(graph: LineageGraph) -> dict[str, object]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import math
 import re
 import zlib
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -14,17 +13,16 @@ from typing import Any
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.lineage.draw.formats import public_ids
+from crucible_lineage.lineage.draw.formats import public_ids, redactor
 from crucible_lineage.lineage.draw.view import FOLD_BEYOND, STATE_COLOURS, colours, dispensable, note_of, roles_of
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import plain, title
 from crucible_lineage.lineage.model import Node
-from crucible_lineage.lineage.records import declared_step, given_metadata, moment, provenance
+from crucible_lineage.lineage.records import declared_step, given_metadata, moment, provenance, recorded_files
 
 __all__ = ["page_data", "render_html"]
 
 SCRIPTS = ("data.js", "fold.js", "arrange.js", "draw.js", "panel.js", "page.js")
-_MFID = re.compile(r"[0-9a-hjkmnp-tv-z]{26}")
 _THUMBNAIL = re.compile(r"data:image/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/=]+")
 _NODE_COLUMNS: dict[str, Callable[[Node], object]] = {
     "kind": lambda node: node.kind,
@@ -66,7 +64,7 @@ def render_html(
     script, style = _script(), _resource("page.css")
     names = public_ids(graph)
     drawable = _drawable(graph, graph.node(focus).id if focus else None, names)
-    redact = _without_hidden(graph, names)
+    redact = redactor(graph)
     details = packed([redact(_detail(node)) for node in graph.nodes.values()], drawable["nodes"]["id"])
     policy = (
         f"default-src 'none'; img-src data:; style-src 'sha256-{_digest(style)}'; "
@@ -141,45 +139,9 @@ def _detail(node: Node) -> JsonObject | None:
         "thumbnail": thumbnail if isinstance(thumbnail, str) and _THUMBNAIL.fullmatch(thumbnail) else None,
         "metadata": given_metadata(node.record),
         "params": recipe.get("params") if isinstance(recipe, Mapping) else None,
-        "files": _files(node),
+        "files": [{"name": n, "size": size, "sha256": sha256} for n, sha256, size in recorded_files(node.record)],
         "provenance": {key: value for key, value in written.items() if key != "generated"},
     }
-
-
-def _files(node: Node) -> list[dict[str, object]]:
-    recorded = provenance(node.record).get("generated") or (node.record or {}).get("files")
-    entries = recorded if isinstance(recorded, list) else []
-    return [
-        {
-            "name": entry.get("name") or entry.get("filename"),
-            "size": entry.get("size"),
-            "sha256": entry.get("sha256") or entry.get("sha256_hash"),
-        }
-        for entry in entries
-        if isinstance(entry, Mapping)
-    ]
-
-
-def _without_hidden(graph: LineageGraph, names: Mapping[str, str]) -> Callable[[Any], Any]:
-    """Return a function that makes a value JSON and replaces the ids of hidden nodes everywhere in it."""
-    hidden = {mfid: names[mfid] for mfid, node in graph.nodes.items() if node.kind == "hidden"}
-
-    def text(value: str) -> str:
-        if not hidden:
-            return value
-        return hidden.get(value) or _MFID.sub(lambda match: hidden.get(match[0], match[0]), value)
-
-    def redact(value: object) -> Any:
-        if isinstance(value, str):
-            return text(value)
-        if isinstance(value, Mapping):
-            return {text(str(key)): redact(inner) for key, inner in value.items()}
-        if isinstance(value, list | tuple):
-            return [redact(inner) for inner in value]
-        is_json = value is None or isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
-        return value if is_json else text(str(value))
-
-    return redact
 
 
 def _embedded(value: object) -> str:

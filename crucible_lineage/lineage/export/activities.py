@@ -7,7 +7,7 @@ omitted, so that exports leak nothing.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC
 
@@ -17,7 +17,7 @@ from crucible_lineage.lineage.export.sharing import shareable
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import HIDDEN_NAME
 from crucible_lineage.lineage.model import Edge, Node
-from crucible_lineage.lineage.records import mapping, mappings, provenance, text
+from crucible_lineage.lineage.records import mapping, mappings, provenance, recorded_files, text
 from crucible_lineage.lineage.rights import Rights, rights_of
 from crucible_lineage.times import utc
 
@@ -80,11 +80,6 @@ class ExportedActivity:
     program: Record | None = None
     declared: Record | None = None
 
-    @property
-    def resources(self) -> Record:
-        """Declared cluster resources."""
-        return mapping((self.declared or {}).get("resources"))
-
 
 @dataclass(frozen=True)
 class ExportedLineage:
@@ -115,10 +110,10 @@ def exported(
     names = public_ids(graph)
     nodes = {names[mfid]: _public(node, names[mfid]) for mfid, node in graph.nodes.items()}
     edges = tuple(Edge(names[e.source], names[e.target], e.relationship) for e in graph.edges.values())
-    known_files = {**{mfid: tuple(_recorded_files(node.record)) for mfid, node in nodes.items()}, **(files or {})}
-    nonempty_files = {mfid: tuple(own) for mfid, own in known_files.items() if own and mfid in nodes}
+    recorded = {mfid: [StoredFile(*file) for file in recorded_files(node.record)] for mfid, node in nodes.items()}
+    nonempty_files = {mfid: tuple(own) for mfid, own in {**recorded, **(files or {})}.items() if own and mfid in nodes}
     rights = {mfid: rights_of(node.record, projects or {}) for mfid, node in nodes.items() if node.kind == "dataset"}
-    return ExportedLineage(nodes, edges, tuple(_activities(nodes, nodes.keys())), nonempty_files, rights)
+    return ExportedLineage(nodes, edges, _activities(nodes), nonempty_files, rights)
 
 
 def instant(moment: str, timespec: str = "auto") -> str:
@@ -135,18 +130,18 @@ def _public(node: Node, name: str) -> Node:
     return replace(node, id=name, name=node.name or node.id)
 
 
-def _activities(nodes: Mapping[str, Node], outside: Set[str]) -> Iterator[ExportedActivity]:
+def _activities(nodes: Mapping[str, Node]) -> tuple[ExportedActivity, ...]:
     """Return one activity for each execution, with all its outputs."""
     by_id: dict[str, ExportedActivity] = {}
     for mfid, node in nodes.items():
-        if activity := _activity(node, outside):
+        if activity := _activity(node, nodes):
             output = Use(text(provenance(node.record).get("output")) or "out", mfid)
             previous = by_id.setdefault(activity.id, activity)
             by_id[activity.id] = replace(previous, made=(*previous.made, output))
-    return iter(by_id.values())
+    return tuple(by_id.values())
 
 
-def _activity(node: Node, outside: Set[str]) -> ExportedActivity | None:
+def _activity(node: Node, nodes: Container[str]) -> ExportedActivity | None:
     record = provenance(node.record)
     activity_record = mapping(record.get("activity"))
     if not activity_record:
@@ -155,7 +150,7 @@ def _activity(node: Node, outside: Set[str]) -> ExportedActivity | None:
     used = tuple(
         Use(text(entry.get("role")), mfid, mapping(mapping(entry.get("chosen")).get("certificate")) or None)
         for entry in mappings(record.get("used"))
-        if (mfid := text(entry.get("mfid"))) in outside
+        if (mfid := text(entry.get("mfid"))) in nodes
     )
     activity = ExportedActivity(
         id="",
@@ -195,13 +190,3 @@ def _agent(record: Record) -> ExportedAgent | None:
     if mfid == EMBEDDED_USER:  # no particular person
         name, mfid = text(record.get("local_user")) or "somebody", ""
     return ExportedAgent(mfid, name or mfid, record.get("is_service_account") is True) if name or mfid else None
-
-
-def _recorded_files(record: Record | None) -> Iterator[StoredFile]:
-    generated = list(mappings(provenance(record).get("generated"))) or list(mappings(mapping(record).get("files")))
-    for entry in generated:
-        name = text(entry.get("name")) or text(entry.get("filename"))
-        size = entry.get("size")
-        if name:
-            sha256 = text(entry.get("sha256")) or text(entry.get("sha256_hash"))
-            yield StoredFile(name, sha256, size if isinstance(size, int) else None)

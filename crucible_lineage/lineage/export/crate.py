@@ -208,7 +208,10 @@ class _Builder(DataEntities):
             usages.append(("elapsed time", round(seconds, 3), _SECOND))
         files = [file for made in activity.made for file in self.lineage.files.get(made.mfid, ())]
         usages.append(("bytes written", sum(file.size or 0 for file in files), _BYTE))
-        usages += [(f"declared {name}", value, "") for name, value in (activity.resources or {}).items()]
+        usages += [
+            (f"declared {name}", value, "")
+            for name, value in mapping(mapping(activity.declared).get("resources")).items()
+        ]
         for name, value, unit in usages:
             entity_id = f"{action}/usage/{quote(name, safe='')}"
             fields = {"name": name, "propertyID": f"{ENGINE}usage#{quote(name.replace(' ', '-'))}", "value": str(value)}
@@ -264,26 +267,21 @@ class _Builder(DataEntities):
     def _example(self, tool: Entity, direction: str, name: str, kind: str, example: str) -> Reference:
         """Link the entity `example` to the parameter of the tool for which it was passed."""
         parameter = self._parameter(tool, direction, name)
-        entity = self.entities.get(parameter)
-        if entity is None:
-            entity = {"@id": parameter, "@type": "FormalParameter", "name": name, "additionalType": kind}
-            entity["workExample"] = []
-            tool[direction].append(self.add(entity))
-        if reference(example) not in entity["workExample"]:
-            entity["workExample"].append(reference(example))
-            self.entities[example].setdefault("exampleOfWork", []).append(reference(parameter))
+        if parameter not in self.entities:
+            fields = {"name": name, "additionalType": kind, "workExample": []}
+            tool[direction].append(self.add({"@id": parameter, "@type": "FormalParameter", **fields}))
+        self._add_example(parameter, example)
         return reference(example)
 
     def _add_workflow(self) -> None:
-        steps, controls = [], []
-        for position, tool in enumerate(self._tools.values(), 1):
+        steps, controls = {}, []
+        for position, (key, tool) in enumerate(self._tools.items(), 1):
             step: Entity = {"@id": f"{WORKFLOW}#step-{position}", "@type": "HowToStep", "name": tool["name"]}
             step |= {"position": str(position), "workExample": reference(tool["@id"])}
-            steps.append(self.add({**step, "buildInstructions": list(self._environments.values())[position - 1]}))
+            steps[key] = self.add({**step, "buildInstructions": self._environments[key]})
         inputs = self._add_connections(steps)
-        numbers = {key: number for number, key in enumerate(self._tools)}
         for activity in self.steps:
-            step_ref = steps[numbers[activity.function, activity.code]]
+            step_ref = steps[activity.function, activity.code]
             control = {
                 "@id": f"#{activity.id}/control",
                 "@type": "ControlAction",
@@ -311,7 +309,7 @@ class _Builder(DataEntities):
                 {"@id": BIOSCHEMAS, "@type": "CreativeWork", "name": "Bioschemas ComputationalWorkflow"}
             ),
             "hasPart": [reference(tool["@id"]) for tool in self._tools.values()],
-            "step": steps,
+            "step": list(steps.values()),
             "input": inputs,
             "buildInstructions": list(self._environments.values()),
         }
@@ -324,17 +322,16 @@ class _Builder(DataEntities):
         ]
         self._add_run(controls)
 
-    def _add_connections(self, steps: list[Reference]) -> list[Reference]:
+    def _add_connections(self, steps: Mapping[tuple[str, str], Reference]) -> list[Reference]:
         """Add the parameters of the workflow with their values, and connect each to the tools that take it.
 
         Outputs of one tool that are inputs of another are connected, too.
         """
         makers = {made.mfid: (activity, made.role) for activity in self.steps for made in activity.made}
-        numbers = {key: number for number, key in enumerate(self._tools)}
         inputs: dict[str, Reference] = {}
         for activity in self.steps:
             key = activity.function, activity.code
-            tool, step = self._tools[key], self.entities[steps[numbers[key]]["@id"]]
+            tool, step = self._tools[key], self.entities[steps[key]["@id"]]
             for use in activity.used:
                 target = self._parameter(tool, "input", use.role)
                 if use.mfid in makers:
@@ -344,11 +341,9 @@ class _Builder(DataEntities):
                     source = self._workflow_input(inputs, tool, use.role, "Dataset", self.dataset_id(use.mfid))
                 self._connect(step, source, target)
             for name, value in (activity.params or {}).items():
-                kind, parameter_id = (
-                    _PARAMETER_TYPES.get(type(value), "Text"),
-                    f"#{activity.id}/param/{quote(name, safe='')}",
-                )
-                source = self._workflow_input(inputs, tool, name, kind, parameter_id)
+                kind = _PARAMETER_TYPES.get(type(value), "Text")
+                value_id = f"#{activity.id}/param/{quote(name, safe='')}"
+                source = self._workflow_input(inputs, tool, name, kind, value_id)
                 self._connect(step, source, self._parameter(tool, "input", name))
         return list(inputs.values())
 
@@ -357,11 +352,16 @@ class _Builder(DataEntities):
         if parameter_id not in inputs:
             fields = {"name": f"{tool['name']}: {name}", "additionalType": kind, "workExample": []}
             inputs[parameter_id] = self.add({"@id": parameter_id, "@type": "FormalParameter", **fields})
-        if reference(example) not in self.entities[parameter_id]["workExample"]:
-            self.entities[parameter_id]["workExample"].append(reference(example))
-            self.entities[example].setdefault("exampleOfWork", []).append(reference(parameter_id))
-            self._parameter_values[example] = None
+        self._add_example(parameter_id, example)
+        self._parameter_values[example] = None
         return parameter_id
+
+    def _add_example(self, parameter: str, example: str) -> None:
+        """Link a value or dataset and the parameter for which it was passed, once."""
+        examples = self.entities[parameter]["workExample"]
+        if reference(example) not in examples:
+            examples.append(reference(example))
+            self.entities[example].setdefault("exampleOfWork", []).append(reference(parameter))
 
     def _connect(self, step: Entity, source: str, target: str) -> None:
         connection_id = (

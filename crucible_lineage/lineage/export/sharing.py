@@ -6,13 +6,11 @@ loses its recipe (so its id cannot be derived again), and used datasets have the
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Set
+from collections.abc import Set
 from dataclasses import replace
-from typing import Any
 
 from crucible_lineage.json_types import JsonMapping
-from crucible_lineage.lineage.draw.formats import public_ids
+from crucible_lineage.lineage.draw.formats import redactor
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import DERIVED, Edge, Node
 from crucible_lineage.lineage.records import PROVENANCE_KEY, SLOTS_KEY, mapping, mappings, provenance, text, used_mfids
@@ -28,26 +26,20 @@ _RECORD_FIELDS = (
 
 def with_hidden_parents(graph: LineageGraph) -> LineageGraph:
     """Add a link from each hidden node to the datasets whose records list it as used."""
-    hidden = {mfid for mfid, node in graph.nodes.items() if node.kind == "hidden"}
     links = [
         Edge(parent, mfid, DERIVED)
         for mfid, node in graph.nodes.items()
         for parent in used_mfids(node.record)
-        if parent in hidden
+        if parent in graph.hidden
     ]
     return LineageGraph(graph.nodes.values(), [*graph.edges.values(), *links]) if links else graph
 
 
 def shareable(graph: LineageGraph) -> LineageGraph:
     """Remove hidden nodes from all records. A superseding result is named if it is in the graph."""
-    names = public_ids(graph)
-    hidden = {mfid: names[mfid] for mfid, node in graph.nodes.items() if node.kind == "hidden"}
-    pattern = re.compile("|".join(map(re.escape, hidden))) if hidden else None
-    visible = graph.nodes.keys() - hidden.keys()
+    redact, visible = redactor(graph), graph.nodes.keys() - graph.hidden
     records = {
-        mfid: _replace_ids(_redacted(node, visible, graph), pattern, hidden)
-        for mfid, node in graph.nodes.items()
-        if node.record is not None
+        mfid: redact(_redacted(node, visible, graph)) for mfid, node in graph.nodes.items() if node.record is not None
     }
     states = {
         mfid: (node.state, tuple(other for other in node.superseded_by if other in visible))
@@ -85,8 +77,7 @@ def _redacted(node: Node, visible: Set[str], graph: LineageGraph) -> JsonMapping
     if not used <= visible or any(source in graph and source not in visible for source in _recipe_sources(written)):
         shared["used"] = [_use(entry, visible, graph) for entry in entries]
         shared = {key: value for key, value in shared.items() if key not in ("recipe", "attached", "equal_parents")}
-        params = written.get("recipe")
-        shared["params"] = params.get("params") if isinstance(params, Mapping) else written.get("params")
+        shared["params"] = mapping(written.get("recipe") or written).get("params")
         shared["withheld"] = WITHHELD
     return {**record, "scientific_metadata": {**metadata, PROVENANCE_KEY: shared}}
 
@@ -102,16 +93,3 @@ def _recipe_sources(written: JsonMapping) -> set[str]:
     """Return the ids of inputs in a recipe: datasets, or origins that represent several."""
     lists = mapping(mapping(written.get("recipe")).get("inputs")).values()
     return {text(entry.get("origin")) or text(entry.get("mfid")) for entries in lists for entry in mappings(entries)}
-
-
-def _replace_ids(value: object, pattern: re.Pattern[str] | None, names: Mapping[str, str]) -> Any:
-    """Replace hidden ids everywhere in a value."""
-    if pattern is None:
-        return value
-    if isinstance(value, str):
-        return pattern.sub(lambda match: names[match.group()], value)
-    if isinstance(value, Mapping):
-        return {_replace_ids(key, pattern, names): _replace_ids(item, pattern, names) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_replace_ids(item, pattern, names) for item in value]
-    return value

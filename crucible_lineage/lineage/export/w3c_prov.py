@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from crucible_lineage.calibrations import certified_text
 from crucible_lineage.errors import missing_library
@@ -24,7 +24,7 @@ from crucible_lineage.lineage.export.activities import (
     exported,
 )
 from crucible_lineage.lineage.graph import LineageGraph
-from crucible_lineage.lineage.labels import plain
+from crucible_lineage.lineage.labels import plain_lines
 from crucible_lineage.lineage.model import DERIVED, MEASURED, PART, SUPERSEDED, Edge, Node
 from crucible_lineage.lineage.records import provenance, text
 
@@ -153,7 +153,7 @@ def _add_revisions(document: ProvDocument, node: Node, nodes: Mapping[str, Node]
 
 
 def _about_node(node: Node) -> Attributes:
-    kinds = {"dataset": "cl:Dataset", "sample": "cl:Sample", "hidden": "cl:Hidden", "step": "cl:Step"}
+    kinds = {"dataset": "cl:Dataset", "sample": "cl:Sample", "hidden": "cl:Hidden"}
     return {
         "prov:label": node.name,
         "prov:type": kinds[node.kind],
@@ -203,11 +203,8 @@ def _json(value: Mapping[str, object] | None) -> str:
 
 def _attributes(document: ProvDocument, values: Attributes) -> Attributes:
     """Return the attributes with values; the type as a qualified name, texts without control characters."""
-    attributes = {key: _lines(value) for key, value in values.items() if value not in ("", None)}
+    given = {key: value for key, value in values.items() if value not in ("", None)}
+    attributes = {key: plain_lines(value) if isinstance(value, str) else value for key, value in given.items()}
     if "prov:type" in attributes:
         attributes["prov:type"] = document.valid_qualified_name(attributes["prov:type"])
     return attributes
-
-
-def _lines(value: object) -> Any:
-    return "\n".join(map(plain, value.split("\n"))) if isinstance(value, str) else value
