@@ -44,6 +44,11 @@ class Node:
     remade: int = field(default=0, compare=False)
 
     @property
+    def visible_id(self) -> str | None:
+        """The id; None if the reader may not see it."""
+        return None if self.kind == "hidden" else self.id
+
+    @property
     def shown_state(self) -> str:
         """The state, or that the dataset is doubtful."""
         if not self.doubt or self.state not in ("", "complete", CURRENT, RAW):

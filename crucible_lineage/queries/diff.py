@@ -59,16 +59,12 @@ def _values(change: Change) -> dict[str, object]:
 
 
 def _node_json(node: Node) -> dict[str, object]:
-    return {"mfid": _visible(node), "kind": node.kind, "name": node.name, "step": node.step}
+    return {"mfid": node.visible_id, "kind": node.kind, "name": node.name, "step": node.step}
 
 
 def _link_json(graph: LineageGraph, edge: Edge) -> dict[str, object]:
-    source, target = (_visible(graph.nodes[mfid]) for mfid in (edge.source, edge.target))
+    source, target = (graph.nodes[mfid].visible_id for mfid in (edge.source, edge.target))
     return {"source": source, "target": target, "relationship_type": edge.relationship}
-
-
-def _visible(node: Node) -> str | None:
-    return None if node.kind == "hidden" else node.id
 
 
 def compare_datasets(session: Session, old: str, new: str) -> LineageComparison:

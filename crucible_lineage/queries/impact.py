@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from crucible_lineage.amounts import amount
-from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, RefusedError, refused_as_input
+from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, RefusedError, refused_as_input, shortened
 from crucible_lineage.lineage import (
     Impact,
     LineageGraph,
@@ -58,24 +58,20 @@ class RedoList:
         With `every`, superseded datasets are among those to redo.
         """
         nodes = self.graph.nodes
-
-        def shown(mfid: str) -> str | None:
-            return None if nodes[mfid].kind == "hidden" else mfid
-
         return {
             "redo": [
                 {
-                    "mfid": shown(mfid),
+                    "mfid": nodes[mfid].visible_id,
                     "name": nodes[mfid].name,
                     "step": nodes[mfid].step,
                     "state": nodes[mfid].state,
-                    "chain": [shown(one) for one in self.impact.chain(mfid)],
+                    "chain": [nodes[one].visible_id for one in self.impact.chain(mfid)],
                 }
                 for mfid in (self.impact.ids if every else self.redo)
             ],
             "superseded": list(self.superseded),
             "deletion": self.deletion and self.deletion.to_json(),
-            "of_unknown_time": [mfid for mfid in self.untimed if nodes[mfid].kind != "hidden"],
+            "of_unknown_time": [mfid for mfid in self.untimed if nodes[mfid].visible_id],
         }
 
 
@@ -101,9 +97,7 @@ def note_what_follows(session: Session, outcomes: Iterable[Outcome]) -> None:
         for mfid in outcome.mfids:
             redone = dataset_impact(session, mfid)
             nodes = (redone.graph.nodes[one] for one in redone.redo if one not in outcome.mfids)
-            found |= {
-                node.id: {"mfid": None if node.kind == "hidden" else node.id, "name": node.name} for node in nodes
-            }
+            found |= {node.id: {"mfid": node.visible_id, "name": node.name} for node in nodes}
         outcome.follows = list(found.values())
 
 
@@ -176,8 +170,7 @@ def _owners(session: Session, sha256: str) -> set[str]:
 
 def _alternatives(known: Iterable[str]) -> str:
     names = sorted(known)
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return f"there are: {', '.join(names[:MOST_NAMED])}{more}" if names else "there are none"
+    return f"there are: {shortened(names, MOST_NAMED)}" if names else "there are none"
 
 
 @dataclass(frozen=True)
@@ -206,11 +199,8 @@ def request_deletion(
     """
     dependent = dataset_impact(session, mfid).redo
     if dependent and not even_if_used:
-        more = f" and {len(dependent) - MOST_DEPENDENT} more" if len(dependent) > MOST_DEPENDENT else ""
-        named = ", ".join(dependent[:MOST_DEPENDENT]) + more
-        raise InputError(
-            f"delete {mfid}: {amount(len(dependent), 'dataset')} made from it: {named}. Nothing was changed; {way_out}"
-        )
+        made = f"{amount(len(dependent), 'dataset')} made from it: {shortened(dependent, MOST_DEPENDENT)}"
+        raise InputError(f"delete {mfid}: {made}. Nothing was changed; {way_out}")
     with refused_as_input():
         request = session.client.datasets.delete(mfid, why or None)
     session.mirror.forget([mfid])

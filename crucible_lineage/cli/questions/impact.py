@@ -19,7 +19,7 @@ from crucible_lineage.cli.options import (
     print_json,
 )
 from crucible_lineage.errors import InputError
-from crucible_lineage.lineage.labels import plain
+from crucible_lineage.lineage.labels import HIDDEN_NAME, plain
 from crucible_lineage.lineage.model import SUPERSEDED
 from crucible_lineage.queries.impact import RedoList, code_impact, dataset_impact, file_impact, instrument_impact
 from crucible_lineage.session import Session
@@ -112,7 +112,7 @@ def _report(found: RedoList, every: bool) -> Iterator[str]:
             steps[node.step or "made manually or elsewhere"] += 1
         chain = " -> ".join(graph.label(one) for one in found.impact.chain(mfid)[:-1])
         state = "  superseded" if node.state == SUPERSEDED else ""
-        yield (mfid if node.kind != "hidden" else "(not visible to you)") + state
+        yield (node.visible_id or f"({HIDDEN_NAME})") + state
         yield plain(f"  {node.name}" if not chain else f"  {node.name}, by way of {chain}")
     counts = ", ".join(f"{count} {step}" for step, count in steps.most_common())
     more = f"; {superseded} more {'is' if superseded == 1 else 'are'} superseded" if superseded else ""

@@ -80,10 +80,7 @@ def differences_text(planned: PipelinePlan) -> list[str]:
 
 def undeclared_text(slots: Sequence[str]) -> str:
     """Return a line that names current results of steps that are no longer declared; empty if there are none."""
-    if not slots:
-        return ""
-    more = f" and {len(slots) - MOST_CAUSES} more" if len(slots) > MOST_CAUSES else ""
-    return f"no longer declared, left unchanged: {', '.join(slots[:MOST_CAUSES])}{more}"
+    return f"no longer declared, left unchanged: {shortened(slots, MOST_CAUSES)}" if slots else ""
 
 
 def _print_roots(planned: PipelinePlan, diffs: Mapping[str, Sequence[str]]) -> None:

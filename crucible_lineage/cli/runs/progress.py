@@ -19,6 +19,7 @@ import click
 
 from crucible_lineage.cli.printing import coloured, ignoring_closed_stderr, is_lively, terminal_width
 from crucible_lineage.cli.working import TrafficMonitor
+from crucible_lineage.errors import shortened
 from crucible_lineage.lineage.labels import plain, plain_lines
 from crucible_lineage.pipeline.job.progress import MADE, STARTED
 from crucible_lineage.pipeline.run.result import (
@@ -297,12 +298,11 @@ class RemainingTime:
         named = sorted(self._running.items(), key=lambda item: item[1])
         shown = [
             f"{step} {_rough(now - began)}{' (registering)' if step in self._registering else ''}"
-            for step, began in named[:MOST_NAMED]
+            for step, began in named
         ]
         if not shown:
             return f"{len(self._waiting)} queued" if self._waiting else ""
-        more = f" and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
-        return f"running {', '.join(shown)}{more}"
+        return f"running {shortened(shown, MOST_NAMED)}"
 
 
 def _rough(seconds: float) -> str:

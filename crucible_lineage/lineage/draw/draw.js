@@ -49,7 +49,7 @@ function detailLines(node) {
 }
 function stateOf(members) {
   const states = new Set(members.map((n) => nodes[n].state));
-  return ["failed", "missing", "incomplete", "stale"].find((one) => states.has(one)) || nodes[members[0]].state;
+  return graph.badStates.find((one) => states.has(one)) || nodes[members[0]].state;
 }
 
 // How often it was made again elsewhere, of a group how many were.

@@ -118,7 +118,7 @@ def _drawable(graph: LineageGraph, focus: str | None, names: Mapping[str, str]) 
         "focus": number_of[focus] if focus else None,
         "foldBeyond": FOLD_BEYOND,
         "colours": {plain(kind): colour for kind, colour in colours(graph.nodes.values()).items()},
-        "badStates": sorted(STATE_COLOURS),
+        "badStates": list(STATE_COLOURS),
         "leftOut": sorted(number_of[mfid] for mfid in dispensable(graph, [focus] if focus else [])),
     }
 

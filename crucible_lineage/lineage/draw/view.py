@@ -18,10 +18,10 @@ FOLD_BEYOND = 4  # siblings that are still drawn individually: chosen by eye, a 
 # M. Okabe and K. Ito, "Color Universal Design" (2008), without black, and vermilion, which marks a bad state.
 _PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#F0E442")
 OTHER_COLOUR = "#8A8A8A"
-STATE_COLOURS: Mapping[str, str] = {
-    "incomplete": "#D55E00",
+STATE_COLOURS: Mapping[str, str] = {  # of alarming states, the most alarming first
     "failed": "#D55E00",
     "missing": "#D55E00",
+    "incomplete": "#D55E00",
     "stale": "#D55E00",
     "blocked": "#D55E00",
     DOUBTFUL: "#B34700",
@@ -49,8 +49,7 @@ class DrawnItem:
     def state(self) -> str:
         """The state of all nodes, or the most alarming one: a group with one incomplete member is incomplete."""
         states = {node.shown_state for node in self.nodes}
-        alarming = ("failed", "missing", "incomplete", "stale", DOUBTFUL, CANDIDATE)
-        return next((state for state in alarming if state in states), self.node.state)
+        return next((state for state in STATE_COLOURS if state in states), self.node.state)
 
     @property
     def remade_text(self) -> str:
@@ -204,7 +203,7 @@ def dispensable(graph: LineageGraph, keep: Iterable[str] = ()) -> frozenset[str]
 
 def left_out_note(count: int) -> str:
     """Return the note about omitted results; empty if there are none."""
-    return f"{count} superseded {'result' if count == 1 else 'results'} not shown" if count else ""
+    return f"{amount(count, 'superseded result')} not shown" if count else ""
 
 
 def _needed_parents(graph: LineageGraph, child: str) -> Iterable[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from crucible_lineage.client.models import FileRecord
+from crucible_lineage.errors import shortened
 from crucible_lineage.ids import has_derived_id
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage import Finding, LineageGraph, check
@@ -182,8 +183,7 @@ def _of_metadata(evidence: Evidence, mfid: str, record: Record) -> Iterator[Find
     result = record.result
     metadata = dataset["scientific_metadata"] or {}
     if result is not None and (changed := changed_keys(result.document(), uncorrected(metadata))):
-        more = len(changed) - MOST_KEYS
-        named = ", ".join(changed[:MOST_KEYS]) + (f" and {more} more" if more > 0 else "")
+        named = shortened(changed, MOST_KEYS)
         message = (
             f"{label(dataset)}: its scientific metadata differ from the registered ones: a value among {named} was "
             "edited or removed; correct it with `crucible-lineage set`, which records who and why, restore the old "

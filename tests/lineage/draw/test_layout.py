@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crucible_lineage.lineage import Edge, LineageGraph, Node
+from crucible_lineage.lineage.draw.html import page_data, render_html
 from crucible_lineage.lineage.draw.svg import layout
-from crucible_lineage.lineage.draw.view import view
+from crucible_lineage.lineage.draw.view import STATE_COLOURS, view
 from crucible_lineage.lineage.labels import ellipsised, plain, short_id, text_width, wrapped
 
 SOME = settings(max_examples=60, deadline=None)
@@ -178,10 +179,15 @@ def test_every_node_is_in_one_item_and_every_edge_between_items_is_drawn(edges, 
     assert set(drawn.edges) == {(drawn.number_of[s], drawn.number_of[t]) for s, t in graph.edges}
 
 
-def test_a_group_with_one_incomplete_member_is_incomplete():
-    graph = LineageGraph([Node(str(n), state="incomplete" if n == 3 else "complete") for n in range(9)])
+@pytest.mark.parametrize("state", ["incomplete", "blocked", "stale", "missing"])
+def test_a_group_with_one_alarming_member_has_its_state(state):
+    graph = LineageGraph([Node(str(n), state=state if n == 3 else "complete") for n in range(9)])
 
-    assert view(graph).items[0].state == "incomplete"
+    assert view(graph).items[0].state == state
+
+
+def test_a_page_knows_the_alarming_states_and_their_order():
+    assert page_data(render_html(LineageGraph([Node("a")])))["badStates"] == list(STATE_COLOURS)
 
 
 @SOME
