@@ -20,7 +20,7 @@ from crucible_lineage.cli.options import (
     print_json,
     read_fields,
 )
-from crucible_lineage.lineage.labels import plain
+from crucible_lineage.lineage.labels import first_lines, plain
 
 if TYPE_CHECKING:
     from crucible_lineage.queries.calibrations import CalibrationUse
@@ -137,10 +137,9 @@ def decertify_command(
 
 def _print_used(used: Sequence[CalibrationUse]) -> None:
     click.echo(f"{amount(len(used), 'current result')} used it for data of that period" + (":" if used else ""))
-    for use in used[:MOST_LISTED]:
-        click.echo(plain(f"  {use.mfid}  {use.name}"))
-    if len(used) > MOST_LISTED:
-        click.echo(f"  and {len(used) - MOST_LISTED} more (--json lists all)")
+    lines = (f"  {use.mfid}  {use.name}" for use in used)
+    for line in first_lines(lines, MOST_LISTED, "  and {} more (--json lists all)"):
+        click.echo(plain(line))
 
 
 @click.group("calibration")

@@ -27,7 +27,7 @@ from crucible_lineage.cli.working import showing_work
 from crucible_lineage.core.slots import CURRENT, SUPERSEDED
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, no_file
 from crucible_lineage.json_types import JsonObject
-from crucible_lineage.lineage.labels import plain, plain_lines
+from crucible_lineage.lineage.labels import first_lines, plain, plain_lines
 from crucible_lineage.lineage.model import DOUBTFUL
 from crucible_lineage.pipeline.declare.load import project_in
 from crucible_lineage.pipeline.inputs.corrections import (
@@ -205,14 +205,10 @@ def set_command(
     if as_json:
         print_json({"changed": not dry_run, "changes": [change.to_json() for change in changes]})
         return
-    for change in changes[:MOST_SHOWN]:
-        click.echo(plain(str(change)))
-    if len(changes) > MOST_SHOWN:
-        click.echo(f"and {len(changes) - MOST_SHOWN} more")
+    for line in first_lines(map(str, changes), MOST_SHOWN, "and {} more"):
+        click.echo(plain(line))
     done = "would be changed" if dry_run else "changed"
-    click.echo(
-        f"{len(changes)} {'value' if len(changes) == 1 else 'values'} {done}" if changes else "nothing to change"
-    )
+    click.echo(f"{amount(len(changes), 'value')} {done}" if changes else "nothing to change")
 
 
 @click.command("rename")

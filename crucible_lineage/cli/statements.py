@@ -214,7 +214,7 @@ def sign_command(datasets: tuple[str, ...], why: str, project: str | None, as_js
     statement = outcome.stating.statement
     before = "" if outcome.stating.is_new else " (as before)"
     for mfid, missing in outcome.missing.items():
-        left = f"; {missing} more {'signature' if missing == 1 else 'signatures'} needed" if missing else ""
+        left = f"; {amount(missing, 'more signature')} needed" if missing else ""
         click.echo(plain(f"{mfid} is signed by {statement.who or statement.by}{before}{left}"))
     _resume([mfid for mfid, missing in outcome.missing.items() if not missing])
 

@@ -7,7 +7,7 @@ import io
 import json
 import math
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from crucible_lineage.amounts import amount
@@ -73,6 +73,14 @@ def group_title(nodes: Sequence[Node]) -> str:
 def nodes_text(count: int) -> str:
     """Return the number of nodes of a lineage, in words."""
     return amount(count, "dataset or sample", "datasets and samples")
+
+
+def first_lines(lines: Iterable[str], most: int, rest: str = "  and {} more") -> Iterator[str]:
+    """Yield at most `most` of the lines, and one that counts the others."""
+    listed = list(lines)
+    yield from listed[:most]
+    if len(listed) > most:
+        yield rest.format(len(listed) - most)
 
 
 def short_id(mfid: str) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, overload
 from zipfile import BadZipFile
 
+from crucible_lineage.amounts import amount
 from crucible_lineage.core.statement_effects import AppliedStatement
 from crucible_lineage.csv_files import csv_form, csv_rows
 from crucible_lineage.errors import InputError, nearest
@@ -288,7 +289,7 @@ class Datasets(Sequence[Dataset]):
 
     def __repr__(self) -> str:
         left = f"; {self.doubtful} doubtful left out" if self.doubtful else ""
-        return f"<{len(self)} {'dataset' if len(self) == 1 else 'datasets'}{left}>"
+        return f"<{amount(len(self), 'dataset')}{left}>"
 
     def _repr_html_(self) -> str:
         session = self._catalogue.session

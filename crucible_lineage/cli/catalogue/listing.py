@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from crucible_lineage.amounts import amount
 from crucible_lineage.cli.options import (
     announce,
     chosen_project,
@@ -117,7 +118,7 @@ def _list_deleted(session: Session, project: str, *, as_csv: bool, as_json: bool
     else:
         for one in found:
             click.echo(plain(one.text))
-        click.echo(f"{len(found)} {'dataset' if len(found) == 1 else 'datasets'} deleted or to be deleted")
+        click.echo(f"{amount(len(found), 'dataset')} deleted or to be deleted")
 
 
 def _filters(options: tuple[str, ...]) -> dict[str, object]:
@@ -141,8 +142,7 @@ def _lines(found: Listing) -> Iterator[str]:
         described = "  ".join(filter(None, (column.text(entry) for column in others)))
         yield f"{entry.mfid}  {entry.state:{widest}}  {plain(described)}"
     more = not_listed(found.others)
-    count = len(found.entries)
-    yield f"{count} {'dataset' if count == 1 else 'datasets'}" + (f"; not listed: {more}" if more else "")
+    yield amount(len(found.entries), "dataset") + (f"; not listed: {more}" if more else "")
 
 
 @click.command("runs")

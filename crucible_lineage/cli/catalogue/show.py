@@ -26,7 +26,7 @@ from crucible_lineage.cli.printing import is_lively
 from crucible_lineage.cli.working import showing_work
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.lineage.labels import plain, plain_lines, value_with_unit
+from crucible_lineage.lineage.labels import first_lines, plain, plain_lines, value_with_unit
 from crucible_lineage.refs import file_stem
 
 if TYPE_CHECKING:
@@ -162,9 +162,7 @@ def _contents(found: DatasetView) -> Iterator[str]:
         yield from _values(found.results)
     if found.metadata:
         yield "more metadata"
-        yield from _values(dict(list(found.metadata.items())[:MOST_METADATA]))
-        if len(found.metadata) > MOST_METADATA:
-            yield f"  and {len(found.metadata) - MOST_METADATA} more (--json)"
+        yield from first_lines(_values(found.metadata), MOST_METADATA, "  and {} more (--json)")
     if found.files:
         yield "files"
         yield from (_file(file) for file in found.files)

@@ -103,7 +103,7 @@ def table_command(
         click.echo("\n".join(in_columns(found.columns, found.rows)))
         option = dict.fromkeys(("candidate", "doubtful"), " (--doubtful)")
         more = ", ".join(f"{count} {state}{option.get(state, '')}" for state, count in sorted(found.others.items()))
-        click.echo(f"{len(found)} {'row' if len(found) == 1 else 'rows'}" + (f"; not included: {more}" if more else ""))
+        click.echo(amount(len(found), "row") + (f"; not included: {more}" if more else ""))
 
 
 @click.command("trend")

@@ -22,7 +22,7 @@ from crucible_lineage.cli.options import (
     print_json,
 )
 from crucible_lineage.errors import InputError
-from crucible_lineage.lineage.labels import plain
+from crucible_lineage.lineage.labels import first_lines, plain
 from crucible_lineage.local.usage import Leftover, disk_usage, leftovers, remove
 
 if TYPE_CHECKING:
@@ -92,10 +92,9 @@ def restore_command(folder: Path, as_json: bool) -> None:
         if datasets:
             count = amount(len(datasets), "dataset")
             click.echo(f"{count} {words}; `run`, `push` and `register` make and deliver them again:")
-            for mfid, name in datasets[:MOST_NAMED]:
-                click.echo(plain(f"  {mfid}  {name}"))
-            if len(datasets) > MOST_NAMED:
-                click.echo(f"  and {len(datasets) - MOST_NAMED} more; --json lists them")
+            lines = (f"  {mfid}  {name}" for mfid, name in datasets)
+            for line in first_lines(lines, MOST_NAMED, "  and {} more; --json lists them"):
+                click.echo(plain(line))
     _print_damaged(restored.backup, "crucible-lineage verify --project PROJECT --repair --from FOLDER")
     sys.exit(FAILURE if restored.backup.damaged else 0)
 

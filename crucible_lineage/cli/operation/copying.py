@@ -31,7 +31,7 @@ from crucible_lineage.exchange.bring import CopyOutcome, bring
 from crucible_lineage.exchange.model import Conflict
 from crucible_lineage.exchange.plan import CopyPlan, ItemToCopy, plan_named, plan_project
 from crucible_lineage.ids import is_mfid
-from crucible_lineage.lineage.labels import plain
+from crucible_lineage.lineage.labels import first_lines, plain
 from crucible_lineage.pipeline.job.delivering import deliver_all
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings, resolve_settings
@@ -316,11 +316,8 @@ class ExchangeReport:
 
 
 def _lines(lines: Iterable[str], *, err: bool = False) -> None:
-    listed = list(lines)
-    for line in listed[:MOST_LINES]:
+    for line in first_lines(lines, MOST_LINES, "  ... and {} more"):
         click.echo(plain(line), err=err)
-    if len(listed) > MOST_LINES:
-        click.echo(f"  ... and {len(listed) - MOST_LINES} more", err=err)
 
 
 def _to_json(

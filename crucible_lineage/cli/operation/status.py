@@ -245,7 +245,7 @@ def _print_holds(holds: Sequence[Statement]) -> None:
     for hold in holds:
         days = (datetime.now(UTC) - utc(hold.when)).days
         due = f"; was to be settled by {hold.due}" if _is_overdue(hold) else f"; until {hold.due}" if hold.due else ""
-        click.echo(plain(f"  {hold.about}  {hold.attribution} ({days} {'day' if days == 1 else 'days'}){due}"))
+        click.echo(plain(f"  {hold.about}  {hold.attribution} ({amount(days, 'day')}){due}"))
     for hold in holds:
         if _is_overdue(hold):
             click.echo(

@@ -121,5 +121,5 @@ def _report(found: RedoList, every: bool) -> Iterator[str]:
     else:
         yield f"nothing to redo: nothing {'current ' if superseded else ''}comes from it{more}"
     if count := len(found.untimed):
-        measured = "1 dataset was" if count == 1 else f"{count} datasets were"
+        measured = f"{amount(count, 'dataset')} {'was' if count == 1 else 'were'}"
         yield f"{measured} measured at an unknown time; results made from {'it' if count == 1 else 'them'} are included"

@@ -11,7 +11,7 @@ from crucible_lineage.amounts import amount, size_text, time_text
 from crucible_lineage.cli.options import print_json
 from crucible_lineage.cli.printing import coloured
 from crucible_lineage.errors import shortened
-from crucible_lineage.lineage.labels import plain
+from crucible_lineage.lineage.labels import first_lines, plain
 from crucible_lineage.pipeline.plan.plan import FRESH, STALE, PipelinePlan, StepPlan
 from crucible_lineage.pipeline.plan.relation import chosen_text
 
@@ -56,23 +56,18 @@ def _evicted_text(planned: PipelinePlan) -> Iterator[str]:
     seconds, size = (sum(getattr(one, name) for one in planned.away) for name in ("seconds", "bytes"))
     inputs = amount(len(planned.away), "input")
     yield f"remade first, because the bytes were evicted: {inputs}, {size_text(size)}, about {time_text(seconds)}"
-    for one in planned.away[:MOST_CAUSES]:
-        yield f"  {one.mfid}  {time_text(one.seconds)}  {one.name}"
-    if len(planned.away) > MOST_CAUSES:
-        yield f"  and {len(planned.away) - MOST_CAUSES} more, in plan --json"
+    lines = (f"  {one.mfid}  {time_text(one.seconds)}  {one.name}" for one in planned.away)
+    yield from first_lines(lines, MOST_CAUSES, "  and {} more, in plan --json")
 
 
 def notes_text(notes: Sequence[str]) -> list[str]:
     """Return notes about files, in lines."""
-    more = [f"and {len(notes) - MOST_CAUSES} more notes, in plan --json"] if len(notes) > MOST_CAUSES else []
-    return [*notes[:MOST_CAUSES], *more]
+    return list(first_lines(notes, MOST_CAUSES, "and {} more notes, in plan --json"))
 
 
 def differences_text(planned: PipelinePlan) -> list[str]:
     """Return the differences between declared files and Crucible, and how to resolve them."""
-    lines = [str(one) for one in planned.differences[:MOST_CAUSES]]
-    if len(planned.differences) > MOST_CAUSES:
-        lines.append(f"and {len(planned.differences) - MOST_CAUSES} more differences, in plan --json")
+    lines = list(first_lines(map(str, planned.differences), MOST_CAUSES, "and {} more differences, in plan --json"))
     if lines:
         lines.append("`run --apply-declared` writes what is declared to Crucible; `set` corrects single values")
     return lines
@@ -125,10 +120,8 @@ def _print_step(step: StepPlan, width: int, shown: Sequence[str]) -> None:
     line = f"{MARKS[step.state]} {plain(step.name):{width}}  {step.state:10}"
     click.echo(_in_colour(step.state, line if ids else line.rstrip()) + (f"  {ids}" if ids else ""))
     _print_causes(step.causes, () if step.code_diff == shown else step.code_diff, width)
-    for note in step.notes[:MOST_CAUSES]:
+    for note in first_lines(step.notes, MOST_CAUSES, "and {} more, in plan --json"):
         click.echo(plain(f"  {'':{width}}  {note}"))
-    if len(step.notes) > MOST_CAUSES:
-        click.echo(f"  {'':{width}}  and {len(step.notes) - MOST_CAUSES} more, in plan --json")
 
 
 def _in_colour(state: str, text: str) -> str:
@@ -166,10 +159,8 @@ def _choices_by_time(instances: Sequence[StepPlan]) -> Iterator[str]:
 
 
 def _print_causes(causes: Sequence[str], diff: Sequence[str], width: int) -> None:
-    for cause in causes[:MOST_CAUSES]:
-        click.echo(plain(f"  {'':{width}}  because {cause}"))
-    if len(causes) > MOST_CAUSES:
-        click.echo(f"  {'':{width}}  and {len(causes) - MOST_CAUSES} more causes")
+    for cause in first_lines((f"because {cause}" for cause in causes), MOST_CAUSES, "and {} more causes"):
+        click.echo(plain(f"  {'':{width}}  {cause}"))
     for line in diff:
         click.echo(plain(f"  {'':{width}}    {line.expandtabs(TAB)}"))
 

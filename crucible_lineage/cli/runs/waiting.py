@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import click
@@ -9,7 +10,7 @@ import click
 from crucible_lineage.amounts import amount
 from crucible_lineage.cli.options import next_command
 from crucible_lineage.core.journal import ResultRow
-from crucible_lineage.lineage.labels import plain, plain_lines
+from crucible_lineage.lineage.labels import first_lines, plain, plain_lines
 from crucible_lineage.registration.outbox import SetAside
 from crucible_lineage.times import seconds_in
 
@@ -48,23 +49,23 @@ def print_waiting(waiting: Sequence[ResultRow]) -> None:
     since = min(one.made for one in waiting)
     datasets = amount(number, "dataset")
     click.echo(f"not at Crucible yet: {datasets}, made and kept here since {since[:19]}", err=True)
-    for one in waiting[:MOST_LINES]:
-        word = "refused" if one.refused else "waits"
-        tried = f", tried {one.tries} times" if one.tries > 1 else ""
-        reason = f": {one.error.splitlines()[0]}" if one.error else ""
-        click.echo(plain(f"  {', '.join(one.mfids)}  {one.step} ({one.project}) {word}{tried}{reason}"), err=True)
-    if len(waiting) > MOST_LINES:
-        click.echo(f"  ... and {amount(len(waiting) - MOST_LINES, 'more step')}", err=True)
+    more = f"  ... and {amount(len(waiting) - MOST_LINES, 'more step')}"
+    for line in first_lines(map(_waiting_text, waiting), MOST_LINES, more):
+        click.echo(plain(line), err=True)
     command = next_command("push")
     click.echo(f"to deliver them: {command}, or run the same command again; nothing is made twice", err=True)
 
 
+def _waiting_text(one: ResultRow) -> str:
+    word = "refused" if one.refused else "waits"
+    tried = f", tried {one.tries} times" if one.tries > 1 else ""
+    reason = f": {one.error.splitlines()[0]}" if one.error else ""
+    return f"  {', '.join(one.mfids)}  {one.step} ({one.project}) {word}{tried}{reason}"
+
+
 def print_others(rows: Sequence[ResultRow]) -> None:
     """Print how many results of other accounts wait in this data folder. Only those accounts can deliver them."""
-    by_account: dict[str, int] = {}
-    for row in rows:
-        by_account[row.account] = by_account.get(row.account, 0) + 1
-    for account, number in sorted(by_account.items()):
+    for account, number in sorted(Counter(row.account for row in rows).items()):
         results = "1 result waits" if number == 1 else f"{number} results wait"
         who = f"account {account}; only that account can deliver"
         click.echo(plain(f"not at Crucible yet: {results} for {who}"), err=True)
@@ -83,7 +84,5 @@ def print_set_aside(damaged: Sequence[SetAside]) -> None:
 
 def print_not_ingested(lines: Sequence[str]) -> None:
     """Print the files that Crucible could not read, one a line."""
-    for line in lines[:MOST_LINES]:
+    for line in first_lines(lines, MOST_LINES, f"not ingested: {amount(len(lines) - MOST_LINES, 'more file')}"):
         click.echo(plain(f"note: {line}"), err=True)
-    if len(lines) > MOST_LINES:
-        click.echo(f"note: not ingested: {amount(len(lines) - MOST_LINES, 'more file')}", err=True)

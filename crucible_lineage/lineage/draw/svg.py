@@ -27,6 +27,7 @@ from crucible_lineage.lineage.labels import (
     detail,
     detail_lines,
     ellipsised,
+    first_lines,
     group_title,
     plain,
     short_id,
@@ -203,19 +204,12 @@ def _legend(colour_of: dict[str, str], note: str, top: float) -> Iterator[str]:
 
 def _tip(item: DrawnItem) -> str:
     """Return the full names and ids, one node per line; of a large group the first twenty."""
-    lines = []
-    for node in item.nodes[:20]:
-        parts = [
-            title(node),
-            detail(node),
-            "" if node.kind == "hidden" else plain(node.id),
-            plain(node.shown_state),
-            plain(node.doubt.message(node.id)) if node.doubt else "",
-        ]
-        lines.append(" · ".join(part for part in parts if part))
-    if len(item.nodes) > 20:
-        lines.append(f"and {len(item.nodes) - 20} more")
-    return _escaped("\n".join(lines))
+    described = (
+        (title(node), detail(node), node.visible_id, node.shown_state, node.doubt and node.doubt.message(node.id))
+        for node in item.nodes
+    )
+    lines = (" · ".join(plain(part) for part in parts if part) for parts in described)
+    return _escaped("\n".join(first_lines(lines, 20, "and {} more")))
 
 
 def _document(body: list[str], arrangement: Layout, kinds: int, longest_kind: int) -> str:
