@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.cli.findings import FINDINGS_SHOWN, exit_code, print_findings
+from crucible_lineage.cli.findings import FINDINGS_SHOWN, print_findings
 from crucible_lineage.lineage import Finding
+from crucible_lineage.lineage.checks import Findings
 
 
-@pytest.mark.parametrize(("severities", "code"), [((), 0), (("notice", "warning"), 0), (("warning", "error"), 1)])
-def test_only_an_error_makes_the_exit_code_1(severities: tuple[Any, ...], code: int) -> None:
-    assert exit_code([Finding("orphan", severity, ("a",), "alone") for severity in severities]) == code
+@pytest.mark.parametrize(
+    ("severities", "ok"), [((), True), (("notice", "warning"), True), (("warning", "error"), False)]
+)
+def test_only_an_error_is_not_ok(severities: tuple[Any, ...], ok: bool) -> None:
+    assert Findings(tuple(Finding("orphan", severity, ("a",), "alone") for severity in severities)).ok is ok
 
 
 def test_the_worst_comes_first_and_many_of_a_kind_are_counted(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,6 @@ from starlette.responses import RedirectResponse, Response
 from crucible_lineage.amounts import alike
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage import Change, Finding, LineageGraph, Node
-from crucible_lineage.lineage.checks import worst_first
 from crucible_lineage.lineage.labels import HIDDEN_NAME, value_text, value_with_unit
 from crucible_lineage.queries.catalogue.reference import find_mfid
 from crucible_lineage.queries.diff import LineageComparison, compare_datasets
@@ -161,15 +160,14 @@ def findings(reader: Reader) -> Response:
         page.headers["Refresh"] = str(ASK_AGAIN_S)
         return page
     verified = check.result.result()
-    ranked = worst_first(verified.findings)
     return rendered(
         "findings.html",
         reader.name,
         project=project,
         verified=verified,
-        findings=[_redacted_finding(finding, verified.hidden) for finding in ranked[:MOST]],
-        total=len(ranked),
-        counts=Counter(finding.severity for finding in ranked),
+        findings=[_redacted_finding(finding, verified.hidden) for finding in verified.findings[:MOST]],
+        total=len(verified.findings),
+        counts=Counter(finding.severity for finding in verified.findings),
         begun=check.begun.isoformat(),
         hidden_name=HIDDEN_NAME,
     )
