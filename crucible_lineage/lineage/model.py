@@ -51,9 +51,14 @@ class Node:
     @property
     def shown_state(self) -> str:
         """The state, or that the dataset is doubtful."""
-        if not self.doubt or self.state not in ("", "complete", CURRENT, RAW):
-            return self.state
-        return CANDIDATE if self.doubt.is_candidate and self.doubt.source == self.id else DOUBTFUL
+        return state_in_doubt(self.id, self.state, self.doubt)
+
+
+def state_in_doubt(mfid: str, state: str, doubt: Doubt | None) -> str:
+    """Return the state of a dataset, or that it is doubtful."""
+    if doubt is None or state not in ("", "complete", CURRENT, RAW):
+        return state
+    return CANDIDATE if doubt.is_candidate and doubt.source == mfid else DOUBTFUL
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,12 @@ from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.models import IngestionRequest
 from crucible_lineage.core.slots import CURRENT, SUPERSEDED, Currency
 from crucible_lineage.core.summary import Summary, summary_of
-from crucible_lineage.errors import ForbiddenError, NotFoundError, RefusedError
+from crucible_lineage.errors import ForbiddenError, NotFoundError
 from crucible_lineage.lineage import Finding, LineageGraph, check
 from crucible_lineage.lineage.checks import Findings, orphans, worst_first
 from crucible_lineage.lineage.model import PART
 from crucible_lineage.lineage.records import equal_parents, provenance, used_mfids
+from crucible_lineage.queries.deleted import NOT_LISTED, deletion_requests
 from crucible_lineage.queries.graph.fetch import fetch_lineage, fetch_projects, with_named_parents
 from crucible_lineage.session import Session
 
@@ -167,13 +168,11 @@ def _declared_twice(pipeline: str, files: list[str], mfids: list[str]) -> Findin
 def withdrawn(session: Session, project: str, summaries: Summaries) -> Iterator[Finding]:
     """Yield results that would be current without a request to delete them; meanwhile older ones are current."""
     hidden = {}
-    with suppress(ForbiddenError, NotFoundError, RefusedError):
-        for request in session.client.deletions.list():
-            if request.resource_type == "dataset" and request.status in ("pending", "approved") and request.resource_id:
-                with suppress(ForbiddenError, NotFoundError):
-                    found = session.client.datasets.get(request.resource_id, include_metadata=True)
-                    if (found.project_id or "").casefold() == project.casefold():
-                        hidden[found.unique_id] = (request, summary_of(found.model_dump()))
+    for request in deletion_requests(session):
+        with suppress(*NOT_LISTED):
+            found = session.client.datasets.get(request.resource_id or "", include_metadata=True)
+            if (found.project_id or "").casefold() == project.casefold():
+                hidden[found.unique_id] = (request, summary_of(found.model_dump()))
     if not hidden:
         return
     promoted, visible = session.mirror.promoted(), [one.status for one in summaries.values()]
@@ -219,13 +218,10 @@ def not_ingested(session: Session, graph: LineageGraph) -> Iterator[Finding]:
         yield Finding("not-ingested", "warning", (mfid,), message, f"crucible get {mfid}")
 
 
-_OPEN = ("requested", "started", "not_requested")
-
-
 def _is_failed(request: IngestionRequest) -> bool:
     if request.status == "complete":
         return bool(request.error_message and request.ingestion_class)
-    return request.status not in _OPEN
+    return not request.is_open and request.status != "not_requested"
 
 
 def _requests(client: CrucibleClient, mfids: list[str]) -> Iterator[IngestionRequest]:
@@ -235,7 +231,7 @@ def _requests(client: CrucibleClient, mfids: list[str]) -> Iterator[IngestionReq
                 yield from client.ingestions.iter(dataset_mfid=mfid)
         else:
             yield from islice(client.ingestions.iter(), (len(mfids) // 10 + 1) * PER_PAGE)
-    except (ForbiddenError, NotFoundError, RefusedError):  # the service does not list them
+    except NOT_LISTED:  # the service does not list them
         return
 
 

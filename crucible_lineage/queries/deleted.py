@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from crucible_lineage.client.models import DeletedRecord, DeletionRequest
@@ -10,7 +11,7 @@ from crucible_lineage.errors import ForbiddenError, NotFoundError, RefusedError
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.session import Session
 
-_NOT_LISTED = (ForbiddenError, NotFoundError, RefusedError)  # for this key, or by this service
+NOT_LISTED = (ForbiddenError, NotFoundError, RefusedError)  # for this key, or by this service
 
 
 @dataclass(frozen=True)
@@ -40,40 +41,48 @@ def deletion_of(session: Session, mfid: str) -> Deletion | None:
     """Return the deletion of a dataset, if this key can see it."""
     try:
         entries = list(session.client.deletions.deleted(resource_id=mfid))
-    except _NOT_LISTED:
+    except NOT_LISTED:
         return None
     return next((_deleted(entry) for entry in entries if entry.resource_id == mfid), None)
 
 
 def deletions_in(session: Session, project: str) -> list[Deletion]:
     """Return the datasets of a project with a request for deletion, then the deleted ones, newest first."""
-    found = [*_requested(session), *_deletions(session)]
-    return [one for one in found if one.project.casefold() == project.casefold()]
+    requested = [_requested(one) for one in deletion_requests(session) if _is_in(project, one)]
+    return [*requested, *map(_deleted, deleted_in(session, project))]
 
 
-def _requested(session: Session) -> Iterator[Deletion]:
+def request_text(status: str | None) -> str:
+    """Return what a request for deletion with this status means for its dataset."""
+    return "is to be deleted" if status == "approved" else "was asked to be deleted"
+
+
+def deletion_requests(session: Session) -> Iterator[DeletionRequest]:
+    """Yield the pending and approved requests for the deletion of datasets, as far as this key can see them."""
+    with suppress(*NOT_LISTED):
+        for request in session.client.deletions.list():
+            if request.resource_type == "dataset" and request.status in ("pending", "approved"):
+                yield request
+
+
+def deleted_in(session: Session, project: str) -> list[DeletedRecord]:
+    """Return the deleted datasets of a project, as far as this key can see them."""
     try:
-        requests = session.client.deletions.list()
-    except _NOT_LISTED:
-        return
-    for request in requests:
-        if request.resource_type == "dataset" and request.status in ("pending", "approved"):
-            state = "is to be deleted" if request.status == "approved" else "was asked to be deleted"
-            yield Deletion(
-                mfid=request.resource_id or "",
-                name=request.resource_name or "",
-                project=_project(request),
-                state=state,
-                time=request.request_time or "",
-                reason=request.reason or "",
-            )
+        deleted = list(session.client.deletions.deleted())
+    except NOT_LISTED:
+        return []
+    return [one for one in deleted if one.resource_type == "dataset" and _is_in(project, one)]
 
 
-def _deletions(session: Session) -> Iterator[Deletion]:
-    try:
-        yield from (_deleted(one) for one in session.client.deletions.deleted() if one.resource_type == "dataset")
-    except _NOT_LISTED:
-        return
+def _requested(request: DeletionRequest) -> Deletion:
+    return Deletion(
+        mfid=request.resource_id or "",
+        name=request.resource_name or "",
+        project=_project(request),
+        state=request_text(request.status),
+        time=request.request_time or "",
+        reason=request.reason or "",
+    )
 
 
 def _deleted(entry: DeletedRecord) -> Deletion:
@@ -85,6 +94,10 @@ def _deleted(entry: DeletedRecord) -> Deletion:
         time=entry.deleted_at or "",
         reason=entry.reason or "",
     )
+
+
+def _is_in(project: str, entry: DeletionRequest | DeletedRecord) -> bool:
+    return _project(entry).casefold() == project.casefold()
 
 
 def _project(entry: DeletionRequest | DeletedRecord) -> str:

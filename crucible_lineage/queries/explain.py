@@ -10,7 +10,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from crucible_lineage.core.slots import CURRENT
-from crucible_lineage.errors import NotFoundError
+from crucible_lineage.errors import ForbiddenError, NotFoundError
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.lineage.model import CANDIDATE, WITHDRAWN
 from crucible_lineage.lineage.records import parents_as_used
@@ -23,7 +23,7 @@ from crucible_lineage.pipeline.run.reproduced import NOT_DETERMINISTIC, moved
 from crucible_lineage.provenance.parts import ManualActivity, StatementActivity
 from crucible_lineage.provenance.record import read_record, unreadable
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
-from crucible_lineage.queries.catalogue.view import existing
+from crucible_lineage.queries.catalogue.view import existing, visible_names
 from crucible_lineage.queries.graph.state import DatasetEntry, entry_of
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.session import Session
@@ -97,13 +97,8 @@ def explain(session: Session, mfid: str) -> Explanation:
 
 
 def _names(session: Session, mfids: Sequence[str]) -> dict[str, str]:
-    names = {}
-    for mfid in mfids:
-        try:
-            names[mfid] = session.client.datasets.get(mfid).dataset_name or mfid
-        except NotFoundError:
-            names[mfid] = "a dataset that was deleted, or is hidden from this key"
-    return names
+    unseen = dict.fromkeys(mfids, "a dataset that was deleted, or is hidden from this key")
+    return unseen | visible_names(session.client, mfids)
 
 
 def _status(entry: DatasetEntry, names: Mapping[str, str]) -> Iterator[str]:
@@ -216,7 +211,7 @@ def _succession(session: Session, mfid: str, record: StepRecord | FilesRecord) -
     yield f"Replaces {before}"
     try:
         earlier = read_record(session.client.datasets.get(before, include_metadata=True).scientific_metadata)
-    except NotFoundError:
+    except (ForbiddenError, NotFoundError):
         yield "  which was deleted, or is hidden from this key"
         return
     if not isinstance(earlier, StepRecord):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from crucible_lineage.amounts import amount
-from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, RefusedError, refused_as_input, shortened
+from crucible_lineage.errors import InputError, refused_as_input, shortened
 from crucible_lineage.lineage import (
     Impact,
     LineageGraph,
@@ -20,7 +20,7 @@ from crucible_lineage.lineage import (
 from crucible_lineage.lineage.model import SUPERSEDED, Edge, Node
 from crucible_lineage.lineage.queries import taken_without_time
 from crucible_lineage.lineage.records import activity_code, generated_files, instruments, used_mfids
-from crucible_lineage.queries.deleted import Deletion, deletion_of
+from crucible_lineage.queries.deleted import NOT_LISTED, Deletion, deletion_of
 from crucible_lineage.queries.graph.fetch import fetch_lineage, fetch_projects, named_projects
 from crucible_lineage.remake.driver import DIFFERS, Outcome
 from crucible_lineage.session import Session
@@ -164,7 +164,7 @@ def _owners(session: Session, sha256: str) -> set[str]:
     """Return the datasets with this file; none if the service does not list files by hash."""
     try:
         return {str(file.dataset_mfid) for file in session.client.files.iter(sha256_hash=sha256)}
-    except (ForbiddenError, NotFoundError, RefusedError):
+    except NOT_LISTED:
         return set()
 
 

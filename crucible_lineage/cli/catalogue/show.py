@@ -131,13 +131,15 @@ def _lines(found: DatasetView) -> Iterator[str]:
 
 
 def _status(found: DatasetView) -> Iterator[str]:
+    from crucible_lineage.queries.deleted import request_text  # imports pydantic, which --help does not need
+
     entry, mfid = found.entry, found.entry.summary.mfid
     yield plain(entry.summary.name)
     yield f"{mfid}  {entry.state}"
     yield from map(plain, found.remarks)
     if found.deletion:
         requested = str(found.deletion.get("request_time") or "")[:19].replace("T", " ")
-        state = "is to be deleted" if found.deletion.get("status") == "approved" else "was asked to be deleted"
+        state = request_text(found.deletion.get("status"))
         reason = found.deletion.get("reason")
         yield plain(f"{state} (request {found.deletion.get('id')} of {requested}){f': {reason}' if reason else ''}")
     for other in entry.superseded_by:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from crucible_lineage.core.datasets import fetch_datasets
 from crucible_lineage.core.statement_effects import AppliedStatement
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.json_types import JsonMapping, JsonObject
@@ -27,6 +28,7 @@ from crucible_lineage.statements import CHECK, REMAKE
 from crucible_lineage.times import utc, without_default_time
 
 if TYPE_CHECKING:
+    from crucible_lineage.client import CrucibleClient
     from crucible_lineage.client.models import Dataset
 
 
@@ -116,8 +118,7 @@ def show_dataset(session: Session, mfid: str) -> DatasetView:
     entry = entry_of(session, found)
     links = [link for link in found.links or () if link.resource_type == "dataset"]
     names = {link.unique_id: link.name or link.unique_id for link in links}
-    for other in entry.superseded_by:
-        names.setdefault(other, _name(session, other))
+    names = visible_names(session.client, entry.superseded_by) | names
     parents = parents_as_used(record, [link.unique_id for link in links if link.direction == "source"])
     results = returned_values(record)
     return DatasetView(
@@ -181,8 +182,7 @@ def _owner(record: Mapping[str, object]) -> str | None:
     return text(owner) or None
 
 
-def _name(session: Session, mfid: str) -> str:
-    try:
-        return session.client.datasets.get(mfid).dataset_name or mfid
-    except (ForbiddenError, NotFoundError):
-        return mfid
+def visible_names(client: CrucibleClient, mfids: Iterable[str]) -> dict[str, str]:
+    """Return the names of those of these datasets that exist and that this key can see."""
+    found = fetch_datasets(client, mfids).found
+    return {mfid: text(record.get("dataset_name")) or mfid for mfid, record in found.items()}

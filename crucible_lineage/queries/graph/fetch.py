@@ -20,7 +20,7 @@ from crucible_lineage.lineage.model import WITHDRAWN
 from crucible_lineage.lineage.records import PROVENANCE_KEY, is_withdrawn, mapping, provenance, text, used_mfids
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.queries.deleted import deletion_of
-from crucible_lineage.queries.graph.state import may_be_replaced
+from crucible_lineage.queries.graph.state import may_be_replaced, visible_copies
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.service import GRAPHS
 from crucible_lineage.session import Session
@@ -193,16 +193,7 @@ def with_states(session: Session, graph: LineageGraph) -> LineageGraph:
 
 def _copies(session: Session, projects: Iterable[str], records: Iterable[Record]) -> list[Snapshot]:
     """Return copies of these projects and of those of the records, as far as this key can see them."""
-    names = {*projects, *(text(record.get("project_id")) for record in records)}
-    return [copy for project in sorted(names) if project and (copy := _visible_project(session, project))]
-
-
-def _visible_project(session: Session, project: str) -> Snapshot | None:
-    """Return a copy of the project; None if this key can only see single datasets of it."""
-    try:
-        return session.mirror.snapshot(project)
-    except (ForbiddenError, InputError, NotFoundError):
-        return None
+    return visible_copies(session, sorted({*projects, *(text(record.get("project_id")) for record in records)} - {""}))
 
 
 def _summaries(copies: Iterable[Snapshot]) -> dict[str, Summary]:

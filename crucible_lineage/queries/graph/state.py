@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from crucible_lineage.core.slots import CURRENT, RAW, Currency
+from crucible_lineage.core.slots import Currency
 from crucible_lineage.core.summary import Summary, summary_of
 from crucible_lineage.core.tables import EVERYTHING, Snapshot
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.json_types import JsonMapping
-from crucible_lineage.lineage.model import CANDIDATE, DOUBTFUL, WITHDRAWN
+from crucible_lineage.lineage.model import CANDIDATE, DOUBTFUL, WITHDRAWN, state_in_doubt
 from crucible_lineage.lineage.records import is_withdrawn
 from crucible_lineage.marks import CORRECTIONS_KEY
 from crucible_lineage.session import Session
@@ -114,20 +114,15 @@ def stated_entries(
         flags |= stated.flags(mfids, viewer, known)
     return {
         mfid: replace(
-            _stated(entry, doubts.get(mfid), flags.get(mfid, ()), verdicts.get(mfid, {})),
+            entry,
+            state=state_in_doubt(mfid, entry.state, doubts.get(mfid)),
+            doubt=doubts.get(mfid),
+            flags=flags.get(mfid, ()),
+            checks=verdicts.get(mfid, {}),
             remade=remade.get(mfid, NEVER),
         )
         for mfid, entry in entries.items()
     }
-
-
-def _stated(
-    entry: DatasetEntry, doubt: Doubt | None, flags: tuple[str, ...], checks: Mapping[str, CheckResult]
-) -> DatasetEntry:
-    state = entry.state
-    if doubt and state in (CURRENT, RAW):
-        state = CANDIDATE if doubt.is_candidate and doubt.source == entry.mfid else DOUBTFUL
-    return replace(entry, state=state, doubt=doubt, flags=flags, checks=checks)
 
 
 def entry_of(session: Session, found: Dataset) -> DatasetEntry:
@@ -143,6 +138,15 @@ def entries_now(session: Session, found: Sequence[Dataset]) -> list[DatasetEntry
     return list(stated_entries(session, entries, EVERYTHING, known).values())
 
 
+def visible_copies(session: Session, projects: Iterable[str]) -> list[Snapshot]:
+    """Return copies of the projects, without those of which this key can only see single datasets."""
+    copies = []
+    for project in projects:
+        with suppress(ForbiddenError, InputError, NotFoundError):
+            copies.append(session.mirror.snapshot(project))
+    return copies
+
+
 def may_be_replaced(record: JsonMapping) -> bool:
     """Return whether another dataset may replace this one: it is a result, or its metadata note corrections."""
     return summary_of(record).status.derived or CORRECTIONS_KEY in (record.get("scientific_metadata") or {})
@@ -155,12 +159,8 @@ def entries_in_projects(session: Session, found: Sequence[Dataset]) -> list[Data
     """
     records = {dataset.unique_id: dataset.model_dump() for dataset in found}
     summaries = {mfid: summary_of(record) for mfid, record in records.items() if not is_withdrawn(record)}
-    copies: list[Snapshot] = []
     projects = (record["project_id"] for record in records.values() if may_be_replaced(record))
-    for project in dict.fromkeys(filter(None, projects)):
-        # This key may see the dataset, but not its project.
-        with suppress(ForbiddenError, InputError, NotFoundError):
-            copies.append(session.mirror.snapshot(project))
+    copies = visible_copies(session, dict.fromkeys(filter(None, projects)))
     known = {mfid: entry for copy in copies for mfid in summaries if (entry := entries_of_copy(copy).get(mfid))}
     if all(mfid in known and known[mfid].summary.status == one.status for mfid, one in summaries.items()):
         entries = {mfid: replace(known[mfid], summary=one) for mfid, one in summaries.items()}

@@ -19,11 +19,9 @@ from crucible_lineage.client.models import DeletedRecord, FileRecord
 from crucible_lineage.core.datasets import ONE_BY_ONE, fetch_datasets, in_threads, no_project
 from crucible_lineage.errors import (
     ChecksumError,
-    ForbiddenError,
     InputError,
     LineageError,
     NotFoundError,
-    RefusedError,
     RunError,
 )
 from crucible_lineage.ids import has_derived_id, is_mfid
@@ -36,6 +34,7 @@ from crucible_lineage.pipeline.files.remote import source_fault
 from crucible_lineage.provenance.recipe import derived_mfid
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
+from crucible_lineage.queries.deleted import deleted_in, deletion_of
 from crucible_lineage.queries.verify.repair import DamagedFile, Remade, Repair, repair
 from crucible_lineage.queries.verify.rules import (
     Evidence,
@@ -399,12 +398,12 @@ def certainly_deleted(session: Session, mfids: Collection[str]) -> set[str]:
     """
     if not mfids or session.client.account.profile().authorization.get("effective_privilege_mode") == "elevated":
         return set(mfids)
-    return {mfid for mfid in mfids if session.mirror.known(mfid) or _is_on_record(session, mfid)}
+    return {mfid for mfid in mfids if session.mirror.known(mfid) or deletion_of(session, mfid)}
 
 
 def missing_datasets(session: Session, project: str, present: Collection[str]) -> Iterator[Finding]:
     """Yield missing datasets that Crucible's list of deletions, or runs from this data folder, name."""
-    deleted = _deleted(session, project)
+    deleted = {str(one.resource_id): one for one in deleted_in(session, project)}
     suspects = {mfid: entry.resource_name for mfid, entry in deleted.items() if has_derived_id(mfid)}
     known = (session.mirror.known(mfid) for mfid in sorted(session.journal.datasets(project)))
     suspects |= {dataset.mfid: dataset.name for dataset in known if dataset}
@@ -418,32 +417,9 @@ def missing_datasets(session: Session, project: str, present: Collection[str]) -
         yield Finding("missing-dataset", "error", (mfid,), message, "crucible-lineage run PIPELINE --refresh")
 
 
-def _deleted(session: Session, project: str) -> dict[str, DeletedRecord]:
-    """Return the deletions in a project that this key can see."""
-    try:
-        entries = list(session.client.deletions.deleted())
-    except (ForbiddenError, NotFoundError, RefusedError):
-        return {}
-    of_project = [entry for entry in entries if (entry.model_extra or {}).get("project_id") == project]
-    return {str(entry.resource_id): entry for entry in of_project if entry.resource_type == "dataset"}
-
-
-def _is_on_record(session: Session, mfid: str) -> bool:
-    try:
-        return any(True for _ in session.client.deletions.deleted(resource_id=mfid))
-    except (ForbiddenError, NotFoundError, RefusedError):
-        return False
-
-
 def _was_reviewed(entry: DeletedRecord) -> bool:
     return (entry.model_extra or {}).get("review_time") is not None
 
 
 def _exists(session: Session, mfid: str) -> bool:
-    try:
-        session.client.datasets.get(mfid)
-    except NotFoundError:
-        return False
-    except ForbiddenError:
-        return True
-    return True
+    return not fetch_datasets(session.client, [mfid]).absent

@@ -43,7 +43,7 @@ from crucible_lineage.pipeline.spec.inputs import METADATA_PREFIX
 from crucible_lineage.provenance.record import read_record, unreadable
 from crucible_lineage.queries.calibrations import CalibrationFor, calibrations_for
 from crucible_lineage.queries.catalogue.reference import find_mfid
-from crucible_lineage.queries.catalogue.view import single_statements
+from crucible_lineage.queries.catalogue.view import single_statements, visible_names
 from crucible_lineage.queries.graph.fetch import whole_record_of
 from crucible_lineage.queries.graph.state import DatasetEntry, entry_of
 from crucible_lineage.queries.impact import request_deletion
@@ -87,6 +87,7 @@ def dataset(reader: Reader) -> Response:
     with reader.sign_in.session() as session:
         entry = entry_of(session, found)
         varies = known_to_vary(session, mfid, found.model_dump())
+    successors = visible_names(reader.client, entry.superseded_by)
     record, damage = _complete_record(reader, found)
     known, hidden = _named(reader, record, links)
     shown = shown_record(record, hidden)
@@ -101,7 +102,7 @@ def dataset(reader: Reader) -> Response:
         reader.name,
         dataset=found,
         state=entry.state,
-        superseded_by=[(other, _name(reader, other)) for other in entry.superseded_by],
+        superseded_by=[(other, successors.get(other, other)) for other in entry.superseded_by],
         since=entry.since,
         doubt=entry.doubt.message(mfid) if entry.doubt else "",
         flags=entry.flags,
@@ -218,19 +219,8 @@ def _named(reader: Reader, record: JsonMapping, links: list[Link]) -> tuple[dict
     """Return {MFID: name} of the visible datasets that the provenance names, and the ids of the hidden ones."""
     known = {link.unique_id: link.name or link.unique_id for link in links}
     named = named_mfids(record)
-    for mfid in sorted(named - known.keys())[:MOST_FETCHED]:
-        try:
-            known[mfid] = reader.client.datasets.get(mfid).dataset_name or mfid
-        except (ForbiddenError, NotFoundError):
-            continue
+    known |= visible_names(reader.client, sorted(named - known.keys())[:MOST_FETCHED])
     return known, set(named - known.keys())
-
-
-def _name(reader: Reader, mfid: str) -> str:
-    try:
-        return reader.client.datasets.get(mfid).dataset_name or mfid
-    except (ForbiddenError, NotFoundError):  # deleted meanwhile
-        return mfid
 
 
 def _of_kind(links: list[Link], kind: str, direction: str) -> list[Link]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from crucible_lineage.errors import ForbiddenError
 from crucible_lineage.pipeline.run.result import RunResult, StepChoice
 from crucible_lineage.queries.explain import explain
 from crucible_lineage.session import Session
@@ -39,6 +40,23 @@ def test_the_explanation_of_a_result_names_step_code_parents_parameters_and_user
     assert "crucible-lineage " in explanation
     assert f"In run {result.run_id} (local)" in explanation
     assert "supersedes" not in explanation
+
+
+def test_a_parent_that_the_key_may_not_read_has_no_name(
+    lab: Any, run: Run, why: Any, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = run(lab.pipeline)
+    first, get = result.inputs["first"][0], session.client.datasets.get
+
+    def refuse(mfid: str, **options: Any) -> Any:
+        if mfid == first:
+            raise ForbiddenError("not yours", status=403)
+        return get(mfid, **options)
+
+    monkeypatch.setattr(session.client.datasets, "get", refuse)
+    assert f"counts: a dataset that was deleted, or is hidden from this key ({first})" in why(
+        result.datasets["scaled"]["out"]
+    )
 
 
 def test_the_explanation_names_the_superseded_result_and_the_differences(lab: Any, run: Run, why: Any) -> None:
