@@ -35,8 +35,9 @@ from crucible_lineage.lineage.export.sharing import shareable, shared_record, wi
 from crucible_lineage.lineage.labels import nodes_text
 from crucible_lineage.lineage.records import provenance, text
 from crucible_lineage.lineage.rights import Rights, stated_rights
-from crucible_lineage.pipeline.files.fetch import LOST, fetch_reference, is_reference, remade
+from crucible_lineage.pipeline.files.fetch import LOST, is_reference
 from crucible_lineage.provenance.record import ATTACHED_NAME, read_record
+from crucible_lineage.queries.catalogue.files import fetch_file, remake_file
 from crucible_lineage.queries.graph.fetch import fetch_lineage, fetch_projects, with_named_parents, with_whole_records
 from crucible_lineage.remake.kit import DRIVER, KitStep, write_kit
 from crucible_lineage.server import instance_id
@@ -225,21 +226,12 @@ def _fetch(session: Session, mfid: str, record: FileRecord, folder: Path) -> Pat
     A file that is catalogued by reference is fetched from its location, if possible.
     """
     target = local_path(folder, record)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if not is_reference(record):
-        try:
-            return session.client.files.download(record, folder)
-        except LOST as error:
-            if not record.sha256_hash:
-                raise
-            return Path(shutil.copyfile(remade(session, mfid, record.sha256_hash, error), target))
     try:
-        with target.open("wb") as stream:
-            fetch_reference(mfid, record, stream.write, session)
-    except (InputError, RunError) as error:
-        target.unlink()
-        raise InputError(f"it is catalogued by reference, at {record.storage_path}: {error}") from error
-    return target
+        return fetch_file(session, mfid, record, target, folder)
+    except (*LOST, RunError) as error:
+        if is_reference(record):
+            raise InputError(f"it is catalogued by reference, at {record.storage_path}: {error}") from error
+        return remake_file(session, mfid, record, target, error)
 
 
 def _write_records(graph: LineageGraph, folder: Path) -> dict[str, TextFile]:

@@ -110,18 +110,18 @@ def _fetch_all(
             continue
         progress.begin(file.filename)
         try:
-            fetched.append(_fetch(session, mfid, file, path, folder))
+            fetched.append(fetch_file(session, mfid, file, path, folder))
         except LineageError as error:
             note_if_lost(session, mfid, file.filename, error)
             try:
-                fetched.append(_remake(session, mfid, file, path, error))
+                fetched.append(remake_file(session, mfid, file, path, error))
                 made_again[file.filename] = str(error)
             except LineageError as lost:
                 absent[file.filename] = str(lost)
     return FilesFetched(mfid, tuple(fetched), present, absent, made_again)
 
 
-def _remake(session: Session, mfid: str, file: FileRecord, path: Path, error: LineageError) -> Path:
+def remake_file(session: Session, mfid: str, file: FileRecord, path: Path, error: LineageError) -> Path:
     """Remake a file that Crucible has lost. Raises the reason if that is impossible."""
     if not isinstance(error, LOST) or not file.sha256_hash:
         raise error
@@ -134,7 +134,8 @@ def _is_same(path: Path, file: FileRecord) -> bool:
     return path.is_file() and bool(file.sha256_hash) and file_sha256(path) == text(file.sha256_hash)
 
 
-def _fetch(session: Session, mfid: str, file: FileRecord, path: Path, folder: Path) -> Path:
+def fetch_file(session: Session, mfid: str, file: FileRecord, path: Path, folder: Path) -> Path:
+    """Fetch a file to its path in the folder, from Crucible, or from its location if it is catalogued by reference."""
     if not is_reference(file):
         return session.client.files.download(file, folder)
     path.parent.mkdir(parents=True, exist_ok=True)
