@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, NamedTuple
 
 from crucible_lineage.core.slots import DatasetStatus, SlotClaim, slots_of, slots_to_json
@@ -18,7 +18,7 @@ from crucible_lineage.lineage.records import (
     mapping,
     provenance,
     recorded_run,
-    returned_values,
+    returned_numbers,
     state,
     text,
     used_mfids,
@@ -149,7 +149,7 @@ def summary_of(record: JsonMapping) -> Summary:
         instrument=text(record.get("instrument_name")),
         timestamp=text(without_default_time(record).get("timestamp")),
         size=size if isinstance(size := record.get("size"), int) else None,
-        numbers=_key_numbers(record) if step else {},
+        numbers=dict(islice(returned_numbers(record).items(), MOST_NUMBERS)) if step else {},
         samples=", ".join(_samples(record)),
         parents=tuple(dict.fromkeys((*used, *_linked_above(record)))),
         code=activity_code(record) if derived else "",
@@ -186,14 +186,3 @@ def _linked_above(record: JsonMapping) -> Iterator[str]:
         is_above = link.get("resource_type") == "dataset" and link.get("direction") == "source"
         if is_above and link.get("relationship_type") != PART:
             yield text(link.get("unique_id"))
-
-
-def _key_numbers(record: JsonMapping) -> dict[str, float]:
-    """Return the first finite numbers that the step returned."""
-    numbers: dict[str, float] = {}
-    for name, value in returned_values(record).items():
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            numbers[name] = value
-        if len(numbers) == MOST_NUMBERS:
-            break
-    return numbers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
@@ -10,7 +11,7 @@ from crucible_lineage.calibrations import certified_text
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.refs import asks_for_deletion
-from crucible_lineage.times import measured_at, span_text
+from crucible_lineage.times import measured_at, span_text, utc
 
 PROVENANCE_KEY = "crucible_lineage"  # in the scientific metadata
 SLOTS_KEY = "crucible_lineage_places"  # beside it: the slots of the result
@@ -150,6 +151,13 @@ def returned_values(record: JsonMapping | None) -> JsonObject:
     return {key: value for key, value in metadata.items() if key in outermost}
 
 
+def returned_numbers(record: JsonMapping | None) -> dict[str, float]:
+    """Return the finite numbers among the `returned_values`."""
+    values = returned_values(record).items()
+    numbers = {name: value for name, value in values if isinstance(value, int | float) and not isinstance(value, bool)}
+    return {name: value for name, value in numbers.items() if math.isfinite(value)}
+
+
 def activity_code(record: JsonMapping | None) -> str:
     """Return the fingerprint of the code that made the dataset; empty if unknown."""
     written = provenance(record)
@@ -161,6 +169,15 @@ def maker(record: JsonMapping | None) -> str:
     """Return the account that made the dataset, by its provenance; empty if unknown."""
     agent = mapping(provenance(record).get("agent"))
     return text(agent.get("username")) or text(agent.get("local_user"))
+
+
+def took_s(record: JsonMapping | None) -> float | None:
+    """Return how long the activity that made the dataset took, in seconds; None if unknown."""
+    activity = mapping(provenance(record).get("activity"))
+    try:
+        return (utc(text(activity.get("ended"))) - utc(text(activity.get("started")))).total_seconds()
+    except ValueError:
+        return None
 
 
 def run_ids(record: JsonMapping | None) -> frozenset[str]:

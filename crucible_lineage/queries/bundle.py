@@ -33,7 +33,7 @@ from crucible_lineage.lineage.export.crate import make_crate
 from crucible_lineage.lineage.export.crate_data import METADATA, PREVIEW, PROFILES, CrateHeader, TextFile, utf8
 from crucible_lineage.lineage.export.sharing import shareable, shared_record, with_hidden_parents
 from crucible_lineage.lineage.labels import nodes_text
-from crucible_lineage.lineage.records import provenance, text
+from crucible_lineage.lineage.records import mapping, provenance, text
 from crucible_lineage.lineage.rights import Rights, stated_rights
 from crucible_lineage.pipeline.files.fetch import LOST, is_reference
 from crucible_lineage.provenance.record import ATTACHED_NAME, read_record
@@ -133,7 +133,8 @@ def write_bundle(
             {"path": file.path, "sha256": file_sha256(part / file.path)} for file in [*own, *metadata_files]
         ]
         _write(part, LIST, json.dumps(entries, indent=1, ensure_ascii=False) + "\n")
-        _write(part, CHECKER, _checker_text())
+        checker = resources.files("crucible_lineage.lineage.export").joinpath("verify_bundle.py")
+        _write(part, CHECKER, checker.read_text(encoding="utf-8"))
         _zip(part, target)
         list_sha256 = file_sha256(part / LIST)
     return _report(graph, stored, list_sha256)
@@ -249,21 +250,17 @@ def _write_kit(
     """Write what is needed to remake the results, and the program for it, without what names hidden datasets."""
     outputs = []
     for node in _datasets(shareable(graph)):
-        record = None if "withheld" in provenance(node.record) else read_record(_metadata(node))
+        metadata = mapping(mapping(node.record).get("scientific_metadata"))
+        record = None if "withheld" in provenance(node.record) else read_record(metadata)
         step = record.as_step if record is not None else None
         if step is not None and step.is_whole:
-            outputs.append(KitStep(node.id, step, _metadata(node)))
+            outputs.append(KitStep(node.id, step, metadata))
     if not outputs:
         return []
     paths = {(mfid, file.name, file.sha256): file.path for mfid, one in stored.items() for file in one.files}
     written = write_kit(session, folder, mfid, outputs, lambda owner, file: paths.get((owner, file.name, file.sha256)))
     names = [path.relative_to(folder).as_posix() for path in written]
     return [TextFile(name, "remakes the results" if name == DRIVER else "for reproduce.py", "") for name in names]
-
-
-def _metadata(node: Node) -> Mapping[str, object]:
-    found = (node.record or {}).get("scientific_metadata")
-    return found if isinstance(found, Mapping) else {}
 
 
 def _write_thumbnails(graph: LineageGraph, folder: Path) -> list[TextFile]:
@@ -301,7 +298,7 @@ def _bundle_list(
             for node in _datasets(graph)
         ],
         "samples": [{"mfid": node.id, "name": node.name} for node in graph.nodes.values() if node.kind == "sample"],
-        "hidden": [{"mfid": names[node.id]} for node in graph.nodes.values() if node.kind == "hidden"],
+        "hidden": [{"mfid": names[mfid]} for mfid in graph.nodes if mfid in graph.hidden],
         "links": [
             {"parent": names[edge.source], "child": names[edge.target], "relationship": edge.relationship}
             for edge in graph.edges.values()
@@ -325,16 +322,12 @@ def _report(graph: LineageGraph, stored: Mapping[str, _Stored], list_sha256: str
     files = [file for one in stored.values() for file in one.files if file.path]
     return BundleReport(
         datasets=sum(1 for _ in _datasets(graph)),
-        hidden=sum(1 for node in graph.nodes.values() if node.kind == "hidden"),
+        hidden=len(graph.hidden),
         files=len(files),
         size_bytes=sum(file.size or 0 for file in files),
         absent=tuple(f"{mfid}: {reason}" for mfid, one in stored.items() for _, reason in one.absent),
         list_sha256=list_sha256,
     )
-
-
-def _checker_text() -> str:
-    return resources.files("crucible_lineage.lineage.export").joinpath("verify_bundle.py").read_text(encoding="utf-8")
 
 
 def _write(folder: Path, path: str, content: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +9,8 @@ from functools import cached_property
 from typing import Any
 
 from crucible_lineage.condition import parse_condition
-from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.lineage.records import returned_values
+from crucible_lineage.json_types import JsonObject
+from crucible_lineage.lineage.records import returned_numbers
 from crucible_lineage.pipeline.campaign import Campaign, CampaignPlan, strata
 from crucible_lineage.pipeline.plan.plan import FRESH
 from crucible_lineage.queries.trend import Series, Trend, TrendPoint, series_of, spread_of
@@ -155,18 +154,11 @@ def compare_campaign(campaign: Campaign, plan: CampaignPlan, by: Sequence[str] =
         spans = [item.span for item in items if item.span]
         stratum = strata(items[0], by) if items else ()
         for name in before.keys() & after.keys() if spans else ():
-            point = TrendPoint(new, max(last for _, last in spans), after[name] - before[name])
+            point = TrendPoint(new, max(last for _, last in spans), float(after[name] - before[name]))
             pairs_by_number.setdefault((step.step, name), []).append(Pair(step.name, old, new, stratum, point))
     effects = tuple(Effect(step, name, tuple(pairs)) for (step, name), pairs in sorted(pairs_by_number.items()))
     return Comparison(campaign, effects, len(paired), len(slots) - len(paired), len(plan.todo))
 
 
 def _numbers(found: Any) -> dict[str, float]:
-    if found is None:
-        return {}
-    returned: JsonMapping = returned_values(found.dataset.model_dump())
-    return {
-        name: float(value)
-        for name, value in returned.items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    }
+    return {} if found is None else returned_numbers(found.dataset.model_dump())

@@ -325,7 +325,7 @@ class _Trial:
         made = self._dataset(f"listed {new_mfid()}")
         while True:
             waited_s = time.monotonic() - began
-            found = self.client.datasets.list(project_id=self.project, dataset_name=self._name_of(made))
+            found = self.client.datasets.list(project_id=self.project, dataset_name=self.names[made])
             if made in [one.unique_id for one in found]:
                 return waited_s < 1, "in the first list" if waited_s < 1 else f"after {waited_s:.1f} s"
             if waited_s > min(LISTED_WITHIN_S, self.watch_s):
@@ -414,7 +414,7 @@ class _Trial:
     # Making datasets and files
 
     def _dataset(self, name: str, **fields: Any) -> str:
-        full_name = self._name(name)
+        full_name = f"crucible-lineage doctor: {name}"
         present = {key: value for key, value in fields.items() if value is not None}
         if "unique_id" in fields and fields["unique_id"] is None:
             body = {"dataset_name": full_name, "project_id": self.project, "public": False}
@@ -423,12 +423,6 @@ class _Trial:
             mfid = self.client.datasets.create({"dataset_name": full_name, "project_id": self.project, **present}).dsid
         self.names.setdefault(mfid, full_name)
         return mfid
-
-    def _name(self, name: str) -> str:
-        return f"crucible-lineage doctor: {name}"
-
-    def _name_of(self, mfid: str) -> str:
-        return self.names[mfid]
 
     def _file(self, name: str, content: bytes) -> Any:
         return self.client.files.upload(self.plain, self._local_file(name, content)).file

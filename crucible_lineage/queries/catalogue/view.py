@@ -17,6 +17,7 @@ from crucible_lineage.lineage.records import (
     provenance,
     returned_values,
     text,
+    took_s,
 )
 from crucible_lineage.queries.catalogue.columns import as_json
 from crucible_lineage.queries.catalogue.files import own_files
@@ -25,7 +26,7 @@ from crucible_lineage.queries.graph.state import DatasetEntry, entry_of
 from crucible_lineage.remake.receipts import known_to_vary
 from crucible_lineage.session import Session
 from crucible_lineage.statements import CHECK, REMAKE
-from crucible_lineage.times import utc, without_default_time
+from crucible_lineage.times import without_default_time
 
 if TYPE_CHECKING:
     from crucible_lineage.client import CrucibleClient
@@ -161,11 +162,11 @@ def existing(session: Session, mfid: str) -> Dataset:
 def _origin(record: Mapping[str, object]) -> ProducingRun:
     recorded = provenance(record)
     activity = recorded.get("activity") or {}
-    run, started, ended = activity.get("run") or {}, text(activity.get("started")), text(activity.get("ended"))
+    run = activity.get("run") or {}
     return ProducingRun(
         who=maker(record) or _owner(record),
-        started=started or None,
-        seconds=(utc(ended) - utc(started)).total_seconds() if started and ended else None,
+        started=text(activity.get("started")) or None,
+        seconds=took_s(record),
         function=text(activity.get("function")) or None,
         note=text(activity.get("note")) or None,
         run=text(run.get("run_id")) or text(activity.get("run_id")) or None,

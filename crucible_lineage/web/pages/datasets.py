@@ -5,9 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from urllib.parse import urlsplit
 
 from starlette.exceptions import HTTPException
@@ -15,7 +14,6 @@ from starlette.responses import RedirectResponse, Response
 
 from crucible_lineage.client.models import Dataset, Link, Thumbnail
 from crucible_lineage.core.slots import RAW
-from crucible_lineage.core.statement_effects import AppliedStatement
 from crucible_lineage.errors import ForbiddenError, InputError, LineageError, NotFoundError
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.labels import HIDDEN_NAME
@@ -26,6 +24,7 @@ from crucible_lineage.lineage.records import (
     mapping,
     parents_as_used,
     provenance,
+    took_s,
     used_mfids,
 )
 from crucible_lineage.pipeline.inputs.corrections import (
@@ -87,11 +86,14 @@ def dataset(reader: Reader) -> Response:
     with reader.sign_in.session() as session:
         entry = entry_of(session, found)
         varies = known_to_vary(session, mfid, found.model_dump())
+        statements = session.stated.about(mfid, entry.summary.status.project, entry.summary)
+        calibrations = _calibrations(session, found, entry)
     successors = visible_names(reader.client, entry.superseded_by)
     record, damage = _complete_record(reader, found)
     known, hidden = _named(reader, record, links)
     shown = shown_record(record, hidden)
     recorded = provenance(shown) if read_record(record["scientific_metadata"]) else {}
+    elsewhere = {SLOTS_KEY, CORRECTIONS_KEY, *({PROVENANCE_KEY} if recorded else ())}
     recipe, activity = mapping(recorded.get("recipe")), mapping(recorded.get("activity"))
     used = [entry for entry in recorded.get("used") or () if isinstance(entry, Mapping)]
     used_ids, parents = {entry.get("mfid") for entry in used}, _of_kind(links, "dataset", "source")
@@ -106,24 +108,24 @@ def dataset(reader: Reader) -> Response:
         since=entry.since,
         doubt=entry.doubt.message(mfid) if entry.doubt else "",
         flags=entry.flags,
-        statements=_statements(reader, entry),
+        statements=single_statements(statements),
         remade=entry.remade.summary(),
         varies=varies,
         verdicts=entry.verdicts,
-        calibrations=_calibrations(reader, found, entry),
+        calibrations=calibrations,
         damage=damage,
         pictures=[picture for picture in reader.client.datasets.get_thumbnails(mfid) if _is_shown(picture)],
         keywords=[keyword.keyword for keyword in reader.client.datasets.get_keywords(mfid)],
         files=reader.client.files.list(mfid),
         params=mapping(recipe.get("params")),
         facts=mapping(recipe.get("facts")),
-        metadata=_metadata(shown, {SLOTS_KEY, CORRECTIONS_KEY, *({PROVENANCE_KEY} if recorded else ())}),
+        metadata={k: v for k, v in mapping(shown.get("scientific_metadata")).items() if k not in elsewhere},
         corrections=corrections(found.scientific_metadata),
         may_correct=bool((found.capabilities or {}).get("can_edit")),
         set_fields=SET_FIELDS,
         provenance=recorded,
         activity=activity,
-        seconds=_seconds(activity),
+        seconds=took_s(shown),
         used=used,
         linked={link.unique_id for link in parents},
         names=known,
@@ -135,28 +137,16 @@ def dataset(reader: Reader) -> Response:
     )
 
 
-def _metadata(shown: JsonMapping, beside: Collection[str]) -> JsonObject:
-    """Return the scientific metadata without what the page shows elsewhere."""
-    return {key: value for key, value in (shown.get("scientific_metadata") or {}).items() if key not in beside}
-
-
-def _statements(reader: Reader, entry: DatasetEntry) -> tuple[AppliedStatement, ...]:
-    with reader.sign_in.session() as session:
-        found = session.stated.about(entry.mfid, entry.summary.status.project, entry.summary)
-    return single_statements(found)
-
-
-def _calibrations(reader: Reader, found: Dataset, entry: DatasetEntry) -> tuple[CalibrationFor, ...]:
+def _calibrations(session: Session, found: Dataset, entry: DatasetEntry) -> tuple[CalibrationFor, ...]:
     """Return the calibrations certified for measured data; none for results and data without a time."""
     if entry.state != RAW or measured_at(found.model_dump()) is None:
         return ()
-    with reader.sign_in.session() as session:
-        if not session.mirror.certificates(found.project_id or ""):
-            return ()
-        try:
-            return calibrations_for(session, found.unique_id).kinds
-        except (ForbiddenError, InputError, NotFoundError):  # the reader can see the dataset, but not its project
-            return ()
+    if not session.mirror.certificates(found.project_id or ""):
+        return ()
+    try:
+        return calibrations_for(session, found.unique_id).kinds
+    except (ForbiddenError, InputError, NotFoundError):  # the reader can see the dataset, but not its project
+        return ()
 
 
 def _still_reading(reader: Reader, found: Dataset) -> Response | None:
@@ -180,8 +170,7 @@ def metadata(reader: Reader) -> Response:
 
 def first_thumbnail(reader: Reader) -> Response:
     """Return a dataset's first picture, or a placeholder."""
-    pictures = reader.client.datasets.get_thumbnails(reader.mfid)
-    return _picture(next(filter(_is_shown, pictures), None))
+    return _picture(next(filter(_is_shown, reader.client.datasets.get_thumbnails(reader.mfid)), None))
 
 
 def thumbnail(reader: Reader) -> Response:
@@ -229,14 +218,6 @@ def _of_kind(links: list[Link], kind: str, direction: str) -> list[Link]:
 
 def _family(links: list[Link]) -> _Family:
     return _Family(tuple(links[:MOST_LINKS]), len(links))
-
-
-def _seconds(activity: JsonMapping) -> float | None:
-    try:
-        ended, started = (datetime.fromisoformat(activity[key]) for key in ("ended", "started"))
-        return (ended - started).total_seconds()
-    except (KeyError, TypeError, ValueError):
-        return None
 
 
 def _is_shown(picture: Thumbnail) -> bool:
