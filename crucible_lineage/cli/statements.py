@@ -257,15 +257,10 @@ def statements_command(
 ) -> None:
     """List statements about results, or about DATASET, oldest first: holds, flags, trust."""
     with open_session() as session:
-        found = _statements(session, dataset)
+        known = _statements(session, dataset)
         announce(session)
-    shown = [
-        applied
-        for applied in found
-        if (every or applied.in_force)
-        and project in (None, applied.statement.project)
-        and (every or not applied.statement.revokes)
-    ]
+    found = [one for one in known if project is None or one.statement.project.casefold() == project.casefold()]
+    shown = [one for one in found if every or (one.in_force and not one.statement.revokes)]
     signers = {applied.statement.mfid: _signer(applied, allowed) for applied in shown} if allowed else {}
     if as_json:
         extra = ({"signer": signers[applied.statement.mfid]} if allowed else {} for applied in shown)

@@ -272,3 +272,10 @@ def test_a_statement_is_verified_like_any_dataset(lab: Any, session: Session, ru
     lift(session, About((first,)), "", project="lab")
     found = verify_project(session, "lab")
     assert [(one.check, one.ids) for one in found.findings] == []
+
+
+def test_statements_of_a_project_are_listed_whatever_the_case_of_its_name(session: Session, cli: Any) -> None:
+    session.ensure_project("lab")
+    state(session, "lab", HOLD, About(instrument="lamp"), why="old")
+    listed = json.loads(cli("statements", "--project", "LAB", "--json").stdout)["statements"]
+    assert [one["why"] for one in listed] == ["old"]
