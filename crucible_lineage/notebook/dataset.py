@@ -240,13 +240,13 @@ class Dataset:
         return f"<dataset {self.mfid} {self.name!r}, {self.state}>"
 
     def _repr_html_(self) -> str:
-        summary = self._view.entry.summary
-        origin = "/".join(filter(None, (summary.pipeline, summary.step))) or summary.measurement
         files = [(file.name, file.size) for file in self.files]
         return block(
             line(strong(self.name), state_mark(self.state)),
             line(
-                f"<code>{escape(self.mfid)}</code>", escape(origin), escape(" ".join(f"[{one}]" for one in self.flags))
+                f"<code>{escape(self.mfid)}</code>",
+                escape(self._view.entry.origin),
+                escape(" ".join(f"[{one}]" for one in self.flags)),
             ),
             *(line(escape(remark)) for remark in self._view.remarks),
             self._picture(),

@@ -191,7 +191,7 @@ def _corrected(made: Sequence[Correction]) -> Iterator[str]:
 
 
 def _circumstances(record: StepRecord | FilesRecord) -> Iterator[str]:
-    who = record.agent.username or record.agent.unique_id or record.agent.local_user or "somebody"
+    who = record.agent.username or record.agent.local_user or record.agent.unique_id or "somebody"
     if not isinstance(record, StepRecord):
         yield f"By {who}"
         return

@@ -92,7 +92,7 @@ def _of_project(
     recorded = entries_of_copy(copy)
     entries = stated_entries(session, recorded, project, copy.summaries)
     outdated = _outdated(session, project, recorded)
-    summaries = {one.name: one for one in pipelines_of(session, project)}
+    summaries = {one.name: one for one in pipelines_of(copy)}
     runs: dict[str, ListedRun] = {}
     for run in list_runs(session, [project]):
         runs.setdefault(run.pipeline, run)

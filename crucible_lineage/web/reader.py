@@ -75,6 +75,11 @@ class Reader:
         return self.sign_in.name
 
     @property
+    def project(self) -> Project:
+        """The project in the address, as the service returns it."""
+        return self.client.projects.get(self.request.path_params["project"])
+
+    @property
     def mfid(self) -> str:
         """The MFID in the address. Raises HTTPException (404) if it is invalid."""
         mfid = str(self.request.path_params["mfid"])

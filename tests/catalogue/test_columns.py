@@ -50,7 +50,7 @@ def reader(session: Session, project: Any, tmp_path: Path) -> Iterator[Any]:
                 "type": "http", "method": "GET", "path": "/", "headers": [], "query_string": query.encode(),
                 "path_params": {"project": "spectra"},
             }  # fmt: skip
-            browsing.project_json(Reader(Request(scope), sign_in))  # to read the project in advance
+            browsing.datasets_json(Reader(Request(scope), sign_in))  # to read the project in advance
             return Reader(Request(scope), sign_in)
 
         yield reading
@@ -73,7 +73,7 @@ def test_one_declaration_appears_in_all_interfaces(
     assert line.endswith(f"  {axis['vowels']}")
     (row,) = csv.DictReader(io.StringIO(project.ask("list", "--step", "axis", "--csv").stdout))
     assert row["vowels"] == axis["vowels"]
-    page = browsing.project_datasets(reader("step=axis&state=current")).body.decode()
+    page = browsing.datasets(reader("step=axis&state=current")).body.decode()
     assert '<a href="?step=axis&amp;state=current&amp;sort=vowels">Vowels of it</a>' in page
     assert f'<td class="wide">{axis["vowels"]}</td>' in page
     assert f"{axis['vowels']} (1)</option>" in page
@@ -85,14 +85,14 @@ def test_one_declaration_appears_in_all_interfaces(
 
 def test_interfaces_agree_about_a_dataset(project: Any, reader: Any) -> None:
     listed = {one["mfid"]: one for one in project.ask_json("list", "--all")["datasets"]}
-    on_page = json.loads(browsing.project_json(reader("")).body)["datasets"]
+    on_page = json.loads(browsing.datasets_json(reader("")).body)["datasets"]
     assert {one["mfid"]: one for one in on_page} == listed
     assert {name for one in listed.values() for name in one["results"]} == {"rms_cm1", "peak_nm"}
     shown = project.ask_json("show", project.fitted("weak-1.txt"))
     own = listed[shown["mfid"]]
     assert {key: shown[key] for key in own if key != "results"} == {key: own[key] for key in own if key != "results"}
     by_cli = project.ask("list", "--all", "--csv", "--sort=mfid").stdout.replace("\r", "")
-    by_page = bytes(browsing.project_csv(reader("sort=mfid")).body).decode().replace("\r", "")
+    by_page = bytes(browsing.datasets_csv(reader("sort=mfid")).body).decode().replace("\r", "")
     assert by_cli == by_page
 
 

@@ -68,11 +68,6 @@ class Column:
         return "" if value is None else value_with_unit(self.name, value)
 
 
-def _origin(entry: DatasetEntry) -> str:
-    summary = entry.summary
-    return "/".join(filter(None, (summary.pipeline, summary.step))) or summary.measurement
-
-
 def _key_numbers(entry: DatasetEntry) -> str:
     return ", ".join(
         f"{name} {value_with_unit(name, value)}" for name, value in list(entry.summary.numbers.items())[:3]
@@ -83,7 +78,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("mfid", "MFID", lambda entry: entry.mfid, shown=DATA | READ),
     Column("name", "Name", lambda entry: entry.summary.name, "dataset_name", kind="name"),
     Column("state", "State", lambda entry: entry.state, is_facet=True, kind=""),
-    Column("step", "Step", lambda entry: entry.summary.step, as_text=_origin, is_facet=True),
+    Column("step", "Step", lambda entry: entry.summary.step, as_text=lambda entry: entry.origin, is_facet=True),
     Column("pipeline", "Pipeline", lambda entry: entry.summary.pipeline, shown=DATA, is_facet=True),
     Column(
         "results", "Numbers", lambda entry: dict(entry.summary.numbers),

@@ -285,12 +285,11 @@ class PipelineSummary:
         return max(self.steps, key=lambda step: step.since)
 
 
-def pipelines_of(session: Session, project: str) -> tuple[PipelineSummary, ...]:
+def pipelines_of(copy: Snapshot) -> tuple[PipelineSummary, ...]:
     """Return the pipelines of a project from its records, the one with the newest run first.
 
     A result that several pipelines use counts in each of them.
     """
-    copy = session.mirror.snapshot(project)
     found = _pipelines.get(copy)
     if found is None:
         found = _pipelines[copy] = _summarized(entries_of_copy(copy).values())

@@ -62,6 +62,11 @@ class DatasetEntry:
         return self.summary.mfid
 
     @property
+    def origin(self) -> str:
+        """The pipeline and step that made it, else its measurement."""
+        return "/".join(filter(None, (self.summary.pipeline, self.summary.step))) or self.summary.measurement
+
+    @property
     def verdicts(self) -> tuple[str, ...]:
         """The verdicts of its checks, in words."""
         return tuple(_verdict_text(name, one) for name, one in self.checks.items())

@@ -48,41 +48,9 @@ from crucible_lineage.web.rendering import rendered
 SHORTEST_SEARCH = 3
 
 
-def project_datasets(reader: Reader) -> Response:
-    """Show a page of the matching datasets of a project."""
-    return _datasets(reader, _project(reader))
-
-
-def all_datasets(reader: Reader) -> Response:
-    """Show a page of the matching datasets of all projects, and of those without one."""
-    return _datasets(reader, None)
-
-
-def project_csv(reader: Reader) -> Response:
-    """Return all matching datasets of a project as CSV."""
-    return _csv(reader, _project(reader))
-
-
-def project_json(reader: Reader) -> Response:
-    """Return all matching datasets of a project as JSON."""
-    return _json(reader, _project(reader))
-
-
-def all_csv(reader: Reader) -> Response:
-    """Return all matching datasets as CSV."""
-    return _csv(reader, None)
-
-
-def all_json(reader: Reader) -> Response:
-    """Return all matching datasets as JSON."""
-    return _json(reader, None)
-
-
-def _project(reader: Reader) -> Project:
-    return reader.client.projects.get(reader.request.path_params["project"])
-
-
-def _datasets(reader: Reader, project: Project | None) -> Response:
+def datasets(reader: Reader) -> Response:
+    """Show a page of the matching datasets of a project, or of all projects and of those without one."""
+    project = _scope(reader)
     words = reader.parameter("q")
     if words and is_mfid(words):
         return RedirectResponse(f"/datasets/{words}", 303)
@@ -127,15 +95,24 @@ def _columns(project: Project | None, numbers: Sequence[str] = ()) -> list[Colum
     return found
 
 
-def _csv(reader: Reader, project: Project | None) -> Response:
+def datasets_csv(reader: Reader) -> Response:
+    """Return all matching datasets of a project, or of all, as CSV."""
+    project = _scope(reader)
     names, rows = as_table(_search_result(reader, project).entries)
     return _download(csv_text(names, rows), "text/csv; charset=utf-8", f"{_file_name(project)}.csv")
 
 
-def _json(reader: Reader, project: Project | None) -> Response:
+def datasets_json(reader: Reader) -> Response:
+    """Return all matching datasets of a project, or of all, as JSON."""
+    project = _scope(reader)
     rows = as_json(_search_result(reader, project).entries)
     document = {"project": project.project_id if project else None, "datasets": rows}
     return _download(json.dumps(document, ensure_ascii=False), "application/json", f"{_file_name(project)}.json")
+
+
+def _scope(reader: Reader) -> Project | None:
+    """Return the project in the address; None for the addresses of all datasets."""
+    return reader.project if "project" in reader.request.path_params else None
 
 
 def _file_name(project: Project | None) -> str:
@@ -203,11 +180,11 @@ def projects(reader: Reader) -> Response:
 
 def pipelines(reader: Reader) -> Response:
     """Show the pipelines of a project from its records. Their plans need the declarations, which are not here."""
-    project = reader.client.projects.get(reader.request.path_params["project"])
+    project = reader.project
     if waiting := still_reading(reader, project, "Pipelines"):
         return waiting
     with reader.sign_in.session() as session:
-        found = pipelines_of(session, project.project_id)
+        found = pipelines_of(session.mirror.snapshot(project.project_id))
     states = (CURRENT, SUPERSEDED, INCOMPLETE)
     return rendered("pipelines.html", reader.name, project=project, pipelines=found, states=states)
 
@@ -231,7 +208,7 @@ class RunRow:
 
 def runs(reader: Reader) -> Response:
     """Show the runs of a project that have outputs, newest first."""
-    project = reader.client.projects.get(reader.request.path_params["project"])
+    project = reader.project
     if waiting := still_reading(reader, project, "Runs"):
         return waiting
     copy, found = _runs(reader, project)
@@ -250,7 +227,7 @@ def runs(reader: Reader) -> Response:
 
 def run(reader: Reader) -> Response:
     """Show one run with all its outputs."""
-    project = reader.client.projects.get(reader.request.path_params["project"])
+    project = reader.project
     if waiting := still_reading(reader, project, "Runs"):
         return waiting
     copy, found = _runs(reader, project)

@@ -149,7 +149,7 @@ def _label(found: LineageComparison, mfid: str) -> str:
 
 def findings(reader: Reader) -> Response:
     """Show the findings of a project, worst first. A large project is checked in the background."""
-    project = reader.client.projects.get(reader.request.path_params["project"])
+    project = reader.project
     work = partial(_verify, reader.sign_in, project.project_id)
     if "again" in reader.request.query_params:
         reader.sign_in.checks.of(project.unique_id, work, restart=True)
