@@ -6,7 +6,6 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -30,8 +29,13 @@ from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.labels import nodes_text, plain_lines
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.bind.model import BoundPipeline
-from crucible_lineage.pipeline.declare.load import ingestor_faults, named_ingestors
-from crucible_lineage.pipeline.spec.pipeline import PipelineSpec
+from crucible_lineage.pipeline.declare.load import (
+    Declaration,
+    ingestor_faults,
+    named_ingestors,
+    project_fault,
+    read_declaration,
+)
 
 
 @click.command("check")
@@ -120,10 +124,12 @@ def _checked_files(files: Sequence[Path], *, quiet: bool) -> list[JsonObject]:
     checked = []
     first_of: dict[str, Path] = {}
     for file in files:
-        bound, faults = _bound(file, makes_projects=makes_projects)
-        pipeline = bound.name if bound else _declared_name(file)
-        if pipeline and (first := first_of.setdefault(pipeline, file)) != file:
-            faults.append(_same_name(file, pipeline, first))
+        declared = _declaration(file)
+        bound, faults = _bound(file, declared, makes_projects=makes_projects)
+        pipeline = bound.name if bound else declared and declared.document.data.get("pipeline")
+        if declared and isinstance(pipeline, str) and (first := first_of.setdefault(pipeline, file)) != file:
+            message = f"pipeline {pipeline!r} is also declared in {first}; rename one of them"
+            faults.append(declared.document.fault(("pipeline",), message))
         if not quiet:
             for fault in faults:
                 click.echo(f"{in_colour('error', sys.stderr)}: {plain_lines(str(fault))}", err=True)
@@ -135,62 +141,43 @@ def _checked_files(files: Sequence[Path], *, quiet: bool) -> list[JsonObject]:
     return checked
 
 
-def _bound(file: Path, *, makes_projects: bool) -> tuple[BoundPipeline | None, list[Fault]]:
-    bound, faults = None, []
+def _declaration(file: Path) -> Declaration | None:
+    """Read a declaration with its faults; None if it is unreadable."""
+    try:
+        return read_declaration(file)
+    except InputError:
+        return None
+
+
+def _bound(
+    file: Path, declared: Declaration | None, *, makes_projects: bool
+) -> tuple[BoundPipeline | None, list[Fault]]:
+    bound = None
     try:
         bound = bind_file(file)
         faults = list(bound.faults)
     except InputError as error:
         faults = list(error.faults)
-    if makes_projects:
-        # Otherwise an unchanged pipeline does not import the reader.
-        from crucible_lineage.pipeline.declare.load import project_fault, read_declaration
-
-        with suppress(InputError):  # already among the faults
-            faults += filter(None, [project_fault(read_declaration(file))])
-    spec = bound.spec if bound else _readable(file)
+    spec = bound.spec if bound else declared and declared.spec
+    if declared and makes_projects:
+        faults += filter(None, [project_fault(declared)])
     if spec and spec.schedule:
         from crucible_lineage.flows.deploying import schedule_fault  # imports Prefect, which validates the schedule
 
         faults += filter(None, [schedule_fault(spec)])
-    if spec and (named := named_ingestors(spec)):
-        faults += _ingestor_faults(file, sorted(set(named.values())))
+    if declared and spec and (named := named_ingestors(spec)):
+        faults += _ingestor_faults(file, declared, sorted(set(named.values())))
     return bound, sorted(faults, key=lambda fault: (fault.file != str(file), fault.line or 0, fault.column or 0))
 
 
-def _readable(file: Path) -> PipelineSpec | None:
-    """Read what is valid of a declaration that has faults."""
-    from crucible_lineage.pipeline.declare.load import read_declaration
-
-    try:
-        return read_declaration(file).spec
-    except InputError:
-        return None
-
-
-def _declared_name(file: Path) -> str | None:
-    """Return the pipeline name in a declaration that has faults; None if it has none."""
-    from crucible_lineage.pipeline.declare.yaml import read_document
-
-    try:
-        data = read_document(file).data
-    except InputError:
-        return None
-    name = data.get("pipeline") if isinstance(data, dict) else None
-    return name if isinstance(name, str) else None
-
-
-def _ingestor_faults(file: Path, named: Sequence[str]) -> list[Fault]:
+def _ingestor_faults(file: Path, declared: Declaration, named: Sequence[str]) -> list[Fault]:
     """Return faults for ingestors that this Crucible does not have; print a note if it cannot be asked."""
-    from crucible_lineage.pipeline.declare.load import read_declaration
-
     try:
-        known = _ingestors()
+        return ingestor_faults(declared, _ingestors())
     except CrucibleError as error:
         note = f"{file}: could not check that the ingestors {', '.join(named)} exist: {error}"
         click.echo(plain_lines(f"note: {note}"), err=True)
         return []
-    return ingestor_faults(read_declaration(file), known)
 
 
 def _ingestors() -> tuple[str, ...]:
@@ -201,11 +188,3 @@ def _ingestors() -> tuple[str, ...]:
         return tuple(ingestor_names())
     with open_session() as session:
         return session.client.ingestions.ingestors()
-
-
-def _same_name(file: Path, name: str, first: Path) -> Fault:
-    """Return the fault of a name that two files declare: their results would be current side by side."""
-    from crucible_lineage.pipeline.declare.yaml import read_document
-
-    message = f"pipeline {name!r} is also declared in {first}; rename one of them"
-    return read_document(file).fault(("pipeline",), message)
