@@ -88,6 +88,11 @@ def short_id(mfid: str) -> str:
     return mfid if len(mfid) <= 12 else f"{mfid[:5]}…{mfid[-5:]}"
 
 
+def short_hash(text: str) -> str:
+    """Return the beginning of a text that is a SHA-256; another text unchanged."""
+    return f"{text[:12]}…" if len(text) == 64 and text.isalnum() else text
+
+
 def plain(text: str) -> str:
     """Return `text` on one line, with control and text-direction characters escaped, so that no terminal obeys them."""
     if text.isascii() and text.isprintable():

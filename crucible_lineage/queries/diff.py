@@ -11,7 +11,7 @@ from itertools import groupby
 from crucible_lineage.amounts import amount, change_text
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage import Change, Difference, Edge, LineageGraph, Node, diff
-from crucible_lineage.lineage.labels import detail, nodes_text, plain, short_id, title
+from crucible_lineage.lineage.labels import detail, nodes_text, plain, short_hash, short_id, title
 from crucible_lineage.lineage.records import recorded_run, run_ids
 from crucible_lineage.queries.graph.fetch import fetch_lineage, fetch_projects, named_projects, with_whole_records
 from crucible_lineage.session import Session
@@ -34,7 +34,37 @@ class LineageComparison:
         return f"<pre>{escape(str(self))}</pre>"
 
     def __str__(self) -> str:
-        return "\n".join(difference_lines(self.old, self.new, self.difference))
+        return "\n".join(self.lines())
+
+    def lines(self) -> Iterator[str]:
+        """Yield the differences, a line each."""
+        found = self.difference
+        for ends, results in changes_by_dataset(found.results):
+            yield f"results   {self._changed(*ends)}"
+            yield from (f"  {_result(change)}" for change in results)
+        yield from (f"removed   {_described(node)}" for node in found.removed)
+        yield from (f"added     {_described(node)}" for node in found.added)
+        for ends, changes in changes_by_dataset(found.changed):
+            yield f"changed   {self._changed(*ends)}"
+            yield from (f"  {self._change(change)}" for change in changes)
+        yield from (f"unlinked  {_link(self.old, edge)}" for edge in found.removed_edges)
+        yield from (f"linked    {_link(self.new, edge)}" for edge in found.added_edges)
+        if not found:
+            yield f"no difference, in {nodes_text(len(self.old))}"
+
+    def label(self, mfid: str) -> str:
+        """Name an input of a dataset: those of the old one are the successors, which only the new lineage has."""
+        return (self.new if mfid in self.new else self.old).label(mfid)
+
+    def _changed(self, before: str, after: str) -> str:
+        new = plain(self.new.label(after))
+        return new if before == after else f"{plain(self.old.label(before))} -> {new}"
+
+    def _change(self, change: Change) -> str:
+        if not change.field.startswith("inputs."):
+            return plain(f"{change.field}: {change_text(change.old, change.new, _value)}")
+        before, after = (", ".join(map(self.label, value or ())) or "nothing" for value in (change.old, change.new))
+        return plain(f"{change.field}: {before} -> {after}")
 
     def to_json(self) -> dict[str, object]:
         """Return the differences for `diff --json`. Ids that the reader cannot see are null."""
@@ -106,39 +136,10 @@ def _of_run(session: Session, graph: LineageGraph, run: str, projects: Sequence[
 MOST_VALUE = 60  # characters of a value that a step returned
 
 
-def difference_lines(old: LineageGraph, new: LineageGraph, difference: Difference) -> Iterator[str]:
-    """Yield the differences between two lineages, a line each."""
-    for (before, after), results in _by_dataset(difference.results):
-        yield f"results   {_changed(old, new, before, after)}"
-        yield from (f"  {_result(change)}" for change in results)
-    yield from (f"removed   {_described(node)}" for node in difference.removed)
-    yield from (f"added     {_described(node)}" for node in difference.added)
-    for (before, after), changes in _by_dataset(difference.changed):
-        yield f"changed   {_changed(old, new, before, after)}"
-        yield from (f"  {_change(old, new, change)}" for change in changes)
-    yield from (f"unlinked  {_link(old, edge)}" for edge in difference.removed_edges)
-    yield from (f"linked    {_link(new, edge)}" for edge in difference.added_edges)
-    if not difference:
-        yield f"no difference, in {nodes_text(len(old))}"
-
-
-def _by_dataset(changes: Iterable[Change]) -> Iterator[tuple[tuple[str, str], list[Change]]]:
+def changes_by_dataset(changes: Iterable[Change]) -> Iterator[tuple[tuple[str, str], list[Change]]]:
+    """Yield the changes of each pair of datasets, with their ids."""
     for ends, group in groupby(changes, key=lambda change: (change.old_id, change.new_id)):
         yield ends, list(group)
-
-
-def _changed(old: LineageGraph, new: LineageGraph, before: str, after: str) -> str:
-    if before == after:
-        return plain(new.label(after))
-    return f"{plain(old.label(before))} -> {plain(new.label(after))}"
-
-
-def _change(old: LineageGraph, new: LineageGraph, change: Change) -> str:
-    if not change.field.startswith("inputs."):
-        return plain(f"{change.field}: {change_text(change.old, change.new, _value)}")
-    values = (change.old, change.new)
-    before, after = (", ".join(_label(old, new, mfid) for mfid in value or ()) for value in values)
-    return plain(f"{change.field}: {before or 'nothing'} -> {after or 'nothing'}")
 
 
 def _result(change: Change) -> str:
@@ -152,16 +153,10 @@ def _shown(value: object) -> str:
     return text if len(text) <= MOST_VALUE else f"{text[:MOST_VALUE]}…"
 
 
-def _label(old: LineageGraph, new: LineageGraph, mfid: str) -> str:
-    # Inputs of the old lineage are named by their successors, which only the new one has.
-    return (new if mfid in new else old).label(mfid)
-
-
 def _value(value: object) -> str:
     if value in (None, ""):
         return "nothing"
-    text = value if isinstance(value, str) else repr(value)
-    return f"{text[:12]}…" if len(text) == 64 and text.isalnum() else text
+    return short_hash(value) if isinstance(value, str) else repr(value)
 
 
 def _described(node: Node) -> str:

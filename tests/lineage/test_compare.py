@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 from crucible_lineage.lineage import Edge, LineageGraph, Node, diff
-from crucible_lineage.queries.diff import difference_lines
+from crucible_lineage.queries.diff import LineageComparison
 
 
 def test_a_lineage_does_not_differ_from_itself(tomography):
@@ -58,7 +58,7 @@ def test_a_whole_number_is_printed_as_the_decimal_one_beside_it(lab):
     after = lab.derived("corrected", "correct", scan, params={"degree": 535.0})
     old, new = (lab.graph.subgraph([scan, mfid]) for mfid in (before, after))
 
-    assert "  params.degree: 525 -> 535" in list(difference_lines(old, new, diff(old, new)))
+    assert "  params.degree: 525 -> 535" in list(LineageComparison(old, new, diff(old, new)).lines())
 
 
 def test_a_link_whose_type_changed_is_removed_and_added():

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import groupby
 from typing import Any
 
 from starlette.responses import RedirectResponse, Response
@@ -14,9 +13,9 @@ from starlette.responses import RedirectResponse, Response
 from crucible_lineage.amounts import alike
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage import Change, Finding, LineageGraph, Node
-from crucible_lineage.lineage.labels import HIDDEN_NAME, value_text, value_with_unit
+from crucible_lineage.lineage.labels import HIDDEN_NAME, short_hash, value_text, value_with_unit
 from crucible_lineage.queries.catalogue.reference import find_mfid
-from crucible_lineage.queries.diff import LineageComparison, compare_datasets
+from crucible_lineage.queries.diff import LineageComparison, changes_by_dataset, compare_datasets
 from crucible_lineage.queries.verify.verify import Verification, verify_project
 from crucible_lineage.web.reader import Reader, SignIn
 from crucible_lineage.web.rendering import named_mfids, redacted, rendered
@@ -24,7 +23,6 @@ from crucible_lineage.web.rendering import named_mfids, redacted, rendered
 MOST_CHANGES = 300  # on the page; `diff` prints them all
 KINDS = (("params.", "parameter"), ("facts.", "fact about a parent"), ("code", "code"), ("inputs.", "input"),
          ("used.", "file of an input"), ("files.", "file"))  # fmt: skip
-HASH_CHARACTERS = 12  # shown of a hash, as everywhere
 
 
 MOST = 200  # on the page; the command prints them all
@@ -77,8 +75,8 @@ def compare(reader: Reader) -> Response:
         results=_pairs(found, difference.results, hidden),
         changed=_pairs(found, changed[:MOST_CHANGES], hidden),
         more=len(changed[MOST_CHANGES:]),
-        removed=_named(difference.removed),
-        added=_named(difference.added),
+        removed=list(map(_named, difference.removed)),
+        added=list(map(_named, difference.added)),
         links=len(difference.added_edges) + len(difference.removed_edges),
         same=not difference,
         datasets=len(found.new),
@@ -88,22 +86,21 @@ def compare(reader: Reader) -> Response:
 def _hidden(graph: LineageGraph) -> set[str]:
     """Return the datasets in records that this reader cannot see."""
     named = (named_mfids(node.record) for node in graph.nodes.values() if node.record)
-    return {mfid for mfids in named for mfid in mfids if mfid not in graph or graph.nodes[mfid].kind == "hidden"}
+    return {mfid for mfids in named for mfid in mfids if mfid not in graph or mfid in graph.hidden}
 
 
 def _end(graph: LineageGraph, mfid: str) -> tuple[str, str]:
-    if mfid not in graph or graph.nodes[mfid].kind == "hidden":
-        return "", HIDDEN_NAME
-    return mfid, graph.nodes[mfid].name or mfid
+    return _named(graph.nodes.get(mfid, Node(mfid, "hidden")))
 
 
-def _named(nodes: Iterable[Node]) -> list[tuple[str, str]]:
-    return [("", HIDDEN_NAME) if node.kind == "hidden" else (node.id, node.name or node.id) for node in nodes]
+def _named(node: Node) -> tuple[str, str]:
+    """Return the id and the name of a node; for a hidden one no id, and that it is hidden."""
+    return (node.id, node.name or node.id) if node.visible_id else ("", HIDDEN_NAME)
 
 
 def _pairs(found: LineageComparison, changes: Sequence[Change], hidden: Collection[str]) -> list[_Pair]:
     pairs = []
-    for (old, new), group in groupby(changes, key=lambda change: (change.old_id, change.new_id)):
+    for (old, new), group in changes_by_dataset(changes):
         lines = sorted((_line(found, change, hidden) for change in group), key=lambda line: _order(line.kind))
         pairs.append(_Pair(_end(found.old, old), _end(found.new, new), tuple(lines)))
     return pairs
@@ -122,7 +119,7 @@ def _kind(found: LineageComparison, field: str) -> tuple[str, str]:
             name = field.removeprefix(prefix) if prefix != "code" else ""
             if prefix == "used.":
                 mfid, _, file = name.partition(".")
-                name = f"{_label(found, mfid)}: {file}"
+                name = f"{found.label(mfid)}: {file}"
             return kind, name
     return "record", field
 
@@ -136,15 +133,10 @@ def _text(found: LineageComparison, field: str, value: Any) -> str:
     if value in (None, "", ()):
         return ""
     if field.startswith("inputs."):
-        return ", ".join(_label(found, mfid) for mfid in value)
-    if isinstance(value, str) and len(value) == 64 and value.isalnum():
-        return f"{value[:HASH_CHARACTERS]}…"
+        return ", ".join(map(found.label, value))
+    if isinstance(value, str):
+        return value_text(short_hash(value))
     return value_with_unit(field.rpartition(".")[2], value) if isinstance(value, int | float) else value_text(value)
-
-
-def _label(found: LineageComparison, mfid: str) -> str:
-    # Inputs of the old lineage are named by their successors, which only the new one has.
-    return (found.new if mfid in found.new else found.old).label(mfid)
 
 
 def findings(reader: Reader) -> Response:
