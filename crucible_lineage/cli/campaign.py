@@ -22,11 +22,12 @@ from crucible_lineage.cli.options import (
     next_command,
     open_session,
     print_json,
+    print_result,
     read_fields,
     read_pair,
+    wants_json,
 )
 from crucible_lineage.errors import InputError
-from crucible_lineage.lineage.labels import plain
 
 if TYPE_CHECKING:
     from crucible_lineage.pipeline.bind.model import BoundPipeline
@@ -71,7 +72,6 @@ def new_command(
     fields: tuple[str, ...],
     require: str,
     why: str,
-    as_json: bool,
 ) -> None:
     """State campaign NAME of a pipeline, and show what it would make. Nothing current changes."""
     from crucible_lineage.pipeline.campaign import find_campaign, new_campaign
@@ -85,28 +85,26 @@ def new_command(
             session, bound, name, pairs, since, until, fields=selected, require=require, why=why, file=pipeline
         )  # fmt: skip
         campaign = find_campaign(session, bound.spec.project, name)
-        _print_plan(session, bound, campaign, as_json=as_json)
+        _print_plan(session, bound, campaign)
 
 
 @campaign_command.command("list")
 @PROJECT
 @crucible_options
 @json_option
-def list_command(project: str | None, as_json: bool) -> None:
+def list_command(project: str | None) -> None:
     """List the campaigns of a project."""
     from crucible_lineage.pipeline.campaign import campaigns_in
 
     with open_session() as session:
         announce(session)
         found = campaigns_in(session, chosen_project(session, project))
-    if as_json:
-        print_json({"campaigns": [campaign.to_json() for campaign in found]})
-        return
-    for campaign in found:
-        since = f" since {campaign.promoted[:10]}" if campaign.promoted else ""
-        author = campaign.statement.attribution
-        click.echo(plain(f"{campaign.name}  {campaign.state}{since}  pipeline {campaign.pipeline}, {author}"))
-    click.echo(amount(len(found), "campaign"))
+    lines = [
+        f"{one.name}  {one.state}{f' since {one.promoted[:10]}' if one.promoted else ''}  "
+        f"pipeline {one.pipeline}, {one.statement.attribution}"
+        for one in found
+    ]
+    print_result({"campaigns": [one.to_json() for one in found]}, [*lines, amount(len(found), "campaign")])
 
 
 @campaign_command.command("run")
@@ -135,7 +133,6 @@ def run_command(
     quiet: bool,
     file: str | None,
     project: str | None,
-    as_json: bool,
 ) -> None:
     """Make the missing candidates of campaign NAME. Nothing current changes; run it again to continue.
 
@@ -152,14 +149,14 @@ def run_command(
             announce(session)
         campaign, bound = _find(session, name, file, project)
         if dry_run:
-            _print_plan(session, bound, campaign, as_json=as_json)
+            _print_plan(session, bound, campaign)
             return
         plan = plan_campaign(session, bound, campaign)
         chosen = canary(plan, count, _fields(stratify)) if count else plan.affected
         if not chosen:
             raise InputError(f"campaign {name} changes nothing: no data use one of its calibrations")
         request = RunRequest(bound, choice=StepChoice(only=chosen, campaign=campaign.mfid))
-        shown = Progress(list(bound.steps), quiet=quiet, silent=as_json, verbose=False, jobs=jobs)
+        shown = Progress(list(bound.steps), quiet=quiet, silent=wants_json(), verbose=False, jobs=jobs)
         with shown as progress:
             timer = threading.Timer(max_hours * 3600, progress.stop.request) if max_hours else None
             if timer:
@@ -168,7 +165,7 @@ def run_command(
             result = run_with_engine("local", request, session, progress.listen, jobs, progress.stop)
             if timer:
                 timer.cancel()
-    if as_json:
+    if wants_json():
         print_json(result.to_json())
     else:
         print_summary(result, quiet=quiet)
@@ -183,9 +180,7 @@ def run_command(
 @PROJECT
 @crucible_options
 @json_option
-def compare_command(
-    name: str, stratify: str, output: Path | None, file: str | None, project: str | None, as_json: bool
-) -> None:
+def compare_command(name: str, stratify: str, output: Path | None, file: str | None, project: str | None) -> None:
     """Compare the candidates of campaign NAME with current results: paired differences of every returned number.
 
     Exit code 1 if the campaign's condition is not met.
@@ -199,13 +194,7 @@ def compare_command(
         pages = (session.settings.api_url or "").partition("/api/")[0].rstrip("/")
     if output is not None:
         output.write_text(comparison_page(found, pages), encoding="utf-8")
-    if as_json:
-        print_json(found.to_json())
-    else:
-        for line in _comparison_lines(found):
-            click.echo(plain(line))
-        if output is not None:
-            click.echo(str(output))
+    print_result(found.to_json(), [*_comparison_lines(found), *([str(output)] if output else [])])
     sys.exit(1 if found.gate else 0)
 
 
@@ -215,16 +204,14 @@ def compare_command(
 @PROJECT
 @crucible_options
 @json_option
-def approve_command(name: str, why: str, project: str | None, as_json: bool) -> None:
+def approve_command(name: str, why: str, project: str | None) -> None:
     """Approve campaign NAME. It cannot be promoted without this signature."""
     from crucible_lineage.pipeline.campaign import approve, find_campaign
 
     with open_session() as session:
         outcome = approve(session, find_campaign(session, chosen_project(session, project), name), why)
-    if as_json:
-        print_json(outcome.to_json())
-        return
-    click.echo(plain(f"campaign {name} is approved by {outcome.statement.who or outcome.statement.by}"))
+    by = outcome.statement.who or outcome.statement.by
+    print_result(outcome.to_json(), [f"campaign {name} is approved by {by}"])
 
 
 @campaign_command.command("promote")
@@ -234,7 +221,7 @@ def approve_command(name: str, why: str, project: str | None, as_json: bool) -> 
 @PROJECT
 @crucible_options
 @json_option
-def promote_command(name: str, why: str, file: str | None, project: str | None, as_json: bool) -> None:
+def promote_command(name: str, why: str, file: str | None, project: str | None) -> None:
     """Make the candidates of campaign NAME current, and its calibrations valid. Computes nothing.
 
     Refused unless everything is made, the campaign is approved, and its condition is met.
@@ -245,13 +232,9 @@ def promote_command(name: str, why: str, file: str | None, project: str | None, 
         campaign, bound = _find(session, name, file, project)
         gate = _compare(session, bound, campaign, ()).gate if campaign.require else ""
         outcome, plan = promote(session, bound, campaign, gate, why)
-    if as_json:
-        print_json(outcome.to_json())
-        return
-    count = len(plan.affected)
-    click.echo(plain(f"campaign {name} is promoted: {amount(count, 'result')} {'is' if count == 1 else 'are'} current"))
-    undo = next_command("campaign", "roll-back", name, "--why", "WHY")
-    click.echo(f"statement {outcome.statement.mfid}; to undo it: {undo}")
+    count, undo = len(plan.affected), next_command("campaign", "roll-back", name, "--why", "WHY")
+    done = f"campaign {name} is promoted: {amount(count, 'result')} {'is' if count == 1 else 'are'} current"
+    print_result(outcome.to_json(), [done, f"statement {outcome.statement.mfid}; to undo it: {undo}"])
 
 
 @campaign_command.command("roll-back")
@@ -260,16 +243,14 @@ def promote_command(name: str, why: str, file: str | None, project: str | None, 
 @PROJECT
 @crucible_options
 @json_option
-def roll_back_command(name: str, why: str, project: str | None, as_json: bool) -> None:
+def roll_back_command(name: str, why: str, project: str | None) -> None:
     """Undo the promotion of campaign NAME: earlier results become current again. Computes nothing."""
     from crucible_lineage.pipeline.campaign import find_campaign, roll_back
 
     with open_session() as session:
         revoked = roll_back(session, find_campaign(session, chosen_project(session, project), name), why)
-    if as_json:
-        print_json({"revoked": [one.to_json() for one in revoked]})
-        return
-    click.echo(plain(f"campaign {name} is rolled back: the results from before its promotion are current again"))
+    done = f"campaign {name} is rolled back: the results from before its promotion are current again"
+    print_result({"revoked": [one.to_json() for one in revoked]}, [done])
 
 
 def comparison_page(found: Comparison, pages: str = "") -> str:
@@ -336,18 +317,14 @@ def _comparison_lines(found: Comparison) -> Iterator[str]:
         yield f"required: {found.campaign.require}: {found.gate or 'met'}"
 
 
-def _print_plan(session: Session, bound: BoundPipeline, campaign: Campaign, *, as_json: bool) -> None:
+def _print_plan(session: Session, bound: BoundPipeline, campaign: Campaign) -> None:
     from crucible_lineage.pipeline.campaign import plan_campaign
 
     plan = plan_campaign(session, bound, campaign)
     seconds, size = plan.cost(session.journal.took(bound.name))
-    if as_json:
-        counts = {"results": len(plan.affected), "made": len(plan.done), "left": len(plan.todo)}
-        cost = {"seconds": seconds, "bytes": size}
-        print_json({**campaign.to_json(), **counts, **cost, "blocked": plan.blocked})
-        return
-    for line in _planned(campaign, plan, seconds, size):
-        click.echo(plain(line))
+    counts = {"results": len(plan.affected), "made": len(plan.done), "left": len(plan.todo)}
+    document = {**campaign.to_json(), **counts, "seconds": seconds, "bytes": size, "blocked": plan.blocked}
+    print_result(document, _planned(campaign, plan, seconds, size))
 
 
 def _planned(campaign: Campaign, plan: CampaignPlan, seconds: float, size: int) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -17,10 +17,10 @@ from crucible_lineage.cli.options import (
     dataset_id,
     json_option,
     open_session,
-    print_json,
+    print_result,
     read_fields,
 )
-from crucible_lineage.lineage.labels import first_lines, plain
+from crucible_lineage.lineage.labels import first_lines
 
 if TYPE_CHECKING:
     from crucible_lineage.queries.calibrations import CalibrationUse
@@ -63,7 +63,6 @@ def certify_command(
     why: str,
     is_replacing: bool,
     project: str,
-    as_json: bool,
 ) -> None:
     """State when CALIBRATION is valid, and for which data. Pipelines select calibrations by this.
 
@@ -82,14 +81,13 @@ def certify_command(
             for certificate in session.mirror.certificates(outcome.statement.project)
             if certificate.statement == outcome.statement.mfid
         ]
-    if as_json:
-        print_json({**outcome.to_json(), "certificate": certificates[0].to_json() if certificates else None})
-        return
     before = "" if outcome.is_new else " (as before)"
-    for certificate in certificates:
-        spans = ", ".join(map(range_text, certificate.spans))
-        click.echo(plain(f"{mfid} is the {certificate.kind} of {certificate.scope} {spans}{before}"))
-    click.echo(f"statement {outcome.statement.mfid}")
+    lines = [
+        f"{mfid} is the {one.kind} of {one.scope} {', '.join(map(range_text, one.spans))}{before}"
+        for one in certificates
+    ]
+    document = {**outcome.to_json(), "certificate": certificates[0].to_json() if certificates else None}
+    print_result(document, [*lines, f"statement {outcome.statement.mfid}"])
 
 
 @click.command("decertify")
@@ -110,7 +108,6 @@ def decertify_command(
     kind: str,
     why: str,
     project: str,
-    as_json: bool,
 ) -> None:
     """State that CALIBRATION is not valid in a period, and list the current results that used it then."""
     from crucible_lineage.certifying import decertify
@@ -122,24 +119,22 @@ def decertify_command(
         outcome = decertify(session, mfid, since, until, kind=kind, fields=selected, why=why, project=project)
         spans = [span for _, lost in outcome.lost for span in lost]
         used = used_in(session, outcome.stating.statement.project, mfid, spans)
-    if as_json:
-        ended = [
-            {"statement": one.statement, "from": start.isoformat(), "until": None if end == NO_END else end.isoformat()}
-            for one, spans in outcome.lost for start, end in spans
-        ]  # fmt: skip
-        print_json({**outcome.stating.to_json(), "lost": ended, "used": [use.to_json() for use in used]})
-        return
-    for one, lost in outcome.lost:
-        click.echo(plain(f"{mfid} is no longer the {one.kind} of {one.scope} {', '.join(map(range_text, lost))}"))
-    click.echo(f"statement {outcome.stating.statement.mfid}")
-    _print_used(used)
+    ended = [
+        {"statement": one.statement, "from": start.isoformat(), "until": None if end == NO_END else end.isoformat()}
+        for one, spans in outcome.lost for start, end in spans
+    ]  # fmt: skip
+    lines = [
+        f"{mfid} is no longer the {one.kind} of {one.scope} {', '.join(map(range_text, lost))}"
+        for one, lost in outcome.lost
+    ]
+    document = {**outcome.stating.to_json(), "lost": ended, "used": [use.to_json() for use in used]}
+    print_result(document, [*lines, f"statement {outcome.stating.statement.mfid}", *_used_lines(used)])
 
 
-def _print_used(used: Sequence[CalibrationUse]) -> None:
-    click.echo(f"{amount(len(used), 'current result')} used it for data of that period" + (":" if used else ""))
+def _used_lines(used: Sequence[CalibrationUse]) -> Iterator[str]:
+    yield f"{amount(len(used), 'current result')} used it for data of that period" + (":" if used else "")
     lines = (f"  {use.mfid}  {use.name}" for use in used)
-    for line in first_lines(lines, MOST_LISTED, "  and {} more (--json lists all)"):
-        click.echo(plain(line))
+    yield from first_lines(lines, MOST_LISTED, "  and {} more (--json lists all)")
 
 
 @click.group("calibration")
@@ -153,7 +148,7 @@ def calibration_command() -> None:
 @AS_OF
 @crucible_options
 @json_option
-def calibration_for_command(dataset: str, kind: str, as_of: str, as_json: bool) -> None:
+def calibration_for_command(dataset: str, kind: str, as_of: str) -> None:
     """Show the calibration certified for measured DATASET, why, the alternatives, and the results made with each.
 
     Exit code 1 if none is certified, or several contradict each other.
@@ -163,11 +158,8 @@ def calibration_for_command(dataset: str, kind: str, as_of: str, as_json: bool) 
     with open_session() as session:
         announce(session)
         found = calibrations_for(session, dataset_id(session, dataset), kind, as_of)
-    if as_json:
-        print_json({"mfid": found.mfid, "name": found.name, "calibrations": [one.to_json() for one in found.kinds]})
-    else:
-        for line in str(found).splitlines():
-            click.echo(plain(line))
+    document = {"mfid": found.mfid, "name": found.name, "calibrations": [one.to_json() for one in found.kinds]}
+    print_result(document, str(found).splitlines())
     sys.exit(0 if found.kinds and all(one.valid for one in found.kinds) else 1)
 
 
@@ -179,7 +171,7 @@ def calibration_for_command(dataset: str, kind: str, as_of: str, as_json: bool) 
 @AS_OF
 @crucible_options
 @json_option
-def calibration_list_command(project: str | None, kind: str, as_of: str, as_json: bool) -> None:
+def calibration_list_command(project: str | None, kind: str, as_of: str) -> None:
     """List certificates by kind, data and time."""
     from crucible_lineage.certifying import certificates_as_of
 
@@ -187,10 +179,9 @@ def calibration_list_command(project: str | None, kind: str, as_of: str, as_json
         announce(session)
         found = certificates_as_of(session, chosen_project(session, project), kind or None, as_of)
     found = sorted((one for one in found if one.spans), key=lambda one: (one.key, one.spans))
-    if as_json:
-        print_json({"certificates": [one.to_json() for one in found]})
-        return
-    for one in found:
-        for span in one.spans:
-            click.echo(plain(f"{one.kind}, {one.scope}: {one.dataset} {range_text(span)}, {one.attribution}"))
-    click.echo(amount(len(found), "certificate"))
+    lines = [
+        f"{one.kind}, {one.scope}: {one.dataset} {range_text(span)}, {one.attribution}"
+        for one in found
+        for span in one.spans
+    ]
+    print_result({"certificates": [one.to_json() for one in found]}, [*lines, amount(len(found), "certificate")])

@@ -20,14 +20,14 @@ from crucible_lineage.cli.options import (
     json_option,
     next_command,
     open_session,
-    print_json,
+    print_result,
     read_pair,
 )
 from crucible_lineage.cli.working import showing_work
 from crucible_lineage.core.slots import CURRENT, SUPERSEDED
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, no_file
 from crucible_lineage.json_types import JsonObject
-from crucible_lineage.lineage.labels import first_lines, plain, plain_lines
+from crucible_lineage.lineage.labels import first_lines, plain
 from crucible_lineage.lineage.model import DOUBTFUL
 from crucible_lineage.pipeline.declare.load import project_in
 from crucible_lineage.pipeline.inputs.corrections import (
@@ -84,7 +84,6 @@ def register_command(
     keywords: tuple[str, ...],
     mfid: str | None,
     salt: str | None,
-    as_json: bool,
 ) -> None:
     """Register FILES as one dataset. Registering them again has no effect.
 
@@ -96,7 +95,7 @@ def register_command(
         raise InputError("--supersedes needs --parent: name what the files were made from, at least what they replace")
     project = _checked_project(project, files)
     declared = _declared(files, measurement, timestamp, keywords)
-    with open_session() as session, showing_work(silent=as_json) as work:
+    with open_session() as session, showing_work() as work:
         parent_datasets = [existing_dataset(dataset_id(session, parent, [project]), session) for parent in parents]
         supersedes = supersedes and dataset_id(session, supersedes, [project])
         count = amount(len(files), "file")
@@ -112,14 +111,11 @@ def register_command(
         dataset = found or register_raw(raw, declared, name or files[0].name, session, note, supersedes)
         if old is not None and not old.superseded_by:
             take_over(session.client, session.mirror, dataset.mfid, old.summary.status)
-    if as_json:
-        print_json(
-            {**dataset.to_json(), "registered": found is None, "parents": [parent.mfid for parent in raw.parents]}
-        )
-    else:
-        before = "" if raw.are_files_of(dataset) else f" as {', '.join(file.name for file in dataset.data_files)}"
-        done = f"already registered{before}" if found else "registered"
-        click.echo(plain(f"{dataset.mfid}  {dataset.name}  {done}"))
+    before = "" if raw.are_files_of(dataset) else f" as {', '.join(file.name for file in dataset.data_files)}"
+    done = f"already registered{before}" if found else "registered"
+    parent_ids = [parent.mfid for parent in raw.parents]
+    document = {**dataset.to_json(), "registered": found is None, "parents": parent_ids}
+    print_result(document, [f"{dataset.mfid}  {dataset.name}  {done}"])
 
 
 def _checked_project(project: str | None, files: Sequence[Path]) -> str:
@@ -188,9 +184,7 @@ def _declared(
 @WHY
 @DRY_RUN
 @json_option
-def set_command(
-    dataset: str | None, values: tuple[str, ...], table: Path | None, why: str, dry_run: bool, as_json: bool
-) -> None:
+def set_command(dataset: str | None, values: tuple[str, ...], table: Path | None, why: str, dry_run: bool) -> None:
     """Set fields (timestamp, instrument_name, ...) and metadata (metadata.NAME) of DATASET. Values are read as in YAML.
 
     Results that used the old value become stale.
@@ -202,13 +196,10 @@ def set_command(
         changes = all_changes(session, assignments, lambda text: dataset_id(session, text))
         if not dry_run:
             apply_changes(session, changes, why)
-    if as_json:
-        print_json({"changed": not dry_run, "changes": [change.to_json() for change in changes]})
-        return
-    for line in first_lines(map(str, changes), MOST_SHOWN, "and {} more"):
-        click.echo(plain(line))
     done = "would be changed" if dry_run else "changed"
-    click.echo(f"{amount(len(changes), 'value')} {done}" if changes else "nothing to change")
+    end = f"{amount(len(changes), 'value')} {done}" if changes else "nothing to change"
+    document = {"changed": not dry_run, "changes": [change.to_json() for change in changes]}
+    print_result(document, [*first_lines(map(str, changes), MOST_SHOWN, "and {} more"), end])
 
 
 @click.command("rename")
@@ -303,7 +294,7 @@ def link_sample_command(sample: str, datasets: tuple[str, ...], why: str) -> Non
 @crucible_options
 @WHY
 @json_option
-def replace_command(old: str, files: tuple[Path, ...], why: str, as_json: bool) -> None:
+def replace_command(old: str, files: tuple[Path, ...], why: str) -> None:
     """Register FILES in place of the measured dataset OLD: measured or exported again.
 
     The new dataset gets OLD's fields, metadata, keywords and samples. OLD is superseded: selections omit it.
@@ -316,10 +307,7 @@ def replace_command(old: str, files: tuple[Path, ...], why: str, as_json: bool) 
     with open_session() as session:
         mfid = dataset_id(session, old)
         new = replace_measured(session, mfid, files, why)
-    if as_json:
-        print_json({**new.to_json(), "replaces": mfid})
-    else:
-        click.echo(plain(f"{new.mfid}  {new.name}  replaces {mfid}"))
+    print_result({**new.to_json(), "replaces": mfid}, [f"{new.mfid}  {new.name}  replaces {mfid}"])
 
 
 @click.command("delete")
@@ -328,7 +316,7 @@ def replace_command(old: str, files: tuple[Path, ...], why: str, as_json: bool) 
 @WHY
 @click.option("--yes", is_flag=True, help="Even if other datasets were made from it.")
 @json_option
-def delete_command(dataset: str, why: str, yes: bool, as_json: bool) -> None:
+def delete_command(dataset: str, why: str, yes: bool) -> None:
     """Request the deletion of DATASET: hidden at once, and deleted after review by an administrator.
 
     Refused, with a list, if other datasets were made from it, unless --yes is given.
@@ -339,10 +327,7 @@ def delete_command(dataset: str, why: str, yes: bool, as_json: bool) -> None:
         mfid = dataset_id(session, dataset)
         way_out = f"look at them ({next_command('impact', mfid)}), or add --yes"
         request = request_deletion(session, mfid, why, even_if_used=yes, way_out=way_out)
-    if as_json:
-        print_json(request.to_json())
-    else:
-        click.echo(plain_lines(str(request)))
+    print_result(request.to_json(), [str(request)])
 
 
 def _assigned(values: tuple[str, ...]) -> JsonObject:

@@ -16,6 +16,7 @@ from crucible_lineage.cli.options import (
     json_option,
     open_session,
     print_json,
+    wants_json,
 )
 from crucible_lineage.cli.questions.lineage import write_picture
 from crucible_lineage.cli.runs.engines import RunRequest, run_with_engine
@@ -41,7 +42,7 @@ PIPELINE = "package:crucible_lineage.deployments/pipelines/raman.yaml"
     "--project", help="The project of the results.  [default: demo-raman, which an embedded Crucible creates]"
 )
 @json_option
-def demo_command(engine: str, project: str | None, as_json: bool) -> None:
+def demo_command(engine: str, project: str | None) -> None:
     """Calibrate a measured Raman spectrum and check its bands: three raw files, three steps, one lineage.
 
     Running it again changes nothing.
@@ -52,13 +53,13 @@ def demo_command(engine: str, project: str | None, as_json: bool) -> None:
     with open_session() as session:
         announce(session)
         pipeline = bind_file(_declaration(project, session), session.store)
-        with Progress(list(pipeline.steps), silent=as_json) as progress:
+        with Progress(list(pipeline.steps), silent=wants_json()) as progress:
             result = run_with_engine(engine, RunRequest(pipeline), session, progress.listen, 2, progress.stop)
         if not result.ok:
             for step in result.errors:
                 click.echo(plain_lines(f"error: {result.error_line(step)}"), err=True)
             sys.exit(exit_code(result))
-        _report(result, session, as_json=as_json)
+        _report(result, session)
 
 
 def _declaration(project: str | None, session: Session) -> Path:
@@ -72,7 +73,7 @@ def _declaration(project: str | None, session: Session) -> Path:
     return path
 
 
-def _report(result: RunResult, session: Session, *, as_json: bool) -> None:
+def _report(result: RunResult, session: Session) -> None:
     mfids = {name: found[0] for name, found in result.inputs.items()}
     mfids |= {step: outputs["out"] for step, outputs in result.datasets.items()}
     graph = fetch_lineage(session, mfids["bands"], thumbnails=True)
@@ -80,7 +81,7 @@ def _report(result: RunResult, session: Session, *, as_json: bool) -> None:
     for kind, path in pictures.items():
         write_picture(graph, mfids["bands"], path, kind)
     table = _band_table(session, mfids["bands"])
-    if as_json:
+    if wants_json():
         lineage = {kind: str(path) for kind, path in pictures.items()}
         print_json({"datasets": mfids, "executed": result.executed, "lineage": lineage, "bands": table})
         return

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from crucible_lineage.cli.options import json_option, print_json
+from crucible_lineage.cli.options import json_option, print_result
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import PROJECT_ID_RULE, is_project_id
 
@@ -29,7 +29,7 @@ FILLED_IN = ("pipeline.yaml", "prefect.yaml")
 @click.option("--project", help="The project of the results; by default, the folder's name.")
 @click.option("--prefect", is_flag=True, help="Also write a prefect.yaml, which runs it every night.")
 @json_option
-def init_command(folder: Path, project: str | None, prefect: bool, as_json: bool) -> None:
+def init_command(folder: Path, project: str | None, prefect: bool) -> None:
     """Write a working pipeline into FOLDER (by default this one): declaration, steps, measured values and a test.
 
     Existing files are not overwritten. With --prefect, an existing pipeline.yaml gets a prefect.yaml.
@@ -53,20 +53,11 @@ def init_command(folder: Path, project: str | None, prefect: bool, as_json: bool
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text, encoding="utf-8")
     written = [str(folder / path) for path in sources]
-    if as_json:
-        print_json({"files": written, "pipeline": name, "project": project or name})
-        return
-    for target in written:
-        click.echo(f"wrote {target}")
-    if folder.absolute() != Path.cwd():
-        click.echo(f"next: {shlex.join(['cd', str(folder)])}")
-    for line in ("prefect deploy --all",) if prefect else ("crucible-lineage run pipeline.yaml", *_test_command()):
-        click.echo(f"next: {line}")
-
-
-def _test_command() -> tuple[str, ...]:
-    """Return the command that runs the test, if pytest is installed."""
-    return ("python -m pytest",) if find_spec("pytest") else ()
+    following = [shlex.join(["cd", str(folder)])] if folder.absolute() != Path.cwd() else []
+    following += ["prefect deploy --all"] if prefect else ["crucible-lineage run pipeline.yaml"]
+    following += ["python -m pytest"] if find_spec("pytest") and not prefect else []
+    lines = [*(f"wrote {target}" for target in written), *(f"next: {command}" for command in following)]
+    print_result({"files": written, "pipeline": name, "project": project or name}, lines)
 
 
 def _valid_name(folder: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +13,7 @@ import click
 from crucible_lineage.cli.printing import result_stream
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid
+from crucible_lineage.lineage.labels import plain
 from crucible_lineage.session import Session
 from crucible_lineage.settings import JOBS_AT_ONCE, Settings, default_data_folder, resolve_settings
 
@@ -69,7 +70,13 @@ def data_folder() -> Path:
 
 
 JOBS = click.option("--jobs", type=click.IntRange(1, 256), default=JOBS_AT_ONCE, show_default=True)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+json_option = click.option("--json", is_flag=True, help="Print one JSON object and nothing else.", **_KEPT)
+
+
+def wants_json() -> bool:
+    """Return whether `--json` was given."""
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.meta.get(f"{_META}.json"))
 
 
 def open_session(patience_s: float | None = None) -> Session:
@@ -113,7 +120,7 @@ def chosen_project(session: Session, project: str | None) -> str:
 
 def announce(session: Session) -> None:
     """Print which Crucible is used, unless --json was given."""
-    if not click.get_current_context().params.get("as_json"):
+    if not wants_json():
         click.echo(session.settings.describe())
 
 
@@ -123,6 +130,15 @@ def next_command(*words: str) -> str:
         part for name in ("data", "url") if option_value(name) for part in (f"--{name}", str(option_value(name)))
     ]
     return shlex.join(["crucible-lineage", *words, *options])
+
+
+def print_result(document: object, lines: Iterable[str]) -> None:
+    """Print the result of a command on stdout: as lines, or with --json as the document."""
+    if wants_json():
+        print_json(document)
+        return
+    for line in lines:
+        click.echo(plain(line))
 
 
 def print_json(value: object) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,8 @@ from crucible_lineage.cli.options import (
     json_option,
     next_command,
     open_session,
-    print_json,
+    print_result,
+    wants_json,
 )
 from crucible_lineage.core.statement_effects import AppliedStatement
 from crucible_lineage.errors import InputError
@@ -73,7 +74,6 @@ def hold_command(
     why: str,
     flag: str | None,
     project: str | None,
-    as_json: bool,
 ) -> None:
     """Put DATASETS on hold: nothing is made from them or their descendants until `unhold`.
 
@@ -87,7 +87,7 @@ def hold_command(
         body = {**({"flag": flag} if flag else {}), **due}
         target = _project(session, "hold", about, project)
         outcome = state(session, target, FLAG if flag else HOLD, about, why=why, body=body)
-    _print(outcome, as_json=as_json)
+    _print(outcome)
 
 
 @click.command("unhold")
@@ -110,7 +110,6 @@ def unhold_command(
     why: str,
     flag: str,
     project: str | None,
-    as_json: bool,
 ) -> None:
     """Lift all holds on DATASETS, or on exactly this instrument and time, or code. Computes nothing."""
     from crucible_lineage.stating import lift
@@ -119,11 +118,8 @@ def unhold_command(
         about = _about(session, "unhold", datasets, instrument, since, until, code)
         target = _project(session, "unhold", about, project)
         lifted = lift(session, about, why, project=target, flag=flag)
-    if as_json:
-        print_json({"lifted": [one.to_json() for one in lifted]})
-        return
-    for one in lifted:
-        click.echo(plain(f"{one.about}: the {one.verb} {one.attribution} is lifted"))
+    lines = (f"{one.about}: the {one.verb} {one.attribution} is lifted" for one in lifted)
+    print_result({"lifted": [one.to_json() for one in lifted]}, lines)
 
 
 def _about(
@@ -167,16 +163,13 @@ def _project(session: Session, command: str, about: About, project: str | None) 
     return project_of(session, about.datasets, command)
 
 
-def _print(outcome: StatementOutcome, *, as_json: bool) -> None:
+def _print(outcome: StatementOutcome) -> None:
     statement = outcome.statement
-    if as_json:
-        print_json(outcome.to_json())
-        return
     status = f"has the flag {statement.flag}" if statement.flag else "is on hold"
     before = "" if outcome.is_new else " (as before)"
-    click.echo(plain(f"{statement.about} {status} {statement.attribution}{before}"))
     undo = next_command(*_unhold(statement.about, statement.flag))
-    click.echo(f"statement {statement.mfid}; to lift it: {undo}")
+    stated = f"{statement.about} {status} {statement.attribution}{before}"
+    print_result(outcome.to_json(), [stated, f"statement {statement.mfid}; to lift it: {undo}"])
 
 
 def _unhold(about: About, flag: str) -> list[str]:
@@ -196,7 +189,7 @@ def _unhold(about: About, flag: str) -> list[str]:
 @click.option("--project", metavar="P", help="Project of the statement; by default, that of DATASETS.")
 @crucible_options
 @json_option
-def sign_command(datasets: tuple[str, ...], why: str, project: str | None, as_json: bool) -> None:
+def sign_command(datasets: tuple[str, ...], why: str, project: str | None) -> None:
     """Sign DATASETS. A candidate with all its signatures becomes current.
 
     Suspended Prefect flow runs are resumed; if this machine has no Prefect, `watch` resumes them.
@@ -206,17 +199,12 @@ def sign_command(datasets: tuple[str, ...], why: str, project: str | None, as_js
     with open_session() as session:
         mfids = [dataset_id(session, text) for text in datasets]
         outcome = sign(session, mfids, why, project=project or "")
-    if as_json:
-        print_json(outcome.to_json())
-        with redirect_stdout(sys.stderr):
-            _resume([mfid for mfid, missing in outcome.missing.items() if not missing])
-        return
     statement = outcome.stating.statement
-    before = "" if outcome.stating.is_new else " (as before)"
-    for mfid, missing in outcome.missing.items():
-        left = f"; {amount(missing, 'more signature')} needed" if missing else ""
-        click.echo(plain(f"{mfid} is signed by {statement.who or statement.by}{before}{left}"))
-    _resume([mfid for mfid, missing in outcome.missing.items() if not missing])
+    signed = f"is signed by {statement.who or statement.by}{'' if outcome.stating.is_new else ' (as before)'}"
+    left = {n: f"; {amount(n, 'more signature')} needed" if n else "" for n in outcome.missing.values()}
+    print_result(outcome.to_json(), (f"{mfid} {signed}{left[missing]}" for mfid, missing in outcome.missing.items()))
+    with redirect_stdout(sys.stderr) if wants_json() else nullcontext():
+        _resume([mfid for mfid, missing in outcome.missing.items() if not missing])
 
 
 def print_resumed(mfids: Sequence[str]) -> None:
@@ -252,9 +240,7 @@ def _resume(mfids: Sequence[str]) -> None:
 @click.option("--all", "every", is_flag=True, help="Include statements that are no longer in force.")
 @crucible_options
 @json_option
-def statements_command(
-    dataset: str | None, project: str | None, allowed: Path | None, every: bool, as_json: bool
-) -> None:
+def statements_command(dataset: str | None, project: str | None, allowed: Path | None, every: bool) -> None:
     """List statements about results, or about DATASET, oldest first: holds, flags, trust."""
     with open_session() as session:
         known = _statements(session, dataset)
@@ -262,14 +248,11 @@ def statements_command(
     found = [one for one in known if project is None or one.statement.project.casefold() == project.casefold()]
     shown = [one for one in found if every or (one.in_force and not one.statement.revokes)]
     signers = {applied.statement.mfid: _signer(applied, allowed) for applied in shown} if allowed else {}
-    if as_json:
-        extra = ({"signer": signers[applied.statement.mfid]} if allowed else {} for applied in shown)
-        print_json({"statements": [{**applied.to_json(), **more} for applied, more in zip(shown, extra, strict=True)]})
-    else:
-        for applied in shown:
-            click.echo(plain(_line(applied) + (_signature_text(signers[applied.statement.mfid]) if allowed else "")))
-        left = f"; not listed: {len(found) - len(shown)} (--all)" if len(shown) < len(found) else ""
-        click.echo(f"{amount(len(shown), 'statement')}{left}")
+    listed = [(one, one.statement.mfid) for one in shown]
+    stated = [{**one.to_json(), **({"signer": signers[mfid]} if allowed else {})} for one, mfid in listed]
+    lines = [_line(one) + (_signature_text(signers[mfid]) if allowed else "") for one, mfid in listed]
+    left = f"; not listed: {len(found) - len(shown)} (--all)" if len(shown) < len(found) else ""
+    print_result({"statements": stated}, [*lines, f"{amount(len(shown), 'statement')}{left}"])
     if any(signer == "" for signer in signers.values()):
         sys.exit(1)
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 import click
 
 from crucible_lineage.amounts import amount, size_text, time_text
+from crucible_lineage.cli.options import wants_json
 from crucible_lineage.cli.printing import coloured, ignoring_closed_stderr, is_lively, terminal_width
 from crucible_lineage.lineage.labels import plain, plain_lines
 from crucible_lineage.traffic import Traffic, traffic
@@ -30,8 +31,8 @@ WINDOW_S = 5.0  # over which the rate is measured
 
 @contextmanager
 def showing_work(*, silent: bool = False) -> Iterator[ProgressDisplay]:
-    """Show the progress of this block's work. The display may be called from any thread."""
-    work = ProgressDisplay(silent=silent)
+    """Show the progress of this block's work, unless --json was given. The display may be called from any thread."""
+    work = ProgressDisplay(silent=silent or wants_json())
     try:
         yield work
     finally:

@@ -16,7 +16,9 @@ from crucible_lineage.cli.options import (
     next_command,
     open_session,
     print_json,
+    print_result,
     read_pair,
+    wants_json,
 )
 from crucible_lineage.cli.printing import CSV, PROJECT, not_listed, print_csv, run_lines
 from crucible_lineage.cli.runs.waiting import print_set_aside
@@ -67,7 +69,6 @@ def list_command(
     deleted: bool,
     refresh: bool,
     as_csv: bool,
-    as_json: bool,
 ) -> None:
     """List measured data, then current results in order of creation.
 
@@ -83,7 +84,7 @@ def list_command(
         if not as_csv:
             announce(session)
         if deleted:
-            _list_deleted(session, chosen_project(session, project), as_csv=as_csv, as_json=as_json)
+            _list_deleted(session, chosen_project(session, project), as_csv=as_csv)
             return
         found = list_datasets(
             session,
@@ -98,7 +99,7 @@ def list_command(
             doubtful=doubtful,
             refresh=refresh,
         )
-    if as_json:
+    if wants_json():
         print_json(found.to_json())
     elif as_csv:
         print_csv(*as_table(found.entries))
@@ -106,19 +107,16 @@ def list_command(
         click.echo("\n".join(_lines(found)))
 
 
-def _list_deleted(session: Session, project: str, *, as_csv: bool, as_json: bool) -> None:
+def _list_deleted(session: Session, project: str, *, as_csv: bool) -> None:
     from crucible_lineage.queries.deleted import deletions_in
 
     found = deletions_in(session, project)
-    if as_json:
-        print_json({"project": project, "deleted": [one.to_json() for one in found]})
-    elif as_csv:
+    if as_csv and not wants_json():
         names = ("mfid", "name", "state", "time", "reason")
         print_csv(names, [[getattr(one, name) for name in names] for one in found])
-    else:
-        for one in found:
-            click.echo(plain(one.text))
-        click.echo(f"{amount(len(found), 'dataset')} deleted or to be deleted")
+        return
+    lines = [*(one.text for one in found), f"{amount(len(found), 'dataset')} deleted or to be deleted"]
+    print_result({"project": project, "deleted": [one.to_json() for one in found]}, lines)
 
 
 def _filters(options: tuple[str, ...]) -> dict[str, object]:
@@ -151,7 +149,7 @@ def _lines(found: Listing) -> Iterator[str]:
 @click.option("--pipeline", metavar="N", help="Only this pipeline.")
 @click.option("-n", "--number", type=click.IntRange(1), default=20, show_default=True, help="How many to list.")
 @json_option
-def runs_command(projects: tuple[str, ...], pipeline: str | None, number: int, as_json: bool) -> None:
+def runs_command(projects: tuple[str, ...], pipeline: str | None, number: int) -> None:
     """List the runs of pipelines, newest first: those from this data folder, and all with results in a project.
 
     For runs from here, the list also says how they ended. `list --run ID` shows what a run made or used.
@@ -162,13 +160,13 @@ def runs_command(projects: tuple[str, ...], pipeline: str | None, number: int, a
         announce(session)
         found = list_runs(session, projects or None, pipeline=pipeline, limit=number)
         damaged = session.outbox.set_aside()
-    if as_json:
-        print_json({"runs": [run.to_json() for run in found], "damaged": [one.to_json() for one in damaged]})
-        return
-    click.echo("\n".join(run_lines(found)) if found else "no runs")
+    lines = list(run_lines(found)) if found else ["no runs"]
     if pair := _comparable(found):
-        click.echo(f"to compare two: {next_command('diff', *pair)}")
-    print_set_aside(damaged)
+        lines.append(f"to compare two: {next_command('diff', *pair)}")
+    document = {"runs": [run.to_json() for run in found], "damaged": [one.to_json() for one in damaged]}
+    print_result(document, lines)
+    if not wants_json():
+        print_set_aside(damaged)
 
 
 def _comparable(runs: Sequence[ListedRun]) -> tuple[str, str] | None:

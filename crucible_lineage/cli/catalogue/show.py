@@ -21,6 +21,8 @@ from crucible_lineage.cli.options import (
     next_command,
     open_session,
     print_json,
+    print_result,
+    wants_json,
 )
 from crucible_lineage.cli.printing import is_lively
 from crucible_lineage.cli.working import showing_work
@@ -50,9 +52,7 @@ MOST_METADATA = 30  # listed entries that no step returned
 @click.option("--project", metavar="P", help="The project to search for a part of its id or its name.")
 @click.option("--picture/--no-picture", default=True, help="Show its picture, if the terminal can.")
 @json_option
-def show_command(
-    dataset: str, pipeline: str | None, as_log: bool, project: str | None, picture: bool, as_json: bool
-) -> None:
+def show_command(dataset: str, pipeline: str | None, as_log: bool, project: str | None, picture: bool) -> None:
     """Show the DATASET, named by its MFID, a unique beginning of it, or its name: its state, returned values, files,
     author and time, parents and children.
 
@@ -64,7 +64,7 @@ def show_command(
             f"show {dataset}: for a step there is only a log; give --log, or the dataset without {pipeline}"
         )
     if as_log:
-        _print_log(dataset, pipeline, [project] if project else (), as_json=as_json)
+        _print_log(dataset, pipeline, [project] if project else ())
         return
     from crucible_lineage.queries.catalogue.reference import find_mfid
     from crucible_lineage.queries.catalogue.view import show_dataset
@@ -72,30 +72,29 @@ def show_command(
     with open_session() as session:
         mfid = find_mfid(session, dataset, [project] if project else ())
         found = show_dataset(session, mfid)
-        shown = inline_picture(lambda: session.client.datasets.get_thumbnails(mfid)) if picture and not as_json else ""
-    if as_json:
-        print_json(found.to_json())
-        return
-    click.echo("\n".join(_lines(found)))
+        shown = (
+            inline_picture(lambda: session.client.datasets.get_thumbnails(mfid)) if picture and not wants_json() else ""
+        )
+    print_result(found.to_json(), _lines(found))
     if shown:
         click.echo(shown)
 
 
-def _print_log(target: str, pipeline: str | None, projects: Sequence[str], *, as_json: bool) -> None:
+def _print_log(target: str, pipeline: str | None, projects: Sequence[str]) -> None:
     from crucible_lineage.queries.catalogue.runs import last_attempts, log_of_dataset
 
     with open_session() as session:
         if pipeline is not None:
             from crucible_lineage.pipeline.spec.inputs import located  # imports pydantic, which `get` does not need
 
-            _print_attempts(list(last_attempts(session, located(pipeline), target)), as_json=as_json)
+            _print_attempts(list(last_attempts(session, located(pipeline), target)))
             return
         try:
             mfid = dataset_id(session, target, projects)
         except InputError as error:
             raise InputError(f"{error}\nfor a step, name its pipeline too: show STEP PIPELINE.yaml --log") from error
         printed = log_of_dataset(session, mfid)
-    if as_json:
+    if wants_json():
         print_json({"mfid": mfid, "log": printed})
     elif printed is None:
         click.echo(f"{mfid} has no log: no step made it, or its step printed nothing", err=True)
@@ -103,8 +102,8 @@ def _print_log(target: str, pipeline: str | None, projects: Sequence[str], *, as
         click.echo(printed, nl=not printed.endswith("\n"))
 
 
-def _print_attempts(attempts: Sequence[StepAttempt], *, as_json: bool) -> None:
-    if as_json:
+def _print_attempts(attempts: Sequence[StepAttempt]) -> None:
+    if wants_json():
         print_json({"attempts": [vars(attempt) for attempt in attempts]})
         return
     for attempt in attempts:
@@ -278,7 +277,6 @@ def get_command(
     project: str | None,
     patterns: tuple[str, ...],
     output: Path,
-    as_json: bool,
 ) -> None:
     """Get the files of a DATASET (its MFID, a unique beginning of it, or its name), each checked by its hash.
 
@@ -295,9 +293,9 @@ def get_command(
         folders = {
             mfid: output / f"{file_stem(name)}-{mfid}" if several else output for mfid, (name, _) in selected.items()
         }
-        with showing_work(silent=as_json) as work:
+        with showing_work() as work:
             found = fetch_many(session, folders, patterns, work)
-    if as_json:
+    if wants_json():
         print_json(_as_json(found, selected, several))
     else:
         for fetched in found:

@@ -17,6 +17,8 @@ from crucible_lineage.cli.options import (
     json_option,
     open_session,
     print_json,
+    print_result,
+    wants_json,
 )
 from crucible_lineage.cli.printing import CSV, PROJECT, in_columns, print_csv
 from crucible_lineage.errors import InputError
@@ -58,7 +60,6 @@ def table_command(
     doubtful: bool,
     refresh: bool,
     as_csv: bool,
-    as_json: bool,
 ) -> None:
     """Print a row for each current result of a step: its parameters (params.NAME), returned values (results.NAME),
     instrument and sample.
@@ -93,7 +94,7 @@ def table_command(
         )
     if output is not None:
         write_table(found, output)
-    if as_json:
+    if wants_json():
         print_json(found.to_json())
     elif as_csv:
         print_csv(found.columns, found.rows)
@@ -122,7 +123,6 @@ def trend_command(
     pipeline: str | None,
     by: str | None,
     output: Path | None,
-    as_json: bool,
 ) -> None:
     """Show COLUMN (results.rms) of the current results of STEP over the time of measurement.
 
@@ -138,12 +138,7 @@ def trend_command(
         found = trend_of(session, chosen_project(session, project), step, column, by=by, pipeline=pipeline)
     if output is not None:
         output.write_text(trend_svg(found), encoding="utf-8")
-    if as_json:
-        print_json(found.to_json())
-    else:
-        click.echo("\n".join(map(plain, _trend_lines(found))))
-        if output is not None:
-            click.echo(str(output))
+    print_result(found.to_json(), [*_trend_lines(found), *([str(output)] if output else [])])
     if any(one.alarm for one in found.series):
         raise SystemExit(1)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,13 +20,16 @@ from crucible_lineage.cli.options import (
     json_option,
     open_session,
     print_json,
+    print_result,
+    wants_json,
 )
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.labels import first_lines, plain
 from crucible_lineage.local.usage import Leftover, disk_usage, leftovers, remove
 
 if TYPE_CHECKING:
-    from crucible_lineage.server.backup import Backup
+    from crucible_lineage.remake.evicting import Eviction
+    from crucible_lineage.server.backup import Backup, RestoreReport
 
 MOST_NAMED = 20
 
@@ -37,7 +40,7 @@ _FOLDER = click.argument("folder", type=DataFolderType(file_okay=False, path_typ
 @_FOLDER
 @crucible_options
 @json_option
-def backup_command(folder: Path, as_json: bool) -> None:
+def backup_command(folder: Path) -> None:
     """Copy the embedded Crucible into FOLDER, new or an earlier backup, even while others work with it.
 
     The copy is consistent and checked; in an earlier backup, only what is new is copied. Results that wait in the
@@ -50,11 +53,8 @@ def backup_command(folder: Path, as_json: bool) -> None:
         backup = back_up(crucible, folder.absolute())
     except BackupError as error:
         raise InputError(str(error)) from error
-    if as_json:
-        print_json(_document(backup))
-    else:
-        click.echo(f"copied {crucible} to {backup.folder}: {_amount(backup)}")
-        _print_damaged(backup, "crucible-lineage verify --project PROJECT --repair")
+    print_result(_document(backup), [f"copied {crucible} to {backup.folder}: {_amount(backup)}"])
+    _print_damaged(backup, "crucible-lineage verify --project PROJECT --repair")
     sys.exit(FAILURE if backup.damaged else 0)
 
 
@@ -62,7 +62,7 @@ def backup_command(folder: Path, as_json: bool) -> None:
 @_FOLDER
 @crucible_options
 @json_option
-def restore_command(folder: Path, as_json: bool) -> None:
+def restore_command(folder: Path) -> None:
     """Replace the embedded Crucible by the backup in FOLDER, and list what is newer than the copy.
 
     The replaced one is set aside beside it, not deleted. Exit code 1 if files of the backup are damaged.
@@ -74,29 +74,28 @@ def restore_command(folder: Path, as_json: bool) -> None:
         restored = restore(folder.absolute(), crucible)
     except BackupError as error:
         raise InputError(str(error)) from error
+    lists = {"younger": restored.younger, "changed": restored.changed}
+    listed = {key: None if some is None else [{"mfid": m, "name": n} for m, n in some] for key, some in lists.items()}
+    set_aside = None if restored.set_aside is None else str(restored.set_aside)
+    document = {**_document(restored.backup), "set_aside": set_aside, **listed}
+    copied = f"restored {crucible} from the backup in {folder}: {_amount(restored.backup)}"
+    print_result(document, [copied, *_replaced_lines(restored)])
+    _print_damaged(restored.backup, "crucible-lineage verify --project PROJECT --repair --from FOLDER")
+    sys.exit(FAILURE if restored.backup.damaged else 0)
+
+
+def _replaced_lines(restored: RestoreReport) -> Iterator[str]:
     younger, changed = restored.younger, restored.changed
-    if as_json:
-        lists = {"younger": younger, "changed": changed}
-        listed = {
-            key: None if some is None else [{"mfid": m, "name": n} for m, n in some] for key, some in lists.items()
-        }
-        set_aside = None if restored.set_aside is None else str(restored.set_aside)
-        print_json({**_document(restored.backup), "set_aside": set_aside, **listed})
-        sys.exit(FAILURE if restored.backup.damaged else 0)
-    click.echo(f"restored {crucible} from the backup in {folder}: {_amount(restored.backup)}")
     if restored.set_aside is not None:
-        click.echo(f"the previous one is set aside: {restored.set_aside}")
+        yield f"the previous one is set aside: {restored.set_aside}"
     if younger is None or changed is None:
-        click.echo("the previous one cannot be read, so what is newer than the backup is unknown")
+        yield "the previous one cannot be read, so what is newer than the backup is unknown"
     for datasets, words in ((younger, "newer than the backup and not in it"), (changed, "changed after the backup")):
         if datasets:
             count = amount(len(datasets), "dataset")
-            click.echo(f"{count} {words}; `run`, `push` and `register` make and deliver them again:")
+            yield f"{count} {words}; `run`, `push` and `register` make and deliver them again:"
             lines = (f"  {mfid}  {name}" for mfid, name in datasets)
-            for line in first_lines(lines, MOST_NAMED, "  and {} more; --json lists them"):
-                click.echo(plain(line))
-    _print_damaged(restored.backup, "crucible-lineage verify --project PROJECT --repair --from FOLDER")
-    sys.exit(FAILURE if restored.backup.damaged else 0)
+            yield from first_lines(lines, MOST_NAMED, "  and {} more; --json lists them")
 
 
 def _embedded(command: str) -> Path:
@@ -120,13 +119,7 @@ def _print_damaged(backup: Backup, way_out: str) -> None:
 
 
 def _document(backup: Backup) -> dict[str, object]:
-    return {
-        "folder": str(backup.folder),
-        "datasets": backup.datasets,
-        "files": backup.files,
-        "bytes": backup.bytes,
-        "damaged": list(backup.damaged),
-    }
+    return {**vars(backup), "folder": str(backup.folder)}
 
 
 @click.command("clean")
@@ -142,7 +135,7 @@ def _document(backup: Backup) -> dict[str, object]:
 )
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
-def clean_command(cache: bool, mfid: str | None, yes: bool, as_json: bool) -> None:
+def clean_command(cache: bool, mfid: str | None, yes: bool) -> None:
     """Remove from the data folder what nothing needs: leftovers of failed and killed steps, and copies that are
     recreated when needed.
 
@@ -150,18 +143,18 @@ def clean_command(cache: bool, mfid: str | None, yes: bool, as_json: bool) -> No
     """
     settings = chosen_settings()
     if mfid is not None:
-        _free(mfid, as_json)
+        _free(mfid)
         return
     found = leftovers(settings.data, copies=cache)
-    if not as_json:
+    if not wants_json():
         _print_leftovers(settings.data, found, cache)
-    if found and not yes and as_json:
+    if found and not yes and wants_json():
         raise InputError("clean --json cannot ask for confirmation: add --yes; nothing was removed")
     if found and not yes:
         click.confirm("remove this?", abort=True, err=True)
     failed = _remove_all(found)
     freed = sum(one.bytes for one in found)
-    if as_json:
+    if wants_json():
         removed = [{"path": str(one.path), "kind": one.kind, "bytes": one.bytes} for one in found]
         print_json({"removed": removed, "bytes": freed, "failed": failed})
     elif found:
@@ -194,14 +187,11 @@ def _remove_all(found: Sequence[Leftover]) -> list[str]:
     return failed
 
 
-def _free(mfid: str, as_json: bool) -> None:
+def _free(mfid: str) -> None:
     with open_session() as session:
         if not session.outbox.free(mfid):
             raise InputError(f"no damaged result {mfid} is kept here; `status` lists the damaged results")
-    if as_json:
-        print_json({"removed": [mfid]})
-    else:
-        click.echo(f"removed the rest of {mfid}")
+    print_result({"removed": [mfid]}, [f"removed the rest of {mfid}"])
 
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -213,7 +203,7 @@ _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 @click.option("--dry-run", is_flag=True, help="List what would be removed; change nothing.")
 @crucible_options
 @json_option
-def evict_command(to_free: str, trust_own: bool, dry_run: bool, as_json: bool) -> None:
+def evict_command(to_free: str, trust_own: bool, dry_run: bool) -> None:
     """Remove bytes of results from the embedded Crucible that were reproduced elsewhere, byte for byte.
 
     Records stay. `get` and steps remake the bytes when they are needed. Measured data, published results, results on
@@ -226,21 +216,20 @@ def evict_command(to_free: str, trust_own: bool, dry_run: bool, as_json: bool) -
         plan = plan_eviction(session, requested, trust_own=trust_own)
         freed = plan.bytes if dry_run else evict(session, plan)
         announce(session)
-    if as_json:
-        print_json({**plan.to_json(), "freed": freed, "dry_run": dry_run})
-    else:
-        for one in plan.candidates:
-            click.echo(plain(f"{one.mfid}  {size_text(one.bytes):>8}  {time_text(one.seconds)} to make  {one.name}"))
-        done = "would be freed" if dry_run else "freed"
-        made = f"{time_text(plan.seconds)} to make all again" if plan.candidates else ""
-        click.echo(
-            ", ".join(filter(None, (f"{amount(len(plan.candidates), 'result')}, {size_text(freed)} {done}", made)))
-        )
-        for reason, size in plan.kept_bytes.items():
-            click.echo(plain(f"kept: {size_text(size)}: {reason}"))
+    print_result({**plan.to_json(), "freed": freed, "dry_run": dry_run}, _eviction_lines(plan, freed, dry_run))
     if freed < requested:
         click.echo(f"note: {size_text(requested)} were requested; no more can be evicted", err=True)
         sys.exit(1)
+
+
+def _eviction_lines(plan: Eviction, freed: int, dry_run: bool) -> Iterator[str]:
+    for one in plan.candidates:
+        yield f"{one.mfid}  {size_text(one.bytes):>8}  {time_text(one.seconds)} to make  {one.name}"
+    done = f"{size_text(freed)} {'would be freed' if dry_run else 'freed'}"
+    made = f", {time_text(plan.seconds)} to make all again" if plan.candidates else ""
+    yield f"{amount(len(plan.candidates), 'result')}, {done}{made}"
+    for reason, size in plan.kept_bytes.items():
+        yield f"kept: {size_text(size)}: {reason}"
 
 
 def _bytes(text: str) -> int:

@@ -23,6 +23,7 @@ from crucible_lineage.cli.options import (
     open_session,
     option_value,
     print_json,
+    wants_json,
 )
 from crucible_lineage.cli.runs.waiting import PATIENCE, print_set_aside, print_waiting
 from crucible_lineage.cli.working import ProgressDisplay, showing_work
@@ -64,7 +65,6 @@ def push_command(
     dry_run: bool,
     skip_conflicts: bool,
     patience: float,
-    as_json: bool,
 ) -> None:
     """Deliver results that were made while Crucible was away.
 
@@ -81,7 +81,7 @@ def push_command(
             raise InputError(
                 f"{', '.join(named)}: only for copying a project to another Crucible; give its address with --to"
             )
-        _deliver(patience, as_json)
+        _deliver(patience)
         return
     if project is None:
         raise InputError("name the project to copy with --project")
@@ -90,22 +90,26 @@ def push_command(
     remote = _remote_settings(to_url, api_key_file, local.data)
     if local.api_url == remote.api_url:
         raise InputError(f"{remote.api_url} is both source and target; correct --to, or --url")
-    with Session(local) as source, Session(remote, patience_s=patience) as target, showing_work(silent=as_json) as work:
-        exchange = ExchangeReport(source, target, work, as_json=as_json, patience_s=patience)
+    with (
+        Session(local) as source,
+        Session(remote, patience_s=patience) as target,
+        showing_work() as work,
+    ):
+        exchange = ExchangeReport(source, target, work, patience_s=patience)
         waiting = _deliver_all(source, patience, work)[1] if not dry_run else ()
-        if not as_json:
+        if not wants_json():
             print_waiting(waiting)
         code = exchange.push(project, dry_run=dry_run, skip_conflicts=skip_conflicts)
     sys.exit(code or (FAILURE if waiting else 0))
 
 
-def _deliver(patience: float, as_json: bool) -> None:
+def _deliver(patience: float) -> None:
     with open_session() as session:
         announce(session)
-        with showing_work(silent=as_json) as work:
+        with showing_work() as work:
             delivered, waiting = _deliver_all(session, patience, work)
         damaged = session.outbox.set_aside()
-    if as_json:
+    if wants_json():
         left = {"waiting": [one.to_json() for one in waiting], "damaged": [one.to_json() for one in damaged]}
         print_json({"mfids": list(delivered), **left})
     else:
@@ -167,7 +171,7 @@ def _remote_settings(url: str, key_file: Path | None, data: Path) -> Settings:
 @crucible_options
 @PATIENCE
 @json_option
-def pull_command(mfids: tuple[str, ...], pipelines: tuple[Path, ...], patience: float, as_json: bool) -> None:
+def pull_command(mfids: tuple[str, ...], pipelines: tuple[Path, ...], patience: float) -> None:
     """Copy datasets and their files from the service into the embedded Crucible in the data folder.
 
     The datasets, and the current inputs of the pipelines, keep their ids, metadata, keywords, samples, pictures and
@@ -190,11 +194,11 @@ def pull_command(mfids: tuple[str, ...], pipelines: tuple[Path, ...], patience: 
     with (
         Session(replace(remote, data=folder)) as source,
         Session(local) as target,
-        showing_work(silent=as_json) as work,
+        showing_work() as work,
     ):
         selected = [*mfids, *(mfid for path in pipelines for mfid in _inputs(path, source))]
-        code = ExchangeReport(source, target, work, as_json=as_json, patience_s=patience).pull(selected)
-    if pipelines and not code and not as_json:
+        code = ExchangeReport(source, target, work, patience_s=patience).pull(selected)
+    if pipelines and not code and not wants_json():
         click.echo(f"offline: {shlex.join(['crucible-lineage', 'run', str(pipelines[0]), '--data', str(folder)])}")
     sys.exit(code)
 
@@ -230,12 +234,9 @@ MOST_LINES = 20
 class ExchangeReport:
     """Reports one exchange between two Crucibles on stdout (or as JSON) and stderr."""
 
-    def __init__(
-        self, source: Session, target: Session, work: ProgressDisplay, *, as_json: bool, patience_s: float
-    ) -> None:
+    def __init__(self, source: Session, target: Session, work: ProgressDisplay, *, patience_s: float) -> None:
         self.source = source
         self.target = target
-        self.as_json = as_json
         self.patience_s = patience_s
         self.verb = "sent"
         self.work = work
@@ -254,7 +255,7 @@ class ExchangeReport:
         return self._carry_out(plan, dry_run=False, skip_conflicts=False, ingests=False)
 
     def _announce(self) -> None:
-        if not self.as_json:
+        if not wants_json():
             click.echo(f"from {self.source.settings.describe()}\nto   {self.target.settings.describe()}")
 
     def _carry_out(self, plan: CopyPlan, *, dry_run: bool, skip_conflicts: bool, ingests: bool) -> int:
@@ -270,14 +271,14 @@ class ExchangeReport:
             )  # fmt: skip
         self.work.end()
         left = (*plan.skipped, *outcome.skipped)
-        if self.as_json:
+        if wants_json():
             print_json(_to_json(plan, conflicts, outcome, left))
         else:
             self._print_outcome(plan, outcome, left, sent_nothing=dry_run or stopped)
         return FAILURE if conflicts or left else 0
 
     def _print_plan(self, plan: CopyPlan, conflicts: Sequence[Conflict], *, dry_run: bool) -> None:
-        if self.as_json:
+        if wants_json():
             return
         size = sum(item.bytes for item in plan.items)
         verb = f"{'would' if dry_run else 'to'} be {self.verb}"

@@ -12,12 +12,11 @@ from crucible_lineage.cli.options import (
     crucible_options,
     json_option,
     open_session,
-    print_json,
+    print_result,
 )
 from crucible_lineage.cli.printing import in_columns
 from crucible_lineage.errors import InputError, refused_as_input
 from crucible_lineage.ids import PROJECT_ID_RULE, is_mfid, is_orcid, is_project_id
-from crucible_lineage.lineage.labels import plain
 from crucible_lineage.lineage.rights import stated_rights
 from crucible_lineage.statements import TRUST, About
 
@@ -35,17 +34,15 @@ def project_command() -> None:
 @project_command.command("list")
 @crucible_options
 @json_option
-def list_projects_command(as_json: bool) -> None:
+def list_projects_command() -> None:
     """List the projects that this key can see, with its role in each."""
     with open_session() as session:
         announce(session)
         found = session.client.projects.list()
-    if as_json:
-        names = ("unique_id", "project_id", "title", "role")
-        print_json({"projects": [{name: getattr(one, name) for name in names} for one in found]})
-        return
+    names = ("unique_id", "project_id", "title", "role")
     rows = [(one.project_id, one.title or "", one.role or "", _name(one.lead)) for one in found]
-    click.echo("\n".join(in_columns(("PROJECT", "TITLE", "ROLE", "LEAD"), rows)) if rows else "no projects")
+    lines = in_columns(("PROJECT", "TITLE", "ROLE", "LEAD"), rows) if rows else ["no projects"]
+    print_result({"projects": [{name: getattr(one, name) for name in names} for one in found]}, lines)
 
 
 @project_command.command("create")
@@ -55,9 +52,7 @@ def list_projects_command(as_json: bool) -> None:
 @click.option("--lead", metavar="USER", help="ORCID, username or email of its lead; by default, the owner of the key.")
 @crucible_options
 @json_option
-def create_project_command(
-    project: str, title: str | None, organization: str | None, lead: str | None, as_json: bool
-) -> None:
+def create_project_command(project: str, title: str | None, organization: str | None, lead: str | None) -> None:
     """Create PROJECT, an ID of 3 to 25 letters, digits, `-` and `_`."""
     if not is_project_id(project):
         raise InputError(f"no project can be called {project!r}: {PROJECT_ID_RULE}")
@@ -66,10 +61,8 @@ def create_project_command(
         created = session.client.projects.create(
             project_id=project, organization=organization or project, title=title, project_lead=lead
         )
-    if as_json:
-        print_json({"mfid": created.unique_id, "project_id": created.project_id})
-    else:
-        click.echo(f"{created.project_id}  {created.unique_id}  created, lead {_name(created.lead)}")
+    line = f"{created.project_id}  {created.unique_id}  created, lead {_name(created.lead)}"
+    print_result({"mfid": created.unique_id, "project_id": created.project_id}, [line])
 
 
 @project_command.command("members")
@@ -78,19 +71,17 @@ def create_project_command(
 @click.option("--role", type=click.Choice(ROLES), default="contributor", show_default=True, help="With --add.")
 @crucible_options
 @json_option
-def members_command(project: str, user: str | None, role: str, as_json: bool) -> None:
+def members_command(project: str, user: str | None, role: str) -> None:
     """List the members of PROJECT, or add one."""
     with open_session() as session, refused_as_input():
         announce(session)
         if user is not None:
             session.client.projects.add_member(project, user, role)
         found = session.client.projects.members(project)
-    if as_json:
-        listed = [{"unique_id": one.unique_id, "username": one.username, "role": one.role} for one in found]
-        print_json({"project_id": project, "members": listed})
-        return
+    listed = [{"unique_id": one.unique_id, "username": one.username, "role": one.role} for one in found]
     rows = [(_name(one), one.role or "") for one in found]
-    click.echo("\n".join(in_columns(("USER", "ROLE"), rows)) if rows else "no members besides its lead")
+    lines = in_columns(("USER", "ROLE"), rows) if rows else ["no members besides its lead"]
+    print_result({"project_id": project, "members": listed}, lines)
 
 
 @project_command.command("rights")
@@ -102,9 +93,7 @@ def members_command(project: str, user: str | None, role: str, as_json: bool) ->
 @click.option("--holder", metavar="TEXT", help="Who holds rights in its data.")
 @crucible_options
 @json_option
-def rights_command(
-    project: str, license_name: str | None, creators: tuple[str, ...], holder: str | None, as_json: bool
-) -> None:
+def rights_command(project: str, license_name: str | None, creators: tuple[str, ...], holder: str | None) -> None:
     """Show or state the creators, rights holder and licence of the data of PROJECT.
 
     Datasets with `license`, `creators` or `rights` in their own metadata are excepted.
@@ -118,12 +107,10 @@ def rights_command(
         if stated:
             session.client.metadata.merge(found.unique_id, stated)
         rights = stated_rights(session.client.metadata.get(found.unique_id))
-    if as_json:
-        people = [{"name": one.name, "orcid": one.orcid} for one in rights.creators]
-        fields = {"license": rights.license, "creators": people, "rights": rights.holder}
-        print_json({"project_id": found.project_id, **fields})
-        return
-    click.echo("\n".join(map(plain, rights.lines())) or "nothing is stated about the rights in its data")
+    people = [{"name": one.name, "orcid": one.orcid} for one in rights.creators]
+    fields = {"license": rights.license, "creators": people, "rights": rights.holder}
+    lines = list(rights.lines()) or ["nothing is stated about the rights in its data"]
+    print_result({"project_id": found.project_id, **fields}, lines)
 
 
 @project_command.command("trust")
@@ -132,7 +119,7 @@ def rights_command(
 @click.option("--why", default="", help="Why, in your own words.")
 @crucible_options
 @json_option
-def trust_command(whose: tuple[str, ...], project: str | None, why: str, as_json: bool) -> None:
+def trust_command(whose: tuple[str, ...], project: str | None, why: str) -> None:
     """Let the statements of others count in a project: WHOSE are ids of projects or of accounts.
 
     Otherwise statements count for the datasets of their own project only.
@@ -148,10 +135,7 @@ def trust_command(whose: tuple[str, ...], project: str | None, why: str, as_json
                     "account is an ORCID or MFID"
                 )
         outcome = state(session, target, TRUST, About(project=target), why=why, body={"whose": sorted(set(whose))})
-    if as_json:
-        print_json(outcome.to_json())
-    else:
-        click.echo(plain(f"{target}: statements of {', '.join(whose)} count"))
+    print_result(outcome.to_json(), [f"{target}: statements of {', '.join(whose)} count"])
 
 
 def _name(person: Person | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,8 @@ from crucible_lineage.cli.options import (
     next_command,
     open_session,
     print_json,
+    print_result,
+    wants_json,
 )
 from crucible_lineage.cli.printing import MOST_STEPS, in_columns, run_lines
 from crucible_lineage.cli.runs.engines import prefect_is_configured
@@ -63,7 +65,6 @@ def status_command(
     metrics: bool,
     send_metrics: bool,
     service: bool,
-    as_json: bool,
 ) -> None:
     """List the last runs from this data folder, the pipelines that ran, and the results that could not be made.
 
@@ -75,7 +76,7 @@ def status_command(
     something needs attention, 3 if Crucible is away.
     """
     if every:
-        sys.exit(_print_all(project, as_json=as_json))
+        sys.exit(_print_all(project))
     from crucible_lineage.queries.catalogue.runs import recent_runs  # imports pydantic, which the help does not need
 
     with open_session(PATIENCE_S) as session:
@@ -86,9 +87,9 @@ def status_command(
             click.echo(f"sent {amount(send(session), 'metric')}", err=True)
             return
         observations = session.mirror.service.findings()
-        if service and not as_json:
+        if service and not wants_json():
             announce(session)
-            print_service(observations)
+            click.echo("\n".join(map(plain, service_lines(observations))))
             return
         if unpark is not None:
             _unpark(session, unpark)
@@ -104,7 +105,7 @@ def status_command(
         spare = _spare(session)
         elsewhere = failed_elsewhere(session, project)
         announce(session)
-    if as_json:
+    if wants_json():
         print_json(
             {
                 "could_go": spare,
@@ -149,7 +150,7 @@ def _spare(session: Session) -> dict[str, float]:
     return {"bytes": found.bytes if found else 0, "seconds": found.seconds if found else 0.0}
 
 
-def _print_all(project: str | None, *, as_json: bool) -> int:
+def _print_all(project: str | None) -> int:
     from crucible_lineage.queries.overview import overview  # imports networkx, which the other answers do not need
 
     with open_session(PATIENCE_S) as session:
@@ -157,7 +158,7 @@ def _print_all(project: str | None, *, as_json: bool) -> int:
         found = [one for one in overview(session) if project is None or one.project.casefold() == project.casefold()]
     left = _flow_runs_left()
     code = 1 if left or any(one.todo for one in found) else 0
-    if as_json:
+    if wants_json():
         runs = [{**vars(one), "command": one.command} for one in left]
         print_json({"pipelines": [one.to_json() for one in found], "flow_runs_left": runs})
         return code
@@ -302,7 +303,7 @@ ANSWERS = {True: "yes", False: "no", None: "?"}
     "--seconds", default=60.0, show_default=True, type=click.FloatRange(1), help="How long to watch an ingestion."
 )
 @json_option
-def doctor_command(project: str, seconds: float, as_json: bool) -> None:
+def doctor_command(project: str, seconds: float) -> None:
     """Test whether a Crucible behaves as assumed, and explain the consequences where it does not.
 
     The tests make datasets in the project, send a file of 40 MB and watch an ingestion. At the end they request the
@@ -314,41 +315,33 @@ def doctor_command(project: str, seconds: float, as_json: bool) -> None:
         from crucible_lineage.queries.doctor import examine  # imports the client, which the help does not need
 
         found = examine(session, project, watch_s=seconds, tell=lambda name: click.echo(f"trying: {name}", err=True))
-    if as_json:
-        print_json(
-            {
-                "ok": found.ok,
-                "service": [one.to_json() for one in found.findings],
-                "made": [one.to_json() for one in found.made],
-            }
-        )
-    else:
-        print_service(found.findings)
-        click.echo("made for this test; deletion requested:")
-        for one in found.made:
-            click.echo(plain(f"  {one.mfid}  {one.name}  ({one.deletion})"))
-        click.echo(f"to see this again: {next_command('status', '--service')}")
+    lines = [
+        *service_lines(found.findings),
+        "made for this test; deletion requested:",
+        *(f"  {one.mfid}  {one.name}  ({one.deletion})" for one in found.made),
+        f"to see this again: {next_command('status', '--service')}",
+    ]
+    service, made = ([one.to_json() for one in found.findings], [one.to_json() for one in found.made])
+    print_result({"ok": found.ok, "service": service, "made": made}, lines)
     if not found.ok:
         sys.exit(1)
 
 
-def print_service(findings: Sequence[Observation]) -> None:
-    """Print the findings about a service as a table: what was tried, what happened, and the consequences."""
+def service_lines(findings: Sequence[Observation]) -> Iterator[str]:
+    """Yield the findings about a service as a table: what was tried, what happened, and the consequences."""
     if not findings:
-        click.echo(
-            f"nothing is known about this Crucible yet; test it: {next_command('doctor', '--project', 'SCRATCH')}"
-        )
+        yield f"nothing is known about this Crucible yet; test it: {next_command('doctor', '--project', 'SCRATCH')}"
         return
     width = max(len(found.name) for found in findings)
-    click.echo(f"{'ASSUMED':{width}}  HOLDS  WHAT HAPPENED")
+    yield f"{'ASSUMED':{width}}  HOLDS  WHAT HAPPENED"
     for found in findings:
-        click.echo(plain(f"{found.name:{width}}  {ANSWERS[found.holds]:5}  {found.seen}"))
+        yield f"{found.name:{width}}  {ANSWERS[found.holds]:5}  {found.seen}"
         if found.holds is not False:
             continue
         assumed = ASSUMPTIONS[found.name]
-        click.echo(f"{'':{width}}         assumed: {assumed.holds}")
+        yield f"{'':{width}}         assumed: {assumed.holds}"
         if assumed.otherwise is None:
-            click.echo(f"{'':{width}}         MISSING: no substitute; {assumed.lost}")
+            yield f"{'':{width}}         MISSING: no substitute; {assumed.lost}"
         else:
             lost = f"; {assumed.lost}" if assumed.lost else ""
-            click.echo(f"{'':{width}}         instead: {assumed.otherwise}{lost}")
+            yield f"{'':{width}}         instead: {assumed.otherwise}{lost}"

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING
 import click
 
 from crucible_lineage.cli.exit_codes import FAILURE
-from crucible_lineage.cli.options import DataFolderType, crucible_options, json_option, open_session, print_json
+from crucible_lineage.cli.options import (
+    DataFolderType,
+    crucible_options,
+    json_option,
+    open_session,
+    print_result,
+    wants_json,
+)
 from crucible_lineage.cli.runs.engines import prefect_is_configured
 from crucible_lineage.cli.statements import print_resumed
 from crucible_lineage.errors import Fault, InputError, LineageError, UnauthorizedError
@@ -182,7 +189,6 @@ def deploy_command(
     data: Path | None,
     url: str | None,
     block: str | None,
-    as_json: bool,
 ) -> None:
     """Make each PIPELINE a Prefect deployment with its declared `schedule:` and `trigger:`.
 
@@ -192,7 +198,7 @@ def deploy_command(
 
     With --serve this process runs them, without a Prefect worker. The pipelines are paused when it stops.
     """
-    others = {"--pool": pool, "--remove": removes, "--image": image, "--reset": reset, "--json": as_json}
+    others = {"--pool": pool, "--remove": removes, "--image": image, "--reset": reset, "--json": wants_json()}
     if serves and (named := [name for name, value in others.items() if value]):
         raise InputError(
             f"{', '.join(named)} and --serve exclude each other: --serve runs the pipelines from this process"
@@ -203,11 +209,10 @@ def deploy_command(
         from crucible_lineage.flows.deploying import remove
 
         removed = remove(names)
-        if as_json:
-            print_json({"removed": removed})
-            return
-        for name, flows in removed.items():
-            click.echo(f"{name}: " + (f"removed ({', '.join(flows)})" if flows else "was not deployed"))
+        ends = {
+            name: f"removed ({', '.join(flows)})" if flows else "was not deployed" for name, flows in removed.items()
+        }
+        print_result({"removed": removed}, (f"{name}: {end}" for name, end in ends.items()))
         return
     requests = _requests(pipelines, data, url, block, only_new, limit)
     if serves:
@@ -217,15 +222,13 @@ def deploy_command(
 
     pool = pool or "crucible"
     deployed = deploy([replace(request, image=image) for request in requests], pool, reset=reset)
-    if as_json:
-        print_json({"deployments": [{**vars(one), "runs": list(one.runs)} for one in deployed]})
-        return
-    for one in deployed:
-        click.echo(
-            f"{one.name}: {'deployed' if one.created else 'updated'}, runs {'; '.join(one.runs) or 'when asked'}"
-        )
-    click.echo(f"start a worker: prefect worker start --pool {pool}")
-    click.echo(f"run one now: prefect deployment run {deployed[0].name}")
+    lines = [
+        f"{one.name}: {'deployed' if one.created else 'updated'}, runs {'; '.join(one.runs) or 'when asked'}"
+        for one in deployed
+    ]
+    lines.append(f"start a worker: prefect worker start --pool {pool}")
+    lines.append(f"run one now: prefect deployment run {deployed[0].name}")
+    print_result({"deployments": [{**vars(one), "runs": list(one.runs)} for one in deployed]}, lines)
 
 
 def _serve(requests: list[DeploymentRequest]) -> None:

@@ -21,6 +21,7 @@ from crucible_lineage.cli.options import (
     json_option,
     open_session,
     print_json,
+    wants_json,
 )
 from crucible_lineage.cli.printing import coloured
 from crucible_lineage.errors import CrucibleError, Fault, InputError
@@ -56,7 +57,6 @@ def check_command(
     shows_schema: bool,
     output: Path | None,
     every: bool,
-    as_json: bool,
 ) -> None:
     """Check pipeline FILEs: every fault with file, line and column. Check the lineage of the dataset MFID, or of a
     project: wrong links, incomplete datasets and missing parents, each with the command that repairs it.
@@ -73,7 +73,7 @@ def check_command(
     if not targets and not projects:
         raise InputError("give a pipeline file, the MFID of a dataset, or --project")
     datasets = [name for name in targets if _names_dataset(name)]
-    files = _checked_files([Path(name) for name in targets if name not in datasets], quiet=as_json)
+    files = _checked_files([Path(name) for name in targets if name not in datasets], quiet=wants_json())
     lineages: JsonObject = {}
     if datasets or projects:
         # Checking a file needs no graph and no client.
@@ -85,7 +85,7 @@ def check_command(
             lineages |= {mfid: check_dataset(session, mfid) for mfid in mfids}
             if projects:
                 lineages[", ".join(projects)] = check_projects(session, projects, refresh=refresh)
-    if as_json:
+    if wants_json():
         print_json({"files": files, "lineages": {name: found.to_json() for name, found in lineages.items()}})
     else:
         for name, found in lineages.items():

@@ -12,7 +12,7 @@ from crucible_lineage.cli.options import (
     dataset_id,
     json_option,
     open_session,
-    print_json,
+    print_result,
 )
 from crucible_lineage.errors import InputError
 from crucible_lineage.queries.catalogue.reference import find_run, visible_projects
@@ -31,7 +31,6 @@ def diff_command(
     old: str,
     new: str,
     projects: tuple[str, ...],
-    as_json: bool,
 ) -> None:
     """Show the differences between the datasets OLD and NEW, including their ancestors: first the values that steps
     returned, then datasets added, removed and changed, each with the parameter, code, input or file that differs.
@@ -41,10 +40,7 @@ def diff_command(
     with open_session() as session:
         announce(session)
         found = _compare(session, old, new, projects)
-    if as_json:
-        print_json(found.to_json())
-    else:
-        click.echo(str(found))
+    print_result(found.to_json(), found.lines())
 
 
 def _compare(session: Session, old: str, new: str, projects: Sequence[str]) -> LineageComparison:

@@ -16,10 +16,10 @@ from crucible_lineage.cli.options import (
     dataset_id,
     json_option,
     open_session,
-    print_json,
+    print_result,
 )
 from crucible_lineage.errors import InputError
-from crucible_lineage.lineage.labels import HIDDEN_NAME, plain
+from crucible_lineage.lineage.labels import HIDDEN_NAME
 from crucible_lineage.lineage.model import SUPERSEDED
 from crucible_lineage.queries.impact import RedoList, code_impact, dataset_impact, file_impact, instrument_impact
 from crucible_lineage.session import Session
@@ -57,7 +57,6 @@ def impact_command(
     projects: tuple[str, ...],
     every: bool,
     refresh: bool,
-    as_json: bool,
 ) -> None:
     """List what must be redone because the dataset MFID, a file, code, or an instrument for a time was wrong, each
     dataset with the chain that leads to it. Superseded results are only counted. Changes nothing.
@@ -81,11 +80,7 @@ def impact_command(
     with open_session() as session:
         announce(session)
         found = query(session)
-    if as_json:
-        print_json(found.to_json(every=every))
-        return
-    for line in _report(found, every):
-        click.echo(line)
+    print_result(found.to_json(every=every), _report(found, every))
 
 
 def _time_option(option: str, value: str | None, of_day: time) -> datetime | None:
@@ -104,7 +99,7 @@ def _time_option(option: str, value: str | None, of_day: time) -> datetime | Non
 def _report(found: RedoList, every: bool) -> Iterator[str]:
     graph, superseded = found.graph, len(found.superseded)
     if found.deletion is not None:
-        yield plain(f"{found.deletion.text}; according to the records, these were made from it:")
+        yield f"{found.deletion.text}; according to the records, these were made from it:"
     steps: Counter[str] = Counter()
     for mfid in found.impact.ids if every else found.redo:
         node = graph.nodes[mfid]
@@ -113,11 +108,11 @@ def _report(found: RedoList, every: bool) -> Iterator[str]:
         chain = " -> ".join(graph.label(one) for one in found.impact.chain(mfid)[:-1])
         state = "  superseded" if node.state == SUPERSEDED else ""
         yield (node.visible_id or f"({HIDDEN_NAME})") + state
-        yield plain(f"  {node.name}" if not chain else f"  {node.name}, by way of {chain}")
+        yield f"  {node.name}" if not chain else f"  {node.name}, by way of {chain}"
     counts = ", ".join(f"{count} {step}" for step, count in steps.most_common())
     more = f"; {superseded} more {'is' if superseded == 1 else 'are'} superseded" if superseded else ""
     if steps:
-        yield plain(f"{amount(len(found.redo), 'dataset')} to redo: {counts}{more}")
+        yield f"{amount(len(found.redo), 'dataset')} to redo: {counts}{more}"
     else:
         yield f"nothing to redo: nothing {'current ' if superseded else ''}comes from it{more}"
     if count := len(found.untimed):

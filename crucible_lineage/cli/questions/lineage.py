@@ -19,6 +19,7 @@ from crucible_lineage.cli.options import (
     json_option,
     open_session,
     print_json,
+    wants_json,
 )
 from crucible_lineage.cli.working import showing_work
 from crucible_lineage.disk import replacing
@@ -257,7 +258,6 @@ def bundle_command(
     output: Path,
     license_url: str,
     profile: str | None,
-    as_json: bool,
 ) -> None:
     """Pack the dataset MFID and its ancestors into a ZIP file: files, records, pictures, metadata.
 
@@ -271,10 +271,10 @@ def bundle_command(
     with open_session() as session:
         announce(session)
         mfid = dataset_id(session, mfid)
-        with showing_work(silent=as_json) as work:
+        with showing_work() as work:
             work("fetching the files of its ancestors", 0)
             bundle = write_bundle(session, mfid, output, license_url=license_url, profile=profile or PROFILES[0])
-    if as_json:
+    if wants_json():
         print_json(
             {
                 "bundle": str(output),

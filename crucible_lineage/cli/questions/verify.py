@@ -23,6 +23,7 @@ from crucible_lineage.cli.options import (
     json_option,
     open_session,
     print_json,
+    wants_json,
 )
 from crucible_lineage.cli.working import showing_work
 from crucible_lineage.errors import InputError
@@ -56,7 +57,6 @@ def verify_command(
     is_repair: bool,
     folders: tuple[Path, ...],
     every: bool,
-    as_json: bool,
 ) -> None:
     """Compare the dataset MFID and its ancestors, or a project, with the provenance records.
 
@@ -75,7 +75,7 @@ def verify_command(
     with open_session() as session:
         mfid = mfid and dataset_id(session, mfid)
         project = project if mfid else chosen_project(session, project)
-        with showing_work(silent=as_json) as tell:
+        with showing_work() as tell:
 
             def verify(*, read_bytes: bool = False) -> Verification:
                 if project is not None:
@@ -87,7 +87,7 @@ def verify_command(
             if is_repair and (found.damaged or found.damaged_copies):
                 found, repairs = repaired(session, found, verify, folders, made_again)
         announce(session)
-    if as_json:
+    if wants_json():
         print_json({**found.to_json(), **({"repairs": [one.to_json() for one in repairs]} if is_repair else {})})
     else:
         for one in repairs:
@@ -145,7 +145,6 @@ def reproduce_command(
     keep: Path | None,
     no_receipt: bool,
     receipts: Path | None,
-    as_json: bool,
 ) -> None:
     """Remake results from their recorded source, environment, parameters and inputs, and compare.
 
@@ -166,7 +165,7 @@ def reproduce_command(
     bundle = _bundle(results)
 
     def tell(line: str) -> None:
-        if not as_json:
+        if not wants_json():
             click.echo(plain(line), err=True)
 
     with open_session() as session:
@@ -186,7 +185,7 @@ def reproduce_command(
                 for fault in faults:
                     click.echo(plain(f"note: {fault}"), err=True)
         written = write_receipts(found, receipts) if receipts else []
-    if as_json:
+    if wants_json():
         print_json({"results": [one.to_json() for one in found]})
     else:
         _print_results(found, written)

@@ -10,7 +10,8 @@ from crucible_lineage.cli.options import (
     json_option,
     next_command,
     open_session,
-    print_json,
+    print_result,
+    wants_json,
 )
 from crucible_lineage.cli.runs.plans import print_plan
 from crucible_lineage.cli.runs.run import SET, parse_overrides
@@ -34,33 +35,29 @@ def why_command(
     target: str,
     pipeline: str | None,
     overrides: tuple[str, ...],
-    as_json: bool,
 ) -> None:
     """Explain how the dataset WHAT was made, or why the step WHAT of the file PIPELINE would run."""
     with open_session() as session:
         if pipeline is not None:
-            _why_step(target, pipeline, session, overrides, as_json=as_json)
+            _why_step(target, pipeline, session, overrides)
             return
         try:
             mfid = dataset_id(session, target)
         except InputError as error:
             raise InputError(f"{error}\nfor a step, name its pipeline too: why {target} pipeline.yaml") from error
         explanation = explain(session, mfid)
-    if as_json:
-        print_json(explanation.to_json())
-    else:
-        click.echo(explanation)
+    print_result(explanation.to_json(), str(explanation).split("\n"))
 
 
-def _why_step(name: str, pipeline: str, session: Session, overrides: tuple[str, ...], *, as_json: bool) -> None:
+def _why_step(name: str, pipeline: str, session: Session, overrides: tuple[str, ...]) -> None:
     bound = bind_file(located(pipeline), session.store, parse_overrides(overrides))
     planned = make_plan(bound, session)
     require_names(bound, [name], [step.name for step in planned.steps])
     chosen = PipelinePlan(tuple(step for step in planned.steps if name in (step.name, step.step)))
-    print_plan(chosen, as_json=as_json, above=planned.steps)
-    if not as_json and chosen.is_fresh:
+    print_plan(chosen, above=planned.steps)
+    if not wants_json() and chosen.is_fresh:
         click.echo("up to date: the result was made by this code from these parameters and inputs")
-    elif not as_json and any(step.state != FRESH for step in chosen.steps):
+    elif not wants_json() and any(step.state != FRESH for step in chosen.steps):
         step = bound.steps[name.partition("[")[0]]
         parents = all(other.state == FRESH for other in planned.steps if other.step in step.needs)
         click.echo(f"make it: {next_command('run', pipeline, *(['--from', step.name] if parents else []))}")

@@ -8,7 +8,7 @@ from itertools import groupby
 import click
 
 from crucible_lineage.amounts import amount, size_text, time_text
-from crucible_lineage.cli.options import print_json
+from crucible_lineage.cli.options import print_json, wants_json
 from crucible_lineage.cli.printing import coloured
 from crucible_lineage.errors import shortened
 from crucible_lineage.lineage.labels import first_lines, plain
@@ -22,9 +22,9 @@ MOST_CAUSES = 8
 TAB = 4  # blanks, in code
 
 
-def print_plan(planned: PipelinePlan, *, as_json: bool, above: Iterable[StepPlan] = ()) -> None:
+def print_plan(planned: PipelinePlan, *, above: Iterable[StepPlan] = ()) -> None:
     """Print the plan on stdout. `above` are steps that are not printed, but may be causes of the others."""
-    if as_json:
+    if wants_json():
         print_json(planned.to_json())
         return
     width = max((len(plain(step.name)) for step in planned.steps), default=0)

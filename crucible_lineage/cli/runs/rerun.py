@@ -15,6 +15,7 @@ from crucible_lineage.cli.options import (
     json_option,
     open_session,
     print_json,
+    wants_json,
 )
 from crucible_lineage.cli.runs.plans import print_plan
 from crucible_lineage.cli.runs.progress import Progress
@@ -50,7 +51,6 @@ def rerun_command(
     forced: bool,
     dry_run: bool,
     jobs: int,
-    as_json: bool,
 ) -> None:
     """Rerun the step of the dataset MFID with its recorded parameters, the current code and current parents.
 
@@ -67,14 +67,14 @@ def rerun_command(
         for dataset, reason in found.left_out.items():
             click.echo(plain_lines(f"{dataset} is left out: {reason}"), err=True)
         if dry_run:
-            print_plan(found.planned.plan, as_json=as_json)
+            print_plan(found.planned.plan)
             return
-        with Progress(list(found.pipeline.steps), silent=as_json) as progress:
+        with Progress(list(found.pipeline.steps), silent=wants_json()) as progress:
             pipeline, planned, choice = found.pipeline, found.planned, found.choice
             engine, listen, stop = lambda: LocalEngine(session, jobs), progress.listen, progress.stop
             result = run_planned(pipeline, planned, session, engine, listen, choice, stop)
-            returned = {} if as_json else returned_by(session, result)
-    if as_json:
+            returned = {} if wants_json() else returned_by(session, result)
+    if wants_json():
         print_json(result.to_json())
     else:
         print_summary(result, returned=returned)

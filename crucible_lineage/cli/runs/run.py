@@ -23,6 +23,7 @@ from crucible_lineage.cli.options import (
     open_session,
     print_json,
     read_pair,
+    wants_json,
 )
 from crucible_lineage.cli.printing import MOST_CELL, terminal_width
 from crucible_lineage.cli.runs.engines import RunRequest, require_engine, run_with_engine
@@ -123,7 +124,6 @@ def run_command(
     refresh: bool,
     quiet: bool,
     verbose: bool,
-    as_json: bool,
 ) -> None:
     """Run the pipeline declared in the file PIPELINE: make and register what is missing or stale.
 
@@ -150,18 +150,18 @@ def run_command(
             planned = make_plan(bound, session, forced, as_of)
             require_names(bound, only, [step.name for step in planned.steps])
             chosen_steps = tuple(step for step in planned.steps if request.choice.makes(step.step, step.name, bound))
-            print_plan(replace(planned, steps=chosen_steps), as_json=as_json, above=planned.steps)
+            print_plan(replace(planned, steps=chosen_steps), above=planned.steps)
             return
         if apply_declared:
             _apply_declared(bound, session)
-        shown = Progress(list(bound.steps), quiet=quiet, silent=as_json, verbose=verbose, jobs=jobs)
+        shown = Progress(list(bound.steps), quiet=quiet, silent=wants_json(), verbose=verbose, jobs=jobs)
         with shown as progress:
             result = run_with_engine(engine, request, session, progress.listen, jobs, progress.stop)
             relied_on = bool(result.datasets or any(result.inputs.values()))
             is_complete = relied_on and not result.stopped and not result.waiting
             recorded = _register_run(result, session) if record_run and is_complete else None
-            returned = {} if as_json or quiet else returned_by(session, result)
-    if as_json:
+            returned = {} if wants_json() or quiet else returned_by(session, result)
+    if wants_json():
         print_json({**result.to_json(), **({"recorded": recorded} if recorded else {})})
     else:
         print_summary(result, quiet=quiet, verbose=verbose, returned=returned)
@@ -184,7 +184,6 @@ def plan_command(
     forced: tuple[str, ...],
     as_of: str,
     refresh: bool,
-    as_json: bool,
 ) -> None:
     """Show for each step of the file PIPELINE whether its result exists, and if not, why."""
     with open_session() as session:
@@ -193,7 +192,7 @@ def plan_command(
             session.mirror.forget()
         planned = make_plan(bound, session, forced, as_of)
         announce(session)
-        print_plan(planned, as_json=as_json)
+        print_plan(planned)
 
 
 def _frames(trace: str, error: str) -> tuple[str, ...]:

@@ -363,7 +363,7 @@ def test_causes_are_reported_once_with_replaced_and_replacing_datasets(
     lab.file(f"{lab.module}.py", (lab.folder / f"{lab.module}.py").read_text() + pool_too)
     run(session, lab.declare(MANY, "many.yaml"))
     path = lab.declare(MANY.replace("dark-a", "dark-b"), "many.yaml")
-    print_plan(make_plan(bind_file(path, session.store), session), as_json=False)
+    print_plan(make_plan(bind_file(path, session.store), session))
     output = capsys.readouterr().out
     assert (
         "1 step follows from:\n  less (2 instances): input right: dark-b.txt (sha 4b227777) instead of dark-a.txt"

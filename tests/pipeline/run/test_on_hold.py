@@ -94,7 +94,7 @@ def test_a_hold_blocks_descendants_at_any_depth_and_lifting_it_computes_nothing(
     assert reasons["scaled"].startswith(f"{first} is on hold by ")
     assert reasons["scaled"].endswith(f": {WHY}")
     assert reasons["total"] == "parent scaled is blocked"
-    print_plan(make_plan(bind_file(lab.pipeline, session.store), session, ("scaled",)), as_json=False)
+    print_plan(make_plan(bind_file(lab.pipeline, session.store), session, ("scaled",)))
     assert f"because {first} is on hold by" in capsys.readouterr().out
 
     other = run(lab.pipeline, StepChoice(forced=("total",)))
