@@ -34,7 +34,7 @@ FOLD_BEYOND = 5  # siblings that a lineage lists one by one
 
 
 class Questions:
-    """Tools of one session, which answer one question at a time, since an assistant asks several at once.
+    """Tools of one session.
 
     A dataset is named by its MFID, the beginning of one, or its name. With `folder`, pipelines are read only from
     files in it.
@@ -43,7 +43,6 @@ class Questions:
     def __init__(self, session: Session, folder: Path | None = None) -> None:
         self._session = session
         self._folder = folder.resolve() if folder else None
-        self._lock = threading.Lock()
 
     def search(
         self,
@@ -60,15 +59,14 @@ class Questions:
         With `superseded` also those that hold no more or are incomplete. The project may be left out if there is one.
         """
         filters = {name: value for name, value in (("measurement", measurement), ("keyword", keyword)) if value}
-        with self._lock:
-            listing = list_datasets(
-                self._session,
-                find_project(self._session, project),
-                step=step,
-                pipeline=pipeline,
-                filters=filters,
-                every=superseded,
-            )
+        listing = list_datasets(
+            self._session,
+            find_project(self._session, project),
+            step=step,
+            pipeline=pipeline,
+            filters=filters,
+            every=superseded,
+        )
         part = text.casefold()
         document = listing.to_json()
         # Empty fields would leave less room for other rows.
@@ -81,25 +79,21 @@ class Questions:
 
     def show(self, dataset: str) -> dict[str, object]:
         """Show a dataset: state, returned values, parameters, metadata, files, parents, children, maker and time."""
-        with self._lock:
-            return bounded(show_dataset(self._session, self._mfid(dataset)).to_json())
+        return bounded(show_dataset(self._session, self._mfid(dataset)).to_json())
 
     def lineage(self, dataset: str, depth: int | None = None) -> str:
         """Draw where a dataset comes from and what was made from it as a tree, at most `depth` links away."""
-        with self._lock:
-            mfid = self._mfid(dataset)
-            graph = fetch_lineage(self._session, mfid)
+        mfid = self._mfid(dataset)
+        graph = fetch_lineage(self._session, mfid)
         return cut_text(render_tree(graph.around(mfid, depth), mfid, fold_beyond=FOLD_BEYOND))
 
     def why(self, dataset: str) -> str:
         """Explain how a dataset came to be: step, code, parameters and parents, by whom and when, what it replaced."""
-        with self._lock:
-            return cut_text(str(explain(self._session, self._mfid(dataset))))
+        return cut_text(str(explain(self._session, self._mfid(dataset))))
 
     def diff(self, old: str, new: str) -> dict[str, object]:
         """Compare two datasets and all that they come from: returned values first, then the causes."""
-        with self._lock:
-            return bounded(compare_datasets(self._session, self._mfid(old), self._mfid(new)).to_json())
+        return bounded(compare_datasets(self._session, self._mfid(old), self._mfid(new)).to_json())
 
     def impact(
         self,
@@ -111,13 +105,12 @@ class Questions:
         """List what must be redone because a dataset was wrong, or the code of that fingerprint, or an instrument."""
         if sum(cause is not None for cause in (dataset, code, instrument)) != 1:
             raise InputError("give one cause: dataset, code or instrument")
-        with self._lock:
-            if dataset is not None:
-                impact = dataset_impact(self._session, self._mfid(dataset))
-            elif code is not None:
-                impact = code_impact(self._session, code, [find_project(self._session, project)])
-            else:
-                impact = instrument_impact(self._session, str(instrument), [find_project(self._session, project)])
+        if dataset is not None:
+            impact = dataset_impact(self._session, self._mfid(dataset))
+        elif code is not None:
+            impact = code_impact(self._session, code, [find_project(self._session, project)])
+        else:
+            impact = instrument_impact(self._session, str(instrument), [find_project(self._session, project)])
         return bounded({"count": len(impact.redo), **impact.to_json()})
 
     def table(
@@ -135,22 +128,20 @@ class Questions:
         ancestors (axis.results.rms, raw.metadata.X), `by` gives a row for each value of these columns, with count,
         mean, std, min and max. `rows` is how many rows to give.
         """
-        with self._lock:
-            table = make_table(
-                self._session,
-                find_project(self._session, project),
-                step,
-                where=where,
-                fields=fields or (),
-                by=by or (),
-            )
+        table = make_table(
+            self._session,
+            find_project(self._session, project),
+            step,
+            where=where,
+            fields=fields or (),
+            by=by or (),
+        )
         document = table.to_json()
         return bounded({"count": len(table), **document, "rows": document["rows"][: max(rows, 0)]})
 
     def status(self) -> dict[str, object]:
         """List each pipeline of each project: its last run, its results by state, and what a person has to do."""
-        with self._lock:
-            pipelines = overview(self._session)
+        pipelines = overview(self._session)
         return bounded({"pipelines": [one.to_json() for one in pipelines]})
 
     def plan(self, pipeline: str) -> dict[str, object]:
@@ -161,7 +152,7 @@ class Questions:
         path = (self._folder / pipeline if self._folder else Path(pipeline)).resolve()
         if self._folder is not None and not path.is_relative_to(self._folder):
             raise InputError(f"plan {pipeline}: pipelines are read from {self._folder} only")
-        with self._lock, redirect_stdout(sys.stderr):  # standard output is the assistant's
+        with redirect_stdout(sys.stderr):  # standard output is the assistant's
             bound = bind_file(path, self._session.store)
             planned = make_plan(bound, self._session)
         return bounded({"pipeline": bound.name, "fresh": planned.is_fresh, **planned.to_json()})
@@ -238,20 +229,22 @@ Nothing can be changed here."""
 
 def serve_questions(questions: Questions) -> None:
     """Answer an assistant until it closes standard input. Nothing else may write to standard output meanwhile."""
+    lock = threading.Lock()  # an assistant asks several questions at once
     server = MCPServer("crucible-lineage", version=__version__, instructions=INSTRUCTIONS, log_level="WARNING")
     for name, title in TOOLS.items():
         annotations = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True)
-        server.tool(name=name, title=title, annotations=annotations)(_reporting(getattr(questions, name)))
+        server.tool(name=name, title=title, annotations=annotations)(_reporting(getattr(questions, name), lock))
     server.run("stdio")
 
 
-def _reporting(question: Callable[..., object]) -> Callable[..., object]:
-    """Wrap a question so that an assistant sees the messages of our errors instead of tracebacks."""
+def _reporting(question: Callable[..., object], lock: threading.Lock) -> Callable[..., object]:
+    """Wrap a question so that one is answered at a time, and our errors give their messages instead of tracebacks."""
 
     @functools.wraps(question)
     def answer(*args: object, **kwargs: object) -> object:
         try:
-            return question(*args, **kwargs)
+            with lock:
+                return question(*args, **kwargs)
         except LineageError as error:
             raise ToolError(str(error)) from error
 
