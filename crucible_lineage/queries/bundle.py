@@ -64,7 +64,7 @@ class BundleReport:
     datasets: int
     hidden: int
     files: int
-    size_bytes: int
+    bytes: int
     absent: tuple[str, ...]
     list_sha256: str = ""
 
@@ -324,7 +324,7 @@ def _report(graph: LineageGraph, stored: Mapping[str, _Stored], list_sha256: str
         datasets=sum(1 for _ in _datasets(graph)),
         hidden=len(graph.hidden),
         files=len(files),
-        size_bytes=sum(file.size or 0 for file in files),
+        bytes=sum(file.size or 0 for file in files),
         absent=tuple(f"{mfid}: {reason}" for mfid, one in stored.items() for _, reason in one.absent),
         list_sha256=list_sha256,
     )

@@ -275,17 +275,7 @@ def bundle_command(
             work("fetching the files of its ancestors", 0)
             bundle = write_bundle(session, mfid, output, license_url=license_url, profile=profile or PROFILES[0])
     if wants_json():
-        print_json(
-            {
-                "bundle": str(output),
-                "datasets": bundle.datasets,
-                "hidden": bundle.hidden,
-                "files": bundle.files,
-                "bytes": bundle.size_bytes,
-                "absent": list(bundle.absent),
-                "list_sha256": bundle.list_sha256,
-            }
-        )
+        print_json({"bundle": str(output), **vars(bundle)})
         return
     for line in bundle.absent:
         click.echo(plain(f"not included: {line}"), err=True)
@@ -293,7 +283,7 @@ def bundle_command(
         click.echo(
             f"left out, and listed as hidden: {amount(bundle.hidden, 'parent')} that this key cannot see", err=True
         )
-    files = f"{amount(bundle.files, 'file')}, {size_text(bundle.size_bytes)}"
+    files = f"{amount(bundle.files, 'file')}, {size_text(bundle.bytes)}"
     click.echo(f"{output}: {amount(bundle.datasets, 'dataset')}, {files}")
     click.echo(f"SHA-256 of its bundle.json: {bundle.list_sha256}")
     click.echo("to check it, unpack it and run: python verify.py")

@@ -72,21 +72,7 @@ class ListedRun:
 
     def to_json(self) -> JsonObject:
         """Return the run for `runs --json` and `status --json`."""
-        return {
-            "run_id": self.run_id,
-            "pipeline": self.pipeline,
-            "project": self.project,
-            "started": self.started,
-            "ended": self.ended,
-            "state": self.state,
-            "engine": self.engine,
-            "who": self.who,
-            "steps": dict(self.steps) if self.steps is not None else None,
-            "error": self.error or None,
-            "made": None if self.made is None else list(self.made),
-            "incomplete": self.incomplete,
-            "declaration": self.declaration,
-        }
+        return {**vars(self), "error": self.error or None, "made": None if self.made is None else list(self.made)}
 
 
 def list_runs(
