@@ -15,6 +15,7 @@ from crucible_lineage.amounts import amount, size_text, time_text
 from crucible_lineage.cli.options import (
     JOBS,
     announce,
+    announced_session,
     chosen_project,
     crucible_options,
     dataset_id,
@@ -96,8 +97,7 @@ def list_command(project: str | None) -> None:
     """List the campaigns of a project."""
     from crucible_lineage.pipeline.campaign import campaigns_in
 
-    with open_session() as session:
-        announce(session)
+    with announced_session() as session:
         found = campaigns_in(session, chosen_project(session, project))
     lines = [
         f"{one.name}  {one.state}{f' since {one.promoted[:10]}' if one.promoted else ''}  "
@@ -187,8 +187,7 @@ def compare_command(name: str, stratify: str, output: Path | None, file: str | N
     """
     if output is not None and output.suffix != ".html":
         raise InputError(f"-o {output}: a comparison is written as .html")
-    with open_session() as session:
-        announce(session)
+    with announced_session() as session:
         campaign, bound = _find(session, name, file, project)
         found = _compare(session, bound, campaign, _fields(stratify))
         pages = (session.settings.api_url or "").partition("/api/")[0].rstrip("/")

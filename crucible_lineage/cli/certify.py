@@ -11,7 +11,7 @@ import click
 from crucible_lineage.amounts import amount
 from crucible_lineage.calibrations import NO_END, range_text
 from crucible_lineage.cli.options import (
-    announce,
+    announced_session,
     chosen_project,
     crucible_options,
     dataset_id,
@@ -155,8 +155,7 @@ def calibration_for_command(dataset: str, kind: str, as_of: str) -> None:
     """
     from crucible_lineage.queries.calibrations import calibrations_for
 
-    with open_session() as session:
-        announce(session)
+    with announced_session() as session:
         found = calibrations_for(session, dataset_id(session, dataset), kind, as_of)
     document = {"mfid": found.mfid, "name": found.name, "calibrations": [one.to_json() for one in found.kinds]}
     print_result(document, str(found).splitlines())
@@ -175,8 +174,7 @@ def calibration_list_command(project: str | None, kind: str, as_of: str) -> None
     """List certificates by kind, data and time."""
     from crucible_lineage.certifying import certificates_as_of
 
-    with open_session() as session:
-        announce(session)
+    with announced_session() as session:
         found = certificates_as_of(session, chosen_project(session, project), kind or None, as_of)
     found = sorted((one for one in found if one.spans), key=lambda one: (one.key, one.spans))
     lines = [

@@ -93,7 +93,8 @@ def register_command(
     """
     if supersedes is not None and not parents:
         raise InputError("--supersedes needs --parent: name what the files were made from, at least what they replace")
-    project = _checked_project(project, files)
+    _require_files(files)
+    project = _declared_project(project, f"register {files[0]}")
     declared = _declared(files, measurement, timestamp, keywords)
     with open_session() as session, showing_work() as work:
         parent_datasets = [existing_dataset(dataset_id(session, parent, [project]), session) for parent in parents]
@@ -118,13 +119,16 @@ def register_command(
     print_result(document, [f"{dataset.mfid}  {dataset.name}  {done}"])
 
 
-def _checked_project(project: str | None, files: Sequence[Path]) -> str:
-    """Return the project, by default that of this folder's pipelines. InputError without one, or for a missing file."""
+def _require_files(files: Sequence[Path]) -> None:
     for path in files:
         if not path.is_file():
             raise no_file(path)
+
+
+def _declared_project(project: str | None, attempt: str) -> str:
+    """Return the project, by default that of this folder's pipelines. InputError if there is none."""
     if (project := project or project_in(Path.cwd())) is None:
-        raise InputError(f"register {files[0]}: no pipeline in this folder names a project; give --project")
+        raise InputError(f"{attempt}: no pipeline in this folder names a project; give --project")
     return project
 
 
@@ -254,8 +258,7 @@ def sample_command() -> None:
 @WHY
 def add_sample_command(name: str, project: str | None, datasets: tuple[str, ...], why: str) -> None:
     """Add a sample called NAME to a project."""
-    if (project := project or project_in(Path.cwd())) is None:
-        raise InputError(f"sample add {name}: no pipeline in this folder names a project; give --project")
+    project = _declared_project(project, f"sample add {name}")
     with open_session() as session:
         measured = [dataset_id(session, one, [project]) for one in datasets]
         sample = add_sample(session, project, name, measured, why)
@@ -301,9 +304,7 @@ def replace_command(old: str, files: tuple[Path, ...], why: str) -> None:
     """
     from crucible_lineage.pipeline.inputs.revisions import replace_measured  # slow to import
 
-    for path in files:
-        if not path.is_file():
-            raise no_file(path)
+    _require_files(files)
     with open_session() as session:
         mfid = dataset_id(session, old)
         new = replace_measured(session, mfid, files, why)

@@ -11,10 +11,9 @@ from pathlib import Path
 import click
 
 from crucible_lineage.cli.options import (
-    announce,
+    announced_session,
     crucible_options,
     json_option,
-    open_session,
     print_json,
     wants_json,
 )
@@ -50,8 +49,7 @@ def demo_command(engine: str, project: str | None) -> None:
     for package in ("numpy", "scipy", "matplotlib"):
         if find_spec(package) is None:
             raise InputError(f"the demo needs {package}; install it with: pip install 'crucible-lineage[demo]'")
-    with open_session() as session:
-        announce(session)
+    with announced_session() as session:
         pipeline = bind_file(_declaration(project, session), session.store)
         with Progress(list(pipeline.steps), silent=wants_json()) as progress:
             result = run_with_engine(engine, RunRequest(pipeline), session, progress.listen, 2, progress.stop)

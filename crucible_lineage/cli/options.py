@@ -118,6 +118,13 @@ def chosen_project(session: Session, project: str | None) -> str:
     return find_project(session, project)
 
 
+def announced_session() -> Session:
+    """Open the session, and print which Crucible is used, unless --json was given."""
+    session = open_session()
+    announce(session)
+    return session
+
+
 def announce(session: Session) -> None:
     """Print which Crucible is used, unless --json was given."""
     if not wants_json():

@@ -10,6 +10,7 @@ import click
 from crucible_lineage.amounts import amount
 from crucible_lineage.cli.options import (
     announce,
+    announced_session,
     chosen_project,
     crucible_options,
     json_option,
@@ -156,8 +157,7 @@ def runs_command(projects: tuple[str, ...], pipeline: str | None, number: int) -
     """
     from crucible_lineage.queries.catalogue.runs import list_runs
 
-    with open_session() as session:
-        announce(session)
+    with announced_session() as session:
         found = list_runs(session, projects or None, pipeline=pipeline, limit=number)
         damaged = session.outbox.set_aside()
     lines = list(run_lines(found)) if found else ["no runs"]

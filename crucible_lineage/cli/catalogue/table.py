@@ -12,6 +12,7 @@ import click
 from crucible_lineage.amounts import amount
 from crucible_lineage.cli.options import (
     announce,
+    announced_session,
     chosen_project,
     crucible_options,
     json_option,
@@ -133,8 +134,7 @@ def trend_command(
 
     if output is not None and output.suffix != ".svg":
         raise InputError(f"-o {output}: a trend is written as .svg")
-    with open_session() as session:
-        announce(session)
+    with announced_session() as session:
         found = trend_of(session, chosen_project(session, project), step, column, by=by, pipeline=pipeline)
     if output is not None:
         output.write_text(trend_svg(found), encoding="utf-8")

@@ -15,12 +15,11 @@ import click
 from crucible_lineage.amounts import size_text
 from crucible_lineage.cli.exit_codes import FAILURE
 from crucible_lineage.cli.options import (
-    announce,
+    announced_session,
     chosen_settings,
     crucible_options,
     data_folder,
     json_option,
-    open_session,
     option_value,
     print_json,
     wants_json,
@@ -104,8 +103,7 @@ def push_command(
 
 
 def _deliver(patience: float) -> None:
-    with open_session() as session:
-        announce(session)
+    with announced_session() as session:
         with showing_work() as work:
             delivered, waiting = _deliver_all(session, patience, work)
         damaged = session.outbox.set_aside()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from crucible_lineage.cli.options import (
-    announce,
+    announced_session,
     chosen_project,
     crucible_options,
     json_option,
@@ -36,8 +36,7 @@ def project_command() -> None:
 @json_option
 def list_projects_command() -> None:
     """List the projects that this key can see, with its role in each."""
-    with open_session() as session:
-        announce(session)
+    with announced_session() as session:
         found = session.client.projects.list()
     names = ("unique_id", "project_id", "title", "role")
     rows = [(one.project_id, one.title or "", one.role or "", _name(one.lead)) for one in found]
@@ -56,8 +55,7 @@ def create_project_command(project: str, title: str | None, organization: str | 
     """Create PROJECT, an ID of 3 to 25 letters, digits, `-` and `_`."""
     if not is_project_id(project):
         raise InputError(f"no project can be called {project!r}: {PROJECT_ID_RULE}")
-    with open_session() as session, refused_as_input():
-        announce(session)
+    with announced_session() as session, refused_as_input():
         created = session.client.projects.create(
             project_id=project, organization=organization or project, title=title, project_lead=lead
         )
@@ -73,8 +71,7 @@ def create_project_command(project: str, title: str | None, organization: str | 
 @json_option
 def members_command(project: str, user: str | None, role: str) -> None:
     """List the members of PROJECT, or add one."""
-    with open_session() as session, refused_as_input():
-        announce(session)
+    with announced_session() as session, refused_as_input():
         if user is not None:
             session.client.projects.add_member(project, user, role)
         found = session.client.projects.members(project)
@@ -100,8 +97,7 @@ def rights_command(project: str, license_name: str | None, creators: tuple[str, 
     """
     stated: dict[str, object] = {"license": license_name, "creators": list(creators) or None, "rights": holder}
     stated = {key: value for key, value in stated.items() if value is not None}
-    with open_session() as session:
-        announce(session)
+    with announced_session() as session:
         with refused_as_input():
             found = session.client.projects.get(project)
         if stated:

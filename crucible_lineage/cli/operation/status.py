@@ -13,6 +13,7 @@ import click
 from crucible_lineage.amounts import amount, size_text, time_text
 from crucible_lineage.cli.options import (
     announce,
+    announced_session,
     crucible_options,
     json_option,
     next_command,
@@ -310,8 +311,7 @@ def doctor_command(project: str, seconds: float) -> None:
     deletion of everything that they made, and list it. The findings are stored, and runs follow them; `status
     --service` shows them again. Exit code 1 if something is missing that has no substitute.
     """
-    with open_session() as session:
-        announce(session)
+    with announced_session() as session:
         from crucible_lineage.queries.doctor import examine  # imports the client, which the help does not need
 
         found = examine(session, project, watch_s=seconds, tell=lambda name: click.echo(f"trying: {name}", err=True))

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 import click
 
 from crucible_lineage.cli.options import (
-    announce,
+    announced_session,
     crucible_options,
     dataset_id,
     json_option,
-    open_session,
     print_result,
 )
 from crucible_lineage.errors import InputError
@@ -37,8 +36,7 @@ def diff_command(
 
     OLD and NEW may also be two runs, named by the id, or its beginning, of a run or a Prefect flow run.
     """
-    with open_session() as session:
-        announce(session)
+    with announced_session() as session:
         found = _compare(session, old, new, projects)
     print_result(found.to_json(), found.lines())
 

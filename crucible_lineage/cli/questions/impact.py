@@ -10,12 +10,11 @@ import click
 
 from crucible_lineage.amounts import amount
 from crucible_lineage.cli.options import (
-    announce,
+    announced_session,
     chosen_projects,
     crucible_options,
     dataset_id,
     json_option,
-    open_session,
     print_result,
 )
 from crucible_lineage.errors import InputError
@@ -77,8 +76,7 @@ def impact_command(
             return code_impact(session, code, searched, refresh=refresh)
         return instrument_impact(session, str(instrument), searched, since=span[0], until=span[1], refresh=refresh)
 
-    with open_session() as session:
-        announce(session)
+    with announced_session() as session:
         found = query(session)
     print_result(found.to_json(every=every), _report(found, every))
 

@@ -12,7 +12,7 @@ import click
 
 from crucible_lineage.amounts import amount, size_text
 from crucible_lineage.cli.options import (
-    announce,
+    announced_session,
     chosen_projects,
     crucible_options,
     dataset_id,
@@ -35,7 +35,6 @@ from crucible_lineage.lineage.export.sharing import shareable
 from crucible_lineage.lineage.export.w3c_prov import render_prov_json, render_prov_n
 from crucible_lineage.lineage.graph import Direction
 from crucible_lineage.lineage.labels import nodes_text, plain
-from crucible_lineage.session import Session
 
 Renderer = Callable[[LineageGraph, str | None, bool], str | bytes]  # graph, focus, include superseded
 RENDERERS: dict[str, Renderer] = {
@@ -128,7 +127,7 @@ def lineage_command(
         _show(_declared_graph(Path(mfid)), None, chosen, output, every=every, superseded=superseded)
         return
     # Imports pydantic and httpx, which --help does not need.
-    from crucible_lineage.queries.bundle import lineage_to_share, projects_to_share
+    from crucible_lineage.queries.bundle import lineage_to_share, projects_to_share, write_crate
 
     with open_session() as session:
         mfid = mfid and dataset_id(session, mfid)
@@ -139,7 +138,12 @@ def lineage_command(
         if mfid is not None and (is_part or chosen == CRATE):
             graph = graph.around(mfid, depth, WAYS[direction])
         if chosen == CRATE and output is not None and mfid is not None:
-            _write_crate(session, graph, mfid, output, files, license_url, profile)
+            crate = write_crate(
+                session, graph, mfid, output, files=files, license_url=license_url, profile=profile or PROFILES[0]
+            )
+            for line in crate.absent:
+                click.echo(plain(f"not included: {line}"), err=True)
+            click.echo(output)
             return
     _show(graph, mfid, chosen, output, every=every, superseded=superseded)
 
@@ -217,24 +221,6 @@ def _render(graph: LineageGraph, mfid: str | None, kind: str, superseded: bool) 
     return content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
 
 
-def _write_crate(
-    session: Session,
-    graph: LineageGraph,
-    mfid: str,
-    folder: Path,
-    files: bool,
-    license_url: str,
-    profile: str | None,
-) -> None:
-    from crucible_lineage.queries.bundle import write_crate
-
-    chosen = profile or PROFILES[0]
-    crate = write_crate(session, graph, mfid, folder, files=files, license_url=license_url, profile=chosen)
-    for line in crate.absent:
-        click.echo(plain(f"not included: {line}"), err=True)
-    click.echo(folder)
-
-
 def _print_tree(graph: LineageGraph, mfid: str | None, fold_beyond: int | None, superseded: bool) -> None:
     if not sys.stdout.isatty():
         click.echo(render_tree(graph, mfid, fold_beyond=fold_beyond, superseded=superseded))
@@ -268,8 +254,7 @@ def bundle_command(
     require_library("a bundle", "rocrate", "export")
     from crucible_lineage.queries.bundle import write_bundle  # imports pydantic and httpx, which --help does not need
 
-    with open_session() as session:
-        announce(session)
+    with announced_session() as session:
         mfid = dataset_id(session, mfid)
         with showing_work() as work:
             work("fetching the files of its ancestors", 0)

@@ -159,7 +159,11 @@ def run_command(
             result = run_with_engine(engine, request, session, progress.listen, jobs, progress.stop)
             relied_on = bool(result.datasets or any(result.inputs.values()))
             is_complete = relied_on and not result.stopped and not result.waiting
-            recorded = _register_run(result, session) if record_run and is_complete else None
+            recorded = None
+            if record_run and is_complete:
+                from crucible_lineage.pipeline.run.recording import register_run  # rarely needed
+
+                recorded = register_run(session, result).mfid
             returned = {} if wants_json() or quiet else returned_by(session, result)
     if wants_json():
         print_json({**result.to_json(), **({"recorded": recorded} if recorded else {})})
@@ -215,12 +219,6 @@ def _apply_declared(bound: BoundPipeline, session: Session) -> None:
     for one in apply_declared(make_plan(bound, session).differences, session):
         line = f"note: {one.name} ({one.mfid}): set {one.field} to {one.declared!r}, as declared"
         click.echo(plain(line), err=True)
-
-
-def _register_run(result: RunResult, session: Session) -> str:
-    from crucible_lineage.pipeline.run.recording import register_run  # rarely needed
-
-    return register_run(session, result).mfid
 
 
 def _runner(text: str | None) -> Runner | None:
