@@ -100,36 +100,26 @@ class _Builder(DataEntities):
     def _add_action(self, activity: ExportedActivity) -> None:
         tool = self._tool(activity)
         action = f"#{activity.id}"
-        software = {**(activity.software or {})}
+        within = f" in the pipeline {activity.pipeline}" if activity.pipeline else ""
         self.root["mentions"].append(
             self.add(
-                {
-                    "@id": action,
-                    "@type": "CreateAction",
-                    "name": f"execution of {activity.step}",
-                    "description": f"The step {activity.step} was executed"
-                    + (f" in the pipeline {activity.pipeline}" if activity.pipeline else ""),
-                    "instrument": reference(tool["@id"]),
-                    "startTime": instant(activity.started, "milliseconds"),
-                    "endTime": instant(activity.ended, "milliseconds"),
-                    "agent": self.agent(activity.agent) if activity.agent else "",
-                    "actionStatus": DONE,
-                    "environment": [
-                        self.add(
-                            {
-                                "@id": f"{action}/environment/{quote(name)}",
-                                "@type": "PropertyValue",
-                                "name": name,
-                                "value": v,
-                            }
-                        )
-                        for name, v in flat_software(software).items()
-                    ],
-                    "object": [self._input(tool, use) for use in activity.used] + self._params(tool, action, activity),
-                    "result": [self._output(tool, made) for made in activity.made],
-                    "resourceUsage": list(self._usage(action, activity)),
-                    "containerImage": self._container(activity),
-                }
+                action,
+                "CreateAction",
+                f"execution of {activity.step}",
+                description=f"The step {activity.step} was executed{within}",
+                instrument=reference(tool["@id"]),
+                startTime=instant(activity.started, "milliseconds"),
+                endTime=instant(activity.ended, "milliseconds"),
+                agent=self.agent(activity.agent) if activity.agent else "",
+                actionStatus=DONE,
+                environment=[
+                    self.add(f"{action}/environment/{quote(name)}", "PropertyValue", name, value=value)
+                    for name, value in flat_software(activity.software or {}).items()
+                ],
+                object=[self._input(tool, use) for use in activity.used] + self._params(tool, action, activity),
+                result=[self._output(tool, made) for made in activity.made],
+                resourceUsage=list(self._usage(action, activity)),
+                containerImage=self._container(activity),
             )
         )
 
@@ -159,7 +149,7 @@ class _Builder(DataEntities):
                 self.root["hasPart"].append(reference(entity["@id"]))
             requirements = list(self._requirements(activity))
             entity |= {"softwareRequirements": requirements, "mainEntity": requirements[0] if requirements else ""}
-            self.add(entity)
+            self.add_entity(entity)
             self._tools[key] = entity
             self._environments[key] = self._environment(number, name, activity)
         return self._tools[key]
@@ -167,8 +157,8 @@ class _Builder(DataEntities):
     def _python(self, activity: ExportedActivity) -> Reference:
         """Add the language of a step's code, in the version that ran it."""
         version = text(mapping(activity.software).get("python"))
-        python = {"@id": f"#python-{quote(version, safe='')}", "@type": "ComputerLanguage", "name": "Python"}
-        return self.add({**python, "url": "https://www.python.org/", "version": version or "3"})
+        about = {"url": "https://www.python.org/", "version": version or "3"}
+        return self.add(f"#python-{quote(version, safe='')}", "ComputerLanguage", "Python", **about)
 
     def _requirements(self, activity: ExportedActivity) -> Iterator[Reference]:
         """Yield the software requirements in the recorded versions: Python first, or the program of a command."""
@@ -184,9 +174,8 @@ class _Builder(DataEntities):
             yield self._requirement(name, text(version), f"pkg:pypi/{name.lower()}@{text(version)}")
 
     def _requirement(self, name: str, version: str, url: str) -> Reference:
-        fields = {"name": name, "version": version, "url": url}
         entity_id = f"#software-{quote(name, safe='')}-{quote(version, safe='')}"
-        return self.add({"@id": entity_id, "@type": "SoftwareApplication", **fields})
+        return self.add(entity_id, "SoftwareApplication", name, version=version, url=url)
 
     def _environment(self, number: int, name: str, activity: ExportedActivity) -> Reference:
         """Add the recorded versions as a requirements file for `uv` and `pip`."""
@@ -196,8 +185,8 @@ class _Builder(DataEntities):
         file = TextFile(f"environment/{number}-{name}.txt", f"what {activity.step} ran with", content)
         self.texts.append(file)
         self.add_text(file)
-        file_format = {"@id": REQUIREMENTS, "@type": "CreativeWork", "name": "requirements file of pip"}
-        self.entities[quote(file.path)]["conformsTo"] = self.add(file_format)
+        file_format = self.add(REQUIREMENTS, "CreativeWork", "requirements file of pip")
+        self.entities[quote(file.path)]["conformsTo"] = file_format
         return reference(quote(file.path))
 
     def _usage(self, action: str, activity: ExportedActivity) -> Iterator[Reference]:
@@ -214,8 +203,8 @@ class _Builder(DataEntities):
         ]
         for name, value, unit in usages:
             entity_id = f"{action}/usage/{quote(name, safe='')}"
-            fields = {"name": name, "propertyID": f"{ENGINE}usage#{quote(name.replace(' ', '-'))}", "value": str(value)}
-            yield self.add({"@id": entity_id, "@type": "PropertyValue", **fields, "unitCode": unit})
+            about = {"propertyID": f"{ENGINE}usage#{quote(name.replace(' ', '-'))}", "unitCode": unit}
+            yield self.add(entity_id, "PropertyValue", name, value=str(value), **about)
 
     def _container(self, activity: ExportedActivity) -> Reference | str:
         """Add the container image that the step ran in, `registry/name:tag@sha256:...`; empty if none is recorded."""
@@ -228,11 +217,9 @@ class _Builder(DataEntities):
             registry, path = "docker.io", tagged_name
         name, _, tag = path.partition(":")
         kind = "SIFImage" if tagged_name.endswith(".sif") else "DockerImage"
-        fields = {"name": name, "registry": registry, "tag": tag, "sha256": digest.partition("sha256:")[2]}
-        entity = {"@id": f"#container-{quote(image, safe='')}", "@type": "ContainerImage"}
-        return self.add(
-            {**entity, "additionalType": self.add({"@id": TERMS + kind, "@type": "Thing", "name": kind}), **fields}
-        )
+        about: Entity = {"registry": registry, "tag": tag, "sha256": digest.partition("sha256:")[2]}
+        about["additionalType"] = self.add(TERMS + kind, "Thing", kind)
+        return self.add(f"#container-{quote(image, safe='')}", "ContainerImage", name, **about)
 
     def _input(self, tool: Entity, use: Use) -> Reference:
         example = self._example(tool, "input", use.role, "Dataset", self.dataset_id(use.mfid))
@@ -244,10 +231,10 @@ class _Builder(DataEntities):
         """Add the certificate by which a calibration was chosen, with its range of validity."""
         mfid = text(certificate.get("statement"))
         reason = f": {text(certificate.get('why'))}" if certificate.get("why") else ""
-        fields = {"name": f"certificate {mfid}", "identifier": mfid}
+        fields = {"identifier": mfid, "dateCreated": instant(text(certificate.get("when")))}
         fields["text"] = f"{certified_text(certificate)} by {text(certificate.get('by'))}{reason}"
-        entity = {"@id": f"#{mfid}/{quote(text(certificate.get('from')), safe='')}", "@type": "CreativeWork"}
-        about = self.add({**entity, "dateCreated": instant(text(certificate.get("when"))), **fields})
+        entity_id = f"#{mfid}/{quote(text(certificate.get('from')), safe='')}"
+        about = self.add(entity_id, "CreativeWork", f"certificate {mfid}", **fields)
         if about not in calibration.setdefault("subjectOf", []):
             calibration["subjectOf"].append(about)
 
@@ -260,7 +247,7 @@ class _Builder(DataEntities):
             kind = _PARAMETER_TYPES.get(type(value), "Text")
             written = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             entity_id = f"{action}/param/{quote(name, safe='')}"
-            self.add({"@id": entity_id, "@type": "PropertyValue", "name": name, "value": written})
+            self.add(entity_id, "PropertyValue", name, value=written)
             references.append(self._example(tool, "input", name, kind, entity_id))
         return references
 
@@ -268,57 +255,44 @@ class _Builder(DataEntities):
         """Link the entity `example` to the parameter of the tool for which it was passed."""
         parameter = self._parameter(tool, direction, name)
         if parameter not in self.entities:
-            fields = {"name": name, "additionalType": kind, "workExample": []}
-            tool[direction].append(self.add({"@id": parameter, "@type": "FormalParameter", **fields}))
+            tool[direction].append(self._add_parameter(parameter, name, kind))
         self._add_example(parameter, example)
         return reference(example)
 
     def _add_workflow(self) -> None:
         steps, controls = {}, []
         for position, (key, tool) in enumerate(self._tools.items(), 1):
-            step: Entity = {"@id": f"{WORKFLOW}#step-{position}", "@type": "HowToStep", "name": tool["name"]}
-            step |= {"position": str(position), "workExample": reference(tool["@id"])}
-            steps[key] = self.add({**step, "buildInstructions": self._environments[key]})
+            about = {"position": str(position), "workExample": reference(tool["@id"])}
+            about["buildInstructions"] = self._environments[key]
+            steps[key] = self.add(f"{WORKFLOW}#step-{position}", "HowToStep", tool["name"], **about)
         inputs = self._add_connections(steps)
         for activity in self.steps:
-            step_ref = steps[activity.function, activity.code]
-            control = {
-                "@id": f"#{activity.id}/control",
-                "@type": "ControlAction",
-                "name": f"control of {activity.step}",
-            }
-            controls.append(self.add({**control, "instrument": step_ref, "object": reference(f"#{activity.id}")}))
-        language: Entity = {
-            "@id": "#json",
-            "@type": "ComputerLanguage",
-            "name": "crucible-lineage workflow, as JSON",
-            "url": ENGINE,
-            "version": "1",
-        }
+            about = {"instrument": steps[activity.function, activity.code], "object": reference(f"#{activity.id}")}
+            name = f"control of {activity.step}"
+            controls.append(self.add(f"#{activity.id}/control", "ControlAction", name, **about))
+        written_in = {"url": ENGINE, "version": "1"}
         self.texts.append(TextFile(WORKFLOW, "the workflow that the lineage shows", workflow_text(self.steps)))
-        workflow = {
-            "@id": WORKFLOW,
-            "@type": ["File", "SoftwareSourceCode", "ComputationalWorkflow", "HowTo"],
-            "name": f"the workflow of {self.header.name}",
-            "description": "The steps that were executed, as their records tell; possibly in more than one run.",
-            "encodingFormat": "application/json",
-            "programmingLanguage": self.add(language),
-            "version": "1",
-            "url": ENGINE,
-            "conformsTo": self.add(
-                {"@id": BIOSCHEMAS, "@type": "CreativeWork", "name": "Bioschemas ComputationalWorkflow"}
+        self.root["mainEntity"] = self.add(
+            WORKFLOW,
+            ["File", "SoftwareSourceCode", "ComputationalWorkflow", "HowTo"],
+            f"the workflow of {self.header.name}",
+            description="The steps that were executed, as their records tell; possibly in more than one run.",
+            encodingFormat="application/json",
+            programmingLanguage=self.add(
+                "#json", "ComputerLanguage", "crucible-lineage workflow, as JSON", **written_in
             ),
-            "hasPart": [reference(tool["@id"]) for tool in self._tools.values()],
-            "step": list(steps.values()),
-            "input": inputs,
-            "buildInstructions": list(self._environments.values()),
-        }
-        self.root["mainEntity"] = self.add(workflow)
+            version="1",
+            url=ENGINE,
+            conformsTo=self.add(BIOSCHEMAS, "CreativeWork", "Bioschemas ComputationalWorkflow"),
+            hasPart=[reference(tool["@id"]) for tool in self._tools.values()],
+            step=list(steps.values()),
+            input=inputs,
+            buildInstructions=list(self._environments.values()),
+        )
         self.root["hasPart"].append(reference(WORKFLOW))
         kinds = list(self.basis.types)
         self.root["conformsTo"] = [
-            self.add({"@id": uri, "@type": kinds, "name": name, "version": uri.rpartition("/")[2]})
-            for uri, name in self.basis.profiles.items()
+            self.add(uri, kinds, name, version=uri.rpartition("/")[2]) for uri, name in self.basis.profiles.items()
         ]
         self._add_run(controls)
 
@@ -350,11 +324,13 @@ class _Builder(DataEntities):
     def _workflow_input(self, inputs: dict[str, Reference], tool: Entity, name: str, kind: str, example: str) -> str:
         parameter_id = f"#{WORKFLOW}/input/{quote(str(tool['name']), safe='')}/{quote(name, safe='')}"
         if parameter_id not in inputs:
-            fields = {"name": f"{tool['name']}: {name}", "additionalType": kind, "workExample": []}
-            inputs[parameter_id] = self.add({"@id": parameter_id, "@type": "FormalParameter", **fields})
+            inputs[parameter_id] = self._add_parameter(parameter_id, f"{tool['name']}: {name}", kind)
         self._add_example(parameter_id, example)
         self._parameter_values[example] = None
         return parameter_id
+
+    def _add_parameter(self, parameter_id: str, name: str, kind: str) -> Reference:
+        return self.add(parameter_id, "FormalParameter", name, additionalType=kind, workExample=[])
 
     def _add_example(self, parameter: str, example: str) -> None:
         """Link a value or dataset and the parameter for which it was passed, once."""
@@ -368,11 +344,10 @@ class _Builder(DataEntities):
             f"{step['@id']}/connection/{quote(source.lstrip('#'), safe='')}/{quote(target.rpartition('/')[2], safe='')}"
         )
         if connection_id not in self.entities:
-            ends: Entity = {"sourceParameter": reference(source), "targetParameter": reference(target)}
-            ends["name"] = f"{self.entities[source]['name']} to {self.entities[target]['name']}"
-            step.setdefault("connection", []).append(
-                self.add({"@id": connection_id, "@type": "ParameterConnection", **ends})
-            )
+            ends = {"sourceParameter": reference(source), "targetParameter": reference(target)}
+            name = f"{self.entities[source]['name']} to {self.entities[target]['name']}"
+            connection = self.add(connection_id, "ParameterConnection", name, **ends)
+            step.setdefault("connection", []).append(connection)
 
     @staticmethod
     def _parameter(tool: Entity, direction: str, name: str) -> str:
@@ -383,37 +358,31 @@ class _Builder(DataEntities):
         """Add the execution of the whole workflow, and the engine that organized it."""
         made = {made.mfid: None for activity in self.steps for made in activity.made}
         used = {use.mfid: None for activity in self.steps for use in activity.used}
-        run = {
-            "@id": "#run",
-            "@type": "CreateAction",
-            "name": f"execution of the workflow of {self.header.name}",
-            "description": "All executions of steps that this lineage shows.",
-            "instrument": reference(WORKFLOW),
-            "startTime": min(filter(None, (instant(step.started, "milliseconds") for step in self.steps)), default=""),
-            "endTime": max(filter(None, (instant(step.ended, "milliseconds") for step in self.steps)), default=""),
-            "agent": self.root["author"][0],
-            "actionStatus": DONE,
-            "object": [
-                *(self.any_ref(mfid) for mfid in used if mfid not in made),
-                *(
-                    reference(name)
-                    for name in self._parameter_values
-                    if self.entities[name]["@type"] == "PropertyValue"
-                ),
-            ],
-            "result": [self.any_ref(mfid) for mfid in made],
-            "containerImage": next(filter(None, map(self._container, self.steps)), ""),
-        }
-        engine: Entity = {"@id": ENGINE, "@type": "SoftwareApplication", "name": "crucible-lineage", "url": ENGINE}
-        organize = {
-            "@id": "#organization-of-the-run",
-            "@type": "OrganizeAction",
-            "name": "organization of the run",
-            "instrument": self.add({**engine, "version": self.header.version}),
-            "object": [*controls, self._add_configuration()],
-            "result": self.add(run),
-        }
-        self.root["mentions"] += [reference("#run"), self.add(organize)]
+        values = [name for name in self._parameter_values if self.entities[name]["@type"] == "PropertyValue"]
+        organization = self.add(
+            "#organization-of-the-run",
+            "OrganizeAction",
+            "organization of the run",
+            instrument=self.add(
+                ENGINE, "SoftwareApplication", "crucible-lineage", url=ENGINE, version=self.header.version
+            ),
+            object=[*controls, self._add_configuration()],
+            result=self.add(
+                "#run",
+                "CreateAction",
+                f"execution of the workflow of {self.header.name}",
+                description="All executions of steps that this lineage shows.",
+                instrument=reference(WORKFLOW),
+                startTime=min(filter(None, (instant(one.started, "milliseconds") for one in self.steps)), default=""),
+                endTime=max(filter(None, (instant(one.ended, "milliseconds") for one in self.steps)), default=""),
+                agent=self.root["author"][0],
+                actionStatus=DONE,
+                object=[*(self.any_ref(mfid) for mfid in used if mfid not in made), *map(reference, values)],
+                result=[self.any_ref(mfid) for mfid in made],
+                containerImage=next(filter(None, map(self._container, self.steps)), ""),
+            ),
+        )
+        self.root["mentions"] += [reference("#run"), organization]
 
     def _add_configuration(self) -> Reference:
         """Add the declared options for running the steps that are not part of their recipes."""

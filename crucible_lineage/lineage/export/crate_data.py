@@ -7,6 +7,7 @@ import mimetypes
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from typing import Any
 from urllib.parse import quote
 
 from crucible_lineage.ids import is_orcid
@@ -95,7 +96,11 @@ class DataEntities:
         self._add_edges()
         self._add_notes()
 
-    def add(self, entity: Entity) -> Reference:
+    def add(self, entity_id: str, kind: str | list[str], name: str, **fields: Any) -> Reference:
+        """Add an entity of a kind to the crate and return a reference to it."""
+        return self.add_entity({"@id": entity_id, "@type": kind, "name": name, **fields})
+
+    def add_entity(self, entity: Entity) -> Reference:
         """Add an entity to the crate and return a reference to it."""
         self.entities[entity["@id"]] = entity
         return reference(entity["@id"])
@@ -108,29 +113,22 @@ class DataEntities:
         entity["contentSize"] = str(len(utf8(file.text))) if file.text else ""
         if file.path in ("README.md", PREVIEW):
             entity["about"] = reference("./")
-        part = self.add(entity)
+        part = self.add_entity(entity)
         self.root["hasPart"] += [] if is_preview else [part]
 
     def agent(self, agent: ExportedAgent) -> Reference:
         """Add a person or service account."""
         if agent.is_service:
-            service: Entity = {"@id": f"#agent-{quote(agent.id, safe='')}", "@type": "Organization", "name": agent.name}
-            return self.add({**service, "url": self.header.crucible_url, "description": "a service account"})
-        entity_id = (
-            f"https://orcid.org/{agent.id}"
-            if is_orcid(agent.id)
-            else f"#agent-{quote(agent.id or agent.name, safe='')}"
-        )
-        return self.add(
-            {"@id": entity_id, "@type": "Person", "name": agent.name, "affiliation": reference("#crucible")}
-        )
+            about = {"url": self.header.crucible_url, "description": "a service account"}
+            return self.add(f"#agent-{quote(agent.id, safe='')}", "Organization", agent.name, **about)
+        local_id = f"#agent-{quote(agent.id or agent.name, safe='')}"
+        entity_id = f"https://orcid.org/{agent.id}" if is_orcid(agent.id) else local_id
+        return self.add(entity_id, "Person", agent.name, affiliation=reference("#crucible"))
 
     def creator(self, creator: Creator) -> Reference:
         """Add a stated creator of data."""
-        entity_id = (
-            f"https://orcid.org/{creator.orcid}" if creator.orcid else f"#creator-{quote(creator.name, safe='')}"
-        )
-        return self.add({"@id": entity_id, "@type": "Person", "name": creator.name})
+        local_id = f"#creator-{quote(creator.name, safe='')}"
+        return self.add(f"https://orcid.org/{creator.orcid}" if creator.orcid else local_id, "Person", creator.name)
 
     def license(self, stated: str) -> Reference:
         """Add a licence, or that none is stated."""
@@ -138,9 +136,9 @@ class DataEntities:
             licences = sorted({rights.license for rights in self.lineage.rights.values() if rights.license})
             partial = f"Some of the datasets have one of their own: {', '.join(licences)}. " if licences else ""
             note = f"{partial}No licence was stated for all of this when it was exported; ask the people named here."
-            return self.add({"@id": "#license", "@type": "CreativeWork", "name": "not stated", "description": note})
+            return self.add("#license", "CreativeWork", "not stated", description=note)
         iri = license_iri(stated) or f"#license-{quote(stated, safe='')}"
-        return self.add({"@id": iri, "@type": "CreativeWork", "name": stated, "description": "the licence as stated"})
+        return self.add(iri, "CreativeWork", stated, description="the licence as stated")
 
     def dataset_id(self, mfid: str) -> str:
         """Return the id of a dataset: the folder of its files if they are in the crate."""
@@ -153,9 +151,9 @@ class DataEntities:
 
     def _add_header(self) -> None:
         header = self.header
-        crucible = {"@id": "#crucible", "@type": "Organization", "name": header.crucible_name}
-        description = "The Crucible that the records were read from; agents have their accounts there."
-        publisher = self.add({**crucible, "url": header.crucible_url, "description": description})
+        note = "The Crucible that the records were read from; agents have their accounts there."
+        about = {"url": header.crucible_url, "description": note}
+        publisher = self.add("#crucible", "Organization", header.crucible_name, **about)
         self.root = {
             "name": header.name,
             "description": header.description,
@@ -172,7 +170,7 @@ class DataEntities:
 
     def _add_node(self, node: Node) -> None:
         if node.kind == "sample":
-            self.add({"@id": f"#{node.id}", "@type": "Thing", "name": node.name, "description": node.data_type})
+            self.add(f"#{node.id}", "Thing", node.name, description=node.data_type)
             return
         entity: Entity = {"@id": self.dataset_id(node.id), "@type": "Dataset", "name": node.name}
         if node.kind != "hidden":
@@ -189,7 +187,7 @@ class DataEntities:
                 self._add_file(node.id, number, file)
                 for number, file in enumerate(self.lineage.files.get(node.id, ()), 1)
             ]
-        self.root["hasPart"].append(self.add(entity))
+        self.root["hasPart"].append(self.add_entity(entity))
 
     def _add_rights(self, entity: Entity, rights: Rights) -> None:
         entity["license"] = self.license(rights.license) if rights.license else ""
@@ -199,29 +197,25 @@ class DataEntities:
     def _add_statement(self, statement: Statement) -> Reference:
         """Add a statement as a text about datasets."""
         return self.add(
-            {
-                "@id": f"#{statement.mfid}",
-                "@type": "CreativeWork",
-                "dateCreated": instant(statement.when),
-                "name": f"{statement.verb}: {statement.why}",
-                "text": f"{statement.about} is on hold {statement.attribution}",
-                "identifier": statement.mfid,
-            }
+            f"#{statement.mfid}",
+            "CreativeWork",
+            f"{statement.verb}: {statement.why}",
+            dateCreated=instant(statement.when),
+            text=f"{statement.about} is on hold {statement.attribution}",
+            identifier=statement.mfid,
         )
 
     def _add_file(self, mfid: str, number: int, file: StoredFile) -> Reference:
         stated = self.lineage.rights.get(mfid, Rights()).license
         return self.add(
-            {
-                "@id": quote(file.path) or f"#{mfid}-file-{number}",
-                "@type": "File",
-                "name": file.name,
-                "localPath": "" if file.path or not self.basis.has_local_paths else f"data/{mfid}/{file.name}",
-                "contentSize": str(file.size) if file.size is not None else "",
-                "sha256": file.sha256,
-                "encodingFormat": media_type(file.name),
-                "license": self.license(stated) if stated else "",
-            }
+            quote(file.path) or f"#{mfid}-file-{number}",
+            "File",
+            file.name,
+            localPath="" if file.path or not self.basis.has_local_paths else f"data/{mfid}/{file.name}",
+            contentSize=str(file.size) if file.size is not None else "",
+            sha256=file.sha256,
+            encodingFormat=media_type(file.name),
+            license=self.license(stated) if stated else "",
         )
 
     def _add_edges(self) -> None:
