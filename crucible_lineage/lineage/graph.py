@@ -71,31 +71,28 @@ class LineageGraph:
 
     def with_records(self, records: Mapping[str, Mapping[str, object]]) -> LineageGraph:
         """Return the same links, with each node described by its record; records of unknown ids are ignored."""
-        nodes = (with_record(node, records[node.id]) if node.id in records else node for node in self.nodes.values())
-        return LineageGraph(nodes, self.edges.values())
+        return self._with(lambda node: with_record(node, records[node.id]) if node.id in records else node)
 
     def with_states(self, states: Mapping[str, tuple[str, tuple[str, ...]]]) -> LineageGraph:
         """Return the same links, with {id: (state, current replacements)} of datasets; others are unchanged."""
-        nodes = (
-            replace(node, state=states[node.id][0], superseded_by=states[node.id][1]) if node.id in states else node
-            for node in self.nodes.values()
-        )
-        return LineageGraph(nodes, self.edges.values())
+
+        def stated(node: Node) -> Node:
+            state, by = states.get(node.id, (node.state, node.superseded_by))
+            return replace(node, state=state, superseded_by=by)
+
+        return self._with(stated)
 
     def with_doubts(self, doubts: Mapping[str, Doubt]) -> LineageGraph:
         """Return the same links, with the reasons why datasets are doubtful."""
-        if not doubts:
-            return self
-        nodes = (replace(node, doubt=doubts[node.id]) if node.id in doubts else node for node in self.nodes.values())
-        return LineageGraph(nodes, self.edges.values())
+        return self._with(lambda node: replace(node, doubt=doubts.get(node.id, node.doubt))) if doubts else self
 
     def with_remade(self, times: Mapping[str, int]) -> LineageGraph:
         """Return the same links, with how often datasets were made again elsewhere."""
         counts = {mfid: count for mfid, count in times.items() if count and mfid in self.nodes}
-        if not counts:
-            return self
-        nodes = (replace(node, remade=counts.get(node.id, 0)) for node in self.nodes.values())
-        return LineageGraph(nodes, self.edges.values())
+        return self._with(lambda node: replace(node, remade=counts.get(node.id, 0))) if counts else self
+
+    def _with(self, change: Callable[[Node], Node]) -> LineageGraph:
+        return LineageGraph(map(change, self.nodes.values()), self.edges.values())
 
     def __len__(self) -> int:
         return len(self.nodes)

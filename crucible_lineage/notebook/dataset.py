@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import warnings
 from collections import Counter
@@ -390,28 +391,9 @@ def _distinct(columns: Sequence[str]) -> list[str]:
     return names
 
 
-def _parquet(path: Path) -> Any:
-    import pandas
-
-    return pandas.read_parquet(path)
-
-
-def _excel(path: Path) -> Any:
-    import pandas
-
-    return pandas.read_excel(path)
-
-
-def _numpy(path: Path) -> Any:
-    import numpy
-
-    return numpy.load(path, allow_pickle=False)
-
-
-def _hdf5(path: Path) -> Any:
-    import h5py
-
-    return h5py.File(path, "r")
+def _by(library: str, function: str, *arguments: object, **options: object) -> Loader:
+    """Return a loader that calls a function of a library, which is imported on use."""
+    return lambda path: getattr(importlib.import_module(library), function)(path, *arguments, **options)
 
 
 def _picture(path: Path) -> Any:
@@ -432,11 +414,11 @@ def _text(path: Path) -> str:
 
 _LOADERS: dict[str, Loader] = {
     **dict.fromkeys((".csv", ".tsv"), _csv),
-    **dict.fromkeys((".h5", ".hdf5", ".nxs"), _hdf5),
-    **dict.fromkeys((".npy", ".npz"), _numpy),
+    **dict.fromkeys((".h5", ".hdf5", ".nxs"), _by("h5py", "File", "r")),
+    **dict.fromkeys((".npy", ".npz"), _by("numpy", "load", allow_pickle=False)),
     **dict.fromkeys((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".bmp"), _picture),
     **dict.fromkeys((".txt", ".md", ".log"), _text),
     ".json": _json,
-    ".parquet": _parquet,
-    ".xlsx": _excel,
+    ".parquet": _by("pandas", "read_parquet"),
+    ".xlsx": _by("pandas", "read_excel"),
 }

@@ -50,7 +50,7 @@ def send_metrics(session: Session) -> int:
         raise InputError(
             f"sending metrics needs the package {error.name}; install it with: pip install 'crucible-lineage[otel]'"
         ) from error
-    found, reader, exporter = metrics(session), InMemoryMetricReader(), OTLPMetricExporter()
+    found, reader, exporter = list(metrics(session)), InMemoryMetricReader(), OTLPMetricExporter()
     provider = MeterProvider([reader], shutdown_on_exit=False)
     meter = provider.get_meter(PREFIX)
     for metric in found:
@@ -70,12 +70,8 @@ def send_metrics(session: Session) -> int:
     return len(found)
 
 
-def metrics(session: Session) -> list[Metric]:
-    """Return the metrics of a session's data folder."""
-    return list(_metrics(session))
-
-
-def _metrics(session: Session) -> Iterator[Metric]:
+def metrics(session: Session) -> Iterator[Metric]:
+    """Yield the metrics of a session's data folder."""
     journal = session.journal
     runs = [({**_labels(row), "outcome": row[2] or "under way"}, float(row[3])) for row in journal.run_counts()]
     yield _metric("runs_total", COUNTER, "Runs started here, by outcome.", runs)

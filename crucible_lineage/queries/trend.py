@@ -24,23 +24,17 @@ FEWEST = 5  # values needed for limits
 
 @dataclass(frozen=True)
 class TrendPoint:
-    """A result with its time of measurement and value; `is_beyond` the limits, or `is_doubtful`."""
+    """A result with its time of measurement and value: `beyond` the limits or not, `doubtful` or not."""
 
     mfid: str
     time: datetime
     value: float
-    is_beyond: bool = False
-    is_doubtful: bool = False
+    beyond: bool = False
+    doubtful: bool = False
 
     def to_json(self) -> dict[str, object]:
         """Return it as `trend --json` prints it."""
-        return {
-            "mfid": self.mfid,
-            "time": self.time.isoformat(),
-            "value": self.value,
-            "beyond": self.is_beyond,
-            "doubtful": self.is_doubtful,
-        }
+        return {**vars(self), "time": self.time.isoformat()}
 
 
 @dataclass(frozen=True)
@@ -53,7 +47,7 @@ class AxisMark:
 
     def to_json(self) -> dict[str, object]:
         """Return it as `trend --json` prints it."""
-        return {"time": self.time.isoformat(), "kind": self.kind, "text": self.text}
+        return {**vars(self), "time": self.time.isoformat()}
 
 
 @dataclass(frozen=True)
@@ -70,7 +64,7 @@ class Series:
     @property
     def alarm(self) -> bool:
         """Whether the last value lies beyond the limits."""
-        return self.points[-1].is_beyond
+        return self.points[-1].beyond
 
     def is_beyond(self, value: float) -> bool:
         """Return whether a value lies beyond the limits."""
@@ -78,15 +72,8 @@ class Series:
 
     def to_json(self) -> dict[str, object]:
         """Return it as `trend --json` prints it."""
-        return {
-            "label": self.label,
-            "median": self.median,
-            "low": self.low,
-            "high": self.high,
-            "alarm": self.alarm,
-            "points": [one.to_json() for one in self.points],
-            "marks": [one.to_json() for one in self.marks],
-        }
+        points, marks = [one.to_json() for one in self.points], [one.to_json() for one in self.marks]
+        return {**vars(self), "alarm": self.alarm, "points": points, "marks": marks}
 
 
 @dataclass(frozen=True)
@@ -101,9 +88,7 @@ class Trend:
 
     def to_json(self) -> dict[str, object]:
         """Return it as `trend --json` prints it."""
-        series = [one.to_json() for one in self.series]
-        about = {"project": self.project, "step": self.step, "column": self.column}
-        return {**about, "series": series, "left_out": self.left_out}
+        return {**vars(self), "series": [one.to_json() for one in self.series]}
 
 
 def trend_of(
@@ -126,7 +111,7 @@ def trend_of(
             continue
         label = str(facts.value(mfid, by)) if by else ""
         is_doubtful = facts.entries[mfid].state == DOUBTFUL
-        groups.setdefault(label, []).append(TrendPoint(mfid, time, float(value), is_doubtful=is_doubtful))
+        groups.setdefault(label, []).append(TrendPoint(mfid, time, float(value), doubtful=is_doubtful))
     if not groups:
         raise InputError(
             f"trend of {step} {column}: none of {amount(len(shown), 'result')} has both this number and a time of "
@@ -146,11 +131,11 @@ def _time(facts: ProjectFacts, mfid: str) -> datetime | None:
 def series_of(label: str, points: Iterable[TrendPoint]) -> Series:
     """Return points by time, with limits if there are enough; doubtful ones do not count for the limits."""
     ordered = sorted(points, key=lambda one: (one.time, one.mfid))
-    good = [one.value for one in ordered if not one.is_doubtful] or [one.value for one in ordered]
+    good = [one.value for one in ordered if not one.doubtful] or [one.value for one in ordered]
     median, limit = statistics.median(good), SIGMAS * spread_of(good)
     low, high = (median - limit, median + limit) if len(good) >= FEWEST else (None, None)
     series = Series(label, (), median, low, high)
-    return replace(series, points=tuple(replace(one, is_beyond=series.is_beyond(one.value)) for one in ordered))
+    return replace(series, points=tuple(replace(one, beyond=series.is_beyond(one.value)) for one in ordered))
 
 
 def spread_of(values: Sequence[float]) -> float:

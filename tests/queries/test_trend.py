@@ -46,7 +46,7 @@ def test_limits_are_robust_and_the_last_value_gives_an_alarm(measured: Session) 
     (series,) = trend_of(measured, "lab", "mean", "results.total", by="instrument").series
     assert (series.label, series.median, series.alarm) == ("lamp", 2.0, True)
     assert [one.value for one in series.points] == [2 * value for value in VALUES]
-    assert [one.is_beyond for one in series.points] == [False] * 6 + [True]
+    assert [one.beyond for one in series.points] == [False] * 6 + [True]
     assert series.low is not None
     assert series.low < 1.8
 
@@ -55,7 +55,7 @@ def test_a_hold_is_marked_and_doubtful_results_do_not_affect_limits(measured: Se
     subject = About(instrument="lamp", since="2024-05-07T00:00:00+00:00")
     state(measured, "lab", HOLD, subject, why="lamp changed")
     (series,) = trend_of(measured, "lab", "mean", "results.total").series
-    assert [one.is_doubtful for one in series.points] == [False] * 6 + [True]
+    assert [one.doubtful for one in series.points] == [False] * 6 + [True]
     assert [(one.kind, one.time.day) for one in series.marks] == [("hold", 7)]
     assert "lamp changed" in series.marks[0].text
 

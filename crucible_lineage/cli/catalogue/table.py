@@ -154,7 +154,7 @@ def _trend_lines(found: Trend) -> Iterator[str]:
         span = f"{first:%Y-%m-%d} to {last:%Y-%m-%d}"
         name = f"{series.label}: " if series.label else ""
         yield f"{name}{len(series.points)} values, {span}, median {series.median:.6g}{limits}"
-        beyond = [point for point in series.points if point.is_beyond and not point.is_doubtful]
+        beyond = [point for point in series.points if point.beyond and not point.doubtful]
         for point in beyond[-MOST_BEYOND:]:
             yield f"  beyond  {point.time:%Y-%m-%d %H:%M}  {point.value:.6g}  {point.mfid}"
         if len(beyond) > MOST_BEYOND:
@@ -216,10 +216,10 @@ def _band(series: Series, title: str, top: float) -> Iterator[str]:
             f'<text x="{at + 3:.1f}" y="{top + 9}" font-size="9" fill="{colour}" stroke="none">{mark.kind}</text></g>'
         )
     for point in series.points:
-        fill = "#D55E00" if point.is_beyond else "#0072B2"
-        look = f'fill="#FFFFFF" stroke="{fill}"' if point.is_doubtful else f'fill="{fill}"'
+        fill = "#D55E00" if point.beyond else "#0072B2"
+        look = f'fill="#FFFFFF" stroke="{fill}"' if point.doubtful else f'fill="{fill}"'
         tooltip = f"{point.time:%Y-%m-%d %H:%M} {point.value:.6g} {point.mfid}"
-        tooltip += " doubtful" if point.is_doubtful else ""
+        tooltip += " doubtful" if point.doubtful else ""
         centre = f'cx="{x(point.time):.1f}" cy="{y(point.value):.1f}" r="3.2"'
         yield f"<circle {centre} {look}><title>{tooltip}</title></circle>"
     for time, anchor in ((min(times), "start"), (max(times), "end")):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from crucible_lineage.lineage.draw.view import STATE_COLOURS, DrawnItem, colours, kind_of_data, left_out_note, view
@@ -128,48 +128,33 @@ def render_mermaid(
     """
     drawn = view(graph, keep=[focus] if focus else [], superseded=superseded)
     boxes = [_mermaid_box(number, item) for number, item in enumerate(drawn.items)]
-    charts: list[str] = []
-    chart = _Chart(boxes)
     linked = {number for ends in drawn.edges for number in ends}
     lines: list[tuple[tuple[int, ...], str]] = [((number,), "") for number in range(len(boxes)) if number not in linked]
     lines += [(ends, _mermaid_edge(ends, relationship)) for ends, relationship in sorted(drawn.edges.items())]
-    for numbers, edge in lines:
-        if not chart.has_room(numbers, edge):
-            charts.append(str(chart))
-            chart = _Chart(boxes)
-        chart.add(numbers, edge)
     if drawn.left_out:
         boxes.append(f'  n{len(boxes)}["{left_out_note(drawn.left_out)}"]:::superseded')
-        chart.add((len(boxes) - 1,), "")
-    return [*charts, str(chart)]
+        lines.append(((len(boxes) - 1,), ""))
+    return list(_charts(boxes, lines))
 
 
-class _Chart:
-    """One Mermaid chart that grows until it is full."""
+def _charts(boxes: Sequence[str], lines: Iterable[tuple[tuple[int, ...], str]]) -> Iterator[str]:
+    """Yield charts with these edges, each with the boxes at its ends; a new one when the last is full."""
+    shown, edges, characters = set[int](), list[str](), 0
+    for numbers, edge in lines:
+        needed = len(edge) + 1 + sum(len(boxes[number]) + 1 for number in numbers)
+        if len(edges) >= _MERMAID_EDGES or characters + needed >= _MERMAID_CHARACTERS:
+            yield _chart(boxes, shown, edges)
+            shown, edges, characters = set(), [], 0
+        characters += len(edge) + 1 + sum(len(boxes[number]) + 1 for number in set(numbers) - shown)
+        shown.update(numbers)
+        edges += [edge] if edge else []
+    yield _chart(boxes, shown, edges)
 
-    def __init__(self, boxes: list[str]) -> None:
-        self._boxes = boxes
-        self._shown: dict[int, None] = {}
-        self._edges: list[str] = []
-        self._characters = 0
 
-    def has_room(self, numbers: tuple[int, ...], edge: str) -> bool:
-        needed = len(edge) + 1 + sum(len(self._boxes[number]) + 1 for number in numbers)
-        return len(self._edges) < _MERMAID_EDGES and self._characters + needed < _MERMAID_CHARACTERS
-
-    def add(self, numbers: tuple[int, ...], edge: str) -> None:
-        for number in numbers:
-            if number not in self._shown:
-                self._shown[number] = None
-                self._characters += len(self._boxes[number]) + 1
-        if edge:
-            self._edges.append(edge)
-            self._characters += len(edge) + 1
-
-    def __str__(self) -> str:
-        boxes = [self._boxes[number] for number in sorted(self._shown)]
-        styles = [style for name, style in _MERMAID_STYLES.items() if any(box.endswith(f":::{name}") for box in boxes)]
-        return "\n".join(["flowchart LR", *boxes, *styles, *self._edges]) + "\n"
+def _chart(boxes: Sequence[str], shown: Iterable[int], edges: Iterable[str]) -> str:
+    drawn = [boxes[number] for number in sorted(shown)]
+    styles = [style for name, style in _MERMAID_STYLES.items() if any(box.endswith(f":::{name}") for box in drawn)]
+    return "\n".join(["flowchart LR", *drawn, *styles, *edges]) + "\n"
 
 
 def _node_entry(node: Node, name: str) -> dict[str, object]:

@@ -241,7 +241,7 @@ def test_candidates_are_compared_pair_by_pair_and_the_condition_stops_a_promotio
     effect = replace(found.effects[0], pairs=(*pairs * 3, *far))
     assert len(effect.outliers) == 5, "the table has the farthest ones"
     drawn = effect.trend("lab").series[0].points
-    assert sum(one.is_beyond for one in drawn if one.value >= 100) == len(far), "the picture marks all beyond"
+    assert sum(one.beyond for one in drawn if one.value >= 100) == len(far), "the picture marks all beyond"
     page = comparison_page(spread, "https://crucible.example")
     assert page.count("<svg") == 1
     assert f'<a href="https://crucible.example/datasets/{pairs[-1].new}">' in page
