@@ -94,11 +94,12 @@ def push_command(
         Session(remote, patience_s=patience) as target,
         showing_work() as work,
     ):
-        exchange = ExchangeReport(source, target, work, patience_s=patience)
         waiting = _deliver_all(source, patience, work)[1] if not dry_run else ()
         if not wants_json():
             print_waiting(waiting)
-        code = exchange.push(project, dry_run=dry_run, skip_conflicts=skip_conflicts)
+        exchange = ExchangeReport(source, target, work, "sent", patience)
+        plan = plan_project(source, target, project, work)
+        code = exchange.carry_out(plan, dry_run=dry_run, skip_conflicts=skip_conflicts)
     sys.exit(code or (FAILURE if waiting else 0))
 
 
@@ -195,7 +196,8 @@ def pull_command(mfids: tuple[str, ...], pipelines: tuple[Path, ...], patience: 
         showing_work() as work,
     ):
         selected = [*mfids, *(mfid for path in pipelines for mfid in _inputs(path, source))]
-        code = ExchangeReport(source, target, work, patience_s=patience).pull(selected)
+        exchange = ExchangeReport(source, target, work, "brought", patience)
+        code = exchange.carry_out(plan_named(source, target, selected, work))
     if pipelines and not code and not wants_json():
         click.echo(f"offline: {shlex.join(['crucible-lineage', 'run', str(pipelines[0]), '--data', str(folder)])}")
     sys.exit(code)
@@ -232,31 +234,17 @@ MOST_LINES = 20
 class ExchangeReport:
     """Reports one exchange between two Crucibles on stdout (or as JSON) and stderr."""
 
-    def __init__(self, source: Session, target: Session, work: ProgressDisplay, *, patience_s: float) -> None:
+    def __init__(self, source: Session, target: Session, work: ProgressDisplay, verb: str, patience_s: float) -> None:
         self.source = source
         self.target = target
         self.patience_s = patience_s
-        self.verb = "sent"
+        self.verb = verb
         self.work = work
-
-    def push(self, project: str, *, dry_run: bool, skip_conflicts: bool) -> int:
-        """Copy the project to the target. Returns the exit code."""
-        self._announce()
-        plan = plan_project(self.source, self.target, project, self.work)
-        return self._carry_out(plan, dry_run=dry_run, skip_conflicts=skip_conflicts, ingests=True)
-
-    def pull(self, mfids: Iterable[str]) -> int:
-        """Copy these datasets here. Returns the exit code."""
-        self.verb = "brought"
-        self._announce()
-        plan = plan_named(self.source, self.target, mfids, self.work)
-        return self._carry_out(plan, dry_run=False, skip_conflicts=False, ingests=False)
-
-    def _announce(self) -> None:
         if not wants_json():
-            click.echo(f"from {self.source.settings.describe()}\nto   {self.target.settings.describe()}")
+            click.echo(f"from {source.settings.describe()}\nto   {target.settings.describe()}")
 
-    def _carry_out(self, plan: CopyPlan, *, dry_run: bool, skip_conflicts: bool, ingests: bool) -> int:
+    def carry_out(self, plan: CopyPlan, *, dry_run: bool = False, skip_conflicts: bool = False) -> int:
+        """Copy what is planned, and return the exit code. Only a service to which data are sent ingests them."""
         conflicts, outcome = plan.conflicts, CopyOutcome()
         if skip_conflicts:
             plan = plan.without_conflicts()
@@ -264,7 +252,7 @@ class ExchangeReport:
         self._print_plan(plan, conflicts, dry_run=dry_run or stopped)
         if not dry_run and not stopped:
             outcome = bring(
-                self.source, self.target, plan, ingests=ingests, patience_s=self.patience_s,
+                self.source, self.target, plan, ingests=self.verb == "sent", patience_s=self.patience_s,
                 listen=self._listen, troubled=lambda reason: self.work.print_line(f"  waiting: {reason}"),
             )  # fmt: skip
         self.work.end()

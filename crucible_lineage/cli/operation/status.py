@@ -159,25 +159,26 @@ def _print_all(project: str | None) -> int:
         found = [one for one in overview(session) if project is None or one.project.casefold() == project.casefold()]
     left = _flow_runs_left()
     code = 1 if left or any(one.todo for one in found) else 0
-    if wants_json():
-        runs = [{**vars(one), "command": one.command} for one in left]
-        print_json({"pipelines": [one.to_json() for one in found], "flow_runs_left": runs})
-        return code
-    _print_pipelines_of_all(found)
-    for one in found:
-        for todo in one.todo:
-            since = f" since {_moment(todo.since)}" if todo.since else ""
-            click.echo(plain(f"{one.project}/{one.pipeline}: {todo.what}{since}"))
-            click.echo(f"  {todo.command}")
-    for run in left:
-        click.echo(plain(f"flow run {run.name} is {run.state} since {_moment(run.since)}, but no worker runs it"))
-        click.echo(f"  {run.command}")
+    runs = [{**vars(one), "command": one.command} for one in left]
+    document = {"pipelines": [one.to_json() for one in found], "flow_runs_left": runs}
+    print_result(document, [*_overview_lines(found), *_todo_lines(found, left)])
     return code
 
 
-def _print_pipelines_of_all(found: Sequence[PipelineOverview]) -> None:
+def _todo_lines(found: Sequence[PipelineOverview], left: Sequence[AbandonedFlowRun]) -> Iterator[str]:
+    for one in found:
+        for todo in one.todo:
+            since = f" since {_moment(todo.since)}" if todo.since else ""
+            yield f"{one.project}/{one.pipeline}: {todo.what}{since}"
+            yield f"  {todo.command}"
+    for run in left:
+        yield f"flow run {run.name} is {run.state} since {_moment(run.since)}, but no worker runs it"
+        yield f"  {run.command}"
+
+
+def _overview_lines(found: Sequence[PipelineOverview]) -> Iterator[str]:
     if not found:
-        click.echo("no pipeline has run")
+        yield "no pipeline has run"
         return
     names = ("PROJECT", "PIPELINE", "LAST RUN (UTC)", "STATE", "NEWEST RESULT (UTC)", "RESULTS")
     rows = []
@@ -185,7 +186,7 @@ def _print_pipelines_of_all(found: Sequence[PipelineOverview]) -> None:
         states = ", ".join(f"{number} {state}" for state, number in one.states.items()) or "none"
         began, state = (one.run.started, one.run.ending) if one.run else ("", "")
         rows.append((one.project, one.pipeline, _moment(began), state, _moment(one.newest), states))
-    click.echo("\n".join(in_columns(names, rows, MOST_STEPS)))
+    yield from in_columns(names, rows, MOST_STEPS)
 
 
 def _flow_runs_left() -> list[AbandonedFlowRun]:
