@@ -13,6 +13,7 @@ from crucible_lineage.lineage.model import CURRENT, SUPERSEDED, Edge, Node
 from crucible_lineage.lineage.records import (
     activity_code,
     equal_parents,
+    flattened,
     generated_files,
     mapping,
     provenance,
@@ -151,16 +152,8 @@ def _returned(old: Node, new: Node) -> Iterator[Change]:
     """Yield the changed values that a step returned, nested ones by their path."""
     if not (old.step or new.step) or old.record == new.record:
         return
-    before, after = (dict(_values(returned_values(node.record))) for node in (old, new))
+    before, after = (flattened(returned_values(node.record)) for node in (old, new))
     yield from _differing(old, new, before, after)
-
-
-def _values(returned: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
-    for name, value in returned.items():
-        if isinstance(value, Mapping) and value:
-            yield from _values(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _changes(old: Node, new: Node, successor: Mapping[str, str]) -> Iterator[Change]:
@@ -190,7 +183,7 @@ def _fields(node: Node, in_both: Collection[str], successor: Mapping[str, str]) 
     for role, parents in mapping(recipe.get("facts")).items():
         for number, values in enumerate(parents, 1):
             prefix = f"facts.{role}" if len(parents) == 1 else f"facts.{role}[{number}]"
-            fields |= {f"{prefix}.{name}": value for name, value in _values(values)}
+            fields |= {f"{prefix}.{name}": value for name, value in flattened(values).items()}
     fields["code"] = activity_code(node.record)
     for role, mfids in used_roles(node.record).items():
         fields[f"inputs.{role}"] = tuple(sorted(successor.get(mfid, mfid) for mfid in mfids))

@@ -16,6 +16,7 @@ from crucible_lineage.times import measured_at, span_text, utc
 PROVENANCE_KEY = "crucible_lineage"  # in the scientific metadata
 SLOTS_KEY = "crucible_lineage_places"  # beside it: the slots of the result
 CORRECTIONS_KEY = "crucible_lineage_corrections"  # beside it: changes after the registration, by whom and why
+DEEPEST = 8  # levels of nested values with names of their own
 OWN_KEYS = frozenset((PROVENANCE_KEY, SLOTS_KEY, CORRECTIONS_KEY))  # those of crucible-lineage itself
 
 
@@ -149,6 +150,17 @@ def returned_values(record: JsonMapping | None) -> JsonObject:
         return metadata
     outermost = {text(key).split("/")[1].replace("~1", "/").replace("~0", "~") for key in keys if "/" in text(key)}
     return {key: value for key, value in metadata.items() if key in outermost}
+
+
+def flattened(values: JsonMapping, prefix: str = "", depth: int = DEEPEST) -> JsonObject:
+    """Return nested values by their paths (`fit.rms`); what is nested more deeply stays together."""
+    found: JsonObject = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value and depth:
+            found |= flattened(value, f"{prefix}{name}.", depth - 1)
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
 
 
 def returned_numbers(record: JsonMapping | None) -> dict[str, float]:

@@ -24,6 +24,7 @@ from crucible_lineage.errors import InputError, nearest, require_library
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.labels import csv_text
 from crucible_lineage.lineage.records import (
+    flattened,
     given_metadata,
     maker,
     mapping,
@@ -51,7 +52,6 @@ OWN = (
 )
 PARTS = ("params", "results", "metadata")  # `metadata` includes what no step returned
 RAW = "raw"  # the measured data that a dataset comes from
-DEEPEST = 8  # levels of nested values with their own columns
 
 
 ENDINGS = (".csv", ".parquet", ".json")
@@ -330,10 +330,10 @@ class ProjectFacts:
             "remade": entry.remade.times if entry else 0,
         }
         values = {name: value for name, value in own.items() if value}
-        values |= flattened("params", mapping(provenance(record).get("recipe")).get("params") or {})
+        values |= flattened(mapping(provenance(record).get("recipe")).get("params") or {}, "params.")
         if summary.status.derived:
-            values |= flattened("results", returned_values(record))
-        values |= flattened("metadata", given_metadata(record))
+            values |= flattened(returned_values(record), "results.")
+        values |= flattened(given_metadata(record), "metadata.")
         used = {role: mfids for role, mfids in used_roles(record).items() if role}
         return ColumnValues(mfid, summary.step, values, used)
 
@@ -342,17 +342,6 @@ def _checks_text(verdicts: Mapping[str, CheckResult]) -> str:
     """Return the failed checks of a dataset, or that all passed; empty without checks."""
     failed = [name.rpartition("/")[2] for name, one in verdicts.items() if not one.passed]
     return f"failed: {', '.join(failed)}" if failed else "passed" if verdicts else ""
-
-
-def flattened(head: str, values: JsonMapping, depth: int = 0) -> JsonObject:
-    """Return {"head.key": value}, with longer names for nested mappings."""
-    found: JsonObject = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value and depth < DEEPEST:
-            found |= flattened(f"{head}.{key}", value, depth + 1)
-        else:
-            found[f"{head}.{key}"] = value
-    return found
 
 
 def _one_or_all(values: Iterable[object]) -> object:
