@@ -11,7 +11,15 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from crucible_lineage.server.catalogue.access import READABLE, Caller
-from crucible_lineage.server.catalogue.records import SELECTS, Embed, records, within_bounds
+from crucible_lineage.server.catalogue.records import (
+    SELECTS,
+    Embed,
+    instrument_of,
+    owner_of,
+    project_of,
+    records,
+    within_bounds,
+)
 from crucible_lineage.server.catalogue.resources import project_row, select, user_row
 from crucible_lineage.server.database import JsonObject
 from crucible_lineage.server.http import MAX_ROW_ID, Json, invalid, moment
@@ -19,37 +27,17 @@ from crucible_lineage.server.http import MAX_ROW_ID, Json, invalid, moment
 # ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound
 
 
-# field -> (column to group by, its value, its label)
+# field -> (column to group by, its value, its label), as in the rows of which records are made
 _FIELDS = {
-    "session": ("dataset.session_name",) * 3,
-    "measurement": ("dataset.measurement",) * 3,
-    "data_format": ("dataset.data_format",) * 3,
-    "sample_type": ("sample.sample_type",) * 3,
-    "owner": ("resource.owner_id", "owner.unique_id", "trim(owner.first_name || ' ' || owner.last_name)"),
-    "project": ("resource.project_id", "home_resource.mfid", "COALESCE(home.title, home.slug)"),
-    "instrument": ("dataset.instrument_id", "instrument_resource.mfid", "instrument.instrument_name"),
+    "session": ("session_name",) * 3,
+    "measurement": ("measurement",) * 3,
+    "data_format": ("data_format",) * 3,
+    "sample_type": ("sample_type",) * 3,
+    "owner": ("owner_id", "owner_unique_id", "trim(owner_first_name || ' ' || owner_last_name)"),
+    "project": ("home_id", "home_mfid", "COALESCE(home_title, home_slug)"),
+    "instrument": ("instrument_id", "instrument_mfid", "instrument_name"),
 }
-_EXTRA = {  # further columns of a bucket, by their names there
-    "owner": {
-        "unique_id": "owner.unique_id",
-        "username": "owner.username",
-        "first_name": "owner.first_name",
-        "last_name": "owner.last_name",
-    },
-    "project": {"unique_id": "home_resource.mfid", "project_id": "home.slug", "title": "home.title"},
-    "instrument": {
-        "unique_id": "instrument_resource.mfid",
-        "instrument_id": "instrument.slug",
-        "instrument_name": "instrument.instrument_name",
-    },
-}
-_JOINS = {
-    "owner": "LEFT JOIN user AS owner ON owner.id = resource.owner_id",
-    "project": "LEFT JOIN project AS home ON home.id = resource.project_id"
-    " LEFT JOIN resource AS home_resource ON home_resource.id = home.id",
-    "instrument": "LEFT JOIN instrument ON instrument.id = dataset.instrument_id"
-    " LEFT JOIN resource AS instrument_resource ON instrument_resource.id = instrument.id",
-}
+_PARTS = {"owner": owner_of, "project": project_of, "instrument": instrument_of}
 
 
 class Conditions:
@@ -414,12 +402,10 @@ def facet_page(db: sqlite3.Connection, caller: Caller, kind: str, query: Dataset
         raise invalid("query", "cursor", "is not a cursor of this list")
     conditions = where(db, caller, kind, query)
     group, value, label = _FIELDS[query.field]
-    columns = [f"{value} AS value", f"{label} AS label", "COUNT(*) AS count", *_EXTRA.get(query.field, {}).values()]
     direction = (query.direction or "asc").upper()
     rows = db.execute(
-        f"""SELECT {", ".join(columns)}
-            FROM resource JOIN {kind} ON {kind}.id = resource.id {_JOINS.get(query.field, "")}
-            WHERE {conditions} GROUP BY {group}
+        f"""SELECT *, {value} AS value, {label} AS label, COUNT(*) AS count
+            FROM ({SELECTS[kind]} WHERE {conditions}) GROUP BY {group}
             ORDER BY {query.sort} {direction}, value {direction} LIMIT {query.limit + 1} OFFSET {offset}""",
         conditions.values,
     ).fetchall()
@@ -430,6 +416,6 @@ def facet_page(db: sqlite3.Connection, caller: Caller, kind: str, query: Dataset
 
 def _bucket(field: str, row: sqlite3.Row) -> Json:
     bucket = {"value": row["value"], "label": row["label"], "count": row["count"]}
-    if field in _EXTRA:
-        bucket[field] = dict(zip(_EXTRA[field], tuple(row)[3:], strict=True)) if row["value"] is not None else None
+    if field in _PARTS:
+        bucket[field] = _PARTS[field](row)
     return bucket

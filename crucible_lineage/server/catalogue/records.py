@@ -90,7 +90,7 @@ def records(
             "capabilities": capabilities(role_of[number], kind),
         }
         if embed.owner and kind != "project":
-            record["owner"] = _owner(row)
+            record["owner"] = owner_of(row)
         if kind in ("dataset", "sample"):
             record["links"] = links.get(number, []) if embed.links else None
         result.append(record)
@@ -134,13 +134,7 @@ def etag(row: sqlite3.Row) -> str:
 
 
 def _dataset(row: sqlite3.Row) -> Record:
-    instrument = None
-    if row["instrument_mfid"]:
-        instrument = {
-            "unique_id": row["instrument_mfid"],
-            "instrument_id": row["instrument_slug"],
-            "instrument_name": row["instrument_name"],
-        }
+    instrument = instrument_of(row)
     return {
         "dataset_name": row["dataset_name"],
         "measurement": row["measurement"],
@@ -168,16 +162,13 @@ def _sample(row: sqlite3.Row) -> Record:
 
 
 def _shared(row: sqlite3.Row) -> Record:
-    project = None
-    if row["home_mfid"]:
-        project = {"unique_id": row["home_mfid"], "project_id": row["home_slug"], "title": row["home_title"]}
     return {
         "public": bool(row["public"]),
         "owner_orcid": row["owner_unique_id"],
         "owner": None,
         "project_id": row["home_slug"],
         "project_mfid": row["home_mfid"],
-        "project": project,
+        "project": project_of(row),
         "project_relation": None,
     }
 
@@ -188,7 +179,7 @@ def _project(row: sqlite3.Row) -> Record:
         "organization": row["organization"],
         "title": row["title"],
         "status": row["status"],
-        "lead": _owner(row),
+        "lead": owner_of(row),
         "project_lead_orcid": row["owner_unique_id"],
     }
 
@@ -206,10 +197,26 @@ def _instrument(row: sqlite3.Row) -> Record:
 _SPECIFIC = {"dataset": _dataset, "sample": _sample, "project": _project, "instrument": _instrument}
 
 
-def _owner(row: sqlite3.Row) -> Record | None:
+def owner_of(row: sqlite3.Row) -> Record | None:
+    """Return the owner of the resource in a row."""
     if row["owner_unique_id"] is None:
         return None
     return {name: row[f"owner_{name}"] for name in ("unique_id", "username", "first_name", "last_name")}
+
+
+def project_of(row: sqlite3.Row) -> Record | None:
+    """Return the project of the dataset or sample in a row."""
+    if row["home_mfid"] is None:
+        return None
+    return {"unique_id": row["home_mfid"], "project_id": row["home_slug"], "title": row["home_title"]}
+
+
+def instrument_of(row: sqlite3.Row) -> Record | None:
+    """Return the instrument of the dataset in a row."""
+    if row["instrument_mfid"] is None:
+        return None
+    names = {"instrument_id": row["instrument_slug"], "instrument_name": row["instrument_name"]}
+    return {"unique_id": row["instrument_mfid"], **names}
 
 
 def within_bounds(db: sqlite3.Connection, ids: Sequence[int]) -> int:
