@@ -19,6 +19,8 @@ REVISION = (
     """SELECT (SELECT value FROM setting WHERE name = 'instance_id') || ':' || token || ':' || made FROM revision"""
 )
 
+# The datasets with a keyword that contains a text without upper-case letters.
+WITH_KEYWORD = "SELECT dataset_id FROM attached_keyword JOIN keyword ON keyword.id = keyword_id WHERE instr(folded, ?)"
 # A text that changes when a dataset with the keyword of statements is added, removed or modified.
 _STATEMENT_IDS = (
     "SELECT dataset_id FROM attached_keyword JOIN keyword ON keyword.id = keyword_id WHERE folded = 'statement'"
@@ -81,9 +83,9 @@ def project_revision(data_dir: Path | str, project_id: str) -> str | None:
 def project_changes(data_dir: Path | str, project_id: str, since: str | None, keyword: str) -> dict[str, str] | None:
     """Return {MFID: when modified} of a project's datasets with a keyword, modified since then; None as above."""
     query = (
-        "SELECT json_group_object(mfid, modified) FROM resource WHERE type = 'dataset' AND modified >= ?"
-        " AND project_id = (SELECT id FROM project WHERE slug = ?) AND id IN (SELECT dataset_id FROM attached_keyword"
-        " JOIN keyword ON keyword.id = keyword_id WHERE folded = ?)"
+        "SELECT json_group_object(mfid, modified) FROM resource"  # noqa: S608  constant texts
+        " WHERE type = 'dataset' AND NOT hidden AND modified >= ?"
+        f" AND project_id = (SELECT id FROM project WHERE slug = ?) AND id IN ({WITH_KEYWORD})"
     )
     row = _read(data_dir, query, since or "", project_id, keyword.casefold())
     return None if row is None else dict(json.loads(row[0]))

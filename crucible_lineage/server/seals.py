@@ -53,10 +53,9 @@ def add_checksum(connection: sqlite3.Connection) -> None:
     connection.create_function("checksum", -1, checksum, deterministic=True)
 
 
-def intact(table: str, alias: str | None = None) -> str:
+def intact(table: str) -> str:
     """Return the SQL condition that a row of the table is as it was written."""
-    name = alias or table
-    return f"{name}.seal IS checksum({', '.join(f'{name}.{column}' for column in COLUMNS[table])})"
+    return f"{table}.seal IS checksum({', '.join(f'{table}.{column}' for column in COLUMNS[table])})"
 
 
 def require_rows(table: str, rows: Iterable[sqlite3.Row]) -> None:

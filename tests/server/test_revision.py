@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from crucible_lineage.server import instance_id, project_revision, start_server
+from crucible_lineage.server import instance_id, project_changes, project_revision, start_server
 from crucible_lineage.server.database import open_database
 from crucible_lineage.server.schema import MIGRATIONS
 
@@ -173,3 +173,13 @@ def test_an_older_database_is_migrated(tmp_path: Path) -> None:
         assert db.execute("SELECT spelling FROM attached_keyword WHERE dataset_id = 2").fetchone()[0] == "Gold"
     database.close()
     assert str(project_revision(tmp_path, "raman-lab")).endswith(":1")
+
+
+def test_a_list_and_the_folder_select_the_same_datasets_by_keyword(client, dataset, data_folder):
+    for keyword in ("pipeline:Scale", "pipeline:scale-all", "other"):
+        client.datasets.add_keyword(dataset(), keyword)
+        client.datasets.add_keyword(withdrawn := dataset(), keyword)
+        client.deletions.request(withdrawn)
+    for keyword in ("pipeline:scale", "PIPELINE:SCALE-ALL", "nothing"):
+        listed = {found["unique_id"] for found in client.datasets.list(project_id="raman-lab", keyword=keyword)}
+        assert project_changes(data_folder, "raman-lab", None, keyword).keys() == listed

@@ -23,6 +23,7 @@ from crucible_lineage.server.catalogue.records import (
 from crucible_lineage.server.catalogue.resources import project_row, select, user_row
 from crucible_lineage.server.database import JsonObject
 from crucible_lineage.server.http import MAX_ROW_ID, Json, invalid, moment
+from crucible_lineage.server.instance import WITH_KEYWORD
 
 # ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound
 
@@ -183,11 +184,7 @@ def _add_relations(conditions: Conditions, caller: Caller, filters: JsonObject) 
     if "instrument_name" in filters:
         conditions.add("COALESCE(instrument.instrument_name, dataset.instrument_label) = ?", filters["instrument_name"])
     for keyword in filters.get("keyword", ()):
-        conditions.add(
-            "resource.id IN (SELECT dataset_id FROM attached_keyword JOIN keyword ON keyword.id = keyword_id"
-            " WHERE instr(folded, ?))",
-            keyword.casefold(),
-        )
+        conditions.add(f"resource.id IN ({WITH_KEYWORD})", keyword.casefold())
 
 
 def cursor_page(db: sqlite3.Connection, caller: Caller, kind: str, query: DatasetQuery | SampleQuery) -> Json:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 import sqlite3
 import time
@@ -64,6 +63,7 @@ Names = Annotated[list[str], Field(max_length=1000)]
 SERVICE_ACCOUNTS = "SELECT user.*, (SELECT MAX(created) FROM api_key WHERE user_id = user.id) AS key_created FROM user"
 
 
+_NAMES_CONTAIN = "instr(lower(first_name || ' ' || last_name || ' ' || COALESCE(username, '')), lower(?))"
 SHARED = ("dataset", "sample", "instrument")
 
 
@@ -213,7 +213,7 @@ def list_users(
     if platform_role:
         conditions.add("platform_role IN (" + ",".join(f"'{role}'" for role in platform_role) + ")")
     if q:
-        conditions.add("instr(lower(first_name || ' ' || last_name || ' ' || COALESCE(username, '')), lower(?))", q)
+        conditions.add(_NAMES_CONTAIN, q)
     order = {"name": "last_name"}.get(sort, sort)
     with call.read() as db:
         rows, total = conditions.page(db, "SELECT * FROM user", f"{order} {direction}, id", limit, offset)
@@ -222,13 +222,10 @@ def list_users(
 
 @router.get("/users/search")
 def search_users(call: Call, q: Annotated[str, Query(min_length=1, max_length=200)], limit: SearchLimit = 20) -> Json:
-    pattern = "%" + re.sub(r"([%_\\])", r"\\\1", q) + "%"
+    conditions = Conditions()
+    conditions.add(_NAMES_CONTAIN, q)
     with call.read() as db:
-        rows = db.execute(
-            "SELECT * FROM user WHERE (first_name || ' ' || last_name || ' ' || COALESCE(username, ''))"
-            " LIKE ? ESCAPE '\\' ORDER BY last_name, unique_id LIMIT ?",
-            (pattern, limit),
-        )
+        rows, _ = conditions.page(db, "SELECT * FROM user", "last_name, unique_id", limit, 0)
         return [public_user(row) for row in rows]
 
 
@@ -402,20 +399,21 @@ def list_access(call: Call, mfid: str) -> Json:
 
 @router.put("/resources/{mfid}/access/public")
 def make_public(call: Call, mfid: str) -> Json:
-    with call.write() as db:
-        row = require(db, call.caller, mfid, ADMIN, SHARED)
-        db.execute("UPDATE resource SET public = 1 WHERE id = ?", (row["id"],))
-        touch(db, row["id"])
-        return PUBLIC_GRANT
+    _set_public(call, mfid, 1)
+    return PUBLIC_GRANT
 
 
 @router.delete("/resources/{mfid}/access/public")
 def make_private(call: Call, mfid: str) -> Json:
+    _set_public(call, mfid, 0)
+    return {"detail": f"Resource {mfid} is private"}
+
+
+def _set_public(call: AuthenticatedCall, mfid: str, value: int) -> None:
     with call.write() as db:
         row = require(db, call.caller, mfid, ADMIN, SHARED)
-        db.execute("UPDATE resource SET public = 0 WHERE id = ?", (row["id"],))
+        db.execute("UPDATE resource SET public = ? WHERE id = ?", (value, row["id"]))
         touch(db, row["id"])
-        return {"detail": f"Resource {mfid} is private"}
 
 
 @router.put("/resources/{mfid}/access/{kind}/{principal}")
@@ -432,11 +430,7 @@ def grant_access(call: Call, mfid: str, kind: Literal["users", "projects"], prin
             (row["id"], principal_row["id"], role),
         )
         touch(db, row["id"])
-        return (
-            user_grant(principal_row, body.permission)
-            if kind == "users"
-            else project_grant(principal_row, body.permission)
-        )
+        return (user_grant if kind == "users" else project_grant)(principal_row, body.permission)
 
 
 @router.delete("/resources/{mfid}/access/{kind}/{principal}")
