@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import get_args
 
 from pydantic import BaseModel
 
 from crucible_lineage.errors import Fault, nearest, nearest_word
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.pipeline.declare.yaml import Document, Location
-from crucible_lineage.pipeline.spec.ingestion import FORMS, Ingest
+from crucible_lineage.pipeline.spec.ingestion import FORMS
 from crucible_lineage.pipeline.spec.inputs import INPUT_KINDS, FileInput
-from crucible_lineage.pipeline.spec.pipeline import (
-    OutputFields,
-    PipelineSpec,
-    Publish,
-    Runner,
-    Schedule,
-    Source,
-    StepSpec,
-    Trigger,
-)
+from crucible_lineage.pipeline.spec.pipeline import PipelineSpec, StepSpec
 
 INTERNAL_FIELDS = ("path", "digest", "folder", "references")  # fields that are set by the reader, not declared
 INPUT_KEYS = (*INPUT_KINDS, "crux")
@@ -144,26 +136,31 @@ def _within(location: Location) -> str:
 
 
 def _allowed_keys(raw: tuple[str | int, ...]) -> list[str]:
-    model: type[BaseModel] = StepSpec
-    extra: list[str] = []
+    """Return the keys that are possible at pydantic's location of an unknown one."""
     if len(raw) == 1:
         return TOP_KEYS
-    if "ingest" in raw[:-1]:
-        return list(Ingest.model_fields)
     if raw[0] == "inputs":
         kind = raw[5] if raw[2] == "each" and len(raw) > 5 else raw[2]
-        model = FileInput if kind == "each" else INPUT_KINDS.get(str(kind), FileInput)
-        extra = ["crux"] if model is FileInput else []
-    elif raw[0] in ("schedule", "trigger", "runner"):
-        sections: dict[str, type[BaseModel]] = {"schedule": Schedule, "trigger": Trigger, "runner": Runner}
-        model = sections[str(raw[0])]
-    elif "publish" in raw[:-1]:
-        model = Publish
-    elif "output" in raw[:-1]:
-        model = OutputFields
-    elif "inputs" in raw[:-1]:
-        model = Source
-    return [field.alias or name for name, field in model.model_fields.items() if name not in INTERNAL_FIELDS] + extra
+        model: type[BaseModel] = FileInput if kind == "each" else INPUT_KINDS.get(str(kind), FileInput)
+    else:
+        model = StepSpec if raw[0] == "steps" else PipelineSpec
+    for part in raw[2:-1] if raw[0] == "steps" else raw[3:-1] if raw[0] == "inputs" else raw[:-1]:
+        model = _model_under(model, part) or model
+    keys = [field.alias or name for name, field in model.model_fields.items() if name not in INTERNAL_FIELDS]
+    return [*keys, "crux"] if model is FileInput else keys
+
+
+def _model_under(model: type[BaseModel], key: str | int) -> type[BaseModel] | None:
+    """Return the model of what is declared under a key; None for plain values, and other parts of a location."""
+    fields = (field for name, field in model.model_fields.items() if key in (name, field.alias))
+    return next((nested for field in fields for nested in _models_in(field.annotation)), None)
+
+
+def _models_in(annotation: object) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models_in(part)
 
 
 def _as_declared(value: object) -> object:

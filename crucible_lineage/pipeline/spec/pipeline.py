@@ -159,6 +159,70 @@ class OutputFields(Ingested, DatasetFields):
         return {"to": value} if isinstance(value, str) else value
 
 
+class Certify(DeclaredModel):
+    """Certification of the step's result as a calibration for data that agree with its own in these fields.
+
+    `since` is a moment, or the time of measurement of a role, as {neon.timestamp}. `until` is a moment, or `next`:
+    until the next one is certified. `kind` defaults to the measurement of the result.
+    """
+
+    of: Fields = Field(alias="for", min_length=1)
+    since: str = Field(alias="from")
+    until: str = NEXT
+    kind: str | None = None
+    where: str = ""
+
+    @field_validator("of")
+    @classmethod
+    def _known_fields(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name not in FIELDS and not name.startswith(METADATA_PREFIX):
+                raise ValueError(f"data have no field {name!r}; {nearest(name, FIELDS)}, or metadata.NAME")
+        return value
+
+    @field_validator("since", "until")
+    @classmethod
+    def _is_moment(cls, value: str) -> str:
+        if value != NEXT and not _BEGINS.match(value):
+            try:
+                utc(value)
+            except ValueError as error:
+                raise ValueError("write {ROLE.timestamp}, or a moment as in 2024-05-10T12:00:00Z") from error
+        return value
+
+    @field_validator("where")
+    @classmethod
+    def _is_understood(cls, value: str) -> str:
+        if value:
+            try:
+                parse_condition(value)
+            except InputError as error:
+                raise ValueError(str(error)) from error
+        return value
+
+    @property
+    def role(self) -> str | None:
+        """The role whose time of measurement begins the validity; None if that is a moment."""
+        match = _BEGINS.match(self.since)
+        return match[1] if match else None
+
+    @property
+    def moment(self) -> datetime:
+        """The moment at which the validity begins, if `since` is one."""
+        return utc(self.since)
+
+
+class Approve(DeclaredModel):
+    """Signatures that a result needs: `count` of the accounts `by` (names or ids; by default any project member).
+
+    `not: maker` excludes the account that made the result.
+    """
+
+    by: tuple[str, ...] = ()
+    count: int = Field(default=1, ge=1, le=20)
+    other_than: Literal["maker"] | None = Field(default=None, alias="not")
+
+
 class StepSpec(DeclaredModel):
     """One step: the function or command, where its inputs come from, and its parameters.
 
@@ -488,67 +552,3 @@ def template_fault(
     except (ValueError, TypeError) as error:
         return f"{subject} {template!r} cannot be filled in: {error}"
     return None
-
-
-class Certify(DeclaredModel):
-    """Certification of the step's result as a calibration for data that agree with its own in these fields.
-
-    `since` is a moment, or the time of measurement of a role, as {neon.timestamp}. `until` is a moment, or `next`:
-    until the next one is certified. `kind` defaults to the measurement of the result.
-    """
-
-    of: Fields = Field(alias="for", min_length=1)
-    since: str = Field(alias="from")
-    until: str = NEXT
-    kind: str | None = None
-    where: str = ""
-
-    @field_validator("of")
-    @classmethod
-    def _known_fields(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for name in value:
-            if name not in FIELDS and not name.startswith(METADATA_PREFIX):
-                raise ValueError(f"data have no field {name!r}; {nearest(name, FIELDS)}, or metadata.NAME")
-        return value
-
-    @field_validator("since", "until")
-    @classmethod
-    def _is_moment(cls, value: str) -> str:
-        if value != NEXT and not _BEGINS.match(value):
-            try:
-                utc(value)
-            except ValueError as error:
-                raise ValueError("write {ROLE.timestamp}, or a moment as in 2024-05-10T12:00:00Z") from error
-        return value
-
-    @field_validator("where")
-    @classmethod
-    def _is_understood(cls, value: str) -> str:
-        if value:
-            try:
-                parse_condition(value)
-            except InputError as error:
-                raise ValueError(str(error)) from error
-        return value
-
-    @property
-    def role(self) -> str | None:
-        """The role whose time of measurement begins the validity; None if that is a moment."""
-        match = _BEGINS.match(self.since)
-        return match[1] if match else None
-
-    @property
-    def moment(self) -> datetime:
-        """The moment at which the validity begins, if `since` is one."""
-        return utc(self.since)
-
-
-class Approve(DeclaredModel):
-    """Signatures that a result needs: `count` of the accounts `by` (names or ids; by default any project member).
-
-    `not: maker` excludes the account that made the result.
-    """
-
-    by: tuple[str, ...] = ()
-    count: int = Field(default=1, ge=1, le=20)
-    other_than: Literal["maker"] | None = Field(default=None, alias="not")
