@@ -62,7 +62,8 @@ class AuthenticatedCall:
 
     def add_statements(self, db: sqlite3.Connection) -> None:
         """Add a header that changes whenever the statements that the caller may read change."""
-        row = db.execute(f"{STATEMENTS} AND {READABLE}", {"user": self.caller.id}).fetchone()
+        readable = "1" if self.caller.elevated else READABLE
+        row = db.execute(f"{STATEMENTS} AND {readable}", {"user": self.caller.id}).fetchone()
         self.headers[STATEMENTS_HEADER] = row[0]
 
 

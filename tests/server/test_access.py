@@ -226,6 +226,18 @@ def test_users_and_service_accounts_are_found_in_upper_and_lower_case(client, ap
         assert names == ["uploader-9"]
 
 
+def test_an_administrator_learns_of_every_statement_that_a_list_shows(guest, api):
+    def seen():
+        answer = api.get("/datasets", params={"keyword": "statement"})
+        return answer.headers["Crucible-Statements"], len(answer.json()["items"])
+
+    before = seen()
+    stated = guest.datasets.create(Dataset(dataset_name="on hold"))["dsid"]
+    guest.datasets.add_keyword(stated, "statement")
+    after = seen()
+    assert (after[0] != before[0], after[1] - before[1]) == (True, 1)
+
+
 def test_only_the_owner_gives_a_dataset_away(client, guest, guest_id, api, dataset):
     mfid = dataset()
     api.put(f"/resources/{mfid}/access/users/{guest_id}", json={"permission": "editor"}).raise_for_status()
