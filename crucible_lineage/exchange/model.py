@@ -9,7 +9,7 @@ from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.models import FileRecord, Thumbnail
 from crucible_lineage.core.datasets import in_threads
 from crucible_lineage.core.slots import SlotClaim
-from crucible_lineage.errors import NotFoundError
+from crucible_lineage.errors import ForbiddenError, NotFoundError
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
@@ -148,5 +148,5 @@ def read_samples(session: Session, mfids: Iterable[str]) -> dict[str, Mapping[st
 def _sample(session: Session, mfid: str) -> Mapping[str, object] | None:
     try:
         return session.client.samples.get(mfid, include_metadata=True, include_links=True).model_dump()
-    except NotFoundError:
+    except (ForbiddenError, NotFoundError):
         return None

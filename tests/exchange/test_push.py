@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from crucible_lineage.client.http.pool import PooledTransport
 from crucible_lineage.exchange.bring import bring
 from crucible_lineage.exchange.plan import plan_named, plan_project
 from crucible_lineage.pipeline.inputs.corrections import corrections, record_act
@@ -270,6 +272,24 @@ def test_a_link_follows_once_the_parent_is_there_and_is_not_planned_before(rich:
     with service.session() as there:
         linked = [parent.unique_id for parent in there.client.datasets.list_parents(total.unique_id)]
     assert sorted(linked) == sorted(parents)
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_a_sample_that_this_key_does_not_see_is_no_error(
+    rich: Session, service: Any, push: Any, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    send = PooledTransport.handle_request
+
+    def refusing(self: PooledTransport, request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/samples/0rztm2jg0201b8b6d0znq6915g"):  # the wafer, of which the chip was cut
+            stream = httpx.ByteStream(b'{"detail": "not for you"}')
+            return httpx.Response(status, headers={"Content-Length": "25"}, stream=stream, request=request)
+        return send(self, request)
+
+    monkeypatch.setattr(PooledTransport, "handle_request", refusing)
+    with service.session() as target:
+        plan = plan_project(rich, target, "lab", lambda *_: None)
+    assert "chip" in {item.name for item in plan.items}
 
 
 def test_a_project_that_is_not_there_is_told_before_anything_is_sent(offline: Session, service: Any) -> None:
