@@ -87,10 +87,9 @@ def list_runs(
         recent = recent_runs(session.journal, session.settings.data, None)
         found = {run.run_id: replace(run, made=()) for run in recent if run.error}
     for project in visible_projects(session) if projects is None else projects:
-        by_results = runs_by_results(session.mirror.snapshot(project), project)
-        from_here = local_runs(session.journal, session.settings.data, project)
+        copy, from_here = session.mirror.snapshot(project), local_runs(session.journal, session.settings.data, project)
         found |= {run_id: replace(run, made=()) for run_id, run in from_here.items() if run.steps or run.error}
-        found |= {run_id: with_local(run, from_here.get(run_id)) for run_id, run in by_results.items()}
+        found |= runs_by_results(copy, project, from_here)
     return [run for run in newest_first(found.values()) if pipeline in (None, run.pipeline)][:limit]
 
 
@@ -109,13 +108,6 @@ def recent_runs(journal: Journal, data: Path, project: str | None, most: int = -
     return [_local_run(known, data) for known in journal.recent_runs(project, most)]
 
 
-def with_local(run: ListedRun, known_run: ListedRun | None) -> ListedRun:
-    """Complete a run from records by what the data folder knows, which takes precedence."""
-    if known_run is None:
-        return run
-    return replace(known_run, engine=run.engine, who=run.who, made=run.made, incomplete=run.incomplete)
-
-
 def datasets_of_run(session: Session, run_id: str, copies: Iterable[Snapshot]) -> set[str]:
     """Return what a run made or used according to its record or this data folder."""
     found = {mfid for _, _, datasets in session.journal.run_steps(run_id) for mfid in datasets.values()}
@@ -131,10 +123,11 @@ def datasets_of_run(session: Session, run_id: str, copies: Iterable[Snapshot]) -
     return found & visible
 
 
-def runs_by_results(copy: Snapshot, project: str) -> dict[str, ListedRun]:
-    """Return the runs that the records of a project name, by id. They last from the first step's start to the last end.
+def runs_by_results(copy: Snapshot, project: str, from_here: Mapping[str, ListedRun]) -> dict[str, ListedRun]:
+    """Return the runs that the records of a project name, by id, completed by what a data folder knows.
 
-    Their state is known only if a dataset records the run (`--record-run`).
+    Those of other folders last from the first step's start to the last end. Their state is known only if a dataset
+    records the run (`--record-run`).
     """
     found: dict[str, ListedRun] = {}
     made: dict[str, list[str]] = {}
@@ -153,10 +146,11 @@ def runs_by_results(copy: Snapshot, project: str) -> dict[str, ListedRun]:
             made.setdefault(listed.run_id, []).append(mfid)
     return {
         run_id: replace(
-            run,
+            from_here.get(run_id) or replace(run, state=states.get(run_id)),
+            engine=run.engine,
+            who=run.who,
             made=tuple(sorted(made[run_id])),
             incomplete=sum(not copy.summaries[mfid].status.complete for mfid in made[run_id]),
-            state=states.get(run_id),
         )
         for run_id, run in found.items()
     }

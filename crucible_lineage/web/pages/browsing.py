@@ -38,7 +38,6 @@ from crucible_lineage.queries.catalogue.runs import (
     newest_first,
     pipelines_of,
     runs_by_results,
-    with_local,
 )
 from crucible_lineage.queries.graph.state import DatasetEntry, entries_of_copy
 from crucible_lineage.queries.overview import overview
@@ -245,9 +244,8 @@ def _runs(reader: Reader, project: Project) -> tuple[Snapshot, list[ListedRun]]:
     """
     with reader.sign_in.session() as session:
         copy = session.mirror.snapshot(project.project_id)
-    by_results = runs_by_results(copy, project.project_id)
     local = _local_runs(reader.sign_in.data, project.project_id)
-    return copy, newest_first(with_local(run, local.get(run_id)) for run_id, run in by_results.items())
+    return copy, newest_first(runs_by_results(copy, project.project_id, local).values())
 
 
 def _local_runs(data: Path, project: str) -> dict[str, ListedRun]:
