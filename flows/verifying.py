@@ -43,10 +43,8 @@ def _verify_project(project: str, read_bytes: bool, crucible: CrucibleConnection
     logger = get_run_logger()
     logger.info(session.settings.describe())
     verification = verify(session, project, read_bytes=read_bytes)
-    datasets = f"{amount(verification.datasets, 'dataset')} ({verification.records} with a record)"
-    scope = f"{datasets}, {amount(verification.files, 'file')}"
     findings = amount(len(verification.findings), "finding") if verification.findings else "no findings"
-    message = f"project {project}: {findings} in {scope}"
+    message = f"project {project}: {findings} in {verification.scope}"
     if verification.findings:
         _create_findings_table(project, verification)
     if verification.ok:

@@ -28,7 +28,7 @@ class Metric:
     name: str
     kind: str
     text: str
-    samples: tuple[tuple[Mapping[str, str], float], ...]
+    samples: Sequence[tuple[Mapping[str, str], float]]
 
 
 def metrics_text(session: Session) -> str:
@@ -74,9 +74,9 @@ def metrics(session: Session) -> Iterator[Metric]:
     """Yield the metrics of a session's data folder."""
     journal = session.journal
     runs = [({**_labels(row), "outcome": row[2] or "under way"}, float(row[3])) for row in journal.run_counts()]
-    yield _metric("runs_total", COUNTER, "Runs started here, by outcome.", runs)
+    yield Metric("runs_total", COUNTER, "Runs started here, by outcome.", runs)
     ends = [({**_labels(row), "outcome": row[2]}, utc(row[3]).timestamp()) for row in journal.last_ends()]
-    yield _metric(
+    yield Metric(
         "last_run_end_timestamp_seconds", GAUGE, "End of the last run of the pipeline with this outcome.", ends
     )
     results = [({"project": row[0], "state": row[1]}, row) for row in journal.result_counts()]
@@ -85,26 +85,26 @@ def metrics(session: Session) -> Iterator[Metric]:
         (3, "step_seconds_total", "Run time of steps."),
         (4, "step_bytes_total", "Bytes written by steps."),
     ):
-        yield _metric(name, COUNTER, text, [(labels, float(row[column])) for labels, row in results])
+        yield Metric(name, COUNTER, text, [(labels, float(row[column])) for labels, row in results])
     delivered = journal.delivery_times()
     for column, name, text in (
         (1, "deliveries_total", "Delivered results."),
         (2, "delivery_seconds_total", "Time from completion to delivery."),
     ):
-        yield _metric(name, COUNTER, text, [({"project": row[0]}, float(row[column])) for row in delivered])
+        yield Metric(name, COUNTER, text, [({"project": row[0]}, float(row[column])) for row in delivered])
     yield from _waiting(session)
     failed = failures(session).values()
     yield _gauge("failed_results", "Failed results, not made since.", len(failed))
     causes = Counter(map(_cause, failed))
     by_cause = [({"cause": cause}, float(number)) for cause, number in sorted(causes.items())]
-    yield _metric("failed_results_by_cause", GAUGE, "Failed results, by the exception of their step.", by_cause)
+    yield Metric("failed_results_by_cause", GAUGE, "Failed results, by the exception of their step.", by_cause)
     yield _gauge("parked_results", "Results that are not tried again.", sum(one.parked for one in failed))
     swept = [(_labels(name.split(" ", 1)[::-1]), age_s) for name, age_s in _ages(session, "process-new", "swept")]
-    yield _metric("sweep_age_seconds", GAUGE, "Time since process-new last looked at everything.", swept)
+    yield Metric("sweep_age_seconds", GAUGE, "Time since process-new last looked at everything.", swept)
     watched = [({"project": name}, age_s) for name, age_s in _ages(session, "watching", "at")]
-    yield _metric("watch_age_seconds", GAUGE, "Time since `watch` last looked without an error.", watched)
+    yield Metric("watch_age_seconds", GAUGE, "Time since `watch` last looked without an error.", watched)
     used = [({"part": part}, float(size)) for part, size in disk_usage(session.settings.data).items()]
-    yield _metric("disk_bytes", GAUGE, "Space used by the data folder.", used)
+    yield Metric("disk_bytes", GAUGE, "Space used by the data folder.", used)
 
 
 def _waiting(session: Session) -> Iterator[Metric]:
@@ -138,11 +138,7 @@ def _labels(row: Sequence[object]) -> dict[str, str]:
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:
-    return _metric(name, GAUGE, text, [({}, float(value))])
-
-
-def _metric(name: str, kind: str, text: str, samples: Iterable[tuple[Mapping[str, str], float]]) -> Metric:
-    return Metric(name, kind, text, tuple(samples))
+    return Metric(name, GAUGE, text, [({}, float(value))])
 
 
 def _lines(metric: Metric) -> Iterator[str]:

@@ -93,17 +93,8 @@ def verify_command(
         for one in repairs:
             if one.source:
                 click.echo(plain(f"repaired {one.file.filename} of {one.file.mfid}, from {one.source}"))
-        print_findings(project or str(mfid), found.findings, _scope(found), every=every)
+        print_findings(project or str(mfid), found.findings, found.scope, every=every)
     sys.exit(0 if found.ok else FAILURE)
-
-
-def _scope(found: Verification) -> str:
-    checked = f"{amount(found.datasets, 'dataset')} ({found.records} with a record), {amount(found.files, 'file')}"
-    if found.bytes_read:
-        checked += f", {found.bytes_read} bytes read"
-    if found.hidden:
-        checked += f"; not compared: {amount(len(found.hidden), 'parent')} that this key cannot see"
-    return checked
 
 
 @click.command("reproduce")

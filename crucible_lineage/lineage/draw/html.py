@@ -49,7 +49,6 @@ def render_html(
     graph: LineageGraph,
     focus: str | None = None,
     *,
-    heading: str = "",
     pages: str = "",
     superseded: bool = False,
 ) -> str:
@@ -58,8 +57,7 @@ def render_html(
 
     The page contains each dataset's record: metadata, parameters, files with hashes, provenance, and the thumbnail if
     the record has one as a data URI under `thumbnail`. Anyone with the file can read it. `pages` is the address of
-    datasets' own pages up to the MFID, for links. `page_data` reads the data of a page. The default `heading` names the
-    focus.
+    datasets' own pages up to the MFID, for links. `page_data` reads the data of a page.
     """
     script, style = _script(), _resource("page.css")
     names = public_ids(graph)
@@ -77,7 +75,7 @@ def render_html(
         .from_string(_resource("page.html"))
         .render(
             policy=policy,
-            title=plain(heading) or (f"Lineage of {title(graph.node(focus))}" if focus else "Lineage"),
+            title=f"Lineage of {title(graph.node(focus))}" if focus else "Lineage",
             style=style,
             data=_embedded(drawable | {"pages": pages, "details": details, "superseded": superseded}),
             script=script,

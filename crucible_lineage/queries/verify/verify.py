@@ -73,6 +73,16 @@ class Verification(Findings):
     damaged: tuple[DamagedFile, ...] = ()
     damaged_copies: tuple[str, ...] = ()
 
+    @property
+    def scope(self) -> str:
+        """What was compared, in words."""
+        checked = f"{amount(self.datasets, 'dataset')} ({self.records} with a record), {amount(self.files, 'file')}"
+        if self.bytes_read:
+            checked += f", {self.bytes_read} bytes read"
+        if self.hidden:
+            checked += f"; not compared: {amount(len(self.hidden), 'parent')} that this key cannot see"
+        return checked
+
     def to_json(self) -> JsonObject:
         """Return the verification for `--json`."""
         return {**super().to_json(), "damaged": [file.to_json() for file in self.damaged]}
