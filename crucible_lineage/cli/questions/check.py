@@ -37,6 +37,7 @@ from crucible_lineage.pipeline.declare.load import (
     project_fault,
     read_declaration,
 )
+from crucible_lineage.pipeline.spec.inputs import located
 
 
 @click.command("check")
@@ -73,7 +74,7 @@ def check_command(
     if not targets and not projects:
         raise InputError("give a pipeline file, the MFID of a dataset, or --project")
     datasets = [name for name in targets if _names_dataset(name)]
-    files = _checked_files([Path(name) for name in targets if name not in datasets], quiet=wants_json())
+    files = _checked_files([located(name) for name in targets if name not in datasets], quiet=wants_json())
     lineages: JsonObject = {}
     if datasets or projects:
         # Checking a file needs no graph and no client.

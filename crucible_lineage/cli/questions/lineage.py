@@ -124,7 +124,7 @@ def lineage_command(
     if mfid is not None and mfid.endswith((".yaml", ".yml")):
         of_datasets = f"--depth, --up, --down and the formats {', '.join(OF_DATASETS)} go with an MFID"
         _refuse(is_part or chosen in OF_DATASETS, of_datasets)
-        _show(_declared_graph(Path(mfid)), None, chosen, output, every=every, superseded=superseded)
+        _show(_declared_graph(mfid), None, chosen, output, every=every, superseded=superseded)
         return
     # Imports pydantic and httpx, which --help does not need.
     from crucible_lineage.queries.bundle import lineage_to_share, projects_to_share, write_crate
@@ -153,12 +153,13 @@ def _refuse(is_wrong: bool, message: str) -> None:
         raise InputError(message)
 
 
-def _declared_graph(path: Path) -> LineageGraph:
+def _declared_graph(name: str) -> LineageGraph:
     from crucible_lineage.pipeline.bind.cached import bind_file
     from crucible_lineage.pipeline.plan.drawing import draw_plan
+    from crucible_lineage.pipeline.spec.inputs import located
 
     with open_session() as session:
-        return draw_plan(bind_file(path, session.store), session)
+        return draw_plan(bind_file(located(name), session.store), session)
 
 
 def _show(

@@ -216,3 +216,9 @@ def test_a_picture_of_the_plan_has_the_declared_description_of_results(lab: Any,
     )
     graph = draw_plan(bind_file(lab.declare(text), session.store), session)
     assert {node.step: node.measurement for node in graph.nodes.values() if node.step}["scaled"] == "dose"
+
+
+def test_every_command_finds_a_declaration_in_a_package(cli: Any) -> None:
+    name = "package:crucible_lineage.deployments/pipelines/raman.yaml"
+    answers = {command: cli(command, name) for command in ("check", "plan", "lineage")}
+    assert {command: answer.exit_code for command, answer in answers.items()} == dict.fromkeys(answers, 0)
