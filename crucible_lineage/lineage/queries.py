@@ -121,19 +121,20 @@ def impact_of_instrument(
     Datasets that a step made do not count as taken by an instrument, whatever their record says. Those without a time
     do count.
     """
-    taken = (
-        node.id
-        for node in graph.nodes.values()
-        if instrument in instruments(node.record) and not node.step and _is_within(moment(node.record), since, until)
-    )
+    taken = (mfid for mfid, at in _taken(graph, instrument) if _is_within(at, since, until))
     return _impact(graph, [(mfid, child) for mfid in taken for child in graph.children(mfid)])
 
 
 def taken_without_time(graph: LineageGraph, instrument: str) -> Iterator[str]:
     """Yield the data of an instrument without a known time."""
+    return (mfid for mfid, at in _taken(graph, instrument) if at is None)
+
+
+def _taken(graph: LineageGraph, instrument: str) -> Iterator[tuple[str, datetime | None]]:
+    """Yield the data that an instrument took, with their time."""
     for node in graph.nodes.values():
-        if instrument in instruments(node.record) and not node.step and moment(node.record) is None:
-            yield node.id
+        if instrument in instruments(node.record) and not node.step:
+            yield node.id, moment(node.record)
 
 
 def _impact(graph: LineageGraph, starts: Iterable[Start]) -> Impact:

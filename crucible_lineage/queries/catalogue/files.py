@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -68,23 +68,13 @@ def fetch_many(
         raise InputError(f"get the files {', '.join(patterns)}: no file matches; there are: {names}")
     _require_free(selected, folders)
     pending = [file for files in selected.values() for path, file in files.items() if not path.exists()]
-    progress = _Progress(tell, len(pending), sum(file.size or 0 for file in pending))
-    return list(
-        in_threads(lambda mfid: _fetch_all(session, mfid, selected[mfid], folders[mfid], progress), list(folders))
-    )
+    numbers, size = itertools.count(1), sum(file.size or 0 for file in pending)
 
+    def begin(name: str) -> None:
+        if tell:
+            tell(f"fetching {name} ({next(numbers)} of {len(pending)})", size)
 
-class _Progress:
-    """Counts the fetched files, in any thread, and reports them to `tell`."""
-
-    def __init__(self, tell: Tell | None, files: int, size: int) -> None:
-        self._tell, self._files, self._size = tell, files, size
-        self._number = itertools.count(1)
-
-    def begin(self, name: str) -> None:
-        """Announce the next file."""
-        if self._tell:
-            self._tell(f"fetching {name} ({next(self._number)} of {self._files})", self._size)
+    return list(in_threads(lambda mfid: _fetch_all(session, mfid, selected[mfid], folders[mfid], begin), list(folders)))
 
 
 def _require_free(selected: Mapping[str, Mapping[Path, FileRecord]], folders: Mapping[str, Path]) -> None:
@@ -99,7 +89,7 @@ def _require_free(selected: Mapping[str, Mapping[Path, FileRecord]], folders: Ma
 
 
 def _fetch_all(
-    session: Session, mfid: str, files: Mapping[Path, FileRecord], folder: Path, progress: _Progress
+    session: Session, mfid: str, files: Mapping[Path, FileRecord], folder: Path, begin: Callable[[str], None]
 ) -> FilesFetched:
     present = tuple(path for path in files if path.exists())
     absent: dict[str, str] = {}
@@ -108,7 +98,7 @@ def _fetch_all(
     for path, file in files.items():
         if path in present:
             continue
-        progress.begin(file.filename)
+        begin(file.filename)
         try:
             fetched.append(fetch_file(session, mfid, file, path, folder))
         except LineageError as error:
