@@ -87,7 +87,9 @@ class _Binder:
         self.blocked: dict[str, Fault] = {}
 
     def bind(self) -> BoundPipeline:
-        self._check_names()
+        for name in self.steps:
+            if name in self.inputs:
+                self._report(("steps", name), f"{name!r} is also the name of an input; rename the step")
         for location, message in input_faults(self.spec, self.document.data, self._is_unread):
             self._report(location, f"input {location[1]!r}: {message}")
         bound = {name: self._bind_step(name, step) for name, step in self.spec.steps.items()}
@@ -114,11 +116,6 @@ class _Binder:
         if len(location) < 3 or (fault.file, fault.line, fault.column) not in self.read_faults:
             self.faults.append(fault)
 
-    def _check_names(self) -> None:
-        for name in self.steps:
-            if name in self.inputs:
-                self._report(("steps", name), f"{name!r} is also the name of an input; rename the step")
-
     def _bind_step(self, name: str, step: StepSpec) -> BoundStep | None:
         sources = step.sources
         for role, role_sources in sources.items():
@@ -133,7 +130,7 @@ class _Binder:
         if not variants:
             return None
         collected = self._collecting_roles(name, step)
-        needs = tuple(dict.fromkeys(filter(self._is_step, (source.source for source in step.all_sources))))
+        needs = tuple(dict.fromkeys(one.source for one in step.all_sources if one.source in self.spec.steps))
         declared = declared_step(self.spec, name)
         positions = {role: self.document.fault(("steps", name, "inputs", role), "") for role in sources}
         locations = {role: f"{fault.file}:{fault.line}:{fault.column}" for role, fault in positions.items()}
@@ -221,9 +218,6 @@ class _Binder:
             subject = f"output {' '.join(key)}"
             if is_template(value) and (fault := template_fault(str(value), roles, params, subject, late=False)):
                 self._report(("steps", name, "output", *key), f"step {name!r}: {fault}")
-
-    def _is_step(self, name: str) -> bool:
-        return name in self.spec.steps
 
     def _is_unread(self, name: str) -> bool:
         """Return whether a name is declared but unreadable, or may be in an unreadable include."""

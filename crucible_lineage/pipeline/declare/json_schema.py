@@ -5,6 +5,7 @@ from __future__ import annotations
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.pipeline.declare.faults import INTERNAL_FIELDS
 from crucible_lineage.pipeline.declare.load import DEFAULTS, INPUT_DEFAULTS
+from crucible_lineage.pipeline.spec.inputs import INPUT_KINDS
 from crucible_lineage.pipeline.spec.pipeline import RUNNERS, PipelineSpec
 
 MODELINE = "# yaml-language-server: $schema={path}"
@@ -208,8 +209,9 @@ def pipeline_schema() -> dict[str, object]:
     for fields in ("group_by", "across", "same"):
         definitions["Source"]["properties"][fields] = _one_or_more()
     step["properties"] |= {name: _one_or_more() for name in ("group_by", "across", "reads")}
-    for name in ("EachInput", "FileInput", "DatasetInput", "SelectInput", "ResultInput"):
-        definitions[name]["properties"]["match"] = _match()
+    kinds = [model.__name__ for model in INPUT_KINDS.values()]
+    for properties in (definitions[kind]["properties"] for kind in kinds):
+        properties |= {"match": _match()} if "match" in properties else {}
     each = definitions["EachInput"]
     each["additionalProperties"] = True  # keys beside `each` apply to every entry
     each["properties"]["each"] = {"type": "array", "minItems": 1, "items": {"type": "object"}}
@@ -218,7 +220,6 @@ def pipeline_schema() -> dict[str, object]:
         "required": ["crux"],
         "properties": {"crux": {"type": "string"}, "id": {"type": "string"}, "match": _match()},
     }
-    kinds = ("EachInput", "FileInput", "DatasetInput", "SelectInput", "ResultInput", "CalibrationInput")
     forms = [*({"$ref": f"#/$defs/{kind}"} for kind in kinds), crux]
     properties = schema["properties"]
     properties["inputs"] = {"type": "object", "additionalProperties": {"anyOf": forms}}

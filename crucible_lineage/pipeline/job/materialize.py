@@ -237,12 +237,8 @@ def _execute(
         StepOutput(planned, metadata[planned.output], files[planned.output]) for planned in job.outputs
     ]
 
-    def fields_of(mfid: str) -> Mapping[str, object]:
-        if (waiting := session.outbox.dataset(mfid)) is not None:
-            return {**waiting.fields, "unique_id": mfid, "scientific_metadata": dict(waiting.metadata)}
-        return session.client.datasets.get(mfid, include_metadata=True).model_dump()
-
-    names = [dataset_name(job, output.planned.output, output.metadata, fields_of) for output in made]
+    fields = partial(fields_of, session)
+    names = [dataset_name(job, output.planned.output, output.metadata, fields) for output in made]
     new = [
         new_dataset(job, output, activity, session.agent, name, support)
         for output, (name, _) in zip(made, names, strict=True)
@@ -260,6 +256,13 @@ def _execute(
         )
     )
     return new, cached, "; ".join(filter(None, notes))
+
+
+def fields_of(session: Session, mfid: str) -> JsonMapping:
+    """Return the fields of a dataset's record, in the outbox or at Crucible."""
+    if (waiting := session.outbox.dataset(mfid)) is not None:
+        return {**waiting.fields, "unique_id": mfid, "scientific_metadata": dict(waiting.metadata)}
+    return session.client.datasets.get(mfid, include_metadata=True).model_dump()
 
 
 def _report_line(job: Job, data: Path, on_line: LineCallback | None, line: str) -> None:

@@ -349,14 +349,11 @@ def _not_applied(job: Job, output: str, present: Mapping[str, object]) -> list[s
 
 def _declared_fields(job: Job, output: str, metadata: Mapping[str, object], session: Session) -> dict[str, object]:
     from crucible_lineage.pipeline.job.job import dataset_name
+    from crucible_lineage.pipeline.job.materialize import fields_of
 
-    name, _ = dataset_name(job, output, metadata, lambda mfid: _fields(mfid, session))
+    name, _ = dataset_name(job, output, metadata, partial(fields_of, session))
     described = job.inspection.described(job.spec.output)
     return {"dataset_name": name, **{field: described[field] for field in FIELDS if field in described}}
-
-
-def _fields(mfid: str, session: Session) -> Mapping[str, object]:
-    return session.client.datasets.get(mfid, include_metadata=True).model_dump()
 
 
 def _digest(step: BoundStep) -> str:
