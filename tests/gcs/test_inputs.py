@@ -217,3 +217,17 @@ def test_without_any_credentials_one_is_told_what_to_do(
 def test_block_and_copy_are_only_for_files_elsewhere(lab: Any, run: Any) -> None:
     with pytest.raises(InputError, match="block and copy are for remote files"):
         run(lab.declare(ONE.replace("MORE", ", copy: false").replace("gs://beamline-raw/run7/", "")))
+
+
+def test_fields_come_from_the_names_of_objects_and_a_misnamed_one_stops_only_itself(
+    bucket: Any, lab: Any, run: Any, session: Session
+) -> None:
+    for name in ("run7/5mW.txt", "run7/odd.txt"):
+        bucket.put(name, "1")
+    ran = run(
+        lab.declare(EACH.replace("each: true,", r"each: true, metadata: {power_mW: from name '^(\d+)mW\.txt$'},"))
+    )
+    assert ran.outcomes == {"scaled[5mW.txt]": "executed", "scaled[odd.txt]": "failed"}
+    assert "'odd.txt' does not match" in ran.errors["scaled[odd.txt]"]
+    (raw,) = ran.inputs["scan"]
+    assert (session.client.metadata.get(raw) or {})["power_mW"] == 5

@@ -16,11 +16,11 @@ from typing import Protocol
 
 from crucible_lineage.checksums import FileChecksums, Scan, crc32c_text
 from crucible_lineage.errors import ChecksumError, InputError
+from crucible_lineage.pipeline.spec.inputs import split_address
 from crucible_lineage.session import Session
 from crucible_lineage.traffic import traffic
 
 GROUP = "crucible_lineage.file_sources"
-_GENERATION = re.compile(r"#([0-9]+)$")
 _WILD = re.compile(r"\*\*/|\*\*|\*|\?|\[[^]]+\]")
 
 
@@ -98,7 +98,7 @@ def find_remote(name: str, block: str | None, session: Session) -> list[RemoteFi
     `#` and digits at the end select a generation, which is not looked up if the local store knows it. Raises InputError
     if there is no file at an address without a pattern.
     """
-    url, generation = _split(name)
+    url, generation = split_address(name)
     if generation and (known := session.store.remote_checksums(url, generation)):
         return [RemoteFile(url, generation, known.size, known.crc32c, block)]
     source = open_source(url.partition("://")[0], block)
@@ -135,7 +135,7 @@ def fetch_address(address: str, block: str | None, write: Callable[[bytes], obje
     If the generation is gone, these are the present bytes: the caller compares the hash.
     """
     source = open_source(address.partition("://")[0], block)
-    url, generation = _split(address)
+    url, generation = split_address(address)
     found = source.find(url, generation) or source.find(url, None)
     if found is None:
         raise InputError(f"{address} no longer exists, and Crucible has only a record of it; restore it")
@@ -170,12 +170,6 @@ def _download(file: RemoteFile, session: Session) -> FileChecksums:
 
     session.cache.receive(fetch)
     return scan.checksums(0)
-
-
-def _split(name: str) -> tuple[str, str | None]:
-    """Return address and generation."""
-    pinned = _GENERATION.search(name)
-    return (name[: pinned.start()], pinned[1]) if pinned else (name, None)
 
 
 def _expression(pattern: str) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
@@ -48,6 +47,7 @@ from crucible_lineage.pipeline.spec.inputs import (
     FileInput,
     ResultInput,
     SelectInput,
+    split_address,
 )
 from crucible_lineage.pipeline.spec.pipeline import PipelineSpec, named_fields
 from crucible_lineage.provenance.record import read_record
@@ -371,7 +371,7 @@ def _hash_item(project: str, declared: FileInput, label: str, session: Session) 
     try:
         declared = _fill_from_header(_fill_from_names(declared), session)
     except InputError as error:  # one unusable file name does not stop the others
-        return InputItem(label or declared.paths[0].name, None, blocked=str(error))
+        return InputItem(label or _names(declared)[0].rpartition("/")[2], None, blocked=str(error))
     moment = declared.timestamp or declared.known_since
     raw = hash_files(
         project, declared.paths, moment, session, remote=_remote_files(declared, session), salt=declared.salt
@@ -388,8 +388,7 @@ def _fill_from_names(declared: FileInput) -> FileInput:
     fields = {name: value for name in DatasetFields.model_fields if (value := getattr(declared, name)) is not None}
     if not any(is_from_name(value) for value in (*fields.values(), *declared.metadata.values())):
         return declared
-    names = [*(_relative_name(path, declared.folder) for path in declared.paths), *declared.remote]
-    return declared.model_copy(update=read_from_names(fields, names))
+    return declared.model_copy(update=read_from_names(fields, _names(declared)))
 
 
 def _fill_from_header(declared: FileInput, session: Session) -> FileInput:
@@ -410,9 +409,11 @@ def _fill_from_header(declared: FileInput, session: Session) -> FileInput:
     )
 
 
-def _relative_name(path: Path, folder: Path) -> str:
-    inside = path.is_relative_to(folder)
-    return (path.relative_to(folder) if inside else path).as_posix()
+def _names(declared: FileInput) -> list[str]:
+    """Return the paths of the files, relative to the declaration if they are beside it, and the addresses."""
+    folder = declared.folder
+    local = (path.relative_to(folder) if path.is_relative_to(folder) else path for path in declared.paths)
+    return [*(path.as_posix() for path in local), *(split_address(address)[0] for address in declared.remote)]
 
 
 def _select_items(project: str, declared: SelectInput, session: Session) -> Iterator[InputItem]:

@@ -34,6 +34,7 @@ _FIELD_NAMES = {"else": "otherwise"}  # keys that are Python keywords
 _IN_TIME = ("nearest", "take", "within", "else", "undated")
 _LIST_KEYS = ("match", "label", "checks", *_IN_TIME)  # keys that apply to a whole list of datasets
 _WILD = frozenset("*?[")
+_GENERATION = re.compile(r"#([0-9]+)$")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://[^/]+")
 
 
@@ -407,6 +408,12 @@ PipelineInput = Annotated[
 def is_remote(name: str) -> bool:
     """Return whether a name is an address such as gs://bucket/name and not a local file."""
     return _ADDRESS.match(name) is not None
+
+
+def split_address(address: str) -> tuple[str, str | None]:
+    """Return the address without a generation, as in gs://bucket/name#123, and the generation."""
+    pinned = _GENERATION.search(address)
+    return (address[: pinned.start()], pinned[1]) if pinned else (address, None)
 
 
 def located(name: str, folder: Path = Path()) -> Path:
