@@ -21,6 +21,7 @@ from crucible_lineage.server.seals import REMEDY, add_checksum, checksum, damage
 Row = sqlite3.Row
 JsonObject = dict[str, Any]  # a record that is sent, metadata that is received
 CHECKED_EVERY = timedelta(days=1)  # chosen: reading 100,000 datasets takes seconds
+EARLIEST_YEAR, LATEST_YEAR = 1000, 9000  # chosen: far from the ends of Python's calendar, where time zones overflow
 BUSY_TIMEOUT_S = 30.0  # chosen: other processes write to this folder, for milliseconds each
 
 LOCAL_USER = {"unique_id": EMBEDDED_USER, "username": "local", "first_name": "Local", "last_name": "User"}
@@ -148,6 +149,18 @@ def find_setting(db: sqlite3.Connection, name: str) -> str | None:
 def now() -> str:
     """Return the current time in the stored form: UTC, microseconds, explicit offset; text order is time order."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def stored_time(text: str) -> str:
+    """Convert ISO 8601 text, in UTC without a zone, to the stored form. ValueError for a year out of range."""
+    parsed = datetime.fromisoformat(text)
+    try:
+        utc = (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC)
+    except OverflowError:
+        utc = None
+    if utc is None or not EARLIEST_YEAR <= utc.year <= LATEST_YEAR:
+        raise ValueError(f"must lie between the years {EARLIEST_YEAR} and {LATEST_YEAR}")
+    return utc.isoformat(timespec="microseconds")
 
 
 def placeholders(values: Sequence[object]) -> str:

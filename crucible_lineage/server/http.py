@@ -6,7 +6,6 @@ import errno
 import logging
 import sqlite3
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from functools import partial, wraps
 from inspect import iscoroutinefunction
 from typing import Annotated, Any, Literal, TypeVar
@@ -21,6 +20,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from crucible_lineage.server.database import stored_time
 from crucible_lineage.server.instance import PREFIX
 from crucible_lineage.server.seals import REMEDY, DamagedError
 
@@ -259,23 +259,8 @@ def _unicode_answer(_request: Request, _error: Exception) -> Response:
     return JSONResponse({"detail": "The request contains text that is not valid Unicode (a lone surrogate)"}, 422)
 
 
-EARLIEST_YEAR, LATEST_YEAR = 1000, 9000  # chosen: far from the ends of Python's calendar, where time zones overflow
-
-
-def moment(text: str) -> datetime:
-    """Parse ISO 8601 text, which without a zone is in UTC. Raises ValueError for a year that is out of bounds."""
-    parsed = datetime.fromisoformat(text)
-    try:
-        utc = (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC)
-    except OverflowError:
-        utc = None
-    if utc is None or not EARLIEST_YEAR <= utc.year <= LATEST_YEAR:
-        raise ValueError(f"must lie between the years {EARLIEST_YEAR} and {LATEST_YEAR}")
-    return utc
-
-
 def _checked_moment(text: str) -> str:
-    moment(text)
+    stored_time(text)
     return text
 
 

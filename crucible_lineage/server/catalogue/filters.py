@@ -21,8 +21,8 @@ from crucible_lineage.server.catalogue.records import (
     within_bounds,
 )
 from crucible_lineage.server.catalogue.resources import project_row, select, user_row
-from crucible_lineage.server.database import JsonObject
-from crucible_lineage.server.http import MAX_ROW_ID, Json, invalid, moment
+from crucible_lineage.server.database import JsonObject, stored_time
+from crucible_lineage.server.http import MAX_ROW_ID, Json, invalid
 from crucible_lineage.server.instance import WITH_KEYWORD
 
 # ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound
@@ -280,12 +280,7 @@ def _decode(cursor: str) -> tuple[str, str]:
     return value, mfid
 
 
-def _stored_time(text: str) -> str:
-    """Convert a time to its stored form; text that is none is a validation error."""
-    return moment(text).isoformat(timespec="microseconds")
-
-
-Moment = Annotated[str, AfterValidator(_stored_time)]
+Moment = Annotated[str, AfterValidator(stored_time)]
 Principals = Annotated[list[str], Field(max_length=10)]
 
 

@@ -20,9 +20,8 @@ from crucible_lineage.server.catalogue.metadata import (
     written_metadata,
 )
 from crucible_lineage.server.catalogue.resources import change, instrument_columns
-from crucible_lineage.server.database import Database, check, now
+from crucible_lineage.server.database import Database, check, now, stored_time
 from crucible_lineage.server.files.storage import STORE, ContentStore, sweep
-from crucible_lineage.server.http import moment
 from crucible_lineage.server.ingest.formats.findings import Found
 from crucible_lineage.server.ingest.ingestors import ingestor_names
 from crucible_lineage.server.ingest.isolation import IngestionError, Isolation
@@ -256,7 +255,7 @@ def _fill(
         if parsed.get(name) not in UNSET and (value in UNSET or value == previous.get(name))
     }
     if "timestamp" in filled:
-        filled["timestamp"] = moment(filled["timestamp"]).isoformat(timespec="microseconds")
+        filled["timestamp"] = stored_time(filled["timestamp"])
     changes = {name: value for name, value in filled.items() if value != current[name]}
     if values := _columns(db, row, changes):
         change(db, "dataset", file["dataset_id"], values)

@@ -73,6 +73,15 @@ def test_gaps_are_filled_and_what_the_user_gave_stays(client, dataset, ingested,
     assert request["ingestion_class"] == "DelimitedTextIngestor"
 
 
+@pytest.mark.parametrize("unset", ["0001-01-01T00:00:00Z", "9999-12-31 23:59:59"])
+def test_a_time_that_was_not_set_is_no_time(ingested, tmp_path, unset):
+    path = tmp_path / "run.json"
+    path.write_text(f'{{"start_time": "{unset}", "temperature_K": 300}}')
+    record, request = ingested(path)
+    assert (request["status"], record["scientific_metadata"]["temperature_K"]) == ("complete", 300)
+    assert record["timestamp"][:16] == record["creation_time"][:16]
+
+
 def test_parser_never_writes_the_provenance_record(ingested, tmp_path):
     path = tmp_path / "run.json"
     path.write_text('{"crucible_lineage": {"forged": true}, "temperature_K": 300}')

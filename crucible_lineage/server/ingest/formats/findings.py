@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from crucible_lineage.server.database import JsonObject
+from crucible_lineage.server.database import JsonObject, stored_time
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -99,10 +99,13 @@ def read_time(text: object, zone: str = "") -> str | None:
         moment = _parsed(datetime.fromisoformat, text.replace(",", ".").replace(" +", "+").replace(" Z", "Z"))
     for form in (*_FORMS, *(f"{form} %z" for form in _FORMS)):
         moment = moment or _parsed(lambda value, form=form: datetime.strptime(value, form), text)
-    try:
-        return moment.astimezone().isoformat() if moment else None
-    except (OverflowError, OSError, ValueError):  # a year beyond the system's calendar
+    if moment is None:
         return None
+    try:
+        stored_time(local := moment.astimezone().isoformat())
+    except (OverflowError, OSError, ValueError):  # such as the year 1, where no time is set
+        return None
+    return local
 
 
 def _parsed(read: Any, text: str) -> datetime | None:
