@@ -20,7 +20,7 @@ from crucible_lineage.client.dataset.datasets import DatasetCalls, DeletionCalls
 from crucible_lineage.client.dataset.files import FileCalls
 from crucible_lineage.client.filters import SampleFilters, sent_filters
 from crucible_lineage.client.http.concurrent import ConcurrentCalls
-from crucible_lineage.client.http.connection import Connection, Timeouts, count_of, pages
+from crucible_lineage.client.http.connection import Calls, Connection, Timeouts, count_of, pages
 from crucible_lineage.client.http.pool import MAX_CONNECTIONS, DirectClient, PooledTransport
 from crucible_lineage.client.http.retry import RetryPolicy
 from crucible_lineage.client.http.wire import parse, parse_all, quoted, segment, to_send
@@ -216,13 +216,10 @@ def _connections(trust: ssl.SSLContext | bool, transport: httpx.BaseTransport | 
     return httpx.Client(limits=limits, verify=trust, timeout=None)  # noqa: S113  set per request
 
 
-class AccountCalls(OfficialNames):
+class AccountCalls(Calls):
     """`client.account`: the owner of the key, and what the key may do."""
 
     subject = "account"
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
 
     def whoami(self) -> Account:
         """Return the account of the key."""
@@ -233,13 +230,10 @@ class AccountCalls(OfficialNames):
         return parse(Profile, self._connection.get("/account/profile", "read the profile"), "read the profile")
 
 
-class GraphCalls(OfficialNames):
+class GraphCalls(Calls):
     """`client.graphs`: the lineage of datasets, as node-link JSON, which `LineageGraph.from_api` reads."""
 
     subject = "graphs"
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
 
     def get(self, mfid: str, recursive: bool = True) -> JsonObject:
         """Return `nodes` and `edges` around a dataset or sample: all that is connected, or only the direct neighbours.
@@ -267,13 +261,13 @@ def _node_link(answer: object, action: str) -> JsonObject:
     return {**answer, "edges": edges}
 
 
-class SampleCalls(OfficialNames):
+class SampleCalls(Calls):
     """`client.samples`: the measured samples, and which was made from which."""
 
     subject = "samples"
 
     def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+        super().__init__(connection)
         self._links = LinkCalls(connection, "/samples", "sample", Sample)
 
     def create(self, sample: SampleCreate | Mapping[str, object] | None = None, **fields: object) -> Sample:

@@ -8,10 +8,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Unpack
 
 from crucible_lineage.client.filters import IngestionFilters, sent_filters
-from crucible_lineage.client.http.connection import Connection, pages
+from crucible_lineage.client.http.connection import Calls, pages
 from crucible_lineage.client.http.wire import parse, segment
 from crucible_lineage.client.models import IngestionRequest
-from crucible_lineage.client.official import OfficialNames
 from crucible_lineage.errors import InputError, ServerError, UnreachableError
 from crucible_lineage.times import utc
 
@@ -22,13 +21,10 @@ LONGEST_WAIT_S = 5.0
 CLOCKS_DIFFER = timedelta(minutes=2)  # chosen: the largest difference between the service's clock and ours
 
 
-class IngestionCalls(OfficialNames):
+class IngestionCalls(Calls):
     """`client.ingestions`: requests that Crucible reads a file into metadata and thumbnails."""
 
     subject = "ingestions"
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
 
     def request(
         self, file_mfid: str, ingestion_class: str | None = None, status: str = "requested"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar, Unpack
 
 from crucible_lineage.client.filters import InstrumentFilters, ProjectFilters, sent_filters
-from crucible_lineage.client.http.connection import Connection, pages
+from crucible_lineage.client.http.connection import Calls, Connection, pages
 from crucible_lineage.client.http.wire import parse, parse_all, quoted, segment, to_send
 from crucible_lineage.client.models import (
     Account,
@@ -17,7 +17,6 @@ from crucible_lineage.client.models import (
     ProjectCreate,
     ReceivedModel,
 )
-from crucible_lineage.client.official import OfficialNames
 from crucible_lineage.errors import InputError, NotFoundError, ServerError
 from crucible_lineage.ids import is_mfid
 
@@ -28,13 +27,10 @@ LEADS = ("project_lead", "project_lead_orcid", "project_lead_email", "project_le
 Record = TypeVar("Record", bound=ReceivedModel)
 
 
-class ProjectCalls(OfficialNames):
+class ProjectCalls(Calls):
     """`client.projects`: the projects that data belong to, by their MFID or their `project_id`."""
 
     subject = "projects"
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
 
     def get(self, project: str) -> Project:
         """Return the project with this MFID or `project_id`."""
@@ -98,13 +94,10 @@ class ProjectCalls(OfficialNames):
         self._connection.call("POST", path, action, params={"role": role})
 
 
-class InstrumentCalls(OfficialNames):
+class InstrumentCalls(Calls):
     """`client.instruments`: the instruments, by their MFID or their `instrument_id`."""
 
     subject = "instruments"
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
 
     def get(self, instrument: str) -> Instrument:
         """Return the instrument with this MFID or `instrument_id`."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from crucible_lineage.client.dataset.files import FileCalls
-from crucible_lineage.client.http.connection import Connection
+from crucible_lineage.client.http.connection import Calls, Connection
 from crucible_lineage.client.http.wire import parse, parse_all, segment, to_send
 from crucible_lineage.client.ingestions import IngestionCalls
 from crucible_lineage.client.models import (
@@ -265,13 +265,10 @@ def _without_colon(word: str) -> str:
     return word.replace(":", "_")
 
 
-class MetadataCalls(OfficialNames):
+class MetadataCalls(Calls):
     """`client.metadata`: the scientific metadata of datasets, samples, instruments and projects, by MFID."""
 
     subject = "metadata"
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
 
     def get(self, mfid: str) -> JsonObject | None:
         """Return the metadata of a resource; None if it has none."""

@@ -11,7 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar, Unpack, get_args
 from crucible_lineage.client.dataset.contents import AddedFile, ContentCalls, MetadataCalls
 from crucible_lineage.client.dataset.files import FileCalls
 from crucible_lineage.client.filters import DatasetFilters, DeletionFilters, sent_filters
-from crucible_lineage.client.http.connection import PAGE, Connection, count_of, pages
+from crucible_lineage.client.http.connection import PAGE, Calls, Connection, count_of, pages
 from crucible_lineage.client.http.wire import Params, parse, parse_all, segment, to_send
 from crucible_lineage.client.ingestions import IngestionCalls
 from crucible_lineage.client.models import (
@@ -23,7 +23,6 @@ from crucible_lineage.client.models import (
     ReceivedModel,
     Relationship,
 )
-from crucible_lineage.client.official import OfficialNames
 from crucible_lineage.client.projects import InstrumentCalls
 from crucible_lineage.errors import ConflictError, InputError, nearest
 from crucible_lineage.ids import is_mfid
@@ -411,13 +410,10 @@ class LinkCalls(Generic[Record]):
         return f"{self._collection}/{parent}/children/{child}"
 
 
-class DeletionCalls(OfficialNames):
+class DeletionCalls(Calls):
     """`client.deletions`. `elevated` uses an administrator's rights; for other users the call is refused."""
 
     subject = "deletions"
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
 
     def request(self, mfid: str, reason: str | None = None) -> DeletionRequest:
         """Request deletion of a resource; it is hidden from lists at once, and deleted after a review."""

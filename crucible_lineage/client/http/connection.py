@@ -20,6 +20,7 @@ import httpx
 from crucible_lineage.client.http.retry import RetryPolicy, RetryState, decide, retry_after_s
 from crucible_lineage.client.http.wire import Params, encoded, json_bytes, parse
 from crucible_lineage.client.models import ReceivedModel
+from crucible_lineage.client.official import OfficialNames
 from crucible_lineage.errors import (
     CertificateError,
     ConflictError,
@@ -234,6 +235,13 @@ class Connection:
             content=None if body is None else json_bytes(body),
             extensions={"timeout": timeout},
         )
+
+
+class Calls(OfficialNames):
+    """Base of the calls of one subject."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
 
 
 def _is_tls_failure(error: httpx.TransportError) -> bool:
