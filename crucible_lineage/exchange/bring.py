@@ -12,7 +12,6 @@ import base64
 import os
 import shutil
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -381,25 +380,24 @@ def _ingested(source: Session) -> frozenset[str]:
     return frozenset(str(one.file_mfid) for one in ingestions if one.status != "not_requested")
 
 
+@dataclass
 class _Bringing:
-    def __init__(
-        self, sender: Sender, plan: CopyPlan, patience_s: float, listen: Listen, troubled: Callable[[str], None]
-    ) -> None:
-        self.sender = sender
-        self.patience_s = patience_s
-        self.listen = listen
-        self.troubled = troubled
-        self.total = len(plan.items)
-        self.outcome = CopyOutcome(ids=sender.ids)
-        self._waiting = {item.mfid: item for item in plan.items}
-        self._open = {item.mfid: {one for one in item.parents if one in self._waiting} for item in plan.items}
+    sender: Sender
+    plan: CopyPlan
+    patience_s: float
+    listen: Listen
+    troubled: Callable[[str], None]
+
+    def __post_init__(self) -> None:
+        self.outcome = CopyOutcome(ids=self.sender.ids)
+        self._waiting = {item.mfid: item for item in self.plan.items}
+        self._open = {item.mfid: {one for one in item.parents if one in self._waiting} for item in self.plan.items}
         self._noted: list[CopiedDataset] = []
         self._reported: set[str] = set()
         self._stopped: CrucibleError | None = None
         self._away_since: float | None = None
         self._tries = 0
         self._retry_after_s: float | None = None
-        self._over = threading.Event()
 
     def run(self) -> CopyOutcome:
         running: dict[Future[CopiedDataset | None], ItemToCopy] = {}
@@ -413,7 +411,7 @@ class _Bringing:
                     for future in ended:
                         self._ended(running.pop(future), future)
                     if self._away_since is not None and not running and self._waiting and self._stopped is None:
-                        self._over.wait(self._pause())
+                        time.sleep(self._pause())
             except BaseException:
                 self.sender.client.close()  # active transfers end with their current calls
                 pool.shutdown(cancel_futures=True)
@@ -457,7 +455,7 @@ class _Bringing:
                 self._noted.append(copied)
             if len(self._noted) >= NOTED_EVERY:
                 self._note()
-            self.listen(item, len(self.outcome.sent), self.total)
+            self.listen(item, len(self.outcome.sent), len(self.plan.items))
 
     def _away(self, error: CrucibleError) -> None:
         reason = str(error).splitlines()[0]
