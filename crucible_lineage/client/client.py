@@ -16,7 +16,7 @@ from urllib.request import getproxies
 import httpx
 
 from crucible_lineage.client.dataset.contents import MetadataCalls
-from crucible_lineage.client.dataset.datasets import DatasetCalls, DeletionCalls, LinkCalls
+from crucible_lineage.client.dataset.datasets import DatasetCalls, DeletionCalls, LinkedCalls
 from crucible_lineage.client.dataset.files import FileCalls
 from crucible_lineage.client.filters import SampleFilters, sent_filters
 from crucible_lineage.client.http.concurrent import ConcurrentCalls
@@ -261,14 +261,11 @@ def _node_link(answer: object, action: str) -> JsonObject:
     return {**answer, "edges": edges}
 
 
-class SampleCalls(Calls):
+class SampleCalls(LinkedCalls[Sample]):
     """`client.samples`: the measured samples, and which was made from which."""
 
     subject = "samples"
-
-    def __init__(self, connection: Connection) -> None:
-        super().__init__(connection)
-        self._links = LinkCalls(connection, "/samples", "sample", Sample)
+    _collection, _kind, _model = "/samples", "sample", Sample
 
     def create(self, sample: SampleCreate | Mapping[str, object] | None = None, **fields: object) -> Sample:
         """Create a sample. With a `unique_id` of your own, the call is repeated if its answer is lost."""
@@ -314,19 +311,3 @@ class SampleCalls(Calls):
         action = f"change sample {mfid}"
         path = f"/samples/{segment(mfid, 'sample')}"
         return parse(Sample, self._connection.call("PATCH", path, action, mfid=mfid, body=fields), action)
-
-    def link_parent_child(self, parent_id: str, child_id: str, relationship_type: str | None = None) -> None:
-        """Make one sample a child of another; a given relationship replaces the stored one."""
-        self._links.link(parent_id, child_id, relationship_type)
-
-    def unlink(self, parent_id: str, child_id: str) -> None:
-        """Remove the link."""
-        self._links.unlink(parent_id, child_id)
-
-    def list_parents(self, mfid: str, *, limit: int | None = None) -> Sequence[Sample]:
-        """Return the samples that this one was made from."""
-        return self._links.related(mfid, "parents", {}, limit)
-
-    def list_children(self, mfid: str, *, limit: int | None = None) -> Sequence[Sample]:
-        """Return the samples that were made from this one."""
-        return self._links.related(mfid, "children", {}, limit)

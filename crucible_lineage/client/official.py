@@ -148,7 +148,7 @@ class OfficialNames:
         super().__init_subclass__(**options)
         for name, call in list(vars(cls).items()):
             if isinstance(call, FunctionType) and not name.startswith("_"):
-                setattr(cls, name, accept_official_names(call, f"client.{cls.subject}"))
+                setattr(cls, name, accept_official_names(call))
 
     if not TYPE_CHECKING:  # type checkers should report missing names
 
@@ -235,7 +235,7 @@ def argument_hint(name: str) -> str:
     return ARGUMENT_HINTS.get(name, "")
 
 
-def accept_official_names(call: FunctionType, subject: str) -> Callable[..., Any]:
+def accept_official_names(call: FunctionType) -> Callable[..., Any]:
     """Wrap a call to accept official argument names. For others, TypeError says what to use."""
     code = call.__code__
     names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
@@ -255,7 +255,7 @@ def accept_official_names(call: FunctionType, subject: str) -> Callable[..., Any
             target = name if name in names else our_name(name, candidates - bound)
             if not target and not takes_more:
                 hint = argument_hint(name) or nearest(name, names[1:], "it takes")
-                raise TypeError(f"{subject}.{call.__name__}() takes no {name!r}; {hint}")
+                raise TypeError(f"client.{args[0].subject}.{call.__name__}() takes no {name!r}; {hint}")
             renamed[target or name] = value
             bound.add(target or name)
         return call(*args, **renamed)

@@ -8,12 +8,10 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, Unpack, get_args
 
-from crucible_lineage.client.dataset.contents import AddedFile, ContentCalls, MetadataCalls
-from crucible_lineage.client.dataset.files import FileCalls
+from crucible_lineage.client.dataset.contents import AddedFile, ContentCalls
 from crucible_lineage.client.filters import DatasetFilters, DeletionFilters, sent_filters
-from crucible_lineage.client.http.connection import PAGE, Calls, Connection, count_of, pages
-from crucible_lineage.client.http.wire import Params, parse, parse_all, segment, to_send
-from crucible_lineage.client.ingestions import IngestionCalls
+from crucible_lineage.client.http.connection import PAGE, Calls, count_of, pages
+from crucible_lineage.client.http.wire import parse, parse_all, segment, to_send
 from crucible_lineage.client.models import (
     Dataset,
     DatasetCreate,
@@ -28,9 +26,8 @@ from crucible_lineage.errors import ConflictError, InputError, nearest
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.refs import ProjectChanges
-from crucible_lineage.service import ServiceProfile
 
-__all__ = ["CreatedDataset", "DatasetCalls", "DeletionCalls", "LinkCalls"]
+__all__ = ["CreatedDataset", "DatasetCalls", "DeletionCalls", "LinkedCalls"]
 
 
 # Fields of dataset models that only answers have.
@@ -84,20 +81,57 @@ class DatasetModel(Protocol):
         """Return the fields that are set."""
 
 
-class DatasetCalls(ContentCalls):
+class LinkedCalls(Calls, Generic[Record]):
+    """The part of `client.datasets` and of `client.samples` that deals with parents and children."""
+
+    _collection: str
+    _kind: str
+    _model: type[Record]
+
+    def link_parent_child(self, parent_id: str, child_id: str, relationship_type: str | None = None) -> None:
+        """Make one dataset or sample a child of another; a given relationship replaces the stored one.
+
+        Raises RefusedError if that would close a cycle, or if the service does not know the relationship.
+        """
+        if relationship_type is not None and relationship_type not in RELATIONSHIPS:
+            hint = nearest(relationship_type, RELATIONSHIPS)
+            raise InputError(f"there is no relationship {relationship_type!r}; {hint}")
+        action = f"link {child_id} as a child of {parent_id}"
+        params = {"relationship_type": relationship_type} if relationship_type else None
+        path = self._link_path(parent_id, child_id)
+        self._connection.call("POST", path, action, mfid=child_id, params=params, repeatable=True)
+
+    def unlink(self, parent_id: str, child_id: str) -> None:
+        """Remove the link."""
+        action = f"unlink {child_id} from its parent {parent_id}"
+        self._connection.call("DELETE", self._link_path(parent_id, child_id), action, mfid=child_id)
+
+    def list_parents(
+        self, mfid: str, *, relationship_type: str | None = None, limit: int | None = None
+    ) -> Sequence[Record]:
+        """Return the datasets or samples that this one was made from."""
+        return self._related(mfid, "parents", relationship_type, limit)
+
+    def list_children(
+        self, mfid: str, *, relationship_type: str | None = None, limit: int | None = None
+    ) -> Sequence[Record]:
+        """Return the datasets or samples that were made from this one."""
+        return self._related(mfid, "children", relationship_type, limit)
+
+    def _related(self, mfid: str, side: str, relationship_type: str | None, limit: int | None) -> list[Record]:
+        path, action = f"{self._collection}/{segment(mfid, self._kind)}/{side}", f"list the {side} of {mfid}"
+        params = {"relationship_type": relationship_type}
+        return list(pages(self._connection, path, self._model, action, params, limit))
+
+    def _link_path(self, parent_id: str, child_id: str) -> str:
+        parent, child = segment(parent_id, self._kind), segment(child_id, self._kind)
+        return f"{self._collection}/{parent}/children/{child}"
+
+
+class DatasetCalls(ContentCalls, LinkedCalls[Dataset]):
     """`client.datasets`. Calls about the contents of a dataset (keywords, files, pictures) are in `ContentCalls`."""
 
-    def __init__(
-        self,
-        connection: Connection,
-        files: FileCalls,
-        metadata: MetadataCalls,
-        ingestions: IngestionCalls,
-        service: ServiceProfile,
-    ) -> None:
-        super().__init__(connection, files, metadata, ingestions, service)
-        self._links = LinkCalls(connection, "/datasets", "dataset", Dataset)
-        self._instruments = InstrumentCalls(connection)
+    _collection, _kind, _model = "/datasets", "dataset", Dataset
 
     def create(
         self,
@@ -218,7 +252,7 @@ class DatasetCalls(ContentCalls):
         """
         public = fields.pop("public", None)
         if name := fields.get("instrument_name"):
-            matches = self._instruments.list(instrument_name=str(name))
+            matches = InstrumentCalls(self._connection).list(instrument_name=str(name))
             if len(matches) == 1 and not fields.keys() & {"instrument_mfid", "instrument_id"}:
                 fields = {**fields, "instrument_mfid": matches[0].unique_id}
                 del fields["instrument_name"]
@@ -245,29 +279,6 @@ class DatasetCalls(ContentCalls):
     def delete(self, dsid: str, reason: str | None = None) -> DeletionRequest:
         """Request deletion of the dataset; it is hidden from lists at once, and deleted after a review."""
         return DeletionCalls(self._connection).request(dsid, reason)
-
-    def link_parent_child(self, parent_id: str, child_id: str, relationship_type: str | None = None) -> None:
-        """Make one dataset a child of another; a given relationship replaces the stored one.
-
-        Raises RefusedError if that would close a cycle, or if the service does not know the relationship.
-        """
-        self._links.link(parent_id, child_id, relationship_type)
-
-    def unlink(self, parent_id: str, child_id: str) -> None:
-        """Remove the link."""
-        self._links.unlink(parent_id, child_id)
-
-    def list_parents(
-        self, dsid: str, *, relationship_type: str | None = None, limit: int | None = None
-    ) -> Sequence[Dataset]:
-        """Return the datasets that this one was made from."""
-        return self._links.related(dsid, "parents", {"relationship_type": relationship_type}, limit)
-
-    def list_children(
-        self, dsid: str, *, relationship_type: str | None = None, limit: int | None = None
-    ) -> Sequence[Dataset]:
-        """Return the datasets that were made from this one."""
-        return self._links.related(dsid, "children", {"relationship_type": relationship_type}, limit)
 
     def add_sample(self, dataset_id: str, sample_id: str) -> None:
         """Associate the dataset with a sample."""
@@ -333,7 +344,7 @@ class DatasetCalls(ContentCalls):
         """Convert filters to query parameters; looks up the MFID of an instrument, which the service needs."""
         params = sent_filters(filters, DatasetFilters)
         if slug := params.pop("instrument_id", None):
-            params["instrument_mfid"] = self._instruments.get(slug).unique_id
+            params["instrument_mfid"] = InstrumentCalls(self._connection).get(slug).unique_id
         return params
 
 
@@ -374,40 +385,6 @@ def _one_of(fields: JsonObject, *names: str) -> Any:
 
 def _selector(kind: str, name: str) -> dict[str, str]:
     return {f"{kind}_mfid" if is_mfid(name) else f"{kind}_id": name}
-
-
-class LinkCalls(Generic[Record]):
-    """The link routes under `/datasets` or `/samples`."""
-
-    def __init__(self, connection: Connection, collection: str, kind: str, model: type[Record]) -> None:
-        self._connection = connection
-        self._collection = collection
-        self._kind = kind
-        self._model = model
-
-    def link(self, parent_mfid: str, child_mfid: str, relationship_type: str | None) -> None:
-        """Make one record a child of another; a given relationship replaces the stored one."""
-        if relationship_type is not None and relationship_type not in RELATIONSHIPS:
-            hint = nearest(relationship_type, RELATIONSHIPS)
-            raise InputError(f"there is no relationship {relationship_type!r}; {hint}")
-        action = f"link {child_mfid} as a child of {parent_mfid}"
-        params = {"relationship_type": relationship_type} if relationship_type else None
-        path = self._path(parent_mfid, child_mfid)
-        self._connection.call("POST", path, action, mfid=child_mfid, params=params, repeatable=True)
-
-    def unlink(self, parent_mfid: str, child_mfid: str) -> None:
-        """Remove the link."""
-        action = f"unlink {child_mfid} from its parent {parent_mfid}"
-        self._connection.call("DELETE", self._path(parent_mfid, child_mfid), action, mfid=child_mfid)
-
-    def related(self, mfid: str, side: str, params: Params, limit: int | None) -> list[Record]:
-        """Return the linked records on one side, `parents` or `children`."""
-        path = f"{self._collection}/{segment(mfid, self._kind)}/{side}"
-        return list(pages(self._connection, path, self._model, f"list the {side} of {mfid}", params, limit))
-
-    def _path(self, parent_mfid: str, child_mfid: str) -> str:
-        parent, child = segment(parent_mfid, self._kind), segment(child_mfid, self._kind)
-        return f"{self._collection}/{parent}/children/{child}"
 
 
 class DeletionCalls(Calls):
