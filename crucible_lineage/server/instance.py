@@ -70,14 +70,12 @@ class DataFolder:
 
 def instance_id(data_dir: Path | str) -> str | None:
     """Return the random identity that the database of a data folder got when created; None if it is unreadable."""
-    row = _read(data_dir, "SELECT value FROM setting WHERE name = 'instance_id'")
-    return None if row is None else str(row[0])
+    return _read(data_dir, "SELECT value FROM setting WHERE name = 'instance_id'")
 
 
 def project_revision(data_dir: Path | str, project_id: str) -> str | None:
     """Read a project's `Crucible-Revision` without a server; None if there is no such project."""
-    row = _read(data_dir, f"{REVISION} JOIN project ON project.id = project_id WHERE slug = ?", project_id)
-    return None if row is None else str(row[0])
+    return _read(data_dir, f"{REVISION} JOIN project ON project.id = project_id WHERE slug = ?", project_id)
 
 
 def project_changes(data_dir: Path | str, project_id: str, since: str | None, keyword: str) -> dict[str, str] | None:
@@ -87,14 +85,13 @@ def project_changes(data_dir: Path | str, project_id: str, since: str | None, ke
         " WHERE type = 'dataset' AND NOT hidden AND modified >= ?"
         f" AND project_id = (SELECT id FROM project WHERE slug = ?) AND id IN ({WITH_KEYWORD})"
     )
-    row = _read(data_dir, query, since or "", project_id, keyword.casefold())
-    return None if row is None else dict(json.loads(row[0]))
+    modified = _read(data_dir, query, since or "", project_id, keyword.casefold())
+    return None if modified is None else dict(json.loads(modified))
 
 
 def statements_token(data_dir: Path | str) -> str | None:
     """Read the local user's `Crucible-Statements` without a server; None if there is no database."""
-    row = _read(data_dir, STATEMENTS)
-    return None if row is None else str(row[0])
+    return _read(data_dir, STATEMENTS)
 
 
 def present_datasets(data_dir: Path | str, mfids: Iterable[str]) -> frozenset[str] | None:
@@ -103,19 +100,19 @@ def present_datasets(data_dir: Path | str, mfids: Iterable[str]) -> frozenset[st
         "SELECT json_group_array(mfid) FROM resource WHERE type = 'dataset'"
         " AND mfid IN (SELECT value FROM json_each(?))"
     )
-    row = _read(data_dir, query, json.dumps(list(mfids)))
-    return None if row is None else frozenset(json.loads(row[0]))
+    present = _read(data_dir, query, json.dumps(list(mfids)))
+    return None if present is None else frozenset(json.loads(present))
 
 
-def _read(data_dir: Path | str, query: str, *values: str) -> tuple[str, ...] | None:
-    """Return the first row of a query; None if there is no readable database (starting a server says why)."""
+def _read(data_dir: Path | str, query: str, *values: str) -> str | None:
+    """Return the text that a query selects; None if there is no readable database (starting a server says why)."""
     path = DataFolder(Path(data_dir).expanduser().resolve()).database
     if not path.exists():
         return None
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as db:
-            row: tuple[str, ...] | None = db.execute(query, values).fetchone()
-            return row
+            row = db.execute(query, values).fetchone()
+            return None if row is None else str(row[0])
     except (sqlite3.Error, UnicodeDecodeError):
         return None
 

@@ -128,9 +128,8 @@ class Uploader:
             except ServerError as error:
                 if protocol != "signed" or replace or not is_switched_off(error):
                     raise
-                refusal = error
-            self._service.note(SIGNED, False, str(refusal))
-            protocol = self._choice(outgoing, replace)
+                self._service.note(SIGNED, False, str(error))
+            protocol = "resumable"
         return self._upload_by(protocol, outgoing, replace, progress)
 
     def _choice(self, outgoing: Outgoing, replace: bool) -> Protocol:

@@ -17,9 +17,6 @@ from crucible_lineage.server.files.storage import sweep
 from crucible_lineage.server.http import MAX_ROW_ID, Direction, Json, Limit, Offset, page, refuse
 from crucible_lineage.server.http import router as new_router
 
-# ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound
-
-
 router = new_router()
 
 Words = Annotated[str | None, Field(max_length=2000)]
@@ -153,11 +150,8 @@ def list_audit(
                 conditions.add(f"{column} = ?", user_row(db, reference, status=422)["id"])
         if scope == "submitted" or not call.caller.elevated:
             conditions.add("requester_id = ?", call.caller.id)
-        rows = db.execute(
-            f"SELECT * FROM deletion_audit WHERE {conditions} ORDER BY id {direction}", conditions.values
-        ).fetchall()
-        items = [_audit_record(db, row) for row in rows[offset : offset + limit]]
-        return page(items, limit, len(rows), offset)
+        rows, total = conditions.page(db, "SELECT * FROM deletion_audit", f"id {direction}", limit, offset)
+        return page([_audit_record(db, row) for row in rows], limit, total, offset)
 
 
 @router.get("/deletion_audit/{number}")
