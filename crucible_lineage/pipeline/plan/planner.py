@@ -180,19 +180,13 @@ def undeclared(held: Collection[str], instances: Iterable[Instance], pipeline: s
     declared = {key for instance in instances for keys in instance.slots.values() for key in keys}
     if not declared:
         return ()
-    parts = {_outside(key) for key in declared}
-    about = {_scope(key).split(", ")[0] for key in declared}
-    return tuple(
-        key.removeprefix(f"{pipeline}/")
-        for key in sorted(set(held) - declared)
-        if _outside(key) not in parts or _scope(key).split(", ")[0] in about
-    )
+    outputs, subjects = map(set, zip(*map(_parts, declared), strict=True))
+    left = ((key, *_parts(key)) for key in sorted(set(held) - declared))
+    names = (key for key, output, subject in left if output not in outputs or subject in subjects)
+    return tuple(key.removeprefix(f"{pipeline}/") for key in names)
 
 
-def _outside(key: str) -> str:
-    """Return `pipeline/step/output` of a slot."""
-    return "/".join(key.split("/", 3)[:3])
-
-
-def _scope(key: str) -> str:
-    return key.split("/", 3)[3]
+def _parts(key: str) -> tuple[str, str]:
+    """Return `pipeline/step/output` of a slot, and the first item of its scope."""
+    *output, scope = key.split("/", 3)
+    return "/".join(output), scope.split(", ")[0]

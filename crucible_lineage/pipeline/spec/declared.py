@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -20,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from crucible_lineage.condition import parse_condition
+from crucible_lineage.condition import Condition, parse_condition
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.times import LENGTH, seconds_in
@@ -62,7 +63,23 @@ def _or_text(number: JsonObject) -> WithJsonSchema:
 
 Distance = Annotated[float, BeforeValidator(_length), Field(ge=0), _or_text({"minimum": 0})]
 Seconds = Annotated[float, BeforeValidator(_length), Field(gt=0), _or_text({"exclusiveMinimum": 0})]
+
+
+def _listed(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+OneOrMore = BeforeValidator(_listed)  # a single text stands for a list of one
 Side = Literal["before", "after"]
+
+
+def _distinct(value: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(value)) != len(value):
+        raise ValueError("`take` names each side once, as in [before, after]")
+    return value
+
+
+Sides = Annotated[tuple[Side, ...], Field(min_length=1, max_length=2), AfterValidator(_distinct)]
 
 
 class TimeMatch(DeclaredModel):
@@ -74,7 +91,7 @@ class TimeMatch(DeclaredModel):
     """
 
     nearest: Literal["before", "after", "either"] | None = None
-    take: Annotated[tuple[Side, ...], Field(min_length=1, max_length=2)] | None = None
+    take: Sides | None = None
     within: Distance | None = None
     otherwise: Literal["nearest", "earliest", "none"] | None = Field(default=None, alias="else")
     undated: Literal["skip", "registered"] | None = None
@@ -83,8 +100,6 @@ class TimeMatch(DeclaredModel):
     def _one_rule(self) -> Self:
         if self.nearest and self.take:
             raise ValueError("`nearest` gives one partner, `take` one on each side; give one of them")
-        if self.take and len(set(self.take)) != len(self.take):
-            raise ValueError("`take` names each side once, as in [before, after]")
         return self
 
     @property
@@ -132,10 +147,7 @@ class Check(DeclaredModel):
     @field_validator("that")
     @classmethod
     def _is_understood(cls, text: str) -> str:
-        try:
-            condition = parse_condition(text)
-        except InputError as error:
-            raise ValueError(str(error)) from error
+        condition = declared_condition(text)
         for name in condition.names:
             if name.partition(".")[0] not in PARTS or "." not in name:
                 raise ValueError(f"a check may use results.NAME, params.NAME and metadata.NAME, not {name!r}")
@@ -154,6 +166,14 @@ class Check(DeclaredModel):
         except InputError:
             passed = False
         return Verdict(passed, {name: _plain(value(name)) for name in condition.names})
+
+
+def declared_condition(text: str) -> Condition:
+    """Parse a condition. Raises ValueError, as validators do."""
+    try:
+        return parse_condition(text)
+    except InputError as error:
+        raise ValueError(str(error)) from error
 
 
 def value_of(fields: Mapping[str, object], name: str) -> object:

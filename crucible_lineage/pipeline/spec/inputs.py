@@ -21,7 +21,16 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.marks import is_own
-from crucible_lineage.pipeline.spec.declared import Check, DeclaredModel, Distance, Folder, Side, TimeMatch, value_of
+from crucible_lineage.pipeline.spec.declared import (
+    Check,
+    DeclaredModel,
+    Distance,
+    Folder,
+    OneOrMore,
+    Sides,
+    TimeMatch,
+    value_of,
+)
 from crucible_lineage.pipeline.spec.ingestion import Ingested, from_name_fault
 
 PACKAGE = "package:"
@@ -220,13 +229,8 @@ class FileInput(_Paired, Ingested, DatasetFields):
 class DatasetInput(_Paired):
     """One or more existing datasets, by MFID."""
 
-    dataset: tuple[Mfid, ...] = Field(min_length=1)
+    dataset: Annotated[tuple[Mfid, ...], OneOrMore, Field(min_length=1)]
     each: bool = False
-
-    @field_validator("dataset", mode="before")
-    @classmethod
-    def _list(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
 
 
 class SelectInput(_Paired):
@@ -295,17 +299,11 @@ class CalibrationInput(DeclaredModel):
 
     calibration: str = Field(min_length=1)
     of: str = Field(alias="for")
-    take: Annotated[tuple[Side, ...], Field(min_length=1, max_length=2)] = ("before",)
+    take: Sides = ("before",)
     within: Distance | None = None
     otherwise: Literal["block", "nearest", "none"] = Field(default="block", alias="else")
     label: str | None = None
     checks: dict[str, Check] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _sides_once(self) -> Self:
-        if len(set(self.take)) != len(self.take):
-            raise ValueError("`take` names each side once, as in [before, after]")
-        return self
 
     @property
     def each(self) -> bool:

@@ -15,7 +15,6 @@ from zoneinfo import ZoneInfo
 
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     Field,
     ValidationError,
     ValidationInfo,
@@ -24,10 +23,18 @@ from pydantic import (
 )
 
 from crucible_lineage.calibrations import FIELDS, NEXT
-from crucible_lineage.condition import parse_condition
-from crucible_lineage.errors import InputError, nearest
+from crucible_lineage.errors import nearest
 from crucible_lineage.ids import canonical_json
-from crucible_lineage.pipeline.spec.declared import Check, DeclaredModel, Folder, Reproduce, Seconds, TimeMatch
+from crucible_lineage.pipeline.spec.declared import (
+    Check,
+    DeclaredModel,
+    Folder,
+    OneOrMore,
+    Reproduce,
+    Seconds,
+    TimeMatch,
+    declared_condition,
+)
 from crucible_lineage.pipeline.spec.ingestion import Ingested
 from crucible_lineage.pipeline.spec.inputs import (
     DESCRIPTIVE,
@@ -61,11 +68,7 @@ def _named(value: str, info: ValidationInfo) -> str:
 Name = Annotated[str, AfterValidator(_named), Field(json_schema_extra={"pattern": NAME})]
 
 
-def _listed(value: object) -> object:
-    return [value] if isinstance(value, str) else value
-
-
-Fields = Annotated[tuple[str, ...], BeforeValidator(_listed), Field(min_length=1)]
+Fields = Annotated[tuple[str, ...], OneOrMore, Field(min_length=1)]
 
 
 def _zone(value: str) -> str:
@@ -194,10 +197,7 @@ class Certify(DeclaredModel):
     @classmethod
     def _is_understood(cls, value: str) -> str:
         if value:
-            try:
-                parse_condition(value)
-            except InputError as error:
-                raise ValueError(str(error)) from error
+            declared_condition(value)
         return value
 
     @property
