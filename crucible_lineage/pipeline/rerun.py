@@ -20,6 +20,7 @@ from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep, Varia
 from crucible_lineage.pipeline.declare.variables import referenced
 from crucible_lineage.pipeline.functions.command import is_command, split_command
 from crucible_lineage.pipeline.functions.inspect import find_step, inspect_declared
+from crucible_lineage.pipeline.inputs.corrections import visible_dataset
 from crucible_lineage.pipeline.inputs.existing import existing_dataset
 from crucible_lineage.pipeline.inputs.inputs import InputItem
 from crucible_lineage.pipeline.plan.expand import InputEdge, Instance
@@ -54,10 +55,7 @@ def plan_rerun(
 
     `folder` is searched for modules and scripts, `overrides` are other values for the step's parameters.
     """
-    try:
-        dataset = session.client.datasets.get(mfid)
-    except NotFoundError as error:
-        raise InputError(f"dataset {mfid} does not exist, or is not visible to this key") from error
+    dataset = visible_dataset(session, mfid)
     if not dataset.project_id:
         raise InputError(f"dataset {mfid} belongs to no project")
     history = _History(session, dataset.project_id)

@@ -80,7 +80,7 @@ def changes_of(session: Session, mfid: str, values: JsonMapping) -> list[FieldCh
         if field not in FIELDS and not (field.startswith(METADATA_PREFIX) and field != METADATA_PREFIX):
             own = f"an entry of the metadata is set by {METADATA_PREFIX}{field}=VALUE"
             raise InputError(f"set {field}: datasets have no such field; {own}; for a field, {nearest(field, FIELDS)}")
-    dataset = _dataset(session, mfid)
+    dataset = visible_dataset(session, mfid)
     metadata = dataset.scientific_metadata or {}
     changes = []
     for field, value in values.items():
@@ -260,7 +260,8 @@ def _shown(value: object) -> str:
     return "nothing" if value is None else repr(value)
 
 
-def _dataset(session: Session, mfid: str) -> Dataset:
+def visible_dataset(session: Session, mfid: str) -> Dataset:
+    """Read a dataset with its metadata. Raises InputError if this key sees none."""
     try:
         return session.client.datasets.get(mfid, include_metadata=True)
     except (ForbiddenError, NotFoundError) as error:
