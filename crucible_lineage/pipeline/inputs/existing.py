@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crucible_lineage.errors import IdTakenError, InputError, RecipeConflictError, shortened
+from crucible_lineage.errors import ForbiddenError, IdTakenError, InputError, RecipeConflictError, shortened
 from crucible_lineage.ids import has_derived_id, is_mfid, time_bits
 from crucible_lineage.provenance.recipe import derived_mfid, gives_id, raw_mfid, raw_recipe, recipe_sha256, without_salt
 from crucible_lineage.provenance.record import read_record
@@ -135,7 +135,9 @@ def existing_dataset(mfid: str, session: Session) -> DatasetRef:
     """Return a dataset by id: with the files of its record, or without a record those that Crucible lists."""
     if known := session.known(mfid):
         return known
-    found = read(session.client, mfid)
+    found = None
+    with suppress(ForbiddenError):
+        found = read(session.client, mfid)
     if found is None:
         raise InputError(f"input dataset {mfid} does not exist, or is not visible to this key")
     if found.is_begun:

@@ -22,7 +22,7 @@ from crucible_lineage.errors import (
 from crucible_lineage.ids import derive_mfid, new_mfid
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.files.fetch import mfid_in
-from crucible_lineage.pipeline.inputs.existing import find_raw, hash_files
+from crucible_lineage.pipeline.inputs.existing import existing_dataset, find_raw, hash_files
 from crucible_lineage.pipeline.inputs.inputs import known_inputs
 from crucible_lineage.pipeline.inputs.register import register_raw
 from crucible_lineage.pipeline.spec.inputs import FileInput
@@ -66,6 +66,18 @@ def test_files_are_found_by_records_where_a_service_lists_none_of_other_datasets
 
     monkeypatch.setattr(session.client.files, "list", refuse)
     assert datasets_with(session.client, session.mirror, "lab", known.files[0].sha256) == {known.mfid}
+
+
+@pytest.mark.parametrize("error", [ForbiddenError, NotFoundError])
+def test_an_input_that_the_key_may_not_see_is_a_fault_of_the_declaration(
+    session: Session, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise error("not yours")
+
+    monkeypatch.setattr(session.client.datasets, "get", refuse)
+    with pytest.raises(InputError, match="does not exist, or is not visible to this key"):
+        existing_dataset("0tr5k2ndm5zvd000nr21qakeh4", session)
 
 
 def test_bytes_that_an_instrument_has_uploaded_are_found_even_with_a_declared_time(
