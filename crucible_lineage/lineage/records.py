@@ -195,7 +195,8 @@ def took_s(record: JsonMapping | None) -> float | None:
 def run_ids(record: JsonMapping | None) -> frozenset[str]:
     """Return the ids in the provenance of the run that made the dataset: also of the flow run and task run."""
     run = mapping(provenance(record).get("activity")).get("run")
-    return frozenset(filter(None, map(text, [run, *mapping(run).values()])))
+    ids = (value for key, value in mapping(run).items() if key != "engine")
+    return frozenset(filter(None, map(text, [run, *ids])))
 
 
 def recorded_run(record: JsonMapping | None) -> str:
