@@ -12,7 +12,7 @@ from crucible_lineage.amounts import amount, change_text
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage import Change, Difference, Edge, LineageGraph, Node, diff
 from crucible_lineage.lineage.labels import detail, nodes_text, plain, short_hash, short_id, title
-from crucible_lineage.lineage.records import recorded_run, run_ids
+from crucible_lineage.queries.catalogue.runs import noted_datasets
 from crucible_lineage.queries.graph.fetch import fetch_lineage, fetch_projects, named_projects, with_whole_records
 from crucible_lineage.session import Session
 
@@ -117,20 +117,13 @@ def compare_runs(session: Session, old: str, new: str, projects: Sequence[str]) 
 
 
 def _of_run(session: Session, graph: LineageGraph, run: str, projects: Sequence[str]) -> LineageGraph:
-    """Return what a run made or used according to its record or this data folder, with the parents."""
-    made = {node.id for node in graph.nodes.values() if run in run_ids(node.record)}
-    for node in graph.nodes.values():
-        if recorded_run(node.record) == run:
-            made |= set(graph.children(node.id))
-    noted = (mfid for _, _, datasets in session.journal.run_steps(run) for mfid in datasets.values())
-    made |= {mfid for mfid in noted if mfid in graph}
-    if not made:
+    found = graph.of_run(run, noted_datasets(session, run))
+    if len(found) == 0:
         raise InputError(
             f"find run {run}: neither a dataset of {named_projects(projects)} nor this data folder has a run "
             "with this id"
         )
-    derivations = graph.derivations()
-    return derivations.subgraph(made.union(*(derivations.parents(mfid) for mfid in made)))
+    return found
 
 
 MOST_VALUE = 60  # characters of a value that a step returned

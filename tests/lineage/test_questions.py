@@ -186,7 +186,7 @@ def test_two_runs_differ_by_what_they_made(lab, records):
         compare_runs(records.session, "run-a", "run-c", ["demo"])
 
 
-def test_a_run_that_reused_a_result_is_known_to_have_relied_on_it(lab, records):
+def test_a_run_that_reused_a_result_is_known_to_have_relied_on_it(lab, records, data, ask):
     fixed = lab.derived("corrected", "correct", lab.raw("scan"))
     provenance_of(lab, fixed)["activity"]["run"] = {"engine": "local", "run_id": "first"}
     records.hold(lab)
@@ -194,6 +194,7 @@ def test_a_run_that_reused_a_result_is_known_to_have_relied_on_it(lab, records):
     records.session.journal.note_present("second", "reused", {"correct": {"out": fixed}})
 
     assert not compare_runs(records.session, "first", "second", ["demo"]).difference
+    assert fixed in ask("lineage", "--project", "demo", "--run", "second", "--data", data).stdout
 
 
 def test_a_registered_run_is_known_by_its_parts_and_is_no_ancestor(lab, records):

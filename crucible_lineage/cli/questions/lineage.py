@@ -35,6 +35,7 @@ from crucible_lineage.lineage.export.sharing import shareable
 from crucible_lineage.lineage.export.w3c_prov import render_prov_json, render_prov_n
 from crucible_lineage.lineage.graph import Direction
 from crucible_lineage.lineage.labels import nodes_text, plain
+from crucible_lineage.session import Session
 
 Renderer = Callable[[LineageGraph, str | None, bool], str | bytes]  # graph, focus, include superseded
 RENDERERS: dict[str, Renderer] = {
@@ -75,7 +76,7 @@ _PROFILE = click.option(
     help="Show this project; by default, the folder's, or the only one.",
 )
 @click.option("--measurement", metavar="NAME", help="With --project: only datasets of this measurement.")
-@click.option("--run", "run_id", metavar="ID", help="With --project: what this run made, and from what.")
+@click.option("--run", "run_id", metavar="ID", help="With --project: what this run made or used, and from what.")
 @click.option("--depth", type=click.IntRange(1), help="How many links to follow; by default all.")
 @click.option("--up", "direction", flag_value="up", help="Only its ancestors.")
 @click.option("--down", "direction", flag_value="down", help="Only its descendants.")
@@ -132,7 +133,8 @@ def lineage_command(
     with open_session() as session:
         mfid = mfid and dataset_id(session, mfid)
         if mfid is None:
-            graph = _chosen_part(projects_to_share(session, chosen_projects(session, projects)), measurement, run_id)
+            graph = projects_to_share(session, chosen_projects(session, projects))
+            graph = _chosen_part(session, graph, measurement, run_id)
         else:
             graph = lineage_to_share(session, mfid, thumbnails=chosen in ("html", CRATE))
         if mfid is not None and (is_part or chosen == CRATE):
@@ -174,9 +176,11 @@ def _show(
         click.echo(output)
 
 
-def _chosen_part(graph: LineageGraph, measurement: str | None, run_id: str | None) -> LineageGraph:
+def _chosen_part(session: Session, graph: LineageGraph, measurement: str | None, run_id: str | None) -> LineageGraph:
     """Return the selected part of a project's lineage. InputError if it is empty."""
-    part = graph if run_id is None else graph.of_run(run_id)
+    from crucible_lineage.queries.catalogue.runs import noted_datasets
+
+    part = graph if run_id is None else graph.of_run(run_id, noted_datasets(session, run_id))
     part = part if measurement is None else part.of_measurement(measurement)
     if len(part) == 0 and len(graph):
         selection = " and ".join(

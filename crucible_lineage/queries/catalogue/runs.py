@@ -110,7 +110,7 @@ def recent_runs(journal: Journal, data: Path, project: str | None, most: int = -
 
 def datasets_of_run(session: Session, run_id: str, copies: Iterable[Snapshot]) -> set[str]:
     """Return what a run made or used according to its record or this data folder."""
-    found = {mfid for _, _, datasets in session.journal.run_steps(run_id) for mfid in datasets.values()}
+    found = noted_datasets(session, run_id)
     visible: set[str] = set()
     for copy in copies:
         visible |= copy.records.keys()
@@ -121,6 +121,11 @@ def datasets_of_run(session: Session, run_id: str, copies: Iterable[Snapshot]) -
             elif summary.tells_of_run and recorded_run(record := copy.records[mfid]) == run_id:
                 found |= {link["unique_id"] for link in record.get("links") or () if link.get("direction") == "target"}
     return found & visible
+
+
+def noted_datasets(session: Session, run_id: str) -> set[str]:
+    """Return what a run made or used according to this data folder."""
+    return {mfid for _, _, datasets in session.journal.run_steps(run_id) for mfid in datasets.values()}
 
 
 def runs_by_results(copy: Snapshot, project: str, from_here: Mapping[str, ListedRun]) -> dict[str, ListedRun]:
