@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -38,6 +39,9 @@ from crucible_lineage.pipeline.declare.load import (
     read_declaration,
 )
 from crucible_lineage.pipeline.spec.inputs import located
+
+if TYPE_CHECKING:
+    from crucible_lineage.queries.check import LineageCheck
 
 
 @click.command("check")
@@ -75,27 +79,13 @@ def check_command(
         raise InputError("give a pipeline file, the MFID of a dataset, or --project")
     datasets = [name for name in targets if _names_dataset(name)]
     files = _checked_files([located(name) for name in targets if name not in datasets], quiet=wants_json())
-    lineages: JsonObject = {}
-    if datasets or projects:
-        # Checking a file needs no graph and no client.
-        from crucible_lineage.queries.check import check_dataset, check_projects
-
-        with open_session() as session:
-            announce(session)
-            mfids = [dataset_id(session, name, projects) for name in datasets]
-            lineages |= {mfid: check_dataset(session, mfid) for mfid in mfids}
-            if projects:
-                lineages[", ".join(projects)] = check_projects(session, projects, refresh=refresh)
+    lineages = _checked_lineages(datasets, projects, refresh=refresh) if datasets or projects else {}
     if wants_json():
         print_json({"files": files, "lineages": {name: found.to_json() for name, found in lineages.items()}})
     else:
         for name, found in lineages.items():
-            print_findings(
-                name,
-                found.findings,
-                f"{nodes_text(found.nodes)}, {amount(found.edges, 'link')}",
-                every=every,
-            )
+            size = f"{nodes_text(found.nodes)}, {amount(found.edges, 'link')}"
+            print_findings(name, found.findings, size, every=every)
     if any(file["faults"] for file in files):
         sys.exit(BAD_INPUT)
     sys.exit(0 if all(found.ok for found in lineages.values()) else FAILURE)
@@ -117,6 +107,19 @@ def _names_dataset(name: str) -> bool:
     """Return False for a name that is, or looks like, a file: by its ending, or a folder in it."""
     looks_like_file = Path(name).suffix.lower() in (".yaml", ".yml", ".crux") or os.sep in name or Path(name).exists()
     return is_mfid(name) or not looks_like_file
+
+
+def _checked_lineages(datasets: Sequence[str], projects: Sequence[str], *, refresh: bool) -> dict[str, LineageCheck]:
+    """Check the lineage of each dataset, and that of all projects together."""
+    from crucible_lineage.queries.check import check_dataset, check_projects  # to check a file needs no graph
+
+    with open_session() as session:
+        announce(session)
+        mfids = [dataset_id(session, name, projects) for name in datasets]
+        lineages = {mfid: check_dataset(session, mfid) for mfid in mfids}
+        if projects:
+            lineages[", ".join(projects)] = check_projects(session, projects, refresh=refresh)
+    return lineages
 
 
 def _checked_files(files: Sequence[Path], *, quiet: bool) -> list[JsonObject]:
