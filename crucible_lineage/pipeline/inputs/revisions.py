@@ -75,7 +75,8 @@ def record_revisions(items: Sequence[InputItem], session: Session) -> None:
     """Record at each dataset whose file grew the dataset that revises it."""
     for item in items:
         if item.revises is not None and item.dataset is not None:
-            record_act(session, item.revises, f"revised by {item.dataset.mfid}, since its file grew")
+            with suppress(ForbiddenError, NotFoundError):  # only its owner may record it, as for names
+                record_act(session, item.revises, f"revised by {item.dataset.mfid}, since its file grew")
 
 
 def _record_name(raw: RawFiles, dataset: DatasetRef, session: Session) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.errors import InputError
+from crucible_lineage.errors import ForbiddenError, InputError
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.inputs.corrections import apply_changes, changes_of, corrections
 from crucible_lineage.pipeline.plan.planner import make_plan
@@ -156,3 +156,21 @@ def test_several_files_as_one_dataset_do_not_grow(lab: Any) -> None:
     path = lab.declare(GROWING.replace("run.txt", '"scan-*.txt"'))
     with pytest.raises(InputError, match="grows"):
         bind_file(path, None)
+
+
+def test_the_dataset_of_another_account_is_revised_without_a_note_in_it(
+    lab: Any, run: Any, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = lab.file("run.txt", "1\n")
+    first = run(lab.declare(GROWING)).inputs["log"][0]
+    merge = session.client.metadata.merge
+
+    def refuse(mfid: str, *rest: Any, **more: Any) -> Any:
+        if mfid == first:
+            raise ForbiddenError("only its owner may", status=403)
+        return merge(mfid, *rest, **more)
+
+    monkeypatch.setattr(session.client.metadata, "merge", refuse)
+    path.write_text("1\n2\n")
+    assert run(lab.pipeline).executed == ["scaled"]
+    assert [state for state, _ in raw_states(session)] == ["raw", "superseded"]
