@@ -32,8 +32,8 @@ def faults_of(document: Document, errors: Iterable[JsonMapping], hidden: Collect
         types = [other["type"] for other in errors if location_of(other["loc"]) == location]
         if error["type"] == "string_type" and isinstance(error["input"], list | tuple) and types != ["string_type"]:
             continue  # also read as a list, whose faults are reported instead
-        within = (location_of(other["loc"]) for other in errors if other["type"] != "too_short")
-        if error["type"] == "too_short" and any(other[: len(location)] == location for other in within):
+        others = (location_of(other["loc"]) for other in errors)
+        if error["type"] == "too_short" and any(other[:-1][: len(location)] == location for other in others):
             continue  # its items have faults of their own
         if _is_other_form(error, location) or (error["type"] == "missing" and _is_misspelt(location, unknown)):
             continue
