@@ -25,7 +25,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -192,7 +192,7 @@ def slots_in(metadata: JsonMapping | None) -> JsonObject:
     slots = dict(_mapping(metadata.get(SLOTS_KEY)))
     for key in sorted(key for key in metadata if key.startswith(_HOLDS)):
         for slot, claim in _mapping(metadata[key]).items():
-            if slot not in slots or _since(claim) >= _since(slots[slot]):
+            if slot not in slots or order_of_claims(_since(claim)) >= order_of_claims(_since(slots[slot])):
                 slots[slot] = claim
     return slots
 
@@ -228,11 +228,22 @@ def _is_plain(metadata: JsonMapping) -> bool:
     return not any(key.startswith((_BEGUN, _HOLDS, _EQUALS)) for key in metadata)
 
 
-def _since(claim: object) -> tuple[bool, datetime]:
+def _since(claim: object) -> str:
+    return _text(_mapping(claim).get("since"))
+
+
+def order_of_claims(text: str) -> tuple[bool, object]:
+    """Return a sort key for the times of claims; a text that is no time is before all others."""
+    moment = moment_of(text)
+    return (moment is not None, moment or text)
+
+
+def moment_of(text: str) -> datetime | None:
+    """Return the time of a claim; None for a text that is no time."""
     try:
-        return True, utc(_text(_mapping(claim).get("since")))
+        return utc(text)
     except ValueError:
-        return False, datetime.min.replace(tzinfo=UTC)
+        return None
 
 
 def _digest(value: JsonMapping) -> str:

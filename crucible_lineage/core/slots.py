@@ -14,8 +14,7 @@ from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from crucible_lineage.marks import SLOTS_KEY, slots_in, slots_mark
-from crucible_lineage.times import utc
+from crucible_lineage.marks import SLOTS_KEY, moment_of, order_of_claims, slots_in, slots_mark
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
@@ -161,7 +160,7 @@ def slots_stated(slots: Mapping[str, SlotClaim]) -> dict[str, object]:
 
 def later_than(moment: datetime, others: Iterable[str]) -> str:
     """Return the moment, or one just after the latest of the others: clocks differ, and the newest run wins."""
-    latest = max((other for text in others if (other := _moment(text))), default=moment - timedelta(microseconds=1))
+    latest = max((other for text in others if (other := moment_of(text))), default=moment - timedelta(microseconds=1))
     return max(moment, latest + timedelta(microseconds=1)).astimezone(UTC).isoformat(timespec="microseconds")
 
 
@@ -259,16 +258,3 @@ class Currency:
         claims = (claimant.slots[key] for claimant in claimants)
         moments = (claim.since for claim in claims if file in (*claim.files, *claim.was))
         return status.slots[key].since == max(moments, key=order_of_claims)
-
-
-def order_of_claims(text: str) -> tuple[bool, object]:
-    """Return a sort key for the times of claims; a text that is no time is before all others."""
-    moment = _moment(text)
-    return (moment is not None, moment or text)
-
-
-def _moment(text: str) -> datetime | None:
-    try:
-        return utc(text)
-    except ValueError:
-        return None

@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
-from crucible_lineage.core.slots import SlotClaim, order_of_claims, slots_of
+from crucible_lineage.core.slots import SlotClaim, slots_of
 from crucible_lineage.exchange.model import Conflict, CopyComparison, HeldDataset, MissingParts, linked
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.records import is_withdrawn
-from crucible_lineage.marks import KEY, SLOTS_KEY
+from crucible_lineage.marks import KEY, SLOTS_KEY, order_of_claims
 from crucible_lineage.provenance.record import ATTACHED_NAME, unreadable
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 from crucible_lineage.times import is_same_value, without_default_time
