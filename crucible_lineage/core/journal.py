@@ -376,6 +376,10 @@ class Journal:
 
         self.database.transaction(within)
 
+    def runs_of(self, project: str) -> list[str]:
+        """Return the ids of all runs in a project."""
+        return [row[0] for row in self.database.rows("SELECT id FROM run WHERE project = ? COLLATE NOCASE", project)]
+
     def run_steps(self, run: str) -> list[tuple[str, str, dict[str, str]]]:
         """Return step, outcome and datasets by output of the last attempt at each step of a run, sorted by step."""
         steps: dict[str, tuple[str, dict[str, str]]] = {}

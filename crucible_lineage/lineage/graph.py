@@ -25,7 +25,7 @@ from crucible_lineage.lineage.model import (
     Kind,
     Node,
 )
-from crucible_lineage.lineage.records import PROVENANCE_KEY, provenance, recorded_run, run_ids, state, text, used_mfids
+from crucible_lineage.lineage.records import PROVENANCE_KEY, provenance, state, text, used_mfids
 from crucible_lineage.statements import Doubt
 
 if TYPE_CHECKING:
@@ -198,17 +198,9 @@ class LineageGraph:
         """Return the datasets of a measurement and the links among them."""
         return self.subgraph([mfid for mfid, node in self.nodes.items() if node.measurement == measurement])
 
-    def of_run(self, run: str, noted: Iterable[str] = ()) -> LineageGraph:
-        """Return the datasets that a run made or used, their parents, and the derivations among them.
-
-        Records tell what it made, and a record of the run what it used; `noted` are datasets known otherwise.
-        """
-        found = self.nodes.keys() & set(noted)
-        for mfid, node in self.nodes.items():
-            if run in run_ids(node.record):
-                found.add(mfid)
-            if run == recorded_run(node.record):
-                found.update(self._children[mfid])
+    def with_parents(self, mfids: Iterable[str]) -> LineageGraph:
+        """Return these datasets, as far as they are nodes, their parents, and the derivations among them."""
+        found = self.nodes.keys() & set(mfids)
         graph = self.derivations()
         return graph.subgraph(found.union(*(graph.parents(mfid) for mfid in found)))
 

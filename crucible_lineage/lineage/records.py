@@ -192,11 +192,10 @@ def took_s(record: JsonMapping | None) -> float | None:
         return None
 
 
-def run_ids(record: JsonMapping | None) -> frozenset[str]:
-    """Return the ids in the provenance of the run that made the dataset: also of the flow run and task run."""
-    run = mapping(provenance(record).get("activity")).get("run")
-    ids = (value for key, value in mapping(run).items() if key != "engine")
-    return frozenset(filter(None, map(text, [run, *ids])))
+def prefect_ids(record: JsonMapping | None) -> frozenset[str]:
+    """Return the ids of the Prefect flow run and task run that made the dataset; empty if there were none."""
+    run = mapping(mapping(provenance(record).get("activity")).get("run"))
+    return frozenset(filter(None, (text(run.get(key)) for key in ("flow_run_id", "task_run_id"))))
 
 
 def recorded_run(record: JsonMapping | None) -> str:

@@ -12,7 +12,7 @@ from crucible_lineage.amounts import amount, change_text
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage import Change, Difference, Edge, LineageGraph, Node, diff
 from crucible_lineage.lineage.labels import detail, nodes_text, plain, short_hash, short_id, title
-from crucible_lineage.queries.catalogue.runs import noted_datasets
+from crucible_lineage.queries.catalogue.runs import find_run
 from crucible_lineage.queries.graph.fetch import fetch_lineage, fetch_projects, named_projects, with_whole_records
 from crucible_lineage.session import Session
 
@@ -107,23 +107,21 @@ def compare_datasets(session: Session, old: str, new: str) -> LineageComparison:
 
 
 def compare_runs(session: Session, old: str, new: str, projects: Sequence[str]) -> LineageComparison:
-    """Compare what two runs made or reused, with the parents.
+    """Compare what two runs of these projects made or reused, with the parents.
 
-    A run is named by its id, or by that of its Prefect flow run. Raises InputError if the projects have none of it.
+    Runs are named as for `find_run`. Raises InputError if there is no such run, or it has no visible dataset.
     """
-    graph = fetch_projects(session, projects).graph
-    earlier, later = (with_whole_records(session, _of_run(session, graph, run, projects)) for run in (old, new))
+    copies = {project: session.mirror.snapshot(project) for project in projects}
+    runs = [find_run(session, run, copies) for run in (old, new)]
+    for run in runs:
+        if not run.datasets:
+            raise InputError(
+                f"compare run {run.run_id}: {named_projects(projects)} has no dataset that it made or used"
+            )
+    relied = runs[0].datasets | runs[1].datasets
+    graph = fetch_projects(session, [one for one, copy in copies.items() if relied & copy.records.keys()]).graph
+    earlier, later = (with_whole_records(session, graph.with_parents(run.datasets)) for run in runs)
     return LineageComparison(earlier, later, diff(earlier, later))
-
-
-def _of_run(session: Session, graph: LineageGraph, run: str, projects: Sequence[str]) -> LineageGraph:
-    found = graph.of_run(run, noted_datasets(session, run))
-    if len(found) == 0:
-        raise InputError(
-            f"find run {run}: neither a dataset of {named_projects(projects)} nor this data folder has a run "
-            "with this id"
-        )
-    return found
 
 
 MOST_VALUE = 60  # characters of a value that a step returned

@@ -136,14 +136,15 @@ def test_depth_and_direction_cut_out_a_part(tomography):
     assert len(graph.around(join, 1)) == 6
 
 
-def test_measurement_and_run_cut_out_a_part(lab):
+def test_measurement_and_datasets_with_their_parents_cut_out_a_part(lab):
     scan = lab.raw("scan of wafer 7")
     other = lab.raw("dark field", "dark field")
-    fixed = lab.derived("corrected", "correct", scan, activity={"run": {"engine": "local", "flow_run_id": "run-1"}})
+    fixed = lab.derived("corrected", "correct", scan)
+    lab.derived("volume", "reconstruct", fixed)
 
     assert lab.graph.of_measurement("dark field").nodes.keys() == {other}
-    assert lab.graph.of_run("run-1").nodes.keys() == {scan, fixed}
-    assert len(lab.graph.of_run("local")) == 0
+    assert lab.graph.with_parents([fixed]).nodes.keys() == {scan, fixed}
+    assert len(lab.graph.with_parents(["unknown"])) == 0
 
 
 def test_looking_up_an_unknown_id_says_what_was_looked_up():

@@ -182,7 +182,7 @@ def test_two_runs_differ_by_what_they_made(lab, records):
 
     assert [(c.field, c.old, c.new) for c in difference.changed] == [("params.degree", 3, 4)]
     assert [node.id for node in difference.added] == [added]
-    with pytest.raises(InputError, match="find run run-c"):
+    with pytest.raises(InputError, match="run 'run-c'"):
         compare_runs(records.session, "run-a", "run-c", ["demo"])
 
 
@@ -195,6 +195,37 @@ def test_a_run_that_reused_a_result_is_known_to_have_relied_on_it(lab, records, 
 
     assert not compare_runs(records.session, "first", "second", ["demo"]).difference
     assert fixed in ask("lineage", "--project", "demo", "--run", "second", "--data", data).stdout
+
+
+@pytest.mark.parametrize("name", ["0a1b2c3d", "0a1b", "f00d-0001", "f00d", "beef-0002"])
+def test_every_command_finds_a_run_by_its_id_or_that_of_prefect_or_the_beginning(lab, records, data, ask, name):
+    fixed = lab.derived("corrected", "correct", lab.raw("scan"))
+    run = {"engine": "prefect", "run_id": "0a1b2c3d", "flow_run_id": "f00d-0001", "task_run_id": "beef-0002"}
+    provenance_of(lab, fixed)["activity"]["run"] = run
+    other = lab.derived("volume", "reconstruct", fixed)
+    provenance_of(lab, other)["activity"]["run"] = {"engine": "local", "run_id": "0a1c"}
+    records.hold(lab)
+
+    of_project = ("--project", "demo", "--run", name, "--data", data)
+    assert [one["mfid"] for one in json.loads(ask("list", *of_project, "--json").stdout)["datasets"]] == [fixed]
+    assert [one["id"] for one in json.loads(ask("lineage", *of_project, "--format", "json").stdout)["nodes"]][
+        -1
+    ] == fixed
+    difference = json.loads(ask("diff", name, "0a1c", "--json", "--data", data).stdout)
+    assert other in [one["mfid"] for one in difference["added"]]
+
+
+@pytest.mark.parametrize("command", [("list", "--run"), ("lineage", "--project", "demo", "--run"), ("diff", "0a1b2c")])
+def test_every_command_refuses_an_unknown_or_ambiguous_run_and_names_the_nearest(lab, records, data, ask, command):
+    for step, run in (("correct", "0a1b2c"), ("smooth", "0a1b2d")):
+        made = lab.derived(step, step, lab.raw("scan"))
+        provenance_of(lab, made)["activity"]["run"] = {"engine": "local", "run_id": run}
+    records.hold(lab)
+
+    unknown, ambiguous = (ask(*command, name, "--data", data) for name in ("0a1b2x", "0a1b"))
+    assert (unknown.exit_code, ambiguous.exit_code) == (2, 2)
+    assert "run '0a1b2x': no run has this ID, or an ID starting with it; did you mean '0a1b2" in unknown.stderr
+    assert "run '0a1b': matches 2 runs; choose one: 0a1b2c, 0a1b2d" in ambiguous.stderr
 
 
 def test_a_registered_run_is_known_by_its_parts_and_is_no_ancestor(lab, records):

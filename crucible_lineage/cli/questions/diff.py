@@ -14,8 +14,7 @@ from crucible_lineage.cli.options import (
     print_result,
 )
 from crucible_lineage.errors import InputError
-from crucible_lineage.queries.catalogue.reference import find_run, visible_projects
-from crucible_lineage.queries.catalogue.runs import list_runs
+from crucible_lineage.queries.catalogue.reference import visible_projects
 from crucible_lineage.queries.diff import LineageComparison, compare_datasets, compare_runs
 from crucible_lineage.session import Session
 
@@ -46,20 +45,8 @@ def _compare(session: Session, old: str, new: str, projects: Sequence[str]) -> L
     try:
         datasets = dataset_id(session, old, projects), dataset_id(session, new, projects)
     except InputError as no_dataset:
-        return _compare_runs(session, old, new, projects, no_dataset)
-    return compare_datasets(session, *datasets)
-
-
-def _compare_runs(
-    session: Session, old: str, new: str, projects: Sequence[str], no_dataset: InputError
-) -> LineageComparison:
-    searched = projects or visible_projects(session)
-    project_of = {run.run_id: run.project for run in list_runs(session, searched)}
-    try:
-        earlier, later = (find_run(run, project_of) for run in (old, new))
-    except InputError as no_run:
-        try:  # only the records have the id of a Prefect flow run
-            return compare_runs(session, old, new, searched)
-        except InputError:
+        try:
+            return compare_runs(session, old, new, projects or visible_projects(session))
+        except InputError as no_run:
             raise InputError(f"{no_dataset}\n{no_run}") from no_run
-    return compare_runs(session, earlier, later, list(dict.fromkeys((project_of[earlier], project_of[later]))))
+    return compare_datasets(session, *datasets)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -133,8 +133,8 @@ def lineage_command(
     with open_session() as session:
         mfid = mfid and dataset_id(session, mfid)
         if mfid is None:
-            graph = projects_to_share(session, chosen_projects(session, projects))
-            graph = _chosen_part(session, graph, measurement, run_id)
+            within = chosen_projects(session, projects)
+            graph = _chosen_part(session, projects_to_share(session, within), within, measurement, run_id)
         else:
             graph = lineage_to_share(session, mfid, thumbnails=chosen in ("html", CRATE))
         if mfid is not None and (is_part or chosen == CRATE):
@@ -176,11 +176,16 @@ def _show(
         click.echo(output)
 
 
-def _chosen_part(session: Session, graph: LineageGraph, measurement: str | None, run_id: str | None) -> LineageGraph:
-    """Return the selected part of a project's lineage. InputError if it is empty."""
-    from crucible_lineage.queries.catalogue.runs import noted_datasets
+def _chosen_part(
+    session: Session, graph: LineageGraph, projects: Sequence[str], measurement: str | None, run_id: str | None
+) -> LineageGraph:
+    """Return the selected part of the lineage of projects. InputError if it is empty, or there is no such run."""
+    from crucible_lineage.queries.catalogue.runs import find_run
 
-    part = graph if run_id is None else graph.of_run(run_id, noted_datasets(session, run_id))
+    part = graph
+    if run_id is not None:
+        found = find_run(session, run_id, {one: session.mirror.snapshot(one) for one in projects})
+        part = graph.with_parents(found.datasets)
     part = part if measurement is None else part.of_measurement(measurement)
     if len(part) == 0 and len(graph):
         selection = " and ".join(

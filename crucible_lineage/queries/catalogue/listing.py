@@ -10,12 +10,11 @@ from typing import TypeVar
 
 from crucible_lineage.core.slots import CURRENT, RAW, SUPERSEDED
 from crucible_lineage.core.summary import Summary
-from crucible_lineage.core.tables import EVERYTHING, Snapshot
+from crucible_lineage.core.tables import EVERYTHING
 from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.queries.catalogue.columns import Column, as_json, facets, in_order
-from crucible_lineage.queries.catalogue.reference import find_run
-from crucible_lineage.queries.catalogue.runs import datasets_of_run, list_runs
+from crucible_lineage.queries.catalogue.runs import find_run
 from crucible_lineage.queries.graph.state import (
     CANDIDATE,
     DOUBTFUL,
@@ -70,8 +69,8 @@ def list_datasets(
     """List the current results and measured data of a project; with `results` no measured data, with `doubtful` also
     datasets on hold and their descendants, with `every` all datasets.
 
-    `filters` are those of Crucible's own list (`measurement`, `keyword`, `instrument_name`...), `run` is the id of a
-    run or its beginning, `sort` a column, after a minus in descending order. Raises InputError if there is no such
+    `filters` are those of Crucible's own list (`measurement`, `keyword`, `instrument_name`...), `run` is an id as for
+    `find_run`, `sort` a column, after a minus in descending order. Raises InputError if there is no such
     project, it has nothing of that step, pipeline or run, or a filter is unknown.
     """
     copy = session.mirror.snapshot(project, refresh=refresh)
@@ -79,8 +78,8 @@ def list_datasets(
     _require_known(project, summaries, pipeline, step)
     matching = [one for one in summaries if step in (None, one.step) and pipeline in (None, one.pipeline)]
     if run is not None:
-        members = _of_run(session, project, run, copy)
-        matching = [one for one in matching if one.mfid in members]
+        found_run = find_run(session, run, {project: copy})
+        matching = [one for one in matching if one.mfid in found_run.datasets]
     if filters:
         if refused := NO_FILTERS.intersection(filters):
             raise InputError(f"{min(refused)!r} is not a filter: all matches are listed, of `project` and by `sort`")
@@ -104,13 +103,6 @@ def _require_known(project: str, summaries: list[Summary], pipeline: str | None,
         if name is not None and name not in known:
             instead = nearest(name, sorted(known)) if known else "no step has made any"
             raise InputError(f"list the datasets of project {project!r}: none has the {kind} {name!r}; {instead}")
-
-
-def _of_run(session: Session, project: str, run: str, copy: Snapshot) -> set[str]:
-    found = datasets_of_run(session, run, [copy])
-    return found or datasets_of_run(
-        session, find_run(run, (one.run_id for one in list_runs(session, [project]))), [copy]
-    )
 
 
 @dataclass(frozen=True)

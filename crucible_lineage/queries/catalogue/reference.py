@@ -1,9 +1,9 @@
-"""Find a dataset, run or project by its id, a unique part of it, or its name."""
+"""Find a dataset or project by its id, a unique part of it, or its name."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -63,19 +63,6 @@ def find_project(session: Session, project: str | None) -> str:
     raise InputError(
         f"this key can see {amount(len(visible), 'project')}; name one with --project: {shortened(visible, MOST_NAMED)}"
     )
-
-
-def find_run(run: str, known: Iterable[str]) -> str:
-    """Return the known id that equals `run` or begins with it. Raises InputError if none or several match."""
-    ids = sorted(set(known))
-    found = [one for one in ids if one == run] or [one for one in ids if len(run) >= LEAST and one.startswith(run)]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise InputError(
-            f"run {run!r}: matches {amount(len(found), 'run')}; choose one: {shortened(found, MOST_NAMED)}"
-        )
-    raise InputError(f"run {run!r}: no run has this ID, or an ID starting with it; `runs` lists the runs")
 
 
 def visible_projects(session: Session) -> list[str]:

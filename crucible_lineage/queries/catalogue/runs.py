@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
-from crucible_lineage.amounts import time_text
+from crucible_lineage.amounts import amount, time_text
 from crucible_lineage.core.journal import Journal
 from crucible_lineage.core.summary import Producer
 from crucible_lineage.core.tables import Snapshot
-from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, nearest
+from crucible_lineage.errors import MOST_NEAR, ForbiddenError, InputError, NotFoundError, nearest, shortened
 from crucible_lineage.failed_runs import unstarted_text
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.labels import plain
-from crucible_lineage.lineage.records import mapping, recorded_run
+from crucible_lineage.lineage.records import mapping, prefect_ids, recorded_run
 from crucible_lineage.local.usage import is_in_use
 from crucible_lineage.local.usage import runs as running
 from crucible_lineage.pipeline.declare.load import read_declaration
 from crucible_lineage.pipeline.logs import STEP_LOG
-from crucible_lineage.queries.catalogue.reference import visible_projects
+from crucible_lineage.queries.catalogue.reference import LEAST, MOST_NAMED, visible_projects
 from crucible_lineage.queries.graph.state import DatasetEntry, entries_of_copy
 from crucible_lineage.session import Session
 from crucible_lineage.times import utc
@@ -108,22 +108,67 @@ def recent_runs(journal: Journal, data: Path, project: str | None, most: int = -
     return [_local_run(known, data) for known in journal.recent_runs(project, most)]
 
 
-def datasets_of_run(session: Session, run_id: str, copies: Iterable[Snapshot]) -> set[str]:
-    """Return what a run made or used according to its record or this data folder."""
-    found = noted_datasets(session, run_id)
-    visible: set[str] = set()
+@dataclass(frozen=True)
+class FoundRun:
+    """A run with its id, or that of its Prefect run, and the visible datasets that it made or used."""
+
+    run_id: str
+    datasets: frozenset[str]
+
+
+def find_run(session: Session, text: str, copies: Mapping[str, Snapshot]) -> FoundRun:
+    """Return the run that `text` names: the id of a run, a Prefect flow run or task run, or the beginning of one.
+
+    `copies` are the projects to search. Raises InputError if none or several match, and names the nearest ones.
+    """
+    made = _datasets_by_run(copies.values())
+    known = {one for project in copies for one in session.journal.runs_of(project)}.union(made)
+    runs_by_id: Mapping[str, Collection[str]] = {one: (one,) for one in known}
+    if not (found := _starting_with(text, runs_by_id)):
+        runs_by_id = _runs_by_prefect_id(copies.values())
+        found = _starting_with(text, runs_by_id)
+    if not found:
+        near = nearest(text, sorted(known), most=MOST_NEAR)
+        raise InputError(f"run {text!r}: no run has this ID, or an ID starting with it; {near}; `runs` lists the runs")
+    if len(found) > 1:
+        raise InputError(
+            f"run {text!r}: matches {amount(len(found), 'run')}; choose one: {shortened(found, MOST_NAMED)}"
+        )
+    used = {mfid for run in runs_by_id[found[0]] for mfid in _noted(session, run) | made.get(run, set())}
+    return FoundRun(found[0], frozenset(mfid for mfid in used if any(mfid in copy.records for copy in copies.values())))
+
+
+def _starting_with(text: str, ids: Iterable[str]) -> list[str]:
+    return [one for one in ids if one == text] or sorted(
+        one for one in ids if len(text) >= LEAST and one.startswith(text)
+    )
+
+
+def _datasets_by_run(copies: Iterable[Snapshot]) -> dict[str, set[str]]:
+    """Return what each run made according to records, and used according to its own record."""
+    found: dict[str, set[str]] = {}
     for copy in copies:
-        visible |= copy.records.keys()
         for mfid, summary in copy.summaries.items():
-            made_by = summary.made_by
-            if made_by is not None and made_by.run_id == run_id:
-                found.add(mfid)
-            elif summary.tells_of_run and recorded_run(record := copy.records[mfid]) == run_id:
-                found |= {link["unique_id"] for link in record.get("links") or () if link.get("direction") == "target"}
-    return found & visible
+            if made_by := summary.made_by:
+                found.setdefault(made_by.run_id, set()).add(mfid)
+            elif summary.tells_of_run:
+                record = copy.records[mfid]
+                parts = {link["unique_id"] for link in record.get("links") or () if link.get("direction") == "target"}
+                found.setdefault(recorded_run(record), set()).update(parts)
+    return found
 
 
-def noted_datasets(session: Session, run_id: str) -> set[str]:
+def _runs_by_prefect_id(copies: Iterable[Snapshot]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for copy in copies:
+        for mfid, summary in copy.summaries.items():
+            if made_by := summary.made_by:
+                for one in prefect_ids(copy.records[mfid]):
+                    found.setdefault(one, set()).add(made_by.run_id)
+    return found
+
+
+def _noted(session: Session, run_id: str) -> set[str]:
     """Return what a run made or used according to this data folder."""
     return {mfid for _, _, datasets in session.journal.run_steps(run_id) for mfid in datasets.values()}
 
