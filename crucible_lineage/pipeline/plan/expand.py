@@ -166,6 +166,8 @@ class _Expansion:
         blocked = next(filter(None, faults), "")
         if not feeds and not any(faults):
             blocked = "none of its inputs exists; a derived dataset needs a parent"
+        if name in self.instances:
+            raise InputError(f"two instances would be called {name!r}; give them values that look different")
         about = self._all_about(point)
         self.instances[name] = Instance(
             name=name,

@@ -309,3 +309,10 @@ def test_a_pattern_without_matches_is_a_fault_unless_it_is_optional(many: Any, s
     (many.folder / "later").mkdir()
     many.file("later/s9.txt", "9")
     assert "sum[s9.txt]" in run(optional).datasets
+
+
+def test_two_instances_of_one_name_are_refused_and_not_one_of_them_left_out(many: Any, session: Session) -> None:
+    path = many.declare(EACH.replace("inputs: {base: sum}", "inputs: {base: sum}, matrix: {label: [5, '5']}"))
+    many.file(f"{many.module}.py", STEPS.replace("exponent: int = 2", "exponent: int = 2, label: object = None"))
+    with pytest.raises(InputError, match=r"two instances would be called 'square\[s1.txt, label=5\]'"):
+        states(path, session)
