@@ -210,7 +210,7 @@ def _download(session: Session, graph: LineageGraph, folder: Path) -> dict[str, 
                 continue
             try:
                 target = _fetch(session, mfid, record, folder / "data" / mfid)
-            except InputError as error:
+            except LOST as error:
                 absent.append((_file(record), str(error)))
                 continue
             path = target.relative_to(folder).as_posix()
@@ -222,7 +222,7 @@ def _download(session: Session, graph: LineageGraph, folder: Path) -> dict[str, 
 
 
 def _fetch(session: Session, mfid: str, record: FileRecord, folder: Path) -> Path:
-    """Fetch a file into the folder. What Crucible has lost is remade.
+    """Fetch a file into the folder. What Crucible has lost is remade; if that fails, one of LOST is raised.
 
     A file that is catalogued by reference is fetched from its location, if possible.
     """

@@ -444,9 +444,23 @@ def test_a_file_that_stays_elsewhere_is_named_as_absent(made: Any, tmp_path: Pat
     elsewhere = RemoteFileCreate(filename="scan.h5", storage_backend="nersc", size=8, sha256_hash="0" * 64)
     made.session.client.datasets.add_remote_file(made.second, elsewhere)
     ran = command("bundle", made.total, "--data", made.data, "-o", tmp_path / "it.zip")
-    assert ran.returncode == 0, ran.stderr
+    assert ran.returncode == 1, ran.stderr
     assert "scan.h5" in ran.stderr
     code, output = checked(unpack(tmp_path / "it.zip"))
     assert code == 1
     assert re.findall("WRONG: (.*)", output) == [f"{made.second}: its file scan.h5 was not registered with it"]
     assert "the bytes of scan.h5 are not in the bundle" in output
+
+
+def test_a_lost_file_is_listed_as_absent_and_the_rest_is_packed(made: Any, tmp_path: Path, command: Any) -> None:
+    (file,) = made.session.client.files.list(made.second)
+    digest = str(file.sha256_hash)
+    (made.data / "crucible" / "contents" / digest[:2] / digest[2:]).unlink()
+    ran = command("bundle", made.total, "--data", made.data, "-o", tmp_path / "it.zip", "--json")
+    assert ran.returncode == 1, ran.stderr
+    assert f"not included: {made.second}: " in ran.stderr
+    printed = json.loads(ran.stdout)
+    assert (printed["files"], len(printed["absent"])) == (4, 1)
+    code, output = checked(unpack(tmp_path / "it.zip"))
+    assert code == 0, output
+    assert f"the bytes of {file.filename} are not in the bundle" in output

@@ -7,10 +7,12 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from crucible_lineage.amounts import amount, size_text
+from crucible_lineage.cli.exit_codes import FAILURE
 from crucible_lineage.cli.options import (
     announced_session,
     chosen_projects,
@@ -36,6 +38,9 @@ from crucible_lineage.lineage.export.w3c_prov import render_prov_json, render_pr
 from crucible_lineage.lineage.graph import Direction
 from crucible_lineage.lineage.labels import nodes_text, plain
 from crucible_lineage.session import Session
+
+if TYPE_CHECKING:
+    from crucible_lineage.queries.bundle import BundleReport
 
 Renderer = Callable[[LineageGraph, str | None, bool], str | bytes]  # graph, focus, include superseded
 RENDERERS: dict[str, Renderer] = {
@@ -110,7 +115,7 @@ def lineage_command(
 
     Pictures: svg, png, html (a page to explore), mmd (Mermaid), dot. For programs: json (node-link), csv (links),
     prov-json and prov-n (W3C PROV), openlineage (an event per line), ro-crate (a folder). The last four need the extra
-    `export`.
+    `export`. Exit code 1 if a file for the ro-crate is not available.
     """
     chosen = _chosen(kind, output)
     is_part = depth is not None or direction is not None
@@ -143,9 +148,8 @@ def lineage_command(
             crate = write_crate(
                 session, graph, mfid, output, files=files, license_url=license_url, profile=profile or PROFILES[0]
             )
-            for line in crate.absent:
-                click.echo(plain(f"not included: {line}"), err=True)
             click.echo(output)
+            _fail_if_absent(crate)
             return
     _show(graph, mfid, chosen, output, every=every, superseded=superseded)
 
@@ -257,7 +261,8 @@ def bundle_command(
 ) -> None:
     """Pack the dataset MFID and its ancestors into a ZIP file: files, records, pictures, metadata.
 
-    It contains verify.py, which needs only Python and checks the bundle offline. Needs the extra `export`.
+    It contains verify.py, which needs only Python and checks the bundle offline. Needs the extra `export`. Exit code 1
+    if a file is not available: it is listed, and the rest is packed.
     """
     if output.exists():
         raise InputError(f"write a bundle to {output}: the file already exists; name a new one")
@@ -271,9 +276,8 @@ def bundle_command(
             bundle = write_bundle(session, mfid, output, license_url=license_url, profile=profile or PROFILES[0])
     if wants_json():
         print_json({"bundle": str(output), **vars(bundle)})
+        _fail_if_absent(bundle)
         return
-    for line in bundle.absent:
-        click.echo(plain(f"not included: {line}"), err=True)
     if bundle.hidden:
         click.echo(
             f"left out, and listed as hidden: {amount(bundle.hidden, 'parent')} that this key cannot see", err=True
@@ -282,3 +286,12 @@ def bundle_command(
     click.echo(f"{output}: {amount(bundle.datasets, 'dataset')}, {files}")
     click.echo(f"SHA-256 of its bundle.json: {bundle.list_sha256}")
     click.echo("to check it, unpack it and run: python verify.py")
+    _fail_if_absent(bundle)
+
+
+def _fail_if_absent(report: BundleReport) -> None:
+    """Exit with code 1 if files were not available; name them with the reasons."""
+    for line in report.absent:
+        click.echo(plain(f"not included: {line}"), err=True)
+    if report.absent:
+        sys.exit(FAILURE)
