@@ -110,11 +110,28 @@ def state(
     return StatementOutcome(session.mirror.statements([mfid]).get(mfid, statement), is_new=True)
 
 
-def lift(session: Session, about: About, why: str, *, project: str, flag: str = "") -> list[Statement]:
+def put_on_hold(
+    session: Session, about: About, why: str, *, project: str = "", flag: str = "", due: str = ""
+) -> StatementOutcome:
+    """State a hold, or a flag of that name, in a project, by default that of the datasets.
+
+    `due` is the day from which `status` warns about it. Raises InputError without a reason, and as `state` does.
+    """
+    if not why.strip():
+        raise InputError("hold: give the reason")
+    flag = flag.strip()
+    body = {"flag": flag} if flag else {}
+    body |= {"due": due} if due else {}
+    project = project or project_of(session, about.datasets, "hold")
+    return state(session, project, FLAG if flag else HOLD, about, why=why, body=body)
+
+
+def lift(session: Session, about: About, why: str, *, project: str = "", flag: str = "") -> list[Statement]:
     """Revoke the holds, or the flags of that name, with this subject. Return them.
 
-    Raises InputError if none is in force.
+    They count in the project, by default that of the datasets. Raises InputError if none is in force.
     """
+    project, flag = project or project_of(session, about.datasets, "unhold"), flag.strip()
     _, active = known_statements(session)
     verb = FLAG if flag else HOLD
     matches = [

@@ -27,7 +27,7 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.lineage.labels import plain, plain_lines
 from crucible_lineage.session import Session
-from crucible_lineage.statements import FLAG, HOLD, About
+from crucible_lineage.statements import About
 from crucible_lineage.stating import signer_of
 from crucible_lineage.times import utc
 
@@ -79,14 +79,13 @@ def hold_command(
 
     Existing descendants are doubtful. Nothing is deleted, and no id changes.
     """
-    from crucible_lineage.stating import state
+    from crucible_lineage.stating import put_on_hold
 
     with open_session() as session:
         about = _about(session, "hold", datasets, instrument, since, until, code)
-        due = {"due": _moment("--until", until)[:10]} if until and not instrument else {}
-        body = {**({"flag": flag} if flag else {}), **due}
+        due = "" if instrument else _moment("--until", until)[:10]
         target = _project(session, "hold", about, project)
-        outcome = state(session, target, FLAG if flag else HOLD, about, why=why, body=body)
+        outcome = put_on_hold(session, about, why, project=target, flag=flag or "", due=due)
     _print(outcome)
 
 

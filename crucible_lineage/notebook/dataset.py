@@ -28,8 +28,8 @@ from crucible_lineage.queries.catalogue.columns import as_texts
 from crucible_lineage.queries.catalogue.view import DatasetView, existing, show_dataset
 from crucible_lineage.queries.graph.state import entries_now
 from crucible_lineage.refs import DatasetRef, FileRef
-from crucible_lineage.statements import FLAG, HOLD, About
-from crucible_lineage.stating import lift, state
+from crucible_lineage.statements import About
+from crucible_lineage.stating import lift, put_on_hold
 
 if TYPE_CHECKING:
     from crucible_lineage.notebook.catalogue import Catalogue
@@ -98,8 +98,7 @@ class Dataset:
 
     def hold(self, why: str, *, flag: str = "") -> None:
         """Put the dataset on hold: nothing is made from it or its descendants. With `flag`, only warn."""
-        about, body = About((self.mfid,)), {"flag": flag} if flag else {}
-        state(self._catalogue.session, self.project or "", FLAG if flag else HOLD, about, why=why, body=body)
+        put_on_hold(self._catalogue.session, About((self.mfid,)), why, project=self.project or "", flag=flag)
         self.__dict__.pop("_view", None)
 
     def unhold(self, why: str = "", *, flag: str = "") -> None:

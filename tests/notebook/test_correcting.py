@@ -73,3 +73,16 @@ def test_files_are_replaced_and_datasets_deleted(catalogue: Any, tmp_path: Path)
     request = catalogue.delete(new, why="junk", even_if_used=True)
     assert len(request.made_of_it) == 1
     assert new.mfid not in catalogue.find().mfids
+
+
+def test_a_hold_needs_a_reason_and_a_blank_flag_is_none_everywhere(catalogue: Any, data: Path) -> None:
+    held, other = catalogue.dataset("a.txt"), catalogue.dataset("b.txt")
+    with pytest.raises(InputError, match="give the reason"):
+        held.hold(" ")
+    refused = CliRunner().invoke(main, ["hold", other.mfid, "--why", "", "--data", str(data)])
+    assert (refused.exit_code, "give the reason" in refused.stderr) == (2, True)
+    held.hold("saturated", flag=" ")
+    placed = CliRunner().invoke(main, ["hold", other.mfid, "--why", "dim", "--flag", " weak ", "--data", str(data)])
+    assert placed.exit_code == 0, placed.output
+    assert [(one.statement.verb, one.statement.flag) for one in held.statements] == [("hold", "")]
+    assert [(one.statement.verb, one.statement.flag) for one in other.statements] == [("flag", "weak")]

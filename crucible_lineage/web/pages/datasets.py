@@ -48,8 +48,8 @@ from crucible_lineage.queries.graph.state import DatasetEntry, entry_of
 from crucible_lineage.queries.impact import request_deletion
 from crucible_lineage.remake.receipts import known_to_vary
 from crucible_lineage.session import Session
-from crucible_lineage.statements import FLAG, HOLD, About
-from crucible_lineage.stating import lift, project_of, sign, state
+from crucible_lineage.statements import About
+from crucible_lineage.stating import lift, put_on_hold, sign
 from crucible_lineage.times import measured_at
 from crucible_lineage.web.reader import Reader, still_reading
 from crucible_lineage.web.rendering import named_mfids, rendered, resource, shown_record
@@ -280,14 +280,11 @@ def _delete(session: Session, mfid: str, form: Form) -> None:
 
 
 def _hold(session: Session, mfid: str, form: Form) -> None:
-    flag = form.get("flag", "").strip()
-    why, project = _required(form, "why", "the reason"), project_of(session, (mfid,), "hold")
-    state(session, project, FLAG if flag else HOLD, About((mfid,)), why=why, body={"flag": flag} if flag else {})
+    put_on_hold(session, About((mfid,)), _required(form, "why", "the reason"), flag=form.get("flag", ""))
 
 
 def _unhold(session: Session, mfid: str, form: Form) -> None:
-    project = project_of(session, (mfid,), "unhold")
-    lift(session, About((mfid,)), _why(form), project=project, flag=form.get("flag", "").strip())
+    lift(session, About((mfid,)), _why(form), flag=form.get("flag", ""))
 
 
 def _sign(session: Session, mfid: str, form: Form) -> None:
