@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 
 from prefect import Flow
 from prefect.context import FlowRunContext
+from prefect.futures import resolve_futures_to_states
 
 from crucible_lineage.amounts import amount
 from crucible_lineage.errors import RunError
@@ -68,7 +69,7 @@ class registering:  # noqa: N801 (used like contextlib's helpers: as a decorator
             @functools.wraps(function)
             async def awaited(*args: Any, **kwargs: Any) -> Any:
                 async with self._for_run():
-                    return await function(*args, **kwargs)
+                    return await asyncio.to_thread(_await_tasks, await function(*args, **kwargs))
 
             wrapped = awaited
         elif inspect.isgeneratorfunction(function):
@@ -76,7 +77,7 @@ class registering:  # noqa: N801 (used like contextlib's helpers: as a decorator
             @functools.wraps(function)
             def yields(*args: Any, **kwargs: Any) -> Any:
                 with self._for_run():
-                    return (yield from function(*args, **kwargs))
+                    return _await_tasks((yield from function(*args, **kwargs)))
 
             wrapped = yields
         else:
@@ -84,7 +85,7 @@ class registering:  # noqa: N801 (used like contextlib's helpers: as a decorator
             @functools.wraps(function)
             def called(*args: Any, **kwargs: Any) -> Any:
                 with self._for_run():
-                    return function(*args, **kwargs)
+                    return _await_tasks(function(*args, **kwargs))
 
             wrapped = called
         _resolve_annotations(wrapped, function)
@@ -116,6 +117,12 @@ class registering:  # noqa: N801 (used like contextlib's helpers: as a decorator
         request = self._request
         options: dict[str, Any] = {"reuse": request.reuse, "salt": request.salt, "strict": request.strict}
         return registering(request.project, crucible=request.crucible, undelivered=request.undelivered, **options)
+
+
+def _await_tasks(returned: Any) -> Any:
+    """Return what a flow has returned once its tasks have ended: Prefect, too, waits for futures, but only later."""
+    resolve_futures_to_states(returned)
+    return returned
 
 
 def _resolve_annotations(wrapped: Any, function: Callable[..., Any]) -> None:

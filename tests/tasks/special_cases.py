@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 import threading
+import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
@@ -301,6 +302,32 @@ def in_async_with() -> Any:
             return int((await triple(make(20))).sum().x)
 
     return asyncio.run(partly())
+
+
+def returned_futures() -> Any:
+    """Return futures of tasks that still run, whose results Prefect waits for once the flow's function has returned."""
+
+    @task
+    def slow(size: int) -> pd.DataFrame:
+        time.sleep(1)
+        return pd.DataFrame({"x": range(size)})
+
+    @flow
+    @registering(PROJECT, crucible=HERE)
+    def sync_flow() -> Any:
+        return [slow.submit(10), failing.submit(slow.submit(20))]
+
+    @flow
+    @registering(PROJECT, crucible=HERE)
+    async def async_flow() -> Any:
+        return slow.submit(30)
+
+    async def run() -> str:
+        return (await async_flow(return_state=True)).name
+
+    before = set(DATA.glob("flows/*"))
+    returned = [sync_flow(return_state=True).name, asyncio.run(run())]
+    return [*returned, len({*DATA.glob("flows/*")} - before)]
 
 
 def plain() -> Any:

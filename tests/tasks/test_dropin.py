@@ -52,6 +52,7 @@ CASES = {
         [" -> table (from the flow's code of partly)", "table (from the flow's code of partly) -> double"],
     ),
     "in_async_with": (570, [" -> make", "make -> triple"]),
+    "returned_futures": (["Failed", "Completed", 0], [" -> slow"] * 3),
     "plain": ([20, 20, True], {}),
     "states": (
         [870, [["Completed", True], "Completed", ["Failed", "ValueError"], "no beam"]],
