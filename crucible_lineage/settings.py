@@ -112,6 +112,18 @@ def api_address(url: str) -> str:
     return bare if urlsplit(bare).path else f"{bare}{API_PATH}"
 
 
+def key_in(file: Path) -> str:
+    """Return the key that a file holds. Raises InputError if no request could carry it."""
+    return valid_key(file.read_text(encoding="ascii", errors="replace").strip(), f"the key in {file}")
+
+
+def valid_key(key: str, source: str = "the API key") -> str:
+    """Return the key. Raises InputError, naming its source, if no request could carry it."""
+    if not key or not key.isascii() or not key.isprintable() or " " in key:
+        raise InputError(f"{source} cannot be sent: it must be one line of visible ASCII characters, without blanks")
+    return key
+
+
 PUBLIC_URL = "https://crucible.lbl.gov/api/v3"  # default of nano-crucible 3.3.0
 
 

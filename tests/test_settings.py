@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from crucible_lineage.cli import main
+from crucible_lineage.client import CrucibleClient
 from crucible_lineage.errors import InputError
 from crucible_lineage.session import Session
-from crucible_lineage.settings import RETRIES, Settings, resolve_settings, retries_from_environment
+from crucible_lineage.settings import RETRIES, Settings, key_in, resolve_settings, retries_from_environment
 
 
 def test_nothing_said_leaves_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,3 +73,16 @@ def test_a_key_is_not_left_unused_where_a_data_folder_is_given_too(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))  # without a configuration file
     with pytest.raises(InputError, match="an API key was given, but no address"):
         resolve_settings(data=tmp_path, api_key="key")
+
+
+@pytest.mark.parametrize("key", ["", "two words", "two\nlines", "schlüssel", "tab\tin"])
+def test_a_key_that_no_request_could_carry_is_refused_alike_wherever_it_is_given(key: str, tmp_path: Path) -> None:
+    refusal = "cannot be sent: it must be one line of visible ASCII characters, without blanks"
+    with pytest.raises(InputError, match=f"the API key {refusal}"):
+        CrucibleClient("http://x.test", key)
+    served = CliRunner().invoke(main, ["serve", "--api-key", key, "--data", str(tmp_path)])
+    assert (served.exit_code, f"the API key {refusal}" in served.stderr) == (2, True), served.stderr
+    file = tmp_path / "key"
+    file.write_text(key, encoding="utf-8")
+    with pytest.raises(InputError, match=f"the key in {file} {refusal}"):
+        key_in(file)

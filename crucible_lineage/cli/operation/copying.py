@@ -34,7 +34,7 @@ from crucible_lineage.ids import is_mfid
 from crucible_lineage.lineage.labels import first_lines, plain
 from crucible_lineage.pipeline.job.delivering import deliver_all
 from crucible_lineage.session import Session
-from crucible_lineage.settings import Settings, resolve_settings
+from crucible_lineage.settings import Settings, key_in, resolve_settings
 from crucible_lineage.statements import Statement
 
 if TYPE_CHECKING:
@@ -140,12 +140,7 @@ def _local_settings() -> Settings:
 def _remote_settings(url: str, key_file: Path | None, data: Path) -> Settings:
     """Return the Crucible that --to names. InputError if the key is for another address."""
     if key_file is not None:
-        key = key_file.read_text(encoding="ascii", errors="replace").strip()
-        if not key or not key.isascii() or not key.isprintable() or " " in key:
-            raise InputError(
-                f"{key_file} holds no key: it must be one line of visible ASCII characters, without blanks"
-            )
-        return resolve_settings(data=data, api_url=url, api_key=key)
+        return resolve_settings(data=data, api_url=url, api_key=key_in(key_file))
     key_url = os.environ.get("CRUCIBLE_API_URL")
     if os.environ.get("CRUCIBLE_API_KEY") and key_url and key_url.rstrip("/") != url.rstrip("/"):
         raise InputError(f"the key in CRUCIBLE_API_KEY is for {key_url}; give the one for {url} in --api-key-file")

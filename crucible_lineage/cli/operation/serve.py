@@ -16,7 +16,7 @@ from crucible_lineage.cli.options import DataFolderType, crucible_options, open_
 from crucible_lineage.cli.printing import result_stream
 from crucible_lineage.disk import storage_error
 from crucible_lineage.errors import InputError, LineageError, missing_library
-from crucible_lineage.settings import default_data_folder
+from crucible_lineage.settings import default_data_folder, key_in, valid_key
 
 MIN_KEY_CHARACTERS = 20  # random letters and digits: over a hundred bits
 
@@ -120,11 +120,8 @@ def _given_key(api_key: str | None, file: Path | None) -> str | None:
         context = click.get_current_context()
         if context.get_parameter_source("api_key") is ParameterSource.COMMANDLINE:
             raise InputError("--api-key and --api-key-file both name a key; give one of them")
-        api_key = file.read_text(encoding="ascii", errors="replace").strip()
-    if api_key is not None and not (api_key.isascii() and api_key.isprintable() and api_key and " " not in api_key):
-        source = f"the key in {file}" if file else "the key"
-        raise InputError(f"{source} cannot be sent: it must have visible ASCII characters only, and no blanks")
-    return api_key
+        return key_in(file)
+    return None if api_key is None else valid_key(api_key)
 
 
 def _check_certificate(certfile: Path | None, keyfile: Path | None) -> None:

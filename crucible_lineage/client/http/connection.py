@@ -36,6 +36,7 @@ from crucible_lineage.errors import (
     UnreachableError,
 )
 from crucible_lineage.json_types import JsonObject
+from crucible_lineage.settings import valid_key
 
 REPEATABLE = frozenset({"GET", "PUT", "PATCH", "DELETE"})
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
@@ -102,7 +103,7 @@ class Connection:
         self.retry = retry
         self.retry_within: ContextVar[RetryPolicy | None] = ContextVar("retry", default=None)  # of the calling thread
         self.sleep: Callable[[float], None] = time.sleep
-        self._key = _valid_key(api_key)
+        self._key = valid_key(api_key)
         self._headers = {
             "Accept": "application/json",
             "User-Agent": "crucible-lineage",
@@ -294,12 +295,6 @@ def _valid_url(api_url: str) -> str:
     if parts.username or parts.password:
         raise InputError("the API URL contains a user name or password; pass the API key separately")
     return api_url.rstrip("/")
-
-
-def _valid_key(api_key: str) -> str:
-    if not api_key or not api_key.isascii() or not api_key.isprintable() or " " in api_key:
-        raise InputError("the API key is empty or contains invalid characters; set CRUCIBLE_API_KEY")
-    return api_key
 
 
 def read_answer(response: httpx.Response, action: str, *, mfid: str | None = None) -> httpx.Response:
