@@ -54,6 +54,9 @@ class ItemToCopy:
         return {"mfid": self.mfid, "name": self.name, "kind": kind, "lacking": self.missing.in_words}
 
 
+Pair = tuple[ItemToCopy, CopyComparison]
+
+
 @dataclass(frozen=True)
 class CopyPlan:
     """Items to copy, parents first; the number of equal datasets; and the conflicts.
@@ -129,7 +132,7 @@ def _plan(
     source: Session,
     target: Session,
     ours: Mapping[str, JsonMapping],
-    theirs: dict[str, JsonMapping],
+    theirs: Mapping[str, JsonMapping],
     samples: Iterable[str],
     tell: Tell,
     *,
@@ -139,40 +142,67 @@ def _plan(
     ids = {mfid: copy.there for mfid, copy in noted.items() if copy.there != mfid}
     skipped, finished = _finished(ours, {mfid for mfid in ours if _is_complete(theirs.get(ids.get(mfid, mfid)))})
     tell(f"comparing {amount(len(finished), 'dataset')}", 0)
-    unlisted = {ids.get(mfid, mfid) for mfid in finished} - theirs.keys()  # absent, elsewhere, or marked for deletion
-    theirs |= fetch_datasets(target.client, unlisted, include_links=True).found
-    ids |= _assigned(target, [mfid for mfid in finished if ids.get(mfid, mfid) not in theirs], ours, theirs)
+    theirs, ids = _counterparts(target, finished, ours, theirs, ids)
 
     def renamed(mfid: str) -> str:
         return ids.get(mfid, mfid)
 
-    def compared(mfid: str) -> CopyComparison:
-        return _compared(source, target, ours[mfid], theirs.get(renamed(mfid)), noted.get(mfid), renamed)
+    def compared(mfid: str) -> Pair:
+        comparison = _compared(source, target, ours[mfid], theirs.get(renamed(mfid)), noted.get(mfid), renamed)
+        return _item(ours[mfid], comparison.missing, ours), comparison
 
-    comparisons = dict(zip(finished, in_threads(compared, finished), strict=True))
+    datasets = list(in_threads(compared, finished))
     own_samples = {*samples, *(one for mfid in finished for one in linked(ours[mfid], "sample"))}
-    items = list(_samples(source, target, own_samples, renamed))
-    bad_samples = [fault for _, comparison in items for fault in comparison.conflicts]
-    outside = {one for mfid in finished for one in derived_parents(ours[mfid])} - ours.keys()
-    fetched = fetch_datasets(target.client, {renamed(one) for one in outside} - theirs.keys())
-    absent = {one for one in outside if renamed(one) in fetched.absent | fetched.hidden}
-    chosen = [(_item(ours[mfid], comparison.missing, ours), comparison) for mfid, comparison in comparisons.items()]
-    conflicts = [*bad_samples, *(fault for _, comparison in chosen for fault in comparison.conflicts)]
+    of_samples = list(_samples(source, target, own_samples, renamed))
+    absent = _absent_parents(target, [ours[mfid] for mfid in finished], ours.keys(), theirs, renamed)
+    conflicts = [fault for _, comparison in (*of_samples, *datasets) for fault in comparison.conflicts]
     if absent_parents:
-        chosen = [(_with_parents(item, absent), comparison) for item, comparison in chosen]
+        datasets = [(_with_parents(item, absent), comparison) for item, comparison in datasets]
     else:
-        conflicts += _without_parents(chosen, absent)
+        conflicts += _without_parents(datasets, absent)
     blocked = {fault.mfid for fault in conflicts}
-    todo = [item for item, _ in (*items, *chosen) if item.missing or item.mfid in blocked]
-    equal = [item.mfid for item, _ in chosen if not item.missing and item.mfid not in blocked]
-    brought = tuple(
-        CopiedDataset(mfid, renamed(mfid), ours[mfid]["modification_time"], theirs[renamed(mfid)]["modification_time"])
-        for mfid in equal
-    )
-    order = _parents_first(todo)
+    order = _parents_first([item for item, _ in (*of_samples, *datasets) if item.missing or item.mfid in blocked])
+    equal = [item.mfid for item, _ in datasets if not item.missing and item.mfid not in blocked]
+    brought = tuple(_copied(ours[mfid], theirs[renamed(mfid)]) for mfid in equal)
     instruments = _instruments(target, order)
-    differs = (*_differing(chosen), *_without_instrument(order, instruments))
+    differs = (*_differing(datasets), *_without_instrument(order, instruments))
     return CopyPlan(order, len(equal), tuple(conflicts), tuple(skipped), differs, ids, brought, instruments)
+
+
+def _counterparts(
+    target: Session,
+    finished: Sequence[str],
+    ours: Mapping[str, JsonMapping],
+    theirs: Mapping[str, JsonMapping],
+    ids: Mapping[str, str],
+) -> tuple[dict[str, JsonMapping], dict[str, str]]:
+    """Complete the target's records and the ids there by those of datasets that its list does not have.
+
+    They are absent, lie elsewhere, are marked for deletion, or have got another id.
+    """
+    unlisted = {ids.get(mfid, mfid) for mfid in finished} - theirs.keys()
+    known = {**theirs, **fetch_datasets(target.client, unlisted, include_links=True).found}
+    assigned = _assigned(target, [mfid for mfid in finished if ids.get(mfid, mfid) not in known], ours)
+    known |= {str(one["unique_id"]): one for one in assigned.values()}
+    return known, {**ids, **{mfid: str(one["unique_id"]) for mfid, one in assigned.items()}}
+
+
+def _absent_parents(
+    target: Session,
+    datasets: Sequence[JsonMapping],
+    ours: Collection[str],
+    theirs: Mapping[str, JsonMapping],
+    renamed: Callable[[str], str],
+) -> set[str]:
+    """Return the parents that are not copied, and that the target lacks or does not show."""
+    outside = {parent for one in datasets for parent in derived_parents(one)} - set(ours)
+    fetched = fetch_datasets(target.client, {renamed(one) for one in outside} - theirs.keys())
+    return {one for one in outside if renamed(one) in fetched.absent | fetched.hidden}
+
+
+def _copied(ours: JsonMapping, theirs: JsonMapping) -> CopiedDataset:
+    ids = str(ours["unique_id"]), str(theirs["unique_id"])
+    return CopiedDataset(*ids, ours["modification_time"], theirs["modification_time"])
 
 
 def _compared(
@@ -197,7 +227,7 @@ def _compared(
     return compare(read_held(source.client, ours), copy, renamed)
 
 
-def _differing(chosen: Sequence[tuple[ItemToCopy, CopyComparison]]) -> Iterator[Conflict]:
+def _differing(chosen: Sequence[Pair]) -> Iterator[Conflict]:
     for item, comparison in chosen:
         yield from (Conflict(item.mfid, item.name, reason) for reason in comparison.differs)
 
@@ -219,10 +249,8 @@ def _is_complete(dataset: JsonMapping | None) -> bool:
     return record is not None and record.is_complete
 
 
-def _assigned(
-    target: Session, mfids: Sequence[str], ours: Mapping[str, JsonMapping], theirs: dict[str, JsonMapping]
-) -> dict[str, str]:
-    """Return the ids that the target has assigned to these datasets, and add its records to `there`."""
+def _assigned(target: Session, mfids: Sequence[str], ours: Mapping[str, JsonMapping]) -> dict[str, JsonMapping]:
+    """Return, by id, the target's records of datasets to which it has assigned other ids."""
     if not mfids or target.mirror.service.holds(DERIVED_IDS) is not False:
         return {}
 
@@ -232,14 +260,10 @@ def _assigned(
         own = (one.model_dump() for one in listed if not lies_elsewhere(one, project))  # anybody may add such a keyword
         return min(own, key=lambda one: str(one["creation_time"]), default=None)
 
-    copies = {mfid: one for mfid, one in zip(mfids, in_threads(find, mfids), strict=True) if one is not None}
-    theirs |= {str(one["unique_id"]): one for one in copies.values()}
-    return {mfid: str(one["unique_id"]) for mfid, one in copies.items()}
+    return {mfid: one for mfid, one in zip(mfids, in_threads(find, mfids), strict=True) if one is not None}
 
 
-def _samples(
-    source: Session, target: Session, mfids: Iterable[str], renamed: Callable[[str], str]
-) -> Iterator[tuple[ItemToCopy, CopyComparison]]:
+def _samples(source: Session, target: Session, mfids: Iterable[str], renamed: Callable[[str], str]) -> Iterator[Pair]:
     ours = read_samples(source, mfids)
     theirs = read_samples(target, {renamed(mfid) for mfid in ours})
     for mfid, sample in sorted(ours.items()):
@@ -254,7 +278,7 @@ def _item(dataset: JsonMapping, missing: MissingParts, ours: Collection[str]) ->
     return ItemToCopy(held.mfid, held.name, dataset, missing, frozenset(parents))
 
 
-def _without_parents(chosen: Sequence[tuple[ItemToCopy, CopyComparison]], absent: set[str]) -> Iterator[Conflict]:
+def _without_parents(chosen: Sequence[Pair], absent: set[str]) -> Iterator[Conflict]:
     for item, comparison in chosen:
         for parent in sorted(derived_parents(item.record) & absent if comparison.missing else ()):
             reason = f"it was made of {parent}, of another project, which the target lacks; push that project first"
