@@ -12,7 +12,6 @@ from xml.sax.saxutils import escape
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.draw.view import (
-    FOLD_BEYOND,
     OTHER_COLOUR,
     STATE_COLOURS,
     DrawnItem,
@@ -68,18 +67,17 @@ def render_svg(
     graph: LineageGraph,
     focus: str | None = None,
     *,
-    fold_beyond: int | None = FOLD_BEYOND,
     superseded: bool = False,
 ) -> str:
     """Return the picture as SVG text.
 
     With `focus` it shows that dataset's ancestors and descendants; `graph.around` selects fewer. More than
-    `fold_beyond` siblings of one step become one box with their number. Superseded results are only counted, unless
+    four siblings of one step become one box with their number. Superseded results are only counted, unless
     requested or needed by a shown one. The full name and id of each node are in its <title>. The background is white,
     so that the picture can be printed and pasted anywhere.
     """
     selected = graph if focus is None else graph.around(focus)
-    drawn = view(selected, fold_beyond=fold_beyond, keep=[focus] if focus else [], superseded=superseded)
+    drawn = view(selected, keep=[focus] if focus else [], superseded=superseded)
     boxes = [_box(item) for item in drawn.items]
     arrangement = layout([box.size for box in boxes], drawn.edges)
     colour_of = colours(node for item in drawn.items for node in item.nodes)

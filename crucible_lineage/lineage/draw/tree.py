@@ -14,8 +14,7 @@ from crucible_lineage.lineage.model import DERIVED
 if TYPE_CHECKING:
     from rich.text import Text
 
-_UNICODE = ("├── ", "└── ", "│   ", "    ")
-_ASCII = ("|-- ", "`-- ", "|   ", "    ")
+_BRANCHES = ("├── ", "└── ", "│   ", "    ")
 _STATE_STYLES = {
     **{"complete": "green", "current": "green", "fresh": "green", "superseded": "dim"},
     **{"missing": "yellow", "stale": "yellow", "doubtful": "yellow"},
@@ -42,16 +41,15 @@ def render_tree(
     focus: str | None = None,
     *,
     fold_beyond: int | None = None,
-    ascii_only: bool = False,
     superseded: bool = False,
 ) -> str:
     """Return the tree as text, one line per node: id, name, kind of data and step, state.
 
     With `focus` it shows that dataset's ancestors and descendants, else the whole graph. A node with several parents is
     below the first of them and marked `(see above)` below the others. Superseded results are only counted, unless
-    requested or needed by a shown one. `ascii_only` is for terminals without line characters; names stay as they are.
+    requested or needed by a shown one.
     """
-    lines = _lines(graph, focus, fold_beyond, ascii_only, superseded)
+    lines = _lines(graph, focus, fold_beyond, superseded)
     return "\n".join((line.branch + " ".join(part for part in _texts(line) if part)).rstrip() for line in lines)
 
 
@@ -66,7 +64,7 @@ def render_tree_rich(
     from rich.text import Text  # imported only for colours
 
     output = Text()
-    for line in _lines(graph, focus, fold_beyond, False, superseded):
+    for line in _lines(graph, focus, fold_beyond, superseded):
         parts = zip(_texts(line), _styles(line), strict=True)
         output.append_text(Text("\n" if output else ""))
         output.append(line.branch, style="dim")
@@ -88,7 +86,6 @@ def _lines(
     graph: LineageGraph,
     focus: str | None,
     fold_beyond: int | None,
-    ascii_only: bool,
     superseded: bool,
 ) -> Iterator[_Line]:
     selected = graph if focus is None else graph.around(focus)
@@ -96,7 +93,7 @@ def _lines(
     children: list[list[int]] = [[] for _ in drawn.items]
     for source, target in drawn.edges:
         children[source].append(target)
-    tee, corner, bar, blank = _ASCII if ascii_only else _UNICODE
+    tee, corner, bar, blank = _BRANCHES
     printed: set[int] = set()
     focused = drawn.number_of[focus] if focus else None
     for root in _roots(drawn, children):
