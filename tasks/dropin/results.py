@@ -13,7 +13,7 @@ from typing import Any
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.pipeline.files.fetch import place_file
 from crucible_lineage.pipeline.inputs.existing import existing_dataset
-from crucible_lineage.provenance.recipe import derived_mfid, recipe_sha256
+from crucible_lineage.provenance.recipe import UsedDataset, derived_mfid, recipe_sha256
 from crucible_lineage.refs import DatasetRef, file_stem
 from crucible_lineage.registration.read import find_by_recipe
 from crucible_lineage.tasks.dropin.arguments import Arguments
@@ -131,27 +131,16 @@ def reuse_result(result: TaskResult) -> tuple[Any] | None:
     inputs = inputs_of(result, dict.fromkeys(learned_output_roles(result), ()))
     if not inputs:
         return None
-    session = recording.session
-    used = used_datasets(inputs)
-    recipe = recipe_of(result, used, set(learned_output_roles(result)), None)
-    call_mfid = derived_mfid(recipe)
-
-    def is_same_call(stored_recipe: JsonMapping) -> bool:
-        params = {name: value for name, value in stored_recipe["params"].items() if name != RESULT}
-        return recipe_sha256({**stored_recipe, "params": params}) == recipe_sha256(recipe)
-
-    dataset = known_result(call_mfid, recording)
-    if dataset is None and (found := find_by_recipe(session.client, call_mfid, result.project, is_same_call)):
-        dataset = found.ref
-    if dataset is None:
+    found = _equal_call(result, used_datasets(inputs))
+    if found is None:
         return None
-    dataset = link_equal_parents(dataset, used, session)
+    session, (mfid, dataset) = recording.session, found
     metadata = (session.client.metadata.get(dataset.mfid) or {}).get(METADATA) or {}
     if "value" not in metadata:
         return None
     document = absolute_paths(metadata["value"], arguments.paths)
     value = _restore(result, dataset, document, metadata.get("written", ()))
-    session.mirror.trust({call_mfid: dataset})
+    session.mirror.trust({mfid: dataset})
     about = about_of(inputs)
     recording.slots.rely(result.project, slots_of(result, about), dataset, made=False)
     origin = Origin(settled(dataset), tuple(file.name for file in dataset.files), metadata.get("digest", ""), about)
@@ -167,6 +156,22 @@ def reuse_result(result: TaskResult) -> tuple[Any] | None:
     if recording.shared:
         _note_for_others(result, origin)
     return (value,)
+
+
+def _equal_call(result: TaskResult, used: list[UsedDataset]) -> tuple[str, DatasetRef] | None:
+    """Return the id and the result of an earlier call with the same code, parameters and inputs, if there is one."""
+    session = result.recording.session
+    recipe = recipe_of(result, used, set(learned_output_roles(result)), None)
+    mfid = derived_mfid(recipe)
+
+    def is_same_call(stored_recipe: JsonMapping) -> bool:
+        params = {name: value for name, value in stored_recipe["params"].items() if name != RESULT}
+        return recipe_sha256({**stored_recipe, "params": params}) == recipe_sha256(recipe)
+
+    dataset = known_result(mfid, result.recording)
+    if dataset is None and (found := find_by_recipe(session.client, mfid, result.project, is_same_call)):
+        dataset = found.ref
+    return (mfid, link_equal_parents(dataset, used, session)) if dataset else None
 
 
 def _restore(
