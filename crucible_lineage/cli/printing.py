@@ -59,12 +59,13 @@ def run_lines(runs: Sequence[ListedRun]) -> Iterator[str]:
 
 
 def not_listed(others: Mapping[str, int]) -> str:
-    """Count the omitted datasets by state, with the option that shows each. Empty if there are none."""
+    """Return the end of a list: the omitted datasets by state, with the option for each. Empty if there are none."""
     by_option: dict[str, list[str]] = {}
     for state, count in sorted(others.items()):
         option = "--doubtful" if state in ("candidate", "doubtful") else "--all"
         by_option.setdefault(option, []).append(f"{count} {state}")
-    return ", ".join(f"{', '.join(counts)} ({option})" for option, counts in by_option.items())
+    counted = ", ".join(f"{', '.join(counts)} ({option})" for option, counts in by_option.items())
+    return counted and f"; not listed: {counted}"
 
 
 def print_csv(names: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -287,15 +287,18 @@ class Datasets(Sequence[Dataset]):
     def __len__(self) -> int:
         return len(self.mfids)
 
+    @property
+    def _not_listed(self) -> str:
+        return f"; not listed: {self.doubtful} doubtful" if self.doubtful else ""
+
     def __repr__(self) -> str:
-        left = f"; {self.doubtful} doubtful left out" if self.doubtful else ""
-        return f"<{amount(len(self), 'dataset')}{left}>"
+        return f"<{amount(len(self), 'dataset')}{self._not_listed}>"
 
     def _repr_html_(self) -> str:
         session = self._catalogue.session
         names, rows = as_texts(entries_now(session, [existing(session, mfid) for mfid in self.mfids[:MOST_LISTED]]))
         more = f"and {len(self) - len(rows)} more" if len(self) > len(rows) else ""
-        more += f" {self.doubtful} doubtful left out" if self.doubtful else ""
+        more = (more + self._not_listed).removeprefix("; ")
         return block(
             rows_table(names, rows, marks=[at for at, name in enumerate(names) if name == "State"]), line(escape(more))
         )

@@ -114,7 +114,7 @@ def test_files_match_the_printed_table(project: Any, tmp_path: Any) -> None:
 def test_numbers_are_shown_with_the_unit_of_their_key(project: Any) -> None:
     lines = project.ask("table", "--step", "fitted").stdout.splitlines()
     assert "10.25 nm" in next(line for line in lines if project.fitted("strong-1.txt") in line)
-    assert lines[-1] == "4 rows; not included: 4 superseded"
+    assert lines[-1] == "4 rows; not listed: 4 superseded (--all)"
 
 
 def test_texts_do_not_become_formulas_in_a_spreadsheet() -> None:

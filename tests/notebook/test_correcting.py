@@ -86,3 +86,6 @@ def test_a_hold_needs_a_reason_and_a_blank_flag_is_none_everywhere(catalogue: An
     assert placed.exit_code == 0, placed.output
     assert [(one.statement.verb, one.statement.flag) for one in held.statements] == [("hold", "")]
     assert [(one.statement.verb, one.statement.flag) for one in other.statements] == [("flag", "weak")]
+    listed = CliRunner().invoke(main, ["list", "--project", "lab", "--data", str(data)]).stdout.splitlines()[-1]
+    assert listed == "1 dataset; not listed: 1 doubtful (--doubtful)"
+    assert repr(catalogue.find()) == "<1 dataset; not listed: 1 doubtful>"

@@ -140,8 +140,7 @@ def _lines(found: Listing) -> Iterator[str]:
     for entry in found.entries:
         described = "  ".join(filter(None, (column.text(entry) for column in others)))
         yield f"{entry.mfid}  {entry.state:{widest}}  {plain(described)}"
-    more = not_listed(found.others)
-    yield amount(len(found.entries), "dataset") + (f"; not listed: {more}" if more else "")
+    yield amount(len(found.entries), "dataset") + not_listed(found.others)
 
 
 @click.command("runs")

@@ -21,7 +21,7 @@ from crucible_lineage.cli.options import (
     print_result,
     wants_json,
 )
-from crucible_lineage.cli.printing import CSV, PROJECT, in_columns, print_csv
+from crucible_lineage.cli.printing import CSV, PROJECT, in_columns, not_listed, print_csv
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.labels import plain
 
@@ -103,9 +103,7 @@ def table_command(
         click.echo(f"{output}: {amount(len(found), 'row')}, {amount(len(found.columns), 'column')}")
     else:
         click.echo("\n".join(in_columns(found.columns, found.rows)))
-        option = dict.fromkeys(("candidate", "doubtful"), " (--doubtful)")
-        more = ", ".join(f"{count} {state}{option.get(state, '')}" for state, count in sorted(found.others.items()))
-        click.echo(amount(len(found), "row") + (f"; not included: {more}" if more else ""))
+        click.echo(amount(len(found), "row") + not_listed(found.others))
 
 
 @click.command("trend")
