@@ -14,7 +14,7 @@ from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from crucible_lineage.core.datasets import in_threads
+from crucible_lineage.core.datasets import ONE_BY_ONE, in_threads
 from crucible_lineage.core.mirror import Judgements, Mirror
 from crucible_lineage.core.slots import Currency, DatasetStatus, SlotClaim, pipeline_keyword
 from crucible_lineage.errors import InputError
@@ -38,7 +38,6 @@ if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should
     from crucible_lineage.client import CrucibleClient
     from crucible_lineage.client.models import FileRecord
 
-FEW = 12  # chosen: datasets that are read one by one; for more, a listing of all costs less
 LISTED_FOR_ONE = 50  # chosen: a project is listed for several ids if it has no more datasets than this for each
 MAX_RECORDS = 500  # chosen: records in memory, 60 kB each; the others are read from the mirror when needed
 Files = Mapping[str, Sequence["FileRecord"]]
@@ -186,7 +185,7 @@ class KnownResults:
         if self.is_away:
             return {}
         possible = self.mirror.may_have(mfids)
-        if len(possible) > FEW:
+        if len(possible) > ONE_BY_ONE:
             if self.scope is not None and self.members.issuperset(possible):
                 return self.mirror.read_scope(self.project, self.scope)
             if self.mirror.unread(self.project) <= LISTED_FOR_ONE * len(possible):

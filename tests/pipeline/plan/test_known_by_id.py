@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.client.dataset.datasets import DatasetCalls
+from crucible_lineage.core.datasets import ONE_BY_ONE
 from crucible_lineage.notebook.catalogue import Catalogue
 from crucible_lineage.notebook.registering import registering
 from crucible_lineage.pipeline.bind.cached import bind_file
@@ -17,7 +18,6 @@ from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.pipeline.run.run import plan_and_run
-from crucible_lineage.registration.known import FEW
 from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
@@ -85,7 +85,7 @@ def renamed(lab: Any) -> Path:
     return path
 
 
-@pytest.mark.parametrize("parts", [3, 20])
+@pytest.mark.parametrize("parts", [3, ONE_BY_ONE + 4])
 def test_a_pipeline_under_another_name_finds_existing_results_by_id(
     lab: Any, machines: tuple[Session, Session], parts: int
 ) -> None:
@@ -113,7 +113,7 @@ def test_existing_results_are_found_after_the_loss_of_mirror_and_store(lab: Any,
 
 def test_many_unknown_ids_take_one_listing_of_a_small_project(lab: Any, machines: tuple[Session, Session]) -> None:
     alpha, beta = machines
-    parts = 2 * FEW
+    parts = ONE_BY_ONE + 4
     run(alpha, declared(lab, parts))
     bound = bind_file(renamed(lab), beta.store, {})
     calls: list[str] = []
@@ -126,7 +126,7 @@ def test_many_unknown_ids_take_one_listing_of_a_small_project(lab: Any, machines
     assert len(by_id) <= parts + 3, "the measured files, and the total"
 
 
-@pytest.mark.parametrize("parts", [3, 20])
+@pytest.mark.parametrize("parts", [3, ONE_BY_ONE + 4])
 def test_results_are_found_at_a_service_that_assigns_ids(
     lab: Any, machines: tuple[Session, Session], monkeypatch: pytest.MonkeyPatch, parts: int
 ) -> None:
