@@ -13,7 +13,7 @@ def amount(count: int, noun: str, plural: str = "") -> str:
 
 
 def time_text(seconds: float) -> str:
-    """Return a duration with a readable unit."""
+    """Return how long work took or takes, in one unit: `42 s`, `2.0 h`."""
     if seconds < 100:
         return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -17,6 +17,7 @@ from typing import Self
 
 import click
 
+from crucible_lineage.amounts import time_text
 from crucible_lineage.cli.printing import coloured, ignoring_closed_stderr, is_lively, terminal_width
 from crucible_lineage.cli.working import TrafficMonitor
 from crucible_lineage.errors import shortened
@@ -149,7 +150,7 @@ class Progress:
         self._print_step(event)
 
     def _print_step(self, event: StepEvent) -> None:
-        seconds = f" in {duration(event.seconds)}" if event.seconds is not None else ""
+        seconds = f" in {time_text(event.seconds)}" if event.seconds is not None else ""
         word = WORDS[event.outcome]
         if event.outcome in COLOURS:
             word = coloured(word, COLOURS[event.outcome], sys.stderr)
@@ -203,16 +204,6 @@ class Progress:
             with ignoring_closed_stderr():
                 sys.stderr.write("\r\x1b[2K")
                 sys.stderr.flush()
-
-
-def duration(seconds: float) -> str:
-    """Return a duration in words: `0.4 s`, `12 s`, `3 min 20 s`, `2 h 5 min`."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _is_hidden(outcome: str, count: int) -> bool:
@@ -277,7 +268,7 @@ class RemainingTime:
             window_s = max(1.0, min(RATE_S, time.monotonic() - self.began))
             parts.append(f"{60 * len(recent) / window_s:.1f}/min")
         if (left := self.seconds_left()) is not None:
-            parts.append(f"about {_rough(left)} left")
+            parts.append(f"about {time_text(round(left))} left")
         return ", ".join(filter(None, parts))
 
     def seconds_left(self) -> float | None:
@@ -297,16 +288,9 @@ class RemainingTime:
         now = time.monotonic()
         named = sorted(self._running.items(), key=lambda item: item[1])
         shown = [
-            f"{step} {_rough(now - began)}{' (registering)' if step in self._registering else ''}"
+            f"{step} {time_text(round(now - began))}{' (registering)' if step in self._registering else ''}"
             for step, began in named
         ]
         if not shown:
             return f"{len(self._waiting)} queued" if self._waiting else ""
         return f"running {shortened(shown, MOST_NAMED)}"
-
-
-def _rough(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"
