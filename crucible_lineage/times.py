@@ -55,6 +55,14 @@ def moment_text(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
+def time_shown(text: str) -> str:
+    """Return a time in a record as messages show it; other texts unchanged."""
+    try:
+        return moment_text(utc(text))
+    except ValueError:
+        return text
+
+
 def seconds_in(text: str) -> float:
     """Return the seconds of a length of time, as 90, 90s, 10min, 2h, 3d or 1w. Raises ValueError for other texts."""
     found = re.match(LENGTH, text.strip())
@@ -64,7 +72,7 @@ def seconds_in(text: str) -> float:
 
 
 def span_text(seconds: float) -> str:
-    """Return a length of time in its two greatest units: `2 d 4 h`."""
+    """Return the distance of two times, which readers compare with limits, in its two greatest units: `2 d 4 h`."""
     left = round(seconds)
     if left < 60:
         return f"{seconds:.3g} s"

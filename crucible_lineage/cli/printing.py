@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from crucible_lineage.lineage.labels import plain, value_text, value_with_unit
+from crucible_lineage.times import time_shown
 
 if TYPE_CHECKING:
     from crucible_lineage.queries.catalogue.runs import ListedRun
@@ -46,10 +47,10 @@ def in_columns(names: Sequence[str], rows: Sequence[Sequence[object]], most: int
 
 def run_lines(runs: Sequence[ListedRun]) -> Iterator[str]:
     """Yield a header line and one line for each run, without empty columns."""
-    names = ("RUN", "STARTED (UTC)", "PIPELINE", "PROJECT", "STATE", "TOOK", "BY", "STEPS")
+    names = ("RUN", "STARTED", "PIPELINE", "PROJECT", "STATE", "TOOK", "BY", "STEPS")
     rows = [
         (
-            run.run_id, run.started[:19].replace("T", " "), run.pipeline, run.project, run.ending, run.took,
+            run.run_id, time_shown(run.started), run.pipeline, run.project, run.ending, run.took,
             run.who or "", run.did,
         )
         for run in runs

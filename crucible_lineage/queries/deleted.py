@@ -10,6 +10,7 @@ from crucible_lineage.client.models import DeletedRecord, DeletionRequest
 from crucible_lineage.errors import ForbiddenError, NotFoundError, RefusedError
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.session import Session
+from crucible_lineage.times import time_shown
 
 NOT_LISTED = (ForbiddenError, NotFoundError, RefusedError)  # for this key, or by this service
 
@@ -28,7 +29,7 @@ class Deletion:
     @property
     def text(self) -> str:
         """One line with the state, the time and the reason."""
-        at = f" on {self.time[:19].replace('T', ' ')}" if self.time else ""
+        at = f" on {time_shown(self.time)}" if self.time else ""
         named = f" ({self.name})" if self.name else ""
         return f"dataset {self.mfid}{named} {self.state}{at}{f': {self.reason}' if self.reason else ''}"
 

@@ -9,6 +9,7 @@ from datetime import datetime
 from html import escape
 from typing import TYPE_CHECKING
 
+from crucible_lineage.amounts import time_text
 from crucible_lineage.core.slots import CURRENT
 from crucible_lineage.errors import ForbiddenError, NotFoundError
 from crucible_lineage.lineage.labels import plain
@@ -28,6 +29,7 @@ from crucible_lineage.queries.graph.state import DatasetEntry, entry_of
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.session import Session
 from crucible_lineage.statements import About
+from crucible_lineage.times import moment_text, time_shown
 
 if TYPE_CHECKING:
     from crucible_lineage.client.models import Dataset
@@ -110,7 +112,7 @@ def _status(entry: DatasetEntry, names: Mapping[str, str]) -> Iterator[str]:
     if entry.doubt is not None:
         yield f"{'Candidate' if entry.state == CANDIDATE else 'Doubtful'}: {entry.doubt.message(entry.mfid)}"
     for mfid in entry.superseded_by:
-        yield f"Superseded by {names[mfid]} ({mfid})" + (f", since {entry.since[:19]}" if entry.since else "")
+        yield f"Superseded by {names[mfid]} ({mfid})" + (f", since {time_shown(entry.since)}" if entry.since else "")
 
 
 def _incomplete(record: StepRecord | FilesRecord) -> Iterator[str]:
@@ -197,7 +199,7 @@ def _circumstances(record: StepRecord | FilesRecord) -> Iterator[str]:
         return
     activity, software = record.activity, record.software
     started, ended = datetime.fromisoformat(activity.started), datetime.fromisoformat(activity.ended)
-    yield f"By {who} on {started:%Y-%m-%d %H:%M:%S %Z}, in {(ended - started).total_seconds():.3g} s"
+    yield f"By {who} on {moment_text(started)}, in {time_text((ended - started).total_seconds())}"
     packages = ", ".join(f"{name} {version}" for name, version in software.packages.items())
     yield f"On Python {software.python}, {software.platform}, with {packages}"
     if activity.run:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import shlex
 import subprocess
 import sys
@@ -80,6 +81,24 @@ def test_a_list_has_the_filters_of_the_service_and_its_own(project: Any) -> None
     lines = project.ask("list", "--step", "axis", "--csv").stdout.splitlines()
     assert lines[0].startswith("mfid,dataset_name,state,step,pipeline")
     assert len(lines) == 2
+
+
+def test_times_are_shown_in_utc_whatever_zone_they_were_given_in(data: Path, tmp_path: Path, command: Any) -> None:
+    (tmp_path / "scan.txt").write_text("1")
+    given = ("--project", "lab", "--timestamp", "2024-05-10T01:30:00+02:00", "--data", data)
+    registered = command("register", tmp_path / "scan.txt", *given)
+    assert registered.returncode == 0, registered.stderr
+    shown = command("show", "scan.txt", "--data", data).stdout
+    assert "measured 2024-05-09 23:30:00 UTC" in shown
+    assert re.search(r"^registered 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC", shown, re.MULTILINE)
+
+
+def test_show_and_why_word_start_and_duration_of_a_step_alike(project: Any) -> None:
+    mfid = project.fitted("strong-1.txt")
+    made = r" on (20\S+ \S+ UTC), in (\S+ s)\b"
+    shown, explained = (re.findall(made, project.ask(name, mfid).stdout) for name in ("show", "why"))
+    assert len(shown) == 1
+    assert shown[0] in explained
 
 
 def test_show_prints_author_time_and_inputs_of_a_dataset(project: Any) -> None:

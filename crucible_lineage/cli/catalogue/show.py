@@ -30,6 +30,7 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.labels import first_lines, plain, plain_lines, value_with_unit
 from crucible_lineage.refs import file_stem
+from crucible_lineage.times import time_shown
 
 if TYPE_CHECKING:
     from crucible_lineage.client.models import Thumbnail
@@ -108,7 +109,7 @@ def _print_attempts(attempts: Sequence[StepAttempt]) -> None:
         return
     for attempt in attempts:
         ids = "".join(f", {mfid}" for mfid in attempt.datasets.values())
-        click.echo(plain(f"{attempt.step}: {attempt.outcome}, run of {attempt.started[:19]}{ids}"), err=True)
+        click.echo(plain(f"{attempt.step}: {attempt.outcome}, run of {time_shown(attempt.started)}{ids}"), err=True)
         if attempt.log:
             click.echo(attempt.log, nl=not attempt.log.endswith("\n"))
         elif attempt.log is None:
@@ -137,18 +138,18 @@ def _status(found: DatasetView) -> Iterator[str]:
     yield f"{mfid}  {entry.state}"
     yield from map(plain, found.remarks)
     if found.deletion:
-        requested = str(found.deletion.get("request_time") or "")[:19].replace("T", " ")
+        requested = time_shown(str(found.deletion.get("request_time") or ""))
         state = request_text(found.deletion.get("status"))
         reason = found.deletion.get("reason")
         yield plain(f"{state} (request {found.deletion.get('id')} of {requested}){f': {reason}' if reason else ''}")
     for other in entry.superseded_by:
-        since = f"  since {entry.since[:19]}" if entry.since else ""
+        since = f"  since {time_shown(entry.since)}" if entry.since else ""
         yield plain(f"superseded by {_named(other, found.names)}{since}")
 
 
 def _measured(found: DatasetView) -> Iterator[str]:
     kind = " · ".join(filter(None, (found.entry.summary.measurement, found.facts.get("data_type"))))
-    timestamp = found.facts.get("timestamp", "")[:19]
+    timestamp = time_shown(found.facts.get("timestamp", ""))
     when = f"measured {timestamp}" if timestamp else "measured at an unknown time"
     if parts := [kind, found.facts.get("instrument_name"), when, *found.samples.values()]:
         yield plain("  ".join(filter(None, parts)))
@@ -189,14 +190,14 @@ def _origin(found: DatasetView) -> Iterator[str]:
     elif origin.note or found.parents:
         yield f"made manually{by}{f': {origin.note}' if origin.note else ''}"
     else:
-        registered = found.facts.get("creation_time", "")[:19].replace("T", " ")
+        registered = time_shown(found.facts.get("creation_time", ""))
         yield f"registered {registered}{by}"
     if origin.run:
         yield f"run {origin.run}{f' ({origin.engine})' if origin.engine else ''}"
 
 
 def _when(made: ProducingRun) -> str:
-    began = f" on {made.started[:19].replace('T', ' ')}" if made.started else ""
+    began = f" on {time_shown(made.started)}" if made.started else ""
     return began + (f", in {time_text(made.seconds)}" if made.seconds is not None else "")
 
 

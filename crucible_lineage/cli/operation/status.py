@@ -37,7 +37,7 @@ from crucible_lineage.registration.ingestion import in_words
 from crucible_lineage.service import ASSUMPTIONS, Observation
 from crucible_lineage.session import Session
 from crucible_lineage.statements import Statement
-from crucible_lineage.times import utc
+from crucible_lineage.times import time_shown, utc
 from crucible_lineage.watch.folder import unpark as try_again
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def status_command(
     _print_pipelines(pipelines)
     _print_failures(failed)
     for other in elsewhere:
-        click.echo(plain(f"{other.project}/{other.pipeline}: {other.message} (since {_moment(other.since)})"))
+        click.echo(plain(f"{other.project}/{other.pipeline}: {other.message} (since {time_shown(other.since)})"))
     _print_holds(holds)
     print_waiting(waiting)
     print_others(others)
@@ -168,11 +168,11 @@ def _print_all(project: str | None) -> int:
 def _todo_lines(found: Sequence[PipelineOverview], left: Sequence[AbandonedFlowRun]) -> Iterator[str]:
     for one in found:
         for todo in one.todo:
-            since = f" since {_moment(todo.since)}" if todo.since else ""
+            since = f" since {time_shown(todo.since)}" if todo.since else ""
             yield f"{one.project}/{one.pipeline}: {todo.what}{since}"
             yield f"  {todo.command}"
     for run in left:
-        yield f"flow run {run.name} is {run.state} since {_moment(run.since)}, but no worker runs it"
+        yield f"flow run {run.name} is {run.state} since {time_shown(run.since)}, but no worker runs it"
         yield f"  {run.command}"
 
 
@@ -180,12 +180,12 @@ def _overview_lines(found: Sequence[PipelineOverview]) -> Iterator[str]:
     if not found:
         yield "no pipeline has run"
         return
-    names = ("PROJECT", "PIPELINE", "LAST RUN (UTC)", "STATE", "NEWEST RESULT (UTC)", "RESULTS")
+    names = ("PROJECT", "PIPELINE", "LAST RUN", "STATE", "NEWEST RESULT", "RESULTS")
     rows = []
     for one in found:
         states = ", ".join(f"{number} {state}" for state, number in one.states.items()) or "none"
         began, state = (one.run.started, one.run.ending) if one.run else ("", "")
-        rows.append((one.project, one.pipeline, _moment(began), state, _moment(one.newest), states))
+        rows.append((one.project, one.pipeline, time_shown(began), state, time_shown(one.newest), states))
     yield from in_columns(names, rows, MOST_STEPS)
 
 
@@ -199,10 +199,6 @@ def _flow_runs_left() -> list[AbandonedFlowRun]:
     except PrefectAwayError as error:
         click.echo(plain_lines(f"warning: flow runs without a worker are unknown: {error}"), err=True)
         return []
-
-
-def _moment(text: str) -> str:
-    return text[:16].replace("T", " ")
 
 
 def _batch_jobs(data: Path) -> list[dict[str, str]]:
@@ -288,8 +284,8 @@ def _print_failures(failed: Sequence[Failure]) -> None:
         if found:
             click.echo(title)
         for failure in found:
-            times = amount(failure.failures, "time")
-            click.echo(plain(f"  {failure.mfid}  {failure.pipeline}: {failure.step}, {times}, {failure.last[:19]}"))
+            times = f"{amount(failure.failures, 'time')}, {time_shown(failure.last)}"
+            click.echo(plain(f"  {failure.mfid}  {failure.pipeline}: {failure.step}, {times}"))
             click.echo(plain(f"    {failure.error.splitlines()[0]}"))
     if parked:
         click.echo(f"to try one again: {next_command('status', '--unpark', parked[0].mfid)}")

@@ -12,7 +12,7 @@ from crucible_lineage.cli.options import next_command
 from crucible_lineage.core.journal import ResultRow
 from crucible_lineage.lineage.labels import first_lines, plain, plain_lines
 from crucible_lineage.registration.outbox import SetAside
-from crucible_lineage.times import seconds_in
+from crucible_lineage.times import seconds_in, time_shown
 
 MOST_LINES = 20
 
@@ -48,7 +48,7 @@ def print_waiting(waiting: Sequence[ResultRow]) -> None:
     number = sum(len(one.mfids) for one in waiting)
     since = min(one.made for one in waiting)
     datasets = amount(number, "dataset")
-    click.echo(f"not at Crucible yet: {datasets}, made and kept here since {since[:19]}", err=True)
+    click.echo(f"not at Crucible yet: {datasets}, made and kept here since {time_shown(since)}", err=True)
     more = f"  ... and {amount(len(waiting) - MOST_LINES, 'more step')}"
     for line in first_lines(map(_waiting_text, waiting), MOST_LINES, more):
         click.echo(plain(line), err=True)
