@@ -236,6 +236,8 @@ def test_a_run_is_found_by_its_outputs(site, owner):
     assert "counting" in page
     assert "child of both" in shown.text
     assert owner.get("/projects/open-lab/runs/run-1").status_code == 200
+    begun = owner.get("/projects/open-lab/runs/run-", follow_redirects=True)
+    assert (begun.status_code, begun.url.path) == (200, "/projects/open-lab/runs/run-1")
 
 
 def test_findings_name_the_dataset_and_the_remedy(site, owner):

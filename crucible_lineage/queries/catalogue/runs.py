@@ -110,7 +110,7 @@ def recent_runs(journal: Journal, data: Path, project: str | None, most: int = -
 
 @dataclass(frozen=True)
 class FoundRun:
-    """A run with its id, or that of its Prefect run, and the visible datasets that it made or used."""
+    """A run with the visible datasets that it made or used. If a flow run had several, they are one, with its id."""
 
     run_id: str
     datasets: frozenset[str]
@@ -134,8 +134,10 @@ def find_run(session: Session, text: str, copies: Mapping[str, Snapshot]) -> Fou
         raise InputError(
             f"run {text!r}: matches {amount(len(found), 'run')}; choose one: {shortened(found, MOST_NAMED)}"
         )
-    used = {mfid for run in runs_by_id[found[0]] for mfid in _noted(session, run) | made.get(run, set())}
-    return FoundRun(found[0], frozenset(mfid for mfid in used if any(mfid in copy.records for copy in copies.values())))
+    runs = runs_by_id[found[0]]
+    used = {mfid for run in runs for mfid in _noted(session, run) | made.get(run, set())}
+    run_id = next(iter(runs)) if len(runs) == 1 else found[0]
+    return FoundRun(run_id, frozenset(mfid for mfid in used if any(mfid in copy.records for copy in copies.values())))
 
 
 def _starting_with(text: str, ids: Iterable[str]) -> list[str]:

@@ -34,6 +34,7 @@ from crucible_lineage.queries.catalogue.columns import (
 from crucible_lineage.queries.catalogue.listing import MOST_HITS, PER_PAGE, DatasetSearch, SearchResult, browse, page_of
 from crucible_lineage.queries.catalogue.runs import (
     ListedRun,
+    find_run,
     local_runs,
     newest_first,
     pipelines_of,
@@ -225,15 +226,27 @@ def runs(reader: Reader) -> Response:
 
 
 def run(reader: Reader) -> Response:
-    """Show one run with all its outputs."""
+    """Show one run with all its outputs. A beginning of its id, or an id of Prefect, leads to its own address."""
     project = reader.project
     if waiting := still_reading(reader, project, "Runs"):
         return waiting
     copy, found = _runs(reader, project)
-    one = next((one for one in found if one.run_id == reader.request.path_params["run"]), None)
+    named = reader.request.path_params["run"]
+    one = next((one for one in found if one.run_id == named), None)
     if one is None:
-        raise HTTPException(404)
+        run_id = _run_id(reader, project, named, copy)
+        if run_id not in {one.run_id for one in found}:
+            raise HTTPException(404)
+        return RedirectResponse(quote(run_id, safe=""), 303)
     return rendered("run.html", reader.name, project=project, row=_run_row(one, copy), columns=_columns(project))
+
+
+def _run_id(reader: Reader, project: Project, named: str, copy: Snapshot) -> str:
+    with reader.sign_in.session() as session:
+        try:
+            return find_run(session, named, {project.project_id: copy}).run_id
+        except InputError as error:
+            raise HTTPException(404) from error
 
 
 def _runs(reader: Reader, project: Project) -> tuple[Snapshot, list[ListedRun]]:
