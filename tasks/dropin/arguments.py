@@ -18,7 +18,7 @@ from prefect.blocks.core import Block, BlockNotSavedError
 from prefect.futures import PrefectFuture
 
 from crucible_lineage.checksums import FileStamp, stamp_if_present
-from crucible_lineage.errors import InputError, LineageError
+from crucible_lineage.errors import FileChangedError, InputError, LineageError
 from crucible_lineage.fingerprint.params import canonical_value
 from crucible_lineage.ids import canonical_json, is_mfid
 from crucible_lineage.json_types import JsonObject
@@ -70,10 +70,11 @@ class Arguments:
     """Traced arguments of a task run. `opaque` names arguments without a stable spelling: they prevent reuse.
 
     `unknown` are arguments from the flow's own code whose parents are not known, `objects` those that the function may
-    change, with their digests from before the call.
+    change, with their digests from before the call. `unsettled` are inputs whose files changed while they were read.
     """
 
     inputs: list[Input] = field(default_factory=list)
+    unsettled: list[Input] = field(default_factory=list)
     params: JsonObject = field(default_factory=dict)
     opaque: list[str] = field(default_factory=list)
     paths: dict[str, Path] = field(default_factory=dict)  # arguments that name files or folders
@@ -340,12 +341,21 @@ class _Tracer:
         if not files.inputs or not self.description.reads_files(role):
             return value if isinstance(value, str) else path.name
         inputs = [file for file in files.inputs if self.description.reads_file(file)]
-        for file in inputs:
-            self.file(role, file, in_folder=file != path)
-        return _INPUT if inputs else path.name
+        traced = [self.file(role, file, in_folder=file != path) for file in inputs]
+        return _INPUT if any(traced) else path.name
 
     def file(self, role: str, path: Path, *, in_folder: bool = False) -> Any:
-        checksums = self.recording.session.store.checksums(path)
+        """Add a file as an input; return None if it is gone. In a folder, another call may be writing it."""
+        try:
+            checksums = self.recording.session.store.checksums(path)
+        except (FileChangedError, FileNotFoundError):
+            if not in_folder:
+                raise
+            if not path.exists():
+                return None
+            self.arguments.unsettled.append(Input(role, None, GIVEN, path, self.in_list, path, in_folder))
+            self.arguments.opaque.append(role)
+            return _INPUT
         origin = self.recording.origins.of_path(path, checksums.sha256)
         if origin is not None:
             return self.add(role, origin, "the path of a file that was made", path, in_folder=in_folder)

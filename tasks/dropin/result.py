@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.core.slots import SlotClaim
+from crucible_lineage.errors import FileChangedError
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.pipeline.step_call import About, about_inputs
 from crucible_lineage.provenance.recipe import StepCode, UsedDataset, step_recipe
@@ -49,11 +50,21 @@ def inputs_of(result: TaskResult, written: Mapping[str, Sequence[Path]]) -> list
     """Return the inputs without files that the task has overwritten, and without those in its output folders unless
     it has read them. Register files that the flow was given.
     """
+    return [_registered(parent, result) for parent in _used(result.arguments.inputs, result, written)]
+
+
+def require_settled(result: TaskResult, written: Mapping[str, Sequence[Path]]) -> None:
+    """Raise FileChangedError if the content of an input is unknown, since its file changed while it was read."""
+    for parent in _used(result.arguments.unsettled, result, written):
+        raise FileChangedError(f"{parent.path} changed while it was being read; try again when it no longer changes")
+
+
+def _used(inputs: Sequence[Input], result: TaskResult, written: Mapping[str, Sequence[Path]]) -> list[Input]:
     outputs = {result.arguments.paths[role] for role in written if role in result.arguments.paths}
     changed = {path for paths in written.values() for path in paths}
     return [
-        _registered(parent, result)
-        for parent in result.arguments.inputs
+        parent
+        for parent in inputs
         if parent.path is None or _is_used(parent, parent.path, result.opened, outputs, changed)
     ]
 

@@ -35,6 +35,7 @@ from crucible_lineage.tasks.dropin.result import (
     call_label,
     inputs_of,
     recipe_of,
+    require_settled,
     slots_of,
     used_datasets,
 )
@@ -64,6 +65,7 @@ def record_result(result: TaskResult, value: object) -> bool:
     recording, origins = result.recording, result.recording.origins
     returned = returned_paths(value)
     written = files_written(result, returned)
+    require_settled(result, written)
     for path in filter(is_key_file, returned):
         result.logger.warning("%s is left out of the result of %s: it holds keys", path.name, result.description.name)
     if value is None and not written and result.addresses:

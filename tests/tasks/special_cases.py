@@ -20,6 +20,8 @@ import pandas as pd
 from prefect import flow, unmapped
 from prefect.client.schemas.objects import State
 
+from crucible_lineage.checksums import FileChecksums
+from crucible_lineage.core import store
 from crucible_lineage.tasks import CrucibleConnection, Kind, add_kind, registering, session_for, step, task
 
 
@@ -384,6 +386,61 @@ def away() -> Any:
         return int(double(table).sum().x)
 
     return cut_off()
+
+
+def written_apart() -> Any:
+    """Read a folder for two calls while another one is in the middle of a file there."""
+    folder = DATA / "apart"
+    folder.mkdir()
+    begun, whole, meanwhile = threading.Event(), threading.Event(), threading.Barrier(3, timeout=30)
+    scan = store.scan_file
+
+    def scan_meanwhile(path: Path) -> FileChecksums:
+        found = scan(path)
+        if path.name == "first.txt" and not whole.is_set():
+            meanwhile.wait()
+            whole.wait(30)
+        elif path.name == "draft.txt":
+            path.unlink(missing_ok=True)
+        return found
+
+    def write_in_two(path: Path) -> None:
+        with path.open("w") as file:
+            file.write("1 2 ")
+            file.flush()
+            begun.set()
+            meanwhile.wait()
+            file.write("3 4")
+        whole.set()
+
+    @task
+    def write(name: str, table: pd.DataFrame, folder: Path) -> Path:
+        path = folder / name
+        if name == "first.txt":
+            write_in_two(path)
+        else:
+            path.write_text(table.to_csv())
+        return path
+
+    @task
+    def count(table: pd.DataFrame, folder: Path) -> int:
+        return len((folder / "first.txt").read_text())
+
+    @flow
+    @registering(PROJECT, crucible=HERE)
+    def apart() -> Any:
+        table = make(30)
+        first = write.submit("first.txt", table, folder)
+        begun.wait(30)
+        (folder / "draft.txt").touch()
+        last, counted = write.submit("last.txt", table, folder), count.submit(table, folder)
+        return [first.result().name, last.result().name, counted.result()]
+
+    store.scan_file = scan_meanwhile  # type: ignore[attr-defined]
+    try:
+        return apart()
+    finally:
+        store.scan_file = scan  # type: ignore[attr-defined]
 
 
 def tasks_of() -> Any:
