@@ -8,11 +8,13 @@ lasts `until: next` ends where the next certificate of the same data begins.
 
 from __future__ import annotations
 
+import json
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import accumulate
+from itertools import accumulate, product
 from typing import Any
 
 from crucible_lineage.amounts import value_text
@@ -28,6 +30,7 @@ NO_END = datetime.max.replace(tzinfo=UTC)
 Span = tuple[datetime, datetime]
 Values = Callable[[str], Any]  # the value of a field, as `instrument_name` or `metadata.grating`
 _Key = tuple[str, tuple[tuple[str, str], ...], str]
+_Values = tuple[tuple[bool, str], ...]  # whether each is a number, and its text
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Certificate:
     @property
     def key(self) -> _Key:
         """The data it is about: certificates with the same key must not overlap."""
-        return self.kind, tuple((name, _compared(name, value)) for name, value in self.fields), self.where
+        return self.kind, compared(dict(self.fields)), self.where
 
     @property
     def stated(self) -> Span:
@@ -340,14 +343,12 @@ class Calibrations:
     """Certificates, by kind and by the fields that data need."""
 
     def __init__(self, certificates: Iterable[Certificate]) -> None:
-        grouped: dict[
-            str, dict[tuple[tuple[str, ...], str], dict[tuple[str, ...], list[tuple[Span, Certificate]]]]
-        ] = {}
+        grouped: dict[str, dict[tuple[tuple[str, ...], str], dict[_Values, list[tuple[Span, Certificate]]]]] = {}
         for one in certificates:
             names = tuple(name for name, _ in one.fields)
-            values = tuple(value for _, value in one.key[1])
-            parts = grouped.setdefault(one.kind, {}).setdefault((names, one.where), {}).setdefault(values, [])
-            parts += [(span, one) for span in one.spans]
+            by_values = grouped.setdefault(one.kind, {}).setdefault((names, one.where), {})
+            for values in product(*(_readings(name, value) for name, value in one.fields)):
+                by_values.setdefault(values, []).extend((span, one) for span in one.spans)
         self._timelines = {
             kind: {
                 (names, parse_condition(where) if where else None): {
@@ -375,9 +376,7 @@ class Calibrations:
 
     def _matching(self, kind: str, value_of: Values) -> Iterator[_Timeline]:
         for (names, condition), by_values in self._timelines.get(kind, {}).items():
-            values = tuple(
-                _compared(name, value_text(value)) for name in names if (value := value_of(name)) is not None
-            )
+            values = tuple(_value(name, value) for name in names if (value := value_of(name)) is not None)
             timeline = by_values.get(values)
             if timeline is not None and (condition is None or _holds(condition, value_of)):
                 yield timeline
@@ -395,9 +394,32 @@ def _order(match: tuple[datetime, Certificate]) -> tuple[datetime, str]:
     return match[0], match[1].statement
 
 
-def _compared(name: str, value: str) -> str:
-    """Return a value for comparison: the case of instrument names does not matter."""
-    return value.casefold() if name == "instrument_name" else value
+def compared(fields: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Return the fields of a certificate for comparison with others: equal numbers are one value."""
+    return tuple((name, _readings(name, value)[-1][1]) for name, value in sorted(fields.items()))
+
+
+def _readings(name: str, text: str) -> _Values:
+    """Return the values that a certificate means by a text: that text, and in metadata the number that it writes."""
+    number = None if name in FIELDS else _number(text)
+    return (_value(name, text), *([] if number is None else [_value(name, number)]))
+
+
+def _value(name: str, value: object) -> tuple[bool, str]:
+    """Return a value for comparison: 5 and 5.0 are one, and the case of instrument names does not matter."""
+    text = value_text(value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number, text.casefold() if name == "instrument_name" else text
+
+
+def _number(text: str) -> int | float | None:
+    """Return the number that a text is in JSON; None if it is something else."""
+    try:
+        found = json.loads(text)
+        is_number = isinstance(found, int | float) and not isinstance(found, bool) and math.isfinite(found)
+    except (ValueError, OverflowError):
+        return None
+    return found if is_number else None
 
 
 def overlapping(span: Span, others: Iterable[Certificate]) -> list[Certificate]:

@@ -14,6 +14,7 @@ from crucible_lineage.calibrations import (
     Certificate,
     Span,
     certificates_of,
+    compared,
     overlapping,
     range_text,
 )
@@ -97,12 +98,12 @@ def decertify(
     """
     _, own_project = _dataset(session, dataset)
     project = project or own_project
-    named = {_named(name): value for name, value in (fields or {}).items()}
+    named = compared({_named(name): value for name, value in (fields or {}).items()})
     active = known_statements(session)[1]
     mine = [
         one
         for one in certificates_of(active)
-        if one.dataset == dataset and kind in ("", one.kind) and (not named or dict(one.fields) == named)
+        if one.dataset == dataset and kind in ("", one.kind) and (not named or compared(dict(one.fields)) == named)
     ]
     first = utc(moment("--from", since)) if since else min((one.since for one in mine), default=NO_END)
     span = first, utc(moment("--until", until)) if until else NO_END

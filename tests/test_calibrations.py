@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -162,6 +163,44 @@ def test_conditions_and_fields_say_of_which_data_and_what_lacks_them_has_none() 
     assert not has(metadata_laser_nm=532)
     assert not has(metadata_grating=1800)
     assert not has(metadata_laser_nm=532, metadata_grating="none")
+
+
+@pytest.mark.parametrize(
+    ("stated", "data", "fits"),
+    [
+        ("633.0", 633.0, True),
+        ("633.0", 633, True),
+        ("633", 633.0, True),
+        ("6.33e2", 633, True),
+        ("633", "633", True),
+        ("633.0", "633.0", True),
+        ("1.10", 1.1, True),
+        ("1.10", "1.10", True),
+        ("1.10", "1.1", False),  # names of versions
+        ("1.1", "1.10", False),
+        ("NaN", "NaN", True),
+        ("true", "true", True),
+        pytest.param("9" * 400, "9" * 400, True, id="longer than a float"),
+        pytest.param("9" * 9000, "9" * 9000, True, id="longer than Python reads"),
+    ],
+)
+def test_a_value_of_metadata_means_its_text_and_the_number_it_writes(stated: str, data: object, fits: bool) -> None:
+    calibrations = Calibrations([certificate(0, **{"for": {"metadata.laser_nm": stated}})])
+    assert bool(calibrations.fitting("axis", {"metadata.laser_nm": data}.get, day(3)).valid) == fits
+
+
+def test_certificates_for_a_number_written_in_two_ways_follow_one_another() -> None:
+    written = [{"for": {"metadata.laser_nm": text}} for text in ("633", "633.0")]
+    statements = [stated(CERTIFY, body(at, NEXT, **one), dataset(at)) for at, one in zip((0, 10), written, strict=True)]
+    first, second = certificates_of(in_force(statements))
+    assert (first.spans, second.spans[0][0]) == (((day(0), day(10)),), day(10))
+
+
+def test_names_are_texts_even_if_they_look_like_numbers() -> None:
+    sessions = [certificate(at, **{"for": {"session_name": text}}) for at, text in ((0, "12"), (1, "12.0"))]
+    found = Calibrations(sessions).fitting("axis", {"session_name": "12"}.get, day(3))
+    assert [one.dataset for one in found.valid] == [dataset(0)]
+    assert sessions[0].key != sessions[1].key
 
 
 def test_a_statement_that_is_not_understood_certifies_nothing() -> None:

@@ -277,6 +277,24 @@ def test_the_command_shows_the_axis_its_reason_alternatives_and_status(
     assert calibrations_for(session, scan, as_of="2020-01-01").kinds == ()
 
 
+def test_a_number_in_metadata_is_one_value_however_the_command_writes_it(
+    lab: Any, session: Session, register: Register, axes: tuple[str, str], planned: Any, cli: Any
+) -> None:
+    scan = register("a", "2024-01-10T00:00:00Z", laser_nm=633.0)
+    register("b", "2024-01-10T00:00:00Z", laser_nm=532)
+    session.close()
+    period = ("--from", "2024-01-01", "--why", "fits")
+    assert cli("certify", axes[0], "--for", "metadata.laser_nm=633.0", *period).exit_code == 0
+    assert f"wavenumber axis: {axes[0]} (first axis)" in cli("calibration", "for", scan).output
+    plan = planned(lab.declare(SCANS, "scans.yaml"))
+    assert [plan[f"calibrate[{name}]"].state for name in "ab"] == ["missing", "blocked"]
+    refused = cli("certify", axes[1], "--for", "metadata.laser_nm=633", *period)
+    assert (refused.exit_code, "another wavenumber axis of metadata.laser_nm=633 is" in refused.output) == (2, True)
+    assert "wavenumber axis, metadata.laser_nm=633.0: " in cli("calibration", "list", "--project", "lab").output
+    ended = cli("decertify", axes[0], "--for", "metadata.laser_nm=633", "--why", "lamp broken")
+    assert f"{axes[0]} is no longer the wavenumber axis of metadata.laser_nm=633.0" in ended.output
+
+
 def test_a_certificate_of_another_project_counts_if_that_is_trusted(
     lab: Any, session: Session, register: Register, axes: tuple[str, str], planned: Any, cli: Any
 ) -> None:
