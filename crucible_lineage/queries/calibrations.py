@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from html import escape
-from typing import Any
 
 from crucible_lineage.calibrations import Calibrations, Certificate, CertificateMatch, Span, range_text
 from crucible_lineage.certifying import certificates_as_of
 from crucible_lineage.core.slots import CURRENT
 from crucible_lineage.core.summary import Summary
 from crucible_lineage.errors import InputError
-from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.records import given_metadata
+from crucible_lineage.pipeline.spec.declared import value_of
 from crucible_lineage.queries.catalogue.view import existing
 from crucible_lineage.queries.graph.state import DatasetEntry, entries_of_copy, entry_of
 from crucible_lineage.session import Session
@@ -124,6 +124,7 @@ def calibrations_for(session: Session, mfid: str, kind: str = "", as_of: str = "
     """
     found = existing(session, mfid)
     record, project = found.model_dump(), found.project_id or ""
+    fields = {**record, "metadata": given_metadata(record)}
     certificates = certificates_as_of(session, project, kind or None, as_of)
     calibrations = Calibrations(certificates)
     if kind and kind not in calibrations.kinds:
@@ -135,20 +136,12 @@ def calibrations_for(session: Session, mfid: str, kind: str = "", as_of: str = "
     kinds = []
     for name in calibrations.kinds:
         assert moment is not None
-        match = calibrations.fitting(name, partial(_value, record), moment)
+        match = calibrations.fitting(name, partial(value_of, fields), moment)
         if match.valid or match.before or match.after or kind:
             datasets = {certificate.dataset for certificate in certificates if certificate.kind == name}
             uses = tuple(_uses(session, project, datasets, {mfid}))
             kinds.append(_calibration_for(session, name, match, uses, moment))
     return CalibrationsFor(mfid, found.dataset_name or mfid, tuple(kinds))
-
-
-def _value(record: JsonMapping, name: str) -> object:
-    """Return a field of a record by its dotted name; None if it is missing."""
-    part: Any = {**record, "metadata": given_metadata(record)}
-    for key in name.split("."):
-        part = part.get(key) if isinstance(part, Mapping) else None
-    return part
 
 
 def _calibration_for(

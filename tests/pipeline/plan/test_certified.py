@@ -295,6 +295,16 @@ def test_a_number_in_metadata_is_one_value_however_the_command_writes_it(
     assert f"{axes[0]} is no longer the wavenumber axis of metadata.laser_nm=633.0" in ended.output
 
 
+def test_a_key_with_a_point_is_the_same_field_for_the_command_and_the_plan(
+    lab: Any, session: Session, register: Register, axes: tuple[str, str], planned: Any
+) -> None:
+    scan = register("a", "2024-01-10T00:00:00Z", **{"laser.nm": 633})
+    certify(session, axes[0], {"metadata.laser.nm": "633"}, "2024-01-01", why="fits")
+    assert planned(lab.declare(SCANS, "scans.yaml"))["calibrate[a]"].state == "missing"
+    (found,) = calibrations_for(session, scan).kinds
+    assert [one.dataset for one in found.match.valid] == [axes[0]]
+
+
 def test_a_certificate_of_another_project_counts_if_that_is_trusted(
     lab: Any, session: Session, register: Register, axes: tuple[str, str], planned: Any, cli: Any
 ) -> None:
