@@ -26,7 +26,7 @@ def files_written(result: TaskResult, returned: Collection[Path]) -> dict[str, l
             is_own = True if path in returned or result.opened is None else result.opened.is_own(path)
             if is_own is None:
                 unsure.append(path)
-            elif is_key_file(path) or holds_secret(path):
+            elif is_own and (is_key_file(path) or holds_secret(path)):
                 result.logger.warning(
                     "%s is left out of the result of %s: it holds keys or a secret", path.name, result.description.name
                 )

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
+from typing import Any, cast
+
+import pytest
 
 from crucible_lineage.checksums import stamp_if_present
 from crucible_lineage.tasks.dropin.arguments import Arguments
+from crucible_lineage.tasks.dropin.description import TaskCode, TaskDescription
+from crucible_lineage.tasks.dropin.effects import OpenedFiles, watch_files, watched
+from crucible_lineage.tasks.dropin.output_paths import files_written
+from crucible_lineage.tasks.dropin.result import TaskResult
 
 
 def test_a_file_replaced_by_one_of_the_same_size_and_time_was_written(tmp_path: Path) -> None:
@@ -18,3 +26,26 @@ def test_a_file_replaced_by_one_of_the_same_size_and_time_was_written(tmp_path: 
     arguments = Arguments(paths={"scan": old, "other": other}, before=before)
     new.replace(old)  # as a program does that copies with `cp -p` and renames
     assert arguments.changed_files() == {"scan": [old]}
+
+
+def test_a_password_in_a_file_is_the_concern_of_the_call_that_wrote_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    watch_files()
+    fit, login = tmp_path / "fit.txt", tmp_path / "login.txt"
+    calls = {}
+    for path, content in ((fit, "1 2 3"), (login, "https://me:secret@host/")):
+        calls[path.stem] = OpenedFiles((tmp_path,))
+        with watched(calls[path.stem]):
+            path.write_text(content)
+
+    def written(task: str) -> dict[str, list[Path]]:
+        code, description, recording = TaskCode(task, None, None), TaskDescription(task), cast("Any", None)
+        arguments, logger = Arguments(paths={"folder": tmp_path}), logging.getLogger("tests")
+        result = TaskResult(code, description, recording, arguments, logger, "", "", "out", calls[task])
+        return files_written(result, ())
+
+    assert written("fit") == {"folder": [fit]}
+    assert caplog.messages == []
+    assert written("login") == {}
+    assert caplog.messages == ["login.txt is left out of the result of login: it holds keys or a secret"]
