@@ -105,9 +105,14 @@ def open_database(path: Path) -> Database:
 
 
 def check(database: Database, is_stopped: Callable[[], bool] = lambda: False) -> None:
-    """Check the whole database once a day and put what is wrong into `database.damage`; stop when `is_stopped`."""
+    """Check the whole database once a day and put what is wrong into `database.damage`; stop when `is_stopped`.
+
+    A new connection reads it: one that has used the full-text indexes compares what it remembers of them with what
+    others wrote since, and SQLite 3.46 then reports intact ones as malformed.
+    """
     due_before = (datetime.now(UTC) - CHECKED_EVERY).isoformat(timespec="microseconds")
-    with database.read() as db:
+    with closing(connect(database.path)) as db:
+        db.execute("BEGIN")
         if (find_setting(db, "checked") or "") > due_before:
             return
         db.set_progress_handler(is_stopped, 1000)
@@ -119,8 +124,6 @@ def check(database: Database, is_stopped: Callable[[], bool] = lambda: False) ->
             raise
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             database.damage = str(error)
-        finally:
-            db.set_progress_handler(None, 0)
     if not database.damage:
         with database.write() as db:
             db.execute("INSERT OR REPLACE INTO setting VALUES ('checked', ?)", (now(),))
