@@ -22,6 +22,7 @@ from typing import Any
 
 import httpx
 import pytest
+from filelock import FileLock
 
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
@@ -221,11 +222,20 @@ def begin(warm_python: WarmPython) -> Callable[..., Any]:
 
 @pytest.fixture(scope="session")
 def demo_origin(tmp_path_factory: pytest.TempPathFactory, warm_python: WarmPython) -> tuple[Path, str]:
-    """The data folder in which the demo ran once, on the local engine, and what it printed as JSON."""
-    folder = tmp_path_factory.mktemp("demo") / "data"
-    ran = warm_python.run([*COMMAND[1:], "demo", "--data", str(folder), "--engine", "local", "--json"], os.environ)
-    assert ran.returncode == 0, ran.stderr
-    return folder, ran.stdout
+    """The data folder in which the demo ran once, on the local engine, and what it printed as JSON.
+
+    The first of the tests' processes to ask runs it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "demo"
+    data, printed = folder / "data", folder / "printed.json"
+    with FileLock(f"{folder}.lock"):
+        if not printed.exists():
+            words = [*COMMAND[1:], "demo", "--data", str(data), "--engine", "local", "--json"]
+            ran = warm_python.run(words, os.environ)
+            assert ran.returncode == 0, ran.stderr
+            printed.write_text(ran.stdout)
+    return data, printed.read_text()
 
 
 @pytest.fixture
@@ -405,17 +415,21 @@ def prefect_database(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempP
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory, prefect_database: Path) -> Iterator[PrefectServer]:
     """One Prefect server for the whole session."""
-    server = PrefectServer(tmp_path_factory.mktemp("prefect") / "home", prefect_database)
-    try:
-        server.wait(180)
-        if not prefect_database.exists():
-            copy = prefect_database.with_name(f"{os.getpid()}.db")
-            with closing(sqlite3.connect(server.database)) as made, closing(sqlite3.connect(copy)) as kept:
-                made.backup(kept)
-            copy.replace(prefect_database)  # at once, since other processes of tests do the same
-        yield server
-    finally:
-        server.close()
+    home = tmp_path_factory.mktemp("prefect") / "home"
+    with FileLock(f"{prefect_database}.lock"):  # the first of the tests' processes makes the database
+        server = PrefectServer(home, prefect_database)
+        try:
+            server.wait(180)
+            if not prefect_database.exists():
+                copy = prefect_database.with_name("copy.db")
+                with closing(sqlite3.connect(server.database)) as made, closing(sqlite3.connect(copy)) as kept:
+                    made.backup(kept)
+                copy.replace(prefect_database)
+        except BaseException:
+            server.close()
+            raise
+    yield server
+    server.close()
 
 
 class Prefect:

@@ -50,7 +50,7 @@ def count(counts: Path, *, number: int, out: Path) -> dict:
     (out / "out.txt").write_text(counts.read_text() + str(number))
     return {{"number": number}}
 """
-STEP = int(os.environ.get("CRASH_STEP", "12"))
+STEP = int(os.environ.get("CRASH_STEP", "20"))
 
 
 @pytest.fixture

@@ -178,6 +178,7 @@ def test_killed_before_anything_is_delivered_nothing_is_made_again(
         assert [one["status"] for one in state_of(session).values()] == ["complete"] * 6
 
 
+@by_night("refusals without Prefect by day")
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_crucible_refuses_fails_its_step_by_name_and_is_kept(
     kind: str, flow: Any, away: Any, branches: Path, service: RunningServer, tmp_path: Path

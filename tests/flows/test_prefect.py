@@ -159,6 +159,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@by_night("a server of its own")
 @pytest.mark.skipif(os.name == "nt", reason="the ephemeral API is tried on POSIX only")
 def test_the_prefect_server_of_a_run_that_is_killed_ends_too(
     tmp_path: Path, eventually: Any, prefect: Any, prefect_database: Path

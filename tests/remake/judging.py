@@ -57,8 +57,8 @@ def answering(folder: Path) -> Iterator[str]:
         server.shutdown()
 
 
-def made(laboratory: Path, data: Path, only: Sequence[str] = ()) -> dict[str, str]:
-    """Return the results of the laboratory's pipelines by step, all or some."""
+def made(laboratory: Path, data: Path) -> dict[str, str]:
+    """Return the results of the laboratory's pipelines by step."""
     shutil.copytree(MATERIAL, laboratory, ignore=shutil.ignore_patterns("__pycache__"))
     served = laboratory.parent / "served"
     served.mkdir()
@@ -66,8 +66,7 @@ def made(laboratory: Path, data: Path, only: Sequence[str] = ()) -> dict[str, st
     with answering(served) as address:
         found: dict[str, str] = {}
         for name, keep in (("pipeline", "yes"), ("unkept", "no")):
-            some = [part for step in only for part in ("--only", step)] if name == "pipeline" else []
-            run = ("run", laboratory / f"{name}.yaml", *some, "--engine", "local", "--data", data)
+            run = ("run", laboratory / f"{name}.yaml", "--engine", "local", "--data", data)
             kept = {**VARIABLES, "LAB_ADDRESS": address, "CRUCIBLE_LINEAGE_KEEP": keep, "TZ": "Asia/Tokyo"}
             ran = crucible(*run, cwd=laboratory, **kept)
             assert ran["errors"] == {}

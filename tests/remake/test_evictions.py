@@ -2,7 +2,7 @@
 
 A history by a seed: runs with new parameters, results made again, `evict` and `get`, killed at a random write or
 removal, one alone or two at once. After each step nothing is gone that was not stated to go, nor anything that cannot
-be made again. Two evictions every time, 200 with CRUCIBLE_NIGHTLY=1.
+be made again.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ import pytest
 
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
-from tests.nights import NIGHTLY
+from tests.nights import by_night
 
-WANTED, EACH, IN_A_ROUND = (200, 8, 6) if NIGHTLY else (2, 2, 3)
+WANTED, EACH, IN_A_ROUND = 200, 8, 6
 SEED = 30
 KILLED = Path(__file__).with_name("killed.py")
 
@@ -172,6 +172,7 @@ def history(judging: Any, tmp_path: Path) -> History:
     return History(judging, tmp_path, random.Random(SEED))
 
 
+@by_night("a history of evictions; single ones by day")
 @pytest.mark.timeout(3600)
 def test_every_recorded_hash_comes_back(history: History) -> None:
     while history.evictions < WANTED:

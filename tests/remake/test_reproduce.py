@@ -367,6 +367,7 @@ def test_the_recorded_versions_are_installed_and_others_are_named_as_the_cause(
     assert FAILED not in found.verdict
 
 
+@by_night("another demo; its ids by day")
 def test_the_demo_keeps_its_ids_and_is_made_again_from_its_measured_files(data: Path, command: Any) -> None:
     ran = command("demo", "--data", data, "--engine", "local", "--json", CRUCIBLE_LINEAGE_KEEP="yes")
     assert ran.returncode == 0, ran.stderr

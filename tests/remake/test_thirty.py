@@ -1,7 +1,7 @@
 """Thirty results of which it is known by construction what becomes of them, made again where nothing else is left.
 
-Each in an environment that is built for it, with the folder of its code gone. Some every time, all with
-CRUCIBLE_NIGHTLY=1: also those of the demo, of the example pipelines, of a flow, and those that a person called.
+Each in an environment that is built for it, with the folder of its code gone: also those of the demo, of the example
+pipelines, of a flow, and those that a person called.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 
 from crucible_lineage.remake.driver import ALIKE, DIFFERS, FAILED, IDENTICAL, NOT_MADE, WITHIN
-from tests.nights import NIGHTLY, by_night
+from tests.nights import by_night
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 nightly = by_night("minutes")
 
 # Step, verdict, and a part of what is said: of a file, of the whole, or as a cause.
-FEW = [
+EXPECTED = [
     ("smoothed", IDENTICAL, ""),
     ("responded", IDENTICAL, ""),
     ("joined", IDENTICAL, ""),
@@ -31,8 +31,6 @@ FEW = [
     ("vaulted", FAILED, "not kept of its source: vault.py: it holds a secret"),
     ("imported", FAILED, "offset.dat"),
     ("unkept", NOT_MADE, "its source was not kept"),
-]
-MORE = [
     ("limited", IDENTICAL, ""),
     ("lots", IDENTICAL, ""),
     ("typed", IDENTICAL, ""),
@@ -68,15 +66,13 @@ def judge(expected: list[tuple[str, str, str]], ids: dict[str, str], found: dict
     assert not wrong, {name: (found[ids[name]]["verdict"], all_said(found[ids[name]])) for name in sorted(wrong)}
 
 
+@nightly
 @pytest.mark.timeout(1800)
 def test_verdicts_are_right(judging: Any, tmp_path: Path) -> None:
-    is_all = NIGHTLY
-    expected = FEW + (MORE if is_all else [])
-    only = [] if is_all else ["parted", *(name for name, _, _ in FEW if name != "unkept")]
-    ids = judging.made(tmp_path / "laboratory", tmp_path / "data", only)
+    ids = judging.made(tmp_path / "laboratory", tmp_path / "data")
     judging.move_away(tmp_path / "laboratory")
-    found = judging.remade(tmp_path / "data", [ids[name] for name, _, _ in expected])
-    judge(expected, ids, found)
+    found = judging.remade(tmp_path / "data", [ids[name] for name, _, _ in EXPECTED])
+    judge(EXPECTED, ids, found)
     raw = ("reproduce", ids["raw"], "--data", tmp_path / "data")
     refused = judging.crucible(*raw, cwd=tmp_path, codes=(2,))
     assert "it was not made by a step that is recorded" in refused["error"]["message"]

@@ -55,7 +55,7 @@ def run_machine(
 @pytest.mark.parametrize(
     "engine",
     [
-        pytest.param(["local", "--jobs", "2"], id="local"),
+        pytest.param(["local", "--jobs", "2"], id="local", marks=by_night("two processes at any call by day")),
         pytest.param(["prefect"], id="prefect", marks=by_night("two servers of Prefect")),
     ],
 )

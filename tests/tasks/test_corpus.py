@@ -20,7 +20,7 @@ from tests.nights import NIGHTLY, by_night, share
 PROGRAM = Path(__file__).with_name("corpus_run.py")
 NUMBER = re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
 PLAIN, CONVERTED = (pytest.param(mode, marks=by_night("half a minute each")) for mode in ("plain", "converted"))
-FLOWS = share(sorted(path.stem for path in PROGRAM.with_name("corpus").glob("s*.py")), 3)
+FLOWS = share(sorted(path.stem for path in PROGRAM.with_name("corpus").glob("s*.py")), 5)
 # Runs that are never reused: of the first task of each flow, since it comes from no dataset, and beside it, why.
 NOT_REUSED = {
     "s10_figures": "a figure cannot be read again from its picture",

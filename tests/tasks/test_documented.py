@@ -11,6 +11,7 @@ import pytest
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from crucible_lineage.tasks import API_TASKS
+from tests.nights import share
 
 DOCS = Path(__file__).parents[2] / "docs"
 API = (DOCS / "api-tasks.md").read_text(encoding="utf-8")
@@ -32,7 +33,7 @@ BODY
 """
 
 
-@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("asynchronous", share([True, False], 2))
 def test_the_examples_run(asynchronous: bool, tmp_path: Path, data: Path, prefect: Any) -> None:
     lines = [f"    {line}" for fragment in FRAGMENTS for line in fragment.splitlines()]
     body = "\n".join(["@flow", "def example(raw):", *lines, "    return locals()"])

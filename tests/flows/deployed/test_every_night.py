@@ -16,6 +16,7 @@ import pytest
 
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.nights import by_night
 
 ROOT = Path(__file__).parents[3]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -36,6 +37,7 @@ def port() -> int:
         return int(probe.getsockname()[1])
 
 
+@by_night("a server and a worker of its own")
 @pytest.mark.skipif(os.name == "nt", reason="the worker is ended by a signal")
 def test_its_five_commands_let_the_pipeline_run_by_itself(
     lab: Any,
