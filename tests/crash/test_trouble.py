@@ -28,7 +28,7 @@ from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from tests.nights import by_night
 
-STEP = int(os.environ.get("CRASH_STEP", "20"))  # `make crash` tries every write
+STEP = int(os.environ.get("CRASH_STEP", "12"))  # `make crash` tries every write
 FAR = 1 if STEP == 1 else 8 * STEP
 TROUBLED = Path(__file__).with_name("troubled.py")
 LEAST_KIB, MOST_KIB = 8, 4096
