@@ -263,6 +263,7 @@ def _wait_for_orders(
     start_servers_by(lambda: servers, of_start(os.environ))
     start_workers_by(lambda: workers, of_start(os.environ))
     gc.freeze()  # what is imported stays shared memory
+    gc.set_threshold(50_000)  # else a twentieth of the time goes into looking for garbage
     modes = (os.O_RDONLY, *(os.O_WRONLY | os.O_CREAT | os.O_APPEND,) * 2)
     running: dict[int, int] = {}  # by what is ready once it has ended
     while True:

@@ -88,6 +88,7 @@ def serve(number: str) -> None:
     asyncio.run(_ask_all(serving.build_app(cast("Any", None))))
     copy_new_databases()
     gc.freeze()
+    gc.set_threshold(50_000)
     signal.signal(signal.SIGCHLD, lambda *_: reap())
     orders = socket.socket(fileno=int(number))
     inside, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -50,6 +50,7 @@ def serve(number: str) -> None:
 
     assert worker_main
     gc.freeze()
+    gc.set_threshold(50_000)
     signal.signal(signal.SIGCHLD, lambda *_: reap())
     orders = socket.socket(fileno=int(number))
     while True:
