@@ -136,14 +136,14 @@ def lineage_command(
     from crucible_lineage.queries.bundle import lineage_to_share, projects_to_share, write_crate
 
     with open_session() as session:
-        mfid = mfid and dataset_id(session, mfid)
         if mfid is None:
             within = chosen_projects(session, projects)
             graph = _chosen_part(session, projects_to_share(session, within), within, measurement, run_id)
         else:
+            mfid = dataset_id(session, mfid)
             graph = lineage_to_share(session, mfid, thumbnails=chosen in ("html", CRATE))
-        if mfid is not None and (is_part or chosen == CRATE):
-            graph = graph.around(mfid, depth, WAYS[direction])
+            if is_part or chosen == CRATE:
+                graph = graph.around(mfid, depth, WAYS[direction])
         if chosen == CRATE and output is not None and mfid is not None:
             crate = write_crate(
                 session, graph, mfid, output, files=files, license_url=license_url, profile=profile or PROFILES[0]
