@@ -304,13 +304,16 @@ class Journal:
 
         self.database.transaction(within)
 
-    def waiting(self, *, of_others: bool = False) -> list[ResultRow]:
-        """Return the results of this account that wait for this service, oldest first.
+    def waiting(self) -> list[ResultRow]:
+        """Return the results of this account that wait for this service, oldest first."""
+        return self._waiting_rows("account = ?")
 
-        With `of_others`, return those of other accounts, which only those deliver.
-        """
-        whose = "account <> ?" if of_others else "account = ?"
-        sql = f"SELECT {_COLUMNS} FROM result WHERE service = ? AND {whose} AND {_WAITS} ORDER BY made, name"  # noqa: S608
+    def waiting_of_others(self) -> list[ResultRow]:
+        """Return the results of other accounts that wait for this service, which only those accounts deliver."""
+        return self._waiting_rows("account <> ?")
+
+    def _waiting_rows(self, whose: str) -> list[ResultRow]:
+        sql = f"SELECT {_COLUMNS} FROM result WHERE service = ? AND {whose} AND {_WAITS} ORDER BY made, name"  # noqa: S608  ours
         return [_row(row) for row in self.database.rows(sql, self.service, self.account)]
 
     def _waiting(self, db: sqlite3.Connection, name: str) -> tuple[int, str, str, int] | None:
@@ -600,7 +603,7 @@ class RemoteJournal(Journal):
     def note_failure(self, name: str, state: str, error: str) -> None:
         """Do nothing."""
 
-    def waiting(self, *, of_others: bool = False) -> list[ResultRow]:  # noqa: ARG002 (the method's signature)
+    def waiting(self) -> list[ResultRow]:
         """Return no rows: the folders of the outbox have the waiting results."""
         return []
 

@@ -81,7 +81,7 @@ def test_a_payload_of_revision_afca017_has_no_seal_and_is_delivered_by_its_accou
 def test_results_of_another_account_are_neither_seen_nor_delivered(data: Path, payload: Payload) -> None:
     other = outbox_of(data, account="b")
     assert (other.all(), other.find(payload.name), other.waiting()) == ([], None, [])
-    (row,) = other.journal.waiting(of_others=True)
+    (row,) = other.journal.waiting_of_others()
     assert (row.name, row.account) == (payload.name, "a")
     assert [one.name for one in outbox_of(data, account="a").all()] == [payload.name]
 

@@ -262,7 +262,7 @@ def _waiting(session: Session, project: str | None) -> tuple[list[ResultRow], li
         waiting = [
             one for one in session.outbox.waiting() if project is None or one.project.casefold() == project.casefold()
         ]
-        return waiting, session.journal.waiting(of_others=True)
+        return waiting, session.journal.waiting_of_others()
     except UnreachableError as error:
         state = "while Crucible is away, it is unknown whose results wait here"
         click.echo(plain_lines(f"warning: {state}: {error}"), err=True)
