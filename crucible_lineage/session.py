@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from crucible_lineage.core.datasets import no_project
@@ -49,8 +48,6 @@ if TYPE_CHECKING:
     from crucible_lineage.server.shared import SharedServer
 
 Result = TypeVar("Result")
-Remake = Callable[["Session", str, str], Path]
-"""Makes a file of a dataset again, by its SHA-256. InputError if that is impossible, or gives other bytes."""
 STATEMENTS_LAST_S = 10.0  # chosen: how old the statements may be that steps of a flow rely on
 
 
@@ -64,7 +61,6 @@ class Session:
         self.settings = settings
         self._patience_s = patience_s
         self.is_away = False  # whether to work without the service
-        self.remake: Remake | None = None  # optional: makes a file again that Crucible has lost
         self.cache = FileCache(settings.data / "cache", limit_from_environment())
         self._stack = ExitStack()
         self._lock = threading.RLock()

@@ -23,7 +23,7 @@ KEYWORD = MEASUREMENT = "statement"
 HOLD, FLAG, SIGN, TRUST, REVOKE, CHECK = "hold", "flag", "sign", "trust", "revoke", "check"
 CAMPAIGN, PROMOTE = "campaign", "promote"  # calibrations on trial; and that they count from now on
 CERTIFY, DECERTIFY = "certify", "decertify"  # when a calibration is valid
-REMAKE, EVICT = "remake", "evict"  # a result was made again; its bytes were evicted, since they can be
+REMAKE = "remake"  # a result was made again
 AWAIT = "await"  # a result counts only once it is signed
 PARK = "park"  # a result failed too often to be tried again
 FAIL = "fail"  # the last run of a pipeline from a data folder failed

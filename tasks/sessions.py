@@ -19,7 +19,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.errors import TRANSIENT, InputError
 from crucible_lineage.json_types import JsonObject
-from crucible_lineage.remake.healing import remade_file
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings, default_data_folder, resolve_settings
 from crucible_lineage.tasks.credentials import CrucibleCredentials
@@ -142,7 +141,6 @@ def _data_folder(data: Path | None) -> Path:
 def _shared(session: Session, block: str | None) -> Session:
     """Return this process's session for these settings: an existing one, else this one."""
     key = (session.settings.data, session.settings.api_url, block)
-    session.remake = remade_file
     if key not in _sessions:
         _sessions[key] = session
         atexit.register(session.close)

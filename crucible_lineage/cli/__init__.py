@@ -75,7 +75,6 @@ SECTIONS = {
         "project": ("operation.project", "List projects, create one, add members, and trust the statements of others."),
         "mcp": ("operation.serve", "Answer the questions of an assistant (Model Context Protocol)."),
         "doctor": ("operation.status", "Test a Crucible on a scratch project, and explain the consequences."),
-        "evict": ("operation.backup", "Free space in the embedded Crucible: bytes that were reproduced elsewhere."),
         "clean": ("operation.backup", "Free disk space: leftovers of failed steps, and copies."),
         "backup": ("operation.backup", "Copy the embedded Crucible into a folder, even while it runs."),
         "restore": ("operation.backup", "Restore a backup, and list what is newer than the copy."),

@@ -81,15 +81,7 @@ def wants_json() -> bool:
 
 def open_session(patience_s: float | None = None) -> Session:
     """Open the session that the command's `--data`, `--url` and `--api-key` describe."""
-    session = Session(chosen_settings(), patience_s=patience_s)
-    session.remake = _remake
-    return session
-
-
-def _remake(session: Session, mfid: str, sha256: str) -> Path:
-    from crucible_lineage.remake.healing import remade_file  # rarely needed
-
-    return remade_file(session, mfid, sha256)
+    return Session(chosen_settings(), patience_s=patience_s)
 
 
 def dataset_id(session: Session, text: str, projects: Sequence[str] = ()) -> str:

@@ -12,7 +12,6 @@ from crucible_lineage.core.summary import Summary
 from crucible_lineage.errors import CrucibleError, OnHoldError
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.statements import (
-    EVICT,
     FLAG,
     HOLD,
     Doubt,
@@ -160,15 +159,6 @@ class StatementEffects:
         """Return the known holds in force of a project, or of all, oldest first."""
         found = [one.statement for one in self.all(None) if one.in_force and one.statement.verb == HOLD]
         return [one for one in found if project is None or one.project.casefold() == project.casefold()]
-
-    def evicted(self) -> dict[str, set[str]]:
-        """Return the files whose bytes were evicted, since they can be made again: {MFID: SHA-256 of each}."""
-        found: dict[str, set[str]] = {}
-        for one in in_force(self.mirror.statements().values()).statements.values():
-            if one.verb == EVICT:
-                for mfid in one.about.datasets:
-                    found.setdefault(mfid, set()).update(map(str, one.body.get("files") or ()))
-        return found
 
     def _facts(self, mfids: Iterable[str], known: Mapping[str, Summary], viewer: str) -> dict[str, SubjectFacts]:
         """Return the facts of these datasets and of all their ancestors."""

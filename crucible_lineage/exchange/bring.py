@@ -41,7 +41,6 @@ from crucible_lineage.exchange.plan import CopyPlan, ItemToCopy
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.model import DERIVED
 from crucible_lineage.marks import CORRECTIONS_KEY, correction_mark, is_own
-from crucible_lineage.pipeline.files.fetch import LOST, remade
 from crucible_lineage.provenance.record import INCOMPLETE
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord, parse_record
 from crucible_lineage.refs import FileRef
@@ -249,10 +248,7 @@ class Sender:
 
     def _fetch(self, file: FileRecord, target: Path) -> str:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".download-") as folder:
-            try:
-                self.source.client.files.download(file, folder).replace(target)
-            except LOST as error:  # it may have been evicted, since it can be made again
-                shutil.copyfile(remade(self.source, str(file.dataset_mfid), str(file.sha256_hash), error), target)
+            self.source.client.files.download(file, folder).replace(target)
         return str(file.sha256_hash)  # checked by the download
 
     def _send_sample(self, item: ItemToCopy) -> None:

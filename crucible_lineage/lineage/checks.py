@@ -40,7 +40,6 @@ MEANINGS: Mapping[str, str] = {
     "file-added": "Crucible lists a file that was not registered",
     "file-changed": "Crucible lists a file with another hash than the registered one",
     "file-damaged": "the bytes do not match the hash, or cannot be read (with `--bytes`)",
-    "file-evicted": "the bytes were evicted, because they can be made again (with `--bytes`)",
     "file-missing": "a registered file is not listed",
     "held-twice": "several results are current in one slot",
     "incomplete": "a registration was not finished, or is in progress; the pipeline or `rerun MFID` finishes it",

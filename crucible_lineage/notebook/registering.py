@@ -128,7 +128,6 @@ def connect(
     in a `with`; otherwise it is closed at exit. Raises InputError for missing or contradictory arguments.
     """
     session = Session(_settings(data, url, api_key, profile))
-    session.remake = _remake
     catalogue = Catalogue(session, project)
     atexit.register(catalogue.close)
     return catalogue
@@ -143,9 +142,3 @@ def _settings(data: str | PathLike[str] | None, url: str | None, api_key: str | 
     if url is not None or api_key is not None:
         raise InputError("connect: a profile names the address and the key; give either, not both")
     return profile_settings(profile, data=folder)
-
-
-def _remake(session: Session, mfid: str, sha256: str) -> Path:
-    from crucible_lineage.remake.healing import remade_file  # rarely needed
-
-    return remade_file(session, mfid, sha256)

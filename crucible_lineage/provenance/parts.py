@@ -236,7 +236,6 @@ class DeclaredFields(RecordPart):
     reads: list[str] | None = Field(None, description="files beside the declaration that are part of the identity")
     strict: bool | None = Field(None, description="whether reading other files is an error")
     reproduce: dict[str, JsonValue] | None = Field(None, description="how to compare it when it is reproduced")
-    keep: str | None = Field(None, description="forever: its bytes are never evicted")
     output: DeclaredOutput | None = None
 
 

@@ -37,7 +37,7 @@ from crucible_lineage.lineage.records import mapping, provenance, text
 from crucible_lineage.lineage.rights import Rights, stated_rights
 from crucible_lineage.pipeline.files.fetch import LOST, is_reference
 from crucible_lineage.provenance.record import ATTACHED_NAME, read_record
-from crucible_lineage.queries.catalogue.files import fetch_file, remake_file
+from crucible_lineage.queries.catalogue.files import fetch_file
 from crucible_lineage.queries.graph.fetch import fetch_lineage, fetch_projects, with_named_parents, with_whole_records
 from crucible_lineage.remake.kit import DRIVER, KitStep, write_kit
 from crucible_lineage.server import instance_id
@@ -222,17 +222,14 @@ def _download(session: Session, graph: LineageGraph, folder: Path) -> dict[str, 
 
 
 def _fetch(session: Session, mfid: str, record: FileRecord, folder: Path) -> Path:
-    """Fetch a file into the folder. What Crucible has lost is remade; if that fails, one of LOST is raised.
-
-    A file that is catalogued by reference is fetched from its location, if possible.
-    """
+    """Fetch a file into the folder, from its location if it is catalogued by reference. Raises one of LOST."""
     target = local_path(folder, record)
     try:
         return fetch_file(session, mfid, record, target, folder)
     except (*LOST, RunError) as error:
         if is_reference(record):
             raise InputError(f"it is catalogued by reference, at {record.storage_path}: {error}") from error
-        return remake_file(session, mfid, record, target, error)
+        raise
 
 
 def _write_records(graph: LineageGraph, folder: Path) -> dict[str, TextFile]:

@@ -6,10 +6,12 @@ import json
 import random
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from crucible_lineage.checksums import file_sha256
 from crucible_lineage.core.slots import CURRENT, Currency
 from crucible_lineage.disk import private_folder
 from crucible_lineage.errors import ChecksumError, InputError, NotFoundError
@@ -17,7 +19,7 @@ from crucible_lineage.pipeline.files.fetch import cached_file
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef, FileRef
 from crucible_lineage.registration.read import whole_record
-from crucible_lineage.remake.driver import NOT_DETERMINISTIC, PLAN, Options, Outcome, RemakeError, remake
+from crucible_lineage.remake.driver import NOT_DETERMINISTIC, NOT_MADE, PLAN, Options, Outcome, RemakeError, remake
 from crucible_lineage.remake.kit import KitStep, write_kit
 from crucible_lineage.remake.receipts import known_to_vary
 from crucible_lineage.session import Session
@@ -49,6 +51,29 @@ def reproduce_datasets(
         outcomes = _remake(kit, mfids, options, keep or Path(name) / "made", report)
     _note_history(session, outcomes, {output.mfid: output.metadata for output in outputs})
     return outcomes
+
+
+@contextmanager
+def remade_files(session: Session, mfid: str) -> Iterator[dict[str, Path]]:
+    """Make a result again and yield its files by SHA-256, in a folder that is removed afterwards.
+
+    Uses the present environment, and one of the recorded versions if that gives other bytes. Raises InputError if the
+    result cannot be made.
+    """
+    work = private_folder(session.settings.data / "work")
+    with tempfile.TemporaryDirectory(dir=work, prefix="again-") as name:
+        files: dict[str, Path] = {}
+        for here in (True, False):
+            options = Options(here=here, environments=session.settings.data / ENVIRONMENTS)
+            folder = Path(name) / ("here" if here else "as-recorded")
+            (outcome,) = reproduce_datasets(session, [mfid], options, lambda _: None, folder)
+            if outcome.verdict == NOT_MADE:
+                raise InputError(outcome.note or next(outcome.lines(), ""))
+            files |= {file_sha256(path): path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()}
+            recorded = [file["sha256"] for own in outcome.recorded.values() for file in own if not file.get("log")]
+            if all(sha256 in files for sha256 in recorded):
+                break
+        yield files
 
 
 def _note_history(session: Session, outcomes: Sequence[Outcome], metadata: Mapping[str, Mapping[str, object]]) -> None:

@@ -311,17 +311,3 @@ def test_what_is_refused_keeps_back_only_what_was_made_of_it(rich: Session, serv
     _, outcome = push(service, rich)
     assert len(outcome.sent) == 5
     assert {one.name for one in outcome.skipped} == {"first (scaled)", "first (total)"}
-
-
-def test_what_was_let_go_here_is_made_again_to_be_sent(rich: Session, service: Any, push: Any, tmp_path: Path) -> None:
-    (scaled,) = rich.client.datasets.list(project_id="lab", data_type="scaled")
-    (file,) = [one for one in rich.client.files.list(scaled.unique_id) if one.filename == "scaled.txt"]
-    stored = next(path for path in (rich.settings.data / "crucible").rglob("*") if path.name == file.sha256_hash[2:])
-    again = stored.replace(tmp_path / "made again")
-    rich.cache.evict(str(file.sha256_hash))
-    asked: list[str] = []
-    rich.remake = lambda _, mfid, __: asked.append(mfid) or again
-    _, outcome = push(service, rich)
-    assert (outcome.skipped, asked) == ([], [scaled.unique_id])
-    with service.session() as session:
-        assert session.client.files.download_bytes(session.client.files.list(scaled.unique_id)[0])

@@ -83,23 +83,28 @@ Prepared = tuple[Path, RunResult]
 
 
 @pytest.fixture(scope="session")
-def prepared() -> list[Prepared]:
-    """Return a list for the data folder in which the pipeline ran, and the run, filled by the first test."""
-    return []
+def prepared() -> dict[bool, Prepared]:
+    """Return a mapping, filled by tests, of whether sources are kept to the data folder of a run, and the run."""
+    return {}
 
 
 @pytest.fixture
 def made(
-    request: pytest.FixtureRequest, prepared: list[Prepared], tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+    request: pytest.FixtureRequest,
+    prepared: dict[bool, Prepared],
+    tmp_path_factory: pytest.TempPathFactory,
+    tmp_path: Path,
 ) -> Iterator[Made]:
     """Run the laboratory's pipeline; each test has a copy that it may damage."""
-    if not prepared:
+    keeps = "keeping" in request.fixturenames
+    if keeps not in prepared:
         origin = tmp_path_factory.mktemp("verify") / "data"
-        prepared.append((origin, run(request.getfixturevalue("lab").pipeline, origin)))
+        prepared[keeps] = origin, run(request.getfixturevalue("lab").pipeline, origin)
+    origin, result = prepared[keeps]
     folder = tmp_path / "verified"
-    shutil.copytree(prepared[0][0], folder)
+    shutil.copytree(origin, folder)
     with Session(Settings(folder)) as session:
-        yield Made(session, prepared[0][1])
+        yield Made(session, result)
 
 
 def run(pipeline: Path, data: Path) -> RunResult:

@@ -146,18 +146,7 @@ def test_an_interrupted_download_continues(changed: Changed, tmp_path: Path) -> 
     assert not part.exists()
 
 
-def test_damaged_bytes_are_regenerated(changed: Changed, tmp_path: Path) -> None:
-    (file,) = [one for one in changed.session.client.files.list(changed.total) if one.filename == "note.txt"]
-    digest = file.sha256_hash or ""
-    stored = changed.data / "crucible" / "contents" / digest[:2] / digest[2:]
-    stored.chmod(0o644)
-    stored.write_text("forged....")
-    ran = changed.ask("get", changed.total, "-o", tmp_path / "x")
-    assert "regenerated note.txt, identical to the recorded file, because: " in ran.stderr
-    assert (tmp_path / "x" / "note.txt").read_text() == "both added"
-
-
-def test_bytes_that_cannot_be_regenerated_are_not_fetched(changed: Changed, tmp_path: Path) -> None:
+def test_damaged_bytes_are_not_fetched(changed: Changed, tmp_path: Path) -> None:
     (file,) = changed.session.client.files.list(changed.first)
     digest = file.sha256_hash or ""
     stored = changed.data / "crucible" / "contents" / digest[:2] / digest[2:]
@@ -165,6 +154,7 @@ def test_bytes_that_cannot_be_regenerated_are_not_fetched(changed: Changed, tmp_
     stored.write_text("forged")
     ran = changed.ask("get", changed.first, "-o", tmp_path / "x", code=1)
     assert "first.txt" in ran.stderr
+    assert f"crucible-lineage verify {changed.first} --repair" in ran.stderr
     assert [*(tmp_path / "x").glob("*")] == []
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from crucible_lineage.queries.verify.verify import repaired, verify_project
-from crucible_lineage.remake.healing import remade_files
 
 
 def damage(made: Any, mfid: str, name: str) -> bytes:
@@ -26,7 +25,7 @@ def repair_all(made: Any, *folders: Path) -> tuple[set[tuple[str, tuple[str, ...
     """Return the remaining findings, and (file, source, error) of each repair."""
     session = made.session
     found = verify_project(session, "lab", read_bytes=True)
-    left, repairs = repaired(session, found, lambda: verify_project(session, "lab"), folders, remade_files)
+    left, repairs = repaired(session, found, lambda: verify_project(session, "lab"), folders)
     findings = {(finding.check, finding.ids) for finding in left.findings}
     return findings, [(one.file.filename, one.source, one.error) for one in repairs]
 
@@ -61,6 +60,7 @@ def test_bytes_are_taken_from_another_data_folder(made: Any, tmp_path: Path) -> 
     assert made.stored(made.first, "first.txt").read_bytes() == good
 
 
+@pytest.mark.usefixtures("keeping")
 def test_results_are_remade_after_their_parents(made: Any) -> None:
     shutil.rmtree(made.session.settings.data / "cache")
     good = [damage(made, mfid, f"{name}.txt") for mfid, name in ((made.total, "total"), (made.scaled, "scaled"))]
@@ -83,18 +83,19 @@ def test_a_result_of_lost_parents_is_not_repaired_with_a_reason(made: Any) -> No
     assert all("no copy was found, and rerunning its step failed" in error for _, _, error in repairs)
 
 
-def test_other_bytes_of_the_same_step_are_never_sent(made: Any, lab: Any) -> None:
+def test_other_bytes_of_the_same_step_are_never_sent(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The step now writes something else with the same code: it depends on more than its inputs."""
     shutil.rmtree(made.session.settings.data / "cache")
     damage(made, made.scaled, "scaled.txt")
     from contextlib import contextmanager
 
     @contextmanager
-    def other(mfid: str, session: Any) -> Any:
+    def other(session: Any, mfid: str) -> Any:
         yield {"0" * 64: Path(__file__)}
 
+    monkeypatch.setattr("crucible_lineage.queries.verify.repair.remade_files", other)
     found = verify_project(made.session, "lab", read_bytes=True)
-    left, (outcome,) = repaired(made.session, found, lambda: verify_project(made.session, "lab"), (), other)
+    left, (outcome,) = repaired(made.session, found, lambda: verify_project(made.session, "lab"), ())
     assert outcome.error == "no copy was found, and the remade file differs"
     (finding,) = left.findings
     assert outcome.error in finding.message

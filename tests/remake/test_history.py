@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
 from typing import Any
 
 import pytest
@@ -12,7 +10,6 @@ from click.testing import CliRunner, Result
 
 from crucible_lineage.cli import main
 from crucible_lineage.remake.driver import NOT_DETERMINISTIC
-from crucible_lineage.remake.evicting import plan_eviction
 from crucible_lineage.session import Session
 from crucible_lineage.statements import REMAKE, About
 from crucible_lineage.stating import state
@@ -130,19 +127,6 @@ def test_receipts_that_contradict_one_another_say_it(made: dict[str, str], sessi
     remade(session, made["doubled"], "differs", "line 1: 4.0 is recorded, 4.2 was made")
     reason = asked(session, "show", made["doubled"])["not_deterministic"]
     assert reason == f"{NOT_DETERMINISTIC}: made again in one environment, it gave different results by its receipts"
-
-
-def test_what_receipts_contradict_is_not_evicted(made: dict[str, str], session: Session) -> None:
-    def candidates() -> set[str]:
-        return {one.mfid for one in plan_eviction(session, sys.maxsize).candidates}
-
-    remade(session, made["doubled"], "identical")
-    assert made["doubled"] in candidates()
-    for was in ("4.1", "4.2"):
-        remade(session, made["doubled"], "differs", f"line 1: 4.0 is recorded, {was} was made")
-    time.sleep(1.1)  # receipts are dated to the second, and the last one counts
-    remade(session, made["doubled"], "identical", causes=("again",))
-    assert made["doubled"] not in candidates(), "it gave other bytes twice, in the same environment"
 
 
 def test_reproduce_names_the_history_as_the_cause(made: dict[str, str], lab: Any, session: Session) -> None:

@@ -331,7 +331,6 @@ def _as_json(found: Sequence[FilesFetched], selected: dict[str, tuple[str, str]]
             "state": selected[fetched.mfid][1],
             "files": [str(path) for path in (*fetched.present, *fetched.files)],
             "absent": dict(fetched.absent),
-            "made_again": dict(fetched.made_again),
         }
         for fetched in found
     ]
@@ -343,8 +342,6 @@ def _print(found: FilesFetched, state: str) -> None:
         click.echo(plain(f"{path}  already there"))
     for path in found.files:
         click.echo(plain(str(path)))
-    for name, reason in found.made_again.items():
-        click.echo(plain(f"regenerated {name}, identical to the recorded file, because: {reason}"), err=True)
     for name, reason in found.absent.items():
         click.echo(plain(f"error: {name}: {reason}"), err=True)
     if state in ("superseded", "incomplete"):

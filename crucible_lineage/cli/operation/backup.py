@@ -1,8 +1,7 @@
-"""`backup` and `restore`: copies of the embedded Crucible, made while it runs; `clean`, `evict`: disk space."""
+"""`backup` and `restore`: copies of the embedded Crucible, made while it runs; `clean`: disk space."""
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,11 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from crucible_lineage.amounts import amount, size_text, time_text
+from crucible_lineage.amounts import amount, size_text
 from crucible_lineage.cli.exit_codes import FAILURE
 from crucible_lineage.cli.options import (
     DataFolderType,
-    announce,
     chosen_settings,
     crucible_options,
     json_option,
@@ -28,7 +26,6 @@ from crucible_lineage.lineage.labels import first_lines, plain
 from crucible_lineage.local.usage import Leftover, disk_usage, leftovers, remove
 
 if TYPE_CHECKING:
-    from crucible_lineage.remake.evicting import Eviction
     from crucible_lineage.server.backup import Backup, RestoreReport
 
 MOST_NAMED = 20
@@ -195,46 +192,3 @@ def _free(mfid: str) -> None:
 
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-
-
-@click.command("evict")
-@click.option("--to-free", required=True, metavar="SIZE", help="How much space to free, as in 20GB.")
-@click.option("--trust-own", is_flag=True, help="Also count receipts from the machine that made a result.")
-@click.option("--dry-run", is_flag=True, help="List what would be removed; change nothing.")
-@crucible_options
-@json_option
-def evict_command(to_free: str, trust_own: bool, dry_run: bool) -> None:
-    """Remove bytes of results from the embedded Crucible that were reproduced elsewhere, byte for byte.
-
-    Records stay. `get` and steps remake the bytes when they are needed. Measured data, published results, results on
-    hold and results of steps with `keep: forever` are never touched. Exit code 1 if less than SIZE can be freed.
-    """
-    from crucible_lineage.remake.evicting import evict, plan_eviction
-
-    requested = _bytes(to_free)
-    with open_session() as session:
-        plan = plan_eviction(session, requested, trust_own=trust_own)
-        freed = plan.bytes if dry_run else evict(session, plan)
-        announce(session)
-    print_result({**plan.to_json(), "freed": freed, "dry_run": dry_run}, _eviction_lines(plan, freed, dry_run))
-    if freed < requested:
-        click.echo(f"note: {size_text(requested)} were requested; no more can be evicted", err=True)
-        sys.exit(1)
-
-
-def _eviction_lines(plan: Eviction, freed: int, dry_run: bool) -> Iterator[str]:
-    for one in plan.candidates:
-        yield f"{one.mfid}  {size_text(one.bytes):>8}  {time_text(one.seconds)} to make  {one.name}"
-    done = f"{size_text(freed)} {'would be freed' if dry_run else 'freed'}"
-    made = f", {time_text(plan.seconds)} to make all again" if plan.candidates else ""
-    yield f"{amount(len(plan.candidates), 'result')}, {done}{made}"
-    for reason, size in plan.kept_bytes.items():
-        yield f"kept: {size_text(size)}: {reason}"
-
-
-def _bytes(text: str) -> int:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?B?)", text.strip(), re.IGNORECASE)
-    unit = match[2].upper() if match else ""
-    if match is None or (unit and not unit.endswith("B")):
-        raise InputError(f"evict --to-free {text}: give a size, as in 500MB or 20GB")
-    return int(float(match[1]) * _UNITS[unit])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from crucible_lineage.amounts import amount, size_text, time_text
+from crucible_lineage.amounts import amount, size_text
 from crucible_lineage.cli.options import (
     announce,
     announced_session,
@@ -103,13 +103,11 @@ def status_command(
         jobs = _batch_jobs(session.settings.data)
         holds = _holds(session, project)
         failed = list(failures(session, project).values())
-        spare = _spare(session)
         elsewhere = failed_elsewhere(session, project)
         announce(session)
     if wants_json():
         print_json(
             {
-                "could_go": spare,
                 "runs": [run.to_json() for run in recent],
                 "pipelines": pipelines,
                 "failed_elsewhere": [one.to_json() for one in elsewhere],
@@ -138,17 +136,6 @@ def status_command(
     print_set_aside(damaged)
     print_not_ingested(unread)
     _print_disk(disk)
-    if spare["bytes"]:
-        seconds = time_text(spare["seconds"])
-        click.echo(f"can be evicted: {size_text(int(spare['bytes']))}, {seconds} to regenerate; see `evict`")
-
-
-def _spare(session: Session) -> dict[str, float]:
-    """Return how many bytes `evict` could free, and the seconds that it takes to make them again."""
-    from crucible_lineage.remake.evicting import possible_eviction  # rarely needed
-
-    found = possible_eviction(session)
-    return {"bytes": found.bytes if found else 0, "seconds": found.seconds if found else 0.0}
 
 
 def _print_all(project: str | None) -> int:

@@ -66,7 +66,6 @@ def verify_command(
     """
     # These import what runs steps, which other commands of this file do not need.
     from crucible_lineage.queries.verify.verify import repaired, verify_dataset, verify_project
-    from crucible_lineage.remake.healing import made_again
 
     if mfid is not None and project is not None:
         raise InputError("give either the MFID of a dataset or --project, not both")
@@ -85,7 +84,7 @@ def verify_command(
             found = verify(read_bytes=read_bytes or is_repair)
             repairs: list[Repair] = []
             if is_repair and (found.damaged or found.damaged_copies):
-                found, repairs = repaired(session, found, verify, folders, made_again)
+                found, repairs = repaired(session, found, verify, folders)
         announce(session)
     if wants_json():
         print_json({**found.to_json(), **({"repairs": [one.to_json() for one in repairs]} if is_repair else {})})

@@ -44,20 +44,9 @@ def print_plan(planned: PipelinePlan, *, above: Iterable[StepPlan] = ()) -> None
     _print_roots(planned, {step.name: step.code_diff for step in above if step.name not in printed})
     if undeclared := undeclared_text(planned.undeclared):
         click.echo(plain(undeclared))
-    for line in (*notes_text(planned.notes), *differences_text(planned), *_evicted_text(planned)):
+    for line in (*notes_text(planned.notes), *differences_text(planned)):
         click.echo(plain(line))
     _print_estimate(planned)
-
-
-def _evicted_text(planned: PipelinePlan) -> Iterator[str]:
-    """Yield the evicted inputs, and the cost of remaking them."""
-    if not planned.away:
-        return
-    seconds, size = (sum(getattr(one, name) for one in planned.away) for name in ("seconds", "bytes"))
-    inputs = amount(len(planned.away), "input")
-    yield f"remade first, because the bytes were evicted: {inputs}, {size_text(size)}, about {time_text(seconds)}"
-    lines = (f"  {one.mfid}  {time_text(one.seconds)}  {one.name}" for one in planned.away)
-    yield from first_lines(lines, MOST_CAUSES, "  and {} more, in plan --json")
 
 
 def notes_text(notes: Sequence[str]) -> list[str]:

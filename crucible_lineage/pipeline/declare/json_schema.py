@@ -127,7 +127,6 @@ KEY_DESCRIPTIONS: dict[str, dict[str, str]] = {
         "strict": "true: reading a file that was not given and that `reads` does not name is a failure",
         "approve": "whose signatures the results need: until then they are candidates, and nothing is made from them",
         "certify": "the result is certified as a calibration of the data of its instrument, from its own time on",
-        "keep": "forever: bytes of its results are never evicted; remakable: they may be, if they can be made again",
         "reproduce": "how a remade result is compared",
         "checks": "conditions on the results, by name: evaluated when results are made, and on existing ones",
         "tags": "tags of the task in Prefect, for concurrency limits",

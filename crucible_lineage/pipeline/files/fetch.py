@@ -10,20 +10,18 @@ import hashlib
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crucible_lineage.checksums import file_sha256
 from crucible_lineage.errors import ChecksumError, InputError, LineageError, NotFoundError, RefusedError
 from crucible_lineage.ids import is_mfid
-from crucible_lineage.lineage.records import provenance, text, used_mfids
 from crucible_lineage.pipeline.spec.inputs import is_remote
 from crucible_lineage.pipeline.spec.pipeline import Publish
 from crucible_lineage.refs import DatasetRef, FileRef
 from crucible_lineage.session import Session
-from crucible_lineage.times import utc
 
 if TYPE_CHECKING:
     from crucible_lineage.client import CrucibleClient
@@ -41,7 +39,7 @@ _NAMED = re.compile(MFID_KEY.encode() + rb"[\"']?[\s:=,\0]{1,8}[\"']?([0-9a-hjkm
 
 def cached_file(dataset: DatasetRef, file: FileRef, session: Session) -> Path:
     """Return the cache's copy of a file, fetched if need be. Raises ChecksumError if the fetched bytes are wrong."""
-    return session.cache.get(file.sha256, _fetcher(dataset, file, session))
+    return session.cache.get(file.sha256, lambda target: _download(dataset, file, target, session))
 
 
 def place_file(dataset: DatasetRef, file: FileRef, target: Path, session: Session) -> bool:
@@ -49,36 +47,7 @@ def place_file(dataset: DatasetRef, file: FileRef, target: Path, session: Sessio
 
     Raises ChecksumError if the fetched bytes are wrong.
     """
-    return session.cache.copy_to(file.sha256, target, _fetcher(dataset, file, session))
-
-
-def _fetcher(dataset: DatasetRef, file: FileRef, session: Session) -> Callable[[Path], str]:
-    """Return a function that fetches a file, or makes it again if Crucible has lost it and the session can."""
-
-    def fetch(target: Path) -> str:
-        try:
-            sha256 = _download(dataset, file, target, session)
-            if sha256 == file.sha256 or session.remake is None:
-                return sha256
-            lost: LineageError = ChecksumError(f"Crucible has other bytes of {file.name} of dataset {dataset.mfid}")
-        except LOST as error:
-            if session.remake is None:
-                raise
-            lost = error
-        shutil.copyfile(remade(session, dataset.mfid, file.sha256, lost), target)
-        return file.sha256
-
-    return fetch
-
-
-def remade(session: Session, mfid: str, sha256: str, lost: LineageError) -> Path:
-    """Make a file again that Crucible has lost. If that fails, raise `lost` with the reason."""
-    if session.remake is None:
-        raise lost
-    try:
-        return session.remake(session, mfid, sha256)
-    except LineageError as error:
-        raise type(lost)(f"{lost}; {error}") from error
+    return session.cache.copy_to(file.sha256, target, lambda copy: _download(dataset, file, copy, session))
 
 
 def _download(dataset: DatasetRef, file: FileRef, target: Path, session: Session) -> str:
@@ -91,7 +60,7 @@ def _download(dataset: DatasetRef, file: FileRef, target: Path, session: Session
         session.mirror.note_lost(dataset.mfid, file.name)
         raise InputError(
             f"dataset {dataset.mfid} ({dataset.name!r}) no longer has the file {file.name!r} at Crucible; "
-            "run the pipeline that made it to make it again"
+            f"{way_out(dataset.mfid)}"
         )
     if is_reference(stored):
         with target.open("wb") as stream:
@@ -100,10 +69,16 @@ def _download(dataset: DatasetRef, file: FileRef, target: Path, session: Session
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".download-") as folder:
             try:
                 session.client.files.download(stored, folder).replace(target)
-            except LOST:
+            except LOST as error:
                 session.mirror.note_lost(dataset.mfid, file.name)
+                error.args = (f"{error}; {way_out(dataset.mfid)}",)
                 raise
     return stored.sha256_hash or file_sha256(target)  # the download has verified the hash
+
+
+def way_out(mfid: str) -> str:
+    """Return what can be done about lost bytes of a dataset, for a message."""
+    return f"to restore it: crucible-lineage verify {mfid} --repair; to remake it: crucible-lineage reproduce {mfid}"
 
 
 def is_reference(stored: FileRecord) -> bool:
@@ -225,59 +200,3 @@ def publish(dataset: DatasetRef, target: Publish, session: Session) -> None:
         sent[file.name] = replace(source.put(path, url, session.store.checksums(path)), block=target.block).to_json()
     session.client.metadata.merge(dataset.mfid, {"published": {target.to: sent}})
     session.store.note_published(dataset.mfid, target.to)
-
-
-@dataclass(frozen=True)
-class EvictedDataset:
-    """A dataset whose bytes have to be made again before they can be read; `seconds` is its step's duration."""
-
-    mfid: str
-    name: str
-    bytes: int
-    seconds: float
-
-    def to_json(self) -> dict[str, object]:
-        """Return the fields as JSON."""
-        return dict(vars(self))
-
-
-def away(session: Session, mfids: Iterable[str]) -> list[EvictedDataset]:
-    """Return the evicted ones among these datasets, after all that has to be made again for them, in that order."""
-    requested = list(dict.fromkeys(mfids))
-    evicted = session.stated.evicted() if requested else {}
-    found: dict[str, EvictedDataset] = {}
-    records: dict[str, Mapping[str, object]] = {}
-    stack = requested[::-1] if evicted else []
-    while stack:  # not recursive, since chains can be long
-        mfid = stack[-1]
-        missing = [sha256 for sha256 in evicted.get(mfid, ()) if not _is_here(session, sha256)]
-        if missing and mfid not in records:
-            records[mfid] = session.mirror.records([mfid]).get(mfid) or {}
-            stack += [parent for parent in reversed(list(used_mfids(records[mfid]))) if parent not in records]
-            continue
-        stack.pop()
-        if missing and mfid not in found:
-            found[mfid] = _evicted(mfid, records[mfid], missing)
-    return list(found.values())
-
-
-def _evicted(mfid: str, record: Mapping[str, object], missing: Sequence[str]) -> EvictedDataset:
-    sizes = {file.get("sha256"): file.get("size") for file in provenance(record).get("generated") or ()}
-    name = text(record.get("dataset_name")) or mfid
-    return EvictedDataset(mfid, name, sum(sizes.get(sha256) or 0 for sha256 in missing), made_in(record))
-
-
-def made_in(record: Mapping[str, object]) -> float:
-    """Return the duration in seconds of the step that made a result; 0 if its record does not give it."""
-    activity = provenance(record).get("activity") or {}
-    began, ended = text(activity.get("started")), text(activity.get("ended"))
-    return (utc(ended) - utc(began)).total_seconds() if began and ended else 0.0
-
-
-def stored_file(session: Session, sha256: str) -> Path:
-    """Return the path at which the embedded Crucible stores a file's bytes, present or not."""
-    return session.settings.data / "crucible" / "contents" / sha256[:2] / sha256[2:]
-
-
-def _is_here(session: Session, sha256: str) -> bool:
-    return session.cache.path(sha256).exists() or (session.settings.embedded and stored_file(session, sha256).exists())

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from crucible_lineage.errors import InputError, shortened
 from crucible_lineage.json_types import JsonObject
-from crucible_lineage.pipeline.files.fetch import EvictedDataset
 from crucible_lineage.pipeline.inputs.current import DeclaredDifference
 from crucible_lineage.pipeline.inputs.inputs import InputItem, Inputs
 from crucible_lineage.pipeline.plan.differences import Ingredients, UsedFiles, code_diff, differences, file_changes
@@ -95,7 +94,7 @@ class PipelinePlan:
 
     `undeclared` are slots with current results that the pipeline no longer declares. `instances` are the planned ones,
     without blocked parents in lists that may have gaps. `differences` are those between declared files and Crucible,
-    `notes` are other messages about files. `away` are inputs whose bytes were evicted and must be made again first.
+    `notes` are other messages about files.
     """
 
     steps: tuple[StepPlan, ...]
@@ -103,7 +102,6 @@ class PipelinePlan:
     instances: Mapping[str, Instance] = field(default_factory=dict, compare=False)
     differences: tuple[DeclaredDifference, ...] = ()
     notes: tuple[str, ...] = ()
-    away: tuple[EvictedDataset, ...] = ()
 
     @property
     def is_fresh(self) -> bool:
@@ -119,7 +117,6 @@ class PipelinePlan:
             "undeclared": list(self.undeclared),
             "differences": differences,
             "notes": list(self.notes),
-            "away": [dataset.to_json() for dataset in self.away],
         }
 
 

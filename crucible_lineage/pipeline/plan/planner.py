@@ -15,7 +15,6 @@ from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep, require_names
-from crucible_lineage.pipeline.files.fetch import away
 from crucible_lineage.pipeline.functions.inspection import Inspection
 from crucible_lineage.pipeline.inputs.inputs import InputItem, Inputs, joint_span, known_inputs, used_fields
 from crucible_lineage.pipeline.inputs.parent_facts import read_first
@@ -46,23 +45,11 @@ def make_plan(pipeline: BoundPipeline, session: Session, forced: Collection[str]
     estimates = {step: Estimate(*figures) for step, figures in session.journal.took(pipeline.name).items()}
     return replace(
         planned.plan,
-        away=tuple(away(session, _needed(planned))),
         steps=tuple(
             step if step.state == FRESH else replace(step, estimate=estimates.get(step.step, Estimate()))
             for step in planned.plan.steps
         ),
     )
-
-
-def _needed(planned: PlannedPipeline) -> Iterator[str]:
-    """Yield the existing datasets that steps are going to read."""
-    steps = {step.name: step for step in planned.plan.steps}
-    for step in planned.plan.steps:
-        if step.state in (FRESH, BLOCKED):
-            continue
-        for feed in planned.instances[step.name].feeds:
-            if dataset := feed.dataset(planned.inputs, lambda name: steps[name].results):
-                yield dataset.mfid
 
 
 @collector_paused()

@@ -233,7 +233,7 @@ class StepSpec(DeclaredModel):
     `reads` lists files beside the declaration that the step reads and whose bytes belong to its identity; with
     `strict`, a step fails if it reads any other file that it was not given. `checks` are conditions on its results and
     not part of its identity. With `approve`, results are candidates until they are signed. `reproduce` sets how they
-    are compared when remade, and `keep` whether their bytes may then be removed. `folder` is where the step was
+    are compared when remade. `folder` is where the step was
     declared, `references` holds parameters with values from the environment, as written.
     """
 
@@ -258,7 +258,6 @@ class StepSpec(DeclaredModel):
     approve: Approve | None = None
     certify: Certify | None = None
     reproduce: Reproduce | None = None
-    keep: Literal["forever", "remakable"] = "remakable"
     folder: Folder = Path()
     references: dict[str, object] = Field(default_factory=dict)
 

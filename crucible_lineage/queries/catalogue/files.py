@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from crucible_lineage.core.datasets import in_threads
 from crucible_lineage.disk import replacing
 from crucible_lineage.errors import InputError, LineageError
 from crucible_lineage.lineage.records import text
-from crucible_lineage.pipeline.files.fetch import LOST, fetch_reference, is_reference, note_if_lost, remade
+from crucible_lineage.pipeline.files.fetch import LOST, fetch_reference, is_reference, note_if_lost, way_out
 from crucible_lineage.provenance.record import ATTACHED_NAME
 from crucible_lineage.session import Session
 from crucible_lineage.traffic import Tell
@@ -27,16 +26,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FilesFetched:
-    """The fetched files of a dataset, those that were present already, and the reasons for missing ones.
-
-    `made_again` are those that Crucible has lost or damaged, with its error: they were remade with the same bytes.
-    """
+    """The fetched files of a dataset, those that were present already, and the reasons for missing ones."""
 
     mfid: str
     files: tuple[Path, ...]
     present: tuple[Path, ...]
     absent: Mapping[str, str]
-    made_again: Mapping[str, str] = field(default_factory=dict)
 
 
 def own_files(session: Session, mfid: str) -> Iterator[FileRecord]:
@@ -93,7 +88,6 @@ def _fetch_all(
 ) -> FilesFetched:
     present = tuple(path for path in files if path.exists())
     absent: dict[str, str] = {}
-    made_again: dict[str, str] = {}
     fetched = []
     for path, file in files.items():
         if path in present:
@@ -103,21 +97,8 @@ def _fetch_all(
             fetched.append(fetch_file(session, mfid, file, path, folder))
         except LineageError as error:
             note_if_lost(session, mfid, file.filename, error)
-            try:
-                fetched.append(remake_file(session, mfid, file, path, error))
-                made_again[file.filename] = str(error)
-            except LineageError as lost:
-                absent[file.filename] = str(lost)
-    return FilesFetched(mfid, tuple(fetched), present, absent, made_again)
-
-
-def remake_file(session: Session, mfid: str, file: FileRecord, path: Path, error: LineageError) -> Path:
-    """Remake a file that Crucible has lost. Raises the reason if that is impossible."""
-    if not isinstance(error, LOST) or not file.sha256_hash:
-        raise error
-    made = remade(session, mfid, file.sha256_hash, error)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return Path(shutil.copyfile(made, path))
+            absent[file.filename] = f"{error}; {way_out(mfid)}" if isinstance(error, LOST) else str(error)
+    return FilesFetched(mfid, tuple(fetched), present, absent)
 
 
 def _is_same(path: Path, file: FileRecord) -> bool:

@@ -7,8 +7,8 @@ has them, or from rerunning a step. A file counts as repaired when it was read b
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,10 +16,8 @@ from crucible_lineage.checksums import file_sha256
 from crucible_lineage.errors import LineageError
 from crucible_lineage.lineage import Finding
 from crucible_lineage.pipeline.files.fetch import send_again
+from crucible_lineage.remake.reproduce import remade_files
 from crucible_lineage.session import Session
-
-Remade = Callable[[str, Session], AbstractContextManager[Mapping[str, Path]]]
-"""The files of a remade result, by SHA-256. LineageError if it cannot be remade."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +47,12 @@ class Repair:
         return {**self.file.to_json(), "source": self.source or None, "error": self.error or None}
 
 
-def repair(session: Session, damaged: Sequence[DamagedFile], folders: Sequence[Path], remade: Remade) -> list[Repair]:
+def repair(session: Session, damaged: Sequence[DamagedFile], folders: Sequence[Path]) -> list[Repair]:
     """Send intact bytes for each damaged file, in this order, in which parents come first."""
     repairs = {file: _from_copies(session, file, folders) for file in damaged}
     for mfid in dict.fromkeys(file.mfid for file, outcome in repairs.items() if outcome.error):
         files = [file for file, outcome in repairs.items() if file.mfid == mfid and outcome.error]
-        repairs |= _by_rerunning(session, mfid, files, remade)
+        repairs |= _by_rerunning(session, mfid, files)
     return [repairs[file] for file in damaged]
 
 
@@ -95,13 +93,11 @@ def _copies(session: Session, file: DamagedFile, folders: Sequence[Path], scratc
                 yield f"dataset {other.dataset_mfid}", session.client.files.download(other, scratch / other.mfid)
 
 
-def _by_rerunning(
-    session: Session, mfid: str, files: Sequence[DamagedFile], remade: Remade
-) -> dict[DamagedFile, Repair]:
+def _by_rerunning(session: Session, mfid: str, files: Sequence[DamagedFile]) -> dict[DamagedFile, Repair]:
     """Rerun the step of a dataset, and send the files that have the same bytes as before."""
     done: dict[DamagedFile, Repair] = {}
     try:
-        with remade(mfid, session) as made:
+        with remade_files(session, mfid) as made:
             for file in files:
                 if file.sha256 in made:
                     _send(session, file, made[file.sha256])

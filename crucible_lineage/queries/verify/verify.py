@@ -35,7 +35,7 @@ from crucible_lineage.provenance.recipe import derived_mfid
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 from crucible_lineage.queries.deleted import deleted_in, deletion_of
-from crucible_lineage.queries.verify.repair import DamagedFile, Remade, Repair, repair
+from crucible_lineage.queries.verify.repair import DamagedFile, Repair, repair
 from crucible_lineage.queries.verify.rules import (
     Evidence,
     expected_files,
@@ -175,7 +175,6 @@ def repaired(
     found: Verification,
     verify_again: Callable[[], Verification],
     folders: Sequence[Path],
-    remade: Remade,
 ) -> tuple[Verification, list[Repair]]:
     """Repair damaged files with intact bytes. Returns the remaining findings, and the outcome for each file.
 
@@ -183,7 +182,7 @@ def repaired(
     """
     for sha256 in found.damaged_copies:
         session.cache.evict(sha256)
-    repairs = repair(session, found.damaged, folders, remade)
+    repairs = repair(session, found.damaged, folders)
     again = verify_again()
     left = {(one.file.mfid, one.file.filename): one for one in repairs if one.error}
     findings = [finding for finding in found.findings if finding.check in SOURCE_FAULTS]
@@ -298,8 +297,6 @@ def _read_bytes(
     Each finding comes with the file, if its right bytes can be sent again.
     """
     read_files = itertools.count(1)
-    session.mirror.sync_statements()
-    evicted = session.stated.evicted()
 
     def read(task: tuple[str, FileRecord]) -> tuple[tuple[Finding, DamagedFile | None] | None, int]:
         found = read_one(*task)
@@ -314,11 +311,8 @@ def _read_bytes(
             try:
                 size = session.client.files.download(file, folder).stat().st_size
             except LOST as error:
-                if file.sha256_hash not in evicted.get(mfid, ()):
-                    note_if_lost(session, mfid, file.filename, error)
+                note_if_lost(session, mfid, file.filename, error)
                 finding = _unreadable_file(datasets[mfid], file, error)
-                if file.sha256_hash in evicted.get(mfid, ()):
-                    return (_evicted_file(datasets[mfid], file), None), file.size or 0
                 damaged = file.sha256_hash and DamagedFile(mfid, file.filename, file.sha256_hash, finding)
                 return (finding, damaged or None), file.size or 0
         return None, size
@@ -376,12 +370,6 @@ def _unreadable_file(dataset: JsonMapping, file: FileRecord, error: LineageError
     problem = "does not match its hash" if isinstance(error, ChecksumError) else f"cannot be read: {error}"
     message = f"{label(dataset)}: the file {file.filename} {problem}; its storage is damaged"
     return Finding("file-damaged", "error", (mfid,), message, repair_command(mfid) if file.sha256_hash else "")
-
-
-def _evicted_file(dataset: JsonMapping, file: FileRecord) -> Finding:
-    mfid = str(dataset["unique_id"])
-    message = f"{label(dataset)}: the bytes of {file.filename} were evicted; `get` regenerates them"
-    return Finding("file-evicted", "notice", (mfid,), message, f"crucible-lineage get {mfid}")
 
 
 def _lost(
