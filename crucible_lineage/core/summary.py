@@ -17,7 +17,6 @@ from crucible_lineage.lineage.records import (
     maker,
     mapping,
     provenance,
-    recorded_run,
     returned_numbers,
     state,
     text,
@@ -28,7 +27,7 @@ from crucible_lineage.times import without_default_time
 
 MOST_NUMBERS = 6  # of what a step returned, that lists show
 COLUMNS = (
-    *("mfid", "project", "name", "measurement", "step", "pipeline", "created", "tells_of_run", "data_type"),
+    *("mfid", "project", "name", "measurement", "step", "pipeline", "created", "data_type"),
     *("data_format", "session", "instrument", "timestamp", "size", "numbers", "samples", "complete", "derived"),
     *("replaces", "slots", "parents", "code", "statement", "supports", "run"),
 )
@@ -59,7 +58,6 @@ class Summary:
     step: str
     pipeline: str
     created: str
-    tells_of_run: bool
     status: DatasetStatus
     data_type: str = ""
     data_format: str = ""
@@ -90,7 +88,7 @@ class Summary:
         status = self.status
         numbers = json.dumps(dict(self.numbers)) if self.numbers else ""
         slots = json.dumps(slots_to_json(status.slots)) if status.slots else ""
-        own = (self.name, self.measurement, self.step, self.pipeline, self.created, int(self.tells_of_run))
+        own = (self.name, self.measurement, self.step, self.pipeline, self.created)
         about = (self.data_type, self.data_format, self.session, self.instrument, self.timestamp, self.size)
         holds = (int(status.complete), int(status.derived), status.replaces or "", slots)
         origin = (" ".join(self.parents), self.code, self.statement, int(self.supports), self.run)
@@ -104,13 +102,13 @@ class Summary:
     @classmethod
     def from_columns(cls, columns: Sequence[Any]) -> Summary:
         """Return the summary with these values of the columns COLUMNS."""
-        mfid, project, name, measurement, step, pipeline, created, tells_of_run, *columns = columns
+        mfid, project, name, measurement, step, pipeline, created, *columns = columns
         data_type, data_format, session, instrument, timestamp, size, *columns = columns
         numbers, samples, complete, derived, replaces, slots, parents, code, statement, supports, run = columns
         claims = slots_of(json.loads(slots)) if slots else {}
         status = DatasetStatus(mfid, project, bool(complete), bool(derived), claims, replaces or None)
         figures = json.loads(numbers) if numbers else {}
-        own = (name, measurement, step, pipeline, created, bool(tells_of_run), status)
+        own = (name, measurement, step, pipeline, created, status)
         origin = (tuple(parents.split()), code, statement, bool(supports), run)
         return cls(*own, data_type, data_format, session, instrument, timestamp, size, figures, samples, *origin)
 
@@ -134,7 +132,6 @@ def summary_of(record: JsonMapping) -> Summary:
         step=step,
         pipeline=pipeline,
         created=text(record.get("creation_time")),
-        tells_of_run=bool(recorded_run(record)),
         status=DatasetStatus(
             mfid=text(record.get("unique_id")),
             project=text(record.get("project_id")),

@@ -198,12 +198,6 @@ def prefect_ids(record: JsonMapping | None) -> frozenset[str]:
     return frozenset(filter(None, (text(run.get(key)) for key in ("flow_run_id", "task_run_id"))))
 
 
-def recorded_run(record: JsonMapping | None) -> str:
-    """Return the id of the run that a dataset records, whose parts are the results it relied on; empty for others."""
-    activity = mapping(provenance(record).get("activity"))
-    return text(activity.get("run_id")) if activity.get("kind") == "pipeline run" else ""
-
-
 def declared_step(record: JsonMapping | None) -> tuple[str, str]:
     """Return the pipeline that declared the step of a result, and the step's name there; empty if unknown."""
     pipeline = mapping(provenance(record).get("pipeline"))

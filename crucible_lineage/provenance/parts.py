@@ -259,14 +259,6 @@ class ManualActivity(RecordPart):
     note: str | None = Field(description="a note by the person")
 
 
-class RunActivity(RecordPart):
-    """The run of a pipeline that a dataset describes (prov:Activity)."""
-
-    kind: Literal["pipeline run"]
-    pipeline: Text
-    run_id: Text
-
-
 class StatementActivity(RecordPart):
     """The making of a statement about results (prov:Activity)."""
 

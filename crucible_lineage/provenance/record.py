@@ -128,14 +128,6 @@ def raw_record(
     return _files_record(recipe, files, who, parents, by_hand)
 
 
-def run_record(
-    recipe: Mapping[str, object], files: Sequence[FileRef], who: Mapping[str, object], pipeline: str, run_id: str
-) -> FilesRecord:
-    """Return the incomplete record of a dataset that describes a run."""
-    activity = {"activity": {"kind": "pipeline run", "pipeline": pipeline, "run_id": run_id}}
-    return _files_record(recipe, files, who, (), activity)
-
-
 def support_record(
     recipe: Mapping[str, object], files: Sequence[FileRef], who: Mapping[str, object], kind: str
 ) -> FilesRecord:

@@ -36,7 +36,6 @@ from crucible_lineage.provenance.parts import (
     RecipeFacts,
     RecordPart,
     Result,
-    RunActivity,
     Software,
     StatementActivity,
     StatementRecipe,
@@ -188,12 +187,10 @@ class StepRecord(ProvenanceRecord):
 
 
 class FilesRecord(ProvenanceRecord):
-    """A dataset registered from files: measured, made by hand, a description of a run, a statement, source or
-    environment.
-    """
+    """A dataset registered from files: measured, made by hand, a statement, source or environment."""
 
     recipe_: FilesRecipe | StatementRecipe | None = Field(None, alias="recipe")
-    activity: ManualActivity | RunActivity | StatementActivity | SupportActivity | None = None
+    activity: ManualActivity | StatementActivity | SupportActivity | None = None
     supersedes: Mfid | None = Field(None, description="prov:wasRevisionOf: the dataset that this one replaces")
 
     @property

@@ -65,7 +65,7 @@ def test_output_of_libraries_and_child_processes_does_not_reach_stdout() -> None
 
 def test_output_of_commands_matches_the_schema(lab: Any, ask: Ask, data: Path) -> None:
     validate(ask("plan", lab.pipeline)[0], "plan")
-    ran, code = ask("run", lab.pipeline, "--engine", "local", "--record-run")
+    ran, code = ask("run", lab.pipeline, "--engine", "local")
     validate(ran, "run")
     scaled, total = ran["datasets"]["scaled"]["out"], ran["datasets"]["total"]["out"]
     assert code == 0

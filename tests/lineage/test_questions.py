@@ -228,19 +228,6 @@ def test_every_command_refuses_an_unknown_or_ambiguous_run_and_names_the_nearest
     assert "run '0a1b': matches 2 runs; choose one: 0a1b2c, 0a1b2d" in ambiguous.stderr
 
 
-def test_a_registered_run_is_known_by_its_parts_and_is_no_ancestor(lab, records):
-    fixed = lab.derived("corrected", "correct", lab.raw("scan"))
-    provenance_of(lab, fixed)["activity"]["run"] = {"engine": "local", "run_id": "first"}
-    run_record = {"activity": {"kind": "pipeline run", "run_id": "second"}, "status": "complete"}
-    run = lab.raw("pipeline run second", "pipeline run", scientific_metadata={KEY: run_record})
-    lab.records[fixed]["links"].append(lab._link(run, "source", "is_part_of"))
-    records.hold(lab)
-
-    assert not compare_runs(records.session, "first", "second", ["demo"]).difference
-    assert run not in compare_datasets(records.session, fixed, fixed).old
-    assert check_projects(records.session, ["demo"]).findings == ()
-
-
 def test_impact_is_that_of_the_graph_for_each_cause(lab, records):
     scan = lab.raw("scan", instrument_name="beamline")
     fixed = lab.derived("corrected", "correct", scan, code="bad" + 61 * "0")

@@ -99,7 +99,6 @@ Returned = dict[tuple[str, str], tuple[str, Mapping[str, object]]]
 @click.option("--keep-going/--fail-fast", default=True, help="What to do once a step has failed.  [default: continue]")
 @click.option("--dry-run", is_flag=True, help="Show what would be done, as `plan` does.")
 @PATIENCE
-@click.option("--record-run", is_flag=True, help="Also register the run as a dataset that lists everything it used.")
 @click.option("--apply-declared", is_flag=True, help="First write the declared fields of registered files to Crucible.")
 @AS_OF
 @REFRESH
@@ -118,7 +117,6 @@ def run_command(
     keep_going: bool,
     dry_run: bool,
     patience: float,
-    record_run: bool,
     apply_declared: bool,
     as_of: str,
     refresh: bool,
@@ -157,20 +155,11 @@ def run_command(
         shown = Progress(list(bound.steps), quiet=quiet, silent=wants_json(), verbose=verbose, jobs=jobs)
         with shown as progress:
             result = run_with_engine(engine, request, session, progress.listen, jobs, progress.stop)
-            relied_on = bool(result.datasets or any(result.inputs.values()))
-            is_complete = relied_on and not result.stopped and not result.waiting
-            recorded = None
-            if record_run and is_complete:
-                from crucible_lineage.pipeline.run.recording import register_run  # rarely needed
-
-                recorded = register_run(session, result).mfid
             returned = {} if wants_json() or quiet else returned_by(session, result)
     if wants_json():
-        print_json({**result.to_json(), **({"recorded": recorded} if recorded else {})})
+        print_json(result.to_json())
     else:
         print_summary(result, quiet=quiet, verbose=verbose, returned=returned)
-        if recorded:
-            click.echo(f"recorded the run: {recorded}")
     sys.exit(exit_code(result))
 
 

@@ -74,7 +74,7 @@ def list_datasets(
     project, it has nothing of that step, pipeline or run, or a filter is unknown.
     """
     copy = session.mirror.snapshot(project, refresh=refresh)
-    summaries = [one for one in copy.summaries.values() if not one.tells_of_run or every]
+    summaries = list(copy.summaries.values())
     _require_known(project, summaries, pipeline, step)
     matching = [one for one in summaries if step in (None, one.step) and pipeline in (None, one.pipeline)]
     if run is not None:

@@ -16,7 +16,7 @@ from crucible_lineage.errors import MOST_NEAR, ForbiddenError, InputError, NotFo
 from crucible_lineage.failed_runs import unstarted_text
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.labels import plain
-from crucible_lineage.lineage.records import mapping, prefect_ids, recorded_run
+from crucible_lineage.lineage.records import prefect_ids
 from crucible_lineage.local.usage import is_in_use
 from crucible_lineage.local.usage import runs as running
 from crucible_lineage.pipeline.declare.load import read_declaration
@@ -26,7 +26,6 @@ from crucible_lineage.queries.graph.state import DatasetEntry, entries_of_copy
 from crucible_lineage.session import Session
 from crucible_lineage.times import utc
 
-COMPLETE, FAILED = "complete", "failed"
 NOT_KNOWN = "not known"
 
 
@@ -34,8 +33,7 @@ NOT_KNOWN = "not known"
 class ListedRun:
     """A run. `made` are the datasets whose records name it (None if not searched), `incomplete` of them incomplete.
 
-    `steps` are known only to the data folder of the run; `state` also if a dataset of the project records the run.
-    `error` says why it could not start.
+    `steps` and `state` are known only to the data folder of the run. `error` says why it could not start.
     """
 
     run_id: str
@@ -147,16 +145,12 @@ def _starting_with(text: str, ids: Iterable[str]) -> list[str]:
 
 
 def _datasets_by_run(copies: Iterable[Snapshot]) -> dict[str, set[str]]:
-    """Return what each run made according to records, and used according to its own record."""
+    """Return what each run made according to records."""
     found: dict[str, set[str]] = {}
     for copy in copies:
         for mfid, summary in copy.summaries.items():
             if made_by := summary.made_by:
                 found.setdefault(made_by.run_id, set()).add(mfid)
-            elif summary.tells_of_run:
-                record = copy.records[mfid]
-                parts = {link["unique_id"] for link in record.get("links") or () if link.get("direction") == "target"}
-                found.setdefault(recorded_run(record), set()).update(parts)
     return found
 
 
@@ -178,19 +172,12 @@ def _noted(session: Session, run_id: str) -> set[str]:
 def runs_by_results(copy: Snapshot, project: str, from_here: Mapping[str, ListedRun]) -> dict[str, ListedRun]:
     """Return the runs that the records of a project name, by id, completed by what a data folder knows.
 
-    Those of other folders last from the first step's start to the last end. Their state is known only if a dataset
-    records the run (`--record-run`).
+    Those of other folders last from the first step's start to the last end; their state is not known.
     """
     found: dict[str, ListedRun] = {}
     made: dict[str, list[str]] = {}
-    states: dict[str, str] = {}
     for mfid, summary in copy.summaries.items():
-        if summary.tells_of_run:
-            record = copy.records[mfid]
-            succeeded = mapping(record.get("scientific_metadata")).get("succeeded")
-            if isinstance(succeeded, bool):
-                states[recorded_run(record)] = COMPLETE if succeeded else FAILED
-        elif summary.step and (made_by := summary.made_by):
+        if summary.step and (made_by := summary.made_by):
             listed = _by_result(made_by, summary.pipeline, project)
             known = found.setdefault(listed.run_id, listed)
             ended = max(known.ended or "", listed.ended or "")
@@ -198,7 +185,7 @@ def runs_by_results(copy: Snapshot, project: str, from_here: Mapping[str, Listed
             made.setdefault(listed.run_id, []).append(mfid)
     return {
         run_id: replace(
-            from_here.get(run_id) or replace(run, state=states.get(run_id)),
+            from_here.get(run_id) or run,
             engine=run.engine,
             who=run.who,
             made=tuple(sorted(made[run_id])),

@@ -219,7 +219,6 @@ def runs(reader: Reader) -> Response:
         project=project,
         runs=[_run_row(one, copy) for one in shown],
         total=len(found),
-        registered=[one for one in reversed(copy.summaries.values()) if one.tells_of_run][:20],
         page=reader.page,
         pages=pages,
     )
