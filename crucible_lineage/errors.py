@@ -6,7 +6,6 @@ LineageError
 ├── RunError                   something failed during its execution (exit code 1)
 │   ├── StepError              a step died, timed out, or left no usable result
 │   │   ├── StoppedError       it was ended, or not started, because the run was stopped
-│   │   └── ParkedError        it was not started, because it failed too often
 │   ├── OnHoldError            an input, or one of its ancestors, is on hold
 │   ├── FileChangedError       a file changed while it was being read or used
 │   ├── ChecksumError          the bytes received are not the bytes sent
@@ -55,7 +54,6 @@ __all__ = [
     "LineageError",
     "NotFoundError",
     "OnHoldError",
-    "ParkedError",
     "PreconditionError",
     "PrefectAwayError",
     "RateLimitedError",
@@ -194,10 +192,6 @@ class StepError(RunError):
 
 class StoppedError(StepError):
     """The run was stopped: this step was ended, or not started."""
-
-
-class ParkedError(StepError):
-    """The step failed so often that it was not started."""
 
 
 class OnHoldError(RunError):

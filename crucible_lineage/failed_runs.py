@@ -1,21 +1,20 @@
-"""Failures stated at Crucible: pipelines whose last run failed, and results that failed too often.
+"""Failures: pipelines whose last run failed, stated at Crucible, and results that failed here.
 
 A data folder states that a run failed, and revokes that once a run of the same pipeline from there succeeds. While the
 same steps fail, the statement stays, with the time of the first failure. A run that could not start has no failed
-steps. A result is parked under the id that it would have had: with other code, parameters or inputs it has another id,
-and is tried.
+steps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 
 from crucible_lineage.core.journal import Failure
 from crucible_lineage.errors import TRANSIENT, LineageError
 from crucible_lineage.session import Session
-from crucible_lineage.statements import FAIL, PARK, About, Statement, in_force
+from crucible_lineage.statements import FAIL, About, Statement, in_force
 
 MOST_STEPS = 20  # chosen: named in a statement; the others are counted
 MOST_CHARACTERS = 300  # of an error
@@ -123,106 +122,6 @@ def unstarted_text(error: str) -> str:
 
 
 def failures(session: Session, project: str | None = None) -> dict[str, Failure]:
-    """Return the results that failed here, or were parked by any machine, and are still missing, by their ids.
-
-    As of the last sync of statements. A result parked here that any machine released is not parked. Results that were
-    made or failed here since, from other code, parameters or inputs, are left out.
-    """
+    """Return the results that failed here and are still missing, by the ids that they would have had."""
     failed = session.journal.failures(project)
-    for mfid, (parking, released) in _parked(session).items():
-        local = failed.get(mfid)
-        if local is None and not released and _is_passed(session, parking):
-            continue
-        if released:
-            if local and local.last < released:
-                failed[mfid] = replace(local, parked=False, failures=0)
-        elif project is None or parking.project.casefold() == project.casefold():
-            failed[mfid] = replace(local, parked=True) if local else _failure(parking)
     return {mfid: one for mfid, one in failed.items() if session.known(mfid) is None}  # others may have made it
-
-
-def park(session: Session, project: str) -> None:
-    """State at Crucible which results are parked here, so that no machine tries them again.
-
-    Revoke statements that another recipe has replaced, and count the failures of released results from zero. Raises
-    CrucibleError if that is impossible now; the next call does it.
-    """
-    from crucible_lineage.stating import revoke, state
-
-    session.mirror.sync_statements()
-    parked = _parked(session)
-    own = project.casefold()
-    active = [one for one, released in parked.values() if not released and one.project.casefold() == own]
-    revoke(session, [one for one in active if _is_passed(session, one)], "another recipe has taken its place")
-    for mfid, failure in failures(session, project).items():
-        if failure.parked and (mfid not in parked or parked[mfid][1]):
-            fields = {"pipeline": failure.pipeline, "step": failure.step, "failures": failure.failures}
-            about = About(failure.subject) if failure.subject else About(project=project)
-            why = failure.error.partition("\n")[0]
-            state(session, project, PARK, about, why=why, body={"result": mfid, **fields})
-        elif not failure.failures:
-            session.journal.forget_failures(mfid)
-
-
-def unpark(session: Session, mfid: str) -> set[tuple[str, str]]:
-    """Release what failed under this id, or about the dataset of this id, on all machines.
-
-    Return the projects and pipelines of the released results; empty if nothing has failed.
-    """
-    from crucible_lineage.stating import revoke
-
-    session.mirror.sync_statements()
-    parked = [one for one, released in _parked(session).values() if not released]
-    matches = [one for one in parked if mfid in (one.body.get("result"), *one.about.datasets)]
-    revoke(session, matches, "try it again")
-    return session.journal.forget_failures(mfid) | {(one.project, str(one.body.get("pipeline"))) for one in matches}
-
-
-def _parked(session: Session) -> dict[str, tuple[Statement, str]]:
-    """Return the statements about parked results, by the ids of these, with when each was released, else empty."""
-    known = session.mirror.statements()
-    active = in_force(known.values())
-    revoked = {mfid: one.when for one in active.statements.values() for mfid in one.revokes}
-    parked: dict[str, tuple[Statement, str]] = {}
-    for one in sorted(known.values(), key=lambda one: one.when):
-        result = str(one.body.get("result") or "")
-        if one.verb != PARK or not result or not active.counts(one, one.project):
-            continue
-        is_parked = one.mfid in active.statements
-        if is_parked or result not in parked or parked[result][1]:
-            parked[result] = (one, "" if is_parked else revoked.get(one.mfid, one.when))
-    return parked
-
-
-def _is_passed(session: Session, stated: Statement) -> bool:
-    """Return whether its step has succeeded here since, or failed under another id."""
-    pipeline, step = str(stated.body.get("pipeline") or ""), str(stated.body.get("step") or "")
-    attempts = session.journal.last_attempts(pipeline, step.partition("[")[0])
-    if any(
-        a["step"] == step and a["outcome"] in ("executed", "reused") and a["started"] > stated.when for a in attempts
-    ):
-        return True
-    failed = session.journal.failures(stated.project).values()
-    return any(
-        (f.pipeline, f.step) == (pipeline, step) and f.last > stated.when
-        for f in failed
-        if f.mfid != stated.body["result"]
-    )
-
-
-def _failure(stated: Statement) -> Failure:
-    body = stated.body
-    result, pipeline, step = (str(body.get(key) or "") for key in ("result", "pipeline", "step"))
-    count = body.get("failures")
-    failures = count if isinstance(count, int) else 1
-    return Failure(
-        result,
-        stated.project,
-        pipeline,
-        step,
-        stated.about.datasets,
-        stated.why,
-        failures,
-        True,
-        stated.when,
-    )

@@ -25,7 +25,6 @@ CAMPAIGN, PROMOTE = "campaign", "promote"  # calibrations on trial; and that the
 CERTIFY, DECERTIFY = "certify", "decertify"  # when a calibration is valid
 REMAKE = "remake"  # a result was made again
 AWAIT = "await"  # a result counts only once it is signed
-PARK = "park"  # a result failed too often to be tried again
 FAIL = "fail"  # the last run of a pipeline from a data folder failed
 EPOCH = utc("1970-01-01T00:00:00")  # time in the ids of statements about no dataset and no time
 

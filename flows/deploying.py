@@ -2,47 +2,29 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
-from prefect import serve
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, DeploymentSchedule
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import construct_schedule
 from prefect.deployments.runner import DeploymentApplyError, RunnerDeployment
-from prefect.events import (
-    Automation,
-    AutomationCore,
-    DeploymentEventTrigger,
-    EventTrigger,
-    Posture,
-    ResourceSpecification,
-)
-from prefect.events.actions import DoNothing
+from prefect.events import DeploymentEventTrigger
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
-from prefect.flows import Flow
 from prefect.schedules import Schedule as PrefectSchedule
 from prefect.types.entrypoint import EntrypointType
-from pydantic import TypeAdapter, ValidationError
-from pydantic.errors import PydanticInvalidForJsonSchema, PydanticSchemaGenerationError
+from pydantic import ValidationError
 
 from crucible_lineage.errors import Fault, InputError, RunError
-from crucible_lineage.fingerprint.params import canonical_value
 from crucible_lineage.flows.pipelines import run_pipeline
-from crucible_lineage.flows.process_new import process_new
 from crucible_lineage.flows.reaching import reaching_prefect
-from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.pipeline.bind.model import BoundPipeline
+from crucible_lineage.json_types import JsonObject
 from crucible_lineage.pipeline.declare.yaml import read_document
-from crucible_lineage.pipeline.functions.inspect import find_step
 from crucible_lineage.pipeline.spec.inputs import PACKAGE
 from crucible_lineage.pipeline.spec.pipeline import PipelineSpec, Schedule, Trigger
-from crucible_lineage.step import ParameterSpec
 from crucible_lineage.tasks.credentials import CrucibleCredentials
 from crucible_lineage.tasks.sessions import CrucibleConnection
 
@@ -50,30 +32,21 @@ BLOCK_TYPE = CrucibleCredentials.get_block_type_slug()
 SLUG = "declared"  # of the declared schedule
 ANCHOR = datetime(2020, 1, 1, tzinfo=UTC)  # of intervals, so that deploying again does not shift the runs
 REMEDY = "check that the server runs and that PREFECT_API_URL names it, then repeat the command: that is always safe"
-FLOWS: tuple[Flow[Any, Any], ...] = (run_pipeline, process_new)
+FLOW = run_pipeline.name
 
 
 @dataclass(frozen=True)
 class DeploymentRequest:
     """A pipeline to be deployed: the location of its declaration where it runs, and the Crucible that it uses.
 
-    With `only_new`, the deployment runs the flow `process-new`, which parks results that fail repeatedly. At most
-    `limit` of its runs execute at once; the others wait. `image` is the container image of its runs. `parameters` are
-    JSON Schemas of the steps' parameters, named as in `--set`.
+    At most `limit` of its runs execute at once; the others wait. `image` is the container image of its runs.
     """
 
     spec: PipelineSpec
     location: str
     crucible: CrucibleConnection | None = None
-    only_new: bool = False
     limit: int | None = None
     image: str | None = None
-    parameters: JsonMapping = field(default_factory=dict)
-
-    @property
-    def flow(self) -> Flow[Any, Any]:
-        """The flow that runs."""
-        return process_new if self.only_new else run_pipeline
 
     @property
     def runs(self) -> tuple[str, ...]:
@@ -114,24 +87,15 @@ def deploy(requests: Sequence[DeploymentRequest], pool: str, *, reset: bool = Fa
         return [_deploy(client, request, pool, reset) for request in requests]
 
 
-def remove(pipelines: Sequence[str]) -> dict[str, list[str]]:
-    """Remove the deployments of pipelines, with schedules, triggers and future runs; return their flows by pipeline."""
+def remove(pipelines: Sequence[str]) -> dict[str, bool]:
+    """Remove the deployments of pipelines, with schedules, triggers and future runs; return which there were."""
     with reaching_prefect("remove deployments", REMEDY), get_client(sync_client=True) as client:
-        return {name: [flow.name for flow in FLOWS if _remove(client, flow.name, name)] for name in pipelines}
-
-
-def serve_pipelines(requests: Sequence[DeploymentRequest]) -> None:
-    """Run the pipelines when they are due, until stopped, which pauses their schedules."""
-    _require_unique(requests)
-    _require_schedules(requests)
-    with reaching_prefect("serve the pipelines", REMEDY):
-        serve(*(_deployment(request, paused=False) for request in requests))
+        return {name: _remove(client, name) for name in pipelines}
 
 
 def _deploy(client: SyncPrefectClient, request: DeploymentRequest, pool: str, reset: bool) -> DeploymentState:
-    existing = _find(client, request.flow.name, request.spec.pipeline)
+    existing = _find(client, request.spec.pipeline)
     deployment = _deployment(request)
-    related: Sequence[Automation] = ()
     if existing is not None and not reset:
         _keep_settings(deployment, existing, pool)
         related = client.read_resource_related_automations(f"prefect.deployment.{existing.id}")
@@ -143,45 +107,11 @@ def _deploy(client: SyncPrefectClient, request: DeploymentRequest, pool: str, re
         deployment_id = str(deployment.apply(work_pool_name=pool, image=request.image))
     except DeploymentApplyError as error:
         raise RunError(f"deploy pipeline {request.spec.pipeline}: {error}") from error
-    _set_freshness_alarm(client, request, deployment_id, related)
     _drop_schedules(client, request, reset)
-    for other in FLOWS:
-        if other is not request.flow:
-            _remove(client, other.name, request.spec.pipeline)
-    return DeploymentState(
-        f"{request.flow.name}/{request.spec.pipeline}", deployment_id, request.runs, existing is None
-    )
+    return DeploymentState(f"{FLOW}/{request.spec.pipeline}", deployment_id, request.runs, existing is None)
 
 
-def _set_freshness_alarm(
-    client: SyncPrefectClient, request: DeploymentRequest, deployment_id: str, existing: Sequence[Automation]
-) -> None:
-    """Have Prefect report when no result arrives for the declared time. An operator's actions are kept."""
-    spec = request.spec
-    if spec.fresh is None:
-        return
-    name = f"{spec.pipeline} is not fresh"
-    previous = [automation for automation in existing if automation.name == name]
-    trigger = EventTrigger(
-        expect={"crucible.step.materialized"},
-        match=ResourceSpecification({"pipeline": spec.pipeline, "project_id": spec.project}),
-        posture=Posture.Proactive,
-        threshold=1,
-        within=timedelta(seconds=spec.fresh.within),
-    )
-    client.create_automation(
-        AutomationCore(
-            name=name,
-            description=f"Triggers when the pipeline {spec.pipeline} has had no result for {spec.fresh.within:g} s.",
-            enabled=previous[0].enabled if previous else True,
-            trigger=trigger,
-            actions=previous[0].actions if previous else [DoNothing()],
-            owner_resource=f"prefect.deployment.{deployment_id}",
-        )
-    )
-
-
-def _deployment(request: DeploymentRequest, *, paused: bool | None = None) -> RunnerDeployment:
+def _deployment(request: DeploymentRequest) -> RunnerDeployment:
     spec = request.spec
     parameters: JsonObject = {"pipeline": request.location}
     if request.crucible is not None:
@@ -190,7 +120,7 @@ def _deployment(request: DeploymentRequest, *, paused: bool | None = None) -> Ru
     limit = request.limit and ConcurrencyLimitConfig(
         limit=request.limit, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE
     )
-    deployment = request.flow.to_deployment(
+    deployment = run_pipeline.to_deployment(
         name=spec.pipeline,
         description=spec.description or f"Pipeline {spec.pipeline} of project {spec.project}.",
         tags=["crucible", f"project:{spec.project}"],
@@ -198,31 +128,10 @@ def _deployment(request: DeploymentRequest, *, paused: bool | None = None) -> Ru
         schedules=[_schedule(spec.schedule)] if spec.schedule else None,
         triggers=[_trigger(spec, spec.trigger)] if spec.trigger else [],
         concurrency_limit=limit,
-        paused=paused,
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
     assert isinstance(deployment, RunnerDeployment)
-    _show_parameters(deployment, request)
     return deployment
-
-
-def _show_parameters(deployment: RunnerDeployment, request: DeploymentRequest) -> None:
-    """Add a field for each step parameter to the run form, with its type and declared value."""
-    if request.only_new or not request.parameters:
-        return
-    schema = deployment._parameter_openapi_schema
-    fields = dict(request.parameters)
-    overrides = {
-        "title": "overrides",
-        "description": "Parameters for this run; empty ones keep their declared values.",
-        "type": "object",
-        "position": schema.properties["overrides"].get("position", 2),
-        "properties": fields,
-        "additionalProperties": False,
-    }
-    deployment._parameter_openapi_schema = schema.model_copy(
-        update={"properties": {**schema.properties, "overrides": overrides}}
-    )
 
 
 def _keep_settings(deployment: RunnerDeployment, existing: DeploymentResponse, pool: str) -> None:
@@ -281,7 +190,7 @@ def _trigger(spec: PipelineSpec, declared: Trigger) -> DeploymentEventTrigger:
 
 def _drop_schedules(client: SyncPrefectClient, request: DeploymentRequest, reset: bool) -> None:
     """Delete a schedule that is no longer declared; with `reset`, also those that an operator added."""
-    existing = _find(client, request.flow.name, request.spec.pipeline)
+    existing = _find(client, request.spec.pipeline)
     if existing is None:
         return
     for schedule in existing.schedules:
@@ -289,8 +198,8 @@ def _drop_schedules(client: SyncPrefectClient, request: DeploymentRequest, reset
             client.delete_deployment_schedule(existing.id, schedule.id)
 
 
-def _remove(client: SyncPrefectClient, flow: str, name: str) -> bool:
-    existing = _find(client, flow, name)
+def _remove(client: SyncPrefectClient, name: str) -> bool:
+    existing = _find(client, name)
     if existing is None:
         return False
     client.delete_resource_owned_automations(f"prefect.deployment.{existing.id}")
@@ -298,9 +207,9 @@ def _remove(client: SyncPrefectClient, flow: str, name: str) -> bool:
     return True
 
 
-def _find(client: SyncPrefectClient, flow: str, name: str) -> DeploymentResponse | None:
+def _find(client: SyncPrefectClient, name: str) -> DeploymentResponse | None:
     try:
-        return client.read_deployment_by_name(f"{flow}/{name}")
+        return client.read_deployment_by_name(f"{FLOW}/{name}")
     except ObjectNotFound:
         return None
 
@@ -367,40 +276,3 @@ def schedule_fault(spec: PipelineSpec) -> Fault | None:
         message = "; ".join(reasons).replace("Value error, ", "")
         return read_document(spec.path).fault(("schedule", key), f"schedule: {message}")
     return None
-
-
-def parameter_schemas(pipeline: BoundPipeline) -> JsonObject:
-    """Return the schemas by `step.parameter`, as in `--set`: type, choices and default. Secrets are omitted."""
-    schemas = {}
-    for name, step in pipeline.steps.items():
-        if not step.spec.uses:
-            continue
-        declared = step.variants[0].given
-        swept = step.spec.matrix or {}
-        for parameter in find_step(step.spec.uses, step.spec.folder).parameters:
-            if not parameter.secret and parameter.name not in swept and parameter.name not in step.spec.references:
-                key = f"{name}.{parameter.name}"
-                schemas[key] = {"title": key, **_type(parameter), **_default(parameter, declared)}
-    return schemas
-
-
-def _type(parameter: ParameterSpec) -> JsonObject:
-    """Return the JSON Schema of the parameter's type; empty if it needs definitions, or there is none."""
-    if parameter.annotation is inspect.Parameter.empty:
-        return {}
-    try:
-        schema = TypeAdapter(parameter.annotation).json_schema()
-    except (PydanticSchemaGenerationError, PydanticInvalidForJsonSchema):
-        return {}
-    schema.pop("title", None)
-    return {} if "$defs" in schema else schema
-
-
-def _default(parameter: ParameterSpec, declared: Any) -> JsonObject:
-    value = declared.get(parameter.name, parameter.default)
-    if value is inspect.Parameter.empty:
-        return {}
-    try:
-        return {"default": canonical_value(value, parameter.name)}
-    except InputError:
-        return {}

@@ -62,9 +62,10 @@ from crucible_lineage.tasks.sessions import CrucibleConnection, is_transient, is
 
 @dataclass
 class Observer:
-    """An observer of a flow: `listener` is called for every step, `stop` ends it early, `result` is set at its end."""
+    """An observer of a flow: it chooses the steps, hears of each, may end the flow early, and gets its result."""
 
     listener: Listener
+    choice: StepChoice = StepChoice()
     stop: Stop | None = None
     result: RunResult | None = None
 
@@ -73,9 +74,9 @@ _observer: ContextVar[Observer | None] = ContextVar("observer", default=None)
 
 
 @contextmanager
-def observing(listener: Listener, stop: Stop | None = None) -> Iterator[Observer]:
-    """Let flows in this block report their steps to `listener`, and end when `stop` is requested."""
-    observer = Observer(listener, stop)
+def observing(listener: Listener, choice: StepChoice, stop: Stop | None = None) -> Iterator[Observer]:
+    """Let flows in this block make the chosen steps, report to `listener`, and end when `stop` is requested."""
+    observer = Observer(listener, choice, stop)
     token = _observer.set(observer)
     try:
         yield observer
@@ -101,7 +102,6 @@ def run_pipeline(
     pipeline: str,
     crucible: CrucibleConnection | None = None,
     overrides: JsonObject | None = None,
-    choice: StepChoice = StepChoice(),
     runner: Runner | None = None,
 ) -> State[Any]:
     """Run a pipeline. The flow run is Completed if every step has its result; else Failed, with the reasons.
@@ -110,17 +110,15 @@ def run_pipeline(
         pipeline: Path of the declaration, or package:NAME/PATH for one in an installed package.
         crucible: Which Crucible to use. By default, the one configured where the flow runs.
         overrides: Parameters for this run, as in {"axis.degree": 4}.
-        choice: Which steps to run. By default, all that are not fresh.
         runner: What steps run on, instead of the declared runner.
     """
-    return failing_with_message(lambda: _run_pipeline(pipeline, crucible, overrides, choice, runner))
+    return failing_with_message(lambda: _run_pipeline(pipeline, crucible, overrides, runner))
 
 
 def _run_pipeline(
     pipeline: str,
     crucible: CrucibleConnection | None,
     overrides: JsonObject | None,
-    choice: StepChoice,
     runner: Runner | None,
 ) -> State[Any]:
     session = session_for(crucible)
@@ -137,7 +135,7 @@ def _run_pipeline(
 
     declared = runner or bound.spec.runner
     with reporting_if_stopped(bound.name, listen) as reporter, PrefectEngine(session, crucible, declared) as engine:
-        stop = observer.stop if observer else None
+        choice, stop = (observer.choice, observer.stop) if observer else (StepChoice(), None)
         result = plan_and_run(bound, session, lambda: engine, reporter, choice, stop, telling_arrived())
     if observer:
         observer.result = result

@@ -6,7 +6,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -57,21 +56,16 @@ def step_listener(pipeline: BoundPipeline) -> Listener:
     return listen
 
 
-def show_result(result: RunResult, session: Session, *, only_executed: bool = False) -> None:
-    """Emit events for reused results, log the notes on steps, and create the artifacts of all or new results."""
+def show_result(result: RunResult, session: Session) -> None:
+    """Emit events for reused results, log the notes on steps, and create the artifacts of the results."""
     tell_reused(result)
     for step, note in result.notes.items():
         get_run_logger().warning("%s: %s", step, note)
-    shown = {
-        step: outputs
-        for step, outputs in result.datasets.items()
-        if not only_executed or result.outcomes[step] == EXECUTED
-    }
-    if shown:
-        create_artifacts(replace(result, datasets=shown), session)
+    if result.datasets:
+        _create_artifacts(result, session)
 
 
-def create_artifacts(result: RunResult, session: Session) -> None:
+def _create_artifacts(result: RunResult, session: Session) -> None:
     """Create the artifacts `lineage`, a picture of all delivered results, and `outputs`, a table.
 
     If Crucible cannot be read, there is a warning and no picture. It is not tried if it was just unreachable.

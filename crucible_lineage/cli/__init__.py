@@ -68,7 +68,7 @@ SECTIONS = {
         "bundle": ("questions.lineage", "Pack a dataset and its ancestors into one file."),
     },
     "Operation": {
-        "status": ("operation.status", "Show the last runs, parked and waiting results, and disk space in use."),
+        "status": ("operation.status", "Show the last runs, waiting results, and disk space in use."),
         "deploy": ("operation.watch", "Run pipelines on Prefect, on a schedule or when data arrive."),
         "watch": ("operation.watch", "Report new datasets to Prefect, and register files that arrive in a folder."),
         "serve": ("operation.serve", "Serve the embedded Crucible to other programs."),
@@ -84,7 +84,6 @@ COMMANDS = {name: command for section in SECTIONS.values() for name, command in 
 REPLACED = {  # commands of earlier revisions -> what replaces them
     ("schema",): "check --schema",
     ("log",): "show --log",
-    ("serve-pipelines",): "deploy --serve",
     ("runs", "diff"): "diff",
     ("trust",): "project trust",
 }

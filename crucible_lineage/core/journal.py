@@ -78,7 +78,7 @@ CREATE TABLE result (
     id INTEGER PRIMARY KEY, run TEXT NOT NULL, service TEXT NOT NULL, account TEXT NOT NULL, project TEXT NOT NULL,
     step TEXT NOT NULL, name TEXT NOT NULL, outputs TEXT NOT NULL, state TEXT NOT NULL, made TEXT,
     tries INTEGER NOT NULL DEFAULT 0, not_before REAL NOT NULL DEFAULT 0, error TEXT, log TEXT, seconds REAL,
-    bytes INTEGER, about TEXT, most INTEGER
+    bytes INTEGER, about TEXT
 );
 CREATE UNIQUE INDEX result_waits ON result (service, account, name) WHERE {_WAITS};
 CREATE INDEX result_by_run ON result (run, step);
@@ -154,8 +154,7 @@ class ResultRow:
 class Failure:
     """A result that could not be made, under the id that it would have had: that depends on code and parameters.
 
-    `step` is the instance of the step, `subject` the datasets that it is about, `last` the time of the last failure. A
-    result is `parked` once it has failed as often as its pipeline allows.
+    `step` is the instance of the step, `subject` the datasets that it is about, `last` the time of the last failure.
     """
 
     mfid: str
@@ -165,7 +164,6 @@ class Failure:
     subject: tuple[str, ...]
     error: str
     failures: int
-    parked: bool
     last: str
 
     def to_json(self) -> JsonObject:
@@ -217,8 +215,8 @@ class Journal:
         """Record that a step of a run ended without a payload of its own: failed, skipped, stopped, overtaken.
 
         A waiting result keeps its state, which is that of its payload. `facts` are error, log and seconds; for a
-        failure that counts, also the `name` of the result that was to be made, the datasets that it is `about`, as
-        JSON, and the number of failures (`most`) after which it is parked, if any.
+        failure that counts, also the `name` of the result that was to be made, and the datasets that it is `about`, as
+        JSON.
         """
 
         def within(db: sqlite3.Connection) -> None:
@@ -519,7 +517,7 @@ class Journal:
         """Return the failures of results that were not made since, by the result's id, latest last."""
         made = ", ".join(f"'{state}'" for state in (*OUTBOX, DELIVERED, INGESTED, OVERTAKEN))
         rows = self.database.rows(
-            "SELECT result.id, result.run, name, run.project, pipeline, step, about, most, error FROM result"  # noqa: S608
+            "SELECT result.id, result.run, name, run.project, pipeline, step, about, error FROM result"  # noqa: S608
             " JOIN run ON run.id = run WHERE result.service = ? AND state = 'failed' AND about IS NOT NULL"
             " AND (? IS NULL OR run.project = ? COLLATE NOCASE)"
             " AND NOT EXISTS (SELECT 1 FROM run AS again JOIN result AS later ON later.run = again.id"
@@ -532,13 +530,12 @@ class Journal:
         tried = Counter((row[2], row[3].casefold(), row[4], row[5]) for row in rows)
         when = self._when_failed({row[1] for row in last.values()})
         found = {}
-        for key, (row, _, name, in_project, pipeline, step, about, most, error) in sorted(
+        for key, (row, _, name, in_project, pipeline, step, about, error) in sorted(
             last.items(), key=lambda entry: entry[1][0]
         ):
             count = tried[(name, *key)]
-            subject, parked = tuple(json.loads(about)), most is not None and count >= most
-            failed_at = when.get(row, "")
-            found[name] = Failure(name, in_project, pipeline, step, subject, error or "", count, parked, failed_at)
+            subject, failed_at = tuple(json.loads(about)), when.get(row, "")
+            found[name] = Failure(name, in_project, pipeline, step, subject, error or "", count, failed_at)
         return found
 
     def _when_failed(self, runs: Collection[str]) -> dict[int, str]:
@@ -548,26 +545,6 @@ class Journal:
             " AND result IS NOT NULL GROUP BY result"
         )
         return dict(self.database.rows(sql, json.dumps(list(runs)))) if runs else {}
-
-    def forget_failures(self, mfid: str) -> set[tuple[str, str]]:
-        """Forget the failures of the result with this id, or about the dataset with this id.
-
-        Return their projects and pipelines.
-        """
-        failures = [failure for failure in self.failures().values() if mfid in (failure.mfid, *failure.subject)]
-
-        def within(db: sqlite3.Connection) -> None:
-            for failure in failures:
-                db.execute(
-                    "UPDATE result SET about = NULL WHERE state = 'failed' AND about IS NOT NULL AND step = ?"
-                    " AND run IN (SELECT id FROM run WHERE project = ? COLLATE NOCASE AND pipeline = ?)",
-                    (failure.step, failure.project, failure.pipeline),
-                )
-                data = {"project": failure.project, "name": failure.mfid, "step": failure.step}
-                self._event(db, "", None, "unparked", json.dumps(data))
-
-        self.database.transaction(within)
-        return {(failure.project, failure.pipeline) for failure in failures}
 
     # Accounts
 

@@ -98,10 +98,7 @@ def metrics(session: Session) -> Iterator[Metric]:
     causes = Counter(map(_cause, failed))
     by_cause = [({"cause": cause}, float(number)) for cause, number in sorted(causes.items())]
     yield Metric("failed_results_by_cause", GAUGE, "Failed results, by the exception of their step.", by_cause)
-    yield _gauge("parked_results", "Results that are not tried again.", sum(one.parked for one in failed))
-    swept = [(_labels(name.split(" ", 1)[::-1]), age_s) for name, age_s in _ages(session, "process-new", "swept")]
-    yield Metric("sweep_age_seconds", GAUGE, "Time since process-new last looked at everything.", swept)
-    watched = [({"project": name}, age_s) for name, age_s in _ages(session, "watching", "at")]
+    watched = [({"project": name}, age_s) for name, age_s in _watch_ages(session)]
     yield Metric("watch_age_seconds", GAUGE, "Time since `watch` last looked without an error.", watched)
     used = [({"part": part}, float(size)) for part, size in disk_usage(session.settings.data).items()]
     yield Metric("disk_bytes", GAUGE, "Space used by the data folder.", used)
@@ -117,14 +114,14 @@ def _waiting(session: Session) -> Iterator[Metric]:
     yield _gauge("damaged_results", "Results damaged while waiting.", damaged)
 
 
-def _ages(session: Session, kind: str, moment: str) -> Iterator[tuple[str, float]]:
-    """Yield the names of marks of this kind (watch/folder.py), and how many seconds ago they were set."""
+def _watch_ages(session: Session) -> Iterator[tuple[str, float]]:
+    """Yield the projects that `watch` looks at, and how many seconds ago it last did."""
     rows = session.store.database.rows(
-        "SELECT name, value FROM mark WHERE instance = ? AND name LIKE ?", session.store.instance, f"{kind} %"
+        "SELECT name, value FROM mark WHERE instance = ? AND name LIKE 'watching %'", session.store.instance
     )
     for name, value in rows:
-        if at := dict(unsealed(value, name) or {}).get(moment):
-            yield name.removeprefix(f"{kind} "), (datetime.now(UTC) - utc(at)).total_seconds()
+        if at := dict(unsealed(value, name) or {}).get("at"):
+            yield name.removeprefix("watching "), (datetime.now(UTC) - utc(at)).total_seconds()
 
 
 def _cause(failure: Failure) -> str:

@@ -66,8 +66,8 @@ class PipelineOverview:
 def overview(session: Session) -> list[PipelineOverview]:
     """Return all pipelines that this key can see or that ran here, those that need attention first.
 
-    Failures and waiting results are those of this data folder; parked results, and pipelines whose last run failed,
-    are those of all machines. Raises UnreachableError if the service is away.
+    Failures and waiting results are those of this data folder; pipelines whose last run failed, those of all machines.
+    Raises UnreachableError if the service is away.
     """
     session.mirror.sync_statements()
     projects = [one.project_id for one in session.client.projects.list()]
@@ -176,10 +176,9 @@ def _todo(
             other.message, other.since, f"crucible-lineage runs --pipeline {other.pipeline} --project {project}"
         )
     for one in failed:
-        problem = f"{one.step} {'is parked: failed' if one.parked else 'failed'} {amount(one.failures, 'time')}: "
-        command = f"crucible-lineage status --unpark {one.mfid}" if one.parked else again
+        problem = f"{one.step} failed {amount(one.failures, 'time')}: "
         reason = one.error.partition("\n")[0].removeprefix(f"step {one.step!r} failed: ")
-        yield ActionItem(problem + reason, one.last, command)
+        yield ActionItem(problem + reason, one.last, again)
     if waiting:
         refused = sum(one.refused for one in waiting)
         problem = f"{amount(len(waiting), 'result')} made here and not delivered"

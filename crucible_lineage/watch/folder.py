@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from crucible_lineage import failed_runs
 from crucible_lineage.checksums import FileStamp, stamp
 from crucible_lineage.disk import is_being_written
 from crucible_lineage.errors import InputError, LineageError, RecipeConflictError, RefusedError
@@ -150,26 +149,9 @@ def _stamp(path: Path) -> FileStamp | None:
         return None
 
 
-def looks_of(project: str, pipeline: str) -> str:
-    """Return the name of the mark of the position up to which a pipeline has processed new data of a project."""
-    return f"process-new {project} {pipeline}"
-
-
 def watching(project: str) -> str:
     """Return the name of the mark of the time when `watch` last looked at a project, or at all."""
     return f"watching {project}"
-
-
-def unpark(session: Session, mfid: str) -> bool:
-    """Let failed results with this id, or about the dataset of this id, be tried again. Return False if none failed.
-
-    Pipelines that ran here look at everything again, since they had passed what was parked; those of other machines do
-    so at their next sweep.
-    """
-    found = failed_runs.unpark(session, mfid)
-    for project, pipeline in found:
-        Marks(session).remove(looks_of(project, pipeline))
-    return bool(found)
 
 
 class Marks:
@@ -188,7 +170,3 @@ class Marks:
         """Store a value under the name, in place of the last one."""
         row = (self._instance, name, sealed(value, name))
         self._database.write("INSERT OR REPLACE INTO mark VALUES (?, ?, ?)", *row)
-
-    def remove(self, name: str) -> None:
-        """Remove the value under the name."""
-        self._database.write("DELETE FROM mark WHERE instance = ? AND name = ?", self._instance, name)

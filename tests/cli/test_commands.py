@@ -208,11 +208,6 @@ def test_the_project_of_the_pipelines_in_a_folder_need_not_be_named(
     assert "no pipeline in this folder names a project; give --project" in output_of("register", "third.txt", code=2)
 
 
-def test_served_pipelines_take_no_pool(command: Any, lab: Any) -> None:
-    refused = command("deploy", lab.pipeline, "--serve", "--pool", "crucible")
-    assert (refused.returncode, "--pool and --serve exclude each other" in refused.stderr) == (2, True)
-
-
 def test_a_file_with_a_list_is_bad_input(data: Path, tmp_path: Path, command: Any) -> None:
     path = tmp_path / "list.yaml"
     path.write_text("- a: 1\n")
@@ -248,7 +243,6 @@ def test_an_unknown_command_with_no_near_name_points_to_the_help(command: Any) -
     [
         ("schema", "check --schema"),
         ("log", "show --log"),
-        ("serve-pipelines", "deploy --serve"),
         ("runs diff", "diff"),
         ("trust", "project trust"),
     ],

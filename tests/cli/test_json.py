@@ -129,7 +129,6 @@ def test_output_of_a_failed_step_matches_the_schema(lab: Any, ask: Ask) -> None:
         (("why", "nothing", "GOOD"), 2, "InputError"),
         (("list", "--project", "nowhere"), 2, "InputError"),
         (("register", "nothing.txt", "--project", "lab"), 2, "InputError"),
-        (("status", "--unpark", "0tr5k2ndm5zvd000nr21qakeh4"), 2, "InputError"),
         (("run", "GOOD", "--url", "http://127.0.0.1:9/api/v3", "--api-key", "key"), 3, "UnreachableError"),
     ],
 )

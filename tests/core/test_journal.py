@@ -174,11 +174,11 @@ def test_another_host_opens_no_journal_and_the_run_finds_its_payload(tmp_path: P
         assert [(row.step, row.state) for row in journal.waiting()] == [("fit", MADE)]
 
 
-def fail(journal: Journal, run: str, name: str, most: int | None = None, project: str = "lab") -> None:
-    journal.begin_run(run, "p", project, Path("p.yaml"))
-    journal.plan(run, project, ["s[x]"])
-    facts = {"error": f"{run}: too dark", "log": None, "seconds": 1.0, "about": json.dumps([TWO]), "most": most}
-    journal.end_step(run, project, "s[x]", FAILED, {}, name=name, **facts)
+def fail(journal: Journal, run: str, name: str) -> None:
+    journal.begin_run(run, "p", "lab", Path("p.yaml"))
+    journal.plan(run, "lab", ["s[x]"])
+    facts = {"error": f"{run}: too dark", "log": None, "seconds": 1.0, "about": json.dumps([TWO])}
+    journal.end_step(run, "lab", "s[x]", FAILED, {}, name=name, **facts)
 
 
 def test_failures_are_those_of_results_not_made_since(journal: Journal) -> None:
@@ -186,26 +186,15 @@ def test_failures_are_those_of_results_not_made_since(journal: Journal) -> None:
     fail(journal, "two", ONE)
     (failure,) = journal.failures("LAB").values()
     assert (failure.mfid, failure.failures, failure.subject, failure.error) == (ONE, 2, (TWO,), "two: too dark")
-    assert (failure.step, failure.pipeline, failure.parked, bool(failure.last)) == ("s[x]", "p", False, True)
-    fail(journal, "three", ONE, most=3)
-    assert journal.failures()[ONE].parked
-    fail(journal, "four", TWO, most=3)
-    assert [(one.mfid, one.failures, one.parked) for one in journal.failures().values()] == [(TWO, 1, False)]
+    assert (failure.step, failure.pipeline, bool(failure.last)) == ("s[x]", "p", True)
+    fail(journal, "four", TWO)
+    assert [(one.mfid, one.failures) for one in journal.failures().values()] == [(TWO, 1)]
     journal.begin_run("five", "p", "lab", Path("p.yaml"))
     journal.note_made("five", "lab", "s[x]", {"out": TWO}, "now")
     assert journal.failures() == {}
 
 
-def test_some_failures_do_not_count_and_the_others_can_be_forgotten(journal: Journal) -> None:
+def test_failures_without_a_subject_do_not_count(journal: Journal) -> None:
     journal.begin_run("none", "p", "lab", Path("p.yaml"))
     journal.end_step("none", "lab", "s[x]", FAILED, {}, error="the service is away", log=None, seconds=None)
     assert journal.failures() == {}
-    fail(journal, "one", ONE)
-    assert journal.forget_failures(ONE[:-1]) == set()
-    assert journal.forget_failures(TWO) == {("lab", "p")}, "it is about this dataset"
-    assert journal.failures() == {}
-    fail(journal, "two", ONE)
-    assert journal.failures()[ONE].failures == 1, "counted from the beginning"
-    fail(journal, "three", ONE, project="LAB")
-    assert journal.forget_failures(ONE) == {("LAB", "p")}
-    assert journal.failures() == {}, "in whatever case a declaration spells the project"

@@ -270,9 +270,8 @@ def site(tmp_path: Path, lab: Any, warm_python: WarmPython, prefect_database: Pa
             lead = client.account.whoami().user_unique_id
             client.projects.create(project_id="lab", organization="local", project_lead=lead)
         site.prefect("POST", "work_pools/", {"name": POOL, "type": "process"})
-        for name, options in (("new", ["--process-new"]), ("files", [])):
-            deployed = site.command("deploy", site.declared[name], "--pool", POOL, *options)
-            assert deployed.returncode == 0, deployed.stderr
+        deployed = site.command("deploy", *site.declared.values(), "--pool", POOL)
+        assert deployed.returncode == 0, deployed.stderr
         site.parts += [site.watcher, *site.workers]
         site.look_after()
         yield site

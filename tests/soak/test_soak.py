@@ -22,7 +22,7 @@ from tests.nights import NIGHTLY
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "8"))
 SEED = int(os.environ.get("SOAK_SEED", "1"))
-DEPLOYED = ("process-new/soak-new", "run-pipeline/soak-files")
+DEPLOYED = ("run-pipeline/soak-new", "run-pipeline/soak-files")
 DOWN_S = min(12.0, SECONDS / 2)  # at most, after a part was killed
 OUTAGE_S = min(240.0, SECONDS / 4)  # for so long the service goes away once: runs wait for it, or give up
 MOST_RUNS = 8  # until a pipeline is at rest: each of two machines fails three times with what is no number

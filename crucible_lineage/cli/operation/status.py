@@ -1,4 +1,4 @@
-"""`status`: the runs from this data folder, parked and waiting results, and disk space; `doctor`: tests a service."""
+"""`status`: the runs from this data folder, waiting results, and disk space; `doctor`: tests a service."""
 
 from __future__ import annotations
 
@@ -23,10 +23,9 @@ from crucible_lineage.cli.options import (
     wants_json,
 )
 from crucible_lineage.cli.printing import MOST_STEPS, in_columns, run_lines
-from crucible_lineage.cli.runs.engines import prefect_is_configured
 from crucible_lineage.cli.runs.waiting import print_not_ingested, print_others, print_set_aside, print_waiting
 from crucible_lineage.core.journal import Failure, ResultRow
-from crucible_lineage.errors import CrucibleError, InputError, PrefectAwayError, UnreachableError
+from crucible_lineage.errors import CrucibleError, UnreachableError
 from crucible_lineage.failed_runs import failed_elsewhere, failures
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.labels import plain, plain_lines
@@ -38,10 +37,8 @@ from crucible_lineage.service import ASSUMPTIONS, Observation
 from crucible_lineage.session import Session
 from crucible_lineage.statements import Statement
 from crucible_lineage.times import time_shown, utc
-from crucible_lineage.watch.folder import unpark as try_again
 
 if TYPE_CHECKING:
-    from crucible_lineage.flows.reaching import AbandonedFlowRun
     from crucible_lineage.queries.overview import PipelineOverview
 
 MOST_UNREAD = 20
@@ -52,7 +49,6 @@ PATIENCE_S = 5.0  # short: the user wants to know soon that Crucible is away
 @crucible_options
 @click.option("--project", help="Only this project.")
 @click.option("--runs", default=10, show_default=True, type=click.IntRange(0), help="How many runs to list.")
-@click.option("--unpark", metavar="MFID", help="Try again: a parked result, or all results of this dataset.")
 @click.option("--all", "every", is_flag=True, help="Each pipeline of each project, over all machines, and what to do.")
 @click.option("--metrics", is_flag=True, help="Print metrics of this data folder for Prometheus, and nothing else.")
 @click.option("--send-metrics", is_flag=True, help="Send the same metrics by OpenTelemetry, and print nothing else.")
@@ -61,7 +57,6 @@ PATIENCE_S = 5.0  # short: the user wants to know soon that Crucible is away
 def status_command(
     project: str | None,
     runs: int,
-    unpark: str | None,
     every: bool,
     metrics: bool,
     send_metrics: bool,
@@ -70,8 +65,7 @@ def status_command(
     """List the last runs from this data folder, the pipelines that ran, and the results that could not be made.
 
     A run is under way, complete, failed, stopped, or cut short: its process ended without a report; the next run
-    continues. A parked result failed repeatedly; process-new skips it until its code, parameters or inputs
-    change. The last lines show the size of the data folder.
+    continues. The last lines show the size of the data folder.
 
     Results that wait for delivery and files that Crucible could not read are listed. With --all the exit code is 1 if
     something needs attention, 3 if Crucible is away.
@@ -92,8 +86,6 @@ def status_command(
             announce(session)
             click.echo("\n".join(map(plain, service_lines(observations))))
             return
-        if unpark is not None:
-            _unpark(session, unpark)
         recent = recent_runs(session.journal, session.settings.data, project, runs)
         pipelines = session.journal.pipelines(project)
         waiting, others = _waiting(session, project)
@@ -144,23 +136,16 @@ def _print_all(project: str | None) -> int:
     with open_session(PATIENCE_S) as session:
         announce(session)
         found = [one for one in overview(session) if project is None or one.project.casefold() == project.casefold()]
-    left = _flow_runs_left()
-    code = 1 if left or any(one.todo for one in found) else 0
-    runs = [{**vars(one), "command": one.command} for one in left]
-    document = {"pipelines": [one.to_json() for one in found], "flow_runs_left": runs}
-    print_result(document, [*_overview_lines(found), *_todo_lines(found, left)])
-    return code
+    print_result({"pipelines": [one.to_json() for one in found]}, [*_overview_lines(found), *_todo_lines(found)])
+    return 1 if any(one.todo for one in found) else 0
 
 
-def _todo_lines(found: Sequence[PipelineOverview], left: Sequence[AbandonedFlowRun]) -> Iterator[str]:
+def _todo_lines(found: Sequence[PipelineOverview]) -> Iterator[str]:
     for one in found:
         for todo in one.todo:
             since = f" since {time_shown(todo.since)}" if todo.since else ""
             yield f"{one.project}/{one.pipeline}: {todo.what}{since}"
             yield f"  {todo.command}"
-    for run in left:
-        yield f"flow run {run.name} is {run.state} since {time_shown(run.since)}, but no worker runs it"
-        yield f"  {run.command}"
 
 
 def _overview_lines(found: Sequence[PipelineOverview]) -> Iterator[str]:
@@ -176,32 +161,12 @@ def _overview_lines(found: Sequence[PipelineOverview]) -> Iterator[str]:
     yield from in_columns(names, rows, MOST_STEPS)
 
 
-def _flow_runs_left() -> list[AbandonedFlowRun]:
-    if not prefect_is_configured():
-        return []
-    from crucible_lineage.flows.reaching import flow_runs_left  # Prefect takes a second to import
-
-    try:
-        return flow_runs_left()
-    except PrefectAwayError as error:
-        click.echo(plain_lines(f"warning: flow runs without a worker are unknown: {error}"), err=True)
-        return []
-
-
 def _batch_jobs(data: Path) -> list[dict[str, str]]:
     if not any((data / "work").glob("slurm-*")):
         return []
     from crucible_lineage.pipeline.engines.slurm import batch_jobs  # not loaded where there is no Slurm
 
     return [vars(job) for job in batch_jobs(data)]
-
-
-def _unpark(session: Session, mfid: str) -> None:
-    if not try_again(session, mfid):
-        raise InputError(
-            f"no failed result has the id {mfid} or belongs to that dataset; `status` lists the failed ones"
-        )
-    click.echo(f"{mfid}: will be tried again at the next run", err=True)
 
 
 def _print_pipelines(pipelines: Sequence[JsonMapping]) -> None:
@@ -216,11 +181,11 @@ def _print_pipelines(pipelines: Sequence[JsonMapping]) -> None:
 
 
 def _holds(session: Session, project: str | None) -> list[Statement]:
-    """Return the holds; if Crucible is away, those last known. Also updates what is known of parked results."""
+    """Return the holds; if Crucible is away, those last known."""
     try:
         session.mirror.sync_statements()
     except CrucibleError as error:
-        state = "holds and parked results are as of the last command that reached Crucible"
+        state = "holds are as of the last command that reached Crucible"
         click.echo(plain_lines(f"warning: {state}: {error}"), err=True)
     return session.stated.holds(project)
 
@@ -265,17 +230,12 @@ def _print_disk(used: Mapping[str, int]) -> None:
 
 
 def _print_failures(failed: Sequence[Failure]) -> None:
-    parked = [failure for failure in failed if failure.parked]
-    failing = [failure for failure in failed if not failure.parked]
-    for title, found in (("parked:", parked), ("failed, and tried again:", failing)):
-        if found:
-            click.echo(title)
-        for failure in found:
-            times = f"{amount(failure.failures, 'time')}, {time_shown(failure.last)}"
-            click.echo(plain(f"  {failure.mfid}  {failure.pipeline}: {failure.step}, {times}"))
-            click.echo(plain(f"    {failure.error.splitlines()[0]}"))
-    if parked:
-        click.echo(f"to try one again: {next_command('status', '--unpark', parked[0].mfid)}")
+    if failed:
+        click.echo("failed, and tried again:")
+    for failure in failed:
+        times = f"{amount(failure.failures, 'time')}, {time_shown(failure.last)}"
+        click.echo(plain(f"  {failure.mfid}  {failure.pipeline}: {failure.step}, {times}"))
+        click.echo(plain(f"    {failure.error.splitlines()[0]}"))
 
 
 ANSWERS = {True: "yes", False: "no", None: "?"}

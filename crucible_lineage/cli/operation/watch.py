@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +18,6 @@ from crucible_lineage.cli.options import (
     json_option,
     open_session,
     print_result,
-    wants_json,
 )
 from crucible_lineage.cli.runs.engines import prefect_is_configured
 from crucible_lineage.cli.statements import print_resumed
@@ -166,12 +164,12 @@ def _report_events(watcher: Watcher) -> None:
 
 @click.command("deploy")
 @click.argument("pipelines", nargs=-1, required=True, metavar="PIPELINE...")
-@click.option("--serve", "serves", is_flag=True, help="Run them from this process, without a pool or worker.")
-@click.option("--pool", metavar="NAME", help="The work pool whose workers run them.  [default: crucible]")
+@click.option(
+    "--pool", metavar="NAME", default="crucible", show_default=True, help="The work pool whose workers run them."
+)
 @click.option("--remove", "removes", is_flag=True, help="Remove the deployments, with schedules and triggers.")
 @click.option("--image", metavar="IMAGE", help="For container pools: the image that runs start from.")
 @click.option("--reset", is_flag=True, help="Undo what was set in Prefect: pauses, job variables, limits, tags.")
-@click.option("--process-new", "only_new", is_flag=True, help="Process new datasets only, and park repeated failures.")
 @click.option("--limit", type=click.IntRange(1), help="How many runs may be active at once; others wait.")
 @click.option("--data", type=DataFolderType(file_okay=False, path_type=Path), metavar="DIR", help="The data folder.")
 @click.option("--url", metavar="URL", help="Address of Crucible; its key is CRUCIBLE_API_KEY where the runs are.")
@@ -179,12 +177,10 @@ def _report_events(watcher: Watcher) -> None:
 @json_option
 def deploy_command(
     pipelines: tuple[str, ...],
-    serves: bool,
-    pool: str | None,
+    pool: str,
     removes: bool,
     image: str | None,
     reset: bool,
-    only_new: bool,
     limit: int | None,
     data: Path | None,
     url: str | None,
@@ -195,33 +191,20 @@ def deploy_command(
     Deploying again updates it and keeps what was set in Prefect, unless --reset. Nothing changes if a file has a
     fault. Without --data, --url and --block, the environment of the workers decides which Crucible is used. For
     runs in containers, name declarations in the image: package:NAME/PATH.
-
-    With --serve this process runs them, without a Prefect worker. The pipelines are paused when it stops.
     """
-    others = {"--pool": pool, "--remove": removes, "--image": image, "--reset": reset, "--json": wants_json()}
-    if serves and (named := [name for name, value in others.items() if value]):
-        raise InputError(
-            f"{', '.join(named)} and --serve exclude each other: --serve runs the pipelines from this process"
-        )
     if removes:
         names = [load_pipeline(located(pipeline)).pipeline for pipeline in pipelines]
         require_prefect()
         from crucible_lineage.flows.deploying import remove
 
         removed = remove(names)
-        ends = {
-            name: f"removed ({', '.join(flows)})" if flows else "was not deployed" for name, flows in removed.items()
-        }
-        print_result({"removed": removed}, (f"{name}: {end}" for name, end in ends.items()))
+        lines = [f"{name}: {'removed' if was_there else 'was not deployed'}" for name, was_there in removed.items()]
+        print_result({"removed": removed}, lines)
         return
-    requests = _requests(pipelines, data, url, block, only_new, limit)
-    if serves:
-        _serve(requests)
-        return
+    requests = _requests(pipelines, data, url, block, limit, image)
     from crucible_lineage.flows.deploying import deploy
 
-    pool = pool or "crucible"
-    deployed = deploy([replace(request, image=image) for request in requests], pool, reset=reset)
+    deployed = deploy(requests, pool, reset=reset)
     lines = [
         f"{one.name}: {'deployed' if one.created else 'updated'}, runs {'; '.join(one.runs) or 'when asked'}"
         for one in deployed
@@ -229,14 +212,6 @@ def deploy_command(
     lines.append(f"start a worker: prefect worker start --pool {pool}")
     lines.append(f"run one now: prefect deployment run {deployed[0].name}")
     print_result({"deployments": [{**vars(one), "runs": list(one.runs)} for one in deployed]}, lines)
-
-
-def _serve(requests: list[DeploymentRequest]) -> None:
-    from crucible_lineage.flows.deploying import serve_pipelines
-
-    for request in requests:
-        click.echo(f"{request.flow.name}/{request.spec.pipeline}: {'; '.join(request.runs) or 'when asked'}")
-    serve_pipelines(requests)
 
 
 def require_prefect() -> None:
@@ -251,7 +226,12 @@ def require_prefect() -> None:
 
 
 def _requests(
-    pipelines: tuple[str, ...], data: Path | None, url: str | None, block: str | None, only_new: bool, limit: int | None
+    pipelines: tuple[str, ...],
+    data: Path | None,
+    url: str | None,
+    block: str | None,
+    limit: int | None,
+    image: str | None,
 ) -> list[DeploymentRequest]:
     """Return the requested deployments. InputError with the faults of all files, before any request to Prefect."""
     if block and url:
@@ -267,7 +247,7 @@ def _requests(
     if faults:
         raise InputError("", faults)
     require_prefect()
-    from crucible_lineage.flows.deploying import DeploymentRequest, parameter_schemas
+    from crucible_lineage.flows.deploying import DeploymentRequest
     from crucible_lineage.tasks.sessions import CrucibleConnection
 
     crucible = None
@@ -278,9 +258,8 @@ def _requests(
             one.spec,
             name if name.startswith(PACKAGE) else str(Path(name).absolute()),
             crucible,
-            only_new,
             limit,
-            parameters=parameter_schemas(one),
+            image,
         )
         for one, name in bound
     ]

@@ -166,12 +166,10 @@ def _run_on_prefect(request: RunRequest, session: Session, listener: Listener, s
     share_session(session)
     path, connection = str(request.pipeline.spec.path), CrucibleConnection.of(session.settings)
     way_out = "registered results are kept: run the same command again when it is back, or with --engine local"
-    with observing(listener, stop) as observer, reaching_prefect("run the pipeline", way_out):
+    with observing(listener, request.choice, stop) as observer, reaching_prefect("run the pipeline", way_out):
         if server:
             server.wait_until_ready()
-        state = run_pipeline(
-            path, connection, dict(request.overrides), request.choice, request.runner, return_state=True
-        )
+        state = run_pipeline(path, connection, dict(request.overrides), request.runner, return_state=True)
     if observer.result is None:
         error = state.result(raise_on_failure=False)
         if isinstance(error, LineageError):

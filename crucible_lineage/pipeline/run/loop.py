@@ -27,7 +27,6 @@ from crucible_lineage.errors import (
     InputError,
     LineageError,
     OnHoldError,
-    ParkedError,
     StoppedError,
     UnauthorizedError,
     shortened,
@@ -81,7 +80,6 @@ _NOT_COUNTED = (
     FileChangedError,
     ForbiddenError,
     OnHoldError,
-    ParkedError,
     StoppedError,
     UnauthorizedError,
 )
@@ -409,10 +407,10 @@ class Run:
         except LineageError as error:
             state.log, state.trace = getattr(error, "log", None) or "", getattr(error, "trace", "")
             counts = not isinstance(error, _NOT_COUNTED)
-            self.end_step(name, FAILED, error=str(error), failed=_counted(job, engine) if counts else {})
+            self.end_step(name, FAILED, error=str(error), failed=_counted(job) if counts else {})
         except (Exception, SystemExit) as error:
             message = self._describe_fault(name, error)
-            self.end_step(name, FAILED, error=message, failed=_counted(job, engine))
+            self.end_step(name, FAILED, error=message, failed=_counted(job))
         else:
             state.note, state.took = made.note, made.seconds
             if made.healed:
@@ -613,9 +611,9 @@ class Run:
             self.returned = {one: self.returned[one] for one in last}
 
 
-def _counted(job: Job, engine: Engine) -> dict[str, object]:
-    """Return the id under which failures of a step are counted, and the number at which it is parked, if any."""
-    return {"name": job.mfid, "about": json.dumps(job.subject), "most": getattr(engine, "most_failures", None)}
+def _counted(job: Job) -> dict[str, object]:
+    """Return the id under which failures of a step are counted, and what it is about."""
+    return {"name": job.mfid, "about": json.dumps(job.subject)}
 
 
 def ids_of(outputs: Mapping[str, DatasetRef]) -> dict[str, str]:
