@@ -1,0 +1,53 @@
+"""What a user sees and gets, as it was once: outputs of commands and lineages of pipelines, beside this file.
+
+`GOLDEN=write` stores what there is now instead of comparing: read the difference, and say in the commit why it changed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+# What differs from run to run, or by machine, and what stands in its place.
+VARYING = (
+    (r"\b[0-9a-hjkmnp-tv-z]{26}\b", "<mfid>"),
+    (r"\b[0-9a-f]{64}\b", "<sha256>"),
+    (r"\b[0-9a-f]{32}\b|\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", "<run>"),
+    (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?( ?UTC|Z|\+00:00)?", "<time>"),
+    (r'("\w*seconds\w*": )[\d.e-]+', r"\1<number>"),
+    (r"\b\d+(\.\d+)? (ms|s|min)\b", "<duration>"),
+    (r"\b\d+(\.\d+)? [kMGT]?B\b", "<bytes>"),
+    (r'("(bytes|free|total|used|size|crucible|records|cache|work)": )\d+', r"\1<number>"),
+    (r"\b[0-9a-hjkmnp-tv-z]{5}…[0-9a-hjkmnp-tv-z]{5}\b", "<mfid>"),
+    (r"\b[0-9a-f]{16}-[0-9a-f]{8}\b", "<machine>"),
+    (r"127\.0\.0\.1:\d+", "<address>"),
+    (r"\b\d{4}-\d\d-\d\d\b", "<date>"),
+    (r"--[0-9a-f]{8}\b", "--<attempt>"),
+    (r"On Python .*", "On <Python and system>"),
+    (r'("(python|platform|version)": )".*"', r'\1"<version>"'),
+    (r"(?<=\S) {2,}", "  "),  # widths of columns follow what varies
+)
+
+
+def normal(text: str, ids: Mapping[str, str], folder: Path) -> str:
+    """Return text with names for the ids that have one, and without what varies."""
+    for value, name in ids.items():
+        text = text.replace(value, f"<{name}>")
+    text = text.replace(str(folder), "<folder>")
+    for pattern, stand_in in VARYING:
+        text = re.sub(pattern, stand_in, text)
+    return "".join(line.rstrip() + "\n" for line in text.splitlines())
+
+
+def compare(name: str, text: str) -> None:
+    """Compare text with a stored file, or store it."""
+    path = HERE / name
+    if os.environ.get("GOLDEN") == "write":
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    assert path.exists(), f"{name} is not stored yet: GOLDEN=write"
+    assert text == path.read_text(encoding="utf-8")
