@@ -1,4 +1,4 @@
-"""The local store: file checksums, inspected steps, digests of descriptions, copied datasets, marks.
+"""The local store: file checksums, inspected steps, digests of descriptions, marks.
 
 It is only a cache: Crucible has the truth, and deleting the store costs nothing but time.
 """
@@ -41,10 +41,6 @@ CREATE TABLE mark (
 CREATE TABLE published (
     instance TEXT NOT NULL, mfid TEXT NOT NULL, place TEXT NOT NULL, PRIMARY KEY (instance, mfid, place)
 ) WITHOUT ROWID;
-CREATE TABLE brought (
-    instance TEXT NOT NULL, source TEXT NOT NULL, mfid TEXT NOT NULL, there TEXT NOT NULL, here TEXT NOT NULL,
-    modified TEXT NOT NULL, PRIMARY KEY (instance, source, mfid)
-) WITHOUT ROWID;
 CREATE TABLE ingestion (
     instance TEXT NOT NULL, request INTEGER NOT NULL, mfid TEXT NOT NULL, dataset TEXT NOT NULL,
     file TEXT NOT NULL, status TEXT NOT NULL, ingestor TEXT, error TEXT, asked TEXT NOT NULL,
@@ -67,19 +63,6 @@ class Ingestion:
     ingestor: str | None
     error: str | None
     asked: str
-
-
-@dataclass(frozen=True)
-class CopiedDataset:
-    """A dataset that was copied from one Crucible to another.
-
-    `there` is its id in the copy; `here` and `modified` are its last modification times at either.
-    """
-
-    mfid: str
-    there: str
-    here: str
-    modified: str
 
 
 class Store:
@@ -138,16 +121,6 @@ class Store:
         """Record the digests of the descriptions of these steps' results."""
         rows = [(self.instance, project.casefold(), pipeline, step, digest) for step, digest in digests.items()]
         self.database.write_many("INSERT OR REPLACE INTO described VALUES (?, ?, ?, ?, ?)", rows)
-
-    def brought(self, source: str) -> list[CopiedDataset]:
-        """Return the datasets that were copied from `source`, as they were then."""
-        sql = "SELECT mfid, there, here, modified FROM brought WHERE instance = ? AND source = ?"
-        return [CopiedDataset(*row) for row in self.database.rows(sql, self.instance, source)]
-
-    def note_brought(self, source: str, datasets: Iterable[CopiedDataset]) -> None:
-        """Record datasets that were copied from `source`."""
-        rows = [(self.instance, source, *astuple(one)) for one in datasets]
-        self.database.write_many("INSERT OR REPLACE INTO brought VALUES (?, ?, ?, ?, ?, ?)", rows)
 
     def note_ingestions(self, ingestions: Iterable[Ingestion]) -> None:
         """Record requested ingestions and their status."""

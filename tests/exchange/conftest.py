@@ -12,8 +12,7 @@ import httpx
 import pytest
 
 from crucible_lineage.client.http.pool import PooledTransport
-from crucible_lineage.exchange.bring import CopyOutcome, bring
-from crucible_lineage.exchange.plan import CopyPlan, plan_project
+from crucible_lineage.exchange import CopyOutcome, CopyPlan, bring, plan_project
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.run.result import RunResult
@@ -155,19 +154,12 @@ def state_of() -> Callable[[Session], dict[str, Any]]:
 Push = Callable[..., tuple[CopyPlan, CopyOutcome]]
 
 
-def push_to(
-    service: Service, source: Session, *, skip_conflicts: bool = False, **more: Any
-) -> tuple[CopyPlan, CopyOutcome]:
-    """The plan, and what came of it; nothing is sent where something contradicts."""
+def push_to(service: Service, source: Session, **more: Any) -> tuple[CopyPlan, CopyOutcome]:
+    """The plan, and what came of it."""
     with service.session(source.settings.data) as target:
         plan = plan_project(source, target, "lab", lambda *_: None)
-        if skip_conflicts:
-            plan = plan.without_conflicts()
-        if plan.conflicts:
-            return plan, CopyOutcome()
         options: dict[str, Any] = {"ingests": True, "patience_s": 0.0, **more}
-        said: list[str] = []
-        outcome = bring(source, target, plan, listen=lambda *_: None, troubled=said.append, **options)
+        outcome = bring(source, target, plan, listen=lambda *_: None, troubled=lambda _: None, **options)
         follow_ingestions(target.client, target.store, at_most_s=20)
         return plan, outcome
 

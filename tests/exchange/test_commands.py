@@ -50,7 +50,7 @@ def test_push_tells_what_it_sent_and_the_second_that_all_is_there(
     third = command(*to)
     assert third.returncode == 1
     assert f"{scaled.unique_id}  first (scaled): dataset_name is 'renamed' at the target" in third.stderr
-    assert "nothing was sent" in third.stdout
+    assert "nothing was sent\n" in third.stdout
     assert service.api_key not in third.stdout + third.stderr
     fourth = command(*to, "--json")
     assert [one["mfid"] for one in printed(fourth.stdout, "push")["conflicts"]] == [scaled.unique_id]

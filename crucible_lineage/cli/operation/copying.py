@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -27,18 +26,13 @@ from crucible_lineage.cli.options import (
 from crucible_lineage.cli.runs.waiting import PATIENCE, print_set_aside, print_waiting
 from crucible_lineage.cli.working import ProgressDisplay, showing_work
 from crucible_lineage.errors import InputError
-from crucible_lineage.exchange.bring import CopyOutcome, bring
-from crucible_lineage.exchange.model import Conflict
-from crucible_lineage.exchange.plan import CopyPlan, ItemToCopy, plan_named, plan_project
+from crucible_lineage.exchange import Conflict, CopyOutcome, CopyPlan, bring, plan_named, plan_project
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.lineage.labels import first_lines, plain
 from crucible_lineage.pipeline.job.delivering import deliver_all
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings, key_in, resolve_settings
 from crucible_lineage.statements import Statement
-
-if TYPE_CHECKING:
-    from crucible_lineage.core.journal import ResultRow
 
 
 @click.command("push")
@@ -52,9 +46,6 @@ if TYPE_CHECKING:
     help="With --to: a file that contains only the key for it.  [default: the key in CRUCIBLE_API_KEY]",
 )
 @click.option("--dry-run", is_flag=True, help="With --to: compare, list what would be sent, and send nothing.")
-@click.option(
-    "--skip-conflicts", is_flag=True, help="With --to: send everything except conflicts and what was made from them."
-)
 @PATIENCE
 @json_option
 def push_command(
@@ -62,20 +53,18 @@ def push_command(
     to_url: str | None,
     api_key_file: Path | None,
     dry_run: bool,
-    skip_conflicts: bool,
     patience: float,
 ) -> None:
     """Deliver results that were made while Crucible was away.
 
     With --project and --to, copy a whole project from the embedded Crucible to a service, under the same ids:
-    both are compared first, conflicts are listed, and only what is missing is sent. If interrupted, run the same
-    command again.
+    both are compared first, and what is missing is sent. A dataset that differs there is a conflict: it is named, and
+    neither it nor what was made from it is sent. If interrupted, run the same command again.
 
     Exit code 0 if everything is at Crucible, 1 if something still waits, is damaged, or conflicts.
     """
     if to_url is None:
-        others = {"--project": project, "--api-key-file": api_key_file, "--dry-run": dry_run,
-                  "--skip-conflicts": skip_conflicts}  # fmt: skip
+        others = {"--project": project, "--api-key-file": api_key_file, "--dry-run": dry_run}
         if named := [name for name, value in others.items() if value]:
             raise InputError(
                 f"{', '.join(named)}: only for copying a project to another Crucible; give its address with --to"
@@ -94,19 +83,18 @@ def push_command(
         Session(remote, patience_s=patience) as target,
         showing_work() as work,
     ):
-        waiting = _deliver_all(source, patience, work)[1] if not dry_run else ()
+        waiting = deliver_all(source, patience, _print_trouble(work), work)[1] if not dry_run else ()
         if not wants_json():
             print_waiting(waiting)
-        exchange = ExchangeReport(source, target, work, "sent", patience)
         plan = plan_project(source, target, project, work)
-        code = exchange.carry_out(plan, dry_run=dry_run, skip_conflicts=skip_conflicts)
+        code = _exchange(source, target, work, plan, "sent", patience, dry=dry_run)
     sys.exit(code or (FAILURE if waiting else 0))
 
 
 def _deliver(patience: float) -> None:
     with announced_session() as session:
         with showing_work() as work:
-            delivered, waiting = _deliver_all(session, patience, work)
+            delivered, waiting = deliver_all(session, patience, _print_trouble(work), work)
         damaged = session.outbox.set_aside()
     if wants_json():
         left = {"waiting": [one.to_json() for one in waiting], "damaged": [one.to_json() for one in damaged]}
@@ -118,11 +106,8 @@ def _deliver(patience: float) -> None:
     sys.exit(FAILURE if waiting or damaged else 0)
 
 
-def _deliver_all(
-    session: Session, patience: float, work: ProgressDisplay
-) -> tuple[tuple[str, ...], tuple[ResultRow, ...]]:
-    """Deliver the results in the outbox. Returns those delivered, and those that still wait."""
-    return deliver_all(session, patience, lambda reason: work.print_line(f"  {reason}"), work)
+def _print_trouble(work: ProgressDisplay) -> Callable[[str], None]:
+    return lambda reason: work.print_line(f"  {reason}")
 
 
 def _local_settings() -> Settings:
@@ -191,8 +176,8 @@ def pull_command(mfids: tuple[str, ...], pipelines: tuple[Path, ...], patience: 
         showing_work() as work,
     ):
         selected = [*mfids, *(mfid for path in pipelines for mfid in _inputs(path, source))]
-        exchange = ExchangeReport(source, target, work, "brought", patience)
-        code = exchange.carry_out(plan_named(source, target, selected, work))
+        plan = plan_named(source, target, selected, work)
+        code = _exchange(source, target, work, plan, "brought", patience, dry=False)
     if pipelines and not code and not wants_json():
         click.echo(f"offline: {shlex.join(['crucible-lineage', 'run', str(pipelines[0]), '--data', str(folder)])}")
     sys.exit(code)
@@ -226,92 +211,53 @@ def _named_by(statement: Statement) -> list[str]:
 MOST_LINES = 20
 
 
-class ExchangeReport:
-    """Reports one exchange between two Crucibles on stdout (or as JSON) and stderr."""
+def _exchange(
+    source: Session, target: Session, work: ProgressDisplay, plan: CopyPlan, verb: str, patience_s: float, *, dry: bool
+) -> int:
+    """Copy what is planned, report it, and return the exit code. Only a service to which data are sent ingests them."""
+    if not wants_json():
+        size = size_text(sum(item.bytes for item in plan.items))
+        click.echo(f"from {source.settings.describe()}\nto   {target.settings.describe()}")
+        click.echo(f"{plan.equal} already there, {len(plan.items)} {'would' if dry else 'to'} be {verb} ({size})")
+        if dry:
+            _lines(f"  {item.mfid}  {item.source.name}: {item.missing.in_words}" for item in plan.items)
+    outcome = CopyOutcome()
+    if plan.items and not dry:
+        outcome = bring(
+            source, target, plan, ingests=verb == "sent", patience_s=patience_s,
+            listen=lambda item, done: work(f"{done} of {len(plan.items)} {verb}: {item.source.name}"),
+            troubled=lambda reason: work.print_line(f"  waiting: {reason}"),
+        )  # fmt: skip
+    work.end()
+    left = (*plan.skipped, *outcome.skipped)
+    if wants_json():
+        sent = {item.mfid for item in outcome.sent}
+        print_json(
+            {
+                "there": plan.equal,
+                "sent": [item.to_json() for item in outcome.sent],
+                "to_send": [item.to_json() for item in plan.items if item.mfid not in sent],
+                "conflicts": [one.to_json() for one in plan.conflicts],
+                "left": [one.to_json() for one in left],
+            }
+        )
+    else:
+        nothing = "everything is there" if plan.equal else f"there is nothing to be {verb}"
+        reason = "" if dry or plan.conflicts or left else f": {nothing}"
+        click.echo(f"{len(outcome.sent)} {verb}" if outcome.sent else f"nothing was {verb}{reason}")
+        _print_reasons(plan.conflicts, "conflicts with the target; resolve them on either side:")
+        _print_reasons(left, f"{len(left)} not {verb}:")
+        if outcome.skipped:
+            click.echo(f"run the same command to continue; nothing is {verb} twice", err=True)
+    return FAILURE if plan.conflicts or left else 0
 
-    def __init__(self, source: Session, target: Session, work: ProgressDisplay, verb: str, patience_s: float) -> None:
-        self.source = source
-        self.target = target
-        self.patience_s = patience_s
-        self.verb = verb
-        self.work = work
-        if not wants_json():
-            click.echo(f"from {source.settings.describe()}\nto   {target.settings.describe()}")
 
-    def carry_out(self, plan: CopyPlan, *, dry_run: bool = False, skip_conflicts: bool = False) -> int:
-        """Copy what is planned, and return the exit code. Only a service to which data are sent ingests them."""
-        conflicts, outcome = plan.conflicts, CopyOutcome()
-        if skip_conflicts:
-            plan = plan.without_conflicts()
-        stopped = bool(plan.conflicts)
-        self._print_plan(plan, conflicts, dry_run=dry_run or stopped)
-        if not dry_run and not stopped:
-            outcome = bring(
-                self.source, self.target, plan, ingests=self.verb == "sent", patience_s=self.patience_s,
-                listen=self._listen, troubled=lambda reason: self.work.print_line(f"  waiting: {reason}"),
-            )  # fmt: skip
-        self.work.end()
-        left = (*plan.skipped, *outcome.skipped)
-        if wants_json():
-            print_json(_to_json(plan, conflicts, outcome, left))
-        else:
-            self._print_outcome(plan, outcome, left, sent_nothing=dry_run or stopped)
-        return FAILURE if conflicts or left else 0
-
-    def _print_plan(self, plan: CopyPlan, conflicts: Sequence[Conflict], *, dry_run: bool) -> None:
-        if wants_json():
-            return
-        size = sum(item.bytes for item in plan.items)
-        verb = f"{'would' if dry_run else 'to'} be {self.verb}"
-        click.echo(f"{plan.equal} already there, {len(plan.items)} {verb} ({size_text(size)})")
-        if dry_run:
-            _lines(f"  {item.mfid}  {item.name}: {item.missing.in_words}" for item in plan.items if item.missing)
-        if plan.differs:
-            click.echo("differs without a conflict (the target keeps its own values):")
-            _lines(f"  {one.mfid}  {one.name}: {one.reason}" for one in plan.differs)
-        if conflicts:
-            click.echo("conflicts with the target:", err=True)
-            _lines((f"  {one.mfid}  {one.name}: {one.reason}" for one in conflicts), err=True)
-
-    def _print_outcome(
-        self, plan: CopyPlan, outcome: CopyOutcome, left: Sequence[Conflict], *, sent_nothing: bool
-    ) -> None:
-        if sent_nothing:
-            click.echo(f"nothing was {self.verb}")
-            if plan.conflicts:
-                rest = ", or send the rest: --skip-conflicts" if self.verb == "sent" else ""
-                click.echo(f"resolve the conflicts on either side{rest}", err=True)
-        else:
-            reason = "everything is there" if plan.equal or plan.differs else f"there is nothing to be {self.verb}"
-            click.echo(f"{len(outcome.sent)} {self.verb}" if plan.items else f"nothing was {self.verb}: {reason}")
-        if changed := {mfid: new_id for mfid, new_id in outcome.ids.items() if mfid != new_id}:
-            click.echo("the service assigned its own ids:")
-            _lines(f"  {mfid} is {new_id} there" for mfid, new_id in sorted(changed.items()))
-        if left:
-            click.echo(f"{len(left)} not {self.verb}:", err=True)
-            _lines((f"  {one.mfid}  {one.name}: {one.reason}" for one in left), err=True)
-            if outcome.skipped:
-                click.echo(f"run the same command to continue; nothing is {self.verb} twice", err=True)
-
-    def _listen(self, item: ItemToCopy, done: int, total: int) -> None:
-        self.work(f"{done} of {total} {self.verb}: {item.name}")
+def _print_reasons(conflicts: Sequence[Conflict], heading: str) -> None:
+    if conflicts:
+        click.echo(heading, err=True)
+        _lines((f"  {one.mfid}  {one.name}: {one.reason}" for one in conflicts), err=True)
 
 
 def _lines(lines: Iterable[str], *, err: bool = False) -> None:
     for line in first_lines(lines, MOST_LINES, "  ... and {} more"):
         click.echo(plain(line), err=err)
-
-
-def _to_json(
-    plan: CopyPlan, conflicts: Sequence[Conflict], outcome: CopyOutcome, left: Sequence[Conflict]
-) -> dict[str, object]:
-    sent = {item.mfid for item in outcome.sent}
-    return {
-        "there": plan.equal,
-        "sent": [item.to_json() for item in outcome.sent],
-        "to_send": [item.to_json() for item in plan.items if item.mfid not in sent and item.missing],
-        "conflicts": [one.to_json() for one in conflicts],
-        "differs": [one.to_json() for one in plan.differs],
-        "left": [one.to_json() for one in left],
-        "ids": {mfid: new_id for mfid, new_id in {**plan.ids, **outcome.ids}.items() if mfid != new_id},
-    }

@@ -1,0 +1,698 @@
+"""Copying datasets from one Crucible to another under the same ids: all are compared first, then sent parents first.
+
+Nothing at the target is overwritten. What it lacks is added; a dataset whose values, files or recipe differ there is a
+conflict, which is refused and named, with all that was made from it. Slots never conflict: the newest run decides.
+
+A dataset with a provenance record is registered as by a run, incomplete before the first byte and complete after the
+last, so that simultaneous copies and runs give one dataset. Every call can be repeated: after an interruption at any
+point, the next comparison finds what is missing.
+"""
+
+from __future__ import annotations
+
+import base64
+import tempfile
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+from crucible_lineage.amounts import amount
+from crucible_lineage.checksums import FileChecksums, scan_file
+from crucible_lineage.client import CrucibleClient
+from crucible_lineage.client.models import FileRecord, Thumbnail
+from crucible_lineage.core.datasets import fetch_datasets, in_threads
+from crucible_lineage.core.slots import SlotClaim, hold, slots_of
+from crucible_lineage.disk import private_folder
+from crucible_lineage.errors import (
+    TRANSIENT,
+    ConflictError,
+    CrucibleError,
+    ForbiddenError,
+    InputError,
+    LineageError,
+    NotFoundError,
+    UnauthorizedError,
+)
+from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.lineage.model import DERIVED
+from crucible_lineage.lineage.records import is_withdrawn
+from crucible_lineage.marks import CORRECTIONS_KEY, KEY, SLOTS_KEY, correction_mark, is_own, order_of_claims
+from crucible_lineage.provenance.record import ATTACHED_NAME, INCOMPLETE, read_record, unreadable
+from crucible_lineage.provenance.schema import FilesRecord, StepRecord, parse_record
+from crucible_lineage.refs import FileRef
+from crucible_lineage.registration.new_dataset import ExternalLocation, LocalFile, NewDataset
+from crucible_lineage.registration.read import whole_record
+from crucible_lineage.registration.register import register_output
+from crucible_lineage.registration.reliance import add_equal_parents
+from crucible_lineage.session import Session
+from crucible_lineage.times import is_same_value, without_default_time
+from crucible_lineage.traffic import Tell
+
+FIELDS = ("dataset_name", "measurement", "data_type", "data_format", "session_name", "timestamp", "instrument_name")
+SAMPLE_FIELDS = ("sample_name", "sample_type", "description", "timestamp")
+MOST_CHARACTERS = 60  # of a value in a message
+AT_ONCE = 6  # what one client should ask of a shared service at a time
+ONE_CALL_S = 5.0  # chosen: after that, the service counts as away
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
+
+
+# Comparison. Pure.
+
+
+@dataclass(frozen=True)
+class DatasetParts:
+    """A dataset or sample at a Crucible without the bytes of its files. `entry` has its metadata and links."""
+
+    entry: JsonMapping
+    keywords: tuple[str, ...] = ()
+    files: tuple[FileRecord, ...] = ()
+    pictures: tuple[Thumbnail, ...] = ()
+
+    @property
+    def mfid(self) -> str:
+        """Its id."""
+        return str(self.entry["unique_id"])
+
+    @property
+    def is_sample(self) -> bool:
+        """Whether it is a sample."""
+        return bool(self.entry["resource_type"] == "sample")
+
+    @property
+    def name(self) -> str:
+        """Its name, or else its id."""
+        return str(self.entry.get("sample_name" if self.is_sample else "dataset_name") or self.mfid)
+
+    @property
+    def metadata(self) -> JsonMapping:
+        """Its scientific metadata; empty if it has none."""
+        return self.entry.get("scientific_metadata") or {}
+
+    @property
+    def record(self) -> StepRecord | FilesRecord | None:
+        """Its provenance record, if that is readable; long ones are not whole."""
+        return read_record(self.metadata)
+
+
+@dataclass(frozen=True)
+class MissingParts:
+    """Parts that a dataset or sample lacks at the target. `everything`: it does not exist there, or is unfinished."""
+
+    everything: bool = False
+    fields: JsonMapping = field(default_factory=dict)
+    metadata: JsonMapping = field(default_factory=dict)
+    slots: Mapping[str, SlotClaim] = field(default_factory=dict)
+    equal_parents: Mapping[str, str] = field(default_factory=dict)
+    keywords: tuple[str, ...] = ()
+    parents: Mapping[str, str | None] = field(default_factory=dict)
+    samples: tuple[str, ...] = ()
+    pictures: frozenset[str] = frozenset()
+    files: frozenset[str] = frozenset()
+
+    def __bool__(self) -> bool:
+        return self != MissingParts()
+
+    @property
+    def in_words(self) -> str:
+        """The missing parts in words."""
+        if self.everything:
+            return "all of it"
+        parts = ((name.replace("_", " "), value) for name, value in vars(self).items() if value)
+        return "; ".join(f"{name}: {', '.join(sorted(value))}" for name, value in parts)
+
+
+Comparison = tuple[MissingParts, tuple[str, ...]]
+"""What the target lacks, and the conflicts in words."""
+
+
+def compare(source: DatasetParts, target: DatasetParts | None) -> Comparison:
+    """Return what `target` lacks of a finished dataset or sample, and what conflicts there."""
+    if reason := unreadable(source.metadata):
+        return MissingParts(), (f"its provenance record cannot be read here: {reason}",)
+    if target is None:
+        return MissingParts(everything=True), ()
+    if reason := _mismatch(source, target):
+        return MissingParts(), (reason,)
+    ours, theirs = source.record, target.record
+    if ours is not None and (theirs is None or not theirs.is_complete):
+        return MissingParts(everything=True), ()
+    # Two machines that made the same result have drawn and printed on their own.
+    beside = {file.name for file in (ours and ours.generated) or () if file.preview or file.log}
+    fields, other_fields = _fields(source, target)
+    metadata, other_values = _metadata(source.metadata, target.metadata)
+    files, other_files = _files(source, target, beside)
+    held = slots_of(target.metadata)
+    slots = {
+        key: claim
+        for key, claim in slots_of(source.metadata).items()
+        if key not in held or order_of_claims(claim.since) > order_of_claims(held[key].since)
+    }
+    there = {picture.thumbnail_name or "" for picture in target.pictures}
+    keywords = {keyword.casefold() for keyword in target.keywords}
+    missing = MissingParts(
+        fields=fields,
+        metadata=metadata,
+        slots=slots,
+        equal_parents=_equal_parents(ours, theirs),
+        keywords=tuple(keyword for keyword in source.keywords if keyword.casefold() not in keywords),
+        parents=_missing_parents(source.entry, target.entry),
+        samples=()
+        if source.is_sample
+        else tuple(sorted(linked(source.entry, "sample").keys() - linked(target.entry, "sample").keys())),
+        pictures=frozenset({picture.thumbnail_name or "" for picture in source.pictures} - there - beside),
+        files=files,
+    )
+    return missing, (*other_fields, *other_values, *other_files)
+
+
+def linked(entry: JsonMapping, kind: str) -> dict[str, str | None]:
+    """Return {id: relationship} of its parents of a kind, `dataset` or `sample`; of a dataset, also its samples."""
+    links = [link for link in entry.get("links") or () if link["resource_type"] == kind]
+    if entry.get("resource_type") == kind:
+        links = [link for link in links if link.get("direction") == "source"]
+    return {link["unique_id"]: link.get("relationship_type") for link in links}
+
+
+def _missing_parents(source: JsonMapping, target: JsonMapping) -> dict[str, str | None]:
+    kind = source["resource_type"]
+    theirs = linked(target, kind)
+    return {parent: relationship for parent, relationship in linked(source, kind).items() if parent not in theirs}
+
+
+def _mismatch(source: DatasetParts, target: DatasetParts) -> str:
+    """Return why the target's dataset is another one, or withdrawn; empty if it is the same."""
+    if is_withdrawn(target.entry):
+        return f"its deletion is requested at the target (request {target.entry['deletion_request'].get('id')})"
+    project, own_project = (str(one.entry.get("project_id") or "") for one in (target, source))
+    if project.casefold() != own_project.casefold():
+        return f"its id is taken at the target by a dataset of project {project or 'none'!r}"
+    if reason := unreadable(target.metadata):
+        return f"the target's provenance record cannot be read: {reason}"
+    ours, theirs = source.record, target.record
+    if ours is None and theirs is not None:
+        return "the target has a provenance record, the source has none"
+    if ours is not None and theirs is not None and ours.recipe_sha256 != theirs.recipe_sha256:
+        return "the target has another recipe: a record was edited or copied; `crucible-lineage verify` shows which"
+    if ours is not None and theirs is None and (target.files or target.metadata):
+        return "the target has files or metadata, but no provenance record"
+    return ""
+
+
+def _fields(source: DatasetParts, target: DatasetParts) -> tuple[JsonObject, list[str]]:
+    """Return the fields that are empty at the target, and those with another value in words."""
+    added: JsonObject = {}
+    differs = []
+    given, given_there = without_default_time(source.entry), without_default_time(target.entry)
+    for name in SAMPLE_FIELDS if source.is_sample else FIELDS:
+        ours, theirs = given.get(name), given_there.get(name)
+        if ours is None or is_same_value(name, source.entry.get(name), target.entry.get(name)):
+            continue
+        if theirs is None:
+            added[name] = ours
+        else:
+            differs.append(_differs(name, ours, theirs))
+    return added, differs
+
+
+def _metadata(source: JsonMapping, target: JsonMapping) -> tuple[JsonObject, list[str]]:
+    """Return the entries that the target lacks, and those with another value in words."""
+    added: JsonObject = {}
+    differs = []
+    for key, ours in source.items():
+        if key in (KEY, SLOTS_KEY):
+            continue
+        theirs = target.get(key)
+        if key == CORRECTIONS_KEY:
+            for name in ours.keys() - (theirs or {}).keys():
+                added |= correction_mark(name, ours[name])
+        elif key not in target:
+            added[key] = ours
+        elif ours != theirs:
+            differs.append(_differs(f"metadata {key}", ours, theirs))
+    return added, differs
+
+
+def _files(source: DatasetParts, target: DatasetParts, beside: Collection[str]) -> tuple[frozenset[str], list[str]]:
+    """Return the names of missing files, and those with other bytes in words; those `beside` the data may differ."""
+    theirs = {file.filename: file for file in target.files}
+    missing: set[str] = set()
+    differs = []
+    for file in source.files:
+        name, copy = file.filename, theirs.get(file.filename)
+        if name == ATTACHED_NAME or name in beside:  # the record itself was compared
+            continue
+        if copy is None or (file.has_bytes and not copy.storage_path and copy.sha256_hash == file.sha256_hash):
+            missing.add(name)
+        elif file.sha256_hash and copy.sha256_hash and file.sha256_hash != copy.sha256_hash:
+            differs.append(f"its file {name} has other bytes at the target")
+    return frozenset(missing), differs
+
+
+def _equal_parents(ours: StepRecord | FilesRecord | None, theirs: StepRecord | FilesRecord | None) -> dict[str, str]:
+    if ours is None or theirs is None:
+        return {}
+    existing = {*(theirs.equal_parents or {}), *theirs.parents}
+    return {one: other for one, other in (ours.equal_parents or {}).items() if one not in existing}
+
+
+def _differs(name: str, ours: object, theirs: object) -> str:
+    there, here = (text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 1]}…"
+                   for text in map(repr, (theirs, ours)))  # fmt: skip
+    return f"{name} is {there} at the target and {here} at the source"
+
+
+# Planning
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """Reason why a dataset or sample is not copied."""
+
+    mfid: str
+    name: str
+    reason: str
+
+    def to_json(self) -> dict[str, str]:
+        """Return the JSON that commands print."""
+        return {"mfid": self.mfid, "name": self.name, "reason": self.reason}
+
+
+@dataclass(frozen=True)
+class ItemToCopy:
+    """A dataset or sample to copy, what the target lacks of it, and what must be copied first."""
+
+    source: DatasetParts
+    missing: MissingParts
+    parents: frozenset[str]
+
+    @property
+    def mfid(self) -> str:
+        """Its id, at both Crucibles."""
+        return self.source.mfid
+
+    @property
+    def bytes(self) -> int:
+        """The size of its files if the target lacks everything, else 0."""
+        return int(self.source.entry.get("size") or 0) if self.missing.everything else 0
+
+    def to_json(self) -> JsonObject:
+        """Return the JSON that commands print."""
+        kind = "sample" if self.source.is_sample else "dataset"
+        return {"mfid": self.mfid, "name": self.source.name, "kind": kind, "lacking": self.missing.in_words}
+
+
+@dataclass(frozen=True)
+class CopyPlan:
+    """Items to copy, parents first, and the number of equal datasets.
+
+    What has `conflicts` is not copied, nor what was made from it; nor are the `skipped` ones.
+    """
+
+    items: tuple[ItemToCopy, ...]
+    equal: int
+    conflicts: tuple[Conflict, ...] = ()
+    skipped: tuple[Conflict, ...] = ()
+
+
+def plan_project(source: Session, target: Session, project: str, tell: Tell) -> CopyPlan:
+    """Plan the copy of a project. Raises InputError if either side lacks it."""
+    tell(f"reading project {project} at the source", 0)
+    ours = {**source.mirror.snapshot(project).records, **source.mirror.records_beside(project)}
+    project_id = next((str(one["project_id"]) for one in ours.values()), project)
+    target.require_project(project_id)
+    tell(f"reading project {project} at the target", 0)
+    theirs = {**target.mirror.snapshot(project_id).records, **target.mirror.records_beside(project_id)}
+    samples = [sample.unique_id for sample in source.client.samples.iter(project_id=project_id)]
+    return _plan(source, target, ours, theirs, samples, tell, needs_parents=True)
+
+
+def plan_named(source: Session, target: Session, mfids: Iterable[str], tell: Tell) -> CopyPlan:
+    """Plan the copy of these datasets, with their source and environment.
+
+    Parents are linked if the target has them. Raises InputError if a dataset is missing or not readable.
+    """
+    requested = list(dict.fromkeys(mfids))
+    fetched = fetch_datasets(source.client, requested, include_links=True)
+    if missing := [mfid for mfid in requested if mfid not in fetched.found]:
+        where = source.settings.describe()
+        raise InputError(f"there is no dataset {', '.join(missing)} that this key may read ({where})")
+    for project in sorted({str(one["project_id"]) for one in fetched.found.values() if one.get("project_id")}):
+        target.require_project(project)
+    more = {mfid for one in fetched.found.values() for mfid in _support_of(one)} - fetched.found.keys()
+    records = fetched.found | (fetch_datasets(source.client, sorted(more), include_links=True).found if more else {})
+    return _plan(source, target, records, {}, (), tell, needs_parents=False)
+
+
+def _support_of(dataset: JsonMapping) -> Iterator[str]:
+    """Yield the datasets with the source and the environment of a result, which are needed to reproduce it."""
+    record = DatasetParts(dataset).record
+    step = record.as_step if record is not None else None
+    if step is not None:
+        yield from (kept.mfid for kept in (step.activity.code.archive, step.software.environment) if kept)
+
+
+def _plan(
+    source: Session,
+    target: Session,
+    ours: Mapping[str, JsonMapping],
+    theirs: Mapping[str, JsonMapping],
+    samples: Iterable[str],
+    tell: Tell,
+    *,
+    needs_parents: bool,
+) -> CopyPlan:
+    tell(f"comparing {amount(len(ours), 'dataset')}", 0)
+    # Those not listed are absent, lie elsewhere, or are marked for deletion.
+    theirs = {**theirs, **fetch_datasets(target.client, ours.keys() - theirs.keys(), include_links=True).found}
+    finished = sorted(mfid for mfid, dataset in ours.items() if _is_finished(dataset))
+    skipped = [
+        Conflict(mfid, DatasetParts(ours[mfid]).name, "it is unfinished in the source")
+        for mfid in sorted(ours.keys() - finished)
+        if mfid not in theirs or not _is_finished(theirs[mfid])
+    ]
+    absent = _absent_parents(target, [ours[mfid] for mfid in finished], theirs)
+    if not needs_parents:
+        ours = {mfid: _without_links(dataset, absent) for mfid, dataset in ours.items()}
+
+    def compared(mfid: str) -> tuple[ItemToCopy, tuple[str, ...]]:
+        held = _read(source.client, ours[mfid])
+        missing, faults = compare(held, _read(target.client, theirs[mfid]) if mfid in theirs else None)
+        if missing and needs_parents:
+            faults += tuple(
+                f"it was made of {parent}, of another project, which the target lacks; push that project first"
+                for parent in sorted(_parents(ours[mfid]) & absent)
+            )
+        return ItemToCopy(held, missing, frozenset({*_parents(ours[mfid]), *linked(ours[mfid], "sample")})), faults
+
+    own_samples = {*samples, *(one for mfid in finished for one in linked(ours[mfid], "sample"))}
+    pairs = [*_samples(source, target, own_samples), *in_threads(compared, finished)]
+    conflicts = [Conflict(item.mfid, item.source.name, fault) for item, faults in pairs for fault in faults]
+    items, refused = _parents_first([item for item, _ in pairs if item.missing], {one.mfid for one in conflicts})
+    differing = {item.mfid for item, faults in pairs if item.missing or faults}
+    return CopyPlan(items, len(set(finished) - differing), tuple(conflicts), (*skipped, *refused))
+
+
+def _is_finished(dataset: JsonMapping) -> bool:
+    record = DatasetParts(dataset).record
+    return record is None or record.is_complete
+
+
+def _parents(dataset: JsonMapping) -> set[str]:
+    """Return the datasets that must be copied before it: its linked parents, and those in its record."""
+    record = DatasetParts(dataset).record
+    return {*linked(dataset, "dataset"), *(record.all_parents if record else ())}
+
+
+def _absent_parents(target: Session, datasets: Sequence[JsonMapping], theirs: Mapping[str, JsonMapping]) -> set[str]:
+    """Return the parents that are not copied, and that the target lacks or does not show."""
+    outside = {parent for one in datasets for parent in _parents(one)} - {str(one["unique_id"]) for one in datasets}
+    fetched = fetch_datasets(target.client, outside - theirs.keys())
+    return fetched.absent | fetched.hidden
+
+
+def _without_links(dataset: JsonMapping, absent: Collection[str]) -> JsonMapping:
+    links = [link for link in dataset.get("links") or () if link["unique_id"] not in absent]
+    return {**dataset, "links": links}
+
+
+def _read(client: CrucibleClient, dataset: JsonMapping) -> DatasetParts:
+    """Read the other parts of a dataset that was read with metadata and links."""
+    mfid = str(dataset["unique_id"])
+    files = tuple(client.files.list(mfid))
+    if files and not dataset.get("scientific_metadata"):  # begun since it was listed: its record came before its files
+        dataset = client.datasets.get(mfid, include_metadata=True, include_links=True).model_dump()
+    keywords = tuple(keyword.keyword for keyword in client.datasets.get_keywords(mfid))
+    return DatasetParts(dataset, keywords, files, tuple(client.datasets.get_thumbnails(mfid)))
+
+
+def _samples(source: Session, target: Session, mfids: Collection[str]) -> Iterator[tuple[ItemToCopy, tuple[str, ...]]]:
+    """Compare these samples and all of their ancestors that this key may see."""
+    ours = _read_samples(source, mfids)
+    theirs = _read_samples(target, ours)
+    for mfid, sample in sorted(ours.items()):
+        missing, faults = compare(sample, theirs.get(mfid))
+        yield ItemToCopy(sample, missing, frozenset(linked(sample.entry, "sample"))), faults
+
+
+def _read_samples(session: Session, mfids: Collection[str]) -> dict[str, DatasetParts]:
+    samples: dict[str, DatasetParts] = {}
+    waiting = set(mfids)
+
+    def read(mfid: str) -> DatasetParts | None:
+        with suppress(ForbiddenError, NotFoundError):
+            found = session.client.samples.get(mfid, include_metadata=True, include_links=True)
+            return DatasetParts(found.model_dump())
+        return None
+
+    while waiting:
+        samples |= {sample.mfid: sample for sample in in_threads(read, sorted(waiting)) if sample is not None}
+        parents = {parent for mfid in waiting & samples.keys() for parent in linked(samples[mfid].entry, "sample")}
+        waiting = parents - samples.keys() - waiting
+    return samples
+
+
+def _parents_first(
+    items: Sequence[ItemToCopy], conflicting: Collection[str]
+) -> tuple[tuple[ItemToCopy, ...], tuple[Conflict, ...]]:
+    """Sort the items; separate those that conflict or were made from one that does."""
+    by_id = {item.mfid: item for item in items}
+    refused = {mfid: Conflict(mfid, "", "") for mfid in conflicting}
+    chosen = []
+    for mfid in TopologicalSorter({item.mfid: sorted(item.parents) for item in items}).static_order():
+        if (item := by_id.get(mfid)) is None or mfid in refused:
+            continue
+        if (parent := next((one for one in sorted(item.parents) if one in refused), None)) is None:
+            chosen.append(replace(item, parents=item.parents & by_id.keys()))
+        else:
+            reason = f"it was made from {parent}, which conflicts with the target"
+            refused[mfid] = Conflict(mfid, item.source.name, reason)
+    return tuple(chosen), tuple(one for mfid, one in refused.items() if mfid not in conflicting)
+
+
+# Sending one dataset or sample
+
+
+@dataclass(frozen=True)
+class Sender:
+    """Copies datasets from `source` to `target` through `client`. The target ingests the files in `ingested`."""
+
+    source: Session
+    target: Session
+    client: CrucibleClient
+    ingested: frozenset[str]  # by their ids at the source
+
+    def send(self, item: ItemToCopy) -> None:
+        """Complete the dataset or sample at the target.
+
+        Raises ConflictError if the target has received something else meanwhile.
+        """
+        missing = item.missing
+        if missing.everything:
+            existing = self._sample(item.source) if item.source.is_sample else self._dataset(item.source)
+            missing, faults = compare(item.source, existing)
+            if faults:
+                raise ConflictError(f"{item.source.name!r} ({item.mfid}): {faults[0]}", mfid=item.mfid)
+        self._complete(item.source, missing)
+
+    def _sample(self, source: DatasetParts) -> DatasetParts:
+        fields = {name: value for name in (*SAMPLE_FIELDS, "project_id", "public") if (value := source.entry.get(name))}
+        with suppress(ConflictError):  # another process was faster
+            self.client.samples.create({**fields, "unique_id": source.mfid})
+        return DatasetParts(
+            self.client.samples.get(source.mfid, include_metadata=True, include_links=True).model_dump()
+        )
+
+    def _dataset(self, source: DatasetParts) -> DatasetParts:
+        if source.record is not None:
+            with self._files() as local:
+                ref = register_output(self.client, self._new_dataset(source, local), self.target.machine)
+            self.target.mirror.trust({ref.mfid: ref})
+        else:
+            with suppress(ConflictError):  # another process was faster, or the id belongs to others
+                self.client.datasets.create({**self._fields(source.entry), "unique_id": source.mfid})
+        there = self.client.datasets.get(source.mfid, include_metadata=True, include_links=True)
+        return _read(self.client, there.model_dump())
+
+    def _new_dataset(self, source: DatasetParts, local: Callable[[FileRecord], Path]) -> NewDataset:
+        assert source.record is not None
+        record = whole_record(self.source.client, source.mfid, source.record)
+        # Its completed registrations stay: they identify it as a copy.
+        incomplete = parse_record({**record.document(), "status": INCOMPLETE})
+        assert not isinstance(incomplete, str), incomplete
+        stored = {file.filename: file for file in source.files}
+        declared = record.activity.declared if isinstance(record, StepRecord) else None
+        parents = linked(source.entry, "dataset").items()
+        return NewDataset(
+            mfid=source.mfid,
+            fields=self._fields(source.entry),
+            record=incomplete,
+            metadata={key: value for key, value in source.metadata.items() if not is_own(key)},
+            files=tuple(self._local_file(source, stored.get(ref.name), ref, local) for ref in record.files),
+            keywords=source.keywords,
+            slots=slots_of(source.metadata),
+            parents=tuple(mfid for mfid, relationship in parents if relationship == DERIVED),
+            samples=tuple(linked(source.entry, "sample")),
+            ingest=any(file.mfid in self.ingested for file in source.files),
+            ingestor=declared.output.ingestor if declared and declared.output else None,
+        )
+
+    def _local_file(
+        self, source: DatasetParts, stored: FileRecord | None, ref: FileRef, local: Callable[[FileRecord], Path]
+    ) -> LocalFile:
+        if stored is None:
+            raise InputError(f"dataset {source.mfid} ({source.name!r}) has no file {ref.name!r} at the source")
+        if not stored.has_bytes:
+            location = ExternalLocation(str(stored.storage_backend), str(stored.storage_path))
+            return LocalFile(Path(ref.name), ref, FileChecksums(ref.size, 0, ref.sha256, 0, 0, ()), location)
+        path = local(stored)
+        return LocalFile(path, ref, scan_file(path))
+
+    def _fields(self, dataset: JsonMapping) -> JsonObject:
+        """Return the fields of a new dataset; the instrument is linked if the target knows it under the same name."""
+        stored = without_default_time(dataset)
+        fields = {name: stored[name] for name in (*FIELDS, "project_id") if stored.get(name) is not None}
+        fields |= {"public": True} if dataset.get("public") else {}
+        if instrument := dataset.get("instrument_id"):
+            known = self.client.instruments.find(str(instrument))
+            if known is not None and known.instrument_name == dataset.get("instrument_name"):
+                fields["instrument_id"] = instrument
+        return fields
+
+    def _complete(self, source: DatasetParts, missing: MissingParts) -> None:
+        """Add the missing parts to a dataset or sample."""
+        client, mfid = self.client, source.mfid
+        calls = client.samples if source.is_sample else client.datasets
+        if fields := {name: value for name, value in missing.fields.items() if name != "instrument_name"}:
+            calls.update(mfid, **fields)
+        if missing.metadata:
+            client.metadata.merge(mfid, missing.metadata)
+        for parent, relationship in missing.parents.items():
+            calls.link_parent_child(parent, mfid, relationship_type=relationship)
+        for keyword in missing.keywords:
+            client.datasets.add_keyword(mfid, keyword)
+        if missing.equal_parents:
+            add_equal_parents(client, mfid, missing.equal_parents)
+        for sample in missing.samples:
+            client.datasets.add_sample(mfid, sample)
+        for picture in source.pictures:
+            if (picture.thumbnail_name or "") in missing.pictures and picture.thumbnail_b64str:
+                content = base64.b64decode(picture.thumbnail_b64str)
+                client.datasets.add_thumbnail(mfid, content, name=picture.thumbnail_name)
+        if missing.files:
+            self._send_files(source, missing.files)
+        if missing.slots:
+            project = str(source.entry.get("project_id") or "")
+            hold(self.target.mirror, client, project, mfid, missing.slots)
+
+    def _send_files(self, source: DatasetParts, names: frozenset[str]) -> None:
+        with self._files() as local:
+            for file in (one for one in source.files if one.filename in names):
+                if file.has_bytes:
+                    sent = self.client.files.upload(source.mfid, local(file), filename=file.filename)
+                    if file.mfid in self.ingested and not sent.existed:
+                        self.client.ingestions.request(sent.file.mfid)
+                elif file.storage_path is not None:
+                    new = {
+                        "filename": file.filename, "storage_backend": file.storage_backend, "size": file.size,
+                        "sha256_hash": file.sha256_hash, "access_note": file.access_note,
+                    }  # fmt: skip
+                    self.client.datasets.add_remote_file(source.mfid, new, storage_path=file.storage_path)
+
+    @contextmanager
+    def _files(self) -> Iterator[Callable[[FileRecord], Path]]:
+        """Yield a function that fetches a file of the source into a temporary folder."""
+        work = private_folder(self.source.settings.data / "work")
+        with tempfile.TemporaryDirectory(dir=work, prefix="push-") as folder:
+
+            def local(file: FileRecord) -> Path:
+                path = Path(folder) / str(file.sha256_hash)
+                if not path.exists():
+                    self.source.client.files.download(file, Path(folder) / "download").replace(path)
+                return path
+
+            yield local
+
+
+# Execution of a plan
+
+
+@dataclass
+class CopyOutcome:
+    """The copied items in order, and those that could not be copied, with their reasons."""
+
+    sent: list[ItemToCopy] = field(default_factory=list)
+    skipped: list[Conflict] = field(default_factory=list)
+
+
+def bring(
+    source: Session,
+    target: Session,
+    plan: CopyPlan,
+    *,
+    ingests: bool,
+    patience_s: float,
+    listen: Callable[[ItemToCopy, int], None],
+    troubled: Callable[[str], None],
+) -> CopyOutcome:
+    """Execute a plan as far as possible, several datasets at a time.
+
+    A refused dataset holds back only its descendants. While the service is away, it is asked again with growing pauses
+    for up to `patience_s`; `troubled` receives the reason. `listen` receives each arrived item, and the number so far.
+    """
+    outcome = CopyOutcome()
+    left = {item.mfid: item for item in plan.items}
+    refused: set[str] = set()
+    away_since, tries, reason = None, 0, "what it was made of is not there"
+    with target.connect(at_most_s=ONE_CALL_S) as client, ThreadPoolExecutor(AT_ONCE, "bring") as pool:
+        requests = source.client.ingestions.iter() if ingests and left else ()
+        ingested = frozenset(str(one.file_mfid) for one in requests if one.status != "not_requested")
+        sender = Sender(source, target, client, ingested)
+        while ready := [item for item in left.values() if item.parents.isdisjoint(left.keys() | refused)]:
+            troubles: list[CrucibleError] = []
+            try:
+                for item, error in zip(ready, pool.map(partial(_attempt, sender, troubles), ready), strict=True):
+                    if error in troubles:
+                        continue
+                    del left[item.mfid]
+                    if error is not None:
+                        refused.add(item.mfid)
+                        outcome.skipped.append(Conflict(item.mfid, item.source.name, str(error)))
+                        continue
+                    outcome.sent.append(item)
+                    listen(item, len(outcome.sent))
+                    away_since, tries = None, 0
+            except BaseException:
+                client.close()  # active transfers end with their current calls
+                pool.shutdown(cancel_futures=True)
+                raise
+            if troubles:
+                away_since = away_since or time.monotonic()
+                left_s = patience_s - (time.monotonic() - away_since)
+                if left_s <= 0 or isinstance(troubles[0], UnauthorizedError):
+                    reason = str(troubles[0]).splitlines()[0]
+                    break
+                troubled(str(troubles[0]))
+                wait_s = troubles[0].retry_after_s or FIRST_WAIT_S * 2.0 ** min(tries, 10)
+                time.sleep(min(wait_s, LONGEST_WAIT_S, left_s))
+                tries += 1
+    outcome.skipped += [Conflict(item.mfid, item.source.name, reason) for item in left.values()]
+    return outcome
+
+
+def _attempt(sender: Sender, troubles: list[CrucibleError], item: ItemToCopy) -> LineageError | None:
+    """Send an item, and return the error. One that concerns all items is added to `troubles`; then none is sent."""
+    if troubles:
+        return troubles[0]
+    try:
+        sender.send(item)
+    except (*TRANSIENT, UnauthorizedError) as error:
+        troubles.append(error)
+        return error
+    except LineageError as error:
+        return error
+    return None
