@@ -44,12 +44,7 @@ SECTIONS = {
         "verify": ("questions.verify", "Compare datasets with their provenance: ids, links, files."),
     },
     "Corrections": {
-        "set": ("correct", "Correct fields and metadata of a dataset, or of many from a CSV table."),
-        "rename": ("correct", "Rename a dataset."),
-        "link": ("correct", "Link a dataset to a parent."),
-        "unlink": ("correct", "Remove the link between two datasets."),
-        "sample": ("correct", "Add a sample, rename it, or link it to datasets."),
-        "replace": ("correct", "Register files that replace measured data: measured or exported again."),
+        "set": ("correct", "Correct fields, metadata, parents and samples of datasets."),
         "delete": ("correct", "Request the deletion of a dataset, and list what was made from it."),
     },
     "Statements": {
@@ -81,12 +76,6 @@ SECTIONS = {
     },
 }
 COMMANDS = {name: command for section in SECTIONS.values() for name, command in section.items()}
-REPLACED = {  # commands of earlier revisions -> what replaces them
-    ("schema",): "check --schema",
-    ("log",): "show --log",
-    ("runs", "diff"): "diff",
-    ("trust",): "project trust",
-}
 
 GROUP = "crucible_lineage.commands"  # entry points: a name, and the location of its click command
 
@@ -107,16 +96,10 @@ def _load(other: EntryPoint) -> click.Command:
         raise InputError(f"command {other.name!r}{package} cannot be loaded from {other.value}: {error}") from error
 
 
-def _no_command(args: list[str], others: Iterable[str]) -> str:
-    """Return the message about a command that does not exist or was replaced; empty if it exists."""
-    for length in (2, 1):
-        if successor := REPLACED.get(tuple(args[:length])):
-            return f"{' '.join(args[:length])!r} was replaced by 'crucible-lineage {successor}'"
-    if args[0] in COMMANDS:
-        return ""
+def _no_command(name: str, others: Iterable[str]) -> str:
     names = [*COMMANDS, *others]
-    known = nearest(args[0], names) if nearest_word(args[0], names) else "to list them: crucible-lineage --help"
-    return f"there is no command {args[0]!r}; {known}"
+    known = nearest(name, names) if nearest_word(name, names) else "to list them: crucible-lineage --help"
+    return f"there is no command {name!r}; {known}"
 
 
 class _Commands(click.Group):
@@ -146,8 +129,8 @@ class _Commands(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         # click matches near names by loading every command; a plain look-up is enough and loads one.
         others = _external_commands() if args and args[0] not in COMMANDS else {}
-        if args and args[0] not in others and (reason := _no_command(args, others)):
-            ctx.fail(reason)
+        if args and args[0] not in COMMANDS and args[0] not in others:
+            ctx.fail(_no_command(args[0], others))
         return super().resolve_command(ctx, args)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

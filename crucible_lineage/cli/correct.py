@@ -1,7 +1,4 @@
-"""`register`: files that no step made. Corrections: `set`, `rename`, `link`, `unlink`, `sample`, `replace`, `delete`.
-
-Each correction records its author.
-"""
+"""`register`: files that no step made; `set`: corrections, recorded with their author; `delete`."""
 
 from __future__ import annotations
 
@@ -15,6 +12,7 @@ from pydantic import ValidationError
 
 from crucible_lineage.amounts import amount
 from crucible_lineage.cli.options import (
+    chosen_project,
     crucible_options,
     dataset_id,
     json_option,
@@ -23,25 +21,15 @@ from crucible_lineage.cli.options import (
     print_result,
     read_pair,
 )
+from crucible_lineage.cli.printing import PROJECT
 from crucible_lineage.cli.working import showing_work
 from crucible_lineage.core.slots import CURRENT, SUPERSEDED
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, no_file
 from crucible_lineage.json_types import JsonObject
-from crucible_lineage.lineage.labels import first_lines, plain
+from crucible_lineage.lineage.labels import first_lines
 from crucible_lineage.lineage.model import DOUBTFUL
 from crucible_lineage.pipeline.declare.load import project_in
-from crucible_lineage.pipeline.inputs.corrections import (
-    add_sample,
-    all_changes,
-    apply_changes,
-    changes_of,
-    link_datasets,
-    link_sample,
-    read_table,
-    read_value,
-    rename_sample,
-    unlink_datasets,
-)
+from crucible_lineage.pipeline.inputs.corrections import LINKS, read_table, read_value, set_values
 from crucible_lineage.pipeline.inputs.existing import existing_dataset, hash_files
 from crucible_lineage.pipeline.inputs.register import register_raw
 from crucible_lineage.pipeline.inputs.revisions import find_measured
@@ -55,7 +43,6 @@ if TYPE_CHECKING:
 
 MOST_SHOWN = 20
 WHY = click.option("--why", default="", help="Why, in your own words; recorded with author and time.")
-DRY_RUN = click.option("--dry-run", is_flag=True, help="Show what would change. Changes nothing.")
 
 
 @click.command("register")
@@ -64,6 +51,7 @@ DRY_RUN = click.option("--dry-run", is_flag=True, help="Show what would change. 
 @click.option("--project", help="Its project; by default, that of this folder's pipelines.")
 @click.option("--parent", "parents", multiple=True, metavar="MFID", help="A parent; repeatable.")
 @click.option("--supersedes", metavar="MFID", help="With --parent: the result that it replaces.")
+@click.option("--replaces", metavar="MFID", help="The measured dataset that they replace: measured or exported again.")
 @click.option("--note", help="What was done, by whom or with what, in your own words.")
 @click.option("--name", help="The dataset's name; by default, that of the first file.")
 @click.option("--measurement", help="The technique, as in 'Raman Spectroscopy'.")
@@ -77,6 +65,7 @@ def register_command(
     project: str | None,
     parents: tuple[str, ...],
     supersedes: str | None,
+    replaces: str | None,
     note: str | None,
     name: str | None,
     measurement: str | None,
@@ -88,13 +77,23 @@ def register_command(
     """Register FILES as one dataset. Registering them again has no effect.
 
     With --parent they are a result made manually: a child of those datasets, with the note in its record. With
-    --supersedes they replace a result, until a run makes a different one. Files that the project already has are
+    --supersedes they replace a result, until a run makes a different one. With --replaces they replace measured data,
+    which are superseded: they get its fields, metadata, keywords and samples. Files that the project already has are
     not registered again; --mfid, or the key crucible_mfid in a file, names their dataset.
     """
     if supersedes is not None and not parents:
         raise InputError("--supersedes needs --parent: name what the files were made from, at least what they replace")
-    _require_files(files)
-    project = _declared_project(project, f"register {files[0]}")
+    for path in files:
+        if not path.is_file():
+            raise no_file(path)
+    if replaces is not None:
+        if parents or name or measurement or timestamp or keywords or mfid or salt or project:
+            raise InputError("--replaces: everything but --note is that of the replaced dataset; `set` changes it")
+        _replace(replaces, files, note or "")
+        return
+    project = project or project_in(Path.cwd())
+    if project is None:
+        raise InputError(f"register {files[0]}: no pipeline in this folder names a project; give --project")
     declared = _declared(files, measurement, timestamp, keywords)
     with open_session() as session, showing_work() as work:
         parent_datasets = [existing_dataset(dataset_id(session, parent, [project]), session) for parent in parents]
@@ -119,17 +118,14 @@ def register_command(
     print_result(document, [f"{dataset.mfid}  {dataset.name}  {done}"])
 
 
-def _require_files(files: Sequence[Path]) -> None:
-    for path in files:
-        if not path.is_file():
-            raise no_file(path)
+def _replace(old: str, files: Sequence[Path], why: str) -> None:
+    from crucible_lineage.pipeline.inputs.revisions import replace_measured
 
-
-def _declared_project(project: str | None, attempt: str) -> str:
-    """Return the project, by default that of this folder's pipelines. InputError if there is none."""
-    if (project := project or project_in(Path.cwd())) is None:
-        raise InputError(f"{attempt}: no pipeline in this folder names a project; give --project")
-    return project
+    with open_session() as session:
+        mfid = dataset_id(session, old)
+        new = replace_measured(session, mfid, files, why)
+    document = {**new.to_json(), "registered": True, "parents": [], "replaces": mfid}
+    print_result(document, [f"{new.mfid}  {new.name}  replaces {mfid}"])
 
 
 def _superseded(session: Session, mfid: str, project: str, by: str | None) -> DatasetEntry:
@@ -176,9 +172,11 @@ def _declared(
 
 
 @click.command("set")
-@click.argument("dataset", required=False)
+@click.argument("dataset", required=False, metavar="[DATASET]")
 @click.argument("values", nargs=-1, metavar="[FIELD=VALUE]...")
 @crucible_options
+@click.option("--step", metavar="S", help="Instead of a dataset: all current results of this step.")
+@PROJECT
 @click.option(
     "--from",
     "table",
@@ -186,129 +184,71 @@ def _declared(
     help="Read a CSV file instead: a column `mfid`, and one for each field; empty cells change nothing.",
 )
 @WHY
-@DRY_RUN
+@click.option("--dry-run", is_flag=True, help="Show what would change. Changes nothing.")
 @json_option
-def set_command(dataset: str | None, values: tuple[str, ...], table: Path | None, why: str, dry_run: bool) -> None:
-    """Set fields (timestamp, instrument_name, ...) and metadata (metadata.NAME) of DATASET. Values are read as in YAML.
+def set_command(
+    dataset: str | None,
+    values: tuple[str, ...],
+    step: str | None,
+    project: str | None,
+    table: Path | None,
+    why: str,
+    dry_run: bool,
+) -> None:
+    """Set fields and metadata of DATASET, and the datasets, samples and keywords that it is linked to.
+
+    \b
+    dataset_name, measurement, timestamp, instrument_name, ...   fields
+    metadata.NAME=VALUE                                          an entry of its metadata; values are read as in YAML
+    parent+=MFID, parent-=MFID                                   a dataset that it was made from
+    sample=NAME, sample+=NAME, sample-=NAME                      what it was measured on: a name, new or not, or an MFID
+    keyword+=WORD                                                one more keyword
 
     Results that used the old value become stale.
     """
-    if (dataset is None) == (table is None):
+    if step is not None and dataset is not None:
+        dataset, values = None, (dataset, *values)
+    if [dataset, step, table].count(None) != 2 or (table is not None and values):
         raise InputError("set: name a dataset and what to set (set MFID metadata.power_mW=5), or a table with --from")
     with open_session() as session:
-        assignments = read_table(table) if table else [(f"set {dataset}", dataset or "", _assigned(values))]
-        changes = all_changes(session, assignments, lambda text: dataset_id(session, text))
-        if not dry_run:
-            apply_changes(session, changes, why)
+        if table is not None:
+            requests = read_table(table)
+        else:
+            named = [dataset or ""] if step is None else _results(session, chosen_project(session, project), step)
+            assigned = _assigned(values)
+            requests = [(f"set {name}", name, assigned) for name in named]
+        changes = set_values(session, requests, lambda text: dataset_id(session, text), why, dry_run=dry_run)
     done = "would be changed" if dry_run else "changed"
     end = f"{amount(len(changes), 'value')} {done}" if changes else "nothing to change"
     document = {"changed": not dry_run, "changes": [change.to_json() for change in changes]}
     print_result(document, [*first_lines(map(str, changes), MOST_SHOWN, "and {} more"), end])
 
 
-@click.command("rename")
-@click.argument("dataset")
-@click.argument("name")
-@crucible_options
-@WHY
-def rename_command(dataset: str, name: str, why: str) -> None:
-    """Give DATASET the name NAME."""
-    with open_session() as session:
-        changes = changes_of(session, dataset_id(session, dataset), {"dataset_name": name})
-        apply_changes(session, changes, why)
-    click.echo(plain(str(changes[0])) if changes else "nothing to change")
+def _results(session: Session, project: str, step: str) -> list[str]:
+    """Return the current results of a step. Raises InputError if there are none."""
+    from crucible_lineage.queries.catalogue.listing import list_datasets  # a named dataset needs no list
+
+    listed = list_datasets(session, project, step=step, results=True, doubtful=True)
+    found = [entry.mfid for entry in listed.entries]
+    if not found:
+        raise InputError(f"set --step {step}: none of its results is current; `list --all` shows them")
+    return found
 
 
-@click.command("link")
-@click.argument("parent")
-@click.argument("child")
-@crucible_options
-@WHY
-def link_command(parent: str, child: str, why: str) -> None:
-    """Make CHILD a dataset derived from PARENT."""
-    with open_session() as session:
-        source, target = dataset_id(session, parent), dataset_id(session, child)
-        link_datasets(session, source, target, why)
-    click.echo(f"{target} is derived from {source}")
-
-
-@click.command("unlink")
-@click.argument("parent")
-@click.argument("child")
-@crucible_options
-@WHY
-def unlink_command(parent: str, child: str, why: str) -> None:
-    """Remove the link from PARENT to CHILD. If a record names the parent, `check` reports the missing link."""
-    with open_session() as session:
-        source, target = dataset_id(session, parent), dataset_id(session, child)
-        unlink_datasets(session, source, target, why)
-    click.echo(f"{target} is no longer linked to {source}")
-
-
-@click.group("sample")
-def sample_command() -> None:
-    """Add a sample, rename it, or state which datasets were measured on it."""
-
-
-@sample_command.command("add")
-@click.argument("name")
-@crucible_options
-@click.option("--project", help="Its project; by default, that of this folder's pipelines.")
-@click.option("--on", "datasets", multiple=True, metavar="MFID", help="A dataset measured on it; repeatable.")
-@WHY
-def add_sample_command(name: str, project: str | None, datasets: tuple[str, ...], why: str) -> None:
-    """Add a sample called NAME to a project."""
-    project = _declared_project(project, f"sample add {name}")
-    with open_session() as session:
-        measured = [dataset_id(session, one, [project]) for one in datasets]
-        sample = add_sample(session, project, name, measured, why)
-    click.echo(plain(f"{sample}  {name}"))
-
-
-@sample_command.command("rename")
-@click.argument("sample")
-@click.argument("name")
-@crucible_options
-@WHY
-def rename_sample_command(sample: str, name: str, why: str) -> None:
-    """Give SAMPLE the name NAME. The datasets measured on it record the change."""
-    with open_session() as session:
-        rename_sample(session, sample, name, why)
-    click.echo(plain(f"{sample}  {name}"))
-
-
-@sample_command.command("link")
-@click.argument("sample")
-@click.argument("datasets", nargs=-1, required=True)
-@crucible_options
-@WHY
-def link_sample_command(sample: str, datasets: tuple[str, ...], why: str) -> None:
-    """State that DATASETS were measured on SAMPLE."""
-    with open_session() as session:
-        measured = [dataset_id(session, one) for one in datasets]
-        link_sample(session, sample, measured, why)
-    for mfid in measured:
-        click.echo(plain(f"{mfid} was measured on {sample}"))
-
-
-@click.command("replace")
-@click.argument("old")
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@crucible_options
-@WHY
-@json_option
-def replace_command(old: str, files: tuple[Path, ...], why: str) -> None:
-    """Register FILES in place of the measured dataset OLD: measured or exported again.
-
-    The new dataset gets OLD's fields, metadata, keywords and samples. OLD is superseded: selections omit it.
-    """
-    from crucible_lineage.pipeline.inputs.revisions import replace_measured  # slow to import
-
-    _require_files(files)
-    with open_session() as session:
-        mfid = dataset_id(session, old)
-        new = replace_measured(session, mfid, files, why)
-    print_result({**new.to_json(), "replaces": mfid}, [f"{new.mfid}  {new.name}  replaces {mfid}"])
+def _assigned(values: tuple[str, ...]) -> JsonObject:
+    """Return the values to set by field; a link that is given repeatedly has several."""
+    if not values:
+        raise InputError("set: name what to set, as in metadata.power_mW=5")
+    found: JsonObject = {}
+    for text in values:
+        name, value = read_pair("set", text, "FIELD=VALUE, as in metadata.power_mW=5", may_be_empty=True)
+        if name in found and name not in LINKS:
+            raise InputError(f"set {name}: it is given twice")
+        if name in LINKS:
+            found.setdefault(name, []).append(value)
+        else:
+            found[name] = read_value(name, value)
+    return found
 
 
 @click.command("delete")
@@ -329,11 +269,3 @@ def delete_command(dataset: str, why: str, yes: bool) -> None:
         way_out = f"look at them ({next_command('impact', mfid)}), or add --yes"
         request = request_deletion(session, mfid, why, even_if_used=yes, way_out=way_out)
     print_result(request.to_json(), [str(request)])
-
-
-def _assigned(values: tuple[str, ...]) -> JsonObject:
-    if not values:
-        raise InputError("set: name what to set, as in metadata.power_mW=5")
-    expected = "FIELD=VALUE, as in metadata.power_mW=5"
-    pairs = (read_pair("set", text, expected, may_be_empty=True) for text in values)
-    return {name: read_value(name, value) for name, value in pairs}

@@ -16,18 +16,7 @@ from crucible_lineage.notebook.dataset import Dataset, Datasets
 from crucible_lineage.notebook.views import Lineage, PlanView, Rows, RunView
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
-from crucible_lineage.pipeline.inputs.corrections import (
-    FieldChange,
-    add_sample,
-    all_changes,
-    apply_changes,
-    changes_of,
-    link_datasets,
-    link_sample,
-    read_table,
-    rename_sample,
-    unlink_datasets,
-)
+from crucible_lineage.pipeline.inputs.corrections import FieldChange, set_values
 from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.pipeline.run.result import StepChoice, StepEvent
 from crucible_lineage.pipeline.run.run import plan_and_run
@@ -195,54 +184,13 @@ class Catalogue:
     def set(
         self, name: str | Dataset, values: Mapping[str, object], *, why: str = "", dry_run: bool = False
     ) -> list[FieldChange]:
-        """Set fields and metadata of a dataset, as in `{"metadata.power_mW": 5}`; return the changes.
+        """Set fields, metadata and links of a dataset, as in `{"metadata.power_mW": 5, "parent+": other}`.
 
-        Author, time and reason are recorded. With `dry_run` nothing is changed. Results that used the old value become
-        stale.
+        Returns the changes. Author, time and reason are recorded. With `dry_run` nothing is changed. Results that used
+        the old value become stale.
         """
-        changes = changes_of(self.session, self._mfid(name), values)
-        if not dry_run:
-            apply_changes(self.session, changes, why)
-        return changes
-
-    def set_from(self, table: str | PathLike[str], *, why: str = "", dry_run: bool = False) -> list[FieldChange]:
-        """Set values from a CSV file: a column `mfid`, and one for each field; empty cells change nothing.
-
-        Returns the changes. Every row is checked before the first is applied; with `dry_run` nothing is changed.
-        """
-        changes = all_changes(self.session, read_table(Path(table)), self._mfid)
-        if not dry_run:
-            apply_changes(self.session, changes, why)
-        return changes
-
-    def rename(self, name: str | Dataset, new_name: str, *, why: str = "") -> Dataset:
-        """Give a dataset another name; return it."""
-        mfid = self._mfid(name)
-        self.set(Dataset(self, mfid), {"dataset_name": new_name}, why=why)
-        return Dataset(self, mfid)
-
-    def link(self, parent: str | Dataset, child: str | Dataset, *, why: str = "") -> None:
-        """Make `child` a dataset derived from `parent`."""
-        link_datasets(self.session, self._mfid(parent), self._mfid(child), why)
-
-    def unlink(self, parent: str | Dataset, child: str | Dataset, *, why: str = "") -> None:
-        """Remove the link between two datasets. The record of a result keeps its parents."""
-        unlink_datasets(self.session, self._mfid(parent), self._mfid(child), why)
-
-    def add_sample(
-        self, name: str, *, on: Sequence[str | Dataset] = (), project: str | None = None, why: str = ""
-    ) -> str:
-        """Add a sample that the datasets `on` were measured on; return its MFID."""
-        measured = [self._mfid(one) for one in on]
-        return add_sample(self.session, self._in(project), name, measured, why)
-
-    def rename_sample(self, sample: str, new_name: str, *, why: str = "") -> None:
-        """Give a sample, named by its MFID, another name. The datasets measured on it record the change."""
-        rename_sample(self.session, sample, new_name, why)
-
-    def link_sample(self, sample: str, *datasets: str | Dataset, why: str = "") -> None:
-        """State that these datasets were measured on a sample, named by its MFID."""
-        link_sample(self.session, sample, [self._mfid(one) for one in datasets], why)
+        request = (f"set {name}", self._mfid(name), values)
+        return set_values(self.session, [request], self._mfid, why, dry_run=dry_run)
 
     def replace(self, old: str | Dataset, *files: str | PathLike[str], why: str = "") -> Dataset:
         """Register files that were measured or exported again in place of a measured dataset; return the new dataset.

@@ -236,18 +236,3 @@ def test_an_unknown_command_with_no_near_name_points_to_the_help(command: Any) -
     assert ran.returncode == 2
     assert "there is no command 'xyzzy'; to list them: crucible-lineage --help" in ran.stderr
     assert " more" not in ran.stderr
-
-
-@pytest.mark.parametrize(
-    ("replaced", "successor"),
-    [
-        ("schema", "check --schema"),
-        ("log", "show --log"),
-        ("runs diff", "diff"),
-        ("trust", "project trust"),
-    ],
-)
-def test_a_replaced_command_names_its_successor(replaced: str, successor: str, command: Any) -> None:
-    ran = command(*replaced.split(), "MFID")
-    assert ran.returncode == 2
-    assert f"'{replaced}' was replaced by 'crucible-lineage {successor}'" in ran.stderr

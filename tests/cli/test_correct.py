@@ -83,16 +83,15 @@ def test_a_corrected_value_is_recorded_and_makes_its_results_stale(
 def test_a_correction_that_crucible_refuses_is_wrong_input(made: dict[str, str], cl: Any) -> None:
     scan, other, mean = made["s1.txt"], made["s2.txt"], made["mean[s1.txt]"]
     nowhere = "0trb2d1cz9y0f000gqqg970hw0"
-    sample = cl("sample", "add", "gold", "--project", "lab").stdout.split()[0]
     for arguments, reason in (
-        (("link", mean, scan), "would close a cycle"),
-        (("link", scan, scan), "cannot be its own parent"),
-        (("link", sample, scan), "Dataset not found"),
-        (("unlink", other, mean), "they are not linked"),
-        (("sample", "rename", nowhere, "x"), "Sample not found"),
-        (("sample", "rename", sample, " "), "a sample needs a name"),
-        (("sample", "add", "", "--project", "lab"), "a sample needs a name"),
-        (("sample", "link", nowhere, scan), "Sample not found"),
+        (("set", scan, f"parent+={mean}"), "would close a cycle"),
+        (("set", scan, f"parent+={scan}"), "cannot be its own parent"),
+        (("set", scan, f"parent+={nowhere}"), "does not exist, or is not visible"),
+        (("set", mean, f"parent-={other}"), "has no such parent"),
+        (("set", scan, f"sample={nowhere}"), "Sample not found"),
+        (("set", scan, "sample+= "), "name a sample"),
+        (("set", scan, "measurement=XRD", "measurement=SEM"), "given twice"),
+        (("set", "--step", "nothing", "measurement=XRD"), "none has the step 'nothing'"),
         (("set", scan, "instrument_id=nowhere"), "instrument 'nowhere' does not exist"),
     ):
         refused = cl(*arguments)
@@ -144,48 +143,58 @@ def test_a_table_of_corrections_is_checked_before_anything_is_changed(
     assert "x" not in session.client.datasets.get(made["s1.txt"], include_metadata=True).scientific_metadata
 
 
-def test_names_links_and_samples_can_be_corrected(session: Session, made: dict[str, str], cl: Any) -> None:
-    assert cl("rename", made["s1.txt"], "Scan of gold").exit_code == 0
-    assert session.client.datasets.get(made["s1.txt"]).dataset_name == "Scan of gold"
-    assert cl("link", made["s2.txt"], made["mean[s1.txt]"], "--why", "it was averaged in").exit_code == 0
-    parents = {one.unique_id for one in session.client.datasets.list_parents(made["mean[s1.txt]"])}
-    assert made["s2.txt"] in parents
-    assert f"linked below {made['s2.txt']} (it was averaged in)" in cl("why", made["mean[s1.txt]"]).stdout
-    assert cl("unlink", made["s2.txt"], made["mean[s1.txt]"]).exit_code == 0
-    added = cl("sample", "add", "gold on mica", "--project", "lab", "--on", made["s1.txt"])
-    sample = added.stdout.split()[0]
-    assert cl("sample", "rename", sample, "gold on glass").exit_code == 0
-    assert session.client.samples.get(sample).sample_name == "gold on glass"
-    assert cl("sample", "link", sample, made["s2.txt"]).exit_code == 0
-    linked = session.client.datasets.get(made["s2.txt"], include_links=True).links
-    assert sample in {link.unique_id for link in linked}
+def test_names_links_samples_and_keywords_can_be_corrected(session: Session, made: dict[str, str], cl: Any) -> None:
+    scan, other, mean = made["s1.txt"], made["s2.txt"], made["mean[s1.txt]"]
+    assert cl("set", scan, "dataset_name=Scan of gold", "sample=gold on mica", "keyword+=gold").exit_code == 0
+    found = session.client.datasets.get(scan, include_links=True)
+    assert found.dataset_name == "Scan of gold"
+    assert "gold" in {word.keyword for word in session.client.datasets.get_keywords(scan)}
+    (mica,) = session.client.samples.list(sample_name="gold on mica")
+    assert cl("set", mean, "parent+=s2.txt", "sample+=gold on mica", "--why", "it was averaged in").exit_code == 0
+    assert {one.unique_id for one in session.client.datasets.list_parents(mean)} == {scan, other}
+    assert f"parent nothing -> '{other}' (it was averaged in)" in cl("why", mean).stdout
+    assert f"sample nothing -> '{mica.unique_id}'" in cl("why", mean).stdout
+    assert cl("set", mean, f"parent+={other}", "sample+=gold on mica").stdout == "nothing to change\n"
+    assert cl("set", mean, f"parent-={other}", "sample=glass").exit_code == 0
+    links = {link.unique_id for link in session.client.datasets.get(mean, include_links=True).links}
+    (glass,) = session.client.samples.list(sample_name="glass")
+    assert links == {scan, glass.unique_id}
+
+
+def test_the_current_results_of_a_step_are_corrected_together(
+    lab: Any, session: Session, made: dict[str, str], cl: Any
+) -> None:
+    dry = cl("set", "--step", "mean", "--project", "lab", "measurement=Raman", "--dry-run")
+    assert dry.stdout.endswith("2 values would be changed\n")
+    assert cl("set", "--step", "mean", "--project", "lab", "measurement=Raman", "metadata.power_mW=5").exit_code == 0
+    for mean in (made["mean[s1.txt]"], made["mean[s2.txt]"]):
+        found = session.client.datasets.get(mean, include_metadata=True)
+        assert (found.measurement, found.scientific_metadata["power_mW"]) == ("Raman", 5)
+    assert set(states(lab, session).values()) == {"fresh"}
 
 
 def test_control_characters_in_names_are_printed_escaped(
     session: Session, made: dict[str, str], cl: Any, lab: Any
 ) -> None:
-    sample = cl("sample", "add", "gold\rmica", "--project", "lab", "--on", made["s1.txt"])
     ran = [
-        sample,
-        cl("sample", "rename", sample.stdout.split()[0], "gold\x1b[2Kglass"),
-        cl("rename", made["s1.txt"], "scan\rof gold"),
+        cl("set", made["s1.txt"], "dataset_name=scan\rof gold", "sample=gold\x1b[2Kmica"),
         cl("set", made["s1.txt"], "metadata.temperature_C=25"),
         cl("why", made["mean[s1.txt]"]),
         cl("register", lab.file("more.txt", "3"), "--project", "lab", "--name", "more\rscans"),
-        cl("replace", made["s1.txt"], lab.file("s1b.txt", "4")),
+        cl("register", lab.file("s1b.txt", "4"), "--replaces", made["s1.txt"]),
     ]
     for one in ran:
         assert one.exit_code == 0, one.output
         assert "\r" not in one.stdout_bytes.decode()
         assert "\x1b" not in one.stdout_bytes.decode()
-    assert r"scan\rof gold" in ran[2].stdout
+    assert r"scan\rof gold" in ran[0].stdout
 
 
 def test_a_replaced_measurement_is_superseded_and_selections_use_the_new_one(
     lab: Any, session: Session, made: dict[str, str], cl: Any
 ) -> None:
     again = lab.file("again.txt", "1.1")
-    ran = cl("replace", made["s1.txt"], again, "--json", "--why", "the lamp was off")
+    ran = cl("register", again, "--replaces", made["s1.txt"], "--json", "--note", "the lamp was off")
     assert ran.exit_code == 0, ran.output
     new = json.loads(ran.stdout)["mfid"]
     dataset = session.client.datasets.get(new, include_metadata=True)
@@ -194,7 +203,7 @@ def test_a_replaced_measurement_is_superseded_and_selections_use_the_new_one(
     select = ONE.replace(declared, "  scan: {select: {metadata.temperature_C: 20}, each: true}")
     plan = make_plan(bind_file(lab.declare(select, "select.yaml"), session.store), session)
     assert {step.name for step in plan.steps} == {f"mean[{new}]", f"mean[{made['s2.txt']}]"}
-    refused = cl("replace", made["mean[s2.txt]"], again)
+    refused = cl("register", again, "--replaces", made["mean[s2.txt]"])
     assert "it was made from other datasets" in refused.output
     assert f"replaced by {new} (the lamp was off)" in cl("why", made["s1.txt"]).stdout
 
@@ -203,7 +212,7 @@ def test_a_replaced_measurement_is_superseded_and_selections_use_the_new_one(
 def test_a_replaced_measurement_without_results_is_superseded_in_its_lineage(lab: Any, cl: Any) -> None:
     registered = cl("register", lab.file("alone.txt", "1"), "--project", "lab", "--json")
     old = json.loads(registered.stdout)["mfid"]
-    new = json.loads(cl("replace", old, lab.file("better.txt", "2"), "--json").stdout)["mfid"]
+    new = json.loads(cl("register", lab.file("better.txt", "2"), "--replaces", old, "--json").stdout)["mfid"]
     (node,) = (one for one in json.loads(cl("lineage", old, "--format", "json").stdout)["nodes"] if one["id"] == old)
     assert (node["state"], node["superseded_by"]) == ("superseded", [new])
 

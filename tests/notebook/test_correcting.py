@@ -28,36 +28,20 @@ def corrections_of(catalogue: Any, name: str) -> list[tuple[str, str, str]]:
     return [(one.what or one.field, one.why, one.by) for one in catalogue.dataset(name).corrections]
 
 
-def test_values_are_set_for_one_dataset_and_from_a_table(catalogue: Any, tmp_path: Path) -> None:
+def test_values_and_links_are_set(catalogue: Any) -> None:
     (change,) = catalogue.set("a.txt", {"metadata.power_mW": 5}, why="typed wrong")
     assert (change.field, change.was, change.now) == ("metadata.power_mW", None, 5)
     assert corrections_of(catalogue, "a.txt") == [("metadata.power_mW", "typed wrong", "local")]
-    table = tmp_path / "table.csv"
-    table.write_text("mfid,metadata.power_mW,measurement\na.txt,7,\nb.txt,8,SEM\n")
-    assert len(catalogue.set_from(table, dry_run=True)) == 3
-    assert catalogue.dataset("a.txt").metadata["power_mW"] == 5
-    catalogue.set_from(table, why="the lab book")
-    assert catalogue.dataset("b.txt").measurement == "SEM"
-    assert catalogue.dataset("a.txt").metadata["power_mW"] == 7
-    table.write_text("mfid,nonsense\na.txt,1\n")
-    with pytest.raises(InputError, match="nonsense"):
-        catalogue.set_from(table)
-
-
-def test_names_links_and_samples(catalogue: Any) -> None:
-    assert catalogue.rename("b.txt", "bee").name == "bee"
-    catalogue.link("a.txt", "bee", why="made of it")
+    first = catalogue.dataset("a.txt")
+    assert len(catalogue.set("b.txt", {"dataset_name": "bee", "parent+": first}, dry_run=True)) == 2
+    catalogue.set("b.txt", {"dataset_name": "bee", "parent+": [first], "sample": "wafer"}, why="noted later")
     assert [one.name for one in catalogue.dataset("bee").parents] == ["a.txt"]
-    catalogue.unlink("a.txt", "bee")
+    changed = [field for field, _, _ in corrections_of(catalogue, "bee")]
+    assert changed == ["parent", "sample", "dataset_name"]
+    catalogue.set("bee", {"parent-": "a.txt"})
     assert not catalogue.dataset("bee").parents
-    wafer = catalogue.add_sample("wafer", on=["bee"], why="noted later")
-    catalogue.rename_sample(wafer, "wafer 2", why="the label")
-    catalogue.link_sample(wafer, "a.txt")
-    assert catalogue.client.samples.get(wafer).sample_name == "wafer 2"
-    changes = [change for change, _, _ in corrections_of(catalogue, "bee")]
-    assert changes[1].startswith("linked below")
-    assert changes[2].startswith("unlinked from")
-    assert changes[3:] == [f"measured on sample {wafer}", f"sample {wafer} renamed to 'wafer 2'"]
+    with pytest.raises(InputError, match="nonsense"):
+        catalogue.set("bee", {"nonsense": 1})
 
 
 def test_files_are_replaced_and_datasets_deleted(catalogue: Any, tmp_path: Path) -> None:
@@ -67,7 +51,7 @@ def test_files_are_replaced_and_datasets_deleted(catalogue: Any, tmp_path: Path)
     assert new.metadata["power_mW"] == 5, "including later metadata"
     assert catalogue.dataset(old).state == "superseded"
     assert new.state == "raw"
-    catalogue.link(new, "b.txt")
+    catalogue.set("b.txt", {"parent+": new})
     with pytest.raises(InputError, match="1 dataset made from it"):
         catalogue.delete(new)
     request = catalogue.delete(new, why="junk", even_if_used=True)

@@ -287,7 +287,7 @@ def _at_crucible(world: World, view: str, kind: str, current: list[Any], raw: li
         old = chance.choice(raw)
         path = world.folder / f"again-{len(world.history)}.txt"
         path.write_text(" ".join(str(chance.randrange(9)) for _ in range(3)))
-        world.ask_json(view, "replace", old["mfid"], path)
+        world.ask_json(view, "register", path, "--replaces", old["mfid"])
         return f"{old['mfid']} replaced by {path.name} on {view}"
     if kind in ("hold", "flag") and (raw or current):
         one = chance.choice(raw + current)
@@ -310,16 +310,16 @@ def _corrected(world: World, view: str, kind: str, current: list[Any], raw: list
     if kind == "link" and len(raw + current) > 1:
         parent, child = (one["mfid"] for one in chance.sample(raw + current, 2))
         is_linked = child in world.ask_json(view, "show", parent)["children"]
-        if not is_linked and world.ask(view, "link", parent, child, codes=(0, 1)).exit_code == 0:  # 1: a cycle
+        if not is_linked and world.ask(view, "set", child, f"parent+={parent}", codes=(0, 2)).exit_code == 0:
             world.linked.append((parent, child))
             return f"link {parent} to {child} on {view}"
     if kind == "unlink" and world.linked:
         parent, child = world.linked.pop()
-        world.ask(view, "unlink", parent, child)
+        world.ask(view, "set", child, f"parent-={parent}")
         return f"unlink {parent} from {child} on {view}"
     if kind == "rename" and raw + current:
         one = chance.choice(raw + current)
-        world.ask(view, "rename", one["mfid"], f"name {chance.randrange(99)}")
+        world.ask(view, "set", one["mfid"], f"dataset_name=name {chance.randrange(99)}")
         return f"rename {one['mfid']} on {view}"
     if kind == "set" and raw:
         one = chance.choice(raw)

@@ -17,16 +17,16 @@ def post(browser, site, mfid, **form):
 def test_each_action_has_a_form_and_is_recorded(site, mfid):
     with site.browser() as owner:
         page = owner.get(f"/datasets/{mfid}").text
-        for act in ("set", "rename", "link", "unlink", "sample", "delete"):
+        for act in ("set", "delete"):
             assert f'name="act" value="{act}"' in page
         raw = site.mfids["raw"]
         for form in (
             {"act": "set", "field": "metadata", "key": "power_mW", "value": "5", "why": "typed wrong"},
             {"act": "set", "field": "measurement", "value": "XRD"},
-            {"act": "rename", "name": "corrected"},
-            {"act": "link", "parent": raw},
-            {"act": "unlink", "parent": raw},
-            {"act": "sample", "sample": site.mfids["sample"]},
+            {"act": "set", "field": "dataset_name", "value": "corrected"},
+            {"act": "set", "field": "parent+", "value": raw},
+            {"act": "set", "field": "parent-", "value": raw},
+            {"act": "set", "field": "sample", "value": site.mfids["sample"]},
         ):
             assert post(owner, site, mfid, **form).status_code == 303, form
         found = site.client.datasets.get(mfid, include_metadata=True, include_links=True)
@@ -37,9 +37,9 @@ def test_each_action_has_a_form_and_is_recorded(site, mfid):
         for expected in (
             "metadata.power_mW nothing -&gt; 5",
             "typed wrong",
-            "linked below",
-            "unlinked from",
-            "measured on sample",
+            f"parent nothing -&gt; &#39;{raw}&#39;",
+            f"parent &#39;{raw}&#39; -&gt; nothing",
+            "sample nothing",
         ):
             assert expected in page
         assert post(owner, site, mfid, act="delete", why="junk").status_code == 303
@@ -51,15 +51,17 @@ def test_an_invalid_action_is_refused_and_changes_nothing(site, mfid):
         for form, expected in (
             ({"act": "set", "field": "timestamp", "value": "soon"}, "2024-05-10T12:00:00Z"),
             ({"act": "set", "field": "metadata", "value": "5"}, "the key"),
-            ({"act": "link", "parent": "nobody's"}, "nobody"),
-            ({"act": "sample"}, "MFID of a sample"),
+            ({"act": "set", "field": "parent+", "value": "nobody's"}, "nobody"),
+            ({"act": "set", "field": "sample"}, "name a sample"),
             ({"act": "dance"}, "there is no action"),
         ):
             answer = post(owner, site, mfid, **form)
             assert answer.status_code == 400
             assert expected in answer.text
         other = owner.post(
-            f"/datasets/{mfid}/corrections", data={"act": "rename", "name": "x"}, headers={"Origin": "http://evil"}
+            f"/datasets/{mfid}/corrections",
+            data={"act": "set", "field": "measurement", "value": "x"},
+            headers={"Origin": "http://evil"},
         )
         assert other.status_code == 403
     assert site.client.datasets.get(mfid).dataset_name == "to correct"
@@ -68,7 +70,7 @@ def test_an_invalid_action_is_refused_and_changes_nothing(site, mfid):
 def test_a_guest_has_no_forms_and_is_refused(site, mfid):
     with site.browser(site.guest_key) as guest:
         assert "Correct this dataset" not in guest.get(f"/datasets/{mfid}").text
-        assert post(guest, site, mfid, act="rename", name="x").status_code == 403
+        assert post(guest, site, mfid, act="set", field="dataset_name", value="x").status_code == 403
     assert site.client.datasets.get(mfid).dataset_name == "to correct"
 
 

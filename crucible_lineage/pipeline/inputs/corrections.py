@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.amounts import change_text
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, nearest, refused_as_input
+from crucible_lineage.ids import is_mfid
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.marks import CORRECTIONS_KEY, correction_mark, is_own
 from crucible_lineage.pipeline.spec.inputs import METADATA_PREFIX
@@ -27,9 +29,12 @@ if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should
     from crucible_lineage.csv_files import CsvForm
 
 FIELDS = ("dataset_name", "measurement", "data_type", "session_name", "timestamp", "instrument_name", "instrument_id")
+LINKS = ("parent+", "parent-", "sample", "sample+", "sample-", "keyword+")  # to add or remove; `sample` replaces all
+LINKED = frozenset(one.rstrip("+-") for one in LINKS)
 ID_COLUMN = "mfid"  # of a table of corrections
 
 Request = tuple[str, str, JsonMapping]  # where it was made (for messages), the dataset, and the values to set
+Find = Callable[[Any], str]  # the MFID of a dataset that is named somehow
 
 
 @dataclass(frozen=True)
@@ -71,33 +76,100 @@ class Correction:
         return f"{self.at[:19]} {self.by}: {self.change}" + (f" ({self.why})" if self.why else "")
 
 
-def changes_of(session: Session, mfid: str, values: JsonMapping) -> list[FieldChange]:
-    """Return the changes that setting these values would make: fields, or `metadata.NAME`.
+def set_values(
+    session: Session, requests: Sequence[Request], find: Find, why: str = "", *, dry_run: bool = False
+) -> list[FieldChange]:
+    """Set the requested values, recorded with author, time and reason, and return the changes.
+
+    `find` returns the MFID of a named dataset. Every request is checked before the first is applied: InputError has all
+    faults. With `dry_run` nothing is changed.
+    """
+    changes: list[FieldChange] = []
+    faults = []
+    for location, text, values in requests:
+        try:
+            changes += changes_of(session, find(text), values, find)
+        except InputError as error:
+            faults.append(f"{location}: {error}" if len(requests) > 1 else str(error))
+    if faults:
+        raise InputError("\n".join([*faults, "nothing was changed"]))
+    if not dry_run:
+        apply_changes(session, changes, why)
+    return changes
+
+
+def changes_of(session: Session, mfid: str, values: JsonMapping, find: Find = str) -> list[FieldChange]:
+    """Return the changes that setting these values would make: fields, `metadata.NAME`, and LINKS.
 
     Raises InputError for a value that cannot be set.
     """
     for field in values:
-        if field not in FIELDS and not (field.startswith(METADATA_PREFIX) and field != METADATA_PREFIX):
+        if field not in (*FIELDS, *LINKS) and not (field.startswith(METADATA_PREFIX) and field != METADATA_PREFIX):
             own = f"an entry of the metadata is set by {METADATA_PREFIX}{field}=VALUE"
-            raise InputError(f"set {field}: datasets have no such field; {own}; for a field, {nearest(field, FIELDS)}")
+            near = nearest(field, (*FIELDS, *LINKS))
+            raise InputError(f"set {field}: datasets have no such field; {own}; for a field, {near}")
     dataset = visible_dataset(session, mfid)
-    metadata = dataset.scientific_metadata or {}
     changes = []
     for field, value in values.items():
-        now = _checked(field, value)
-        is_entry = field.startswith(METADATA_PREFIX)
-        was = metadata.get(field.removeprefix(METADATA_PREFIX)) if is_entry else getattr(dataset, field)
-        if not is_same_value(field, was, now):
-            _require_instrument(session, field, now)
-            changes.append(FieldChange(mfid, dataset.dataset_name or mfid, field, was, now))
+        if field in LINKS:
+            several = value if isinstance(value, list | tuple) else [value]
+            pairs = [pair for one in several for pair in _link_changes(session, dataset, field, one, find)]
+        else:
+            pairs = list(_value_changes(session, dataset, field, value))
+        name = dataset.dataset_name or mfid
+        changes += [FieldChange(mfid, name, field.rstrip("+-"), was, now) for was, now in pairs]
     return changes
 
 
-def apply_changes(session: Session, changes: Iterable[FieldChange], why: str = "") -> None:
+def _value_changes(session: Session, dataset: Dataset, field: str, value: object) -> Iterator[tuple[Any, Any]]:
+    """Yield the value that a field has and the one to set, if they differ."""
+    now = _checked(field, value)
+    is_entry = field.startswith(METADATA_PREFIX)
+    metadata = dataset.scientific_metadata or {}
+    was = metadata.get(field.removeprefix(METADATA_PREFIX)) if is_entry else getattr(dataset, field)
+    if not is_same_value(field, was, now):
+        _require_instrument(session, field, now)
+        yield was, now
+
+
+def _link_changes(
+    session: Session, dataset: Dataset, field: str, value: Any, find: Find
+) -> Iterator[tuple[str | None, str | None]]:
+    """Yield (removed, added) for each parent, sample or keyword that the value changes."""
+    if not value or (isinstance(value, str) and not value.strip()):
+        raise InputError(f"set {field}: name a {field.rstrip('+-')}")
+    kind = field.rstrip("+-")
+    if kind == "keyword":
+        present = [word.keyword for word in session.client.datasets.get_keywords(dataset.unique_id)]
+    else:
+        linked = ("dataset", "source") if kind == "parent" else ("sample", "undirected")
+        links = dataset.links or ()
+        present = [link.unique_id for link in links if (link.resource_type, link.direction) == linked]
+        value = find(value) if kind == "parent" else _sample(session, dataset.project_id or "", value)
+    if field.endswith("-"):
+        if value not in present:
+            raise InputError(f"set {field}={value}: {dataset.unique_id} has no such {kind}")
+        yield value, None
+        return
+    if kind == "parent":
+        visible_dataset(session, value)
+    if value not in present:
+        yield None, value
+    if field == "sample":
+        yield from ((other, None) for other in present if other != value)
+
+
+def apply_changes(session: Session, changes: Sequence[FieldChange], why: str = "") -> None:
     """Set values at Crucible, and record by whom, when and why. Repeating it changes nothing more."""
+    linked = [change for change in changes if change.field in LINKED]
+    for number, change in enumerate(linked):  # first, since Crucible refuses some of them, such as one of a cycle
+        with nullcontext() if number else refused_as_input():
+            act = {"field": change.field, "was": change.was, "now": _link(session, change)}
+        _record(session, change.mfid, [act], why)
     by_dataset: dict[str, list[FieldChange]] = {}
     for change in changes:
-        by_dataset.setdefault(change.mfid, []).append(change)
+        if change.field not in LINKED:
+            by_dataset.setdefault(change.mfid, []).append(change)
     for mfid, group in by_dataset.items():
         fields = {change.field: change.now for change in group if not change.field.startswith(METADATA_PREFIX)}
         if (name := fields.pop("instrument_name", None)) is not None:
@@ -107,25 +179,41 @@ def apply_changes(session: Session, changes: Iterable[FieldChange], why: str = "
         acts = [{"field": change.field, "was": change.was, "now": change.now} for change in group]
         if fields:
             session.client.datasets.update(mfid, **fields)
-        session.client.metadata.merge(mfid, {**metadata, **_entries(session, acts, why)})
-        session.mirror.forget([mfid])
+        _record(session, mfid, acts, why, metadata)
 
 
-def all_changes(session: Session, requests: Sequence[Request], find: Callable[[str], str]) -> list[FieldChange]:
-    """Return the changes that all requests would make; `find` returns the MFID of a named dataset.
+def _link(session: Session, change: FieldChange) -> str | None:
+    """Add or remove a parent, sample or keyword. Return what was added; a sample of a new name is made."""
+    datasets, mfid, was, now = session.client.datasets, change.mfid, change.was, change.now
+    if change.field == "keyword":
+        datasets.add_keyword(mfid, now)
+    elif change.field == "parent":
+        if now is None:
+            datasets.unlink(was, mfid)
+        else:
+            datasets.link_parent_child(now, mfid, relationship_type="is_derived_from")
+        session.mirror.forget([was or now])
+    elif now is None:
+        datasets.remove_sample(mfid, was)
+    else:
+        project = datasets.get(mfid).project_id or ""
+        now = _sample(session, project, now)
+        if not is_mfid(now):
+            now = session.client.samples.create(sample_name=now, project_id=project).unique_id
+        datasets.add_sample(mfid, now)
+    return None if now is None else str(now)
 
-    Raises InputError with every fault, so that nothing is applied unless everything can be.
-    """
-    changes: list[FieldChange] = []
-    faults = []
-    for location, text, values in requests:
-        try:
-            changes += changes_of(session, find(text), values)
-        except InputError as error:
-            faults.append(f"{location}: {error}" if len(requests) > 1 else str(error))
-    if faults:
-        raise InputError("\n".join([*faults, "nothing was changed"]))
-    return changes
+
+def _sample(session: Session, project: str, name: str) -> str:
+    """Return the MFID of a sample that is named by it or by its name in a project, else the name of a new one."""
+    if is_mfid(name):
+        with refused_as_input():
+            return session.client.samples.get(name).unique_id
+    found = [one for one in session.client.samples.list(sample_name=name, project_id=project) if one.unique_id]
+    if len(found) > 1:
+        mfids = ", ".join(one.unique_id for one in found)
+        raise InputError(f"set sample={name}: project {project} has several of this name; name one: {mfids}")
+    return found[0].unique_id if found else name
 
 
 def read_table(table: Path) -> list[Request]:
@@ -171,56 +259,9 @@ def read_value(field: str, text: str) -> Any:
     return parse_document(text, field).data if text.strip() else ""
 
 
-def link_datasets(session: Session, parent: str, child: str, why: str = "") -> None:
-    """Link a dataset as derived from another, and record it at the child.
-
-    Raises InputError for a link that Crucible refuses, as one that closes a cycle.
-    """
-    with refused_as_input():
-        session.client.datasets.link_parent_child(parent, child, relationship_type="is_derived_from")
-    record_act(session, child, f"linked below {parent}", why)
-    session.mirror.forget([parent])
-
-
-def unlink_datasets(session: Session, parent: str, child: str, why: str = "") -> None:
-    """Remove the link between two datasets, and record it at the child. Raises InputError if there is none."""
-    if parent not in {one.unique_id for one in session.client.datasets.list_parents(child)}:
-        raise InputError(f"unlink {parent} from {child}: they are not linked so")
-    session.client.datasets.unlink(parent, child)
-    record_act(session, child, f"unlinked from {parent}", why)
-    session.mirror.forget([parent])
-
-
-def add_sample(session: Session, project: str, name: str, datasets: Iterable[str] = (), why: str = "") -> str:
-    """Add a sample to a project, and link the datasets that were measured on it. Return its MFID."""
-    named = _sample_name(name)
-    session.ensure_project(project)
-    sample = session.client.samples.create(sample_name=named, project_id=project).unique_id
-    link_sample(session, sample, datasets, why)
-    return str(sample)
-
-
-def rename_sample(session: Session, sample: str, name: str, why: str = "") -> None:
-    """Rename a sample, and record it at the datasets that were measured on it."""
-    with refused_as_input():
-        session.client.samples.update(sample, sample_name=_sample_name(name))
-    for dataset in session.client.datasets.list(limit=None, sample_mfid=sample):
-        record_act(session, dataset.unique_id, f"sample {sample} renamed to {name!r}", why)
-
-
-def link_sample(session: Session, sample: str, datasets: Iterable[str], why: str = "") -> None:
-    """Link a sample to the datasets that were measured on it, and record it there. InputError without that sample."""
-    with refused_as_input():
-        session.client.samples.get(sample)
-    for mfid in datasets:
-        session.client.datasets.add_sample(mfid, sample)
-        record_act(session, mfid, f"measured on sample {sample}", why)
-
-
 def record_act(session: Session, mfid: str, what: str, why: str = "") -> None:
-    """Record a change that sets no value: a link, a sample, a replacement."""
-    session.client.metadata.merge(mfid, _entries(session, [{"what": what}], why))
-    session.mirror.forget([mfid])
+    """Record a change that sets no value, such as a replacement."""
+    _record(session, mfid, [{"what": what}], why)
 
 
 def corrections(metadata: JsonMapping | None) -> tuple[Correction, ...]:
@@ -261,9 +302,9 @@ def _shown(value: object) -> str:
 
 
 def visible_dataset(session: Session, mfid: str) -> Dataset:
-    """Read a dataset with its metadata. Raises InputError if this key sees none."""
+    """Read a dataset with its metadata and links. Raises InputError if this key sees none."""
     try:
-        return session.client.datasets.get(mfid, include_metadata=True)
+        return session.client.datasets.get(mfid, include_metadata=True, include_links=True)
     except (ForbiddenError, NotFoundError) as error:
         raise InputError(f"dataset {mfid} does not exist, or is not visible to this key") from error
 
@@ -302,17 +343,15 @@ def _require_instrument(session: Session, field: str, name: str) -> None:
             session.client.instruments.get(name)
 
 
-def _sample_name(name: str) -> str:
-    if not name.strip():
-        raise InputError("a sample needs a name")
-    return name
-
-
-def _entries(session: Session, acts: Sequence[JsonMapping], why: str) -> JsonObject:
+def _record(
+    session: Session, mfid: str, acts: Sequence[JsonMapping], why: str, metadata: JsonMapping | None = None
+) -> None:
+    """Record changes of a dataset with author, time and reason, together with the `metadata` that they set."""
     agent = session.agent
     by, at = str(agent.get("username") or agent.get("local_user") or ""), datetime.now(UTC).isoformat()
     stamp = {"by": by, "at": at, **({"why": why} if why else {})}
-    entries: JsonObject = {}
+    entries = dict(metadata or {})
     for number, act in enumerate(acts):
         entries |= correction_mark(f"{at}_{number:04}_{secrets.token_hex(4)}", {**act, **stamp})
-    return entries
+    session.client.metadata.merge(mfid, entries)
+    session.mirror.forget([mfid])

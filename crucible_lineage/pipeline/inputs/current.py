@@ -16,7 +16,7 @@ from crucible_lineage.core.datasets import ONE_BY_ONE
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.records import given_metadata
 from crucible_lineage.pipeline.functions.inspection import RULES
-from crucible_lineage.pipeline.inputs.corrections import apply_changes, changes_of, link_sample
+from crucible_lineage.pipeline.inputs.corrections import apply_changes, changes_of
 from crucible_lineage.pipeline.spec.inputs import MATCHED, METADATA_PREFIX
 from crucible_lineage.session import Session
 from crucible_lineage.times import is_same_value, measured_at
@@ -86,13 +86,10 @@ def apply_declared(differences: Iterable[DeclaredDifference], session: Session) 
     applied = list(differences)
     values: dict[str, JsonObject] = {}
     for difference in applied:
-        if difference.field != SAMPLES:
-            values.setdefault(difference.mfid, {})[difference.field] = difference.declared
+        field = "sample+" if difference.field == SAMPLES else difference.field
+        values.setdefault(difference.mfid, {})[field] = difference.declared
     changes = [change for mfid, fields in values.items() for change in changes_of(session, mfid, fields)]
     apply_changes(session, changes, "as declared")
-    for difference in applied:
-        for sample in difference.declared if difference.field == SAMPLES else ():
-            link_sample(session, sample, [difference.mfid], "as declared")
     return applied
 
 

@@ -27,17 +27,7 @@ from crucible_lineage.lineage.records import (
     took_s,
     used_mfids,
 )
-from crucible_lineage.pipeline.inputs.corrections import (
-    FIELDS,
-    add_sample,
-    apply_changes,
-    changes_of,
-    corrections,
-    link_datasets,
-    link_sample,
-    read_value,
-    unlink_datasets,
-)
+from crucible_lineage.pipeline.inputs.corrections import FIELDS, LINKS, corrections, read_value, set_values
 from crucible_lineage.pipeline.spec.inputs import METADATA_PREFIX
 from crucible_lineage.provenance.record import read_record, unreadable
 from crucible_lineage.queries.calibrations import CalibrationFor, calibrations_for
@@ -62,8 +52,6 @@ PICTURE_HEADERS = {  # a picture must not act as a page in the reader's name
     "Cache-Control": "private, max-age=60",
 }
 
-
-SET_FIELDS = tuple(field for field in FIELDS if field != "dataset_name")  # `rename` changes it
 
 Form = Mapping[str, str]
 
@@ -122,7 +110,7 @@ def dataset(reader: Reader) -> Response:
         metadata={k: v for k, v in mapping(shown.get("scientific_metadata")).items() if k not in elsewhere},
         corrections=corrections(found.scientific_metadata),
         may_correct=bool((found.capabilities or {}).get("can_edit")),
-        set_fields=SET_FIELDS,
+        set_fields=(*FIELDS, *LINKS),
         provenance=recorded,
         activity=activity,
         seconds=took_s(shown),
@@ -247,31 +235,8 @@ def correct(reader: Reader, form: Form) -> Response:
 def _set(session: Session, mfid: str, form: Form) -> None:
     field = _required(form, "field", "the field")
     field = f"{METADATA_PREFIX}{_required(form, 'key', 'the key')}" if field == "metadata" else field
-    changes = changes_of(session, mfid, {field: read_value(field, form.get("value", ""))})
-    apply_changes(session, changes, _why(form))
-
-
-def _rename(session: Session, mfid: str, form: Form) -> None:
-    changes = changes_of(session, mfid, {"dataset_name": _required(form, "name", "the name")})
-    apply_changes(session, changes, _why(form))
-
-
-def _link(session: Session, mfid: str, form: Form) -> None:
-    link_datasets(session, _parent(session, form), mfid, _why(form))
-
-
-def _unlink(session: Session, mfid: str, form: Form) -> None:
-    unlink_datasets(session, _parent(session, form), mfid, _why(form))
-
-
-def _sample(session: Session, mfid: str, form: Form) -> None:
-    if name := form.get("new", "").strip():
-        project = session.client.datasets.get(mfid).project_id or ""
-        add_sample(session, project, name, [mfid], _why(form))
-    else:
-        link_sample(
-            session, _required(form, "sample", "the MFID of a sample, or the name of a new one"), [mfid], _why(form)
-        )
+    values = {field: read_value(field, form.get("value", ""))}
+    set_values(session, [(f"set {mfid}", mfid, values)], lambda name: find_mfid(session, name), _why(form))
 
 
 def _delete(session: Session, mfid: str, form: Form) -> None:
@@ -293,19 +258,11 @@ def _sign(session: Session, mfid: str, form: Form) -> None:
 
 _ACTIONS: Mapping[str, Callable[[Session, str, Form], None]] = {
     "set": _set,
-    "rename": _rename,
-    "link": _link,
-    "unlink": _unlink,
-    "sample": _sample,
     "delete": _delete,
     "hold": _hold,
     "unhold": _unhold,
     "sign": _sign,
 }
-
-
-def _parent(session: Session, form: Form) -> str:
-    return find_mfid(session, _required(form, "parent", "the parent, by its MFID or its name"))
 
 
 def _why(form: Form) -> str:
