@@ -33,9 +33,8 @@ SECTIONS = {
         "list": ("catalogue.listing", "List measured data and current results."),
         "show": ("catalogue.show", "Show a dataset: state, values, files, parents, children; with --log its log."),
         "get": ("catalogue.show", "Download the files of datasets, each checked by its hash."),
-        "table": ("catalogue.table", "Tabulate the results of a step with parameters and ancestors."),
+        "table": ("catalogue.table", "Tabulate the results of a step, with ancestors, or a number over time."),
         "runs": ("catalogue.listing", "List the runs of pipelines."),
-        "trend": ("catalogue.table", "Follow a number that a step returns over the time of measurement."),
         "why": ("questions.why", "Explain how a dataset came to be, or why a step would run."),
         "lineage": ("questions.lineage", "Show what a dataset comes from, and what was made from it."),
         "diff": ("questions.diff", "Compare two datasets or two runs, including their ancestors."),
@@ -70,9 +69,7 @@ SECTIONS = {
         "project": ("operation.project", "List projects, create one, add members, and trust the statements of others."),
         "mcp": ("operation.serve", "Answer the questions of an assistant (Model Context Protocol)."),
         "doctor": ("operation.status", "Test a Crucible on a scratch project, and explain the consequences."),
-        "clean": ("operation.backup", "Free disk space: leftovers of failed steps, and copies."),
-        "backup": ("operation.backup", "Copy the embedded Crucible into a folder, even while it runs."),
-        "restore": ("operation.backup", "Restore a backup, and list what is newer than the copy."),
+        "data": ("data", "Free disk space; copy the embedded Crucible, and restore a copy."),
     },
 }
 COMMANDS = {name: command for section in SECTIONS.values() for name, command in section.items()}

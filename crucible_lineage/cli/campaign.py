@@ -257,7 +257,7 @@ def comparison_page(found: Comparison, pages: str = "") -> str:
 
     `pages` is the address of the Crucible's pages, which the datasets link to.
     """
-    from crucible_lineage.cli.catalogue.table import trend_svg
+    from crucible_lineage.queries.trend import series_svg
 
     title = escape(f"Campaign {found.campaign.name}")
     parts = [
@@ -283,7 +283,7 @@ def comparison_page(found: Comparison, pages: str = "") -> str:
         if len(set(effect.differences)) < 2:
             parts.append(f"<p>{effect.median:.6g} in {'all pairs' if len(effect.pairs) > 1 else 'the only pair'}.</p>")
         else:
-            parts.append(trend_svg(effect.trend(found.campaign.statement.project)))
+            parts.append(series_svg([effect.series], f"{effect.step} {effect.number}"))
         if effect.by_stratum:
             parts.append('<table><tr><th>Stratum<th class="n">Pairs<th class="n">Median</tr>')
             for label, (count, median) in effect.by_stratum.items():

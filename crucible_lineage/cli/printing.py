@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from crucible_lineage.lineage.labels import plain, value_text, value_with_unit
+from crucible_lineage.lineage.labels import plain, value_text
 from crucible_lineage.times import time_shown
 
 if TYPE_CHECKING:
@@ -34,11 +34,8 @@ _CODES = {"red": 31, "green": 32, "yellow": 33, "cyan": 36, "dim": 2}
 
 
 def in_columns(names: Sequence[str], rows: Sequence[Sequence[object]], most: int = MOST_CELL) -> Iterator[str]:
-    """Yield a header line and one line for each row, in columns of at most `most` characters.
-
-    Numbers get the unit that their name carries.
-    """
-    cells_of = ([_cell(name, value, most) for name, value in zip(names, row, strict=True)] for row in rows)
+    """Yield a header line and one line for each row, in columns of at most `most` characters."""
+    cells_of = (["" if value is None else value_text(value, most) for value in row] for row in rows)
     shown = [list(map(plain, names)), *cells_of]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     for cells in shown:
@@ -60,13 +57,9 @@ def run_lines(runs: Sequence[ListedRun]) -> Iterator[str]:
 
 
 def not_listed(others: Mapping[str, int]) -> str:
-    """Return the end of a list: the omitted datasets by state, with the option for each. Empty if there are none."""
-    by_option: dict[str, list[str]] = {}
-    for state, count in sorted(others.items()):
-        option = "--doubtful" if state in ("candidate", "doubtful") else "--all"
-        by_option.setdefault(option, []).append(f"{count} {state}")
-    counted = ", ".join(f"{', '.join(counts)} ({option})" for option, counts in by_option.items())
-    return counted and f"; not listed: {counted}"
+    """Return the end of a list: the omitted datasets by state; empty if there are none."""
+    counted = ", ".join(f"{count} {state}" for state, count in sorted(others.items()))
+    return counted and f"; not listed: {counted} (--all)"
 
 
 def print_csv(names: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -74,17 +67,6 @@ def print_csv(names: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     from crucible_lineage.lineage.labels import csv_text
 
     click.echo(csv_text(names, rows), nl=False)
-
-
-def _cell(name: str, value: object, most: int) -> str:
-    if value is None:
-        return ""
-    column, _, summed = name.rpartition(".")
-    return (
-        value_with_unit(column if summed in ("mean", "std", "min", "max") else name, value, most)
-        if not isinstance(value, str)
-        else value_text(value, most)
-    )
 
 
 def coloured(text: str, colour: str, stream: TextIO | None = None) -> str:

@@ -27,18 +27,6 @@ _NO_XML = frozenset("\ufffe\uffff")
 MOST = 200  # characters
 DIGITS = 7  # of a number; all of them are in the JSON
 
-# Units at the end of keys (`laser_nm`, `rms_cm1`) and their symbols. Single letters only where they are clear.
-UNITS = {
-    **{unit: unit for unit in ("pm", "nm", "mm", "cm", "km", "fs", "ps", "ns", "ms", "s", "min", "h", "Hz", "kHz")},
-    **{unit: unit for unit in ("MHz", "GHz", "THz", "mV", "kV", "V", "mA", "nA", "pA", "A", "uW", "mW", "W", "kW")},
-    **{unit: unit for unit in ("eV", "meV", "keV", "MeV", "K", "mK", "Pa", "kPa", "MPa", "GPa", "mbar", "bar", "mT")},
-    **{unit: unit for unit in ("mg", "kg", "mol", "mM", "rad", "mrad", "dB", "px", "counts", "ppm", "GB", "MB", "kB")},
-    "um": "µm", "uA": "µA", "us": "µs", "uV": "µV", "ug": "µg", "ul": "µl", "ml": "ml", "nW": "nW",
-    "A1": "Å⁻¹", "ang": "Å", "angstrom": "Å", "angstroms": "Å", "cm1": "cm⁻¹", "nm1": "nm⁻¹", "degC": "°C",
-    "celsius": "°C", "deg": "°", "degrees": "°", "percent": "%", "pct": "%", "seconds": "s", "bytes": "bytes",
-    "kelvin": "K", "volts": "V", "hz": "Hz", "ev": "eV", "kev": "keV", "mev": "meV", "mw": "mW", "kv": "kV",
-}  # fmt: skip
-
 FORMULAS = tuple("=+-@＝＋－＠")
 
 
@@ -195,26 +183,16 @@ def _csv_cell(value: object) -> object:
     return value
 
 
-def unit_of(key: str) -> str:
-    """Return the unit at the end of a key, as in `laser_nm`; empty if there is none."""
-    head, _, tail = key.rpartition("_")
-    return UNITS.get(tail, "") if head else ""
+def value_text(value: object, most: int = MOST) -> str:
+    """Return a value on one line, shortened if it is long; numbers with seven digits.
 
-
-def value_with_unit(key: str, value: object, most: int = MOST) -> str:
-    """Return a value with its unit, on one line: `632.961 nm`. A mapping of `value` and `unit` is also a number."""
+    A mapping of `value` and `unit` is a number with its unit: `632.961 nm`.
+    """
+    if isinstance(value, float):
+        return number_text(value)
     if isinstance(value, Mapping) and (number := _measured(value)) is not None:
         unit = value.get("unit", value.get("units"))
         return plain(f"{number_text(number)} {unit}" if unit else number_text(number))
-    text = value_text(value, most)
-    unit = unit_of(key) if isinstance(value, int | float) and not isinstance(value, bool) else ""
-    return f"{text} {unit}" if unit else text
-
-
-def value_text(value: object, most: int = MOST) -> str:
-    """Return a value on one line, shortened if it is long; numbers with seven digits."""
-    if isinstance(value, float):
-        return number_text(value)
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     return plain(text if len(text) <= most else f"{text[:most]}… ({len(text)} characters)")
 

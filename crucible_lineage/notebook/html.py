@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 
-from crucible_lineage.lineage.labels import value_with_unit
+from crucible_lineage.lineage.labels import value_text
 
 MOST_ROWS = 60
 MOST_INSTANCES = 3  # of a step, if not all rows are shown
@@ -43,7 +43,7 @@ def pairs(title: str, values: Mapping[str, object]) -> str:
         return ""
     rows = "".join(
         f'<tr><td style="text-align:left">{escape(str(name))}</td>'
-        f'<td style="text-align:left">{escape(value_with_unit(str(name), value))}</td></tr>'
+        f'<td style="text-align:left">{escape(value_text(value))}</td></tr>'
         for name, value in values.items()
     )
     return f"<div>{escape(title)}</div><table>{rows}</table>"
@@ -55,15 +55,12 @@ def rows_table(
     """Return a table with a header; the columns in `marks` are states. At most `most` rows are shown."""
     marked = set(marks)
     head = "".join(f'<th style="text-align:left">{escape(name)}</th>' for name in names)
-    body = "".join(
-        "<tr>"
-        + "".join(
-            f'<td style="text-align:left">{state_mark(str(cell)) if at in marked else _cell(names[at], cell)}</td>'
-            for at, cell in enumerate(row)
-        )
-        + "</tr>"
-        for row in rows[:most]
-    )
+
+    def cell(at: int, value: object) -> str:
+        shown = state_mark(str(value)) if at in marked else "" if value is None else escape(value_text(value, 60))
+        return f'<td style="text-align:left">{shown}</td>'
+
+    body = "".join(f"<tr>{''.join(cell(at, value) for at, value in enumerate(row))}</tr>" for row in rows[:most])
     more = f"<div>and {len(rows) - most} more</div>" if len(rows) > most else ""
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
 
@@ -84,7 +81,3 @@ def _first(step: str, alike: Sequence[tuple[str, str, str]]) -> Iterator[tuple[s
     yield from alike[:MOST_INSTANCES]
     if (more := len(alike) - MOST_INSTANCES) > 0:
         yield f"{step}: {more:,} more", alike[0][1], ""
-
-
-def _cell(name: str, value: object) -> str:
-    return "" if value is None else escape(value_with_unit(name.removesuffix(".mean"), value, 60))

@@ -13,7 +13,7 @@ from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.records import returned_numbers
 from crucible_lineage.pipeline.campaign import Campaign, CampaignPlan, strata
 from crucible_lineage.pipeline.plan.plan import FRESH
-from crucible_lineage.queries.trend import Series, Trend, TrendPoint, series_of, spread_of
+from crucible_lineage.queries.trend import Series, TrendPoint, series_of, spread_of
 
 MOST_OUTLIERS = 5
 
@@ -70,10 +70,6 @@ class Effect:
         for one in self.pairs:
             found.setdefault(", ".join(one.stratum), []).append(one.point.value)
         return {label: (len(values), statistics.median(values)) for label, values in sorted(found.items()) if label}
-
-    def trend(self, project: str) -> Trend:
-        """Return the differences over the time of measurement, for a picture."""
-        return Trend(project, self.step, self.number, (self.series,), 0)
 
     def to_json(self) -> JsonObject:
         """Return it as `campaign compare --json` prints it."""

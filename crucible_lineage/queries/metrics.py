@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from crucible_lineage.core.journal import Failure
-from crucible_lineage.errors import InputError, UnreachableError
 from crucible_lineage.failed_runs import failures
 from crucible_lineage.local.checksummed import unsealed
 from crucible_lineage.local.usage import disk_usage
@@ -34,40 +33,6 @@ class Metric:
 def metrics_text(session: Session) -> str:
     """Return the metrics of a session's data folder in the text format of Prometheus, version 0.0.4."""
     return "".join(f"{line}\n" for metric in metrics(session) for line in _lines(metric))
-
-
-def send_metrics(session: Session) -> int:
-    """Send the metrics once by OpenTelemetry, to the address in its variables. Returns their number.
-
-    Raises InputError if the extra `otel` is not installed, UnreachableError if they were not accepted.
-    """
-    try:  # the SDK takes half a second to import
-        from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-        from opentelemetry.metrics import CallbackOptions, Observation
-        from opentelemetry.sdk.metrics import MeterProvider
-        from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricExportResult
-    except ImportError as error:
-        raise InputError(
-            f"sending metrics needs the package {error.name}; install it with: pip install 'crucible-lineage[otel]'"
-        ) from error
-    found, reader, exporter = list(metrics(session)), InMemoryMetricReader(), OTLPMetricExporter()
-    provider = MeterProvider([reader], shutdown_on_exit=False)
-    meter = provider.get_meter(PREFIX)
-    for metric in found:
-
-        def observe(_: CallbackOptions, metric: Metric = metric) -> Iterable[Observation]:
-            return [Observation(value, dict(labels)) for labels, value in metric.samples]
-
-        create = meter.create_observable_counter if metric.kind == COUNTER else meter.create_observable_gauge
-        create(f"{PREFIX}.{metric.name.removesuffix('_total')}", [observe], description=metric.text)
-    try:
-        data = reader.get_metrics_data()
-        if data is not None and exporter.export(data) is not MetricExportResult.SUCCESS:
-            raise UnreachableError("the metrics were not accepted; check OTEL_EXPORTER_OTLP_ENDPOINT")
-    finally:
-        exporter.shutdown()
-        provider.shutdown()
-    return len(found)
 
 
 def metrics(session: Session) -> Iterator[Metric]:

@@ -11,10 +11,12 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crucible_lineage.amounts import amount
 from crucible_lineage.condition import parse_condition
 from crucible_lineage.core.datasets import fetch_datasets
 from crucible_lineage.core.slots import CURRENT
@@ -34,9 +36,11 @@ from crucible_lineage.lineage.records import (
     used_roles,
 )
 from crucible_lineage.queries.graph.fetch import whole_record_of
-from crucible_lineage.queries.graph.state import CANDIDATE, DOUBTFUL, entries_of_copy, stated_entries
+from crucible_lineage.queries.graph.state import DOUBTFUL, entries_of_copy, stated_entries
+from crucible_lineage.queries.trend import Series, TrendPoint, series_of, series_svg
 from crucible_lineage.session import Session
 from crucible_lineage.statements import CheckResult
+from crucible_lineage.times import utc
 
 if TYPE_CHECKING:
     import pandas
@@ -55,17 +59,28 @@ RAW = "raw"  # the measured data that a dataset comes from
 
 
 ENDINGS = (".csv", ".parquet", ".json")
+PICTURE = ".svg"  # of a number over time
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows with the same columns, in the order in which the results were made. `others` counts the rest by state."""
+    """Rows with the same columns, in the order in which the results were made. `others` counts the rest by state.
+
+    Of a number over time, rows are in the order of measurement, and `series` have its limits.
+    """
 
     project: str
     step: str
     columns: tuple[str, ...]
     rows: tuple[tuple[Any, ...], ...]
     others: Mapping[str, int]
+    series: tuple[Series, ...] = ()
+    over_time: str = ""
+
+    @property
+    def picture(self) -> str:
+        """The number over time as SVG, a band for each series."""
+        return series_svg(self.series, f"{self.step} {self.over_time}")
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -79,6 +94,7 @@ class Table:
             "columns": list(self.columns),
             "rows": rows,
             "not_listed": dict(self.others),
+            "series": [one.to_json() for one in self.series],
         }
 
 
@@ -91,33 +107,71 @@ def make_table(
     where: str | None = None,
     fields: Sequence[str] = (),
     by: Sequence[str] = (),
+    over_time: str | None = None,
     every: bool = False,
-    doubtful: bool = False,
-    refresh: bool = False,
 ) -> Table:
     """Return the current results of a step with parameters, returned values, instrument, sample, and further `fields`.
 
     A column is one of a dataset's own (`instrument`, `timestamp`), `params.NAME`, `results.NAME`, `metadata.NAME`, or
     any of these of an ancestor, after the name of its step or the role in which it was used (`axis.results.rms`).
     With `by`, there is a row for each value of these columns, with the count, and mean, standard deviation, minimum
-    and maximum of each number. `every` adds superseded and incomplete results, `doubtful` those on hold and their
-    descendants. Raises InputError for an unknown column.
+    and maximum of each number. With `over_time`, there is a row for each result that has a number in this column, by
+    time of measurement, and a series with limits for each value of `by`; doubtful results are marked, and do not count
+    for the limits. `every` adds superseded, incomplete and doubtful results. Raises InputError for an unknown column.
     """
     condition = parse_condition(where) if where else None
-    facts = ProjectFacts(session, project, refresh=refresh)
-    states = {CURRENT} | ({CANDIDATE, DOUBTFUL} if doubtful else set())
-    results = {one.mfid: facts.entries[one.mfid].state for one in facts.results("table", step, pipeline)}
+    facts = ProjectFacts(session, project)
+    states = {CURRENT} if over_time is None else {CURRENT, DOUBTFUL}
+    results = {one.mfid: facts.entries[one.mfid].state for one in facts.results(step, pipeline)}
     chosen = [mfid for mfid, state in results.items() if every or state in states]
     others = dict(Counter(results.values()) - Counter(results[mfid] for mfid in chosen))
     for name in (*(condition.names if condition else ()), *fields, *by):
         _require_column(facts, chosen, name)
     fitting = [mfid for mfid in chosen if not condition or condition.holds(partial(facts.value, mfid), mfid)]
-    own = _own_columns(facts, fitting or chosen, every or doubtful)  # a table without rows has the columns of all
-    columns = tuple(dict.fromkeys((*own, *by, *fields)))
+    if over_time is not None:
+        series = _series(facts, fitting, over_time, by)
+        columns = tuple(dict.fromkeys(("mfid", "measured", *by, over_time, "beyond", "state", *fields)))
+        own = {
+            point.mfid: {"measured": point.time.isoformat(), over_time: point.value, "beyond": point.beyond}
+            for point in sorted((point for one in series for point in one.points), key=lambda one: (one.time, one.mfid))
+        }
+        own |= {mfid: {"measured": None, over_time: None, "beyond": None} for mfid in fitting if mfid not in own}
+        rows = tuple(
+            tuple(values[name] if name in values else facts.value(mfid, name) for name in columns)
+            for mfid, values in own.items()
+        )
+        return Table(project, step, columns, rows, others, series, over_time)
+    own_columns = _own_columns(facts, fitting or chosen, every)  # a table without rows has the columns of all
+    columns = tuple(dict.fromkeys((*own_columns, *by, *fields)))
     rows = tuple(tuple(facts.value(mfid, column) for column in columns) for mfid in fitting)
     if by:
         columns, rows = _grouped(columns, rows, by)
     return Table(project, step, columns, rows, others)
+
+
+def _series(facts: ProjectFacts, mfids: Sequence[str], column: str, by: Sequence[str]) -> tuple[Series, ...]:
+    """Return the numbers in a column over the time of measurement, for each value of `by`.
+
+    Raises InputError if no result has both a number and a time.
+    """
+    groups: dict[str, list[TrendPoint]] = {}
+    for mfid in mfids:
+        value, time = facts.value(mfid, column), _measured_at(facts, mfid)
+        if isinstance(value, int | float) and not isinstance(value, bool) and time is not None:
+            label = ", ".join(str(facts.value(mfid, name)) for name in by)
+            is_doubtful = facts.entries[mfid].state == DOUBTFUL
+            groups.setdefault(label, []).append(TrendPoint(mfid, time, float(value), doubtful=is_doubtful))
+    if not groups:
+        count = amount(len(mfids), "result")
+        raise InputError(f"table of {column} over time: none of {count} has both this number and a time of measurement")
+    return tuple(series_of(label, points) for label, points in sorted(groups.items()))
+
+
+def _measured_at(facts: ProjectFacts, mfid: str) -> datetime | None:
+    """Return the time of measurement: a dataset's own, else the last one of the measured data that it comes from."""
+    value = facts.value(mfid, "timestamp") or facts.value(mfid, "raw.timestamp")
+    times = [time for time in (value if isinstance(value, list) else [value]) if time]
+    return max((utc(str(time)) for time in times), default=None)
 
 
 def _own_columns(facts: ProjectFacts, chosen: Iterable[str], every: bool) -> tuple[str, ...]:
@@ -196,24 +250,24 @@ class ColumnValues:
 class ProjectFacts:
     """The facts of all datasets of a project, and of their ancestors in other projects."""
 
-    def __init__(self, session: Session, project: str, *, refresh: bool = False) -> None:
+    def __init__(self, session: Session, project: str) -> None:
         self.session = session
         self.project = project
-        self.copy = session.mirror.snapshot(project, refresh=refresh)
+        self.copy = session.mirror.snapshot(project)
         self.entries = stated_entries(session, entries_of_copy(self.copy), project, self.copy.summaries)
         self._verdicts = session.mirror.verdicts()
         self._facts: dict[str, ColumnValues] = {}
         self._named: dict[str, dict[str, tuple[str, ...]]] = {}
         self._two_raws: set[str] = set()  # datasets with a role or step called `raw` that means something else
 
-    def results(self, command: str, step: str, pipeline: str | None) -> list[Summary]:
-        """Return the results of a step, oldest first. Raises InputError, naming the command, if there are none."""
+    def results(self, step: str, pipeline: str | None) -> list[Summary]:
+        """Return the results of a step, oldest first. Raises InputError if there are none."""
         made = [one for one in self.copy.summaries.values() if one.step and pipeline in (None, one.pipeline)]
         if results := [one for one in made if one.step == step]:
             return sorted(results, key=lambda one: (one.created, one.mfid))
         steps = sorted({one.step for one in made})
         instead = nearest(step, steps) if steps else "no step has made any"
-        raise InputError(f"{command} of step {step!r}: project {self.project!r} has no dataset of this step; {instead}")
+        raise InputError(f"table of step {step!r}: project {self.project!r} has no dataset of this step; {instead}")
 
     def of(self, mfid: str) -> ColumnValues:
         """Return the facts of a dataset; only its id if it is hidden from this key."""
@@ -352,13 +406,14 @@ def _one_or_all(values: Iterable[object]) -> object:
     return None if not found else found[0] if len(found) == 1 else found
 
 
-def require_target(path: Path) -> None:
+def require_target(path: Path, *, is_picture: bool = False) -> None:
     """Raise InputError if no table can be written to this file because of its ending or a missing library."""
+    endings = (*ENDINGS, PICTURE) if is_picture else ENDINGS
     if path.suffix.lower() == ".parquet":
         require_library(f"{path.name} as Parquet", "pyarrow", "table")
-    if path.suffix.lower() not in ENDINGS:
+    if path.suffix.lower() not in endings:
         raise InputError(
-            f"write a table to {path}: the format follows from the file's ending, one of {', '.join(ENDINGS)}"
+            f"write a table to {path}: the format follows from the file's ending, one of {', '.join(endings)}"
         )
     if path.is_dir():
         raise InputError(f"write a table to {path}: it is a folder; name a file")
@@ -366,15 +421,18 @@ def require_target(path: Path) -> None:
 
 def write_table(table: Table, path: Path) -> None:
     """Write the whole table to the file, in the format of its ending. InputError as for `require_target`."""
-    require_target(path)
+    require_target(path, is_picture=bool(table.series))
     path.parent.mkdir(parents=True, exist_ok=True)
+    ending = path.suffix.lower()
     with replacing(path) as draft:
-        if path.suffix.lower() == ".parquet":
+        if ending == ".parquet":
             _write_parquet(table, draft)
+            return
+        if ending == ".json":
+            content = json.dumps(table.to_json(), ensure_ascii=False, indent=1) + "\n"
         else:
-            document = json.dumps(table.to_json(), ensure_ascii=False, indent=1) + "\n"
-            content = document if path.suffix.lower() == ".json" else csv_text(table.columns, table.rows)
-            draft.write_text(content, encoding="utf-8", newline="")
+            content = table.picture if ending == PICTURE else csv_text(table.columns, table.rows)
+        draft.write_text(content, encoding="utf-8", newline="")
 
 
 def data_frame(table: Table) -> pandas.DataFrame:

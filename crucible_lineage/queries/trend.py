@@ -1,4 +1,4 @@
-"""The trend of a returned number over the time of measurement: robust limits, points beyond them, and changes."""
+"""A returned number over the time of measurement: robust limits, points beyond them, and a picture."""
 
 from __future__ import annotations
 
@@ -7,19 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from crucible_lineage.amounts import amount
-from crucible_lineage.core.slots import CURRENT
-from crucible_lineage.errors import InputError
-from crucible_lineage.lineage.model import DOUBTFUL
-from crucible_lineage.lineage.records import activity_code
-from crucible_lineage.queries.table import ProjectFacts
-from crucible_lineage.session import Session
-from crucible_lineage.statements import HOLD
-from crucible_lineage.times import utc
+from crucible_lineage.lineage.labels import plain
 
 SIGMAS = 3.0  # limits are the median plus and minus this many scaled median absolute deviations
 SCALED = 1.4826  # scales the median absolute deviation of a normal distribution to its standard deviation
 FEWEST = 5  # values needed for limits
+WIDTH, HEIGHT, LEFT, RIGHT, TOP = 900, 190, 84, 20, 34
+MOST_BEYOND = 10  # listed points
 
 
 @dataclass(frozen=True)
@@ -32,34 +26,16 @@ class TrendPoint:
     beyond: bool = False
     doubtful: bool = False
 
-    def to_json(self) -> dict[str, object]:
-        """Return it as `trend --json` prints it."""
-        return {**vars(self), "time": self.time.isoformat()}
-
-
-@dataclass(frozen=True)
-class AxisMark:
-    """A change of the code or of a calibration (a parent that several results share), or a hold."""
-
-    time: datetime
-    kind: str
-    text: str
-
-    def to_json(self) -> dict[str, object]:
-        """Return it as `trend --json` prints it."""
-        return {**vars(self), "time": self.time.isoformat()}
-
 
 @dataclass(frozen=True)
 class Series:
-    """The results of one group by time, without limits if there are too few. `marks` are changes."""
+    """The results of one group by time, without limits if there are too few."""
 
     label: str
     points: tuple[TrendPoint, ...]
     median: float
     low: float | None
     high: float | None
-    marks: tuple[AxisMark, ...] = ()
 
     @property
     def alarm(self) -> bool:
@@ -71,61 +47,22 @@ class Series:
         return self.low is not None and self.high is not None and not self.low <= value <= self.high
 
     def to_json(self) -> dict[str, object]:
-        """Return it as `trend --json` prints it."""
-        points, marks = [one.to_json() for one in self.points], [one.to_json() for one in self.marks]
-        return {**vars(self), "alarm": self.alarm, "points": points, "marks": marks}
+        """Return it as `table --over-time --json` prints it."""
+        return {"label": self.label, "median": self.median, "low": self.low, "high": self.high, "alarm": self.alarm}
 
-
-@dataclass(frozen=True)
-class Trend:
-    """A column of a step's results over time, in groups. `left_out` counts results without a number or a time."""
-
-    project: str
-    step: str
-    column: str
-    series: tuple[Series, ...]
-    left_out: int
-
-    def to_json(self) -> dict[str, object]:
-        """Return it as `trend --json` prints it."""
-        return {**vars(self), "series": [one.to_json() for one in self.series]}
-
-
-def trend_of(
-    session: Session, project: str, step: str, column: str, *, by: str | None = None, pipeline: str | None = None
-) -> Trend:
-    """Return a column of a step's current results over the time of measurement, for each value of `by`.
-
-    Doubtful results are included and marked, but ignored for limits. Raises InputError if the step is unknown, or no
-    result has both a number and a time of measurement.
-    """
-    facts = ProjectFacts(session, project)
-    results = facts.results("trend", step, pipeline)
-    shown = [one.mfid for one in results if facts.entries[one.mfid].state in (CURRENT, DOUBTFUL)]
-    groups: dict[str, list[TrendPoint]] = {}
-    left_out = 0
-    for mfid in shown:
-        value, time = facts.value(mfid, column), _time(facts, mfid)
-        if isinstance(value, bool) or not isinstance(value, int | float) or time is None:
-            left_out += 1
-            continue
-        label = str(facts.value(mfid, by)) if by else ""
-        is_doubtful = facts.entries[mfid].state == DOUBTFUL
-        groups.setdefault(label, []).append(TrendPoint(mfid, time, float(value), doubtful=is_doubtful))
-    if not groups:
-        raise InputError(
-            f"trend of {step} {column}: none of {amount(len(shown), 'result')} has both this number and a time of "
-            "measurement"
-        )
-    series = tuple(_marked(facts, series_of(label, points)) for label, points in sorted(groups.items()))
-    return Trend(project, step, column, series, left_out)
-
-
-def _time(facts: ProjectFacts, mfid: str) -> datetime | None:
-    """Return the time of measurement: a dataset's own, else the last one of the measured data that it comes from."""
-    value = facts.value(mfid, "timestamp") or facts.value(mfid, "raw.timestamp")
-    times = [time for time in (value if isinstance(value, list) else [value]) if time]
-    return max((utc(str(time)) for time in times), default=None)
+    def lines(self) -> Iterator[str]:
+        """Yield its span and limits in words, and the values beyond them."""
+        limits = f", limits {self.low:.6g} to {self.high:.6g}" if self.low is not None and self.high is not None else ""
+        span = f"{self.points[0].time:%Y-%m-%d} to {self.points[-1].time:%Y-%m-%d}"
+        name = f"{self.label}: " if self.label else ""
+        yield f"{name}{len(self.points)} values, {span}, median {self.median:.6g}{limits}"
+        beyond = [point for point in self.points if point.beyond and not point.doubtful]
+        for point in beyond[-MOST_BEYOND:]:
+            yield f"  beyond  {point.time:%Y-%m-%d %H:%M}  {point.value:.6g}  {point.mfid}"
+        if len(beyond) > MOST_BEYOND:
+            yield f"  and {len(beyond) - MOST_BEYOND} earlier"
+        if self.alarm:
+            yield f"  the last value, {self.points[-1].value:.6g}, is beyond the limits"
 
 
 def series_of(label: str, points: Iterable[TrendPoint]) -> Series:
@@ -144,42 +81,53 @@ def spread_of(values: Sequence[float]) -> float:
     return SCALED * statistics.median(abs(value - median) for value in values)
 
 
-def _marked(facts: ProjectFacts, series: Series) -> Series:
-    marks = (*_changes(facts, series.points), *_holds(facts, series.points))
-    return replace(series, marks=tuple(sorted(marks, key=lambda one: (one.time, one.kind))))
+def series_svg(series: Sequence[Series], title: str) -> str:
+    """Return a picture with one band for each series."""
+    height = (HEIGHT + TOP) * len(series) + 16
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}" '
+        'font-family="system-ui, sans-serif" font-size="11" fill="#111111">',
+        '<rect width="100%" height="100%" fill="#FFFFFF"/>',
+    ]
+    for number, one in enumerate(series):
+        parts += _band(one, title, number * (HEIGHT + TOP) + TOP)
+    return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def _changes(facts: ProjectFacts, points: Sequence[TrendPoint]) -> Iterator[AxisMark]:
-    """Yield changes of the code and of shared parents, at the first result with the new one."""
-    shared = _shared(facts, points)
-    code: str | None = None
-    used: dict[str, tuple[str, ...]] = {}
-    for point in points:
-        new_code = activity_code(facts.copy.records.get(point.mfid))
-        if code is not None and new_code != code:
-            yield AxisMark(point.time, "code", f"code {code[:12]} -> {new_code[:12]}")
-        code = new_code
-        for role, parents in facts.of(point.mfid).used.items():
-            calibrations = tuple(one for one in parents if one in shared)
-            if calibrations and used.get(role, calibrations) != calibrations:
-                names = ", ".join(str(facts.value(one, "name") or one) for one in calibrations)
-                yield AxisMark(point.time, "calibration", f"{role}: {names}")
-            if calibrations:
-                used[role] = calibrations
+def _band(series: Series, title: str, top: float) -> Iterator[str]:
+    levels = [series.median, *(limit for limit in (series.low, series.high) if limit is not None)]
+    shown = [*levels, *(point.value for point in series.points)]
+    least, most = min(shown), max(shown)
+    margin = (most - least) * 0.08 or abs(most) * 0.1 or 1.0
+    least, most = least - margin, most + margin
+    first, last = series.points[0].time, series.points[-1].time
+    span = (last - first).total_seconds() or 1.0
 
+    def x(time: datetime) -> float:
+        return LEFT + (time - first).total_seconds() / span * (WIDTH - LEFT - RIGHT)
 
-def _shared(facts: ProjectFacts, points: Sequence[TrendPoint]) -> set[str]:
-    """Return the parents that more than one of the results has."""
-    counts: dict[str, int] = {}
-    for point in points:
-        for mfid in {one for parents in facts.of(point.mfid).used.values() for one in parents}:
-            counts[mfid] = counts.get(mfid, 0) + 1
-    return {mfid for mfid, count in counts.items() if count > 1}
+    def y(value: float) -> float:
+        return top + (most - value) / (most - least) * (HEIGHT - 40)
 
+    bottom = top + HEIGHT - 40
+    from xml.sax.saxutils import escape  # imports urllib, which only a picture needs
 
-def _holds(facts: ProjectFacts, points: Sequence[TrendPoint]) -> Iterator[AxisMark]:
-    """Yield the holds on these results: one on a span of measurements at its start, others when they were placed."""
-    holds = {doubt.statement.mfid: doubt.statement for point in points if (doubt := facts.entries[point.mfid].doubt)}
-    for one in holds.values():
-        if one.verb == HOLD:
-            yield AxisMark(utc(one.about.since or one.when), "hold", f"hold {one.attribution}")
+    heading = escape(plain(" · ".join(filter(None, (series.label, title)))))
+    yield f'<text x="{LEFT}" y="{top - 10:.0f}" font-weight="600">{heading}</text>'
+    if series.low is not None and series.high is not None:
+        band = f'y="{y(series.high):.1f}" height="{max(0.5, y(series.low) - y(series.high)):.1f}"'
+        yield f'<rect x="{LEFT}" width="{WIDTH - LEFT - RIGHT}" {band} fill="#EAF2F8"/>'
+    yield f'<path d="M{LEFT},{y(series.median):.1f}H{WIDTH - RIGHT}" stroke="#7A7A7A" stroke-dasharray="4 3"/>'
+    yield f'<path d="M{LEFT},{top}V{bottom}H{WIDTH - RIGHT}" fill="none" stroke="#6B6B6B"/>'
+    for value in dict.fromkeys(levels):
+        yield f'<text x="{LEFT - 6}" y="{y(value) + 4:.1f}" text-anchor="end" fill="#5A5A5A">{value:.4g}</text>'
+    for point in series.points:
+        fill = "#D55E00" if point.beyond else "#0072B2"
+        look = f'fill="#FFFFFF" stroke="{fill}"' if point.doubtful else f'fill="{fill}"'
+        tooltip = f"{point.time:%Y-%m-%d %H:%M} {point.value:.6g} {point.mfid}"
+        tooltip += " doubtful" if point.doubtful else ""
+        centre = f'cx="{x(point.time):.1f}" cy="{y(point.value):.1f}" r="3.2"'
+        yield f"<circle {centre} {look}><title>{tooltip}</title></circle>"
+    for time, anchor in ((first, "start"), (last, "end")):
+        position = f'x="{x(time):.1f}" y="{bottom + 14:.1f}" text-anchor="{anchor}"'
+        yield f'<text {position} fill="#5A5A5A">{time:%Y-%m-%d}</text>'

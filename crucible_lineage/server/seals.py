@@ -33,7 +33,7 @@ COLUMNS = {
     "thumbnail": ("id", "dataset_id", "name", "mime_type", "image", "file_id"),
 }  # fmt: skip
 KEYS = {"link": ("parent_id", "child_id"), "association": ("dataset_id", "sample_id")}  # for tables without a rowid
-REMEDY = "restore a backup: crucible-lineage restore"
+REMEDY = "restore a backup: crucible-lineage data restore"
 
 
 class DamagedError(Exception):

@@ -17,7 +17,7 @@ from jsonschema import Draft202012Validator
 from crucible_lineage.cli import COMMANDS, main
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "commands.schema.json").read_text(encoding="utf-8"))
-NO_JSON = {"mcp", "project", "calibration", "campaign", "lineage", "watch"}
+NO_JSON = {"mcp", "project", "data", "calibration", "campaign", "lineage", "watch"}
 Ask = Callable[..., Any]
 
 
@@ -75,10 +75,11 @@ def test_output_of_commands_matches_the_schema(lab: Any, ask: Ask, data: Path) -
         ("diff", scaled, total), ("impact", scaled), ("status",), ("status", "--all"), ("rerun", total),
         ("list", "--project", "lab", "--all"), ("show", total), ("get", total, "-o", lab.folder / "fetched"),
         ("get", "--step", "total", "-o", lab.folder / "each"), ("table", "--step", "total"), ("runs",),
-        ("register", lab.folder / "first.txt", "--project", "lab", "--parent", total), ("clean", "--yes"), ("push",),
+        ("register", lab.folder / "first.txt", "--project", "lab", "--parent", total),
+        ("data", "clean", "--yes"), ("push",),
     ]  # fmt: skip
     for arguments in commands:
-        validate(ask(*arguments)[0], arguments[0])
+        validate(ask(*arguments)[0], "data clean" if arguments[0] == "data" else arguments[0])
 
 
 def test_a_doubtful_result_has_one_state_everywhere(lab: Any, ask: Ask, data: Path) -> None:
@@ -156,7 +157,7 @@ def test_errors_are_objects_with_the_same_exit_code(
 
 def test_clean_with_json_asks_no_question(lab: Any, ask: Ask, data: Path) -> None:
     (data / "work" / "left").mkdir(parents=True)
-    printed, code = ask("clean")
+    printed, code = ask("data", "clean")
     validate(printed, "failed")
     assert (code, printed["error"]["kind"]) == (2, "InputError")
     assert (data / "work" / "left").is_dir()

@@ -71,5 +71,5 @@ def test_a_hold_needs_a_reason_and_a_blank_flag_is_none_everywhere(catalogue: An
     assert [(one.statement.verb, one.statement.flag) for one in held.statements] == [("hold", "")]
     assert [(one.statement.verb, one.statement.flag) for one in other.statements] == [("flag", "weak")]
     listed = CliRunner().invoke(main, ["list", "--project", "lab", "--data", str(data)]).stdout.splitlines()[-1]
-    assert listed == "1 dataset; not listed: 1 doubtful (--doubtful)"
+    assert listed == "1 dataset; not listed: 1 doubtful (--all)"
     assert repr(catalogue.find()) == "<1 dataset; not listed: 1 doubtful>"

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import re
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 ALERTS = Path(__file__).parents[2] / "deployments" / "prometheus-alerts.yaml"
@@ -58,63 +54,3 @@ def test_each_alert_uses_existing_metrics(lab: Any, data: Path, command: Any) ->
         assert used, rule
         assert used <= names, rule
         assert rule["annotations"]["summary"]
-
-
-class Receiver(HTTPServer):
-    """Receives metrics by OTLP over HTTP."""
-
-    bodies: list[bytes]
-    status = 200
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Receiver
-
-    def do_POST(self) -> None:
-        self.server.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
-        self.send_response(self.server.status)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        """Print nothing."""
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver(("127.0.0.1", 0), Handler) as server:
-        server.bodies = []
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
-
-
-def test_the_same_metrics_are_sent_by_opentelemetry(lab: Any, data: Path, command: Any, receiver: Receiver) -> None:
-    pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
-    from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-
-    assert command("run", lab.pipeline, "--data", data, "--engine", "local").returncode == 0
-    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{receiver.server_port}"}
-    sent = command("status", "--data", data, "--send-metrics", **environment)
-    assert sent.returncode == 0, sent.stderr
-    (body,) = receiver.bodies
-    found: dict[tuple[str, str], float] = {}
-    for metric in ExportMetricsServiceRequest.FromString(body).resource_metrics[0].scope_metrics[0].metrics:
-        name = metric.name.replace(".", "_", 1) + ("_total" if metric.WhichOneof("data") == "sum" else "")
-        for point in getattr(metric, metric.WhichOneof("data") or "").data_points:
-            labels = ",".join(f'{one.key}="{one.value.string_value}"' for one in point.attributes)
-            found[name, labels] = getattr(point, point.WhichOneof("value") or "")
-    printed = samples(command("status", "--data", data, "--metrics").stdout)
-    passing = ("disk_bytes", "age_seconds")  # these change by themselves
-    expected = {key: value for key, value in printed.items() if not key[0].endswith(passing)}
-    assert {key: found[key] for key in expected} == pytest.approx(expected)
-
-
-def test_rejected_metrics_are_an_error(data: Path, command: Any, receiver: Receiver) -> None:
-    pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
-    receiver.status = 400
-    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{receiver.server_port}"}
-    sent = command("status", "--data", data, "--send-metrics", **environment)
-    assert sent.returncode == 3
-    assert "the metrics were not accepted; check OTEL_EXPORTER_OTLP_ENDPOINT" in sent.stderr

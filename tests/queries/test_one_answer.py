@@ -124,15 +124,15 @@ def state_of(entry: Any) -> tuple[str, tuple[str, ...]]:
 def require_one_answer(world: World, view: str, others: tuple[str, ...]) -> None:
     """Check that every command reports the same current results, on each machine, and after a refresh."""
     history = world.history
-    every = world.listed(view, "--all", "--doubtful")
+    every = world.listed(view, "--all")
     states = {mfid: state_of(one) for mfid, one in every.items()}
     for other in others:
-        theirs = world.listed(other, "--all", "--doubtful")
+        theirs = world.listed(other, "--all")
         assert {mfid: state_of(one) for mfid, one in theirs.items()} == states, history
         assert {mfid for mfid, one in theirs.items() if one["doubtful"]} == {
             mfid for mfid, one in every.items() if one["doubtful"]
         }, history
-    fresh = world.listed(view, "--all", "--doubtful", "--refresh")
+    fresh = world.listed(view, "--all", "--refresh")
     assert {mfid: state_of(one) for mfid, one in fresh.items()} == states, history
     for mfid, (state, by) in states.items():
         assert bool(by) == (state == "superseded") or state in ("superseded", "incomplete"), (mfid, state, by, history)
@@ -228,7 +228,7 @@ def run(world: World, view: str) -> None:
     fresh = {name: one["datasets"] for name, one in after.items() if one["state"] == "fresh"}
     assert fresh == made["datasets"], world.history
     assert {one["state"] for name, one in after.items() if name not in fresh} <= {"blocked"}, world.history
-    every = world.listed(view, "--all", "--doubtful")
+    every = world.listed(view, "--all")
     for name, outputs in made["datasets"].items():
         for mfid in outputs.values():
             state, by = state_of(every[mfid])
@@ -240,7 +240,7 @@ def act(world: World, view: str) -> str:
     """Perform a random action and describe it."""
     chance = world.chance
     kind = chance.choice(ACTS_TO_CHOOSE)
-    every = world.listed(view, "--all", "--doubtful")
+    every = world.listed(view, "--all")
     current = [one for one in every.values() if one["state"] == "current" and one["step"]]
     raw = [one for one in every.values() if one["state"] == "raw"]
     if kind == "value":

@@ -1,4 +1,4 @@
-"""`trend`: a number over the time of measurement, with robust limits and marks of changes."""
+"""`table --over-time`: a number over the time of measurement, with robust limits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.run.run import plan_and_run
-from crucible_lineage.queries.trend import trend_of
+from crucible_lineage.queries.table import make_table
 from crucible_lineage.session import Session
 from crucible_lineage.statements import HOLD, About
 from crucible_lineage.stating import state
@@ -43,7 +43,7 @@ def run(session: Session, path: Path) -> None:
 
 
 def test_limits_are_robust_and_the_last_value_gives_an_alarm(measured: Session) -> None:
-    (series,) = trend_of(measured, "lab", "mean", "results.total", by="instrument").series
+    (series,) = make_table(measured, "lab", "mean", over_time="results.total", by=["instrument"]).series
     assert (series.label, series.median, series.alarm) == ("lamp", 2.0, True)
     assert [one.value for one in series.points] == [2 * value for value in VALUES]
     assert [one.beyond for one in series.points] == [False] * 6 + [True]
@@ -51,29 +51,29 @@ def test_limits_are_robust_and_the_last_value_gives_an_alarm(measured: Session) 
     assert series.low < 1.8
 
 
-def test_a_hold_is_marked_and_doubtful_results_do_not_affect_limits(measured: Session) -> None:
+def test_doubtful_results_do_not_affect_limits(measured: Session) -> None:
     subject = About(instrument="lamp", since="2024-05-07T00:00:00+00:00")
     state(measured, "lab", HOLD, subject, why="lamp changed")
-    (series,) = trend_of(measured, "lab", "mean", "results.total").series
+    (series,) = make_table(measured, "lab", "mean", over_time="results.total").series
     assert [one.doubtful for one in series.points] == [False] * 6 + [True]
-    assert [(one.kind, one.time.day) for one in series.marks] == [("hold", 7)]
-    assert "lamp changed" in series.marks[0].text
 
 
 def test_the_command_writes_a_picture_and_fails_on_an_alarm(measured: Session, tmp_path: Path, command: Any) -> None:
     picture = tmp_path / "it.svg"
     data = measured.settings.data
-    words = ("trend", "mean", "results.total", "--project", "lab", "--data", data)
+    words = ("table", "--step", "mean", "--over-time", "results.total", "--project", "lab", "--data", data)
     ran = command(*words, "-o", picture)
-    assert ran.returncode == 1
+    assert ran.returncode == 1, ran.stderr
     assert "the last value, 18, is beyond the limits" in ran.stdout
     assert len(ElementTree.parse(picture).getroot().findall(".//{http://www.w3.org/2000/svg}circle")) == 7
-    assert json.loads(command(*words, "--json").stdout)["series"][0]["alarm"] is True
+    printed = json.loads(command(*words, "--json").stdout)
+    assert printed["series"][0]["alarm"] is True
+    assert [row["results.total"] for row in printed["rows"]] == [2 * value for value in VALUES]
     assert command(*words, "-o", tmp_path / "it.pdf").returncode == 2
 
 
 def test_an_unknown_step_or_column_is_refused(measured: Session) -> None:
     with pytest.raises(InputError, match="none of 7 results has both this number and a time"):
-        trend_of(measured, "lab", "mean", "results.nothing")
+        make_table(measured, "lab", "mean", over_time="results.nothing")
     with pytest.raises(InputError, match="project 'lab' has no dataset of this step"):
-        trend_of(measured, "lab", "median", "results.total")
+        make_table(measured, "lab", "median", over_time="results.total")

@@ -177,10 +177,10 @@ def test_a_run_after_a_restored_backup_makes_what_the_backup_lacks(
 ) -> None:
     backup, options = tmp_path / "backup", ("--data", data)
     assert command("run", lab.pipeline, "--only", "scaled", *options).returncode == 0
-    copied = command("backup", backup, *options, "--json")
+    copied = command("data", "backup", backup, *options, "--json")
     assert (copied.returncode, json.loads(copied.stdout)["datasets"]) == (0, 3), copied.stderr
     assert command("run", lab.pipeline, *options).returncode == 0
-    restored = _until_idle(lambda: command("restore", backup, *options))
+    restored = _until_idle(lambda: command("data", "restore", backup, *options))
     assert "1 dataset newer than the backup" in restored.stdout, restored.stdout + restored.stderr
     again = command("run", lab.pipeline, "--json", *options)
     assert json.loads(again.stdout)["outcomes"] == {"scaled": "reused", "total": "executed"}

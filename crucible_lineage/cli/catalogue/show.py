@@ -28,7 +28,7 @@ from crucible_lineage.cli.printing import is_lively
 from crucible_lineage.cli.working import showing_work
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.lineage.labels import first_lines, plain, plain_lines, value_with_unit
+from crucible_lineage.lineage.labels import first_lines, plain, plain_lines, value_text
 from crucible_lineage.refs import file_stem
 from crucible_lineage.times import time_shown
 
@@ -207,7 +207,7 @@ def _file(file: JsonMapping) -> str:
 
 
 def _values(values: Mapping[str, object]) -> Iterator[str]:
-    yield from (f"  {plain(name)}: {value_with_unit(name, value)}" for name, value in values.items())
+    yield from (f"  {plain(name)}: {value_text(value)}" for name, value in values.items())
 
 
 def _named(mfid: str, names: Mapping[str, str]) -> str:

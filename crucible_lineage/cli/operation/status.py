@@ -31,7 +31,6 @@ from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.labels import plain, plain_lines
 from crucible_lineage.local.usage import disk_usage
 from crucible_lineage.queries.metrics import metrics_text
-from crucible_lineage.queries.metrics import send_metrics as send
 from crucible_lineage.registration.ingestion import in_words
 from crucible_lineage.service import ASSUMPTIONS, Observation
 from crucible_lineage.session import Session
@@ -51,7 +50,6 @@ PATIENCE_S = 5.0  # short: the user wants to know soon that Crucible is away
 @click.option("--runs", default=10, show_default=True, type=click.IntRange(0), help="How many runs to list.")
 @click.option("--all", "every", is_flag=True, help="Each pipeline of each project, over all machines, and what to do.")
 @click.option("--metrics", is_flag=True, help="Print metrics of this data folder for Prometheus, and nothing else.")
-@click.option("--send-metrics", is_flag=True, help="Send the same metrics by OpenTelemetry, and print nothing else.")
 @click.option("--service", is_flag=True, help="Print what is known of this Crucible, and nothing else.")
 @json_option
 def status_command(
@@ -59,7 +57,6 @@ def status_command(
     runs: int,
     every: bool,
     metrics: bool,
-    send_metrics: bool,
     service: bool,
 ) -> None:
     """List the last runs from this data folder, the pipelines that ran, and the results that could not be made.
@@ -77,9 +74,6 @@ def status_command(
     with open_session(PATIENCE_S) as session:
         if metrics:
             click.echo(metrics_text(session), nl=False)
-            return
-        if send_metrics:
-            click.echo(f"sent {amount(send(session), 'metric')}", err=True)
             return
         observations = session.mirror.service.findings()
         if service and not wants_json():
@@ -226,7 +220,7 @@ def _print_disk(used: Mapping[str, int]) -> None:
     names |= {"environments": "environments to remake results"} if used["environments"] else {}
     click.echo("disk: " + ", ".join(f"{size_text(used[key])} {name}" for key, name in names.items()))
     if used["work"]:
-        click.echo(f"to free what nothing needs: {next_command('clean')}")
+        click.echo(f"to free what nothing needs: {next_command('data', 'clean')}")
 
 
 def _print_failures(failed: Sequence[Failure]) -> None:

@@ -32,7 +32,7 @@ from crucible_lineage.cli.runs.progress import Progress
 from crucible_lineage.cli.runs.waiting import PATIENCE, print_not_ingested, print_waiting
 from crucible_lineage.collector import collector_frozen
 from crucible_lineage.errors import InputError, LineageError
-from crucible_lineage.lineage.labels import plain, plain_lines, value_with_unit
+from crucible_lineage.lineage.labels import plain, plain_lines, value_text
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.bind.model import BoundPipeline, require_names
 from crucible_lineage.pipeline.plan.planner import make_plan
@@ -349,7 +349,7 @@ def _lines(returned: Returned) -> Iterator[str]:
     names = {key: plain(key[0] if key[1] == "out" else f"{key[0]}.{key[1]}") for key in returned}
     widest = min(max(map(len, names.values()), default=0), MOST_CELL)
     for key, (mfid, values) in returned.items():
-        text = "  ".join(f"{plain(name)} {value_with_unit(name, value, MOST_VALUE)}" for name, value in values.items())
+        text = "  ".join(f"{plain(name)} {value_text(value, MOST_VALUE)}" for name, value in values.items())
         prefix = f"{names[key]:{widest}}  {mfid}"
         room = max(terminal_width() * 2, 120, len(prefix) + MOST_VALUE)
         line = f"{prefix}  {text}".rstrip()

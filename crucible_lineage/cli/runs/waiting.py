@@ -78,7 +78,7 @@ def print_set_aside(damaged: Sequence[SetAside]) -> None:
         reason = f"{one.error}; kept in {one.folder}"
         click.echo(plain_lines(f"damaged while it waited: {one.name}  {result}: {reason}"), err=True)
     if damaged:
-        command = next_command("clean", "--damaged", "MFID")
+        command = next_command("data", "clean", "--damaged", "MFID")
         click.echo(f"run the pipeline again to remake it, then remove the damaged one: {command}", err=True)
 
 

@@ -11,7 +11,7 @@ from crucible_lineage.amounts import amount, size_text
 from crucible_lineage.collector import collector_paused
 from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.json_types import JsonObject
-from crucible_lineage.lineage.labels import value_with_unit
+from crucible_lineage.lineage.labels import value_text
 
 if TYPE_CHECKING:
     from crucible_lineage.queries.graph.state import DatasetEntry
@@ -65,13 +65,11 @@ class Column:
         if self.as_text:
             return self.as_text(entry)
         value = self.cell(entry)
-        return "" if value is None else value_with_unit(self.name, value)
+        return "" if value is None else value_text(value)
 
 
 def _key_numbers(entry: DatasetEntry) -> str:
-    return ", ".join(
-        f"{name} {value_with_unit(name, value)}" for name, value in list(entry.summary.numbers.items())[:3]
-    )
+    return ", ".join(f"{name} {value_text(value)}" for name, value in list(entry.summary.numbers.items())[:3])
 
 
 COLUMNS: tuple[Column, ...] = (
@@ -144,7 +142,7 @@ def number_column(name: str) -> Column:
         return entry.summary.numbers.get(name)
 
     def text(entry: DatasetEntry) -> str:
-        return "" if (number := value(entry)) is None else value_with_unit(name, number)
+        return "" if (number := value(entry)) is None else value_text(number)
 
     return Column(f"{NUMBER}{name}", name, value, as_text=text, kind="wide number")
 

@@ -13,7 +13,7 @@ from starlette.responses import RedirectResponse, Response
 from crucible_lineage.amounts import alike
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage import Change, Finding, LineageGraph, Node
-from crucible_lineage.lineage.labels import HIDDEN_NAME, short_hash, value_text, value_with_unit
+from crucible_lineage.lineage.labels import HIDDEN_NAME, short_hash, value_text
 from crucible_lineage.queries.catalogue.reference import find_mfid
 from crucible_lineage.queries.diff import LineageComparison, changes_by_dataset, compare_datasets
 from crucible_lineage.queries.verify.verify import Verification, verify_project
@@ -136,7 +136,7 @@ def _text(found: LineageComparison, field: str, value: Any) -> str:
         return ", ".join(map(found.label, value))
     if isinstance(value, str):
         return value_text(short_hash(value))
-    return value_with_unit(field.rpartition(".")[2], value) if isinstance(value, int | float) else value_text(value)
+    return value_text(value)
 
 
 def findings(reader: Reader) -> Response:

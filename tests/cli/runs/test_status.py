@@ -72,9 +72,9 @@ def test_a_run_is_under_way_until_its_process_ends_and_then_cut_short(waiting_ru
     waiting_run.send_signal(signal.SIGKILL)
     waiting_run.wait()
     assert states(data) == ["cut short"]
-    refused = cli("clean", "--data", data, answer="n\n")
+    refused = cli("data", "clean", "--data", data, answer="n\n")
     assert (refused.exit_code, work.exists()) == (1, True)
-    cleaned = cli("clean", "--data", data, "--yes", "--json")
+    cleaned = cli("data", "clean", "--data", data, "--yes", "--json")
     assert cleaned.exit_code == 0
     assert str(work) in [one["path"] for one in json.loads(cleaned.stdout)["removed"]]
     assert not list((data / "work").iterdir())
@@ -94,9 +94,9 @@ def test_the_table_of_runs_and_disk_space(lab: Any, data: Path) -> None:
 
 def test_clean_removes_copies_only_on_request(lab: Any, data: Path) -> None:
     cli("run", lab.pipeline, "--data", data, "--engine", "local")
-    assert "nothing to remove" in cli("clean", "--data", data).stdout
+    assert "nothing to remove" in cli("data", "clean", "--data", data).stdout
     (data / "cache" / ".part-0").write_text("a fetch was killed")
-    assert cli("clean", "--data", data, "--cache", "--yes").exit_code == 0
+    assert cli("data", "clean", "--data", data, "--cache", "--yes").exit_code == 0
     assert not [path for path in (data / "cache").rglob("*") if path.is_file()]
     again = cli("run", lab.pipeline, "--data", data, "--engine", "local", "--json")
     assert json.loads(again.stdout)["executed"] == []
@@ -110,7 +110,7 @@ def test_clean_removes_what_a_killed_process_kept_in_part(lab: Any, data: Path) 
         (draft / "a.txt").write_text("a")
         for path in (draft / "a.txt", draft):
             os.utime(path, (time.time() - seconds,) * 2)
-    assert cli("clean", "--data", data, "--yes").exit_code == 0
+    assert cli("data", "clean", "--data", data, "--yes").exit_code == 0
     assert [path.name for path in (data / "outbox" / "service").iterdir()] == [".new-0"], "its process may be at it"
 
 

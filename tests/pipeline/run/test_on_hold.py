@@ -116,10 +116,10 @@ def test_earlier_results_are_doubtful_until_the_hold_is_lifted(lab: Any, session
     assert states(session) == {**before, first: "doubtful", scaled: "doubtful", total: "doubtful"}
     listed = list_datasets(session, "lab")
     assert ([one.mfid for one in listed.entries], listed.others) == ([second], {"doubtful": 3})
-    assert {one.mfid for one in list_datasets(session, "lab", doubtful=True).entries} == before.keys()
+    assert {one.mfid for one in list_datasets(session, "lab", every=True).entries} == before.keys()
     table = make_table(session, "lab", "total")
     assert (table.rows, dict(table.others)) == ((), {"doubtful": 1})
-    assert len(make_table(session, "lab", "total", doubtful=True)) == 1
+    assert len(make_table(session, "lab", "total", every=True)) == 1
     shown = show_dataset(session, total).to_json()
     assert (shown["state"], shown["doubtful"]["source"], shown["doubtful"]["hold"]) == ("doubtful", first, hold)
     lift(session, About((first,)), "", project="lab")

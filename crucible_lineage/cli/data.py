@@ -1,4 +1,4 @@
-"""`backup` and `restore`: copies of the embedded Crucible, made while it runs; `clean`: disk space."""
+"""`data`: copies of the embedded Crucible, made while it runs, and the disk space of the data folder."""
 
 from __future__ import annotations
 
@@ -33,7 +33,12 @@ MOST_NAMED = 20
 _FOLDER = click.argument("folder", type=DataFolderType(file_okay=False, path_type=Path))
 
 
-@click.command("backup")
+@click.group("data")
+def data_command() -> None:
+    """Free disk space; copy the embedded Crucible, and restore a copy."""
+
+
+@data_command.command("backup")
 @_FOLDER
 @crucible_options
 @json_option
@@ -55,7 +60,7 @@ def backup_command(folder: Path) -> None:
     sys.exit(FAILURE if backup.damaged else 0)
 
 
-@click.command("restore")
+@data_command.command("restore")
 @_FOLDER
 @crucible_options
 @json_option
@@ -99,7 +104,7 @@ def _embedded(command: str) -> Path:
     settings = chosen_settings()
     if not settings.embedded:
         raise InputError(
-            f"{command} is for the embedded Crucible in a data folder (--data), not for {settings.api_url}"
+            f"data {command} is for the embedded Crucible in a data folder (--data), not for {settings.api_url}"
         )
     return settings.data / "crucible"
 
@@ -119,7 +124,7 @@ def _document(backup: Backup) -> dict[str, object]:
     return {**vars(backup), "folder": str(backup.folder)}
 
 
-@click.command("clean")
+@data_command.command("clean")
 @crucible_options
 @click.option(
     "--cache", is_flag=True, help="Also copies of files that Crucible has; they are fetched again when needed."
@@ -146,7 +151,7 @@ def clean_command(cache: bool, mfid: str | None, yes: bool) -> None:
     if not wants_json():
         _print_leftovers(settings.data, found, cache)
     if found and not yes and wants_json():
-        raise InputError("clean --json cannot ask for confirmation: add --yes; nothing was removed")
+        raise InputError("data clean --json cannot ask for confirmation: add --yes; nothing was removed")
     if found and not yes:
         click.confirm("remove this?", abort=True, err=True)
     failed = _remove_all(found)
@@ -189,6 +194,3 @@ def _free(mfid: str) -> None:
         if not session.outbox.free(mfid):
             raise InputError(f"no damaged result {mfid} is kept here; `status` lists the damaged results")
     print_result({"removed": [mfid]}, [f"removed the rest of {mfid}"])
-
-
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
