@@ -206,9 +206,9 @@ def set_command(
 
     Results that used the old value become stale.
     """
-    if step is not None and dataset is not None:
-        dataset, values = None, (dataset, *values)
-    if [dataset, step, table].count(None) != 2 or (table is not None and values):
+    if step is not None and dataset is not None:  # the first value
+        values, dataset = (dataset, *values), None
+    if sum(one is not None for one in (dataset, step, table)) != 1 or (table is not None and values):
         raise InputError("set: name a dataset and what to set (set MFID metadata.power_mW=5), or a table with --from")
     with open_session() as session:
         if table is not None:
