@@ -105,7 +105,7 @@ def _show_schema(output: Path | None) -> None:
 
 def _names_dataset(name: str) -> bool:
     """Return False for a name that is, or looks like, a file: by its ending, or a folder in it."""
-    looks_like_file = Path(name).suffix.lower() in (".yaml", ".yml", ".crux") or os.sep in name or Path(name).exists()
+    looks_like_file = Path(name).suffix.lower() in (".yaml", ".yml") or os.sep in name or Path(name).exists()
     return is_mfid(name) or not looks_like_file
 
 

@@ -15,7 +15,6 @@ from crucible_lineage.pipeline.spec.inputs import INPUT_KINDS, FileInput
 from crucible_lineage.pipeline.spec.pipeline import PipelineSpec, StepSpec
 
 INTERNAL_FIELDS = ("path", "digest", "folder", "references")  # fields that are set by the reader, not declared
-INPUT_KEYS = (*INPUT_KINDS, "crux")
 _NO_SOURCE = ("model_type", "tuple_type", "string_type", "dict_type")
 TOP_KEYS = [
     name for name in (*PipelineSpec.model_fields, "params", "defaults", "include") if name not in INTERNAL_FIELDS
@@ -97,8 +96,8 @@ def _fault_of(document: Document, error: JsonMapping, hidden: Collection[Locatio
 
 def _key_hint(keys: Mapping[object, object]) -> str:
     """Return a hint to the input key that a misspelt one is near; empty if there is none."""
-    wrong = (str(key) for key in keys if key not in INPUT_KEYS)
-    near = next(filter(None, (nearest_word(key, INPUT_KEYS) for key in wrong)), None)
+    wrong = (str(key) for key in keys if key not in INPUT_KINDS)
+    near = next(filter(None, (nearest_word(key, INPUT_KINDS) for key in wrong)), None)
     return f"; did you mean {near!r}?" if near else ""
 
 
@@ -147,8 +146,7 @@ def _allowed_keys(raw: tuple[str | int, ...]) -> list[str]:
         model = StepSpec if raw[0] == "steps" else PipelineSpec
     for part in raw[2:-1] if raw[0] == "steps" else raw[3:-1] if raw[0] == "inputs" else raw[:-1]:
         model = _model_under(model, part) or model
-    keys = [field.alias or name for name, field in model.model_fields.items() if name not in INTERNAL_FIELDS]
-    return [*keys, "crux"] if model is FileInput else keys
+    return [field.alias or name for name, field in model.model_fields.items() if name not in INTERNAL_FIELDS]
 
 
 def _model_under(model: type[BaseModel], key: str | int) -> type[BaseModel] | None:

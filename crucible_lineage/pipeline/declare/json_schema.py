@@ -214,12 +214,7 @@ def pipeline_schema() -> dict[str, object]:
     each = definitions["EachInput"]
     each["additionalProperties"] = True  # keys beside `each` apply to every entry
     each["properties"]["each"] = {"type": "array", "minItems": 1, "items": {"type": "object"}}
-    crux = {
-        "type": "object",
-        "required": ["crux"],
-        "properties": {"crux": {"type": "string"}, "id": {"type": "string"}, "match": _match()},
-    }
-    forms = [*({"$ref": f"#/$defs/{kind}"} for kind in kinds), crux]
+    forms = [{"$ref": f"#/$defs/{kind}"} for kind in kinds]
     properties = schema["properties"]
     properties["inputs"] = {"type": "object", "additionalProperties": {"anyOf": forms}}
     properties["params"] = {"type": "object"}

@@ -17,7 +17,6 @@ from pydantic import ValidationError
 from crucible_lineage.errors import Fault, InputError, nearest
 from crucible_lineage.ids import PROJECT_ID_RULE, canonical_json, is_project_id
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.pipeline.declare.crux import crux_input, recipe_files
 from crucible_lineage.pipeline.declare.faults import TOP_KEYS, faults_of, location_of
 from crucible_lineage.pipeline.declare.variables import Variables
 from crucible_lineage.pipeline.declare.yaml import Document, Location, read_document
@@ -88,7 +87,6 @@ class _Loader:
         self._refuse_internal_keys()
         self._override(data, overrides)
         self._apply_defaults(data)
-        self._read_crux(data)
         variables = self._fill(data)
         if not overrides:  # an override may replace the only reference to a parameter
             self._check_used(variables)
@@ -212,17 +210,6 @@ class _Loader:
                 times = {"timestamp", "known_since"} if {"timestamp", "known_since"} & declared.keys() else set()
                 own = {key: value for key, value in valid.items() if key not in times}
                 inputs[name] = {**own, **declared, **_merged(own, declared, "metadata")}
-
-    def _read_crux(self, data: JsonObject) -> None:
-        inputs = mapping_at(data, "inputs")
-        for name, declared in inputs.items():
-            if isinstance(declared, dict) and "crux" in declared:
-                try:
-                    self.document.files.extend(recipe_files(declared, self.folders["inputs", name]))
-                    inputs[name] = crux_input(declared, self.folders["inputs", name])
-                except InputError as error:
-                    self._report(("inputs", name, "crux"), str(error))
-                    inputs[name] = {"select": {}}
 
     def _fill(self, data: JsonObject) -> Variables:
         declared = data.get("env") if isinstance(data.get("env"), list) else []

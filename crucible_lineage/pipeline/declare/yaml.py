@@ -67,34 +67,17 @@ class Document:
 
 def read_document(path: Path) -> Document:
     """Read the document in a file, with recoverable faults. Raises InputError if it is not plain YAML."""
-    document = _just_one(_parse(_read_text(path), str(path)))
+    document = _parse(_read_text(path), str(path))
     document.files.append(path)
     return document
 
 
-def read_documents(path: Path) -> list[Document]:
-    """Read all documents in a file, separated by `---`, except empty ones. Raises InputError with every fault."""
-    return _sound(_parse(_read_text(path), str(path)))
-
-
 def parse_document(text: str, name: str) -> Document:
     """Parse a text; errors refer to it as `name`. Raises InputError with every fault."""
-    return _just_one(_sound(_parse(text, name)))
-
-
-def _just_one(documents: list[Document]) -> Document:
-    first, *others = documents
-    if others:
-        message = "a second document begins here; there can be only one"
-        first.faults.append(Fault(message, first.name, *others[0].marks[()]))
-        raise InputError("", first.faults)
-    return first
-
-
-def _sound(documents: list[Document]) -> list[Document]:
-    if faults := [fault for document in documents for fault in document.faults]:
-        raise InputError("", faults)
-    return documents
+    document = _parse(text, name)
+    if document.faults:
+        raise InputError("", document.faults)
+    return document
 
 
 def _read_text(path: Path) -> str:
@@ -126,7 +109,7 @@ def _yaml_files(folder: Path) -> list[str]:
     return []
 
 
-def _parse(text: str, name: str) -> list[Document]:
+def _parse(text: str, name: str) -> Document:
     reader = _Reader(name)
     try:
         for event in yaml.parse(text, Loader=_Loader):
@@ -143,9 +126,11 @@ def _parse(text: str, name: str) -> list[Document]:
         raise InputError("", [Fault(f"this is not valid YAML: {message}", name, line + 1, column + 1)]) from error
     if not roots:
         raise InputError("", [Fault("the file is empty", name, 1)])
-    readers = [_Reader(name) for _ in roots]
-    built = [(own.build(root, ()), own) for own, root in zip(readers, roots, strict=True)]
-    return [Document(name, data, own.marks, faults=own.faults) for data, own in built]
+    data = reader.build(roots[0], ())
+    if len(roots) > 1:
+        reader.report(roots[1], "a second document begins here; there can be only one")
+        raise InputError("", reader.faults)
+    return Document(name, data, reader.marks, faults=reader.faults)
 
 
 def _correction(lines: list[str], position: tuple[int, int], problem: str) -> tuple[int, int, str] | None:
@@ -214,18 +199,18 @@ class _Reader:
     def refuse(self, event: Any) -> None:
         """Report aliases and tags, before anything is built from them."""
         if isinstance(event, yaml.AliasEvent):
-            self._report(event, f"aliases (*{event.anchor}) are not possible here; write the value out")
+            self.report(event, f"aliases (*{event.anchor}) are not possible here; write the value out")
         if getattr(event, "tag", None) is not None:
-            self._report(event, f"tags ({event.tag}) are not possible here; write plain values")
+            self.report(event, f"tags ({event.tag}) are not possible here; write plain values")
 
     def build(self, node: Any, location: Location) -> Any:
         if len(location) > DEPTH_LIMIT:
-            self._report(node, f"nested more than {DEPTH_LIMIT} deep")
+            self.report(node, f"nested more than {DEPTH_LIMIT} deep")
             return None
         self.marks.setdefault(location, (node.start_mark.line + 1, node.start_mark.column + 1))
         if isinstance(node, yaml.ScalarNode):
             if not node.style and len(node.value) > DIGITS_LIMIT and _INTEGER.fullmatch(node.value):
-                self._report(node, f"a number of over {DIGITS_LIMIT} digits is too long; quote it if it is text")
+                self.report(node, f"a number of over {DIGITS_LIMIT} digits is too long; quote it if it is text")
                 return node.value
             return node.value if node.style else _plain(node.value)
         if isinstance(node, yaml.SequenceNode):
@@ -236,11 +221,11 @@ class _Reader:
         result: JsonObject = {}
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
-                self._report(key_node, "a key must be a single word or text")
+                self.report(key_node, "a key must be a single word or text")
                 continue
             key = str(key_node.value)
             if key in result:
-                self._report(key_node, f"{key!r} is given twice; the first is in line {self._line(location, key)}")
+                self.report(key_node, f"{key!r} is given twice; the first is in line {self._line(location, key)}")
                 continue
             self.marks[*location, key] = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
             result[key] = self.build(value_node, (*location, key))
@@ -249,7 +234,8 @@ class _Reader:
     def _line(self, location: Location, key: str) -> int:
         return self.marks[*location, key][0]
 
-    def _report(self, node: Any, message: str) -> None:
+    def report(self, node: Any, message: str) -> None:
+        """Record a fault at the beginning of a node."""
         mark = node.start_mark
         self.faults.append(Fault(message, self.name, mark.line + 1, mark.column + 1))
 

@@ -397,7 +397,7 @@ PipelineInput = Annotated[
         _input_kind,
         custom_error_type="input_kind",
         custom_error_message=(
-            "it needs one of the keys file, dataset, select, pipeline, calibration, crux, or each with a list"
+            "it needs one of the keys file, dataset, select, pipeline, calibration, or each with a list"
         ),
     ),
 ]

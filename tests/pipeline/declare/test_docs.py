@@ -13,7 +13,6 @@ import pytest
 
 from crucible_lineage.cli import COMMANDS
 from crucible_lineage.pipeline.bind.cached import bind_file
-from crucible_lineage.pipeline.declare.crux import recipe_datasets
 from crucible_lineage.pipeline.declare.faults import INTERNAL_FIELDS, TOP_KEYS
 from crucible_lineage.pipeline.spec.inputs import INPUT_KINDS
 from crucible_lineage.pipeline.spec.pipeline import OutputFields, StepSpec
@@ -54,20 +53,15 @@ def test_each_example_is_valid(folder: Path, name: str) -> None:
     assert f"{bound.name}.yaml" == name
 
 
-def test_the_recipe_declares_the_datasets_of_the_example(folder: Path) -> None:
-    assert list(recipe_datasets(folder / "session.crux")) == ["neon", "dark_counts"]
-
-
-def test_examples_run(folder: Path, run: Callable[..., Any], text_of: Callable[[str], str], cli: Any) -> None:
+def test_examples_run(folder: Path, run: Callable[..., Any], cli: Any) -> None:
     planned = cli("plan", folder / "counting.yaml").stdout.splitlines()[1:]
     (shown,) = re.findall(r"\$ crucible-lineage plan counting.yaml\n(.*?)```", TEXT, re.DOTALL)
     assert planned == shown.splitlines()
-    first = ("counting.yaml", "sweeps.yaml", "reports.yaml", "commands.yaml", "outputs.yaml", "recipe.yaml")
+    first = ("counting.yaml", "sweeps.yaml", "reports.yaml", "commands.yaml", "outputs.yaml")
     for name in (*first, "takes.yaml", "facts.yaml"):
         result = run(folder / name)
         assert result.ok, (name, result.errors)
         assert run(folder / name).executed == [], name
-    assert text_of(run(folder / "recipe.yaml").datasets["clean"]["out"]) == "2.0\n5.0"
 
 
 def test_every_key_is_on_the_page() -> None:

@@ -60,11 +60,10 @@ inputs:
   e: {select: {measurement: x, keyword: y}, each: true}
   f: {pipeline: other.yaml, step: s, output: low, each: true}
   g: {each: [{file: a.txt, metadata: {x: 1}}, {dataset: 0tr5k2ndm5zvd000nr21qakeh4}], measurement: m}
-  h: {crux: s.crux, id: x}
 steps:
   s:
     uses: "m:f"
-    inputs: {a: a, b: [b, c], c: {from: d, files: "*.txt", collect: true}, d: [{from: s.low}, e], e: f, f: g, g: h}
+    inputs: {a: a, b: [b, c], c: {from: d, files: "*.txt", collect: true}, d: [{from: s.low}, e], e: f, f: g}
     params: {degree: "${params.degree}"}
     matrix: {x: [1, 2]}
     output: {dataset_name: "{a.dataset_name}", samples: none, ingestor: X, metadata: {a: 1}}
@@ -116,7 +115,6 @@ def test_a_pipeline_with_all_keys_is_valid(validator: Any) -> None:
         ("match: {a: [instrument_name, metadata.lamp]}", "match: [a]"),
         ("include: [other.yaml]", "include: {other: yaml}"),
         ("env: [LAB_TOKEN]", "env: LAB_TOKEN"),
-        ("h: {crux: s.crux, id: x}", "h: {crux: 3}"),
     ],
 )
 def test_a_pipeline_that_the_reader_refuses_is_not_valid(validator: Any, old: str, new: str) -> None:
