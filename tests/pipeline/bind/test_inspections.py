@@ -1,9 +1,8 @@
-"""A cached binding is used while nothing has changed, never under other rules, and reading it runs no code."""
+"""Inspections of steps are kept while nothing has changed, never under other rules, and reading them runs no code."""
 
 from __future__ import annotations
 
 import ast
-import json
 import os
 import subprocess
 import sys
@@ -14,7 +13,6 @@ from typing import Any
 import pytest
 
 from crucible_lineage.local.checksummed import sealed, unsealed
-from crucible_lineage.pipeline.bind import cached
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.functions import inspect
 from crucible_lineage.session import Session
@@ -23,46 +21,33 @@ PACKAGE = Path(__file__).parents[3] / "crucible_lineage"
 
 
 @pytest.fixture
-def read(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
-    """Return a function that counts how often declarations were read during the test."""
-    from crucible_lineage.pipeline.declare import load
-
+def found(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Return a function that counts how often a function was imported to be inspected during the test."""
     times = []
-    original = load.read_declaration
-    monkeypatch.setattr(load, "read_declaration", lambda *arguments: times.append(1) or original(*arguments))
+    original = inspect.find_step
+    monkeypatch.setattr(inspect, "find_step", lambda *arguments: times.append(1) or original(*arguments))
     return lambda: len(times)
 
 
-def found(session: Session) -> list[tuple[str, Any]]:
-    rows = session.store.database.rows("SELECT asked, rules, found FROM inspected")
-    return [(asked, unsealed(text, asked, rules)) for asked, rules, text in rows]
-
-
 def rewrite(session: Session, change: Callable[[Any], None]) -> None:
-    """Change stored inspections as if another version had written them."""
-    for asked, value in found(session):
-        change(value)
+    """Change kept inspections as if another version had written them."""
+    for asked, rules, text in session.store.database.rows("SELECT asked, rules, found FROM inspected"):
+        change(value := unsealed(text, asked, rules))
         kept = sealed(value, asked, inspect.RULES)
         session.store.database.write("UPDATE inspected SET found = ? WHERE asked = ?", kept, asked)
 
 
-def test_a_cached_binding_equals_the_original(lab: Any, session: Session, read: Any) -> None:
+def test_a_binding_with_kept_inspections_equals_the_first(lab: Any, session: Session, found: Any) -> None:
     first = bind_file(lab.pipeline, session.store)
-    again = bind_file(lab.pipeline, session.store)
-    assert again == first
-    assert read() == 1
-
-
-def test_the_pipeline_of_the_demo_is_cached(session: Session, read: Any) -> None:
-    path = PACKAGE.parent / "deployments" / "pipelines" / "raman.yaml"
-    assert bind_file(path, session.store) == bind_file(path, session.store)
-    assert read() == 1
+    assert found() == 2
+    assert bind_file(lab.pipeline, session.store) == first
+    assert found() == 2
 
 
 @pytest.mark.parametrize(
     "declared", ["2024-05-01", "2024-05-01 12:00:00", "-0.0", "1e9", "{a: [1, 2.0, null]}", "café"]
 )
-def test_values_of_every_kind_survive_the_cache(lab: Any, session: Session, declared: str) -> None:
+def test_values_of_every_kind_survive_being_kept(lab: Any, session: Session, declared: str) -> None:
     lab.file(f"{lab.module}_any.py", "def take(counts, *, value, out):\n    pass\n")
     path = lab.declare(
         'pipeline: p\nproject: lab\ninputs: {first: {file: first.txt, timestamp: "2024-05-01T12:00:00Z"}}\n'
@@ -72,14 +57,13 @@ def test_values_of_every_kind_survive_the_cache(lab: Any, session: Session, decl
     assert bind_file(path, session.store) == first
 
 
-def test_a_binding_under_other_rules_is_not_used(
-    lab: Any, session: Session, read: Any, monkeypatch: pytest.MonkeyPatch
+def test_an_inspection_under_other_rules_is_not_used(
+    lab: Any, session: Session, found: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bind_file(lab.pipeline, session.store)
-    for module in (cached, inspect):
-        monkeypatch.setattr(module, "RULES", "crucible-lineage/code/99")
+    monkeypatch.setattr(inspect, "RULES", "crucible-lineage/code/99")
     bind_file(lab.pipeline, session.store)
-    assert read() == 2
+    assert found() == 4
     rules = session.store.database.rows("SELECT DISTINCT rules FROM inspected")
     assert rules == [("crucible-lineage/code/99",)], "entries under other rules are removed"
 
@@ -92,29 +76,21 @@ def test_the_rules_name_the_version_and_both_schemes() -> None:
         assert part in inspect.RULES.split()
 
 
-def _added(value: Any) -> None:
-    for function in value.get("functions", [value]):
-        function["invented"] = 1
-
-
-def _removed(value: Any) -> None:
-    for function in value.get("functions", [value]):
-        function.pop("fingerprint")
-
-
-def _other_kind(value: Any) -> None:
-    for function in value.get("functions", [value]):
-        function["outputs"] = "out"
-
-
-@pytest.mark.parametrize("change", [_added, _removed, _other_kind])
-def test_an_entry_of_another_version_is_not_used(
-    lab: Any, session: Session, read: Any, change: Callable[[Any], None]
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda function: function.update(invented=1),
+        lambda function: function.pop("fingerprint"),
+        lambda function: function.update(outputs="out"),
+    ],
+)
+def test_an_inspection_of_another_version_is_not_used(
+    lab: Any, session: Session, found: Any, change: Callable[[Any], None]
 ) -> None:
     first = bind_file(lab.pipeline, session.store)
     rewrite(session, change)
     assert bind_file(lab.pipeline, session.store) == first
-    assert read() == 2
+    assert found() == 4
 
 
 def test_reading_the_cache_cannot_run_code(lab: Any, data: Path, command: Any) -> None:
@@ -151,18 +127,3 @@ def test_no_module_imports_a_library_that_turns_bytes_into_code() -> None:
         for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
     }
     assert {(file, name) for file, name in imported if name in banned} == set()
-
-
-def test_a_function_of_many_steps_is_stored_once(lab: Any, session: Session) -> None:
-    steps = "".join(
-        f"  s{number}: {{uses: 'LABMODULE:scale', inputs: {{counts: first}}, params: {{factor: {number}}}}}\n"
-        for number in range(20)
-    )
-    path = lab.declare(
-        'pipeline: p\nproject: lab\ninputs: {first: {file: first.txt, timestamp: "2024-05-01T12:00:00Z"}}\nsteps:\n'
-        + steps
-    )
-    bind_file(path, session.store)
-    (stored,) = [value for _, value in found(session) if "functions" in value]
-    assert len(stored["functions"]) == 1
-    assert json.dumps(stored).count("values = [float(line)") == 1
