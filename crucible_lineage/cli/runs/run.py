@@ -99,7 +99,6 @@ Returned = dict[tuple[str, str], tuple[str, Mapping[str, object]]]
 @click.option("--keep-going/--fail-fast", default=True, help="What to do once a step has failed.  [default: continue]")
 @click.option("--dry-run", is_flag=True, help="Show what would be done, as `plan` does.")
 @PATIENCE
-@click.option("--apply-declared", is_flag=True, help="First write the declared fields of registered files to Crucible.")
 @AS_OF
 @REFRESH
 @click.option("--quiet", "-q", is_flag=True, help="Print failures only.")
@@ -117,7 +116,6 @@ def run_command(
     keep_going: bool,
     dry_run: bool,
     patience: float,
-    apply_declared: bool,
     as_of: str,
     refresh: bool,
     quiet: bool,
@@ -150,8 +148,6 @@ def run_command(
             chosen_steps = tuple(step for step in planned.steps if request.choice.makes(step.step, step.name, bound))
             print_plan(replace(planned, steps=chosen_steps), above=planned.steps)
             return
-        if apply_declared:
-            _apply_declared(bound, session)
         shown = Progress(list(bound.steps), quiet=quiet, silent=wants_json(), verbose=verbose, jobs=jobs)
         with shown as progress:
             result = run_with_engine(engine, request, session, progress.listen, jobs, progress.stop)
@@ -200,14 +196,6 @@ def note_same_name(bound: BoundPipeline, session: Session) -> None:
     if last and last.is_file() and last.resolve() != bound.spec.path.resolve():
         same = f"pipeline {bound.name!r} was last run from {last}: the results of both files are current side by side"
         click.echo(plain(f"note: {same}; if they are two pipelines, rename one"), err=True)
-
-
-def _apply_declared(bound: BoundPipeline, session: Session) -> None:
-    from crucible_lineage.pipeline.inputs.current import apply_declared  # rarely needed
-
-    for one in apply_declared(make_plan(bound, session).differences, session):
-        line = f"note: {one.name} ({one.mfid}): set {one.field} to {one.declared!r}, as declared"
-        click.echo(plain(line), err=True)
 
 
 def _runner(text: str | None) -> Runner | None:

@@ -1,7 +1,7 @@
 """Current values of registered files at Crucible, and their differences from the declaration.
 
 Declarations, headers and file names give the values at registration. A value that is corrected at Crucible later wins:
-groups, partners, parameters and names use it. With `metadata: declared`, the declaration wins instead.
+groups, partners, parameters and names use it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from crucible_lineage.core.datasets import ONE_BY_ONE
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.records import given_metadata
 from crucible_lineage.pipeline.functions.inspection import RULES
-from crucible_lineage.pipeline.inputs.corrections import apply_changes, changes_of
 from crucible_lineage.pipeline.spec.inputs import MATCHED, METADATA_PREFIX
 from crucible_lineage.session import Session
 from crucible_lineage.times import is_same_value, measured_at
@@ -24,14 +23,13 @@ from crucible_lineage.times import is_same_value, measured_at
 if TYPE_CHECKING:
     from crucible_lineage.pipeline.inputs.inputs import InputItem
 
-CRUCIBLE, DECLARED = "crucible", "declared"
 MOST_SHOWN = 60  # characters of a value that a message shows
 SAMPLES, KEYWORDS = "samples", "keywords"
 
 
 @dataclass(frozen=True)
 class DeclaredDifference:
-    """A field of a registered dataset whose declaration differs from Crucible; `holds` names the side that wins."""
+    """A field of a registered dataset whose declaration differs from Crucible, which holds if it has a value."""
 
     input: str
     mfid: str
@@ -39,21 +37,16 @@ class DeclaredDifference:
     field: str
     declared: Any
     at_crucible: Any
-    holds: str
 
     def __str__(self) -> str:
-        present = f"is {_shown(self.at_crucible)} at Crucible" if self.at_crucible is not None else "is not at Crucible"
-        winner = "Crucible's holds" if self.holds == CRUCIBLE else "the declared one holds"
-        values = f"{self.field} {present}, {_shown(self.declared)} as declared; {winner}"
-        return f"input {self.input}, {self.name} ({self.mfid}): {values}"
-
-    def to_json(self) -> JsonObject:
-        """Return the entry in `plan --json`."""
-        return dict(vars(self))
+        declared, subject = _shown(self.declared), f"input {self.input}, {self.name} ({self.mfid}): {self.field}"
+        if self.at_crucible is None:
+            return f"{subject} is not at Crucible, {declared} as declared; the declared one holds"
+        return f"{subject} is {_shown(self.at_crucible)} at Crucible, {declared} as declared; Crucible's holds"
 
 
 def apply_current_values(
-    name: str, items: Sequence[InputItem], project: str, holds: str, session: Session, *, refresh: bool
+    name: str, items: Sequence[InputItem], project: str, session: Session, *, refresh: bool
 ) -> Iterator[InputItem]:
     """Yield the items of an input with their current values, and their differences from the declaration.
 
@@ -70,27 +63,12 @@ def apply_current_values(
             all_agree = all_agree and item.new is None
             yield item
             continue
-        differs, fields = tuple(_differences(name, item, record, holds)), _current_fields(item, record, holds)
+        differs, fields = tuple(_differences(name, item, record)), _current_fields(item, record)
         all_agree = all_agree and not differs
         dataset = replace(item.dataset, taken=fields.get("timestamp") or "")
         yield replace(item, dataset=dataset, fields=fields, differs=differs)
     if all_agree:
         store_agreement(items, session)
-
-
-def apply_declared(differences: Iterable[DeclaredDifference], session: Session) -> list[DeclaredDifference]:
-    """Write declared values of registered files to Crucible, recorded as corrections; return what was written.
-
-    Raises InputError for a value that cannot be set, before anything is changed.
-    """
-    applied = list(differences)
-    values: dict[str, JsonObject] = {}
-    for difference in applied:
-        field = "sample+" if difference.field == SAMPLES else difference.field
-        values.setdefault(difference.mfid, {})[field] = difference.declared
-    changes = [change for mfid, fields in values.items() for change in changes_of(session, mfid, fields)]
-    apply_changes(session, changes, "as declared")
-    return applied
 
 
 def store_agreement(items: Iterable[InputItem], session: Session) -> None:
@@ -125,7 +103,7 @@ def _declared(item: InputItem) -> JsonObject:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _differences(name: str, item: InputItem, record: JsonMapping, holds: str) -> Iterator[DeclaredDifference]:
+def _differences(name: str, item: InputItem, record: JsonMapping) -> Iterator[DeclaredDifference]:
     assert item.dataset
     metadata = record.get("scientific_metadata") or {}
     for field, declared in _declared(item).items():
@@ -143,8 +121,7 @@ def _differences(name: str, item: InputItem, record: JsonMapping, holds: str) ->
         else:
             current = record.get(field)
         if not is_same_value(field, current, declared):
-            winner = CRUCIBLE if holds == CRUCIBLE and current is not None else DECLARED
-            yield DeclaredDifference(name, item.dataset.mfid, item.label, field, declared, current, winner)
+            yield DeclaredDifference(name, item.dataset.mfid, item.label, field, declared, current)
 
 
 def recorded_fields(record: JsonMapping) -> JsonObject:
@@ -153,15 +130,11 @@ def recorded_fields(record: JsonMapping) -> JsonObject:
     return {name: record.get(name) for name in MATCHED} | ({"timestamp": moment.isoformat()} if moment else {})
 
 
-def _current_fields(item: InputItem, record: JsonMapping, holds: str) -> JsonObject:
-    """Return the fields for groups and partners: Crucible's, then declared ones; or the reverse."""
+def _current_fields(item: InputItem, record: JsonMapping) -> JsonObject:
+    """Return the fields for groups and partners: Crucible's, then declared ones."""
     current = {name: value for name, value in recorded_fields(record).items() if value is not None}
-    metadata = given_metadata(record)
-    declared = {name: value for name, value in item.fields.items() if value is not None}
-    own_metadata = item.fields.get("metadata") or {}
-    if holds == DECLARED:
-        return {**current, **declared, "metadata": {**metadata, **own_metadata}}
-    return {**declared, **current, "metadata": {**own_metadata, **metadata}}
+    metadata = {**(item.fields.get("metadata") or {}), **given_metadata(record)}
+    return {**item.fields, **current, "metadata": metadata}
 
 
 def _shown(value: object) -> str:

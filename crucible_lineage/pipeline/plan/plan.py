@@ -111,7 +111,7 @@ class PipelinePlan:
     def to_json(self) -> JsonObject:
         """Return the plan for `plan --json`."""
         steps = [step.to_json() for step in self.steps]
-        differences = [difference.to_json() for difference in self.differences]
+        differences = [dict(vars(difference)) for difference in self.differences]
         return {
             "steps": steps,
             "undeclared": list(self.undeclared),

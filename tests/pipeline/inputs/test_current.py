@@ -73,15 +73,6 @@ def test_a_value_corrected_at_crucible_moves_groups_parameters_and_names(
     assert run(grouped.pipeline).executed == []
 
 
-def test_declared_values_win_if_the_declaration_says_so(grouped: Any, session: Session) -> None:
-    correct(session, "s2.txt", temperature_C=30)
-    grouped.declare(GROUPED.replace("project: lab", "project: lab\nmetadata: declared"))
-    plan = make_plan(bind_file(grouped.pipeline, session.store), session)
-    assert {step.state for step in plan.steps} == {"fresh"}
-    (difference,) = plan.differences
-    assert str(difference).endswith("is 30 at Crucible, 20 as declared; the declared one holds")
-
-
 def test_a_value_declared_later_is_shown_and_holds_if_crucible_has_none(
     grouped: Any, session: Session, cli: Any
 ) -> None:
@@ -90,11 +81,7 @@ def test_a_value_declared_later_is_shown_and_holds_if_crucible_has_none(
     output = cli("plan", grouped.declare(later)).stdout
     assert 'metadata.operator is not at Crucible, "Ada" as declared; the declared one holds' in output
     assert 'session_name is not at Crucible, "May" as declared; the declared one holds' in output
-    assert "run --apply-declared" in output
-    cli("run", grouped.pipeline, "--apply-declared")
-    (third,) = session.client.datasets.list(project_id="lab", dataset_name="s3.txt", include_metadata=True)
-    assert third.scientific_metadata["operator"] == "Ada"
-    assert make_plan(bind_file(grouped.pipeline, session.store), session).differences == ()
+    assert "`set MFID FIELD=VALUE` changes a value at Crucible" in output
 
 
 def test_a_plan_without_differences_makes_no_requests(lab: Any, session: Session, run: Any, monkeypatch: Any) -> None:
