@@ -120,7 +120,7 @@ class Folder:
     def _register(self, path: Path, current: FileStamp) -> DatasetRef:
         """Return the dataset of the file: one with the same bytes, or a new one that sorts by the time of writing."""
         written = datetime.fromtimestamp(current[1] / 1e9, UTC)
-        declared = self.declared.model_copy(update={"file": str(path), "known_since": written})
+        declared = self.declared.model_copy(update={"file": (str(path),), "known_since": written})
         if same := find_measured(hash_files(self.project, [path], None, self.session), self.session):
             return same
         raw = hash_files(self.project, [path], written, self.session)

@@ -62,7 +62,7 @@ def register_child(
         raise InputError(f"dataset {parent_ids[0]} lies in no project; give project_id")
     inherited = dict.fromkeys(sample for parent in datasets for sample in parent.samples)
     declared = FileInput(
-        file=str(paths[0]),
+        file=(str(paths[0]),),
         dataset_name=dataset_name,
         measurement=measurement,
         data_type=data_type,

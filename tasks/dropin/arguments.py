@@ -230,7 +230,7 @@ class _Tracer:
             path.write_bytes(canonical_json({"address": address}))
             raw = hash_files(destination.project, [path], None, session)
             declared = FileInput(
-                file=str(path), dataset_name=address[:250], metadata={"address": address}, ingest=False
+                file=(str(path),), dataset_name=address[:250], metadata={"address": address}, ingest=False
             )
             note = "data of another catalogue, which lie at their address"
             dataset = self.recording.undelivered.raw(raw, declared, address[:250], note, is_new=False)
@@ -479,7 +479,8 @@ class _Tracer:
         parent_datasets = [self.recording.dataset(parent.future) for parent in parents]
         raw = hash_files(project, paths, None, session, parents=parent_datasets, salt=self.recording.destination.salt)
         name = f"{role} ({label}{f' of {flow}' if flow else ''})"
-        declared = FileInput(file=str(paths[0]), dataset_name=name, metadata={"value": stored.document}, ingest=False)
+        file, metadata = (str(paths[0]),), {"value": stored.document}
+        declared = FileInput(file=file, dataset_name=name, metadata=metadata, ingest=False)
         note = f"a value {label}, given to {self.description.name} as {role}"
         dataset = self.recording.undelivered.raw(raw, declared, name, note, is_new=bool(parents))
         about = parents[0].about if parents else (f"{role} {stored.digest[:16]}",)
@@ -545,7 +546,7 @@ def register_file(path: Path, recording: Recording, logger: Any) -> Origin:
 def _register_file(path: Path, recording: Recording) -> DatasetRef:
     session, destination = recording.session, recording.destination
     raw = hash_files(destination.project, [path], None, session, salt=destination.salt)
-    return recording.undelivered.raw(raw, FileInput(file=str(path)), path.name, None, is_new=False)
+    return recording.undelivered.raw(raw, FileInput(file=(str(path),)), path.name, None, is_new=False)
 
 
 class _Input:

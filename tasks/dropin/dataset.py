@@ -215,7 +215,7 @@ def _register_root(result: TaskResult, stored: Stored) -> DatasetRef:
     paths = [*(file.path for file in stored.files), _write_call(result, stored)]
     raw = hash_files(result.project, paths, None, session, salt=salt)
     declared = FileInput(
-        file=str(stored.files[0].path),
+        file=(str(stored.files[0].path),),
         dataset_name=_dataset_name(result, []),
         measurement=description.measurement,
         data_type=description.data_type,

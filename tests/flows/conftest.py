@@ -71,7 +71,7 @@ def registered(data: Path, tmp_path: Path) -> Callable[..., list[str]]:
             for text in texts:
                 path = folder / f"{len(list(folder.iterdir()))}.txt"
                 path.write_text(text)
-                declared = FileInput(file=str(path), measurement="counting", data_type="raw", ingest=False)
+                declared = FileInput(file=(str(path),), measurement="counting", data_type="raw", ingest=False)
                 raw = hash_files("lab", [path], None, session)
                 mfids.append(register_raw(raw, declared, path.name, session).mfid)
         return mfids

@@ -8,10 +8,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.files.fetch import cached_file
-from crucible_lineage.pipeline.inputs.existing import existing_dataset
 from crucible_lineage.session import Session
-from crucible_lineage.settings import Settings
 
 ONE = """
 pipeline: from-bucket
@@ -131,53 +128,6 @@ def test_other_bytes_than_the_storage_says_are_not_kept(fake: Any, bucket: Any, 
         run(lab.declare(ONE.replace("MORE", "")))
 
 
-def test_a_file_catalogued_by_reference_stays_in_its_bucket_and_is_fetched_for_the_step(
-    any_bucket: Any, lab: Any, run: Any, session: Session, tmp_path: Path
-) -> None:
-    any_bucket.put("run7/first.txt", "5")
-    ran = run(lab.declare(ONE.replace("MORE", ", copy: false")))
-    assert ran.ok, ran.errors
-    (raw,) = ran.inputs["first"]
-    (file,) = session.client.datasets.list_files(raw)
-    assert (file.storage_backend, file.size) == ("gs", 1)
-    assert (file.storage_path or "").startswith("gs://beamline-raw/run7/first.txt#")
-    assert result_of(session, ran.datasets["scaled"]["out"], tmp_path / "out") == "10.0"
-    session.cache.evict(str(file.sha256_hash))
-    again = run(lab.declare(ONE.replace("MORE", ", copy: false") + "    params: {factor: 3}\n"))
-    assert again.ok, again.errors
-    assert result_of(session, again.datasets["scaled"]["out"], tmp_path / "again") == "15.0"
-
-
-def test_a_referenced_file_that_was_overwritten_is_not_used(bucket: Any, lab: Any, run: Any, session: Session) -> None:
-    bucket.put("run7/first.txt", "5")
-    ran = run(lab.declare(ONE.replace("MORE", ", copy: false")))
-    (raw,) = ran.inputs["first"]
-    session.cache.evict(str(session.client.datasets.list_files(raw)[0].sha256_hash))
-    bucket.put("run7/first.txt", "6")
-    declared = lab.declare(f"""
-        pipeline: later
-        project: lab
-        inputs: {{first: {{dataset: {raw}}}}}
-        steps:
-          scaled: {{uses: "LABMODULE:scale", inputs: {{counts: first}}, params: {{factor: 3}}}}
-        """)
-    later = run(declared)
-    assert "now holds other bytes" in later.errors["scaled"]
-
-
-def test_a_second_machine_fetches_a_referenced_file_from_the_bucket(
-    bucket: Any, lab: Any, run: Any, session: Session, data: Path, tmp_path: Path
-) -> None:
-    bucket.put("run7/first.txt", "5")
-    ran = run(lab.declare(ONE.replace("MORE", ", copy: false")))
-    (other := tmp_path / "other").mkdir()
-    other.joinpath("crucible").symlink_to(data / "crucible")
-    with Session(Settings(other)) as elsewhere:
-        (mfid,) = ran.inputs["first"]
-        dataset = existing_dataset(mfid, elsewhere)
-        assert cached_file(dataset, dataset.files[0], elsewhere).read_text() == "5"
-
-
 @pytest.mark.parametrize(
     ("address", "said"),
     [
@@ -214,9 +164,9 @@ def test_without_any_credentials_one_is_told_what_to_do(
         run(lab.declare(ONE.replace("MORE", "")))
 
 
-def test_block_and_copy_are_only_for_files_elsewhere(lab: Any, run: Any) -> None:
-    with pytest.raises(InputError, match="block and copy are for remote files"):
-        run(lab.declare(ONE.replace("MORE", ", copy: false").replace("gs://beamline-raw/run7/", "")))
+def test_a_block_is_only_for_files_elsewhere(lab: Any, run: Any) -> None:
+    with pytest.raises(InputError, match="block is for remote files"):
+        run(lab.declare(ONE.replace("MORE", ", block: b").replace("gs://beamline-raw/run7/", "")))
 
 
 def test_fields_come_from_the_names_of_objects_and_a_misnamed_one_stops_only_itself(

@@ -84,7 +84,7 @@ def test_a_manual_result_of_a_superseded_one_is_found(lab: Any, session: Session
     path = tmp_path / "fitted.txt"
     path.write_text("by hand")
     raw = hash_files("lab", [path], None, session, parents=[existing_dataset(old, session)])
-    made = register_raw(raw, FileInput(file=str(path)), "fitted", session, "fitted by eye")
+    made = register_raw(raw, FileInput(file=(str(path),)), "fitted", session, "fitted by eye")
     assert findings_of(session) == []
     new = run(session, lab.pipeline, scaled__factor=4).datasets["total"]["out"]
     (finding,) = check_projects(session, ["lab"]).findings

@@ -133,7 +133,7 @@ def test_manual_results_are_verified(made: Any, tmp_path: Path) -> None:
     raw = hash_files(
         "lab", [drawn], None, made.session, [existing_dataset(mfid, made.session) for mfid in (made.total, made.first)]
     )
-    mfid = register_raw(raw, FileInput(file=str(drawn)), "drawn", made.session, "by eye").mfid
+    mfid = register_raw(raw, FileInput(file=(str(drawn),)), "drawn", made.session, "by eye").mfid
     assert made.findings(read_bytes=True) == set()
     made.edit_record(mfid, lambda record: record["used"].pop())
     assert ("changed-record", (mfid,)) in made.findings()

@@ -40,7 +40,7 @@ def inbox(tmp_path: Path) -> Path:
 @pytest.fixture
 def watcher(inbox: Path, session: Session, clock: Clock) -> Callable[[], Folder]:
     """Return a function that makes a new watcher of the folder, as after a restart."""
-    declared = FileInput(file="*.txt", measurement="counting", data_type="raw", keywords=("from-inbox",))
+    declared = FileInput(file=("*.txt",), measurement="counting", data_type="raw", keywords=("from-inbox",))
     return lambda: Folder(inbox, "*.txt", "lab", declared, session, settle_s=10, clock=clock)
 
 

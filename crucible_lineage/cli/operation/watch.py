@@ -96,7 +96,7 @@ def watch_command(
         arrivals = None
         if folder is not None:
             declared = FileInput(
-                file=pattern, measurement=measurement, data_type=data_type, instrument_name=instrument_name,
+                file=(pattern,), measurement=measurement, data_type=data_type, instrument_name=instrument_name,
                 keywords=keywords,
             )  # fmt: skip
             arrivals = Folder(folder, pattern, str(project), declared, session, settle_s=settle_s)

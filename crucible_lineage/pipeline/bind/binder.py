@@ -395,9 +395,13 @@ def _file_faults(declared: FileInput, *, optional: bool) -> Iterator[str]:
     paths = declared.paths
     yield from filter(None, map(source_fault, declared.remote))
     if not paths and not optional and not declared.remote:
-        yield f"no file matches {declared.file!r} in {declared.folder}; if it may come later, add `optional: true`"
+        names = ", ".join(declared.file)
+        yield f"no file matches {names} in {declared.folder}; if it may come later, add `optional: true`"
     if declared.optional and not declared.each and paths:
-        yield from (f"there is no file {path}, but others of this dataset exist" for path in declared.absent)
+        others = declared.model_copy(update={"optional": False}).paths
+        yield from (
+            f"there is no file {path}, but others of this dataset exist" for path in others if not path.exists()
+        )
     for path in paths:
         if path.is_dir():
             yield f"{path} is a folder; name its files, as in {path.name}/*"

@@ -87,8 +87,6 @@ def _fault_of(document: Document, error: JsonMapping, hidden: Collection[Locatio
         message += _key_hint(error["input"])
     if error["type"].startswith(("datetime_", "date_")):
         message = "that is not a time; write it as in 2024-05-10T12:00:00Z"
-    if error["type"] == "string_type":
-        message = quoting_hint(error["input"]) or message
     secret = any(location[: len(other)] == other or other[: len(location)] == location for other in hidden)
     shown = "a value from the environment" if secret else _shortened(_as_declared(error["input"]))
     return document.fault(location, f"{label}: {message} (given: {shown})")
@@ -99,14 +97,6 @@ def _key_hint(keys: Mapping[object, object]) -> str:
     wrong = (str(key) for key in keys if key not in INPUT_KINDS)
     near = next(filter(None, (nearest_word(key, INPUT_KINDS) for key in wrong)), None)
     return f"; did you mean {near!r}?" if near else ""
-
-
-def quoting_hint(value: object) -> str:
-    """Return how to correct a text that YAML read otherwise since it is not quoted; empty for other values."""
-    if isinstance(value, dict) and len(value) == 1 and next(iter(value.values())) is None:
-        text = f"{{{next(iter(value))}}}"
-        return f'a text in braces is quoted: "{text}"'
-    return "no value; quote a text that begins with # or &" if value is None else ""
 
 
 def location_of(raw: tuple[str | int, ...]) -> Location:

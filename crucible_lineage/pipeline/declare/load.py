@@ -21,7 +21,7 @@ from crucible_lineage.pipeline.declare.faults import TOP_KEYS, faults_of, locati
 from crucible_lineage.pipeline.declare.variables import Variables
 from crucible_lineage.pipeline.declare.yaml import Document, Location, read_document
 from crucible_lineage.pipeline.spec.inputs import DatasetFields, EachInput, FileInput, located
-from crucible_lineage.pipeline.spec.pipeline import ANY_NAME, UNKNOWN_FUNCTION, PipelineSpec
+from crucible_lineage.pipeline.spec.pipeline import UNKNOWN_FUNCTION, PipelineSpec
 
 SHARED = ("inputs", "steps", "params", "defaults")  # keys of an included file, beside `env` and `include`
 DEFAULTS = (
@@ -326,59 +326,49 @@ def _not_finite(value: Any, location: Location = ()) -> Iterator[Location]:
         yield location
 
 
-PLACEHOLDERS = {"pipeline": "pipeline", "project": "project", "inputs": {}, "steps": {}}
+PLACEHOLDERS: JsonObject = {"pipeline": "pipeline", "project": "project", "inputs": {}, "steps": {}}
 MOST_ROUNDS = 50  # each removes something, and declarations are less deep
 
 
 def readable_part(declared: JsonMapping) -> tuple[PipelineSpec | None, list[JsonMapping]]:
-    """Return the readable part of a pipeline, or None, and the errors."""
-    try:
-        return PipelineSpec.model_validate(declared), []
-    except ValidationError as error:
-        first = error
-    errors: list[JsonMapping] = [dict(item) for item in first.errors()]
-    if not isinstance(declared.get("steps"), dict) or not declared["steps"]:
-        return None, errors
-    fixed = {name: declared[name] for name in ("path", "digest")}
-    data = copy.deepcopy({name: value for name, value in declared.items() if name not in fixed})
-    removed: set[Location] = set()
-    remaining = list(errors)
-    context: dict[str, bool] | None = None
+    """Return the pipeline without what is faulty, or None if no step is left, and the errors."""
+    data, errors, removed = dict(declared), list[JsonMapping](), set[Location]()
     for _ in range(MOST_ROUNDS):
-        before = frozenset(removed)
-        for item in remaining:
-            if _is_of_name(item):
-                context = ANY_NAME
-                continue
-            location = location_of(item["loc"])
-            if not any(location[: len(part)] == part for part in removed - before):  # not within what was just removed
-                _remove_faulty(data, location, item, removed)
         try:
-            return PipelineSpec.model_validate({**data, **fixed}, context=context), errors
+            return PipelineSpec.model_validate(data), errors
         except ValidationError as error:
-            remaining = [dict(item) for item in error.errors()]
-            errors += [item for item in remaining if not _follows(location_of(item["loc"]), removed)]
+            found: list[JsonMapping] = [dict(item) for item in error.errors()]
+        data = data if removed else copy.deepcopy(data)
+        errors += [item for item in found if not _is_removed(location_of(item["loc"]), removed)]
+        if not mapping_at(data, "steps"):
+            break
+        before = frozenset(removed)
+        for item in found:
+            if not _is_within(location := location_of(item["loc"]), removed - before):
+                _remove(data, location, item, removed)
     return None, errors
 
 
-def _is_of_name(error: JsonMapping) -> bool:
-    """Return whether an error is only about a name, which can be read all the same."""
-    location = tuple(error["loc"])
-    return location[-1:] == ("[key]",) or (location == ("pipeline",) and error["type"] == "value_error")
-
-
-def _follows(location: Location, removed: set[Location]) -> bool:
-    """Return whether a fault follows from a removal at that location or within it."""
+def _is_removed(location: Location, removed: set[Location]) -> bool:
+    """Return whether something was removed there or within, so that an error follows from that."""
     return any(other[: len(location)] == location for other in removed)
 
 
-def _remove_faulty(data: JsonObject, location: Location, error: JsonMapping, removed: set[Location]) -> None:
-    """Remove the faulty part from the data; a step stays, even if what it calls is unreadable."""
-    if len(location) == 2 and location[0] == "steps" and isinstance(step := data["steps"].get(location[1]), dict):
-        _repair_step(step, location, removed)
-        return
+def _is_within(location: Location, removed: set[Location]) -> bool:
+    return any(location[: len(part)] == part for part in removed)
+
+
+def _remove(data: JsonObject, location: Location, error: JsonMapping, removed: set[Location]) -> None:
+    """Remove what is faulty; a step stays with its inputs, even if it is unknown what it calls."""
     if error["type"] == "missing" and len(location) > 1:
         location = location[:-1]
+    step = (
+        mapping_at(mapping_at(data, "steps"), str(location[1])) if location[:1] == ("steps",) and location[1:] else {}
+    )
+    if len(location) == 2 and step and step.get("uses") != UNKNOWN_FUNCTION:
+        data["steps"][location[1]] = {"uses": UNKNOWN_FUNCTION, "inputs": step.get("inputs", {})}
+        removed |= {(*location, key) for key in step if key != "inputs"}
+        return
     while len(location) > 1 and (container := _container(data, location)) is None:
         location = location[:-1]  # removed before, so remove what contained it
     removed.add(location)
@@ -391,19 +381,6 @@ def _remove_faulty(data: JsonObject, location: Location, error: JsonMapping, rem
     else:
         container[int(location[-1])] = None
         container[:] = [item for item in container if item is not None]
-
-
-def _repair_step(step: JsonObject, location: Location, removed: set[Location]) -> None:
-    """Leave a step one way to run. Steps as a whole have these faults: two ways, none, or keys only for commands."""
-    for name in ("run", "env", "shell"):
-        if step.get("uses") and name in step:
-            del step[name]
-            removed.add((*location, name))
-            return
-    for name in ("env", "shell"):
-        step.pop(name, None)
-    step["uses"] = UNKNOWN_FUNCTION
-    removed.add((*location, "uses"))
 
 
 def _container(data: object, location: Location) -> Any:

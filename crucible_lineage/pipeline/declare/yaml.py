@@ -29,9 +29,6 @@ _WORDS: dict[str, bool | None] = {
 }
 _INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"|(?<![\w])\'(?:[^\']|\'\')*\'(?!\w)')
-_FROM_NAME = re.compile(r"(?<![\"'])from name '[^']*[\[\]{},][^']*'")
-_TEMPLATE = re.compile(r"\{[A-Za-z_]\w*(\.\w+)*\}")  # as in names of results: {spectrum.dataset_name}
 _NO_NUMBER = re.compile(r"([-+]?)\.(inf|Inf|INF)|()\.(nan|NaN|NAN)")
 
 
@@ -120,10 +117,8 @@ def _parse(text: str, name: str) -> Document:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        position = (mark.line, mark.column) if mark else (0, 0)
-        correction = _correction(text.splitlines(), position, problem) or _not_closed(error)
-        line, column, message = correction or (*position, problem)
-        raise InputError("", [Fault(f"this is not valid YAML: {message}", name, line + 1, column + 1)]) from error
+        line, column = (mark.line, mark.column) if mark else (0, 0)
+        raise InputError("", [Fault(f"this is not valid YAML: {problem}", name, line + 1, column + 1)]) from error
     if not roots:
         raise InputError("", [Fault("the file is empty", name, 1)])
     data = reader.build(roots[0], ())
@@ -131,61 +126,6 @@ def _parse(text: str, name: str) -> Document:
         reader.report(roots[1], "a second document begins here; there can be only one")
         raise InputError("", reader.faults)
     return Document(name, data, reader.marks, faults=reader.faults)
-
-
-def _correction(lines: list[str], position: tuple[int, int], problem: str) -> tuple[int, int, str] | None:
-    """Return line, column and remedy of a common mistake near the position where YAML could not be read."""
-    at, column = min(position[0], len(lines) - 1), position[1]
-    for number in range(max(0, at - 1), at + 1):
-        indent = lines[number][: len(lines[number]) - len(lines[number].lstrip())]
-        if "\t" in indent:
-            return number, indent.index("\t"), "this line is indented by a tab; indent by spaces"
-    if "escape character" in problem:
-        advice = 'in double quotes a backslash is written twice, as in "\\\\d"; single quotes keep it as it is'
-        return at, column, advice
-    for number in range(max(0, at - 1), at + 1):
-        if match := _FROM_NAME.search(lines[number]):
-            pattern = match[0].replace("'", "''") if "\\" in match[0] else match[0]
-            quote = "'" if "\\" in match[0] else '"'
-            return (
-                number,
-                match.start(),
-                f"a pattern with brackets, braces or commas is quoted whole: {quote}{pattern}{quote}",
-            )
-    for number in range(at, -1, -1):
-        if _QUOTED.sub("", lines[number]).partition(" #")[0].count('"') % 2:
-            return number, lines[number].rindex('"'), "the text in quotes has no end; add the closing one"
-    line = lines[at]
-    if "'" in line[:column] and _QUOTED.sub("", line).count("'") % 2:
-        return (
-            at,
-            line.index("'"),
-            'an apostrophe ends the text in single quotes; put it into double ones, as in "it\'s"',
-        )
-    unquoted = _QUOTED.sub(lambda match: " " * len(match[0]), line)
-    if match := _TEMPLATE.search(unquoted):
-        return at, match.start(), f'quote a text that contains {match[0]}, as in "… {match[0]} …"'
-    value = line[column - 1 if line[column - 1 : column] == "*" else column :].rstrip()
-    if value[:1] and value[:1] in "%@`*|>":
-        return at, column, f'quote a text that begins with {value[0]}: "{value}"'
-    if problem.startswith("mapping values") and ": " in unquoted[: column + 2].partition(": ")[2]:
-        return at, column, "quote a text that contains a colon and a space"
-    return None
-
-
-def _not_closed(error: yaml.YAMLError) -> tuple[int, int, str] | None:
-    """Return line, column and message for a list or mapping that is not closed, if that is the error."""
-    context, mark = getattr(error, "context", None) or "", getattr(error, "context_mark", None)
-    closing = {"while parsing a flow sequence": "[ has no ]", "while parsing a flow mapping": "{ has no }"}.get(context)
-    return (
-        (
-            mark.line,
-            mark.column,
-            f"the {closing}, or a comma is missing after it; quote a text that contains braces, brackets or commas",
-        )
-        if closing and mark
-        else None
-    )
 
 
 class _Reader:

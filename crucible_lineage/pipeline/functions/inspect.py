@@ -273,11 +273,8 @@ def _validated(step: str, spec: ParameterSpec, given: Mapping[str, object]) -> o
     except PydanticSchemaGenerationError:
         return given[spec.name]  # a class that pydantic cannot check
     except ValidationError as error:
-        from crucible_lineage.pipeline.declare.faults import quoting_hint  # only who made a mistake pays for it
-
-        shown = "a secret" if spec.secret else repr(value := given[spec.name])
-        meant = "" if spec.secret or value is None else quoting_hint(value)
-        fault = "it is of the wrong type" if spec.secret else meant or error.errors()[0]["msg"]
+        shown = "a secret" if spec.secret else repr(given[spec.name])
+        fault = "it is of the wrong type" if spec.secret else error.errors()[0]["msg"]
         raise InputError(f"parameter {spec.name!r} of step {step!r} is {shown}: {fault}") from None
 
 

@@ -145,7 +145,7 @@ def known_inputs(
     zone, found = ZoneInfo(spec.timezone), {}
     read = {name: tuple(_input_items(spec, name, session, results_of, with_fields=with_fields)) for name in spec.inputs}
     for name, items in recognize_revisions(read, session).items():
-        current = apply_current_values(name, items, spec.project, spec.metadata, session, refresh=with_fields)
+        current = apply_current_values(name, items, spec.project, session, refresh=with_fields)
         found[name] = tuple(_fill_label(_add_time(item, zone), spec.inputs[name].label) for item in current)
     for name, declared in spec.inputs.items():
         if isinstance(declared, CalibrationInput):
@@ -303,7 +303,7 @@ def _each_file(declared: FileInput, session: Session) -> Iterator[FileInput]:
     yield from declared.of_each()
     if declared.each:
         for file in _remote_files(declared, session):
-            yield declared.model_copy(update={"file": file.address, "each": False})
+            yield declared.model_copy(update={"file": (file.address,), "each": False})
 
 
 def _remote_files(declared: FileInput, session: Session) -> list[RemoteFile]:

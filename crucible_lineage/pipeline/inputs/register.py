@@ -13,7 +13,7 @@ from crucible_lineage.pipeline.inputs.existing import RawFiles, begun_with, find
 from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.provenance.record import raw_record
 from crucible_lineage.refs import DatasetRef, utf8_name
-from crucible_lineage.registration.new_dataset import ExternalLocation, LocalFile, NewDataset
+from crucible_lineage.registration.new_dataset import LocalFile, NewDataset
 from crucible_lineage.session import Session
 
 
@@ -91,7 +91,7 @@ def new_raw(
         **declared.descriptive,
     }
     refs = [file.ref for file in raw.files]
-    files = tuple(_to_register(file, raw, declared, session) for file in raw.files)
+    files = tuple(_to_register(file, raw, session) for file in raw.files)
     origin = {"remote_files": {name: file.to_json() for name, file in raw.remote.items()}} if raw.remote else {}
     return NewDataset(
         mfid=mfid or raw.mfid or new_mfid(),
@@ -109,13 +109,11 @@ def new_raw(
     )
 
 
-def _to_register(file: LocalFile, raw: RawFiles, declared: FileInput, session: Session) -> LocalFile:
-    """Return a file with its bytes at hand, or with its address if it is not to be copied."""
+def _to_register(file: LocalFile, raw: RawFiles, session: Session) -> LocalFile:
+    """Return a file with its bytes at hand."""
     remote = raw.remote.get(file.ref.name)
     if remote is None:
         return file
-    if not declared.copied:
-        return replace(file, elsewhere=ExternalLocation(remote.url.partition("://")[0], remote.address))
     from crucible_lineage.pipeline.files.remote import remote_checksums  # few pipelines need it
 
     return replace(file, checksums=remote_checksums(remote, session, present=True))

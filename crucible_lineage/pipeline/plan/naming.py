@@ -108,7 +108,7 @@ class DimensionLabels:
 def _is_single(declared: PipelineInput) -> bool:
     """Return whether an input is one named item: under another name it is other data and supersedes nothing."""
     if isinstance(declared, FileInput):
-        return isinstance(declared.file, str) and not declared.is_pattern
+        return len(declared.file) == 1 and not declared.is_pattern
     return isinstance(declared, ResultInput) or (isinstance(declared, DatasetInput) and len(declared.dataset) == 1)
 
 

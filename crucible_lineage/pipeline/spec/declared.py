@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -15,15 +15,13 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    PlainValidator,
-    WithJsonSchema,
     field_validator,
     model_validator,
 )
+from pydantic.json_schema import SkipJsonSchema
 
 from crucible_lineage.condition import Condition, parse_condition
 from crucible_lineage.errors import InputError
-from crucible_lineage.json_types import JsonObject
 from crucible_lineage.times import LENGTH, seconds_in
 
 
@@ -33,19 +31,7 @@ class DeclaredModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
-def _folder(value: object) -> Path:
-    if not isinstance(value, (str, Path)):
-        raise ValueError("this is not a path")
-    return _path(value) if isinstance(value, str) else value
-
-
-@lru_cache(64)
-def _path(text: str) -> Path:
-    return Path(text)
-
-
-# Cached: thousands of steps share a folder, and creating a Path takes as long as reading the rest of a step.
-Folder = Annotated[Path, PlainValidator(_folder), WithJsonSchema({"type": "string", "format": "path"})]
+Folder = SkipJsonSchema[Path]  # set by the reader, not declared
 
 
 BEFORE, AFTER, EITHER = "before", "after", "either"
@@ -57,19 +43,17 @@ def _length(value: object) -> object:
     return seconds_in(value) if isinstance(value, str) else value
 
 
-def _or_text(number: JsonObject) -> WithJsonSchema:
-    return WithJsonSchema({"anyOf": [{"type": "number", **number}, {"type": "string", "pattern": LENGTH}]})
-
-
-Distance = Annotated[float, BeforeValidator(_length), Field(ge=0), _or_text({"minimum": 0})]
-Seconds = Annotated[float, BeforeValidator(_length), Field(gt=0), _or_text({"exclusiveMinimum": 0})]
+_LENGTH = BeforeValidator(_length, json_schema_input_type=float | Annotated[str, Field(pattern=LENGTH)])
+Distance = Annotated[float, _LENGTH, Field(ge=0)]
+Seconds = Annotated[float, _LENGTH, Field(gt=0)]
 
 
 def _listed(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
-OneOrMore = BeforeValidator(_listed)  # a single text stands for a list of one
+OneOrMore = BeforeValidator(_listed, json_schema_input_type=str | tuple[str, ...])  # a single text is a list of one
+Fields = Annotated[tuple[str, ...], OneOrMore, Field(min_length=1)]
 Side = Literal["before", "after"]
 
 
@@ -83,18 +67,27 @@ Sides = Annotated[tuple[Side, ...], Field(min_length=1, max_length=2), AfterVali
 
 
 class TimeMatch(DeclaredModel):
-    """Rule that matches datasets by their times of measurement.
+    """Rule that matches datasets by their times of measurement."""
 
-    `take` gives a partner on each side, in that order. Partners farther away than `within` do not count. If nothing
-    matches, `otherwise` says what to do; without it, steps that need the partner are blocked. `undated` is for data
-    without a time: `skip` leaves them out, `registered` uses the time in their ids.
-    """
-
-    nearest: Literal["before", "after", "either"] | None = None
-    take: Sides | None = None
-    within: Distance | None = None
-    otherwise: Literal["nearest", "earliest", "none"] | None = Field(default=None, alias="else")
-    undated: Literal["skip", "registered"] | None = None
+    nearest: Literal["before", "after", "either"] | None = Field(
+        default=None,
+        description="the partner in time: the nearest before, after or on either side of what the step is about",
+    )
+    take: Sides | None = Field(
+        default=None, description="partners on both sides, as in [before, after]: for interpolation"
+    )
+    within: Distance | None = Field(
+        default=None, description="the largest distance of a partner, as in 90s, 10min, 2h, 3d"
+    )
+    otherwise: Literal["nearest", "earliest", "none"] | None = Field(
+        default=None,
+        alias="else",
+        description="if nothing fits: nearest, earliest, none (no partner); without it, blocked",
+    )
+    undated: Literal["skip", "registered"] | None = Field(
+        default=None,
+        description="data without a time of measurement: skip them, or use the time in their ids (registered)",
+    )
 
     @model_validator(mode="after")
     def _one_rule(self) -> Self:
@@ -128,21 +121,22 @@ class Verdict:
 
 
 class Reproduce(DeclaredModel):
-    """How a remade result is compared: relative tolerance of numbers, kinds of files, and what to ignore."""
+    """How a remade result is compared."""
 
-    rtol: float | None = Field(default=None, ge=0, lt=1)
-    files: dict[str, Literal["numbers", "picture", "bytes"]] = Field(default_factory=dict)
-    ignore: tuple[str, ...] = ()
+    rtol: float | None = Field(default=None, ge=0, lt=1, description="the relative tolerance of numbers (1e-9)")
+    files: dict[str, Literal["numbers", "picture", "bytes"]] = Field(
+        default={}, description="what files are, by name or pattern: numbers, picture or bytes"
+    )
+    ignore: tuple[str, ...] = Field(default=(), description="names of values that do not count, as created_at")
 
 
 class Check(DeclaredModel):
-    """A condition in the language of tables, over `results.NAME`, `params.NAME` and `metadata.NAME`.
+    """A condition on a dataset, and what happens if it does not hold."""
 
-    If it does not hold, the dataset is flagged (`warn`), put on hold, or the step fails as well.
-    """
-
-    that: str
-    otherwise: Literal["fail", "hold", "warn"] = Field(default="warn", alias="else")
+    that: str = Field(description="a condition as in `table`, over results.NAME, params.NAME and metadata.NAME")
+    otherwise: Literal["fail", "hold", "warn"] = Field(
+        default="warn", alias="else", description="if it does not hold: warn (flag it), hold, or fail (the step, too)"
+    )
 
     @field_validator("that")
     @classmethod

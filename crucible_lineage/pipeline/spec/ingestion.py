@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Self
 
-from pydantic import BaseModel, Discriminator, Tag, model_validator
+from pydantic import BaseModel, Discriminator, Field, Tag, model_validator
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonMapping, JsonObject
@@ -22,8 +22,10 @@ _INTEGER, _DECIMAL = re.compile(r"[+-]?\d+"), re.compile(r"[+-]?(\d+\.\d*|\.\d+)
 class Ingest(DeclaredModel):
     """Ingestion by Crucible. With `wait`, the dataset is complete once it has ended or `timeout` has passed."""
 
-    wait: bool = False
-    timeout: Seconds = 600.0
+    wait: bool = Field(
+        default=False, description="true: the dataset is complete only after its files were read, or refused"
+    )
+    timeout: Seconds = Field(default=600.0, description="the longest wait: seconds, or as in 90s, 10m, 2h")
 
     @model_validator(mode="after")
     def _waits(self) -> Self:
@@ -48,8 +50,10 @@ class Ingested(BaseModel):
             custom_error_type="ingest_form",
             custom_error_message="write true, false, or {wait: true, timeout: 10m}",
         ),
-    ] = True
-    ingestor: str | None = None
+    ] = Field(
+        default=True, description="whether Crucible reads metadata and a thumbnail from the file, and whether to wait"
+    )
+    ingestor: str | None = Field(default=None, description="the ingestor that reads it; without it, Crucible chooses")
 
     @property
     def is_ingested(self) -> bool:

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from crucible_lineage.amounts import value_text
 from crucible_lineage.errors import InputError
@@ -25,6 +25,7 @@ from crucible_lineage.pipeline.spec.declared import (
     Check,
     DeclaredModel,
     Distance,
+    Fields,
     Folder,
     OneOrMore,
     Sides,
@@ -60,15 +61,17 @@ Salt = Annotated[str, Field(min_length=1, max_length=200)]
 class DatasetFields(DeclaredModel):
     """Fields of a dataset's record that a declaration may set."""
 
-    dataset_name: str | None = None
-    measurement: str | None = None
-    data_type: str | None = None
-    session_name: str | None = None
-    instrument_name: str | None = None
-    instrument_id: str | None = None
-    keywords: tuple[str, ...] = ()
-    metadata: JsonObject = Field(default_factory=dict)
-    public: bool = False
+    dataset_name: str | None = Field(
+        default=None, description="the name; of a result a template: {ROLE.dataset_name}, {params.NAME}, {step}"
+    )
+    measurement: str | None = Field(default=None, description="what was measured, as Crucible names it")
+    data_type: str | None = Field(default=None, description="the kind of data, for people")
+    session_name: str | None = Field(default=None, description="the session in which it was measured")
+    instrument_name: str | None = Field(default=None, description="the instrument, by its name")
+    instrument_id: str | None = Field(default=None, description="the instrument, by its identifier at Crucible")
+    keywords: tuple[str, ...] = Field(default=(), description="keywords of the dataset")
+    metadata: JsonObject = Field(default={}, description="scientific metadata of the dataset")
+    public: bool = Field(default=False, description="true: everybody with a key may read it")
 
     @field_validator("metadata")
     @classmethod
@@ -87,22 +90,19 @@ class DatasetFields(DeclaredModel):
 class _Paired(TimeMatch):
     """`match: {spectrum: [instrument_name]}`: for each dataset of `spectrum`, the one with the same instrument.
 
-    Of several, the nearest before is used unless `nearest` names another side. `label` is the template that names
-    the step instances of each dataset, as in "{metadata.power_mW} mW".
+    Of several, the nearest before is used unless `nearest` names another side.
     """
 
-    match: dict[str, tuple[str, ...]] | None = None
-    label: str | None = None
-    checks: dict[str, Check] = Field(default_factory=dict)
-
-    @field_validator("match", mode="before")
-    @classmethod
-    def _single_partner(cls, value: Any) -> Any:
-        if isinstance(value, Mapping):
-            if len(value) != 1:
-                raise ValueError("an input is matched with one other input, as in {spectrum: [instrument_name]}")
-            return {name: [fields] if isinstance(fields, str) else fields for name, fields in value.items()}
-        return value
+    match: Annotated[dict[str, Fields], Field(min_length=1, max_length=1)] | None = Field(
+        default=None,
+        description="pairs this input with another: its name, and the fields that must be equal in both records",
+    )
+    label: str | None = Field(
+        default=None, description="the label of instances for each dataset, as {metadata.power_mW} mW"
+    )
+    checks: dict[str, Check] = Field(
+        default={}, description="conditions on the metadata of the data, by name: metadata.NAME"
+    )
 
     @model_validator(mode="after")
     def _matched(self) -> Self:
@@ -120,35 +120,35 @@ class _Paired(TimeMatch):
 class FileInput(_Paired, Ingested, DatasetFields):
     """One or more measured files, registered as a raw dataset if they are new.
 
-    `timestamp` is the time of measurement. If that is unknown, `known_since` may give a moment at which the data
-    existed: it orders the id as a timestamp would, and is not recorded. With `each`, every file is a dataset of its
-    own. Relative paths start from `folder`.
-
-    A file may be remote (gs://bucket/name, also with a pattern): `block` names the Prefect block that gives access,
-    and with `copy: false` Crucible holds a record of the file, not its bytes.
-
-    `header` names a function that reads fields from a file; they may also be read from the names of the files
-    (`from name '(\\d+)mW'`). A missing file is a fault, and so is a pattern without matches, unless the input is
-    `optional`: then it has no dataset yet. When a file that `grows` (a log) has grown, it supersedes the dataset of
-    its shorter version. A `salt` gives a new dataset another id where the one without it is already in use.
+    Relative paths start from `folder`. Fields may be read from the names of the files (`from name '(\\d+)mW'`).
     """
 
-    file: str | Annotated[tuple[str, ...], Field(min_length=1)]
-    header: str | None = None
-    each: bool = False
-    timestamp: datetime | None = None
-    known_since: datetime | None = None
-    samples: tuple[Mfid, ...] = ()
-    block: str | None = None
-    copied: bool = Field(default=True, alias="copy")
-    optional: bool = False
-    grows: bool = False
-    salt: Salt | None = None
+    file: Fields = Field(description="a name, a pattern (*, ?, [...], **), an address (gs://bucket/name), or a list")
+    header: str | None = Field(
+        default=None, description="a function (module:name) that reads fields of a file; or `ingested`"
+    )
+    each: bool = Field(
+        default=False, description="true: every file is a dataset, with one instance of the steps for each"
+    )
+    timestamp: datetime | None = Field(default=None, description="when it was measured, with the time zone; orders ids")
+    known_since: datetime | None = Field(
+        default=None,
+        description="if that time is unknown: a moment at which the data existed; orders ids, is not recorded",
+    )
+    samples: tuple[Mfid, ...] = Field(default=(), description="MFIDs of the measured samples; results inherit them")
+    block: str | None = Field(default=None, description="the Prefect block that gives access to remote files")
+    optional: bool = Field(default=False, description="true: the file may not exist yet; without it, that is a fault")
+    grows: bool = Field(
+        default=False, description="true: a log; once it has grown, its dataset replaces the previous one"
+    )
+    salt: Salt | None = Field(
+        default=None, description="any text: another id for new data, if the regular one is in use"
+    )
     folder: Folder = Path()
 
     @model_validator(mode="after")
     def _growing(self) -> Self:
-        if self.grows and (self.remote or not (self.each or isinstance(self.file, str))):
+        if self.grows and (self.remote or not (self.each or len(self.file) == 1)):
             raise ValueError("`grows` is for one local file, or for each of several with `each: true`")
         if self.grows and not self.each and self.is_pattern:
             raise ValueError("`grows` is for one file; for a pattern, add `each: true`")
@@ -156,8 +156,8 @@ class FileInput(_Paired, Ingested, DatasetFields):
 
     @model_validator(mode="after")
     def _elsewhere(self) -> Self:
-        if (self.block or not self.copied) and not self.remote:
-            raise ValueError("block and copy are for remote files, at an address such as gs://bucket/name")
+        if self.block and not self.remote:
+            raise ValueError("block is for remote files, at an address such as gs://bucket/name")
         if self.optional and self.remote and not (self.each and self.is_pattern):
             raise ValueError("for remote files, optional needs a pattern and `each: true`")
         return self
@@ -194,55 +194,46 @@ class FileInput(_Paired, Ingested, DatasetFields):
     @property
     def paths(self) -> list[Path]:
         """The files on disk now; a pattern (`*`, `?`, `[`) is replaced by its matches, sorted."""
-        return [path for path in self._named if path.exists()] if self.optional else self._named
-
-    @property
-    def absent(self) -> list[Path]:
-        """The named files that do not exist."""
-        return [path for path in self._named if not path.exists()]
-
-    @property
-    def _named(self) -> list[Path]:
-        return [path for name in self._names if not is_remote(name) for path in _matching(name, self.folder)]
+        named = [path for name in self.file if not is_remote(name) for path in _matching(name, self.folder)]
+        return [path for path in named if path.exists()] if self.optional else named
 
     @property
     def remote(self) -> tuple[str, ...]:
         """The addresses of remote files, as declared."""
-        return tuple(name for name in self._names if is_remote(name))
-
-    @property
-    def _names(self) -> tuple[str, ...]:
-        return (self.file,) if isinstance(self.file, str) else self.file
+        return tuple(name for name in self.file if is_remote(name))
 
     @property
     def is_pattern(self) -> bool:
         """Whether one of the names is a pattern."""
-        return any(_WILD & set(name) for name in self._names)
+        return any(_WILD & set(name) for name in self.file)
 
     def of_each(self) -> tuple[FileInput, ...]:
         """Return one input per dataset: one for all files, or with `each` one per file on disk."""
         if not self.each:
             return (self,) if self.paths or not self.optional else ()
-        return tuple(self.model_copy(update={"file": str(path), "each": False}) for path in self.paths)
+        return tuple(self.model_copy(update={"file": (str(path),), "each": False}) for path in self.paths)
+
+
+_EACH = "true: one instance of the steps for each dataset, instead of one with all"
 
 
 class DatasetInput(_Paired):
     """One or more existing datasets, by MFID."""
 
-    dataset: Annotated[tuple[Mfid, ...], OneOrMore, Field(min_length=1)]
-    each: bool = False
+    dataset: Annotated[tuple[Mfid, ...], OneOrMore, Field(min_length=1)] = Field(description="an MFID, or a list")
+    each: bool = Field(default=False, description=_EACH)
 
 
 class SelectInput(_Paired):
     """All complete datasets of the project that match these filters, oldest first.
 
-    Only current results are selected, unless `superseded` includes the others. `metadata.NAME` is a filter too: a
-    value, or a list of alternatives. `flags` lists names of flags under `none_of` and `any_of`.
+    `metadata.NAME` is a filter too: a value, or a list of alternatives. `flags` lists names of flags under `none_of`
+    and `any_of`.
     """
 
-    select: JsonObject
-    each: bool = False
-    superseded: bool = False
+    select: JsonObject = Field(description="filters that datasets of the project must match")
+    each: bool = Field(default=False, description=_EACH)
+    superseded: bool = Field(default=False, description="true: superseded results are selected too")
 
     @model_validator(mode="after")
     def _flags_are_named(self) -> SelectInput:
@@ -278,10 +269,10 @@ class SelectInput(_Paired):
 class ResultInput(_Paired):
     """The current results of a step of another pipeline, which must exist."""
 
-    pipeline: str
-    step: str
-    output: str | None = None
-    each: bool = False
+    pipeline: str = Field(description="the file of the pipeline whose results are taken")
+    step: str = Field(description="the step that made them")
+    output: str | None = Field(default=None, description="which of its outputs, if it has several")
+    each: bool = Field(default=False, description=_EACH)
     folder: Folder = Path()
 
     @property
@@ -291,19 +282,22 @@ class ResultInput(_Paired):
 
 
 class CalibrationInput(DeclaredModel):
-    """For each dataset of another input, the calibration of a kind that was certified for its time of measurement.
+    """For each dataset of another input, the calibration of a kind that was certified for its time of measurement."""
 
-    `take` selects the one valid then (`before`), the one that becomes valid next (`after`), or both. If none is valid,
-    `otherwise` decides: `block`, `nearest` in time, or `none`. Calibrations farther away than `within` do not count.
-    """
-
-    calibration: str = Field(min_length=1)
-    of: str = Field(alias="for")
-    take: Sides = ("before",)
-    within: Distance | None = None
-    otherwise: Literal["block", "nearest", "none"] = Field(default="block", alias="else")
-    label: str | None = None
-    checks: dict[str, Check] = Field(default_factory=dict)
+    calibration: str = Field(min_length=1, description="the kind of calibration, as certificates have it")
+    of: str = Field(alias="for", description="the input (with `each`) whose data are calibrated")
+    take: Sides = Field(
+        default=("before",),
+        description="before: the valid one (default); after: the one valid next; or both, in a list",
+    )
+    within: Distance | None = Field(default=None, description="the largest distance of a calibration, as in 2h, 3d")
+    otherwise: Literal["block", "nearest", "none"] = Field(
+        default="block", alias="else", description="where none is valid: block (default), nearest in time, or none"
+    )
+    label: str | None = Field(default=None, description="the label of instances for each dataset")
+    checks: dict[str, Check] = Field(
+        default={}, description="conditions on the metadata of the data, by name: metadata.NAME"
+    )
 
     @property
     def each(self) -> bool:
@@ -324,6 +318,8 @@ class CalibrationInput(DeclaredModel):
 class EachInput(_Paired):
     """Datasets declared one by one; keys beside `each` apply to all of them."""
 
+    model_config = ConfigDict(json_schema_extra={"additionalProperties": True})
+
     each: tuple[
         Annotated[
             Annotated[FileInput, Tag("file")] | Annotated[DatasetInput, Tag("dataset")],
@@ -334,7 +330,7 @@ class EachInput(_Paired):
             ),
         ],
         ...,
-    ] = Field(min_length=1)
+    ] = Field(min_length=1, description="the datasets, one by one, each as an input")
 
     @model_validator(mode="before")
     @classmethod

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from functools import lru_cache
 from itertools import product
 from pathlib import Path
 from string import Formatter
@@ -13,14 +12,8 @@ from types import SimpleNamespace
 from typing import Annotated, Literal, Self, get_args
 from zoneinfo import ZoneInfo
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from crucible_lineage.calibrations import FIELDS, NEXT
 from crucible_lineage.errors import nearest
@@ -28,8 +21,8 @@ from crucible_lineage.ids import canonical_json
 from crucible_lineage.pipeline.spec.declared import (
     Check,
     DeclaredModel,
+    Fields,
     Folder,
-    OneOrMore,
     Reproduce,
     Seconds,
     TimeMatch,
@@ -51,24 +44,19 @@ from crucible_lineage.times import utc
 # Fields of parents that the name of a result may contain, beside `metadata.NAME`.
 PARENT_FIELDS = ("dataset_name", "count", "mfid", *DESCRIPTIVE, "timestamp", NIGHT)
 OWN_PARENT_FIELDS = ("dataset_name", "mfid", "count", "timestamp")  # describe the parent itself, not the data behind it
-_TEMPLATED = frozenset((*MATCHED, "metadata"))  # fields of `output` that may be templates
 _TEMPLATE = re.compile(r"\{([A-Za-z][\w-]*\.[\w.-]+|step)(![rsa])?(:[^{}]*)?\}")
 _BEGINS = re.compile(r"^\{([A-Za-z_]\w*)\.timestamp\}$")  # when a certificate begins
 UNKNOWN_FUNCTION = "?"  # stands for an unreadable `uses`; no declaration can contain it
 NAME = r"^[A-Za-z][A-Za-z0-9_-]{0,63}$"
-ANY_NAME = {"any_name": True}  # validation context in which faults of names were reported before
 
 
-def _named(value: str, info: ValidationInfo) -> str:
-    if not re.match(NAME, value) and info.context != ANY_NAME:
+def _named(value: str) -> str:
+    if not re.match(NAME, value):
         raise ValueError("a name begins with a letter, and has letters, digits, - and _, at most 64")
     return value
 
 
 Name = Annotated[str, AfterValidator(_named), Field(json_schema_extra={"pattern": NAME})]
-
-
-Fields = Annotated[tuple[str, ...], OneOrMore, Field(min_length=1)]
 
 
 def _zone(value: str) -> str:
@@ -82,27 +70,31 @@ def _zone(value: str) -> str:
 Zone = Annotated[str, AfterValidator(_zone)]
 
 
+_GROUP_BY = "fields of records (instrument_name, metadata.NAME): one list, and one instance, for each group"
+_ACROSS = "swept parameters that are joined in one group; without it, each combination has its own groups"
+
+
 class Source(TimeMatch):
-    """Source of a step's input: an input of the pipeline or another step, and which of its files.
+    """Source of a step's input: an input of the pipeline or another step, and which of its files."""
 
-    With `collect`, all instances of the source are passed as one list; by default only roles that take a list of files
-    collect. `group_by` names fields of the records of measured or selected data: the step gets one instance and one
-    list for each group, and for each combination of swept parameters upstream except those in `across`. `expect` is
-    the required number of datasets. With `gaps: allow`, blocked ones are left out of the list.
-
-    `nearest` and `take` select the partner in time of the dataset that the step is about, among those with equal
-    fields `same`.
-    """
-
-    source: str = Field(alias="from")
-    output: str | None = None
-    files: str | None = None
-    collect: bool | None = None
-    group_by: Fields | None = None
-    across: Fields | None = None
-    expect: Annotated[int, Field(ge=1)] | None = None
-    gaps: Literal["allow"] | None = None
-    same: Fields = ()
+    source: str = Field(alias="from", description="an input of the pipeline, or a step")
+    output: str | None = Field(default=None, description="which output of the step, if it has several")
+    files: str | None = Field(default=None, description="which of its files: a name or a pattern")
+    collect: bool | None = Field(
+        default=None,
+        description="true: all instances of the source as one list; a role that takes a list always collects",
+    )
+    group_by: Fields | None = Field(default=None, description=_GROUP_BY)
+    across: Fields | None = Field(default=None, description=_ACROSS)
+    expect: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="the required number of datasets; any other number blocks the instance"
+    )
+    gaps: Literal["allow"] | None = Field(
+        default=None, description="allow: blocked instances are left out of the list, and the result says so"
+    )
+    same: Fields = Field(
+        default=(), description="fields that partners in time share: of the record, metadata.NAME, or params.NAME"
+    )
 
     @model_validator(mode="after")
     def _one_list(self) -> Self:
@@ -129,10 +121,10 @@ class Source(TimeMatch):
 
 
 class Publish(DeclaredModel):
-    """Address that registered results are copied to, and the Prefect block that gives access to it."""
+    """Address that registered results are copied to."""
 
-    to: str
-    block: str | None = None
+    to: str = Field(description="an address, as in gs://bucket/prefix/")
+    block: str | None = Field(default=None, description="the Prefect block that gives access to it")
 
     @field_validator("to")
     @classmethod
@@ -142,38 +134,35 @@ class Publish(DeclaredModel):
         return value
 
 
+def _publish(value: object) -> object:
+    return {"to": value} if isinstance(value, str) else value
+
+
 class OutputFields(Ingested, DatasetFields):
     """Description of the dataset that a step makes, and where its files are also published."""
 
-    samples: Literal["inherit", "none"] = "inherit"
-    publish: Publish | None = None
+    samples: Literal["inherit", "none"] = Field(default="inherit", description="inherit (those of the parents) or none")
+    publish: Annotated[Publish, BeforeValidator(_publish, json_schema_input_type=str | Publish)] | None = Field(
+        default=None, description="an address (gs://bucket/prefix/) to which its files are copied too"
+    )
 
     @property
     def templates(self) -> tuple[str, ...]:
         """The name, descriptive fields and metadata that contain placeholders."""
-        if self.model_fields_set.isdisjoint(_TEMPLATED):  # a shortcut: true of most steps
-            return ()
         texts = (*(getattr(self, field) for field in MATCHED), *self.metadata.values())
         return tuple(text for text in texts if is_template(text))
 
-    @field_validator("publish", mode="before")
-    @classmethod
-    def _publish_to(cls, value: object) -> object:
-        return {"to": value} if isinstance(value, str) else value
-
 
 class Certify(DeclaredModel):
-    """Certification of the step's result as a calibration for data that agree with its own in these fields.
+    """Certification of the step's result as a calibration of data."""
 
-    `since` is a moment, or the time of measurement of a role, as {neon.timestamp}. `until` is a moment, or `next`:
-    until the next one is certified. `kind` defaults to the measurement of the result.
-    """
-
-    of: Fields = Field(alias="for", min_length=1)
-    since: str = Field(alias="from")
-    until: str = NEXT
-    kind: str | None = None
-    where: str = ""
+    of: Fields = Field(alias="for", description="fields, as instrument_name: it calibrates data with the same values")
+    since: str = Field(alias="from", description="when its validity begins: {ROLE.timestamp}, or a moment")
+    until: str = Field(default=NEXT, description="when it ends: next (when the next one is certified), or a moment")
+    kind: str | None = Field(
+        default=None, description="the kind of calibration; by default the measurement of the result"
+    )
+    where: str = Field(default="", description="a further condition on the data")
 
     @field_validator("of")
     @classmethod
@@ -213,53 +202,64 @@ class Certify(DeclaredModel):
 
 
 class Approve(DeclaredModel):
-    """Signatures that a result needs: `count` of the accounts `by` (names or ids; by default any project member).
+    """Signatures that a result needs."""
 
-    `not: maker` excludes the account that made the result.
-    """
-
-    by: tuple[str, ...] = ()
-    count: int = Field(default=1, ge=1, le=20)
-    other_than: Literal["maker"] | None = Field(default=None, alias="not")
+    by: tuple[str, ...] = Field(default=(), description="names or ids of accounts that may sign; by default any member")
+    count: int = Field(default=1, ge=1, le=20, description="how many different accounts have to sign")
+    other_than: Literal["maker"] | None = Field(
+        default=None, alias="not", description="maker: the account that made the result does not count"
+    )
 
 
 class StepSpec(DeclaredModel):
     """One step: the function or command, where its inputs come from, and its parameters.
 
-    `matrix` sweeps parameters: a list of values for each (all combinations), or a list of combinations. `group_by` and
-    `across` apply to the first input that is not a partner in time. With `shell`, the command is a line for `sh`, and
-    values are filled in quoted. `env` adds variables to the few that every command gets; references to the
-    environment in it stay unresolved. A `salt` gives the results other ids where those without it are already in use.
-    `reads` lists files beside the declaration that the step reads and whose bytes belong to its identity; with
-    `strict`, a step fails if it reads any other file that it was not given. `checks` are conditions on its results and
-    not part of its identity. With `approve`, results are candidates until they are signed. `reproduce` sets how they
-    are compared when remade. `folder` is where the step was
-    declared, `references` holds parameters with values from the environment, as written.
+    `group_by` and `across` apply to the first input that is not a partner in time. References to the environment in
+    `env` stay unresolved. `folder` is where the step was declared, `references` holds parameters with values from the
+    environment, as written.
     """
 
-    uses: str | None = None
-    run: str | tuple[str, ...] | None = None
-    shell: bool = False
-    inputs: dict[str, Source | Annotated[tuple[Source, ...], Field(min_length=1)]] = Field(default_factory=dict)
-    params: dict[str, object] = Field(default_factory=dict)
-    matrix: dict[str, tuple[object, ...]] | tuple[dict[str, object], ...] | None = Field(default=None)
-    group_by: Fields | None = None
-    across: Fields | None = None
-    output: OutputFields = OutputFields()
-    env: dict[str, str] = Field(default_factory=dict)
-    retries: int = Field(default=0, ge=0, le=100)
-    timeout: float | None = Field(default=None, gt=0)
-    tags: tuple[str, ...] = ()
-    reads: Fields = ()
-    strict: bool = False
-    resources: dict[str, float | str] = Field(default_factory=dict)
-    salt: Salt | None = None
-    checks: dict[Annotated[str, Field(pattern=NAME)], Check] = Field(default_factory=dict)
-    approve: Approve | None = None
-    certify: Certify | None = None
-    reproduce: Reproduce | None = None
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["uses"]}, {"required": ["run"]}]})
+
+    uses: str | None = Field(default=None, description="the function, as in module:name")
+    run: str | tuple[str, ...] | None = Field(
+        default=None,
+        description="the command instead: {inputs.ROLE}, {params.NAME} and {out} are filled in; no shell sees it",
+    )
+    shell: bool = Field(default=False, description="true: the command is one line for sh; inserted values are quoted")
+    inputs: dict[str, Source | Annotated[tuple[Source, ...], Field(min_length=1)]] = Field(
+        default={}, description="the source of each role: an input, a step, step.output, or a list of them"
+    )
+    params: dict[str, object] = Field(default={}, description="values of the function's keyword-only arguments")
+    matrix: dict[str, tuple[object, ...]] | tuple[dict[str, object], ...] | None = Field(
+        default=None,
+        description="parameters to sweep: a list of values for each (all combinations), or of combinations",
+    )
+    group_by: Fields | None = Field(default=None, description=_GROUP_BY)
+    across: Fields | None = Field(default=None, description=_ACROSS)
+    output: OutputFields = Field(default=OutputFields(), description="description of the resulting dataset")
+    env: dict[str, str] = Field(
+        default={}, description="environment variables of a command, beside the few that it gets"
+    )
+    retries: int = Field(default=0, ge=0, le=100, description="how often a failed step is tried again")
+    timeout: float | None = Field(default=None, gt=0, description="seconds after which the step is stopped")
+    tags: tuple[str, ...] = Field(default=(), description="tags of the task in Prefect, for concurrency limits")
+    reads: Fields = Field(default=(), description="files beside the declaration that it reads: part of its identity")
+    strict: bool = Field(default=False, description="true: reading any other file that it was not given is a failure")
+    resources: dict[str, float | str] = Field(
+        default={}, description="of a cluster: {GPU: 1}; of Slurm: cpus, gpus, memory (bytes), time (min), partition"
+    )
+    salt: Salt | None = Field(default=None, description="any text: gives the results other ids, if theirs are in use")
+    checks: dict[Annotated[str, Field(pattern=NAME)], Check] = Field(
+        default={}, description="conditions on the results, by name: evaluated on new and on existing ones"
+    )
+    approve: Approve | None = Field(
+        default=None, description="whose signatures the results need; until then, candidates"
+    )
+    certify: Certify | None = Field(default=None, description="the result is certified as a calibration")
+    reproduce: Reproduce | None = Field(default=None, description="how a remade result is compared")
     folder: Folder = Path()
-    references: dict[str, object] = Field(default_factory=dict)
+    references: SkipJsonSchema[dict[str, object]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
@@ -280,23 +280,10 @@ class StepSpec(DeclaredModel):
             raise ValueError(f"certify: from {self.certify.since}: the step has no input {self.certify.role!r}; {hint}")
         return self
 
-    @field_validator("inputs", mode="before")
+    @field_validator("inputs", mode="before", json_schema_input_type=dict[str, str | Source | tuple[str | Source, ...]])
     @classmethod
     def _short_forms(cls, value: object) -> object:
-        if not isinstance(value, dict):
-            return value
-        return {role: _source(source) for role, source in value.items()}
-
-    @field_validator("output", mode="before")
-    @classmethod
-    def _shared_output(cls, value: object) -> object:
-        """Share one object among steps with equal outputs, since there may be thousands."""
-        if not isinstance(value, dict) or any(type(entry) not in (str, bool) for entry in value.values()):
-            return value
-        try:
-            return _plain_output(tuple(value.items()))
-        except ValidationError:  # reported later, with its location
-            return value
+        return {role: _source(source) for role, source in value.items()} if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _grouped(self) -> Self:
@@ -374,25 +361,15 @@ RUNNERS = ", ".join(get_args(RunnerType))
 
 
 class Runner(DeclaredModel):
-    """Where steps run when a pipeline runs on Prefect (slurm: also without): `workers`, or a cluster at an `address`.
+    """Where steps run when a pipeline runs on Prefect (slurm: also without)."""
 
-    `cluster` is the class of a Dask cluster to start for the run (`dask_jobqueue.SLURMCluster`), with its `options`.
-    For slurm, `options` are those of sbatch, and `workers` is how many tasks of a job run at once.
-    """
-
-    type: RunnerType
-    workers: int | None = Field(default=None, ge=1, le=1024)
-    address: str | None = None
-    cluster: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*\.[A-Za-z_]\w*$")] | None = None
-    options: dict[str, object] = Field(default_factory=dict)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short_form(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        kind, equals, address = value.partition("=")
-        return {"type": kind, "address": address} if equals else {"type": kind}
+    type: RunnerType = Field(description="what steps run on")
+    workers: int | None = Field(default=None, ge=1, le=1024, description="how many steps at a time (slurm: in a job)")
+    address: str | None = Field(default=None, description="the address of a running Dask or Ray cluster")
+    cluster: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*\.[A-Za-z_]\w*$")] | None = Field(
+        default=None, description="the class of a Dask cluster to start for the run, as dask_jobqueue.SLURMCluster"
+    )
+    options: dict[str, object] = Field(default={}, description="keywords for that class, or options of sbatch")
 
     @model_validator(mode="after")
     def _cluster(self) -> Self:
@@ -411,13 +388,23 @@ class Runner(DeclaredModel):
         return self
 
 
-class Schedule(DeclaredModel):
-    """Schedule of automatic runs: one of cron, interval (seconds) and rrule."""
+def _runner(value: object) -> object:
+    """Expand the short forms TYPE and TYPE=ADDRESS."""
+    if not isinstance(value, str):
+        return value
+    kind, equals, address = value.partition("=")
+    return {"type": kind, "address": address} if equals else {"type": kind}
 
-    cron: str | None = None
-    interval: float | None = Field(default=None, gt=0)
-    rrule: str | None = None
-    timezone: Zone = "UTC"
+
+class Schedule(DeclaredModel):
+    """Schedule of automatic runs: one of cron, interval and rrule."""
+
+    cron: str | None = Field(
+        default=None, description="five fields: minute, hour, day of the month, month, day of the week"
+    )
+    interval: float | None = Field(default=None, gt=0, description="seconds between runs")
+    rrule: str | None = Field(default=None, description="a recurrence rule (RFC 5545)")
+    timezone: Zone = Field(default="UTC", description="as in America/Los_Angeles")
 
     @model_validator(mode="after")
     def _just_one(self) -> Self:
@@ -435,40 +422,46 @@ class Schedule(DeclaredModel):
 
 
 class Trigger(DeclaredModel):
-    """Event that starts the pipeline if its attributes match (a final `*` matches any suffix)."""
+    """Event that starts the pipeline."""
 
-    event: Literal["crucible.dataset.created", "crucible.ingestion.completed"]
-    match: dict[str, str] = Field(default_factory=dict)
+    event: Literal["crucible.dataset.created", "crucible.ingestion.completed"] = Field(description="its name")
+    match: dict[str, str] = Field(
+        default={}, description="its attributes and their values; * at the end matches any rest"
+    )
 
 
 class Freshness(DeclaredModel):
     """Time within which a new result is expected."""
 
-    within: Seconds
+    within: Seconds = Field(description="seconds, or as in 90m, 24h")
 
 
 class PipelineSpec(DeclaredModel):
     """A pipeline as declared, with its variables filled in.
 
     `path` is its file. `digest` is a SHA-256 of its content: independent of formatting and of what a run overrides.
-    `env` names the environment variables that it may read.
     """
 
-    pipeline: Name
-    description: str | None = None
-    project: str
-    project_title: str | None = None
-    timezone: Zone = "UTC"
-    metadata: Literal["crucible", "declared"] = "crucible"
-    env: tuple[str, ...] = ()
-    inputs: dict[Name, PipelineInput]
-    steps: dict[Name, StepSpec] = Field(min_length=1)
-    runner: Runner | None = None
-    schedule: Schedule | None = None
-    trigger: Trigger | None = None
-    fresh: Freshness | None = None
-    path: Path
-    digest: str
+    pipeline: Name = Field(description="the name; results get the keyword pipeline:NAME")
+    description: str | None = Field(default=None, description="a description for people")
+    project: str = Field(description="the project in Crucible that results belong to")
+    project_title: str | None = Field(default=None, description="the title of the project, if it does not exist yet")
+    timezone: Zone = Field(
+        default="UTC", description="time zone of nights (group_by: night), which run from noon to noon"
+    )
+    env: tuple[str, ...] = Field(
+        default=(), description="names of environment variables that the file may take values from"
+    )
+    inputs: dict[Name, PipelineInput] = Field(description="the data, by names that steps use")
+    steps: dict[Name, StepSpec] = Field(min_length=1, description="what is made, by name; inputs determine the order")
+    runner: Annotated[Runner, BeforeValidator(_runner, json_schema_input_type=str | Runner)] | None = Field(
+        default=None, description=f"what steps run on: {RUNNERS}, or dask=ADDRESS; all but slurm under Prefect only"
+    )
+    schedule: Schedule | None = Field(default=None, description="when it runs, once deployed")
+    trigger: Trigger | None = Field(default=None, description="the event on which it runs, once deployed")
+    fresh: Freshness | None = Field(default=None, description="how often a new result is expected")
+    path: SkipJsonSchema[Path]
+    digest: SkipJsonSchema[str]
 
     @property
     def folder(self) -> Path:
@@ -477,23 +470,11 @@ class PipelineSpec(DeclaredModel):
 
 
 def _source(declared: object) -> object:
-    """Expand the short forms `name` and `step.output`, and lists of them. Equal plain sources share one object."""
+    """Expand the short forms `name` and `step.output`, and lists of them."""
     if isinstance(declared, str):
         source, _, output = declared.partition(".")
-        return _plain_source(source, output or None)
-    if isinstance(declared, dict) and declared.keys() == {"from"} and isinstance(source := declared["from"], str):
-        return _plain_source(source, None)
+        return {"from": source, "output": output or None}
     return [_source(item) for item in declared] if isinstance(declared, list) else declared
-
-
-@lru_cache(20_000)
-def _plain_source(source: str, output: str | None) -> Source:
-    return Source.model_validate({"from": source, "output": output})
-
-
-@lru_cache(1000)
-def _plain_output(entries: tuple[tuple[str, str | bool], ...]) -> OutputFields:
-    return OutputFields.model_validate(dict(entries))
 
 
 def is_template(value: object) -> bool:

@@ -238,7 +238,7 @@ def test_many_small_files_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_received_and_sent_files_are_counted(lab: Any, data: Path, tmp_path: Path) -> None:
     (lab.folder / "first.txt").write_bytes(bytes(300_000))
-    measured = FileInput(file=str(lab.folder / "first.txt"))
+    measured = FileInput(file=(str(lab.folder / "first.txt"),))
     received, present, sent = traffic.received, traffic.present, traffic.sent
     files = traffic.files_sent
     with Session(Settings(data)) as session:

@@ -82,40 +82,6 @@ def test_a_huge_file_is_refused(tmp_path: Path) -> None:
         read_document(path)
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"there is no file .*absent\.yaml"):
-        read_document(tmp_path / "absent.yaml")
-
-
-@pytest.mark.parametrize(
-    ("written", "line", "words"),
-    [
-        ("a: {name: mean of {series.dataset_name}}", 2, "quote a text that contains {series.dataset_name}, as in"),
-        ("a: {name: {series.dataset_name} mean}", 2, "quote a text that contains {series.dataset_name}, as in"),
-        ("a:\n\tb: 1", 3, "this line is indented by a tab; indent by spaces"),
-        (
-            "a: {b: from name '^([AB])_'}",
-            2,
-            "a pattern with brackets, braces or commas is quoted whole: \"from name '^([AB])_'\"",
-        ),
-        ('a: "(\\d+)"', 2, "in double quotes a backslash is written twice"),
-        ("a: *.csv", 2, 'quote a text that begins with *: "*.csv"'),
-        ("a: @lab", 2, 'quote a text that begins with @: "@lab"'),
-        ("a: 20 %: x", 2, "quote a text that contains a colon and a space"),
-        ('a: "x\nb: 1\nc: 2', 2, "the text in quotes has no end"),
-        ("a: 'it's'", 2, "an apostrophe ends the text in single quotes"),
-        ("a: [x.csv\nb: 1", 2, "the [ has no ]"),
-        ("a: {b: 1\nc: 1", 2, "the { has no }"),
-    ],
-)
-def test_common_mistakes_are_reported_with_the_correction(written: str, line: int, words: str) -> None:
-    with pytest.raises(InputError) as caught:
-        parse_document(f"first: 1\n{written}\n", "x.yaml")
-    (fault,) = caught.value.faults
-    assert words in fault.message
-    assert fault.line == line
-
-
 def test_the_message_on_a_missing_file_names_existing_ones(tmp_path: Path) -> None:
     (tmp_path / "raman.yaml").write_text("a: 1")
     with pytest.raises(InputError, match=r"there is no file .*ramn.yaml; did you mean 'raman.yaml'"):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.pipeline.declare.json_schema import KEY_DESCRIPTIONS, pipeline_schema
+from crucible_lineage.pipeline.declare.json_schema import pipeline_schema
 from crucible_lineage.pipeline.declare.yaml import parse_document
 
 jsonschema = pytest.importorskip("jsonschema")
@@ -79,10 +79,12 @@ fresh: {within: 24h}
 """
 
 
-def test_descriptions_cover_exactly_the_existing_keys() -> None:
+def test_every_key_is_described() -> None:
     schema = pipeline_schema()
-    keys = {name: set(model["properties"]) for name, model in {"": schema, **schema["$defs"]}.items()}
-    assert {name: set(described) for name, described in KEY_DESCRIPTIONS.items()} == keys
+    models = {"": schema, **schema["$defs"]}
+    keys = [f"{name}.{key}" for name, model in models.items() for key, part in model["properties"].items()
+            if "description" not in part]  # fmt: skip
+    assert keys == []
     assert schema["$defs"]["StepSpec"]["properties"]["timeout"]["description"].startswith("seconds")
 
 

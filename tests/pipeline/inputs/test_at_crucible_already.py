@@ -50,7 +50,7 @@ def uploaded(session: Session, path: Path, **fields: Any) -> str:
 
 def register(session: Session, path: Path, **how: Any) -> DatasetRef:
     session.ensure_project("lab")
-    declared = FileInput(file=str(path), timestamp=how.pop("timestamp", None))
+    declared = FileInput(file=(str(path),), timestamp=how.pop("timestamp", None))
     raw = hash_files("lab", [path], declared.timestamp, session, **how)
     return find_raw(raw, session) or register_raw(raw, declared, path.name, session)
 

@@ -376,7 +376,7 @@ def test_a_run_does_not_undo_a_manual_replacement_of_its_result(lab: Any, sessio
     old, scaled = done["total"]["out"], done["scaled"]["out"]
     path = lab.file("by-eye.txt", "41\n")
     raw = hash_files("lab", [path], None, session, [existing_dataset(scaled, session)])
-    by_hand = register_raw(raw, FileInput(file=str(path)), "total", session, "by eye", old).mfid
+    by_hand = register_raw(raw, FileInput(file=(str(path),)), "total", session, "by eye", old).mfid
     standing = DatasetStatus(old, "lab", True, True, slots_of(session.client.metadata.get(old)))
     take_over(session.client, session.mirror, by_hand, standing)
     assert states(session)[by_hand] == "current"
