@@ -102,13 +102,14 @@ def test_every_command_and_option_is_on_the_page(assembled: Path) -> None:
 
 
 def test_every_key_of_a_declaration_is_on_the_page(assembled: Path) -> None:
-    from crucible_lineage.pipeline.declare.json_schema import KEY_DESCRIPTIONS
+    from crucible_lineage.pipeline.declare.json_schema import pipeline_schema
 
+    schema = pipeline_schema()
     page = (assembled / "reference" / "yaml.md").read_text(encoding="utf-8")
-    for model, keys in KEY_DESCRIPTIONS.items():
+    for model, described in {"": schema, **schema["$defs"]}.items():
         heading = f"{{#{model.lower()}}}\n" if model else "\n## Pipeline file\n"
         section = page.partition(heading)[2].partition("\n## ")[0]
-        for key in keys:
+        for key in described["properties"]:
             assert f"| `{key}` |" in section, (model, key)
 
 
