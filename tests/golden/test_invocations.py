@@ -29,8 +29,10 @@ class Folder:
     def __init__(self, path: Path, python: WarmPython) -> None:
         self.path, self.python = path, python
         self.run("init", str(path), cwd=path.parent)
-        for number, day in enumerate(DAYS):
-            (path / "data" / f"{day}.csv").write_text("".join(f"{number + count}\n" for count in (10, 11, 12, 14)))
+        for number, day in enumerate(DAYS):  # one by one, so that their ids are in this order
+            file = path / "data" / f"{day}.csv"
+            file.write_text("".join(f"{number + count}\n" for count in (10, 11, 12, 14)))
+            self.run("register", str(file), "--project", "lab", "--measurement", "counting")
         declared = (path / "pipeline.yaml").read_text()
         (path / "unknown-key.yaml").write_text(
             declared.replace("params:", "parms:").replace("mysteps:mean", "mysteps:men")
