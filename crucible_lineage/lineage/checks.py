@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import networkx
+
 from crucible_lineage.collector import collector_paused
 from crucible_lineage.ids import derive_mfid, is_mfid, mfid_bytes, mfid_time
-from crucible_lineage.lineage.graph import LineageGraph, in_turns, walk
+from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import DERIVED, KNOWN_RELATIONSHIPS, MEASURED, PART, Node
 from crucible_lineage.lineage.records import (
     generated_files,
@@ -109,44 +111,26 @@ def link_command(parent: str, child: str) -> str:
 
 
 def check(graph: LineageGraph) -> list[Finding]:
-    """Find all faults of a graph, in the order of `CHECKS`.
-
-    The checks take turns over the nodes, so that each packed record is unpacked once for all of them; at the end of a
-    turn a check yields None.
-    """
-    by_check: dict[str, list[Finding]] = {name: [] for name in CHECKS}
-    running = {name: find(graph) for name, find in CHECKS.items()}
+    """Find all faults of a graph, in the order of `CHECKS`."""
     with collector_paused():
-        while running:
-            for name, findings in list(running.items()):
-                for finding in findings:
-                    if finding is None:
-                        break
-                    by_check[name].append(finding)
-                else:
-                    del running[name]
-    return [finding for findings in by_check.values() for finding in findings]
+        return [finding for find in CHECKS.values() for finding in find(graph)]
 
 
 def cycles(graph: LineageGraph) -> Iterator[Finding]:
     """Find one cycle in each group of datasets that descend from themselves, as a path from its smallest id."""
-    sorted_ids = {mfid for generation in graph.generations() for mfid in generation}
-    if len(sorted_ids) == len(graph):
-        return
-    import networkx  # imported only if there is a cycle
-
-    remainder = graph.subgraph([mfid for mfid in graph.nodes if mfid not in sorted_ids])
-    for component in sorted(map(sorted, networkx.strongly_connected_components(remainder.nx))):
-        if len(component) > 1:
-            path = _shortest_cycle(remainder.subgraph(component), component[0])
-            yield Finding(
-                "cycle",
-                "error",
-                path,
-                f"these descend from themselves: {' -> '.join(graph.label(mfid) for mfid in path)}; "
-                "check which link is the wrong way round",
-                f"crucible unlink {path[-2]} {path[-1]}",
-            )
+    knots = (knot for knot in networkx.strongly_connected_components(graph.nx) if len(knot) > 1)
+    for knot in sorted(map(sorted, knots)):
+        within, start = graph.nx.subgraph(knot), knot[0]
+        ways = (networkx.shortest_path(within, child, start) for child in sorted(within.succ[start]) if child != start)
+        path = (start, *min(ways, key=len))
+        yield Finding(
+            "cycle",
+            "error",
+            path,
+            f"these descend from themselves: {' -> '.join(graph.label(mfid) for mfid in path)}; "
+            "check which link is the wrong way round",
+            f"crucible unlink {path[-2]} {path[-1]}",
+        )
 
 
 def self_links(graph: LineageGraph) -> Iterator[Finding]:
@@ -157,31 +141,25 @@ def self_links(graph: LineageGraph) -> Iterator[Finding]:
             yield Finding("self-link", "error", (source,), message, f"crucible unlink {source} {source}")
 
 
-def dangling_parents(graph: LineageGraph) -> Iterator[Finding | None]:
+def dangling_parents(graph: LineageGraph) -> Iterator[Finding]:
     """Find parents in links or provenance records that are hidden from the reader, or do not exist."""
     if not graph.hidden:
         return
     pairs = dict.fromkeys(ends for ends in graph.edges if ends[0] in graph.hidden)
-    for node in in_turns(graph):
-        if node is None:
-            yield None
-            continue
+    for node in graph.nodes.values():
         pairs |= dict.fromkeys((mfid, node.id) for mfid in used_mfids(node.record) if mfid in graph.hidden)
     for source, target in pairs:
         message = f"a parent of {graph.label(target)} is not visible to you or does not exist"
         yield Finding("dangling-parent", "warning", (source, target), message, f"crucible get {target}")
 
 
-def mismatches(graph: LineageGraph) -> Iterator[Finding | None]:
+def mismatches(graph: LineageGraph) -> Iterator[Finding]:
     """Find derived datasets whose links to parents differ from the parents in their provenance.
 
     Links of type `is_part_of` do not count, nor do hidden parents, whose links are unknown. A long record may name only
     some of its parents: then no link is superfluous.
     """
-    for node in in_turns(graph):
-        if node is None:
-            yield None
-            continue
+    for node in graph.nodes.values():
         if not provenance(node.record):
             continue
         links = {mfid: graph.edges[mfid, node.id].relationship for mfid in graph.parents(node.id)}
@@ -246,13 +224,11 @@ def incomplete(graph: LineageGraph) -> Iterator[Finding]:
             yield Finding("incomplete", "error", (node.id,), message, command)
 
 
-def duplicate_recipes(graph: LineageGraph) -> Iterator[Finding | None]:
+def duplicate_recipes(graph: LineageGraph) -> Iterator[Finding]:
     """Find groups of datasets with the same recipe: the same work was registered more than once."""
     by_digest: defaultdict[str, list[str]] = defaultdict(list)
-    for node in in_turns(graph):
-        if node is None:
-            yield None
-        elif digest := recipe_digest(node.record):
+    for node in graph.nodes.values():
+        if digest := recipe_digest(node.record):
             by_digest[digest].append(node.id)
     for mfids in by_digest.values():
         if len(mfids) > 1:
@@ -265,12 +241,9 @@ def duplicate_recipes(graph: LineageGraph) -> Iterator[Finding | None]:
             )
 
 
-def changed_recipes(graph: LineageGraph) -> Iterator[Finding | None]:
+def changed_recipes(graph: LineageGraph) -> Iterator[Finding]:
     """Find datasets whose derived id does not follow from their recorded recipe: one of the two was edited."""
-    for node in in_turns(graph):
-        if node is None:
-            yield None
-            continue
+    for node in graph.nodes.values():
         recipe = provenance(node.record).get("recipe")
         if isinstance(recipe, dict) and is_mfid(node.id) and mfid_bytes(node.id)[6] >> 4 == 8:
             try:
@@ -284,13 +257,11 @@ def changed_recipes(graph: LineageGraph) -> Iterator[Finding | None]:
                 yield Finding("changed-recipe", "error", (node.id,), message, f"crucible-lineage verify {node.id}")
 
 
-def orphans(graph: LineageGraph) -> Iterator[Finding | None]:
+def orphans(graph: LineageGraph) -> Iterator[Finding]:
     """Find datasets that look derived and have no parent, with the parents that records suggest."""
     suspects = []
-    for node in in_turns(graph):
-        if node is None:
-            yield None
-        elif reason := _reason(graph, node):
+    for node in graph.nodes.values():
+        if reason := _reason(graph, node):
             suspects.append((node, reason))
     if not suspects:
         return
@@ -335,7 +306,7 @@ def wrong_projects(graph: LineageGraph) -> Iterator[Finding]:
             yield Finding("wrong-project", "warning", (node.id,), message, f"crucible get {node.id}")
 
 
-CHECKS: dict[str, Callable[[LineageGraph], Iterator[Finding | None]]] = {
+CHECKS: dict[str, Callable[[LineageGraph], Iterator[Finding]]] = {
     "cycle": cycles,
     "self-link": self_links,
     "dangling-parent": dangling_parents,
@@ -348,16 +319,6 @@ CHECKS: dict[str, Callable[[LineageGraph], Iterator[Finding | None]]] = {
     "orphan": orphans,
     "wrong-project": wrong_projects,
 }
-
-
-def _shortest_cycle(component: LineageGraph, start: str) -> tuple[str, ...]:
-    """Return the shortest path from `start` back to itself, ends included; `component` is strongly connected."""
-    others = sorted(set(component.children(start)) - {start})
-    came_from = walk(others, lambda mfid: sorted(component.children(mfid)))
-    path = [start]
-    while before := came_from[path[-1]]:
-        path.append(before)
-    return (start, *reversed(path))
 
 
 def _missing_link(graph: LineageGraph, parent: str, child: str, *, is_part: bool) -> Finding:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from sys import intern
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal, cast
+
+import networkx
 
 from crucible_lineage.collector import collector_paused
 from crucible_lineage.errors import InputError
@@ -28,19 +31,15 @@ from crucible_lineage.lineage.model import (
 from crucible_lineage.lineage.records import PROVENANCE_KEY, provenance, state, text, used_mfids
 from crucible_lineage.statements import Doubt
 
-if TYPE_CHECKING:
-    import networkx
-
 Direction = Literal["ancestors", "descendants", "both"]
-TURN = 100  # nodes whose records are read in one turn
-Neighbours = Mapping[str, tuple[str, ...]]
 
 
 class LineageGraph:
     """Datasets and samples with their links, parent -> child.
 
-    `nodes` is by id and `edges` by (source, target), both in their original order. An id that only an edge names is a
-    hidden node: it exists, but the reader may not see it. Methods with changes return a new graph.
+    `nodes` is by id and `edges` by (source, target), both in their original order. `nx` is the same as a frozen
+    networkx graph, whose nodes carry their Node as `node`, and edges their `relationship`. An id that only an edge
+    names is a hidden node: it exists, but the reader may not see it. Methods with changes return a new graph.
     """
 
     def __init__(self, nodes: Iterable[Node], edges: Iterable[Edge] = ()) -> None:
@@ -55,7 +54,10 @@ class LineageGraph:
                         by_id[end] = Node(end, "hidden")
             self.nodes: Mapping[str, Node] = MappingProxyType(by_id)
             self.edges: Mapping[tuple[str, str], Edge] = MappingProxyType(by_ends)
-            self._parents, self._children = _neighbours(by_id, by_ends)
+            self.nx: networkx.DiGraph[str] = networkx.DiGraph()
+            self.nx.add_nodes_from((mfid, {"node": node}) for mfid, node in by_id.items())
+            self.nx.add_edges_from((*ends, {"relationship": edge.relationship}) for ends, edge in by_ends.items())
+            networkx.freeze(self.nx)
 
     @classmethod
     def from_api(cls, payload: Mapping[str, object]) -> LineageGraph:
@@ -108,18 +110,6 @@ class LineageGraph:
     def __repr__(self) -> str:
         return f"<LineageGraph: {len(self.nodes)} nodes, {len(self.edges)} edges>"
 
-    @cached_property
-    def nx(self) -> networkx.DiGraph[str]:
-        """The graph as a frozen networkx DiGraph; nodes carry their Node as `node`, edges their `relationship`."""
-        import networkx  # takes 0.2 s, which walking the graph does not need
-
-        with collector_paused():
-            graph: networkx.DiGraph[str] = networkx.DiGraph()
-            graph.add_nodes_from((node.id, {"node": node}) for node in self.nodes.values())
-            graph.add_edges_from((e.source, e.target, {"relationship": e.relationship}) for e in self.edges.values())
-            networkx.freeze(graph)
-            return graph
-
     def node(self, mfid: str) -> Node:
         """Return the node of an id. Raises InputError if the graph has none."""
         try:
@@ -136,49 +126,40 @@ class LineageGraph:
 
     def parents(self, mfid: str) -> tuple[str, ...]:
         """Return the ids with an edge to `mfid`. Like similar methods, raises InputError if the graph has no `mfid`."""
-        return self._parents[self.node(mfid).id]
+        return tuple(self.nx.pred[self.node(mfid).id])
 
     def children(self, mfid: str) -> tuple[str, ...]:
         """Return the ids with an edge from `mfid`."""
-        return self._children[self.node(mfid).id]
+        return tuple(self.nx.succ[self.node(mfid).id])
 
     def ancestors(self, mfid: str, depth: int | None = None) -> frozenset[str]:
         """Return all ancestors of `mfid`, within `depth` edges if given; even on a cycle without `mfid` itself."""
-        return frozenset(walk([self.node(mfid).id], self._parents.__getitem__, depth)) - {mfid}
+        edges = networkx.bfs_edges(self.nx, self.node(mfid).id, reverse=True, depth_limit=depth)
+        return frozenset(parent for _, parent in edges)
 
     def descendants(self, mfid: str, depth: int | None = None) -> frozenset[str]:
         """Return all descendants of `mfid`, within `depth` edges if given; even on a cycle without `mfid` itself."""
-        return frozenset(walk([self.node(mfid).id], self._children.__getitem__, depth)) - {mfid}
+        edges = networkx.bfs_edges(self.nx, self.node(mfid).id, depth_limit=depth)
+        return frozenset(child for _, child in edges)
 
     @cached_property
     def hidden(self) -> frozenset[str]:
         """The ids that the reader may not see."""
         return frozenset(mfid for mfid, node in self.nodes.items() if node.kind == "hidden")
 
-    def roots(self) -> tuple[str, ...]:
-        """Return the nodes without parents: samples and raw datasets."""
-        return tuple(mfid for mfid, parents in self._parents.items() if not parents)
-
     def generations(self) -> list[list[str]]:
         """Return the ids by topological generation, roots first; nodes on or behind a cycle are omitted."""
-        waiting = {mfid: len(parents) for mfid, parents in self._parents.items()}
-        generation, generations = [mfid for mfid, count in waiting.items() if not count], []
-        while generation:
-            generations.append(generation)
-            following: list[str] = []
-            for mfid in generation:
-                for child in self._children[mfid]:
-                    waiting[child] -= 1
-                    if not waiting[child]:
-                        following.append(child)
-            generation = following
-        return generations
+        found = []
+        with suppress(networkx.NetworkXUnfeasible):  # raised after all generations before a cycle
+            for generation in networkx.topological_generations(self.nx):
+                found.append(generation)
+        return found
 
     def subgraph(self, mfids: Collection[str]) -> LineageGraph:
         """Return the graph of these nodes and the edges among them."""
         selected = frozenset(mfids)
         nodes = [node for mfid, node in self.nodes.items() if mfid in selected]
-        inner = (self.edges[node.id, c] for node in nodes for c in self._children[node.id] if c in selected)
+        inner = (self.edges[node.id, c] for node in nodes for c in self.nx.succ[node.id] if c in selected)
         return LineageGraph(nodes, inner)
 
     def derivations(self) -> LineageGraph:
@@ -205,43 +186,14 @@ class LineageGraph:
         return graph.subgraph(found.union(*(graph.parents(mfid) for mfid in found)))
 
 
-def _neighbours(nodes: Iterable[str], edges: Iterable[tuple[str, str]]) -> tuple[Neighbours, Neighbours]:
-    parents: dict[str, list[str]] = {mfid: [] for mfid in nodes}
-    children: dict[str, list[str]] = {mfid: [] for mfid in parents}
-    for source, target in edges:
-        parents[target].append(source)
-        children[source].append(target)
-    return (
-        {mfid: tuple(ids) for mfid, ids in parents.items()},
-        {mfid: tuple(ids) for mfid, ids in children.items()},
-    )
-
-
-def walk(starts: Iterable[str], neighbours: Callable[[str], Iterable[str]], depth: int | None = None) -> dict[str, str]:
-    """Return the starts and what is reached from them within `depth` edges, breadth first.
+def descent(graph: LineageGraph, starts: Iterable[str]) -> dict[str, str]:
+    """Return the starts and all their descendants, breadth first.
 
     Each node comes with the one that it was reached from, a start with an empty text.
     """
-    before = dict.fromkeys(starts, "")
-    frontier, distance = list(before), 0
-    while frontier and (depth is None or distance < depth):
-        distance += 1
-        following = []
-        for mfid in frontier:
-            for other in neighbours(mfid):
-                if other not in before:
-                    before[other] = mfid
-                    following.append(other)
-        frontier = following
-    return before
-
-
-def in_turns(graph: LineageGraph) -> Iterator[Node | None]:
-    """Yield the nodes, and None after every TURN of them, when several readers of records change turns."""
-    for count, node in enumerate(graph.nodes.values(), 1):
-        yield node
-        if count % TURN == 0:
-            yield None
+    below: networkx.DiGraph[str] = networkx.DiGraph(graph.nx.edges)
+    below.add_edges_from(("", mfid) for mfid in starts)
+    return dict(networkx.bfs_predecessors(below, "")) if "" in below else {}
 
 
 Parts = tuple[list[Node], list[Edge]]

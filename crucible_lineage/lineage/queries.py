@@ -1,71 +1,16 @@
-"""Queries of a lineage: how datasets are connected, and what must be redone when something was wrong."""
+"""What must be redone when something was wrong: a dataset, a file, code, or an instrument for a time."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import islice
 
-from crucible_lineage.lineage.graph import LineageGraph, walk
+from crucible_lineage.lineage.graph import LineageGraph, descent
 from crucible_lineage.lineage.model import Node
 from crucible_lineage.lineage.records import activity_code, generated_files, instruments, moment, provenance, used_files
 
-__all__ = [
-    "Impact", "common_ancestors", "impact_of_code", "impact_of_dataset", "impact_of_file", "impact_of_instrument",
-    "nearest_common_ancestors", "paths", "shortest_path", "siblings", "taken_without_time",
-]  # fmt: skip
-
 Start = tuple[str, str]  # what was wrong, and the dataset to redo because of it (the same if that itself was wrong)
-
-
-def paths(graph: LineageGraph, ancestor: str, descendant: str, *, most: int | None = 1000) -> Iterator[tuple[str, ...]]:
-    """Yield every path from `ancestor` down to `descendant`, ends included.
-
-    There can be exponentially many: at most `most` are returned. A node is on a path at most once.
-    """
-    start, end = graph.node(ancestor).id, graph.node(descendant).id
-    if start == end:
-        yield (start,)
-        return
-    between = (graph.descendants(start) & graph.ancestors(end)) | {start, end}
-    if end not in graph.descendants(start):
-        return
-    import networkx  # imported only for all paths
-
-    yield from map(tuple, islice(networkx.all_simple_paths(graph.subgraph(between).nx, start, end), most))
-
-
-def shortest_path(graph: LineageGraph, ancestor: str, descendant: str) -> tuple[str, ...]:
-    """Return the shortest path from one down to the other, ends included; empty if there is none."""
-    came_from = walk([graph.node(ancestor).id], graph.children)
-    end = graph.node(descendant).id
-    path = [end] if end in came_from else []
-    while path and came_from[path[-1]]:
-        path.append(came_from[path[-1]])
-    return tuple(reversed(path))
-
-
-def siblings(graph: LineageGraph, mfid: str) -> tuple[str, ...]:
-    """Return the other children of the dataset's parents, each once, in the graph's order of links."""
-    children = dict.fromkeys(child for parent in graph.parents(mfid) for child in graph.children(parent))
-    return tuple(other for other in children if other != mfid)
-
-
-def common_ancestors(graph: LineageGraph, *mfids: str) -> frozenset[str]:
-    """Return the common ancestors; one of the datasets counts if the others descend from it.
-
-    Raises InputError for an id that is not in the graph.
-    """
-    if not mfids:
-        return frozenset()
-    return frozenset.intersection(*(graph.ancestors(mfid) | {mfid} for mfid in mfids))
-
-
-def nearest_common_ancestors(graph: LineageGraph, *mfids: str) -> frozenset[str]:
-    """Return the common ancestors without common ancestors among their children."""
-    shared = common_ancestors(graph, *mfids)
-    return frozenset(mfid for mfid in shared if not any(child in shared for child in graph.children(mfid)))
 
 
 @dataclass(frozen=True)
@@ -142,7 +87,7 @@ def _impact(graph: LineageGraph, starts: Iterable[Start]) -> Impact:
     causes: dict[str, str] = {}
     for cause, mfid in starts:
         causes.setdefault(mfid, cause)
-    came_from = walk(causes, graph.children)
+    came_from = descent(graph, causes)
     return Impact(tuple(mfid for mfid in came_from if graph.nodes[mfid].kind != "sample"), causes, came_from)
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from xml.sax.saxutils import escape
+
+import networkx
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.draw.view import (
@@ -259,10 +262,12 @@ def layout(
     Edges from a box to itself have no course. Equal input gives equal output.
     """
     links = [(source, target) for source, target in dict.fromkeys(edges) if source != target]
-    layer = _layers(len(sizes), _acyclic(len(sizes), links))
+    layer = _layers(len(sizes), links)
     chains, layer_of, heights = _chains(links, layer, [height for _, height in sizes])
-    columns = _order_columns(layer_of, chains)
-    ys = _heights(columns, chains, heights, row_gap, len(sizes))
+    lines: networkx.DiGraph[int] = networkx.DiGraph(step for chain in chains for step in pairwise(chain))
+    lines.add_nodes_from(range(len(heights)))
+    columns = _order_columns(layer_of, lines)
+    ys = _heights(columns, lines, heights, row_gap, len(sizes))
     widths = [max((sizes[n][0] for n in column if n < len(sizes)), default=0.0) for column in columns]
     xs = [sum(widths[:index]) + column_gap * index + width / 2 for index, width in enumerate(widths)]
     centres = tuple((xs[layer_of[number]], ys[number]) for number in range(len(sizes)))
@@ -271,51 +276,24 @@ def layout(
     return Layout(sum(widths) + column_gap * max(0, len(columns) - 1), height, centres, courses)
 
 
-def _acyclic(count: int, links: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return the links, with those reversed that a depth-first walk finds to lead back."""
-    children: list[list[int]] = [[] for _ in range(count)]
-    has_parent = [False] * count
-    for source, target in links:
-        children[source].append(target)
-        has_parent[target] = True
-    state = [0] * count  # 0 new, 1 on the current path, 2 done
-    backward: set[tuple[int, int]] = set()
-    for root in sorted(range(count), key=lambda number: has_parent[number]):
-        stack = [(root, iter(children[root]))] if not state[root] else []
-        state[root] = state[root] or 1
-        while stack:
-            number, following = stack[-1]
-            child = next(following, None)
-            if child is None:
-                state[number] = 2
-                stack.pop()
-            elif state[child] == 1:
-                backward.add((number, child))
-            elif not state[child]:
-                state[child] = 1
-                stack.append((child, iter(children[child])))
-    return [(target, source) if (source, target) in backward else (source, target) for source, target in links]
-
-
 def _layers(count: int, links: list[tuple[int, int]]) -> list[int]:
     """Return the column of each box: right of all its parents, or just left of its first child if it has none."""
-    parents: list[list[int]] = [[] for _ in range(count)]
-    children: list[list[int]] = [[] for _ in range(count)]
-    for source, target in links:
-        children[source].append(target)
-        parents[target].append(source)
-    waiting = [len(own_parents) for own_parents in parents]
-    order = [number for number in range(count) if not waiting[number]]
+    graph: networkx.DiGraph[int] = networkx.DiGraph()
+    graph.add_nodes_from(range(count))
+    graph.add_edges_from(links)
+    with suppress(networkx.NetworkXNoCycle):
+        while True:
+            graph.remove_edge(*networkx.find_cycle(graph)[-1])
+    position = {number: place for place, number in enumerate(networkx.topological_sort(graph))}
+    for source, target in links:  # some of those in cycles are turned
+        graph.add_edge(*((source, target) if position[source] < position[target] else (target, source)))
     layer = [0] * count
-    for number in order:
-        for child in children[number]:
-            layer[child] = max(layer[child], layer[number] + 1)
-            waiting[child] -= 1
-            if not waiting[child]:
-                order.append(child)
-    for number in order:
-        if not parents[number] and children[number]:
-            layer[number] = min(layer[child] for child in children[number]) - 1
+    for column, generation in enumerate(networkx.topological_generations(graph)):
+        for number in generation:
+            layer[number] = column
+    for number in range(count):
+        if not graph.pred[number] and graph.succ[number]:
+            layer[number] = min(layer[child] for child in graph.succ[number]) - 1
     return layer
 
 
@@ -342,48 +320,34 @@ def _chains(
     return chains, layer_of, heights
 
 
-def _order_columns(layer_of: list[int], chains: list[list[int]]) -> list[list[int]]:
-    """Return the columns, each from top to bottom, in the order with the fewest crossings of all sweeps."""
-    before, after = _neighbours(len(layer_of), chains)
+def _order_columns(layer_of: list[int], lines: networkx.DiGraph[int]) -> list[list[int]]:
+    """Return the columns, each from top to bottom, in the order with the fewest crossings of all sweeps.
+
+    At first, connected numbers are side by side.
+    """
+    roots_first = sorted(range(len(layer_of)), key=lambda number: bool(lines.pred[number]))
+    from_left: networkx.DiGraph[int] = networkx.DiGraph()
+    from_left.add_nodes_from(roots_first)
+    from_left.add_edges_from(lines.edges)
     columns: list[list[int]] = [[] for _ in range(max(layer_of, default=-1) + 1)]
-    for number in _depth_first(len(layer_of), before, after):
+    for number in networkx.dfs_preorder_nodes(from_left):
         columns[layer_of[number]].append(number)
-    best, fewest = [list(column) for column in columns], _crossings(columns, after)
+    best, fewest = [list(column) for column in columns], _crossings(columns, lines)
     for sweep in range(_SWEEPS):
         rightwards = sweep % 2 == 0
         for index in range(1, len(columns)) if rightwards else range(len(columns) - 2, -1, -1):
             adjacent = columns[index - 1] if rightwards else columns[index + 1]
             position = {number: float(row) for row, number in enumerate(adjacent)}
-            _sort_by_neighbours(columns[index], position, before if rightwards else after)
-        crossings = _crossings(columns, after)
+            _sort_by_neighbours(columns[index], position, lines.pred if rightwards else lines.succ)
+        crossings = _crossings(columns, lines)
         if crossings < fewest:
             best, fewest = [list(column) for column in columns], crossings
     return best
 
 
-def _depth_first(count: int, before: list[list[int]], after: list[list[int]]) -> list[int]:
-    """Return all numbers in the order of a walk from the left, so that connected ones start out side by side."""
-    visited: dict[int, None] = {}
-    for root in sorted(range(count), key=lambda number: bool(before[number])):
-        waiting = [root]
-        while waiting:
-            number = waiting.pop()
-            if number not in visited:
-                visited[number] = None
-                waiting.extend(reversed(after[number]))
-    return list(visited)
-
-
-def _neighbours(count: int, chains: list[list[int]]) -> tuple[list[list[int]], list[list[int]]]:
-    before: list[list[int]] = [[] for _ in range(count)]
-    after: list[list[int]] = [[] for _ in range(count)]
-    for left, right in dict.fromkeys(step for chain in chains for step in pairwise(chain)):
-        after[left].append(right)
-        before[right].append(left)
-    return before, after
-
-
-def _sort_by_neighbours(column: list[int], position: dict[int, float], neighbours: list[list[int]]) -> None:
+def _sort_by_neighbours(
+    column: list[int], position: dict[int, float], neighbours: Mapping[int, Collection[int]]
+) -> None:
     """Sort a column by the mean position of the neighbours; a number without any keeps its position."""
     preferred = {}
     for row, number in enumerate(column):
@@ -392,24 +356,24 @@ def _sort_by_neighbours(column: list[int], position: dict[int, float], neighbour
     column.sort(key=preferred.__getitem__)
 
 
-def _crossings(columns: list[list[int]], after: list[list[int]]) -> int:
+def _crossings(columns: list[list[int]], lines: networkx.DiGraph[int]) -> int:
     """Count the pairs of lines that cross between neighbouring columns."""
     count = 0
     for column, following in pairwise(columns):
         position = {number: row for row, number in enumerate(following)}
         passed: list[int] = []
         for number in column:
-            rows = sorted(position[other] for other in after[number])
+            rows = sorted(position[other] for other in lines.succ[number])
             count += sum(len(passed) - bisect_left(passed, row + 1) for row in rows)
             passed = sorted(passed + rows)
     return count
 
 
 def _heights(
-    columns: list[list[int]], chains: list[list[int]], heights: list[float], row_gap: float, boxes: int
+    columns: list[list[int]], lines: networkx.DiGraph[int], heights: list[float], row_gap: float, boxes: int
 ) -> list[float]:
     """Return the height of each number: near its neighbours' mean, in its column's order, without overlap."""
-    before, after = _neighbours(len(heights), chains)
+    before, after = lines.pred, lines.succ
     ys = [0.0] * len(heights)
     for column in columns:
         _spread(column, [0.0] * len(column), [1.0] * len(column), heights, row_gap, ys)
@@ -418,7 +382,7 @@ def _heights(
         for column in columns if sweep % 2 == 0 else reversed(columns):
             preferred, weights = [], []
             for number in column:
-                neighbours = before[number] + after[number] if both else (before if sweep % 2 == 0 else after)[number]
+                neighbours = [*before[number], *after[number]] if both else [*(after if sweep % 2 else before)[number]]
                 strength = [_STRAIGHT if number >= boxes and other >= boxes else 1.0 for other in neighbours]
                 total = sum(strength)
                 preferred.append(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from crucible_lineage.lineage.draw.view import DrawnItem, View, left_out_note, view
+import networkx
+
+from crucible_lineage.lineage.draw.view import DrawnItem, left_out_note, view
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import detail, group_title, plain, title
 from crucible_lineage.lineage.model import DERIVED
@@ -14,6 +15,7 @@ from crucible_lineage.lineage.model import DERIVED
 if TYPE_CHECKING:
     from rich.text import Text
 
+_TOP = -1  # above all roots
 _BRANCHES = ("├── ", "└── ", "│   ", "    ")
 _STATE_STYLES = {
     **{"complete": "green", "current": "green", "fresh": "green", "superseded": "dim"},
@@ -22,18 +24,7 @@ _STATE_STYLES = {
 }
 
 
-@dataclass(frozen=True)
-class _Line:
-    """One line of the tree in its parts; `mark` has notes about its position."""
-
-    branch: str
-    mfid: str
-    name: str
-    detail: str
-    state: str
-    state_text: str
-    mark: str
-    is_focus: bool
+Part = tuple[str, str]  # of a line: text and style
 
 
 def render_tree(
@@ -50,7 +41,7 @@ def render_tree(
     requested or needed by a shown one.
     """
     lines = _lines(graph, focus, fold_beyond, superseded)
-    return "\n".join((line.branch + " ".join(part for part in _texts(line) if part)).rstrip() for line in lines)
+    return "\n".join((branch + " ".join(text for text, _ in parts)).rstrip() for branch, parts in lines)
 
 
 def render_tree_rich(
@@ -64,86 +55,60 @@ def render_tree_rich(
     from rich.text import Text  # imported only for colours
 
     output = Text()
-    for line in _lines(graph, focus, fold_beyond, superseded):
-        parts = zip(_texts(line), _styles(line), strict=True)
+    for branch, parts in _lines(graph, focus, fold_beyond, superseded):
         output.append_text(Text("\n" if output else ""))
-        output.append(line.branch, style="dim")
-        output.append_text(Text(" ").join(Text(part, style=style) for part, style in parts if part))
+        output.append(branch, style="dim")
+        output.append_text(Text(" ").join(Text(text, style=style) for text, style in parts))
     return output
 
 
-def _texts(line: _Line) -> tuple[str, ...]:
-    state = f"[{line.state_text}]" if line.state_text else ""
-    return (line.mfid or line.name, line.name if line.mfid else "", line.detail, state, line.mark)
-
-
-def _styles(line: _Line) -> tuple[str, ...]:
-    state_style = _STATE_STYLES.get(line.state, "cyan")
-    return (state_style, "bold" if line.is_focus else "", "dim", state_style, "dim")
-
-
 def _lines(
-    graph: LineageGraph,
-    focus: str | None,
-    fold_beyond: int | None,
-    superseded: bool,
-) -> Iterator[_Line]:
+    graph: LineageGraph, focus: str | None, fold_beyond: int | None, superseded: bool
+) -> Iterator[tuple[str, list[Part]]]:
+    """Yield each line: its branch, and its parts."""
     selected = graph if focus is None else graph.around(focus)
     drawn = view(selected, fold_beyond=fold_beyond, keep=[focus] if focus else [], superseded=superseded)
-    children: list[list[int]] = [[] for _ in drawn.items]
-    for source, target in drawn.edges:
-        children[source].append(target)
+    items: networkx.DiGraph[int] = networkx.DiGraph()
+    items.add_nodes_from(range(_TOP, len(drawn.items)))
+    items.add_edges_from(drawn.edges)
+    groups = networkx.condensation(items)  # several items of a group are on a cycle
+    sources = (min(groups.nodes[group]["members"]) for group, count in groups.in_degree() if not count)
+    roots = sorted(set(sources) - {_TOP}, key=lambda number: (len(items.pred[number]) > 0, number))
+    items.add_edges_from((_TOP, root) for root in roots)
+    last_child = dict([*items.edges])
     tee, corner, bar, blank = _BRANCHES
-    printed: set[int] = set()
+    below = {_TOP: "", **dict.fromkeys(roots, "")}  # the beginning of the lines of an item's children
     focused = drawn.number_of[focus] if focus else None
-    for root in _roots(drawn, children):
-        if root in printed:
+    for parent, number, kind in networkx.dfs_labeled_edges(items, _TOP):
+        if kind == "reverse" or number == _TOP:
             continue
-        waiting: list[tuple[int, int | None, str, str]] = [(root, None, "", "")]
-        while waiting:
-            number, parent, branch, indent = waiting.pop()
-            is_repeated = number in printed
-            printed.add(number)
-            relationship = DERIVED if parent is None else drawn.edges[parent, number]
-            note = "" if parent is None else drawn.notes.get((parent, number), "")
-            item = drawn.items[number]
-            mark = _mark(relationship, [note, item.remade_text], is_repeated, number == focused)
-            yield _line(item, branch, mark, number == focused)
-            shown_children = [] if is_repeated else children[number]
-            for child in reversed(shown_children):
-                last = child == shown_children[-1]
-                waiting.append((child, number, indent + (corner if last else tee), indent + (blank if last else bar)))
+        branch, relationship, note = "", DERIVED, ""
+        if parent != _TOP:
+            is_last = number == last_child[parent]
+            branch = below[parent] + (corner if is_last else tee)
+            below.setdefault(number, below[parent] + (blank if is_last else bar))
+            relationship, note = drawn.edges[parent, number], drawn.notes.get((parent, number), "")
+        item = drawn.items[number]
+        mark = _mark(relationship, [note, item.remade_text], kind == "nontree", number == focused)
+        yield branch, _parts(item, mark, number == focused)
     if drawn.left_out:
-        yield _Line("", "", "", left_out_note(drawn.left_out), "", "", "", is_focus=False)
+        yield "", [(f"[{left_out_note(drawn.left_out)}]", "dim")]
 
 
-def _roots(drawn: View, children: list[list[int]]) -> Iterator[int]:
-    """Yield the items without parents, then items not reached from those: they are in or behind a cycle."""
-    has_parent = {target for source, target in drawn.edges if source != target}
-    roots = [number for number in range(len(drawn.items)) if number not in has_parent]
-    yield from roots
-    reached: set[int] = set()
-    for number in [*roots, *range(len(drawn.items))]:
-        if number not in reached and number in has_parent:
-            yield number
-        waiting = [number]
-        while waiting:
-            current = waiting.pop()
-            if current not in reached:
-                reached.add(current)
-                waiting.extend(children[current])
-
-
-def _line(item: DrawnItem, branch: str, mark: str, is_focus: bool) -> _Line:
+def _parts(item: DrawnItem, mark: str, is_focus: bool) -> list[Part]:
+    """Return the parts of an item's line: id, name, kind of data and step, state, and the mark of its position."""
     node = item.node
     if item.is_group:
-        measured = plain(node.measurement) if node.step else ""
-        state = plain(item.state_text)
-        return _Line(branch, "", group_title(item.nodes), measured, item.state, state, mark, is_focus)
-    mfid = "" if node.kind == "hidden" or node.name == node.id else plain(node.id)
-    name = title(node) if node.name or not mfid else ""
-    state = f"superseded by {', '.join(node.superseded_by)}" if is_focus and node.superseded_by else item.state_text
-    return _Line(branch, mfid, name, detail(node), item.state, plain(state), mark, is_focus)
+        mfid, name, more = "", group_title(item.nodes), plain(node.measurement) if node.step else ""
+    else:
+        mfid = "" if node.kind == "hidden" or node.name == node.id else plain(node.id)
+        name, more = title(node) if node.name or not mfid else "", detail(node)
+    by = node.superseded_by if is_focus and not item.is_group else ()
+    state = plain(f"superseded by {', '.join(by)}" if by else item.state_text)
+    of_state, emphasis = _STATE_STYLES.get(item.state, "cyan"), "bold" if is_focus else ""
+    named = [(mfid, of_state), (name, emphasis)] if mfid else [(name, of_state)]
+    parts = [*named, (more, "dim"), (f"[{state}]" if state else "", of_state), (mark, "dim")]
+    return [(text, style) for text, style in parts if text]
 
 
 def _mark(relationship: str, notes: Sequence[str], is_repeated: bool, is_focus: bool) -> str:

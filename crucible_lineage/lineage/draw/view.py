@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+
+import networkx
 
 from crucible_lineage.amounts import amount
-from crucible_lineage.lineage.graph import LineageGraph, walk
+from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import CANDIDATE, CURRENT, DOUBTFUL, MEASURED, RAW, SUPERSEDED, Edge, Node
 from crucible_lineage.lineage.records import chosen_in_time, declared_step, equal_parents, parents_as_used, used_roles
 
@@ -180,12 +181,8 @@ def roles_of(graph: LineageGraph) -> dict[str, frozenset[str]]:
 
 def _with_parents(graph: LineageGraph, keep: Collection[str], most: int) -> set[str]:
     """Return the nodes to keep single with their ancestors, up to nodes with more parents than `most`."""
-
-    def few_parents(mfid: str) -> Iterable[str]:
-        parents = graph.parents(mfid)
-        return parents if len(parents) <= most else ()
-
-    return set(walk((mfid for mfid in keep if mfid in graph), few_parents))
+    few = networkx.subgraph_view(graph.nx, filter_edge=lambda _, child: len(graph.nx.pred[child]) <= most)
+    return set().union(*({mfid, *networkx.ancestors(few, mfid)} for mfid in keep if mfid in graph))
 
 
 def dispensable(graph: LineageGraph, keep: Iterable[str] = ()) -> frozenset[str]:
@@ -195,7 +192,11 @@ def dispensable(graph: LineageGraph, keep: Iterable[str] = ()) -> frozenset[str]
     ancestors and descendants.
     """
     superseded = {mfid for mfid, node in graph.nodes.items() if node.state == SUPERSEDED}
-    needed = set(walk(graph.nodes.keys() - superseded, partial(_needed_parents, graph)))
+    if not superseded:
+        return frozenset()
+    upwards = networkx.DiGraph((child, parent) for child in graph.nodes for parent in _needed_parents(graph, child))
+    upwards.add_edges_from(("", mfid) for mfid in graph.nodes.keys() - superseded)
+    needed = networkx.descendants(upwards, "") if "" in upwards else set[str]()
     for mfid in superseded.intersection(keep):
         needed |= {mfid, *graph.ancestors(mfid), *graph.descendants(mfid)}
     return frozenset(superseded - needed)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+
+import networkx
 
 from crucible_lineage.client.client import CrucibleClient
 from crucible_lineage.core.datasets import ONE_BY_ONE, fetch_datasets
@@ -15,7 +16,6 @@ from crucible_lineage.errors import CrucibleError, ForbiddenError, InputError, N
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage import LineageGraph, Node
-from crucible_lineage.lineage.graph import walk
 from crucible_lineage.lineage.model import WITHDRAWN
 from crucible_lineage.lineage.records import PROVENANCE_KEY, is_withdrawn, mapping, provenance, text, used_mfids
 from crucible_lineage.provenance.record import read_record
@@ -99,15 +99,11 @@ def _connected(
         everything = lineage_of_copies(copies).graph if copies else None
         if everything is None or mfid not in everything.nodes:
             return LineageGraph([alone], []) if alone else LineageGraph.from_records([record] if record else [])
-        graph = everything.subgraph(walk([mfid], partial(_neighbours, everything)))
+        graph = everything.subgraph(networkx.node_connected_component(everything.nx.to_undirected(as_view=True), mfid))
         more = {node.project for node in graph.nodes.values() if node.project} - set(projects)
         if not more:
             return _as_stated(session, graph, _summaries(copies))
         projects += sorted(more)
-
-
-def _neighbours(graph: LineageGraph, mfid: str) -> tuple[str, ...]:
-    return (*graph.parents(mfid), *graph.children(mfid))
 
 
 def fetch_projects(session: Session, projects: Iterable[str], *, refresh: bool = False) -> ProjectLineage:
