@@ -36,7 +36,6 @@ def definitions(file: Path) -> set[str]:
 
 DATASET_PATH = rows("A dataset's way, from YAML to lineage")
 CHANGE_ROWS = rows("To change X, go to Y")
-INVARIANT_ROWS = rows("Invariants, and where each is tested")
 EXAMPLE_ROWS = rows("Twelve changes, and the files that they open")
 
 
@@ -60,11 +59,6 @@ def test_functions_to_change_exist(row: list[str]) -> None:
     assert not missing(row, ROOT)
 
 
-@pytest.mark.parametrize("row", INVARIANT_ROWS, ids=[row[0] for row in INVARIANT_ROWS])
-def test_every_invariant_has_its_test(row: list[str]) -> None:
-    assert not missing(row, ROOT)
-
-
 @pytest.mark.parametrize("row", EXAMPLE_ROWS, ids=[row[0] for row in EXAMPLE_ROWS])
 def test_files_of_example_changes_exist(row: list[str]) -> None:
     named = [name for name in SPAN.findall(row[-1]) if name.endswith((".py", "/"))]
@@ -77,7 +71,6 @@ def test_files_of_example_changes_exist(row: list[str]) -> None:
 def test_the_page_is_complete() -> None:
     assert len(DATASET_PATH) >= 8
     assert len(CHANGE_ROWS) >= 12
-    assert len(INVARIANT_ROWS) >= 12
     assert len(EXAMPLE_ROWS) == 12
     others = re.findall(r"`([\w/]+\.py)`: `(\w+)`", PAGE)
     assert len(others) == 3
