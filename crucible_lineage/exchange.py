@@ -324,7 +324,7 @@ def plan_project(source: Session, target: Session, project: str, tell: Tell) -> 
     tell(f"reading project {project} at the source", 0)
     ours = {**source.mirror.snapshot(project).records, **source.mirror.records_beside(project)}
     project_id = next((str(one["project_id"]) for one in ours.values()), project)
-    target.require_project(project_id)
+    target.ensure_project(project_id)
     tell(f"reading project {project} at the target", 0)
     theirs = {**target.mirror.snapshot(project_id).records, **target.mirror.records_beside(project_id)}
     samples = [sample.unique_id for sample in source.client.samples.iter(project_id=project_id)]
@@ -342,7 +342,7 @@ def plan_named(source: Session, target: Session, mfids: Iterable[str], tell: Tel
         where = source.settings.describe()
         raise InputError(f"there is no dataset {', '.join(missing)} that this key may read ({where})")
     for project in sorted({str(one["project_id"]) for one in fetched.found.values() if one.get("project_id")}):
-        target.require_project(project)
+        target.ensure_project(project)
     more = {mfid for one in fetched.found.values() for mfid in _support_of(one)} - fetched.found.keys()
     records = fetched.found | (fetch_datasets(source.client, sorted(more), include_links=True).found if more else {})
     return _plan(source, target, records, {}, (), tell, needs_parents=False)

@@ -11,7 +11,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from crucible_lineage.core.datasets import no_project
@@ -23,21 +23,16 @@ from crucible_lineage.disk import private_folder, storage_error
 from crucible_lineage.errors import (
     TRANSIENT,
     ConflictError,
-    CrucibleError,
     InputError,
-    NotFoundError,
-    RefusedError,
     StorageError,
 )
-from crucible_lineage.ids import PROJECT_ID_RULE, is_project_id, new_mfid
+from crucible_lineage.ids import PROJECT_ID_RULE, is_project_id
 from crucible_lineage.local.attempts import Attempts
 from crucible_lineage.local.file_cache import FileCache, limit_from_environment
 from crucible_lineage.local.usage import machine_id
-from crucible_lineage.marks import KEY
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.outbox import Outbox
 from crucible_lineage.server import instance_id
-from crucible_lineage.service import FREE_METADATA
 from crucible_lineage.settings import Settings, retries_from_environment
 
 if TYPE_CHECKING:
@@ -68,7 +63,6 @@ class Session:
         self._client: CrucibleClient | None = None
         self._store: Store | None = None
         self._agent: dict[str, object] | None = None
-        self._metadata_tested = False  # whether the service accepts our metadata
         self._machine: str | None = None
         self._projects: set[str] = set()
         self._journal: Journal | None = None
@@ -205,11 +199,6 @@ class Session:
         return self.mirror.known(mfid) or self.outbox.find(mfid)
 
     @property
-    def defers_delivery(self) -> bool:
-        """Whether results may be used before they are delivered, since the service keeps their ids."""
-        return self.mirror.service.accepts_client_ids
-
-    @property
     def agent(self) -> dict[str, object]:
         """The account of the key in use, from one call per session; in an outage, from the last answer.
 
@@ -262,14 +251,6 @@ class Session:
         return FileLock(private_folder(self.settings.data / "locks") / f"{name}.lock", mode=0o600)
 
     def ensure_project(self, project: str, title: str | None = None) -> None:
-        """Ensure that results can be registered in the project. The embedded Crucible creates it if necessary.
-
-        Raises InputError if a service lacks it, and RefusedError if the service rejects provenance records.
-        """
-        self.require_project(project, title)
-        self.require_usable()
-
-    def require_project(self, project: str, title: str | None = None) -> None:
         """Ensure that the project exists: create it in the embedded Crucible, or raise InputError."""
         client = self.client
         with self._project_lock:
@@ -279,29 +260,9 @@ class Session:
                 self._create_project(project, title)
             self._projects.add(project)
 
-    def require_usable(self) -> None:
-        """Raise RefusedError, before anything is created, if the service rejects provenance records."""
-        self._test_metadata()
-        self.client.service.require_usable()
-
     def prepare(self, project: str, title: str | None = None) -> None:
         """Ensure that the project exists and the account is known, as every run with missing results requires."""
         self.client.at_once(lambda: self.ensure_project(project, title), lambda: self.agent, _import_registration)
-
-    def _test_metadata(self) -> None:
-        """Test, before anything is created, whether an unknown service rejects our metadata keys for any dataset."""
-        if self._metadata_tested or self.client.service.holds(FREE_METADATA) is not None:
-            return
-        self._metadata_tested = True
-        merge, absent = self.client.metadata.merge, new_mfid()
-        with suppress(CrucibleError):
-            try:
-                merge(absent, {KEY: {"status": "incomplete"}})
-            except RefusedError as refusal:
-                try:
-                    merge(absent, {})
-                except NotFoundError:  # so the key was rejected, not the missing dataset
-                    self.client.service.note(FREE_METADATA, False, str(refusal))
 
     def _create_project(self, project: str, title: str | None) -> None:
         if not self.settings.embedded:
@@ -334,9 +295,7 @@ class Session:
                 raise StorageError(str(error)) from error
             url, key = server.url, server.api_key
             transport = RestartingTransport(server.revive) if server.revive else None
-        return CrucibleClient(
-            url, key, retry=retry, transport=transport, state_folder=uploads, service=self.mirror.service
-        )
+        return CrucibleClient(url, key, retry=retry, transport=transport, state_folder=uploads)
 
     def _embedded(self) -> Callable[[], SharedServer | RunningServer]:
         """Return a function that waits for the embedded Crucible, which starts now if it has its own process."""

@@ -211,8 +211,8 @@ class PrefectEngine:
         }
         if self._declared and self._declared.type == "slurm":
             parameters["slurm"] = self._declared
-        elif self._progress and self.deliverer and self.session.defers_delivery:
-            parameters["driver"] = Driver.of(job, self.session, self.deliverer)
+        elif self._progress and self.deliverer:
+            parameters["driver"] = Driver.of(job, self.session)
         runs = [run for part in job.used if (run := self._task_runs.get(part.dataset.mfid))]
         parents = list({id(run): run for run in runs}.values())
         with requesting(self._runner, spec.amounts):
@@ -242,10 +242,9 @@ class PrefectEngine:
             self._progress.look()
         outcome = running.result()
         self._task_runs |= dict.fromkeys(outcome["outputs"].values(), running)
-        if self._progress and self.deliverer:  # made in another process, which may have left delivery to this one
-            if waiting := self.session.outbox.look(min(outcome["outputs"].values())):
-                self.deliverer.add(waiting)
-            self.deliverer.took(outcome["seconds"] or 0.0)
+        made_elsewhere = min(outcome["outputs"].values()) if self._progress and self.deliverer else ""
+        if made_elsewhere and self.deliverer and (waiting := self.session.outbox.look(made_elsewhere)):
+            self.deliverer.add(waiting)  # the other process may have left delivery to this one
         return made_from_json(outcome, self.session)
 
 

@@ -7,7 +7,6 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 
 from prefect import task
 from prefect.logging import get_run_logger
@@ -15,7 +14,6 @@ from pydantic import BaseModel, ConfigDict
 
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.pipeline.engines.slurm import materialize_on_slurm
-from crucible_lineage.pipeline.job.delivering import ONE_CALL_S
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.job.job_json import job_from_json, made_to_json
 from crucible_lineage.pipeline.job.materialize import materialize_step
@@ -68,15 +66,13 @@ class Driver(BaseModel):
 
     host: str
     agent: JsonObject
-    may_be_there: bool
     parents: list[str]  # those that wait in the outbox
 
     @classmethod
-    def of(cls, job: Job, session: Session, deliverer: Deliverer) -> Driver:
+    def of(cls, job: Job, session: Session) -> Driver:
         """Describe this process as the driver of a step that is about to be materialized."""
-        may_exist = any(deliverer.is_worth_a_look(planned.mfid) for planned in job.outputs)
         parents = session.outbox.names_of(part.dataset.mfid for part in job.used)
-        return cls(host=socket.gethostname(), agent=session.agent, may_be_there=may_exist, parents=parents)
+        return cls(host=socket.gethostname(), agent=session.agent, parents=parents)
 
 
 @contextmanager
@@ -99,4 +95,4 @@ def deliverer_for(run_id: str, session: Session, driver: Driver | None) -> Deliv
     session.set_agent(driver.agent)
     for name in driver.parents:
         session.outbox.look(name)
-    return DeliveredByRun(driver.may_be_there, partial(session.connect, at_most_s=ONE_CALL_S))
+    return DeliveredByRun()

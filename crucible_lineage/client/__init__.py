@@ -1,6 +1,18 @@
 """The only package that speaks HTTP to Crucible: `CrucibleClient`, and the checksums for its uploads."""
 
-import crucible_lineage.client.http.lean_httpx  # noqa: F401  # isort: skip  # before anything else imports httpx
+import sys
+
+# Without two imports that nothing here uses, its command line and HTTP/2, httpx takes half the time to import.
+if "httpx" not in sys.modules:
+    _unused = [name for name in ("httpx._main", "httpcore._sync.http2", "httpcore._async.http2")
+               if name not in sys.modules]  # fmt: skip
+    sys.modules.update(dict.fromkeys(_unused))  # type: ignore[arg-type]  # httpx works if these fail to import
+    try:
+        import httpx  # noqa: F401
+    finally:
+        for _name in _unused:
+            sys.modules.pop(_name, None)
+
 from crucible_lineage.checksums import FileChecksums, scan_file
 from crucible_lineage.client.client import CrucibleClient
 from crucible_lineage.client.dataset.contents import AddedFile

@@ -7,42 +7,43 @@ import math
 import os
 import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar, Unpack
-from urllib.request import getproxies
+from typing import Any, TypeVar
 
 import httpx
 
 from crucible_lineage.client.dataset.contents import MetadataCalls
 from crucible_lineage.client.dataset.datasets import DatasetCalls, DeletionCalls, LinkedCalls
 from crucible_lineage.client.dataset.files import FileCalls
-from crucible_lineage.client.filters import SampleFilters, sent_filters
-from crucible_lineage.client.http.concurrent import ConcurrentCalls
+from crucible_lineage.client.filters import SAMPLE_FILTERS, sent_filters
 from crucible_lineage.client.http.connection import Calls, Connection, Timeouts, count_of, pages
-from crucible_lineage.client.http.pool import MAX_CONNECTIONS, DirectClient, PooledTransport
+from crucible_lineage.client.http.loopback import DirectClient
 from crucible_lineage.client.http.retry import RetryPolicy
 from crucible_lineage.client.http.wire import parse, parse_all, quoted, segment, to_send
 from crucible_lineage.client.ingestions import IngestionCalls
-from crucible_lineage.client.models import Account, Health, Profile, Sample, SampleCreate
-from crucible_lineage.client.official import OfficialNames
+from crucible_lineage.client.models import Account, Profile, Sample, SampleCreate
 from crucible_lineage.client.projects import InstrumentCalls, ProjectCalls
 from crucible_lineage.client.transfer.outgoing import UploadMemory
 from crucible_lineage.client.transfer.storage import LinkHosts, SignedUrlTransport, Storage
 from crucible_lineage.errors import ServerError
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.service import ServiceProfile
 from crucible_lineage.settings import official_access
 
 __all__ = ["CrucibleClient"]
 
 Result = TypeVar("Result")
 
+MAX_CONNECTIONS = 64
+FAR_S = 0.015  # chosen: for faster answers a thread is not worthwhile
+MAX_THREADS = 16  # chosen: for the calls of one `at_once`
 KEEPALIVE_S = 4.0  # common servers close a connection that was idle for 5 s; no call should meet a closing one
 
 
-class CrucibleClient(OfficialNames):
+class CrucibleClient:
     """Calls Crucible's API at `api_url` with `api_key`. Thread-safe; creating one sends nothing.
 
     The calls are attributes by subject: `datasets`, `samples`, `files`, `metadata`, `ingestions`, `instruments`,
@@ -55,11 +56,9 @@ class CrucibleClient(OfficialNames):
 
     Without an address or key, the client reads CRUCIBLE_API_URL and CRUCIBLE_API_KEY, then the official client's
     configuration file. The default address is the public Crucible's; a missing key is an InputError. `privilege_mode`
-    (normal or elevated) is read from where the key is. `service` is what is known of the service's abilities; the
-    client adds to it. Source: the service's OpenAPI document, and what its official client sends.
+    (normal or elevated) is read from where the key is. Source: the service's OpenAPI document, and what its official
+    client sends.
     """
-
-    subject = "client"
 
     def __init__(
         self,
@@ -71,13 +70,11 @@ class CrucibleClient(OfficialNames):
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008  likewise
         transport: httpx.BaseTransport | None = None,
         state_folder: Path | None = None,
-        service: ServiceProfile | None = None,
     ) -> None:
         if api_url is None or api_key is None:
             access = official_access()
             api_url, privilege_mode = api_url or access.api_url, privilege_mode or access.privilege_mode
             api_key = api_key or access.required_key()
-        self.service = service or ServiceProfile()
         # A closure, so that no attribute exposes the key.
         self._with_retry: Callable[[RetryPolicy], CrucibleClient] = lambda policy: CrucibleClient(
             api_url,
@@ -87,7 +84,6 @@ class CrucibleClient(OfficialNames):
             retry=policy,
             transport=transport,
             state_folder=state_folder,
-            service=self.service,
         )
         trust: ssl.SSLContext | bool = False  # a given transport has its own
         if transport is None:
@@ -100,18 +96,15 @@ class CrucibleClient(OfficialNames):
         self._connection = connection
         is_near = getattr(transport, "is_near", False)
         self._latency: Callable[[], float] = lambda: 0.0 if is_near else connection.latency_s
-        self._at_once = ConcurrentCalls(self._latency)
         memory = UploadMemory(state_folder, connection.api_url)
         self.files = FileCalls(
             connection,
-            Storage(timeout, self._storage, LinkHosts(api_url, self.service)),
+            Storage(timeout, self._storage, LinkHosts(api_url, state_folder)),
             memory,
-            self.ahead,
-            self.service,
         )
         self.metadata = MetadataCalls(connection)
         self.ingestions = IngestionCalls(connection)
-        self.datasets = DatasetCalls(connection, self.files, self.metadata, self.ingestions, self.service)
+        self.datasets = DatasetCalls(connection, self.files, self.metadata, self.ingestions)
         self.samples = SampleCalls(connection)
         self.instruments = InstrumentCalls(connection)
         self.projects = ProjectCalls(connection)
@@ -148,15 +141,15 @@ class CrucibleClient(OfficialNames):
         return self._latency()
 
     def at_once(self, *calls: Callable[[], Result]) -> list[Result]:
-        """Make independent calls, concurrently if that saves time. Returns their results in order.
+        """Make independent calls, concurrently if answers take long. Returns their results in order.
 
         All calls finish, even if one fails; then the error of the first failed call is raised.
         """
-        return self._at_once.all(calls)
-
-    def ahead(self, call: Callable[[], Result]) -> Callable[[], Result]:
-        """Start this call now if answers take long. Returns a function that returns its result."""
-        return self._at_once.ahead(call)
+        if len(calls) < 2 or self.latency_s < FAR_S:
+            return [call() for call in calls]
+        with ThreadPoolExecutor(min(len(calls), MAX_THREADS), thread_name_prefix="ask") as pool:
+            futures = [pool.submit(copy_context().run, call) for call in calls]
+        return [future.result() for future in futures]
 
     def request(
         self,
@@ -170,20 +163,8 @@ class CrucibleClient(OfficialNames):
         """Make a call that has no method here, and return its JSON. Raises errors as the methods do."""
         return self._connection.call(method, path, f"{method} {path}", params=params, body=body, headers=headers)
 
-    def health(self) -> Health:
-        """Return whether the service and its database work. Sent without the key."""
-        action = "ask for the service's health"
-        try:
-            answer = self._connection.call("GET", "/health/ready", action, authorized=False, is_final=lambda _: True)
-        except ServerError as error:
-            if error.status != 503:
-                raise
-            return Health(status="degraded")
-        return parse(Health, answer, action)
-
     def close(self) -> None:
         """Close all connections; no call can be made afterwards."""
-        self._at_once.close()
         self._api.close()
         self._storage.close()
 
@@ -204,10 +185,6 @@ def _trust(_cert_file: str | None, _cert_dir: str | None) -> ssl.SSLContext:
 
 
 def _connections(trust: ssl.SSLContext | bool, transport: httpx.BaseTransport | None) -> httpx.Client:
-    if transport is None and not getproxies():  # httpx supports proxies in its own pool only
-        single = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEEPALIVE_S)
-        new = functools.partial(httpx.HTTPTransport, verify=trust, limits=single)
-        transport = PooledTransport(new, maximum=MAX_CONNECTIONS, keepalive_s=KEEPALIVE_S)
     if transport is not None:
         return DirectClient(transport)
     limits = httpx.Limits(
@@ -218,8 +195,6 @@ def _connections(trust: ssl.SSLContext | bool, transport: httpx.BaseTransport | 
 
 class AccountCalls(Calls):
     """`client.account`: the owner of the key, and what the key may do."""
-
-    subject = "account"
 
     def whoami(self) -> Account:
         """Return the account of the key."""
@@ -232,8 +207,6 @@ class AccountCalls(Calls):
 
 class GraphCalls(Calls):
     """`client.graphs`: the lineage of datasets, as node-link JSON, which `LineageGraph.from_api` reads."""
-
-    subject = "graphs"
 
     def get(self, mfid: str, recursive: bool = True) -> JsonObject:
         """Return `nodes` and `edges` around a dataset or sample: all that is connected, or only the direct neighbours.
@@ -264,7 +237,6 @@ def _node_link(answer: object, action: str) -> JsonObject:
 class SampleCalls(LinkedCalls[Sample]):
     """`client.samples`: the measured samples, and which was made from which."""
 
-    subject = "samples"
     _collection, _kind, _model = "/samples", "sample", Sample
 
     def create(self, sample: SampleCreate | Mapping[str, object] | None = None, **fields: object) -> Sample:
@@ -287,18 +259,18 @@ class SampleCalls(LinkedCalls[Sample]):
         answer = self._connection.get(f"/samples/{segment(mfid, 'sample')}", action, mfid=mfid, params=params)
         return parse(Sample, answer, action)
 
-    def list(self, *, limit: int | None = None, **filters: Unpack[SampleFilters]) -> list[Sample]:
+    def list(self, *, limit: int | None = None, **filters: object) -> list[Sample]:
         """Return the samples that match all filters, newest first, all or `limit` of them."""
         return list(self.iter(limit=limit, **filters))
 
-    def iter(self, *, limit: int | None = None, **filters: Unpack[SampleFilters]) -> Iterator[Sample]:
+    def iter(self, *, limit: int | None = None, **filters: object) -> Iterator[Sample]:
         """Yield what `list` returns, reading each page when it is needed."""
-        params = {"include_datasets": False, **sent_filters(filters, SampleFilters)}
+        params = {"include_datasets": False, **sent_filters(filters, SAMPLE_FILTERS)}
         return pages(self._connection, "/samples", Sample, "list samples", params, limit)
 
-    def count(self, **filters: Unpack[SampleFilters]) -> int:
+    def count(self, **filters: object) -> int:
         """Count the samples that match all filters."""
-        return count_of(self._connection, "/samples", "count samples", sent_filters(filters, SampleFilters))
+        return count_of(self._connection, "/samples", "count samples", sent_filters(filters, SAMPLE_FILTERS))
 
     def search(self, q: str, *, limit: int = 20, project_id: str | None = None) -> Sequence[Sample]:
         """Return samples whose name resembles `q` (3 letters or more), best first, at most 50."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Unpack
 
-from crucible_lineage.client.filters import IngestionFilters, sent_filters
+from crucible_lineage.client.filters import INGESTION_FILTERS, sent_filters
 from crucible_lineage.client.http.connection import Calls, pages
 from crucible_lineage.client.http.wire import parse, segment
 from crucible_lineage.client.models import IngestionRequest
@@ -23,8 +22,6 @@ CLOCKS_DIFFER = timedelta(minutes=2)  # chosen: the largest difference between t
 
 class IngestionCalls(Calls):
     """`client.ingestions`: requests that Crucible reads a file into metadata and thumbnails."""
-
-    subject = "ingestions"
 
     def request(
         self, file_mfid: str, ingestion_class: str | None = None, status: str = "requested"
@@ -50,13 +47,13 @@ class IngestionCalls(Calls):
         action = f"read ingestion request {request_id}"
         return parse(IngestionRequest, self._connection.get(f"/ingestion_requests/{int(request_id)}", action), action)
 
-    def list(self, *, limit: int | None = None, **filters: Unpack[IngestionFilters]) -> list[IngestionRequest]:
+    def list(self, *, limit: int | None = None, **filters: object) -> list[IngestionRequest]:
         """Return ingestion requests, all or `limit` of them."""
         return list(self.iter(limit=limit, **filters))
 
-    def iter(self, *, limit: int | None = None, **filters: Unpack[IngestionFilters]) -> Iterator[IngestionRequest]:
+    def iter(self, *, limit: int | None = None, **filters: object) -> Iterator[IngestionRequest]:
         """Yield what `list` returns, reading each page when it is needed."""
-        params = sent_filters(filters, IngestionFilters)
+        params = sent_filters(filters, INGESTION_FILTERS)
         return pages(
             self._connection, "/ingestion_requests", IngestionRequest, "list ingestion requests", params, limit
         )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TypeVar, Unpack
+from typing import TypeVar
 
-from crucible_lineage.client.filters import InstrumentFilters, ProjectFilters, sent_filters
+from crucible_lineage.client.filters import INSTRUMENT_FILTERS, PROJECT_FILTERS, sent_filters
 from crucible_lineage.client.http.connection import Calls, Connection, pages
 from crucible_lineage.client.http.wire import parse, parse_all, quoted, segment, to_send
 from crucible_lineage.client.models import (
@@ -30,8 +30,6 @@ Record = TypeVar("Record", bound=ReceivedModel)
 class ProjectCalls(Calls):
     """`client.projects`: the projects that data belong to, by their MFID or their `project_id`."""
 
-    subject = "projects"
-
     def get(self, project: str) -> Project:
         """Return the project with this MFID or `project_id`."""
         return _referred(self._connection, "project", project, Project)
@@ -40,13 +38,13 @@ class ProjectCalls(Calls):
         """Return the project of that name, in upper or lower case; None if this key sees none."""
         return _named(self._connection, "project", project_id, Project)
 
-    def list(self, *, limit: int | None = None, **filters: Unpack[ProjectFilters]) -> list[Project]:
+    def list(self, *, limit: int | None = None, **filters: object) -> list[Project]:
         """Return the projects that this key sees, all or `limit` of them."""
         return list(self.iter(limit=limit, **filters))
 
-    def iter(self, *, limit: int | None = None, **filters: Unpack[ProjectFilters]) -> Iterator[Project]:
+    def iter(self, *, limit: int | None = None, **filters: object) -> Iterator[Project]:
         """Yield what `list` returns, reading each page when it is needed."""
-        params = sent_filters(filters, ProjectFilters)
+        params = sent_filters(filters, PROJECT_FILTERS)
         return pages(self._connection, "/projects", Project, "list projects", params, limit)
 
     def search(self, q: str, *, limit: int = 20) -> Sequence[Project]:
@@ -97,8 +95,6 @@ class ProjectCalls(Calls):
 class InstrumentCalls(Calls):
     """`client.instruments`: the instruments, by their MFID or their `instrument_id`."""
 
-    subject = "instruments"
-
     def get(self, instrument: str) -> Instrument:
         """Return the instrument with this MFID or `instrument_id`."""
         return _referred(self._connection, "instrument", instrument, Instrument)
@@ -107,13 +103,13 @@ class InstrumentCalls(Calls):
         """Return the instrument of that name, in upper or lower case and of any status; None if there is none."""
         return _named(self._connection, "instrument", instrument_id, Instrument)
 
-    def list(self, *, limit: int | None = None, **filters: Unpack[InstrumentFilters]) -> list[Instrument]:
+    def list(self, *, limit: int | None = None, **filters: object) -> list[Instrument]:
         """Return instruments, all or `limit` of them; only active ones unless `status` says otherwise."""
         return list(self.iter(limit=limit, **filters))
 
-    def iter(self, *, limit: int | None = None, **filters: Unpack[InstrumentFilters]) -> Iterator[Instrument]:
+    def iter(self, *, limit: int | None = None, **filters: object) -> Iterator[Instrument]:
         """Yield what `list` returns, reading each page when it is needed."""
-        params = sent_filters(filters, InstrumentFilters)
+        params = sent_filters(filters, INSTRUMENT_FILTERS)
         return pages(self._connection, "/instruments", Instrument, "list instruments", params, limit)
 
     def search(self, q: str, *, limit: int = 20) -> Sequence[Instrument]:

@@ -9,9 +9,8 @@ its files, and has not changed since. Writes of this machine are recorded here, 
 
 Lists and pages need a project, which `snapshot` updates: two calls while little has changed, for what was modified
 since the last one, and for the number of datasets, which shows that some are gone. It sees every change of a dataset's
-`modification_time` or of that number. A change of neither is seen when the listing is a day old, or with `refresh`:
-one dataset removed and an older one made visible in between, or a link at a service that does not date its links. Where
-a service does not date metadata at all, as completed registrations show, the whole project is listed each time.
+`modification_time` or of that number. A change of neither is seen when the listing is a day old: one dataset removed
+and an older one made visible in between, or a link at a service that does not date its links.
 
 Each row has a checksum. A damaged row is read again and never shown.
 """
@@ -42,7 +41,6 @@ from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.local.checksummed import unsealed
 from crucible_lineage.refs import DatasetRef, ProjectChanges
 from crucible_lineage.server import present_datasets, project_changes, project_revision, statements_token
-from crucible_lineage.service import DATES, Observation, ServiceProfile
 from crucible_lineage.statements import (
     CERTIFY,
     CHECK,
@@ -66,10 +64,7 @@ MAX_SNAPSHOTS = 4  # that a process keeps in memory, beside the file
 
 @dataclass(frozen=True)
 class Judgements:
-    """Conclusions from records: trusted datasets by the ids that their recipes give, and attempts at recipes.
-
-    An id that is not the dataset's own is the one that was requested from a service that assigns ids itself.
-    """
+    """Conclusions from records: trusted datasets by id, and attempts at recipes."""
 
     trusted: Mapping[str, DatasetRef] = field(default_factory=dict)
     attempts: Mapping[str, int] = field(default_factory=dict)
@@ -81,8 +76,7 @@ Judge = Callable[[Mapping[str, JsonMapping], Collection[str]], Judgements]
 class Mirror:
     """The local copy of one Crucible. Thread-safe; `where` names the Crucible in messages.
 
-    `embedded` is the folder of an embedded Crucible, whose changes are read without a server. `service` is the profile
-    of the Crucible as observed so far.
+    `embedded` is the folder of an embedded Crucible, whose changes are read without a server.
     """
 
     def __init__(
@@ -92,19 +86,10 @@ class Mirror:
         self._client = client
         self._where = where
         self._embedded = embedded
-        self.service = ServiceProfile(self._observations, self._observe, is_ours=embedded is not None)
 
     def close(self) -> None:
         """Close the file."""
         self.database.close()
-
-    def _observations(self) -> list[Observation]:
-        rows = self.database.rows("SELECT name, holds, seen, source, at FROM trait")
-        return [Observation(name, None if holds is None else bool(holds), *rest) for name, holds, *rest in rows]
-
-    def _observe(self, observation: Observation) -> None:
-        row = (observation.name, observation.holds, observation.seen, observation.by, observation.at)
-        self.database.write("INSERT OR REPLACE INTO trait VALUES (?, ?, ?, ?, ?)", *row)
 
     # Trusted datasets
 
@@ -519,15 +504,9 @@ class Mirror:
     def _latest(self, project: str) -> str | None:
         """Return the latest modification seen; None if the project has to be listed."""
         row = self.database.row("SELECT listed FROM feed WHERE project = ? AND scope = ''", project)
-        if row is None or not 0 <= time.time() - row[0] < MAX_AGE_S or self._is_undated(project):
+        if row is None or not 0 <= time.time() - row[0] < MAX_AGE_S:
             return None
         return self.latest(project, EVERYTHING)
-
-    def _is_undated(self, project: str) -> bool:
-        sql = f"SELECT mfid FROM dataset WHERE {tables.of_project(project)} AND {tables.IS_UNDATED} LIMIT 1"  # noqa: S608  texts of ours
-        if self.service.holds(DATES) is not False and (row := self.database.row(sql, project)) is not None:
-            self.service.note(DATES, False, f"{row[0]} was completed after it was created, and both have the same time")
-        return self.service.holds(DATES) is False
 
     def _changed_since(self, project: str, latest: str) -> list[Row]:
         """Read what was modified since then, unless a listing without metadata shows that all of it is known."""

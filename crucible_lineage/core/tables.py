@@ -64,10 +64,7 @@ CREATE TABLE trusted (mfid TEXT PRIMARY KEY, there TEXT NOT NULL, ref TEXT NOT N
 CREATE TABLE attempt (first TEXT PRIMARY KEY, attempt INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE lost (mfid TEXT NOT NULL, file TEXT NOT NULL, PRIMARY KEY (mfid, file)) WITHOUT ROWID;
 CREATE TABLE stated (verb TEXT PRIMARY KEY, found TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE absent (mfid TEXT PRIMARY KEY, asked REAL NOT NULL) WITHOUT ROWID;
-CREATE TABLE trait (
-    name TEXT PRIMARY KEY, holds INTEGER, seen TEXT NOT NULL, source TEXT NOT NULL, at TEXT NOT NULL
-) WITHOUT ROWID
+CREATE TABLE absent (mfid TEXT PRIMARY KEY, asked REAL NOT NULL) WITHOUT ROWID
 """
 READ = (*COLUMNS, "modified", "record", "seal")
 _SET = ", ".join(f"{name} = excluded.{name}" for name in READ[1:])
@@ -75,8 +72,6 @@ _WRITE = (
     f"INSERT INTO dataset ({', '.join(READ)}) VALUES ({', '.join('?' * len(READ))})"  # noqa: S608  texts of ours
     f" ON CONFLICT DO UPDATE SET {_SET} WHERE excluded.modified >= modified AND excluded.record <> record"
 )
-# Completing a registration modifies the dataset: equal times show that the service does not date modifications.
-IS_UNDATED = "step <> '' AND complete AND modified = created"
 
 
 class StoredRecord(Mapping[str, Any]):

@@ -136,14 +136,11 @@ def derived_mfid(recipe: Mapping[str, object]) -> str:
     return derive_mfid(recipe, youngest(source for _, source, _ in recipe_inputs(recipe)))
 
 
-def gives_id(recipe: JsonMapping, mfid: str, assigned: str | None = None) -> bool:
-    """Return whether the recipe gives the id, or `assigned`, the derived one where a server chose another.
-
-    Also True for an id from the clock, which measured files without a known time have.
-    """
+def gives_id(recipe: JsonMapping, mfid: str) -> bool:
+    """Return whether the recipe gives the id; True also for an id from the clock, of files without a known time."""
     try:
         if recipe.get("inputs"):
-            return derived_mfid(recipe) in (mfid, assigned)
+            return derived_mfid(recipe) == mfid
         return not has_derived_id(mfid) or derive_mfid(recipe, mfid) == mfid
     except (InputError, ValueError):  # a step without a parent, or not a valid recipe
         return False

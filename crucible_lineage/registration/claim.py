@@ -43,7 +43,7 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from crucible_lineage.errors import ChecksumError, ConflictError, NotFoundError, RefusedError
+from crucible_lineage.errors import ChecksumError, ConflictError, NotFoundError
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.records import returned_values
 from crucible_lineage.marks import (
@@ -62,7 +62,6 @@ from crucible_lineage.provenance.digest import changed_keys
 from crucible_lineage.provenance.record import COMPLETE, read_record
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.registration.trust import other_files, require_own
-from crucible_lineage.service import FREE_METADATA
 from crucible_lineage.times import utc
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
@@ -301,11 +300,6 @@ class _OwnMarks:
             client.metadata.create(self._mfid, {**self._metadata, KEY: record.document()})
         except ConflictError:
             return None
-        except RefusedError as refusal:
-            if client.service.holds(FREE_METADATA) is None:
-                client.service.note(FREE_METADATA, False, str(refusal))
-            raise
-        client.service.note(FREE_METADATA, True, "a provenance record was accepted")
         return Claim(self._mfid, record, self._metadata, self._patience_s, holding_mark(str(record.registrar)))
 
     def owner(self, holder: Registration | None, dataset: Dataset, *, created: bool) -> Ownership:

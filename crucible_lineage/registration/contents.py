@@ -43,17 +43,6 @@ class SentContent:
     earlier: dict[str, bool] = field(default_factory=dict)
 
 
-def announce(client: CrucibleClient, mfid: str, new: NewDataset) -> None:
-    """Announce the files of a new dataset to the service while it is being claimed, if they are few and small.
-
-    Their bytes are sent after the claim.
-    """
-    files = [file for file in new.files if file.elsewhere is None]
-    if len(files) < MANY and sum(file.ref.size for file in files) < SMALL:
-        for file in files:
-            client.files.announce(mfid, file.path, filename=file.ref.name, checksums=file.checksums)
-
-
 def fill(
     client: CrucibleClient, new: NewDataset, held: Claim, attached: bytes | None, sent: SentContent
 ) -> dict[str, str]:

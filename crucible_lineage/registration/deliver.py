@@ -11,7 +11,6 @@ registered parent: it is dropped, never delivered, and reported, so that it is m
 from __future__ import annotations
 
 import heapq
-import queue
 import threading
 import time
 from collections import deque
@@ -19,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.core.journal import FAILED, LACKING, MADE, OVERTAKEN
 from crucible_lineage.core.journal import REFUSED as ROW_REFUSED
@@ -46,18 +45,14 @@ from crucible_lineage.registration.delivery import (
 )
 from crucible_lineage.registration.payload import Label, Payload
 from crucible_lineage.registration.register import RegistrationHooks, nothing
-from crucible_lineage.registration.remote_changes import RemoteChanges
 
 if TYPE_CHECKING:  # importing either costs time that planning should not pay
-    from crucible_lineage.client import CrucibleClient
+    pass
 
 MIN_THREADS, MAX_THREADS = 3, 24  # measured: two leave a core idle while the embedded Crucible works
 CALL_COST_S = 0.003  # measured: CPU time of a call; more threads than latency / cost only queue
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 STUCK_S = 30.0  # chosen: the least time that another process may hold a result
-LOOKS_A_STEP = 8.0  # chosen: a look adds at most an eighth to a step's duration
-LOOK_S = 1.0  # chosen: the longest wait for an answer that a step can do without
-FRESH_S = 30.0  # chosen: in less time another machine makes little of the same
 _DAMAGED = "its files were damaged in the outbox; they were set aside, and the step is rerun"
 
 
@@ -81,9 +76,6 @@ class _Entry:
     is_adopted: bool = False  # another registration completed it
 
 
-Found = TypeVar("Found")
-
-
 class _ParentWaitsError(LineageError):
     """A parent is not at Crucible yet, so that its child has to wait."""
 
@@ -97,8 +89,6 @@ class Deliverer:
 
     def __init__(self, context: DeliveryContext, report: Callable[[Delivery], None] = nothing) -> None:
         self.context = context
-        self.shared = False  # other machines may make the same at this service
-        self.others: RemoteChanges | None = None  # the datasets that they changed, if one call returns all
         self._report = report
         self._outcomes: deque[Delivery] = deque()  # to be reported in this order
         self._reporting = threading.RLock()
@@ -118,49 +108,7 @@ class Deliverer:
         self._threads: list[threading.Thread] = []
         self._away_since: float | None = None
         self._away_until, self._away_tries = 0.0, 0
-        self._began = self._moved = time.monotonic()
-        self._no_look_before = 0.0
-        self._longest_s = 0.0  # the longest step of this run
-
-    # For steps
-
-    def is_worth_a_look(self, mfid: str, /) -> bool:
-        """Return whether the service answers, and may have a result that it did not have at the beginning.
-
-        Where machines share it, also as soon as steps of this run take much longer than a call.
-        """
-        now = time.monotonic()
-        if self._away_since is not None or now < self._no_look_before:
-            return False
-        is_expensive = self.shared and self._longest_s > LOOKS_A_STEP * self.context.client.latency_s
-        if not is_expensive and now - self._began < FRESH_S:
-            return False
-        return self.others is None or self.others.may_have(mfid)
-
-    def took(self, seconds: float, /) -> None:
-        """Record a step's duration."""
-        self._longest_s = max(self._longest_s, seconds)
-
-    def look(self, ask: Callable[[CrucibleClient], Found | None], /) -> Found | None:
-        """Ask the service; None if it does not answer within LOOK_S, in which case the step is executed."""
-        answer: queue.SimpleQueue[tuple[Found | None, Exception | None]] = queue.SimpleQueue()
-
-        def ask_service() -> None:
-            try:
-                answer.put((ask(self.context.client), None))
-            except Exception as error:
-                answer.put((None, error))
-
-        threading.Thread(target=ask_service, name="look", daemon=True).start()
-        try:
-            found, error = answer.get(timeout=LOOK_S)
-        except queue.Empty:
-            found, error = None, TimeoutError()
-        if isinstance(error, (TimeoutError, *TRANSIENT)):
-            self._no_look_before = time.monotonic() + LONGEST_WAIT_S
-        elif error is not None:
-            raise error
-        return found
+        self._moved = time.monotonic()
 
     # The queue
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
 from crucible_lineage.core.slots import SlotClaim, slots_of
 from crucible_lineage.errors import TRANSIENT, CrucibleError, FileChangedError, ForbiddenError, NotFoundError
@@ -32,7 +32,6 @@ REFUSED = "refused"  # sending it again unchanged is useless
 WAITS = "waits"  # could not be sent now
 
 CLOCKS_DIFFER = timedelta(minutes=10)  # chosen: the largest difference between the clocks of machine and service
-Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -77,17 +76,8 @@ class DeliveryContext:
 class DeliversLater(Protocol):
     """Delivery of results in the background, while dependent steps already run."""
 
-    def is_worth_a_look(self, mfid: str, /) -> bool:
-        """Return whether the service may have this result now, though the plan did not find it."""
-
-    def look(self, ask: Callable[[CrucibleClient], Found | None], /) -> Found | None:
-        """Ask the service; None if it is away, in which case the step is executed."""
-
     def add(self, label: Label, /) -> None:
         """Queue a payload for delivery."""
-
-    def took(self, seconds: float, /) -> None:
-        """Record a step's duration."""
 
 
 def deliver_now(context: DeliveryContext, label: Label) -> dict[str, DatasetRef]:
@@ -161,29 +151,7 @@ def _fault(record: StepRecord | FilesRecord | None, ref: DatasetRef) -> str:
 
 
 class DeliveredByRun:
-    """Delivery by the run, for a step in another process on the same machine and data folder.
-
-    `may_exist` says whether the service is to be asked first; `connect` returns a client with a short timeout.
-    """
-
-    def __init__(self, may_exist: bool, connect: Callable[[], CrucibleClient]) -> None:
-        self._may_exist = may_exist
-        self._connect = connect
-
-    def is_worth_a_look(self, mfid: str, /) -> bool:  # noqa: ARG002 (the run has looked)
-        """Return the run's answer."""
-        return self._may_exist
-
-    def look(self, ask: Callable[[CrucibleClient], Found | None], /) -> Found | None:
-        """Ask the service; None if it is away."""
-        try:
-            with self._connect() as client:
-                return ask(client)
-        except TRANSIENT:
-            return None
+    """Delivery by the run, for a step in another process on the same machine and data folder."""
 
     def add(self, label: Label, /) -> None:
         """Do nothing: the run finds it in the outbox."""
-
-    def took(self, seconds: float, /) -> None:
-        """Do nothing: the step's outcome has the duration."""

@@ -1,8 +1,8 @@
 """Known results of a pipeline in a project: which exist and may be relied on, and which are current.
 
-Results are identified by the ids that their recipes give, whatever the pipeline is called, even at a service that
-assigns other ids. Results that the run's sync has not seen under the pipeline's keyword are read by id: a few one by
-one, many with a listing of their project if that is small.
+Results are identified by the ids that their recipes give, whatever the pipeline is called. Results that the run's sync
+has not seen under the pipeline's keyword are read by id: a few one by one, many with a listing of their project if that
+is small.
 """
 
 from __future__ import annotations
@@ -14,25 +14,22 @@ from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from crucible_lineage.core.datasets import ONE_BY_ONE, in_threads
+from crucible_lineage.core.datasets import ONE_BY_ONE
 from crucible_lineage.core.mirror import Judgements, Mirror
 from crucible_lineage.core.slots import Currency, DatasetStatus, SlotClaim, pipeline_keyword
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import has_derived_id
 from crucible_lineage.json_types import JsonMapping
-from crucible_lineage.provenance.recipe import derived_mfid, first_attempt, gives_id
-from crucible_lineage.provenance.record import read_record
+from crucible_lineage.provenance.recipe import first_attempt, gives_id
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.read import (
     Registered,
     knows,
-    recipe_keyword,
     refusals,
     registered,
     withdrawn_text,
 )
 from crucible_lineage.registration.trust import elsewhere_message, files_of, lies_elsewhere, other_recipe_message
-from crucible_lineage.service import DERIVED_IDS
 
 if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
@@ -189,34 +186,8 @@ class KnownResults:
             if self.scope is not None and self.members.issuperset(possible):
                 return self.mirror.read_scope(self.project, self.scope)
             if self.mirror.unread(self.project) <= LISTED_FOR_ONE * len(possible):
-                return self._by_recipe(self._project_records())
-        found = self.mirror.read(possible)
-        missing = [mfid for mfid in possible if mfid not in found and has_derived_id(mfid)]
-        return (
-            found
-            if not missing or self.mirror.service.accepts_client_ids
-            else {**self._under_other_ids(missing), **found}
-        )
-
-    def _under_other_ids(self, mfids: Sequence[str]) -> dict[str, JsonMapping]:
-        """Read datasets to which a service that assigns ids itself may have given other ids than their recipes do."""
-
-        def read(mfid: str) -> dict[str, JsonMapping]:
-            return self._by_recipe(self.mirror.read_scope(self.project, recipe_keyword(mfid)))
-
-        return {mfid: record for found in in_threads(read, mfids) for mfid, record in found.items() if mfid in mfids}
-
-    def _by_recipe(self, records: dict[str, JsonMapping]) -> dict[str, JsonMapping]:
-        """Add the ids that recipes give as keys; of several complete records with one id, the oldest counts."""
-        if self.mirror.service.accepts_client_ids:
-            return records
-        found: dict[str, tuple[bool, str, JsonMapping]] = {}
-        for mfid, record in records.items():
-            made = read_record(record.get("scientific_metadata"))
-            if made is not None and made.as_step is not None and (derived := derived_mfid(made.recipe)) != mfid:
-                rank = (not made.is_complete, str(record.get("creation_time")), record)
-                found[derived] = min(rank, found.get(derived, rank), key=lambda ranked: ranked[:2])
-        return {**{mfid: record for mfid, (_, _, record) in found.items()}, **records}
+                return self._project_records()
+        return self.mirror.read(possible)
 
     def _project_records(self) -> dict[str, JsonMapping]:
         try:
@@ -272,28 +243,17 @@ class KnownResults:
         self, batches: Iterable[Collection[Registered]], changed: Collection[str], files: Files = MappingProxyType({})
     ) -> Judgements:
         trusted: dict[str, DatasetRef] = {}
-        assigned: dict[str, DatasetRef] = {}
         attempts: dict[str, int] = {}
-        present: set[str] = set()
         for batch in batches:
             refused = dict(self._refusals(batch, changed, files))
             self._refused |= refused
-            present |= {item.mfid for item in batch}
             for item in batch:
                 if item.ref is None or item.record is None or item.mfid in refused:
                     continue
                 trusted[item.mfid] = item.ref
-                if item.step_record:  # another one at a service that assigns ids itself
-                    assigned[derived_mfid(item.record.recipe)] = item.ref
                 if item.record.recipe.get("attempt"):
                     first, attempt = first_attempt(item.record.recipe)
                     attempts[first] = max(attempt, attempts.get(first, 0))
-        elsewhere = {mfid: ref for mfid, ref in assigned.items() if mfid not in present}
-        for mfid, ref in elsewhere.items():
-            self.mirror.service.note(DERIVED_IDS, False, f"{ref.mfid} was given to a dataset that was to be {mfid}")
-        if not elsewhere and (confirmed := assigned.keys() & present):
-            self.mirror.service.note(DERIVED_IDS, True, f"{min(confirmed)} was kept")
-        trusted |= elsewhere
         return Judgements(trusted, attempts)
 
     def _refusals(

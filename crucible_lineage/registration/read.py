@@ -11,20 +11,15 @@ from typing import TYPE_CHECKING, TypeVar
 from crucible_lineage.core.slots import DatasetStatus, slots_of
 from crucible_lineage.errors import (
     ChecksumError,
-    ForbiddenError,
     IdTakenError,
-    InputError,
     NotFoundError,
     RefusedError,
     WithdrawnError,
 )
-from crucible_lineage.ids import has_derived_id
 from crucible_lineage.provenance.recipe import origin_of
-from crucible_lineage.provenance.recipe import recipe_sha256 as sha256_of
 from crucible_lineage.provenance.record import expand, read_record
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.trust import files_of, other_files, require_own, require_own_files
-from crucible_lineage.service import DERIVED_IDS
 from crucible_lineage.times import measured_at
 
 T = TypeVar("T", bound="ProvenanceRecord")
@@ -150,25 +145,6 @@ def read_own(client: CrucibleClient, mfid: str, project: str, recipe_sha256: str
     return found
 
 
-def find_own(
-    client: CrucibleClient, mirror: Mirror, mfid: str, project: str, recipe_sha256: str, action: str
-) -> Registered | None:
-    """Return the dataset of this recipe, whatever id the service gave it; None if this key sees none.
-
-    Search by the id that the recipe gives, and by the recipe's keyword until the service is known to keep such ids.
-    Raises IdTakenError if something else has that id, or if the files are not those of the record.
-    """
-
-    def under_another_id() -> Registered | None:
-        return find_by_recipe(client, mfid, project, lambda recipe: sha256_of(recipe) == recipe_sha256)
-
-    renamed = None if mirror.service.accepts_client_ids else client.ahead(under_another_id)
-    found = read_own(client, mfid, project, recipe_sha256, action)
-    if found is not None and found.ref is not None and has_derived_id(mfid):
-        mirror.service.note(DERIVED_IDS, True, f"{mfid} was kept")  # so the service keeps ids
-    return found or (renamed and renamed())
-
-
 def knows(mirror: Mirror, found: Registered) -> bool:
     """Return whether a complete dataset is trusted as it is now, so that its files were compared."""
     known = mirror.known(found.mfid)
@@ -199,9 +175,9 @@ def refusals(
 def find_by_recipe(
     client: CrucibleClient, mfid: str, project: str, matches: Callable[[Mapping[str, object]], bool]
 ) -> Registered | None:
-    """Return the complete dataset of the project whose recipe gives this id, at a service that assigns ids itself.
+    """Return the complete dataset of the project with the keyword of this recipe; None if there is none.
 
-    None if there is none. `matches` checks the recipe, since anybody can set a keyword.
+    `matches` checks the recipe, since anybody can set a keyword.
     """
     keyword = recipe_keyword(mfid)
     with suppress(NotFoundError, RefusedError):  # the project does not exist yet
@@ -215,20 +191,13 @@ def find_by_recipe(
     return None
 
 
-def datasets_with(client: CrucibleClient, mirror: Mirror, project: str, sha256: str) -> set[str]:
-    """Return the datasets that have a file with this hash; by records of the project if the service lists no files."""
-    with suppress(ForbiddenError, NotFoundError, RefusedError):  # the service may not list files across datasets
-        return {file.dataset_mfid for file in client.files.list(sha256_hash=sha256) if file.dataset_mfid}
-    try:
-        records = mirror.snapshot(project).records
-    except InputError:  # the project does not exist yet
-        return set()
-    recorded = ((mfid, read_record(record.get("scientific_metadata"))) for mfid, record in records.items())
-    return {mfid for mfid, made in recorded if made and any(file.sha256 == sha256 for file in made.generated or ())}
+def datasets_with(client: CrucibleClient, sha256: str) -> set[str]:
+    """Return the datasets that have a file with this hash."""
+    return {file.dataset_mfid for file in client.files.list(sha256_hash=sha256) if file.dataset_mfid}
 
 
 def recipe_keyword(mfid: str) -> str:
-    """Return the keyword that finds the recipe that gives `mfid`, at a service that assigns ids itself."""
+    """Return the keyword of results of the recipe that gives `mfid`, made under other ids."""
     return f"recipe:{mfid}"
 
 

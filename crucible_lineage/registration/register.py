@@ -33,12 +33,10 @@ from crucible_lineage.registration.claim import (
     is_of_machine,
     require_held,
 )
-from crucible_lineage.registration.contents import SentContent, announce, fill, ingest, take_back, tidy
+from crucible_lineage.registration.contents import SentContent, fill, ingest, take_back, tidy
 from crucible_lineage.registration.new_dataset import NewDataset
-from crucible_lineage.registration.read import recipe_keyword, registered, require_not_withdrawn
-from crucible_lineage.registration.server_ids import make_dataset, oldest_duplicate
+from crucible_lineage.registration.read import registered, require_not_withdrawn
 from crucible_lineage.registration.trust import hidden_id_error, require_own, require_own_files
-from crucible_lineage.service import FREE_METADATA
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
@@ -66,15 +64,6 @@ class RegistrationHooks:
     ingesting: Callable[[DatasetRef, Mapping[str, IngestionRequest]], None] = nothing
 
 
-@dataclass(frozen=True)
-class _Created:
-    """The id to register a dataset under, whether this call created it, and the refusal if it did not."""
-
-    mfid: str
-    created: bool
-    refusal: CrucibleError | None = None
-
-
 def register_output(
     client: CrucibleClient,
     new: NewDataset,
@@ -90,35 +79,11 @@ def register_output(
     the id; every other error leaves an incomplete record that a repetition finishes.
     """
     patience_s = PATIENCE_S if patience_s is None else patience_s
-    with client.service.first(FREE_METADATA):  # if the service refuses records, only one dataset is left behind
-        client.service.require_usable()
-        target = _create(client, new)
-        if target.created:
-            announce(client, target.mfid, new)
-        try:
-            return _register(client, new, target, machine, patience_s, stages)
-        except RefusedError:
-            if client.service.holds(FREE_METADATA) is False and target.created:
-                with suppress(CrucibleError):  # the refusal is the error that matters
-                    client.datasets.delete(target.mfid, "left over: this service takes no provenance records")
-                client.service.require_usable()
-            raise
-        finally:
-            client.files.withdraw(target.mfid)
-
-
-def _register(
-    client: CrucibleClient,
-    new: NewDataset,
-    target: _Created,
-    machine: str | None,
-    patience_s: float,
-    stages: RegistrationHooks,
-) -> DatasetRef:
-    mfid, created, refusal = target.mfid, target.created, target.refusal
+    mfid = new.mfid
     project = str(new.fields["project_id"])
     metadata = {**new.metadata, **(slots_to_json(new.slots) if new.slots else {})}
-    if created:
+    refusal = _create(client, new)
+    if created := refusal is None:
         stages.begun()
     record, attached = compact(_with_result(new))
     sent = SentContent()
@@ -132,14 +97,12 @@ def _register(
             if not isinstance(refusal, (ConflictError, ForbiddenError)) or not rounds_left:
                 raise refusal or not_found from None  # the refusal was not about an existing dataset
             again = _create(client, new)  # it may have existed a moment ago
-            if again.refusal is not None:
-                raise hidden_id_error(client, mfid, f"registering {new.name!r}", project, again.refusal) from None
-            mfid, created = again.mfid, again.created
+            if again is not None:
+                raise hidden_id_error(client, mfid, f"registering {new.name!r}", project, again) from None
+            created = True
             continue
         if not isinstance(held, Claim):
             return _adopt(client, new, held, sent, machine, stages)
-        if held.taken_over or not created:
-            client.files.withdraw(mfid)  # others may have removed the files announced ahead
         if not held.taken_over:
             stages.begun()
         try:
@@ -182,8 +145,6 @@ def _fill_and_complete(
     mfid = held.mfid
     requests: Mapping[str, IngestionRequest] = {}
     try:
-        if mfid != new.mfid:  # first, so that the next registration finds it
-            client.datasets.add_keyword(mfid, recipe_keyword(new.mfid))
         files = fill(client, new, held, attached, sent)
         if new.waits_for_ingestion:  # before it is marked complete
             requests = ingest(client, new, mfid, files, may_exist=held.taken_over)
@@ -227,15 +188,23 @@ def _is_held(client: CrucibleClient, held: Claim) -> bool:
     return True
 
 
-def _create(client: CrucibleClient, new: NewDataset) -> _Created:
+def _create(client: CrucibleClient, new: NewDataset) -> CrucibleError | None:
+    """Create the dataset under its id; return the refusal if that is in use, as the refusal may or may not say.
+
+    Raises RefusedError if the service gives it another id.
+    """
     try:
-        made = make_dataset(client, new.mfid, new.fields)
+        made = client.datasets.create({**new.fields, "unique_id": new.mfid}).dsid
     except (ConflictError, ForbiddenError, RefusedError) as refusal:
-        return _Created(new.mfid, False, refusal)
-    if made.dsid == new.mfid:
-        return _Created(new.mfid, True)
-    mfid = oldest_duplicate(client, made.record, new)
-    return _Created(mfid, mfid == made.dsid)
+        return refusal
+    if made == new.mfid:
+        return None
+    with suppress(CrucibleError):  # the error below is the one that matters
+        client.datasets.delete(made, f"left over: it was to be {new.mfid}")
+    raise RefusedError(
+        f"registering {new.name!r}: this Crucible cannot be used: it gave the id {made} to a dataset that was to be "
+        f"{new.mfid}, and equal results must have equal ids; test it with: crucible-lineage doctor"
+    )
 
 
 def _adopt(
@@ -252,7 +221,6 @@ def _adopt(
     require_not_withdrawn(found)
     assert found.record is not None  # since it is complete
     assert found.ref is not None
-    sent.files |= {file.filename: file.mfid for file in client.files.linked_ahead(found.mfid)}
     take_back(client, found.mfid, sent, found.record)
     action, project = f"registering {new.name!r}", str(new.fields["project_id"])
     require_own(client, dataset, project, found.record.recipe_sha256, action)

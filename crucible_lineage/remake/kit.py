@@ -29,7 +29,6 @@ from crucible_lineage.pipeline.files.fetch import cached_file
 from crucible_lineage.pipeline.inputs.parent_facts import facts_in
 from crucible_lineage.provenance.record import ATTACHED_NAME
 from crucible_lineage.refs import DatasetRef, FileRef
-from crucible_lineage.registration.read import recipe_keyword
 from crucible_lineage.remake.driver import COMPARER, FORMAT, PLAN, RUNNER, RUNTIME
 from crucible_lineage.session import Session
 
@@ -219,15 +218,8 @@ def _returned_values(output: KitStep) -> JsonObject | None:
 
 
 def _bytes_of(session: Session, kept: KeptFile) -> bytes:
-    """Return the bytes of a support file. On a service that assigns ids, it is found by the keyword of its recipe."""
     file = FileRef(kept.name, kept.sha256, 0)
-    try:
-        return cached_file(DatasetRef(kept.mfid, kept.mfid, (file,)), file, session).read_bytes()
-    except LineageError:
-        for dataset in session.client.datasets.list(keyword=recipe_keyword(kept.mfid)):
-            ref = DatasetRef(dataset.unique_id, kept.mfid, (file,))
-            return cached_file(ref, file, session).read_bytes()
-        raise
+    return cached_file(DatasetRef(kept.mfid, kept.mfid, (file,)), file, session).read_bytes()
 
 
 def _runtime(*, is_all: bool) -> bytes:

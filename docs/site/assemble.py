@@ -15,7 +15,6 @@ from pathlib import Path
 
 from command_pages import commands_page
 from record_page import record_page
-from services_page import services_page
 from tables_page import findings_page, ingestors_page, settings_page
 from task_pages import MARK, api_tasks
 from yaml_page import yaml_page
@@ -28,7 +27,6 @@ GENERATED = {
     "reference/findings.md": ("findings", findings_page),
     "reference/ingestors.md": ("ingestors", ingestors_page),
     "reference/record.md": ("fields of a record", record_page),
-    "reference/services.md": ("assumptions", services_page),
     "reference/settings.md": ("settings and exit codes", settings_page),
     "reference/yaml.md": ("YAML keys", yaml_page),
 }

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TypedDict, Unpack
 
 from crucible_lineage.client import CrucibleClient
-from crucible_lineage.client.filters import DatasetFilters
 from crucible_lineage.client.models import Dataset, Project, Relationship, Sample, SearchHit
 from crucible_lineage.errors import ConflictError, NotFoundError
 from crucible_lineage.json_types import JsonMapping, JsonObject
@@ -107,9 +106,7 @@ def get_dataset(
 
 
 @api_task("list datasets")
-def list_datasets(
-    *, limit: int | None = None, crucible: Crucible | None = None, **filters: Unpack[DatasetFilters]
-) -> list[Dataset]:
+def list_datasets(*, limit: int | None = None, crucible: Crucible | None = None, **filters: object) -> list[Dataset]:
     """List the datasets that match all filters, newest first unless sorted otherwise, all or `limit` of them."""
     return session_for(crucible).client.datasets.list(limit=limit, **filters)
 
@@ -123,7 +120,7 @@ def search_datasets(
 
 
 @api_task("count datasets")
-def count_datasets(*, crucible: Crucible | None = None, **filters: Unpack[DatasetFilters]) -> int:
+def count_datasets(*, crucible: Crucible | None = None, **filters: object) -> int:
     """Count the datasets that match all filters."""
     return session_for(crucible).client.datasets.count(**filters)
 

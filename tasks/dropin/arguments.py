@@ -453,7 +453,7 @@ class _Tracer:
         session, project = self.recording.session, self.recording.destination.project
         hashes = {file.ref.sha256 for file in stored.files}
         matches = []
-        for mfid in sorted(datasets_with(session.client, session.mirror, project, stored.files[0].ref.sha256)):
+        for mfid in sorted(datasets_with(session.client, stored.files[0].ref.sha256)):
             if not lies_elsewhere(session.client.datasets.get(mfid), project):
                 dataset = existing_dataset(mfid, session)
                 if {file.sha256 for file in dataset.data_files if file.name != CALL} == hashes:

@@ -220,13 +220,6 @@ def test_a_project_whose_answer_is_lost_exists_once() -> None:
             client.projects.create(project_id="lab", organization="x", project_lead="me")
 
 
-def test_health_is_requested_without_the_key_and_returned_when_bad(stub: Any, client: CrucibleClient) -> None:
-    assert client.health().status == "ok"
-    assert "authorization" not in stub.calls[0].headers
-    stub.fault("GET", "/health", status=503, body={"status": "degraded"})
-    assert client.health().status == "degraded"
-
-
 def test_a_dead_address_is_reported_after_the_tries_that_were_allowed() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,7 +12,6 @@ import pytest
 from crucible_lineage.client.http.connection import Timeouts
 from crucible_lineage.client.transfer.storage import LinkHosts, SignedUrlTransport, Storage
 from crucible_lineage.errors import ServerError
-from crucible_lineage.service import LINKS, ServiceProfile
 
 PUBLIC = "https://crucible.lbl.gov/api/v3"
 PRIVATE = [
@@ -32,14 +32,14 @@ def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     return known
 
 
-def storage(requested: list[str], api_url: str = PUBLIC, service: ServiceProfile | None = None) -> Storage:
+def storage(requested: list[str], api_url: str = PUBLIC, folder: Path | None = None) -> Storage:
     def answer(request: httpx.Request) -> httpx.Response:
         requested.append(request.url.host)
         if request.url.path.endswith("redirect"):
             return httpx.Response(302, headers={"location": "http://10.0.0.1/secret"})
         return httpx.Response(200)
 
-    hosts = LinkHosts(api_url, service or ServiceProfile())
+    hosts = LinkHosts(api_url, folder)
     return Storage(Timeouts(), httpx.Client(transport=SignedUrlTransport(httpx.MockTransport(answer))), hosts)
 
 
@@ -85,20 +85,19 @@ def test_a_setting_lets_a_public_service_keep_its_files_in_a_private_network(mon
     assert requested == ["10.1.2.3"]
 
 
-def test_beside_its_own_and_public_stores_one_host_is_followed_and_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_beside_its_own_and_public_stores_one_host_is_followed_and_remembered(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     requested: list[str] = []
-    service = ServiceProfile()
-    service.note(LINKS, True, "crucible.lbl.gov is a public address", by="doctor")
     own = ["crucible.lbl.gov", "files.lbl.gov", "bucket.s3.us-west-2.amazonaws.com", "storage.googleapis.com"]
     for host in (*own, "minio.example.org", "minio.example.org"):
-        storage(requested, service=service).put(f"https://{host}/x", "send a part", headers={})
-    assert service.seen(LINKS) == "minio.example.org"
+        storage(requested, folder=tmp_path).put(f"https://{host}/x", "send a part", headers={})
     with pytest.raises(
         ServerError, match=r"leads to evil\.example\.net, and files .* were at minio\.example\.org so far"
     ):
-        storage(requested, service=service).put("https://evil.example.net/x", "send a part", headers={})
+        storage(requested, folder=tmp_path).put("https://evil.example.net/x", "send a part", headers={})
     with pytest.raises(ServerError, match=r"evil-lbl\.gov"):
-        storage(requested, service=service).put("https://evil-lbl.gov/x", "send a part", headers={})
+        storage(requested, folder=tmp_path).put("https://evil-lbl.gov/x", "send a part", headers={})
     monkeypatch.setenv("CRUCIBLE_LINEAGE_LINK_HOSTS", "other.example.org, evil.example.net")
-    storage(requested, service=service).put("https://evil.example.net/x", "send a part", headers={})
+    storage(requested, folder=tmp_path).put("https://evil.example.net/x", "send a part", headers={})
     assert requested == [*own, "minio.example.org", "minio.example.org", "evil.example.net"]

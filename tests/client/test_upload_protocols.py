@@ -9,7 +9,7 @@ import pytest
 
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.transfer import uploads
-from crucible_lineage.errors import ChecksumError, InputError, RefusedError, ServerError
+from crucible_lineage.errors import ChecksumError, RefusedError, ServerError
 
 CHUNK = 1 << 20
 
@@ -19,13 +19,18 @@ def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uploads, "SMALLEST_CHUNK", CHUNK)
 
 
+@pytest.fixture(autouse=True)
+def _one_piece(stub: Any) -> None:
+    stub.signed_uploads = False
+
+
 def ranges(stub: Any) -> list[str]:
     return [call.headers["content-range"] for call in stub.storage_calls]
 
 
 def test_a_file_goes_in_chunks_one_after_the_other(client: CrucibleClient, stub: Any, dsid: str, movie: Path) -> None:
     seen: list[int] = []
-    uploaded = client.files.upload(dsid, movie, protocol="resumable", progress=lambda sent, _: seen.append(sent))
+    uploaded = client.files.upload(dsid, movie, progress=lambda sent, _: seen.append(sent))
     size = movie.stat().st_size
     assert stub.contents[uploaded.file.mfid] == movie.read_bytes()
     assert ranges(stub) == [
@@ -36,7 +41,7 @@ def test_a_file_goes_in_chunks_one_after_the_other(client: CrucibleClient, stub:
     ]
     assert seen == [CHUNK, 2 * CHUNK, 3 * CHUNK, size]
     assert not [call for call in stub.storage_calls if "authorization" in call.headers]
-    assert client.files.upload(dsid, movie, protocol="resumable").existed
+    assert client.files.upload(dsid, movie).existed
 
 
 @pytest.mark.parametrize("kind", ["cut", "lost", "status"])
@@ -45,7 +50,7 @@ def test_after_a_failure_storage_is_asked_how_far_it_has_come(
 ) -> None:
     stub.fault("PUT", "/resumable/", "pass")
     stub.fault("PUT", "/resumable/", kind)
-    uploaded = client.files.upload(dsid, movie, protocol="resumable")
+    uploaded = client.files.upload(dsid, movie)
     assert stub.contents[uploaded.file.mfid] == movie.read_bytes()
     held = 2 * CHUNK if kind == "lost" else CHUNK
     size = movie.stat().st_size
@@ -56,14 +61,14 @@ def test_a_last_answer_that_was_lost_is_found_out(client: CrucibleClient, stub: 
     for _ in range(3):
         stub.fault("PUT", "/resumable/", "pass")
     stub.fault("PUT", "/resumable/", "lost")
-    assert not client.files.upload(dsid, movie, protocol="resumable").existed
+    assert not client.files.upload(dsid, movie).existed
     assert ranges(stub)[-1] == f"bytes */{movie.stat().st_size}"
 
 
 def test_a_chunk_that_is_refused_ends_the_upload(client: CrucibleClient, stub: Any, dsid: str, movie: Path) -> None:
     stub.fault("PUT", "/resumable/", status=410)
     with pytest.raises(RefusedError, match="storage answered 410"):
-        client.files.upload(dsid, movie, protocol="resumable")
+        client.files.upload(dsid, movie)
 
 
 def test_storage_that_is_down_ends_the_upload_after_some_tries(
@@ -71,7 +76,7 @@ def test_storage_that_is_down_ends_the_upload_after_some_tries(
 ) -> None:
     stub.fault("PUT", "/resumable/", times=99)
     with pytest.raises(ServerError):
-        client.files.upload(dsid, movie, protocol="resumable")
+        client.files.upload(dsid, movie)
     assert len(stub.storage_calls) == 4
 
 
@@ -81,7 +86,7 @@ def test_storage_that_takes_nothing_of_a_chunk_is_not_fed_for_ever(
     stub.fault("PUT", "/resumable/", "pass")
     stub.fault("PUT", "/resumable/", times=99, status=308, headers={"Range": f"bytes=0-{CHUNK - 1}"})
     with pytest.raises(ServerError, match="accepted no byte"):
-        client.files.upload(dsid, movie, protocol="resumable")
+        client.files.upload(dsid, movie)
 
 
 def test_a_checksum_of_storage_that_differs_is_an_error(
@@ -89,13 +94,12 @@ def test_a_checksum_of_storage_that_differs_is_an_error(
 ) -> None:
     stub.fault("PUT", "/resumable/", status=200, body={"crc32c": "AAAAAA=="})
     with pytest.raises(ChecksumError):
-        client.files.upload(dsid, spectrum, protocol="resumable")
+        client.files.upload(dsid, spectrum)
 
 
 def test_where_signed_uploads_are_switched_off_the_file_goes_in_chunks(
     client: CrucibleClient, stub: Any, dsid: str, movie: Path, spectrum: Path
 ) -> None:
-    stub.signed_uploads = False
     client.files.upload(dsid, movie)
     assert ranges(stub)[0].startswith("bytes 0-")
     stub.calls.clear()
@@ -103,16 +107,6 @@ def test_where_signed_uploads_are_switched_off_the_file_goes_in_chunks(
     assert "multipart" not in stub.calls[0].path, "it is remembered for the client's life"
 
 
-def test_a_requested_protocol_is_not_replaced(
-    client: CrucibleClient, stub: Any, dsid: str, spectrum: Path, tmp_path: Path
-) -> None:
-    empty = tmp_path / "empty"
-    empty.touch()
-    with pytest.raises(InputError, match="accept no empty file"):
-        client.files.upload(dsid, empty, protocol="signed")
-    with pytest.raises(InputError, match="no upload protocol 'ftp'"):
-        client.files.upload(dsid, spectrum, protocol="ftp")  # type: ignore[arg-type]
-    stub.signed_uploads = False
-    for options in ({"protocol": "signed"}, {"replace": True}):
-        with pytest.raises(ServerError, match="disabled"):
-            client.files.upload(dsid, spectrum, **options)
+def test_a_replacement_needs_signed_uploads(client: CrucibleClient, dsid: str, spectrum: Path) -> None:
+    with pytest.raises(ServerError, match="disabled"):
+        client.files.upload(dsid, spectrum, replace=True)

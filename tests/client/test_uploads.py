@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import os
-import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from crucible_lineage.client import CrucibleClient, scan_file
-from crucible_lineage.client.http import concurrent
-from crucible_lineage.client.transfer.outgoing import Outgoing
-from crucible_lineage.client.transfer.uploads import Uploader
 from crucible_lineage.errors import (
     FileChangedError,
     FileConflictError,
@@ -26,7 +18,6 @@ from crucible_lineage.errors import (
     ServerError,
     UnreachableError,
 )
-from crucible_lineage.service import ServiceProfile
 
 
 def test_a_small_file_takes_three_calls_and_one_part(
@@ -281,60 +272,3 @@ def test_an_existing_file_with_another_checksum_is_not_believed(
     stub.fault("POST", "initiate", status=200, body={"existing_file": other})
     with pytest.raises(ServerError, match="has others"):
         client.files.upload(dsid, spectrum)
-
-
-def test_a_file_that_was_announced_takes_no_call_more(
-    client: CrucibleClient, stub: Any, dsid: str, spectrum: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(concurrent, "FAR_S", -1.0)  # as if answers took long
-    stub.calls.clear()
-    checksums = scan_file(spectrum)
-    client.files.announce(dsid, spectrum, filename=spectrum.name, checksums=checksums)
-    uploaded = client.files.upload(dsid, spectrum, checksums=checksums)
-    client.files.withdraw(dsid)
-    assert stub.contents[uploaded.file.mfid] == spectrum.read_bytes()
-    assert len(stub.seen()) == 3
-
-
-def test_an_announced_file_that_is_not_sent_leaves_no_session(
-    client: CrucibleClient, stub: Any, dsid: str, spectrum: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(concurrent, "FAR_S", -1.0)
-    client.files.announce(dsid, spectrum, filename=spectrum.name, checksums=scan_file(spectrum))
-    client.files.withdraw(dsid)
-    end = time.monotonic() + 30
-    while not any(call.startswith("DELETE /datasets/ID/upload/multipart/") for call in stub.seen()):
-        assert time.monotonic() < end, stub.seen()
-        time.sleep(0.02)
-    assert stub.contents == {}
-
-
-def test_nearby_no_session_is_opened_ahead(
-    client: CrucibleClient, stub: Any, dsid: str, spectrum: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(concurrent, "FAR_S", math.inf)
-    stub.calls.clear()
-    client.files.announce(dsid, spectrum, filename=spectrum.name, checksums=scan_file(spectrum))
-    client.files.withdraw(dsid)
-    assert stub.seen() == []
-
-
-def test_threads_that_announce_and_withdraw_at_once_do_not_get_into_each_others_way(spectrum: Path) -> None:
-    uploader = Uploader(
-        cast(Any, None), cast(Any, None), cast(Any, None), lambda call: partial(call), ServiceProfile()
-    )  # none is made
-    checksums = scan_file(spectrum)
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-
-    def registering(number: int) -> None:
-        for turn in range(200):
-            mfid = f"{number}-{turn}"
-            uploader.announce(Outgoing(mfid, spectrum, spectrum.name, checksums))
-            uploader.withdraw(mfid)
-
-    try:
-        with ThreadPoolExecutor(16) as pool:
-            list(pool.map(registering, range(16)))
-    finally:
-        sys.setswitchinterval(interval)

@@ -7,7 +7,6 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from crucible import CrucibleClient as Official
@@ -16,7 +15,6 @@ from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.dataset.datasets import CreatedDataset
 from crucible_lineage.client.http.wire import parse
 from crucible_lineage.client.models import Dataset
-from crucible_lineage.client.official import REPLACEMENTS
 from crucible_lineage.errors import FileConflictError, InputError, ServerError
 from crucible_lineage.server import RunningServer, start_server
 
@@ -63,48 +61,6 @@ def test_each_call_of_the_page_works_as_it_is_written(official_settings: Running
     assert shown["replaced"] == {"only": 1}
     assert shown["thumbnails"]
     assert shown["deletion"] == "pending"
-
-
-def test_each_name_of_the_official_client_exists_or_has_a_hint() -> None:
-    official = Official(api_url="http://127.0.0.1:9", api_key="key")
-    with CrucibleClient("http://127.0.0.1:9", "key") as ours:
-        silent = []
-        for subject, theirs in vars(official).items():
-            if subject.startswith("_"):
-                continue
-            silent += told(ours, "client", subject)
-            mine = getattr(ours, subject, None)
-            for name in dir(theirs) if type(theirs).__name__.endswith("Operations") and mine is not None else ():
-                if not name.startswith("_") and callable(getattr(theirs, name)):
-                    silent += told(mine, subject, name)
-        for name in dir(Official):
-            silent += [] if name.startswith("_") else told(ours, "client", name)
-        assert not silent
-        with pytest.raises(AttributeError, match=r"no attribute 'nonesuch'$"):
-            _ = ours.datasets.nonesuch  # type: ignore[attr-defined]
-        with pytest.raises(AttributeError, match=r"use client\.datasets\.add_file_to_dataset\(dsid, path\)"):
-            _ = ours.datasets.add_file  # type: ignore[attr-defined]
-
-
-def told(ours: Any, subject: str, name: str) -> list[str]:
-    """Return the name if it is missing and the error does not say what to use."""
-    try:
-        getattr(ours, name)
-    except AttributeError as error:
-        return [] if "; use " in str(error) else [f"{subject}.{name}"]
-    return []
-
-
-def test_calls_in_hints_exist() -> None:
-    import re
-
-    with CrucibleClient("http://127.0.0.1:9", "key") as client:
-        for hints in REPLACEMENTS.values():
-            for hint in hints.values():
-                for path in re.findall(r"client((?:\.\w+)+)", hint):
-                    found: Any = client
-                    for part in path.strip(".").split("."):
-                        found = getattr(found, part)
 
 
 def test_without_arguments_it_is_the_official_clients_crucible(

@@ -63,7 +63,7 @@ def version_7(request: Request, hand_on: HandOn) -> Answer:
 
 
 def plain_keywords(request: Request, hand_on: HandOn) -> Answer:
-    """Refuses `:` in keywords, in queries too."""
+    """Refuses `:` in keywords."""
     if any(":" in word for word in request.query.get("keyword", ())):
         return refused(422, "keyword: only letters, digits, blanks, - and _")
     return hand_on(request)
@@ -84,11 +84,6 @@ def no_graphs(request: Request, hand_on: HandOn) -> Answer:
     return refused(404, "Not Found") if missing else hand_on(request)
 
 
-def no_files(request: Request, hand_on: HandOn) -> Answer:
-    """Cannot list files of all datasets."""
-    return refused(404, "Not Found") if (request.method, request.path) == ("GET", "/files") else hand_on(request)
-
-
 def plain(request: Request, hand_on: HandOn) -> Answer:
     """Behaves as the embedded Crucible."""
     return hand_on(request)
@@ -105,8 +100,7 @@ def upserts(request: Request, hand_on: HandOn) -> Answer:
 
 
 VARIANTS: dict[str, Variant] = {
-    one.__name__: one
-    for one in (plain, own_ids, version_7, plain_keywords, strict_metadata, no_graphs, no_files, upserts)
+    one.__name__: one for one in (plain, own_ids, version_7, plain_keywords, strict_metadata, no_graphs, upserts)
 }
 
 

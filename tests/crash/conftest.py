@@ -50,19 +50,20 @@ def project_state(session: Session) -> dict[str, Any]:
 # it takes for deserted sooner than after four seconds, which the commands that run again in test_interrupted.py wait.
 DYING = """
 import itertools, os, signal, sys
-from crucible_lineage.client.http.pool import PooledTransport
+import crucible_lineage.client
+import httpx
 calls = itertools.count(1)
-send = PooledTransport.handle_request
+send = httpx.Client.send
 when, number = os.environ["DIE"].split()
-def dying(self, request):
+def dying(self, request, **options):
     mine = next(calls) == int(number)
     if mine and when == "before":
         os.kill(os.getpid(), signal.SIGKILL)
-    answer = send(self, request)
+    answer = send(self, request, **options)
     if mine:
         os.kill(os.getpid(), signal.SIGKILL)
     return answer
-PooledTransport.handle_request = dying
+httpx.Client.send = dying
 from crucible_lineage.registration import register
 register.PATIENCE_S = 0.3
 from crucible_lineage.cli import main

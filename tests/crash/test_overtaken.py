@@ -20,7 +20,6 @@ from crucible_lineage.queries.verify.verify import verify_project
 from crucible_lineage.registration import register
 from crucible_lineage.registration.deliver import Deliverer
 from crucible_lineage.server import RunningServer
-from crucible_lineage.service import DERIVED_IDS
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 
@@ -133,11 +132,9 @@ def test_parents_that_another_machine_registers_while_ours_wait_are_used_and_all
         require_all_there(result, ours)
 
 
-@pytest.mark.parametrize("is_sure", [False, True])
 def test_what_is_delivered_before_its_step_has_ended_counts_as_another_machine_registered_it(
-    pairs: Path, machine: Callable[..., Session], monkeypatch: pytest.MonkeyPatch, eventually: Any, is_sure: bool
+    pairs: Path, machine: Callable[..., Session], monkeypatch: pytest.MonkeyPatch, eventually: Any
 ) -> None:
-    """Also where the service may give other ids, so that results are delivered before anything is made of them."""
     add = Deliverer.add
 
     def add_and_wait(deliverer: Deliverer, payload: Any) -> None:
@@ -145,8 +142,6 @@ def test_what_is_delivered_before_its_step_has_ended_counts_as_another_machine_r
         eventually(lambda: not deliverer.context.outbox.waits(payload), 60)
 
     with machine("ours") as ours, machine("theirs") as theirs:
-        if is_sure:
-            ours.mirror.service.note(DERIVED_IDS, True, "a test says so")
 
         def hear(event: Any) -> None:
             if event.outcome == PLANNED:

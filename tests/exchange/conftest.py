@@ -11,7 +11,6 @@ from typing import Any
 import httpx
 import pytest
 
-from crucible_lineage.client.http.pool import PooledTransport
 from crucible_lineage.exchange import CopyOutcome, CopyPlan, bring, plan_project
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
@@ -174,14 +173,14 @@ def push() -> Push:
 def writes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every request from now on that could change something, as `METHOD host path`."""
     seen: list[str] = []
-    send = PooledTransport.handle_request
+    send = httpx.Client.send
 
-    def noting(self: PooledTransport, request: httpx.Request) -> httpx.Response:
+    def noting(self: httpx.Client, request: httpx.Request, **options: Any) -> httpx.Response:
         if request.method != "GET":
             seen.append(f"{request.method} {request.url.netloc.decode()} {request.url.path}")
-        return send(self, request)
+        return send(self, request, **options)
 
-    monkeypatch.setattr(PooledTransport, "handle_request", noting)
+    monkeypatch.setattr(httpx.Client, "send", noting)
     return seen
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import httpx
 import pytest
 
-from crucible_lineage.client.http.pool import PooledTransport
 from crucible_lineage.session import Session
 
 PART = 64 << 20
@@ -29,9 +28,9 @@ def test_a_file_that_is_cut_eleven_times_goes_on_where_it_was(
     scan.unlink()
     arrived: list[int] = []
     cuts = tries = 0
-    send = PooledTransport.handle_request
+    send = httpx.Client.send
 
-    def cut(self: PooledTransport, request: httpx.Request) -> httpx.Response:
+    def cut(self: httpx.Client, request: httpx.Request, **options: Any) -> httpx.Response:
         nonlocal cuts, tries
         is_theirs = str(request.url).startswith(service.url.removesuffix("/api/v3"))
         size = int(request.headers.get("Content-Length") or 0)
@@ -40,12 +39,12 @@ def test_a_file_that_is_cut_eleven_times_goes_on_where_it_was(
             if cuts < CUTS and tries % 5:
                 cuts += 1
                 raise httpx.WriteError("the connection was cut", request=request)
-        answer = send(self, request)
+        answer = send(self, request, **options)
         if request.method == "PUT" and is_theirs and answer.is_success:
             arrived.append(size)
         return answer
 
-    monkeypatch.setattr(PooledTransport, "handle_request", cut)
+    monkeypatch.setattr(httpx.Client, "send", cut)
     _, outcome = push(service, offline, patience_s=120.0)
     assert (outcome.skipped, cuts) == ([], CUTS)
     assert arrived.count(PART) == 2, "a part that has arrived is not sent again"

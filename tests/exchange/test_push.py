@@ -8,7 +8,6 @@ from typing import Any
 import httpx
 import pytest
 
-from crucible_lineage.client.http.pool import PooledTransport
 from crucible_lineage.exchange import bring, plan_named, plan_project
 from crucible_lineage.pipeline.inputs.corrections import corrections, record_act
 from crucible_lineage.provenance.record import KEY, read_record
@@ -261,15 +260,15 @@ def test_a_link_follows_once_the_parent_is_there_and_is_not_planned_before(rich:
 def test_a_sample_that_this_key_does_not_see_is_no_error(
     rich: Session, service: Any, push: Any, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
-    send = PooledTransport.handle_request
+    send = httpx.Client.send
 
-    def refusing(self: PooledTransport, request: httpx.Request) -> httpx.Response:
+    def refusing(self: httpx.Client, request: httpx.Request, **options: Any) -> httpx.Response:
         if request.url.path.endswith("/samples/0rztm2jg0201b8b6d0znq6915g"):  # the wafer, of which the chip was cut
             stream = httpx.ByteStream(b'{"detail": "not for you"}')
             return httpx.Response(status, headers={"Content-Length": "25"}, stream=stream, request=request)
-        return send(self, request)
+        return send(self, request, **options)
 
-    monkeypatch.setattr(PooledTransport, "handle_request", refusing)
+    monkeypatch.setattr(httpx.Client, "send", refusing)
     with service.session() as target:
         plan = plan_project(rich, target, "lab", lambda *_: None)
     assert "chip" in {item.source.name for item in plan.items}

@@ -45,7 +45,6 @@ from crucible_lineage.registration import claim as claims
 from crucible_lineage.registration import contents, register, trust
 from crucible_lineage.registration.new_dataset import LocalFile, NewDataset
 from crucible_lineage.registration.register import register_output
-from crucible_lineage.service import ServiceProfile
 
 HISTORIES = int(os.environ.get("CLAIM_HISTORIES", "100"))  # `make crash` tries many more
 PATIENCE_S = 4.0
@@ -181,7 +180,6 @@ class Network:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self.world = machine.world
-        self.service = ServiceProfile(is_ours=True)
         self.datasets = SimpleNamespace(
             create=self.create,
             get=self.get,

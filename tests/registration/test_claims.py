@@ -19,7 +19,6 @@ from crucible_lineage.local.usage import machine_id
 from crucible_lineage.provenance.recipe import derived_mfid
 from crucible_lineage.provenance.schema import new_record
 from crucible_lineage.registration import claim as claims
-from crucible_lineage.registration import register
 from crucible_lineage.registration.new_dataset import LocalFile, NewDataset
 from crucible_lineage.registration.read import read
 from crucible_lineage.registration.register import register_output
@@ -145,54 +144,6 @@ def attempt(new: NewDataset, folder: Path, name: str, *files: str) -> NewDataset
         made.append(replace(file, ref=replace(file.ref, name=end)))
     record = new_record({**new.record.document(), "generated": [file.ref.to_json() for file in made]})
     return replace(new, files=tuple(made), record=record, metadata={"seed": name}, ingest=False)
-
-
-@pytest.mark.parametrize("before", ["claim", "fill"])
-def test_uploads_opened_ahead_are_requested_again_after_a_takeover(
-    session: Session, new: NewDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str
-) -> None:
-    """Bytes that Crucible has are linked when the upload is opened, and the other attempt has removed that file."""
-    ours, theirs = attempt(new, tmp_path, "ours", "a", "b"), attempt(new, tmp_path, "theirs", "a", "b")
-    elsewhere = session.client.datasets.create({"dataset_name": "the same bytes", "project_id": "lab"}).dsid
-    session.client.files.upload(elsewhere, ours.files[1].path)
-    go_on, calls = getattr(register, before), itertools.count()
-
-    def overtaken(client: Any, *arguments: Any, **options: Any) -> Any:
-        if next(calls) == 0:
-            with Session(session.settings) as other:
-                interrupted(other, theirs, "elsewhere", monkeypatch)
-        return go_on(client, *arguments, **options)
-
-    monkeypatch.setattr(claims, "RECENT", timedelta(0))
-    monkeypatch.setattr(session.client._at_once, "_latency", lambda: 1.0)
-    monkeypatch.setattr(register, before, overtaken)
-    register_output(session.client, ours, "here", patience_s=0.05)
-    there = {file.filename: file.sha256_hash for file in session.client.files.list(ours.mfid)}
-    assert there == {file.ref.name: file.ref.sha256 for file in ours.files}
-
-
-def test_files_linked_ahead_are_removed_from_a_dataset_that_another_registration_completed(
-    session: Session, new: NewDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ours, theirs = attempt(new, tmp_path, "ours", "a", "log-ours"), attempt(new, tmp_path, "theirs", "a", "log-theirs")
-    elsewhere = session.client.datasets.create({"dataset_name": "the same bytes", "project_id": "lab"}).dsid
-    for file in ours.files:
-        session.client.files.upload(elsewhere, file.path)
-    go_on = register.claim
-
-    def overtaken(client: Any, *arguments: Any, **options: Any) -> Any:
-        if client is session.client:
-            with Session(session.settings) as other:
-                register_output(other.client, theirs, "elsewhere")
-        return go_on(client, *arguments, **options)
-
-    monkeypatch.setattr(session.client._at_once, "_latency", lambda: 1.0)
-    monkeypatch.setattr(register, "claim", overtaken)
-    register_output(session.client, ours, "here", patience_s=0.05)
-    record = read(session.client, new.mfid).ref
-    assert record is not None
-    there = {(file.filename, file.sha256_hash) for file in session.client.files.list(new.mfid)}
-    assert there == {(file.name, file.sha256) for file in record.files}
 
 
 def test_a_registration_in_progress_is_left_alone() -> None:

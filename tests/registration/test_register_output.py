@@ -9,7 +9,7 @@ import pytest
 
 from crucible_lineage.errors import RecipeConflictError, RefusedError, UnreachableError
 from crucible_lineage.ids import new_mfid
-from crucible_lineage.provenance.record import KEY, read_record
+from crucible_lineage.provenance.record import KEY
 from crucible_lineage.provenance.schema import new_record
 from crucible_lineage.registration.new_dataset import NewDataset
 from crucible_lineage.registration.read import read
@@ -85,7 +85,7 @@ def test_an_unfinished_attempt_with_other_bytes_is_replaced(
     assert session.client.files.download_bytes(file) == b"1 2 3"
 
 
-def test_ids_assigned_by_the_service_are_used(
+def test_a_service_that_gives_other_ids_is_refused(
     session: Session, parent: str, smoothed: Path, dataset: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     new = dataset(parent, smoothed)
@@ -94,13 +94,9 @@ def test_ids_assigned_by_the_service_are_used(
     monkeypatch.setattr(
         session.client.datasets, "create", lambda fields, **more: create({**fields, "unique_id": assigned}, **more)
     )
-    made = register_output(session.client, new)
-    assert made.mfid == assigned
-    found = session.client.datasets.list(keyword=f"recipe:{new.mfid}", include_metadata=True, limit=None)
-    assert [dataset.unique_id for dataset in found] == [assigned]
-    record = read_record(found[0].scientific_metadata)
-    assert record is not None
-    assert record.is_complete
+    with pytest.raises(RefusedError, match=f"it gave the id {assigned} to a dataset that was to be {new.mfid}"):
+        register_output(session.client, new)
+    assert [one.unique_id for one in session.client.datasets.list(project_id="lab")] == [parent]
 
 
 def test_a_record_too_long_for_metadata_is_completed_from_an_attached_file(

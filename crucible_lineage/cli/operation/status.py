@@ -32,7 +32,6 @@ from crucible_lineage.lineage.labels import plain, plain_lines
 from crucible_lineage.local.usage import disk_usage
 from crucible_lineage.queries.metrics import metrics_text
 from crucible_lineage.registration.ingestion import in_words
-from crucible_lineage.service import ASSUMPTIONS, Observation
 from crucible_lineage.session import Session
 from crucible_lineage.statements import Statement
 from crucible_lineage.times import time_shown, utc
@@ -50,14 +49,12 @@ PATIENCE_S = 5.0  # short: the user wants to know soon that Crucible is away
 @click.option("--runs", default=10, show_default=True, type=click.IntRange(0), help="How many runs to list.")
 @click.option("--all", "every", is_flag=True, help="Each pipeline of each project, over all machines, and what to do.")
 @click.option("--metrics", is_flag=True, help="Print metrics of this data folder for Prometheus, and nothing else.")
-@click.option("--service", is_flag=True, help="Print what is known of this Crucible, and nothing else.")
 @json_option
 def status_command(
     project: str | None,
     runs: int,
     every: bool,
     metrics: bool,
-    service: bool,
 ) -> None:
     """List the last runs from this data folder, the pipelines that ran, and the results that could not be made.
 
@@ -74,11 +71,6 @@ def status_command(
     with open_session(PATIENCE_S) as session:
         if metrics:
             click.echo(metrics_text(session), nl=False)
-            return
-        observations = session.mirror.service.findings()
-        if service and not wants_json():
-            announce(session)
-            click.echo("\n".join(map(plain, service_lines(observations))))
             return
         recent = recent_runs(session.journal, session.settings.data, project, runs)
         pipelines = session.journal.pipelines(project)
@@ -104,7 +96,6 @@ def status_command(
                 "not_ingested": unread,
                 "disk": disk,
                 "slurm": jobs,
-                "service": [one.to_json() for one in observations],
                 "holds": [{**one.to_json(), "overdue": _is_overdue(one)} for one in holds],
             }
         )
@@ -232,54 +223,35 @@ def _print_failures(failed: Sequence[Failure]) -> None:
         click.echo(plain(f"    {failure.error.splitlines()[0]}"))
 
 
-ANSWERS = {True: "yes", False: "no", None: "?"}
+ANSWERS = {True: "yes", False: "NO", None: "?"}
 
 
 @click.command("doctor")
 @crucible_options
 @click.option("--project", required=True, help="A scratch project, in which the tests make datasets.")
-@click.option(
-    "--seconds", default=60.0, show_default=True, type=click.FloatRange(1), help="How long to watch an ingestion."
-)
 @json_option
-def doctor_command(project: str, seconds: float) -> None:
-    """Test whether a Crucible behaves as assumed, and explain the consequences where it does not.
+def doctor_command(project: str) -> None:
+    """Test whether a Crucible does what crucible-lineage needs.
 
-    The tests make datasets in the project, send a file of 40 MB and watch an ingestion. At the end they request the
-    deletion of everything that they made, and list it. The findings are stored, and runs follow them; `status
-    --service` shows them again. Exit code 1 if something is missing that has no substitute.
+    The tests make datasets in the project and send a file of 40 MB. At the end they request the deletion of everything
+    that they made, and list it. Exit code 1 if the service does not do all that is needed.
     """
     with announced_session() as session:
-        from crucible_lineage.queries.doctor import examine  # imports the client, which the help does not need
+        from crucible_lineage.queries.doctor import NEEDS, examine  # imports the client, which the help does not need
 
-        found = examine(session, project, watch_s=seconds, tell=lambda name: click.echo(f"trying: {name}", err=True))
-    lines = [
-        *service_lines(found.findings),
-        "made for this test; deletion requested:",
-        *(f"  {one.mfid}  {one.name}  ({one.deletion})" for one in found.made),
-        f"to see this again: {next_command('status', '--service')}",
-    ]
-    service, made = ([one.to_json() for one in found.findings], [one.to_json() for one in found.made])
-    print_result({"ok": found.ok, "service": service, "made": made}, lines)
-    if not found.ok:
-        sys.exit(1)
-
-
-def service_lines(findings: Sequence[Observation]) -> Iterator[str]:
-    """Yield the findings about a service as a table: what was tried, what happened, and the consequences."""
-    if not findings:
-        yield f"nothing is known about this Crucible yet; test it: {next_command('doctor', '--project', 'SCRATCH')}"
-        return
-    width = max(len(found.name) for found in findings)
-    yield f"{'ASSUMED':{width}}  HOLDS  WHAT HAPPENED"
+        findings, made = examine(session, project, lambda name: click.echo(f"trying: {name}", err=True))
+    width = max(map(len, NEEDS))
+    lines = [f"{'NEEDED':{width}}  HOLDS  WHAT HAPPENED"]
     for found in findings:
-        yield f"{found.name:{width}}  {ANSWERS[found.holds]:5}  {found.seen}"
-        if found.holds is not False:
-            continue
-        assumed = ASSUMPTIONS[found.name]
-        yield f"{'':{width}}         assumed: {assumed.holds}"
-        if assumed.otherwise is None:
-            yield f"{'':{width}}         MISSING: no substitute; {assumed.lost}"
-        else:
-            lost = f"; {assumed.lost}" if assumed.lost else ""
-            yield f"{'':{width}}         instead: {assumed.otherwise}{lost}"
+        lines.append(f"{found.name:{width}}  {ANSWERS[found.holds]:5}  {found.seen}")
+        if found.holds is False:
+            lines.append(f"{'':{width}}         needed: {NEEDS[found.name]}")
+    probes = [f"  {one.mfid}  {one.name}  ({one.deletion})" for one in made]
+    is_ok = all(found.holds is not False for found in findings)
+    service, datasets = [one.to_json() for one in findings], [one.to_json() for one in made]
+    print_result(
+        {"ok": is_ok, "service": service, "made": datasets},
+        [*lines, "made for this test; deletion requested:", *probes],
+    )
+    if not is_ok:
+        sys.exit(1)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from crucible_lineage.client.dataset.files import FileCalls
 from crucible_lineage.client.http.connection import Calls, Connection
@@ -22,12 +22,10 @@ from crucible_lineage.client.models import (
     SearchHit,
     Thumbnail,
 )
-from crucible_lineage.client.official import OfficialNames
 from crucible_lineage.client.transfer.download import fetch, is_selected, local_path
-from crucible_lineage.errors import InputError, NotFoundError, RefusedError, ServerError
+from crucible_lineage.errors import InputError, NotFoundError, ServerError
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.pictures import save_picture
-from crucible_lineage.service import COLONS, ServiceProfile
 
 __all__ = ["AddedFile", "ContentCalls", "MetadataCalls", "Picture", "picture_body"]
 
@@ -41,10 +39,8 @@ class AddedFile:
     ingestion: IngestionRequest | None
 
 
-class ContentCalls(OfficialNames):
+class ContentCalls(Calls):
     """The part of `client.datasets` that deals with the contents of one dataset."""
-
-    subject = "datasets"
 
     def __init__(
         self,
@@ -52,10 +48,8 @@ class ContentCalls(OfficialNames):
         files: FileCalls,
         metadata: MetadataCalls,
         ingestions: IngestionCalls,
-        service: ServiceProfile,
     ) -> None:
         self._connection = connection
-        self._keywords = Keywords(service)
         self._files = files
         self._metadata = metadata
         self._ingestions = ingestions
@@ -66,23 +60,16 @@ class ContentCalls(OfficialNames):
             raise InputError("the keyword is empty; nothing was sent")
         action = f"add keyword {keyword!r} to dataset {dsid}"
         path = f"/datasets/{segment(dsid)}/keywords"
-
-        def add(spell: Callable[[str], str]) -> object:
-            params = {"keyword": spell(keyword)}
-            return self._connection.call("POST", path, action, mfid=dsid, params=params, repeatable=True)
-
-        return self._read(parse(Keyword, self._keywords.try_spellings([keyword], add, writes=True), action))
+        params = {"keyword": keyword}
+        answer = self._connection.call("POST", path, action, mfid=dsid, params=params, repeatable=True)
+        return parse(Keyword, answer, action)
 
     def get_keywords(self, dataset_id: str) -> list[Keyword]:
         """Return the keywords of the dataset."""
         action = f"read the keywords of dataset {dataset_id}"
         answer = self._connection.get(f"/datasets/{segment(dataset_id)}/keywords", action, mfid=dataset_id)
         words = [{"keyword": item} if isinstance(item, str) else item for item in answer or ()]
-        return [self._read(word) for word in parse_all(Keyword, words, action)]
-
-    def _read(self, word: Keyword) -> Keyword:
-        read = self._keywords.read(word.keyword)
-        return word if read == word.keyword else word.model_copy(update={"keyword": read})
+        return parse_all(Keyword, words, action)
 
     def get_scientific_metadata(self, dsid: str) -> JsonObject | None:
         """Return the metadata of the dataset; None if it has none."""
@@ -218,57 +205,8 @@ class ContentCalls(OfficialNames):
         return [fetch(self._files.storage, file, links[file.mfid], path) for file, path in selected]
 
 
-OWN = ("pipeline", "recipe")  # prefixes of the keywords that this package adds
-
-T = TypeVar("T")
-Spell = Callable[[str], str]
-
-
-class Keywords:
-    """The keywords of one service. Until it is known whether the service accepts colons, both spellings are tried."""
-
-    def __init__(self, service: ServiceProfile) -> None:
-        self._service = service
-
-    def spell(self, word: str) -> str:
-        """Return a keyword in the spelling that this service accepts."""
-        return _without_colon(word) if self._service.holds(COLONS) is False else word
-
-    def read(self, word: str) -> str:
-        """Return a keyword in its original spelling, from that of this service."""
-        prefix, _, rest = word.partition("_")
-        return f"{prefix}:{rest}" if rest and prefix in OWN and self._service.holds(COLONS) is False else word
-
-    def needs_trial(self, words: Collection[str]) -> bool:
-        """Return whether it is unknown if the service accepts these keywords as they are."""
-        return self._service.holds(COLONS) is None and any(":" in word for word in words)
-
-    def try_spellings(self, words: Collection[str], ask: Callable[[Spell], T], *, writes: bool = False) -> T:
-        """Return the result of `ask`, which gets a spelling function; tries both spellings if necessary."""
-        if not self.needs_trial(words):
-            return ask(self.spell)
-        try:
-            answer = ask(str)
-        except RefusedError as refusal:
-            try:
-                answer = ask(_without_colon)
-            except RefusedError:
-                raise refusal from None
-            self._service.note(COLONS, False, str(refusal))
-            return answer
-        if writes:
-            self._service.note(COLONS, True, f"accepted {next(word for word in words if ':' in word)!r}")
-        return answer
-
-
-def _without_colon(word: str) -> str:
-    return word.replace(":", "_")
-
-
 class MetadataCalls(Calls):
     """`client.metadata`: the scientific metadata of datasets, samples, instruments and projects, by MFID."""
-
-    subject = "metadata"
 
     def get(self, mfid: str) -> JsonObject | None:
         """Return the metadata of a resource; None if it has none."""

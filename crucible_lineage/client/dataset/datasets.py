@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar, Unpack, get_args
+from typing import Any, Generic, Protocol, TypeVar, get_args
 
 from crucible_lineage.client.dataset.contents import AddedFile, ContentCalls
-from crucible_lineage.client.filters import DatasetFilters, DeletionFilters, sent_filters
+from crucible_lineage.client.filters import DATASET_FILTERS, DELETION_FILTERS, sent_filters
 from crucible_lineage.client.http.connection import PAGE, Calls, count_of, pages
 from crucible_lineage.client.http.wire import parse, parse_all, segment, to_send
 from crucible_lineage.client.models import (
@@ -17,7 +16,6 @@ from crucible_lineage.client.models import (
     DatasetCreate,
     DeletedRecord,
     DeletionRequest,
-    FacetValue,
     ReceivedModel,
     Relationship,
 )
@@ -179,23 +177,14 @@ class DatasetCalls(ContentCalls, LinkedCalls[Dataset]):
         answer = self._connection.get(f"/datasets/{segment(dsid)}", action, mfid=dsid, params=params)
         return parse(Dataset, answer, action)
 
-    def list(self, *, limit: int | None = None, **filters: Unpack[DatasetFilters]) -> list[Dataset]:
+    def list(self, *, limit: int | None = None, **filters: object) -> list[Dataset]:
         """Return the datasets that match all filters, newest first unless sorted otherwise, all or `limit` of them."""
         return list(self.iter(limit=limit, **filters))
 
-    def iter(self, *, limit: int | None = None, **filters: Unpack[DatasetFilters]) -> Iterator[Dataset]:
+    def iter(self, *, limit: int | None = None, **filters: object) -> Iterator[Dataset]:
         """Yield what `list` returns, reading each page when it is needed."""
         params = self._filters(filters)
-        words = _words(params)
-
-        def ask(spell: Callable[[str], str]) -> Iterator[Dataset]:
-            datasets = pages(self._connection, "/datasets", Dataset, "list datasets", _spelt(params, spell), limit)
-            if not self._keywords.needs_trial(words):
-                return datasets
-            first = list(islice(datasets, 1))  # sends the request, which may be refused
-            return chain(first, datasets)
-
-        return self._keywords.try_spellings(words, ask)
+        return pages(self._connection, "/datasets", Dataset, "list datasets", params, limit)
 
     def changes(self, project_id: str, since: str | None, keyword: str) -> ProjectChanges:
         """Return the datasets of a project with a keyword that were modified since then, and the project's revision.
@@ -203,46 +192,27 @@ class DatasetCalls(ContentCalls, LinkedCalls[Dataset]):
         One call, if they fit on a page. `since` is an ISO 8601 time; None requests all. An empty `project_id` requests
         the datasets of all projects, without a revision.
         """
-        filters: DatasetFilters = {"keyword": keyword, **({"project_id": project_id} if project_id else {})}
+        filters: JsonObject = {"keyword": keyword, **({"project_id": project_id} if project_id else {})}
         if since:
             filters["modification_time_gte"] = since
         headers: dict[str, str] = {}
         action, params = "list changed datasets", {**self._filters(filters), "limit": PAGE}
-
-        def ask(spell: Callable[[str], str]) -> Any:
-            query = _spelt(params, spell)
-            return self._connection.call("GET", "/datasets", action, params=query, on_headers=headers.update)
-
-        page = self._keywords.try_spellings([keyword], ask)
+        page = self._connection.call("GET", "/datasets", action, params=params, on_headers=headers.update)
         datasets = parse_all(Dataset, page.get("items") or [], action)
         if len(datasets) == PAGE:
             datasets = list(self.iter(**filters))
         modified = {dataset.unique_id: dataset.modification_time or "" for dataset in datasets}
         return ProjectChanges(headers.get("crucible-revision", ""), modified, headers.get("crucible-statements"))
 
-    def count(self, **filters: Unpack[DatasetFilters]) -> int:
+    def count(self, **filters: object) -> int:
         """Count the datasets that match all filters."""
-        params = self._filters(filters)
-
-        def ask(spell: Callable[[str], str]) -> int:
-            return count_of(self._connection, "/datasets", "count datasets", _spelt(params, spell))
-
-        return self._keywords.try_spellings(_words(params), ask)
+        return count_of(self._connection, "/datasets", "count datasets", self._filters(filters))
 
     def search(self, q: str, *, limit: int = 20, project_id: str | None = None) -> Sequence[Dataset]:
         """Return datasets whose name resembles `q` (3 letters or more), best first, at most 50."""
         action = f"search datasets for {q!r}"
         params = {"q": q, "limit": limit, "project_id": project_id}
         return parse_all(Dataset, self._connection.get("/datasets/search", action, params=params), action)
-
-    def facets(self, field: str, *, limit: int = 100, **filters: Unpack[DatasetFilters]) -> Sequence[FacetValue]:
-        """Count the datasets by a field: session, measurement, data_format, owner, instrument or project.
-
-        Only datasets that match all filters are counted; returns at most `limit` values.
-        """
-        action = f"count datasets by {field}"
-        params = _spelt({"field": field, "limit": limit, **self._filters(filters)}, self._keywords.spell)
-        return parse_all(FacetValue, self._connection.get("/datasets/facets", action, params=params), action)
 
     def update(self, dsid: str, **fields: object) -> Dataset:
         """Change fields of the dataset, and return it.
@@ -342,7 +312,7 @@ class DatasetCalls(ContentCalls, LinkedCalls[Dataset]):
 
     def _filters(self, filters: Mapping[str, object]) -> JsonObject:
         """Convert filters to query parameters; looks up the MFID of an instrument, which the service needs."""
-        params = sent_filters(filters, DatasetFilters)
+        params = sent_filters(filters, DATASET_FILTERS)
         if slug := params.pop("instrument_id", None):
             params["instrument_mfid"] = InstrumentCalls(self._connection).get(slug).unique_id
         return params
@@ -364,17 +334,6 @@ def _split_model(
     return fields, metadata
 
 
-def _words(params: JsonMapping) -> list[str]:
-    """Return the keywords in the query."""
-    words = params.get("keyword") or ()
-    return [words] if isinstance(words, str) else list(words)
-
-
-def _spelt(params: JsonMapping, spell: Callable[[str], str]) -> JsonObject:
-    words = [spell(word) for word in _words(params)]
-    return {**params, "keyword": words} if words else dict(params)
-
-
 def _one_of(fields: JsonObject, *names: str) -> Any:
     """Remove the field among `names` from `fields` and return its value; None if there is none."""
     values = {name: fields.pop(name) for name in names if name in fields}
@@ -390,8 +349,6 @@ def _selector(kind: str, name: str) -> dict[str, str]:
 class DeletionCalls(Calls):
     """`client.deletions`. `elevated` uses an administrator's rights; for other users the call is refused."""
 
-    subject = "deletions"
-
     def request(self, mfid: str, reason: str | None = None) -> DeletionRequest:
         """Request deletion of a resource; it is hidden from lists at once, and deleted after a review."""
         action = f"request deletion of {mfid}"
@@ -405,9 +362,9 @@ class DeletionCalls(Calls):
         action = f"read deletion request {request_id}"
         return parse(DeletionRequest, self._connection.get(f"/deletion_requests/{int(request_id)}", action), action)
 
-    def list(self, *, limit: int | None = None, **filters: Unpack[DeletionFilters]) -> list[DeletionRequest]:
+    def list(self, *, limit: int | None = None, **filters: object) -> list[DeletionRequest]:
         """Return deletion requests, all or `limit` of them."""
-        params = sent_filters(filters, DeletionFilters)
+        params = sent_filters(filters, DELETION_FILTERS)
         action = "list deletion requests"
         return list(pages(self._connection, "/deletion_requests", DeletionRequest, action, params, limit))
 

@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Unpack
 
 from crucible_lineage.checksums import FileChecksums, require_unchanged, scan_file
-from crucible_lineage.client.filters import FileFilters, sent_filters
-from crucible_lineage.client.http.connection import Connection, pages
+from crucible_lineage.client.filters import FILE_FILTERS, sent_filters
+from crucible_lineage.client.http.connection import Calls, Connection, pages
 from crucible_lineage.client.http.wire import parse, parse_all, segment
 from crucible_lineage.client.models import FileRecord
-from crucible_lineage.client.official import OfficialNames
 from crucible_lineage.client.transfer.download import Progress as DownloadProgress
 from crucible_lineage.client.transfer.download import fetch, fetch_bytes, local_path
 from crucible_lineage.client.transfer.outgoing import Outgoing, Progress, UploadedFile, UploadMemory
 from crucible_lineage.client.transfer.storage import Storage
-from crucible_lineage.client.transfer.uploads import Ahead, Protocol, Uploader
-from crucible_lineage.errors import InputError, NotFoundError, ServerError
-from crucible_lineage.service import FILES_BY_HASH, ServiceProfile
+from crucible_lineage.client.transfer.uploads import Uploader
+from crucible_lineage.errors import InputError, ServerError
 
 __all__ = ["FileCalls"]
 
 
-class FileCalls(OfficialNames):
+class FileCalls(Calls):
     """`client.files`: upload to and download from Crucible's storage, each file checked by its SHA-256."""
 
-    subject = "files"
-
-    def __init__(
-        self, connection: Connection, storage: Storage, memory: UploadMemory, ahead: Ahead, service: ServiceProfile
-    ) -> None:
+    def __init__(self, connection: Connection, storage: Storage, memory: UploadMemory) -> None:
         self._connection = connection
-        self._service = service
-        self._uploader = Uploader(connection, storage, memory, ahead, service)
+        self._uploader = Uploader(connection, storage, memory)
         self.storage = storage
 
     def upload(
@@ -45,7 +37,6 @@ class FileCalls(OfficialNames):
         checksums: FileChecksums | None = None,
         progress: Progress | None = None,
         replace: bool = False,
-        protocol: Protocol = "auto",
     ) -> UploadedFile:
         """Upload a file to the dataset and return its record; bytes that the service has are not sent.
 
@@ -54,26 +45,9 @@ class FileCalls(OfficialNames):
         content. Raises FileChangedError, and stores nothing, if the file changes meanwhile.
         """
         outgoing = _outgoing(dataset_mfid, Path(path), filename, checksums)
-        return self._uploader.upload(outgoing, protocol, replace=replace, progress=progress)
+        return self._uploader.upload(outgoing, replace=replace, progress=progress)
 
-    def announce(self, dataset_mfid: str, path: str | Path, *, filename: str, checksums: FileChecksums) -> None:
-        """Announce a file that `upload` will soon be called for, if answers take long.
-
-        None of its bytes are sent. Call `withdraw` if the upload is cancelled.
-        """
-        self._uploader.announce(_outgoing(dataset_mfid, Path(path), filename, checksums))
-
-    def withdraw(self, dataset_mfid: str) -> None:
-        """Cancel the announced files of this dataset that were not uploaded."""
-        self._uploader.withdraw(segment(dataset_mfid))
-
-    def linked_ahead(self, dataset_mfid: str) -> Sequence[FileRecord]:
-        """Withdraw, and return the files that announcing added to the dataset, since the service had their bytes."""
-        return self._uploader.linked_ahead(segment(dataset_mfid))
-
-    def list(
-        self, dataset_mfid: str | None = None, *, limit: int | None = None, **filters: Unpack[FileFilters]
-    ) -> list[FileRecord]:
+    def list(self, dataset_mfid: str | None = None, *, limit: int | None = None, **filters: object) -> list[FileRecord]:
         """Return the files of a dataset, or without one all that this key may read."""
         if dataset_mfid is None:
             return list(self.iter(limit=limit, **filters))
@@ -82,21 +56,9 @@ class FileCalls(OfficialNames):
         digest = filters.get("sha256_hash")
         return [file for file in parse_all(FileRecord, answer, action) if digest in (None, file.sha256_hash)][:limit]
 
-    def iter(self, *, limit: int | None = None, **filters: Unpack[FileFilters]) -> Iterator[FileRecord]:
-        """Yield all files that this key may read; each page is read when it is needed.
-
-        Raises NotFoundError if the service cannot list files of all datasets.
-        """
-        return self._iter(sent_filters(filters, FileFilters), limit)
-
-    def _iter(self, params: dict[str, object], limit: int | None) -> Iterator[FileRecord]:
-        if self._service.holds(FILES_BY_HASH) is False:
-            raise NotFoundError("could not list files: this Crucible cannot list those of all datasets", status=404)
-        try:
-            yield from pages(self._connection, "/files", FileRecord, "list files", params, limit)
-        except NotFoundError as error:
-            self._service.note(FILES_BY_HASH, False, f"GET /files: {error.status}")
-            raise
+    def iter(self, *, limit: int | None = None, **filters: object) -> Iterator[FileRecord]:
+        """Yield all files that this key may read; each page is read when it is needed."""
+        return pages(self._connection, "/files", FileRecord, "list files", sent_filters(filters, FILE_FILTERS), limit)
 
     def get(self, file_mfid: str) -> FileRecord:
         """Return the record of a file."""

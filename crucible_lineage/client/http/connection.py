@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import random
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import islice
+from types import FunctionType
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -20,7 +22,6 @@ import httpx
 from crucible_lineage.client.http.retry import RetryPolicy, RetryState, decide, retry_after_s
 from crucible_lineage.client.http.wire import Params, encoded, json_bytes, parse
 from crucible_lineage.client.models import ReceivedModel
-from crucible_lineage.client.official import OfficialNames
 from crucible_lineage.errors import (
     CertificateError,
     ConflictError,
@@ -134,7 +135,6 @@ class Connection:
         headers: Mapping[str, str] | None = None,
         repeatable: bool | None = None,
         read_s: float | None = None,
-        authorized: bool = True,
         is_final: Callable[[CrucibleError], bool] | None = None,
         find_effect: Callable[[], object] | None = None,
         on_headers: Callable[[Mapping[str, str]], object] | None = None,
@@ -146,7 +146,7 @@ class Connection:
         `find_effect` makes any call repeatable: after a lost answer, and before the call is repeated, it returns the
         answer if the call took effect, else None. `on_headers` gets the headers of the answer.
         """
-        request = self._request(method, path, params, body, headers, read_s, authorized)
+        request = self._request(method, path, params, body, headers, read_s)
         is_repeatable = find_effect is not None or (method in REPEATABLE if repeatable is None else repeatable)
         started = time.monotonic()
         tries, counted_tries = 0, 0
@@ -217,13 +217,10 @@ class Connection:
         body: Mapping[str, object] | None,
         headers: Mapping[str, str] | None,
         read_s: float | None,
-        authorized: bool,
     ) -> httpx.Request:
         """Build the request without httpx's merging of client defaults, which costs a tenth of a call."""
         query = encoded(params) if params else ""
-        all_headers = dict(self._headers)
-        if authorized:
-            all_headers["Authorization"] = f"Bearer {self._key}"
+        all_headers = {**self._headers, "Authorization": f"Bearer {self._key}"}
         if body is not None:
             all_headers["Content-Type"] = "application/json"
         if headers:
@@ -238,11 +235,45 @@ class Connection:
         )
 
 
-class Calls(OfficialNames):
-    """Base of the calls of one subject."""
+SPELLINGS: Mapping[str, tuple[str, ...]] = {
+    "dsid": ("dataset_id", "dataset_mfid", "mfid", "resource_mfid"),
+    "dataset_id": ("dsid", "dataset_mfid", "mfid"),
+    "sample_id": ("sample_mfid",),
+    "sample_mfid": ("sample_id",),
+    "parent_id": ("parent_mfid", "parent_dataset_id"),
+    "child_id": ("child_mfid", "child_dataset_id"),
+    "path": ("file_path",),
+    "folder": ("output_dir",),
+    "include": ("file_name",),
+}
+"""Other spellings of arguments on Crucible's own page about datasets."""
+
+
+class Calls:
+    """Base of the calls of one subject. They take arguments as they are spelt on Crucible's own page, too."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name, call in list(vars(cls).items()):
+            if isinstance(call, FunctionType) and not name.startswith("_"):
+                setattr(cls, name, _with_spellings(call))
+
+
+def _with_spellings(call: FunctionType) -> Callable[..., Any]:
+    code = call.__code__
+    own = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    renamed = {other: name for name in own for other in SPELLINGS.get(name, ()) if other not in own}
+    if not renamed:
+        return call
+
+    @functools.wraps(call)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return call(*args, **{renamed.get(name, name): value for name, value in kwargs.items()})
+
+    return wrapper
 
 
 def _is_tls_failure(error: httpx.TransportError) -> bool:

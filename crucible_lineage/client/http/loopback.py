@@ -10,53 +10,84 @@ from collections.abc import Callable, Iterable, Iterator
 import httptools
 import httpx
 
-from crucible_lineage.client.http.pool import MAX_CONNECTIONS, PooledTransport
-
-KEEPALIVE_S = 60.0  # the shared server closes no idle connection
 READ_BYTES = 1 << 16
 
 
+class DirectClient(httpx.Client):
+    """A client that passes requests unchanged to its transport.
+
+    No call here uses cookies, redirects or httpx's authentication, which are a third of httpx's cost. If a later
+    httpx does not call the method below, only speed is lost.
+    """
+
+    def __init__(self, transport: httpx.BaseTransport) -> None:
+        super().__init__(transport=transport, timeout=None)
+        self._wire = transport
+
+    def _send_handling_auth(self, request: httpx.Request, *_: object, **__: object) -> httpx.Response:
+        response = self._wire.handle_request(request)
+        response.request = request
+        return response
+
+
 class RestartingTransport(httpx.BaseTransport):
-    """Sends requests to this machine. If no server listens, `revive` restarts it and returns whether it does now."""
+    """Sends requests to this machine. If no server listens, `revive` restarts it and returns whether it does now.
+
+    Each request has a connection of its own; the one used last is used again.
+    """
 
     is_near = True  # slow answers mean that the machine is busy, and more threads would not help
 
     def __init__(self, revive: Callable[[], bool]) -> None:
         self._revive = revive
-        self._wire = PooledTransport(Loopback, maximum=MAX_CONNECTIONS, keepalive_s=KEEPALIVE_S)
+        self._free: deque[Loopback] = deque()
+        self._all: list[Loopback] = []
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Return the answer. Raises httpx.ConnectError if the server could not be restarted."""
         try:
-            return self._wire.handle_request(request)
+            return self._send(request)
         except httpx.ConnectError:
             if not self._revive():
                 raise
-        return self._wire.handle_request(request)
+        return self._send(request)
 
     def close(self) -> None:
         """Close all connections."""
-        self._wire.close()
+        for wire in self._all:
+            wire.close()
+
+    def _send(self, request: httpx.Request) -> httpx.Response:
+        try:
+            wire = self._free.pop()
+        except IndexError:
+            wire = Loopback(self._free.append)
+            self._all.append(wire)
+        return wire.handle_request(request)
 
 
 class Loopback(httpx.BaseTransport):
-    """A connection without TLS, for one request at a time. Opened on demand, and again if the server closed it."""
+    """A connection without TLS, for one request at a time. Opened on demand, and again if the server closed it.
 
-    def __init__(self) -> None:
+    `release` receives the connection when an answer was closed, or a request failed.
+    """
+
+    def __init__(self, release: Callable[[Loopback], object] = lambda _: None) -> None:
+        self._release = release
         self._socket: socket.socket | None = None
         self._address: tuple[str, int] | None = None
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Return the answer once its head has arrived. Raises httpx.TransportError as httpx's own transport does."""
         limits = request.extensions.get("timeout", {})
-        connection = self._connected(request.url, limits.get("connect"))
         try:
+            connection = self._connected(request.url, limits.get("connect"))
             _send(connection, request, limits.get("write"))
             connection.settimeout(limits.get("read"))
-            answer = _ResponseStream(connection, self.close)
+            answer = _ResponseStream(connection, self._ended)
             answer.read_head()
         except BaseException:
-            self.close()
+            self._ended(is_reusable=False)
             raise
         return httpx.Response(answer.status, headers=answer.headers, stream=answer)
 
@@ -65,6 +96,11 @@ class Loopback(httpx.BaseTransport):
         connection, self._socket = self._socket, None
         if connection is not None:
             connection.close()
+
+    def _ended(self, *, is_reusable: bool) -> None:
+        if not is_reusable:
+            self.close()
+        self._release(self)
 
     def _connected(self, url: httpx.URL, timeout_s: float | None) -> socket.socket:
         address = (url.host, url.port or 80)
@@ -128,11 +164,11 @@ def _with_head(head: bytes, body: Iterator[bytes]) -> Iterator[bytes]:
 
 
 class _ResponseStream(httpx.SyncByteStream):
-    """An answer, read on demand. `hang_up` closes a connection that cannot be used for another request."""
+    """An answer, read on demand. `ended` is called once, with whether the connection is usable for another request."""
 
-    def __init__(self, connection: socket.socket, hang_up: Callable[[], None]) -> None:
+    def __init__(self, connection: socket.socket, ended: Callable[..., None]) -> None:
         self._connection = connection
-        self._hang_up = hang_up
+        self._ended: Callable[..., None] | None = ended
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         self._blocks: deque[bytes] = deque()
         self._has_head = self._is_complete = self._is_reusable = False
@@ -155,8 +191,9 @@ class _ResponseStream(httpx.SyncByteStream):
     def close(self) -> None:
         """Leave the connection to the next request if this answer was read completely, else close it."""
         self._parser = None  # it refers to this object
-        if not self._is_reusable:
-            self._hang_up()
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            ended(is_reusable=self._is_reusable)
 
     def _read(self) -> None:
         try:

@@ -11,12 +11,14 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
 import httpx
 
 from crucible_lineage.client.http.connection import Timeouts, read_answer
 from crucible_lineage.client.http.retry import RetryPolicy, RetryState, decide, retry_after_s
+from crucible_lineage.disk import private_folder
 from crucible_lineage.errors import (
     TRANSIENT,
     CrucibleError,
@@ -27,7 +29,6 @@ from crucible_lineage.errors import (
     ServerError,
     UnreachableError,
 )
-from crucible_lineage.service import LINKS, ServiceProfile
 
 REDIRECTS = 5
 
@@ -204,13 +205,14 @@ class LinkHosts:
     """The hosts that links of the service at `api_url` may lead to. Thread-safe.
 
     They are its own host and domain, public object stores, those in CRUCIBLE_LINEAGE_LINK_HOSTS, and the first other
-    host that the service has named. A private address, also behind a name, is accepted only if the service itself has
-    one, or CRUCIBLE_LINEAGE_PRIVATE_LINKS is 1.
+    host that the service has named, which is remembered in `folder`. A private address, also behind a name, is accepted
+    only if the service itself has one, or CRUCIBLE_LINEAGE_PRIVATE_LINKS is 1.
     """
 
-    def __init__(self, api_url: str, service: ServiceProfile) -> None:
+    def __init__(self, api_url: str, folder: Path | None) -> None:
         self._own = _host(api_url)
-        self._service = service
+        self._memory = folder / f"storage-of-{self._own}" if folder else None
+        self._other = ""
         self._allows_private = is_private(api_url) or os.environ.get(PRIVATE_LINKS) == "1"
         self._listed = set(os.environ.get(LINK_HOSTS, "").replace(",", " ").lower().split())
         self._lock = threading.Lock()
@@ -241,10 +243,15 @@ class LinkHosts:
 
     def _storage_host(self, host: str) -> str:
         """Return the other host that stores this service's files: `host`, if it is the first."""
-        if (recorded := self._service.seen(LINKS)) and not self._is_expected(recorded):
-            return recorded
-        self._service.note(LINKS, True, host)
-        return host
+        if self._memory is not None and not self._other:
+            private_folder(self._memory.parent)
+            try:
+                with self._memory.open("x", encoding="ascii") as file:
+                    file.write(host)
+            except FileExistsError:
+                self._other = self._memory.read_text(encoding="ascii")
+        self._other = self._other or host
+        return self._other
 
 
 def is_private(url: str) -> bool:

@@ -9,9 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from functools import partial
+from collections.abc import Iterator
 from typing import Literal
 
 import httpx
@@ -48,105 +46,38 @@ from crucible_lineage.errors import (
     CrucibleError,
     FileChangedError,
     FileConflictError,
-    InputError,
     NotFoundError,
     ServerError,
 )
-from crucible_lineage.service import SIGNED, ServiceProfile
 from crucible_lineage.traffic import traffic
 
 Protocol = Literal["auto", "signed", "resumable"]
-Opened = UploadSession | UploadedFile
-Ahead = Callable[[Callable[[], Opened]], Callable[[], Opened]]
-"""Starts a call now if answers take long; returns a function that returns its result."""
-
 SESSION_TRIES = 3
 
 
 class Uploader:
     """Sends files of one client, by the protocols that the service accepts."""
 
-    def __init__(
-        self, connection: Connection, storage: Storage, memory: UploadMemory, ahead: Ahead, service: ServiceProfile
-    ) -> None:
+    def __init__(self, connection: Connection, storage: Storage, memory: UploadMemory) -> None:
         self._connection = connection
         self._storage = storage
         self._memory = memory
-        self._ahead = ahead
-        self._announced: dict[Outgoing, Callable[[], Opened]] = {}
-        self._service = service
+        self._has_signed = True  # until the service says otherwise
 
-    def announce(self, outgoing: Outgoing) -> None:
-        """Start opening the session for a file of a new dataset, if answers take long."""
-        if self._choice(outgoing, replace=False) != "signed":
-            return
-        opening = partial(self._open, outgoing, False)
-        if (pending := self._ahead(opening)) is not opening:
-            self._announced[outgoing] = pending
-
-    def withdraw(self, dataset_mfid: str) -> None:
-        """Close the sessions that were opened ahead for this dataset, in the background."""
-        for outgoing, opening in self._pop_announced(dataset_mfid):
-            self._ahead(partial(self._close, outgoing, opening))
-
-    def linked_ahead(self, dataset_mfid: str) -> list[FileRecord]:
-        """Withdraw, and return the files that the dataset got by it: those whose bytes the service had already."""
-        files = []
-        for outgoing, opening in self._pop_announced(dataset_mfid):
-            with suppress(CrucibleError):
-                opened = self._close(outgoing, opening)
-                if isinstance(opened, UploadedFile) and not opened.existed:
-                    files.append(opened.file)
-        return files
-
-    def _pop_announced(self, dataset_mfid: str) -> Iterator[tuple[Outgoing, Callable[[], Opened]]]:
-        announced = list(self._announced)  # a copy: other threads announce and withdraw meanwhile
-        for outgoing in [entry for entry in announced if entry.dataset_mfid == dataset_mfid]:
-            if opening := self._announced.pop(outgoing, None):
-                yield outgoing, opening
-
-    def _close(self, outgoing: Outgoing, opening: Callable[[], Opened]) -> Opened:
-        opened = opening()
-        if isinstance(opened, UploadSession):
-            abort(self._connection, outgoing, opened.upload_id)
-            self._memory.forget(outgoing)
-        return opened
-
-    def upload(
-        self, outgoing: Outgoing, protocol: Protocol, *, replace: bool, progress: Progress | None
-    ) -> UploadedFile:
-        """Upload the file and return its record."""
-        uploaded = self._upload(outgoing, protocol, replace, progress)
+    def upload(self, outgoing: Outgoing, *, replace: bool, progress: Progress | None) -> UploadedFile:
+        """Upload the file and return its record: in signed parts, else in one piece."""
+        if outgoing.checksums.size and (replace or self._has_signed):  # no empty file is accepted in parts
+            try:
+                uploaded = self._upload_signed(outgoing, replace, progress)
+            except ServerError as error:
+                if replace or not is_switched_off(error):
+                    raise
+                self._has_signed = False
+                uploaded = upload_resumable(self._connection, self._storage, outgoing, progress)
+        else:
+            uploaded = upload_resumable(self._connection, self._storage, outgoing, progress)
         traffic.end_file()
         return uploaded
-
-    def _upload(self, outgoing: Outgoing, protocol: Protocol, replace: bool, progress: Progress | None) -> UploadedFile:
-        if protocol == "auto":
-            protocol = self._choice(outgoing, replace)
-            try:
-                return self._upload_by(protocol, outgoing, replace, progress)
-            except ServerError as error:
-                if protocol != "signed" or replace or not is_switched_off(error):
-                    raise
-                self._service.note(SIGNED, False, str(error))
-            protocol = "resumable"
-        return self._upload_by(protocol, outgoing, replace, progress)
-
-    def _choice(self, outgoing: Outgoing, replace: bool) -> Protocol:
-        if outgoing.checksums.size == 0:
-            return "resumable"
-        return "signed" if replace or self._service.holds(SIGNED) is not False else "resumable"
-
-    def _upload_by(
-        self, protocol: Protocol, outgoing: Outgoing, replace: bool, progress: Progress | None
-    ) -> UploadedFile:
-        if protocol == "resumable":
-            return upload_resumable(self._connection, self._storage, outgoing, progress)
-        if protocol != "signed":
-            raise InputError(f"there is no upload protocol {protocol!r}; choose auto, signed or resumable")
-        if outgoing.checksums.size == 0:
-            raise InputError(f"{outgoing.path} is empty, and signed uploads accept no empty file; use protocol auto")
-        return self._upload_signed(outgoing, replace, progress)
 
     def _upload_signed(self, outgoing: Outgoing, replace: bool, progress: Progress | None) -> UploadedFile:
         for _ in range(SESSION_TRIES - 1):
@@ -161,10 +92,7 @@ class Uploader:
         return self._upload_in_session(outgoing, replace, progress)
 
     def _upload_in_session(self, outgoing: Outgoing, replace: bool, progress: Progress | None) -> UploadedFile:
-        open_announced = self._announced.pop(outgoing, None)
-        session = (
-            open_announced() if open_announced else self._resume(outgoing, replace) or self._open(outgoing, replace)
-        )
+        session = self._resume(outgoing, replace) or self._open(outgoing, replace)
         if isinstance(session, UploadedFile):
             return session
         try:

@@ -381,11 +381,11 @@ def input_faults(spec: PipelineSpec, raw: dict[str, object], is_unread: Callable
 
 def _filter_faults(location: Location, declared: SelectInput) -> Faults:
     # Imported late: the client takes a third of a second, and few pipelines select datasets.
-    from crucible_lineage.client.filters import DatasetFilters, sent_filters
+    from crucible_lineage.client.filters import DATASET_FILTERS, sent_filters
 
     for key, value in declared.filters.items():
         try:
-            sent_filters({key: value}, DatasetFilters)
+            sent_filters({key: value}, DATASET_FILTERS)
         except InputError as error:
             yield (*location, key), str(error).replace("\n", "; ")
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,7 @@ from crucible_lineage.provenance.recipe import derived_mfid, gives_id, raw_mfid,
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef, FileRef, name_fault
 from crucible_lineage.registration.new_dataset import LocalFile
-from crucible_lineage.registration.read import datasets_with, find_own, read, samples_of, taken_of
+from crucible_lineage.registration.read import datasets_with, read, read_own, samples_of, taken_of
 from crucible_lineage.registration.trust import lies_elsewhere, require_own_files
 from crucible_lineage.session import Session
 from crucible_lineage.times import measured_at
@@ -162,14 +161,12 @@ def find_raw(raw: RawFiles, session: Session, *, renamed: bool = False) -> Datas
     ):
         return known
     dataset, is_begun, conflict = None, False, None
-    search = partial(same_bytes, raw, session, renamed=renamed)
-    elsewhere = None if raw.parents or raw.named else session.client.ahead(search)
     try:
         dataset, is_begun = _find_under_id(raw, raw.mfid, session)
     except IdTakenError as error:
         conflict = error
-    if dataset is None and not is_begun and elsewhere is not None:
-        dataset = elsewhere()
+    if dataset is None and not is_begun and not (raw.parents or raw.named):
+        dataset = same_bytes(raw, session, renamed=renamed)
     if dataset is not None and raw.are_files_of(dataset):
         session.mirror.trust({raw.mfid: dataset, dataset.mfid: dataset})
     elif dataset is None and conflict is not None:
@@ -206,7 +203,7 @@ def _find_under_id(raw: RawFiles, mfid: str, session: Session) -> tuple[DatasetR
     """Return the complete dataset of these files under their id, and whether an incomplete one is there."""
     client, sha256 = session.client, raw.recipe_sha256
     try:
-        found = find_own(client, session.mirror, mfid, raw.project, sha256, f"looking for {raw.label}")
+        found = read_own(client, mfid, raw.project, sha256, f"looking for {raw.label}")
     except RecipeConflictError as conflict:
         if not raw.named:
             raise
@@ -257,7 +254,7 @@ def _candidates(
     `renamed`, of other bytes), and the same bytes with another time of measurement, which are other data.
     """
     found = []
-    for mfid in sorted(datasets_with(session.client, session.mirror, raw.project, raw.files[0].ref.sha256)):
+    for mfid in sorted(datasets_with(session.client, raw.files[0].ref.sha256)):
         dataset = session.client.datasets.get(mfid, include_metadata=True)
         record = read_record(dataset.scientific_metadata)
         if lies_elsewhere(dataset, raw.project):

@@ -219,7 +219,7 @@ def _register(
 def _send(payload: Payload, session: Session, deliveries: DeliversLater | None, faults: list[str]) -> str:
     """Send the payload; return its id at the service. A refusal or a delay does not keep the step from running."""
     mfid = payload.name
-    if deliveries is not None and session.defers_delivery and not isinstance(deliveries, DeliveredByRun):
+    if deliveries is not None and not isinstance(deliveries, DeliveredByRun):
         deliveries.add(payload.label)
         return mfid
     try:

@@ -41,11 +41,11 @@ from crucible_lineage.refs import DatasetRef, FileRef, file_stem, last_taken, na
 from crucible_lineage.registration.delivery import DeliversLater, deliver_now
 from crucible_lineage.registration.new_dataset import LocalFile, NewDataset
 from crucible_lineage.registration.payload import Label
-from crucible_lineage.registration.read import find_own, read, require_not_withdrawn
+from crucible_lineage.registration.read import read, read_own, require_not_withdrawn
 from crucible_lineage.session import Session
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
-    from crucible_lineage.client import CrucibleClient
+    pass
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,6 @@ def materialize_step(
         return Materialized(outputs, executed=True, note=note, seconds=seconds)
     if waits:  # the lock is released now
         deliveries.add(made.label)
-    deliveries.took(seconds)
     ids = {planned.mfid: planned.output for planned in job.outputs}
     # A result delivered at once may be another machine's, with other returned values.
     returned = {ids[new.mfid]: new.metadata for new in made.datasets} if waits else {}
@@ -152,15 +151,15 @@ def _heal(
         for name, sha256 in files.items():
             send_again(session.client, mfid, name, sha256, cached[sha256])
             session.mirror.note_whole(mfid, name)
-    healed = {planned.output: _at_service(planned, job, session, session.client) for planned in job.outputs}
+    healed = {planned.output: _at_service(planned, job, session) for planned in job.outputs}
     return {output: dataset for output, dataset in healed.items() if dataset}
 
 
 def _deliver_before_use(
     outputs: dict[str, DatasetRef], job: Job, session: Session, deliveries: DeliversLater | None
 ) -> dict[str, DatasetRef]:
-    """Return the outputs after delivering them, unless they are delivered in the background and keep their ids."""
-    if deliveries is not None and session.defers_delivery:
+    """Return the outputs after delivering them, unless they are delivered in the background."""
+    if deliveries is not None:
         return outputs
     ids = {planned.output: planned.mfid for planned in job.outputs}
     for label in _waiting(job, session):
@@ -178,16 +177,12 @@ def _waiting(job: Job, session: Session) -> list[Label]:
 def _present(planned: PlannedOutput, job: Job, session: Session, deliveries: DeliversLater | None) -> DatasetRef | None:
     if known := session.known(planned.mfid):
         return known
-    if deliveries is None:
-        return _at_service(planned, job, session, session.client)
-    if not deliveries.is_worth_a_look(planned.mfid):
-        return None  # the plan asked Crucible a moment ago; do not wait for it again
-    return deliveries.look(partial(_at_service, planned, job, session))
+    return _at_service(planned, job, session) if deliveries is None else None  # the plan asked Crucible a moment ago
 
 
-def _at_service(planned: PlannedOutput, job: Job, session: Session, client: CrucibleClient) -> DatasetRef | None:
+def _at_service(planned: PlannedOutput, job: Job, session: Session) -> DatasetRef | None:
     sha256, action = recipe_sha256(planned.recipe), f"making {job.name!r}"
-    found = find_own(client, session.mirror, planned.mfid, job.project, sha256, action)
+    found = read_own(session.client, planned.mfid, job.project, sha256, action)
     if found is None:
         return None
     require_not_withdrawn(found)

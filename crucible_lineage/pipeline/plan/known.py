@@ -10,15 +10,12 @@ from crucible_lineage.core.statement_effects import StatementEffects
 from crucible_lineage.pipeline.inputs.parent_facts import ParentFacts
 from crucible_lineage.pipeline.plan.differences import Ingredients, UsedFiles
 from crucible_lineage.pipeline.plan.plan import EarlierResult
-from crucible_lineage.refs import DatasetRef, ProjectChanges
+from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.known import KnownResults
-from crucible_lineage.registration.remote_changes import RemoteChanges
-from crucible_lineage.service import DERIVED_IDS
 from crucible_lineage.session import Session
 from crucible_lineage.statements import AWAIT
 
 if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay
-    from crucible_lineage.client import CrucibleClient
     from crucible_lineage.provenance.schema import StepRecord
 
 
@@ -78,18 +75,6 @@ class ProjectIndex:
         if not self.session.settings.embedded and not self.is_away:
             self.results.read_ahead({mfid for slot in slots for mfid in self.holding(slot)})
         self._has_begun = True
-
-    def others(self, client: CrucibleClient) -> RemoteChanges | None:
-        """Return an observer of others' changes to the pipeline's datasets; None if the service cannot list changes."""
-        mirror, keyword = self.session.mirror, self.results.scope
-        if keyword is None or mirror.service.holds(DERIVED_IDS) is False:
-            return None
-        since = mirror.latest(self.project, keyword)
-        if self.session.settings.embedded:  # the mirror reads the embedded server's changes itself
-            return RemoteChanges(
-                lambda since: mirror.changes(self.project, since, keyword) or ProjectChanges("", {}), since
-            )
-        return RemoteChanges(lambda since: client.datasets.changes(self.project, since, keyword), since)
 
     def complete(self, mfid: str) -> DatasetRef | None:
         """Return the dataset if it is complete, at Crucible or in the outbox."""

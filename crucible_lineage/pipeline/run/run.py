@@ -123,11 +123,9 @@ def run_planned(
     away = planned.index.is_away
     new = any(item.raw and item.dataset is None for items in planned.inputs.values() for item in items)
     ready: Callable[[], Engine] = partial(_create_engine, engine, planned, pipeline, choice)
-    if not planned.plan.is_fresh or new:
-        ready = ready if planned.plan.is_fresh else session.client.ahead(ready)
-        if not away:
-            with noting_unstarted(session, pipeline.spec.path, pipeline.name, pipeline.spec.project):
-                session.prepare(pipeline.spec.project, pipeline.spec.project_title)
+    if (not planned.plan.is_fresh or new) and not away:
+        with noting_unstarted(session, pipeline.spec.path, pipeline.name, pipeline.spec.project):
+            session.prepare(pipeline.spec.project, pipeline.spec.project_title)
     with _recorded(pipeline, session) as run_id:  # a run that was refused before has not begun
         # A fresh run is over before anybody could ask whether it is under way.
         with nullcontext() if planned.plan.is_fresh and not new else in_use(runs(session.settings.data) / run_id):
@@ -145,8 +143,6 @@ def run_planned(
                 )  # a run in which all is fresh needs none
 
                 with delivering(session, run.note_delivery) as deliverer:
-                    deliverer.shared = not session.settings.embedded
-                    deliverer.others = planned.index.others(deliverer.context.client)
                     run.loop(ready, deliverer, stop or Stop(), arrived)
         unread: tuple[str, ...] = ()
         if not run.stopped:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import networkx
-
 from crucible_lineage.client.client import CrucibleClient
 from crucible_lineage.core.datasets import ONE_BY_ONE, fetch_datasets
 from crucible_lineage.core.slots import Currency
 from crucible_lineage.core.summary import Summary, summary_of
 from crucible_lineage.core.tables import Snapshot
-from crucible_lineage.errors import CrucibleError, ForbiddenError, InputError, NotFoundError, RefusedError
+from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage import LineageGraph, Node
@@ -22,7 +20,6 @@ from crucible_lineage.provenance.record import read_record
 from crucible_lineage.queries.deleted import deletion_of
 from crucible_lineage.queries.graph.state import may_be_replaced, visible_copies
 from crucible_lineage.registration.read import whole_record
-from crucible_lineage.service import GRAPHS
 from crucible_lineage.session import Session
 
 Record = Mapping[str, object]
@@ -44,12 +41,10 @@ def fetch_lineage(session: Session, mfid: str, *, thumbnails: bool = False) -> L
     """
     if not is_mfid(mfid):
         raise InputError(f"{mfid!r} is not an MFID (26 symbols, 0 to 9 and lowercase letters without i, l, o, u)")
-    if session.client.service.holds(GRAPHS) is False:
-        return _without_graphs(session, mfid)
     try:
         graph = LineageGraph.from_api(session.client.graphs.get(mfid, recursive=True))
-    except (NotFoundError, RefusedError) as error:
-        return _without_graphs(session, mfid, error)
+    except NotFoundError:
+        return _alone(session, mfid)
     datasets = [node for node in graph.nodes.values() if node.kind == "dataset"]
     records, copies = _records(session, {node.id for node in datasets}, {node.project for node in datasets})
     if thumbnails:
@@ -59,51 +54,15 @@ def fetch_lineage(session: Session, mfid: str, *, thumbnails: bool = False) -> L
     return _as_stated(session, _with_states(graph, summaries, session.mirror.promoted()), summaries)
 
 
-def _without_graphs(session: Session, mfid: str, refusal: CrucibleError | None = None) -> LineageGraph:
-    """Return the connected lineage from the links of all datasets of its projects, if the service gives no graph.
-
-    `refusal` is its answer to a request for this graph; it may give others. Raises InputError if there is no such
-    dataset or sample, with its deletion if it was deleted.
-    """
+def _alone(session: Session, mfid: str) -> LineageGraph:
+    """Return a dataset that lists and graphs hide, since it is to be deleted. Raises InputError if there is none."""
     try:
         dataset = session.client.datasets.get(mfid, include_metadata=True, include_links=True)
     except (ForbiddenError, NotFoundError) as error:
-        if (of_sample := _of_sample(session, mfid)) is not None:
-            return of_sample
         deletion = deletion_of(session, mfid)
         absent = f"there is no dataset or sample {mfid} here ({session.settings.describe()})"
         raise InputError(deletion.text if deletion else absent) from error
-    if refusal is not None and not dataset.is_to_be_deleted:
-        session.client.service.note(GRAPHS, False, f"entity_graph_cte/{mfid}: {refusal.status}, and that is there")
-    return _connected(session, mfid, [dataset.project_id] if dataset.project_id else [], dataset.model_dump())
-
-
-def _of_sample(session: Session, mfid: str) -> LineageGraph | None:
-    """Return the connected lineage of a sample; None if there is no such sample."""
-    try:
-        sample = session.client.samples.get(mfid)
-    except (ForbiddenError, NotFoundError):
-        return None
-    datasets = session.client.datasets.list(sample_mfid=mfid)
-    projects = {one.project_id for one in datasets} | {sample.project_id}
-    node = Node(mfid, "sample", sample.sample_name or "")
-    return _connected(session, mfid, sorted(filter(None, projects)), None, node)
-
-
-def _connected(
-    session: Session, mfid: str, projects: list[str], record: Record | None, alone: Node | None = None
-) -> LineageGraph:
-    """Return everything connected with a dataset or sample, in any project; if nothing is, its record or node."""
-    while True:
-        copies = [session.mirror.snapshot(one) for one in projects]
-        everything = lineage_of_copies(copies).graph if copies else None
-        if everything is None or mfid not in everything.nodes:
-            return LineageGraph([alone], []) if alone else LineageGraph.from_records([record] if record else [])
-        graph = everything.subgraph(networkx.node_connected_component(everything.nx.to_undirected(as_view=True), mfid))
-        more = {node.project for node in graph.nodes.values() if node.project} - set(projects)
-        if not more:
-            return _as_stated(session, graph, _summaries(copies))
-        projects += sorted(more)
+    return LineageGraph.from_records([dataset.model_dump()])
 
 
 def fetch_projects(session: Session, projects: Iterable[str], *, refresh: bool = False) -> ProjectLineage:

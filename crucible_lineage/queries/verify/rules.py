@@ -32,7 +32,6 @@ class Evidence:
     `datasets` are those to verify, as Crucible returned them, and `records` their complete provenance records;
     `damaged` gives the reason why a record is not complete. `files` are those that Crucible lists for them and their
     parents. `absent` are ids in records that Crucible does not have, `hidden` those that this key cannot see.
-    `assigned` maps an id that a server chose to the id derived from the recipe.
     """
 
     datasets: Mapping[str, JsonMapping]
@@ -42,7 +41,6 @@ class Evidence:
     damaged: Mapping[str, str] = field(default_factory=dict)
     absent: frozenset[str] = frozenset()
     hidden: frozenset[str] = frozenset()
-    assigned: Mapping[str, str] = field(default_factory=dict)
 
 
 def findings_of(evidence: Evidence) -> Iterator[Finding]:
@@ -96,7 +94,7 @@ def _without_record(evidence: Evidence, mfid: str) -> Iterator[Finding]:
 def _of_identity(evidence: Evidence, mfid: str, record: Record) -> Iterator[Finding]:
     """Check that the id follows from the recipe, that the record agrees with the recipe, and that it is complete."""
     dataset, recipe = evidence.datasets[mfid], record.recipe
-    if not gives_id(recipe, mfid, evidence.assigned.get(mfid)):
+    if not gives_id(recipe, mfid):
         message = (
             f"{label(dataset)} records a recipe that does not give its id: a parameter, a parent, the code or a "
             "file in it was edited; remake the dataset"

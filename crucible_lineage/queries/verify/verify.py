@@ -31,7 +31,6 @@ from crucible_lineage.lineage.checks import Findings, worst_first
 from crucible_lineage.marks import KEY
 from crucible_lineage.pipeline.files.fetch import LOST, fetch_reference, is_reference, note_if_lost
 from crucible_lineage.pipeline.files.remote import source_fault
-from crucible_lineage.provenance.recipe import derived_mfid
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 from crucible_lineage.queries.deleted import deleted_in, deletion_of
@@ -44,7 +43,7 @@ from crucible_lineage.queries.verify.rules import (
     repair_command,
     used_mfids,
 )
-from crucible_lineage.registration.read import recipe_keyword, whole_record
+from crucible_lineage.registration.read import whole_record
 from crucible_lineage.registration.trust import files_of, files_one_by_one
 from crucible_lineage.session import Session
 from crucible_lineage.traffic import Tell
@@ -146,7 +145,6 @@ def _verify(session: Session, datasets: Mapping[str, JsonMapping], read_bytes: b
         damaged=damaged,
         absent=frozenset(missing),
         hidden=frozenset(hidden),
-        assigned=_assigned(session, records),
     )
     findings = _confirmed(session, evidence)
     lost = list(_lost(records, files, findings))
@@ -261,18 +259,6 @@ def _with_record(dataset: JsonMapping, record: Record | None) -> JsonMapping:
     if record is None:
         return dataset
     return {**dataset, "scientific_metadata": {**dataset["scientific_metadata"], KEY: record.document()}}
-
-
-def _assigned(session: Session, records: Mapping[str, Record]) -> dict[str, str]:
-    """Return for ids that a server chose the id derived from the recipe, which registration adds as a keyword."""
-    found = {}
-    for mfid, record in records.items():
-        if record.recipe.get("inputs") and not has_derived_id(mfid):
-            derived = derived_mfid(record.recipe)
-            keywords = {keyword.keyword for keyword in session.client.datasets.get_keywords(mfid)}
-            if recipe_keyword(derived) in keywords:
-                found[mfid] = derived
-    return found
 
 
 def _confirmed(session: Session, evidence: Evidence) -> list[Finding]:

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
 from crucible_lineage.client.models import Project
+from crucible_lineage.core.datasets import in_threads
 from crucible_lineage.core.journal import Journal
 from crucible_lineage.core.slots import CURRENT, INCOMPLETE, SUPERSEDED
 from crucible_lineage.core.tables import EVERYTHING, Snapshot
@@ -168,13 +169,13 @@ def _download(text: str, kind: str, name: str) -> Response:
 
 def projects(reader: Reader) -> Response:
     """Show all projects that the reader's key can see, with the number of visible datasets."""
-    counts = {facet.value: facet.count for facet in reader.client.datasets.facets("project", limit=1000)}
-    listed = reader.client.projects.list()
+    listed, count = reader.client.projects.list(), reader.client.datasets.count
+    numbers = in_threads(lambda project: count(project_id=project.project_id), listed)
     return rendered(
         "projects.html",
         reader.name,
-        projects=[(project, counts.get(project.unique_id, 0)) for project in listed],
-        without=counts.get(None, 0),
+        projects=list(zip(listed, numbers, strict=True)),
+        without=count(project_mfid_is_null=True),
     )
 
 

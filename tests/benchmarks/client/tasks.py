@@ -24,7 +24,7 @@ class Ours:
         from crucible_lineage.client import CrucibleClient  # only the client that is measured is imported
 
         self.client = CrucibleClient(url, key)
-        self.client.health()
+        self.client.account.whoami()
 
     def register(self, parent: str) -> str:
         made = self.client.datasets.create(FIELDS, scientific_metadata=METADATA, keywords=KEYWORDS)

@@ -10,7 +10,6 @@ import h5py
 import httpx
 import pytest
 
-from crucible_lineage.client.http.pool import PooledTransport
 from crucible_lineage.errors import (
     ForbiddenError,
     IdTakenError,
@@ -229,13 +228,13 @@ def test_many_new_files_take_few_requests_and_registered_ones_are_found(
     registered = register(session, lab.file("00.txt", "0\n"), timestamp="2024-05-01T12:00:00Z")
     session.client.datasets.create({"project_id": "lab", "dataset_name": "begun elsewhere"})
     requests: list[str] = []
-    send = PooledTransport.handle_request
+    send = httpx.Client.send
 
-    def counted(transport: PooledTransport, request: httpx.Request) -> httpx.Response:
+    def counted(self: httpx.Client, request: httpx.Request, **options: Any) -> httpx.Response:
         requests.append(f"{request.method} {request.url.path}")
-        return send(transport, request)
+        return send(self, request, **options)
 
-    monkeypatch.setattr(PooledTransport, "handle_request", counted)
+    monkeypatch.setattr(httpx.Client, "send", counted)
     bound = bind_file(lab.declare(MANY, "many.yaml"), session.store)
     items = known_inputs(bound.spec, session, lambda _: iter(()), with_fields=False)["scan"]
     assert len(items) == 40

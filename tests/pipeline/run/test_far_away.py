@@ -20,9 +20,7 @@ from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.pipeline.run.run import plan_and_run
-from crucible_lineage.registration import deliver
 from crucible_lineage.server import RunningServer, start_server
-from crucible_lineage.service import FREE_METADATA
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 
@@ -76,18 +74,14 @@ def service(tmp_path: Path) -> Iterator[RunningServer]:
 @pytest.fixture
 def wire(monkeypatch: pytest.MonkeyPatch) -> Wire:
     monkeypatch.setattr(Connection, "latency_s", 0.05)  # whatever this machine is busy with
-    monkeypatch.setattr(deliver, "LOOKS_A_STEP", 1e9)  # likewise: no step takes long
-    monkeypatch.setattr(deliver, "FRESH_S", 1e9)
     return Wire()
 
 
 @pytest.fixture
 def far(service: RunningServer, wire: Wire, tmp_path: Path) -> Iterator[Session]:
     session = Session(Settings(tmp_path / "machine", service.url, service.api_key))
-    known = session.mirror.service
-    known.note(FREE_METADATA, True, "taken before")  # the first registration at an unknown service goes ahead of others
     uploads = tmp_path / "machine" / "uploads"
-    client = CrucibleClient(service.url, service.api_key, transport=wire, state_folder=uploads, service=known)
+    client = CrucibleClient(service.url, service.api_key, transport=wire, state_folder=uploads)
     with session:
         session._client = session._stack.enter_context(client)
         yield session
@@ -130,22 +124,3 @@ def test_returned_values_are_reported_without_a_request(lab: Any, far: Session, 
         step: (mfids[step], {key: value for key, value in metadata.items() if key not in OWN_KEYS})
         for step, metadata in there.items()
     }
-
-
-def test_the_embedded_crucible_is_not_asked_for_remote_changes_at_each_step(
-    lab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[str] = []
-    call = Connection.call
-
-    def noted(self: Connection, method: str, path: str, what: str, **options: Any) -> Any:
-        asked.append(f"{method} {re.sub('[0-9a-z]{20,}', 'ID', path)}")
-        return call(self, method, path, what, **options)
-
-    monkeypatch.setattr(Connection, "call", noted)
-    monkeypatch.setattr(deliver, "FRESH_S", 0.0)  # as in a run that has gone on for some time
-    lab.file("other.txt", "10 20 30")
-    with Session(Settings(tmp_path / "data")) as session:
-        result = run(lab, session)
-    assert (sorted(result.executed), result.ok) == (["beside", "one", "three", "two"], True), result.errors
-    assert asked.count("GET /datasets/ID") <= 2, "whether each file is registered"
