@@ -172,7 +172,7 @@ def sources() -> list[Path]:
 
 def test_every_page_is_in_the_site_and_has_no_broken_links(assembled: Path) -> None:
     built = sorted(assembled.rglob("*.md"))
-    assert len(built) == len(PAGES) + 7  # commands, YAML, records, assumptions, settings, findings, ingestors
+    assert len(built) == len(PAGES) + 6  # commands, YAML, records, settings, findings, ingestors
     for page in built:
         for target in re.findall(r"\]\((?!\w+:|#)([^)\s#]+)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), (page.name, target)
