@@ -115,14 +115,6 @@ def pytest_pyfunc_call() -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def shared_ingesting() -> Iterator[None]:
-    """The embedded servers of this process ingest by the same interpreter."""
-    reused.share_ingesting()
-    yield
-    reused.end_ingesting()
-
-
-@pytest.fixture(autouse=True, scope="session")
 def warm_servers() -> Iterator[WarmServers]:
     """Sessions of this process start their servers without the imports, and its own migrate no new database."""
     servers = WarmServers()

@@ -33,7 +33,7 @@ project: lab
 inputs:
   first: {file: first.txt, timestamp: "2024-05-01T12:00:00Z", ingestor: DelimitedTextIngester}
 steps:
-  misspelt: {uses: "MODULE:table", inputs: {counts: first}, output: {ingestor: NumpyIngester}}
+  misspelt: {uses: "MODULE:table", inputs: {counts: first}, output: {ingestor: JsonIngester}}
   broken: {uses: "MODULE:broken", inputs: {counts: first}, output: {ingestor: ImageIngestor}}
   weird: {uses: "MODULE:weird", inputs: {counts: first}}
   fine: {uses: "MODULE:table", inputs: {counts: misspelt}}
@@ -57,7 +57,7 @@ def test_a_misspelt_ingestor_is_found_with_a_suggestion(folder: Path, command: C
         "ingested.yaml:5:63: Crucible has no ingestor 'DelimitedTextIngester'; did you mean 'DelimitedTextIngestor'?"
     )
     assert "ingested.yaml:7:" in second
-    assert "did you mean 'NumpyIngestor'?" in second
+    assert "did you mean 'JsonIngestor'?" in second
     assert not (folder / "data").exists(), "the embedded Crucible is not started"
 
 
@@ -66,7 +66,7 @@ def test_failed_ingestions_are_reported_by_run_status_and_check(folder: Path, co
     assert ran.returncode == 0, ran.stderr
     notes = sorted(line.split(" ")[1] for line in ran.stderr.splitlines() if line.startswith("note: "))
     assert notes == ["broken.png", "first.txt", "table.csv"], ran.stderr
-    assert "There is no ingestor NumpyIngester here" in ran.stderr
+    assert "There is no ingestor JsonIngester here" in ran.stderr
     status = command("status", "--data", folder / "data")
     assert status.stderr.count("note: ") + status.stdout.count("note: ") == 3
     checked = command("check", "--project", "lab", "--data", folder / "data")

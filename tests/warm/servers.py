@@ -1,4 +1,4 @@
-"""Embedded servers and what ingests for them, forked; their new databases are copies of one that is migrated."""
+"""Embedded servers, forked; their new databases are copies of one that is made once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import gc
 import json
 import os
 import secrets
-import select
 import signal
 import socket
 import subprocess
@@ -15,16 +14,16 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Mapping
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
-from typing import IO, Any, NoReturn, cast
+from typing import Any, NoReturn, cast
 
 from tests.warm.interpreters import Orders, can_fork, of_start, reap, take_over
 
 
 class WarmServers(Orders):
-    """Forks embedded servers, and what ingests for them."""
+    """Forks embedded servers."""
 
     module = __name__
 
@@ -80,37 +79,25 @@ def copy_new_databases() -> None:
 
 
 def serve(number: str) -> None:
-    """Fork for each order: a server, or what ingests for one of them."""
+    """Fork a server for each order."""
     from crucible_lineage.server import serving
-    from crucible_lineage.server.ingest import child
 
-    assert child
     asyncio.run(_ask_all(serving.build_app(cast("Any", None))))
     copy_new_databases()
     gc.freeze()
     gc.set_threshold(50_000)
     signal.signal(signal.SIGCHLD, lambda *_: reap())
     orders = socket.socket(fileno=int(number))
-    inside, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     while True:
-        ready, _, _ = select.select([orders, theirs], [], [])
-        message, files, _, _ = socket.recv_fds(ready[0], 1 << 20, 3)
+        message, files, _, _ = socket.recv_fds(orders, 1 << 20, 3)
         if message in (b"", b"end"):
             return
-        pid = os.fork()
-        if pid == 0:
+        if os.fork() == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             orders.close()
-            theirs.close()
             order = json.loads(message)
             take_over(order["environment"])
-            if ready[0] is orders:
-                _ingest_by(inside)
-                _serve_in(order["folder"], order["port"], *files)
-            else:
-                _ingest_for(order["path"], *files)
-        if ready[0] is theirs:
-            os.write(files[2], b"%d\n" % pid)
+            _serve_in(order["folder"], order["port"], *files)
         for file in files:
             os.close(file)
 
@@ -128,64 +115,6 @@ async def _ask_all(app: Any) -> None:
     for route in app.routes:
         for method in getattr(route, "methods", None) or ():
             await app({**begun, "method": method, "path": route.path.replace("{", "").replace("}", "")}, receive, send)
-
-
-def _ingest_by(orders: socket.socket) -> None:
-    """Let this server order what ingests for it."""
-    from crucible_lineage.server.ingest import isolation
-
-    def start(command: list[str], *, env: Mapping[str, str], pass_fds: tuple[int], **options: Any) -> Any:
-        errands, to_it = os.pipe()
-        number, named = os.pipe()
-        order = {"environment": {**env}, "path": env["PYTHONPATH"]}
-        socket.send_fds(orders, [json.dumps(order).encode()], [errands, *pass_fds, named])
-        for theirs in (errands, named):
-            os.close(theirs)
-        with os.fdopen(number) as stream:
-            pid = int(stream.readline())
-        return _Ordered(pid, os.fdopen(to_it, "wb"))
-
-    constants = {"DEVNULL": subprocess.DEVNULL, "PIPE": subprocess.PIPE}
-    vars(isolation)["subprocess"] = SimpleNamespace(Popen=start, **constants)
-
-
-class _Ordered:
-    """What `Popen` is for a process that another one has forked, and waits for."""
-
-    def __init__(self, pid: int, stdin: IO[bytes]) -> None:
-        self.pid, self.stdin = pid, stdin
-
-    def poll(self) -> int | None:
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return -signal.SIGKILL
-        return None
-
-    def kill(self) -> None:
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
-
-    def wait(self) -> None:
-        return
-
-
-def _ingest_for(path: str, errands: int, replies: int, named: int) -> NoReturn:
-    """Do what `python -P -m crucible_lineage.server.ingest.child` does."""
-    from crucible_lineage.server.ingest import child
-
-    os.setsid()
-    os.dup2(errands, 0)
-    with Path(os.devnull).open("wb") as nothing:
-        os.dup2(nothing.fileno(), 1)
-        os.dup2(nothing.fileno(), 2)
-    for file in (errands, named):
-        os.close(file)
-    sys.path[:0] = [entry for entry in path.split(os.pathsep) if entry not in sys.path]
-    try:
-        child.fork_for_each(replies)
-    finally:
-        os._exit(0)
 
 
 def _serve_in(folder: str, port: int, told: int, log: int) -> NoReturn:

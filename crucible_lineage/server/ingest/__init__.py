@@ -1,5 +1,5 @@
 """Ingestion: what the server finds in uploaded files."""
 
-from crucible_lineage.server.ingest.formats.findings import Found
+from crucible_lineage.server.readers import Found
 
 __all__ = ["Found"]

@@ -22,9 +22,8 @@ from crucible_lineage.server.catalogue.metadata import (
 from crucible_lineage.server.catalogue.resources import change, instrument_columns
 from crucible_lineage.server.database import Database, check, now, stored_time
 from crucible_lineage.server.files.storage import STORE, ContentStore, sweep
-from crucible_lineage.server.ingest.formats.findings import Found
-from crucible_lineage.server.ingest.ingestors import ingestor_names
-from crucible_lineage.server.ingest.isolation import IngestionError, Isolation
+from crucible_lineage.server.ingest.ingestors import IngestionError, Isolation, ingestor_names
+from crucible_lineage.server.readers import Found
 
 POLL_S = 60.0  # for requests of a process that died; all others wake the worker at once
 SWEEP_EVERY_POLLS = 60

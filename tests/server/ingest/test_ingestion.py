@@ -11,45 +11,6 @@ from PIL import Image
 
 from crucible_lineage.server import start_server
 from crucible_lineage.server.database import connect
-from crucible_lineage.server.ingest.ingestors import ingest
-
-
-def test_table_is_described_by_its_header_and_columns(spectrum):
-    name, found = ingest(spectrum, spectrum.name, None)
-    assert name == "DelimitedTextIngestor"
-    assert found.metadata == {
-        "laser_nm": 632.8,
-        "operator": "Ada",
-        "table": {
-            "rows": 2,
-            "delimiter": "comma",
-            "columns": [
-                {"name": "shift", "min": 620.9, "max": 1001.4},
-                {"name": "counts", "min": 120.0, "max": 980.0},
-            ],
-        },
-    }
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("prose.txt", b"It was a dark\nand stormy night; the rain fell, in torrents\n"),
-        ("binary.csv", b"\x00\x01\x02"),
-        ("empty.csv", b""),
-        ("broken.json", b"{"),
-        ("nan.json", b'{"a": NaN}'),
-        ("deep.json", b"[" * 100_000),
-        ("broken.png", b"\x89PNG\r\n\x1a\n"),
-        ("broken.h5", b"\x89HDF\r\n\x1a\n"),
-        ("unknown.xyz", b"abc"),
-    ],
-)
-def test_file_that_says_nothing_is_no_error(tmp_path, name, content):
-    path = tmp_path / name
-    path.write_bytes(content)
-    _, found = ingest(path, name, None)
-    assert found.metadata == ({"a": None} if name == "nan.json" else {})
 
 
 def test_unsupported_file_is_complete_without_metadata(ingested, tmp_path):
@@ -118,3 +79,29 @@ def test_not_requested_ingestion_is_left_alone(api, client, dataset, spectrum):
     later = api.post(f"/files/{file['mfid']}/ingest").json()
     client.ingestions.wait(later["id"], sleep_interval=0.05)
     assert client.ingestions.get(made["id"])["status"] == "not_requested"
+
+
+def test_named_ingestor_reads_a_file_of_any_suffix_and_a_misfit_leaves_it_to_the_others(ingested, tmp_path):
+    log = tmp_path / "run.log"
+    log.write_text("t\tT\n0\t300\n1\t301\n")
+    assert ingested(log, ingestor="DelimitedTextIngestor")[1]["ingestion_class"] == "DelimitedTextIngestor"
+    table = tmp_path / "run.csv"
+    table.write_text("t,T\n0,300\n1,301\n")
+    assert ingested(table, ingestor="H5Ingestor")[1]["ingestion_class"] == "DelimitedTextIngestor"
+    assert ingested(table, ingestor="NoSuchIngestor")[1]["ingestion_class"] == "DelimitedTextIngestor"
+
+
+def test_time_and_instrument_of_a_file_are_used_if_nobody_has_set_them(api, dataset, ingested, tmp_path):
+    path = tmp_path / "scan.csv"
+    path.write_text("# start time: 2012-06-04T14:15:57+00:00\n# instrument: Bench 7\nx,y\n1,2\n2,3\n")
+
+    def filled(mfid):
+        record, _ = ingested(path, mfid)
+        return record["timestamp"][:16], record["instrument_name"]
+
+    assert filled(dataset()) == ("2012-06-04T14:15", "Bench 7")
+    said = api.post("/datasets", json={"timestamp": "2020-01-01T00:00:00+00:00", "instrument_name": "mine"}).json()
+    assert filled(said["unique_id"]) == ("2020-01-01T00:00", "mine")
+    later = dataset()
+    api.patch(f"/datasets/{later}", json={"timestamp": "2021-01-01T00:00:00+00:00"}).raise_for_status()
+    assert filled(later)[0] == "2021-01-01T00:00"

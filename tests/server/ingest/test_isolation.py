@@ -19,7 +19,8 @@ from crucible_lineage.server import serve
 serve(sys.argv[1], on_ready=lambda url: print(url, flush=True))
 """
 PLUGIN = """
-import os, time
+import os
+import time
 from crucible_lineage.server.ingest import Found
 
 class Good:
@@ -50,18 +51,12 @@ class Crashing:
     def read(self, path):
         os._exit(3)
 
-class Telling:
-    suffixes = {".pid"}
-    def read(self, path):
-        print("read")
-        return Found({"process": os.getpid(), "parent": os.getppid()})
-
 class Babbling:
     suffixes = {".babble"}
     def read(self, path):
         return Found({"object": float("nan"), "more": {object()}})
 """
-NAMES = ("Good", "Raising", "Hanging", "Greedy", "Crashing", "Telling", "Babbling", "Missing")
+NAMES = ("Good", "Raising", "Hanging", "Greedy", "Crashing", "Babbling", "Missing")
 
 
 @pytest.fixture
@@ -84,7 +79,7 @@ def named(ingested, tmp_path):
 
     def run(name, ingestor=None):
         path = tmp_path / name
-        path.write_text(f"LAB,1\n{name},2\n")
+        path.write_text(f"LAB,x\n{name},2\n")
         return ingested(path, ingestor=ingestor)
 
     return run
@@ -93,14 +88,9 @@ def named(ingested, tmp_path):
 def test_class_of_another_package_reads_its_files_before_ours_do(named, plugin):
     record, request = named("pl.csv")
     assert (request["status"], request["ingestion_class"]) == ("complete", "LabGood")
-    assert record["scientific_metadata"] == {"first": "LAB,1"}
+    assert record["scientific_metadata"] == {"first": "LAB,x"}
     assert record["measurement"] == "photoluminescence"
     assert named("pl.csv", "DelimitedTextIngestor")[1]["ingestion_class"] == "DelimitedTextIngestor"
-
-
-def test_what_a_library_prints_as_it_starts_harms_no_ingestion(named, plugin):
-    (plugin / "sitecustomize.py").write_text('import os\nos.write(1, b"WARNING: no such library\\n")\n')
-    assert named("pl.csv")[1]["status"] == "complete"
 
 
 def test_classes_of_other_packages_are_listed_first(api, plugin):
@@ -124,7 +114,7 @@ def test_class_that_cannot_be_loaded_fails_only_when_named(named, plugin):
         ("a.raise", "ValueError: the header has no magic number"),
         ("a.crash", "LabCrashing ended its process with exit code 3"),
         ("a.hang", "LabHanging was not done after 2 s and was stopped"),
-        ("a.babble", "PydanticSerializationError"),
+        ("a.babble", "TypeError: Object of type set is not JSON serializable"),
         pytest.param(
             "a.greedy",
             "MemoryError: reading takes more than 1024 MB of memory",
@@ -143,29 +133,6 @@ def test_class_that_does_harm_fails_with_a_message_and_the_next_file_is_ingested
     assert message in request["error_message"]
     assert record["scientific_metadata"] is None
     assert named("next.spe")[1]["status"] == "complete"
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="elsewhere each file has a new interpreter")
-def test_each_file_is_read_by_a_fork_of_one_process_until_the_surroundings_change(named, plugin, monkeypatch):
-    def processes(name):
-        found = named(name)[0]["scientific_metadata"]
-        return found["process"], found["parent"]
-
-    first, parent = processes("a.pid")
-    assert os.getpid() not in (first, parent)
-    second, same = processes("b.pid")
-    assert (second != first, same) == (True, parent), "nothing that one file leaves in memory is there for the next"
-    for name in ("c.raise", "d.crash"):
-        assert named(name)[1]["status"] == "failed"
-        assert processes(f"{name}.pid")[1] == parent
-    monkeypatch.setenv("LAB_MODE", "other")
-    assert processes("e.pid")[1] != parent
-
-
-def test_without_fork_each_file_has_its_own_interpreter(named, plugin, monkeypatch):
-    monkeypatch.delattr(os, "fork", raising=False)
-    assert named("a.csv")[1]["status"] == "complete"
-    assert "LabCrashing ended its process with exit code 3" in named("a.crash")[1]["error_message"]
 
 
 @pytest.fixture

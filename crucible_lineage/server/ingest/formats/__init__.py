@@ -1,1 +1,0 @@
-"""File formats: the metadata, thumbnail and dataset fields that each file provides."""

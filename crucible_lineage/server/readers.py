@@ -1,0 +1,551 @@
+"""The built-in readers of files: what they state is modelled in full; of any other file they say nothing.
+
+HDF5 links, arrays in other files and pickles are not followed. Libraries that only some files need are imported where
+these files are read.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crucible_lineage.server.database import JsonObject, stored_time
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
+MAX_ENTRIES = 500  # chosen: names in one group of metadata; more are no description
+MAX_VALUE_CHARACTERS = 2000
+MAX_LIST_ITEMS = 100
+MAX_JSON_BYTES = 4 << 20  # the limit of one resource's metadata
+MAX_TABLE_BYTES = 16 << 20  # chosen: half a million rows
+MAX_WORKBOOK_BYTES = 64 << 20
+MAX_SHEETS = 50
+MAX_SIGNALS = 50
+MAX_SCALAR_BYTES = 1 << 16
+MAX_PIXELS = 100_000_000  # chosen: larger pictures are described, but get no thumbnail
+THUMBNAIL_PX = 200  # width and height of the thumbnails that Crucible's own worker makes
+
+# Unambiguous forms of times: day and month cannot be confused. A date alone is not enough.
+_FORMS = (
+    "%a %b %d %H:%M:%S %Y",  # Mon Jun 04 14:15:57 2012, as C writes it
+    "%d-%b-%Y %H:%M:%S",
+    "%d-%b-%Y %H:%M",
+    "%Y:%m:%d %H:%M:%S",  # as EXIF writes it
+)
+_ISO = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d([.,]\d+)?)? ?(Z|[+-]\d\d:?\d\d)?")
+_TIMES = ("start_time", "timestamp", "date_time", "datetime", "acquisition_time", "measurement_time", "date")
+_INSTRUMENTS = ("instrument", "instrument_name", "instrument_model", "spectrometer", "microscope", "diffractometer")
+_SETTING = re.compile(r"#\s*([A-Za-z]\w*(?: \w+){0,2})\s*[:=]\s*(\S.*)")
+_UNIT = re.compile(r".*\S\s*[(\[]\s*([^()\[\]]{1,20})\s*[)\]]")
+_MISSING_CODE = re.compile(r"-9{3,}0*(\.9+)?|-9{2,}00|-99\.9+|-999\.25|9{4,}(\.9+)?|-?1e\+3\d|9\.96921e\+36")
+_SCOPEFOUNDRY = re.compile(r"(app|hardware/[^/]+|measurement/[^/]+)(?:/settings(/units)?)?")
+# Only these, whatever the file's name: Pillow would start Ghostscript for what looks like EPS.
+_PICTURES = ("PNG", "JPEG", "TIFF", "GIF", "BMP", "WEBP")
+_BROKEN = (OSError, ValueError, SyntaxError, EOFError)  # what Pillow raises for malformed bytes
+
+
+@dataclass(frozen=True)
+class Found:
+    """The findings of an ingestor: metadata for JSON, a PNG, and fields of the dataset to fill in."""
+
+    metadata: JsonObject
+    thumbnail: bytes | None = None
+    attributes: dict[str, str] = field(default_factory=dict)
+
+
+def read_json(path: Path) -> Found | None:
+    """The document; of a list, only its length. None if it is no JSON or too large for metadata."""
+    try:
+        document = json.loads(_text(path, MAX_JSON_BYTES) or "", parse_constant=lambda _: None)
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(document, dict):
+        return Found(document, None, _acquired(document))
+    return Found({"json": {"items": len(document)}} if isinstance(document, list) else {})
+
+
+def read_table(path: Path) -> Found | None:
+    """A header and rows with as many cells, between commas, semicolons or tabs. Under `table`: columns with unit and
+    range. Lines `# name: value` above it are metadata if all lines above it are such lines.
+    """
+    lines = (_text(path, MAX_TABLE_BYTES) or "").splitlines()
+    above = next((at for at, line in enumerate(lines) if line and not line.startswith("#")), len(lines))
+    for delimiter, name in ((",", "comma"), (";", "semicolon"), ("\t", "tab")):
+        try:
+            rows = [row for row in csv.reader(lines[above:], delimiter=delimiter, strict=True) if row]
+        except csv.Error:
+            continue
+        if (table := _table(rows)) is not None:
+            settings = _settings([line for line in lines[:above] if line])
+            return Found({**settings, "table": {"delimiter": name, **table}}, None, _acquired(settings))
+    return None
+
+
+def read_workbook(path: Path) -> Found | None:
+    """Under `sheets`: the table of each sheet that has only a header and rows with as many cells."""
+    try:
+        from python_calamine import CalamineError, load_workbook
+    except ImportError:
+        return None
+    if path.stat().st_size > MAX_WORKBOOK_BYTES:
+        return None
+    try:
+        with path.open("rb") as file, load_workbook(file) as workbook:
+            sheets = {name: workbook.get_sheet_by_name(name).to_python() for name in workbook.sheet_names[:MAX_SHEETS]}
+    except (CalamineError, OSError, ValueError):
+        return None
+    tables = {
+        name: _table([[_cell(cell) for cell in row] for row in rows if any(row)]) for name, rows in sheets.items()
+    }
+    found = {name: {"table": table} for name, table in tables.items() if table is not None}
+    return Found({"sheets": found}) if found else None
+
+
+def read_hdf5(path: Path) -> Found | None:
+    """Other HDF5: attributes of the root; under `hdf5`, all attributes, single values and shapes of arrays."""
+    with _hdf5(path) as file:
+        if file is None:
+            return None
+        root = _attributes(file)
+        return Found({**root, "hdf5": _contents(file)}, None, _acquired(root))
+
+
+def read_scopefoundry(path: Path) -> Found | None:
+    """ScopeFoundry: settings of app, hardware and measurement, with units; a single measurement names the dataset's.
+
+    Source: ScopeFoundry writes each component's settings as attributes of `<kind>/<name>/settings`, and their units as
+    attributes of `units` below it.
+    """
+    with _hdf5(path) as file:
+        if file is None or "ScopeFoundry_type" not in file.attrs:
+            return None
+        parts: JsonObject = {}
+        for name, node in _nodes(file):
+            if (match := _SCOPEFOUNDRY.fullmatch(name)) and (found := _attributes(node)):
+                part = parts
+                for step in match[1].split("/"):
+                    part = part.setdefault(step, {})
+                part |= {"units": found} if match[2] else found
+        metadata = {**_attributes(file), **parts, "hdf5": {"datasets": _contents(file)["datasets"]}}
+        start = file.attrs.get("time_id")
+    names = list(parts.get("measurement", ()))
+    fields = {"measurement": names[0]} if len(names) == 1 else {}
+    if hasattr(start, "__int__") and 0 < start < 1 << 33:
+        fields["timestamp"] = datetime.fromtimestamp(int(start), UTC).isoformat()
+    return Found(metadata, None, fields)
+
+
+def read_nexus(path: Path) -> Found | None:
+    """NeXus (an `NXentry`): all single values with units. None for another HDF5 file."""
+    with _hdf5(path) as file:
+        nodes = [] if file is None else _nodes(file)
+        entries = [name for name, node in nodes if "/" not in name and _word(node, "NX_class") == "NXentry"]
+        if not entries:
+            return None
+        values: JsonObject = {}
+        instrument, by_path = None, dict(nodes)
+        for name, node in nodes:
+            steps = name.split("/")
+            if steps[0] in entries and (value := _scalar(node)) is not None:
+                unit = _word(node, "units")
+                part = values
+                for step in steps[:-1]:
+                    part = part.setdefault(step, {})
+                part[steps[-1]] = {"value": value, "unit": unit} if unit else value
+            if instrument is None and _word(node, "NX_class") == "NXinstrument":
+                instrument = _scalar(by_path.get(f"{name}/name"))
+        facts = values.get(entries[0], {}) if len(entries) == 1 else values
+        start = read_time(values.get(entries[0], {}).get("start_time"))
+        metadata = {**_attributes(file), **facts, "hdf5": {"datasets": _contents(file)["datasets"]}}
+        return Found(metadata, None, _given(timestamp=start, instrument_name=instrument))
+
+
+def read_image(path: Path) -> Found | None:
+    """Under `image`: size, mode, frames and tags; the picture, upright, unless it is huge or broken."""
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ImportError:
+        return None
+    Image.MAX_IMAGE_PIXELS = None  # `MAX_PIXELS` instead of a warning
+    try:
+        with Image.open(path, formats=_PICTURES) as image:
+            tags = _tags(image)
+            properties = {
+                "width_px": image.width,
+                "height_px": image.height,
+                "mode": image.mode,
+                "format": image.format,
+                "frames": getattr(image, "n_frames", 1),
+                "tags": tags,
+            }
+            metadata = {"image": {key: value for key, value in properties.items() if value not in (None, {})}}
+            timestamp = read_time(tags.get("DateTimeOriginal", ""), tags.get("OffsetTimeOriginal") or "")
+            maker, model = (" ".join(str(tags.get(name) or "").split()) for name in ("Make", "Model"))
+            camera = model if model.startswith(maker) else f"{maker} {model}"
+            thumbnail = _thumbnail(image) if image.width * image.height <= MAX_PIXELS else None
+            fields = _given(timestamp=timestamp, instrument_name=camera if maker and model else None)
+            return Found(metadata, thumbnail, fields)
+    except (UnidentifiedImageError, *_BROKEN):
+        return None
+
+
+def read_signals(plugin: str, path: Path) -> Found | None:
+    """Under `signals`: axes and metadata as RosettaSciIO names them.
+
+    None without RosettaSciIO, and for a file that refers to other files.
+    """
+    try:
+        reader = import_module(f"rsciio.{plugin}").file_reader
+    except ImportError:
+        return None
+    with _hdf5(path) as file:
+        if file is not None and _points_elsewhere(file, set()):
+            return None
+    try:
+        signals = list(reader(str(path), lazy=True))
+    except (NotImplementedError, TypeError, ValueError):  # not every file supports lazy reading
+        signals = list(reader(str(path)))
+    general = signals[0].get("metadata", {}) if signals else {}
+    return Found({"signals": [_signal(one) for one in signals[:MAX_SIGNALS]]}, None, _signal_fields(general))
+
+
+def plain(value: Any) -> Any:
+    """Convert a value of a file format to JSON, cut to a sensible length; NaN and infinities become None."""
+    if hasattr(value, "tolist"):
+        value = value.tolist() if getattr(value, "size", 1) <= MAX_LIST_ITEMS else f"{value.dtype} of {value.shape}"
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if isinstance(value, str):
+        return value.rstrip("\0")[:MAX_VALUE_CHARACTERS]
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value[:MAX_LIST_ITEMS]]
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in list(value.items())[:MAX_ENTRIES]}
+    if value is None or isinstance(value, bool | int):
+        return value
+    try:
+        number = float(value)  # also fractions, as pictures have them
+    except (TypeError, ValueError, ZeroDivisionError):
+        return str(value)[:MAX_VALUE_CHARACTERS]
+    return number if math.isfinite(number) else None
+
+
+def read_time(text: object, zone: str = "") -> str | None:
+    """Parse a time and return it as ISO 8601; None for text that is no time or is ambiguous.
+
+    A time without a zone is taken to be in this machine's zone, which is usually the instrument's.
+    """
+    text = " ".join(f"{text} {zone}".split())
+    moment: datetime | None = None
+    if _ISO.fullmatch(text):
+        moment = _parsed(datetime.fromisoformat, text.replace(",", ".").replace(" +", "+").replace(" Z", "Z"))
+    for form in (*_FORMS, *(f"{form} %z" for form in _FORMS)):
+        moment = moment or _parsed(lambda value, form=form: datetime.strptime(value, form), text)
+    if moment is None:
+        return None
+    try:
+        stored_time(local := moment.astimezone().isoformat())
+    except (OverflowError, OSError, ValueError):  # such as the year 1, where no time is set
+        return None
+    return local
+
+
+def _parsed(read: Any, text: str) -> datetime | None:
+    try:
+        moment: datetime = read(text)
+    except ValueError:
+        return None
+    return moment
+
+
+def _acquired(facts: Mapping[str, object]) -> dict[str, str]:
+    """Return `timestamp` and `instrument_name` if the facts name them."""
+    named = {re.sub(r"[\W_]+", "_", name).strip("_").lower(): value for name, value in facts.items()}
+    texts = {name: value.strip() for name, value in named.items() if isinstance(value, str)}
+    times = (read_time(texts[name]) for name in _TIMES if name in texts)
+    instruments = (texts[name] for name in _INSTRUMENTS if name in texts)
+    return _given(timestamp=next(filter(None, times), None), instrument_name=next(filter(None, instruments), None))
+
+
+def _given(**fields: object) -> dict[str, str]:
+    return {name: str(value) for name, value in fields.items() if value}
+
+
+def _text(path: Path, most_bytes: int) -> str | None:
+    """Return the text in a file; None for a binary or larger one."""
+    if path.stat().st_size > most_bytes:
+        return None
+    raw = path.read_bytes()
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return raw.decode("utf-16", "replace")
+    if b"\0" in raw:
+        return None
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError:  # from an instrument on Windows
+        return raw.decode("cp1252", "replace")
+
+
+def _settings(lines: Sequence[str]) -> JsonObject:
+    """Read lines `# name: value`; nothing if any of them is something else, such as part of a sentence."""
+    matches = [_SETTING.fullmatch(line.strip()) for line in lines]
+    if not all(matches) or len(matches) > MAX_ENTRIES:
+        return {}
+    return {match[1]: _value(match[2]) for match in matches if match}
+
+
+def _value(text: str) -> Any:
+    """Return the number that a text is, or else the text; `007` is a code."""
+    if re.fullmatch(r"[+-]?(0|[1-9]\d{0,14})", text):
+        return int(text)
+    number = None if re.fullmatch(r"[+-]?(0\d+|\d{16,})", text) else _number(text)
+    return plain(text) if number is None else number
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and "_" not in text else None
+
+
+def _table(rows: Sequence[Sequence[str]]) -> JsonObject | None:
+    """Describe rows below a header; None unless all have as many cells, and the header has different words only."""
+    if len(rows) < 2 or any(len(row) != len(rows[0]) for row in rows):
+        return None
+    names = [cell.strip() for cell in rows[0]]
+    is_header = len(names) > 1 and all(names) and len(set(names)) == len(names)
+    if not is_header or any(_number(name) is not None for name in names):
+        return None
+    if all(_number(cell) is None for cell in rows[1]):  # a list of words, such as a sentence with commas
+        return None
+    columns = [_column(name, [row[at] for row in rows[1:]]) for at, name in enumerate(names[:MAX_ENTRIES])]
+    return {"rows": len(rows) - 1, "columns": columns}
+
+
+def _column(name: str, cells: Sequence[str]) -> JsonObject:
+    """Return name, unit and range; no range if a cell is no number, or an end looks like the code of a missing one."""
+    values = [_number(cell) for cell in cells if cell.strip() and cell.strip().lower() != "nan"]
+    numbers = [value for value in values if value is not None]
+    described: JsonObject = {"name": name[:200]} | (
+        {"unit": match[1].strip()} if (match := _UNIT.fullmatch(name)) else {}
+    )
+    if not numbers or len(numbers) < len(values):
+        return described
+    ends = {"min": min(numbers), "max": max(numbers)}
+    return described if any(_MISSING_CODE.fullmatch(f"{end:g}") for end in ends.values()) else described | ends
+
+
+def _cell(cell: object) -> str:
+    if isinstance(cell, float) and cell.is_integer() and abs(cell) < 1e15:
+        return str(int(cell))
+    if isinstance(cell, date | datetime | time):
+        return cell.isoformat()
+    return str(cell.total_seconds() if isinstance(cell, timedelta) else cell)
+
+
+@contextmanager
+def _hdf5(path: Path) -> Iterator[Any]:
+    """Open an HDF5 file; None if it is none, cannot be read, or h5py is missing."""
+    try:
+        import h5py
+
+        file = h5py.File(path, "r")
+    except (ImportError, OSError):
+        yield None
+        return
+    with file:
+        yield file
+
+
+def _nodes(file: Any) -> list[tuple[str, Any]]:
+    """Return all groups and arrays by path; h5py visits no soft and no external links."""
+    nodes: list[tuple[str, Any]] = []
+    file.visititems(lambda name, node: nodes.append((name, node)))
+    return nodes
+
+
+def _contents(file: Any) -> JsonObject:
+    """Return attributes, single values, and shape and type of each array, by path."""
+    result: dict[str, JsonObject] = {"attributes": {}, "values": {}, "datasets": {}}
+    for name, node in _nodes(file):
+        properties = {"attributes": _attributes(node), "values": _scalar(node)}
+        if hasattr(node, "shape"):
+            properties["datasets"] = {"shape": list(node.shape or ()), "dtype": str(node.dtype)}
+        for kind, value in properties.items():
+            if value not in (None, {}) and len(result[kind]) < MAX_ENTRIES:
+                result[kind][name] = value
+    return result if result["values"] else {kind: result[kind] for kind in ("attributes", "datasets")}
+
+
+def _scalar(node: Any) -> Any:
+    """Return the only value of a field; None if it has several, none, or one that JSON cannot represent."""
+    if not hasattr(node, "shape") or node.size != 1 or _lies_elsewhere(node) or node.nbytes > MAX_SCALAR_BYTES:
+        return None
+    if node.dtype.kind not in "iufbSUO":
+        return None
+    try:
+        value = node[()]
+        value = value.reshape(-1)[0] if getattr(value, "shape", ()) else value
+        value = value.rstrip(b"\0").decode("utf-8") if isinstance(value, bytes) else value
+        value = None if _is_no_value(value) else plain(value)
+    except (OSError, TypeError, ValueError, KeyError):  # a missing filter, a reference, bytes that are not text
+        return None
+    if isinstance(value, str):
+        value = value.strip()
+        return value if value and all(character.isprintable() or character in "\n\t" for character in value) else None
+    return None if isinstance(value, list | dict) else value
+
+
+def _attributes(node: Any) -> JsonObject:
+    """Return the attributes of a node, without references and raw bytes."""
+    result: JsonObject = {}
+    for key in list(node.attrs)[:MAX_ENTRIES]:
+        try:
+            value = node.attrs[key]
+            if not _is_no_value(value):
+                result[str(key)] = plain(value.decode("utf-8") if isinstance(value, bytes) else value)
+        except (OSError, TypeError, ValueError):  # a type that h5py cannot convert, bytes that are not text
+            continue
+    return result
+
+
+def _is_no_value(value: Any) -> bool:
+    """Return whether the value is or contains a reference, or is raw bytes or empty."""
+    import h5py  # loaded already if a file is open
+
+    if isinstance(value, h5py.Empty | h5py.Reference):
+        return True
+    kind = value.dtype.kind if hasattr(value, "dtype") else None
+    items = value.tolist() if kind in ("O", "V") else value
+    if isinstance(items, list | tuple):
+        return any(map(_is_no_value, items))
+    return kind == "V" and isinstance(items, bytes)
+
+
+def _word(node: Any, name: str) -> str | None:
+    """Return an attribute that is one text, also if it is stored as the only member of a list."""
+    value = plain(node.attrs.get(name))
+    value = value[0] if isinstance(value, list) and len(value) == 1 else value
+    return value if isinstance(value, str) else None
+
+
+def _points_elsewhere(group: Any, seen: set[Any]) -> bool:
+    """Return whether a group has a link or array in other files, which a library would follow."""
+    import h5py  # loaded already if a file is open
+
+    if group.id in seen:
+        return False
+    seen.add(group.id)
+    for name in group:
+        link = group.get(name, getlink=True)
+        if isinstance(link, h5py.ExternalLink):
+            return True
+        if isinstance(link, h5py.HardLink):
+            node = group[name]
+            if _lies_elsewhere(node) or (hasattr(node, "keys") and _points_elsewhere(node, seen)):
+                return True
+    return False
+
+
+def _lies_elsewhere(node: Any) -> bool:
+    """Return whether the bytes of an array are in other files."""
+    return hasattr(node, "shape") and (bool(node.external) or bool(node.is_virtual))
+
+
+def _tags(image: Picture) -> JsonObject:
+    """Return TIFF tags, EXIF and text chunks by name; a later kind does not overwrite an earlier one."""
+    from PIL import ExifTags, TiffTags
+
+    tags: JsonObject = {}
+    for number, value in dict(getattr(image, "tag_v2", {})).items():
+        tags.setdefault(TiffTags.lookup(number).name, value)
+    if "exif" in image.info or hasattr(image, "tag_v2"):  # without either, Pillow would decode a PNG to find EXIF
+        exif = image.getexif()
+        for number, value in {**exif.get_ifd(ExifTags.IFD.Exif), **exif}.items():
+            tags.setdefault(ExifTags.TAGS.get(number, str(number)), value)
+    for name, value in image.info.items():
+        if name == "dpi" or isinstance(value, str):
+            tags.setdefault(str(name), value)
+    layout = ("Offsets", "ByteCounts", "Offset", "IFD")
+    kept = {name: value for name, value in tags.items() if not isinstance(value, bytes) and not name.endswith(layout)}
+    return {name: plain(value) for name, value in list(kept.items())[:MAX_ENTRIES]}
+
+
+def _thumbnail(image: Picture) -> bytes | None:
+    """Return a PNG of the complete picture, upright and undistorted, in a white square; None if it is truncated."""
+    from PIL import Image, ImageOps
+
+    try:
+        image.draft("RGB", (THUMBNAIL_PX, THUMBNAIL_PX))  # JPEG decodes at a fraction of its size
+        small = _eight_bits(image)
+        small.thumbnail((2 * THUMBNAIL_PX, 2 * THUMBNAIL_PX), Image.Resampling.BILINEAR)
+        picture = ImageOps.exif_transpose(small).convert("RGBA")
+    except _BROKEN:
+        return None
+    picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+    canvas = Image.new("RGB", (THUMBNAIL_PX, THUMBNAIL_PX), "white")
+    canvas.paste(picture, ((THUMBNAIL_PX - picture.width) // 2, (THUMBNAIL_PX - picture.height) // 2), picture)
+    png = io.BytesIO()
+    canvas.save(png, "PNG")
+    return png.getvalue()
+
+
+def _eight_bits(image: Picture) -> Picture:
+    """Stretch detector counts, of 16 or more bits, from the lowest to the highest."""
+    if not image.mode.startswith(("I", "F")):
+        return image
+    counts = image.convert("F")
+    counts.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+    low, high = counts.getextrema()
+    scale = 255 / (high - low) if high > low else 0.0  # type: ignore[operator]
+    return counts.point(lambda value: value * scale - low * scale).convert("L")  # type: ignore[operator]
+
+
+def _signal(signal: Mapping[str, Any]) -> JsonObject:
+    data = signal["data"]
+    names = ("name", "units", "size", "scale", "offset")
+    axes = [
+        {name: value for name in names if (value := _described(axis.get(name))) is not None}
+        for axis in signal.get("axes", ())
+    ]
+    described = {
+        "shape": list(data.shape),
+        "dtype": str(data.dtype),
+        "axes": axes,
+        "metadata": _described(signal.get("metadata", {})),
+    }
+    return {name: value for name, value in described.items() if value not in ({}, [])}
+
+
+def _described(value: object) -> Any:
+    """Convert a value to JSON without empty entries and the reader's internal notes."""
+    if isinstance(value, Mapping):
+        inner = {str(key): _described(item) for key, item in value.items() if not str(key).startswith(("_", "FileIO"))}
+        return {key: item for key, item in inner.items() if item not in (None, "", {}, [])}
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    is_plain = isinstance(value, str | int | float | bool | list | tuple) or hasattr(value, "tolist")
+    return plain(value) if is_plain else None
+
+
+def _signal_fields(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """Return when and with what the signal was measured, in the vocabulary shared by RosettaSciIO's readers."""
+    general = metadata.get("General", {})
+    moment = f"{general.get('date', '')} {general.get('time', '')}"
+    timestamp = read_time(moment, str(general.get("time_zone", "") or "")) or read_time(moment)
+    instruments = metadata.get("Acquisition_instrument", {})
+    names = (instrument.get("microscope") for instrument in instruments.values() if isinstance(instrument, Mapping))
+    return _given(timestamp=timestamp, instrument_name=next(filter(None, names), None))

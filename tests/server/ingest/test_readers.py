@@ -1,0 +1,412 @@
+"""What is read from each kind of file, and what is not: nothing is better than a wrong value."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+
+from crucible_lineage.server.ingest.ingestors import ingest
+from crucible_lineage.server.readers import Found, read_time
+
+Read = Callable[..., Found]
+
+
+def columns(found: Found) -> list[dict[str, Any]]:
+    return list(found.metadata["table"]["columns"])
+
+
+def test_table_is_described_by_its_header_and_columns(spectrum: Path) -> None:
+    name, found = ingest(spectrum, spectrum.name, None)
+    assert name == "DelimitedTextIngestor"
+    assert found.metadata == {
+        "laser_nm": 632.8,
+        "operator": "Ada",
+        "table": {
+            "delimiter": "comma",
+            "rows": 2,
+            "columns": [
+                {"name": "shift", "min": 620.9, "max": 1001.4},
+                {"name": "counts", "min": 120.0, "max": 980.0},
+            ],
+        },
+    }
+
+
+def test_ranges_are_of_columns_of_numbers_only(read: Read) -> None:
+    found = read("samples.csv", "name;mass [mg];note;T\na;1.5;ok;1,5\nb;2.5;-;\n")
+    assert columns(found) == [
+        {"name": "name"},
+        {"name": "mass [mg]", "unit": "mg", "min": 1.5, "max": 2.5},
+        {"name": "note"},
+        {"name": "T"},
+    ]
+    assert columns(read("a.tsv", "t\tI\n1\t\n2\tnan\n3\t7\n"))[1] == {"name": "I", "min": 7, "max": 7}
+
+
+@pytest.mark.parametrize("code", ["-9900", "-9999.0", "-999.25", "1e30", "99999"])
+def test_a_range_does_not_end_at_the_code_of_a_missing_value(read: Read, code: str) -> None:
+    assert columns(read("a.csv", f"hour,T\n1,20\n2,{code}\n3,24\n")) == [
+        {"name": "hour", "min": 1, "max": 3},
+        {"name": "T"},
+    ]
+
+
+def test_settings_above_a_table_count_only_if_all_lines_are_settings(read: Read) -> None:
+    assert read("a.csv", "# Code: 007\n# gain = 2\nx,y\n1,2\n").metadata.keys() == {"Code", "gain", "table"}
+    prose = "# Instrument: Shutter 5\n# Note: values below are those that the reader\n# would have seen\nx,y\n1,2\n"
+    assert read("b.csv", prose).metadata.keys() == {"table"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("prose.txt", b"It was a dark, and stormy night\nthe rain fell, in torrents\n"),
+        ("headless.txt", b"1,2\n3,4\n"),
+        ("uneven.csv", b"x,y\n1,2\n1,2,3\n"),
+        ("twice.csv", b"x,x\n1,2\n"),
+        ("one.csv", b"x\n1\n"),
+        ("quote.csv", b'x,y\n"1,2\n'),
+        ("binary.csv", b"\x00\x01\x02"),
+        ("empty.csv", b""),
+        ("broken.json", b"{"),
+        ("nan.json", b'{"a": NaN}'),
+        ("deep.json", b"[" * 100_000),
+        ("broken.png", b"\x89PNG\r\n\x1a\n"),
+        ("figure.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\nshowpage\n%%EOF\n"),
+        ("broken.h5", b"\x89HDF\r\n\x1a\n"),
+        ("broken.xlsx", b"PK\x03\x04 and no more"),
+        ("unknown.xyz", b"abc"),
+    ],
+)
+def test_file_that_says_nothing_is_no_error(tmp_path: Path, name: str, content: bytes) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    _, found = ingest(path, name, None)
+    assert found.metadata == ({"a": None} if name == "nan.json" else {})
+
+
+@pytest.mark.parametrize("name", ["huge.csv", "huge.json", "huge.h5", "huge.png", "huge.bin"])
+def test_large_binary_file_is_not_read_whole(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    with path.open("wb") as file:
+        file.truncate(64 << 30)  # a hole; reading it would take minutes
+    assert ingest(path, name, None) == (None, Found({}))
+
+
+def test_workbook_tells_the_table_of_each_sheet(read: Read) -> None:
+    rows = [["t (s)", "T (K)"], [0, 300], [1, 301.5]]
+    found = read("run.xlsx", workbook({"Run 1": rows, "Notes": [["just words"]]}), "WorkbookIngestor")
+    assert found.metadata == {
+        "sheets": {
+            "Run 1": {
+                "table": {
+                    "rows": 2,
+                    "columns": [
+                        {"name": "t (s)", "unit": "s", "min": 0, "max": 1},
+                        {"name": "T (K)", "unit": "K", "min": 300, "max": 301.5},
+                    ],
+                }
+            }
+        }
+    }
+
+
+def test_hdf5_attributes_become_metadata_and_arrays_are_described(tmp_path: Path) -> None:
+    path = tmp_path / "scan.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs.update({"temperature_K": 300, "operator": "Ada", "gain": math.nan, "axes": ["x", "y"]})
+        file["entry/counts"] = np.zeros((4, 5), "i4")
+        file["entry/counts"].attrs["unit"] = "1/s"
+        file["laser"] = 633.0
+    name, found = ingest(path, path.name, None)
+    assert name == "H5Ingestor"
+    assert found.metadata == {
+        "temperature_K": 300,
+        "operator": "Ada",
+        "gain": None,
+        "axes": ["x", "y"],
+        "hdf5": {
+            "attributes": {"entry/counts": {"unit": "1/s"}},
+            "values": {"laser": 633.0},
+            "datasets": {
+                "entry/counts": {"shape": [4, 5], "dtype": "int32"},
+                "laser": {"shape": [], "dtype": "float64"},
+            },
+        },
+    }
+
+
+def test_hdf5_attributes_that_are_not_values_are_ignored(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        axis, counts = file.create_dataset("axis", data=[1.0, 2.0]), file.create_dataset("counts", data=[3.0, 4.0])
+        axis.make_scale("axis")
+        counts.dims[0].attach_scale(axis)  # its attributes are references, as in netCDF and others
+        file.attrs.update({"words": ["a", "b"], "ref": axis.ref, "empty": h5py.Empty("f"), "raw": np.void(b"ab")})
+        file.attrs["torn"] = np.bytes_(b"\xff\xfe")
+        file["points_to"] = axis.ref
+    _, found = ingest(tmp_path / "a.h5", "a.h5", None)
+    assert found.metadata["words"] == ["a", "b"]
+    assert set(found.metadata) == {"words", "hdf5"}
+    assert found.metadata["hdf5"]["attributes"] == {"axis": {"CLASS": "DIMENSION_SCALE", "NAME": "axis"}}
+    assert "values" not in found.metadata["hdf5"]
+
+
+def test_scopefoundry_file_tells_settings_and_names_the_measurement(tmp_path: Path) -> None:
+    path = tmp_path / "240105_hyperspec.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs.update({"ScopeFoundry_type": "Measurement", "time_id": 1704412800})
+        file.create_group("app/settings").attrs["save_dir"] = "data"
+        laser = file.create_group("hardware/laser/settings")
+        laser.attrs["power"] = np.float32(0.5)
+        laser.create_group("units").attrs["power"] = "mW"
+        scan = file.create_group("measurement/hyperspec_scan/settings")
+        scan.attrs["n_frames"] = np.int64(3)
+        file["measurement/hyperspec_scan/spec_map"] = np.zeros((2, 3, 4), np.uint16)
+    name, found = ingest(path, path.name, None)
+    assert (name, found.attributes) == (
+        "ScopeFoundryH5Ingestor",
+        {"measurement": "hyperspec_scan", "timestamp": "2024-01-05T00:00:00+00:00"},
+    )
+    assert found.metadata == {
+        "ScopeFoundry_type": "Measurement",
+        "time_id": 1704412800,
+        "app": {"save_dir": "data"},
+        "hardware": {"laser": {"power": 0.5, "units": {"power": "mW"}}},
+        "measurement": {"hyperspec_scan": {"n_frames": 3}},
+        "hdf5": {"datasets": {"measurement/hyperspec_scan/spec_map": {"shape": [2, 3, 4], "dtype": "uint16"}}},
+    }
+    assert ingest(path, path.name, "H5Ingestor")[0] == "H5Ingestor"
+
+
+def test_nexus_tells_its_scalars_with_units(tmp_path: Path) -> None:
+    path = tmp_path / "scan.nxs"
+    with h5py.File(path, "w") as file:
+        entry = file.create_group("entry")
+        entry.attrs["NX_class"] = "NXentry"
+        entry["title"] = "LaB6, capillary"
+        entry["start_time"] = "2024-03-01T09:30:00+01:00"
+        instrument = entry.create_group("instrument")
+        instrument.attrs["NX_class"] = np.array(["NXinstrument"], dtype=h5py.string_dtype())
+        instrument["name"] = "11-BM"
+        instrument["wavelength"] = [0.4127]
+        instrument["wavelength"].attrs["units"] = "angstrom"
+        instrument["unfinished"] = np.bytes_(b"abc\xff\x01")
+        entry["counts"] = np.zeros(50)
+    name, found = ingest(path, path.name, None)
+    assert name == "NexusIngestor"
+    assert found.metadata["title"] == "LaB6, capillary"
+    assert found.metadata["instrument"] == {"name": "11-BM", "wavelength": {"value": 0.4127, "unit": "angstrom"}}
+    assert found.metadata["hdf5"]["datasets"]["entry/counts"] == {"shape": [50], "dtype": "float64"}
+    assert found.attributes == {
+        "timestamp": read_time("2024-03-01T09:30:00+01:00"),
+        "instrument_name": "11-BM",
+    }
+
+
+def test_files_of_the_server_that_an_hdf5_file_points_to_are_not_read(tmp_path: Path) -> None:
+    other = tmp_path / "of_others.h5"
+    with h5py.File(other, "w") as file:
+        file["secret"] = "unobtainium"
+        file["name"] = "unobtainium"
+    raw = tmp_path / "raw.bin"
+    raw.write_bytes(b"unobtainium!" * 10)
+    path = tmp_path / "spy.nxs"
+    with h5py.File(path, "w") as file:
+        file.attrs["ScopeFoundry_type"] = "Measurement"
+        entry = file.create_group("entry")
+        entry.attrs["NX_class"] = "NXentry"
+        entry["direct"] = h5py.ExternalLink(str(other), "/secret")
+        entry["folder"] = h5py.ExternalLink(str(other), "/")
+        entry["indirect"] = h5py.SoftLink("/entry/folder/secret")
+        instrument = entry.create_group("instrument")
+        instrument.attrs["NX_class"] = "NXinstrument"
+        instrument["name"] = h5py.ExternalLink(str(other), "/name")
+        entry.create_dataset("stored", shape=(1,), dtype="S11", external=[(str(raw), 0, 11)])
+    for name in ("NexusIngestor", "H5Ingestor", "ScopeFoundryH5Ingestor"):
+        used, found = ingest(path, path.name, name)
+        assert used == name
+        assert "unobtainium" not in json.dumps([found.metadata, found.attributes])
+
+
+@pytest.mark.parametrize("way", ["link", "stored", "virtual", None])
+def test_signals_that_lie_in_other_files_are_not_read(tmp_path: Path, way: str | None) -> None:
+    """A HyperSpy file, whose reader belongs to a library and follows all links."""
+    raw, other = tmp_path / "raw.bin", tmp_path / "of_others.h5"
+    raw.write_bytes(bytes(range(200)))
+    with h5py.File(other, "w") as file:
+        file["data"] = np.arange(200, dtype="u1")
+    path = tmp_path / "spy.hspy"
+    with h5py.File(path, "w") as file:
+        file.attrs.update({"file_format": "HyperSpy", "file_format_version": "3.3"})
+        signal = file.create_group("Experiments/x")
+        signal.create_group("axis-0").attrs.update({"size": 200, "scale": 1.0, "offset": 0.0, "navigate": False})
+        signal.create_group("metadata/Signal").attrs["signal_type"] = ""
+        signal.create_group("original_metadata")
+        layout = h5py.VirtualLayout(shape=(200,), dtype="u1")
+        layout[:] = h5py.VirtualSource(str(other), "data", shape=(200,))
+        if way == "link":
+            signal["data"] = h5py.ExternalLink(str(other), "/data")
+        elif way == "stored":
+            signal.create_dataset("data", shape=(200,), dtype="u1", external=[(str(raw), 0, 200)])
+        elif way == "virtual":
+            signal.create_virtual_dataset("data", layout)
+        else:
+            signal["data"] = np.arange(200, dtype="u1")
+    assert (ingest(path, path.name, None)[0] == "HyperSpyIngestor") == (way is None)
+
+
+def test_tiff_of_detector_counts_is_stretched_to_a_visible_thumbnail(tmp_path: Path) -> None:
+    path = tmp_path / "sem.tif"
+    counts = np.linspace(400, 600, 300 * 100).reshape(100, 300).astype(np.uint16)
+    Image.fromarray(counts).save(path, tiffinfo={270: "grain boundary", 271: "Zeiss"})
+    found = ingest(path, path.name, None)[1]
+    described = found.metadata["image"]
+    assert [described[name] for name in ("width_px", "height_px", "mode", "format", "frames")] == [
+        300, 100, "I;16", "TIFF", 1,
+    ]  # fmt: skip
+    assert (described["tags"]["ImageDescription"], described["tags"]["Make"]) == ("grain boundary", "Zeiss")
+    assert not any("Offsets" in name for name in described["tags"])
+    image = shown(found)
+    assert (image.format, image.size) == ("PNG", (200, 200))
+    assert image.getpixel((100, 70))[0] < 20 < 235 < image.getpixel((100, 130))[0]
+
+
+def test_jpeg_is_upright_and_has_its_time(tmp_path: Path) -> None:
+    path = tmp_path / "bench.jpg"
+    picture = Image.new("RGB", (80, 40), "black")
+    picture.paste("white", (0, 0, 40, 40))  # the left half, which belongs on top
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees, clockwise
+    exif[0x010F], exif[0x0110] = "Canon", "Canon EOS R5"
+    exif.get_ifd(0x8769).update({0x829A: 0.004, 0x9003: "2024:03:01 09:30:00", 0x9011: "+01:00"})
+    picture.save(path, exif=exif)
+    found = ingest(path, path.name, None)[1]
+    image = shown(found).convert("L")
+    assert (image.getpixel((100, 70)) > 200, image.getpixel((100, 130)) < 50) == (True, True)
+    assert found.metadata["image"]["tags"]["ExposureTime"] == pytest.approx(0.004)
+    assert found.attributes["instrument_name"] == "Canon EOS R5"
+    assert read_time("2024-03-01T09:30:00+01:00") == found.attributes["timestamp"]
+
+
+def test_png_tells_its_text_and_shows_through_to_white(tmp_path: Path) -> None:
+    path = tmp_path / "figure.png"
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Software", "Matplotlib")
+    Image.new("RGBA", (20, 10), (0, 0, 0, 0)).save(path, pnginfo=text)
+    found = ingest(path, path.name, None)[1]
+    assert found.metadata["image"] == {
+        "width_px": 20, "height_px": 10, "mode": "RGBA", "format": "PNG", "frames": 1,
+        "tags": {"Software": "Matplotlib"},
+    }  # fmt: skip
+    assert shown(found).getpixel((100, 100)) == (255, 255, 255)
+
+
+def test_picture_that_was_cut_off_or_is_huge_is_described_without_a_thumbnail(tmp_path: Path) -> None:
+    cut = tmp_path / "cut.png"
+    Image.effect_noise((300, 200), 50).save(cut)
+    cut.write_bytes(cut.read_bytes()[:5000])
+    huge = tmp_path / "huge.png"
+    Image.new("1", (20, 20)).save(huge)
+    raw = bytearray(huge.read_bytes())
+    raw[16:24] = struct.pack(">II", 60_000, 50_000)
+    raw[29:33] = struct.pack(">I", zlib.crc32(raw[12:29]))
+    huge.write_bytes(raw)
+    for path, width in ((cut, 300), (huge, 60_000)):
+        _, found = ingest(path, path.name, None)
+        assert (found.metadata["image"]["width_px"], found.thumbnail) == (width, None)
+
+
+def test_spectrum_of_a_microscope_tells_its_axis_and_metadata(read: Read) -> None:
+    head = {
+        "FORMAT": "EMSA/MAS Spectral Data File", "VERSION": "1.0", "TITLE": "zero loss", "DATE": "04-SEP-2012",
+        "TIME": "23:14", "NPOINTS": "4.0", "NCOLUMNS": "1.0", "XUNITS": "eV", "YUNITS": "Counts", "DATATYPE": "Y",
+        "XPERCHAN": "0.2", "OFFSET": "-0.4", "SPECTRUM": "",
+    }  # fmt: skip
+    lines = [*(f"#{name:12}: {value}" for name, value in head.items()), *("1.0,", "9.0,", "3.0,", "1.0,"),
+             "#ENDOFDATA   :", ""]  # fmt: skip
+    found = read("eels.msa", "\n".join(lines), "EMSAIngestor")
+    (signal,) = found.metadata["signals"]
+    assert (signal["shape"], signal["metadata"]["General"]["title"]) == ([4], "zero loss")
+    assert signal["axes"][0] | {"name": ""} == {"name": "", "units": "eV", "size": 4, "scale": 0.2, "offset": -0.4}
+    assert found.attributes["timestamp"].startswith("2012-09-0")
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2024-03-01T09:30:00+01:00", "2024-03-01T08:30"),
+        ("2024-03-01 09:30:00Z", "2024-03-01T09:30"),
+        ("04-SEP-2012 23:14 +00:00", "2012-09-04T23:14"),
+        ("2023:04:11 16:58:57 +00:00", "2023-04-11T16:58"),
+        ("04/05/2012 10:00", None),
+        ("2024-03-01", None),
+        ("0001-01-01T00:00:00Z", None),
+        ("yesterday", None),
+        ("99", None),
+    ],
+)
+def test_only_times_that_cannot_be_misread_are_read(text: str, moment: str | None) -> None:
+    from datetime import UTC, datetime
+
+    found = read_time(text)
+    if moment is None or found is None:
+        assert found is moment
+    else:
+        assert datetime.fromisoformat(found).astimezone(UTC).isoformat().startswith(moment)
+
+
+def shown(found: Found) -> Image.Image:
+    return Image.open(io.BytesIO(found.thumbnail or b""))
+
+
+def workbook(sheets: dict[str, list[list[Any]]]) -> bytes:
+    """A workbook as spreadsheet programs write it."""
+    main, office = "http://schemas.openxmlformats.org/spreadsheetml/2006/main", "http://schemas.openxmlformats.org"
+    relation = f"{office}/officeDocument/2006/relationships"
+    head = '<?xml version="1.0" encoding="UTF-8" standalone="yes"?>'
+    kinds = '<Default Extension="xml" ContentType="application/xml"/><Default Extension="rels" '
+    kinds += 'ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
+
+    def sheet(rows: list[list[Any]]) -> str:
+        def cell(value: Any, address: str) -> str:
+            if isinstance(value, str):
+                return f'<c r="{address}" t="inlineStr"><is><t>{value}</t></is></c>'
+            return f'<c r="{address}"><v>{value}</v></c>'
+
+        lines = "".join(
+            f'<row r="{n}">{"".join(cell(value, f"{chr(65 + m)}{n}") for m, value in enumerate(row))}</row>'
+            for n, row in enumerate(rows, 1)
+        )
+        return f'{head}<worksheet xmlns="{main}"><sheetData>{lines}</sheetData></worksheet>'
+
+    listed = "".join(f'<sheet name="{name}" sheetId="{n}" r:id="rId{n}"/>' for n, name in enumerate(sheets, 1))
+    parts = "".join(
+        f'<Relationship Id="rId{n}" Type="{relation}/worksheet" Target="worksheets/sheet{n}.xml"/>'
+        for n in range(1, len(sheets) + 1)
+    )
+    relations = f'{head}<Relationships xmlns="{office}/package/2006/relationships">'
+    files = {
+        "[Content_Types].xml": f'{head}<Types xmlns="{office}/package/2006/content-types">{kinds}</Types>',
+        "_rels/.rels": f'{relations}<Relationship Id="rId1" Type="{relation}/officeDocument" Target="xl/workbook.xml"/>'
+        "</Relationships>",
+        "xl/workbook.xml": f'{head}<workbook xmlns="{main}" xmlns:r="{relation}"><sheets>{listed}</sheets></workbook>',
+        "xl/_rels/workbook.xml.rels": f"{relations}{parts}</Relationships>",
+        **{f"xl/worksheets/sheet{n}.xml": sheet(rows) for n, rows in enumerate(sheets.values(), 1)},
+    }
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return stream.getvalue()
