@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from functools import cache
+from typing import NoReturn
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
+from starlette.routing import Route
 
 from crucible_lineage import __version__
 from crucible_lineage.server.call import Service
-from crucible_lineage.server.http import BodyLimit, add_error_handlers
+from crucible_lineage.server.http import BodyLimit, add_error_handlers, refuse
 from crucible_lineage.server.instance import PREFIX
 from crucible_lineage.server.routes import datasets, deletions, files, people, projects, search, uploads
 
@@ -31,13 +32,12 @@ def build_app(service: Service) -> FastAPI:
     app.state.service = service
     for router in ROUTERS:  # include_router would build each route twice, the second time at the first request
         app.router.routes.extend(router.routes)
-    app.openapi = cache(lambda: _document(app))  # type: ignore[method-assign]
+    methods = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+    app.router.routes.append(Route(f"{PREFIX}/{{path:path}}", _refuse_others, methods=methods))
     add_error_handlers(app)
     app.add_middleware(BodyLimit, unlimited_prefix=f"{PREFIX}/storage/")
     return app
 
 
-def _document(app: FastAPI) -> dict[str, object]:
-    from crucible_lineage.server.openapi import describe  # takes 50 ms; only the document needs it
-
-    return describe(app)
+async def _refuse_others(request: Request) -> NoReturn:
+    raise refuse(404, f"The embedded Crucible has no {request.method} {request.url.path}; see docs/server.md")

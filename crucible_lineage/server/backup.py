@@ -10,11 +10,9 @@ previous one intact and the next attempt continues it. A restore sets the curren
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,11 +21,12 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from crucible_lineage.server.database import connect, open_database
-from crucible_lineage.server.files.storage import BLOCK_BYTES, STORE, flush_folder
+from crucible_lineage.server.files.storage import STORE, digest_of, flush_folder
 from crucible_lineage.server.instance import DataFolder
 from crucible_lineage.server.seals import damage
 
 PAGES_AT_A_TIME = 1000  # of the database; other processes may write in between
+Named = tuple[tuple[str, str], ...]  # datasets, each by its MFID and name
 
 
 class BackupError(Exception):
@@ -52,8 +51,8 @@ class RestoreReport:
 
     backup: Backup
     set_aside: Path | None
-    younger: tuple[tuple[str, str], ...] | None
-    changed: tuple[tuple[str, str], ...] | None
+    younger: Named | None
+    changed: Named | None
 
 
 def back_up(data_dir: Path, target: Path) -> Backup:
@@ -106,7 +105,10 @@ def restore(source: Path, data_dir: Path) -> RestoreReport:
     with closing(open_database(draft.database)) as database, database.write() as db:
         db.execute("UPDATE revision SET token = lower(hex(randomblob(8)))")
     younger, changed = _newer_datasets(folder, draft)
-    set_aside = _set_aside(folder)
+    set_aside = None
+    if folder.root.exists():
+        set_aside = folder.root.with_name(f"{folder.root.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%S}")
+        folder.root.replace(set_aside)
     draft.root.replace(folder.root)
     flush_folder(folder.root.parent)
     return RestoreReport(report, set_aside, younger, changed)
@@ -156,53 +158,33 @@ def _copy_contents(database: Path, target: DataFolder, sources: list[DataFolder]
 
 
 def _copy_content(source: Path, target: Path, sha256: str) -> bool:
-    draft, digest = target.with_suffix(".new"), hashlib.sha256()
+    draft = target.with_suffix(".new")
     try:
-        with source.open("rb") as source_file, draft.open("wb") as target_file:
-            while block := source_file.read(BLOCK_BYTES):
-                digest.update(block)
-                target_file.write(block)
-            target_file.flush()
-            os.fsync(target_file.fileno())
+        shutil.copyfile(source, draft)
     except FileNotFoundError:
-        draft.unlink(missing_ok=True)
         return False
-    if digest.hexdigest() == sha256:
-        draft.replace(target)
-        return True
-    draft.unlink()
-    return False
+    with draft.open("rb") as file:
+        os.fsync(file.fileno())
+    if digest_of(draft).sha256 != sha256:
+        draft.unlink()
+        return False
+    draft.replace(target)
+    return True
 
 
-def _newer_datasets(
-    folder: DataFolder, draft: DataFolder
-) -> tuple[tuple[tuple[str, str], ...] | None, tuple[tuple[str, str], ...] | None]:
+def _newer_datasets(folder: DataFolder, draft: DataFolder) -> tuple[Named | None, Named | None]:
     """Return the datasets that only the folder has, and those that have a later state there than in the draft."""
     if not folder.database.exists():
         return (), ()
     try:
-        current, restored = dict(_states(folder.database)), dict(_states(draft.database))
+        with closing(connect(folder.database)) as db:
+            db.execute("ATTACH ? AS draft", (str(draft.database),))
+            rows = db.execute(
+                """SELECT here.mfid, COALESCE(dataset_name, ''), there.id IS NULL FROM resource AS here
+                    JOIN dataset USING (id) LEFT JOIN draft.resource AS there ON there.mfid = here.mfid
+                    WHERE there.id IS NULL OR here.modified > there.modified ORDER BY here.mfid"""
+            ).fetchall()
     except (sqlite3.DatabaseError, UnicodeDecodeError):
         return None, None
-    younger = tuple((mfid, name) for mfid, (name, _) in current.items() if mfid not in restored)
-    changed = tuple(
-        (mfid, name) for mfid, (name, modified) in current.items() if mfid in restored and modified > restored[mfid][1]
-    )
+    younger, changed = (tuple((mfid, name) for mfid, name, is_new in rows if is_new == wanted) for wanted in (1, 0))
     return younger, changed
-
-
-def _states(database: Path) -> Iterator[tuple[str, tuple[str, str]]]:
-    with closing(connect(database)) as db:
-        for row in db.execute(
-            "SELECT mfid, dataset_name, modified FROM resource JOIN dataset USING (id) ORDER BY mfid"
-        ):
-            yield row["mfid"], (row["dataset_name"] or "", row["modified"])
-
-
-def _set_aside(folder: DataFolder) -> Path | None:
-    if not folder.root.exists():
-        return None
-    timestamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-    aside = folder.root.with_name(f"{folder.root.name}.before-{timestamp}")
-    folder.root.replace(aside)
-    return aside

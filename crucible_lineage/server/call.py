@@ -10,10 +10,9 @@ from typing import Annotated, Any
 from fastapi import Depends, Request, Response
 from starlette.datastructures import MutableHeaders
 
-from crucible_lineage.server.catalogue.access import READABLE, VIEWER, Caller, roles
+from crucible_lineage.server.catalogue.access import READABLE, VIEWER, Caller, role_on
 from crucible_lineage.server.database import Database, hash_key
-from crucible_lineage.server.files.sessions import Links
-from crucible_lineage.server.files.storage import ContentStore
+from crucible_lineage.server.files.storage import ContentStore, Links
 from crucible_lineage.server.http import invalid, refuse
 from crucible_lineage.server.instance import PREFIX, REVISION, STATEMENTS
 from crucible_lineage.server.seals import REMEDY
@@ -56,7 +55,7 @@ class AuthenticatedCall:
 
     def add_revision(self, db: sqlite3.Connection, project_id: int | None) -> None:
         """Add the project's revision to the response headers, if the caller may read the project."""
-        if project_id is not None and roles(db, self.caller, [project_id])[project_id] >= VIEWER:
+        if project_id is not None and role_on(db, self.caller, project_id) >= VIEWER:
             row = db.execute(f"{REVISION} WHERE project_id = ?", (project_id,)).fetchone()
             self.headers[REVISION_HEADER] = row[0]
 
@@ -89,13 +88,12 @@ async def _authenticate(request: Request, response: Response) -> AuthenticatedCa
     if mode == "elevated" and not is_admin:
         raise refuse(403, "Elevated privileges are for platform administrators only")
     return AuthenticatedCall(
-        caller=Caller(user["id"], user["unique_id"], elevated=mode == "elevated", is_admin=is_admin,
-                      is_service_account=bool(user["is_service_account"])),
+        caller=Caller(user["id"], user["unique_id"], elevated=mode == "elevated", is_admin=is_admin),
         service=service,
         request=request,
         key=key,
         headers=response.headers,
-    )  # fmt: skip
+    )
 
 
 Call = Annotated[AuthenticatedCall, Depends(_authenticate)]

@@ -1,4 +1,4 @@
-"""The SQLite database of the server: pooled connections, many readers, one writer at a time, listed migrations."""
+"""The SQLite database of the server: pooled connections, many readers, one writer at a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.ids import EMBEDDED_USER
-from crucible_lineage.server.schema import MIGRATIONS
+from crucible_lineage.server.schema import SCHEMA
 from crucible_lineage.server.seals import REMEDY, add_checksum, checksum, damage
 
 Row = sqlite3.Row
@@ -80,19 +80,13 @@ class Database:
 
 
 def open_database(path: Path) -> Database:
-    """Open the database at `path` and migrate it to the newest schema; a new one gets its local user and secret."""
+    """Open the database at `path`; a new one gets its tables, its local user and its secret."""
     database = Database(path)
     try:
-        applied = _applied(path)
-        if newer := applied - {name for name, _ in MIGRATIONS}:
-            raise RuntimeError(
-                f"{path} was written by a newer crucible-lineage (migration {max(newer)}); nothing was changed.\n"
-                "Upgrade crucible-lineage, or name another data folder."
-            )
-        if len(applied) < len(MIGRATIONS):
-            with database.write() as db:
-                _migrate(db)
+        _create(path)
         with database.read() as db:
+            if find_setting(db, "schema") != str(checksum(SCHEMA)):
+                raise sqlite3.DatabaseError("another version of crucible-lineage made it")
             if find_setting(db, "schema_seal") != _schema_seal(db):
                 raise sqlite3.DatabaseError("its schema is not what was written")
     except (sqlite3.DatabaseError, UnicodeDecodeError, TypeError) as error:
@@ -107,7 +101,7 @@ def open_database(path: Path) -> Database:
 def check(database: Database, is_stopped: Callable[[], bool] = lambda: False) -> None:
     """Check the whole database once a day and put what is wrong into `database.damage`; stop when `is_stopped`.
 
-    A new connection reads it: one that has used the full-text indexes compares what it remembers of them with what
+     A new connection reads it: one that has used the full-text index compares what it remembers of them with what
     others wrote since, and SQLite 3.46 then reports intact ones as malformed.
     """
     due_before = (datetime.now(UTC) - CHECKED_EVERY).isoformat(timespec="microseconds")
@@ -183,33 +177,29 @@ def connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _applied(path: Path) -> set[str]:
-    """Return the names of the applied migrations; create the database, readable by its owner only, if it is new."""
-    if not path.exists():
-        with suppress(FileExistsError):
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-    with closing(connect(path)) as connection:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("CREATE TABLE IF NOT EXISTS migration (name TEXT PRIMARY KEY, applied TEXT NOT NULL)")
-        return {name for (name,) in connection.execute("SELECT name FROM migration")}
-
-
-def _migrate(db: sqlite3.Connection) -> None:
-    applied = {name for (name,) in db.execute("SELECT name FROM migration")}
-    for name, script in MIGRATIONS:
-        if name not in applied:
-            for statement in _statements(script):
+def _create(path: Path) -> None:
+    """Create the tables, the local user and the secret, unless they exist; the file is for its owner only."""
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    with closing(connect(path)) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("BEGIN IMMEDIATE")
+        if db.execute("SELECT 1 FROM sqlite_schema").fetchone() is None:
+            for statement in _statements(SCHEMA):
                 db.execute(statement)
-            db.execute("INSERT INTO migration VALUES (?, ?)", (name, now()))
-    db.execute("INSERT OR REPLACE INTO setting VALUES ('schema_seal', ?)", (_schema_seal(db),))
-    db.execute("INSERT OR IGNORE INTO setting VALUES ('instance_id', ?)", (secrets.token_hex(16),))
-    if not applied:
-        db.execute("INSERT INTO setting VALUES ('link_secret', ?)", (secrets.token_hex(32),))
-        db.execute(
-            "INSERT INTO user (id, unique_id, username, first_name, last_name, platform_role)"
-            " VALUES (1, :unique_id, :username, :first_name, :last_name, 'admin')",
-            LOCAL_USER,
-        )
+            settings = {
+                "schema": str(checksum(SCHEMA)),
+                "schema_seal": _schema_seal(db),
+                "instance_id": secrets.token_hex(16),
+                "link_secret": secrets.token_hex(32),
+            }
+            db.executemany("INSERT INTO setting VALUES (?, ?)", settings.items())
+            db.execute(
+                "INSERT INTO user (id, unique_id, username, first_name, last_name, platform_role)"
+                " VALUES (1, :unique_id, :username, :first_name, :last_name, 'admin')",
+                LOCAL_USER,
+            )
+        db.execute("COMMIT")
 
 
 def _schema_seal(db: sqlite3.Connection) -> str:

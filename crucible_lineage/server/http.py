@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Awaitable, Callable
 from functools import partial, wraps
 from inspect import iscoroutinefunction
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -31,8 +31,6 @@ MAX_ROW_ID = (1 << 63) - 1
 
 Limit = Annotated[int, Query(ge=0, le=1000)]
 Offset = Annotated[int, Query(ge=0, le=MAX_ROW_ID)]
-SearchLimit = Annotated[int, Query(ge=1, le=50)]
-Direction = Literal["asc", "desc"]
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
@@ -264,7 +262,17 @@ def _checked_moment(text: str) -> str:
     return text
 
 
+def _plain_name(name: str) -> str:
+    if name in (".", "..") or any(character in "/\\" or ord(character) < 32 for character in name):
+        raise ValueError("must be a plain file name, without folders or control characters")
+    if len(name.encode("utf-8", "replace")) > 255:
+        raise ValueError("must not be longer than 255 bytes")
+    return name
+
+
 Text = Annotated[str, Field(max_length=10_000)]
+FileName = Annotated[str, Field(min_length=1), AfterValidator(_plain_name)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(min_length=1, max_length=500)]
 Moment = Annotated[str, Field(max_length=64), AfterValidator(_checked_moment)]
 Count = Annotated[int, Field(ge=0, le=MAX_ROW_ID)]
@@ -299,7 +307,6 @@ class DatasetBody(_New, _DatasetFields):
 
 class DatasetPatch(Form, _DatasetFields):
     timestamp: Moment | None = None
-    owner_orcid: str | None = None
 
 
 class _SampleFields(BaseModel):

@@ -27,7 +27,7 @@ _STATEMENT_IDS = (
 )
 STATEMENTS = (
     "SELECT count(*) || ':' || coalesce(max(modified), '') || ':' || (SELECT count(*) || ':' || coalesce(max(id), 0)"  # noqa: S608  constant texts
-    f" FROM deletion_request WHERE status IN ('pending', 'approved') AND resource_id IN ({_STATEMENT_IDS}))"
+    f" FROM deletion_request WHERE resource_id IN ({_STATEMENT_IDS}))"
     f" FROM resource WHERE id IN ({_STATEMENT_IDS})"
 )
 

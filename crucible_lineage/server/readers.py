@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,20 +36,11 @@ MAX_SCALAR_BYTES = 1 << 16
 MAX_PIXELS = 100_000_000  # chosen: larger pictures are described, but get no thumbnail
 THUMBNAIL_PX = 200  # width and height of the thumbnails that Crucible's own worker makes
 
-# Unambiguous forms of times: day and month cannot be confused. A date alone is not enough.
-_FORMS = (
-    "%a %b %d %H:%M:%S %Y",  # Mon Jun 04 14:15:57 2012, as C writes it
-    "%d-%b-%Y %H:%M:%S",
-    "%d-%b-%Y %H:%M",
-    "%Y:%m:%d %H:%M:%S",  # as EXIF writes it
-)
-_ISO = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d([.,]\d+)?)? ?(Z|[+-]\d\d:?\d\d)?")
-_TIMES = ("start_time", "timestamp", "date_time", "datetime", "acquisition_time", "measurement_time", "date")
-_INSTRUMENTS = ("instrument", "instrument_name", "instrument_model", "spectrometer", "microscope", "diffractometer")
+_TIMES = ("start_time", "timestamp", "datetime", "acquisition_time", "measurement_time")
+_INSTRUMENTS = ("instrument", "instrument_name", "spectrometer", "microscope", "diffractometer")
 _SETTING = re.compile(r"#\s*([A-Za-z]\w*(?: \w+){0,2})\s*[:=]\s*(\S.*)")
 _UNIT = re.compile(r".*\S\s*[(\[]\s*([^()\[\]]{1,20})\s*[)\]]")
 _MISSING_CODE = re.compile(r"-9{3,}0*(\.9+)?|-9{2,}00|-99\.9+|-999\.25|9{4,}(\.9+)?|-?1e\+3\d|9\.96921e\+36")
-_SCOPEFOUNDRY = re.compile(r"(app|hardware/[^/]+|measurement/[^/]+)(?:/settings(/units)?)?")
 # Only these, whatever the file's name: Pillow would start Ghostscript for what looks like EPS.
 _PICTURES = ("PNG", "JPEG", "TIFF", "GIF", "BMP", "WEBP")
 _BROKEN = (OSError, ValueError, SyntaxError, EOFError)  # what Pillow raises for malformed bytes
@@ -121,31 +112,6 @@ def read_hdf5(path: Path) -> Found | None:
         return Found({**root, "hdf5": _contents(file)}, None, _acquired(root))
 
 
-def read_scopefoundry(path: Path) -> Found | None:
-    """ScopeFoundry: settings of app, hardware and measurement, with units; a single measurement names the dataset's.
-
-    Source: ScopeFoundry writes each component's settings as attributes of `<kind>/<name>/settings`, and their units as
-    attributes of `units` below it.
-    """
-    with _hdf5(path) as file:
-        if file is None or "ScopeFoundry_type" not in file.attrs:
-            return None
-        parts: JsonObject = {}
-        for name, node in _nodes(file):
-            if (match := _SCOPEFOUNDRY.fullmatch(name)) and (found := _attributes(node)):
-                part = parts
-                for step in match[1].split("/"):
-                    part = part.setdefault(step, {})
-                part |= {"units": found} if match[2] else found
-        metadata = {**_attributes(file), **parts, "hdf5": {"datasets": _contents(file)["datasets"]}}
-        start = file.attrs.get("time_id")
-    names = list(parts.get("measurement", ()))
-    fields = {"measurement": names[0]} if len(names) == 1 else {}
-    if hasattr(start, "__int__") and 0 < start < 1 << 33:
-        fields["timestamp"] = datetime.fromtimestamp(int(start), UTC).isoformat()
-    return Found(metadata, None, fields)
-
-
 def read_nexus(path: Path) -> Found | None:
     """NeXus (an `NXentry`): all single values with units. None for another HDF5 file."""
     with _hdf5(path) as file:
@@ -190,7 +156,8 @@ def read_image(path: Path) -> Found | None:
                 "tags": tags,
             }
             metadata = {"image": {key: value for key, value in properties.items() if value not in (None, {})}}
-            timestamp = read_time(tags.get("DateTimeOriginal", ""), tags.get("OffsetTimeOriginal") or "")
+            taken = str(tags.get("DateTimeOriginal", "")).replace(":", "-", 2)  # EXIF writes 2024:03:01 09:30:00
+            timestamp = read_time(f"{taken}{tags.get('OffsetTimeOriginal') or ''}")
             maker, model = (" ".join(str(tags.get(name) or "").split()) for name in ("Make", "Model"))
             camera = model if model.startswith(maker) else f"{maker} {model}"
             thumbnail = _thumbnail(image) if image.width * image.height <= MAX_PIXELS else None
@@ -216,8 +183,7 @@ def read_signals(plugin: str, path: Path) -> Found | None:
         signals = list(reader(str(path), lazy=True))
     except (NotImplementedError, TypeError, ValueError):  # not every file supports lazy reading
         signals = list(reader(str(path)))
-    general = signals[0].get("metadata", {}) if signals else {}
-    return Found({"signals": [_signal(one) for one in signals[:MAX_SIGNALS]]}, None, _signal_fields(general))
+    return Found({"signals": [_signal(one) for one in signals[:MAX_SIGNALS]]}, None, _signal_fields(signals))
 
 
 def plain(value: Any) -> Any:
@@ -241,30 +207,15 @@ def plain(value: Any) -> Any:
     return number if math.isfinite(number) else None
 
 
-def read_time(text: object, zone: str = "") -> str | None:
-    """Parse a time and return it as ISO 8601; None for text that is no time or is ambiguous.
+def read_time(text: object) -> str | None:
+    """Return a time in ISO 8601; None for text that is no such time, also for a date alone.
 
     A time without a zone is taken to be in this machine's zone, which is usually the instrument's.
     """
-    text = " ".join(f"{text} {zone}".split())
-    moment: datetime | None = None
-    if _ISO.fullmatch(text):
-        moment = _parsed(datetime.fromisoformat, text.replace(",", ".").replace(" +", "+").replace(" Z", "Z"))
-    for form in (*_FORMS, *(f"{form} %z" for form in _FORMS)):
-        moment = moment or _parsed(lambda value, form=form: datetime.strptime(value, form), text)
-    if moment is None:
-        return None
     try:
-        stored_time(local := moment.astimezone().isoformat())
-    except (OverflowError, OSError, ValueError):  # such as the year 1, where no time is set
-        return None
-    return local
-
-
-def _parsed(read: Any, text: str) -> datetime | None:
-    try:
-        moment: datetime = read(text)
-    except ValueError:
+        moment = datetime.fromisoformat(str(text).strip()).astimezone().isoformat() if ":" in str(text) else ""
+        stored_time(moment)
+    except (OverflowError, OSError, ValueError):  # also the year 1, where no time is set
         return None
     return moment
 
@@ -541,11 +492,10 @@ def _described(value: object) -> Any:
     return plain(value) if is_plain else None
 
 
-def _signal_fields(metadata: Mapping[str, Any]) -> dict[str, str]:
+def _signal_fields(signals: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Return when and with what the signal was measured, in the vocabulary shared by RosettaSciIO's readers."""
-    general = metadata.get("General", {})
-    moment = f"{general.get('date', '')} {general.get('time', '')}"
-    timestamp = read_time(moment, str(general.get("time_zone", "") or "")) or read_time(moment)
-    instruments = metadata.get("Acquisition_instrument", {})
-    names = (instrument.get("microscope") for instrument in instruments.values() if isinstance(instrument, Mapping))
+    metadata = signals[0].get("metadata", {}) if signals else {}
+    general, instruments = metadata.get("General", {}), metadata.get("Acquisition_instrument", {})
+    timestamp = read_time(f"{general.get('date', '')}T{general.get('time', '')}")
+    names = (one.get("microscope") for one in instruments.values() if isinstance(one, Mapping))
     return _given(timestamp=timestamp, instrument_name=next(filter(None, names), None))

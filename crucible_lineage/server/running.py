@@ -15,13 +15,11 @@ from typing import Self
 import uvicorn
 from filelock import FileLock
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from crucible_lineage.server.app import build_app
 from crucible_lineage.server.call import Service
 from crucible_lineage.server.database import Database, open_database, register_key, setting
-from crucible_lineage.server.files.sessions import Links
-from crucible_lineage.server.files.storage import ContentStore
+from crucible_lineage.server.files.storage import ContentStore, Links
 from crucible_lineage.server.ingest.worker import MetadataWriteBack, Worker
 from crucible_lineage.server.instance import PREFIX, open_folder
 
@@ -216,7 +214,7 @@ def server_config(
         host=host,
         port=port,
         loop="asyncio",
-        http=HttpConnection,
+        http="httptools",
         ws="none",
         lifespan="off",
         log_config=None,
@@ -234,67 +232,3 @@ def server_config(
 def _url(server: Serving, host: str, *, secure: bool) -> str:
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
     return f"{'https' if secure else 'http'}://{shown}:{server.port}{PREFIX}"
-
-
-HEAD_S = 60.0  # chosen: from opening a connection, or its last response, to the complete head of a request
-SILENCE_S = 60.0  # chosen: between two pieces of a request's body, or of a response
-MAX_HEAD_BYTES = 64 << 10  # the limit of uvicorn's other parser, h11
-
-
-class HttpConnection(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 with limits on how long it waits."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._idle_since = self._received_at = self._sent_at = self.loop.time()
-        self._unsent = self._head_bytes = 0
-        self._check_after(min(HEAD_S, SILENCE_S))
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._check_timer.cancel()
-        super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        self._received_at = self.loop.time()
-        self._head_bytes += len(data)
-        super().data_received(data)
-        if self._awaits_head and self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-            self.send_400_response("The head of this request is too long.")
-
-    def on_headers_complete(self) -> None:
-        super().on_headers_complete()
-        self._head_bytes = 0
-
-    def on_response_complete(self) -> None:
-        self._idle_since = self._received_at = self.loop.time()
-        self._head_bytes = 0
-        super().on_response_complete()
-
-    @property
-    def _awaits_head(self) -> bool:
-        return self.cycle is None or self.cycle.response_complete
-
-    def _check_after(self, seconds: float) -> None:
-        self._check_timer = self.loop.call_later(seconds, self._check)
-
-    def _check(self) -> None:
-        """Close the connection if the other side was silent for too long; otherwise check again later."""
-        left = self._seconds_left()
-        if left > 0:
-            self._check_after(left)
-        else:
-            self.transport.abort()
-
-    def _seconds_left(self) -> float:
-        now = self.loop.time()
-        if (unsent := self.transport.get_write_buffer_size()) != self._unsent:
-            self._unsent, self._sent_at = unsent, now
-        if self.timeout_keep_alive_task is not None:  # idle; uvicorn will close it
-            return min(HEAD_S, SILENCE_S)
-        if self._awaits_head:
-            return self._idle_since + HEAD_S - now
-        if self.flow.write_paused:
-            return self._sent_at + SILENCE_S - now
-        if self.cycle.more_body and not self.flow.read_paused:
-            return self._received_at + SILENCE_S - now
-        return min(HEAD_S, SILENCE_S)  # the response is being made

@@ -1,10 +1,10 @@
-"""The tables, as SQL one can read, and the list of migrations that leads to them."""
+"""The tables, as SQL one can read."""
 
 from __future__ import annotations
 
 from crucible_lineage.server.seals import SEALING
 
-_FIRST = """
+_TABLES = """
 CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 
 CREATE TABLE user (
@@ -15,7 +15,7 @@ CREATE TABLE user (
     last_name TEXT NOT NULL,
     email TEXT UNIQUE COLLATE NOCASE,
     is_service_account INTEGER NOT NULL DEFAULT 0,
-    platform_role TEXT NOT NULL DEFAULT 'none' CHECK (platform_role IN ('none', 'contributor', 'admin'))
+    platform_role TEXT NOT NULL DEFAULT 'none' CHECK (platform_role IN ('none', 'admin'))
 ) STRICT;
 
 CREATE TABLE api_key (
@@ -32,7 +32,7 @@ CREATE TABLE resource (                           -- what datasets, samples, pro
     owner_id INTEGER REFERENCES user,
     project_id INTEGER REFERENCES resource,
     public INTEGER NOT NULL DEFAULT 0,
-    hidden INTEGER NOT NULL DEFAULT 0,            -- a deletion request is pending or approved
+    hidden INTEGER NOT NULL DEFAULT 0,            -- its deletion was requested
     created TEXT NOT NULL,
     modified TEXT NOT NULL
 ) STRICT;
@@ -70,6 +70,7 @@ CREATE TABLE dataset (
     data_format TEXT,
     session_name TEXT,
     timestamp TEXT NOT NULL,
+    timed INTEGER NOT NULL DEFAULT 1,             -- 0: nobody said when, so it is when it came here
     size INTEGER,
     instrument_id INTEGER REFERENCES instrument,
     instrument_label TEXT                         -- the name given at create when it names no registered instrument
@@ -84,36 +85,33 @@ CREATE TABLE sample (
     timestamp TEXT NOT NULL
 ) STRICT;
 
-CREATE TABLE access (                             -- grants; membership in a project is a grant on the project
-    resource_id INTEGER NOT NULL REFERENCES resource ON DELETE CASCADE,
-    user_id INTEGER REFERENCES user ON DELETE CASCADE,
-    project_id INTEGER REFERENCES project ON DELETE CASCADE,
+CREATE TABLE member (                             -- of a project, besides its lead
+    project_id INTEGER NOT NULL REFERENCES project ON DELETE CASCADE,
+    user_id INTEGER NOT NULL REFERENCES user ON DELETE CASCADE,
     role INTEGER NOT NULL CHECK (role BETWEEN 1 AND 4),
-    CHECK ((user_id IS NULL) <> (project_id IS NULL)),
-    UNIQUE (resource_id, user_id),
-    UNIQUE (resource_id, project_id)
+    UNIQUE (project_id, user_id)
 ) STRICT;
-CREATE INDEX access_user ON access (user_id, resource_id);
-CREATE INDEX access_project ON access (project_id, resource_id);
+CREATE INDEX member_user ON member (user_id, project_id);
 
 CREATE TABLE metadata (
     id INTEGER PRIMARY KEY REFERENCES resource ON DELETE CASCADE,
-    document TEXT NOT NULL
+    document TEXT NOT NULL,
+    given TEXT                                    -- what people wrote of it; NULL where that is all of the document
 ) STRICT;
 CREATE VIRTUAL TABLE metadata_words USING fts5 (words, tokenize='porter unicode61');
-CREATE VIRTUAL TABLE name_parts USING fts5 (name, tokenize='trigram');
 
 CREATE TABLE keyword (
     id INTEGER PRIMARY KEY,
-    keyword TEXT NOT NULL,
     folded TEXT NOT NULL UNIQUE                   -- without regard to case
 ) STRICT;
-CREATE TABLE dataset_keyword (
+CREATE TABLE attached_keyword (                   -- in the spelling that was given with this dataset
+    id INTEGER PRIMARY KEY,
     dataset_id INTEGER NOT NULL REFERENCES dataset ON DELETE CASCADE,
     keyword_id INTEGER NOT NULL REFERENCES keyword,
-    PRIMARY KEY (dataset_id, keyword_id)
-) STRICT, WITHOUT ROWID;
-CREATE INDEX keyword_dataset ON dataset_keyword (keyword_id, dataset_id);
+    spelling TEXT NOT NULL,
+    UNIQUE (dataset_id, keyword_id)
+) STRICT;
+CREATE INDEX attached_keyword_dataset ON attached_keyword (keyword_id, dataset_id);
 
 CREATE TABLE link (
     parent_id INTEGER NOT NULL REFERENCES resource ON DELETE CASCADE,
@@ -130,15 +128,6 @@ CREATE TABLE association (
     PRIMARY KEY (dataset_id, sample_id)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX association_sample ON association (sample_id, dataset_id);
-
-CREATE TABLE thumbnail (
-    id INTEGER PRIMARY KEY,
-    dataset_id INTEGER NOT NULL REFERENCES dataset ON DELETE CASCADE,
-    name TEXT NOT NULL,
-    mime_type TEXT NOT NULL,
-    image BLOB NOT NULL
-) STRICT;
-CREATE INDEX thumbnail_dataset ON thumbnail (dataset_id);
 
 CREATE TABLE file (
     id INTEGER PRIMARY KEY,
@@ -165,23 +154,13 @@ CREATE TABLE upload (
     filename TEXT NOT NULL,
     size INTEGER NOT NULL,
     sha256 TEXT NOT NULL,
-    part_size INTEGER NOT NULL,
     state TEXT NOT NULL DEFAULT 'uploading' CHECK (state IN ('uploading', 'completed', 'aborted')),
-    idempotency_key TEXT,
     file_mfid TEXT,                               -- once completed
     user_id INTEGER NOT NULL REFERENCES user,
-    created TEXT NOT NULL,
-    UNIQUE (dataset_id, idempotency_key)
+    created TEXT NOT NULL
 ) STRICT;
+CREATE INDEX upload_dataset ON upload (dataset_id);
 CREATE INDEX upload_replaces ON upload (replaces_id);
-CREATE TABLE upload_part (
-    upload_id TEXT NOT NULL REFERENCES upload ON DELETE CASCADE,
-    number INTEGER NOT NULL,
-    size INTEGER NOT NULL,
-    sha256 TEXT NOT NULL,
-    PRIMARY KEY (upload_id, number)
-) STRICT, WITHOUT ROWID;
-
 CREATE TABLE ingestion_request (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     file_id INTEGER NOT NULL REFERENCES file ON DELETE CASCADE,
@@ -196,84 +175,51 @@ CREATE TABLE ingestion_request (
 CREATE INDEX ingestion_file ON ingestion_request (file_id);
 CREATE INDEX ingestion_open ON ingestion_request (status) WHERE status IN ('requested', 'started');
 
+CREATE TABLE thumbnail (
+    id INTEGER PRIMARY KEY,
+    dataset_id INTEGER NOT NULL REFERENCES dataset ON DELETE CASCADE,
+    name TEXT NOT NULL,
+    mime_type TEXT NOT NULL,
+    image BLOB NOT NULL,
+    file_id INTEGER REFERENCES file ON DELETE CASCADE  -- that ingestion made it from
+) STRICT;
+CREATE INDEX thumbnail_dataset ON thumbnail (dataset_id);
+CREATE INDEX thumbnail_file ON thumbnail (file_id);
+
+CREATE TABLE parsed (                             -- what ingestion found in a file, renewed with it
+    file_id INTEGER PRIMARY KEY REFERENCES file ON DELETE CASCADE,
+    document TEXT NOT NULL,
+    filled TEXT NOT NULL                          -- the fields of the dataset that it filled in, with their values
+) STRICT;
+
 CREATE TABLE deletion_request (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
-    resource_id INTEGER NOT NULL REFERENCES resource ON DELETE CASCADE,
+    resource_id INTEGER NOT NULL UNIQUE REFERENCES resource ON DELETE CASCADE,
     requester_id INTEGER NOT NULL REFERENCES user,
     reason TEXT,
-    status TEXT NOT NULL DEFAULT 'pending' CHECK (status IN ('pending', 'approved', 'rejected')),
-    request_time TEXT NOT NULL,
-    review_time TEXT,
-    reviewer_id INTEGER REFERENCES user,
-    reviewer_notes TEXT
+    request_time TEXT NOT NULL
 ) STRICT;
-CREATE UNIQUE INDEX deletion_open ON deletion_request (resource_id) WHERE status IN ('pending', 'approved');
 
-CREATE TABLE deletion_audit (
+CREATE TABLE deleted (                            -- resources that were deleted for good
     id INTEGER PRIMARY KEY AUTOINCREMENT,
-    resource_type TEXT NOT NULL,
-    resource_mfid TEXT NOT NULL,
-    resource_name TEXT,
+    mfid TEXT NOT NULL,
+    type TEXT NOT NULL,
+    name TEXT,
     project_slug TEXT,
-    project_mfid TEXT,
     requester_id INTEGER REFERENCES user,
     reason TEXT,
     request_time TEXT,
-    review_time TEXT,
-    reviewer_id INTEGER REFERENCES user,
-    reviewer_notes TEXT,
     deleted_at TEXT NOT NULL
 ) STRICT;
-CREATE INDEX deletion_audit_resource ON deletion_audit (resource_mfid);
-
-CREATE TABLE join_request (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    project_id INTEGER NOT NULL REFERENCES project ON DELETE CASCADE,
-    requester_id INTEGER NOT NULL REFERENCES user,
-    reason TEXT,
-    status TEXT NOT NULL DEFAULT 'pending' CHECK (status IN ('pending', 'approved', 'rejected')),
-    request_time TEXT NOT NULL,
-    review_time TEXT,
-    reviewer_id INTEGER REFERENCES user,
-    reviewer_notes TEXT
-) STRICT;
-"""
-
-# Losses and creations are noted by triggers, so that no way of losing something can forget to.
-_SECOND = """
-DROP TABLE join_request;
-
-CREATE TABLE binding (                            -- service accounts of an instrument, contributors to its datasets
-    instrument_id INTEGER NOT NULL REFERENCES instrument ON DELETE CASCADE,
-    user_id INTEGER NOT NULL REFERENCES user ON DELETE CASCADE,
-    PRIMARY KEY (user_id, instrument_id)
-) STRICT, WITHOUT ROWID;
-CREATE INDEX binding_instrument ON binding (instrument_id);
-INSERT INTO binding SELECT resource_id, user_id FROM access JOIN user ON user.id = user_id
-    WHERE is_service_account AND resource_id IN (SELECT id FROM instrument);
-DELETE FROM access WHERE (resource_id, user_id) IN (SELECT instrument_id, user_id FROM binding);
-
-CREATE TABLE attached_keyword (                   -- in the spelling that was given with this dataset
-    id INTEGER PRIMARY KEY,
-    dataset_id INTEGER NOT NULL REFERENCES dataset ON DELETE CASCADE,
-    keyword_id INTEGER NOT NULL REFERENCES keyword,
-    spelling TEXT NOT NULL,
-    UNIQUE (dataset_id, keyword_id)
-) STRICT;
-CREATE INDEX attached_keyword_dataset ON attached_keyword (keyword_id, dataset_id);
-INSERT INTO attached_keyword (dataset_id, keyword_id, spelling)
-    SELECT dataset_id, keyword_id, keyword FROM dataset_keyword JOIN keyword ON keyword.id = keyword_id;
-DROP TABLE dataset_keyword;
-ALTER TABLE keyword DROP COLUMN keyword;
+CREATE INDEX deleted_mfid ON deleted (mfid);
 
 CREATE TABLE revision (                           -- of a project: what a client compares to know that nothing was lost
     project_id INTEGER PRIMARY KEY REFERENCES project ON DELETE CASCADE,
     token TEXT NOT NULL,                          -- another one after each loss
     made INTEGER NOT NULL                         -- datasets and samples that ever came to the project
 ) STRICT;
-INSERT INTO revision SELECT id, lower(hex(randomblob(8))),
-    (SELECT COUNT(*) FROM resource WHERE project_id = project.id) FROM project;
 
+-- Losses and creations are noted by triggers, so that no way of losing something can forget to.
 CREATE TRIGGER revision_begins AFTER INSERT ON project BEGIN
     INSERT INTO revision VALUES (NEW.id, lower(hex(randomblob(8))), 0);
 END;
@@ -309,29 +255,8 @@ CREATE TRIGGER association_lost AFTER DELETE ON association BEGIN
     UPDATE revision SET token = lower(hex(randomblob(8)))
     WHERE project_id = (SELECT project_id FROM resource WHERE id = OLD.dataset_id);
 END;
-CREATE TRIGGER access_lost AFTER DELETE ON access BEGIN
-    UPDATE revision SET token = lower(hex(randomblob(8)))
-    WHERE project_id = (SELECT project_id FROM resource WHERE id = OLD.resource_id);
-    UPDATE revision SET token = lower(hex(randomblob(8))) WHERE project_id = OLD.resource_id;
+CREATE TRIGGER member_lost AFTER DELETE ON member BEGIN
+    UPDATE revision SET token = lower(hex(randomblob(8))) WHERE project_id = OLD.project_id;
 END;
 """
-
-_THIRD = """
-ALTER TABLE metadata ADD COLUMN given TEXT;       -- what people wrote of it; NULL where that is all of the document
-ALTER TABLE dataset ADD COLUMN timed INTEGER NOT NULL DEFAULT 1;  -- 0: nobody said when, so it is when it came here
-ALTER TABLE thumbnail ADD COLUMN file_id INTEGER REFERENCES file ON DELETE CASCADE;  -- that ingestion made it from
-CREATE INDEX thumbnail_file ON thumbnail (file_id);
-CREATE TABLE parsed (                             -- what ingestion found in a file, renewed with it
-    file_id INTEGER PRIMARY KEY REFERENCES file ON DELETE CASCADE,
-    document TEXT NOT NULL,
-    filled TEXT NOT NULL                          -- the fields of the dataset that it filled in, with their values
-) STRICT;
-"""
-
-# Each runs once per data folder, in one transaction with the note that it ran; append, never edit.
-MIGRATIONS: tuple[tuple[str, str], ...] = (
-    ("0001-first", _FIRST),
-    ("0002-revisions", _SECOND),
-    ("0003-parsed", _THIRD),
-    ("0004-seals", SEALING),
-)
+SCHEMA = "".join((_TABLES, SEALING))

@@ -21,7 +21,7 @@ COLUMNS = {
     "dataset": ("id", "dataset_name", "measurement", "data_type", "data_format", "session_name", "timestamp", "size",
                 "instrument_id", "instrument_label", "timed"),
     "sample": ("id", "sample_name", "sample_type", "description", "timestamp"),
-    "access": ("resource_id", "user_id", "project_id", "role"),
+    "member": ("project_id", "user_id", "role"),
     "metadata": ("id", "document", "given"),
     "parsed": ("file_id", "document", "filled"),
     "keyword": ("id", "folded"),
@@ -102,7 +102,6 @@ def _sealing() -> Iterator[str]:
         new = ", ".join(f"NEW.{column}" for column in columns)
         this = " AND ".join(f"{key} = NEW.{key}" for key in keys)
         yield f"ALTER TABLE {table} ADD COLUMN seal INTEGER;\n"
-        yield f"UPDATE {table} SET seal = checksum({', '.join(columns)});\n"
         for name, event in (("sealed", "INSERT"), ("resealed", f"UPDATE OF {', '.join(columns)}")):
             yield (
                 f"CREATE TRIGGER {table}_{name} AFTER {event} ON {table} BEGIN\n"

@@ -140,15 +140,16 @@ def add_thumbnail(
 ) -> int:
     """Set the thumbnail of that name to a picture (image file, image bytes, or figure) and return its number.
 
-    A thumbnail of the same name is updated, not added twice.
+    A thumbnail of the same name is replaced.
     """
     client = session_for(crucible).client
     body = picture_body(thumbnail, thumbnail_name, f"{dsid}_thumbnail.png")
     name, content = body["thumbnail_name"], body["thumbnail_b64str"]
     for existing in client.datasets.get_thumbnails(dsid):
         if existing.thumbnail_name == name:
-            is_same = existing.thumbnail_b64str == content
-            return existing.id if is_same else client.datasets.update_thumbnail(dsid, existing.id, picture=thumbnail).id
+            if existing.thumbnail_b64str == content:
+                return existing.id
+            client.datasets.delete_thumbnail(dsid, existing.id)
     picture = Path(thumbnail) if isinstance(thumbnail, str) else thumbnail
     return client.datasets.add_thumbnail(dsid, picture, name=name).id
 

@@ -38,8 +38,7 @@ def deleted(lab: Any, data: Path) -> Deleted:
     found = Deleted(data, json.loads(ran.stdout))
     with Session(Settings(data)) as session:
         deletions = session.client.deletions
-        request = deletions.request(found.first, "the lamp was off")
-        deletions.approve(request.id)
+        deletions.request(found.first, "the lamp was off")
         deletions.delete(found.first)
         deletions.request(found.second, "a twin")
     return found

@@ -55,7 +55,6 @@ def everything(server: RunningServer) -> dict[str, Any]:
         for dataset in datasets:
             for part in ("keywords", "thumbnails", "files"):
                 dataset[part] = get(f"/datasets/{dataset['unique_id']}/{part}")
-            dataset["access"] = get(f"/resources/{dataset['unique_id']}/access")
         return {
             "datasets": datasets,
             "samples": get("/samples", **shown, **oldest_first)["items"],

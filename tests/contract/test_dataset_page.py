@@ -108,9 +108,6 @@ def test_links_updates_and_models_work_as_on_the_page(official_settings: Running
         updated = client.datasets.update(made.dsid, instrument_name="Titan", measurement="TEM")
         assert (updated.instrument_id, updated.measurement) == ("titan", "TEM")
         assert client.datasets.update(made.dsid, instrument_name="a balance").instrument_name == "a balance"
-        colleague = Official(api_url=client.api_url, api_key=official_settings.api_key).service_accounts.create("ada")
-        given = client.datasets.update(made.dsid, session_name="handed over", owner_orcid=colleague["unique_id"])
-        assert (given.owner_orcid, given.session_name) == (colleague["unique_id"], "handed over")
 
 
 def test_an_answer_without_an_id_is_no_dataset() -> None:

@@ -32,9 +32,6 @@ class User:
     def drop_picture(self, mfid: str, picture: int) -> None:
         self.client.datasets.delete_thumbnail(mfid, picture)
 
-    def review(self, request: int, *, approve: bool) -> None:
-        (self.client.deletions.approve if approve else self.client.deletions.reject)(request)
-
     def delete(self, mfid: str) -> None:
         self.client.deletions.delete(mfid)
 
@@ -66,9 +63,6 @@ class Ours(User):
 
     def count(self, **filters: Any) -> int:
         return self.client.datasets.count(**filters)
-
-    def facets(self, field: str, **filters: Any) -> dict[str, int]:
-        return {str(bucket.label): bucket.count for bucket in self.client.datasets.facets(field, **filters)}
 
     def search(self, text: str) -> list[str]:
         return [str(found.dataset_name) for found in self.client.datasets.search(text)]
@@ -111,9 +105,6 @@ class Ours(User):
 
     def picture(self, mfid: str, path: Path) -> int:
         return self.client.datasets.add_thumbnail(mfid, path).id
-
-    def rename_picture(self, mfid: str, picture: int, name: str) -> None:
-        self.client.datasets.update_thumbnail(mfid, picture, name=name)
 
     def upload(self, mfid: str, path: Path, *, replace: bool = False) -> None:
         if replace:
@@ -171,10 +162,6 @@ class Official(User):
     def count(self, **filters: Any) -> int:
         return int(self.client.datasets.count(**filters))
 
-    def facets(self, field: str, **filters: Any) -> dict[str, int]:
-        found = self.client.datasets.facets(field, **filters)
-        return {str(bucket["label"]): bucket["count"] for bucket in found["items"]}
-
     def search(self, text: str) -> list[str]:
         return [found["dataset_name"] for found in self.client.datasets.search(text)]
 
@@ -217,9 +204,6 @@ class Official(User):
 
     def picture(self, mfid: str, path: Path) -> int:
         return int(self.client.datasets.add_thumbnail(mfid, str(path))["id"])
-
-    def rename_picture(self, mfid: str, picture: int, name: str) -> None:
-        self.client.datasets.update_thumbnail(mfid, picture, thumbnail_name=name)
 
     def upload(self, mfid: str, path: Path, *, replace: bool = False) -> None:
         self.client.datasets.add_file(mfid, str(path), replace=replace)

@@ -84,7 +84,7 @@ def colleague(made: Any, tmp_path: Path) -> Iterator[Session]:
     hashed = hashlib.sha256(b"colleague-key").hexdigest()
     made.sql("INSERT INTO api_key SELECT ?, id, '2024' FROM user WHERE first_name = 'Ada'", hashed)
     made.sql(
-        "INSERT INTO access (resource_id, user_id, role) SELECT project.id, user.id, 1 FROM project, user"
+        "INSERT INTO member (project_id, user_id, role) SELECT project.id, user.id, 1 FROM project, user"
         " WHERE slug = 'lab' AND first_name = 'Ada'"
     )
     with Session(Settings(tmp_path / "hers", made.session.client.api_url, "colleague-key")) as session:
@@ -112,8 +112,7 @@ def test_an_id_that_the_server_chose_is_known_by_its_keyword(made: Any, tmp_path
     metadata, files = made.session.client.metadata.get(made.total), made.session.client.files.list(made.total)
     contents = {file.filename: made.session.client.files.download_bytes(file) for file in files}
     made.session.mirror.forget()
-    for table in ("name_parts", "metadata_words"):
-        made.sql(f"DELETE FROM {table} WHERE rowid = (SELECT id FROM resource WHERE mfid = ?)", made.total)
+    made.sql("DELETE FROM metadata_words WHERE rowid = (SELECT id FROM resource WHERE mfid = ?)", made.total)
     made.sql("DELETE FROM resource WHERE mfid = ?", made.total)
     datasets = made.session.client.datasets
     chosen = datasets.create({"project_id": "lab"}, scientific_metadata=metadata).dsid

@@ -68,7 +68,7 @@ def answers(folder: Path) -> Answers:
                 return answer.json()
 
             listed = get("/datasets?project_id=raman&include_metadata=true&include_links=true&include_owner=true")
-            for path in ("/projects", "/samples", "/files", "/project_graph/raman", "/datasets?keyword=crystalline-1"):
+            for path in ("/projects", "/samples", "/files", "/datasets?keyword=crystalline-1"):
                 get(path)
             for mfid in [item["unique_id"] for item in listed.get("items", [])]:
                 for more in ("?include_metadata=true", "/keywords", "/files", "/parents", "/thumbnails"):
@@ -141,9 +141,9 @@ def _items(answer: Any) -> list[Any]:
 def test_indexes_that_others_wrote_since_they_were_searched_are_not_reported(copy: Path) -> None:
     with closing(open_database(copy / "crucible.db")) as database:
         with database.read() as db:
-            db.execute("SELECT rowid FROM name_parts WHERE name_parts MATCH 'spectrum'").fetchall()
+            db.execute("SELECT rowid FROM metadata_words WHERE metadata_words MATCH 'laser'").fetchall()
         with closing(connect(database.path)) as other:
-            other.execute("INSERT INTO name_parts (rowid, name) VALUES (1000, 'a late spectrum')")
+            other.execute("INSERT INTO metadata_words (rowid, words) VALUES (1000, 'a late laser')")
             other.commit()
 
         check(database)
@@ -205,26 +205,15 @@ def test_a_server_that_knows_of_damage_answers_nothing_else(copy: Path, monkeypa
     assert "12 rows of table 'association'" in answer.text
 
 
+def test_the_database_of_another_version_is_refused(copy: Path) -> None:
+    with closing(connect(copy / "crucible.db")) as db:
+        db.execute("UPDATE setting SET value = '1' WHERE name = 'schema'")
+    with pytest.raises(RuntimeError, match="another version of crucible-lineage made it"):
+        start_server(copy)
+
+
 def test_a_schema_that_was_altered_is_refused_at_the_start(copy: Path) -> None:
     stored = (copy / "crucible.db").read_bytes()
     flip(copy, stored.index(b"measurement TEXT") + 3, 1)
     with pytest.raises(RuntimeError, match="its schema is not what was written"):
         start_server(copy)
-
-
-def test_a_folder_of_before_gets_its_seals(tmp_path: Path) -> None:
-    from crucible_lineage.server import database as module
-    from crucible_lineage.server.schema import MIGRATIONS
-
-    with pytest.MonkeyPatch.context() as before:
-        before.setattr(module, "MIGRATIONS", MIGRATIONS[:3])
-        database = open_database(tmp_path / "old.db")
-        with database.write() as db:
-            db.execute("INSERT INTO keyword (folded) VALUES ('silicon')")
-        database.close()
-    database = open_database(tmp_path / "old.db")
-    with closing(database):
-        check(database)
-        with database.read() as db:
-            assert db.execute("SELECT seal FROM keyword").fetchone()[0] is not None
-    assert database.damage == ""

@@ -50,7 +50,7 @@ def test_wrong_field_is_refused(api, fields):
 
 
 def test_unknown_query_parameter_is_refused_in_fastapis_words(api, dataset):
-    for path in ("/datasets", "/projects", f"/datasets/{dataset()}", "/datasets/facets?field=owner"):
+    for path in ("/datasets", "/projects", f"/datasets/{dataset()}"):
         answer = api.get(path, params=[*api.build_request("GET", path).url.params.multi_items(), ("bogus", "1")])
         assert answer.status_code == 422
         assert answer.json()["detail"][0]["type"] == "extra_forbidden"
@@ -104,7 +104,6 @@ def test_pages_follow_each_other_without_gap_or_repetition(api, dataset):
 
 def test_direction_without_sort_is_refused(api):
     assert api.get("/datasets", params={"direction": "asc"}).status_code == 422
-    assert api.get("/datasets/facets", params={"field": "measurement", "direction": "desc"}).status_code == 200
 
 
 def test_keyword_is_added_once_and_found_by_any_part_of_it(client, dataset):
@@ -117,20 +116,11 @@ def test_keyword_is_added_once_and_found_by_any_part_of_it(client, dataset):
     assert client.datasets.list(keyword=["nanorod", "silver"]) == []
 
 
-def test_facets_count_values(client, dataset):
-    for _ in range(3):
-        dataset(measurement="cathodoluminescence", data_format="h5")
-    buckets = client.datasets.facets("data_format", measurement="cathodoluminescence")["items"]
-    assert [(bucket["value"], bucket["count"]) for bucket in buckets] == [("h5", 3)]
-    projects = client.datasets.facets("project", measurement="cathodoluminescence")["items"]
-    assert projects[0]["project"]["project_id"] == "raman-lab"
-
-
-def test_name_search_forgives_a_typing_error(client, dataset):
+def test_search_finds_a_part_of_a_name(client, dataset):
     mfid = dataset("Lithium niobate reference")
-    for query in ("niobate", "lithium niobat ref", "nioabte refer"):
+    for query in ("niobate", "LITHIUM niob", "te ref"):
         assert mfid in [record["unique_id"] for record in client.datasets.search(query)]
-    assert client.datasets.search("zzzqqq") == []
+    assert client.datasets.search("nioabte") == []
 
 
 def test_instrument_name_becomes_the_instrument_if_it_names_one(client, dataset):

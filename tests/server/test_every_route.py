@@ -31,10 +31,8 @@ ROUTES: dict[str, tuple[int, int] | tuple[int, int, dict[str, Any]] | tuple[int,
     "GET /account/apikey": (200, 200),
     "GET /account/profile": (200, 200),
     "GET /account/verify": (200, 200),
-    "PATCH /account/profile": (200, 200, {}, {"first_name": "Ada"}),
     "GET /datasets": (200, 200),
     "POST /datasets": (201, 403, {}, {"project_id": "PROJECT"}),
-    "GET /datasets/facets": (200, 200, {"field": "measurement"}),
     "GET /datasets/search": (200, 200, {"q": SECRET}),
     "GET /datasets/{mfid}": (200, 404),
     "PATCH /datasets/{mfid}": (403, 404, {}, {"session_name": "s"}),
@@ -52,11 +50,9 @@ ROUTES: dict[str, tuple[int, int] | tuple[int, int, dict[str, Any]] | tuple[int,
     "POST /datasets/{mfid}/keywords": (201, 404, {"keyword": "new"}),
     "GET /datasets/{mfid}/thumbnails": (200, 404),
     "POST /datasets/{mfid}/thumbnails": (201, 404, {}, PICTURE),
-    "PATCH /datasets/{mfid}/thumbnails/{number}": (403, 404, {}, {"thumbnail_name": "x"}),
     "DELETE /datasets/{mfid}/thumbnails/{number}": (403, 404),
     "POST /datasets/{mfid}/upload/complete": (404, 404, {}, COMPLETION),
     "POST /datasets/{mfid}/upload/initiate": (201, 404, {}, NEW_FILE),
-    "POST /datasets/{mfid}/upload/initiate/multipart": (422, 404, {}, NEW_FILE),
     "POST /datasets/{mfid}/upload/multipart/complete": (409, 404, {}, COMPLETION),
     "POST /datasets/{mfid}/upload/multipart/initiate": (201, 404, {}, NEW_FILE),
     "GET /datasets/{mfid}/upload/multipart/{upload_id}": (200, 404),
@@ -65,60 +61,42 @@ ROUTES: dict[str, tuple[int, int] | tuple[int, int, dict[str, Any]] | tuple[int,
         200, 404, {}, {"parts": [{"part_number": 1, "crc32c": "AAAAAA=="}]}
     ),
     "GET /deletion_audit": (200, 200),
-    "GET /deletion_audit/{number}": (404, 404),
     "GET /deletion_requests": (200, 200),
     "GET /deletion_requests/{number}": (404, 404),
-    "PATCH /deletion_requests/{number}": (404, 404, {"status": "approved"}),
     "GET /entity_graph_cte/{mfid}": (200, 404),
     "GET /files": (200, 200),
     "GET /files/{mfid}": (200, 404),
-    "PATCH /files/{mfid}": (403, 404, {}, {"access_note": "x"}),
     "DELETE /files/{mfid}": (403, 404),
     "GET /files/{mfid}/download_link": (200, 404),
     "POST /files/{mfid}/ingest": (201, 404, {"status": "not_requested"}),
     "POST /files/{mfid}/upload/multipart/initiate": (403, 404, {}, {"size": 10, "sha256_hash": "0" * 64}),
     "GET /ingestion_requests": (200, 200),
     "GET /ingestion_requests/{number}": (200, 404),
-    "PATCH /ingestion_requests/{number}": (403, 404, {}, {"status": "complete"}),
     "GET /ingestors": (200, 200),
     "GET /instruments": (200, 200),
-    "POST /instruments": (403, 403, {}, {"instrument_id": "mine", "instrument_name": "mine", "location": "B67"}),
+    "POST /instruments": (409, 409, {}, {"instrument_id": "INSTRUMENT", "instrument_name": "mine", "location": "B67"}),
     "GET /instruments/search": (200, 200, {"q": "Raman"}),
     "GET /instruments/{reference}": (200, 200),
-    "PATCH /instruments/{reference}": (403, 403, {}, {"location": "here"}),
-    "POST /instruments/{reference}/status": (403, 403, {"status": "maintenance"}),
-    "GET /instruments/{reference}/service_accounts": (200, 200),
-    "POST /instruments/{reference}/service_accounts/{account}": (403, 403),
-    "DELETE /instruments/{reference}/service_accounts/{account}": (403, 403),
-    "GET /project_graph/{project}": (200, 200),
     "GET /projects": (200, 200),
     "POST /projects": (403, 403, {}, {"project_id": "mine", "project_lead": "local"}),
     "GET /projects/search": (200, 200, {"q": "PROJECT"}),
     "GET /projects/{reference}": (200, 200),
-    "PATCH /projects/{reference}": (403, 403, {}, {"title": "x"}),
     "GET /projects/{reference}/users": (200, 403),
     "POST /projects/{reference}/users/{user}": (403, 403),
-    "PATCH /projects/{reference}/users/{user}": (403, 403, {"role": "admin"}),
     "DELETE /projects/{reference}/users/{user}": (403, 403),
     "GET /resources/metadata/search": (200, 200, {"q": SECRET}),
     "GET /resources/{mfid}": (200, 404),
     "DELETE /resources/{mfid}": (403, 404),
-    "GET /resources/{mfid}/access": (200, 404),
-    "GET /resources/{mfid}/access_groups": (200, 404),
     "PUT /resources/{mfid}/access/public": (403, 404),
     "DELETE /resources/{mfid}/access/public": (403, 404),
-    "PUT /resources/{mfid}/access/{kind}/{principal}": (403, 404, {}, {"permission": "admin"}),
-    "DELETE /resources/{mfid}/access/{kind}/{principal}": (403, 404),
     "POST /resources/{mfid}/delete": (403, 404),
     "GET /resources/{mfid}/links": (200, 404),
     "GET /resources/{mfid}/metadata": (200, 404),
     "PATCH /resources/{mfid}/metadata": (200, 404, {}, {"a": 1}),
     "POST /resources/{mfid}/metadata": (409, 404, {}, {"a": 1}),
     "POST /resources/{mfid}/project": (403, 404, {}, {"project_id": "PROJECT"}),
-    "POST /resources/{mfid}/transfer_ownership": (403, 404, {"confirm": True}, {"new_owner": "outsider"}),
     "GET /samples": (200, 200),
     "POST /samples": (201, 403, {}, {"project_id": "PROJECT"}),
-    "GET /samples/facets": (200, 200, {"field": "sample_type"}),
     "GET /samples/search": (200, 200, {"q": SECRET}),
     "GET /samples/{mfid}": (200, 404),
     "PATCH /samples/{mfid}": (403, 404, {}, {"sample_type": "x"}),
@@ -126,20 +104,11 @@ ROUTES: dict[str, tuple[int, int] | tuple[int, int, dict[str, Any]] | tuple[int,
     "GET /samples/{mfid}/parents": (200, 404),
     "POST /samples/{parent}/children/{child}": (403, 404),
     "DELETE /samples/{parent}/children/{child}": (403, 404),
-    "GET /service_accounts": (403, 403),
     "POST /service_accounts": (403, 403, {}, {"username": "another"}),
-    "GET /service_accounts/{reference}": (403, 403),
-    "PATCH /service_accounts/{reference}": (403, 403, {}, {"platform_role": "admin"}),
     "POST /service_accounts/{reference}/rotate_key": (403, 403),
-    "GET /users": (200, 200),
     "GET /users/search": (200, 200, {"q": "local"}),
     "POST /users/resolve": (200, 200, {}, {"usernames": ["local"]}),
     "GET /users/{reference}": (200, 200),
-    "GET /users/{reference}/access_groups": (200, 200),
-    "DELETE /users/{reference}/apikey": (403, 403),
-    "GET /users/{reference}/apikey/verify": (403, 403),
-    "GET /users/{reference}/datasets/{mfid}": (403, 404),
-    "PATCH /users/{reference}/platform_role": (403, 403, {}, {"platform_role": "admin"}),
 }  # fmt: skip
 WITHOUT_KEY = {
     "GET /health/live": 200,
@@ -190,8 +159,6 @@ class Lab:
         empty = {"filename": f"{SECRET}.csv", "size": 0, "sha256_hash": EMPTY}
         file = self.post(f"/datasets/{one}/upload/multipart/initiate", empty)["existing_file"]["mfid"]
         doomed = self.post("/datasets", name | {"dataset_name": SECRET})["unique_id"]
-        gone = self.post("/datasets", name | {"dataset_name": SECRET})["unique_id"]
-        self.http.delete(f"/resources/{gone}", params={"force": True}).raise_for_status()
         upload = self.post(f"/datasets/{one}/upload/multipart/initiate", NEW_FILE | {"filename": "u"})
         return {
             "datasets": one, "child of datasets": other, "samples": sample, "child of samples": part, "files": file,
@@ -199,7 +166,6 @@ class Lab:
             "upload_id": upload["upload_id"],
             "ingestion_requests": self.post(f"/files/{file}/ingest", status="not_requested")["id"],
             "deletion_requests": self.post(f"/resources/{doomed}/delete", reason=SECRET)["id"],
-            "deletion_audit": self.http.get("/deletion_audit").json()["items"][0]["id"],
         }  # fmt: skip
 
     def ask(self, who: str, route: str, mfids: dict[str, Any]) -> httpx.Response:
@@ -229,13 +195,9 @@ def path_value(path: str, name: str, mfids: dict[str, Any]) -> Any:
             return mfids["samples"]
         case "upload_id":
             return mfids["upload_id"]
-        case "kind":
-            return "users"
         case "reference":
             return {"projects": "PROJECT", "instruments": "INSTRUMENT", "users": "local"}.get(group, "outsider")
-        case "project":
-            return "PROJECT"
-        case "user" | "principal" | "account":
+        case "user":
             return "outsider"
     raise AssertionError(f"{name} in {path} is a new kind of path parameter; add its value here")
 

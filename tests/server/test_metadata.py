@@ -41,7 +41,7 @@ def test_metadata_has_bounds(api, dataset):
 
 def test_search_finds_key_names_and_texts_in_any_form(client, dataset, sample):
     d, s = dataset(), sample()
-    client.datasets.update_scientific_metadata(d, {"chamberPressure_mbar": 3, "remarks": "annealed twice in argon"})
+    client.datasets.update_scientific_metadata(d, {"chamber_pressure_mbar": 3, "remarks": "annealed twice in argon"})
     client.samples.update_scientific_metadata(s, {"treatment": "annealing in argon"})
     for query, expected in (
         ("anneal argon", {d, s}),

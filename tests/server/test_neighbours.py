@@ -5,9 +5,7 @@ from __future__ import annotations
 import base64
 import errno
 import hashlib
-import socket
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import google_crc32c
@@ -15,7 +13,7 @@ import httpx
 import pytest
 from crucible import CrucibleClient
 
-from crucible_lineage.server import RunningServer, database, running, start_server
+from crucible_lineage.server import RunningServer, database, start_server
 from crucible_lineage.server.catalogue import records
 from crucible_lineage.server.files import storage
 
@@ -34,31 +32,6 @@ def account(client: CrucibleClient, server: RunningServer) -> Callable[[str], ht
 def instrument(api: httpx.Client, slug: str, **fields: Any) -> None:
     body = {"instrument_id": slug, "instrument_name": slug, "location": "B67"} | fields
     api.post("/instruments", json=body).raise_for_status()
-
-
-def test_grant_on_an_instrument_opens_none_of_its_datasets(api, client, account):
-    instrument(api, "xrd-1")
-    mfid = api.post("/datasets", json={"instrument_id": "xrd-1"}).json()["unique_id"]
-    assert client.datasets.get(mfid)["instrument_id"] == "xrd-1"
-    number = client.instruments.get("xrd-1")["unique_id"]
-    for role in ("viewer", "contributor", "editor", "admin"):
-        with account(f"granted-{role}") as granted:
-            me = granted.get("/account/profile").json()["unique_id"]
-            api.put(f"/resources/{number}/access/users/{me}", json={"permission": role}).raise_for_status()
-            assert granted.get(f"/datasets/{mfid}").status_code == 404
-            assert granted.get("/datasets", params={"instrument_mfid": number}).json()["total"] == 0
-
-
-def test_service_account_bound_to_an_instrument_contributes_to_its_datasets_until_it_is_unbound(api, client, account):
-    instrument(api, "xrd-2")
-    mfid = api.post("/datasets", json={"instrument_id": "xrd-2"}).json()["unique_id"]
-    with account("xrd-uploader") as bound:
-        path = "/instruments/xrd-2/service_accounts/xrd-uploader"
-        assert [user["username"] for user in api.post(path).json()] == ["xrd-uploader"]
-        assert bound.post(f"/datasets/{mfid}/keywords", params={"keyword": "k"}).status_code == 201
-        assert bound.patch(f"/datasets/{mfid}", json={"session_name": "s"}).status_code == 403
-        assert api.delete(path).json() == []
-        assert bound.get(f"/datasets/{mfid}").status_code == 404
 
 
 def test_instrument_under_a_name_that_others_use_binds_nothing_of_theirs(api, account):
@@ -104,21 +77,13 @@ def test_score_of_a_metadata_search_does_not_tell_what_others_have(api, account)
         assert score() == before
 
 
-def test_own_access_to_a_hidden_dataset_is_that_to_a_missing_one(api, account):
-    hidden = api.post("/datasets", json={}).json()["unique_id"]
-    with account("asking") as asking:
-        answers = [asking.get(f"/users/asking/datasets/{mfid}") for mfid in (hidden, "0swqzb3a1sthv000xd8kta0vrw")]
-        assert [(answer.status_code, answer.text) for answer in answers] == [(404, answers[0].text)] * 2
-
-
 def test_datasets_are_not_found_by_a_sample_that_is_hidden(api, client, account):
     with account("linking") as linking:
-        me = linking.get("/account/profile").json()["unique_id"]
         own = linking.post("/datasets", json={}).json()["unique_id"]
         sample = api.post("/samples", json={"sample_name": "s"}).json()["unique_id"]
         api.post(f"/datasets/{own}/samples/{sample}").raise_for_status()
         assert linking.get("/datasets", params={"sample_mfid": sample}).json()["total"] == 0
-        api.put(f"/resources/{sample}/access/users/{me}", json={"permission": "viewer"}).raise_for_status()
+        api.put(f"/resources/{sample}/access/public").raise_for_status()
         assert linking.get("/datasets", params={"sample_mfid": sample}).json()["total"] == 1
 
 
@@ -142,9 +107,6 @@ def test_dates_beyond_any_calendar_are_refused(api, moment):
     "address",
     [
         "/datasets?" + "&".join(f"keyword=k{n}" for n in range(1000)),
-        "/projects?" + "&".join("member_ref=local&member_role=viewer" for n in range(1000)),
-        "/instruments?" + "&".join("affiliation=owner" for n in range(1000)),
-        "/users?" + "&".join("search_fields=a" for n in range(1000)),
         "/datasets?cursor=" + "W1tb" * 10_000,
     ],
 )
@@ -208,75 +170,6 @@ def test_pictures_keywords_and_files_of_one_dataset_are_bounded(api, monkeypatch
     assert twice("/files", *files) == [201, 422]
 
 
-HEAD = b"POST /api/v3/datasets HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n"
-
-
-@pytest.mark.parametrize("sent", [b"", b"GET /api", HEAD, HEAD + b"\r\n{"], ids=["nothing", "line", "head", "body"])
-def test_connection_that_falls_silent_in_the_middle_ends(server, monkeypatch, sent):
-    monkeypatch.setattr(running, "HEAD_S", 0.2)
-    monkeypatch.setattr(running, "SILENCE_S", 0.2)
-    assert ended(server, sent)
-
-
-def test_a_head_without_end_is_refused(server):
-    with connected(server) as endless:
-        endless.sendall(b"GET /api/v3/datasets HTTP/1.1\r\nHost: x\r\n")
-        line = b"X-More: " + b"x" * 1000 + b"\r\n"
-        with suppress(ConnectionError):
-            for _ in range(1000):
-                endless.sendall(line)
-            assert endless.recv(12) in (b"HTTP/1.1 400", b"")  # or the connection was closed while this was sending
-
-
-def test_connection_that_takes_no_more_of_an_answer_ends(server, api, monkeypatch):
-    monkeypatch.setattr(running, "SILENCE_S", 0.2)
-    mfid = api.post("/datasets", json={"scientific_metadata": {"long": "x" * 4_000_000}}).json()["unique_id"]
-    request = (
-        f"GET /api/v3/resources/{mfid}/metadata HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.api_key}\r\n\r\n"
-    )
-    with connected(server) as silent:
-        silent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        silent.sendall(request.encode() * 3)
-        is_closed = False
-        while not is_closed:  # read nothing until sending fails
-            try:
-                silent.sendall(b"\r\n")
-            except (ConnectionError, BrokenPipeError):
-                is_closed = True
-    assert is_closed
-
-
-def test_connection_that_goes_on_slowly_is_kept(server, monkeypatch):
-    monkeypatch.setattr(running, "SILENCE_S", 0.4)
-    with connected(server) as slow:
-        body = b'{"a":  1 }'
-        slow.sendall(
-            HEAD + b"Content-Type: application/json\r\nAuthorization: Bearer " + server.api_key.encode() + b"\r\n\r\n"
-        )
-        for byte in body:
-            slow.settimeout(0.1)
-            with pytest.raises(TimeoutError):
-                slow.recv(1)
-            slow.sendall(bytes([byte]))
-        slow.settimeout(10)
-        assert slow.recv(12) == b"HTTP/1.1 201"
-
-
-def connected(server: RunningServer) -> socket.socket:
-    host, port = httpx.URL(server.url).host, httpx.URL(server.url).port
-    return socket.create_connection((host, port), timeout=10)
-
-
-def ended(server: RunningServer, sent: bytes) -> bool:
-    """Whether the server closes a connection over which only this was sent."""
-    with connected(server) as silent:
-        silent.sendall(sent)
-        try:
-            return silent.recv(1) == b""
-        except ConnectionResetError:
-            return True
-
-
 def test_full_disk_is_reported_and_nothing_is_written_in_part(tmp_path, monkeypatch):
     connect = database.connect
 
@@ -308,7 +201,7 @@ def test_full_disk_during_an_upload_is_reported_and_the_part_may_be_sent_again(a
     body = {"parts": [{"part_number": 1, "crc32c": crc}]}
     (part,) = api.post(f"/datasets/{mfid}/upload/multipart/{upload}/parts", json=body).json()["parts"]
     with monkeypatch.context() as disk:
-        disk.setattr(storage, "_flush", full)
+        disk.setattr(storage, "flush", full)
         refused = httpx.put(part["url"], content=content)
     assert (refused.status_code, "No space left" in refused.json()["detail"]) == (507, True)
     assert httpx.put(part["url"], content=content).status_code == 200

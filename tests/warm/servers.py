@@ -51,31 +51,29 @@ def start_servers_by(orders: Callable[[], socket.socket], began_with: Mapping[st
 
 
 def copy_new_databases() -> None:
-    """Let a new database of a server be a copy of one that was migrated before, with an id and a secret of its own."""
+    """Let a new database of a server be a copy of one that was made before, with an id and a secret of its own."""
     from crucible_lineage.server import database
 
-    applied, migrations = database._applied, database.MIGRATIONS
+    create = database._create
     with tempfile.TemporaryDirectory() as folder:
         database.open_database(Path(folder, "new.db")).close()
         content = Path(folder, "new.db").read_bytes()
 
-    def copied(path: Path) -> set[str]:
-        if path.exists() or database.MIGRATIONS is not migrations:
-            return applied(path)
+    def copied(path: Path) -> None:
         try:
             with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                 file.write(content)
         except FileExistsError:
-            return applied(path)
+            return create(path)
         except OSError:
             path.unlink(missing_ok=True)
-            return applied(path)
+            return create(path)
         with closing(database.connect(path)) as db:
             for name, size in (("instance_id", 16), ("link_secret", 32)):
                 db.execute("UPDATE setting SET value = ? WHERE name = ?", (secrets.token_hex(size), name))
-        return applied(path)
+        return None
 
-    database._applied = copied
+    database._create = copied
 
 
 def serve(number: str) -> None:

@@ -1,44 +1,22 @@
-"""Lists and facets of datasets and samples: their query parameters, their SQL, and their pages."""
+"""Lists of datasets and samples: their query parameters, their SQL, and their pages."""
 
 from __future__ import annotations
 
 import base64
 import json
 import sqlite3
-from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from crucible_lineage.server.catalogue.access import READABLE, Caller
-from crucible_lineage.server.catalogue.records import (
-    SELECTS,
-    Embed,
-    instrument_of,
-    owner_of,
-    project_of,
-    records,
-    within_bounds,
-)
-from crucible_lineage.server.catalogue.resources import project_row, select, user_row
+from crucible_lineage.server.catalogue.records import SELECTS, Embed, records, within_bounds
+from crucible_lineage.server.catalogue.resources import select, user_row
 from crucible_lineage.server.database import JsonObject, stored_time
 from crucible_lineage.server.http import MAX_ROW_ID, Json, invalid
 from crucible_lineage.server.instance import WITH_KEYWORD
 
 # ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound
-
-
-# field -> (column to group by, its value, its label), as in the rows of which records are made
-_FIELDS = {
-    "session": ("session_name",) * 3,
-    "measurement": ("measurement",) * 3,
-    "data_format": ("data_format",) * 3,
-    "sample_type": ("sample_type",) * 3,
-    "owner": ("owner_id", "owner_unique_id", "trim(owner_first_name || ' ' || owner_last_name)"),
-    "project": ("home_id", "home_mfid", "COALESCE(home_title, home_slug)"),
-    "instrument": ("instrument_id", "instrument_mfid", "instrument_name"),
-}
-_PARTS = {"owner": owner_of, "project": project_of, "instrument": instrument_of}
 
 
 class Conditions:
@@ -78,15 +56,6 @@ _EXACT = {
     "dataset": ("dataset_name", "measurement", "data_type", "data_format", "session_name", "timestamp", "size"),
     "sample": ("sample_name", "sample_type", "description", "timestamp"),
 }
-_NULLABLE = {
-    "owner_id_is_null": "resource.owner_id",
-    "project_mfid_is_null": "resource.project_id",
-    "instrument_mfid_is_null": "dataset.instrument_id",
-    "measurement_is_null": "dataset.measurement",
-    "data_format_is_null": "dataset.data_format",
-    "session_name_is_null": "dataset.session_name",
-    "sample_type_is_null": "sample.sample_type",
-}
 _TIMES = {
     "creation_time_gte": "resource.created >= ?",
     "creation_time_lte": "resource.created <= ?",
@@ -96,73 +65,26 @@ _TIMES = {
 _SORTS = {"created": "resource.created", "updated": "resource.modified"}
 
 
-def where(db: sqlite3.Connection, caller: Caller, kind: str, query: ResourceQuery) -> Conditions:
+def where(db: sqlite3.Connection, caller: Caller, kind: str, query: DatasetQuery | SampleQuery) -> Conditions:
     """Return the query's conditions, limited to what the caller may see and is not about to be deleted."""
-    if len(query.accessible_to_user) + len(query.accessible_to_project) > 10:
-        raise invalid("query", "accessible_to_user", "at most 10 access selectors in one request", kind="too_long")
     conditions = Conditions("resource.type = :kind", "NOT resource.hidden", kind=kind)
     conditions.limit_to(caller)
     filters = query.model_dump(exclude_unset=True, exclude_none=True)
     for name in _EXACT[kind]:
         if name in filters:
             conditions.add(f"{kind}.{name} = ?", filters[name])
-    for name, column in _NULLABLE.items():
-        if name in filters:
-            conditions.add(f"{column} IS {'NULL' if filters[name] else 'NOT NULL'}")
     for name, clause in _TIMES.items():
         if name in filters:
             conditions.add(clause, filters[name])
-    _add_people(db, caller, conditions, filters)
-    _add_project(db, conditions, query)
-    _add_relations(conditions, caller, filters)
-    return conditions
-
-
-def _add_people(db: sqlite3.Connection, caller: Caller, conditions: Conditions, filters: JsonObject) -> None:
     for name in ("owner_id", "owner_orcid"):
         if name in filters:
             conditions.add("resource.owner_id = ?", user_row(db, filters[name], status=422)["id"])
-    add_affiliation(conditions, caller, filters.get("affiliation", ()))
     if "public" in filters:
         conditions.add("resource.public = ?", int(filters["public"]))
-    if filters.get("visibility", "all") != "all":
-        conditions.add("resource.public = ?", int(filters["visibility"] == "public"))
-    for reference in filters.get("accessible_to_user", ()):
-        user = user_row(db, reference, status=422)
-        if user["platform_role"] != "admin":
-            conditions.add(READABLE.replace(":user", "?"), *[user["id"]] * READABLE.count(":user"))
-    for reference in filters.get("accessible_to_project", ()):
-        project = project_row(db, reference, status=422)["id"]
-        conditions.add(
-            "(resource.public OR resource.project_id = ?"
-            " OR resource.id IN (SELECT resource_id FROM access WHERE project_id = ?))",
-            project,
-            project,
-        )
-
-
-def add_affiliation(conditions: Conditions, caller: Caller, affiliation: Sequence[str]) -> None:
-    """Select resources that the caller owns or maintains, as a member."""
-    member = "resource.id IN (SELECT resource_id FROM access WHERE user_id = ?)"
-    if clauses := [{"owner": "resource.owner_id = ?", "maintainer": member}[name] for name in set(affiliation)]:
-        conditions.add(f"({' OR '.join(clauses)})", *[caller.id] * len(clauses))
-
-
-def _add_project(db: sqlite3.Connection, conditions: Conditions, query: ResourceQuery) -> None:
-    project = select(db, "project", query.project_id, query.project_mfid)
-    if project is None:
-        if "project_scope" in query.model_fields_set:
-            raise invalid("query", "project_scope", "needs project_id or project_mfid", query.project_scope)
-        return
-    assigned = "resource.project_id = ?"
-    shared = "resource.id IN (SELECT resource_id FROM access WHERE project_id = ?)"
-    match query.project_scope:
-        case "assigned":
-            conditions.add(assigned, project["id"])
-        case "shared":
-            conditions.add(shared, project["id"])
-        case "all":
-            conditions.add(f"({assigned} OR {shared})", project["id"], project["id"])
+    if (project := select(db, "project", query.project_id, query.project_mfid)) is not None:
+        conditions.add("resource.project_id = ?", project["id"])
+    _add_relations(conditions, caller, filters)
+    return conditions
 
 
 def _add_relations(conditions: Conditions, caller: Caller, filters: JsonObject) -> None:
@@ -208,9 +130,9 @@ def cursor_page(db: sqlite3.Connection, caller: Caller, kind: str, query: Datase
     more = len(rows) > shown
     rows = rows[:shown]
     items = records(db, caller, kind, rows, embed(query))
-    if (project := select(db, "project", query.project_id, query.project_mfid)) is not None:
-        for row, item in zip(rows, items, strict=True):
-            item["project_relation"] = "assigned" if row["home_id"] == project["id"] else "shared"
+    if query.project_id or query.project_mfid:
+        for item in items:
+            item["project_relation"] = "assigned"
     next_cursor = _encode(_sort_value(rows[-1], kind, query), rows[-1]["mfid"]) if more and rows else None
     return {"items": items, "limit": query.limit, "total": total, "next_cursor": next_cursor}
 
@@ -258,12 +180,7 @@ def _sort_value(row: sqlite3.Row, kind: str, query: DatasetQuery | SampleQuery) 
 
 def embed(query: Includes) -> Embed:
     """Return what a query wants included."""
-    return Embed(
-        metadata=query.include_metadata,
-        links=query.include_links,
-        owner=query.include_owner,
-        datasets=getattr(query, "include_datasets", True),
-    )
+    return Embed(metadata=query.include_metadata, links=query.include_links, owner=query.include_owner)
 
 
 def _encode(*parts: str) -> str:
@@ -281,32 +198,6 @@ def _decode(cursor: str) -> tuple[str, str]:
 
 
 Moment = Annotated[str, AfterValidator(stored_time)]
-Principals = Annotated[list[str], Field(max_length=10)]
-
-
-class ResourceQuery(BaseModel):
-    """The filters that datasets and samples share."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    limit: int = Field(100, ge=0, le=1000)
-    cursor: str | None = None
-    include_total: bool | None = None
-    project_id: str | None = None
-    project_mfid: str | None = None
-    project_scope: Literal["assigned", "shared", "all"] = "assigned"
-    project_mfid_is_null: bool | None = None
-    owner_id: str | None = None
-    owner_id_is_null: bool | None = None
-    affiliation: Annotated[list[Literal["owner"]], Field(max_length=5)] = []
-    visibility: Literal["all", "public", "private"] = "all"
-    creation_time_gte: Moment | None = None
-    creation_time_lte: Moment | None = None
-    modification_time_gte: Moment | None = None
-    modification_time_lte: Moment | None = None
-    accessible_to_user: Principals = []
-    accessible_to_project: Principals = []
-    direction: Literal["asc", "desc"] | None = None
 
 
 class Includes(BaseModel):
@@ -317,42 +208,49 @@ class Includes(BaseModel):
     include_metadata: bool = False
     include_links: bool = False
     include_owner: bool = False
+    include_datasets: bool = False  # of a sample; the list of datasets has them
 
 
-class SampleIncludes(Includes):
-    include_datasets: bool = True
+class _ListQuery(Includes):
+    """The parameters that lists of datasets and of samples share."""
 
-
-class _ListQuery(ResourceQuery, Includes):
-    """The parameters of lists that facets lack."""
-
+    limit: int = Field(100, ge=0, le=1000)
     offset: int = Field(0, ge=0, le=MAX_ROW_ID)
+    cursor: str | None = None
+    include_total: bool | None = None
+    sort: Literal["created", "updated", "name"] | None = None
+    direction: Literal["asc", "desc"] | None = None
+    project_id: str | None = None
+    project_mfid: str | None = None
+    owner_id: str | None = None
     owner_orcid: str | None = None
     public: bool | None = None
     unique_id: str | None = None
     timestamp: str | None = None
-    anchor_mfid: str | None = None
-    sort: Literal["created", "updated", "name"] | None = None
+    creation_time_gte: Moment | None = None
+    creation_time_lte: Moment | None = None
+    modification_time_gte: Moment | None = None
+    modification_time_lte: Moment | None = None
 
 
-class _DatasetFilters(ResourceQuery):
-    sample_mfid: str | None = None
-    instrument_mfid: str | None = None
-    instrument_mfid_is_null: bool | None = None
-    measurement: str | None = None
-    data_format: str | None = None
-    session_name: str | None = None
-    measurement_is_null: bool | None = None
-    data_format_is_null: bool | None = None
-    session_name_is_null: bool | None = None
-
-
-class DatasetQuery(_DatasetFilters, _ListQuery):
+class DatasetQuery(_ListQuery):
     keyword: Annotated[list[Annotated[str, Field(max_length=500)]], Field(max_length=20)] = []
     dataset_name: str | None = None
+    measurement: str | None = None
     data_type: str | None = None
+    data_format: str | None = None
+    session_name: str | None = None
     size: int | None = Field(None, ge=0, le=MAX_ROW_ID)
+    sample_mfid: str | None = None
+    instrument_mfid: str | None = None
     instrument_name: str | None = None
+
+
+class SampleQuery(_ListQuery):
+    dataset_mfid: str | None = None
+    sample_name: str | None = None
+    sample_type: str | None = None
+    description: str | None = None
 
 
 Relationship = Literal["is_derived_from", "is_part_of"]  # also in the CHECK of schema.py
@@ -362,52 +260,5 @@ class ChildDatasetQuery(DatasetQuery):
     relationship_type: Relationship | None = None
 
 
-class DatasetFacetQuery(_DatasetFilters):
-    field: Literal["session", "measurement", "data_format", "owner", "instrument", "project"]
-    sort: Literal["value", "label", "count"] = "value"
-
-
-class _SampleFilters(ResourceQuery):
-    dataset_mfid: str | None = None
-    sample_type: str | None = None
-    sample_type_is_null: bool | None = None
-
-
-class SampleQuery(_SampleFilters, _ListQuery, SampleIncludes):
-    sample_name: str | None = None
-    description: str | None = None
-
-
 class ChildSampleQuery(SampleQuery):
     relationship_type: Relationship | None = None
-
-
-class SampleFacetQuery(_SampleFilters):
-    field: Literal["sample_type", "owner", "project"]
-    sort: Literal["value", "label", "count"] = "value"
-
-
-def facet_page(db: sqlite3.Connection, caller: Caller, kind: str, query: DatasetFacetQuery | SampleFacetQuery) -> Json:
-    """Return one page of buckets; the cursor is the number of buckets on earlier pages."""
-    offset = int(query.cursor) if query.cursor and query.cursor.isdigit() and len(query.cursor) < 12 else 0
-    if query.cursor and not query.cursor.isdigit():
-        raise invalid("query", "cursor", "is not a cursor of this list")
-    conditions = where(db, caller, kind, query)
-    group, value, label = _FIELDS[query.field]
-    direction = (query.direction or "asc").upper()
-    rows = db.execute(
-        f"""SELECT *, {value} AS value, {label} AS label, COUNT(*) AS count
-            FROM ({SELECTS[kind]} WHERE {conditions}) GROUP BY {group}
-            ORDER BY {query.sort} {direction}, value {direction} LIMIT {query.limit + 1} OFFSET {offset}""",
-        conditions.values,
-    ).fetchall()
-    items = [_bucket(query.field, row) for row in rows[: query.limit]]
-    next_cursor = str(offset + query.limit) if len(rows) > query.limit and query.limit else None
-    return {"field": query.field, "items": items, "limit": query.limit, "next_cursor": next_cursor}
-
-
-def _bucket(field: str, row: sqlite3.Row) -> Json:
-    bucket = {"value": row["value"], "label": row["label"], "count": row["count"]}
-    if field in _PARTS:
-        bucket[field] = _PARTS[field](row)
-    return bucket

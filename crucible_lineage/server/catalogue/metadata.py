@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
 import sqlite3
-from collections.abc import Iterator
 
 from starlette.exceptions import HTTPException
 
@@ -15,8 +13,6 @@ from crucible_lineage.server.seals import require_rows
 MAX_DOCUMENT_BYTES = 4 << 20  # chosen: a hundred thousand numbers; larger data belong in a file
 MAX_DEPTH = 100  # chosen: far beyond any instrument's header, far below Python's recursion limit
 MAX_INDEXED_CHARACTERS = 200_000  # chosen: search is for words, not for arrays printed as text
-
-_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
 def merged(old: dict[str, object], new: dict[str, object]) -> dict[str, object]:
@@ -49,10 +45,14 @@ def write_metadata(db: sqlite3.Connection, resource_id: int, written: dict[str, 
     parsed = _parsed(db, resource_id)
     document = _merge_sources(written, parsed)
     text = _to_json(document)
-    words = " ".join(_words(document))[:MAX_INDEXED_CHARACTERS]
     if len(text.encode()) > MAX_DOCUMENT_BYTES:
         raise HTTPException(413, f"Metadata is larger than {MAX_DOCUMENT_BYTES} bytes")
-    row = {"id": resource_id, "text": text, "given": _to_json(written) if parsed else None, "words": words}
+    row = {
+        "id": resource_id,
+        "text": text,
+        "given": _to_json(written) if parsed else None,
+        "words": text[:MAX_INDEXED_CHARACTERS],
+    }
     is_new = not db.execute("UPDATE metadata SET document = :text, given = :given WHERE id = :id", row).rowcount
     if is_new:
         db.execute("INSERT INTO metadata (id, document, given) VALUES (:id, :text, :given)", row)
@@ -121,18 +121,3 @@ def _check_depth(document: dict[str, object]) -> None:
             return
         level = inner
     raise HTTPException(422, f"Metadata is nested more than {MAX_DEPTH} levels deep")
-
-
-def _words(value: object) -> Iterator[str]:
-    """Yield key names and texts; for a name like `laserPower_mW` also its parts."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield key
-            if (parts := _CAMEL.sub(" ", key)) != key:
-                yield parts
-            yield from _words(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _words(inner)
-    elif isinstance(value, str):
-        yield value

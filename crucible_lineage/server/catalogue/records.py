@@ -1,4 +1,4 @@
-"""Conversion of table rows to the JSON records of datasets, samples, projects, instruments, users and files."""
+"""The JSON records of datasets, samples, projects, instruments and files, from rows of tables."""
 
 # ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound
 from __future__ import annotations
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 from crucible_lineage.server.catalogue.access import (
     ADMIN,
+    CONTRIBUTOR,
+    EDITOR,
     PLATFORM_ADMIN,
     ROLE_NAMES,
     VIEWER,
     Caller,
-    capabilities,
-    grants,
     members,
     roles,
 )
@@ -34,7 +34,6 @@ class Embed:
     metadata: bool = False
     links: bool = False
     owner: bool = False
-    datasets: bool = True
     members: bool = False
 
 
@@ -87,17 +86,15 @@ def records(
             "modification_time": row["modified"],
             "scientific_metadata": documents.get(number),
             "deletion_request": deletions.get(number),
-            "capabilities": capabilities(role_of[number], kind),
+            "capabilities": _capabilities(role_of[number], kind),
         }
         if embed.owner and kind != "project":
             record["owner"] = owner_of(row)
         if kind in ("dataset", "sample"):
             record["links"] = links.get(number, []) if embed.links else None
+        else:
+            _add_members(db, row, record, role_of[number], embed)
         result.append(record)
-    if kind == "sample" and embed.datasets:
-        _embed_datasets(db, caller, rows, result)
-    if kind in ("project", "instrument"):
-        _embed_members(db, rows, result, role_of, embed)
     return result
 
 
@@ -290,14 +287,13 @@ def names(db: sqlite3.Connection, ids: Iterable[int]) -> dict[int, sqlite3.Row]:
 def _open_deletions(db: sqlite3.Connection, ids: Sequence[int]) -> dict[int, Record]:
     rows = db.execute(
         f"""SELECT deletion_request.*, user.unique_id AS requester FROM deletion_request
-            JOIN user ON user.id = requester_id
-            WHERE status IN ('pending', 'approved') AND resource_id IN ({placeholders(ids)})""",
+            JOIN user ON user.id = requester_id WHERE resource_id IN ({placeholders(ids)})""",
         ids,
     )
     return {
         row["resource_id"]: {
             "id": row["id"],
-            "status": row["status"],
+            "status": "pending",
             "requester_id": row["requester"],
             "reason": row["reason"],
             "request_time": row["request_time"],
@@ -306,41 +302,18 @@ def _open_deletions(db: sqlite3.Connection, ids: Sequence[int]) -> dict[int, Rec
     }
 
 
-def _embed_datasets(db: sqlite3.Connection, caller: Caller, rows: Sequence[sqlite3.Row], samples: list[Record]) -> None:
-    ids = [row["id"] for row in rows]
-    pairs = db.execute(
-        f"""SELECT sample_id, resource.id, mfid, dataset_name, measurement FROM association
-            JOIN resource ON resource.id = dataset_id JOIN dataset ON dataset.id = dataset_id
-            WHERE NOT hidden AND sample_id IN ({placeholders(ids)}) ORDER BY mfid""",
-        ids,
-    ).fetchall()
-    dataset_ids = {pair["id"] for pair in pairs}
-    require_intact(db, resource=dataset_ids, dataset=dataset_ids)
-    role_of = roles(db, caller, dataset_ids)
-    datasets: dict[int, list[Record]] = defaultdict(list)
-    for pair in pairs:
-        if role_of[pair["id"]] >= VIEWER:
-            datasets[pair["sample_id"]].append(
-                {
-                    "unique_id": pair["mfid"],
-                    "dataset_name": pair["dataset_name"],
-                    "measurement": pair["measurement"],
-                    "id": pair["id"],
-                }
-            )
-    for row, record in zip(rows, samples, strict=True):
-        record["datasets"] = datasets[row["id"]]
+def _add_members(db: sqlite3.Connection, row: sqlite3.Row, record: Record, role: int, embed: Embed) -> None:
+    """Add the caller's role, and for those who have one, the members of a project."""
+    record["role"] = ROLE_NAMES[role] if VIEWER <= role < PLATFORM_ADMIN else None
+    record["members"] = None
+    if row["type"] == "project":
+        record["members"] = members(db, row["id"]) if embed.members and role >= VIEWER else None
+        record["scientific_metadata"] = record["scientific_metadata"] if role >= VIEWER else None
 
 
-def _embed_members(
-    db: sqlite3.Connection, rows: Sequence[sqlite3.Row], result: list[Record], role_of: dict[int, int], embed: Embed
-) -> None:
-    for row, record in zip(rows, result, strict=True):
-        role = role_of[row["id"]]
-        is_member = role > (VIEWER if row["type"] == "instrument" else 0)
-        record["role"] = ROLE_NAMES[role] if 0 < role < PLATFORM_ADMIN else None
-        record["members"] = members(db, row["id"]) if embed.members and is_member else None
-        if not is_member and row["type"] == "project":
-            record["scientific_metadata"] = None
-        if row["type"] == "instrument" and role >= ADMIN and embed.members:
-            record["members"] = grants(db, row["id"])
+def _capabilities(role: int, kind: str) -> Record:
+    """Return what a role allows, in the form of the records."""
+    administers = role >= ADMIN
+    allowed: Record = {"can_edit": role >= EDITOR, "can_manage_access": administers, "can_change_status": administers}
+    allowed |= {"can_transfer": False, "max_grant_role": None}
+    return allowed | ({"can_create_dataset": role >= CONTRIBUTOR} if kind == "project" else {})

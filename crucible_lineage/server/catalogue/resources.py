@@ -8,24 +8,14 @@ import sqlite3
 from starlette.exceptions import HTTPException
 
 from crucible_lineage.ids import is_mfid, new_mfid
-from crucible_lineage.server.catalogue.access import CONTRIBUTOR, Caller, roles
+from crucible_lineage.server.catalogue.access import CONTRIBUTOR, Caller, role_on
 from crucible_lineage.server.database import JsonObject, now
 from crucible_lineage.server.http import invalid, refuse
 
 # ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound
 
 
-_SEARCHED = {
-    "dataset": ("dataset_name",),
-    "sample": ("sample_name",),
-    "project": ("title", "slug"),
-    "instrument": ("instrument_name", "instrument_type", "manufacturer"),
-}
-
-
-SLUG = r"^[A-Za-z0-9][A-Za-z0-9_-]{2,24}$"
 ORCID = r"^\d{4}-\d{4}-\d{4}-\d{3}[0-9X]$"
-USERNAME = r"^[a-z][a-z0-9]*(?:[_-][a-z0-9]+)*$"
 
 _NAMED = {
     "project": "SELECT resource.*, slug, title FROM resource JOIN project USING (id)",
@@ -58,8 +48,6 @@ def insert(
     names = ", ".join(["id", *values])
     marks = ", ".join("?" * (len(values) + 1))
     db.execute(f"INSERT INTO {kind} ({names}) VALUES ({marks})", (resource_id, *values.values()))
-    text = _search_text(kind, values)
-    db.execute("INSERT INTO name_parts (rowid, name) VALUES (?, ?)", (resource_id, text))
     return resource_id
 
 
@@ -68,8 +56,6 @@ def change(db: sqlite3.Connection, kind: str, resource_id: int, values: JsonObje
     if values:
         assignments = ", ".join(f"{name} = ?" for name in values)
         db.execute(f"UPDATE {kind} SET {assignments} WHERE id = ?", (*values.values(), resource_id))
-        if values.keys() & set(_SEARCHED[kind]):
-            index_name(db, kind, resource_id)
     touch(db, resource_id)
 
 
@@ -86,12 +72,6 @@ def note_loss(db: sqlite3.Connection, resource_id: int) -> None:
     )
 
 
-def index_name(db: sqlite3.Connection, kind: str, resource_id: int) -> None:
-    """Update name search to the resource's present name."""
-    row = db.execute(f"SELECT * FROM {kind} WHERE id = ?", (resource_id,)).fetchone()
-    db.execute("UPDATE name_parts SET name = ? WHERE rowid = ?", (_search_text(kind, dict(row)), resource_id))
-
-
 def remove(db: sqlite3.Connection, resource_id: int) -> None:
     """Delete the resource and all that belongs to it; contents that nothing else needs may be swept at once."""
     db.execute(
@@ -99,17 +79,8 @@ def remove(db: sqlite3.Connection, resource_id: int) -> None:
         " WHERE dataset_id = ? AND sha256 IS NOT NULL",
         (resource_id,),
     )
-    for table in ("metadata_words", "name_parts"):
-        db.execute(f"DELETE FROM {table} WHERE rowid = ?", (resource_id,))
+    db.execute("DELETE FROM metadata_words WHERE rowid = ?", (resource_id,))
     db.execute("DELETE FROM resource WHERE id = ?", (resource_id,))
-
-
-def hand_over(db: sqlite3.Connection, row: sqlite3.Row, reference: str, *, status: int = 404) -> None:
-    """Make another user the owner of a resource; replaces what was granted to that user."""
-    owner = user_row(db, reference, status=status)
-    db.execute("UPDATE resource SET owner_id = ? WHERE id = ?", (owner["id"], row["id"]))
-    db.execute("DELETE FROM access WHERE resource_id = ? AND user_id = ?", (row["id"], owner["id"]))
-    touch(db, row["id"])
 
 
 def choose_owner(db: sqlite3.Connection, caller: Caller, *references: str | None) -> int:
@@ -130,25 +101,9 @@ def home_project(db: sqlite3.Connection, caller: Caller, slug: str | None, mfid:
     project = select(db, "project", slug, mfid)
     if project is None:
         return None
-    role = roles(db, caller, [project["id"]])[project["id"]]
-    if role < CONTRIBUTOR:
+    if role_on(db, caller, project["id"]) < CONTRIBUTOR:
         raise refuse(403, f"Creating records in project {project['slug']} needs the role contributor in it")
     return int(project["id"])
-
-
-def _search_text(kind: str, values: JsonObject) -> str:
-    return " ".join(values[name] for name in _SEARCHED[kind] if values.get(name))
-
-
-def similarity(query: str, name: str) -> float:
-    """Return how alike two names are, 0 to 1: the share of the query's trigrams that the name has."""
-    sought, present = _trigrams(query), _trigrams(name)
-    return len(sought & present) / len(sought) if sought else 0.0
-
-
-def _trigrams(text: str) -> set[str]:
-    folded = text.casefold()
-    return {folded[start : start + 3] for start in range(len(folded) - 2)}
 
 
 def user_row(db: sqlite3.Connection, reference: str, *, status: int = 404) -> sqlite3.Row:
@@ -170,17 +125,8 @@ def find_user(db: sqlite3.Connection, reference: str) -> sqlite3.Row | None:
     return row
 
 
-def project_row(db: sqlite3.Connection, reference: str, *, status: int = 404) -> sqlite3.Row:
-    """Return the project with this MFID or slug."""
-    return _named_row(db, "project", reference, status)
-
-
-def instrument_row(db: sqlite3.Connection, reference: str) -> sqlite3.Row:
-    """Return the instrument with this MFID or slug."""
-    return _named_row(db, "instrument", reference, 404)
-
-
-def _named_row(db: sqlite3.Connection, kind: str, reference: str, status: int) -> sqlite3.Row:
+def named_row(db: sqlite3.Connection, kind: str, reference: str, status: int = 404) -> sqlite3.Row:
+    """Return the project or instrument with this MFID or slug; an error of `status` if there is none."""
     column = "mfid" if is_mfid(reference) else "slug"
     row: sqlite3.Row | None = db.execute(f"{_NAMED[kind]} WHERE {column} = ?", (reference,)).fetchone()
     if row is None:
@@ -192,7 +138,7 @@ def select(
     db: sqlite3.Connection, kind: str, slug: str | None, mfid: str | None, *, status: int = 422
 ) -> sqlite3.Row | None:
     """Return the project or instrument that one or both selectors name, None without any; 422 if they disagree."""
-    rows = [_named_row(db, kind, reference, status) for reference in (slug, mfid) if reference is not None]
+    rows = [named_row(db, kind, reference, status) for reference in (slug, mfid) if reference is not None]
     if len({row["id"] for row in rows}) > 1:
         raise HTTPException(422, f"{kind}_id and {kind}_mfid name different {kind}s")
     return rows[0] if rows else None
@@ -218,7 +164,7 @@ def instrument_columns(
         raise HTTPException(422, "instrument_name is not the name of the instrument that was selected")
     if instrument is None and name is not None:
         within_reach = """(owner_id = :owner OR owner_id IN (SELECT id FROM user WHERE platform_role = 'admin')
-            OR owner_id IN (SELECT user_id FROM access WHERE resource_id = :project AND role >= 2)
+            OR owner_id IN (SELECT user_id FROM member WHERE project_id = :project AND role >= 2)
             OR owner_id = (SELECT owner_id FROM resource WHERE id = :project))"""
         query = f"{_NAMED['instrument']} WHERE instrument_name = :name AND {within_reach} LIMIT 2"
         matches = db.execute(query, {"name": name, "owner": owner_id, "project": project_id}).fetchall()

@@ -1,4 +1,4 @@
-"""The bytes on disk: verified contents under their SHA-256, and unfinished uploads.
+"""The bytes on disk: verified contents under their SHA-256, unfinished uploads, signed links to both; rows of files.
 
 Everything is written to a draft, checked and flushed before it gets its final name, so that a record never points to
 partial bytes. Names on disk come from checksums and random ids, never from user input.
@@ -6,62 +6,79 @@ partial bytes. Names on disk come from checksums and random ids, never from user
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import contextlib
 import errno
 import hashlib
+import hmac
 import os
-import re
 import secrets
 import shutil
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
-from weakref import WeakValueDictionary
+from typing import Any, BinaryIO
+from urllib.parse import quote, urlencode
 
 import google_crc32c
-from pydantic import AfterValidator, Field
 
 from crucible_lineage.ids import is_mfid, new_mfid
-from crucible_lineage.server.catalogue.access import READABLE, VIEWER, Caller, not_found, require, roles
+from crucible_lineage.server.catalogue.access import READABLE, VIEWER, Caller, not_found, require, role_on
 from crucible_lineage.server.catalogue.metadata import renew_metadata
 from crucible_lineage.server.catalogue.records import etag
 from crucible_lineage.server.catalogue.resources import touch
 from crucible_lineage.server.database import Database, now
-from crucible_lineage.server.http import Count, Form, refuse
+from crucible_lineage.server.http import refuse
 from crucible_lineage.server.instance import DataFolder
 from crucible_lineage.server.seals import require_rows
 
+# ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound
+
 BLOCK_BYTES = 1 << 20
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-
-
 STORE = "gcs"  # what Crucible's clients call files that the service itself stores
 BUCKET = "crucible-local"
 MAX_FILES = 50_000  # chosen: per dataset; their list takes 20 MB
-SESSION_LIFETIME = timedelta(days=7)
-REPLACED_CONTENT_LIFETIME = timedelta(days=7)  # the contract's minimum
+UNUSED_LIFETIME = timedelta(days=7)  # of sessions and of replaced contents: the contract's minimum
+LIFETIME_S = 3600  # as Crucible documents for its download links
 
 FILES = "SELECT file.*, resource.mfid AS dataset_mfid FROM file JOIN resource ON resource.id = file.dataset_id"
 
 
-class TooLongError(Exception):
-    """The client sent more bytes than it announced."""
+class Digest:
+    """Length and checksums of the bytes that it was given."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._sha256 = hashlib.sha256()
+        self._crc32c: Any = google_crc32c.Checksum()  # type: ignore[no-untyped-call]
+
+    def update(self, block: bytes) -> None:
+        self.size += len(block)
+        self._sha256.update(block)
+        self._crc32c.update(block)
+
+    @property
+    def sha256(self) -> str:
+        return self._sha256.hexdigest()
+
+    @property
+    def crc32c(self) -> str:
+        return base64.b64encode(self._crc32c.digest()).decode()
 
 
-@dataclass(frozen=True)
-class Draft:
-    """A received draft: its path, its length and its checksums."""
+class Draft(Digest):
+    """A new file, and what was written to it."""
 
-    draft: Path
-    size: int
-    sha256: str
-    crc32c: str
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self.file = path.open("xb")
+
+    def write(self, block: bytes) -> None:
+        self.update(block)
+        self.file.write(block)
 
 
 class ContentStore:
@@ -69,20 +86,14 @@ class ContentStore:
 
     def __init__(self, folder: DataFolder) -> None:
         self.folder = folder
-        self._growing_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def holds(self, sha256: str, size: int) -> bool:
         """Return whether the bytes with this checksum are stored undamaged; reads and hashes them."""
-        digest, path = hashlib.sha256(), self.folder.content(sha256)
+        path = self.folder.content(sha256)
         try:
-            if path.stat().st_size != size:
-                return False
-            with path.open("rb") as file:
-                while block := file.read(BLOCK_BYTES):
-                    digest.update(block)
+            return path.stat().st_size == size and digest_of(path).sha256 == sha256
         except FileNotFoundError:
             return False
-        return digest.hexdigest() == sha256
 
     def keep(self, draft: Path, sha256: str) -> None:
         """Make a flushed, verified draft the content with that checksum, replacing any present one."""
@@ -102,73 +113,49 @@ class ContentStore:
         path.write_bytes(b"")
 
     def part(self, upload_id: str, number: int) -> Path:
+        """Return the path of a verified part, or of the only file of a resumable upload, which grows: number 0."""
         return self.folder.uploads / upload_id / f"{number}.part"
 
-    def growing(self, upload_id: str) -> Path:
-        """Return the path of a resumable upload's only file."""
-        return self.folder.uploads / upload_id / "growing"
-
-    def growing_lock(self, upload_id: str) -> asyncio.Lock:
-        """Return the lock to hold while a chunk is written, so that two never mix."""
-        return self._growing_locks.setdefault(upload_id, asyncio.Lock())
-
     def discard_upload(self, upload_id: str) -> None:
-        folder = self.folder.uploads / upload_id
-        try:
-            folder.rmdir()  # usually its only part has become a content
-        except OSError:
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(self.folder.uploads / upload_id, ignore_errors=True)
 
-    async def receive(self, stream: AsyncIterator[bytes], upload_id: str, size: int) -> Draft:
-        """Write the stream to a flushed draft beside the upload's parts. Raises TooLongError beyond `size` bytes."""
-        draft = self._draft(upload_id)
-        sha256, crc32c, received = hashlib.sha256(), _crc32c(), 0
-        try:
-            with draft.open("xb") as file:
-                async for block in stream:
-                    received += len(block)
-                    if received > size:
-                        raise TooLongError
-                    sha256.update(block)
-                    crc32c.update(block)
-                    file.write(block)
-                _flush(file)
-        except BaseException:
-            draft.unlink(missing_ok=True)
-            raise
-        return Draft(draft, received, sha256.hexdigest(), base64.b64encode(crc32c.digest()).decode())
-
-    def join(self, paths: Iterable[Path], upload_id: str) -> Draft:
-        """Concatenate the files into a flushed draft beside the upload's parts; the files stay."""
-        draft = self._draft(upload_id)
-        sha256, crc32c, size = hashlib.sha256(), _crc32c(), 0
-        try:
-            with draft.open("xb") as file:
-                for path in paths:
-                    with path.open("rb") as source:
-                        while block := source.read(BLOCK_BYTES):
-                            size += len(block)
-                            sha256.update(block)
-                            crc32c.update(block)
-                            file.write(block)
-                _flush(file)
-        except BaseException:
-            draft.unlink(missing_ok=True)
-            raise
-        return Draft(draft, size, sha256.hexdigest(), base64.b64encode(crc32c.digest()).decode())
-
-    def _draft(self, upload_id: str) -> Path:
+    @contextlib.contextmanager
+    def draft(self, upload_id: str) -> Iterator[Draft]:
+        """Open a draft beside the upload's parts; flushed at the end, removed after an error."""
         folder = self.folder.uploads / upload_id
         folder.mkdir(exist_ok=True)
-        return folder / f"{secrets.token_hex(8)}.draft"
+        draft = Draft(folder / f"{secrets.token_hex(8)}.draft")
+        try:
+            with draft.file:
+                yield draft
+                flush(draft.file)
+        except BaseException:
+            draft.path.unlink(missing_ok=True)
+            raise
+
+    def join(self, paths: Iterable[Path], upload_id: str) -> Draft:
+        """Concatenate the files into a draft beside the upload's parts; the files stay."""
+        with self.draft(upload_id) as draft:
+            for path in paths:
+                for block in _blocks(path):
+                    draft.write(block)
+        return draft
 
 
-def _crc32c() -> Any:
-    """Return a running checksum; the library has no type annotations."""
-    return google_crc32c.Checksum()  # type: ignore[no-untyped-call]
+def digest_of(path: Path) -> Digest:
+    digest = Digest()
+    for block in _blocks(path):
+        digest.update(block)
+    return digest
 
 
-def _flush(file: BinaryIO) -> None:
+def _blocks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            yield block
+
+
+def flush(file: BinaryIO) -> None:
     file.flush()
     os.fsync(file.fileno())
 
@@ -186,31 +173,29 @@ def flush_folder(path: Path) -> None:
             os.close(descriptor)
 
 
-def _plain_name(name: str) -> str:
-    if name in (".", "..") or any(character in "/\\" or ord(character) < 32 for character in name):
-        raise ValueError("must be a plain file name, without folders or control characters")
-    if len(name.encode("utf-8", "replace")) > 255:
-        raise ValueError("must not be longer than 255 bytes")
-    return name
+class Links:
+    """Signs and checks links with the secret of the data folder."""
 
+    def __init__(self, secret: str) -> None:
+        self._secret = secret.encode()
 
-def _checksum(text: str) -> str:
-    if not _SHA256.fullmatch(text):
-        raise ValueError("must be 64 lowercase hexadecimal digits")
-    return text
+    def sign(self, base_url: str, path: str, lifetime_s: int = LIFETIME_S, **values: str) -> str:
+        """Return a signed URL of `path` with these values, valid for `lifetime_s`."""
+        values["expires"] = str(int(time.time()) + lifetime_s)
+        return f"{base_url}{quote(path)}?{urlencode(values | {'signature': self._signature(path, values)})}"
 
+    def accepts(self, path: str, values: dict[str, str]) -> bool:
+        """Return whether this server signed exactly these values and they have not expired."""
+        claimed = dict(values)
+        signature = claimed.pop("signature", "")
+        expires = claimed.get("expires", "")
+        if not hmac.compare_digest(signature.encode(), self._signature(path, claimed).encode()):
+            return False
+        return expires.isdigit() and int(expires) > time.time()
 
-FileName = Annotated[str, Field(min_length=1), AfterValidator(_plain_name)]
-Sha256 = Annotated[str, AfterValidator(_checksum)]
-
-
-class NewContent(Form):
-    size: Count
-    sha256_hash: Sha256
-
-
-class NewUpload(NewContent):
-    filename: FileName
+    def _signature(self, path: str, values: dict[str, str]) -> str:
+        message = "\n".join([path, *(f"{name}={values[name]!r}" for name in sorted(values))])
+        return hmac.new(self._secret, message.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
 
 
 def file_of(db: sqlite3.Connection, caller: Caller, mfid: str, role: int) -> sqlite3.Row:
@@ -218,7 +203,7 @@ def file_of(db: sqlite3.Connection, caller: Caller, mfid: str, role: int) -> sql
     row: sqlite3.Row | None = None
     if is_mfid(mfid):
         row = db.execute(f"{FILES} WHERE file.mfid = ?", (mfid,)).fetchone()
-    if row is None or roles(db, caller, [row["dataset_id"]])[row["dataset_id"]] < VIEWER:
+    if row is None or role_on(db, caller, row["dataset_id"]) < VIEWER:
         raise not_found("file")
     require_rows("file", [row])
     require(db, caller, row["dataset_mfid"], role, "dataset")
@@ -232,8 +217,8 @@ def file_named(db: sqlite3.Connection, dataset_id: int, filename: str) -> sqlite
     return row
 
 
-def same_content(row: sqlite3.Row, size: int, sha256: str) -> bool:
-    """Return whether the server itself stores exactly these bytes for this file."""
+def is_stored(row: sqlite3.Row, size: int, sha256: str) -> bool:
+    """Return whether the server itself has a record of exactly these bytes for this file."""
     return bool(row["backend"] == STORE and row["size"] == size and row["sha256"] == sha256)
 
 
@@ -241,16 +226,20 @@ def is_readable(db: sqlite3.Connection, caller: Caller, size: int, sha256: str) 
     """Return whether the server stores these bytes for a file of a dataset that the caller may read."""
     condition = f"file.sha256 = :sha256 AND file.size = :size AND file.backend = '{STORE}'"
     tables = "file JOIN resource ON resource.id = file.dataset_id"
-    sql = f"SELECT 1 FROM {tables} WHERE {condition} AND {READABLE} LIMIT 1"  # noqa: S608 (constants of this package only)
+    sql = f"SELECT 1 FROM {tables} WHERE {condition} AND {READABLE} LIMIT 1"
     return db.execute(sql, {"sha256": sha256, "size": size, "user": caller.id}).fetchone() is not None
 
 
-def refuse_other_content(row: sqlite3.Row) -> Exception:
-    return refuse(
+def find_same(db: sqlite3.Connection, dataset_id: int, filename: str, size: int, sha256: str) -> sqlite3.Row | None:
+    """Return the dataset's file of this name; None if there is none, 409 if it has other content."""
+    row = file_named(db, dataset_id, filename)
+    if row is None or is_stored(row, size, sha256):
+        return row
+    raise refuse(
         409,
         {
             "code": "filename_exists",
-            "message": f"The dataset already has a file named {row['filename']} with other content",
+            "message": f"The dataset already has a file named {filename} with other content",
             "file_mfid": row["mfid"],
             "etag": etag(row),
         },
@@ -259,12 +248,8 @@ def refuse_other_content(row: sqlite3.Row) -> Exception:
 
 def register(db: sqlite3.Connection, dataset_id: int, filename: str, size: int, sha256: str) -> sqlite3.Row:
     """Return the record of a file whose bytes are in the store: a new one, or an identical existing one."""
-    existing = file_named(db, dataset_id, filename)
-    if existing is not None:
-        if same_content(existing, size, sha256):
-            return existing
-        raise refuse_other_content(existing)
-    return insert_file(db, dataset_id, filename, backend=STORE, size=size, sha256=sha256)
+    existing = find_same(db, dataset_id, filename, size, sha256)
+    return existing or insert_file(db, dataset_id, filename, backend=STORE, size=size, sha256=sha256)
 
 
 def insert_file(db: sqlite3.Connection, dataset_id: int, filename: str, **values: object) -> sqlite3.Row:
@@ -322,22 +307,16 @@ def update_size(db: sqlite3.Connection, dataset_id: int) -> None:
 
 def sweep(database: Database, storage: ContentStore) -> None:
     """Delete sessions that nobody finished and contents that no file needs, each after a week."""
-    oldest_session = (datetime.now(UTC) - SESSION_LIFETIME).isoformat(timespec="microseconds")
-    oldest_content = (datetime.now(UTC) - REPLACED_CONTENT_LIFETIME).isoformat(timespec="microseconds")
+    oldest = (datetime.now(UTC) - UNUSED_LIFETIME).isoformat(timespec="microseconds")
     with database.write() as db:
-        sessions = [row[0] for row in db.execute("SELECT id FROM upload WHERE created < ?", (oldest_session,))]
-        db.execute("DELETE FROM upload WHERE created < ?", (oldest_session,))
-        released = db.execute("SELECT sha256 FROM released_content WHERE released < ?", (oldest_content,)).fetchall()
+        db.execute("DELETE FROM upload WHERE created < ?", (oldest,))
+        released = db.execute("SELECT sha256 FROM released_content WHERE released < ?", (oldest,)).fetchall()
         for (sha256,) in released:  # inside the transaction: an upload of the same bytes waits, then keeps its own copy
-            if not db.execute("SELECT 1 FROM file WHERE sha256 = ? AND backend = ?", (sha256, STORE)).fetchone():
-                with contextlib.suppress(OSError):  # still open for a download on Windows: next time
+            with contextlib.suppress(OSError):  # still open for a download on Windows: next time
+                if not db.execute("SELECT 1 FROM file WHERE sha256 = ? AND backend = ?", (sha256, STORE)).fetchone():
                     storage.folder.content(sha256).unlink(missing_ok=True)
-                    db.execute("DELETE FROM released_content WHERE sha256 = ?", (sha256,))
-            else:
                 db.execute("DELETE FROM released_content WHERE sha256 = ?", (sha256,))
         open_sessions = {row[0] for row in db.execute("SELECT id FROM upload WHERE state = 'uploading'")}
-    for upload_id in sessions:
-        storage.discard_upload(upload_id)
     for folder in storage.folder.uploads.iterdir():
         if folder.name not in open_sessions and folder.stat().st_mtime < time.time() - 86_400:
             storage.discard_upload(folder.name)

@@ -35,7 +35,6 @@ from crucible_lineage.server.readers import (
     read_image,
     read_json,
     read_nexus,
-    read_scopefoundry,
     read_signals,
     read_table,
     read_workbook,
@@ -77,7 +76,6 @@ _PLUGINS: dict[str, tuple[str, frozenset[str]]] = {
     "HyperSpyIngestor": ("hspy", frozenset({".hspy"})),
 }
 INGESTORS: tuple[Ingestor, ...] = (
-    Ingestor("ScopeFoundryH5Ingestor", _HDF5, read_scopefoundry),
     Ingestor("NexusIngestor", _HDF5, read_nexus),
     Ingestor("H5Ingestor", _HDF5, read_hdf5),
     Ingestor("ImageIngestor", _IMAGES, read_image),

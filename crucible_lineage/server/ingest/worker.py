@@ -89,83 +89,18 @@ class Worker:
             self._wake.clear()
 
     def _release_orphans(self) -> None:
-        """Put back requests whose worker is dead."""
+        """Put back requests whose worker is dead: nobody holds its lock file."""
         with self._database.read() as db:
             started = db.execute("SELECT DISTINCT worker FROM ingestion_request WHERE status = 'started'").fetchall()
         for (worker,) in started:
-            if worker is not None and worker != self._name and self._is_dead(worker):
-                self._put_back(worker)
-
-    def _is_dead(self, worker: str) -> bool:
-        path = self._lock_path(worker)
-        try:
-            with FileLock(path, timeout=0):
-                pass
-        except Timeout:
-            return False
-        path.unlink(missing_ok=True)
-        return True
-
-    def _lock_path(self, worker: str) -> Path:
-        return self._storage.folder.workers / f"{worker}.lock"
-
-    def _claim(self) -> sqlite3.Row | None:
-        with self._database.read() as db:
-            if db.execute("SELECT 1 FROM ingestion_request WHERE status = 'requested'").fetchone() is None:
-                return None
-        with self._database.write() as db:
-            claimed = db.execute(
-                "UPDATE ingestion_request SET status = 'started', worker = ? WHERE id ="
-                " (SELECT id FROM ingestion_request WHERE status = 'requested' ORDER BY id LIMIT 1)"
-                " RETURNING id, file_id, ingestion_class",
-                (self._name,),
-            ).fetchone()
-            if claimed is None:
-                return None
-            row: sqlite3.Row = db.execute(
-                "SELECT ? AS id, ? AS ingestion_class, file.id AS file_id, file.* FROM file WHERE id = ?",
-                (claimed["id"], claimed["ingestion_class"], claimed["file_id"]),
-            ).fetchone()
-            return row
-
-    def _process(self, request: sqlite3.Row) -> None:
-        number = request["id"]
-        if request["backend"] != STORE:
-            self._end(number, "not supported", error="The service does not store this file and cannot read it")
-            return
-        picked_up = self._pick_up(request)
-        try:
-            name, findings = self._isolation.ingest(
-                self._storage.folder.content(request["sha256"]), request["filename"], request["ingestion_class"]
-            )
-            if self._writes_back is not None:
-                self._closing.wait(self._writes_back.parse_s)
-            with self._database.write() as db:
-                if db.execute("SELECT 1 FROM dataset WHERE id = ?", (request["dataset_id"],)).fetchone() is None:
-                    return  # deleted meanwhile, with the request
-                if picked_up is None:
-                    store_findings(db, request, findings)
-                else:
-                    write_back(db, request, findings, picked_up)
-                _end(db, number, "complete", name, _remark(request, name))
-        except FileNotFoundError:
-            self._end(number, "file not found", error="The file's content is missing")
-        except IngestionError as error:
-            if self._isolation.stopped:
-                self._put_back(self._name)
-            else:
-                self._end(number, "failed", error=str(error))
-        except Exception as error:
-            log.exception("Ingestion request %s failed", number)
-            self._end(number, "failed", error=f"{type(error).__name__}: {error}"[:500])
-
-    def _pick_up(self, request: sqlite3.Row) -> dict[str, object] | None:
-        """Read the dataset's metadata that will be written back; None if none will."""
-        if self._writes_back is None:
-            return None
-        self._closing.wait(self._writes_back.pick_up_s)
-        with self._database.read() as db:
-            return read_metadata(db, request["dataset_id"]) or {}
+            if worker in (None, self._name):
+                continue
+            try:
+                with FileLock(self._lock_path(worker), timeout=0):
+                    self._put_back(worker)
+            except Timeout:
+                continue
+            self._lock_path(worker).unlink(missing_ok=True)
 
     def _put_back(self, worker: str) -> None:
         """Let another worker process what this one has started."""
@@ -176,29 +111,80 @@ class Worker:
                 (worker,),
             )
 
-    def _end(self, number: int, status: str, *, error: str) -> None:
+    def _lock_path(self, worker: str) -> Path:
+        return self._storage.folder.workers / f"{worker}.lock"
+
+    def _claim(self) -> sqlite3.Row | None:
+        """Return the file of the oldest open request, with `request` and the class that it names."""
+        with self._database.read() as db:
+            if db.execute("SELECT 1 FROM ingestion_request WHERE status = 'requested'").fetchone() is None:
+                return None
         with self._database.write() as db:
-            _end(db, number, status, None, error)
+            claimed = db.execute(
+                "UPDATE ingestion_request SET status = 'started', worker = ? WHERE id ="
+                " (SELECT id FROM ingestion_request WHERE status = 'requested' ORDER BY id LIMIT 1) RETURNING id",
+                (self._name,),
+            ).fetchone()
+            row: sqlite3.Row | None = db.execute(
+                "SELECT ingestion_request.id AS request, ingestion_class, file.* FROM ingestion_request"
+                " JOIN file ON file.id = file_id WHERE ingestion_request.id = ?",
+                (claimed and claimed["id"],),
+            ).fetchone()
+            return row
+
+    def _process(self, file: sqlite3.Row) -> None:
+        status, name, remark = "failed", None, ""
+        try:
+            if file["backend"] == STORE:
+                status, name, remark = "complete", *self._ingest(file)
+            else:
+                status, remark = "not supported", "The service does not store this file and cannot read it"
+        except FileNotFoundError:
+            status, remark = "file not found", "The file's content is missing"
+        except IngestionError as error:
+            remark = str(error)
+            if self._isolation.stopped:
+                self._put_back(self._name)
+        except Exception as error:
+            log.exception("Ingestion request %s failed", file["request"])
+            remark = f"{type(error).__name__}: {error}"[:500]
+        with self._database.write() as db:
+            db.execute(
+                "UPDATE ingestion_request SET status = ?, ingestion_class = COALESCE(?, ingestion_class),"
+                " time_completed = ?, error_message = ?, worker = NULL WHERE id = ? AND status = 'started'",
+                (status, name, now(), remark or None, file["request"]),
+            )
+
+    def _ingest(self, file: sqlite3.Row) -> tuple[str | None, str]:
+        """Store what is found in the file; return the ingestor that read it, and what to tell the requester."""
+        picked_up = None
+        if self._writes_back is not None:
+            self._closing.wait(self._writes_back.pick_up_s)
+            with self._database.read() as db:
+                picked_up = read_metadata(db, file["dataset_id"]) or {}
+        content, requested = self._storage.folder.content(file["sha256"]), file["ingestion_class"]
+        name, found = self._isolation.ingest(content, file["filename"], requested)
+        if self._writes_back is not None:
+            self._closing.wait(self._writes_back.parse_s)
+        with self._database.write() as db:
+            if db.execute("SELECT 1 FROM file WHERE id = ?", (file["id"],)).fetchone() is None:
+                pass  # deleted meanwhile, with the request
+            elif picked_up is None:
+                store_findings(db, file, found)
+            else:
+                write_back(db, file, found, picked_up)
+        return name, _remark(file["filename"], requested, name)
 
 
-def _end(db: sqlite3.Connection, number: int, status: str, name: str | None, error: str | None = None) -> None:
-    db.execute(
-        "UPDATE ingestion_request SET status = ?, ingestion_class = COALESCE(?, ingestion_class), time_completed = ?,"
-        " error_message = ?, worker = NULL WHERE id = ? AND status = 'started'",
-        (status, name, now(), error, number),
-    )
-
-
-def _remark(request: sqlite3.Row, name: str | None) -> str | None:
+def _remark(filename: str, requested: str | None, name: str | None) -> str:
     """Return a remark for the requester on an ingestion that succeeded, but not as requested."""
-    requested = request["ingestion_class"]
     if requested not in (None, name) and requested not in ingestor_names():
         return f"There is no ingestor {requested} here (GET /ingestors lists them); " + (
             f"{name} read the file" if name else "nothing was read"
         )
     if name is None:
-        return f"No ingestor here reads this kind of file: {request['filename']}"
-    return None if requested in (None, name) else f"{requested} could not read the file; {name} did"
+        return f"No ingestor here reads this kind of file: {filename}"
+    return "" if requested in (None, name) else f"{requested} could not read the file; {name} did"
 
 
 PROTECTED = "crucible_lineage"  # prefix of provenance keys, which come from the makers of the data, never from a parser
@@ -209,11 +195,11 @@ UNSET = (None, "", "unknown")
 def store_findings(db: sqlite3.Connection, file: sqlite3.Row, findings: Found) -> None:
     """Set the dataset's metadata, fields and thumbnails from the file, except where people have set them."""
     document = {key: value for key, value in findings.metadata.items() if not key.startswith(PROTECTED)}
-    previous = db.execute("SELECT filled FROM parsed WHERE file_id = ?", (file["file_id"],)).fetchone()
+    previous = db.execute("SELECT filled FROM parsed WHERE file_id = ?", (file["id"],)).fetchone()
     filled = _fill(db, file, findings.attributes, json.loads(previous["filled"]) if previous else {})
     db.execute(
         "INSERT OR REPLACE INTO parsed (file_id, document, filled) VALUES (?, ?, ?)",
-        (file["file_id"], json.dumps(document, ensure_ascii=False), json.dumps(filled, ensure_ascii=False)),
+        (file["id"], json.dumps(document, ensure_ascii=False), json.dumps(filled, ensure_ascii=False)),
     )
     renew_metadata(db, file["dataset_id"])
     _replace_thumbnail(db, file, findings.thumbnail)
@@ -273,7 +259,7 @@ def _columns(db: sqlite3.Connection, row: sqlite3.Row, filled: dict[str, str]) -
 
 def _replace_thumbnail(db: sqlite3.Connection, file: sqlite3.Row, image: bytes | None) -> None:
     """Replace the file's only thumbnail, unless people have one under the same name."""
-    db.execute("DELETE FROM thumbnail WHERE file_id = ?", (file["file_id"],))
+    db.execute("DELETE FROM thumbnail WHERE file_id = ?", (file["id"],))
     name = (file["dataset_id"], file["filename"])
     if (
         image is not None
@@ -281,5 +267,5 @@ def _replace_thumbnail(db: sqlite3.Connection, file: sqlite3.Row, image: bytes |
     ):
         db.execute(
             "INSERT INTO thumbnail (dataset_id, name, mime_type, image, file_id) VALUES (?, ?, 'image/png', ?, ?)",
-            (*name, image, file["file_id"]),
+            (*name, image, file["id"]),
         )

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
-from typing import Annotated, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 
 from crucible_lineage.server.call import AuthenticatedCall, Call
 from crucible_lineage.server.catalogue.access import (
+    ADMIN,
     CONTRIBUTOR,
     EDITOR,
-    OWNER,
     VIEWER,
     Caller,
     require,
@@ -23,16 +23,12 @@ from crucible_lineage.server.catalogue.filters import (
     ChildDatasetQuery,
     ChildSampleQuery,
     Conditions,
-    DatasetFacetQuery,
     DatasetQuery,
     Includes,
     Relationship,
-    SampleFacetQuery,
-    SampleIncludes,
     SampleQuery,
     cursor_page,
     embed,
-    facet_page,
     list_page,
     where,
 )
@@ -41,12 +37,10 @@ from crucible_lineage.server.catalogue.records import link_records, load, names
 from crucible_lineage.server.catalogue.resources import (
     change,
     choose_owner,
-    hand_over,
     home_project,
     insert,
     instrument_columns,
     note_loss,
-    project_row,
     select,
     touch,
 )
@@ -136,12 +130,6 @@ def list_datasets(call: Call, query: Annotated[DatasetQuery, Query()]) -> Json:
         return cursor_page(db, call.caller, "dataset", query)
 
 
-@router.get("/datasets/facets")
-def dataset_facets(call: Call, query: Annotated[DatasetFacetQuery, Query()]) -> Json:
-    with call.read() as db:
-        return facet_page(db, call.caller, "dataset", query)
-
-
 @router.get("/datasets/{mfid}")
 @short
 def get_dataset(call: Call, mfid: str, query: Annotated[Includes, Query()]) -> Json:
@@ -161,10 +149,6 @@ def change_dataset(call: Call, mfid: str, body: DatasetPatch) -> Json:
                 raise invalid("body", name, f"is changed with PUT /datasets/{mfid}/instrument")
         if "instrument_name" in changes and (label := changes.pop("instrument_name")) != current["instrument_name"]:
             changes |= instrument_columns(db, label, owner_id=row["owner_id"], project_id=row["project_id"])
-        if "owner_orcid" in changes:
-            hand_over(
-                db, require(db, call.caller, mfid, OWNER, "dataset"), changes.pop("owner_orcid") or "", status=422
-            )
         if changes.get("timestamp", "") is None:
             raise invalid("body", "timestamp", "cannot be null")
         if "timestamp" in changes:
@@ -263,14 +247,8 @@ def list_samples(call: Call, query: Annotated[SampleQuery, Query()]) -> Json:
         return cursor_page(db, call.caller, "sample", query)
 
 
-@router.get("/samples/facets")
-def sample_facets(call: Call, query: Annotated[SampleFacetQuery, Query()]) -> Json:
-    with call.read() as db:
-        return facet_page(db, call.caller, "sample", query)
-
-
 @router.get("/samples/{mfid}")
-def get_sample(call: Call, mfid: str, query: Annotated[SampleIncludes, Query()]) -> Json:
+def get_sample(call: Call, mfid: str, query: Annotated[Includes, Query()]) -> Json:
     with call.read() as db:
         row = require(db, call.caller, mfid, VIEWER, "sample")
         return load(db, call.caller, "sample", row["id"], embed(query))
@@ -288,7 +266,7 @@ def change_sample(call: Call, mfid: str, body: SamplePatch) -> Json:
 
 
 @router.get("/resources/{mfid}")
-def get_resource(call: Call, mfid: str, query: Annotated[SampleIncludes, Query()]) -> Json:
+def get_resource(call: Call, mfid: str, query: Annotated[Includes, Query()]) -> Json:
     with call.read() as db:
         row = require(db, call.caller, mfid, VIEWER)
         return load(db, call.caller, row["type"], row["id"], embed(query))
@@ -339,6 +317,56 @@ def _wrapped(mfid: str, document: JsonObject) -> Json:
     return {"unique_id": mfid, "scientific_metadata": document}
 
 
+class ProjectForm(Form):
+    project_id: str | None = None
+    project_mfid: str | None = None
+
+
+@router.post("/resources/{mfid}/project")
+def reassign_project(call: Call, mfid: str, body: ProjectForm, confirm: bool = False) -> Json:
+    """Move a dataset or sample to another project; without `confirm`, only say what would change."""
+    if (body.project_id is None) == (body.project_mfid is None):
+        raise refuse(422, "Name exactly one of project_id and project_mfid")
+    with call.write() as db:
+        row = require(db, call.caller, mfid, ADMIN, ("dataset", "sample"))
+        target = select(db, "project", body.project_id, body.project_mfid, status=404)
+        assert target is not None
+        home_project(db, call.caller, body.project_id, body.project_mfid)
+        previous = db.execute(
+            "SELECT mfid, slug FROM resource JOIN project USING (id) WHERE id = ?", (row["project_id"],)
+        ).fetchone()
+        if confirm:
+            db.execute("UPDATE resource SET project_id = ? WHERE id = ?", (target["id"], row["id"]))
+            touch(db, row["id"])
+        return {
+            "resource_id": mfid,
+            "resource_mfid": mfid,
+            "previous_project_id": previous and previous["slug"],
+            "previous_project_mfid": previous and previous["mfid"],
+            "new_project_id": target["slug"],
+            "new_project_mfid": target["mfid"],
+        }
+
+
+@router.put("/resources/{mfid}/access/public")
+def make_public(call: Call, mfid: str) -> Json:
+    _set_public(call, mfid, 1)
+    return {"principal_id": "public", "principal_type": "public", "permission": "viewer"}
+
+
+@router.delete("/resources/{mfid}/access/public")
+def make_private(call: Call, mfid: str) -> Json:
+    _set_public(call, mfid, 0)
+    return {"detail": f"Resource {mfid} is private"}
+
+
+def _set_public(call: AuthenticatedCall, mfid: str, value: int) -> None:
+    with call.write() as db:
+        row = require(db, call.caller, mfid, ADMIN, ("dataset", "sample", "instrument"))
+        db.execute("UPDATE resource SET public = ? WHERE id = ?", (value, row["id"]))
+        touch(db, row["id"])
+
+
 @router.post("/datasets/{dataset}/samples/{sample}", status_code=201)
 def associate(call: Call, dataset: str, sample: str) -> Json:
     with call.write() as db:
@@ -366,7 +394,7 @@ def dissociate(call: Call, dataset: str, sample: str) -> Json:
         return {"detail": f"Sample {sample} unlinked from dataset {dataset}"}
 
 
-def _add_family_routes(router: APIRouter, kind: Literal["dataset", "sample"]) -> None:
+def _add_family_routes(router: APIRouter, kind: Literal["dataset", "sample"], query_type: type) -> None:
     """Add the same four routes for datasets and for samples."""
 
     @router.post(f"/{kind}s/{{parent}}/children/{{child}}", status_code=201, name=f"link_{kind}s")
@@ -393,6 +421,24 @@ def _add_family_routes(router: APIRouter, kind: Literal["dataset", "sample"]) ->
             touch(db, ends[1])
             return {"detail": f"{kind.capitalize()} {child} is no longer a child of {parent}"}
 
+    def related(side: str, near: str, far: str) -> None:
+        def list_related(call: Call, mfid: str, query: Any) -> Json:
+            with call.read() as db:
+                row = require(db, call.caller, mfid, VIEWER, kind)
+                conditions = where(db, call.caller, kind, query)
+                condition = f"resource.id IN (SELECT {far} FROM link WHERE {near} = ?"  # noqa: S608
+                if query.relationship_type:
+                    conditions.add(f"{condition} AND relationship_type = ?)", row["id"], query.relationship_type)
+                else:
+                    conditions.add(f"{condition})", row["id"])
+                return list_page(db, call.caller, kind, query, conditions)
+
+        list_related.__annotations__["query"] = Annotated[query_type, Query()]
+        router.get(f"/{kind}s/{{mfid}}/{side}", name=f"{kind}_{side}")(list_related)
+
+    related("children", "parent_id", "child_id")
+    related("parents", "child_id", "parent_id")
+
 
 def _ends(db: sqlite3.Connection, call: AuthenticatedCall, kind: str, parent: str, child: str) -> tuple[int, int]:
     """Return both ids. A link states the origin of the child, so it needs the right to edit the child."""
@@ -417,81 +463,26 @@ def _refuse_cycle(db: sqlite3.Connection, parent_id: int, child_id: int, parent:
         )
 
 
-for _kind in ("dataset", "sample"):
-    _add_family_routes(router, _kind)
-
-
-@router.get("/datasets/{mfid}/children")
-def dataset_children(call: Call, mfid: str, query: Annotated[ChildDatasetQuery, Query()]) -> Json:
-    return _family(call, "dataset", mfid, query, "parent_id", "child_id")
-
-
-@router.get("/datasets/{mfid}/parents")
-def dataset_parents(call: Call, mfid: str, query: Annotated[ChildDatasetQuery, Query()]) -> Json:
-    return _family(call, "dataset", mfid, query, "child_id", "parent_id")
-
-
-@router.get("/samples/{mfid}/children")
-def sample_children(call: Call, mfid: str, query: Annotated[ChildSampleQuery, Query()]) -> Json:
-    return _family(call, "sample", mfid, query, "parent_id", "child_id")
-
-
-@router.get("/samples/{mfid}/parents")
-def sample_parents(call: Call, mfid: str, query: Annotated[ChildSampleQuery, Query()]) -> Json:
-    return _family(call, "sample", mfid, query, "child_id", "parent_id")
-
-
-def _family(
-    call: AuthenticatedCall,
-    kind: str,
-    mfid: str,
-    query: ChildDatasetQuery | ChildSampleQuery,
-    near: str,
-    far: str,
-) -> Json:
-    """Return a page of the records that are linked with this one."""
-    with call.read() as db:
-        row = require(db, call.caller, mfid, VIEWER, kind)
-        conditions = where(db, call.caller, kind, query)
-        condition = f"resource.id IN (SELECT {far} FROM link WHERE {near} = ?"  # noqa: S608
-        if query.relationship_type:
-            conditions.add(f"{condition} AND relationship_type = ?)", row["id"], query.relationship_type)
-        else:
-            conditions.add(f"{condition})", row["id"])
-        return list_page(db, call.caller, kind, query, conditions)
+_add_family_routes(router, "dataset", ChildDatasetQuery)
+_add_family_routes(router, "sample", ChildSampleQuery)
 
 
 @router.get("/entity_graph_cte/{mfid}")
 def entity_graph(call: Call, mfid: str, recursive: bool = False) -> Json:
-    """Return the graph of the resource and its neighbours, or of all that it is connected to."""
+    """Return the graph of the resource and its neighbours, or of all that it is connected to, in node-link form.
+
+    It has those that the caller may read; edges run from parent to child.
+    """
     with call.read() as db:
         row = require(db, call.caller, mfid, VIEWER, ("dataset", "sample"))
         ids = [number for (number,) in db.execute(_COMPONENT if recursive else _NEIGHBOURS, {"start": row["id"]})]
-        return _graph(db, call, ids)
-
-
-@router.get("/project_graph/{project}")
-def project_graph(call: Call, project: str) -> Json:
-    with call.read() as db:
-        project_id = project_row(db, project)["id"]
-        ids = [
-            number
-            for (number,) in db.execute(
-                "SELECT id FROM resource WHERE project_id = ? AND type IN ('dataset', 'sample')", (project_id,)
-            )
+        readable = {number for number, role in roles(db, call.caller, ids).items() if role >= VIEWER}
+        named_rows = names(db, readable)
+        edges = [
+            {"source": named_rows[parent]["mfid"], "target": named_rows[child]["mfid"], "relationship_type": kind}
+            for parent, child, kind in _edges(db, readable)
+            if parent in readable and child in readable
         ]
-        return _graph(db, call, ids)
-
-
-def _graph(db: sqlite3.Connection, call: AuthenticatedCall, ids: Iterable[int]) -> Json:
-    """Return, in node-link form, those of the resources that the caller may read; edges run from parent to child."""
-    readable = {number for number, role in roles(db, call.caller, ids).items() if role >= VIEWER}
-    named_rows = names(db, readable)
-    edges = [
-        {"source": named_rows[parent]["mfid"], "target": named_rows[child]["mfid"], "relationship_type": relationship}
-        for parent, child, relationship in _edges(db, readable)
-        if parent in readable and child in readable
-    ]
     nodes = [
         {
             "id": row["mfid"],

@@ -8,28 +8,25 @@ import sqlite3
 from typing import Annotated, Literal
 
 from fastapi import Response
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from crucible_lineage.server.call import AuthenticatedCall, Call
 from crucible_lineage.server.catalogue.access import (
     CONTRIBUTOR,
     EDITOR,
     VIEWER,
-    Caller,
     not_found,
     require,
-    roles,
+    role_on,
 )
 from crucible_lineage.server.catalogue.filters import Conditions
 from crucible_lineage.server.catalogue.metadata import renew_metadata
 from crucible_lineage.server.catalogue.records import file_record
-from crucible_lineage.server.database import JsonObject, now
-from crucible_lineage.server.files.sessions import LIFETIME_S
+from crucible_lineage.server.database import now
 from crucible_lineage.server.files.storage import (
     FILES,
+    LIFETIME_S,
     STORE,
-    FileName,
-    Sha256,
     file_named,
     file_of,
     insert_file,
@@ -39,13 +36,14 @@ from crucible_lineage.server.files.storage import (
 from crucible_lineage.server.http import (
     MAX_ROW_ID,
     Count,
+    FileName,
     Form,
     Json,
     LenientBody,
     Limit,
-    Moment,
     Name,
     Offset,
+    Sha256,
     Text,
     invalid,
     page,
@@ -55,13 +53,9 @@ from crucible_lineage.server.http import router as new_router
 from crucible_lineage.server.ingest.ingestors import ingestor_names
 from crucible_lineage.server.seals import require_rows
 
-# ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound
-
-
 router = new_router()
 
 Disposition = Literal["attachment", "inline"]
-Backend = Annotated[str, Field(min_length=1, max_length=100)]
 
 
 MAX_THUMBNAIL_BYTES = 32 << 20  # chosen: per dataset
@@ -82,21 +76,13 @@ _REQUESTS = """SELECT ingestion_request.*, file.mfid AS file_mfid, file.dataset_
     FROM ingestion_request JOIN file ON file.id = file_id JOIN resource ON resource.id = file.dataset_id"""
 
 
-class _FileFields(BaseModel):
+class CataloguedFile(LenientBody):
+    filename: FileName
+    storage_backend: Annotated[str, Field(min_length=1, max_length=100)]
     size: Count | None = None
     access_note: Text | None = None
     sha256_hash: Sha256 | None = None
     storage_path: Text | None = None
-
-
-class CataloguedFile(LenientBody, _FileFields):
-    filename: FileName
-    storage_backend: Backend
-
-
-class FilePatch(Form, _FileFields):
-    filename: FileName | None = None
-    storage_backend: Backend | None = None
 
 
 @router.get("/datasets/{mfid}/files")
@@ -156,29 +142,6 @@ def get_file(call: Call, mfid: str) -> Json:
         return file_record(file_of(db, call.caller, mfid, VIEWER))
 
 
-@router.patch("/files/{mfid}")
-def change_file(call: Call, mfid: str, body: FilePatch) -> Json:
-    changes: JsonObject = body.model_dump(exclude_unset=True)
-    with call.write() as db:
-        file = file_of(db, call.caller, mfid, EDITOR)
-        if file["backend"] == STORE and changes.keys() - {"filename", "access_note"}:
-            raise refuse(422, "Location, size and checksum of a file stored by the service cannot be set")
-        if changes.get("storage_backend") == STORE:
-            raise refuse(422, "A file is stored by the service only after an upload")
-        if any(changes.get(name, "") is None for name in ("filename", "storage_backend")):
-            raise refuse(422, "filename and storage_backend cannot be null")
-        columns = {"storage_backend": "backend", "sha256_hash": "sha256"}
-        values = {columns.get(name, name): value for name, value in changes.items()}
-        try:
-            for name, value in values.items():
-                db.execute(f"UPDATE file SET {name} = ? WHERE id = ?", (value, file["id"]))
-        except sqlite3.IntegrityError:
-            raise refuse(409, f"The dataset already has a file named {changes['filename']}") from None
-        update_size(db, file["dataset_id"])
-        renew_metadata(db, file["dataset_id"])
-        return file_record(file_of(db, call.caller, mfid, EDITOR))
-
-
 @router.delete("/files/{mfid}", status_code=204)
 def delete_file(call: Call, mfid: str) -> Response:
     with call.write() as db:
@@ -217,11 +180,6 @@ class NewThumbnail(Form):
     thumbnail_b64str: str
 
 
-class ThumbnailPatch(Form):
-    thumbnail_name: Name | None = None
-    thumbnail_b64str: str | None = None
-
-
 @router.get("/datasets/{mfid}/thumbnails")
 def list_thumbnails(call: Call, mfid: str) -> Json:
     with call.read() as db:
@@ -244,37 +202,14 @@ def add_thumbnail(call: Call, mfid: str, body: NewThumbnail) -> Json:
         return _thumbnail_record(added)
 
 
-@router.patch("/datasets/{mfid}/thumbnails/{number}")
-def change_thumbnail(call: Call, mfid: str, number: int, body: ThumbnailPatch) -> Json:
-    with call.write() as db:
-        thumbnail = _find_thumbnail(db, require(db, call.caller, mfid, EDITOR, "dataset")["id"], number)
-        image, mime_type = thumbnail["image"], thumbnail["mime_type"]
-        if body.thumbnail_b64str is not None:
-            image, mime_type = _decode_image(body.thumbnail_b64str)
-            _refuse_too_many(db, thumbnail["dataset_id"], len(image) - len(thumbnail["image"]))
-        changed = db.execute(
-            "UPDATE thumbnail SET name = ?, mime_type = ?, image = ?, file_id = NULL WHERE id = ? RETURNING *",
-            (body.thumbnail_name or thumbnail["name"], mime_type, image, number),
-        ).fetchone()
-        return _thumbnail_record(changed)
-
-
 @router.delete("/datasets/{mfid}/thumbnails/{number}")
 def delete_thumbnail(call: Call, mfid: str, number: int) -> Json:
     with call.write() as db:
-        _find_thumbnail(db, require(db, call.caller, mfid, EDITOR, "dataset")["id"], number)
-        db.execute("DELETE FROM thumbnail WHERE id = ?", (number,))
+        dataset_id = require(db, call.caller, mfid, EDITOR, "dataset")["id"]
+        number = min(number, MAX_ROW_ID)
+        if not db.execute("DELETE FROM thumbnail WHERE id = ? AND dataset_id = ?", (number, dataset_id)).rowcount:
+            raise not_found("thumbnail")
         return {"detail": f"Thumbnail {number} deleted"}
-
-
-def _find_thumbnail(db: sqlite3.Connection, dataset_id: int, number: int) -> sqlite3.Row:
-    row: sqlite3.Row | None = None
-    if 0 < number <= MAX_ROW_ID:
-        row = db.execute("SELECT * FROM thumbnail WHERE id = ? AND dataset_id = ?", (number, dataset_id)).fetchone()
-    if row is None:
-        raise not_found("thumbnail")
-    require_rows("thumbnail", [row])
-    return row
 
 
 def _refuse_too_many(db: sqlite3.Connection, dataset_id: int, more_bytes: int) -> None:
@@ -310,15 +245,6 @@ def _thumbnail_record(row: sqlite3.Row) -> Json:
         "thumbnail_b64str": base64.b64encode(row["image"]).decode(),
         "mime_type": row["mime_type"],
     }
-
-
-class RequestPatch(Form):
-    id: int | None = None
-    status: Annotated[str, Field(min_length=1, max_length=50)]
-    ingestion_class: Text | None = None
-    ingestion_githash: Text | None = None
-    time_completed: Moment | None = None
-    error_message: Text | None = None
 
 
 @router.post("/files/{mfid}/ingest", status_code=201)
@@ -362,37 +288,17 @@ def list_requests(
 @router.get("/ingestion_requests/{number}")
 def get_request(call: Call, number: int) -> Json:
     with call.read() as db:
-        return _request_record(_find_request(db, call.caller, number))
-
-
-@router.patch("/ingestion_requests/{number}")
-def change_request(call: Call, number: int, body: RequestPatch) -> Json:
-    """Change a request, as workers outside this server do."""
-    changes = body.model_dump(exclude_unset=True)
-    changes.pop("id", None)
-    with call.write() as db:
-        row = _find_request(db, call.caller, number)
-        require(db, call.caller, row["dataset_mfid"], EDITOR, "dataset")
-        for name, value in changes.items():
-            db.execute(f"UPDATE ingestion_request SET {name} = ? WHERE id = ?", (value, number))
-        record = _request_record(_find_request(db, call.caller, number))
-    if body.status == "requested":
-        call.service.wake_worker()
-    return record
+        row = None
+        if 0 < number <= MAX_ROW_ID:
+            row = db.execute(f"{_REQUESTS} WHERE ingestion_request.id = ?", (number,)).fetchone()
+        if row is None or role_on(db, call.caller, row["dataset_id"]) < VIEWER:
+            raise not_found("ingestion request")
+        return _request_record(row)
 
 
 @router.get("/ingestors")
 def list_ingestors(call: Call) -> Json:
     return ingestor_names()
-
-
-def _find_request(db: sqlite3.Connection, caller: Caller, number: int) -> sqlite3.Row:
-    row: sqlite3.Row | None = None
-    if 0 < number <= MAX_ROW_ID:
-        row = db.execute(f"{_REQUESTS} WHERE ingestion_request.id = ?", (number,)).fetchone()
-    if row is None or roles(db, caller, [row["dataset_id"]])[row["dataset_id"]] < VIEWER:
-        raise not_found("ingestion request")
-    return row
 
 
 def _request_record(row: sqlite3.Row) -> Json:

@@ -1,67 +1,62 @@
-"""Search: resources by name, tolerating typing errors, and by the words in their metadata."""
+"""Search: resources by a part of their name, and by the words in their metadata."""
 
 from __future__ import annotations
 
 import json
 import re
-from typing import Annotated, Literal
+from typing import Annotated
 
-from fastapi import Query
+from fastapi import APIRouter, Query
 
-from crucible_lineage.server.call import AuthenticatedCall, Call
-from crucible_lineage.server.catalogue.filters import Conditions, add_affiliation
+from crucible_lineage.server.call import Call
+from crucible_lineage.server.catalogue.filters import Conditions
 from crucible_lineage.server.catalogue.records import SELECTS, Embed, names, records, within_bounds
-from crucible_lineage.server.catalogue.resources import project_row, similarity
-from crucible_lineage.server.http import Json, SearchLimit
+from crucible_lineage.server.catalogue.resources import named_row
+from crucible_lineage.server.http import Json
 from crucible_lineage.server.http import router as new_router
 from crucible_lineage.server.seals import DamagedError, intact
 
 # ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound
 
-
 router = new_router()
 
 Words = Annotated[str, Query(min_length=3, max_length=200)]
-CANDIDATES = 200  # chosen: names with the most trigrams in common, which are then scored
-ALIKE = 0.3  # the share of common trigrams from which PostgreSQL's trigram search calls texts similar
+Limit = Annotated[int, Query(ge=1, le=50)]
+_NAMES = {
+    "dataset": "dataset_name",
+    "sample": "sample_name",
+    "project": "COALESCE(title, '') || ' ' || project.slug",
+    "instrument": "instrument_name || ' ' || COALESCE(instrument_type, '') || ' ' || COALESCE(manufacturer, '')",
+}
 
 
-@router.get("/datasets/search")
-def search_datasets(call: Call, q: Words, limit: SearchLimit = 20, project_id: str | None = None) -> Json:
-    return _by_name(call, "dataset", q, limit, project_id)
+def _add_search(router: APIRouter, kind: str) -> None:
+    """Add the search by name for one kind of resource."""
+
+    @router.get(f"/{kind}s/search", name=f"search_{kind}s")
+    def search(
+        call: Call, q: Words, limit: Limit = 20, project_id: str | None = None, include_owner: bool = False
+    ) -> Json:
+        conditions = Conditions("NOT resource.hidden", f"instr(lower({_NAMES[kind]}), lower(:q))", q=q)
+        if kind in ("dataset", "sample"):
+            conditions.limit_to(call.caller)
+        with call.read() as db:
+            if project_id is not None:
+                conditions.add("resource.project_id = ?", named_row(db, "project", project_id, 422)["id"])
+            rows = db.execute(
+                f"{SELECTS[kind]} WHERE {conditions} ORDER BY length({_NAMES[kind]}), resource.mfid LIMIT {limit}",
+                conditions.values,
+            ).fetchall()
+            return {"items": records(db, call.caller, kind, rows, Embed(owner=include_owner))}
 
 
-@router.get("/samples/search")
-def search_samples(call: Call, q: Words, limit: SearchLimit = 20, project_id: str | None = None) -> Json:
-    return _by_name(call, "sample", q, limit, project_id)
-
-
-@router.get("/projects/search")
-def search_projects(call: Call, q: Words, limit: SearchLimit = 20) -> Json:
-    result = _by_name(call, "project", q, limit, None)
-    for item in result["items"]:
-        item.update(lead=None, project_lead_orcid=None, scientific_metadata=None, members=None)
-    return result
-
-
-@router.get("/instruments/search")
-def search_instruments(
-    call: Call,
-    q: Words,
-    limit: SearchLimit = 20,
-    include_owner: bool = False,
-    status: Literal["active", "maintenance", "decommissioned"] | None = None,
-    affiliation: Annotated[list[Literal["owner", "maintainer"]], Query(max_length=10)] = [],  # noqa: B006
-) -> Json:
-    conditions = Conditions()
-    if status is not None:
-        conditions.add("instrument.status = ?", status)
-    add_affiliation(conditions, call.caller, affiliation)
-    return _by_name(call, "instrument", q, limit, None, conditions, Embed(owner=include_owner))
+for _kind in _NAMES:
+    _add_search(router, _kind)
 
 
 @router.get("/resources/metadata/search")
-def search_metadata(call: Call, q: Annotated[str, Query(max_length=200)], limit: SearchLimit = 20) -> Json:
+def search_metadata(call: Call, q: Annotated[str, Query(max_length=200)], limit: Limit = 20) -> Json:
+    """Return the resources whose metadata have all of the words, in names or values."""
     words = re.findall(r"\w+", q.replace("_", " "))
     if not words:
         return {"items": []}
@@ -95,44 +90,3 @@ def search_metadata(call: Call, q: Annotated[str, Query(max_length=200)], limit:
             for position, row in enumerate(rows)
         ]
     }
-
-
-def _by_name(
-    call: AuthenticatedCall,
-    kind: str,
-    q: str,
-    limit: int,
-    project: str | None,
-    conditions: Conditions | None = None,
-    embed: Embed = Embed(),  # noqa: B008
-) -> Json:
-    """Return the records whose names contain the query or share enough trigrams with it, best first."""
-    conditions = conditions or Conditions()
-    q = q.replace("\0", " ")  # it would end the query early
-    trigrams = {q[start : start + 3] for start in range(len(q) - 2)}
-    conditions.add("name_parts MATCH ?", " OR ".join('"' + part.replace('"', '""') + '"' for part in sorted(trigrams)))
-    conditions.add("resource.type = ?", kind)
-    conditions.add("NOT resource.hidden")
-    if kind in ("dataset", "sample"):
-        conditions.limit_to(call.caller)
-    with call.read() as db:
-        if project is not None:
-            conditions.add("resource.project_id = ?", project_row(db, project, status=422)["id"])
-        join = "" if kind != "instrument" else "JOIN instrument ON instrument.id = resource.id"
-        candidates = db.execute(
-            f"""SELECT resource.id, name FROM name_parts JOIN resource ON resource.id = name_parts.rowid {join}
-                WHERE {conditions} ORDER BY name_parts.rank LIMIT {CANDIDATES}""",
-            conditions.values,
-        ).fetchall()
-        scored = sorted(((_score(q, row["name"]), row["id"]) for row in candidates), reverse=True)
-        best = [number for score, number in scored if score >= ALIKE][:limit]
-        marks = ",".join(map(str, best))
-        rows = {row["id"]: row for row in db.execute(f"{SELECTS[kind]} WHERE resource.id IN ({marks})").fetchall()}
-        return {"items": records(db, call.caller, kind, [rows[number] for number in best], embed)}
-
-
-def _score(query: str, name: str) -> float:
-    """Return 1 to 2 for a name that contains the query, higher for shorter names; below 1 for a similar one."""
-    if query.casefold() in name.casefold():
-        return 1 + len(query) / (len(name) + 1)
-    return similarity(query, name)

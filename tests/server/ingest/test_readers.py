@@ -163,33 +163,6 @@ def test_hdf5_attributes_that_are_not_values_are_ignored(tmp_path: Path) -> None
     assert "values" not in found.metadata["hdf5"]
 
 
-def test_scopefoundry_file_tells_settings_and_names_the_measurement(tmp_path: Path) -> None:
-    path = tmp_path / "240105_hyperspec.h5"
-    with h5py.File(path, "w") as file:
-        file.attrs.update({"ScopeFoundry_type": "Measurement", "time_id": 1704412800})
-        file.create_group("app/settings").attrs["save_dir"] = "data"
-        laser = file.create_group("hardware/laser/settings")
-        laser.attrs["power"] = np.float32(0.5)
-        laser.create_group("units").attrs["power"] = "mW"
-        scan = file.create_group("measurement/hyperspec_scan/settings")
-        scan.attrs["n_frames"] = np.int64(3)
-        file["measurement/hyperspec_scan/spec_map"] = np.zeros((2, 3, 4), np.uint16)
-    name, found = ingest(path, path.name, None)
-    assert (name, found.attributes) == (
-        "ScopeFoundryH5Ingestor",
-        {"measurement": "hyperspec_scan", "timestamp": "2024-01-05T00:00:00+00:00"},
-    )
-    assert found.metadata == {
-        "ScopeFoundry_type": "Measurement",
-        "time_id": 1704412800,
-        "app": {"save_dir": "data"},
-        "hardware": {"laser": {"power": 0.5, "units": {"power": "mW"}}},
-        "measurement": {"hyperspec_scan": {"n_frames": 3}},
-        "hdf5": {"datasets": {"measurement/hyperspec_scan/spec_map": {"shape": [2, 3, 4], "dtype": "uint16"}}},
-    }
-    assert ingest(path, path.name, "H5Ingestor")[0] == "H5Ingestor"
-
-
 def test_nexus_tells_its_scalars_with_units(tmp_path: Path) -> None:
     path = tmp_path / "scan.nxs"
     with h5py.File(path, "w") as file:
@@ -224,7 +197,6 @@ def test_files_of_the_server_that_an_hdf5_file_points_to_are_not_read(tmp_path: 
     raw.write_bytes(b"unobtainium!" * 10)
     path = tmp_path / "spy.nxs"
     with h5py.File(path, "w") as file:
-        file.attrs["ScopeFoundry_type"] = "Measurement"
         entry = file.create_group("entry")
         entry.attrs["NX_class"] = "NXentry"
         entry["direct"] = h5py.ExternalLink(str(other), "/secret")
@@ -234,7 +206,7 @@ def test_files_of_the_server_that_an_hdf5_file_points_to_are_not_read(tmp_path: 
         instrument.attrs["NX_class"] = "NXinstrument"
         instrument["name"] = h5py.ExternalLink(str(other), "/name")
         entry.create_dataset("stored", shape=(1,), dtype="S11", external=[(str(raw), 0, 11)])
-    for name in ("NexusIngestor", "H5Ingestor", "ScopeFoundryH5Ingestor"):
+    for name in ("NexusIngestor", "H5Ingestor"):
         used, found = ingest(path, path.name, name)
         assert used == name
         assert "unobtainium" not in json.dumps([found.metadata, found.attributes])
@@ -348,8 +320,7 @@ def test_spectrum_of_a_microscope_tells_its_axis_and_metadata(read: Read) -> Non
     [
         ("2024-03-01T09:30:00+01:00", "2024-03-01T08:30"),
         ("2024-03-01 09:30:00Z", "2024-03-01T09:30"),
-        ("04-SEP-2012 23:14 +00:00", "2012-09-04T23:14"),
-        ("2023:04:11 16:58:57 +00:00", "2023-04-11T16:58"),
+        ("04-SEP-2012 23:14", None),
         ("04/05/2012 10:00", None),
         ("2024-03-01", None),
         ("0001-01-01T00:00:00Z", None),
