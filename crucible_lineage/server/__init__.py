@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from crucible_lineage.server.instance import (
+from crucible_lineage.server.database import (
     instance_id,
     present_datasets,
     project_changes,
@@ -16,8 +16,8 @@ from crucible_lineage.server.instance import (
 )
 
 if TYPE_CHECKING:
-    from crucible_lineage.server.ingest.worker import MetadataWriteBack
     from crucible_lineage.server.running import RunningServer, serve, start_server
+    from crucible_lineage.server.worker import MetadataWriteBack
 
 __all__ = [
     "MetadataWriteBack",
@@ -39,7 +39,7 @@ def __getattr__(name: str) -> Any:
 
         return getattr(running, name)
     if name == "MetadataWriteBack":
-        from crucible_lineage.server.ingest.worker import MetadataWriteBack  # pydantic, likewise
+        from crucible_lineage.server.worker import MetadataWriteBack  # pydantic, likewise
 
         return MetadataWriteBack
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -20,10 +20,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from crucible_lineage.server.database import connect, open_database
-from crucible_lineage.server.files.storage import STORE, digest_of, flush_folder
-from crucible_lineage.server.instance import DataFolder
-from crucible_lineage.server.seals import damage
+from crucible_lineage.server.database import DataFolder, connect, open_database
+from crucible_lineage.server.schema import damage
+from crucible_lineage.server.storage import STORE, digest_of, flush_folder
 
 PAGES_AT_A_TIME = 1000  # of the database; other processes may write in between
 Named = tuple[tuple[str, str], ...]  # datasets, each by its MFID and name

@@ -10,12 +10,11 @@ from typing import Annotated, Any
 from fastapi import Depends, Request, Response
 from starlette.datastructures import MutableHeaders
 
-from crucible_lineage.server.catalogue.access import READABLE, VIEWER, Caller, role_on
-from crucible_lineage.server.database import Database, hash_key
-from crucible_lineage.server.files.storage import ContentStore, Links
+from crucible_lineage.server.access import READABLE, VIEWER, Caller, role_on
+from crucible_lineage.server.database import PREFIX, REVISION, STATEMENTS, Database, hash_key
 from crucible_lineage.server.http import invalid, refuse
-from crucible_lineage.server.instance import PREFIX, REVISION, STATEMENTS
-from crucible_lineage.server.seals import REMEDY
+from crucible_lineage.server.schema import REMEDY
+from crucible_lineage.server.storage import ContentStore, Links
 
 REVISION_HEADER, STATEMENTS_HEADER = "Crucible-Revision", "Crucible-Statements"
 

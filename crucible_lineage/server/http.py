@@ -20,9 +20,8 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from crucible_lineage.server.database import stored_time
-from crucible_lineage.server.instance import PREFIX
-from crucible_lineage.server.seals import REMEDY, DamagedError
+from crucible_lineage.server.database import PREFIX, stored_time
+from crucible_lineage.server.schema import REMEDY, DamagedError
 
 Json = Any
 NO_ROOM = "This Crucible cannot write: its disk is full or read-only; nothing of this request was kept"

@@ -20,7 +20,7 @@ from typing import Any, Self
 
 from filelock import FileLock
 
-from crucible_lineage.server.instance import PREFIX, DataFolder, instance_id, open_folder
+from crucible_lineage.server.database import PREFIX, DataFolder, instance_id, open_folder
 
 LEASE_PATH = "/lease"
 ANSWER_S = 20.0  # chosen: long enough on a busy machine; a later answer means another program has the port
@@ -138,7 +138,7 @@ def _lease_running(folder: DataFolder) -> HTTPConnection | None:
 def _start(folder: DataFolder, port: int) -> HTTPConnection:
     """Start a server and lease it. Raises OSError or RuntimeError if it does not start."""
     log = folder.root / "serving.log"
-    command = [sys.executable, "-P", "-m", "crucible_lineage.server.serving", str(folder.root), str(port)]
+    command = [sys.executable, "-P", "-m", "crucible_lineage.server.running", str(folder.root), str(port)]
     detached: dict[str, Any] = {"start_new_session": True}  # so that Ctrl-C in a terminal does not reach it
     if sys.platform == "win32":
         detached = {"creationflags": subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP}

@@ -11,7 +11,7 @@ from pathlib import Path
 import crucible_lineage
 from crucible_lineage.cli.exit_codes import EXIT_CODES
 from crucible_lineage.lineage.checks import MEANINGS, SEVERITIES
-from crucible_lineage.server.ingest.ingestors import INGESTORS, Ingestor
+from crucible_lineage.server.ingest import INGESTORS, Ingestor
 from crucible_lineage.settings import VARIABLES
 
 __all__ = ["findings_page", "ingestors_page", "settings_page", "severities"]

@@ -158,7 +158,7 @@ def test_every_kind_of_finding_is_on_the_page_with_its_severity(assembled: Path)
 
 
 def test_every_ingestor_is_on_the_page_with_what_it_reads(assembled: Path) -> None:
-    from crucible_lineage.server.ingest.ingestors import INGESTORS
+    from crucible_lineage.server.ingest import INGESTORS
 
     page = (assembled / "reference" / "ingestors.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `(\w+)` \| [.\w ]+ \| (.+) \|$", page, re.MULTILINE))

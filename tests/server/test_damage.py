@@ -192,7 +192,7 @@ def _checked(database: Any) -> str | None:
 
 def test_a_server_that_knows_of_damage_answers_nothing_else(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Undamaged rows are refused, too, since nobody knows which rows are missing."""
-    monkeypatch.setattr("crucible_lineage.server.ingest.worker.POLL_S", 0.01)
+    monkeypatch.setattr("crucible_lineage.server.worker.POLL_S", 0.01)
     with closing(connect(copy / "crucible.db")) as db:
         db.execute("UPDATE association SET seal = 1")
     key = (copy / "api_key").read_text().strip()

@@ -15,8 +15,8 @@ import httpx
 import pytest
 
 from crucible_lineage.server import RunningServer, start_server
-from crucible_lineage.server.app import build_app
-from crucible_lineage.server.instance import PREFIX
+from crucible_lineage.server.database import PREFIX
+from crucible_lineage.server.running import build_app
 
 SECRET = "unobtainium"  # in every name and text that only the project may see
 NOWHERE = "0swqzb3a1sthv000xd8kta0vrw"

@@ -13,9 +13,7 @@ import httpx
 import pytest
 from crucible import CrucibleClient
 
-from crucible_lineage.server import RunningServer, database, start_server
-from crucible_lineage.server.catalogue import records
-from crucible_lineage.server.files import storage
+from crucible_lineage.server import RunningServer, database, records, start_server, storage
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +147,7 @@ def test_answers_with_metadata_are_bounded(api, monkeypatch):
 
 
 def test_pictures_keywords_and_files_of_one_dataset_are_bounded(api, monkeypatch):
-    from crucible_lineage.server.routes import datasets, files
+    from crucible_lineage.server import datasets, files
 
     monkeypatch.setattr(files, "MAX_THUMBNAIL_BYTES", 10)
     monkeypatch.setattr(datasets, "MAX_KEYWORDS", 1)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from crucible_lineage.server.instance import DataFolder
+from crucible_lineage.server.database import DataFolder
 from crucible_lineage.server.shared import notice_of
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings

@@ -31,7 +31,7 @@ PLAIN = (
     "crucible_lineage.queries.verify.verify",
     "crucible_lineage.pipeline.bind.binder",
     "crucible_lineage.client.http.loopback",
-    "crucible_lineage.server.serving",
+    "crucible_lineage.server.running",
     "encodings.idna",
 )
 ON_PREFECT = (
@@ -39,7 +39,7 @@ ON_PREFECT = (
     *(f"prefect.cli.{name}" for name in ("deploy", "deployment", "flow_run", "work_pool")),
     "crucible_lineage.tasks",
     "crucible_lineage.flows",
-    "crucible_lineage.server.serving",
+    "crucible_lineage.server.running",
     "prefect_dask",
     "pandas",
 )

@@ -78,9 +78,9 @@ def copy_new_databases() -> None:
 
 def serve(number: str) -> None:
     """Fork a server for each order."""
-    from crucible_lineage.server import serving
+    from crucible_lineage.server import running
 
-    asyncio.run(_ask_all(serving.build_app(cast("Any", None))))
+    asyncio.run(_ask_all(running.build_app(cast("Any", None))))
     copy_new_databases()
     gc.freeze()
     gc.set_threshold(50_000)
@@ -116,8 +116,8 @@ async def _ask_all(app: Any) -> None:
 
 
 def _serve_in(folder: str, port: int, told: int, log: int) -> NoReturn:
-    """Do what `python -m crucible_lineage.server.serving FOLDER PORT` does."""
-    from crucible_lineage.server import serving
+    """Do what `python -m crucible_lineage.server.running FOLDER PORT` does."""
+    from crucible_lineage.server import running
 
     os.setsid()
     os.dup2(told, 1)
@@ -128,7 +128,7 @@ def _serve_in(folder: str, port: int, told: int, log: int) -> NoReturn:
     os.umask(0o077)
     code = 1
     try:
-        serving.main(Path(folder), port)
+        running.main(Path(folder), port)
         code = 0
     except SystemExit as ended:
         code = int(ended.code or 0)

@@ -187,7 +187,7 @@ def _ingestor_faults(file: Path, declared: Declaration, named: Sequence[str]) ->
 def _ingestors() -> tuple[str, ...]:
     """Return the ingestors of the chosen Crucible, without starting the embedded one."""
     if chosen_settings().embedded:
-        from crucible_lineage.server.ingest.ingestors import ingestor_names
+        from crucible_lineage.server.ingest import ingestor_names
 
         return tuple(ingestor_names())
     with open_session() as session:

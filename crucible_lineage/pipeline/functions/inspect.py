@@ -396,7 +396,7 @@ def _home(name: str, module: object) -> str:
 
 
 INGESTED = "ingested"
-_INGESTORS = "crucible_lineage.server.ingest.ingestors:read"
+_INGESTORS = "crucible_lineage.server.ingest:read"
 
 
 def header_function(uses: str, folder: Path) -> Any:

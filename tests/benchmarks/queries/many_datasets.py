@@ -21,10 +21,9 @@ from crucible_lineage.provenance.environment import agent
 from crucible_lineage.provenance.recipe import StepCode, UsedDataset, derived_mfid, raw_recipe, step_recipe
 from crucible_lineage.provenance.record import KEY, Activity, raw_record, step_record
 from crucible_lineage.refs import DatasetRef, FileRef
-from crucible_lineage.server.catalogue.metadata import write_metadata
-from crucible_lineage.server.catalogue.resources import insert
 from crucible_lineage.server.database import open_database
-from crucible_lineage.server.routes.datasets import attach_keyword
+from crucible_lineage.server.datasets import attach_keyword
+from crucible_lineage.server.resources import insert, write_metadata
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from crucible import CrucibleClient
 
-from crucible_lineage.server.ingest.ingestors import ingest
+from crucible_lineage.server.ingest import ingest
 from crucible_lineage.server.readers import Found
 
 Document = dict[str, Any]

@@ -21,7 +21,7 @@ serve(sys.argv[1], on_ready=lambda url: print(url, flush=True))
 PLUGIN = """
 import os
 import time
-from crucible_lineage.server.ingest import Found
+from crucible_lineage.server.readers import Found
 
 class Good:
     suffixes = {".spe", ".csv"}
@@ -168,7 +168,7 @@ def test_request_of_a_killed_server_is_processed_by_the_next(killed):
 
 
 def test_closing_server_ends_the_process_in_hand_and_leaves_its_request_to_the_next(tmp_path, plugin, monkeypatch):
-    monkeypatch.setattr("crucible_lineage.server.ingest.worker.CLOSE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("crucible_lineage.server.worker.CLOSE_TIMEOUT_S", 0.2)
     monkeypatch.setenv("LAB_HANGS", "yes")
     path = tmp_path / "a.hang"
     path.write_text("content")

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from crucible_lineage.server.ingest.ingestors import ingest
+from crucible_lineage.server.ingest import ingest
 from crucible_lineage.server.readers import Found, read_time
 
 Read = Callable[..., Found]

@@ -15,7 +15,7 @@ import matplotlib
 import pytest
 from PIL import Image
 
-from crucible_lineage.server.ingest.ingestors import ingest
+from crucible_lineage.server.ingest import ingest
 
 PACKAGES = {
     "ramanchada2": "1.5.0",

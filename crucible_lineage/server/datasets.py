@@ -1,16 +1,16 @@
-"""Datasets and samples: their records, metadata, links and graphs."""
+"""Datasets and samples: their records, metadata, links and graphs; and search for all resources."""
 
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 
-from crucible_lineage.server.call import AuthenticatedCall, Call
-from crucible_lineage.server.catalogue.access import (
+from crucible_lineage.server.access import (
     ADMIN,
     CONTRIBUTOR,
     EDITOR,
@@ -19,7 +19,9 @@ from crucible_lineage.server.catalogue.access import (
     require,
     roles,
 )
-from crucible_lineage.server.catalogue.filters import (
+from crucible_lineage.server.call import AuthenticatedCall, Call
+from crucible_lineage.server.database import JsonObject, now
+from crucible_lineage.server.filters import (
     ChildDatasetQuery,
     ChildSampleQuery,
     Conditions,
@@ -32,19 +34,6 @@ from crucible_lineage.server.catalogue.filters import (
     list_page,
     where,
 )
-from crucible_lineage.server.catalogue.metadata import merged, read_metadata, write_metadata, written_metadata
-from crucible_lineage.server.catalogue.records import link_records, load, names
-from crucible_lineage.server.catalogue.resources import (
-    change,
-    choose_owner,
-    home_project,
-    insert,
-    instrument_columns,
-    note_loss,
-    select,
-    touch,
-)
-from crucible_lineage.server.database import JsonObject, now
 from crucible_lineage.server.http import (
     DatasetBody,
     DatasetPatch,
@@ -57,7 +46,23 @@ from crucible_lineage.server.http import (
     short,
 )
 from crucible_lineage.server.http import router as new_router
-from crucible_lineage.server.seals import DamagedError, intact, require_rows
+from crucible_lineage.server.records import SELECTS, Embed, link_records, load, names, records, within_bounds
+from crucible_lineage.server.resources import (
+    change,
+    choose_owner,
+    home_project,
+    insert,
+    instrument_columns,
+    merged,
+    named_row,
+    note_loss,
+    read_metadata,
+    select,
+    touch,
+    write_metadata,
+    written_metadata,
+)
+from crucible_lineage.server.schema import DamagedError, intact, require_rows
 
 router = new_router()
 
@@ -84,6 +89,78 @@ _COMPONENT = """
         UNION SELECT dataset_id FROM reached JOIN association ON sample_id = reached.id)
     SELECT id FROM reached
 """
+
+
+Words = Annotated[str, Query(min_length=3, max_length=200)]
+Limit = Annotated[int, Query(ge=1, le=50)]
+_NAMES = {
+    "dataset": "dataset_name",
+    "sample": "sample_name",
+    "project": "COALESCE(title, '') || ' ' || project.slug",
+    "instrument": "instrument_name || ' ' || COALESCE(instrument_type, '') || ' ' || COALESCE(manufacturer, '')",
+}
+
+
+def _add_search(router: APIRouter, kind: str) -> None:
+    """Add the search by name for one kind of resource."""
+
+    @router.get(f"/{kind}s/search", name=f"search_{kind}s")
+    def search(
+        call: Call, q: Words, limit: Limit = 20, project_id: str | None = None, include_owner: bool = False
+    ) -> Json:
+        conditions = Conditions("NOT resource.hidden", f"instr(lower({_NAMES[kind]}), lower(:q))", q=q)
+        if kind in ("dataset", "sample"):
+            conditions.limit_to(call.caller)
+        with call.read() as db:
+            if project_id is not None:
+                conditions.add("resource.project_id = ?", named_row(db, "project", project_id, 422)["id"])
+            rows = db.execute(
+                f"{SELECTS[kind]} WHERE {conditions} ORDER BY length({_NAMES[kind]}), resource.mfid LIMIT {limit}",
+                conditions.values,
+            ).fetchall()
+            return {"items": records(db, call.caller, kind, rows, Embed(owner=include_owner))}
+
+
+for _kind in _NAMES:
+    _add_search(router, _kind)
+
+
+@router.get("/resources/metadata/search")
+def search_metadata(call: Call, q: Annotated[str, Query(max_length=200)], limit: Limit = 20) -> Json:
+    """Return the resources whose metadata have all of the words, in names or values."""
+    words = re.findall(r"\w+", q.replace("_", " "))
+    if not words:
+        return {"items": []}
+    quoted = " ".join(f'"{word}"' for word in words)
+    conditions = Conditions("metadata_words MATCH :words", "NOT resource.hidden", words=quoted)
+    conditions.limit_to(call.caller)
+    with call.read() as db:
+        rows = db.execute(
+            f"""SELECT resource.*, user.unique_id AS owner, document, {intact("metadata")} AS is_intact
+                FROM metadata_words JOIN resource ON resource.id = metadata_words.rowid
+                JOIN metadata ON metadata.id = resource.id LEFT JOIN user ON user.id = resource.owner_id
+                WHERE {conditions} ORDER BY metadata_words.rank, resource.id DESC LIMIT {limit}""",
+            conditions.values,
+        ).fetchall()
+        rows = rows[: within_bounds(db, [row["id"] for row in rows])]
+        named = names(db, [row["id"] for row in rows])
+    if damaged := next((row for row in rows if not row["is_intact"]), None):
+        raise DamagedError("metadata", damaged["id"])
+    return {
+        "items": [
+            {
+                "unique_id": row["mfid"],
+                "resource_type": row["type"],
+                "name": named[row["id"]]["name"],
+                "owner_orcid": row["owner"],
+                "creation_time": row["created"],
+                "modification_time": row["modified"],
+                "rank": 1 / (1 + position),  # the index's own score reveals how many documents of others contain a word
+                "scientific_metadata": json.loads(row["document"]),
+            }
+            for position, row in enumerate(rows)
+        ]
+    }
 
 
 class InstrumentChoice(Form):
@@ -224,8 +301,8 @@ def _keyword_record(db: sqlite3.Connection, caller: Caller, row: sqlite3.Row) ->
     conditions = Conditions("keyword_id = :keyword", keyword=row["keyword_id"])
     conditions.limit_to(caller)
     source = "attached_keyword" if caller.elevated else "attached_keyword JOIN resource ON resource.id = dataset_id"
-    matches = f"SELECT 1 FROM {source} WHERE {conditions} LIMIT {MAX_COUNTED}"  # noqa: S608
-    (count,) = db.execute(f"SELECT COUNT(*) FROM ({matches})", conditions.values).fetchone()  # noqa: S608
+    matches = f"SELECT 1 FROM {source} WHERE {conditions} LIMIT {MAX_COUNTED}"
+    (count,) = db.execute(f"SELECT COUNT(*) FROM ({matches})", conditions.values).fetchone()
     return {"id": row["id"], "keyword": row["spelling"], "num_datasets": count}
 
 
@@ -426,7 +503,7 @@ def _add_family_routes(router: APIRouter, kind: Literal["dataset", "sample"], qu
             with call.read() as db:
                 row = require(db, call.caller, mfid, VIEWER, kind)
                 conditions = where(db, call.caller, kind, query)
-                condition = f"resource.id IN (SELECT {far} FROM link WHERE {near} = ?"  # noqa: S608
+                condition = f"resource.id IN (SELECT {far} FROM link WHERE {near} = ?"
                 if query.relationship_type:
                     conditions.add(f"{condition} AND relationship_type = ?)", row["id"], query.relationship_type)
                 else:
@@ -501,10 +578,13 @@ def _edges(db: sqlite3.Connection, ids: set[int]) -> Iterator[tuple[int, int, st
         f"""SELECT parent_id, child_id, relationship_type, {intact("link")} FROM link
             WHERE parent_id IN (SELECT value FROM json_each(:ids))
             UNION ALL SELECT sample_id, dataset_id, NULL, {intact("association")} FROM association
-            WHERE dataset_id IN (SELECT value FROM json_each(:ids))""",  # noqa: S608 (constants of this package)
+            WHERE dataset_id IN (SELECT value FROM json_each(:ids))""",
         {"ids": json.dumps(list(ids))},
     )
     for parent, child, relationship, is_intact in rows:
         if not is_intact:
             raise DamagedError("link", parent)
         yield parent, child, relationship
+
+
+# ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound

@@ -12,18 +12,19 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from crucible_lineage.server.catalogue.metadata import (
+from crucible_lineage.server.database import Database, check, now, stored_time
+from crucible_lineage.server.ingest import IngestionError, Isolation, ingestor_names
+from crucible_lineage.server.readers import Found
+from crucible_lineage.server.resources import (
+    change,
+    instrument_columns,
     merged,
     read_metadata,
     renew_metadata,
     write_metadata,
     written_metadata,
 )
-from crucible_lineage.server.catalogue.resources import change, instrument_columns
-from crucible_lineage.server.database import Database, check, now, stored_time
-from crucible_lineage.server.files.storage import STORE, ContentStore, sweep
-from crucible_lineage.server.ingest.ingestors import IngestionError, Isolation, ingestor_names
-from crucible_lineage.server.readers import Found
+from crucible_lineage.server.storage import STORE, ContentStore, sweep
 
 POLL_S = 60.0  # for requests of a process that died; all others wake the worker at once
 SWEEP_EVERY_POLLS = 60

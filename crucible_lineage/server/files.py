@@ -10,8 +10,7 @@ from typing import Annotated, Literal
 from fastapi import Response
 from pydantic import Field
 
-from crucible_lineage.server.call import AuthenticatedCall, Call
-from crucible_lineage.server.catalogue.access import (
+from crucible_lineage.server.access import (
     CONTRIBUTOR,
     EDITOR,
     VIEWER,
@@ -19,20 +18,9 @@ from crucible_lineage.server.catalogue.access import (
     require,
     role_on,
 )
-from crucible_lineage.server.catalogue.filters import Conditions
-from crucible_lineage.server.catalogue.metadata import renew_metadata
-from crucible_lineage.server.catalogue.records import file_record
+from crucible_lineage.server.call import AuthenticatedCall, Call
 from crucible_lineage.server.database import now
-from crucible_lineage.server.files.storage import (
-    FILES,
-    LIFETIME_S,
-    STORE,
-    file_named,
-    file_of,
-    insert_file,
-    release,
-    update_size,
-)
+from crucible_lineage.server.filters import Conditions
 from crucible_lineage.server.http import (
     MAX_ROW_ID,
     Count,
@@ -50,8 +38,20 @@ from crucible_lineage.server.http import (
     refuse,
 )
 from crucible_lineage.server.http import router as new_router
-from crucible_lineage.server.ingest.ingestors import ingestor_names
-from crucible_lineage.server.seals import require_rows
+from crucible_lineage.server.ingest import ingestor_names
+from crucible_lineage.server.records import file_record
+from crucible_lineage.server.resources import renew_metadata
+from crucible_lineage.server.schema import require_rows
+from crucible_lineage.server.storage import (
+    FILES,
+    LIFETIME_S,
+    STORE,
+    file_named,
+    file_of,
+    insert_file,
+    release,
+    update_size,
+)
 
 router = new_router()
 

@@ -7,13 +7,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from crucible_lineage.server.access import ADMIN, ROLE_NAMES, VIEWER, members, require
 from crucible_lineage.server.call import Call
-from crucible_lineage.server.catalogue.access import ADMIN, ROLE_NAMES, VIEWER, members, require
-from crucible_lineage.server.catalogue.filters import Conditions
-from crucible_lineage.server.catalogue.records import INSTRUMENTS, PROJECTS, Embed, load, records
-from crucible_lineage.server.catalogue.resources import choose_owner, insert, named_row, touch, user_row
+from crucible_lineage.server.filters import Conditions
 from crucible_lineage.server.http import Json, LenientBody, Limit, Name, Offset, Text, page, refuse
 from crucible_lineage.server.http import router as new_router
+from crucible_lineage.server.records import INSTRUMENTS, PROJECTS, Embed, load, records
+from crucible_lineage.server.resources import choose_owner, insert, named_row, touch, user_row
 
 # ruff: noqa: ARG001 - a route declares each parameter that clients may send, used or not
 # ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from crucible_lineage.server.catalogue.access import (
+from crucible_lineage.server.access import (
     ADMIN,
     CONTRIBUTOR,
     EDITOR,
@@ -21,7 +21,7 @@ from crucible_lineage.server.catalogue.access import (
     roles,
 )
 from crucible_lineage.server.database import placeholders
-from crucible_lineage.server.seals import DamagedError, intact, require_intact, require_rows
+from crucible_lineage.server.schema import DamagedError, intact, require_intact, require_rows
 
 Record = dict[str, object]
 MAX_METADATA_CHARACTERS = 64 << 20  # chosen: per response; sixteen documents of the largest size

@@ -25,14 +25,12 @@ from urllib.parse import quote, urlencode
 import google_crc32c
 
 from crucible_lineage.ids import is_mfid, new_mfid
-from crucible_lineage.server.catalogue.access import READABLE, VIEWER, Caller, not_found, require, role_on
-from crucible_lineage.server.catalogue.metadata import renew_metadata
-from crucible_lineage.server.catalogue.records import etag
-from crucible_lineage.server.catalogue.resources import touch
-from crucible_lineage.server.database import Database, now
+from crucible_lineage.server.access import READABLE, VIEWER, Caller, not_found, require, role_on
+from crucible_lineage.server.database import Database, DataFolder, now
 from crucible_lineage.server.http import refuse
-from crucible_lineage.server.instance import DataFolder
-from crucible_lineage.server.seals import require_rows
+from crucible_lineage.server.records import etag
+from crucible_lineage.server.resources import renew_metadata, touch
+from crucible_lineage.server.schema import require_rows
 
 # ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound
 

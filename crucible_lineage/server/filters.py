@@ -9,12 +9,11 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from crucible_lineage.server.catalogue.access import READABLE, Caller
-from crucible_lineage.server.catalogue.records import SELECTS, Embed, records, within_bounds
-from crucible_lineage.server.catalogue.resources import select, user_row
-from crucible_lineage.server.database import JsonObject, stored_time
+from crucible_lineage.server.access import READABLE, Caller
+from crucible_lineage.server.database import WITH_KEYWORD, JsonObject, stored_time
 from crucible_lineage.server.http import MAX_ROW_ID, Json, invalid
-from crucible_lineage.server.instance import WITH_KEYWORD
+from crucible_lineage.server.records import SELECTS, Embed, records, within_bounds
+from crucible_lineage.server.resources import select, user_row
 
 # ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound
 

@@ -186,7 +186,7 @@ class Isolation:
 
     def _run(self, arguments: list[str], output: Path, limit_s: float) -> str:
         """Run the process and return how it ended, in words."""
-        command = [sys.executable, "-P", "-m", "crucible_lineage.server.ingest.ingestors", *arguments]
+        command = [sys.executable, "-P", "-m", "crucible_lineage.server.ingest", *arguments]
         path = os.pathsep.join(entry for entry in sys.path if entry)  # ingestors of other packages may need it
         environment = {**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         with self._lock, output.open("wb") as file:

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.server.database import JsonObject
-from crucible_lineage.server.seals import require_rows
+from crucible_lineage.server.schema import require_rows
 
 NONE, VIEWER, CONTRIBUTOR, EDITOR, ADMIN, OWNER, PLATFORM_ADMIN = range(7)
 ROLE_NAMES = ("none", "viewer", "contributor", "editor", "admin", "owner", "platform_admin")

@@ -20,11 +20,13 @@ from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse
 
+from crucible_lineage.server.access import CONTRIBUTOR, EDITOR, require
 from crucible_lineage.server.call import AuthenticatedCall, Call, Service
-from crucible_lineage.server.catalogue.access import CONTRIBUTOR, EDITOR, require
-from crucible_lineage.server.catalogue.records import etag, file_record
-from crucible_lineage.server.database import JsonObject, now
-from crucible_lineage.server.files.storage import (
+from crucible_lineage.server.database import PREFIX, JsonObject, now
+from crucible_lineage.server.http import Count, FileName, Form, Json, Sha256, refuse
+from crucible_lineage.server.http import router as new_router
+from crucible_lineage.server.records import etag, file_record
+from crucible_lineage.server.storage import (
     FILES,
     LIFETIME_S,
     STORE,
@@ -38,9 +40,6 @@ from crucible_lineage.server.files.storage import (
     register,
     replace_content,
 )
-from crucible_lineage.server.http import Count, FileName, Form, Json, Sha256, refuse
-from crucible_lineage.server.http import router as new_router
-from crucible_lineage.server.instance import PREFIX
 
 # ruff: noqa: ARG001 - a route declares each parameter that clients may send, used or not
 

@@ -1,1 +1,0 @@
-"""The catalogue: datasets, samples, projects, instruments and users, and access to them."""

@@ -1,1 +1,0 @@
-"""Files: their bytes on disk, upload sessions, and signed links."""
