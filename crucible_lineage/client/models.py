@@ -238,10 +238,7 @@ class Instrument(_Described):
 
 
 class FileRecord(ReceivedModel):
-    """A file of a dataset. Without `storage_path` it cannot be downloaded (yet).
-
-    `reused_content`, in the answer to an upload, means that the file is new and the service had its bytes already.
-    """
+    """A file of a dataset. Without `storage_path` it cannot be downloaded (yet)."""
 
     mfid: str
     filename: str
@@ -252,7 +249,6 @@ class FileRecord(ReceivedModel):
     storage_path: str | None = None
     access_note: str | None = None
     etag: str | None = None
-    reused_content: bool = False
 
     @property
     def has_bytes(self) -> bool:

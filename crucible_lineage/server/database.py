@@ -153,7 +153,6 @@ def _write_once(path: Path, text: str) -> None:
     draft.replace(path)
 
 
-Row = sqlite3.Row
 JsonObject = dict[str, Any]  # a record that is sent, metadata that is received
 CHECKED_EVERY = timedelta(days=1)  # chosen: reading 100,000 datasets takes seconds
 EARLIEST_YEAR, LATEST_YEAR = 1000, 9000  # chosen: far from the ends of Python's calendar, where time zones overflow
@@ -236,8 +235,8 @@ def open_database(path: Path) -> Database:
 def check(database: Database, is_stopped: Callable[[], bool] = lambda: False) -> None:
     """Check the whole database once a day and put what is wrong into `database.damage`; stop when `is_stopped`.
 
-     A new connection reads it: one that has used the full-text index compares what it remembers of them with what
-    others wrote since, and SQLite 3.46 then reports intact ones as malformed.
+    A new connection reads it: one that has used the full-text index compares what it remembers of it with what others
+    wrote since, and SQLite 3.46 then reports an intact one as malformed.
     """
     due_before = (datetime.now(UTC) - CHECKED_EVERY).isoformat(timespec="microseconds")
     with closing(connect(database.path)) as db:
@@ -318,10 +317,8 @@ def _create(path: Path) -> None:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     with closing(connect(path)) as db:
         db.execute("PRAGMA journal_mode = WAL")
-        db.execute("BEGIN IMMEDIATE")
         if db.execute("SELECT 1 FROM sqlite_schema").fetchone() is None:
-            for statement in _statements(SCHEMA):
-                db.execute(statement)
+            db.executescript(f"BEGIN IMMEDIATE;{SCHEMA}")
             settings = {
                 "schema": str(checksum(SCHEMA)),
                 "schema_seal": _schema_seal(db),
@@ -334,18 +331,8 @@ def _create(path: Path) -> None:
                 " VALUES (1, :unique_id, :username, :first_name, :last_name, 'admin')",
                 LOCAL_USER,
             )
-        db.execute("COMMIT")
+            db.execute("COMMIT")
 
 
 def _schema_seal(db: sqlite3.Connection) -> str:
     return str(checksum(*(sql for (sql,) in db.execute("SELECT sql FROM sqlite_schema ORDER BY name"))))
-
-
-def _statements(script: str) -> Iterator[str]:
-    """Yield the statements of a script one by one; `executescript` would commit the open transaction."""
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""

@@ -10,15 +10,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 
-from crucible_lineage.server.access import (
-    ADMIN,
-    CONTRIBUTOR,
-    EDITOR,
-    VIEWER,
-    Caller,
-    require,
-    roles,
-)
+from crucible_lineage.server.access import ADMIN, CONTRIBUTOR, EDITOR, VIEWER, Caller, require, roles
 from crucible_lineage.server.call import AuthenticatedCall, Call
 from crucible_lineage.server.database import JsonObject, now
 from crucible_lineage.server.filters import (
@@ -46,7 +38,7 @@ from crucible_lineage.server.http import (
     short,
 )
 from crucible_lineage.server.http import router as new_router
-from crucible_lineage.server.records import SELECTS, Embed, link_records, load, names, records, within_bounds
+from crucible_lineage.server.records import SELECTS, Embed, link_records, load, names, records
 from crucible_lineage.server.resources import (
     change,
     choose_owner,
@@ -142,7 +134,6 @@ def search_metadata(call: Call, q: Annotated[str, Query(max_length=200)], limit:
                 WHERE {conditions} ORDER BY metadata_words.rank, resource.id DESC LIMIT {limit}""",
             conditions.values,
         ).fetchall()
-        rows = rows[: within_bounds(db, [row["id"] for row in rows])]
         named = names(db, [row["id"] for row in rows])
     if damaged := next((row for row in rows if not row["is_intact"]), None):
         raise DamagedError("metadata", damaged["id"])

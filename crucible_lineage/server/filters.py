@@ -11,8 +11,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from crucible_lineage.server.access import READABLE, Caller
 from crucible_lineage.server.database import WITH_KEYWORD, JsonObject, stored_time
-from crucible_lineage.server.http import MAX_ROW_ID, Json, invalid
-from crucible_lineage.server.records import SELECTS, Embed, records, within_bounds
+from crucible_lineage.server.http import MAX_ROW_ID, Json, invalid, page
+from crucible_lineage.server.records import SELECTS, Embed, records
 from crucible_lineage.server.resources import select, user_row
 
 # ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound
@@ -119,15 +119,8 @@ def cursor_page(db: sqlite3.Connection, caller: Caller, kind: str, query: Datase
         value, mfid = _decode(query.cursor)
         sign = "<" if direction == "DESC" else ">"
         conditions.add(f"({column}, resource.mfid) {sign} (?, ?)", value, mfid)
-    rows = db.execute(
-        f"{SELECTS[kind]} WHERE {conditions} ORDER BY {column} {direction}, resource.mfid {direction}"
-        f" LIMIT {query.limit + 1}",
-        conditions.values,
-    ).fetchall()
-    candidates = rows[: query.limit]
-    shown = within_bounds(db, [row["id"] for row in candidates]) if query.include_metadata else len(candidates)
-    more = len(rows) > shown
-    rows = rows[:shown]
+    rows = _rows(db, kind, conditions, column, direction, f"LIMIT {query.limit + 1}")
+    more, rows = len(rows) > query.limit, rows[: query.limit]
     items = records(db, caller, kind, rows, embed(query))
     if query.project_id or query.project_mfid:
         for item in items:
@@ -140,19 +133,16 @@ def list_page(
     db: sqlite3.Connection, caller: Caller, kind: str, query: DatasetQuery | SampleQuery, conditions: Conditions
 ) -> Json:
     """Return one page by offset."""
-    column, direction = _order(kind, query)
-    total = _count(db, kind, conditions)
-    rows = db.execute(
-        f"{SELECTS[kind]} WHERE {conditions} ORDER BY {column} {direction}, resource.mfid {direction}"
-        f" LIMIT {query.limit} OFFSET {query.offset}",
-        conditions.values,
-    ).fetchall()
-    if query.include_metadata and (fitting := within_bounds(db, [row["id"] for row in rows])) < len(rows):
-        raise invalid(
-            "query", "limit", f"the metadata of so many are too large for one response; ask for {fitting} at a time"
-        )
+    rows = _rows(db, kind, conditions, *_order(kind, query), f"LIMIT {query.limit} OFFSET {query.offset}")
     items = records(db, caller, kind, rows, embed(query))
-    return {"items": items, "limit": query.limit, "total": total, "offset": query.offset}
+    return page(items, query.limit, _count(db, kind, conditions), query.offset)
+
+
+def _rows(
+    db: sqlite3.Connection, kind: str, conditions: Conditions, column: str, direction: str, part: str
+) -> list[sqlite3.Row]:
+    order = f"{column} {direction}, resource.mfid {direction}"
+    return db.execute(f"{SELECTS[kind]} WHERE {conditions} ORDER BY {order} {part}", conditions.values).fetchall()
 
 
 def _count(db: sqlite3.Connection, kind: str, conditions: Conditions) -> int:

@@ -24,7 +24,6 @@ from crucible_lineage.server.database import placeholders
 from crucible_lineage.server.schema import DamagedError, intact, require_intact, require_rows
 
 Record = dict[str, object]
-MAX_METADATA_CHARACTERS = 64 << 20  # chosen: per response; sixteen documents of the largest size
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def records(
             "capabilities": _capabilities(role_of[number], kind),
         }
         if embed.owner and kind != "project":
-            record["owner"] = owner_of(row)
+            record["owner"] = _owner(row)
         if kind in ("dataset", "sample"):
             record["links"] = links.get(number, []) if embed.links else None
         else:
@@ -113,14 +112,9 @@ def file_record(row: sqlite3.Row) -> Record:
     """Return the record of a row of `file` that is joined with its dataset's MFID as `dataset_mfid`."""
     require_rows("file", [row])
     return {
-        "mfid": row["mfid"],
-        "dataset_mfid": row["dataset_mfid"],
-        "filename": row["filename"],
-        "size": row["size"],
+        **{name: row[name] for name in ("mfid", "dataset_mfid", "filename", "size", "storage_path", "access_note")},
         "sha256_hash": row["sha256"],
         "storage_backend": row["backend"],
-        "storage_path": row["storage_path"],
-        "access_note": row["access_note"],
         "etag": etag(row),
     }
 
@@ -131,15 +125,13 @@ def etag(row: sqlite3.Row) -> str:
 
 
 def _dataset(row: sqlite3.Row) -> Record:
-    instrument = instrument_of(row)
+    instrument = None
+    if row["instrument_mfid"] is not None:
+        instrument = {"unique_id": row["instrument_mfid"], "instrument_id": row["instrument_slug"],
+                      "instrument_name": row["instrument_name"]}  # fmt: skip
+    names = ("dataset_name", "measurement", "data_type", "data_format", "session_name", "timestamp", "size")
     return {
-        "dataset_name": row["dataset_name"],
-        "measurement": row["measurement"],
-        "data_type": row["data_type"],
-        "data_format": row["data_format"],
-        "session_name": row["session_name"],
-        "timestamp": row["timestamp"],
-        "size": row["size"],
+        **{name: row[name] for name in names},
         **_shared(row),
         "instrument_name": row["instrument_name"] if instrument else row["instrument_label"],
         "instrument_id": row["instrument_slug"],
@@ -149,23 +141,18 @@ def _dataset(row: sqlite3.Row) -> Record:
 
 
 def _sample(row: sqlite3.Row) -> Record:
-    return {
-        "sample_name": row["sample_name"],
-        "sample_type": row["sample_type"],
-        "description": row["description"],
-        "timestamp": row["timestamp"],
-        **_shared(row),
-    }
+    return {**{name: row[name] for name in ("sample_name", "sample_type", "description", "timestamp")}, **_shared(row)}
 
 
 def _shared(row: sqlite3.Row) -> Record:
+    project = {"unique_id": row["home_mfid"], "project_id": row["home_slug"], "title": row["home_title"]}
     return {
         "public": bool(row["public"]),
         "owner_orcid": row["owner_unique_id"],
         "owner": None,
         "project_id": row["home_slug"],
         "project_mfid": row["home_mfid"],
-        "project": project_of(row),
+        "project": project if row["home_mfid"] is not None else None,
         "project_relation": None,
     }
 
@@ -173,10 +160,8 @@ def _shared(row: sqlite3.Row) -> Record:
 def _project(row: sqlite3.Row) -> Record:
     return {
         "project_id": row["slug"],
-        "organization": row["organization"],
-        "title": row["title"],
-        "status": row["status"],
-        "lead": owner_of(row),
+        **{name: row[name] for name in ("organization", "title", "status")},
+        "lead": _owner(row),
         "project_lead_orcid": row["owner_unique_id"],
     }
 
@@ -191,40 +176,14 @@ def _instrument(row: sqlite3.Row) -> Record:
     }
 
 
-_SPECIFIC = {"dataset": _dataset, "sample": _sample, "project": _project, "instrument": _instrument}
-
-
-def owner_of(row: sqlite3.Row) -> Record | None:
+def _owner(row: sqlite3.Row) -> Record | None:
     """Return the owner of the resource in a row."""
     if row["owner_unique_id"] is None:
         return None
     return {name: row[f"owner_{name}"] for name in ("unique_id", "username", "first_name", "last_name")}
 
 
-def project_of(row: sqlite3.Row) -> Record | None:
-    """Return the project of the dataset or sample in a row."""
-    if row["home_mfid"] is None:
-        return None
-    return {"unique_id": row["home_mfid"], "project_id": row["home_slug"], "title": row["home_title"]}
-
-
-def instrument_of(row: sqlite3.Row) -> Record | None:
-    """Return the instrument of the dataset in a row."""
-    if row["instrument_mfid"] is None:
-        return None
-    names = {"instrument_id": row["instrument_slug"], "instrument_name": row["instrument_name"]}
-    return {"unique_id": row["instrument_mfid"], **names}
-
-
-def within_bounds(db: sqlite3.Connection, ids: Sequence[int]) -> int:
-    """Return how many of these resources, from the first, fit into one response with metadata; at least one."""
-    sizes = dict(db.execute(f"SELECT id, length(document) FROM metadata WHERE id IN ({placeholders(ids)})", ids))
-    total = 0
-    for count, number in enumerate(ids):
-        total += sizes.get(number, 0)
-        if total > MAX_METADATA_CHARACTERS and count:
-            return count
-    return len(ids)
+_SPECIFIC = {"dataset": _dataset, "sample": _sample, "project": _project, "instrument": _instrument}
 
 
 def _documents(db: sqlite3.Connection, ids: Sequence[int]) -> dict[int, object]:
@@ -291,13 +250,8 @@ def _open_deletions(db: sqlite3.Connection, ids: Sequence[int]) -> dict[int, Rec
         ids,
     )
     return {
-        row["resource_id"]: {
-            "id": row["id"],
-            "status": "pending",
-            "requester_id": row["requester"],
-            "reason": row["reason"],
-            "request_time": row["request_time"],
-        }
+        row["resource_id"]: {name: row[name] for name in ("id", "reason", "request_time")}
+        | {"status": "pending", "requester_id": row["requester"]}
         for row in rows
     }
 

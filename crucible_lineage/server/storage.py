@@ -25,14 +25,12 @@ from urllib.parse import quote, urlencode
 import google_crc32c
 
 from crucible_lineage.ids import is_mfid, new_mfid
-from crucible_lineage.server.access import READABLE, VIEWER, Caller, not_found, require, role_on
+from crucible_lineage.server.access import VIEWER, Caller, not_found, require, role_on
 from crucible_lineage.server.database import Database, DataFolder, now
 from crucible_lineage.server.http import refuse
 from crucible_lineage.server.records import etag
 from crucible_lineage.server.resources import renew_metadata, touch
 from crucible_lineage.server.schema import require_rows
-
-# ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound
 
 BLOCK_BYTES = 1 << 20
 STORE = "gcs"  # what Crucible's clients call files that the service itself stores
@@ -218,14 +216,6 @@ def file_named(db: sqlite3.Connection, dataset_id: int, filename: str) -> sqlite
 def is_stored(row: sqlite3.Row, size: int, sha256: str) -> bool:
     """Return whether the server itself has a record of exactly these bytes for this file."""
     return bool(row["backend"] == STORE and row["size"] == size and row["sha256"] == sha256)
-
-
-def is_readable(db: sqlite3.Connection, caller: Caller, size: int, sha256: str) -> bool:
-    """Return whether the server stores these bytes for a file of a dataset that the caller may read."""
-    condition = f"file.sha256 = :sha256 AND file.size = :size AND file.backend = '{STORE}'"
-    tables = "file JOIN resource ON resource.id = file.dataset_id"
-    sql = f"SELECT 1 FROM {tables} WHERE {condition} AND {READABLE} LIMIT 1"
-    return db.execute(sql, {"sha256": sha256, "size": size, "user": caller.id}).fetchone() is not None
 
 
 def find_same(db: sqlite3.Connection, dataset_id: int, filename: str, size: int, sha256: str) -> sqlite3.Row | None:

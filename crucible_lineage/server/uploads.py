@@ -35,7 +35,6 @@ from crucible_lineage.server.storage import (
     file_of,
     find_same,
     flush,
-    is_readable,
     is_stored,
     register,
     replace_content,
@@ -54,7 +53,6 @@ _growing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # held
 
 
 Crc32c = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{6}==$")]
-Reuse = Annotated[Literal["readable"] | None, Header()]  # accept bytes of any dataset that the caller may read
 Idempotency = Annotated[str | None, Header(max_length=200)]  # not needed: equal announcements find the same session
 
 
@@ -83,10 +81,8 @@ class Completion(Form):
 
 
 @router.post("/datasets/{mfid}/upload/multipart/initiate", status_code=201)
-def initiate_signed(
-    call: Call, mfid: str, body: NewUpload, idempotency_key: Idempotency = None, crucible_reuse_content: Reuse = None
-) -> Json:
-    return _present(call, mfid, body, crucible_reuse_content) or _state(call, _begin_new(call, mfid, body, "signed"))
+def initiate_signed(call: Call, mfid: str, body: NewUpload, idempotency_key: Idempotency = None) -> Json:
+    return _present(call, mfid, body) or _state(call, _begin_new(call, mfid, body, "signed"))
 
 
 @router.post("/files/{mfid}/upload/multipart/initiate", status_code=201)
@@ -145,8 +141,8 @@ def abort_signed(call: Call, mfid: str, upload_id: str) -> Response:
 
 
 @router.post("/datasets/{mfid}/upload/initiate", status_code=201)
-def initiate_resumable(call: Call, mfid: str, body: NewUpload, crucible_reuse_content: Reuse = None) -> Json:
-    if (present := _present(call, mfid, body, crucible_reuse_content)) is not None:
+def initiate_resumable(call: Call, mfid: str, body: NewUpload) -> Json:
+    if (present := _present(call, mfid, body)) is not None:
         return present
     upload = _begin_new(call, mfid, body, "resumable")
     uri = call.service.links.sign(
@@ -161,26 +157,20 @@ def complete_resumable(call: Call, mfid: str, body: Completion) -> Json:
     return _complete(call, upload, body, [call.service.storage.part(upload["id"], 0)])
 
 
-def _present(call: AuthenticatedCall, mfid: str, body: NewUpload, reuse: str | None) -> Json | None:
-    """Return the response to an upload whose bytes the server has and may use, or None if they must be sent."""
-    announced = (body.size, body.sha256_hash)
+def _present(call: AuthenticatedCall, mfid: str, body: NewUpload) -> Json | None:
+    """Return the response to an upload of what the dataset has undamaged, or of nothing; None if bytes must be sent."""
+    announced = (body.filename, body.size, body.sha256_hash)
     with call.read() as db:
         dataset = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
-        file = find_same(db, dataset["id"], body.filename, *announced)
-        is_known = file is not None or (reuse is not None and is_readable(db, call.caller, *announced))
+        file = find_same(db, dataset["id"], *announced)
     if body.size == 0:
         if body.sha256_hash != EMPTY_SHA256:
             raise refuse(422, "sha256_hash is not that of an empty file")
         call.service.storage.keep_empty(EMPTY_SHA256)
-        is_known = True
-    if not is_known or not call.service.storage.holds(body.sha256_hash, body.size):
-        return None
-    if file is not None:
-        return _existing(file)
-    with call.write() as db:
-        if body.size and not is_readable(db, call.caller, *announced):  # deleted meanwhile
-            return None
-        return _existing(register(db, dataset["id"], body.filename, *announced), reused_content=body.size > 0)
+        with call.write() as db:
+            return _existing(register(db, dataset["id"], *announced))
+    is_intact = file is not None and call.service.storage.holds(body.sha256_hash, body.size)
+    return _existing(file) if file is not None and is_intact else None
 
 
 def _begin_new(call: AuthenticatedCall, mfid: str, body: NewUpload, kind: str) -> sqlite3.Row:
@@ -319,8 +309,8 @@ def _finish(call: AuthenticatedCall, upload: sqlite3.Row, draft: Path | None) ->
     return record
 
 
-def _existing(row: sqlite3.Row, **extra: object) -> Json:
-    return {"upload_id": None, "state": "completed", "parts": [], "existing_file": {**file_record(row), **extra}}
+def _existing(row: sqlite3.Row) -> Json:
+    return {"upload_id": None, "state": "completed", "parts": [], "existing_file": file_record(row)}
 
 
 @router.put("/storage/parts/{upload_id}/{number}")

@@ -6,15 +6,12 @@ import json
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-
-from crucible_lineage.client import CrucibleClient
 
 KEY = "a-key-of-more-than-twenty-characters"
 
@@ -129,21 +126,3 @@ def test_a_failure_to_start_is_reported_in_one_line(serving: Any, tmp_path: Path
     assert (url, "Traceback" in output) == ("", False)
     assert expected in output
     assert len([line for line in output.splitlines() if line.startswith("error: ")]) == 1
-
-
-def test_ingestion_may_write_back_what_it_picked_up(serving: Any, tmp_path: Path) -> None:
-    url, end = serving("--ingestion", "writes-back", "--ingestion-delays", "0", "0.4", "--api-key", KEY)
-    path = tmp_path / "scan.csv"
-    path.write_text("x,y\n1,2\n2,3\n")
-    with CrucibleClient(url, KEY) as client:
-        client.projects.create(project_id="lab", organization="x", project_lead="local")
-        mfid = client.datasets.create({"dataset_name": "scan", "project_id": "lab"}).dsid
-        client.metadata.create(mfid, {"status": "begun"})
-        request = client.ingestions.request(client.files.upload(mfid, path).file.mfid)
-        while client.ingestions.get(request.id).status == "requested":
-            time.sleep(0.01)
-        time.sleep(0.05)
-        client.metadata.merge(mfid, {"status": "done"})
-        client.ingestions.wait(request.id)
-        assert (client.metadata.get(mfid) or {})["status"] == "begun"
-    assert end() == ""

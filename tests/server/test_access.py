@@ -17,13 +17,6 @@ def _refused(status: int):
     return pytest.raises(requests.HTTPError, match=str(status))
 
 
-def test_wrong_key_is_refused(server):
-    for value in ("Bearer wrong", "Basic abc", "Bearer", ""):
-        answer = httpx.get(f"{server.url}/account", headers={"Authorization": value})
-        assert answer.status_code == 401
-        assert isinstance(answer.json()["detail"], str)
-
-
 def test_elevated_mode_is_for_administrators(server, guest):
     headers = {"Authorization": f"Bearer {guest.api_key}", "Crucible-Privilege-Mode": "elevated"}
     assert httpx.get(f"{server.url}/account", headers=headers).status_code == 403

@@ -90,7 +90,9 @@ def flip(folder: Path, position: int, bit: int) -> None:
 
 
 def is_told(answer: tuple[int, Any]) -> bool:
-    return answer[0] == 500 and "damaged" in answer[1]["detail"] and "crucible-lineage data restore" in answer[1]["detail"]
+    return (
+        answer[0] == 500 and "damaged" in answer[1]["detail"] and "crucible-lineage data restore" in answer[1]["detail"]
+    )
 
 
 @pytest.mark.parametrize(

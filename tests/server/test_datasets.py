@@ -6,7 +6,6 @@ import json
 
 import pytest
 import requests
-from crucible.models import Dataset
 
 from crucible_lineage.ids import derive_mfid, is_mfid, new_mfid
 
@@ -70,38 +69,6 @@ def test_field_with_its_own_route_cannot_be_patched(api, dataset, field):
     assert api.patch(f"/datasets/{dataset()}", json={field: "0000-0000-0000-0002"}).status_code == 422
 
 
-def test_public_follows_the_public_grant(client, dataset):
-    mfid = dataset()
-    assert client.datasets.set_public(mfid).permission == "viewer"
-    assert client.datasets.get(mfid)["public"] is True
-    client.datasets.set_private(mfid)
-    assert client.datasets.get(mfid)["public"] is False
-
-
-def test_list_filters_and_counts(client, dataset):
-    wanted = [dataset(measurement="ellipsometry", session_name=name) for name in ("a", "b")]
-    dataset(measurement="ellipsometry ii")
-    found = client.datasets.list(measurement="ellipsometry")
-    assert [record["unique_id"] for record in found] == sorted(wanted, reverse=True)
-    assert client.datasets.count(measurement="ellipsometry") == 2
-    assert client.datasets.count(measurement="ellipsometry", session_name="a") == 1
-
-
-def test_pages_follow_each_other_without_gap_or_repetition(api, dataset):
-    made = {dataset(f"frame {number % 2}", measurement="tomography") for number in range(7)}
-    for order in ({}, {"sort": "name"}, {"sort": "created", "direction": "asc"}):
-        seen, cursor = [], None
-        while True:
-            query = {"measurement": "tomography", "limit": 3, **order} | ({"cursor": cursor} if cursor else {})
-            page = api.get("/datasets", params=query).json()
-            seen += [record["unique_id"] for record in page["items"]]
-            cursor = page["next_cursor"]
-            if cursor is None:
-                break
-        assert len(seen) == 7
-        assert set(seen) == made
-
-
 def test_direction_without_sort_is_refused(api):
     assert api.get("/datasets", params={"direction": "asc"}).status_code == 422
 
@@ -136,17 +103,3 @@ def test_instrument_name_becomes_the_instrument_if_it_names_one(client, dataset)
     assert (label["instrument_name"], label["instrument_id"]) == ("a lens in a tube", None)
     moved = client.datasets.assign_instrument(label["unique_id"], "renishaw-1")
     assert moved.previous_instrument_name == "a lens in a tube"
-
-
-def test_create_with_everything_at_once_in_the_official_chain(client, spectrum):
-    created = client.datasets.create(
-        Dataset(dataset_name="one call", project_id="raman-lab"),
-        scientific_metadata={"laser_nm": 532},
-        keywords=["polystyrene"],
-        files=[str(spectrum)],
-        wait_for_ingestion_response=True,
-    )
-    record = client.datasets.get(created["dsid"], include_metadata=True)
-    assert record["scientific_metadata"]["laser_nm"] == 532
-    assert record["size"] == spectrum.stat().st_size
-    assert created["files"][0]["ingestion_request"]["status"] == "complete"

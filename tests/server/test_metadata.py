@@ -5,13 +5,6 @@ from __future__ import annotations
 import pytest
 
 
-def test_patch_merges_objects_and_replaces_everything_else(client, dataset):
-    mfid = dataset()
-    client.datasets.update_scientific_metadata(mfid, {"laser": {"nm": 532, "mW": 2}, "peaks": [1, 2], "note": "x"})
-    merged = client.datasets.update_scientific_metadata(mfid, {"laser": {"mW": 5}, "peaks": [3], "note": None})
-    assert merged["scientific_metadata"] == {"laser": {"nm": 532, "mW": 5}, "peaks": [3], "note": None}
-
-
 def test_post_replaces_only_on_request(api, dataset):
     path = f"/resources/{dataset()}/metadata"
     assert api.get(path).json() is None

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from crucible import CrucibleClient
 
-from crucible_lineage.server import RunningServer, database, records, start_server, storage
+from crucible_lineage.server import RunningServer, database, datasets, start_server, storage
 
 
 @pytest.fixture(scope="module")
@@ -123,49 +123,14 @@ def test_json_nested_too_deeply_is_refused_with_a_sentence(api, depth):
     assert api.get(f"/resources/{mfid}/metadata").json() is None
 
 
-def test_answers_with_metadata_are_bounded(api, monkeypatch):
-    monkeypatch.setattr(records, "MAX_METADATA_CHARACTERS", 2500)
-    project = {"project_id": "big-data"}
-    api.post("/projects", json=project | {"project_lead": "local"}).raise_for_status()
-    document = {"scientific_metadata": {"numbers": "7" * 1000}}
-    made = [api.post("/datasets", json=project | document).json()["unique_id"] for _ in range(5)]
-    seen, cursor = [], {}
-    while True:
-        answer = api.get("/datasets", params=project | {"include_metadata": True} | cursor).json()
-        assert len(answer["items"]) <= 2
-        seen += [item["unique_id"] for item in answer["items"]]
-        if answer["next_cursor"] is None:
-            break
-        cursor = {"cursor": answer["next_cursor"]}
-    assert sorted(seen) == sorted(made)
-    for child in made[1:]:
-        api.post(f"/datasets/{made[0]}/children/{child}").raise_for_status()
-    refused = api.get(f"/datasets/{made[0]}/children", params={"include_metadata": True})
-    assert (refused.status_code, "ask for 2 at a time" in refused.text) == (422, True)
-    few = api.get(f"/datasets/{made[0]}/children", params={"include_metadata": True, "limit": 2})
-    assert len(few.json()["items"]) == 2
-
-
-def test_pictures_keywords_and_files_of_one_dataset_are_bounded(api, monkeypatch):
-    from crucible_lineage.server import datasets, files
-
-    monkeypatch.setattr(files, "MAX_THUMBNAIL_BYTES", 10)
+def test_keywords_and_files_of_one_dataset_are_bounded(api, monkeypatch):
     monkeypatch.setattr(datasets, "MAX_KEYWORDS", 1)
     monkeypatch.setattr(storage, "MAX_FILES", 1)
     mfid = api.post("/datasets", json={}).json()["unique_id"]
-
-    def twice(path: str, *bodies: Any, **params: Any) -> list[int]:
-        return [api.post(f"/datasets/{mfid}{path}", json=body, params=params).status_code for body in bodies]
-
-    picture = {"thumbnail_name": "p", "thumbnail_b64str": "R0lGODlh"}
-    assert twice("/thumbnails", picture, picture) == [201, 413]
-    assert [api.post(f"/datasets/{mfid}/keywords", params={"keyword": word}).status_code for word in "aab"] == [
-        201,
-        201,
-        422,
-    ]
+    words = [api.post(f"/datasets/{mfid}/keywords", params={"keyword": word}) for word in "aab"]
+    assert [answer.status_code for answer in words] == [201, 201, 422]
     files = [{"filename": name, "storage_backend": "local"} for name in "ab"]
-    assert twice("/files", *files) == [201, 422]
+    assert [api.post(f"/datasets/{mfid}/files", json=body).status_code for body in files] == [201, 422]
 
 
 def test_full_disk_is_reported_and_nothing_is_written_in_part(tmp_path, monkeypatch):

@@ -37,23 +37,6 @@ MIN_KEY_CHARACTERS = 20  # random letters and digits: over a hundred bits
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="A file that contains only that key.",
 )
-@click.option(
-    "--ingestion",
-    type=click.Choice(["renews", "writes-back"]),
-    default="renews",
-    show_default=True,
-    help="renews: keep metadata from files apart from what people wrote. writes-back: merge "
-    "back all metadata that existed when a file was picked up, as Crucible's public "
-    "worker does.",
-)
-@click.option(
-    "--ingestion-delays",
-    type=(click.FloatRange(0), click.FloatRange(0)),
-    default=(0.05, 0.3),
-    show_default=True,
-    metavar="PICK_UP PARSE",
-    help="How many seconds `writes-back` waits before it picks a file up, and before it writes back.",
-)
 @click.option("--certfile", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="TLS certificate.")
 @click.option("--keyfile", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Its private key.")
 @click.option(
@@ -65,8 +48,6 @@ def serve_command(
     port: int,
     api_key: str | None,
     api_key_file: Path | None,
-    ingestion: str,
-    ingestion_delays: tuple[float, float],
     certfile: Path | None,
     keyfile: Path | None,
     as_json: bool,
@@ -75,7 +56,7 @@ def serve_command(
 
     Browsers find its pages at the same host and port: projects, datasets, lineages, runs and findings.
     """
-    from crucible_lineage.server import MetadataWriteBack, serve  # imports FastAPI, which no other command needs
+    from crucible_lineage.server import serve  # imports FastAPI, which no other command needs
     from crucible_lineage.web import with_pages  # likewise, with Jinja
 
     folder = (data or default_data_folder()).expanduser().absolute() / "crucible"
@@ -102,7 +83,6 @@ def serve_command(
             api_key=key,
             certfile=certfile,
             keyfile=keyfile,
-            ingestion=MetadataWriteBack(*ingestion_delays) if ingestion == "writes-back" else None,
             around=lambda app: with_pages(app, folder.parent),
             on_ready=ready,
         )

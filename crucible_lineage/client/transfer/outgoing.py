@@ -16,7 +16,6 @@ from crucible_lineage.client.models import FileRecord
 from crucible_lineage.disk import private_folder, replacing
 from crucible_lineage.errors import ServerError
 
-REUSE = {"Crucible-Reuse-Content": "readable"}  # do not send bytes that the service has for any readable dataset
 Progress = Callable[[int, int], None]
 """Called with the bytes sent so far and the size of the file; by several threads, but never concurrently."""
 
@@ -87,7 +86,7 @@ def existing(outgoing: Outgoing, file: FileRecord) -> UploadedFile:
             f"could not {outgoing.action}: Crucible says it has these bytes, but its file {file.mfid} has others",
             mfid=file.mfid,
         )
-    return UploadedFile(file, existed=not file.reused_content)
+    return UploadedFile(file, existed=True)
 
 
 def complete(connection: Connection, outgoing: Outgoing, upload_id: str) -> FileRecord:

@@ -20,7 +20,7 @@ from crucible_lineage.checksums import blocks, crc32c_text, part_checksums, requ
 from crucible_lineage.client.http.connection import Connection
 from crucible_lineage.client.http.wire import parse, quoted
 from crucible_lineage.client.models import FileRecord
-from crucible_lineage.client.transfer.outgoing import REUSE, Mark, Meter, Outgoing, Progress
+from crucible_lineage.client.transfer.outgoing import Mark, Meter, Outgoing, Progress
 from crucible_lineage.client.transfer.storage import Storage, storage_error, storage_wait_s
 from crucible_lineage.errors import (
     TRANSIENT,
@@ -53,7 +53,7 @@ def open_session(connection: Connection, outgoing: Outgoing) -> UploadSession | 
         outgoing.action,
         mfid=outgoing.dataset_mfid,
         body=outgoing.body(),
-        headers={"Idempotency-Key": uuid.uuid4().hex, **REUSE},
+        headers={"Idempotency-Key": uuid.uuid4().hex},
         repeatable=True,
         is_final=is_switched_off,
     )

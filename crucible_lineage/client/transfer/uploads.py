@@ -19,7 +19,6 @@ from crucible_lineage.client.http.connection import Connection
 from crucible_lineage.client.http.wire import parse
 from crucible_lineage.client.models import FileRecord
 from crucible_lineage.client.transfer.outgoing import (
-    REUSE,
     Meter,
     Outgoing,
     Progress,
@@ -181,7 +180,6 @@ def upload_resumable(
         outgoing.action,
         mfid=outgoing.dataset_mfid,
         body=outgoing.body(),
-        headers=REUSE,
         repeatable=True,
     )
     if isinstance(answer, dict) and answer.get("existing_file") is not None:
