@@ -201,15 +201,14 @@ def request_deletion(call: Call, mfid: str, reason: Annotated[str | None, Field(
 def list_requests(
     call: Call,
     status: Literal["pending"] | None = None,
-    scope: Literal["accessible", "submitted"] = "accessible",
+    scope: Literal["accessible", "submitted", "reviewable"] = "accessible",
     limit: Limit = 100,
     offset: Offset = 0,
 ) -> Json:
     """List the requests that the caller made, or could make as an administrator of the project, newest first."""
     with call.read() as db:
         rows = db.execute("SELECT * FROM deletion_request ORDER BY id DESC").fetchall()
-        rows = [row for row in rows if _is_visible(db, call.caller, row)]
-        rows = [row for row in rows if scope == "accessible" or row["requester_id"] == call.caller.id]
+        rows = [row for row in rows if _is_visible(db, call.caller, row, scope)]
         return page([_record(db, row) for row in rows[offset : offset + limit]], limit, len(rows), offset)
 
 
@@ -271,8 +270,9 @@ def list_deleted(call: Call, resource_id: str | None = None, limit: Limit = 100,
     return page(items, limit, total, offset)
 
 
-def _is_visible(db: sqlite3.Connection, caller: Caller, row: sqlite3.Row) -> bool:
-    return bool(row["requester_id"] == caller.id or role_on(db, caller, row["resource_id"]) >= ADMIN)
+def _is_visible(db: sqlite3.Connection, caller: Caller, row: sqlite3.Row, scope: str = "accessible") -> bool:
+    is_own, may_delete = row["requester_id"] == caller.id, role_on(db, caller, row["resource_id"]) >= ADMIN
+    return {"submitted": is_own, "reviewable": may_delete}.get(scope, is_own or may_delete)
 
 
 def _record(db: sqlite3.Connection, row: sqlite3.Row) -> Json:

@@ -60,16 +60,6 @@ def test_what_was_backed_up_comes_back_and_what_is_younger_is_named(tmp_path: Pa
     assert str(project_revision(folder, PROJECT)).rpartition(":")[0] != str(revision).rpartition(":")[0]
 
 
-def test_every_client_of_before_notices_a_restored_folder(tmp_path: Path) -> None:
-    """Even a client from before the backup must discard what it cached."""
-    folder = tmp_path / "crucible"
-    fill(folder, ["first"])
-    seen = str(project_revision(folder, PROJECT))
-    back_up(folder, tmp_path / "backup")
-    restore(tmp_path / "backup", folder)
-    assert str(project_revision(folder, PROJECT)).rpartition(":")[0] != seen.rpartition(":")[0]
-
-
 def test_a_backup_while_others_write_is_consistent(tmp_path: Path) -> None:
     folder, over = tmp_path / "crucible", threading.Event()
     fill(folder, ["first"])
