@@ -82,6 +82,8 @@ def where(db: sqlite3.Connection, caller: Caller, kind: str, query: DatasetQuery
         conditions.add("resource.public = ?", int(filters["public"]))
     if (project := select(db, "project", query.project_id, query.project_mfid)) is not None:
         conditions.add("resource.project_id = ?", project["id"])
+    if "project_mfid_is_null" in filters:
+        conditions.add(f"resource.project_id IS {'' if filters['project_mfid_is_null'] else 'NOT '}NULL")
     _add_relations(conditions, caller, filters)
     return conditions
 
@@ -211,6 +213,7 @@ class _ListQuery(Includes):
     direction: Literal["asc", "desc"] | None = None
     project_id: str | None = None
     project_mfid: str | None = None
+    project_mfid_is_null: bool | None = None
     owner_id: str | None = None
     owner_orcid: str | None = None
     public: bool | None = None
