@@ -272,7 +272,7 @@ def list_deleted(call: Call, resource_id: str | None = None, limit: Limit = 100,
 
 def _is_visible(db: sqlite3.Connection, caller: Caller, row: sqlite3.Row, scope: str = "accessible") -> bool:
     is_own, may_delete = row["requester_id"] == caller.id, role_on(db, caller, row["resource_id"]) >= ADMIN
-    return {"submitted": is_own, "reviewable": may_delete}.get(scope, is_own or may_delete)
+    return bool({"submitted": is_own, "reviewable": may_delete}.get(scope, is_own or may_delete))
 
 
 def _record(db: sqlite3.Connection, row: sqlite3.Row) -> Json:
