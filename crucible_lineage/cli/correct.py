@@ -79,7 +79,7 @@ def register_command(
     With --parent they are a result made manually: a child of those datasets, with the note in its record. With
     --supersedes they replace a result, until a run makes a different one. With --replaces they replace measured data,
     which are superseded: they get its fields, metadata, keywords and samples. Files that the project already has are
-    not registered again; --mfid, or the key crucible_mfid in a file, names their dataset.
+    not registered again; --mfid names their dataset.
     """
     if supersedes is not None and not parents:
         raise InputError("--supersedes needs --parent: name what the files were made from, at least what they replace")

@@ -57,8 +57,6 @@ MEANINGS: Mapping[str, str] = {
     "record-damaged": "the record does not fit the schema or its version, or its attached file is lost or changed",
     "record-missing": "the id was derived from a recipe, but there is no record",
     "self-link": "a dataset is linked to itself",
-    "source-changed": "a file catalogued by reference has other bytes at its source (with `--bytes`)",
-    "source-unreadable": "a file catalogued by reference cannot be read at its source (with `--bytes`)",
     "unknown-relationship": "a link has a type that Crucible does not know; a notice if it has no type",
     "withdrawn-holder": "deletion of the current result was requested, so an earlier one shows as current",
     "wrong-project": "the dataset is in another project than its record says, or than all its parents",

@@ -22,8 +22,7 @@ from pathlib import Path
 from crucible_lineage import __version__
 from crucible_lineage.checksums import file_sha256
 from crucible_lineage.client.models import FileRecord
-from crucible_lineage.client.transfer.download import local_path
-from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, RunError, require_library
+from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, require_library
 from crucible_lineage.lineage import LineageGraph, Node
 from crucible_lineage.lineage.draw.formats import public_ids
 from crucible_lineage.lineage.draw.html import render_html
@@ -35,9 +34,8 @@ from crucible_lineage.lineage.export.sharing import shareable, shared_record, wi
 from crucible_lineage.lineage.labels import nodes_text
 from crucible_lineage.lineage.records import mapping, provenance, text
 from crucible_lineage.lineage.rights import Rights, stated_rights
-from crucible_lineage.pipeline.files.fetch import LOST, is_reference
+from crucible_lineage.pipeline.files.fetch import LOST
 from crucible_lineage.provenance.record import ATTACHED_NAME, read_record
-from crucible_lineage.queries.catalogue.files import fetch_file
 from crucible_lineage.queries.graph.fetch import fetch_lineage, fetch_projects, with_named_parents, with_whole_records
 from crucible_lineage.remake.kit import DRIVER, KitStep, write_kit
 from crucible_lineage.server import instance_id
@@ -209,7 +207,7 @@ def _download(session: Session, graph: LineageGraph, folder: Path) -> dict[str, 
             if mfid in withheld and record.filename == ATTACHED_NAME:
                 continue
             try:
-                target = _fetch(session, mfid, record, folder / "data" / mfid)
+                target = session.client.files.download(record, folder / "data" / mfid)
             except LOST as error:
                 absent.append((_file(record), str(error)))
                 continue
@@ -219,17 +217,6 @@ def _download(session: Session, graph: LineageGraph, folder: Path) -> dict[str, 
 
     with ThreadPoolExecutor(DOWNLOADS_AT_ONCE, thread_name_prefix="takeaway") as pool:
         return dict(pool.map(fetch, [node.id for node in _datasets(graph)]))
-
-
-def _fetch(session: Session, mfid: str, record: FileRecord, folder: Path) -> Path:
-    """Fetch a file into the folder, from its location if it is catalogued by reference. Raises one of LOST."""
-    target = local_path(folder, record)
-    try:
-        return fetch_file(session, mfid, record, target, folder)
-    except (*LOST, RunError) as error:
-        if is_reference(record):
-            raise InputError(f"it is catalogued by reference, at {record.storage_path}: {error}") from error
-        raise
 
 
 def _write_records(graph: LineageGraph, folder: Path) -> dict[str, TextFile]:

@@ -129,24 +129,6 @@ def remote_checksums(file: RemoteFile, session: Session, *, present: bool = Fals
     return replace(known, mtime_ns=session.cache.path(known.sha256).stat().st_mtime_ns)
 
 
-def fetch_address(address: str, block: str | None, write: Callable[[bytes], object]) -> None:
-    """Pass the bytes at an address to `write`.
-
-    If the generation is gone, these are the present bytes: the caller compares the hash.
-    """
-    source = open_source(address.partition("://")[0], block)
-    url, generation = split_address(address)
-    found = source.find(url, generation) or source.find(url, None)
-    if found is None:
-        raise InputError(f"{address} no longer exists, and Crucible has only a record of it; restore it")
-
-    def take(block: bytes) -> None:
-        traffic.receive(len(block))
-        write(block)
-
-    source.fetch(found, take)
-
-
 def _download(file: RemoteFile, session: Session) -> FileChecksums:
     scan = Scan()
     source = open_source(file.url.partition("://")[0], file.block)

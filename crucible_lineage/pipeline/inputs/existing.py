@@ -208,9 +208,9 @@ def _find_under_id(raw: RawFiles, mfid: str, session: Session) -> tuple[DatasetR
         if not raw.named:
             raise
         raise RecipeConflictError(
-            f"looking for {raw.label}: dataset {mfid}, whose id was given, or is in the file, was registered with "
+            f"looking for {raw.label}: dataset {mfid}, whose id was given, was registered with "
             "other files or another time; nothing was changed. Changed files are another dataset: register it "
-            "without that id (--mfid, or the key crucible_mfid in the file), or with a new one",
+            "without --mfid, or with a new one",
             mfid=mfid,
         ) from conflict
     if found is None:

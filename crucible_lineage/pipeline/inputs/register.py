@@ -7,9 +7,8 @@ from dataclasses import replace
 from datetime import UTC
 from functools import partial
 
-from crucible_lineage.errors import InputError
 from crucible_lineage.ids import new_mfid
-from crucible_lineage.pipeline.inputs.existing import RawFiles, begun_with, find_raw, require_possible_id, same_bytes
+from crucible_lineage.pipeline.inputs.existing import RawFiles, begun_with, same_bytes
 from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.provenance.record import raw_record
 from crucible_lineage.refs import DatasetRef, utf8_name
@@ -32,28 +31,7 @@ def register_raw(
     """
     with session.turn(raw.mfid or f"raw-{raw.recipe_sha256[:32]}"):
         found = same_bytes(raw, session) if raw.mfid is None else None
-        if found is None and not (raw.parents or raw.named):
-            raw, found = _with_id_in_files(raw, session)
         return found or _register(raw, declared, name, session, note, supersedes)
-
-
-def _with_id_in_files(raw: RawFiles, session: Session) -> tuple[RawFiles, DatasetRef | None]:
-    """Return the files under the id that one of them contains, if any, and the dataset if it exists."""
-    from crucible_lineage.pipeline.files.fetch import MFID_KEY, mfid_in
-
-    ids = {mfid: file.path for file in raw.files if file.path.exists() and (mfid := mfid_in(file.path))}
-    if not ids:
-        return raw, None
-    if len(ids) > 1:
-        listed = ", ".join(f"{path.name} has {mfid}" for mfid, path in ids.items())
-        raise InputError(f"register {raw.label}: their {MFID_KEY} differs ({listed}); register them one by one")
-    ((mfid, _),) = ids.items()
-    named = replace(raw, mfid=mfid, named=True)
-    require_possible_id(named, mfid)
-    dataset = find_raw(named, session)
-    if raw.mfid is not None and dataset is not None:
-        session.mirror.trust({raw.mfid: dataset})
-    return named, dataset
 
 
 def _register(

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 from crucible_lineage.checksums import file_sha256
 from crucible_lineage.client.transfer.download import local_path
 from crucible_lineage.core.datasets import in_threads
-from crucible_lineage.disk import replacing
 from crucible_lineage.errors import InputError, LineageError
 from crucible_lineage.lineage.records import text
-from crucible_lineage.pipeline.files.fetch import LOST, fetch_reference, is_reference, note_if_lost, way_out
+from crucible_lineage.pipeline.files.fetch import LOST, note_if_lost, way_out
 from crucible_lineage.provenance.record import ATTACHED_NAME
 from crucible_lineage.session import Session
 from crucible_lineage.traffic import Tell
@@ -94,7 +93,7 @@ def _fetch_all(
             continue
         begin(file.filename)
         try:
-            fetched.append(fetch_file(session, mfid, file, path, folder))
+            fetched.append(session.client.files.download(file, folder))
         except LineageError as error:
             note_if_lost(session, mfid, file.filename, error)
             absent[file.filename] = f"{error}; {way_out(mfid)}" if isinstance(error, LOST) else str(error)
@@ -103,13 +102,3 @@ def _fetch_all(
 
 def _is_same(path: Path, file: FileRecord) -> bool:
     return path.is_file() and bool(file.sha256_hash) and file_sha256(path) == text(file.sha256_hash)
-
-
-def fetch_file(session: Session, mfid: str, file: FileRecord, path: Path, folder: Path) -> Path:
-    """Fetch a file to its path in the folder, from Crucible, or from its location if it is catalogued by reference."""
-    if not is_reference(file):
-        return session.client.files.download(file, folder)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as draft, draft.open("wb") as stream:
-        fetch_reference(mfid, file, stream.write, session)
-    return path

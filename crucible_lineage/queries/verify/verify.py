@@ -22,15 +22,13 @@ from crucible_lineage.errors import (
     InputError,
     LineageError,
     NotFoundError,
-    RunError,
 )
 from crucible_lineage.ids import has_derived_id, is_mfid
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage import Finding, LineageGraph
 from crucible_lineage.lineage.checks import Findings, worst_first
 from crucible_lineage.marks import KEY
-from crucible_lineage.pipeline.files.fetch import LOST, fetch_reference, is_reference, note_if_lost
-from crucible_lineage.pipeline.files.remote import source_fault
+from crucible_lineage.pipeline.files.fetch import LOST, note_if_lost
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 from crucible_lineage.queries.deleted import deleted_in, deletion_of
@@ -52,7 +50,7 @@ Record = StepRecord | FilesRecord
 T = TypeVar("T")
 R = TypeVar("R")
 
-LOST_BYTES, SOURCE_FAULTS = {"file-missing", "file-damaged"}, {"source-changed", "source-unreadable"}
+LOST_BYTES = {"file-missing", "file-damaged"}
 FILE_FAULTS = {"file-missing", "file-changed", "file-added", "input-changed"}
 
 
@@ -92,8 +90,7 @@ def verify_project(
 ) -> Verification:
     """Verify a project: each dataset, and missing datasets that runs from this data folder made.
 
-    Raises InputError if there is no such project. With `read_bytes`, every file is downloaded and hashed; one that is
-    catalogued by reference is read at its location. `tell` gets the progress, from any thread.
+    Raises InputError if there is no such project. With `read_bytes`, every file is downloaded and hashed. `tell` gets the progress, from any thread.
     """
     found_project = session.client.projects.find(project)
     if found_project is None:
@@ -183,8 +180,7 @@ def repaired(
     repairs = repair(session, found.damaged, folders)
     again = verify_again()
     left = {(one.file.mfid, one.file.filename): one for one in repairs if one.error}
-    findings = [finding for finding in found.findings if finding.check in SOURCE_FAULTS]
-    findings += [one.file.finding for one in left.values() if one.file.finding]
+    findings = [one.file.finding for one in left.values() if one.file.finding]
     findings = [_unrepaired(finding, left.values()) for finding in [*again.findings, *findings]]
     damaged = tuple(one.file for one in left.values())
     return replace(again, findings=tuple(worst_first(findings)), bytes_read=found.bytes_read, damaged=damaged), repairs
@@ -290,9 +286,6 @@ def _read_bytes(
         return found
 
     def read_one(mfid: str, file: FileRecord) -> tuple[tuple[Finding, DamagedFile | None] | None, int]:
-        if is_reference(file):
-            unreadable, size = _read_reference(session, datasets[mfid], file)
-            return (unreadable, None) if unreadable else None, size
         with tempfile.TemporaryDirectory(prefix="crucible-lineage-") as folder:
             try:
                 size = session.client.files.download(file, folder).stat().st_size
@@ -303,7 +296,13 @@ def _read_bytes(
                 return (finding, damaged or None), file.size or 0
         return None, size
 
-    tasks = [(mfid, file) for mfid in files if mfid in datasets for file in files[mfid] if _is_readable(file)]
+    tasks = [
+        (mfid, file)
+        for mfid in files
+        if mfid in datasets
+        for file in files[mfid]
+        if (file.storage_backend or "gcs") == "gcs"
+    ]
     total = sum(file.size or 0 for _, file in tasks)
     tell(f"reading bytes: 0 of {amount(len(tasks), 'file')}", total)
     results = list(in_threads(read, [(mfid, _with_hash(file, records.get(mfid))) for mfid, file in tasks]))
@@ -323,26 +322,6 @@ def _damaged_copies(
                 "writes there"
             )
             yield Finding("cache-damaged", "error", (mfid,), message), sha256
-
-
-def _is_readable(file: FileRecord) -> bool:
-    """Return False for a file by reference that cannot be read here, or has no recorded hash."""
-    if is_reference(file):
-        return file.sha256_hash is not None and not source_fault(str(file.storage_path))
-    return (file.storage_backend or "gcs") == "gcs"
-
-
-def _read_reference(session: Session, dataset: JsonMapping, file: FileRecord) -> tuple[Finding | None, int]:
-    mfid = str(dataset["unique_id"])
-    name = f"{label(dataset)}: the file {file.filename}, which is catalogued by reference,"
-    try:
-        return None, fetch_reference(mfid, file, lambda _: None, session)
-    except ChecksumError as error:
-        message = f"{name} has changed: {error}; restore the old one"
-        return Finding("source-changed", "error", (mfid,), message), 0
-    except (InputError, RunError) as error:
-        message = f"{name} cannot be read at {file.storage_path}: {error}"
-        return Finding("source-unreadable", "error", (mfid,), message), 0
 
 
 def _with_hash(file: FileRecord, record: Record | None) -> FileRecord:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import h5py
 import httpx
 import pytest
 
@@ -15,12 +14,10 @@ from crucible_lineage.errors import (
     IdTakenError,
     InputError,
     NotFoundError,
-    RecipeConflictError,
     RefusedError,
 )
 from crucible_lineage.ids import derive_mfid, new_mfid
 from crucible_lineage.pipeline.bind.cached import bind_file
-from crucible_lineage.pipeline.files.fetch import mfid_in
 from crucible_lineage.pipeline.inputs.existing import existing_dataset, find_raw, hash_files
 from crucible_lineage.pipeline.inputs.inputs import known_inputs
 from crucible_lineage.pipeline.inputs.register import register_raw
@@ -153,49 +150,6 @@ def test_an_id_that_is_in_use_is_refused_before_anything_is_changed(lab: Any, se
     with pytest.raises(IdTakenError, match="elsewhere"):
         register(session, path, mfid=theirs)
     assert len(session.client.datasets.list(project_id="lab")) == 1
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        "# crucible_mfid: {}\n1\n2\n",
-        '{{"crucible_mfid": "{}", "counts": [1, 2]}}',
-        "counts,1\ncrucible_mfid,{}\n",
-        "crucible_mfid = {}\r\n1\r\n",
-    ],
-)
-def test_a_file_that_contains_its_id_is_registered_under_it(
-    lab: Any, session: Session, run: Callable[..., Any], content: str
-) -> None:
-    mfid = new_mfid()
-    path = lab.file("named.txt", content.format(mfid))
-    assert mfid_in(path) == mfid
-    assert register(session, path, timestamp="2024-05-01T12:00:00Z").mfid == mfid
-    assert register(session, path).mfid == mfid
-
-
-def test_the_message_for_a_changed_file_with_an_old_id_says_what_to_do(lab: Any, session: Session) -> None:
-    mfid = new_mfid()
-    register(session, lab.file("named.txt", f"# crucible_mfid: {mfid}\n1\n"))
-    changed = lab.file("named.txt", f"# crucible_mfid: {mfid}\n2\n")
-    with pytest.raises(RecipeConflictError, match="was registered with other files or another time") as refused:
-        register(session, changed)
-    assert "register it without that id (--mfid, or the key crucible_mfid in the file)" in str(refused.value)
-    assert "salt" not in str(refused.value), "a salt would not help"
-
-
-def test_hdf5_contains_its_id_in_an_attribute(tmp_path: Path, session: Session) -> None:
-    mfid, path = new_mfid(), tmp_path / "scan.h5"
-    with h5py.File(path, "w") as file:
-        file.attrs["crucible_mfid"] = mfid
-    assert register(session, path).mfid == mfid
-
-
-@pytest.mark.parametrize("content", ["crucible_mfid: 12345", "mfid: 0tr5k2ndm5zvd000nr21qakeh4", "crucible_mfid"])
-def test_text_that_is_not_an_id_is_ignored(tmp_path: Path, content: str) -> None:
-    path = tmp_path / "scan.txt"
-    path.write_text(content)
-    assert mfid_in(path) is None
 
 
 def test_the_command_takes_an_id(lab: Any, cli: Callable[..., Any]) -> None:
