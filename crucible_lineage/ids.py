@@ -23,7 +23,7 @@ from crucible_lineage.errors import InputError
 EMBEDDED_USER = "0000-0000-0000-0001"  # account of an embedded Crucible; a well-formed ORCID of nobody
 ORCID = re.compile(r"\d{4}-\d{4}-\d{4}-\d{3}[\dX]", re.ASCII)
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-# By version of the recipe. Measured files have version 1; docs/identity.md says why.
+# By version of the recipe. Those of measured files have none.
 RECIPE_TAGS = {1: b"crucible-lineage/recipe/1\n", 2: b"crucible-lineage/recipe/2\n"}
 CODE_TAG = b"crucible-lineage/code/2\n"  # of fingerprints; here because stored values are keyed by both tags
 _PATTERN = re.compile(r"[0-9a-hjkmnp-tv-z]{26}")

@@ -190,29 +190,24 @@ def _version(name: str) -> str:
 
 
 CONTAINER_VARIABLE = "CRUCIBLE_LINEAGE_CONTAINER"
-UNKNOWN = "unknown: "  # prefix for a container with an unknown image
-_ID = re.compile(
-    r"/(docker|containers|overlay-containers|libpod|cri-containerd|crio)[/:-](?:containers/)?([0-9a-f]{64})"
-)
-_KINDS = {"docker": "Docker", "libpod": "Podman", "overlay-containers": "Podman", "podman": "Podman"}
-_SIF_MAGIC, _SIF_ID = b"SIF_MAGIC", 48  # offset of the UUID in the header of an Apptainer image
+UNKNOWN = "unknown: a container"
 
 
 @functools.cache
 def container() -> str:
     """Return the image as `registry/name:tag@sha256:...`, or another name of it; empty outside of a container.
 
-    If the image is unknown, `UNKNOWN` is followed by a description of the container.
+    If nothing names the image, it is UNKNOWN; the variable CONTAINER_VARIABLE can name it.
     """
     return container_in(Path("/"), os.environ)
 
 
 def container_in(root: Path, environ: Mapping[str, str]) -> str:
-    """Return the same for a given file system and environment."""
+    """Return the image for a given file system and environment."""
     if named := environ.get(CONTAINER_VARIABLE):
         return named
     if image := environ.get("APPTAINER_CONTAINER") or environ.get("SINGULARITY_CONTAINER"):
-        return f"{image}{_sif_id(root / image.lstrip('/'))}"
+        return image
     if request := environ.get("SHIFTER_IMAGEREQUEST"):
         digest = environ.get("SHIFTER_IMAGE", "").removeprefix("sha256:")
         return request.removeprefix("docker:") + (f"@sha256:{digest}" if re.fullmatch("[0-9a-f]{64}", digest) else "")
@@ -220,31 +215,8 @@ def container_in(root: Path, environ: Mapping[str, str]) -> str:
     fields = {name: value.strip('"') for name, value in lines}
     if image := "@sha256:".join(filter(None, (fields.get("image"), fields.get("imageid", "").removeprefix("sha256:")))):
         return image
-    return _unknown(root, environ)
-
-
-def _unknown(root: Path, environ: Mapping[str, str]) -> str:
-    """Return a description of the container; empty outside of a container."""
-    match = _ID.search(_text(root / "proc/self/cgroup")) or _ID.search(_text(root / "proc/self/mountinfo"))
-    named = f" container {match[2][:12]}" if match else ""
-    if environ.get("KUBERNETES_SERVICE_HOST"):
-        return f"{UNKNOWN}Kubernetes pod {environ.get('HOSTNAME', '')}{',' + named if named else ''}".rstrip()
-    if (root / ".dockerenv").exists():
-        return f"{UNKNOWN}Docker{named}"
-    if (root / "run/.containerenv").exists():
-        return f"{UNKNOWN}Podman{named}"
-    kind = environ.get("container", "") or (_KINDS.get(match[1], "") if match else "")
-    return f"{UNKNOWN}{_KINDS.get(kind, kind) or 'a'}{named or ' container'}" if kind or match else ""
-
-
-def _sif_id(image: Path) -> str:
-    """Return the UUID in the header of an Apptainer image, as `@uuid:...`; empty if it is unreadable."""
-    try:
-        with image.open("rb") as file:
-            header = file.read(_SIF_ID + 16)
-    except OSError:
-        return ""
-    return f"@uuid:{header[_SIF_ID:].hex()}" if header[32:41] == _SIF_MAGIC and len(header) == _SIF_ID + 16 else ""
+    marks = (root / ".dockerenv").exists() or (root / "run/.containerenv").exists()
+    return UNKNOWN if marks or environ.get("KUBERNETES_SERVICE_HOST") or environ.get("container") else ""
 
 
 def _text(path: Path) -> str:

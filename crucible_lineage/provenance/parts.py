@@ -3,16 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    JsonValue,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
 from crucible_lineage.json_types import JsonObject
 
@@ -87,20 +80,10 @@ class Used(RecordPart):
 
 
 class RecipeInput(RecordPart):
-    """An input in a recipe: its origin, and the SHA-256 of each of its files.
+    """An input in a recipe: its origin, and the SHA-256 of each of its files."""
 
-    Recipes of version 1 named the parent itself instead of its origin.
-    """
-
-    origin: Mfid | None = None
-    mfid: Mfid | None = None
+    origin: Mfid
     files: Hashes
-
-    @model_validator(mode="after")
-    def _named_once(self) -> Self:
-        if (self.origin is None) == (self.mfid is None):
-            raise ValueError("an input is named by its origin, or (version 1) by the MFID of the parent")
-        return self
 
 
 class RecipeFacts(RecordPart):
@@ -118,7 +101,7 @@ class StepRecipe(RecordPart):
     """The recipe of an output of a step, from which its id is derived."""
 
     kind: Literal["step"]
-    version: Literal[2] | None = Field(None, description="absent in recipes of version 1")
+    version: Literal[2]
     project: Text
     step: Text
     output: Text
@@ -315,7 +298,7 @@ class Attachment(RecordPart):
 
 
 class Result(RecordPart):
-    """Hashes of what was registered, which reveal edits; absent from records of older versions."""
+    """Hashes of what was registered, which reveal edits."""
 
     keys: list[str] = Field(description="JSON Pointers to the registered scientific metadata")
     metadata_sha256: Sha256 = Field(description="SHA-256 over their values")

@@ -165,9 +165,9 @@ def first_attempt(recipe: JsonMapping) -> tuple[str, int]:
 def origin_of(recipe: JsonMapping) -> str:
     """Return the common origin of a result's inputs, or an id that stands for all of their origins.
 
-    Empty for measured files and for results of an older version: these are their own origin.
+    Empty for measured files, which are their own origin.
     """
-    if recipe.get("version", 1) < VERSION:
+    if not recipe.get("inputs"):
         return ""
     origins = sorted({source for _, source, _ in recipe_inputs(recipe)})
     if len(origins) == 1:
@@ -176,7 +176,7 @@ def origin_of(recipe: JsonMapping) -> str:
 
 
 def recipe_inputs(recipe: JsonMapping) -> Iterator[tuple[str, str, Mapping[str, str]]]:
-    """Yield (role, origin, {file name: SHA-256}) of each input, in older recipes with the parent's MFID as origin."""
+    """Yield (role, origin, {file name: SHA-256}) of each input."""
     for role, entries in (recipe.get("inputs") or {}).items():
         for entry in entries:
-            yield role, entry["origin"] if "origin" in entry else entry["mfid"], entry["files"]
+            yield role, entry["origin"], entry["files"]

@@ -121,5 +121,5 @@ def test_the_vectors_in_the_docs_are_true(recipe: Any, source: str, mfid: str) -
 def test_the_docs_have_vectors_and_the_canonical_text_of_one() -> None:
     text = (DOCS / "identity.md").read_text(encoding="utf-8")
 
-    assert len(_vectors()) == 6
+    assert len(_vectors()) == 5
     assert canonical_json(_vectors()[0][0]).decode() in text

@@ -209,13 +209,9 @@ def hashes_of(dataset: Any) -> dict[str, str]:
 
 
 def inputs_of(recipe: Any) -> list[tuple[str, str, dict[str, str]]]:
-    """Return (role, origin, {name: SHA-256}) of each input in a recipe; version 1 has the parent as origin."""
+    """Return (role, origin, {name: SHA-256}) of each input in a recipe."""
     roles = recipe.get("inputs") or {}
-    return [
-        (role, entry.get("origin") or entry["mfid"], entry["files"])
-        for role, entries in roles.items()
-        for entry in entries
-    ]
+    return [(role, entry["origin"], entry["files"]) for role, entries in roles.items() for entry in entries]
 
 
 def named(entry: Any) -> list[tuple[str, str]]:

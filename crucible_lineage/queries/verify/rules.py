@@ -16,7 +16,7 @@ from crucible_lineage.lineage.labels import short_id
 from crucible_lineage.lineage.model import DERIVED, PART
 from crucible_lineage.pipeline.inputs.corrections import uncorrected
 from crucible_lineage.provenance.digest import changed_keys, generated_sha256
-from crucible_lineage.provenance.recipe import VERSION, gives_id, recipe_inputs
+from crucible_lineage.provenance.recipe import gives_id, recipe_inputs
 from crucible_lineage.provenance.record import unreadable
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 
@@ -227,10 +227,8 @@ def _of_graph(evidence: Evidence) -> Iterator[Finding]:
 
 def _used_inputs(record: Record) -> Iterator[tuple[str, str, Mapping[str, str]]]:
     """Yield the used datasets in the form of a recipe's inputs."""
-    older = (record.recipe.get("version") or 1) < VERSION
     for part in record.used:
-        source = part.mfid if older else part.origin or part.mfid
-        yield part.role, source, {file.name: file.sha256 for file in part.files or ()}
+        yield part.role, part.origin or part.mfid, {file.name: file.sha256 for file in part.files or ()}
 
 
 def _sources(inputs: Iterable[tuple[str, str, Mapping[str, str]]], recipe: JsonMapping) -> list[Any]:
