@@ -241,7 +241,6 @@ def _requests(
     for pipeline in pipelines:
         try:
             bound.append((bind_file(located(pipeline)), pipeline))
-            faults += bound[-1][0].faults
         except InputError as error:
             faults += error.faults
     if faults:

@@ -159,7 +159,7 @@ def _bound(
     bound = None
     try:
         bound = bind_file(file)
-        faults = list(bound.faults)
+        faults = []
     except InputError as error:
         faults = list(error.faults)
     spec = bound.spec if bound else declared and declared.spec

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from crucible_lineage.amounts import amount
 from crucible_lineage.core.store import Store
 from crucible_lineage.errors import Fault, InputError, nearest, nearest_word
 from crucible_lineage.pipeline.bind.dimensions import dimensions_of, is_field, unknown_field
-from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep, Variant, declared_step
+from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep, Variant
 from crucible_lineage.pipeline.bind.step import (
     collects,
     label_of,
@@ -26,13 +25,12 @@ from crucible_lineage.pipeline.declare.yaml import Location
 from crucible_lineage.pipeline.files.remote import source_fault
 from crucible_lineage.pipeline.functions.command import inspect_command
 from crucible_lineage.pipeline.functions.inspect import (
-    ImportExitError,
     ImportFaultError,
     Inspector,
     find_step,
     header_function,
 )
-from crucible_lineage.pipeline.functions.inspection import Inspection, unknown_inspection
+from crucible_lineage.pipeline.functions.inspection import Inspection
 from crucible_lineage.pipeline.spec.inputs import (
     DESCRIPTIVE,
     DatasetInput,
@@ -62,17 +60,6 @@ def bind(declared: Declaration, store: Store | None = None) -> BoundPipeline:
     return _Binder(declared.spec, declared, store).bind()
 
 
-@dataclass(frozen=True)
-class _Signature:
-    """The known part of a function that cannot be called as declared."""
-
-    uses: str
-    roles: Mapping[str, str]
-    required: tuple[str, ...]
-    outputs: tuple[str, ...]
-    params: Collection[str]
-
-
 class _Binder:
     def __init__(self, spec: PipelineSpec, declared: Declaration, store: Store | None) -> None:
         self.spec = spec
@@ -83,8 +70,7 @@ class _Binder:
         self.read_faults = {(fault.file, fault.line, fault.column) for fault in declared.faults}
         self.inputs = tuple(mapping_at(self.document.data, "inputs"))  # unreadable ones included
         self.steps = tuple(mapping_at(self.document.data, "steps"))
-        self.signatures: dict[str, Inspection | _Signature] = {}
-        self.blocked: dict[str, Fault] = {}
+        self.signatures: dict[str, Inspection] = {}  # of a function with a fault, what is known of it
 
     def bind(self) -> BoundPipeline:
         for name in self.steps:
@@ -123,38 +109,29 @@ class _Binder:
                 self._check_source(name, role, source)
         variants = self._variants(name, step, sources)
         signature = variants[0].inspection if variants else self._signature(name, step, sources)
-        if signature is None or name in self.blocked:
+        if signature is None:
             self._check_template(name, step, sources, None)
         else:
-            self._check_signature(name, step, signature, sources)
+            self.signatures[name] = signature
+            self._check_roles(name, signature, sources, self._collecting_roles(name, step))
+            self._check_template(name, step, signature.roles, signature.params)
+            for param, value in step.params.items():
+                if fault := parent_fault(step, value):
+                    location = ("steps", name, "params", param, "value")
+                    self._report(location, f"step {name!r}: parameter {param!r}: {fault}")
         if not variants:
             return None
         collected = self._collecting_roles(name, step)
         needs = tuple(dict.fromkeys(one.source for one in step.all_sources if one.source in self.spec.steps))
-        declared = declared_step(self.spec, name)
+        declared = {"name": self.spec.pipeline, "hash": self.spec.digest, "step": name}  # as records have it
         positions = {role: self.document.fault(("steps", name, "inputs", role), "") for role in sources}
         locations = {role: f"{fault.file}:{fault.line}:{fault.column}" for role, fault in positions.items()}
-        blocked = self.blocked.get(name)
-        return BoundStep(name, step, variants, sources, needs, collected, (), declared, locations, blocked)
-
-    def _check_signature(
-        self, name: str, step: StepSpec, signature: Inspection | _Signature, sources: Mapping[str, tuple[Source, ...]]
-    ) -> None:
-        """Check that the declaration fits the function."""
-        self.signatures[name] = signature
-        self._check_roles(name, signature, sources, self._collecting_roles(name, step))
-        self._check_template(name, step, signature.roles, signature.params)
-        for param, value in step.params.items():
-            if fault := parent_fault(step, value):
-                self._report(("steps", name, "params", param, "value"), f"step {name!r}: parameter {param!r}: {fault}")
+        return BoundStep(name, step, variants, sources, needs, collected, (), declared, locations)
 
     def _variants(
         self, name: str, step: StepSpec, sources: Mapping[str, tuple[Source, ...]]
     ) -> tuple[Variant, ...] | None:
-        """Return the step with each combination of its swept parameters; None if one has a fault, which is reported.
-
-        A step whose module ends its process is blocked: only its declaration is known, and other steps can run.
-        """
+        """Return the step with each combination of its swept parameters; None if one has a fault, which is reported."""
         variants, sound = [], step.uses != UNKNOWN_FUNCTION
         for swept in step.combinations if sound else ():
             for param in sorted(set(swept) & set(step.params)):
@@ -164,10 +141,6 @@ class _Binder:
             params = {**step.params, **swept}
             try:
                 variants.append(Variant(label_of(swept), params, self._inspect(name, step, sources, params)))
-            except ImportExitError as error:
-                location = ("steps", name, *location_in_step(step, (), swept))
-                self.blocked[name] = self.document.fault(location, str(error))
-                variants.append(Variant(label_of(swept), params, unknown_inspection(name, self._shapes(sources))))
             except ImportFaultError as error:  # a fault of the Python file, reported once for all its steps
                 sound = False
                 self.faults += error.faults
@@ -192,18 +165,19 @@ class _Binder:
             for role, (first, *others) in sources.items()
         }
 
-    def _signature(self, name: str, step: StepSpec, sources: Mapping[str, tuple[Source, ...]]) -> _Signature | None:
-        """Return what is known of a step whose parameters or code have a fault."""
+    def _signature(self, name: str, step: StepSpec, sources: Mapping[str, tuple[Source, ...]]) -> Inspection | None:
+        """Return what is known of a step whose parameters or code have a fault; None if that is nothing."""
         if step.uses is None:
-            shapes = self._shapes(sources)
-            return _Signature(f"command of step {name!r}", shapes, tuple(shapes), ("out",), step.params)
+            shapes, uses = self._shapes(sources), f"command of step {name!r}"
+            return Inspection(uses, name, shapes, tuple(shapes), ("out",), step.params, fingerprint="")
         try:
             function = find_step(step.uses, step.folder)
         except InputError:
             return None
         roles = {role.name: role.shape for role in function.inputs}
         required = tuple(role.name for role in function.inputs if role.required)
-        return _Signature(step.uses, roles, required, function.outputs, [spec.name for spec in function.parameters])
+        params = dict.fromkeys(spec.name for spec in function.parameters)
+        return Inspection(step.uses, name, roles, required, function.outputs, params, fingerprint="")
 
     def _check_template(
         self, name: str, step: StepSpec, roles: Collection[str], params: Collection[str] | None
@@ -245,7 +219,7 @@ class _Binder:
     def _check_roles(
         self,
         name: str,
-        inspection: Inspection | _Signature,
+        inspection: Inspection,
         sources: Mapping[str, tuple[Source, ...]],
         collected: frozenset[str],
     ) -> None:
@@ -263,11 +237,6 @@ class _Binder:
             ):
                 message = f"input {role!r} of {inspection.uses} is one file, but several datasets are given"
                 self._report(location, f"step {name!r}: {message}; annotate it list[Path]")
-            elif inspection.roles[role] == "file" and (several := self._several_files(role_sources[0])):
-                source = role_sources[0].source
-                message = f"input {role!r} of {inspection.uses} is one file, but {source} is one dataset of"
-                remedy = f"give {source} `each: true` for a dataset each, or annotate the input list[Path]"
-                self._report(location, f"step {name!r}: {message} {amount(several, 'file')}; {remedy}")
         unknown = [role for role in sources if role not in inspection.roles]
         missing = [role for role in inspection.required if role not in sources and role not in declared]
         for role in missing:
@@ -295,14 +264,6 @@ class _Binder:
         if declared is None or self._is_each(source) or isinstance(declared, (FileInput, ResultInput)):
             return False  # the number of results of another pipeline is known only when planning
         return not isinstance(declared, DatasetInput) or len(declared.dataset) != 1
-
-    def _several_files(self, source: Source) -> int:
-        """Return the number of files of a pattern that is one dataset; 0 for a single file or other sources."""
-        declared = self.spec.inputs.get(source.source)
-        written = mapping_at(mapping_at(self.document.data, "inputs"), source.source)  # unreadable parts included
-        if not isinstance(declared, FileInput) or source.files is not None or written.keys() & {"each", "match"}:
-            return 0
-        return count if declared.is_pattern and (count := len(declared.paths)) > 1 else 0
 
     def _is_each(self, source: Source) -> bool:
         declared = self.spec.inputs.get(source.source)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from crucible_lineage.errors import Fault, InputError, nearest
+from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.pipeline.functions.inspection import Inspection
 from crucible_lineage.pipeline.spec.pipeline import PipelineSpec, Source, StepSpec
 
@@ -26,7 +26,6 @@ class BoundStep:
     `dimensions` are the inputs with `each` and the steps with a matrix for whose values it has instances. `collected`
     are the roles that take all instances of their sources as one list. `declared` is the entry in records: name and
     hash of the pipeline, and the step's name in it. `locations` are those of its inputs, as file:line:column.
-    `blocked` is why its function cannot be inspected, and so the step cannot run.
     """
 
     name: str
@@ -38,7 +37,6 @@ class BoundStep:
     dimensions: tuple[str, ...] = ()
     declared: Mapping[str, str] | None = None
     locations: Mapping[str, str] = field(default_factory=dict)
-    blocked: Fault | None = None
 
     @property
     def inspection(self) -> Inspection:
@@ -57,16 +55,6 @@ class BoundPipeline:
     def name(self) -> str:
         """The pipeline's name."""
         return self.spec.pipeline
-
-    @property
-    def faults(self) -> tuple[Fault, ...]:
-        """The faults of blocked steps; the other steps can run."""
-        return tuple(step.blocked for step in self.steps.values() if step.blocked)
-
-
-def declared_step(spec: PipelineSpec, name: str) -> dict[str, str]:
-    """Return a step's declaration as records have it."""
-    return {"name": spec.pipeline, "hash": spec.digest, "step": name}
 
 
 def require_names(pipeline: BoundPipeline, names: Collection[str], instances: Collection[str] = ()) -> None:

@@ -45,10 +45,6 @@ if TYPE_CHECKING:
 _searched: dict[str, None] = {}  # folders of declarations on the search path, the latest last
 
 
-class ImportExitError(InputError):
-    """The module of a step ends its process when it is imported, so the step cannot be inspected."""
-
-
 class ImportFaultError(InputError):
     """The module of a step cannot be imported. The fault names the line of Python."""
 
@@ -171,9 +167,8 @@ def find_function(uses: str, folder: Path) -> Any:
             raise InputError(f"there is no module {error.name!r} (for {uses!r}); also looked in {folder}") from error
         raise ImportFaultError("", [_import_fault(module_name, error)]) from error
     except EndedError as error:
-        message = f"it ends its process when it is imported ({error}); do so only under"
-        message = f"module {module_name!r} cannot be imported: {message} `if __name__ == '__main__'`"
-        raise ImportExitError(message) from error
+        message = f"it ends its process when it is imported ({error}); do so only under `if __name__ == '__main__'`"
+        raise InputError(f"module {module_name!r} cannot be imported: {message}") from error
     except InputError:  # raised by `_import` for a hidden module
         raise
     except Exception as error:

@@ -92,9 +92,4 @@ class Inspection:
         return cls(**{**stored, **{name: tuple(stored[name]) for name in _TUPLES}})
 
 
-def unknown_inspection(name: str, roles: Mapping[str, str]) -> Inspection:
-    """Return the inspection of a step of which only the declaration is known."""
-    return Inspection(name, name, roles, required=(), outputs=("out",), params={}, fingerprint="")
-
-
 _NAMES = {item.name for item in fields(Inspection)}

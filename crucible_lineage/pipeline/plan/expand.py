@@ -152,8 +152,7 @@ class _Expansion:
         variant = step.variants[point.get(step.name, 0)]
         labels = [self.naming.label(dimension, index) for dimension, index in point.items()]
         name = f"{step.name}[{', '.join(labels)}]" if labels else step.name
-        faults = [str(step.blocked)] if step.blocked else []
-        faults += [self.groups[name][index].fault for name, index in point.items() if name in self.groups]
+        faults = [self.groups[name][index].fault for name, index in point.items() if name in self.groups]
         parents = self._sources(step, point, name)
         for (role, number), part in parents.by_source.items():
             if part.feeds or part.blocks or role in step.inspection.required:  # optional ones may be absent

@@ -69,24 +69,15 @@ IN_OUR_PROCESS = ["sys.exit(0)", "os._exit(0)", "raise KeyboardInterrupt"]
 
 
 @pytest.mark.parametrize("ending", IN_OUR_PROCESS)
-def test_a_module_that_ends_the_process_on_import_fails_only_its_steps(
-    lab: Any, data: Path, command: Any, ending: str
-) -> None:
+def test_a_module_that_ends_the_process_on_import_is_a_fault(lab: Any, data: Path, command: Any, ending: str) -> None:
     lab.file(f"{lab.module}_ends.py", f"import os, sys\n{ending}\n")
     text = f"{HEAD}  ends: {{uses: '{lab.module}_ends:f', inputs: {{counts: first}}, matrix: {{factor: [1, 2]}}}}\n"
     path = lab.declare(f"{text}  after: {{uses: 'LABMODULE:scale', inputs: {{counts: ends.other}}}}\n")
     words = f"module '{lab.module}_ends' cannot be imported: it ends its process when it is imported ({ending})"
 
-    ran = command("run", path, "--data", data, "--engine", "local", "--json")
-    assert (ran.returncode, bool(ran.stdout)) == (1, True), ran.stderr
-    result = json.loads(ran.stdout)
-    assert result["executed"] == ["good", "better"]
-    for name in ("ends[factor=1]", "ends[factor=2]"):
-        assert words in result["errors"][name]["message"]
-    assert "parent ends[factor=1] is blocked" in result["errors"]["after[factor=1]"]["message"]
-
     checked = command("check", path)
-    assert (checked.returncode, checked.stderr.count(words)) == (2, 1)
+    assert checked.returncode == 2
+    assert words in checked.stderr
     assert f"{path}:" in checked.stderr
 
     repaired = "@step(outputs=('out', 'other'))\ndef f(counts, *, factor, out, other): ...\n"

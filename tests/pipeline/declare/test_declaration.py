@@ -50,7 +50,6 @@ def test_the_steps_of_a_valid_pipeline_are_bound_in_an_order_of_execution(lab: A
             "an entry of the metadata is metadata.sample",
         ),
         ("counts: first", "counts: first.low", "10:14", "it has no output 'low'"),
-        ("file: first.txt", 'file: "*.txt"', "10:14", "is one dataset of 2 files; give first `each: true`"),
         ("file: first.txt", "file: ../lab", "5:11", "is a folder; name its files, as in lab/*"),
         ("T12:00:00Z", "?", "5:28", "that is not a time; write it as in"),
         ("LABMODULE:add", "LABMODULE.py:add", "13:5", "does not name a Python module; did you mean"),
