@@ -73,12 +73,8 @@ class TimeMatch(DeclaredModel):
         default=None,
         description="the partner in time: the nearest before, after or on either side of what the step is about",
     )
-    take: Sides | None = Field(
-        default=None, description="partners on both sides, as in [before, after]: for interpolation"
-    )
-    within: Distance | None = Field(
-        default=None, description="the largest distance of a partner, as in 90s, 10min, 2h, 3d"
-    )
+    take: Sides | None = Field(default=None, description="partners on both sides: [before, after]")
+    within: Distance | None = Field(default=None, description="the largest distance, as in 90s, 10min, 2h, 3d")
     otherwise: Literal["nearest", "earliest", "none"] | None = Field(
         default=None,
         alias="else",
@@ -124,9 +120,7 @@ class Reproduce(DeclaredModel):
     """How a remade result is compared."""
 
     rtol: float | None = Field(default=None, ge=0, lt=1, description="the relative tolerance of numbers (1e-9)")
-    files: dict[str, Literal["numbers", "picture", "bytes"]] = Field(
-        default={}, description="what files are, by name or pattern: numbers, picture or bytes"
-    )
+    files: dict[str, Literal["numbers", "picture", "bytes"]] = Field(default={}, description="by name or pattern")
     ignore: tuple[str, ...] = Field(default=(), description="names of values that do not count, as created_at")
 
 

@@ -22,9 +22,7 @@ _INTEGER, _DECIMAL = re.compile(r"[+-]?\d+"), re.compile(r"[+-]?(\d+\.\d*|\.\d+)
 class Ingest(DeclaredModel):
     """Ingestion by Crucible. With `wait`, the dataset is complete once it has ended or `timeout` has passed."""
 
-    wait: bool = Field(
-        default=False, description="true: the dataset is complete only after its files were read, or refused"
-    )
+    wait: bool = Field(default=False, description="true: the dataset is complete only then")
     timeout: Seconds = Field(default=600.0, description="the longest wait: seconds, or as in 90s, 10m, 2h")
 
     @model_validator(mode="after")
@@ -50,9 +48,7 @@ class Ingested(BaseModel):
             custom_error_type="ingest_form",
             custom_error_message="write true, false, or {wait: true, timeout: 10m}",
         ),
-    ] = Field(
-        default=True, description="whether Crucible reads metadata and a thumbnail from the file, and whether to wait"
-    )
+    ] = Field(default=True, description="whether Crucible reads metadata and a thumbnail from the file")
     ingestor: str | None = Field(default=None, description="the ingestor that reads it; without it, Crucible chooses")
 
     @property

@@ -62,7 +62,7 @@ class DatasetFields(DeclaredModel):
     """Fields of a dataset's record that a declaration may set."""
 
     dataset_name: str | None = Field(
-        default=None, description="the name; of a result a template: {ROLE.dataset_name}, {params.NAME}, {step}"
+        default=None, description="of a result, a template: {ROLE.dataset_name}, {params.NAME}"
     )
     measurement: str | None = Field(default=None, description="what was measured, as Crucible names it")
     data_type: str | None = Field(default=None, description="the kind of data, for people")
@@ -97,12 +97,8 @@ class _Paired(TimeMatch):
         default=None,
         description="pairs this input with another: its name, and the fields that must be equal in both records",
     )
-    label: str | None = Field(
-        default=None, description="the label of instances for each dataset, as {metadata.power_mW} mW"
-    )
-    checks: dict[str, Check] = Field(
-        default={}, description="conditions on the metadata of the data, by name: metadata.NAME"
-    )
+    label: str | None = Field(default=None, description="of instances for each dataset, as {metadata.power_mW} mW")
+    checks: dict[str, Check] = Field(default={}, description="conditions on metadata.NAME of the data, by name")
 
     @model_validator(mode="after")
     def _matched(self) -> Self:
@@ -124,12 +120,8 @@ class FileInput(_Paired, Ingested, DatasetFields):
     """
 
     file: Fields = Field(description="a name, a pattern (*, ?, [...], **), an address (gs://bucket/name), or a list")
-    header: str | None = Field(
-        default=None, description="a function (module:name) that reads fields of a file; or `ingested`"
-    )
-    each: bool = Field(
-        default=False, description="true: every file is a dataset, with one instance of the steps for each"
-    )
+    header: str | None = Field(default=None, description="a function that reads fields of a file, or `ingested`")
+    each: bool = Field(default=False, description="true: every file is a dataset; steps run for each")
     timestamp: datetime | None = Field(default=None, description="when it was measured, with the time zone; orders ids")
     known_since: datetime | None = Field(
         default=None,
@@ -138,12 +130,8 @@ class FileInput(_Paired, Ingested, DatasetFields):
     samples: tuple[Mfid, ...] = Field(default=(), description="MFIDs of the measured samples; results inherit them")
     block: str | None = Field(default=None, description="the Prefect block that gives access to remote files")
     optional: bool = Field(default=False, description="true: the file may not exist yet; without it, that is a fault")
-    grows: bool = Field(
-        default=False, description="true: a log; once it has grown, its dataset replaces the previous one"
-    )
-    salt: Salt | None = Field(
-        default=None, description="any text: another id for new data, if the regular one is in use"
-    )
+    grows: bool = Field(default=False, description="true: a log; grown, its dataset replaces the last one")
+    salt: Salt | None = Field(default=None, description="any text: gives new data another id")
     folder: Folder = Path()
 
     @model_validator(mode="after")
@@ -295,9 +283,7 @@ class CalibrationInput(DeclaredModel):
         default="block", alias="else", description="where none is valid: block (default), nearest in time, or none"
     )
     label: str | None = Field(default=None, description="the label of instances for each dataset")
-    checks: dict[str, Check] = Field(
-        default={}, description="conditions on the metadata of the data, by name: metadata.NAME"
-    )
+    checks: dict[str, Check] = Field(default={}, description="conditions on metadata.NAME of the data, by name")
 
     @property
     def each(self) -> bool:

@@ -86,15 +86,9 @@ class Source(TimeMatch):
     )
     group_by: Fields | None = Field(default=None, description=_GROUP_BY)
     across: Fields | None = Field(default=None, description=_ACROSS)
-    expect: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="the required number of datasets; any other number blocks the instance"
-    )
-    gaps: Literal["allow"] | None = Field(
-        default=None, description="allow: blocked instances are left out of the list, and the result says so"
-    )
-    same: Fields = Field(
-        default=(), description="fields that partners in time share: of the record, metadata.NAME, or params.NAME"
-    )
+    expect: Annotated[int, Field(ge=1)] | None = Field(default=None, description="the required number of datasets")
+    gaps: Literal["allow"] | None = Field(default=None, description="allow: leave blocked instances out of the list")
+    same: Fields = Field(default=(), description="fields that partners in time share, as metadata.NAME, params.NAME")
 
     @model_validator(mode="after")
     def _one_list(self) -> Self:
@@ -143,7 +137,7 @@ class OutputFields(Ingested, DatasetFields):
 
     samples: Literal["inherit", "none"] = Field(default="inherit", description="inherit (those of the parents) or none")
     publish: Annotated[Publish, BeforeValidator(_publish, json_schema_input_type=str | Publish)] | None = Field(
-        default=None, description="an address (gs://bucket/prefix/) to which its files are copied too"
+        default=None, description="an address to which its files are copied too"
     )
 
     @property
@@ -159,9 +153,7 @@ class Certify(DeclaredModel):
     of: Fields = Field(alias="for", description="fields, as instrument_name: it calibrates data with the same values")
     since: str = Field(alias="from", description="when its validity begins: {ROLE.timestamp}, or a moment")
     until: str = Field(default=NEXT, description="when it ends: next (when the next one is certified), or a moment")
-    kind: str | None = Field(
-        default=None, description="the kind of calibration; by default the measurement of the result"
-    )
+    kind: str | None = Field(default=None, description="the kind of calibration; by default the measurement")
     where: str = Field(default="", description="a further condition on the data")
 
     @field_validator("of")
@@ -207,7 +199,7 @@ class Approve(DeclaredModel):
     by: tuple[str, ...] = Field(default=(), description="names or ids of accounts that may sign; by default any member")
     count: int = Field(default=1, ge=1, le=20, description="how many different accounts have to sign")
     other_than: Literal["maker"] | None = Field(
-        default=None, alias="not", description="maker: the account that made the result does not count"
+        default=None, alias="not", description="maker: whoever made the result does not count"
     )
 
 
@@ -228,7 +220,7 @@ class StepSpec(DeclaredModel):
     )
     shell: bool = Field(default=False, description="true: the command is one line for sh; inserted values are quoted")
     inputs: dict[str, Source | Annotated[tuple[Source, ...], Field(min_length=1)]] = Field(
-        default={}, description="the source of each role: an input, a step, step.output, or a list of them"
+        default={}, description="the source of each role: an input, a step or step.output"
     )
     params: dict[str, object] = Field(default={}, description="values of the function's keyword-only arguments")
     matrix: dict[str, tuple[object, ...]] | tuple[dict[str, object], ...] | None = Field(
@@ -238,9 +230,7 @@ class StepSpec(DeclaredModel):
     group_by: Fields | None = Field(default=None, description=_GROUP_BY)
     across: Fields | None = Field(default=None, description=_ACROSS)
     output: OutputFields = Field(default=OutputFields(), description="description of the resulting dataset")
-    env: dict[str, str] = Field(
-        default={}, description="environment variables of a command, beside the few that it gets"
-    )
+    env: dict[str, str] = Field(default={}, description="more environment variables of a command")
     retries: int = Field(default=0, ge=0, le=100, description="how often a failed step is tried again")
     timeout: float | None = Field(default=None, gt=0, description="seconds after which the step is stopped")
     tags: tuple[str, ...] = Field(default=(), description="tags of the task in Prefect, for concurrency limits")
@@ -251,11 +241,9 @@ class StepSpec(DeclaredModel):
     )
     salt: Salt | None = Field(default=None, description="any text: gives the results other ids, if theirs are in use")
     checks: dict[Annotated[str, Field(pattern=NAME)], Check] = Field(
-        default={}, description="conditions on the results, by name: evaluated on new and on existing ones"
+        default={}, description="conditions on the results, by name"
     )
-    approve: Approve | None = Field(
-        default=None, description="whose signatures the results need; until then, candidates"
-    )
+    approve: Approve | None = Field(default=None, description="whose signatures the results need")
     certify: Certify | None = Field(default=None, description="the result is certified as a calibration")
     reproduce: Reproduce | None = Field(default=None, description="how a remade result is compared")
     folder: Folder = Path()
@@ -399,9 +387,7 @@ def _runner(value: object) -> object:
 class Schedule(DeclaredModel):
     """Schedule of automatic runs: one of cron, interval and rrule."""
 
-    cron: str | None = Field(
-        default=None, description="five fields: minute, hour, day of the month, month, day of the week"
-    )
+    cron: str | None = Field(default=None, description="minute, hour, day of the month, month, day of the week")
     interval: float | None = Field(default=None, gt=0, description="seconds between runs")
     rrule: str | None = Field(default=None, description="a recurrence rule (RFC 5545)")
     timezone: Zone = Field(default="UTC", description="as in America/Los_Angeles")
@@ -425,9 +411,7 @@ class Trigger(DeclaredModel):
     """Event that starts the pipeline."""
 
     event: Literal["crucible.dataset.created", "crucible.ingestion.completed"] = Field(description="its name")
-    match: dict[str, str] = Field(
-        default={}, description="its attributes and their values; * at the end matches any rest"
-    )
+    match: dict[str, str] = Field(default={}, description="its attributes and their values, as Raman*")
 
 
 class Freshness(DeclaredModel):
@@ -446,12 +430,8 @@ class PipelineSpec(DeclaredModel):
     description: str | None = Field(default=None, description="a description for people")
     project: str = Field(description="the project in Crucible that results belong to")
     project_title: str | None = Field(default=None, description="the title of the project, if it does not exist yet")
-    timezone: Zone = Field(
-        default="UTC", description="time zone of nights (group_by: night), which run from noon to noon"
-    )
-    env: tuple[str, ...] = Field(
-        default=(), description="names of environment variables that the file may take values from"
-    )
+    timezone: Zone = Field(default="UTC", description="time zone of nights, which run from noon to noon")
+    env: tuple[str, ...] = Field(default=(), description="environment variables that the file may use")
     inputs: dict[Name, PipelineInput] = Field(description="the data, by names that steps use")
     steps: dict[Name, StepSpec] = Field(min_length=1, description="what is made, by name; inputs determine the order")
     runner: Annotated[Runner, BeforeValidator(_runner, json_schema_input_type=str | Runner)] | None = Field(
