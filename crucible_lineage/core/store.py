@@ -5,7 +5,7 @@ It is only a cache: Crucible has the truth, and deleting the store costs nothing
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,10 +30,6 @@ CREATE TABLE remote_checksums (
 ) WITHOUT ROWID;
 CREATE TABLE inspected (
     asked TEXT PRIMARY KEY, rules TEXT NOT NULL, files TEXT NOT NULL, found TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE described (
-    instance TEXT NOT NULL, project TEXT NOT NULL, pipeline TEXT NOT NULL, step TEXT NOT NULL, digest TEXT NOT NULL,
-    PRIMARY KEY (instance, project, pipeline, step)
 ) WITHOUT ROWID;
 CREATE TABLE mark (
     instance TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (instance, name)
@@ -111,16 +107,6 @@ class Store:
     def note_published(self, mfid: str, target: str) -> None:
         """Record that the dataset's files have been copied to the target."""
         self.database.write("INSERT OR REPLACE INTO published VALUES (?, ?, ?)", self.instance, mfid, target)
-
-    def described(self, project: str, pipeline: str) -> dict[str, str]:
-        """Return {declared step: digest of the descriptions of its outputs}, as last written from this data folder."""
-        sql = "SELECT step, digest FROM described WHERE instance = ? AND project = ? AND pipeline = ?"
-        return dict(self.database.rows(sql, self.instance, project.casefold(), pipeline))
-
-    def note_described(self, project: str, pipeline: str, digests: Mapping[str, str]) -> None:
-        """Record the digests of the descriptions of these steps' results."""
-        rows = [(self.instance, project.casefold(), pipeline, step, digest) for step, digest in digests.items()]
-        self.database.write_many("INSERT OR REPLACE INTO described VALUES (?, ?, ?, ?, ?)", rows)
 
     def note_ingestions(self, ingestions: Iterable[Ingestion]) -> None:
         """Record requested ingestions and their status."""

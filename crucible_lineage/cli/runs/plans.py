@@ -58,7 +58,7 @@ def differences_text(planned: PipelinePlan) -> list[str]:
     """Return the differences between declared files and Crucible, and how to resolve them."""
     lines = list(first_lines(map(str, planned.differences), MOST_CAUSES, "and {} more differences, in plan --json"))
     if lines:
-        lines.append("`set MFID FIELD=VALUE` changes a value at Crucible")
+        lines.append("`set MFID FIELD=VALUE` changes a value at Crucible, `set --step STEP` that of a step's results")
     return lines
 
 

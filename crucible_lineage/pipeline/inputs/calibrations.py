@@ -127,14 +127,14 @@ class _Chooser:
             conflict = f"{self._name}: {len(fitting.valid)} certificates fit {label} ({moment_text(moment)}): {both}"
             return None, f"{conflict}; decertify one of them, or state conditions that exclude one another"
         if not fitting.valid:
-            return None, f"{self._nothing(label, moment)}: {_near(fitting, moment)}{self._others}"
+            return None, f"{self._nothing(label, moment)}: {_nearest_text(fitting, moment)}{self._others}"
         certificate = fitting.valid[0]
         return ChosenCertificate(certificate, _span(certificate, moment), as_of=self._as_of), ""
 
     def _next(self, label: str, fitting: CertificateMatch, moment: datetime) -> tuple[ChosenCertificate | None, str]:
         certificate, begins = fitting.after, fitting.begins
         if certificate is None or begins is None or self._is_far((begins - moment).total_seconds()):
-            return None, f"{self._nothing(label, moment)} that becomes valid next: {_near(fitting, moment)}"
+            return None, f"{self._nothing(label, moment)} that becomes valid next: {_nearest_text(fitting, moment)}"
         seconds = (begins - moment).total_seconds()
         return ChosenCertificate(certificate, _span(certificate, begins), FOLLOWING, "after", seconds, self._as_of), ""
 
@@ -165,7 +165,7 @@ def _span(certificate: Certificate, moment: datetime) -> Span:
     return span
 
 
-def _near(fitting: CertificateMatch, moment: datetime) -> str:
+def _nearest_text(fitting: CertificateMatch, moment: datetime) -> str:
     """Describe the nearest calibrations before and after, and possible remedies."""
     parts = []
     if fitting.before and fitting.ended:

@@ -16,7 +16,7 @@ from crucible_lineage.core.datasets import ONE_BY_ONE
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.records import given_metadata
 from crucible_lineage.pipeline.functions.inspection import RULES
-from crucible_lineage.pipeline.spec.inputs import MATCHED, METADATA_PREFIX
+from crucible_lineage.pipeline.spec.inputs import MATCHED, METADATA_PREFIX, DatasetFields
 from crucible_lineage.session import Session
 from crucible_lineage.times import is_same_value, measured_at
 
@@ -29,19 +29,18 @@ SAMPLES, KEYWORDS = "samples", "keywords"
 
 @dataclass(frozen=True)
 class DeclaredDifference:
-    """A field of a registered dataset whose declaration differs from Crucible, which holds if it has a value."""
+    """A field of an existing dataset whose declaration differs from Crucible, which holds if it has a value."""
 
-    input: str
+    subject: str
     mfid: str
-    name: str
     field: str
     declared: Any
     at_crucible: Any
 
     def __str__(self) -> str:
-        declared, subject = _shown(self.declared), f"input {self.input}, {self.name} ({self.mfid}): {self.field}"
+        subject, declared = f"{self.subject} ({self.mfid}): {self.field}", _shown(self.declared)
         if self.at_crucible is None:
-            return f"{subject} is not at Crucible, {declared} as declared; the declared one holds"
+            return f"{subject} is not at Crucible, {declared} as declared"
         return f"{subject} is {_shown(self.at_crucible)} at Crucible, {declared} as declared; Crucible's holds"
 
 
@@ -69,6 +68,31 @@ def apply_current_values(
         yield replace(item, dataset=dataset, fields=fields, differs=differs)
     if all_agree:
         store_agreement(items, session)
+
+
+def changed_descriptions(
+    results: Mapping[str, tuple[str, DatasetFields]], project: str, session: Session
+) -> Iterator[DeclaredDifference]:
+    """Yield where `output:` of a step, by subject, differs from an existing result. Templates of names do not count."""
+    described = {subject: (mfid, fields) for subject, (mfid, output) in results.items()
+                 if (fields := _described(output))}  # fmt: skip
+    mfids = [mfid for mfid, _ in described.values()]
+    records = session.mirror.records(mfids) if mfids else {}
+    if missing := [mfid for mfid in mfids if mfid not in records]:
+        records |= _records(missing, project, session)
+    for subject, (mfid, fields) in described.items():
+        if record := records.get(mfid):
+            metadata = record.get("scientific_metadata") or {}
+            current = {**record, **{f"{METADATA_PREFIX}{name}": value for name, value in metadata.items()}}
+            yield from (DeclaredDifference(subject, mfid, name, value, current.get(name))
+                        for name, value in fields.items() if current.get(name) != value)  # fmt: skip
+
+
+def _described(output: DatasetFields) -> JsonObject:
+    """Return the declared fields of results."""
+    name = output.dataset_name if output.dataset_name and "{" not in output.dataset_name else None
+    fields = {**output.descriptive, **{f"{METADATA_PREFIX}{key}": value for key, value in output.metadata.items()}}
+    return {"dataset_name": name, **fields} if name else fields
 
 
 def store_agreement(items: Iterable[InputItem], session: Session) -> None:
@@ -121,7 +145,7 @@ def _differences(name: str, item: InputItem, record: JsonMapping) -> Iterator[De
         else:
             current = record.get(field)
         if not is_same_value(field, current, declared):
-            yield DeclaredDifference(name, item.dataset.mfid, item.label, field, declared, current)
+            yield DeclaredDifference(f"input {name}, {item.label}", item.dataset.mfid, field, declared, current)
 
 
 def recorded_fields(record: JsonMapping) -> JsonObject:

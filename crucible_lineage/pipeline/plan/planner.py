@@ -16,6 +16,7 @@ from crucible_lineage.json_types import JsonObject
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep, require_names
 from crucible_lineage.pipeline.functions.inspection import Inspection
+from crucible_lineage.pipeline.inputs.current import changed_descriptions
 from crucible_lineage.pipeline.inputs.inputs import InputItem, Inputs, joint_span, known_inputs, used_fields
 from crucible_lineage.pipeline.inputs.parent_facts import read_first
 from crucible_lineage.pipeline.plan.expand import Instance, expand
@@ -43,8 +44,11 @@ def make_plan(pipeline: BoundPipeline, session: Session, forced: Collection[str]
     """Plan a pipeline, with estimates from earlier runs. Changes nothing."""
     planned = plan_pipeline(pipeline, session, forced, as_of=as_of)
     estimates = {step: Estimate(*figures) for step, figures in session.journal.took(pipeline.name).items()}
+    results = {f"step {step.name} ({dataset.name})": (dataset.mfid, planned.instances[step.name].step.spec.output)
+               for step in planned.plan.steps for dataset in step.results.values()}  # fmt: skip
     return replace(
         planned.plan,
+        differences=(*planned.plan.differences, *changed_descriptions(results, pipeline.spec.project, session)),
         steps=tuple(
             step if step.state == FRESH else replace(step, estimate=estimates.get(step.step, Estimate()))
             for step in planned.plan.steps

@@ -1,11 +1,10 @@
-"""The results that a run relies on: made current, and their descriptions updated where only `output:` has changed."""
+"""The results that a run relies on: made current."""
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -13,11 +12,8 @@ from typing import TYPE_CHECKING
 
 from crucible_lineage.core.slots import SlotClaim, hold, is_replaced_by_hand, later_than, pipeline_keyword
 from crucible_lineage.errors import TRANSIENT, ForbiddenError, LineageError
-from crucible_lineage.ids import canonical_json
-from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep
 from crucible_lineage.pipeline.plan.expand import Instance
 from crucible_lineage.pipeline.plan.known import ProjectIndex
-from crucible_lineage.pipeline.plan.plan import StepPlan
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
@@ -27,7 +23,6 @@ from crucible_lineage.session import Session
 
 if TYPE_CHECKING:
     from crucible_lineage.client import CrucibleClient
-    from crucible_lineage.pipeline.job.job import Job
 
 
 @dataclass(frozen=True)
@@ -262,103 +257,3 @@ class SlotUpdates:
     def waits(self, datasets: Iterable[DatasetRef]) -> bool:
         """Return whether one of the datasets is not at Crucible yet."""
         return not self._outbox.is_empty and any(self._outbox.find(dataset.mfid) for dataset in datasets)
-
-
-WHOLE = ""  # the declaration as a whole
-FIELDS = ("measurement", "data_type", "session_name")
-
-
-@dataclass(frozen=True)
-class DescriptionChanges:
-    """The changed descriptions in words, and the errors, by instance."""
-
-    messages: dict[str, str] = field(default_factory=dict)
-    errors: dict[str, str] = field(default_factory=dict)
-
-
-def apply_descriptions(
-    pipeline: BoundPipeline,
-    steps: Iterable[StepPlan],
-    instances: Mapping[str, Instance],
-    session: Session,
-    run_id: str,
-) -> DescriptionChanges:
-    """Apply a changed `output:` to the existing results of its step."""
-    changes, is_partial, project = DescriptionChanges(), False, pipeline.spec.project
-    before = session.store.described(project, pipeline.name)
-    if before.get(WHOLE) == pipeline.spec.digest:  # most runs: no step need be checked
-        return changes
-    now = {WHOLE: pipeline.spec.digest, **{step.name: _digest(step) for step in pipeline.steps.values()}}
-    changed = {name for name in pipeline.steps if before.get(name, now[name]) != now[name]}
-    for step in steps:
-        instance = instances[step.name]
-        if instance.step.name not in changed:
-            continue
-        from crucible_lineage.pipeline.job.job import job_of  # most runs change no description
-
-        job = job_of(pipeline, instance, step.used, step.outputs, {"run_id": run_id}, {})
-        try:
-            message = _redescribe(job, step.results, session)
-        except ForbiddenError as refusal:  # contributors may not rename datasets of other members
-            reason = str(refusal).partition("\n")[0]
-            changes.messages[step.name] = (
-                f"the description was not updated: {reason}; "
-                "the owner or an editor of the project can update it by running this once"
-            )
-            is_partial = True  # others have to change some descriptions
-            continue
-        except LineageError as error:
-            changes.errors[step.name] = f"the result exists, but its description could not be updated: {error}"
-            continue
-        if message:
-            changes.messages[step.name] = message
-    if not changes.errors and not is_partial:
-        session.store.note_described(project, pipeline.name, now)
-    return changes
-
-
-def _redescribe(job: Job, results: Mapping[str, DatasetRef], session: Session) -> str:
-    """Change the records of a step's results.
-
-    Return what was and was not changed, in words; empty if nothing had to be.
-    """
-    changed, unchanged = list[str](), list[str]()
-    for output, dataset in results.items():
-        record = session.client.datasets.get(dataset.mfid, include_metadata=True)
-        declared = _declared_fields(job, output, record.scientific_metadata or {}, session)
-        fields = {name: text for name, text in declared.items() if getattr(record, name) != text}
-        if fields:
-            session.client.datasets.update(dataset.mfid, **fields)
-        present = {word.keyword for word in session.client.datasets.get_keywords(dataset.mfid)}
-        keywords = [word for word in job.spec.output.keywords if word not in present]
-        for keyword in keywords:
-            session.client.datasets.add_keyword(dataset.mfid, keyword)
-        changed += [f"{name} is {value!r}" for name, value in fields.items()]
-        changed += [f"keyword {keyword!r} was added" for keyword in keywords]
-        unchanged += _not_applied(job, output, record.scientific_metadata or {})
-    return "; ".join(([f"description updated: {'; '.join(changed)}"] if changed else []) + unchanged)
-
-
-def _not_applied(job: Job, output: str, present: Mapping[str, object]) -> list[str]:
-    """Describe declared metadata that the result lacks: they cannot change, since its record has their hash."""
-    missing = [name for name, value in job.spec.output.metadata.items() if present.get(name, ...) != value]
-    where = "" if len(job.inspection.outputs) == 1 else f" of {output}"
-    step = job.name.partition("[")[0]
-    return [f"metadata {name!r}{where} is unchanged until `--force {step}` reruns the step" for name in missing]
-
-
-def _declared_fields(job: Job, output: str, metadata: Mapping[str, object], session: Session) -> dict[str, object]:
-    from crucible_lineage.pipeline.job.job import dataset_name
-    from crucible_lineage.pipeline.job.materialize import fields_of
-
-    name, _ = dataset_name(job, output, metadata, partial(fields_of, session))
-    described = job.inspection.described(job.spec.output)
-    return {"dataset_name": name, **{field: described[field] for field in FIELDS if field in described}}
-
-
-def _digest(step: BoundStep) -> str:
-    declared = step.spec.output
-    output = declared.model_dump(mode="json", include={"dataset_name", "keywords", *FIELDS})
-    if declared.metadata:
-        output["metadata"] = declared.metadata
-    return hashlib.sha256(canonical_json(output)).hexdigest()[:16]

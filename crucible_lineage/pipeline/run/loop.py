@@ -38,7 +38,7 @@ from crucible_lineage.pipeline.plan.plan import BLOCKED, FRESH, PipelinePlan, St
 from crucible_lineage.pipeline.plan.planner import PlannedPipeline
 from crucible_lineage.pipeline.plan.used import used_datasets
 from crucible_lineage.pipeline.run.checking import Approving, RunChecks
-from crucible_lineage.pipeline.run.currency import SlotUpdate, SlotUpdates, SlotWriter, apply_descriptions
+from crucible_lineage.pipeline.run.currency import SlotUpdate, SlotUpdates, SlotWriter
 from crucible_lineage.pipeline.run.result import (
     DELIVERING,
     EXECUTED,
@@ -227,13 +227,8 @@ class Run:
             steps = [step for step in steps if step.name in self.taking_part]
         updates = [SlotUpdate(self.instances[step.name], step.results, step.used) for step in steps]
         errors = self.slot_updates.write(updates)
-        described = [] if self.choice.campaign else steps
-        delivered = [step for step in described if not self.slot_updates.waits(step.results.values())]
-        redescribed = apply_descriptions(self.pipeline, delivered, self.instances, self.session, self.run_id)
-        errors |= redescribed.errors
         for name, mfids in datasets.items():
             state = self.steps[name]
-            state.note = redescribed.messages.get(name, "")
             if name in errors:
                 self.end_step(name, FAILED, error=errors[name])
                 continue

@@ -242,37 +242,27 @@ def test_slots_are_stored_beside_the_record(lab: Any, session: Session) -> None:
     assert (filled.run, filled.declared_in) == (made.run_id, "pipeline.yaml")
 
 
-def test_a_changed_output_section_is_applied_without_executing_steps(lab: Any, session: Session) -> None:
+def test_a_changed_output_section_is_named_by_the_plan(lab: Any, session: Session) -> None:
     first = run(session, lab.pipeline)
     total = first.datasets["total"]["out"]
     assert session.client.datasets.get(total).dataset_name == "first (total)", "names do not grow with the chain"
     text = lab.pipeline.read_text().replace(
         "    inputs: {left: scaled, right: second}\n",
         "    inputs: {left: scaled, right: second}\n"
-        '    output: {dataset_name: "{left.dataset_name}: {results.total}", measurement: adding, keywords: [sum]}\n',
+        "    output: {dataset_name: sum, measurement: adding, instrument_name: A, metadata: {unit: counts}}\n",
     )
     again = run(session, lab.declare(text))
     assert (again.executed, again.datasets) == ([], first.datasets)
-    assert "description updated: dataset_name is 'first (scaled): " in again.notes["total"]
     found = session.client.datasets.get(total)
-    assert (found.dataset_name, found.measurement) == ("first (scaled): 28.0", "adding")
-    assert "sum" in {word.keyword for word in session.client.datasets.get_keywords(total)}
-    assert run(session, lab.pipeline).notes == {}
-
-
-def test_changed_metadata_of_an_output_are_reported_as_not_applied(lab: Any, session: Session) -> None:
-    first = run(session, lab.pipeline)
-    text = lab.pipeline.read_text().replace(
-        "    inputs: {left: scaled, right: second}\n",
-        "    inputs: {left: scaled, right: second}\n    output: {metadata: {unit: counts, total: 12}}\n",
-    )
-    again = run(session, lab.declare(text))
-    assert (again.executed, again.ok) == ([], True)
-    assert again.notes["total"] == "; ".join(
-        f"metadata {name!r} is unchanged until `--force total` reruns the step" for name in ("unit", "total")
-    )
-    assert "unit" not in session.client.metadata.get(first.datasets["total"]["out"])
-    assert run(session, lab.pipeline).notes == {}, "reported once"
+    assert found.dataset_name == "first (total)", "Crucible's value holds"
+    plan = make_plan(bind_file(lab.pipeline, session.store), session)
+    assert {one.field: (one.declared, one.at_crucible) for one in plan.differences} == {
+        "dataset_name": ("sum", "first (total)"),
+        "measurement": ("adding", found.measurement),
+        "instrument_name": ("A", None),
+        "metadata.unit": ("counts", None),
+    }
+    assert {one.mfid for one in plan.differences} == {total}
 
 
 def test_names_can_use_counts_and_fields_of_parents(lab: Any, session: Session) -> None:

@@ -77,24 +77,3 @@ def test_an_unfinished_result_of_another_member_is_finished_by_a_permitted_accou
         "its owner or an editor of the project can, by running the same pipeline; "
         "or make another result with --force STEP"
     ) in error
-
-
-def test_a_result_of_another_member_is_redescribed_by_a_permitted_account(
-    lab: Any, members: tuple[Session, Session]
-) -> None:
-    ada, bob = members
-    total = run(bob, lab.pipeline).datasets["total"]["out"]
-    run(ada, lab.pipeline)
-    edit(
-        lab,
-        "inputs: {left: scaled, right: second}",
-        "inputs: {left: scaled, right: second}\n    output: {dataset_name: sum}",
-        file=lab.pipeline,
-    )
-    for _ in range(2):
-        ran = run(ada, lab.pipeline)
-        assert (ran.errors, ran.outcomes["total"]) == ({}, "reused")
-        assert "the description was not updated: could not change dataset" in ran.notes["total"]
-    assert "dataset_name is 'sum'" in run(bob, lab.pipeline).notes["total"]
-    assert ada.client.datasets.get(total).dataset_name == "sum"
-    assert run(ada, lab.pipeline).notes == {}
