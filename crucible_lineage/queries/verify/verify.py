@@ -90,7 +90,8 @@ def verify_project(
 ) -> Verification:
     """Verify a project: each dataset, and missing datasets that runs from this data folder made.
 
-    Raises InputError if there is no such project. With `read_bytes`, every file is downloaded and hashed. `tell` gets the progress, from any thread.
+    Raises InputError if there is no such project. With `read_bytes`, every file is downloaded and
+    hashed. `tell` gets the progress, from any thread.
     """
     found_project = session.client.projects.find(project)
     if found_project is None:
