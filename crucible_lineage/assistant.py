@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
+from itertools import islice
 from pathlib import Path
 
 from mcp.server import MCPServer
@@ -50,32 +51,29 @@ class Questions:
         project: str | None = None,
         step: str | None = None,
         pipeline: str | None = None,
-        measurement: str | None = None,
-        keyword: str | None = None,
+        where: str | None = None,
         superseded: bool = False,
     ) -> dict[str, object]:
-        """Find datasets: measured data and results that hold now, newest last. `text` is a part of their names.
+        """Find datasets: measured data and results that hold now, newest last. `text` are words of their names.
 
-        With `superseded` also those that hold no more or are incomplete. The project may be left out if there is one.
+        `where` is a condition such as "measurement == 'Raman' and results.rms < 0.5". With `superseded` also those that
+        hold no more, are incomplete or doubtful. The project may be left out if there is one.
         """
-        filters = {name: value for name, value in (("measurement", measurement), ("keyword", keyword)) if value}
-        listing = list_datasets(
+        found = list_datasets(
             self._session,
             find_project(self._session, project),
             step=step,
             pipeline=pipeline,
-            filters=filters,
+            words=text,
+            where=where,
             every=superseded,
         )
-        part = text.casefold()
-        document = listing.to_json()
+        document = found.to_json()
         # Empty fields would leave less room for other rows.
-        datasets = [
-            {key: value for key, value in row.items() if value not in (None, [], {})}
-            for row in document["datasets"]
-            if part in row["dataset_name"].casefold()
+        rows = [
+            {key: value for key, value in row.items() if value not in (None, [], {})} for row in document["datasets"]
         ]
-        return bounded({**document, "found": len(datasets), "datasets": datasets})
+        return bounded({**document, "found": len(found), "datasets": rows})
 
     def show(self, dataset: str) -> dict[str, object]:
         """Show a dataset: state, returned values, parameters, metadata, files, parents, children, maker and time."""
@@ -119,6 +117,7 @@ class Questions:
         where: str | None = None,
         fields: list[str] | None = None,
         by: list[str] | None = None,
+        over_time: str | None = None,
         project: str | None = None,
         rows: int = 50,
     ) -> dict[str, object]:
@@ -126,7 +125,8 @@ class Questions:
 
         `where` is a condition such as "params.degree > 2 and results.rms < 0.5", `fields` are more columns, also of
         ancestors (axis.results.rms, raw.metadata.X), `by` gives a row for each value of these columns, with count,
-        mean, std, min and max. `rows` is how many rows to give.
+        mean, std, min and max. `over_time` follows a number over the time of measurement, with robust limits for each
+        value of `by`. `rows` is how many rows to give.
         """
         table = make_table(
             self._session,
@@ -135,6 +135,7 @@ class Questions:
             where=where,
             fields=fields or (),
             by=by or (),
+            over_time=over_time,
         )
         document = table.to_json()
         return bounded({"count": len(table), **document, "rows": document["rows"][: max(rows, 0)]})
@@ -161,23 +162,11 @@ class Questions:
         return find_mfid(self._session, dataset)
 
 
-TOOLS: Mapping[str, str] = {
-    "search": "Find datasets",
-    "show": "Show a dataset",
-    "lineage": "Show where a dataset comes from",
-    "why": "Tell how a dataset came to be",
-    "diff": "Compare two datasets",
-    "impact": "List what must be redone",
-    "table": "Put the results of a step into a table",
-    "status": "Say how the pipelines stand",
-    "plan": "Say what a run would do",
-}
-
+TOOLS = ("search", "show", "lineage", "why", "diff", "impact", "table", "status", "plan")
 
 MOST_CHARACTERS = 20_000  # of an answer as JSON: chosen, some 6,000 tokens
 MOST_ITEMS = 200  # of a list within an answer
 MOST_TEXT = 2_000  # characters of a text within an answer
-DEEPEST = 12
 
 
 def bounded(answer: Mapping[str, object]) -> dict[str, object]:
@@ -198,26 +187,18 @@ def cut_text(text: str) -> str:
     return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}\n... cut: {len(text)} characters in all"
 
 
-def _within(value: object, path: str, items: int, text: int, cut: list[str], depth: int = 0) -> object:
-    if depth > DEEPEST:
-        cut.append(f"{path}: nested more deeply than {DEEPEST} levels")
-        return None
+def _within(value: object, path: str, items: int, text: int, cut: list[str]) -> object:
     if isinstance(value, str):
         if len(value) > text:
             cut.append(f"{path}: {len(value)} characters")
-            return value[:text] + "…"
+        return value if len(value) <= text else f"{value[:text]}…"
+    if not isinstance(value, Mapping | Sequence):
         return value
+    if len(value) > items:
+        cut.append(f"{path}: {len(value)} {'entries' if isinstance(value, Mapping) else 'items'}")
     if isinstance(value, Mapping):
-        entries = list(value.items())[:items]
-        if len(entries) < len(value):
-            cut.append(f"{path}: {len(value)} entries")
-        return {str(key): _within(one, f"{path}.{key}", items, text, cut, depth + 1) for key, one in entries}
-    if isinstance(value, Sequence):
-        members = value[:items]
-        if len(members) < len(value):
-            cut.append(f"{path}: {len(value)} items")
-        return [_within(one, f"{path}[{index}]", items, text, cut, depth + 1) for index, one in enumerate(members)]
-    return value
+        return {str(key): _within(one, f"{path}.{key}", items, text, cut) for key, one in islice(value.items(), items)}
+    return [_within(one, f"{path}[{at}]", items, text, cut) for at, one in enumerate(value[:items])]
 
 
 INSTRUCTIONS = """\
@@ -231,9 +212,9 @@ def serve_questions(questions: Questions) -> None:
     """Answer an assistant until it closes standard input. Nothing else may write to standard output meanwhile."""
     lock = threading.Lock()  # an assistant asks several questions at once
     server = MCPServer("crucible-lineage", version=__version__, instructions=INSTRUCTIONS, log_level="WARNING")
-    for name, title in TOOLS.items():
-        annotations = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True)
-        server.tool(name=name, title=title, annotations=annotations)(_reporting(getattr(questions, name), lock))
+    annotations = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True)
+    for name in TOOLS:
+        server.tool(name=name, annotations=annotations)(_reporting(getattr(questions, name), lock))
     server.run("stdio")
 
 

@@ -228,8 +228,8 @@ def _results(session: Session, project: str, step: str) -> list[str]:
     """Return the current results of a step. Raises InputError if there are none."""
     from crucible_lineage.queries.catalogue.listing import list_datasets  # a named dataset needs no list
 
-    listed = list_datasets(session, project, step=step, results=True, doubtful=True)
-    found = [entry.mfid for entry in listed.entries]
+    listed = list_datasets(session, project, step=step, every=True)
+    found = [entry.mfid for entry in listed.entries if entry.state in (CURRENT, DOUBTFUL)]
     if not found:
         raise InputError(f"set --step {step}: none of its results is current; `list --all` shows them")
     return found

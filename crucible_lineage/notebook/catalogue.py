@@ -1,24 +1,31 @@
-"""The catalogue: the queries and actions of the commands, for Python."""
+"""The catalogue: the queries and actions of the commands, for Python; and its plans, runs and lineages."""
 
 from __future__ import annotations
 
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from html import escape
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from crucible_lineage.core.slots import CURRENT
 from crucible_lineage.errors import InputError, RunError
+from crucible_lineage.lineage.draw.svg import render_svg
+from crucible_lineage.lineage.draw.tree import render_tree
+from crucible_lineage.lineage.graph import LineageGraph
+from crucible_lineage.lineage.labels import first_lines, nodes_text
 from crucible_lineage.lineage.model import DOUBTFUL
 from crucible_lineage.notebook.dataset import Dataset, Datasets
-from crucible_lineage.notebook.views import Lineage, PlanView, Rows, RunView
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.inputs.corrections import FieldChange, set_values
+from crucible_lineage.pipeline.plan.plan import PipelinePlan, StepPlan
 from crucible_lineage.pipeline.plan.planner import make_plan
-from crucible_lineage.pipeline.run.result import StepChoice, StepEvent
+from crucible_lineage.pipeline.run.result import RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.queries.catalogue.listing import list_datasets
 from crucible_lineage.queries.catalogue.reference import find_mfid, find_project
@@ -26,7 +33,7 @@ from crucible_lineage.queries.diff import LineageComparison, compare_datasets
 from crucible_lineage.queries.explain import Explanation, explain
 from crucible_lineage.queries.graph.fetch import fetch_lineage
 from crucible_lineage.queries.impact import RequestedDeletion, request_deletion
-from crucible_lineage.queries.table import data_frame, make_table
+from crucible_lineage.queries.table import Table, data_frame, make_table
 from crucible_lineage.session import Session
 from crucible_lineage.settings import JOBS_AT_ONCE
 
@@ -35,11 +42,9 @@ if TYPE_CHECKING:
 
     from crucible_lineage.client import CrucibleClient
 
-__all__ = ["Catalogue"]
+__all__ = ["Catalogue", "Lineage", "PlanView", "RunView"]
 
-
-def _ignore(_event: StepEvent) -> None:
-    """Ignore events; the result of the run has them."""
+MOST_LINES = 60  # of a plan or run in a notebook
 
 
 class Catalogue:
@@ -70,18 +75,15 @@ class Catalogue:
         step: str | None = None,
         pipeline: str | None = None,
         run: str | None = None,
+        where: str | None = None,
         project: str | None = None,
         sort: str | None = None,
         every: bool = False,
-        doubtful: bool = False,
-        **filters: object,
     ) -> Datasets:
-        """Return measured data and current results; with `every`, also superseded and incomplete datasets.
+        """Return measured data and current results; with `every`, also superseded, incomplete and doubtful datasets.
 
-        Datasets on hold and their descendants are omitted and counted, unless `doubtful` is True.
-
-        `filters` are those of Crucible's own list, such as `measurement`, `keyword`, `instrument_name`; `sort` is
-        `created`, `name`, `step`, `pipeline`, `measurement` or `state`, after a minus in descending order.
+        `where` is a condition over columns such as `"measurement == 'Raman'"`; `sort` is `created`, `name`, `step` or
+        another column, after a minus in descending order.
         """
         found = list_datasets(
             self.session,
@@ -89,18 +91,11 @@ class Catalogue:
             step=step,
             pipeline=pipeline,
             run=run,
-            filters=filters,
+            where=where,
             sort=sort,
             every=every,
-            doubtful=doubtful,
         )
         return Datasets(self, [entry.mfid for entry in found.entries], found.others.get(DOUBTFUL, 0))
-
-    def current(self, step: str | None = None, *, pipeline: str | None = None, project: str | None = None) -> Datasets:
-        """Return the current results of a step or of all steps, in the order in which they were made."""
-        found = list_datasets(self.session, self._in(project), step=step, pipeline=pipeline, results=True)
-        current = [entry.mfid for entry in found.entries if entry.state == CURRENT]
-        return Datasets(self, current, found.others.get(DOUBTFUL, 0))
 
     def table(
         self,
@@ -109,15 +104,17 @@ class Catalogue:
         where: str | None = None,
         fields: str | Sequence[str] = (),
         by: str | Sequence[str] = (),
+        over_time: str | None = None,
         pipeline: str | None = None,
         project: str | None = None,
         every: bool = False,
-    ) -> pandas.DataFrame | Rows:
+    ) -> pandas.DataFrame | Table:
         """Return a row for each current result of a step, with parameters, returned values, instrument and sample.
 
         `where` is a condition such as `"params.degree > 2 and results.rms < 0.5"`, `fields` are further columns, also
-        of ancestors (`axis.results.rms`), `by` makes groups, as in the command `table`. Returns a DataFrame if pandas
-        is installed.
+        of ancestors (`axis.results.rms`); `by` makes groups, and `over_time` follows a number over the time of
+        measurement, as in the command `table`. Returns a DataFrame if pandas is installed; one of a number over time
+        has the limits in `attrs["series"]`.
         """
         found = make_table(
             self.session,
@@ -127,12 +124,13 @@ class Catalogue:
             where=where,
             fields=[fields] if isinstance(fields, str) else fields,
             by=[by] if isinstance(by, str) else by,
+            over_time=over_time,
             every=every,
         )
         try:
             return data_frame(found)
         except InputError:  # pandas is not installed
-            return Rows(found)
+            return found
 
     def plan(self, path: str | PathLike[str], *, params: Mapping[str, object] | None = None) -> PlanView:
         """Preview a run of the pipeline in the file: what it would do, and why.
@@ -159,7 +157,7 @@ class Catalogue:
         bound = bind_file(Path(path), self.session.store, dict(params or {}))
         most = jobs or JOBS_AT_ONCE
         choice = StepChoice(tuple(force), tuple(only))
-        result = plan_and_run(bound, self.session, lambda: LocalEngine(self.session, most), _ignore, choice)
+        result = plan_and_run(bound, self.session, lambda: LocalEngine(self.session, most), lambda _: None, choice)
         if not result.ok:
             failed = [*map(result.error_line, result.errors)]
             waiting = [f"{one.step}: waits for delivery: {one.error}" for one in result.waiting]
@@ -251,3 +249,96 @@ class Catalogue:
 
     def _in(self, project: str | None) -> str:
         return find_project(self.session, project or self._project)
+
+
+@dataclass(frozen=True)
+class PlanView:
+    """Plan of a run: for each step whether its result exists, and if not, why."""
+
+    pipeline: str
+    planned: PipelinePlan
+
+    @property
+    def steps(self) -> tuple[StepPlan, ...]:
+        """The instances of the steps, in an order in which they can run."""
+        return self.planned.steps
+
+    @property
+    def is_fresh(self) -> bool:
+        """True if nothing would be made."""
+        return self.planned.is_fresh
+
+    def __repr__(self) -> str:
+        states = Counter(step.state for step in self.steps)
+        return f"<plan of {self.pipeline}: {', '.join(f'{count} {state}' for state, count in states.items())}>"
+
+    def __str__(self) -> str:
+        return "\n".join(
+            f"{step.name}: {step.state}{f' ({causes})' if (causes := '; '.join(step.causes)) else ''}"
+            for step in self.steps
+        )
+
+    def _repr_html_(self) -> str:
+        return _page(repr(self), str(self).splitlines())
+
+
+@dataclass(frozen=True)
+class RunView:
+    """Outcome of a run of a pipeline; `run["fit"]` is the result of that step."""
+
+    catalogue: Catalogue
+    result: RunResult
+
+    @property
+    def outcomes(self) -> Mapping[str, str]:
+        """How each instance of a step ended: executed, reused, left out."""
+        return self.result.outcomes
+
+    def __getitem__(self, step: str) -> Dataset | Datasets:
+        """Return the dataset of a step or of one of its instances (`fit[a.txt]`), or datasets if there are several."""
+        names = [name for name in self.result.datasets if step in (name, name.partition("[")[0])]
+        if not names:
+            raise KeyError(f"the run has no step {step!r}; there are: {', '.join(self.result.datasets)}")
+        datasets = Datasets(self.catalogue, [mfid for name in names for mfid in self.result.datasets[name].values()])
+        return datasets[0] if len(datasets) == 1 else datasets
+
+    def __repr__(self) -> str:
+        return f"<run {self.result.run_id} of {self.result.pipeline}: {len(self.result.executed)} executed>"
+
+    def _repr_html_(self) -> str:
+        made = self.result.datasets
+        lines = [
+            f"{step}: {outcome} {', '.join(made.get(step, {}).values())}" for step, outcome in self.outcomes.items()
+        ]
+        return _page(repr(self), lines)
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """The ancestors and descendants of a dataset. `graph` has the nodes and edges; notebooks show a drawing."""
+
+    graph: LineageGraph
+    mfid: str
+
+    @cached_property
+    def svg(self) -> str:
+        """The drawing as SVG."""
+        return render_svg(self.graph, self.mfid)
+
+    def __repr__(self) -> str:
+        return f"<lineage of {self.mfid}: {nodes_text(len(self))}>"
+
+    def __str__(self) -> str:
+        return render_tree(self.graph, self.mfid)
+
+    def __len__(self) -> int:
+        return len(self.graph)
+
+    def _repr_html_(self) -> str:
+        return f'<div style="overflow:auto;max-width:100%">{self.svg}</div>'
+
+
+def _page(title: str, lines: Sequence[str]) -> str:
+    """Return a title and lines as HTML; of many lines the first, and the number of the others."""
+    shown = "\n".join(first_lines(lines, MOST_LINES, "and {} more"))
+    return f"<strong>{escape(title)}</strong><pre>{escape(shown)}</pre>"

@@ -12,7 +12,7 @@ from functools import cached_property
 from html import escape
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, overload
 from zipfile import BadZipFile
 
 from crucible_lineage.amounts import amount
@@ -20,7 +20,7 @@ from crucible_lineage.core.statement_effects import AppliedStatement
 from crucible_lineage.csv_files import csv_form, csv_rows
 from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.json_types import JsonMapping
-from crucible_lineage.notebook.html import block, line, pairs, rows_table, state_mark, strong
+from crucible_lineage.lineage.labels import value_text
 from crucible_lineage.pipeline.files.fetch import place_file
 from crucible_lineage.pipeline.inputs.corrections import Correction, corrections
 from crucible_lineage.pipeline.inputs.existing import existing_dataset
@@ -29,11 +29,11 @@ from crucible_lineage.queries.catalogue.view import DatasetView, existing, show_
 from crucible_lineage.queries.graph.state import entries_now
 from crucible_lineage.refs import DatasetRef, FileRef
 from crucible_lineage.statements import About
-from crucible_lineage.stating import lift, put_on_hold
+from crucible_lineage.stating import lift as lift_hold
+from crucible_lineage.stating import put_on_hold, sign
 
 if TYPE_CHECKING:
-    from crucible_lineage.notebook.catalogue import Catalogue
-    from crucible_lineage.notebook.views import Lineage
+    from crucible_lineage.notebook.catalogue import Catalogue, Lineage
     from crucible_lineage.queries.calibrations import CalibrationsFor
     from crucible_lineage.queries.explain import Explanation
 
@@ -91,25 +91,18 @@ class Dataset:
         """The statements about the dataset, oldest first, including revoked ones."""
         return self._view.statements
 
-    @property
-    def remade(self) -> int:
-        """How often the dataset was reproduced identically elsewhere."""
-        return self._view.entry.remade.times
-
     def hold(self, why: str, *, flag: str = "") -> None:
         """Put the dataset on hold: nothing is made from it or its descendants. With `flag`, only warn."""
         put_on_hold(self._catalogue.session, About((self.mfid,)), why, project=self.project or "", flag=flag)
         self.__dict__.pop("_view", None)
 
-    def unhold(self, why: str = "", *, flag: str = "") -> None:
+    def lift(self, why: str = "", *, flag: str = "") -> None:
         """Lift all holds on the dataset, or remove the flag. Raises InputError if there is none."""
-        lift(self._catalogue.session, About((self.mfid,)), why, project=self.project or "", flag=flag)
+        lift_hold(self._catalogue.session, About((self.mfid,)), why, project=self.project or "", flag=flag)
         self.__dict__.pop("_view", None)
 
     def sign(self, why: str = "") -> int:
         """Sign the dataset. A candidate with all its signatures becomes current. Returns the number still needed."""
-        from crucible_lineage.stating import sign  # rarely needed
-
         missing = sign(self._catalogue.session, (self.mfid,), why).missing[self.mfid]
         self.__dict__.pop("_view", None)
         return missing
@@ -178,10 +171,6 @@ class Dataset:
         file = self._file(name)
         return self._catalogue.keep(self.mfid, file.name, lambda target: self._fetch(file, target))
 
-    def open(self, name: str | None = None) -> IO[bytes]:
-        """Open a file, chosen as in `path`, for reading bytes."""
-        return self.path(name).open("rb")
-
     def load(self, name: str | None = None) -> Any:
         """Load a file as a value, by the ending of its name (`add_loader` adds loaders)."""
         return load_file(self.path(name))
@@ -240,19 +229,18 @@ class Dataset:
         return f"<dataset {self.mfid} {self.name!r}, {self.state}>"
 
     def _repr_html_(self) -> str:
-        files = [(file.name, file.size) for file in self.files]
-        return block(
-            line(strong(self.name), state_mark(self.state)),
-            line(
-                f"<code>{escape(self.mfid)}</code>",
-                escape(self._view.entry.origin),
-                escape(" ".join(f"[{one}]" for one in self.flags)),
-            ),
-            *(line(escape(remark)) for remark in self._view.remarks),
-            self._picture(),
-            pairs("parameters", self.params),
-            pairs("results" if self.step else "metadata", self.results),
-            rows_table(("file", "bytes"), files) if files else "",
+        entry = self._view.entry
+        flags = " ".join(f"[{one}]" for one in self.flags)
+        lines = (f"{self.mfid} {self.state}", entry.origin, flags, *self._view.remarks)
+        return "".join(
+            (
+                f"<strong>{escape(self.name)}</strong>",
+                *(f"<div>{escape(line)}</div>" for line in lines if line),
+                self._picture(),
+                rows_table(("parameter", "value"), list(self.params.items())),
+                rows_table(("result" if self.step else "metadata", "value"), list(self.results.items())),
+                rows_table(("file", "bytes"), [(file.name, file.size) for file in self.files]),
+            )
         )
 
     def _picture(self) -> str:
@@ -299,9 +287,17 @@ class Datasets(Sequence[Dataset]):
         names, rows = as_texts(entries_now(session, [existing(session, mfid) for mfid in self.mfids[:MOST_LISTED]]))
         more = f"and {len(self) - len(rows)} more" if len(self) > len(rows) else ""
         more = (more + self._not_listed).removeprefix("; ")
-        return block(
-            rows_table(names, rows, marks=[at for at, name in enumerate(names) if name == "State"]), line(escape(more))
-        )
+        return rows_table(names, rows) + f"<div>{escape(more)}</div>"
+
+
+def rows_table(names: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Return rows as an HTML table with a header, every text escaped; empty if there are none."""
+    if not rows:
+        return ""
+    head = "".join(f"<th>{escape(name)}</th>" for name in names)
+    shown = [["" if cell is None else escape(value_text(cell, 60)) for cell in row] for row in rows]
+    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in shown)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 Loader = Callable[[Path], Any]

@@ -34,7 +34,7 @@ class Deletion:
         return f"dataset {self.mfid}{named} {self.state}{at}{f': {self.reason}' if self.reason else ''}"
 
     def to_json(self) -> JsonObject:
-        """Return the entry of `list --deleted --json`."""
+        """Return the entry of `impact --json`."""
         return {**vars(self), "name": self.name or None, "time": self.time or None, "reason": self.reason or None}
 
 
@@ -45,12 +45,6 @@ def deletion_of(session: Session, mfid: str) -> Deletion | None:
     except NOT_LISTED:
         return None
     return next((_deleted(entry) for entry in entries if entry.resource_id == mfid), None)
-
-
-def deletions_in(session: Session, project: str) -> list[Deletion]:
-    """Return the datasets of a project with a request for deletion, then the deleted ones, newest first."""
-    requested = [_requested(one) for one in deletion_requests(session) if _is_in(project, one)]
-    return [*requested, *map(_deleted, deleted_in(session, project))]
 
 
 def request_text(status: str | None) -> str:
@@ -73,17 +67,6 @@ def deleted_in(session: Session, project: str) -> list[DeletedRecord]:
     except NOT_LISTED:
         return []
     return [one for one in deleted if one.resource_type == "dataset" and _is_in(project, one)]
-
-
-def _requested(request: DeletionRequest) -> Deletion:
-    return Deletion(
-        mfid=request.resource_id or "",
-        name=request.resource_name or "",
-        project=_project(request),
-        state=request_text(request.status),
-        time=request.request_time or "",
-        reason=request.reason or "",
-    )
 
 
 def _deleted(entry: DeletedRecord) -> Deletion:

@@ -17,8 +17,8 @@ from crucible_lineage.core.slots import CURRENT, INCOMPLETE, SUPERSEDED
 from crucible_lineage.errors import InputError
 from crucible_lineage.failed_runs import FailedRun, failed_elsewhere, failures
 from crucible_lineage.json_types import JsonObject
-from crucible_lineage.lineage.model import CANDIDATE, DOUBTFUL
-from crucible_lineage.queries.catalogue.runs import ListedRun, PipelineSummary, list_runs, pipelines_of
+from crucible_lineage.lineage.model import CANDIDATE
+from crucible_lineage.queries.catalogue.runs import ListedRun, list_runs
 from crucible_lineage.queries.check import made_of_superseded
 from crucible_lineage.queries.graph.fetch import fetch_projects
 from crucible_lineage.queries.graph.state import DatasetEntry, entries_of_copy, stated_entries
@@ -92,7 +92,6 @@ def _of_project(
     recorded = entries_of_copy(copy)
     entries = stated_entries(session, recorded, project, copy.summaries)
     outdated = _outdated(session, project, recorded)
-    summaries = {one.name: one for one in pipelines_of(copy)}
     runs: dict[str, ListedRun] = {}
     for run in list_runs(session, [project]):
         runs.setdefault(run.pipeline, run)
@@ -106,12 +105,12 @@ def _of_project(
             created[pipeline] = max(created.get(pipeline, ""), entry.summary.created)
     elsewhere = failed_elsewhere(session, project)
     named = {*(one.pipeline for one in failed), *(one.pipeline for one in elsewhere)}
-    names = sorted({*summaries, *runs, *declared, *named})
+    names = sorted({*stated, *runs, *declared, *named})
     return [
         PipelineOverview(
             project,
             name,
-            _states(summaries.get(name), stated.get(name, Counter())),
+            dict(stated.get(name, ())),
             created.get(name, ""),
             runs.get(name),
             tuple(
@@ -142,16 +141,6 @@ def _outdated(session: Session, project: str, entries: Mapping[str, DatasetEntry
         return Counter()
     fetched = fetch_projects(session, [project])
     return Counter(fetched.summaries[one.ids[0]].pipeline for one in made_of_superseded(fetched.graph))
-
-
-def _states(summary: PipelineSummary | None, stated: Counter[str]) -> dict[str, int]:
-    """Count the results by state. Doubtful ones and candidates are current ones that statements affect."""
-    found = Counter(summary.states) if summary else Counter()
-    for state in (DOUBTFUL, CANDIDATE):
-        if number := stated[state]:
-            found[state] = number
-            found[CURRENT] -= min(number, found[CURRENT])
-    return {state: number for state, number in found.items() if number}
 
 
 def _todo(

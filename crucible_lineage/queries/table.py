@@ -441,7 +441,9 @@ def data_frame(table: Table) -> pandas.DataFrame:
         import pandas  # optional, and slow to import
     except ImportError as error:
         raise InputError("make a DataFrame: the library pandas is missing; pip install pandas") from error
-    return pandas.DataFrame(list(table.rows), columns=list(table.columns))
+    frame = pandas.DataFrame(list(table.rows), columns=list(table.columns))
+    frame.attrs["series"] = [one.to_json() for one in table.series]
+    return frame
 
 
 def _write_parquet(table: Table, path: Path) -> None:

@@ -34,7 +34,7 @@ from crucible_lineage.errors import (
     UnauthorizedError,
 )
 from crucible_lineage.queries.verify.verify import Verification
-from crucible_lineage.web.pages import browsing, comparing, datasets, lineage
+from crucible_lineage.web.pages import browsing, datasets, lineage
 from crucible_lineage.web.reader import BackgroundTasks, Reader, SignIn
 from crucible_lineage.web.rendering import rendered, resource
 
@@ -48,16 +48,13 @@ VIEWS: tuple[tuple[str, View], ...] = (
     ("/", browsing.projects),
     ("/datasets", browsing.datasets),
     ("/datasets.csv", browsing.datasets_csv),
-    ("/datasets.json", browsing.datasets_json),
-    ("/pipelines", browsing.all_pipelines),
+    ("/pipelines", browsing.pipelines),
     ("/projects/{project}", browsing.datasets),
     ("/projects/{project}/datasets.csv", browsing.datasets_csv),
-    ("/projects/{project}/datasets.json", browsing.datasets_json),
-    ("/projects/{project}/pipelines", browsing.pipelines),
     ("/projects/{project}/runs", browsing.runs),
     ("/projects/{project}/runs/{run}", browsing.run),
-    ("/projects/{project}/findings", comparing.findings),
-    ("/compare", comparing.compare),
+    ("/projects/{project}/findings", browsing.findings),
+    ("/compare", browsing.compare),
     ("/datasets/{mfid}", datasets.dataset),
     ("/datasets/{mfid}/metadata.json", datasets.metadata),
     ("/datasets/{mfid}/thumbnail", datasets.first_thumbnail),

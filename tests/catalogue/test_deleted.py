@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,24 +68,6 @@ def test_impact_reports_the_deletion_and_the_results_made_from_it(deleted: Delet
     found = json.loads(deleted.ask("impact", deleted.first, "--json").stdout)
     assert (found["deletion"]["mfid"], found["deletion"]["state"]) == (deleted.first, "was deleted")
     assert [one["mfid"] for one in found["redo"]] == [deleted.scaled, deleted.total]
-
-
-def test_the_list_of_deleted_datasets(deleted: Deleted, validated: Callable[[Any, str], None]) -> None:
-    _, *listed, count = deleted.lines("list", "--deleted")
-    assert [line.split()[1] for line in listed] == [deleted.second, deleted.first]
-    assert count == "2 datasets deleted or to be deleted"
-    found = json.loads(deleted.ask("list", "--deleted", "--json").stdout)
-    validated(found, "list")
-    assert [one["state"] for one in found["deleted"]] == ["was asked to be deleted", "was deleted"]
-    assert deleted.first not in deleted.ask("list", "--all").stdout
-
-
-@pytest.fixture
-def validated() -> Callable[[Any, str], None]:
-    from jsonschema import Draft202012Validator
-
-    schema = json.loads((Path(__file__).parents[2] / "docs" / "commands.schema.json").read_text(encoding="utf-8"))
-    return lambda value, name: Draft202012Validator({**schema, "$ref": f"#/$defs/{name}"}).validate(value)
 
 
 def test_without_a_graph_endpoint_a_lineage_comes_from_the_links(

@@ -23,7 +23,7 @@ from crucible_lineage.settings import Settings
 
 
 def rerun(lab: Any, made: Any) -> None:
-    """Run the pipeline as `crucible-lineage run PIPELINE --refresh` does."""
+    """Run the pipeline, after everything that was read of Crucible was removed."""
     made.session.mirror.forget()
     bound = bind_file(lab.pipeline, made.session.store)
     assert plan_and_run(bound, made.session, lambda: LocalEngine(made.session, 2), lambda event: None).ok

@@ -53,7 +53,7 @@ class Lab:
     def entries(self, flow: str) -> list[DatasetEntry]:
         """Return all results of a flow."""
         with Session(self.settings) as session:
-            return list(list_datasets(session, "lab", pipeline=flow, every=True, refresh=True).entries)
+            return list(list_datasets(session, "lab", pipeline=flow, every=True).entries)
 
     def states(self, flow: str, step: str, parameter: str) -> dict[Any, str]:
         """Return {value of a parameter: state} of the results of a task or step."""

@@ -18,18 +18,15 @@ from crucible_lineage.cli.options import (
     open_session,
     print_json,
     print_result,
-    read_pair,
     wants_json,
 )
 from crucible_lineage.cli.printing import CSV, PROJECT, not_listed, print_csv, run_lines
 from crucible_lineage.cli.runs.waiting import print_set_aside
-from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.labels import plain
 
 if TYPE_CHECKING:
     from crucible_lineage.queries.catalogue.listing import Listing
     from crucible_lineage.queries.catalogue.runs import ListedRun
-    from crucible_lineage.session import Session
 
 
 @click.command("list")
@@ -38,20 +35,11 @@ if TYPE_CHECKING:
 @click.option("--step", metavar="S", help="Only what this step made.")
 @click.option("--pipeline", metavar="N", help="Only what this pipeline made.")
 @click.option("--run", metavar="ID", help="Only what this run made or used; the beginning of its id is enough.")
-@click.option("--measurement", metavar="M", help="Only this measurement.")
-@click.option("--keyword", "keywords", multiple=True, metavar="W", help="Only with this keyword; repeatable.")
-@click.option("--instrument", metavar="I", help="Only data of the instrument of this name.")
-@click.option(
-    "--filter", "others", multiple=True, metavar="NAME=VALUE", help="Any filter of Crucible's list; repeatable."
-)
-@click.option("--current", is_flag=True, help="Only current results; no measured data.")
+@click.option("--where", metavar="CONDITION", help="""As in "measurement == 'Raman' and results.rms < 0.5".""")
 @click.option(
     "--sort", metavar="FIELD", help="By name, created, state, size or another column; -name: in descending order."
 )
-@click.option("--all", "every", is_flag=True, help="Include superseded and incomplete datasets, and records of runs.")
-@click.option("--doubtful", is_flag=True, help="Include datasets on hold, and their descendants.")
-@click.option("--deleted", is_flag=True, help="List deleted datasets and requests for deletion instead.")
-@click.option("--refresh", is_flag=True, help="Download the whole project again, not only what changed.")
+@click.option("--all", "every", is_flag=True, help="Include superseded, incomplete and doubtful datasets.")
 @CSV
 @json_option
 def list_command(
@@ -59,46 +47,31 @@ def list_command(
     step: str | None,
     pipeline: str | None,
     run: str | None,
-    measurement: str | None,
-    keywords: tuple[str, ...],
-    instrument: str | None,
-    others: tuple[str, ...],
-    current: bool,
+    where: str | None,
     sort: str | None,
     every: bool,
-    doubtful: bool,
-    deleted: bool,
-    refresh: bool,
     as_csv: bool,
 ) -> None:
-    """List measured data, then current results in order of creation.
+    """List measured data, then current results in order of creation, each with its MFID, state, name and step.
 
-    With --all also superseded and incomplete ones. A line has the MFID, the state, the name, and the step.
+    Columns for --where and --sort are state, step, pipeline, measurement, instrument, taken, size, results.NAME, ...
     """
     # Imports pydantic and httpx, which --help does not need.
     from crucible_lineage.queries.catalogue.columns import as_table
     from crucible_lineage.queries.catalogue.listing import list_datasets
 
-    options = {"measurement": measurement, "instrument_name": instrument, "keyword": list(keywords) or None}
-    filters = {**_filters(others), **{name: value for name, value in options.items() if value is not None}}
     with open_session() as session:
         if not as_csv:
             announce(session)
-        if deleted:
-            _list_deleted(session, chosen_project(session, project), as_csv=as_csv)
-            return
         found = list_datasets(
             session,
             chosen_project(session, project),
             step=step,
             pipeline=pipeline,
             run=run,
-            filters=filters,
+            where=where,
             sort=sort,
-            results=current,
             every=every,
-            doubtful=doubtful,
-            refresh=refresh,
         )
     if wants_json():
         print_json(found.to_json())
@@ -106,30 +79,6 @@ def list_command(
         print_csv(*as_table(found.entries))
     else:
         click.echo("\n".join(_lines(found)))
-
-
-def _list_deleted(session: Session, project: str, *, as_csv: bool) -> None:
-    from crucible_lineage.queries.deleted import deletions_in
-
-    found = deletions_in(session, project)
-    if as_csv and not wants_json():
-        names = ("mfid", "name", "state", "time", "reason")
-        print_csv(names, [[getattr(one, name) for name in names] for one in found])
-        return
-    lines = [*(one.text for one in found), f"{amount(len(found), 'dataset')} deleted or to be deleted"]
-    print_result({"project": project, "deleted": [one.to_json() for one in found]}, lines)
-
-
-def _filters(options: tuple[str, ...]) -> dict[str, object]:
-    """Return {name: value}, with a list for repeated names. `true` and `false` become booleans."""
-    filters: JsonObject = {}
-    for text in options:
-        expected = "NAME=VALUE, as in --filter data_type=spectrum"
-        name, value = read_pair("--filter", text, expected, may_be_empty=True)
-        parsed: object = {"true": True, "false": False}.get(value.lower(), value)
-        before = filters.get(name)
-        filters[name] = parsed if before is None else [*(before if isinstance(before, list) else [before]), parsed]
-    return filters
 
 
 def _lines(found: Listing) -> Iterator[str]:

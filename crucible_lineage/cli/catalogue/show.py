@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +14,6 @@ from crucible_lineage.cli.exit_codes import FAILURE
 from crucible_lineage.cli.options import (
     chosen_project,
     crucible_options,
-    dataset_id,
     json_option,
     next_command,
     open_session,
@@ -24,18 +21,15 @@ from crucible_lineage.cli.options import (
     print_result,
     wants_json,
 )
-from crucible_lineage.cli.printing import is_lively
 from crucible_lineage.cli.working import showing_work
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.lineage.labels import first_lines, plain, plain_lines, value_text
+from crucible_lineage.lineage.labels import first_lines, plain, value_text
 from crucible_lineage.refs import file_stem
 from crucible_lineage.times import time_shown
 
 if TYPE_CHECKING:
-    from crucible_lineage.client.models import Thumbnail
     from crucible_lineage.queries.catalogue.files import FilesFetched
-    from crucible_lineage.queries.catalogue.runs import StepAttempt
     from crucible_lineage.queries.catalogue.view import DatasetView, ProducingRun
     from crucible_lineage.session import Session
 
@@ -44,78 +38,34 @@ MOST_METADATA = 30  # listed entries that no step returned
 
 
 @click.command("show")
-@click.argument("dataset", metavar="DATASET|STEP")
-@click.argument("pipeline", required=False, metavar="[PIPELINE]")
+@click.argument("dataset")
 @crucible_options
-@click.option(
-    "--log", "as_log", is_flag=True, help="Print its step's log; for a STEP of a PIPELINE, of its last attempt."
-)
+@click.option("--log", "as_log", is_flag=True, help="Print the log of the step that made it.")
 @click.option("--project", metavar="P", help="The project to search for a part of its id or its name.")
-@click.option("--picture/--no-picture", default=True, help="Show its picture, if the terminal can.")
 @json_option
-def show_command(dataset: str, pipeline: str | None, as_log: bool, project: str | None, picture: bool) -> None:
+def show_command(dataset: str, as_log: bool, project: str | None) -> None:
     """Show the DATASET, named by its MFID, a unique beginning of it, or its name: its state, returned values, files,
-    author and time, parents and children.
-
-    With --log, print the output of its step. `show STEP PIPELINE.yaml --log` prints the last attempt of each instance
-    of a step from this data folder, including failed ones with their errors.
+    author and time, parents and children; or with --log the output of its step.
     """
-    if pipeline is not None and not as_log:
-        raise InputError(
-            f"show {dataset}: for a step there is only a log; give --log, or the dataset without {pipeline}"
-        )
-    if as_log:
-        _print_log(dataset, pipeline, [project] if project else ())
-        return
     from crucible_lineage.queries.catalogue.reference import find_mfid
-    from crucible_lineage.queries.catalogue.view import show_dataset
+    from crucible_lineage.queries.catalogue.view import log_of_dataset, show_dataset
 
     with open_session() as session:
         mfid = find_mfid(session, dataset, [project] if project else ())
-        found = show_dataset(session, mfid)
-        shown = (
-            inline_picture(lambda: session.client.datasets.get_thumbnails(mfid)) if picture and not wants_json() else ""
-        )
-    print_result(found.to_json(), _lines(found))
-    if shown:
-        click.echo(shown)
-
-
-def _print_log(target: str, pipeline: str | None, projects: Sequence[str]) -> None:
-    from crucible_lineage.queries.catalogue.runs import last_attempts, log_of_dataset
-
-    with open_session() as session:
-        if pipeline is not None:
-            from crucible_lineage.pipeline.spec.inputs import located  # imports pydantic, which `get` does not need
-
-            _print_attempts(list(last_attempts(session, located(pipeline), target)))
+        if as_log:
+            _print_log(mfid, log_of_dataset(session, mfid))
             return
-        try:
-            mfid = dataset_id(session, target, projects)
-        except InputError as error:
-            raise InputError(f"{error}\nfor a step, name its pipeline too: show STEP PIPELINE.yaml --log") from error
-        printed = log_of_dataset(session, mfid)
+        found = show_dataset(session, mfid)
+    print_result(found.to_json(), _lines(found))
+
+
+def _print_log(mfid: str, printed: str | None) -> None:
     if wants_json():
         print_json({"mfid": mfid, "log": printed})
     elif printed is None:
         click.echo(f"{mfid} has no log: no step made it, or its step printed nothing", err=True)
     else:
         click.echo(printed, nl=not printed.endswith("\n"))
-
-
-def _print_attempts(attempts: Sequence[StepAttempt]) -> None:
-    if wants_json():
-        print_json({"attempts": [vars(attempt) for attempt in attempts]})
-        return
-    for attempt in attempts:
-        ids = "".join(f", {mfid}" for mfid in attempt.datasets.values())
-        click.echo(plain(f"{attempt.step}: {attempt.outcome}, run of {time_shown(attempt.started)}{ids}"), err=True)
-        if attempt.log:
-            click.echo(attempt.log, nl=not attempt.log.endswith("\n"))
-        elif attempt.log is None:
-            click.echo("its output was not kept", err=True)
-        if attempt.error:
-            click.echo(plain_lines(attempt.error), err=True)
 
 
 def _lines(found: DatasetView) -> Iterator[str]:
@@ -212,52 +162,6 @@ def _values(values: Mapping[str, object]) -> Iterator[str]:
 
 def _named(mfid: str, names: Mapping[str, str]) -> str:
     return f"{mfid}  {names[mfid]}" if names.get(mfid, mfid) != mfid else mfid
-
-
-ROWS = 14  # height of the picture in lines of text
-CHUNK = 4096  # characters of base64 in one command of kitty's protocol
-LARGEST = 4_000_000  # characters of base64
-PNG = b"\x89PNG\r\n\x1a\n"
-
-
-def inline_picture(thumbnails: Callable[[], Iterable[Thumbnail]]) -> str:
-    """Return the escape sequence that shows the dataset's picture; empty, without a request, if the terminal cannot."""
-    protocol = _protocol()
-    if protocol is None or not is_lively(sys.stdout):
-        return ""
-    for thumbnail in thumbnails():
-        content = _checked(thumbnail.thumbnail_b64str or "")
-        if content and (protocol is _iterm or base64.b64decode(content[:12])[:8] == PNG):
-            return protocol(content)
-    return ""
-
-
-def _protocol() -> Callable[[str], str] | None:
-    program, term = os.environ.get("TERM_PROGRAM", ""), os.environ.get("TERM", "")
-    if os.environ.get("TMUX") or term.startswith(("screen", "tmux")):
-        return None  # they pass nothing through by default
-    if "kitty" in term or os.environ.get("KITTY_WINDOW_ID") or program in ("ghostty",):
-        return _kitty
-    return _iterm if program in ("iTerm.app", "WezTerm", "vscode", "mintty") else None
-
-
-def _checked(content: str) -> str:
-    """Return the content if it is pure Base64, else empty text, so that no picture can control the terminal."""
-    try:
-        return base64.b64encode(base64.b64decode(content, validate=True)).decode() if len(content) < LARGEST else ""
-    except ValueError:
-        return ""
-
-
-def _iterm(content: str) -> str:
-    return f"\x1b]1337;File=inline=1;height={ROWS};preserveAspectRatio=1:{content}\x07"
-
-
-def _kitty(content: str) -> str:
-    parts = [content[at : at + CHUNK] for at in range(0, len(content), CHUNK)]
-    control = [f"a=T,f=100,r={ROWS}," if at == 0 else "" for at in range(len(parts))]
-    more = [f"m={int(at + 1 < len(parts))}" for at in range(len(parts))]
-    return "".join(f"\x1b_G{head}{m};{part}\x1b\\" for head, m, part in zip(control, more, parts, strict=True))
 
 
 @click.command("get")

@@ -68,7 +68,6 @@ AS_OF = click.option(
     metavar="TIME",
     help="Choose calibrations certified until then; a date means the end of that day.",
 )
-REFRESH = click.option("--refresh", is_flag=True, help="Ask Crucible again, even about results known to be complete.")
 
 
 MOST_DATASETS = MAX_RETURNED  # shown: the last ones
@@ -100,7 +99,6 @@ Returned = dict[tuple[str, str], tuple[str, Mapping[str, object]]]
 @click.option("--dry-run", is_flag=True, help="Show what would be done, as `plan` does.")
 @PATIENCE
 @AS_OF
-@REFRESH
 @click.option("--quiet", "-q", is_flag=True, help="Print failures only.")
 @click.option("--verbose", "-v", is_flag=True, help="Also show what steps print.")
 @json_option
@@ -117,7 +115,6 @@ def run_command(
     dry_run: bool,
     patience: float,
     as_of: str,
-    refresh: bool,
     quiet: bool,
     verbose: bool,
 ) -> None:
@@ -136,8 +133,6 @@ def run_command(
         with collector_frozen(), noting_unstarted(session, path) if not values and not dry_run else nullcontext():
             bound = bind_file(path, session.store, values)
         note_same_name(bound, session)
-        if refresh:
-            session.mirror.forget()
         request = RunRequest(
             bound, values, StepChoice(forced, only, from_, keep_going, patience, as_of), _runner(runner)
         )
@@ -165,20 +160,16 @@ def run_command(
 @SET
 @FORCE
 @AS_OF
-@REFRESH
 @json_option
 def plan_command(
     pipeline: str,
     overrides: tuple[str, ...],
     forced: tuple[str, ...],
     as_of: str,
-    refresh: bool,
 ) -> None:
     """Show for each step of the file PIPELINE whether its result exists, and if not, why."""
     with open_session() as session:
         bound = bind_file(located(pipeline), session.store, parse_overrides(overrides))
-        if refresh:
-            session.mirror.forget()
         planned = make_plan(bound, session, forced, as_of)
         announce(session)
         print_plan(planned)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Flag, auto
 from typing import TYPE_CHECKING, Any
@@ -24,11 +24,10 @@ class Surface(Flag):
     CSV = auto()
     TERMINAL = auto()
     PAGE = auto()
-    NOTEBOOK = auto()
 
 
 DATA = Surface.JSON | Surface.CSV
-READ = Surface.TERMINAL | Surface.NOTEBOOK
+READ = Surface.TERMINAL  # and notebooks
 EVERYWHERE = DATA | READ | Surface.PAGE
 
 
@@ -36,7 +35,7 @@ EVERYWHERE = DATA | READ | Surface.PAGE
 class Column:
     """A column: its names, its value, and where it is shown.
 
-    Lists are sorted and filtered by `name`; `key`, if given, replaces it in JSON and CSV. People see `heading`, and
+    Lists are sorted and selected by `name`; `key`, if given, replaces it in JSON and CSV. People see `heading`, and
     `as_text`, if given, instead of the value. `kind` is the CSS class of cells on pages.
     """
 
@@ -46,7 +45,6 @@ class Column:
     key: str = ""
     shown: Surface = EVERYWHERE
     as_text: Callable[[DatasetEntry], str] | None = None
-    is_facet: bool = False
     kind: str = "wide"
 
     @property
@@ -75,15 +73,15 @@ def _key_numbers(entry: DatasetEntry) -> str:
 COLUMNS: tuple[Column, ...] = (
     Column("mfid", "MFID", lambda entry: entry.mfid, shown=DATA | READ),
     Column("name", "Name", lambda entry: entry.summary.name, "dataset_name", kind="name"),
-    Column("state", "State", lambda entry: entry.state, is_facet=True, kind=""),
-    Column("step", "Step", lambda entry: entry.summary.step, as_text=lambda entry: entry.origin, is_facet=True),
-    Column("pipeline", "Pipeline", lambda entry: entry.summary.pipeline, shown=DATA, is_facet=True),
+    Column("state", "State", lambda entry: entry.state, kind=""),
+    Column("step", "Step", lambda entry: entry.summary.step, as_text=lambda entry: entry.origin),
+    Column("pipeline", "Pipeline", lambda entry: entry.summary.pipeline, shown=DATA),
     Column(
         "results", "Numbers", lambda entry: dict(entry.summary.numbers),
         shown=Surface.JSON | Surface.PAGE, as_text=_key_numbers,
     ),
     Column(
-        "measurement", "Measurement", lambda entry: entry.summary.measurement, shown=DATA | Surface.PAGE, is_facet=True
+        "measurement", "Measurement", lambda entry: entry.summary.measurement, shown=DATA | Surface.PAGE
     ),
     Column("created", "Registered", lambda entry: entry.summary.created, shown=DATA),
     Column("superseded_by", "Superseded by", lambda entry: entry.superseded_by, shown=DATA),
@@ -107,13 +105,13 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column("kind", "Kind", lambda entry: entry.summary.data_type or entry.summary.data_format, shown=Surface.PAGE),
     Column(
-        "project", "Project", lambda entry: entry.summary.status.project, shown=DATA | Surface.PAGE, is_facet=True
+        "project", "Project", lambda entry: entry.summary.status.project, shown=DATA | Surface.PAGE
     ),
     Column("type", "Type", lambda entry: entry.summary.data_type, "data_type", shown=DATA),
-    Column("format", "Format", lambda entry: entry.summary.data_format, "data_format", shown=DATA, is_facet=True),
-    Column("session", "Session", lambda entry: entry.summary.session, "session_name", shown=DATA, is_facet=True),
+    Column("format", "Format", lambda entry: entry.summary.data_format, "data_format", shown=DATA),
+    Column("session", "Session", lambda entry: entry.summary.session, "session_name", shown=DATA),
     Column(
-        "instrument", "Instrument", lambda entry: entry.summary.instrument, "instrument_name", shown=DATA, is_facet=True
+        "instrument", "Instrument", lambda entry: entry.summary.instrument, "instrument_name", shown=DATA
     ),
     Column("taken", "Taken", lambda entry: entry.summary.timestamp, "timestamp", shown=DATA | Surface.PAGE),
     Column(
@@ -130,21 +128,20 @@ def columns_at(surface: Surface) -> list[Column]:
     return [column for column in COLUMNS if surface in column.shown]
 
 
-def facets() -> Mapping[str, Column]:
-    """Return the columns whose values filter lists."""
-    return {column.name: column for column in COLUMNS if column.is_facet}
+def column_of(name: str) -> Column:
+    """Return a column by name, or of a number that a step returned (`results.NAME`). InputError if there is none."""
+    if name.startswith(NUMBER):
+        return _number_column(name.removeprefix(NUMBER))
+    known = {
+        one.name: one for one in COLUMNS if one.shown & (Surface.CSV | Surface.PAGE | READ) and one.name != "results"
+    }
+    if name not in known:
+        raise InputError(f"datasets have no column {name!r}; {nearest(name, known)}")
+    return known[name]
 
 
-def number_column(name: str) -> Column:
-    """Return the column of one of the numbers that a step returned."""
-
-    def value(entry: DatasetEntry) -> float | None:
-        return entry.summary.numbers.get(name)
-
-    def text(entry: DatasetEntry) -> str:
-        return "" if (number := value(entry)) is None else value_text(number)
-
-    return Column(f"{NUMBER}{name}", name, value, as_text=text, kind="wide number")
+def _number_column(name: str) -> Column:
+    return Column(f"{NUMBER}{name}", name, lambda entry: entry.summary.numbers.get(name))
 
 
 def as_json(entries: Iterable[DatasetEntry]) -> list[JsonObject]:
@@ -161,13 +158,13 @@ def _json(value: Any) -> Any:
 def as_table(entries: Sequence[DatasetEntry]) -> tuple[list[str], list[list[Any]]]:
     """Return headers and rows for CSV, with the numbers that steps returned as the last columns."""
     numbers = dict.fromkeys(name for entry in entries for name in entry.summary.numbers)
-    columns = [*columns_at(Surface.CSV), *map(number_column, numbers)]
+    columns = [*columns_at(Surface.CSV), *map(_number_column, numbers)]
     return [column.label for column in columns], [[column.cell(entry) for column in columns] for entry in entries]
 
 
 def as_texts(entries: Sequence[DatasetEntry]) -> tuple[list[str], list[list[str]]]:
     """Return headings and rows for notebooks, without empty columns."""
-    columns = columns_at(Surface.NOTEBOOK)
+    columns = columns_at(READ)
     rows = [[column.text(entry) for column in columns] for entry in entries]
     filled = [at for at in range(len(columns)) if any(row[at] for row in rows)]
     return [columns[at].heading for at in filled], [[row[at] for at in filled] for row in rows]
@@ -178,14 +175,7 @@ def in_order(entries: Iterable[DatasetEntry], sort: str) -> list[DatasetEntry]:
 
     The sort is stable. Raises InputError if there is no such column.
     """
-    name, is_descending = sort.removeprefix("-"), sort.startswith("-")
-    sortable = {one.name: one for one in COLUMNS if one.shown & (Surface.CSV | Surface.PAGE) and one.name != "results"}
-    if name.startswith(NUMBER):
-        column = number_column(name.removeprefix(NUMBER))
-    elif name in sortable:
-        column = sortable[name]
-    else:
-        raise InputError(f"sort by {name!r}: {nearest(name, sortable)}")
+    column, is_descending = column_of(sort.removeprefix("-")), sort.startswith("-")
     present: list[tuple[Any, DatasetEntry]] = []
     absent: list[DatasetEntry] = []
     for entry in entries:

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from weakref import WeakKeyDictionary
 
 from crucible_lineage.amounts import amount, time_text
 from crucible_lineage.core.journal import Journal
 from crucible_lineage.core.summary import Producer
 from crucible_lineage.core.tables import Snapshot
-from crucible_lineage.errors import MOST_NEAR, ForbiddenError, InputError, NotFoundError, nearest, shortened
+from crucible_lineage.errors import MOST_NEAR, InputError, nearest, shortened
 from crucible_lineage.failed_runs import unstarted_text
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.lineage.records import prefect_ids
 from crucible_lineage.local.usage import is_in_use
 from crucible_lineage.local.usage import runs as running
-from crucible_lineage.pipeline.declare.load import read_declaration
-from crucible_lineage.pipeline.logs import STEP_LOG
 from crucible_lineage.queries.catalogue.reference import LEAST, MOST_NAMED, visible_projects
-from crucible_lineage.queries.graph.state import DatasetEntry, entries_of_copy
 from crucible_lineage.session import Session
 from crucible_lineage.times import utc
 
@@ -215,133 +210,3 @@ def _local_run(row: JsonMapping, data: Path) -> ListedRun:
         error=row["error"],
         declaration=row["declaration"],
     )
-
-
-@dataclass(frozen=True)
-class StepAttempt:
-    """The last attempt of an instance of a step: outcome, start of the run, and log (None if it was not kept)."""
-
-    step: str
-    outcome: str
-    started: str
-    datasets: Mapping[str, str]
-    error: str | None
-    log: str | None
-
-
-def log_of_dataset(session: Session, mfid: str) -> str | None:
-    """Return the log of the step that made a dataset; None if it printed nothing, or no step made the dataset.
-
-    Raises InputError if there is no such dataset.
-    """
-    try:
-        files = session.client.datasets.list_files(mfid)
-    except (ForbiddenError, NotFoundError) as error:
-        service = session.settings.describe()
-        raise InputError(f"dataset {mfid} does not exist, or is not visible to this key ({service})") from error
-    for file in files:
-        if file.filename == STEP_LOG:
-            return session.client.files.download_bytes(file).decode(errors="replace")
-    return None
-
-
-def last_attempts(session: Session, pipeline: Path, step: str) -> Iterator[StepAttempt]:
-    """Yield the last attempt of each instance of a step from this data folder.
-
-    Raises InputError if the pipeline has no such step, or it was never run here. Attempts are returned even if the
-    declaration now has faults, or no longer has the step.
-    """
-    declaration = read_declaration(pipeline)
-    spec = declaration.spec
-    found = session.journal.last_attempts(spec.pipeline, step) if spec else []
-    if not found:
-        if spec is None or declaration.faults:
-            raise InputError("", declaration.faults)
-        declared = step.partition("[")[0]
-        if declared not in spec.steps:
-            raise InputError(f"pipeline {spec.pipeline!r} has no step {declared!r}; {nearest(declared, spec.steps)}")
-        raise InputError(f"step {step!r} of pipeline {spec.pipeline!r} was never run from {session.settings.data}")
-    for attempt in found:
-        log = _stored_log(attempt["log"])
-        if log is None and attempt["datasets"]:
-            log = log_of_dataset(session, next(iter(attempt["datasets"].values())))
-        names = ("step", "outcome", "started", "datasets", "error")
-        yield StepAttempt(**{name: attempt[name] for name in names}, log=log)
-
-
-def _stored_log(path: str | None) -> str | None:
-    try:
-        return Path(path).read_text(encoding="utf-8", errors="replace") if path else None
-    except OSError:  # the folder of the attempt was removed
-        return None
-
-
-@dataclass(frozen=True)
-class PipelineStep:
-    """A step with counts of its results by state. `run` is the newest run that used one, started at `since`."""
-
-    name: str
-    states: Mapping[str, int]
-    run: str
-    since: str
-
-
-@dataclass(frozen=True)
-class PipelineSummary:
-    """A pipeline with its steps in the order of their first results."""
-
-    name: str
-    steps: tuple[PipelineStep, ...]
-
-    @property
-    def states(self) -> Mapping[str, int]:
-        """Counts of its results by state."""
-        return sum((Counter(step.states) for step in self.steps), Counter())
-
-    @property
-    def newest(self) -> PipelineStep:
-        """The step with the newest run."""
-        return max(self.steps, key=lambda step: step.since)
-
-
-def pipelines_of(copy: Snapshot) -> tuple[PipelineSummary, ...]:
-    """Return the pipelines of a project from its records, the one with the newest run first.
-
-    A result that several pipelines use counts in each of them.
-    """
-    found = _pipelines.get(copy)
-    if found is None:
-        found = _pipelines[copy] = _summarized(entries_of_copy(copy).values())
-    return found
-
-
-_pipelines: WeakKeyDictionary[Snapshot, tuple[PipelineSummary, ...]] = WeakKeyDictionary()
-
-
-def _summarized(entries: Iterable[DatasetEntry]) -> tuple[PipelineSummary, ...]:
-    found: dict[str, dict[str, list[tuple[DatasetEntry, str, str]]]] = {}
-    for entry in sorted(entries, key=lambda one: (one.summary.created, one.mfid)):
-        for pipeline, step, run, since in _parts(entry):
-            found.setdefault(pipeline, {}).setdefault(step, []).append((entry, run, since))
-    pipelines = (
-        PipelineSummary(name, tuple(_step(step, uses) for step, uses in steps.items())) for name, steps in found.items()
-    )
-    return tuple(sorted(pipelines, key=lambda one: one.newest.since, reverse=True))
-
-
-def _parts(entry: DatasetEntry) -> Iterable[tuple[str, str, str, str]]:
-    """Return (pipeline, step, run, start) for each slot that a result fills, and for the step that makes it."""
-    summary = entry.summary
-    parts: dict[tuple[str, str], tuple[str, str]] = {}
-    if summary.pipeline and summary.step:
-        parts[summary.pipeline, summary.step] = ("", "")
-    for key, claim in summary.status.fills.items():
-        pipeline, step, *_ = f"{key}/".split("/")
-        if step and claim.since >= parts.get((pipeline, step), ("", ""))[1]:
-            parts[pipeline, step] = (claim.run, claim.since)
-    return [(*names, *use) for names, use in parts.items()]
-
-
-def _step(name: str, uses: list[tuple[DatasetEntry, str, str]]) -> PipelineStep:
-    _, run, since = max(uses, key=lambda use: use[2])
-    return PipelineStep(name, Counter(entry.state for entry, _, _ in uses), run, since)

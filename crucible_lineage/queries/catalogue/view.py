@@ -19,6 +19,7 @@ from crucible_lineage.lineage.records import (
     text,
     took_s,
 )
+from crucible_lineage.pipeline.logs import STEP_LOG
 from crucible_lineage.queries.catalogue.columns import as_json
 from crucible_lineage.queries.catalogue.files import own_files
 from crucible_lineage.queries.deleted import deletion_of
@@ -187,3 +188,19 @@ def visible_names(client: CrucibleClient, mfids: Iterable[str]) -> dict[str, str
     """Return the names of those of these datasets that exist and that this key can see."""
     found = fetch_datasets(client, mfids).found
     return {mfid: text(record.get("dataset_name")) or mfid for mfid, record in found.items()}
+
+
+def log_of_dataset(session: Session, mfid: str) -> str | None:
+    """Return the log of the step that made a dataset; None if it printed nothing, or no step made the dataset.
+
+    Raises InputError if there is no such dataset.
+    """
+    try:
+        files = session.client.datasets.list_files(mfid)
+    except (ForbiddenError, NotFoundError) as error:
+        service = session.settings.describe()
+        raise InputError(f"dataset {mfid} does not exist, or is not visible to this key ({service})") from error
+    for file in files:
+        if file.filename == STEP_LOG:
+            return session.client.files.download_bytes(file).decode(errors="replace")
+    return None

@@ -85,10 +85,10 @@ def _without_record(evidence: Evidence, mfid: str) -> Iterator[Finding]:
             f"{label(dataset)} has an id that was derived from a recipe, but its provenance record is missing; "
             "rerun its pipeline to write the record again"
         )
-        yield Finding("record-missing", "error", (mfid,), message, _RERUN)
+        yield Finding("record-missing", "error", (mfid,), message, RERUN)
     else:
         message = f"{label(dataset)} is incomplete: it was created, but has no content; run its pipeline to continue"
-        yield Finding("incomplete", "error", (mfid,), message, _RERUN)
+        yield Finding("incomplete", "error", (mfid,), message, RERUN)
 
 
 def _of_identity(evidence: Evidence, mfid: str, record: Record) -> Iterator[Finding]:
@@ -116,7 +116,7 @@ def _of_identity(evidence: Evidence, mfid: str, record: Record) -> Iterator[Find
             f"{label(dataset)} is incomplete: its registration is under way, or was interrupted; "
             "run its pipeline to continue"
         )
-        way_out = f"crucible-lineage rerun {mfid}" if record.as_step else _RERUN
+        way_out = f"crucible-lineage rerun {mfid}" if record.as_step else RERUN
         yield Finding("incomplete", "error", (mfid,), message, way_out)
 
 
@@ -239,7 +239,7 @@ def _sources(inputs: Iterable[tuple[str, str, Mapping[str, str]]], recipe: JsonM
     return sorted(found)
 
 
-_RERUN = "crucible-lineage run PIPELINE --refresh"
+RERUN = "crucible-lineage data clean --cache && crucible-lineage run PIPELINE"
 _NEW_ATTEMPT = "crucible-lineage run PIPELINE --force STEP"
 
 

@@ -34,6 +34,7 @@ from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 from crucible_lineage.queries.deleted import deleted_in, deletion_of
 from crucible_lineage.queries.verify.repair import DamagedFile, Repair, repair
 from crucible_lineage.queries.verify.rules import (
+    RERUN,
     Evidence,
     expected_files,
     findings_of,
@@ -378,7 +379,7 @@ def missing_datasets(session: Session, project: str, present: Collection[str]) -
             f"{name or mfid} was registered, but is missing without a reviewed deletion; "
             "running its pipeline registers it again under the same id"
         )
-        yield Finding("missing-dataset", "error", (mfid,), message, "crucible-lineage run PIPELINE --refresh")
+        yield Finding("missing-dataset", "error", (mfid,), message, RERUN)
 
 
 def _was_reviewed(entry: DeletedRecord) -> bool:

@@ -1,14 +1,11 @@
-"""Pages of projects, their datasets, pipelines and runs.
-
-Datasets are searched by words and filters, counted and sorted, also as CSV and JSON.
-"""
+"""Pages of projects, their datasets and runs, of pipelines, comparisons, and the findings of `verify`."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,37 +13,33 @@ from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
 from crucible_lineage.client.models import Project
-from crucible_lineage.core.datasets import in_threads
 from crucible_lineage.core.journal import Journal
-from crucible_lineage.core.slots import CURRENT, INCOMPLETE, SUPERSEDED
 from crucible_lineage.core.tables import EVERYTHING, Snapshot
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid
-from crucible_lineage.lineage.labels import csv_text
-from crucible_lineage.queries.catalogue.columns import (
-    Column,
-    Surface,
-    as_json,
-    as_table,
-    columns_at,
-    facets,
-    number_column,
-)
-from crucible_lineage.queries.catalogue.listing import MOST_HITS, PER_PAGE, DatasetSearch, SearchResult, browse, page_of
-from crucible_lineage.queries.catalogue.runs import (
-    ListedRun,
-    find_run,
-    local_runs,
-    newest_first,
-    pipelines_of,
-    runs_by_results,
-)
+from crucible_lineage.lineage import Finding, LineageGraph
+from crucible_lineage.lineage.labels import HIDDEN_NAME, csv_text
+from crucible_lineage.queries.catalogue.columns import Column, Surface, as_table, columns_at
+from crucible_lineage.queries.catalogue.listing import Listing, list_datasets
+from crucible_lineage.queries.catalogue.reference import find_mfid
+from crucible_lineage.queries.catalogue.runs import ListedRun, find_run, local_runs, newest_first, runs_by_results
+from crucible_lineage.queries.diff import compare_datasets
 from crucible_lineage.queries.graph.state import DatasetEntry, entries_of_copy
 from crucible_lineage.queries.overview import overview
-from crucible_lineage.web.reader import Reader, still_reading
-from crucible_lineage.web.rendering import rendered
+from crucible_lineage.queries.verify.verify import Verification, verify_project
+from crucible_lineage.web.reader import Reader, SignIn, still_reading
+from crucible_lineage.web.rendering import named_mfids, redacted, rendered
 
-SHORTEST_SEARCH = 3
+PER_PAGE = 50
+MOST_LINES = 1000  # of a comparison; `diff` prints them all
+MOST_FINDINGS = 200  # on the page; the command prints them all
+WAIT_S = 1.5  # then the page says that the check is running, and refreshes itself
+ASK_AGAIN_S = 2
+
+
+def projects(reader: Reader) -> Response:
+    """Show all projects that the reader's key can see."""
+    return rendered("projects.html", reader.name, projects=reader.client.projects.list())
 
 
 def datasets(reader: Reader) -> Response:
@@ -57,58 +50,33 @@ def datasets(reader: Reader) -> Response:
         return RedirectResponse(f"/datasets/{words}", 303)
     if waiting := still_reading(reader, project):
         return waiting
-    found = _search_result(reader, project)
-    number = reader.page
-    entries, pages = page_of(found.listed, number)
-    query = {name: value for name, value in reader.query.items() if name not in ("page", "cursor")}
-    columns = _columns(project, found.numbers)
+    found = _listing(reader, project)
+    first, pages = _page(reader, len(found))
+    query = {name: value for name, value in reader.query.items() if name != "page"}
+    columns = _columns(project)
     return rendered(
         "browse.html",
         reader.name,
         project=project,
         here=f"/projects/{quote(project.project_id, safe='')}" if project else "",
         query=query,
-        entries=entries,
-        total=len(found.listed),
-        page=number,
+        entries=found.entries[first : first + PER_PAGE],
+        total=len(found),
+        others=sorted(found.others.items()),
+        page=reader.page,
         pages=pages,
-        folded=found.folded[:PER_PAGE] if number == 1 else (),
-        superseded=len(found.folded),
-        choices=[
-            (column.name, column.heading, found.facets[column.name])
-            for column in facets().values()
-            if not (project and column.name == "project") and (found.facets[column.name] or column.name in query)
-        ],
         columns=columns,
         orders={column.name: _toggled(query, column.name) for column in columns if column.name != "results"},
-        most=MOST_HITS,
     )
-
-
-def _columns(project: Project | None, numbers: Sequence[str] = ()) -> list[Column]:
-    """Return the columns of a page, with a column for each of these numbers instead of a common one."""
-    found: list[Column] = []
-    for column in columns_at(Surface.PAGE):
-        if column.name == "results" and numbers:
-            found.extend(map(number_column, numbers))
-        elif not (project and column.name == "project"):
-            found.append(column)
-    return found
 
 
 def datasets_csv(reader: Reader) -> Response:
     """Return all matching datasets of a project, or of all, as CSV."""
     project = _scope(reader)
-    names, rows = as_table(_search_result(reader, project).entries)
-    return _download(csv_text(names, rows), "text/csv; charset=utf-8", f"{_file_name(project)}.csv")
-
-
-def datasets_json(reader: Reader) -> Response:
-    """Return all matching datasets of a project, or of all, as JSON."""
-    project = _scope(reader)
-    rows = as_json(_search_result(reader, project).entries)
-    document = {"project": project.project_id if project else None, "datasets": rows}
-    return _download(json.dumps(document, ensure_ascii=False), "application/json", f"{_file_name(project)}.json")
+    names, rows = as_table(_listing(reader, project).entries)
+    name = f"{project.project_id if project else 'datasets'}.csv"
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return Response(csv_text(names, rows), media_type="text/csv; charset=utf-8", headers=headers)
 
 
 def _scope(reader: Reader) -> Project | None:
@@ -116,43 +84,34 @@ def _scope(reader: Reader) -> Project | None:
     return reader.project if "project" in reader.request.path_params else None
 
 
-def _file_name(project: Project | None) -> str:
-    return project.project_id if project else "datasets"
-
-
-def _search_result(reader: Reader, project: Project | None) -> SearchResult:
+def _listing(reader: Reader, project: Project | None) -> Listing:
+    """Return the datasets that the query selects, the newest first unless it names an order."""
     with reader.sign_in.session() as session:
-        return browse(session, project.project_id if project else EVERYTHING, _search(reader))
+        return list_datasets(
+            session,
+            project.project_id if project else EVERYTHING,
+            step=reader.parameter("step"),
+            pipeline=reader.parameter("pipeline"),
+            words=reader.parameter("q") or "",
+            where=reader.parameter("where"),
+            sort=reader.parameter("sort") or "-created",
+            every=reader.parameter("all") is not None,
+        )
 
 
-def _search(reader: Reader) -> DatasetSearch:
-    service: dict[str, object] = {}
-    if keyword := reader.parameter("keyword"):
-        service["keyword"] = [keyword]
-    if sample := reader.parameter("sample"):
-        service["sample_mfid"] = sample
-    words, scope = reader.parameter("q") or "", reader.parameter("in") or ""
-    if scope not in ("", "metadata"):
-        raise InputError(f"in={scope}: searches are in metadata, or without `in` in names and fields")
-    if words and scope and len(words) < SHORTEST_SEARCH:
-        raise InputError(f"A search in metadata needs {SHORTEST_SEARCH} letters or more; {words!r} is shorter.")
-    return DatasetSearch(
-        words="" if scope else words,
-        metadata=words if scope else "",
-        facets={name: value for name in facets() if (value := reader.parameter(name))},
-        since=_date(reader, "since"),
-        until=_date(reader, "until"),
-        service=service,
-        sort=reader.parameter("sort") or "",
-    )
+def _page(reader: Reader, total: int) -> tuple[int, int]:
+    """Return the number of the first entry of the page that is shown, and the number of pages.
+
+    Raises InputError if there is no such page.
+    """
+    pages = max(1, -(-total // PER_PAGE))
+    if not 1 <= reader.page <= pages:
+        raise InputError(f"there is no page {reader.page}; there are {pages}")
+    return (reader.page - 1) * PER_PAGE, pages
 
 
-def _date(reader: Reader, name: str) -> str:
-    text = reader.parameter(name) or ""
-    try:
-        return date.fromisoformat(text).isoformat() if text else ""
-    except ValueError as error:
-        raise InputError(f"{name}={text} is not a date; write it as in 2026-05-01") from error
+def _columns(project: Project | None) -> list[Column]:
+    return [column for column in columns_at(Surface.PAGE) if not (project and column.name == "project")]
 
 
 def _toggled(query: Mapping[str, str], column: str) -> tuple[str, str]:
@@ -163,34 +122,7 @@ def _toggled(query: Mapping[str, str], column: str) -> tuple[str, str]:
     return column, "descending" if sort == f"-{column}" else "none"
 
 
-def _download(text: str, kind: str, name: str) -> Response:
-    return Response(text, media_type=kind, headers={"Content-Disposition": f'attachment; filename="{name}"'})
-
-
-def projects(reader: Reader) -> Response:
-    """Show all projects that the reader's key can see, with the number of visible datasets."""
-    listed, count = reader.client.projects.list(), reader.client.datasets.count
-    numbers = in_threads(lambda project: count(project_id=project.project_id), listed)
-    return rendered(
-        "projects.html",
-        reader.name,
-        projects=list(zip(listed, numbers, strict=True)),
-        without=count(project_mfid_is_null=True),
-    )
-
-
 def pipelines(reader: Reader) -> Response:
-    """Show the pipelines of a project from its records. Their plans need the declarations, which are not here."""
-    project = reader.project
-    if waiting := still_reading(reader, project, "Pipelines"):
-        return waiting
-    with reader.sign_in.session() as session:
-        found = pipelines_of(session.mirror.snapshot(project.project_id))
-    states = (CURRENT, SUPERSEDED, INCOMPLETE)
-    return rendered("pipelines.html", reader.name, project=project, pipelines=found, states=states)
-
-
-def all_pipelines(reader: Reader) -> Response:
     """Show the status of the pipelines of all projects, those that need attention first."""
     if waiting := still_reading(reader, None, "Pipelines"):
         return waiting
@@ -213,15 +145,10 @@ def runs(reader: Reader) -> Response:
     if waiting := still_reading(reader, project, "Runs"):
         return waiting
     copy, found = _runs(reader, project)
-    shown, pages = page_of(found, reader.page)
+    first, pages = _page(reader, len(found))
+    shown = [_run_row(one, copy) for one in found[first : first + PER_PAGE]]
     return rendered(
-        "runs.html",
-        reader.name,
-        project=project,
-        runs=[_run_row(one, copy) for one in shown],
-        total=len(found),
-        page=reader.page,
-        pages=pages,
+        "runs.html", reader.name, project=project, runs=shown, total=len(found), page=reader.page, pages=pages
     )
 
 
@@ -233,20 +160,16 @@ def run(reader: Reader) -> Response:
     copy, found = _runs(reader, project)
     named = reader.request.path_params["run"]
     one = next((one for one in found if one.run_id == named), None)
-    if one is None:
-        run_id = _run_id(reader, project, named, copy)
-        if run_id not in {one.run_id for one in found}:
-            raise HTTPException(404)
-        return RedirectResponse(quote(run_id, safe=""), 303)
-    return rendered("run.html", reader.name, project=project, row=_run_row(one, copy), columns=_columns(project))
-
-
-def _run_id(reader: Reader, project: Project, named: str, copy: Snapshot) -> str:
+    if one is not None:
+        return rendered("run.html", reader.name, project=project, row=_run_row(one, copy), columns=_columns(project))
     with reader.sign_in.session() as session:
         try:
-            return find_run(session, named, {project.project_id: copy}).run_id
+            run_id = find_run(session, named, {project.project_id: copy}).run_id
         except InputError as error:
             raise HTTPException(404) from error
+    if run_id not in {one.run_id for one in found}:
+        raise HTTPException(404)
+    return RedirectResponse(quote(run_id, safe=""), 303)
 
 
 def _runs(reader: Reader, project: Project) -> tuple[Snapshot, list[ListedRun]]:
@@ -275,3 +198,65 @@ def _local_runs(data: Path, project: str) -> dict[str, ListedRun]:
 def _run_row(run: ListedRun, copy: Snapshot) -> RunRow:
     entries = entries_of_copy(copy)
     return RunRow(run, tuple(entries[mfid] for mfid in run.made or ()))
+
+
+def compare(reader: Reader) -> Response:
+    """Show the differences between two datasets and their ancestors, or a form if not both are named."""
+    named = {name: reader.parameter(name) or "" for name in ("old", "new")}
+    if not all(named.values()):
+        return rendered("compare.html", reader.name, asked=named)
+    with reader.sign_in.session() as session:
+        try:
+            found = compare_datasets(session, *(find_mfid(session, name) for name in named.values()))
+        except InputError as error:
+            return rendered("compare.html", reader.name, 400, asked=named, problem=str(error))
+    hidden = _hidden(found.old) | _hidden(found.new)
+    lines = [line for line in found.lines() if not (hidden and line.startswith("  facts."))]  # facts name parents
+    shown = [redacted(line, hidden) for line in lines[:MOST_LINES]]
+    return rendered("compare.html", reader.name, asked=named, lines=shown, more=len(lines) - len(shown))
+
+
+def _hidden(graph: LineageGraph) -> set[str]:
+    """Return the datasets in records that this reader cannot see."""
+    named = (named_mfids(node.record) for node in graph.nodes.values() if node.record)
+    return {mfid for mfids in named for mfid in mfids if mfid not in graph or mfid in graph.hidden}
+
+
+def findings(reader: Reader) -> Response:
+    """Show the findings of a project, worst first. A large project is checked in the background."""
+    project = reader.project
+    work = partial(_verify, reader.sign_in, project.project_id)
+    if "again" in reader.request.query_params:
+        reader.sign_in.checks.of(project.unique_id, work, restart=True)
+        return RedirectResponse(reader.request.url.path, 303)
+    check = reader.sign_in.checks.of(project.unique_id, work)
+    if not check.done_within(WAIT_S):
+        page = rendered("checking.html", reader.name, project=project, begun=check.begun.isoformat())
+        page.headers["Refresh"] = str(ASK_AGAIN_S)
+        return page
+    verified = check.result.result()
+    return rendered(
+        "findings.html",
+        reader.name,
+        project=project,
+        verified=verified,
+        findings=[_redacted_finding(finding, verified.hidden) for finding in verified.findings[:MOST_FINDINGS]],
+        total=len(verified.findings),
+        counts=Counter(finding.severity for finding in verified.findings),
+        begun=check.begun.isoformat(),
+        hidden_name=HIDDEN_NAME,
+    )
+
+
+def _verify(sign_in: SignIn, project: str) -> Verification:
+    with sign_in.session() as session:
+        return verify_project(session, project)
+
+
+def _redacted_finding(finding: Finding, hidden: Collection[str]) -> Finding:
+    return replace(
+        finding,
+        ids=tuple(redacted(mfid, hidden) for mfid in finding.ids),
+        message=redacted(finding.message, hidden),
+        command=redacted(finding.command, hidden),
+    )

@@ -56,7 +56,7 @@ COMMANDS = (
     ("list", ["list", "--project", "growth"]),
     ("list --all --json", ["list", "--project", "growth", "--all", "--json"]),
 )
-PAGES = ("/projects/growth", "/pipelines", "/datasets", "/projects/growth/datasets.json")
+PAGES = ("/projects/growth", "/pipelines", "/datasets", "/projects/growth/datasets.csv")
 
 
 def main() -> None:
