@@ -77,14 +77,14 @@ def test_a_guest_has_no_forms_and_is_refused(site, mfid):
 def test_a_hold_is_placed_shown_and_lifted_and_a_result_is_signed(site, mfid):
     with site.browser() as owner:
         page = owner.get(f"/datasets/{mfid}").text
-        for act in ("hold", "unhold", "sign"):
+        for act in ("hold", "lift", "sign"):
             assert f'name="act" value="{act}"' in page
         assert "give the reason" in post(owner, site, mfid, act="hold").text
         assert post(owner, site, mfid, act="hold", why="detector saturated").status_code == 303
         page = owner.get(f"/datasets/{mfid}").text
         assert "detector saturated" in page
-        assert post(owner, site, mfid, act="unhold", why="another one").status_code == 303
-        assert "there is no hold in force" in post(owner, site, mfid, act="unhold", why="again").text
+        assert post(owner, site, mfid, act="lift", why="another one").status_code == 303
+        assert "there is no hold in force" in post(owner, site, mfid, act="lift", why="again").text
         assert post(owner, site, mfid, act="hold", why="weak", flag="dim").status_code == 303
         assert "dim" in owner.get(f"/datasets/{mfid}").text
         assert post(owner, site, mfid, act="sign", why="looked at it").status_code == 303

@@ -13,7 +13,6 @@ from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
 from crucible_lineage.client.models import Dataset, Link, Thumbnail
-from crucible_lineage.core.slots import RAW
 from crucible_lineage.errors import ForbiddenError, InputError, LineageError, NotFoundError
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.labels import HIDDEN_NAME
@@ -30,17 +29,15 @@ from crucible_lineage.lineage.records import (
 from crucible_lineage.pipeline.inputs.corrections import FIELDS, LINKS, corrections, read_value, set_values
 from crucible_lineage.pipeline.spec.inputs import METADATA_PREFIX
 from crucible_lineage.provenance.record import read_record, unreadable
-from crucible_lineage.queries.calibrations import CalibrationFor, calibrations_for
 from crucible_lineage.queries.catalogue.reference import find_mfid
 from crucible_lineage.queries.catalogue.view import single_statements, visible_names
 from crucible_lineage.queries.graph.fetch import whole_record_of
-from crucible_lineage.queries.graph.state import DatasetEntry, entry_of
+from crucible_lineage.queries.graph.state import entry_of
 from crucible_lineage.queries.impact import request_deletion
 from crucible_lineage.remake.receipts import known_to_vary
 from crucible_lineage.session import Session
 from crucible_lineage.statements import About
 from crucible_lineage.stating import lift, put_on_hold, sign
-from crucible_lineage.times import measured_at
 from crucible_lineage.web.reader import Reader, still_reading
 from crucible_lineage.web.rendering import named_mfids, rendered, resource, shown_record
 
@@ -75,7 +72,6 @@ def dataset(reader: Reader) -> Response:
         entry = entry_of(session, found)
         varies = known_to_vary(session, mfid, found.model_dump())
         statements = session.stated.about(mfid, entry.summary.status.project, entry.summary)
-        calibrations = _calibrations(session, found, entry)
     successors = visible_names(reader.client, entry.superseded_by)
     record, damage = _complete_record(reader, found)
     known, hidden = _named(reader, record, links)
@@ -100,7 +96,6 @@ def dataset(reader: Reader) -> Response:
         remade=entry.remade.summary(),
         varies=varies,
         verdicts=entry.verdicts,
-        calibrations=calibrations,
         damage=damage,
         pictures=[picture for picture in reader.client.datasets.get_thumbnails(mfid) if _is_shown(picture)],
         keywords=[keyword.keyword for keyword in reader.client.datasets.get_keywords(mfid)],
@@ -123,18 +118,6 @@ def dataset(reader: Reader) -> Response:
         children=_family(_of_kind(links, "dataset", "target")),
         samples=_family(_of_kind(links, "sample", "undirected")),
     )
-
-
-def _calibrations(session: Session, found: Dataset, entry: DatasetEntry) -> tuple[CalibrationFor, ...]:
-    """Return the calibrations certified for measured data; none for results and data without a time."""
-    if entry.state != RAW or measured_at(found.model_dump()) is None:
-        return ()
-    if not session.mirror.certificates(found.project_id or ""):
-        return ()
-    try:
-        return calibrations_for(session, found.unique_id).kinds
-    except (ForbiddenError, InputError, NotFoundError):  # the reader can see the dataset, but not its project
-        return ()
 
 
 def _still_reading(reader: Reader, found: Dataset) -> Response | None:
@@ -248,7 +231,7 @@ def _hold(session: Session, mfid: str, form: Form) -> None:
     put_on_hold(session, About((mfid,)), _required(form, "why", "the reason"), flag=form.get("flag", ""))
 
 
-def _unhold(session: Session, mfid: str, form: Form) -> None:
+def _lift(session: Session, mfid: str, form: Form) -> None:
     lift(session, About((mfid,)), _why(form), flag=form.get("flag", ""))
 
 
@@ -260,7 +243,7 @@ _ACTIONS: Mapping[str, Callable[[Session, str, Form], None]] = {
     "set": _set,
     "delete": _delete,
     "hold": _hold,
-    "unhold": _unhold,
+    "lift": _lift,
     "sign": _sign,
 }
 
