@@ -34,7 +34,7 @@ from crucible_lineage.errors import (
     UnauthorizedError,
 )
 from crucible_lineage.queries.verify.verify import Verification
-from crucible_lineage.web.pages import browsing, datasets, lineage
+from crucible_lineage.web import browsing, datasets, lineage
 from crucible_lineage.web.reader import BackgroundTasks, Reader, SignIn
 from crucible_lineage.web.rendering import rendered, resource
 

@@ -20,7 +20,7 @@ from crucible_lineage.queries.catalogue import columns
 from crucible_lineage.queries.catalogue.columns import Column
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
-from crucible_lineage.web.pages import browsing
+from crucible_lineage.web import browsing
 from crucible_lineage.web.reader import BackgroundTasks, Reader, SignIn
 
 
