@@ -9,7 +9,7 @@ import secrets
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import CancelledError
 from pathlib import Path
 from urllib.parse import parse_qs, quote, urlsplit
 
@@ -33,9 +33,8 @@ from crucible_lineage.errors import (
     RefusedError,
     UnauthorizedError,
 )
-from crucible_lineage.queries.verify.verify import Verification
-from crucible_lineage.web import browsing, datasets, lineage
-from crucible_lineage.web.reader import BackgroundTasks, Reader, SignIn
+from crucible_lineage.web import browsing, datasets
+from crucible_lineage.web.reader import Reader, SignIn
 from crucible_lineage.web.rendering import rendered, resource
 
 log = logging.getLogger("crucible_lineage.web")
@@ -59,9 +58,9 @@ VIEWS: tuple[tuple[str, View], ...] = (
     ("/datasets/{mfid}/metadata.json", datasets.metadata),
     ("/datasets/{mfid}/thumbnail", datasets.first_thumbnail),
     ("/datasets/{mfid}/thumbnails/{number:int}", datasets.thumbnail),
-    ("/datasets/{mfid}/lineage", lineage.lineage),
-    ("/datasets/{mfid}/lineage.html", lineage.lineage_html),
-    ("/datasets/{mfid}/lineage.svg", lineage.lineage_svg),
+    ("/datasets/{mfid}/lineage", datasets.lineage),
+    ("/datasets/{mfid}/lineage.html", datasets.lineage_html),
+    ("/datasets/{mfid}/lineage.svg", datasets.lineage_svg),
     ("/files/{mfid}", datasets.download),
 )
 
@@ -262,7 +261,6 @@ class Bridge(httpx.BaseTransport):
 
 LIFETIME_S = 12 * 3600
 MOST_SIGN_INS = 1000  # beyond that, the oldest is removed
-CHECKS_AT_A_TIME = 2  # of all readers together
 MOST_POSTED_BYTES = 16 << 10
 POSTED_WITHIN_S = 30.0
 
@@ -276,8 +274,6 @@ class SignIns:
     def __init__(self, data: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._data = data
         self._clock = clock
-        self._checking = ThreadPoolExecutor(CHECKS_AT_A_TIME, thread_name_prefix="check")
-        self._copying = ThreadPoolExecutor(CHECKS_AT_A_TIME, thread_name_prefix="copy")
         self._by_token: dict[str, SignIn] = {}
         self._lock = threading.Lock()
 
@@ -299,8 +295,7 @@ class SignIns:
                 *list(self._by_token)[: max(0, len(self._by_token) - len(expired) - MOST_SIGN_INS + 1)],
             ]:
                 self._by_token.pop(old, None)
-            checks, copies = BackgroundTasks[Verification](self._checking), BackgroundTasks[None](self._copying)
-            self._by_token[token] = SignIn(client, _name(account), checks, copies, folder, self._data, now + LIFETIME_S)
+            self._by_token[token] = SignIn(client, _name(account), folder, self._data, now + LIFETIME_S)
         response.set_cookie(_cookie_name(request), token, httponly=True, samesite="strict", secure=_is_secure(request))
 
     def end(self, request: Request, response: Response) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -26,15 +25,13 @@ from crucible_lineage.queries.catalogue.runs import ListedRun, find_run, local_r
 from crucible_lineage.queries.diff import compare_datasets
 from crucible_lineage.queries.graph.state import DatasetEntry, entries_of_copy
 from crucible_lineage.queries.overview import overview
-from crucible_lineage.queries.verify.verify import Verification, verify_project
-from crucible_lineage.web.reader import Reader, SignIn, still_reading
+from crucible_lineage.queries.verify.verify import verify_project
+from crucible_lineage.web.reader import Reader
 from crucible_lineage.web.rendering import named_mfids, redacted, rendered
 
 PER_PAGE = 50
 MOST_LINES = 1000  # of a comparison; `diff` prints them all
 MOST_FINDINGS = 200  # on the page; the command prints them all
-WAIT_S = 1.5  # then the page says that the check is running, and refreshes itself
-ASK_AGAIN_S = 2
 
 
 def projects(reader: Reader) -> Response:
@@ -48,8 +45,6 @@ def datasets(reader: Reader) -> Response:
     words = reader.parameter("q")
     if words and is_mfid(words):
         return RedirectResponse(f"/datasets/{words}", 303)
-    if waiting := still_reading(reader, project):
-        return waiting
     found = _listing(reader, project)
     first, pages = _page(reader, len(found))
     query = {name: value for name, value in reader.query.items() if name != "page"}
@@ -124,8 +119,6 @@ def _toggled(query: Mapping[str, str], column: str) -> tuple[str, str]:
 
 def pipelines(reader: Reader) -> Response:
     """Show the status of the pipelines of all projects, those that need attention first."""
-    if waiting := still_reading(reader, None, "Pipelines"):
-        return waiting
     with reader.sign_in.session() as session:
         found = overview(session)
     return rendered("overview.html", reader.name, pipelines=found)
@@ -142,8 +135,6 @@ class RunRow:
 def runs(reader: Reader) -> Response:
     """Show the runs of a project that have outputs, newest first."""
     project = reader.project
-    if waiting := still_reading(reader, project, "Runs"):
-        return waiting
     copy, found = _runs(reader, project)
     first, pages = _page(reader, len(found))
     shown = [_run_row(one, copy) for one in found[first : first + PER_PAGE]]
@@ -155,8 +146,6 @@ def runs(reader: Reader) -> Response:
 def run(reader: Reader) -> Response:
     """Show one run with all its outputs. A beginning of its id, or an id of Prefect, leads to its own address."""
     project = reader.project
-    if waiting := still_reading(reader, project, "Runs"):
-        return waiting
     copy, found = _runs(reader, project)
     named = reader.request.path_params["run"]
     one = next((one for one in found if one.run_id == named), None)
@@ -223,18 +212,10 @@ def _hidden(graph: LineageGraph) -> set[str]:
 
 
 def findings(reader: Reader) -> Response:
-    """Show the findings of a project, worst first. A large project is checked in the background."""
+    """Show the findings of a project, worst first."""
     project = reader.project
-    work = partial(_verify, reader.sign_in, project.project_id)
-    if "again" in reader.request.query_params:
-        reader.sign_in.checks.of(project.unique_id, work, restart=True)
-        return RedirectResponse(reader.request.url.path, 303)
-    check = reader.sign_in.checks.of(project.unique_id, work)
-    if not check.done_within(WAIT_S):
-        page = rendered("checking.html", reader.name, project=project, begun=check.begun.isoformat())
-        page.headers["Refresh"] = str(ASK_AGAIN_S)
-        return page
-    verified = check.result.result()
+    with reader.sign_in.session() as session:
+        verified = verify_project(session, project.project_id)
     return rendered(
         "findings.html",
         reader.name,
@@ -243,14 +224,8 @@ def findings(reader: Reader) -> Response:
         findings=[_redacted_finding(finding, verified.hidden) for finding in verified.findings[:MOST_FINDINGS]],
         total=len(verified.findings),
         counts=Counter(finding.severity for finding in verified.findings),
-        begun=check.begun.isoformat(),
         hidden_name=HIDDEN_NAME,
     )
-
-
-def _verify(sign_in: SignIn, project: str) -> Verification:
-    with sign_in.session() as session:
-        return verify_project(session, project)
 
 
 def _redacted_finding(finding: Finding, hidden: Collection[str]) -> Finding:

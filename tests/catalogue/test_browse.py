@@ -179,9 +179,6 @@ def pages(begin: Any, folder: Path) -> Iterator[httpx.Client]:
         with httpx.Client(base_url=site, timeout=60, verify=False) as browser:
             key = (folder / "crucible" / "api_key").read_text().strip()
             assert browser.post("/sign-in", data={"key": key}, headers={"Origin": site}).status_code == 303
-            for path in ("/projects/spectra", "/datasets"):
-                while "refresh" in browser.get(path).headers:
-                    pass
             yield browser
     finally:
         process.terminate()

@@ -7,7 +7,6 @@ import html
 import io
 import re
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from crucible_lineage.queries.catalogue.columns import Column
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from crucible_lineage.web import browsing
-from crucible_lineage.web.reader import BackgroundTasks, Reader, SignIn
+from crucible_lineage.web.reader import Reader, SignIn
 
 
 @pytest.fixture
@@ -31,28 +30,18 @@ def session(project: Any) -> Iterator[Session]:
 
 
 @pytest.fixture
-def reader(session: Session, project: Any, tmp_path: Path) -> Iterator[Any]:
+def reader(session: Session, project: Any, tmp_path: Path) -> Any:
     """Return a function that makes the reader of a page of the project with a query."""
-    with ThreadPoolExecutor(1) as pool:
-        sign_in = SignIn(
-            session.client,
-            "somebody",
-            BackgroundTasks(pool),
-            BackgroundTasks(pool),
-            tmp_path / "reader",
-            project.data,
-            0.0,
-        )
+    sign_in = SignIn(session.client, "somebody", tmp_path / "reader", project.data, 0.0)
 
-        def reading(query: str) -> Reader:
-            scope = {
-                "type": "http", "method": "GET", "path": "/", "headers": [], "query_string": query.encode(),
-                "path_params": {"project": "spectra"},
-            }  # fmt: skip
-            browsing.datasets_csv(Reader(Request(scope), sign_in))  # to read the project in advance
-            return Reader(Request(scope), sign_in)
+    def reading(query: str) -> Reader:
+        scope = {
+            "type": "http", "method": "GET", "path": "/", "headers": [], "query_string": query.encode(),
+            "path_params": {"project": "spectra"},
+        }  # fmt: skip
+        return Reader(Request(scope), sign_in)
 
-        yield reading
+    return reading
 
 
 def test_one_declaration_appears_in_all_interfaces(

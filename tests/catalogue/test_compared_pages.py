@@ -41,8 +41,7 @@ def browser(
 
 def read(browser: httpx.Client, path: str, status: int = 200) -> str:
     """Return the text of a page without its tags."""
-    while "refresh" in (answer := browser.get(path)).headers:
-        pass
+    answer = browser.get(path)
     assert answer.status_code == status, answer.text
     return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]*>", " ", answer.text)))
 
