@@ -21,8 +21,8 @@ __all__ = ["main"]
 # Section -> command -> (module, help). Listed here so that `--help` and `--version` import no command.
 SECTIONS = {
     "Getting started": {
-        "init": ("init", "Write a working pipeline, its steps and a test into a folder."),
-        "demo": ("demo", "Run the Raman calibration on measured spectra, raw to analyzed, with its lineage."),
+        "init": ("start", "Write a working pipeline, its steps and a test into a folder."),
+        "demo": ("start", "Run the Raman calibration on measured spectra, raw to analyzed, with its lineage."),
     },
     "Daily use": {
         "check": ("questions.check", "Check pipeline files, or a lineage. Exit code 2 if a file has a fault."),

@@ -34,7 +34,7 @@ def test_pytest_is_recommended_only_if_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: bool
 ) -> None:
     if not installed:
-        monkeypatch.setattr("crucible_lineage.cli.init.find_spec", lambda name: None)
+        monkeypatch.setattr("crucible_lineage.cli.start.find_spec", lambda name: None)
     created = CliRunner().invoke(main, ["init", str(tmp_path / "lab")])
     assert "next: crucible-lineage run pipeline.yaml" in created.stdout
     assert ("next: python -m pytest" in created.stdout) == installed
