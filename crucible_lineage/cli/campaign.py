@@ -138,9 +138,9 @@ def run_command(
 
     Exit codes are those of `run`.
     """
-    from crucible_lineage.cli.runs.engines import RunRequest, run_with_engine
-    from crucible_lineage.cli.runs.progress import Progress
-    from crucible_lineage.cli.runs.run import exit_code, print_summary
+    from crucible_lineage.cli.engines import RunRequest, run_with_engine
+    from crucible_lineage.cli.progress import Progress
+    from crucible_lineage.cli.run import exit_code, print_summary
     from crucible_lineage.pipeline.campaign import canary, plan_campaign
     from crucible_lineage.pipeline.run.result import StepChoice
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import click
 
+from crucible_lineage.cli.engines import RunRequest, run_with_engine
+from crucible_lineage.cli.lineage import write_picture
 from crucible_lineage.cli.options import (
     announced_session,
     crucible_options,
@@ -21,10 +23,8 @@ from crucible_lineage.cli.options import (
     print_result,
     wants_json,
 )
-from crucible_lineage.cli.questions.lineage import write_picture
-from crucible_lineage.cli.runs.engines import RunRequest, run_with_engine
-from crucible_lineage.cli.runs.progress import Progress
-from crucible_lineage.cli.runs.run import exit_code
+from crucible_lineage.cli.progress import Progress
+from crucible_lineage.cli.run import exit_code
 from crucible_lineage.disk import private_folder
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import PROJECT_ID_RULE, is_project_id

@@ -215,7 +215,7 @@ def print_resumed(mfids: Sequence[str]) -> None:
 
 
 def _resume(mfids: Sequence[str]) -> None:
-    from crucible_lineage.cli.runs.engines import prefect_is_configured  # with pydantic, which `hold` does without
+    from crucible_lineage.cli.engines import prefect_is_configured  # with pydantic, which `hold` does without
 
     if not mfids or not prefect_is_configured():
         return

@@ -145,7 +145,7 @@ def main() -> None:
     from crucible_lineage.cli import main as command
 
     if TROUBLE in ("later", "earlier"):
-        import crucible_lineage.cli.runs.run
+        import crucible_lineage.cli.run
         import crucible_lineage.client
         import crucible_lineage.pipeline.engines.local
         import crucible_lineage.server.running  # noqa: F401

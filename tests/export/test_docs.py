@@ -39,7 +39,7 @@ def test_the_lines_that_read_a_page_do(made: Any, invoke: Any, tmp_path: Path, m
 
 
 def test_the_page_has_a_command_for_every_format() -> None:
-    from crucible_lineage.cli.questions.lineage import ENDINGS, RENDERERS
+    from crucible_lineage.cli.lineage import ENDINGS, RENDERERS
 
     named = {ENDINGS.get(ending, ending) for ending in re.findall(r"-o it\.(\w+)", PAGE)}
     named |= set(re.findall(r"--format ([\w-]+)", PAGE))

@@ -150,7 +150,7 @@ def test_without_any_prefect_configured_the_demo_starts_one_for_itself(tmp_path:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from crucible_lineage.cli.runs.engines import PREFECT_SETTINGS, _TemporaryServer
+from crucible_lineage.cli.engines import PREFECT_SETTINGS, _TemporaryServer
 os.environ |= PREFECT_SETTINGS
 server = _TemporaryServer(Path(sys.argv[1]))
 server.wait_until_ready()

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from crucible_lineage.cli import working
-from crucible_lineage.cli.runs.progress import Progress, RemainingTime
+from crucible_lineage.cli.progress import Progress, RemainingTime
 from crucible_lineage.cli.working import TrafficMonitor, showing_work
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.pipeline.inputs.existing import hash_files

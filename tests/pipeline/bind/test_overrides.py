@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.cli.runs.run import parse_overrides
+from crucible_lineage.cli.run import parse_overrides
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.bind.cached import bind_file
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.cli.runs.run import exit_code
+from crucible_lineage.cli.run import exit_code
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.run.result import RunResult

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.cli.runs.plans import print_plan
+from crucible_lineage.cli.plans import print_plan
 from crucible_lineage.core.slots import Currency, DatasetStatus, slots_of
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from crucible_lineage.cli.runs.run import returned_by
+from crucible_lineage.cli.run import returned_by
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.http.connection import Connection
 from crucible_lineage.lineage.records import OWN_KEYS

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.cli.runs.run import print_summary
+from crucible_lineage.cli.run import print_summary
 from crucible_lineage.errors import InputError, LineageError, OnHoldError, StepError, UnreachableError
 from crucible_lineage.pipeline.engines.local import with_retries
 from crucible_lineage.pipeline.job.job_json import error_from_json, error_to_json
@@ -46,7 +46,7 @@ def test_an_unexpected_error_of_a_registration_names_the_file_with_its_traceback
     assert Path(path).parent == session.settings.data / "logs"
     assert Path(path).stat().st_mode & 0o077 == 0
     for room in ("run", "waiting"):
-        monkeypatch.setattr(f"crucible_lineage.cli.runs.{room}.next_command", lambda *words: " ".join(words))
+        monkeypatch.setattr(f"crucible_lineage.cli.{room}.next_command", lambda *words: " ".join(words))
     print_summary(result)
     assert "in faulty" not in capsys.readouterr().err
     print_summary(result, verbose=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.cli.runs.run import exit_code
+from crucible_lineage.cli.run import exit_code
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.notebook.catalogue import Catalogue
 from crucible_lineage.pipeline.bind.cached import bind_file

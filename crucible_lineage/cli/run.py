@@ -1,4 +1,4 @@
-"""`run` and `plan`: make what is missing, or show what would be made; and print the values that steps returned."""
+"""`run`, `plan` and `rerun`: make what is missing, or show what would be made; and print what steps returned."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ import click
 from pydantic import ValidationError
 
 from crucible_lineage.amounts import amount
+from crucible_lineage.cli.engines import RunRequest, require_engine, run_with_engine
 from crucible_lineage.cli.exit_codes import FAILURE, INTERRUPTED, ON_HOLD, UNREACHABLE
 from crucible_lineage.cli.options import (
     JOBS,
     announce,
+    chosen_project,
     crucible_options,
+    dataset_id,
     json_option,
     next_command,
     open_session,
@@ -25,17 +28,18 @@ from crucible_lineage.cli.options import (
     read_pair,
     wants_json,
 )
+from crucible_lineage.cli.plans import notes_text, print_plan, undeclared_text
 from crucible_lineage.cli.printing import MOST_CELL, terminal_width
-from crucible_lineage.cli.runs.engines import RunRequest, require_engine, run_with_engine
-from crucible_lineage.cli.runs.plans import notes_text, print_plan, undeclared_text
-from crucible_lineage.cli.runs.progress import Progress
-from crucible_lineage.cli.runs.waiting import PATIENCE, print_not_ingested, print_waiting
+from crucible_lineage.cli.progress import Progress
+from crucible_lineage.cli.waiting import PATIENCE, print_not_ingested, print_waiting
 from crucible_lineage.collector import collector_frozen
 from crucible_lineage.errors import InputError, LineageError
 from crucible_lineage.lineage.labels import plain, plain_lines, value_text
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.bind.model import BoundPipeline, require_names
+from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.planner import make_plan
+from crucible_lineage.pipeline.rerun import plan_rerun, plan_stale
 from crucible_lineage.pipeline.run.result import (
     EXECUTED,
     FAILED,
@@ -47,7 +51,7 @@ from crucible_lineage.pipeline.run.result import (
     RunResult,
     StepChoice,
 )
-from crucible_lineage.pipeline.run.run import noting_unstarted
+from crucible_lineage.pipeline.run.run import noting_unstarted, run_planned
 from crucible_lineage.pipeline.spec.inputs import located
 from crucible_lineage.pipeline.spec.pipeline import RUNNERS, Runner
 from crucible_lineage.session import Session
@@ -333,3 +337,57 @@ def _lines(returned: Returned) -> Iterator[str]:
         room = max(terminal_width() * 2, 120, len(prefix) + MOST_VALUE)
         line = f"{prefix}  {text}".rstrip()
         yield line if len(line) <= room else f"{line[: room - 1]}…"
+
+
+@click.command("rerun")
+@click.argument("mfid", required=False)
+@crucible_options
+@click.option("--stale", is_flag=True, help="Everything stale in the project, in dependency order.")
+@click.option("--project", help="For --stale: the project; by default, the folder's, or the only one.")
+@click.option(
+    "--folder",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The folder of the steps' modules and scripts; by default the one their pipeline was last run from.",
+)
+@SET
+@click.option("--force", "forced", is_flag=True, help="Rerun even if nothing has changed, and keep the earlier result.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done.")
+@JOBS
+@json_option
+def rerun_command(
+    mfid: str | None,
+    stale: bool,
+    project: str | None,
+    folder: Path | None,
+    overrides: tuple[str, ...],
+    forced: bool,
+    dry_run: bool,
+    jobs: int,
+) -> None:
+    """Rerun the step of the dataset MFID with its recorded parameters, the current code and current parents.
+
+    Stale ancestors are made first. If nothing has changed, nothing is run. --set changes a parameter of the step.
+    """
+    if (mfid is None) == (not stale):
+        raise InputError("name what to rerun: the MFID of a dataset, or --stale")
+    with open_session() as session:
+        if mfid is not None:
+            values = {name.rpartition(".")[2]: value for name, value in parse_overrides(overrides).items()}
+            found = plan_rerun(dataset_id(session, mfid), session, folder, values, forced=forced)
+        else:
+            found = plan_stale(chosen_project(session, project), session, folder)
+        for dataset, reason in found.left_out.items():
+            click.echo(plain_lines(f"{dataset} is left out: {reason}"), err=True)
+        if dry_run:
+            print_plan(found.planned.plan)
+            return
+        with Progress(list(found.pipeline.steps), silent=wants_json()) as progress:
+            pipeline, planned, choice = found.pipeline, found.planned, found.choice
+            engine, listen, stop = lambda: LocalEngine(session, jobs), progress.listen, progress.stop
+            result = run_planned(pipeline, planned, session, engine, listen, choice, stop)
+            returned = {} if wants_json() else returned_by(session, result)
+    if wants_json():
+        print_json(result.to_json())
+    else:
+        print_summary(result, returned=returned)
+    sys.exit(exit_code(result))

@@ -1,9 +1,9 @@
-"""`impact`: what must be redone because a dataset, a file, code or an instrument was wrong."""
+"""`why`: how a dataset came to be; `diff`: what differs; `impact`: what a wrong dataset, file or code affects."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, time
 
 import click
@@ -15,14 +15,98 @@ from crucible_lineage.cli.options import (
     crucible_options,
     dataset_id,
     json_option,
+    next_command,
+    open_session,
     print_result,
+    wants_json,
 )
+from crucible_lineage.cli.plans import print_plan
+from crucible_lineage.cli.run import SET, parse_overrides
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.labels import HIDDEN_NAME
 from crucible_lineage.lineage.model import SUPERSEDED
+from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.bind.model import require_names
+from crucible_lineage.pipeline.plan.plan import FRESH, PipelinePlan
+from crucible_lineage.pipeline.plan.planner import make_plan
+from crucible_lineage.pipeline.spec.inputs import located
+from crucible_lineage.queries.catalogue.reference import visible_projects
+from crucible_lineage.queries.diff import LineageComparison, compare_datasets, compare_runs
+from crucible_lineage.queries.explain import explain
 from crucible_lineage.queries.impact import RedoList, code_impact, dataset_impact, file_impact, instrument_impact
 from crucible_lineage.session import Session
 from crucible_lineage.times import utc
+
+
+@click.command("why")
+@click.argument("target", metavar="WHAT")
+@click.argument("pipeline", required=False)
+@crucible_options
+@SET
+@json_option
+def why_command(
+    target: str,
+    pipeline: str | None,
+    overrides: tuple[str, ...],
+) -> None:
+    """Explain how the dataset WHAT was made, or why the step WHAT of the file PIPELINE would run."""
+    with open_session() as session:
+        if pipeline is not None:
+            _why_step(target, pipeline, session, overrides)
+            return
+        try:
+            mfid = dataset_id(session, target)
+        except InputError as error:
+            raise InputError(f"{error}\nfor a step, name its pipeline too: why {target} pipeline.yaml") from error
+        explanation = explain(session, mfid)
+    print_result(explanation.to_json(), str(explanation).split("\n"))
+
+
+def _why_step(name: str, pipeline: str, session: Session, overrides: tuple[str, ...]) -> None:
+    bound = bind_file(located(pipeline), session.store, parse_overrides(overrides))
+    planned = make_plan(bound, session)
+    require_names(bound, [name], [step.name for step in planned.steps])
+    chosen = PipelinePlan(tuple(step for step in planned.steps if name in (step.name, step.step)))
+    print_plan(chosen, above=planned.steps)
+    if not wants_json() and chosen.is_fresh:
+        click.echo("up to date: the result was made by this code from these parameters and inputs")
+    elif not wants_json() and any(step.state != FRESH for step in chosen.steps):
+        step = bound.steps[name.partition("[")[0]]
+        parents = all(other.state == FRESH for other in planned.steps if other.step in step.needs)
+        click.echo(f"make it: {next_command('run', pipeline, *(['--from', step.name] if parents else []))}")
+
+
+@click.command("diff")
+@click.argument("old")
+@click.argument("new")
+@crucible_options
+@click.option("--project", "projects", multiple=True, help="Where to look for them; repeatable.")
+@json_option
+def diff_command(
+    old: str,
+    new: str,
+    projects: tuple[str, ...],
+) -> None:
+    """Show the differences between the datasets OLD and NEW, including their ancestors: first the values that steps
+    returned, then datasets added, removed and changed, each with the parameter, code, input or file that differs.
+
+    OLD and NEW may also be two runs, named by the id, or its beginning, of a run or a Prefect flow run.
+    """
+    with announced_session() as session:
+        found = _compare(session, old, new, projects)
+    print_result(found.to_json(), found.lines())
+
+
+def _compare(session: Session, old: str, new: str, projects: Sequence[str]) -> LineageComparison:
+    """Compare two datasets, or two runs if they are not datasets."""
+    try:
+        datasets = dataset_id(session, old, projects), dataset_id(session, new, projects)
+    except InputError as no_dataset:
+        try:
+            return compare_runs(session, old, new, projects or visible_projects(session))
+        except InputError as no_run:
+            raise InputError(f"{no_dataset}\n{no_run}") from no_run
+    return compare_datasets(session, *datasets)
 
 
 @click.command("impact")

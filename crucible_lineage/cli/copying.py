@@ -23,7 +23,7 @@ from crucible_lineage.cli.options import (
     print_json,
     wants_json,
 )
-from crucible_lineage.cli.runs.waiting import PATIENCE, print_set_aside, print_waiting
+from crucible_lineage.cli.waiting import PATIENCE, print_set_aside, print_waiting
 from crucible_lineage.cli.working import ProgressDisplay, showing_work
 from crucible_lineage.errors import InputError
 from crucible_lineage.exchange import Conflict, CopyOutcome, CopyPlan, bring, plan_named, plan_project

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from crucible_lineage.cli.engines import prefect_is_configured
 from crucible_lineage.cli.exit_codes import FAILURE
 from crucible_lineage.cli.options import (
     DataFolderType,
@@ -19,7 +20,6 @@ from crucible_lineage.cli.options import (
     open_session,
     print_result,
 )
-from crucible_lineage.cli.runs.engines import prefect_is_configured
 from crucible_lineage.cli.statements import print_resumed
 from crucible_lineage.errors import Fault, InputError, LineageError, UnauthorizedError
 from crucible_lineage.lineage.labels import plain, plain_lines

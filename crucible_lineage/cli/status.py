@@ -23,7 +23,7 @@ from crucible_lineage.cli.options import (
     wants_json,
 )
 from crucible_lineage.cli.printing import MOST_STEPS, in_columns, run_lines
-from crucible_lineage.cli.runs.waiting import print_not_ingested, print_others, print_set_aside, print_waiting
+from crucible_lineage.cli.waiting import print_not_ingested, print_others, print_set_aside, print_waiting
 from crucible_lineage.core.journal import Failure, ResultRow
 from crucible_lineage.errors import CrucibleError, UnreachableError
 from crucible_lineage.failed_runs import failed_elsewhere, failures

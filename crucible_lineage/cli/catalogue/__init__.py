@@ -1,1 +1,0 @@
-"""Commands about what a project holds: list, show, get, table, runs."""

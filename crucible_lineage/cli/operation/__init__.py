@@ -1,1 +1,0 @@
-"""Commands for operators: deploy, watch, serve, deliver, status, and disk space."""

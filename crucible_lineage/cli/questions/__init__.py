@@ -1,1 +1,0 @@
-"""Commands that ask: what is there, where it comes from, what differs, whether it holds."""

@@ -1,1 +1,0 @@
-"""Commands that run steps: run, plan, rerun; their progress, and the output of steps."""
