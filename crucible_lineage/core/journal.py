@@ -19,7 +19,6 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +26,7 @@ from typing import Any
 
 from crucible_lineage.core.sql import LocalDatabase
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.local.checksummed import SEAL, sealed, unsealed
+from crucible_lineage.local.checksummed import sealed, unsealed
 
 PLANNED, RUNNING, MADE, SENDING, DELIVERED, INGESTED = (
     *("planned", "running", "made", "sending", "delivered", "ingested"),
@@ -478,23 +477,6 @@ class Journal:
         )
         return Path(row[0]) if row else None
 
-    def last_attempts(self, pipeline: str, step: str) -> list[JsonObject]:
-        """Return the last attempt at each instance of a step here: outcome, datasets, error, log, and start."""
-        like = step.replace("!", "!!").replace("_", "!_").replace("%", "!%") + "[%"
-        rows = self.database.rows(
-            "SELECT step, outcome, datasets, error, log, started, max(started || printf('%012d', n)) FROM ("  # noqa: S608
-            f"SELECT step, {_OUTCOME} AS outcome, substr(outputs, {SEAL + 1}) AS datasets, error, log, started,"
-            " result.id AS n FROM result JOIN run ON run.id = run WHERE pipeline = ?"
-            " UNION ALL SELECT one.key, event.state, one.value, NULL, NULL, started, 0"
-            " FROM event JOIN run ON run.id = run JOIN present ON digest = data, json_each(steps) AS one"
-            " WHERE pipeline = ? AND json_valid(steps)) WHERE (step = ? OR step LIKE ? ESCAPE '!')"
-            " AND outcome IN ('executed', 'reused', 'failed', 'stopped') GROUP BY step ORDER BY step",
-            *(pipeline, pipeline, step, like),
-        )
-        names = ("step", "outcome", "datasets", "error", "log", "started")
-        attempts = [dict(zip(names, row[:-1], strict=True)) for row in rows]
-        return [{**one, "datasets": _loaded(one["datasets"]), "error": one["error"] or None} for one in attempts]
-
     def took(self, pipeline: str) -> dict[str, tuple[float, int]]:
         """Return mean seconds and bytes per instance of each declared step that was executed in the last runs."""
         rows = self.database.rows(
@@ -596,9 +578,3 @@ def _row(row: Sequence[Any]) -> ResultRow:
     fields = dict(zip(_COLUMNS.split(", "), row, strict=True))
     texts = {name: fields[name] or "" for name in ("made", "error")}
     return ResultRow(**{**fields, **texts, "outputs": unsealed(fields["outputs"]) or {}})
-
-
-def _loaded(text: str) -> dict[str, str]:
-    with suppress(ValueError):  # a damaged row
-        return dict(json.loads(text or "{}"))
-    return {}

@@ -136,6 +136,8 @@ def test_runs_are_listed_and_compared(project: Any) -> None:
     listed = project.ask_json("runs")["runs"]
     assert [run["run_id"] for run in listed] == [second.run_id, first.run_id]
     assert (listed[0]["state"], listed[0]["steps"], len(listed[0]["made"])) == ("complete", {"executed": 5}, 5)
+    hint = f"to compare two: crucible-lineage diff {first.run_id} {second.run_id}"
+    assert hint in project.ask("runs").stdout
     compared = project.ask_json("diff", first.run_id[:8], second.run_id[:8])
     assert [(one["name"], one["old"], one["new"]) for one in compared["results"]] == [("rms_cm1", 0.25, 0.5 / 3)]
     assert "degree" in project.ask("diff", first.run_id, second.run_id).stdout

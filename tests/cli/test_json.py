@@ -71,7 +71,7 @@ def test_output_of_commands_matches_the_schema(lab: Any, ask: Ask, data: Path) -
     assert code == 0
     commands = [
         ("check", lab.pipeline, total), ("verify", total), ("why", total), ("why", "total", lab.pipeline),
-        ("show", total, "--log"), ("show", "total", lab.pipeline, "--log"),
+        ("show", total, "--log"),
         ("diff", scaled, total), ("impact", scaled), ("status",), ("status", "--all"), ("rerun", total),
         ("list", "--project", "lab", "--all"), ("show", total), ("get", total, "-o", lab.folder / "fetched"),
         ("get", "--step", "total", "-o", lab.folder / "each"), ("table", "--step", "total"), ("runs",),
@@ -117,7 +117,6 @@ def test_output_of_a_failed_step_matches_the_schema(lab: Any, ask: Ask) -> None:
         (("check", "BROKEN"), 2, None),
         (("verify", "0tr5k2ndm5zvd000nr21qakeh4"), 2, "InputError"),
         (("impact",), 2, "InputError"),
-        (("show", "total", "GOOD"), 2, "InputError"),
         (("run",), 2, "MissingParameter"),
         (("plan", "BROKEN", "--no-such-option"), 2, "NoSuchOption"),
         (("lineages",), 2, "UsageError"),

@@ -121,8 +121,6 @@ def test_the_last_attempt_counts_and_reused_steps_are_listed(journal: Journal) -
     (run,) = journal.recent_runs("LAB", 5)
     assert (run["outcome"], run["steps"]) == ("failed", {"executed": 1, "skipped": 1, "reused": 1})
     assert journal.took("p") == {"fit": (2.5, 100)}
-    assert [(one["step"], one["outcome"]) for one in journal.last_attempts("p", "raw")] == [("raw", "reused")]
-    assert [one["datasets"] for one in journal.last_attempts("p", "fit")] == [{"out": ONE}]
     assert journal.datasets("lab") == {ONE, TWO}
 
 
@@ -159,7 +157,7 @@ def test_a_journal_with_overwritten_bytes_never_names_a_wrong_dataset(tmp_path: 
     with closing(Journal(path, "here", lambda: "")) as journal:
         assert journal.datasets("lab") <= set(names)
         assert {mfid for row in journal.waiting() for mfid in row.outputs.values()} <= set(names)
-        journal.recent_runs("lab", 5), journal.took("p"), journal.pipelines(), journal.last_attempts("p", "s")
+        journal.recent_runs("lab", 5), journal.took("p"), journal.pipelines()
 
 
 def test_another_host_opens_no_journal_and_the_run_finds_its_payload(tmp_path: Path) -> None:
