@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -36,7 +35,7 @@ from crucible_lineage.collector import collector_frozen
 from crucible_lineage.errors import InputError, LineageError
 from crucible_lineage.lineage.labels import plain, plain_lines, value_text
 from crucible_lineage.pipeline.bind.cached import bind_file
-from crucible_lineage.pipeline.bind.model import BoundPipeline, require_names
+from crucible_lineage.pipeline.bind.model import BoundPipeline
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.pipeline.rerun import plan_rerun, plan_stale
@@ -100,7 +99,6 @@ Returned = dict[tuple[str, str], tuple[str, Mapping[str, object]]]
 @click.option("--only", multiple=True, metavar="STEP", help="Make just this step, or STEP[INSTANCE]; repeatable.")
 @click.option("--from", "from_", multiple=True, metavar="STEP", help="Make this step and all steps that depend on it.")
 @click.option("--keep-going/--fail-fast", default=True, help="What to do once a step has failed.  [default: continue]")
-@click.option("--dry-run", is_flag=True, help="Show what would be done, as `plan` does.")
 @PATIENCE
 @AS_OF
 @click.option("--quiet", "-q", is_flag=True, help="Print failures only.")
@@ -116,7 +114,6 @@ def run_command(
     only: tuple[str, ...],
     from_: tuple[str, ...],
     keep_going: bool,
-    dry_run: bool,
     patience: float,
     as_of: str,
     quiet: bool,
@@ -134,19 +131,13 @@ def run_command(
             announce(session)
         values = parse_overrides(overrides)
         path = located(pipeline)
-        with collector_frozen(), noting_unstarted(session, path) if not values and not dry_run else nullcontext():
+        with collector_frozen(), noting_unstarted(session, path) if not values else nullcontext():
             bound = bind_file(path, session.store, values)
         note_same_name(bound, session)
         request = RunRequest(
             bound, values, StepChoice(forced, only, from_, keep_going, patience, as_of), _runner(runner)
         )
         request.choice.require_steps(bound)  # refuse unknown names before any request
-        if dry_run:
-            planned = make_plan(bound, session, forced, as_of)
-            require_names(bound, only, [step.name for step in planned.steps])
-            chosen_steps = tuple(step for step in planned.steps if request.choice.makes(step.step, step.name, bound))
-            print_plan(replace(planned, steps=chosen_steps), above=planned.steps)
-            return
         shown = Progress(list(bound.steps), quiet=quiet, silent=wants_json(), verbose=verbose, jobs=jobs)
         with shown as progress:
             result = run_with_engine(engine, request, session, progress.listen, jobs, progress.stop)

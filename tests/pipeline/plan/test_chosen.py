@@ -5,15 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.run.result import RunResult, StepChoice
-from crucible_lineage.session import Session
-from crucible_lineage.settings import Settings
 
 Run = Callable[..., RunResult]
 
@@ -131,7 +128,7 @@ def test_without_keep_going_nothing_is_started_after_a_failure(lab: Any, run: Ru
 
 def test_exit_codes_and_output(lab: Any, cli: Any) -> None:
     lab.declare(FAILING)
-    dry = cli("run", lab.pipeline, "--dry-run", "--json")
+    dry = cli("plan", lab.pipeline, "--json")
     assert dry.exit_code == 0
     assert {step["state"] for step in json.loads(dry.stdout)["steps"]} == {"missing"}
 
@@ -155,15 +152,6 @@ def test_exit_codes_and_output(lab: Any, cli: Any) -> None:
     result = json.loads(cli("run", lab.pipeline, "--engine", "local", "--json").stdout)
     assert (result["outcomes"]["broken"], result["outcomes"]["below"]) == ("failed", "skipped")
     assert set(result) >= {"run_id", "pipeline", "project", "inputs", "datasets", "outcomes", "errors", "logs"}
-
-
-def test_a_dry_run_changes_nothing(lab: Any, cli: Any, data: Path) -> None:
-    lab.declare(PIPELINE)
-    ran = cli("run", lab.pipeline, "--dry-run")
-    assert ran.exit_code == 0
-    assert "missing" in ran.stdout
-    with Session(Settings(data)) as session:
-        assert session.client.projects.find("lab") is None
 
 
 def test_a_plan_shows_the_id_that_a_forced_step_will_get(lab: Any, run: Run, planned: Any, record_of: Any) -> None:
