@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 
 import click
@@ -22,8 +22,8 @@ MOST_CAUSES = 8
 TAB = 4  # blanks, in code
 
 
-def print_plan(planned: PipelinePlan) -> None:
-    """Print the plan on stdout."""
+def print_plan(planned: PipelinePlan, *, above: Iterable[StepPlan] = ()) -> None:
+    """Print the plan on stdout. `above` are steps that are not printed, but may be causes of the others."""
     if wants_json():
         print_json(planned.to_json())
         return
@@ -40,7 +40,8 @@ def print_plan(planned: PipelinePlan) -> None:
             _print_folded(instances, width)
     if not planned.steps:
         click.echo("nothing to do: no dataset matches the inputs of the steps")
-    _print_roots(planned)
+    printed = {step.name for step in planned.steps}
+    _print_roots(planned, {step.name: step.code_diff for step in above if step.name not in printed})
     if undeclared := undeclared_text(planned.undeclared):
         click.echo(plain(undeclared))
     for line in (*notes_text(planned.notes), *differences_text(planned)):
@@ -66,14 +67,22 @@ def undeclared_text(slots: Sequence[str]) -> str:
     return f"no longer declared, left unchanged: {shortened(slots, MOST_CAUSES)}" if slots else ""
 
 
-def _print_roots(planned: PipelinePlan) -> None:
-    """Print the root causes that other steps follow from."""
+def _print_roots(planned: PipelinePlan, diffs: Mapping[str, Sequence[str]]) -> None:
+    """Print the root causes that other steps follow from. `diffs` are code changes that are not shown yet."""
     follow = [step for step in planned.steps if step.state == STALE and any(_above(step))]
     roots = list(dict.fromkeys(root for step in follow for root in _above(step)))
-    if roots:
-        click.echo(f"{len(follow)} {'step follows' if len(follow) == 1 else 'steps follow'} from:")
-    for line in first_lines(_grouped(roots), MOST_CAUSES, "and {} more"):
+    if not roots:
+        return
+    click.echo(f"{len(follow)} {'step follows' if len(follow) == 1 else 'steps follow'} from:")
+    lines, shown = list(_grouped(roots)), set[Sequence[str]]()
+    for line, instance in lines[:MOST_CAUSES]:
         click.echo(plain(f"  {line}"))
+        diff = diffs.get(instance, ())
+        for changed in () if diff in shown else diff:
+            click.echo(plain(f"    {changed.expandtabs(TAB)}"))
+        shown.add(diff)
+    if len(lines) > MOST_CAUSES:
+        click.echo(f"  and {len(lines) - MOST_CAUSES} more")
 
 
 def _above(step: StepPlan) -> list[str]:
@@ -81,14 +90,17 @@ def _above(step: StepPlan) -> list[str]:
     return [root for root in step.roots if not root.startswith(f"{step.name}: ")]
 
 
-def _grouped(roots: Sequence[str]) -> Iterator[str]:
-    """Yield each cause once. Several instances of a step are counted."""
+def _grouped(roots: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield each cause once, with one instance that has it. Several instances of a step are counted."""
     groups: dict[tuple[str, str], list[str]] = {}
     for root in roots:
         instance, _, cause = root.partition(": ")
         groups.setdefault((instance.partition("[")[0], cause), []).append(instance)
     for (step, cause), instances in groups.items():
-        yield f"{instances[0] if len(instances) == 1 else f'{step} ({len(instances)} instances)'}: {cause}"
+        yield (
+            f"{instances[0] if len(instances) == 1 else f'{step} ({len(instances)} instances)'}: {cause}",
+            instances[0],
+        )
 
 
 def _print_step(step: StepPlan, width: int, shown: Sequence[str]) -> None:
