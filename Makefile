@@ -58,8 +58,8 @@ shapes: .venv/test.installed  ## 146 shapes of flows, plain and converted, their
 	CRUCIBLE_NIGHTLY=1 $(BIN)/python -m pytest tests/tasks/test_shapes.py tests/tasks/test_typed.py \
 	  tests/flows/deployed/test_converted.py -n 0
 
-slurm: .venv/test.installed  ## 1,000 instances of a step on a real Slurm, which runs on this machine
-	CRUCIBLE_NIGHTLY=1 $(BIN)/python -m pytest tests/flows/test_slurm.py tests/flows/test_slurm_arrays.py -n 0
+slurm: .venv/test.installed  ## steps on a real Slurm, which runs on this machine
+	CRUCIBLE_NIGHTLY=1 $(BIN)/python -m pytest tests/flows/test_slurm.py -n 0
 
 # The lowest that pyproject.toml allows; `make on-prefect PREFECT='<4'` takes the newest.
 PREFECT ?= ==3.9.0

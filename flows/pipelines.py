@@ -36,11 +36,10 @@ from crucible_lineage.flows.reports import (
     show_result,
     step_listener,
 )
-from crucible_lineage.flows.runners import THREADS, requesting, task_runner
+from crucible_lineage.flows.runners import THREADS, task_runner
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import Running
-from crucible_lineage.pipeline.engines.slurm import cancel_jobs
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.job.job_json import job_to_json, made_from_json
 from crucible_lineage.pipeline.job.materialize import Materialized
@@ -193,12 +192,12 @@ class PrefectEngine:
             start_ahead(min(steps, threads))
 
     def start(self, job: Job) -> Running:
-        """Submit a step, with its declared tags and resources."""
+        """Submit a step, with its declared tags."""
         if self.deliverer and not self._delivers:
             self._stack.enter_context(delivered_here(job.run_id, self.deliverer))
             self._delivers = True
         if self._declared and self._runner is None:  # started on demand: a run with only fresh steps needs none
-            self._runner = self._stack.enter_context(task_runner(self._declared))
+            self._runner = self._stack.enter_context(task_runner(self._declared, self.session.settings.data))
             if self._declared.type != "threads":
                 progress = reading_progress(self.session.settings.data, job.run_id)
                 self._progress = self._stack.enter_context(progress)
@@ -209,27 +208,21 @@ class PrefectEngine:
             "job": json.dumps(job_to_json(job)),
             "crucible": self.connection,
         }
-        if self._declared and self._declared.type == "slurm":
-            parameters["slurm"] = self._declared
-        elif self._progress and self.deliverer:
+        if self._progress and self.deliverer:
             parameters["driver"] = Driver.of(job, self.session)
         runs = [run for part in job.used if (run := self._task_runs.get(part.dataset.mfid))]
         parents = list({id(run): run for run in runs}.values())
-        with requesting(self._runner, spec.amounts):
-            running: Any = (
-                self._runner.submit(task, parameters=parameters, wait_for=parents)
-                if self._runner
-                else task.submit(**parameters, wait_for=parents)
-            )
+        running: Any = (
+            self._runner.submit(task, parameters=parameters, wait_for=parents)
+            if self._runner
+            else task.submit(**parameters, wait_for=parents)
+        )
         return running  # type: ignore[no-any-return]
 
     def stop(self, run_id: str) -> bool:
         """Stop the processes of steps. Returns False if they run elsewhere, where they end with the runner."""
         stop_run(run_id)
         if self._declared is None or self._declared.type == "threads":
-            return True
-        if self._declared.type == "slurm":
-            cancel_jobs(run_id)
             return True
         for child in multiprocessing.active_children():  # else the pool waits for them
             child.terminate()

@@ -1,19 +1,19 @@
-"""Task runners by declaration: threads, processes, a Dask or a Ray cluster."""
+"""Task runners by declaration: threads, processes, a Dask or a Ray cluster, or Dask workers as Slurm jobs."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from importlib import import_module
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
+from crucible_lineage.disk import private_folder
 from crucible_lineage.errors import InputError
-from crucible_lineage.json_types import JsonObject
-from crucible_lineage.pipeline.engines.slurm import MOST_WAITING
 from crucible_lineage.pipeline.spec.pipeline import Runner
 from crucible_lineage.settings import JOBS_AT_ONCE
 
@@ -21,18 +21,19 @@ from crucible_lineage.settings import JOBS_AT_ONCE
 # then two machines would start all of them at once, and run each twice.
 THREADS: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=JOBS_AT_ONCE)
 
-# A cluster's library is installed only with its extra and takes a second or two to import.
+# A worker of Slurm whose run has died ends after this time.
+_ORPHANED_S = 60
 
 
-def task_runner(declared: Runner) -> TaskRunner[Any]:
+def task_runner(declared: Runner, data: Path) -> TaskRunner[Any]:
     """Return the runner, not yet started. Raises InputError if its package is not installed."""
     if declared.type == "threads":
         return ThreadPoolTaskRunner(max_workers=declared.workers) if declared.workers else THREADS.duplicate()
-    if declared.type == "slurm":  # threads only wait for jobs, and more of them allow larger job arrays
-        return ThreadPoolTaskRunner(max_workers=MOST_WAITING)
     if declared.type == "processes":
         return ProcessPoolTaskRunner(max_workers=declared.workers)
-    try:
+    try:  # a cluster's library is installed only with its extra, and takes a second or two to import
+        if declared.type == "slurm":
+            return _slurm(declared, data)
         return _dask(declared) if declared.type == "dask" else _ray(declared)
     except ImportError as error:
         raise InputError(
@@ -41,30 +42,49 @@ def task_runner(declared: Runner) -> TaskRunner[Any]:
         ) from error
 
 
-@contextmanager
-def requesting(runner: TaskRunner[Any] | None, resources: Mapping[str, float]) -> Iterator[None]:
-    """Submit tasks in this block only where these resources are free; threads and processes have none."""
-    kind = type(runner).__name__
-    if not resources or kind not in ("DaskTaskRunner", "RayTaskRunner"):
-        yield
-        return
-    with _dask_resources(resources) if kind == "DaskTaskRunner" else _ray_resources(resources):
-        yield
-
-
 def _dask(declared: Runner) -> TaskRunner[Any]:
     from prefect_dask.task_runners import DaskTaskRunner
 
     _quiet_dask()
     if declared.address:
         return DaskTaskRunner(address=declared.address)
-    if declared.cluster:
-        options = {"dashboard_address": "127.0.0.1:0", **declared.options}  # Dask's own would be open to the network
-        scale: JsonObject = {"adapt_kwargs": {"minimum": 1, "maximum": declared.workers}} if declared.workers else {}
-        return DaskTaskRunner(cluster_class=_cluster_class(declared.cluster), cluster_kwargs=options, **scale)
     # Without Dask's dashboard, which would open a port to the network.
     cluster = {"threads_per_worker": 1, "processes": True, "dashboard_address": None}
     return DaskTaskRunner(cluster_kwargs={**cluster, **({"n_workers": declared.workers} if declared.workers else {})})
+
+
+def _slurm(declared: Runner, data: Path) -> TaskRunner[Any]:
+    """Return a Dask runner whose workers are Slurm jobs of one step at a time, up to `workers`, while there is work."""
+    from dask_jobqueue import SLURMCluster
+    from prefect_dask.task_runners import DaskTaskRunner
+
+    _quiet_dask()
+    if (sbatch := shutil.which("sbatch")) is None:
+        raise InputError("the runner slurm needs `sbatch`; run this where Slurm is installed")
+    logs = private_folder(data / "slurm")
+
+    def cluster(**options: object) -> SLURMCluster:
+        made = SLURMCluster(**options)
+        script = logs / f"script-{os.getpid()}.sh"
+        script.write_text(made.job_script(), encoding="utf-8")
+        tested = subprocess.run([sbatch, "--test-only", script], capture_output=True, text=True, check=False)  # noqa: S603
+        script.unlink()
+        if tested.returncode:
+            raise InputError(f"Slurm would reject the runner's jobs: {tested.stderr.strip()}\ncorrect its `options`")
+        return made
+
+    options = {
+        "cores": 1,
+        "processes": 1,
+        "memory": "2GB",
+        "python": sys.executable,
+        "death_timeout": _ORPHANED_S,
+        "log_directory": str(logs),
+        "scheduler_options": {"dashboard_address": None},
+        **declared.options,
+    }
+    workers = {"minimum": 0, "maximum": declared.workers or JOBS_AT_ONCE}
+    return DaskTaskRunner(cluster_class=cluster, cluster_kwargs=options, adapt_kwargs=workers)
 
 
 def _quiet_dask() -> None:
@@ -78,17 +98,6 @@ def _quiet_dask() -> None:
         logging.getLogger("distributed").setLevel(logging.WARNING)
 
 
-def _cluster_class(name: str) -> Any:
-    module, _, kind = name.rpartition(".")
-    try:
-        cluster = getattr(import_module(module), kind, None)
-    except ModuleNotFoundError as error:
-        raise InputError(f"the cluster {name} needs the package {error.name}, which is not installed") from error
-    if cluster is None:
-        raise InputError(f"the package {module} has no cluster {kind}")
-    return cluster
-
-
 def _ray(declared: Runner) -> TaskRunner[Any]:
     from prefect_ray import RayTaskRunner
 
@@ -99,19 +108,3 @@ def _ray(declared: Runner) -> TaskRunner[Any]:
         options |= {"include_dashboard": False, **({"num_cpus": declared.workers} if declared.workers else {})}
     runner: TaskRunner[Any] = RayTaskRunner(address=declared.address, init_kwargs=options)
     return runner
-
-
-def _dask_resources(resources: Mapping[str, float]) -> Any:
-    import dask
-
-    annotate: Any = vars(dask)["annotate"]  # re-exported, but not for type checkers
-    return annotate(resources=dict(resources))
-
-
-def _ray_resources(resources: Mapping[str, float]) -> Any:
-    from prefect_ray.context import remote_options
-
-    known = {"cpu": "num_cpus", "gpu": "num_gpus", "memory": "memory"}
-    options = {known[name]: amount for name, amount in resources.items() if name in known}
-    own = {name: amount for name, amount in resources.items() if name not in known}
-    return remote_options(**options, **({"resources": own} if own else {}))

@@ -13,13 +13,11 @@ from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict
 
 from crucible_lineage.json_types import JsonObject
-from crucible_lineage.pipeline.engines.slurm import materialize_on_slurm
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.job.job_json import job_from_json, made_to_json
 from crucible_lineage.pipeline.job.materialize import materialize_step
 from crucible_lineage.pipeline.job.progress import is_run_here
 from crucible_lineage.pipeline.processes.supervised import end_with_parent
-from crucible_lineage.pipeline.spec.pipeline import Runner
 from crucible_lineage.registration.deliver import Deliverer
 from crucible_lineage.registration.delivery import DeliveredByRun, DeliversLater
 from crucible_lineage.session import Session
@@ -32,25 +30,20 @@ def materialize(
     step: str,  # noqa: ARG001 (the name that Prefect shows)
     job: str,
     crucible: CrucibleConnection,
-    slurm: Runner | None = None,
     driver: Driver | None = None,
 ) -> JsonObject:
     """Materialize a step and return `{"outputs": {name: MFID}, "executed": bool, "note": str}`.
 
     `job` is JSON of names, ids and declared values only, from `crucible_lineage.pipeline.job.job_json.job_to_json`. It
     is text because Prefect draws an arrow for each argument that is the same object as an earlier result, and Python
-    has only one empty string. With `slurm`, a batch job as that runner declares does the work. With `driver`, delivery
-    may be left to that process, if it shares the data folder.
+    has only one empty string. With `driver`, delivery may be left to that process, if it shares the data folder.
     """
     end_with_parent()
     session = session_for(crucible)
     parsed = json.loads(job)
     deliverer = deliverer_for(parsed["run"]["run_id"], session, driver)
     received = job_from_json(parsed, run_ids(), session)
-    if slurm is None:
-        result = materialize_step(received, session, get_run_logger().info, deliverer)
-    else:
-        result = materialize_on_slurm(received, session, slurm)
+    result = materialize_step(received, session, get_run_logger().info, deliverer)
     if result.executed and not result.waits:  # else its deliverer emits the events
         tell_materialized(received, result.outputs)
     return made_to_json(result)

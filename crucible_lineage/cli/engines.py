@@ -22,7 +22,6 @@ from crucible_lineage.pipeline.bind.model import BoundPipeline
 from crucible_lineage.pipeline.run.result import Listener, RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import plan_for_run, run_planned
 from crucible_lineage.pipeline.run.stopping import Stop
-from crucible_lineage.pipeline.spec.pipeline import Runner
 from crucible_lineage.session import Session
 
 if TYPE_CHECKING:
@@ -54,7 +53,6 @@ class RunRequest:
     pipeline: BoundPipeline
     overrides: Mapping[str, object] = field(default_factory=dict)
     choice: StepChoice = StepChoice()
-    runner: Runner | None = None
 
 
 def require_engine(name: str) -> None:
@@ -68,18 +66,11 @@ def run_with_engine(
 ) -> RunResult:
     """Run a pipeline on Prefect, in this process (`local`), or on an engine of another package.
 
-    `auto` is Prefect if it is configured, else Slurm if the pipeline declares it, else this process.
+    `auto` is Prefect if it is configured, else this process.
     """
-    if request.runner and engine not in (AUTO, PREFECT):
-        raise InputError(f"--runner is for steps that run on Prefect; leave --engine {engine} out")
-    runner = request.runner or request.pipeline.spec.runner
-    is_submitted = engine in (AUTO, PREFECT) and runner is not None and runner.type == "slurm"
-    needs_prefect = request.runner is not None and not is_submitted
-    if engine == PREFECT or (engine == AUTO and (needs_prefect or prefect_is_configured())):
+    if engine == PREFECT or (engine == AUTO and prefect_is_configured()):
         return _run_on_prefect(request, session, listener, stop)
-    if is_submitted:
-        assert runner is not None
-        return _run_on_slurm(request, session, listener, runner, stop)
+    runner = request.pipeline.spec.runner
     if runner and runner.type != "threads":
         location = "in threads of this process" if engine in (AUTO, LOCAL) else f"on {engine}"
         way_out = "; --engine prefect uses it" if engine == AUTO else ""
@@ -95,15 +86,6 @@ def _run_here(
     with collector_frozen():  # until the command ends
         planned = plan_for_run(pipeline, session, listener, choice)
     return run_planned(pipeline, planned, session, engine, listener, choice, stop)
-
-
-def _run_on_slurm(
-    request: RunRequest, session: Session, listener: Listener, runner: Runner, stop: Stop | None
-) -> RunResult:
-    from crucible_lineage.pipeline.engines.slurm import SlurmEngine  # few pipelines ask for Slurm
-
-    with SlurmEngine(session, runner) as engine:
-        return _run_here(request, session, listener, lambda: engine, stop)
 
 
 def _engine(name: str, session: Session, jobs: int) -> Engine:
@@ -169,7 +151,7 @@ def _run_on_prefect(request: RunRequest, session: Session, listener: Listener, s
     with observing(listener, request.choice, stop) as observer, reaching_prefect("run the pipeline", way_out):
         if server:
             server.wait_until_ready()
-        state = run_pipeline(path, connection, dict(request.overrides), request.runner, return_state=True)
+        state = run_pipeline(path, connection, dict(request.overrides), return_state=True)
     if observer.result is None:
         error = state.result(raise_on_failure=False)
         if isinstance(error, LineageError):

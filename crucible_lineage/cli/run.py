@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import click
-from pydantic import ValidationError
 
 from crucible_lineage.amounts import amount
 from crucible_lineage.cli.engines import RunRequest, require_engine, run_with_engine
@@ -32,7 +31,7 @@ from crucible_lineage.cli.printing import MOST_CELL, terminal_width
 from crucible_lineage.cli.progress import Progress
 from crucible_lineage.cli.waiting import PATIENCE, print_not_ingested, print_waiting
 from crucible_lineage.collector import collector_frozen
-from crucible_lineage.errors import InputError, LineageError
+from crucible_lineage.errors import LineageError
 from crucible_lineage.lineage.labels import plain, plain_lines, value_text
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.bind.model import BoundPipeline
@@ -52,7 +51,6 @@ from crucible_lineage.pipeline.run.result import (
 )
 from crucible_lineage.pipeline.run.run import noting_unstarted, run_planned
 from crucible_lineage.pipeline.spec.inputs import located
-from crucible_lineage.pipeline.spec.pipeline import RUNNERS, Runner
 from crucible_lineage.session import Session
 
 MOST_TRACEBACKS = 3  # more are in the logs that the errors name
@@ -89,11 +87,6 @@ Returned = dict[tuple[str, str], tuple[str, Mapping[str, object]]]
     help="auto: Prefect if its API is configured, else threads of this process. NAME: an engine of another package.",
 )
 @JOBS
-@click.option(
-    "--runner",
-    metavar="RUNNER",
-    help=f"What steps run on: {RUNNERS}, or dask=ADDRESS of a cluster; all but slurm under Prefect.",
-)
 @SET
 @FORCE
 @click.option("--only", multiple=True, metavar="STEP", help="Make just this step, or STEP[INSTANCE]; repeatable.")
@@ -108,7 +101,6 @@ def run_command(
     pipeline: str,
     engine: str,
     jobs: int,
-    runner: str | None,
     overrides: tuple[str, ...],
     forced: tuple[str, ...],
     only: tuple[str, ...],
@@ -134,9 +126,7 @@ def run_command(
         with collector_frozen(), noting_unstarted(session, path) if not values else nullcontext():
             bound = bind_file(path, session.store, values)
         note_same_name(bound, session)
-        request = RunRequest(
-            bound, values, StepChoice(forced, only, from_, keep_going, patience, as_of), _runner(runner)
-        )
+        request = RunRequest(bound, values, StepChoice(forced, only, from_, keep_going, patience, as_of))
         request.choice.require_steps(bound)  # refuse unknown names before any request
         shown = Progress(list(bound.steps), quiet=quiet, silent=wants_json(), verbose=verbose, jobs=jobs)
         with shown as progress:
@@ -182,13 +172,6 @@ def note_same_name(bound: BoundPipeline, session: Session) -> None:
     if last and last.is_file() and last.resolve() != bound.spec.path.resolve():
         same = f"pipeline {bound.name!r} was last run from {last}: the results of both files are current side by side"
         click.echo(plain(f"note: {same}; if they are two pipelines, rename one"), err=True)
-
-
-def _runner(text: str | None) -> Runner | None:
-    try:
-        return None if text is None else Runner.model_validate(text)
-    except ValidationError as error:
-        raise InputError(f"--runner {text}: write {RUNNERS}, or dask=ADDRESS") from error
 
 
 def parse_overrides(values: tuple[str, ...]) -> dict[str, object]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -78,7 +77,6 @@ def status_command(
         damaged = session.outbox.set_aside()
         unread = [in_words(one) for one in session.store.ended_ingestions(MOST_UNREAD)]
         disk = disk_usage(session.settings.data)
-        jobs = _batch_jobs(session.settings.data)
         holds = _holds(session, project)
         failed = list(failures(session, project).values())
         elsewhere = failed_elsewhere(session, project)
@@ -95,14 +93,11 @@ def status_command(
                 "damaged": [one.to_json() for one in damaged],
                 "not_ingested": unread,
                 "disk": disk,
-                "slurm": jobs,
                 "holds": [{**one.to_json(), "overdue": _is_overdue(one)} for one in holds],
             }
         )
         return
     click.echo("\n".join(run_lines(recent)) if recent else "nothing ran from this data folder yet")
-    for job in jobs:
-        click.echo(plain(f"Slurm: {job['id']} {job['state']} {job['step']}"))
     _print_pipelines(pipelines)
     _print_failures(failed)
     for other in elsewhere:
@@ -144,14 +139,6 @@ def _overview_lines(found: Sequence[PipelineOverview]) -> Iterator[str]:
         began, state = (one.run.started, one.run.ending) if one.run else ("", "")
         rows.append((one.project, one.pipeline, time_shown(began), state, time_shown(one.newest), states))
     yield from in_columns(names, rows, MOST_STEPS)
-
-
-def _batch_jobs(data: Path) -> list[dict[str, str]]:
-    if not any((data / "work").glob("slurm-*")):
-        return []
-    from crucible_lineage.pipeline.engines.slurm import batch_jobs  # not loaded where there is no Slurm
-
-    return [vars(job) for job in batch_jobs(data)]
 
 
 def _print_pipelines(pipelines: Sequence[JsonMapping]) -> None:

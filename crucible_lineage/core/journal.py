@@ -173,7 +173,7 @@ class Failure:
 class Journal:
     """The journal of a data folder for one service and one account.
 
-    Threads and processes share the file; other hosts never open it. `who` returns the account; it is called once, when
+    Threads and processes share the file. `who` returns the account; it is called once, when
     something is first written or waiting results are first read.
     """
 
@@ -538,40 +538,6 @@ class Journal:
     def note_agent(self, key: str, agent: JsonMapping) -> None:
         """Store the owner of a key, so that it is known while the service is away."""
         self.database.write("INSERT OR REPLACE INTO account VALUES (?, ?, ?)", self.service, key, sealed(agent, key))
-
-
-class RemoteJournal(Journal):
-    """The journal on a host other than the run's: never opened, since SQLite files do not support several hosts.
-
-    The run adds rows for the payloads that it finds in the outbox.
-    """
-
-    def __init__(self, service: str, who: Callable[[], str]) -> None:
-        self.service = service
-        self._who = functools.cache(who)
-
-    def close(self) -> None:
-        """Do nothing."""
-
-    def note_made(self, run: str, project: str, step: str, outputs: Mapping[str, str], made: str) -> None:
-        """Do nothing."""
-
-    def move_waiting(self, name: str, state: str, **facts: object) -> None:
-        """Do nothing."""
-
-    def note_failure(self, name: str, state: str, error: str) -> None:
-        """Do nothing."""
-
-    def waiting(self) -> list[ResultRow]:
-        """Return no rows: the folders of the outbox have the waiting results."""
-        return []
-
-    def agent_of(self, key: str) -> JsonObject | None:  # noqa: ARG002 (the method's signature)
-        """Return None: the service is asked."""
-        return None
-
-    def note_agent(self, key: str, agent: JsonMapping) -> None:
-        """Do nothing."""
 
 
 def _row(row: Sequence[Any]) -> ResultRow:

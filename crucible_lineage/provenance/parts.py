@@ -215,7 +215,6 @@ class DeclaredFields(RecordPart):
     retries: Annotated[int, Field(ge=0)] | None = Field(None, description="how often a failure is retried")
     timeout: Annotated[float, Field(gt=0)] | None = Field(None, description="seconds")
     tags: list[str] | None = None
-    resources: dict[str, float | str] | None = None
     reads: list[str] | None = Field(None, description="files beside the declaration that are part of the identity")
     strict: bool | None = Field(None, description="whether reading other files is an error")
     reproduce: dict[str, JsonValue] | None = Field(None, description="how to compare it when it is reproduced")

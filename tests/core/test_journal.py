@@ -22,11 +22,8 @@ from crucible_lineage.core.journal import (
     SENDING,
     SKIPPED,
     Journal,
-    RemoteJournal,
     StateError,
 )
-from crucible_lineage.registration.outbox import Outbox
-from tests.registration.test_outbox import dataset, kept
 
 ONE, TWO = "0tr5k2ndm5zvd000nr21qakeh4", "0tr5k2ndm5zvd000nr21qakeh5"
 AT = "2026-11-27T12:00:00+00:00"
@@ -158,18 +155,6 @@ def test_a_journal_with_overwritten_bytes_never_names_a_wrong_dataset(tmp_path: 
         assert journal.datasets("lab") <= set(names)
         assert {mfid for row in journal.waiting() for mfid in row.outputs.values()} <= set(names)
         journal.recent_runs("lab", 5), journal.took("p"), journal.pipelines()
-
-
-def test_another_host_opens_no_journal_and_the_run_finds_its_payload(tmp_path: Path) -> None:
-    new = dataset(tmp_path)
-    there = Outbox(tmp_path, RemoteJournal("https://x.test", lambda: "a"), durable=False)
-    payload = there.put("fit", "lab", [new], kept(new), "r")
-    there.failed(payload, "no answer")
-    assert not list(tmp_path.glob("journal*"))
-    with closing(Journal(tmp_path / "journal.sqlite", "https://x.test", lambda: "a")) as journal:
-        (found,) = Outbox(tmp_path, journal, durable=False).all()
-        assert (found.mfids, found.run) == (payload.mfids, "r")
-        assert [(row.step, row.state) for row in journal.waiting()] == [("fit", MADE)]
 
 
 def fail(journal: Journal, run: str, name: str) -> None:

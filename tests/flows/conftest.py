@@ -160,24 +160,14 @@ class Run:
         return self.process.wait(180), self.log.read_text()
 
 
-# Asks Slurm often: what it does about an answer is what is tested, and not how seldom it asks.
-ASKING = """
-import runpy
-from crucible_lineage.pipeline.engines import slurm
-slurm.ASK_S = slurm.SETTLE_S = 1.0
-runpy.run_module("crucible_lineage", run_name="__main__", alter_sys=True)
-"""
-
-
 @pytest.fixture
 def start_run(data: Path, warm_python: WarmPython) -> Iterator[Callable[..., Run]]:
-    """Start `crucible-lineage run ...`, which polls Slurm often, or at its default rate."""
+    """Start `crucible-lineage run ...`."""
     runs: list[Run] = []
 
-    def started(environment: dict[str, str], *words: object, is_patient: bool = False) -> Run:
+    def started(environment: dict[str, str], *words: object) -> Run:
         log = data.parent / f"run-{len(runs)}.log"
-        program = ["-m", "crucible_lineage"] if is_patient else ["-c", ASKING]
-        arguments = [*program, "run", "--data", str(data), *map(str, words)]
+        arguments = ["-m", "crucible_lineage", "run", "--data", str(data), *map(str, words)]
         runs.append(Run(warm_python.start(arguments, environment, log, log), log))
         return runs[-1]
 

@@ -42,12 +42,7 @@ if __name__ == "__main__":
 """
 KINDS = ("function", "command")
 STATES = {"cancel": "CANCELLED", "kill the run": "CRASHED"}
-ENGINES = {
-    "local": ["--engine", "local"],
-    "threads": ["--engine", "prefect"],
-    "processes": ["--engine", "prefect", "--runner", "processes"],
-    "dask": ["--engine", "prefect", "--runner", "dask"],
-}
+ENGINES = ("local", "threads", "processes", "dask")
 
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
@@ -127,12 +122,15 @@ def seconds_until_gone(processes: list[int], since: float) -> float:
 def test_a_signal_to_the_run_ends_its_step(
     declare: Any, data: Path, number: int, engine: str, kind: str, request: pytest.FixtureRequest, warm_python: Any
 ) -> None:
-    path = declare(kind)
+    path: Path = declare(kind)
     if engine == "dask":
         pytest.importorskip("prefect_dask")
+    if engine != "local":
+        path.write_text(f"{path.read_text()}runner: {engine}\n")
     prefect = None if engine == "local" else request.getfixturevalue("prefect")
     environment = prefect.environment if prefect else {}
-    words = ["-m", "crucible_lineage", "run", str(path), "--data", str(data), *ENGINES[engine]]
+    words = ["-m", "crucible_lineage", "run", str(path), "--data", str(data)]
+    words += ["--engine", "local" if engine == "local" else "prefect"]
     log = data.parent / "said"
     run = warm_python.start(words, {**os.environ, **environment}, log, log)
     processes = pids(path.parent)

@@ -92,12 +92,13 @@ def test_what_a_step_prints_is_seen_while_it_runs_on_every_runner(
         f"""
         pipeline: waiting
         project: lab
+        runner: {runner}
         inputs: {{first: {{file: first.txt, timestamp: "2024-05-01T12:00:00Z"}}}}
         steps:
           waited: {{uses: "{lab.module}_waits:waits", inputs: {{counts: first}}}}
         """
     )
-    asked = ["run", str(path), "--data", str(data), "--engine", "prefect", "--runner", runner, "--verbose"]
+    asked = ["run", str(path), "--data", str(data), "--engine", "prefect", "--verbose"]
     out, err = tmp_path / "out", tmp_path / "err"
     run = warm_python.start(["-m", "crucible_lineage", *asked], {**os.environ, **prefect.environment}, out, err)
     eventually(lambda: "first light" in err.read_text() or run.poll() is not None)

@@ -63,7 +63,7 @@ inputs:
   scan: {file: "scan-*.txt", each: true, known_since: "2024-05-01T12:00:00Z"}
 steps:
   scaled: {uses: "LABMODULE:scaled", inputs: {scan: scan}}
-  summed: {uses: "LABMODULE:summed", inputs: {scans: scaled}, resources: {press: 1}}
+  summed: {uses: "LABMODULE:summed", inputs: {scans: scaled}}
   broken: {uses: "LABMODULE:broken", inputs: {scans: scaled}}
 """
 

@@ -1,4 +1,4 @@
-"""Steps on clusters that were there before: Dask's, by night Ray's. Of two workers only the second has a press."""
+"""Steps on clusters that were there before: Dask's, by night Ray's."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="ends process groups")
 
 
 class Cluster:
-    """Processes that make up a cluster, ended together. `runner` names it, as `--runner` takes it."""
+    """Processes that make up a cluster, ended together. `runner` names it, as a declaration does."""
 
     def __init__(self, folder: Path, stack: ExitStack, python: Any, environment: dict[str, str]) -> None:
         self.folder = folder
@@ -80,8 +80,8 @@ def start_dask(cluster: Cluster) -> str:
         return ""
 
     found = wait_for(address)
-    for name, options in (("a", ()), ("b", ("--resources", "press=1"))):
-        worker = (*dask, "worker", found, "--nthreads", "1", "--no-dashboard", "--no-nanny", *options)
+    for name in ("a", "b"):
+        worker = (*dask, "worker", found, "--nthreads", "1", "--no-dashboard", "--no-nanny")
         cluster.start_python(*worker, "--local-directory", cluster.folder, LAB_WORKER=name)
     return str(found)
 
@@ -103,7 +103,7 @@ def start_ray(cluster: Cluster) -> str:
             return tried.connect_ex(("127.0.0.1", port)) == 0
 
     wait_for(answers)
-    cluster.start(*common, "--address", address, "--resources", json.dumps({"press": 1}), LAB_WORKER="b")
+    cluster.start(*common, "--address", address, LAB_WORKER="b")
     return address
 
 
@@ -119,15 +119,13 @@ def cluster(request: pytest.FixtureRequest, warm_python: Any, prefect_server: An
         yield cluster
 
 
-def test_a_step_goes_to_the_worker_that_has_what_it_needs_and_a_failure_comes_back(
+def test_steps_are_made_by_both_workers_and_a_failure_comes_back(
     many: Any, data: Path, tmp_path: Path, command: Any, metadata_of: Any, cluster: Cluster, prefect_server: Any
 ) -> None:
-    arguments = ("--data", data, "--runner", cluster.runner, "--json")
-    ran = command("run", many.pipeline, *arguments, **prefect_server.environment)
+    path = many.declare(f"{many.pipeline.read_text()}runner: {cluster.runner}\n")
+    ran = command("run", path, "--data", data, "--json", **prefect_server.environment)
     assert (ran.returncode, bool(ran.stdout)) == (1, True), ran.stderr
     result = json.loads(ran.stdout)
     assert list(result["errors"]) == ["broken"]
     assert result["errors"]["broken"]["message"].startswith("step 'broken' failed: RuntimeError: the lamp was off, at ")
-    made = metadata_of(data, result["datasets"])
-    assert made.pop("summed")["worker"] == "b"
-    assert {part["worker"] for part in made.values()} == {"a", "b"}
+    assert {made["worker"] for made in metadata_of(data, result["datasets"]).values()} == {"a", "b"}

@@ -40,7 +40,7 @@ if __name__ == "__main__":
 def test_every_runner_makes_the_same_datasets_each_in_its_own_way(
     many: Any, in_prefect: Any, metadata_of: Any, tmp_path: Path
 ) -> None:
-    text = many.pipeline.read_text().replace(", resources: {press: 1}", "").partition("  broken:")[0]
+    text = many.pipeline.read_text().partition("  broken:")[0]
     kinds = ("threads", "processes", "dask", "ray")
     workers = dict.fromkeys(kinds, 2) | {"ray": 1}  # each of Ray's starts for three seconds
     runners = [json.dumps({"type": kind, "workers": workers[kind]}) for kind in kinds]
@@ -57,14 +57,16 @@ def test_every_runner_makes_the_same_datasets_each_in_its_own_way(
     assert [len(runners_of[kind] - {parent}) for kind in kinds] == [0, 2, 2, 1]
 
 
-def test_ray_of_our_own_has_the_workers_that_are_declared_and_no_dashboard(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_of_our_own_has_the_workers_that_are_declared_and_no_dashboard(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     pytest.importorskip("prefect_ray")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "")
     monkeypatch.delenv("RAY_USAGE_STATS_ENABLED")
     from crucible_lineage.flows.runners import task_runner
     from crucible_lineage.pipeline.spec.pipeline import Runner
 
-    runner: Any = task_runner(Runner(type="ray", workers=3))
+    runner: Any = task_runner(Runner(type="ray", workers=3), tmp_path)
     assert runner.address is None
     asked = {"num_cpus": 3, "include_dashboard": False, "log_to_driver": False}
     assert {name: runner.init_kwargs.get(name) for name in asked} == asked
@@ -77,6 +79,7 @@ def test_ray_of_our_own_has_the_workers_that_are_declared_and_no_dashboard(monke
         ("runner: {type: threads, address: tcp://host}", "threads have no address; only dask and ray clusters"),
         ("runner: {type: dask, adress: tcp://host}", "unknown key 'adress'; did you mean 'address'?"),
         ("runner: {type: dask, address: tcp://host, workers: 3}", "remove `workers`"),
+        ("runner: {type: dask, options: {queue: long}}", "`options` are those of jobs; only slurm has some"),
         ("runner: spark", "Input should be 'threads', 'processes', 'dask', 'ray' or 'slurm'"),
     ],
 )
@@ -87,16 +90,17 @@ def test_a_runner_that_makes_no_sense_is_a_fault_in_the_declaration(lab: Any, de
     assert said in str(refused.value)
 
 
-def test_a_runner_and_the_local_engine_exclude_each_other(lab: Any, data: Path, command: Any) -> None:
-    ran = command("run", lab.pipeline, "--data", data, "--engine", "local", "--runner", "dask")
-    assert ran.returncode == 2
-    assert "leave --engine local out" in ran.stderr
-
-
-def test_a_runner_whose_package_is_missing_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_runner_whose_package_is_missing_names_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from crucible_lineage.flows.runners import task_runner
     from crucible_lineage.pipeline.spec.pipeline import Runner
 
     monkeypatch.setitem(sys.modules, "prefect_ray", None)
     with pytest.raises(InputError, match=r"install crucible-lineage\[ray\]"):
-        task_runner(Runner(type="ray"))
+        task_runner(Runner(type="ray"), tmp_path)
+
+
+def test_a_runner_that_is_not_used_is_named(lab: Any, data: Path, command: Any) -> None:
+    path = lab.declare(f"{lab.pipeline.read_text()}runner: dask\n")
+    ran = command("run", path, "--data", data, "--engine", "local")
+    assert ran.returncode == 0, ran.stderr
+    assert "note: runner dask is not used: steps run in threads of this process" in ran.stderr

@@ -68,7 +68,7 @@ def runner(kind: str) -> Any:
     from crucible_lineage.flows.runners import task_runner
     from crucible_lineage.pipeline.spec.pipeline import Runner
 
-    return task_runner(Runner(type=kind, workers=2))
+    return task_runner(Runner(type=kind, workers=2), Path())
 
 
 def main() -> None:

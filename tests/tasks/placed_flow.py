@@ -69,7 +69,7 @@ def main() -> None:
 
     called = {"process": process, "collect": collect, "steps": steps}[sys.argv[1]]
     if sys.argv[3] != "threads":
-        called = called.with_options(task_runner=task_runner(Runner(type=sys.argv[3], workers=2)))
+        called = called.with_options(task_runner=task_runner(Runner(type=sys.argv[3], workers=2), Path()))
     answers: list[Any] = []
     for arguments in json.loads(sys.argv[2]):
         try:

@@ -30,7 +30,6 @@ DEFAULTS = (
     "retries",
     "timeout",
     "tags",
-    "resources",
     "salt",
     "strict",
 )  # of steps; beside them, `inputs`

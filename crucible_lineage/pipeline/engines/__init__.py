@@ -1,1 +1,1 @@
-"""Engines, which execute steps: in threads of this process, or as Slurm jobs."""
+"""Engines, which execute steps: in threads of this process."""

@@ -86,7 +86,7 @@ class Job:
         Declared metadata are listed by name: the values are in the dataset.
         """
         spec = self.spec
-        names = {"retries", "timeout", "tags", "resources", "reads", "strict", "reproduce"}
+        names = {"retries", "timeout", "tags", "reads", "strict", "reproduce"}
         settings = spec.model_dump(mode="json", include=names, exclude_defaults=True)
         output = spec.output.model_dump(mode="json", include={"ingestor", "publish"}, exclude_defaults=True)
         output |= {} if spec.output.is_ingested else {"ingest": False}

@@ -236,9 +236,6 @@ class StepSpec(DeclaredModel):
     tags: tuple[str, ...] = Field(default=(), description="tags of the task in Prefect, for concurrency limits")
     reads: Fields = Field(default=(), description="files beside the declaration that it reads: part of its identity")
     strict: bool = Field(default=False, description="true: reading any other file that it was not given is a failure")
-    resources: dict[str, float | str] = Field(
-        default={}, description="of a cluster: {GPU: 1}; of Slurm: cpus, gpus, memory (bytes), time (min), partition"
-    )
     salt: Salt | None = Field(default=None, description="any text: gives the results other ids, if theirs are in use")
     checks: dict[Annotated[str, Field(pattern=NAME)], Check] = Field(
         default={}, description="conditions on the results, by name"
@@ -302,15 +299,6 @@ class StepSpec(DeclaredModel):
         roles = [role for role, source in self.inputs.items() if not (isinstance(source, Source) and source.is_partner)]
         return roles[0] if roles and isinstance(self.inputs[roles[0]], Source) else None
 
-    @field_validator("resources")
-    @classmethod
-    def _amounts(cls, value: dict[str, float | str]) -> dict[str, float | str]:
-        for name, amount in value.items():
-            if isinstance(amount, str) != (name == "partition"):
-                kind = "the name of a partition of Slurm" if name == "partition" else "a number"
-                raise ValueError(f"{name!r} is {kind}, not {amount!r}")
-        return value
-
     @field_validator("matrix", mode="before")
     @classmethod
     def _combinations(cls, value: object) -> object:
@@ -326,11 +314,6 @@ class StepSpec(DeclaredModel):
                 "give a list of values to each parameter, as in {degree: [2, 3]}, or a list of combinations"
             )
         return value
-
-    @property
-    def amounts(self) -> dict[str, float]:
-        """The numeric resources."""
-        return {name: amount for name, amount in self.resources.items() if not isinstance(amount, str)}
 
     @property
     def combinations(self) -> tuple[dict[str, object], ...]:
@@ -349,28 +332,21 @@ RUNNERS = ", ".join(get_args(RunnerType))
 
 
 class Runner(DeclaredModel):
-    """Where steps run when a pipeline runs on Prefect (slurm: also without)."""
+    """Where steps run when a pipeline runs on Prefect."""
 
     type: RunnerType = Field(description="what steps run on")
-    workers: int | None = Field(default=None, ge=1, le=1024, description="how many steps at a time (slurm: in a job)")
+    workers: int | None = Field(default=None, ge=1, le=1024, description="how many steps at a time")
     address: str | None = Field(default=None, description="the address of a running Dask or Ray cluster")
-    cluster: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*\.[A-Za-z_]\w*$")] | None = Field(
-        default=None, description="the class of a Dask cluster to start for the run, as dask_jobqueue.SLURMCluster"
+    options: dict[str, object] = Field(
+        default={}, description="of slurm: keywords of dask_jobqueue.SLURMCluster, as queue, walltime, cores, memory"
     )
-    options: dict[str, object] = Field(default={}, description="keywords for that class, or options of sbatch")
 
     @model_validator(mode="after")
     def _cluster(self) -> Self:
         if self.address and self.type not in ("dask", "ray"):
             raise ValueError(f"{self.type} have no address; only dask and ray clusters have one")
-        if self.cluster and self.type != "dask":
-            raise ValueError("`cluster` is a class of Dask; write `type: dask`")
-        if self.cluster and self.address:
-            raise ValueError("`cluster` starts a cluster, `address` names a running one; give one of them")
-        if self.options and not self.cluster and self.type != "slurm":
-            raise ValueError(
-                "`options` go to the class of a `cluster`, and none is named, or to sbatch with `type: slurm`"
-            )
+        if self.options and self.type != "slurm":
+            raise ValueError("`options` are those of jobs; only slurm has some")
         if self.address and self.workers:
             raise ValueError("a cluster at an address has its own workers; remove `workers`")
         return self
@@ -435,7 +411,7 @@ class PipelineSpec(DeclaredModel):
     inputs: dict[Name, PipelineInput] = Field(description="the data, by names that steps use")
     steps: dict[Name, StepSpec] = Field(min_length=1, description="what is made, by name; inputs determine the order")
     runner: Annotated[Runner, BeforeValidator(_runner, json_schema_input_type=str | Runner)] | None = Field(
-        default=None, description=f"what steps run on: {RUNNERS}, or dask=ADDRESS; all but slurm under Prefect only"
+        default=None, description=f"what steps run on: {RUNNERS}, or dask=ADDRESS; on Prefect only"
     )
     schedule: Schedule | None = Field(default=None, description="when it runs, once deployed")
     trigger: Trigger | None = Field(default=None, description="the event on which it runs, once deployed")

@@ -51,7 +51,7 @@ project_title: The lab
 env: [LAB_TOKEN]
 include: [other.yaml]
 params: {degree: 3}
-defaults: {retries: 1, timeout: 60, tags: [a], resources: {gpu: 1}, env: {A: b}, output: {public: true}}
+defaults: {retries: 1, timeout: 60, tags: [a], env: {A: b}, output: {public: true}}
 inputs:
   a: {file: a.txt, each: true, timestamp: "2024-05-01T12:00:00Z", samples: [0tr5k2ndm5zvd000nr21qakeh4], ingest: false}
   b: {file: [a.txt, "b*.txt"], known_since: "2024-05-01T12:00:00Z", match: {a: [instrument_name, metadata.lamp]}}
@@ -70,7 +70,6 @@ steps:
     retries: "${params.degree}"
     timeout: 3.5
     tags: [big]
-    resources: {gpu: 1}
   t: {run: "fit {inputs.a} {out}", inputs: {a: a}, matrix: [{x: 1}, {x: 2}], env: {A: b}}
   u: {run: [fit, "{inputs.a}", "{out}"], inputs: {a: a}}
 schedule: {cron: "0 2 * * *", timezone: America/Los_Angeles}
