@@ -128,22 +128,6 @@ class Mirror:
         """Record an attempt at a recipe that was made again, unless a later one is recorded."""
         self.database.transaction(lambda db: tables.note_attempts(db, {first: attempt}))
 
-    def lost(self, mfid: str) -> tuple[str, ...]:
-        """Return the files of a dataset known to be lost at Crucible."""
-        return tuple(file for (file,) in self.database.rows("SELECT file FROM lost WHERE mfid = ? ORDER BY file", mfid))
-
-    def all_lost(self) -> frozenset[str]:
-        """Return the datasets with files known to be lost at Crucible."""
-        return frozenset(mfid for (mfid,) in self.database.rows("SELECT DISTINCT mfid FROM lost"))
-
-    def note_lost(self, mfid: str, file: str) -> None:
-        """Record that Crucible has lost a file of a dataset."""
-        self.database.write("INSERT OR IGNORE INTO lost VALUES (?, ?)", mfid, file)
-
-    def note_whole(self, mfid: str, file: str) -> None:
-        """Record that Crucible has a file of a dataset, after all or again."""
-        self.database.write("DELETE FROM lost WHERE mfid = ? AND file = ?", mfid, file)
-
     # Datasets of one pipeline
 
     def sync(self, project: str, scope: str, judge: Judge) -> dict[str, dict[str, SlotClaim]]:

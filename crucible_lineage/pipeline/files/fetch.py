@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crucible_lineage.checksums import file_sha256
-from crucible_lineage.errors import ChecksumError, InputError, LineageError, NotFoundError, RefusedError
+from crucible_lineage.errors import ChecksumError, InputError, NotFoundError, RefusedError
 from crucible_lineage.pipeline.spec.pipeline import Publish
 from crucible_lineage.refs import DatasetRef, FileRef
 from crucible_lineage.session import Session
@@ -41,7 +41,6 @@ def _from_crucible(dataset: DatasetRef, file: FileRef, target: Path, session: Se
         return file_sha256(target)
     stored = next((one for one in session.client.datasets.list_files(dataset.mfid) if one.filename == file.name), None)
     if stored is None:
-        session.mirror.note_lost(dataset.mfid, file.name)
         raise InputError(
             f"dataset {dataset.mfid} ({dataset.name!r}) no longer has the file {file.name!r} at Crucible; "
             f"{way_out(dataset.mfid)}"
@@ -50,7 +49,6 @@ def _from_crucible(dataset: DatasetRef, file: FileRef, target: Path, session: Se
         try:
             session.client.files.download(stored, folder).replace(target)
         except LOST as error:
-            session.mirror.note_lost(dataset.mfid, file.name)
             error.args = (f"{error}; {way_out(dataset.mfid)}",)
             raise
     return stored.sha256_hash or file_sha256(target)  # the download has verified the hash
@@ -59,15 +57,6 @@ def _from_crucible(dataset: DatasetRef, file: FileRef, target: Path, session: Se
 def way_out(mfid: str) -> str:
     """Return what can be done about lost bytes of a dataset, for a message."""
     return f"to restore it: crucible-lineage verify {mfid} --repair; to remake it: crucible-lineage reproduce {mfid}"
-
-
-def note_if_lost(session: Session, mfid: str, filename: str, error: LineageError) -> None:
-    """Record that Crucible has lost a file, if this error of reading it means that.
-
-    The next run that plans this result makes it again.
-    """
-    if isinstance(error, LOST):
-        session.mirror.note_lost(mfid, filename)
 
 
 def send_again(client: CrucibleClient, mfid: str, filename: str, sha256: str, path: Path) -> None:

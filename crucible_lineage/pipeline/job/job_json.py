@@ -110,14 +110,14 @@ def job_from_json(sent: JsonMapping, run: JsonMapping, session: Session) -> Job:
 
 def made_to_json(made: Materialized) -> dict[str, object]:
     """Encode a step's result, for another process or machine."""
-    fields = {name: getattr(made, name) for name in ("executed", "note", "seconds", "waits", "healed")}
+    fields = {name: getattr(made, name) for name in ("executed", "note", "seconds", "waits")}
     return {**fields, "outputs": {name: dataset.mfid for name, dataset in made.outputs.items()}}
 
 
 def made_from_json(sent: JsonMapping, session: Session) -> Materialized:
     """Decode a result that another process or machine made."""
     outputs = {name: existing_dataset(mfid, session) for name, mfid in sent["outputs"].items()}
-    fields = {name: sent[name] for name in ("executed", "note", "seconds", "waits", "healed")}
+    fields = {name: sent[name] for name in ("executed", "note", "seconds", "waits")}
     return Materialized(outputs, **fields)
 
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -20,7 +20,6 @@ from crucible_lineage.disk import draft_beside
 from crucible_lineage.errors import StepError
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.marks import is_own
-from crucible_lineage.pipeline.files.fetch import has_bytes, send_again
 from crucible_lineage.pipeline.job.calling import (
     call_step,
     input_folders,
@@ -41,7 +40,7 @@ from crucible_lineage.refs import DatasetRef, FileRef, file_stem, last_taken, na
 from crucible_lineage.registration.delivery import DeliversLater, deliver_now
 from crucible_lineage.registration.new_dataset import LocalFile, NewDataset
 from crucible_lineage.registration.payload import Label
-from crucible_lineage.registration.read import read, read_own, require_not_withdrawn
+from crucible_lineage.registration.read import read_own, require_not_withdrawn
 from crucible_lineage.session import Session
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
@@ -52,9 +51,8 @@ if TYPE_CHECKING:  # importing the client costs a tenth of a second, which plann
 class Materialized:
     """The datasets of a step's outputs; `executed` is False if they existed already.
 
-    `waits` is True if they wait in the outbox for delivery, `healed` if they existed with lost bytes, which were made
-    and sent again. `note` is a message for the user, `seconds` the time to make and register them. `returned` are the
-    values returned for each output, if known here.
+    `waits` is True if they wait in the outbox for delivery. `note` is a message for the user, `seconds` the time to
+    make and register them. `returned` are the values returned for each output, if known here.
     """
 
     outputs: Mapping[str, DatasetRef]
@@ -63,7 +61,6 @@ class Materialized:
     seconds: float | None = None
     waits: bool = False
     returned: Mapping[str, JsonMapping] = field(default_factory=dict)
-    healed: bool = False
 
 
 def materialize_step(
@@ -76,11 +73,7 @@ def materialize_step(
     """
     with session.turn(job.mfid) as turn:
         session.outbox.look(job.mfid)
-        lost = _still_lost(job, session)
-        present = {
-            planned.output: None if planned.mfid in lost else _present(planned, job, session, deliveries)
-            for planned in job.outputs
-        }
+        present = {planned.output: _present(planned, job, session, deliveries) for planned in job.outputs}
         if all(present.values()):
             existing = {output: dataset for output, dataset in present.items() if dataset}
             if deliveries is not None:
@@ -93,10 +86,6 @@ def materialize_step(
         report_phase(job, STARTED, session.settings.data)
         with session.attempts.folder(file_stem(job.name), input_folders(job), Path(turn.lock_file)) as folder:
             new, cached, note = _execute(job, folder, session, on_line, deliveries)
-            if lost:
-                healed = _heal(job, new, cached, lost, session)
-                note = "; ".join(filter(None, ("Crucible had lost its bytes, which were sent again", note)))
-                return Materialized(healed, True, note, time.monotonic() - began, healed=True)
             made = session.outbox.put(job.name, job.project, new, cached, job.run_id)
         for planned in job.outputs:
             if planned.recipe.get("attempt"):
@@ -113,46 +102,6 @@ def materialize_step(
     # A result delivered at once may be another machine's, with other returned values.
     returned = {ids[new.mfid]: new.metadata for new in made.datasets} if waits else {}
     return Materialized(outputs, executed=True, note=note, seconds=seconds, waits=waits, returned=returned)
-
-
-def _still_lost(job: Job, session: Session) -> dict[str, dict[str, str]]:
-    """Return the lost files of complete results at Crucible: {MFID: {file: SHA-256}}."""
-    lost: dict[str, dict[str, str]] = {}
-    for planned in job.outputs:
-        names = session.mirror.lost(planned.mfid)
-        found = read(session.client, planned.mfid) if names else None
-        hashes = {file.name: file.sha256 for file in found.ref.files} if found and found.ref else {}
-        for name in names:
-            if name not in hashes or has_bytes(session.client, planned.mfid, name, hashes[name]):
-                session.mirror.note_whole(planned.mfid, name)  # or the dataset is gone, and made as any other
-            else:
-                lost.setdefault(planned.mfid, {})[name] = hashes[name]
-    return lost
-
-
-def _heal(
-    job: Job,
-    new: Sequence[NewDataset],
-    cached: Mapping[str, Path],
-    lost: Mapping[str, Mapping[str, str]],
-    session: Session,
-) -> dict[str, DatasetRef]:
-    """Send the lost bytes to Crucible again; return the results. Raises StepError, before sending, if they differ."""
-    made = {(one.mfid, file.ref.name): file.ref.sha256 for one in new for file in one.files}
-    for mfid, files in lost.items():
-        for name, sha256 in files.items():
-            if made.get((mfid, name)) != sha256:
-                raise StepError(
-                    f"Crucible has lost the bytes of {name} of dataset {mfid}, and the remade file differs; "
-                    f"nothing was sent. Make another attempt with --force {job.inspection.step}, or look for a copy: "
-                    f"crucible-lineage verify {mfid} --repair --from FOLDER"
-                )
-    for mfid, files in lost.items():
-        for name, sha256 in files.items():
-            send_again(session.client, mfid, name, sha256, cached[sha256])
-            session.mirror.note_whole(mfid, name)
-    healed = {planned.output: _at_service(planned, job, session) for planned in job.outputs}
-    return {output: dataset for output, dataset in healed.items() if dataset}
 
 
 def _deliver_before_use(

@@ -32,7 +32,6 @@ class ProjectIndex:
         self._has_begun = False
         self._stated: StatementEffects | None = None
         self._held: dict[str, str] = {}
-        self._lost = session.mirror.all_lost()
 
     def sync(self) -> None:
         """Synchronize the index: one cheap call if nothing changed."""
@@ -80,10 +79,6 @@ class ProjectIndex:
         """Return the dataset if it is complete, at Crucible or in the outbox."""
         found = self.results.known(mfid, ask=False) or self.session.outbox.find(mfid)
         return found or self.results.known(mfid, ask=not self._has_begun)
-
-    def lost(self, mfid: str) -> tuple[str, ...]:
-        """Return the files of a dataset that Crucible is known to have lost."""
-        return self.session.mirror.lost(mfid) if mfid in self._lost else ()
 
     def is_begun(self, mfid: str) -> bool:
         """Return whether there is an incomplete record under this id."""

@@ -230,17 +230,11 @@ def _planned(draft: _Draft, index: ProjectIndex, *, forced: bool) -> StepPlan:
     complete = {planned.output: index.complete(planned.mfid) for planned in outputs}
     results = {output: dataset for output, dataset in complete.items() if dataset}
     name, step = instance.name, instance.step.name
-    lost = [f"Crucible has lost the bytes of its file {file}"
-            for planned in outputs for file in index.lost(planned.mfid)]  # fmt: skip
-    exists = not lost and len(results) == len(outputs) and not forced
+    exists = len(results) == len(outputs) and not forced
     if not exists and (
         on_hold := index.on_hold([parent.dataset.mfid for parent in used], instance.inspection.code.fingerprint)
     ):
         return _blocked(instance, on_hold, on_hold=True)
-    if lost and not forced:
-        roots = tuple(f"{name}: {cause}" for cause in lost)
-        ids = _ids(outputs)
-        return StepPlan(name, INCOMPLETE, tuple(lost), ids, outputs=outputs, step=step, roots=roots, used=used)
     reasons = [index.results.refusal(planned.mfid) for planned in outputs if planned.output not in results]
     refusals = [reason for reason in reasons if reason]
     if forced and (refusals or len(results) == len(outputs)):

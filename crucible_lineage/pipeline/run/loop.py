@@ -408,10 +408,7 @@ class Run:
             self.end_step(name, FAILED, error=message, failed=_counted(job))
         else:
             state.note, state.took = made.note, made.seconds
-            if made.healed:
-                self._rely_on(name, made.outputs, job.used)
-                state.outcome = EXECUTED if state.outcome == REUSED else state.outcome
-            elif made.executed:
+            if made.executed:
                 self._own.add(min(ids_of(made.outputs).values()))
                 self.slot_writer.note_made(self.instances[name], made.outputs)
                 self._keep_returned(name, made.returned)

@@ -14,7 +14,7 @@ from crucible_lineage.client.transfer.download import local_path
 from crucible_lineage.core.datasets import in_threads
 from crucible_lineage.errors import InputError, LineageError
 from crucible_lineage.lineage.records import text
-from crucible_lineage.pipeline.files.fetch import LOST, note_if_lost, way_out
+from crucible_lineage.pipeline.files.fetch import LOST, way_out
 from crucible_lineage.provenance.record import ATTACHED_NAME
 from crucible_lineage.session import Session
 from crucible_lineage.traffic import Tell
@@ -95,7 +95,6 @@ def _fetch_all(
         try:
             fetched.append(session.client.files.download(file, folder))
         except LineageError as error:
-            note_if_lost(session, mfid, file.filename, error)
             absent[file.filename] = f"{error}; {way_out(mfid)}" if isinstance(error, LOST) else str(error)
     return FilesFetched(mfid, tuple(fetched), present, absent)
 

@@ -112,4 +112,3 @@ def _by_rerunning(session: Session, mfid: str, files: Sequence[DamagedFile]) -> 
 
 def _send(session: Session, file: DamagedFile, path: Path) -> None:
     send_again(session.client, file.mfid, file.filename, file.sha256, path)
-    session.mirror.note_whole(file.mfid, file.filename)

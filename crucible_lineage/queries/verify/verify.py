@@ -28,7 +28,7 @@ from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage import Finding, LineageGraph
 from crucible_lineage.lineage.checks import Findings, worst_first
 from crucible_lineage.marks import KEY
-from crucible_lineage.pipeline.files.fetch import LOST, note_if_lost
+from crucible_lineage.pipeline.files.fetch import LOST
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 from crucible_lineage.queries.deleted import deleted_in, deletion_of
@@ -292,7 +292,6 @@ def _read_bytes(
             try:
                 size = session.client.files.download(file, folder).stat().st_size
             except LOST as error:
-                note_if_lost(session, mfid, file.filename, error)
                 finding = _unreadable_file(datasets[mfid], file, error)
                 damaged = file.sha256_hash and DamagedFile(mfid, file.filename, file.sha256_hash, finding)
                 return (finding, damaged or None), file.size or 0
