@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import base64
 import json
-import logging
 import os
 import re
-import sys
 import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
-from typing import Self, TextIO
+from typing import Self
 from urllib.parse import quote, quote_plus
 
 from crucible_lineage.disk import private_file, private_folder, storage_error
@@ -43,9 +40,6 @@ _listeners: list[Callable[[str, str], None]] = []
 
 
 LOG_FORMAT = "%(levelname)s %(name)s: %(message)s"
-
-_keep: ContextVar[Callable[[bytes], None] | None] = ContextVar("keep", default=None)
-
 
 FOLDER = "logs"  # in the data folder
 MAX_FILES = 100
@@ -228,62 +222,6 @@ def tail_of(log: Path) -> str:
     with log.open("rb") as stream:
         stream.seek(max(0, log.stat().st_size - TAIL_BYTES))
         return stream.read().decode(errors="replace").strip()
-
-
-@contextmanager
-def keeping_prints(keep: Callable[[bytes], None]) -> Iterator[None]:
-    """Pass to `keep` what is printed and logged in this block, in this thread and in those that inherit its context.
-
-    Output that bypasses Python's `sys.stdout` and `sys.stderr`, as of C libraries and other programs, is not seen.
-    """
-    _install()
-    token = _keep.set(keep)
-    try:
-        yield
-    finally:
-        _keep.reset(token)
-
-
-def _install() -> None:
-    """Copy the standard streams and the logging of this process, unless that is done already."""
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if not isinstance(stream, _CopyingStream):
-            setattr(sys, name, _CopyingStream(stream))
-    root = logging.getLogger()
-    if not any(isinstance(handler, _CopyingHandler) for handler in root.handlers):
-        root.addHandler(_CopyingHandler(logging.INFO))
-
-
-class _CopyingStream:
-    """A stream that also passes what is written to it to `keep` of the current context.
-
-    It is not a subclass of Python's streams, since those are closed when they are no longer referenced.
-    """
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str, /) -> int:
-        if keep := _keep.get():
-            keep(text.encode(errors="backslashreplace"))
-        return self._stream.write(text)
-
-    def writelines(self, lines: Iterable[str], /) -> None:
-        for line in lines:
-            self.write(line)
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._stream, name)
-
-
-class _CopyingHandler(logging.Handler):
-    """Passes what libraries and steps log to `keep` of the current context."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if keep := _keep.get():
-            text = logging.Formatter(LOG_FORMAT).format(record)
-            keep(text.encode(errors="backslashreplace") + b"\n")
 
 
 @dataclass(frozen=True)

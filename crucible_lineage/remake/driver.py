@@ -450,9 +450,7 @@ class _Remaking:
     def _causes(self, answer: dict[str, Any], folders: dict[str, Path]) -> Iterator[str]:
         """Yield possible causes: undeclared accesses, and differences of the environment."""
         was, now = self.recorded, answer["environment"]
-        while_running = [path for path in self.entry["read"] if "(opened while it ran)" in path]
-        undeclared = [path for path in self.entry["read"] if path not in while_running]
-        if undeclared:
+        if undeclared := self.entry["read"]:
             yield f"it read {', '.join(undeclared[:3])}, which it was not given"
         for omitted in self.entry["left_out"][:MOST_LINES]:
             yield f"not kept of its source: {omitted}"
@@ -467,8 +465,6 @@ class _Remaking:
         yield from self._other_packages(was["packages"], now["packages"])
         yield from _other_variables(was, now)
         yield from _other_machine(was, now)
-        if while_running:
-            yield f"{', '.join(sorted({*while_running})[:3])}, and it was not given"
 
     def _undeclared_accesses(self, accesses: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
         """Yield the hosts, variables and files that the step accesses here without a record."""

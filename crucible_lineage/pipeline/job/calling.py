@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from crucible_lineage.pipeline.files.fetch import place_file
 from crucible_lineage.pipeline.functions.command import arguments_of
 from crucible_lineage.pipeline.functions.inspect import validated_params
 from crucible_lineage.pipeline.job.job import Job
-from crucible_lineage.pipeline.logs import STEP_LOG, LineCallback, Redactor, StepLog, keeping_prints
+from crucible_lineage.pipeline.logs import STEP_LOG, LineCallback, Redactor, StepLog
 from crucible_lineage.pipeline.processes.command import CommandCall, call_command
 from crucible_lineage.pipeline.processes.failure import failed_here, failure_line, failure_traceback
 from crucible_lineage.pipeline.processes.side_files import CallOutcome, code_folder, returned, watching_files
@@ -46,9 +45,9 @@ def call_step(
     `secrets` and those given to the step are redacted in both. `on_line` receives each line when it is printed.
     """
     redactor = Redactor((*secrets, *secrets_of(job)))
-    with StepLog(folder / STEP_LOG, redactor, on_line) as log, _running(job) as own:
+    with StepLog(folder / STEP_LOG, redactor, on_line) as log:
         try:
-            return _check_reads(job, _call(job, {**arguments, **outputs}, folder, log), log, own.beside)
+            return _check_reads(job, _call(job, {**arguments, **outputs}, folder, log), log)
         except StepError as error:
             log.path.touch()  # the error names it, even if nothing was printed
             error.args = tuple(redactor.text(str(part)) for part in error.args)
@@ -70,52 +69,15 @@ def _call(job: Job, paths: Mapping[str, Any], folder: Path, log: StepLog) -> Cal
     return _call_here(job.step, job, paths, log)
 
 
-@dataclass(eq=False)
-class _Running:
-    """A call under way: the files that it may read, and the calls that ran at the same time."""
-
-    covered: frozenset[Path]
-    beside: list[_Running] = field(default_factory=list)
-
-
-_calls: list[_Running] = []
-_calls_lock = threading.Lock()
-
-
-@contextmanager
-def _running(job: Job) -> Iterator[_Running]:
-    """Record which calls of this process overlap: any of them may have opened a file that was opened meanwhile."""
-    spec = job.spec
-    scripts = [spec.folder / part for part in arguments_of(spec)] if spec.run else []
-    own = _Running(frozenset(path.resolve() for path in (*map(Path, job.inspection.files), *scripts)))
-    with _calls_lock:
-        own.beside = list(_calls)
-        for other in _calls:
-            other.beside.append(own)
-        _calls.append(own)
-    try:
-        yield own
-    finally:
-        with _calls_lock:
-            _calls.remove(own)
-
-
-def _check_reads(job: Job, called: CallOutcome, log: StepLog, beside: Sequence[_Running]) -> CallOutcome:
-    """Return the call without the reads that `reads` covers. Raises StepError if a strict step read other files.
-
-    Files opened while other steps ran do not fail a step, since the others may have opened them. The log names only
-    what the step's own code read, so that the same step always leaves the same files.
-    """
+def _check_reads(job: Job, called: CallOutcome, log: StepLog) -> CallOutcome:
+    """Return the call without the reads that `reads` covers. Raises StepError if a strict step read other files."""
     covered = {Path(path).resolve() for path in job.inspection.files}
-    theirs = covered.union(*(other.covered for other in beside))
-    read = tuple(path for path in called.read if path.resolve() not in covered)
-    opened = tuple(path for path in called.opened if path.resolve() not in theirs)
-    called = replace(called, read=read, opened=opened)
-    if job.spec.strict and (read or (opened and not beside)):
+    called = replace(called, read=tuple(path for path in called.read if path.resolve() not in covered))
+    if called.read and job.spec.strict:
         raise StepError(f"step {job.name!r} is strict, and {called.read_note()}", step=job.name, log=str(log.path))
-    if read:
+    if called.read:
         with log.path.open("ab") as stream:  # the process that printed there has ended
-            stream.write(f"note: {replace(called, opened=()).read_note()}\n".encode())
+            stream.write(f"note: {called.read_note()}\n".encode())
     return called
 
 
@@ -143,10 +105,9 @@ def _texts(value: object) -> Iterator[str]:
 
 
 def _call_here(step: Step[..., Any], job: Job, paths: Mapping[str, Any], log: StepLog) -> CallOutcome:
-
     token = step_runner.set(None)  # a step that calls another one calls a plain function
     try:
-        with keeping_prints(log.write), watching_files(log.path.parent) as watched:
+        with watching_files(log.path.parent) as watched:
             facts = {step.facts: job.facts} if step.facts else {}
             result = step.function(**paths, **facts, **validated_params(step, job.given))
             result, pictures = draw_returned(result, {name: paths[name] for name in step.outputs})

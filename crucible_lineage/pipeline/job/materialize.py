@@ -172,7 +172,7 @@ def _execute(
         run=job.run,
         declared=job.declared,
         gaps=job.gaps,
-        read=(*map(str, called.read), *(f"{path} (opened while it ran)" for path in called.opened)),
+        read=tuple(map(str, called.read)),
         archive=support.archive,
         left_out=support.left_out,
         program=support.program,

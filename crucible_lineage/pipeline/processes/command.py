@@ -15,13 +15,11 @@ from crucible_lineage.facts import Facts
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.pipeline.functions.command import FACTS, FIELD, SHELL_FIELD
 from crucible_lineage.pipeline.logs import STEP_LOG, StepLog, tail_of
-from crucible_lineage.pipeline.processes.file_accesses import watching_folders
-from crucible_lineage.pipeline.processes.side_files import CallOutcome, ReturnedError, not_installed, returned
+from crucible_lineage.pipeline.processes.side_files import CallOutcome, ReturnedError, returned
 from crucible_lineage.pipeline.processes.supervised import Supervised, ending_error
 
 FACTS_FILE = "facts.json"  # beside {out}; what {facts} stands for
 METADATA_FILE = "metadata.json"  # written into {out}: becomes the child's metadata, not one of its files
-COMPILED = (".pyc", ".so", ".dll", ".pyd")
 # Variables that programs need to run at all, without our keys and other secrets.
 PASSED = (
     *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "LD_LIBRARY_PATH"),
@@ -57,16 +55,15 @@ def call_command(call: CommandCall, attempt: Path, log: StepLog, timeout_s: floa
     command = [part for argument in call.arguments for part in _fill(argument, call, attempt)]
     command = [str(call.declared_in / part) if (call.declared_in / part).is_file() else part for part in command]
     passed = {key: value for key, value in os.environ.items() if key in PASSED or key.startswith("LC_")}
-    with watching_folders(not_installed(call.declared_in), attempt) as opened:
-        try:
-            process = Supervised(command, log.write, name, run_id=call.run_id, cwd=attempt, env={**passed, **call.env})
-        except OSError as error:
-            raise StepError(f"step {name!r}: {command[0]} cannot be started: {error}", step=name) from error
-        process.finish()
-        in_time = process.wait(timeout_s)
-        if not in_time:
-            process.end()
-            process.wait()
+    try:
+        process = Supervised(command, log.write, name, run_id=call.run_id, cwd=attempt, env={**passed, **call.env})
+    except OSError as error:
+        raise StepError(f"step {name!r}: {command[0]} cannot be started: {error}", step=name) from error
+    process.finish()
+    in_time = process.wait(timeout_s)
+    if not in_time:
+        process.end()
+        process.wait()
     log.close()
     if stopped := ending_error(process, log.path, timeout_s, in_time=in_time):
         raise stopped
@@ -78,9 +75,7 @@ def call_command(call: CommandCall, attempt: Path, log: StepLog, timeout_s: floa
     if not any(out.iterdir()) and (stray := _stray(attempt)):
         message = f"step {name!r}: the command wrote {stray[0]} beside {{out}} instead of into it; it is in {attempt}"
         raise StepError(message, step=name, log=str(log.path))
-    scripts = [Path(part) for part in command]
-    others = tuple(path for path in opened if path not in scripts and path.suffix not in COMPILED)
-    return CallOutcome(_metadata(name, out / METADATA_FILE), left=process.left, code=call.declared_in, opened=others)
+    return CallOutcome(_metadata(name, out / METADATA_FILE), left=process.left, code=call.declared_in)
 
 
 def _ended(code: int) -> str:

@@ -1,7 +1,7 @@
 """Side effects of a step's function: its returned value, and the files that it writes or reads outside of its folder.
 
 Python reports each file that it opens itself (`open`, `Path.write_text`, `numpy.savetxt`), in the thread that calls
-the function. Files opened by C libraries such as HDF5, or by programs, are seen only beside code and declaration.
+the function. Files opened by C libraries such as HDF5, or by programs, are not seen.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -44,8 +44,7 @@ class CallOutcome:
 
     `outside` are the files that it wrote outside of its folder, `left` is the number of processes that it left running,
     `code` the folder of the called function, `pictures` are the names of the figures that it returned, `read` the files
-    that it read without being given them, `opened` those that were opened while it ran, probably by a program or
-    library that it called.
+    that it read without being given them.
     """
 
     result: Any
@@ -54,23 +53,17 @@ class CallOutcome:
     code: Path | None = None
     pictures: tuple[str, ...] = ()
     read: tuple[Path, ...] = ()
-    opened: tuple[Path, ...] = ()
 
     def read_note(self) -> str:
         """Return the note on files that it read without being given them."""
-        notes = [f"it read {_named(self.read)}, which it was not given"] if self.read else []
-        if self.opened:
-            notes.append(
-                f"while it ran, {_named(self.opened)} was opened, which it was not given, by a program or library that "
-                "it called (or by something else)"
-            )
         return (
-            f"{'; '.join(notes)}: other content there makes no new result; name it in `reads`, or give it as an input"
+            f"it read {_named(self.read)}, which it was not given: other content there makes no new result; "
+            "name it in `reads`, or give it as an input"
         )
 
     def note(self) -> str:
         """Return the note on files and processes; empty if there are none."""
-        notes = [self.read_note()] if self.read or self.opened else []
+        notes = [self.read_note()] if self.read else []
         if self.outside:
             written = _named(self.outside, 1)
             notes.append(f"it wrote {written}, outside of its folder; that is not part of its result")
@@ -82,19 +75,6 @@ class CallOutcome:
 
 def _named(paths: Sequence[Path], most: int = MAX_NAMED) -> str:
     return shortened(list(map(str, paths)), most)
-
-
-def not_code(paths: Iterable[Path], but: Iterable[Path] = ()) -> tuple[Path, ...]:
-    """Return the files that are not Python code, without those in `but`."""
-    known = set(but)
-    return tuple(path for path in paths if not path.name.endswith(_CODE) and path not in known)
-
-
-def not_installed(*folders: Path | None) -> list[Path]:
-    """Return the folders outside of the system, Python and its packages."""
-    return [
-        one for one in folders if one and not (f"{one}{os.sep}".startswith(_SYSTEM) or "site-packages" in one.parts)
-    ]
 
 
 def code_folder(function: Callable[..., object]) -> Path | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import ctypes
 import json
 import multiprocessing
 import os
@@ -15,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from crucible_lineage.errors import StepError, StoppedError
 from crucible_lineage.json_types import JsonObject
@@ -83,7 +82,8 @@ class Supervised:
         self._on_ended = ended
         self._ended = threading.Event()
         self._lifeline = -1
-        self._job: Any = None
+        self._stdin: IO[bytes]
+        self._tree: subprocess.Popen[bytes] | None = None  # on Windows, which has no supervisors
         with _lock:
             _refuse_if_stopped(name, run_id)
             _under_way.add(self)
@@ -114,8 +114,9 @@ class Supervised:
     def end(self, *, stopped: bool = False) -> None:
         """Terminate it and all its descendants; kill those left after `GRACE_S`. Does not wait."""
         self.stopped = self.stopped or stopped
-        if self._job:
-            self._job.end()
+        if self._tree:
+            command = ["taskkill", "/T", "/F", "/PID", str(self._tree.pid)]
+            subprocess.run(command, capture_output=True, check=False)  # noqa: S603
         with _lock:
             if self._lifeline >= 0:
                 with suppress(OSError):
@@ -139,7 +140,11 @@ class Supervised:
 
     def _start(self, command: list[str], output: int, cwd: Path | None, env: dict[str, str]) -> IO[bytes] | None:
         if os.name == "nt":
-            self._start_in_job(command, output, cwd, env)
+            self._tree = subprocess.Popen(  # noqa: S603
+                command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, cwd=cwd, env=env, bufsize=0
+            )
+            assert self._tree.stdin is not None
+            self._stdin = self._tree.stdin
             return None
         request = {"command": command, "cwd": None if cwd is None else str(cwd), "env": env, "grace_s": GRACE_S}
         for _ in range(_ATTEMPTS):
@@ -160,7 +165,7 @@ class Supervised:
         its_stdin, stdin = os.pipe()
         alive, self._lifeline = os.pipe()
         reported, reporting = os.pipe()
-        self._stdin: IO[bytes] = os.fdopen(stdin, "wb", buffering=0)
+        self._stdin = os.fdopen(stdin, "wb", buffering=0)
         report = os.fdopen(reported, "rb")  # closed by the thread that reads it
         try:
             send_request(request, (its_stdin, output, alive, reporting))
@@ -173,11 +178,6 @@ class Supervised:
                 os.close(descriptor)
         return report
 
-    def _start_in_job(self, command: list[str], output: int, cwd: Path | None, env: dict[str, str]) -> None:
-
-        self._job = JobObject(command, output, cwd, env)
-        self._stdin = self._job.stdin
-
     def _read(self, reading: int) -> None:
         with os.fdopen(reading, "rb", buffering=0) as stream:
             while block := stream.read(_BLOCK_BYTES):
@@ -185,7 +185,8 @@ class Supervised:
 
     def _wait(self, report: IO[bytes] | None) -> None:
         if report is None:
-            self.code = self._job.wait()
+            assert self._tree is not None
+            self.code = self._tree.wait()
         else:
             entry = _read_entry(report)
             report.close()
@@ -278,65 +279,6 @@ def _forget_after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_after_fork)
-
-
-SUSPENDED = 0x4  # CREATE_SUSPENDED
-_KILL_ON_CLOSE, _EXTENDED_LIMITS = 0x2000, 9
-
-
-class _Limits(ctypes.Structure):
-    _fields_ = (
-        ("per_process_user_time", ctypes.c_int64),
-        ("per_job_user_time", ctypes.c_int64),
-        ("flags", ctypes.c_uint32),
-        ("minimum_working_set", ctypes.c_size_t),
-        ("maximum_working_set", ctypes.c_size_t),
-        ("active_processes", ctypes.c_uint32),
-        ("affinity", ctypes.c_size_t),
-        ("priority", ctypes.c_uint32),
-        ("scheduling", ctypes.c_uint32),
-        ("io", ctypes.c_uint64 * 6),
-        ("process_memory", ctypes.c_size_t),
-        ("job_memory", ctypes.c_size_t),
-        ("peak_process_memory", ctypes.c_size_t),
-        ("peak_job_memory", ctypes.c_size_t),
-    )
-
-
-class JobObject:
-    """A command in a Windows job of its own, with all its descendants; `stdin` is its standard input."""
-
-    def __init__(self, command: list[str], output: int, cwd: Path | None, env: dict[str, str]) -> None:
-        windows: Any = vars(ctypes)["windll"]
-        self._kernel = windows.kernel32
-        self._kernel.CreateJobObjectW.restype = ctypes.c_void_p
-        self._process = subprocess.Popen(  # noqa: S603 (a list of arguments; no shell sees it)
-            command,
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=cwd,
-            env=env,
-            bufsize=0,
-            creationflags=SUSPENDED,  # it cannot start processes before it is in the job
-        )
-        assert self._process.stdin is not None
-        self.stdin = self._process.stdin
-        handle, limits = ctypes.c_void_p(int(vars(self._process)["_handle"])), _Limits(flags=_KILL_ON_CLOSE)
-        self._job = ctypes.c_void_p(self._kernel.CreateJobObjectW(None, None))
-        self._kernel.SetInformationJobObject(self._job, _EXTENDED_LIMITS, ctypes.byref(limits), ctypes.sizeof(limits))
-        self._kernel.AssignProcessToJobObject(self._job, handle)
-        windows.ntdll.NtResumeProcess(handle)
-
-    def end(self) -> None:
-        """Terminate all processes of the job."""
-        self._kernel.TerminateJobObject(self._job, 1)
-
-    def wait(self) -> int:
-        """Wait for the command, end what is left of the job, and return the exit code."""
-        code = self._process.wait()
-        self._kernel.CloseHandle(self._job)
-        return code
 
 
 _watching = False

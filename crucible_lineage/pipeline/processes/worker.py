@@ -90,8 +90,7 @@ def _answer_of(worker: _Worker, call: FunctionCall, answer: Path, log: StepLog, 
         raise StepError(message, step=call.name, log=str(log.path), trace=trace)
     code = Path(reply["code"]) if reply["code"] else None
     outside, pictures = tuple(map(Path, reply["outside"])), tuple(reply["pictures"])
-    read, opened = (tuple(map(Path, reply[name])) for name in ("read", "opened"))
-    return CallOutcome(reply["result"], outside, worker.process.left, code, pictures, read, opened)
+    return CallOutcome(reply["result"], outside, worker.process.left, code, pictures, tuple(map(Path, reply["read"])))
 
 
 def start_ahead(workers: int) -> None:

@@ -21,14 +21,7 @@ from crucible_lineage.pictures import draw_returned
 from crucible_lineage.pipeline.functions.inspect import compiling_source, find_step, validated_params
 from crucible_lineage.pipeline.logs import LOG_FORMAT
 from crucible_lineage.pipeline.processes.failure import failure_line, failure_traceback
-from crucible_lineage.pipeline.processes.file_accesses import get_ready, watching_folders
-from crucible_lineage.pipeline.processes.side_files import (
-    code_folder,
-    not_code,
-    not_installed,
-    returned,
-    watching_files,
-)
+from crucible_lineage.pipeline.processes.side_files import code_folder, returned, watching_files
 
 ATOMIC_BYTES = 4000  # writes of up to 4096 bytes to a pipe are atomic on Linux
 
@@ -37,7 +30,6 @@ def main(mark: str) -> None:
     calls, output = _private_pipes()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=LOG_FORMAT)
     folder, environment, process = Path.cwd(), dict(os.environ), os.getpid()
-    get_ready()
     with compiling_source():  # functions may import when they are called
         while line := calls.readline():
             call = json.loads(line)
@@ -85,12 +77,11 @@ def _answer(call: JsonMapping) -> JsonObject:
     try:
         step = find_step(call["uses"], Path(call["folder"]))
         own, code = Path(call["answer"]).parent, code_folder(step.function)
-        with watching_folders(not_installed(code, Path(call["folder"])), own) as opened, watching_files(own) as watched:
+        with watching_files(own) as watched:
             facts = {} if call["facts"] is None else {step.facts: Facts.from_json(call["facts"])}
             result = step.function(**paths, **facts, **validated_params(step, call["params"]))
             result, pictures = draw_returned(result, {name: paths[name] for name in step.outputs})
         answer: JsonObject = {"outside": list(map(str, watched.written)), "read": list(map(str, watched.read))}
-        answer |= {"opened": list(map(str, not_code(opened, [*watched.read, *watched.written])))}
         answer |= {"code": code and str(code), "pictures": pictures}
         return {"result": returned(result), **answer}
     except BaseException as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -13,9 +12,7 @@ import pytest
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.bind.cached import bind_file
-from crucible_lineage.pipeline.processes.file_accesses import watching_folders
 from crucible_lineage.pipeline.processes.side_files import watching_files
-from crucible_lineage.pipeline.run.result import StepChoice
 from crucible_lineage.queries.explain import explain
 from crucible_lineage.session import Session
 
@@ -45,15 +42,6 @@ inputs:
   scan: {file: s1.txt, timestamp: "2024-05-01T12:00:00Z"}
 steps:
   corrected: {uses: "LABMODULE:correct", inputs: {scan: scan}}
-"""
-PROGRAM = """
-
-def called(scan: Path, *, out: Path) -> dict:
-    import subprocess
-
-    said = subprocess.run(["cat", str(Path(__file__).parent / "tables" / "gain.dat")], capture_output=True, text=True)
-    (out / "said.txt").write_text(said.stdout)
-    return {}
 """
 
 
@@ -138,53 +126,6 @@ def test_neither_packages_nor_files_written_by_the_step_are_listed(tmp_path: Pat
         (allowed / "mine.txt").read_text()
         (tmp_path / "data.txt").read_text()
     assert watched.read == [tmp_path / "data.txt"]
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="inotify")
-def test_files_that_programs_or_libraries_open_beside_the_code_are_named(
-    reading: Any, run: Any, record_of: Any
-) -> None:
-    reading.file("take.sh", 'cat "$(dirname "$0")/calib.dat" "$1" > "$2/both.txt"\n')
-    (reading.folder / "tables").mkdir()
-    reading.file("tables/gain.dat", "7")
-    reading.file(f"{reading.module}.py", STEPS + PROGRAM)
-    steps = """
-  shell: {run: [sh, take.sh, "{inputs.scan}", "{out}"], inputs: {scan: scan}}
-  called: {uses: "LABMODULE:called", inputs: {scan: scan}}
-  plain: {run: "cp {inputs.scan} {out}/", inputs: {scan: scan}}
-"""
-    text = ONE[: ONE.index("  corrected:")] + steps
-    path = reading.declare(text)
-    notes = {step: run(path, StepChoice(only=(step,))).notes for step in ("shell", "called", "plain")}  # one at a time
-    assert f"{reading.folder / 'calib.dat'} was opened, which it was not given" in notes["shell"]["shell"]
-    assert "take.sh" not in notes["shell"]["shell"], "the script that it is"
-    assert f"{reading.folder / 'tables' / 'gain.dat'} was opened" in notes["called"]["called"]
-    assert notes["plain"] == {}
-    declared = text.replace("{scan: scan}}", "{scan: scan}, reads: [calib.dat, tables/gain.dat], strict: true}")
-    result = run(reading.declare(declared))
-    assert result.ok, result.errors
-    made = run(reading.declare(text), StepChoice(only=("shell",))).datasets["shell"]["out"]
-    assert record_of(made)["activity"]["code"]["read"] == [f"{reading.folder / 'calib.dat'} (opened while it ran)"]
-    assert [file["name"] for file in record_of(made)["generated"]] == ["both.txt"], "whoever opened it"
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="inotify")
-def test_watching_folders_costs_little(tmp_path: Path) -> None:
-    own = tmp_path / "data" / "work"
-    for number in range(20):
-        (tmp_path / f"{number}.txt").write_text("1")
-        (tmp_path / f"folder {number}").mkdir()
-
-    def once(folders: list[Path]) -> float:
-        started = time.process_time()
-        with watching_folders(folders, own):
-            for number in range(20):
-                (tmp_path / f"{number}.txt").read_text()
-        return time.process_time() - started
-
-    once([tmp_path])
-    plain, watched = (min(once(folders) for _ in range(20)) for folders in ([], [tmp_path]))
-    assert watched - plain < 0.03 * short_step(), "3 % of a step of some 50 ms"
 
 
 def test_watching_costs_little(tmp_path: Path) -> None:

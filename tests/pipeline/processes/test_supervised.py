@@ -17,7 +17,7 @@ from crucible_lineage.errors import StoppedError
 from crucible_lineage.pipeline.processes import supervised, supervisor
 from crucible_lineage.pipeline.processes.supervised import GRACE_S, Supervised, stop_run
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are POSIX; Windows has job objects")
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are POSIX; Windows has none")
 
 
 @pytest.fixture(autouse=True)
