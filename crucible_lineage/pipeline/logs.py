@@ -121,11 +121,6 @@ def listening_to_steps(listener: Callable[[str, str], None]) -> Iterator[None]:
         _listeners.remove(listener)
 
 
-def has_listeners() -> bool:
-    """Return whether anything in this process listens to what steps print."""
-    return bool(_listeners)
-
-
 def publish_line(step: str, line: str) -> None:
     """Pass a line that a step printed to the listeners in this process."""
     for listener in list(_listeners):

@@ -165,7 +165,6 @@ class Program(RecordPart):
 
     path: Text
     sha256: Sha256
-    version: str | None = Field(None, description="the first line that it printed for its version")
 
 
 class Git(RecordPart):

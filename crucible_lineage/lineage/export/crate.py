@@ -165,7 +165,7 @@ class _Builder(DataEntities):
         software = mapping(activity.software)
         program = mapping(activity.program)
         if program:
-            version = text(program.get("version")) or f"sha256:{text(program.get('sha256'))[:12]}"
+            version = f"sha256:{text(program.get('sha256'))[:12]}"
             url = f"urn:crucible-lineage:program:{text(program.get('sha256'))}"
             yield self._requirement(text(program.get("path")).rpartition("/")[2], version, url)
         if python := text(software.get("python")):

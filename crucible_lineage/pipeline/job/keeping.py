@@ -12,13 +12,11 @@ import io
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import threading
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -55,7 +53,6 @@ if TYPE_CHECKING:
 KEEP_VARIABLE = "CRUCIBLE_LINEAGE_KEEP"
 SOURCE_NAME, ENVIRONMENT_NAME, LOCK_NAME = "source.zip", "environment.json", "requirements.txt"
 KEYWORD = "supports results"
-ASK_S = 5.0  # chosen: the time for a program to print its version
 
 Contents = tuple[tuple[str, bytes], ...]  # names and bytes of files
 
@@ -239,7 +236,7 @@ def _write_file(folder: Path, ref: FileRef, data: bytes) -> LocalFile:
 
 
 def _program(job: Job, session: Session) -> Mapping[str, str] | None:
-    """Return path, hash and version of the program that a command starts; None if it is a script of the project."""
+    """Return path and hash of the program that a command starts; None if it is a script of the project."""
     try:
         name = arguments_of(job.spec)[0]
     except InputError:
@@ -252,25 +249,8 @@ def _program(job: Job, session: Session) -> Mapping[str, str] | None:
     if not isinstance(facts, dict):
         path = Path(found).resolve()
         facts = {"path": str(path), "sha256": file_sha256(path)}
-        if version := _version(found):
-            facts["version"] = version
         session.store.keep_inspection(query, RULES, (found, str(path)), facts)
     return facts
-
-
-def _version(program: str) -> str:
-    """Return the first line that a program prints for --version, run in an empty folder; empty if none."""
-    with (
-        tempfile.TemporaryDirectory(prefix="crucible-lineage-") as folder,
-        suppress(OSError, subprocess.SubprocessError),
-    ):
-        done = subprocess.run(  # noqa: S603
-            [program, "--version"],
-            capture_output=True, cwd=folder, stdin=subprocess.DEVNULL, timeout=ASK_S, check=False,
-        )  # fmt: skip
-        if not done.returncode:
-            return (done.stdout or done.stderr).decode(errors="replace").strip().partition("\n")[0][:200]
-    return ""
 
 
 # The source of a step: the project's own files that its fingerprint covers, laid out as they are imported.

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
 from typing import TypeGuard
 
 from crucible_lineage.amounts import amount, change_text
 from crucible_lineage.core.datasets import fetch_datasets
-from crucible_lineage.errors import LineageError
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.labels import value_text
 from crucible_lineage.lineage.records import returned_values
-from crucible_lineage.pipeline.files.fetch import cached_file
 from crucible_lineage.provenance.record import read_record
-from crucible_lineage.refs import DatasetRef, FileRef
+from crucible_lineage.refs import FileRef
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.session import Session
 
 NOT_DETERMINISTIC = "the step is not deterministic: the same code, parameters and inputs gave other results"
 MAX_NAMED = 8  # numbers, and files
-MAX_BYTES = 1 << 20  # of a file whose numbers are compared
-_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 
 
 def moved(session: Session, before: str, after: str) -> list[str]:
@@ -41,7 +35,7 @@ def moved(session: Session, before: str, after: str) -> list[str]:
         lines.append(f"and {len(values) - MAX_NAMED} values more")
     old, new = (_data_files(session, mfid, records[mfid]) for mfid in (before, after))
     names = [name for name in sorted({*old, *new}) if _sha256(old, name) != _sha256(new, name)]
-    lines += [_file_line(session, name, (before, old.get(name)), (after, new.get(name))) for name in names[:MAX_NAMED]]
+    lines += [_file_line(name, old.get(name), new.get(name)) for name in names[:MAX_NAMED]]
     return [*lines, *([f"and {amount(len(names) - MAX_NAMED, 'more file')}"] if len(names) > MAX_NAMED else [])]
 
 
@@ -85,28 +79,7 @@ def _sha256(files: Mapping[str, FileRef], name: str) -> str:
     return files[name].sha256 if name in files else ""
 
 
-def _file_line(session: Session, name: str, was: tuple[str, FileRef | None], now: tuple[str, FileRef | None]) -> str:
-    if was[1] is None or now[1] is None:
-        return f"file {name} is {'new' if was[1] is None else 'gone'}"
-    numbers: Sequence[tuple[float, float]] | None = None
-    if max(was[1].size, now[1].size) <= MAX_BYTES:
-        with suppress(LineageError, OSError, UnicodeDecodeError):  # the bytes differ in any case
-            numbers = _numbers(_text(session, was[0], was[1]), _text(session, now[0], now[1]))
-    if numbers is None:
-        return f"file {name} has other bytes"
-    changes = [abs(after - before) for before, after in numbers if not _is_same(before, after)]
-    if not changes:
-        return f"file {name} has other bytes, and the same numbers"
-    return f"file {name}: {len(changes)} of {len(numbers)} numbers moved, by {max(changes):.3g} at most"
-
-
-def _text(session: Session, mfid: str, file: FileRef) -> str:
-    return cached_file(DatasetRef(mfid, mfid, (file,)), file, session).read_text(encoding="utf-8")
-
-
-def _numbers(was: str, now: str) -> list[tuple[float, float]] | None:
-    """Return the numbers of two texts side by side; None unless these are tables of the same shape."""
-    if "\0" in was or _NUMBER.sub("", was).split() != _NUMBER.sub("", now).split():
-        return None
-    old, new = _NUMBER.findall(was), _NUMBER.findall(now)
-    return [(float(one), float(other)) for one, other in zip(old, new, strict=True)] if len(old) == len(new) else None
+def _file_line(name: str, was: FileRef | None, now: FileRef | None) -> str:
+    if was is None or now is None:
+        return f"file {name} is {'new' if was is None else 'gone'}"
+    return f"file {name} has other bytes"

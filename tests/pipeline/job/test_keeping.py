@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 
+from crucible_lineage.checksums import file_sha256
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.job import keeping as module
 from crucible_lineage.pipeline.run.result import RunResult
@@ -126,7 +127,7 @@ def test_the_script_of_a_command_is_kept_with_its_imports_and_the_program_is_rec
     mfid = run(lab.pipeline).datasets["fit"]["out"]
     assert archive_of(session, mfid).namelist() == ["fit.py", "helpers/__init__.py", "helpers/twice.py"]
     program = record_of(session, mfid)["activity"]["code"]["program"]
-    assert program["version"] == f"Python {sys.version.split()[0]}"
+    assert program["sha256"] == file_sha256(Path(sys.executable).resolve())
     assert program["path"] == str(Path(sys.executable).resolve())
 
 
