@@ -31,7 +31,7 @@ from crucible_lineage.cli.printing import MOST_CELL, terminal_width
 from crucible_lineage.cli.progress import Progress
 from crucible_lineage.cli.waiting import PATIENCE, print_not_ingested, print_waiting
 from crucible_lineage.collector import collector_frozen
-from crucible_lineage.errors import LineageError
+from crucible_lineage.errors import InputError, LineageError
 from crucible_lineage.lineage.labels import plain, plain_lines, value_text
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.bind.model import BoundPipeline

@@ -287,10 +287,6 @@ class Mirror:
         present = present_datasets(self._embedded, mfids)
         return mfids if present is None else present
 
-    def lost_here(self, mfids: Collection[str]) -> frozenset[str]:
-        """Return the ids that the embedded Crucible does not have; none where only a call can tell."""
-        return frozenset(mfids).difference(self.may_have(mfids))
-
     def unread(self, project: str) -> int:
         """Count the datasets of a project that were never read, with one call; 0 if there is no such project."""
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from contextlib import nullcontext
 from datetime import datetime
 
@@ -31,7 +30,7 @@ def finish(run: Run, *, away: bool) -> None:
     _publish(run)
 
 
-def result_of(run: Run, unread: tuple[str, ...]) -> RunResult:
+def result_of(run: Run, input_notes: tuple[str, ...], unread: tuple[str, ...]) -> RunResult:
     """Return the result of the run."""
     items = {name: tuple(item.dataset.mfid for item in found if item.dataset) for name, found in run.inputs.items()}
     steps = run.steps
@@ -61,6 +60,7 @@ def result_of(run: Run, unread: tuple[str, ...]) -> RunResult:
         undeclared=run.undeclared,
         unseen=run.unseen,
         returned=run.returned,
+        input_notes=input_notes,
         held=_held_steps(run),
         unsigned=tuple(run.approving.unsigned),
     )
@@ -104,7 +104,6 @@ def _confirm(run: Run) -> None:
     executed = [name for name, state in run.steps.items() if state.outcome == EXECUTED]
     refs = {name: list(run.steps[name].outputs.values()) for name in executed}
     waiting = {mfid for payload in run.session.outbox.all() for mfid in payload.mfids}
-    _confirm_embedded(run, waiting)
     expected = [ref for results in refs.values() for ref in results if ref.mfid not in waiting]
     if not expected and not run.slot_writer.wrote:
         return
@@ -118,19 +117,6 @@ def _confirm(run: Run) -> None:
         reasons = [f"{ref.mfid} {faults[ref.mfid]}" for ref in refs[name] if ref.mfid in faults]
         if reasons:
             message = f"made, and not seen at Crucible: {'; '.join(reasons)}; run the same command again"
-            run.end_step(name, FAILED, run.steps[name].results, message)
-
-
-def _confirm_embedded(run: Run, waiting: Collection[str]) -> None:
-    """Confirm all results in the embedded Crucible, which may have been restored from an older copy meanwhile."""
-    results = {name: set(state.mfids) for name, state in run.steps.items() if state.outcome in (EXECUTED, REUSED)}
-    lost = run.session.mirror.lost_here({mfid for mfids in results.values() for mfid in mfids}.difference(waiting))
-    for name, mfids in results.items():
-        if missing := ", ".join(sorted(mfids & lost)):
-            message = (
-                f"{missing} was in the embedded Crucible during this run and no longer is: an older copy was "
-                "restored; run the same command again to make it again"
-            )
             run.end_step(name, FAILED, run.steps[name].results, message)
 
 

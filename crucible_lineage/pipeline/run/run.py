@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +23,7 @@ from crucible_lineage.local.usage import in_use, runs
 from crucible_lineage.pipeline.bind.model import BoundPipeline
 from crucible_lineage.pipeline.inputs.inputs import register_inputs
 from crucible_lineage.pipeline.plan.expand import Instance
-from crucible_lineage.pipeline.plan.plan import BLOCKED, FORCED, FRESH
+from crucible_lineage.pipeline.plan.plan import BLOCKED, FRESH
 from crucible_lineage.pipeline.plan.planner import PlannedPipeline, plan_pipeline
 from crucible_lineage.pipeline.run.ending import finish, result_of, to_be_ingested
 from crucible_lineage.pipeline.run.loop import Arrived, Run
@@ -149,7 +148,7 @@ def run_planned(
             finish(run, away=away)
             requested = new or any(state.outcome == EXECUTED for state in run.steps.values())
             unread = _not_ingested(session, run_id, before, partial(to_be_ingested, run), requested=requested)
-        result = _with_notes(result_of(run, unread), planned, session)
+        result = result_of(run, planned.plan.notes, unread)
         session.journal.end_run(run_id, "complete" if result.ok else "stopped" if result.stopped else "failed")
     if choice.is_whole and not result.stopped and not result.is_held:
         errors = {step: error for step, error in result.errors.items() if result.outcomes.get(step) == FAILED}
@@ -159,25 +158,6 @@ def run_planned(
         if message:
             listener(StepEvent("", WAITING, message))
     return result
-
-
-def _with_notes(result: RunResult, planned: PlannedPipeline, session: Session) -> RunResult:
-    """Add notes about measured files, and about forced steps that gave another result."""
-    notes, waiting = dict(result.notes), {mfid for one in result.waiting for mfid in one.mfids}
-    for step in planned.plan.steps:
-        if FORCED not in step.causes or result.outcomes.get(step.name) != EXECUTED:
-            continue
-        from crucible_lineage.pipeline.run.reproduced import NOT_DETERMINISTIC, moved  # few runs force a step
-
-        for output, before in step.supersedes.items():
-            now = result.datasets.get(step.name, {}).get(output)
-            if now is None or now in waiting or before == now:
-                continue
-            with suppress(CrucibleError):  # the result exists; `why` can compare it later
-                if lines := moved(session, before, now):
-                    note = f"{NOT_DETERMINISTIC}: {'; '.join(lines)}"
-                    notes[step.name] = "; ".join(filter(None, (notes.get(step.name), note)))
-    return replace(result, notes=notes, input_notes=planned.plan.notes)
 
 
 def _to_make(planned: PlannedPipeline) -> list[Instance]:
@@ -238,33 +218,14 @@ def _not_ingested(
 
 @contextmanager
 def noting_unstarted(session: Session, declaration: Path, pipeline: str = "", project: str = "") -> Iterator[None]:
-    """Record an error that ends this block as a run that could not start.
-
-    Without arguments, pipeline and project are read from the file or from earlier runs.
-    """
+    """Record an error that ends this block as a run that could not start, of the pipeline if its name is known."""
     try:
         yield
     except LineageError as error:
-        if not pipeline:
-            pipeline, project = _name_and_project(session, declaration)
         with nullcontext() if session.settings.embedded else session.client.repeating(0.0):
             with suppress(LineageError):  # the original error says more, or the key's owner is unknown
-                path = declaration.absolute()
-                session.journal.note_unstarted(uuid.uuid4().hex, pipeline, project, path, str(error))
+                name, path = pipeline or declaration.stem, declaration.absolute()
+                session.journal.note_unstarted(uuid.uuid4().hex, name, project, path, str(error))
             if project and not isinstance(error, TRANSIENT):
                 state_run(session, project, pipeline, f"could not start: {error}", {})
         raise
-
-
-def _name_and_project(session: Session, declaration: Path) -> tuple[str, str]:
-    """Return name and project of a declaration that may have faults; an empty project if it is unknown."""
-    from crucible_lineage.pipeline.declare.yaml import parse_document  # only unreadable files are read twice
-
-    data: object = None
-    with suppress(OSError, LineageError):
-        data = parse_document(declaration.read_text(encoding="utf-8"), declaration.name).data
-    if isinstance(data, dict) and isinstance(data.get("pipeline"), str) and isinstance(data.get("project"), str):
-        return data["pipeline"], data["project"]
-    path = str(declaration.absolute())
-    known = (one for one in session.journal.pipelines() if path in one["declarations"])
-    return next(((one["pipeline"], one["project"]) for one in known), (declaration.stem, ""))

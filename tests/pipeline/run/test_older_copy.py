@@ -66,21 +66,3 @@ def test_a_copy_without_the_project_is_noticed(lab: Any, data: Path, tmp_path: P
     put_back(tmp_path / "copy", data)
     again = run(lab.pipeline, data)
     assert (again.ok, sorted(again.executed), again.datasets) == (True, ["scaled", "total"], made.datasets)
-
-
-def test_a_run_fails_if_an_older_copy_is_restored_meanwhile(lab: Any, data: Path, tmp_path: Path) -> None:
-    with Session(Settings(data)) as session:
-        session.client.account.whoami()
-    shutil.copytree(data / "crucible", tmp_path / "copy")
-    assert run(lab.pipeline, data).ok
-    put_back_once = iter([lambda: put_back(tmp_path / "copy", data)])
-
-    def heard(event: StepEvent) -> None:
-        next(put_back_once, lambda: None)()
-
-    ended = run(lab.pipeline, data, heard)
-    assert not ended.ok
-    assert all("an older copy was restored; run the same command again" in error for error in ended.errors.values())
-    assert sorted(ended.errors) == ["scaled", "total"]
-    again = run(lab.pipeline, data)
-    assert (again.ok, sorted(again.executed)) == (True, ["scaled", "total"])
