@@ -29,6 +29,7 @@ from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled, Completed, Failed
 from prefect.task_runners import TaskRunner
 
+from crucible_lineage.errors import StepError
 from crucible_lineage.flows.reports import (
     failing_with_message,
     reasons_of,
@@ -233,7 +234,12 @@ class PrefectEngine:
         running.wait()
         if self._progress:  # report the step's progress before its end
             self._progress.look()
-        outcome = running.result()
+        try:
+            outcome = running.result()
+        except Exception as error:
+            if type(error).__name__ == "KilledWorker":  # of Dask, which is not imported here
+                raise StepError(f"the workers that made it have died, one after the other: {error}") from error
+            raise
         self._task_runs |= dict.fromkeys(outcome["outputs"].values(), running)
         made_elsewhere = min(outcome["outputs"].values()) if self._progress and self.deliverer else ""
         if made_elsewhere and self.deliverer and (waiting := self.session.outbox.look(made_elsewhere)):

@@ -41,7 +41,7 @@ def start(lab: Any, prefect: Any, cluster: Any, start_run: Any) -> Iterator[Any]
             f"""
             pipeline: batch
             project: lab
-            runner: {{type: slurm, workers: 2, options: {{queue: {queue}, memory: 1MB, death_timeout: 10}}}}
+            runner: {{type: slurm, options: {{queue: {queue}, memory: 1GB, job_mem: 1M, death_timeout: 10}}}}
             inputs: {{first: {{file: first.txt, timestamp: "2024-05-01T12:00:00Z"}}}}
             steps:
               gate: {{uses: "{lab.module}_gated:{uses}", inputs: {{counts: first}}}}
