@@ -4,28 +4,18 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Self
-from uuid import uuid4
 
 from prefect import Task, flow
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-    FlowRunFilterTags,
-)
-from prefect.client.schemas.objects import State, StateType
-from prefect.exceptions import NotPausedError
-from prefect.flow_runs import resume_flow_run, suspend_flow_run
+from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
-from prefect.runtime import deployment, flow_run
+from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
 from prefect.task_runners import TaskRunner
 
@@ -142,8 +132,6 @@ def _run_pipeline(
     show_result(result, session)
     if result.stopped:
         return Cancelled(message=f"pipeline {bound.name}: the run was stopped")
-    if result.is_held:
-        suspend_until_signed(result.unsigned)
     if not result.ok:
         return Failed(message=f"pipeline {bound.name}: {reasons_of(result)}")
     delivered = f", {len(result.delivered)} earlier ones delivered" if result.delivered else ""
@@ -245,41 +233,3 @@ class PrefectEngine:
         if made_elsewhere and self.deliverer and (waiting := self.session.outbox.look(made_elsewhere)):
             self.deliverer.add(waiting)  # the other process may have left delivery to this one
         return made_from_json(outcome, self.session)
-
-
-PAUSED = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PAUSED]))
-TAG = "unsigned-"  # of a suspended flow run, then the id of a result to be signed
-
-
-def suspend_until_signed(mfids: Collection[str]) -> None:
-    """End this flow run as Suspended, tagged with the results that need signatures.
-
-    Signing them resumes it: a worker runs the flow again, which finds the signatures. Nothing is done
-    for a run without a deployment, which no worker can resume, or if another run waits for the same results.
-    """
-    if not mfids or not deployment.id:
-        return
-    with get_client(sync_client=True) as client:
-        same_tags = FlowRunFilterTags(all_=[TAG + mfid for mfid in mfids])
-        if client.read_flow_runs(flow_run_filter=FlowRunFilter(tags=same_tags, state=PAUSED), limit=1):
-            return
-        tags = [tag for tag in client.read_flow_run(flow_run.id).tags if not tag.startswith(TAG)]
-        client.update_flow_run(flow_run.id, tags=sorted({*tags, *(TAG + mfid for mfid in mfids)}))
-    suspend_flow_run(
-        timeout=None, key=str(uuid4())
-    )  # with a new key each time, since a resumed run may have to wait again
-
-
-def resume_signed(mfids: Collection[str]) -> list[str]:
-    """Resume the flow runs that wait for signatures of these results. Returns their names."""
-    if not mfids:
-        return []
-    suspended = FlowRunFilter(tags=FlowRunFilterTags(any_=[TAG + mfid for mfid in mfids]), state=PAUSED)
-    with get_client(sync_client=True) as client:
-        runs = client.read_flow_runs(flow_run_filter=suspended)
-    resumed = []
-    for run in runs:
-        with suppress(NotPausedError):  # somebody else was faster
-            resume_flow_run(run.id)
-            resumed.append(run.name)
-    return resumed

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,12 +19,10 @@ from crucible_lineage.cli.options import (
     next_command,
     open_session,
     print_result,
-    wants_json,
 )
 from crucible_lineage.core.statement_effects import AppliedStatement
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import canonical_json
-from crucible_lineage.lineage.labels import plain, plain_lines
 from crucible_lineage.session import Session
 from crucible_lineage.statements import About
 from crucible_lineage.stating import signer_of
@@ -202,28 +199,6 @@ def sign_command(datasets: tuple[str, ...], why: str, project: str | None) -> No
     signed = f"is signed by {statement.who or statement.by}{'' if outcome.stating.is_new else ' (as before)'}"
     left = {n: f"; {amount(n, 'more signature')} needed" if n else "" for n in outcome.missing.values()}
     print_result(outcome.to_json(), (f"{mfid} {signed}{left[missing]}" for mfid, missing in outcome.missing.items()))
-    with redirect_stdout(sys.stderr) if wants_json() else nullcontext():
-        _resume([mfid for mfid, missing in outcome.missing.items() if not missing])
-
-
-def print_resumed(mfids: Sequence[str]) -> None:
-    """Resume the flow runs that wait for signatures of these results, and name them."""
-    from crucible_lineage.flows.pipelines import resume_signed  # importing Prefect costs over a second
-
-    for name in resume_signed(mfids):
-        click.echo(plain(f"resumed flow run {name}"))
-
-
-def _resume(mfids: Sequence[str]) -> None:
-    from crucible_lineage.cli.engines import prefect_is_configured  # with pydantic, which `hold` does without
-
-    if not mfids or not prefect_is_configured():
-        return
-    try:
-        print_resumed(mfids)
-    except Exception as error:  # of the network or Prefect; the signature counts anyway
-        reason = f"{error}; `watch` resumes them, or the next run does"
-        click.echo(plain_lines(f"note: resuming flow runs failed: {reason}"), err=True)
 
 
 @click.command("statements")

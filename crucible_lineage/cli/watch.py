@@ -20,7 +20,6 @@ from crucible_lineage.cli.options import (
     open_session,
     print_result,
 )
-from crucible_lineage.cli.statements import print_resumed
 from crucible_lineage.errors import Fault, InputError, LineageError, UnauthorizedError
 from crucible_lineage.lineage.labels import plain, plain_lines
 from crucible_lineage.pipeline.bind.cached import bind_file
@@ -152,14 +151,11 @@ class _Watch:
 def _report_events(watcher: Watcher) -> None:
     # Importing Prefect costs over a second; registering files alone needs none.
     from crucible_lineage.flows.reports import emit_events
-    from crucible_lineage.watch.changes import RESULT_SIGNED
 
     for changes in watcher.look():
         emit_events(changes)
         for change in changes:
             click.echo(plain(f"reported {change.event}  {change.mfid}  {change.name}"))
-        if signed := [change.mfid for change in changes if change.event == RESULT_SIGNED]:
-            print_resumed(signed)
 
 
 @click.command("deploy")

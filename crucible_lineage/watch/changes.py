@@ -18,14 +18,12 @@ from crucible_lineage.lineage.records import is_support
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.registration.trust import lies_elsewhere
 from crucible_lineage.session import Session
-from crucible_lineage.statements import HOLD, REVOKE, SIGN, Statement, statement_in
+from crucible_lineage.statements import statement_in
 from crucible_lineage.times import utc
 from crucible_lineage.watch.folder import OVERLAP, Marks
 
 DATASET_CREATED, INGESTION_COMPLETED = "crucible.dataset.created", "crucible.ingestion.completed"
 INGESTION_FAILED = "crucible.ingestion.failed"
-HOLD_PLACED, HOLD_LIFTED = "crucible.hold.placed", "crucible.hold.lifted"
-RESULT_SIGNED = "crucible.result.signed"
 MOST_CHARACTERS = 500  # of an ingestor's error
 PATIENCE = timedelta(days=1)  # longest wait for an incomplete dataset
 _NAMESPACE = uuid.UUID("5d0cbd4b-6ab1-5ce2-9b4e-3c1f8e0a7c55")
@@ -88,41 +86,14 @@ class Watcher:
         found = list(self._created_since(since - OVERLAP))
         unfinished = [dataset for dataset in found if not _is_complete(dataset) and dataset.unique_id not in reported]
         new = [dataset for dataset in found if dataset not in unfinished and dataset.unique_id not in reported]
-        yield [one for dataset in sorted(new, key=lambda d: d.creation_time or "") for one in self._of_dataset(dataset)]
+        data = [dataset for dataset in new if not _is_no_data(dataset)]
+        yield [self._event(DATASET_CREATED, one) for one in sorted(data, key=lambda one: one.creation_time or "")]
         newest = max((_created(dataset) for dataset in found), default=since)
         unfinished_times = (_created(dataset) for dataset in unfinished)
         until = max(since, min([newest, *(moment for moment in unfinished_times if newest - moment < PATIENCE)]))
         reported |= {dataset.unique_id for dataset in new}
         recent = {dataset.unique_id for dataset in found if _created(dataset) >= until - OVERLAP}
         self.marks.set(self._datasets, {"since": until.isoformat(), "told": sorted(reported & recent)})
-
-    def _of_dataset(self, dataset: Dataset) -> Iterator[DatasetEvent]:
-        """Yield the events of a new dataset; of a statement, the holds placed or lifted."""
-        record = dataset.model_dump()
-        stated = statement_in(record)
-        if is_support(record):
-            return
-        if stated is None:
-            yield self._event(DATASET_CREATED, dataset)
-        elif stated.verb == HOLD:
-            yield from self._of_statement(HOLD_PLACED, stated, stated)
-        elif stated.verb == SIGN:
-            yield from self._of_statement(RESULT_SIGNED, stated, stated)
-        elif stated.verb == REVOKE:
-            self.session.mirror.sync_statements()
-            for revoked in self.session.mirror.statements(stated.revokes).values():
-                if revoked.verb == HOLD:
-                    yield from self._of_statement(HOLD_LIFTED, revoked, stated)
-
-    def _of_statement(self, event: str, hold: Statement, cause: Statement) -> Iterator[DatasetEvent]:
-        """Yield an event for each dataset that a statement names, or for the statement itself if it has a condition."""
-        about = {key: value for key, value in hold.about.document().items() if key != "datasets"}
-        who = cause.who or cause.by
-        fields = {"project_id": hold.project, "why": cause.why, "by": who, "statement": cause.mfid, **about}
-        for mfid in hold.about.datasets or (hold.mfid,):
-            key = f"{self.session.store.instance} {event} {mfid} {hold.mfid} {cause.mfid}"
-            attributes = {"mfid": mfid, **{name: value for name, value in fields.items() if value}}
-            yield DatasetEvent(event, mfid, str(hold.about), uuid.uuid5(_NAMESPACE, key), attributes)
 
     def _ended_ingestions(self) -> Iterator[list[DatasetEvent]]:
         mark = self.marks.get(self._ingestions)
@@ -192,6 +163,12 @@ class Watcher:
 def _is_complete(dataset: Dataset) -> bool:
     record = read_record(dataset.scientific_metadata)
     return record is None or record.is_complete
+
+
+def _is_no_data(dataset: Dataset) -> bool:
+    """Return whether it is no data: a statement, or the source or environment of results."""
+    record = dataset.model_dump()
+    return is_support(record) or statement_in(record) is not None
 
 
 def _created(dataset: Dataset) -> datetime:

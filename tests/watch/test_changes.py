@@ -12,7 +12,7 @@ import pytest
 from crucible_lineage.flows.reports import as_event
 from crucible_lineage.session import Session
 from crucible_lineage.statements import HOLD, About
-from crucible_lineage.stating import lift, state
+from crucible_lineage.stating import state
 from crucible_lineage.watch.changes import DATASET_CREATED, INGESTION_COMPLETED, DatasetEvent, Watcher
 
 
@@ -121,15 +121,8 @@ def test_an_ingestion_is_reported_when_it_has_ended(
     assert events_of(watched) == []
 
 
-def test_a_hold_and_its_end_are_reported_and_statements_are_not(watched: Watcher, new: Any, session: Session) -> None:
+def test_statements_are_not_reported(watched: Watcher, new: Any, session: Session) -> None:
     mfid = new("scan 1")
     events_of(watched)
-    hold = state(session, "lab", HOLD, About((mfid,)), why="detector saturated").statement
-    (placed,) = events_of(watched)
-    assert (placed.event, placed.mfid) == ("crucible.hold.placed", mfid)
-    assert {"why": "detector saturated", "statement": hold.mfid}.items() <= placed.attributes.items()
-    assert as_event(placed).event == "crucible.hold.placed"
-    lift(session, About((mfid,)), "it was not", project="lab")
-    (lifted,) = events_of(watched)
-    assert (lifted.event, lifted.mfid, lifted.attributes["why"]) == ("crucible.hold.lifted", mfid, "it was not")
+    state(session, "lab", HOLD, About((mfid,)), why="detector saturated")
     assert events_of(watched) == []

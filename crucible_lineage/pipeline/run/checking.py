@@ -186,12 +186,11 @@ def _batches(mfids: Sequence[str]) -> Iterator[Sequence[str]]:
 
 @dataclass
 class Approving:
-    """The candidates of one run: `waiting` has a message for each step, `unsigned` are the ids."""
+    """The candidates of one run: `waiting` has a message for each step."""
 
     session: Session
     index: ProjectIndex
     waiting: dict[str, str] = field(default_factory=dict)
-    unsigned: list[str] = field(default_factory=list)
 
     def look(self, instance: Instance, results: Mapping[str, DatasetRef], writer: SlotWriter) -> None:
         """State that results wait for signatures, if their step declares so; collect those that do."""
@@ -208,7 +207,6 @@ class Approving:
                 self.waiting[instance.name] = message
                 continue
             if self.index.is_candidate(dataset.mfid):
-                self.unsigned.append(dataset.mfid)
                 self.waiting[instance.name] = f"{dataset.mfid} waits for a signature"
 
     def _state(self, approve: Approve, step: str, mfid: str, slots: Mapping[str, SlotClaim]) -> None:

@@ -62,7 +62,6 @@ def result_of(run: Run, input_notes: tuple[str, ...], unread: tuple[str, ...]) -
         returned=run.returned,
         input_notes=input_notes,
         held=_held_steps(run),
-        unsigned=tuple(run.approving.unsigned),
     )
 
 

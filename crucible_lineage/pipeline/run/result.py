@@ -90,8 +90,7 @@ class RunResult:
     Crucible, so that the run relied on local knowledge; `undeclared` are slots with current results that are no longer
     declared. `returned` are the values that the last steps returned, by step and output, if known to the run;
     `input_notes` are messages about measured files.
-    `held` has the steps whose parents or results are on hold, with the reason. `unsigned` are results that wait for
-    signatures.
+    `held` has the steps whose parents or results are on hold, with the reason.
     """
 
     run_id: str
@@ -115,7 +114,6 @@ class RunResult:
     returned: Mapping[str, Mapping[str, Mapping[str, object]]] = field(default_factory=dict)
     input_notes: tuple[str, ...] = ()
     held: Mapping[str, str] = field(default_factory=dict)
-    unsigned: tuple[str, ...] = ()
 
     @property
     def is_held(self) -> bool:
