@@ -36,7 +36,6 @@ from crucible_lineage.pipeline.job.job_json import job_to_json, made_from_json
 from crucible_lineage.pipeline.job.materialize import Materialized
 from crucible_lineage.pipeline.job.progress import ProgressReader, reading_progress
 from crucible_lineage.pipeline.processes.supervised import stop_run
-from crucible_lineage.pipeline.processes.worker import start_ahead
 from crucible_lineage.pipeline.run.result import Listener, RunResult, StepChoice, StepEvent
 from crucible_lineage.pipeline.run.run import noting_unstarted, plan_and_run
 from crucible_lineage.pipeline.run.stopping import Stop
@@ -44,7 +43,6 @@ from crucible_lineage.pipeline.spec.inputs import located
 from crucible_lineage.pipeline.spec.pipeline import Runner
 from crucible_lineage.registration.deliver import Deliverer
 from crucible_lineage.session import Session
-from crucible_lineage.settings import JOBS_AT_ONCE
 from crucible_lineage.tasks.artifacts import telling_arrived
 from crucible_lineage.tasks.materialization import Driver, delivered_here, materialize
 from crucible_lineage.tasks.sessions import CrucibleConnection, is_transient, is_worth_a_retry, session_for
@@ -173,12 +171,6 @@ class PrefectEngine:
 
     def __exit__(self, *failure: object) -> None:
         self._stack.close()
-
-    def start_ahead(self, steps: int) -> None:
-        """Start the first worker processes for functions of steps, if threads of this process call them."""
-        if self._declared is None or self._declared.type == "threads":
-            threads = (self._declared.workers if self._declared else None) or JOBS_AT_ONCE
-            start_ahead(min(steps, threads))
 
     def start(self, job: Job) -> Running:
         """Submit a step, with its declared tags."""

@@ -11,7 +11,6 @@ from crucible_lineage.errors import InputError, StoppedError
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.job.materialize import Materialized, materialize_step
 from crucible_lineage.pipeline.processes.supervised import stop_run
-from crucible_lineage.pipeline.processes.worker import start_ahead
 from crucible_lineage.registration.deliver import Deliverer
 from crucible_lineage.session import Session
 
@@ -30,7 +29,7 @@ class Engine(Protocol):
 
     Optional attributes: `deliverer`, set before the first step, for an engine that hands results on before they are
     delivered; `most_at_once`, the number of steps to start before one has ended, for an engine that begins steps in
-    order; `start_ahead(n)`, called with the number of functions that can be called first.
+    order.
     """
 
     def start(self, job: Job) -> Running:
@@ -52,10 +51,6 @@ class LocalEngine:
         self.jobs = jobs
         self.most_at_once = AHEAD * jobs
         self.pool = ThreadPoolExecutor(jobs, thread_name_prefix="step")
-
-    def start_ahead(self, steps: int) -> None:
-        """Start processes for this number of functions, at most one per thread."""
-        start_ahead(min(steps, self.jobs))
 
     def start(self, job: Job) -> Running:
         """Put the step into the pool."""

@@ -93,20 +93,6 @@ def _answer_of(worker: _Worker, call: FunctionCall, answer: Path, log: StepLog, 
     return CallOutcome(reply["result"], outside, worker.process.left, code, pictures, tuple(map(Path, reply["read"])))
 
 
-def start_ahead(workers: int) -> None:
-    """Start this number of workers ahead of the calls, at most one per core; none if there are idle ones."""
-    environment = _environment()
-    with _lock:
-        count = 0 if _idle else min(workers, os.cpu_count() or 1)
-    with suppress(OSError):  # the call of a function reports it
-        for _ in range(count):
-            worker = _Worker(environment)
-            worker.start("a step to come", "")
-            worker.release(())
-    if count:
-        _start_janitor()
-
-
 def _death_error(worker: _Worker, name: str, log: StepLog, timeout_s: float | None, *, ended: bool) -> StepError:
     if error := ending_error(worker.process, log.path, timeout_s, in_time=ended):
         return error

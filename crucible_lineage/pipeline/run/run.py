@@ -121,7 +121,6 @@ def run_planned(
     """Execute a plan; arguments and result are those of `plan_and_run`."""
     away = planned.index.is_away
     new = any(item.raw and item.dataset is None for items in planned.inputs.values() for item in items)
-    ready: Callable[[], Engine] = partial(_create_engine, engine, planned, pipeline, choice)
     if (not planned.plan.is_fresh or new) and not away:
         with noting_unstarted(session, pipeline.spec.path, pipeline.name, pipeline.spec.project):
             session.prepare(pipeline.spec.project, pipeline.spec.project_title)
@@ -142,7 +141,7 @@ def run_planned(
                 )  # a run in which all is fresh needs none
 
                 with delivering(session, run.note_delivery) as deliverer:
-                    run.loop(ready, deliverer, stop or Stop(), arrived)
+                    run.loop(engine, deliverer, stop or Stop(), arrived)
         unread: tuple[str, ...] = ()
         if not run.stopped:
             finish(run, away=away)
@@ -163,18 +162,6 @@ def run_planned(
 def _to_make(planned: PlannedPipeline) -> list[Instance]:
     """Return the instances that are neither fresh nor blocked."""
     return [planned.instances[step.name] for step in planned.plan.steps if step.state not in (FRESH, BLOCKED)]
-
-
-def _create_engine(
-    create: Callable[[], Engine], planned: PlannedPipeline, pipeline: BoundPipeline, choice: StepChoice
-) -> Engine:
-    """Create the engine, and start processes for the functions that can be called first."""
-    engine = create()
-    if start_ahead := getattr(engine, "start_ahead", None):
-        done = {step.name for step in planned.plan.steps if step.state == FRESH}
-        chosen = (one for one in _to_make(planned) if choice.makes(one.step.name, one.name, pipeline))
-        start_ahead(sum(done.issuperset(one.needs) for one in chosen if not one.step.spec.run))
-    return engine
 
 
 @contextmanager
