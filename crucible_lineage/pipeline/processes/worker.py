@@ -27,7 +27,6 @@ from crucible_lineage.pipeline.processes.side_files import CallOutcome
 from crucible_lineage.pipeline.processes.supervised import Supervised, ending_error
 
 IDLE_S = 60.0  # chosen: after that an idle worker ends and frees its memory
-START_S = 0.25  # measured: CPU time to start a worker
 _PIPE_BYTES = 1 << 15  # fits into any pipe
 
 _Stamps = dict[str, tuple[int, ...]]
@@ -55,14 +54,7 @@ def call_function(call: FunctionCall, attempt: Path, log: StepLog, timeout_s: fl
 
     Raises StepError if it failed, died, or took too long.
     """
-    worker = _take(call)
-    try:
-        return _answer_of(worker, call, attempt / "answer.json", log, timeout_s)
-    finally:
-        worker.leave()
-
-
-def _answer_of(worker: _Worker, call: FunctionCall, answer: Path, log: StepLog, timeout_s: float | None) -> CallOutcome:
+    worker, answer = _take(call), attempt / "answer.json"
     request = {
         **{"uses": call.uses, "folder": str(call.declared_in), "params": dict(call.params)},
         **{"path": search_path(call.declared_in)},
@@ -117,7 +109,6 @@ class _Worker:
         self.stamps: _Stamps = {}
         self.folder: Path | None = None
         self.idle_since = 0.0
-        self.busy_since = 0.0
         self.answer = b""  # the answer to the last call, if it is short
         self._log: StepLog | None = None
         self._mark = b"\0" + secrets.token_hex(16).encode() + b"\0"
@@ -161,13 +152,6 @@ class _Worker:
         self.idle_since = time.monotonic()
         with _lock:
             _idle.append(self)
-        self.leave()
-
-    def leave(self) -> None:
-        """Stop counting it as busy."""
-        with _changed:
-            _busy.discard(self)
-            _changed.notify()
 
     def serves(self, environment: object, folder: Path) -> bool:
         """Return whether it can execute calls from this environment and folder."""
@@ -208,10 +192,7 @@ class _Worker:
 
 
 _lock = threading.Lock()
-_changed = threading.Condition(_lock)  # notified when a worker is no longer busy
 _idle: list[_Worker] = []
-_busy: set[_Worker] = set()
-_waited_s = 0.0  # for busy workers, since the last one was started
 _janitor: threading.Thread | None = None
 
 
@@ -228,39 +209,21 @@ def _take(call: FunctionCall) -> _Worker:
             if worker.is_current() and worker.process.take_over(call.name, call.run_id):
                 return worker
         except BaseException:
-            worker.leave()
             if worker.is_started:
                 worker.process.finish()
             raise
-        worker.leave()
         worker.process.finish()
 
 
 def _reserve(environment: object, folder: Path) -> _Worker:
-    """Reserve the most recently used idle worker, or a new one that is still to be started.
-
-    Wait for a busy one while that is cheaper: until calls have waited as long as a start takes, and only for calls that
-    have just begun, which may be short.
-    """
-    global _waited_s
-    began = time.monotonic()
-    with _changed:
-        while True:
-            now = time.monotonic()
-            worker = next((one for one in reversed(_idle) if one.serves(environment, folder)), None)
-            if worker is not None:
-                _idle.remove(worker)
-                _waited_s += now - began
-                break
-            left = START_S - _waited_s - (now - began)
-            ends_soon = [one for one in _busy if one.serves(environment, folder) and now - one.busy_since < START_S]
-            if left <= 0 or not ends_soon:
-                worker = _Worker(environment)
-                _waited_s = 0.0
-                break
-            _changed.wait(left)
-        worker.folder, worker.busy_since = folder, now
-        _busy.add(worker)
+    """Reserve the most recently used idle worker, or a new one that is still to be started."""
+    with _lock:
+        worker = next((one for one in reversed(_idle) if one.serves(environment, folder)), None)
+        if worker is None:
+            worker = _Worker(environment)
+        else:
+            _idle.remove(worker)
+        worker.folder = folder
         return worker
 
 
@@ -288,11 +251,9 @@ def _end_idle() -> None:
 
 
 def _forget_after_fork() -> None:
-    global _lock, _changed, _janitor
+    global _lock, _janitor
     _lock, _janitor = threading.Lock(), None
-    _changed = threading.Condition(_lock)
     _idle.clear()
-    _busy.clear()
 
 
 if hasattr(os, "register_at_fork"):

@@ -75,10 +75,6 @@ def reads(counts: Path, *, out: Path) -> dict:
 def sleeps(counts: Path, *, out: Path) -> dict:
     time.sleep(60)
 
-def waits(counts: Path, *, out: Path) -> dict:
-    time.sleep(4)
-    return {"pid": os.getpid()}
-
 def large(counts: Path, *, text: str, out: Path) -> dict:
     return {"size": len(text)}
 """
@@ -123,25 +119,6 @@ def test_parallel_calls_start_at_most_one_worker_per_thread(call: Any, monkeypat
     with ThreadPoolExecutor(4) as threads:
         pids = set(threads.map(pid, range(80)))
     assert len(pids) <= 4
-
-
-def test_short_calls_wait_for_one_another_while_that_is_cheaper_than_a_process(
-    call: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(worker, "START_S", 60)
-    with ThreadPoolExecutor(4) as threads:
-        pids = set(threads.map(lambda _: call("who").result["pid"], range(40)))
-    assert len(pids) == 1
-
-
-def test_a_call_does_not_wait_for_a_long_one(call: Any) -> None:
-    with ThreadPoolExecutor(2) as threads:
-        long = threads.submit(call, "waits")
-        while not worker._busy:  # it has a worker, and the others come after it
-            time.sleep(0.01)
-        others = threads.submit(lambda: [call("who").result["pid"] for _ in range(2)]).result(10)
-        assert not long.done()
-    assert long.result().result["pid"] not in others
 
 
 @pytest.mark.parametrize("name", ["leaves_a_thread", "leaves_a_process", "closes_everything"])

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import AHEAD, LocalEngine
-from crucible_lineage.pipeline.run.result import EXECUTED, QUEUED, RunResult, StepEvent
+from crucible_lineage.pipeline.run.result import EXECUTED, QUEUED, StepEvent
 from crucible_lineage.pipeline.run.run import plan_and_run
-from crucible_lineage.provenance.schema import StepRecord
-from crucible_lineage.registration import known, outbox
+from crucible_lineage.registration import outbox
 from crucible_lineage.registration.delivery import DeliveryContext
 from crucible_lineage.registration.payload import Payload, read_payload
 from crucible_lineage.session import Session
-from tests.nights import by_night
 
 FEW, MANY = 15, 60
 WIDTH = 4
@@ -99,57 +96,3 @@ def test_only_some_of_many_ready_steps_are_started(lab: Any, session: Session) -
     begun = [outcome for outcome in events if outcome in (QUEUED, EXECUTED)]
     started = [begun[:end].count(QUEUED) - begun[:end].count(EXECUTED) for end in range(len(begun))]
     assert AHEAD < max(started) <= 2 * AHEAD
-
-
-@by_night("thousands of records")
-def test_few_earlier_records_are_in_memory_when_everything_is_made_again(
-    lab: Any, session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(known, "MAX_RECORDS", WIDTH)
-    monkeypatch.setattr(outbox, "MAX_OPEN", WIDTH)
-    path = declared(lab, WIDTH)
-
-    def run(listener: Callable[[StepEvent], None]) -> RunResult:
-        bound = bind_file(path, session.store, {})
-        return plan_and_run(bound, session, lambda: LocalEngine(session, WIDTH), listener)
-
-    first = run(lambda event: None)
-    lab.file(f"{lab.module}_count.py", STEP.replace('f"{number}"', 'f"{number} again"'))
-    made, held = 0, list[int]()
-
-    def listener(event: StepEvent) -> None:
-        nonlocal made
-        made += event.outcome == EXECUTED
-        if event.outcome == EXECUTED and made in (FEW, MANY):
-            gc.collect()
-            held.append(sum(isinstance(one, StepRecord) for one in gc.get_objects()))
-
-    again = run(listener)
-
-    assert again.ok
-    assert len(again.executed) == MANY
-    assert not set(again.datasets["s0"].values()) & set(first.datasets["s0"].values())
-    assert held[1] - held[0] < (MANY - FEW) * 2 / 3, f"{held} records"  # all of them, if none were let go
-
-
-@by_night("thousands of records")
-def test_records_of_a_first_sync_are_judged_in_batches(
-    lab: Any, session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(known, "MAX_RECORDS", WIDTH)
-    bound = bind_file(declared(lab, WIDTH), session.store, {})
-    first = plan_and_run(bound, session, lambda: LocalEngine(session, WIDTH), lambda event: None)
-    session.mirror.forget()
-    held, judge = list[int](), known.refusals
-
-    def judged(*args: Any) -> Any:
-        gc.collect()
-        held.append(sum(isinstance(one, StepRecord) for one in gc.get_objects()))
-        return judge(*args)
-
-    monkeypatch.setattr(known, "refusals", judged)
-    again = plan_and_run(bound, session, lambda: LocalEngine(session, WIDTH), lambda event: None)
-
-    assert (again.ok, again.executed, again.datasets) == (True, [], first.datasets)
-    assert len(held) >= MANY // WIDTH
-    assert max(held) - min(held) <= 3 * WIDTH, f"{held} records"
