@@ -13,8 +13,7 @@ from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict
 
 from crucible_lineage.json_types import JsonObject
-from crucible_lineage.pipeline.job.job import Job
-from crucible_lineage.pipeline.job.job_json import job_from_json, made_to_json
+from crucible_lineage.pipeline.job.job import Job, job_from_json, made_to_json
 from crucible_lineage.pipeline.job.materialize import materialize_step
 from crucible_lineage.pipeline.job.progress import is_run_here
 from crucible_lineage.pipeline.processes.supervised import end_with_parent
@@ -34,7 +33,7 @@ def materialize(
 ) -> JsonObject:
     """Materialize a step and return `{"outputs": {name: MFID}, "executed": bool, "note": str}`.
 
-    `job` is JSON of names, ids and declared values only, from `crucible_lineage.pipeline.job.job_json.job_to_json`. It
+    `job` is JSON of names, ids and declared values only, from `crucible_lineage.pipeline.job.job.job_to_json`. It
     is text because Prefect draws an arrow for each argument that is the same object as an earlier result, and Python
     has only one empty string. With `driver`, delivery may be left to that process, if it shares the data folder.
     """

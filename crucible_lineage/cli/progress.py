@@ -33,8 +33,8 @@ from crucible_lineage.pipeline.run.result import (
     STOPPING,
     WAITING,
     StepEvent,
+    Stop,
 )
-from crucible_lineage.pipeline.run.stopping import Stop
 
 MOST_NAMED = 3  # running steps; the others are counted
 FEWEST = 3  # finished steps needed for an estimate

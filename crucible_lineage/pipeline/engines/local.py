@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from crucible_lineage.errors import InputError, StoppedError
-from crucible_lineage.pipeline.job.job import Job
-from crucible_lineage.pipeline.job.materialize import Materialized, materialize_step
+from crucible_lineage.pipeline.job.job import Job, Materialized
+from crucible_lineage.pipeline.job.materialize import materialize_step
 from crucible_lineage.pipeline.processes.supervised import stop_run
 from crucible_lineage.registration.deliver import Deliverer
 from crucible_lineage.session import Session

@@ -20,8 +20,13 @@ from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.pictures import draw_returned
 from crucible_lineage.pipeline.functions.inspect import compiling_source, find_step, validated_params
 from crucible_lineage.pipeline.logs import LOG_FORMAT
-from crucible_lineage.pipeline.processes.failure import failure_line, failure_traceback
-from crucible_lineage.pipeline.processes.side_files import code_folder, returned, watching_files
+from crucible_lineage.pipeline.processes.side_files import (
+    code_folder,
+    failure_line,
+    failure_traceback,
+    returned,
+    watching_files,
+)
 
 ATOMIC_BYTES = 4000  # writes of up to 4096 bytes to a pipe are atomic on Linux
 

@@ -55,8 +55,8 @@ from crucible_lineage.pipeline.run.result import (
     Listener,
     StepChoice,
     StepEvent,
+    Stop,
 )
-from crucible_lineage.pipeline.run.stopping import Stop
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.payload import Payload

@@ -151,8 +151,7 @@ def test_a_value_of_the_environment_reaches_another_process_as_a_reference(
     asking: Any, session: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from crucible_lineage.pipeline.inputs.inputs import known_inputs, register_inputs
-    from crucible_lineage.pipeline.job.job import job_of
-    from crucible_lineage.pipeline.job.job_json import job_from_json, job_to_json
+    from crucible_lineage.pipeline.job.job import job_from_json, job_of, job_to_json
     from crucible_lineage.pipeline.job.materialize import materialize_step
     from crucible_lineage.pipeline.plan.expand import expand
     from crucible_lineage.pipeline.plan.used import used_datasets

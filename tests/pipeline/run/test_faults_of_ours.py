@@ -13,7 +13,7 @@ import pytest
 from crucible_lineage.cli.run import print_summary
 from crucible_lineage.errors import InputError, LineageError, OnHoldError, StepError, UnreachableError
 from crucible_lineage.pipeline.engines.local import with_retries
-from crucible_lineage.pipeline.job.job_json import error_from_json, error_to_json
+from crucible_lineage.pipeline.job.job import error_from_json, error_to_json
 from crucible_lineage.pipeline.spec.pipeline import StepSpec
 from crucible_lineage.registration import delivery
 from crucible_lineage.session import Session
