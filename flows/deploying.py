@@ -19,8 +19,7 @@ from prefect.types.entrypoint import EntrypointType
 from pydantic import ValidationError
 
 from crucible_lineage.errors import Fault, InputError, RunError
-from crucible_lineage.flows.pipelines import run_pipeline
-from crucible_lineage.flows.reaching import reaching_prefect
+from crucible_lineage.flows.pipelines import reaching_prefect, run_pipeline
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.pipeline.declare.yaml import read_document
 from crucible_lineage.pipeline.spec.inputs import PACKAGE

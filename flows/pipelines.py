@@ -12,14 +12,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
+import httpx
 from prefect import Task, flow
 from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME
 from prefect.states import Cancelled, Completed, Failed
 from prefect.task_runners import TaskRunner
 
-from crucible_lineage.errors import StepError
+from crucible_lineage.errors import PrefectAwayError, RunError, StepError
 from crucible_lineage.flows.reports import (
     failing_with_message,
     reasons_of,
@@ -222,3 +224,27 @@ class PrefectEngine:
         if made_elsewhere and self.deliverer and (waiting := self.session.outbox.look(made_elsewhere)):
             self.deliverer.add(waiting)  # the other process may have left delivery to this one
         return made_from_json(outcome, self.session)
+
+
+# Prefixes of Prefect's plain RuntimeErrors when a flow run cannot begin.
+UNREACHED = "Failed to reach API"
+NOT_STARTED = "Timed out while attempting to connect to ephemeral Prefect API server"
+
+
+@contextmanager
+def reaching_prefect(action: str, remedy: str) -> Iterator[None]:
+    """Convert errors of Prefect's API in this block: RunError if it refuses, PrefectAwayError if it is unreachable.
+
+    Messages name the `action` that failed and its `remedy`.
+    """
+    try:
+        yield
+    except (httpx.HTTPError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not str(error).startswith((UNREACHED, NOT_STARTED)):
+            raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        where = f"Prefect at {PREFECT_API_URL.value()}"
+        if str(error).startswith(NOT_STARTED):
+            where = f"Prefect, which was started for this and keeps its database in {PREFECT_HOME.value()}"
+        kind = RunError if isinstance(error, httpx.HTTPStatusError) else PrefectAwayError
+        raise kind(f"could not {action}: {where}: {reason}\n{remedy}") from error

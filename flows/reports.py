@@ -41,7 +41,7 @@ from crucible_lineage.tasks.artifacts import (
     tell_failed,
     tell_reused,
 )
-from crucible_lineage.watch.changes import DatasetEvent
+from crucible_lineage.watch import DatasetEvent
 
 
 def step_listener(pipeline: BoundPipeline) -> Listener:

@@ -138,8 +138,7 @@ def _run_on_prefect(request: RunRequest, session: Session, listener: Listener, s
         if os.name != "nt" and "prefect" not in sys.modules:  # else Prefect starts its server when it needs one
             server = _TemporaryServer(Path(os.environ["PREFECT_HOME"]).expanduser())
     # Importing Prefect costs over a second; only a run that has something to do pays for it.
-    from crucible_lineage.flows.pipelines import observing, run_pipeline
-    from crucible_lineage.flows.reaching import reaching_prefect
+    from crucible_lineage.flows.pipelines import observing, reaching_prefect, run_pipeline
     from crucible_lineage.tasks.sessions import CrucibleConnection, share_session
 
     if server:  # Prefect has read it; processes that steps start must not use this run's server
@@ -202,7 +201,7 @@ class _TemporaryServer:
         """Wait for the server's first answer. Raises RuntimeError, as Prefect does, on a timeout."""
         import httpx
 
-        from crucible_lineage.flows.reaching import NOT_STARTED
+        from crucible_lineage.flows.pipelines import NOT_STARTED
 
         try:
             httpx.get(f"{self._url}/health", timeout=float(os.environ[_STARTUP_TIMEOUT])).raise_for_status()

@@ -13,7 +13,7 @@ from crucible_lineage.flows.reports import as_event
 from crucible_lineage.session import Session
 from crucible_lineage.statements import HOLD, About
 from crucible_lineage.stating import state
-from crucible_lineage.watch.changes import DATASET_CREATED, INGESTION_COMPLETED, DatasetEvent, Watcher
+from crucible_lineage.watch import DATASET_CREATED, INGESTION_COMPLETED, DatasetEvent, Watcher
 
 
 @pytest.fixture
@@ -87,11 +87,11 @@ def test_unreported_events_come_again_with_the_same_ids(watched: Watcher, new: A
 def test_a_dataset_under_registration_is_reported_when_complete(
     watched: Watcher, new: Any, session: Session, lab: Any, command: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from crucible_lineage.watch import changes
+    from crucible_lineage import watch
 
     unfinished = {new("half")}
-    monkeypatch.setattr(changes, "OVERLAP", timedelta(0))
-    monkeypatch.setattr(changes, "_is_complete", lambda dataset: dataset.unique_id not in unfinished)
+    monkeypatch.setattr(watch, "OVERLAP", timedelta(0))
+    monkeypatch.setattr(watch, "_is_complete", lambda dataset: dataset.unique_id not in unfinished)
     complete = new("whole")
     assert [event.mfid for event in events_of(watched)] == [complete]
     (half,) = unfinished

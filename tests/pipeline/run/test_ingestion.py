@@ -21,7 +21,7 @@ from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.ingestion import follow_ingestions, note_ingestions
 from crucible_lineage.session import Session
-from crucible_lineage.watch.changes import INGESTION_COMPLETED, INGESTION_FAILED, Watcher
+from crucible_lineage.watch import INGESTION_COMPLETED, INGESTION_FAILED, Watcher
 
 PIPELINE = """
 pipeline: read

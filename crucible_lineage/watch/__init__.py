@@ -1,1 +1,0 @@
-"""Find new files and datasets, and what remains to be done for them."""
