@@ -8,7 +8,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 TESTS ?= tests  # what `make test` and `make coverage` run
 
-.PHONY: demo test test-fast test-alone lint format crash soak soak-groups shapes slurm on-prefect coverage docs map pictures dist wheel-demo release-tag typecheck-tree
+.PHONY: demo test test-fast test-alone lint format crash soak shapes slurm on-prefect coverage docs map pictures dist wheel-demo release-tag typecheck-tree
 
 demo: .venv/demo.installed  ## set up, and run the demo: raw to analyzed, with its lineage
 	$(BIN)/crucible-lineage demo
@@ -50,9 +50,6 @@ SOAK_SEED ?= $(shell date +%s)
 
 soak: .venv/test.installed  ## schedules every few seconds while workers, servers and watcher are killed at random
 	SOAK_SECONDS=$(SOAK_SECONDS) SOAK_SEED=$(SOAK_SEED) $(BIN)/python -m pytest tests/soak -s
-
-soak-groups: .venv/test.installed  ## five groups, two accounts and two workers on one machine and PostgreSQL, twelve minutes
-	$(BIN)/python tests/soak/groups.py --seconds 720 --seed $(SOAK_SEED)
 
 shapes: .venv/test.installed  ## 146 shapes of flows, plain and converted, their types, and how Prefect operates them; all, not a fifth
 	CRUCIBLE_NIGHTLY=1 $(BIN)/python -m pytest tests/tasks/test_shapes.py tests/tasks/test_typed.py \

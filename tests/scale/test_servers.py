@@ -1,4 +1,4 @@
-"""A Prefect server on SQLite or PostgreSQL: a scheduled run, killed with its worker, is made up for after restarts.
+"""A Prefect server: a scheduled run, killed with its worker, is made up for after restarts.
 
 Deployed with a short interval; a tick starts a run; worker and run are killed in the middle of a step, the server is
 restarted, and a new worker brings what is due to its end. Nothing is missing and nothing is there twice. By night; by
@@ -8,13 +8,10 @@ day tests/flows/test_ends.py kills worker and run.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
-import subprocess
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -70,45 +67,10 @@ def wait_for(happened: Callable[[], Any], what: str, seconds: float = 300) -> An
     return found
 
 
-def binaries() -> Path | None:
-    """Where PostgreSQL's server programs are."""
-    found = shutil.which("initdb")
-    if found:
-        return Path(found).resolve().parent
-    return max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    """The URL of a PostgreSQL database of our own. It refuses to run as root, so then somebody else runs it."""
-    programs = binaries()
-    if programs is None:
-        pytest.skip("PostgreSQL is not installed")
-    port = free_port()
-    with tempfile.TemporaryDirectory(prefix="postgres-", ignore_cleanup_errors=True) as folder:  # pytest's are private
-        account: dict[str, Any] = {}
-        if os.getuid() == 0:
-            account = {"user": "nobody", "group": "nogroup", "extra_groups": []}
-            shutil.chown(folder, "nobody", "nogroup")
-        quiet: dict[str, Any] = {**account, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
-        data = Path(folder, "data")
-        made = ["-D", data, "-U", "prefect", "--auth", "trust", "--no-sync", "-E", "UTF8"]
-        subprocess.run([programs / "initdb", *made], check=True, **quiet)
-        options = ["-D", data, "-p", str(port), "-h", "127.0.0.1", "-k", folder, "-F", "-c", "max_connections=50"]
-        server = subprocess.Popen([programs / "postgres", *options], **quiet)
-        ready = [programs / "pg_isready", "-h", "127.0.0.1", "-p", str(port), "-q"]
-        try:
-            wait_for(lambda: subprocess.run(ready).returncode == 0, "PostgreSQL does not start")
-            yield f"postgresql+asyncpg://prefect@127.0.0.1:{port}/postgres"
-        finally:
-            server.send_signal(signal.SIGINT)  # a fast shutdown
-            server.wait(30)
-
-
 class Prefect:
     """A server and its workers, each of which may die."""
 
-    def __init__(self, folder: Path, database: str | None, python: Any) -> None:
+    def __init__(self, folder: Path, python: Any) -> None:
         self._python = python
         port = free_port()
         self.url = f"http://127.0.0.1:{port}/api"
@@ -126,7 +88,6 @@ class Prefect:
             "PREFECT_WORKER_QUERY_SECONDS": "1",
             "DO_NOT_TRACK": "1",
             "PREFECT_LOGGING_LEVEL": "WARNING",
-            **({"PREFECT_API_DATABASE_CONNECTION_URL": database} if database else {}),
         }
         self.folder = folder
         self.server = self.serve()
@@ -169,21 +130,19 @@ def kill(process: Any) -> None:
     process.wait(30)
 
 
-@by_night("Prefect servers of its own on each database")
-@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+@by_night("a Prefect server of its own")
 def test_a_scheduled_run_whose_worker_and_server_went_away_is_made_up_for(
-    database: str, request: pytest.FixtureRequest, lab: Any, data: Path, tmp_path: Path, warm_python: Any
+    lab: Any, data: Path, tmp_path: Path, warm_python: Any
 ) -> None:
     (gate := tmp_path / "gate").mkdir()
     lab.file(f"{lab.module}.py", STEPS)
     path = lab.declare(PIPELINE.replace("GATE", str(gate)))
-    prefect = Prefect(tmp_path, request.getfixturevalue("postgres") if database == "postgres" else None, warm_python)
+    prefect = Prefect(tmp_path, warm_python)
     processes = []
     try:
         httpx.post(f"{prefect.url}/work_pools/", json={"name": POOL, "type": "process"}).raise_for_status()
         deployed = prefect.python("-m", "crucible_lineage", "deploy", path, "--pool", POOL, "--data", data)
         assert deployed.wait(120) == 0, (tmp_path / "prefect.log").read_text()
-        assert (tmp_path / "home" / "prefect.db").exists() == (database == "sqlite")
         processes.append(prefect.worker())
         wait_for((gate / "started").exists, "no tick has started the step")
         kill(processes.pop())

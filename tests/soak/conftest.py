@@ -17,17 +17,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 import psutil
 import pytest
 
 from crucible_lineage.client import CrucibleClient
-
-if TYPE_CHECKING:  # groups.py runs from this folder
-    from tests.warm import WarmPython
-    from tests.warm.programs import Started
+from tests.warm import WarmPython
+from tests.warm.programs import Started
 
 KEY = "key-of-the-soak"
 POOL = "soak"

@@ -10,7 +10,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +18,6 @@ from typing import Any
 
 import httpx
 import pytest
-from prefect.utilities.templating import apply_values
 
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
@@ -37,8 +35,7 @@ from pathlib import Path
 
 from prefect import flow
 from prefect.flow_runs import suspend_flow_run
-from IMPORT import task
-REGISTERING
+from crucible_lineage.tasks import CrucibleConnection, registering, task
 
 HERE = Path(__file__).parent
 
@@ -90,10 +87,7 @@ def long(path: str) -> int:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "serve":
-        process.serve(name="served")
-    else:
-        print(json.dumps(globals()[sys.argv[1]](*sys.argv[2:])))
+    print(json.dumps(globals()[sys.argv[1]](*sys.argv[2:])))
 """
 
 
@@ -106,16 +100,14 @@ class Converted:
         self.prefect = prefect
         self.name = f"lab_{abs(hash(str(folder))) % 10**8}"
         self.file = folder / f"{self.name}.py"
-        self.file.write_text(_module(f"@registering('lab', crucible=CrucibleConnection(data={str(self.data)!r}))"))
-        self.plain = folder / f"{self.name}_plain.py"
-        self.plain.write_text(_module(None))
+        decorator = f"@registering('lab', crucible=CrucibleConnection(data={str(self.data)!r}))"
+        self.file.write_text(MODULE.replace("DECORATOR", decorator))
         self.counts = folder / "counts.txt"
         self.counts.write_text("1\n2\n6\n")
 
-    def deploy(self, flow: str, *options: str, file: Path | None = None, pool: str = POOL) -> str:
+    def deploy(self, flow: str) -> str:
         """Run `prefect deploy` and return FLOW/NAME."""
-        entry = f"{(file or self.file).name}:{flow}"
-        self.prefect.command("deploy", entry, "--name", self.name, "--pool", pool, *options, cwd=self.folder)
+        self.prefect.command("deploy", f"{self.file.name}:{flow}", "--name", self.name, "--pool", POOL, cwd=self.folder)
         return f"{flow}/{self.name}"
 
     def begin(self, deployment: str, *options: str) -> str:
@@ -156,12 +148,6 @@ class Converted:
 WHOLE = ["counts.txt -> read", "read -> total"]
 
 
-def _module(decorator: str | None) -> str:
-    text = MODULE.replace("IMPORT", "crucible_lineage.tasks" if decorator else "prefect")
-    imported = "from crucible_lineage.tasks import CrucibleConnection, registering" if decorator else ""
-    return text.replace("REGISTERING", imported).replace("DECORATOR\n", f"{decorator}\n" if decorator else "")
-
-
 def _last(output: str) -> str:
     return re.findall(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", output)[-1]
 
@@ -178,57 +164,6 @@ def test_prefect_deploy(converted: Converted) -> None:
 
 
 @nightly
-@pytest.mark.usefixtures("worker")
-def test_flow_from_source(converted: Converted) -> None:
-    code = (
-        "import sys, json\nfrom prefect import flow\n"
-        "source, entry, name, pool = sys.argv[1:]\n"
-        "found = flow.from_source(source=source, entrypoint=entry)\n"
-        "found.deploy(name=name, work_pool_name=pool, print_next_steps=False)\n"
-        "print(json.dumps(name))"
-    )
-    name = converted.prefect.run(code, converted.folder, f"{converted.file.name}:process", converted.name, POOL)
-    converted.begin(f"process/{name}", "--watch")
-    assert converted.edges() == WHOLE
-
-
-@nightly
-def test_serve(converted: Converted, eventually: Callable[..., Any]) -> None:
-    command = [sys.executable, str(converted.file), "serve"]
-    with (converted.folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, env=converted.prefect.environment, stdout=log, stderr=log)
-    try:
-        eventually(lambda: converted.prefect.deployments("served"), 60)
-        converted.begin("process/served", "--watch")
-    finally:
-        process.terminate()
-        process.wait(60)
-    assert converted.edges() == WHOLE
-
-
-@nightly
-@pytest.mark.parametrize("kind", ["docker", "kubernetes"])
-def test_the_job_of_a_container_is_that_of_the_plain_flow(kind: str, converted: Converted) -> None:
-    """The template of the pool, filled in with the deployment; nothing of it but the entrypoint differs."""
-    converted.prefect.command("work-pool", "create", f"lab-{kind}", "--type", kind, "--overwrite")
-    answer = converted.prefect.ask("GET", f"work_pools/lab-{kind}")
-    template = answer.json()["base_job_template"]
-    jobs = {}
-    for file in (converted.file, converted.plain):
-        variables = json.dumps({"env": {"CRUCIBLE_API_URL": "https://crucible.example.org"}, "image": "lab:1"})
-        converted.deploy("process", "--job-variable", variables, file=file, pool=f"lab-{kind}")
-        (deployment,) = converted.prefect.deployments(converted.name)
-        defaults = {name: one.get("default") for name, one in template["variables"]["properties"].items()}
-        job = apply_values(template["job_configuration"], {**defaults, **deployment["job_variables"]})
-        jobs[file.stem] = [job, deployment["parameter_openapi_schema"]]
-        converted.prefect.command("deployment", "delete", f"process/{converted.name}")
-    ours, plain = jobs.values()
-    assert ours == plain
-    assert "lab:1" in json.dumps(ours)
-    assert "https://crucible.example.org" in json.dumps(ours)
-
-
-@nightly
 def test_a_concurrency_limit_holds_while_results_are_registered(converted: Converted) -> None:
     converted.prefect.command("concurrency-limit", "create", "detector", "1")
     try:
@@ -237,41 +172,6 @@ def test_a_concurrency_limit_holds_while_results_are_registered(converted: Conve
         converted.prefect.command("concurrency-limit", "delete", "detector")
     assert (converted.folder / "calls").read_text() == "begin end " * 3
     assert converted.edges() == ["counts.txt -> read", "read -> total", "read -> total", "read -> total"]
-
-
-@nightly
-@pytest.mark.usefixtures("worker")
-def test_an_automation_begins_a_run_when_another_has_ended(
-    converted: Converted, eventually: Callable[..., Any]
-) -> None:
-    name = converted.deploy("process")
-    (deployment,) = converted.prefect.deployments(converted.name)
-    action = {
-        "type": "run-deployment",
-        "source": "selected",
-        "deployment_id": deployment["id"],
-        "parameters": {"path": str(converted.counts), "factor": 7},
-    }
-    automation = {
-        "name": name,
-        "trigger": {
-            "type": "event",
-            "posture": "Reactive",
-            "expect": ["prefect.flow-run.Completed"],
-            "match_related": {"prefect.resource.name": "interrupted", "prefect.resource.role": "flow"},
-            "threshold": 1,
-            "within": 0,
-        },
-        "actions": [action],
-    }
-    converted.prefect.command("automation", "create", "--from-json", json.dumps(automation))
-    try:
-        (converted.folder / "open").touch()
-        converted.call("interrupted")
-        eventually(lambda: len(converted.edges()) == 3, 120)
-    finally:
-        converted.prefect.command("automation", "delete", name)
-    assert converted.edges() == ["counts.txt -> read", "read -> total", "read -> total"]
 
 
 @nightly

@@ -99,7 +99,7 @@ with get_client(sync_client=True) as client:
 """
 
 
-@by_night("a run that waits for a signature by day")
+@by_night("ten seconds of waiting")
 def test_a_run_that_is_suspended_goes_on_where_it_stopped(begun: str, lab: Any, prefect: Any, eventually: Any) -> None:
     assert prefect.run(SUSPEND, begun) == 1
     time.sleep(10)  # Prefect tells the run's process when it gets to it, and nothing says that it has
