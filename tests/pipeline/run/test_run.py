@@ -294,11 +294,6 @@ def test_a_forced_step_is_a_new_attempt_beside_the_old_one(lab: Any, session: Se
     assert run(lab.pipeline, session).datasets == forced.datasets
 
 
-def test_an_unknown_forced_step_is_refused(lab: Any, session: Session) -> None:
-    with pytest.raises(InputError, match="no step 'scald'; did you mean 'scaled'"):
-        make_plan(bind_file(lab.pipeline, session.store), session, forced=["scald"])
-
-
 def test_a_result_is_associated_with_the_samples_of_its_parents(lab: Any, session: Session) -> None:
     session.ensure_project("lab")
     wafer = session.client.samples.create(sample_name="wafer 7", project_id="lab").unique_id
