@@ -71,24 +71,6 @@ def _linked(held: Path, mark: Path) -> bool:
     return True
 
 
-@contextmanager
-def claimed(path: Path) -> Iterator[bool]:
-    """Mark `path` as in use unless another process has; yield whether it did, without waiting."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(_mark(path), mode=0o600, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
-        _mark(path).unlink(missing_ok=True)
-
-
 def is_in_use(path: Path) -> bool:
     """Return whether a living process has marked `path` as in use."""
     from filelock import FileLock, Timeout

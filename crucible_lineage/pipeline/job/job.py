@@ -9,18 +9,6 @@ from types import SimpleNamespace
 from typing import Any
 
 from crucible_lineage.core.slots import SlotClaim, pipeline_keyword
-from crucible_lineage.errors import (
-    TRANSIENT,
-    CertificateError,
-    ChecksumError,
-    FileChangedError,
-    ForbiddenError,
-    InputError,
-    LineageError,
-    OnHoldError,
-    StepError,
-    UnauthorizedError,
-)
 from crucible_lineage.facts import Facts
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.pipeline.bind.model import BoundPipeline
@@ -238,10 +226,6 @@ class _Values:
         return _Values(value) if isinstance(value, Mapping) else value
 
 
-_KINDS = (
-    *(InputError, OnHoldError, FileChangedError, ChecksumError),
-    *(ForbiddenError, UnauthorizedError, CertificateError, *TRANSIENT),
-)
 _IN_PLAN = ("params", "matrix", "inputs", "group_by", "across")  # resolved by the plan
 
 
@@ -328,20 +312,6 @@ def made_from_json(sent: JsonMapping, session: Session) -> Materialized:
     outputs = {name: existing_dataset(mfid, session) for name, mfid in sent["outputs"].items()}
     fields = {name: sent[name] for name in ("executed", "note", "seconds", "waits")}
     return Materialized(outputs, **fields)
-
-
-def error_to_json(error: LineageError) -> JsonObject:
-    """Encode the error of a step, for another process or machine."""
-    log, trace = getattr(error, "log", None), getattr(error, "trace", "")
-    return {"kind": type(error).__name__, "message": str(error), "log": log, "trace": trace}
-
-
-def error_from_json(sent: JsonMapping, step: str) -> LineageError:
-    """Decode an error: of its own kind if retries or counts of failures depend on that, else as the step's."""
-    for kind in _KINDS:
-        if kind.__name__ == sent["kind"]:
-            return kind(sent["message"])
-    return StepError(sent["message"], step=step, log=sent["log"], trace=sent["trace"])
 
 
 def _used(entry: JsonMapping, session: Session) -> UsedDataset:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,9 +10,8 @@ from typing import Any
 import pytest
 
 from crucible_lineage.cli.run import print_summary
-from crucible_lineage.errors import InputError, LineageError, OnHoldError, StepError, UnreachableError
+from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.engines.local import with_retries
-from crucible_lineage.pipeline.job.job import error_from_json, error_to_json
 from crucible_lineage.pipeline.spec.pipeline import StepSpec
 from crucible_lineage.registration import delivery
 from crucible_lineage.session import Session
@@ -80,18 +78,3 @@ def test_a_step_is_tried_again_unless_that_cannot_help_whatever_runs_it(error: E
     with pytest.raises(type(error)):
         with_retries(job, make)
     assert len(tried) == attempts
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        UnreachableError("no answer"),
-        OnHoldError("on hold"),
-        InputError("no such file"),
-        StepError("no lamp", step="fit", log="step.log", trace="line 3"),
-    ],
-)
-def test_an_error_on_a_node_of_a_cluster_is_treated_as_the_same_error_here(error: LineageError) -> None:
-    received = error_from_json(json.loads(json.dumps(error_to_json(error))), "fit")
-    assert (type(received), str(received)) == (type(error), str(error))
-    assert getattr(received, "log", None) == getattr(error, "log", None)
