@@ -33,13 +33,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in {"RunningServer", "serve", "start_server"}:
-        # FastAPI and uvicorn cost a third of a second, which `lineage` or `plan` do not need.
+    # FastAPI and uvicorn cost a third of a second, which `lineage` or `plan` do not need.
+    if name in ("MetadataWriteBack", "RunningServer", "serve", "start_server"):
         from crucible_lineage.server import running
 
         return getattr(running, name)
-    if name == "MetadataWriteBack":
-        from crucible_lineage.server.worker import MetadataWriteBack  # pydantic, likewise
-
-        return MetadataWriteBack
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

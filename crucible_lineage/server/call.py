@@ -16,8 +16,6 @@ from crucible_lineage.server.http import invalid, refuse
 from crucible_lineage.server.schema import REMEDY
 from crucible_lineage.server.storage import ContentStore, Links
 
-REVISION_HEADER, STATEMENTS_HEADER = "Crucible-Revision", "Crucible-Statements"
-
 
 @dataclass(frozen=True)
 class Service:
@@ -56,13 +54,13 @@ class AuthenticatedCall:
         """Add the project's revision to the response headers, if the caller may read the project."""
         if project_id is not None and role_on(db, self.caller, project_id) >= VIEWER:
             row = db.execute(f"{REVISION} WHERE project_id = ?", (project_id,)).fetchone()
-            self.headers[REVISION_HEADER] = row[0]
+            self.headers["Crucible-Revision"] = row[0]
 
     def add_statements(self, db: sqlite3.Connection) -> None:
         """Add a header that changes whenever the statements that the caller may read change."""
         readable = "1" if self.caller.elevated else READABLE
         row = db.execute(f"{STATEMENTS} AND {readable}", {"user": self.caller.id}).fetchone()
-        self.headers[STATEMENTS_HEADER] = row[0]
+        self.headers["Crucible-Statements"] = row[0]
 
 
 async def _authenticate(request: Request, response: Response) -> AuthenticatedCall:

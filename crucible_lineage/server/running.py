@@ -233,7 +233,7 @@ def open_service(
     with database.write() as db:
         for accepted_key in {key, api_key or key}:
             register_key(db, accepted_key, LOCAL_USER_ID)
-        secret = setting(db, "link_secret")
+        secret = str(setting(db, "link_secret"))
     storage = ContentStore(folder)
     worker = Worker(database, storage, ingestion)
     worker.start()

@@ -225,7 +225,7 @@ def _fill(
 ) -> dict[str, str]:
     """Set the fields that this file may set and return them; `previous` are those that it set the last time."""
     row = db.execute(
-        "SELECT dataset.*, owner_id, project_id, instrument_name FROM dataset JOIN resource USING (id)"
+        "SELECT dataset.*, instrument_name FROM dataset"
         " LEFT JOIN instrument ON instrument.id = instrument_id WHERE dataset.id = ?",
         (file["dataset_id"],),
     ).fetchone()
@@ -242,30 +242,22 @@ def _fill(
     }
     if "timestamp" in filled:
         filled["timestamp"] = stored_time(filled["timestamp"])
-    changes = {name: value for name, value in filled.items() if value != current[name]}
-    if values := _columns(db, row, changes):
-        change(db, "dataset", file["dataset_id"], values)
+    changes: dict[str, object] = {name: value for name, value in filled.items() if value != current[name]}
+    if "timestamp" in changes:
+        changes["timed"] = 1
+    if "instrument_name" in changes:
+        changes |= instrument_columns(db, str(changes.pop("instrument_name")))
+    if changes:
+        change(db, "dataset", file["dataset_id"], changes)
     return filled
-
-
-def _columns(db: sqlite3.Connection, row: sqlite3.Row, filled: dict[str, str]) -> dict[str, object]:
-    """Return the columns of the dataset's row for these fields."""
-    values: dict[str, object] = {name: value for name, value in filled.items() if name != "instrument_name"}
-    if "timestamp" in values:
-        values["timed"] = 1
-    if (name := filled.get("instrument_name")) is not None:
-        values |= instrument_columns(db, name, owner_id=row["owner_id"], project_id=row["project_id"])
-    return values
 
 
 def _replace_thumbnail(db: sqlite3.Connection, file: sqlite3.Row, image: bytes | None) -> None:
     """Replace the file's only thumbnail, unless people have one under the same name."""
     db.execute("DELETE FROM thumbnail WHERE file_id = ?", (file["id"],))
     name = (file["dataset_id"], file["filename"])
-    if (
-        image is not None
-        and not db.execute("SELECT 1 FROM thumbnail WHERE dataset_id = ? AND name = ?", name).fetchone()
-    ):
+    is_taken = db.execute("SELECT 1 FROM thumbnail WHERE dataset_id = ? AND name = ?", name).fetchone() is not None
+    if image is not None and not is_taken:
         db.execute(
             "INSERT INTO thumbnail (dataset_id, name, mime_type, image, file_id) VALUES (?, ?, 'image/png', ?, ?)",
             (*name, image, file["id"]),

@@ -76,8 +76,7 @@ def test_direction_without_sort_is_refused(api):
 def test_keyword_is_added_once_and_found_by_any_part_of_it(client, dataset):
     mfid = dataset()
     client.datasets.add_keyword(mfid, "Gold nanorods & Öl")
-    again = client.datasets.add_keyword(mfid, "gold NANORODS & öl")
-    assert again["num_datasets"] == 1
+    client.datasets.add_keyword(mfid, "gold NANORODS & öl")
     assert [keyword["keyword"] for keyword in client.datasets.get_keywords(mfid)] == ["Gold nanorods & Öl"]
     assert mfid in [record["unique_id"] for record in client.datasets.list(keyword=["NANOROD", "öl"])]
     assert client.datasets.list(keyword=["nanorod", "silver"]) == []
