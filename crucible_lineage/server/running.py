@@ -25,10 +25,10 @@ from fastapi import FastAPI, Request
 from filelock import FileLock, Timeout
 from starlette.responses import JSONResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from crucible_lineage import __version__
-from crucible_lineage.server import datasets, files, people, projects, uploads
+from crucible_lineage.server import datasets, files, projects, uploads
 from crucible_lineage.server.call import Service
 from crucible_lineage.server.database import (
     PREFIX,
@@ -57,7 +57,7 @@ def build_app(service: Service) -> FastAPI:
         strict_content_type=False,
     )
     app.state.service = service
-    for part in (datasets, uploads, files, projects, people):
+    for part in (datasets, uploads, files, projects):
         app.router.routes.extend(part.router.routes)  # include_router would build each route twice
     methods = ["GET", "POST", "PUT", "PATCH", "DELETE"]
     app.router.routes.append(Route(f"{PREFIX}/{{path:path}}", _refuse_others, methods=methods))
@@ -285,18 +285,6 @@ LINGER_S = 5.0  # chosen: the next command of a person or script still finds it
 CHECK_EVERY_S = 0.5
 
 
-class _Leases:
-    """Middleware that answers requests for a lease; the application answers all others."""
-
-    def __init__(self, app: ASGIApp, identity: dict[str, str | None]) -> None:
-        self.app = app
-        self.identity = identity
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        app = JSONResponse(self.identity) if scope.get("path") == LEASE_PATH else self.app
-        await app(scope, receive, send)
-
-
 class _Shared(Serving):
     """A server that announces its address, and stops when it has had no client for a while."""
 
@@ -362,7 +350,8 @@ def main(root: Path, port: int) -> None:
         _report({"text": str(error)})
         raise SystemExit(1) from error
     folder = service.storage.folder
-    app = _Leases(build_app(service), identity_of(folder))
+    app, identity = build_app(service), JSONResponse(identity_of(folder))
+    app.router.routes.append(Route(LEASE_PATH, identity))
     try:
         server = _Shared(folder, service.database, app, port)
         server.run_quietly()

@@ -13,9 +13,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from queue import SimpleQueue as Queue
 from typing import Any, Self
 
 from filelock import FileLock
@@ -66,24 +66,15 @@ def start_shared(data_dir: Path | str) -> Callable[[], SharedServer]:
     That function raises OSError or RuntimeError, as `start_server` does, if the server cannot start.
     """
     folder = DataFolder(Path(data_dir).expanduser().resolve())
-    leases: Queue[HTTPConnection | BaseException] = Queue()
 
-    def lease() -> None:
-        try:
-            open_folder(folder.root)
-            leases.put(_lease_or_start(folder, 0))
-        except BaseException as error:
-            leases.put(error)
+    def lease() -> SharedServer:
+        open_folder(folder.root)
+        return SharedServer(folder, _lease_or_start(folder, 0))
 
-    threading.Thread(target=lease, name="crucible-start", daemon=True).start()
-
-    def wait() -> SharedServer:
-        lease_or_error = leases.get()
-        if isinstance(lease_or_error, BaseException):
-            raise lease_or_error
-        return SharedServer(folder, lease_or_error)
-
-    return wait
+    pool = ThreadPoolExecutor(1, thread_name_prefix="crucible-start")
+    leased = pool.submit(lease)
+    pool.shutdown(wait=False)
+    return leased.result
 
 
 def running_shared(data_dir: Path | str) -> SharedServer | None:
