@@ -74,7 +74,6 @@ FAINT = """() => {
   }
   return faint;
 }"""
-READY = "() => !/^(Checking|Reading) /.test(document.title)"
 REACHABLE = """() => [...document.querySelectorAll("a[href], button, input, select, summary, [tabindex='0'], iframe")]
   .filter(e => e.type !== "hidden" && e.getClientRects().length && (e.closest("details:not([open])") === null
     || e.tagName === "SUMMARY")).length"""
@@ -221,7 +220,6 @@ def test_navigation_from_the_projects_to_a_dataset_its_lineage_its_run_and_the_f
 
     follow(page, page.get_by_role("link", name="demo-raman"))
     follow(page, page.get_by_role("link", name="Findings"))
-    page.wait_for_function(READY)
     assert page.get_by_text("Checked ").count() == 1
 
 
@@ -286,7 +284,6 @@ def pages(page, base):
     project = "/projects/demo-raman"
     for path in ("/", "/datasets", project, "/pipelines", f"{project}/runs", f"{project}/findings"):
         page.goto(base + path)
-        page.wait_for_function(READY)
         yield path
     page.goto(f"{base}{project}/runs")
     follow(page, page.locator("tbody a").first)
@@ -307,11 +304,9 @@ def pages(page, base):
 
 
 def follow(page, link):
-    """Click a link or button and wait for the complete page."""
-    page.wait_for_function(READY)
+    """Click a link or button and wait for the page."""
     with page.expect_navigation():
         link.click()
-    page.wait_for_function(READY)
 
 
 LOOKS = [("light", 1280), ("dark", 1280), ("light", 360), ("dark", 360)]

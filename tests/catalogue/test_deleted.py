@@ -68,24 +68,3 @@ def test_impact_reports_the_deletion_and_the_results_made_from_it(deleted: Delet
     found = json.loads(deleted.ask("impact", deleted.first, "--json").stdout)
     assert (found["deletion"]["mfid"], found["deletion"]["state"]) == (deleted.first, "was deleted")
     assert [one["mfid"] for one in found["redo"]] == [deleted.scaled, deleted.total]
-
-
-def test_without_a_graph_endpoint_a_lineage_comes_from_the_links(
-    lab: Any, data: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from crucible_lineage.client.client import GraphCalls
-    from crucible_lineage.errors import NotFoundError
-    from crucible_lineage.queries.graph.fetch import fetch_lineage
-
-    ran = CliRunner().invoke(main, ["run", str(lab.pipeline), "--data", str(data), "--json"])
-    total = json.loads(ran.stdout)["datasets"]["total"]["out"]
-    with Session(Settings(data)) as session:
-        expected = fetch_lineage(session, total)
-
-        def no_such_route(*arguments: Any, **options: Any) -> Any:
-            raise NotFoundError("could not get the graph: Crucible answered 404 Not Found", status=404)
-
-        monkeypatch.setattr(GraphCalls, "get", no_such_route)
-        found = fetch_lineage(session, total)
-    assert (set(found.nodes), set(found.edges)) == (set(expected.nodes), set(expected.edges))
-    assert {node.id: node.state for node in found.nodes.values()} == {n.id: n.state for n in expected.nodes.values()}

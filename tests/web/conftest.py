@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -17,17 +16,6 @@ import pytest
 from crucible_lineage.client import CrucibleClient
 
 EVIL = "<script>alert(1)</script>"
-
-
-class Browser(httpx.Client):
-    """A client that reloads a page while it says that datasets are being read for the first time."""
-
-    def get(self, *arguments: Any, **options: Any) -> httpx.Response:
-        answer = super().get(*arguments, **options)
-        while "being read for the first time" in answer.text:
-            time.sleep(0.1)
-            answer = super().get(*arguments, **options)
-        return answer
 
 
 @dataclass
@@ -51,7 +39,7 @@ class Site:
     @contextmanager
     def browser(self, key: str | None = None) -> Iterator[httpx.Client]:
         """Sign in with the owner's key or another one."""
-        with Browser(base_url=self.url, timeout=30, verify=False) as browser:  # nothing here is over TLS
+        with httpx.Client(base_url=self.url, timeout=30, verify=False) as browser:  # nothing here is over TLS
             signed_in = browser.post("/sign-in", data={"key": key or self.key}, headers={"Origin": self.url})
             assert signed_in.status_code == 303, signed_in.text
             yield browser

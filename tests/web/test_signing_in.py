@@ -15,7 +15,7 @@ from starlette.responses import Response
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.models import Account
 from crucible_lineage.web import with_pages
-from crucible_lineage.web.app import LIFETIME_S, MOST_SIGN_INS, SignIns
+from crucible_lineage.web.app import LIFETIME_S, SignIns
 
 
 def test_signing_in_leads_to_the_requested_page(site):
@@ -98,20 +98,6 @@ def test_a_sign_in_expires_although_the_browser_still_has_the_cookie(tmp_path):
     assert sign_ins.of(_request(token)).name == "ada"
     now += 1
     assert sign_ins.of(_request(token)) is None
-
-
-def test_beyond_a_thousand_sign_ins_the_oldest_is_dropped(tmp_path):
-    sign_ins = SignIns(tmp_path)
-    reader = CrucibleClient("http://here/api/v1", "key")
-    tokens = []
-    for _ in range(MOST_SIGN_INS + 2):
-        response = Response()
-        sign_ins.begin(_request(), response, reader, Account(user_unique_id="ada"), "key")
-        tokens.append(response.headers.getlist("set-cookie")[-1].partition(";")[0])
-
-    signed_in = [sign_ins.of(_request(token)) is not None for token in tokens]
-
-    assert signed_in == [False] * 2 + [True] * MOST_SIGN_INS
 
 
 def _request(cookie=""):

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
 from crucible_lineage.cli import working
 from crucible_lineage.cli.progress import Progress, RemainingTime
 from crucible_lineage.cli.working import TrafficMonitor, showing_work
-from crucible_lineage.client import CrucibleClient
 from crucible_lineage.pipeline.inputs.existing import hash_files
 from crucible_lineage.pipeline.inputs.register import register_raw
 from crucible_lineage.pipeline.job.progress import MADE, STARTED
@@ -28,7 +23,6 @@ from crucible_lineage.pipeline.run.result import EXECUTED, PLANNED, QUEUED, Step
 from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.queries.catalogue.files import fetch_many
 from crucible_lineage.queries.verify.verify import verify_project
-from crucible_lineage.server.running import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from crucible_lineage.traffic import Traffic, traffic
@@ -224,56 +218,6 @@ def test_received_and_sent_files_are_counted(lab: Any, data: Path, tmp_path: Pat
         (tmp_path / f".first.txt.{str(file.sha256_hash)[:16]}.part").write_bytes(bytes(100_000))
         fetch_many(session, {raw.mfid: tmp_path})
     assert (traffic.received - received, traffic.present - present) == (200_000, 100_000)
-
-
-class SlowLine:
-    """A service behind a line of two megabytes per second."""
-
-    def __init__(self, port: int, api_key: str) -> None:
-        self.api_key = api_key
-        self.server = socket.create_server(("127.0.0.1", 0))
-        self.port = self.server.getsockname()[1]
-        self.target = port
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self) -> None:
-        with suppress(OSError):
-            while True:
-                theirs, _ = self.server.accept()
-                ours = socket.create_connection(("127.0.0.1", self.target))
-                for source, sink in ((theirs, ours), (ours, theirs)):
-                    threading.Thread(target=self._carry, args=(source, sink), daemon=True).start()
-
-    def _carry(self, source: socket.socket, sink: socket.socket) -> None:
-        with suppress(OSError), source, sink:
-            while block := source.recv(1 << 16):
-                sink.sendall(block)
-                time.sleep(len(block) / 2e6)
-
-
-@pytest.fixture
-def slow_line(tmp_path: Path) -> Iterator[SlowLine]:
-    """Start a Crucible behind a slow line."""
-    with start_server(tmp_path / "service") as service:
-        with CrucibleClient(service.url, service.api_key) as client:
-            client.projects.create(project_id="lab", organization="local", project_lead="local")
-        line = SlowLine(urlsplit(service.url).port or 0, service.api_key)
-        yield line
-        line.server.close()
-
-
-def test_downloads_and_uploads_show_their_bytes(
-    lab: Any, data: Path, tmp_path: Path, slow_line: SlowLine, shown: Shown
-) -> None:
-    (lab.folder / "first.txt").write_bytes(os.urandom(5_000_000))
-    options = ["--url", f"http://127.0.0.1:{slow_line.port}/api/v3", "--api-key", slow_line.api_key, "--data", data]
-    output = shown(["register", lab.folder / "first.txt", "--project", "lab", *options], columns=120)
-    assert re.search(r"registering 1 file, [\d.]+ MB sent at [\d.]+ MB/s", output), output
-    (mfid,) = re.findall(r"(\w{26})  first\.txt", output)
-    output = shown(["get", mfid, "-o", tmp_path / "got", *options], columns=120)
-    assert re.search(
-        r"fetching first.txt \(1 of 1\), [\d.]+ MB of 5.0 MB \(\d+ %\), [\d.]+ MB/s, about [\d.]+ s left", output
-    )
 
 
 @pytest.mark.parametrize("mode", ["colour", "NO_COLOR", "dumb"])
