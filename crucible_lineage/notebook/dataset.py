@@ -76,17 +76,6 @@ class Dataset:
         return self._view.entry.state
 
     @property
-    def doubt(self) -> str:
-        """Why the dataset is doubtful: what is on hold, by whom, since when and why; empty if it is not."""
-        doubt = self._view.entry.doubt
-        return doubt.message(self.mfid) if doubt else ""
-
-    @property
-    def flags(self) -> tuple[str, ...]:
-        """The names of its flags."""
-        return self._view.entry.flags
-
-    @property
     def statements(self) -> tuple[AppliedStatement, ...]:
         """The statements about the dataset, oldest first, including revoked ones."""
         return self._view.statements
@@ -230,7 +219,7 @@ class Dataset:
 
     def _repr_html_(self) -> str:
         entry = self._view.entry
-        flags = " ".join(f"[{one}]" for one in self.flags)
+        flags = " ".join(f"[{one}]" for one in entry.flags)
         lines = (f"{self.mfid} {self.state}", entry.origin, flags, *self._view.remarks)
         return "".join(
             (
@@ -319,9 +308,8 @@ def load_file(path: Path) -> Any:
     first two), what JSON holds, an array (`.npy`, `.npz`), an open h5py.File (`.h5`, `.hdf5`, `.nxs`), a picture
     (`.png`, `.jpg`, `.tif`), a text (`.txt`, `.md`, `.log`), or the value of a registered loader.
 
-    In CSV, lines above the first row that begin with `#` are comments. A first row with only numbers is data; its
-    columns are named by the last comment if that has as many cells, else `column_1` and so on. Semicolons or tabs
-    separate cells if the first row has them, and commas only in decimal numbers.
+    In CSV, lines above the first row that begin with `#` are comments, and semicolons or tabs may separate cells, with
+    commas in decimal numbers. A first row with only numbers is data; its columns are `column_1` and so on.
 
     Raises InputError if no loader knows the ending, its library is missing, or the file does not match its ending.
     """

@@ -260,7 +260,6 @@ class Bridge(httpx.BaseTransport):
 
 
 LIFETIME_S = 12 * 3600
-MOST_SIGN_INS = 1000  # beyond that, the oldest is removed
 MOST_POSTED_BYTES = 16 << 10
 POSTED_WITHIN_S = 30.0
 
@@ -289,12 +288,7 @@ class SignIns:
         token = secrets.token_urlsafe(32)
         now = self._clock()
         with self._lock:
-            expired = [old for old, sign_in in self._by_token.items() if sign_in.expires <= now]
-            for old in [
-                *expired,
-                *list(self._by_token)[: max(0, len(self._by_token) - len(expired) - MOST_SIGN_INS + 1)],
-            ]:
-                self._by_token.pop(old, None)
+            self._by_token = {old: one for old, one in self._by_token.items() if one.expires > now}
             self._by_token[token] = SignIn(client, _name(account), folder, self._data, now + LIFETIME_S)
         response.set_cookie(_cookie_name(request), token, httponly=True, samesite="strict", secure=_is_secure(request))
 
