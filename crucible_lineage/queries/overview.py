@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import inf
 from pathlib import Path
-from typing import TypeVar
 
 from crucible_lineage.amounts import amount, time_text
 from crucible_lineage.core.journal import Failure, ResultRow
 from crucible_lineage.core.slots import CURRENT, INCOMPLETE, SUPERSEDED
 from crucible_lineage.errors import InputError
-from crucible_lineage.failed_runs import FailedRun, failed_elsewhere, failures
+from crucible_lineage.failed_runs import failed_elsewhere, failures
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.model import CANDIDATE
 from crucible_lineage.queries.catalogue.runs import ListedRun, list_runs
@@ -24,8 +23,6 @@ from crucible_lineage.queries.graph.fetch import fetch_projects
 from crucible_lineage.queries.graph.state import DatasetEntry, entries_of_copy, stated_entries
 from crucible_lineage.session import Session
 from crucible_lineage.times import utc
-
-InProject = TypeVar("InProject", Failure, ResultRow)
 
 
 @dataclass(frozen=True)
@@ -71,64 +68,41 @@ def overview(session: Session) -> list[PipelineOverview]:
     """
     session.mirror.sync_statements()
     projects = [one.project_id for one in session.client.projects.list()]
-    failed = list(failures(session).values())
-    waiting = session.outbox.waiting()
-    found = [
-        one
-        for project in projects
-        for one in _of_project(session, project, _within(failed, project), _within(waiting, project))
-    ]
+    found = [one for project in projects for one in _of_project(session, project)]
     return sorted(found, key=lambda one: (not one.todo, one.project.casefold(), one.pipeline))
 
 
-def _within(found: Iterable[InProject], project: str) -> list[InProject]:
-    return [one for one in found if one.project.casefold() == project.casefold()]
-
-
-def _of_project(
-    session: Session, project: str, failed: Sequence[Failure], waiting: Sequence[ResultRow]
-) -> list[PipelineOverview]:
-    copy = session.mirror.snapshot(project)
+def _of_project(session: Session, project: str) -> Iterator[PipelineOverview]:
+    copy, journal = session.mirror.snapshot(project), session.journal
     recorded = entries_of_copy(copy)
-    entries = stated_entries(session, recorded, project, copy.summaries)
+    results: dict[str, list[DatasetEntry]] = {}
+    for entry in stated_entries(session, recorded, project, copy.summaries).values():
+        if entry.summary.pipeline:
+            results.setdefault(entry.summary.pipeline, []).append(entry)
     outdated = _outdated(session, project, recorded)
-    runs: dict[str, ListedRun] = {}
-    for run in list_runs(session, [project]):
-        runs.setdefault(run.pipeline, run)
-    ran_here = {one["run_id"]: one["pipeline"] for one in session.journal.recent_runs(project, -1)}
-    declared = {one["pipeline"]: str(one["declaration"] or "") for one in session.journal.pipelines(project)}
-    stated: dict[str, Counter[str]] = {}
-    created: dict[str, str] = {}
-    for entry in entries.values():
-        if pipeline := entry.summary.pipeline:
-            stated.setdefault(pipeline, Counter())[entry.state] += 1
-            created[pipeline] = max(created.get(pipeline, ""), entry.summary.created)
-    elsewhere = failed_elsewhere(session, project)
-    named = {*(one.pipeline for one in failed), *(one.pipeline for one in elsewhere)}
-    names = sorted({*stated, *runs, *declared, *named})
-    return [
-        PipelineOverview(
-            project,
-            name,
-            dict(stated.get(name, ())),
-            created.get(name, ""),
-            runs.get(name),
-            tuple(
-                _todo(
-                    project,
-                    [one for one in failed if one.pipeline == name],
-                    [one for one in waiting if ran_here.get(one.run) == name],
-                    stated.get(name, Counter()),
-                    outdated[name],
-                    runs.get(name),
-                    [one for one in elsewhere if one.pipeline == name],
-                    declared.get(name) or "PIPELINE.yaml",
-                    created.get(name, ""),
-                )
+    runs = {run.pipeline: run for run in reversed(list_runs(session, [project]))}  # the newest of each
+    ran_here = {one["run_id"]: one["pipeline"] for one in journal.recent_runs(project, -1)}
+    declared = {one["pipeline"]: str(one["declaration"] or "") for one in journal.pipelines(project)}
+    elsewhere, failed = failed_elsewhere(session, project), list(failures(session, project).values())
+    waiting = [one for one in session.outbox.waiting() if one.project.casefold() == project.casefold()]
+    named = {one.pipeline for one in (*failed, *elsewhere)}
+    for name in sorted({*results, *runs, *declared, *named}):
+        states = Counter(entry.state for entry in results.get(name, ()))
+        newest = max((entry.summary.created for entry in results.get(name, ())), default="")
+        again = f"crucible-lineage run {declared.get(name) or 'PIPELINE.yaml'}"
+        todo = (
+            *_late(declared.get(name, ""), newest, again),
+            *_ended(runs.get(name), again),
+            *(
+                ActionItem(one.message, one.since, f"crucible-lineage runs --pipeline {name} --project {project}")
+                for one in elsewhere
+                if one.pipeline == name
             ),
+            *(_failed(one, again) for one in failed if one.pipeline == name),
+            *_undelivered([one for one in waiting if ran_here.get(one.run) == name]),
+            *_of_results(project, states, outdated[name], again),
         )
-        for name in names
-    ]
+        yield PipelineOverview(project, name, dict(states), newest, runs.get(name), todo)
 
 
 def _outdated(session: Session, project: str, entries: Mapping[str, DatasetEntry]) -> Counter[str]:
@@ -143,46 +117,42 @@ def _outdated(session: Session, project: str, entries: Mapping[str, DatasetEntry
     return Counter(fetched.summaries[one.ids[0]].pipeline for one in made_of_superseded(fetched.graph))
 
 
-def _todo(
-    project: str,
-    failed: Sequence[Failure],
-    waiting: Sequence[ResultRow],
-    stated: Counter[str],
-    outdated: int,
-    run: ListedRun | None,
-    elsewhere: Sequence[FailedRun],
-    declared: str,
-    newest: str,
-) -> Iterable[ActionItem]:
-    again = f"crucible-lineage run {declared}"
-    yield from _late(declared, newest, again)
+def _ended(run: ListedRun | None, again: str) -> Iterator[ActionItem]:
     if run and run.state in ("failed", "cut short", "stopped"):
         reason = run.error.partition("\n")[0]
         problem = f"the last run here could not start: {reason}" if reason else f"the last run here is {run.state}"
         yield ActionItem(problem, run.ended or run.started, again)
-    for other in elsewhere:
-        yield ActionItem(
-            other.message, other.since, f"crucible-lineage runs --pipeline {other.pipeline} --project {project}"
-        )
-    for one in failed:
-        problem = f"{one.step} failed {amount(one.failures, 'time')}: "
-        reason = one.error.partition("\n")[0].removeprefix(f"step {one.step!r} failed: ")
-        yield ActionItem(problem + reason, one.last, again)
+
+
+def _failed(one: Failure, again: str) -> ActionItem:
+    reason = one.error.partition("\n")[0].removeprefix(f"step {one.step!r} failed: ")
+    return ActionItem(f"{one.step} failed {amount(one.failures, 'time')}: {reason}", one.last, again)
+
+
+def _undelivered(waiting: Sequence[ResultRow]) -> Iterator[ActionItem]:
     if waiting:
         refused = sum(one.refused for one in waiting)
         problem = f"{amount(len(waiting), 'result')} made here and not delivered"
         problem += f", {refused} refused by Crucible" if refused else ""
         yield ActionItem(problem, min(one.made for one in waiting), "crucible-lineage push")
-    if outdated:
-        problem = f"{amount(outdated, 'current result')} made of what is superseded"
-        yield ActionItem(problem, "", f"crucible-lineage rerun --stale --project {project}")
-    if number := stated[CANDIDATE]:
-        yield ActionItem(f"{amount(number, 'result')} to be signed", "", f"crucible-lineage list --project {project}")
-    if number := stated[INCOMPLETE]:
-        yield ActionItem(f"{amount(number, 'result')} incomplete", "", again)
 
 
-def _late(declared: str, newest: str, again: str) -> Iterable[ActionItem]:
+def _of_results(project: str, states: Counter[str], outdated: int, again: str) -> Iterator[ActionItem]:
+    for number, word, state, command in (
+        (
+            outdated,
+            "current result",
+            "made of what is superseded",
+            f"crucible-lineage rerun --stale --project {project}",
+        ),
+        (states[CANDIDATE], "result", "to be signed", f"crucible-lineage list --project {project}"),
+        (states[INCOMPLETE], "result", "incomplete", again),
+    ):
+        if number:
+            yield ActionItem(f"{amount(number, word)} {state}", "", command)
+
+
+def _late(declared: str, newest: str, again: str) -> Iterator[ActionItem]:
     """Describe the way out if no result arrived for as long as the pipeline declares (`fresh`)."""
     from crucible_lineage.pipeline.declare.load import read_declaration
 

@@ -132,9 +132,7 @@ def column_of(name: str) -> Column:
     """Return a column by name, or of a number that a step returned (`results.NAME`). InputError if there is none."""
     if name.startswith(NUMBER):
         return _number_column(name.removeprefix(NUMBER))
-    known = {
-        one.name: one for one in COLUMNS if one.shown & (Surface.CSV | Surface.PAGE | READ) and one.name != "results"
-    }
+    known = {one.name: one for one in COLUMNS if one.shown & (Surface.CSV | Surface.PAGE) and one.name != "results"}
     if name not in known:
         raise InputError(f"datasets have no column {name!r}; {nearest(name, known)}")
     return known[name]
