@@ -128,7 +128,6 @@ def _compare(session: Session, old: str, new: str, projects: Sequence[str]) -> L
     help="Where to look; by default, the folder's, or the only one.",
 )
 @click.option("--all", "every", is_flag=True, help="Include superseded results.")
-@click.option("--refresh", is_flag=True, help="Download the whole project again, not only what changed.")
 @json_option
 def impact_command(
     mfid: str | None,
@@ -139,7 +138,6 @@ def impact_command(
     until: str | None,
     projects: tuple[str, ...],
     every: bool,
-    refresh: bool,
 ) -> None:
     """List what must be redone because the dataset MFID, a file, code, or an instrument for a time was wrong, each
     dataset with the chain that leads to it. Superseded results are only counted. Changes nothing.
@@ -155,10 +153,10 @@ def impact_command(
             return dataset_impact(session, dataset_id(session, mfid, projects))
         searched = chosen_projects(session, projects)
         if file_sha256 is not None:
-            return file_impact(session, file_sha256, searched, refresh=refresh)
+            return file_impact(session, file_sha256, searched)
         if code is not None:
-            return code_impact(session, code, searched, refresh=refresh)
-        return instrument_impact(session, str(instrument), searched, since=span[0], until=span[1], refresh=refresh)
+            return code_impact(session, code, searched)
+        return instrument_impact(session, str(instrument), searched, since=span[0], until=span[1])
 
     with announced_session() as session:
         found = query(session)

@@ -109,11 +109,11 @@ def _with_recorded_children(graph: LineageGraph, deletion: Deletion) -> LineageG
     return LineageGraph(nodes.values(), {**edges, **graph.edges}.values())
 
 
-def file_impact(session: Session, sha256: str, projects: Sequence[str], *, refresh: bool = False) -> RedoList:
+def file_impact(session: Session, sha256: str, projects: Sequence[str]) -> RedoList:
     """Return what comes from a file in any dataset of the projects. InputError if none has or used it."""
     if not re.fullmatch("[0-9a-f]{64}", sha256):
         raise InputError(f"{sha256!r} is not a SHA-256 hash (64 digits, 0 to 9 and a to f)")
-    graph = fetch_projects(session, projects, refresh=refresh).graph
+    graph = fetch_projects(session, projects).graph
     owners = _owners(session, sha256) & graph.nodes.keys()
     impact = impact_of_file(graph, sha256, owners)
     if (
@@ -125,9 +125,9 @@ def file_impact(session: Session, sha256: str, projects: Sequence[str], *, refre
     return RedoList(graph, impact)
 
 
-def code_impact(session: Session, fingerprint: str, projects: Sequence[str], *, refresh: bool = False) -> RedoList:
+def code_impact(session: Session, fingerprint: str, projects: Sequence[str]) -> RedoList:
     """Return what code made, named by its fingerprint or a unique beginning, and what comes from that."""
-    graph = fetch_projects(session, projects, refresh=refresh).graph
+    graph = fetch_projects(session, projects).graph
     made_by = {code: node.step for node in graph.nodes.values() if (code := activity_code(node.record))}
     matching = {fingerprint} & made_by.keys() or {code for code in made_by if code.startswith(fingerprint)}
     if len(matching) != 1 or not fingerprint:
@@ -148,10 +148,9 @@ def instrument_impact(
     *,
     since: datetime | None = None,
     until: datetime | None = None,
-    refresh: bool = False,
 ) -> RedoList:
     """Return what comes from the data that an instrument (name, slug or MFID) measured in a closed interval."""
-    graph = fetch_projects(session, projects, refresh=refresh).graph
+    graph = fetch_projects(session, projects).graph
     known = dict.fromkeys(name for node in graph.nodes.values() for name in sorted(instruments(node.record)))
     if instrument not in known:
         state = f"no dataset of {named_projects(projects)} names it; {_alternatives(known)}"

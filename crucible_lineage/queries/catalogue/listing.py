@@ -44,11 +44,9 @@ def list_datasets(
     words: str = "",
     where: str | None = None,
     sort: str | None = None,
-    results: bool = False,
     every: bool = False,
 ) -> Listing:
-    """List the current results and measured data of a project, or of EVERYTHING; with `results` no measured data, with
-    `every` also superseded, incomplete and doubtful datasets.
+    """List the measured data and current results of a project, or of EVERYTHING; with `every` all datasets.
 
     `run` is an id as for `find_run`, `words` must be in the name, step, measurement, kind or instrument, or begin the
     MFID, `where` is a condition over columns, `sort` a column, after a minus in descending order. Raises InputError if
@@ -74,8 +72,7 @@ def list_datasets(
             return columns[name].cell(entry)
 
         entries = [one for one in entries if condition.holds(partial(value, one), one.mfid)]
-    states = {CURRENT} if results else {CURRENT, RAW}
-    shown = [entry for entry in entries if every or entry.state in states]
+    shown = [entry for entry in entries if every or entry.state in (CURRENT, RAW)]
     shown = in_order(shown, sort) if sort else shown
     others = Counter(entry.state for entry in entries) - Counter(entry.state for entry in shown)
     return Listing(project, tuple(shown), dict(others))

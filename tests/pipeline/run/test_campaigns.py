@@ -101,7 +101,7 @@ def scans(lab: Any, session: Session, register: Register, run: Any) -> tuple[Pat
 
 
 def current(session: Session) -> dict[str, str]:
-    listing = list_datasets(session, "lab", results=True)
+    listing = list_datasets(session, "lab", where="step != None")
     return {entry.summary.name: entry.mfid for entry in listing.entries if entry.state == "current"}
 
 
