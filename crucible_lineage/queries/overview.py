@@ -85,7 +85,7 @@ def _of_project(session: Session, project: str) -> Iterator[PipelineOverview]:
     declared = {one["pipeline"]: str(one["declaration"] or "") for one in journal.pipelines(project)}
     elsewhere, failed = failed_elsewhere(session, project), list(failures(session, project).values())
     waiting = [one for one in session.outbox.waiting() if one.project.casefold() == project.casefold()]
-    named = {one.pipeline for one in (*failed, *elsewhere)}
+    named = {*(one.pipeline for one in failed), *(one.pipeline for one in elsewhere)}
     for name in sorted({*results, *runs, *declared, *named}):
         states = Counter(entry.state for entry in results.get(name, ()))
         newest = max((entry.summary.created for entry in results.get(name, ())), default="")
