@@ -14,7 +14,6 @@ from crucible_lineage.json_types import JsonMapping, JsonObject
 
 BLOCK_BYTES = 1 << 20  # measured: larger blocks cost page faults, smaller ones system calls
 PART_SIZE_BYTES = 64 << 20  # of Crucible's signed uploads, unless the server chooses another
-_POLYNOMIAL = 0x82F63B78  # Castagnoli, bits reflected
 
 
 @dataclass(frozen=True)
@@ -43,15 +42,7 @@ class FileChecksums:
             return self.part_crc32c
         if part_size >= self.size:
             return (self.crc32c,)
-        if part_size % self.part_size:
-            return None
-        per_part = part_size // self.part_size
-        groups = range(0, len(self.part_crc32c), per_part)
-        return tuple(self._concatenated(start, min(start + per_part, len(self.part_crc32c))) for start in groups)
-
-    def _concatenated(self, start: int, stop: int) -> int:
-        lengths = [min(self.part_size, self.size - index * self.part_size) for index in range(start, stop)]
-        return _concatenated(list(zip(self.part_crc32c[start:stop], lengths, strict=True)))
+        return None
 
 
 class Scan:
@@ -60,37 +51,40 @@ class Scan:
     def __init__(self, part_size: int = PART_SIZE_BYTES) -> None:
         self.part_size = part_size
         self._digest = hashlib.sha256()
-        self._parts: list[tuple[int, int]] = []
-        self._crc = self._length = 0
+        self._parts: list[int] = []
+        self._size = self._crc = 0
+        self._part_size = self._part_crc = 0  # of the part that has begun
 
     def update(self, block: bytes) -> None:
         """Add the next block."""
         self._digest.update(block)
-        while (room := self.part_size - self._length) < len(block):
+        while (room := self.part_size - self._part_size) < len(block):
             self._extend(block[:room])
             block = block[room:]
         self._extend(block)
 
     def checksums(self, mtime_ns: int) -> FileChecksums:
         """Return the checksums of all blocks."""
-        parts = [*self._parts, *([(self._crc, self._length)] if self._length or not self._parts else [])]
+        parts = [*self._parts, *([self._part_crc] if self._part_size or not self._parts else [])]
         return FileChecksums(
-            size=sum(length for _, length in parts),
+            size=self._size,
             mtime_ns=mtime_ns,
             sha256=self._digest.hexdigest(),
-            crc32c=_concatenated(parts),
+            crc32c=self._crc,
             part_size=self.part_size,
-            part_crc32c=tuple(crc for crc, _ in parts),
+            part_crc32c=tuple(parts),
         )
 
     def _extend(self, block: bytes) -> None:
         import google_crc32c  # a fully fresh run reads no file
 
+        self._size += len(block)
         self._crc = google_crc32c.extend(self._crc, block)
-        self._length += len(block)
-        if self._length == self.part_size:
-            self._parts.append((self._crc, self._length))
-            self._crc = self._length = 0
+        self._part_size += len(block)
+        self._part_crc = google_crc32c.extend(self._part_crc, block)
+        if self._part_size == self.part_size:
+            self._parts.append(self._part_crc)
+            self._part_size = self._part_crc = 0
 
 
 def scan_file(path: Path, part_size: int = PART_SIZE_BYTES) -> FileChecksums:
@@ -175,29 +169,3 @@ def blocks(path: Path, offset: int, size: int | None, boundary: int = BLOCK_BYTE
 def crc32c_text(crc: int) -> str:
     """Return a CRC32C as storage headers write it: four bytes, high one first, in base64."""
     return base64.b64encode(crc.to_bytes(4, "big")).decode()
-
-
-def _concatenated(parts: list[tuple[int, int]]) -> int:
-    """Return CRC32C of concatenated pieces, from each piece's CRC and length."""
-    return functools.reduce(lambda crc, part: _times(_shift(part[1]), crc) ^ part[0], parts, 0)
-
-
-@functools.lru_cache(maxsize=64)
-def _shift(length: int) -> int:
-    """Return x to the power of 8 * length, modulo the polynomial: the effect of `length` zero bytes on a CRC."""
-    result, square, exponent = 1 << 31, 1 << 30, 8 * length
-    while exponent:
-        if exponent & 1:
-            result = _times(square, result)
-        square, exponent = _times(square, square), exponent >> 1
-    return result
-
-
-def _times(a: int, b: int) -> int:
-    """Return the product of two polynomials over GF(2) modulo Castagnoli's; the highest bit is the lowest power."""
-    product = 0
-    for bit in range(31, -1, -1):
-        if a >> bit & 1:
-            product ^= b
-        b = b >> 1 ^ (_POLYNOMIAL if b & 1 else 0)
-    return product

@@ -6,7 +6,7 @@ import functools
 import math
 import os
 import ssl
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -23,7 +23,7 @@ from crucible_lineage.client.filters import SAMPLE_FILTERS, sent_filters
 from crucible_lineage.client.http.connection import Calls, Connection, Timeouts, count_of, pages
 from crucible_lineage.client.http.loopback import DirectClient
 from crucible_lineage.client.http.retry import RetryPolicy
-from crucible_lineage.client.http.wire import parse, parse_all, quoted, segment, to_send
+from crucible_lineage.client.http.wire import parse, segment, to_send
 from crucible_lineage.client.ingestions import IngestionCalls
 from crucible_lineage.client.models import Account, Profile, Sample, SampleCreate
 from crucible_lineage.client.projects import InstrumentCalls, ProjectCalls
@@ -218,11 +218,6 @@ class GraphCalls(Calls):
         path = f"/entity_graph_cte/{segment(mfid, 'dataset or sample')}"
         return _node_link(self._connection.get(path, action, mfid=mfid, params=params), action)
 
-    def project(self, project_id: str) -> JsonObject:
-        """Return `nodes` and `edges` of all datasets and samples of a project."""
-        action = f"read the graph of project {project_id}"
-        return _node_link(self._connection.get(f"/project_graph/{quoted(project_id)}", action), action)
-
 
 def _node_link(answer: object, action: str) -> JsonObject:
     """Return the graph with `edges`, which older services call `links`."""
@@ -271,12 +266,6 @@ class SampleCalls(LinkedCalls[Sample]):
     def count(self, **filters: object) -> int:
         """Count the samples that match all filters."""
         return count_of(self._connection, "/samples", "count samples", sent_filters(filters, SAMPLE_FILTERS))
-
-    def search(self, q: str, *, limit: int = 20, project_id: str | None = None) -> Sequence[Sample]:
-        """Return samples whose name resembles `q` (3 letters or more), best first, at most 50."""
-        action = f"search samples for {q!r}"
-        params = {"q": q, "limit": limit, "project_id": project_id}
-        return parse_all(Sample, self._connection.get("/samples/search", action, params=params), action)
 
     def update(self, mfid: str, **fields: object) -> Sample:
         """Change `fields` (sample_name, sample_type, description, timestamp) of the sample and return it."""

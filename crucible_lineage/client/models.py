@@ -21,7 +21,7 @@ from crucible_lineage.refs import asks_for_deletion
 from crucible_lineage.times import utc
 
 __all__ = [
-    "Account", "Dataset", "DatasetCreate", "DeletedRecord", "DeletionRequest", "FacetValue", "FileRecord", "Health",
+    "Account", "Dataset", "DatasetCreate", "DeletedRecord", "DeletionRequest", "FileRecord",
     "IngestionRequest", "Instrument", "InstrumentCreate", "Keyword", "Link", "Member", "Metadata", "Person", "Profile",
     "Project", "ProjectCreate", "ReceivedModel", "RemoteFileCreate", "Sample", "SampleCreate", "SearchHit", "SentModel",
     "Thumbnail",
@@ -308,14 +308,6 @@ class SearchHit(ReceivedModel):
     scientific_metadata: JsonObject | None = None
 
 
-class FacetValue(ReceivedModel):
-    """One value of a field and how often it occurs."""
-
-    value: str | None = None
-    label: str | None = None
-    count: int
-
-
 class Account(ReceivedModel):
     """The account of the key."""
 
@@ -329,14 +321,6 @@ class Profile(Person):
 
     authorization: JsonObject = Field(default_factory=dict)
     capabilities: dict[str, bool | None] = Field(default_factory=dict)
-
-
-class Health(ReceivedModel):
-    """The state of the service and its database."""
-
-    status: str
-    database: JsonObject | None = None
-    build: JsonObject | None = None
 
 
 class SentModel(BaseModel):

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from crucible_lineage.client.filters import INSTRUMENT_FILTERS, PROJECT_FILTERS, sent_filters
 from crucible_lineage.client.http.connection import Calls, Connection, pages
-from crucible_lineage.client.http.wire import parse, parse_all, quoted, segment, to_send
+from crucible_lineage.client.http.wire import parse, parse_all, quoted, to_send
 from crucible_lineage.client.models import (
     Account,
     Instrument,
@@ -47,13 +47,6 @@ class ProjectCalls(Calls):
         params = sent_filters(filters, PROJECT_FILTERS)
         return pages(self._connection, "/projects", Project, "list projects", params, limit)
 
-    def search(self, q: str, *, limit: int = 20) -> Sequence[Project]:
-        """Return projects whose title or name resembles `q` (3 letters or more), best first, at most 50."""
-        action = f"search projects for {q!r}"
-        return parse_all(
-            Project, self._connection.get("/projects/search", action, params={"q": q, "limit": limit}), action
-        )
-
     def create(self, project: ProjectCreate | Mapping[str, object] | None = None, **fields: object) -> Project:
         """Create a project, from a record or from its fields; without a lead, the owner of the key leads it.
 
@@ -71,13 +64,6 @@ class ProjectCalls(Calls):
             record = record.model_copy(update={"project_lead": account.user_unique_id})
         return parse(
             Project, self._connection.call("POST", "/projects", action, body=record.body(), repeatable=True), action
-        )
-
-    def update(self, project: str, **fields: object) -> Project:
-        """Change `fields` (title, status, organization, project_id) of the project and return it."""
-        action = f"change project {project}"
-        return parse(
-            Project, self._connection.call("PATCH", f"/projects/{quoted(project)}", action, body=fields), action
         )
 
     def members(self, project: str) -> Sequence[Member]:
@@ -112,12 +98,6 @@ class InstrumentCalls(Calls):
         params = sent_filters(filters, INSTRUMENT_FILTERS)
         return pages(self._connection, "/instruments", Instrument, "list instruments", params, limit)
 
-    def search(self, q: str, *, limit: int = 20) -> Sequence[Instrument]:
-        """Return instruments whose name, type or maker resembles `q` (3 letters or more), best first, at most 50."""
-        action = f"search instruments for {q!r}"
-        answer = self._connection.get("/instruments/search", action, params={"q": q, "limit": limit})
-        return parse_all(Instrument, answer, action)
-
     def create(self, instrument: InstrumentCreate | Mapping[str, object] | None = None, **fields: object) -> Instrument:
         """Return the instrument with this `instrument_id`, created if it does not exist."""
         record = to_send(InstrumentCreate, fields if instrument is None else instrument)
@@ -126,12 +106,6 @@ class InstrumentCalls(Calls):
             return existing
         action = f"create instrument {record.instrument_id}"
         return parse(Instrument, self._connection.call("POST", "/instruments", action, body=record.body()), action)
-
-    def update(self, mfid: str, **fields: object) -> Instrument:
-        """Change `fields` of the instrument and return it."""
-        action = f"change instrument {mfid}"
-        path = f"/instruments/{segment(mfid, 'instrument')}"
-        return parse(Instrument, self._connection.call("PATCH", path, action, mfid=mfid, body=fields), action)
 
 
 def _referred(connection: Connection, kind: str, reference: str, model: type[Record]) -> Record:

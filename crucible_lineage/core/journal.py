@@ -66,7 +66,6 @@ _OUTCOMES = {
 _OUTCOME = "CASE state " + " ".join(f"WHEN '{state}' THEN '{word}'" for state, word in _OUTCOMES.items()) + " END"
 _WAITS = f"state IN ({', '.join(repr(state) for state in OUTBOX)})"
 
-# `not_before` is not used: without it, the schema would be another one, and existing journals would be set aside.
 SCHEMA = f"""
 CREATE TABLE run (
     id TEXT PRIMARY KEY, service TEXT NOT NULL, account TEXT NOT NULL, project TEXT NOT NULL,
@@ -76,7 +75,7 @@ CREATE INDEX run_by_pipeline ON run (pipeline, started);
 CREATE TABLE result (
     id INTEGER PRIMARY KEY, run TEXT NOT NULL, service TEXT NOT NULL, account TEXT NOT NULL, project TEXT NOT NULL,
     step TEXT NOT NULL, name TEXT NOT NULL, outputs TEXT NOT NULL, state TEXT NOT NULL, made TEXT,
-    tries INTEGER NOT NULL DEFAULT 0, not_before REAL NOT NULL DEFAULT 0, error TEXT, log TEXT, seconds REAL,
+    tries INTEGER NOT NULL DEFAULT 0, error TEXT, log TEXT, seconds REAL,
     bytes INTEGER, about TEXT
 );
 CREATE UNIQUE INDEX result_waits ON result (service, account, name) WHERE {_WAITS};

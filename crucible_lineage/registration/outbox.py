@@ -246,14 +246,7 @@ class Outbox:
         """Return {name: folder} of this account's payloads."""
         if not self._root.is_dir():  # most runs: the account need not be known
             return {}
-        folders = {folder.name: folder for folder in _payload_folders(self.folder)}
-        shared = self._root / _digest(self.journal.service)  # used by revision afca017 for all accounts
-        if shared != self.folder:
-            for folder in _payload_folders(shared):
-                with suppress(OSError, DamageError):  # its own account sets it aside
-                    if read_payload(folder).account in ("", self.journal.account):
-                        folders[folder.name] = folder
-        return folders
+        return {folder.name: folder for folder in _payload_folders(self.folder)}
 
     def _read_back(self, folder: Path) -> Payload | None:
         """Read a payload; None if it was just delivered, or is damaged, which sets it aside."""

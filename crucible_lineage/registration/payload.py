@@ -146,16 +146,11 @@ def write_payload(payload: Payload, sources: Mapping[str, Path], *, durable: boo
 
 
 def read_payload(folder: Path) -> Payload:
-    """Read a payload. Raises FileNotFoundError if there is none, DamageError if its seal or a file is wrong.
-
-    A payload without a seal was written by revision afca017 or earlier, and is accepted.
-    """
+    """Read a payload. Raises FileNotFoundError if there is none, DamageError if its seal or a file is wrong."""
     stored = (folder / RESULT).read_bytes()
-    content = stored
-    if stored.startswith(_SEAL):
-        content = stored[_START:-1]
-        if hashlib.sha256(content).hexdigest().encode() != stored[len(_SEAL) : len(_SEAL) + 64]:
-            raise DamageError(f"{RESULT} does not match its seal")
+    content = stored[_START:-1]
+    if hashlib.sha256(content).hexdigest().encode() != stored[len(_SEAL) : len(_SEAL) + 64]:
+        raise DamageError(f"{RESULT} does not match its seal")
     try:
         payload = _located(_from_json(folder, json.loads(content)))
     except (ValueError, KeyError, TypeError) as error:
@@ -220,7 +215,7 @@ def _to_json(payload: Payload) -> dict[str, object]:
 
 def _from_json(folder: Path, stored: JsonMapping) -> Payload:
     datasets = tuple(_dataset_from_json(new) for new in stored["datasets"])
-    return Payload(folder, stored["step"], stored["project"], stored["made"], datasets, stored.get("run", ""))
+    return Payload(folder, stored["step"], stored["project"], stored["made"], datasets, stored["run"])
 
 
 def _dataset_to_json(new: NewDataset) -> dict[str, object]:
@@ -231,7 +226,7 @@ def _dataset_to_json(new: NewDataset) -> dict[str, object]:
         "metadata": dict(new.metadata),
         "files": [_file_to_json(file) for file in new.files],
         "keywords": list(new.keywords),
-        "places": {key: asdict(claim) for key, claim in new.slots.items()},  # the key in existing payloads
+        "slots": {key: asdict(claim) for key, claim in new.slots.items()},
         "parents": list(new.parents),
         "samples": list(new.samples),
         "ingest": new.ingest,
@@ -244,13 +239,12 @@ def _dataset_to_json(new: NewDataset) -> dict[str, object]:
 def _dataset_from_json(stored: JsonMapping) -> NewDataset:
     from crucible_lineage.provenance.schema import new_record  # pydantic, which planning should not pay
 
-    fields = {name: value for name, value in stored.items() if name != "places"}
     return NewDataset(
         **{
-            **fields,
+            **stored,
             "record": new_record(stored["record"]),
             "files": tuple(map(_file_from_json, stored["files"])),
-            "slots": {key: SlotClaim(**claim) for key, claim in stored["places"].items()},
+            "slots": {key: SlotClaim(**claim) for key, claim in stored["slots"].items()},
             **{name: tuple(stored[name]) for name in ("keywords", "parents", "samples")},
         }
     )

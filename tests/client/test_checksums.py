@@ -1,4 +1,4 @@
-"""Checksums of files, and their arithmetic."""
+"""Checksums of files."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from pathlib import Path
 
 import google_crc32c
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from crucible_lineage.checksums import _concatenated, crc32c_text, part_checksums, require_unchanged
+from crucible_lineage.checksums import crc32c_text, part_checksums, require_unchanged
 from crucible_lineage.client import scan_file
 from crucible_lineage.errors import FileChangedError
 
@@ -27,20 +25,13 @@ def test_one_scan_finds_all_checksums(movie: Path) -> None:
     )
 
 
-@given(st.lists(st.binary(max_size=300), max_size=6))
-@settings(deadline=None)
-def test_crcs_of_pieces_combine_to_the_crc_of_the_file(pieces: list[bytes]) -> None:
-    joined = _concatenated([(google_crc32c.value(piece), len(piece)) for piece in pieces])
-    assert joined == google_crc32c.value(b"".join(pieces))
-
-
-@pytest.mark.parametrize("part_size", [1 << 19, 1 << 20, 3 << 19, 2 << 20, 1 << 22, 1 << 30])
+@pytest.mark.parametrize("part_size", [1 << 19, 1 << 22, 1 << 30])
 def test_another_part_size_gives_the_same_checksums_as_reading_again(movie: Path, part_size: int) -> None:
     scanned = scan_file(movie, part_size=1 << 19)
     assert scanned.parts(part_size) == part_checksums(movie, scanned.size, part_size)
 
 
-def test_checksums_of_smaller_parts_need_another_reading(movie: Path) -> None:
+def test_checksums_of_other_parts_need_another_reading(movie: Path) -> None:
     assert scan_file(movie).parts(1 << 20) is None
     assert scan_file(movie, part_size=1 << 20).parts(3 << 19) is None
 

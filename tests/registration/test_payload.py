@@ -66,18 +66,6 @@ def test_a_payload_with_a_changed_byte_is_set_aside_until_it_is_freed(data: Path
     assert outbox.set_aside() == []
 
 
-def test_a_payload_of_revision_afca017_has_no_seal_and_is_delivered_by_its_account(data: Path, tmp_path: Path) -> None:
-    data.mkdir()
-    new = dataset(tmp_path)
-    written = outbox_of(data, account="").put("old", "lab", [new], kept(new))
-    content = (written.folder / "result.json").read_bytes()
-    (written.folder / "result.json").write_bytes(content.partition(b'"result": ')[2][:-1])
-    (data / "journal.sqlite").unlink()
-    assert outbox_of(data, account="somebody else").all() == []
-    (found,) = outbox_of(data, account="0000-0000-0000-0001").all()
-    assert (found.step, found.mfids, found.folder) == ("old", (new.mfid,), written.folder)
-
-
 def test_results_of_another_account_are_neither_seen_nor_delivered(data: Path, payload: Payload) -> None:
     other = outbox_of(data, account="b")
     assert (other.all(), other.find(payload.name), other.waiting()) == ([], None, [])
