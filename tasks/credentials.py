@@ -51,7 +51,7 @@ class CrucibleCredentials(CredentialsBlock):  # type: ignore[misc, unused-ignore
     def get_client(self, state_folder: Path | None = None) -> CrucibleClient:
         """Return a client of the service. With a `state_folder`, interrupted uploads are resumed."""
         from crucible_lineage.client import CrucibleClient
-        from crucible_lineage.client.http.connection import Timeouts
+        from crucible_lineage.client.connection import Timeouts
 
         timeouts = Timeouts(
             connect_s=self.connect_timeout_s, read_s=self.read_timeout_s, storage_read_s=self.storage_timeout_s

@@ -15,11 +15,10 @@ if "httpx" not in sys.modules:
 
 from crucible_lineage.checksums import FileChecksums, scan_file
 from crucible_lineage.client.client import CrucibleClient
-from crucible_lineage.client.dataset.contents import AddedFile
-from crucible_lineage.client.dataset.datasets import CreatedDataset
-from crucible_lineage.client.http.connection import Timeouts
-from crucible_lineage.client.http.retry import RetryPolicy
-from crucible_lineage.client.transfer.outgoing import UploadedFile
+from crucible_lineage.client.connection import RetryPolicy, Timeouts
+from crucible_lineage.client.contents import AddedFile
+from crucible_lineage.client.datasets import CreatedDataset
+from crucible_lineage.client.signed import UploadedFile
 
 __all__ = [
     "AddedFile",

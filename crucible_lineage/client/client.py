@@ -16,19 +16,17 @@ from typing import Any, TypeVar
 
 import httpx
 
-from crucible_lineage.client.dataset.contents import MetadataCalls
-from crucible_lineage.client.dataset.datasets import DatasetCalls, DeletionCalls, LinkedCalls
-from crucible_lineage.client.dataset.files import FileCalls
+from crucible_lineage.client.connection import Calls, Connection, RetryPolicy, Timeouts, count_of, pages
+from crucible_lineage.client.contents import MetadataCalls
+from crucible_lineage.client.datasets import DatasetCalls, DeletionCalls, LinkedCalls
+from crucible_lineage.client.files import FileCalls, IngestionCalls
 from crucible_lineage.client.filters import SAMPLE_FILTERS, sent_filters
-from crucible_lineage.client.http.connection import Calls, Connection, Timeouts, count_of, pages
-from crucible_lineage.client.http.loopback import DirectClient
-from crucible_lineage.client.http.retry import RetryPolicy
-from crucible_lineage.client.http.wire import parse, segment, to_send
-from crucible_lineage.client.ingestions import IngestionCalls
+from crucible_lineage.client.loopback import DirectClient
 from crucible_lineage.client.models import Account, Profile, Sample, SampleCreate
 from crucible_lineage.client.projects import InstrumentCalls, ProjectCalls
-from crucible_lineage.client.transfer.outgoing import UploadMemory
-from crucible_lineage.client.transfer.storage import LinkHosts, SignedUrlTransport, Storage
+from crucible_lineage.client.signed import UploadMemory
+from crucible_lineage.client.storage import LinkHosts, SignedUrlTransport, Storage
+from crucible_lineage.client.wire import parse, segment, to_send
 from crucible_lineage.errors import ServerError
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.settings import official_access

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
 
+from crucible_lineage.client.connection import Calls, Connection, pages
 from crucible_lineage.client.filters import INSTRUMENT_FILTERS, PROJECT_FILTERS, sent_filters
-from crucible_lineage.client.http.connection import Calls, Connection, pages
-from crucible_lineage.client.http.wire import parse, parse_all, quoted, to_send
 from crucible_lineage.client.models import (
     Account,
     Instrument,
@@ -17,6 +16,7 @@ from crucible_lineage.client.models import (
     ProjectCreate,
     ReceivedModel,
 )
+from crucible_lineage.client.wire import parse, parse_all, quoted, to_send
 from crucible_lineage.errors import InputError, NotFoundError, ServerError
 from crucible_lineage.ids import is_mfid
 

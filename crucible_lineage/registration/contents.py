@@ -22,7 +22,7 @@ from crucible_lineage.registration.new_dataset import ExternalLocation, LocalFil
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
     from crucible_lineage.client.models import IngestionRequest
-    from crucible_lineage.client.transfer.outgoing import UploadedFile
+    from crucible_lineage.client.signed import UploadedFile
     from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 
 MANY, UPLOADS_AT_ONCE = 8, 4  # chosen: so many files are worth threads; small uploads mostly wait for answers
@@ -201,7 +201,7 @@ def _upload(client: CrucibleClient, held: Claim, file: LocalFile, sent: SentCont
 
 def _catalogue(client: CrucibleClient, mfid: str, ref: FileRef, location: ExternalLocation) -> UploadedFile:
     """Record a file that stays elsewhere. Raises FileConflictError if the dataset has another file of that name."""
-    from crucible_lineage.client.transfer.outgoing import UploadedFile  # the client is imported now
+    from crucible_lineage.client.signed import UploadedFile  # the client is imported now
 
     for stored in client.files.list(mfid):
         if stored.filename == ref.name:

@@ -11,7 +11,7 @@ from prefect.exceptions import MissingContextError
 from prefect.logging import get_logger, get_run_logger
 
 from crucible_lineage.client import CrucibleClient
-from crucible_lineage.client.dataset.contents import Picture, picture_body
+from crucible_lineage.client.contents import Picture, picture_body
 from crucible_lineage.client.models import FileRecord, IngestionRequest, Thumbnail
 from crucible_lineage.errors import InputError, RunError
 from crucible_lineage.tasks.api.calls import api_task

@@ -76,7 +76,7 @@ def test_each_status_has_its_error(status: int, error_class: type[CrucibleError]
 
 @pytest.mark.parametrize("status", [200, 404])
 def test_no_more_of_an_answer_is_read_than_the_limit(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crucible_lineage.client.http.connection.MAX_BYTES", 3 << 20)
+    monkeypatch.setattr("crucible_lineage.client.connection.MAX_BYTES", 3 << 20)
     read = 0
 
     def endless() -> Iterator[bytes]:

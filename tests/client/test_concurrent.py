@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from crucible_lineage.client import CrucibleClient
-from crucible_lineage.client.http.connection import Connection
+from crucible_lineage.client.connection import Connection
 from crucible_lineage.errors import ConflictError, NotFoundError
 
 AT_ONCE = 8

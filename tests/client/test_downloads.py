@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from crucible_lineage.client import CrucibleClient
+from crucible_lineage.client.files import is_selected, local_path
 from crucible_lineage.client.models import FileRecord
-from crucible_lineage.client.transfer.download import is_selected, local_path
 from crucible_lineage.errors import ChecksumError, InputError, UnreachableError
 
 DATASET = "0tr5k2ndm5zvd000nr21qakeh4"

@@ -8,9 +8,8 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 
-from crucible_lineage.client.http.connection import Connection, Timeouts
-from crucible_lineage.client.http.retry import RetryPolicy
-from crucible_lineage.client.ingestions import IngestionCalls
+from crucible_lineage.client.connection import Connection, RetryPolicy, Timeouts
+from crucible_lineage.client.files import IngestionCalls
 
 
 def _connection(first: Callable[[httpx.Request], httpx.Response], sent: list[str]) -> Connection:

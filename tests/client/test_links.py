@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from crucible_lineage.client.http.connection import Timeouts
-from crucible_lineage.client.transfer.storage import LinkHosts, SignedUrlTransport, Storage
+from crucible_lineage.client.connection import Timeouts
+from crucible_lineage.client.storage import LinkHosts, SignedUrlTransport, Storage
 from crucible_lineage.errors import ServerError
 
 PUBLIC = "https://crucible.lbl.gov/api/v3"

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from crucible_lineage.client import CrucibleClient
-from crucible_lineage.client.http.loopback import Loopback, RestartingTransport
+from crucible_lineage.client.loopback import Loopback, RestartingTransport
 
 Serve = Callable[[socket.socket], None]
 TIMEOUT = {"timeout": {"connect": 5.0, "read": 5.0, "write": 5.0, "pool": 5.0}}

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from crucible_lineage.client.http.retry import RetryPolicy, RetryState, decide, retry_after_s
+from crucible_lineage.client.connection import RetryPolicy, RetryState, decide, retry_after_s
 
 POLICY = RetryPolicy(attempts=4, total_s=60.0, first_wait_s=1.0, longest_wait_s=3.0)
 

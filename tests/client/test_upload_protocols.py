@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.client import CrucibleClient
-from crucible_lineage.client.transfer import uploads
+from crucible_lineage.client import CrucibleClient, uploads
 from crucible_lineage.errors import ChecksumError, RefusedError, ServerError
 
 CHUNK = 1 << 20

@@ -12,9 +12,9 @@ import pytest
 from crucible import CrucibleClient as Official
 
 from crucible_lineage.client import CrucibleClient
-from crucible_lineage.client.dataset.datasets import CreatedDataset
-from crucible_lineage.client.http.wire import parse
+from crucible_lineage.client.datasets import CreatedDataset
 from crucible_lineage.client.models import Dataset
+from crucible_lineage.client.wire import parse
 from crucible_lineage.errors import FileConflictError, InputError, ServerError
 from crucible_lineage.server import RunningServer, start_server
 

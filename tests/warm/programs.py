@@ -30,7 +30,7 @@ PLAIN = (
     "crucible_lineage.pipeline.engines.local",
     "crucible_lineage.queries.verify.verify",
     "crucible_lineage.pipeline.bind.binder",
-    "crucible_lineage.client.http.loopback",
+    "crucible_lineage.client.loopback",
     "crucible_lineage.server.running",
     "encodings.idna",
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crucible_lineage.checksums import file_sha256
-from crucible_lineage.client.transfer.download import local_path
+from crucible_lineage.client.files import local_path
 from crucible_lineage.core.datasets import in_threads
 from crucible_lineage.errors import InputError, LineageError
 from crucible_lineage.lineage.records import text

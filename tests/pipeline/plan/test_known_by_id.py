@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.client.dataset.datasets import DatasetCalls
+from crucible_lineage.client.datasets import DatasetCalls
 from crucible_lineage.core.datasets import ONE_BY_ONE
 from crucible_lineage.notebook.catalogue import Catalogue
 from crucible_lineage.notebook.registering import registering

@@ -14,7 +14,7 @@ import pytest
 
 from crucible_lineage.cli.run import returned_by
 from crucible_lineage.client import CrucibleClient
-from crucible_lineage.client.http.connection import Connection
+from crucible_lineage.client.connection import Connection
 from crucible_lineage.lineage.records import OWN_KEYS
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.client.ingestions import IngestionCalls
+from crucible_lineage.client.files import IngestionCalls
 from crucible_lineage.client.models import IngestionRequest
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.bind.cached import bind_file

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from crucible_lineage.client.dataset.files import FileCalls
-from crucible_lineage.client.http.connection import Calls, Connection
-from crucible_lineage.client.http.wire import parse, parse_all, segment, to_send
-from crucible_lineage.client.ingestions import IngestionCalls
+from crucible_lineage.client.connection import Calls, Connection
+from crucible_lineage.client.files import FileCalls, IngestionCalls, fetch, is_selected, local_path
 from crucible_lineage.client.models import (
     FileRecord,
     IngestionRequest,
@@ -22,7 +20,7 @@ from crucible_lineage.client.models import (
     SearchHit,
     Thumbnail,
 )
-from crucible_lineage.client.transfer.download import fetch, is_selected, local_path
+from crucible_lineage.client.wire import parse, parse_all, segment, to_send
 from crucible_lineage.errors import InputError, NotFoundError, ServerError
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.pictures import save_picture

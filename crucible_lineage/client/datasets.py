@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, get_args
 
-from crucible_lineage.client.dataset.contents import AddedFile, ContentCalls
+from crucible_lineage.client.connection import PAGE, Calls, count_of, pages
+from crucible_lineage.client.contents import AddedFile, ContentCalls
 from crucible_lineage.client.filters import DATASET_FILTERS, DELETION_FILTERS, sent_filters
-from crucible_lineage.client.http.connection import PAGE, Calls, count_of, pages
-from crucible_lineage.client.http.wire import parse, parse_all, segment, to_send
 from crucible_lineage.client.models import (
     Dataset,
     DatasetCreate,
@@ -20,6 +19,7 @@ from crucible_lineage.client.models import (
     Relationship,
 )
 from crucible_lineage.client.projects import InstrumentCalls
+from crucible_lineage.client.wire import parse, parse_all, segment, to_send
 from crucible_lineage.errors import ConflictError, InputError, nearest
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.json_types import JsonMapping, JsonObject

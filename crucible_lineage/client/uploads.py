@@ -15,29 +15,27 @@ from typing import Literal
 import httpx
 
 from crucible_lineage.checksums import blocks, crc32c_text, require_unchanged
-from crucible_lineage.client.http.connection import Connection
-from crucible_lineage.client.http.wire import parse
+from crucible_lineage.client.connection import Connection
 from crucible_lineage.client.models import FileRecord
-from crucible_lineage.client.transfer.outgoing import (
+from crucible_lineage.client.signed import (
     Meter,
     Outgoing,
     Progress,
     UnfinishedUpload,
     UploadedFile,
     UploadMemory,
-    complete,
-    existing,
-)
-from crucible_lineage.client.transfer.signed import (
     UploadSession,
     abort,
+    complete,
+    existing,
     is_switched_off,
     open_replacement,
     open_session,
     resume_session,
     send_parts,
 )
-from crucible_lineage.client.transfer.storage import Storage, storage_error, storage_wait_s
+from crucible_lineage.client.storage import Storage, storage_error, storage_wait_s
+from crucible_lineage.client.wire import parse
 from crucible_lineage.errors import (
     TRANSIENT,
     ChecksumError,

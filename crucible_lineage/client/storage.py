@@ -16,8 +16,7 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx
 
-from crucible_lineage.client.http.connection import Timeouts, read_answer
-from crucible_lineage.client.http.retry import RetryPolicy, RetryState, decide, retry_after_s
+from crucible_lineage.client.connection import RetryPolicy, RetryState, Timeouts, decide, read_answer, retry_after_s
 from crucible_lineage.disk import private_folder
 from crucible_lineage.errors import (
     TRANSIENT,

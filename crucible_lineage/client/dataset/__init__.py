@@ -1,1 +1,0 @@
-"""Calls about datasets: their records, files, links, metadata, thumbnails, and deletion."""

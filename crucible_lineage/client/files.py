@@ -1,0 +1,333 @@
+"""Files of datasets: upload, list, download, and requests that the service reads them (ingestion)."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import httpx
+
+from crucible_lineage.checksums import FileChecksums, blocks, require_unchanged, scan_file
+from crucible_lineage.client.connection import Calls, Connection, pages, read_answer
+from crucible_lineage.client.filters import FILE_FILTERS, INGESTION_FILTERS, sent_filters
+from crucible_lineage.client.models import FileRecord, IngestionRequest
+from crucible_lineage.client.signed import Outgoing, Progress, UploadedFile, UploadMemory
+from crucible_lineage.client.storage import Storage, storage_error
+from crucible_lineage.client.uploads import Uploader
+from crucible_lineage.client.wire import parse, parse_all, segment
+from crucible_lineage.disk import draft_beside
+from crucible_lineage.errors import ChecksumError, InputError, ServerError, UnreachableError
+from crucible_lineage.times import utc
+from crucible_lineage.traffic import traffic
+
+DownloadProgress = Callable[[int, int | None], None]
+"""Called with the bytes received so far and the size of the file, if known."""
+
+
+class FileCalls(Calls):
+    """`client.files`: upload to and download from Crucible's storage, each file checked by its SHA-256."""
+
+    def __init__(self, connection: Connection, storage: Storage, memory: UploadMemory) -> None:
+        self._connection = connection
+        self._uploader = Uploader(connection, storage, memory)
+        self.storage = storage
+
+    def upload(
+        self,
+        dataset_mfid: str,
+        path: str | Path,
+        *,
+        filename: str | None = None,
+        checksums: FileChecksums | None = None,
+        progress: Progress | None = None,
+        replace: bool = False,
+    ) -> UploadedFile:
+        """Upload a file to the dataset and return its record; bytes that the service has are not sent.
+
+        With `checksums` (from `scan_file`) the file is read once, otherwise twice. If the name exists with other
+        content, raises FileConflictError, unless `replace` is True: then the record keeps its MFID and gets the new
+        content. Raises FileChangedError, and stores nothing, if the file changes meanwhile.
+        """
+        outgoing = _outgoing(dataset_mfid, Path(path), filename, checksums)
+        return self._uploader.upload(outgoing, replace=replace, progress=progress)
+
+    def list(self, dataset_mfid: str | None = None, *, limit: int | None = None, **filters: object) -> list[FileRecord]:
+        """Return the files of a dataset, or without one all that this key may read."""
+        if dataset_mfid is None:
+            return list(self.iter(limit=limit, **filters))
+        action = f"list the files of {dataset_mfid}"
+        answer = self._connection.get(f"/datasets/{segment(dataset_mfid)}/files", action, mfid=dataset_mfid)
+        digest = filters.get("sha256_hash")
+        return [file for file in parse_all(FileRecord, answer, action) if digest in (None, file.sha256_hash)][:limit]
+
+    def iter(self, *, limit: int | None = None, **filters: object) -> Iterator[FileRecord]:
+        """Yield all files that this key may read; each page is read when it is needed."""
+        return pages(self._connection, "/files", FileRecord, "list files", sent_filters(filters, FILE_FILTERS), limit)
+
+    def get(self, file_mfid: str) -> FileRecord:
+        """Return the record of a file."""
+        action = f"read file {file_mfid}"
+        answer = self._connection.get(f"/files/{segment(file_mfid, 'file')}", action, mfid=file_mfid)
+        return parse(FileRecord, answer, action)
+
+    def update(self, file_mfid: str, **fields: object) -> FileRecord:
+        """Change `fields` (filename, access_note, ...) of the record and return it."""
+        action = f"change file {file_mfid}"
+        path = f"/files/{segment(file_mfid, 'file')}"
+        return parse(FileRecord, self._connection.call("PATCH", path, action, mfid=file_mfid, body=fields), action)
+
+    def delete(self, file_mfid: str) -> None:
+        """Delete the file from its dataset."""
+        path = f"/files/{segment(file_mfid, 'file')}"
+        self._connection.call("DELETE", path, f"delete file {file_mfid}", mfid=file_mfid)
+
+    def download(self, file: str | FileRecord, folder: str | Path, *, progress: DownloadProgress | None = None) -> Path:
+        """Download the file to `folder` and return its path, with its SHA-256 checked against the record.
+
+        A file that exists with the right bytes is downloaded again; an interrupted download is continued.
+        """
+        record = self._downloadable(file)
+        target = local_path(Path(folder), record)
+        return fetch(self.storage, record, self.download_link(record.mfid), target, progress)
+
+    def download_bytes(self, file: str | FileRecord) -> bytes:
+        """Return the content of a file that fits into memory, checked against the record."""
+        record = self._downloadable(file)
+        return fetch_bytes(self.storage, record, self.download_link(record.mfid))
+
+    def download_link(self, file_mfid: str) -> str:
+        """Return a link to the file's bytes, valid for about an hour for anyone who has it: do not log it."""
+        action = f"get a download link for file {file_mfid}"
+        path = f"/files/{segment(file_mfid, 'file')}/download_link"
+        answer = self._connection.get(path, action, mfid=file_mfid)
+        if not isinstance(answer, dict) or not isinstance(answer.get("url"), str):
+            raise ServerError(f"could not {action}: Crucible's answer has no link", mfid=file_mfid)
+        return str(answer["url"])
+
+    def _downloadable(self, file: str | FileRecord) -> FileRecord:
+        record = self.get(file) if isinstance(file, str) else file
+        if not record.has_bytes:
+            raise InputError(
+                f"file {record.filename} ({record.mfid}) cannot be downloaded: Crucible has its record, not its bytes"
+            )
+        return record
+
+
+def _outgoing(dataset_mfid: str, path: Path, filename: str | None, checksums: FileChecksums | None) -> Outgoing:
+    name = filename or path.name
+    if not name or "/" in name or "\\" in name or name in (".", ".."):
+        raise InputError(f"not a file name: {name!r}\nfiles in a dataset have names without folders")
+    if not path.is_file():
+        raise InputError(f"there is no file {path}; nothing was sent")
+    if checksums is None:
+        checksums = scan_file(path)
+    else:
+        require_unchanged(path, checksums)
+    return Outgoing(segment(dataset_mfid), path, name, checksums)
+
+
+def fetch(storage: Storage, file: FileRecord, url: str, target: Path, progress: DownloadProgress | None = None) -> Path:
+    """Download a file to `target` and return it.
+
+    The bytes go to a draft beside `target`, which is renamed once its SHA-256 is the recorded one. A draft of an
+    interrupted call is continued. ChecksumError, and nothing is kept, if the bytes are others or more than recorded.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = draft_beside(target, f".{(file.sha256_hash or file.mfid)[:16]}.part")
+    digest = hashlib.sha256()
+    present = _read_into(digest, partial) if file.sha256_hash else 0
+    headers = {"Range": f"bytes={present}-"} if present else {}
+    with storage.stream(url, f"download {file.filename}", headers=headers) as response:
+        if response.status_code == 200:
+            digest, present = hashlib.sha256(), 0
+        traffic.find(present)
+        if response.status_code in (200, 206):
+            try:
+                _append(response, partial, digest, present, file, progress)
+            except ChecksumError:
+                partial.unlink()
+                raise
+        elif response.status_code != 416:  # 416: the partial file is complete or too long, as its checksum shows
+            raise storage_error(read_answer(response, f"download {file.filename}"), f"download {file.filename}")
+    if file.sha256_hash and digest.hexdigest() != file.sha256_hash:
+        partial.unlink()
+        raise ChecksumError(f"{file.filename} ({file.mfid}) has other bytes than recorded; nothing was kept")
+    return partial.replace(target)
+
+
+def fetch_bytes(storage: Storage, file: FileRecord, url: str) -> bytes:
+    """Return the file's bytes, checked as by `fetch`."""
+    with storage.stream(url, f"download {file.filename}", headers={}) as response:
+        if response.status_code != 200:
+            raise storage_error(read_answer(response, f"download {file.filename}"), f"download {file.filename}")
+        content = b"".join(_bounded(response, 0, file))
+    if file.sha256_hash and hashlib.sha256(content).hexdigest() != file.sha256_hash:
+        raise ChecksumError(f"{file.filename} ({file.mfid}) has other bytes than recorded")
+    return content
+
+
+def local_path(folder: Path, file: FileRecord) -> Path:
+    """Return the path of a file in `folder`. Raises InputError for a name that leads out of it."""
+    name = _name(file)
+    parts = PurePosixPath(name).parts
+    windows = PureWindowsPath(name)
+    if not parts or name.startswith("/") or ".." in parts or "\\" in name or windows.drive or "\0" in name:
+        raise InputError(f"file {file.mfid} is called {name!r}, which leads out of {folder}; nothing was written")
+    return folder.joinpath(*parts)
+
+
+def is_selected(name: str, include: str | Sequence[str] | None, exclude: str | Sequence[str] | None) -> bool:
+    """Return whether a pattern of `include` matches, if any is given, and none of `exclude`. A str is one pattern."""
+    included = include is None or any(fnmatch(name, pattern) for pattern in _patterns(include))
+    return included and not any(fnmatch(name, pattern) for pattern in _patterns(exclude))
+
+
+def _patterns(patterns: str | Sequence[str] | None) -> Sequence[str]:
+    return [patterns] if isinstance(patterns, str) else patterns or ()
+
+
+def _name(file: FileRecord) -> str:
+    """Return the name with the folders of its storage path (bucket/dataset/object), if any, else the file name."""
+    _, _, rest = (file.storage_path or "").partition("/")
+    dataset, _, stored = rest.partition("/")
+    has_name = stored.endswith(file.filename) and not stored.startswith("_files/")
+    if file.has_bytes and stored and dataset == file.dataset_mfid and has_name:
+        return stored
+    return file.filename
+
+
+def _read_into(digest: hashlib._Hash, partial: Path) -> int:
+    """Hash the bytes that are there already and return their number."""
+    if not partial.exists():
+        return 0
+    present = 0
+    for block in blocks(partial, 0, None):
+        digest.update(block)
+        present += len(block)
+    return present
+
+
+def _append(
+    response: httpx.Response,
+    partial: Path,
+    digest: hashlib._Hash,
+    present: int,
+    record: FileRecord,
+    progress: DownloadProgress | None,
+) -> None:
+    with partial.open("ab" if present else "wb") as file:
+        for block in _bounded(response, present, record):
+            file.write(block)
+            digest.update(block)
+            present += len(block)
+            traffic.receive(len(block))
+            if progress:
+                progress(present, record.size)
+
+
+def _bounded(response: httpx.Response, present: int, file: FileRecord) -> Iterator[bytes]:
+    """Yield the bytes without buffering, which would cost more than it saves. Raises ChecksumError for too many."""
+    for block in response.iter_raw():
+        present += len(block)
+        if file.size is not None and present > file.size:
+            raise ChecksumError(
+                f"{file.filename} ({file.mfid}) is longer than the recorded {file.size} bytes; nothing was kept"
+            )
+        yield block
+
+
+FIRST_WAIT_S = 0.02  # chosen: about as long as reading a small file takes; doubles at each poll
+LONGEST_WAIT_S = 5.0
+CLOCKS_DIFFER = timedelta(minutes=2)  # chosen: the largest difference between the service's clock and ours
+
+
+class IngestionCalls(Calls):
+    """`client.ingestions`: requests that Crucible reads a file into metadata and thumbnails."""
+
+    def request(
+        self, file_mfid: str, ingestion_class: str | None = None, status: str = "requested"
+    ) -> IngestionRequest:
+        """Request the ingestion of a file; the status `not_requested` records that none is needed.
+
+        Each call creates a request. After a lost answer, the client looks for that request before it repeats the call.
+        """
+        action = f"request ingestion of file {file_mfid}"
+        since = datetime.now(UTC) - CLOCKS_DIFFER
+        answer = self._connection.call(
+            "POST",
+            f"/files/{segment(file_mfid, 'file')}/ingest",
+            action,
+            mfid=file_mfid,
+            params={"status": status, "ingestion_class": ingestion_class},
+            find_effect=lambda: self._just_made(file_mfid, since),
+        )
+        return answer if isinstance(answer, IngestionRequest) else parse(IngestionRequest, answer, action)
+
+    def get(self, request_id: int) -> IngestionRequest:
+        """Return the current state of the request."""
+        action = f"read ingestion request {request_id}"
+        return parse(IngestionRequest, self._connection.get(f"/ingestion_requests/{int(request_id)}", action), action)
+
+    def list(self, *, limit: int | None = None, **filters: object) -> list[IngestionRequest]:
+        """Return ingestion requests, all or `limit` of them."""
+        return list(self.iter(limit=limit, **filters))
+
+    def iter(self, *, limit: int | None = None, **filters: object) -> Iterator[IngestionRequest]:
+        """Yield what `list` returns, reading each page when it is needed."""
+        params = sent_filters(filters, INGESTION_FILTERS)
+        return pages(
+            self._connection, "/ingestion_requests", IngestionRequest, "list ingestion requests", params, limit
+        )
+
+    def wait(self, request_id: int, *, timeout_s: float = 300.0) -> IngestionRequest:
+        """Wait until nobody works on the request any more, and return it; its status says how it ended.
+
+        Polls at once, after 0.02 s, then less and less often, up to every 5 s. UnreachableError after `timeout_s`.
+        """
+        if timeout_s <= 0:
+            raise InputError(f"the time to wait for ingestion must be positive, not {timeout_s} s")
+        end = time.monotonic() + timeout_s
+        wait_s = FIRST_WAIT_S
+        while (request := self.get(request_id)).is_open:
+            left_s = end - time.monotonic()
+            if left_s <= 0:
+                raise _overdue(request, timeout_s)
+            self._connection.sleep(min(wait_s, left_s))
+            wait_s = min(wait_s * 2, LONGEST_WAIT_S)
+        return request
+
+    def _just_made(self, file_mfid: str, since: datetime) -> IngestionRequest | None:
+        """Return the newest request for the file that is open or was created since then."""
+        candidates = [
+            request
+            for request in self.iter(file_mfid=file_mfid)
+            if request.is_open or _is_after(request.time_created, since)
+        ]
+        return max(candidates, key=lambda request: request.id, default=None)
+
+    def ingestors(self) -> tuple[str, ...]:
+        """Return the names of the classes that can read files."""
+        action = "list the ingestors"
+        answer = self._connection.get("/ingestors", action)
+        if not isinstance(answer, list):
+            raise ServerError(f"could not {action}: Crucible's answer is not a list")
+        return tuple(str(name) for name in answer)
+
+
+def _is_after(created: str | None, since: datetime) -> bool:
+    try:
+        return utc(created or "") >= since
+    except ValueError:
+        return False
+
+
+def _overdue(request: IngestionRequest, timeout_s: float) -> UnreachableError:
+    return UnreachableError(
+        f"ingestion request {request.id} is still {request.status!r} after {timeout_s:g} s\n"
+        "the file is stored; ingestion may still finish: ask again later, or wait longer",
+        mfid=request.file_mfid,
+    )

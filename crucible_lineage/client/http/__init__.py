@@ -1,1 +1,0 @@
-"""The HTTP layer: the connection with its key, retries, pages, and errors."""
