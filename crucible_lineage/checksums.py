@@ -5,9 +5,12 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
+import json
+import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from crucible_lineage.errors import FileChangedError
 from crucible_lineage.json_types import JsonMapping, JsonObject
@@ -169,3 +172,26 @@ def blocks(path: Path, offset: int, size: int | None, boundary: int = BLOCK_BYTE
 def crc32c_text(crc: int) -> str:
     """Return a CRC32C as storage headers write it: four bytes, high one first, in base64."""
     return base64.b64encode(crc.to_bytes(4, "big")).decode()
+
+
+SEAL = 8  # characters of the checksum
+
+
+def sealed(value: object, *key: str) -> str:
+    """Return the value as JSON after a checksum over it and its key.
+
+    The checksum reveals a damaged value, and one that a damaged index finds under another key.
+    """
+    text = json.dumps(value)
+    return f"{_seal(text, key)}{text}"
+
+
+def unsealed(text: str, *key: str) -> Any:
+    """Return the value that was sealed with this key, or None if the checksum differs."""
+    content = text[SEAL:]
+    return json.loads(content) if _seal(content, key) == text[:SEAL] else None
+
+
+def _seal(text: str, key: tuple[str, ...]) -> str:
+    start = zlib.crc32("\0".join(key).encode("utf-8", "surrogatepass"))
+    return f"{zlib.crc32(text.encode('utf-8', 'surrogatepass'), start):08x}"

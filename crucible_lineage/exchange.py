@@ -45,10 +45,9 @@ from crucible_lineage.marks import CORRECTIONS_KEY, KEY, SLOTS_KEY, correction_m
 from crucible_lineage.provenance.record import ATTACHED_NAME, INCOMPLETE, read_record, unreadable
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord, parse_record
 from crucible_lineage.refs import FileRef
-from crucible_lineage.registration.new_dataset import ExternalLocation, LocalFile, NewDataset
+from crucible_lineage.registration.payload import ExternalLocation, LocalFile, NewDataset
 from crucible_lineage.registration.read import whole_record
-from crucible_lineage.registration.register import register_output
-from crucible_lineage.registration.reliance import add_equal_parents
+from crucible_lineage.registration.register import add_equal_parents, register_output
 from crucible_lineage.session import Session
 from crucible_lineage.times import is_same_value, without_default_time
 from crucible_lineage.traffic import Tell

@@ -15,6 +15,8 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from crucible_lineage.core.datasets import no_project
+from crucible_lineage.core.file_cache import FileCache, limit_from_environment
+from crucible_lineage.core.folders import Attempts, machine_id
 from crucible_lineage.core.journal import Journal
 from crucible_lineage.core.mirror import Mirror
 from crucible_lineage.core.statement_effects import StatementEffects
@@ -27,9 +29,6 @@ from crucible_lineage.errors import (
     StorageError,
 )
 from crucible_lineage.ids import PROJECT_ID_RULE, is_project_id
-from crucible_lineage.local.attempts import Attempts
-from crucible_lineage.local.file_cache import FileCache, limit_from_environment
-from crucible_lineage.local.usage import machine_id
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.outbox import Outbox
 from crucible_lineage.server import instance_id

@@ -167,7 +167,7 @@ def _is_about(subject: About, requested: About) -> bool:
 def _register(session: Session, statement: Statement) -> None:
     # Imported here, since a plan registers nothing and has to start fast.
     from crucible_lineage.provenance.record import statement_record
-    from crucible_lineage.registration.new_dataset import NewDataset
+    from crucible_lineage.registration.payload import NewDataset
     from crucible_lineage.registration.register import register_output
 
     name = f"{statement.verb}: {statement.why or statement.about}"

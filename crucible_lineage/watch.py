@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from crucible_lineage.checksums import FileStamp, stamp
+from crucible_lineage.checksums import FileStamp, sealed, stamp, unsealed
 from crucible_lineage.client.models import Dataset, IngestionRequest
 from crucible_lineage.disk import is_being_written
 from crucible_lineage.errors import (
@@ -28,14 +28,13 @@ from crucible_lineage.errors import (
 )
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.records import is_support
-from crucible_lineage.local.checksummed import sealed, unsealed
 from crucible_lineage.pipeline.inputs.existing import hash_files
 from crucible_lineage.pipeline.inputs.register import register_raw
 from crucible_lineage.pipeline.inputs.revisions import find_measured
 from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef, utf8_name
-from crucible_lineage.registration.trust import lies_elsewhere
+from crucible_lineage.registration.read import lies_elsewhere
 from crucible_lineage.session import Session
 from crucible_lineage.statements import statement_in
 from crucible_lineage.times import utc

@@ -27,8 +27,7 @@ from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.run.result import FAILED, REUSED, RunResult, StepEvent
 from crucible_lineage.queries.graph.fetch import fetch_lineage
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.registration.new_dataset import NewDataset
-from crucible_lineage.registration.payload import Payload
+from crucible_lineage.registration.payload import NewDataset, Payload
 from crucible_lineage.session import Session
 
 MOST_ROWS = 200

@@ -34,8 +34,8 @@ from crucible_lineage.pipeline.inputs.existing import existing_dataset, hash_fil
 from crucible_lineage.pipeline.inputs.register import register_raw
 from crucible_lineage.pipeline.inputs.revisions import find_measured
 from crucible_lineage.pipeline.spec.inputs import FileInput
-from crucible_lineage.registration.reliance import take_over
-from crucible_lineage.registration.trust import lies_elsewhere
+from crucible_lineage.registration.read import lies_elsewhere
+from crucible_lineage.registration.register import take_over
 from crucible_lineage.session import Session
 
 if TYPE_CHECKING:

@@ -21,9 +21,9 @@ from crucible_lineage.cli.options import (
     print_result,
     wants_json,
 )
+from crucible_lineage.core.folders import Leftover, disk_usage, leftovers, remove
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.labels import first_lines, plain
-from crucible_lineage.local.usage import Leftover, disk_usage, leftovers, remove
 
 if TYPE_CHECKING:
     from crucible_lineage.server.backup import Backup, RestoreReport

@@ -23,12 +23,12 @@ from crucible_lineage.cli.options import (
 )
 from crucible_lineage.cli.printing import MOST_STEPS, in_columns, run_lines
 from crucible_lineage.cli.waiting import print_not_ingested, print_others, print_set_aside, print_waiting
+from crucible_lineage.core.folders import disk_usage
 from crucible_lineage.core.journal import Failure, ResultRow
 from crucible_lineage.errors import CrucibleError, UnreachableError
 from crucible_lineage.failed_runs import failed_elsewhere, failures
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.labels import plain, plain_lines
-from crucible_lineage.local.usage import disk_usage
 from crucible_lineage.queries.metrics import metrics_text
 from crucible_lineage.registration.ingestion import in_words
 from crucible_lineage.session import Session

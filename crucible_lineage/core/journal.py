@@ -24,9 +24,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from crucible_lineage.checksums import sealed, unsealed
 from crucible_lineage.core.sql import LocalDatabase
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.local.checksummed import sealed, unsealed
 
 PLANNED, RUNNING, MADE, SENDING, DELIVERED, INGESTED = (
     *("planned", "running", "made", "sending", "delivered", "ingested"),

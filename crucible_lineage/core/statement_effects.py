@@ -8,7 +8,7 @@ from functools import cached_property
 
 from crucible_lineage.calibrations import validity_text
 from crucible_lineage.core.mirror import Mirror
-from crucible_lineage.core.summary import Summary
+from crucible_lineage.core.tables import Summary
 from crucible_lineage.errors import CrucibleError, OnHoldError
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.statements import (

@@ -11,7 +11,7 @@ from html import escape
 from crucible_lineage.calibrations import Calibrations, Certificate, CertificateMatch, Span, range_text
 from crucible_lineage.certifying import certificates_as_of
 from crucible_lineage.core.slots import CURRENT
-from crucible_lineage.core.summary import Summary
+from crucible_lineage.core.tables import Summary
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.records import given_metadata

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from crucible_lineage.checksums import unsealed
+from crucible_lineage.core.folders import disk_usage
 from crucible_lineage.core.journal import Failure
 from crucible_lineage.failed_runs import failures
-from crucible_lineage.local.checksummed import unsealed
-from crucible_lineage.local.usage import disk_usage
 from crucible_lineage.session import Session
 from crucible_lineage.times import utc
 

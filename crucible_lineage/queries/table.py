@@ -20,7 +20,7 @@ from crucible_lineage.amounts import amount
 from crucible_lineage.condition import parse_condition
 from crucible_lineage.core.datasets import fetch_datasets
 from crucible_lineage.core.slots import CURRENT
-from crucible_lineage.core.summary import Summary, summary_of
+from crucible_lineage.core.tables import Summary, summary_of
 from crucible_lineage.disk import replacing
 from crucible_lineage.errors import InputError, nearest, require_library
 from crucible_lineage.json_types import JsonMapping, JsonObject

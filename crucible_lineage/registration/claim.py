@@ -60,8 +60,7 @@ from crucible_lineage.marks import (
 )
 from crucible_lineage.provenance.digest import changed_keys
 from crucible_lineage.provenance.record import COMPLETE, read_record
-from crucible_lineage.registration.read import whole_record
-from crucible_lineage.registration.trust import other_files, require_own
+from crucible_lineage.registration.read import other_files, require_own, whole_record
 from crucible_lineage.times import utc
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay

@@ -17,7 +17,7 @@ from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.provenance.record import ATTACHED_NAME
 from crucible_lineage.refs import FileRef
 from crucible_lineage.registration.claim import Claim, require_held, start_over
-from crucible_lineage.registration.new_dataset import ExternalLocation, LocalFile, NewDataset
+from crucible_lineage.registration.payload import ExternalLocation, LocalFile, NewDataset
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient

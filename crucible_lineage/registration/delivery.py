@@ -13,9 +13,8 @@ from crucible_lineage.errors import TRANSIENT, CrucibleError, FileChangedError, 
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.registration.new_dataset import NewDataset
 from crucible_lineage.registration.outbox import Outbox
-from crucible_lineage.registration.payload import Label, Payload
+from crucible_lineage.registration.payload import Label, NewDataset, Payload
 from crucible_lineage.registration.register import RegistrationHooks, nothing, register_output
 
 if TYPE_CHECKING:  # importing either costs time that planning should not pay

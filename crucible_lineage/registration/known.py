@@ -24,12 +24,15 @@ from crucible_lineage.provenance.recipe import first_attempt, gives_id
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.read import (
     Registered,
+    elsewhere_message,
+    files_of,
     knows,
+    lies_elsewhere,
+    other_recipe_message,
     refusals,
     registered,
     withdrawn_text,
 )
-from crucible_lineage.registration.trust import elsewhere_message, files_of, lies_elsewhere, other_recipe_message
 
 if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient

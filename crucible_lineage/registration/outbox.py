@@ -32,11 +32,11 @@ from crucible_lineage.core.journal import (
 )
 from crucible_lineage.disk import private_folder
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.registration.new_dataset import NewDataset
 from crucible_lineage.registration.payload import (
     RESULT,
     DamageError,
     Label,
+    NewDataset,
     Payload,
     damaged_files,
     read_payload,

@@ -11,7 +11,7 @@ from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.models import Dataset, Project, Relationship, Sample, SearchHit
 from crucible_lineage.errors import ConflictError, NotFoundError
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.registration.trust import lies_elsewhere
+from crucible_lineage.registration.read import lies_elsewhere
 from crucible_lineage.tasks.api.calls import api_task, chosen_mfid, words
 from crucible_lineage.tasks.api.files import OnFailure, add_all, checked_files
 from crucible_lineage.tasks.sessions import Crucible, session_for

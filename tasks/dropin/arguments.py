@@ -26,8 +26,7 @@ from crucible_lineage.pipeline.inputs.existing import existing_dataset, hash_fil
 from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.pipeline.step_call import about_file
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.registration.read import datasets_with
-from crucible_lineage.registration.trust import lies_elsewhere
+from crucible_lineage.registration.read import datasets_with, lies_elsewhere
 from crucible_lineage.tasks.dropin.description import TaskDescription
 from crucible_lineage.tasks.dropin.folders import files_at, is_folder, looks_like_path
 from crucible_lineage.tasks.dropin.origins import CALL, LEAST_BYTES, MOST_ITEMS, Origin, items_of, settled

@@ -24,10 +24,9 @@ from crucible_lineage.provenance.environment import software
 from crucible_lineage.provenance.recipe import UsedDataset, derived_mfid
 from crucible_lineage.provenance.record import Activity, step_record
 from crucible_lineage.refs import DatasetRef, last_taken
-from crucible_lineage.registration.new_dataset import NewDataset
+from crucible_lineage.registration.payload import NewDataset
 from crucible_lineage.registration.read import recipe_keyword
-from crucible_lineage.registration.register import RegistrationHooks, register_output
-from crucible_lineage.registration.reliance import add_equal_parents, new_parents
+from crucible_lineage.registration.register import RegistrationHooks, add_equal_parents, new_parents, register_output
 from crucible_lineage.session import Session
 from crucible_lineage.tasks.artifacts import tell_asset
 from crucible_lineage.tasks.dropin.arguments import Input

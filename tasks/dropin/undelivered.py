@@ -24,7 +24,7 @@ from crucible_lineage.registration.register import nothing
 from crucible_lineage.session import Session
 
 if TYPE_CHECKING:
-    from crucible_lineage.registration.new_dataset import NewDataset
+    from crucible_lineage.registration.payload import NewDataset
 
 RETRY_AFTER_S = 30.0  # chosen: results are kept without a request for this time after one was not answered
 

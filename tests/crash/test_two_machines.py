@@ -26,7 +26,7 @@ from crucible_lineage.provenance.environment import agent, software
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.provenance.record import KEY, Activity, read_record, step_record
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.registration.new_dataset import LocalFile, NewDataset
+from crucible_lineage.registration.payload import LocalFile, NewDataset
 from crucible_lineage.registration.register import register_output
 from crucible_lineage.server import RunningServer, start_server
 

@@ -10,7 +10,7 @@ from typing import Any
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 
-from crucible_lineage.core.summary import summary_of
+from crucible_lineage.core.tables import summary_of
 from crucible_lineage.errors import ChecksumError, InputError
 from crucible_lineage.provenance.recipe import raw_recipe
 from crucible_lineage.provenance.record import KEY, compact, expand, raw_record, read_record

@@ -14,7 +14,7 @@ from crucible_lineage.provenance.environment import agent, software
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.provenance.record import Activity, step_record
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.registration.new_dataset import LocalFile, NewDataset
+from crucible_lineage.registration.payload import LocalFile, NewDataset
 from crucible_lineage.session import Session
 
 CODE = "c0de" * 16

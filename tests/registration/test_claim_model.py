@@ -42,8 +42,9 @@ from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.provenance.record import KEY, Activity, read_record, step_record
 from crucible_lineage.refs import DatasetRef, FileRef
 from crucible_lineage.registration import claim as claims
-from crucible_lineage.registration import contents, register, trust
-from crucible_lineage.registration.new_dataset import LocalFile, NewDataset
+from crucible_lineage.registration import contents, register
+from crucible_lineage.registration import read as trust
+from crucible_lineage.registration.payload import LocalFile, NewDataset
 from crucible_lineage.registration.register import register_output
 
 HISTORIES = int(os.environ.get("CLAIM_HISTORIES", "100"))  # `make crash` tries many more

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from crucible_lineage.checksums import scan_file
+from crucible_lineage.core.folders import machine_id
 from crucible_lineage.core.slots import SlotClaim, slots_stated
 from crucible_lineage.errors import InputError, UnreachableError
-from crucible_lineage.local.usage import machine_id
 from crucible_lineage.provenance.recipe import derived_mfid
 from crucible_lineage.provenance.schema import new_record
 from crucible_lineage.registration import claim as claims
-from crucible_lineage.registration.new_dataset import LocalFile, NewDataset
+from crucible_lineage.registration.payload import LocalFile, NewDataset
 from crucible_lineage.registration.read import read
 from crucible_lineage.registration.register import register_output
 from crucible_lineage.session import Session

@@ -17,10 +17,10 @@ import pytest
 
 from crucible_lineage.checksums import scan_file
 from crucible_lineage.client import CrucibleClient, RetryPolicy
+from crucible_lineage.core.folders import machine_id
 from crucible_lineage.core.journal import LACKING, Journal
 from crucible_lineage.errors import CrucibleError
 from crucible_lineage.ids import derive_mfid
-from crucible_lineage.local.usage import machine_id
 from crucible_lineage.provenance.environment import agent
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.provenance.record import KEY, Activity, step_record
@@ -37,8 +37,8 @@ from crucible_lineage.registration.delivery import (
     DeliveryContext,
     deliver_now,
 )
-from crucible_lineage.registration.new_dataset import LocalFile, NewDataset
 from crucible_lineage.registration.outbox import Outbox
+from crucible_lineage.registration.payload import LocalFile, NewDataset
 from crucible_lineage.registration.register import register_output
 from crucible_lineage.server import RunningServer, start_server
 from crucible_lineage.session import Session

@@ -26,9 +26,8 @@ from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration import deliver, outbox
 from crucible_lineage.registration.deliver import Deliverer
 from crucible_lineage.registration.delivery import ADOPTED, DELIVERED, DROPPED, Delivery, DeliveryContext
-from crucible_lineage.registration.new_dataset import NewDataset
 from crucible_lineage.registration.outbox import Outbox
-from crucible_lineage.registration.payload import Payload
+from crucible_lineage.registration.payload import NewDataset, Payload
 from crucible_lineage.registration.register import RegistrationHooks
 from tests.registration.test_delivery import dataset
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.registration.trust import other_files
+from crucible_lineage.registration.read import other_files
 
 RECORD: Any = SimpleNamespace(
     files=(SimpleNamespace(name="a.txt", sha256="1" * 64),),

@@ -11,7 +11,7 @@ from crucible_lineage.errors import RecipeConflictError, RefusedError, Unreachab
 from crucible_lineage.ids import new_mfid
 from crucible_lineage.provenance.record import KEY
 from crucible_lineage.provenance.schema import new_record
-from crucible_lineage.registration.new_dataset import NewDataset
+from crucible_lineage.registration.payload import NewDataset
 from crucible_lineage.registration.read import read
 from crucible_lineage.registration.register import register_output
 from crucible_lineage.session import Session

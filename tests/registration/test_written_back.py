@@ -18,10 +18,9 @@ from crucible_lineage.core.slots import SlotClaim, slots_stated
 from crucible_lineage.errors import UnreachableError
 from crucible_lineage.ids import derive_mfid
 from crucible_lineage.registration import register as registering
-from crucible_lineage.registration.new_dataset import LocalFile, NewDataset
+from crucible_lineage.registration.payload import LocalFile, NewDataset
 from crucible_lineage.registration.read import read
-from crucible_lineage.registration.register import register_output
-from crucible_lineage.registration.reliance import add_equal_parents
+from crucible_lineage.registration.register import add_equal_parents, register_output
 from crucible_lineage.server import MetadataWriteBack, RunningServer, start_server
 
 HISTORIES = int(os.environ.get("WRITTEN_BACK_HISTORIES", "4"))  # `make crash` tries 200

@@ -6,7 +6,7 @@ from crucible_lineage.json_types import JsonObject
 from crucible_lineage.provenance.recipe import UsedDataset, raw_recipe
 from crucible_lineage.provenance.record import raw_record
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.registration.new_dataset import NewDataset
+from crucible_lineage.registration.payload import NewDataset
 from crucible_lineage.registration.register import register_output
 from crucible_lineage.session import Session
 from crucible_lineage.tasks.dropin.dataset import link_equal_parents

@@ -14,9 +14,16 @@ from crucible_lineage.ids import has_derived_id, is_mfid, time_bits
 from crucible_lineage.provenance.recipe import derived_mfid, gives_id, raw_mfid, raw_recipe, recipe_sha256, without_salt
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef, FileRef, name_fault
-from crucible_lineage.registration.new_dataset import LocalFile
-from crucible_lineage.registration.read import datasets_with, read, read_own, samples_of, taken_of
-from crucible_lineage.registration.trust import lies_elsewhere, require_own_files
+from crucible_lineage.registration.payload import LocalFile
+from crucible_lineage.registration.read import (
+    datasets_with,
+    lies_elsewhere,
+    read,
+    read_own,
+    require_own_files,
+    samples_of,
+    taken_of,
+)
 from crucible_lineage.session import Session
 from crucible_lineage.times import measured_at
 

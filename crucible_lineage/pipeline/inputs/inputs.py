@@ -446,7 +446,7 @@ def _filter_by_flags(
     project: str, datasets: Sequence[Dataset], declared: SelectInput, session: Session
 ) -> Iterator[Dataset]:
     """Yield the datasets that pass the filter of flags."""
-    from crucible_lineage.core.summary import summary_of  # few selections use flags
+    from crucible_lineage.core.tables import summary_of  # few selections use flags
 
     if not session.is_away:
         session.mirror.sync_statements()

@@ -24,7 +24,7 @@ from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.session import Session
 
 if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay
-    from crucible_lineage.registration.new_dataset import NewDataset
+    from crucible_lineage.registration.payload import NewDataset
 
 INGESTED_WITHIN_S = 60.0  # chosen: ingestion mostly takes less than a second
 

@@ -12,7 +12,7 @@ from crucible_lineage.pipeline.inputs.existing import RawFiles, begun_with, same
 from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.provenance.record import raw_record
 from crucible_lineage.refs import DatasetRef, utf8_name
-from crucible_lineage.registration.new_dataset import LocalFile, NewDataset
+from crucible_lineage.registration.payload import LocalFile, NewDataset
 from crucible_lineage.session import Session
 
 

@@ -43,7 +43,7 @@ from crucible_lineage.provenance.recipe import raw_mfid, raw_recipe
 from crucible_lineage.provenance.record import SOURCE, SURROUNDINGS, support_record
 from crucible_lineage.refs import FileRef
 from crucible_lineage.registration.delivery import DeliveredByRun, DeliversLater, deliver_now
-from crucible_lineage.registration.new_dataset import LocalFile, NewDataset
+from crucible_lineage.registration.payload import LocalFile, NewDataset
 from crucible_lineage.session import Session
 from crucible_lineage.statements import EPOCH
 

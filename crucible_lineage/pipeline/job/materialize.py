@@ -48,8 +48,7 @@ from crucible_lineage.provenance.recipe import PlannedOutput, UsedDataset, first
 from crucible_lineage.provenance.record import ATTACHED_NAME, Activity, step_record
 from crucible_lineage.refs import DatasetRef, FileRef, file_stem, last_taken, name_fault
 from crucible_lineage.registration.delivery import DeliversLater, deliver_now
-from crucible_lineage.registration.new_dataset import LocalFile, NewDataset
-from crucible_lineage.registration.payload import Label
+from crucible_lineage.registration.payload import Label, LocalFile, NewDataset
 from crucible_lineage.registration.read import read_own, require_not_withdrawn
 from crucible_lineage.session import Session
 from crucible_lineage.step import Step, step_runner

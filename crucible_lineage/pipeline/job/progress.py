@@ -14,8 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from crucible_lineage.core.folders import in_use, remove_folder
 from crucible_lineage.disk import private_file, private_folder
-from crucible_lineage.local.usage import in_use, remove_folder
 from crucible_lineage.pipeline.logs import publish_line
 
 if TYPE_CHECKING:

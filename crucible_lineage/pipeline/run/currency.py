@@ -18,7 +18,7 @@ from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.outbox import Outbox
-from crucible_lineage.registration.reliance import add_equal_parents, new_parents
+from crucible_lineage.registration.register import add_equal_parents, new_parents
 from crucible_lineage.session import Session
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from crucible_lineage.core.folders import in_use, runs
 from crucible_lineage.core.slots import pipeline_keyword
 from crucible_lineage.errors import (
     TRANSIENT,
@@ -21,7 +22,6 @@ from crucible_lineage.errors import (
     StorageError,
 )
 from crucible_lineage.failed_runs import state_run
-from crucible_lineage.local.usage import in_use, runs
 from crucible_lineage.pipeline.bind.model import BoundPipeline
 from crucible_lineage.pipeline.inputs.inputs import InputItem, joint_span, register_inputs
 from crucible_lineage.pipeline.plan.expand import Instance, distinct_values, items_behind

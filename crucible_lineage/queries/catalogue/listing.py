@@ -9,7 +9,7 @@ from functools import partial
 
 from crucible_lineage.condition import parse_condition
 from crucible_lineage.core.slots import CURRENT, RAW
-from crucible_lineage.core.summary import Summary
+from crucible_lineage.core.tables import Summary
 from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.queries.catalogue.columns import as_json, column_of, in_order

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from crucible_lineage.amounts import amount
 from crucible_lineage.core.slots import CURRENT, INCOMPLETE, RAW
-from crucible_lineage.core.summary import Summary
+from crucible_lineage.core.tables import Summary
 from crucible_lineage.errors import MOST_NEAR, ForbiddenError, InputError, NotFoundError, nearest, shortened
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.pipeline.declare.load import project_in

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from crucible_lineage.client.client import CrucibleClient
 from crucible_lineage.core.datasets import ONE_BY_ONE, fetch_datasets
 from crucible_lineage.core.slots import Currency
-from crucible_lineage.core.summary import Summary, summary_of
-from crucible_lineage.core.tables import Snapshot
+from crucible_lineage.core.tables import Snapshot, Summary, summary_of
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.json_types import JsonMapping

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from crucible_lineage.core.slots import Currency
-from crucible_lineage.core.summary import Summary, summary_of
-from crucible_lineage.core.tables import EVERYTHING, Snapshot
+from crucible_lineage.core.tables import EVERYTHING, Snapshot, Summary, summary_of
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.model import CANDIDATE, DOUBTFUL, WITHDRAWN, state_in_doubt

@@ -42,8 +42,7 @@ from crucible_lineage.queries.verify.rules import (
     repair_command,
     used_mfids,
 )
-from crucible_lineage.registration.read import whole_record
-from crucible_lineage.registration.trust import files_of, files_one_by_one
+from crucible_lineage.registration.read import files_of, files_one_by_one, whole_record
 from crucible_lineage.session import Session
 from crucible_lineage.traffic import Tell
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from crucible_lineage.checksums import scan_file
 from crucible_lineage.json_types import JsonObject
-from crucible_lineage.registration.new_dataset import LocalFile
+from crucible_lineage.registration.payload import LocalFile
 from crucible_lineage.tasks.dropin.folders import looks_like_path
 from crucible_lineage.tasks.dropin.secret import is_key_file
 from crucible_lineage.tasks.dropin.values.as_json import NotJsonError, load_class, read_spelled, spelled

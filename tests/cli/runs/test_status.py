@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from crucible_lineage.cli import main
-from crucible_lineage.local.usage import KEPT_DAYS, in_use, is_in_use, leftovers, remove_old_work
+from crucible_lineage.core.folders import KEPT_DAYS, in_use, is_in_use, leftovers, remove_old_work
 
 WAITS = """
 from pathlib import Path

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.local.checksummed import sealed, unsealed
+from crucible_lineage.checksums import sealed, unsealed
 from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.functions import inspect
 from crucible_lineage.session import Session

@@ -21,7 +21,7 @@ from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.queries.catalogue.view import show_dataset
 from crucible_lineage.queries.explain import explain
 from crucible_lineage.registration.read import registered
-from crucible_lineage.registration.reliance import take_over
+from crucible_lineage.registration.register import take_over
 from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings

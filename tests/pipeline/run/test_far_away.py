@@ -100,8 +100,8 @@ def test_a_run_sends_new_results_and_requests_nothing_that_it_knows(lab: Any, fa
     sent = Counter(wire.sent)
     asked = {call: sent.pop(call) for call in list(sent) if call.startswith("GET")}
     assert asked == {
-        # What there is of the pipeline, and in the end what of it is new; for each file, whether it has another id.
-        "GET /datasets": 4,
+        # What there is of the pipeline, and in the end what of it is new.
+        "GET /datasets": 2,
         "GET /datasets/ID": 2,  # whether each file is registered
         "GET /files": 2,
         "GET /projects": 1,

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from crucible_lineage.checksums import scan_file, stamp
+from crucible_lineage.core import file_cache
+from crucible_lineage.core.file_cache import FileCache, limit_from_environment
 from crucible_lineage.errors import ChecksumError, FileChangedError, InputError, StorageError
-from crucible_lineage.local import file_cache
-from crucible_lineage.local.file_cache import FileCache, limit_from_environment
 
 
 def put(cache: FileCache, content: bytes) -> str:

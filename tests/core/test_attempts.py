@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from crucible_lineage.local.attempts import MOST_EMPTY, Attempts
-from crucible_lineage.local.usage import is_in_use
+from crucible_lineage.core.folders import MOST_EMPTY, Attempts, is_in_use
 
 INPUTS = ("inputs/raw/1", "inputs/raw/2", "inputs/dark/1")
 

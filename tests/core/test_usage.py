@@ -7,7 +7,7 @@ from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
-from crucible_lineage.local.usage import remove_folder
+from crucible_lineage.core.folders import remove_folder
 
 
 def test_a_folder_is_removed_while_a_process_that_ends_still_adds_files(tmp_path: Path) -> None:
