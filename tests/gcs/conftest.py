@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import httpx
@@ -24,6 +21,7 @@ from crucible_lineage.pipeline.files.remote import open_source
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.session import Session
+from tests.gcs.storage_stand_in import StorageStandIn
 
 # Google's libraries read these when they are imported. Without them they look for a metadata server, for seconds.
 OFFLINE = {
@@ -37,21 +35,6 @@ OFFLINE = {
 os.environ.update(OFFLINE)
 
 BUCKET = "beamline-raw"
-
-
-def load_stand_in() -> ModuleType:
-    """storage_stand_in.py, beside this file."""
-    name = "gcs_tests_storage_stand_in"
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name("storage_stand_in.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-STAND_IN = load_stand_in().StorageStandIn
 
 
 @dataclass
@@ -80,7 +63,7 @@ class Bucket:
 @pytest.fixture(scope="session")
 def key_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A service account's key, whose tokens a server on this machine hands out."""
-    with STAND_IN() as issuer:
+    with StorageStandIn() as issuer:
         path = tmp_path_factory.mktemp("key") / "key.json"
         path.write_text(json.dumps(issuer.service_account()))
         yield path
@@ -98,7 +81,7 @@ def google(key_file: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
 @pytest.fixture
 def fake(google: Callable[[str], None]) -> Iterator[Any]:
     """Our stand-in, which counts requests and can be told to fail."""
-    with STAND_IN(BUCKET) as server:
+    with StorageStandIn(BUCKET) as server:
         google(server.url)
         yield server
 
