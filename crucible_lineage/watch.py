@@ -28,10 +28,9 @@ from crucible_lineage.errors import (
 )
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.records import is_support
-from crucible_lineage.pipeline.inputs.existing import hash_files
-from crucible_lineage.pipeline.inputs.register import register_raw
-from crucible_lineage.pipeline.inputs.revisions import find_measured
-from crucible_lineage.pipeline.spec.inputs import FileInput
+from crucible_lineage.pipeline.declare.inputs import FileInput
+from crucible_lineage.pipeline.plan.files import hash_files, register_raw
+from crucible_lineage.pipeline.plan.revisions import find_measured
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef, utf8_name
 from crucible_lineage.registration.read import lies_elsewhere

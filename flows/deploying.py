@@ -21,9 +21,9 @@ from pydantic import ValidationError
 from crucible_lineage.errors import Fault, InputError, RunError
 from crucible_lineage.flows.pipelines import reaching_prefect, run_pipeline
 from crucible_lineage.json_types import JsonObject
+from crucible_lineage.pipeline.declare.inputs import PACKAGE
+from crucible_lineage.pipeline.declare.pipeline import PipelineSpec, Schedule, Trigger
 from crucible_lineage.pipeline.declare.yaml import read_document
-from crucible_lineage.pipeline.spec.inputs import PACKAGE
-from crucible_lineage.pipeline.spec.pipeline import PipelineSpec, Schedule, Trigger
 from crucible_lineage.tasks.credentials import CrucibleCredentials
 from crucible_lineage.tasks.sessions import CrucibleConnection
 

@@ -31,15 +31,15 @@ from crucible_lineage.flows.reports import (
 )
 from crucible_lineage.flows.runners import THREADS, task_runner
 from crucible_lineage.json_types import JsonObject
-from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.declare.inputs import located
+from crucible_lineage.pipeline.declare.pipeline import Runner
 from crucible_lineage.pipeline.engines.local import Running
 from crucible_lineage.pipeline.job.job import Job, Materialized, job_to_json, made_from_json
 from crucible_lineage.pipeline.job.progress import ProgressReader, reading_progress
+from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.processes.supervised import stop_run
 from crucible_lineage.pipeline.run.result import Listener, RunResult, StepChoice, StepEvent, Stop
 from crucible_lineage.pipeline.run.run import noting_unstarted, plan_and_run
-from crucible_lineage.pipeline.spec.inputs import located
-from crucible_lineage.pipeline.spec.pipeline import Runner
 from crucible_lineage.registration.deliver import Deliverer
 from crucible_lineage.session import Session
 from crucible_lineage.tasks.artifacts import telling_arrived

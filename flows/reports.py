@@ -18,7 +18,7 @@ from prefect.states import Failed
 
 from crucible_lineage.errors import LineageError, RunError
 from crucible_lineage.lineage import LineageGraph
-from crucible_lineage.pipeline.bind.model import BoundPipeline
+from crucible_lineage.pipeline.plan.bound import BoundPipeline
 from crucible_lineage.pipeline.run.result import (
     EXECUTED,
     FAILED,

@@ -14,7 +14,7 @@ from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTa
 
 from crucible_lineage.disk import private_folder
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.spec.pipeline import Runner
+from crucible_lineage.pipeline.declare.pipeline import Runner
 from crucible_lineage.settings import JOBS_AT_ONCE
 
 # The default runner: as many threads as the local engine has. Prefect's default is one for each step that is ready:

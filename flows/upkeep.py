@@ -24,9 +24,9 @@ from crucible_lineage.flows.reports import (
 from crucible_lineage.flows.runners import THREADS
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.pipeline.declare.load import load_pipeline
+from crucible_lineage.pipeline.declare.pipeline import Runner
 from crucible_lineage.pipeline.rerun import plan_rerun, plan_stale
 from crucible_lineage.pipeline.run.run import run_planned
-from crucible_lineage.pipeline.spec.pipeline import Runner
 from crucible_lineage.queries.impact import note_what_follows
 from crucible_lineage.queries.verify.verify import Verification
 from crucible_lineage.queries.verify.verify import verify_project as verify

@@ -19,7 +19,7 @@ from requests import RequestException
 
 from crucible_lineage.checksums import FileChecksums, crc32c_text
 from crucible_lineage.errors import InputError, RunError
-from crucible_lineage.pipeline.files.remote import RemoteFile
+from crucible_lineage.pipeline.plan.fetch import RemoteFile
 
 CREDENTIALS = "gcp-credentials/"
 FIELDS = "items(name,generation,size,crc32c),nextPageToken"

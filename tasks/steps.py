@@ -18,7 +18,7 @@ from typing import Any
 
 from prefect import task
 
-from crucible_lineage.pipeline.inputs.existing import existing_dataset
+from crucible_lineage.pipeline.plan.files import existing_dataset
 from crucible_lineage.pipeline.step_call import called_step
 from crucible_lineage.step import Step, StepRunner, step
 from crucible_lineage.tasks.dropin.recording import Recording

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-from crucible_lineage.pipeline.functions import inspect
+from crucible_lineage.pipeline.plan import inspect
 from crucible_lineage.pipeline.processes import worker
 
 __all__ = ["end_workers", "forget_folders", "free_workers"]

@@ -11,7 +11,7 @@ import pytest
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.notebook.dataset import load_file
-from crucible_lineage.pipeline.inputs.corrections import read_table
+from crucible_lineage.pipeline.plan.corrections import read_table
 
 Read = Callable[[bytes], list[dict[str, Any]]]
 

@@ -31,8 +31,8 @@ from crucible_lineage.cli.options import (
 from crucible_lineage.errors import InputError
 
 if TYPE_CHECKING:
-    from crucible_lineage.pipeline.bind.model import BoundPipeline
     from crucible_lineage.pipeline.campaign import Campaign, CampaignPlan
+    from crucible_lineage.pipeline.plan.bound import BoundPipeline
     from crucible_lineage.queries.campaigns import Comparison
     from crucible_lineage.session import Session
 
@@ -355,8 +355,8 @@ def _find(session: Session, name: str, file: str | None, project: str | None) ->
 
 
 def _bind(session: Session, file: str) -> BoundPipeline:
-    from crucible_lineage.pipeline.bind.cached import bind_file
-    from crucible_lineage.pipeline.spec.inputs import located
+    from crucible_lineage.pipeline.declare.inputs import located
+    from crucible_lineage.pipeline.plan.bind import bind_file
 
     return bind_file(located(file), session.store)
 

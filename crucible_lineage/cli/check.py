@@ -29,8 +29,7 @@ from crucible_lineage.errors import CrucibleError, Fault, InputError
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.labels import nodes_text, plain_lines
-from crucible_lineage.pipeline.bind.cached import bind_file
-from crucible_lineage.pipeline.bind.model import BoundPipeline
+from crucible_lineage.pipeline.declare.inputs import located
 from crucible_lineage.pipeline.declare.load import (
     Declaration,
     ingestor_faults,
@@ -38,7 +37,8 @@ from crucible_lineage.pipeline.declare.load import (
     project_fault,
     read_declaration,
 )
-from crucible_lineage.pipeline.spec.inputs import located
+from crucible_lineage.pipeline.plan.bind import bind_file
+from crucible_lineage.pipeline.plan.bound import BoundPipeline
 
 if TYPE_CHECKING:
     from crucible_lineage.queries.check import LineageCheck
@@ -93,7 +93,7 @@ def check_command(
 
 def _show_schema(output: Path | None) -> None:
     """Print the JSON Schema of pipeline files, or write it to a file and print the modeline that refers to it."""
-    from crucible_lineage.pipeline.declare.json_schema import MODELINE, pipeline_schema
+    from crucible_lineage.pipeline.declare.schema import MODELINE, pipeline_schema
 
     if output is None:
         print_json(pipeline_schema())

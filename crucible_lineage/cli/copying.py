@@ -188,7 +188,7 @@ def _inputs(path: Path, session: Session) -> list[str]:
 
     They include the statements that select calibrations, and those that end others.
     """
-    from crucible_lineage.pipeline.bind.cached import bind_file
+    from crucible_lineage.pipeline.plan.bind import bind_file
     from crucible_lineage.pipeline.plan.planner import plan_pipeline
 
     inputs = plan_pipeline(bind_file(path, session.store), session).inputs

@@ -28,12 +28,11 @@ from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, n
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.labels import first_lines
 from crucible_lineage.lineage.model import DOUBTFUL
+from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.declare.load import project_in
-from crucible_lineage.pipeline.inputs.corrections import LINKS, read_table, read_value, set_values
-from crucible_lineage.pipeline.inputs.existing import existing_dataset, hash_files
-from crucible_lineage.pipeline.inputs.register import register_raw
-from crucible_lineage.pipeline.inputs.revisions import find_measured
-from crucible_lineage.pipeline.spec.inputs import FileInput
+from crucible_lineage.pipeline.plan.corrections import LINKS, read_table, read_value, set_values
+from crucible_lineage.pipeline.plan.files import existing_dataset, hash_files, register_raw
+from crucible_lineage.pipeline.plan.revisions import find_measured
 from crucible_lineage.registration.read import lies_elsewhere
 from crucible_lineage.registration.register import take_over
 from crucible_lineage.session import Session
@@ -119,7 +118,7 @@ def register_command(
 
 
 def _replace(old: str, files: Sequence[Path], why: str) -> None:
-    from crucible_lineage.pipeline.inputs.revisions import replace_measured
+    from crucible_lineage.pipeline.plan.revisions import replace_measured
 
     with open_session() as session:
         mfid = dataset_id(session, old)

@@ -18,7 +18,7 @@ import click
 from crucible_lineage.collector import collector_frozen
 from crucible_lineage.disk import private_folder
 from crucible_lineage.errors import InputError, LineageError, RunError, nearest
-from crucible_lineage.pipeline.bind.model import BoundPipeline
+from crucible_lineage.pipeline.plan.bound import BoundPipeline
 from crucible_lineage.pipeline.run.result import Listener, RunResult, StepChoice, Stop
 from crucible_lineage.pipeline.run.run import plan_for_run, run_planned
 from crucible_lineage.session import Session

@@ -160,9 +160,9 @@ def _refuse(is_wrong: bool, message: str) -> None:
 
 
 def _declared_graph(name: str) -> LineageGraph:
-    from crucible_lineage.pipeline.bind.cached import bind_file
-    from crucible_lineage.pipeline.plan.drawing import draw_plan
-    from crucible_lineage.pipeline.spec.inputs import located
+    from crucible_lineage.pipeline.declare.inputs import located
+    from crucible_lineage.pipeline.plan.bind import bind_file
+    from crucible_lineage.pipeline.plan.planner import draw_plan
 
     with open_session() as session:
         return draw_plan(bind_file(located(name), session.store), session)

@@ -12,8 +12,8 @@ from crucible_lineage.cli.options import print_json, wants_json
 from crucible_lineage.cli.printing import coloured
 from crucible_lineage.errors import shortened
 from crucible_lineage.lineage.labels import first_lines, plain
+from crucible_lineage.pipeline.plan.partners import chosen_text
 from crucible_lineage.pipeline.plan.plan import FRESH, STALE, PipelinePlan, StepPlan
-from crucible_lineage.pipeline.plan.relation import chosen_text
 
 COLOURS = {"fresh": "green", "missing": "cyan", "stale": "yellow", "incomplete": "yellow", "blocked": "red"}
 MARKS = {"fresh": "=", "missing": "+", "stale": "~", "incomplete": "!", "blocked": "x"}

@@ -25,11 +25,11 @@ from crucible_lineage.cli.run import SET, parse_overrides
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.labels import HIDDEN_NAME
 from crucible_lineage.lineage.model import SUPERSEDED
-from crucible_lineage.pipeline.bind.cached import bind_file
-from crucible_lineage.pipeline.bind.model import require_names
+from crucible_lineage.pipeline.declare.inputs import located
+from crucible_lineage.pipeline.plan.bind import bind_file
+from crucible_lineage.pipeline.plan.bound import require_names
 from crucible_lineage.pipeline.plan.plan import FRESH, PipelinePlan
 from crucible_lineage.pipeline.plan.planner import make_plan
-from crucible_lineage.pipeline.spec.inputs import located
 from crucible_lineage.queries.catalogue.reference import visible_projects
 from crucible_lineage.queries.diff import LineageComparison, compare_datasets, compare_runs
 from crucible_lineage.queries.explain import explain

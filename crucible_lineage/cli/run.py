@@ -33,9 +33,10 @@ from crucible_lineage.cli.waiting import PATIENCE, print_not_ingested, print_wai
 from crucible_lineage.collector import collector_frozen
 from crucible_lineage.errors import InputError, LineageError
 from crucible_lineage.lineage.labels import plain, plain_lines, value_text
-from crucible_lineage.pipeline.bind.cached import bind_file
-from crucible_lineage.pipeline.bind.model import BoundPipeline
+from crucible_lineage.pipeline.declare.inputs import located
 from crucible_lineage.pipeline.engines.local import LocalEngine
+from crucible_lineage.pipeline.plan.bind import bind_file
+from crucible_lineage.pipeline.plan.bound import BoundPipeline
 from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.pipeline.rerun import plan_rerun, plan_stale
 from crucible_lineage.pipeline.run.result import (
@@ -50,7 +51,6 @@ from crucible_lineage.pipeline.run.result import (
     StepChoice,
 )
 from crucible_lineage.pipeline.run.run import noting_unstarted, run_planned
-from crucible_lineage.pipeline.spec.inputs import located
 from crucible_lineage.session import Session
 
 MOST_TRACEBACKS = 3  # more are in the logs that the errors name

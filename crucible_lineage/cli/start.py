@@ -30,9 +30,9 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.ids import PROJECT_ID_RULE, is_project_id
 from crucible_lineage.lineage import render_tree
 from crucible_lineage.lineage.labels import plain_lines
-from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.declare.inputs import located
+from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import RunResult
-from crucible_lineage.pipeline.spec.inputs import located
 from crucible_lineage.queries.graph.fetch import fetch_lineage
 from crucible_lineage.session import Session
 

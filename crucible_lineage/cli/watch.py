@@ -22,10 +22,10 @@ from crucible_lineage.cli.options import (
 )
 from crucible_lineage.errors import Fault, InputError, LineageError, UnauthorizedError
 from crucible_lineage.lineage.labels import plain, plain_lines
-from crucible_lineage.pipeline.bind.cached import bind_file
-from crucible_lineage.pipeline.bind.model import BoundPipeline
+from crucible_lineage.pipeline.declare.inputs import PACKAGE, FileInput, located
 from crucible_lineage.pipeline.declare.load import load_pipeline
-from crucible_lineage.pipeline.spec.inputs import PACKAGE, FileInput, located
+from crucible_lineage.pipeline.plan.bind import bind_file
+from crucible_lineage.pipeline.plan.bound import BoundPipeline
 from crucible_lineage.refs import utf8_name
 
 if TYPE_CHECKING:

@@ -30,6 +30,10 @@ from uuid import UUID
 
 from crucible_lineage.fingerprint.functions import (
     CodeScope,
+    Context,
+    ExternalName,
+    ObjectDescription,
+    Reference,
     carries_code,
     external_name,
     function_piece,
@@ -37,8 +41,7 @@ from crucible_lineage.fingerprint.functions import (
     unknowable_notes,
     written_name,
 )
-from crucible_lineage.fingerprint.model import Context, ExternalName, ObjectDescription, Reference
-from crucible_lineage.fingerprint.syntax import changed_attributes, class_text, read_chains, syntax_text
+from crucible_lineage.fingerprint.source import changed_attributes, class_text, read_chains, syntax_text
 from crucible_lineage.fingerprint.values import quantity_of
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.step import Step

@@ -20,9 +20,9 @@ from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import first_lines, nodes_text
 from crucible_lineage.lineage.model import DOUBTFUL
 from crucible_lineage.notebook.dataset import Dataset, Datasets
-from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
-from crucible_lineage.pipeline.inputs.corrections import FieldChange, set_values
+from crucible_lineage.pipeline.plan.bind import bind_file
+from crucible_lineage.pipeline.plan.corrections import FieldChange, set_values
 from crucible_lineage.pipeline.plan.plan import PipelinePlan, StepPlan
 from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.pipeline.run.result import RunResult, StepChoice
@@ -195,7 +195,7 @@ class Catalogue:
 
         It takes over fields, metadata, keywords and samples. The old one is superseded.
         """
-        from crucible_lineage.pipeline.inputs.revisions import replace_measured  # slow to import
+        from crucible_lineage.pipeline.plan.revisions import replace_measured  # slow to import
 
         paths = [Path(file) for file in files]
         if absent := [path for path in paths if not path.is_file()]:

@@ -21,9 +21,9 @@ from crucible_lineage.csv_files import csv_form, csv_rows
 from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.labels import value_text
-from crucible_lineage.pipeline.files.fetch import place_file
-from crucible_lineage.pipeline.inputs.corrections import Correction, corrections
-from crucible_lineage.pipeline.inputs.existing import existing_dataset
+from crucible_lineage.pipeline.plan.corrections import Correction, corrections
+from crucible_lineage.pipeline.plan.fetch import place_file
+from crucible_lineage.pipeline.plan.files import existing_dataset
 from crucible_lineage.queries.catalogue.columns import as_texts
 from crucible_lineage.queries.catalogue.view import DatasetView, existing, show_dataset
 from crucible_lineage.queries.graph.state import entries_now

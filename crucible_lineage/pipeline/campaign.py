@@ -17,12 +17,12 @@ from crucible_lineage.calibrations import certificates_of, overlapping
 from crucible_lineage.certifying import SHORT, moment, validity
 from crucible_lineage.condition import parse_condition
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, nearest
-from crucible_lineage.pipeline.bind.model import BoundPipeline
-from crucible_lineage.pipeline.inputs.inputs import InputItem
+from crucible_lineage.pipeline.declare.inputs import CalibrationInput
+from crucible_lineage.pipeline.declare.parts import value_of
+from crucible_lineage.pipeline.plan.bound import BoundPipeline
+from crucible_lineage.pipeline.plan.inputs import InputItem
 from crucible_lineage.pipeline.plan.plan import BLOCKED, FRESH, StepPlan
 from crucible_lineage.pipeline.plan.planner import PlannedPipeline, plan_pipeline
-from crucible_lineage.pipeline.spec.declared import value_of
-from crucible_lineage.pipeline.spec.inputs import CalibrationInput
 from crucible_lineage.session import Session
 from crucible_lineage.statements import (
     CAMPAIGN,

@@ -16,26 +16,25 @@ from crucible_lineage.core.slots import CURRENT, Currency, pipeline_keyword, slo
 from crucible_lineage.errors import ChecksumError, InputError, NotFoundError
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonObject
-from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep, Variant
-from crucible_lineage.pipeline.declare.variables import referenced
-from crucible_lineage.pipeline.functions.command import is_command, split_command
-from crucible_lineage.pipeline.functions.inspect import find_step, inspect_declared
-from crucible_lineage.pipeline.inputs.corrections import visible_dataset
-from crucible_lineage.pipeline.inputs.existing import existing_dataset
-from crucible_lineage.pipeline.inputs.inputs import InputItem
+from crucible_lineage.pipeline.declare.inputs import DESCRIPTIVE
+from crucible_lineage.pipeline.declare.load import referenced
+from crucible_lineage.pipeline.declare.pipeline import OutputFields, PipelineSpec, StepSpec
+from crucible_lineage.pipeline.plan.bound import BoundPipeline, BoundStep, Variant
+from crucible_lineage.pipeline.plan.command import is_command, split_command
+from crucible_lineage.pipeline.plan.corrections import visible_dataset
 from crucible_lineage.pipeline.plan.expand import InputEdge, Instance
+from crucible_lineage.pipeline.plan.files import existing_dataset
+from crucible_lineage.pipeline.plan.inputs import InputItem
+from crucible_lineage.pipeline.plan.inspect import find_step, inspect_declared
 from crucible_lineage.pipeline.plan.known import ProjectIndex, earlier_result
 from crucible_lineage.pipeline.plan.plan import EarlierResult, plan
 from crucible_lineage.pipeline.plan.planner import PlannedPipeline
 from crucible_lineage.pipeline.run.result import StepChoice
-from crucible_lineage.pipeline.spec.inputs import DESCRIPTIVE
-from crucible_lineage.pipeline.spec.pipeline import OutputFields, PipelineSpec, StepSpec
 from crucible_lineage.registration.read import samples_of, whole_record
 from crucible_lineage.session import Session
 
 if TYPE_CHECKING:
-    from crucible_lineage.provenance.parts import Used
-    from crucible_lineage.provenance.schema import StepRecord
+    from crucible_lineage.provenance.schema import StepRecord, Used
 
 
 @dataclass(frozen=True)

@@ -20,16 +20,15 @@ from crucible_lineage.core.slots import (
     slot,
 )
 from crucible_lineage.errors import TRANSIENT, InputError, NotFoundError, RefusedError
-from crucible_lineage.pipeline.functions.inspect import inspection_of
-from crucible_lineage.pipeline.inputs.existing import existing_dataset, find_raw, hash_files
-from crucible_lineage.pipeline.inputs.parent_facts import ParentFacts
-from crucible_lineage.pipeline.inputs.register import register_raw
+from crucible_lineage.pipeline.declare.inputs import FileInput
+from crucible_lineage.pipeline.declare.parts import Ingest
+from crucible_lineage.pipeline.declare.pipeline import StepSpec
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.job.materialize import materialize_step
-from crucible_lineage.pipeline.plan.used import files_for_role
-from crucible_lineage.pipeline.spec.ingestion import Ingest
-from crucible_lineage.pipeline.spec.inputs import FileInput
-from crucible_lineage.pipeline.spec.pipeline import StepSpec
+from crucible_lineage.pipeline.plan.facts import ParentFacts
+from crucible_lineage.pipeline.plan.files import existing_dataset, find_raw, hash_files, register_raw
+from crucible_lineage.pipeline.plan.inspect import inspection_of
+from crucible_lineage.pipeline.plan.plan import files_for_role
 from crucible_lineage.provenance.recipe import UsedDataset, planned_outputs
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef

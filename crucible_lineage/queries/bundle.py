@@ -34,7 +34,7 @@ from crucible_lineage.lineage.export.sharing import shareable, shared_record, wi
 from crucible_lineage.lineage.labels import nodes_text
 from crucible_lineage.lineage.records import mapping, provenance, text
 from crucible_lineage.lineage.rights import Rights, stated_rights
-from crucible_lineage.pipeline.files.fetch import LOST
+from crucible_lineage.pipeline.plan.fetch import LOST
 from crucible_lineage.provenance.record import ATTACHED_NAME, read_record
 from crucible_lineage.queries.graph.fetch import fetch_lineage, fetch_projects, with_named_parents, with_whole_records
 from crucible_lineage.remake.kit import DRIVER, KitStep, write_kit

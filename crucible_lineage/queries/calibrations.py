@@ -15,7 +15,7 @@ from crucible_lineage.core.tables import Summary
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.records import given_metadata
-from crucible_lineage.pipeline.spec.declared import value_of
+from crucible_lineage.pipeline.declare.parts import value_of
 from crucible_lineage.queries.catalogue.view import existing
 from crucible_lineage.queries.graph.state import DatasetEntry, entries_of_copy, entry_of
 from crucible_lineage.session import Session

@@ -18,14 +18,13 @@ from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.labels import plain, value_text
 from crucible_lineage.lineage.model import CANDIDATE, WITHDRAWN
 from crucible_lineage.lineage.records import parents_as_used, returned_values
-from crucible_lineage.pipeline.inputs.corrections import Correction, corrections
-from crucible_lineage.pipeline.inputs.parent_facts import facts_in
+from crucible_lineage.pipeline.plan.corrections import Correction, corrections
 from crucible_lineage.pipeline.plan.differences import code_diff, differences
+from crucible_lineage.pipeline.plan.facts import facts_in
 from crucible_lineage.pipeline.plan.known import earlier_result
-from crucible_lineage.pipeline.plan.relation import chosen_text
-from crucible_lineage.provenance.parts import ManualActivity, StatementActivity
+from crucible_lineage.pipeline.plan.partners import chosen_text
 from crucible_lineage.provenance.record import read_record, unreadable
-from crucible_lineage.provenance.schema import FilesRecord, StepRecord
+from crucible_lineage.provenance.schema import FilesRecord, ManualActivity, StatementActivity, StepRecord
 from crucible_lineage.queries.catalogue.view import existing, visible_names
 from crucible_lineage.queries.graph.state import DatasetEntry, entry_of
 from crucible_lineage.refs import FileRef

@@ -58,7 +58,7 @@ from crucible_lineage.marks import (
     registrations,
     slots_mark,
 )
-from crucible_lineage.provenance.digest import changed_keys
+from crucible_lineage.provenance.recipe import changed_keys
 from crucible_lineage.provenance.record import COMPLETE, read_record
 from crucible_lineage.registration.read import other_files, require_own, whole_record
 from crucible_lineage.times import utc

@@ -24,8 +24,7 @@ from crucible_lineage.errors import (
 )
 from crucible_lineage.facts import DatasetFacts
 from crucible_lineage.marks import equality_mark
-from crucible_lineage.provenance.digest import result_of
-from crucible_lineage.provenance.recipe import UsedDataset
+from crucible_lineage.provenance.recipe import UsedDataset, result_of
 from crucible_lineage.provenance.record import compact, read_record
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.claim import (

@@ -25,16 +25,15 @@ from crucible_lineage.errors import LineageError
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.marks import is_own
-from crucible_lineage.pipeline.files.fetch import cached_file
-from crucible_lineage.pipeline.inputs.parent_facts import facts_in
+from crucible_lineage.pipeline.plan.facts import facts_in
+from crucible_lineage.pipeline.plan.fetch import cached_file
 from crucible_lineage.provenance.record import ATTACHED_NAME
 from crucible_lineage.refs import DatasetRef, FileRef
 from crucible_lineage.remake.driver import COMPARER, FORMAT, PLAN, RUNNER, RUNTIME
 from crucible_lineage.session import Session
 
 if TYPE_CHECKING:
-    from crucible_lineage.provenance.parts import KeptFile
-    from crucible_lineage.provenance.schema import StepRecord
+    from crucible_lineage.provenance.schema import KeptFile, StepRecord
 
 DRIVER = "reproduce.py"
 SOURCES, ENVIRONMENTS = "remake/source", "remake/environment"

@@ -15,7 +15,7 @@ from crucible_lineage.checksums import file_sha256
 from crucible_lineage.core.slots import CURRENT, Currency
 from crucible_lineage.disk import private_folder
 from crucible_lineage.errors import ChecksumError, InputError, NotFoundError
-from crucible_lineage.pipeline.files.fetch import cached_file
+from crucible_lineage.pipeline.plan.fetch import cached_file
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef, FileRef
 from crucible_lineage.registration.read import whole_record

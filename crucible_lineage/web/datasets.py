@@ -29,8 +29,8 @@ from crucible_lineage.lineage.records import (
     took_s,
     used_mfids,
 )
-from crucible_lineage.pipeline.inputs.corrections import FIELDS, LINKS, corrections, read_value, set_values
-from crucible_lineage.pipeline.spec.inputs import METADATA_PREFIX
+from crucible_lineage.pipeline.declare.inputs import METADATA_PREFIX
+from crucible_lineage.pipeline.plan.corrections import FIELDS, LINKS, corrections, read_value, set_values
 from crucible_lineage.provenance.record import read_record, unreadable
 from crucible_lineage.queries.catalogue.reference import find_mfid
 from crucible_lineage.queries.catalogue.view import single_statements, visible_names

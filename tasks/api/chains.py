@@ -11,9 +11,8 @@ from crucible_lineage.errors import InputError, RunError
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.draw.svg import render_svg
 from crucible_lineage.lineage.graph import Direction
-from crucible_lineage.pipeline.inputs.existing import existing_dataset, hash_files
-from crucible_lineage.pipeline.inputs.register import register_raw
-from crucible_lineage.pipeline.spec.inputs import FileInput
+from crucible_lineage.pipeline.declare.inputs import FileInput
+from crucible_lineage.pipeline.plan.files import existing_dataset, hash_files, register_raw
 from crucible_lineage.queries.check import LineageCheck, check_dataset
 from crucible_lineage.queries.graph.fetch import fetch_lineage
 from crucible_lineage.tasks.api.calls import api_task, words

@@ -19,11 +19,11 @@ from prefect.futures import PrefectFuture
 
 from crucible_lineage.checksums import FileStamp, stamp_if_present
 from crucible_lineage.errors import FileChangedError, InputError, LineageError
-from crucible_lineage.fingerprint.params import canonical_value
+from crucible_lineage.fingerprint.walk import canonical_value
 from crucible_lineage.ids import canonical_json, is_mfid
 from crucible_lineage.json_types import JsonObject
-from crucible_lineage.pipeline.inputs.existing import existing_dataset, hash_files
-from crucible_lineage.pipeline.spec.inputs import FileInput
+from crucible_lineage.pipeline.declare.inputs import FileInput
+from crucible_lineage.pipeline.plan.files import existing_dataset, hash_files
 from crucible_lineage.pipeline.step_call import about_file
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.read import datasets_with, lies_elsewhere

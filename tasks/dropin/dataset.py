@@ -15,11 +15,11 @@ from typing import Any
 from crucible_lineage.errors import TRANSIENT, FileChangedError, NotFoundError
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.pipeline.inputs.existing import hash_files
+from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.job.job import without_step
 from crucible_lineage.pipeline.job.keeping import KeptSupport, support_of_code
 from crucible_lineage.pipeline.logs import own_secrets
-from crucible_lineage.pipeline.spec.inputs import FileInput
+from crucible_lineage.pipeline.plan.files import hash_files
 from crucible_lineage.provenance.environment import software
 from crucible_lineage.provenance.recipe import UsedDataset, derived_mfid
 from crucible_lineage.provenance.record import Activity, step_record

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.pipeline.files.fetch import place_file
-from crucible_lineage.pipeline.inputs.existing import existing_dataset
+from crucible_lineage.pipeline.plan.fetch import place_file
+from crucible_lineage.pipeline.plan.files import existing_dataset
 from crucible_lineage.provenance.recipe import UsedDataset, derived_mfid, recipe_sha256
 from crucible_lineage.refs import DatasetRef, file_stem
 from crucible_lineage.registration.read import find_by_recipe

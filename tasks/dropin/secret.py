@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import Secret, SecretBytes, SecretStr
 
 from crucible_lineage.errors import InputError
-from crucible_lineage.fingerprint.params import secret_digest
+from crucible_lineage.fingerprint.walk import secret_digest
 from crucible_lineage.pipeline.logs import BLOT, Redactor
 
 LEAST_LETTERS = 6  # of a secret that is searched for: shorter ones occur everywhere

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crucible_lineage.errors import TRANSIENT, CrucibleError
-from crucible_lineage.pipeline.inputs.existing import RawFiles, find_raw
-from crucible_lineage.pipeline.inputs.register import new_raw, register_raw
+from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.job.delivering import ONE_CALL_S, deliver_all
-from crucible_lineage.pipeline.spec.inputs import FileInput
+from crucible_lineage.pipeline.plan.files import RawFiles, find_raw, new_raw, register_raw
 from crucible_lineage.provenance.environment import agent
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.register import nothing

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from crucible_lineage.assistant import MOST_CHARACTERS, TOOLS, bounded
-from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
+from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings

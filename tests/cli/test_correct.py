@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from crucible_lineage.cli import main
-from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
+from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.pipeline.run.result import StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from crucible_lineage.errors import InputError, UnreachableError
-from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
+from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.rerun import plan_rerun
 from crucible_lineage.pipeline.run.result import RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run, run_planned

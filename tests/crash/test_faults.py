@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.errors import CrucibleError
-from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
+from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.server import start_server

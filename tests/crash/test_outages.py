@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines import local
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.job import delivering
 from crucible_lineage.pipeline.job.materialize import materialize_step
 from crucible_lineage.pipeline.job.progress import MADE, STARTED
+from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run import run as running
 from crucible_lineage.pipeline.run.result import AWAY, EXECUTED, RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run

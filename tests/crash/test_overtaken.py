@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from crucible_lineage.cli.run import exit_code
-from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.job import delivering
+from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import EXECUTED, PLANNED, Listener, RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.queries.verify.verify import verify_project

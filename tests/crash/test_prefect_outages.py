@@ -60,7 +60,7 @@ RUN = """
 import json, os, sys
 from crucible_lineage.flows.pipelines import observing, run_pipeline
 from crucible_lineage.pipeline.run.result import StepChoice
-from crucible_lineage.pipeline.spec.pipeline import Runner
+from crucible_lineage.pipeline.declare.pipeline import Runner
 from crucible_lineage.tasks import CrucibleConnection
 if __name__ == "__main__":
     path, data, kind, patience = sys.argv[1:]

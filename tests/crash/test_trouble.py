@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 
 from crucible_lineage.core.journal import Journal
-from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
+from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.queries.verify.verify import verify_project
 from crucible_lineage.server import start_server

@@ -11,7 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from crucible_lineage.certifying import certificates_as_of, certify, decertify
-from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings

@@ -17,8 +17,8 @@ import pytest
 from pydantic import BaseModel, SecretStr
 
 from crucible_lineage.errors import InputError
-from crucible_lineage.fingerprint.params import canonical_params, canonical_value
-from crucible_lineage.pipeline.functions.inspect import checked_params
+from crucible_lineage.fingerprint.walk import canonical_params, canonical_value
+from crucible_lineage.pipeline.plan.inspect import checked_params
 from crucible_lineage.step import Step, step
 
 

@@ -16,9 +16,8 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.pipeline.inputs.existing import hash_files
-from crucible_lineage.pipeline.inputs.register import register_raw
-from crucible_lineage.pipeline.spec.inputs import FileInput
+from crucible_lineage.pipeline.declare.inputs import FileInput
+from crucible_lineage.pipeline.plan.files import hash_files, register_raw
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from tests.warm import WarmPython

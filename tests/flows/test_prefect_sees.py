@@ -27,7 +27,7 @@ RUN = """
 import json, sys
 from crucible_lineage.flows import run_pipeline
 from crucible_lineage.tasks import CrucibleConnection
-from crucible_lineage.pipeline.spec.pipeline import Runner
+from crucible_lineage.pipeline.declare.pipeline import Runner
 runner = Runner(type=sys.argv[3], workers=2) if sys.argv[3] != "threads" else None
 given = json.loads(sys.argv[4])
 state = run_pipeline(sys.argv[1], CrucibleConnection(data=sys.argv[2]), given, runner=runner, return_state=True)

@@ -15,9 +15,9 @@ from typing import Any
 import httpx
 import pytest
 
-from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
-from crucible_lineage.pipeline.files.remote import open_source
+from crucible_lineage.pipeline.plan.bind import bind_file
+from crucible_lineage.pipeline.plan.fetch import open_source
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.session import Session

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.provenance.digest import MOST_KEYS, changed_keys, result_of
+from crucible_lineage.provenance.recipe import MOST_KEYS, changed_keys, result_of
 
 FIT = {"fit": {"width": 3.0, "peaks": [520.7, 1e22], "a/b": {"~": None}}, "ok": True, "extra": {}}
 

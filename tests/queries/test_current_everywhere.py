@@ -16,8 +16,8 @@ from click.testing import CliRunner, Result
 from crucible_lineage.cli import main
 from crucible_lineage.core.slots import Currency
 from crucible_lineage.lineage import LineageGraph
-from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
+from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.registration.read import registered

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from crucible_lineage.core.slots import SlotClaim, hold, slots_of, slots_to_json
-from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
+from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.queries.catalogue.listing import list_datasets
@@ -76,9 +76,8 @@ def test_an_earlier_result_is_current_everywhere_while_the_later_is_to_be_delete
 
 
 def test_a_manual_result_of_a_superseded_one_is_found(lab: Any, session: Session, tmp_path: Path) -> None:
-    from crucible_lineage.pipeline.inputs.existing import existing_dataset, hash_files
-    from crucible_lineage.pipeline.inputs.register import register_raw
-    from crucible_lineage.pipeline.spec.inputs import FileInput
+    from crucible_lineage.pipeline.declare.inputs import FileInput
+    from crucible_lineage.pipeline.plan.files import existing_dataset, hash_files, register_raw
 
     old = run(session, lab.pipeline).datasets["total"]["out"]
     path = tmp_path / "fitted.txt"

@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.engines.local import LocalEngine
-from crucible_lineage.pipeline.inputs.existing import existing_dataset, hash_files
-from crucible_lineage.pipeline.inputs.register import register_raw
+from crucible_lineage.pipeline.plan.bind import bind_file
+from crucible_lineage.pipeline.plan.files import existing_dataset, hash_files, register_raw
 from crucible_lineage.pipeline.run.run import plan_and_run
-from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.provenance.record import KEY
 from crucible_lineage.queries.verify.verify import verify_project
 from crucible_lineage.session import Session

@@ -15,8 +15,8 @@ from click.testing import CliRunner
 from crucible_lineage.cli import main
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.ids import canonical_json
-from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
+from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.queries.catalogue.columns import as_json
 from crucible_lineage.queries.catalogue.listing import list_datasets

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.plan.bind import bind_file
 from tests.nights import by_night
 
 RUN = """
 import json, os, sys
 from crucible_lineage.flows import run_pipeline
-from crucible_lineage.pipeline.spec.pipeline import Runner
+from crucible_lineage.pipeline.declare.pipeline import Runner
 from crucible_lineage.tasks import CrucibleConnection
 told = {"process": os.getpid()}
 os.environ["PYTHON_OF_RUNNERS"] = "ours"  # or supervisors are forked by another process: steps look above them
@@ -64,7 +64,7 @@ def test_ray_of_our_own_has_the_workers_that_are_declared_and_no_dashboard(
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "")
     monkeypatch.delenv("RAY_USAGE_STATS_ENABLED")
     from crucible_lineage.flows.runners import task_runner
-    from crucible_lineage.pipeline.spec.pipeline import Runner
+    from crucible_lineage.pipeline.declare.pipeline import Runner
 
     runner: Any = task_runner(Runner(type="ray", workers=3), tmp_path)
     assert runner.address is None
@@ -92,7 +92,7 @@ def test_a_runner_that_makes_no_sense_is_a_fault_in_the_declaration(lab: Any, de
 
 def test_a_runner_whose_package_is_missing_names_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from crucible_lineage.flows.runners import task_runner
-    from crucible_lineage.pipeline.spec.pipeline import Runner
+    from crucible_lineage.pipeline.declare.pipeline import Runner
 
     monkeypatch.setitem(sys.modules, "prefect_ray", None)
     with pytest.raises(InputError, match=r"install crucible-lineage\[ray\]"):

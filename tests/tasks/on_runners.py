@@ -66,7 +66,7 @@ def process(path: Path, out: Path) -> Any:
 
 def runner(kind: str) -> Any:
     from crucible_lineage.flows.runners import task_runner
-    from crucible_lineage.pipeline.spec.pipeline import Runner
+    from crucible_lineage.pipeline.declare.pipeline import Runner
 
     return task_runner(Runner(type=kind, workers=2), Path())
 

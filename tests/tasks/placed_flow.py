@@ -65,7 +65,7 @@ def steps(path: str, factor: int) -> str:
 
 def main() -> None:
     from crucible_lineage.flows.runners import task_runner
-    from crucible_lineage.pipeline.spec.pipeline import Runner
+    from crucible_lineage.pipeline.declare.pipeline import Runner
 
     called = {"process": process, "collect": collect, "steps": steps}[sys.argv[1]]
     if sys.argv[3] != "threads":

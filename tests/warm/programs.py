@@ -29,7 +29,7 @@ PLAIN = (
     "crucible_lineage.pipeline.run.run",
     "crucible_lineage.pipeline.engines.local",
     "crucible_lineage.queries.verify.verify",
-    "crucible_lineage.pipeline.bind.binder",
+    "crucible_lineage.pipeline.plan.bind",
     "crucible_lineage.client.loopback",
     "crucible_lineage.server.running",
     "encodings.idna",

@@ -9,10 +9,10 @@ from pydantic import BaseModel
 
 from crucible_lineage.errors import Fault, nearest, nearest_word
 from crucible_lineage.json_types import JsonMapping
+from crucible_lineage.pipeline.declare.inputs import INPUT_KINDS, FileInput
+from crucible_lineage.pipeline.declare.parts import FORMS
+from crucible_lineage.pipeline.declare.pipeline import PipelineSpec, StepSpec
 from crucible_lineage.pipeline.declare.yaml import Document, Location
-from crucible_lineage.pipeline.spec.ingestion import FORMS
-from crucible_lineage.pipeline.spec.inputs import INPUT_KINDS, FileInput
-from crucible_lineage.pipeline.spec.pipeline import PipelineSpec, StepSpec
 
 INTERNAL_FIELDS = ("path", "digest", "folder", "references")  # fields that are set by the reader, not declared
 _NO_SOURCE = ("model_type", "tuple_type", "string_type", "dict_type")

@@ -11,14 +11,13 @@ from typing import Any
 from crucible_lineage.core.slots import SlotClaim, pipeline_keyword
 from crucible_lineage.facts import Facts
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.pipeline.bind.model import BoundPipeline
-from crucible_lineage.pipeline.declare.variables import from_environment
-from crucible_lineage.pipeline.functions.inspect import inspect_declared
-from crucible_lineage.pipeline.functions.inspection import Inspection
-from crucible_lineage.pipeline.inputs.existing import existing_dataset
-from crucible_lineage.pipeline.inputs.parent_facts import facts_in
+from crucible_lineage.pipeline.declare.load import from_environment
+from crucible_lineage.pipeline.declare.pipeline import StepSpec
+from crucible_lineage.pipeline.plan.bound import BoundPipeline
 from crucible_lineage.pipeline.plan.expand import Instance
-from crucible_lineage.pipeline.spec.pipeline import StepSpec
+from crucible_lineage.pipeline.plan.facts import facts_in
+from crucible_lineage.pipeline.plan.files import existing_dataset
+from crucible_lineage.pipeline.plan.inspect import Inspection, inspect_declared
 from crucible_lineage.provenance.recipe import PlannedOutput, UsedDataset, planned_outputs
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.session import Session

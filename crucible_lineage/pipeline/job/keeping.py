@@ -25,11 +25,11 @@ from typing import TYPE_CHECKING
 from crucible_lineage.amounts import size_text
 from crucible_lineage.checksums import file_sha256, scan_file, stamp
 from crucible_lineage.errors import TRANSIENT, CrucibleError, InputError, shortened
-from crucible_lineage.pipeline.functions.command import arguments_of, is_command
-from crucible_lineage.pipeline.functions.inspection import RULES
 from crucible_lineage.pipeline.job.delivering import delivery_context
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.logs import Redactor
+from crucible_lineage.pipeline.plan.command import arguments_of, is_command
+from crucible_lineage.pipeline.plan.inspect import RULES
 from crucible_lineage.provenance.environment import (
     CONTAINER_VARIABLE,
     UNKNOWN,

@@ -23,15 +23,15 @@ from crucible_lineage.errors import FileChangedError, StepError
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.marks import is_own
 from crucible_lineage.pictures import draw_returned
-from crucible_lineage.pipeline.declare.variables import from_environment, referenced
-from crucible_lineage.pipeline.files.fetch import place_file
-from crucible_lineage.pipeline.functions.command import arguments_of
-from crucible_lineage.pipeline.functions.inspect import validated_params
+from crucible_lineage.pipeline.declare.load import from_environment, referenced
 from crucible_lineage.pipeline.job.delivering import delivery_context
 from crucible_lineage.pipeline.job.job import Job, Materialized, dataset_name
 from crucible_lineage.pipeline.job.keeping import KeptSupport, support_of
 from crucible_lineage.pipeline.job.progress import MADE, STARTED, report_line, report_phase
 from crucible_lineage.pipeline.logs import STEP_LOG, LineCallback, Redactor, StepLog, own_secrets
+from crucible_lineage.pipeline.plan.command import arguments_of
+from crucible_lineage.pipeline.plan.fetch import place_file
+from crucible_lineage.pipeline.plan.inspect import validated_params
 from crucible_lineage.pipeline.processes.command import CommandCall, call_command
 from crucible_lineage.pipeline.processes.side_files import (
     CallOutcome,

@@ -9,16 +9,16 @@ from itertools import product
 
 from crucible_lineage.amounts import amount, value_text
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.bind.dimensions import PARAMS_PREFIX, fields_of, grouping, record_fields, root_of
-from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep, Variant
-from crucible_lineage.pipeline.bind.step import parent_params
-from crucible_lineage.pipeline.functions.inspection import Inspection
-from crucible_lineage.pipeline.inputs.inputs import InputItem, Inputs, joint_span
+from crucible_lineage.pipeline.declare.inputs import CalibrationInput
+from crucible_lineage.pipeline.declare.parts import REGISTERED, TimeMatch, value_of
+from crucible_lineage.pipeline.declare.pipeline import Source
+from crucible_lineage.pipeline.plan.bind import parent_params
+from crucible_lineage.pipeline.plan.bound import BoundPipeline, BoundStep, Variant
+from crucible_lineage.pipeline.plan.dimensions import PARAMS_PREFIX, fields_of, grouping, record_fields, root_of
+from crucible_lineage.pipeline.plan.inputs import InputItem, Inputs, joint_span
+from crucible_lineage.pipeline.plan.inspect import Inspection
 from crucible_lineage.pipeline.plan.naming import DimensionLabels, Group, Point, Scope, groups_of, groups_of_variants
-from crucible_lineage.pipeline.plan.relation import NO_ID, Candidates, Partner, Partners, RelationRow
-from crucible_lineage.pipeline.spec.declared import REGISTERED, TimeMatch, value_of
-from crucible_lineage.pipeline.spec.inputs import CalibrationInput
-from crucible_lineage.pipeline.spec.pipeline import Source
+from crucible_lineage.pipeline.plan.partners import NO_ID, Candidates, Partner, Partners, RelationRow
 from crucible_lineage.refs import DatasetRef
 
 MOST_INSTANCES = 100_000

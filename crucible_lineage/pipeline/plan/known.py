@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from crucible_lineage.core.slots import SlotClaim
 from crucible_lineage.core.statement_effects import StatementEffects
-from crucible_lineage.pipeline.inputs.parent_facts import ParentFacts
 from crucible_lineage.pipeline.plan.differences import Ingredients, UsedFiles
+from crucible_lineage.pipeline.plan.facts import ParentFacts
 from crucible_lineage.pipeline.plan.plan import EarlierResult
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.known import KnownResults

@@ -13,13 +13,13 @@ from crucible_lineage.amounts import value_text
 from crucible_lineage.core.slots import slot
 from crucible_lineage.errors import shortened
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.pipeline.bind.dimensions import is_field, root_of
-from crucible_lineage.pipeline.bind.model import BoundPipeline, BoundStep
-from crucible_lineage.pipeline.bind.step import label_of
-from crucible_lineage.pipeline.inputs.inputs import InputItem, Inputs
-from crucible_lineage.pipeline.spec.declared import value_of
-from crucible_lineage.pipeline.spec.inputs import DESCRIPTIVE, DatasetInput, FileInput, PipelineInput, ResultInput
-from crucible_lineage.pipeline.spec.pipeline import OWN_PARENT_FIELDS, is_template
+from crucible_lineage.pipeline.declare.inputs import DESCRIPTIVE, DatasetInput, FileInput, PipelineInput, ResultInput
+from crucible_lineage.pipeline.declare.parts import value_of
+from crucible_lineage.pipeline.declare.pipeline import OWN_PARENT_FIELDS, is_template
+from crucible_lineage.pipeline.plan.bind import label_of
+from crucible_lineage.pipeline.plan.bound import BoundPipeline, BoundStep
+from crucible_lineage.pipeline.plan.dimensions import is_field, root_of
+from crucible_lineage.pipeline.plan.inputs import InputItem, Inputs
 
 Point = Mapping[str, int]  # dimension -> index of its value
 

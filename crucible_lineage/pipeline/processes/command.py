@@ -13,8 +13,8 @@ from pathlib import Path
 from crucible_lineage.errors import StepError
 from crucible_lineage.facts import Facts
 from crucible_lineage.json_types import JsonMapping
-from crucible_lineage.pipeline.functions.command import FACTS, FIELD, SHELL_FIELD
 from crucible_lineage.pipeline.logs import STEP_LOG, StepLog, tail_of
+from crucible_lineage.pipeline.plan.command import FACTS, FIELD, SHELL_FIELD
 from crucible_lineage.pipeline.processes.side_files import CallOutcome, ReturnedError, returned
 from crucible_lineage.pipeline.processes.supervised import Supervised, ending_error
 

@@ -21,8 +21,8 @@ from pathlib import Path
 from crucible_lineage.checksums import stamp
 from crucible_lineage.errors import StepError
 from crucible_lineage.facts import Facts
-from crucible_lineage.pipeline.functions.inspect import search_path
 from crucible_lineage.pipeline.logs import StepLog, tail_of
+from crucible_lineage.pipeline.plan.inspect import search_path
 from crucible_lineage.pipeline.processes.side_files import CallOutcome
 from crucible_lineage.pipeline.processes.supervised import Supervised, ending_error
 

@@ -18,8 +18,8 @@ from crucible_lineage.disk import replacing
 from crucible_lineage.facts import Facts
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.pictures import draw_returned
-from crucible_lineage.pipeline.functions.inspect import compiling_source, find_step, validated_params
 from crucible_lineage.pipeline.logs import LOG_FORMAT
+from crucible_lineage.pipeline.plan.inspect import compiling_source, find_step, validated_params
 from crucible_lineage.pipeline.processes.side_files import (
     code_folder,
     failure_line,

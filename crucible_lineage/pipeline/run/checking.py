@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from crucible_lineage.core.slots import SlotClaim
 from crucible_lineage.errors import CrucibleError
 from crucible_lineage.lineage.records import returned_values
-from crucible_lineage.pipeline.bind.model import BoundPipeline
-from crucible_lineage.pipeline.inputs.inputs import Inputs
+from crucible_lineage.pipeline.declare.parts import FAIL, WARN, Check, Verdict
+from crucible_lineage.pipeline.declare.pipeline import Approve
+from crucible_lineage.pipeline.plan.bound import BoundPipeline
 from crucible_lineage.pipeline.plan.expand import Instance
+from crucible_lineage.pipeline.plan.inputs import Inputs
 from crucible_lineage.pipeline.plan.known import ProjectIndex
 from crucible_lineage.pipeline.run.currency import SlotWriter
-from crucible_lineage.pipeline.spec.declared import FAIL, WARN, Check, Verdict
-from crucible_lineage.pipeline.spec.pipeline import Approve
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.session import Session
 from crucible_lineage.statements import AWAIT, CHECK, FLAG, HOLD, About, CheckResult, Mention

@@ -31,12 +31,11 @@ from crucible_lineage.errors import (
     UnauthorizedError,
     shortened,
 )
-from crucible_lineage.pipeline.bind.model import BoundPipeline, require_names
-from crucible_lineage.pipeline.inputs.inputs import InputItem
 from crucible_lineage.pipeline.job.progress import STARTED
-from crucible_lineage.pipeline.plan.plan import BLOCKED, FRESH, PipelinePlan, StepPlan, plan_instance
+from crucible_lineage.pipeline.plan.bound import BoundPipeline, require_names
+from crucible_lineage.pipeline.plan.inputs import InputItem
+from crucible_lineage.pipeline.plan.plan import BLOCKED, FRESH, PipelinePlan, StepPlan, plan_instance, used_datasets
 from crucible_lineage.pipeline.plan.planner import PlannedPipeline
-from crucible_lineage.pipeline.plan.used import used_datasets
 from crucible_lineage.pipeline.run.checking import Approving, RunChecks
 from crucible_lineage.pipeline.run.currency import SlotUpdate, SlotUpdates, SlotWriter
 from crucible_lineage.pipeline.run.result import (

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from types import FrameType
 
 from crucible_lineage.core.journal import ResultRow
-from crucible_lineage.pipeline.bind.model import BoundPipeline, descendants, require_names
 from crucible_lineage.pipeline.job.progress import MADE, STARTED
+from crucible_lineage.pipeline.plan.bound import BoundPipeline, descendants, require_names
 
 EXECUTED = "executed"
 REUSED = "reused"

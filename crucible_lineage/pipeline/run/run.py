@@ -22,9 +22,10 @@ from crucible_lineage.errors import (
     StorageError,
 )
 from crucible_lineage.failed_runs import state_run
-from crucible_lineage.pipeline.bind.model import BoundPipeline
-from crucible_lineage.pipeline.inputs.inputs import InputItem, joint_span, register_inputs
+from crucible_lineage.pipeline.declare.pipeline import Certify
+from crucible_lineage.pipeline.plan.bound import BoundPipeline
 from crucible_lineage.pipeline.plan.expand import Instance, distinct_values, items_behind
+from crucible_lineage.pipeline.plan.inputs import InputItem, joint_span, register_inputs
 from crucible_lineage.pipeline.plan.known import ProjectIndex
 from crucible_lineage.pipeline.plan.plan import BLOCKED, FRESH
 from crucible_lineage.pipeline.plan.planner import PlannedPipeline, plan_pipeline
@@ -43,7 +44,6 @@ from crucible_lineage.pipeline.run.result import (
     StepEvent,
     Stop,
 )
-from crucible_lineage.pipeline.spec.pipeline import Certify
 from crucible_lineage.session import Session
 from crucible_lineage.settings import retries_from_environment
 
@@ -359,7 +359,7 @@ def _publish(run: Run) -> None:
             continue
         if run.choice.campaign or run.slot_updates.waits(state.results.values()):
             continue  # results are published after they are at Crucible
-        from crucible_lineage.pipeline.files.fetch import publish  # most pipelines publish nothing
+        from crucible_lineage.pipeline.plan.fetch import publish  # most pipelines publish nothing
 
         try:
             for dataset in state.results.values():

@@ -14,7 +14,7 @@ from crucible_lineage.client.files import local_path
 from crucible_lineage.core.datasets import in_threads
 from crucible_lineage.errors import InputError, LineageError
 from crucible_lineage.lineage.records import text
-from crucible_lineage.pipeline.files.fetch import LOST, way_out
+from crucible_lineage.pipeline.plan.fetch import LOST, way_out
 from crucible_lineage.provenance.record import ATTACHED_NAME
 from crucible_lineage.session import Session
 from crucible_lineage.traffic import Tell

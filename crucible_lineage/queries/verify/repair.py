@@ -15,7 +15,7 @@ from pathlib import Path
 from crucible_lineage.checksums import file_sha256
 from crucible_lineage.errors import LineageError
 from crucible_lineage.lineage import Finding
-from crucible_lineage.pipeline.files.fetch import send_again
+from crucible_lineage.pipeline.plan.fetch import send_again
 from crucible_lineage.remake.reproduce import remade_files
 from crucible_lineage.session import Session
 

@@ -14,9 +14,8 @@ from crucible_lineage.lineage import Finding, LineageGraph, check
 from crucible_lineage.lineage.checks import link_command
 from crucible_lineage.lineage.labels import short_id
 from crucible_lineage.lineage.model import DERIVED, PART
-from crucible_lineage.pipeline.inputs.corrections import uncorrected
-from crucible_lineage.provenance.digest import changed_keys, generated_sha256
-from crucible_lineage.provenance.recipe import gives_id, recipe_inputs
+from crucible_lineage.pipeline.plan.corrections import uncorrected
+from crucible_lineage.provenance.recipe import changed_keys, generated_sha256, gives_id, recipe_inputs
 from crucible_lineage.provenance.record import unreadable
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 

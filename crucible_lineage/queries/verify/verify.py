@@ -28,7 +28,7 @@ from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage import Finding, LineageGraph
 from crucible_lineage.lineage.checks import Findings, worst_first
 from crucible_lineage.marks import KEY
-from crucible_lineage.pipeline.files.fetch import LOST
+from crucible_lineage.pipeline.plan.fetch import LOST
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 from crucible_lineage.queries.deleted import deleted_in, deletion_of

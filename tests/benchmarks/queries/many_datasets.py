@@ -16,9 +16,8 @@ from typing import Any
 
 from crucible_lineage.core.slots import SlotClaim, slot, slots_to_json
 from crucible_lineage.ids import derive_mfid
-from crucible_lineage.provenance.digest import result_of
 from crucible_lineage.provenance.environment import agent
-from crucible_lineage.provenance.recipe import StepCode, UsedDataset, derived_mfid, raw_recipe, step_recipe
+from crucible_lineage.provenance.recipe import StepCode, UsedDataset, derived_mfid, raw_recipe, result_of, step_recipe
 from crucible_lineage.provenance.record import KEY, Activity, raw_record, step_record
 from crucible_lineage.refs import DatasetRef, FileRef
 from crucible_lineage.server.database import open_database

@@ -22,8 +22,8 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from crucible_lineage.flows import run_pipeline
-from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
+from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.session import Session

@@ -16,11 +16,10 @@ import pytest
 from crucible_lineage.cli import working
 from crucible_lineage.cli.progress import Progress, RemainingTime
 from crucible_lineage.cli.working import TrafficMonitor, showing_work
-from crucible_lineage.pipeline.inputs.existing import hash_files
-from crucible_lineage.pipeline.inputs.register import register_raw
+from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.job.progress import MADE, STARTED
+from crucible_lineage.pipeline.plan.files import hash_files, register_raw
 from crucible_lineage.pipeline.run.result import EXECUTED, PLANNED, QUEUED, StepEvent
-from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.queries.catalogue.files import fetch_many
 from crucible_lineage.queries.verify.verify import verify_project
 from crucible_lineage.session import Session

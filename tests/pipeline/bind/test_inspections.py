@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from crucible_lineage.checksums import sealed, unsealed
-from crucible_lineage.pipeline.bind.cached import bind_file
-from crucible_lineage.pipeline.functions import inspect
+from crucible_lineage.pipeline.plan import inspect
+from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.session import Session
 
 PACKAGE = Path(__file__).parents[3] / "crucible_lineage"

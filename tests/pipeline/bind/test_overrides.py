@@ -9,7 +9,7 @@ import pytest
 
 from crucible_lineage.cli.run import parse_overrides
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.plan.bind import bind_file
 
 PIPELINE = """
 pipeline: counting

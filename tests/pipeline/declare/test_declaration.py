@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.plan.bind import bind_file
 
 
 def faults(path: Any) -> list[str]:

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from crucible_lineage.cli import COMMANDS
-from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.declare.faults import INTERNAL_FIELDS, TOP_KEYS
-from crucible_lineage.pipeline.spec.inputs import INPUT_KINDS
-from crucible_lineage.pipeline.spec.pipeline import OutputFields, StepSpec
+from crucible_lineage.pipeline.declare.inputs import INPUT_KINDS
+from crucible_lineage.pipeline.declare.pipeline import OutputFields, StepSpec
+from crucible_lineage.pipeline.plan.bind import bind_file
 
 TEXT = (Path(__file__).parents[3] / "docs" / "pipelines.md").read_text(encoding="utf-8")
 BLOCKS = {

@@ -16,8 +16,8 @@ from click.testing import CliRunner
 
 from crucible_lineage.cli import main
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.declare.yaml import parse_document
+from crucible_lineage.pipeline.plan.bind import bind_file
 
 # In these files, «N» marks the location of a fault, and a comment at the end has words of its message.
 BROKEN = sorted(Path(__file__).with_name("broken").glob("*.yaml"))

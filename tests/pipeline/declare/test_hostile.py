@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.declare.load import load_pipeline
 from crucible_lineage.pipeline.declare.yaml import parse_document
+from crucible_lineage.pipeline.plan.bind import bind_file
 
 Faults = Callable[..., list[str]]
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.declare.load import load_pipeline, read_declaration
+from crucible_lineage.pipeline.plan.bind import bind_file
 
 Faults = Callable[..., list[str]]
 

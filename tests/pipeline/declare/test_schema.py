@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.pipeline.declare.json_schema import pipeline_schema
+from crucible_lineage.pipeline.declare.schema import pipeline_schema
 from crucible_lineage.pipeline.declare.yaml import parse_document
 
 jsonschema = pytest.importorskip("jsonschema")

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.declare.load import load_pipeline
+from crucible_lineage.pipeline.plan.bind import bind_file
 
 PIPELINE = """
 pipeline: counting
@@ -150,11 +150,11 @@ def asking(lab: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_a_value_of_the_environment_reaches_another_process_as_a_reference(
     asking: Any, session: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from crucible_lineage.pipeline.inputs.inputs import known_inputs, register_inputs
     from crucible_lineage.pipeline.job.job import job_from_json, job_of, job_to_json
     from crucible_lineage.pipeline.job.materialize import materialize_step
     from crucible_lineage.pipeline.plan.expand import expand
-    from crucible_lineage.pipeline.plan.used import used_datasets
+    from crucible_lineage.pipeline.plan.inputs import known_inputs, register_inputs
+    from crucible_lineage.pipeline.plan.plan import used_datasets
     from crucible_lineage.provenance.recipe import planned_outputs
 
     bound = bind_file(asking.pipeline)

@@ -17,11 +17,10 @@ from crucible_lineage.errors import (
     RefusedError,
 )
 from crucible_lineage.ids import derive_mfid, new_mfid
-from crucible_lineage.pipeline.bind.cached import bind_file
-from crucible_lineage.pipeline.inputs.existing import existing_dataset, find_raw, hash_files
-from crucible_lineage.pipeline.inputs.inputs import known_inputs
-from crucible_lineage.pipeline.inputs.register import register_raw
-from crucible_lineage.pipeline.spec.inputs import FileInput
+from crucible_lineage.pipeline.declare.inputs import FileInput
+from crucible_lineage.pipeline.plan.bind import bind_file
+from crucible_lineage.pipeline.plan.files import existing_dataset, find_raw, hash_files, register_raw
+from crucible_lineage.pipeline.plan.inputs import known_inputs
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.read import datasets_with, read
 from crucible_lineage.session import Session

@@ -13,8 +13,8 @@ from crucible_lineage.client.datasets import DatasetCalls
 from crucible_lineage.core.datasets import ONE_BY_ONE
 from crucible_lineage.notebook.catalogue import Catalogue
 from crucible_lineage.notebook.registering import registering
-from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
+from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.pipeline.run.run import plan_and_run

@@ -11,10 +11,10 @@ import pytest
 from crucible_lineage.amounts import size_text, time_text
 from crucible_lineage.cli.plans import print_plan
 from crucible_lineage.fingerprint.objects import constant_text
-from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.differences import Ingredients, code_diff, differences
-from crucible_lineage.pipeline.plan.drawing import draw_plan
 from crucible_lineage.pipeline.plan.plan import Estimate, PipelinePlan, StepPlan
+from crucible_lineage.pipeline.plan.planner import draw_plan
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.session import Session
 

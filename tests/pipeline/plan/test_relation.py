@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crucible_lineage.pipeline.plan.relation import Candidates, Partners, RelationRow
-from crucible_lineage.pipeline.spec.declared import TimeMatch
+from crucible_lineage.pipeline.declare.parts import TimeMatch
+from crucible_lineage.pipeline.plan.partners import Candidates, Partners, RelationRow
 
 START = datetime(2024, 5, 10, tzinfo=UTC)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.queries.table import make_table
 from crucible_lineage.session import Session
 

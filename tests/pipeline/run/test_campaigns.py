@@ -13,7 +13,6 @@ import pytest
 from crucible_lineage.certifying import certify
 from crucible_lineage.cli.campaign import comparison_page
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.campaign import (
     CampaignPlan,
     approve,
@@ -25,6 +24,7 @@ from crucible_lineage.pipeline.campaign import (
     roll_back,
 )
 from crucible_lineage.pipeline.engines.local import LocalEngine
+from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.queries.campaigns import compare_campaign

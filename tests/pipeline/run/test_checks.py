@@ -9,9 +9,9 @@ import pytest
 
 from crucible_lineage.cli.run import exit_code
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.declare.parts import Check
+from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import RunResult
-from crucible_lineage.pipeline.spec.declared import Check
 from crucible_lineage.queries.catalogue.listing import list_datasets
 from crucible_lineage.session import Session
 from crucible_lineage.statements import About

@@ -9,15 +9,14 @@ import pytest
 
 from crucible_lineage.cli.plans import print_plan
 from crucible_lineage.core.slots import Currency, DatasetStatus, slots_of
-from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.engines.local import LocalEngine
-from crucible_lineage.pipeline.inputs.existing import existing_dataset, hash_files
-from crucible_lineage.pipeline.inputs.register import register_raw
+from crucible_lineage.pipeline.plan.bind import bind_file
+from crucible_lineage.pipeline.plan.files import existing_dataset, hash_files, register_raw
 from crucible_lineage.pipeline.plan.known import ProjectIndex
 from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.pipeline.run.result import RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run
-from crucible_lineage.pipeline.spec.inputs import FileInput
 from crucible_lineage.queries.catalogue.view import show_dataset
 from crucible_lineage.queries.explain import explain
 from crucible_lineage.registration.read import registered

@@ -16,8 +16,8 @@ from crucible_lineage.cli.run import returned_by
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.connection import Connection
 from crucible_lineage.lineage.records import OWN_KEYS
-from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
+from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.server import RunningServer, start_server

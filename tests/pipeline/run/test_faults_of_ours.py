@@ -11,8 +11,8 @@ import pytest
 
 from crucible_lineage.cli.run import print_summary
 from crucible_lineage.errors import InputError
+from crucible_lineage.pipeline.declare.pipeline import StepSpec
 from crucible_lineage.pipeline.engines.local import with_retries
-from crucible_lineage.pipeline.spec.pipeline import StepSpec
 from crucible_lineage.registration import delivery
 from crucible_lineage.session import Session
 

@@ -13,8 +13,8 @@ from crucible_lineage.checksums import scan_file
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.ids import new_mfid
 from crucible_lineage.marks import KEY, SLOTS_KEY
-from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
+from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.pipeline.run.result import RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run

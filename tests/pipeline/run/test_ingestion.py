@@ -12,9 +12,9 @@ import pytest
 from crucible_lineage.client.files import IngestionCalls
 from crucible_lineage.client.models import IngestionRequest
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.declare.load import load_pipeline
 from crucible_lineage.pipeline.engines.local import LocalEngine
+from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.provenance.record import read_record

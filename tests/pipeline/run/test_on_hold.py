@@ -11,7 +11,7 @@ import pytest
 
 from crucible_lineage.cli.plans import print_plan
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.pipeline.rerun import plan_rerun, plan_stale
 from crucible_lineage.pipeline.run.result import RunResult, StepChoice

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
+from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.pipeline.run.result import RunResult, StepChoice, StepEvent
 from crucible_lineage.pipeline.run.run import plan_and_run

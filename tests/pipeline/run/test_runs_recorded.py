@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.errors import UnreachableError
-from crucible_lineage.pipeline.bind.cached import bind_file
+from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.server import start_server
 from crucible_lineage.session import Session

@@ -15,8 +15,8 @@ import pytest
 
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.errors import CrucibleError
-from crucible_lineage.pipeline.bind.cached import bind_file
 from crucible_lineage.pipeline.engines.local import LocalEngine
+from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.queries.verify.verify import verify_project

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from crucible_lineage.errors import nearest, nearest_word
-from crucible_lineage.pipeline.spec.inputs import MATCHED, METADATA_PREFIX, NIGHT, FileInput
-from crucible_lineage.pipeline.spec.pipeline import PipelineSpec, Source
+from crucible_lineage.pipeline.declare.inputs import MATCHED, METADATA_PREFIX, NIGHT, FileInput
+from crucible_lineage.pipeline.declare.pipeline import PipelineSpec, Source
 
 PARAMS_PREFIX = "params."
 

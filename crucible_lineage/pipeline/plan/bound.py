@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from crucible_lineage.errors import InputError, nearest
-from crucible_lineage.pipeline.functions.inspection import Inspection
-from crucible_lineage.pipeline.spec.pipeline import PipelineSpec, Source, StepSpec
+from crucible_lineage.pipeline.declare.pipeline import PipelineSpec, Source, StepSpec
+from crucible_lineage.pipeline.plan.inspect import Inspection
 
 
 @dataclass(frozen=True)

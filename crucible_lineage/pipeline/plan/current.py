@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 from crucible_lineage.core.datasets import ONE_BY_ONE
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.records import given_metadata
-from crucible_lineage.pipeline.functions.inspection import RULES
-from crucible_lineage.pipeline.spec.inputs import MATCHED, METADATA_PREFIX, DatasetFields
+from crucible_lineage.pipeline.declare.inputs import MATCHED, METADATA_PREFIX, DatasetFields
+from crucible_lineage.pipeline.plan.inspect import RULES
 from crucible_lineage.session import Session
 from crucible_lineage.times import is_same_value, measured_at
 
 if TYPE_CHECKING:
-    from crucible_lineage.pipeline.inputs.inputs import InputItem
+    from crucible_lineage.pipeline.plan.inputs import InputItem
 
 MOST_SHOWN = 60  # characters of a value that a message shows
 SAMPLES, KEYWORDS = "samples", "keywords"

@@ -16,11 +16,10 @@ from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.facts import DatasetFacts, Facts
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.records import PROVENANCE_KEY, given_metadata, mappings, provenance, returned_values, text
-from crucible_lineage.pipeline.bind.model import BoundPipeline
-from crucible_lineage.pipeline.inputs.inputs import InputItem, Inputs
-from crucible_lineage.pipeline.spec.ingestion import Ingest
-from crucible_lineage.provenance.digest import result_of
-from crucible_lineage.provenance.recipe import UsedDataset
+from crucible_lineage.pipeline.declare.parts import Ingest
+from crucible_lineage.pipeline.plan.bound import BoundPipeline
+from crucible_lineage.pipeline.plan.inputs import InputItem, Inputs
+from crucible_lineage.provenance.recipe import UsedDataset, result_of
 from crucible_lineage.session import Session
 
 if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay

@@ -20,7 +20,7 @@ from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, n
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.marks import CORRECTIONS_KEY, correction_mark, is_own
-from crucible_lineage.pipeline.spec.inputs import METADATA_PREFIX
+from crucible_lineage.pipeline.declare.inputs import METADATA_PREFIX
 from crucible_lineage.session import Session
 from crucible_lineage.times import is_same_value, utc
 

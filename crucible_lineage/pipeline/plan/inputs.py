@@ -18,25 +18,7 @@ from crucible_lineage.errors import IdTakenError, InputError, NotFoundError, Ref
 from crucible_lineage.ids import mfid_time
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.records import is_support
-from crucible_lineage.pipeline.bind.step import parent_params
-from crucible_lineage.pipeline.inputs.calibrations import CalibrationSelection, choose_calibrations
-from crucible_lineage.pipeline.inputs.current import (
-    DeclaredDifference,
-    apply_current_values,
-    recorded_fields,
-    store_agreement,
-)
-from crucible_lineage.pipeline.inputs.existing import RawFiles, existing_dataset, find_raw, hash_files
-from crucible_lineage.pipeline.inputs.register import register_raw
-from crucible_lineage.pipeline.inputs.revisions import (
-    inherit_fields,
-    recognize_revisions,
-    record_names,
-    record_revisions,
-)
-from crucible_lineage.pipeline.spec.declared import value_of
-from crucible_lineage.pipeline.spec.ingestion import is_from_name, read_from_names
-from crucible_lineage.pipeline.spec.inputs import (
+from crucible_lineage.pipeline.declare.inputs import (
     FLAGS,
     METADATA_PREFIX,
     NIGHT,
@@ -49,7 +31,23 @@ from crucible_lineage.pipeline.spec.inputs import (
     SelectInput,
     split_address,
 )
-from crucible_lineage.pipeline.spec.pipeline import PipelineSpec, named_fields
+from crucible_lineage.pipeline.declare.parts import is_from_name, read_from_names, value_of
+from crucible_lineage.pipeline.declare.pipeline import PipelineSpec, named_fields
+from crucible_lineage.pipeline.plan.bind import parent_params
+from crucible_lineage.pipeline.plan.current import (
+    DeclaredDifference,
+    apply_current_values,
+    recorded_fields,
+    store_agreement,
+)
+from crucible_lineage.pipeline.plan.files import RawFiles, existing_dataset, find_raw, hash_files, register_raw
+from crucible_lineage.pipeline.plan.partners import CalibrationSelection, choose_calibrations
+from crucible_lineage.pipeline.plan.revisions import (
+    inherit_fields,
+    recognize_revisions,
+    record_names,
+    record_revisions,
+)
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.known import KnownResults
@@ -60,7 +58,7 @@ from crucible_lineage.times import measured_at, utc
 
 if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client.models import Dataset
-    from crucible_lineage.pipeline.files.remote import RemoteFile
+    from crucible_lineage.pipeline.plan.fetch import RemoteFile
 
 MOST_LISTED = 5  # chosen: a listing of this many datasets costs as much as one call
 NOON = timedelta(hours=12)  # when one night ends and the next one begins
@@ -311,7 +309,7 @@ def _remote_files(declared: FileInput, session: Session) -> list[RemoteFile]:
     if not declared.remote:
         return []
     # Imported late: most pipelines have none, and a run without work should start fast.
-    from crucible_lineage.pipeline.files.remote import find_remote
+    from crucible_lineage.pipeline.plan.fetch import find_remote
 
     remote = []
     for address in declared.remote:
@@ -395,7 +393,7 @@ def _fill_from_header(declared: FileInput, session: Session) -> FileInput:
     """Return the declaration with the values that its header function reads; declared ones have priority."""
     if declared.header is None:
         return declared
-    from crucible_lineage.pipeline.functions.inspect import read_header  # few pipelines need it
+    from crucible_lineage.pipeline.plan.inspect import read_header  # few pipelines need it
 
     if len(declared.paths) != 1:
         raise InputError(f"{declared.header} reads one file, but this dataset has {len(declared.paths)} local ones")

@@ -16,11 +16,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from crucible_lineage.checksums import file_sha256
 from crucible_lineage.errors import Fault, InputError, nearest, nearest_word
-from crucible_lineage.fingerprint.params import canonical_params
+from crucible_lineage.fingerprint.walk import canonical_params
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.pipeline.functions.inspection import Inspection, with_reads
-from crucible_lineage.pipeline.spec.pipeline import StepSpec
+from crucible_lineage.pipeline.declare.pipeline import StepSpec
+from crucible_lineage.pipeline.plan.inspect import Inspection, with_reads
 
 SHELL = ("sh", "-c")
 SHELL_COMMAND = "shell: "

@@ -18,18 +18,7 @@ from pydantic.json_schema import SkipJsonSchema
 from crucible_lineage.calibrations import FIELDS, NEXT
 from crucible_lineage.errors import nearest
 from crucible_lineage.ids import canonical_json
-from crucible_lineage.pipeline.spec.declared import (
-    Check,
-    DeclaredModel,
-    Fields,
-    Folder,
-    Reproduce,
-    Seconds,
-    TimeMatch,
-    declared_condition,
-)
-from crucible_lineage.pipeline.spec.ingestion import Ingested
-from crucible_lineage.pipeline.spec.inputs import (
+from crucible_lineage.pipeline.declare.inputs import (
     DESCRIPTIVE,
     MATCHED,
     METADATA_PREFIX,
@@ -38,6 +27,17 @@ from crucible_lineage.pipeline.spec.inputs import (
     PipelineInput,
     Salt,
     is_remote,
+)
+from crucible_lineage.pipeline.declare.parts import (
+    Check,
+    DeclaredModel,
+    Fields,
+    Folder,
+    Ingested,
+    Reproduce,
+    Seconds,
+    TimeMatch,
+    declared_condition,
 )
 from crucible_lineage.times import utc
 

@@ -13,10 +13,9 @@ from crucible_lineage.checksums import file_sha256
 from crucible_lineage.core.slots import pipeline_keyword
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.lineage.records import provenance, returned_values
-from crucible_lineage.pipeline.inputs.corrections import corrections, record_act
-from crucible_lineage.pipeline.inputs.existing import RawFiles, find_raw, hash_files
-from crucible_lineage.pipeline.inputs.register import register_raw
-from crucible_lineage.pipeline.spec.inputs import METADATA_PREFIX, FileInput
+from crucible_lineage.pipeline.declare.inputs import METADATA_PREFIX, FileInput
+from crucible_lineage.pipeline.plan.corrections import corrections, record_act
+from crucible_lineage.pipeline.plan.files import RawFiles, find_raw, hash_files, register_raw
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.read import samples_of
@@ -25,7 +24,7 @@ from crucible_lineage.times import measured_at
 
 if TYPE_CHECKING:
     from crucible_lineage.client.models import Dataset
-    from crucible_lineage.pipeline.inputs.inputs import InputItem
+    from crucible_lineage.pipeline.plan.inputs import InputItem
 
 Items = Mapping[str, Sequence["InputItem"]]
 

@@ -21,18 +21,19 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.marks import is_own
-from crucible_lineage.pipeline.spec.declared import (
+from crucible_lineage.pipeline.declare.parts import (
     Check,
     DeclaredModel,
     Distance,
     Fields,
     Folder,
+    Ingested,
     OneOrMore,
     Sides,
     TimeMatch,
+    from_name_fault,
     value_of,
 )
-from crucible_lineage.pipeline.spec.ingestion import Ingested, from_name_fault
 
 PACKAGE = "package:"
 DESCRIPTIVE = ("measurement", "data_type", "session_name", "instrument_name", "instrument_id")  # fields of a record

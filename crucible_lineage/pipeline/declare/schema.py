@@ -7,7 +7,7 @@ from typing import Any
 from pydantic.json_schema import GenerateJsonSchema
 
 from crucible_lineage.pipeline.declare.load import DEFAULTS, INPUT_DEFAULTS
-from crucible_lineage.pipeline.spec.pipeline import PipelineSpec
+from crucible_lineage.pipeline.declare.pipeline import PipelineSpec
 
 MODELINE = "# yaml-language-server: $schema={path}"
 _REFERENCE = {"type": "string", "pattern": "^\\$\\{(params|env)\\..+\\}$"}

@@ -1,1 +1,0 @@
-"""A declaration bound to its code: every name resolved, every function inspected."""

@@ -1,1 +1,0 @@
-"""Files of inputs and results, local and in buckets: finding, fetching, publishing."""

@@ -1,1 +1,0 @@
-"""Inspection of the functions and commands of steps before they run."""

@@ -1,1 +1,0 @@
-"""The datasets that pipelines start from: looked up or registered; calibrations, corrections, revisions, facts."""
